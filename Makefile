@@ -1,0 +1,39 @@
+# Everything runs in .venv, which each target makes as it needs it.
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+CODE := auth broker gateway onebox persister runtime simulator tests
+# Two makes at once must not fill one .venv together. Where flock(1) is missing, run one at a time.
+LOCK := $(shell command -v flock >/dev/null 2>&1 && echo flock .venv.lock)
+
+.PHONY: help run test check format clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(VENV)/onebox.done ## the whole pipeline on this machine (ARGS="--help" lists what it takes)
+	@exec $(BIN)/python -m onebox $(ARGS)
+
+test: $(VENV)/dev.done ## every test, on real servers that it starts for itself (ARGS="-k name" is handed to pytest)
+	@tests/servers/install >&2
+	@exec $(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/dev.done ## formatter, linter, type checker
+	@$(BIN)/ruff format --check $(CODE)
+	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/mypy $(CODE)
+
+format: $(VENV)/dev.done ## put the code into its form
+	@$(BIN)/ruff format $(CODE)
+	@$(BIN)/ruff check --fix $(CODE)
+
+clean: ## remove the environment and the caches, keep ./data
+	@rm -rf $(VENV) .venv.lock .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+
+# Standard output stays free for what the command itself prints (--json).
+$(VENV)/%.done: requirements/%.txt requirements/services.txt requirements/onebox.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Tidegate needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another with: make PYTHON=...")'
+	@echo "installing requirements/$*.txt into $(VENV) (the first time takes a minute)" >&2
+	@$(LOCK) sh -c '{ [ -x $(BIN)/pip ] || $(PYTHON) -m venv --clear $(VENV); } && $(BIN)/pip install --quiet --disable-pip-version-check -r $< && touch $@' >&2
