@@ -1,0 +1,60 @@
+"""Logs: whole sentences with fields, to standard error, as text for people or one JSON object a line for collectors.
+
+Records of the libraries (aiohttp, aio-pika, …) pass through the same formatter as our own.
+"""
+
+import logging
+import sys
+from typing import Literal, TextIO
+
+import structlog
+from structlog.stdlib import BoundLogger
+from structlog.typing import Processor
+
+# Libraries that repeat at info or warning what we say ourselves, once and in our words.
+_TALKATIVE = ("aio_pika", "aiormq", "aiohttp.access", "engineio", "socketio", "pymongo", "aiosqlite", "alembic")
+
+
+def logger(name: str) -> BoundLogger:
+    """Return the logger of one part of a process, for example `gateway.to_broker`."""
+    named: BoundLogger = structlog.stdlib.get_logger(name)
+    return named
+
+
+def configure_logs(level: str, style: Literal["console", "json"], stream: TextIO | None = None) -> None:
+    """Send every record of the process to `stream` (standard error), in one form. Call once, before anything starts."""
+    stream = stream or sys.stderr
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    last: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    if style == "json":
+        last += [
+            structlog.processors.dict_tracebacks,
+            structlog.processors.EventRenamer("message"),
+            structlog.processors.JSONRenderer(ensure_ascii=False),
+        ]
+    else:
+        last += [structlog.dev.ConsoleRenderer(colors=stream.isatty(), timestamp_key="time", pad_event_to=0)]
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=last))
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )

@@ -1,0 +1,94 @@
+"""Settings: environment variables, read once at the start, into one frozen dataclass a service.
+
+A field `max_batch` is read from `MAX_BATCH`; an empty variable counts as unset. Types are checked by msgspec (limits
+by `Annotated[int, msgspec.Meta(ge=1)]`), lists are separated by commas. Every bad variable is named, with its value
+unless it is a secret, before anything starts.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Annotated, Any, Literal, TypeVar, get_origin, get_type_hints
+
+import msgspec
+
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+
+Loaded = TypeVar("Loaded")
+
+
+class SettingsError(Exception):
+    """One or more variables are missing or wrong; the message has a line for each."""
+
+
+def setting(default: Any = MISSING, *, about: str, secret: bool = False) -> Any:
+    """Declare a field: its default (none: the variable is required), what it is for, whether it must never be shown."""
+    return field(default=default, repr=not secret, metadata={"about": about, "secret": secret})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessSettings:
+    """What every process takes, whatever it does."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = setting("info", about="least severity that is logged")
+    log_format: Literal["console", "json"] = setting("console", about="`console` for people, `json` for collectors")
+    ops_host: str = setting("0.0.0.0", about="address of health and metrics")  # noqa: S104 - probes come from outside
+    ops_port: Port = setting(9000, about="port of `/healthz`, `/readyz`, `/metrics`; 0 takes any free one")
+    drain_seconds: Seconds = setting(10.0, about="how long a stop may take before it is cut short")
+
+
+def from_env(settings: type[Loaded], environ: Mapping[str, str] | None = None) -> Loaded:
+    """Read `settings` (a dataclass) from the environment; SettingsError lists everything that is wrong."""
+    source = os.environ if environ is None else environ
+    hints = get_type_hints(settings, include_extras=True)
+    values: dict[str, Any] = {}
+    wrong: list[str] = []
+    for item in fields(settings):  # type: ignore[arg-type]  # a dataclass by contract
+        variable = item.name.upper()
+        text = source.get(variable, "")
+        if not text:
+            if item.default is MISSING:
+                wrong.append(f"{variable} is not set: {item.metadata['about']}")
+            continue
+        try:
+            values[item.name] = _cast(text, hints[item.name])
+        except (msgspec.ValidationError, ValueError) as error:
+            wrong.append(f"{variable}={_shown(item, text)}: {error}")
+    if not wrong:
+        try:
+            return settings(**values)
+        except ValueError as error:  # a rule between fields, raised by __post_init__
+            wrong.append(str(error))
+    raise SettingsError("\n".join(wrong))
+
+
+def _cast(text: str, hint: Any) -> Any:
+    bare = get_origin(hint) or hint
+    if bare is tuple:
+        return msgspec.convert(tuple(part.strip() for part in text.split(",") if part.strip()), hint, strict=False)
+    return msgspec.convert(text, hint, strict=False)
+
+
+def _shown(item: Field[Any], text: str) -> str:
+    return "(hidden)" if item.metadata["secret"] else repr(text)
+
+
+def table(settings: type[Any]) -> list[tuple[str, str, str]]:
+    """Rows (variable, default, about) for help texts and README; a required variable has the default `required`."""
+    rows = []
+    for item in fields(settings):
+        default = "required" if item.default is MISSING else _default_text(item.default)
+        rows.append((item.name.upper(), default, item.metadata["about"]))
+    return rows
+
+
+def _default_text(default: object) -> str:
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, tuple):
+        return ",".join(map(str, default)) or "empty"
+    if isinstance(default, float):
+        return f"{default:g}"
+    return "empty" if default in ("", None) else str(default)

@@ -1,0 +1,215 @@
+"""Token verification: from a JWT and the issuer's public keys to typed claims, or to the code of a refusal.
+
+The rules are RFC 8725's: one algorithm (EdDSA), the explicit type `at+jwt`, every claim required and typed, a maximum
+lifetime and a maximum length. Keys come from the issuer's JWKS and are looked up by `kid` in a dict, never by path or
+address.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Literal
+
+import aiohttp
+import jwt
+import msgspec
+
+from runtime.logs import logger
+
+log = logger("runtime.tokens")
+
+AUDIENCE = "tidegate"
+TOKEN_TYPE = "at+jwt"  # noqa: S105 - RFC 9068's media type, no secret
+ALGORITHM = "EdDSA"
+# A device token with every field at its longest has some 3 kB.
+MAX_TOKEN_CHARS = 8192
+# Device tokens live for 30 days; no honest issuer goes beyond.
+MAX_LIFETIME_S = 31 * 86400
+# How far the issuer's clock may be ahead of ours. An expiry gets no such leeway: expired is expired.
+CLOCK_AHEAD_S = 60
+
+REFRESH_EVERY_S = 60.0
+# An unknown `kid` asks the issuer at once, but not more often than this.
+REFRESH_AT_MOST_EVERY_S = 2.0
+RETRY_EVERY_S = 1.0
+
+Code = Literal["unauthorized", "expired", "revoked", "forbidden", "unavailable"]
+FetchJwks = Callable[[], Awaitable[dict[str, Any]]]
+PublicKey = Any  # cryptography's Ed25519PublicKey, held as PyJWT holds it
+
+
+class TokenError(Exception):
+    """Why a token is not taken. `code` goes to the client; the message tells what no attacker can use."""
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(message)
+        self.code: Code = code
+
+
+class Place(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A position: degrees north and east, metres up."""
+
+    lat: float
+    lon: float
+    alt: float | None = None
+
+
+class Claims(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """What a verified token says. `device` is set in a device's token and there only; times are seconds since 1970."""
+
+    iss: str
+    aud: str
+    sub: str
+    iat: int
+    exp: int
+    jti: str
+    owner: str
+    scope: str
+    gen: int
+    sid: str | None = None
+    device: str | None = None
+    sensor_type: str | None = None
+    location: str | Place | None = None
+
+    def allows(self, scope: str) -> bool:
+        """Say whether `scope` is among the space-separated scopes."""
+        return scope in self.scope.split(" ")
+
+
+class KeySet:
+    """The public keys of one issuer, by `kid`. Keeps what it has while the issuer is away."""
+
+    def __init__(self, fetch: FetchJwks) -> None:
+        self._fetch = fetch
+        self._keys: dict[str, PublicKey] = {}
+        self._asked_at = float("-inf")
+        self._asking = asyncio.Lock()
+
+    @property
+    def loaded(self) -> bool:
+        """True once the issuer has answered."""
+        return bool(self._keys)
+
+    def get(self, kid: str) -> PublicKey | None:
+        """Return the key of that id, or None."""
+        return self._keys.get(kid)
+
+    async def find(self, kid: str) -> PublicKey | None:
+        """Return the key; when it is unknown, ask the issuer first (it may have rotated), at most every 2 s."""
+        if kid not in self._keys:
+            async with self._asking:
+                if kid not in self._keys and time.monotonic() - self._asked_at >= REFRESH_AT_MOST_EVERY_S:
+                    await self.refresh()
+        return self._keys.get(kid)
+
+    async def refresh(self) -> bool:
+        """Ask the issuer for its keys; False when it does not answer, and the keys stay as they are."""
+        self._asked_at = time.monotonic()
+        try:
+            self._keys = public_keys(await self._fetch())
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, msgspec.MsgspecError, jwt.PyJWTError) as error:
+            log.warning("The issuer's keys could not be fetched.", error=f"{type(error).__name__}: {error}")
+            return False
+        return True
+
+    async def check(self) -> None:
+        """Raise when there is no key yet: for `/readyz`."""
+        if not self.loaded:
+            raise TokenError("unavailable", "no keys have been fetched yet")
+
+    @asynccontextmanager
+    async def kept_fresh(self) -> AsyncIterator["KeySet"]:
+        """Ask for the keys now, and again every minute as long as the context lasts."""
+        await self.refresh()
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(self._keep_fresh(), name="keys")
+            yield self
+            task.cancel()
+
+    async def _keep_fresh(self) -> None:
+        while True:
+            await asyncio.sleep(REFRESH_EVERY_S if self.loaded else RETRY_EVERY_S)
+            await self.refresh()
+
+
+def public_keys(jwks: dict[str, Any]) -> dict[str, PublicKey]:
+    """Return the usable Ed25519 keys of a JWKS by `kid`; ValueError when the document is not one."""
+    items = jwks.get("keys")
+    if not isinstance(items, list):
+        raise ValueError("the issuer's answer is not a JWKS")  # noqa: TRY004 - a bad document, not a bad call
+    keys = {}
+    for item in items:
+        if isinstance(item, dict) and item.get("kty") == "OKP" and item.get("crv") == "Ed25519" and item.get("kid"):
+            keys[str(item["kid"])] = jwt.PyJWK(item, algorithm=ALGORITHM).key
+    return keys
+
+
+def fetch_jwks_over_http(session: aiohttp.ClientSession, auth_url: str) -> FetchJwks:
+    """Fetch the keys from the auth service at `auth_url`."""
+
+    async def fetch() -> dict[str, Any]:
+        url = auth_url.rstrip("/") + "/.well-known/jwks.json"
+        async with session.get(url, timeout=aiohttp.ClientTimeout(total=3)) as response:
+            response.raise_for_status()
+            return msgspec.json.decode(await response.read(), type=dict[str, Any])
+
+    return fetch
+
+
+class TokenVerifier:
+    """Checks tokens of one issuer. With `issuer` empty, whoever signs with the issuer's keys may name itself freely."""
+
+    def __init__(self, keys: KeySet, issuer: str = "") -> None:
+        self._keys = keys
+        self._issuer = issuer
+
+    async def verify(self, token: object) -> Claims:
+        """Return the claims of a token in force; TokenError says why not."""
+        if not isinstance(token, str) or not token:
+            raise TokenError("unauthorized", "a token is required")
+        if len(token) > MAX_TOKEN_CHARS:
+            raise TokenError("unauthorized", "the token is too long")
+        key = await self._key(token)
+        try:
+            payload = jwt.decode(
+                token,
+                key,
+                algorithms=[ALGORITHM],
+                audience=AUDIENCE,
+                issuer=self._issuer or None,
+                options={"require": ["exp", "iat", "iss", "aud", "sub", "jti"], "verify_iat": False},
+            )
+            claims = msgspec.convert(payload, Claims)
+        except jwt.ExpiredSignatureError as error:
+            raise TokenError("expired", "the token has expired") from error
+        except (jwt.PyJWTError, msgspec.ValidationError, ValueError, OverflowError) as error:
+            raise TokenError("unauthorized", "the token is not valid") from error
+        return _sensible(claims)
+
+    async def _key(self, token: str) -> PublicKey:
+        try:
+            header = jwt.get_unverified_header(token)
+        except (jwt.PyJWTError, ValueError, RecursionError) as error:
+            raise TokenError("unauthorized", "the token is not a JWT") from error
+        kid = header.get("kid")
+        if header.get("alg") != ALGORITHM or header.get("typ") != TOKEN_TYPE or not isinstance(kid, str):
+            raise TokenError("unauthorized", "the token is of another kind")
+        if "crit" in header:  # RFC 7515: extensions that are not understood must be refused
+            raise TokenError("unauthorized", "the token demands an extension that is not known here")
+        key = await self._keys.find(kid)
+        if key is None and not self._keys.loaded:
+            raise TokenError("unavailable", "no keys have been fetched yet")
+        if key is None:
+            raise TokenError("unauthorized", "the token is signed with a key that is not known")
+        return key
+
+
+def _sensible(claims: Claims) -> Claims:
+    if not (claims.sub and claims.jti and claims.owner and claims.iss):
+        raise TokenError("unauthorized", "the token has empty claims")
+    if not 0 < claims.exp - claims.iat <= MAX_LIFETIME_S or claims.iat > time.time() + CLOCK_AHEAD_S:
+        raise TokenError("unauthorized", "the token's lifetime is not acceptable")
+    if (claims.device is None) == (claims.sid is None):
+        raise TokenError("unauthorized", "the token is neither a user's nor a device's")
+    return claims
