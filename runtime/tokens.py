@@ -47,7 +47,7 @@ class TokenError(Exception):
         self.code: Code = code
 
 
-class Place(msgspec.Struct, frozen=True, omit_defaults=True):
+class Place(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """A position: degrees north and east, metres up."""
 
     lat: float

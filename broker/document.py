@@ -1,0 +1,99 @@
+"""A reading as MongoDB stores it: one BSON document. Encoded once, by the gateway; carried and stored unopened.
+
+The document starts with `_id`, whose last two elements, `ts` and `seq`, have a fixed size. So the bytes in front of
+them name the series, and a worker that has seen a series once tells it again without decoding anything.
+"""
+
+import struct
+from typing import Any
+
+import bson
+import msgspec
+from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.datetime_ms import DatetimeMS
+from bson.errors import InvalidBSON
+
+from broker.keys import reading_key
+from broker.reading import Reading
+from runtime.tokens import Place
+
+_LENGTH = struct.Struct("<i")
+# Where `_id`'s own length stands: behind the document's length, the type and the name `_id\0`.
+_ID_AT = 9
+_ID_HEAD = b"\x03_id\x00"
+_TS_HEAD = b"\x09ts\x00"
+# `ts` (1 + 3 + 8 bytes), `seq` (1 + 4 + 8 bytes) and the closing zero of `_id`.
+_TS_SEQ_BYTES = 12 + 13 + 1
+
+_AS_MILLISECONDS: CodecOptions[dict[str, Any]] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
+
+
+class DocumentError(Exception):
+    """The bytes are not a reading's document."""
+
+
+def encode_document(owner: str, device: str, reading: Reading) -> bytes:
+    """Return the reading as it will be stored under `owner` and `device`."""
+    document: dict[str, Any] = {
+        "_id": reading_key(owner, device, reading.sensor_type, reading.ts_ms, reading.seq),
+        "value": reading.value,
+        "receivedAt": DatetimeMS(reading.received_ms),
+    }
+    if reading.unit is not None:
+        document["unit"] = reading.unit
+    if reading.location is not None:
+        place = reading.location
+        document["location"] = msgspec.to_builtins(place) if isinstance(place, Place) else place
+    if reading.tags is not None:
+        document["tags"] = reading.tags
+    return bson.encode(document)
+
+
+def split_documents(body: bytes) -> list[bytes]:
+    """Cut documents that stand back to back; DocumentError when the lengths do not fit the bytes."""
+    documents = []
+    at, end = 0, len(body)
+    while at < end:
+        if end - at < 5:
+            raise DocumentError(f"{end - at} bytes are left over at byte {at}")
+        (length,) = _LENGTH.unpack_from(body, at)
+        if length < 5 or at + length > end or body[at + length - 1] != 0:
+            raise DocumentError(f"the document at byte {at} gives its length as {length}")
+        documents.append(body[at : at + length])
+        at += length
+    return documents
+
+
+def series_bytes(document: bytes) -> bytes:
+    """Return the bytes that name the document's series; DocumentError when its key has another form."""
+    if len(document) < _ID_AT + 4 or document[4:_ID_AT] != _ID_HEAD:
+        raise DocumentError("the document does not start with an _id document")
+    (length,) = _LENGTH.unpack_from(document, _ID_AT)
+    ts_at = _ID_AT + length - _TS_SEQ_BYTES
+    if ts_at <= _ID_AT or document[ts_at : ts_at + 4] != _TS_HEAD:
+        raise DocumentError("the _id does not end with ts and seq")
+    return document[_ID_AT + 4 : ts_at]
+
+
+def decode_document(document: bytes) -> dict[str, Any]:
+    """Decode one document, times as `DatetimeMS`, and check its key; DocumentError when it is not a reading's."""
+    try:
+        decoded = bson.decode(document, _AS_MILLISECONDS)
+    except (InvalidBSON, UnicodeDecodeError) as error:
+        raise DocumentError(f"not BSON: {error}") from error
+    key = decoded.get("_id")
+    if not isinstance(key, dict) or list(key) != ["owner", "device", "sensorType", "ts", "seq"]:
+        raise DocumentError("the _id is not {owner, device, sensorType, ts, seq}")
+    names = (key["owner"], key["device"], key["sensorType"])
+    if not all(isinstance(name, str) and name for name in names):
+        raise DocumentError("owner, device and sensorType must be texts")
+    if not isinstance(key["ts"], DatetimeMS) or not isinstance(key["seq"], bson.Int64):
+        raise DocumentError("ts must be a date and seq a 64-bit integer")
+    if "value" not in decoded or not isinstance(decoded.get("receivedAt"), DatetimeMS):
+        raise DocumentError("value or receivedAt is missing")
+    return decoded
+
+
+def received_ms(document: bytes) -> int:
+    """Return when the gateway received this reading, in milliseconds since 1970."""
+    return int(decode_document(document)["receivedAt"])

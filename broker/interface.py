@@ -1,0 +1,86 @@
+"""What a broker does, whichever one it is: confirmed publishing, consuming with a bound, settling.
+
+Promises that the contract tests hold every implementation to:
+- `publish` returns only when the message survives the death of every process; an exception promises nothing;
+- what was delivered and not settled is delivered again, with a higher `delivery_count`;
+- a consumer holds at most `prefetch` unsettled messages;
+- a rejected message is in the dead-letter queue;
+- a full queue refuses, it does not drop.
+"""
+
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from broker.message import Message
+from broker.topology import Exchange, Queue
+
+
+class BrokerError(Exception):
+    """A message was not accepted, or its acceptance is not known. Nothing is promised; send it again."""
+
+
+class BrokerUnavailable(BrokerError):
+    """The broker is away, or the publisher is closed."""
+
+
+class ConfirmLate(BrokerError):
+    """No confirm came in time; the message may or may not be stored."""
+
+
+class QueueFull(BrokerError):
+    """The queue is at its bound and refused the message."""
+
+
+class Unroutable(BrokerError):
+    """No queue is bound that would take the message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message on loan: settle it, or it comes again. `delivery_count` is how often it was delivered before."""
+
+    message: Message
+    tag: int
+    delivery_count: int
+    # Which connection delivered it: a tag means nothing on another one.
+    generation: int = 0
+
+
+class Publisher(Protocol):
+    """Publishes messages, each confirmed."""
+
+    async def publish(self, message: Message, exchange: Exchange) -> None:
+        """Return when the broker has taken responsibility; BrokerError in every other case."""
+
+    async def check(self) -> None:
+        """Raise BrokerUnavailable while nothing can be published: for `/readyz`."""
+
+
+class Consumer(Protocol):
+    """Takes messages from one queue."""
+
+    async def get(self) -> Delivery:
+        """Wait for the next message. Waits through outages; after one, unsettled messages come again."""
+
+    async def acknowledge(self, delivery: Delivery, *, multiple: bool = False) -> None:
+        """Settle this message, or all up to and including it. A stale delivery is ignored: it comes again."""
+
+    async def reject(self, delivery: Delivery) -> None:
+        """Hand this message to the dead-letter queue. A stale delivery is ignored: it comes again."""
+
+    async def check(self) -> None:
+        """Raise BrokerUnavailable while nothing can be delivered: for `/readyz`."""
+
+
+class Broker(Protocol):
+    """A way to reach the queues. Leaving a context settles nothing that was not settled."""
+
+    def publisher(self, *, confirm_timeout_s: float = 4.0) -> AbstractAsyncContextManager[Publisher]:
+        """Open a publisher; it connects by itself and again after every loss."""
+
+    def consumer(self, queue: Queue, *, prefetch: int) -> AbstractAsyncContextManager[Consumer]:
+        """Open a consumer of `queue` that holds at most `prefetch` unsettled messages."""
+
+    async def depth(self, queue: Queue) -> int:
+        """Return how many messages of the queue are waiting to be delivered; BrokerUnavailable when it is away."""

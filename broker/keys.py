@@ -1,0 +1,32 @@
+"""The keys of stored readings: the one place that builds `_id` and the ranges over it.
+
+`_id = {owner, device, sensorType, ts: Date, seq: int64}`, in that order. Another order of fields, another type of
+`ts`, or a filter on a part of the key alone is another key or a scan of everything, so nobody builds one elsewhere.
+"""
+
+from typing import Any
+
+from bson import Int64, MaxKey, MinKey
+from bson.datetime_ms import DatetimeMS
+
+Key = dict[str, Any]
+
+
+def series_key(owner: str, device: str, sensor_type: str) -> Key:
+    """Return the key of a series; a reading's key begins with the same three fields."""
+    return {"owner": owner, "device": device, "sensorType": sensor_type}
+
+
+def reading_key(owner: str, device: str, sensor_type: str, ts_ms: int, seq: int) -> Key:
+    """Return the `_id` of a reading; `ts_ms` is milliseconds since 1970."""
+    return {**series_key(owner, device, sensor_type), "ts": DatetimeMS(ts_ms), "seq": Int64(seq)}
+
+
+def between(series: Key, from_ms: int, to_ms: int) -> dict[str, Any]:
+    """Filter the readings of a series from `from_ms` (included) to `to_ms` (not)."""
+    return {"_id": {"$gte": {**series, "ts": DatetimeMS(from_ms)}, "$lt": {**series, "ts": DatetimeMS(to_ms)}}}
+
+
+def whole_series(series: Key) -> dict[str, Any]:
+    """Filter every reading of a series."""
+    return {"_id": {"$gte": {**series, "ts": MinKey()}, "$lt": {**series, "ts": MaxKey()}}}

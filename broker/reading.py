@@ -1,0 +1,238 @@
+"""A reading: from a device's JSON to a checked value, or to the code of what is wrong with it.
+
+The schema of DESIGN's section "A reading", in one place. Good readings take one typed decode and a few comparisons;
+only what fails is looked at field by field, to name the field that is wrong.
+"""
+
+import math
+import random
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from runtime.tokens import Place
+
+Code = Literal["invalid_reading", "invalid_field", "invalid_value", "invalid_ts"]
+Value = bool | int | float | str
+
+ID_PATTERN = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+MAX_READINGS = 1000
+MAX_TEXT = 256
+MAX_UNIT = 32
+MAX_TAGS = 16
+EARLIEST_MS = 946_684_800_000  # 2000-01-01T00:00:00Z
+MAX_AHEAD_MS = 24 * 3600 * 1000
+INT64 = range(-(2**63), 2**63)
+# Sequence numbers below are the devices'; those from here to 2**53 - 1 are drawn for readings without a time.
+DRAWN_SEQ = 2**52
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# RFC 3339 with a zone and at most three decimals.
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,3})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class SentReading(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """A reading as a device sends it, before the checks that types cannot express."""
+
+    value: Value
+    sensor_type: str | UnsetType = UNSET
+    ts: int | str | UnsetType = UNSET
+    seq: int | UnsetType = UNSET
+    location: str | Place | UnsetType = UNSET
+    unit: str | UnsetType = UNSET
+    tags: dict[str, str] | UnsetType = UNSET
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """A reading that may be stored. Times are milliseconds since 1970."""
+
+    sensor_type: str
+    value: Value
+    ts_ms: int
+    seq: int
+    received_ms: int
+    location: str | Place | None = None
+    unit: str | None = None
+    tags: dict[str, str] | None = None
+
+
+class Defaults(msgspec.Struct, frozen=True):
+    """What a device's token says for readings that do not say it themselves."""
+
+    sensor_type: str | None = None
+    location: str | Place | None = None
+
+
+class Rejection(msgspec.Struct, frozen=True):
+    """Why the reading at `index` of its event was not taken."""
+
+    index: int
+    code: Code
+    detail: str
+
+
+class Checked(msgspec.Struct):
+    """The outcome of one event: what may be stored, and what was refused."""
+
+    readings: list[Reading]
+    rejected: list[Rejection]
+
+
+class ReadingError(Exception):
+    """A reading, or a whole event, that is not taken."""
+
+    def __init__(self, code: Code, detail: str) -> None:
+        super().__init__(detail)
+        self.code: Code = code
+        self.detail = detail
+
+
+_one = msgspec.json.Decoder(SentReading)
+_many = msgspec.json.Decoder(list[SentReading])
+_raw_items = msgspec.json.Decoder(list[Raw])
+_raw_fields = msgspec.json.Decoder(dict[str, Raw])
+_field_types: dict[str, Any] = {field.encode_name: field.type for field in msgspec.structs.fields(SentReading)}
+_field_codes: dict[str, Code] = {"value": "invalid_value", "ts": "invalid_ts"}
+
+
+def check_one(raw: bytes | Raw, defaults: Defaults, now_ms: int) -> Reading:
+    """Decode and check one reading; ReadingError says what is wrong. `now_ms` is when it was received."""
+    try:
+        sent = _one.decode(raw)
+    except msgspec.MsgspecError as error:
+        raise _explain(raw) from error
+    return _check(sent, defaults, now_ms)
+
+
+def count(raw: bytes | Raw) -> int:
+    """Return how many readings an event's array holds; ReadingError when it is not an array."""
+    return len(_items(raw))
+
+
+def check_many(raw: bytes | Raw, defaults: Defaults, now_ms: int) -> Checked:
+    """Decode and check an array of readings, each on its own; ReadingError when it is not an array at all."""
+    checked = Checked([], [])
+    try:
+        items: Sequence[SentReading | Raw] = _many.decode(raw)
+    except msgspec.MsgspecError:
+        items = _items(raw)
+    for index, item in enumerate(items):
+        try:
+            if isinstance(item, SentReading):
+                checked.readings.append(_check(item, defaults, now_ms))
+            else:
+                checked.readings.append(check_one(item, defaults, now_ms))
+        except ReadingError as error:
+            checked.rejected.append(Rejection(index, error.code, error.detail))
+    return checked
+
+
+def parse_time(text: str) -> int:
+    """Return RFC 3339 text as milliseconds since 1970; ReadingError when it is another form or no real time."""
+    if not _TIME.fullmatch(text):
+        raise ReadingError("invalid_ts", "ts must be RFC 3339 with a zone and at most three decimals")
+    try:
+        since = datetime.fromisoformat(text.upper()) - _EPOCH
+    except (ValueError, OverflowError) as error:
+        raise ReadingError("invalid_ts", f"ts is no real time: {error}") from error
+    return (since.days * 86400 + since.seconds) * 1000 + since.microseconds // 1000
+
+
+def _items(raw: bytes | Raw) -> list[Raw]:
+    try:
+        return _raw_items.decode(raw)
+    except msgspec.MsgspecError as error:
+        raise ReadingError("invalid_reading", "the payload must be a JSON array of readings") from error
+
+
+def _check(sent: SentReading, defaults: Defaults, now_ms: int) -> Reading:
+    sensor_type = defaults.sensor_type if sent.sensor_type is UNSET else sent.sensor_type
+    if sensor_type is None:
+        raise ReadingError("invalid_field", "sensorType is required: the token names none")
+    if not ID_PATTERN.fullmatch(sensor_type):
+        raise ReadingError("invalid_field", "sensorType must be 1 to 64 of A-Z a-z 0-9 _ . : -")
+    _check_value(sent.value)
+    ts_ms, seq = _check_time(sent, now_ms)
+    location = defaults.location if sent.location is UNSET else sent.location
+    if sent.location is not UNSET:
+        _check_location(sent.location)
+    if sent.unit is not UNSET and len(sent.unit) > MAX_UNIT:
+        raise ReadingError("invalid_field", f"unit may have at most {MAX_UNIT} characters")
+    if sent.tags is not UNSET:
+        _check_tags(sent.tags)
+    return Reading(
+        sensor_type,
+        sent.value,
+        ts_ms,
+        seq,
+        now_ms,
+        location,
+        None if sent.unit is UNSET else sent.unit,
+        None if sent.tags is UNSET else sent.tags,
+    )
+
+
+def _check_value(value: Value) -> None:
+    if isinstance(value, str):
+        if len(value) > MAX_TEXT or _CONTROL.search(value):
+            raise ReadingError("invalid_value", f"a text value has at most {MAX_TEXT} characters, none of control")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ReadingError("invalid_value", "value must be finite")
+    elif value not in INT64:
+        raise ReadingError("invalid_value", "an integer value must fit 64 bits")
+
+
+def _check_time(sent: SentReading, now_ms: int) -> tuple[int, int]:
+    if sent.ts is UNSET:
+        if sent.seq is not UNSET:
+            raise ReadingError("invalid_ts", "seq is only allowed with ts")
+        return now_ms, DRAWN_SEQ | random.getrandbits(52)
+    ts_ms = sent.ts if isinstance(sent.ts, int) else parse_time(sent.ts)
+    if not EARLIEST_MS <= ts_ms <= now_ms + MAX_AHEAD_MS:
+        raise ReadingError("invalid_ts", "ts must lie between 2000-01-01 and 24 h from now")
+    seq = 0 if sent.seq is UNSET else sent.seq
+    if not 0 <= seq < DRAWN_SEQ:
+        raise ReadingError("invalid_field", "seq must be between 0 and 2^52 - 1")
+    return ts_ms, seq
+
+
+def _check_location(location: str | Place) -> None:
+    if isinstance(location, str):
+        if len(location) > MAX_TEXT:
+            raise ReadingError("invalid_field", f"location may have at most {MAX_TEXT} characters")
+    elif not (abs(location.lat) <= 90 and abs(location.lon) <= 180):
+        raise ReadingError("invalid_field", "lat must be within 90 degrees and lon within 180")
+
+
+def _check_tags(tags: dict[str, str]) -> None:
+    if len(tags) > MAX_TAGS:
+        raise ReadingError("invalid_field", f"at most {MAX_TAGS} tags")
+    for key, text in tags.items():
+        if not ID_PATTERN.fullmatch(key) or len(text) > MAX_TEXT:
+            raise ReadingError("invalid_field", f"a tag has a key of 1 to 64 and a value of at most {MAX_TEXT}")
+
+
+def _explain(raw: bytes | Raw) -> ReadingError:
+    """Name what is wrong with a reading that did not decode, in the order in which the fields are documented."""
+    try:
+        fields = _raw_fields.decode(raw)
+    except msgspec.MsgspecError:
+        return ReadingError("invalid_reading", "a reading must be a JSON object")
+    if unknown := [name for name in fields if name not in _field_types]:
+        return ReadingError("invalid_field", f"unknown field {unknown[0][:64]!r}")
+    for name in ("sensorType", "value", "ts", "seq", "location", "unit", "tags"):
+        if name not in fields:
+            if name == "value":
+                return ReadingError("invalid_value", "value is required")
+            continue
+        try:
+            msgspec.json.decode(fields[name], type=_field_types[name])
+        except msgspec.MsgspecError as error:
+            return ReadingError(_field_codes.get(name, "invalid_field"), f"{name}: {error}")
+    return ReadingError("invalid_reading", "the reading cannot be decoded")
