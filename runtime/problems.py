@@ -22,7 +22,7 @@ class FieldError(msgspec.Struct, frozen=True):
     message: str
 
 
-class Problem(Exception):  # noqa: N818 - RFC 9457's own word
+class Problem(Exception):
     """An answer that is not a success. Raise it anywhere below `problem_middleware`.
 
     `code` is for programs, `detail` for people; `extra` holds further members (`limit`, `retryAfterMs`).

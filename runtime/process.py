@@ -73,7 +73,7 @@ def run_until_stopped(serve: Callable[[Shutdown], Awaitable[None]], drain_second
     return 0
 
 
-class _DrainCutShort(Exception):  # noqa: N818 - an outcome, not an error of ours
+class _DrainCutShort(Exception):
     pass
 
 

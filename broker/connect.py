@@ -1,0 +1,26 @@
+"""From `BROKER_URL` to a broker: `amqp://…` is RabbitMQ, `embedded://PATH` a file on this machine."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from broker.embedded import EmbeddedBroker
+from broker.interface import Broker
+from broker.rabbitmq import RabbitMQBroker
+
+
+def check_url(url: str) -> None:
+    """Raise ValueError, without the address and its password, when no broker is meant by it."""
+    if not url.startswith(("amqp://", "amqps://", "embedded://")):
+        raise ValueError("BROKER_URL must start with amqp://, amqps:// or embedded://")
+
+
+@asynccontextmanager
+async def open_broker(url: str) -> AsyncIterator[Broker]:
+    """Open the broker that the address means, as long as the context lasts."""
+    check_url(url)
+    if url.startswith("embedded://"):
+        async with EmbeddedBroker.open_at(Path(url.removeprefix("embedded://"))) as embedded:
+            yield embedded
+    else:
+        yield RabbitMQBroker(url)

@@ -1,0 +1,283 @@
+"""The broker on RabbitMQ: quorum queues, publisher confirms, a connection each for publishing and for consuming.
+
+Plain aio-pika connections under a loop of our own rather than its "robust" ones: every connection is a generation, its
+topology is declared anew, and what belonged to an earlier generation is known to be stale.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import aio_pika
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage
+from aio_pika.exceptions import AMQPError, ChannelInvalidStateError, DeliveryError, PublishError
+from yarl import URL
+
+from broker.interface import BrokerUnavailable, ConfirmLate, Delivery, QueueFull, Unroutable
+from broker.message import CONTENT_TYPE, Header, Message
+from broker.topology import QUEUES, Exchange, Queue
+from runtime.logs import logger
+
+log = logger("broker.rabbitmq")
+
+# Above every confirm timeout, so that a hung broker is met by our deadline first and by the heartbeat second.
+HEARTBEAT_S = 10
+CONNECT_TIMEOUT_S = 5.0
+# A healed broker is found again within two of these.
+RECONNECT_S = (0.1, 2.0)
+
+_LOST = (AMQPError, ChannelInvalidStateError, OSError, TimeoutError, RuntimeError)
+Prepare = Callable[[AbstractChannel], Awaitable[None]]
+
+
+class RabbitMQBroker:
+    """A RabbitMQ node or cluster at an `amqp://` address. Nothing connects before a context is entered."""
+
+    def __init__(self, url: str, queues: tuple[Queue, ...] = QUEUES) -> None:
+        self._url = str(URL(url).update_query(heartbeat=HEARTBEAT_S))
+        self._queues = queues
+
+    @asynccontextmanager
+    async def publisher(self, *, confirm_timeout_s: float = 4.0) -> AsyncIterator["RabbitMQPublisher"]:
+        """Open a publisher with a connection of its own."""
+        publisher = RabbitMQPublisher(self._queues, confirm_timeout_s)
+        async with _kept_open(self._url, "tidegate publisher", publisher.prepare) as link:
+            publisher.link = link
+            yield publisher
+
+    @asynccontextmanager
+    async def consumer(self, queue: Queue, *, prefetch: int) -> AsyncIterator["RabbitMQConsumer"]:
+        """Open a consumer with a connection of its own."""
+        consumer = RabbitMQConsumer(self._queues, queue, prefetch)
+        async with _kept_open(self._url, f"tidegate consumer of {queue.name}", consumer.prepare) as link:
+            consumer.link = link
+            yield consumer
+
+    async def depth(self, queue: Queue) -> int:
+        """Ask the broker itself, over a connection of this question: a declared queue keeps an old count."""
+        try:
+            connection = await aio_pika.connect(self._url, timeout=CONNECT_TIMEOUT_S)
+            async with connection:
+                channel = await connection.channel()
+                declared = await (await channel.get_underlay_channel()).queue_declare(queue.name, passive=True)
+                return int(declared.message_count or 0)
+        except _LOST as error:
+            raise BrokerUnavailable(f"{type(error).__name__}: {error}") from error
+
+
+class _Link:
+    """One connection with one channel, opened again after every loss, prepared anew each time."""
+
+    def __init__(self, url: str, name: str, prepare: Prepare) -> None:
+        self._url = url
+        self._name = name
+        self._prepare = prepare
+        self.usable = asyncio.Event()
+        self.last_error = "not connected yet"
+
+    async def keep_open(self) -> None:
+        """Connect, prepare, wait for the loss; for ever."""
+        pause = RECONNECT_S[0]
+        while True:
+            try:
+                async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                    connection, lost = await self._open()
+            except _LOST as error:
+                self._tell(f"{type(error).__name__}: {error}")
+                await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter
+                pause = min(pause * 2, RECONNECT_S[1])
+                continue
+            pause = RECONNECT_S[0]
+            self.usable.set()
+            log.info("Connected to RabbitMQ.", connection=self._name)
+            try:
+                await lost.wait()
+                self._tell("the connection was lost")
+            finally:
+                self.usable.clear()
+                await _close(connection)
+
+    async def _open(self) -> tuple[AbstractConnection, asyncio.Event]:
+        lost = asyncio.Event()
+
+        def on_close(*_: Any) -> None:
+            self.usable.clear()
+            lost.set()
+
+        connection = await aio_pika.connect(
+            self._url, timeout=CONNECT_TIMEOUT_S, client_properties={"connection_name": self._name}
+        )
+        try:
+            connection.close_callbacks.add(on_close)
+            channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+            channel.close_callbacks.add(on_close)
+            await self._prepare(channel)
+        except BaseException:
+            await _close(connection)
+            raise
+        return connection, lost
+
+    def _tell(self, error: str) -> None:
+        if error != self.last_error:
+            log.warning("RabbitMQ is away; trying again.", connection=self._name, error=error)
+        self.last_error = error
+
+    def check(self) -> None:
+        if not self.usable.is_set():
+            raise BrokerUnavailable(self.last_error)
+
+
+async def _close(connection: AbstractConnection) -> None:
+    # A broker that hangs does not answer the goodbye; the socket is dropped then.
+    with suppress(*_LOST):
+        async with asyncio.timeout(1):
+            await connection.close()
+
+
+@asynccontextmanager
+async def _kept_open(url: str, name: str, prepare: Prepare) -> AsyncIterator[_Link]:
+    link = _Link(url, name, prepare)
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(link.keep_open(), name=name)
+        # A broker that is there is used from the first moment; one that is not does not hold the start.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(2):
+                await link.usable.wait()
+        try:
+            yield link
+        finally:
+            task.cancel()
+
+
+async def declare(channel: AbstractChannel, queues: tuple[Queue, ...]) -> dict[str, AbstractExchange]:
+    """Declare exchanges, queues and bindings, and return the exchanges by name."""
+    exchanges: dict[str, AbstractExchange] = {}
+    for queue in queues:
+        name = queue.exchange.name
+        exchanges[name] = await channel.declare_exchange(name, queue.exchange.kind, durable=True)
+        declared = await channel.declare_queue(queue.name, durable=True, arguments=dict(queue.arguments))
+        await declared.bind(exchanges[name], queue.binding)
+    return exchanges
+
+
+class RabbitMQPublisher:
+    """Publishes persistent, mandatory messages and awaits each confirm."""
+
+    link: _Link
+
+    def __init__(self, queues: tuple[Queue, ...], confirm_timeout_s: float) -> None:
+        self._queues = queues
+        self._timeout_s = confirm_timeout_s
+        self._exchanges: dict[str, AbstractExchange] = {}
+
+    async def prepare(self, channel: AbstractChannel) -> None:
+        """Declare the topology on a fresh channel."""
+        self._exchanges = await declare(channel, self._queues)
+
+    async def publish(self, message: Message, exchange: Exchange) -> None:
+        """Return when the broker has confirmed; BrokerError in every other case."""
+        self.link.check()
+        outgoing = aio_pika.Message(
+            message.body,
+            headers=dict(message.headers),
+            content_type=CONTENT_TYPE,
+            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+            message_id=message.message_id,
+        )
+        target = self._exchanges[exchange.name]
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await target.publish(outgoing, exchange.routing_key, mandatory=True)
+        except TimeoutError as error:
+            raise ConfirmLate(f"no confirm within {self._timeout_s:g} s") from error
+        except asyncio.CancelledError as error:
+            # The driver cancels publishes when a connection dies under them; only a cancellation of ours goes on.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise BrokerUnavailable("the connection died during the publish") from error
+        except PublishError as error:
+            raise Unroutable(f"no queue takes {exchange.routing_key} from {exchange.name}") from error
+        except DeliveryError as error:
+            raise QueueFull(f"the queue behind {exchange.name} is full") from error
+        except _LOST as error:
+            raise BrokerUnavailable(f"{type(error).__name__}: {error}") from error
+
+    async def check(self) -> None:
+        """Raise while there is no connection."""
+        self.link.check()
+
+
+class RabbitMQConsumer:
+    """Takes messages from one queue with a bounded prefetch."""
+
+    link: _Link
+
+    def __init__(self, queues: tuple[Queue, ...], queue: Queue, prefetch: int) -> None:
+        self._queues = queues
+        self._queue = queue
+        self._prefetch = prefetch
+        self._channel: AbstractChannel | None = None
+        self._generation = 0
+        self._arrived: asyncio.Queue[Delivery] = asyncio.Queue()
+
+    async def prepare(self, channel: AbstractChannel) -> None:
+        """Declare the topology on a fresh channel and consume; what an earlier one delivered is dropped as stale."""
+        await channel.set_qos(prefetch_count=self._prefetch)
+        await declare(channel, self._queues)
+        self._generation += 1
+        self._arrived = _emptied(self._arrived)
+        self._channel = channel
+        generation = self._generation
+
+        async def arrived(incoming: AbstractIncomingMessage) -> None:
+            if generation == self._generation:
+                self._arrived.put_nowait(_delivery(incoming, generation))
+
+        queue = await channel.get_queue(self._queue.name, ensure=False)
+        await queue.consume(arrived)
+
+    async def get(self) -> Delivery:
+        """Wait for the next message of the present connection."""
+        while True:
+            delivery = await self._arrived.get()
+            if delivery.generation == self._generation:
+                return delivery
+
+    async def acknowledge(self, delivery: Delivery, *, multiple: bool = False) -> None:
+        """Settle one message, or all up to it."""
+        await self._settle(delivery, lambda channel: channel.basic_ack(delivery.tag, multiple=multiple))
+
+    async def reject(self, delivery: Delivery) -> None:
+        """Reject without requeue: the broker hands it to the dead-letter queue."""
+        await self._settle(delivery, lambda channel: channel.basic_reject(delivery.tag, requeue=False))
+
+    async def _settle(self, delivery: Delivery, settle: Callable[[Any], Awaitable[object]]) -> None:
+        if delivery.generation != self._generation or self._channel is None:
+            return
+        with suppress(*_LOST):  # lost with its connection: the broker delivers it again
+            await settle(await self._channel.get_underlay_channel())
+
+    async def check(self) -> None:
+        """Raise while there is no connection."""
+        self.link.check()
+
+
+def _emptied(queue: "asyncio.Queue[Delivery]") -> "asyncio.Queue[Delivery]":
+    while not queue.empty():
+        queue.get_nowait()
+    return queue
+
+
+def _delivery(incoming: AbstractIncomingMessage, generation: int) -> Delivery:
+    headers: dict[str, Header] = {}
+    for name, found in incoming.headers.items():
+        if isinstance(found, (str, int)):
+            headers[name] = found
+        elif isinstance(found, bytes):
+            headers[name] = found.decode("utf-8", "replace")
+    seen = headers.pop("x-delivery-count", 0)
+    message = Message(incoming.body, headers, incoming.message_id or "")
+    return Delivery(message, incoming.delivery_tag or 0, int(seen), generation)
