@@ -253,7 +253,7 @@ class EmbeddedConsumer:
 
     def give_back(self) -> None:
         """Return what was not settled to the head of the queue, in its order."""
-        self._state.returned.extendleft(reversed(sorted(self._lent)))
+        self._state.returned.extendleft(sorted(self._lent, reverse=True))
         self._lent.clear()
         self._state.waiting.set()
 

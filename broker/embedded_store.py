@@ -101,6 +101,9 @@ class EmbeddedStore:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             return [BrokerUnavailable(f"{self._path.name}: {error}")] * len(batch)
+        except Exception as error:  # noqa: BLE001 - a fault of an operation: its waiters must hear of it, the thread lives on
+            self._connection.execute("ROLLBACK")
+            return [error] * len(batch)
         return answers
 
 
@@ -108,7 +111,7 @@ def _answer(batch: list[_Waiting], answers: list[Any]) -> None:
     for (_, done), answer in zip(batch, answers, strict=True):
         if done.done():  # its waiter was cancelled
             continue
-        if isinstance(answer, BrokerUnavailable):
+        if isinstance(answer, Exception):
             done.set_exception(answer)
         else:
             done.set_result(answer)

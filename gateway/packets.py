@@ -1,0 +1,44 @@
+"""The `json` that python-socketio is given: it leaves payloads undecoded, so that one typed decoder sees them first.
+
+Every event, whatever its name, comes out as `[EVENT, Event]`: clients cannot reach a handler by naming it (`connect`
+and `disconnect` among them), and what cannot be decoded still gets its answer.
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+EVENT = "event"
+
+_items = msgspec.json.Decoder(list[Raw])
+_name = msgspec.json.Decoder(str)
+
+
+class Event(msgspec.Struct, frozen=True):
+    """An event as it arrived: its name (None when it has none that can be read) and its undecoded arguments."""
+
+    name: str | None
+    arguments: tuple[Raw, ...] = ()
+    size: int = 0
+
+
+class Packets:
+    """Implements `json.loads` and `json.dumps` as python-socketio calls them."""
+
+    @staticmethod
+    def loads(text: str, **_: Any) -> Any:
+        """Decode a CONNECT's object; take an EVENT's array apart without decoding what is in it."""
+        raw = text.encode()
+        if not raw.startswith(b"["):
+            return msgspec.json.decode(raw)
+        try:
+            items = _items.decode(raw)
+            return [EVENT, Event(_name.decode(items[0]), tuple(items[1:]), len(raw))]
+        except (msgspec.MsgspecError, IndexError):
+            return [EVENT, Event(None, (), len(raw))]
+
+    @staticmethod
+    def dumps(value: Any, **_: Any) -> str:
+        """Encode what the server sends."""
+        return msgspec.json.encode(value).decode()

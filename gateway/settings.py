@@ -1,0 +1,27 @@
+"""Everything that can be set on a gateway."""
+
+from dataclasses import dataclass
+
+from broker.connect import check_url
+from runtime.settings import Port, Positive, ProcessSettings, Seconds, setting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySettings(ProcessSettings):
+    """The environment of `python -m gateway`."""
+
+    broker_url: str = setting(about="`amqp://…` or `embedded://PATH`", secret=True)
+    auth_url: str = setting(about="where the auth service answers, for its keys")
+    token_issuer: str = setting("", about="the `iss` that tokens must carry; empty: whatever AUTH_URL's keys sign")
+    host: str = setting("0.0.0.0", about="address that devices reach")  # noqa: S104 - devices come from outside
+    port: Port = setting(8002, about="port that devices reach")
+    ops_port: Port = setting(9002, about="port of `/healthz`, `/readyz`, `/metrics`; 0 takes any free one")
+    cors_origins: tuple[str, ...] = setting((), about="origins of browsers that may connect; empty: the same origin")
+    max_event_bytes: Positive = setting(1024 * 1024, about="size of one event; beyond it, `too_large`")
+    max_frame_bytes: Positive = setting(4 * 1024 * 1024, about="size of one WebSocket frame; beyond it, close 1009")
+    publish_slots: Positive = setting(4, about="messages that may wait for their confirm at once")
+    max_waiting_bytes: Positive = setting(64 * 1024 * 1024, about="readings not yet confirmed; beyond it, `busy`")
+    confirm_timeout_seconds: Seconds = setting(4.0, about="how long a confirm may take; beyond it, `unavailable`")
+
+    def __post_init__(self) -> None:
+        check_url(self.broker_url)
