@@ -20,7 +20,6 @@ log = logger("gateway.from_devices")
 # How long a refused or expired client may take to hear why, before its transport is closed; then before it is cut.
 LAST_WORDS_S = 0.2
 CLOSE_TIMEOUT_S = 2.0
-TOKENS_IN_URL = ("token", "access_token", "accessToken", "auth")
 
 
 class FromDevices:
@@ -63,9 +62,7 @@ class FromDevices:
     async def _connect(self, sid: str, environ: dict[str, Any], auth: object = None) -> None:
         request: web.Request = environ["aiohttp.request"]
         try:
-            if any(name in request.query for name in TOKENS_IN_URL):
-                raise Refused("unauthorized", "tokens in URLs are not taken")
-            session = await open_session(self._verifier, auth, request.headers)
+            session = await open_session(self._verifier, auth, request)
         except Refused as refused:
             self._metrics.connects.labels(refused.code).inc()
             self._close_soon(sid)

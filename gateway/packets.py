@@ -31,7 +31,10 @@ class Packets:
         """Decode a CONNECT's object; take an EVENT's array apart without decoding what is in it."""
         raw = text.encode()
         if not raw.startswith(b"["):
-            return msgspec.json.decode(raw)
+            try:
+                return msgspec.json.decode(raw)
+            except msgspec.MsgspecError as error:  # both libraries expect what the standard library raises
+                raise ValueError(str(error)) from error
         try:
             items = _items.decode(raw)
             return [EVENT, Event(_name.decode(items[0]), tuple(items[1:]), len(raw))]

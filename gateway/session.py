@@ -4,12 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from aiohttp import web
+
 from broker.reading import ID_PATTERN, Defaults
 from runtime.tokens import Claims, TokenError, TokenVerifier
 
 SCOPE = "readings:write"
 # How soon a device should try again when there are no keys yet.
 RETRY_AFTER_MS = 2000
+TOKENS_IN_URL = ("token", "access_token", "accessToken", "auth")
 
 
 class Refused(Exception):
@@ -37,9 +40,11 @@ class Session:
     expires_at: int
 
 
-async def open_session(verifier: TokenVerifier, auth: object, headers: Mapping[str, str]) -> Session:
+async def open_session(verifier: TokenVerifier, auth: object, request: web.Request) -> Session:
     """Check who connects, from Socket.IO's `auth` or from headers; Refused says why not."""
-    token, device = _credentials(auth, headers)
+    if any(name in request.query for name in TOKENS_IN_URL):
+        raise Refused("unauthorized", "tokens in URLs end up in logs and are not taken")
+    token, device = _credentials(auth, request.headers)
     try:
         claims = await verifier.verify(token)
     except TokenError as error:

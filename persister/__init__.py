@@ -1,0 +1,1 @@
+"""BROKER → MONGODB: takes messages, writes their readings in batches, and acknowledges what is safely stored."""

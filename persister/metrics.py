@@ -1,0 +1,27 @@
+"""What a persister counts. No label grows with devices."""
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15)
+_READINGS = (1, 10, 50, 100, 250, 500, 1000, 2000, 4000)
+
+
+class PersisterMetrics:
+    """The persister's metrics in one registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.readings = Counter(
+            "tidegate_persister_readings_total", "Readings by what became of them", ["outcome"], registry=registry
+        )
+        self.duplicates = Counter(
+            "tidegate_persister_duplicates_total", "Readings that were stored already", registry=registry
+        )
+        self.write_seconds = Histogram(
+            "tidegate_persister_write_seconds", "Time of one bulk write", buckets=_SECONDS, registry=registry
+        )
+        self.batch_readings = Histogram(
+            "tidegate_persister_batch_readings", "Readings in one bulk write", buckets=_READINGS, registry=registry
+        )
+        self.retries = Counter(
+            "tidegate_persister_retries_total", "Writes that had to be tried again", ["what"], registry=registry
+        )

@@ -1,0 +1,30 @@
+"""The series that this worker has met: a bounded memory of bytes, so that known ones need no decoding."""
+
+from collections import OrderedDict
+from typing import Any
+
+from broker.document import decode_document, series_bytes
+from broker.keys import series_key
+
+
+class KnownSeries:
+    """Tells documents of known series from new ones; the least recently met is forgotten first."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._known: OrderedDict[bytes, None] = OrderedDict()
+
+    def meet(self, document: bytes) -> tuple[bytes, dict[str, Any]] | None:
+        """Return None for a known series, else its bytes and key; DocumentError when it is no reading's document."""
+        name = series_bytes(document)
+        if name in self._known:
+            self._known.move_to_end(name)
+            return None
+        key = decode_document(document)["_id"]
+        return name, series_key(key["owner"], key["device"], key["sensorType"])
+
+    def add(self, name: bytes) -> None:
+        """Remember a series, once its document in `series` is written."""
+        self._known[name] = None
+        if len(self._known) > self._most:
+            self._known.popitem(last=False)

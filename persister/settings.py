@@ -1,0 +1,27 @@
+"""Everything that can be set on a persister."""
+
+from dataclasses import dataclass
+
+from broker.connect import check_url
+from runtime.settings import Port, Positive, ProcessSettings, Seconds, setting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PersisterSettings(ProcessSettings):
+    """The environment of `python -m persister`."""
+
+    broker_url: str = setting(about="`amqp://…` or `embedded://PATH`", secret=True)
+    readings_url: str = setting(about="`mongodb://…`", secret=True)
+    readings_database: str = setting("tidegate", about="the database that holds the readings")
+    readings_clustered: bool = setting(False, about="create the collection clustered by its key")
+    ops_port: Port = setting(9003, about="port of `/healthz`, `/readyz`, `/metrics`; 0 takes any free one")
+    batch_readings: Positive = setting(4000, about="readings that are written at once, at most")
+    linger_ms: Positive = setting(20, about="how long a batch waits for more, after its first message")
+    prefetch: Positive = setting(32, about="messages held and not yet settled")
+    known_series: Positive = setting(100_000, about="series remembered as checked, about 200 bytes each")
+    write_timeout_seconds: Seconds = setting(15.0, about="how long one write may take before it is tried again")
+
+    def __post_init__(self) -> None:
+        check_url(self.broker_url)
+        if not self.readings_url.startswith(("mongodb://", "mongodb+srv://")):
+            raise ValueError("READINGS_URL must start with mongodb:// or mongodb+srv://")
