@@ -45,9 +45,9 @@ async def persister_service(
             source,
             store,
             ToDeadLetters(publisher),
-            KnownSeries(settings.known_series),
-            PersisterMetrics(registry),
-            watch,
+            known=KnownSeries(settings.known_series),
+            metrics=PersisterMetrics(registry),
+            watch=watch,
         )
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:

@@ -39,6 +39,7 @@ class Persister:
         source: FromBroker,
         store: ToMongoDB,
         dead_letters: ToDeadLetters,
+        *,
         known: KnownSeries,
         metrics: PersisterMetrics,
         watch: Watch | None = None,

@@ -9,10 +9,11 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import UpdateOne, WriteConcern
-from pymongo.errors import BulkWriteError, CollectionInvalid, InvalidDocument, OperationFailure, PyMongoError
+from pymongo.errors import BulkWriteError, CollectionInvalid, OperationFailure, PyMongoError
 
 from persister.batch import Outcome
 
@@ -85,8 +86,8 @@ class ToMongoDB:
         try:
             await self._readings.insert_many([RawBSONDocument(document) for document in documents], ordered=False)
         except BulkWriteError as error:
-            self._sort(error.details or {}, outcomes, errors)
-        except InvalidDocument as error:
+            self._sort(dict(error.details or {}), outcomes, errors)
+        except BSONError as error:
             raise WriteFailed(_words(error)) from error
         except PyMongoError as error:
             raise WriteFailed(_words(error)) from error
