@@ -25,7 +25,7 @@ _TS_HEAD = b"\x09ts\x00"
 # `ts` (1 + 3 + 8 bytes), `seq` (1 + 4 + 8 bytes) and the closing zero of `_id`.
 _TS_SEQ_BYTES = 12 + 13 + 1
 
-_AS_MILLISECONDS: CodecOptions[dict[str, Any]] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
+AS_MILLISECONDS: CodecOptions[dict[str, Any]] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
 
 
 class DocumentError(Exception):
@@ -78,7 +78,7 @@ def series_bytes(document: bytes) -> bytes:
 def decode_document(document: bytes) -> dict[str, Any]:
     """Decode one document, times as `DatetimeMS`, and check its key; DocumentError when it is not a reading's."""
     try:
-        decoded = bson.decode(document, _AS_MILLISECONDS)
+        decoded = bson.decode(document, AS_MILLISECONDS)
     except (InvalidBSON, UnicodeDecodeError) as error:
         raise DocumentError(f"not BSON: {error}") from error
     key = decoded.get("_id")

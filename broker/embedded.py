@@ -89,6 +89,14 @@ class EmbeddedBroker:
         )
         return int(later[0]) + len(state.returned)
 
+    async def bodies(self, queue: Queue) -> AsyncIterator[bytes]:
+        """Go through what the queue holds, a message at a time, without taking anything."""
+        last = 0
+        ask = "SELECT id, body FROM messages WHERE queue = ? AND id > ? ORDER BY id LIMIT 1"
+        while row := await self._store.run(lambda db, last=last: db.execute(ask, (queue.name, last)).fetchone()):  # type: ignore[misc]
+            last = int(row[0])
+            yield bytes(row[1])
+
     async def add(self, message: Message, exchange: Exchange) -> None:
         """Put a message into the queue behind `exchange`; returns when it is durable."""
         state = self._states.get(self._routes.get(exchange.name, ""))

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from gateway.answer import Answerer, retry
 from gateway.metrics import GatewayMetrics
-from gateway.packets import EVENT, Event, Packets
+from gateway.packets import EVENT, DevicePacket, Event
 from gateway.session import Refused, Session, open_session
 from gateway.settings import GatewaySettings
 from runtime.logs import logger
@@ -39,7 +39,7 @@ class FromDevices:
             transports=["websocket"],
             cors_allowed_origins=list(settings.cors_origins) or None,
             max_http_buffer_size=settings.max_frame_bytes,
-            json=Packets,
+            serializer=DevicePacket,
             logger=False,
             engineio_logger=False,
         )

@@ -1,4 +1,4 @@
-"""The `json` that python-socketio is given: it leaves payloads undecoded, so that one typed decoder sees them first.
+"""The packets that python-socketio is given: payloads stay undecoded, so that one typed decoder sees them first.
 
 Every event, whatever its name, comes out as `[EVENT, Event]`: clients cannot reach a handler by naming it (`connect`
 and `disconnect` among them), and what cannot be decoded still gets its answer.
@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Raw
+from socketio.packet import Packet
 
 EVENT = "event"
 
@@ -23,8 +24,8 @@ class Event(msgspec.Struct, frozen=True):
     size: int = 0
 
 
-class Packets:
-    """Implements `json.loads` and `json.dumps` as python-socketio calls them."""
+class _Json:
+    """Implements `loads` and `dumps` as python-socketio calls them."""
 
     @staticmethod
     def loads(text: str, **_: Any) -> Any:
@@ -45,3 +46,10 @@ class Packets:
     def dumps(value: Any, **_: Any) -> str:
         """Encode what the server sends."""
         return msgspec.json.encode(value).decode()
+
+
+class DevicePacket(Packet):  # type: ignore[misc]  # python-socketio carries no types
+    """A Socket.IO packet of this protocol. A class of its own: `json=` would change every packet of the process."""
+
+    uses_binary_events = False
+    json = _Json

@@ -1,0 +1,180 @@
+"""The onebox's wiring: every service as it is, in one process, on embedded storage; then a run, a drain, a summary.
+
+Contexts are nested so that each can still rely on what it needs while it ends: storage outlives the persister, the
+persister outlives the gateway, the gateway outlives the devices.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from auth.app import auth_service
+from auth.migrate import migrate
+from auth.settings import AuthSettings
+from broker.embedded import EmbeddedBroker
+from broker.topology import READINGS
+from gateway.app import gateway_service
+from gateway.settings import GatewaySettings
+from onebox.audit import Audit
+from onebox.demo import run_demo
+from onebox.kept_secrets import KeptSecrets, SecretsError, kept_secrets
+from onebox.mongod import MongodError, PrivateMongod, private_mongod
+from onebox.panel import Panel
+from onebox.plan import Plan
+from onebox.summary import Summary
+from persister.app import persister_service
+from persister.settings import PersisterSettings
+from runtime.listen import listen
+from runtime.logs import logger
+from runtime.ops import Check, ops_server
+from runtime.problems import problem_middleware
+from runtime.process import Shutdown
+from runtime.settings import ProcessSettings
+from runtime.tokens import KeySet
+from simulator.tally import Tally
+
+log = logger("onebox")
+
+DATABASE = "tidegate"
+# A drain that settles nothing for this long will not get further.
+STALLED_S = 30.0
+DEMO_EMAIL = "demo@tidegate.example"
+
+
+@dataclass(slots=True)
+class _Storage:
+    """What is open behind the gateway, and the way to ask it."""
+
+    mongod: PrivateMongod
+    broker: EmbeddedBroker
+    audit: Audit
+    registry: CollectorRegistry
+    checks: dict[str, Check]
+
+
+class Onebox:
+    """One run. After it, `summary` says how it went, or `trouble` why it could not start."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self.summary: Summary | None = None
+        self.trouble = ""
+        self.failed_devices = 0
+
+    async def run(self, shutdown: Shutdown) -> None:
+        """Run until the plan is done or a stop is asked for; then drain and sum up."""
+        try:
+            secrets = kept_secrets(self._plan.data)
+            async with self._storage() as storage, asyncio.TaskGroup() as tasks:
+                ended = tasks.create_task(_fail_when_ended(storage.mongod), name="mongod")
+                tally = Tally(on_acked=storage.audit.acknowledged)
+                await self._serve(storage, secrets, tally, shutdown)
+                await self._drain(storage)
+                self.summary = await self._sum_up(storage, tally)
+                ended.cancel()
+        except (MongodError, SecretsError) as error:
+            self.trouble = str(error)
+        except ExceptionGroup as group:
+            matched, rest = group.split((MongodError, SecretsError))
+            if rest is not None or matched is None:
+                raise
+            self.trouble = "; ".join(map(str, _leaves(matched)))
+
+    @asynccontextmanager
+    async def _storage(self) -> AsyncIterator[_Storage]:
+        """Open mongod, the queue, and the persister between them."""
+        plan, registry = self._plan, CollectorRegistry()
+        started_ms = time.time_ns() // 1_000_000
+        async with (
+            private_mongod(plan.data / "mongodb") as mongod,
+            EmbeddedBroker.open_at(plan.data / "queue.sqlite3") as broker,
+            Audit.over(mongod.url, DATABASE, started_ms) as audit,
+        ):
+            settings = PersisterSettings(
+                broker_url=f"embedded://{plan.data / 'queue.sqlite3'}",
+                readings_url=mongod.url,
+                readings_database=DATABASE,
+            )
+            async with persister_service(settings, broker=broker, registry=registry, watch=audit.watch) as checks:
+                yield _Storage(mongod, broker, audit, registry, dict(checks))
+
+    async def _serve(self, storage: _Storage, secrets: KeptSecrets, tally: Tally, shutdown: Shutdown) -> None:
+        """Open accounts and gateway on one port, run the devices, and close the intake again."""
+        plan = self._plan
+        users = f"sqlite+aiosqlite:///{plan.data / 'users.sqlite3'}"
+        await migrate(users)
+        auth_settings = AuthSettings(auth_database_url=users, signing_key_secret=secrets.signing_key_secret)
+        gateway_settings = GatewaySettings(
+            broker_url=f"embedded://{plan.data / 'queue.sqlite3'}", auth_url="http://in-process.invalid"
+        )
+        app = web.Application(middlewares=[problem_middleware])
+        ops = ProcessSettings(ops_host=plan.host, ops_port=plan.port + 1 if 0 < plan.port < 65535 else 0)
+        async with (
+            auth_service(auth_settings, registry=storage.registry) as auth,
+            KeySet(auth.jwks).kept_fresh() as keys,
+            gateway_service(gateway_settings, broker=storage.broker, keys=keys, registry=storage.registry) as gateway,
+        ):
+            auth.add_routes(app)
+            gateway.add_routes(app)
+            checks = {**storage.checks, **gateway.checks, "users": auth.check}
+            async with (
+                ops_server(ops, shutdown, storage.registry, checks) as ops_port,
+                listen(app, plan.host, plan.port) as port,
+            ):
+                url = f"http://{plan.host}:{port}"
+                log.warning("Tidegate is up.", url=url, ops_url=f"http://{plan.host}:{ops_port}")
+                async with Panel(plan, url, (DEMO_EMAIL, secrets.demo_password), storage.registry, tally).shown():
+                    self.failed_devices = await run_demo(
+                        plan, url, (DEMO_EMAIL, secrets.demo_password), tally, storage.audit, shutdown
+                    )
+
+    async def _drain(self, storage: _Storage) -> None:
+        """Wait until everything that this run accepted has an outcome and the queue is empty."""
+        progress, since = (-1, -1), time.monotonic()
+        while True:
+            accepted = count(storage.registry, "tidegate_gateway_readings_total", answer="accepted")
+            depth = await storage.broker.depth(READINGS)
+            if storage.audit.settled >= accepted and depth == 0:
+                return
+            if (storage.audit.settled, depth) != progress:
+                progress, since = (storage.audit.settled, depth), time.monotonic()
+            elif time.monotonic() - since > STALLED_S:
+                log.error("The drain does not get further.", accepted=accepted, settled=storage.audit.settled)
+                return
+            await asyncio.sleep(0.02)
+
+    async def _sum_up(self, storage: _Storage, tally: Tally) -> Summary:
+        return Summary(
+            sent=tally.sent,
+            acked=tally.acked,
+            accepted=count(storage.registry, "tidegate_gateway_readings_total", answer="accepted"),
+            rejected=count(storage.registry, "tidegate_gateway_readings_total", answer="rejected"),
+            stored=storage.audit.stored,
+            duplicates=storage.audit.duplicates,
+            lost=await storage.audit.lost(storage.broker),
+            ack_p50_ms=round(tally.ack_p50_ms, 2),
+            ack_p99_ms=round(tally.ack_p99_ms, 2),
+            seconds=round(tally.seconds, 3),
+            readings_per_second=round(tally.readings_per_second, 1),
+        )
+
+
+async def _fail_when_ended(mongod: PrivateMongod) -> None:
+    code = await mongod.exited()
+    raise MongodError(f"mongod ended with status {code} in the middle of the run; its log is beside its data")
+
+
+def count(registry: CollectorRegistry, metric: str, **labels: str) -> int:
+    """Return a counter's present value; 0 when nothing was counted yet."""
+    return int(registry.get_sample_value(metric, labels) or 0)
+
+
+def _leaves(group: BaseException) -> list[BaseException]:
+    if isinstance(group, BaseExceptionGroup):
+        return [leaf for inner in group.exceptions for leaf in _leaves(inner)]
+    return [group]

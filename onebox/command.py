@@ -1,0 +1,117 @@
+"""The command line of `python -m onebox`, from arguments to exit code."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from onebox.app import Onebox
+from onebox.lock import FolderInUse, locked
+from onebox.plan import Plan
+from runtime.logs import configure_logs
+from runtime.process import run_until_stopped
+from runtime.settings import ProcessSettings, SettingsError, from_env
+from simulator.replay import Columns, Replay, ReplayError
+
+# A stop by hand waits this long for what was accepted to be stored; the rest stays in the queue for the next start.
+DRAIN_S = 60.0
+
+
+def main(arguments: list[str]) -> int:
+    """Run a onebox; 0 all is well, 1 readings were lost or it could not go on, 2 the command is wrong."""
+    plan = parse(arguments)
+    try:
+        settings = from_env(ProcessSettings)
+        if plan.replay is not None:
+            plan.replay.check()
+    except (SettingsError, ReplayError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    quiet = plan.panel and settings.log_level == "info"
+    configure_logs("warning" if quiet else settings.log_level, settings.log_format)
+    onebox = Onebox(plan)
+    try:
+        with locked(plan.data):
+            code = run_until_stopped(onebox.run, DRAIN_S)
+    except FolderInUse as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    if onebox.trouble:
+        sys.stderr.write(f"{onebox.trouble}\n")
+        return 1
+    if onebox.summary is None:
+        return code or 1
+    sys.stdout.write(onebox.summary.json() if plan.json else onebox.summary.text())
+    sys.stdout.flush()
+    return 1 if onebox.summary.lost or onebox.failed_devices else code
+
+
+def parse(arguments: list[str]) -> Plan:
+    """Return what is to be run; prints help or an error and ends the process as argparse does."""
+    parser = argparse.ArgumentParser(
+        prog="python -m onebox",
+        description="The whole pipeline on this machine: accounts, gateway, queue, storage and simulated devices.",
+        epilog="Stop it with Ctrl-C: it drains, prints a summary and leaves nothing running.",
+    )
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
+    add("--port", type=_port, default=8080, metavar="P", help="port (default %(default)s; 0: any free one)")
+    add(
+        "--data",
+        type=Path,
+        default=Path("data"),
+        metavar="DIR",
+        help="where everything is kept (default ./%(default)s)",
+    )
+    add(
+        "--devices",
+        type=_count,
+        default=None,
+        metavar="N",
+        help="simulated devices (default 20, with --replay 1; 0: none)",
+    )
+    add("--rate", type=_positive, default=1.0, metavar="R", help="readings a second and device (default %(default)g)")
+    add(
+        "--replay",
+        type=Path,
+        metavar="CSV",
+        help="each device sends every row of this file as fast as it goes; then it ends",
+    )
+    add("--time-column", default="timestamp", metavar="NAME", help="column of the times (default %(default)s)")
+    add("--value-column", default="value", metavar="NAME", help="column of the values (default %(default)s)")
+    add("--seconds", type=_positive, metavar="S", help="stop after this time, drain, print a summary")
+    add("--json", action="store_true", help="the summary is one JSON object on the last line of standard output")
+    given = parser.parse_args(arguments)
+    replay = Replay(given.replay, Columns(given.time_column, given.value_column)) if given.replay else None
+    return Plan(
+        host=given.host,
+        port=given.port,
+        data=given.data.absolute(),
+        devices=given.devices if given.devices is not None else (1 if replay else 20),
+        rate=given.rate,
+        replay=replay,
+        seconds=given.seconds,
+        json=given.json,
+        panel=sys.stderr.isatty(),
+    )
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError("a port is a number from 0 to 65535")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 100_000:
+        raise argparse.ArgumentTypeError("a number from 0 to 100000")
+    return int(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError("a number above 0")
+    return number

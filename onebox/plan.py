@@ -1,0 +1,21 @@
+"""What one run of a onebox is to do: the command line, decoded."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from simulator.replay import Replay
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What one run is to do."""
+
+    host: str
+    port: int
+    data: Path
+    devices: int
+    rate: float
+    replay: Replay | None
+    seconds: float | None
+    json: bool
+    panel: bool
