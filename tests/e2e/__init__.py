@@ -1,0 +1,1 @@
+"""The whole pipeline through real sockets, as a user starts it."""

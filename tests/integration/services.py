@@ -1,0 +1,93 @@
+"""Services as an operator starts them: `python -m NAME` with an environment, ready when `/readyz` says so."""
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+
+from tests.servers.ports import free_port
+
+ROOT = Path(__file__).parent.parent.parent
+SECRET = "a-secret-of-the-tests-only"
+
+
+@dataclass
+class Running:
+    """One started process."""
+
+    name: str
+    process: Process = field(repr=False)
+    port: int
+    ops_port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def stop(self) -> int:
+        """SIGTERM, and the exit code."""
+        if self.process.returncode is None:
+            self.process.send_signal(signal.SIGTERM)
+        return await asyncio.wait_for(self.process.wait(), 15)
+
+    async def kill(self) -> None:
+        """SIGKILL: no chance to say goodbye."""
+        self.process.kill()
+        await self.process.wait()
+
+
+@asynccontextmanager
+async def started(name: str, **settings: str) -> AsyncIterator[Running]:
+    """Start a service and wait until it is ready; it is killed at the end if a test has not stopped it."""
+    port, ops_port = free_port(), free_port()
+    environment = {
+        **os.environ,
+        "HOST": "127.0.0.1",
+        "PORT": str(port),
+        "OPS_HOST": "127.0.0.1",
+        "OPS_PORT": str(ops_port),
+        **settings,
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", name, cwd=ROOT, env=environment, stdin=asyncio.subprocess.DEVNULL
+    )
+    running = Running(name, process, port, ops_port)
+    try:
+        await _ready(running)
+        yield running
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def _ready(running: Running) -> None:
+    answer = "nothing"
+    async with aiohttp.ClientSession() as session, asyncio.timeout(30):
+        while True:
+            if running.process.returncode is not None:
+                raise AssertionError(f"{running.name} ended with {running.process.returncode} before it was ready")
+            try:
+                async with session.get(f"http://127.0.0.1:{running.ops_port}/readyz") as response:
+                    answer = await response.text()
+                    if response.status == 200:
+                        return
+            except aiohttp.ClientError:
+                pass
+            await asyncio.sleep(0.05)
+    raise AssertionError(f"{running.name} is not ready: {answer}")
+
+
+async def migrated(database_url: str) -> None:
+    """Run `python -m auth migrate`."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "auth", "migrate", cwd=ROOT, env={**os.environ, "AUTH_DATABASE_URL": database_url}
+    )
+    assert await process.wait() == 0

@@ -1,0 +1,43 @@
+"""The settings table of README, made from the settings themselves: `python -m tests.settings_table` writes it."""
+
+from pathlib import Path
+
+from simulator.settings import SimulatorSettings
+
+from auth.settings import AuthSettings
+from gateway.settings import GatewaySettings
+from persister.settings import PersisterSettings
+from runtime.settings import ProcessSettings, table
+
+README = Path(__file__).parent.parent / "README.md"
+START, END = "<!-- settings -->\n", "<!-- /settings -->"
+SERVICES = {
+    "auth": AuthSettings,
+    "gateway": GatewaySettings,
+    "persister": PersisterSettings,
+    "simulator serve": SimulatorSettings,
+}
+
+
+def rendered() -> str:
+    """Return the table in Markdown."""
+    common = {row[0] for row in table(ProcessSettings)}
+    parts = [_rows("every process", [row for row in table(ProcessSettings) if row[0] != "OPS_PORT"])]
+    for name, settings in SERVICES.items():
+        rows = [row for row in table(settings) if row[0] not in common or row[0] == "OPS_PORT"]
+        parts.append(_rows(f"`{name}`", rows))
+    return "| process | variable | default | what for |\n|---|---|---|---|\n" + "".join(parts)
+
+
+def _rows(process: str, rows: list[tuple[str, str, str]]) -> str:
+    return "".join(f"| {process} | `{name}` | {default} | {about} |\n" for name, default, about in rows)
+
+
+def with_table(text: str) -> str:
+    """Return README's text with the present table between its marks."""
+    head, rest = text.split(START)
+    return head + START + rendered() + END + rest.split(END)[1]
+
+
+if __name__ == "__main__":
+    README.write_text(with_table(README.read_text()))
