@@ -10,7 +10,7 @@ import json
 import sqlite3
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from broker.embedded_store import EmbeddedStore
@@ -28,10 +28,18 @@ class _QueueState:
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
         self.bytes = 0
+        self.messages = 0
         # Every message up to here was handed to a consumer since the start, or has come back.
         self.cursor = 0
         self.returned: deque[int] = deque()
+        # One consumer at a time reads from the cursor: two would be lent the same messages.
+        self.lending = asyncio.Lock()
         self.waiting = asyncio.Event()
+
+    def count(self, messages: int, size: int) -> None:
+        """Note that so many messages of so many bytes together came, or with a minus, went."""
+        self.messages += messages
+        self.bytes += size
 
 
 class EmbeddedBroker:
@@ -56,11 +64,11 @@ class EmbeddedBroker:
 
     async def _measure(self) -> None:
         sizes = await self._store.run(
-            lambda db: db.execute("SELECT queue, SUM(LENGTH(body)) FROM messages GROUP BY queue").fetchall()
+            lambda db: db.execute("SELECT queue, COUNT(*), SUM(LENGTH(body)) FROM messages GROUP BY queue").fetchall()
         )
-        for name, size in sizes:
+        for name, number, size in sizes:
             if name in self._states:
-                self._states[name].bytes = size
+                self._states[name].count(number, size)
 
     @asynccontextmanager
     async def publisher(self, *, confirm_timeout_s: float = 4.0) -> AsyncIterator["EmbeddedPublisher"]:
@@ -89,6 +97,10 @@ class EmbeddedBroker:
         )
         return int(later[0]) + len(state.returned)
 
+    def waiting(self, queue: Queue) -> int:
+        """Return how many messages are in the queue, on loan or not: what memory knows, for a panel."""
+        return self._states[queue.name].messages
+
     async def bodies(self, queue: Queue) -> AsyncIterator[bytes]:
         """Go through what the queue holds, a message at a time, without taking anything."""
         last = 0
@@ -96,6 +108,10 @@ class EmbeddedBroker:
         while row := await self._store.run(lambda db, last=last: db.execute(ask, (queue.name, last)).fetchone()):  # type: ignore[misc]
             last = int(row[0])
             yield bytes(row[1])
+
+    async def check(self) -> None:
+        """Raise BrokerUnavailable when the file does not answer."""
+        await self._store.run(lambda db: db.execute("SELECT 1 FROM messages LIMIT 1").fetchone())
 
     async def add(self, message: Message, exchange: Exchange) -> None:
         """Put a message into the queue behind `exchange`; returns when it is durable."""
@@ -106,29 +122,34 @@ class EmbeddedBroker:
         if state.bytes + size > state.queue.max_bytes:
             raise QueueFull(f"{state.queue.name} holds {state.bytes} bytes, its bound is {state.queue.max_bytes}")
         row = (state.queue.name, message.message_id, json.dumps(dict(message.headers)), message.body)
-        state.bytes += size
+        state.count(1, size)
         try:
             await self._store.run(
                 lambda db: db.execute("INSERT INTO messages (queue, message_id, headers, body) VALUES (?,?,?,?)", row)
             )
         except BrokerUnavailable:
-            state.bytes -= size
+            state.count(-1, -size)
             raise
         state.waiting.set()
 
     async def take(self, state: _QueueState, most: int) -> list[Delivery]:
         """Lend up to `most` messages, what came back first; each counts as a delivery from the commit on."""
-        again = [state.returned.popleft() for _ in range(min(most, len(state.returned)))]
-        name, cursor = state.queue.name, state.cursor
-        rows = await self._store.run(lambda db: _lend(db, name, again, cursor, most - len(again)))
-        state.cursor = max([cursor, *(row[0] for row in rows)])
+        async with state.lending:
+            again = [state.returned.popleft() for _ in range(min(most, len(state.returned)))]
+            name, cursor = state.queue.name, state.cursor
+            try:
+                rows = await self._store.run(lambda db: _lend(db, name, again, cursor, most - len(again)))
+            except BrokerUnavailable:
+                state.returned.extendleft(reversed(again))
+                raise
+            state.cursor = max([cursor, *(row[0] for row in rows)])
         return [Delivery(Message(body, json.loads(head), mid), tag, count) for tag, mid, head, count, body in rows]
 
     async def remove(self, state: _QueueState, lent: Sequence[tuple[int, int]]) -> None:
         """Forget settled messages, given as (id, size)."""
         ids = [(tag,) for tag, _ in lent]
         await self._store.run(lambda db: db.executemany("DELETE FROM messages WHERE id = ?", ids))
-        state.bytes -= sum(size for _, size in lent)
+        state.count(-len(lent), -sum(size for _, size in lent))
 
     async def bury(self, state: _QueueState, delivery: Delivery) -> None:
         """Move a message to the queue's dead letters, as RabbitMQ does with a rejected one."""
@@ -146,9 +167,9 @@ class EmbeddedBroker:
             db.execute("DELETE FROM messages WHERE id = ?", (delivery.tag,))
 
         await self._store.run(move)
-        state.bytes -= size
+        state.count(-1, -size)
         if dead.name in self._states:
-            self._states[dead.name].bytes += size
+            self._states[dead.name].count(1, size)
             self._states[dead.name].waiting.set()
 
 
@@ -182,7 +203,7 @@ class EmbeddedPublisher:
 
     async def check(self) -> None:
         """Raise BrokerUnavailable when the file does not answer."""
-        await self._broker.depth(next(iter(QUEUES)))
+        await self._broker.check()
 
 
 class EmbeddedConsumer:
@@ -217,8 +238,9 @@ class EmbeddedConsumer:
         try:
             deliveries = await asyncio.shield(taking)
         except asyncio.CancelledError:
-            deliveries = await taking
-            self._state.returned.extend(delivery.tag for delivery in deliveries)
+            with suppress(BrokerUnavailable):  # nothing was lent then
+                self._state.returned.extend(delivery.tag for delivery in await taking)
+                self._state.waiting.set()
             raise
         except BrokerUnavailable:
             await asyncio.sleep(LOOK_EVERY_S)

@@ -186,7 +186,9 @@ class RabbitMQPublisher:
             delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
             message_id=message.message_id,
         )
-        target = self._exchanges[exchange.name]
+        target = self._exchanges.get(exchange.name)
+        if target is None:
+            raise Unroutable(f"no queue is bound to {exchange.name}")
         try:
             async with asyncio.timeout(self._timeout_s):
                 await target.publish(outgoing, exchange.routing_key, mandatory=True)

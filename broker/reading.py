@@ -32,8 +32,10 @@ DRAWN_SEQ = 2**52
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # RFC 3339 with a zone and at most three decimals.
-_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,3})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,3})?([Zz]|[+-]\d\d:[0-5]\d)", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# What msgspec raises for bytes that are not JSON, not UTF-8, or nested too deeply.
+_UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class SentReading(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
@@ -104,7 +106,7 @@ def check_one(raw: bytes | Raw, defaults: Defaults, now_ms: int) -> Reading:
     """Decode and check one reading; ReadingError says what is wrong. `now_ms` is when it was received."""
     try:
         sent = _one.decode(raw)
-    except msgspec.MsgspecError as error:
+    except _UNDECODABLE as error:
         raise _explain(raw) from error
     return _check(sent, defaults, now_ms)
 
@@ -119,7 +121,7 @@ def check_many(raw: bytes | Raw, defaults: Defaults, now_ms: int) -> Checked:
     checked = Checked([], [])
     try:
         items: Sequence[SentReading | Raw] = _many.decode(raw)
-    except msgspec.MsgspecError:
+    except _UNDECODABLE:
         items = _items(raw)
     for index, item in enumerate(items):
         try:
@@ -146,7 +148,7 @@ def parse_time(text: str) -> int:
 def _items(raw: bytes | Raw) -> list[Raw]:
     try:
         return _raw_items.decode(raw)
-    except msgspec.MsgspecError as error:
+    except _UNDECODABLE as error:
         raise ReadingError("invalid_reading", "the payload must be a JSON array of readings") from error
 
 
@@ -222,7 +224,7 @@ def _explain(raw: bytes | Raw) -> ReadingError:
     """Name what is wrong with a reading that did not decode, in the order in which the fields are documented."""
     try:
         fields = _raw_fields.decode(raw)
-    except msgspec.MsgspecError:
+    except _UNDECODABLE:
         return ReadingError("invalid_reading", "a reading must be a JSON object")
     if unknown := [name for name in fields if name not in _field_types]:
         return ReadingError("invalid_field", f"unknown field {unknown[0][:64]!r}")
@@ -233,6 +235,6 @@ def _explain(raw: bytes | Raw) -> ReadingError:
             continue
         try:
             msgspec.json.decode(fields[name], type=_field_types[name])
-        except msgspec.MsgspecError as error:
+        except _UNDECODABLE as error:
             return ReadingError(_field_codes.get(name, "invalid_field"), f"{name}: {error}")
     return ReadingError("invalid_reading", "the reading cannot be decoded")

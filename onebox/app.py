@@ -21,10 +21,10 @@ from broker.topology import READINGS
 from gateway.app import gateway_service
 from gateway.settings import GatewaySettings
 from onebox.audit import Audit
-from onebox.demo import run_demo
+from onebox.demo import DEMO_EMAIL, run_devices
 from onebox.kept_secrets import KeptSecrets, SecretsError, kept_secrets
 from onebox.mongod import MongodError, PrivateMongod, private_mongod
-from onebox.panel import Panel
+from onebox.panel import Sources, View, count, shown
 from onebox.plan import Plan
 from onebox.summary import Summary
 from persister.app import persister_service
@@ -36,14 +36,16 @@ from runtime.problems import problem_middleware
 from runtime.process import Shutdown
 from runtime.settings import ProcessSettings
 from runtime.tokens import KeySet
+from simulator.errors import SimulatorError
 from simulator.tally import Tally
 
 log = logger("onebox")
 
 DATABASE = "tidegate"
+# What a person can do something about: told in a line, without a traceback.
+EXPECTED = (MongodError, SecretsError, SimulatorError, OSError)
 # A drain that settles nothing for this long will not get further.
 STALLED_S = 30.0
-DEMO_EMAIL = "demo@tidegate.example"
 
 
 @dataclass(slots=True)
@@ -64,7 +66,7 @@ class Onebox:
         self._plan = plan
         self.summary: Summary | None = None
         self.trouble = ""
-        self.failed_devices = 0
+        self.failures: list[str] = []
 
     async def run(self, shutdown: Shutdown) -> None:
         """Run until the plan is done or a stop is asked for; then drain and sum up."""
@@ -72,18 +74,19 @@ class Onebox:
             secrets = kept_secrets(self._plan.data)
             async with self._storage() as storage, asyncio.TaskGroup() as tasks:
                 ended = tasks.create_task(_fail_when_ended(storage.mongod), name="mongod")
-                tally = Tally(on_acked=storage.audit.acknowledged)
+                tally = Tally(on_acked=lambda *acked: storage.audit.acknowledged(tally.owner, *acked))
                 await self._serve(storage, secrets, tally, shutdown)
                 await self._drain(storage)
                 self.summary = await self._sum_up(storage, tally)
+                self.failures = tally.failures
                 ended.cancel()
-        except (MongodError, SecretsError) as error:
+        except EXPECTED as error:
             self.trouble = str(error)
-        except ExceptionGroup as group:
-            matched, rest = group.split((MongodError, SecretsError))
-            if rest is not None or matched is None:
+        except BaseExceptionGroup as group:
+            expected, rest = group.split(EXPECTED)
+            if rest is not None or expected is None:
                 raise
-            self.trouble = "; ".join(map(str, _leaves(matched)))
+            self.trouble = "; ".join(map(str, _leaves(expected)))
 
     @asynccontextmanager
     async def _storage(self) -> AsyncIterator[_Storage]:
@@ -128,10 +131,10 @@ class Onebox:
             ):
                 url = f"http://{plan.host}:{port}"
                 log.warning("Tidegate is up.", url=url, ops_url=f"http://{plan.host}:{ops_port}")
-                async with Panel(plan, url, (DEMO_EMAIL, secrets.demo_password), storage.registry, tally).shown():
-                    self.failed_devices = await run_demo(
-                        plan, url, (DEMO_EMAIL, secrets.demo_password), tally, storage.audit, shutdown
-                    )
+                sources = Sources(storage.registry, tally, lambda: storage.broker.waiting(READINGS))
+                account = f"{DEMO_EMAIL} / {secrets.demo_password}"
+                async with shown(View(sources, url, account, plan.seconds)):
+                    await run_devices(plan, url, secrets.demo_password, tally, shutdown)
 
     async def _drain(self, storage: _Storage) -> None:
         """Wait until everything that this run accepted has an outcome and the queue is empty."""
@@ -149,29 +152,25 @@ class Onebox:
             await asyncio.sleep(0.02)
 
     async def _sum_up(self, storage: _Storage, tally: Tally) -> Summary:
+        devices = tally.summary()
         return Summary(
-            sent=tally.sent,
-            acked=tally.acked,
+            sent=devices.sent,
+            acked=devices.acked,
             accepted=count(storage.registry, "tidegate_gateway_readings_total", answer="accepted"),
             rejected=count(storage.registry, "tidegate_gateway_readings_total", answer="rejected"),
             stored=storage.audit.stored,
             duplicates=storage.audit.duplicates,
             lost=await storage.audit.lost(storage.broker),
-            ack_p50_ms=round(tally.ack_p50_ms, 2),
-            ack_p99_ms=round(tally.ack_p99_ms, 2),
-            seconds=round(tally.seconds, 3),
-            readings_per_second=round(tally.readings_per_second, 1),
+            ack_p50_ms=devices.ack_p50_ms,
+            ack_p99_ms=devices.ack_p99_ms,
+            seconds=devices.seconds,
+            readings_per_second=devices.readings_per_second,
         )
 
 
 async def _fail_when_ended(mongod: PrivateMongod) -> None:
     code = await mongod.exited()
     raise MongodError(f"mongod ended with status {code} in the middle of the run; its log is beside its data")
-
-
-def count(registry: CollectorRegistry, metric: str, **labels: str) -> int:
-    """Return a counter's present value; 0 when nothing was counted yet."""
-    return int(registry.get_sample_value(metric, labels) or 0)
 
 
 def _leaves(group: BaseException) -> list[BaseException]:

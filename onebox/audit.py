@@ -24,18 +24,17 @@ from runtime.logs import logger
 log = logger("onebox.audit")
 
 SWEEP_EVERY_S = 3.0
-Series = tuple[str, str]
+Series = tuple[str, str, str]
 Identity = tuple[int, int]
 
 
 class Audit:
-    """Follows the readings of one run; `owner` is set once the demo user is known."""
+    """Follows the readings of one run."""
 
     def __init__(self, collection: Any, started_ms: int) -> None:
         self._collection = collection
         self._started_ms = started_ms
         self._acknowledged: dict[Series, set[Identity]] = {}
-        self.owner = ""
         self.stored = 0
         self.duplicates = 0
         self.dead = 0
@@ -62,9 +61,9 @@ class Audit:
         """How many readings that this run accepted have an outcome."""
         return self.stored + self.duplicates + self.dead
 
-    def acknowledged(self, device: str, sensor_type: str, identities: Iterable[Identity]) -> None:
+    def acknowledged(self, owner: str, device: str, sensor_type: str, identities: Iterable[Identity]) -> None:
         """Note what a device was promised."""
-        self._acknowledged.setdefault((device, sensor_type), set()).update(identities)
+        self._acknowledged.setdefault((owner, device, sensor_type), set()).update(identities)
 
     def watch(self, documents: list[bytes], outcomes: list[Outcome]) -> None:
         """Count a settled message, unless an earlier run accepted it."""
@@ -87,11 +86,11 @@ class Audit:
 
     async def sweep(self) -> None:
         """Look up what was acknowledged and forget what is there."""
-        for (device, sensor_type), identities in list(self._acknowledged.items()):
+        for series, identities in list(self._acknowledged.items()):
             if not identities:
                 continue
             first, last = min(identities)[0], max(identities)[0]
-            query = between(series_key(self.owner, device, sensor_type), first, last + 1)
+            query = between(series_key(*series), first, last + 1)
             async for found in self._collection.find(query, {"_id": 1}, batch_size=10_000):
                 identities.discard((int(found["_id"]["ts"]), int(found["_id"]["seq"])))
 
@@ -111,5 +110,5 @@ class Audit:
         except DocumentError:
             return
         for key in keys:
-            identities = self._acknowledged.get((key["device"], key["sensorType"]), set())
+            identities = self._acknowledged.get((key["owner"], key["device"], key["sensorType"]), set())
             identities.discard((int(key["ts"]), int(key["seq"])))

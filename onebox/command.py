@@ -10,7 +10,7 @@ from onebox.plan import Plan
 from runtime.logs import configure_logs
 from runtime.process import run_until_stopped
 from runtime.settings import ProcessSettings, SettingsError, from_env
-from simulator.replay import Columns, Replay, ReplayError
+from simulator.replay import Replay
 
 # A stop by hand waits this long for what was accepted to be stored; the rest stays in the queue for the next start.
 DRAIN_S = 60.0
@@ -21,9 +21,7 @@ def main(arguments: list[str]) -> int:
     plan = parse(arguments)
     try:
         settings = from_env(ProcessSettings)
-        if plan.replay is not None:
-            plan.replay.check()
-    except (SettingsError, ReplayError) as error:
+    except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return 2
     quiet = plan.panel and settings.log_level == "info"
@@ -38,11 +36,13 @@ def main(arguments: list[str]) -> int:
     if onebox.trouble:
         sys.stderr.write(f"{onebox.trouble}\n")
         return 1
+    for failure in onebox.failures:
+        sys.stderr.write(f"{failure}\n")
     if onebox.summary is None:
         return code or 1
     sys.stdout.write(onebox.summary.json() if plan.json else onebox.summary.text())
     sys.stdout.flush()
-    return 1 if onebox.summary.lost or onebox.failed_devices else code
+    return 1 if onebox.summary.lost or onebox.failures else code
 
 
 def parse(arguments: list[str]) -> Plan:
@@ -81,7 +81,7 @@ def parse(arguments: list[str]) -> Plan:
     add("--seconds", type=_positive, metavar="S", help="stop after this time, drain, print a summary")
     add("--json", action="store_true", help="the summary is one JSON object on the last line of standard output")
     given = parser.parse_args(arguments)
-    replay = Replay(given.replay, Columns(given.time_column, given.value_column)) if given.replay else None
+    replay = Replay(given.replay, given.time_column, given.value_column) if given.replay else None
     return Plan(
         host=given.host,
         port=given.port,
@@ -93,6 +93,12 @@ def parse(arguments: list[str]) -> Plan:
         json=given.json,
         panel=sys.stderr.isatty(),
     )
+
+
+def _file(text: str) -> Path:
+    if not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {text!r}")
+    return Path(text)
 
 
 def _port(text: str) -> int:

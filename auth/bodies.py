@@ -1,0 +1,130 @@
+r"""What clients send and what they get, as types. `auth/fields.py` reads the former.
+
+Patterns end in `$(?!\n)`: Python's `$` also matches before a last newline. ECMAScript, the dialect of JSON Schema,
+reads them alike.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from auth.accounts import User
+from auth.devices import Device, Location
+from auth.ids import ID
+from auth.sessions import Session
+from auth.times import rfc3339
+from runtime.tokens import Place
+
+NAME = r"^[A-Za-z0-9_.:-]+$(?!\n)"
+DeviceName = Annotated[str, Meta(min_length=1, max_length=64, pattern=NAME)]
+SensorType = Annotated[str, Meta(min_length=1, max_length=64, pattern=NAME)]
+PersonName = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$(?!\n)")]
+# The rule of `<input type=email>` (HTML, 4.10.5.1.5), with RFC 5321's bounds: ASCII, international domains as punycode.
+Email = Annotated[
+    str,
+    Meta(
+        max_length=254,
+        pattern=r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+        r"(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$(?!\n)",
+    ),
+]
+# What someone types to log in may be anything that could be written in a form: wrong is 401, not 422.
+TypedEmail = Annotated[str, Meta(max_length=254, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$(?!\n)")]
+
+
+class Position(Place, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A position as clients give it: degrees within their bounds, metres up."""
+
+    lat: Annotated[float, Meta(ge=-90, le=90)]
+    lon: Annotated[float, Meta(ge=-180, le=180)]
+    alt: float | None = None
+
+
+class SignUp(msgspec.Struct):
+    """Body of `POST /user/signup`; the password's rules are in auth/passwords.py."""
+
+    name: PersonName
+    email: Email
+    password: str
+
+
+class LogIn(msgspec.Struct):
+    """Body of `POST /user/login`."""
+
+    email: TypedEmail
+    password: str
+
+
+class NewDevice(msgspec.Struct, rename="camel"):
+    """Body of `POST /devices`."""
+
+    sensor_type: SensorType
+    location: Annotated[str, Meta(max_length=256)] | Position
+    name: DeviceName | None = None
+
+
+class DeviceQuery(msgspec.Struct):
+    """Query of `GET /devices`; the cursor is the last id of the page before."""
+
+    # Not None: read from text, `null` would be None, and it is a good name.
+    name: DeviceName | UnsetType = UNSET
+    cursor: Annotated[str, Meta(pattern=ID)] | UnsetType = UNSET
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+
+
+class UserAnswer(msgspec.Struct, rename="camel"):
+    """A user as clients see it."""
+
+    id: str
+    name: str
+    email: str
+    created_at: str
+
+    @classmethod
+    def of(cls, user: User) -> "UserAnswer":
+        """Return what may be told of a user."""
+        return cls(user.id, user.name, user.email, rfc3339(user.created_at_ms))
+
+
+class SessionAnswer(msgspec.Struct, rename="camel"):
+    """Answer to a log-in; `expires_in` is the access token's life in seconds."""
+
+    access_token: str
+    expires_in: int
+    refresh_token: str
+    token_type: Literal["Bearer"] = "Bearer"  # noqa: S105 - RFC 6750's name of the scheme
+
+    @classmethod
+    def of(cls, session: Session) -> "SessionAnswer":
+        """Return a session as it goes to the client."""
+        return cls(session.access.token, session.access.expires_in, session.refresh_token)
+
+
+class DeviceAnswer(msgspec.Struct, rename="camel"):
+    """A device as its owner sees it."""
+
+    id: str
+    name: str
+    sensor_type: str
+    location: Location
+    created_at: str
+
+    @classmethod
+    def of(cls, device: Device) -> "DeviceAnswer":
+        """Return what an owner may know of a device."""
+        return cls(device.id, device.name, device.sensor_type, device.location, rfc3339(device.created_at_ms))
+
+
+class DevicesAnswer(msgspec.Struct, rename="camel"):
+    """A page of devices; without `next_cursor` it is the last."""
+
+    items: list[DeviceAnswer]
+    next_cursor: str | UnsetType = UNSET
+
+
+class DeviceTokenAnswer(msgspec.Struct, rename="camel"):
+    """A device's token and its life in seconds."""
+
+    token: str
+    expires_in: int

@@ -1,0 +1,137 @@
+"""The users' database: transactions within a deadline, on MySQL, MariaDB or SQLite.
+
+Whatever the server does, a caller has its answer in time: a server that is away, hangs or is too busy becomes Problem
+503 with Retry-After. Whether an unfinished write counts is then unknown; unique keys make it safe to ask again.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sqlalchemy import event, text
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoFreeConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from runtime.logs import logger
+from runtime.problems import Problem
+
+log = logger("auth.database")
+
+RETRY_AFTER_S = 2
+# MySQL drops idle connections after 8 h, firewalls and proxies after minutes.
+_RECYCLE_S = 300
+# A hung server must not hold up the end of the process.
+_CLOSE_S = 1.0
+# An execution option, read where a transaction begins in SQLite. A reader that turns into a writer fails there while
+# another writes; so writers say at once that they will.
+_SQLITE_BEGIN = "sqlite_begin"
+BEGIN_TO_WRITE = {_SQLITE_BEGIN: "BEGIN IMMEDIATE"}
+
+
+class Database:
+    """A pool of connections. `reading` and `writing` are its only doors."""
+
+    def __init__(self, engine: AsyncEngine, timeout_s: float) -> None:
+        self._engine = engine
+        self._writer = engine.execution_options(**BEGIN_TO_WRITE)
+        self._timeout_s = timeout_s
+        self._away = False
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """Give a connection to read with; Problem 503 when the database does not answer in time."""
+        async with self._in_time(), self._engine.connect() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
+        """Give a connection whose changes all count at the end, or none; Problem 503 as above."""
+        async with self._in_time(), self._writer.begin() as connection:
+            yield connection
+
+    async def check(self) -> None:
+        """Raise when the database does not answer."""
+        async with self.reading() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                yield
+        except (TimeoutError, NoFreeConnection) as error:
+            raise self._unavailable(f"no answer within {self._timeout_s:g} s") from error
+        except (OperationalError, InterfaceError) as error:
+            raise self._unavailable(str(error.orig)) from error
+        if self._away:
+            self._away = False
+            log.info("The database answers again.")
+
+    def _unavailable(self, why: str) -> Problem:
+        if not self._away:  # told once, not by every request of an outage
+            self._away = True
+            log.warning("The database does not answer.", why=why)
+        headers = {"Retry-After": str(RETRY_AFTER_S)}
+        return Problem(503, "The users' database does not answer; try again.", code="unavailable", headers=headers)
+
+
+@asynccontextmanager
+async def open_database(url: str, *, connections: int, timeout_s: float) -> AsyncIterator[Database]:
+    """Open the database behind `url`; nothing connects before the first transaction."""
+    async with open_engine(url, connections=connections, patience_s=timeout_s) as engine:
+        yield Database(engine, timeout_s)
+
+
+@asynccontextmanager
+async def open_engine(url: str, *, connections: int, patience_s: float) -> AsyncIterator[AsyncEngine]:
+    """Make the engine of `url`; `patience_s` bounds the wait for a connection, and in SQLite for another's lock."""
+    options: dict[str, Any] = {
+        "pool_size": connections,
+        "max_overflow": 0,
+        "pool_timeout": patience_s,
+        "hide_parameters": True,  # an error's text must not carry e-mails and hashes into the log
+    }
+    if url.startswith("sqlite"):
+        engine = create_async_engine(url, **options)
+        _prepare_sqlite(engine, patience_s)
+    else:
+        engine = create_async_engine(
+            url,
+            **options,
+            pool_pre_ping=True,
+            pool_recycle=_RECYCLE_S,
+            # Fewer locks than MySQL's REPEATABLE READ, and what is read after a lock is up to date.
+            isolation_level="READ COMMITTED",
+            # TRADITIONAL: MySQL refuses what does not fit, whatever the server's own mode; it would cut it.
+            connect_args={"charset": "utf8mb4", "sql_mode": "TRADITIONAL"},
+        )
+    try:
+        yield engine
+    finally:
+        await _close(engine)
+
+
+async def _close(engine: AsyncEngine) -> None:
+    try:
+        async with asyncio.timeout(_CLOSE_S):
+            await engine.dispose()
+    except TimeoutError:
+        log.warning("The database did not take leave in time.", seconds=_CLOSE_S)
+
+
+def _prepare_sqlite(engine: AsyncEngine, busy_s: float) -> None:
+    @event.listens_for(engine.sync_engine, "connect")
+    def connected(connection: Any, _: ConnectionPoolEntry) -> None:
+        connection.isolation_level = None  # the driver must not begin transactions of its own
+        cursor = connection.cursor()
+        # WAL, the journal that readers do not wait for, is a property of the file: auth/migrate.py.
+        for pragma in (f"busy_timeout = {int(busy_s * 1000)}", "synchronous = FULL", "foreign_keys = ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begun(connection: Any) -> None:
+        connection.exec_driver_sql(connection.get_execution_options().get(_SQLITE_BEGIN, "BEGIN"))

@@ -1,0 +1,92 @@
+"""Devices: what an owner has registered. Every question names the owner, so nobody meets another's device."""
+
+import msgspec
+from sqlalchemy import Row, func, insert, select
+from sqlalchemy.exc import IntegrityError
+
+from auth.database import Database
+from auth.errors import NameTakenError, NoSuchDeviceError, TooManyDevicesError, UnknownOwnerError
+from auth.ids import is_id, new_id
+from auth.tables import devices, users
+from auth.times import now_ms
+from runtime.tokens import Place
+
+Location = str | Place
+
+
+class Device(msgspec.Struct, frozen=True):
+    """A sensor or a gateway of sensors. `gen` goes into its tokens; raising it ends them all."""
+
+    id: str
+    owner_id: str
+    name: str
+    sensor_type: str
+    location: Location
+    gen: int
+    created_at_ms: int
+
+
+class Page(msgspec.Struct, frozen=True):
+    """A part of a list. `next_cursor` (the last id of the part) asks for what follows; None: nothing does."""
+
+    items: list[Device]
+    next_cursor: str | None
+
+
+class Devices:
+    """The registered devices in the database."""
+
+    def __init__(self, database: Database, max_per_owner: int) -> None:
+        self._database = database
+        self._max_per_owner = max_per_owner
+
+    async def register(self, owner_id: str, name: str | None, sensor_type: str, location: Location) -> Device:
+        """Add a device of fields that were checked; without a name it is named by its id.
+
+        Raises UnknownOwnerError, TooManyDevicesError or NameTakenError.
+        """
+        device_id = new_id()
+        device = Device(device_id, owner_id, name or device_id, sensor_type, location, 0, now_ms())
+        row = msgspec.structs.asdict(device) | {"location": msgspec.json.encode(location).decode()}
+        try:
+            async with self._database.writing() as connection:
+                # One registration of an owner at a time, so that two cannot pass the limit together.
+                owner = select(users.c.id).where(users.c.id == owner_id).with_for_update()
+                if await connection.scalar(owner) is None:
+                    raise UnknownOwnerError
+                count = select(func.count()).select_from(devices).where(devices.c.owner_id == owner_id)
+                if (await connection.scalar(count) or 0) >= self._max_per_owner:
+                    raise TooManyDevicesError(self._max_per_owner)
+                await connection.execute(insert(devices).values(row))
+        except IntegrityError as error:
+            raise NameTakenError from error
+        return device
+
+    async def find(self, owner_id: str, device_id: str) -> Device:
+        """Return one device of this owner; NoSuchDeviceError."""
+        if not is_id(device_id):
+            raise NoSuchDeviceError
+        query = select(devices).where(devices.c.owner_id == owner_id, devices.c.id == device_id)
+        async with self._database.reading() as connection:
+            row = (await connection.execute(query)).one_or_none()
+        if row is None:
+            raise NoSuchDeviceError
+        return _device(row)
+
+    async def page(self, owner_id: str, *, name: str | None, after: str | None, limit: int) -> Page:
+        """Return at most `limit` devices of this owner, the oldest first, those of that name only if one is given."""
+        query = select(devices).where(devices.c.owner_id == owner_id).order_by(devices.c.id).limit(limit + 1)
+        if name is not None:
+            query = query.where(devices.c.name == name)
+        if after is not None:
+            query = query.where(devices.c.id > after)
+        async with self._database.reading() as connection:
+            found = [_device(row) for row in await connection.execute(query)]
+        items = found[:limit]
+        return Page(items, items[-1].id if len(found) > limit else None)
+
+
+def _device(row: Row[*tuple[object, ...]]) -> Device:
+    values = row._asdict()
+    location = msgspec.json.decode(values.pop("location"), type=Location)
+    return Device(**values, location=location)

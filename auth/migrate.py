@@ -1,0 +1,109 @@
+"""Brings a database to the newest schema, whoever else is doing the same at that moment.
+
+In: the database's URL. Out: the revision before and after. One process migrates at a time: MySQL's named lock holds
+the others back, in SQLite the write lock of the one transaction around it all.
+"""
+
+import asyncio
+import hashlib
+import sqlite3
+import time
+from contextlib import closing
+from dataclasses import dataclass
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, make_url, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from auth.database import BEGIN_TO_WRITE, Database, open_engine
+
+# How long another's migration may take before we give up.
+_PATIENCE_S = 60
+
+
+class SchemaError(Exception):
+    """The database is not as this release needs it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """What a migration did: nothing when both revisions are the same; `before` is None for an empty database."""
+
+    before: str | None
+    after: str
+
+
+async def migrate(url: str) -> Migration:
+    """Upgrade the database to the newest revision; SchemaError when another's migration does not end within 60 s."""
+    if url.startswith("sqlite"):
+        await asyncio.to_thread(_use_wal, make_url(url).database or "")
+    async with open_engine(url, connections=1, patience_s=_PATIENCE_S) as engine:
+        writer = engine.execution_options(**BEGIN_TO_WRITE)
+        async with writer.begin() as connection:
+            await _wait_for_turn(connection)
+            return await connection.run_sync(_upgrade)
+
+
+async def require_schema(database: Database) -> None:
+    """Raise SchemaError when a step of ours is missing; a newer schema serves too, for steps are additive."""
+    async with database.reading() as connection:
+        current = await connection.run_sync(_revision)
+    script = ScriptDirectory.from_config(_config())
+    missing = current is None or (current != script.get_current_head() and _knows(script, current))
+    if missing:
+        raise SchemaError(f"The database is at revision {current or 'none'}: run `python -m auth migrate` first.")
+
+
+def _use_wal(path: str) -> None:
+    """Choose the file's journal, once and for all connections to come."""
+    deadline = time.monotonic() + _PATIENCE_S
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                # SQLite's own patience does not cover this change: two that make it at once would wait for ever.
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+            else:
+                return
+
+
+async def _wait_for_turn(connection: AsyncConnection) -> None:
+    if connection.dialect.name == "sqlite":
+        return  # BEGIN IMMEDIATE has waited
+    # Held until the session ends. The name is the server's, not the database's, and at most 64 characters long.
+    database = connection.engine.url.database or ""
+    name = "tidegate.auth." + hashlib.sha256(database.encode()).hexdigest()[:32]
+    lock = text("SELECT GET_LOCK(:name, :seconds)").bindparams(name=name, seconds=_PATIENCE_S)
+    if await connection.scalar(lock) != 1:
+        raise SchemaError(f"Another migration has been running for {_PATIENCE_S} s.")
+
+
+def _upgrade(connection: Connection) -> Migration:
+    config = _config()
+    config.attributes["connection"] = connection
+    before = _revision(connection)
+    script = ScriptDirectory.from_config(config)
+    if before is None or _knows(script, before):
+        command.upgrade(config, "head")
+    return Migration(before=before, after=_revision(connection) or "")
+
+
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _knows(script: ScriptDirectory, revision: str) -> bool:
+    return any(step.revision == revision for step in script.walk_revisions())
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", "auth:migrations")
+    config.set_main_option("path_separator", "os")
+    return config

@@ -1,0 +1,8 @@
+"""Alembic's entry: runs the steps on the connection that `auth.migrate` hands over, inside its transaction."""
+
+from alembic import context
+
+from auth.tables import metadata
+
+context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
+context.run_migrations()

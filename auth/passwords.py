@@ -1,0 +1,129 @@
+"""Passwords: hashed and checked with bcrypt in a bounded pool of threads.
+
+In: what a person typed. Out: a hash to store, or a verdict. The event loop is never held; when the pool and its queue
+are full, callers get Problem 503 at once. A missing or damaged stored hash costs the same time as a wrong password.
+"""
+
+import asyncio
+import base64
+import hashlib
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from enum import Enum
+from typing import TypeVar
+
+import bcrypt
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from runtime.problems import FieldError, Problem
+
+Result = TypeVar("Result")
+
+MIN_PASSWORD_CHARS = 8
+MAX_PASSWORD_BYTES = 1024
+MAX_COST = 16
+RETRY_AFTER_S = 2
+
+# Anything else in the column is damage: bcrypt would raise, or a cost of 31 would hold a thread for days.
+_STORED = re.compile(r"\$2b\$(\d\d)\$[./A-Za-z0-9]{53}")
+_HASH_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.5)
+
+
+class Verdict(Enum):
+    """What came of comparing a password with a stored hash."""
+
+    RIGHT = "right"
+    WRONG = "wrong"
+    DAMAGED = "damaged"
+
+
+class PasswordHasher:
+    """Hashes passwords in a few threads. At most `threads + queue` are accepted at a time."""
+
+    def __init__(self, pool: ThreadPoolExecutor, places: int, cost: int, registry: CollectorRegistry) -> None:
+        self._pool = pool
+        self._places = threading.BoundedSemaphore(places)
+        self._cost = cost
+        # A salt and a hash that no password has: what unknown users are compared with.
+        self._decoy = f"$2b${cost:02}$" + "." * 53
+        self._seconds = Histogram(
+            "tidegate_auth_password_hash_seconds",
+            "Time in a thread to hash or check one password.",
+            registry=registry,
+            buckets=_HASH_BUCKETS_S,
+        )
+        self._refused = Counter(
+            "tidegate_auth_password_refused_total",
+            "Passwords not looked at because all threads and their queue were full.",
+            registry=registry,
+        )
+
+    async def hash(self, password: str) -> str:
+        """Return what to store: 60 characters of ASCII. Problem 503 when the pool is full."""
+        return await self._in_thread(lambda: self._hash(password))
+
+    async def verify(self, password: str, stored: str | None) -> Verdict:
+        """Compare with a stored hash, or with nobody's for None. Problem 503 when the pool is full."""
+        return await self._in_thread(lambda: self._verify(password, stored))
+
+    async def _in_thread(self, work: Callable[[], Result]) -> Result:
+        if not self._places.acquire(blocking=False):
+            self._refused.inc()
+            headers = {"Retry-After": str(RETRY_AFTER_S)}
+            raise Problem(503, "Too many people are logging in; try again.", code="busy", headers=headers)
+        future = self._pool.submit(work)
+        # Freed by the thread, not by the caller: one who goes away leaves the thread busy.
+        future.add_done_callback(self._free)
+        return await asyncio.wrap_future(future)
+
+    def _free(self, _: "Future[Result]") -> None:
+        self._places.release()
+
+    def _hash(self, password: str) -> str:
+        with self._seconds.time():
+            return bcrypt.hashpw(_digest(password), bcrypt.gensalt(self._cost)).decode()
+
+    def _verify(self, password: str, stored: str | None) -> Verdict:
+        digest = _digest(password)
+        with self._seconds.time():
+            try:
+                if stored is not None and _usable(stored):
+                    return Verdict.RIGHT if bcrypt.checkpw(digest, stored.encode()) else Verdict.WRONG
+            except ValueError:
+                pass  # a salt with impossible bits; bcrypt says so before it does any work
+            bcrypt.checkpw(digest, self._decoy.encode())
+        return Verdict.WRONG if stored is None else Verdict.DAMAGED
+
+
+@contextmanager
+def password_hasher(*, cost: int, threads: int, queue: int, registry: CollectorRegistry) -> Iterator[PasswordHasher]:
+    """Run `threads` threads (0: one a core) as long as the context lasts; what still waits at its end is dropped."""
+    count = threads or os.cpu_count() or 1
+    pool = ThreadPoolExecutor(count, thread_name_prefix="bcrypt")
+    try:
+        yield PasswordHasher(pool, count + queue, cost, registry)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def password_error(password: str) -> FieldError | None:
+    """Say what makes a new password unacceptable, or None."""
+    if len(password) < MIN_PASSWORD_CHARS:
+        return FieldError("password", "too_short", f"A password has at least {MIN_PASSWORD_CHARS} characters.")
+    if len(password.encode()) > MAX_PASSWORD_BYTES:
+        return FieldError("password", "too_long", f"A password has at most {MAX_PASSWORD_BYTES} bytes of UTF-8.")
+    return None
+
+
+def _digest(password: str) -> bytes:
+    # bcrypt takes 72 bytes and stops at NUL. 64 characters of base64 carry all of SHA-384, so every byte counts.
+    return base64.b64encode(hashlib.sha384(password.encode()).digest())
+
+
+def _usable(stored: str) -> bool:
+    form = _STORED.fullmatch(stored)
+    return form is not None and 4 <= int(form.group(1)) <= MAX_COST

@@ -1,0 +1,55 @@
+"""The settings of `auth`, with every default."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from runtime.settings import Port, Positive, ProcessSettings, Seconds, setting
+from runtime.tokens import MAX_LIFETIME_S
+
+TokenSeconds = Annotated[int, Meta(ge=1, le=MAX_LIFETIME_S)]
+
+_SCHEMES = ("mysql+aiomysql://", "sqlite+aiosqlite:///")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseSettings(ProcessSettings):
+    """What `python -m auth migrate` needs: the database and nothing else."""
+
+    auth_database_url: str = setting(
+        about="users' database, `mysql+aiomysql://USER:PASSWORD@HOST/NAME` or `sqlite+aiosqlite:///PATH`", secret=True
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse drivers that nobody has tested; the URL holds a password and is never repeated."""
+        if not self.auth_database_url.startswith(_SCHEMES):
+            raise ValueError(f"AUTH_DATABASE_URL=(hidden): must begin with {' or '.join(_SCHEMES)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthSettings(DatabaseSettings):
+    """What the service needs."""
+
+    signing_key_secret: Annotated[str, Meta(min_length=16)] = setting(
+        about="encrypts the private signing keys in the database; at least 16 characters", secret=True
+    )
+    host: str = setting("0.0.0.0", about="address of the HTTP interface")  # noqa: S104 - a container's own network
+    port: Port = setting(8001, about="port of the HTTP interface; 0 takes any free one")
+    ops_port: Port = setting(9001, about="port of `/healthz`, `/readyz`, `/metrics`; 0 takes any free one")
+    token_issuer: Annotated[str, Meta(min_length=1)] = setting("tidegate", about="`iss` of every token")
+    access_token_seconds: TokenSeconds = setting(3600, about="life of a user's access token")
+    device_token_seconds: TokenSeconds = setting(30 * 86400, about="life of a device's token")
+    refresh_token_seconds: Positive = setting(30 * 86400, about="life of a refresh token")
+    signup: Literal["open", "closed"] = setting("open", about="whether anyone may sign up")
+    max_devices_per_owner: Positive = setting(10_000, about="how many devices one owner may register")
+    bcrypt_cost: Annotated[int, Meta(ge=4, le=16)] = setting(12, about="log2 of bcrypt's rounds; 12 takes some 0.25 s")
+    hash_threads: Annotated[int, Meta(ge=0, le=256)] = setting(
+        0, about="threads that hash passwords; 0 takes one a core"
+    )
+    hash_queue: Annotated[int, Meta(ge=0)] = setting(
+        64, about="how many passwords may wait for a thread; beyond, log-ins get 503"
+    )
+    database_connections: Positive = setting(10, about="most connections to the database")
+    # Below 3 s, so that a client knows within 3 s that the database hangs.
+    database_timeout_seconds: Seconds = setting(2.5, about="longest that one transaction may take")

@@ -1,0 +1,77 @@
+"""The tables, as the code sees them; `migrations/versions/` makes them, and a test compares the two.
+
+Times are integers (milliseconds since 1970, UTC), so that no driver, server or session zone can shift them. Ids and
+hashes are ASCII and compared byte by byte; text that people wrote is utf8mb4. Keys begin with the owner: what belongs
+to one owner lies together, and no query can forget whose row it asks for.
+"""
+
+from sqlalchemy import BigInteger, ForeignKey, Integer, MetaData, String, Table, Text, TypedColumns, UniqueConstraint
+from sqlalchemy import Column as C  # noqa: N817 - columns read as a table below
+from sqlalchemy.dialects import mysql
+from sqlalchemy.types import TypeEngine
+
+metadata = MetaData()
+
+
+def ascii_text(length: int) -> TypeEngine[str]:
+    """Text of the id alphabet, compared byte by byte in every database (MySQL's default ignores case)."""
+    exact = mysql.VARCHAR(length, charset="ascii", collation="ascii_bin")
+    return String(length).with_variant(exact, "mysql")
+
+
+def exact_text(length: int) -> TypeEngine[str]:
+    """Any text, compared byte by byte."""
+    exact = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
+    return String(length).with_variant(exact, "mysql")
+
+
+class _Users(TypedColumns):
+    id = C(ascii_text(36), primary_key=True)
+    name = C(String(200), nullable=False)
+    email = C(String(254), nullable=False)
+    # `email` in lower case: unique however it is written.
+    email_key = C(exact_text(254), nullable=False)
+    password_hash = C(ascii_text(60), nullable=False)
+    # Raised by whatever ends all tokens at once; a token carries the value of its time.
+    gen = C(Integer, nullable=False)
+    created_at_ms = C(BigInteger, nullable=False)
+
+
+class _Devices(TypedColumns):
+    owner_id = C(ascii_text(36), ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    id = C(ascii_text(36), primary_key=True)
+    name = C(ascii_text(64), nullable=False)
+    sensor_type = C(ascii_text(64), nullable=False)
+    # JSON: a string or {lat, lon, alt?}.
+    location = C(Text, nullable=False)
+    gen = C(Integer, nullable=False)
+    created_at_ms = C(BigInteger, nullable=False)
+
+
+class _RefreshTokens(TypedColumns):
+    user_id = C(ascii_text(36), ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    # The family: every token that one log-in leads to.
+    sid = C(ascii_text(36), primary_key=True)
+    # SHA-256 in hex; the token itself is nowhere.
+    token_hash = C(ascii_text(64), primary_key=True)
+    created_at_ms = C(BigInteger, nullable=False)
+    expires_at_ms = C(BigInteger, nullable=False)
+
+
+class _SigningKeys(TypedColumns):
+    # 1, 2, 3, …: the highest signs. Two replicas that make the next key at once meet here, and one of them loses.
+    number = C(Integer, primary_key=True, autoincrement=False)
+    kid = C(ascii_text(64), nullable=False)
+    # The JWK's `x`.
+    public_key = C(ascii_text(64), nullable=False)
+    # The private key under SIGNING_KEY_SECRET: auth/sealing.py.
+    sealed_private_key = C(ascii_text(255), nullable=False)
+    created_at_ms = C(BigInteger, nullable=False)
+
+
+users = Table("users", metadata, _Users, UniqueConstraint("email_key", name="users_email"))
+devices = Table("devices", metadata, _Devices, UniqueConstraint("owner_id", "name", name="devices_name"))
+refresh_tokens = Table(
+    "refresh_tokens", metadata, _RefreshTokens, UniqueConstraint("token_hash", name="refresh_tokens_hash")
+)
+signing_keys = Table("signing_keys", metadata, _SigningKeys, UniqueConstraint("kid", name="signing_keys_kid"))

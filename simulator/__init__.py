@@ -1,0 +1,1 @@
+"""DEVICE: a device client, fleets of simulated devices and CSV replay, over the public interface only."""

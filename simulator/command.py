@@ -1,0 +1,179 @@
+"""The command line of `python -m simulator`: arguments in, a fleet, a summary out, an exit code."""
+
+import argparse
+import asyncio
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from broker.reading import MAX_READINGS
+from runtime.logs import configure_logs
+from runtime.process import Shutdown, run_service, run_until_stopped
+from simulator.errors import ReplayError, SimulatorError
+from simulator.fleet import REPLAY_BATCH, FleetPlan, run_fleet
+from simulator.progress import progress
+from simulator.replay import Replay
+from simulator.serve import serve
+from simulator.settings import SimulatorSettings
+from simulator.tally import Summary, Tally
+
+PASSWORD_VARIABLE = "TIDEGATE_PASSWORD"  # noqa: S105 - the name of a variable
+
+EPILOG = """\
+examples:
+  TIDEGATE_PASSWORD=... python -m simulator --url http://127.0.0.1:8080 --email me@example.org --devices 50 --rate 5
+  python -m simulator --url http://127.0.0.1:8080 --email me@example.org --devices 1 --replay readings.csv --json
+
+`python -m simulator serve` runs the simulator as a service: POST, GET and DELETE /simulator/devices.
+It is set by the environment: TARGET_URL, HOST, PORT, OPS_PORT.
+
+exit codes: 0 everything was answered; 1 a device failed or readings stayed unanswered; 2 bad arguments or a bad file.
+Ctrl-C stops sending, waits for what is in flight and prints the summary; a second one ends at once."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments == ["serve"]:
+        return run_service(SimulatorSettings, serve)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    plan = _plan(parser, options)
+    configure_logs("warning", "console")
+    run = _Run(plan)
+    code = run_until_stopped(run.serve, plan.stop_flush_seconds + 2)
+    if run.trouble:
+        sys.stderr.write(f"simulator: {run.trouble}\n")
+        return run.code
+    _print(run.tally, as_json=options.json)
+    return code or (1 if run.tally.failed else 0)
+
+
+class _Run:
+    def __init__(self, plan: FleetPlan) -> None:
+        self._plan = plan
+        self.tally = Tally()
+        self.trouble = ""
+        self.code = 1
+
+    async def serve(self, shutdown: Shutdown) -> None:
+        plan = self._plan
+        title = f"{plan.devices} devices → {plan.url}" + (f" · {plan.replay.path.name}" if plan.replay else "")
+        stop = asyncio.Event()
+        stopping = asyncio.ensure_future(shutdown.wait())
+        stopping.add_done_callback(lambda _: stop.set())
+        try:
+            async with progress(self.tally, title=title, seconds=plan.seconds):
+                await run_fleet(plan, tally=self.tally, stop=stop)
+        except SimulatorError as error:
+            self.trouble = str(error)
+            self.code = 2 if isinstance(error, ReplayError) else 1
+        finally:
+            stopping.cancel()
+
+
+def _print(tally: Tally, *, as_json: bool) -> None:
+    summary = tally.summary()
+    for failure in tally.failures:
+        sys.stderr.write(f"{failure}\n")
+    if tally.failed > len(tally.failures):
+        sys.stderr.write(f"and {tally.failed - len(tally.failures)} devices more failed\n")
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(summary).decode() + "\n")
+    else:
+        sys.stdout.write(summary_text(summary) + "\n")
+    sys.stdout.flush()
+
+
+def summary_text(summary: Summary) -> str:
+    """Return the summary for people."""
+    return (
+        f"sent {summary.sent:,} readings, acknowledged {summary.acked:,} "
+        f"({summary.accepted:,} accepted, {summary.rejected:,} rejected) in {summary.seconds:g} s: "
+        f"{summary.readings_per_second:,.0f} a second\n"
+        f"acknowledged after {summary.ack_p50_ms:g} ms (p50), {summary.ack_p99_ms:g} ms (p99); "
+        f"sent again {summary.retried:,}, reconnected {summary.reconnects:,} times"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m simulator",
+        description="Simulated devices against a running Tidegate; sim-0001, sim-0002, … are registered as needed.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--url", required=True, type=_url, help="where Tidegate answers, for example http://127.0.0.1:8080")
+    add("--email", required=True, help="the account that owns the devices; it is signed up if it does not exist")
+    add("--password", help=f"its password; better in {PASSWORD_VARIABLE}, where no list of processes shows it")
+    add("--devices", type=_integer(1, 100_000), default=10, metavar="N", help="how many devices (default: 10)")
+    add("--rate", type=_positive, default=1.0, metavar="R", help="readings a second and device (default: 1)")
+    batch_help = f"readings an event, at most {MAX_READINGS} (default: 1, in a replay {REPLAY_BATCH})"
+    add("--batch", type=_integer(1, MAX_READINGS), metavar="B", help=batch_help)
+    add("--seconds", type=_positive, metavar="S", help="stop by itself after so long (default: run until stopped)")
+    add("--replay", type=_file, metavar="CSV", help="each device sends every row of the file, as fast as it goes")
+    add("--time-column", default="timestamp", metavar="NAME", help="the replay's column of times (default: timestamp)")
+    add("--value-column", default="value", metavar="NAME", help="the replay's column of values (default: value)")
+    add("--sensor-type-column", metavar="NAME", help="the replay's column of sensor types (default: the device's type)")
+    add("--json", action="store_true", help="print the summary as one JSON object on standard output")
+    return parser
+
+
+def _plan(parser: argparse.ArgumentParser, options: argparse.Namespace) -> FleetPlan:
+    password = options.password or os.environ.get(PASSWORD_VARIABLE, "")
+    if not password:
+        parser.error(f"a password is required: --password, or {PASSWORD_VARIABLE} in the environment")
+    replay = None
+    if options.replay is not None:
+        replay = Replay(options.replay, options.time_column, options.value_column, options.sensor_type_column)
+    try:
+        return FleetPlan(
+            url=options.url,
+            email=options.email,
+            password=password,
+            devices=options.devices,
+            rate=options.rate,
+            batch=options.batch,
+            seconds=options.seconds,
+            replay=replay,
+        )
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def _url(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise argparse.ArgumentTypeError(f"{text!r} must start with http:// or https://")
+    return text.rstrip("/")
+
+
+def _integer(least: int, most: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from {least} to {most}")
+        return int(text)
+
+    return convert
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and number > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number above 0")
+    return number
+
+
+def _file(text: str) -> Path:
+    path = Path(text)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {text!r}")
+    return path

@@ -1,0 +1,192 @@
+"""A fleet of simulated devices against a running system, live or replaying a file; no terminal, no arguments."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from itertools import islice
+
+import aiohttp
+
+from broker.reading import MAX_READINGS
+from runtime.logs import logger
+from simulator.account import Account, Device, NewDevice
+from simulator.api import Api
+from simulator.device import DeviceClient, device_session
+from simulator.errors import SimulatorError
+from simulator.live import send_live
+from simulator.replay import Replay, check_replay, replay_points
+from simulator.tally import Tally
+from simulator.waveform import SENSOR_TYPES
+
+log = logger("simulator.fleet")
+
+REPLAY_BATCH = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetPlan:
+    """What a fleet does. `rate` is in readings a second and device; `batch` is in readings an event."""
+
+    url: str
+    email: str
+    password: str = field(repr=False)
+    devices: int = 10
+    rate: float = 1.0
+    batch: int | None = None  # 1 live, 100 in a replay
+    seconds: float | None = None
+    replay: Replay | None = None
+    sign_up_name: str = "Simulator"
+    window: int = 4
+    max_unacked: int = 5000
+    flush_seconds: float = 20.0
+    sensor_types: tuple[str, ...] = SENSOR_TYPES
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.devices <= 100_000 and 0 < self.rate <= 1_000_000):
+            raise ValueError("devices must be 1 to 100,000, rate above 0 and at most 1,000,000")
+        if self.batch is not None and not 1 <= self.batch <= MAX_READINGS:
+            raise ValueError(f"batch must be 1 to {MAX_READINGS}")
+        if self.seconds is not None and self.seconds <= 0:
+            raise ValueError("seconds must be above 0")
+
+
+async def run_fleet(plan: FleetPlan, *, tally: Tally, stop: asyncio.Event) -> None:
+    """Run the fleet until its seconds have passed, its file is sent or `stop` is set; then wait for acknowledgements.
+
+    Devices that fail are told to the tally and the others go on. SimulatorError when it cannot start at all.
+    """
+    if plan.replay is not None:
+        tally.expected = await check_replay(plan.replay) * plan.devices
+    async with device_session() as http:
+        account = Account(Api(http, plan.url), plan.email, plan.password, name=plan.sign_up_name)
+        devices = await _until(stop, _ready(account, plan, tally))
+        if devices is not None:
+            tally.devices = len(devices)
+            await _Fleet(plan, http, account, tally).run(devices, stop)
+
+
+async def _ready(account: Account, plan: FleetPlan, tally: Tally) -> list[Device]:
+    await account.open()
+    tally.owner = (await account.claims()).owner
+    kinds = plan.sensor_types
+    wanted = [
+        NewDevice(sensor_type=kinds[index % len(kinds)], location="simulator", name=f"sim-{index + 1:04}")
+        for index in range(plan.devices)
+    ]
+    return await account.find_or_register_all(wanted)
+
+
+async def _until(stop: asyncio.Event, work: Awaitable[list[Device]]) -> list[Device] | None:
+    """Return what `work` gives, or None when the stop comes first."""
+    doing, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((doing, stopping), return_when=asyncio.FIRST_COMPLETED)
+        return doing.result() if doing.done() else None
+    finally:
+        doing.cancel()
+        stopping.cancel()
+        await asyncio.wait((doing, stopping))
+
+
+class _Fleet:
+    def __init__(self, plan: FleetPlan, http: aiohttp.ClientSession, account: Account, tally: Tally) -> None:
+        self._plan = plan
+        self._http = http
+        self._account = account
+        self._tally = tally
+        self._sending: set[asyncio.Future[None]] = set()
+        self._halted = False
+
+    async def run(self, devices: list[Device], stop: asyncio.Event) -> None:
+        async with self._halting(stop), asyncio.TaskGroup() as tasks:
+            for index, device in enumerate(devices):
+                tasks.create_task(self._run_device(index, device), name=device.name)
+
+    @contextlib.asynccontextmanager
+    async def _halting(self, stop: asyncio.Event) -> AsyncIterator[None]:
+        """End the sending of all devices at the stop, or when the time is up."""
+
+        async def halt() -> None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._plan.seconds):
+                    await stop.wait()
+            self._halted = True
+            for sending in self._sending:
+                sending.cancel()
+
+        task = asyncio.ensure_future(halt())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait((task,))
+
+    async def _run_device(self, index: int, device: Device) -> None:
+        try:
+            async with self._client(device) as client:
+                await self._send(client, self._course(client, index, device))
+                await self._flush(client)
+        except SimulatorError as error:
+            self._fail(device, str(error))
+        except Exception as error:  # one device's fault is not the fleet's; its readings stay unacknowledged
+            log.exception("A device failed.", device=device.name)
+            self._fail(device, f"{type(error).__name__}: {error}")
+
+    def _client(self, device: Device) -> DeviceClient:
+        async def token() -> str:
+            return await self._account.device_token(device.id)
+
+        return DeviceClient(
+            self._plan.url,
+            token,
+            device.id,
+            http=self._http,
+            window=self._plan.window,
+            max_unacked=self._plan.max_unacked,
+            on_settled=self._tally.on_settled,
+            on_sent=self._tally.on_sent,
+            on_retried=self._tally.on_retried,
+            on_connection=self._tally.device_connection(),
+        )
+
+    async def _send(self, client: DeviceClient, course: Callable[[], Awaitable[None]]) -> None:
+        """Run the device's course until it ends or the fleet is halted."""
+        if self._halted:
+            return
+        sending = asyncio.ensure_future(course())
+        self._sending.add(sending)
+        try:
+            await asyncio.wait((sending,))
+        finally:
+            self._sending.discard(sending)
+            sending.cancel()
+        if not sending.cancelled():
+            sending.result()
+
+    def _course(self, client: DeviceClient, index: int, device: Device) -> Callable[[], Awaitable[None]]:
+        plan = self._plan
+        replay = plan.replay
+        if replay is not None:
+            return lambda: self._replay(client, device, replay)
+        batch = plan.batch or 1
+        delay_s = index / plan.devices * batch / plan.rate
+        return lambda: send_live(client, device.sensor_type, rate=plan.rate, batch=batch, delay_s=delay_s)
+
+    async def _replay(self, client: DeviceClient, device: Device, replay: Replay) -> None:
+        rows = replay_points(replay, device.sensor_type)
+        while points := list(islice(rows, self._plan.batch or REPLAY_BATCH)):
+            await client.send(points)
+
+    async def _flush(self, client: DeviceClient) -> None:
+        try:
+            async with asyncio.timeout(self._plan.flush_seconds):
+                await client.flush()
+        except TimeoutError as error:
+            raise SimulatorError(
+                f"{client.unacked} readings were not acknowledged within {self._plan.flush_seconds:g} s"
+            ) from error
+
+    def _fail(self, device: Device, why: str) -> None:
+        log.error("A device ended before its time.", device=device.name, why=why)
+        self._tally.device_failed(device.name, why)

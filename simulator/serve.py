@@ -1,0 +1,134 @@
+"""PEOPLE → DEVICES: `/simulator/devices` starts, lists and stops simulated devices in the name of who asks."""
+
+from typing import Annotated
+
+import msgspec
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from runtime.bodies import json_response, read_json
+from runtime.listen import listen
+from runtime.logs import logger
+from runtime.ops import Check, ops_server
+from runtime.problems import Problem, problem_middleware
+from runtime.process import Shutdown
+from runtime.tokens import Place
+from simulator.account import NewDevice, Owner
+from simulator.api import Api
+from simulator.device import device_session
+from simulator.errors import ApiError, UnavailableError
+from simulator.running import Devices, Running
+from simulator.settings import SimulatorSettings
+
+log = logger("simulator")
+
+MAX_RATE = 1000.0
+
+
+class StartDevice(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """Body of `POST /simulator/devices`; `rate` is in readings a second. The target checks the rest."""
+
+    sensor_type: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$(?!\n)")]
+    location: Annotated[str, msgspec.Meta(max_length=256)] | Place
+    rate: Annotated[float, msgspec.Meta(gt=0, le=MAX_RATE)] = 1.0
+
+
+class SimulatedDevice(msgspec.Struct, rename="camel"):
+    """A device at work, as its owner sees it."""
+
+    id: str
+    name: str
+    sensor_type: str
+    location: str | Place
+    rate: float
+
+    @classmethod
+    def of(cls, running: Running) -> "SimulatedDevice":
+        """Return what is told of a device."""
+        device = running.device
+        return cls(device.id, device.name, device.sensor_type, device.location, running.rate)
+
+
+class DeviceRoutes:
+    """The calls of users; whose token it is and what it may do is the target's to say."""
+
+    def __init__(self, api: Api, devices: Devices) -> None:
+        self._api = api
+        self._devices = devices
+
+    def add_to(self, app: web.Application) -> None:
+        """Serve the calls on `app`."""
+        app.add_routes(
+            [
+                web.post("/simulator/devices", self._start),
+                web.get("/simulator/devices", self._list),
+                web.delete("/simulator/devices/{id}", self._stop),
+            ]
+        )
+
+    async def _start(self, request: web.Request) -> web.Response:
+        user, owner = await self._caller(request)
+        body = await read_json(request, StartDevice)
+        async with self._devices.place() as free:
+            if not free:
+                raise Problem(503, "As many devices run as may; stop one first.", headers={"Retry-After": "30"})
+            try:
+                device = await user.register(NewDevice(sensor_type=body.sensor_type, location=body.location))
+                token = await user.device_token(device.id)
+            except (ApiError, UnavailableError) as error:
+                raise _problem(error) from error
+            running = self._devices.start(owner, device, body.rate, token)
+        return json_response(SimulatedDevice.of(running), status=201)
+
+    async def _list(self, request: web.Request) -> web.Response:
+        _, owner = await self._caller(request)
+        return json_response({"items": [SimulatedDevice.of(running) for running in self._devices.of(owner)]})
+
+    async def _stop(self, request: web.Request) -> web.Response:
+        _, owner = await self._caller(request)
+        if not await self._devices.stop(owner, request.match_info["id"]):
+            raise Problem(404, "You have no device of this id at work here.")
+        return web.Response(status=204)
+
+    async def _caller(self, request: web.Request) -> tuple[Owner, str]:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise Problem(401, "A user's token is required.", headers={"WWW-Authenticate": "Bearer"})
+        user = Owner(self._api, token.strip())
+        try:
+            claims = await user.claims()
+        except (ApiError, UnavailableError) as error:
+            raise _problem(error) from error
+        if claims.device is not None:
+            raise Problem(403, "This takes a user's token, not a device's.", code="forbidden")
+        return user, claims.owner
+
+
+def _problem(error: ApiError | UnavailableError) -> Problem:
+    """Hand on what the target refuses; whatever else it says is its trouble, not the caller's."""
+    if isinstance(error, ApiError) and error.status in (400, 401, 403, 422):
+        headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
+        return Problem(error.status, str(error), code=error.code, headers=headers)
+    return Problem(503, "The target does not answer as it should.", headers={"Retry-After": "5"})
+
+
+async def serve(settings: SimulatorSettings, shutdown: Shutdown) -> None:
+    """Run the service as a process of its own."""
+    registry = CollectorRegistry()
+    app = web.Application(middlewares=[problem_middleware])
+    async with (
+        device_session() as http,
+        Devices(http, settings.target_url, settings.max_devices, registry).open() as devices,
+        ops_server(settings, shutdown, registry, {"target": _target_check(Api(http, settings.target_url, attempts=1))}),
+    ):
+        DeviceRoutes(Api(http, settings.target_url, attempts=2), devices).add_to(app)
+        async with listen(app, settings.host, settings.port) as port:
+            log.info("Simulated devices can be started.", host=settings.host, port=port)
+            await shutdown.wait()
+
+
+def _target_check(api: Api) -> Check:
+    async def check() -> None:
+        await api.call("GET", "/.well-known/jwks.json", msgspec.Raw)
+
+    return check

@@ -1,0 +1,20 @@
+"""Everything that can be set on `python -m simulator serve`."""
+
+from dataclasses import dataclass
+
+from runtime.settings import Port, Positive, ProcessSettings, setting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatorSettings(ProcessSettings):
+    """The environment of `python -m simulator serve`."""
+
+    target_url: str = setting(about="where Tidegate answers: devices are registered and send there")
+    host: str = setting("0.0.0.0", about="address that users reach")  # noqa: S104 - users come from outside
+    port: Port = setting(8004, about="port that users reach; 0 takes any free one")
+    ops_port: Port = setting(9004, about="port of `/healthz`, `/readyz`, `/metrics`; 0 takes any free one")
+    max_devices: Positive = setting(1000, about="devices that may run at once, of all users")
+
+    def __post_init__(self) -> None:
+        if not self.target_url.startswith(("http://", "https://")):
+            raise ValueError(f"TARGET_URL={self.target_url!r}: it must start with http:// or https://")

@@ -1,0 +1,50 @@
+"""Plausible values of a sensor: a daily course, a slow drift and noise, the same for the same seed."""
+
+import math
+import random
+from dataclasses import dataclass
+
+_DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How a kind of sensor behaves: its middle, how far a day takes it, how far it drifts, its noise, its bounds."""
+
+    middle: float
+    daily: float
+    drift: float
+    noise: float
+    least: float = -math.inf
+    most: float = math.inf
+
+
+COURSES = {
+    "temperature": Course(21.0, 4.0, 2.0, 0.05, -40.0, 85.0),  # °C
+    "humidity": Course(50.0, 10.0, 8.0, 0.3, 0.0, 100.0),  # %
+    "pressure": Course(1013.0, 1.5, 10.0, 0.08, 870.0, 1085.0),  # hPa
+    "vibration": Course(2.0, 0.6, 0.8, 0.4, 0.0),  # mm/s
+    "co2": Course(600.0, 200.0, 100.0, 6.0, 350.0),  # ppm
+    "power": Course(900.0, 450.0, 200.0, 15.0, 0.0),  # W
+}
+SENSOR_TYPES = tuple(COURSES)
+_OTHER = Course(50.0, 20.0, 10.0, 0.5)
+
+
+class Waveform:
+    """The values of one sensor; a sensor type that is not known here gets a course between 0 and 100."""
+
+    def __init__(self, sensor_type: str, seed: str) -> None:
+        self._course = COURSES.get(sensor_type, _OTHER)
+        self._random = random.Random(f"{sensor_type} {seed}")  # noqa: S311 - noise, no secret
+        self._phase = self._random.uniform(-0.3, 0.3)
+        self._drift = self._random.uniform(-0.5, 0.5)
+
+    def value(self, ts_ms: int) -> float:
+        """Return the next value, measured at `ts_ms`; times only go forward."""
+        course, noise = self._course, self._random
+        # A walk that is drawn back to the middle stays within some ±1.
+        self._drift += noise.gauss(0.0, 0.01) - self._drift * 0.0001
+        day = math.sin(2 * math.pi * (ts_ms % _DAY_MS / _DAY_MS - 0.375) + self._phase)
+        value = course.middle + course.daily * day + course.drift * self._drift + noise.gauss(0.0, course.noise)
+        return round(min(max(value, course.least), course.most), 2)
