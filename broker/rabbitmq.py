@@ -86,7 +86,7 @@ class _Link:
                     connection, lost = await self._open()
             except _LOST as error:
                 self._tell(f"{type(error).__name__}: {error}")
-                await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter
+                await asyncio.sleep(pause * random.uniform(0.5, 1))
                 pause = min(pause * 2, RECONNECT_S[1])
                 continue
             pause = RECONNECT_S[0]

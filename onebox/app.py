@@ -26,6 +26,7 @@ from onebox.kept_secrets import KeptSecrets, SecretsError, kept_secrets
 from onebox.mongod import MongodError, PrivateMongod, private_mongod
 from onebox.panel import Sources, View, count, shown
 from onebox.plan import Plan
+from onebox.settings import OneboxSettings
 from onebox.summary import Summary
 from persister.app import persister_service
 from persister.settings import PersisterSettings
@@ -34,7 +35,6 @@ from runtime.logs import logger
 from runtime.ops import Check, ops_server
 from runtime.problems import problem_middleware
 from runtime.process import Shutdown
-from runtime.settings import ProcessSettings
 from runtime.tokens import KeySet
 from simulator.errors import SimulatorError
 from simulator.tally import Tally
@@ -62,8 +62,9 @@ class _Storage:
 class Onebox:
     """One run. After it, `summary` says how it went, or `trouble` why it could not start."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, settings: OneboxSettings) -> None:
         self._plan = plan
+        self._settings = settings
         self.summary: Summary | None = None
         self.trouble = ""
         self.failures: list[str] = []
@@ -116,7 +117,6 @@ class Onebox:
             broker_url=f"embedded://{plan.data / 'queue.sqlite3'}", auth_url="http://in-process.invalid"
         )
         app = web.Application(middlewares=[problem_middleware])
-        ops = ProcessSettings(ops_host=plan.host, ops_port=plan.port + 1 if 0 < plan.port < 65535 else 0)
         async with (
             auth_service(auth_settings, registry=storage.registry) as auth,
             KeySet(auth.jwks).kept_fresh() as keys,
@@ -126,11 +126,11 @@ class Onebox:
             gateway.add_routes(app)
             checks = {**storage.checks, **gateway.checks, "users": auth.check}
             async with (
-                ops_server(ops, shutdown, storage.registry, checks) as ops_port,
+                ops_server(self._settings, shutdown, storage.registry, checks) as ops_port,
                 listen(app, plan.host, plan.port) as port,
             ):
                 url = f"http://{plan.host}:{port}"
-                log.warning("Tidegate is up.", url=url, ops_url=f"http://{plan.host}:{ops_port}")
+                log.warning("Tidegate is up.", url=url, ops_port=ops_port)
                 sources = Sources(storage.registry, tally, lambda: storage.broker.waiting(READINGS))
                 account = f"{DEMO_EMAIL} / {secrets.demo_password}"
                 async with shown(View(sources, url, account, plan.seconds)):

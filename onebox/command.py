@@ -7,29 +7,27 @@ from pathlib import Path
 from onebox.app import Onebox
 from onebox.lock import FolderInUse, locked
 from onebox.plan import Plan
+from onebox.settings import OneboxSettings
 from runtime.logs import configure_logs
 from runtime.process import run_until_stopped
-from runtime.settings import ProcessSettings, SettingsError, from_env
+from runtime.settings import SettingsError, from_env
 from simulator.replay import Replay
-
-# A stop by hand waits this long for what was accepted to be stored; the rest stays in the queue for the next start.
-DRAIN_S = 60.0
 
 
 def main(arguments: list[str]) -> int:
     """Run a onebox; 0 all is well, 1 readings were lost or it could not go on, 2 the command is wrong."""
     plan = parse(arguments)
     try:
-        settings = from_env(ProcessSettings)
+        settings = from_env(OneboxSettings)
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return 2
     quiet = plan.panel and settings.log_level == "info"
     configure_logs("warning" if quiet else settings.log_level, settings.log_format)
-    onebox = Onebox(plan)
+    onebox = Onebox(plan, settings)
     try:
         with locked(plan.data):
-            code = run_until_stopped(onebox.run, DRAIN_S)
+            code = run_until_stopped(onebox.run, settings.drain_seconds)
     except FolderInUse as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -121,7 +121,7 @@ class Persister:
                 self._metrics.retries.labels(what).inc()
                 if failures == 1:
                     log.warning("A write failed; holding the batch and trying again.", what=what, error=str(error))
-                await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter
+                await asyncio.sleep(pause * random.uniform(0.5, 1))
                 pause = min(pause * 2, RETRY_S[1])
                 continue
             if failures:

@@ -1,5 +1,6 @@
 """A listening HTTP server as a context: bound when it is entered, closed in order when it is left."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -17,7 +18,11 @@ async def listen(app: web.Application, host: str, port: int) -> AsyncIterator[in
     runner = web.AppRunner(app, access_log=None, keepalive_timeout=KEEPALIVE_S, shutdown_timeout=FINISH_S)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port).start()
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            why = os.strerror(error.errno) if error.errno else str(error)
+            raise OSError(f"cannot listen on {host}:{port}: {why}; choose another port") from error
         yield int(runner.addresses[0][1])
     finally:
         await runner.cleanup()

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 import bson
 
@@ -39,7 +40,11 @@ async def test_readings_of_one_device_through_two_gateways_are_stored_once_and_u
 
 
 async def test_the_good_readings_beside_wrong_ones_are_stored(pipeline: Pipeline) -> None:
-    wrong = [{"sensorType": "temperature", "value": None}, {"sensorType": "temperature", "value": 1, "ts": "soon"}, 7]
+    wrong: list[Any] = [
+        {"sensorType": "temperature", "value": None},
+        {"sensorType": "temperature", "value": 1, "ts": "soon"},
+        7,
+    ]
     async with connected(pipeline.gateways[0].url, pipeline.token, pipeline.device) as device:
         answer = await device.send([*readings(0, 2), *wrong, *readings(2, 1)])
     assert (answer["status"], answer["accepted"]) == ("partial", 3)

@@ -1,0 +1,15 @@
+"""What a onebox takes from the environment; everything else is on its command line."""
+
+from dataclasses import dataclass
+
+from runtime.settings import Port, ProcessSettings, setting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneboxSettings(ProcessSettings):
+    """The environment of `python -m onebox`."""
+
+    ops_host: str = setting("127.0.0.1", about="address of health and metrics")
+    ops_port: Port = setting(0, about="port of `/healthz`, `/readyz`, `/metrics`; 0 takes any free one")
+    # A stop by hand waits this long for what was accepted to be stored; the rest stays in the queue.
+    drain_seconds: float = setting(60.0, about="how long a stop may take before it is cut short")

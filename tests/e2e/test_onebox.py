@@ -1,0 +1,236 @@
+"""`python -m onebox` as a person starts it: real sockets, a real mongod, real signals."""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from pymongo import MongoClient
+
+from onebox.mongod import private_mongod
+from tests.integration.device import Identity, connected, readings
+from tests.servers.ports import free_port
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+async def start(*arguments: str, data: Path) -> Process:
+    """Start a onebox in a process group of its own."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "onebox", "--json", "--data", str(data), *arguments,
+        cwd=ROOT, stdout=PIPE, stderr=PIPE, start_new_session=True,
+    )  # fmt: skip
+
+
+async def summary(*arguments: str, data: Path) -> dict[str, Any]:
+    """Run a onebox to its end and return its summary; it must exit with 0."""
+    process = await start(*arguments, data=data)
+    out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    told: dict[str, Any] = json.loads(out.splitlines()[-1])
+    assert len(out.splitlines()) == 1, "standard output holds the summary and nothing else"
+    return told
+
+
+@asynccontextmanager
+async def running(*arguments: str, data: Path) -> AsyncIterator[tuple[Process, str]]:
+    """Start a onebox without devices and wait until it answers; gives it and its address."""
+    port = free_port()
+    process = await start("--devices", "0", "--port", str(port), *arguments, data=data)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        await answering(process, url)
+        yield process, url
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.communicate()
+
+
+async def answering(process: Process, url: str) -> None:
+    async with aiohttp.ClientSession() as session, asyncio.timeout(30):
+        while process.returncode is None:
+            try:
+                async with session.get(f"{url}/.well-known/jwks.json") as answer:
+                    if answer.status == 200:
+                        return
+            except aiohttp.ClientError:
+                pass
+            await asyncio.sleep(0.05)
+    raise AssertionError((await process.communicate())[1].decode())
+
+
+async def demo_device(url: str, data: Path) -> tuple[str, str]:
+    """Log in as the demo user, register a device or find it; return its id and a token."""
+    person = {
+        "email": "demo@tidegate.example",
+        "password": json.loads((data / "secrets.json").read_text())["demoPassword"],
+    }
+    async with aiohttp.ClientSession(url) as session:
+        await session.post("/user/signup", json={"name": "Demo", **person})
+        async with session.post("/user/login", json=person) as answer:
+            bearer = {"Authorization": f"Bearer {(await answer.json())['accessToken']}"}
+        asked = {"sensorType": "temperature", "location": "roof", "name": "mine"}
+        await session.post("/devices", json=asked, headers=bearer)
+        async with session.get("/devices", params={"name": "mine"}, headers=bearer) as answer:
+            device = (await answer.json())["items"][0]["id"]
+        async with session.post(f"/devices/{device}/token", headers=bearer) as answer:
+            return device, (await answer.json())["token"]
+
+
+def csv_with_repeated_times(path: Path, rows: int) -> Path:
+    lines = [
+        f"2024-01-{1 + row // 1440 % 28:02}T{row // 60 % 24:02}:{row % 60:02}:00Z,{row / 8}" for row in range(rows)
+    ]
+    path.write_text("timestamp,value\n" + "\n".join([*lines, *lines[:12]]) + "\n")
+    return path
+
+
+async def stored_identities(data: Path) -> list[Identity]:
+    async with private_mongod(data / "mongodb") as mongod:
+        return await asyncio.to_thread(_identities, mongod.url)
+
+
+def _identities(url: str) -> list[Identity]:
+    with MongoClient[dict[str, Any]](url, tz_aware=True) as client:
+        keys = [document["_id"] for document in client["tidegate"]["readings"].find({}, {"_id": 1})]
+    return [(key["device"], key["sensorType"], round(key["ts"].timestamp() * 1000), int(key["seq"])) for key in keys]
+
+
+def mongods_of(data: Path) -> list[str]:
+    """Return the processes whose command line names this data folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if "mongod" in command and str(data) in command:
+                found.append(command)
+    return found
+
+
+async def test_a_replay_stores_every_row_once_and_a_second_one_finds_them_all(tmp_path: Path) -> None:
+    file = csv_with_repeated_times(tmp_path / "rows.csv", 3000)
+    data = tmp_path / "data"
+    first = await summary("--replay", str(file), "--port", "0", data=data)
+    assert [first[key] for key in ("sent", "acked", "stored", "duplicates", "rejected", "lost")] == [3012] * 3 + [0] * 3
+    second = await summary("--replay", str(file), "--port", "0", data=data)
+    assert [second[key] for key in ("sent", "acked", "stored", "duplicates", "lost")] == [3012, 3012, 0, 3012, 0]
+    assert len(set(await stored_identities(data))) == 3012
+    assert not mongods_of(data)
+
+
+async def test_live_devices_lose_nothing_and_the_run_ends_by_itself(tmp_path: Path) -> None:
+    told = await summary("--devices", "20", "--rate", "10", "--seconds", "4", "--port", "0", data=tmp_path)
+    assert told["lost"] == told["rejected"] == told["duplicates"] == 0
+    assert told["sent"] == told["acked"] == told["stored"] > 400
+    assert 0 < told["ackP50Ms"] <= told["ackP99Ms"]
+
+
+async def test_what_was_acknowledged_survives_kill_minus_nine_of_the_process_group(tmp_path: Path) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    promised: set[Identity] = set()
+    for _ in range(3):
+        async with running(data=tmp_path) as (process, url):
+            device, token = await demo_device(url, tmp_path)
+            async with connected(url, token, device) as sender:
+                start_at = len(promised)
+                sending = [asyncio.ensure_future(sender.send(readings(start_at + n, 50))) for n in range(0, 20_000, 50)]
+                while len(sender.acknowledged) < rng.randrange(1000, 6000):
+                    await asyncio.wait(sending, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.sleep(0)
+                os.killpg(process.pid, signal.SIGKILL)
+                await process.wait()
+                for task in sending:
+                    task.cancel()
+                await asyncio.gather(*sending, return_exceptions=True)
+                promised |= sender.acknowledged
+    await summary("--devices", "0", "--seconds", "1", "--port", "0", data=tmp_path)
+    stored = await stored_identities(tmp_path)
+    assert len(stored) == len(set(stored))
+    assert promised <= set(stored), f"{len(promised - set(stored))} of {len(promised)} acknowledged readings are gone"
+
+
+async def test_a_replay_that_was_killed_is_complete_after_a_second_start(tmp_path: Path) -> None:
+    file = csv_with_repeated_times(tmp_path / "rows.csv", 20_000)
+    data = tmp_path / "data"
+    process = await start("--replay", str(file), "--port", "0", data=data)
+    async with asyncio.timeout(30):
+        while not (data / "queue.sqlite3-wal").exists() or (data / "queue.sqlite3-wal").stat().st_size < 500_000:
+            await asyncio.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    await process.communicate()
+    again = await summary("--replay", str(file), "--port", "0", data=data)
+    assert again["sent"] == again["acked"] == again["stored"] + again["duplicates"] == 20_012
+    assert again["lost"] == 0
+    stored = await stored_identities(data)
+    assert len(stored) == len(set(stored)) == 20_012
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_drains_sums_up_and_leaves_nothing_running(tmp_path: Path, number: signal.Signals) -> None:
+    async with running(data=tmp_path) as (process, url):
+        device, token = await demo_device(url, tmp_path)
+        async with connected(url, token, device) as sender:
+            await sender.send_until_accepted(readings(0, 1000))
+            os.killpg(process.pid, number)  # as a terminal's Ctrl-C does: to everyone in the group
+            out, err = await process.communicate()
+        assert process.returncode == 0, err.decode()
+        told = json.loads(out.splitlines()[-1])
+        assert (told["accepted"], told["stored"], told["lost"]) == (1000, 1000, 0)
+    assert not mongods_of(tmp_path)
+
+
+async def test_a_second_onebox_on_the_same_data_is_refused(tmp_path: Path) -> None:
+    async with running(data=tmp_path) as (process, _):
+        second = await start("--port", "0", data=tmp_path)
+        _, err = await second.communicate()
+        assert second.returncode == 1
+        assert f"process {process.pid}" in err.decode()
+
+
+async def test_a_port_that_is_taken_is_told_in_a_line(tmp_path: Path) -> None:
+    async with running(data=tmp_path / "one") as (_, url):
+        second = await start("--port", url.rsplit(":", 1)[1], data=tmp_path / "other")
+        out, err = await second.communicate()
+        assert second.returncode == 1
+        assert not out
+        assert "Traceback" not in err.decode()
+        assert url.rsplit(":", 1)[1] in err.decode().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--port", "70000"],
+        ["--devices", "-1"],
+        ["--rate", "0"],
+        ["--replay", "nowhere.csv"],
+        ["--seconds", "nan"],
+        ["--x"],
+    ],
+)
+async def test_a_wrong_argument_exits_with_two_and_says_which(tmp_path: Path, arguments: list[str]) -> None:
+    process = await start(*arguments, data=tmp_path)
+    _, err = await process.communicate()
+    assert process.returncode == 2
+    assert arguments[0] in err.decode()
+
+
+async def test_secrets_are_for_their_user_only(tmp_path: Path) -> None:
+    await summary("--devices", "0", "--seconds", "0.1", "--port", "0", data=tmp_path / "data")
+    assert (tmp_path / "data" / "secrets.json").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
