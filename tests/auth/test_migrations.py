@@ -1,0 +1,87 @@
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from prometheus_client import CollectorRegistry
+from sqlalchemy import Connection, inspect, text
+
+from auth.app import auth_service
+from auth.database import open_database, open_engine
+from auth.migrate import Migration, SchemaError, migrate, require_schema
+from auth.tables import metadata
+from tests.auth.service import make_settings
+
+TABLES = {"users", "devices", "refresh_tokens", "signing_keys", "alembic_version"}
+
+
+async def test_a_migration_makes_the_tables_and_says_so(empty_url: str) -> None:
+    assert await migrate(empty_url) == Migration(before=None, after="0001")
+    async with open_engine(empty_url, connections=1, patience_s=5) as engine, engine.connect() as connection:
+        assert set(await connection.run_sync(lambda it: inspect(it).get_table_names())) == TABLES
+
+
+async def test_a_second_migration_does_nothing(database_url: str) -> None:
+    assert await migrate(database_url) == Migration(before="0001", after="0001")
+
+
+async def test_two_migrations_at_once_do_the_work_once(empty_url: str) -> None:
+    done = await asyncio.gather(*(migrate(empty_url) for _ in range(4)))
+    assert sorted(str(one.before) for one in done) == ["0001", "0001", "0001", "None"]
+
+
+async def test_two_processes_may_migrate_at_once(empty_url: str) -> None:
+    environment = os.environ | {"AUTH_DATABASE_URL": empty_url, "LOG_FORMAT": "json"}
+    processes = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "auth", "migrate", env=environment, stderr=asyncio.subprocess.PIPE
+        )
+        for _ in range(3)
+    ]
+    said = [(await process.communicate())[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], said
+    assert sum("The database was migrated." in text for text in said) == 1, said
+    assert sum("nothing was done" in text for text in said) == 2, said
+
+
+async def test_the_migrations_make_the_tables_that_the_code_expects(database_url: str) -> None:
+    def differences(connection: Connection) -> list[object]:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        return list(compare_metadata(context, metadata))
+
+    async with open_engine(database_url, connections=1, patience_s=5) as engine, engine.connect() as connection:
+        assert await connection.run_sync(differences) == []
+
+
+@pytest.mark.filterwarnings("ignore:.*already exists")
+async def test_a_migration_that_was_killed_half_way_can_run_again(database_url: str) -> None:
+    async with open_engine(database_url, connections=1, patience_s=5) as engine, engine.begin() as connection:
+        await connection.execute(text("DELETE FROM alembic_version"))
+        await connection.execute(text("DROP TABLE signing_keys"))
+    assert await migrate(database_url) == Migration(before=None, after="0001")
+
+
+async def test_a_database_that_is_not_migrated_stops_the_start(empty_url: str) -> None:
+    with pytest.raises(SchemaError, match="python -m auth migrate"):
+        async with auth_service(make_settings(empty_url), registry=CollectorRegistry()):
+            pass
+
+
+async def test_a_newer_schema_serves_and_is_left_alone(database_url: str) -> None:
+    async with open_engine(database_url, connections=1, patience_s=5) as engine, engine.begin() as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    async with open_database(database_url, connections=1, timeout_s=2) as database:
+        await require_schema(database)
+    assert await migrate(database_url) == Migration(before="9999", after="9999")
+
+
+async def test_sqlite_is_durable_and_checks_references(sqlite_url: str, tmp_path: Path) -> None:
+    await migrate(sqlite_url)
+    async with open_database(sqlite_url, connections=1, timeout_s=2) as database, database.reading() as connection:
+        assert await connection.scalar(text("PRAGMA journal_mode")) == "wal"
+        assert await connection.scalar(text("PRAGMA synchronous")) == 2
+        assert await connection.scalar(text("PRAGMA foreign_keys")) == 1
+    assert (tmp_path / "users.db").exists()
