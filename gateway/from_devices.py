@@ -10,7 +10,7 @@ from aiohttp import web
 from gateway.answer import Answerer, retry
 from gateway.metrics import GatewayMetrics
 from gateway.packets import EVENT, DevicePacket, Event
-from gateway.session import Refused, Session, open_session
+from gateway.session import RETRY_AFTER_MS, Refused, Session, open_session
 from gateway.settings import GatewaySettings
 from runtime.logs import logger
 from runtime.tokens import TokenVerifier
@@ -20,6 +20,9 @@ log = logger("gateway.from_devices")
 # How long a refused or expired client may take to hear why, before its transport is closed; then before it is cut.
 LAST_WORDS_S = 0.2
 CLOSE_TIMEOUT_S = 2.0
+CLOSED_LOOK_S = 0.05
+# A confirm takes at most 4 s; what was taken in before a stop is answered within this.
+FINISH_S = 4.5
 
 
 class FromDevices:
@@ -34,6 +37,9 @@ class FromDevices:
         self._sessions: dict[str, Session] = {}
         self._expiries: dict[str, asyncio.TimerHandle] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._draining = False
+        self._answering = 0
+        self._all_answered = asyncio.Event()
         self._sio = socketio.AsyncServer(
             async_mode="aiohttp",
             transports=["websocket"],
@@ -53,11 +59,25 @@ class FromDevices:
         app.on_shutdown.append(self._close_all)
 
     async def _close_all(self, _: web.Application) -> None:
+        await self._finish_answers()
         # The transport is closed under the session, so that clients take it for a lost connection and come back.
         for socket in list(self._sio.eio.sockets.values()):
             socket.queue.put_nowait(None)
         if self._closing:
             await asyncio.wait(self._closing, timeout=CLOSE_TIMEOUT_S)
+
+    async def _finish_answers(self) -> None:
+        """Take nothing new, and answer what was taken in."""
+        self._draining = True
+        try:
+            async with asyncio.timeout(FINISH_S):
+                while self._answering:
+                    self._all_answered.clear()
+                    await self._all_answered.wait()
+        except TimeoutError:
+            log.warning("Some events stay unanswered; their devices send again.", events=self._answering)
+        # The library puts an answer on its way a few turns of the loop after the handler returned it.
+        await asyncio.sleep(LAST_WORDS_S)
 
     async def _connect(self, sid: str, environ: dict[str, Any], auth: object = None) -> None:
         request: web.Request = environ["aiohttp.request"]
@@ -80,9 +100,15 @@ class FromDevices:
 
     async def _event(self, sid: str, event: Event) -> dict[str, Any]:
         session = self._sessions.get(sid)
-        if session is None:  # it ended while this event was on its way
-            return retry("unavailable", 0)
-        return await self._answerer.answer(session, event)
+        if session is None or self._draining:  # the session ended while this event was on its way, or we are ending
+            return retry("unavailable", RETRY_AFTER_MS)
+        self._answering += 1
+        try:
+            return await self._answerer.answer(session, event)
+        finally:
+            self._answering -= 1
+            if not self._answering:
+                self._all_answered.set()
 
     def _expire(self, sid: str) -> None:
         self._spawn(self._say_expired(sid))
@@ -107,8 +133,10 @@ class FromDevices:
         if socket is None:
             return
         socket.queue.put_nowait(None)
-        await asyncio.sleep(CLOSE_TIMEOUT_S)
-        if eio_sid in self._sio.eio.sockets:  # it does not read
-            transport = self._sio.environ.get(eio_sid, {}).get("aiohttp.request")
-            if transport is not None and transport.transport is not None:
-                transport.transport.abort()
+        for _ in range(round(CLOSE_TIMEOUT_S / CLOSED_LOOK_S)):
+            await asyncio.sleep(CLOSED_LOOK_S)
+            if eio_sid not in self._sio.eio.sockets:
+                return
+        transport = self._sio.environ.get(eio_sid, {}).get("aiohttp.request")  # it does not read
+        if transport is not None and transport.transport is not None:
+            transport.transport.abort()

@@ -34,12 +34,13 @@ class _Json:
         if not raw.startswith(b"["):
             try:
                 return msgspec.json.decode(raw)
-            except msgspec.MsgspecError as error:  # both libraries expect what the standard library raises
+            except (msgspec.MsgspecError, RecursionError) as error:
+                # both libraries expect what the standard library raises
                 raise ValueError(str(error)) from error
         try:
             items = _items.decode(raw)
             return [EVENT, Event(_name.decode(items[0]), tuple(items[1:]), len(raw))]
-        except (msgspec.MsgspecError, IndexError):
+        except (msgspec.MsgspecError, RecursionError, IndexError):
             return [EVENT, Event(None, (), len(raw))]
 
     @staticmethod

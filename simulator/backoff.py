@@ -9,7 +9,7 @@ MOST_S = 3.0
 
 def jitter(least_s: float, most_s: float) -> float:
     """Return some time between the two."""
-    return random.uniform(least_s, most_s)  # noqa: S311 - spreads load, no secret
+    return random.uniform(least_s, most_s)
 
 
 def backoff(attempt: int, asked_s: float = 0.0) -> float:

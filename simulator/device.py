@@ -65,6 +65,8 @@ class DeviceClient:
             on_retried=on_retried,
         )
         self._task: asyncio.Task[None] | None = None
+        self._met = asyncio.Event()
+        self._failure: Exception | None = None
 
     @property
     def unacked(self) -> int:
@@ -89,6 +91,12 @@ class DeviceClient:
         if self._own_http is not None:
             await self._own_http.close()
 
+    async def first_connected(self) -> None:
+        """Wait until the gateway has taken the device for the first time; raises when it refuses it for good."""
+        await self._met.wait()
+        if self._failure is not None:
+            raise self._failure
+
     async def send(self, readings: Sequence[SentPoint]) -> None:
         """Queue readings, as one event up to 1,000; waits while the buffer is full, raises when refused for good."""
         await self._outbox.put(readings)
@@ -109,11 +117,14 @@ class DeviceClient:
                 attempt = 1 if self._outbox.heard_at > started_at else attempt + 1
                 await asyncio.sleep(backoff(attempt, asked_s))
         except Exception as error:  # noqa: BLE001 - whoever sends or flushes gets it; the readings stay unacknowledged
+            self._failure = error
+            self._met.set()
             self._outbox.fail(error)
 
     async def _connection(self, http: aiohttp.ClientSession) -> None:
         """Connect, and stay until the connection is lost."""
         wire = await self._open(http)
+        self._met.set()
         self._on_connection(True)
         try:
             self._outbox.attach(wire)

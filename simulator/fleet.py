@@ -22,6 +22,8 @@ from simulator.waveform import SENSOR_TYPES
 log = logger("simulator.fleet")
 
 REPLAY_BATCH = 100
+# Live devices begin together when all are connected, or after so long without the ones that are late.
+ASSEMBLE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +41,8 @@ class FleetPlan:
     sign_up_name: str = "Simulator"
     window: int = 4
     max_unacked: int = 5000
-    flush_seconds: float = 20.0
+    flush_seconds: float = 30.0  # how long the last acknowledgements may take
+    stop_flush_seconds: float = 8.0  # the same after a stop
     sensor_types: tuple[str, ...] = SENSOR_TYPES
 
     def __post_init__(self) -> None:
@@ -63,7 +66,7 @@ async def run_fleet(plan: FleetPlan, *, tally: Tally, stop: asyncio.Event) -> No
         devices = await _until(stop, _ready(account, plan, tally))
         if devices is not None:
             tally.devices = len(devices)
-            await _Fleet(plan, http, account, tally).run(devices, stop)
+            await _Fleet(plan, http, account, tally, stop).run(devices)
 
 
 async def _ready(account: Account, plan: FleetPlan, tally: Tally) -> list[Device]:
@@ -90,42 +93,64 @@ async def _until(stop: asyncio.Event, work: Awaitable[list[Device]]) -> list[Dev
 
 
 class _Fleet:
-    def __init__(self, plan: FleetPlan, http: aiohttp.ClientSession, account: Account, tally: Tally) -> None:
+    def __init__(
+        self, plan: FleetPlan, http: aiohttp.ClientSession, account: Account, tally: Tally, stop: asyncio.Event
+    ) -> None:
         self._plan = plan
         self._http = http
         self._account = account
         self._tally = tally
+        self._stop = stop
         self._sending: set[asyncio.Future[None]] = set()
+        self._begun = asyncio.Event()
         self._halted = False
+        self._timers: list[asyncio.TimerHandle] = []
 
-    async def run(self, devices: list[Device], stop: asyncio.Event) -> None:
-        async with self._halting(stop), asyncio.TaskGroup() as tasks:
+    async def run(self, devices: list[Device]) -> None:
+        async with self._halting(), asyncio.TaskGroup() as tasks:
             for index, device in enumerate(devices):
                 tasks.create_task(self._run_device(index, device), name=device.name)
 
     @contextlib.asynccontextmanager
-    async def _halting(self, stop: asyncio.Event) -> AsyncIterator[None]:
-        """End the sending of all devices at the stop, or when the time is up."""
+    async def _halting(self) -> AsyncIterator[None]:
+        """Keep the time, and end the sending of all devices at the stop."""
 
-        async def halt() -> None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._plan.seconds):
-                    await stop.wait()
-            self._halted = True
-            for sending in self._sending:
-                sending.cancel()
+        async def halt_at_stop() -> None:
+            await self._stop.wait()
+            self._halt()
 
-        task = asyncio.ensure_future(halt())
+        task = asyncio.ensure_future(halt_at_stop())
+        if self._plan.replay is None:
+            self._timers.append(asyncio.get_running_loop().call_later(ASSEMBLE_S, self._begin))
+        else:
+            self._begin()
         try:
             yield
         finally:
+            for timer in self._timers:
+                timer.cancel()
             task.cancel()
             await asyncio.wait((task,))
+
+    def _begin(self) -> None:
+        if not self._begun.is_set():
+            self._begun.set()
+            if self._plan.seconds is not None:
+                self._timers.append(asyncio.get_running_loop().call_later(self._plan.seconds, self._halt))
+
+    def _begin_if_complete(self) -> None:
+        if self._tally.connected + self._tally.failed >= self._tally.devices:
+            self._begin()
+
+    def _halt(self) -> None:
+        self._halted = True
+        for sending in self._sending:
+            sending.cancel()
 
     async def _run_device(self, index: int, device: Device) -> None:
         try:
             async with self._client(device) as client:
-                await self._send(client, self._course(client, index, device))
+                await self._send(self._course(client, index, device))
                 await self._flush(client)
         except SimulatorError as error:
             self._fail(device, str(error))
@@ -137,6 +162,12 @@ class _Fleet:
         async def token() -> str:
             return await self._account.device_token(device.id)
 
+        count = self._tally.device_connection()
+
+        def connection(connected: bool) -> None:
+            count(connected)
+            self._begin_if_complete()
+
         return DeviceClient(
             self._plan.url,
             token,
@@ -147,10 +178,10 @@ class _Fleet:
             on_settled=self._tally.on_settled,
             on_sent=self._tally.on_sent,
             on_retried=self._tally.on_retried,
-            on_connection=self._tally.device_connection(),
+            on_connection=connection,
         )
 
-    async def _send(self, client: DeviceClient, course: Callable[[], Awaitable[None]]) -> None:
+    async def _send(self, course: Callable[[], Awaitable[None]]) -> None:
         """Run the device's course until it ends or the fleet is halted."""
         if self._halted:
             return
@@ -160,7 +191,9 @@ class _Fleet:
             await asyncio.wait((sending,))
         finally:
             self._sending.discard(sending)
-            sending.cancel()
+            if not sending.done():  # the whole fleet is cancelled
+                sending.cancel()
+                await asyncio.wait((sending,))
         if not sending.cancelled():
             sending.result()
 
@@ -169,24 +202,31 @@ class _Fleet:
         replay = plan.replay
         if replay is not None:
             return lambda: self._replay(client, device, replay)
+        return lambda: self._live(client, index, device)
+
+    async def _live(self, client: DeviceClient, index: int, device: Device) -> None:
+        plan = self._plan
         batch = plan.batch or 1
+        await client.first_connected()
+        await self._begun.wait()
         delay_s = index / plan.devices * batch / plan.rate
-        return lambda: send_live(client, device.sensor_type, rate=plan.rate, batch=batch, delay_s=delay_s)
+        await send_live(client, device.sensor_type, rate=plan.rate, batch=batch, delay_s=delay_s)
 
     async def _replay(self, client: DeviceClient, device: Device, replay: Replay) -> None:
-        rows = replay_points(replay, device.sensor_type)
-        while points := list(islice(rows, self._plan.batch or REPLAY_BATCH)):
-            await client.send(points)
+        with contextlib.closing(replay_points(replay, device.sensor_type)) as rows:
+            while points := list(islice(rows, self._plan.batch or REPLAY_BATCH)):
+                await client.send(points)
+                await asyncio.sleep(0)  # rows are read between turns of the others
 
     async def _flush(self, client: DeviceClient) -> None:
+        seconds = self._plan.stop_flush_seconds if self._stop.is_set() else self._plan.flush_seconds
         try:
-            async with asyncio.timeout(self._plan.flush_seconds):
+            async with asyncio.timeout(seconds):
                 await client.flush()
         except TimeoutError as error:
-            raise SimulatorError(
-                f"{client.unacked} readings were not acknowledged within {self._plan.flush_seconds:g} s"
-            ) from error
+            raise SimulatorError(f"{client.unacked} readings were not acknowledged within {seconds:g} s") from error
 
     def _fail(self, device: Device, why: str) -> None:
         log.error("A device ended before its time.", device=device.name, why=why)
         self._tally.device_failed(device.name, why)
+        self._begin_if_complete()

@@ -143,8 +143,7 @@ class Outbox:
             return
         while self._waiting and len(self._in_flight) < self._window:
             self._emit(wire, self._waiting.popleft(), now)
-        if self._late_timer is None:
-            self._late_timer = asyncio.get_running_loop().call_later(self._timeout_s, self._look_for_late)
+        self._watch(now)
 
     def _emit(self, wire: Wire, parcel: _Parcel, now: float) -> None:
         points = parcel.points
@@ -170,16 +169,22 @@ class Outbox:
         self._late_timer = None
         due = time.monotonic() - self._timeout_s
         late = [number for number, parcel in self._in_flight.items() if parcel.sent_at <= due]
-        if late and self._wire is not None and self.heard_at < self._in_flight[late[0]].sent_at:
+        wire = self._wire
+        if wire is not None and late and self.heard_at < self._in_flight[late[0]].sent_at:
             # Nothing was heard since: the other side is gone without a word. A new connection sends everything again.
-            self._wire.give_up()
+            wire.give_up()
             return
         for number in reversed(late):
             self._waiting.appendleft(self._in_flight.pop(number))
         self._pump()
+        self._watch(time.monotonic())
+
+    def _watch(self, now: float) -> None:
+        """Look for late acknowledgements when the oldest event in flight may be late; one timer serves them all."""
         if self._late_timer is None and self._in_flight:
-            oldest = min(parcel.sent_at for parcel in self._in_flight.values())
-            self._late_timer = asyncio.get_running_loop().call_later(max(oldest - due, 0.01), self._look_for_late)
+            oldest = next(iter(self._in_flight.values()))  # they are in the order in which they were sent
+            delay_s = max(oldest.sent_at + self._timeout_s - now, 0.01)
+            self._late_timer = asyncio.get_running_loop().call_later(delay_s, self._look_for_late)
 
     def _settle(self, parcel: _Parcel, rejected: frozenset[int], now: float) -> None:
         self.held -= len(parcel.points)

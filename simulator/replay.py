@@ -7,7 +7,7 @@ import asyncio
 import csv
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -51,7 +51,7 @@ async def check_replay(replay: Replay) -> int:
     return total
 
 
-def replay_points(replay: Replay, sensor_type: str) -> Iterator[SentPoint]:
+def replay_points(replay: Replay, sensor_type: str) -> Generator[SentPoint, None, None]:
     """Yield the file's readings in order; `sensor_type` is for rows that name none. Constant memory."""
     for _, point in _numbered(replay, sensor_type):
         yield point

@@ -58,8 +58,10 @@ class Latencies:
 
 
 class Tally:
-    """The counts of a run, fed by its devices' callbacks. `expected` is set where the number of readings is known,
-    `owner` once the account is logged in."""
+    """The counts of a run, fed by its devices' callbacks.
+
+    `expected` is set where the number of readings is known, `owner` (an id) once the account is logged in.
+    """
 
     def __init__(self, on_acked: OnAcked | None = None) -> None:
         self._on_acked = on_acked

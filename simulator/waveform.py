@@ -36,7 +36,7 @@ class Waveform:
 
     def __init__(self, sensor_type: str, seed: str) -> None:
         self._course = COURSES.get(sensor_type, _OTHER)
-        self._random = random.Random(f"{sensor_type} {seed}")  # noqa: S311 - noise, no secret
+        self._random = random.Random(f"{sensor_type} {seed}")
         self._phase = self._random.uniform(-0.3, 0.3)
         self._drift = self._random.uniform(-0.5, 0.5)
 

@@ -1,0 +1,208 @@
+"""The persister's loop: what is acknowledged, when, and what becomes of each reading."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from broker.document import encode_document
+from broker.interface import BrokerUnavailable, Delivery
+from broker.message import Message
+from broker.reading import Reading
+from persister.batch import Outcome
+from persister.from_broker import FromBroker
+from persister.metrics import PersisterMetrics
+from persister.persist import Persister
+from persister.series import KnownSeries
+from persister.to_dead_letters import ToDeadLetters
+from persister.to_mongodb import WriteFailed, Written
+
+
+def document(number: int, sensor_type: str = "temperature") -> bytes:
+    return encode_document("owner", "device", Reading(sensor_type, number, 1_700_000_000_000 + number, 0, 1))
+
+
+class Queue:
+    """A consumer over a list of messages; remembers what was settled."""
+
+    def __init__(self, messages: Sequence[Message]) -> None:
+        self.arrived: asyncio.Queue[Delivery] = asyncio.Queue()
+        self.acknowledged: list[tuple[int, bool]] = []
+        self.settled = asyncio.Event()
+        for tag, message in enumerate(messages, 1):
+            self.arrived.put_nowait(Delivery(message, tag, 0))
+
+    async def get(self) -> Delivery:
+        return await self.arrived.get()
+
+    async def acknowledge(self, delivery: Delivery, *, multiple: bool = False) -> None:
+        self.acknowledged.append((delivery.tag, multiple))
+        if self.arrived.empty():
+            self.settled.set()
+
+    async def reject(self, delivery: Delivery) -> None:
+        raise AssertionError("the persister publishes dead letters itself")
+
+    async def check(self) -> None:
+        pass
+
+
+class Store:
+    """Stands in for MongoDB; fails as often as it is told to, and knows what was acknowledged when it wrote."""
+
+    def __init__(self, queue: Queue, failures: int = 0) -> None:
+        self.queue = queue
+        self.failures = failures
+        self.written: list[bytes] = []
+        self.series: list[Any] = []
+        self.acknowledged_at_write: list[int] = []
+        self.refuse: set[bytes] = set()
+
+    async def prepare(self) -> None:
+        pass
+
+    async def write(self, documents: Sequence[bytes]) -> Written:
+        self.acknowledged_at_write.append(len(self.queue.acknowledged))
+        if self.failures:
+            self.failures -= 1
+            raise WriteFailed("away")
+        outcomes = []
+        for one in documents:
+            seen = one in self.written
+            outcomes.append(Outcome.DEAD if one in self.refuse else Outcome.DUPLICATE if seen else Outcome.STORED)
+            self.written.append(one)
+        errors = {index: "too odd" for index, outcome in enumerate(outcomes) if outcome is Outcome.DEAD}
+        return Written(outcomes, errors)
+
+    async def write_series(self, keys: Sequence[dict[str, Any]]) -> None:
+        self.series += keys
+
+
+class DeadLetterPublisher:
+    def __init__(self, queue: Queue, failures: int = 0) -> None:
+        self.queue = queue
+        self.failures = failures
+        self.letters: list[Message] = []
+
+    async def publish(self, message: Message, _: object) -> None:
+        assert not self.queue.acknowledged, "a letter is confirmed before its original is settled"
+        if self.failures:
+            self.failures -= 1
+            raise BrokerUnavailable("away")
+        self.letters.append(message)
+
+    async def check(self) -> None:
+        pass
+
+
+class Bench:
+    """A persister between stand-ins."""
+
+    def __init__(self, messages: Sequence[Message], *, failures: int = 0, dead_failures: int = 0) -> None:
+        self.queue = Queue(messages)
+        self.store = Store(self.queue, failures)
+        self.dead = DeadLetterPublisher(self.queue, dead_failures)
+        self.registry = CollectorRegistry()
+        self.watched: list[Outcome] = []
+        self.persister = Persister(
+            FromBroker(self.queue, batch_readings=4000, linger_s=0.01, prefetch=max(1, len(messages))),
+            self.store,  # type: ignore[arg-type]  # stands in for MongoDB
+            ToDeadLetters(self.dead),
+            known=KnownSeries(100),
+            metrics=PersisterMetrics(self.registry),
+            watch=lambda _, outcomes: self.watched.extend(outcomes),
+        )
+
+    async def run(self) -> None:
+        """Run until every message is settled."""
+        stop = asyncio.Event()
+        task = asyncio.ensure_future(self.persister.run(stop))
+        async with asyncio.timeout(10):
+            await self.queue.settled.wait()
+            stop.set()
+            await task
+
+
+async def test_a_batch_is_acknowledged_once_after_it_was_written() -> None:
+    bench = Bench([Message.of([document(1), document(2)]), Message.of([document(3)])])
+    await bench.run()
+    assert bench.store.written == [document(1), document(2), document(3)]
+    assert bench.queue.acknowledged == [(2, True)]
+    assert bench.watched == [Outcome.STORED] * 3
+
+
+async def test_a_failing_write_is_tried_again_and_nothing_is_acknowledged_meanwhile() -> None:
+    bench = Bench([Message.of([document(1)])], failures=3)
+    await bench.run()
+    assert bench.store.acknowledged_at_write == [0, 0, 0, 0]
+    assert bench.queue.acknowledged == [(1, True)]
+
+
+async def test_duplicates_count_as_stored_and_are_counted() -> None:
+    bench = Bench([Message.of([document(1)]), Message.of([document(1), document(2)])])
+    await bench.run()
+    assert bench.watched == [Outcome.STORED, Outcome.DUPLICATE, Outcome.STORED]
+    assert bench.registry.get_sample_value("tidegate_persister_duplicates_total") == 1
+    assert bench.registry.get_sample_value("tidegate_persister_readings_total", {"outcome": "stored"}) == 2
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (Message(b"\x05\x00\x00"), "undecodable"),
+        (Message(b""), "undecodable"),
+        (Message(document(9), {"x-schema": 2}), "newer_schema"),
+        (Message(document(9), {}), "undecodable"),
+    ],
+)
+async def test_a_message_that_cannot_be_read_is_dead_as_a_whole_and_its_neighbours_are_stored(
+    message: Message, reason: str
+) -> None:
+    bench = Bench([Message.of([document(1)]), message, Message.of([document(2)])], dead_failures=2)
+    await bench.run()
+    assert bench.store.written == [document(1), document(2)]
+    (letter,) = bench.dead.letters
+    assert letter.body == message.body
+    assert letter.headers["x-reason"] == reason
+    assert letter.headers["x-service"] == "persister"
+
+
+async def test_what_mongodb_refuses_is_dead_alone_and_keeps_the_form_of_a_message() -> None:
+    bench = Bench([Message.of([document(1), document(2), document(3)])])
+    bench.store.refuse = {document(2)}
+    await bench.run()
+    assert bench.watched == [Outcome.STORED, Outcome.DEAD, Outcome.STORED]
+    (letter,) = bench.dead.letters
+    assert letter.documents() == [document(2)]
+    assert (letter.headers["x-reason"], letter.headers["x-error"]) == ("refused", "too odd")
+
+
+async def test_a_series_is_noted_at_its_first_sight_only() -> None:
+    bench = Bench([Message.of([document(1), document(2), document(3, "humidity")]), Message.of([document(4)])])
+    await bench.run()
+    assert [key["sensorType"] for key in bench.store.series] == ["temperature", "humidity"]
+
+
+async def test_a_stop_ends_an_idle_persister_at_once() -> None:
+    bench = Bench([])
+    stop = asyncio.Event()
+    task = asyncio.ensure_future(bench.persister.run(stop))
+    await asyncio.sleep(0)
+    stop.set()
+    await asyncio.wait_for(task, 1)
+
+
+def test_the_memory_of_series_is_bounded_and_forgets_the_oldest() -> None:
+    known = KnownSeries(2)
+    for kind in ("a", "b"):
+        met = known.meet(document(1, kind))
+        assert met is not None
+        known.add(met[0])
+    assert known.meet(document(2, "a")) is None
+    met = known.meet(document(1, "c"))
+    assert met is not None
+    known.add(met[0])
+    assert known.meet(document(3, "a")) is None
+    assert known.meet(document(3, "b")) is not None

@@ -1,0 +1,70 @@
+"""Writes to a real mongod."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+
+from broker.document import encode_document
+from broker.reading import Reading
+from persister.batch import Outcome
+from persister.to_mongodb import ToMongoDB, WriteFailed
+
+
+def document(number: int, value: float = 1.5) -> bytes:
+    return encode_document("owner", "device", Reading("temperature", value, 1_700_000_000_000 + number, 0, 1))
+
+
+@pytest.fixture(params=[False, True], ids=["ordinary", "clustered"])
+async def store(request: pytest.FixtureRequest, mongodb_database: tuple[str, str]) -> AsyncIterator[ToMongoDB]:
+    url, name = mongodb_database
+    async with ToMongoDB.connected(url, name, clustered=request.param, timeout_s=10) as connected:
+        await connected.prepare()
+        await connected.prepare()  # a second worker
+        yield connected
+
+
+def stored(mongodb_database: tuple[str, str], collection: str = "readings") -> list[dict[str, Any]]:
+    url, name = mongodb_database
+    with MongoClient[dict[str, Any]](url) as client:
+        return list(client[name][collection].find().sort("_id", 1))
+
+
+async def test_a_repetition_is_a_duplicate_and_the_first_one_wins(
+    store: ToMongoDB, mongodb_database: tuple[str, str]
+) -> None:
+    first = await store.write([document(1, 1.0), document(2, 2.0)])
+    again = await store.write([document(2, 99.0), document(3, 3.0)])
+    assert first.outcomes == [Outcome.STORED, Outcome.STORED]
+    assert again.outcomes == [Outcome.DUPLICATE, Outcome.STORED]
+    assert [item["value"] for item in stored(mongodb_database)] == [1.0, 2.0, 3.0]
+
+
+async def test_the_collection_has_the_form_that_was_asked_for(
+    store: ToMongoDB, mongodb_database: tuple[str, str], request: pytest.FixtureRequest
+) -> None:
+    url, name = mongodb_database
+    with MongoClient[dict[str, Any]](url) as client:
+        (found,) = client[name].list_collections(filter={"name": "readings"})
+        config = client[name].command("collStats", "readings")["wiredTiger"]["creationString"]
+    assert "block_compressor=zstd" in config
+    clustered = "clustered]" in request.node.name
+    assert ("clusteredIndex" in found["options"]) is clustered
+
+
+async def test_series_are_noted_once(store: ToMongoDB, mongodb_database: tuple[str, str]) -> None:
+    key = {"owner": "o", "device": "d", "sensorType": "s"}
+    await store.write_series([key, {**key, "device": "e"}])
+    await store.write_series([key])
+    assert [item["_id"]["device"] for item in stored(mongodb_database, "series")] == ["d", "e"]
+
+
+async def test_a_server_that_is_away_is_told_as_a_failed_write() -> None:
+    async with ToMongoDB.connected("mongodb://127.0.0.1:9", "x", clustered=False, timeout_s=0.3) as away:
+        with pytest.raises(WriteFailed):
+            await away.write([document(1)])
+        with pytest.raises(WriteFailed):
+            await away.write_series([{"owner": "o", "device": "d", "sensorType": "s"}])
+        with pytest.raises(WriteFailed):
+            await away.prepare()

@@ -1,0 +1,189 @@
+"""A small Tidegate on a real socket that can be told to misbehave, and remembers every identity that it was sent."""
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import socketio
+from aiohttp import web
+
+from runtime.listen import listen
+
+DROP = "drop"
+CUT = "cut"
+Action = str | dict[str, Any]
+
+
+class FakeTidegate:
+    """Answers events with what `script` holds, then with `accepted`. Tokens are `token-<device id>-<n>`."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.script: deque[Action] = deque()
+        self.events: list[tuple[str, str, list[dict[str, Any]]]] = []
+        self.accepted: set[tuple[str, str, int, int]] = set()
+        self.refusals: dict[str, deque[dict[str, Any]]] = {}
+        self.reject_value: object = None
+        self.users: dict[str, str] = {}
+        self.devices: dict[str, dict[str, Any]] = {}
+        self.logins = self.tokens = self.connects = 0
+        self.calls_before_expiry = 10**9
+        self.busy_answers = 0
+        self._sids: dict[str, str] = {}
+        self._released = asyncio.Event()
+        self._changed = asyncio.Condition()
+        self.sio = socketio.AsyncServer(async_mode="aiohttp", transports=["websocket"], cors_allowed_origins=None)
+        self.sio.on("connect", self._connect)
+        self.sio.on("reading", self._one)
+        self.sio.on("readings", self._many)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until something that arrived makes the condition true."""
+        async with asyncio.timeout(10), self._changed:
+            await self._changed.wait_for(condition)
+
+    async def _tell(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    def identities(self, event: int) -> list[tuple[int, int]]:
+        """Return the identities of one event as it arrived."""
+        return [(item["ts"], item.get("seq", 0)) for item in self.events[event][2]]
+
+    async def _connect(self, sid: str, environ: dict[str, Any], auth: Any) -> None:
+        device = auth["token"].split("/")[1]
+        self.connects += 1
+        if self.refusals.get(device):
+            data = self.refusals[device].popleft()
+            raise socketio.exceptions.ConnectionRefusedError("refused", data)
+        self._sids[sid] = device
+        await self._tell()
+
+    async def _one(self, sid: str, reading: dict[str, Any]) -> Any:
+        return await self._event(sid, "reading", [reading])
+
+    async def _many(self, sid: str, readings: list[dict[str, Any]]) -> Any:
+        return await self._event(sid, "readings", readings)
+
+    async def _event(self, sid: str, name: str, readings: list[dict[str, Any]]) -> Any:
+        device = self._sids[sid]
+        self.events.append((device, name, readings))
+        await self._tell()
+        action = self.script.popleft() if self.script else None
+        if action == CUT:
+            self.cut(sid)
+            await self._released.wait()
+        elif action == DROP:
+            await self._released.wait()
+        elif isinstance(action, dict):
+            return action
+        rejected = [index for index, item in enumerate(readings) if item["value"] == self.reject_value]
+        good = [item for index, item in enumerate(readings) if index not in rejected]
+        self.accepted |= {(device, item["sensorType"], item["ts"], item.get("seq", 0)) for item in good}
+        if not rejected:
+            return {"status": "accepted", "accepted": len(good)}
+        items = [{"index": index, "code": "invalid_value", "detail": "no"} for index in rejected]
+        return {"status": "partial", "accepted": len(good), "rejected": items}
+
+    def cut(self, sid: str) -> None:
+        """Cut the connection without a word."""
+        eio_sid = self.sio.manager.eio_sid_from_sid(sid, "/")
+        self.sio.environ[eio_sid]["aiohttp.request"].transport.abort()
+
+    def cut_all(self) -> None:
+        """Cut every connection."""
+        for sid in list(self._sids):
+            if self.sio.manager.is_connected(sid, "/"):
+                self.cut(sid)
+
+    # HTTP
+
+    async def _sign_up(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        if body["email"] in self.users:
+            return _problem(409, "This e-mail address has an account.")
+        self.users[body["email"]] = body["password"]
+        return web.json_response({"id": "u"}, status=201)
+
+    async def _log_in(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        if self.users.get(body["email"]) != body["password"]:
+            return _problem(401, "E-mail address or password is wrong.")
+        self.logins += 1
+        answer = {"accessToken": f"user-{self.logins}", "tokenType": "Bearer", "expiresIn": 3600, "refreshToken": "r"}
+        return web.json_response(answer)
+
+    def _guard(self, request: web.Request) -> web.Response | None:
+        if self.busy_answers > 0:
+            self.busy_answers -= 1
+            response = _problem(503, "Come back later.")
+            response.headers["Retry-After"] = "0"
+            return response
+        self.calls_before_expiry -= 1
+        if self.calls_before_expiry == 0 or request.headers.get("Authorization") != f"Bearer user-{self.logins}":
+            return _problem(401, "The token has expired.")
+        return None
+
+    async def _claims(self, request: web.Request) -> web.Response:
+        if refused := self._guard(request):
+            return refused
+        claims = {"iss": "i", "aud": "tidegate", "sub": "u", "iat": 1, "exp": 2, "jti": "j", "owner": "u"}
+        return web.json_response({**claims, "scope": "devices:manage", "gen": 0, "sid": "s"})
+
+    async def _find(self, request: web.Request) -> web.Response:
+        if refused := self._guard(request):
+            return refused
+        name = request.query["name"]
+        return web.json_response({"items": [item for item in self.devices.values() if item["name"] == name]})
+
+    async def _register(self, request: web.Request) -> web.Response:
+        if refused := self._guard(request):
+            return refused
+        body = await request.json()
+        number = len(self.devices) + 1
+        name = body.get("name", f"device-{number}")
+        if any(item["name"] == name for item in self.devices.values()):
+            return _problem(409, "You have a device of this name.")
+        device = {**body, "id": f"d{number}", "name": name, "createdAt": "2026-01-01T00:00:00.000Z"}
+        self.devices[device["id"]] = device
+        return web.json_response(device, status=201)
+
+    async def _token(self, request: web.Request) -> web.Response:
+        if refused := self._guard(request):
+            return refused
+        self.tokens += 1
+        return web.json_response(
+            {"token": f"token/{request.match_info['id']}/{self.tokens}", "expiresIn": 1}, status=201
+        )
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator["FakeTidegate"]:
+        """Serve on a free port."""
+        app = web.Application()
+        app.add_routes(
+            [
+                web.post("/user/signup", self._sign_up),
+                web.post("/user/login", self._log_in),
+                web.get("/user/token", self._claims),
+                web.get("/devices", self._find),
+                web.post("/devices", self._register),
+                web.post("/devices/{id}/token", self._token),
+            ]
+        )
+        self.sio.attach(app, socketio_path="socket.io")
+        app.on_shutdown.append(self._end)
+        async with listen(app, "127.0.0.1", 0) as port:
+            self.url = f"http://127.0.0.1:{port}"
+            yield self
+
+    async def _end(self, _: web.Application) -> None:
+        self._released.set()
+        await self.sio.shutdown()
+
+
+def _problem(status: int, detail: str) -> web.Response:
+    body = json.dumps({"type": "about:blank", "title": "no", "status": status, "detail": detail})
+    return web.Response(status=status, text=body, content_type="application/problem+json")

@@ -1,0 +1,65 @@
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from runtime.listen import listen
+from runtime.problems import problem_middleware
+from simulator.api import Api
+from simulator.device import device_session
+from simulator.running import Devices
+from simulator.serve import DeviceRoutes
+from tests.simulator.fake_tidegate import FakeTidegate
+
+USER = {"Authorization": "Bearer user-1"}
+BODY = {"sensorType": "humidity", "location": "roof", "rate": 50}
+
+
+@asynccontextmanager
+async def service(url: str, max_devices: int = 10) -> AsyncIterator[tuple[aiohttp.ClientSession, str]]:
+    app = web.Application(middlewares=[problem_middleware])
+    async with (
+        device_session() as http,
+        Devices(http, url, max_devices, CollectorRegistry()).open() as devices,
+    ):
+        DeviceRoutes(Api(http, url, attempts=1), devices).add_to(app)
+        async with listen(app, "127.0.0.1", 0) as port:
+            yield http, f"http://127.0.0.1:{port}/simulator/devices"
+
+
+async def call(http: aiohttp.ClientSession, method: str, url: str, **options: Any) -> tuple[int, Any]:
+    async with http.request(method, url, **options) as response:
+        return response.status, await response.json(content_type=None) if response.status != 204 else None
+
+
+async def test_a_device_is_started_listed_and_stopped(tidegate: FakeTidegate) -> None:
+    tidegate.logins = 1
+    async with service(tidegate.url) as (http, url):
+        status, device = await call(http, "POST", url, json=BODY, headers=USER)
+        assert (status, device) == (201, {"id": "d1", "name": "device-1", **BODY, "rate": 50.0})
+        await tidegate.until(lambda: len(tidegate.events) >= 3)
+        assert await call(http, "GET", url, headers=USER) == (200, {"items": [device]})
+        assert await call(http, "DELETE", f"{url}/d1", headers=USER) == (204, None)
+        assert await call(http, "GET", url, headers=USER) == (200, {"items": []})
+        assert (await call(http, "DELETE", f"{url}/d1", headers=USER))[0] == 404
+
+
+async def test_what_is_wrong_is_told_as_a_problem(tidegate: FakeTidegate) -> None:
+    tidegate.logins = 1
+    async with service(tidegate.url, max_devices=1) as (http, url):
+        assert (await call(http, "GET", url))[0] == 401
+        assert (await call(http, "GET", url, headers={"Authorization": "Bearer wrong"}))[0] == 401
+        status, problem = await call(http, "POST", url, json={**BODY, "rate": 0}, headers=USER)
+        assert (status, problem["errors"][0]["field"]) == (422, "rate")
+        assert (await call(http, "POST", url, json=BODY, headers=USER))[0] == 201
+        assert (await call(http, "POST", url, json=BODY, headers=USER))[0] == 503
+
+
+async def test_a_target_that_is_away_is_503(tidegate: FakeTidegate) -> None:
+    async with service("http://127.0.0.1:1") as (http, url):
+        status, problem = await asyncio.wait_for(call(http, "GET", url, headers=USER), 10)
+        assert (status, problem["status"]) == (503, 503)

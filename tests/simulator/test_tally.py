@@ -1,0 +1,47 @@
+import random
+
+from simulator.point import Outcome
+from simulator.tally import Latencies, Tally
+from simulator.waveform import SENSOR_TYPES, Waveform
+
+
+def test_percentiles_are_right_within_one_percent() -> None:
+    drawn = random.Random(7)
+    values = [drawn.lognormvariate(-5, 2) for _ in range(5000)]
+    latencies = Latencies()
+    for value in values:
+        latencies.add(value)
+    values.sort()
+    for percent in (1, 50, 99):
+        exact_ms = values[int(len(values) * percent / 100) - 1] * 1000
+        assert abs(latencies.percentile_ms(percent) - exact_ms) <= exact_ms * 0.0101 + 0.0005
+
+
+def test_latencies_out_of_bounds_are_counted_and_no_latency_is_zero() -> None:
+    latencies = Latencies()
+    assert latencies.percentile_ms(50) == 0
+    for value in (0.0, 1e9):
+        latencies.add(value)
+    assert latencies.count == 2
+
+
+def test_only_accepted_readings_reach_the_listener() -> None:
+    heard = []
+    tally = Tally(lambda *arguments: heard.append(arguments))
+    tally.on_sent(3)
+    tally.on_settled("d", "t", [(1, 0), (1, 1)], Outcome.ACCEPTED, 0.01)
+    tally.on_settled("d", "t", [(2, 0)], Outcome.REJECTED, 0.01)
+    assert heard == [("d", "t", [(1, 0), (1, 1)])]
+    summary = tally.summary()
+    assert (summary.sent, summary.acked, summary.accepted, summary.rejected) == (3, 3, 2, 1)
+    assert abs(summary.ack_p50_ms - 10) <= 0.1
+
+
+def test_a_waveform_repeats_for_the_same_seed_and_differs_between_devices() -> None:
+    def course(kind: str, seed: str) -> list[float]:
+        waveform = Waveform(kind, seed)
+        return [waveform.value(1_760_000_000_000 + 1000 * index) for index in range(200)]
+
+    for kind in (*SENSOR_TYPES, "unknown"):
+        assert course(kind, "a") == course(kind, "a") != course(kind, "b")
+    assert all(10 < value < 32 for value in course("temperature", "a"))
