@@ -5,6 +5,7 @@ persister outlives the gateway, the gateway outlives the devices.
 """
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -130,9 +131,12 @@ class Onebox:
                 listen(app, plan.host, plan.port) as port,
             ):
                 url = f"http://{plan.host}:{port}"
-                log.warning("Tidegate is up.", url=url, ops_port=ops_port)
+                log.info("Tidegate is up.", url=url, ops_port=ops_port)
                 sources = Sources(storage.registry, tally, lambda: storage.broker.waiting(READINGS))
                 account = f"{DEMO_EMAIL} / {secrets.demo_password}"
+                # What is there by now stays: a collection that goes through it again would hold every device up.
+                gc.collect()
+                gc.freeze()
                 async with shown(View(sources, url, account, plan.seconds)):
                     await run_devices(plan, url, secrets.demo_password, tally, shutdown)
 

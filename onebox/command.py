@@ -22,8 +22,7 @@ def main(arguments: list[str]) -> int:
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    quiet = plan.panel and settings.log_level == "info"
-    configure_logs("warning" if quiet else settings.log_level, settings.log_format)
+    configure_logs(settings.log_level, settings.log_format)
     onebox = Onebox(plan, settings)
     try:
         with locked(plan.data):
@@ -89,7 +88,6 @@ def parse(arguments: list[str]) -> Plan:
         replay=replay,
         seconds=given.seconds,
         json=given.json,
-        panel=sys.stderr.isatty(),
     )
 
 

@@ -139,9 +139,12 @@ def _socket_path(folder: Path) -> Iterator[Path]:
 def _fresh_log(folder: Path) -> Iterator[int]:
     """Give mongod a new log as its output, so that the loader's complaints are in it too, and keep the one before."""
     log = _log_file(folder)
-    with suppress(FileNotFoundError):
-        log.replace(log.with_suffix(".log.1"))
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        with suppress(FileNotFoundError):
+            log.replace(log.with_suffix(".log.1"))
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise MongodError(f"mongod cannot write {log}: {error.strerror}") from error
     try:
         yield descriptor
     finally:
@@ -193,7 +196,7 @@ async def _stop(process: Process) -> None:
             process.terminate()
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 await process.wait()
-        except TimeoutError:
+        except (TimeoutError, ProcessLookupError):
             pass
         finally:  # also where the wait itself is cancelled
             if process.returncode is None:

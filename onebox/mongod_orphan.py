@@ -20,9 +20,15 @@ POLL_INTERVAL_S = 0.02
 
 
 def write_note(folder: Path, pid: int, socket: Path) -> None:
-    """Leave in the folder what end_orphan needs to know: its mongod, this process as its owner, its socket."""
+    """Leave in the folder what end_orphan needs to know: its mongod, this process as its owner, its socket.
+
+    Raises MongodError where that cannot be written.
+    """
     note = {"pid": pid, "started": _started(pid), "owner": os.getpid(), "ownerStarted": _started(os.getpid())}
-    _note(folder).write_text(json.dumps(note | {"socket": str(socket)}))
+    try:
+        _note(folder).write_text(json.dumps(note | {"socket": str(socket)}))
+    except OSError as error:
+        raise MongodError(f"mongod cannot start: writing in {folder} failed: {error.strerror}") from error
 
 
 def remove_note(folder: Path) -> None:

@@ -54,7 +54,7 @@ class View:
 
     def __init__(self, sources: Sources, address: str, account: str, seconds: float | None) -> None:
         self._sources = sources
-        self._address = address
+        self.address = address
         self._account = account
         self._seconds = seconds
         self._started = self._looked_at = time.monotonic()
@@ -113,7 +113,7 @@ class View:
         parts: list[RenderableType] = [grid]
         if bar := self._bar():
             parts += [Text(""), bar]
-        parts += [Text(""), Text(f"{self._address}   {self._account}   Ctrl-C drains and stops", style="dim")]
+        parts += [Text(""), Text(f"{self.address}   {self._account}   Ctrl-C drains and stops", style="dim")]
         return Panel(Group(*parts), title="Tidegate", expand=False)
 
     def _bar(self) -> ProgressBar | None:
@@ -131,6 +131,7 @@ class View:
 async def shown(view: View) -> AsyncIterator[None]:
     """Show the view on standard error as long as the context lasts."""
     console = Console(stderr=True)
+    console.print(f"Tidegate is up: {view.address}", soft_wrap=True, highlight=False, markup=False)
     task = asyncio.create_task(_panel(console, view) if console.is_terminal else _lines(console, view), name="panel")
     try:
         yield

@@ -18,4 +18,3 @@ class Plan:
     replay: Replay | None
     seconds: float | None
     json: bool
-    panel: bool

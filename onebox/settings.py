@@ -1,6 +1,7 @@
 """What a onebox takes from the environment; everything else is on its command line."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from runtime.settings import Port, ProcessSettings, setting
 
@@ -9,6 +10,7 @@ from runtime.settings import Port, ProcessSettings, setting
 class OneboxSettings(ProcessSettings):
     """The environment of `python -m onebox`."""
 
+    log_level: Literal["debug", "info", "warning", "error"] = setting("warning", about="least severity that is logged")
     ops_host: str = setting("127.0.0.1", about="address of health and metrics")
     ops_port: Port = setting(0, about="port of `/healthz`, `/readyz`, `/metrics`; 0 takes any free one")
     # A stop by hand waits this long for what was accepted to be stored; the rest stays in the queue.
