@@ -91,38 +91,38 @@ class View:
     def panel(self) -> Panel:
         """Return the figures as a panel."""
         seen = self.look()
-        grid = Table.grid(padding=(0, 3))
+        grid = Table.grid(padding=(0, 2))
         for _ in range(3):
             grid.add_column(justify="left", style="dim")
-            grid.add_column(justify="right", min_width=10)
+            grid.add_column(justify="right", min_width=9)
         grid.add_row(
             "readings/s", f"[bold green]{seen.readings_per_second:,.0f}[/]",
             "accepted", f"{seen.accepted:,}",
-            "acknowledged p50", f"{seen.p50_ms:.1f} ms",
+            "answered p50", f"{seen.p50_ms:.1f} ms",
         )  # fmt: skip
         grid.add_row(
             "devices", f"{seen.connected:,}",
             "stored", f"{seen.stored:,}",
-            "acknowledged p99", f"{seen.p99_ms:.1f} ms",
+            "answered p99", f"{seen.p99_ms:.1f} ms",
         )  # fmt: skip
         grid.add_row(
-            "messages waiting", f"{seen.waiting:,}",
+            "queued", f"{seen.waiting:,}",
             "duplicates", f"{seen.duplicates:,}",
             "rejected", f"[red]{seen.rejected:,}[/]" if seen.rejected else "0",
         )  # fmt: skip
         parts: list[RenderableType] = [grid]
         if bar := self._bar():
             parts += [Text(""), bar]
-        parts += [Text(""), Text(f"{self.address}   {self._account}   Ctrl-C drains and stops", style="dim")]
+        parts += [Text(""), Text(f"{self.address}   Ctrl-C drains and stops"), Text(self._account, style="dim")]
         return Panel(Group(*parts), title="Tidegate", expand=False)
 
     def _bar(self) -> ProgressBar | None:
         tally = self._sources.tally
         if tally.expected:
-            return ProgressBar(total=tally.expected, completed=tally.acked, width=76)
+            return ProgressBar(total=tally.expected, completed=tally.acked, width=70)
         if self._seconds:
             return ProgressBar(
-                total=self._seconds, completed=min(time.monotonic() - self._started, self._seconds), width=76
+                total=self._seconds, completed=min(time.monotonic() - self._started, self._seconds), width=70
             )
         return None
 
