@@ -1,0 +1,1 @@
+"""Tests of Tidegate; the folders mirror the tree."""

@@ -1,0 +1,38 @@
+"""Ports of 127.0.0.1: which are free, and which a process listens on."""
+
+import random
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+LISTEN = "0A"  # proc(5), /proc/net/tcp
+# Below Linux's ephemeral range (from 32768): no client's own port can be in the way of a server that comes back to its
+# port, and no client that keeps trying a closed port can connect to itself.
+CANDIDATES = range(15_000, 32_000)
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on now; another process may still come first, so be ready to ask again."""
+    while True:
+        port = random.SystemRandom().choice(CANDIDATES)
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def listening_ports(pid: int) -> set[int]:
+    """Return the TCP ports that a process listens on, on whatever address."""
+    inodes = set()
+    with suppress(OSError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                inodes.add(str(descriptor.readlink()).removeprefix("socket:[").removesuffix("]"))
+    ports = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with suppress(OSError):
+            for line in Path(table).read_text().splitlines()[1:]:
+                _, local, _, state, *_, inode = line.split()[:10]
+                if state == LISTEN and inode in inodes:
+                    ports.add(int(local.rpartition(":")[2], 16))
+    return ports
