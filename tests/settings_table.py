@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from simulator.settings import SimulatorSettings
-
 from auth.settings import AuthSettings
 from gateway.settings import GatewaySettings
 from persister.settings import PersisterSettings
 from runtime.settings import ProcessSettings, table
+from simulator.settings import SimulatorSettings
 
 README = Path(__file__).parent.parent / "README.md"
 START, END = "<!-- settings -->\n", "<!-- /settings -->"
