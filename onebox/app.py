@@ -37,7 +37,7 @@ from runtime.ops import Check, ops_server
 from runtime.problems import problem_middleware
 from runtime.process import Shutdown
 from runtime.tokens import KeySet
-from simulator.errors import SimulatorError
+from simulator.errors import ReplayError, SimulatorError
 from simulator.tally import Tally
 
 log = logger("onebox")
@@ -68,6 +68,7 @@ class Onebox:
         self._settings = settings
         self.summary: Summary | None = None
         self.trouble = ""
+        self.trouble_code = 1
         self.failures: list[str] = []
 
     async def run(self, shutdown: Shutdown) -> None:
@@ -83,12 +84,17 @@ class Onebox:
                 self.failures = tally.failures
                 ended.cancel()
         except EXPECTED as error:
-            self.trouble = str(error)
+            self._explain([error])
         except BaseExceptionGroup as group:
             expected, rest = group.split(EXPECTED)
             if rest is not None or expected is None:
                 raise
-            self.trouble = "; ".join(map(str, _leaves(expected)))
+            self._explain(_leaves(expected))
+
+    def _explain(self, errors: list[BaseException]) -> None:
+        self.trouble = "; ".join(map(str, errors))
+        # A file that cannot be replayed is a wrong command, not a fault.
+        self.trouble_code = 2 if any(isinstance(error, ReplayError) for error in errors) else 1
 
     @asynccontextmanager
     async def _storage(self) -> AsyncIterator[_Storage]:

@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
         return 1
     if onebox.trouble:
         sys.stderr.write(f"{onebox.trouble}\n")
-        return 1
+        return onebox.trouble_code
     for failure in onebox.failures:
         sys.stderr.write(f"{failure}\n")
     if onebox.summary is None:
@@ -69,7 +69,7 @@ def parse(arguments: list[str]) -> Plan:
     add("--rate", type=_positive, default=1.0, metavar="R", help="readings a second and device (default %(default)g)")
     add(
         "--replay",
-        type=Path,
+        type=_file,
         metavar="CSV",
         help="each device sends every row of this file as fast as it goes; then it ends",
     )

@@ -230,6 +230,14 @@ async def test_a_wrong_argument_exits_with_two_and_says_which(tmp_path: Path, ar
     assert arguments[0] in err.decode()
 
 
+async def test_a_file_with_a_bad_row_exits_with_two_and_names_the_line(tmp_path: Path) -> None:
+    (tmp_path / "bad.csv").write_text("timestamp,value\n2024-01-01T00:00:00Z,1\nsoon,2\n")
+    process = await start("--replay", str(tmp_path / "bad.csv"), "--port", "0", data=tmp_path / "data")
+    out, err = await process.communicate()
+    assert (process.returncode, out) == (2, b"")
+    assert "line 3" in err.decode()
+
+
 async def test_secrets_are_for_their_user_only(tmp_path: Path) -> None:
     await summary("--devices", "0", "--seconds", "0.1", "--port", "0", data=tmp_path / "data")
     assert (tmp_path / "data" / "secrets.json").stat().st_mode & 0o777 == 0o600
