@@ -77,7 +77,7 @@ class Persister:
                 self._known.add(name)
         for letter in batch.dead:
             await self._until_done("dead letter", partial(self._dead_letters.bury, letter))
-        await self._source.acknowledge(batch.deliveries)
+        await self._until_done("acknowledgement", partial(self._source.acknowledge, batch.deliveries))
         self._count(batch, outcomes)
 
     def _examine(self, batch: Batch) -> tuple[list[Outcome], dict[bytes, dict[str, str]]]:

@@ -142,6 +142,8 @@ def public_keys(jwks: dict[str, Any]) -> dict[str, PublicKey]:
     for item in items:
         if isinstance(item, dict) and item.get("kty") == "OKP" and item.get("crv") == "Ed25519" and item.get("kid"):
             keys[str(item["kid"])] = jwt.PyJWK(item, algorithm=ALGORITHM).key
+    if not keys:  # an issuer that has lost its keys must not make us forget them
+        raise ValueError("the issuer's answer holds no usable key")
     return keys
 
 

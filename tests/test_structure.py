@@ -45,7 +45,7 @@ def test_every_service_has_the_same_first_files(package: str) -> None:
     names = {file.name for file in (ROOT / package).glob("*.py")}
     assert {"__main__.py", "settings.py"} <= names
     lines = (ROOT / package / "__main__.py").read_text().splitlines()
-    assert len(lines) <= 25, f"{package}/__main__.py is more than a handful of lines"
+    assert len(lines) <= 15, f"{package}/__main__.py is more than a handful of lines"
 
 
 def test_no_file_grows_beyond_what_a_reader_holds_in_mind() -> None:

@@ -103,7 +103,7 @@ def bodies(deliveries: list[Delivery]) -> list[bytes]:
 async def remaining(broker: Broker, queue: Queue = READINGS, *, count: int | None = None) -> list[Delivery]:
     """Everything that is in the queue and on loan to nobody, in order; with `count`, exactly so many."""
     deliveries: list[Delivery] = []
-    async with broker.consumer(queue, prefetch=5_000) as consumer:
+    async with broker.consumer(queue, prefetch=50_000) as consumer:
         while True:
             try:
                 async with asyncio.timeout(PATIENCE_S if len(deliveries) < (count or 1) else 0.3):
