@@ -5,31 +5,22 @@ topology is declared anew, and what belonged to an earlier generation is known t
 """
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aio_pika
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage
-from aio_pika.exceptions import AMQPError, ChannelInvalidStateError, DeliveryError, PublishError
+from aio_pika.abc import AbstractChannel, AbstractExchange, AbstractIncomingMessage
+from aio_pika.exceptions import DeliveryError, PublishError
 from yarl import URL
 
 from broker.interface import BrokerUnavailable, ConfirmLate, Delivery, QueueFull, Unroutable
 from broker.message import CONTENT_TYPE, Header, Message
+from broker.rabbitmq_link import CONNECT_TIMEOUT_S, LOST, Link, kept_open
 from broker.topology import QUEUES, Exchange, Queue
-from runtime.logs import logger
-
-log = logger("broker.rabbitmq")
 
 # Above every confirm timeout, so that a hung broker is met by our deadline first and by the heartbeat second.
 HEARTBEAT_S = 10
-CONNECT_TIMEOUT_S = 5.0
-# A healed broker is found again within two of these.
-RECONNECT_S = (0.1, 2.0)
-
-_LOST = (AMQPError, ChannelInvalidStateError, OSError, TimeoutError, RuntimeError)
-Prepare = Callable[[AbstractChannel], Awaitable[None]]
 
 
 class RabbitMQBroker:
@@ -43,7 +34,7 @@ class RabbitMQBroker:
     async def publisher(self, *, confirm_timeout_s: float = 4.0) -> AsyncIterator["RabbitMQPublisher"]:
         """Open a publisher with a connection of its own."""
         publisher = RabbitMQPublisher(self._queues, confirm_timeout_s)
-        async with _kept_open(self._url, "tidegate publisher", publisher.prepare) as link:
+        async with kept_open(self._url, "tidegate publisher", publisher.prepare) as link:
             publisher.link = link
             yield publisher
 
@@ -51,7 +42,7 @@ class RabbitMQBroker:
     async def consumer(self, queue: Queue, *, prefetch: int) -> AsyncIterator["RabbitMQConsumer"]:
         """Open a consumer with a connection of its own."""
         consumer = RabbitMQConsumer(self._queues, queue, prefetch)
-        async with _kept_open(self._url, f"tidegate consumer of {queue.name}", consumer.prepare) as link:
+        async with kept_open(self._url, f"tidegate consumer of {queue.name}", consumer.prepare) as link:
             consumer.link = link
             yield consumer
 
@@ -63,92 +54,8 @@ class RabbitMQBroker:
                 channel = await connection.channel()
                 declared = await (await channel.get_underlay_channel()).queue_declare(queue.name, passive=True)
                 return int(declared.message_count or 0)
-        except _LOST as error:
+        except LOST as error:
             raise BrokerUnavailable(f"{type(error).__name__}: {error}") from error
-
-
-class _Link:
-    """One connection with one channel, opened again after every loss, prepared anew each time."""
-
-    def __init__(self, url: str, name: str, prepare: Prepare) -> None:
-        self._url = url
-        self._name = name
-        self._prepare = prepare
-        self.usable = asyncio.Event()
-        self.last_error = "not connected yet"
-
-    async def keep_open(self) -> None:
-        """Connect, prepare, wait for the loss; for ever."""
-        pause = RECONNECT_S[0]
-        while True:
-            try:
-                async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                    connection, lost = await self._open()
-            except _LOST as error:
-                self._tell(f"{type(error).__name__}: {error}")
-                await asyncio.sleep(pause * random.uniform(0.5, 1))
-                pause = min(pause * 2, RECONNECT_S[1])
-                continue
-            pause = RECONNECT_S[0]
-            self.usable.set()
-            log.info("Connected to RabbitMQ.", connection=self._name)
-            try:
-                await lost.wait()
-                self._tell("the connection was lost")
-            finally:
-                self.usable.clear()
-                await _close(connection)
-
-    async def _open(self) -> tuple[AbstractConnection, asyncio.Event]:
-        lost = asyncio.Event()
-
-        def on_close(*_: Any) -> None:
-            self.usable.clear()
-            lost.set()
-
-        connection = await aio_pika.connect(
-            self._url, timeout=CONNECT_TIMEOUT_S, client_properties={"connection_name": self._name}
-        )
-        try:
-            connection.close_callbacks.add(on_close)
-            channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
-            channel.close_callbacks.add(on_close)
-            await self._prepare(channel)
-        except BaseException:
-            await _close(connection)
-            raise
-        return connection, lost
-
-    def _tell(self, error: str) -> None:
-        if error != self.last_error:
-            log.warning("RabbitMQ is away; trying again.", connection=self._name, error=error)
-        self.last_error = error
-
-    def check(self) -> None:
-        if not self.usable.is_set():
-            raise BrokerUnavailable(self.last_error)
-
-
-async def _close(connection: AbstractConnection) -> None:
-    # A broker that hangs does not answer the goodbye; the socket is dropped then.
-    with suppress(*_LOST):
-        async with asyncio.timeout(1):
-            await connection.close()
-
-
-@asynccontextmanager
-async def _kept_open(url: str, name: str, prepare: Prepare) -> AsyncIterator[_Link]:
-    link = _Link(url, name, prepare)
-    async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(link.keep_open(), name=name)
-        # A broker that is there is used from the first moment; one that is not does not hold the start.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(2):
-                await link.usable.wait()
-        try:
-            yield link
-        finally:
-            task.cancel()
 
 
 async def declare(channel: AbstractChannel, queues: tuple[Queue, ...]) -> dict[str, AbstractExchange]:
@@ -165,7 +72,7 @@ async def declare(channel: AbstractChannel, queues: tuple[Queue, ...]) -> dict[s
 class RabbitMQPublisher:
     """Publishes persistent, mandatory messages and awaits each confirm."""
 
-    link: _Link
+    link: Link
 
     def __init__(self, queues: tuple[Queue, ...], confirm_timeout_s: float) -> None:
         self._queues = queues
@@ -204,7 +111,7 @@ class RabbitMQPublisher:
             raise Unroutable(f"no queue takes {exchange.routing_key} from {exchange.name}") from error
         except DeliveryError as error:
             raise QueueFull(f"the queue behind {exchange.name} is full") from error
-        except _LOST as error:
+        except LOST as error:
             raise BrokerUnavailable(f"{type(error).__name__}: {error}") from error
 
     async def check(self) -> None:
@@ -215,7 +122,7 @@ class RabbitMQPublisher:
 class RabbitMQConsumer:
     """Takes messages from one queue with a bounded prefetch."""
 
-    link: _Link
+    link: Link
 
     def __init__(self, queues: tuple[Queue, ...], queue: Queue, prefetch: int) -> None:
         self._queues = queues
@@ -259,7 +166,7 @@ class RabbitMQConsumer:
     async def _settle(self, delivery: Delivery, settle: Callable[[Any], Awaitable[object]]) -> None:
         if delivery.generation != self._generation or self._channel is None:
             return
-        with suppress(*_LOST):  # lost with its connection: the broker delivers it again
+        with suppress(*LOST):  # lost with its connection: the broker delivers it again
             await settle(await self._channel.get_underlay_channel())
 
     async def check(self) -> None:
