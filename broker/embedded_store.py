@@ -102,7 +102,8 @@ class EmbeddedStore:
                 self._connection.execute("ROLLBACK")
             return [BrokerUnavailable(f"{self._path.name}: {error}")] * len(batch)
         except Exception as error:  # noqa: BLE001 - a fault of an operation: its waiters must hear of it, the thread lives on
-            self._connection.execute("ROLLBACK")
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
             return [error] * len(batch)
         return answers
 

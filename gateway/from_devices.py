@@ -1,6 +1,7 @@
 """DEVICE → GATEWAY: Socket.IO on aiohttp. Admits devices by their token and hands each event to the answerer."""
 
 import asyncio
+import logging
 import time
 from typing import Any
 
@@ -25,6 +26,10 @@ CLOSED_LOOK_S = 0.05
 FINISH_S = 4.5
 
 
+# The libraries write a traceback for every frame that a stranger gets wrong: a way to flood the log.
+_SILENT = logging.Logger("socketio", logging.CRITICAL + 1)  # noqa: LOG001 - outside the tree, where nothing turns it on
+
+
 class FromDevices:
     """The Socket.IO server of one gateway."""
 
@@ -46,8 +51,8 @@ class FromDevices:
             cors_allowed_origins=list(settings.cors_origins) or None,
             max_http_buffer_size=settings.max_frame_bytes,
             serializer=DevicePacket,
-            logger=False,
-            engineio_logger=False,
+            logger=_SILENT,
+            engineio_logger=_SILENT,
         )
         self._sio.on("connect", self._connect)
         self._sio.on("disconnect", self._disconnect)
@@ -105,6 +110,9 @@ class FromDevices:
         self._answering += 1
         try:
             return await self._answerer.answer(session, event)
+        except Exception:  # a fault of ours: without an answer the device would wait for ever
+            log.exception("An event could not be answered.", device=session.device)
+            return retry("unavailable", RETRY_AFTER_MS)
         finally:
             self._answering -= 1
             if not self._answering:

@@ -4,13 +4,18 @@ Every event, whatever its name, comes out as `[EVENT, Event]`: clients cannot re
 and `disconnect` among them), and what cannot be decoded still gets its answer.
 """
 
+import re
 from typing import Any
 
 import msgspec
 from msgspec import Raw
+from socketio.packet import EVENT as EVENT_PACKET
 from socketio.packet import Packet
 
 EVENT = "event"
+
+# Type (connect, disconnect, event, binary event), attachments, namespace, acknowledgement id, data.
+_PACKET = re.compile(r"([0125])(?:(\d{1,10})-)?(?:(/[^,]*),)?(\d{0,18})(.*)", re.ASCII | re.DOTALL)
 
 _items = msgspec.json.Decoder(list[Raw])
 _name = msgspec.json.Decoder(str)
@@ -50,7 +55,28 @@ class _Json:
 
 
 class DevicePacket(Packet):  # type: ignore[misc]  # python-socketio carries no types
-    """A Socket.IO packet of this protocol. A class of its own: `json=` would change every packet of the process."""
+    """A Socket.IO packet of this protocol. A class of its own: `json=` would change every packet of the process.
+
+    Whatever claims to be an event comes out as one, so that it is answered: one that is no array, and one that
+    announces binary attachments, which this protocol does not have and whose wait would swallow what follows.
+    """
 
     uses_binary_events = False
     json = _Json
+
+    def decode(self, encoded_packet: str) -> int:
+        """Decode a packet as it arrived; ValueError when it is of no kind that a device sends."""
+        found = _PACKET.fullmatch(encoded_packet)
+        if found is None:
+            raise ValueError("not a packet of this protocol")
+        kind, attachments, namespace, number, data = found.groups()
+        if kind in ("0", "1"):
+            return int(super().decode(encoded_packet) or 0)
+        self.packet_type = EVENT_PACKET
+        self.namespace = namespace or "/"
+        self.id = int(number) if number else None
+        if kind == "2" and not attachments and data.startswith("["):
+            self.data = _Json.loads(data)
+        else:
+            self.data = [EVENT, Event(None, (), len(data))]
+        return 0

@@ -1,6 +1,7 @@
 """The command line of `python -m onebox`, from arguments to exit code."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -23,6 +24,8 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     configure_logs(settings.log_level, settings.log_format)
+    # Databases, queue and secrets are for their user only, in whatever folder they lie.
+    os.umask(0o077)
     onebox = Onebox(plan, settings)
     try:
         with locked(plan.data):
@@ -30,6 +33,9 @@ def main(arguments: list[str]) -> int:
     except FolderInUse as error:
         sys.stderr.write(f"{error}\n")
         return 1
+    except OSError as error:
+        sys.stderr.write(f"{plan.data} cannot be used: {error.strerror or error}; take another folder with --data\n")
+        return 2
     if onebox.trouble:
         sys.stderr.write(f"{onebox.trouble}\n")
         return onebox.trouble_code

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from runtime.settings import Port, ProcessSettings, setting
+from runtime.settings import Port, ProcessSettings, Seconds, setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,4 +14,4 @@ class OneboxSettings(ProcessSettings):
     ops_host: str = setting("127.0.0.1", about="address of health and metrics")
     ops_port: Port = setting(0, about="port of `/healthz`, `/readyz`, `/metrics`; 0 takes any free one")
     # A stop by hand waits this long for what was accepted to be stored; the rest stays in the queue.
-    drain_seconds: float = setting(60.0, about="how long a stop may take before it is cut short")
+    drain_seconds: Seconds = setting(60.0, about="how long a stop may take before it is cut short")

@@ -20,15 +20,21 @@ from persister.from_broker import FromBroker
 from persister.metrics import PersisterMetrics
 from persister.series import KnownSeries
 from persister.to_dead_letters import ToDeadLetters
-from persister.to_mongodb import ToMongoDB, WriteFailed
+from persister.to_mongodb import ToMongoDB, WriteFailed, WriteRefused, Written
 from runtime.logs import logger
 
 log = logger("persister")
 
 RETRY_S = (0.1, 5.0)
+# A stop waits this long for the write at hand: below the time that a drain has.
+LAST_ATTEMPT_S = 5.0
 Result = TypeVar("Result")
 Watch = Callable[[list[bytes], list[Outcome]], None]
 """Told of every settled message: its documents and what became of each."""
+
+
+class _GivenUp(Exception):
+    """A stop was asked for and the attempt did not succeed: the batch stays with the broker."""
 
 
 class Persister:
@@ -50,10 +56,21 @@ class Persister:
         self._known = known
         self._metrics = metrics
         self._watch = watch
+        self._stop = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Store batches until `stop`; the batch at hand is finished first, what was only fetched goes back."""
-        await self._until_done("collections", self._store.prepare)
+        """Store batches until `stop`; the batch at hand is finished first, what was only fetched goes back.
+
+        A batch that cannot be finished, because MongoDB or the broker is away, goes back as well.
+        """
+        self._stop = stop
+        try:
+            await self._until_done("collections", self._store.prepare)
+            await self._run(stop)
+        except _GivenUp:
+            log.warning("Stopped in the middle of a batch that could not be written; the broker delivers it again.")
+
+    async def _run(self, stop: asyncio.Event) -> None:
         stopping = asyncio.ensure_future(stop.wait())
         try:
             while not stop.is_set():
@@ -102,12 +119,24 @@ class Persister:
         documents = [batch.documents[index] for index in waiting]
         self._metrics.batch_readings.observe(len(documents))
         started = time.perf_counter()
-        written = await self._until_done("readings", lambda: self._store.write(documents))
+        written = await self._store_all(documents)
         self._metrics.write_seconds.observe(time.perf_counter() - started)
         for place, outcome in zip(waiting, written.outcomes, strict=True):
             outcomes[place] = outcome
         for at, error in written.errors.items():
             batch.dead.append(DeadLetter(documents[at], "refused", error, readable=True))
+
+    async def _store_all(self, documents: list[bytes]) -> Written:
+        """Write the documents; where one makes all of them impossible, halve until it is alone, and it is dead."""
+        try:
+            return await self._until_done("readings", lambda: self._store.write(documents))
+        except WriteRefused as error:
+            if len(documents) == 1:
+                return Written([Outcome.DEAD], {0: str(error)})
+        half = len(documents) // 2
+        first, second = await self._store_all(documents[:half]), await self._store_all(documents[half:])
+        errors = {**first.errors, **{half + index: why for index, why in second.errors.items()}}
+        return Written(first.outcomes + second.outcomes, errors)
 
     async def _until_done(self, what: str, attempt: Callable[[], Awaitable[Result]]) -> Result:
         """Try until it succeeds, with growing, jittered pauses: nothing is given back, nothing is dropped."""
@@ -115,18 +144,45 @@ class Persister:
         failures = 0
         while True:
             try:
-                result = await attempt()
+                result = await self._unless_stopping(attempt)
             except (WriteFailed, BrokerError) as error:
+                if self._stopping():
+                    raise _GivenUp from error
                 failures += 1
                 self._metrics.retries.labels(what).inc()
                 if failures == 1:
                     log.warning("A write failed; holding the batch and trying again.", what=what, error=str(error))
-                await asyncio.sleep(pause * random.uniform(0.5, 1))
+                await self._pause(pause * random.uniform(0.5, 1))
                 pause = min(pause * 2, RETRY_S[1])
                 continue
             if failures:
                 log.info("Writing goes on.", what=what, failures=failures)
             return result
+
+    async def _unless_stopping(self, attempt: Callable[[], Awaitable[Result]]) -> Result:
+        """Let an attempt end; once a stop was asked for, for so long only."""
+        trying = asyncio.ensure_future(attempt())
+        stopping = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait((trying, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if not trying.done():
+                await asyncio.wait((trying,), timeout=LAST_ATTEMPT_S)
+            if not trying.done():
+                raise _GivenUp
+            return trying.result()
+        finally:
+            trying.cancel()
+            stopping.cancel()
+
+    def _stopping(self) -> bool:
+        return self._stop.is_set()
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
+        except TimeoutError:
+            return
 
     def _count(self, batch: Batch, outcomes: list[Outcome]) -> None:
         for outcome in (Outcome.STORED, Outcome.DUPLICATE, Outcome.DEAD):

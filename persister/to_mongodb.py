@@ -31,6 +31,10 @@ class WriteFailed(Exception):
     """MongoDB did not take the batch, or did not say that it is safe: write all of it again."""
 
 
+class WriteRefused(Exception):
+    """MongoDB took nothing of the batch because of what is in it; again would be the same."""
+
+
 class Written:
     """What became of each document of one write, and the server's words for those it refused."""
 
@@ -80,7 +84,10 @@ class ToMongoDB:
             raise WriteFailed(_words(error)) from error
 
     async def write(self, documents: Sequence[bytes]) -> Written:
-        """Store documents and tell what became of each; WriteFailed when nothing is certain."""
+        """Store documents and tell what became of each.
+
+        WriteFailed when nothing is certain, WriteRefused when one of the documents makes all of them impossible.
+        """
         outcomes = [Outcome.STORED] * len(documents)
         errors: dict[int, str] = {}
         try:
@@ -88,7 +95,10 @@ class ToMongoDB:
         except BulkWriteError as error:
             self._sort(dict(error.details or {}), outcomes, errors)
         except BSONError as error:
-            raise WriteFailed(_words(error)) from error
+            raise WriteRefused(_words(error)) from error
+        except OperationFailure as error:
+            kind = WriteRefused if error.code in _REFUSED else WriteFailed
+            raise kind(_words(error)) from error
         except PyMongoError as error:
             raise WriteFailed(_words(error)) from error
         return Written(outcomes, errors)

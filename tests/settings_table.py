@@ -4,6 +4,7 @@ from pathlib import Path
 
 from auth.settings import AuthSettings
 from gateway.settings import GatewaySettings
+from onebox.settings import OneboxSettings
 from persister.settings import PersisterSettings
 from runtime.settings import ProcessSettings, table
 from simulator.settings import SimulatorSettings
@@ -15,15 +16,16 @@ SERVICES = {
     "gateway": GatewaySettings,
     "persister": PersisterSettings,
     "simulator serve": SimulatorSettings,
+    "onebox": OneboxSettings,
 }
 
 
 def rendered() -> str:
     """Return the table in Markdown."""
-    common = {row[0] for row in table(ProcessSettings)}
-    parts = [_rows("every process", [row for row in table(ProcessSettings) if row[0] != "OPS_PORT"])]
+    common = table(ProcessSettings)
+    parts = [_rows("every process", [row for row in common if row[0] != "OPS_PORT"])]
     for name, settings in SERVICES.items():
-        rows = [row for row in table(settings) if row[0] not in common or row[0] == "OPS_PORT"]
+        rows = [row for row in table(settings) if row not in common]
         parts.append(_rows(f"`{name}`", rows))
     return "| process | variable | default | what for |\n|---|---|---|---|\n" + "".join(parts)
 

@@ -563,3 +563,29 @@ async def test_an_event_larger_than_a_message_is_split_and_acknowledged_once(
     assert all(len(message.body) <= 1024 * 1024 for message in held.held.messages)
     values = [decode_document(found)["value"] for message in held.held.messages for found in message.documents()]
     assert values == list(range(1000))
+
+
+@pytest.mark.parametrize(
+    "frame", ["nonsense", '{"a":1}', "", "null", '"reading"', '["reading"', '0-["reading",{"value":1}]', "[]", "[1,2]"]
+)
+async def test_an_event_that_is_no_event_is_answered_and_the_session_goes_on(running: Running, frame: str) -> None:
+    attachments, _, rest = frame.rpartition("-") if frame.startswith("0-") else ("", "", frame)
+    sent = f"45{attachments}-7{rest}" if attachments else f"427{frame}"
+    async with running.raw() as socket:
+        assert (await socket.receive_str(timeout=5)).startswith("40")
+        await socket.send_str(sent)
+        assert json.loads((await socket.receive_str(timeout=5)).removeprefix("437"))[0]["code"] == "invalid_reading"
+        await socket.send_str('428["reading",{"sensorType":"t","value":1}]')
+        assert json.loads((await socket.receive_str(timeout=5)).removeprefix("438")) == [ACCEPTED]
+
+
+async def test_announced_attachments_do_not_swallow_what_follows(running: Running) -> None:
+    async with running.raw() as socket:
+        assert (await socket.receive_str(timeout=5)).startswith("40")
+        for packet in ("451-", "46", "461-", "44", "49", "4", "4x"):
+            await socket.send_str(packet + '["x"]')
+        await socket.send_str('428["reading",{"sensorType":"t","value":1}]')
+        async with asyncio.timeout(5):
+            while not (answer := await socket.receive_str()).startswith("438"):
+                pass
+        assert json.loads(answer.removeprefix("438")) == [ACCEPTED]

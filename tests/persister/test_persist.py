@@ -17,7 +17,7 @@ from persister.metrics import PersisterMetrics
 from persister.persist import Persister
 from persister.series import KnownSeries
 from persister.to_dead_letters import ToDeadLetters
-from persister.to_mongodb import WriteFailed, Written
+from persister.to_mongodb import WriteFailed, WriteRefused, Written
 
 
 def document(number: int, sensor_type: str = "temperature") -> bytes:
@@ -59,6 +59,7 @@ class Store:
         self.series: list[Any] = []
         self.acknowledged_at_write: list[int] = []
         self.refuse: set[bytes] = set()
+        self.impossible: set[bytes] = set()
 
     async def prepare(self) -> None:
         pass
@@ -68,6 +69,8 @@ class Store:
         if self.failures:
             self.failures -= 1
             raise WriteFailed("away")
+        if self.impossible & set(documents):
+            raise WriteRefused("all of it")
         outcomes = []
         for one in documents:
             seen = one in self.written
@@ -177,6 +180,27 @@ async def test_what_mongodb_refuses_is_dead_alone_and_keeps_the_form_of_a_messag
     (letter,) = bench.dead.letters
     assert letter.documents() == [document(2)]
     assert (letter.headers["x-reason"], letter.headers["x-error"]) == ("refused", "too odd")
+
+
+async def test_a_document_that_makes_a_whole_write_impossible_is_found_and_dead_alone() -> None:
+    bench = Bench([Message.of([document(number) for number in range(9)])])
+    bench.store.impossible = {document(2), document(7)}
+    await bench.run()
+    assert sorted(letter.body for letter in bench.dead.letters) == sorted([document(2), document(7)])
+    assert bench.watched.count(Outcome.STORED) == 7
+    assert bench.watched[2] is bench.watched[7] is Outcome.DEAD
+
+
+async def test_a_stop_in_an_outage_gives_the_batch_back_unacknowledged() -> None:
+    bench = Bench([Message.of([document(1)])], failures=10**9)
+    stop = asyncio.Event()
+    task = asyncio.ensure_future(bench.persister.run(stop))
+    async with asyncio.timeout(5):
+        while not bench.store.acknowledged_at_write:
+            await asyncio.sleep(0)
+        stop.set()
+        await task
+    assert not bench.queue.acknowledged
 
 
 async def test_a_series_is_noted_at_its_first_sight_only() -> None:

@@ -9,7 +9,7 @@ from pymongo import MongoClient
 from broker.document import encode_document
 from broker.reading import Reading
 from persister.batch import Outcome
-from persister.to_mongodb import ToMongoDB, WriteFailed
+from persister.to_mongodb import ToMongoDB, WriteFailed, WriteRefused
 
 
 def document(number: int, value: float = 1.5) -> bytes:
@@ -68,3 +68,11 @@ async def test_a_server_that_is_away_is_told_as_a_failed_write() -> None:
             await away.write_series([{"owner": "o", "device": "d", "sensorType": "s"}])
         with pytest.raises(WriteFailed):
             await away.prepare()
+
+
+async def test_a_corrupt_document_refuses_the_whole_write_and_is_no_outage(store: ToMongoDB) -> None:
+    good = document(1)
+    at = good.index(b"value\x00") - 1
+    corrupt = good[:at] + b"\x7e" + good[at + 1 :]
+    with pytest.raises(WriteRefused):
+        await store.write([document(2), corrupt, document(3)])
