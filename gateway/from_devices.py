@@ -8,10 +8,10 @@ from typing import Any
 import socketio
 from aiohttp import web
 
-from gateway.answer import Answerer, retry
+from gateway.answer import UNAVAILABLE_RETRY_MS, Answerer, retry
 from gateway.metrics import GatewayMetrics
 from gateway.packets import EVENT, DevicePacket, Event
-from gateway.session import RETRY_AFTER_MS, Refused, Session, open_session
+from gateway.session import Refused, Session, open_session
 from gateway.settings import GatewaySettings
 from runtime.logs import logger
 from runtime.tokens import TokenVerifier
@@ -24,7 +24,6 @@ CLOSE_TIMEOUT_S = 2.0
 CLOSED_LOOK_S = 0.05
 # A confirm takes at most 4 s; what was taken in before a stop is answered within this.
 FINISH_S = 4.5
-
 
 # The libraries write a traceback for every frame that a stranger gets wrong: a way to flood the log.
 _SILENT = logging.Logger("socketio", logging.CRITICAL + 1)  # noqa: LOG001 - outside the tree, where nothing turns it on
@@ -106,13 +105,13 @@ class FromDevices:
     async def _event(self, sid: str, event: Event) -> dict[str, Any]:
         session = self._sessions.get(sid)
         if session is None or self._draining:  # the session ended while this event was on its way, or we are ending
-            return retry("unavailable", RETRY_AFTER_MS)
+            return retry("unavailable", UNAVAILABLE_RETRY_MS)
         self._answering += 1
         try:
             return await self._answerer.answer(session, event)
         except Exception:  # a fault of ours: without an answer the device would wait for ever
             log.exception("An event could not be answered.", device=session.device)
-            return retry("unavailable", RETRY_AFTER_MS)
+            return retry("unavailable", UNAVAILABLE_RETRY_MS)
         finally:
             self._answering -= 1
             if not self._answering:

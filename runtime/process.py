@@ -20,26 +20,29 @@ AnySettings = TypeVar("AnySettings", bound=ProcessSettings)
 
 
 class Shutdown:
-    """The one place where a process learns that it is to stop; `/healthz` answers 503 from then on."""
+    """The one place where a process learns that it is to stop; `/healthz` answers 503 from then on.
+
+    `event` is for parts that wait for a stop without knowing whose.
+    """
 
     def __init__(self) -> None:
-        self._requested = asyncio.Event()
+        self.event = asyncio.Event()
         self.reason = ""
 
     @property
     def requested(self) -> bool:
         """True from the first request on."""
-        return self._requested.is_set()
+        return self.event.is_set()
 
     def request(self, reason: str) -> None:
         """Ask for a clean stop; the first reason stands."""
         if not self.requested:
             self.reason = reason
-            self._requested.set()
+            self.event.set()
 
     async def wait(self) -> None:
         """Return once a stop was asked for."""
-        await self._requested.wait()
+        await self.event.wait()
 
 
 Serve = Callable[[AnySettings, Shutdown], Awaitable[None]]

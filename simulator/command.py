@@ -1,7 +1,6 @@
 """The command line of `python -m simulator`: arguments in, a fleet, a summary out, an exit code."""
 
 import argparse
-import asyncio
 import math
 import os
 import sys
@@ -63,17 +62,12 @@ class _Run:
     async def serve(self, shutdown: Shutdown) -> None:
         plan = self._plan
         title = f"{plan.devices} devices → {plan.url}" + (f" · {plan.replay.path.name}" if plan.replay else "")
-        stop = asyncio.Event()
-        stopping = asyncio.ensure_future(shutdown.wait())
-        stopping.add_done_callback(lambda _: stop.set())
         try:
             async with progress(self.tally, title=title, seconds=plan.seconds):
-                await run_fleet(plan, tally=self.tally, stop=stop)
+                await run_fleet(plan, tally=self.tally, stop=shutdown.event)
         except SimulatorError as error:
             self.trouble = str(error)
             self.code = 2 if isinstance(error, ReplayError) else 1
-        finally:
-            stopping.cancel()
 
 
 def _print(tally: Tally, *, as_json: bool) -> None:
