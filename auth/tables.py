@@ -5,7 +5,18 @@ hashes are ASCII and compared byte by byte; text that people wrote is utf8mb4. K
 to one owner lies together, and no query can forget whose row it asks for.
 """
 
-from sqlalchemy import BigInteger, ForeignKey, Integer, MetaData, String, Table, Text, TypedColumns, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypedColumns,
+    UniqueConstraint,
+)
 from sqlalchemy import Column as C  # noqa: N817 - columns read as a table below
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
@@ -35,6 +46,8 @@ class _Users(TypedColumns):
     # Raised by whatever ends all tokens at once; a token carries the value of its time.
     gen = C(Integer, nullable=False)
     created_at_ms = C(BigInteger, nullable=False)
+    # Set: nobody logs in, and no token is issued for the owner's devices.
+    disabled_at_ms = C(BigInteger)
 
 
 class _Devices(TypedColumns):
@@ -56,6 +69,8 @@ class _RefreshTokens(TypedColumns):
     token_hash = C(ascii_text(64), primary_key=True)
     created_at_ms = C(BigInteger, nullable=False)
     expires_at_ms = C(BigInteger, nullable=False)
+    # A used token stays until it expires, so that its second use is known for what it is.
+    used_at_ms = C(BigInteger)
 
 
 class _SigningKeys(TypedColumns):
@@ -67,6 +82,33 @@ class _SigningKeys(TypedColumns):
     # The private key under SIGNING_KEY_SECRET: auth/sealing.py.
     sealed_private_key = C(ascii_text(255), nullable=False)
     created_at_ms = C(BigInteger, nullable=False)
+    # From then on it checks nothing any more: when the last token that it signed is gone.
+    retires_at_ms = C(BigInteger)
+
+
+class _Revocations(TypedColumns):
+    # From `revocation_counter`, whose row stays locked until the commit: numbers appear in the order of commits, so
+    # that no row can turn up behind a number that a reader has passed.
+    number = C(BigInteger, primary_key=True, autoincrement=False)
+    # jti, sid, user, device
+    kind = C(ascii_text(8), nullable=False)
+    id = C(ascii_text(36), nullable=False)
+    # Tokens with a lower `gen` end; without it, all of them.
+    gen = C(Integer)
+    # When the last token that it ends would have expired.
+    until_ms = C(BigInteger, nullable=False)
+
+
+class _RevocationCounter(TypedColumns):
+    # Always 1: the table has one row.
+    id = C(Integer, primary_key=True, autoincrement=False)
+    number = C(BigInteger, nullable=False)
+
+
+class _DeletedOwners(TypedColumns):
+    # An outbox: the row goes when the broker has confirmed that the persisters will erase the readings.
+    owner_id = C(ascii_text(36), primary_key=True)
+    deleted_at_ms = C(BigInteger, nullable=False)
 
 
 users = Table("users", metadata, _Users, UniqueConstraint("email_key", name="users_email"))
@@ -75,3 +117,6 @@ refresh_tokens = Table(
     "refresh_tokens", metadata, _RefreshTokens, UniqueConstraint("token_hash", name="refresh_tokens_hash")
 )
 signing_keys = Table("signing_keys", metadata, _SigningKeys, UniqueConstraint("kid", name="signing_keys_kid"))
+revocations = Table("revocations", metadata, _Revocations, Index("revocations_until", "until_ms"))
+revocation_counter = Table("revocation_counter", metadata, _RevocationCounter)
+deleted_owners = Table("deleted_owners", metadata, _DeletedOwners)
