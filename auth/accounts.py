@@ -1,15 +1,24 @@
-"""Accounts: who may log in. In: names, e-mails, passwords. Out: users, each e-mail once however it is written."""
+"""Accounts: who may log in. In: names, e-mails, passwords. Out: users, each e-mail once however it is written.
+
+Whatever ends tokens (a new password, disabling, deleting) is one transaction with their revocation.
+"""
 
 import msgspec
-from sqlalchemy import insert, select
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from auth.database import Database
-from auth.errors import EmailTakenError, WrongCredentialsError
+from auth.errors import EmailTakenError, NoSuchUserError, WrongCredentialsError
 from auth.ids import new_id
 from auth.passwords import PasswordHasher, Verdict
-from auth.tables import users
+from auth.revocations import Revocations
+from auth.tables import deleted_owners, devices, refresh_tokens, users
 from auth.times import now_ms
+from runtime.logs import logger
+from runtime.problems import Problem
+
+log = logger("auth.accounts")
 
 
 class User(msgspec.Struct, frozen=True):
@@ -20,16 +29,21 @@ class User(msgspec.Struct, frozen=True):
     email: str
     gen: int
     created_at_ms: int
+    disabled_at_ms: int | None = None
+
+
+_USER = (users.c.id, users.c.name, users.c.email, users.c.gen, users.c.created_at_ms, users.c.disabled_at_ms)
 
 
 class Accounts:
     """The users in the database. No connection is held while a password is hashed."""
 
-    def __init__(self, database: Database, passwords: PasswordHasher) -> None:
+    def __init__(self, database: Database, passwords: PasswordHasher, revocations: Revocations) -> None:
         self._database = database
         self._passwords = passwords
+        self._revocations = revocations
 
-    async def sign_up(self, name: str, email: str, password: str) -> User:
+    async def create(self, name: str, email: str, password: str) -> User:
         """Make an account of fields that were checked; EmailTakenError when the address has one."""
         user = User(id=new_id(), name=name, email=email, gen=0, created_at_ms=now_ms())
         password_hash = await self._passwords.hash(password)
@@ -43,18 +57,129 @@ class Accounts:
 
     async def log_in(self, email: str, password: str) -> User:
         """Return the user; WrongCredentialsError, after the same time, whatever is wrong."""
-        query = select(users).where(users.c.email_key == email_key(email))
+        query = select(*_USER, users.c.password_hash).where(users.c.email_key == email_key(email))
         async with self._database.reading() as connection:
             row = (await connection.execute(query)).one_or_none()
         if row is None:
             await self._passwords.verify(password, None)
             raise WrongCredentialsError("unknown_user", None)
-        match await self._passwords.verify(password, row.password_hash):
+        await self._verify(row.id, password, row.password_hash)
+        user = User(*row[:-1])
+        if user.disabled_at_ms is not None:
+            raise WrongCredentialsError("disabled", user.id)
+        await self._renew_hash(user.id, password, row.password_hash)
+        return user
+
+    async def confirm(self, user_id: str, password: str) -> None:
+        """Return when it is the user's password; WrongCredentialsError."""
+        query = select(users.c.password_hash).where(users.c.id == user_id)
+        async with self._database.reading() as connection:
+            stored = await connection.scalar(query)
+        await self._verify(user_id, password, stored)
+
+    async def find(self, user_id: str) -> User:
+        """Return a user; NoSuchUserError."""
+        async with self._database.reading() as connection:
+            user = await read_user(connection, user_id)
+        if user is None:
+            raise NoSuchUserError
+        return user
+
+    async def find_by_email(self, email: str) -> User:
+        """Return the user of an address; NoSuchUserError."""
+        query = select(*_USER).where(users.c.email_key == email_key(email))
+        async with self._database.reading() as connection:
+            row = (await connection.execute(query)).one_or_none()
+        if row is None:
+            raise NoSuchUserError
+        return User(*row)
+
+    async def page(self, after: str | None, limit: int) -> list[User]:
+        """Return at most `limit` users, the oldest first, those behind the id `after`."""
+        query = select(*_USER).order_by(users.c.id).limit(limit)
+        if after is not None:
+            query = query.where(users.c.id > after)
+        async with self._database.reading() as connection:
+            return [User(*row) for row in await connection.execute(query)]
+
+    async def change(self, user_id: str, *, name: str | None = None, password: str | None = None) -> None:
+        """Change what is given; NoSuchUserError.
+
+        A new password ends the user's sessions and tokens; devices stream on.
+        """
+        values = {} if name is None else {"name": name}
+        if password is not None:
+            values["password_hash"] = await self._passwords.hash(password)
+        async with self._database.writing() as connection:
+            await lock_user(connection, user_id)
+            await connection.execute(update(users).where(users.c.id == user_id).values(values))
+            if password is not None:
+                gen = await self._end_sessions(connection, user_id)
+                await self._revocations.end_user_tokens(connection, user_id, gen)
+
+    async def disable(self, user_id: str) -> None:
+        """Let nobody log in, and end every token of the user and of the user's devices; NoSuchUserError."""
+        async with self._database.writing() as connection:
+            await lock_user(connection, user_id)
+            gen = await self._end_sessions(connection, user_id)
+            await connection.execute(update(users).where(users.c.id == user_id).values(disabled_at_ms=now_ms()))
+            await connection.execute(update(devices).where(devices.c.owner_id == user_id).values(gen=devices.c.gen + 1))
+            query = select(devices.c.id, devices.c.gen).where(devices.c.owner_id == user_id)
+            ended = [(row.id, row.gen) for row in await connection.execute(query)]
+            await self._revocations.end_user_tokens(connection, user_id, gen, ended)
+
+    async def enable(self, user_id: str) -> None:
+        """Let a disabled user log in again; devices need new tokens. NoSuchUserError."""
+        async with self._database.writing() as connection:
+            await lock_user(connection, user_id)
+            await connection.execute(update(users).where(users.c.id == user_id).values(disabled_at_ms=None))
+
+    async def delete(self, user_id: str) -> None:
+        """Remove account, devices and tokens, and note that the readings are to be erased; NoSuchUserError."""
+        async with self._database.writing() as connection:
+            await lock_user(connection, user_id)
+            await connection.execute(insert(deleted_owners).values(owner_id=user_id, deleted_at_ms=now_ms()))
+            await connection.execute(delete(users).where(users.c.id == user_id))
+            await self._revocations.end_owner(connection, user_id)
+
+    async def _end_sessions(self, connection: AsyncConnection, user_id: str) -> int:
+        """Remove the refresh tokens, raise the user's `gen`, and return it."""
+        await connection.execute(delete(refresh_tokens).where(refresh_tokens.c.user_id == user_id))
+        await connection.execute(update(users).where(users.c.id == user_id).values(gen=users.c.gen + 1))
+        return await connection.scalar(select(users.c.gen).where(users.c.id == user_id)) or 0
+
+    async def _verify(self, user_id: str, password: str, stored: str | None) -> None:
+        match await self._passwords.verify(password, stored):
             case Verdict.WRONG:
-                raise WrongCredentialsError("wrong_password", row.id)
+                raise WrongCredentialsError("wrong_password", user_id)
             case Verdict.DAMAGED:
-                raise WrongCredentialsError("damaged_hash", row.id)
-        return User(id=row.id, name=row.name, email=row.email, gen=row.gen, created_at_ms=row.created_at_ms)
+                raise WrongCredentialsError("damaged_hash", user_id)
+
+    async def _renew_hash(self, user_id: str, password: str, stored: str) -> None:
+        """Hash the password anew where the stored hash has another cost than new ones have."""
+        if not self._passwords.is_outdated(stored):
+            return
+        # Where the password was changed meanwhile, that hash stays.
+        unchanged = (users.c.id == user_id, users.c.password_hash == stored)
+        try:
+            renewed = await self._passwords.hash(password)
+            async with self._database.writing() as connection:
+                await connection.execute(update(users).where(*unchanged).values(password_hash=renewed))
+        except Problem as problem:  # too busy, or the database went away: the next log-in renews it
+            log.info("A password's hash could not be renewed.", user=user_id, why=problem.detail)
+
+
+async def lock_user(connection: AsyncConnection, user_id: str) -> None:
+    """Let one transaction at a time change a user and what belongs to it; NoSuchUserError when there is none."""
+    query = select(users.c.id).where(users.c.id == user_id).with_for_update()
+    if await connection.scalar(query) is None:
+        raise NoSuchUserError
+
+
+async def read_user(connection: AsyncConnection, user_id: str) -> User | None:
+    """Return a user, or None."""
+    row = (await connection.execute(select(*_USER).where(users.c.id == user_id))).one_or_none()
+    return None if row is None else User(*row)
 
 
 def email_key(email: str) -> str:

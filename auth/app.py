@@ -1,26 +1,40 @@
 """Where the parts of `auth` are wired together, and nowhere else."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from auth.accounts import Accounts
 from auth.audit import Audit
 from auth.bearer import Bearer
+from auth.bodies import RevocationsAnswer
 from auth.database import Database, open_database
 from auth.devices import Devices
+from auth.guessing import GuessingLimits
 from auth.http_accounts import AccountRoutes
 from auth.http_devices import DeviceRoutes
+from auth.http_sessions import SessionRoutes
 from auth.http_tokens import TokenRoutes
-from auth.keys import KeyRing, load_keys
+from auth.key_files import read_key_files
+from auth.keys import KeyRing
 from auth.migrate import migrate, require_schema
 from auth.passwords import PasswordHasher, password_hasher
+from auth.revocations import Revocations
 from auth.sessions import Sessions
 from auth.settings import AuthSettings, DatabaseSettings
+from auth.standing import Standing
+from auth.stored_keys import StoredKeys
+from auth.to_broker import DeletedOwners
 from auth.tokens import TokenIssuer
+from broker.connect import open_broker
+from broker.interface import Broker
+from runtime.addresses import ClientAddresses
+from runtime.calls import Call
+from runtime.docs import add_docs
 from runtime.listen import listen
 from runtime.logs import logger
 from runtime.ops import ops_server
@@ -34,18 +48,27 @@ log = logger("auth")
 class AuthService:
     """Everything behind `auth`'s HTTP interface, to be put into an application: its own, or one shared with others."""
 
-    def __init__(self, database: Database, keys: KeyRing, routes: Sequence[web.RouteDef]) -> None:
+    def __init__(self, database: Database, keys: KeyRing, revocations: Revocations, calls: list[Call]) -> None:
         self._database = database
         self._keys = keys
-        self._routes = routes
+        self._revocations = revocations
+        self.calls = calls
 
-    def add_routes(self, app: web.Application) -> None:
-        """Add the calls to `app`, which must have `problem_middleware`; nothing else of `app` is touched."""
-        app.add_routes(self._routes)
+    def add_routes(self, app: web.Application, *, internal: bool = False) -> None:
+        """Add the calls to `app`, which must have `problem_middleware`; nothing else of `app` is touched.
+
+        `internal` adds those for other services too: never where strangers may call.
+        """
+        app.add_routes([call.route() for call in self.calls if internal or not call.internal])
 
     async def jwks(self) -> dict[str, Any]:
         """Return the public keys: what a `runtime.tokens.KeySet` of the same process fetches."""
         return await self._keys.jwks()
+
+    async def revocations(self, since: str | None) -> bytes:
+        """Return what `GET /revocations` answers: for a `Revocations` poller of the same process."""
+        revoked = await self._revocations.after(int(since) if since else None)
+        return msgspec.json.encode(RevocationsAnswer.of(revoked))
 
     async def check(self) -> None:
         """Raise when the database does not answer: for `/readyz`."""
@@ -53,57 +76,84 @@ class AuthService:
 
 
 @asynccontextmanager
-async def auth_service(settings: AuthSettings, *, registry: CollectorRegistry) -> AsyncIterator[AuthService]:
+async def auth_service(
+    settings: AuthSettings, *, registry: CollectorRegistry, broker: Broker | None = None
+) -> AsyncIterator[AuthService]:
     """Open the database, load or make the signing keys, and give the service until the context ends.
 
     Raises SchemaError when the database has not been migrated, KeysError when the secret does not open the keys.
+    Without a broker, deleted owners wait in the database to be announced.
     """
     timeout_s, connections = settings.database_timeout_seconds, settings.database_connections
     async with open_database(settings.auth_database_url, connections=connections, timeout_s=timeout_s) as database:
         await require_schema(database)
-        keys = await load_keys(database, settings.signing_key_secret)
+        deleted = DeletedOwners(database, registry)
         with password_hasher(
             cost=settings.bcrypt_cost, threads=settings.hash_threads, queue=settings.hash_queue, registry=registry
         ) as passwords:
-            routes = await _routes(settings, database, keys, passwords, registry)
-            yield AuthService(database, keys, routes)
+            async with (await _key_ring(settings, database)).kept_fresh() as keys, deleted.announced(broker):
+                yield await _service(settings, database, keys, passwords, deleted, registry)
 
 
-async def _routes(
-    settings: AuthSettings, database: Database, keys: KeyRing, passwords: PasswordHasher, registry: CollectorRegistry
-) -> list[web.RouteDef]:
-    issuer = TokenIssuer(
-        keys,
-        issuer=settings.token_issuer,
-        access_s=settings.access_token_seconds,
-        device_s=settings.device_token_seconds,
-    )
+async def _key_ring(settings: AuthSettings, database: Database) -> KeyRing:
+    if settings.signing_key_files:
+        return KeyRing(read_key_files(settings.signing_key_files))
+    stored = StoredKeys(database, settings.signing_key_secret)
+    return KeyRing(await stored.load(), stored.reread)
+
+
+async def _service(
+    settings: AuthSettings,
+    database: Database,
+    keys: KeyRing,
+    passwords: PasswordHasher,
+    deleted: DeletedOwners,
+    registry: CollectorRegistry,
+) -> AuthService:
+    access_s, device_s = settings.access_token_seconds, settings.device_token_seconds
+    issuer = TokenIssuer(keys, issuer=settings.token_issuer, access_s=access_s, device_s=device_s)
     key_set = KeySet(keys.jwks)
     await key_set.refresh()
-    bearer = Bearer(TokenVerifier(key_set, settings.token_issuer))
-    audit = Audit(registry)
-    sessions = Sessions(database, issuer, settings.refresh_token_seconds)
-    accounts = Accounts(database, passwords)
+    bearer = Bearer(TokenVerifier(key_set, settings.token_issuer), Standing(database))
+    addresses = ClientAddresses(settings.trusted_proxies)
+    audit, limits = Audit(registry, addresses), GuessingLimits(settings, addresses, registry)
+    revocations = Revocations(database, access_s=access_s, device_s=device_s)
+    sessions = Sessions(database, issuer, revocations, access_s=access_s, refresh_s=settings.refresh_token_seconds)
+    accounts = Accounts(database, passwords, revocations)
+    devices = Devices(database, revocations, settings.max_devices_per_owner)
     signup_open = settings.signup == "open"
-    return [
-        *AccountRoutes(accounts, sessions, audit, signup_open=signup_open).routes(),
-        *DeviceRoutes(Devices(database, settings.max_devices_per_owner), issuer, bearer, audit).routes(),
-        *TokenRoutes(bearer, keys.jwks).routes(),
+    calls = [
+        *AccountRoutes(accounts, bearer, limits, deleted, audit, signup_open=signup_open).calls(),
+        *SessionRoutes(accounts, sessions, bearer, limits, audit).calls(),
+        *DeviceRoutes(devices, issuer, bearer, audit).calls(),
+        *TokenRoutes(bearer, keys.jwks, revocations).calls(),
     ]
+    return AuthService(database, keys, revocations, calls)
 
 
 async def serve(settings: AuthSettings, shutdown: Shutdown) -> None:
     """Serve until a stop is asked for; open requests then have their answer before the database closes."""
     registry = CollectorRegistry()
     async with (
-        auth_service(settings, registry=registry) as auth,
+        _broker(settings.broker_url) as broker,
+        auth_service(settings, registry=registry, broker=broker) as auth,
         ops_server(settings, shutdown, registry, {"database": auth.check}),
     ):
         app = web.Application(middlewares=[problem_middleware])
-        auth.add_routes(app)
+        auth.add_routes(app, internal=True)
+        add_docs(app, auth.calls)
         async with listen(app, settings.host, settings.port) as port:
             log.info("Accounts, devices and tokens are served.", host=settings.host, port=port)
             await shutdown.wait()
+
+
+@asynccontextmanager
+async def _broker(url: str) -> AsyncIterator[Broker | None]:
+    if not url:
+        yield None
+        return
+    async with open_broker(url) as broker:
+        yield broker
 
 
 async def migrate_once(settings: DatabaseSettings, _: Shutdown) -> None:

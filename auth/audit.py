@@ -3,13 +3,16 @@
 No line carries a password, a token, or the e-mail of a failed log-in (people type passwords into that field).
 """
 
+from collections.abc import Sequence
+
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter
 
 from auth.accounts import User
 from auth.devices import Device
-from auth.errors import WrongCredentialsError
+from auth.errors import NoSuchUserError, RefreshError, WrongCredentialsError
 from auth.tokens import Issued
+from runtime.addresses import ClientAddresses
 from runtime.logs import logger
 
 log = logger("auth.audit")
@@ -18,38 +21,93 @@ log = logger("auth.audit")
 class Audit:
     """The record of security events."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, addresses: ClientAddresses) -> None:
+        self._addresses = addresses
         self._signups = Counter("tidegate_auth_signups_total", "Sign-ups.", ["outcome"], registry=registry)
         self._logins = Counter("tidegate_auth_logins_total", "Log-ins.", ["outcome"], registry=registry)
         self._devices = Counter("tidegate_auth_devices_registered_total", "Devices registered.", registry=registry)
+        self._refreshes = Counter("tidegate_auth_refreshes_total", "Refreshes.", ["outcome"], registry=registry)
+        self._endings = Counter("tidegate_auth_endings_total", "What ended tokens.", ["what"], registry=registry)
         self._tokens = Counter("tidegate_auth_tokens_issued_total", "JWTs issued.", ["kind"], registry=registry)
         for outcome in ("created", "taken", "closed"):
             self._signups.labels(outcome)
         for outcome in ("ok", "failed"):
             self._logins.labels(outcome)
+        for outcome in ("ok", "refused", "reused"):
+            self._refreshes.labels(outcome)
+        for what in ("logout", "reuse", "password", "account", "device"):
+            self._endings.labels(what)
         for kind in ("user", "device"):
             self._tokens.labels(kind)
 
     def signed_up(self, request: web.Request, user: User) -> None:
         """Record a new account."""
         self._signups.labels("created").inc()
-        log.info("A user signed up.", user=user.id, address=client_address(request))
+        log.info("A user signed up.", user=user.id, address=self._addresses.of(request))
 
     def sign_up_refused(self, request: web.Request, outcome: str) -> None:
         """Record a sign-up that was `taken` or `closed`."""
         self._signups.labels(outcome).inc()
-        log.info("A sign-up was refused.", outcome=outcome, address=client_address(request))
+        log.info("A sign-up was refused.", outcome=outcome, address=self._addresses.of(request))
 
     def logged_in(self, request: web.Request, user: User, access: Issued) -> None:
         """Record a log-in and its access token."""
         self._logins.labels("ok").inc()
-        log.info("A user logged in.", user=user.id, sid=access.claims.sid, address=client_address(request))
+        log.info("A user logged in.", user=user.id, sid=access.claims.sid, address=self._addresses.of(request))
         self.token_issued(request, access, by=user.id)
 
-    def log_in_failed(self, request: web.Request, error: WrongCredentialsError) -> None:
+    def log_in_failed(self, request: web.Request, error: WrongCredentialsError | NoSuchUserError) -> None:
         """Record a log-in with wrong credentials; `user` is None when there is no such account."""
         self._logins.labels("failed").inc()
-        log.warning("A log-in failed.", user=error.user_id, reason=error.reason, address=client_address(request))
+        user, reason = (error.user_id, error.reason) if isinstance(error, WrongCredentialsError) else (None, "deleted")
+        log.warning("A log-in failed.", user=user, reason=reason, address=self._addresses.of(request))
+
+    def refreshed(self, request: web.Request, user: User, access: Issued) -> None:
+        """Record a refresh and its access token."""
+        self._refreshes.labels("ok").inc()
+        self.token_issued(request, access, by=user.id)
+
+    def refresh_refused(self, request: web.Request, error: RefreshError | NoSuchUserError) -> None:
+        """Record a refresh token that does not serve; a used one has ended its session."""
+        address = self._addresses.of(request)
+        if isinstance(error, RefreshError) and error.reason == "reused":
+            self._refreshes.labels("reused").inc()
+            self._endings.labels("reuse").inc()
+            log.warning(
+                "A used refresh token came again; its session was ended.",
+                user=error.user_id,
+                sid=error.sid,
+                address=address,
+            )
+            return
+        self._refreshes.labels("refused").inc()
+        reason = error.reason if isinstance(error, RefreshError) else "deleted"
+        log.warning("A refresh was refused.", reason=reason, address=address)
+
+    def logged_out(self, request: web.Request, user_id: str, sids: Sequence[str]) -> None:
+        """Record the end of sessions that their user asked for."""
+        self._endings.labels("logout").inc(len(sids))
+        log.info("A user logged out.", user=user_id, sids=list(sids), address=self._addresses.of(request))
+
+    def account_changed(self, request: web.Request, user_id: str, *, password: bool) -> None:
+        """Record a change of name or password; a new password has ended all sessions."""
+        if password:
+            self._endings.labels("password").inc()
+        log.info("An account was changed.", user=user_id, password=password, address=self._addresses.of(request))
+
+    def account_deleted(self, request: web.Request, user_id: str) -> None:
+        """Record the end of an account."""
+        self._endings.labels("account").inc()
+        log.info("An account was deleted.", user=user_id, address=self._addresses.of(request))
+
+    def device_changed(self, request: web.Request, user_id: str, device_id: str) -> None:
+        """Record a change of what is registered."""
+        log.info("A device was changed.", user=user_id, device=device_id, address=self._addresses.of(request))
+
+    def device_ended(self, request: web.Request, event: str, user_id: str, device_id: str) -> None:
+        """Record the end of a device, or of its tokens."""
+        self._endings.labels("device").inc()
+        log.info(event, user=user_id, device=device_id, address=self._addresses.of(request))
 
     def device_registered(self, request: web.Request, device: Device) -> None:
         """Record a new device."""
@@ -59,7 +117,7 @@ class Audit:
             user=device.owner_id,
             device=device.id,
             name=device.name,
-            address=client_address(request),
+            address=self._addresses.of(request),
         )
 
     def token_issued(self, request: web.Request, issued: Issued, *, by: str) -> None:
@@ -75,10 +133,5 @@ class Audit:
             jti=claims.jti,
             expires_at=claims.exp,
             by=by,
-            address=client_address(request),
+            address=self._addresses.of(request),
         )
-
-
-def client_address(request: web.Request) -> str:
-    """Return the address of the peer; headers that anyone can write are not believed."""
-    return request.remote or "unknown"

@@ -5,6 +5,7 @@ Tokens are taken from this header only: addresses end up in logs, and cookies tr
 
 from aiohttp import web
 
+from auth.standing import Standing
 from auth.tokens import MANAGE_DEVICES
 from runtime.problems import Problem
 from runtime.tokens import Claims, TokenError, TokenVerifier
@@ -15,8 +16,9 @@ RETRY_AFTER_S = 2
 class Bearer:
     """Reads and verifies the tokens of requests."""
 
-    def __init__(self, verifier: TokenVerifier) -> None:
+    def __init__(self, verifier: TokenVerifier, standing: Standing) -> None:
         self._verifier = verifier
+        self._standing = standing
 
     async def claims(self, request: web.Request) -> Claims:
         """Return the claims of the request's token; Problem 401 (or 503 while there are no keys)."""
@@ -25,12 +27,21 @@ class Bearer:
         if scheme.lower() != "bearer":
             raise unauthorized("One Authorization header with a Bearer token is required.", challenge="Bearer")
         try:
-            return await self._verifier.verify(token.strip())
+            claims = await self._verifier.verify(token.strip())
+            await self._standing.check(claims)
         except TokenError as error:
             if error.code == "unavailable":
                 headers_503 = {"Retry-After": str(RETRY_AFTER_S)}
                 raise Problem(503, str(error), code=error.code, headers=headers_503) from error
             raise unauthorized(str(error), code=error.code) from error
+        return claims
+
+    async def user(self, request: web.Request) -> Claims:
+        """Return the claims of a user's own token; Problem 401 or 403."""
+        claims = await self.claims(request)
+        if claims.device is not None:
+            raise Problem(403, "This needs a user's token, not a device's.", code="forbidden")
+        return claims
 
     async def device_manager(self, request: web.Request) -> Claims:
         """Return the claims of a token that may manage its owner's devices; Problem 401 or 403."""

@@ -1,4 +1,4 @@
-r"""What clients send and what they get, as types. `auth/fields.py` reads the former.
+r"""What clients send and what they get, as types. `runtime/fields.py` reads the former.
 
 Patterns end in `$(?!\n)`: Python's `$` also matches before a last newline. ECMAScript, the dialect of JSON Schema,
 reads them alike.
@@ -12,8 +12,10 @@ from msgspec import UNSET, Meta, UnsetType
 from auth.accounts import User
 from auth.devices import Device, Location
 from auth.ids import ID
+from auth.revocations import Kind, Revoked
 from auth.sessions import Session
 from auth.times import rfc3339
+from runtime.fields import Body
 from runtime.tokens import Place
 
 NAME = r"^[A-Za-z0-9_.:-]+$(?!\n)"
@@ -41,27 +43,61 @@ class Position(Place, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     alt: float | None = None
 
 
-class SignUp(msgspec.Struct):
-    """Body of `POST /user/signup`; the password's rules are in auth/passwords.py."""
+class SignUp(Body):
+    """Body of `POST /user/signup`."""
 
     name: PersonName
     email: Email
     password: str
 
 
-class LogIn(msgspec.Struct):
+class LogIn(Body):
     """Body of `POST /user/login`."""
 
     email: TypedEmail
     password: str
 
 
-class NewDevice(msgspec.Struct, rename="camel"):
+class Refresh(Body):
+    """Body of `POST /user/refresh`."""
+
+    refresh_token: Annotated[str, Meta(max_length=512)]
+
+
+class LogOut(Body):
+    """Body of `POST /user/logout`, which may be missing."""
+
+    refresh_token: Annotated[str, Meta(max_length=512)] | UnsetType = UNSET
+
+
+class ProfileChange(Body):
+    """Body of `PATCH /user/me`."""
+
+    name: PersonName | UnsetType = UNSET
+    password: str | UnsetType = UNSET
+    current_password: str | UnsetType = UNSET
+
+
+class NewDevice(Body):
     """Body of `POST /devices`."""
 
     sensor_type: SensorType
     location: Annotated[str, Meta(max_length=256)] | Position
     name: DeviceName | None = None
+
+
+class DeviceChange(Body):
+    """Body of `PATCH /devices/{id}`."""
+
+    sensor_type: SensorType | UnsetType = UNSET
+    location: Annotated[str, Meta(max_length=256)] | Position | UnsetType = UNSET
+    name: DeviceName | UnsetType = UNSET
+
+
+class RevocationQuery(msgspec.Struct):
+    """Query of `GET /revocations`: the cursor of an earlier answer."""
+
+    since: Annotated[str, Meta(pattern=r"^[0-9]{1,18}$(?!\n)")] | UnsetType = UNSET
 
 
 class DeviceQuery(msgspec.Struct):
@@ -128,3 +164,42 @@ class DeviceTokenAnswer(msgspec.Struct, rename="camel"):
 
     token: str
     expires_in: int
+
+
+class RevocationItem(msgspec.Struct, omit_defaults=True):
+    """Tokens that must be refused until they have expired: auth/revocations.py says which."""
+
+    kind: Kind
+    id: str
+    until: str
+    gen: int | None = None
+
+
+class RevocationsAnswer(msgspec.Struct):
+    """What was revoked since the question's cursor, and the cursor of the next question."""
+
+    items: list[RevocationItem]
+    cursor: str
+
+    @classmethod
+    def of(cls, revoked: Revoked) -> "RevocationsAnswer":
+        """Return revocations as other services read them."""
+        items = [RevocationItem(it.kind, it.id, rfc3339(it.until_ms), it.gen) for it in revoked.items]
+        return cls(items, str(revoked.number))
+
+
+class Jwk(msgspec.Struct):
+    """A public key (RFC 8037), Ed25519."""
+
+    kty: Literal["OKP"]
+    crv: Literal["Ed25519"]
+    x: str
+    kid: str
+    use: Literal["sig"]
+    alg: Literal["EdDSA"]
+
+
+class JwksAnswer(msgspec.Struct):
+    """The keys in force (RFC 7517)."""
+
+    keys: list[Jwk]

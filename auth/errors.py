@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+CredentialsReason = Literal["unknown_user", "wrong_password", "damaged_hash", "disabled", "changed_meanwhile"]
+
 
 class AuthError(Exception):
     """The root of what accounts and devices refuse."""
@@ -14,14 +16,26 @@ class EmailTakenError(AuthError):
 class WrongCredentialsError(AuthError):
     """E-mail and password do not belong together. Clients never learn the reason; the audit log does."""
 
-    def __init__(self, reason: Literal["unknown_user", "wrong_password", "damaged_hash"], user_id: str | None) -> None:
+    def __init__(self, reason: CredentialsReason, user_id: str | None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.user_id = user_id
 
 
-class UnknownOwnerError(AuthError):
-    """The account of a token that is still in force is gone."""
+class RefreshError(AuthError):
+    """A refresh token does not serve. Clients never learn the reason; the audit log does. `reused` ended a session."""
+
+    def __init__(
+        self, reason: Literal["unknown", "expired", "reused"], user_id: str | None, sid: str | None = None
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.user_id = user_id
+        self.sid = sid
+
+
+class NoSuchUserError(AuthError):
+    """There is no such account, or no longer."""
 
 
 class NameTakenError(AuthError):

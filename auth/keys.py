@@ -1,113 +1,113 @@
-"""The keys that sign tokens: Ed25519, kept in the database, the private part sealed.
+"""The keys that sign tokens, as a running service holds them: one signs, all of them verify.
 
-In: rows of `signing_keys` and SIGNING_KEY_SECRET. Out: the key that signs, and the JWKS (RFC 7517, RFC 8037) that
-checks. The first start makes the first key; replicas that start together agree on one.
+In: keys from the database (auth/stored_keys.py) or from files (auth/key_files.py). Out: the key that signs, and the
+JWKS (RFC 7517, RFC 8037) that verifies. Keys in the database are read again all the time, so that a rotation by an
+operator or another replica needs no restart: a token never names a key that the JWKS of any replica does not have.
 """
 
 import asyncio
 import base64
 import hashlib
-from collections.abc import Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import insert, select
-from sqlalchemy.exc import IntegrityError
 
-from auth.database import Database
-from auth.sealing import SealError, seal, unseal
-from auth.tables import signing_keys
-from auth.times import now_ms
 from runtime.logs import logger
+from runtime.problems import Problem
 from runtime.tokens import ALGORITHM
 
 log = logger("auth.keys")
 
+# A new key signs at most this much later everywhere.
+REREAD_EVERY_S = 1.0
+# Many who ask for the JWKS at once are answered from one look into the database.
+JWKS_AGE_S = 0.2
+
 
 class KeysError(Exception):
-    """The signing key cannot be used, so no token can be issued."""
+    """The signing key cannot be used, so no token can be issued; or a key cannot be changed as asked."""
 
 
-class StoredKey(msgspec.Struct, frozen=True):
-    """A row of `signing_keys`."""
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The key that signs, and the public parts (a JWK's `x`) of all by `kid`."""
 
-    number: int
     kid: str
-    public_key: str
-    sealed_private_key: str
-
-    def jwk(self) -> dict[str, str]:
-        """Return the public part as a JWK."""
-        return {
-            "kty": "OKP",
-            "crv": "Ed25519",
-            "x": self.public_key,
-            "kid": self.kid,
-            "use": "sig",
-            "alg": ALGORITHM,
-        }
+    private_key: Ed25519PrivateKey
+    public: dict[str, str]
 
 
 class KeyRing:
-    """All keys: the newest signs, every one of them checks."""
+    """The keys of this process."""
 
-    def __init__(self, kid: str, private_key: Ed25519PrivateKey, stored: Sequence[StoredKey]) -> None:
-        self.kid = kid
-        self.private_key = private_key
-        self._stored = tuple(stored)
+    def __init__(self, keys: Keys, reread: Callable[[Keys], Awaitable[Keys]] | None = None) -> None:
+        """Hold `keys`; `reread` gives those of now, from the ones before. None: they never change."""
+        self._keys = keys
+        self._reread = reread
+        self._read_at = time.monotonic()
+        self._reading = asyncio.Lock()
+
+    @property
+    def kid(self) -> str:
+        """The id of the key that signs."""
+        return self._keys.kid
+
+    @property
+    def private_key(self) -> Ed25519PrivateKey:
+        """The key that signs."""
+        return self._keys.private_key
 
     async def jwks(self) -> dict[str, Any]:
         """Return the document of `/.well-known/jwks.json`; a `runtime.tokens.KeySet` of this process fetches it too."""
-        return {"keys": [key.jwk() for key in self._stored]}
+        await self.refresh(JWKS_AGE_S)
+        return {"keys": [_jwk(kid, x) for kid, x in self._keys.public.items()]}
+
+    async def refresh(self, older_than_s: float) -> None:
+        """Read the keys again when that was longer ago; keep what is known while the database does not answer."""
+        if self._reread is None:
+            return
+        async with self._reading:
+            if time.monotonic() - self._read_at < older_than_s:
+                return
+            self._read_at = time.monotonic()
+            try:
+                keys = await self._reread(self._keys)
+            except (Problem, KeysError) as error:
+                log.warning("The signing keys could not be read again.", why=str(error))
+                return
+            if keys.kid != self._keys.kid:
+                log.info("Another key signs from now on.", kid=keys.kid, before=self._keys.kid)
+            self._keys = keys
+
+    @asynccontextmanager
+    async def kept_fresh(self) -> AsyncIterator["KeyRing"]:
+        """Read the keys again every second as long as the context lasts."""
+        task = asyncio.create_task(self._keep_fresh(), name="signing keys")
+        try:
+            yield self
+        finally:
+            task.cancel()
+
+    async def _keep_fresh(self) -> None:
+        while self._reread is not None:
+            await asyncio.sleep(REREAD_EVERY_S)
+            await self.refresh(0)
 
 
-async def load_keys(database: Database, secret: str) -> KeyRing:
-    """Read the keys, or make the first one; KeysError when `secret` does not open the one that signs."""
-    stored = await _read(database)
-    if not stored:
-        await _make_first(database, secret)
-        stored = await _read(database)
-    newest = stored[-1]
-    try:
-        plain = await asyncio.to_thread(unseal, secret, newest.kid, newest.sealed_private_key)
-    except SealError as error:
-        raise KeysError(f"SIGNING_KEY_SECRET does not open the signing key {newest.kid}.") from error
-    return KeyRing(newest.kid, Ed25519PrivateKey.from_private_bytes(plain), stored)
-
-
-async def _read(database: Database) -> list[StoredKey]:
-    columns = signing_keys.c
-    query = select(columns.number, columns.kid, columns.public_key, columns.sealed_private_key)
-    async with database.reading() as connection:
-        return [StoredKey(*row) for row in await connection.execute(query.order_by(columns.number))]
-
-
-async def _make_first(database: Database, secret: str) -> None:
-    private_key = Ed25519PrivateKey.generate()
-    public_key = _base64url(private_key.public_key().public_bytes_raw())
-    kid = thumbprint(public_key)
-    row = {
-        "number": 1,
-        "kid": kid,
-        "public_key": public_key,
-        "sealed_private_key": await asyncio.to_thread(seal, secret, kid, private_key.private_bytes_raw()),
-        "created_at_ms": now_ms(),
-    }
-    try:
-        async with database.writing() as connection:
-            await connection.execute(insert(signing_keys).values(row))
-    except IntegrityError:
-        log.info("Another replica has made the first signing key.")
-    else:
-        log.info("The first signing key was made.", kid=kid)
+def _jwk(kid: str, x: str) -> dict[str, str]:
+    return {"kty": "OKP", "crv": "Ed25519", "x": x, "kid": kid, "use": "sig", "alg": ALGORITHM}
 
 
 def thumbprint(public_key: str) -> str:
     """Return the `kid` of an Ed25519 key: RFC 7638's thumbprint, so the same key has the same id everywhere."""
     members = f'{{"crv":"Ed25519","kty":"OKP","x":"{public_key}"}}'
-    return _base64url(hashlib.sha256(members.encode()).digest())
+    return base64url(hashlib.sha256(members.encode()).digest())
 
 
-def _base64url(raw: bytes) -> str:
+def base64url(raw: bytes) -> str:
+    """Return base64url without padding, as JOSE writes it."""
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()

@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from enum import Enum
@@ -19,6 +19,7 @@ from typing import TypeVar
 import bcrypt
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from auth.common_passwords import is_common
 from runtime.problems import FieldError, Problem
 
 Result = TypeVar("Result")
@@ -66,6 +67,11 @@ class PasswordHasher:
         """Return what to store: 60 characters of ASCII. Problem 503 when the pool is full."""
         return await self._in_thread(lambda: self._hash(password))
 
+    def is_outdated(self, stored: str) -> bool:
+        """Say whether new hashes have another cost than this one."""
+        form = _STORED.fullmatch(stored)
+        return form is None or int(form.group(1)) != self._cost
+
     async def verify(self, password: str, stored: str | None) -> Verdict:
         """Compare with a stored hash, or with nobody's for None. Problem 503 when the pool is full."""
         return await self._in_thread(lambda: self._verify(password, stored))
@@ -110,12 +116,17 @@ def password_hasher(*, cost: int, threads: int, queue: int, registry: CollectorR
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def password_error(password: str) -> FieldError | None:
-    """Say what makes a new password unacceptable, or None."""
+def password_error(password: str, about: Sequence[str] = ()) -> FieldError | None:
+    """Say what makes a new password unacceptable, or None. `about`: what anyone who knows the user would try first."""
     if len(password) < MIN_PASSWORD_CHARS:
         return FieldError("password", "too_short", f"A password has at least {MIN_PASSWORD_CHARS} characters.")
     if len(password.encode()) > MAX_PASSWORD_BYTES:
         return FieldError("password", "too_long", f"A password has at most {MAX_PASSWORD_BYTES} bytes of UTF-8.")
+    typed = password.lower()
+    if is_common(password):
+        return FieldError("password", "too_common", "This password is among the first that anyone tries.")
+    if any(typed in (text.lower(), text.partition("@")[0].lower()) for text in about):
+        return FieldError("password", "too_common", "A password must not be the name or the e-mail address.")
     return None
 
 

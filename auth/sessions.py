@@ -1,14 +1,25 @@
-"""Sessions: what a log-in gives. A session is a family (`sid`) of one refresh token and the access tokens beside it.
+"""Sessions: what a log-in gives.
 
-In: a user whose password was right. Out: an access token and a refresh token; only the latter's hash is kept.
+A session is a family (`sid`) of refresh tokens, one of them unused, and the access tokens beside them.
+
+In: a user whose password was right, or an unused refresh token. Out: an access token and a refresh token; only the
+latter's hash is kept. Each refresh token serves once (RFC 9700, 4.14.2): whoever brings one again, thief or robbed,
+ends the whole session. Rotation is one transaction: killed in the middle, the old token still serves and the new one
+never existed; killed after it, before the answer, the client logs in again.
+
+The user's row is locked before the tokens' rows: what ends all sessions of a user (a new password) does the same, so
+that no session slips through between the two.
 """
 
 import msgspec
-from sqlalchemy import delete, insert
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from auth.accounts import User
+from auth.accounts import User, lock_user, read_user
 from auth.database import Database
+from auth.errors import RefreshError, WrongCredentialsError
 from auth.ids import new_id
+from auth.revocations import Revocations
 from auth.tables import refresh_tokens
 from auth.times import now_ms
 from auth.tokens import Issued, TokenIssuer, new_refresh_token, refresh_token_hash
@@ -24,25 +35,93 @@ class Session(msgspec.Struct, frozen=True):
 class Sessions:
     """The refresh tokens in the database."""
 
-    def __init__(self, database: Database, issuer: TokenIssuer, refresh_s: int) -> None:
+    def __init__(
+        self, database: Database, issuer: TokenIssuer, revocations: Revocations, *, access_s: int, refresh_s: int
+    ) -> None:
         self._database = database
         self._issuer = issuer
-        self._refresh_s = refresh_s
+        self._revocations = revocations
+        self._access_ms = access_s * 1000
+        self._refresh_ms = refresh_s * 1000
 
     async def begin(self, user: User) -> Session:
-        """Start a family. The user's expired tokens go, so that the table holds what can still be used."""
+        """Start a family; WrongCredentialsError when the account has changed since the password was checked."""
         refresh_token, sid, now = new_refresh_token(), new_id(), now_ms()
-        row = {
-            "user_id": user.id,
-            "sid": sid,
-            "token_hash": refresh_token_hash(refresh_token),
-            "created_at_ms": now,
-            "expires_at_ms": now + self._refresh_s * 1000,
-        }
-        expired = delete(refresh_tokens).where(
-            refresh_tokens.c.user_id == user.id, refresh_tokens.c.expires_at_ms <= now
-        )
         async with self._database.writing() as connection:
-            await connection.execute(expired)
-            await connection.execute(insert(refresh_tokens).values(row))
+            await lock_user(connection, user.id)
+            current = await read_user(connection, user.id)
+            if current is None or current.gen != user.gen or current.disabled_at_ms is not None:
+                raise WrongCredentialsError("changed_meanwhile", user.id)
+            await self._forget_expired(connection, user.id, now)
+            await self._insert(connection, user.id, sid, refresh_token, now)
         return Session(self._issuer.for_user(user, sid), refresh_token)
+
+    async def refresh(self, refresh_token: str) -> tuple[User, Session]:
+        """Exchange an unused refresh token; RefreshError says why not, and a used one has ended its session then."""
+        token_hash, now = refresh_token_hash(refresh_token), now_ms()
+        columns = refresh_tokens.c
+        whose = select(columns.user_id).where(columns.token_hash == token_hash)
+        query = select(columns.sid, columns.expires_at_ms, columns.used_at_ms).where(columns.token_hash == token_hash)
+        async with self._database.writing() as connection:
+            user_id = await connection.scalar(whose)
+            if user_id is None:
+                raise RefreshError("unknown", None)
+            await lock_user(connection, user_id)
+            # Read again behind the lock: another refresh, or the end of the session, may have come first.
+            user, row = await read_user(connection, user_id), (await connection.execute(query)).one_or_none()
+            if user is None or row is None or user.disabled_at_ms is not None:
+                raise RefreshError("unknown", user_id)
+            if row.expires_at_ms <= now:
+                raise RefreshError("expired", user_id)
+            reused = row.used_at_ms is not None
+            if reused:
+                await self._end(connection, user_id, row.sid)
+            else:
+                renewed = new_refresh_token()
+                used = update(refresh_tokens).where(columns.token_hash == token_hash).values(used_at_ms=now)
+                await connection.execute(used)
+                await self._insert(connection, user_id, row.sid, renewed, now)
+        if reused:  # only now, for an exception inside would have undone the end of the session
+            raise RefreshError("reused", user_id, row.sid)
+        return user, Session(self._issuer.for_user(user, row.sid), renewed)
+
+    async def end(self, user_id: str, sid: str, refresh_token: str | None) -> list[str]:
+        """End a session, and the one of `refresh_token` where that is another of the same user; return their ids."""
+        async with self._database.writing() as connection:
+            await lock_user(connection, user_id)
+            sids = [sid]
+            if refresh_token is not None:
+                other = await connection.scalar(
+                    select(refresh_tokens.c.sid).where(
+                        refresh_tokens.c.user_id == user_id,
+                        refresh_tokens.c.token_hash == refresh_token_hash(refresh_token),
+                    )
+                )
+                if other is not None and other != sid:
+                    sids.append(other)
+            for one in sids:
+                await self._end(connection, user_id, one)
+        return sids
+
+    async def _end(self, connection: AsyncConnection, user_id: str, sid: str) -> None:
+        family = (refresh_tokens.c.user_id == user_id, refresh_tokens.c.sid == sid)
+        await connection.execute(delete(refresh_tokens).where(*family))
+        await self._revocations.end_session(connection, sid)
+
+    async def _insert(self, connection: AsyncConnection, user_id: str, sid: str, token: str, now: int) -> None:
+        row = {
+            "user_id": user_id,
+            "sid": sid,
+            "token_hash": refresh_token_hash(token),
+            "created_at_ms": now,
+            "expires_at_ms": now + self._refresh_ms,
+        }
+        await connection.execute(insert(refresh_tokens).values(row))
+
+    async def _forget_expired(self, connection: AsyncConnection, user_id: str, now: int) -> None:
+        # Access tokens stand on the rows of their session (auth/standing.py): these outlive the last of them.
+        past = now - self._access_ms
+        columns = refresh_tokens.c
+        await connection.execute(
+            delete(refresh_tokens).where(columns.user_id == user_id, columns.expires_at_ms <= past)
+        )

@@ -5,9 +5,13 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from broker.connect import check_url
+from runtime.addresses import ClientAddresses
 from runtime.settings import Port, Positive, ProcessSettings, Seconds, setting
 from runtime.tokens import MAX_LIFETIME_S
 
+BcryptCost = Annotated[int, Meta(ge=4, le=16)]
+MIN_SECRET_CHARS = 16
 TokenSeconds = Annotated[int, Meta(ge=1, le=MAX_LIFETIME_S)]
 
 _SCHEMES = ("mysql+aiomysql://", "sqlite+aiosqlite:///")
@@ -28,22 +32,52 @@ class DatabaseSettings(ProcessSettings):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AuthSettings(DatabaseSettings):
+class KeySettings(DatabaseSettings):
+    """What `python -m auth keys` needs."""
+
+    signing_key_secret: str = setting(
+        "",
+        about="encrypts the private signing keys in the database, at least 16 characters; or give SIGNING_KEY_FILES",
+        secret=True,
+    )
+    signing_key_files: tuple[str, ...] = setting(
+        (), about="PEM files of Ed25519 keys in place of the database's: the first signs, all verify"
+    )
+    access_token_seconds: TokenSeconds = setting(3600, about="life of a user's access token")
+    device_token_seconds: TokenSeconds = setting(30 * 86400, about="life of a device's token")
+
+    def __post_init__(self) -> None:
+        """Refuse to start without a key."""
+        DatabaseSettings.__post_init__(self)
+        if self.signing_key_files:
+            return
+        if not self.signing_key_secret:
+            raise ValueError("SIGNING_KEY_SECRET is not set: it encrypts the signing keys (or give SIGNING_KEY_FILES)")
+        if len(self.signing_key_secret) < MIN_SECRET_CHARS:
+            raise ValueError(f"SIGNING_KEY_SECRET=(hidden): must have at least {MIN_SECRET_CHARS} characters")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserSettings(DatabaseSettings):
+    """What `python -m auth users` needs. Lives tell how long a revocation matters: give what the service has."""
+
+    access_token_seconds: TokenSeconds = setting(3600, about="life of a user's access token")
+    device_token_seconds: TokenSeconds = setting(30 * 86400, about="life of a device's token")
+    bcrypt_cost: BcryptCost = setting(12, about="log2 of bcrypt's rounds; 12 takes some 0.25 s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthSettings(KeySettings):
     """What the service needs."""
 
-    signing_key_secret: Annotated[str, Meta(min_length=16)] = setting(
-        about="encrypts the private signing keys in the database; at least 16 characters", secret=True
-    )
     host: str = setting("0.0.0.0", about="address of the HTTP interface")  # noqa: S104 - a container's own network
     port: Port = setting(8001, about="port of the HTTP interface; 0 takes any free one")
     ops_port: Port = setting(9001, about="port of `/healthz`, `/readyz`, `/metrics`; 0 takes any free one")
     token_issuer: Annotated[str, Meta(min_length=1)] = setting("tidegate", about="`iss` of every token")
-    access_token_seconds: TokenSeconds = setting(3600, about="life of a user's access token")
-    device_token_seconds: TokenSeconds = setting(30 * 86400, about="life of a device's token")
     refresh_token_seconds: Positive = setting(30 * 86400, about="life of a refresh token")
     signup: Literal["open", "closed"] = setting("open", about="whether anyone may sign up")
     max_devices_per_owner: Positive = setting(10_000, about="how many devices one owner may register")
-    bcrypt_cost: Annotated[int, Meta(ge=4, le=16)] = setting(12, about="log2 of bcrypt's rounds; 12 takes some 0.25 s")
+    bcrypt_cost: BcryptCost = setting(12, about="log2 of bcrypt's rounds; 12 takes some 0.25 s")
     hash_threads: Annotated[int, Meta(ge=0, le=256)] = setting(
         0, about="threads that hash passwords; 0 takes one a core"
     )
@@ -53,3 +87,28 @@ class AuthSettings(DatabaseSettings):
     database_connections: Positive = setting(10, about="most connections to the database")
     # Below 3 s, so that a client knows within 3 s that the database hangs.
     database_timeout_seconds: Seconds = setting(2.5, about="longest that one transaction may take")
+    # How many failures are forgiven, and how soon: auth/guessing.py says why.
+    account_failures: Positive = setting(10, about="wrong passwords of an account, from one address, before a wait")
+    account_failure_seconds: Seconds = setting(30.0, about="after which one of these is forgiven")
+    account_failures_anywhere: Positive = setting(100, about="wrong passwords of an account, from anywhere")
+    account_failure_anywhere_seconds: Seconds = setting(10.0, about="after which one of these is forgiven")
+    address_failures: Positive = setting(100, about="wrong passwords and refresh tokens of an address")
+    address_failure_seconds: Seconds = setting(1.0, about="after which one of these is forgiven")
+    address_signups: Positive = setting(300, about="sign-ups of an address")
+    address_signup_seconds: Seconds = setting(0.1, about="after which one of these is forgiven")
+    broker_url: str = setting(
+        "", about="where deleted owners are announced: `amqp://…` or `embedded://PATH`; empty: they wait", secret=True
+    )
+    trusted_proxies: tuple[str, ...] = setting(
+        (), about="networks (CIDR) of the proxies whose X-Forwarded-For is believed; empty: of none"
+    )
+
+    def __post_init__(self) -> None:
+        """Check what depends on more than one variable, or on a form."""
+        KeySettings.__post_init__(self)
+        if self.broker_url:
+            check_url(self.broker_url)
+        try:
+            ClientAddresses(self.trusted_proxies)
+        except ValueError as error:
+            raise ValueError(f"TRUSTED_PROXIES={','.join(self.trusted_proxies)!r}: {error}") from error

@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
+from runtime.refusals import Runner
+
 # aiohttp keeps an idle connection for 3,630 s by default; proxies in front use 60 to 75 s.
 KEEPALIVE_S = 75.0
 # How long open requests may go on after the listener closed, before they are cut.
@@ -15,7 +17,13 @@ FINISH_S = 5.0
 @asynccontextmanager
 async def listen(app: web.Application, host: str, port: int) -> AsyncIterator[int]:
     """Serve `app` on host and port (0: any free one) and give the port; OSError when the port is taken."""
-    runner = web.AppRunner(app, access_log=None, keepalive_timeout=KEEPALIVE_S, shutdown_timeout=FINISH_S)
+    runner = Runner(
+        app,
+        access_log=None,
+        auto_decompress=False,  # runtime/bodies.py unpacks, within bounds and to the end
+        keepalive_timeout=KEEPALIVE_S,
+        shutdown_timeout=FINISH_S,
+    )
     await runner.setup()
     try:
         try:

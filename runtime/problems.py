@@ -11,6 +11,9 @@ from runtime.logs import logger
 
 log = logger("runtime.problems")
 
+# What clients send is repeated to them only so far.
+_SHOWN_CHARS = 200
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -71,6 +74,11 @@ async def problem_middleware(request: web.Request, handler: Handler) -> web.Stre
         return await handler(request)
     except Problem as problem:
         return problem.response()
+    except web.HTTPMethodNotAllowed as error:
+        headers = {"Allow": error.headers["Allow"]}
+        if request.method == "OPTIONS":  # what may be done here is the answer; other origins are not told more
+            return web.Response(status=204, headers=headers)
+        return Problem(405, f"{request.method[:_SHOWN_CHARS]} is not allowed here.", headers=headers).response()
     except web.HTTPError as error:
         kept = {name: error.headers[name] for name in ("Allow", "Retry-After") if name in error.headers}
         return Problem(error.status, _about(error.status, request), headers=kept).response()
@@ -83,7 +91,6 @@ async def problem_middleware(request: web.Request, handler: Handler) -> web.Stre
 
 def _about(status: int, request: web.Request) -> str:
     if status == 404:
-        return f"There is nothing at {request.path[:200]}."
-    if status == 405:
-        return f"{request.method} is not allowed here."
+        shown = request.path[:_SHOWN_CHARS].encode("ascii", "backslashreplace").decode()
+        return f"There is nothing at {shown}."
     return ""

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from auth.app import AuthService, auth_service
 from auth.settings import AuthSettings
+from runtime.docs import add_docs
 from runtime.listen import listen
 from runtime.problems import problem_middleware
 
@@ -93,6 +94,7 @@ async def running(settings: AuthSettings) -> AsyncIterator[Client]:
     registry = CollectorRegistry()
     async with auth_service(settings, registry=registry) as service:
         app = web.Application(middlewares=[problem_middleware])
-        service.add_routes(app)
+        service.add_routes(app, internal=True)
+        add_docs(app, service.calls)
         async with listen(app, "127.0.0.1", 0) as port, aiohttp.ClientSession() as session:
             yield Client(session, f"http://127.0.0.1:{port}", service, registry)

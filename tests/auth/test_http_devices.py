@@ -142,7 +142,7 @@ WRONG_FIELDS: dict[str, list[Any]] = {
 async def test_a_registration_with_a_wrong_field_names_it(sqlite_client: Client, field: str, value: Any) -> None:
     body = {"name": "press-1", "sensorType": "t", "location": "hall"} | {field: value}
     answer = await sqlite_client.post("/devices", body, token=await sqlite_client.new_user())
-    assert (answer.status, list(answer.fields)) == (422, [field])
+    assert (answer.status, [name.split(".")[0] for name in answer.fields]) == (422, [field])
 
 
 async def test_a_registration_names_all_that_is_wrong(client: Client) -> None:

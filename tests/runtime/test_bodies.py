@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import logging
+import zlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -91,19 +92,52 @@ async def test_a_good_body_is_decoded_and_its_answer_is_not_cached(
         b'{"name":"\\ud800"}',
         b'{"age":Infinity,"name":"a"}',
         b"\x00",
+        b"\xef\xbb\xbf{}",
+        b'{"name":"a","name":"a"}',
+        b'{"name":"a","n\\u0061me":"b"}',
+        b'{"name":"a","address":{"city":"b","city":"c"}}',
+        b'{"name":1,"role":7',
+        b'{"name":"a","age":1e999}',
+        b'{"age":' + b"1" * 900 + b"e" + b"9" * 50 + b"}",
+        b"[" * 1000,
+        b'{"name":' + b"[" * 400 + b"NaN" + b"]" * 400 + b"}",
     ],
 )
 async def test_what_is_not_json_is_400(session: aiohttp.ClientSession, body: bytes) -> None:
     await post(session, body, 400)
 
 
-async def test_a_compressed_body_that_is_corrupt_is_400(session: aiohttp.ClientSession) -> None:
-    corrupt = gzip.compress(b'{"name":"a"}')[:12] + b"corrupt"
-    await post(session, corrupt, 400, **{"Content-Encoding": "gzip"})
+PACKED = gzip.compress(b'{"name":"a"}')
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [b"", b"no gzip", PACKED[:12] + b"corrupt", PACKED[:-1], PACKED[:-8] + bytes(8), PACKED + b"x", PACKED + PACKED],
+)
+async def test_a_compressed_body_that_is_corrupt_is_400(session: aiohttp.ClientSession, packed: bytes) -> None:
+    await post(session, packed, 400, **{"Content-Encoding": "gzip"})
+    await post(session, b"{", 400)  # the connection goes on
+
+
+@pytest.mark.parametrize(
+    ("encoding", "packed"), [("gzip", PACKED), ("GZIP", PACKED), ("deflate", zlib.compress(b'{"name":"a"}'))]
+)
+async def test_a_compressed_body_is_unpacked(session: aiohttp.ClientSession, encoding: str, packed: bytes) -> None:
+    headers = JSON | {"Content-Encoding": encoding}
+    async with session.post("/people", data=packed, headers=headers) as answer:
+        assert (answer.status, await answer.json()) == (201, {"name": "a"})
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "compress", "x"])
+async def test_another_packing_is_415_and_says_which_are_taken(session: aiohttp.ClientSession, encoding: str) -> None:
+    async with session.post("/people", data=PACKED, headers=JSON | {"Content-Encoding": encoding}) as answer:
+        await problem(answer, 415)
+        assert answer.headers["Accept-Encoding"] == "gzip, deflate"
 
 
 async def test_a_compressed_body_is_measured_by_what_it_becomes(session: aiohttp.ClientSession) -> None:
-    await post(session, gzip.compress(b" " * 5_000_000), 413, **{"Content-Encoding": "gzip"})
+    await post(session, gzip.compress(b" " * 900_000), 413, **{"Content-Encoding": "gzip"})
+    await post(session, gzip.compress(b" " * 50_000_000), 413, **{"Content-Encoding": "gzip"})
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", ""])
@@ -161,6 +195,20 @@ async def test_a_body_of_the_wrong_form_is_422_and_names_the_field(
     (error,) = (await post(session, body.encode(), 422))["errors"]
     assert (error["field"], error["code"]) == (field, code)
     assert error["message"]
+
+
+async def test_all_wrong_fields_are_named_at_once_but_not_without_end(session: aiohttp.ClientSession) -> None:
+    body = msgspec.json.encode({"age": "x", "address": {"zip": 1}, "role": 1, "admin": 2})
+    errors = (await post(session, body, 422))["errors"]
+    assert [error["field"] for error in errors] == ["role", "admin", "name", "age", "address.zip"]
+    many = msgspec.json.encode({str(number): 1 for number in range(100)})
+    assert len((await post(session, many, 422))["errors"]) == 20
+
+
+async def test_options_tells_what_may_be_done(session: aiohttp.ClientSession) -> None:
+    async with session.options("/people") as answer:
+        assert (answer.status, await answer.read()) == (204, b"")
+        assert set(answer.headers["Allow"].split(",")) == {"POST", "DELETE"}
 
 
 async def test_a_wrong_method_is_405_and_says_which_are_allowed(session: aiohttp.ClientSession) -> None:

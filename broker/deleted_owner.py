@@ -1,0 +1,37 @@
+"""The message that says an owner is gone: persisters then erase the owner's readings. Repeating it changes nothing."""
+
+import bson
+import msgspec
+from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.datetime_ms import DatetimeMS
+from bson.errors import InvalidBSON
+
+from broker.message import SCHEMA, SCHEMA_HEADER, DecodeError, Message
+
+_AS_MILLISECONDS: CodecOptions[dict[str, object]] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
+
+
+class DeletedOwner(msgspec.Struct, frozen=True):
+    """An owner whose account was deleted; `deleted_at_ms` is milliseconds since 1970."""
+
+    owner: str
+    deleted_at_ms: int
+
+    def message(self) -> Message:
+        """Return it as it travels: BSON `{owner, deletedAt}`."""
+        return Message(bson.encode({"owner": self.owner, "deletedAt": DatetimeMS(self.deleted_at_ms)}))
+
+    @classmethod
+    def of(cls, message: Message) -> "DeletedOwner":
+        """Read a message; DecodeError when it is of another form or newer than this worker."""
+        schema = message.headers.get(SCHEMA_HEADER)
+        if isinstance(schema, int) and schema > SCHEMA:
+            raise DecodeError("newer_schema", f"schema {schema} is newer than this worker's {SCHEMA}", message.body)
+        try:
+            fields = bson.decode(message.body, _AS_MILLISECONDS)
+        except (InvalidBSON, UnicodeDecodeError) as error:
+            raise DecodeError("undecodable", f"not BSON: {error}", message.body) from error
+        owner, deleted_at = fields.get("owner"), fields.get("deletedAt")
+        if not isinstance(owner, str) or not owner or not isinstance(deleted_at, DatetimeMS):
+            raise DecodeError("undecodable", "owner or deletedAt is missing", message.body)
+        return cls(owner, int(deleted_at))

@@ -1,0 +1,73 @@
+"""schemathesis against the service: what it makes of the document must never meet an answer outside the document."""
+
+import asyncio
+import os
+import random
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from auth.app import auth_service
+from auth.migrate import migrate
+from runtime.docs import add_docs
+from runtime.listen import listen
+from runtime.problems import Handler, problem_middleware
+from tests.auth.service import make_settings
+
+REQUESTS = 2000
+# Not `positive_data_acceptance`: that a password is common or a session gone, no schema can say.
+CHECKS = (
+    "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
+    "response_schema_conformance,negative_data_rejection,missing_required_header,unsupported_method,"
+    "allow_header_conformance,use_after_free,ensure_resource_availability,ignored_auth"
+)
+UNLIMITED = 1_000_000_000
+
+
+@asynccontextmanager
+async def counted_service(url: str, answers: Counter[int]) -> AsyncIterator[str]:
+    """Serve as the process does, and count the answers by status."""
+
+    @web.middleware
+    async def counting(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        answers[response.status] += 1
+        return response
+
+    settings = make_settings(url, log_level="error")
+    async with auth_service(settings, registry=CollectorRegistry()) as service:
+        app = web.Application(middlewares=[counting, problem_middleware])
+        service.add_routes(app)
+        add_docs(app, service.calls)
+        async with listen(app, "127.0.0.1", 0) as port:
+            yield f"http://127.0.0.1:{port}"
+
+
+@pytest.mark.timeout(300)
+async def test_two_thousand_requests_meet_no_fault_and_nothing_undescribed(sqlite_url: str, tmp_path: Path) -> None:
+    await migrate(sqlite_url)
+    answers: Counter[int] = Counter()
+    seed = random.randrange(2**32)
+    async with counted_service(sqlite_url, answers) as url:
+        command = ["-m", "schemathesis.cli", "run", f"{url}/openapi.json", "--checks", CHECKS, "--seed", str(seed)]
+        command += ["--max-examples", "60", "--generation-database", "none", "--no-color", "--request-timeout", "10"]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *command,
+            env=os.environ | {"SCHEMATHESIS_HOOKS": "tests.auth.fuzz_hooks", "FUZZED_URL": url, "PYTHONPATH": str(Path.cwd())},
+            cwd=tmp_path,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        report = (await process.communicate())[0].decode()
+    print(report, dict(sorted(answers.items())), f"seed {seed}")
+    assert process.returncode == 0, report
+    assert answers.total() >= REQUESTS
+    assert not [status for status in answers if status >= 500]
+    assert {200, 201, 401, 404, 409, 422} <= set(answers)  # it came through to the calls themselves

@@ -1,0 +1,184 @@
+"""What a list of calls becomes: a valid OpenAPI document, and a page that needs nothing from elsewhere."""
+
+import re
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import aiohttp
+import msgspec
+import pytest
+import schemathesis
+from aiohttp import web
+from msgspec import Meta
+
+from runtime.bodies import json_response
+from runtime.calls import Call
+from runtime.docs import add_docs, document
+from runtime.fields import Body
+from runtime.listen import listen
+from runtime.openapi import openapi_document
+from runtime.problems import problem_middleware
+
+Name = Annotated[str, Meta(max_length=5, pattern=r"^[a-z]+$(?!\n)", examples=["ada"])]
+
+
+class NewShip(Body):
+    """A ship that
+    does not sail yet.
+    """
+
+    ship_name: Name
+    masts: int | None = None
+
+
+class Ship(msgspec.Struct, rename="camel"):
+    ship_name: str
+
+
+class ShipQuery(msgspec.Struct, rename="camel"):
+    built_after: int
+    limit: Annotated[int, Meta(ge=1, le=9)] = 5
+
+
+async def answer(_: web.Request) -> web.Response:
+    return json_response(Ship("ada"))
+
+
+BUILD = Call(
+    method="POST",
+    path="/ships",
+    handler=answer,
+    tag="ships",
+    summary="Build `one` <ship>",
+    body=NewShip,
+    answers={201: Ship},
+    headers={201: {"Location": "where it floats"}},
+    problems=(409,),
+    secured=True,
+)
+LIST = Call(
+    method="GET", path="/ships", handler=answer, tag="ships", summary="List", query=ShipQuery, answers={200: Ship}
+)
+SHOW = Call(
+    method="GET", path="/ships/{id:[0-9]+}/log", handler=answer, tag="logs", summary="Read", answers={200: Ship}
+)
+SINK = Call(method="DELETE", path="/ships/{id}", handler=answer, tag="ships", summary="Sink", answers={204: None})
+SECRET = Call(
+    method="GET", path="/plans", handler=answer, tag="ships", summary="Spy", answers={200: Ship}, internal=True
+)
+CALLS = [BUILD, LIST, SHOW, SINK, SECRET]
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    app = web.Application(middlewares=[problem_middleware])
+    app.add_routes([call.route() for call in CALLS])
+    add_docs(app, CALLS)
+    async with listen(app, "127.0.0.1", 0) as port, aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
+        yield client
+
+
+def operation(method: str, path: str) -> dict[str, Any]:
+    found: dict[str, Any] = document(CALLS)["paths"][path][method]
+    return found
+
+
+def test_the_document_is_valid_openapi() -> None:
+    described = document(CALLS)
+    assert described["openapi"] == "3.1.0"
+    schemathesis.openapi.from_dict(described).validate()
+
+
+def test_a_body_is_described_by_the_type_that_validates_it() -> None:
+    assert operation("post", "/ships")["requestBody"]["content"] == {
+        "application/json": {"schema": {"$ref": "#/components/schemas/NewShip"}}
+    }
+    schema = document(CALLS)["components"]["schemas"]["NewShip"]
+    assert schema["additionalProperties"] is False
+    assert schema["required"] == ["shipName"]
+    assert schema["properties"]["shipName"]["pattern"] == "^[a-z]+$"  # ECMAScript's, not Python's
+    assert schema["description"] == "A ship that does not sail yet."
+
+
+def test_the_parameters_are_those_of_path_and_query() -> None:
+    assert [item["name"] for item in operation("get", "/ships/{id}/log")["parameters"]] == ["id"]
+    after, limit = operation("get", "/ships")["parameters"]
+    assert (after["name"], after["in"], after["required"]) == ("builtAfter", "query", True)
+    assert (limit["required"], limit["schema"]) == (
+        False,
+        {"type": "integer", "minimum": 1, "maximum": 9, "default": 5},
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "statuses"),
+    [
+        (BUILD, {201, 400, 401, 408, 409, 413, 415, 422, 503}),
+        (LIST, {200, 400, 422, 503}),
+        (SHOW, {200, 400, 503}),
+        (SINK, {204, 400, 503}),
+    ],
+)
+def test_every_status_that_can_happen_is_described(call: Call, statuses: set[int]) -> None:
+    assert set(operation(call.method.lower(), call.template)["responses"]) == {str(status) for status in statuses}
+
+
+def test_answers_say_their_headers_and_their_form() -> None:
+    created = operation("post", "/ships")["responses"]["201"]
+    assert created["headers"]["Location"]["required"] is True
+    assert "content" not in operation("delete", "/ships/{id}")["responses"]["204"]
+    unauthorized = document(CALLS)["components"]["responses"]["Unauthorized"]
+    assert unauthorized["headers"]["WWW-Authenticate"]["required"] is True
+    assert list(unauthorized["content"]) == ["application/problem+json"]
+
+
+def test_only_calls_that_take_a_token_ask_for_one() -> None:
+    assert operation("post", "/ships")["security"] == [{"bearer": []}]
+    assert operation("get", "/ships")["security"] == []
+
+
+def test_an_internal_call_is_not_told_to_the_public() -> None:
+    assert "/plans" not in document(CALLS)["paths"]
+
+
+def test_lists_of_several_services_join_into_one_document() -> None:
+    assert document([BUILD, *CALLS[1:]]) == document(CALLS)
+    assert set(openapi_document("both", "1", [BUILD, LIST])["paths"]["/ships"]) == {"post", "get"}
+    with pytest.raises(ValueError, match="POST /ships is declared twice"):
+        document([BUILD, BUILD])
+
+
+def test_operations_have_names_that_differ() -> None:
+    ids = [call.operation_id for call in CALLS]
+    assert ids == ["postShips", "getShips", "getShipsIdLog", "deleteShipsId", "getPlans"]
+
+
+async def test_the_document_is_served(session: aiohttp.ClientSession) -> None:
+    async with session.get("/openapi.json") as response:
+        assert (response.status, response.content_type) == (200, "application/json")
+        assert await response.json() == document(CALLS)
+
+
+async def test_the_page_names_every_call_and_loads_nothing(session: aiohttp.ClientSession) -> None:
+    async with session.get("/docs") as response:
+        html = await response.text()
+        policy = response.headers["Content-Security-Policy"]
+        assert (response.status, response.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert policy.startswith("default-src 'none'")
+    for call in (BUILD, LIST, SHOW, SINK):
+        assert f'id="{call.operation_id}"' in html
+    assert not re.search(r"<script|<link|<img|@import|url\(|https?://|\son\w+=|\sstyle=", html)
+    assert "Build <code>one</code> &lt;ship&gt;" in html
+    assert (
+        """-d '{&quot;shipName&quot;: &quot;ada&quot;}'""" in html
+        or "-d &#x27;{&quot;shipName&quot;: &quot;ada&quot;}&#x27;" in html
+    )
+
+
+async def test_every_link_of_the_page_leads_somewhere(session: aiohttp.ClientSession) -> None:
+    async with session.get("/docs") as response:
+        html = await response.text()
+    anchors = set(re.findall(r'id="([^"]+)"', html))
+    links = set(re.findall(r'href="#([^"]+)"', html))
+    assert links
+    assert links <= anchors
