@@ -7,7 +7,7 @@ CODE := auth broker gateway onebox persister runtime simulator tests
 # Two makes at once must not fill one .venv together. Where flock(1) is missing, run one at a time.
 LOCK := $(shell command -v flock >/dev/null 2>&1 && echo flock .venv.lock)
 
-.PHONY: help run test check format clean
+.PHONY: help run test check format openapi clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -28,6 +28,9 @@ check: $(VENV)/dev.done ## formatter, linter, type checker
 format: $(VENV)/dev.done ## put the code into its form
 	@$(BIN)/ruff format $(CODE)
 	@$(BIN)/ruff check --fix $(CODE)
+
+openapi: $(VENV)/dev.done ## write docs/protocol/openapi.json from the calls that the services declare
+	@$(BIN)/python -m tests.openapi_file
 
 clean: ## remove the environment and the caches, keep ./data
 	@rm -rf $(VENV) .venv.lock .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

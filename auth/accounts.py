@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from auth.database import Database
 from auth.errors import EmailTakenError, NoSuchUserError, WrongCredentialsError
 from auth.ids import new_id
-from auth.passwords import PasswordHasher, Verdict
+from auth.passwords import Allowed, PasswordHasher, Verdict, always
 from auth.revocations import Revocations
 from auth.tables import deleted_owners, devices, refresh_tokens, users
 from auth.times import now_ms
@@ -55,27 +55,30 @@ class Accounts:
             raise EmailTakenError from error
         return user
 
-    async def log_in(self, email: str, password: str) -> User:
-        """Return the user; WrongCredentialsError, after the same time, whatever is wrong."""
+    async def log_in(self, email: str, password: str, *, allowed: Allowed = always) -> User:
+        """Return the user; WrongCredentialsError, after the same time, whatever is wrong.
+
+        `allowed` is asked once more when the password's turn has come: PasswordHasher.verify.
+        """
         query = select(*_USER, users.c.password_hash).where(users.c.email_key == email_key(email))
         async with self._database.reading() as connection:
             row = (await connection.execute(query)).one_or_none()
         if row is None:
-            await self._passwords.verify(password, None)
+            await self._passwords.verify(password, None, allowed=allowed)
             raise WrongCredentialsError("unknown_user", None)
-        await self._verify(row.id, password, row.password_hash)
+        await self._verify(row.id, password, row.password_hash, allowed)
         user = User(*row[:-1])
         if user.disabled_at_ms is not None:
             raise WrongCredentialsError("disabled", user.id)
         await self._renew_hash(user.id, password, row.password_hash)
         return user
 
-    async def confirm(self, user_id: str, password: str) -> None:
+    async def confirm(self, user_id: str, password: str, *, allowed: Allowed = always) -> None:
         """Return when it is the user's password; WrongCredentialsError."""
         query = select(users.c.password_hash).where(users.c.id == user_id)
         async with self._database.reading() as connection:
             stored = await connection.scalar(query)
-        await self._verify(user_id, password, stored)
+        await self._verify(user_id, password, stored, allowed)
 
     async def find(self, user_id: str) -> User:
         """Return a user; NoSuchUserError."""
@@ -148,8 +151,8 @@ class Accounts:
         await connection.execute(update(users).where(users.c.id == user_id).values(gen=users.c.gen + 1))
         return await connection.scalar(select(users.c.gen).where(users.c.id == user_id)) or 0
 
-    async def _verify(self, user_id: str, password: str, stored: str | None) -> None:
-        match await self._passwords.verify(password, stored):
+    async def _verify(self, user_id: str, password: str, stored: str | None, allowed: Allowed) -> None:
+        match await self._passwords.verify(password, stored, allowed=allowed):
             case Verdict.WRONG:
                 raise WrongCredentialsError("wrong_password", user_id)
             case Verdict.DAMAGED:

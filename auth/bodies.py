@@ -12,16 +12,20 @@ from msgspec import UNSET, Meta, UnsetType
 from auth.accounts import User
 from auth.devices import Device, Location
 from auth.ids import ID
+from auth.passwords import MAX_PASSWORD_BYTES, MIN_PASSWORD_CHARS
 from auth.revocations import Kind, Revoked
 from auth.sessions import Session
 from auth.times import rfc3339
 from runtime.fields import Body
-from runtime.tokens import Place
+from runtime.tokens import MAX_TOKEN_CHARS, Place
 
 NAME = r"^[A-Za-z0-9_.:-]+$(?!\n)"
-DeviceName = Annotated[str, Meta(min_length=1, max_length=64, pattern=NAME)]
-SensorType = Annotated[str, Meta(min_length=1, max_length=64, pattern=NAME)]
-PersonName = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$(?!\n)")]
+DeviceName = Annotated[str, Meta(min_length=1, max_length=64, pattern=NAME, examples=["press-1"])]
+SensorType = Annotated[str, Meta(min_length=1, max_length=64, pattern=NAME, examples=["temperature"])]
+LocationText = Annotated[str, Meta(max_length=256, examples=["hall 3"])]
+PersonName = Annotated[
+    str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$(?!\n)", examples=["Ada Lovelace"])
+]
 # The rule of `<input type=email>` (HTML, 4.10.5.1.5), with RFC 5321's bounds: ASCII, international domains as punycode.
 Email = Annotated[
     str,
@@ -29,10 +33,31 @@ Email = Annotated[
         max_length=254,
         pattern=r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
         r"(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$(?!\n)",
+        examples=["ada@example.org"],
     ),
 ]
 # What someone types to log in may be anything that could be written in a form: wrong is 401, not 422.
-TypedEmail = Annotated[str, Meta(max_length=254, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$(?!\n)")]
+TypedEmail = Annotated[
+    str, Meta(max_length=254, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$(?!\n)", examples=["ada@example.org"])
+]
+# Its rules are in auth/passwords.py, which can name each; here they are only told. At most that many bytes of UTF-8.
+NewPassword = Annotated[
+    str,
+    Meta(
+        examples=["correct horse battery staple"],
+        extra_json_schema={
+            "format": "password",
+            "minLength": MIN_PASSWORD_CHARS,
+            "maxLength": MAX_PASSWORD_BYTES,
+            "description": f"At most {MAX_PASSWORD_BYTES} bytes of UTF-8; common passwords are refused.",
+        },
+    ),
+]
+TypedPassword = Annotated[
+    str, Meta(examples=["correct horse battery staple"], extra_json_schema={"format": "password"})
+]
+# Ours have 43 characters, but who brings another kind of token is to hear that it does not serve: 401, not 422.
+RefreshToken = Annotated[str, Meta(max_length=MAX_TOKEN_CHARS)]
 
 
 class Position(Place, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -48,41 +73,41 @@ class SignUp(Body):
 
     name: PersonName
     email: Email
-    password: str
+    password: NewPassword
 
 
 class LogIn(Body):
     """Body of `POST /user/login`."""
 
     email: TypedEmail
-    password: str
+    password: TypedPassword
 
 
 class Refresh(Body):
     """Body of `POST /user/refresh`."""
 
-    refresh_token: Annotated[str, Meta(max_length=512)]
+    refresh_token: RefreshToken
 
 
 class LogOut(Body):
     """Body of `POST /user/logout`, which may be missing."""
 
-    refresh_token: Annotated[str, Meta(max_length=512)] | UnsetType = UNSET
+    refresh_token: RefreshToken | UnsetType = UNSET
 
 
 class ProfileChange(Body):
     """Body of `PATCH /user/me`."""
 
     name: PersonName | UnsetType = UNSET
-    password: str | UnsetType = UNSET
-    current_password: str | UnsetType = UNSET
+    password: NewPassword | UnsetType = UNSET
+    current_password: TypedPassword | UnsetType = UNSET
 
 
 class NewDevice(Body):
     """Body of `POST /devices`."""
 
     sensor_type: SensorType
-    location: Annotated[str, Meta(max_length=256)] | Position
+    location: LocationText | Position
     name: DeviceName | None = None
 
 
@@ -90,7 +115,7 @@ class DeviceChange(Body):
     """Body of `PATCH /devices/{id}`."""
 
     sensor_type: SensorType | UnsetType = UNSET
-    location: Annotated[str, Meta(max_length=256)] | Position | UnsetType = UNSET
+    location: LocationText | Position | UnsetType = UNSET
     name: DeviceName | UnsetType = UNSET
 
 

@@ -126,7 +126,7 @@ class AccountRoutes:
             raise Problem(422, "The password cannot be used.", errors=(wrong,))
         with self._limits.log_in(request, user.email) as attempt:
             try:
-                await self._accounts.confirm(user_id, body.current_password)
+                await self._accounts.confirm(user_id, body.current_password, allowed=attempt.check)
             except WrongCredentialsError as error:
                 attempt.failed()
                 self._audit.log_in_failed(request, error)

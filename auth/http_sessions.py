@@ -68,7 +68,7 @@ class SessionRoutes:
         body = await read_json(request, LogIn)
         with self._limits.log_in(request, body.email) as attempt:
             try:
-                user = await self._accounts.log_in(body.email, body.password)
+                user = await self._accounts.log_in(body.email, body.password, allowed=attempt.check)
                 session = await self._sessions.begin(user)
             except (WrongCredentialsError, NoSuchUserError) as error:
                 attempt.failed()

@@ -91,6 +91,7 @@ class KeyRing:
             yield self
         finally:
             task.cancel()
+            await asyncio.wait((task,))
 
     async def _keep_fresh(self) -> None:
         while self._reread is not None:

@@ -1,7 +1,9 @@
 """Passwords: hashed and checked with bcrypt in a bounded pool of threads.
 
 In: what a person typed. Out: a hash to store, or a verdict. The event loop is never held; when the pool and its queue
-are full, callers get Problem 503 at once. A missing or damaged stored hash costs the same time as a wrong password.
+are full, callers get Problem 503 at once. A missing or damaged stored hash costs the same time as a wrong password:
+that of a hash of BCRYPT_COST. So after a change of BCRYPT_COST the time tells who has not logged in since; each log-in
+renews a hash (auth/accounts.py).
 """
 
 import asyncio
@@ -9,10 +11,11 @@ import base64
 import hashlib
 import os
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
 from typing import TypeVar
 
@@ -24,14 +27,23 @@ from runtime.problems import FieldError, Problem
 
 Result = TypeVar("Result")
 
+Allowed = Callable[[], None]
+"""Raises when the work is no longer wanted."""
+
 MIN_PASSWORD_CHARS = 8
 MAX_PASSWORD_BYTES = 1024
 MAX_COST = 16
 RETRY_AFTER_S = 2
+# Hashing gives way to the event loop: docs/decisions/0005-log-ins-beside-the-loop.md has the measurement.
+THREAD_NICENESS = 10
 
 # Anything else in the column is damage: bcrypt would raise, or a cost of 31 would hold a thread for days.
 _STORED = re.compile(r"\$2b\$(\d\d)\$[./A-Za-z0-9]{53}")
 _HASH_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.5)
+
+
+def always() -> None:
+    """Allow."""
 
 
 class Verdict(Enum):
@@ -43,12 +55,16 @@ class Verdict(Enum):
 
 
 class PasswordHasher:
-    """Hashes passwords in a few threads. At most `threads + queue` are accepted at a time."""
+    """Hashes passwords in a few threads. At most `threads + queue` are accepted at a time, and served in turn."""
 
-    def __init__(self, pool: ThreadPoolExecutor, places: int, cost: int, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, pool: ThreadPoolExecutor, cost: int, *, threads: int, queue: int, registry: CollectorRegistry
+    ) -> None:
         self._pool = pool
-        self._places = threading.BoundedSemaphore(places)
         self._cost = cost
+        self._free_places = threads + queue
+        # The queue is on the loop's side, not in the pool, so that `allowed` is asked when the turn has come.
+        self._turns = asyncio.Semaphore(threads)
         # A salt and a hash that no password has: what unknown users are compared with.
         self._decoy = f"$2b${cost:02}$" + "." * 53
         self._seconds = Histogram(
@@ -72,22 +88,46 @@ class PasswordHasher:
         form = _STORED.fullmatch(stored)
         return form is None or int(form.group(1)) != self._cost
 
-    async def verify(self, password: str, stored: str | None) -> Verdict:
-        """Compare with a stored hash, or with nobody's for None. Problem 503 when the pool is full."""
-        return await self._in_thread(lambda: self._verify(password, stored))
+    async def verify(self, password: str, stored: str | None, *, allowed: Allowed = always) -> Verdict:
+        """Compare with a stored hash, or with nobody's for None. Problem 503 when the pool is full.
 
-    async def _in_thread(self, work: Callable[[], Result]) -> Result:
-        if not self._places.acquire(blocking=False):
+        `allowed` is called when the turn has come, and raises when the work is no longer wanted: of many guesses that
+        wait together, those behind the last one that is allowed are not looked at.
+        """
+        return await self._in_thread(lambda: self._verify(password, stored), allowed)
+
+    async def _in_thread(self, work: Callable[[], Result], allowed: Allowed = always) -> Result:
+        if not self._free_places:
             self._refused.inc()
             headers = {"Retry-After": str(RETRY_AFTER_S)}
             raise Problem(503, "Too many people are logging in; try again.", code="busy", headers=headers)
-        future = self._pool.submit(work)
-        # Freed by the thread, not by the caller: one who goes away leaves the thread busy.
-        future.add_done_callback(self._free)
-        return await asyncio.wrap_future(future)
+        self._free_places -= 1
+        try:
+            await self._turns.acquire()
+        except BaseException:
+            self._free_places += 1
+            raise
+        try:
+            allowed()
+            future = self._pool.submit(work)
+        except BaseException:
+            self._free()
+            raise
+        loop = asyncio.get_running_loop()
+        answer = asyncio.wrap_future(future)
 
-    def _free(self, _: "Future[Result]") -> None:
-        self._places.release()
+        def ended(_: "Future[Result]") -> None:
+            with suppress(RuntimeError):  # the loop may have closed
+                loop.call_soon_threadsafe(self._free)
+
+        # By the thread, not by the caller: one who goes away leaves the thread busy. And after `wrap_future`, so that
+        # the caller goes on before the next in turn does, and a wrong password counts in time.
+        future.add_done_callback(ended)
+        return await answer
+
+    def _free(self) -> None:
+        self._free_places += 1
+        self._turns.release()
 
     def _hash(self, password: str) -> str:
         with self._seconds.time():
@@ -109,9 +149,9 @@ class PasswordHasher:
 def password_hasher(*, cost: int, threads: int, queue: int, registry: CollectorRegistry) -> Iterator[PasswordHasher]:
     """Run `threads` threads (0: one a core) as long as the context lasts; what still waits at its end is dropped."""
     count = threads or os.cpu_count() or 1
-    pool = ThreadPoolExecutor(count, thread_name_prefix="bcrypt")
+    pool = ThreadPoolExecutor(count, thread_name_prefix="bcrypt", initializer=_give_way)
     try:
-        yield PasswordHasher(pool, count + queue, cost, registry)
+        yield PasswordHasher(pool, cost, threads=count, queue=queue, registry=registry)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -128,6 +168,12 @@ def password_error(password: str, about: Sequence[str] = ()) -> FieldError | Non
     if any(typed in (text.lower(), text.partition("@")[0].lower()) for text in about):
         return FieldError("password", "too_common", "A password must not be the name or the e-mail address.")
     return None
+
+
+def _give_way() -> None:
+    if sys.platform == "linux":  # where niceness is a thread's, not the process's
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), THREAD_NICENESS)
 
 
 def _digest(password: str) -> bytes:

@@ -11,7 +11,6 @@ from runtime.settings import Port, Positive, ProcessSettings, Seconds, setting
 from runtime.tokens import MAX_LIFETIME_S
 
 BcryptCost = Annotated[int, Meta(ge=4, le=16)]
-MIN_SECRET_CHARS = 16
 TokenSeconds = Annotated[int, Meta(ge=1, le=MAX_LIFETIME_S)]
 
 _SCHEMES = ("mysql+aiomysql://", "sqlite+aiosqlite:///")
@@ -35,26 +34,17 @@ class DatabaseSettings(ProcessSettings):
 class KeySettings(DatabaseSettings):
     """What `python -m auth keys` needs."""
 
-    signing_key_secret: str = setting(
+    signing_key_secret: Annotated[str, Meta(min_length=16)] = setting(
         "",
-        about="encrypts the private signing keys in the database, at least 16 characters; or give SIGNING_KEY_FILES",
+        about="encrypts the private signing keys in the database; at least 16 characters; or give SIGNING_KEY_FILES",
         secret=True,
+        unless="SIGNING_KEY_FILES",
     )
     signing_key_files: tuple[str, ...] = setting(
         (), about="PEM files of Ed25519 keys in place of the database's: the first signs, all verify"
     )
     access_token_seconds: TokenSeconds = setting(3600, about="life of a user's access token")
     device_token_seconds: TokenSeconds = setting(30 * 86400, about="life of a device's token")
-
-    def __post_init__(self) -> None:
-        """Refuse to start without a key."""
-        DatabaseSettings.__post_init__(self)
-        if self.signing_key_files:
-            return
-        if not self.signing_key_secret:
-            raise ValueError("SIGNING_KEY_SECRET is not set: it encrypts the signing keys (or give SIGNING_KEY_FILES)")
-        if len(self.signing_key_secret) < MIN_SECRET_CHARS:
-            raise ValueError(f"SIGNING_KEY_SECRET=(hidden): must have at least {MIN_SECRET_CHARS} characters")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,11 +80,13 @@ class AuthSettings(KeySettings):
     # How many failures are forgiven, and how soon: auth/guessing.py says why.
     account_failures: Positive = setting(10, about="wrong passwords of an account, from one address, before a wait")
     account_failure_seconds: Seconds = setting(30.0, about="after which one of these is forgiven")
-    account_failures_anywhere: Positive = setting(100, about="wrong passwords of an account, from anywhere")
-    account_failure_anywhere_seconds: Seconds = setting(10.0, about="after which one of these is forgiven")
-    address_failures: Positive = setting(100, about="wrong passwords and refresh tokens of an address")
-    address_failure_seconds: Seconds = setting(1.0, about="after which one of these is forgiven")
-    address_signups: Positive = setting(300, about="sign-ups of an address")
+    account_failures_anywhere: Positive = setting(
+        100, about="wrong passwords of an account, from anywhere, before a wait"
+    )
+    account_failure_anywhere_seconds: Seconds = setting(36.0, about="after which one of these is forgiven")
+    address_failures: Positive = setting(30, about="wrong passwords of an address before a wait; refresh tokens apart")
+    address_failure_seconds: Seconds = setting(2.0, about="after which one of these is forgiven")
+    address_signups: Positive = setting(300, about="sign-ups of an address before a wait")
     address_signup_seconds: Seconds = setting(0.1, about="after which one of these is forgiven")
     broker_url: str = setting(
         "", about="where deleted owners are announced: `amqp://…` or `embedded://PATH`; empty: they wait", secret=True
@@ -105,7 +97,7 @@ class AuthSettings(KeySettings):
 
     def __post_init__(self) -> None:
         """Check what depends on more than one variable, or on a form."""
-        KeySettings.__post_init__(self)
+        DatabaseSettings.__post_init__(self)
         if self.broker_url:
             check_url(self.broker_url)
         try:

@@ -45,12 +45,12 @@ class DeletedOwners:
     @asynccontextmanager
     async def announced(self, broker: Broker | None) -> AsyncIterator[None]:
         """Announce as long as the context lasts; without a broker only say that deletions wait."""
-        async with asyncio.TaskGroup() as tasks:
-            task = tasks.create_task(self._announce(broker), name="deleted owners")
-            try:
-                yield
-            finally:
-                task.cancel()
+        task = asyncio.create_task(self._announce(broker), name="deleted owners")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait((task,))
 
     async def _announce(self, broker: Broker | None) -> None:
         if broker is None:
@@ -69,6 +69,8 @@ class DeletedOwners:
             except (BrokerError, Problem) as error:  # the rows stay, and are tried again
                 self._tell(f"{type(error).__name__}: {error}")
                 pause = RETRY_S
+            except Exception:  # a fault of ours: the rows stay, and accounts are served on
+                log.exception("Deleted owners could not be announced.")
             try:
                 async with asyncio.timeout(pause):
                     await self._wanted.wait()

@@ -125,7 +125,7 @@ class Onebox:
         )
         app = web.Application(middlewares=[problem_middleware])
         async with (
-            auth_service(auth_settings, registry=storage.registry) as auth,
+            auth_service(auth_settings, registry=storage.registry, broker=storage.broker) as auth,
             KeySet(auth.jwks).kept_fresh() as keys,
             gateway_service(gateway_settings, broker=storage.broker, keys=keys, registry=storage.registry) as gateway,
         ):

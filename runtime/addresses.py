@@ -46,7 +46,7 @@ def network_of(address: str) -> str:
     parsed = _parsed(address)
     if isinstance(parsed, IPv6Address):
         return str(IPv6Network((parsed, IPV6_PREFIX), strict=False))
-    return address
+    return address if parsed is None else str(parsed)
 
 
 def _parsed(text: str) -> Address | None:

@@ -23,9 +23,13 @@ class SettingsError(Exception):
     """One or more variables are missing or wrong; the message has a line for each."""
 
 
-def setting(default: Any = MISSING, *, about: str, secret: bool = False) -> Any:
-    """Declare a field: its default (none: the variable is required), what it is for, whether it must never be shown."""
-    return field(default=default, repr=not secret, metadata={"about": about, "secret": secret})
+def setting(default: Any = MISSING, *, about: str, secret: bool = False, unless: str = "") -> Any:
+    """Declare a field: its default (none: the variable is required), what it is for, whether it must never be shown.
+
+    With `unless`, the variable is required unless that other one is set.
+    """
+    metadata = {"about": about, "secret": secret, "unless": unless}
+    return field(default=default, repr=not secret, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +53,8 @@ def from_env(settings: type[Loaded], environ: Mapping[str, str] | None = None) -
         variable = item.name.upper()
         text = source.get(variable, "")
         if not text:
-            if item.default is MISSING:
+            unless = item.metadata["unless"]
+            if item.default is MISSING or (unless and not source.get(unless)):
                 wrong.append(f"{variable} is not set: {item.metadata['about']}")
             continue
         try:
@@ -79,7 +84,7 @@ def table(settings: type[Any]) -> list[tuple[str, str, str]]:
     """Rows (variable, default, about) for help texts and README; a required variable has the default `required`."""
     rows = []
     for item in fields(settings):
-        default = "required" if item.default is MISSING else _default_text(item.default)
+        default = "required" if item.default is MISSING or item.metadata["unless"] else _default_text(item.default)
         rows.append((item.name.upper(), default, item.metadata["about"]))
     return rows
 

@@ -6,8 +6,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import select, update
 
 from auth.database import Database, open_database
-from auth.keys import KeyRing, KeysError, load_keys, thumbprint
+from auth.keys import KeyRing, KeysError, thumbprint
 from auth.sealing import SealError, seal, unseal
+from auth.stored_keys import StoredKeys
 from auth.tables import signing_keys
 from runtime.tokens import public_keys
 
@@ -16,7 +17,7 @@ SECRET = "one secret of the tests"
 
 async def load(url: str, secret: str = SECRET) -> KeyRing:
     async with open_database(url, connections=2, timeout_s=2.5) as database:
-        return await load_keys(database, secret)
+        return KeyRing(await StoredKeys(database, secret).load())
 
 
 async def test_the_first_start_makes_a_key_and_the_next_uses_it(database_url: str) -> None:
@@ -66,7 +67,7 @@ async def test_a_damaged_key_stops_the_start(database_url: str) -> None:
         async with database.writing() as connection:
             await connection.execute(update(signing_keys).values(sealed_private_key="AAAA"))
         with pytest.raises(KeysError):
-            await load_keys(database, SECRET)
+            await StoredKeys(database, SECRET).load()
 
 
 def test_what_is_sealed_opens_under_its_secret_and_name_only() -> None:

@@ -1,4 +1,6 @@
 import asyncio
+import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -138,7 +140,7 @@ async def test_the_event_loop_goes_on_while_passwords_are_hashed() -> None:
     ("password", "code"),
     [
         ("1234567", "too_short"),
-        ("12345678", None),
+        ("rh3umlwp", None),
         ("ééééééé", "too_short"),
         ("é" * 512, None),
         ("é" * 512 + "x", "too_long"),
@@ -148,3 +150,49 @@ async def test_the_event_loop_goes_on_while_passwords_are_hashed() -> None:
 def test_passwords_have_8_characters_to_1024_bytes(password: str, code: str | None) -> None:
     error = password_error(password)
     assert (error and error.code) == code
+
+
+@pytest.mark.parametrize("password", ["Ada Lovelace", "ADA LOVELACE", "ada.lovelace@example.org", "Ada.Lovelace"])
+def test_passwords_are_not_the_name_or_the_address(password: str) -> None:
+    error = password_error(password, ("Ada Lovelace", "ada.lovelace@example.org"))
+    assert error is not None
+    assert error.code == "too_common"
+    assert password_error(f"{password} 7", ("Ada Lovelace", "ada.lovelace@example.org")) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a niceness is the whole process's")
+async def test_hashing_gives_way_to_the_event_loop(hasher: PasswordHasher, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    real = bcrypt.hashpw
+
+    def looking(password: bytes, salt: bytes) -> bytes:
+        seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return real(password, salt)
+
+    monkeypatch.setattr(bcrypt, "hashpw", looking)
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    await hasher.hash("a password")
+    assert seen[0] >= min(before + 1, 19)
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
+
+
+async def test_what_waits_is_asked_again_when_its_turn_has_come() -> None:
+    with password_hasher(cost=4, threads=1, queue=20, registry=CollectorRegistry()) as hasher:
+        stored = await hasher.hash("the right one")
+        failed = 0
+
+        def allowed() -> None:
+            if failed >= 3:
+                raise Problem(429)
+
+        async def guess(password: str) -> None:
+            nonlocal failed
+            verdict = await hasher.verify(password, stored, allowed=allowed)
+            failed += verdict is Verdict.WRONG
+
+        outcomes = await asyncio.gather(*(guess(f"guess {n}") for n in range(20)), return_exceptions=True)
+        assert failed == 3
+        assert [outcome.status for outcome in outcomes if isinstance(outcome, Problem)] == [429] * 17
+        failed = 0
+        await asyncio.gather(*(guess("the right one") for _ in range(20)))  # every place is free again
+        assert failed == 0

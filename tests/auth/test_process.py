@@ -85,4 +85,5 @@ async def test_a_migration_whose_database_is_away_fails() -> None:
 async def test_an_unknown_command_is_answered_with_the_usage() -> None:
     async with process("serve") as auth:
         _, said = await auth.communicate()
-        assert (auth.returncode, said) == (2, b"usage: python -m auth [migrate]\n")
+        assert auth.returncode == 2
+        assert b"usage: python -m auth" in said

@@ -1,0 +1,272 @@
+"""Log-ins a second against what the machine's bcrypt allows, and how fast `/healthz` answers meanwhile.
+
+    python -m bench.auth_logins [--seconds 20] [--rounds 3] [--clients 50] [--database-url URL] [--json]
+
+Starts a real `python -m auth` (SQLite in a temporary folder unless a URL is given; it is migrated first), signs up one
+user a client, and then, round by round, measures side by side:
+
+- the limit: bare `bcrypt.checkpw` of the same cost in as many threads as there are cores, the service idle;
+- log-ins: every client logs in again as soon as it has its answer, while `/healthz` is asked every 20 ms.
+
+The load comes from the same cores, and takes CPU that the limit has for itself. So there are two ratios: as measured,
+and with the CPU time of this process taken off the limit. A third is free of whatever else the machine does: CPU time
+that bare bcrypt takes for a hash, over CPU time that the service takes for a log-in.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import bcrypt
+
+PASSWORD = "a password that is only for benches"
+HEALTH_EVERY_S = 0.02
+WARM_UP_S = 2.0
+ASKED_RATIO, ASKED_HEALTH_MS = 0.9, 50.0
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round measured; times in seconds unless the name says otherwise."""
+
+    limit: float
+    hash_cpu_s: float
+    log_ins: float
+    client_cpu: float  # cores
+    server_cpu: float  # cores
+    health_ms: list[float]
+
+    @property
+    def ratio(self) -> float:
+        return self.log_ins / self.limit
+
+    @property
+    def ratio_without_client(self) -> float:
+        cores = os.cpu_count() or 1
+        return self.log_ins / (self.limit * (1 - self.client_cpu / cores))
+
+    @property
+    def ratio_of_cpu(self) -> float:
+        return self.hash_cpu_s / (self.server_cpu / self.log_ins)
+
+
+@dataclass(frozen=True)
+class Service:
+    pid: int
+    port: int
+    ops_port: int
+
+
+class Connection:
+    """One kept-alive HTTP/1.1 connection, as cheap as Python has it."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask(self, method: str, path: str, body: Any = None) -> int:
+        """Return the answer's status, its body read."""
+        if self._streams is None:
+            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = self._streams
+        payload = b"" if body is None else json.dumps(body).encode()
+        kind = "" if body is None else f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n"
+        writer.write(f"{method} {path} HTTP/1.1\r\nHost: bench\r\n{kind}\r\n".encode() + payload)
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        await reader.readexactly(int(head.partition("content-length: ")[2].partition("\r\n")[0]))
+        return int(head.split(" ", 2)[1])
+
+    def close(self) -> None:
+        if self._streams is not None:
+            self._streams[1].close()
+
+
+@asynccontextmanager
+async def service(url: str, folder: Path, cost: int) -> AsyncIterator[Service]:
+    """Run `python -m auth` on a migrated database; its log goes to a file, so that reading it costs nothing."""
+    environment = os.environ | {
+        "AUTH_DATABASE_URL": url,
+        "SIGNING_KEY_SECRET": "only for benches, not secret",
+        "BCRYPT_COST": str(cost),
+        "HOST": "127.0.0.1",
+        "OPS_HOST": "127.0.0.1",
+        "PORT": "0",
+        "OPS_PORT": "0",
+        "LOG_FORMAT": "json",
+    }
+    migration = await asyncio.create_subprocess_exec(sys.executable, "-m", "auth", "migrate", env=environment)
+    assert await migration.wait() == 0, "the database could not be migrated"
+    path = folder / "auth.log"
+    with path.open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "auth", env=environment, stdout=log, stderr=log
+        )
+    try:
+        ops_port = await said_port(process, path, "Health and metrics are served.")
+        port = await said_port(process, path, "Accounts, devices and tokens are served.")
+        yield Service(process.pid, port, ops_port)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+async def said_port(process: asyncio.subprocess.Process, path: Path, message: str) -> int:
+    for _ in range(300):
+        for line in path.read_text().splitlines():
+            if message in line:
+                return int(json.loads(line)["port"])
+        assert process.returncode is None, path.read_text()
+        await asyncio.sleep(0.1)
+    raise TimeoutError(f"the service did not say: {message}")
+
+
+def bcrypt_limit(seconds: float, cost: int) -> tuple[float, float]:
+    """Return hashes a second of all cores, and the CPU seconds that one takes."""
+    threads = os.cpu_count() or 1
+    stored = bcrypt.hashpw(b"x" * 64, bcrypt.gensalt(cost))
+    together = threading.Barrier(threads)
+
+    def work(_: int) -> tuple[float, float]:
+        together.wait()
+        began, cpu_before, done = time.perf_counter(), time.thread_time(), 0
+        while time.perf_counter() - began < seconds:
+            bcrypt.checkpw(b"y" * 64, stored)
+            done += 1
+        return done / (time.perf_counter() - began), (time.thread_time() - cpu_before) / done
+
+    with ThreadPoolExecutor(threads) as pool:
+        each = list(pool.map(work, range(threads)))
+    return sum(rate for rate, _ in each), statistics.mean(cpu for _, cpu in each)
+
+
+async def log_ins(it: Service, clients: int, seconds: float) -> tuple[float, float, float, list[float]]:
+    """Return log-ins a second, cores that this process and the service took, and `/healthz` latencies in ms."""
+    done: list[float] = []
+    latencies_ms: list[float] = []
+    over = asyncio.Event()
+
+    async def client(n: int) -> None:
+        connection = Connection(it.port)
+        while not over.is_set():
+            body = {"email": f"user-{n}@example.org", "password": PASSWORD}
+            status = await connection.ask("POST", "/user/login", body)
+            assert status == 200, f"a log-in was answered with {status}"
+            done.append(time.perf_counter())
+        connection.close()
+
+    async def health() -> None:
+        connection = Connection(it.ops_port)
+        while not over.is_set():
+            began = time.perf_counter()
+            assert await connection.ask("GET", "/healthz") == 200
+            latencies_ms.append((time.perf_counter() - began) * 1000)
+            await asyncio.sleep(HEALTH_EVERY_S)
+        connection.close()
+
+    async with asyncio.TaskGroup() as tasks:
+        for n in range(clients):
+            tasks.create_task(client(n))
+        tasks.create_task(health())
+        await asyncio.sleep(WARM_UP_S)
+        latencies_ms.clear()
+        began, mine, theirs = time.perf_counter(), time.process_time(), cpu_seconds(it.pid)
+        await asyncio.sleep(seconds)
+        ended, mine, theirs = time.perf_counter(), time.process_time() - mine, cpu_seconds(it.pid) - theirs
+        measured_ms = list(latencies_ms)
+        over.set()
+    took = ended - began
+    return sum(began <= at < ended for at in done) / took, mine / took, theirs / took, measured_ms
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def measure(arguments: argparse.Namespace, folder: Path) -> list[Round]:
+    url = arguments.database_url or f"sqlite+aiosqlite:///{folder / 'users.db'}"
+    rounds = []
+    async with service(url, folder, arguments.cost) as it:
+        connection = Connection(it.port)
+        for n in range(arguments.clients):
+            body = {"name": "Bench", "email": f"user-{n}@example.org", "password": PASSWORD}
+            assert await connection.ask("POST", "/user/signup", body) in (201, 409)
+        for number in range(arguments.rounds):
+            print(f"round {number + 1} of {arguments.rounds}", file=sys.stderr)
+            limit, hash_cpu_s = await asyncio.to_thread(bcrypt_limit, arguments.seconds / 2, arguments.cost)
+            measured = await log_ins(it, arguments.clients, arguments.seconds)
+            rounds.append(Round(limit, hash_cpu_s, *measured))
+        connection.close()
+    return rounds
+
+
+def summary(rounds: list[Round]) -> dict[str, float]:
+    """Medians of the rounds; latencies of all rounds together."""
+    health_ms = sorted(latency for each in rounds for latency in each.health_ms)
+
+    def median(name: str) -> float:
+        return round(statistics.median(getattr(each, name) for each in rounds), 3)
+
+    return {
+        "cores": os.cpu_count() or 1,
+        "limitPerSecond": median("limit"),
+        "logInsPerSecond": median("log_ins"),
+        "ratio": median("ratio"),
+        "ratioWithoutClient": median("ratio_without_client"),
+        "ratioOfCpu": median("ratio_of_cpu"),
+        "clientCores": median("client_cpu"),
+        "serviceCores": median("server_cpu"),
+        "healthzP50Ms": round(health_ms[len(health_ms) // 2], 2),
+        "healthzP99Ms": round(health_ms[len(health_ms) * 99 // 100], 2),
+        "healthzMaxMs": round(health_ms[-1], 2),
+        "healthzAsked": len(health_ms),
+    }
+
+
+ROWS = {
+    "limitPerSecond": "bcrypt alone, hashes a second",
+    "logInsPerSecond": "log-ins a second",
+    "ratio": f"ratio, as measured (asked: {ASKED_RATIO})",
+    "ratioWithoutClient": "ratio, the load's own CPU taken off the limit",
+    "ratioOfCpu": "CPU of a bare hash / CPU of a log-in",
+    "clientCores": "cores that the load took",
+    "serviceCores": "cores that the service took",
+    "healthzP50Ms": "/healthz meanwhile, p50 in ms",
+    "healthzP99Ms": f"/healthz meanwhile, p99 in ms (asked: {ASKED_HEALTH_MS:g})",
+    "healthzMaxMs": "/healthz meanwhile, longest in ms",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.auth_logins", description=__doc__.split("\n")[0])
+    parser.add_argument("--seconds", type=float, default=20.0, help="of log-ins a round; the limit takes half as long")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument("--cost", type=int, default=12, help="bcrypt's")
+    parser.add_argument("--database-url", help="an empty database, or one that an earlier run used")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as folder:
+        figures = summary(asyncio.run(measure(arguments, Path(folder))))
+    if arguments.json:
+        print(json.dumps(figures))
+        return
+    for name, about in ROWS.items():
+        print(f"{about:<52}{figures[name]:>10g}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import aiohttp
+import msgspec
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from auth.accounts import Accounts
+from auth.database import open_database
+from auth.passwords import password_hasher
+from auth.revocations import Revocations
+from runtime.listen import listen
+from runtime.problems import problem_middleware
+from tests.auth.service import PASSWORD, Client, make_settings, running
+
+
+async def listed(client: Client, since: str | None = None) -> dict[str, Any]:
+    document: dict[str, Any] = msgspec.json.decode(await client.service.revocations(since))
+    return document
+
+
+async def device_with_token(client: Client, token: str, **changes: Any) -> tuple[str, str]:
+    device = await client.new_device(token, **changes)
+    issued = await client.post(f"/devices/{device['id']}/token", token=token)
+    return device["id"], issued.json["token"]
+
+
+async def claims(client: Client, token: str) -> dict[str, Any]:
+    found: dict[str, Any] = (await client.get("/user/token", token=token)).json
+    return found
+
+
+async def test_each_ending_is_listed_with_what_it_ends(client: Client) -> None:
+    token = await client.new_user()
+    me = await claims(client, token)
+    first, first_token = await device_with_token(client, token, name="first")
+    second, second_token = await device_with_token(client, token, name="second")
+    assert (await listed(client))["items"] == []
+
+    assert (await client.call("DELETE", f"/devices/{first}/tokens", token=token)).status == 204
+    assert (await client.call("DELETE", f"/devices/{second}", token=token)).status == 204
+    for one in (first_token, second_token):
+        assert (await client.get("/user/token", token=one)).json["code"] == "revoked"
+    assert (await client.post("/user/logout", token=token)).status == 204
+    token = (await client.log_in()).json["accessToken"]
+    change = {"password": "another good one", "currentPassword": PASSWORD}
+    await client.call("PATCH", "/user/me", json=change, token=token)
+    token = (await client.log_in(password="another good one")).json["accessToken"]
+    await client.call("DELETE", "/user/me", token=token)
+
+    items = (await listed(client))["items"]
+    assert [{name: value for name, value in item.items() if name != "until"} for item in items] == [
+        {"kind": "device", "id": first, "gen": 1},
+        {"kind": "device", "id": second},
+        {"kind": "sid", "id": me["sid"]},
+        {"kind": "user", "id": me["sub"], "gen": 1},
+        {"kind": "user", "id": me["sub"]},
+    ]
+    hours = [(datetime.fromisoformat(item["until"]) - datetime.now(UTC)) / timedelta(hours=1) for item in items]
+    assert [round(hour) for hour in hours] == [720, 720, 1, 1, 720]
+
+
+async def test_a_revoked_device_gets_a_new_token_from_its_owner_only(client: Client) -> None:
+    token = await client.new_user()
+    device, device_token = await device_with_token(client, token)
+    await client.call("DELETE", f"/devices/{device}/tokens", token=token)
+    assert (await client.post(f"/devices/{device}/token", token=device_token)).status == 401
+    renewed = (await client.post(f"/devices/{device}/token", token=token)).json["token"]
+    assert (await claims(client, renewed))["gen"] == 1
+
+
+async def test_a_cursor_gives_what_came_after_it(client: Client) -> None:
+    token = await client.new_user()
+    device, _ = await device_with_token(client, token)
+    start = (await listed(client))["cursor"]
+    await client.call("DELETE", f"/devices/{device}/tokens", token=token)
+    first = await listed(client, start)
+    assert [item["gen"] for item in first["items"]] == [1]
+    assert (await listed(client, first["cursor"]))["items"] == []
+    await client.call("DELETE", f"/devices/{device}/tokens", token=token)
+    assert [item["gen"] for item in (await listed(client, first["cursor"]))["items"]] == [2]
+    assert len((await listed(client, "999999999"))["items"]) == 2, "a number never given out starts over"
+
+
+async def test_strangers_do_not_reach_the_list_where_it_is_not_mounted(client: Client) -> None:
+    app = web.Application(middlewares=[problem_middleware])
+    client.service.add_routes(app)
+    async with listen(app, "127.0.0.1", 0) as port, aiohttp.ClientSession() as session:
+        for path, status in (("/revocations", 404), ("/.well-known/jwks.json", 200)):
+            async with session.get(f"http://127.0.0.1:{port}{path}") as response:
+                assert response.status == status
+
+
+async def test_the_commit_order_hides_nothing_from_a_cursor(database_url: str) -> None:
+    """Many writers at once, and a reader who goes on from each cursor: all rows are seen."""
+    async with open_database(database_url, connections=8, timeout_s=10) as database:
+        revocations = Revocations(database, access_s=60, device_s=60)
+        seen: list[str] = []
+        done = asyncio.Event()
+
+        async def read() -> None:
+            number = None
+            while True:
+                last = done.is_set()
+                revoked = await revocations.after(number)
+                seen.extend(item.id for item in revoked.items)
+                number = revoked.number
+                if last:
+                    return
+
+        async def write(name: str, linger_s: float) -> None:
+            async with database.writing() as connection:
+                await revocations.end_session(connection, name)
+                await asyncio.sleep(linger_s)  # committed later than the number was given out
+
+        reading = asyncio.ensure_future(read())
+        await asyncio.gather(*(write(f"s{at}", 0.002 * (at % 7)) for at in range(40)))
+        done.set()
+        await reading
+    assert set(seen) == {f"s{at}" for at in range(40)}
+
+
+async def test_an_expired_row_is_not_listed_and_goes_with_the_next(database_url: str) -> None:
+    async with open_database(database_url, connections=1, timeout_s=5) as database:
+        async with database.writing() as connection:
+            await Revocations(database, access_s=-1, device_s=60).end_session(connection, "past")
+        revocations = Revocations(database, access_s=60, device_s=60)
+        assert (await revocations.after(None)).items == []
+        async with database.writing() as connection:
+            await revocations.end_session(connection, "present")
+        assert [item.id for item in (await revocations.after(0)).items] == ["present"]
+
+
+async def test_a_disabled_user_is_out_with_all_devices_until_enabled(database_url: str) -> None:
+    async with running(make_settings(database_url)) as client:
+        token = await client.new_user()
+        me = await claims(client, token)
+        device, device_token = await device_with_token(client, token)
+        async with open_database(database_url, connections=1, timeout_s=5) as database:
+            with password_hasher(cost=4, threads=1, queue=1, registry=CollectorRegistry()) as passwords:
+                accounts = Accounts(database, passwords, Revocations(database, access_s=60, device_s=60))
+                await accounts.disable(me["sub"])
+                for one in (token, device_token):
+                    assert (await client.get("/user/token", token=one)).json["code"] == "revoked"
+                assert (await client.log_in()).status == 401
+                kinds = {(item["kind"], item["id"], item["gen"]) for item in (await listed(client))["items"]}
+                assert kinds == {("user", me["sub"], 1), ("device", device, 1)}
+                await accounts.enable(me["sub"])
+        token = (await client.log_in()).json["accessToken"]
+        assert (await client.post(f"/devices/{device}/token", token=token)).status == 201
+        assert (await client.get("/user/token", token=device_token)).status == 401

@@ -1,0 +1,36 @@
+"""docs/protocol/openapi.json says what the services do."""
+
+import msgspec
+import pytest
+import schemathesis
+
+from runtime.calls import Call
+from tests.openapi_file import FILE, calls_of_all_services, rendered
+
+
+@pytest.fixture
+async def calls() -> list[Call]:
+    return await calls_of_all_services()
+
+
+async def test_the_file_is_the_one_that_the_calls_make() -> None:
+    assert FILE.read_text() == await rendered(), "run: make openapi"
+
+
+async def test_the_file_is_valid_openapi() -> None:
+    schemathesis.openapi.from_dict(msgspec.json.decode(FILE.read_bytes())).validate()
+
+
+async def test_every_body_refuses_fields_that_it_does_not_know(calls: list[Call]) -> None:
+    bodies = [call.body for call in calls if call.body is not None]
+    assert bodies
+    for body in bodies:
+        assert body.__struct_config__.forbid_unknown_fields, body
+
+
+async def test_every_call_says_in_a_line_what_it_does(calls: list[Call]) -> None:
+    for call in calls:
+        assert call.summary, call.path
+        assert "\n" not in call.summary
+        assert not call.summary.endswith("."), call.path
+        assert len(call.summary) <= 60, call.summary
