@@ -3,7 +3,7 @@ PYTHON ?= python3
 ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
-CODE := auth broker gateway onebox persister runtime simulator tests
+CODE := auth bench broker gateway onebox persister runtime simulator tests
 # Two makes at once must not fill one .venv together. Where flock(1) is missing, run one at a time.
 LOCK := $(shell command -v flock >/dev/null 2>&1 && echo flock .venv.lock)
 

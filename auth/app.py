@@ -20,7 +20,7 @@ from auth.http_devices import DeviceRoutes
 from auth.http_sessions import SessionRoutes
 from auth.http_tokens import TokenRoutes
 from auth.key_files import read_key_files
-from auth.keys import KeyRing
+from auth.keys import JWKS_AGE_S, REREAD_EVERY_S, KeyRing
 from auth.migrate import migrate, require_schema
 from auth.passwords import PasswordHasher, password_hasher
 from auth.revocations import Revocations
@@ -91,8 +91,13 @@ async def auth_service(
         with password_hasher(
             cost=settings.bcrypt_cost, threads=settings.hash_threads, queue=settings.hash_queue, registry=registry
         ) as passwords:
-            async with (await _key_ring(settings, database)).kept_fresh() as keys, deleted.announced(broker):
-                yield await _service(settings, database, keys, passwords, deleted, registry)
+            async with (
+                (await _key_ring(settings, database)).kept_fresh() as keys,
+                # As fresh as the ring, so that a key that was retired opens nothing here a second later.
+                KeySet(keys.jwks, every_s=REREAD_EVERY_S, at_most_every_s=JWKS_AGE_S).kept_fresh() as key_set,
+                deleted.announced(broker),
+            ):
+                yield _service(settings, database, keys, key_set, passwords, deleted, registry)
 
 
 async def _key_ring(settings: AuthSettings, database: Database) -> KeyRing:
@@ -102,18 +107,17 @@ async def _key_ring(settings: AuthSettings, database: Database) -> KeyRing:
     return KeyRing(await stored.load(), stored.reread)
 
 
-async def _service(
+def _service(
     settings: AuthSettings,
     database: Database,
     keys: KeyRing,
+    key_set: KeySet,
     passwords: PasswordHasher,
     deleted: DeletedOwners,
     registry: CollectorRegistry,
 ) -> AuthService:
     access_s, device_s = settings.access_token_seconds, settings.device_token_seconds
     issuer = TokenIssuer(keys, issuer=settings.token_issuer, access_s=access_s, device_s=device_s)
-    key_set = KeySet(keys.jwks)
-    await key_set.refresh()
     bearer = Bearer(TokenVerifier(key_set, settings.token_issuer), Standing(database))
     addresses = ClientAddresses(settings.trusted_proxies)
     audit, limits = Audit(registry, addresses), GuessingLimits(settings, addresses, registry)

@@ -82,7 +82,8 @@ class Audit:
             return
         self._refreshes.labels("refused").inc()
         reason = error.reason if isinstance(error, RefreshError) else "deleted"
-        log.warning("A refresh was refused.", reason=reason, address=address)
+        user = error.user_id if isinstance(error, RefreshError) else None
+        log.warning("A refresh was refused.", user=user, reason=reason, address=address)
 
     def logged_out(self, request: web.Request, user_id: str, sids: Sequence[str]) -> None:
         """Record the end of sessions that their user asked for."""

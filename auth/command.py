@@ -5,17 +5,21 @@ Exit codes: 0 done; 1 refused, or a server is away; 2 a wrong command line or en
 
 import argparse
 import asyncio
+import logging
+import os
 import sys
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from sqlalchemy.exc import DBAPIError
 
 from auth.app import migrate_once, serve
-from auth.command_keys import add_keys, run_keys
+from auth.command_keys import add_keys, run_list, run_retire, run_rotate
 from auth.command_users import add_users, run_users
 from auth.errors import AuthError
 from auth.keys import KeysError
 from auth.migrate import SchemaError
-from auth.settings import AuthSettings, DatabaseSettings, KeySettings, UserSettings
+from auth.settings import AuthSettings, DatabaseSettings, KeyListSettings, KeySettings, UserSettings
 from runtime.logs import configure_logs
 from runtime.problems import Problem
 from runtime.process import run_service
@@ -34,13 +38,22 @@ def main(arguments: list[str]) -> int:
         case "migrate":
             return run_service(DatabaseSettings, migrate_once)
         case "keys":
-            return _run(KeySettings, lambda settings: run_keys(settings, args))
+            return _run_keys(args)
         case "users":
             return _run(UserSettings, lambda settings: run_users(settings, args))
     return run_service(AuthSettings, serve)
 
 
-def _run(settings_type: type[Settings], command: Callable[[Settings], Awaitable[None]]) -> int:
+def _run_keys(args: argparse.Namespace) -> int:
+    match args.verb:
+        case "rotate":
+            return _run(KeySettings, run_rotate)
+        case "retire":
+            return _run(KeyListSettings, lambda settings: run_retire(settings, args.kid))
+    return _run(KeyListSettings, lambda settings: run_list(settings, as_json=args.json))
+
+
+def _run(settings_type: type[Settings], command: Callable[[Settings], Coroutine[Any, Any, None]]) -> int:
     """Run an operator's command; what can be expected to go wrong is told in a line."""
     try:
         settings = from_env(settings_type)
@@ -48,27 +61,36 @@ def _run(settings_type: type[Settings], command: Callable[[Settings], Awaitable[
         sys.stderr.write(f"{error}\n")
         return 2
     configure_logs(settings.log_level, settings.log_format)
+    logging.getLogger("auth.database").setLevel(logging.ERROR)  # the line below tells it
     try:
-        asyncio.run(_awaited(command(settings)))
-    except Problem as problem:
-        sys.stderr.write(f"{problem.detail}\n")
+        asyncio.run(command(settings))
+        sys.stdout.flush()
+    except BrokenPipeError:  # `… list | head` has seen enough; nothing is left to flush at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (AuthError, KeysError, SchemaError) as error:
-        sys.stderr.write(f"{error}\n")
+    except (Problem, DBAPIError, AuthError, KeysError, SchemaError) as error:
+        sys.stderr.write(f"{_told(error)}\n")
         return 1
     except KeyboardInterrupt:
+        sys.stderr.write("\n")
         return 1
     return 0
 
 
-async def _awaited(work: Awaitable[None]) -> None:
-    await work
+def _told(error: Exception) -> str:
+    """Return a line for people: of what a database's driver says, its last words."""
+    text = error.detail if isinstance(error, Problem) else str(error)
+    driver = error if isinstance(error, DBAPIError) else error.__cause__
+    if isinstance(driver, DBAPIError) and driver.orig is not None and driver.orig.args:
+        text = f"The users' database does not answer as it should: {driver.orig.args[-1]}"
+    return " ".join(text.split())
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m auth",
         description="Without a command, serve accounts, devices and tokens. Settings come from the environment.",
+        epilog="Exit codes: 0 done; 1 refused, or the database is away; 2 a wrong command line or environment.",
     )
     commands = parser.add_subparsers(dest="command", metavar="{migrate,keys,users}")
     commands.add_parser("migrate", help="bring the database to the newest schema")

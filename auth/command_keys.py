@@ -1,6 +1,5 @@
 """`python -m auth keys …`: operators rotate, list and retire the keys that sign tokens."""
 
-import argparse
 import sys
 from typing import Any
 
@@ -9,74 +8,112 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from auth.database import open_database
+from auth.key_files import read_key_files
 from auth.keys import KeysError
-from auth.migrate import require_schema
-from auth.settings import KeySettings
-from auth.stored_keys import State, StoredKey, StoredKeys
+from auth.operators import audit_log, operators_database, system_user
+from auth.settings import KeyListSettings, KeySettings
+from auth.stored_keys import State, StoredKeys
 from auth.times import rfc3339
-from runtime.logs import logger
 
-log = logger("auth.audit")
+_FILES = (
+    "The keys come from SIGNING_KEY_FILES. To change them, give every replica the new key as a later file and restart; "
+    "then put it first and restart again; take the old one out when its tokens have expired."
+)
+# Neither showing nor retiring a key opens it.
+_NO_SECRET = ""
+_WIDTH = 140
 
-TIMEOUT_S = 10.0
+
+class KeyRow(msgspec.Struct, rename="camel"):
+    """A key as an operator sees it; keys from files have no times."""
+
+    number: int
+    kid: str
+    created_at: str | None
+    state: State
+    retires_at: str | None
 
 
 def add_keys(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    keys = commands.add_parser("keys", help="rotate, list or retire the keys that sign tokens")
-    verbs = keys.add_subparsers(dest="verb", required=True)
+    keys = commands.add_parser(
+        "keys", help="rotate, list or retire the keys that sign tokens", description="The keys that sign tokens."
+    )
+    verbs = keys.add_subparsers(dest="verb", required=True, metavar="{rotate,list,retire}")
     verbs.add_parser(
         "rotate",
         help="make the key that signs from now on",
-        description="Make a new key. Running services sign with it within a second; the older ones verify until the "
-        "last token that they signed has expired, and then go by themselves.",
+        description="Make a new key and print its id. Running services sign with it within a second, without restart. "
+        "The keys before it verify until the last token that they signed has expired, and then go by themselves: run "
+        "this with the ACCESS_TOKEN_SECONDS, DEVICE_TOKEN_SECONDS and SIGNING_KEY_SECRET of the service.",
     )
-    listing = verbs.add_parser("list", help="show all keys and what each does")
+    listing = verbs.add_parser(
+        "list", help="show all keys and what each does", description="Show all keys, the oldest first."
+    )
     listing.add_argument("--json", action="store_true", help="one JSON array instead of a table")
     retire = verbs.add_parser(
         "retire",
         help="let a key verify nothing any more",
-        description="For a key that may be known to others: every token that it signed ends. Gateways refuse them "
-        "within a minute.",
+        description="For a key that may be known to others: every token that it signed ends. The auth service refuses "
+        "them within a second, gateways within a minute. Users log in again or refresh; devices need new tokens. The "
+        "key that signs cannot be retired: rotate first.",
     )
-    retire.add_argument("kid", help="as `list` shows it")
+    retire.add_argument("kid", metavar="KID", help="its id, as `list` shows it")
 
 
-async def run_keys(settings: KeySettings, args: argparse.Namespace) -> None:
-    """Run one of the commands; KeysError says what stands against it."""
+async def run_rotate(settings: KeySettings) -> None:
+    """Make a new key; KeysError says what stands against it."""
     if settings.signing_key_files:
-        raise KeysError("The keys come from SIGNING_KEY_FILES: change the files and start the service again.")
-    async with open_database(settings.auth_database_url, connections=1, timeout_s=TIMEOUT_S) as database:
-        await require_schema(database)
+        raise KeysError(_FILES)
+    async with operators_database(settings) as database:
         keys = StoredKeys(database, settings.signing_key_secret)
-        match args.verb:
-            case "rotate":
-                kid = await keys.rotate(max(settings.access_token_seconds, settings.device_token_seconds))
-                sys.stdout.write(f"{kid}\n")
-                log.info("The signing key was rotated.", kid=kid, by="operator")
-            case "retire":
-                await keys.retire(args.kid)
-                log.info("A signing key was retired.", kid=args.kid, by="operator")
-            case "list":
-                _show(await keys.listed(), as_json=args.json)
+        kid = await keys.rotate(max(settings.access_token_seconds, settings.device_token_seconds))
+        audit_log.info("The signing key was rotated.", kid=kid, by="operator", system_user=system_user())
+    sys.stdout.write(f"{kid}\n")
 
 
-def _show(keys: list[tuple[StoredKey, State]], *, as_json: bool) -> None:
-    rows = [
-        {
-            "number": key.number,
-            "kid": key.kid,
-            "state": state,
-            "createdAt": rfc3339(key.created_at_ms),
-            "retiresAt": None if key.retires_at_ms is None else rfc3339(key.retires_at_ms),
-        }
-        for key, state in keys
-    ]
+async def run_retire(settings: KeyListSettings, kid: str) -> None:
+    """Retire a key; KeysError says what stands against it."""
+    if settings.signing_key_files:
+        raise KeysError(_FILES)
+    async with operators_database(settings) as database:
+        await StoredKeys(database, _NO_SECRET).retire(kid)
+        audit_log.warning("A signing key was retired.", kid=kid, by="operator", system_user=system_user())
+
+
+async def run_list(settings: KeyListSettings, *, as_json: bool) -> None:
+    """Show the keys."""
+    if settings.signing_key_files:
+        rows = _file_rows(settings.signing_key_files)
+    else:
+        rows = await _stored_rows(settings)
     if as_json:
         sys.stdout.write(msgspec.json.encode(rows).decode() + "\n")
         return
-    table = Table(*rows[0] if rows else ("kid",), box=box.SIMPLE)
+    table = Table("number", "kid", "created", "state", box=box.SIMPLE)
     for row in rows:
-        table.add_row(*("–" if value is None else str(value) for value in row.values()))
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+        until = f" until {row.retires_at}" if row.state == "verifying" and row.retires_at else ""
+        table.add_row(str(row.number), row.kid, row.created_at or "–", row.state + until)
+    Console(width=None if sys.stdout.isatty() else _WIDTH).print(table)
+
+
+async def _stored_rows(settings: KeyListSettings) -> list[KeyRow]:
+    async with operators_database(settings) as database:
+        keys = await StoredKeys(database, _NO_SECRET).listed()
+    return [
+        KeyRow(
+            key.number,
+            key.kid,
+            rfc3339(key.created_at_ms),
+            state,
+            None if key.retires_at_ms is None else rfc3339(key.retires_at_ms),
+        )
+        for key, state in keys
+    ]
+
+
+def _file_rows(paths: tuple[str, ...]) -> list[KeyRow]:
+    return [
+        KeyRow(number, kid, None, "signing" if number == 1 else "verifying", None)
+        for number, kid in enumerate(read_key_files(paths).public, start=1)
+    ]

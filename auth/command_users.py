@@ -15,54 +15,62 @@ from typing import Any
 
 import msgspec
 from prometheus_client import CollectorRegistry
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from auth.accounts import Accounts, User
-from auth.bodies import SignUp
-from auth.database import open_database
-from auth.errors import AuthError, EmailTakenError, NoSuchUserError
-from auth.migrate import require_schema
+from auth.bodies import Email, PersonName
+from auth.errors import EmailTakenError, NoSuchUserError
+from auth.operators import RefusedError, audit_log, operators_database, system_user
 from auth.passwords import password_error, password_hasher
 from auth.revocations import Revocations
 from auth.settings import UserSettings
 from auth.times import rfc3339
-from runtime.logs import logger
 
-log = logger("auth.audit")
-PAGE = 500
-TIMEOUT_S = 10.0
-
-
-class RefusedError(AuthError):
-    """What the operator asked for cannot be done; the message says why."""
+_PAGE = 500
+# 24 characters of base64url: 144 random bits.
+_GENERATED_BYTES = 18
+_PASSWORD = "The password is asked for on the terminal, or taken from TIDEGATE_PASSWORD or as an option says."  # noqa: S105 - a help text
 
 
 def add_users(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    users = commands.add_parser("users", help="create, list, disable or delete accounts, or set their passwords")
-    verbs = users.add_subparsers(dest="verb", required=True)
-    create = verbs.add_parser("create", help="make an account")
-    create.add_argument("--email", required=True)
-    create.add_argument("--name", required=True)
-    listing = verbs.add_parser("list", help="show all accounts")
-    listing.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
-    change = verbs.add_parser("set-password", help="set a password; ends the user's sessions, devices stream on")
-    for verb in (create, change):
+    users = commands.add_parser(
+        "users",
+        help="create, list, disable, enable or delete accounts, or set their passwords",
+        description="Accounts. Every change is written to the audit log.",
+    )
+    names = "{create,list,disable,enable,delete,set-password}"
+    verbs = users.add_subparsers(dest="verb", required=True, metavar=names)
+    create = _add(verbs, "create", "make an account", f"Make an account, wherever SIGNUP stands. {_PASSWORD}")
+    create.add_argument("--email", required=True, help="what its user logs in with")
+    create.add_argument("--name", required=True, help="1 to 200 characters")
+    listing = _add(verbs, "list", "show all accounts", "Show all accounts, the oldest first.")
+    listing.add_argument("--json", action="store_true", help="one JSON object a line")
+    disable = "End every token of a user and of the user's devices, and let the user not log in. Readings stay."
+    enable = "Let a disabled user log in again. The user's devices need new tokens."
+    delete = "Delete an account, its devices and all tokens, and soon after all its readings. Nothing brings them back."
+    change = f"Set a password. The user's sessions end; devices stream on. {_PASSWORD}"
+    for verb in (
+        _add(verbs, "disable", "end all tokens of a user and let the user not log in", disable),
+        _add(verbs, "enable", "let a disabled user log in again", enable),
+        deleting := _add(verbs, "delete", "delete an account and all its readings", delete),
+        setting := _add(verbs, "set-password", "set a user's password", change),
+    ):
+        verb.add_argument("email", metavar="EMAIL", help="of the account")
+    deleting.add_argument("--yes", action="store_true", help="do not ask to type the address again")
+    for verb in (create, setting):
         source = verb.add_mutually_exclusive_group()
         source.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
         source.add_argument("--generate", action="store_true", help="make a password and print it")
-    disable = verbs.add_parser("disable", help="end all tokens, the devices' too, and let the user not log in")
-    enable = verbs.add_parser("enable", help="let a disabled user log in again; devices need new tokens")
-    delete = verbs.add_parser("delete", help="delete an account, its devices, and soon after all its readings")
-    delete.add_argument("--yes", action="store_true", help="do not ask")
-    for verb in (change, disable, enable, delete):
-        verb.add_argument("email")
+
+
+def _add(verbs: Any, name: str, summary: str, description: str) -> argparse.ArgumentParser:
+    # No abbreviations: `--password` must not pass for `--password-stdin`, with the password behind it.
+    verb: argparse.ArgumentParser = verbs.add_parser(name, help=summary, description=description, allow_abbrev=False)
+    return verb
 
 
 async def run_users(settings: UserSettings, args: argparse.Namespace) -> None:
-    """Run one of the commands; AuthError says what stands against it."""
+    """Run one of the commands; RefusedError says what stands against it."""
     async with _accounts(settings) as accounts:
         match args.verb:
             case "create":
@@ -75,8 +83,7 @@ async def run_users(settings: UserSettings, args: argparse.Namespace) -> None:
 
 @asynccontextmanager
 async def _accounts(settings: UserSettings) -> AsyncIterator[Accounts]:
-    async with open_database(settings.auth_database_url, connections=1, timeout_s=TIMEOUT_S) as database:
-        await require_schema(database)
+    async with operators_database(settings) as database:
         access_s, device_s = settings.access_token_seconds, settings.device_token_seconds
         revocations = Revocations(database, access_s=access_s, device_s=device_s)
         with password_hasher(cost=settings.bcrypt_cost, threads=1, queue=1, registry=CollectorRegistry()) as passwords:
@@ -84,57 +91,68 @@ async def _accounts(settings: UserSettings) -> AsyncIterator[Accounts]:
 
 
 async def _create(accounts: Accounts, args: argparse.Namespace) -> None:
+    email = _checked(args.email, Email, "--email: this is no e-mail address.")
+    name = _checked(args.name, PersonName, "--name: a name has 1 to 200 characters, none of them a control character.")
+    password = _password(args, (name, email))
     try:
-        fields = msgspec.convert({"name": args.name, "email": args.email, "password": ""}, SignUp)
-    except msgspec.ValidationError as error:
-        raise RefusedError(f"The account cannot be made: {error}.") from error
-    password = _password(args, (fields.name, fields.email))
-    try:
-        user = await accounts.create(fields.name, fields.email, password)
+        user = await accounts.create(name, email, password)
     except EmailTakenError as error:
-        raise RefusedError(f"{args.email} has an account.") from error
-    if args.generate:
-        sys.stdout.write(f"{password}\n")
-    log.info("A user was created.", user=user.id, by="operator")
+        raise RefusedError(f"{email} has an account.") from error
+    audit_log.info("A user was created.", user=user.id, by="operator", system_user=system_user())
+    _print_generated(args, password)
+
+
+_DONE = {
+    "set-password": "A user's password was set.",
+    "disable": "A user was disabled.",
+    "enable": "A user was enabled.",
+    "delete": "An account was deleted.",
+}
 
 
 async def _change(accounts: Accounts, args: argparse.Namespace) -> None:
+    email = _checked(args.email, Email, "This is no e-mail address.")
+    password = ""
     try:
-        user = await accounts.find_by_email(args.email)
+        user = await accounts.find_by_email(email)
         match args.verb:
             case "set-password":
                 password = _password(args, (user.name, user.email))
                 await accounts.change(user.id, password=password)
-                if args.generate:
-                    sys.stdout.write(f"{password}\n")
             case "disable":
                 await accounts.disable(user.id)
             case "enable":
                 await accounts.enable(user.id)
             case "delete":
-                _confirm(args)
+                _confirm(user, args)
                 await accounts.delete(user.id)
     except NoSuchUserError as error:
-        raise RefusedError(f"{args.email} has no account.") from error
-    log.info("An operator changed an account.", user=user.id, what=args.verb, by="operator")
+        raise RefusedError(f"{email} has no account.") from error
+    audit_log.info(_DONE[args.verb], user=user.id, by="operator", system_user=system_user())
+    if args.verb == "set-password":
+        _print_generated(args, password)
 
 
 async def _list(accounts: Accounts, *, as_json: bool) -> None:
-    table = Table("id", "email", "name", "createdAt", "disabledAt", box=box.SIMPLE)
-    after: str | None = None
-    while page := await accounts.page(after, PAGE):
-        for user in page:
-            row = _row(user)
-            if as_json:
-                sys.stdout.write(msgspec.json.encode(row).decode() + "\n")
-            else:
-                table.add_row(*(value or "–" for value in row.values()))
-        after = page[-1].id
+    """Print page by page: there may be more users than one wants to hold."""
     if not as_json:
-        Console(width=None if sys.stdout.isatty() else 160).print(table)
+        _print_columns("id", "created", "state", "email", "name")
+    after: str | None = None
+    while page := await accounts.page(after, _PAGE):
+        for user in page:
+            if as_json:
+                sys.stdout.write(msgspec.json.encode(_as_json(user)).decode() + "\n")
+            else:
+                state = "active" if user.disabled_at_ms is None else "disabled"
+                _print_columns(user.id, rfc3339(user.created_at_ms), state, user.email, user.name)
+        after = page[-1].id
 
 
-def _row(user: User) -> dict[str, str | None]:
+def _print_columns(user_id: str, created: str, state: str, email: str, name: str) -> None:
+    sys.stdout.write(f"{user_id:<36}  {created:<24}  {state:<8}  {email:<32}  {name}\n")
+
+
+def _as_json(user: User) -> dict[str, str | None]:
     disabled = user.disabled_at_ms
     return {
         "id": user.id,
@@ -145,30 +163,57 @@ def _row(user: User) -> dict[str, str | None]:
     }
 
 
+def _checked(text: str, kind: Any, rule: str) -> str:
+    """Hold an argument against the rule of sign-up's field."""
+    try:
+        text.encode()  # bytes of the command line that are no UTF-8
+        msgspec.convert(text, kind)
+    except (UnicodeEncodeError, msgspec.ValidationError) as error:
+        raise RefusedError(rule) from error
+    return text
+
+
 def _password(args: argparse.Namespace, about: tuple[str, str]) -> str:
     if args.generate:
-        return secrets.token_urlsafe(18)
-    if args.password_stdin:
-        password = sys.stdin.readline().rstrip("\r\n")
-    elif "TIDEGATE_PASSWORD" in os.environ:
-        password = os.environ["TIDEGATE_PASSWORD"]
-    elif sys.stdin.isatty():
-        password = getpass.getpass("Password: ")
-        if getpass.getpass("Again: ") != password:
-            raise RefusedError("The two are not the same.")
-    else:
-        raise RefusedError("There is no terminal to ask for a password: use --password-stdin or --generate.")
-    if wrong := password_error(password, about):
+        return secrets.token_urlsafe(_GENERATED_BYTES)
+    password = _given_password(from_stdin=args.password_stdin)
+    try:
+        wrong = password_error(password, about)
+    except UnicodeEncodeError as error:
+        raise RefusedError("The password is not UTF-8.") from error
+    if wrong:
         raise RefusedError(wrong.message)
     return password
 
 
-def _confirm(args: argparse.Namespace) -> None:
+def _given_password(*, from_stdin: bool) -> str:
+    try:
+        if from_stdin:
+            return sys.stdin.readline().rstrip("\r\n")
+        if "TIDEGATE_PASSWORD" in os.environ:
+            return os.environ["TIDEGATE_PASSWORD"]
+        if not sys.stdin.isatty():
+            raise RefusedError("There is no terminal to ask for a password: use --password-stdin or --generate.")
+        password = getpass.getpass("Password: ")
+        again = getpass.getpass("Again: ")
+    except UnicodeDecodeError as error:
+        raise RefusedError("The password is not UTF-8.") from error
+    except EOFError as error:
+        raise RefusedError("No password was given.") from error
+    if again != password:
+        raise RefusedError("The two are not the same.")
+    return password
+
+
+def _print_generated(args: argparse.Namespace, password: str) -> None:
+    if args.generate:
+        sys.stdout.write(f"{password}\n")
+
+
+def _confirm(user: User, args: argparse.Namespace) -> None:
     if args.yes:
         return
-    if not sys.stdin.isatty():
-        raise RefusedError("There is no terminal to ask: use --yes.")
-    sys.stdout.write(f"This deletes the account, its devices and all its readings. Type {args.email} to go on: ")
-    sys.stdout.flush()
-    if sys.stdin.readline().strip() != args.email:
-        raise RefusedError("Nothing was deleted.")
+    sys.stderr.write(f"This deletes the account, its devices and all its readings. Type {user.email} to go on: ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() != user.email.lower():
+        raise RefusedError("The address was not typed again (or use --yes): nothing was deleted.")

@@ -1,7 +1,7 @@
 """Devices: what an owner has registered. Every question names the owner, so nobody meets another's device."""
 
 import msgspec
-from sqlalchemy import ColumnElement, Row, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, delete, exists, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -10,7 +10,7 @@ from auth.database import Database
 from auth.errors import NameTakenError, NoSuchDeviceError, TooManyDevicesError
 from auth.ids import is_id, new_id
 from auth.revocations import Revocations
-from auth.tables import devices
+from auth.tables import devices, users
 from auth.times import now_ms
 from runtime.tokens import Place
 
@@ -66,14 +66,15 @@ class Devices:
 
     async def find(self, owner_id: str, device_id: str) -> Device:
         """Return one device of this owner; NoSuchDeviceError."""
-        if not is_id(device_id):
-            raise NoSuchDeviceError
-        query = select(devices).where(*_is(owner_id, device_id))
-        async with self._database.reading() as connection:
-            row = (await connection.execute(query)).one_or_none()
-        if row is None:
-            raise NoSuchDeviceError
-        return _device(row)
+        return await self._find(_is(owner_id, device_id), device_id)
+
+    async def find_to_issue(self, owner_id: str, device_id: str) -> Device:
+        """Return a device that may have a token now; NoSuchDeviceError, also when its owner is disabled.
+
+        Device and owner are read at one moment: disabling raises `gen`, and a token of the raised one would outlive it.
+        """
+        enabled = exists().where(users.c.id == owner_id, users.c.disabled_at_ms.is_(None))
+        return await self._find((*_is(owner_id, device_id), enabled), device_id)
 
     async def change(
         self, owner_id: str, device_id: str, *, name: str | None, sensor_type: str | None, location: Location | None
@@ -119,6 +120,15 @@ class Devices:
             found = [_device(row) for row in await connection.execute(query)]
         items = found[:limit]
         return Page(items, items[-1].id if len(found) > limit else None)
+
+    async def _find(self, conditions: tuple[ColumnElement[bool], ...], device_id: str) -> Device:
+        if not is_id(device_id):
+            raise NoSuchDeviceError
+        async with self._database.reading() as connection:
+            row = (await connection.execute(select(devices).where(*conditions))).one_or_none()
+        if row is None:
+            raise NoSuchDeviceError
+        return _device(row)
 
 
 async def _lock_device(connection: AsyncConnection, owner_id: str, device_id: str) -> int:

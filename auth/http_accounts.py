@@ -1,6 +1,7 @@
 """`/user/signup` and `/user/me`: people make, look at, change and delete their accounts."""
 
 from aiohttp import web
+from msgspec import UNSET
 
 from auth.accounts import Accounts
 from auth.audit import Audit
@@ -106,15 +107,15 @@ class AccountRoutes:
     async def _change(self, request: web.Request) -> web.Response:
         claims = await self._bearer.user(request)
         body = await read_json(request, ProfileChange)
-        if not body.name and not body.password:
+        if body.name is UNSET and body.password is UNSET:
             raise Problem(422, "Give a name, or a password and the current one.")
         try:
-            if body.password:
+            if body.password is not UNSET:
                 await self._check_passwords(request, claims.sub, body, body.password)
             await self._accounts.change(claims.sub, name=body.name or None, password=body.password or None)
         except NoSuchUserError as error:
             raise _gone() from error
-        self._audit.account_changed(request, claims.sub, password=bool(body.password))
+        self._audit.account_changed(request, claims.sub, password=body.password is not UNSET)
         return await self._answer(claims.sub)
 
     async def _check_passwords(self, request: web.Request, user_id: str, body: ProfileChange, password: str) -> None:

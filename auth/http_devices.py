@@ -182,7 +182,7 @@ class DeviceRoutes:
         if claims.device is None:
             if not claims.allows(MANAGE_DEVICES):
                 raise forbidden()
-            device = await self._find(claims, request)
+            device = await self._owned(claims, request)
         else:
             device = await self._itself(claims, claims.device, request)
         issued = self._issuer.for_device(device)
@@ -193,12 +193,18 @@ class DeviceRoutes:
         if device_id != request.match_info["id"]:
             raise forbidden()
         try:
-            device = await self._devices.find(claims.owner, device_id)
+            device = await self._devices.find_to_issue(claims.owner, device_id)
         except NoSuchDeviceError as error:
             raise unauthorized("The device is gone.", code="revoked") from error
         if claims.gen != device.gen:  # revoked since the token was checked: it must not renew itself
             raise unauthorized("The device's tokens were revoked.", code="revoked")
         return device
+
+    async def _owned(self, claims: Claims, request: web.Request) -> Device:
+        try:
+            return await self._devices.find_to_issue(claims.owner, request.match_info["id"])
+        except NoSuchDeviceError as error:
+            raise _no_such_device() from error
 
     async def _find(self, claims: Claims, request: web.Request) -> Device:
         try:

@@ -11,19 +11,18 @@ import hashlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from runtime.logs import logger
-from runtime.problems import Problem
 from runtime.tokens import ALGORITHM
 
 log = logger("auth.keys")
 
-# A new key signs at most this much later everywhere.
-REREAD_EVERY_S = 1.0
+# With JWKS_AGE_S, a new key signs within 1 s everywhere.
+REREAD_EVERY_S = 0.75
 # Many who ask for the JWKS at once are answered from one look into the database.
 JWKS_AGE_S = 0.2
 
@@ -50,6 +49,7 @@ class KeyRing:
         self._reread = reread
         self._read_at = time.monotonic()
         self._reading = asyncio.Lock()
+        self._failing = False
 
     @property
     def kid(self) -> str:
@@ -62,30 +62,24 @@ class KeyRing:
         return self._keys.private_key
 
     async def jwks(self) -> dict[str, Any]:
-        """Return the document of `/.well-known/jwks.json`; a `runtime.tokens.KeySet` of this process fetches it too."""
-        await self.refresh(JWKS_AGE_S)
+        """Return the document of `/.well-known/jwks.json`; a `runtime.tokens.KeySet` of this process fetches it too.
+
+        What it says was true less than 0.2 s before the call; while the database does not answer, it is what was last
+        read, and nobody waits.
+        """
+        asked_at = time.monotonic()
+        if self._outdated(asked_at):
+            async with self._reading:
+                if self._outdated(asked_at):  # of many who waited, the first has read for all
+                    await self._read()
         return {"keys": [_jwk(kid, x) for kid, x in self._keys.public.items()]}
 
-    async def refresh(self, older_than_s: float) -> None:
-        """Read the keys again when that was longer ago; keep what is known while the database does not answer."""
-        if self._reread is None:
-            return
-        async with self._reading:
-            if time.monotonic() - self._read_at < older_than_s:
-                return
-            self._read_at = time.monotonic()
-            try:
-                keys = await self._reread(self._keys)
-            except (Problem, KeysError) as error:
-                log.warning("The signing keys could not be read again.", why=str(error))
-                return
-            if keys.kid != self._keys.kid:
-                log.info("Another key signs from now on.", kid=keys.kid, before=self._keys.kid)
-            self._keys = keys
+    def _outdated(self, now: float) -> bool:
+        return self._reread is not None and not self._failing and self._read_at <= now - JWKS_AGE_S
 
     @asynccontextmanager
     async def kept_fresh(self) -> AsyncIterator["KeyRing"]:
-        """Read the keys again every second as long as the context lasts."""
+        """Read the keys again all the time as long as the context lasts."""
         task = asyncio.create_task(self._keep_fresh(), name="signing keys")
         try:
             yield self
@@ -96,7 +90,28 @@ class KeyRing:
     async def _keep_fresh(self) -> None:
         while self._reread is not None:
             await asyncio.sleep(REREAD_EVERY_S)
-            await self.refresh(0)
+            async with self._reading:
+                await self._read()
+
+    async def _read(self) -> None:
+        if self._reread is None:
+            return
+        self._read_at = time.monotonic()
+        try:
+            keys = await self._reread(self._keys)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the keys that are known serve until the next try
+            if not self._failing:  # told once, not every second of an outage
+                log.warning("The signing keys could not be read again.", why=f"{type(error).__name__}: {error}")
+            self._failing = True
+            return
+        self._failing = False
+        if keys.kid != self._keys.kid:
+            # It verifies everywhere before it signs anywhere: after this pause no replica answers with what it had
+            # read before the key was there. Else a gateway could refuse a good token for good.
+            self._keys = replace(self._keys, public=keys.public)
+            await asyncio.sleep(JWKS_AGE_S)
+            log.info("Another key signs from now on.", kid=keys.kid, before=self._keys.kid)
+        self._keys = keys
 
 
 def _jwk(kid: str, x: str) -> dict[str, str]:

@@ -12,7 +12,6 @@ import hashlib
 import os
 import re
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -173,7 +172,7 @@ def password_error(password: str, about: Sequence[str] = ()) -> FieldError | Non
 def _give_way() -> None:
     if sys.platform == "linux":  # where niceness is a thread's, not the process's
         with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), THREAD_NICENESS)
+            os.nice(THREAD_NICENESS)
 
 
 def _digest(password: str) -> bytes:

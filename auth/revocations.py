@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from auth.database import Database
 from auth.tables import revocation_counter, revocations
 from auth.times import now_ms
+from runtime.tokens import CLOCK_AHEAD_S
 
 Kind = Literal["jti", "sid", "user", "device"]
 
@@ -45,13 +46,14 @@ class Revoked(msgspec.Struct, frozen=True):
 class Revocations:
     """Writes revocations, and reads them for the services that check tokens.
 
-    Lives are those of the tokens that are issued: who shortens the settings shortens `until` with them.
+    Lives are those of the tokens that are issued: who shortens the settings shortens `until` with them. To each comes
+    what the clocks of replicas may differ by, so that no token outlives its revocation.
     """
 
     def __init__(self, database: Database, *, access_s: int, device_s: int) -> None:
         self._database = database
-        self._access_ms = access_s * 1000
-        self._device_ms = device_s * 1000
+        self._access_ms = (access_s + CLOCK_AHEAD_S) * 1000
+        self._device_ms = (device_s + CLOCK_AHEAD_S) * 1000
 
     async def end_session(self, connection: AsyncConnection, sid: str) -> None:
         """End the user tokens of one session."""

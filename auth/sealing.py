@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 _SALT_BYTES = 16
 _NONCE_BYTES = 12
-# 16 MiB and some 40 ms a guess (RFC 7914's N for interactive use); paid once at each start.
+# 16 MiB and some 40 ms a guess (RFC 7914's N for interactive use); paid in a thread, once a key (auth/stored_keys.py).
 _SCRYPT_N = 2**14
 _SCRYPT_R = 8
 _SCRYPT_P = 1

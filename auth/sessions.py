@@ -80,6 +80,7 @@ class Sessions:
                 renewed = new_refresh_token()
                 used = update(refresh_tokens).where(columns.token_hash == token_hash).values(used_at_ms=now)
                 await connection.execute(used)
+                await self._forget_expired(connection, user_id, now)
                 await self._insert(connection, user_id, row.sid, renewed, now)
         if reused:  # only now, for an exception inside would have undone the end of the session
             raise RefreshError("reused", user_id, row.sid)

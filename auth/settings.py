@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from msgspec import Meta
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 from broker.connect import check_url
 from runtime.addresses import ClientAddresses
@@ -28,20 +30,30 @@ class DatabaseSettings(ProcessSettings):
         """Refuse drivers that nobody has tested; the URL holds a password and is never repeated."""
         if not self.auth_database_url.startswith(_SCHEMES):
             raise ValueError(f"AUTH_DATABASE_URL=(hidden): must begin with {' or '.join(_SCHEMES)}")
+        try:
+            make_url(self.auth_database_url)
+        except (ArgumentError, ValueError):
+            raise ValueError("AUTH_DATABASE_URL=(hidden): is no URL that can be read") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeySettings(DatabaseSettings):
-    """What `python -m auth keys` needs."""
+class KeyListSettings(DatabaseSettings):
+    """What `python -m auth keys list` and `retire` need: no secret."""
+
+    signing_key_files: tuple[str, ...] = setting(
+        (), about="PEM files of Ed25519 keys in place of the database's: the first signs, all verify"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySettings(KeyListSettings):
+    """What `python -m auth keys rotate` needs."""
 
     signing_key_secret: Annotated[str, Meta(min_length=16)] = setting(
         "",
         about="encrypts the private signing keys in the database; at least 16 characters; or give SIGNING_KEY_FILES",
         secret=True,
         unless="SIGNING_KEY_FILES",
-    )
-    signing_key_files: tuple[str, ...] = setting(
-        (), about="PEM files of Ed25519 keys in place of the database's: the first signs, all verify"
     )
     access_token_seconds: TokenSeconds = setting(3600, about="life of a user's access token")
     device_token_seconds: TokenSeconds = setting(30 * 86400, about="life of a device's token")

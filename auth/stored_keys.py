@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from auth.database import Database
@@ -21,6 +21,9 @@ from auth.times import now_ms
 from runtime.logs import logger
 
 log = logger("auth.keys")
+
+# A replica may sign with the key before for a second more, and clocks differ: as runtime.tokens.CLOCK_AHEAD_S.
+_LATE_S = 60
 
 State = Literal["signing", "verifying", "retired"]
 
@@ -65,7 +68,10 @@ class StoredKeys:
         return Keys(newest.kid, await self._unsealed(newest), public)
 
     async def rotate(self, keep_s: int) -> str:
-        """Make the key that signs from now on and return its `kid`; the older ones verify for `keep_s` more seconds."""
+        """Make the key that signs from now on and return its `kid`; the older ones verify for `keep_s` more seconds.
+
+        KeysError when the secret is not that of the keys, and when another rotation was faster.
+        """
         rows = await self._rows()
         if rows:
             await self._unsealed(rows[-1])  # with another secret the service could not open what is made here
@@ -81,10 +87,11 @@ class StoredKeys:
             raise KeysError(f"There is no key {kid}.")
         if rows[-1].kid == kid:
             raise KeysError("This key signs; rotate first.")
+        now, columns = now_ms(), signing_keys.c
+        # One that retired before keeps its time.
+        in_force = or_(columns.retires_at_ms.is_(None), columns.retires_at_ms > now)
         async with self._database.writing() as connection:
-            await connection.execute(
-                update(signing_keys).where(signing_keys.c.kid == kid).values(retires_at_ms=now_ms())
-            )
+            await connection.execute(update(signing_keys).where(columns.kid == kid, in_force).values(retires_at_ms=now))
 
     async def listed(self) -> list[tuple[StoredKey, State]]:
         """Return all keys, the oldest first, each with what it does."""
@@ -131,7 +138,7 @@ class StoredKeys:
             async with self._database.writing() as connection:
                 await connection.execute(insert(signing_keys).values(row))
                 older = update(signing_keys).where(columns.number < row["number"], columns.retires_at_ms.is_(None))
-                await connection.execute(older.values(retires_at_ms=now_ms() + keep_s * 1000))
+                await connection.execute(older.values(retires_at_ms=now_ms() + (keep_s + _LATE_S) * 1000))
         except IntegrityError:
             log.info("Another process has made this signing key.", number=row["number"])
             return False

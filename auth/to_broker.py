@@ -95,7 +95,7 @@ class DeletedOwners:
                 await connection.execute(delete(deleted_owners).where(columns.owner_id == owner.owner))
             log.info("A deleted owner was announced.", user=owner.owner)
             self._told = False
-        return len(rows) == AT_ONCE
+        return True
 
     def _tell(self, why: str) -> None:
         if not self._told:  # once an outage

@@ -125,10 +125,11 @@ async def service(url: str, folder: Path, cost: int) -> AsyncIterator[Service]:
 
 async def said_port(process: asyncio.subprocess.Process, path: Path, message: str) -> int:
     for _ in range(300):
-        for line in path.read_text().splitlines():
+        said = await asyncio.to_thread(path.read_text)
+        for line in said.splitlines():
             if message in line:
                 return int(json.loads(line)["port"])
-        assert process.returncode is None, path.read_text()
+        assert process.returncode is None, said
         await asyncio.sleep(0.1)
     raise TimeoutError(f"the service did not say: {message}")
 
@@ -150,6 +151,14 @@ def bcrypt_limit(seconds: float, cost: int) -> tuple[float, float]:
     with ThreadPoolExecutor(threads) as pool:
         each = list(pool.map(work, range(threads)))
     return sum(rate for rate, _ in each), statistics.mean(cpu for _, cpu in each)
+
+
+async def sign_up(it: Service, n: int) -> None:
+    connection = Connection(it.port)
+    body = {"name": "Bench", "email": f"user-{n}@example.org", "password": PASSWORD}
+    status = await connection.ask("POST", "/user/signup", body)
+    assert status in (201, 409), f"a sign-up was answered with {status}"
+    connection.close()
 
 
 async def log_ins(it: Service, clients: int, seconds: float) -> tuple[float, float, float, list[float]]:
@@ -200,16 +209,12 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> list[Round]:
     url = arguments.database_url or f"sqlite+aiosqlite:///{folder / 'users.db'}"
     rounds = []
     async with service(url, folder, arguments.cost) as it:
-        connection = Connection(it.port)
-        for n in range(arguments.clients):
-            body = {"name": "Bench", "email": f"user-{n}@example.org", "password": PASSWORD}
-            assert await connection.ask("POST", "/user/signup", body) in (201, 409)
+        await asyncio.gather(*(sign_up(it, n) for n in range(arguments.clients)))
         for number in range(arguments.rounds):
             print(f"round {number + 1} of {arguments.rounds}", file=sys.stderr)
             limit, hash_cpu_s = await asyncio.to_thread(bcrypt_limit, arguments.seconds / 2, arguments.cost)
             measured = await log_ins(it, arguments.clients, arguments.seconds)
             rounds.append(Round(limit, hash_cpu_s, *measured))
-        connection.close()
     return rounds
 
 
@@ -218,7 +223,8 @@ def summary(rounds: list[Round]) -> dict[str, float]:
     health_ms = sorted(latency for each in rounds for latency in each.health_ms)
 
     def median(name: str) -> float:
-        return round(statistics.median(getattr(each, name) for each in rounds), 3)
+        values: list[float] = [getattr(each, name) for each in rounds]
+        return round(statistics.median(values), 3)
 
     return {
         "cores": os.cpu_count() or 1,

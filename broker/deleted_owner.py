@@ -25,7 +25,9 @@ class DeletedOwner(msgspec.Struct, frozen=True):
     def of(cls, message: Message) -> "DeletedOwner":
         """Read a message; DecodeError when it is of another form or newer than this worker."""
         schema = message.headers.get(SCHEMA_HEADER)
-        if isinstance(schema, int) and schema > SCHEMA:
+        if not isinstance(schema, int) or schema < 1:
+            raise DecodeError("undecodable", f"the message has no {SCHEMA_HEADER} header", message.body)
+        if schema > SCHEMA:
             raise DecodeError("newer_schema", f"schema {schema} is newer than this worker's {SCHEMA}", message.body)
         try:
             fields = bson.decode(message.body, _AS_MILLISECONDS)

@@ -31,6 +31,7 @@ from onebox.settings import OneboxSettings
 from onebox.summary import Summary
 from persister.app import persister_service
 from persister.settings import PersisterSettings
+from runtime.docs import add_docs
 from runtime.listen import listen
 from runtime.logs import logger
 from runtime.ops import Check, ops_server
@@ -131,6 +132,7 @@ class Onebox:
         ):
             auth.add_routes(app)
             gateway.add_routes(app)
+            add_docs(app, auth.calls)
             checks = {**storage.checks, **gateway.checks, "users": auth.check}
             async with (
                 ops_server(self._settings, shutdown, storage.registry, checks) as ops_port,

@@ -1,11 +1,14 @@
 """An OpenAPI document as one HTML page: no script, no outside address, dark or light as the reader's screen is."""
 
 import json
+import re
 from html import escape
 from itertools import groupby
 from typing import Any
 
 Json = dict[str, Any]
+
+_PARAMETER = re.compile(r"{(\w+)}")
 
 STYLE = """
 :root{color-scheme:light dark;--line:light-dark(#d8dee4,#30363d);--soft:light-dark(#f6f8fa,#161b22);
@@ -91,7 +94,13 @@ def _answer(document: Json, status: str, answer: Json) -> str:
 
 
 def _curl(document: Json, method: str, path: str, operation: Json) -> str:
-    parts = ["curl" if method == "GET" else f"curl -X {method}", f'"$TIDEGATE{path}"']
+    query = "&".join(
+        f"{item['name']}=${item['name'].upper()}"
+        for item in operation.get("parameters", ())
+        if item["in"] == "query" and item["required"]
+    )
+    address = _PARAMETER.sub(lambda found: "$" + found[1].upper(), path) + (f"?{query}" if query else "")
+    parts = ["curl" if method == "GET" else f"curl -X {method}", f'"$TIDEGATE{address}"']
     if operation["security"]:
         parts.append('-H "Authorization: Bearer $TOKEN"')
     content = operation.get("requestBody", {}).get("content", {})
@@ -113,7 +122,7 @@ def _example(document: Json, schema: Json) -> Any:
         if choice in schema:
             return _example(document, schema[choice][0])
     if schema.get("type") == "object":
-        required = schema.get("required", ())
+        required = schema.get("required") or list(schema.get("properties", ()))[:1]
         return {name: _example(document, schema["properties"][name]) for name in required}
     if schema.get("type") == "array":
         return [_example(document, schema.get("items", {}))]

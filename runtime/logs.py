@@ -55,6 +55,8 @@ def configure_logs(level: str, style: Literal["console", "json"], stream: TextIO
     root.setLevel(level.upper())
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.ERROR)
+    # An error for each try to reach a broker that is away: `broker` tells an outage once.
+    logging.getLogger("aiormq.connection").setLevel(logging.CRITICAL)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

@@ -80,8 +80,12 @@ class Claims(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 class KeySet:
     """The public keys of one issuer, by `kid`. Keeps what it has while the issuer is away."""
 
-    def __init__(self, fetch: FetchJwks) -> None:
+    def __init__(self, fetch: FetchJwks, *, every_s: float | None = None, at_most_every_s: float | None = None) -> None:
+        """Ask with `fetch` every minute, and for an unknown key at most every 2 s, unless told otherwise."""
         self._fetch = fetch
+        self._every_s = REFRESH_EVERY_S if every_s is None else every_s
+        self._at_most_every_s = REFRESH_AT_MOST_EVERY_S if at_most_every_s is None else at_most_every_s
+        self._answered = False
         self._keys: dict[str, PublicKey] = {}
         self._asked_at = float("-inf")
         self._asking = asyncio.Lock()
@@ -91,16 +95,34 @@ class KeySet:
         """True once the issuer has answered."""
         return bool(self._keys)
 
+    @property
+    def answered(self) -> bool:
+        """True when the issuer answered the last question: a key that is not here does not exist."""
+        return self._answered
+
     def get(self, kid: str) -> PublicKey | None:
         """Return the key of that id, or None."""
         return self._keys.get(kid)
 
     async def find(self, kid: str) -> PublicKey | None:
-        """Return the key; when it is unknown, ask the issuer first (it may have rotated), at most every 2 s."""
-        if kid not in self._keys:
-            async with self._asking:
-                if kid not in self._keys and time.monotonic() - self._asked_at >= REFRESH_AT_MOST_EVERY_S:
+        """Return the key, or None; when it is unknown, ask the issuer first: it may have rotated.
+
+        Whoever comes too soon after the last question waits for the next, which is asked for all: else made-up ids
+        would keep a new key from being found, and its tokens would be refused for good. While the issuer is away
+        nobody waits.
+        """
+        if kid in self._keys:
+            return self._keys[kid]
+        arrived = time.monotonic()
+        async with self._asking:
+            while kid not in self._keys and self._asked_at < arrived:
+                pause = self._asked_at + self._at_most_every_s - time.monotonic()
+                if pause <= 0:
                     await self.refresh()
+                elif self._answered:
+                    await asyncio.sleep(pause)
+                else:
+                    break
         return self._keys.get(kid)
 
     async def refresh(self) -> bool:
@@ -110,7 +132,9 @@ class KeySet:
             self._keys = public_keys(await self._fetch())
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError, msgspec.MsgspecError, jwt.PyJWTError) as error:
             log.warning("The issuer's keys could not be fetched.", error=f"{type(error).__name__}: {error}")
+            self._answered = False
             return False
+        self._answered = True
         return True
 
     async def check(self) -> None:
@@ -129,7 +153,7 @@ class KeySet:
 
     async def _keep_fresh(self) -> None:
         while True:
-            await asyncio.sleep(REFRESH_EVERY_S if self.loaded else RETRY_EVERY_S)
+            await asyncio.sleep(self._every_s if self.loaded else RETRY_EVERY_S)
             await self.refresh()
 
 
@@ -202,6 +226,8 @@ class TokenVerifier:
         key = await self._keys.find(kid)
         if key is None and not self._keys.loaded:
             raise TokenError("unavailable", "no keys have been fetched yet")
+        if key is None and not self._keys.answered:
+            raise TokenError("unavailable", "the key is not known here, and the issuer does not answer")
         if key is None:
             raise TokenError("unauthorized", "the token is signed with a key that is not known")
         return key

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from auth.app import AuthService, auth_service
 from auth.settings import AuthSettings
+from broker.interface import Broker
 from runtime.docs import add_docs
 from runtime.listen import listen
 from runtime.problems import problem_middleware
@@ -89,10 +90,10 @@ class Client:
 
 
 @asynccontextmanager
-async def running(settings: AuthSettings) -> AsyncIterator[Client]:
+async def running(settings: AuthSettings, *, broker: Broker | None = None) -> AsyncIterator[Client]:
     """Serve until the context ends; the database must have been migrated."""
     registry = CollectorRegistry()
-    async with auth_service(settings, registry=registry) as service:
+    async with auth_service(settings, registry=registry, broker=broker) as service:
         app = web.Application(middlewares=[problem_middleware])
         service.add_routes(app, internal=True)
         add_docs(app, service.calls)

@@ -5,6 +5,7 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from tests.auth.service import PASSWORD, Client, make_settings, running
+from tests.auth.test_http_tokens import claims_of
 
 
 def events(logs: list[EventDict], event: str) -> list[dict[str, Any]]:
@@ -52,6 +53,47 @@ async def test_refused_sign_ups_are_recorded(sqlite_client: Client) -> None:
     assert (line["outcome"], line["address"]) == ("taken", "127.0.0.1")
 
 
+async def test_every_end_of_tokens_is_recorded(sqlite_client: Client) -> None:
+    client = sqlite_client
+    user = (await client.sign_up()).json["id"]
+    first, second = [(await client.log_in()).json for _ in range(2)]
+    token = second["accessToken"]
+    device = (await client.new_device(token, name="press-1"))["id"]
+    body = {"refreshToken": first["refreshToken"]}
+    with capture_logs() as logs:
+        for status in (200, 401):
+            assert (await client.post("/user/refresh", body)).status == status
+        await client.post("/user/refresh", {"refreshToken": "never issued"})
+        await client.call("PATCH", f"/devices/{device}", json={"name": "press-2"}, token=token)
+        await client.call("DELETE", f"/devices/{device}/tokens", token=token)
+        await client.call("DELETE", f"/devices/{device}", token=token)
+        await client.post("/user/logout", token=token)
+        token = (await client.log_in()).json["accessToken"]
+        change = {"password": "another good one", "currentPassword": PASSWORD}
+        await client.call("PATCH", "/user/me", json=change | {"currentPassword": "a wrong one"}, token=token)
+        await client.call("PATCH", "/user/me", json=change, token=token)
+        token = (await client.log_in(password="another good one")).json["accessToken"]
+        await client.call("DELETE", "/user/me", token=token)
+    (reused,) = events(logs, "A used refresh token came again; its session was ended.")
+    assert (reused["user"], reused["sid"]) == (user, claims_of(first["accessToken"])["sid"])
+    (refused,) = events(logs, "A refresh was refused.")
+    assert (refused["user"], refused["reason"]) == (None, "unknown")
+    (logged_out,) = events(logs, "A user logged out.")
+    assert (logged_out["user"], logged_out["sids"]) == (user, [claims_of(second["accessToken"])["sid"]])
+    for event in ("A device was changed.", "A device's tokens were revoked.", "A device was removed."):
+        (line,) = events(logs, event)
+        assert (line["user"], line["device"], line["address"]) == (user, device, "127.0.0.1")
+    (failed,) = events(logs, "A log-in failed.")
+    assert (failed["user"], failed["reason"]) == (user, "wrong_password")
+    (changed,), (deleted,) = events(logs, "An account was changed."), events(logs, "An account was deleted.")
+    assert (changed["user"], changed["password"], deleted["user"]) == (user, True, user)
+    assert {line["address"] for line in (reused, refused, logged_out, failed, changed, deleted)} == {"127.0.0.1"}
+    for outcome, count in (("ok", 1), ("reused", 1), ("refused", 1)):
+        assert client.metric("tidegate_auth_refreshes_total", outcome=outcome) == count
+    for what, count in (("reuse", 1), ("logout", 1), ("password", 1), ("account", 1), ("device", 2)):
+        assert client.metric("tidegate_auth_endings_total", what=what) == count
+
+
 async def test_no_line_carries_a_secret(database_url: str) -> None:
     with capture_logs() as logs:
         async with running(make_settings(database_url)) as client:
@@ -62,11 +104,14 @@ async def test_no_line_carries_a_secret(database_url: str) -> None:
             device = await client.new_device(session["accessToken"])
             path = f"/devices/{device['id']}/token"
             device_token = (await client.post(path, token=session["accessToken"])).json["token"]
+            renewed = (await client.post("/user/refresh", {"refreshToken": session["refreshToken"]})).json
+            await client.post("/user/refresh", {"refreshToken": session["refreshToken"]})
     said = repr(logs)
     assert "A user logged in." in said
     for secret in (
         *(PASSWORD, "a mistyped password", "typed-into-the-wrong-field", "ada@example.org"),
         *(session["accessToken"], session["refreshToken"], device_token),
+        *(renewed["accessToken"], renewed["refreshToken"]),
     ):
         assert secret not in said
 

@@ -28,7 +28,7 @@ def assert_problem(answer: Answer, status: int) -> None:
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert answer.json["status"] == status
     assert {"type", "title", "detail"} <= set(answer.json)
-    assert ("WWW-Authenticate" in answer.headers) == (status == 401)
+    assert status != 401 or "WWW-Authenticate" in answer.headers
 
 
 BODIES = {
@@ -81,9 +81,9 @@ BODIES = {
 
 
 @pytest.mark.parametrize(("raw", "headers", "status"), BODIES.values(), ids=BODIES)
-@pytest.mark.parametrize("path", ["/user/signup", "/user/login", "/user/refresh"])
-async def test_a_bad_body(sqlite_client: Client, path: str, raw: bytes, headers: dict[str, str], status: int) -> None:
-    assert_problem(await sqlite_client.post(path, data=raw, headers=headers), status)
+async def test_a_bad_body(sqlite_client: Client, raw: bytes, headers: dict[str, str], status: int) -> None:
+    for path in ("/user/signup", "/user/login", "/user/refresh"):
+        assert_problem(await sqlite_client.post(path, data=raw, headers=headers), status)
 
 
 async def test_a_large_body_that_does_not_tell_its_length(sqlite_client: Client) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import aiohttp
 import msgspec
+import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
@@ -122,10 +123,58 @@ async def test_the_commit_order_hides_nothing_from_a_cursor(database_url: str) -
     assert set(seen) == {f"s{at}" for at in range(40)}
 
 
+async def test_a_number_is_given_out_when_all_lower_ones_are_committed(database_url: str) -> None:
+    """Two transactions overlap: the second waits for the first one's commit, so its number cannot be seen before."""
+    async with open_database(database_url, connections=4, timeout_s=10) as database:
+        revocations = Revocations(database, access_s=60, device_s=60)
+        numbered, commit = asyncio.Event(), asyncio.Event()
+
+        async def first() -> None:
+            async with database.writing() as connection:
+                await revocations.end_session(connection, "first")
+                numbered.set()
+                await commit.wait()
+
+        async def second() -> None:
+            async with database.writing() as connection:
+                await revocations.end_session(connection, "second")
+
+        writing = asyncio.ensure_future(first())
+        await numbered.wait()
+        waiting = asyncio.ensure_future(second())
+        done, _ = await asyncio.wait((waiting,), timeout=0.3)
+        seen = await revocations.after(None)
+        assert (done, seen.items, seen.number) == (set(), [], 0)
+        commit.set()
+        await asyncio.gather(writing, waiting)
+        assert [item.id for item in (await revocations.after(seen.number)).items] == ["first", "second"]
+
+
+async def test_many_rows_are_listed_at_once(database_url: str) -> None:
+    """A user with as many devices as one may have, disabled in one transaction of the default length."""
+    async with open_database(database_url, connections=1, timeout_s=10) as database:
+        revocations = Revocations(database, access_s=60, device_s=60)
+        devices = [(f"d{number}", 1) for number in range(10_000)]
+        async with database.writing() as connection:
+            await revocations.end_user_tokens(connection, "u", 1, devices)
+        revoked = await revocations.after(None)
+        assert [(item.kind, item.id) for item in revoked.items] == [
+            ("user", "u"),
+            *(("device", it) for it, _ in devices),
+        ]
+        assert revoked.number == 10_001
+
+
+@pytest.mark.parametrize("since", ["x", "-1", "1.5", "1e3", "", "9" * 30, "1%0A", "%D9%A1"])
+async def test_what_is_no_cursor_is_refused(sqlite_client: Client, since: str) -> None:
+    answer = await sqlite_client.get(f"/revocations?since={since}")
+    assert (answer.status, answer.fields) == (422, {"since": "invalid"})
+
+
 async def test_an_expired_row_is_not_listed_and_goes_with_the_next(database_url: str) -> None:
     async with open_database(database_url, connections=1, timeout_s=5) as database:
         async with database.writing() as connection:
-            await Revocations(database, access_s=-1, device_s=60).end_session(connection, "past")
+            await Revocations(database, access_s=-100, device_s=60).end_session(connection, "past")
         revocations = Revocations(database, access_s=60, device_s=60)
         assert (await revocations.after(None)).items == []
         async with database.writing() as connection:

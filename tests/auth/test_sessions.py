@@ -1,8 +1,11 @@
 import asyncio
 from typing import Any
 
+from sqlalchemy import func, select
 from structlog.testing import capture_logs
 
+from auth.database import open_database
+from auth.tables import refresh_tokens
 from tests.auth.service import PASSWORD, Answer, Client, make_settings, running
 
 
@@ -75,6 +78,24 @@ async def test_an_expired_refresh_token_is_401(database_url: str) -> None:
         assert await stands(client, tokens["accessToken"]), "the access token has its own time"
 
 
+async def test_refreshing_forgets_tokens_that_have_expired(database_url: str) -> None:
+    settings = make_settings(database_url, refresh_token_seconds=1, access_token_seconds=1)
+    async with running(settings) as client, open_database(database_url, connections=1, timeout_s=5) as database:
+        token = (await session(client))["refreshToken"]
+
+        async def rows() -> int:
+            async with database.reading() as connection:
+                return await connection.scalar(select(func.count()).select_from(refresh_tokens)) or 0
+
+        async with asyncio.timeout(20):
+            for refreshes in range(1, 100):
+                token = (await refresh(client, token)).json["refreshToken"]
+                if await rows() <= refreshes:  # without forgetting there is one more than refreshes
+                    return
+                await asyncio.sleep(0.25)
+    raise AssertionError("every token was kept")
+
+
 async def test_a_log_out_ends_the_session_at_once(client: Client) -> None:
     tokens = await session(client)
     answer = await client.post("/user/logout", token=tokens["accessToken"])
@@ -121,6 +142,9 @@ async def test_a_new_password_needs_the_current_one(client: Client) -> None:
     assert (await change(password="another good one", currentPassword="a wrong one")).json["code"] == "wrong_password"
     assert (await change(password="password", currentPassword=PASSWORD)).fields == {"password": "too_common"}
     assert (await change()).status == 422
+    for name in ({}, {"name": "Ada L."}):
+        answer = await change(password="", currentPassword=PASSWORD, **name)
+        assert (answer.status, list(answer.fields)) == (422, ["password"])
     assert (await change(role="admin")).fields == {"role": "unknown"}
     assert (await client.log_in()).status == 200
 

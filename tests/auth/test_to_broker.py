@@ -1,18 +1,28 @@
 """Deleted owners reach the broker, whatever is away meanwhile."""
 
 import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
+from sqlalchemy import func, select
+from structlog.testing import capture_logs
 
 from auth.app import auth_service
+from auth.database import open_database
+from auth.tables import deleted_owners
+from auth.to_broker import LOOK_EVERY_S
 from broker.connect import open_broker
 from broker.deleted_owner import DeletedOwner
 from broker.embedded import EmbeddedBroker
-from broker.interface import Broker
-from broker.topology import DELETED_OWNERS
+from broker.interface import Broker, ConfirmLate, Publisher
+from broker.message import Message
+from broker.topology import DELETED_OWNERS, Exchange
 from tests.auth.service import SECRET, Client, make_settings, running
 from tests.auth.test_process import QUICK, line_with, process
+from tests.broker.waiting import eventually
 from tests.servers.rabbitmq import RabbitMQServer
 
 
@@ -49,14 +59,95 @@ async def test_rabbitmq_away_keeps_the_deletion_until_it_is_back(database_url: s
             # The queue is there before the server goes, as in production.
             async with broker.consumer(DELETED_OWNERS, prefetch=1) as consumer:
                 await consumer.check()
-            server.wait_until_registered(DELETED_OWNERS.name, url)
-            await asyncio.to_thread(server.stop)
+            server.wait_until_registered(url, DELETED_OWNERS.name)
+            await asyncio.to_thread(server.kill)
             variables = QUICK | {"AUTH_DATABASE_URL": database_url, "SIGNING_KEY_SECRET": SECRET, "BROKER_URL": url}
             async with process(**variables) as auth:
                 await line_with(auth, "Accounts, devices and tokens are served.")
                 async with running(settings) as client:
                     owner = await delete_account(client, "ada@example.org")
                 await line_with(auth, "Deleted owners wait to be announced; their readings are erased later.")
-                await asyncio.to_thread(server.start)
+                await asyncio.to_thread(server.restart)
                 await line_with(auth, "A deleted owner was announced.")
             assert await next_owner(broker) == owner
+
+
+async def waiting_rows(database_url: str) -> int:
+    async with open_database(database_url, connections=1, timeout_s=5) as database, database.reading() as connection:
+        return await connection.scalar(select(func.count()).select_from(deleted_owners)) or 0
+
+
+async def nothing_waits(client: Client, database_url: str) -> None:
+    async def none() -> bool:
+        return await waiting_rows(database_url) == 0 and client.metric("tidegate_auth_deleted_owners_waiting") == 0
+
+    await eventually(none, "the outbox is empty")
+
+
+async def test_a_deletion_is_announced_at_once_and_leaves_the_outbox(database_url: str, tmp_path: Path) -> None:
+    async with (
+        EmbeddedBroker.open_at(tmp_path / "queue.db") as broker,
+        running(make_settings(database_url), broker=broker) as client,
+    ):
+        for email in ("ada@example.org", "bob@example.org"):
+            started = time.monotonic()
+            owner = await delete_account(client, email)
+            assert await next_owner(broker) == owner
+            assert time.monotonic() - started < LOOK_EVERY_S, "it is not the next look that found it"
+        await nothing_waits(client, database_url)
+
+
+class _LateOnce:
+    """A publisher whose first confirm is lost: the broker has the message, and nobody knows."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+        self._lost = False
+
+    async def publish(self, message: Message, exchange: Exchange) -> None:
+        await self._publisher.publish(message, exchange)
+        if not self._lost:
+            self._lost = True
+            raise ConfirmLate("the confirm was lost")
+
+    async def check(self) -> None:
+        await self._publisher.check()
+
+
+class _LosesAConfirm:
+    """A broker with such a publisher."""
+
+    def __init__(self, broker: EmbeddedBroker) -> None:
+        self._broker = broker
+        self.consumer = broker.consumer
+        self.depth = broker.depth
+
+    @asynccontextmanager
+    async def publisher(self, *, confirm_timeout_s: float = 4.0) -> AsyncIterator[Publisher]:
+        async with self._broker.publisher(confirm_timeout_s=confirm_timeout_s) as publisher:
+            yield _LateOnce(publisher)
+
+
+async def test_without_its_confirm_a_deletion_is_announced_again(database_url: str, tmp_path: Path) -> None:
+    async with (
+        EmbeddedBroker.open_at(tmp_path / "queue.db") as broker,
+        running(make_settings(database_url), broker=_LosesAConfirm(broker)) as client,
+    ):
+        owner = await delete_account(client, "ada@example.org")
+        assert [await next_owner(broker), await next_owner(broker)] == [owner, owner]
+        await nothing_waits(client, database_url)
+
+
+async def test_without_a_broker_deletions_wait_and_it_is_told_once(database_url: str) -> None:
+    with capture_logs() as logs:
+        async with running(make_settings(database_url)) as client:
+            for email in ("ada@example.org", "bob@example.org"):
+                await delete_account(client, email)
+
+            async def both() -> bool:
+                return client.metric("tidegate_auth_deleted_owners_waiting") == 2
+
+            await eventually(both, "both are seen to wait")
+    told = [line for line in logs if line["event"].startswith("Deleted owners wait")]
+    assert [line["why"] for line in told] == ["BROKER_URL is not set"]
+    assert await waiting_rows(database_url) == 2

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
+from html import unescape
 from typing import Annotated, Any
 
 import aiohttp
@@ -169,10 +170,20 @@ async def test_the_page_names_every_call_and_loads_nothing(session: aiohttp.Clie
         assert f'id="{call.operation_id}"' in html
     assert not re.search(r"<script|<link|<img|@import|url\(|https?://|\son\w+=|\sstyle=", html)
     assert "Build <code>one</code> &lt;ship&gt;" in html
-    assert (
-        """-d '{&quot;shipName&quot;: &quot;ada&quot;}'""" in html
-        or "-d &#x27;{&quot;shipName&quot;: &quot;ada&quot;}&#x27;" in html
-    )
+
+
+async def test_the_page_shows_each_call_as_a_command(session: aiohttp.ClientSession) -> None:
+    async with session.get("/docs") as response:
+        commands = re.findall(r"<pre>(.*?)</pre>", unescape(await response.text()), re.DOTALL)
+    assert commands[0].splitlines() == [
+        "curl -X POST \\",
+        '  "$TIDEGATE/ships" \\',
+        '  -H "Authorization: Bearer $TOKEN" \\',
+        "  -H 'Content-Type: application/json' \\",
+        """  -d '{"shipName": "ada"}'""",
+    ]
+    assert 'curl \\\n  "$TIDEGATE/ships?builtAfter=$BUILTAFTER"' in commands
+    assert 'curl -X DELETE \\\n  "$TIDEGATE/ships/$ID"' in commands
 
 
 async def test_every_link_of_the_page_leads_somewhere(session: aiohttp.ClientSession) -> None:

@@ -1,0 +1,48 @@
+import bson
+import pytest
+from bson.datetime_ms import DatetimeMS
+
+from broker.deleted_owner import DeletedOwner
+from broker.message import DecodeError, Message
+
+OWNER = DeletedOwner("0190b5a0-0000-7000-8000-000000000000", 1_790_000_000_123)
+
+
+def test_what_was_written_is_read_again() -> None:
+    assert DeletedOwner.of(OWNER.message()) == OWNER
+    assert OWNER.message().headers == {"x-schema": 1}
+
+
+def test_fields_that_a_later_worker_adds_are_none_of_ours() -> None:
+    body = bson.encode({"owner": "o", "deletedAt": DatetimeMS(1), "by": "operator"})
+    assert DeletedOwner.of(Message(body)) == DeletedOwner("o", 1)
+
+
+def test_a_newer_form_is_told_apart_from_a_broken_one() -> None:
+    with pytest.raises(DecodeError) as caught:
+        DeletedOwner.of(Message(OWNER.message().body, {"x-schema": 2}))
+    assert (caught.value.reason, caught.value.body) == ("newer_schema", OWNER.message().body)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Message(OWNER.message().body, {}),
+        Message(OWNER.message().body, {"x-schema": "1"}),
+        Message(OWNER.message().body, {"x-schema": 0}),
+        Message(b""),
+        Message(b"not BSON"),
+        Message(OWNER.message().body[:-1]),
+        Message(OWNER.message().body * 2),
+        Message(bson.encode({"deletedAt": DatetimeMS(1)})),
+        Message(bson.encode({"owner": "o"})),
+        Message(bson.encode({"owner": "", "deletedAt": DatetimeMS(1)})),
+        Message(bson.encode({"owner": 7, "deletedAt": DatetimeMS(1)})),
+        Message(bson.encode({"owner": {"$ne": ""}, "deletedAt": DatetimeMS(1)})),
+        Message(bson.encode({"owner": "o", "deletedAt": 1})),
+    ],
+)
+def test_whose_readings_are_to_go_is_never_guessed(message: Message) -> None:
+    with pytest.raises(DecodeError) as caught:
+        DeletedOwner.of(message)
+    assert caught.value.reason == "undecodable"
