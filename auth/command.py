@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 refused, or a server is away; 2 a wrong command line or en
 
 import argparse
 import asyncio
+import io
 import logging
 import os
 import sys
@@ -62,6 +63,8 @@ def _run(settings_type: type[Settings], command: Callable[[Settings], Coroutine[
         return 2
     configure_logs(settings.log_level, settings.log_format)
     logging.getLogger("auth.database").setLevel(logging.ERROR)  # the line below tells it
+    if isinstance(sys.stdout, io.TextIOWrapper):  # people's names, in whatever locale
+        sys.stdout.reconfigure(encoding="utf-8")
     try:
         asyncio.run(command(settings))
         sys.stdout.flush()

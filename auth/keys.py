@@ -96,7 +96,7 @@ class KeyRing:
     async def _read(self) -> None:
         if self._reread is None:
             return
-        self._read_at = time.monotonic()
+        begun_at = time.monotonic()
         try:
             keys = await self._reread(self._keys)
         except Exception as error:  # noqa: BLE001 - whatever it is, the keys that are known serve until the next try
@@ -105,6 +105,7 @@ class KeyRing:
             self._failing = True
             return
         self._failing = False
+        self._read_at = begun_at  # what was committed later may be missing
         if keys.kid != self._keys.kid:
             # It verifies everywhere before it signs anywhere: after this pause no replica answers with what it had
             # read before the key was there. Else a gateway could refuse a good token for good.

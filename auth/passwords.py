@@ -11,7 +11,6 @@ import base64
 import hashlib
 import os
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -33,8 +32,6 @@ MIN_PASSWORD_CHARS = 8
 MAX_PASSWORD_BYTES = 1024
 MAX_COST = 16
 RETRY_AFTER_S = 2
-# Hashing gives way to the event loop: docs/decisions/0005-log-ins-beside-the-loop.md has the measurement.
-THREAD_NICENESS = 10
 
 # Anything else in the column is damage: bcrypt would raise, or a cost of 31 would hold a thread for days.
 _STORED = re.compile(r"\$2b\$(\d\d)\$[./A-Za-z0-9]{53}")
@@ -148,7 +145,7 @@ class PasswordHasher:
 def password_hasher(*, cost: int, threads: int, queue: int, registry: CollectorRegistry) -> Iterator[PasswordHasher]:
     """Run `threads` threads (0: one a core) as long as the context lasts; what still waits at its end is dropped."""
     count = threads or os.cpu_count() or 1
-    pool = ThreadPoolExecutor(count, thread_name_prefix="bcrypt", initializer=_give_way)
+    pool = ThreadPoolExecutor(count, thread_name_prefix="bcrypt")
     try:
         yield PasswordHasher(pool, cost, threads=count, queue=queue, registry=registry)
     finally:
@@ -167,12 +164,6 @@ def password_error(password: str, about: Sequence[str] = ()) -> FieldError | Non
     if any(typed in (text.lower(), text.partition("@")[0].lower()) for text in about):
         return FieldError("password", "too_common", "A password must not be the name or the e-mail address.")
     return None
-
-
-def _give_way() -> None:
-    if sys.platform == "linux":  # where niceness is a thread's, not the process's
-        with suppress(OSError):
-            os.nice(THREAD_NICENESS)
 
 
 def _digest(password: str) -> bytes:

@@ -52,8 +52,8 @@ class StoredKeys:
 
     async def load(self) -> Keys:
         """Read the keys, or make the first; KeysError when the secret does not open the one that signs."""
-        if not await self._rows():
-            await self._insert(await self._new_row(1))
+        if not await self._rows() and not await self._insert(await self._new_row(1)):
+            log.info("Another process has made the first signing key.")
         return await self.reread(None)
 
     async def reread(self, before: Keys | None) -> Keys:
@@ -140,7 +140,6 @@ class StoredKeys:
                 older = update(signing_keys).where(columns.number < row["number"], columns.retires_at_ms.is_(None))
                 await connection.execute(older.values(retires_at_ms=now_ms() + (keep_s + _LATE_S) * 1000))
         except IntegrityError:
-            log.info("Another process has made this signing key.", number=row["number"])
             return False
         log.info("A signing key was made.", kid=row["kid"], number=row["number"])
         return True

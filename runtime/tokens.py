@@ -146,15 +146,20 @@ class KeySet:
     async def kept_fresh(self) -> AsyncIterator["KeySet"]:
         """Ask for the keys now, and again every minute as long as the context lasts."""
         await self.refresh()
-        async with asyncio.TaskGroup() as tasks:
-            task = tasks.create_task(self._keep_fresh(), name="keys")
+        task = asyncio.create_task(self._keep_fresh(), name="keys")
+        try:
             yield self
+        finally:
             task.cancel()
+            await asyncio.wait((task,))
 
     async def _keep_fresh(self) -> None:
         while True:
             await asyncio.sleep(self._every_s if self.loaded else RETRY_EVERY_S)
-            await self.refresh()
+            try:
+                await self.refresh()
+            except Exception:  # a fault of ours: the keys that are known go on verifying
+                log.exception("The issuer's keys could not be read.")
 
 
 def public_keys(jwks: dict[str, Any]) -> dict[str, PublicKey]:

@@ -1,6 +1,4 @@
 import asyncio
-import os
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -158,22 +156,6 @@ def test_passwords_are_not_the_name_or_the_address(password: str) -> None:
     assert error is not None
     assert error.code == "too_common"
     assert password_error(f"{password} 7", ("Ada Lovelace", "ada.lovelace@example.org")) is None
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a niceness is the whole process's")
-async def test_hashing_gives_way_to_the_event_loop(hasher: PasswordHasher, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[int] = []
-    real = bcrypt.hashpw
-
-    def looking(password: bytes, salt: bytes) -> bytes:
-        seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
-        return real(password, salt)
-
-    monkeypatch.setattr(bcrypt, "hashpw", looking)
-    before = os.getpriority(os.PRIO_PROCESS, 0)
-    await hasher.hash("a password")
-    assert seen[0] >= min(before + 1, 19)
-    assert os.getpriority(os.PRIO_PROCESS, 0) == before
 
 
 async def test_what_waits_is_asked_again_when_its_turn_has_come() -> None:

@@ -265,13 +265,47 @@ async def test_rotation_finds_the_new_key_and_drops_nobody(monkeypatch: pytest.M
     assert refused.value.code == "unauthorized"
 
 
-async def test_a_flood_of_unknown_kids_does_not_become_a_flood_of_questions() -> None:
+async def test_a_flood_of_unknown_kids_does_not_become_a_flood_of_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "REFRESH_AT_MOST_EVERY_S", 0.1)
     keys = Keys(ISSUING)
     verifier = TokenVerifier(KeySet(keys.fetch))
     unknown = [Issuer(f"unknown-{number}").user() for number in range(50)]
     answers = await asyncio.gather(*map(verifier.verify, unknown), return_exceptions=True)
     assert {getattr(answer, "code", None) for answer in answers} == {"unauthorized"}
-    assert keys.asked == 1
+    assert keys.asked == 2, "one for the first, one more for all who came after it was asked"
+
+
+async def test_made_up_kids_do_not_hide_a_new_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "REFRESH_AT_MOST_EVERY_S", 0.1)
+    rotated = Issuer("key-2")
+    keys = Keys(ISSUING)
+    verifier = TokenVerifier(KeySet(keys.fetch))
+    for number in range(3):
+        with pytest.raises(TokenError):
+            await verifier.verify(Issuer(f"unknown-{number}").user())
+    keys.issuers.append(rotated)  # just after a question
+    asked = keys.asked
+    answers = await asyncio.gather(
+        *(verifier.verify(rotated.user()) for _ in range(20)),
+        *(verifier.verify(Issuer("unknown").user()) for _ in range(20)),
+        return_exceptions=True,
+    )
+    assert all(isinstance(answer, Claims) for answer in answers[:20])
+    assert {getattr(answer, "code", None) for answer in answers[20:]} == {"unauthorized"}
+    assert keys.asked == asked + 1
+
+
+async def test_an_unknown_key_is_unavailable_while_the_issuer_is_away_for_it_may_be_new() -> None:
+    keys = Keys(ISSUING)
+    key_set = KeySet(keys.fetch)
+    assert await key_set.refresh()
+    keys.failure = OSError("auth is down")
+    assert not await key_set.refresh()
+    verifier = TokenVerifier(key_set)
+    with pytest.raises(TokenError) as refused:
+        await asyncio.wait_for(verifier.verify(Issuer("key-2").user()), 1)
+    assert refused.value.code == "unavailable"
+    await verifier.verify(ISSUING.user())
 
 
 @pytest.mark.parametrize("failure", [OSError("down"), TimeoutError(), ValueError("no JSON"), aiohttp.ClientError("x")])
