@@ -1,28 +1,61 @@
 """A listening HTTP server as a context: bound when it is entered, closed in order when it is left."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
 
 # aiohttp keeps an idle connection for 3,630 s by default; proxies in front use 60 to 75 s.
 KEEPALIVE_S = 75.0
+# How long a connection may take until its first request has come, headers and all: strangers open many and send slowly.
+FIRST_REQUEST_S = 10.0
 # How long open requests may go on after the listener closed, before they are cut.
 FINISH_S = 5.0
+# Connections that wait to be accepted: with the usual 128 a storm of reconnects loses the rest and they wait a second.
+BACKLOG = 4096
 
 
 @asynccontextmanager
-async def listen(app: web.Application, host: str, port: int) -> AsyncIterator[int]:
+async def listen(
+    app: web.Application, host: str, port: int, *, first_request_s: float = FIRST_REQUEST_S
+) -> AsyncIterator[int]:
     """Serve `app` on host and port (0: any free one) and give the port; OSError when the port is taken."""
-    runner = web.AppRunner(app, access_log=None, keepalive_timeout=KEEPALIVE_S, shutdown_timeout=FINISH_S)
+    loop = asyncio.get_running_loop()
+    runner = _Runner(app, access_log=None, keepalive_timeout=KEEPALIVE_S, shutdown_timeout=FINISH_S)
     await runner.setup()
+    handlers = runner.server
+    assert handlers is not None  # noqa: S101 - it is there once the runner is set up
+
+    def connected() -> RequestHandler:
+        handler = handlers()
+        loop.call_later(first_request_s, _cut_silent, handler)
+        return handler
+
     try:
         try:
-            await web.TCPSite(runner, host, port).start()
+            server = await loop.create_server(connected, host, port, backlog=BACKLOG)
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)
             raise OSError(f"cannot listen on {host}:{port}: {why}; choose another port") from error
-        yield int(runner.addresses[0][1])
+        try:
+            yield int(server.sockets[0].getsockname()[1])
+        finally:
+            server.close()
+            await app.shutdown()
     finally:
         await runner.cleanup()
+
+
+class _Runner(web.AppRunner):
+    """Leaves the app's shutdown to us: aiohttp calls it when it no longer reads what clients send."""
+
+    async def shutdown(self) -> None:
+        """Do nothing."""
+
+
+def _cut_silent(handler: RequestHandler) -> None:
+    if handler.transport is not None and not handler._request_count:
+        handler.transport.abort()

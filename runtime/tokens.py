@@ -15,6 +15,7 @@ import aiohttp
 import jwt
 import msgspec
 
+from runtime.beside import beside
 from runtime.logs import logger
 
 log = logger("runtime.tokens")
@@ -122,10 +123,8 @@ class KeySet:
     async def kept_fresh(self) -> AsyncIterator["KeySet"]:
         """Ask for the keys now, and again every minute as long as the context lasts."""
         await self.refresh()
-        async with asyncio.TaskGroup() as tasks:
-            task = tasks.create_task(self._keep_fresh(), name="keys")
+        async with beside(self._keep_fresh(), name="keys"):
             yield self
-            task.cancel()
 
     async def _keep_fresh(self) -> None:
         while True:
