@@ -1,8 +1,9 @@
 """The load: a process of its own that plays devices, told what to do over its standard input, a JSON line each.
 
 `{"connect": n}` opens connections until there are n; `{"run": seconds, "size": readings an event, "inFlight": n}` sends
-as fast as acknowledgements come; with `"rate"` it sends that many events a second instead, whatever comes back; with `"placed"`
-readings say where they are. Each answer is a JSON line too. Started by `bench.peers` as `python -m bench.load PORT`, with a line of tokens first.
+as fast as acknowledgements come; with `"rate"` it sends that many events a second instead, whatever comes back, and
+with `"placed"` the readings say where they are. Each answer is a JSON line too. Started by `bench.peers` as
+`python -m bench.load PORT`, with a line of tokens first.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The readings that every bench sends: of an ordinary sensor, 90 bytes of JSON each, or of one that says where it is."""
+"""The readings that every bench sends: of an ordinary sensor, 85 bytes of JSON, or of one that says where it is."""
 
 import json
 import random

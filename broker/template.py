@@ -45,7 +45,7 @@ class Template:
     `of_float` and `of_int32` are open so that a loop may fill them in place, as `Form` says.
     """
 
-    __slots__ = ("_after_length", "_length", "of_float", "of_int32", "tail")
+    __slots__ = ("_after_length", "_length", "_of_bool", "_of_int64", "of_float", "of_int32", "tail")
 
     def __init__(self, owner: str, device: str, like: Reading) -> None:
         """Make the template of all readings that differ from `like` in value and times alone."""
@@ -59,6 +59,8 @@ class Template:
         self.tail = document[tail_at:]
         self.of_float = self._form("d")
         self.of_int32 = self._form("i")
+        self._of_int64 = self._form("q")
+        self._of_bool = self._form("?")
 
     def document(self, value: Value, ts_ms: int, seq: int, received_ms: int) -> bytes:
         """Return the document of one checked reading of the series."""
@@ -67,11 +69,11 @@ class Template:
         if isinstance(value, float):
             fill, head, value_head = self.of_float
         elif isinstance(value, bool):
-            fill, head, value_head = self._form("?")
+            fill, head, value_head = self._of_bool
         elif value in INT32:
             fill, head, value_head = self.of_int32
         else:
-            fill, head, value_head = self._form("q")
+            fill, head, value_head = self._of_int64
         return fill(head, ts_ms, SEQ, seq, value_head, value, RECEIVED, received_ms, self.tail)
 
     def _form(self, code: str) -> Form:

@@ -5,6 +5,7 @@ python-socketio, if it is something that a device of this protocol sends: one CO
 the end. The rest is counted, and a socket that goes on with it is closed.
 """
 
+import asyncio
 import re
 from collections.abc import Callable
 from typing import Any
@@ -73,8 +74,9 @@ class DeviceSocket(WebSocket):
         await self._engine.handlers["connect"](self.sid, {"aiohttp.request": request})
         try:
             while (text := await self.next_text()) is not None:
-                if not self._take_at_once(text):
-                    await self._take_plainly(text)
+                await self._take_in_turn(text)
+                # Let others have their turn: what waits in the queue is read without a pause.
+                await asyncio.sleep(0)
         finally:
             self.flush()
             self.closing = self.closed = True
@@ -86,7 +88,13 @@ class DeviceSocket(WebSocket):
         kind = message[0]
         if kind is not _TEXT or self.closing:
             return self.closing and kind is not _CLOSE
-        return self.session is not None and not self.backed_up and self._take_at_once(message[1])
+        if self.session is None or self.backed_up:
+            return False
+        try:
+            return self._take_at_once(message[1])
+        except Exception as error:  # noqa: BLE001 - a fault of ours; the parser would swallow it
+            self._fail(error)
+            return True
 
     def _take_at_once(self, text: bytes) -> bool:
         if self.lane is not None and self.session is not None and self.lane(self, self.session, text):
@@ -117,30 +125,33 @@ class DeviceSocket(WebSocket):
         """Close; called by Engine.IO."""
         self.end(NORMAL)
 
-    async def _take_plainly(self, raw: bytes) -> None:
+    async def _take_in_turn(self, raw: bytes) -> None:
         try:
-            text = str(raw, "utf-8")
+            if not self._take_at_once(raw):
+                await self._take_plainly(str(raw, "utf-8"))
         except UnicodeDecodeError:
             self.cut("no_text", NO_TEXT)
-            return
-        kind = text[:2]
-        try:
-            if kind == "40":
-                await self._take_connect(text)
-            elif kind in ("42", "45") and self.session is not None and not _ELSEWHERE.match(text):
-                await self._hand_on(text)
-            elif text in ("1", "41"):
-                self.end(NORMAL)
-            else:
-                self._take_malformed()
         except ValueError:  # what python-socketio raises for a packet that it cannot take apart
             self._take_malformed()
-        except Exception:
-            # A fault of ours: this client is cut off and comes back, the others are not disturbed.
-            self._shared.metrics.faults.inc()
-            if (left_out := self._shared.log.due()) is not None:
-                log.exception("A packet could not be handled.", left_out=left_out)
-            self.cut("fault", FAULT)
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not disturb others
+            self._fail(error)
+
+    async def _take_plainly(self, text: str) -> None:
+        kind = text[:2]
+        if kind == "40":
+            await self._take_connect(text)
+        elif kind in ("42", "45") and self.session is not None and not _ELSEWHERE.match(text):
+            await self._hand_on(text)
+        elif text in ("1", "41"):
+            self.end(NORMAL)
+        else:
+            self._take_malformed()
+
+    def _fail(self, error: Exception) -> None:
+        self._shared.metrics.faults.inc()
+        if (left_out := self._shared.log.due()) is not None:
+            log.error("A packet could not be handled.", left_out=left_out, exc_info=error)
+        self.cut("fault", FAULT)
 
     async def _take_connect(self, text: str) -> None:
         found = _CONNECT.match(text)

@@ -87,6 +87,7 @@ class Running:
 @asynccontextmanager
 async def gateway(broker: Broker, *, keys: KeySet | None = None, **settings: Any) -> AsyncIterator[Running]:
     first_request_s = settings.pop("first_request_s", FIRST_REQUEST_S)
+    at_port = settings.pop("at_port", 0)
     chosen = GatewaySettings(
         broker_url="embedded://unused",
         auth_url="http://unused",
@@ -101,7 +102,7 @@ async def gateway(broker: Broker, *, keys: KeySet | None = None, **settings: Any
         gateway_service(chosen, broker=broker, keys=keys or KeySet(jwks), registry=registry) as service,
     ):
         service.add_routes(app)
-        async with listen(app, "127.0.0.1", 0, first_request_s=first_request_s) as port:
+        async with listen(app, "127.0.0.1", at_port, first_request_s=first_request_s) as port:
             yield Running(port, registry, http)
 
 

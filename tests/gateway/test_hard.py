@@ -5,9 +5,11 @@ import json
 import socket as sockets
 import time
 from contextlib import AsyncExitStack, ExitStack
+from typing import Any
 
 import aiohttp
 import pytest
+import socketio
 from structlog.testing import capture_logs
 
 from broker.intake import Intake
@@ -37,8 +39,8 @@ def frame(text: str) -> bytes:
     return head + b"\0\0\0\0" + payload
 
 
-def token_packet() -> str:
-    return "40" + json.dumps({"token": ISSUING.device()})
+def token_packet(**claims: Any) -> str:
+    return "40" + json.dumps({"token": ISSUING.device(**claims)})
 
 
 async def streams_on(running: Running, slowest_s: float = 1.0) -> None:
@@ -292,10 +294,10 @@ async def write_for_ever(writer: asyncio.StreamWriter, data: bytes) -> None:
             await asyncio.sleep(0)
 
 
-async def deaf(running: Running) -> asyncio.StreamWriter:
+async def deaf(running: Running, **claims: Any) -> asyncio.StreamWriter:
     """A session whose client reads nothing from here on."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]), limit=1024)
-    writer.write(UPGRADE + frame(token_packet()))
+    writer.write(UPGRADE + frame(token_packet(**claims)))
     await reader.readuntil(b"40{")
     writer.transport.pause_reading()  # type: ignore[attr-defined]  # every socket transport has it
     return writer
@@ -339,6 +341,14 @@ async def until_gone(reader: asyncio.StreamReader) -> bytes:
     except ConnectionResetError:
         pass
     return received
+
+
+async def test_an_expired_session_ends_also_when_its_client_does_not_read(held: HeldBroker) -> None:
+    async with gateway(held) as running:
+        writer = await deaf(running, exp=int(time.time()) + 2)
+        await asyncio.sleep(2)
+        await nobody_left(running)
+        writer.close()
 
 
 async def test_a_client_that_answers_no_ping_is_cut_off_and_one_that_does_stays(held: HeldBroker) -> None:
@@ -424,6 +434,22 @@ async def test_a_stop_answers_what_was_taken_and_takes_nothing_new(held: HeldBro
         assert await closed(socket) == (1001, ['431[{"status":"accepted","accepted":1}]'])
         await stopping
     assert len(held.held.messages) == 1
+
+
+async def test_a_client_comes_back_by_itself_when_its_gateway_stops(held: HeldBroker) -> None:
+    async with AsyncExitStack() as stack, aiohttp.ClientSession() as http:
+        running = await stack.enter_async_context(gateway(held))
+        client = socketio.AsyncClient(http_session=http, reconnection_delay=0.1, reconnection_delay_max=0.2)
+        await client.connect(running.url, auth={"token": ISSUING.device()}, transports=["websocket"])
+        back = asyncio.Event()
+        client.on("connect", back.set)
+        started = time.monotonic()
+        await stack.aclose()
+        assert time.monotonic() - started < 3
+        async with gateway(held, at_port=int(running.url.rpartition(":")[2])):
+            await asyncio.wait_for(back.wait(), 5)
+            assert await client.call("reading", reading(1), timeout=5) == ACCEPTED
+            await client.disconnect()
 
 
 async def test_2000_devices_come_back_at_once(held: HeldBroker) -> None:
