@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -29,9 +30,11 @@ async def listen(
     handlers = runner.server
     assert handlers is not None  # noqa: S101 - it is there once the runner is set up
 
+    newcomers = _Newcomers(first_request_s)
+
     def connected() -> RequestHandler:
         handler = handlers()
-        loop.call_later(first_request_s, _cut_silent, handler)
+        newcomers.add(handler)
         return handler
 
     try:
@@ -56,6 +59,25 @@ class _Runner(web.AppRunner):
         """Do nothing."""
 
 
-def _cut_silent(handler: RequestHandler) -> None:
-    if handler.transport is not None and not handler._request_count:
-        handler.transport.abort()
+class _Newcomers:
+    """Cuts off connections whose first request does not come in time: one timer for all, as one each weighs 1 kB."""
+
+    def __init__(self, within_s: float) -> None:
+        self._within_s = within_s
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[tuple[float, RequestHandler]] = deque()
+
+    def add(self, handler: RequestHandler) -> None:
+        """Start a connection's time."""
+        if not self._waiting:
+            self._loop.call_later(self._within_s, self._look)
+        self._waiting.append((self._loop.time() + self._within_s, handler))
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        while self._waiting and self._waiting[0][0] <= now:
+            _, handler = self._waiting.popleft()
+            if handler.transport is not None and not handler._request_count:  # noqa: SLF001 - told nowhere else
+                handler.transport.abort()
+        if self._waiting:
+            self._loop.call_later(self._within_s / 20, self._look)
