@@ -7,7 +7,7 @@ CODE := auth bench broker gateway onebox persister runtime simulator tests
 # Two makes at once must not fill one .venv together. Where flock(1) is missing, run one at a time.
 LOCK := $(shell command -v flock >/dev/null 2>&1 && echo flock .venv.lock)
 
-.PHONY: help run test check format openapi clean
+.PHONY: help run test bench check format openapi clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -19,6 +19,10 @@ run: $(VENV)/onebox.done ## the whole pipeline on this machine (ARGS="--help" li
 test: $(VENV)/dev.done ## every test, on real servers that it starts for itself (ARGS="-k name" is handed to pytest)
 	@tests/servers/install >&2
 	@exec $(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/dev.done ## side-by-side measurements (ARGS="gateway --quick"; without ARGS the list of them)
+	@tests/servers/install >&2
+	@exec $(BIN)/python -m bench $(ARGS)
 
 check: $(VENV)/dev.done ## formatter, linter, type checker
 	@$(BIN)/ruff format --check $(CODE)

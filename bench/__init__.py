@@ -1,1 +1,1 @@
-"""Side-by-side measurements. Each prints a table, and with --json one object; docs/decisions/ has the figures."""
+"""Side-by-side measurements: all peers in one run, in turns; ratios hold elsewhere. docs/decisions/ has figures."""

@@ -16,7 +16,8 @@ from broker.interface import BrokerUnavailable
 
 Result = TypeVar("Result")
 Operation = Callable[[sqlite3.Connection], Any]
-_Waiting = tuple[Operation, "asyncio.Future[Any]"]
+# Called in the event loop with the result, or with the error, whether or not anyone still waits for it.
+Landed = Callable[[Any], None]
 
 # What one commit takes at most; more would make the first of them wait too long.
 MAX_OPERATIONS_A_COMMIT = 256
@@ -34,6 +35,18 @@ CREATE INDEX IF NOT EXISTS messages_by_queue ON messages (queue, id);
 """
 
 
+class _Job:
+    """An operation on its way through the thread. One whose caller has gone is not begun any more."""
+
+    __slots__ = ("abandoned", "done", "landed", "operation")
+
+    def __init__(self, operation: Operation, done: "asyncio.Future[Any]", landed: Landed | None) -> None:
+        self.operation = operation
+        self.done = done
+        self.landed = landed
+        self.abandoned = False
+
+
 class EmbeddedStore:
     """Runs operations on the file in a thread of its own. `run` after `close` raises BrokerUnavailable."""
 
@@ -41,7 +54,7 @@ class EmbeddedStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._loop = asyncio.get_running_loop()
-        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._open = True
         self._connection = self._connect()
         self._thread = threading.Thread(target=self._work, name="embedded broker", daemon=True)
@@ -55,13 +68,20 @@ class EmbeddedStore:
         connection.executescript(_SCHEMA)
         return connection
 
-    async def run(self, operation: Callable[[sqlite3.Connection], Result]) -> Result:
-        """Run one operation and return its result once it is committed."""
+    async def run(self, operation: Callable[[sqlite3.Connection], Result], *, landed: Landed | None = None) -> Result:
+        """Run one operation and return its result once it is committed.
+
+        A caller that is cancelled does not know its outcome; `landed` hears of it all the same.
+        """
         if not self._open:
             raise BrokerUnavailable("the embedded broker is closed")
-        done: asyncio.Future[Any] = self._loop.create_future()
-        self._waiting.put((operation, done))
-        return cast("Result", await done)
+        job = _Job(operation, self._loop.create_future(), landed)
+        self._waiting.put(job)
+        try:
+            return cast("Result", await asyncio.shield(job.done))
+        except asyncio.CancelledError:
+            job.abandoned = True
+            raise
 
     async def close(self) -> None:
         """Finish what waits, then close the file."""
@@ -73,7 +93,7 @@ class EmbeddedStore:
     def _work(self) -> None:
         going_on = True
         while going_on:
-            batch: list[_Waiting] = []
+            batch: list[_Job] = []
             first = self._waiting.get()
             while True:
                 if first is None:
@@ -91,11 +111,12 @@ class EmbeddedStore:
                 self._loop.call_soon_threadsafe(_answer, batch, answers)
         self._connection.close()
 
-    def _commit(self, batch: list[_Waiting]) -> list[Any]:
+    def _commit(self, batch: list[_Job]) -> list[Any]:
         """Run a batch in one transaction. An error of the file fails all of it: nothing of it is promised."""
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            answers = [operation(self._connection) for operation, _ in batch]
+            # Looked at only now: the wait for the file's lock is where callers give up.
+            answers = [_ABANDONED if job.abandoned else job.operation(self._connection) for job in batch]
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             if self._connection.in_transaction:
@@ -108,11 +129,14 @@ class EmbeddedStore:
         return answers
 
 
-def _answer(batch: list[_Waiting], answers: list[Any]) -> None:
-    for (_, done), answer in zip(batch, answers, strict=True):
-        if done.done():  # its waiter was cancelled
-            continue
+_ABANDONED = BrokerUnavailable("its caller has gone")
+
+
+def _answer(batch: list[_Job], answers: list[Any]) -> None:
+    for job, answer in zip(batch, answers, strict=True):
+        if job.landed is not None:
+            job.landed(answer)
         if isinstance(answer, Exception):
-            done.set_exception(answer)
+            job.done.set_exception(answer)
         else:
-            done.set_result(answer)
+            job.done.set_result(answer)

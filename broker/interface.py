@@ -5,9 +5,11 @@ Promises that the contract tests hold every implementation to:
 - what was delivered and not settled is delivered again, with a higher `delivery_count`;
 - a consumer holds at most `prefetch` unsettled messages;
 - a rejected message is in the dead-letter queue;
-- a full queue refuses, it does not drop.
+- a full queue refuses, it does not drop; that holds for the dead letters' queue too: what it refuses stays;
+- what is announced reaches every listener that is there, and never holds or fails the one who announces.
 """
 
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -73,6 +75,41 @@ class Consumer(Protocol):
         """Raise BrokerUnavailable while nothing can be delivered: for `/readyz`."""
 
 
+class Announcer(Protocol):
+    """Tells whoever listens now. Nothing is kept, nothing is confirmed, and no caller is ever held or failed."""
+
+    @property
+    def dropped(self) -> int:
+        """How many payloads were not handed on, because the broker was away or too much was waiting for it."""
+
+    def announce(self, payload: bytes) -> None:
+        """Hand on one payload, or drop it and count it."""
+
+
+class Listener(Protocol):
+    """Hears what is announced while it listens: `async for payload in listener`, for ever, through outages."""
+
+    @property
+    def dropped(self) -> int:
+        """How many payloads were dropped here, the oldest first, because nobody took them, or not understood."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Give payloads in the order of their arrival."""
+
+    async def check(self) -> None:
+        """Raise BrokerUnavailable while nothing can be heard: for `/readyz`."""
+
+
+class Inspection(Protocol):
+    """Goes through a queue once, without taking from it what is not settled: that stays, or goes back at the end."""
+
+    def __aiter__(self) -> AsyncIterator[Delivery]:
+        """Give what was in the queue when this began, oldest first; what comes later is left alone."""
+
+    async def settle(self, delivery: Delivery) -> None:
+        """Take this message out of the queue for good; BrokerUnavailable when that is not certain."""
+
+
 class Broker(Protocol):
     """A way to reach the queues. Leaving a context settles nothing that was not settled."""
 
@@ -81,6 +118,18 @@ class Broker(Protocol):
 
     def consumer(self, queue: Queue, *, prefetch: int) -> AbstractAsyncContextManager[Consumer]:
         """Open a consumer of `queue` that holds at most `prefetch` unsettled messages."""
+
+    def announcer(self, exchange: Exchange) -> AbstractAsyncContextManager[Announcer]:
+        """Open an announcer to a fanout exchange."""
+
+    def listener(self, exchange: Exchange, *, bound: int) -> AbstractAsyncContextManager[Listener]:
+        """Listen to a fanout exchange; at most `bound` payloads wait, the oldest is dropped."""
+
+    def inspection(self, queue: Queue) -> AbstractAsyncContextManager[Inspection]:
+        """Look into a queue, while others work on it; BrokerUnavailable when it is away."""
+
+    async def declare(self) -> None:
+        """Return when every exchange and queue is there and outlives a crash; BrokerUnavailable when it is away."""
 
     async def depth(self, queue: Queue) -> int:
         """Return how many messages of the queue are waiting to be delivered; BrokerUnavailable when it is away."""

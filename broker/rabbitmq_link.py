@@ -9,28 +9,38 @@ from typing import Any
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
+from aiormq.channel import Channel
 
 from broker.interface import BrokerUnavailable
+from runtime.beside import beside
 from runtime.logs import logger
 
 log = logger("broker.rabbitmq")
 
 CONNECT_TIMEOUT_S = 5.0
+# Enough for a first connection that also waits for fresh queues to settle.
+START_TIMEOUT_S = 3.0
 # A healed broker is found again within two of these.
 RECONNECT_S = (0.1, 2.0)
 
+# A node that sets no bound on frames gets the size that RabbitMQ itself proposes.
+FRAME_MAX = 131_072
+
 # Whatever the driver raises when a connection is away or dies under a call.
 LOST = (AMQPError, ChannelInvalidStateError, OSError, TimeoutError, RuntimeError)
-Prepare = Callable[[AbstractChannel], Awaitable[None]]
+DriverChannel = Channel
+Prepare = Callable[[AbstractConnection, AbstractChannel], Awaitable[None]]
 
 
 class Link:
     """One connection with one channel, opened again after every loss, prepared anew each time."""
 
-    def __init__(self, url: str, name: str, prepare: Prepare) -> None:
+    def __init__(self, url: str, name: str, prepare: Prepare, *, confirms: bool) -> None:
         self._url = url
         self._name = name
         self._prepare = prepare
+        self._confirms = confirms
+        self._lost = asyncio.Event()
         self.usable = asyncio.Event()
         self.last_error = "not connected yet"
 
@@ -40,41 +50,48 @@ class Link:
         while True:
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                    connection, lost = await self._open()
+                    connection = await self._open()
             except LOST as error:
                 self._tell(f"{type(error).__name__}: {error}")
                 await asyncio.sleep(pause * random.uniform(0.5, 1))
                 pause = min(pause * 2, RECONNECT_S[1])
                 continue
             pause = RECONNECT_S[0]
-            self.usable.set()
+            if not self._lost.is_set():
+                self.usable.set()
             log.info("Connected to RabbitMQ.", connection=self._name)
             try:
-                await lost.wait()
+                await self._lost.wait()
                 self._tell("the connection was lost")
             finally:
                 self.usable.clear()
-                await _close(connection)
+                await close(connection)
 
-    async def _open(self) -> tuple[AbstractConnection, asyncio.Event]:
-        lost = asyncio.Event()
+    def reopen(self) -> None:
+        """Give this connection up and open another: for when the broker has ended what it was for."""
+        self.usable.clear()
+        self._lost.set()
+
+    async def _open(self) -> AbstractConnection:
+        lost = self._lost = asyncio.Event()
 
         def on_close(*_: Any) -> None:
-            self.usable.clear()
             lost.set()
+            if self._lost is lost:  # not a late echo of an earlier connection
+                self.usable.clear()
 
         connection = await aio_pika.connect(
             self._url, timeout=CONNECT_TIMEOUT_S, client_properties={"connection_name": self._name}
         )
         try:
             connection.close_callbacks.add(on_close)
-            channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+            channel = await connection.channel(publisher_confirms=self._confirms, on_return_raises=self._confirms)
             channel.close_callbacks.add(on_close)
-            await self._prepare(channel)
+            await self._prepare(connection, channel)
         except BaseException:
-            await _close(connection)
+            await close(connection)
             raise
-        return connection, lost
+        return connection
 
     def _tell(self, error: str) -> None:
         if error != self.last_error:
@@ -87,7 +104,21 @@ class Link:
             raise BrokerUnavailable(self.last_error)
 
 
-async def _close(connection: AbstractConnection) -> None:
+async def driver_channel(channel: AbstractChannel) -> DriverChannel:
+    """Return the driver's own channel beneath, whose tables a publisher fills itself."""
+    driver = await channel.get_underlay_channel()
+    if not isinstance(driver, DriverChannel):
+        raise TypeError(f"the driver's channel is a {type(driver).__name__}")
+    return driver
+
+
+def frame_max(channel: DriverChannel) -> int:
+    """Return how many bytes a frame on this channel's connection may have."""
+    return channel.connection.connection_tune.frame_max or FRAME_MAX
+
+
+async def close(connection: AbstractConnection) -> None:
+    """Close a connection; one whose broker hangs is dropped after a second."""
     # A broker that hangs does not answer the goodbye; the socket is dropped then.
     with suppress(*LOST):
         async with asyncio.timeout(1):
@@ -95,16 +126,12 @@ async def _close(connection: AbstractConnection) -> None:
 
 
 @asynccontextmanager
-async def kept_open(url: str, name: str, prepare: Prepare) -> AsyncIterator[Link]:
-    """Keep a connection open as long as the context lasts; `prepare` is called with each fresh channel."""
-    link = Link(url, name, prepare)
-    async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(link.keep_open(), name=name)
+async def kept_open(url: str, name: str, prepare: Prepare, *, confirms: bool = False) -> AsyncIterator[Link]:
+    """Keep a connection open as long as the context lasts; `prepare` is called with each fresh one and its channel."""
+    link = Link(url, name, prepare, confirms=confirms)
+    async with beside(link.keep_open(), name=name):
         # A broker that is there is used from the first moment; one that is not does not hold the start.
         with suppress(TimeoutError):
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(START_TIMEOUT_S):
                 await link.usable.wait()
-        try:
-            yield link
-        finally:
-            task.cancel()
+        yield link

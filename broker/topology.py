@@ -18,6 +18,7 @@ class Exchange:
     name: str
     kind: Literal["topic", "fanout"]
     routing_key: str
+    content_type: str = "application/bson"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,14 @@ class Queue:
 READINGS_EXCHANGE = Exchange("tidegate.readings", "topic", "readings.v1")
 DEAD_EXCHANGE = Exchange("tidegate.dead", "fanout", "readings.dead")
 OWNERS_EXCHANGE = Exchange("tidegate.owners", "fanout", "owners.deleted")
+
+# What nobody keeps: transient, unconfirmed, never bound to a queue that lasts. Each listener has a queue of its own.
+LIVE_EXCHANGE = Exchange("tidegate.live", "fanout", "live.v1")
+PRESENCE_EXCHANGE = Exchange("tidegate.presence", "fanout", "presence.v1", "application/json")
+FANOUTS = (LIVE_EXCHANGE, PRESENCE_EXCHANGE)
+
+# Declared last, once every queue is known to outlive a crash of the node: whoever finds it need not wait for that.
+SETTLED_EXCHANGE = Exchange("tidegate.declared", "fanout", "declared")
 
 DEAD_LETTERS = Queue("tidegate.readings.dead", DEAD_EXCHANGE, "#")
 # Nothing else is ever bound to the readings' exchange: a confirm proves storage only while this queue is the only one.

@@ -1,21 +1,35 @@
-"""One event in, one acknowledgement out: decode, check, publish, and say `accepted` only after the confirm."""
+"""One event in, one acknowledgement out: decode, check, publish, and say `accepted` only after the confirm.
 
+Both lanes, the fast one and the plain one through python-socketio, end here, so a device cannot tell them apart.
+"""
+
+import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
-from broker.document import encode_document
+from broker.intake import Taken
 from broker.interface import BrokerError, QueueFull
-from broker.reading import MAX_READINGS, Checked, ReadingError, check_many, check_one, count
+from broker.reading import MAX_READINGS, ReadingError
 from gateway.metrics import GatewayMetrics
-from gateway.packets import Event
+from gateway.packets import Event, parse_event
+from gateway.seldom import Seldom
 from gateway.session import Session
+from gateway.settings import GatewaySettings
 from gateway.to_broker import Busy, ToBroker
+from runtime.logs import logger
+
+log = logger("gateway.answer")
 
 Answer = dict[str, Any]
+Done = Callable[[Answer], None]
+"""Takes the acknowledgement of one event; called once."""
 
 # How soon a device should send the same again: when the gateway is full, and when the broker is away.
 BUSY_RETRY_MS = 500
 UNAVAILABLE_RETRY_MS = 2000
+FAULT_LOG_EVERY_S = 1.0
 
 
 def rejected(code: str, detail: str) -> Answer:
@@ -29,32 +43,78 @@ def retry(code: str, retry_after_ms: int) -> Answer:
 
 
 class Answerer:
-    """Answers the events of every session; the plain path and any faster one end here."""
+    """Answers the events of every session."""
 
-    def __init__(self, to_broker: ToBroker, metrics: GatewayMetrics, max_event_bytes: int) -> None:
+    def __init__(self, to_broker: ToBroker, metrics: GatewayMetrics, settings: GatewaySettings) -> None:
         self._to_broker = to_broker
         self._metrics = metrics
-        self._max_event_bytes = max_event_bytes
+        self._max_event_bytes = settings.max_event_bytes
+        self._max_in_flight_events = settings.max_in_flight_events
+        self._max_in_flight_bytes = settings.max_in_flight_bytes
+        self._fault_log = Seldom(FAULT_LOG_EVERY_S)
+        self._draining = False
+        self._in_flight = 0
+        self._landed = asyncio.Event()
 
-    async def answer(self, session: Session, event: Event) -> Answer:
-        """Return the acknowledgement of one event, whatever its form."""
-        started = time.perf_counter()
+    def answer(self, session: Session, event: Event, done: Done) -> None:
+        """Call `done` once with the acknowledgement of the event, whatever its form: now, or after its confirm."""
         try:
-            checked = self._checked(session, event)
-        except _NotTaken as error:
-            self._metrics.readings.labels("rejected").inc()
-            return rejected(error.code, str(error))
-        if checked.rejected:
-            self._metrics.readings.labels("rejected").inc(len(checked.rejected))
-        failure = await self._publish(session, checked) if checked.readings else None
-        self._metrics.answer_seconds.observe(time.perf_counter() - started)
-        if failure is not None:
-            return failure
-        if event.name == "reading" or not checked.rejected:
-            return {"status": "accepted", "accepted": len(checked.readings)}
-        return {"status": "partial", "accepted": len(checked.readings), "rejected": checked.rejected}
+            answer = self._begin(session, event, done)
+        except Exception as error:  # noqa: BLE001 - a fault of ours: without an answer the device would wait for ever
+            self._tell_fault(session, error)
+            answer = retry("unavailable", UNAVAILABLE_RETRY_MS)
+        if answer is not None:
+            done(answer)
 
-    def _checked(self, session: Session, event: Event) -> Checked:
+    async def answered(self, session: Session, event: Event) -> Answer:
+        """Return the acknowledgement of the event."""
+        outcome: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.answer(session, event, lambda answer: None if outcome.done() else outcome.set_result(answer))
+        return await outcome
+
+    async def drain(self, timeout_s: float) -> int:
+        """Take nothing new and wait for what is in flight; return how many events stay unanswered."""
+        self._draining = True
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._in_flight:
+                    self._landed.clear()
+                    await self._landed.wait()
+        except TimeoutError:
+            pass
+        return self._in_flight
+
+    def _begin(self, session: Session, event: Event, done: Done) -> Answer | None:
+        """Return the answer, or None when it comes with the confirm."""
+        started = time.perf_counter()
+        if self._draining:
+            return retry("unavailable", UNAVAILABLE_RETRY_MS)
+        if (
+            session.in_flight_events >= self._max_in_flight_events
+            or session.in_flight_bytes >= self._max_in_flight_bytes
+        ):
+            return retry("busy", BUSY_RETRY_MS)
+        try:
+            taken = self._taken(session, event)
+        except _NotTaken as error:
+            self._metrics.rejected.inc()
+            return rejected(error.code, str(error))
+        if taken.rejected:
+            self._metrics.rejected.inc(len(taken.rejected))
+        if not taken.documents:
+            self._metrics.answer_seconds.observe(time.perf_counter() - started)
+            return _taken_answer(taken)
+        try:
+            self._to_broker.hand_over(taken.documents, _InFlight(self, session, event.size, taken, started, done))
+        except Busy:
+            self._metrics.retried.inc(len(taken.documents))
+            return retry("busy", BUSY_RETRY_MS)
+        session.in_flight_events += 1
+        session.in_flight_bytes += event.size
+        self._in_flight += 1
+        return None
+
+    def _taken(self, session: Session, event: Event) -> Taken:
         if event.size > self._max_event_bytes:
             raise _NotTaken("too_large", f"an event may have at most {self._max_event_bytes} bytes")
         if event.name is None:
@@ -66,26 +126,65 @@ class Answerer:
         payload, now_ms = event.arguments[0], time.time_ns() // 1_000_000
         try:
             if event.name == "reading":
-                return Checked([check_one(payload, session.defaults, now_ms)], [])
-            checked = check_many(payload, session.defaults, now_ms)
+                return Taken([session.intake.take_one(payload, now_ms)], [])
+            taken = session.intake.take_many(payload, now_ms)
         except ReadingError as error:
+            if event.whole is not None:  # a guess that was wrong, or a bad payload: only the whole can tell
+                return self._taken(session, parse_event(event.whole))
             raise _NotTaken(error.code, error.detail) from error
-        if not 1 <= len(checked.readings) + len(checked.rejected) <= MAX_READINGS:
-            raise _NotTaken("batch_size", f"readings takes 1 to {MAX_READINGS} readings, {count(payload)} were sent")
-        return checked
+        count = len(taken.documents) + len(taken.rejected)
+        if not 1 <= count <= MAX_READINGS:
+            raise _NotTaken("batch_size", f"readings takes 1 to {MAX_READINGS} readings, {count} were sent")
+        return taken
 
-    async def _publish(self, session: Session, checked: Checked) -> Answer | None:
-        documents = [encode_document(session.owner, session.device, reading) for reading in checked.readings]
-        try:
-            await self._to_broker.send(documents)
-        except (Busy, QueueFull):
-            self._metrics.readings.labels("retry").inc(len(documents))
+    def landed(self, flight: "_InFlight", failure: BrokerError | None) -> Answer:
+        """Return the answer to an event whose publish has its outcome."""
+        flight.session.in_flight_events -= 1
+        flight.session.in_flight_bytes -= flight.size
+        self._in_flight -= 1
+        if not self._in_flight:
+            self._landed.set()
+        metrics, count = self._metrics, len(flight.taken.documents)
+        metrics.answer_seconds.observe(time.perf_counter() - flight.started)
+        if failure is None:
+            metrics.accepted.inc(count)
+            return _taken_answer(flight.taken)
+        metrics.retried.inc(count)
+        if isinstance(failure, QueueFull):
             return retry("busy", BUSY_RETRY_MS)
-        except BrokerError:
-            self._metrics.readings.labels("retry").inc(len(documents))
-            return retry("unavailable", UNAVAILABLE_RETRY_MS)
-        self._metrics.readings.labels("accepted").inc(len(documents))
-        return None
+        return retry("unavailable", UNAVAILABLE_RETRY_MS)
+
+    def _tell_fault(self, session: Session, error: Exception) -> None:
+        self._metrics.faults.inc()
+        if (left_out := self._fault_log.due()) is not None:
+            found = {"fault": uuid4().hex, "device": session.device, "left_out": left_out}
+            log.error("An event could not be answered.", **found, exc_info=error)
+
+
+def _taken_answer(taken: Taken) -> Answer:
+    if taken.rejected:
+        return {"status": "partial", "accepted": len(taken.documents), "rejected": taken.rejected}
+    return {"status": "accepted", "accepted": len(taken.documents)}
+
+
+class _InFlight:
+    """An event between its publish and its confirm."""
+
+    __slots__ = ("_answerer", "_done", "session", "size", "started", "taken")
+
+    def __init__(
+        self, answerer: Answerer, session: Session, size: int, taken: Taken, started: float, done: Done
+    ) -> None:
+        self._answerer = answerer
+        self._done = done
+        self.session = session
+        self.size = size
+        self.started = started
+        self.taken = taken
+
+    def __call__(self, failure: BrokerError | None) -> None:
+        """Answer; called by ToBroker with what became of the documents."""
+        self._done(self._answerer.landed(self, failure))
 
 
 class _NotTaken(Exception):

@@ -48,7 +48,7 @@ async def gateway_service(
             publisher, metrics, slots=settings.publish_slots, max_waiting_bytes=settings.max_waiting_bytes
         )
         async with to_broker.running():
-            answerer = Answerer(to_broker, metrics, settings.max_event_bytes)
+            answerer = Answerer(to_broker, metrics, settings)
             verifier = TokenVerifier(keys, settings.token_issuer)
             yield Gateway(FromDevices(settings, verifier, answerer, metrics), publisher, keys, metrics)
 

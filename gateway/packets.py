@@ -1,7 +1,8 @@
-"""The packets that python-socketio is given: payloads stay undecoded, so that one typed decoder sees them first.
+"""Socket.IO packets, with payloads undecoded, so that one typed decoder sees them first, whichever way they come.
 
-Every event, whatever its name, comes out as `[EVENT, Event]`: clients cannot reach a handler by naming it (`connect`
-and `disconnect` among them), and what cannot be decoded still gets its answer.
+`hot_event` takes apart the frames that carry readings and nothing else. `DevicePacket` is what python-socketio is given
+for all others: every event, whatever its name, comes out as `[EVENT, Event]`, so clients cannot reach a handler by
+naming it (`connect` and `disconnect` among them), and what cannot be decoded still gets its answer.
 """
 
 import re
@@ -16,17 +17,52 @@ EVENT = "event"
 
 # Type (connect, disconnect, event, binary event), attachments, namespace, acknowledgement id, data.
 _PACKET = re.compile(r"([0125])(?:(\d{1,10})-)?(?:(/[^,]*),)?(\d{0,18})(.*)", re.ASCII | re.DOTALL)
+# Engine.IO's message, Socket.IO's event, the acknowledgement's id, and the head of an array of a name and more.
+_HOT = re.compile(rb'42((?:0|[1-9]\d{0,17})?)\["(readings?)",')
 
 _items = msgspec.json.Decoder(list[Raw])
 _name = msgspec.json.Decoder(str)
 
 
 class Event(msgspec.Struct, frozen=True):
-    """An event as it arrived: its name (None when it has none that can be read) and its undecoded arguments."""
+    """An event as it arrived: its name (None when it has none that can be read) and its undecoded arguments.
+
+    With `whole`, the array that the event came as, `arguments` is a guess: all that follows the name, taken for one
+    payload. What does not decode so has to be looked at as a whole.
+    """
 
     name: str | None
-    arguments: tuple[Raw, ...] = ()
+    arguments: tuple[bytes | Raw, ...] = ()
     size: int = 0
+    whole: bytes | None = None
+
+
+def hot_event(frame: bytes) -> tuple[bytes, Event] | None:
+    """Return acknowledgement id (empty: none is asked for) and event of a frame with readings; None for all others."""
+    found = _HOT.match(frame)
+    if found is None or not frame.endswith(b"]") or not (frame.isascii() or _is_utf8(frame)):
+        return None
+    number, name = found.groups()
+    start, end = found.end(1), found.end()
+    # A payload that is one JSON value makes the array one too, and the other way round.
+    return number, Event(name.decode(), (frame[end:-1],), len(frame) - start, frame[start:])
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def parse_event(array: bytes) -> Event:
+    """Take an event's array apart without decoding what is in it."""
+    try:
+        items = _items.decode(array)
+        return Event(_name.decode(items[0]), tuple(items[1:]), len(array))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, IndexError):
+        return Event(None, (), len(array))
 
 
 class _Json:
@@ -34,19 +70,12 @@ class _Json:
 
     @staticmethod
     def loads(text: str, **_: Any) -> Any:
-        """Decode a CONNECT's object; take an EVENT's array apart without decoding what is in it."""
-        raw = text.encode()
-        if not raw.startswith(b"["):
-            try:
-                return msgspec.json.decode(raw)
-            except (msgspec.MsgspecError, RecursionError) as error:
-                # both libraries expect what the standard library raises
-                raise ValueError(str(error)) from error
+        """Decode a CONNECT's object."""
         try:
-            items = _items.decode(raw)
-            return [EVENT, Event(_name.decode(items[0]), tuple(items[1:]), len(raw))]
-        except (msgspec.MsgspecError, RecursionError, IndexError):
-            return [EVENT, Event(None, (), len(raw))]
+            return msgspec.json.decode(text)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            # both libraries expect what the standard library raises
+            raise ValueError(str(error)) from error
 
     @staticmethod
     def dumps(value: Any, **_: Any) -> str:
@@ -76,7 +105,7 @@ class DevicePacket(Packet):  # type: ignore[misc]  # python-socketio carries no 
         self.namespace = namespace or "/"
         self.id = int(number) if number else None
         if kind == "2" and not attachments and data.startswith("["):
-            self.data = _Json.loads(data)
+            self.data = [EVENT, parse_event(data.encode())]
         else:
             self.data = [EVENT, Event(None, (), len(data))]
         return 0

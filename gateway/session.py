@@ -1,11 +1,12 @@
 """From the token of a connect to a session: which owner and device everything on this socket is stored under."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
 
+from broker.intake import Intake
 from broker.reading import ID_PATTERN, Defaults
 from runtime.tokens import Claims, TokenError, TokenVerifier
 
@@ -38,6 +39,13 @@ class Session:
     device: str
     defaults: Defaults
     expires_at: int
+    intake: Intake = field(init=False, repr=False)
+    # Events whose confirm is still to come, and their size.
+    in_flight_events: int = 0
+    in_flight_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        self.intake = Intake(self.owner, self.device, self.defaults)
 
 
 async def open_session(verifier: TokenVerifier, auth: object, request: web.Request) -> Session:

@@ -8,28 +8,35 @@ So a quiet gateway answers at once and a busy one sends large messages.
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from broker.interface import BrokerError, BrokerUnavailable, Publisher
 from broker.message import MAX_BYTES, MAX_READINGS, Message
 from broker.topology import READINGS_EXCHANGE
 from gateway.metrics import GatewayMetrics
+from runtime.logs import logger
+
+log = logger("gateway.to_broker")
 
 
 class Busy(Exception):
     """More readings wait for their confirm than the bound allows."""
 
 
+Settled = Callable[[BrokerError | None], None]
+"""Learns once what became of documents: None when they are confirmed, else why nothing may be promised."""
+
+
 class _Parcel:
-    """Documents that belong together and travel in one message; `sent` resolves when that message is confirmed."""
+    """Documents that belong together and travel in one message; `settled` is called with that message's outcome."""
 
-    __slots__ = ("documents", "sent", "size")
+    __slots__ = ("documents", "settled", "size")
 
-    def __init__(self, documents: Sequence[bytes], size: int, sent: "asyncio.Future[None]") -> None:
+    def __init__(self, documents: Sequence[bytes], size: int, settled: Settled) -> None:
         self.documents = documents
         self.size = size
-        self.sent = sent
+        self.settled = settled
 
 
 class ToBroker:
@@ -45,6 +52,7 @@ class ToBroker:
         self._gathered_readings = 0
         self._waiting_bytes = 0
         self._flush_planned = False
+        metrics.waiting_bytes.set_function(lambda: self._waiting_bytes)
         self._in_flight: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -59,33 +67,27 @@ class ToBroker:
 
     async def send(self, documents: list[bytes]) -> None:
         """Return when every document is confirmed; Busy or BrokerError when nothing may be promised."""
+        outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.hand_over(documents, lambda failure: _resolve(outcome, failure))
+        await outcome
+
+    def hand_over(self, documents: list[bytes], settled: Settled) -> None:
+        """Take documents and call `settled` once, later, with what became of all of them; Busy: none were taken."""
         size = sum(map(len, documents))
         if self._waiting_bytes + size > self._max_waiting_bytes:
             raise Busy
+        if size <= MAX_BYTES and len(documents) <= MAX_READINGS:
+            self._gathered.append(_Parcel(documents, size, settled))
+        else:
+            groups = _cut(documents)
+            part_settled = _Parts(len(groups), settled)
+            self._gathered.extend(_Parcel(group, group_size, part_settled) for group, group_size in groups)
         self._waiting_bytes += size
-        self._metrics.waiting_bytes.set(self._waiting_bytes)
-        try:
-            parcels = self._wrap(documents, size)
-            outcomes = await asyncio.gather(*(parcel.sent for parcel in parcels), return_exceptions=True)
-        finally:
-            self._waiting_bytes -= size
-            self._metrics.waiting_bytes.set(self._waiting_bytes)
-        for outcome in outcomes:
-            if outcome is not None:
-                raise outcome
-
-    def _wrap(self, documents: list[bytes], size: int) -> list[_Parcel]:
-        """Queue the documents, in several parcels when one message cannot hold them."""
-        groups = [(documents, size)] if size <= MAX_BYTES and len(documents) <= MAX_READINGS else _cut(documents)
-        loop = asyncio.get_running_loop()
-        parcels = [_Parcel(group, group_size, loop.create_future()) for group, group_size in groups]
-        self._gathered.extend(parcels)
         self._gathered_bytes += size
         self._gathered_readings += len(documents)
         if not self._flush_planned:
             self._flush_planned = True
-            loop.call_soon(self._flush)
-        return parcels
+            asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
         self._flush_planned = False
@@ -134,17 +136,41 @@ class ToBroker:
         finally:
             self._metrics.confirm_seconds.observe(time.perf_counter() - started)
             self._metrics.messages.labels(type(failure).__name__ if failure else "confirmed").inc()
-            for parcel in parcels:
-                _settle(parcel, failure)
+            self._settle(parcels, failure)
+
+    def _settle(self, parcels: list[_Parcel], failure: BrokerError | None) -> None:
+        for parcel in parcels:
+            self._waiting_bytes -= parcel.size
+            try:
+                parcel.settled(failure)
+            except Exception:  # the others of this message must learn of it all the same
+                log.exception("A sender could not be told what became of its readings.")
 
 
-def _settle(parcel: _Parcel, failure: BrokerError | None) -> None:
-    if parcel.sent.done():  # its session was cancelled
+class _Parts:
+    """Waits for the outcomes of all parcels of one event; the first failure is the event's."""
+
+    __slots__ = ("_failure", "_left", "_settled")
+
+    def __init__(self, count: int, settled: Settled) -> None:
+        self._left = count
+        self._failure: BrokerError | None = None
+        self._settled = settled
+
+    def __call__(self, failure: BrokerError | None) -> None:
+        self._left -= 1
+        self._failure = self._failure or failure
+        if not self._left:
+            self._settled(self._failure)
+
+
+def _resolve(outcome: "asyncio.Future[None]", failure: BrokerError | None) -> None:
+    if outcome.done():  # whoever waited was cancelled
         return
     if failure is None:
-        parcel.sent.set_result(None)
+        outcome.set_result(None)
     else:
-        parcel.sent.set_exception(failure)
+        outcome.set_exception(failure)
 
 
 def _cut(documents: list[bytes]) -> list[tuple[list[bytes], int]]:

@@ -15,6 +15,7 @@ import aiohttp
 import jwt
 import msgspec
 
+from runtime.beside import beside
 from runtime.logs import logger
 
 log = logger("runtime.tokens")
@@ -146,12 +147,8 @@ class KeySet:
     async def kept_fresh(self) -> AsyncIterator["KeySet"]:
         """Ask for the keys now, and again every minute as long as the context lasts."""
         await self.refresh()
-        task = asyncio.create_task(self._keep_fresh(), name="keys")
-        try:
+        async with beside(self._keep_fresh(), name="keys"):
             yield self
-        finally:
-            task.cancel()
-            await asyncio.wait((task,))
 
     async def _keep_fresh(self) -> None:
         while True:

@@ -121,6 +121,10 @@ class _LosesAConfirm:
         self._broker = broker
         self.consumer = broker.consumer
         self.depth = broker.depth
+        self.announcer = broker.announcer
+        self.listener = broker.listener
+        self.inspection = broker.inspection
+        self.declare = broker.declare
 
     @asynccontextmanager
     async def publisher(self, *, confirm_timeout_s: float = 4.0) -> AsyncIterator[Publisher]:

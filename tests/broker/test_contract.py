@@ -6,8 +6,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
@@ -30,34 +30,13 @@ from broker.interface import (
 )
 from broker.message import Message
 from broker.rabbitmq import RabbitMQBroker
-from broker.topology import DEAD_LETTERS, DELETED_OWNERS, OWNERS_EXCHANGE, QUEUES, READINGS, READINGS_EXCHANGE, Queue
+from broker.topology import DEAD_LETTERS, DELETED_OWNERS, OWNERS_EXCHANGE, READINGS, READINGS_EXCHANGE, Queue
+from tests.broker.system import System
 from tests.broker.waiting import eventually
 from tests.servers.rabbitmq import RabbitMQServer
 
 # A call to the broker that takes longer than this counts as hanging.
 PATIENCE_S = 10
-
-
-class System:
-    """A broker at an address: opened, left and opened again on the same messages."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    @asynccontextmanager
-    async def opened(self, queues: tuple[Queue, ...] = QUEUES) -> AsyncIterator[Broker]:
-        if self.url.startswith("embedded://"):
-            async with EmbeddedBroker.open_at(Path(self.url.removeprefix("embedded://")), queues) as broker:
-                yield broker
-        else:
-            yield RabbitMQBroker(self.url, queues)
-
-
-@pytest.fixture(params=["embedded", "rabbitmq"])
-def system(request: pytest.FixtureRequest, tmp_path: Path) -> System:
-    if request.param == "embedded":
-        return System(f"embedded://{tmp_path}/queue.db")
-    return System(request.getfixturevalue("rabbitmq_url"))
 
 
 @pytest.fixture(scope="module")

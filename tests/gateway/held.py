@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from broker.interface import Consumer
+from broker.interface import Announcer, Consumer, Inspection, Listener
 from broker.message import Message
 from broker.topology import READINGS_EXCHANGE, Exchange, Queue
 from tests.broker.waiting import eventually
@@ -72,6 +72,18 @@ class HeldBroker:
         yield self.held
 
     def consumer(self, queue: Queue, *, prefetch: int) -> AbstractAsyncContextManager[Consumer]:
+        raise NotImplementedError
+
+    def announcer(self, exchange: Exchange) -> AbstractAsyncContextManager[Announcer]:
+        raise NotImplementedError
+
+    def listener(self, exchange: Exchange, *, bound: int) -> AbstractAsyncContextManager[Listener]:
+        raise NotImplementedError
+
+    def inspection(self, queue: Queue) -> AbstractAsyncContextManager[Inspection]:
+        raise NotImplementedError
+
+    async def declare(self) -> None:
         raise NotImplementedError
 
     async def depth(self, queue: Queue) -> int:

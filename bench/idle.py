@@ -1,0 +1,42 @@
+"""What a connection costs that sends nothing: memory from the slope between two numbers of them, CPU to make one."""
+
+import time
+from statistics import median
+
+from bench.peers import NAMES, Stage
+from bench.report import Figure, progress
+
+SETTLE_S = 1.5
+
+
+def idle(on: Stage, rounds: int, fewer: int, more: int) -> list[Figure]:
+    """Measure each peer with fresh processes, in turns."""
+    progress(f"idle connections, from {fewer:,} to {more:,}")
+    memory: dict[str, list[float]] = {name: [] for name in NAMES}
+    cpu: dict[str, list[float]] = {name: [] for name in NAMES}
+    for turn in range(rounds):
+        for name in NAMES:
+            kilobytes, cpu_us = slope(on, name, fewer, more)
+            memory[name].append(kilobytes)
+            cpu[name].append(cpu_us)
+            progress(f"  {turn + 1}/{rounds} {name:8} {kilobytes:6.1f} kB, {cpu_us:6.0f} µs to connect")
+    kilobytes_of = {name: median(values) for name, values in memory.items()}
+    cpu_of = {name: median(values) for name, values in cpu.items()}
+    return [
+        *(Figure(f"memory of an idle connection: {name}", value, "kB") for name, value in kilobytes_of.items()),
+        Figure("  of the Node.js server's", kilobytes_of["gateway"] / kilobytes_of["node"], "x", 1.2),
+        *(Figure(f"CPU to connect: {name}", value, "µs") for name, value in cpu_of.items()),
+        Figure("  of the Node.js server's", cpu_of["gateway"] / cpu_of["node"], "x", 1.2),
+    ]
+
+
+def slope(on: Stage, name: str, fewer: int, more: int) -> tuple[float, float]:
+    """Return the resident kilobytes and the µs of CPU of one more connection of that peer."""
+    with on.peer(name, more) as peer:
+        found = []
+        for number in (fewer, more):
+            peer.load.ask({"connect": number})
+            time.sleep(SETTLE_S)
+            found.append((peer.server.memory_bytes(), peer.server.cpu_s()))
+    (memory, cpu), (more_memory, more_cpu) = found
+    return (more_memory - memory) / (more - fewer) / 1000, (more_cpu - cpu) / (more - fewer) * 1e6

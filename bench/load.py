@@ -1,0 +1,191 @@
+"""The load: a process of its own that plays devices, told what to do over its standard input, a JSON line each.
+
+`{"connect": n}` opens connections until there are n; `{"run": seconds, "size": readings an event, "inFlight": n}` sends
+as fast as acknowledgements come; with `"rate"` it sends that many events a second instead, whatever comes back, and
+with `"placed"` the readings say where they are. Each answer is a JSON line too. Started by `bench.peers` as
+`python -m bench.load PORT`, with a line of tokens first.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from functools import partial
+from typing import Any, cast
+
+from bench.frames import CLOSE, TEXT, server_frames, text_frame, upgrade
+from bench.readings import event
+
+CONNECT_AT_ONCE = 50
+GIVE_UP_S = 20
+PREPARED = 64  # events that are made once and sent in turn
+TICK_S = 0.002
+LOOK_S = 0.005
+
+
+class Device(asyncio.Protocol):
+    """One connection."""
+
+    def __init__(self, run: "Load", auth: bytes) -> None:
+        self.run = run
+        self.auth = auth
+        self.connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.transport: asyncio.Transport
+        self.rest = b""
+        self.upgraded = False
+        self.sent_at: dict[int, float] = {}
+        self.number = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.write(upgrade(self.run.port))
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self.run.lost += 1
+        if not self.connected.done():
+            self.connected.set_exception(ConnectionError("closed before it was connected"))
+
+    def data_received(self, data: bytes) -> None:
+        data = self.rest + data
+        if not self.upgraded:
+            head, found, data = data.partition(b"\r\n\r\n")
+            if not found:
+                self.rest = head
+                return
+            if b" 101 " not in head[:20]:
+                raise ConnectionError(head[:200])
+            self.upgraded = True
+        end, acknowledged = 0, 0
+        for kind, payload, end in server_frames(data):  # noqa: B007 - the last end counts
+            if payload.startswith(b"43"):
+                acknowledged += self.acknowledged(payload)
+            elif kind == TEXT:
+                self.control(payload)
+            elif kind == CLOSE:
+                self.transport.close()
+        self.rest = data[end:]
+        if acknowledged and self.run.closed_loop:
+            self.send(acknowledged)
+
+    def control(self, payload: bytes) -> None:
+        if payload == b"2":
+            self.transport.write(text_frame(b"3"))
+        elif payload.startswith(b"0"):
+            self.transport.write(text_frame(b"40" + self.auth))
+        elif payload.startswith(b"40") and not self.connected.done():
+            self.connected.set_result(None)
+        elif payload.startswith(b"44") and not self.connected.done():
+            self.connected.set_exception(ConnectionError(payload[:200].decode()))
+
+    def acknowledged(self, payload: bytes) -> int:
+        at = payload.index(b"[")
+        sent_at = self.sent_at.pop(int(payload[2:at]), None)
+        if sent_at is None:
+            return 0
+        if b'"accepted"' not in payload[:40]:
+            self.run.refused.append(payload[:200].decode())
+        self.run.latencies.append(time.perf_counter() - sent_at)
+        return 1
+
+    def send(self, events: int) -> None:
+        """Send each event in a write of its own, as devices do: a server that is handed many at once has it easier."""
+        prepared = self.run.prepared
+        for _ in range(events):
+            self.number += 1
+            self.sent_at[self.number] = time.perf_counter()
+            self.transport.write(text_frame(b"42%d%b" % (self.number, prepared[self.number % len(prepared)])))
+
+
+class Load:
+    """All devices of this process, and what the present run has counted."""
+
+    def __init__(self, port: int, auths: list[bytes]) -> None:
+        self.port = port
+        self.auths = auths
+        self.devices: list[Device] = []
+        self.prepared: list[bytes] = []
+        self.latencies: list[float] = []
+        self.refused: list[str] = []
+        self.closed_loop = False
+        self.lost = 0
+
+    async def connect(self, number: int) -> None:
+        loop = asyncio.get_running_loop()
+        while len(self.devices) < number:
+            first = len(self.devices)
+            auths = self.auths[first : min(first + CONNECT_AT_ONCE, number)]
+            made = [loop.create_connection(partial(Device, self, auth), "127.0.0.1", self.port) for auth in auths]
+            devices = [device for _, device in await asyncio.gather(*made)]
+            await asyncio.wait_for(asyncio.gather(*(device.connected for device in devices)), GIVE_UP_S)
+            self.devices += devices
+
+    async def run(self, seconds: float, size: int, in_flight: int, rate: float | None, placed: bool) -> dict[str, Any]:
+        self.prepared = [event(size, number, placed=placed) for number in range(PREPARED if size == 1 else 4)]
+        self.latencies, self.refused = [], []
+        self.closed_loop = rate is None
+        started = time.perf_counter()
+        if rate is None:
+            for device in self.devices:
+                device.send(in_flight)
+            await asyncio.sleep(seconds)
+            self.closed_loop = False
+        else:
+            await self.at_rate(rate, seconds)
+        late = await self.settled()
+        elapsed = time.perf_counter() - started
+        return {
+            "acknowledged": len(self.latencies),
+            "unanswered": late,
+            "refused": len(self.refused),
+            "firstRefused": self.refused[:1],
+            "lost": self.lost,
+            "seconds": elapsed,
+            "p50Ms": percentile(self.latencies, 0.5) * 1000,
+            "p99Ms": percentile(self.latencies, 0.99) * 1000,
+        }
+
+    async def at_rate(self, rate: float, seconds: float) -> None:
+        started, sent = time.perf_counter(), 0
+        while (passed := time.perf_counter() - started) < seconds:
+            while sent < rate * passed:
+                self.devices[sent % len(self.devices)].send(1)
+                sent += 1
+            await asyncio.sleep(TICK_S)
+
+    async def settled(self) -> int:
+        """Wait for the last acknowledgements; return how many never came."""
+        # Nothing of its own tells of the last one: acknowledgements come too often for more than a look now and then.
+        for _ in range(round(GIVE_UP_S / LOOK_S)):
+            if self.lost or not any(device.sent_at for device in self.devices):
+                break
+            await asyncio.sleep(LOOK_S)
+        return sum(len(device.sent_at) for device in self.devices)
+
+
+def percentile(values: list[float], part: float) -> float:
+    """Return the smallest value that at least `part` of them do not exceed; 0 where there are none."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * part))] if ordered else 0.0
+
+
+async def serve(port: int) -> None:
+    """Do what the lines of standard input say until they end."""
+    reader = asyncio.StreamReader(limit=2**26)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    load = Load(port, [json.dumps(auth).encode() for auth in json.loads(await reader.readline())])
+    while line := await reader.readline():
+        asked = json.loads(line)
+        if "connect" in asked:
+            await load.connect(asked["connect"])
+            answer = {"connections": len(load.devices)}
+        else:
+            answer = await load.run(
+                asked["run"], asked["size"], asked["inFlight"], asked.get("rate"), asked.get("placed", False)
+            )
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    # Not uvloop: it gathers the writes of one turn of its loop into one.
+    asyncio.run(serve(int(sys.argv[1])))

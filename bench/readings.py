@@ -1,0 +1,29 @@
+"""The readings that every bench sends: of an ordinary sensor, 85 bytes of JSON, or of one that says where it is."""
+
+import json
+import random
+import time
+from typing import Any
+
+
+def reading(number: int, now_ms: int, *, placed: bool = False) -> dict[str, Any]:
+    """Return one reading; `number` counts them. With location and tags it has some 135 bytes."""
+    value = round(21.5 + random.gauss(0, 3), 6)
+    sent: dict[str, Any] = {"sensorType": "temperature", "value": value, "ts": now_ms, "seq": number}
+    if placed:
+        return sent | {"location": {"lat": 52.52, "lon": 13.405}, "tags": {"room": "a12"}}
+    return sent | {"unit": "celsius"}
+
+
+def event(size: int, number: int, *, placed: bool = False) -> bytes:
+    """Return the JSON array of an event of `size` readings: one under `reading`, more under `readings`."""
+    now_ms = time.time_ns() // 1_000_000
+    if size == 1:
+        return compact(["reading", reading(number, now_ms, placed=placed)])
+    readings = [reading(number * size + offset, now_ms, placed=placed) for offset in range(size)]
+    return compact(["readings", readings])
+
+
+def compact(value: Any) -> bytes:
+    """Return JSON without spaces, as devices send it."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()

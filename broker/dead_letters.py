@@ -1,0 +1,166 @@
+"""Dead letters for an operator: what they say about themselves, which ones are meant, and what may be done with them.
+
+A letter comes from a service, which names its reason (`x-reason`), or from the broker itself, which has its own
+(`delivery_limit`, `rejected`, …). Replaying publishes it to the readings again, confirmed, before it is settled here: a
+crash between the two stores nothing twice, because a reading's identity is its key.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from broker.document import DocumentError
+from broker.interface import Broker, Delivery, Inspection
+from broker.live import live_readings
+from broker.message import DecodeError, Header, Message
+from broker.topology import DEAD_LETTERS, READINGS_EXCHANGE
+
+REPLAYS_HEADER = "x-replays"
+# What a letter says about its death is not part of the message that it was.
+_OF_DEATH = ("x-reason", "x-error", "x-service", "x-first-seen", "x-death", "x-first-death-", "x-last-death-")
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """One dead letter: its place in the queue, and what its headers and bytes say."""
+
+    number: int
+    delivery: Delivery = field(repr=False)
+
+    @property
+    def message(self) -> Message:
+        """The message as it lies in the queue."""
+        return self.delivery.message
+
+    @property
+    def reason(self) -> str:
+        """The service's reason, else the broker's."""
+        return self._header("x-reason") or self._header("x-first-death-reason") or "unknown"
+
+    @property
+    def replays(self) -> int:
+        """How often it was replayed and came back."""
+        found = self.message.headers.get(REPLAYS_HEADER, 0)
+        return found if isinstance(found, int) else 0
+
+    def devices(self) -> list[tuple[str, str]]:
+        """Owner and device of each reading; empty when the bytes do not decode."""
+        try:
+            return [(reading.owner, reading.device) for reading in live_readings(self.message.body)]
+        except DocumentError:
+            return []
+
+    def unreadable(self) -> str | None:
+        """Why a persister of this version would bury it again at once, or None."""
+        try:
+            self.message.documents()
+        except DecodeError as error:
+            return str(error)
+        return None
+
+    def summary(self) -> dict[str, Any]:
+        """Return what a list shows of it."""
+        devices = self.devices()
+        return {
+            "number": self.number,
+            "id": self.message.message_id,
+            "reason": self.reason,
+            "error": self._header("x-error"),
+            "service": self._header("x-service") or "broker",
+            "firstSeen": self._header("x-first-seen") or self._header("x-first-death-time"),
+            "readings": len(devices),
+            "owner": devices[0][0] if devices else None,
+            "device": devices[0][1] if devices else None,
+            "bytes": len(self.message.body),
+            "replays": self.replays,
+        }
+
+    def revived(self) -> Message:
+        """Return the message as it was before its death, with one more replay counted."""
+        headers: dict[str, Header] = {
+            name: value for name, value in self.message.headers.items() if not name.startswith(_OF_DEATH)
+        }
+        headers[REPLAYS_HEADER] = self.replays + 1
+        return Message(self.message.body, headers)
+
+    def _header(self, name: str) -> str | None:
+        found = self.message.headers.get(name)
+        return None if found is None else str(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which letters are meant; a field that is None chooses all. `letter` is a number or the beginning of an id."""
+
+    reason: str | None = None
+    device: str | None = None
+    limit: int | None = None
+    letter: str | None = None
+
+    def takes(self, letter: Letter) -> bool:
+        """Say whether this letter is meant, the limit aside."""
+        if self.letter is not None and not self._names(letter):
+            return False
+        if self.reason is not None and letter.reason != self.reason:
+            return False
+        return self.device is None or any(device == self.device for _, device in letter.devices())
+
+    def _names(self, letter: Letter) -> bool:
+        wanted = self.letter or ""
+        return wanted == str(letter.number) or (len(wanted) >= 6 and letter.message.message_id.startswith(wanted))
+
+
+# Told how many letters were looked at and how many of them were meant.
+Progress = Callable[[int, int], None]
+
+
+async def chosen(inspection: Inspection, choice: Choice, progress: Progress) -> AsyncIterator[Letter]:
+    """Go through the queue and give what is meant."""
+    looked = found = 0
+    async for delivery in inspection:
+        looked += 1
+        letter = Letter(looked, delivery)
+        if choice.takes(letter):
+            found += 1
+            yield letter
+        progress(looked, found)
+        if choice.limit is not None and found >= choice.limit:
+            return
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What has become of the chosen letters so far; it stands also when the rest fails."""
+
+    done: int = 0
+    left: int = 0
+
+
+async def replay(
+    broker: Broker, choice: Choice, *, rate: float, force: bool, progress: Progress, outcome: Outcome
+) -> None:
+    """Publish the chosen letters again, at most `rate` a second; BrokerError stops it, and what was not settled stays.
+
+    A letter that would only be buried again is left, unless `force`.
+    """
+    async with broker.publisher() as publisher, broker.inspection(DEAD_LETTERS) as inspection:
+        next_at = time.monotonic()
+        async for letter in chosen(inspection, choice, progress):
+            if not force and letter.unreadable() is not None:
+                outcome.left += 1
+                continue
+            await asyncio.sleep(next_at - time.monotonic())
+            next_at = max(next_at, time.monotonic()) + 1 / rate
+            await publisher.publish(letter.revived(), READINGS_EXCHANGE)
+            await inspection.settle(letter.delivery)
+            outcome.done += 1
+
+
+async def discard(broker: Broker, choice: Choice, *, progress: Progress, outcome: Outcome) -> None:
+    """Forget the chosen letters for good."""
+    async with broker.inspection(DEAD_LETTERS) as inspection:
+        async for letter in chosen(inspection, choice, progress):
+            await inspection.settle(letter.delivery)
+            outcome.done += 1

@@ -1,0 +1,178 @@
+"""From what a device sends to the documents that are stored: decode, check and encode in one go, for one session.
+
+The same as `check_one` or `check_many` followed by `encode_document`, codes, details and bytes included: those say what
+is right, this is quick. A reading in its usual form takes a few comparisons and one `struct.pack`; every other one goes
+through the plain checks, which also name what is wrong.
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from broker.document import encode_document
+from broker.reading import (
+    DRAWN_SEQ,
+    EARLIEST_MS,
+    MAX_AHEAD_MS,
+    Defaults,
+    Reading,
+    ReadingError,
+    Rejection,
+    SentReading,
+    check_sent,
+    check_time,
+    check_value,
+    decode_many,
+    decode_one,
+    split_array,
+)
+from broker.template import RECEIVED, SEQ, Template
+from runtime.tokens import Place
+
+# A session keeps this many templates, 1 kB each; what it sends beyond them is encoded plainly. Those of readings that
+# say a location or tags of their own are larger, and those of a device on the move never come twice.
+MAX_TEMPLATES = 256
+MAX_PLACED = 64
+
+# What a reading says of itself; UNSET where it does not.
+Said = str | UnsetType
+Key = tuple[object, ...]
+
+
+class Taken(msgspec.Struct, gc=False):
+    """The outcome of one event: the documents of what may be stored, in the order sent, and what was refused."""
+
+    documents: list[bytes]
+    rejected: list[Rejection]
+
+
+class Intake:
+    """Takes the readings of one session: of one owner and device, with what the token says for them."""
+
+    __slots__ = ("_defaults", "_device", "_owner", "_placed", "_templates")
+
+    def __init__(self, owner: str, device: str, defaults: Defaults) -> None:
+        self._owner = owner
+        self._device = device
+        self._defaults = defaults
+        # By all that a reading says beside its value and times. Only what has passed the checks is in it.
+        self._templates: dict[Key, Template] = {}
+        self._placed = 0
+
+    def take_one(self, raw: bytes | Raw, now_ms: int) -> bytes:
+        """Return the document of one reading received at `now_ms`; ReadingError says what is wrong with it."""
+        sent = decode_one(raw)
+        value, ts, seq = sent.value, sent.ts, sent.seq
+        if seq is UNSET:
+            seq = 0
+        template = self._templates.get(_key(sent))
+        # What `_take` compares, once more: one reading alone should not pay for what a loop needs.
+        if (
+            template is not None
+            and (type(value) is float or (type(value) is int and -0x8000_0000 <= value <= 0x7FFF_FFFF))
+            and type(ts) is int
+            and EARLIEST_MS <= ts <= now_ms + MAX_AHEAD_MS
+            and 0 <= seq < DRAWN_SEQ
+        ):
+            fill, head, value_head = template.of_float if type(value) is float else template.of_int32
+            return fill(head, ts, SEQ, seq, value_head, value, RECEIVED, now_ms, template.tail)
+        return self._document(sent, template, now_ms)
+
+    def take_many(self, raw: bytes | Raw, now_ms: int) -> Taken:
+        """Take an array of readings, each on its own; ReadingError when it is not an array at all."""
+        taken = Taken([], [])
+        try:
+            sent = decode_many(raw)
+        except ReadingError:  # one of them does not decode, and then none does
+            for item in split_array(raw):
+                self._take_undecoded(item, now_ms, taken)
+        else:
+            self._take(sent, now_ms, taken)
+        return taken
+
+    def _take(self, items: Iterable[SentReading], now_ms: int, taken: Taken) -> None:
+        """Sort decoded readings into `taken`. A busy gateway's time goes here: comparisons in place, few calls."""
+        templates, append = self._templates, taken.documents.append
+        unset, seq_head, received_head = UNSET, SEQ, RECEIVED
+        earliest_ms, latest_ms, end_of_seq = EARLIEST_MS, now_ms + MAX_AHEAD_MS, DRAWN_SEQ
+        # Neighbours are mostly of one series: what it is filled with stays at hand.
+        template: Template | None = None
+        sensor_type: Said | None = None
+        unit: Said = unset
+        for sent in items:
+            value, ts, seq = sent.value, sent.ts, sent.seq
+            if sent.location is not unset or sent.tags is not unset:
+                template = templates.get(_key(sent))
+                sensor_type = None
+            elif sent.sensor_type != sensor_type or sent.unit != unit or template is None:
+                sensor_type, unit = sent.sensor_type, sent.unit
+                template = templates.get((sensor_type, unit))
+            if seq is unset:
+                seq = 0
+            if (
+                template is None
+                or type(ts) is not int
+                or not earliest_ms <= ts <= latest_ms
+                or not 0 <= seq < end_of_seq
+            ):
+                self._take_plainly(sent, template, now_ms, taken)
+                continue
+            # JSON knows neither NaN nor infinity, and what is too large for a float does not decode.
+            if type(value) is float:
+                fill, head, value_head = template.of_float
+            elif type(value) is int and -0x8000_0000 <= value <= 0x7FFF_FFFF:
+                fill, head, value_head = template.of_int32
+            else:
+                self._take_plainly(sent, template, now_ms, taken)
+                continue
+            append(fill(head, ts, seq_head, seq, value_head, value, received_head, now_ms, template.tail))
+
+    def _take_undecoded(self, raw: Raw, now_ms: int, taken: Taken) -> None:
+        try:
+            sent = decode_one(raw)
+        except ReadingError as error:
+            _reject(taken, error)
+        else:
+            self._take((sent,), now_ms, taken)
+
+    def _take_plainly(self, sent: SentReading, template: Template | None, now_ms: int, taken: Taken) -> None:
+        try:
+            taken.documents.append(self._document(sent, template, now_ms))
+        except ReadingError as error:
+            _reject(taken, error)
+
+    def _document(self, sent: SentReading, template: Template | None, now_ms: int) -> bytes:
+        if template is not None:
+            # All but its value and times has passed before.
+            check_value(sent.value)
+            ts_ms, seq = check_time(sent, now_ms)
+            return template.document(sent.value, ts_ms, seq, now_ms)
+        reading = check_sent(sent, self._defaults, now_ms)
+        self._keep_template(sent, reading)
+        return encode_document(self._owner, self._device, reading)
+
+    def _keep_template(self, sent: SentReading, reading: Reading) -> None:
+        if len(self._templates) >= MAX_TEMPLATES:
+            return
+        if sent.location is not UNSET or sent.tags is not UNSET:
+            place = sent.location
+            # 0.0 and -0.0 are the same key and other bytes.
+            if self._placed >= MAX_PLACED or (isinstance(place, Place) and 0 in (place.lat, place.lon, place.alt)):
+                return
+            self._placed += 1
+        self._templates[_key(sent)] = Template(self._owner, self._device, reading)
+
+
+def _key(sent: SentReading) -> Key:
+    location, tags = sent.location, sent.tags
+    if location is UNSET and tags is UNSET:
+        return sent.sensor_type, sent.unit
+    # In their order, which is that of the stored bytes.
+    return sent.sensor_type, sent.unit, location, UNSET if tags is UNSET else tuple(tags.items())
+
+
+def _reject(taken: Taken, error: ReadingError) -> None:
+    # Each reading sent is in one of the two lists, so this one's index is how many are in them.
+    index = len(taken.documents) + len(taken.rejected)
+    taken.rejected.append(Rejection(index, error.code, error.detail))

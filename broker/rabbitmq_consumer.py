@@ -1,0 +1,104 @@
+"""Takes messages from one queue of RabbitMQ, over a connection that is opened again after every loss.
+
+Every connection is a generation; what belonged to an earlier one is known to be stale. A consumer that the broker
+cancels by itself (its queue was deleted, or moved to another node) counts as a lost connection.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from aio_pika.abc import AbstractChannel, AbstractConnection
+from aiormq.abc import DeliveredMessage
+
+from broker.interface import Delivery
+from broker.message import Header, Message
+from broker.rabbitmq_link import LOST, DriverChannel, Link, driver_channel
+from broker.rabbitmq_topology import ensure_topology
+from broker.topology import Queue
+
+
+class RabbitMQConsumer:
+    """Takes messages from one queue with a bounded prefetch."""
+
+    link: Link
+
+    def __init__(self, queues: tuple[Queue, ...], queue: Queue, prefetch: int) -> None:
+        self._queues = queues
+        self._queue = queue
+        self._prefetch = prefetch
+        self._channel: DriverChannel | None = None
+        self._generation = 0
+        self._arrived: asyncio.Queue[Delivery] = asyncio.Queue()
+
+    async def prepare(self, connection: AbstractConnection, channel: AbstractChannel) -> None:
+        """Declare the topology over a fresh connection and consume; what an earlier one delivered is dropped."""
+        # Nothing is promised by consuming, so there is no need to wait until a fresh queue would outlive a crash.
+        await ensure_topology(connection, self._queues, settle_s=None)
+        driver = await driver_channel(channel)
+        await driver.basic_qos(prefetch_count=self._prefetch)
+        self._generation += 1
+        while not self._arrived.empty():
+            self._arrived.get_nowait()
+        self._channel = driver
+        generation = self._generation
+
+        async def arrived(incoming: DeliveredMessage) -> None:
+            if generation == self._generation:
+                self._arrived.put_nowait(delivery_of(incoming, generation))
+
+        driver.on_consumer_cancel_callbacks.add(lambda _: self.link.reopen())
+        await driver.basic_consume(self._queue.name, arrived)
+
+    async def get(self) -> Delivery:
+        """Wait for the next message of the present connection."""
+        while True:
+            delivery = await self._arrived.get()
+            if delivery.generation == self._generation:
+                return delivery
+
+    async def acknowledge(self, delivery: Delivery, *, multiple: bool = False) -> None:
+        """Settle one message, or all up to it."""
+        await self._settle(delivery, lambda channel: channel.basic_ack(delivery.tag, multiple=multiple))
+
+    async def reject(self, delivery: Delivery) -> None:
+        """Reject without requeue: the broker hands it to the dead-letter queue."""
+        await self._settle(delivery, lambda channel: channel.basic_reject(delivery.tag, requeue=False))
+
+    async def _settle(self, delivery: Delivery, settle: Callable[[DriverChannel], Awaitable[object]]) -> None:
+        if delivery.generation != self._generation or self._channel is None:
+            return
+        with suppress(*LOST):  # lost with its connection: the broker delivers it again
+            await settle(self._channel)
+
+    async def check(self) -> None:
+        """Raise while there is no connection."""
+        self.link.check()
+
+
+def delivery_of(incoming: DeliveredMessage, generation: int = 0) -> Delivery:
+    """Translate what the driver delivers."""
+    properties = incoming.header.properties
+    headers = plain_headers(properties.headers or {})
+    seen = headers.pop("x-delivery-count", 0)
+    message = Message(bytes(incoming.body), headers, properties.message_id or "")
+    return Delivery(message, incoming.delivery_tag or 0, int(seen), generation)
+
+
+def plain_headers(found: Mapping[str, Any]) -> dict[str, Header]:
+    """Keep texts and numbers, and of `x-death`, the broker's own account, when it was and how often."""
+    headers: dict[str, Header] = {}
+    for name, value in found.items():
+        if isinstance(value, (str, int)):
+            headers[name] = value
+        elif isinstance(value, bytes):
+            headers[name] = value.decode("utf-8", "replace")
+    deaths = found.get("x-death")
+    if isinstance(deaths, list) and deaths and isinstance(deaths[-1], dict):
+        first = deaths[-1]  # the latest stands first
+        if hasattr(first.get("time"), "isoformat"):
+            headers["x-first-death-time"] = first["time"].isoformat().replace("+00:00", "Z")
+        if isinstance(first.get("count"), int):
+            headers["x-first-death-count"] = first["count"]
+    return headers

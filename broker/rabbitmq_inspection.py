@@ -1,0 +1,47 @@
+"""Looks into a queue of RabbitMQ: gets message after message without acknowledging, and lets them go at the end.
+
+Messages that are let go return to their queue with a higher delivery count, and their order may change.
+"""
+
+from aio_pika.exceptions import AMQPError
+from pamqp import commands
+
+from broker.interface import BrokerUnavailable, Delivery
+from broker.rabbitmq_consumer import delivery_of
+from broker.rabbitmq_link import LOST, DriverChannel
+from broker.topology import Queue
+
+TIMEOUT_S = 10.0
+
+
+class RabbitMQInspection:
+    """One walk through one queue, over a channel of its own that lives as long as the walk."""
+
+    def __init__(self, channel: DriverChannel, queue: Queue) -> None:
+        self._channel = channel
+        self._queue = queue
+        # What was in the queue at the first look; what a replay brings back meanwhile is not met again.
+        self._left: int | None = None
+
+    def __aiter__(self) -> "RabbitMQInspection":
+        return self
+
+    async def __anext__(self) -> Delivery:
+        if self._left == 0:
+            raise StopAsyncIteration
+        try:
+            incoming = await self._channel.basic_get(self._queue.name, timeout=TIMEOUT_S)
+        except LOST as error:
+            raise BrokerUnavailable(f"{type(error).__name__}: {error}") from error
+        if not isinstance(incoming.delivery, commands.Basic.GetOk):
+            raise StopAsyncIteration
+        self._left = (incoming.delivery.message_count or 0) if self._left is None else self._left - 1
+        return delivery_of(incoming)
+
+    async def settle(self, delivery: Delivery) -> None:
+        """Acknowledge one message. The channel's next answer shows that the broker has read it."""
+        try:
+            await self._channel.basic_ack(delivery.tag)
+            await self._channel.basic_qos(prefetch_count=0, timeout=TIMEOUT_S)
+        except (AMQPError, *LOST) as error:
+            raise BrokerUnavailable(f"{type(error).__name__}: {error}") from error

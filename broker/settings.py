@@ -1,0 +1,16 @@
+"""Settings of `python -m broker`."""
+
+from dataclasses import dataclass
+
+from broker.connect import check_url
+from runtime.settings import setting
+
+
+@dataclass(frozen=True)
+class BrokerSettings:
+    """Read from the environment, as every process does."""
+
+    broker_url: str = setting(about="`amqp://…` or `embedded://PATH`", secret=True)
+
+    def __post_init__(self) -> None:
+        check_url(self.broker_url)

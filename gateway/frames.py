@@ -1,0 +1,35 @@
+"""WebSocket frames as a server sends them (RFC 6455, 5.2): unmasked, whole, never compressed."""
+
+import struct
+
+# Close codes of RFC 6455, 7.4.1.
+NORMAL = 1000
+GOING_AWAY = 1001
+UNSUPPORTED = 1003
+NO_TEXT = 1007
+POLICY = 1008
+FAULT = 1011
+
+_SHORT = [bytes((0x81, length)) for length in range(126)]
+_CLOSE = 0x88
+_PONG = 0x8A
+
+
+def text_frame(payload: bytes) -> bytes:
+    """Return a text frame around UTF-8."""
+    length = len(payload)
+    if length < 126:
+        return _SHORT[length] + payload
+    if length < 65536:
+        return struct.pack(">BBH", 0x81, 126, length) + payload
+    return struct.pack(">BBQ", 0x81, 127, length) + payload
+
+
+def close_frame(code: int) -> bytes:
+    """Return a close frame with its code."""
+    return struct.pack(">BBH", _CLOSE, 2, code)
+
+
+def pong_frame(payload: bytes) -> bytes:
+    """Return the answer to a ping frame, with its payload (at most 125 bytes)."""
+    return bytes((_PONG, len(payload))) + payload

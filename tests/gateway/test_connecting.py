@@ -1,0 +1,154 @@
+"""Who may connect on a real port, and who is refused, with which code."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from broker.embedded import EmbeddedBroker
+from runtime.tokens import KeySet
+from tests.broker.waiting import eventually
+from tests.gateway.held import HeldBroker
+from tests.gateway.running import ACCEPTED, ISSUING, TS, Running, gateway, reading, stored
+from tests.runtime.issuer import Issuer
+
+
+async def test_a_device_connects_with_auth_and_its_readings_carry_owner_and_device(
+    running: Running, embedded: EmbeddedBroker
+) -> None:
+    async with running.connected({"token": ISSUING.device()}) as client:
+        before = time.time_ns() // 1_000_000
+        assert await client.call("reading", reading(21.5, seq=3, unit="°C"), timeout=5) == ACCEPTED
+    (document,) = await stored(embedded, 1)
+    assert {name: int(part) if name in ("ts", "seq") else part for name, part in document["_id"].items()} == {
+        "owner": "user-1",
+        "device": "device-1",
+        "sensorType": "temperature",
+        "ts": TS,
+        "seq": 3,
+    }
+    assert before <= int(document["receivedAt"]) <= time.time_ns() // 1_000_000
+    assert (document["value"], document["unit"], document["location"]) == (21.5, "°C", "roof")
+
+
+async def test_a_user_connects_with_headers_as_a_device_of_its_choice(
+    running: Running, embedded: EmbeddedBroker
+) -> None:
+    headers = {"Authorization": f"Bearer {ISSUING.user()}", "X-Device-Id": "kitchen:1"}
+    async with running.connected(headers=headers) as client:
+        assert await client.call("reading", reading(1, sensorType="a"), timeout=5) == ACCEPTED
+    (document,) = await stored(embedded, 1)
+    assert (document["_id"]["owner"], document["_id"]["device"]) == ("user-1", "kitchen:1")
+
+
+async def test_auth_and_headers_that_agree_are_taken(running: Running) -> None:
+    token = ISSUING.user()
+    headers = {"Authorization": f"Bearer {token}", "X-Device-Id": "d"}
+    async with running.connected({"token": token, "device": "d"}, headers=headers) as client:
+        assert client.connected
+    async with running.connected({"device": "d"}, headers={"Authorization": f"bearer {token}"}) as client:
+        assert client.connected
+
+
+def at_the_header(token: str, device: str | None = None) -> dict[str, Any]:
+    headers = {"Authorization": f"Bearer {token}"} | ({} if device is None else {"X-Device-Id": device})
+    return {"headers": headers}
+
+
+def past() -> int:
+    return int(time.time()) - 1
+
+
+REFUSALS: list[tuple[str, str, Callable[[], dict[str, Any]]]] = [
+    ("no token", "unauthorized", dict),
+    ("empty auth", "unauthorized", lambda: {"auth": {"device": "d"}}),
+    ("auth of another form", "unauthorized", lambda: {"auth": [ISSUING.device()]}),
+    ("no text as token", "unauthorized", lambda: {"auth": {"token": 7}}),
+    ("no JWT", "unauthorized", lambda: {"auth": {"token": "abc"}}),
+    ("another scheme", "unauthorized", lambda: {"headers": {"Authorization": f"Basic {ISSUING.device()}"}}),
+    ("expired", "expired", lambda: {"auth": {"token": ISSUING.device(iat=past() - 60, exp=past())}}),
+    ("expired in the header", "expired", lambda: at_the_header(ISSUING.device(iat=past() - 60, exp=past()))),
+    ("another key", "unauthorized", lambda: {"auth": {"token": Issuer(ISSUING.kid).device()}}),
+    ("unknown key", "unauthorized", lambda: {"auth": {"token": Issuer("other").device()}}),
+    ("another audience", "unauthorized", lambda: {"auth": {"token": ISSUING.device(aud="another")}}),
+    ("another issuer", "unauthorized", lambda: {"auth": {"token": ISSUING.device(iss="https://evil.test")}}),
+    ("user without device", "device_required", lambda: {"auth": {"token": ISSUING.user()}}),
+    ("empty device", "device_required", lambda: {"auth": {"token": ISSUING.user(), "device": ""}}),
+    ("long device", "device_required", lambda: {"auth": {"token": ISSUING.user(), "device": "d" * 65}}),
+    ("odd device", "device_required", lambda: {"auth": {"token": ISSUING.user(), "device": "a/b"}}),
+    ("device that is no text", "device_required", lambda: {"auth": {"token": ISSUING.user(), "device": {"$ne": 1}}}),
+    ("device with a line end", "device_required", lambda: {"auth": {"token": ISSUING.user(), "device": "a\n"}}),
+    ("another device", "forbidden", lambda: {"auth": {"token": ISSUING.device(), "device": "device-2"}}),
+    ("another device in the header", "forbidden", lambda: at_the_header(ISSUING.device(), "device-2")),
+    ("no scope", "forbidden", lambda: {"auth": {"token": ISSUING.device(scope="readings:read")}}),
+    ("part of a scope", "forbidden", lambda: {"auth": {"token": ISSUING.device(scope="readings:writer x")}}),
+    (
+        "two tokens",
+        "unauthorized",
+        lambda: {"auth": {"token": ISSUING.device()}} | at_the_header(ISSUING.device(jti="other")),
+    ),
+    (
+        "two devices",
+        "forbidden",
+        lambda: {"auth": {"token": (token := ISSUING.user()), "device": "a"}} | at_the_header(token, "b"),
+    ),
+    (
+        "token in the URL",
+        "unauthorized",
+        lambda: {"auth": {"token": (token := ISSUING.device())}, "query": f"?token={token}"},
+    ),
+    ("only in the URL", "unauthorized", lambda: {"query": f"?access_token={ISSUING.device()}"}),
+]
+
+
+@pytest.mark.parametrize(("code", "connect"), [row[1:] for row in REFUSALS], ids=[row[0] for row in REFUSALS])
+async def test_who_may_not_connect_is_told_why(
+    held: HeldBroker, code: str, connect: Callable[[], dict[str, Any]]
+) -> None:
+    async with gateway(held) as found:
+        assert await found.refusal(**connect()) == {"code": code}
+        assert found.count("connections") == 0
+
+
+async def test_without_keys_a_device_is_told_to_come_again(held: HeldBroker) -> None:
+    async def away() -> dict[str, Any]:
+        raise OSError("auth is down")
+
+    async with gateway(held, keys=KeySet(away)) as found:
+        data = await found.refusal({"token": ISSUING.device()})
+    assert data["code"] == "unavailable"
+    assert data["retryAfterMs"] > 0
+
+
+async def test_the_transport_closes_behind_a_refusal(holding: Running) -> None:
+    async with holding.raw({"token": "abc"}) as socket:
+        assert (await socket.receive_str(timeout=5)).startswith("44{")
+        async with asyncio.timeout(3):
+            while not socket.closed:
+                await socket.receive()
+
+
+async def test_a_session_ends_with_its_token(holding: Running) -> None:
+    said: list[Any] = []
+    ended = asyncio.Event()
+    async with holding.connected({"token": ISSUING.device(exp=int(time.time()) + 2)}) as client:
+        client.on("auth_expired", said.append)
+        client.on("disconnect", lambda *_: ended.set())
+        async with asyncio.timeout(6):
+            await ended.wait()
+    assert said == [{}]
+
+
+async def test_connections_are_counted_up_and_down_also_when_connect_is_sent_twice(holding: Running) -> None:
+    async with holding.raw() as socket:
+        assert (await socket.receive_str(timeout=5)).startswith("40{")
+        assert holding.count("connections") == 1
+        await socket.send_str("40" + json.dumps({"token": ISSUING.device()}))
+
+    async def gone() -> bool:
+        return holding.count("connections") == 0
+
+    await eventually(gone, "no connection is counted")

@@ -1,0 +1,472 @@
+"""What strangers send, against real sockets: each is refused, none is felt by honest devices, nothing grows."""
+
+import asyncio
+import json
+import socket as sockets
+import time
+from contextlib import AsyncExitStack, ExitStack
+from typing import Any
+
+import aiohttp
+import pytest
+import socketio
+from structlog.testing import capture_logs
+
+from broker.intake import Intake
+from gateway import websocket
+from tests.broker.waiting import eventually
+from tests.gateway.held import HeldBroker
+from tests.gateway.running import ACCEPTED, ISSUING, Running, closed, gateway, reading
+
+UPGRADE = (
+    b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+EVENT = '["reading",{"value":1}]'
+
+
+@pytest.fixture(autouse=True)
+def confirming(held: HeldBroker) -> None:
+    held.held.free = True
+
+
+def frame(text: str) -> bytes:
+    """A client's text frame; the mask is zero."""
+    payload = text.encode()
+    length = len(payload)
+    assert 126 <= length < 65536 or length < 126
+    head = bytes((0x81, 0x80 | length)) if length < 126 else b"\x81\xfe" + length.to_bytes(2, "big")
+    return head + b"\0\0\0\0" + payload
+
+
+def token_packet(**claims: Any) -> str:
+    return "40" + json.dumps({"token": ISSUING.device(**claims)})
+
+
+async def streams_on(running: Running, slowest_s: float = 1.0) -> None:
+    """An honest device is served as if nothing were."""
+    async with running.connected({"token": ISSUING.device(sub="honest", device="honest")}) as client:
+        for number in range(50):
+            started = time.monotonic()
+            assert await client.call("reading", reading(number), timeout=5) == ACCEPTED
+            assert time.monotonic() - started < slowest_s
+
+
+async def nobody_left(running: Running) -> None:
+    async def none() -> bool:
+        return running.count("connections") == 0
+
+    await eventually(none, "no session is left")
+
+
+def cut(running: Running, reason: str) -> float:
+    return running.registry.get_sample_value("tidegate_gateway_cut_total", {"reason": reason}) or 0.0
+
+
+# Before the WebSocket
+
+
+async def test_500_connections_that_never_finish_their_request_are_cut_and_nobody_feels_them(held: HeldBroker) -> None:
+    async with gateway(held, first_request_s=1.0) as running:
+        port = int(running.url.rpartition(":")[2])
+        with ExitStack() as stack:
+            slow = [stack.enter_context(sockets.create_connection(("127.0.0.1", port), timeout=10)) for _ in range(500)]
+            for number, one in enumerate(slow):
+                one.sendall(UPGRADE[: number % (len(UPGRADE) - 4)])
+            await streams_on(running)
+            ends = await asyncio.gather(*(asyncio.to_thread(ending, one) for one in slow))
+        assert all(ends)
+
+
+def ending(one: sockets.socket) -> bool:
+    try:
+        return one.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+async def test_a_connection_that_sent_its_request_stays(held: HeldBroker) -> None:
+    async with gateway(held, first_request_s=0.3) as running, running.raw() as socket:
+        await socket.receive_str(timeout=5)
+        await asyncio.sleep(0.6)
+        await socket.send_str("421" + EVENT)
+        assert (await socket.receive_str(timeout=5)).startswith("431")
+
+
+@pytest.mark.parametrize(
+    "query", ["EIO=4&transport=polling", "EIO=4", "EIO=3&transport=websocket", "EIO=4&transport=websocket", ""]
+)
+async def test_only_the_websocket_transport_is_served(holding: Running, query: str) -> None:
+    async with holding.http.get(f"{holding.url}/socket.io/?{query}") as response:
+        assert response.status == 400
+    async with holding.http.post(f"{holding.url}/socket.io/?{query}&sid=x", data="40") as response:
+        assert response.status == 400
+
+
+async def test_another_origin_is_refused(holding: Running) -> None:
+    url = f"{holding.url}/socket.io/?EIO=4&transport=websocket"
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+        await holding.http.ws_connect(url, origin="https://evil.test")
+    assert refused.value.status == 400
+
+
+async def test_compression_is_not_accepted(holding: Running) -> None:
+    url = f"{holding.url}/socket.io/?EIO=4&transport=websocket"
+    async with holding.http.ws_connect(url, compress=15) as socket:
+        assert not socket.compress
+
+
+# Before the session
+
+
+async def test_a_socket_without_a_connect_is_closed_at_its_deadline(held: HeldBroker) -> None:
+    async with gateway(held, connect_timeout_seconds=0.5) as running, running.unconnected() as socket:
+        started = time.monotonic()
+        assert await closed(socket) == (1008, [])
+        assert 0.4 < time.monotonic() - started < 2.5
+        assert cut(running, "no_connect") == 1
+
+
+async def test_a_second_connect_ends_the_session(holding: Running) -> None:
+    async with holding.raw() as socket:
+        assert (await socket.receive_str(timeout=5)).startswith("40{")
+        await socket.send_str(token_packet())
+        assert await closed(socket) == (1008, [])
+    await nobody_left(holding)
+
+
+async def test_200_connects_on_one_socket_get_one_answer(holding: Running) -> None:
+    async with holding.unconnected() as socket:
+        for _ in range(200):
+            await socket.send_str('40{"token":"abc"}')
+        code, texts = await closed(socket)
+    assert (code, len(texts)) == (1008, 1)
+    assert texts[0].startswith("44{")
+
+
+async def test_200_refused_sockets_leave_nothing_behind(holding: Running) -> None:
+    async def refused() -> None:
+        async with holding.unconnected() as socket:
+            await socket.send_str('40{"token":"' + "a" * 1_000_000 + '"}')
+            code, texts = await closed(socket, within_s=30)
+            assert (code, json.loads(texts[0][2:])["data"]) == (1008, {"code": "unauthorized"})
+
+    for _ in range(10):
+        await asyncio.gather(*(refused() for _ in range(20)))
+    assert cut(holding, "refused") == 200
+    await streams_on(holding)
+
+
+@pytest.mark.parametrize("namespace", ["/admin", "/admin,{}", '/x?token=1,{"token":"y"}'])
+async def test_there_is_no_other_namespace(holding: Running, namespace: str) -> None:
+    async with holding.unconnected() as socket:
+        await socket.send_str("40" + namespace)
+        name = namespace.partition(",")[0]
+        assert await closed(socket) == (1008, [f'44{name},{{"message":"Invalid namespace"}}'])
+
+
+async def test_a_connect_that_is_no_json_closes(holding: Running) -> None:
+    async with holding.unconnected() as socket:
+        await socket.send_str('40{"token":')
+        assert await closed(socket) == (1008, [])
+
+
+# What a socket may send
+
+
+@pytest.mark.parametrize("connected", [False, True])
+async def test_a_binary_frame_closes(holding: Running, connected: bool) -> None:
+    async with holding.unconnected() as socket:
+        if connected:
+            await socket.send_str(token_packet())
+            await socket.receive_str(timeout=5)
+        await socket.send_bytes(b"x")
+        assert await closed(socket) == (1003, [])
+    await nobody_left(holding)
+
+
+async def test_an_event_with_an_attachment_is_answered_before_the_attachment_closes(holding: Running) -> None:
+    async with holding.raw() as socket:
+        await socket.receive_str(timeout=5)
+        await socket.send_str('451-7["reading",{"_placeholder":true,"num":0}]')
+        await socket.send_bytes(b"x")
+        code, texts = await closed(socket)
+    assert (code, json.loads(texts[0].removeprefix("437"))[0]["code"]) == (1003, "invalid_reading")
+
+
+@pytest.mark.parametrize("fast_lane", [True, False])
+@pytest.mark.parametrize(
+    "text", [b"4\xff", b'421["reading",{"value":"\xff"}]', b'421["reading",{"value":1,"\xed\xa0\x80":1}]']
+)
+async def test_text_that_is_no_utf8_closes(held: HeldBroker, fast_lane: bool, text: bytes) -> None:
+    async with gateway(held, fast_lane=fast_lane) as running, running.raw() as socket:
+        await socket.receive_str(timeout=5)
+        await socket.send_frame(text, aiohttp.WSMsgType.TEXT)
+        assert await closed(socket) == (1007, [])
+
+
+async def test_fragments_that_add_up_beyond_the_bound_close_with_1009(held: HeldBroker) -> None:
+    async with gateway(held, max_frame_bytes=100_000) as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]))
+        writer.write(UPGRADE)
+        await reader.readuntil(b"\r\n\r\n")
+        first = True
+        for _ in range(3):
+            writer.write((b"\x01" if first else b"\x00") + b"\xfe" + (40_000).to_bytes(2, "big") + b"\0" * 4)
+            writer.write(b"4" * 40_000)
+            first = False
+        received = await asyncio.wait_for(reader.read(), 5)
+        assert received.endswith((1009).to_bytes(2, "big"))
+        writer.close()
+
+
+MALFORMED = [
+    "46[1]",
+    "43[1]",
+    "431[]",
+    "44{}",
+    "461-[1]",
+    "49",
+    "4",
+    "0",
+    "2probe",
+    "5",
+    "6",
+    "x",
+    "",
+    "3",
+    "42/x,1[1]",
+]
+
+
+async def test_5000_malformed_packets_close_the_socket_and_write_one_line(holding: Running) -> None:
+    with capture_logs() as lines:
+        for _ in range(10):
+            async with holding.raw() as socket:
+                await socket.receive_str(timeout=5)
+                for number in range(500):
+                    await socket.send_str(MALFORMED[number % len(MALFORMED)])
+                assert await closed(socket) == (1008, [])
+    assert len(lines) == 1
+    assert cut(holding, "malformed") == 10
+    assert holding.count("malformed_total") == 110
+    await streams_on(holding)
+
+
+async def test_a_few_malformed_packets_are_borne(holding: Running) -> None:
+    async with holding.raw() as socket:
+        await socket.receive_str(timeout=5)
+        for text in MALFORMED[:10]:
+            await socket.send_str(text)
+        await socket.send_str("421" + EVENT)
+        assert (await socket.receive_str(timeout=5)).startswith("431")
+
+
+async def test_attachments_that_never_come_hold_nothing(holding: Running) -> None:
+    async with holding.raw() as socket:
+        await socket.receive_str(timeout=5)
+        for number in range(500):
+            await socket.send_str(f'45{9}-{number}["reading",{{"_placeholder":true,"num":0}}]')
+            answer = json.loads((await socket.receive_str(timeout=5)).removeprefix(f"43{number}"))
+            assert answer[0]["code"] == "invalid_reading"
+
+
+# What a socket may leave undone
+
+
+async def test_a_client_that_never_reads_is_cut_off(held: HeldBroker) -> None:
+    async with gateway(held, max_unread_bytes=300_000, unread_timeout_seconds=1.0) as running:
+        writer = await deaf(running)
+        bad = frame("421" + json.dumps(["readings", [0] * 1000]))  # answered with 100 kB
+        with pytest.raises(ConnectionError):
+            await write_for_ever(writer, bad)
+        assert cut(running, "unread") == 1
+        await nobody_left(running)
+        await streams_on(running)
+        writer.close()
+
+
+async def write_for_ever(writer: asyncio.StreamWriter, data: bytes) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            writer.write(data)
+            await writer.drain()
+            await asyncio.sleep(0)
+
+
+async def deaf(running: Running, **claims: Any) -> asyncio.StreamWriter:
+    """A session whose client reads nothing from here on."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]), limit=1024)
+    writer.write(UPGRADE + frame(token_packet(**claims)))
+    await reader.readuntil(b"40{")
+    writer.transport.pause_reading()  # type: ignore[attr-defined]  # every socket transport has it
+    return writer
+
+
+async def test_a_client_that_reads_slowly_is_read_slowly_and_loses_no_answer(held: HeldBroker) -> None:
+    async with gateway(held) as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]), limit=65536)
+        writer.write(UPGRADE + frame(token_packet()))
+        await reader.readuntil(b"40{")
+        bad = json.dumps(["readings", [0] * 1000])
+
+        async def send() -> None:
+            for number in range(100):
+                writer.write(frame(f"42{number}{bad}"))
+                await writer.drain()
+
+        sending = asyncio.ensure_future(send())
+        found = b""
+        while found.count(b'"partial"') != 100:
+            found += await asyncio.wait_for(reader.read(1 << 20), 10)
+        await sending
+        assert cut(running, "unread") == 0
+        writer.close()
+
+
+async def test_a_client_that_does_not_close_is_cut_off(holding: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket, "CLOSE_TIMEOUT_S", 0.3)
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(holding.url.rpartition(":")[2]))
+    writer.write(UPGRADE + frame(token_packet()) + frame(token_packet()))
+    async with asyncio.timeout(2):
+        assert b"\x88\x02\x03\xf0" in await until_gone(reader)
+    writer.close()
+
+
+async def until_gone(reader: asyncio.StreamReader) -> bytes:
+    received = b""
+    try:
+        while more := await reader.read(1000):
+            received += more
+    except ConnectionResetError:
+        pass
+    return received
+
+
+async def test_an_expired_session_ends_also_when_its_client_does_not_read(held: HeldBroker) -> None:
+    async with gateway(held) as running:
+        writer = await deaf(running, exp=int(time.time()) + 2)
+        await asyncio.sleep(2)
+        await nobody_left(running)
+        writer.close()
+
+
+async def test_a_client_that_answers_no_ping_is_cut_off_and_one_that_does_stays(held: HeldBroker) -> None:
+    async with (
+        gateway(held, ping_interval_seconds=0.5, ping_timeout_seconds=0.5) as running,
+        running.raw() as silent,
+        running.connected({"token": ISSUING.device(sub="b", device="b")}) as client,
+    ):
+        await silent.receive_str(timeout=5)
+        assert await closed(silent) == (1006, ["2"])
+        await asyncio.sleep(2)
+        assert await client.call("reading", reading(1), timeout=5) == ACCEPTED
+        assert cut(running, "silent") == 1
+
+
+# What is in flight
+
+
+@pytest.mark.parametrize("bound", [{"max_in_flight_events": 3}, {"max_in_flight_bytes": 3 * len(EVENT)}])
+@pytest.mark.parametrize("fast_lane", [True, False])
+async def test_beyond_what_a_device_may_have_in_flight_it_is_told_busy(
+    held: HeldBroker, bound: dict[str, Any], fast_lane: bool
+) -> None:
+    held.held.free = False
+    async with gateway(held, fast_lane=fast_lane, **bound) as running, running.raw() as socket:
+        await socket.receive_str(timeout=5)
+        for number in range(5):
+            await socket.send_str(f"42{number}{EVENT}")
+        for number in (3, 4):
+            assert (
+                await socket.receive_str(timeout=5)
+                == f'43{number}[{{"status":"retry","code":"busy","retryAfterMs":500}}]'
+            )
+        async with running.connected({"token": ISSUING.device(sub="b", device="b")}) as other:
+            call = asyncio.ensure_future(other.call("reading", reading(1), timeout=5))
+            await asyncio.sleep(0.05)
+            held.held.release()
+            assert await call == ACCEPTED
+        for number in range(3):
+            assert (await socket.receive_str(timeout=5)).startswith(f"43{number}[")
+        await socket.send_str(f"429{EVENT}")
+        assert await socket.receive_str(timeout=5) == '439[{"status":"accepted","accepted":1}]'
+
+
+@pytest.mark.parametrize("fast_lane", [True, False])
+async def test_a_fault_of_ours_is_answered_and_logged_once_with_an_id(
+    held: HeldBroker, monkeypatch: pytest.MonkeyPatch, fast_lane: bool
+) -> None:
+    def breaks(*_: object) -> bytes:
+        raise RuntimeError("a fault")
+
+    async with gateway(held, fast_lane=fast_lane) as running, running.raw() as socket:
+        await socket.receive_str(timeout=5)
+        with capture_logs() as lines, monkeypatch.context() as patched:
+            patched.setattr(Intake, "take_one", breaks)
+            for number in range(100):
+                await socket.send_str(f"42{number}{EVENT}")
+                answer = json.loads((await socket.receive_str(timeout=5)).removeprefix(f"43{number}"))[0]
+                assert (answer["status"], answer["code"]) == ("retry", "unavailable")
+        await socket.send_str(f"421{EVENT}")
+        assert (await socket.receive_str(timeout=5)).startswith('431[{"status":"accepted"')
+        assert running.count("faults_total") == 100
+    assert len(lines) == 1
+    assert len(lines[0]["fault"]) == 32
+
+
+@pytest.mark.parametrize("fast_lane", [True, False])
+async def test_a_stop_answers_what_was_taken_and_takes_nothing_new(held: HeldBroker, fast_lane: bool) -> None:
+    held.held.free = False
+    async with AsyncExitStack() as stack, aiohttp.ClientSession() as http:
+        running = await stack.enter_async_context(gateway(held, fast_lane=fast_lane))
+        socket = await http.ws_connect(f"{running.url}/socket.io/?EIO=4&transport=websocket")
+        await socket.receive_str(timeout=5)
+        await socket.send_str(token_packet())
+        await socket.receive_str(timeout=5)
+        await socket.send_str(f"421{EVENT}")
+        await held.held.published(1)
+        stopping = asyncio.ensure_future(stack.aclose())
+        await asyncio.sleep(0.1)
+        await socket.send_str(f"422{EVENT}")
+        assert json.loads((await socket.receive_str(timeout=5))[3:])[0]["code"] == "unavailable"
+        held.held.confirm(0)
+        assert await closed(socket) == (1001, ['431[{"status":"accepted","accepted":1}]'])
+        await stopping
+    assert len(held.held.messages) == 1
+
+
+async def test_a_client_comes_back_by_itself_when_its_gateway_stops(held: HeldBroker) -> None:
+    async with AsyncExitStack() as stack, aiohttp.ClientSession() as http:
+        running = await stack.enter_async_context(gateway(held))
+        client = socketio.AsyncClient(http_session=http, reconnection_delay=0.1, reconnection_delay_max=0.2)
+        await client.connect(running.url, auth={"token": ISSUING.device()}, transports=["websocket"])
+        back = asyncio.Event()
+        client.on("connect", back.set)
+        started = time.monotonic()
+        await stack.aclose()
+        assert time.monotonic() - started < 3
+        async with gateway(held, at_port=int(running.url.rpartition(":")[2])):
+            await asyncio.wait_for(back.wait(), 5)
+            assert await client.call("reading", reading(1), timeout=5) == ACCEPTED
+            await client.disconnect()
+
+
+async def test_2000_devices_come_back_at_once(held: HeldBroker) -> None:
+    async with gateway(held) as running:
+        port = int(running.url.rpartition(":")[2])
+        tokens = [frame("40" + json.dumps({"token": ISSUING.device(sub=f"{n}", device=f"{n}")})) for n in range(2000)]
+
+        async def connect(token: bytes) -> asyncio.StreamWriter:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(UPGRADE + token)
+            await asyncio.wait_for(reader.readuntil(b"40{"), 60)
+            return writer
+
+        for _ in range(2):
+            writers = await asyncio.gather(*map(connect, tokens))
+            assert running.count("connections") == 2000
+            for writer in writers:
+                writer.transport.abort()
+            await nobody_left(running)
+        await streams_on(running)

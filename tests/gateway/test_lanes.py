@@ -1,0 +1,140 @@
+"""The two lanes answer alike, and no exchange of events leaves one unanswered or promises what was not published."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from broker.interface import BrokerUnavailable
+from broker.reading import Defaults
+from gateway.answer import Answer, Answerer
+from gateway.fast_lane import FastLane
+from gateway.metrics import GatewayMetrics
+from gateway.packets import DevicePacket, hot_event
+from gateway.session import Session
+from gateway.settings import GatewaySettings
+from gateway.to_broker import ToBroker
+from tests.gateway.held import HeldPublisher
+
+PAYLOADS = st.one_of(
+    st.sampled_from(["{}", "[]", "null", '{"value":1}', '{"value":1,"ts":1750000000000}', "[1", "", " "]),
+    st.sampled_from(['[{"value":1},{"value":"x"}]', '[{"value":1},7]', '{"value":1},{"value":2}', "[],[]", '"', "1]"]),
+    st.sampled_from(['{"value":NaN}', '{"value":"\\ud800"}', '{"value":"\u00e9"}', "[0]]"]),
+    st.recursive(
+        st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8)),
+        lambda inner: st.one_of(
+            st.lists(inner, max_size=3),
+            st.dictionaries(st.sampled_from(["value", "ts", "seq", "unit", "x"]), inner, max_size=3),
+        ),
+        max_leaves=6,
+    ).map(json.dumps),
+)
+NAMES = st.sampled_from(['"reading"', '"readings"', '"read\\u0069ng"', ' "reading"', '"Reading"', '"reading" ', "1"])
+IDS = st.sampled_from(["", "0", "1", "42", "007", "9" * 18, "9" * 19, "-1", " 1"])
+ENDS = st.sampled_from(["]", "", "]]", "] ", ",]"])
+FRAMES = st.builds(lambda number, name, payload, end: f"42{number}[{name},{payload}{end}", IDS, NAMES, PAYLOADS, ENDS)
+
+
+class Edge:
+    """An answerer over a held broker, without sockets."""
+
+    def __init__(self, **chosen: Any) -> None:
+        self.held = HeldPublisher()
+        metrics = GatewayMetrics(CollectorRegistry())
+        self.to_broker = ToBroker(self.held, metrics, slots=2, max_waiting_bytes=20_000)
+        given_settings = GatewaySettings(broker_url="embedded://unused", auth_url="http://unused", **chosen)
+        self.answerer = Answerer(self.to_broker, metrics, given_settings)
+        self.session = Session("owner", "device", Defaults("t"), 0)
+        self.written: list[bytes] = []
+
+    def write(self, frame: bytes) -> None:
+        self.written.append(frame[2:] if frame[1] < 126 else frame[4:] if frame[1] == 126 else frame[10:])
+
+
+def plainly(edge: Edge, frame: str) -> None:
+    """What python-socketio does with an event."""
+    try:
+        packet: Any = DevicePacket(encoded_packet=frame[1:])
+    except ValueError:
+        return
+
+    def done(answer: Answer) -> None:
+        if packet.id is not None:
+            answered = DevicePacket(3, [answer], id=packet.id)
+            edge.written.append(b"4" + answered.encode().encode())
+
+    edge.answerer.answer(edge.session, packet.data[1], done)
+
+
+@given(frame=FRAMES)
+@settings(max_examples=400, deadline=None)
+def test_what_the_fast_lane_takes_the_plain_path_answers_alike(frame: str) -> None:
+    if hot_event(frame.encode()) is None:
+        return
+    assert asyncio.run(outcome(quickly, frame)) == asyncio.run(outcome(plainly, frame))
+
+
+def quickly(edge: Edge, frame: str) -> None:
+    assert FastLane(edge.answerer).take(edge, edge.session, frame.encode())
+
+
+async def outcome(lane: Callable[[Edge, str], None], frame: str) -> tuple[list[bytes], int]:
+    edge = Edge()
+    edge.held.free = True
+    async with edge.to_broker.running():
+        lane(edge, frame)
+    return edge.written, sum(edge.held.sizes)
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("one"), st.sampled_from([1, None, "x"])),
+        st.tuples(st.just("many"), st.lists(st.sampled_from([1, None]), max_size=30)),
+        st.tuples(st.just("odd"), st.sampled_from(["nothing", "", "connect"])),
+        st.tuples(st.sampled_from(["confirm", "fail", "turn"]), st.none()),
+    ),
+    max_size=60,
+)
+
+
+@given(steps=STEPS, bound=st.integers(1, 8))
+@settings(max_examples=100, deadline=None)
+def test_every_event_has_one_answer_and_what_is_accepted_is_published(steps: list[tuple[str, Any]], bound: int) -> None:
+    asyncio.run(exchange(steps, bound))
+
+
+async def exchange(steps: list[tuple[str, Any]], bound: int) -> None:
+    edge = Edge(max_in_flight_events=bound)
+    lane, number, open_from = FastLane(edge.answerer), 0, 0
+    failed: set[int] = set()
+    async with edge.to_broker.running():
+        for step, payload in steps:
+            if step in ("one", "many", "odd"):
+                name = {"one": "reading", "many": "readings"}.get(step, payload)
+                body = {"value": payload} if step != "many" else [{"value": value} for value in payload]
+                frame = f"42{number}{json.dumps([name, body], separators=(',', ':'))}"
+                if not lane.take(edge, edge.session, frame.encode()):
+                    plainly(edge, frame)
+                number += 1
+            elif open_from < len(edge.held.confirms) and step == "confirm":
+                edge.held.confirm(open_from)
+                open_from += 1
+            elif open_from < len(edge.held.confirms) and step == "fail":
+                edge.held.fail(open_from, BrokerUnavailable("away"))
+                failed.add(open_from)
+                open_from += 1
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert edge.session.in_flight_events <= bound
+        edge.held.release()
+    answers = [frame.removeprefix(b"43").partition(b"[") for frame in edge.written]
+    assert sorted(int(found[0]) for found in answers) == list(range(number))
+    accepted = sum(json.loads(b"[" + found[2])[0].get("accepted", 0) for found in answers)
+    confirmed = sum(size for index, size in enumerate(edge.held.sizes) if index not in failed)
+    assert accepted == confirmed
+    assert (edge.session.in_flight_events, edge.session.in_flight_bytes) == (0, 0)
+    assert await edge.answerer.drain(0.1) == 0
