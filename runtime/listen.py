@@ -77,7 +77,7 @@ class _Newcomers:
         now = self._loop.time()
         while self._waiting and self._waiting[0][0] <= now:
             _, handler = self._waiting.popleft()
-            if handler.transport is not None and not handler._request_count:  # noqa: SLF001 - told nowhere else
+            if handler.transport is not None and not handler._request_count:
                 handler.transport.abort()
         if self._waiting:
             self._loop.call_later(self._within_s / 20, self._look)
