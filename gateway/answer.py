@@ -13,7 +13,7 @@ from broker.intake import Taken
 from broker.interface import BrokerError, QueueFull
 from broker.reading import MAX_READINGS, ReadingError
 from gateway.metrics import GatewayMetrics
-from gateway.packets import Event, parse_event
+from gateway.packets import Event
 from gateway.seldom import Seldom
 from gateway.session import Session
 from gateway.settings import GatewaySettings
@@ -26,6 +26,8 @@ Answer = dict[str, Any]
 Done = Callable[[Answer], None]
 """Takes the acknowledgement of one event; called once."""
 
+# What most events are answered with.
+ACCEPTED_ONE: Answer = {"status": "accepted", "accepted": 1}
 # How soon a device should send the same again: when the gateway is full, and when the broker is away.
 BUSY_RETRY_MS = 500
 UNAVAILABLE_RETRY_MS = 2000
@@ -97,17 +99,17 @@ class Answerer:
         try:
             taken = self._taken(session, event)
         except _NotTaken as error:
-            self._metrics.rejected.inc()
+            self._metrics.readings.rejected += 1
             return rejected(error.code, str(error))
         if taken.rejected:
-            self._metrics.rejected.inc(len(taken.rejected))
+            self._metrics.readings.rejected += len(taken.rejected)
         if not taken.documents:
             self._metrics.answer_seconds.observe(time.perf_counter() - started)
             return _taken_answer(taken)
         try:
             self._to_broker.hand_over(taken.documents, _InFlight(self, session, event.size, taken, started, done))
         except Busy:
-            self._metrics.retried.inc(len(taken.documents))
+            self._metrics.readings.retry += len(taken.documents)
             return retry("busy", BUSY_RETRY_MS)
         session.in_flight_events += 1
         session.in_flight_bytes += event.size
@@ -129,8 +131,8 @@ class Answerer:
                 return Taken([session.intake.take_one(payload, now_ms)], [])
             taken = session.intake.take_many(payload, now_ms)
         except ReadingError as error:
-            if event.whole is not None:  # a guess that was wrong, or a bad payload: only the whole can tell
-                return self._taken(session, parse_event(event.whole))
+            if (again := event.second_look()) is not None:
+                return self._taken(session, again)
             raise _NotTaken(error.code, error.detail) from error
         count = len(taken.documents) + len(taken.rejected)
         if not 1 <= count <= MAX_READINGS:
@@ -147,9 +149,9 @@ class Answerer:
         metrics, count = self._metrics, len(flight.taken.documents)
         metrics.answer_seconds.observe(time.perf_counter() - flight.started)
         if failure is None:
-            metrics.accepted.inc(count)
+            metrics.readings.accepted += count
             return _taken_answer(flight.taken)
-        metrics.retried.inc(count)
+        metrics.readings.retry += count
         if isinstance(failure, QueueFull):
             return retry("busy", BUSY_RETRY_MS)
         return retry("unavailable", UNAVAILABLE_RETRY_MS)
@@ -162,9 +164,10 @@ class Answerer:
 
 
 def _taken_answer(taken: Taken) -> Answer:
+    count = len(taken.documents)
     if taken.rejected:
-        return {"status": "partial", "accepted": len(taken.documents), "rejected": taken.rejected}
-    return {"status": "accepted", "accepted": len(taken.documents)}
+        return {"status": "partial", "accepted": count, "rejected": taken.rejected}
+    return ACCEPTED_ONE if count == 1 else {"status": "accepted", "accepted": count}
 
 
 class _InFlight:

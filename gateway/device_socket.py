@@ -110,8 +110,9 @@ class DeviceSocket(WebSocket):
             return
         if self.session is None and now > self._connect_by:
             self.cut("no_connect", POLICY)
-        elif self._pong_by is not None and now > self._pong_by:
-            self.abort("silent")
+        elif self._pong_by is not None:
+            if now > self._pong_by:
+                self.abort("silent")
         elif now >= self._ping_at:
             self._ping_at = now + self._engine.ping_interval
             self._pong_by = now + self._engine.ping_timeout

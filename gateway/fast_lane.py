@@ -10,12 +10,13 @@ from typing import Protocol
 
 import msgspec
 
-from gateway.answer import Answer, Answerer
+from gateway.answer import ACCEPTED_ONE, Answer, Answerer
 from gateway.frames import text_frame
 from gateway.packets import hot_event
 from gateway.session import Session
 
 _encode = msgspec.json.Encoder().encode
+_ACCEPTED_ONE = _encode(ACCEPTED_ONE)
 
 
 class Writable(Protocol):
@@ -42,7 +43,8 @@ class FastLane:
 
 
 def _acknowledge(socket: Writable, number: bytes, answer: Answer) -> None:
-    socket.write(text_frame(b"43%b[%b]" % (number, _encode(answer))))
+    text = _ACCEPTED_ONE if answer is ACCEPTED_ONE else _encode(answer)
+    socket.write(text_frame(b"43%b[%b]" % (number, text)))
 
 
 def _nobody_asked(_: Answer) -> None:

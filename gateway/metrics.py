@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
-from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -39,6 +39,23 @@ class QuickHistogram(Collector):
         yield HistogramMetricFamily(self._name, self._documentation, buckets, self._sum)
 
 
+class ReadingCounts(Collector):
+    """Readings by answer, counted as plain integers."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.accepted = 0
+        self.rejected = 0
+        self.retry = 0
+        registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """Give the metric as it stands."""
+        family = CounterMetricFamily("tidegate_gateway_readings", "Readings by answer", labels=["answer"])
+        for answer in ("accepted", "rejected", "retry"):
+            family.add_metric([answer], getattr(self, answer))
+        yield family
+
+
 class GatewayMetrics:
     """The gateway's metrics in one registry."""
 
@@ -56,10 +73,7 @@ class GatewayMetrics:
         self.faults = Counter(
             "tidegate_gateway_faults_total", "Events that a fault of ours left undone", registry=registry
         )
-        self.readings = Counter("tidegate_gateway_readings_total", "Readings by answer", ["answer"], registry=registry)
-        self.accepted = self.readings.labels("accepted")
-        self.rejected = self.readings.labels("rejected")
-        self.retried = self.readings.labels("retry")
+        self.readings = ReadingCounts(registry)
         self.answer_seconds = QuickHistogram(
             "tidegate_gateway_answer_seconds", "From event to answer", _SECONDS, registry
         )

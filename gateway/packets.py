@@ -20,6 +20,8 @@ _PACKET = re.compile(r"([0125])(?:(\d{1,10})-)?(?:(/[^,]*),)?(\d{0,18})(.*)", re
 # Engine.IO's message, Socket.IO's event, the acknowledgement's id, and the head of an array of a name and more.
 _HOT = re.compile(rb'42((?:0|[1-9]\d{0,17})?)\["(readings?)",')
 
+_HOT_NAMES = {b"reading": "reading", b"readings": "readings"}
+
 _items = msgspec.json.Decoder(list[Raw])
 _name = msgspec.json.Decoder(str)
 
@@ -27,14 +29,18 @@ _name = msgspec.json.Decoder(str)
 class Event(msgspec.Struct, frozen=True):
     """An event as it arrived: its name (None when it has none that can be read) and its undecoded arguments.
 
-    With `whole`, the array that the event came as, `arguments` is a guess: all that follows the name, taken for one
-    payload. What does not decode so has to be looked at as a whole.
+    With `frame`, the frame that the event came in, `arguments` is a guess: all that follows the name, taken for one
+    payload. What does not decode so needs `second_look`.
     """
 
     name: str | None
     arguments: tuple[bytes | Raw, ...] = ()
     size: int = 0
-    whole: bytes | None = None
+    frame: bytes | None = None
+
+    def second_look(self) -> "Event | None":
+        """Return the event without a guess; None when it was none."""
+        return None if self.frame is None else parse_event(self.frame[self.frame.index(b"[") :])
 
 
 def hot_event(frame: bytes) -> tuple[bytes, Event] | None:
@@ -45,7 +51,7 @@ def hot_event(frame: bytes) -> tuple[bytes, Event] | None:
     number, name = found.groups()
     start, end = found.end(1), found.end()
     # A payload that is one JSON value makes the array one too, and the other way round.
-    return number, Event(name.decode(), (frame[end:-1],), len(frame) - start, frame[start:])
+    return number, Event(_HOT_NAMES[name], (frame[end:-1],), len(frame) - start, frame)
 
 
 def _is_utf8(text: bytes) -> bool:

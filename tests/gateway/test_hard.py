@@ -353,7 +353,7 @@ async def test_an_expired_session_ends_also_when_its_client_does_not_read(held: 
 
 async def test_a_client_that_answers_no_ping_is_cut_off_and_one_that_does_stays(held: HeldBroker) -> None:
     async with (
-        gateway(held, ping_interval_seconds=0.5, ping_timeout_seconds=0.5) as running,
+        gateway(held, ping_interval_seconds=0.5, ping_timeout_seconds=2.0) as running,
         running.raw() as silent,
         running.connected({"token": ISSUING.device(sub="b", device="b")}) as client,
     ):
