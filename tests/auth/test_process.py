@@ -34,7 +34,7 @@ async def process(*arguments: str, **variables: str) -> AsyncIterator[asyncio.su
 async def line_with(it: asyncio.subprocess.Process, message: str) -> dict[str, Any]:
     """Wait for a log line; the lines before it are dropped."""
     assert it.stderr is not None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while raw := await it.stderr.readline():
             line: dict[str, Any] = msgspec.json.decode(raw)
             if line["message"] == message:

@@ -63,6 +63,7 @@ class MariaDBServer(Server):
                 "--no-defaults",
                 "--user=root",
                 f"--datadir={self._data}",
+                f"--tmpdir={self.folder}",  # in a shared one, two servers that are made at once meet
                 "--skip-test-db",
                 "--innodb-log-file-size=16M",
             ],
