@@ -6,7 +6,7 @@ Whatever the server does, a caller has its answer in time: a server that is away
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 from sqlalchemy import event, text
@@ -36,6 +36,9 @@ class Database:
 
     def __init__(self, engine: AsyncEngine, timeout_s: float) -> None:
         self._engine = engine
+        # SQLite has one writer at a time; others look again and again, and who comes last may starve. Here they queue.
+        is_sqlite = engine.dialect.name == "sqlite"
+        self._turn: AbstractAsyncContextManager[Any] = asyncio.Lock() if is_sqlite else nullcontext()
         self._writer = engine.execution_options(**BEGIN_TO_WRITE)
         self._timeout_s = timeout_s
         self._away = False
@@ -49,7 +52,7 @@ class Database:
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
         """Give a connection whose changes all count at the end, or none; Problem 503 as above."""
-        async with self._in_time(), self._writer.begin() as connection:
+        async with self._in_time(), self._turn, self._writer.begin() as connection:
             yield connection
 
     async def check(self) -> None:

@@ -24,6 +24,8 @@ PASSWORD = "correct horse battery"
 
 def make_settings(url: str, **changes: Any) -> AuthSettings:
     quick: dict[str, Any] = {"bcrypt_cost": 4, "signing_key_secret": SECRET, "log_level": "debug"}
+    # A disk that is busy with other tests for some seconds fails none of these; test_database has the real deadline.
+    quick["database_timeout_seconds"] = 30.0
     return AuthSettings(auth_database_url=url, **quick | changes)
 
 

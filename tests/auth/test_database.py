@@ -18,6 +18,9 @@ from runtime.problems import Problem
 from tests.auth.service import Answer, Client, make_settings, running
 from tests.servers.mariadb import MariaDBServer
 
+# What the service has when nobody sets it.
+DEADLINE_S = 2.5
+
 
 @pytest.fixture
 def own_server(tmp_path: Path) -> Iterator[MariaDBServer]:
@@ -52,7 +55,7 @@ async def until_ready(client: Client) -> None:
 async def test_a_server_that_hangs_costs_at_most_3_seconds_and_recovers(own_server: MariaDBServer) -> None:
     url = own_server.create_database()
     await migrate(url)
-    async with running(make_settings(url)) as client:
+    async with running(make_settings(url, database_timeout_seconds=DEADLINE_S)) as client:
         token = await client.new_user()
         own_server.pause()
         try:
@@ -74,7 +77,7 @@ async def test_a_server_that_hangs_costs_at_most_3_seconds_and_recovers(own_serv
 async def test_a_server_that_is_away_is_503_and_comes_back(own_server: MariaDBServer) -> None:
     url = own_server.create_database()
     await migrate(url)
-    async with running(make_settings(url)) as client:
+    async with running(make_settings(url, database_timeout_seconds=DEADLINE_S)) as client:
         await client.new_user()
         own_server.kill()
         answer, seconds = await timed_log_in(client)
@@ -89,7 +92,7 @@ async def test_a_service_whose_server_hangs_still_ends_in_time(own_server: Maria
     url = own_server.create_database()
     await migrate(url)
     try:
-        async with running(make_settings(url)) as client:
+        async with running(make_settings(url, database_timeout_seconds=DEADLINE_S)) as client:
             await client.new_user()
             own_server.pause()
             started = time.monotonic()
@@ -99,7 +102,7 @@ async def test_a_service_whose_server_hangs_still_ends_in_time(own_server: Maria
 
 
 async def test_a_start_without_a_database_fails_and_says_why() -> None:
-    settings = make_settings("mysql+aiomysql://nobody:hunter22@127.0.0.1:1/none")
+    settings = make_settings("mysql+aiomysql://nobody:hunter22@127.0.0.1:1/none", database_timeout_seconds=DEADLINE_S)
     with capture_logs() as logs, pytest.raises(Problem):
         async with auth_service(settings, registry=CollectorRegistry()):
             pass
@@ -135,3 +138,18 @@ async def test_an_error_rolls_everything_back(database_url: str) -> None:
             await fail()
         async with database.reading() as connection:
             assert await connection.scalar(select(func.count()).select_from(signing_keys)) == 0
+
+
+async def test_writers_of_one_file_have_their_turn_in_the_order_they_came(sqlite_url: str) -> None:
+    """Left to SQLite's locks, who looks at the wrong moment waits on, and starves among many."""
+    await migrate(sqlite_url)
+    done: list[int] = []
+    async with open_database(sqlite_url, connections=10, timeout_s=30) as database:
+
+        async def write(number: int) -> None:
+            async with database.writing():
+                await asyncio.sleep(0.005)
+                done.append(number)
+
+        await asyncio.gather(*(write(number) for number in range(40)))
+    assert done == list(range(40))
