@@ -45,6 +45,14 @@ def exists(pid: int) -> bool:
     return False
 
 
+def stopped(pid: int) -> bool:
+    """Return whether SIGSTOP has reached every thread of a process."""
+    with suppress(OSError):  # a thread that has ended meanwhile: the others are asked again
+        threads = Path(f"/proc/{pid}/task").glob("*/stat")
+        return all(thread.read_text().rpartition(")")[2].split()[0] in "Tt" for thread in threads)
+    return False
+
+
 def descendants(pid: int) -> dict[int, str]:
     """Return pid and name of all processes that a process has started, and those that these have."""
     parents: dict[int, int] = {}
@@ -146,8 +154,10 @@ class Server(ABC):
         self._launch()
 
     def pause(self) -> None:
-        """Stop the clock for it (SIGSTOP): connections stay, nothing is answered."""
+        """Stop the clock for it (SIGSTOP): connections stay, nothing is answered from here on."""
         self._signal(signal.SIGSTOP)
+        # A busy machine stops a process's threads one by one, and one of them may still answer meanwhile.
+        wait_until(lambda: stopped(self.pid), f"{self.name} stops its clock")
 
     def resume(self) -> None:
         """End the pause."""
