@@ -76,6 +76,14 @@ class Stage:
             "PORT": str(port),
             "OPS_HOST": "127.0.0.1",
             "OPS_PORT": str(ops_port),
+            # A peer has no limits to run into.
+            "DEVICE_READINGS_PER_SECOND": "10000000",
+            "DEVICE_READINGS_PER_MINUTE": "600000000",
+            "DEVICE_BYTES_PER_SECOND": "2000000000",
+            "DEVICE_BYTES_PER_MINUTE": "120000000000",
+            "OWNER_READINGS_PER_SECOND": "10000000",
+            "OWNER_BYTES_PER_SECOND": "2000000000",
+            "OWNER_BYTES_PER_MINUTE": "120000000000",
         }
         return [sys.executable, "-m", "gateway"], settings
 

@@ -12,6 +12,7 @@ from uuid import uuid4
 from broker.intake import Taken
 from broker.interface import BrokerError, QueueFull
 from broker.reading import MAX_READINGS, ReadingError
+from gateway.allowance import Limited
 from gateway.metrics import GatewayMetrics
 from gateway.packets import Event
 from gateway.seldom import Seldom
@@ -42,6 +43,11 @@ def rejected(code: str, detail: str) -> Answer:
 def retry(code: str, retry_after_ms: int) -> Answer:
     """Nothing is promised; the device sends the same again."""
     return {"status": "retry", "code": code, "retryAfterMs": retry_after_ms}
+
+
+def _retry_limited(limited: Limited) -> Answer:
+    wait = retry("rate_limited", limited.retry_after_ms)
+    return {**wait, "limit": limited.limit, "scope": limited.scope}
 
 
 class Answerer:
@@ -89,18 +95,18 @@ class Answerer:
     def _begin(self, session: Session, event: Event, done: Done) -> Answer | None:
         """Return the answer, or None when it comes with the confirm."""
         started = time.perf_counter()
-        if self._draining:
-            return retry("unavailable", UNAVAILABLE_RETRY_MS)
-        if (
-            session.in_flight_events >= self._max_in_flight_events
-            or session.in_flight_bytes >= self._max_in_flight_bytes
-        ):
-            return retry("busy", BUSY_RETRY_MS)
+        if (refusal := self._refusal(session, event, started)) is not None:
+            return refusal
+        allowance = session.allowance
         try:
             taken = self._taken(session, event)
         except _NotTaken as error:
+            allowance.admit(1, event.size, started)  # what is wrong counts too, but is told first
             self._metrics.readings.rejected += 1
             return rejected(error.code, str(error))
+        count = len(taken.documents) + len(taken.rejected)
+        if (limited := allowance.admit(count, event.size, started)) is not None:
+            return self._limit(limited, count)
         if taken.rejected:
             self._metrics.readings.rejected += len(taken.rejected)
         if not taken.documents:
@@ -109,12 +115,32 @@ class Answerer:
         try:
             self._to_broker.hand_over(taken.documents, _InFlight(self, session, event.size, taken, started, done))
         except Busy:
+            allowance.give_back(count, event.size)
             self._metrics.readings.retry += len(taken.documents)
             return retry("busy", BUSY_RETRY_MS)
         session.in_flight_events += 1
         session.in_flight_bytes += event.size
         self._in_flight += 1
         return None
+
+    def _refusal(self, session: Session, event: Event, now: float) -> Answer | None:
+        """Return the answer of an event that is not even looked at."""
+        if self._draining:
+            return retry("unavailable", UNAVAILABLE_RETRY_MS)
+        if (
+            session.in_flight_events >= self._max_in_flight_events
+            or session.in_flight_bytes >= self._max_in_flight_bytes
+        ):
+            return retry("busy", BUSY_RETRY_MS)
+        # Whoever was just limited is asked first: to decode what cannot be taken would be its way to cost time.
+        if session.allowance.limited and (limited := session.allowance.closed(event.size, now)) is not None:
+            return self._limit(limited, 1)
+        return None
+
+    def _limit(self, limited: Limited, count: int) -> Answer:
+        self._metrics.limited.labels(limited.scope).inc()
+        self._metrics.readings.retry += count
+        return _retry_limited(limited)
 
     def _taken(self, session: Session, event: Event) -> Taken:
         if event.size > self._max_event_bytes:

@@ -1,6 +1,6 @@
-"""The gateway's wiring: keys → verifier → sessions; devices → answerer → broker."""
+"""The gateway's wiring: keys and revocations → admission; devices → answerer → broker; sessions → presence."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -8,17 +8,24 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from broker.connect import open_broker
-from broker.interface import Broker, Publisher
+from broker.interface import Broker
+from broker.topology import PRESENCE_EXCHANGE
+from gateway.admission import Admission
 from gateway.answer import Answerer
 from gateway.from_devices import FromDevices
+from gateway.from_http import FromHttp
+from gateway.limits import Limits
 from gateway.metrics import GatewayMetrics
+from gateway.presence import Presence, new_gateway_id
 from gateway.settings import GatewaySettings
 from gateway.to_broker import ToBroker
+from runtime.addresses import ClientAddresses
 from runtime.listen import listen
 from runtime.logs import logger
-from runtime.ops import ops_server
+from runtime.ops import Check, ops_server
 from runtime.problems import problem_middleware
 from runtime.process import Shutdown
+from runtime.revocations import Revocations, fetch_revocations_over_http
 from runtime.tokens import KeySet, TokenVerifier, fetch_jwks_over_http
 
 log = logger("gateway")
@@ -27,30 +34,42 @@ log = logger("gateway")
 class Gateway:
     """A gateway whose parts are open: add it to an application and devices can connect."""
 
-    def __init__(self, devices: FromDevices, publisher: Publisher, keys: KeySet, metrics: GatewayMetrics) -> None:
+    def __init__(self, devices: FromDevices, http: FromHttp, checks: Mapping[str, Check]) -> None:
         self._devices = devices
-        self.metrics = metrics
-        self.checks = {"broker": publisher.check, "keys": keys.check}
+        self.calls = http.calls
+        self.checks = checks
 
     def add_routes(self, app: web.Application) -> None:
-        """Serve devices on `app`."""
+        """Serve devices on `app`, which needs `problem_middleware`."""
         self._devices.attach(app)
+        app.add_routes([call.route() for call in self.calls])
 
 
 @asynccontextmanager
 async def gateway_service(
-    settings: GatewaySettings, *, broker: Broker, keys: KeySet, registry: CollectorRegistry
+    settings: GatewaySettings,
+    *,
+    broker: Broker,
+    keys: KeySet,
+    revocations: Revocations,
+    registry: CollectorRegistry,
 ) -> AsyncIterator[Gateway]:
     """Open the gateway's parts; leaving waits for the last confirm."""
     metrics = GatewayMetrics(registry)
-    async with broker.publisher(confirm_timeout_s=settings.confirm_timeout_seconds) as publisher:
-        to_broker = ToBroker(
+    verifier = TokenVerifier(keys, settings.token_issuer)
+    admission = Admission(verifier, revocations, Limits(settings), ClientAddresses(settings.trusted_proxies))
+    async with (
+        broker.publisher(confirm_timeout_s=settings.confirm_timeout_seconds) as publisher,
+        broker.announcer(PRESENCE_EXCHANGE) as announcer,
+        Presence(announcer, new_gateway_id()).announced() as presence,
+        ToBroker(
             publisher, metrics, slots=settings.publish_slots, max_waiting_bytes=settings.max_waiting_bytes
-        )
-        async with to_broker.running():
-            answerer = Answerer(to_broker, metrics, settings)
-            verifier = TokenVerifier(keys, settings.token_issuer)
-            yield Gateway(FromDevices(settings, verifier, answerer, metrics), publisher, keys, metrics)
+        ).running() as to_broker,
+    ):
+        answerer = Answerer(to_broker, metrics, settings)
+        devices = FromDevices(settings, admission, answerer, presence, revocations, metrics)
+        checks = {"broker": publisher.check, "keys": keys.check, "revocations": revocations.check}
+        yield Gateway(devices, FromHttp(settings, admission, answerer, metrics), checks)
 
 
 async def serve(settings: GatewaySettings, shutdown: Shutdown) -> None:
@@ -60,8 +79,11 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown) -> None:
     async with (
         aiohttp.ClientSession() as session,
         KeySet(fetch_jwks_over_http(session, settings.auth_url)).kept_fresh() as keys,
+        Revocations(
+            fetch_revocations_over_http(session, settings.auth_url), every_s=settings.revocations_every_seconds
+        ).kept_fresh() as revocations,
         open_broker(settings.broker_url) as broker,
-        gateway_service(settings, broker=broker, keys=keys, registry=registry) as gateway,
+        gateway_service(settings, broker=broker, keys=keys, revocations=revocations, registry=registry) as gateway,
         ops_server(settings, shutdown, registry, gateway.checks),
     ):
         gateway.add_routes(app)

@@ -1,26 +1,35 @@
-"""DEVICE → GATEWAY: Socket.IO on aiohttp. Admits devices by their token and hands each event to the answerer."""
+"""DEVICE → GATEWAY: Socket.IO on aiohttp. Holds the sessions of all sockets, from their CONNECT to their end.
+
+A session ends with its socket, with its token's life, or when its token is revoked; `authenticate` renews it in place.
+Every event goes to the answerer.
+"""
 
 import asyncio
 import logging
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import socketio
 from aiohttp import web
 
-from gateway.answer import UNAVAILABLE_RETRY_MS, Answer, Answerer, retry
+from broker.presence import OpenSession
+from gateway.admission import Admission, Refused
+from gateway.answer import UNAVAILABLE_RETRY_MS, Answer, Answerer, rejected, retry
 from gateway.device_socket import DeviceSocket
 from gateway.engine import SocketServer
+from gateway.expiries import Expiries
 from gateway.fast_lane import FastLane
 from gateway.frames import GOING_AWAY, POLICY
 from gateway.metrics import GatewayMetrics
 from gateway.packets import EVENT, DevicePacket, Event
-from gateway.session import Refused, Session, open_session
+from gateway.presence import Presence
+from gateway.session import Session
 from gateway.settings import GatewaySettings
 from gateway.websocket import CLOSE_TIMEOUT_S, Shared
 from runtime.logs import logger
-from runtime.tokens import TokenVerifier
+from runtime.revocations import Revocations
 
 log = logger("gateway.from_devices")
 
@@ -29,24 +38,41 @@ FINISH_S = 4.5
 # The library puts an answer on its way a few turns of the loop after the handler returned it.
 LAST_WORDS_S = 0.2
 CLOSED_LOOK_S = 0.05
+# After so many sessions others have a turn: 0.3 ms.
+REVOKED_LOOKS = 500
 
 # The libraries write a traceback for every frame that a stranger gets wrong: a way to flood the log.
 _SILENT = logging.Logger("socketio", logging.CRITICAL + 1)  # noqa: LOG001 - outside the tree, where nothing turns it on
+
+
+class _Authenticate(msgspec.Struct, forbid_unknown_fields=True):
+    token: str
+
+
+_decode = msgspec.json.Decoder(_Authenticate).decode
 
 
 class FromDevices:
     """The Socket.IO server of one gateway."""
 
     def __init__(
-        self, settings: GatewaySettings, verifier: TokenVerifier, answerer: Answerer, metrics: GatewayMetrics
+        self,
+        settings: GatewaySettings,
+        admission: Admission,
+        answerer: Answerer,
+        presence: Presence,
+        revocations: Revocations,
+        metrics: GatewayMetrics,
     ) -> None:
-        self._verifier = verifier
+        self._admission = admission
         self._answerer = answerer
+        self._presence = presence
+        self._revocations = revocations
         self._metrics = metrics
         self._lane = FastLane(answerer).take if settings.fast_lane else None
-        self._sessions: dict[str, Session] = {}
-        self._expiries: dict[str, asyncio.TimerHandle] = {}
-        self._ending: set[asyncio.Task[None]] = set()
+        self._sessions: dict[str, tuple[Session, OpenSession]] = {}
+        self._expiries = Expiries(settings.expiring_seconds, self._expire)
+        self._tasks: set[asyncio.Task[None]] = set()
         shared = Shared(settings, metrics)
         self._sio = SocketServer(
             lambda engine, sid, now: DeviceSocket(shared, engine, sid, now),
@@ -69,8 +95,9 @@ class FromDevices:
         app.on_shutdown.append(self._close_all)
 
     async def _looking_after(self, _: web.Application) -> AsyncIterator[None]:
-        async with self._sio.eio.looking_after():
-            yield
+        with self._revocations.watched_by(self._revocations_grew):
+            async with self._sio.eio.looking_after():
+                yield
 
     async def _close_all(self, _: web.Application) -> None:
         """Take nothing new, answer what was taken in, and close so that clients come back by themselves elsewhere."""
@@ -86,37 +113,82 @@ class FromDevices:
             await asyncio.sleep(CLOSED_LOOK_S)
 
     async def _connect(self, sid: str, environ: dict[str, Any], auth: object = None) -> None:
-        request: web.Request = environ["aiohttp.request"]
         try:
-            session = await open_session(self._verifier, auth, request)
+            session = await self._admission.admit(environ["aiohttp.request"], auth)
         except Refused as refused:
             self._metrics.connects.labels(refused.code).inc()
             raise socketio.exceptions.ConnectionRefusedError(str(refused), refused.data()) from refused
         self._metrics.connects.labels("accepted").inc()
         self._metrics.connections.inc()
-        self._sessions[sid] = session
+        self._sessions[sid] = session, self._presence.connected(session.owner, session.device)
         socket = self._sio.eio.sockets[sid]
         socket.session, socket.lane = session, self._lane
-        loop = asyncio.get_running_loop()
-        self._expiries[sid] = loop.call_later(max(0.0, session.expires_at - time.time()), self._expire, sid)
+        self._expiries.set(sid, session.expires_at)
 
     async def _disconnect(self, sid: str, *_: object) -> None:
-        if self._sessions.pop(sid, None) is not None:
+        if (found := self._sessions.pop(sid, None)) is not None:
+            session, told = found
+            self._expiries.drop(sid)
+            self._presence.disconnected(told)
+            self._admission.leave(session)
             self._metrics.connections.dec()
-            self._expiries.pop(sid).cancel()
 
     async def _event(self, sid: str, event: Event) -> Answer:
-        session = self._sessions.get(sid)
-        if session is None:  # it ended while this event was on its way
+        if (found := self._sessions.get(sid)) is None:  # it ended while this event was on its way
             return retry("unavailable", UNAVAILABLE_RETRY_MS)
-        return await self._answerer.answered(session, event)
+        if event.name == "authenticate":
+            return await self._authenticate(sid, found[0], event)
+        return await self._answerer.answered(found[0], event)
 
-    def _expire(self, sid: str) -> None:
-        task = asyncio.ensure_future(self._say_expired(sid))
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
+    async def _authenticate(self, sid: str, session: Session, event: Event) -> Answer:
+        try:
+            await self._admission.renew(session, token_in(event))
+        except Refused as refused:
+            if refused.retry_after_ms is None:
+                return rejected(refused.code, str(refused))
+            return {"status": "retry", **refused.data()}
+        if sid in self._sessions:
+            self._expiries.set(sid, session.expires_at)
+        return {"status": "accepted", "expiresAt": _time(session.expires_at)}
 
-    async def _say_expired(self, sid: str) -> None:
-        await self._sio.emit("auth_expired", {}, to=sid)
-        if (socket := self._sio.eio.sockets.get(sid)) is not None:
+    def _expire(self, sid: str, over: bool) -> None:
+        if over:
+            self._later(self._end(sid, "expired"))
+        else:
+            expires_at = self._sessions[sid][0].expires_at
+            self._later(self._sio.emit("auth_expiring", {"expiresAt": _time(expires_at)}, to=sid))
+
+    def _revocations_grew(self) -> None:
+        self._later(self._end_revoked())
+
+    async def _end_revoked(self) -> None:
+        for number, (sid, (session, _)) in enumerate(list(self._sessions.items()), 1):
+            if sid in self._sessions and self._admission.revoked(session):
+                await self._end(sid, "revoked")
+            if number % REVOKED_LOOKS == 0:
+                await asyncio.sleep(0)
+
+    async def _end(self, sid: str, why: str) -> None:
+        await self._sio.emit(f"auth_{why}", {}, to=sid)
+        socket = self._sio.eio.sockets.get(sid)
+        if socket is not None and not socket.closing:
+            self._metrics.ended.labels(why).inc()
             socket.end(POLICY)
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def token_in(event: Event) -> object:
+    """Return what an `authenticate` event holds as token; Refused when it is of another form."""
+    try:
+        (payload,) = event.arguments
+        return _decode(payload).token
+    except (ValueError, msgspec.MsgspecError, RecursionError) as error:
+        raise Refused("invalid_reading", "authenticate takes one object with a token and nothing else") from error
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -67,6 +67,12 @@ class GatewayMetrics:
         self.cut = Counter(
             "tidegate_gateway_cut_total", "Sockets that the gateway ended, by reason", ["reason"], registry=registry
         )
+        self.limited = Counter(
+            "tidegate_gateway_limited_total", "Events refused by a rate, by whose it is", ["scope"], registry=registry
+        )
+        self.ended = Counter(
+            "tidegate_gateway_ended_total", "Sessions that ended with their token, by why", ["why"], registry=registry
+        )
         self.malformed = Counter(
             "tidegate_gateway_malformed_total", "Packets that no device of this protocol sends", registry=registry
         )

@@ -37,6 +37,7 @@ from runtime.logs import logger
 from runtime.ops import Check, ops_server
 from runtime.problems import problem_middleware
 from runtime.process import Shutdown
+from runtime.revocations import Revocations
 from runtime.tokens import KeySet
 from simulator.errors import ReplayError, SimulatorError
 from simulator.tally import Tally
@@ -128,11 +129,18 @@ class Onebox:
         async with (
             auth_service(auth_settings, registry=storage.registry, broker=storage.broker) as auth,
             KeySet(auth.jwks).kept_fresh() as keys,
-            gateway_service(gateway_settings, broker=storage.broker, keys=keys, registry=storage.registry) as gateway,
+            Revocations(auth.revocations).kept_fresh() as revocations,
+            gateway_service(
+                gateway_settings,
+                broker=storage.broker,
+                keys=keys,
+                revocations=revocations,
+                registry=storage.registry,
+            ) as gateway,
         ):
             auth.add_routes(app)
             gateway.add_routes(app)
-            add_docs(app, auth.calls)
+            add_docs(app, [*auth.calls, *gateway.calls])
             checks = {**storage.checks, **gateway.checks, "users": auth.check}
             async with (
                 ops_server(self._settings, shutdown, storage.registry, checks) as ops_port,

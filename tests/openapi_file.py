@@ -5,11 +5,13 @@ import tempfile
 from pathlib import Path
 
 import msgspec
+from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from auth.app import auth_service
 from auth.migrate import migrate
 from auth.settings import AuthSettings
+from gateway.from_http import readings_call
 from runtime.calls import Call
 from runtime.docs import document
 
@@ -18,7 +20,7 @@ FILE = Path(__file__).parent.parent / "docs" / "protocol" / "openapi.json"
 
 async def calls_of_all_services() -> list[Call]:
     """Return what each service declares, in the order of the pages."""
-    return await auth_calls()
+    return [*await auth_calls(), *gateway_calls()]
 
 
 async def auth_calls() -> list[Call]:
@@ -28,6 +30,13 @@ async def auth_calls() -> list[Call]:
         settings = AuthSettings(auth_database_url=url, signing_key_secret="only to describe the calls")
         async with auth_service(settings, registry=CollectorRegistry()) as auth:
             return auth.calls
+
+
+def gateway_calls() -> list[Call]:
+    async def unserved(_: web.Request) -> web.StreamResponse:
+        raise NotImplementedError
+
+    return [readings_call(unserved)]
 
 
 async def rendered() -> str:

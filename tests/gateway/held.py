@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from broker.interface import Announcer, Consumer, Inspection, Listener
+from broker.interface import Consumer, Inspection, Listener
 from broker.message import Message
-from broker.topology import READINGS_EXCHANGE, Exchange, Queue
+from broker.topology import PRESENCE_EXCHANGE, READINGS_EXCHANGE, Exchange, Queue
 from tests.broker.waiting import eventually
 
 
@@ -60,11 +60,23 @@ class HeldPublisher:
                 confirm.set_result(None)
 
 
+class HeardAnnouncer:
+    """Keeps what was announced."""
+
+    def __init__(self) -> None:
+        self.payloads: list[bytes] = []
+        self.dropped = 0
+
+    def announce(self, payload: bytes) -> None:
+        self.payloads.append(payload)
+
+
 class HeldBroker:
     """Gives its one held publisher to whoever opens one."""
 
     def __init__(self) -> None:
         self.held = HeldPublisher()
+        self.heard = HeardAnnouncer()
 
     @asynccontextmanager
     async def publisher(self, *, confirm_timeout_s: float = 4.0) -> AsyncIterator[HeldPublisher]:
@@ -74,8 +86,10 @@ class HeldBroker:
     def consumer(self, queue: Queue, *, prefetch: int) -> AbstractAsyncContextManager[Consumer]:
         raise NotImplementedError
 
-    def announcer(self, exchange: Exchange) -> AbstractAsyncContextManager[Announcer]:
-        raise NotImplementedError
+    @asynccontextmanager
+    async def announcer(self, exchange: Exchange) -> AsyncIterator[HeardAnnouncer]:
+        assert exchange == PRESENCE_EXCHANGE
+        yield self.heard
 
     def listener(self, exchange: Exchange, *, bound: int) -> AbstractAsyncContextManager[Listener]:
         raise NotImplementedError

@@ -19,6 +19,8 @@ from broker.topology import READINGS
 from gateway.app import gateway_service
 from gateway.settings import GatewaySettings
 from runtime.listen import FIRST_REQUEST_S, listen
+from runtime.problems import problem_middleware
+from runtime.revocations import Revocations
 from runtime.tokens import KeySet
 from tests.runtime.issuer import ISSUER, Issuer
 
@@ -85,7 +87,9 @@ class Running:
 
 
 @asynccontextmanager
-async def gateway(broker: Broker, *, keys: KeySet | None = None, **settings: Any) -> AsyncIterator[Running]:
+async def gateway(
+    broker: Broker, *, keys: KeySet | None = None, revocations: Revocations | None = None, **settings: Any
+) -> AsyncIterator[Running]:
     first_request_s = settings.pop("first_request_s", FIRST_REQUEST_S)
     at_port = settings.pop("at_port", 0)
     chosen = GatewaySettings(
@@ -96,10 +100,13 @@ async def gateway(broker: Broker, *, keys: KeySet | None = None, **settings: Any
         **(DEFAULTS | settings),
     )
     registry = CollectorRegistry()
-    app = web.Application()
+    app = web.Application(middlewares=[problem_middleware])
     async with (
         aiohttp.ClientSession() as http,
-        gateway_service(chosen, broker=broker, keys=keys or KeySet(jwks), registry=registry) as service,
+        (revocations or Revocations(nothing_revoked)).kept_fresh() as listed,
+        gateway_service(
+            chosen, broker=broker, keys=keys or KeySet(jwks), revocations=listed, registry=registry
+        ) as service,
     ):
         service.add_routes(app)
         async with listen(app, "127.0.0.1", at_port, first_request_s=first_request_s) as port:
@@ -108,6 +115,10 @@ async def gateway(broker: Broker, *, keys: KeySet | None = None, **settings: Any
 
 async def jwks() -> dict[str, Any]:
     return ISSUING.jwks()
+
+
+async def nothing_revoked(_: str | None) -> bytes:
+    return b'{"items":[],"cursor":"0"}'
 
 
 async def stored(broker: EmbeddedBroker, count: int) -> list[dict[str, Any]]:

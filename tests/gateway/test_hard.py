@@ -304,7 +304,7 @@ async def deaf(running: Running, **claims: Any) -> asyncio.StreamWriter:
 
 
 async def test_a_client_that_reads_slowly_is_read_slowly_and_loses_no_answer(held: HeldBroker) -> None:
-    async with gateway(held) as running:
+    async with gateway(held, device_readings_per_second=1_000_000) as running:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]), limit=65536)
         writer.write(UPGRADE + frame(token_packet()))
         await reader.readuntil(b"40{")

@@ -13,11 +13,13 @@ from broker.interface import BrokerUnavailable
 from broker.reading import Defaults
 from gateway.answer import Answer, Answerer
 from gateway.fast_lane import FastLane
+from gateway.limits import Limits
 from gateway.metrics import GatewayMetrics
 from gateway.packets import DevicePacket, hot_event
 from gateway.session import Session
 from gateway.settings import GatewaySettings
 from gateway.to_broker import ToBroker
+from runtime.revocations import Marks
 from tests.gateway.held import HeldPublisher
 
 PAYLOADS = st.one_of(
@@ -48,7 +50,9 @@ class Edge:
         self.to_broker = ToBroker(self.held, metrics, slots=2, max_waiting_bytes=20_000)
         given_settings = GatewaySettings(broker_url="embedded://unused", auth_url="http://unused", **chosen)
         self.answerer = Answerer(self.to_broker, metrics, given_settings)
-        self.session = Session("owner", "device", Defaults("t"), 0)
+        allowance = Limits(given_settings).enter("owner", "device", "127.0.0.1")
+        marks = Marks("jti", "owner", 0, None, "device")
+        self.session = Session("owner", "device", "127.0.0.1", Defaults("t"), marks, 0, allowance)
         self.written: list[bytes] = []
 
     def write(self, frame: bytes) -> None:

@@ -1,0 +1,63 @@
+"""GATEWAY → READERS: which devices are connected here, told as they come and go, and again every 5 s in slices.
+
+broker/presence.py says what is announced and how listeners make one picture of it. Nothing here is kept or confirmed,
+and telling never holds a device up.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from broker.interface import Announcer
+from broker.presence import ALIVE_EVERY_S, Connected, Disconnected, OpenSession, Session, alive_events, encode_event
+from runtime.beside import beside
+
+
+def new_gateway_id() -> str:
+    """Return an id for one process's life: a restarted gateway does not answer for what it held before."""
+    return f"gw-{secrets.token_hex(8)}"
+
+
+class Presence:
+    """The connected devices of one gateway."""
+
+    def __init__(self, announcer: Announcer, gateway: str, *, alive_every_s: float = ALIVE_EVERY_S) -> None:
+        self._announcer = announcer
+        self.gateway = gateway
+        self._alive_every_s = alive_every_s
+        self._open: set[OpenSession] = set()
+        self._last_us = 0
+        self._turn = 0
+
+    @asynccontextmanager
+    async def announced(self) -> AsyncIterator["Presence"]:
+        """Tell every 5 s that the gateway lives, as long as the context lasts."""
+        async with beside(self._tell_alive(), name="presence"):
+            yield self
+
+    def connected(self, owner: str, device: str) -> OpenSession:
+        """Announce a session and return it; no other of this gateway has its connect time."""
+        at_us = self._last_us = max(self._last_us + 1, time.time_ns() // 1000)
+        session = OpenSession(owner, device, at_us)
+        self._open.add(session)
+        self._announcer.announce(encode_event(Connected(owner, device, Session(at_us, self.gateway), at_us // 1000)))
+        return session
+
+    def disconnected(self, session: OpenSession) -> None:
+        """Announce the end of a session."""
+        self._open.discard(session)
+        identity = Session(session.connected_us, self.gateway)
+        self._announcer.announce(encode_event(Disconnected(session.owner, session.device, identity, _now_ms())))
+
+    async def _tell_alive(self) -> None:
+        while True:
+            for event in alive_events(self.gateway, _now_ms(), list(self._open), self._turn):
+                self._announcer.announce(encode_event(event))
+            self._turn += 1
+            await asyncio.sleep(self._alive_every_s)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
