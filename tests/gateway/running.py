@@ -103,7 +103,7 @@ async def gateway(
     app = web.Application(middlewares=[problem_middleware])
     async with (
         aiohttp.ClientSession() as http,
-        (revocations or Revocations(nothing_revoked)).kept_fresh() as listed,
+        (Revocations(nothing_revoked) if revocations is None else revocations).kept_fresh() as listed,
         gateway_service(
             chosen, broker=broker, keys=keys or KeySet(jwks), revocations=listed, registry=registry
         ) as service,
