@@ -18,6 +18,7 @@ from broker.reading import Reading
 from runtime.tokens import Place
 
 _LENGTH = struct.Struct("<i")
+_INT64 = struct.Struct("<q")
 # Where `_id`'s own length stands: behind the document's length, the type and the name `_id\0`.
 _ID_AT = 9
 _ID_HEAD = b"\x03_id\x00"
@@ -73,6 +74,17 @@ def series_bytes(document: bytes) -> bytes:
     if ts_at <= _ID_AT or document[ts_at : ts_at + 4] != _TS_HEAD:
         raise DocumentError("the _id does not end with ts and seq")
     return document[_ID_AT + 4 : ts_at]
+
+
+def id_bytes(document: bytes) -> bytes:
+    """Return the `_id` of a document whose `series_bytes` were found, as a document of its own."""
+    return document[_ID_AT : _ID_AT + _LENGTH.unpack_from(document, _ID_AT)[0]]
+
+
+def document_ts_ms(document: bytes) -> int:
+    """Return the time of a reading whose `series_bytes` were found, in milliseconds since 1970."""
+    ts_at = _ID_AT + _LENGTH.unpack_from(document, _ID_AT)[0] - _TS_SEQ_BYTES + len(_TS_HEAD)
+    return int(_INT64.unpack_from(document, ts_at)[0])
 
 
 def decode_document(document: bytes) -> dict[str, Any]:

@@ -92,6 +92,10 @@ class EmbeddedConsumer:
         """Wait for the next message."""
         return await self._arrived.get()
 
+    def get_nowait(self) -> Delivery | None:
+        """Return the next message if it is there already."""
+        return None if self._arrived.empty() else self._arrived.get_nowait()
+
     async def acknowledge(self, delivery: Delivery, *, multiple: bool = False) -> None:
         """Settle one message, or all that were delivered up to it."""
         if delivery.tag not in self._lent:

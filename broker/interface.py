@@ -65,6 +65,9 @@ class Consumer(Protocol):
     async def get(self) -> Delivery:
         """Wait for the next message. Waits through outages; after one, unsettled messages come again."""
 
+    def get_nowait(self) -> Delivery | None:
+        """Return the next message if it has arrived already, else None."""
+
     async def acknowledge(self, delivery: Delivery, *, multiple: bool = False) -> None:
         """Settle this message, or all up to and including it. A stale delivery is ignored: it comes again."""
 

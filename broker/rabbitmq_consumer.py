@@ -58,6 +58,14 @@ class RabbitMQConsumer:
             if delivery.generation == self._generation:
                 return delivery
 
+    def get_nowait(self) -> Delivery | None:
+        """Return the next message of the present connection if it is there already."""
+        while not self._arrived.empty():
+            delivery = self._arrived.get_nowait()
+            if delivery.generation == self._generation:
+                return delivery
+        return None
+
     async def acknowledge(self, delivery: Delivery, *, multiple: bool = False) -> None:
         """Settle one message, or all up to it."""
         await self._settle(delivery, lambda channel: channel.basic_ack(delivery.tag, multiple=multiple))

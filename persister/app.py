@@ -3,19 +3,22 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from prometheus_client import CollectorRegistry
 
 from broker.connect import open_broker
 from broker.interface import Broker
-from broker.topology import READINGS
-from persister.from_broker import FromBroker
+from broker.topology import LIVE_EXCHANGE
+from persister.holding import Holding
 from persister.metrics import PersisterMetrics
 from persister.persist import Persister, Watch
 from persister.series import KnownSeries
 from persister.settings import PersisterSettings
 from persister.to_dead_letters import ToDeadLetters
+from persister.to_live import ToLive
 from persister.to_mongodb import ToMongoDB
+from persister.worker import Worker
 from runtime.ops import Check, ops_server
 from runtime.process import Shutdown
 
@@ -24,7 +27,9 @@ from runtime.process import Shutdown
 async def persister_service(
     settings: PersisterSettings, *, broker: Broker, registry: CollectorRegistry, watch: Watch | None = None
 ) -> AsyncIterator[dict[str, Check]]:
-    """Store readings as long as the context lasts; leaving finishes the batch at hand. Gives the readiness checks."""
+    """Store readings as long as the context lasts; leaving finishes the batches at hand. Gives the readiness checks."""
+    metrics = PersisterMetrics(registry)
+    stop = asyncio.Event()
     async with (
         ToMongoDB.connected(
             settings.readings_url,
@@ -33,27 +38,26 @@ async def persister_service(
             timeout_s=settings.write_timeout_seconds,
         ) as store,
         broker.publisher() as publisher,
-        broker.consumer(READINGS, prefetch=settings.prefetch) as consumer,
+        broker.announcer(LIVE_EXCHANGE) as announcer,
+        ToLive(announcer).announced() as live,
     ):
-        source = FromBroker(
-            consumer,
-            batch_readings=settings.batch_readings,
-            linger_s=settings.linger_ms / 1000,
-            prefetch=settings.prefetch,
-        )
-        persister = Persister(
-            source,
-            store,
-            ToDeadLetters(publisher),
+        make = partial(
+            Persister,
+            store=store,
+            dead_letters=ToDeadLetters(publisher),
+            live=live,
+            holding=Holding(stop, metrics, hold_s=settings.hold_seconds),
             known=KnownSeries(settings.known_series),
-            metrics=PersisterMetrics(registry),
+            metrics=metrics,
+            batch_readings=settings.batch_readings,
+            writes_in_flight=settings.writes_in_flight,
             watch=watch,
         )
-        stop = asyncio.Event()
+        worker = Worker(broker, make, metrics, prefetch=settings.prefetch, stuck_after_s=settings.stuck_seconds)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(persister.run(stop), name="persister")
+            tasks.create_task(worker.run(stop), name="worker")
             try:
-                yield {"broker": consumer.check, "mongodb": store.check}
+                yield {"broker": worker.check, "mongodb": store.check}
             finally:
                 stop.set()
 

@@ -1,11 +1,16 @@
 """What is written at once: the documents of several messages, and what became of each."""
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
 from broker.interface import Delivery
 from broker.message import DecodeError
+
+# A message that was delivered so often and never settled is not tried again. Crashes of workers and lost connections
+# count, so a good message must survive many.
+TOO_OFTEN = 100
 
 
 class Outcome(Enum):
@@ -19,32 +24,63 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """Bytes that cannot be stored, why, and whether they still have a message's form."""
+    """Bytes that cannot be stored, and why: a whole message, or documents out of one."""
 
     body: bytes = field(repr=False)
     reason: str
     error: str
-    readable: bool
 
 
 @dataclass(slots=True)
+class Opened:
+    """One delivery of a batch: where its documents begin and end, and what of it is dead."""
+
+    delivery: Delivery
+    start: int
+    end: int
+    letters: list[DeadLetter]
+
+
 class Batch:
-    """Deliveries in the order of arrival, their documents, and the letters that could not be read at all."""
+    """Deliveries in the order of arrival, opened, with an outcome for each of their documents."""
 
-    deliveries: list[Delivery]
-    documents: list[bytes]
-    # Where each delivery's documents begin; it ends where the next one's begin.
-    starts: list[int]
-    dead: list[DeadLetter]
-
-    @classmethod
-    def of(cls, deliveries: Sequence[Delivery]) -> "Batch":
+    def __init__(self, deliveries: Sequence[Delivery]) -> None:
         """Open the messages; one that does not decode is dead as a whole, its bytes kept."""
-        batch = cls(list(deliveries), [], [], [])
+        self.opened: list[Opened] = []
+        self.documents: list[bytes] = []
         for delivery in deliveries:
-            batch.starts.append(len(batch.documents))
-            try:
-                batch.documents += delivery.message.documents()
-            except DecodeError as error:
-                batch.dead.append(DeadLetter(error.body, error.reason, str(error), readable=False))
-        return batch
+            start = len(self.documents)
+            letters = []
+            if delivery.delivery_count >= TOO_OFTEN:
+                why = f"delivered {delivery.delivery_count} times and never settled"
+                letters.append(DeadLetter(delivery.message.body, "too_often", why))
+            else:
+                try:
+                    self.documents += delivery.message.documents()
+                except DecodeError as error:
+                    letters.append(DeadLetter(error.body, error.reason, str(error)))
+            self.opened.append(Opened(delivery, start, len(self.documents), letters))
+        self.outcomes = [Outcome.RETRY] * len(self.documents)
+
+    def bury(self, index: int, reason: str, error: str) -> None:
+        """Make one document dead."""
+        self.outcomes[index] = Outcome.DEAD
+        # Deliveries without documents begin where the next one does: the last of them holds the document.
+        at = bisect_right(self.opened, index, key=lambda opened: opened.start) - 1
+        self.opened[at].letters.append(DeadLetter(self.documents[index], reason, error))
+
+    def waiting(self, *, redelivered: bool) -> list[int]:
+        """Return the documents that have no outcome yet, of deliveries that came for the first time or not."""
+        return [
+            index
+            for opened in self.opened
+            if (opened.delivery.delivery_count > 0) is redelivered
+            for index in range(opened.start, opened.end)
+            if self.outcomes[index] is Outcome.RETRY
+        ]
+
+    def results(self) -> Iterator[tuple[Opened, list[bytes], list[Outcome]]]:
+        """Give each delivery with its documents and their outcomes."""
+        for opened in self.opened:
+            part = slice(opened.start, opened.end)
+            yield opened, self.documents[part], self.outcomes[part]

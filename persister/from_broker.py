@@ -1,43 +1,53 @@
-"""BROKER → PERSISTER: gathers deliveries into a batch, by size and by linger."""
+"""BROKER → PERSISTER: gathers what has arrived into batches, whose size so follows the depth of the queue.
 
-import asyncio
+Whoever is ready to write takes all that has arrived by then, up to a full batch: a quiet queue is stored without
+delay, a deep one in large batches; while one is written the next gathers in the consumer's window. No timer decides.
+"""
 
 from broker.interface import Consumer, Delivery
 
 # A reading with short names and no tags has some 180 bytes.
 TYPICAL_DOCUMENT_BYTES = 180
+# What one bulk write may have at most: a third of what MongoDB takes in a message.
+MAX_BATCH_BYTES = 16 * 1024 * 1024
+# A message that was delivered so often and never settled may be what ends its workers: it is written alone.
+ALONE_FROM = 3
 
 
 class FromBroker:
     """Takes batches from one consumer."""
 
-    def __init__(self, consumer: Consumer, *, batch_readings: int, linger_s: float, prefetch: int) -> None:
+    def __init__(self, consumer: Consumer, *, batch_readings: int) -> None:
         self._consumer = consumer
         self._batch_readings = batch_readings
-        self._linger_s = linger_s
-        # With the window empty nothing more can arrive, and lingering would be waiting for nothing.
-        self._most_messages = prefetch
+        # What was taken and does not go with the batch before it.
+        self._next: Delivery | None = None
 
-    async def batch(self) -> list[Delivery]:
-        """Wait for a message, then for more until the batch is full or has lingered long enough."""
-        first = await self._consumer.get()
-        deliveries = [first]
-        readings = _readings(first)
-        try:
-            async with asyncio.timeout(self._linger_s):
-                while readings < self._batch_readings and len(deliveries) < self._most_messages:
-                    delivery = await self._consumer.get()
-                    deliveries.append(delivery)
-                    readings += _readings(delivery)
-        except TimeoutError:
-            pass
-        return deliveries
+    async def first(self) -> None:
+        """Return when there is something to take."""
+        if self._next is None:
+            self._next = await self._consumer.get()
 
-    async def acknowledge(self, deliveries: list[Delivery]) -> None:
-        """Settle a whole batch: everything up to its last message. One batch is written at a time, so none is open."""
-        await self._consumer.acknowledge(deliveries[-1], multiple=True)
+    def batch(self) -> list[Delivery]:
+        """Take what has arrived, up to a full batch; to be called after `first`."""
+        found: list[Delivery] = []
+        readings = size = 0
+        while readings < self._batch_readings and size < MAX_BATCH_BYTES:
+            delivery = self._next or self._consumer.get_nowait()
+            self._next = None
+            if delivery is None:
+                break
+            if found and not _together(found[0], delivery):
+                self._next = delivery
+                break
+            found.append(delivery)
+            size += len(delivery.message.body)
+            # An estimate: opening the message comes later, once.
+            readings += max(1, len(delivery.message.body) // TYPICAL_DOCUMENT_BYTES)
+        return found
 
 
-def _readings(delivery: Delivery) -> int:
-    """Estimate how many readings a message holds from its size: opening it comes later, once."""
-    return max(1, len(delivery.message.body) // TYPICAL_DOCUMENT_BYTES)
+def _together(first: Delivery, other: Delivery) -> bool:
+    """Say whether two deliveries may be written in one batch: none is suspect, and one connection delivered both."""
+    alone = first.delivery_count >= ALONE_FROM or other.delivery_count >= ALONE_FROM
+    return not alone and first.generation == other.generation

@@ -1,6 +1,6 @@
 """What a persister counts. No label grows with devices."""
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15)
 _READINGS = (1, 10, 50, 100, 250, 500, 1000, 2000, 4000)
@@ -24,4 +24,13 @@ class PersisterMetrics:
         )
         self.retries = Counter(
             "tidegate_persister_retries_total", "Writes that had to be tried again", ["what"], registry=registry
+        )
+        self.depth = Gauge(
+            "tidegate_persister_queue_depth", "Messages that wait in the queue, as last seen", registry=registry
+        )
+        self.lag_seconds = Gauge(
+            "tidegate_persister_lag_seconds", "Age of the oldest reading that is not yet stored", registry=registry
+        )
+        self.parked = Gauge(
+            "tidegate_persister_parked", "Messages that wait for the dead-letter queue", registry=registry
         )

@@ -1,40 +1,33 @@
 """The persister's loop: take a batch, write it, bury what cannot be stored, and only then acknowledge.
 
-Where the process can die, and what is true then: before the write, nothing is stored and the broker delivers again;
-between write and acknowledgement, everything is stored and the repetition ends as duplicates on the key; after the
-acknowledgement, nothing is left to do. While MongoDB is away the batch is held and tried again, so nothing is requeued
-and the queue grows to its bound.
+A bounded number of batches is written at once, and the next one gathers meanwhile. Where the process can die, and what
+is true then: before the write, nothing is stored and the broker delivers again; between write and acknowledgement,
+everything is stored and the repetition ends as duplicates on the key; after the acknowledgement, nothing is left to do.
+While MongoDB is away the batches are held and tried again, so nothing is requeued and the queue grows to its bound.
 """
 
 import asyncio
-import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
 
 from broker.document import DocumentError
-from broker.interface import BrokerError
-from persister.batch import Batch, DeadLetter, Outcome
+from broker.interface import Consumer
+from persister.batch import Batch, Opened, Outcome
 from persister.from_broker import FromBroker
+from persister.holding import GivenUpError, Holding
+from persister.ledger import Ledger
 from persister.metrics import PersisterMetrics
 from persister.series import KnownSeries
 from persister.to_dead_letters import ToDeadLetters
-from persister.to_mongodb import ToMongoDB, WriteFailed, WriteRefused, Written
+from persister.to_live import ToLive
+from persister.to_mongodb import ToMongoDB, WriteRefused, Written
 from runtime.logs import logger
 
 log = logger("persister")
 
-RETRY_S = (0.1, 5.0)
-# A stop waits this long for the write at hand: below the time that a drain has.
-LAST_ATTEMPT_S = 5.0
-Result = TypeVar("Result")
 Watch = Callable[[list[bytes], list[Outcome]], None]
 """Told of every settled message: its documents and what became of each."""
-
-
-class _GivenUp(Exception):
-    """A stop was asked for and the attempt did not succeed: the batch stays with the broker."""
 
 
 class Persister:
@@ -42,154 +35,149 @@ class Persister:
 
     def __init__(
         self,
-        source: FromBroker,
+        consumer: Consumer,
         store: ToMongoDB,
         dead_letters: ToDeadLetters,
+        live: ToLive,
         *,
+        holding: Holding,
         known: KnownSeries,
         metrics: PersisterMetrics,
+        batch_readings: int,
+        writes_in_flight: int,
         watch: Watch | None = None,
     ) -> None:
-        self._source = source
+        self._source = FromBroker(consumer, batch_readings=batch_readings)
+        self._slots = asyncio.Semaphore(writes_in_flight)
         self._store = store
         self._dead_letters = dead_letters
+        self._live = live
+        self._holding = holding
         self._known = known
         self._metrics = metrics
         self._watch = watch
-        self._stop = asyncio.Event()
+        self.ledger = Ledger(consumer)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Store batches until `stop`; the batch at hand is finished first, what was only fetched goes back.
+        """Store batches until `stop`; those at hand are finished first, what was only fetched goes back.
 
-        A batch that cannot be finished, because MongoDB or the broker is away, goes back as well.
+        A batch that cannot be finished, because MongoDB or the broker is away, goes back as well. A group with
+        LetGoError when one was held for too long.
         """
-        self._stop = stop
         try:
-            await self._until_done("collections", self._store.prepare)
-            await self._run(stop)
-        except _GivenUp:
+            async with asyncio.TaskGroup() as tasks:
+                await self._holding.until_done("collections", self._store.prepare)
+                await self._take(stop, tasks)
+        except* GivenUpError:
             log.warning("Stopped in the middle of a batch that could not be written; the broker delivers it again.")
 
-    async def _run(self, stop: asyncio.Event) -> None:
+    async def _take(self, stop: asyncio.Event, tasks: asyncio.TaskGroup) -> None:
         stopping = asyncio.ensure_future(stop.wait())
         try:
             while not stop.is_set():
-                fetching = asyncio.ensure_future(self._source.batch())
-                await asyncio.wait((fetching, stopping), return_when=asyncio.FIRST_COMPLETED)
-                if not fetching.done():
-                    fetching.cancel()
-                    await asyncio.wait((fetching,))
+                ready = asyncio.ensure_future(self._ready())
+                await asyncio.wait((ready, stopping), return_when=asyncio.FIRST_COMPLETED)
+                if not ready.done():
+                    ready.cancel()
                     return
-                batch = Batch.of(fetching.result())
-                await self._persist(batch)
+                deliveries = self._source.batch()
+                for delivery in deliveries:
+                    self.ledger.add(delivery)
+                tasks.create_task(self._persist(Batch(deliveries), tasks), name="batch")
         finally:
             stopping.cancel()
 
-    async def _persist(self, batch: Batch) -> None:
-        outcomes, fresh = self._examine(batch)
-        await self._write(batch, outcomes)
+    async def _ready(self) -> None:
+        """Return when there is something to write and room for a write; the caller has it."""
+        await self._source.first()
+        await self._slots.acquire()
+
+    async def _persist(self, batch: Batch, tasks: asyncio.TaskGroup) -> None:
+        try:
+            newest = await self._store_batch(batch)
+        finally:
+            self._slots.release()
+        self._live.stored(newest)
+        settled = []
+        for opened, documents, outcomes in batch.results():
+            if opened.letters:
+                self.ledger.park(opened.delivery)
+                tasks.create_task(self._bury(opened, documents, outcomes), name="dead letter")
+            else:
+                settled.append(opened.delivery)
+                self._count(documents, outcomes)
+        await self._holding.until_done("acknowledgement", partial(self.ledger.settle, settled))
+
+    async def _store_batch(self, batch: Batch) -> dict[bytes, bytes]:
+        """Give every document its outcome; return the last one stored of each series."""
+        newest, fresh = self._examine(batch)
+        started = time.perf_counter()
+        if again := batch.waiting(redelivered=True):
+            # A duplicate costs the server many times what a fresh one does: ask first.
+            ask = partial(self._store.present, [batch.documents[index] for index in again])
+            for place in await self._holding.until_done("question", ask):
+                batch.outcomes[again[place]] = Outcome.DUPLICATE
+        waiting = batch.waiting(redelivered=False) + batch.waiting(redelivered=True)
+        if waiting:
+            written = await self._write([batch.documents[index] for index in waiting])
+            for index, outcome in zip(waiting, written.outcomes, strict=True):
+                batch.outcomes[index] = outcome
+            for place, error in written.errors.items():
+                batch.bury(waiting[place], "refused", error)
+            self._metrics.batch_readings.observe(len(waiting))
+            self._metrics.write_seconds.observe(time.perf_counter() - started)
         if fresh:
-            await self._until_done("series", lambda: self._store.write_series(list(fresh.values())))
+            await self._holding.until_done("series", lambda: self._store.write_series(list(fresh.values())))
             for name in fresh:
                 self._known.add(name)
-        for letter in batch.dead:
-            await self._until_done("dead letter", partial(self._dead_letters.bury, letter))
-        await self._until_done("acknowledgement", partial(self._source.acknowledge, batch.deliveries))
-        self._count(batch, outcomes)
+        if batch.outcomes.count(Outcome.STORED) == len(batch.outcomes):
+            return newest
+        return self._live.newest(
+            document
+            for document, outcome in zip(batch.documents, batch.outcomes, strict=True)
+            if outcome is Outcome.STORED
+        )
 
-    def _examine(self, batch: Batch) -> tuple[list[Outcome], dict[bytes, dict[str, str]]]:
+    def _examine(self, batch: Batch) -> tuple[dict[bytes, bytes], dict[bytes, dict[str, str]]]:
         """Decode what is of an unknown series; mark what is no reading as dead."""
-        outcomes = [Outcome.RETRY] * len(batch.documents)
+        newest: dict[bytes, bytes] = {}
         fresh: dict[bytes, dict[str, str]] = {}
         for index, document in enumerate(batch.documents):
             try:
-                met = self._known.meet(document)
+                name, key = self._known.meet(document)
             except DocumentError as error:
-                outcomes[index] = Outcome.DEAD
-                batch.dead.append(DeadLetter(document, "undecodable", str(error), readable=True))
+                batch.bury(index, "undecodable", str(error))
                 continue
-            if met is not None:
-                fresh[met[0]] = met[1]
-        return outcomes, fresh
+            newest[name] = document
+            if key is not None:
+                fresh[name] = key
+        return newest, fresh
 
-    async def _write(self, batch: Batch, outcomes: list[Outcome]) -> None:
-        waiting = [index for index, outcome in enumerate(outcomes) if outcome is Outcome.RETRY]
-        if not waiting:
-            return
-        documents = [batch.documents[index] for index in waiting]
-        self._metrics.batch_readings.observe(len(documents))
-        started = time.perf_counter()
-        written = await self._store_all(documents)
-        self._metrics.write_seconds.observe(time.perf_counter() - started)
-        for place, outcome in zip(waiting, written.outcomes, strict=True):
-            outcomes[place] = outcome
-        for at, error in written.errors.items():
-            batch.dead.append(DeadLetter(documents[at], "refused", error, readable=True))
-
-    async def _store_all(self, documents: list[bytes]) -> Written:
+    async def _write(self, documents: list[bytes]) -> Written:
         """Write the documents; where one makes all of them impossible, halve until it is alone, and it is dead."""
         try:
-            return await self._until_done("readings", lambda: self._store.write(documents))
+            return await self._holding.until_done("readings", lambda: self._store.write(documents))
         except WriteRefused as error:
             if len(documents) == 1:
                 return Written([Outcome.DEAD], {0: str(error)})
         half = len(documents) // 2
-        first, second = await self._store_all(documents[:half]), await self._store_all(documents[half:])
+        first, second = await self._write(documents[:half]), await self._write(documents[half:])
         errors = {**first.errors, **{half + index: why for index, why in second.errors.items()}}
         return Written(first.outcomes + second.outcomes, errors)
 
-    async def _until_done(self, what: str, attempt: Callable[[], Awaitable[Result]]) -> Result:
-        """Try until it succeeds, with growing, jittered pauses: nothing is given back, nothing is dropped."""
-        pause = RETRY_S[0]
-        failures = 0
-        while True:
-            try:
-                result = await self._unless_stopping(attempt)
-            except (WriteFailed, BrokerError) as error:
-                if self._stopping():
-                    raise _GivenUp from error
-                failures += 1
-                self._metrics.retries.labels(what).inc()
-                if failures == 1:
-                    log.warning("A write failed; holding the batch and trying again.", what=what, error=str(error))
-                await self._pause(pause * random.uniform(0.5, 1))
-                pause = min(pause * 2, RETRY_S[1])
-                continue
-            if failures:
-                log.info("Writing goes on.", what=what, failures=failures)
-            return result
+    async def _bury(self, opened: Opened, documents: list[bytes], outcomes: list[Outcome]) -> None:
+        """Publish what is dead of one message, then settle the message; the others go on meanwhile."""
+        for letter in opened.letters:
+            bury = partial(self._dead_letters.bury, letter, opened.delivery.message)
+            await self._holding.until_done("dead letter", bury)
+        await self._holding.until_done("acknowledgement", partial(self.ledger.settle_parked, opened.delivery))
+        self._count(documents, outcomes)
 
-    async def _unless_stopping(self, attempt: Callable[[], Awaitable[Result]]) -> Result:
-        """Let an attempt end; once a stop was asked for, for so long only."""
-        trying = asyncio.ensure_future(attempt())
-        stopping = asyncio.ensure_future(self._stop.wait())
-        try:
-            await asyncio.wait((trying, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if not trying.done():
-                await asyncio.wait((trying,), timeout=LAST_ATTEMPT_S)
-            if not trying.done():
-                raise _GivenUp
-            return trying.result()
-        finally:
-            trying.cancel()
-            stopping.cancel()
-
-    def _stopping(self) -> bool:
-        return self._stop.is_set()
-
-    async def _pause(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._stop.wait()
-        except TimeoutError:
-            return
-
-    def _count(self, batch: Batch, outcomes: list[Outcome]) -> None:
+    def _count(self, documents: list[bytes], outcomes: list[Outcome]) -> None:
         for outcome in (Outcome.STORED, Outcome.DUPLICATE, Outcome.DEAD):
             if number := outcomes.count(outcome):
                 self._metrics.readings.labels(outcome.value).inc(number)
                 if outcome is Outcome.DUPLICATE:
                     self._metrics.duplicates.inc(number)
         if self._watch is not None:
-            for start, end in zip(batch.starts, [*batch.starts[1:], len(batch.documents)], strict=True):
-                self._watch(batch.documents[start:end], outcomes[start:end])
+            self._watch(documents, outcomes)

@@ -14,12 +14,12 @@ class KnownSeries:
         self._most = most
         self._known: OrderedDict[bytes, None] = OrderedDict()
 
-    def meet(self, document: bytes) -> tuple[bytes, dict[str, Any]] | None:
-        """Return None for a known series, else its bytes and key; DocumentError when it is no reading's document."""
+    def meet(self, document: bytes) -> tuple[bytes, dict[str, Any] | None]:
+        """Return the bytes that name the series, and its key if it is new; DocumentError when this is no reading."""
         name = series_bytes(document)
         if name in self._known:
             self._known.move_to_end(name)
-            return None
+            return name, None
         key = decode_document(document)["_id"]
         return name, series_key(key["owner"], key["device"], key["sensorType"])
 

@@ -16,10 +16,13 @@ class PersisterSettings(ProcessSettings):
     readings_clustered: bool = setting(False, about="create the collection clustered by its key")
     ops_port: Port = setting(9003, about="port of `/healthz`, `/readyz`, `/metrics`; 0 takes any free one")
     batch_readings: Positive = setting(4000, about="readings that are written at once, at most")
-    linger_ms: Positive = setting(20, about="how long a batch waits for more, after its first message")
-    prefetch: Positive = setting(32, about="messages held and not yet settled")
+    writes_in_flight: Positive = setting(2, about="batches that are written at once, at most")
+    prefetch: Positive = setting(128, about="messages held and not yet settled, of up to 1 MiB each")
     known_series: Positive = setting(100_000, about="series remembered as checked, about 200 bytes each")
     write_timeout_seconds: Seconds = setting(15.0, about="how long one write may take before it is tried again")
+
+    hold_seconds: Seconds = setting(900.0, about="how long a batch is held in an outage; then the broker has it again")
+    stuck_seconds: Seconds = setting(60.0, about="without a delivery, while messages wait: the process ends")
 
     def __post_init__(self) -> None:
         check_url(self.broker_url)

@@ -2,13 +2,15 @@
 
 from datetime import UTC, datetime
 
+from broker.dead_letters import REPLAYS_HEADER
 from broker.interface import Publisher
-from broker.message import SCHEMA, SCHEMA_HEADER, Header, Message
+from broker.message import SCHEMA_HEADER, Header, Message
 from broker.topology import DEAD_EXCHANGE
 from persister.batch import DeadLetter
 
 SERVICE = "persister"
 MAX_ERROR_CHARS = 500
+KEPT = (SCHEMA_HEADER, REPLAYS_HEADER, "x-first-seen")
 
 
 class ToDeadLetters:
@@ -17,14 +19,16 @@ class ToDeadLetters:
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
 
-    async def bury(self, letter: DeadLetter) -> None:
-        """Return when the letter is confirmed; BrokerError in every other case."""
+    async def bury(self, letter: DeadLetter, origin: Message) -> None:
+        """Return when the letter is confirmed; BrokerError in every other case.
+
+        What the message said of itself stays: its schema, how often it was replayed, and when it was first a letter.
+        """
         headers: dict[str, Header] = {
+            "x-first-seen": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            **{name: origin.headers[name] for name in KEPT if name in origin.headers},
             "x-reason": letter.reason,
             "x-error": letter.error[:MAX_ERROR_CHARS],
             "x-service": SERVICE,
-            "x-first-seen": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         }
-        if letter.readable:
-            headers[SCHEMA_HEADER] = SCHEMA
         await self._publisher.publish(Message(letter.body, headers), DEAD_EXCHANGE)

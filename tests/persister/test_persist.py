@@ -12,12 +12,14 @@ from broker.interface import BrokerUnavailable, Delivery
 from broker.message import Message
 from broker.reading import Reading
 from persister.batch import Outcome
-from persister.from_broker import FromBroker
+from persister.holding import Holding
 from persister.metrics import PersisterMetrics
 from persister.persist import Persister
 from persister.series import KnownSeries
 from persister.to_dead_letters import ToDeadLetters
+from persister.to_live import ToLive
 from persister.to_mongodb import WriteFailed, WriteRefused, Written
+from tests.gateway.held import HeardAnnouncer
 
 
 def document(number: int, sensor_type: str = "temperature") -> bytes:
@@ -31,15 +33,25 @@ class Queue:
         self.arrived: asyncio.Queue[Delivery] = asyncio.Queue()
         self.acknowledged: list[tuple[int, bool]] = []
         self.settled = asyncio.Event()
+        self.open: dict[int, Message] = {}
         for tag, message in enumerate(messages, 1):
-            self.arrived.put_nowait(Delivery(message, tag, 0))
+            self.deliver(message, tag)
+
+    def deliver(self, message: Message, tag: int, count: int = 0) -> None:
+        self.open[tag] = message
+        self.arrived.put_nowait(Delivery(message, tag, count))
 
     async def get(self) -> Delivery:
         return await self.arrived.get()
 
+    def get_nowait(self) -> Delivery | None:
+        return None if self.arrived.empty() else self.arrived.get_nowait()
+
     async def acknowledge(self, delivery: Delivery, *, multiple: bool = False) -> None:
         self.acknowledged.append((delivery.tag, multiple))
-        if self.arrived.empty():
+        for tag in [tag for tag in self.open if tag == delivery.tag or (multiple and tag < delivery.tag)]:
+            del self.open[tag]
+        if not self.open:
             self.settled.set()
 
     async def reject(self, delivery: Delivery) -> None:
@@ -79,6 +91,9 @@ class Store:
         errors = {index: "too odd" for index, outcome in enumerate(outcomes) if outcome is Outcome.DEAD}
         return Written(outcomes, errors)
 
+    async def present(self, documents: Sequence[bytes]) -> list[int]:
+        return [place for place, one in enumerate(documents) if one in self.written]
+
     async def write_series(self, keys: Sequence[dict[str, Any]]) -> None:
         self.series += keys
 
@@ -90,7 +105,8 @@ class DeadLetterPublisher:
         self.letters: list[Message] = []
 
     async def publish(self, message: Message, _: object) -> None:
-        assert not self.queue.acknowledged, "a letter is confirmed before its original is settled"
+        origins = [one for one in self.queue.open.values() if message.body in one.body]
+        assert origins, "a letter is confirmed before its original is settled"
         if self.failures:
             self.failures -= 1
             raise BrokerUnavailable("away")
@@ -103,28 +119,36 @@ class DeadLetterPublisher:
 class Bench:
     """A persister between stand-ins."""
 
-    def __init__(self, messages: Sequence[Message], *, failures: int = 0, dead_failures: int = 0) -> None:
+    def __init__(
+        self, messages: Sequence[Message], *, failures: int = 0, dead_failures: int = 0, hold_s: float = 60
+    ) -> None:
         self.queue = Queue(messages)
         self.store = Store(self.queue, failures)
         self.dead = DeadLetterPublisher(self.queue, dead_failures)
         self.registry = CollectorRegistry()
         self.watched: list[Outcome] = []
+        self.live = HeardAnnouncer()
+        self.stop = asyncio.Event()
+        metrics = PersisterMetrics(self.registry)
         self.persister = Persister(
-            FromBroker(self.queue, batch_readings=4000, linger_s=0.01, prefetch=max(1, len(messages))),
+            self.queue,
             self.store,  # type: ignore[arg-type]  # stands in for MongoDB
             ToDeadLetters(self.dead),
+            ToLive(self.live),
+            holding=Holding(self.stop, metrics, hold_s=hold_s),
             known=KnownSeries(100),
-            metrics=PersisterMetrics(self.registry),
+            metrics=metrics,
+            batch_readings=4000,
+            writes_in_flight=2,
             watch=lambda _, outcomes: self.watched.extend(outcomes),
         )
 
     async def run(self) -> None:
         """Run until every message is settled."""
-        stop = asyncio.Event()
-        task = asyncio.ensure_future(self.persister.run(stop))
+        task = asyncio.ensure_future(self.persister.run(self.stop))
         async with asyncio.timeout(10):
             await self.queue.settled.wait()
-            stop.set()
+            self.stop.set()
             await task
 
 
@@ -193,7 +217,7 @@ async def test_a_document_that_makes_a_whole_write_impossible_is_found_and_dead_
 
 async def test_a_stop_in_an_outage_gives_the_batch_back_unacknowledged() -> None:
     bench = Bench([Message.of([document(1)])], failures=10**9)
-    stop = asyncio.Event()
+    stop = bench.stop
     task = asyncio.ensure_future(bench.persister.run(stop))
     async with asyncio.timeout(5):
         while not bench.store.acknowledged_at_write:
@@ -211,7 +235,7 @@ async def test_a_series_is_noted_at_its_first_sight_only() -> None:
 
 async def test_a_stop_ends_an_idle_persister_at_once() -> None:
     bench = Bench([])
-    stop = asyncio.Event()
+    stop = bench.stop
     task = asyncio.ensure_future(bench.persister.run(stop))
     await asyncio.sleep(0)
     stop.set()
@@ -221,12 +245,8 @@ async def test_a_stop_ends_an_idle_persister_at_once() -> None:
 def test_the_memory_of_series_is_bounded_and_forgets_the_oldest() -> None:
     known = KnownSeries(2)
     for kind in ("a", "b"):
-        met = known.meet(document(1, kind))
-        assert met is not None
-        known.add(met[0])
-    assert known.meet(document(2, "a")) is None
-    met = known.meet(document(1, "c"))
-    assert met is not None
-    known.add(met[0])
-    assert known.meet(document(3, "a")) is None
-    assert known.meet(document(3, "b")) is not None
+        known.add(known.meet(document(1, kind))[0])
+    assert known.meet(document(2, "a"))[1] is None
+    known.add(known.meet(document(1, "c"))[0])
+    assert known.meet(document(3, "a"))[1] is None
+    assert known.meet(document(3, "b"))[1] is not None

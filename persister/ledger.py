@@ -1,0 +1,84 @@
+"""What one consumer has delivered and is not settled: acknowledged in order, with as few frames as that takes.
+
+Batches end in any order, and a broker's `multiple` covers everything before a message. So what is done waits until all
+before it is done, too. A message whose dead letter cannot be published is parked: from then on, and until it is
+settled, the others are acknowledged one by one.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from broker.interface import Consumer, Delivery
+
+
+class Ledger:
+    """The open deliveries of one consumer, oldest first."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+        self._generation = -1
+        # By tag: whether it is done and only waits for those before it.
+        self._open: OrderedDict[int, tuple[Delivery, bool]] = OrderedDict()
+        self._parked: dict[int, Delivery] = {}
+        # How many deliveries there were, ever.
+        self.delivered = 0
+
+    def __len__(self) -> int:
+        return len(self._open) + len(self._parked)
+
+    @property
+    def parked(self) -> int:
+        """How many messages wait for the dead-letter queue."""
+        return len(self._parked)
+
+    @property
+    def oldest(self) -> Delivery | None:
+        """The message that has been open for longest."""
+        for delivery, done in self._open.values():
+            if not done:
+                return delivery
+        return next(iter(self._parked.values()), None)
+
+    def add(self, delivery: Delivery) -> None:
+        """Note a delivery. A new connection's first one ends all earlier ones: the broker delivers them again."""
+        self.delivered += 1
+        if delivery.generation != self._generation:
+            self._generation = delivery.generation
+            self._open.clear()
+            self._parked.clear()
+        self._open[delivery.tag] = (delivery, False)
+
+    def park(self, delivery: Delivery) -> None:
+        """Take a message out of the order: it is settled on its own, later."""
+        if self._mine(delivery) and self._open.pop(delivery.tag, None) is not None:
+            self._parked[delivery.tag] = delivery
+
+    async def settle_parked(self, delivery: Delivery) -> None:
+        """Acknowledge a parked message; BrokerError when the broker could not be told."""
+        await self._consumer.acknowledge(delivery)
+        if self._mine(delivery):
+            self._parked.pop(delivery.tag, None)
+        await self.settle(())  # what could not go with it may go now
+
+    async def settle(self, deliveries: Sequence[Delivery]) -> None:
+        """Note that these are done, and acknowledge what nothing holds back."""
+        for delivery in deliveries:
+            if self._mine(delivery) and delivery.tag in self._open:
+                self._open[delivery.tag] = (delivery, True)
+        ready: list[Delivery] = []
+        for delivery, done in self._open.values():
+            if not done:
+                break
+            ready.append(delivery)
+        for delivery in ready:
+            del self._open[delivery.tag]
+        if not ready:
+            return
+        if self._parked:
+            for delivery in ready:
+                await self._consumer.acknowledge(delivery)
+        else:
+            await self._consumer.acknowledge(ready[-1], multiple=True)
+
+    def _mine(self, delivery: Delivery) -> bool:
+        return delivery.generation == self._generation

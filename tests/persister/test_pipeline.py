@@ -1,0 +1,206 @@
+"""What several batches at once, poison and long outages do to the order of acknowledgements."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from broker.interface import Broker, BrokerUnavailable, Delivery
+from broker.message import Message
+from persister import holding
+from persister.batch import Outcome
+from persister.ledger import Ledger
+from persister.metrics import PersisterMetrics
+from persister.to_live import ToLive
+from persister.to_mongodb import Written
+from persister.watchdog import StuckError, watch_deliveries
+from tests.broker.waiting import eventually
+from tests.gateway.held import HeardAnnouncer
+from tests.persister.test_persist import Bench, Queue, document
+
+
+def delivery(tag: int, generation: int = 0) -> Delivery:
+    return Delivery(Message.of([document(tag)]), tag, 0, generation)
+
+
+async def test_what_ends_out_of_order_is_acknowledged_in_order_and_at_once() -> None:
+    queue = Queue([])
+    ledger = Ledger(queue)
+    found = [delivery(tag) for tag in range(1, 6)]
+    for one in found:
+        ledger.add(one)
+    await ledger.settle(found[2:4])
+    assert queue.acknowledged == []
+    await ledger.settle(found[:2])
+    assert queue.acknowledged == [(4, True)]
+    await ledger.settle(found[4:])
+    assert queue.acknowledged == [(4, True), (5, True)]
+    assert len(ledger) == 0
+
+
+async def test_behind_a_parked_message_the_others_are_acknowledged_one_by_one() -> None:
+    queue = Queue([])
+    ledger = Ledger(queue)
+    found = [delivery(tag) for tag in range(1, 6)]
+    for one in found:
+        ledger.add(one)
+    ledger.park(found[1])
+    await ledger.settle([found[0], found[2]])
+    assert queue.acknowledged == [(1, False), (3, False)]
+    assert (ledger.parked, ledger.oldest) == (1, found[3])
+    await ledger.settle_parked(found[1])
+    await ledger.settle(found[3:])
+    assert queue.acknowledged == [(1, False), (3, False), (2, False), (5, True)]
+    assert (ledger.parked, len(ledger), ledger.oldest) == (0, 0, None)
+
+
+async def test_a_new_connection_ends_what_was_open_on_the_old_one() -> None:
+    queue = Queue([])
+    ledger = Ledger(queue)
+    old, new = delivery(7), delivery(1, generation=1)
+    ledger.add(old)
+    ledger.add(new)
+    await ledger.settle([old])
+    assert queue.acknowledged == []
+    await ledger.settle([new])
+    assert queue.acknowledged == [(1, True)]
+
+
+async def test_the_next_batch_is_written_while_one_is_and_no_third() -> None:
+    bench = Bench([])
+    going: list[list[bytes]] = []
+    may_end = asyncio.Event()
+
+    async def write(documents: list[bytes]) -> Written:
+        going.append(documents)
+        await may_end.wait()
+        return Written([Outcome.STORED] * len(documents), {})
+
+    bench.store.write = write  # type: ignore[method-assign,assignment]
+    task = asyncio.ensure_future(bench.persister.run(bench.stop))
+    for tag in range(1, 6):
+        bench.queue.deliver(Message.of([document(tag)]), tag)
+        for _ in range(20):
+            await asyncio.sleep(0)
+    assert going == [[document(1)], [document(2)]], "two are written, the others gather"
+    may_end.set()
+    async with asyncio.timeout(5):
+        await bench.queue.settled.wait()
+    assert [one for written in going for one in written] == [document(tag) for tag in range(1, 6)]
+    assert len(going) < 5, "what gathered was written together"
+    bench.stop.set()
+    await task
+
+
+async def test_while_dead_letters_are_refused_the_others_go_on_and_nothing_is_lost() -> None:
+    bench = Bench([Message(b"bad"), Message.of([document(1)])], dead_failures=10**9)
+    task = asyncio.ensure_future(bench.persister.run(bench.stop))
+
+    async def only_the_bad_one_is_left() -> bool:
+        return list(bench.queue.open) == [1]
+
+    await eventually(only_the_bad_one_is_left, "the good one is settled")
+    for tag in range(3, 40):
+        bench.queue.deliver(Message.of([document(tag)]), tag)
+    await eventually(only_the_bad_one_is_left, "those that come later are settled, too")
+    assert bench.persister.ledger.parked == 1
+    bench.dead.failures = 0
+    async with asyncio.timeout(10):
+        await bench.queue.settled.wait()
+    assert [letter.body for letter in bench.dead.letters] == [b"bad"]
+    bench.stop.set()
+    await task
+
+
+async def test_a_message_that_came_often_is_written_alone_and_one_that_came_too_often_is_dead() -> None:
+    bench = Bench([])
+    written: list[list[bytes]] = []
+    write = bench.store.write
+
+    async def noting(documents: list[bytes]) -> Written:
+        written.append(documents)
+        return await write(documents)
+
+    bench.store.write = noting  # type: ignore[method-assign,assignment]
+    for tag, count in ((1, 0), (2, 2), (3, 3), (4, 0), (5, 100), (6, 0)):
+        bench.queue.deliver(Message.of([document(tag)]), tag, count)
+    await bench.run()
+    assert written == [[document(1), document(2)], [document(3)], [document(4)], [document(6)]]
+    (letter,) = bench.dead.letters
+    assert (letter.headers["x-reason"], letter.documents()) == ("too_often", [document(5)])
+
+
+async def test_what_is_redelivered_is_asked_for_first_and_not_written_again() -> None:
+    bench = Bench([])
+    bench.store.written = [document(1)]
+    bench.queue.deliver(Message.of([document(1), document(2)]), 1, 1)
+    await bench.run()
+    assert bench.store.written == [document(1), document(2)]
+    assert bench.watched == [Outcome.DUPLICATE, Outcome.STORED]
+
+
+async def test_a_letter_keeps_what_its_message_said_of_itself() -> None:
+    headers: dict[str, str | int] = {"x-schema": 7, "x-replays": 2, "x-first-seen": "2026-01-01T00:00:00.000Z"}
+    bench = Bench([Message(document(1), headers)])
+    await bench.run()
+    (letter,) = bench.dead.letters
+    assert {name: letter.headers[name] for name in headers} == headers
+    assert letter.headers["x-reason"] == "newer_schema"
+
+
+async def test_what_is_held_for_too_long_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holding, "PAUSE_S", (0.01, 0.02))
+    bench = Bench([Message.of([document(1)])], failures=10**9, hold_s=0.1)
+    with pytest.raises(ExceptionGroup) as raised:
+        await asyncio.wait_for(bench.persister.run(bench.stop), 5)
+    assert raised.group_contains(holding.LetGoError)
+    assert list(bench.queue.open) == [1]
+
+
+class Depth:
+    """A broker that only tells a depth."""
+
+    def __init__(self, depth: int | None) -> None:
+        self.found = depth
+
+    async def depth(self, _: Any) -> int:
+        if self.found is None:
+            raise BrokerUnavailable("away")
+        return self.found
+
+
+@pytest.mark.parametrize(("depth", "open_ones", "ends"), [(5, 0, True), (0, 0, False), (5, 1, False), (None, 0, False)])
+async def test_a_worker_that_is_delivered_nothing_although_messages_wait_is_ended(
+    depth: int | None, open_ones: int, ends: bool
+) -> None:
+    ledger = Ledger(Queue([]))
+    for tag in range(1, open_ones + 1):
+        ledger.add(delivery(tag))
+    broker: Broker = Depth(depth)  # type: ignore[assignment]
+    watching = watch_deliveries(broker, ledger, PersisterMetrics(CollectorRegistry()), stuck_after_s=0.2)
+    with pytest.raises(StuckError if ends else TimeoutError):
+        await asyncio.wait_for(watching, 1)
+
+
+async def test_the_live_copy_is_the_newest_of_each_series() -> None:
+    heard = HeardAnnouncer()
+    async with ToLive(heard).announced() as live:
+        live.stored({b"a": document(2), b"b": document(1, "humidity")})
+        live.stored({b"a": document(1)})
+
+        async def told() -> bool:
+            return bool(heard.payloads)
+
+        await eventually(told, "it is announced")
+        await asyncio.sleep(0.25)
+    assert heard.payloads == [document(2) + document(1, "humidity")]
+
+
+async def test_only_what_was_stored_is_in_the_live_copy() -> None:
+    bench = Bench([Message.of([document(1), document(2), document(3)])])
+    bench.store.refuse = {document(3)}
+    async with bench.persister._live.announced():
+        await bench.run()
+        await asyncio.sleep(0.25)
+    assert bench.live.payloads == [document(2)]
