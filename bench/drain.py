@@ -1,0 +1,206 @@
+"""A persister that drains a deep queue, beside a bare `insert_many` of the same documents into the same collection.
+
+Readings wait in RabbitMQ in messages of 1,000, as a busy gateway sends them. Then two workers beside one, with 20 ms
+more for each call of MongoDB: what waits for MongoDB must not wait for another worker.
+"""
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import bson
+from pymongo import MongoClient, WriteConcern
+
+from bench.processes import BenchError, Started
+from bench.report import Figure, progress, show
+from broker.connect import open_broker
+from broker.document import encode_document
+from broker.message import Message
+from broker.reading import Reading
+from broker.topology import READINGS_EXCHANGE
+from tests.servers.mongodb import MongoDBServer
+from tests.servers.ports import free_port
+from tests.servers.rabbitmq import RabbitMQServer
+
+DEVICES = 50
+LOOK_EVERY_S = 0.05
+BARE_BATCH = 4000
+DELAY_MS = 20
+OPTIONS: dict[str, Any] = {"storageEngine": {"wiredTiger": {"configString": "block_compressor=zstd"}}}
+SAFE = WriteConcern("majority", j=True)
+MIB = 1024 * 1024
+GIVE_UP_S = 300
+
+
+def documents(count: int) -> Iterator[bytes]:
+    """Give readings of 50 devices in turn, as a gateway sends them."""
+    for number in range(count):
+        reading = Reading("temperature", number / 7, 1_700_000_000_000 + number, 0, 1_700_000_000_000 + number)
+        yield encode_document("owner", f"device-{number % DEVICES}", reading)
+
+
+@dataclass
+class Drained:
+    """How one drain went: when each tenth was stored, in seconds from the first look that found any, and memory."""
+
+    readings: int
+    tenths_s: list[float]
+    memory_bytes: int
+
+    @property
+    def per_second(self) -> float:
+        """The rate over all but what was there at the first look."""
+        return self.readings / self.tenths_s[-1]
+
+    @property
+    def last_to_first(self) -> float:
+        """How much longer the last tenth took than the first."""
+        return (self.tenths_s[-1] - self.tenths_s[-2]) / self.tenths_s[0]
+
+
+class Place:
+    """Servers, and what is in them."""
+
+    def __init__(self, folder: Path, rabbitmq: RabbitMQServer, mongodb: MongoDBServer) -> None:
+        self._folder = folder
+        self.broker_url = rabbitmq.create_vhost()
+        self.mongodb = mongodb
+        self._client: MongoClient[dict[str, Any]] = MongoClient(mongodb.url)
+        self._database = self._client["bench"]
+
+    def fresh(self) -> Any:
+        """Return an empty collection of the form that a persister makes."""
+        self._client.drop_database("bench")
+        return self._database.create_collection("readings", write_concern=SAFE, **OPTIONS)
+
+    def bare_per_second(self, count: int) -> float:
+        """Insert the documents as dicts; return how many a second."""
+        collection, taken_s, batch = self.fresh(), 0.0, []
+        for number, document in enumerate(documents(count), 1):
+            batch.append(bson.decode(document))
+            if len(batch) == BARE_BATCH or number == count:
+                started = time.perf_counter()
+                collection.insert_many(batch, ordered=False)
+                taken_s += time.perf_counter() - started
+                batch = []
+        return count / taken_s
+
+    async def fill(self, count: int, a_message: int) -> None:
+        """Publish that many readings, each message confirmed."""
+        found = documents(count)
+        async with open_broker(self.broker_url) as broker, broker.publisher(confirm_timeout_s=60) as publisher:
+            slots = asyncio.Semaphore(8)
+
+            async def publish(message: Message) -> None:
+                try:
+                    await publisher.publish(message, READINGS_EXCHANGE)
+                finally:
+                    slots.release()
+
+            async with asyncio.TaskGroup() as tasks:
+                while batch := list(islice(found, a_message)):
+                    await slots.acquire()
+                    tasks.create_task(publish(Message.of(batch)))
+
+    def drain(self, count: int, *, workers: int = 1, url: str = "", **settings: str) -> Drained:
+        """Start workers and follow them until everything is stored."""
+        collection = self.fresh()
+        with ExitStack() as stack:
+            started = [stack.enter_context(self._worker(url or self.mongodb.url, settings)) for _ in range(workers)]
+            first_at, found, memory = 0.0, 0, 0
+            tenths: list[float] = []
+            deadline = time.monotonic() + GIVE_UP_S
+            while found < count:
+                time.sleep(LOOK_EVERY_S)
+                for worker in started:
+                    worker.must_run()
+                memory = max(memory, *(worker.memory_bytes() for worker in started))
+                now, found = time.perf_counter(), collection.estimated_document_count()
+                first_at = first_at or (now if found else 0.0)
+                tenths += [now - first_at] * (found * 10 // count - len(tenths))
+                if time.monotonic() > deadline:
+                    raise BenchError(f"{found} of {count} readings are stored after {GIVE_UP_S} s")
+        return Drained(count, tenths, memory)
+
+    @contextmanager
+    def _worker(self, url: str, settings: dict[str, str]) -> Iterator[Started]:
+        environment = {
+            "BROKER_URL": self.broker_url,
+            "READINGS_URL": url,
+            "READINGS_DATABASE": "bench",
+            "OPS_HOST": "127.0.0.1",
+            "OPS_PORT": str(free_port()),
+            **settings,
+        }
+        log = self._folder / "persister.log"
+        with Started([sys.executable, "-m", "persister"], log=log, environment=environment) as worker:
+            yield worker
+
+
+class SlowLink(Started):
+    """A way to MongoDB on which each call takes longer."""
+
+    def __init__(self, folder: Path, port: int, to_port: int) -> None:
+        command = [sys.executable, "-m", "bench.slow_link", str(port), str(to_port), str(DELAY_MS)]
+        super().__init__(command, log=folder / "slow_link.log")
+        self.port = port
+
+
+def run(folder: Path, count: int, slow_count: int) -> list[Figure]:
+    """Measure everything."""
+    with RabbitMQServer(folder / "rabbitmq") as rabbitmq, MongoDBServer(folder / "mongodb") as mongodb:
+        place = Place(folder, rabbitmq, mongodb)
+        progress(f"bare insert_many of {count:,} documents as dicts")
+        before = place.bare_per_second(count)
+        progress(f"  {before:,.0f} a second; now {count:,} wait in RabbitMQ")
+        asyncio.run(place.fill(count, 1000))
+        drained = place.drain(count)
+        progress(f"  {drained.per_second:,.0f} a second; and the bare insert once more")
+        bare = (before + place.bare_per_second(count)) / 2
+        figures = [
+            Figure("bare insert_many of dicts", bare, "readings/s"),
+            Figure("one persister drains", drained.per_second, "readings/s"),
+            Figure("  its time to that of the bare insert", bare / drained.per_second, "x", 1 / 0.9),
+            Figure("  time of the last tenth to the first", drained.last_to_first, "x", 1.15),
+            Figure("  memory at most", drained.memory_bytes / MIB, "MiB", 200e6 / MIB),
+        ]
+        port = free_port()
+        with SlowLink(folder, port, mongodb.port) as link:
+            link.wait_for_port(port)
+            url = mongodb.url.replace(f":{mongodb.port}", f":{port}")
+            taken = []
+            for workers in (1, 2):
+                progress(f"{workers} with {DELAY_MS} ms more a call, {slow_count:,} readings in batches of 500")
+                asyncio.run(place.fill(slow_count, 100))
+                slow = place.drain(slow_count, workers=workers, url=url, BATCH_READINGS="500", WRITES_IN_FLIGHT="1")
+                taken.append(slow.tenths_s[-1] - slow.tenths_s[0])
+                progress(f"  {slow.per_second:,.0f} a second")
+        figures.append(Figure("two persisters' time to one's, behind 20 ms", taken[1] / taken[0], "x", 1 / 1.8))
+        return figures
+
+
+def main() -> int:
+    """Read the command line, measure, print."""
+    parser = argparse.ArgumentParser(prog="python -m bench drain", description=__doc__)
+    parser.add_argument("--readings", type=int, default=1_000_000, help="how many wait (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as folder:
+        try:
+            figures = run(Path(folder), asked.readings, max(1000, asked.readings // 10))
+        except BenchError as error:
+            print(error, file=sys.stderr)
+            return 2
+    return show("A persister and a deep queue", figures, as_json=asked.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
