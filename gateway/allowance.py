@@ -125,6 +125,8 @@ class Allowance:
         self.limited = refused is not None
         if refused is None:
             self._take(readings, size)
+            device.look(now)  # more than a sixteenth, perhaps: charged at once
+            owner.look(now)
         return refused
 
     def closed(self, size: int, now: float) -> Limited | None:

@@ -1,0 +1,98 @@
+"""What a gateway announces about its devices, folded as a reader does it."""
+
+import asyncio
+from collections.abc import Sequence
+
+from broker.embedded import EmbeddedBroker
+from broker.presence import SLICES, Alive, Connected, Disconnected, Event, decode_event
+from broker.presence import Presence as Picture
+from broker.topology import PRESENCE_EXCHANGE
+from gateway.presence import Presence
+from tests.broker.waiting import eventually
+from tests.gateway.held import HeardAnnouncer, HeldBroker
+from tests.gateway.running import ISSUING, gateway
+
+
+def folded(events: Sequence[Event], now: float = 0.0) -> Picture:
+    picture = Picture()
+    for event in events:
+        picture.apply(event, now)
+    return picture
+
+
+def events_of(heard: HeardAnnouncer) -> list[Event]:
+    return [decode_event(payload) for payload in heard.payloads]
+
+
+async def test_a_device_is_announced_when_it_comes_and_when_it_goes(held: HeldBroker) -> None:
+    async with gateway(held) as running:
+        async with running.connected({"token": ISSUING.device()}):
+            assert folded(events_of(held.heard)).devices(0) == {("user-1", "device-1")}
+
+        async def gone() -> bool:
+            return not folded(events_of(held.heard)).devices(0)
+
+        await eventually(gone, "its end is announced")
+        await running.refusal({"token": "none"})
+        kinds = [type(event) for event in events_of(held.heard) if not isinstance(event, Alive)]
+        assert kinds == [Connected, Disconnected]
+
+
+async def test_every_device_is_told_as_gone_when_its_gateway_stops(held: HeldBroker) -> None:
+    async with gateway(held) as running, running.unconnected(), running.raw() as socket:
+        await socket.receive_str(timeout=5)
+    assert not folded(events_of(held.heard)).devices(0)
+
+
+async def test_a_late_disconnect_does_not_end_a_newer_connection_elsewhere() -> None:
+    heard = HeardAnnouncer()
+    one, other = Presence(heard, "gw-1"), Presence(heard, "gw-2")
+    old = one.connected("o", "d")
+    other.connected("o", "d")
+    one.disconnected(old)
+    assert folded(events_of(heard)).devices(0) == {("o", "d")}
+
+
+async def test_connect_times_of_one_gateway_are_all_different() -> None:
+    presence = Presence(HeardAnnouncer(), "gw")
+    times = [presence.connected("o", "d").connected_us for _ in range(1000)]
+    assert len(set(times)) == 1000
+    assert times == sorted(times)
+
+
+async def test_a_listener_that_comes_late_knows_every_session_after_all_slices() -> None:
+    heard = HeardAnnouncer()
+    async with Presence(heard, "gw", alive_every_s=0.01).announced() as presence:
+        for number in range(100):
+            presence.connected("o", f"d-{number}")
+        heard.payloads.clear()
+
+        async def told() -> bool:
+            return len(heard.payloads) >= SLICES
+
+        await eventually(told, "a round of alive")
+    picture = folded(events_of(heard))
+    assert len(picture.devices(0)) == 100
+    assert picture.devices(16) == set(), "15 s without a word: its devices are gone"
+
+
+async def test_a_real_listener_hears_it(embedded: EmbeddedBroker) -> None:
+    picture = Picture()
+    async with embedded.listener(PRESENCE_EXCHANGE, bound=100) as listener, gateway(embedded) as running:
+
+        async def listen() -> None:
+            async for payload in listener:
+                picture.apply(decode_event(payload), 0)
+
+        listening = asyncio.ensure_future(listen())
+
+        async def connected() -> bool:
+            return picture.connected("user-1", "device-1", 0)
+
+        async def disconnected() -> bool:
+            return not picture.connected("user-1", "device-1", 0)
+
+        async with running.connected({"token": ISSUING.device()}):
+            await eventually(connected, "the device is seen")
+        await eventually(disconnected, "its end is seen")
+        listening.cancel()
