@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from typing import Any
 
@@ -325,22 +325,26 @@ async def test_before_the_list_is_known_nobody_is_let_in(held: HeldBroker) -> No
 
 async def test_an_owner_who_is_gone_takes_80_sessions_along_and_nobody_else_feels_it(held: HeldBroker) -> None:
     listing = Listing()
-    async with gateway(held, revocations=listing.polled()) as running:
-        sockets = []
+    async with gateway(held, revocations=listing.polled()) as running, AsyncExitStack() as stack:
+        endings = []
         for number in range(80):
             name = f"device-{number}"
-            opened = running.raw({"token": ISSUING.device(sub=name, device=name, jti=name)})
-            sockets.append((opened, await opened.__aenter__()))
-        async with device(running, owner="user-2", sub="honest", device="honest") as honest:
-            listing.revoke("user", "user-1")
-            started, slowest = time.monotonic(), 0.0
-            while running.count("connections") > 1 and time.monotonic() - started < 5:
-                asked = time.monotonic()
-                assert await honest.streams()
-                slowest = max(slowest, time.monotonic() - asked)
-            assert running.count("connections") == 1
-            assert slowest < 1
-        for opened, socket in sockets:
-            code, texts = await closed(socket)
+            token = {"token": ISSUING.device(sub=name, device=name, jti=name)}
+            socket = await stack.enter_async_context(running.raw(token))
+            endings.append(asyncio.ensure_future(closed(socket, 20)))
+        honest = await stack.enter_async_context(device(running, owner="user-2", sub="honest", device="honest"))
+        await eventually(lambda: connections(running, 81), "all are connected")
+        listing.revoke("user", "user-1")
+        started, slowest = time.monotonic(), 0.0
+        while running.count("connections") > 1 and time.monotonic() - started < 5:
+            asked = time.monotonic()
+            assert await honest.streams()
+            slowest = max(slowest, time.monotonic() - asked)
+        assert running.count("connections") == 1
+        assert slowest < 1
+        for code, texts in await asyncio.gather(*endings):
             assert (code, texts[-1]) == (1008, '42["auth_revoked",{}]')
-            await opened.__aexit__(None, None, None)
+
+
+async def connections(running: Running, count: int) -> bool:
+    return running.count("connections") == count
