@@ -26,6 +26,7 @@ class Running:
     process: Process = field(repr=False)
     port: int
     ops_port: int
+    settings: dict[str, str] = field(repr=False)
 
     @property
     def url(self) -> str:
@@ -46,7 +47,7 @@ class Running:
 @asynccontextmanager
 async def started(name: str, **settings: str) -> AsyncIterator[Running]:
     """Start a service and wait until it is ready; it is killed at the end if a test has not stopped it."""
-    port, ops_port = free_port(), free_port()
+    port, ops_port = int(settings.get("PORT", 0)) or free_port(), free_port()
     environment = {
         **os.environ,
         "HOST": "127.0.0.1",
@@ -58,7 +59,7 @@ async def started(name: str, **settings: str) -> AsyncIterator[Running]:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", name, cwd=ROOT, env=environment, stdin=asyncio.subprocess.DEVNULL
     )
-    running = Running(name, process, port, ops_port)
+    running = Running(name, process, port, ops_port, settings)
     try:
         await _ready(running)
         yield running
