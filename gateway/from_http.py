@@ -4,22 +4,27 @@ A request is one event of a session that lasts as long as the request: it ends i
 """
 
 import math
+import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from aiohttp import web
+from msgspec import UNSET, Meta, Raw, UnsetType
 
-from broker.reading import Rejection
+from broker.reading import DRAWN_SEQ, ID_PATTERN, MAX_READINGS, MAX_TAGS, MAX_TEXT, MAX_UNIT, Rejection
 from gateway.admission import Admission, Refused
 from gateway.answer import BUSY_RETRY_MS, Answer, Answerer
 from gateway.metrics import GatewayMetrics
 from gateway.packets import Event
+from gateway.session import Session
 from gateway.settings import GatewaySettings
 from runtime.bodies import json_response, read_bytes
 from runtime.calls import JSON, Call
 from runtime.problems import Handler, Problem
+from runtime.tokens import Place
 
 NDJSON = "application/x-ndjson"
 _NDJSON_TYPES = (NDJSON, "application/ndjson", "application/jsonl")
@@ -37,7 +42,12 @@ _STATUS = {
     "too_large": 413,
     "batch_size": 422,
 }
-_any = msgspec.json.Decoder()
+_SPACE = b" \t\r\n"
+# Goes through all of a text without making anything of it; UTF-8 it does not look at.
+_raw = msgspec.json.Decoder(Raw)
+
+_Id = Annotated[str, Meta(pattern=f"^{ID_PATTERN.pattern}$")]
+_Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 
 
 class ReadingsTaken(msgspec.Struct):
@@ -47,16 +57,22 @@ class ReadingsTaken(msgspec.Struct):
     rejected: list[Rejection]
 
 
-class ReadingsSent(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """A reading; or an array of 1 to 1,000."""
+class ReadingSent(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """One reading. `sensorType` and `location` default to those of a device's token, `ts` to the time of receipt.
 
-    value: bool | int | float | str
-    sensor_type: str | None = None
-    ts: int | str | None = None
-    seq: int | None = None
-    unit: str | None = None
-    location: str | dict[str, float] | None = None
-    tags: dict[str, str] | None = None
+    `value` is finite, as an integer of 64 bits, as text without control characters. `ts` is in milliseconds since 1970,
+    or RFC 3339 with a zone and at most three decimals; not before 2000, at most 24 h ahead. `seq`, only with `ts`,
+    counts apart what one series measures within a millisecond.
+    """
+
+    # Only described, never decoded: a reading that breaks a rule is refused alone, by broker/reading.py.
+    value: Annotated[bool | int | float | _Text, Meta(examples=[21.5])]
+    sensor_type: Annotated[_Id, Meta(examples=["temperature"])] | UnsetType = UNSET
+    ts: int | str | UnsetType = UNSET
+    seq: Annotated[int, Meta(ge=0, lt=DRAWN_SEQ)] | UnsetType = UNSET
+    unit: Annotated[str, Meta(max_length=MAX_UNIT)] | UnsetType = UNSET
+    location: _Text | Place | UnsetType = UNSET
+    tags: Annotated[dict[_Id, _Text], Meta(max_length=MAX_TAGS)] | UnsetType = UNSET
 
 
 def readings_call(handler: Handler) -> Call:
@@ -69,7 +85,7 @@ def readings_call(handler: Handler) -> Call:
         summary="Send readings without a socket",
         description="One reading, an array of 1 to 1,000, or as many as lines of NDJSON. What is counted as accepted "
         "can no longer be lost. Readings that carry `ts` may be sent again without being stored twice.",
-        body=ReadingsSent | list[ReadingsSent],
+        body=ReadingSent | Annotated[list[ReadingSent], Meta(min_length=1, max_length=MAX_READINGS)],
         body_types=(JSON, NDJSON),
         request_headers={"X-Device-Id": "the device, with a user's token; with a device's own it may be left out"},
         answers={202: ReadingsTaken},
@@ -87,7 +103,9 @@ class FromHttp:
         self._max_bytes = settings.max_event_bytes
         # Bodies that are being read and those that wait for their confirm: as much as sockets may have waiting.
         self._max_held_bytes = settings.max_waiting_bytes
+        self._max_device_bytes = settings.max_in_flight_bytes
         self._held_bytes = 0
+        self._device_bytes: Counter[tuple[str, str]] = Counter()
         self._admission = admission
         self._answerer = answerer
         self._metrics = metrics
@@ -104,64 +122,93 @@ class FromHttp:
             self._metrics.connects.labels(refused.code).inc()
             raise _problem(_STATUS[refused.code], str(refused), refused.data()) from refused
         try:
-            with self._holding(self._max_bytes if request.content_length is None else request.content_length):
+            with self._holding(session, self._announced(request)):
                 event = await self._event(request)
+            self._require_in_force(session)
+            with self._holding(session, event.size):  # no more than before, and nobody came between
                 return _response(await self._answerer.answered(session, event), event)
         finally:
             self._admission.leave(session)
 
+    def _announced(self, request: web.Request) -> int:
+        """Return the most that the body may become: a packed one, or one of unknown length, as much as may be."""
+        if request.content_length is None or "Content-Encoding" in request.headers:
+            return self._max_bytes
+        return min(request.content_length, self._max_bytes)
+
     @contextmanager
-    def _holding(self, size: int) -> Iterator[None]:
-        size = min(size, self._max_bytes)
-        if self._held_bytes + size > self._max_held_bytes:
+    def _holding(self, session: Session, size: int) -> Iterator[None]:
+        device = session.owner, session.device
+        if self._held_bytes + size > self._max_held_bytes or self._device_bytes[device] + size > max(
+            size, self._max_device_bytes
+        ):
             raise _problem(503, "Too much is waiting to be stored.", {"code": "busy", "retryAfterMs": BUSY_RETRY_MS})
         self._held_bytes += size
+        self._device_bytes[device] += size
         try:
             yield
         finally:
             self._held_bytes -= size
+            self._device_bytes[device] -= size
+            if not self._device_bytes[device]:
+                del self._device_bytes[device]
+
+    def _require_in_force(self, session: Session) -> None:
+        """Raise Problem 401 for a token that ended while the body was read, which may take longer than it may last."""
+        code = "revoked" if self._admission.revoked(session) else "expired" if session.expires_at <= time.time() else ""
+        if code:
+            raise _problem(401, f"the token was {code} while the body was read", {"code": code})
 
     async def _event(self, request: web.Request) -> Event:
-        """Read the body as the event that a socket would have sent; Problem 400, 408, 413 or 415."""
+        """Read the body as the event that a socket would have sent; Problem 400, 408, 413, 415 or 422."""
         kind = request.content_type
         if kind != JSON and kind not in _NDJSON_TYPES:
             raise Problem(415, f"The body must be {JSON} or {NDJSON}.")
         if (request.charset or "utf-8").lower() not in ("utf-8", "utf8"):
             raise Problem(415, "JSON is UTF-8; no other charset is taken.")
-        body = await read_bytes(request, self._max_bytes)
+        try:
+            body = await read_bytes(request, self._max_bytes)
+        except ConnectionError as error:  # nobody is left to be told; only no fault of ours
+            raise Problem(400, "The body ended with its connection.") from error
         if kind != JSON:
             return Event("readings", (_array_of_lines(body),), len(body))
-        _require_json(body)
-        name = "readings" if body.lstrip(b" \t\r\n").startswith(b"[") else "reading"
+        _require_utf8(body)
+        name = "readings" if body.lstrip(_SPACE).startswith(b"[") else "reading"
         return Event(name, (body,), len(body))
-
-
-def _require_json(body: bytes) -> None:
-    """Raise Problem 400 for what is not JSON to its end: nothing of it can be taken."""
-    try:
-        _any.decode(body)
-    except msgspec.ValidationError:  # a number beyond all ranges: its reading is told so
-        return
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Problem(400, f"The body is not JSON: {error}") from error
-    except RecursionError as error:
-        raise Problem(400, "The body is nested too deeply.") from error
 
 
 def _array_of_lines(body: bytes) -> bytes:
     """Make one array of NDJSON. A line that is no JSON becomes null, which is no reading either: its index stays."""
-    lines = [line for line in map(bytes.strip, body.split(b"\n")) if line]
+    lines = [line for line in (line.strip(_SPACE) for line in body.split(b"\n")) if line]
+    if len(lines) > MAX_READINGS:  # a million of them would take a second
+        raise _problem(422, f"1 to {MAX_READINGS} readings are taken, {len(lines)} were sent", {"code": "batch_size"})
     return b"[" + b",".join(line if _is_json(line) else b"null" for line in lines) + b"]"
 
 
 def _is_json(line: bytes) -> bool:
     try:
-        _any.decode(line)
-    except msgspec.ValidationError:
-        return True
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        _require_json(line)
+    except Problem:
         return False
     return True
+
+
+def _require_json(body: bytes) -> None:
+    """Raise Problem 400 for what is not JSON to its end. Numbers beyond all ranges are: their readings are told so."""
+    _require_utf8(body)
+    try:
+        _raw.decode(body)
+    except msgspec.DecodeError as error:
+        raise Problem(400, f"The body is not JSON: {error}") from error
+    except RecursionError as error:
+        raise Problem(400, "The body is nested too deeply.") from error
+
+
+def _require_utf8(body: bytes) -> None:
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        raise Problem(400, f"The body is not UTF-8: {error}") from error
 
 
 def _response(answer: Answer, event: Event) -> web.Response:
@@ -173,9 +220,11 @@ def _response(answer: Answer, event: Event) -> web.Response:
         raise _problem(_STATUS[code], detail, {name: answer[name] for name in answer if name != "status"})
     if code in _STATUS:
         raise _problem(_STATUS[code], answer["detail"], {"code": code})
-    if event.name == "reading":
-        return json_response(ReadingsTaken(0, [Rejection(0, code, answer["detail"])]), 202)
-    raise _problem(422, answer["detail"], {"code": code})
+    (body,) = event.arguments
+    _require_json(bytes(body))
+    if not bytes(body).lstrip(_SPACE).startswith(b"{"):
+        raise _problem(422, "The body must be a reading, or an array of readings.", {"code": code})
+    return json_response(ReadingsTaken(0, [Rejection(0, code, answer["detail"])]), 202)
 
 
 def _problem(status: int, detail: str, data: dict[str, Any]) -> Problem:

@@ -1,0 +1,78 @@
+"""schemathesis against `POST /readings`: what it makes of the document never meets an answer outside the document."""
+
+import asyncio
+import os
+import random
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from gateway.app import gateway_service
+from gateway.settings import GatewaySettings
+from runtime.docs import add_docs
+from runtime.listen import listen
+from runtime.problems import Handler, problem_middleware
+from runtime.revocations import Revocations
+from runtime.tokens import KeySet
+from tests.gateway.held import HeldBroker
+from tests.gateway.running import ISSUING, jwks, nothing_revoked
+from tests.runtime.issuer import ISSUER
+
+EXAMPLES = 300
+# Not `negative_data_rejection`: a bad reading is told in a 202, beside the good ones.
+# Not `positive_data_acceptance`: how far ahead a time may be, no schema can say.
+CHECKS = (
+    "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
+    "response_schema_conformance,unsupported_method,allow_header_conformance,ignored_auth"
+)
+
+
+@pytest.mark.timeout(300)
+async def test_hundreds_of_requests_meet_no_fault_and_nothing_undescribed(held: HeldBroker, tmp_path: Path) -> None:
+    held.held.free = True
+    answers: Counter[int] = Counter()
+
+    @web.middleware
+    async def counting(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        answers[response.status] += 1
+        return response
+
+    chosen = GatewaySettings(broker_url="embedded://unused", auth_url="http://unused", token_issuer=ISSUER, ops_port=0)
+    app = web.Application(middlewares=[counting, problem_middleware])
+    seed = random.randrange(2**32)
+    async with (
+        Revocations(nothing_revoked).kept_fresh() as revocations,
+        gateway_service(
+            chosen, broker=held, keys=KeySet(jwks), revocations=revocations, registry=CollectorRegistry()
+        ) as service,
+    ):
+        service.add_routes(app)
+        add_docs(app, service.calls)
+        async with listen(app, "127.0.0.1", 0) as port:
+            command = ["-m", "schemathesis.cli", "run", f"http://127.0.0.1:{port}/openapi.json", "--checks", CHECKS]
+            command += ["--header", f"Authorization: Bearer {ISSUING.device()}", "--header", "X-Device-Id: device-1"]
+            command += ["--max-examples", str(EXAMPLES), "--seed", str(seed), "--generation-database", "none"]
+            command += ["--no-color", "--request-timeout", "10"]
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *command,
+                env=os.environ | {"PYTHONPATH": str(Path.cwd())},
+                cwd=tmp_path,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+            )
+            report = (await process.communicate())[0].decode()
+    print(report, dict(sorted(answers.items())), f"seed {seed}")
+    assert process.returncode == 0, report
+    generated = re.search(r"(\d+) generated", report)
+    assert generated
+    assert int(generated[1]) >= EXAMPLES
+    assert not [status for status in answers if status >= 500]
+    assert {202, 400, 401, 405, 422} <= set(answers)
+    assert held.held.messages  # some of it were readings
