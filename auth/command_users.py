@@ -26,8 +26,8 @@ from auth.settings import UserSettings
 from auth.times import rfc3339
 
 _PAGE = 500
-# 24 characters of base64url: 144 random bits.
-_GENERATED_BYTES = 18
+# 32 characters, 128 random bits; none is a dash, which a command line would take for an option.
+_GENERATED_BYTES = 16
 _PASSWORD = "The password is asked for on the terminal, or taken from TIDEGATE_PASSWORD or as an option says."  # noqa: S105 - a help text
 
 
@@ -175,7 +175,7 @@ def _checked(text: str, kind: Any, rule: str) -> str:
 
 def _password(args: argparse.Namespace, about: tuple[str, str]) -> str:
     if args.generate:
-        return secrets.token_urlsafe(_GENERATED_BYTES)
+        return secrets.token_hex(_GENERATED_BYTES)
     password = _given_password(from_stdin=args.password_stdin)
     try:
         wrong = password_error(password, about)

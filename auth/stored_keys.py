@@ -28,6 +28,19 @@ _LATE_S = 60
 State = Literal["signing", "verifying", "retired"]
 
 
+def new_key() -> tuple[Ed25519PrivateKey, str, str]:
+    """Make a key; return it, its public part and its `kid`.
+
+    One thumbprint in 64 begins with a dash, and every command line would take it for an option: then another key.
+    """
+    while True:
+        private_key = Ed25519PrivateKey.generate()
+        public_key = base64url(private_key.public_key().public_bytes_raw())
+        kid = thumbprint(public_key)
+        if not kid.startswith("-"):
+            return private_key, public_key, kid
+
+
 class StoredKey(msgspec.Struct, frozen=True):
     """A row of `signing_keys`; times in milliseconds since 1970."""
 
@@ -119,9 +132,7 @@ class StoredKeys:
         return Ed25519PrivateKey.from_private_bytes(plain)
 
     async def _new_row(self, number: int) -> dict[str, str | int]:
-        private_key = Ed25519PrivateKey.generate()
-        public_key = base64url(private_key.public_key().public_bytes_raw())
-        kid = thumbprint(public_key)
+        private_key, public_key, kid = new_key()
         sealed = await asyncio.to_thread(seal, self._secret, kid, private_key.private_bytes_raw())
         return {
             "number": number,

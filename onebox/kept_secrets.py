@@ -31,7 +31,7 @@ def kept_secrets(folder: Path) -> KeptSecrets:
             raise SecretsError(
                 f"{path} is damaged ({error}); restore it, or take another folder with --data"
             ) from error
-    made = KeptSecrets(secrets.token_urlsafe(32), secrets.token_urlsafe(9))
+    made = KeptSecrets(secrets.token_urlsafe(32), secrets.token_hex(8))
     fresh = path.with_suffix(".new")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:

@@ -21,7 +21,7 @@ from auth.database import Database, open_database
 from auth.key_files import read_key_files
 from auth.keys import KeyRing, Keys, KeysError, base64url, thumbprint
 from auth.sealing import SealError, seal, unseal
-from auth.stored_keys import StoredKeys
+from auth.stored_keys import StoredKeys, new_key
 from auth.tables import signing_keys
 from auth.times import now_ms
 from runtime.tokens import public_keys
@@ -109,6 +109,10 @@ def test_a_kid_is_the_thumbprint_of_rfc_8037() -> None:
 
 
 # A ring that reads again
+
+
+def test_no_kid_looks_like_an_option_of_a_command() -> None:
+    assert not [kid for _, _, kid in (new_key() for _ in range(700)) if kid.startswith("-")]
 
 
 def new_keys() -> Keys:
