@@ -58,7 +58,9 @@ def add_keys(commands: Any) -> None:
         "them within a second, gateways within a minute. Users log in again or refresh; devices need new tokens. The "
         "key that signs cannot be retired: rotate first.",
     )
-    retire.add_argument("kid", metavar="KID", help="its id, as `list` shows it (after `--` where it begins with a dash)")
+    retire.add_argument(
+        "kid", metavar="KID", help="its id, as `list` shows it (after `--` where it begins with a dash)"
+    )
 
 
 async def run_rotate(settings: KeySettings) -> None:
