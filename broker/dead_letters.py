@@ -11,15 +11,27 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from broker.deleted_owner import DeletedOwner
 from broker.document import DocumentError
 from broker.interface import Broker, Delivery, Inspection
 from broker.live import live_readings
 from broker.message import DecodeError, Header, Message
-from broker.topology import DEAD_LETTERS, READINGS_EXCHANGE
+from broker.topology import DEAD_LETTERS, OWNERS_EXCHANGE, READINGS_EXCHANGE, Exchange
 
 REPLAYS_HEADER = "x-replays"
+# Where a letter that is no reading came from, and goes back to.
+EXCHANGE_HEADER = "x-exchange"
 # What a letter says about its death is not part of the message that it was.
-_OF_DEATH = ("x-reason", "x-error", "x-service", "x-first-seen", "x-death", "x-first-death-", "x-last-death-")
+_OF_DEATH = (
+    "x-reason",
+    "x-error",
+    "x-service",
+    "x-first-seen",
+    "x-exchange",
+    "x-death",
+    "x-first-death-",
+    "x-last-death-",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +57,11 @@ class Letter:
         found = self.message.headers.get(REPLAYS_HEADER, 0)
         return found if isinstance(found, int) else 0
 
+    @property
+    def source(self) -> Exchange:
+        """Where it is published to again."""
+        return OWNERS_EXCHANGE if self._header(EXCHANGE_HEADER) == OWNERS_EXCHANGE.name else READINGS_EXCHANGE
+
     def devices(self) -> list[tuple[str, str]]:
         """Owner and device of each reading; empty when the bytes do not decode."""
         try:
@@ -55,7 +72,10 @@ class Letter:
     def unreadable(self) -> str | None:
         """Why a persister of this version would bury it again at once, or None."""
         try:
-            self.message.documents()
+            if self.source is OWNERS_EXCHANGE:
+                DeletedOwner.of(self.message)
+            else:
+                self.message.documents()
         except DecodeError as error:
             return str(error)
         return None
@@ -153,7 +173,7 @@ async def replay(
                 continue
             await asyncio.sleep(next_at - time.monotonic())
             next_at = max(next_at, time.monotonic()) + 1 / rate
-            await publisher.publish(letter.revived(), READINGS_EXCHANGE)
+            await publisher.publish(letter.revived(), letter.source)
             await inspection.settle(letter.delivery)
             outcome.done += 1
 

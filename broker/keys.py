@@ -27,6 +27,16 @@ def between(series: Key, from_ms: int, to_ms: int) -> dict[str, Any]:
     return {"_id": {"$gte": {**series, "ts": DatetimeMS(from_ms)}, "$lt": {**series, "ts": DatetimeMS(to_ms)}}}
 
 
+def before(series: Key, to_ms: int) -> dict[str, Any]:
+    """Filter the readings of a series that were measured before `to_ms`."""
+    return {"_id": {"$gte": {**series, "ts": MinKey()}, "$lt": {**series, "ts": DatetimeMS(to_ms)}}}
+
+
+def devices_of(owner: str) -> dict[str, Any]:
+    """Filter everything of an owner, in `readings` and in `series`."""
+    return {"_id": {"$gte": {"owner": owner}, "$lt": {"owner": owner, "device": MaxKey()}}}
+
+
 def whole_series(series: Key) -> dict[str, Any]:
     """Filter every reading of a series."""
     return {"_id": {"$gte": {**series, "ts": MinKey()}, "$lt": {**series, "ts": MaxKey()}}}

@@ -38,6 +38,7 @@ class Audit:
         self.stored = 0
         self.duplicates = 0
         self.dead = 0
+        self.erased = 0
 
     @classmethod
     @asynccontextmanager
@@ -59,7 +60,7 @@ class Audit:
     @property
     def settled(self) -> int:
         """How many readings that this run accepted have an outcome."""
-        return self.stored + self.duplicates + self.dead
+        return self.stored + self.duplicates + self.dead + self.erased
 
     def acknowledged(self, owner: str, device: str, sensor_type: str, identities: Iterable[Identity]) -> None:
         """Note what a device was promised."""
@@ -75,6 +76,7 @@ class Audit:
         self.stored += outcomes.count(Outcome.STORED)
         self.duplicates += outcomes.count(Outcome.DUPLICATE)
         self.dead += outcomes.count(Outcome.DEAD)
+        self.erased += outcomes.count(Outcome.ERASED)
 
     async def _sweep_for_ever(self) -> None:
         while True:

@@ -1,24 +1,30 @@
 """The persister's wiring: broker → batches → MongoDB, and dead letters back to the broker."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
 from functools import partial
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from broker.connect import open_broker
 from broker.interface import Broker
 from broker.topology import LIVE_EXCHANGE
-from persister.holding import Holding
+from persister.deleted_owners import DeletedOwners
+from persister.erasure import Erasure
+from persister.holding import GivenUpError, Holding
 from persister.metrics import PersisterMetrics
 from persister.persist import Persister, Watch
+from persister.retention import keep_to
 from persister.series import KnownSeries
 from persister.settings import PersisterSettings
 from persister.to_dead_letters import ToDeadLetters
 from persister.to_live import ToLive
 from persister.to_mongodb import ToMongoDB
+from persister.upkeep import Upkeep
 from persister.worker import Worker
+from runtime.beside import beside
 from runtime.ops import Check, ops_server
 from runtime.process import Shutdown
 
@@ -41,13 +47,20 @@ async def persister_service(
         broker.announcer(LIVE_EXCHANGE) as announcer,
         ToLive(announcer).announced() as live,
     ):
+        known = KnownSeries(settings.known_series)
+        deleted = DeletedOwners(known)
+        dead_letters = ToDeadLetters(publisher)
+        holding = Holding(stop, metrics, hold_s=settings.hold_seconds)
+        upkeep = Upkeep(store.database)
+        erasure = Erasure(upkeep, deleted, dead_letters, holding, metrics, hold_s=settings.hold_seconds)
         make = partial(
             Persister,
             store=store,
-            dead_letters=ToDeadLetters(publisher),
+            dead_letters=dead_letters,
             live=live,
-            holding=Holding(stop, metrics, hold_s=settings.hold_seconds),
-            known=KnownSeries(settings.known_series),
+            holding=holding,
+            known=known,
+            deleted=deleted,
             metrics=metrics,
             batch_readings=settings.batch_readings,
             writes_in_flight=settings.writes_in_flight,
@@ -55,11 +68,22 @@ async def persister_service(
         )
         worker = Worker(broker, make, metrics, prefetch=settings.prefetch, stuck_after_s=settings.stuck_seconds)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(worker.run(stop), name="worker")
+            tasks.create_task(_work(worker, erasure, keep_to(settings.retention(), upkeep, metrics), broker, stop))
             try:
                 yield {"broker": worker.check, "mongodb": store.check}
             finally:
                 stop.set()
+
+
+async def _work(
+    worker: Worker, erasure: Erasure, retaining: Coroutine[Any, Any, None], broker: Broker, stop: asyncio.Event
+) -> None:
+    """Store readings and look after what is stored, until `stop`."""
+    upkeep = (erasure.take_deletions(broker), erasure.keep_up(), erasure.sweep_what_is_due(), retaining)
+    async with beside(*upkeep, name="upkeep"):
+        with suppress(GivenUpError):
+            await erasure.first_look()
+            await worker.run(stop)
 
 
 async def serve(settings: PersisterSettings, shutdown: Shutdown) -> None:

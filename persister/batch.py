@@ -19,6 +19,8 @@ class Outcome(Enum):
     STORED = "stored"
     DUPLICATE = "duplicate"
     DEAD = "dead"
+    # Of an owner who is deleted: nobody wants it any more.
+    ERASED = "erased"
     RETRY = "retry"
 
 

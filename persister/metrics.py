@@ -31,6 +31,9 @@ class PersisterMetrics:
         self.lag_seconds = Gauge(
             "tidegate_persister_lag_seconds", "Age of the oldest reading that is not yet stored", registry=registry
         )
+        self.removed = Counter(
+            "tidegate_persister_removed_total", "Readings removed again, by why", ["why"], registry=registry
+        )
         self.parked = Gauge(
             "tidegate_persister_parked", "Messages that wait for the dead-letter queue", registry=registry
         )

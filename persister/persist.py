@@ -14,6 +14,7 @@ from functools import partial
 from broker.document import DocumentError
 from broker.interface import Consumer
 from persister.batch import Batch, Opened, Outcome
+from persister.deleted_owners import DeletedOwners
 from persister.from_broker import FromBroker
 from persister.holding import GivenUpError, Holding
 from persister.ledger import Ledger
@@ -42,6 +43,7 @@ class Persister:
         *,
         holding: Holding,
         known: KnownSeries,
+        deleted: DeletedOwners,
         metrics: PersisterMetrics,
         batch_readings: int,
         writes_in_flight: int,
@@ -54,6 +56,7 @@ class Persister:
         self._live = live
         self._holding = holding
         self._known = known
+        self._deleted = deleted
         self._metrics = metrics
         self._watch = watch
         self.ledger = Ledger(consumer)
@@ -128,8 +131,9 @@ class Persister:
             self._metrics.write_seconds.observe(time.perf_counter() - started)
         if fresh:
             await self._holding.until_done("series", lambda: self._store.write_series(list(fresh.values())))
-            for name in fresh:
-                self._known.add(name)
+            for name, key in fresh.items():
+                if key["owner"] not in self._deleted:  # as may have become known meanwhile
+                    self._known.add(name)
         if batch.outcomes.count(Outcome.STORED) == len(batch.outcomes):
             return newest
         return self._live.newest(
@@ -139,7 +143,7 @@ class Persister:
         )
 
     def _examine(self, batch: Batch) -> tuple[dict[bytes, bytes], dict[bytes, dict[str, str]]]:
-        """Decode what is of an unknown series; mark what is no reading as dead."""
+        """Decode what is of an unknown series; mark what is no reading, or of a deleted owner."""
         newest: dict[bytes, bytes] = {}
         fresh: dict[bytes, dict[str, str]] = {}
         for index, document in enumerate(batch.documents):
@@ -148,9 +152,12 @@ class Persister:
             except DocumentError as error:
                 batch.bury(index, "undecodable", str(error))
                 continue
-            newest[name] = document
             if key is not None:
+                if key["owner"] in self._deleted:
+                    batch.outcomes[index] = Outcome.ERASED
+                    continue
                 fresh[name] = key
+            newest[name] = document
         return newest, fresh
 
     async def _write(self, documents: list[bytes]) -> Written:
@@ -174,7 +181,7 @@ class Persister:
         self._count(documents, outcomes)
 
     def _count(self, documents: list[bytes], outcomes: list[Outcome]) -> None:
-        for outcome in (Outcome.STORED, Outcome.DUPLICATE, Outcome.DEAD):
+        for outcome in (Outcome.STORED, Outcome.DUPLICATE, Outcome.DEAD, Outcome.ERASED):
             if number := outcomes.count(outcome):
                 self._metrics.readings.labels(outcome.value).inc(number)
                 if outcome is Outcome.DUPLICATE:

@@ -3,6 +3,8 @@
 from collections import OrderedDict
 from typing import Any
 
+import bson
+
 from broker.document import decode_document, series_bytes
 from broker.keys import series_key
 
@@ -22,6 +24,14 @@ class KnownSeries:
             return name, None
         key = decode_document(document)["_id"]
         return name, series_key(key["owner"], key["device"], key["sensorType"])
+
+    def forget(self, owner: str) -> int:
+        """Forget the series of an owner; return how many there were."""
+        start = bson.encode({"owner": owner})[4:-1]
+        names = [name for name in self._known if name.startswith(start)]
+        for name in names:
+            del self._known[name]
+        return len(names)
 
     def add(self, name: bytes) -> None:
         """Remember a series, once its document in `series` is written."""

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from broker.connect import check_url
-from runtime.settings import Port, Positive, ProcessSettings, Seconds, setting
+from persister.retention import Retention
+from runtime.settings import NotNegative, Port, Positive, ProcessSettings, Seconds, setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +25,17 @@ class PersisterSettings(ProcessSettings):
     hold_seconds: Seconds = setting(900.0, about="how long a batch is held in an outage; then the broker has it again")
     stuck_seconds: Seconds = setting(60.0, about="without a delivery, while messages wait: the process ends")
 
+    retention_days: NotNegative = setting(0, about="days that readings are kept; 0 keeps them for ever")
+    retention_days_by_sensor_type: tuple[str, ...] = setting(
+        (), about="other days for some, `temperature=30,door=0`; 0 keeps for ever"
+    )
+
     def __post_init__(self) -> None:
+        self.retention()
         check_url(self.broker_url)
         if not self.readings_url.startswith(("mongodb://", "mongodb+srv://")):
             raise ValueError("READINGS_URL must start with mongodb:// or mongodb+srv://")
+
+    def retention(self) -> Retention:
+        """Return for how long what is kept; ValueError when the settings are wrong."""
+        return Retention.of(self.retention_days, self.retention_days_by_sensor_type)

@@ -2,10 +2,10 @@
 
 from datetime import UTC, datetime
 
-from broker.dead_letters import REPLAYS_HEADER
+from broker.dead_letters import EXCHANGE_HEADER, REPLAYS_HEADER
 from broker.interface import Publisher
 from broker.message import SCHEMA_HEADER, Header, Message
-from broker.topology import DEAD_EXCHANGE
+from broker.topology import DEAD_EXCHANGE, READINGS_EXCHANGE, Exchange
 from persister.batch import DeadLetter
 
 SERVICE = "persister"
@@ -19,7 +19,7 @@ class ToDeadLetters:
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
 
-    async def bury(self, letter: DeadLetter, origin: Message) -> None:
+    async def bury(self, letter: DeadLetter, origin: Message, source: Exchange = READINGS_EXCHANGE) -> None:
         """Return when the letter is confirmed; BrokerError in every other case.
 
         What the message said of itself stays: its schema, how often it was replayed, and when it was first a letter.
@@ -31,4 +31,6 @@ class ToDeadLetters:
             "x-error": letter.error[:MAX_ERROR_CHARS],
             "x-service": SERVICE,
         }
+        if source is not READINGS_EXCHANGE:
+            headers[EXCHANGE_HEADER] = source.name
         await self._publisher.publish(Message(letter.body, headers), DEAD_EXCHANGE)

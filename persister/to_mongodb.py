@@ -70,6 +70,11 @@ class ToMongoDB:
         self._series = self._database.get_collection(SERIES, write_concern=_SAFE)
         self._clustered = clustered
 
+    @property
+    def database(self) -> Any:
+        """The database, for the upkeep of what is stored."""
+        return self._database
+
     @classmethod
     @asynccontextmanager
     async def connected(

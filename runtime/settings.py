@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_origin, get_type_hints
 import msgspec
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+NotNegative = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]  # "inf" is a float too, and no timer takes it
 

@@ -12,6 +12,7 @@ from broker.interface import BrokerUnavailable, Delivery
 from broker.message import Message
 from broker.reading import Reading
 from persister.batch import Outcome
+from persister.deleted_owners import DeletedOwners
 from persister.holding import Holding
 from persister.metrics import PersisterMetrics
 from persister.persist import Persister
@@ -136,7 +137,8 @@ class Bench:
             ToDeadLetters(self.dead),
             ToLive(self.live),
             holding=Holding(self.stop, metrics, hold_s=hold_s),
-            known=KnownSeries(100),
+            known=(known := KnownSeries(100)),
+            deleted=DeletedOwners(known),
             metrics=metrics,
             batch_readings=4000,
             writes_in_flight=2,

@@ -14,6 +14,7 @@ from broker.message import Message
 from broker.topology import READINGS, READINGS_EXCHANGE
 from persister import holding, watchdog
 from persister.batch import Outcome
+from persister.deleted_owners import DeletedOwners
 from persister.holding import Holding
 from persister.metrics import PersisterMetrics
 from persister.persist import Persister
@@ -63,7 +64,8 @@ def worker(broker: EmbeddedBroker, store: Store, stop: asyncio.Event, registry: 
             ToDeadLetters(HeldPublisher()),
             ToLive(HeardAnnouncer()),
             holding=Holding(stop, metrics, hold_s=0.2),
-            known=KnownSeries(10),
+            known=(known := KnownSeries(10)),
+            deleted=DeletedOwners(known),
             metrics=metrics,
             batch_readings=100,
             writes_in_flight=2,
