@@ -7,7 +7,7 @@ CODE := auth bench broker gateway onebox persister runtime simulator tests
 # Two makes at once must not fill one .venv together. Where flock(1) is missing, run one at a time.
 LOCK := $(shell command -v flock >/dev/null 2>&1 && echo flock .venv.lock)
 
-.PHONY: help run test bench check format openapi clean
+.PHONY: help run test bench chaos check format openapi clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -23,6 +23,10 @@ test: $(VENV)/dev.done ## every test, on real servers that it starts for itself 
 bench: $(VENV)/dev.done ## side-by-side measurements (ARGS="gateway --quick"; without ARGS the list of them)
 	@tests/servers/install >&2
 	@exec $(BIN)/python -m bench $(ARGS)
+
+chaos: $(VENV)/dev.done ## the proof under faults (ARGS="--minutes M --seed S")
+	@tests/servers/install >&2
+	@exec $(BIN)/python -m tests.faults $(ARGS)
 
 check: $(VENV)/dev.done ## formatter, linter, type checker
 	@$(BIN)/ruff format --check $(CODE)

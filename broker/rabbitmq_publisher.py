@@ -16,6 +16,7 @@ from broker.rabbitmq_frames import PERSISTENT, publish_frames, written
 from broker.rabbitmq_link import DriverChannel, Link, driver_channel, frame_max
 from broker.rabbitmq_topology import ensure_topology
 from broker.topology import Exchange, Queue
+from runtime.failpoints import failpoint
 
 
 class RabbitMQPublisher:
@@ -70,6 +71,7 @@ class RabbitMQPublisher:
             channel.delivery_tag += 1
             confirm = channel.confirmations[channel.delivery_tag] = loop.create_future()
             channel.message_id_delivery_tag[message_id] = channel.delivery_tag
+        failpoint("gateway.mid_publish")
         try:
             await confirm
         finally:

@@ -15,6 +15,7 @@ from broker.interface import BrokerError, BrokerUnavailable, Publisher
 from broker.message import MAX_BYTES, MAX_READINGS, Message
 from broker.topology import READINGS_EXCHANGE
 from gateway.metrics import GatewayMetrics
+from runtime.failpoints import failpoint
 from runtime.logs import logger
 
 log = logger("gateway.to_broker")
@@ -125,9 +126,11 @@ class ToBroker:
         started = time.perf_counter()
         failure: BrokerError | None = None
         try:
+            failpoint("gateway.before_publish")
             await self._publisher.publish(
                 Message.of([document for parcel in parcels for document in parcel.documents]), READINGS_EXCHANGE
             )
+            failpoint("gateway.confirmed")
         except BrokerError as error:
             failure = error
         except BaseException:

@@ -23,6 +23,7 @@ from persister.series import KnownSeries
 from persister.to_dead_letters import ToDeadLetters
 from persister.to_live import ToLive
 from persister.to_mongodb import ToMongoDB, WriteRefused, Written
+from runtime.failpoints import failpoint
 from runtime.logs import logger
 
 log = logger("persister")
@@ -100,6 +101,7 @@ class Persister:
             newest = await self._store_batch(batch)
         finally:
             self._slots.release()
+        failpoint("persister.inserted")
         self._live.stored(newest)
         settled = []
         for opened, documents, outcomes in batch.results():
@@ -122,6 +124,7 @@ class Persister:
                 batch.outcomes[again[place]] = Outcome.DUPLICATE
         waiting = batch.waiting(redelivered=False) + batch.waiting(redelivered=True)
         if waiting:
+            failpoint("persister.before_insert")
             written = await self._write([batch.documents[index] for index in waiting])
             for index, outcome in zip(waiting, written.outcomes, strict=True):
                 batch.outcomes[index] = outcome

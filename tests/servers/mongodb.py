@@ -40,6 +40,11 @@ class MongoDBServer(Server):
         with self._client() as client:
             client.drop_database(name)
 
+    def step_down(self, seconds: int) -> None:
+        """Be no primary for so long; of a replica set only."""
+        with self._client() as client, suppress(PyMongoError):  # it closes the connection with its answer
+            client.admin.command({"replSetStepDown": seconds, "force": True})
+
     def _client(self) -> pymongo.MongoClient[dict[str, Any]]:
         # Direct, for a replica set that is not initiated has no primary to select.
         address = f"mongodb://127.0.0.1:{self.port}/?directConnection=true"

@@ -1,0 +1,164 @@
+"""Devices that stream through either gateway, repeat what was not accepted, and remember what they were promised."""
+
+import asyncio
+import random
+import time
+from contextlib import suppress
+from typing import Any
+
+import socketio
+
+from tests.integration.device import connected, registered_device
+
+Identity = tuple[str, str, str, int, int]
+ANSWER_WITHIN_S = 8.0
+MOST_READINGS = 20
+
+
+class Sender:
+    """One device."""
+
+    def __init__(self, number: int, urls: list[str], owner: str, device: str, token: str, seed: int) -> None:
+        self.number = number
+        self.owner, self.device, self._token = owner, device, token
+        self._urls = urls
+        self._random = random.Random(f"{seed}/{number}")
+        self._made = 0
+        self._pending: list[dict[str, Any]] = []
+        self.sent: dict[Identity, int] = {}
+        self.acknowledged: set[Identity] = set()
+        self.refused: list[dict[str, Any]] = []
+        self.last_accepted_at = 0.0
+        self.sensor_type = "start"
+        self.clock_off_ms = 0
+        self.may_send = asyncio.Event()
+        self._gone = asyncio.Event()
+
+    @property
+    def idle(self) -> bool:
+        return not self._pending
+
+    async def run(self) -> None:
+        """Stream for ever, over whichever gateway takes the connection."""
+        while True:
+            self._urls.append(self._urls.pop(0))
+            client = socketio.AsyncClient(reconnection=False)
+            try:
+                await client.connect(
+                    self._urls[0], auth={"token": self._token}, transports=["websocket"], wait_timeout=5
+                )
+                await self._stream(client)
+            except (socketio.exceptions.SocketIOError, OSError, TimeoutError):
+                await asyncio.sleep(0.1 + self._random.random() / 5)
+            finally:
+                with suppress(Exception):
+                    await asyncio.wait_for(client.disconnect(), 2)
+                if client.eio.http is not None:
+                    await client.eio.http.close()
+
+    def leave(self) -> None:
+        """Drop the connection in the middle of whatever it is; the next one goes to another gateway."""
+        self._gone.set()
+
+    async def repeat(self, urls: list[str], times: int) -> None:
+        """Send one reading so often, over connections to every gateway in turn, whatever the answers are."""
+        reading = self._batch()[:1]
+        for url in urls:
+            async with connected(url, self._token, self.device) as device:
+                answers = await asyncio.gather(*(device.send(reading) for _ in range(times // len(urls))))
+            if any(answer["status"] == "accepted" for answer in answers):
+                self.acknowledged.update(map(self._identity, reading))
+
+    async def _stream(self, client: Any) -> None:
+        # The client lets a call wait for its answer although the connection is gone.
+        self._gone.clear()
+        client.on("disconnect", lambda *_: self._gone.set())
+        while True:
+            await self.may_send.wait()
+            self._pending = self._pending or self._batch()
+            answer = await self._answer(client)
+            if answer["status"] == "retry":
+                await asyncio.sleep(answer["retryAfterMs"] / 1000)
+                continue
+            if answer["status"] == "accepted":
+                self.acknowledged.update(map(self._identity, self._pending))
+                self.last_accepted_at = time.monotonic()
+            else:
+                self.refused.append(answer)
+            self._pending = []
+            await asyncio.sleep(self._random.random() / 10)
+
+    async def _answer(self, client: Any) -> dict[str, Any]:
+        calling = asyncio.ensure_future(client.call("readings", self._pending, timeout=ANSWER_WITHIN_S))
+        ending = asyncio.ensure_future(self._gone.wait())
+        try:
+            await asyncio.wait((calling, ending), return_when=asyncio.FIRST_COMPLETED)
+            if not calling.done():
+                raise ConnectionResetError
+            answer: dict[str, Any] = calling.result()
+            return answer
+        finally:
+            calling.cancel()
+            ending.cancel()
+
+    def _batch(self) -> list[dict[str, Any]]:
+        made = []
+        for _ in range(self._random.randint(1, MOST_READINGS)):
+            self._made += 1
+            ts = time.time_ns() // 1_000_000 + self.clock_off_ms
+            # No two readings of a run have the same value: a second copy shows, whatever its key.
+            value = self.number * 1_000_000_000 + self._made
+            reading = {"sensorType": self.sensor_type, "ts": ts, "seq": self._made, "value": value}
+            made.append(reading)
+            self.sent[self._identity(reading)] = value
+        return made
+
+    def _identity(self, reading: dict[str, Any]) -> Identity:
+        return (self.owner, self.device, reading["sensorType"], reading["ts"], reading["seq"])
+
+
+class Fleet:
+    """All devices of a run."""
+
+    def __init__(self, senders: list[Sender]) -> None:
+        self.senders = senders
+
+    @classmethod
+    async def registered(cls, auth_url: str, urls: list[str], *, devices: int, seed: int) -> "Fleet":
+        senders = []
+        for number in range(devices):
+            who = await registered_device(auth_url, f"device-{number}@example.com")
+            turned = urls[number % len(urls) :] + urls[: number % len(urls)]
+            senders.append(Sender(number, turned, *who, seed))
+        return cls(senders)
+
+    def begin(self, sensor_type: str, *, clock_off_ms: int = 0) -> None:
+        """Send under this name from here on; what was sent before is accounted for."""
+        for sender in self.senders:
+            sender.sensor_type, sender.clock_off_ms = sensor_type, clock_off_ms
+            sender.sent.clear()
+            sender.acknowledged.clear()
+            sender.may_send.set()
+
+    async def finish(self, within_s: float) -> None:
+        """Let everybody be told `accepted` for what is under way, and then be quiet."""
+        async with asyncio.timeout(within_s):
+            while not all(sender.idle for sender in self.senders):
+                for sender in self.senders:
+                    if sender.idle:
+                        sender.may_send.clear()
+                await asyncio.sleep(0.005)
+        for sender in self.senders:
+            sender.may_send.clear()
+
+    async def accepted_since(self, moment: float, within_s: float) -> None:
+        """Return when every device was told `accepted` after this moment."""
+        async with asyncio.timeout(within_s):
+            while not all(sender.last_accepted_at > moment for sender in self.senders):
+                await asyncio.sleep(0.02)
+
+    def sent(self) -> dict[Identity, int]:
+        return {identity: value for sender in self.senders for identity, value in sender.sent.items()}
+
+    def acknowledged(self) -> set[Identity]:
+        return set().union(*(sender.acknowledged for sender in self.senders))

@@ -1,0 +1,247 @@
+"""The faults by name. Each is made while the fleet streams, and returns when it is healed."""
+
+import asyncio
+import random
+import signal
+from collections.abc import Awaitable, Callable
+
+from broker.connect import open_broker
+from broker.message import Message
+from broker.topology import READINGS_EXCHANGE
+from runtime.failpoints import Point
+from tests.faults.fleet import Fleet
+from tests.faults.stack import Service, Stack
+
+Fault = Callable[[Stack, Fleet, random.Random], Awaitable[None]]
+FAULTS: dict[str, Fault] = {}
+HOUR_MS = 3_600_000
+
+
+def fault(run: Fault) -> Fault:
+    FAULTS[run.__name__] = run
+    return run
+
+
+async def kill(service: Service) -> None:
+    service.signal(signal.SIGKILL)
+    await asyncio.sleep(0.5)
+    await service.ready()
+
+
+async def die_at(services: list[Service], point: Point, times: int, fleet: Fleet) -> None:
+    """Let the first of them kill itself at a point."""
+    awaited = await services[0].arm(point, times)
+    for sender in fleet.senders:
+        if sender.number % 2:  # all have gone to the other gateway when this one was started anew
+            sender.leave()
+    await services[0].died(awaited)
+
+
+@fault
+async def gateway_killed_before_publish(stack: Stack, fleet: Fleet, random: random.Random) -> None:
+    await die_at(stack.gateways, "gateway.before_publish", random.randint(1, 30), fleet)
+
+
+@fault
+async def gateway_killed_mid_publish(stack: Stack, fleet: Fleet, random: random.Random) -> None:
+    await die_at(stack.gateways, "gateway.mid_publish", random.randint(1, 30), fleet)
+
+
+@fault
+async def gateway_killed_between_confirm_and_acknowledgement(stack: Stack, fleet: Fleet, random: random.Random) -> None:
+    await die_at(stack.gateways, "gateway.confirmed", random.randint(1, 30), fleet)
+
+
+@fault
+async def persister_killed_before_insert(stack: Stack, fleet: Fleet, random: random.Random) -> None:
+    await die_at(stack.persisters, "persister.before_insert", random.randint(1, 30), fleet)
+
+
+@fault
+async def persister_killed_between_insert_and_acknowledgement(
+    stack: Stack, fleet: Fleet, random: random.Random
+) -> None:
+    await die_at(stack.persisters, "persister.inserted", random.randint(1, 30), fleet)
+
+
+@fault
+async def gateways_killed_at_any_time(stack: Stack, _: Fleet, random: random.Random) -> None:
+    for _time in range(3):
+        await asyncio.sleep(random.random())
+        await kill(random.choice(stack.gateways))
+
+
+@fault
+async def persisters_killed_in_a_loop(stack: Stack, _: Fleet, random: random.Random) -> None:
+    for _time in range(12):
+        random.choice(stack.persisters).signal(signal.SIGKILL)
+        await asyncio.sleep(random.uniform(0.1, 1.5))
+    await asyncio.gather(*(service.ready() for service in stack.persisters))
+
+
+@fault
+async def rabbitmq_killed(stack: Stack, _: Fleet, random: random.Random) -> None:
+    await asyncio.sleep(random.random())
+    await asyncio.to_thread(stack.rabbitmq.kill)
+    await asyncio.sleep(random.random() * 2)
+    await asyncio.to_thread(stack.rabbitmq.restart)
+
+
+@fault
+async def rabbitmq_stopped_past_its_heartbeat(stack: Stack, _: Fleet, random: random.Random) -> None:
+    await asyncio.to_thread(stack.rabbitmq.pause)
+    await asyncio.sleep(random.uniform(22, 26))
+    stack.rabbitmq.resume()
+
+
+@fault
+async def confirms_lost_on_the_way(stack: Stack, _: Fleet, random: random.Random) -> None:
+    for _time in range(3):
+        stack.to_rabbitmq.hold(answers_only=True)
+        await asyncio.sleep(random.uniform(0.2, 1))
+        stack.to_rabbitmq.cut()
+        stack.to_rabbitmq.release()
+        await asyncio.sleep(1)
+
+
+@fault
+async def half_open_connection(stack: Stack, _: Fleet, random: random.Random) -> None:
+    stack.to_rabbitmq.hold()
+    await asyncio.sleep(random.uniform(6, 9))
+    stack.to_rabbitmq.cut()
+    stack.to_rabbitmq.release()
+
+
+@fault
+async def memory_alarm(stack: Stack, _: Fleet, random: random.Random) -> None:
+    await asyncio.to_thread(stack.rabbitmq.rabbitmqctl, "set_vm_memory_high_watermark", "absolute", "1MB")
+    await asyncio.sleep(random.uniform(5, 8))
+    await asyncio.to_thread(stack.rabbitmq.rabbitmqctl, "set_vm_memory_high_watermark", "0.4")
+
+
+@fault
+async def disk_alarm(stack: Stack, _: Fleet, random: random.Random) -> None:
+    await asyncio.to_thread(stack.rabbitmq.rabbitmqctl, "set_disk_free_limit", "1000000GB")
+    await asyncio.sleep(random.uniform(5, 8))
+    await asyncio.to_thread(stack.rabbitmq.rabbitmqctl, "set_disk_free_limit", "50MB")
+
+
+@fault
+async def queue_full(stack: Stack, _: Fleet, random: random.Random) -> None:
+    policy = {"pattern": "^tidegate.readings$", "definition": {"max-length": 5}, "apply-to": "queues"}
+    for service in stack.persisters:
+        service.signal(signal.SIGSTOP)
+    await asyncio.to_thread(stack.rabbitmq.api, "PUT", "policies/%2F/small", policy)
+    await asyncio.sleep(random.uniform(4, 6))
+    await asyncio.to_thread(stack.rabbitmq.api, "DELETE", "policies/%2F/small")
+    for service in stack.persisters:
+        service.signal(signal.SIGCONT)
+
+
+@fault
+async def queue_unbound(stack: Stack, fleet: Fleet, random: random.Random) -> None:
+    binding = "bindings/%2F/e/tidegate.readings/q/tidegate.readings"
+    await asyncio.to_thread(stack.rabbitmq.api, "DELETE", f"{binding}/readings.*")
+    await asyncio.sleep(1)
+    before = len(fleet.acknowledged())
+    await asyncio.sleep(random.uniform(2, 4))
+    assert len(fleet.acknowledged()) == before, "something was acknowledged that no queue took"
+    await asyncio.to_thread(stack.rabbitmq.api, "POST", binding, {"routing_key": "readings.*"})
+
+
+@fault
+async def dead_letter_queue_away(stack: Stack, _: Fleet, random: random.Random) -> None:
+    queue = "bindings/%2F/e/tidegate.dead/q/tidegate.readings.dead"
+    await asyncio.to_thread(stack.rabbitmq.api, "DELETE", f"{queue}/%23")
+    await poison(stack, 5)
+    await asyncio.sleep(random.uniform(3, 5))
+    await asyncio.to_thread(stack.rabbitmq.api, "POST", queue, {"routing_key": "#"})
+
+
+@fault
+async def mongod_killed_in_mid_batch(stack: Stack, _: Fleet, random: random.Random) -> None:
+    await asyncio.sleep(random.random())
+    await asyncio.to_thread(stack.mongodb.kill)
+    await asyncio.sleep(random.random() * 2)
+    await asyncio.to_thread(stack.mongodb.restart)
+
+
+@fault
+async def mongod_stopped_for_30_s(stack: Stack, _: Fleet, random: random.Random) -> None:
+    await asyncio.to_thread(stack.mongodb.pause)
+    await asyncio.sleep(30)
+    stack.mongodb.resume()
+
+
+@fault
+async def mongod_slow(stack: Stack, _: Fleet, random: random.Random) -> None:
+    stack.to_mongodb.delay_s = 2
+    await asyncio.sleep(random.uniform(8, 12))
+    stack.to_mongodb.delay_s = 0
+
+
+@fault
+async def no_primary(stack: Stack, _: Fleet, random: random.Random) -> None:
+    await asyncio.to_thread(stack.mongodb.step_down, 8)
+    await asyncio.sleep(10)
+
+
+@fault
+async def mariadb_killed(stack: Stack, _: Fleet, random: random.Random) -> None:
+    await asyncio.to_thread(stack.mariadb.kill)
+    await asyncio.sleep(random.uniform(3, 5))
+    await asyncio.to_thread(stack.mariadb.restart)
+
+
+@fault
+async def mariadb_stopped(stack: Stack, _: Fleet, random: random.Random) -> None:
+    await asyncio.to_thread(stack.mariadb.pause)
+    await asyncio.sleep(random.uniform(5, 8))
+    stack.mariadb.resume()
+
+
+@fault
+async def auth_killed(stack: Stack, _: Fleet, __: random.Random) -> None:
+    await kill(stack.auth)
+
+
+@fault
+async def poison_among_good_ones(stack: Stack, _: Fleet, __: random.Random) -> None:
+    for _time in range(10):
+        await poison(stack, 3)
+        await asyncio.sleep(0.3)
+
+
+@fault
+async def same_reading_50_times_through_two_gateways(stack: Stack, fleet: Fleet, __: random.Random) -> None:
+    urls = [gateway.url for gateway in stack.gateways]
+    await asyncio.gather(*(sender.repeat(urls, 50) for sender in fleet.senders))
+
+
+@fault
+async def device_clocks_an_hour_off(_: Stack, fleet: Fleet, random: random.Random) -> None:
+    for sender in fleet.senders:
+        sender.clock_off_ms = random.choice((-HOUR_MS, HOUR_MS))
+    await asyncio.sleep(2)
+
+
+@fault
+async def sigterm_of_each(stack: Stack, _: Fleet, random: random.Random) -> None:
+    for service in random.sample(stack.services, len(stack.services)):
+        code = await service.stop()
+        assert code == 0, f"{service.name} ended with {code}"
+        await service.ready()
+
+
+@fault
+async def rolling_restart_of_everything(stack: Stack, fleet: Fleet, random: random.Random) -> None:
+    for server in (stack.mariadb, stack.mongodb, stack.rabbitmq):
+        await asyncio.to_thread(server.restart)
+    await sigterm_of_each(stack, fleet, random)
+
+
+async def poison(stack: Stack, number: int) -> None:
+    """Publish messages that are no readings, past the gateways."""
+    async with open_broker(stack.rabbitmq.url) as broker, broker.publisher() as publisher:
+        for _ in range(number):
+            await publisher.publish(Message(b"\x10\x00\x00\x00 no reading \x00"), READINGS_EXCHANGE)

@@ -1,0 +1,160 @@
+"""The real stack: three servers, auth, two gateways and two persisters, each kept running as compose would."""
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from runtime.failpoints import VARIABLE, Point
+from tests.faults.link import Link
+from tests.integration.services import ROOT, SECRET, migrated
+from tests.servers.mariadb import MariaDBServer
+from tests.servers.mongodb import MongoDBServer
+from tests.servers.ports import free_port
+from tests.servers.rabbitmq import RabbitMQServer
+
+RESTART_AFTER_S = 0.3
+STOPS_WITHIN_S = 12.0
+DIES_WITHIN_S = 30.0
+
+
+class Service:
+    """One process that is started again whenever it ends."""
+
+    def __init__(self, name: str, folder: Path, **settings: str) -> None:
+        self.name = name
+        self.port, self.ops_port = free_port(), free_port()
+        self._log = folder / f"{name}-{self.port}.log"
+        self._settings = {
+            "HOST": "127.0.0.1",
+            "PORT": str(self.port),
+            "OPS_HOST": "127.0.0.1",
+            "OPS_PORT": str(self.ops_port),
+            **settings,
+        }
+        self._process: Process | None = None
+        self._next_start: dict[str, str] = {}
+        # The status of each end, in order.
+        self.ends: list[int] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def run(self) -> None:
+        while True:
+            with self._log.open("ab") as log:
+                self._process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", self.name),
+                    cwd=ROOT,
+                    env={**os.environ, **self._settings, **self._next_start},
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                )
+            self._next_start = {}
+            try:
+                self.ends.append(await self._process.wait())
+            except asyncio.CancelledError:
+                self._process.kill()
+                await self._process.wait()
+                raise
+            await asyncio.sleep(RESTART_AFTER_S)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, if it runs."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(number)
+
+    async def stop(self) -> int:
+        """SIGTERM; return the exit status."""
+        before = len(self.ends)
+        self.signal(signal.SIGTERM)
+        async with asyncio.timeout(STOPS_WITHIN_S):
+            while len(self.ends) == before:
+                await asyncio.sleep(0.02)
+        return self.ends[-1]
+
+    async def arm(self, point: Point, times: int) -> int:
+        """Start it anew so that it will kill itself at a point; return which end of it that will be."""
+        self._next_start = {VARIABLE: f"{point}:{times}"}
+        await self.stop()
+        awaited = len(self.ends)
+        await self.ready()
+        return awaited
+
+    async def died(self, awaited: int) -> None:
+        """Return when it has killed itself and runs again."""
+        async with asyncio.timeout(DIES_WITHIN_S):
+            while len(self.ends) == awaited:
+                await asyncio.sleep(0.02)
+        assert self.ends[awaited] == -signal.SIGKILL, f"{self.name} ended with {self.ends[awaited]}"
+        await asyncio.sleep(RESTART_AFTER_S)
+        await self.ready()
+
+    async def ready(self, within_s: float = 60) -> None:
+        async with aiohttp.ClientSession() as session, asyncio.timeout(within_s):
+            while True:
+                with suppress(aiohttp.ClientError):
+                    async with session.get(f"http://127.0.0.1:{self.ops_port}/readyz") as response:
+                        if response.status == 200:
+                            return
+                await asyncio.sleep(0.05)
+
+
+@dataclass
+class Stack:
+    """What runs, and the links on which faults are made."""
+
+    rabbitmq: RabbitMQServer
+    mongodb: MongoDBServer
+    mariadb: MariaDBServer
+    # From the gateways to RabbitMQ, and from the persisters to MongoDB.
+    to_rabbitmq: Link
+    to_mongodb: Link
+    auth: Service
+    gateways: list[Service]
+    persisters: list[Service]
+
+    @property
+    def services(self) -> list[Service]:
+        return [self.auth, *self.gateways, *self.persisters]
+
+
+@asynccontextmanager
+async def running_stack(folder: Path) -> AsyncIterator[Stack]:
+    async with AsyncExitStack() as stack:
+        servers = (
+            RabbitMQServer(folder / "r"),
+            MongoDBServer(folder / "m", replica_set=True),
+            MariaDBServer(folder / "s"),
+        )
+        for server in servers:
+            await asyncio.to_thread(server.start)
+            stack.push_async_callback(asyncio.to_thread, server.__exit__, None, None, None)
+        rabbitmq, mongodb, mariadb = servers
+        users = mariadb.create_database()
+        await migrated(users)
+        to_rabbitmq = await stack.enter_async_context(Link.to(rabbitmq.port))
+        to_mongodb = await stack.enter_async_context(Link.to(mongodb.port))
+        auth = Service("auth", folder, AUTH_DATABASE_URL=users, SIGNING_KEY_SECRET=SECRET, BCRYPT_COST="4")
+        amqp = f"amqp://guest:guest@127.0.0.1:{to_rabbitmq.port}/"
+        gateways = [Service("gateway", folder, BROKER_URL=amqp, AUTH_URL=auth.url) for _ in range(2)]
+        mongo = f"mongodb://127.0.0.1:{to_mongodb.port}/?directConnection=true"
+        persisters = [Service("persister", folder, BROKER_URL=rabbitmq.url, READINGS_URL=mongo) for _ in range(2)]
+        made = Stack(rabbitmq, mongodb, mariadb, to_rabbitmq, to_mongodb, auth, gateways, persisters)
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(service.run(), name=service.name) for service in made.services]
+            try:
+                await asyncio.gather(*(service.ready() for service in made.services))
+                yield made
+            finally:
+                for task in running:
+                    task.cancel()
