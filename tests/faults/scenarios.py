@@ -142,7 +142,7 @@ async def queue_full(stack: Stack, _: Fleet, random: random.Random) -> None:
 async def queue_unbound(stack: Stack, fleet: Fleet, random: random.Random) -> None:
     binding = "bindings/%2F/e/tidegate.readings/q/tidegate.readings"
     await asyncio.to_thread(stack.rabbitmq.api, "DELETE", f"{binding}/readings.*")
-    await asyncio.sleep(1)
+    await asyncio.sleep(2)
     before = len(fleet.acknowledged())
     await asyncio.sleep(random.uniform(2, 4))
     assert len(fleet.acknowledged()) == before, "something was acknowledged that no queue took"

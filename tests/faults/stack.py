@@ -21,8 +21,8 @@ from tests.servers.ports import free_port
 from tests.servers.rabbitmq import RabbitMQServer
 
 RESTART_AFTER_S = 0.3
-STOPS_WITHIN_S = 12.0
-DIES_WITHIN_S = 30.0
+STOPS_WITHIN_S = 15.0
+DIES_WITHIN_S = 60.0
 
 
 class Service:
