@@ -10,6 +10,7 @@ import random
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 from runtime.logs import configure_logs
@@ -39,7 +40,8 @@ async def scenario(stack: Stack, fleet: Fleet, name: str, number: int, random: r
         if refused:
             verdict.trouble = f"refused: {refused[0]}"
     except (TimeoutError, AssertionError) as error:
-        verdict.trouble = f"{type(error).__name__}: {error}"
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        verdict.trouble = f"{type(error).__name__}: {error} in {at.name}, line {at.lineno}"
     return verdict
 
 

@@ -56,9 +56,10 @@ class Sender:
                 if client.eio.http is not None:
                     await client.eio.http.close()
 
-    def leave(self) -> None:
-        """Drop the connection in the middle of whatever it is; the next one goes to another gateway."""
-        self._gone.set()
+    def move_to(self, url: str) -> None:
+        """Drop the connection, whatever is under way, unless it is to this gateway; the next one goes elsewhere."""
+        if self._urls[0] != url:
+            self._gone.set()
 
     async def repeat(self, urls: list[str], times: int) -> None:
         """Send one reading so often, over connections to every gateway in turn, whatever the answers are."""
@@ -139,6 +140,11 @@ class Fleet:
             sender.sent.clear()
             sender.acknowledged.clear()
             sender.may_send.set()
+
+    def move_half_to(self, url: str) -> None:
+        """Let every second device leave other gateways than this one."""
+        for sender in self.senders[1::2]:
+            sender.move_to(url)
 
     async def finish(self, within_s: float) -> None:
         """Let everybody be told `accepted` for what is under way, and then be quiet."""

@@ -30,11 +30,15 @@ async def kill(service: Service) -> None:
 
 async def die_at(services: list[Service], point: Point, times: int, fleet: Fleet) -> None:
     """Let the first of them kill itself at a point."""
-    awaited = await services[0].arm(point, times)
-    for sender in fleet.senders:
-        if sender.number % 2:  # all have gone to the other gateway when this one was started anew
-            sender.leave()
-    await services[0].died(awaited)
+    armed = services[0]
+    awaited = await armed.arm(point, times)
+    dying = asyncio.ensure_future(armed.died(awaited))
+    while not dying.done():
+        # All have gone to the other gateway when this one was started anew.
+        if armed.name == "gateway":
+            fleet.move_half_to(armed.url)
+        await asyncio.wait((dying,), timeout=2)
+    await dying
 
 
 @fault

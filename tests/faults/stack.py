@@ -68,6 +68,10 @@ class Service:
                 raise
             await asyncio.sleep(RESTART_AFTER_S)
 
+    def log_tail(self) -> str:
+        """The end of what it logged."""
+        return self._log.read_text(errors="replace")[-1500:]
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, if it runs."""
         if self._process is not None and self._process.returncode is None:
@@ -92,9 +96,12 @@ class Service:
 
     async def died(self, awaited: int) -> None:
         """Return when it has killed itself and runs again."""
-        async with asyncio.timeout(DIES_WITHIN_S):
-            while len(self.ends) == awaited:
-                await asyncio.sleep(0.02)
+        try:
+            async with asyncio.timeout(DIES_WITHIN_S):
+                while len(self.ends) == awaited:
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise AssertionError(f"{self.name} did not come to its failpoint; {self.log_tail()}") from None
         assert self.ends[awaited] == -signal.SIGKILL, f"{self.name} ended with {self.ends[awaited]}"
         await asyncio.sleep(RESTART_AFTER_S)
         await self.ready()
