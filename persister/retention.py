@@ -7,7 +7,7 @@ it never has more than a twentieth of the database's time.
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from broker.keys import before
@@ -31,7 +31,7 @@ class Retention:
     """How many days readings are kept, and which sensorTypes for how many others; 0 keeps for ever."""
 
     days: int = 0
-    by_sensor_type: Mapping[str, int] | None = None
+    by_sensor_type: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, days: int, overrides: tuple[str, ...]) -> "Retention":
@@ -49,11 +49,11 @@ class Retention:
     @property
     def removes_anything(self) -> bool:
         """Whether there is anything to do."""
-        return self.days > 0 or any((self.by_sensor_type or {}).values())
+        return self.days > 0 or any(self.by_sensor_type.values())
 
     def days_of(self, sensor_type: str) -> int:
         """Return for how many days the readings of a sensorType are kept; 0 is for ever."""
-        return (self.by_sensor_type or {}).get(sensor_type, self.days)
+        return self.by_sensor_type.get(sensor_type, self.days)
 
 
 async def keep_to(retention: Retention, upkeep: Upkeep, metrics: PersisterMetrics) -> None:

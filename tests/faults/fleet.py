@@ -63,7 +63,7 @@ class Sender:
 
     async def repeat(self, urls: list[str], times: int) -> None:
         """Send one reading so often, over connections to every gateway in turn, whatever the answers are."""
-        reading = self._batch()[:1]
+        reading = self._batch(1)
         for url in urls:
             async with connected(url, self._token, self.device) as device:
                 answers = await asyncio.gather(*(device.send(reading) for _ in range(times // len(urls))))
@@ -76,7 +76,7 @@ class Sender:
         client.on("disconnect", lambda *_: self._gone.set())
         while True:
             await self.may_send.wait()
-            self._pending = self._pending or self._batch()
+            self._pending = self._pending or self._batch(self._random.randint(1, MOST_READINGS))
             answer = await self._answer(client)
             if answer["status"] == "retry":
                 await asyncio.sleep(answer["retryAfterMs"] / 1000)
@@ -102,9 +102,9 @@ class Sender:
             calling.cancel()
             ending.cancel()
 
-    def _batch(self) -> list[dict[str, Any]]:
+    def _batch(self, size: int) -> list[dict[str, Any]]:
         made = []
-        for _ in range(self._random.randint(1, MOST_READINGS)):
+        for _ in range(size):
             self._made += 1
             ts = time.time_ns() // 1_000_000 + self.clock_off_ms
             # No two readings of a run have the same value: a second copy shows, whatever its key.

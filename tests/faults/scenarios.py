@@ -11,6 +11,7 @@ from broker.topology import READINGS_EXCHANGE
 from runtime.failpoints import Point
 from tests.faults.fleet import Fleet
 from tests.faults.stack import Service, Stack
+from tests.servers.process import Server
 
 Fault = Callable[[Stack, Fleet, random.Random], Awaitable[None]]
 FAULTS: dict[str, Fault] = {}
@@ -26,6 +27,20 @@ async def kill(service: Service) -> None:
     service.signal(signal.SIGKILL)
     await asyncio.sleep(0.5)
     await service.ready()
+
+
+async def crash(server: Server, away_s: float) -> None:
+    """SIGKILL, and a new start on the same data."""
+    await asyncio.to_thread(server.kill)
+    await asyncio.sleep(away_s)
+    await asyncio.to_thread(server.restart)
+
+
+async def freeze(server: Server, seconds: float) -> None:
+    """SIGSTOP for so long: connections stay, nothing is answered."""
+    await asyncio.to_thread(server.pause)
+    await asyncio.sleep(seconds)
+    server.resume()
 
 
 async def die_at(services: list[Service], point: Point, times: int, fleet: Fleet) -> None:
@@ -86,16 +101,12 @@ async def persisters_killed_in_a_loop(stack: Stack, _: Fleet, random: random.Ran
 @fault
 async def rabbitmq_killed(stack: Stack, _: Fleet, random: random.Random) -> None:
     await asyncio.sleep(random.random())
-    await asyncio.to_thread(stack.rabbitmq.kill)
-    await asyncio.sleep(random.random() * 2)
-    await asyncio.to_thread(stack.rabbitmq.restart)
+    await crash(stack.rabbitmq, random.random() * 2)
 
 
 @fault
 async def rabbitmq_stopped_past_its_heartbeat(stack: Stack, _: Fleet, random: random.Random) -> None:
-    await asyncio.to_thread(stack.rabbitmq.pause)
-    await asyncio.sleep(random.uniform(22, 26))
-    stack.rabbitmq.resume()
+    await freeze(stack.rabbitmq, random.uniform(22, 26))
 
 
 @fault
@@ -165,16 +176,12 @@ async def dead_letter_queue_away(stack: Stack, _: Fleet, random: random.Random) 
 @fault
 async def mongod_killed_in_mid_batch(stack: Stack, _: Fleet, random: random.Random) -> None:
     await asyncio.sleep(random.random())
-    await asyncio.to_thread(stack.mongodb.kill)
-    await asyncio.sleep(random.random() * 2)
-    await asyncio.to_thread(stack.mongodb.restart)
+    await crash(stack.mongodb, random.random() * 2)
 
 
 @fault
 async def mongod_stopped_for_30_s(stack: Stack, _: Fleet, random: random.Random) -> None:
-    await asyncio.to_thread(stack.mongodb.pause)
-    await asyncio.sleep(30)
-    stack.mongodb.resume()
+    await freeze(stack.mongodb, 30)
 
 
 @fault
@@ -192,16 +199,12 @@ async def no_primary(stack: Stack, _: Fleet, random: random.Random) -> None:
 
 @fault
 async def mariadb_killed(stack: Stack, _: Fleet, random: random.Random) -> None:
-    await asyncio.to_thread(stack.mariadb.kill)
-    await asyncio.sleep(random.uniform(3, 5))
-    await asyncio.to_thread(stack.mariadb.restart)
+    await crash(stack.mariadb, random.uniform(3, 5))
 
 
 @fault
 async def mariadb_stopped(stack: Stack, _: Fleet, random: random.Random) -> None:
-    await asyncio.to_thread(stack.mariadb.pause)
-    await asyncio.sleep(random.uniform(5, 8))
-    stack.mariadb.resume()
+    await freeze(stack.mariadb, random.uniform(5, 8))
 
 
 @fault

@@ -7,7 +7,19 @@ import pytest
 
 from broker.embedded import EmbeddedBroker
 from tests.gateway.held import HeldBroker
-from tests.gateway.running import Running, gateway
+from tests.gateway.running import DEFAULTS, Running, gateway
+
+
+@pytest.fixture(params=["true", "false"], ids=["fast lane", "plain path"])
+def lane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What uses this runs on both."""
+    monkeypatch.setitem(DEFAULTS, "fast_lane", request.param == "true")
+
+
+@pytest.fixture
+def confirming(held: HeldBroker) -> None:
+    """The broker confirms at once."""
+    held.held.free = True
 
 
 @pytest.fixture

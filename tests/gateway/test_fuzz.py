@@ -1,10 +1,6 @@
 """schemathesis against `POST /readings`: what it makes of the document never meets an answer outside the document."""
 
-import asyncio
-import os
 import random
-import re
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -19,6 +15,7 @@ from runtime.listen import listen
 from runtime.problems import Handler, problem_middleware
 from runtime.revocations import Revocations
 from runtime.tokens import KeySet
+from tests.fuzzing import fuzz
 from tests.gateway.held import HeldBroker
 from tests.gateway.running import ISSUING, jwks, nothing_revoked
 from tests.runtime.issuer import ISSUER
@@ -55,24 +52,12 @@ async def test_hundreds_of_requests_meet_no_fault_and_nothing_undescribed(held: 
         service.add_routes(app)
         add_docs(app, service.calls)
         async with listen(app, "127.0.0.1", 0) as port:
-            command = ["-m", "schemathesis.cli", "run", f"http://127.0.0.1:{port}/openapi.json", "--checks", CHECKS]
-            command += ["--header", f"Authorization: Bearer {ISSUING.device()}", "--header", "X-Device-Id: device-1"]
-            command += ["--max-examples", str(EXAMPLES), "--seed", str(seed), "--generation-database", "none"]
-            command += ["--no-color", "--request-timeout", "10"]
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *command,
-                env=os.environ | {"PYTHONPATH": str(Path.cwd())},
-                cwd=tmp_path,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-            )
-            report = (await process.communicate())[0].decode()
+            options = ["--header", f"Authorization: Bearer {ISSUING.device()}", "--header", "X-Device-Id: device-1"]
+            options += ["--max-examples", str(EXAMPLES)]
+            url = f"http://127.0.0.1:{port}"
+            generated, report = await fuzz(url, *options, checks=CHECKS, seed=seed, folder=tmp_path)
     print(report, dict(sorted(answers.items())), f"seed {seed}")
-    assert process.returncode == 0, report
-    generated = re.search(r"(\d+) generated", report)
-    assert generated
-    assert int(generated[1]) >= EXAMPLES
+    assert generated >= EXAMPLES
     assert not [status for status in answers if status >= 500]
     assert {202, 400, 401, 405, 422} <= set(answers)
     assert held.held.messages  # some of it were readings

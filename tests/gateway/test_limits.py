@@ -10,18 +10,9 @@ from gateway.limits import KEPT_S, Limits, TooMany, TooManyDevices
 from gateway.settings import GatewaySettings
 from tests.broker.waiting import eventually
 from tests.gateway.held import HeldBroker
-from tests.gateway.running import ACCEPTED, DEFAULTS, ISSUING, Running, gateway, reading
+from tests.gateway.running import ACCEPTED, ISSUING, Running, gateway, reading
 
-
-@pytest.fixture(autouse=True, params=["true", "false"], ids=["fast lane", "plain path"])
-def lane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test here runs on both."""
-    monkeypatch.setitem(DEFAULTS, "fast_lane", request.param == "true")
-
-
-@pytest.fixture(autouse=True)
-def confirming(held: HeldBroker) -> None:
-    held.held.free = True
+pytestmark = pytest.mark.usefixtures("lane", "confirming")
 
 
 def token(number: int, owner: str = "user-1") -> dict[str, str]:

@@ -15,18 +15,9 @@ from runtime.revocations import Revocations
 from runtime.tokens import KeySet
 from tests.broker.waiting import eventually
 from tests.gateway.held import HeldBroker
-from tests.gateway.running import ACCEPTED, DEFAULTS, ISSUING, Running, closed, gateway, reading
+from tests.gateway.running import ACCEPTED, ISSUING, Running, closed, gateway, reading
 
-
-@pytest.fixture(autouse=True, params=["true", "false"], ids=["fast lane", "plain path"])
-def lane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test here runs on both."""
-    monkeypatch.setitem(DEFAULTS, "fast_lane", request.param == "true")
-
-
-@pytest.fixture(autouse=True)
-def confirming(held: HeldBroker) -> None:
-    held.held.free = True
+pytestmark = pytest.mark.usefixtures("lane", "confirming")
 
 
 def in_s(seconds: float) -> int:
