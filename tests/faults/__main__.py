@@ -1,6 +1,7 @@
 """`make chaos`: the fleet streams, faults come one after the other, and every reading is accounted for.
 
-Exit code 1 when a reading was lost, stored twice or invented, or a scenario did not come to an end.
+Exit code 1 when a reading was lost, stored twice or invented, when a recovery took too long, or a process too much
+memory.
 """
 
 import argparse
@@ -11,30 +12,35 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from runtime.logs import configure_logs
 from tests.faults.fleet import Fleet
-from tests.faults.scenarios import FAULTS
-from tests.faults.stack import Stack, running_stack
-from tests.faults.verdict import COLUMNS, Verdict, judged
+from tests.faults.onebox import Onebox
+from tests.faults.scenarios import FAULTS, NEEDS_A_SMALL_DISK
+from tests.faults.stack import Service, Stack, running_stack
+from tests.faults.verdict import COLUMNS, MOST_BYTES, RECOVERS_WITHIN_S, Stores, Verdict, judged, largest_bytes
 
-RECOVERS_WITHIN_S = 10.0
 GIVES_UP_AFTER_S = 60.0
+Process = Service | Onebox
+Make = Callable[[], Awaitable[None]]
 
 
-async def scenario(stack: Stack, fleet: Fleet, name: str, number: int, random: random.Random) -> Verdict:
+async def scenario(stores: Stores, fleet: Fleet, name: str, number: int, make: Make) -> Verdict:
     """Make one fault, heal it, and account for what was sent meanwhile."""
     verdict = Verdict(name)
     sensor_type = f"{number}-{name}"[:64]
     fleet.begin(sensor_type)
     try:
         await asyncio.sleep(1)
-        await FAULTS[name](stack, fleet, random)
+        await make()
         healed = time.monotonic()
         await fleet.accepted_since(healed, GIVES_UP_AFTER_S)
         await fleet.finish(GIVES_UP_AFTER_S)
-        verdict.counts = await judged(stack, fleet, sensor_type, GIVES_UP_AFTER_S)
+        verdict.counts = await judged(stores, fleet, sensor_type, GIVES_UP_AFTER_S)
         verdict.recovered_s = time.monotonic() - healed
         refused = [answer for sender in fleet.senders for answer in sender.refused]
         if refused:
@@ -47,38 +53,75 @@ async def scenario(stack: Stack, fleet: Fleet, name: str, number: int, random: r
 
 def row(verdict: Verdict) -> str:
     counts = "".join(f"{verdict.counts.get(name, 0):>13}" for name in COLUMNS)
-    late = "" if verdict.recovered_s <= RECOVERS_WITHIN_S else f"  LATE (asked {RECOVERS_WITHIN_S:g})"
-    return f"{verdict.name:54}{counts}{verdict.recovered_s:>10.1f} s{late}  {verdict.trouble}"
+    late = f"  LATE (asked {RECOVERS_WITHIN_S:g})" if verdict.late else ""
+    large = f"  LARGE (asked {MOST_BYTES / 1e6:g})" if verdict.large else ""
+    times = f"{verdict.recovered_s:>10.1f} s{verdict.largest_bytes / 1e6:>8.0f} MB"
+    return f"{verdict.name:54}{counts}{times}{late}{large}  {verdict.trouble}"
+
+
+def faults_of(stack: Stack, fleet: Fleet, args: argparse.Namespace, rng: random.Random) -> Iterator[tuple[str, Make]]:
+    """Give one fault after the other until the time is over, each as often as the others."""
+    chosen = args.only or list(FAULTS)
+    if not stack.disk.small and (away := NEEDS_A_SMALL_DISK & set(chosen)):
+        print(f"NOT MADE, for it takes the right to mount: {', '.join(away)}", flush=True)
+        chosen = [name for name in chosen if name not in away]
+    until = time.monotonic() + args.minutes * 60
+    first = True
+    while True:
+        for name in rng.sample(chosen, len(chosen)):
+            if not first and time.monotonic() >= until:
+                return
+            first = False
+            yield name, partial(FAULTS[name], stack, fleet, rng)
+
+
+@asynccontextmanager
+async def streaming(auth_url: str, urls: list[str], args: argparse.Namespace) -> AsyncIterator[Fleet]:
+    fleet = await Fleet.registered(auth_url, urls, devices=args.devices, seed=args.seed)
+    async with asyncio.TaskGroup() as tasks:
+        running = [tasks.create_task(sender.run()) for sender in fleet.senders]
+        yield fleet
+        for task in running:
+            task.cancel()
+
+
+async def account(
+    stores: Stores, fleet: Fleet, faults: Iterator[tuple[str, Make]], processes: Sequence[Process]
+) -> list[Verdict]:
+    """Make the faults and tell of each; one that does not end well is the last, for the next would bear the blame."""
+    verdicts: list[Verdict] = []
+    print(f"{'':54}" + "".join(f"{name:>13}" for name in COLUMNS) + f"{'recovery':>12}{'memory':>11}", flush=True)
+    for number, (name, make) in enumerate(faults):
+        verdicts.append(await scenario(stores, fleet, name, number, make))
+        verdicts[-1].largest_bytes = largest_bytes(process.pid for process in processes)
+        print(row(verdicts[-1]), flush=True)
+        if verdicts[-1].trouble:
+            break
+    return verdicts
+
+
+async def on_the_stack(folder: Path, args: argparse.Namespace, rng: random.Random) -> list[Verdict]:
+    async with running_stack(folder) as stack:
+        stores = Stores(stack.mongodb.url, stack.rabbitmq.url)
+        async with streaming(stack.auth.url, [gateway.url for gateway in stack.gateways], args) as fleet:
+            return await account(stores, fleet, faults_of(stack, fleet, args, rng), stack.services)
+
+
+async def on_a_onebox(folder: Path, args: argparse.Namespace, rng: random.Random) -> list[Verdict]:
+    async with Onebox.running(folder / "data") as onebox, streaming(onebox.url, [onebox.url], args) as fleet:
+        crashes = itertools.repeat(("onebox_process_group_killed", partial(onebox.crash, rng)), args.onebox)
+        return await account(Stores(onebox.mongodb_url), fleet, crashes, [onebox])
 
 
 async def run(args: argparse.Namespace) -> int:
-    chosen = args.only or list(FAULTS)
     rng = random.Random(args.seed)
-    verdicts: list[Verdict] = []
     with tempfile.TemporaryDirectory(prefix="tidegate-chaos-") as folder:
-        async with running_stack(Path(folder)) as stack, asyncio.TaskGroup() as tasks:
-            urls = [gateway.url for gateway in stack.gateways]
-            fleet = await Fleet.registered(stack.auth.url, urls, devices=args.devices, seed=args.seed)
-            streaming = [tasks.create_task(sender.run()) for sender in fleet.senders]
-            print(f"{'':54}" + "".join(f"{name:>13}" for name in COLUMNS) + f"{'recovery':>12}", flush=True)
-            until = time.monotonic() + args.minutes * 60
-            for number in itertools.count():
-                if number % len(chosen) == 0:
-                    order = rng.sample(chosen, len(chosen))
-                if number and time.monotonic() >= until:
-                    break
-                verdicts.append(await scenario(stack, fleet, order[number % len(chosen)], number, rng))
-                print(row(verdicts[-1]), flush=True)
-                if verdicts[-1].trouble:
-                    break  # what it left behind would be told of the next one
-            for task in streaming:
-                task.cancel()
+        verdicts = await (on_a_onebox if args.onebox else on_the_stack)(Path(folder), args, rng)
     total = {name: sum(verdict.counts.get(name, 0) for verdict in verdicts) for name in COLUMNS}
     slowest = max(verdict.recovered_s for verdict in verdicts)
-    print(
-        f"{len(verdicts)} scenarios, seed {args.seed}: " + ", ".join(f"{n} {name}" for name, n in total.items()), end=""
-    )
-    print(f"; the slowest recovery took {slowest:.1f} s")
+    counts = ", ".join(f"{n} {name}" for name, n in total.items())
+    print(f"{len(verdicts)} scenarios, seed {args.seed}: {counts}; the slowest recovery took {slowest:.1f} s", end="")
+    print(f", the largest process had {max(verdict.largest_bytes for verdict in verdicts) / 1e6:.0f} MB")
     return 0 if all(verdict.holds for verdict in verdicts) else 1
 
 
@@ -88,6 +131,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the order, the times and the devices (default 1)")
     parser.add_argument("--devices", type=int, default=8, help="how many stream (default 8)")
     parser.add_argument("--only", action="append", choices=sorted(FAULTS), help="this scenario; may be repeated")
+    parser.add_argument("--onebox", type=int, metavar="N", help="instead: kill -9 a onebox's process group N times")
     args = parser.parse_args()
     configure_logs("error", "console")
     return asyncio.run(run(args))

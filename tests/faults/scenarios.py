@@ -15,6 +15,7 @@ from tests.servers.process import Server
 
 Fault = Callable[[Stack, Fleet, random.Random], Awaitable[None]]
 FAULTS: dict[str, Fault] = {}
+NEEDS_A_SMALL_DISK = {"mongod_disk_full"}
 HOUR_MS = 3_600_000
 
 
@@ -182,6 +183,16 @@ async def mongod_killed_in_mid_batch(stack: Stack, _: Fleet, random: random.Rand
 @fault
 async def mongod_stopped_for_30_s(stack: Stack, _: Fleet, random: random.Random) -> None:
     await freeze(stack.mongodb, 30)
+
+
+@fault
+async def mongod_disk_full(stack: Stack, _: Fleet, random: random.Random) -> None:
+    await asyncio.to_thread(stack.disk.fill)
+    # What is on its way to the disk is to go there now: it ends a mongod that has no room.
+    assert not await asyncio.to_thread(stack.mongodb.write_out), "mongod did not mind that its disk is full"
+    await asyncio.sleep(random.uniform(2, 5))
+    stack.disk.empty()
+    await asyncio.to_thread(stack.mongodb.restart)
 
 
 @fault

@@ -13,6 +13,7 @@ from pathlib import Path
 import aiohttp
 
 from runtime.failpoints import VARIABLE, Point
+from tests.faults.disk import Disk
 from tests.faults.link import Link
 from tests.integration.services import ROOT, SECRET, migrated
 from tests.servers.mariadb import MariaDBServer
@@ -67,6 +68,11 @@ class Service:
                 await self._process.wait()
                 raise
             await asyncio.sleep(RESTART_AFTER_S)
+
+    @property
+    def pid(self) -> int:
+        """The process that runs, or ran last."""
+        return self._process.pid if self._process else 0
 
     def log_tail(self) -> str:
         """The end of what it logged."""
@@ -126,6 +132,8 @@ class Stack:
     # From the gateways to RabbitMQ, and from the persisters to MongoDB.
     to_rabbitmq: Link
     to_mongodb: Link
+    # What MongoDB's data lie on.
+    disk: Disk
     auth: Service
     gateways: list[Service]
     persisters: list[Service]
@@ -138,9 +146,10 @@ class Stack:
 @asynccontextmanager
 async def running_stack(folder: Path) -> AsyncIterator[Stack]:
     async with AsyncExitStack() as stack:
+        disk = stack.enter_context(Disk(folder / "m"))
         servers = (
             RabbitMQServer(folder / "r"),
-            MongoDBServer(folder / "m", replica_set=True),
+            MongoDBServer(disk.folder, replica_set=True),
             MariaDBServer(folder / "s"),
         )
         for server in servers:
@@ -156,7 +165,7 @@ async def running_stack(folder: Path) -> AsyncIterator[Stack]:
         gateways = [Service("gateway", folder, BROKER_URL=amqp, AUTH_URL=auth.url) for _ in range(2)]
         mongo = f"mongodb://127.0.0.1:{to_mongodb.port}/?directConnection=true"
         persisters = [Service("persister", folder, BROKER_URL=rabbitmq.url, READINGS_URL=mongo) for _ in range(2)]
-        made = Stack(rabbitmq, mongodb, mariadb, to_rabbitmq, to_mongodb, auth, gateways, persisters)
+        made = Stack(rabbitmq, mongodb, mariadb, to_rabbitmq, to_mongodb, disk, auth, gateways, persisters)
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(service.run(), name=service.name) for service in made.services]
             try:

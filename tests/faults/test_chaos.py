@@ -1,6 +1,7 @@
-"""Two minutes of the proof; `make chaos` runs it for as long as one likes."""
+"""Two minutes of the proof, and one machine killed five times; `make chaos` runs it for as long as one likes."""
 
 import asyncio
+import random
 import re
 import sys
 
@@ -9,16 +10,29 @@ import pytest
 from tests.integration.services import ROOT
 
 
-@pytest.mark.timeout(400)
-async def test_two_minutes_of_faults_lose_nothing_and_store_nothing_twice() -> None:
-    command = (sys.executable, "-m", "tests.faults", "--minutes", "2", "--seed", "7")
+async def proven(*arguments: str) -> tuple[int, int, int]:
+    """Run it with a seed of its own; return how many scenarios there were, what was acknowledged, what was stored."""
+    command = (sys.executable, "-m", "tests.faults", *arguments, "--seed", str(random.randrange(10_000)))
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
     told, _ = await process.communicate()
     print(told.decode())
     assert process.returncode == 0
-    summary = r"(\d+) scenarios, .* (\d+) acknowledged, (\d+) stored, .* 0 lost, 0 duplicated, 0 foreign"
+    summary = r"(\d+) scenarios, seed .* (\d+) acknowledged, (\d+) stored, .* 0 lost, 0 duplicated, 0 foreign"
     found = re.search(summary, told.decode())
     assert found
     scenarios, acknowledged, stored = map(int, found.groups())
+    return scenarios, acknowledged, stored
+
+
+@pytest.mark.timeout(400)
+async def test_two_minutes_of_faults_lose_nothing_and_store_nothing_twice() -> None:
+    scenarios, acknowledged, stored = await proven("--minutes", "2")
     assert scenarios >= 5
+    assert stored >= acknowledged > 1000
+
+
+@pytest.mark.timeout(200)
+async def test_a_onebox_killed_five_times_loses_nothing_and_stores_nothing_twice() -> None:
+    scenarios, acknowledged, stored = await proven("--onebox", "5")
+    assert scenarios == 5
     assert stored >= acknowledged > 1000

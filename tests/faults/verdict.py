@@ -2,7 +2,10 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pymongo import MongoClient
@@ -11,9 +14,19 @@ from broker.connect import open_broker
 from broker.document import AS_MILLISECONDS, DocumentError, decode_document, split_documents
 from broker.topology import DEAD_LETTERS
 from tests.faults.fleet import Fleet, Identity
-from tests.faults.stack import Stack
 
 COLUMNS = ("sent", "acknowledged", "stored", "dead", "lost", "duplicated", "foreign")
+RECOVERS_WITHIN_S = 10.0
+# What any of our processes may have had at most, at any time.
+MOST_BYTES = 200_000_000
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Where the readings of a run are in the end; without a RabbitMQ nothing counts as dead."""
+
+    mongodb_url: str
+    amqp_url: str = ""
 
 
 @dataclass
@@ -23,25 +36,43 @@ class Verdict:
     name: str
     counts: dict[str, int] = field(default_factory=dict)
     recovered_s: float = 0.0
+    largest_bytes: int = 0
     trouble: str = ""
 
     @property
+    def late(self) -> bool:
+        """Whether the backlog took too long."""
+        return self.recovered_s > RECOVERS_WITHIN_S
+
+    @property
+    def large(self) -> bool:
+        """Whether a process needed too much memory."""
+        return self.largest_bytes >= MOST_BYTES
+
+    @property
     def holds(self) -> bool:
-        """Whether nothing is lost, stored twice or invented, and it came to an end."""
-        return not self.trouble and not any(self.counts.get(name) for name in ("lost", "duplicated", "foreign"))
+        """Whether I1 to I5 do: nothing is lost, stored twice or invented, and time and memory are within bounds."""
+        return (
+            not self.trouble
+            and not self.large
+            and not self.late
+            and not any(self.counts.get(name) for name in ("lost", "duplicated", "foreign"))
+        )
 
 
-def stored_of(stack: Stack, sensor_type: str) -> list[tuple[Identity, Any]]:
+def stored_of(stores: Stores, sensor_type: str) -> list[tuple[Identity, Any]]:
     """Return what is stored under this name, whoever's it is."""
-    with MongoClient[dict[str, Any]](stack.mongodb.url, timeoutMS=20_000) as client:
+    with MongoClient[dict[str, Any]](stores.mongodb_url, timeoutMS=20_000) as client:
         readings = client["tidegate"].get_collection("readings", codec_options=AS_MILLISECONDS)
         return [(_identity(item["_id"]), item["value"]) for item in readings.find({"_id.sensorType": sensor_type})]
 
 
-async def dead_of(stack: Stack, sensor_type: str) -> list[Identity]:
+async def dead_of(stores: Stores, sensor_type: str) -> list[Identity]:
     """Return the readings of this name among the dead letters."""
     found: list[Identity] = []
-    async with open_broker(stack.rabbitmq.url) as broker:
+    if not stores.amqp_url:
+        return found
+    async with open_broker(stores.amqp_url) as broker:
         if not await broker.depth(DEAD_LETTERS):
             return found
         async with broker.inspection(DEAD_LETTERS) as inspection:
@@ -54,18 +85,18 @@ async def dead_of(stack: Stack, sensor_type: str) -> list[Identity]:
     return found
 
 
-async def judged(stack: Stack, fleet: Fleet, sensor_type: str, within_s: float) -> dict[str, int]:
+async def judged(stores: Stores, fleet: Fleet, sensor_type: str, within_s: float) -> dict[str, int]:
     """Wait until everything acknowledged has arrived, or the time is over; then count."""
     sent, acknowledged = fleet.sent(), fleet.acknowledged()
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within_s
     while True:
-        stored = await asyncio.to_thread(stored_of, stack, sensor_type)
+        stored = await asyncio.to_thread(stored_of, stores, sensor_type)
         missing = acknowledged - {identity for identity, _ in stored}
         if not missing or loop.time() > deadline:
             break
         await asyncio.sleep(0.1)
-    dead = await dead_of(stack, sensor_type)
+    dead = await dead_of(stores, sensor_type)
     copies = Counter(value for _, value in stored)
     return {
         "sent": len(sent),
@@ -80,3 +111,14 @@ async def judged(stack: Stack, fleet: Fleet, sensor_type: str, within_s: float) 
 
 def _identity(key: dict[str, Any]) -> Identity:
     return (key["owner"], key["device"], key["sensorType"], int(key["ts"]), int(key["seq"]))
+
+
+def largest_bytes(pids: Iterable[int]) -> int:
+    """Return the most memory that any of these processes has had since its start."""
+    largest = 0
+    for pid in pids:
+        with suppress(OSError):
+            for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    largest = max(largest, int(line.split()[1]) * 1024)
+    return largest

@@ -45,6 +45,15 @@ class MongoDBServer(Server):
         with self._client() as client, suppress(PyMongoError):  # it closes the connection with its answer
             client.admin.command({"replSetStepDown": seconds, "force": True})
 
+    def write_out(self) -> bool:
+        """Have everything written to the disk now; return whether the server says that it is."""
+        try:
+            with self._client() as client:
+                client.admin.command("fsync")
+        except PyMongoError:
+            return False
+        return True
+
     def _client(self) -> pymongo.MongoClient[dict[str, Any]]:
         # Direct, for a replica set that is not initiated has no primary to select.
         address = f"mongodb://127.0.0.1:{self.port}/?directConnection=true"

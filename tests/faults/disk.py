@@ -1,0 +1,53 @@
+"""A small disk for one server, so that it can be full: a tmpfs that nobody else sees and that goes with its user."""
+
+import ctypes
+import errno
+import os
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+CLONE_NEWNS = 0x0002_0000  # unshare(2)
+MS_REC, MS_PRIVATE = 0x4000, 0x4_0000  # mount(2)
+MNT_DETACH = 2  # umount(2)
+BYTES = 1024**3
+PIECE = b"\0" * (1 << 20)
+
+
+class Disk:
+    """A folder on a file system of its own, or an ordinary folder where mounting is not allowed."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self.folder = folder
+        self._ballast = folder / "ballast"
+        self._libc = libc = ctypes.CDLL(None)
+        # Mounts are this process's and its children's own from here on, and vanish with the last of them.
+        self.small = (
+            libc.unshare(CLONE_NEWNS) == 0
+            and libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None) == 0
+            and libc.mount(b"none", os.fsencode(folder), b"tmpfs", 0, f"size={BYTES}".encode()) == 0
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self.small:
+            self._libc.umount2(os.fsencode(self.folder), MNT_DETACH)
+
+    def fill(self) -> None:
+        """Leave no room on it."""
+        with self._ballast.open("wb", buffering=0) as ballast:
+            try:
+                while True:
+                    ballast.write(PIECE)
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+
+    def empty(self) -> None:
+        """Give the room back."""
+        with suppress(FileNotFoundError):
+            self._ballast.unlink()
