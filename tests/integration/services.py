@@ -46,7 +46,7 @@ class Running:
 
 @asynccontextmanager
 async def started(name: str, **settings: str) -> AsyncIterator[Running]:
-    """Start a service and wait until it is ready; it is killed at the end if a test has not stopped it."""
+    """Start a service, or a module with the name as its argument, and wait until it is ready; it is killed at the end if a test has not stopped it."""
     port, ops_port = int(settings.get("PORT", 0)) or free_port(), free_port()
     environment = {
         **os.environ,
@@ -57,7 +57,7 @@ async def started(name: str, **settings: str) -> AsyncIterator[Running]:
         **settings,
     }
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", name, cwd=ROOT, env=environment, stdin=asyncio.subprocess.DEVNULL
+        sys.executable, "-m", *name.split(), cwd=ROOT, env=environment, stdin=asyncio.subprocess.DEVNULL
     )
     running = Running(name, process, port, ops_port, settings)
     try:

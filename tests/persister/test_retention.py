@@ -3,6 +3,8 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from persister.settings import PersisterSettings
 from persister.to_mongodb import ToMongoDB
 from persister.upkeep import Upkeep
 from runtime.settings import SettingsError, from_env
+from simulator.replay import Replay, replay_points
 from tests.broker.waiting import eventually
 
 Mongo = tuple[str, str]
@@ -69,6 +72,36 @@ async def test_each_sensor_type_keeps_its_days_to_the_millisecond(store: ToMongo
     assert found["c", "temperature"] == edge[1:]
     assert removed == 4 * len(hours) + 2 - sum(map(len, found.values()))
     assert await remove_old(rules, Upkeep(store.database), now_ms=NOW) == 0
+
+
+def recorded(path: Path, rows: int) -> Path:
+    """A file as a machine records it: every five minutes, with gaps, and the hour that a clock was set back twice."""
+    first = datetime(2023, 3, 1, tzinfo=UTC)
+    minutes = [5 * row for row in range(rows) if row % 1000 < 980]
+    minutes[500:500] = minutes[488:500]
+    lines = [f"{first + timedelta(minutes=minute):%Y-%m-%d %H:%M:%S},{minute / 7:.9f}" for minute in minutes]
+    path.write_text("timestamp,value\n" + "\n".join(lines) + "\n")
+    return path
+
+
+async def test_of_a_replayed_recording_the_last_days_stay(
+    store: ToMongoDB, mongodb_database: Mongo, tmp_path: Path
+) -> None:
+    file = Replay(recorded(tmp_path / "recorded.csv", 20_000))
+    points = list(replay_points(file, "temperature"))
+    documents = [
+        encode_document("owner", "a", Reading(point.sensor_type, point.value, point.ts, point.seq, NOW))
+        for point in points
+    ]
+    for start in range(0, len(documents), 4000):
+        await store.write(documents[start : start + 4000])
+    await store.write_series([{"owner": "owner", "device": "a", "sensorType": "temperature"}])
+    end = max(point.ts for point in points)
+    removed = await remove_old(Retention(30), Upkeep(store.database), now_ms=end)
+    last_30 = sorted(point.ts for point in points if point.ts >= end - 30 * DAY_MS)
+    assert kept(mongodb_database)["a", "temperature"] == last_30
+    assert removed == len(points) - len(last_30)
+    assert 0 < len(last_30) < len(set(points)) == len(points)
 
 
 async def test_writes_go_on_meanwhile_and_nothing_new_is_removed(store: ToMongoDB, mongodb_database: Mongo) -> None:

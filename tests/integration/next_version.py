@@ -1,0 +1,10 @@
+"""A process as its next version will be, with one more form of messages: `python -m tests.integration.next_version NAME`."""
+
+import runpy
+import sys
+
+from broker import message
+
+message.SCHEMA += 1
+sys.argv = sys.argv[1:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
