@@ -14,9 +14,9 @@ from auth.ids import new_id
 from auth.passwords import Allowed, PasswordHasher, Verdict, always
 from auth.revocations import Revocations
 from auth.tables import deleted_owners, devices, refresh_tokens, users
-from auth.times import now_ms
 from runtime.logs import logger
 from runtime.problems import Problem
+from runtime.times import now_ms
 
 log = logger("auth.accounts")
 

@@ -15,8 +15,8 @@ from auth.ids import ID
 from auth.passwords import MAX_PASSWORD_BYTES, MIN_PASSWORD_CHARS
 from auth.revocations import Kind, Revoked
 from auth.sessions import Session
-from auth.times import rfc3339
 from runtime.fields import Body
+from runtime.times import rfc3339
 from runtime.tokens import MAX_TOKEN_CHARS, Place
 
 NAME = r"^[A-Za-z0-9_.:-]+$(?!\n)"

@@ -13,7 +13,7 @@ from auth.keys import KeysError
 from auth.operators import audit_log, operators_database, system_user
 from auth.settings import KeyListSettings, KeySettings
 from auth.stored_keys import State, StoredKeys
-from auth.times import rfc3339
+from runtime.times import rfc3339
 
 _FILES = (
     "The keys come from SIGNING_KEY_FILES. To change them, give every replica the new key as a later file and restart; "

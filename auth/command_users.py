@@ -23,7 +23,7 @@ from auth.operators import RefusedError, audit_log, operators_database, system_u
 from auth.passwords import password_error, password_hasher
 from auth.revocations import Revocations
 from auth.settings import UserSettings
-from auth.times import rfc3339
+from runtime.times import rfc3339
 
 _PAGE = 500
 # 32 characters, 128 random bits; none is a dash, which a command line would take for an option.

@@ -11,7 +11,7 @@ from auth.errors import NameTakenError, NoSuchDeviceError, TooManyDevicesError
 from auth.ids import is_id, new_id
 from auth.revocations import Revocations
 from auth.tables import devices, users
-from auth.times import now_ms
+from runtime.times import now_ms
 from runtime.tokens import Place
 
 Location = str | Place

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from auth.database import Database
 from auth.tables import revocation_counter, revocations
-from auth.times import now_ms
+from runtime.times import now_ms
 from runtime.tokens import CLOCK_AHEAD_S
 
 Kind = Literal["jti", "sid", "user", "device"]

@@ -21,8 +21,8 @@ from auth.errors import RefreshError, WrongCredentialsError
 from auth.ids import new_id
 from auth.revocations import Revocations
 from auth.tables import refresh_tokens
-from auth.times import now_ms
 from auth.tokens import Issued, TokenIssuer, new_refresh_token, refresh_token_hash
+from runtime.times import now_ms
 
 
 class Session(msgspec.Struct, frozen=True):

@@ -17,8 +17,8 @@ from auth.database import Database
 from auth.keys import Keys, KeysError, base64url, thumbprint
 from auth.sealing import SealError, seal, unseal
 from auth.tables import signing_keys
-from auth.times import now_ms
 from runtime.logs import logger
+from runtime.times import now_ms
 
 log = logger("auth.keys")
 

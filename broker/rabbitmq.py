@@ -11,11 +11,10 @@ import aio_pika
 from aio_pika.abc import AbstractConnection
 from yarl import URL
 
-from broker.interface import BrokerUnavailable
 from broker.rabbitmq_consumer import RabbitMQConsumer
 from broker.rabbitmq_fanout import RabbitMQAnnouncer, RabbitMQListener
 from broker.rabbitmq_inspection import RabbitMQInspection
-from broker.rabbitmq_link import CONNECT_TIMEOUT_S, LOST, close, driver_channel, kept_open
+from broker.rabbitmq_link import CONNECT_TIMEOUT_S, as_unavailable, close, driver_channel, kept_open
 from broker.rabbitmq_publisher import RabbitMQPublisher
 from broker.rabbitmq_topology import SETTLE_S, ensure_topology
 from broker.topology import QUEUES, Exchange, Queue
@@ -70,37 +69,29 @@ class RabbitMQBroker:
     async def inspection(self, queue: Queue) -> AsyncIterator[RabbitMQInspection]:
         """Look into a queue over a connection of this question."""
         async with self._connected() as connection:
-            try:
+            with as_unavailable():
                 await ensure_topology(connection, self._queues, settle_s=None)
                 channel = await driver_channel(await connection.channel(publisher_confirms=False))
-            except LOST as error:
-                raise BrokerUnavailable(f"{type(error).__name__}: {error}") from error
             yield RabbitMQInspection(channel, queue)
 
     async def declare(self) -> None:
         """Declare everything; about 1.5 s where anything is fresh, until it would outlive a crash."""
         async with self._connected() as connection:
-            try:
+            with as_unavailable():
                 await ensure_topology(connection, self._queues, settle_s=self._settle_s)
-            except LOST as error:
-                raise BrokerUnavailable(f"{type(error).__name__}: {error}") from error
 
     async def depth(self, queue: Queue) -> int:
         """Ask the broker itself, over a connection of this question: a declared queue keeps an old count."""
         async with self._connected() as connection:
-            try:
+            with as_unavailable():
                 channel = await driver_channel(await connection.channel(publisher_confirms=False))
                 declared = await channel.queue_declare(queue.name, passive=True)
-            except LOST as error:
-                raise BrokerUnavailable(f"{type(error).__name__}: {error}") from error
             return int(declared.message_count or 0)
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[AbstractConnection]:
-        try:
+        with as_unavailable():
             connection = await aio_pika.connect(self._url, timeout=CONNECT_TIMEOUT_S)
-        except LOST as error:
-            raise BrokerUnavailable(f"{type(error).__name__}: {error}") from error
         try:
             yield connection
         finally:

@@ -12,9 +12,9 @@ from typing import Any
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aiormq.abc import DeliveredMessage
 
-from broker.interface import Delivery
+from broker.interface import BrokerUnavailable, Delivery
 from broker.message import Header, Message
-from broker.rabbitmq_link import LOST, DriverChannel, Link, driver_channel
+from broker.rabbitmq_link import DriverChannel, Link, as_unavailable, driver_channel
 from broker.rabbitmq_topology import ensure_topology
 from broker.topology import Queue
 
@@ -77,7 +77,7 @@ class RabbitMQConsumer:
     async def _settle(self, delivery: Delivery, settle: Callable[[DriverChannel], Awaitable[object]]) -> None:
         if delivery.generation != self._generation or self._channel is None:
             return
-        with suppress(*LOST):  # lost with its connection: the broker delivers it again
+        with suppress(BrokerUnavailable), as_unavailable():  # lost with its connection: the broker delivers it again
             await settle(self._channel)
 
     async def check(self) -> None:

@@ -3,12 +3,11 @@
 Messages that are let go return to their queue with a higher delivery count, and their order may change.
 """
 
-from aio_pika.exceptions import AMQPError
 from pamqp import commands
 
-from broker.interface import BrokerUnavailable, Delivery
+from broker.interface import Delivery
 from broker.rabbitmq_consumer import delivery_of
-from broker.rabbitmq_link import LOST, DriverChannel
+from broker.rabbitmq_link import DriverChannel, as_unavailable
 from broker.topology import Queue
 
 TIMEOUT_S = 10.0
@@ -29,10 +28,8 @@ class RabbitMQInspection:
     async def __anext__(self) -> Delivery:
         if self._left == 0:
             raise StopAsyncIteration
-        try:
+        with as_unavailable():
             incoming = await self._channel.basic_get(self._queue.name, timeout=TIMEOUT_S)
-        except LOST as error:
-            raise BrokerUnavailable(f"{type(error).__name__}: {error}") from error
         if not isinstance(incoming.delivery, commands.Basic.GetOk):
             raise StopAsyncIteration
         self._left = (incoming.delivery.message_count or 0) if self._left is None else self._left - 1
@@ -40,8 +37,6 @@ class RabbitMQInspection:
 
     async def settle(self, delivery: Delivery) -> None:
         """Acknowledge one message. The channel's next answer shows that the broker has read it."""
-        try:
+        with as_unavailable():
             await self._channel.basic_ack(delivery.tag)
             await self._channel.basic_qos(prefetch_count=0, timeout=TIMEOUT_S)
-        except (AMQPError, *LOST) as error:
-            raise BrokerUnavailable(f"{type(error).__name__}: {error}") from error

@@ -2,16 +2,15 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection
-from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
 from aiormq.channel import Channel
 
-from broker.interface import BrokerUnavailable
+from broker.interface import BrokerError, BrokerUnavailable
 from runtime.beside import beside
 from runtime.logs import logger
 
@@ -26,8 +25,6 @@ RECONNECT_S = (0.1, 2.0)
 # A node that sets no bound on frames gets the size that RabbitMQ itself proposes.
 FRAME_MAX = 131_072
 
-# Whatever the driver raises when a connection is away or dies under a call.
-LOST = (AMQPError, ChannelInvalidStateError, OSError, TimeoutError, RuntimeError)
 DriverChannel = Channel
 Prepare = Callable[[AbstractConnection, AbstractChannel], Awaitable[None]]
 
@@ -49,10 +46,11 @@ class Link:
         pause = RECONNECT_S[0]
         while True:
             try:
-                async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                    connection = await self._open()
-            except LOST as error:
-                self._tell(f"{type(error).__name__}: {error}")
+                with as_unavailable():
+                    async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                        connection = await self._open()
+            except BrokerUnavailable as error:
+                self._tell(str(error))
                 await asyncio.sleep(pause * random.uniform(0.5, 1))
                 pause = min(pause * 2, RECONNECT_S[1])
                 continue
@@ -104,6 +102,26 @@ class Link:
             raise BrokerUnavailable(self.last_error)
 
 
+@contextmanager
+def as_unavailable() -> Iterator[None]:
+    """Turn whatever the driver raises when a connection is away, or dies under a call, into BrokerUnavailable.
+
+    That is more than its own exceptions: in the middle of a handshake it raises a bare `Exception`, StopAsyncIteration,
+    and a CancelledError that nobody has asked this task for.
+    """
+    try:
+        yield
+    except BrokerError:
+        raise
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise BrokerUnavailable("the connection died under a call") from error
+    except Exception as error:
+        raise BrokerUnavailable(f"{type(error).__name__}: {error}") from error
+
+
 async def driver_channel(channel: AbstractChannel) -> DriverChannel:
     """Return the driver's own channel beneath, whose tables a publisher fills itself."""
     driver = await channel.get_underlay_channel()
@@ -120,7 +138,7 @@ def frame_max(channel: DriverChannel) -> int:
 async def close(connection: AbstractConnection) -> None:
     """Close a connection; one whose broker hangs is dropped after a second."""
     # A broker that hangs does not answer the goodbye; the socket is dropped then.
-    with suppress(*LOST):
+    with suppress(BrokerUnavailable), as_unavailable():
         async with asyncio.timeout(1):
             await connection.close()
 

@@ -13,7 +13,7 @@ from aio_pika.exceptions import DeliveryError, PublishError
 from broker.interface import BrokerUnavailable, ConfirmLate, QueueFull, Unroutable
 from broker.message import Message
 from broker.rabbitmq_frames import PERSISTENT, publish_frames, written
-from broker.rabbitmq_link import DriverChannel, Link, driver_channel, frame_max
+from broker.rabbitmq_link import DriverChannel, Link, as_unavailable, driver_channel, frame_max
 from broker.rabbitmq_topology import ensure_topology
 from broker.topology import Exchange, Queue
 from runtime.failpoints import failpoint
@@ -50,15 +50,16 @@ class RabbitMQPublisher:
         frames = publish_frames(
             message, exchange, channel.number, frame_max(channel), delivery_mode=PERSISTENT, mandatory=True
         )
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                await self._confirmed(channel, frames, message.message_id)
-        except TimeoutError as error:
-            raise ConfirmLate(f"no confirm within {self._timeout_s:g} s") from error
-        except PublishError as error:
-            raise Unroutable(f"no queue takes {exchange.routing_key} from {exchange.name}") from error
-        except DeliveryError as error:
-            raise QueueFull(f"the queue behind {exchange.name} is full") from error
+        with as_unavailable():
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    await self._confirmed(channel, frames, message.message_id)
+            except TimeoutError as error:
+                raise ConfirmLate(f"no confirm within {self._timeout_s:g} s") from error
+            except PublishError as error:
+                raise Unroutable(f"no queue takes {exchange.routing_key} from {exchange.name}") from error
+            except DeliveryError as error:
+                raise QueueFull(f"the queue behind {exchange.name} is full") from error
 
     async def _confirmed(self, channel: DriverChannel, frames: bytes, message_id: str) -> None:
         loop = asyncio.get_running_loop()

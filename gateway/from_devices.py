@@ -7,7 +7,6 @@ Every event goes to the answerer.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Coroutine
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -30,6 +29,7 @@ from gateway.settings import GatewaySettings
 from gateway.websocket import CLOSE_TIMEOUT_S, Shared
 from runtime.logs import logger
 from runtime.revocations import Revocations
+from runtime.times import rfc3339
 
 log = logger("gateway.from_devices")
 
@@ -149,14 +149,14 @@ class FromDevices:
             return {"status": "retry", **refused.data()}
         if sid in self._sessions:
             self._expiries.set(sid, session.expires_at)
-        return {"status": "accepted", "expiresAt": _time(session.expires_at)}
+        return {"status": "accepted", "expiresAt": rfc3339(session.expires_at * 1000)}
 
     def _expire(self, sid: str, over: bool) -> None:
         if over:
             self._later(self._end(sid, "expired"))
         else:
             expires_at = self._sessions[sid][0].expires_at
-            self._later(self._sio.emit("auth_expiring", {"expiresAt": _time(expires_at)}, to=sid))
+            self._later(self._sio.emit("auth_expiring", {"expiresAt": rfc3339(expires_at * 1000)}, to=sid))
 
     def _revocations_grew(self) -> None:
         self._later(self._end_revoked())
@@ -188,7 +188,3 @@ def token_in(event: Event) -> object:
         return _decode(payload).token
     except (ValueError, msgspec.MsgspecError, RecursionError) as error:
         raise Refused("invalid_reading", "authenticate takes one object with a token and nothing else") from error
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,12 +1,11 @@
 """PERSISTER → DEAD LETTERS: what cannot be stored, with its reason, confirmed before the original is settled."""
 
-from datetime import UTC, datetime
-
 from broker.dead_letters import EXCHANGE_HEADER, REPLAYS_HEADER
 from broker.interface import Publisher
 from broker.message import SCHEMA_HEADER, Header, Message
 from broker.topology import DEAD_EXCHANGE, READINGS_EXCHANGE, Exchange
 from persister.batch import DeadLetter
+from runtime.times import now_ms, rfc3339
 
 SERVICE = "persister"
 MAX_ERROR_CHARS = 500
@@ -25,7 +24,7 @@ class ToDeadLetters:
         What the message said of itself stays: its schema, how often it was replayed, and when it was first a letter.
         """
         headers: dict[str, Header] = {
-            "x-first-seen": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "x-first-seen": rfc3339(now_ms()),
             **{name: origin.headers[name] for name in KEPT if name in origin.headers},
             "x-reason": letter.reason,
             "x-error": letter.error[:MAX_ERROR_CHARS],

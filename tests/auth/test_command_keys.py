@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from auth.migrate import migrate
-from auth.times import now_ms, rfc3339
+from runtime.times import now_ms, rfc3339
 from runtime.tokens import KeySet, TokenError, TokenVerifier, fetch_jwks_over_http
 from tests.auth.operating import auth, keys
 from tests.auth.service import Client, make_settings, running

@@ -23,7 +23,7 @@ from auth.keys import KeyRing, Keys, KeysError, base64url, thumbprint
 from auth.sealing import SealError, seal, unseal
 from auth.stored_keys import StoredKeys, new_key
 from auth.tables import signing_keys
-from auth.times import now_ms
+from runtime.times import now_ms
 from runtime.tokens import public_keys
 
 SECRET = "one secret of the tests"

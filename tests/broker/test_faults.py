@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 import time
+from contextlib import closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import aio_pika
 import pamqp.frame
 import pytest
+from yarl import URL
 
+from broker import rabbitmq_link
 from broker.embedded import EmbeddedBroker
 from broker.interface import BrokerError, BrokerUnavailable, ConfirmLate, QueueFull
 from broker.message import Message
@@ -293,3 +296,35 @@ async def test_an_operation_whose_commit_fails_counts_nothing(tmp_path: Path) ->
             await publisher.publish(Message(b"refused"), READINGS_EXCHANGE)
         broker._store._connection.execute("PRAGMA query_only=OFF")
         assert counted(broker) == (0, 0)
+
+
+async def test_a_connection_that_dies_at_any_point_of_its_handshake_is_opened_again(
+    rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rabbitmq_link, "RECONNECT_S", (0.001, 0.001))
+    monkeypatch.setattr(rabbitmq_link, "START_TIMEOUT_S", 20)
+    url = URL(rabbitmq_url)
+    # How many bytes of answers pass before a connection is cut: all of the handshake's, and some of what follows it.
+    cuts = [*range(0, 40, 5), *range(40, 1000, 40), *range(500, 660, 2)]
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        left = cuts.pop(0) if cuts else 10**9
+        back, forth = await asyncio.open_connection("127.0.0.1", url.port)
+        with closing(writer), closing(forth):
+            asking = asyncio.ensure_future(carry(reader, forth))
+            while left > 0 and (data := await back.read(min(left, 65536))):
+                writer.write(data)
+                left -= len(data)
+            asking.cancel()
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    async with server:
+        broker = RabbitMQBroker(str(url.with_port(server.sockets[0].getsockname()[1])), settle_s=0)
+        async with broker.publisher() as publisher:
+            assert not cuts
+            await publisher.publish(Message(b"through"), READINGS_EXCHANGE)

@@ -94,6 +94,8 @@ async def account(
     for number, (name, make) in enumerate(faults):
         verdicts.append(await scenario(stores, fleet, name, number, make))
         verdicts[-1].largest_bytes = largest_bytes(process.pid for process in processes)
+        for crash in (crash for process in processes for crash in process.crashes):
+            verdicts[-1].trouble = crash
         print(row(verdicts[-1]), flush=True)
         if verdicts[-1].trouble:
             break

@@ -27,6 +27,8 @@ class Onebox:
         self._data = data
         self._port = free_port()
         self._process: Process | None = None
+        # One that ends by itself fails its scenario at once.
+        self.crashes: list[str] = []
 
     @property
     def url(self) -> str:

@@ -42,8 +42,10 @@ class Service:
         }
         self._process: Process | None = None
         self._next_start: dict[str, str] = {}
-        # The status of each end, in order.
+        # The status of each end, in order, and what it said at those that nobody had asked for.
         self.ends: list[int] = []
+        self.crashes: list[str] = []
+        self._end_asked = False
 
     @property
     def url(self) -> str:
@@ -60,9 +62,12 @@ class Service:
                     stdout=log,
                     stderr=log,
                 )
+            self._end_asked = bool(self._next_start)
             self._next_start = {}
             try:
                 self.ends.append(await self._process.wait())
+                if not self._end_asked:
+                    self.crashes.append(f"{self.name} ended with {self.ends[-1]}: {self.log_tail()}")
             except asyncio.CancelledError:
                 self._process.kill()
                 await self._process.wait()
@@ -81,6 +86,7 @@ class Service:
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, if it runs."""
         if self._process is not None and self._process.returncode is None:
+            self._end_asked = self._end_asked or number in (signal.SIGTERM, signal.SIGKILL)
             self._process.send_signal(number)
 
     async def stop(self) -> int:

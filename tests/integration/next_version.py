@@ -1,4 +1,7 @@
-"""A process as its next version will be, with one more form of messages: `python -m tests.integration.next_version NAME`."""
+"""A process as its next version will be, with one more form of messages.
+
+`python -m tests.integration.next_version NAME [ARGS]`
+"""
 
 import runpy
 import sys

@@ -46,7 +46,10 @@ class Running:
 
 @asynccontextmanager
 async def started(name: str, **settings: str) -> AsyncIterator[Running]:
-    """Start a service, or a module with the name as its argument, and wait until it is ready; it is killed at the end if a test has not stopped it."""
+    """Start a service (the name may have arguments) and wait until it is ready.
+
+    It is killed at the end if a test has not stopped it.
+    """
     port, ops_port = int(settings.get("PORT", 0)) or free_port(), free_port()
     environment = {
         **os.environ,
