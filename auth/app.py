@@ -118,7 +118,7 @@ def _service(
 ) -> AuthService:
     access_s, device_s = settings.access_token_seconds, settings.device_token_seconds
     issuer = TokenIssuer(keys, issuer=settings.token_issuer, access_s=access_s, device_s=device_s)
-    bearer = Bearer(TokenVerifier(key_set, settings.token_issuer), Standing(database))
+    bearer = Bearer(TokenVerifier(key_set, settings.token_issuer), Standing(database).check)
     addresses = ClientAddresses(settings.trusted_proxies)
     audit, limits = Audit(registry, addresses), GuessingLimits(settings, addresses, registry)
     revocations = Revocations(database, access_s=access_s, device_s=device_s)

@@ -5,12 +5,13 @@ from msgspec import UNSET
 
 from auth.accounts import Accounts
 from auth.audit import Audit
-from auth.bearer import Bearer, unauthorized
+from auth.bearer import Bearer
 from auth.bodies import ProfileChange, SignUp, UserAnswer
 from auth.errors import EmailTakenError, NoSuchUserError, WrongCredentialsError
 from auth.guessing import GuessingLimits
 from auth.passwords import password_error
 from auth.to_broker import DeletedOwners
+from runtime.bearer import unauthorized
 from runtime.bodies import json_response, read_json
 from runtime.calls import Call
 from runtime.problems import FieldError, Problem

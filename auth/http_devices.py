@@ -6,11 +6,12 @@ from aiohttp import web
 from msgspec import UNSET
 
 from auth.audit import Audit
-from auth.bearer import Bearer, forbidden, unauthorized
+from auth.bearer import Bearer
 from auth.bodies import DeviceAnswer, DeviceChange, DeviceQuery, DevicesAnswer, DeviceTokenAnswer, NewDevice
 from auth.devices import Device, Devices
 from auth.errors import NameTakenError, NoSuchDeviceError, NoSuchUserError, TooManyDevicesError
 from auth.tokens import MANAGE_DEVICES, TokenIssuer
+from runtime.bearer import forbidden, unauthorized
 from runtime.bodies import json_response, read_json
 from runtime.calls import Call
 from runtime.fields import read_query
@@ -181,7 +182,7 @@ class DeviceRoutes:
         claims = await self._bearer.claims(request)
         if claims.device is None:
             if not claims.allows(MANAGE_DEVICES):
-                raise forbidden()
+                raise forbidden(MANAGE_DEVICES)
             device = await self._owned(claims, request)
         else:
             device = await self._itself(claims, claims.device, request)
@@ -191,7 +192,7 @@ class DeviceRoutes:
 
     async def _itself(self, claims: Claims, device_id: str, request: web.Request) -> Device:
         if device_id != request.match_info["id"]:
-            raise forbidden()
+            raise forbidden(MANAGE_DEVICES)
         try:
             device = await self._devices.find_to_issue(claims.owner, device_id)
         except NoSuchDeviceError as error:

@@ -4,11 +4,12 @@ from aiohttp import web
 
 from auth.accounts import Accounts
 from auth.audit import Audit
-from auth.bearer import Bearer, unauthorized
+from auth.bearer import Bearer
 from auth.bodies import LogIn, LogOut, Refresh, SessionAnswer
 from auth.errors import NoSuchUserError, RefreshError, WrongCredentialsError
 from auth.guessing import GuessingLimits
 from auth.sessions import Sessions
+from runtime.bearer import unauthorized
 from runtime.bodies import json_response, read_json
 from runtime.calls import Call
 

@@ -22,21 +22,19 @@ def reading_key(owner: str, device: str, sensor_type: str, ts_ms: int, seq: int)
     return {**series_key(owner, device, sensor_type), "ts": DatetimeMS(ts_ms), "seq": Int64(seq)}
 
 
-def between(series: Key, from_ms: int, to_ms: int) -> dict[str, Any]:
-    """Filter the readings of a series from `from_ms` (included) to `to_ms` (not)."""
-    return {"_id": {"$gte": {**series, "ts": DatetimeMS(from_ms)}, "$lt": {**series, "ts": DatetimeMS(to_ms)}}}
+def between(series: Key, from_ms: int | None = None, to_ms: int | None = None) -> dict[str, Any]:
+    """Filter the readings of a series from `from_ms` (included) to `to_ms` (not); None leaves an end open."""
+    first = MinKey() if from_ms is None else DatetimeMS(from_ms)
+    end = MaxKey() if to_ms is None else DatetimeMS(to_ms)
+    return {"_id": {"$gte": {**series, "ts": first}, "$lt": {**series, "ts": end}}}
 
 
-def before(series: Key, to_ms: int) -> dict[str, Any]:
-    """Filter the readings of a series that were measured before `to_ms`."""
-    return {"_id": {"$gte": {**series, "ts": MinKey()}, "$lt": {**series, "ts": DatetimeMS(to_ms)}}}
+def series_of(owner: str, device: str) -> dict[str, Any]:
+    """Filter everything of a device, in `readings` and in `series`."""
+    names = {"owner": owner, "device": device}
+    return {"_id": {"$gte": names, "$lt": {**names, "sensorType": MaxKey()}}}
 
 
 def devices_of(owner: str) -> dict[str, Any]:
     """Filter everything of an owner, in `readings` and in `series`."""
     return {"_id": {"$gte": {"owner": owner}, "$lt": {"owner": owner, "device": MaxKey()}}}
-
-
-def whole_series(series: Key) -> dict[str, Any]:
-    """Filter every reading of a series."""
-    return {"_id": {"$gte": {**series, "ts": MinKey()}, "$lt": {**series, "ts": MaxKey()}}}

@@ -10,6 +10,8 @@ confirmed, so the state must come right by itself:
   long, so that no late `connected` brings one back;
 - 15 s without a word from a gateway: its sessions do not count. When it speaks again, they do.
 
+Besides, each `alive` says what the gateway has accepted of each owner since the last one.
+
 A gateway's id is new with each start of its process, so a restarted one does not answer for what it held before.
 """
 
@@ -23,7 +25,7 @@ SILENT_AFTER_S = 15.0
 SLICES = 6
 # Two rounds, one of which may be lost, and some time on the way.
 FORGET_AFTER_S = 75.0
-# What one `alive` carries at most; a slice that has more becomes several. Some 100 bytes each.
+# What one `alive` carries at most, of sessions and of owners; more become several. Some 100 bytes each.
 MAX_SESSIONS = 500
 
 
@@ -65,11 +67,15 @@ class Disconnected(_Event, frozen=True, tag="disconnected"):
 
 
 class Alive(_Event, frozen=True, tag="alive"):
-    """The gateway lives, and these of its sessions are open: a slice of them, not all."""
+    """The gateway lives, and these of its sessions are open: a slice of them, not all.
+
+    `accepted`: how many readings of which owners it has accepted since its last `alive`.
+    """
 
     gateway: str
     at: int
     sessions: list[OpenSession] = []
+    accepted: list[tuple[str, int]] = []
 
 
 Event = Connected | Disconnected | Alive
@@ -87,11 +93,14 @@ def decode_event(payload: bytes) -> Event:
     return _decoder.decode(payload)
 
 
-def alive_events(gateway: str, at: int, sessions: Sequence[OpenSession], turn: int) -> Iterator[Alive]:
+def alive_events(
+    gateway: str, at: int, sessions: Sequence[OpenSession], turn: int, accepted: Sequence[tuple[str, int]] = ()
+) -> Iterator[Alive]:
     """Give what a gateway sends at its `turn`-th alive: one event or more, with the sessions whose turn it is."""
     mine = [session for session in sessions if session.connected_us % SLICES == turn % SLICES]
-    for start in range(0, max(1, len(mine)), MAX_SESSIONS):
-        yield Alive(gateway, at, mine[start : start + MAX_SESSIONS])
+    for start in range(0, max(1, len(mine), len(accepted)), MAX_SESSIONS):
+        part = slice(start, start + MAX_SESSIONS)
+        yield Alive(gateway, at, mine[part], list(accepted[part]))
 
 
 Device = tuple[str, str]

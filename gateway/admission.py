@@ -11,13 +11,13 @@ from broker.reading import ID_PATTERN, Defaults
 from gateway.limits import Limits, TooMany, TooManyDevices
 from gateway.session import Session
 from runtime.addresses import ClientAddresses, network_of
+from runtime.bearer import TOKENS_IN_URL
 from runtime.revocations import Revocations
 from runtime.tokens import Claims, TokenError, TokenVerifier
 
 SCOPE = "readings:write"
 # How soon a device should try again while keys, or the list of revoked tokens, have not been fetched.
 RETRY_AFTER_MS = 2000
-TOKENS_IN_URL = ("token", "access_token", "accessToken", "auth")
 # To check a token costs as much as 30 readings: so many may be tried at once, and one more each second.
 RENEWALS = 10
 RENEWAL_EVERY_S = 1.0

@@ -5,6 +5,7 @@ Both lanes, the fast one and the plain one through python-socketio, end here, so
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
@@ -53,8 +54,12 @@ def _retry_limited(limited: Limited) -> Answer:
 class Answerer:
     """Answers the events of every session."""
 
-    def __init__(self, to_broker: ToBroker, metrics: GatewayMetrics, settings: GatewaySettings) -> None:
+    def __init__(
+        self, to_broker: ToBroker, metrics: GatewayMetrics, settings: GatewaySettings, accepted: defaultdict[str, int]
+    ) -> None:
+        """Answer with these parts; `accepted` counts the readings of each owner."""
         self._to_broker = to_broker
+        self._accepted = accepted
         self._metrics = metrics
         self._max_event_bytes = settings.max_event_bytes
         self._max_in_flight_events = settings.max_in_flight_events
@@ -176,6 +181,7 @@ class Answerer:
         metrics.answer_seconds.observe(time.perf_counter() - flight.started)
         if failure is None:
             metrics.readings.accepted += count
+            self._accepted[flight.session.owner] += count
             return _taken_answer(flight.taken)
         metrics.readings.retry += count
         if isinstance(failure, QueueFull):

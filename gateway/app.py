@@ -66,7 +66,7 @@ async def gateway_service(
             publisher, metrics, slots=settings.publish_slots, max_waiting_bytes=settings.max_waiting_bytes
         ).running() as to_broker,
     ):
-        answerer = Answerer(to_broker, metrics, settings)
+        answerer = Answerer(to_broker, metrics, settings, presence.accepted)
         devices = FromDevices(settings, admission, answerer, presence, revocations, metrics)
         checks = {"broker": publisher.check, "keys": keys.check, "revocations": revocations.check}
         yield Gateway(devices, FromHttp(settings, admission, answerer, metrics), checks)

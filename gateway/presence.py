@@ -1,5 +1,6 @@
 """GATEWAY → READERS: which devices are connected here, told as they come and go, and again every 5 s in slices.
 
+With them goes what was accepted of each owner, so that a reader can tell how fast an owner's readings flow.
 broker/presence.py says what is announced and how listeners make one picture of it. Nothing here is kept or confirmed,
 and telling never holds a device up.
 """
@@ -7,12 +8,14 @@ and telling never holds a device up.
 import asyncio
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from broker.interface import Announcer
 from broker.presence import ALIVE_EVERY_S, Connected, Disconnected, OpenSession, Session, alive_events, encode_event
 from runtime.beside import beside
+from runtime.times import now_ms
 
 
 def new_gateway_id() -> str:
@@ -28,6 +31,8 @@ class Presence:
         self.gateway = gateway
         self._alive_every_s = alive_every_s
         self._open: set[OpenSession] = set()
+        # Readings accepted of each owner since the last time that this was told; the answerer counts here.
+        self.accepted: defaultdict[str, int] = defaultdict(int)
         self._last_us = 0
         self._turn = 0
 
@@ -49,15 +54,13 @@ class Presence:
         """Announce the end of a session."""
         self._open.discard(session)
         identity = Session(session.connected_us, self.gateway)
-        self._announcer.announce(encode_event(Disconnected(session.owner, session.device, identity, _now_ms())))
+        self._announcer.announce(encode_event(Disconnected(session.owner, session.device, identity, now_ms())))
 
     async def _tell_alive(self) -> None:
         while True:
-            for event in alive_events(self.gateway, _now_ms(), list(self._open), self._turn):
+            accepted = list(self.accepted.items())
+            self.accepted.clear()
+            for event in alive_events(self.gateway, now_ms(), list(self._open), self._turn, accepted):
                 self._announcer.announce(encode_event(event))
             self._turn += 1
             await asyncio.sleep(self._alive_every_s)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -31,6 +31,8 @@ from onebox.settings import OneboxSettings
 from onebox.summary import Summary
 from persister.app import persister_service
 from persister.settings import PersisterSettings
+from reader.app import reader_service
+from reader.settings import ReaderSettings
 from runtime.docs import add_docs
 from runtime.listen import listen
 from runtime.logs import logger
@@ -105,11 +107,11 @@ class Onebox:
         started_ms = time.time_ns() // 1_000_000
         async with (
             private_mongod(plan.data / "mongodb") as mongod,
-            EmbeddedBroker.open_at(plan.data / "queue.sqlite3") as broker,
+            EmbeddedBroker.open_at(plan.queue) as broker,
             Audit.over(mongod.url, DATABASE, started_ms) as audit,
         ):
             settings = PersisterSettings(
-                broker_url=f"embedded://{plan.data / 'queue.sqlite3'}",
+                broker_url=plan.queue_url,
                 readings_url=mongod.url,
                 readings_database=DATABASE,
             )
@@ -122,8 +124,12 @@ class Onebox:
         users = f"sqlite+aiosqlite:///{plan.data / 'users.sqlite3'}"
         await migrate(users)
         auth_settings = AuthSettings(auth_database_url=users, signing_key_secret=secrets.signing_key_secret)
-        gateway_settings = GatewaySettings(
-            broker_url=f"embedded://{plan.data / 'queue.sqlite3'}", auth_url="http://in-process.invalid"
+        gateway_settings = GatewaySettings(broker_url=plan.queue_url, auth_url="http://in-process.invalid")
+        reader_settings = ReaderSettings(
+            broker_url=plan.queue_url,
+            auth_url="http://in-process.invalid",
+            readings_url=storage.mongod.url,
+            readings_database=DATABASE,
         )
         app = web.Application(middlewares=[problem_middleware])
         async with (
@@ -137,11 +143,19 @@ class Onebox:
                 revocations=revocations,
                 registry=storage.registry,
             ) as gateway,
+            reader_service(
+                reader_settings,
+                broker=storage.broker,
+                keys=keys,
+                revocations=revocations,
+                registry=storage.registry,
+            ) as reader,
         ):
             auth.add_routes(app)
             gateway.add_routes(app)
-            add_docs(app, [*auth.calls, *gateway.calls])
-            checks = {**storage.checks, **gateway.checks, "users": auth.check}
+            reader.add_routes(app)
+            add_docs(app, [*auth.calls, *gateway.calls, *reader.calls])
+            checks = {**storage.checks, **gateway.checks, **reader.checks, "users": auth.check}
             async with (
                 ops_server(self._settings, shutdown, storage.registry, checks) as ops_port,
                 listen(app, plan.host, plan.port) as port,

@@ -18,3 +18,13 @@ class Plan:
     replay: Replay | None
     seconds: float | None
     json: bool
+
+    @property
+    def queue(self) -> Path:
+        """The file of the queue."""
+        return self.data / "queue.sqlite3"
+
+    @property
+    def queue_url(self) -> str:
+        """The same as `BROKER_URL` names it."""
+        return f"embedded://{self.queue}"

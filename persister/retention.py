@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from broker.keys import before
+from broker.keys import between
 from persister.metrics import PersisterMetrics
 from persister.to_mongodb import WriteFailed
 from persister.upkeep import LEASE, Upkeep
@@ -81,6 +81,6 @@ async def remove_old(retention: Retention, upkeep: Upkeep, *, now_ms: int) -> in
         await renew()
         for series in found:
             if days := retention.days_of(series["sensorType"]):
-                removed += await upkeep.delete_range(before(series, now_ms - days * DAY_MS), renew)
+                removed += await upkeep.delete_range(between(series, to_ms=now_ms - days * DAY_MS), renew)
         last = found[-1]
     return removed

@@ -19,7 +19,7 @@ from broker.document import (
     series_bytes,
     split_documents,
 )
-from broker.keys import between, reading_key, series_key, whole_series
+from broker.keys import between, reading_key, series_key
 from broker.reading import Reading
 from runtime.tokens import Place
 
@@ -268,11 +268,11 @@ def test_a_range_has_both_bounds_on_the_whole_key_in_order() -> None:
     assert between(series, 1, 2) == {
         "_id": {"$gte": {**series, "ts": DatetimeMS(1)}, "$lt": {**series, "ts": DatetimeMS(2)}}
     }
-    for query in (between(series, 1, 2), whole_series(series)):
+    for query in (between(series, 1, 2), between(series)):
         assert list(query) == ["_id"]
         assert list(query["_id"]) == ["$gte", "$lt"]
         for bound in query["_id"].values():
             assert list(bound) == ["owner", "device", "sensorType", "ts"]
-    assert isinstance(whole_series(series)["_id"]["$gte"]["ts"], MinKey)
-    assert isinstance(whole_series(series)["_id"]["$lt"]["ts"], MaxKey)
+    assert isinstance(between(series)["_id"]["$gte"]["ts"], MinKey)
+    assert isinstance(between(series)["_id"]["$lt"]["ts"], MaxKey)
     assert bson.encode(SON(between(series, 1, 2)))

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -49,7 +50,7 @@ class Edge:
         metrics = GatewayMetrics(CollectorRegistry())
         self.to_broker = ToBroker(self.held, metrics, slots=2, max_waiting_bytes=20_000)
         given_settings = GatewaySettings(broker_url="embedded://unused", auth_url="http://unused", **chosen)
-        self.answerer = Answerer(self.to_broker, metrics, given_settings)
+        self.answerer = Answerer(self.to_broker, metrics, given_settings, defaultdict(int))
         allowance = Limits(given_settings).enter("owner", "device", "127.0.0.1")
         marks = Marks("jti", "owner", 0, None, "device")
         self.session = Session("owner", "device", "127.0.0.1", Defaults("t"), marks, 0, allowance)

@@ -1,0 +1,187 @@
+"""What clients get: readings as JSON, NDJSON and CSV, made from the documents as MongoDB has them."""
+
+import json
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from bson.codec_options import CodecOptions, DatetimeConversion
+
+from runtime.calls import JSON
+from runtime.times import rfc3339
+from runtime.tokens import Place
+
+Document = dict[str, Any]
+# Naive datetimes, which are quick to write, and DatetimeMS for what lies beyond the calendar.
+AS_STORED: CodecOptions[dict[str, Any]] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_AUTO)
+
+CSV_COLUMNS = ("device", "sensorType", "ts", "seq", "value", "receivedAt", "unit", "location", "tags")
+CSV_HEAD = ",".join(CSV_COLUMNS).encode() + b"\r\n"
+
+# Types that MongoDB knows and JSON does not, which only somebody's own hand can have put there, are shown as text.
+_encoder = msgspec.json.Encoder(enc_hook=str)
+
+
+class ReadingAnswer(msgspec.Struct, rename="camel"):
+    """A reading as it was stored. Only described: answers are made from documents, without this in between."""
+
+    device: str
+    sensor_type: str
+    ts: str
+    seq: int
+    value: bool | int | float | str | None
+    received_at: str | None
+    unit: str | msgspec.UnsetType = msgspec.UNSET
+    location: str | Place | msgspec.UnsetType = msgspec.UNSET
+    tags: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+
+
+class ReadingsAnswer(msgspec.Struct, rename="camel"):
+    """A page of readings; without `next_cursor` it is the last."""
+
+    items: list[ReadingAnswer]
+    next_cursor: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class SeriesItem(msgspec.Struct, rename="camel"):
+    """A series, and how fresh it is; times are null while nothing is known of them."""
+
+    device: str
+    sensor_type: str
+    connected: bool
+    last_seen_at: str | None
+    last_reading_at: str | None
+
+
+class SeriesAnswer(msgspec.Struct, rename="camel"):
+    """A page of series; without `next_cursor` it is the last."""
+
+    items: list[SeriesItem]
+    next_cursor: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class Bucket(msgspec.Struct):
+    """What the numeric readings of a stretch of time come to; `ts` is its beginning."""
+
+    ts: str
+    min: float
+    max: float
+    avg: float
+    first: float
+    last: float
+    count: int
+
+
+class BucketsAnswer(msgspec.Struct):
+    """The buckets that hold readings, in the order of time."""
+
+    items: list[Bucket]
+
+
+class PipelineAnswer(msgspec.Struct, rename="camel"):
+    """How an owner's readings flow."""
+
+    readings_per_second: float
+    lag_seconds: float | None
+
+
+def time_text(moment: Any) -> str | None:
+    """Return RFC 3339 of what MongoDB has as a date; None where it has something else."""
+    if isinstance(moment, datetime):
+        return moment.isoformat(timespec="milliseconds") + "Z"
+    try:
+        return rfc3339(int(moment))
+    except (TypeError, ValueError):
+        return None
+
+
+def reading_answer(document: Document) -> dict[str, Any]:
+    """Return a document as an answer's reading."""
+    key = document["_id"]
+    answer = {
+        "device": key["device"],
+        "sensorType": key["sensorType"],
+        "ts": time_text(key["ts"]),
+        "seq": int(key["seq"]),
+        "value": _plain(document.get("value")),
+        "receivedAt": time_text(document.get("receivedAt")),
+    }
+    for name in ("unit", "location", "tags"):
+        if name in document:
+            answer[name] = document[name]
+    return answer
+
+
+def as_json(answer: Any) -> bytes:
+    """Encode an answer."""
+    return _encoder.encode(answer)
+
+
+def json_answer(answer: Any) -> web.Response:
+    """Return an answer that no cache keeps: it is of one owner, and of one moment."""
+    return web.Response(body=as_json(answer), content_type=JSON, headers={"Cache-Control": "no-store"})
+
+
+def as_ndjson(documents: Iterable[Document]) -> bytes:
+    """Return a line of JSON for each reading."""
+    return _encoder.encode_lines([reading_answer(document) for document in documents])
+
+
+def csv_lines(device: str, sensor_type: str) -> Callable[[Iterable[Document]], bytes]:
+    """Return what writes the readings of one series as RFC 4180: no head, CRLF, texts in quotes and nothing else.
+
+    A text value is always quoted, so that `"1"` and `1` stay two things.
+    """
+    head = f"{_cell(device)},{_cell(sensor_type)},"
+
+    def lines(documents: Iterable[Document]) -> bytes:
+        return "".join([line(document) for document in documents]).encode()
+
+    def line(document: Document) -> str:
+        key, value = document["_id"], document.get("value")
+        ts, received = key["ts"], document.get("receivedAt")
+        return (
+            f"{head}{time_text(ts)},{key['seq']},"
+            f"{repr(value) if type(value) is float else _value_cell(value)},{time_text(received) or ''},"
+            f"{_rest(document)}\r\n"
+        )
+
+    return lines
+
+
+def _rest(document: Document) -> str:
+    if len(document) == 3:
+        return ",,"
+    cells = (document.get(name) for name in ("unit", "location", "tags"))
+    return ",".join("" if cell is None else _cell(cell if isinstance(cell, str) else _compact(cell)) for cell in cells)
+
+
+def _value_cell(value: Any) -> str:
+    if isinstance(value, str):
+        return _quoted(value)
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(_plain(value))
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it; an int64 of MongoDB's is an integer, and what it alone knows is text."""
+    if type(value) in (float, int, bool, str) or value is None:
+        return value
+    return int(value) if isinstance(value, int) else str(value)
+
+
+def _cell(text: str) -> str:
+    return _quoted(text) if any(sign in text for sign in ',"\r\n') else text
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)

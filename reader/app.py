@@ -1,0 +1,110 @@
+"""The reader's wiring: MongoDB → history; broker → live feed and presence; keys and revocations → who may see what."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import aiohttp
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from broker.connect import open_broker
+from broker.interface import Broker
+from reader.asking import Asking
+from reader.dashboard import Dashboard
+from reader.from_live import FromLive
+from reader.from_mongodb import FromMongoDB
+from reader.from_presence import FromPresence
+from reader.gate import Gate
+from reader.http_live import LiveRoutes
+from reader.http_readings import ReadingsRoutes
+from reader.http_series import SeriesRoutes
+from reader.metrics import ReaderMetrics
+from reader.settings import ReaderSettings
+from runtime.bearer import Bearer
+from runtime.calls import Call
+from runtime.listen import listen
+from runtime.logs import logger
+from runtime.ops import Check, ops_server
+from runtime.problems import problem_middleware
+from runtime.process import Shutdown
+from runtime.revocations import Revocations, fetch_revocations_over_http
+from runtime.tokens import Claims, KeySet, TokenVerifier, fetch_jwks_over_http
+
+log = logger("reader")
+
+
+class Reader:
+    """A reader whose parts are open: add it to an application and people can read."""
+
+    def __init__(self, calls: list[Call], live: LiveRoutes, checks: Mapping[str, Check]) -> None:
+        self.calls = calls
+        self.checks = checks
+        self._live = live
+
+    def add_routes(self, app: web.Application) -> None:
+        """Serve the calls and the dashboard on `app`, which needs `problem_middleware`."""
+
+        async def end_feeds(_: web.Application) -> None:
+            self._live.end_all()
+
+        app.add_routes([call.route() for call in self.calls])
+        Dashboard().add_routes(app)
+        app.on_shutdown.append(end_feeds)
+
+
+@asynccontextmanager
+async def reader_service(
+    settings: ReaderSettings,
+    *,
+    broker: Broker,
+    keys: KeySet,
+    revocations: Revocations,
+    registry: CollectorRegistry,
+) -> AsyncIterator[Reader]:
+    """Open the reader's parts."""
+    metrics = ReaderMetrics(registry)
+
+    async def in_force(claims: Claims) -> None:
+        revocations.require_valid(claims)
+
+    queries = Gate(metrics, "questions", most=settings.max_queries, most_per_owner=settings.max_queries_per_owner)
+    feeds = Gate(metrics, "live feeds", most=settings.max_live, most_per_owner=settings.max_live_per_owner)
+    async with (
+        FromMongoDB.connected(
+            settings.readings_url, settings.readings_database, timeout_s=settings.query_timeout_seconds
+        ) as history,
+        FromPresence.heard(broker) as presence,
+        FromLive.heard(broker, metrics, heartbeat_s=settings.heartbeat_seconds) as live,
+    ):
+        asking = Asking(Bearer(TokenVerifier(keys, settings.token_issuer), in_force), queries, metrics)
+        live_routes = LiveRoutes(
+            asking, feeds, live, history, revocations, metrics, unread_timeout_s=settings.unread_timeout_seconds
+        )
+        calls = [
+            *ReadingsRoutes(asking, history, metrics).calls(),
+            *SeriesRoutes(asking, history, presence, live, metrics).calls(),
+            *live_routes.calls(),
+        ]
+        checks = {"mongodb": history.check, "broker": live.check, "keys": keys.check, "revocations": revocations.check}
+        with live_routes.watching():
+            yield Reader(calls, live_routes, checks)
+
+
+async def serve(settings: ReaderSettings, shutdown: Shutdown) -> None:
+    """Run a reader as a process of its own."""
+    registry = CollectorRegistry()
+    app = web.Application(middlewares=[problem_middleware])
+    async with (
+        aiohttp.ClientSession() as session,
+        KeySet(fetch_jwks_over_http(session, settings.auth_url)).kept_fresh() as keys,
+        Revocations(
+            fetch_revocations_over_http(session, settings.auth_url), every_s=settings.revocations_every_seconds
+        ).kept_fresh() as revocations,
+        open_broker(settings.broker_url) as broker,
+        reader_service(settings, broker=broker, keys=keys, revocations=revocations, registry=registry) as reader,
+        ops_server(settings, shutdown, registry, reader.checks),
+    ):
+        reader.add_routes(app)
+        async with listen(app, settings.host, settings.port) as port:
+            log.info("Readings can be read.", host=settings.host, port=port)
+            await shutdown.wait()

@@ -1,0 +1,53 @@
+"""What every question has in common: whose it is, whether there is room for it, how long it took, how it fails."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from reader.from_mongodb import HistoryUnavailable
+from reader.gate import Gate
+from reader.metrics import ReaderMetrics
+from runtime.bearer import Bearer
+from runtime.logs import logger
+from runtime.problems import Problem
+from runtime.tokens import Claims
+
+log = logger("reader")
+
+SCOPE = "readings:read"
+RETRY_AFTER_S = 2
+
+
+class Asking:
+    """Lets owners ask for what is theirs."""
+
+    def __init__(self, bearer: Bearer, gate: Gate, metrics: ReaderMetrics) -> None:
+        self._bearer = bearer
+        self._gate = gate
+        self._metrics = metrics
+
+    async def claims(self, request: web.Request) -> Claims:
+        """Return the claims of a token that may read; Problem 401, 403 or 503."""
+        return await self._bearer.claims(request, SCOPE)
+
+    @asynccontextmanager
+    async def asked(self, owner: str, call: str) -> AsyncIterator[None]:
+        """Answer one question within; Problem 429 or 503 when there is no room, 503 when MongoDB does not answer."""
+        started = time.perf_counter()
+        with self._gate.entered(owner):
+            try:
+                yield
+            except HistoryUnavailable as error:
+                self._metrics.failures.inc()
+                log.warning("MongoDB did not answer.", call=call, error=str(error))
+                raise Problem(
+                    503,
+                    "The readings cannot be read at the moment.",
+                    code="unavailable",
+                    headers={"Retry-After": str(RETRY_AFTER_S)},
+                    extra={"retryAfterMs": RETRY_AFTER_S * 1000},
+                ) from error
+            finally:
+                self._metrics.query_seconds.labels(call).observe(time.perf_counter() - started)

@@ -1,0 +1,99 @@
+"""READER → PEOPLE: a stretch of any length as NDJSON or CSV, streamed, in constant memory.
+
+One that cannot be finished is cut off without the end that HTTP wants, so that nobody takes it for whole.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from urllib.parse import quote
+
+from aiohttp import web
+
+from reader.answers import CSV_HEAD, Document, as_ndjson, csv_lines
+from reader.from_mongodb import HistoryUnavailable, Range
+from reader.metrics import ReaderMetrics
+from runtime.calls import JSON
+from runtime.logs import logger
+
+log = logger("reader.export")
+
+CSV = "text/csv"
+NDJSON = "application/x-ndjson"
+_FORMATS = {"json": JSON, "ndjson": NDJSON, "csv": CSV}
+_ACCEPTED = {NDJSON: NDJSON, "application/ndjson": NDJSON, "application/jsonl": NDJSON, CSV: CSV, JSON: JSON}
+
+# How long a client may leave what was sent unread; one that pauses holds a cursor of MongoDB's.
+UNREAD_TIMEOUT_S = 60.0
+
+Batches = AsyncGenerator[list[Document]]
+
+
+def wanted_format(request: web.Request, format_: str) -> str:
+    """Return the media type of the answer: what `format` says, else what `Accept` likes best of ours, else JSON."""
+    if format_:
+        return _FORMATS[format_]
+    best, best_weight = JSON, 0.0
+    for item in ",".join(request.headers.getall("Accept", ())).split(","):
+        kind, *parameters = (part.strip().lower() for part in item.split(";"))
+        weight = _weight(parameters)
+        if kind in _ACCEPTED and weight > best_weight:
+            best, best_weight = _ACCEPTED[kind], weight
+    return best
+
+
+def _weight(parameters: list[str]) -> float:
+    for parameter in parameters:
+        if parameter.startswith("q="):
+            try:
+                return float(parameter[2:])
+            except ValueError:
+                return 0.0
+    return 1.0
+
+
+class Export:
+    """Writes stretches of readings."""
+
+    def __init__(self, metrics: ReaderMetrics) -> None:
+        self._metrics = metrics
+
+    async def answer(self, request: web.Request, kind: str, stretch: Range, batches: Batches) -> web.StreamResponse:
+        """Answer with everything that comes; HistoryUnavailable only while nothing has been sent."""
+        response = web.StreamResponse(headers=_headers(kind, stretch))
+        if request.method == "HEAD":
+            return response
+        lines, ahead = (csv_lines(stretch.device, stretch.sensor_type), CSV_HEAD) if kind == CSV else (as_ndjson, b"")
+        try:
+            async for batch in batches:
+                await _write(request, response, ahead + lines(batch))
+                self._metrics.readings.labels("export").inc(len(batch))
+                ahead = b""
+            await _write(request, response, ahead)
+            await response.write_eof()
+        except (HistoryUnavailable, TimeoutError) as error:
+            if not response.prepared:
+                raise
+            log.warning("An export was cut off.", error=str(error) or "its reader does not read")
+            if request.transport is not None:
+                request.transport.abort()
+        except ConnectionError:
+            log.debug("The reader of an export has left.")
+        return response
+
+
+async def _write(request: web.Request, response: web.StreamResponse, data: bytes) -> None:
+    if not response.prepared:
+        await response.prepare(request)
+    if data:
+        async with asyncio.timeout(UNREAD_TIMEOUT_S):
+            await response.write(data)
+
+
+def _headers(kind: str, stretch: Range) -> dict[str, str]:
+    name = quote(f"{stretch.device}_{stretch.sensor_type}.{'csv' if kind == CSV else 'ndjson'}", safe="")
+    return {
+        "Content-Type": f"{kind}; charset=utf-8" if kind == CSV else kind,
+        "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+    }

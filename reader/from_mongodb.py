@@ -1,0 +1,174 @@
+"""MONGODB → READER: every question as a range of the one key, within one owner.
+
+The only file here that names the driver. Each method takes the owner first, which comes from the token, and builds its
+range with broker/keys.py: there is no way to ask past it.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from bson import decode_all
+from bson.datetime_ms import DatetimeMS
+from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo.errors import PyMongoError
+from pymongo.read_concern import ReadConcern
+
+from broker.keys import Key, between, devices_of, reading_key, series_key, series_of
+from reader.answers import AS_STORED, Document
+from reader.queries import Position
+
+READINGS = "readings"
+SERIES = "series"
+# Documents that are fetched and turned into bytes at once: some 5 ms, in which nobody else is served.
+ROWS_AT_ONCE = 1000
+# Series whose newest reading is asked for at once; the driver has a thread for each.
+NEWEST_AT_ONCE = 8
+
+
+class HistoryUnavailable(Exception):
+    """MongoDB does not answer, or not in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A stretch of one series: from a time (included) to another (not), None for an open end, and past a position."""
+
+    device: str
+    sensor_type: str
+    from_ms: int | None = None
+    to_ms: int | None = None
+    descending: bool = False
+    past: Position | None = None
+
+    def query(self, owner: str) -> dict[str, Any]:
+        """Return the filter: always with both bounds, and no position widens it."""
+        series = series_key(owner, self.device, self.sensor_type)
+        bounds = between(series, self.from_ms, self.to_ms)["_id"]
+        if self.past is None:
+            return {"_id": bounds}
+        ts_ms, at = self.past[0], reading_key(owner, self.device, self.sensor_type, *self.past)
+        if self.descending:
+            inside = self.to_ms is None or ts_ms < self.to_ms
+            return {"_id": {"$gte": bounds["$gte"], "$lt": at if inside else bounds["$lt"]}}
+        inside = self.from_ms is None or ts_ms >= self.from_ms
+        return {"_id": {"$gt": at, "$lt": bounds["$lt"]} if inside else bounds}
+
+
+class FromMongoDB:
+    """Asks one database; what is safe only: a reading that a failover may still take back is not shown."""
+
+    def __init__(self, client: Any, database: str) -> None:
+        self._client = client
+        majority = ReadConcern("majority")
+        self._readings = client[database].get_collection(READINGS, codec_options=AS_STORED, read_concern=majority)
+        self._series = client[database].get_collection(SERIES, read_concern=majority)
+
+    @classmethod
+    @asynccontextmanager
+    async def connected(cls, url: str, database: str, *, timeout_s: float) -> AsyncIterator["FromMongoDB"]:
+        """Open a client, which connects when it is first used and again after every loss."""
+        client: Any = AsyncIOMotorClient(url, appname="tidegate reader", timeoutMS=int(timeout_s * 1000), connect=False)
+        try:
+            yield cls(client, database)
+        finally:
+            client.close()
+
+    async def page(self, owner: str, stretch: Range, limit: int) -> list[Document]:
+        """Return at most `limit` readings of a stretch, in its order. Every method raises HistoryUnavailable."""
+        with _failing():
+            cursor = self._readings.find(stretch.query(owner)).sort("_id", -1 if stretch.descending else 1)
+            found: list[Document] = await cursor.limit(limit).to_list(limit)
+            return found
+
+    async def stream(self, owner: str, stretch: Range, limit: int | None = None) -> AsyncGenerator[list[Document]]:
+        """Give a stretch of any length, some documents at a time."""
+        with _failing():
+            cursor = self._readings.find_raw_batches(stretch.query(owner), batch_size=ROWS_AT_ONCE)
+            cursor = cursor.sort("_id", -1 if stretch.descending else 1)
+            if limit is not None:
+                cursor = cursor.limit(limit)
+            try:
+                async for batch in cursor:
+                    yield decode_all(batch, AS_STORED)
+            finally:
+                await cursor.close()
+
+    async def ends(self, owner: str, device: str, sensor_type: str) -> tuple[int, int] | None:
+        """Return the times of a series' first and last reading in milliseconds since 1970; None where it has none."""
+        first = await self.page(owner, Range(device, sensor_type), 1)
+        last = await self.page(owner, Range(device, sensor_type, descending=True), 1)
+        return (position_of(first[0])[0], position_of(last[0])[0]) if first and last else None
+
+    async def series(
+        self, owner: str, device: str | None, sensor_type: str | None, past: tuple[str, str] | None, limit: int
+    ) -> list[tuple[str, str]]:
+        """Return the next series of an owner, or of one of the owner's devices, in the order of their keys."""
+        query = devices_of(owner) if device is None else series_of(owner, device)
+        if past is not None and (device is None or past[0] == device):
+            query = {"_id": {"$gt": series_key(owner, *past), "$lt": query["_id"]["$lt"]}}
+        found: list[tuple[str, str]] = []
+        with _failing():
+            async for document in self._series.find(query, {"_id": 1}).sort("_id", 1):
+                key: Key = document["_id"]
+                if sensor_type is None or key["sensorType"] == sensor_type:
+                    found.append((key["device"], key["sensorType"]))
+                    if len(found) == limit:
+                        break
+        return found
+
+    async def newest(self, owner: str, series: Sequence[tuple[str, str]]) -> list[Document | None]:
+        """Return the newest reading of each series, None of one that has none; some 0.4 ms each."""
+        room = asyncio.Semaphore(NEWEST_AT_ONCE)
+
+        async def of(device: str, sensor_type: str) -> Document | None:
+            async with room:
+                found = await self.page(owner, Range(device, sensor_type, descending=True), 1)
+            return found[0] if found else None
+
+        return await asyncio.gather(*(of(*one) for one in series))
+
+    async def buckets(
+        self, owner: str, device: str, sensor_type: str, from_ms: int, to_ms: int, every_ms: int
+    ) -> list[dict[str, Any]]:
+        """Return what the numeric readings of each `every_ms` come to, `_id` the bucket's beginning."""
+        stretch = Range(device, sensor_type, from_ms, to_ms)
+        since_epoch = {"$toLong": "$_id.ts"}
+        pipeline: list[dict[str, Any]] = [
+            {"$match": {**stretch.query(owner), "value": {"$type": "number"}}},
+            {"$sort": {"_id": 1}},
+            {
+                "$group": {
+                    "_id": {"$subtract": [since_epoch, {"$mod": [since_epoch, every_ms]}]},
+                    "min": {"$min": "$value"},
+                    "max": {"$max": "$value"},
+                    "avg": {"$avg": "$value"},
+                    "first": {"$first": "$value"},
+                    "last": {"$last": "$value"},
+                    "count": {"$sum": 1},
+                }
+            },
+            {"$sort": {"_id": 1}},
+        ]
+        with _failing():
+            return [bucket async for bucket in self._readings.aggregate(pipeline)]
+
+    async def check(self) -> None:
+        """Raise when MongoDB does not answer: for `/readyz`."""
+        await self._client.admin.command("ping")
+
+
+def position_of(document: Document) -> Position:
+    """Return where a reading stands in its series."""
+    key = document["_id"]
+    return int(DatetimeMS(key["ts"])), int(key["seq"])
+
+
+@contextmanager
+def _failing() -> Iterator[None]:
+    try:
+        yield
+    except PyMongoError as error:
+        raise HistoryUnavailable(f"{type(error).__name__}: {str(error)[:300]}") from error

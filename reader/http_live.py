@@ -1,0 +1,221 @@
+"""READER → BROWSERS: `GET /live`, Server-Sent Events of what is stored right now, over a connection that stays.
+
+A feed that was cut goes on where it was: `Last-Event-ID` says where that is, and history has what came meanwhile. For
+one series that is exact; for several it goes by the time of receipt, with an overlap of 2 s, so that a reading may come
+twice, known by its identity. It may skip what history keeps.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, contextmanager
+
+from aiohttp import web
+from bson.datetime_ms import DatetimeMS
+from msgspec import UNSET
+
+from reader.answers import Document
+from reader.asking import Asking
+from reader.from_live import EVERY_S, FromLive, Series, live_event
+from reader.from_mongodb import FromMongoDB, HistoryUnavailable, Range, position_of
+from reader.gate import Gate
+from reader.live_feed import Feed
+from reader.metrics import ReaderMetrics
+from reader.queries import MAX_LIMIT, LiveQuery, Position, wrong
+from runtime.calls import Call
+from runtime.fields import read_query
+from runtime.logs import logger
+from runtime.revocations import Revocations, marks_of
+from runtime.times import now_ms
+
+log = logger("reader.live")
+
+EVENT_STREAM = "text/event-stream"
+RETRY_MS = 2000
+OVERLAP_MS = 2000
+# How much of a gap is filled: so many readings are looked at in each series, and not what was received longer ago.
+MAX_GAP_READINGS = 10_000
+MAX_GAP_MS = 10 * 60_000
+_EVENT_ID = re.compile(r"(\d{1,15})-(-?\d{1,18})-(\d{1,16})")
+_HEADERS = {
+    "Content-Type": EVENT_STREAM,
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",  # nginx: hand events on as they come
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class LiveRoutes:
+    """The live feed of every owner."""
+
+    def __init__(
+        self,
+        asking: Asking,
+        gate: Gate,
+        live: FromLive,
+        history: FromMongoDB,
+        revocations: Revocations,
+        metrics: ReaderMetrics,
+        *,
+        unread_timeout_s: float,
+    ) -> None:
+        self._asking = asking
+        self._gate = gate
+        self._live = live
+        self._history = history
+        self._revocations = revocations
+        self._metrics = metrics
+        self._unread_timeout_s = unread_timeout_s
+
+    def calls(self) -> list[Call]:
+        """Return what is served."""
+        return [
+            Call(
+                method="GET",
+                path="/live",
+                handler=self._follow,
+                tag="readings",
+                summary="Follow your readings as they are stored",
+                description="Server-Sent Events: `reading`, with a reading as data, at most 10 a second and series; a "
+                "comment every 10 s; `expired` or `revoked` when the token is no longer good, and then the end. A "
+                "client that comes back with `Last-Event-ID` is given what it missed in the last 10 minutes, thinned "
+                "alike; over several series with an overlap of 2 s.",
+                query=LiveQuery,
+                request_headers={"Last-Event-ID": "the id of the last event that was seen"},
+                answers={200: str},
+                answer_types=(EVENT_STREAM,),
+                problems=(403, 429),
+                secured=True,
+            )
+        ]
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """End feeds whose tokens are revoked, as long as the context lasts."""
+        with self._revocations.watched_by(self._end_revoked):
+            yield
+
+    def end_all(self) -> None:
+        """End every feed: the process stops, and browsers go to another."""
+        for feed in self._live.feeds():
+            feed.end("stopping")
+
+    def _end_revoked(self) -> None:
+        for feed in self._live.feeds():
+            if self._revocations.revoked(feed.marks):
+                feed.end("revoked")
+
+    async def _follow(self, request: web.Request) -> web.StreamResponse:
+        claims = await self._asking.claims(request)
+        query = read_query(request, LiveQuery)
+        since = _parse_event_id(request.headers.get("Last-Event-ID", ""))
+        response = web.StreamResponse(headers=_HEADERS)
+        if request.method == "HEAD":
+            return response
+        wanted = (
+            None if query.device is UNSET else query.device,
+            None if query.sensor_type is UNSET else query.sensor_type,
+        )
+        feed = Feed(wanted, marks_of(claims), self._metrics)
+        with self._gate.entered(claims.owner), self._live.joined(claims.owner, feed), _ending_at(claims.exp, feed):
+            await response.prepare(request)
+            try:
+                await response.write(f"retry: {RETRY_MS}\n: live\n\n".encode())
+                self._live.resumed(claims.owner, feed, await self._fill_gap(response, claims.owner, feed, since))
+                await feed.written_to(response, unread_timeout_s=self._unread_timeout_s)
+            except TimeoutError:
+                feed.end("slow")
+                _cut(request)
+            except ConnectionError:
+                feed.end("gone")
+            finally:
+                self._metrics.live_ended.labels(feed.ended or "gone").inc()
+        return response
+
+    async def _fill_gap(
+        self, response: web.StreamResponse, owner: str, feed: Feed, since: tuple[int, Position] | None
+    ) -> dict[Series, Position]:
+        """Write what was missed; return up to where that goes in each series. Without MongoDB nothing is filled."""
+        written: dict[Series, Position] = {}
+        if since is None:
+            return written
+        received_ms, position = since
+        device, sensor_type = feed.wanted
+        try:
+            if device is not None and sensor_type is not None:
+                stretch = Range(device, sensor_type, from_ms=position[0], descending=True)
+                missed = await self._back_to(owner, stretch, lambda document: position_of(document) <= position)
+                await self._write_gap(response, missed, written)
+                return written
+            since_ms = max(received_ms - OVERLAP_MS, now_ms() - MAX_GAP_MS)
+            for series in await self._history.series(owner, device, sensor_type, None, MAX_LIMIT):
+                stretch = Range(*series, descending=True)
+                missed = await self._back_to(owner, stretch, lambda document: _received_ms(document) <= since_ms)
+                await self._write_gap(response, missed, written)
+        except HistoryUnavailable as error:
+            log.warning("A gap in a live feed could not be filled.", error=str(error))
+        return written
+
+    async def _back_to(self, owner: str, newest_first: Range, known: Callable[[Document], bool]) -> list[Document]:
+        """Return what came after the newest reading that is known, oldest first."""
+        found: list[Document] = []
+        async with aclosing(self._history.stream(owner, newest_first, MAX_GAP_READINGS)) as batches:
+            async for batch in batches:
+                for document in batch:
+                    if known(document):
+                        return found[::-1]
+                    found.append(document)
+        return found[::-1]
+
+    async def _write_gap(
+        self, response: web.StreamResponse, found: list[Document], written: dict[Series, Position]
+    ) -> None:
+        """Write the newest reading of each 100 ms, as the live feed would have."""
+        thinned = list({position_of(document)[0] // int(EVERY_S * 1000): document for document in found}.values())
+        for start in range(0, len(thinned), MAX_LIMIT):
+            events = [live_event(document) for document in thinned[start : start + MAX_LIMIT]]
+            async with asyncio.timeout(self._unread_timeout_s):
+                await response.write(b"".join(event.data for event in events))
+            written[events[-1].series] = events[-1].position
+
+
+@contextmanager
+def _ending_at(expires_at: int, feed: Feed) -> Iterator[None]:
+    """End the feed when its token does; `expires_at` is seconds since 1970."""
+    timer: asyncio.TimerHandle | None = None
+
+    def look() -> None:
+        nonlocal timer
+        left_s = expires_at - time.time()
+        if left_s <= 0:
+            feed.end("expired")
+        else:  # the clock of timers and the calendar drift apart: what is left is looked at again
+            timer = asyncio.get_running_loop().call_later(left_s, look)
+
+    look()
+    try:
+        yield
+    finally:
+        if timer is not None:
+            timer.cancel()
+
+
+def _received_ms(document: Document) -> int:
+    received = document.get("receivedAt")
+    return 0 if received is None else int(DatetimeMS(received))
+
+
+def _cut(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
+
+
+def _parse_event_id(text: str) -> tuple[int, Position] | None:
+    if not text:
+        return None
+    found = _EVENT_ID.fullmatch(text)
+    if found is None:
+        raise wrong("Last-Event-ID", "this is no id of an event of this feed")
+    received, ts_ms, seq = map(int, found.groups())
+    return received, (ts_ms, seq)

@@ -1,0 +1,122 @@
+"""READER → PEOPLE: `GET /readings`, a page of one series or all of it, and `GET /readings/buckets`."""
+
+from contextlib import aclosing
+
+from aiohttp import web
+from msgspec import UNSET
+
+from reader.answers import BucketsAnswer, ReadingsAnswer, json_answer, reading_answer
+from reader.asking import Asking
+from reader.export import CSV, NDJSON, Export, wanted_format
+from reader.from_mongodb import FromMongoDB, Range, position_of
+from reader.metrics import ReaderMetrics
+from reader.queries import (
+    MAX_BUCKETS,
+    BucketsQuery,
+    HistoryQuery,
+    parse_every,
+    parse_position,
+    parse_range,
+    position_cursor,
+    wrong,
+)
+from runtime.calls import JSON, Call
+from runtime.fields import read_query
+from runtime.times import rfc3339
+
+DEFAULT_LIMIT = 100
+
+
+class ReadingsRoutes:
+    """History, of one series at a time."""
+
+    def __init__(self, asking: Asking, history: FromMongoDB, metrics: ReaderMetrics) -> None:
+        self._asking = asking
+        self._history = history
+        self._metrics = metrics
+        self._export = Export(metrics)
+
+    def calls(self) -> list[Call]:
+        """Return what is served."""
+        return [
+            Call(
+                method="GET",
+                path="/readings",
+                handler=self._readings,
+                tag="readings",
+                summary="Read one series back in time",
+                description="A page of JSON, whose `nextCursor` gives the next one. Or all of it, streamed, as CSV or "
+                "NDJSON, by `format` or `Accept`. `from` is included, `to` is not; both are milliseconds since 1970 "
+                "or RFC 3339 with a zone. A page stays where it is while readings come in.",
+                query=HistoryQuery,
+                request_headers={"Accept": "text/csv or application/x-ndjson: all of it, streamed"},
+                answers={200: ReadingsAnswer},
+                answer_types=(JSON, CSV, NDJSON),
+                problems=(403, 429),
+                secured=True,
+            ),
+            Call(
+                method="GET",
+                path="/readings/buckets",
+                handler=self._buckets,
+                tag="readings",
+                summary="Sum one series up in buckets of time",
+                description=f"Of the numeric readings, at most {MAX_BUCKETS:,} buckets. `every` is a number of ms, s, "
+                "m, h or d, and begins at multiples of itself since 1970. Without `from` or `to`: from the first "
+                "reading, to the last.",
+                query=BucketsQuery,
+                answers={200: BucketsAnswer},
+                problems=(403, 429),
+                secured=True,
+            ),
+        ]
+
+    async def _readings(self, request: web.Request) -> web.StreamResponse:
+        claims = await self._asking.claims(request)
+        query = read_query(request, HistoryQuery)
+        from_ms, to_ms = parse_range(query.from_, query.to)
+        past = None if query.cursor is UNSET else parse_position(query.cursor)
+        stretch = Range(query.device, query.sensor_type, from_ms, to_ms, query.order == "desc", past)
+        kind = wanted_format(request, "" if query.format is UNSET else query.format)
+        limit = None if query.limit is UNSET else query.limit
+        if kind == JSON:
+            async with self._asking.asked(claims.owner, "readings"):
+                return await self._page(claims.owner, stretch, limit or DEFAULT_LIMIT)
+        async with (
+            self._asking.asked(claims.owner, "export"),
+            aclosing(self._history.stream(claims.owner, stretch, limit)) as batches,
+        ):
+            return await self._export.answer(request, kind, stretch, batches)
+
+    async def _page(self, owner: str, stretch: Range, limit: int) -> web.Response:
+        found = await self._history.page(owner, stretch, limit + 1)
+        shown = found[:limit]
+        self._metrics.readings.labels("page").inc(len(shown))
+        answer = {"items": [reading_answer(document) for document in shown]}
+        if len(found) > limit:
+            answer["nextCursor"] = position_cursor(position_of(shown[-1]))  # type: ignore[assignment]
+        return json_answer(answer)
+
+    async def _buckets(self, request: web.Request) -> web.Response:
+        claims = await self._asking.claims(request)
+        query = read_query(request, BucketsQuery)
+        from_ms, to_ms = parse_range(query.from_, query.to)
+        every_ms = parse_every(query.every)
+        async with self._asking.asked(claims.owner, "buckets"):
+            if from_ms is None or to_ms is None:
+                ends = await self._history.ends(claims.owner, query.device, query.sensor_type)
+                if ends is None:
+                    return json_answer({"items": []})
+                from_ms = ends[0] if from_ms is None else from_ms
+                to_ms = ends[1] + 1 if to_ms is None else to_ms
+            _require_few_buckets(from_ms, to_ms, every_ms)
+            found = await self._history.buckets(claims.owner, query.device, query.sensor_type, from_ms, to_ms, every_ms)
+        items = [{"ts": rfc3339(bucket.pop("_id")), **bucket} for bucket in found]
+        return json_answer({"items": items})
+
+
+def _require_few_buckets(from_ms: int, to_ms: int, every_ms: int) -> None:
+    """Raise Problem 422 when a range would come to more buckets than are given at once."""
+    buckets = (to_ms - 1) // every_ms - from_ms // every_ms + 1
+    if buckets > MAX_BUCKETS:
+        raise wrong("every", f"that would be {buckets} buckets; at most {MAX_BUCKETS} are given at once")

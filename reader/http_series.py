@@ -1,0 +1,131 @@
+"""READER → PEOPLE: `GET /series` and `GET /readings/latest`, what there is and how fresh it is, and `GET /pipeline`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from aiohttp import web
+from bson.datetime_ms import DatetimeMS
+from msgspec import UNSET
+
+from reader.answers import (
+    Document,
+    PipelineAnswer,
+    ReadingsAnswer,
+    SeriesAnswer,
+    json_answer,
+    reading_answer,
+    time_text,
+)
+from reader.asking import Asking
+from reader.from_live import FromLive
+from reader.from_mongodb import FromMongoDB
+from reader.from_presence import FromPresence
+from reader.metrics import ReaderMetrics
+from reader.queries import SeriesQuery, parse_series, series_cursor
+from runtime.calls import Call
+from runtime.fields import read_query
+from runtime.times import rfc3339
+
+Series = tuple[str, str]
+
+
+class SeriesRoutes:
+    """What an owner has, series by series."""
+
+    def __init__(
+        self, asking: Asking, history: FromMongoDB, presence: FromPresence, live: FromLive, metrics: ReaderMetrics
+    ) -> None:
+        self._asking = asking
+        self._history = history
+        self._presence = presence
+        self._live = live
+        self._metrics = metrics
+
+    def calls(self) -> list[Call]:
+        """Return what is served."""
+        return [
+            Call(
+                method="GET",
+                path="/readings/latest",
+                handler=self._latest,
+                tag="readings",
+                summary="Read the newest reading of each series",
+                query=SeriesQuery,
+                answers={200: ReadingsAnswer},
+                problems=(403, 429),
+                secured=True,
+            ),
+            Call(
+                method="GET",
+                path="/series",
+                handler=self._series,
+                tag="readings",
+                summary="List your series, and how fresh they are",
+                description="`connected`: the device has a session at a gateway. `lastSeenAt`: when it last had one, "
+                "or when its last reading came in. `lastReadingAt`: the time of its newest reading.",
+                query=SeriesQuery,
+                answers={200: SeriesAnswer},
+                problems=(403, 429),
+                secured=True,
+            ),
+            Call(
+                method="GET",
+                path="/pipeline",
+                handler=self._pipeline,
+                tag="readings",
+                summary="Tell how fast your readings flow",
+                description="`readingsPerSecond`: what gateways accepted of yours, over their last 5 s. `lagSeconds`: "
+                "from the receipt of the newest reading to its place in the live feed; null while nothing flows.",
+                answers={200: PipelineAnswer},
+                problems=(403,),
+                secured=True,
+            ),
+        ]
+
+    async def _latest(self, request: web.Request) -> web.Response:
+        owner = (await self._asking.claims(request)).owner
+        query = read_query(request, SeriesQuery)
+        async with self._asking.asked(owner, "latest"):
+            found, cursor = await self._found(owner, query)
+        items = [reading_answer(newest) for _, newest in found if newest is not None]
+        self._metrics.readings.labels("latest").inc(len(items))
+        return json_answer({"items": items} | cursor)
+
+    async def _series(self, request: web.Request) -> web.Response:
+        owner = (await self._asking.claims(request)).owner
+        query = read_query(request, SeriesQuery)
+        async with self._asking.asked(owner, "series"):
+            found, cursor = await self._found(owner, query)
+        return json_answer({"items": [self._item(owner, *one) for one in found]} | cursor)
+
+    async def _found(
+        self, owner: str, query: SeriesQuery
+    ) -> tuple[Sequence[tuple[Series, Document | None]], dict[str, str]]:
+        """Return a page of series with the newest reading of each, and where the next page begins, if there is one."""
+        device = None if query.device is UNSET else query.device
+        sensor_type = None if query.sensor_type is UNSET else query.sensor_type
+        past = parse_series(query.cursor)
+        found = await self._history.series(owner, device, sensor_type, past, query.limit + 1)
+        shown = found[: query.limit]
+        newest = await self._history.newest(owner, shown)
+        cursor = {"nextCursor": series_cursor(*shown[-1])} if len(found) > query.limit else {}
+        return list(zip(shown, newest, strict=True)), cursor
+
+    def _item(self, owner: str, series: Series, newest: Document | None) -> dict[str, Any]:
+        device, sensor_type = series
+        seen = [self._presence.last_seen_ms(owner, device)]
+        if newest is not None and newest.get("receivedAt") is not None:
+            seen.append(int(DatetimeMS(newest["receivedAt"])))
+        last_seen_ms = max((ms for ms in seen if ms is not None), default=None)
+        return {
+            "device": device,
+            "sensorType": sensor_type,
+            "connected": self._presence.connected(owner, device),
+            "lastSeenAt": None if last_seen_ms is None else rfc3339(last_seen_ms),
+            "lastReadingAt": None if newest is None else time_text(newest["_id"]["ts"]),
+        }
+
+    async def _pipeline(self, request: web.Request) -> web.Response:
+        owner = (await self._asking.claims(request)).owner
+        rate, lag_s = self._presence.readings_per_second(owner), self._live.lag_s(owner)
+        return json_answer({"readingsPerSecond": round(rate, 1), "lagSeconds": lag_s})

@@ -1,0 +1,42 @@
+"""What a reader counts. No label grows with owners or devices."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class ReaderMetrics:
+    """The reader's metrics in one registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.query_seconds = Histogram(
+            "tidegate_reader_query_seconds",
+            "Time of one request for history, until its last byte is handed on",
+            ["call"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.failures = Counter(
+            "tidegate_reader_failures_total", "Requests that MongoDB did not answer", registry=registry
+        )
+        self.busy = Counter(
+            "tidegate_reader_busy_total", "Requests refused because too many are answered", ["scope"], registry=registry
+        )
+        self.readings = Counter(
+            "tidegate_reader_readings_total", "Readings handed out, by how", ["how"], registry=registry
+        )
+        self.live_feeds = Gauge("tidegate_reader_live_feeds", "Live feeds that are open", registry=registry)
+        self.live_ended = Counter(
+            "tidegate_reader_live_ended_total", "Live feeds that ended, by why", ["why"], registry=registry
+        )
+        self.live_lag_seconds = Histogram(
+            "tidegate_reader_live_lag_seconds",
+            "From a gateway's receipt of a reading to its place in the live feed",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.live_skipped = Counter(
+            "tidegate_reader_live_skipped_total",
+            "Events that a live feed left out for a slow browser",
+            registry=registry,
+        )

@@ -1,0 +1,34 @@
+"""Everything that can be set on a reader."""
+
+from dataclasses import dataclass
+
+from broker.connect import check_url
+from runtime.settings import Port, Positive, ProcessSettings, Seconds, setting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReaderSettings(ProcessSettings):
+    """The environment of `python -m reader`."""
+
+    broker_url: str = setting(about="`amqp://…` or `embedded://PATH`, for what is live", secret=True)
+    readings_url: str = setting(about="`mongodb://…`; a user that may read is enough", secret=True)
+    readings_database: str = setting("tidegate", about="the database that holds the readings")
+    auth_url: str = setting(about="where the auth service answers, for its keys and revocations; not the proxy")
+    token_issuer: str = setting("", about="the `iss` that tokens must carry; empty: whatever AUTH_URL's keys sign")
+    host: str = setting("0.0.0.0", about="address that people reach")  # noqa: S104 - they come from outside
+    port: Port = setting(8003, about="port that people reach; 0 takes any free one")
+    ops_port: Port = setting(9005, about="port of `/healthz`, `/readyz`, `/metrics`; 0 takes any free one")
+    revocations_every_seconds: Seconds = setting(2.0, about="how often auth is asked for revoked tokens")
+    query_timeout_seconds: Seconds = setting(10.0, about="how long one question to MongoDB may take")
+    max_queries: Positive = setting(64, about="requests for history that are answered at once; beyond it, 503")
+    max_queries_per_owner: Positive = setting(16, about="of one owner; beyond it, 429")
+    max_live_per_owner: Positive = setting(1000, about="live feeds of one owner at once; beyond it, 429")
+    max_live: Positive = setting(10_000, about="live feeds at once; beyond it, 503")
+    heartbeat_seconds: Seconds = setting(10.0, about="how often a live feed shows that it lives")
+    unread_timeout_seconds: Seconds = setting(10.0, about="how long a browser may not read; beyond it, it is dropped")
+
+    def __post_init__(self) -> None:
+        """Check what depends on a form."""
+        check_url(self.broker_url)
+        if not self.readings_url.startswith(("mongodb://", "mongodb+srv://")):
+            raise ValueError("READINGS_URL must start with mongodb:// or mongodb+srv://")
