@@ -3,15 +3,15 @@ PYTHON ?= python3
 ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
-CODE := auth bench broker gateway onebox persister runtime simulator tests
+CODE := auth bench broker gateway onebox persister reader runtime simulator tests
 # Two makes at once must not fill one .venv together. Where flock(1) is missing, run one at a time.
 LOCK := $(shell command -v flock >/dev/null 2>&1 && echo flock .venv.lock)
 
-.PHONY: help run test bench chaos check format openapi clean
+.PHONY: help run test bench chaos check format openapi screenshots clean
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/onebox.done ## the whole pipeline on this machine (ARGS="--help" lists what it takes)
 	@exec $(BIN)/python -m onebox $(ARGS)
@@ -39,6 +39,10 @@ format: $(VENV)/dev.done ## put the code into its form
 
 openapi: $(VENV)/dev.done ## write docs/protocol/openapi.json from the calls that the services declare
 	@$(BIN)/python -m tests.openapi_file
+
+screenshots: $(VENV)/dev.done ## take the pictures in docs/images
+	@tests/servers/install >&2
+	@$(BIN)/python -m tests.e2e.screenshots
 
 clean: ## remove the environment and the caches, keep ./data
 	@rm -rf $(VENV) .venv.lock .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

@@ -79,6 +79,10 @@ class View:
             p99_ms=tally.latencies.percentile_ms(99),
         )
 
+    def welcome(self) -> str:
+        """Return where the dashboard is, and who may look at it."""
+        return f"Tidegate is up. Dashboard: {self.address}   log in as {self._account}"
+
     def line(self) -> str:
         """Return the figures as one line."""
         seen = self.look()
@@ -113,7 +117,11 @@ class View:
         parts: list[RenderableType] = [grid]
         if bar := self._bar():
             parts += [Text(""), bar]
-        parts += [Text(""), Text(f"{self.address}   Ctrl-C drains and stops"), Text(self._account, style="dim")]
+        parts += [
+            Text(""),
+            Text(f"Dashboard {self.address}   Ctrl-C drains and stops"),
+            Text(f"log in as {self._account}", style="dim"),
+        ]
         return Panel(Group(*parts), title="Tidegate", expand=False)
 
     def _bar(self) -> ProgressBar | None:
@@ -131,7 +139,7 @@ class View:
 async def shown(view: View) -> AsyncIterator[None]:
     """Show the view on standard error as long as the context lasts."""
     console = Console(stderr=True)
-    console.print(f"Tidegate is up: {view.address}", soft_wrap=True, highlight=False, markup=False)
+    console.print(view.welcome(), soft_wrap=True, highlight=False, markup=False)
     task = asyncio.create_task(_panel(console, view) if console.is_terminal else _lines(console, view), name="panel")
     try:
         yield

@@ -24,7 +24,8 @@ async def send_live(client: DeviceClient, sensor_type: str, *, rate: float, batc
         points = []
         for _ in range(batch):
             ts_ms = int((measured_at + to_wall_s) * 1000)
-            points.append(SentPoint(sensor_type, waveform.value(ts_ms), ts_ms, sequence.next(ts_ms)))
+            value, seq = waveform.value(ts_ms), sequence.next(ts_ms)
+            points.append(SentPoint(sensor_type, value, ts_ms, seq, waveform.unit))
             measured_at += every_s
         await client.send(points)
         now = clock()

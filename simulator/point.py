@@ -25,6 +25,7 @@ class SentPoint(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel")
     value: Value
     ts: int
     seq: int = 0
+    unit: str = ""
 
 
 OnSettled = Callable[[str, str, list[Identity], Outcome, float], None]

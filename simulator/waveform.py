@@ -9,8 +9,9 @@ _DAY_MS = 86_400_000
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """How a kind of sensor behaves: its middle, how far a day takes it, how far it drifts, its noise, its bounds."""
+    """How a kind of sensor behaves: its unit and middle, how far a day takes it and it drifts, its noise, its bounds."""
 
+    unit: str
     middle: float
     daily: float
     drift: float
@@ -20,15 +21,15 @@ class Course:
 
 
 COURSES = {
-    "temperature": Course(21.0, 4.0, 2.0, 0.05, -40.0, 85.0),  # °C
-    "humidity": Course(50.0, 10.0, 8.0, 0.3, 0.0, 100.0),  # %
-    "pressure": Course(1013.0, 1.5, 10.0, 0.08, 870.0, 1085.0),  # hPa
-    "vibration": Course(2.0, 0.6, 0.8, 0.4, 0.0),  # mm/s
-    "co2": Course(600.0, 200.0, 100.0, 6.0, 350.0),  # ppm
-    "power": Course(900.0, 450.0, 200.0, 15.0, 0.0),  # W
+    "temperature": Course("°C", 21.0, 4.0, 2.0, 0.05, -40.0, 85.0),
+    "humidity": Course("%", 50.0, 10.0, 8.0, 0.3, 0.0, 100.0),
+    "pressure": Course("hPa", 1013.0, 1.5, 10.0, 0.08, 870.0, 1085.0),
+    "vibration": Course("mm/s", 2.0, 0.6, 0.8, 0.4, 0.0),
+    "co2": Course("ppm", 600.0, 200.0, 100.0, 6.0, 350.0),
+    "power": Course("W", 900.0, 450.0, 200.0, 15.0, 0.0),
 }
 SENSOR_TYPES = tuple(COURSES)
-_OTHER = Course(50.0, 20.0, 10.0, 0.5)
+_OTHER = Course("", 50.0, 20.0, 10.0, 0.5)
 
 
 class Waveform:
@@ -36,6 +37,7 @@ class Waveform:
 
     def __init__(self, sensor_type: str, seed: str) -> None:
         self._course = COURSES.get(sensor_type, _OTHER)
+        self.unit = self._course.unit
         self._random = random.Random(f"{sensor_type} {seed}")
         self._phase = self._random.uniform(-0.3, 0.3)
         self._drift = self._random.uniform(-0.5, 0.5)

@@ -3,6 +3,7 @@
 import asyncio
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -11,16 +12,21 @@ from prometheus_client import CollectorRegistry
 from auth.app import auth_service
 from auth.migrate import migrate
 from auth.settings import AuthSettings
+from broker.embedded import EmbeddedBroker
 from gateway.from_http import readings_call
+from reader.app import reader_service
+from reader.settings import ReaderSettings
 from runtime.calls import Call
 from runtime.docs import document
+from runtime.revocations import Revocations
+from runtime.tokens import KeySet
 
 FILE = Path(__file__).parent.parent / "docs" / "protocol" / "openapi.json"
 
 
 async def calls_of_all_services() -> list[Call]:
     """Return what each service declares, in the order of the pages."""
-    return [*await auth_calls(), *gateway_calls()]
+    return [*await auth_calls(), *gateway_calls(), *await reader_calls()]
 
 
 async def auth_calls() -> list[Call]:
@@ -30,6 +36,30 @@ async def auth_calls() -> list[Call]:
         settings = AuthSettings(auth_database_url=url, signing_key_secret="only to describe the calls")
         async with auth_service(settings, registry=CollectorRegistry()) as auth:
             return auth.calls
+
+
+async def reader_calls() -> list[Call]:
+    """Return the calls of a reader that is asked nothing: it needs no MongoDB."""
+
+    async def none() -> dict[str, Any]:
+        return {"keys": []}
+
+    async def nothing(_: str | None) -> bytes:
+        return b'{"items":[],"cursor":"0"}'
+
+    with tempfile.TemporaryDirectory() as folder:
+        settings = ReaderSettings(broker_url="embedded://", readings_url="mongodb://unasked", auth_url="http://unasked")
+        async with (
+            EmbeddedBroker.open_at(Path(folder, "queue")) as broker,
+            reader_service(
+                settings,
+                broker=broker,
+                keys=KeySet(none),
+                revocations=Revocations(nothing),
+                registry=CollectorRegistry(),
+            ) as reader,
+        ):
+            return reader.calls
 
 
 def gateway_calls() -> list[Call]:

@@ -6,6 +6,7 @@ from auth.settings import AuthSettings
 from gateway.settings import GatewaySettings
 from onebox.settings import OneboxSettings
 from persister.settings import PersisterSettings
+from reader.settings import ReaderSettings
 from runtime.settings import ProcessSettings, table
 from simulator.settings import SimulatorSettings
 
@@ -15,6 +16,7 @@ SERVICES = {
     "auth": AuthSettings,
     "gateway": GatewaySettings,
     "persister": PersisterSettings,
+    "reader": ReaderSettings,
     "simulator serve": SimulatorSettings,
     "onebox": OneboxSettings,
 }

@@ -3,8 +3,6 @@
 import asyncio
 import json
 import os
-import shutil
-import subprocess
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
@@ -18,23 +16,15 @@ import pytest
 from broker.document import decode_document
 from tests.gateway.held import HeldBroker
 from tests.gateway.running import ISSUING, TS, Running, gateway
+from tests.node import node_with
 
 HERE = Path(__file__).parent
-INSTALL = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--silent"]
 
 
 @pytest.fixture(scope="session")
 def node() -> str:
     """Node.js, with the client beside the script."""
-    found = shutil.which("node")
-    if found is None or shutil.which("npm") is None:
-        if os.environ.get("CI"):
-            pytest.fail("node and npm are needed for the JavaScript client")
-        pytest.skip("node and npm are not installed: the JavaScript client is not tested")
-    if not (HERE / "node_modules" / "socket.io-client").exists():
-        done = subprocess.run(INSTALL, cwd=HERE, capture_output=True, text=True, timeout=100, check=False)
-        assert done.returncode == 0, done.stderr or done.stdout
-    return found
+    return node_with(HERE, "socket.io-client")
 
 
 class Told:

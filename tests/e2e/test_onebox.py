@@ -5,10 +5,6 @@ import json
 import os
 import random
 import signal
-import sys
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +13,8 @@ import pytest
 from pymongo import MongoClient
 
 from onebox.mongod import private_mongod
+from tests.e2e.running import demo_person, running, start
 from tests.integration.device import Identity, connected, readings
-from tests.servers.ports import free_port
-
-ROOT = Path(__file__).parent.parent.parent
-
-
-async def start(*arguments: str, data: Path) -> Process:
-    """Start a onebox in a process group of its own."""
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "onebox", "--json", "--data", str(data), *arguments,
-        cwd=ROOT, stdout=PIPE, stderr=PIPE, start_new_session=True,
-    )  # fmt: skip
 
 
 async def summary(*arguments: str, data: Path) -> dict[str, Any]:
@@ -41,40 +27,9 @@ async def summary(*arguments: str, data: Path) -> dict[str, Any]:
     return told
 
 
-@asynccontextmanager
-async def running(*arguments: str, data: Path) -> AsyncIterator[tuple[Process, str]]:
-    """Start a onebox without devices and wait until it answers; gives it and its address."""
-    port = free_port()
-    process = await start("--devices", "0", "--port", str(port), *arguments, data=data)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        await answering(process, url)
-        yield process, url
-    finally:
-        if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.communicate()
-
-
-async def answering(process: Process, url: str) -> None:
-    async with aiohttp.ClientSession() as session, asyncio.timeout(30):
-        while process.returncode is None:
-            try:
-                async with session.get(f"{url}/.well-known/jwks.json") as answer:
-                    if answer.status == 200:
-                        return
-            except aiohttp.ClientError:
-                pass
-            await asyncio.sleep(0.05)
-    raise AssertionError((await process.communicate())[1].decode())
-
-
 async def demo_device(url: str, data: Path) -> tuple[str, str]:
     """Log in as the demo user, register a device or find it; return its id and a token."""
-    person = {
-        "email": "demo@tidegate.example",
-        "password": json.loads((data / "secrets.json").read_text())["demoPassword"],
-    }
+    person = demo_person(data)
     async with aiohttp.ClientSession(url) as session:
         await session.post("/user/signup", json={"name": "Demo", **person})
         async with session.post("/user/login", json=person) as answer:
@@ -144,7 +99,7 @@ async def test_what_was_acknowledged_survives_kill_minus_nine_of_the_process_gro
     rng = random.Random(seed)
     promised: set[Identity] = set()
     for _ in range(3):
-        async with running(data=tmp_path) as (process, url):
+        async with running("--devices", "0", data=tmp_path) as (process, url):
             device, token = await demo_device(url, tmp_path)
             async with connected(url, token, device) as sender:
                 start_at = len(promised)
@@ -182,7 +137,7 @@ async def test_a_replay_that_was_killed_is_complete_after_a_second_start(tmp_pat
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_signal_drains_sums_up_and_leaves_nothing_running(tmp_path: Path, number: signal.Signals) -> None:
-    async with running(data=tmp_path) as (process, url):
+    async with running("--devices", "0", data=tmp_path) as (process, url):
         device, token = await demo_device(url, tmp_path)
         async with connected(url, token, device) as sender:
             await sender.send_until_accepted(readings(0, 1000))
@@ -195,7 +150,7 @@ async def test_a_signal_drains_sums_up_and_leaves_nothing_running(tmp_path: Path
 
 
 async def test_a_second_onebox_on_the_same_data_is_refused(tmp_path: Path) -> None:
-    async with running(data=tmp_path) as (process, _):
+    async with running("--devices", "0", data=tmp_path) as (process, _):
         second = await start("--port", "0", data=tmp_path)
         _, err = await second.communicate()
         assert second.returncode == 1
@@ -203,7 +158,7 @@ async def test_a_second_onebox_on_the_same_data_is_refused(tmp_path: Path) -> No
 
 
 async def test_a_port_that_is_taken_is_told_in_a_line(tmp_path: Path) -> None:
-    async with running(data=tmp_path / "one") as (_, url):
+    async with running("--devices", "0", data=tmp_path / "one") as (_, url):
         second = await start("--port", url.rsplit(":", 1)[1], data=tmp_path / "other")
         out, err = await second.communicate()
         assert second.returncode == 1

@@ -20,6 +20,11 @@ RESTART_AFTER_S = 0.3
 STARTS_WITHIN_S = 60.0
 
 
+def socket_url(data: Path) -> str:
+    """Return where the mongod of a running onebox answers."""
+    return f"mongodb://{quote(str(data / 'mongodb' / 'mongod.sock'), safe='')}"
+
+
 class Onebox:
     """One that can be killed, and is started again on the same data and port."""
 
@@ -36,7 +41,7 @@ class Onebox:
 
     @property
     def mongodb_url(self) -> str:
-        return f"mongodb://{quote(str(self._data / 'mongodb' / 'mongod.sock'), safe='')}"
+        return socket_url(self._data)
 
     @property
     def pid(self) -> int:

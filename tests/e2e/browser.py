@@ -1,0 +1,102 @@
+"""A real browser: Debian's Chromium, headless, with a profile of its own that goes with it."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from selenium import webdriver
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+
+CHROMIUM, DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
+# Nothing is asked of the world outside; as root there is no sandbox.
+ARGUMENTS = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars"),
+    "--lang=en-GB",
+)
+WITHIN_S = 15.0
+# Plotly tries one style on an element that it does not show; the policy refuses it, and nothing is missing.
+HARMLESS = "Applying inline style violates the following Content Security Policy directive"
+
+
+class Browser:
+    """One window on one address."""
+
+    def __init__(self, driver: webdriver.Chrome, url: str, downloads: Path) -> None:
+        self.driver = driver
+        self.url = url
+        self.downloads = downloads
+
+    @classmethod
+    @contextmanager
+    def opened(
+        cls, url: str, *, width: int = 1400, height: int = 900, dark: bool = False, phone: bool = False
+    ) -> Iterator["Browser"]:
+        """Open a window on a page and wait until it is loaded."""
+        with tempfile.TemporaryDirectory(prefix="tidegate-browser-") as folder:
+            options = Options()
+            options.binary_location = CHROMIUM
+            for argument in (*ARGUMENTS, f"--window-size={width},{height}", f"--user-data-dir={folder}/profile"):
+                options.add_argument(argument)
+            if phone:
+                metrics = {"width": width, "height": height, "pixelRatio": 2.0, "mobile": True, "touch": True}
+                options.add_experimental_option("mobileEmulation", {"deviceMetrics": metrics})
+            downloads = Path(folder, "downloads")
+            options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+            options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+            driver = webdriver.Chrome(service=Service(DRIVER), options=options)
+            try:
+                scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+                driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+                driver.get(url)
+                yield cls(driver, url, downloads)
+            finally:
+                driver.quit()
+
+    def find(self, selector: str) -> WebElement:
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def find_all(self, selector: str) -> list[WebElement]:
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        """Run a script in the page and return what it returns."""
+        return self.driver.execute_script(script, *arguments)
+
+    def until(self, script: str, *arguments: Any, within_s: float = WITHIN_S) -> Any:
+        """Wait until a script returns something true, and return it."""
+        return WebDriverWait(self.driver, within_s, 0.1).until(lambda _: self.run(script, *arguments), script)
+
+    def log_in(self, email: str, password: str) -> None:
+        self.find("#email").send_keys(email)
+        self.find("#password").send_keys(password)
+        self.find("#login-form button").click()
+
+    def choose(self, text: str) -> None:
+        """Show the series whose row has this text, and no other."""
+        rows = "[...document.querySelectorAll('#series li')]"
+        self.until(f"return {rows}.some((row) => row.innerText.includes(arguments[0]))", text)
+        self.run(
+            f"for (const row of {rows}) {{ const box = row.querySelector('input');"
+            " if (box.checked !== row.innerText.includes(arguments[0])) box.click(); }",
+            text,
+        )
+
+    def curves(self) -> list[dict[str, Any]]:
+        """Return what the chart draws: name and points of each line, the edges of ranges left out."""
+        found: list[dict[str, Any]] = self.run(
+            "return (document.getElementById('chart').data ?? []).filter((trace) => trace.name)"
+            ".map(({name, x, y}) => ({name, x: Array.from(x), y: Array.from(y)}))"
+        )
+        return found
+
+    def complaints(self) -> list[str]:
+        """Return what the console says that should not be said."""
+        logged = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
+        return [entry["message"] for entry in logged if entry["level"] == "SEVERE" and HARMLESS not in entry["message"]]

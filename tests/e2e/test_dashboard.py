@@ -1,0 +1,273 @@
+"""The dashboard in a real browser, on a onebox with simulated devices: what a person sees and does."""
+
+import asyncio
+import csv
+import io
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from bson import Int64
+from pymongo import MongoClient
+
+from tests.e2e.browser import Browser
+from tests.e2e.running import demo_person, running
+from tests.e2e.screenshots import PICTURES, take
+from tests.faults.onebox import socket_url
+from tests.node import node_with
+
+HERE = Path(__file__).parent
+WEEK_AGO_MS = (int(time.time()) - 7 * 86_400) * 1000
+# A reading every ten seconds for a day, of a device of the user's own naming.
+SENT = [
+    {"sensorType": "level", "ts": WEEK_AGO_MS + 10_000 * n, "seq": n % 3, "value": n / 8, "unit": "m"}
+    for n in range(8640)
+]
+FORGED = '<img src=x onerror="window.pwned=1">'
+
+
+class Site:
+    """A onebox and its demo user."""
+
+    def __init__(self, url: str, data: Path) -> None:
+        self.url = url
+        self.data = data
+        self.person = demo_person(data)
+
+    def call(self, method: str, path: str, **options: Any) -> tuple[int, Any]:
+        """Call the interface as the demo user."""
+        return asyncio.run(self._call(method, path, **options))
+
+    async def _call(self, method: str, path: str, **options: Any) -> tuple[int, Any]:
+        async with aiohttp.ClientSession(self.url) as session:
+            async with session.post("/user/login", json=self.person) as answer:
+                bearer = {"Authorization": f"Bearer {(await answer.json())['accessToken']}"}
+            headers = bearer | options.pop("headers", {})
+            async with session.request(method, path, headers=headers, **options) as answer:
+                return answer.status, await answer.json()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """One for all tests: what they add has names of its own."""
+    data = tmp_path_factory.mktemp("dashboard") / "data"
+    with asyncio.Runner() as runner:
+        context = running("--devices", "8", "--rate", "4", data=data)
+        _, url = runner.run(context.__aenter__())
+        try:
+            runner.run(signed_up(url, data))
+            yield Site(url, data)
+        finally:
+            runner.run(context.__aexit__(None, None, None))
+
+
+async def signed_up(url: str, data: Path) -> None:
+    """Return when the simulated fleet has registered: then the demo user is there."""
+    async with aiohttp.ClientSession(url) as session, asyncio.timeout(30):
+        while True:
+            async with session.post("/user/login", json=demo_person(data)) as answer:
+                if answer.status == 200:
+                    return
+            await asyncio.sleep(0.1)
+
+
+@pytest.fixture
+def browser(site: Site) -> Iterator[Browser]:
+    with Browser.opened(site.url) as opened:
+        yield opened
+        assert opened.complaints() == []
+
+
+@pytest.fixture
+def inside(browser: Browser, site: Site) -> Browser:
+    browser.log_in(site.person["email"], site.person["password"])
+    return browser
+
+
+@pytest.fixture(scope="module")
+def history(site: Site) -> str:
+    """A device with a day of readings, a week ago."""
+    for start in range(0, len(SENT), 1000):
+        part = SENT[start : start + 1000]
+        status, answer = site.call("POST", "/readings", json=part, headers={"X-Device-Id": "tank-1"})
+        assert (status, answer) == (202, {"accepted": len(part), "rejected": []})
+    deadline = time.monotonic() + 20
+    while True:
+        _, answer = site.call("GET", "/readings/latest", params={"device": "tank-1"})
+        if answer["items"] and answer["items"][0]["value"] == SENT[-1]["value"]:
+            return "tank-1"
+        assert time.monotonic() < deadline, "the readings are not stored"
+
+
+def test_a_wrong_password_is_told_and_opens_nothing(browser: Browser, site: Site) -> None:
+    browser.log_in(site.person["email"], "not the password")
+    assert "do not fit" in browser.until("return document.getElementById('login-error').textContent")
+    assert browser.run("return document.getElementById('app').hidden")
+    assert [entry for entry in browser.complaints() if "401" not in entry] == []
+
+
+def test_curves_move_within_five_seconds_and_values_change(inside: Browser) -> None:
+    began = time.monotonic()
+    inside.until("return (document.getElementById('chart').data ?? []).some((trace) => trace.y.length > 3)", within_s=5)
+    first = max(curve["x"][-1] for curve in inside.curves())
+    value = inside.find("#series .value").text
+    inside.until(
+        "return Math.max(...document.getElementById('chart').data.map((trace) => Date.parse(trace.x.at(-1))))"
+        " > Date.parse(arguments[0])",
+        first,
+        within_s=5,
+    )
+    assert time.monotonic() - began < 5
+    inside.until("return document.querySelector('#series .value').innerText !== arguments[0]", value, within_s=5)
+    assert inside.until("return Number(document.getElementById('rate').textContent) > 20")
+    assert inside.until("return document.getElementById('lag').textContent.endsWith('ms')")
+    assert inside.until("return document.getElementById('online').textContent") == "8"
+    assert inside.find("#feed-text").text == "live"
+
+
+def test_history_is_zoomed_into_bucket_by_bucket_until_single_readings_show(inside: Browser, history: str) -> None:
+    inside.choose(history)
+    inside.find("[data-span='7d']").click()
+    inside.find("[data-span='all']").click()
+    inside.until(
+        "return document.getElementById('resolution').textContent.startsWith('8,640 readings, mean and range')"
+    )
+    (curve,) = inside.curves()
+    assert 100 < len(curve["y"]) < 1000
+    assert min(curve["y"]) < 5
+    assert max(curve["y"]) > 1070
+    # Drag over a twentieth of the chart.
+    box = inside.run(
+        "const {x, y, width} = document.querySelector('.nsewdrag').getBoundingClientRect(); return [x, y, width]"
+    )
+    for kind, part in (("mousePressed", 0.50), ("mouseMoved", 0.52), ("mouseMoved", 0.55), ("mouseReleased", 0.55)):
+        place = {"type": kind, "x": box[0] + box[2] * part, "y": box[1] + 60, "button": "left", "clickCount": 1}
+        inside.driver.execute_cdp_cmd("Input.dispatchMouseEvent", place)
+    inside.until("return !document.getElementById('resolution').textContent.includes('mean')")
+    (curve,) = inside.curves()
+    assert 350 < len(curve["y"]) < 520
+    assert all(value in {reading["value"] for reading in SENT} for value in curve["y"])
+    assert inside.find("[data-span='all']").get_attribute("aria-pressed") == "false"
+    inside.find("[data-move='out']").click()
+    inside.until("return document.getElementById('chart').data.at(-1).y.length > arguments[0]", len(curve["y"]) + 200)
+
+
+def test_the_csv_of_what_is_shown_is_what_was_sent(inside: Browser, history: str) -> None:
+    inside.choose(history)
+    inside.find("[data-span='all']").click()
+    inside.until("return document.getElementById('resolution').textContent.startsWith('8,640')")
+    inside.find("#download").click()
+    file = inside.downloads / "tank-1_level.csv"
+    deadline = time.monotonic() + 10
+    while not file.exists():
+        assert time.monotonic() < deadline, "nothing was downloaded"
+        time.sleep(0.1)
+    rows = list(csv.DictReader(io.StringIO(file.read_text())))
+    found = [
+        (row["device"], row["sensorType"], row["ts"], int(row["seq"]), float(row["value"]), row["unit"]) for row in rows
+    ]
+    assert found == [("tank-1", "level", time_text(one["ts"]), one["seq"], one["value"], "m") for one in SENT]
+
+
+def time_text(ms: Any) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def test_markup_cannot_be_registered_and_shows_as_text_where_somebody_put_it(site: Site, browser: Browser) -> None:
+    body = {"sensorType": "temperature", "location": "x", "name": FORGED}
+    assert site.call("POST", "/devices", json=body)[0] == 422
+    assert site.call("POST", "/devices", json=body | {"name": "ok", "sensorType": FORGED})[0] == 422
+    _, claims = site.call("GET", "/user/token")
+    key = {"owner": claims["owner"], "device": FORGED, "sensorType": FORGED}
+    with MongoClient[dict[str, Any]](socket_url(site.data)) as client:
+        now = datetime.now(UTC)
+        client["tidegate"]["series"].insert_one({"_id": key, "firstSeenAt": now})
+        client["tidegate"]["readings"].insert_one(
+            {"_id": key | {"ts": now, "seq": Int64(0)}, "value": FORGED, "receivedAt": now, "unit": FORGED}
+        )
+    browser.log_in(site.person["email"], site.person["password"])
+    browser.choose(FORGED)
+    browser.find("[data-span='1h']").click()
+    browser.until("return document.getElementById('legend').innerText.includes(arguments[0])", FORGED)
+    browser.until("return document.querySelector('#chart svg').textContent.includes(arguments[0])", FORGED)
+    assert browser.run("return document.querySelectorAll('img').length") == 0
+    assert browser.run("return document.querySelectorAll('[onerror]').length") == 0
+    assert browser.run("return window.pwned") is None
+
+
+def test_nothing_comes_from_another_origin_and_the_token_is_in_no_lasting_place(inside: Browser, site: Site) -> None:
+    inside.until("return document.querySelectorAll('#series li').length > 0")
+    loaded = inside.run("return performance.getEntriesByType('resource').map((entry) => entry.name)")
+    assert any("plotly" in name for name in loaded)
+    assert all(name.startswith((site.url, "blob:")) for name in loaded)
+    assert not any("token" in name or "ey" in name.rpartition("?")[2] for name in loaded)
+    assert inside.run("return document.cookie + JSON.stringify(localStorage)") == "{}"
+
+
+def test_a_session_is_renewed_and_survives_a_reload_and_logging_out_ends_it(inside: Browser) -> None:
+    inside.until("return document.querySelectorAll('#series li').length > 0")
+    before = json.loads(inside.run("return sessionStorage.getItem('tidegate.session')"))
+    inside.run("sessionStorage.setItem('tidegate.session', JSON.stringify({...arguments[0], until: 0}))", before)
+    inside.driver.refresh()
+    inside.until("return document.querySelectorAll('#series li').length > 0")
+    after = json.loads(inside.run("return sessionStorage.getItem('tidegate.session')"))
+    assert after["refresh"] != before["refresh"]
+    assert after["until"] > time.time() * 1000
+    inside.find("#logout").click()
+    inside.until("return !document.getElementById('login').hidden")
+    assert inside.run("return sessionStorage.getItem('tidegate.session')") is None
+
+
+def test_it_is_used_by_keyboard(inside: Browser) -> None:
+    inside.until("return document.querySelectorAll('#series li').length > 0")
+    reached: list[str] = []
+    for _ in range(40):
+        inside.driver.switch_to.active_element.send_keys("\ue004")  # Tab
+        name = inside.run(
+            "const at = document.activeElement; return at.dataset.span ?? at.dataset.move ?? (at.id || at.type)"
+        )
+        if name is None:  # behind the last one, the page itself
+            continue
+        reached.append(name)
+        outline = inside.run("return getComputedStyle(document.activeElement).outlineStyle")
+        assert outline != "none" or reached[-1] == "checkbox"  # its row is outlined
+    assert {"theme", "logout", "filter", "checkbox", "live", "1h", "all", "earlier", "in", "download"} <= set(reached)
+    inside.run("document.querySelector('#series input').focus()")
+    was = inside.run("return document.activeElement.checked")
+    inside.driver.switch_to.active_element.send_keys(" ")
+    assert inside.run("return document.activeElement.checked") is not was
+
+
+@pytest.mark.parametrize("window", [{}, {"dark": True}, {"width": 390, "height": 844, "phone": True}])
+def test_labels_and_contrasts_are_as_wcag_aa_asks(site: Site, window: dict[str, Any]) -> None:
+    node_with(HERE, "axe-core")
+    axe = (HERE / "node_modules" / "axe-core" / "axe.min.js").read_text()
+    with Browser.opened(site.url, **window) as browser:
+        for logged_in in (False, True):
+            if logged_in:
+                browser.log_in(site.person["email"], site.person["password"])
+                browser.until("return document.querySelectorAll('#legend tr').length > 0")
+            browser.run(axe)
+            found = browser.driver.execute_async_script(
+                "const done = arguments[0];"
+                "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa']})"
+                ".then(({violations, passes}) => done([violations, passes.length]))"
+            )
+            problems = [(one["id"], [node["html"] for node in one["nodes"]]) for one in found[0]]
+            assert problems == []
+            assert found[1] > 5
+        assert browser.run("return document.documentElement.scrollWidth <= innerWidth"), "it scrolls sideways"
+
+
+@pytest.mark.timeout(180)
+async def test_the_pictures_in_the_docs_are_made_by_a_command(tmp_path: Path) -> None:
+    files = await take(tmp_path, streamed_s=2)
+    assert [file.name for file in files] == list(PICTURES)
+    for file in files:
+        assert file.stat().st_size > 20_000
+        assert (HERE.parent.parent / "docs" / "images" / file.name).exists(), "run: make screenshots"

@@ -1,0 +1,23 @@
+"""Packages of npm beside the tests that need them."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+INSTALL = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--silent"]
+
+
+def node_with(folder: Path, package: str) -> str:
+    """Return the path of Node.js, once the folder's package.json is installed; without Node.js, skip, but not in CI."""
+    found = shutil.which("node")
+    if found is None or shutil.which("npm") is None:
+        if os.environ.get("CI"):
+            pytest.fail(f"node and npm are needed for {package}")
+        pytest.skip(f"node and npm are not installed: nothing is tested with {package}")
+    if not (folder / "node_modules" / package).exists():
+        done = subprocess.run(INSTALL, cwd=folder, capture_output=True, text=True, timeout=100, check=False)
+        assert done.returncode == 0, done.stderr or done.stdout
+    return found
