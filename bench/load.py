@@ -21,6 +21,9 @@ GIVE_UP_S = 20
 PREPARED = 64  # events that are made once and sent in turn
 TICK_S = 0.002
 LOOK_S = 0.005
+# Stands in prepared events where each gets its time as it is sent, so that no reading comes twice.
+STAMP_MS = 1_111_111_111_111
+STAMP = str(STAMP_MS).encode()
 
 
 class Device(asyncio.Protocol):
@@ -92,8 +95,10 @@ class Device(asyncio.Protocol):
         prepared = self.run.prepared
         for _ in range(events):
             self.number += 1
+            self.run.ts_ms += 1
+            event = prepared[self.number % len(prepared)].replace(STAMP, b"%d" % self.run.ts_ms)
             self.sent_at[self.number] = time.perf_counter()
-            self.transport.write(text_frame(b"42%d%b" % (self.number, prepared[self.number % len(prepared)])))
+            self.transport.write(text_frame(b"42%d%b" % (self.number, event)))
 
 
 class Load:
@@ -108,6 +113,8 @@ class Load:
         self.refused: list[str] = []
         self.closed_loop = False
         self.lost = 0
+        # The time of the last event: a millisecond more with each, of whatever device.
+        self.ts_ms = time.time_ns() // 1_000_000
 
     async def connect(self, number: int) -> None:
         loop = asyncio.get_running_loop()
@@ -120,7 +127,8 @@ class Load:
             self.devices += devices
 
     async def run(self, seconds: float, size: int, in_flight: int, rate: float | None, placed: bool) -> dict[str, Any]:
-        self.prepared = [event(size, number, placed=placed) for number in range(PREPARED if size == 1 else 4)]
+        prepared = range(PREPARED if size == 1 else 4)
+        self.prepared = [event(size, number, STAMP_MS, placed=placed) for number in prepared]
         self.latencies, self.refused = [], []
         self.closed_loop = rate is None
         started = time.perf_counter()

@@ -42,6 +42,15 @@ class Stage:
         self._keys_port = keys_port
         self._issuer = issuer
 
+    @property
+    def auth_url(self) -> str:
+        """Where keys and revocations are answered for."""
+        return f"http://127.0.0.1:{self._keys_port}"
+
+    def user_token(self, owner: str) -> str:
+        """Return a token of a user who may read."""
+        return self._issuer.user(sub=owner, owner=owner)
+
     @contextmanager
     def peer(self, name: str, devices: int) -> Iterator[Peer]:
         """Run one of `NAMES`, with a load process that can play that many devices."""
@@ -70,7 +79,7 @@ class Stage:
             return [sys.executable, "-m", "bench.stock"], {"PORT": str(port)}
         settings = {
             "BROKER_URL": self.broker_url,
-            "AUTH_URL": f"http://127.0.0.1:{self._keys_port}",
+            "AUTH_URL": self.auth_url,
             "TOKEN_ISSUER": ISSUER,
             "HOST": "127.0.0.1",
             "PORT": str(port),

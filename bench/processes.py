@@ -100,8 +100,15 @@ class Started:
 
     def memory_bytes(self) -> int:
         """Return its resident memory."""
+        return self._status("VmRSS:")
+
+    def peak_memory_bytes(self) -> int:
+        """Return the most that its resident memory has ever been."""
+        return self._status("VmHWM:")
+
+    def _status(self, name: str) -> int:
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
+            if line.startswith(name):
                 return int(line.split()[1]) * 1024
         raise BenchError(f"{self._command} has ended")
 

@@ -15,12 +15,12 @@ def reading(number: int, now_ms: int, *, placed: bool = False) -> dict[str, Any]
     return sent | {"unit": "celsius"}
 
 
-def event(size: int, number: int, *, placed: bool = False) -> bytes:
+def event(size: int, number: int, ts_ms: int | None = None, *, placed: bool = False) -> bytes:
     """Return the JSON array of an event of `size` readings: one under `reading`, more under `readings`."""
-    now_ms = time.time_ns() // 1_000_000
+    ts_ms = time.time_ns() // 1_000_000 if ts_ms is None else ts_ms
     if size == 1:
-        return compact(["reading", reading(number, now_ms, placed=placed)])
-    readings = [reading(number * size + offset, now_ms, placed=placed) for offset in range(size)]
+        return compact(["reading", reading(number, ts_ms, placed=placed)])
+    readings = [reading(number * size + offset, ts_ms, placed=placed) for offset in range(size)]
     return compact(["readings", readings])
 
 

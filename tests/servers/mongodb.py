@@ -22,9 +22,10 @@ class MongoDBServer(Server):
     name = "mongod"
     program = "mongod"
 
-    def __init__(self, folder: Path, *, replica_set: bool = False) -> None:
+    def __init__(self, folder: Path, *, replica_set: bool = False, cache_gb: float = 0.25) -> None:
         super().__init__(folder)
         self._replica_set = replica_set
+        self._cache_gb = cache_gb
 
     @property
     def url(self) -> str:
@@ -72,7 +73,7 @@ class MongoDBServer(Server):
             raise ServerError(str(error)) from error
         options = [
             *("--dbpath", str(self.folder / "data"), "--port", str(self.port)),
-            *("--bind_ip", "127.0.0.1", "--nounixsocket", "--wiredTigerCacheSizeGB", "0.25"),
+            *("--bind_ip", "127.0.0.1", "--nounixsocket", "--wiredTigerCacheSizeGB", str(self._cache_gb)),
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
             *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"),  # a primary waits 15 s for nobody
         ]
