@@ -14,6 +14,7 @@ from aiormq.abc import DeliveredMessage
 from broker.message import SCHEMA, SCHEMA_HEADER, Message
 from broker.rabbitmq_frames import TRANSIENT, publish_frames, written
 from broker.rabbitmq_link import DriverChannel, Link, driver_channel, frame_max
+from broker.rabbitmq_topology import ensure_exchange
 from broker.topology import Exchange
 
 # What waits for the socket at most; beyond it the oldest are dropped.
@@ -40,8 +41,7 @@ class RabbitMQAnnouncer:
 
     async def prepare(self, connection: AbstractConnection, channel: AbstractChannel) -> None:
         """Declare the exchange over a fresh connection; what waited for the earlier one is old by now."""
-        del connection
-        await channel.declare_exchange(self._exchange.name, self._exchange.kind, durable=True)
+        await ensure_exchange(connection, self._exchange)
         self.dropped += len(self._waiting)
         self._waiting.clear()
         self._waiting_bytes = 0
@@ -107,8 +107,7 @@ class RabbitMQListener:
 
     async def prepare(self, connection: AbstractConnection, channel: AbstractChannel) -> None:
         """Declare the exchange and a fresh queue, and consume without acknowledging."""
-        del connection
-        exchange = await channel.declare_exchange(self._exchange.name, self._exchange.kind, durable=True)
+        await ensure_exchange(connection, self._exchange)
         queue = await channel.declare_queue(
             # Named after its exchange, so that a listener's rights can be named by a pattern.
             f"{self._exchange.name}.{uuid4().hex}",
@@ -116,7 +115,7 @@ class RabbitMQListener:
             auto_delete=True,
             arguments={"x-max-length": self._bound, "x-overflow": "drop-head"},
         )
-        await queue.bind(exchange, self._exchange.routing_key)
+        await queue.bind(self._exchange.name, self._exchange.routing_key)
         driver = await driver_channel(channel)
         driver.on_consumer_cancel_callbacks.add(lambda _: self.link.reopen())
         await driver.basic_consume(queue.name, self._arrived, no_ack=True)

@@ -11,7 +11,7 @@ from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import ChannelNotFoundEntity
 from aiormq.exceptions import ChannelAccessRefused
 
-from broker.topology import FANOUTS, SETTLED_EXCHANGE, Queue
+from broker.topology import FANOUTS, SETTLED_EXCHANGE, Exchange, Queue
 
 # The register is written once a second; lost at 0.6 s, never at 1 s and later.
 SETTLE_S = 1.5
@@ -35,6 +35,17 @@ async def ensure_topology(connection: AbstractConnection, queues: tuple[Queue, .
             raise
     else:
         await channel.close()
+
+
+async def ensure_exchange(connection: AbstractConnection, exchange: Exchange) -> None:
+    """Declare an exchange where it is missing; where it is there, no right to declare is needed."""
+    channel = await connection.channel()
+    try:
+        await channel.get_exchange(exchange.name, ensure=True)
+    except ChannelNotFoundEntity:
+        channel = await connection.channel()  # the question cost the other one
+        await channel.declare_exchange(exchange.name, exchange.kind, durable=True)
+    await channel.close()
 
 
 async def _exists(connection: AbstractConnection, queues: tuple[Queue, ...]) -> bool:
