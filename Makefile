@@ -1,13 +1,15 @@
 # Everything runs in .venv, which each target makes as it needs it.
 PYTHON ?= python3
 ARGS ?=
+# Profiles and further files: COMPOSE="--profile demo --profile observability"
+COMPOSE ?=
 VENV := .venv
 BIN := $(VENV)/bin
 CODE := auth bench broker gateway onebox persister reader runtime simulator tests
 # Two makes at once must not fill one .venv together. Where flock(1) is missing, run one at a time.
 LOCK := $(shell command -v flock >/dev/null 2>&1 && echo flock .venv.lock)
 
-.PHONY: help run test bench chaos check format openapi screenshots clean
+.PHONY: help run test bench chaos check format openapi screenshots up down clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -44,11 +46,19 @@ screenshots: $(VENV)/dev.done ## take the pictures in docs/images
 	@tests/servers/install >&2
 	@$(BIN)/python -m tests.e2e.screenshots
 
+up: ## Docker Compose: everything on this host (ARGS="--scale persister=4"; ARGS="--profile demo" before it)
+	@$(PYTHON) deploy/compose/env.py
+	@docker compose $(COMPOSE) up --build --detach --wait --wait-timeout 300 $(ARGS)
+	@echo "Tidegate is up: http://$$(docker compose port proxy 8080)"
+
+down: ## end Docker Compose's containers; what is stored stays (ARGS="--volumes" removes it)
+	@docker compose $(COMPOSE) down $(ARGS)
+
 clean: ## remove the environment and the caches, keep ./data
 	@rm -rf $(VENV) .venv.lock .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
 
 # Standard output stays free for what the command itself prints (--json).
-$(VENV)/%.done: requirements/%.txt requirements/services.txt requirements/onebox.txt
+$(VENV)/%.done: requirements/%.txt requirements/services.txt requirements/onebox.txt requirements/tracing.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Tidegate needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another with: make PYTHON=...")'
 	@echo "installing requirements/$*.txt into $(VENV) (the first time takes a minute)" >&2
 	@$(LOCK) sh -c '{ [ -x $(BIN)/pip ] || $(PYTHON) -m venv --clear $(VENV); } && $(BIN)/pip install --quiet --disable-pip-version-check -r $< && touch $@' >&2

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from broker.connect import open_broker
 from broker.interface import Broker
 from broker.topology import PRESENCE_EXCHANGE
+from broker.traced import traced
 from gateway.admission import Admission
 from gateway.answer import Answerer
 from gateway.from_devices import FromDevices
@@ -27,6 +28,8 @@ from runtime.problems import problem_middleware
 from runtime.process import Shutdown
 from runtime.revocations import Revocations, fetch_revocations_over_http
 from runtime.tokens import KeySet, TokenVerifier, fetch_jwks_over_http
+from runtime.tracing import Tracing
+from runtime.tracing import traced as tracing_of
 
 log = logger("gateway")
 
@@ -53,6 +56,7 @@ async def gateway_service(
     keys: KeySet,
     revocations: Revocations,
     registry: CollectorRegistry,
+    tracing: Tracing | None = None,
 ) -> AsyncIterator[Gateway]:
     """Open the gateway's parts; leaving waits for the last confirm."""
     metrics = GatewayMetrics(registry)
@@ -63,7 +67,10 @@ async def gateway_service(
         broker.announcer(PRESENCE_EXCHANGE) as announcer,
         Presence(announcer, new_gateway_id()).announced() as presence,
         ToBroker(
-            publisher, metrics, slots=settings.publish_slots, max_waiting_bytes=settings.max_waiting_bytes
+            traced(publisher, tracing),
+            metrics,
+            slots=settings.publish_slots,
+            max_waiting_bytes=settings.max_waiting_bytes,
         ).running() as to_broker,
     ):
         answerer = Answerer(to_broker, metrics, settings, presence.accepted)
@@ -82,8 +89,11 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown) -> None:
         Revocations(
             fetch_revocations_over_http(session, settings.auth_url), every_s=settings.revocations_every_seconds
         ).kept_fresh() as revocations,
+        tracing_of("gateway") as tracing,
         open_broker(settings.broker_url) as broker,
-        gateway_service(settings, broker=broker, keys=keys, revocations=revocations, registry=registry) as gateway,
+        gateway_service(
+            settings, broker=broker, keys=keys, revocations=revocations, registry=registry, tracing=tracing
+        ) as gateway,
         ops_server(settings, shutdown, registry, gateway.checks),
     ):
         gateway.add_routes(app)

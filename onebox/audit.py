@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo.errors import PyMongoError
 
 from broker.document import AS_MILLISECONDS, DocumentError, decode_document, received_ms, split_documents
@@ -20,6 +19,7 @@ from broker.topology import DEAD_LETTERS
 from persister.batch import Outcome
 from persister.to_mongodb import READINGS
 from runtime.logs import logger
+from runtime.mongodb import mongodb_client
 
 log = logger("onebox.audit")
 
@@ -44,8 +44,7 @@ class Audit:
     @asynccontextmanager
     async def over(cls, url: str, database: str, started_ms: int) -> AsyncIterator["Audit"]:
         """Open the audit of a run that began at `started_ms`, sweeping as long as the context lasts."""
-        client: Any = AsyncIOMotorClient(url, timeoutMS=10_000, appname="tidegate onebox")
-        try:
+        async with mongodb_client(url, name="tidegate onebox", timeout_s=10) as client:
             # Times as plain milliseconds: exact, and no zone to get wrong.
             audit = cls(client[database].get_collection(READINGS, codec_options=AS_MILLISECONDS), started_ms)
             async with asyncio.TaskGroup() as tasks:
@@ -54,8 +53,6 @@ class Audit:
                     yield audit
                 finally:
                     sweeping.cancel()
-        finally:
-            client.close()
 
     @property
     def settled(self) -> int:

@@ -27,11 +27,17 @@ from persister.worker import Worker
 from runtime.beside import beside
 from runtime.ops import Check, ops_server
 from runtime.process import Shutdown
+from runtime.tracing import Tracing, traced
 
 
 @asynccontextmanager
 async def persister_service(
-    settings: PersisterSettings, *, broker: Broker, registry: CollectorRegistry, watch: Watch | None = None
+    settings: PersisterSettings,
+    *,
+    broker: Broker,
+    registry: CollectorRegistry,
+    watch: Watch | None = None,
+    tracing: Tracing | None = None,
 ) -> AsyncIterator[dict[str, Check]]:
     """Store readings as long as the context lasts; leaving finishes the batches at hand. Gives the readiness checks."""
     metrics = PersisterMetrics(registry)
@@ -65,6 +71,7 @@ async def persister_service(
             batch_readings=settings.batch_readings,
             writes_in_flight=settings.writes_in_flight,
             watch=watch,
+            tracing=tracing,
         )
         worker = Worker(broker, make, metrics, prefetch=settings.prefetch, stuck_after_s=settings.stuck_seconds)
         async with asyncio.TaskGroup() as tasks:
@@ -90,8 +97,9 @@ async def serve(settings: PersisterSettings, shutdown: Shutdown) -> None:
     """Run a persister as a process of its own."""
     registry = CollectorRegistry()
     async with (
+        traced("persister") as tracing,
         open_broker(settings.broker_url) as broker,
-        persister_service(settings, broker=broker, registry=registry) as checks,
+        persister_service(settings, broker=broker, registry=registry, tracing=tracing) as checks,
         ops_server(settings, shutdown, registry, checks),
     ):
         await shutdown.wait()

@@ -23,8 +23,10 @@ from persister.series import KnownSeries
 from persister.to_dead_letters import ToDeadLetters
 from persister.to_live import ToLive
 from persister.to_mongodb import ToMongoDB, WriteRefused, Written
+from persister.traces import note_batch
 from runtime.failpoints import failpoint
 from runtime.logs import logger
+from runtime.tracing import Tracing
 
 log = logger("persister")
 
@@ -49,6 +51,7 @@ class Persister:
         batch_readings: int,
         writes_in_flight: int,
         watch: Watch | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._source = FromBroker(consumer, batch_readings=batch_readings)
         self._slots = asyncio.Semaphore(writes_in_flight)
@@ -60,6 +63,7 @@ class Persister:
         self._deleted = deleted
         self._metrics = metrics
         self._watch = watch
+        self._tracing = tracing
         self.ledger = Ledger(consumer)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -97,10 +101,12 @@ class Persister:
         await self._slots.acquire()
 
     async def _persist(self, batch: Batch, tasks: asyncio.TaskGroup) -> None:
+        began_ns = time.time_ns()
         try:
             newest = await self._store_batch(batch)
         finally:
             self._slots.release()
+        stored_ns = time.time_ns()
         failpoint("persister.inserted")
         self._live.stored(newest)
         settled = []
@@ -112,6 +118,8 @@ class Persister:
                 settled.append(opened.delivery)
                 self._count(documents, outcomes)
         await self._holding.until_done("acknowledgement", partial(self.ledger.settle, settled))
+        if self._tracing is not None:
+            note_batch(self._tracing, batch, began_ns=began_ns, stored_ns=stored_ns, settled_ns=time.time_ns())
 
     async def _store_batch(self, batch: Batch) -> dict[bytes, bytes]:
         """Give every document its outcome; return the last one stored of each series."""

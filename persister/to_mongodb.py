@@ -1,7 +1,6 @@
 """PERSISTER → MONGODB: one unordered bulk write a batch; the compound key makes every repetition harmless.
 
-The only file that names the driver (Motor; docs/decisions says until when). Writes are majority and journaled: what
-this module calls stored has survived `kill -9` of the server.
+Writes are majority and journaled: what this module calls stored has survived `kill -9` of the server.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -12,13 +11,13 @@ from typing import Any
 from bson.codec_options import CodecOptions
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
-from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import UpdateOne, WriteConcern
 from pymongo.errors import BulkWriteError, CollectionInvalid, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from broker.document import id_bytes
 from persister.batch import Outcome
+from runtime.mongodb import mongodb_client
 
 READINGS = "readings"
 SERIES = "series"
@@ -81,13 +80,8 @@ class ToMongoDB:
         cls, url: str, database: str, *, clustered: bool, timeout_s: float
     ) -> AsyncIterator["ToMongoDB"]:
         """Open a client, which connects when it is first used and again after every loss."""
-        client: Any = AsyncIOMotorClient(
-            url, tz_aware=True, appname="tidegate persister", timeoutMS=int(timeout_s * 1000), connect=False
-        )
-        try:
+        async with mongodb_client(url, name="tidegate persister", timeout_s=timeout_s) as client:
             yield cls(client, database, clustered=clustered)
-        finally:
-            client.close()
 
     async def prepare(self) -> None:
         """Create the collections where they are missing; WriteFailed while MongoDB is away."""

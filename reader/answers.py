@@ -20,8 +20,18 @@ AS_STORED: CodecOptions[dict[str, Any]] = CodecOptions(datetime_conversion=Datet
 CSV_COLUMNS = ("device", "sensorType", "ts", "seq", "value", "receivedAt", "unit", "location", "tags")
 CSV_HEAD = ",".join(CSV_COLUMNS).encode() + b"\r\n"
 
-# Types that MongoDB knows and JSON does not, which only somebody's own hand can have put there, are shown as text.
-_encoder = msgspec.json.Encoder(enc_hook=str)
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it: an int64 of MongoDB's is an integer.
+
+    Types that JSON does not know, which only somebody's own hand can have put there, are shown as text.
+    """
+    if type(value) in (float, int, bool, str) or value is None:
+        return value
+    return int(value) if isinstance(value, int) else str(value)
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_plain)
 
 
 class ReadingAnswer(msgspec.Struct, rename="camel"):
@@ -166,13 +176,6 @@ def _value_cell(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(_plain(value))
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON has it; an int64 of MongoDB's is an integer, and what it alone knows is text."""
-    if type(value) in (float, int, bool, str) or value is None:
-        return value
-    return int(value) if isinstance(value, int) else str(value)
 
 
 def _cell(text: str) -> str:

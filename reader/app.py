@@ -76,7 +76,8 @@ async def reader_service(
         FromPresence.heard(broker) as presence,
         FromLive.heard(broker, metrics, heartbeat_s=settings.heartbeat_seconds) as live,
     ):
-        asking = Asking(Bearer(TokenVerifier(keys, settings.token_issuer), in_force), queries, metrics)
+        bearer = Bearer(TokenVerifier(keys, settings.token_issuer), in_force)
+        asking = Asking(bearer, revocations, queries, metrics)
         live_routes = LiveRoutes(
             asking, feeds, live, history, revocations, metrics, unread_timeout_s=settings.unread_timeout_seconds
         )

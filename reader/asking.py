@@ -12,6 +12,7 @@ from reader.metrics import ReaderMetrics
 from runtime.bearer import Bearer
 from runtime.logs import logger
 from runtime.problems import Problem
+from runtime.revocations import Revocations, marks_of
 from runtime.tokens import Claims
 
 log = logger("reader")
@@ -23,14 +24,19 @@ RETRY_AFTER_S = 2
 class Asking:
     """Lets owners ask for what is theirs."""
 
-    def __init__(self, bearer: Bearer, gate: Gate, metrics: ReaderMetrics) -> None:
+    def __init__(self, bearer: Bearer, revocations: Revocations, gate: Gate, metrics: ReaderMetrics) -> None:
         self._bearer = bearer
+        self._revocations = revocations
         self._gate = gate
         self._metrics = metrics
 
     async def claims(self, request: web.Request) -> Claims:
         """Return the claims of a token that may read; Problem 401, 403 or 503."""
         return await self._bearer.claims(request, SCOPE)
+
+    def stands(self, claims: Claims) -> bool:
+        """Say whether a token that was good when its question began still is: for answers that take long."""
+        return time.time() < claims.exp and not self._revocations.revoked(marks_of(claims))
 
     @asynccontextmanager
     async def asked(self, owner: str, call: str) -> AsyncIterator[None]:

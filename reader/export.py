@@ -4,7 +4,7 @@ One that cannot be finished is cut off without the end that HTTP wants, so that 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from urllib.parse import quote
 
 from aiohttp import web
@@ -21,8 +21,9 @@ CSV = "text/csv"
 NDJSON = "application/x-ndjson"
 _FORMATS = {"json": JSON, "ndjson": NDJSON, "csv": CSV}
 _ACCEPTED = {NDJSON: NDJSON, "application/ndjson": NDJSON, "application/jsonl": NDJSON, CSV: CSV, JSON: JSON}
+_ACCEPTED |= {"*/*": JSON, "application/*": JSON}
 
-# How long a client may leave what was sent unread; one that pauses holds a cursor of MongoDB's.
+# How long a client may leave what was sent unread; one that pauses holds a place among the questions.
 UNREAD_TIMEOUT_S = 60.0
 
 Batches = AsyncGenerator[list[Document]]
@@ -32,12 +33,12 @@ def wanted_format(request: web.Request, format_: str) -> str:
     """Return the media type of the answer: what `format` says, else what `Accept` likes best of ours, else JSON."""
     if format_:
         return _FORMATS[format_]
-    best, best_weight = JSON, 0.0
+    best, best_rank = JSON, (0.0, True)
     for item in ",".join(request.headers.getall("Accept", ())).split(","):
         kind, *parameters = (part.strip().lower() for part in item.split(";"))
-        weight = _weight(parameters)
-        if kind in _ACCEPTED and weight > best_weight:
-            best, best_weight = _ACCEPTED[kind], weight
+        rank = (_weight(parameters), "*" not in kind)
+        if kind in _ACCEPTED and rank > best_rank:
+            best, best_rank = _ACCEPTED[kind], rank
     return best
 
 
@@ -57,14 +58,23 @@ class Export:
     def __init__(self, metrics: ReaderMetrics) -> None:
         self._metrics = metrics
 
-    async def answer(self, request: web.Request, kind: str, stretch: Range, batches: Batches) -> web.StreamResponse:
-        """Answer with everything that comes; HistoryUnavailable only while nothing has been sent."""
+    async def answer(
+        self, request: web.Request, kind: str, stretch: Range, batches: Batches, stands: Callable[[], bool]
+    ) -> web.StreamResponse:
+        """Answer with everything that comes; HistoryUnavailable only while nothing has been sent.
+
+        An export may outlive its token; once that no longer `stands`, nothing more is handed out.
+        """
         response = web.StreamResponse(headers=_headers(kind, stretch))
         if request.method == "HEAD":
             return response
         lines, ahead = (csv_lines(stretch.device, stretch.sensor_type), CSV_HEAD) if kind == CSV else (as_ndjson, b"")
         try:
             async for batch in batches:
+                if response.prepared and not stands():
+                    log.info("An export was cut off: its token has ended.")
+                    cut(request)
+                    return response
                 await _write(request, response, ahead + lines(batch))
                 self._metrics.readings.labels("export").inc(len(batch))
                 ahead = b""
@@ -73,12 +83,19 @@ class Export:
         except (HistoryUnavailable, TimeoutError) as error:
             if not response.prepared:
                 raise
+            if isinstance(error, HistoryUnavailable):
+                self._metrics.failures.inc()
             log.warning("An export was cut off.", error=str(error) or "its reader does not read")
-            if request.transport is not None:
-                request.transport.abort()
+            cut(request)
         except ConnectionError:
             log.debug("The reader of an export has left.")
         return response
+
+
+def cut(request: web.Request) -> None:
+    """End the connection without the end that HTTP wants."""
+    if request.transport is not None:
+        request.transport.abort()
 
 
 async def _write(request: web.Request, response: web.StreamResponse, data: bytes) -> None:

@@ -5,6 +5,7 @@ most one event a series. An event is made once, and those who want the same shar
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import NamedTuple
@@ -34,7 +35,10 @@ BOUND = 64
 MAX_OWNERS = 10_000
 # A lag that was seen longer ago says nothing of now.
 LAG_KEPT_S = 10.0
+# Events that are held for a feed which reads its gap; the oldest are dropped.
+MAX_HELD = 10_000
 Series = tuple[str, str]
+BEFORE_ALL: Position = (-(2**63), 0)
 
 
 class LiveEvent(NamedTuple):
@@ -52,7 +56,9 @@ class Audience:
         self.heard: dict[Series, LiveReading] = {}
         self.feeds: dict[Filter, set[Feed]] = {}
         # Feeds that still read their gap from history; what comes meanwhile is held for them.
-        self.resuming: dict[Feed, list[LiveEvent]] = {}
+        self.resuming: dict[Feed, deque[LiveEvent]] = {}
+        # Those of them that have read it, and up to where in each series; with the next serving they are as the others.
+        self.resumed: dict[Feed, dict[Series, Position]] = {}
 
     @property
     def empty(self) -> bool:
@@ -84,6 +90,17 @@ class Audience:
             together = b"".join(events)
             for feed in self.feeds[wanted]:
                 feed.offer(together)
+        self._take_in_resumed()
+
+    def _take_in_resumed(self) -> None:
+        """Give resumed feeds what was held for them, unless history had it already."""
+        resumed, self.resumed = self.resumed, {}
+        for feed, up_to in resumed.items():
+            held = self.resuming.pop(feed)
+            fresh = [event.data for event in held if event.position > up_to.get(event.series, BEFORE_ALL)]
+            if fresh:
+                feed.offer(b"".join(fresh))
+            self.feeds.setdefault(feed.wanted, set()).add(feed)
 
 
 class FromLive:
@@ -132,10 +149,11 @@ class FromLive:
         while True:
             await asyncio.sleep(EVERY_S)
             for owner, audience in self._audiences.items():
-                if audience.heard:
+                heard = bool(audience.heard)
+                if heard or audience.resumed:
                     audience.serve()
-                    if (lag_s := self.lag_s(owner)) is not None:
-                        self._metrics.live_lag_seconds.observe(lag_s)
+                if heard and (lag_s := self.lag_s(owner)) is not None:
+                    self._metrics.live_lag_seconds.observe(lag_s)
 
     async def beat(self) -> None:
         """Show every feed that it lives, for ever."""
@@ -157,13 +175,14 @@ class FromLive:
     def joined(self, owner: str, feed: Feed) -> Iterator[None]:
         """Let a feed have what comes, held for it until `resumed`; without a gap to fill, call that at once."""
         audience = self._audiences.setdefault(owner, Audience())
-        audience.resuming[feed] = []
+        audience.resuming[feed] = deque(maxlen=MAX_HELD)
         self._metrics.live_feeds.inc()
         try:
             yield
         finally:
             self._metrics.live_feeds.dec()
             audience.resuming.pop(feed, None)
+            audience.resumed.pop(feed, None)
             if feed in (feeds := audience.feeds.get(feed.wanted, set())):
                 feeds.remove(feed)
                 if not feeds:
@@ -172,13 +191,8 @@ class FromLive:
                 self._audiences.pop(owner, None)
 
     def resumed(self, owner: str, feed: Feed, up_to: dict[Series, Position]) -> None:
-        """Give a feed what was held for it, unless history had it already, and from now on what comes."""
-        audience = self._audiences[owner]
-        held = audience.resuming.pop(feed)
-        fresh = [event.data for event in held if event.position > up_to.get(event.series, (-(2**63), 0))]
-        if fresh:
-            feed.offer(b"".join(fresh))
-        audience.feeds.setdefault(feed.wanted, set()).add(feed)
+        """Let a feed have what was held for it, unless history had it already, and from now on what comes."""
+        self._audiences[owner].resumed[feed] = up_to
 
     def lag_s(self, owner: str) -> float | None:
         """Return how long an owner's last reading took from its gateway to here; None where there was none lately."""

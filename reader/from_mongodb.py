@@ -1,24 +1,24 @@
 """MONGODB → READER: every question as a range of the one key, within one owner.
 
-The only file here that names the driver. Each method takes the owner first, which comes from the token, and builds its
+The only file here that asks the driver. Each method takes the owner first, which comes from the token, and builds its
 range with broker/keys.py: there is no way to ask past it.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bson import decode_all
 from bson.datetime_ms import DatetimeMS
-from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from broker.keys import Key, between, devices_of, reading_key, series_key, series_of
 from reader.answers import AS_STORED, Document
 from reader.queries import Position
+from runtime.mongodb import mongodb_client
 
 READINGS = "readings"
 SERIES = "series"
@@ -60,8 +60,9 @@ class Range:
 class FromMongoDB:
     """Asks one database; what is safe only: a reading that a failover may still take back is not shown."""
 
-    def __init__(self, client: Any, database: str) -> None:
+    def __init__(self, client: Any, database: str, *, timeout_s: float) -> None:
         self._client = client
+        self._timeout_s = timeout_s
         majority = ReadConcern("majority")
         self._readings = client[database].get_collection(READINGS, codec_options=AS_STORED, read_concern=majority)
         self._series = client[database].get_collection(SERIES, read_concern=majority)
@@ -70,31 +71,32 @@ class FromMongoDB:
     @asynccontextmanager
     async def connected(cls, url: str, database: str, *, timeout_s: float) -> AsyncIterator["FromMongoDB"]:
         """Open a client, which connects when it is first used and again after every loss."""
-        client: Any = AsyncIOMotorClient(url, appname="tidegate reader", timeoutMS=int(timeout_s * 1000), connect=False)
-        try:
-            yield cls(client, database)
-        finally:
-            client.close()
+        async with mongodb_client(url, name="tidegate reader", timeout_s=timeout_s) as client:
+            yield cls(client, database, timeout_s=timeout_s)
 
     async def page(self, owner: str, stretch: Range, limit: int) -> list[Document]:
         """Return at most `limit` readings of a stretch, in its order. Every method raises HistoryUnavailable."""
-        with _failing():
-            cursor = self._readings.find(stretch.query(owner)).sort("_id", -1 if stretch.descending else 1)
-            found: list[Document] = await cursor.limit(limit).to_list(limit)
-            return found
+        async with self._asked():
+            cursor = self._readings.find_raw_batches(stretch.query(owner), limit=limit, batch_size=limit)
+            batches = cursor.sort("_id", -1 if stretch.descending else 1)
+            return [document async for batch in batches for document in decode_all(batch, AS_STORED)]
 
     async def stream(self, owner: str, stretch: Range, limit: int | None = None) -> AsyncGenerator[list[Document]]:
-        """Give a stretch of any length, some documents at a time."""
-        with _failing():
-            cursor = self._readings.find_raw_batches(stretch.query(owner), batch_size=ROWS_AT_ONCE)
-            cursor = cursor.sort("_id", -1 if stretch.descending else 1)
-            if limit is not None:
-                cursor = cursor.limit(limit)
-            try:
-                async for batch in cursor:
-                    yield decode_all(batch, AS_STORED)
-            finally:
-                await cursor.close()
+        """Give a stretch of any length, some documents at a time.
+
+        Each part is a question of its own, with its own time limit and past the last one's position: a cursor of
+        MongoDB's has one limit for all that it ever gives, and does not outlive a failover or a client that pauses.
+        """
+        left = limit
+        while left is None or left > 0:
+            most = ROWS_AT_ONCE if left is None else min(left, ROWS_AT_ONCE)
+            part = await self.page(owner, stretch, most)
+            if part:
+                yield part
+            if len(part) < most:
+                return
+            stretch = replace(stretch, past=position_of(part[-1]))
+            left = None if left is None else left - most
 
     async def ends(self, owner: str, device: str, sensor_type: str) -> tuple[int, int] | None:
         """Return the times of a series' first and last reading in milliseconds since 1970; None where it has none."""
@@ -110,8 +112,8 @@ class FromMongoDB:
         if past is not None and (device is None or past[0] == device):
             query = {"_id": {"$gt": series_key(owner, *past), "$lt": query["_id"]["$lt"]}}
         found: list[tuple[str, str]] = []
-        with _failing():
-            async for document in self._series.find(query, {"_id": 1}).sort("_id", 1):
+        async with self._asked():
+            async for document in self._series.find(query, {"_id": 1}, batch_size=ROWS_AT_ONCE).sort("_id", 1):
                 key: Key = document["_id"]
                 if sensor_type is None or key["sensorType"] == sensor_type:
                     found.append((key["device"], key["sensorType"]))
@@ -128,7 +130,12 @@ class FromMongoDB:
                 found = await self.page(owner, Range(device, sensor_type, descending=True), 1)
             return found[0] if found else None
 
-        return await asyncio.gather(*(of(*one) for one in series))
+        asked = [asyncio.ensure_future(of(*one)) for one in series]
+        try:
+            return await asyncio.gather(*asked)
+        finally:
+            for one in asked:  # when one of them fails, the others would go on by themselves
+                one.cancel()
 
     async def buckets(
         self, owner: str, device: str, sensor_type: str, from_ms: int, to_ms: int, every_ms: int
@@ -152,8 +159,20 @@ class FromMongoDB:
             },
             {"$sort": {"_id": 1}},
         ]
-        with _failing():
+        async with self._asked():
             return [bucket async for bucket in self._readings.aggregate(pipeline)]
+
+    @asynccontextmanager
+    async def _asked(self) -> AsyncIterator[None]:
+        """Translate what the driver raises, and wait no longer than that.
+
+        The driver has a few threads, and counts its time only from when one of them is free.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                yield
+        except (PyMongoError, TimeoutError) as error:
+            raise HistoryUnavailable(f"{type(error).__name__}: {str(error)[:300]}") from error
 
     async def check(self) -> None:
         """Raise when MongoDB does not answer: for `/readyz`."""
@@ -164,11 +183,3 @@ def position_of(document: Document) -> Position:
     """Return where a reading stands in its series."""
     key = document["_id"]
     return int(DatetimeMS(key["ts"])), int(key["seq"])
-
-
-@contextmanager
-def _failing() -> Iterator[None]:
-    try:
-        yield
-    except PyMongoError as error:
-        raise HistoryUnavailable(f"{type(error).__name__}: {str(error)[:300]}") from error

@@ -76,6 +76,8 @@ class FromPresence:
                 counts.update(event.accepted)
             else:
                 self._accepted[event.gateway] = (event.at, now, dict(event.accepted))
+            for session in event.sessions:
+                self._see((session.owner, session.device), event.at)
         else:
             self._see((event.owner, event.device), event.at)
         if now >= self._forget_at:

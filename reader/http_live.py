@@ -17,6 +17,7 @@ from msgspec import UNSET
 
 from reader.answers import Document
 from reader.asking import Asking
+from reader.export import cut
 from reader.from_live import EVERY_S, FromLive, Series, live_event
 from reader.from_mongodb import FromMongoDB, HistoryUnavailable, Range, position_of
 from reader.gate import Gate
@@ -117,16 +118,17 @@ class LiveRoutes:
             None if query.device is UNSET else query.device,
             None if query.sensor_type is UNSET else query.sensor_type,
         )
-        feed = Feed(wanted, marks_of(claims), self._metrics)
+        feed = Feed(wanted, marks_of(claims), self._metrics, unread_timeout_s=self._unread_timeout_s)
         with self._gate.entered(claims.owner), self._live.joined(claims.owner, feed), _ending_at(claims.exp, feed):
-            await response.prepare(request)
             try:
-                await response.write(f"retry: {RETRY_MS}\n: live\n\n".encode())
-                self._live.resumed(claims.owner, feed, await self._fill_gap(response, claims.owner, feed, since))
-                await feed.written_to(response, unread_timeout_s=self._unread_timeout_s)
+                async with feed.limited():
+                    await response.prepare(request)
+                    await feed.write(response, f"retry: {RETRY_MS}\n: live\n\n".encode())
+                    self._live.resumed(claims.owner, feed, await self._fill_gap(response, claims.owner, feed, since))
+                    await feed.written_to(response)
             except TimeoutError:
                 feed.end("slow")
-                _cut(request)
+                cut(request)
             except ConnectionError:
                 feed.end("gone")
             finally:
@@ -144,15 +146,18 @@ class LiveRoutes:
         device, sensor_type = feed.wanted
         try:
             if device is not None and sensor_type is not None:
+                written[device, sensor_type] = position
                 stretch = Range(device, sensor_type, from_ms=position[0], descending=True)
                 missed = await self._back_to(owner, stretch, lambda document: position_of(document) <= position)
-                await self._write_gap(response, missed, written)
+                await self._write_gap(response, feed, missed, written)
                 return written
             since_ms = max(received_ms - OVERLAP_MS, now_ms() - MAX_GAP_MS)
             for series in await self._history.series(owner, device, sensor_type, None, MAX_LIMIT):
+                if feed.ended is not None:
+                    break
                 stretch = Range(*series, descending=True)
                 missed = await self._back_to(owner, stretch, lambda document: _received_ms(document) <= since_ms)
-                await self._write_gap(response, missed, written)
+                await self._write_gap(response, feed, missed, written)
         except HistoryUnavailable as error:
             log.warning("A gap in a live feed could not be filled.", error=str(error))
         return written
@@ -169,14 +174,13 @@ class LiveRoutes:
         return found[::-1]
 
     async def _write_gap(
-        self, response: web.StreamResponse, found: list[Document], written: dict[Series, Position]
+        self, response: web.StreamResponse, feed: Feed, found: list[Document], written: dict[Series, Position]
     ) -> None:
         """Write the newest reading of each 100 ms, as the live feed would have."""
         thinned = list({position_of(document)[0] // int(EVERY_S * 1000): document for document in found}.values())
         for start in range(0, len(thinned), MAX_LIMIT):
             events = [live_event(document) for document in thinned[start : start + MAX_LIMIT]]
-            async with asyncio.timeout(self._unread_timeout_s):
-                await response.write(b"".join(event.data for event in events))
+            await feed.write(response, b"".join(event.data for event in events))
             written[events[-1].series] = events[-1].position
 
 
@@ -204,11 +208,6 @@ def _ending_at(expires_at: int, feed: Feed) -> Iterator[None]:
 def _received_ms(document: Document) -> int:
     received = document.get("receivedAt")
     return 0 if received is None else int(DatetimeMS(received))
-
-
-def _cut(request: web.Request) -> None:
-    if request.transport is not None:
-        request.transport.abort()
 
 
 def _parse_event_id(text: str) -> tuple[int, Position] | None:

@@ -1,6 +1,7 @@
 """READER → PEOPLE: `GET /readings`, a page of one series or all of it, and `GET /readings/buckets`."""
 
 from contextlib import aclosing
+from functools import partial
 
 from aiohttp import web
 from msgspec import UNSET
@@ -86,7 +87,8 @@ class ReadingsRoutes:
             self._asking.asked(claims.owner, "export"),
             aclosing(self._history.stream(claims.owner, stretch, limit)) as batches,
         ):
-            return await self._export.answer(request, kind, stretch, batches)
+            stands = partial(self._asking.stands, claims)
+            return await self._export.answer(request, kind, stretch, batches, stands)
 
     async def _page(self, owner: str, stretch: Range, limit: int) -> web.Response:
         found = await self._history.page(owner, stretch, limit + 1)

@@ -25,7 +25,8 @@ Cursor = Annotated[str, Meta(max_length=512)]
 Format = Literal["json", "ndjson", "csv"]
 
 _MILLISECONDS = re.compile(r"-?[0-9]{1,18}")
-_EVERY = re.compile(r"([1-9][0-9]{0,11})(ms|s|m|h|d)")
+# Ten digits of days are still a 64-bit number of milliseconds.
+_EVERY = re.compile(r"([1-9][0-9]{0,9})(ms|s|m|h|d)")
 _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _POSITION = struct.Struct(">qq")
 

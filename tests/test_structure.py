@@ -62,4 +62,4 @@ def test_the_driver_that_will_be_replaced_is_named_in_few_files() -> None:
         for file in (ROOT / package).rglob("*.py")
         if "motor" in imports_of(file)
     }
-    assert naming <= {"persister/to_mongodb.py", "reader/from_mongodb.py", "onebox/audit.py"}, naming
+    assert naming <= {"runtime/mongodb.py"}, naming

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import aiohttp
 
+from bench.processes import ENDS_WITH_PARENT
 from runtime.failpoints import VARIABLE, Point
 from tests.faults.disk import Disk
 from tests.faults.link import Link
@@ -55,7 +56,7 @@ class Service:
         while True:
             with self._log.open("ab") as log:
                 self._process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", self.name),
+                    *(*ENDS_WITH_PARENT, sys.executable, "-m", self.name),
                     cwd=ROOT,
                     env={**os.environ, **self._settings, **self._next_start},
                     stdin=asyncio.subprocess.DEVNULL,

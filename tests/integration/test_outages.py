@@ -4,6 +4,7 @@ import asyncio
 import time
 from pathlib import Path
 
+import pytest
 from pymongo import MongoClient
 
 from tests.integration.device import connected, readings, registered_device
@@ -68,3 +69,16 @@ async def test_a_device_hears_retry_within_five_seconds_while_rabbitmq_hangs_and
                 assert (await sender.send(readings(20, 10)))["status"] == "retry"
                 rabbitmq.restart()
                 await asyncio.wait_for(sender.send_until_accepted(readings(20, 10)), 10)
+
+
+@pytest.mark.parametrize("dead", ["rabbitmq", "mongodb", "rabbitmq and mongodb"])
+async def test_a_persister_without_its_servers_stops_within_ten_seconds(tmp_path: Path, dead: str) -> None:
+    with RabbitMQServer(tmp_path / "r") as rabbitmq, MongoDBServer(tmp_path / "m") as mongodb:
+        async with started("persister", BROKER_URL=rabbitmq.url, READINGS_URL=mongodb.url) as persister:
+            for server in (rabbitmq, mongodb):
+                if server.name.replace("mongod", "mongodb") in dead:
+                    server.kill()
+            await asyncio.sleep(1)
+            asked = time.monotonic()
+            assert await persister.stop() == 0
+            assert time.monotonic() - asked < 10

@@ -14,7 +14,7 @@ from broker.document import encode_document
 from broker.interface import Broker
 from broker.reading import Reading
 from persister.to_mongodb import ToMongoDB
-from reader.app import reader_service
+from reader.app import Reader, reader_service
 from reader.settings import ReaderSettings
 from runtime.listen import listen
 from runtime.problems import problem_middleware
@@ -28,7 +28,7 @@ JSON = dict[str, Any]
 
 TS = 1_750_000_000_000  # 2025-06-15T15:06:40Z
 OWNER, DEVICE, SENSOR = "user-1", "device-1", "temperature"
-# Numbers of documents of one write: what persisters do.
+# Documents of one write, as persisters do it.
 AT_ONCE = 4000
 
 
@@ -70,8 +70,10 @@ class Answered:
 class Running:
     """A reader on a port, and people who ask it."""
 
-    def __init__(self, port: int, registry: CollectorRegistry, http: aiohttp.ClientSession) -> None:
+    def __init__(self, port: int, registry: CollectorRegistry, http: aiohttp.ClientSession, service: Reader) -> None:
         self.port = port
+        self.checks = service.checks
+        self.calls = service.calls
         self.url = f"http://127.0.0.1:{port}"
         self.registry = registry
         self.http = http
@@ -133,12 +135,16 @@ async def reader(
         aiohttp.ClientSession() as http,
         (Revocations(nothing_revoked) if revocations is None else revocations).kept_fresh() as listed,
         reader_service(
-            chosen, broker=broker, keys=keys or KeySet(jwks), revocations=listed, registry=registry
+            chosen,
+            broker=broker,
+            keys=keys or KeySet(jwks, at_most_every_s=0.01),
+            revocations=listed,
+            registry=registry,
         ) as service,
     ):
         service.add_routes(app)
         async with listen(app, "127.0.0.1", 0) as port:
-            yield Running(port, registry, http)
+            yield Running(port, registry, http, service)
 
 
 async def jwks() -> dict[str, Any]:

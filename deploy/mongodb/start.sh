@@ -1,0 +1,26 @@
+#!/bin/bash
+# Runs mongod; on the way, makes the replica set and the users where they are missing. /tmp/ready says that all is there.
+set -euo pipefail
+umask 077
+rm -f /tmp/ready
+printf '%s' "$MONGODB_KEY" >/tmp/keyfile
+mongod --dbpath /data/tidegate --bind_ip_all --replSet rs0 --keyFile /tmp/keyfile --quiet \
+    --setParameter diagnosticDataCollectionEnabled=false --setParameter shutdownTimeoutMillisForSignaledShutdown=100 \
+    --wiredTigerCacheSizeGB "${MONGODB_CACHE_GB:-0.5}" &
+mongod=$!
+trap 'kill -TERM "$mongod"' TERM INT
+(
+    for _ in $(seq 120); do
+        if mongosh --quiet --norc admin /usr/local/share/tidegate-mongodb.js; then
+            touch /tmp/ready
+            exit 0
+        fi
+        sleep 0.5
+    done
+    echo "the replica set or its users could not be made" >&2
+    kill -TERM "$mongod"
+) &
+wait "$mongod" || status=$?
+# A signal ends the first wait before mongod has ended.
+wait "$mongod" 2>/dev/null || status=$?
+exit "${status:-0}"

@@ -1,0 +1,30 @@
+"""Asks a process of this container whether it is ready: exit code 0 when `/readyz` on OPS_PORT answers 200.
+
+Run as a file with `python -I -S`: it needs nothing but a socket, and 20 ms.
+"""
+
+import os
+import socket
+import sys
+
+TIMEOUT_S = 2.5
+
+
+def ready(port: int) -> bool:
+    """Return whether the process that serves `port` of this host is ready."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S) as connection:
+            connection.sendall(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            answer = b""
+            while piece := connection.recv(4096):
+                answer += piece
+    except OSError as error:
+        sys.stderr.write(f"{error}\n")
+        return False
+    head, _, body = answer.partition(b"\r\n\r\n")
+    sys.stdout.write(body.decode(errors="replace") + "\n")
+    return b" 200 " in head.partition(b"\r\n")[0]
+
+
+if __name__ == "__main__":
+    sys.exit(0 if ready(int(os.environ["OPS_PORT"])) else 1)

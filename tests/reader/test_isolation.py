@@ -1,0 +1,285 @@
+"""I6: whatever somebody asks, and however, nothing of another owner comes out.
+
+Both owners have the same devices and sensor types. Every parameter of every call is tried with everything that a
+curious client might put into it; a call or a parameter that is new and not tried here fails a test.
+"""
+
+import base64
+import itertools
+import struct
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from broker.embedded import EmbeddedBroker
+from broker.presence import Alive, Connected, OpenSession, Session, encode_event
+from broker.topology import PRESENCE_EXCHANGE
+from runtime.times import now_ms
+from tests.broker.waiting import eventually
+from tests.reader.following import Persister, following
+from tests.reader.running import Answered, Running, Store, sent, series, token_of
+
+# The one who asks sorts between the two who must not be seen, by every part of the key.
+ALICE, MALLORY, ZOE = "user-1", "user-2", "user-3"
+DEVICES, SENSORS = ("device-1", "device-2"), ("humidity", "temperature")
+# What is in everything that the others have, and in nothing else.
+MARKS = (b"hidden", b"424242")
+NOW = now_ms()
+
+
+def private(number: int, sensor: str, **more: Any) -> list[Any]:
+    values: list[Any] = ["hidden", 424242, 424242.5]
+    return [
+        sent(value, NOW - 1000 + number * 10 + n, n, sensor=sensor, unit="hidden", tags={"hidden": "hidden"}, **more)
+        for n, value in enumerate(values)
+    ]
+
+
+async def fill(store: Store) -> None:
+    for owner, device, sensor in itertools.product((ALICE, ZOE), DEVICES, SENSORS):
+        for number in range(5):
+            await store.holds(*private(number, sensor), device=device, owner=owner)
+    for owner in (ALICE, ZOE):
+        await store.holds(*private(0, "hidden"), device="hidden", owner=owner)
+    for device, sensor in itertools.product(DEVICES, SENSORS):
+        await store.holds(
+            *(sent(number, NOW - 990 + number, sensor=sensor) for number in range(9)), device=device, owner=MALLORY
+        )
+
+
+@pytest.fixture
+async def asked(running: Running, store: Store, broker: EmbeddedBroker) -> AsyncIterator[Running]:
+    """A reader that knows much of alice and zoe, some of which mallory may not even guess."""
+    await fill(store)
+    async with broker.announcer(PRESENCE_EXCHANGE) as announcer:
+        for owner in (ALICE, ZOE):
+            announcer.announce(encode_event(Connected(owner, "device-1", Session(1, "g"), NOW)))
+            alive = Alive("g" + owner, NOW, [OpenSession(owner, "device-2", 2)], [(owner, 424242)])
+            announcer.announce(encode_event(alive))
+        for owner in (ALICE, ZOE):
+            await Persister(broker).tells(*private(9, "temperature"), owner=owner)
+
+        async def known() -> bool:
+            return b"84848.4" in (await running.ask("/pipeline", token=token_of(ZOE))).body
+
+        await eventually(known, "presence is heard")
+        yield running
+
+
+ODD = [
+    *(
+        "hidden",
+        ALICE,
+        ZOE,
+        "",
+        " ",
+        "*",
+        ".*",
+        "%",
+        "%25",
+        "$owner",
+        "$$ROOT",
+        "null",
+        "true",
+        "0",
+        "x" * 256,
+        "/",
+        "..",
+    ),
+    *('{"$gt":""}', '{"$ne":null}', '{"$regex":".*"}', '["device-1"]', '{"$minKey":1}', "[object Object]", "' || 1==1"),
+    *("\x00", "device-1\x00", f"{ALICE}\x00device-1", "\uffff", "\U0010ffff", "\u202e", "device-1\n", "DEVICE-1"),
+    *(
+        f"{ALICE}/device-1",
+        f"{ALICE}:device-1",
+        f'device-1","owner":"{ALICE}',
+        "device-1&owner=user-1",
+        "MinKey",
+        "MaxKey",
+    ),
+]
+TIMES = [
+    "0",
+    "-1",
+    "-" + "9" * 18,
+    "9" * 18,
+    "0001-01-01T00:00:00Z",
+    "9999-12-31T23:59:59.999Z",
+    '{"$gt":0}',
+    "MinKey",
+    "\x00",
+]
+
+
+def position(ts: int, seq: int) -> str:
+    return base64.urlsafe_b64encode(struct.pack(">qq", ts, seq)).decode()
+
+
+def named(*parts: str) -> str:
+    return base64.urlsafe_b64encode("\x00".join(parts).encode()).decode()
+
+
+CURSORS = [
+    *(position(ts, seq) for ts in (-(2**63), 0, NOW, 2**63 - 1) for seq in (-(2**63), 0, 2**63 - 1)),
+    *(named(*parts) for parts in itertools.product(("", "a", ALICE, "device-1", "hidden", "\U0010ffff"), repeat=2)),
+    *(
+        named(ALICE, "device-1", "temperature"),
+        named(ZOE, "", ""),
+        named("a", '{"$gt":""}'),
+        named("\uffff", "", "", ""),
+    ),
+]
+IDS = [
+    "1-1-0",
+    f"{NOW}-{NOW}-0",
+    "0-0-0",
+    "1--" + "9" * 18 + "-0",
+    "9" * 15 + "-" + "9" * 18 + "-1",
+    f"{NOW}-1-1-{ALICE}",
+]
+VALUES = {
+    "device": [*DEVICES, *ODD],
+    "sensorType": [*SENSORS, *ODD],
+    "from": TIMES,
+    "to": TIMES,
+    "order": ["asc", "desc", "owner", "$natural"],
+    "limit": ["1", "2", "1000", "1001", "-1", "0x10"],
+    "cursor": CURSORS,
+    "format": ["json", "csv", "ndjson", "bson"],
+    "every": ["1ms", "1s", "1d", "9999999999d", "$ts", "0s"],
+}
+# Parameters of no call: whose is only the token's to say.
+FOREIGN: list[dict[str, str]] = [
+    *({name: ALICE} for name in ("owner", "user", "sub", "_id", "_id.owner", "$where", "tenant", "userId")),
+    *({"filter": f'{{"_id.owner":"{ALICE}"}}'}, {"owner[$ne]": MALLORY}, {"device[$gt]": ""}, {"sensorType[$ne]": ""}),
+    *({"device[]": "hidden"}, {"constructor": ALICE}, {"__proto__[owner]": ALICE}, {"collation": '{"locale":"en"}'}),
+]
+HEADERS = [
+    *({name: ALICE} for name in ("X-Owner", "X-User", "X-Forwarded-User", "X-Device-Id", "From", "Cookie")),
+    *(
+        {"X-HTTP-Method-Override": "PUT"},
+        {"X-Original-URL": "/"},
+        {"Accept": "application/bson"},
+        {"Range": "bytes=0-"},
+    ),
+]
+ONE = series(DEVICES[0], SENSORS[1])
+CALLS: dict[str, dict[str, Any]] = {
+    "/readings": ONE,
+    "/readings/buckets": ONE | {"every": "1s"},
+    "/readings/latest": {},
+    "/series": {},
+    "/pipeline": {},
+}
+
+
+def parameters(running: Running) -> dict[str, set[str]]:
+    return {
+        call.path: {field.encode_name for field in msgspec.structs.fields(call.query)} if call.query else set()
+        for call in running.calls
+    }
+
+
+async def test_every_call_and_every_parameter_is_tried_here(running: Running) -> None:
+    declared = parameters(running)
+    assert set(declared) == {*CALLS, "/live"}
+    assert set().union(*declared.values()) == set(VALUES)
+    assert [call.path for call in running.calls if call.request_headers] == ["/readings", "/live"]
+    assert {call.method for call in running.calls} == {"GET"}
+
+
+def require_nothing_hidden(answer: Answered, *shown: Any) -> None:
+    assert answer.status in (200, 422), (answer.status, shown)
+    for mark in MARKS:
+        assert mark not in answer.body, shown
+    assert b"hidden" not in repr(sorted(answer.headers.items())).encode() or "hidden" in repr(shown)
+
+
+@pytest.mark.parametrize("path", CALLS)
+async def test_the_owners_themselves_are_shown_what_must_not_come_out(asked: Running, path: str) -> None:
+    for owner in (ALICE, ZOE):
+        body = (await asked.ask(path, CALLS[path], token=token_of(owner))).body
+        assert any(mark in body for mark in (*MARKS, b"84848.4", b'"connected":true'))
+
+
+@pytest.mark.parametrize("path", CALLS)
+async def test_no_value_of_any_parameter_brings_out_what_is_anothers(asked: Running, path: str) -> None:
+    token, tried = token_of(MALLORY), 0
+    cursors = [*CURSORS]
+    for owner in (ALICE, ZOE):  # cursors that were given to others
+        for order in ("asc", "desc"):
+            answer = await asked.ask(path, CALLS[path] | {"limit": 1, "order": order}, token=token_of(owner))
+            cursors += [answer.json["nextCursor"]] if "nextCursor" in answer.json else []
+    for name in sorted(parameters(asked)[path]):
+        for value in cursors if name == "cursor" else VALUES[name]:
+            for more in ({}, {"order": "desc"}, {"format": "csv"}) if path == "/readings" else ({},):
+                query = CALLS[path] | more | {name: value}
+                require_nothing_hidden(await asked.ask(path, query, token=token), path, query)
+                tried += 1
+    for query in FOREIGN:
+        answer = await asked.ask(path, CALLS[path] | query, token=token)
+        require_nothing_hidden(answer, path, query)
+        assert answer.body == (await asked.ask(path, CALLS[path], token=token)).body
+    for headers in HEADERS:
+        require_nothing_hidden(await asked.ask(path, CALLS[path], token=token, headers=headers), path, headers)
+    print(f"{path}: {tried} values")
+    assert tried >= 100 or path == "/pipeline"
+
+
+@pytest.mark.parametrize("path", ["/readings", "/readings/buckets", "/readings/latest", "/series"])
+async def test_no_pair_of_names_brings_out_what_is_anothers(asked: Running, path: str) -> None:
+    token = token_of(MALLORY)
+    for device, sensor in itertools.product(("hidden", ALICE, "\x00", '{"$gt":""}', *DEVICES), repeat=2):
+        for query in (series(device, sensor), series(sensor, device)):
+            require_nothing_hidden(await asked.ask(path, CALLS[path] | query, token=token), path, query)
+
+
+async def test_what_mallory_sees_is_mallorys_alone(asked: Running) -> None:
+    token = token_of(MALLORY)
+    listed = (await asked.ask("/series", token=token)).items
+    assert [(item["device"], item["sensorType"]) for item in listed] == list(itertools.product(DEVICES, SENSORS))
+    assert {item["connected"] for item in listed} == {False}
+    assert [item["value"] for item in (await asked.ask("/readings/latest", token=token)).items] == [8] * 4
+    assert [item["value"] for item in (await asked.ask("/readings", ONE, token=token)).items] == list(range(9))
+    assert (await asked.ask("/pipeline", token=token)).json == {"readingsPerSecond": 0, "lagSeconds": None}
+    assert (await asked.ask("/series", token=token_of("nobody"))).items == []
+
+
+FILTERS: list[dict[str, str]] = [
+    *({}, {"device": "device-1"}, {"sensorType": "temperature"}, {"device": "device-1", "sensorType": "temperature"}),
+    *({"owner": ALICE}, {"device": "device-1", "owner": ALICE}, {"device": "device-1", "sensorType": "humidity"}),
+]
+
+
+async def test_no_filter_and_no_place_to_go_on_from_brings_anothers_readings_into_a_feed(
+    asked: Running, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reader.from_live.EVERY_S", 0.02)
+    persister = Persister(broker)
+    for after in (None, "1-1-0", f"{NOW - 500}-{NOW - 995}-0"):
+        for chosen in FILTERS:
+            async with (
+                following(asked, {"device": "device-1"}, token=token_of(ZOE)) as witness,
+                following(asked, chosen, token=token_of(MALLORY), after=after) as follows,
+            ):
+                for owner in (ALICE, ZOE):
+                    for sensor in SENSORS:
+                        await persister.tells(*private(20, sensor), owner=owner, device="device-1")
+                await witness.until(lambda self: len(self.values) == len(SENSORS), "the owner has heard it")
+                for sensor in SENSORS:
+                    await persister.tells(sent("mine", NOW + 10, sensor=sensor), owner=MALLORY, device="device-1")
+                await follows.until(lambda self: "mine" in self.values, "the own reading is heard")
+            for mark in MARKS:
+                assert mark.decode() not in repr(follows.events)
+                assert mark.decode() in repr(witness.events)
+
+
+async def test_no_other_text_in_a_feeds_parameters_opens_anothers(asked: Running) -> None:
+    for name in ("device", "sensorType"):
+        for value in VALUES[name]:
+            answer = await asked.ask("/live", {name: value}, method="HEAD", token=token_of(MALLORY))
+            assert answer.status in (200, 422)
+    for last in IDS:
+        answer = await asked.ask("/live", method="HEAD", headers={"Last-Event-ID": last}, token=token_of(MALLORY))
+        assert answer.status in (200, 422)

@@ -1,0 +1,93 @@
+"""How much is answered at once: of one owner and of everybody, live feeds and questions each by themselves."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from broker.embedded import EmbeddedBroker
+from reader.from_mongodb import FromMongoDB
+from tests.broker.waiting import eventually
+from tests.reader.following import following
+from tests.reader.running import DEVICE, SENSOR, Mongo, Running, reader, series, token_of
+
+
+async def left(running: Running, count: int) -> None:
+    """Wait until so many feeds are known to be left."""
+
+    async def counted() -> bool:
+        return running.count("live_ended_total", why="gone") == count
+
+    await eventually(counted, f"{count} feeds are left")
+
+
+@pytest.mark.parametrize(
+    ("limit", "status", "code", "scope"),
+    [("max_live_per_owner", 429, "rate_limited", "owner"), ("max_live", 503, "busy", "everybody")],
+)
+async def test_so_many_feeds_and_no_more(
+    broker: EmbeddedBroker, mongodb_database: Mongo, limit: str, status: int, code: str, scope: str
+) -> None:
+    chosen: dict[str, Any] = {"heartbeat_seconds": 0.1, limit: 2}
+    async with reader(broker, mongodb_database, **chosen) as running:
+        async with following(running), following(running, series(DEVICE, SENSOR)):
+            refused = await running.ask("/live")
+            assert (refused.status, refused.kind) == (status, "application/problem+json")
+            told = {"code": code, "scope": scope, "limit": 2, "retryAfterMs": 1000}
+            assert told.items() <= refused.json.items()
+            assert refused.headers["Retry-After"] == "1"
+            assert running.count("busy_total", scope=scope) == 1
+            other = await running.ask("/live", token=token_of("other"), method="HEAD")
+            assert other.status == 200
+            assert (await running.readings()).status == 200  # questions have a gate of their own
+            if limit == "max_live_per_owner":
+                async with following(running, token=token_of("other")):
+                    pass
+            else:
+                assert (await running.ask("/live", token=token_of("other"))).status == 503
+        await left(running, 3 if limit == "max_live_per_owner" else 2)
+        async with following(running):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("limit", "status", "code", "scope"),
+    [("max_queries_per_owner", 429, "rate_limited", "owner"), ("max_queries", 503, "busy", "everybody")],
+)
+async def test_so_many_questions_at_once_and_no_more(
+    broker: EmbeddedBroker,
+    mongodb_database: Mongo,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: str,
+    status: int,
+    code: str,
+    scope: str,
+) -> None:
+    ask, go, inside = FromMongoDB.page, asyncio.Event(), 0
+
+    async def held(self: FromMongoDB, *arguments: Any) -> Any:
+        nonlocal inside
+        inside += 1
+        await go.wait()
+        return await ask(self, *arguments)
+
+    monkeypatch.setattr(FromMongoDB, "page", held)
+    chosen: dict[str, Any] = {limit: 2}
+    async with reader(broker, mongodb_database, **chosen) as running:
+        answers = [asyncio.ensure_future(running.readings(format=kind)) for kind in ("json", "csv")]
+
+        async def full() -> bool:
+            return inside == 2
+
+        await eventually(full, "both are being answered")
+        for path, query in (("/readings", series()), ("/readings/buckets", series()), ("/series", {})):
+            refused = await running.ask(path, query)
+            assert refused.status == status
+            told = {"code": code, "scope": scope, "limit": 2, "retryAfterMs": 1000}
+            assert told.items() <= refused.json.items()
+            assert refused.headers["Retry-After"] == "1"
+        other = await running.ask("/series", token=token_of("other"))
+        assert other.status == (200 if scope == "owner" else 503)
+        go.set()
+        assert [(await answer).status for answer in answers] == [200, 200]
+        assert (await running.readings()).status == 200

@@ -1,0 +1,214 @@
+"""A feed that was cut goes on where it was: nothing is missed, and of one series nothing comes twice."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from broker.embedded import EmbeddedBroker
+from reader.from_mongodb import FromMongoDB
+from reader.http_live import MAX_GAP_READINGS, OVERLAP_MS
+from runtime.times import now_ms
+from tests.reader.following import Persister, following
+from tests.reader.running import DEVICE, SENSOR, TS, Mongo, Running, Store, reader, sent
+
+ONE = {"device": DEVICE, "sensorType": SENSOR}
+
+
+def at(number: int, **more: Any) -> Any:
+    """The reading of the `number`-th tenth of a second."""
+    return sent(number, TS + number * 100, **more)
+
+
+def last_event_id(number: int) -> str:
+    return f"{TS + number * 100 + 250}-{TS + number * 100}-0"
+
+
+@pytest.fixture
+def persister(broker: EmbeddedBroker) -> Persister:
+    return Persister(broker)
+
+
+class Gap:
+    """Lets something happen around the question by which a feed reads its gap."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.before: Callable[[], Awaitable[Any]] | None = None
+        self.after: Callable[[], Awaitable[Any]] | None = None
+        ask = FromMongoDB.page
+
+        async def asked(history: FromMongoDB, *arguments: Any) -> Any:
+            before, self.before = self.before, None
+            if before is not None:
+                await before()
+            found = await ask(history, *arguments)
+            after, self.after = self.after, None
+            if after is not None:
+                await after()
+            return found
+
+        monkeypatch.setattr(FromMongoDB, "page", asked)
+
+
+@pytest.fixture
+def gap(monkeypatch: pytest.MonkeyPatch) -> Gap:
+    return Gap(monkeypatch)
+
+
+async def test_of_one_series_exactly_what_was_missed_comes_and_then_what_is_live(
+    running: Running, store: Store, persister: Persister
+) -> None:
+    await store.holds(*(at(number) for number in range(10)))
+    await store.holds(*(at(number, sensor="other") for number in range(10)))
+    await store.holds(sent("a moment later", TS + 400, 1))
+    async with following(running, ONE, after=last_event_id(4)) as follows:
+        await follows.hears("a moment later", 5, 6, 7, 8, 9)
+        await persister.tells_documents(await store.holds(at(10)))
+        await follows.hears("a moment later", 5, 6, 7, 8, 9, 10)
+        missed = (await running.readings(from_=TS + 400)).items[1:]
+        assert [event.data for event in follows.events] == missed
+        # Each event's id serves again.
+        for number, event in enumerate(follows.events):
+            async with following(running, ONE, after=event.id) as again:
+                await again.hears(*follows.values[number + 1 :])
+
+
+@pytest.mark.parametrize("served", [False, True], ids=["at once", "after a serving"])
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_what_is_told_while_the_gap_is_read_comes_once(
+    running: Running, store: Store, persister: Persister, gap: Gap, when: str, served: bool
+) -> None:
+    await store.holds(*(at(number) for number in range(5)))
+
+    async def meanwhile() -> None:
+        # The last one that was seen, by way of another reader; one of the gap; and one that is new.
+        for reading in (at(2), at(4)):
+            await persister.tells(reading)
+            await asyncio.sleep(0.15 if served else 0)
+        await persister.tells_documents(await store.holds(at(5)))
+        await asyncio.sleep(0.15 if served else 0)
+
+    async with following(running) as witness:
+        setattr(gap, when, meanwhile)
+        async with following(running, ONE, after=last_event_id(2)) as follows:
+            await follows.until(lambda self: 5 in self.values, "what was told meanwhile is heard")
+            await witness.until(lambda self: 5 in self.values, "it has been served")
+            await persister.tells_documents(await store.holds(at(6)))
+            await follows.until(lambda self: 6 in self.values, "what is told later is heard")
+            assert follows.values == [3, 4, 5, 6]
+
+
+async def test_the_last_one_that_was_seen_does_not_come_again_where_nothing_was_missed(
+    running: Running, store: Store, persister: Persister, gap: Gap
+) -> None:
+    (last,) = await store.holds(at(2))
+    served = asyncio.Event()
+    async with following(running) as witness:
+
+        async def meanwhile() -> None:  # seen by way of another reader, which was faster
+            await persister.tells_documents([last])
+            await witness.until(lambda self: self.values == [2], "it has been served")
+            served.set()
+
+        gap.after = meanwhile
+        async with following(running, ONE, after=last_event_id(2)) as follows:
+            await served.wait()
+            await persister.tells(at(3))
+            await follows.hears(3)
+
+
+async def test_a_gap_is_thinned_as_the_feed_would_have_been(
+    running: Running, store: Store, persister: Persister
+) -> None:
+    await store.holds(*(sent(number, TS + number * 10, number % 2) for number in range(100)))
+    async with following(running, ONE, after=last_event_id(3)) as follows:
+        await follows.until(lambda self: 99 in self.values, "the last one is heard")
+        assert follows.values == [39, 49, 59, 69, 79, 89, 99]
+        await persister.tells_documents(await store.holds(sent(100, TS + 1000)))
+        await follows.until(lambda self: 100 in self.values, "what is told later is heard")
+        assert len(follows.values) == 8
+
+
+async def test_of_a_gap_that_is_too_long_the_newest_part_comes(
+    running: Running, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert MAX_GAP_READINGS >= 1000
+    monkeypatch.setattr("reader.http_live.MAX_GAP_READINGS", 20)
+    await store.holds(*(at(number) for number in range(100)))
+    async with following(running, ONE, after=last_event_id(3)) as follows:
+        await follows.hears(*range(80, 100))
+
+
+@pytest.mark.parametrize("chosen", [{}, {"device": DEVICE}, {"sensorType": SENSOR}])
+async def test_of_several_series_nothing_is_missed(
+    running: Running, store: Store, persister: Persister, gap: Gap, chosen: dict[str, str]
+) -> None:
+    series = [(device, sensor) for device in (DEVICE, "d-2") for sensor in (SENSOR, "s-2")]
+    wanted = [
+        (device, sensor)
+        for device, sensor in series
+        if device == chosen.get("device", device) and sensor == chosen.get("sensorType", sensor)
+    ]
+    began = now_ms() - 60_000
+
+    def reading(number: int, sensor: str) -> Any:
+        # Devices' clocks are off, each by its own: what counts is when a gateway has received it.
+        off = 86_400_000 if sensor == SENSOR else -86_400_000
+        return sent(number, began + number * 1000 + off, sensor=sensor, received_ms=began + number * 1000)
+
+    for device, sensor in series:
+        await store.holds(*(reading(number, sensor) for number in range(20)), device=device)
+    await store.holds(reading(7, SENSOR), owner="other")
+
+    async def meanwhile() -> None:
+        for device, sensor in series:
+            await persister.tells_documents(await store.holds(reading(20, sensor), device=device))
+
+    gap.before = meanwhile
+    seen = began + 9000
+    async with following(running, chosen, after=f"{seen}-1-0") as follows:
+        await follows.until(lambda self: self.values.count(20) >= len(wanted), "all are heard")
+        for device, sensor in series:
+            await persister.tells_documents(await store.holds(reading(21, sensor), device=device))
+        await follows.until(lambda self: self.values.count(21) == len(wanted), "what is told later is heard")
+    for device, sensor in series:
+        found = [
+            event.data["value"]
+            for event in follows.events
+            if (event.data["device"], event.data["sensorType"]) == (device, sensor)
+        ]
+        assert OVERLAP_MS >= 0
+        overlap = OVERLAP_MS // 1000
+        assert found == (list(range(10 - overlap, 22)) if (device, sensor) in wanted else [])
+
+
+async def test_what_was_received_long_ago_is_no_part_of_a_gap_over_several_series(
+    running: Running, store: Store, persister: Persister
+) -> None:
+    await store.holds(sent("old", received_ms=now_ms() - 11 * 60_000), sent("new", TS + 100, received_ms=now_ms()))
+    async with following(running, after="1-1-0") as follows:
+        await persister.tells(sent("live", TS + 200, received_ms=now_ms()))
+        await follows.hears("new", "live")
+
+
+@pytest.mark.parametrize("chosen", [{}, ONE])
+async def test_without_mongodb_a_feed_goes_on_with_what_is_live(
+    broker: EmbeddedBroker, persister: Persister, chosen: dict[str, str]
+) -> None:
+    nowhere: Mongo = ("mongodb://127.0.0.1:9", "nowhere")
+    async with (
+        reader(broker, nowhere, query_timeout_seconds=0.2) as running,
+        following(running, chosen, after=last_event_id(1)) as follows,
+    ):
+        await persister.tells(at(5))
+        await follows.hears(5)
+
+
+async def test_one_who_was_never_here_before_gets_nothing_of_the_past(
+    running: Running, store: Store, persister: Persister
+) -> None:
+    await store.holds(*(at(number) for number in range(10)))
+    async with following(running, ONE, after="") as follows:
+        await persister.tells(at(10))
+        await follows.hears(10)

@@ -1,0 +1,104 @@
+"""Browsers that read slowly or not at all: what waits for them is bounded, and in the end they are dropped."""
+
+import asyncio
+import socket
+import tracemalloc
+from contextlib import suppress
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from broker.document import encode_document
+from broker.embedded import EmbeddedBroker
+from broker.embedded_fanout import EmbeddedListener
+from broker.live import live_readings
+from reader.from_live import MAX_HELD, FromLive, LiveEvent
+from reader.live_feed import HEARTBEAT, MAX_WAITING_BYTES, Feed
+from reader.metrics import ReaderMetrics
+from runtime.revocations import Marks
+from tests.broker.waiting import eventually
+from tests.reader.following import Persister, deaf, following, talking_without_end
+from tests.reader.running import TS, Mongo, reader, sent
+
+MIB = 1024 * 1024
+LAST_CHUNK = b"0\r\n\r\n"
+# Sockets' buffers are the kernel's; beside what waits, there are the tick's own events and what aiohttp holds.
+MOST_HELD_BYTES = 4 * MIB
+
+
+@pytest.fixture
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Feeds are served more often, so that sockets fill sooner."""
+    monkeypatch.setattr("reader.from_live.EVERY_S", 0.02)
+
+
+@pytest.mark.usefixtures("fast")
+async def test_a_browser_that_never_reads_is_dropped_and_nothing_piles_up_for_it(
+    broker: EmbeddedBroker, mongodb_database: Mongo
+) -> None:
+    async with (
+        reader(broker, mongodb_database, unread_timeout_seconds=1.0) as running,
+        following(running, {"device": "calm"}) as follows,
+    ):
+        tracemalloc.start()
+        async with deaf(running) as client, talking_without_end(broker):
+
+            async def dropped() -> bool:
+                return running.count("live_ended_total", why="slow") == 1
+
+            await eventually(dropped, "the browser is dropped", 20)
+            assert running.count("live_skipped_total") > 0
+            assert not (await rest(client)).endswith(LAST_CHUNK)  # cut, and not ended in order
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        print(f"at most {peak / MIB:.1f} MiB held")
+        assert peak < MOST_HELD_BYTES
+        # Who reads is not held up by who does not.
+        await Persister(broker).tells(sent(1), device="calm")
+        await follows.hears(1)
+        assert running.count("live_feeds") == 1
+
+
+async def rest(client: socket.socket) -> bytes:
+    """Read what the kernel has, and return the end of it."""
+    end = b""
+    with suppress(ConnectionResetError):
+        while got := await asyncio.get_running_loop().sock_recv(client, 65536):
+            end = got
+    return end
+
+
+def feed() -> tuple[Feed, CollectorRegistry]:
+    registry = CollectorRegistry()
+    marks = Marks("jti", "owner", 0, "sid", None)
+    return Feed((None, None), marks, ReaderMetrics(registry), unread_timeout_s=1), registry
+
+
+async def test_what_waits_for_one_browser_is_bounded_and_it_is_the_newest() -> None:
+    offered, registry = feed()
+    for number in range(1000):
+        offered.offer(b"%09d" % number + bytes(9991))
+        assert sum(map(len, offered._waiting)) == offered._waiting_bytes <= MAX_WAITING_BYTES
+        assert offered._waiting[-1].startswith(b"%09d" % number)
+    skipped = registry.get_sample_value("tidegate_reader_live_skipped_total")
+    assert skipped == 1000 - len(offered._waiting)
+    offered.offer(bytes(MAX_WAITING_BYTES * 2))  # one serving that is larger by itself
+    assert len(offered._waiting) == 1
+    offered.offer(HEARTBEAT)
+    assert offered._waiting == [HEARTBEAT]
+
+
+async def test_what_is_held_for_one_who_reads_its_gap_is_bounded_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("reader.from_live.live_event", lambda _: LiveEvent(("d", "s"), (TS, 0), b"x"))
+    live = FromLive(EmbeddedListener(1), ReaderMetrics(CollectorRegistry()), heartbeat_s=1)
+    resuming, _ = feed()
+    payload = encode_document("o", "d", sent(1))
+    with live.joined("o", resuming):
+        audience = live._audiences["o"]
+        for _ in range(MAX_HELD + 10):
+            live._take(live_readings(payload))
+            audience.serve()
+        assert len(audience.resuming[resuming]) == MAX_HELD
+    assert live._audiences == {}

@@ -1,0 +1,205 @@
+"""`GET /readings`: which readings, in which order, and how each of them looks."""
+
+import json
+from typing import Any
+
+import pytest
+
+from broker.reading import MAX_TEXT
+from runtime.tokens import Place
+from tests.reader.running import DEVICE, SENSOR, TS, Running, Store, bearer, sent, series, token_of
+
+VALUES: list[Any] = [
+    *(1.5, 0.0, -0.0, 1e300, 5e-324, -123.456789012345, 0.1 + 0.2, 21.0),
+    *(0, 1, -1, 2**31, -(2**31) - 1, 2**53 + 1, 2**63 - 1, -(2**63)),
+    *(True, False),
+    *(
+        "",
+        "closed",
+        "1",
+        "true",
+        'he said "no"',
+        "a,b;c",
+        "\u00e4\u00f6\u00fc \U0001f321 \u65e5\u672c",
+        "\u2028",
+        "x" * MAX_TEXT,
+    ),
+    # No gateway takes these; a database may hold them, from before or from another hand.
+    *("line\nline", "line\r\nline", "tab\tnul\x00end"),
+]
+
+
+async def test_a_reading_has_the_documented_keys_and_others_only_where_they_were_given(
+    running: Running, store: Store
+) -> None:
+    place = Place(48.137, 11.575, 520.0)
+    await store.holds(
+        sent(21.5, TS),
+        sent(22, TS + 1, 7, unit="\u00b0C", location="hall 3", tags={"line": "4", "shift": "night"}),
+        sent(False, TS + 2, location=place, tags={}),
+        sent(1, TS + 3, location=Place(1.0, 2.0)),
+    )
+    answer = await running.readings()
+    assert answer.kind == "application/json"
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.json == {
+        "items": [
+            {
+                "device": DEVICE,
+                "sensorType": SENSOR,
+                "ts": "2025-06-15T15:06:40.000Z",
+                "seq": 0,
+                "value": 21.5,
+                "receivedAt": "2025-06-15T15:06:40.250Z",
+            },
+            {
+                "device": DEVICE,
+                "sensorType": SENSOR,
+                "ts": "2025-06-15T15:06:40.001Z",
+                "seq": 7,
+                "value": 22,
+                "receivedAt": "2025-06-15T15:06:40.251Z",
+                "unit": "\u00b0C",
+                "location": "hall 3",
+                "tags": {"line": "4", "shift": "night"},
+            },
+            {
+                "device": DEVICE,
+                "sensorType": SENSOR,
+                "ts": "2025-06-15T15:06:40.002Z",
+                "seq": 0,
+                "value": False,
+                "receivedAt": "2025-06-15T15:06:40.252Z",
+                "location": {"lat": 48.137, "lon": 11.575, "alt": 520.0},
+                "tags": {},
+            },
+            {
+                "device": DEVICE,
+                "sensorType": SENSOR,
+                "ts": "2025-06-15T15:06:40.003Z",
+                "seq": 0,
+                "value": 1,
+                "receivedAt": "2025-06-15T15:06:40.253Z",
+                "location": {"lat": 1.0, "lon": 2.0},
+            },
+        ]
+    }
+
+
+async def test_values_come_out_as_they_were_stored(running: Running, store: Store) -> None:
+    await store.holds(*(sent(value, TS + number) for number, value in enumerate(VALUES)))
+    found = [item["value"] for item in (await running.readings()).items]
+    assert found == VALUES
+    assert [repr(value) for value in found] == [repr(value) for value in VALUES]  # 1, 1.0 and True are equal
+
+
+async def test_from_is_included_and_to_is_not_in_both_forms_of_time(running: Running, store: Store) -> None:
+    await store.holds(*(sent(number, TS + number) for number in range(10)))
+
+    async def found(**query: Any) -> list[int]:
+        return [item["value"] for item in (await running.readings(**query)).items]
+
+    assert await found(from_=TS + 3) == [3, 4, 5, 6, 7, 8, 9]
+    assert await found(to=TS + 3) == [0, 1, 2]
+    assert await found(from_=TS + 3, to=TS + 6) == [3, 4, 5]
+    assert await found(from_=TS + 3, to=TS + 6, order="desc") == [5, 4, 3]
+    assert await found(from_=TS + 3, to=TS + 3) == []
+    assert await found(from_=TS + 10) == await found(to=TS) == []
+    assert await found(from_="2025-06-15T15:06:40.003Z", to="2025-06-15t15:06:40.006z") == [3, 4, 5]
+    assert await found(from_="2025-06-15T17:06:40.008+02:00") == [8, 9]  # yarl writes %2B
+    assert await found(from_="2025-06-15T10:06:40.008-05:00") == [8, 9]
+    assert await found(from_="2025-06-15T15:06:40Z", to="2025-06-15T15:06:41Z") == list(range(10))
+    assert await found(from_=-(10**17), to=10**17) == list(range(10))
+    assert await found(from_="0001-01-01T00:00:00Z", to="9999-12-31T23:59:59.999Z") == list(range(10))
+
+
+async def test_the_order_is_that_of_time_and_seq(running: Running, store: Store) -> None:
+    places = [(TS + 1, 0), (TS + 1, 2**52 - 1), (TS + 1, 2**53 - 1), (TS + 1, 3), (TS, 9), (TS + 2, 0), (TS - 5, 4)]
+    await store.holds(*(sent(number, ts, seq) for number, (ts, seq) in enumerate(places)))
+    ascending = [item["value"] for item in (await running.readings()).items]
+    assert [places[number] for number in ascending] == sorted(places)
+    assert [item["value"] for item in (await running.readings(order="asc")).items] == ascending
+    assert [item["value"] for item in (await running.readings(order="desc")).items] == ascending[::-1]
+    assert [item["seq"] for item in (await running.readings()).items] == [seq for _, seq in sorted(places)]
+
+
+async def test_a_series_is_one_device_and_one_sensor_type_and_no_neighbour(running: Running, store: Store) -> None:
+    names = [("a", "t"), ("a", "t1"), ("a", "T"), ("a:t", "t"), ("aa", "t"), ("b", "t"), ("A", "t")]
+    for number, (device, sensor) in enumerate(names):
+        await store.holds(sent(number, sensor=sensor), device=device)
+    for number, (device, sensor) in enumerate(names):
+        for order in ("asc", "desc"):
+            assert [item["value"] for item in (await running.readings(device, sensor, order=order)).items] == [number]
+
+
+async def test_what_nobody_has_sent_is_an_empty_page(running: Running) -> None:
+    answer = await running.readings("nobody", "nothing")
+    assert answer.status == 200
+    assert answer.json == {"items": []}
+
+
+async def test_a_page_has_100_readings_unless_a_limit_says_otherwise(running: Running, store: Store) -> None:
+    await store.holds(*(sent(number, TS + number) for number in range(1001)))
+    assert len((await running.readings()).items) == 100
+    for limit in (1, 2, 999, 1000):
+        answer = await running.readings(limit=limit)
+        assert [item["value"] for item in answer.items] == list(range(limit))
+        assert answer.json["nextCursor"]
+    assert "nextCursor" not in (await running.readings(from_=TS + 1, limit=1000)).json
+
+
+BAD: dict[str, list[Any]] = {
+    "device": ["", "x" * 257],
+    "sensorType": ["", "x" * 257],
+    "from": ["", "yesterday", "1.5", "1e3", "2025-06-15", "2025-06-15T15:06:40", "2025-06-15T15:06:40.0001Z", "9" * 19],
+    "to": ["NaN", "2025-02-30T00:00:00Z", "2025-06-15 15:06:40Z", "2025-06-15T15:06:40+02", "\u0661", " 1", "x" * 65],
+    "order": ["", "up", "ASC", "asc,desc"],
+    "limit": ["", "0", "-1", "1001", "ten", "1.5", "99999999999999999999"],
+    "cursor": ["", "x", "AAAA", "!!!!", "\u00e4", "A" * 1000, "a.b", "AAAAAAAAAAAAAAAAAAAAAAAA"],
+    "format": ["", "xml", "CSV"],
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+async def test_a_parameter_in_another_form_is_named(running: Running, name: str) -> None:
+    for value in BAD[name]:
+        print(repr(value))
+        assert (await running.ask("/readings", series() | {name: value})).wrong == [name]
+
+
+async def test_all_that_is_wrong_is_named_at_once(running: Running) -> None:
+    assert (await running.ask("/readings")).wrong == ["device", "sensorType"]
+    assert (await running.ask("/readings", {"device": DEVICE})).wrong == ["sensorType"]
+    assert (await running.ask("/readings", {"sensorType": SENSOR})).wrong == ["device"]
+    answer = await running.ask("/readings", {"device": "", "limit": 0, "order": "up", "format": "xml"})
+    assert answer.wrong == ["device", "sensorType", "order", "limit", "format"]
+    assert answer.json["title"] == "Unprocessable Entity"
+    assert {"type", "status", "detail"} <= set(answer.json)
+
+
+async def test_an_end_before_the_beginning_and_a_parameter_given_twice_are_named(running: Running) -> None:
+    assert (await running.readings(from_=TS, to=TS - 1)).wrong == ["to"]
+    url = f"/readings?device={DEVICE}&sensorType={SENSOR}&device=other"
+    async with running.http.get(running.url + url, headers=bearer(token_of())) as response:
+        assert response.status == 422
+        assert [error["field"] for error in json.loads(await response.read())["errors"]] == ["device"]
+
+
+async def test_a_plus_that_an_address_has_turned_into_a_space_is_explained(running: Running) -> None:
+    answer = await running.readings(from_="2025-06-15T15:06:40 02:00")
+    assert answer.wrong == ["from"]
+    assert "%2B" in answer.json["errors"][0]["message"]
+
+
+async def test_any_text_is_a_name_and_none_is_more(running: Running, store: Store) -> None:
+    await store.holds(sent(2), device="other")
+    for name in ("\x00", "a\x00b", "\u65e5\u672c", "\U0001f321", "a b", '{"$gt":""}', "$where", "a.b", "../etc", "%41"):
+        await store.holds(sent(name, sensor=name), device=name)
+        assert [item["value"] for item in (await running.readings(name, name)).items] == [name]
+        assert (await running.readings(name, SENSOR)).items == (await running.readings(DEVICE, name)).items == []
+
+
+async def test_other_methods_are_told_which_ones_there_are(running: Running) -> None:
+    for method in ("PUT", "DELETE", "PATCH", "POST"):
+        answer = await running.ask("/readings", series(), method=method)
+        assert (answer.status, answer.headers["Allow"]) == (405, "GET,HEAD")

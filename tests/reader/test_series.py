@@ -1,0 +1,160 @@
+"""`GET /series` and `GET /readings/latest`: what an owner has, and the newest of each."""
+
+import base64
+from typing import Any
+
+import pytest
+from bson import Decimal128, ObjectId
+from pymongo import MongoClient
+
+from broker.keys import reading_key
+from tests.reader.running import DEVICE, OWNER, SENSOR, TS, Mongo, Running, Store, sent, series, token_of
+
+HOUR_MS = 3_600_000
+# Devices whose names sort in more than one way, and a series each that nobody has sent to yet.
+NAMES = [("a", "t"), ("a", "u"), ("a:1", "t"), ("b", "T"), ("b", "t"), ("\u00e4", "t"), ("A", "u")]
+
+
+def names(items: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    return [(item["device"], item["sensorType"]) for item in items]
+
+
+async def fill(store: Store) -> None:
+    for number, (device, sensor) in enumerate(NAMES):
+        readings = [sent(number * 100 + n, TS + n // 2, n % 2, sensor=sensor, unit="u") for n in range(6)]
+        await store.holds(*readings, device=device)
+    await store.holds(sent(-1, TS + HOUR_MS, sensor="t"), device="a", owner="somebody-else")
+    await store.knows([("a", "empty")])
+
+
+async def test_the_newest_reading_of_each_series_in_the_order_of_their_names(running: Running, store: Store) -> None:
+    await fill(store)
+    answer = await running.ask("/readings/latest")
+    assert "nextCursor" not in answer.json
+    assert names(answer.items) == sorted(NAMES)
+    assert {(item["seq"], item["ts"]) for item in answer.items} == {(1, "2025-06-15T15:06:40.002Z")}
+    assert [item["value"] for item in answer.items] == [NAMES.index(name) * 100 + 5 for name in sorted(NAMES)]
+    for item in answer.items:
+        assert (await running.readings(item["device"], item["sensorType"], order="desc", limit=1)).items == [item]
+
+
+FILTERS: dict[str, dict[str, str]] = {
+    "a device": {"device": "a"},
+    "another": {"device": "\u00e4"},
+    "a sensor type": {"sensorType": "t"},
+    "both": {"device": "b", "sensorType": "T"},
+    "nothing": {"device": "a", "sensorType": "T"},
+    "nobody": {"device": "nobody"},
+    "what comes before a name": {"device": ":"},
+}
+
+
+@pytest.mark.parametrize("path", ["/series", "/readings/latest"])
+async def test_a_device_or_a_sensor_type_chooses(running: Running, store: Store, path: str) -> None:
+    await fill(store)
+    with_empty = [*NAMES, ("a", "empty")] if path == "/series" else NAMES
+    for what, chosen in FILTERS.items():
+        print(what)
+        assert names((await running.ask(path, chosen)).items) == sorted(
+            (device, sensor)
+            for device, sensor in with_empty
+            if device == chosen.get("device", device) and sensor == chosen.get("sensorType", sensor)
+        )
+
+
+@pytest.mark.parametrize("path", ["/series", "/readings/latest"])
+async def test_following_cursors_visits_every_series_once(running: Running, store: Store, path: str) -> None:
+    await fill(store)
+    choices: list[dict[str, str]] = [{}, {"device": "a"}, {"sensorType": "t"}, {"device": "b", "sensorType": "t"}]
+    for chosen in choices:
+        whole = (await running.ask(path, chosen)).items
+        for limit in (1, 2, 3, 1000):
+            pages = await running.everything(path, {**chosen, "limit": limit})
+            assert [item for page in pages for item in page] == whole
+            assert all(len(page) <= limit for page in pages)
+
+
+async def test_a_series_that_is_new_behind_a_cursor_is_seen_and_none_comes_twice(
+    running: Running, store: Store
+) -> None:
+    await fill(store)
+    first = await running.ask("/series", {"limit": 3})
+    await store.holds(sent(1, sensor="t"), device="0")
+    await store.holds(sent(1, sensor="t"), device="z")
+    rest = (await running.ask("/series", {"cursor": first.json["nextCursor"]})).items
+    assert ("z", "t") in names(rest)
+    assert ("0", "t") not in names(rest)
+    assert len(set(names(first.items + rest))) == len(first.items + rest) == len(NAMES) + 2
+
+
+async def test_a_cursor_of_another_device_does_not_widen_the_choice(running: Running, store: Store) -> None:
+    await fill(store)
+    cursor = (await running.ask("/series", {"limit": 1, "device": "b"})).json["nextCursor"]
+    assert names((await running.ask("/series", {"device": "a", "cursor": cursor})).items) == [
+        *(("a", "empty"), ("a", "t"), ("a", "u"))
+    ]
+
+
+BAD: dict[str, list[str]] = {
+    "device": ["", "x" * 257],
+    "sensorType": ["", "x" * 257],
+    "limit": ["0", "1001", "x", ""],
+    "cursor": ["", "!", "YQ", "\u00e4", "x" * 600, base64.urlsafe_b64encode(b"\xff\x00a").decode()],
+}
+
+
+@pytest.mark.parametrize("path", ["/series", "/readings/latest"])
+async def test_a_parameter_in_another_form_is_named(running: Running, path: str) -> None:
+    for name, values in BAD.items():
+        for value in values:
+            print(name, repr(value))
+            assert (await running.ask(path, {name: value})).wrong == [name]
+
+
+async def test_an_owner_without_readings_has_empty_lists(running: Running, store: Store) -> None:
+    await fill(store)
+    for path in ("/series", "/readings/latest"):
+        assert (await running.ask(path, token=token_of("nobody"))).json == {"items": []}
+
+
+async def test_a_series_says_when_its_newest_reading_was_measured_and_when_its_device_was_seen(
+    running: Running, store: Store
+) -> None:
+    # The second was measured first, and came in last.
+    await store.holds(sent(1, TS + 10_000), sent(2, TS, received_ms=TS + 20_000))
+    await store.knows([("device-1", "nothing-yet")])
+    nothing, one = (await running.ask("/series")).items
+    assert one == {
+        "device": "device-1",
+        "sensorType": "temperature",
+        "connected": False,
+        "lastSeenAt": "2025-06-15T15:06:50.250Z",
+        "lastReadingAt": "2025-06-15T15:06:50.000Z",
+    }
+    assert nothing == {
+        "device": "device-1",
+        "sensorType": "nothing-yet",
+        "connected": False,
+        "lastSeenAt": None,
+        "lastReadingAt": None,
+    }
+
+
+async def test_what_another_hand_has_stored_is_shown_as_far_as_json_goes(
+    running: Running, store: Store, mongodb_database: Mongo
+) -> None:
+    values = [None, {"a": [1]}, Decimal128("1.5"), ObjectId("0123456789abcdef01234567"), float("nan")]
+    await store.knows([(DEVICE, SENSOR)])
+    url, name = mongodb_database
+    with MongoClient[dict[str, Any]](url) as client:
+        keys = [reading_key(OWNER, DEVICE, SENSOR, TS + number, 0) for number in range(len(values))]
+        client[name]["readings"].insert_many(
+            [{"_id": key, "value": value} for key, value in zip(keys, values, strict=True)]
+        )
+    items = (await running.readings()).items
+    assert [item["value"] for item in items] == [None, "{'a': [1]}", "1.5", "0123456789abcdef01234567", None]
+    assert {item["receivedAt"] for item in items} == {None}
+    assert (await running.ask("/readings/latest")).items == items[-1:]
+    assert [item["lastSeenAt"] for item in (await running.ask("/series")).items] == [None]
+    assert len((await running.readings(format="csv")).body.splitlines()) == 1 + len(values)
+    assert [item["count"] for item in (await running.ask("/readings/buckets", series())).items] == [2]
