@@ -39,7 +39,7 @@ format: $(VENV)/dev.done ## put the code into its form
 	@$(BIN)/ruff format $(CODE)
 	@$(BIN)/ruff check --fix $(CODE)
 
-openapi: $(VENV)/dev.done ## write docs/protocol/openapi.json from the calls that the services declare
+openapi: $(VENV)/dev.done ## write docs/protocol from the calls that the services declare
 	@$(BIN)/python -m tests.openapi_file
 
 screenshots: $(VENV)/dev.done ## take the pictures in docs/images

@@ -73,12 +73,15 @@ class SeriesAnswer(msgspec.Struct, rename="camel"):
 
 
 class Bucket(msgspec.Struct):
-    """What the numeric readings of a stretch of time come to; `ts` is its beginning."""
+    """What the numeric readings of a stretch of time come to; `ts` is its beginning.
+
+    `avg` is null where the sum of what was measured is more than a float can hold.
+    """
 
     ts: str
     min: float
     max: float
-    avg: float
+    avg: float | None
     first: float
     last: float
     count: int

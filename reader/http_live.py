@@ -8,36 +8,30 @@ twice, known by its identity. It may skip what history keeps.
 import asyncio
 import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from aiohttp import web
-from bson.datetime_ms import DatetimeMS
 from msgspec import UNSET
 
-from reader.answers import Document
 from reader.asking import Asking
 from reader.export import cut
-from reader.from_live import EVERY_S, FromLive, Series, live_event
-from reader.from_mongodb import FromMongoDB, HistoryUnavailable, Range, position_of
+from reader.from_live import FromLive
+from reader.from_mongodb import FromMongoDB
 from reader.gate import Gate
 from reader.live_feed import Feed
+from reader.live_gap import LiveGap
 from reader.metrics import ReaderMetrics
-from reader.queries import MAX_LIMIT, LiveQuery, Position, wrong
+from reader.queries import LiveQuery, Position, wrong
 from runtime.calls import Call
 from runtime.fields import read_query
 from runtime.logs import logger
 from runtime.revocations import Revocations, marks_of
-from runtime.times import now_ms
 
 log = logger("reader.live")
 
 EVENT_STREAM = "text/event-stream"
 RETRY_MS = 2000
-OVERLAP_MS = 2000
-# How much of a gap is filled: so many readings are looked at in each series, and not what was received longer ago.
-MAX_GAP_READINGS = 10_000
-MAX_GAP_MS = 10 * 60_000
 _EVENT_ID = re.compile(r"(\d{1,15})-(-?\d{1,18})-(\d{1,16})")
 _HEADERS = {
     "Content-Type": EVENT_STREAM,
@@ -64,7 +58,7 @@ class LiveRoutes:
         self._asking = asking
         self._gate = gate
         self._live = live
-        self._history = history
+        self._gap = LiveGap(history)
         self._revocations = revocations
         self._metrics = metrics
         self._unread_timeout_s = unread_timeout_s
@@ -124,7 +118,7 @@ class LiveRoutes:
                 async with feed.limited():
                     await response.prepare(request)
                     await feed.write(response, f"retry: {RETRY_MS}\n: live\n\n".encode())
-                    self._live.resumed(claims.owner, feed, await self._fill_gap(response, claims.owner, feed, since))
+                    self._live.resumed(claims.owner, feed, await self._gap.fill(response, claims.owner, feed, since))
                     await feed.written_to(response)
             except TimeoutError:
                 feed.end("slow")
@@ -134,54 +128,6 @@ class LiveRoutes:
             finally:
                 self._metrics.live_ended.labels(feed.ended or "gone").inc()
         return response
-
-    async def _fill_gap(
-        self, response: web.StreamResponse, owner: str, feed: Feed, since: tuple[int, Position] | None
-    ) -> dict[Series, Position]:
-        """Write what was missed; return up to where that goes in each series. Without MongoDB nothing is filled."""
-        written: dict[Series, Position] = {}
-        if since is None:
-            return written
-        received_ms, position = since
-        device, sensor_type = feed.wanted
-        try:
-            if device is not None and sensor_type is not None:
-                written[device, sensor_type] = position
-                stretch = Range(device, sensor_type, from_ms=position[0], descending=True)
-                missed = await self._back_to(owner, stretch, lambda document: position_of(document) <= position)
-                await self._write_gap(response, feed, missed, written)
-                return written
-            since_ms = max(received_ms - OVERLAP_MS, now_ms() - MAX_GAP_MS)
-            for series in await self._history.series(owner, device, sensor_type, None, MAX_LIMIT):
-                if feed.ended is not None:
-                    break
-                stretch = Range(*series, descending=True)
-                missed = await self._back_to(owner, stretch, lambda document: _received_ms(document) <= since_ms)
-                await self._write_gap(response, feed, missed, written)
-        except HistoryUnavailable as error:
-            log.warning("A gap in a live feed could not be filled.", error=str(error))
-        return written
-
-    async def _back_to(self, owner: str, newest_first: Range, known: Callable[[Document], bool]) -> list[Document]:
-        """Return what came after the newest reading that is known, oldest first."""
-        found: list[Document] = []
-        async with aclosing(self._history.stream(owner, newest_first, MAX_GAP_READINGS)) as batches:
-            async for batch in batches:
-                for document in batch:
-                    if known(document):
-                        return found[::-1]
-                    found.append(document)
-        return found[::-1]
-
-    async def _write_gap(
-        self, response: web.StreamResponse, feed: Feed, found: list[Document], written: dict[Series, Position]
-    ) -> None:
-        """Write the newest reading of each 100 ms, as the live feed would have."""
-        thinned = list({position_of(document)[0] // int(EVERY_S * 1000): document for document in found}.values())
-        for start in range(0, len(thinned), MAX_LIMIT):
-            events = [live_event(document) for document in thinned[start : start + MAX_LIMIT]]
-            await feed.write(response, b"".join(event.data for event in events))
-            written[events[-1].series] = events[-1].position
 
 
 @contextmanager
@@ -203,11 +149,6 @@ def _ending_at(expires_at: int, feed: Feed) -> Iterator[None]:
     finally:
         if timer is not None:
             timer.cancel()
-
-
-def _received_ms(document: Document) -> int:
-    received = document.get("receivedAt")
-    return 0 if received is None else int(DatetimeMS(received))
 
 
 def _parse_event_id(text: str) -> tuple[int, Position] | None:

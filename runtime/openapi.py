@@ -52,6 +52,7 @@ _WHEN = {
     415: "the body is of another type, charset or packing",
     422: "fields are missing, wrong or unknown; `errors` names them",
     429: "too often; nothing was done",
+    431: "the address or a header is too long",
     503: "a part behind the service is away or busy; nothing was done",
 }
 

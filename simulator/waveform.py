@@ -9,7 +9,7 @@ _DAY_MS = 86_400_000
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """How a kind of sensor behaves: its unit and middle, how far a day takes it and it drifts, its noise, its bounds."""
+    """How a kind of sensor behaves: its unit and middle, how far a day takes it, its drift, its noise, its bounds."""
 
     unit: str
     middle: float

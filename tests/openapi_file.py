@@ -1,4 +1,7 @@
-"""The one description of every service's calls: `python -m tests.openapi_file` (`make openapi`) writes it."""
+"""The one description of every service's calls, for programs and as a page: `make openapi` writes both.
+
+`python -m tests.openapi_file`. The proxy serves them as `/openapi.json` and `/docs`.
+"""
 
 import asyncio
 import tempfile
@@ -18,10 +21,12 @@ from reader.app import reader_service
 from reader.settings import ReaderSettings
 from runtime.calls import Call
 from runtime.docs import document
+from runtime.docs_page import page
 from runtime.revocations import Revocations
 from runtime.tokens import KeySet
 
 FILE = Path(__file__).parent.parent / "docs" / "protocol" / "openapi.json"
+PAGE = FILE.with_name("index.html")
 
 
 async def calls_of_all_services() -> list[Call]:
@@ -69,12 +74,14 @@ def gateway_calls() -> list[Call]:
     return [readings_call(unserved)]
 
 
-async def rendered() -> str:
-    """Return the document as it stands in the file."""
-    described = msgspec.json.encode(document(await calls_of_all_services()))
-    return msgspec.json.format(described, indent=2).decode() + "\n"
+async def rendered() -> tuple[str, str]:
+    """Return the document as it stands in the file, and its page."""
+    described = document(await calls_of_all_services())
+    text = msgspec.json.format(msgspec.json.encode(described), indent=2).decode()
+    return text + "\n", page(described)
 
 
 if __name__ == "__main__":
     FILE.parent.mkdir(exist_ok=True)
-    FILE.write_text(asyncio.run(rendered()))
+    for file, text in zip((FILE, PAGE), asyncio.run(rendered()), strict=True):
+        file.write_text(text)

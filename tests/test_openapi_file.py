@@ -7,7 +7,7 @@ import pytest
 import schemathesis
 
 from runtime.calls import Call
-from tests.openapi_file import FILE, calls_of_all_services, rendered
+from tests.openapi_file import FILE, PAGE, calls_of_all_services, rendered
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ async def calls() -> list[Call]:
 
 
 async def test_the_file_is_the_one_that_the_calls_make() -> None:
-    assert FILE.read_text() == await rendered(), "run: make openapi"
+    assert (FILE.read_text(), PAGE.read_text()) == await rendered(), "run: make openapi"
 
 
 async def test_the_file_is_valid_openapi() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from broker.embedded import EmbeddedBroker
 from reader.from_mongodb import FromMongoDB
-from reader.http_live import MAX_GAP_READINGS, OVERLAP_MS
+from reader.live_gap import MAX_GAP_READINGS, OVERLAP_MS
 from runtime.times import now_ms
 from tests.reader.following import Persister, following
 from tests.reader.running import DEVICE, SENSOR, TS, Mongo, Running, Store, reader, sent
@@ -134,7 +134,7 @@ async def test_of_a_gap_that_is_too_long_the_newest_part_comes(
     running: Running, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert MAX_GAP_READINGS >= 1000
-    monkeypatch.setattr("reader.http_live.MAX_GAP_READINGS", 20)
+    monkeypatch.setattr("reader.live_gap.MAX_GAP_READINGS", 20)
     await store.holds(*(at(number) for number in range(100)))
     async with following(running, ONE, after=last_event_id(3)) as follows:
         await follows.hears(*range(80, 100))
