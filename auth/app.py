@@ -39,7 +39,7 @@ from runtime.listen import listen
 from runtime.logs import logger
 from runtime.ops import ops_server
 from runtime.problems import problem_middleware
-from runtime.process import Shutdown
+from runtime.process import Shutdown, spare_what_stays
 from runtime.tokens import KeySet, TokenVerifier
 
 log = logger("auth")
@@ -148,6 +148,7 @@ async def serve(settings: AuthSettings, shutdown: Shutdown) -> None:
         add_docs(app, auth.calls)
         async with listen(app, settings.host, settings.port) as port:
             log.info("Accounts, devices and tokens are served.", host=settings.host, port=port)
+            spare_what_stays()
             await shutdown.wait()
 
 

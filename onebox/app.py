@@ -5,7 +5,6 @@ persister outlives the gateway, the gateway outlives the devices.
 """
 
 import asyncio
-import gc
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -38,7 +37,7 @@ from runtime.listen import listen
 from runtime.logs import logger
 from runtime.ops import Check, ops_server
 from runtime.problems import problem_middleware
-from runtime.process import Shutdown
+from runtime.process import Shutdown, spare_what_stays
 from runtime.revocations import Revocations
 from runtime.tokens import KeySet
 from simulator.errors import ReplayError, SimulatorError
@@ -164,9 +163,7 @@ class Onebox:
                 log.info("Tidegate is up.", url=url, ops_port=ops_port)
                 sources = Sources(storage.registry, tally, lambda: storage.broker.waiting(READINGS))
                 account = f"{DEMO_EMAIL} / {secrets.demo_password}"
-                # What is there by now stays: a collection that goes through it again would hold every device up.
-                gc.collect()
-                gc.freeze()
+                spare_what_stays()
                 async with shown(View(sources, url, account, plan.seconds)):
                     await run_devices(plan, url, secrets.demo_password, tally, shutdown)
 

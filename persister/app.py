@@ -26,7 +26,7 @@ from persister.upkeep import Upkeep
 from persister.worker import Worker
 from runtime.beside import beside
 from runtime.ops import Check, ops_server
-from runtime.process import Shutdown
+from runtime.process import Shutdown, spare_what_stays
 from runtime.tracing import Tracing, traced
 
 
@@ -102,4 +102,5 @@ async def serve(settings: PersisterSettings, shutdown: Shutdown) -> None:
         persister_service(settings, broker=broker, registry=registry, tracing=tracing) as checks,
         ops_server(settings, shutdown, registry, checks),
     ):
+        spare_what_stays()
         await shutdown.wait()

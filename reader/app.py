@@ -26,7 +26,7 @@ from runtime.listen import listen
 from runtime.logs import logger
 from runtime.ops import Check, ops_server
 from runtime.problems import problem_middleware
-from runtime.process import Shutdown
+from runtime.process import Shutdown, spare_what_stays
 from runtime.revocations import Revocations, fetch_revocations_over_http
 from runtime.tokens import Claims, KeySet, TokenVerifier, fetch_jwks_over_http
 
@@ -108,4 +108,5 @@ async def serve(settings: ReaderSettings, shutdown: Shutdown) -> None:
         reader.add_routes(app)
         async with listen(app, settings.host, settings.port) as port:
             log.info("Readings can be read.", host=settings.host, port=port)
+            spare_what_stays()
             await shutdown.wait()

@@ -5,6 +5,7 @@ Exit codes: 0 stopped cleanly, 1 could not go on or could not drain in time, 2 t
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -43,6 +44,15 @@ class Shutdown:
     async def wait(self) -> None:
         """Return once a stop was asked for."""
         await self.event.wait()
+
+
+def spare_what_stays() -> None:
+    """Call once everything is open: what is there by now stays, and no collection goes through it again.
+
+    Modules and parts are some 200,000 objects; to look at all of them takes 20 to 50 ms, in which nobody is answered.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 Serve = Callable[[AnySettings, Shutdown], Awaitable[None]]
