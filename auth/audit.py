@@ -14,6 +14,7 @@ from auth.errors import NoSuchUserError, RefreshError, WrongCredentialsError
 from auth.tokens import Issued
 from runtime.addresses import ClientAddresses
 from runtime.logs import logger
+from runtime.metrics import from_zero
 
 log = logger("auth.audit")
 
@@ -23,22 +24,17 @@ class Audit:
 
     def __init__(self, registry: CollectorRegistry, addresses: ClientAddresses) -> None:
         self._addresses = addresses
-        self._signups = Counter("tidegate_auth_signups_total", "Sign-ups.", ["outcome"], registry=registry)
-        self._logins = Counter("tidegate_auth_logins_total", "Log-ins.", ["outcome"], registry=registry)
+
+        def counter(name: str, about: str, label: str, *values: str) -> Counter:
+            return from_zero(Counter(f"tidegate_auth_{name}_total", about, [label], registry=registry), *values)
+
+        self._signups = counter("signups", "Sign-ups.", "outcome", "created", "taken", "closed")
+        self._logins = counter("logins", "Log-ins.", "outcome", "ok", "failed")
+        self._refreshes = counter("refreshes", "Refreshes.", "outcome", "ok", "refused", "reused")
+        what = ("logout", "reuse", "password", "account", "device")
+        self._endings = counter("endings", "What ended tokens.", "what", *what)
+        self._tokens = counter("tokens_issued", "JWTs issued.", "kind", "user", "device")
         self._devices = Counter("tidegate_auth_devices_registered_total", "Devices registered.", registry=registry)
-        self._refreshes = Counter("tidegate_auth_refreshes_total", "Refreshes.", ["outcome"], registry=registry)
-        self._endings = Counter("tidegate_auth_endings_total", "What ended tokens.", ["what"], registry=registry)
-        self._tokens = Counter("tidegate_auth_tokens_issued_total", "JWTs issued.", ["kind"], registry=registry)
-        for outcome in ("created", "taken", "closed"):
-            self._signups.labels(outcome)
-        for outcome in ("ok", "failed"):
-            self._logins.labels(outcome)
-        for outcome in ("ok", "refused", "reused"):
-            self._refreshes.labels(outcome)
-        for what in ("logout", "reuse", "password", "account", "device"):
-            self._endings.labels(what)
-        for kind in ("user", "device"):
-            self._tokens.labels(kind)
 
     def signed_up(self, request: web.Request, user: User) -> None:
         """Record a new account."""

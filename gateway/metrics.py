@@ -10,6 +10,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metr
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from runtime.metrics import from_zero
+
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
@@ -73,6 +75,10 @@ class GatewayMetrics:
         self.ended = Counter(
             "tidegate_gateway_ended_total", "Sessions that ended with their token, by why", ["why"], registry=registry
         )
+        from_zero(self.connects, "accepted", "unauthorized", "expired", "revoked", "forbidden", "rate_limited")
+        from_zero(self.cut, "no_connect", "refused", "malformed", "unread", "binary", "frame")
+        from_zero(self.limited, "device", "owner")
+        from_zero(self.ended, "expired", "revoked")
         self.malformed = Counter(
             "tidegate_gateway_malformed_total", "Packets that no device of this protocol sends", registry=registry
         )
@@ -89,6 +95,7 @@ class GatewayMetrics:
             ["outcome"],
             registry=registry,
         )
+        from_zero(self.messages, "confirmed", "ConfirmLate", "QueueFull", "Unroutable", "BrokerUnavailable")
         self.confirm_seconds = Histogram(
             "tidegate_gateway_confirm_seconds", "From publish to confirm", buckets=_SECONDS, registry=registry
         )

@@ -188,6 +188,7 @@ class Persister:
         for letter in opened.letters:
             bury = partial(self._dead_letters.bury, letter, opened.delivery.message)
             await self._holding.until_done("dead letter", bury)
+            self._metrics.dead_letters.labels(letter.reason).inc()
         await self._holding.until_done("acknowledgement", partial(self.ledger.settle_parked, opened.delivery))
         self._count(documents, outcomes)
 

@@ -27,6 +27,7 @@ class Stores:
 
     mongodb_url: str
     amqp_url: str = ""
+    database: str = "tidegate"
 
 
 @dataclass
@@ -63,7 +64,7 @@ class Verdict:
 def stored_of(stores: Stores, sensor_type: str) -> list[tuple[Identity, Any]]:
     """Return what is stored under this name, whoever's it is."""
     with MongoClient[dict[str, Any]](stores.mongodb_url, timeoutMS=20_000) as client:
-        readings = client["tidegate"].get_collection("readings", codec_options=AS_MILLISECONDS)
+        readings = client[stores.database].get_collection("readings", codec_options=AS_MILLISECONDS)
         return [(_identity(item["_id"]), item["value"]) for item in readings.find({"_id.sensorType": sensor_type})]
 
 

@@ -29,8 +29,10 @@ class RabbitMQServer(Server):
     name = "rabbitmq"
     program = "beam.smp"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, metrics: bool = False) -> None:
         super().__init__(folder)
+        self._metrics = metrics
+        self.metrics_port = 0
         # Its folder in mnesia/ has the node's name, so this stays over restarts.
         self._node = f"tidegate-{secrets.token_hex(4)}@localhost"
 
@@ -99,14 +101,17 @@ class RabbitMQServer(Server):
 
     def _choose_ports(self) -> None:
         self.port, self._management_port, self._dist_port, self._epmd_port = (free_port() for _ in range(4))
+        self.metrics_port = free_port()
 
     def _prepare(self) -> None:
-        (self.folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
+        plugins = "rabbitmq_management,rabbitmq_prometheus" if self._metrics else "rabbitmq_management"
+        (self.folder / "enabled_plugins").write_text(f"[{plugins}].\n")
 
     def _command(self) -> tuple[list[str], Mapping[str, str]]:
         (self.folder / "rabbitmq.conf").write_text(
             f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {self._management_port}\n"
-            "disk_free_limit.absolute = 50MB\nlog.file.level = info\n"
+            + (f"prometheus.tcp.ip = 127.0.0.1\nprometheus.tcp.port = {self.metrics_port}\n" if self._metrics else "")
+            + "disk_free_limit.absolute = 50MB\nlog.file.level = info\n"
         )
         return [str(BIN / "rabbitmq-server")], self._environment()
 

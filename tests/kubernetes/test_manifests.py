@@ -1,0 +1,168 @@
+"""deploy/kubernetes against Kubernetes' and KEDA's schemas, base and overlay, and against what the services are."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from runtime.settings import table
+from tests.integration.services import ROOT
+from tests.node import node_with
+from tests.settings_table import SERVICES
+
+HERE = Path(__file__).parent
+KUBERNETES = ROOT / "deploy" / "kubernetes"
+BASE = KUBERNETES / "base"
+OVERLAYS = sorted((KUBERNETES / "overlays").iterdir())
+VERSION = "1.31"
+FOREIGN = (
+    "keda.sh/",
+    "rabbitmq.com/",
+    "mongodbcommunity.mongodb.com/",
+    "mysql.oracle.com/",
+    "kustomize.config.k8s.io/",
+)
+Resource = dict[str, Any]
+
+
+def resources_of(folder: Path) -> list[Resource]:
+    """What a kustomization lists, of other kustomizations too, with its patches merged in."""
+    kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    found: list[Resource] = []
+    for name in kustomization["resources"]:
+        path = (folder / name).resolve()
+        found += resources_of(path) if path.is_dir() else list(yaml.safe_load_all(path.read_text()))
+    for patch in kustomization.get("patches", ()):
+        for part in yaml.safe_load_all((folder / patch["path"]).read_text()):
+            (place,) = [number for number, one in enumerate(found) if identity(one) == identity(part)]
+            found[place] = merged(found[place], part)
+    for generator in kustomization.get("configMapGenerator", ()):
+        files = {}
+        for item in generator["files"]:
+            name, _, path = item.rpartition("=")
+            files[name or path] = (folder / path).read_text()
+        found.append({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": generator["name"]}, "data": files})
+    return found
+
+
+def merged(one: Any, patch: Any) -> Any:
+    """A strategic merge: objects by key, lists of named things by name, everything else replaced."""
+    if isinstance(one, dict) and isinstance(patch, dict):
+        return {key: merged(one.get(key), patch[key]) if key in patch else one[key] for key in {**one, **patch}}
+    if isinstance(one, list) and isinstance(patch, list):
+        named = {item["name"]: item for item in patch}
+        return [merged(item, named[item["name"]]) if item["name"] in named else item for item in one]
+    return deepcopy(patch)
+
+
+def identity(resource: Resource) -> tuple[str, str]:
+    return resource["kind"], resource["metadata"]["name"]
+
+
+def kinds(resources: list[Resource], kind: str) -> dict[str, Resource]:
+    return {one["metadata"]["name"]: one for one in resources if one["kind"] == kind}
+
+
+@pytest.fixture(params=[BASE, *OVERLAYS], ids=lambda folder: folder.name)
+def resources(request: pytest.FixtureRequest) -> list[Resource]:
+    return resources_of(request.param)
+
+
+def test_every_file_is_listed_and_every_listed_one_is_there() -> None:
+    for folder in (BASE, *OVERLAYS):
+        kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
+        listed = {*kustomization["resources"], *(patch["path"] for patch in kustomization.get("patches", ()))}
+        files = {file.name for file in folder.glob("*.yaml")} - {"kustomization.yaml"}
+        assert files == {name for name in listed if not name.startswith("..")}
+
+
+def test_what_kubernetes_knows_follows_its_schemas(resources: list[Resource]) -> None:
+    checked = 0
+    for resource in resources:
+        if not resource["apiVersion"].startswith(FOREIGN):
+            kubernetes_validate.validate(resource, VERSION, strict=True)
+            checked += 1
+    assert checked >= 19
+
+
+def test_a_wrong_manifest_would_be_seen() -> None:
+    wrong = kinds(resources_of(BASE), "Deployment")["gateway"]
+    wrong["spec"]["template"]["spec"]["containers"][0]["imagePullPolcy"] = "Always"
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(wrong, VERSION, strict=True)
+
+
+def test_what_keda_knows_follows_its_schemas(resources: list[Resource]) -> None:
+    node = node_with(HERE, "@kubernetes-models/keda")
+    ours = [one for one in resources if one["apiVersion"].startswith("keda.sh/")]
+    assert {one["kind"] for one in ours} == {"ScaledObject", "TriggerAuthentication"}
+
+    def validated(these: list[Resource]) -> list[str]:
+        done = subprocess.run(
+            [node, "validate.js"], cwd=HERE, input=json.dumps(these), capture_output=True, text=True, check=True
+        )
+        told: list[str] = json.loads(done.stdout)
+        return told
+
+    assert validated(ours) == []
+    broken = deepcopy(ours)
+    broken[0]["spec"].pop("scaleTargetRef", None)
+    broken[0]["spec"].pop("secretTargetRef", None)
+    broken[0]["spec"]["triggers"] = "many"
+    assert len(validated(broken)) == 1
+
+
+def containers(resources: list[Resource]) -> Iterator[tuple[str, Resource, Resource]]:
+    for kind in ("Deployment", "Job"):
+        for name, one in kinds(resources, kind).items():
+            pod = one["spec"]["template"]["spec"]
+            for container in (*pod.get("initContainers", ()), *pod["containers"]):
+                yield name, pod, container
+
+
+def test_nothing_runs_as_root_or_writes_to_its_root_or_without_bounds(resources: list[Resource]) -> None:
+    for name, pod, container in containers(resources):
+        assert pod["securityContext"]["runAsNonRoot"] is True, name
+        assert pod["automountServiceAccountToken"] is False, name
+        rights = container["securityContext"]
+        assert (rights["readOnlyRootFilesystem"], rights["allowPrivilegeEscalation"]) == (True, False), name
+        assert rights["capabilities"] == {"drop": ["ALL"]}, name
+        assert {"requests", "limits"} <= set(container["resources"]), name
+
+
+def test_each_service_has_what_operators_expect_of_it(resources: list[Resource]) -> None:
+    names = {"auth", "gateway", "persister", "reader", "proxy"}
+    assert set(kinds(resources, "Deployment")) == names
+    assert set(kinds(resources, "PodDisruptionBudget")) == names
+    assert set(kinds(resources, "Service")) == names
+    scaled = kinds(resources, "HorizontalPodAutoscaler")["gateway"]["spec"]["scaleTargetRef"]
+    assert scaled["name"] == "gateway"
+    triggers = kinds(resources, "ScaledObject")["persister"]["spec"]["triggers"]
+    assert {trigger["type"] for trigger in triggers} == {"rabbitmq", "prometheus"}
+    for name, _, container in containers(resources):
+        if name in names and container["name"] == name:
+            assert {"readinessProbe", "livenessProbe"} <= set(container), name
+
+
+def test_each_variable_is_one_that_the_service_takes(resources: list[Resource]) -> None:
+    for name, _, container in containers(resources):
+        if name in SERVICES:
+            given = {variable["name"] for variable in container["env"]}
+            known = {variable for variable, _, _ in table(SERVICES[name])}
+            assert given <= known, f"{name}: {given - known}"
+            assert container["args"][:3] == ["python", "-m", name]
+
+
+def test_what_operators_of_databases_take_is_yaml_of_their_kinds() -> None:
+    found = {}
+    for file in sorted((KUBERNETES / "operators").glob("*.yaml")):
+        for one in yaml.safe_load_all(file.read_text()):
+            assert one["apiVersion"].startswith(FOREIGN)
+            found[one["kind"]] = one["spec"].get("replicas") or one["spec"].get("members") or one["spec"]["instances"]
+    assert found == {"RabbitmqCluster": 3, "MongoDBCommunity": 3, "InnoDBCluster": 3}

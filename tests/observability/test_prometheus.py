@@ -1,0 +1,161 @@
+"""What Prometheus scrapes, and what dashboard and alerts ask of it: every name exists on real services."""
+
+import asyncio
+import json
+import re
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+
+from broker.rabbitmq import RabbitMQBroker
+from tests.broker.waiting import eventually
+from tests.integration.device import connected, readings, registered_device
+from tests.integration.services import ROOT, SECRET, migrated, started
+from tests.servers.ports import free_port
+from tests.servers.rabbitmq import RabbitMQServer
+
+DEPLOY = ROOT / "deploy"
+CONFIG = DEPLOY / "prometheus" / "prometheus.yml"
+ALERTS = DEPLOY / "prometheus" / "alerts.yml"
+DASHBOARD = DEPLOY / "grafana" / "dashboards" / "tidegate.json"
+METRIC = re.compile(r"\b(?:tidegate|rabbitmq|process)_[a-z_]+\b|\bup\b")
+
+
+def dashboard_expressions() -> list[str]:
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    return [target["expr"] for panel in panels for target in panel.get("targets", ())]
+
+
+def alerts() -> list[dict[str, Any]]:
+    return [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
+
+
+class Prometheus:
+    """A server that scrapes what the shipped configuration names."""
+
+    def __init__(self, port: int, http: aiohttp.ClientSession) -> None:
+        self._url = f"http://127.0.0.1:{port}/api/v1"
+        self._http = http
+
+    async def get(self, path: str, **query: str) -> Any:
+        async with self._http.get(f"{self._url}/{path}", params=query) as answer:
+            told = await answer.json()
+        assert told["status"] == "success", told
+        return told["data"]
+
+    async def values(self, expression: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = (await self.get("query", query=expression))["result"]
+        return found
+
+
+@asynccontextmanager
+async def prometheus(folder: Path, ports: dict[str, int]) -> AsyncIterator[Prometheus]:
+    """Run it with the shipped jobs and rules; only where they are is another."""
+    config = yaml.safe_load(CONFIG.read_text())
+    assert {job["job_name"] for job in config["scrape_configs"]} == set(ports)
+    for job in config["scrape_configs"]:
+        del job["dns_sd_configs"]
+        job["static_configs"] = [{"targets": [f"127.0.0.1:{ports[job['job_name']]}"]}]
+    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    config["rule_files"] = [str(ALERTS)]
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+    port = free_port()
+    with (folder / "prometheus.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            "prometheus",
+            *(f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"),
+            f"--web.listen-address=127.0.0.1:{port}",
+            stderr=log,
+        )
+    try:
+        async with aiohttp.ClientSession() as http:
+            yield Prometheus(port, http)
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+@pytest.mark.timeout(180)
+async def test_every_service_is_scraped_and_every_name_that_is_asked_for_exists(
+    tmp_path: Path, mariadb_url: str, mongodb_database: tuple[str, str]
+) -> None:
+    await migrated(mariadb_url)
+    url, database = mongodb_database
+    with RabbitMQServer(tmp_path / "rabbitmq", metrics=True) as rabbitmq:
+        await RabbitMQBroker(rabbitmq.url, settle_s=0).declare()
+        storage = {"READINGS_URL": url, "READINGS_DATABASE": database, "BROKER_URL": rabbitmq.url}
+        users = {"AUTH_DATABASE_URL": mariadb_url, "SIGNING_KEY_SECRET": SECRET, "BCRYPT_COST": "4"}
+        async with AsyncExitStack() as stack:
+            auth = await stack.enter_async_context(started("auth", BROKER_URL=rabbitmq.url, **users))
+            gateway = await stack.enter_async_context(started("gateway", BROKER_URL=rabbitmq.url, AUTH_URL=auth.url))
+            persister = await stack.enter_async_context(started("persister", **storage))
+            reader = await stack.enter_async_context(started("reader", AUTH_URL=auth.url, **storage))
+            services = {"auth": auth, "gateway": gateway, "persister": persister, "reader": reader}
+            _, device, token = await registered_device(auth.url)
+            sender = await stack.enter_async_context(connected(gateway.url, token, device))
+            await sender.send_until_accepted(readings(0, 100))
+            ports = {name: service.ops_port for name, service in services.items()}
+            server = await stack.enter_async_context(prometheus(tmp_path, ports | {"rabbitmq": rabbitmq.metrics_port}))
+
+            async def all_are_up() -> bool:
+                try:
+                    return {one["metric"]["job"] for one in await server.values("up == 1")} == set(ports) | {"rabbitmq"}
+                except aiohttp.ClientError:
+                    return False
+
+            await eventually(all_are_up, "everything is scraped", timeout_s=40)
+            known = set(await server.get("label/__name__/values"))
+            asked = [*dashboard_expressions(), *(alert["expr"] for alert in alerts())]
+            assert len(asked) > 50
+            for expression in asked:
+                names = set(METRIC.findall(expression))
+                assert names, expression
+                assert names <= known, f"{names - known} in {expression}"
+                await server.values(expression.replace("$__rate_interval", "1m"))  # and it is PromQL
+            rules = (await server.get("rules"))["groups"][0]["rules"]
+            assert [(rule["name"], rule.get("lastError", "")) for rule in rules] == [
+                (alert["alert"], "") for alert in alerts()
+            ]
+            ours = {name for name in known if name.startswith("tidegate_")}
+            assert ours
+            for name in ours:
+                await follows_conventions(server, name)
+
+
+async def follows_conventions(server: Prometheus, name: str) -> None:
+    """Units are base units, counters end with _total, no label grows with devices."""
+    (about,) = (await server.get("metadata", metric=base(name))).get(base(name), [{"type": "unknown"}])
+    if about["type"] == "counter":
+        assert name.endswith(("_total", "_created")), name
+    assert not name.endswith(("_ms", "_milliseconds", "_minutes", "_kb", "_mib")), name
+    labels = {label for one in await server.values(name) for label in one["metric"]}
+    assert labels <= {"__name__", "job", "instance", "le", *FEW}, f"{name}: {labels}"
+
+
+FEW = ("answer", "outcome", "reason", "why", "what", "scope", "kind", "call", "how")
+
+
+def base(name: str) -> str:
+    return re.sub(r"_(bucket|sum|count|created)$", "", name)
+
+
+def test_the_rules_and_the_configuration_pass_promtool(tmp_path: Path) -> None:
+    (tmp_path / "prometheus.yml").write_text(CONFIG.read_text().replace("/etc/prometheus/alerts.yml", str(ALERTS)))
+    for what in (["rules", str(ALERTS)], ["config", str(tmp_path / "prometheus.yml")]):
+        done = subprocess.run(["promtool", "check", *what], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_says_what_to_do_where_the_runbook_has_it() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+    for alert in alerts():
+        page, _, anchor = alert["annotations"]["runbook"].partition("#")
+        assert (page, anchor in anchors) == ("docs/operations.md", True), alert["alert"]

@@ -1,0 +1,59 @@
+"""Devices behind the proxy, two gateways, one of which is killed: they come back, and nothing accepted is lost."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from tests.broker.waiting import eventually
+from tests.faults.fleet import Fleet
+from tests.faults.verdict import Stores, judged
+from tests.integration.services import SECRET, migrated, started
+from tests.proxy.names import Names
+from tests.proxy.running import proxied
+from tests.servers.ports import free_port
+
+DEVICES = 12
+
+
+async def test_devices_come_back_through_the_proxy_when_a_gateway_is_killed_and_nothing_accepted_is_lost(
+    tmp_path: Path, rabbitmq_url: str, mariadb_url: str, mongodb_database: tuple[str, str]
+) -> None:
+    await migrated(mariadb_url)
+    mongodb_url, database = mongodb_database
+    async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
+        start = stack.enter_async_context
+        names = await start(Names.served())
+        users = {"AUTH_DATABASE_URL": mariadb_url, "SIGNING_KEY_SECRET": SECRET, "BCRYPT_COST": "4"}
+        auth = await start(started("auth", **users))
+        port = free_port()
+        gateways = [
+            await start(started("gateway", BROKER_URL=rabbitmq_url, AUTH_URL=auth.url, HOST=address, PORT=str(port)))
+            for address in ("127.0.0.2", "127.0.0.3")
+        ]
+        await start(started("persister", BROKER_URL=rabbitmq_url, READINGS_URL=mongodb_url, READINGS_DATABASE=database))
+        names.addresses |= {"auth.test": ["127.0.0.1"], "gateway.test": ["127.0.0.2", "127.0.0.3"]}
+        proxy = await start(proxied(tmp_path, names, auth=auth.port, gateway=port))
+        fleet = await Fleet.registered(proxy.url, [proxy.url], devices=DEVICES, seed=1)
+        running = [tasks.create_task(sender.run()) for sender in fleet.senders]
+        loop = asyncio.get_running_loop()
+        fleet.begin("streamed")
+        await fleet.accepted_since(loop.time(), 20)
+        await asyncio.sleep(0.5)
+        await gateways[0].kill()
+        names.addresses["gateway.test"] = ["127.0.0.3"]
+        await fleet.accepted_since(loop.time(), 10)
+
+        async def told() -> bool:
+            return '"upstream":"127.0.0.2' in proxy.log  # a socket's line comes with its end
+
+        await eventually(told, "some devices were at the gateway that died")
+        await fleet.finish(20)
+        for task in running:
+            task.cancel()
+        counts = await judged(Stores(mongodb_url, rabbitmq_url, database), fleet, "streamed", 20)
+    assert counts["acknowledged"] > 100
+    assert {name: counts[name] for name in ("lost", "duplicated", "foreign")} == {
+        "lost": 0,
+        "duplicated": 0,
+        "foreign": 0,
+    }

@@ -1,0 +1,250 @@
+"""Where the proxy hands requests, what it adds, and what it keeps away: before services that only tell what came."""
+
+import asyncio
+import gzip
+import io
+import json
+import re
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from tests.proxy.names import Names
+from tests.proxy.running import CONFIG, SERVICES, Proxy, proxied
+from tests.servers.ports import free_port
+
+SERVICE = web.AppKey("service", str)
+
+
+async def tell(request: web.Request) -> web.StreamResponse:
+    """Answer with what came; `/live` streams, `/big` is long."""
+    service = request.app[SERVICE]
+    if request.headers.get("Upgrade") == "websocket":
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        async for message in socket:
+            await socket.send_str(f"{service} heard {message.data}")
+        return socket
+    if request.path == "/live":
+        stream = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await stream.prepare(request)
+        for number in range(3):
+            await stream.write(f"data: {number}\n\n".encode() + b" " * 2000)
+            await asyncio.sleep(0.2)
+        return stream
+    body = await request.read()
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    told = {"service": service, "path": request.path, "method": request.method, "headers": headers}
+    return web.json_response({**told, "size": len(body), "long": "x" * 3000})
+
+
+@asynccontextmanager
+async def telling(service: str, address: str, port: int) -> AsyncIterator[None]:
+    app = web.Application(client_max_size=10 * 1024 * 1024)
+    app[SERVICE] = service
+    app.router.add_route("*", "/{path:.*}", tell)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, address, port).start()
+    try:
+        yield
+    finally:
+        await runner.cleanup()
+
+
+class Front:
+    """The proxy and what is behind it."""
+
+    def __init__(self, proxy: Proxy, names: Names, ports: dict[str, int], http: aiohttp.ClientSession) -> None:
+        self.proxy = proxy
+        self.names = names
+        self.ports = ports
+        self.http = http
+
+    async def get(self, path: str, method: str = "GET", **options: Any) -> tuple[int, Any, Any]:
+        """Return status, headers and the body, decoded where it is JSON."""
+        async with self.http.request(method, path, **options) as answer:
+            body = await answer.read()
+            return answer.status, answer.headers, json.loads(body) if "json" in answer.content_type else body
+
+
+@pytest.fixture
+async def front(tmp_path: Path) -> AsyncIterator[Front]:
+    ports = {name: free_port() for name in SERVICES}
+    async with AsyncExitStack() as stack:
+        names = await stack.enter_async_context(Names.served())
+        for name, port in ports.items():
+            names.addresses[f"{name}.test"] = ["127.0.0.1"]
+            await stack.enter_async_context(telling(name, "127.0.0.1", port))
+        proxy = await stack.enter_async_context(proxied(tmp_path, names, **ports))
+        http = await stack.enter_async_context(
+            aiohttp.ClientSession(proxy.url, auto_decompress=False, headers={"Accept-Encoding": "identity"})
+        )
+        yield Front(proxy, names, ports, http)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "service"),
+    [
+        ("POST", "/user/signup", "auth"),
+        ("POST", "/user/login", "auth"),
+        ("GET", "/user/token", "auth"),
+        ("DELETE", "/user/me", "auth"),
+        ("GET", "/devices?name=a", "auth"),
+        ("POST", "/devices/1/token", "auth"),
+        ("GET", "/.well-known/jwks.json", "auth"),
+        ("POST", "/readings", "gateway"),
+        ("GET", "/socket.io/?EIO=4&transport=polling", "gateway"),
+        ("GET", "/readings?device=a&sensorType=b", "reader"),
+        ("GET", "/readings/latest", "reader"),
+        ("GET", "/readings/buckets", "reader"),
+        ("GET", "/series", "reader"),
+        ("GET", "/pipeline", "reader"),
+        ("GET", "/", "reader"),
+        ("GET", "/dashboard/app.js", "reader"),
+        ("POST", "/simulator/devices", "simulator"),
+    ],
+)
+async def test_each_call_reaches_its_service(front: Front, method: str, path: str, service: str) -> None:
+    status, _, told = await front.get(path, method)
+    assert (status, told["service"], told["path"], told["method"]) == (200, service, path.partition("?")[0], method)
+
+
+@pytest.mark.parametrize("path", ["/revocations", "/metrics", "/healthz", "/readyz", "/nothing", "/.env"])
+async def test_what_is_for_the_inside_only_is_not_there(front: Front, path: str) -> None:
+    status, headers, told = await front.get(path)
+    assert (status, headers["Content-Type"], told["status"]) == (404, "application/problem+json", 404)
+
+
+async def test_what_a_client_says_of_its_address_is_not_believed(front: Front) -> None:
+    forged = {"X-Forwarded-For": "6.6.6.6", "X-Forwarded-Proto": "https", "X-Real-Ip": "6.6.6.6"}
+    _, _, told = await front.get("/user/token", headers=forged)
+    seen = told["headers"]
+    assert (seen["x-forwarded-for"], seen["x-forwarded-proto"]) == ("127.0.0.1", "http")
+    assert seen["x-forwarded-host"] == seen["host"] == f"127.0.0.1:{front.proxy.port}"
+    assert len(seen["x-request-id"]) == 32
+
+
+async def test_guesses_of_passwords_have_to_wait_and_other_calls_do_not(front: Front) -> None:
+    statuses = [(await front.get("/user/login", "POST"))[0] for _ in range(100)]
+    assert statuses[:50] == [200] * 50
+    status, headers, told = await front.get("/user/login", "POST")
+    assert (status, told["code"], headers["Retry-After"]) == (429, "rate_limited", "1")
+    assert headers["Content-Type"] == "application/problem+json"
+    assert (await front.get("/user/token"))[0] == 200
+
+
+async def test_bodies_and_headers_have_a_bound(front: Front) -> None:
+    assert (await front.get("/readings", "POST", data=io.BytesIO(b"x" * 1_100_000)))[2]["size"] == 1_100_000
+    status, headers, told = await front.get("/readings", "POST", data=io.BytesIO(b"x" * 2_200_000))
+    assert (status, headers["Content-Type"], told["code"]) == (413, "application/problem+json", "too_large")
+    assert (await front.get("/user/token", headers={"Authorization": "Bearer " + "x" * 8100}))[0] == 200
+    status, _, _ = await front.get("/user/token", headers={"Authorization": "Bearer " + "x" * 70_000})
+    assert status in (400, 431)
+
+
+async def test_every_answer_has_the_headers_that_browsers_heed(front: Front) -> None:
+    for path in ("/user/token", "/nothing", "/docs"):
+        _, headers, _ = await front.get(path)
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Server"] == "nginx"  # without its version
+
+
+async def test_json_is_packed_and_an_event_stream_is_not_and_comes_as_it_is_sent(front: Front) -> None:
+    async with front.http.get("/series", headers={"Accept-Encoding": "gzip"}) as answer:
+        assert answer.headers["Content-Encoding"] == "gzip"
+        assert json.loads(gzip.decompress(await answer.read()))["service"] == "reader"
+    loop = asyncio.get_running_loop()
+    async with front.http.get("/live", headers={"Accept-Encoding": "gzip"}) as answer:
+        assert "Content-Encoding" not in answer.headers
+        came = []
+        async for piece in answer.content.iter_any():
+            came += [loop.time()] * piece.count(b"data:")
+    assert len(came) == 3
+    assert came[2] - came[0] > 0.3
+
+
+async def test_a_websocket_goes_through(front: Front) -> None:
+    async with front.http.ws_connect("/socket.io/?EIO=4&transport=websocket") as socket:
+        await socket.send_str("hello")
+        assert (await socket.receive_str(timeout=5)) == "gateway heard hello"
+
+
+async def test_replicas_are_found_as_they_come_and_go(front: Front) -> None:
+    front.names.addresses["reader.test"] = ["127.0.0.2"]  # nothing listens there yet
+    status = 200
+    async with asyncio.timeout(10):
+        while status != 503:
+            status, headers, told = await front.get("/series")
+    assert (headers["Retry-After"], told["code"], headers["Content-Type"]) == (
+        "2",
+        "unavailable",
+        "application/problem+json",
+    )
+    async with telling("another reader", "127.0.0.2", front.ports["reader"]):
+        assert (await front.get("/series"))[2]["service"] == "another reader"
+        # One that is gone beside one that lives: every request is answered.
+        front.names.addresses["reader.test"] = ["127.0.0.3", "127.0.0.2"]
+        await asyncio.sleep(1.2)
+        assert [(await front.get("/series"))[0] for _ in range(10)] == [200] * 10
+
+
+async def test_the_description_of_all_calls_and_its_page_are_served(front: Front) -> None:
+    _, _, document = await front.get("/openapi.json")
+    assert {"/user/login", "/readings", "/live", "/series"} <= set(document["paths"])
+    status, headers, page = await front.get("/docs")
+    assert (status, headers["Content-Type"].partition(";")[0]) == (200, "text/html")
+    assert b"/readings/buckets" in page
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+
+
+async def test_each_request_is_one_line_of_json_without_its_query(front: Front) -> None:
+    await front.get('/series?token=secret"x', headers={"User-Agent": 'quo"te'})
+    entry = json.loads(front.proxy.log.splitlines()[-1])
+    assert (entry["path"], entry["status"], entry["method"], entry["client"]) == ("/series", 200, "GET", "127.0.0.1")
+    assert "secret" not in front.proxy.log
+
+
+def test_each_services_conf_names_every_service_and_a_resolver() -> None:
+    for file in (
+        CONFIG.with_name("services.conf"),
+        *CONFIG.parents[1].glob("deploy/kubernetes/overlays/*/services.conf"),
+    ):
+        text = file.read_text()
+        assert "resolver " in text
+        for name in SERVICES:
+            assert re.search(rf'^map "" \${name} {{ default {name}[.\w]*:\d+; }}$', text, re.MULTILINE), (file, name)
+
+
+async def test_it_speaks_tls_where_a_certificate_is_given(tmp_path: Path) -> None:
+    (tmp_path / "tls").mkdir()
+    made = await asyncio.create_subprocess_exec(
+        *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+        *("-subj", "/CN=localhost", "-days", "2", "-keyout", "tls/key.pem", "-out", "tls/certificate.pem"),
+        cwd=tmp_path,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    assert await made.wait() == 0
+    tls_port = free_port()
+    shipped = CONFIG.with_name("tls.conf").read_text()
+    (tmp_path / "tls" / "tls.conf").write_text(
+        shipped.replace("listen 8443", f"listen 127.0.0.1:{tls_port}").replace("/etc/nginx/tls", f"{tmp_path}/tls")
+    )
+    port = free_port()
+    context = ssl.create_default_context(cafile=tmp_path / "tls" / "certificate.pem")
+    context.check_hostname = False
+    async with Names.served() as names, telling("auth", "127.0.0.1", port):
+        names.addresses["auth.test"] = ["127.0.0.1"]
+        async with (
+            proxied(tmp_path, names, auth=port),
+            aiohttp.ClientSession() as http,
+            http.get(f"https://localhost:{tls_port}/user/token", ssl=context) as answer,
+        ):
+            assert (await answer.json())["headers"]["x-forwarded-proto"] == "https"
+            assert answer.headers["Strict-Transport-Security"] == "max-age=31536000"
