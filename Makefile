@@ -9,11 +9,11 @@ CODE := auth bench broker gateway onebox persister reader runtime simulator test
 # Two makes at once must not fill one .venv together. Where flock(1) is missing, run one at a time.
 LOCK := $(shell command -v flock >/dev/null 2>&1 && echo flock .venv.lock)
 
-.PHONY: help run test bench chaos check format openapi screenshots up down clean
+.PHONY: help run test bench chaos check format openapi screenshots up down compose-test clean
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/onebox.done ## the whole pipeline on this machine (ARGS="--help" lists what it takes)
 	@exec $(BIN)/python -m onebox $(ARGS)
@@ -53,6 +53,15 @@ up: ## Docker Compose: everything on this host (ARGS="--scale persister=4"; ARGS
 
 down: ## end Docker Compose's containers; what is stored stays (ARGS="--volumes" removes it)
 	@docker compose $(COMPOSE) down $(ARGS)
+
+# A script that builds stand-ins for the base images where no image registry can be reached; elsewhere they are pulled.
+BASE_IMAGES ?= ../shared/docker/base-images.sh
+IMAGES := $(shell sed -n 's/^ *image: \([a-z/]*:.*\)/\1/p' compose.yaml) $(shell sed -n 's/^FROM \([a-z]*:[^ ]*\).*/\1/p' Dockerfile deploy/mongodb/Dockerfile)
+
+compose-test: $(VENV)/dev.done ## the compose stack on a real Docker Engine: up, scaled, killed, down; every reading accounted for
+	@if [ -x "$(BASE_IMAGES)" ]; then "$(BASE_IMAGES)" $(filter-out grafana/%,$(sort $(IMAGES))) >&2 && $(BIN)/python -m tests.compose; \
+	elif docker info >/dev/null 2>&1; then $(BIN)/python -m tests.compose; \
+	else echo "NOT TESTED: compose.yaml, for no Docker Engine runs here and $(BASE_IMAGES) is not there" >&2; fi
 
 clean: ## remove the environment and the caches, keep ./data
 	@rm -rf $(VENV) .venv.lock .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

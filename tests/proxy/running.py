@@ -14,7 +14,7 @@ from tests.servers.ports import free_port
 
 CONFIG = ROOT / "proxy" / "nginx.conf"
 TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-SERVICES = ("auth", "gateway", "reader", "simulator")
+SERVICES = ("auth", "gateway", "reader", "simulator", "grafana")
 
 
 @dataclass

@@ -109,6 +109,7 @@ async def front(tmp_path: Path) -> AsyncIterator[Front]:
         ("GET", "/", "reader"),
         ("GET", "/dashboard/app.js", "reader"),
         ("POST", "/simulator/devices", "simulator"),
+        ("GET", "/grafana/login", "grafana"),
     ],
 )
 async def test_each_call_reaches_its_service(front: Front, method: str, path: str, service: str) -> None:

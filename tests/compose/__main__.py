@@ -1,0 +1,145 @@
+"""`python -m tests.compose`: needs a Docker Engine with Compose v2 and the base images; exit code 1 when it fails.
+
+From a fresh checkout: `make up`; then 100 simulated devices stream through the proxy while services are scaled and
+killed; what was acknowledged is counted in MongoDB itself; `make down`, and up again, with nothing lost.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from tests.compose.stack import SERVICES, Stack, StackError
+from tests.integration.services import ROOT
+
+PERSON = {"name": "Ada", "email": "ada@example.com", "password": "correct horse battery"}
+DEVICES, RATE = 100, 5
+DOWN_WITHIN_S = 10.0
+STORED_WITHIN_S = 60.0
+
+
+def step(what: str, do: Callable[[], Any] | None = None) -> Any:
+    """Say what is done, and how long it took."""
+    print(f"{what} ... ", end="", flush=True)
+    started = time.monotonic()
+    result = do() if do is not None else None
+    print(f"{time.monotonic() - started:.1f} s{'' if result is None else f', {result}'}", flush=True)
+    return result
+
+
+def require(holds: bool, what: str) -> None:
+    if not holds:
+        raise StackError(what)
+
+
+def look_at_containers(stack: Stack) -> str:
+    """All healthy, none restarted, none as root, none with a root that it could write to."""
+    containers = stack.containers()
+    found = sorted({one["Config"]["Labels"]["com.docker.compose.service"] for one in containers})
+    require(found == list(SERVICES), f"these run: {found}")
+    require(len(containers) == len(SERVICES) + 2, "two gateways and two persisters")
+    for one in containers:
+        name = one["Name"]
+        require(one["State"]["Health"]["Status"] == "healthy", f"{name} is {one['State']['Health']['Status']}")
+        require(one["RestartCount"] == 0, f"{name} was restarted {one['RestartCount']} times")
+        require(one["HostConfig"]["ReadonlyRootfs"], f"{name} may write to its root")
+        user = Path(f"/proc/{one['State']['Pid']}/status").read_text().partition("Uid:")[2].split()[0]
+        require(user != "0", f"{name} runs as root")
+        published = [port for port, places in one["NetworkSettings"]["Ports"].items() if places]
+        require(not published or "proxy" in name, f"{name} publishes {published}")
+    return f"{len(containers)} containers"
+
+
+async def signed_up(url: str) -> str:
+    """Make an account and return the owner."""
+    async with (
+        aiohttp.ClientSession(url, raise_for_status=True) as session,
+        session.post("/user/signup", json=PERSON) as answer,
+    ):
+        owner: str = (await answer.json())["id"]
+        return owner
+
+
+def streaming(stack: Stack) -> "subprocess.Popen[str]":
+    """Start the simulator: 100 devices until it is told to stop."""
+    command = [sys.executable, "-m", "simulator", "--url", stack.url, "--email", PERSON["email"], "--json"]
+    return subprocess.Popen(
+        [*command, "--devices", str(DEVICES), "--rate", str(RATE)],
+        cwd=ROOT,
+        env=os.environ | {"TIDEGATE_PASSWORD": PERSON["password"]},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def disturb(stack: Stack) -> None:
+    """Scale persisters 2 to 4 to 1 and gateways 2 to 3 to 2, and kill one container of each kind."""
+    step("persisters 2 -> 4, gateways 2 -> 3", lambda: stack.scale(persister=4, gateway=3))
+    time.sleep(3)
+    step("persisters 4 -> 1, gateways 3 -> 2", lambda: stack.scale(persister=1, gateway=2))
+    for service in SERVICES:
+        step(f"one {service} is killed and comes back", lambda service=service: stack.crash(service))  # type: ignore[misc]
+        time.sleep(2)
+
+
+def account(stack: Stack, simulator: "subprocess.Popen[str]", owner: str) -> str:
+    """Let the simulator end, and compare what it was promised with what is stored."""
+    simulator.terminate()
+    told = json.loads(simulator.communicate(timeout=60)[0].splitlines()[-1])
+    require(told["acked"] > 1000, f"hardly anything was acknowledged: {told}")
+    require(told["rejected"] == 0, f"readings were rejected: {told}")
+    deadline = time.monotonic() + STORED_WITHIN_S
+    while (stored := stack.count_stored(owner)) < told["acked"] and time.monotonic() < deadline:
+        time.sleep(0.5)
+    require(
+        stored >= told["acked"], f"{told['acked'] - stored} of {told['acked']} acknowledged readings are not stored"
+    )
+    require(stored <= told["sent"], f"{stored} readings are stored, only {told['sent']} different ones were sent")
+    return f"{told['sent']} sent, {told['acked']} acknowledged, {stored} stored, {told['reconnects']} reconnects"
+
+
+def run(stack: Stack) -> None:
+    step("make up", lambda: stack.make("up") and None)
+    step("healthy, none restarted, none as root, roots read-only", lambda: look_at_containers(stack))
+    require(stack.config_warnings() == "", f"docker compose config: {stack.config_warnings()}")
+    owner = asyncio.run(signed_up(stack.url))
+    simulator = streaming(stack)
+    try:
+        time.sleep(5)
+        disturb(stack)
+        told = step("every acknowledged reading is stored, once", lambda: account(stack, simulator, owner))
+    finally:
+        if simulator.poll() is None:
+            simulator.kill()
+        simulator.wait()
+    stored = int(told.split(" acknowledged, ")[1].split()[0])
+    took = stack.make("down")
+    print(f"make down ... {took:.1f} s")
+    require(took <= DOWN_WITHIN_S, f"make down took {took:.1f} s, asked {DOWN_WITHIN_S:g}")
+    step("make up again", lambda: stack.make("up") and None)
+    require(stack.count_stored(owner) == stored, f"of {stored} readings {stack.count_stored(owner)} are there after it")
+    print("nothing was lost, nothing is stored twice")
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory(prefix="tidegate-compose-") as folder:
+        try:
+            with Stack(Path(folder)) as stack:
+                run(stack)
+        except StackError as error:
+            print(f"\nFAILED: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
