@@ -51,12 +51,13 @@ def test_events_have_a_documented_form() -> None:
         "session": {"connectedUs": 1_000_000, "gateway": "g1"},
         "at": 5,
     }
-    alive = Alive("g1", 7, [OpenSession("o", "d", 1_000_000)])
+    alive = Alive("g1", 7, [OpenSession("o", "d", 1_000_000)], [("o", 12)])
     assert msgspec.json.decode(encode_event(alive)) == {
         "type": "alive",
         "gateway": "g1",
         "at": 7,
         "sessions": [["o", "d", 1_000_000]],
+        "accepted": [["o", 12]],
     }
     for event in (connected(OLD), disconnected(NEW), alive):
         assert decode_event(encode_event(event)) == event
