@@ -104,7 +104,7 @@ BAD_CLAIMS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("changes", BAD_CLAIMS, ids=lambda changes: " and ".join(changes))
+@pytest.mark.parametrize("changes", BAD_CLAIMS, ids=" and ".join)
 async def test_a_token_with_a_wrong_claim_is_unauthorized(changes: dict[str, Any]) -> None:
     assert await refusal(ISSUING.user(**changes)) == "unauthorized"
 
