@@ -9,7 +9,7 @@ CODE := auth bench broker gateway onebox persister reader runtime simulator test
 # Two makes at once must not fill one .venv together. Where flock(1) is missing, run one at a time.
 LOCK := $(shell command -v flock >/dev/null 2>&1 && echo flock .venv.lock)
 
-.PHONY: help run test bench chaos check format openapi screenshots up down compose-test clean
+.PHONY: help run test bench chaos check format openapi screenshots up down backup restore compose-test clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -46,13 +46,19 @@ screenshots: $(VENV)/dev.done ## take the pictures in docs/images
 	@tests/servers/install >&2
 	@$(BIN)/python -m tests.e2e.screenshots
 
-up: ## Docker Compose: everything on this host (ARGS="--scale persister=4"; ARGS="--profile demo" before it)
+up: ## Docker Compose: everything on this host (ARGS="--scale persister=4"; COMPOSE="--profile demo" adds devices)
 	@$(PYTHON) deploy/compose/env.py
 	@docker compose $(COMPOSE) up --build --detach --wait --wait-timeout 300 $(ARGS)
 	@echo "Tidegate is up: http://$$(docker compose port proxy 8080)"
 
 down: ## end Docker Compose's containers; what is stored stays (ARGS="--volumes" removes it)
 	@docker compose $(COMPOSE) down $(ARGS)
+
+backup: ## Docker Compose: accounts, readings and secrets into a folder, while devices stream on (ARGS="FOLDER")
+	@COMPOSE="$(COMPOSE)" deploy/compose/backup.sh $(ARGS)
+
+restore: ## Docker Compose: fill an empty stack from a backup (ARGS="FOLDER")
+	@COMPOSE="$(COMPOSE)" deploy/compose/restore.sh $(ARGS)
 
 # A script that builds stand-ins for the base images where no image registry can be reached; elsewhere they are pulled.
 BASE_IMAGES ?= ../shared/docker/base-images.sh

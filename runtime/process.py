@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -55,6 +56,17 @@ def spare_what_stays() -> None:
     gc.freeze()
 
 
+def raise_open_files() -> int:
+    """Raise the soft limit of open files to the hard one; return it.
+
+    Each connection is an open file, and the soft limit is 1,024 on most systems, for the sake of programs that use
+    select(2); the hard one is what the administrator has set.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
 Serve = Callable[[AnySettings, Shutdown], Awaitable[None]]
 
 
@@ -74,6 +86,7 @@ def run_until_stopped(serve: Callable[[Shutdown], Awaitable[None]], drain_second
 
     A drain that outlives `drain_seconds` is cancelled; whatever was not settled stays with the broker.
     """
+    raise_open_files()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
             runner.run(_supervise(serve, drain_seconds))

@@ -1,7 +1,8 @@
 """`python -m tests.compose`: needs a Docker Engine with Compose v2 and the base images; exit code 1 when it fails.
 
 From a fresh checkout: `make up`; then 100 simulated devices stream through the proxy while services are scaled and
-killed; what was acknowledged is counted in MongoDB itself; `make down`, and up again, with nothing lost.
+killed; what was acknowledged is counted in MongoDB itself; `make down`, and up again, with nothing lost. Then a backup is
+taken, everything is removed, and the backup restored.
 """
 
 import asyncio
@@ -68,6 +69,16 @@ async def signed_up(url: str) -> str:
         return owner
 
 
+async def logged_in(url: str) -> None:
+    """Log in with the account, whose tokens a restored key signs."""
+    who = {name: PERSON[name] for name in ("email", "password")}
+    async with aiohttp.ClientSession(url, raise_for_status=True) as session:
+        async with session.post("/user/login", json=who) as answer:
+            token = (await answer.json())["accessToken"]
+        async with session.get("/user/token", headers={"Authorization": f"Bearer {token}"}) as answer:
+            await answer.json()
+
+
 def streaming(stack: Stack) -> "subprocess.Popen[str]":
     """Start the simulator: 100 devices until it is told to stop."""
     command = [sys.executable, "-m", "simulator", "--url", stack.url, "--email", PERSON["email"], "--json"]
@@ -107,6 +118,20 @@ def account(stack: Stack, simulator: "subprocess.Popen[str]", owner: str) -> str
     return f"{told['sent']} sent, {told['acked']} acknowledged, {stored} stored, {told['reconnects']} reconnects"
 
 
+def restored(stack: Stack, owner: str, stored: int) -> str:
+    """Back up, remove everything, restore: accounts and readings are there again, and devices can be served."""
+    with tempfile.TemporaryDirectory(prefix="tidegate-backup-") as backup:
+        stack.make("backup", backup)
+        stack.make("down", "--volumes")
+        (stack.folder / ".env").unlink()
+        stack.make("restore", backup)
+    stack.make("up")
+    found = stack.count_stored(owner)
+    require(found == stored, f"of {stored} readings {found} are there after the restore")
+    asyncio.run(logged_in(stack.url))
+    return f"{found} readings"
+
+
 def run(stack: Stack) -> None:
     step("make up", lambda: stack.make("up") and None)
     step("healthy, none restarted, none as root, roots read-only", lambda: look_at_containers(stack))
@@ -127,6 +152,7 @@ def run(stack: Stack) -> None:
     require(took <= DOWN_WITHIN_S, f"make down took {took:.1f} s, asked {DOWN_WITHIN_S:g}")
     step("make up again", lambda: stack.make("up") and None)
     require(stack.count_stored(owner) == stored, f"of {stored} readings {stack.count_stored(owner)} are there after it")
+    step("backup, everything removed, restore, make up", lambda: restored(stack, owner, stored))
     print("nothing was lost, nothing is stored twice")
 
 

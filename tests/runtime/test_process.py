@@ -32,6 +32,18 @@ async def serve(shutdown):
 sys.exit(run_until_stopped(serve, 5))
 """
 
+COUNTS_FILES = """
+import resource
+
+async def serve(shutdown):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    say(f"{soft} of {hard}")
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 1024))
+
+sys.exit(run_until_stopped(serve, 5))
+"""
+
 HANGS = """
 async def serve(shutdown):
     say("ready")
@@ -154,6 +166,12 @@ def test_a_drain_that_cannot_even_be_cancelled_does_not_keep_the_process() -> No
         process.send_signal(signal.SIGTERM)
         hears(process, "draining")
         ends(process, 1, within_s=8)
+
+
+def test_as_many_files_may_be_open_as_the_administrator_allows() -> None:
+    with running(COUNTS_FILES) as process:
+        said, _ = ends(process, 0)
+        assert said == ["1024 of 1024"]
 
 
 def test_an_exception_ends_the_process_with_1_and_is_told() -> None:

@@ -1,0 +1,39 @@
+#!/bin/bash
+# Fills an empty compose stack from a backup, and leaves it to `make up` to start: .env, accounts, readings.
+# It never touches what is there: where volumes hold data, `make down ARGS=--volumes` is the operator's to say.
+set -euo pipefail
+from="$(realpath "${1:?restore.sh FOLDER: a folder that make backup wrote}")"
+cd "$(dirname "$0")/../.."
+read -ra options <<<"${COMPOSE:-}"
+compose=(docker compose "${options[@]}")
+
+for part in env accounts.sql.gz mongodb.tar.gz; do
+    [ -f "$from/$part" ] || { echo "$from has no $part: this is no whole backup" >&2; exit 2; }
+    [ "$part" = env ] || gzip -t "$from/$part"
+done
+if [ -e .env ] && ! cmp -s .env "$from/env"; then
+    echo ".env has other secrets than the backup: move it away first" >&2
+    exit 2
+fi
+# What the names of the project's volumes are is Compose's to say.
+[ -e .env ] || install -m 600 "$from/env" .env
+for volume in $("${compose[@]}" config --format json | python3 -c 'import json, sys
+print(*(one["name"] for name, one in json.load(sys.stdin)["volumes"].items() if name in ("mysql", "mongodb")))'); do
+    if docker volume inspect "$volume" >/dev/null 2>&1; then
+        echo "the volume $volume is there: end the stack with make down ARGS=--volumes, which removes what is in it" >&2
+        exit 2
+    fi
+done
+python3 deploy/compose/env.py
+
+echo "readings ..." >&2
+"${compose[@]}" build --quiet mongodb >&2
+gzip -dc "$from/mongodb.tar.gz" |
+    "${compose[@]}" run --rm --no-deps --no-TTY --entrypoint tar mongodb -C /data/tidegate -xf -
+
+echo "accounts ..." >&2
+"${compose[@]}" up --detach --wait --wait-timeout 180 mysql >&2
+# shellcheck disable=SC2016 # the container's own environment has the password
+gzip -dc "$from/accounts.sql.gz" | "${compose[@]}" exec -T mysql sh -c \
+    'MYSQL_PWD="$MYSQL_PASSWORD" mysql -h 127.0.0.1 -u tidegate tidegate'
+echo "restored from $from; now make up" >&2
