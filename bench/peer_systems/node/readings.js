@@ -1,0 +1,27 @@
+// The collection of readings, and a reading as it is stored in all systems: the same document, field by field.
+const { Long, MongoBulkWriteError, MongoClient } = require("mongodb");
+
+const DUPLICATE_KEY = 11000;
+
+exports.openReadings = async () => {
+  // As safe as Tidegate's writes. The pool has the driver's default of 100 connections.
+  const client = new MongoClient(process.env.MONGODB_URL, { writeConcern: { w: "majority", journal: true } });
+  await client.connect();
+  return client.db(process.env.DATABASE).collection("readings");
+};
+
+exports.documentOf = (owner, device, { sensorType, value, ts, seq, unit }, receivedAt) => {
+  const _id = { owner, device, sensorType, ts: new Date(ts), seq: Long.fromNumber(seq) };
+  const document = { _id, value, receivedAt };
+  return unit === undefined ? document : { ...document, unit };
+};
+
+// Takes what says that a reading is stored already as success: it was sent, or delivered, twice.
+exports.exceptDuplicates = (error) => {
+  if (error instanceof MongoBulkWriteError) {
+    const errors = [error.writeErrors].flat();
+    const allStored = errors.length > 0 && errors.every(({ code }) => code === DUPLICATE_KEY);
+    if (allStored && !error.result.getWriteConcernError()) return;
+  } else if (error.code === DUPLICATE_KEY) return;
+  throw error;
+};

@@ -1,0 +1,1 @@
+"""The path of tutorials in Python: python-socketio, aio-pika, Motor."""

@@ -1,0 +1,13 @@
+"""The end of standard input, with which whoever started a process ends it."""
+
+import asyncio
+import signal
+import sys
+
+
+async def end_with_input() -> None:
+    """Wait for the end of standard input and then end this process in order, as SIGTERM does."""
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await reader.read()
+    signal.raise_signal(signal.SIGTERM)
