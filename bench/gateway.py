@@ -19,10 +19,10 @@ import msgspec
 
 from bench.idle import idle
 from bench.latency import latency
-from bench.peers import NAMES, Peer, Stage, stage
 from bench.processes import BenchError, raise_open_files
 from bench.readings import event
 from bench.report import Figure, progress, show
+from bench.stage import NAMES, Peer, Stage, stage
 from broker.reading import SentReading
 
 CONNECTIONS = 20

@@ -3,8 +3,8 @@
 import time
 from statistics import median
 
-from bench.peers import NAMES, Stage
 from bench.report import Figure, progress
+from bench.stage import NAMES, Stage
 
 SETTLE_S = 1.5
 

@@ -5,10 +5,10 @@ import sys
 import urllib.request
 from statistics import median
 
-from bench.peers import Peer, Stage
 from bench.processes import BenchError, Speaking
 from bench.readings import compact, reading
 from bench.report import Figure, progress
+from bench.stage import Peer, Stage
 from broker.document import encode_document
 from broker.reading import Defaults, check_one
 

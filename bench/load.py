@@ -2,8 +2,9 @@
 
 `{"connect": n}` opens connections until there are n; `{"run": seconds, "size": readings an event, "inFlight": n}` sends
 as fast as acknowledgements come; with `"rate"` it sends that many events a second instead, whatever comes back, and
-with `"placed"` the readings say where they are. Each answer is a JSON line too. Started by `bench.peers` as
-`python -m bench.load PORT`, with a line of tokens first.
+with `"placed"` the readings say where they are, with `"sensors"` they are of that many in turn, with `"of"` only the
+first so many connections send. Each answer is a JSON line too. Started by `bench.stage` as `python -m bench.load PORT`,
+with a line of tokens first.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from bench.readings import event
 
 CONNECT_AT_ONCE = 50
 GIVE_UP_S = 20
-PREPARED = 64  # events that are made once and sent in turn
+PREPARED = 256  # events of one reading that are made once and sent in turn; of many readings 16
 TICK_S = 0.002
 LOOK_S = 0.005
 # Stands in prepared events where each gets its time as it is sent, so that no reading comes twice.
@@ -126,19 +127,22 @@ class Load:
             await asyncio.wait_for(asyncio.gather(*(device.connected for device in devices)), GIVE_UP_S)
             self.devices += devices
 
-    async def run(self, seconds: float, size: int, in_flight: int, rate: float | None, placed: bool) -> dict[str, Any]:
-        prepared = range(PREPARED if size == 1 else 4)
-        self.prepared = [event(size, number, STAMP_MS, placed=placed) for number in prepared]
+    async def run(self, asked: dict[str, Any]) -> dict[str, Any]:
+        size, rate, seconds = asked["size"], asked.get("rate"), asked["run"]
+        devices = self.devices[: asked.get("of", len(self.devices))]
+        of_what = {"placed": asked.get("placed", False), "sensors": asked.get("sensors", 1)}
+        prepared = range(PREPARED if size == 1 else 16)
+        self.prepared = [event(size, number, STAMP_MS, **of_what) for number in prepared]
         self.latencies, self.refused = [], []
         self.closed_loop = rate is None
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         if rate is None:
-            for device in self.devices:
-                device.send(in_flight)
+            for device in devices:
+                device.send(asked["inFlight"])
             await asyncio.sleep(seconds)
             self.closed_loop = False
         else:
-            await self.at_rate(rate, seconds)
+            await self.at_rate(devices, rate, seconds)
         late = await self.settled()
         elapsed = time.perf_counter() - started
         return {
@@ -148,15 +152,16 @@ class Load:
             "firstRefused": self.refused[:1],
             "lost": self.lost,
             "seconds": elapsed,
+            "cpuS": time.process_time() - cpu,
             "p50Ms": percentile(self.latencies, 0.5) * 1000,
             "p99Ms": percentile(self.latencies, 0.99) * 1000,
         }
 
-    async def at_rate(self, rate: float, seconds: float) -> None:
+    async def at_rate(self, devices: list[Device], rate: float, seconds: float) -> None:
         started, sent = time.perf_counter(), 0
         while (passed := time.perf_counter() - started) < seconds:
             while sent < rate * passed:
-                self.devices[sent % len(self.devices)].send(1)
+                devices[sent % len(devices)].send(1)
                 sent += 1
             await asyncio.sleep(TICK_S)
 
@@ -187,9 +192,7 @@ async def serve(port: int) -> None:
             await load.connect(asked["connect"])
             answer = {"connections": len(load.devices)}
         else:
-            answer = await load.run(
-                asked["run"], asked["size"], asked["inFlight"], asked.get("rate"), asked.get("placed", False)
-            )
+            answer = await load.run(asked)
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 

@@ -20,9 +20,9 @@ import bson
 from pymongo import MongoClient, WriteConcern
 
 from bench.load import percentile
-from bench.peers import Stage, stage
 from bench.processes import BenchError, Speaking, Started
 from bench.report import Figure, progress, show
+from bench.stage import Stage, stage
 from broker.document import encode_document
 from broker.keys import between, series_key
 from broker.reading import Reading

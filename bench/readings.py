@@ -6,21 +6,22 @@ import time
 from typing import Any
 
 
-def reading(number: int, now_ms: int, *, placed: bool = False) -> dict[str, Any]:
-    """Return one reading; `number` counts them. With location and tags it has some 135 bytes."""
+def reading(number: int, now_ms: int, *, placed: bool = False, sensors: int = 1) -> dict[str, Any]:
+    """Return one reading, of one of that many sensors; `number` counts them. With location and tags: some 135 bytes."""
     value = round(21.5 + random.gauss(0, 3), 6)
-    sent: dict[str, Any] = {"sensorType": "temperature", "value": value, "ts": now_ms, "seq": number}
+    sensor = "temperature" if sensors == 1 else f"temperature-{number % sensors}"
+    sent: dict[str, Any] = {"sensorType": sensor, "value": value, "ts": now_ms, "seq": number}
     if placed:
         return sent | {"location": {"lat": 52.52, "lon": 13.405}, "tags": {"room": "a12"}}
     return sent | {"unit": "celsius"}
 
 
-def event(size: int, number: int, ts_ms: int | None = None, *, placed: bool = False) -> bytes:
+def event(size: int, number: int, ts_ms: int | None = None, *, placed: bool = False, sensors: int = 1) -> bytes:
     """Return the JSON array of an event of `size` readings: one under `reading`, more under `readings`."""
     ts_ms = time.time_ns() // 1_000_000 if ts_ms is None else ts_ms
     if size == 1:
-        return compact(["reading", reading(number, ts_ms, placed=placed)])
-    readings = [reading(number * size + offset, ts_ms, placed=placed) for offset in range(size)]
+        return compact(["reading", reading(number, ts_ms, placed=placed, sensors=sensors)])
+    readings = [reading(number * size + offset, ts_ms, placed=placed, sensors=sensors) for offset in range(size)]
     return compact(["readings", readings])
 
 

@@ -8,34 +8,58 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure; `limit` is the most that it may be, None where it only informs."""
+    """One figure; `limit` is the most, `at_least` the least that it may be, None where it only informs."""
 
     what: str
     value: float
     unit: str
     limit: float | None = None
+    at_least: float | None = None
 
     @property
     def verdict(self) -> str:
-        """`holds`, `FAILS`, or nothing where nothing is asked."""
-        if self.limit is None:
+        """`holds`, `FALLS SHORT`, or nothing where nothing is asked."""
+        if self.limit is None and self.at_least is None:
             return ""
-        return "holds" if self.value <= self.limit else "FAILS"
+        high = self.limit is not None and self.value > self.limit
+        low = self.at_least is not None and self.value < self.at_least
+        return "FALLS SHORT" if high or low else "holds"
+
+    @property
+    def asked(self) -> str:
+        """What is asked of it."""
+        if self.limit is not None:
+            return f"<= {self.limit:g}"
+        return "" if self.at_least is None else f">= {self.at_least:,g}"
+
+
+def exit_code(figures: list[Figure]) -> int:
+    """Return 1 where one falls short."""
+    return int(any(figure.verdict == "FALLS SHORT" for figure in figures))
 
 
 def show(title: str, figures: list[Figure], *, as_json: bool) -> int:
-    """Print the figures; return the exit code, 1 where one fails."""
-    failed = any(figure.verdict == "FAILS" for figure in figures)
+    """Print the figures; return the exit code, 1 where one falls short."""
     if as_json:
         items = [asdict(figure) | {"verdict": figure.verdict} for figure in figures]
         print(json.dumps({"title": title, "python": platform.python_version(), "figures": items}))
-        return int(failed)
+        return exit_code(figures)
     width = max(len(figure.what) for figure in figures)
     print(f"\n{title}")
     for figure in figures:
-        limit = "" if figure.limit is None else f"<= {figure.limit:g}"
-        print(f"  {figure.what:{width}}  {figure.value:10.3f} {figure.unit:12} {limit:8} {figure.verdict}".rstrip())
-    return int(failed)
+        value = f"{figure.value:12,.0f}" if figure.value >= 10_000 else f"{figure.value:12.3f}"
+        print(f"  {figure.what:{width}}  {value} {figure.unit:12} {figure.asked:10} {figure.verdict}".rstrip())
+    return exit_code(figures)
+
+
+def markdown(figures: list[Figure]) -> str:
+    """Return the figures as a table."""
+    lines = ["| | | asked | |", "|---|---|---|---|"]
+    for figure in figures:
+        value = f"{figure.value:,.0f}" if figure.value >= 1000 else f"{figure.value:.2f}"
+        indent = "&nbsp;" * (len(figure.what) - len(figure.what.lstrip()))
+        lines.append(f"| {indent}{figure.what.strip()} | {value} {figure.unit} | {figure.asked} | {figure.verdict} |")
+    return "\n".join(lines) + "\n"
 
 
 def progress(text: str) -> None:

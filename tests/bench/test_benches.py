@@ -12,7 +12,7 @@ import pytest
 from bench.report import Figure
 
 ROOT = Path(__file__).parent.parent.parent
-NODE = ROOT / "bench" / "node"
+NODE = ROOT / "bench" / "peers" / "node"
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -32,12 +32,12 @@ def test_a_bench_that_is_not_there_is_a_wrong_command() -> None:
 
 
 def test_a_figure_holds_up_to_its_limit() -> None:
-    assert [Figure("x", value, "x", 2.0).verdict for value in (1.0, 2.0, 2.1)] == ["holds", "holds", "FAILS"]
+    assert [Figure("x", value, "x", 2.0).verdict for value in (1.0, 2.0, 2.1)] == ["holds", "holds", "FALLS SHORT"]
     assert Figure("x", 1.0, "x").verdict == ""
 
 
 @pytest.mark.skipif(
-    not (NODE / "node_modules").exists() and not os.environ.get("CI"), reason="bench/node is not installed yet"
+    not (NODE / "node_modules").exists() and not os.environ.get("CI"), reason="bench/peers/node is not installed yet"
 )
 def test_the_gateways_bench_measures_every_part_beside_its_peers_and_leaves_nothing_behind() -> None:
     assert shutil.which("node")
@@ -47,7 +47,7 @@ def test_the_gateways_bench_measures_every_part_beside_its_peers_and_leaves_noth
     report = json.loads(done.stdout)
     asked = [figure for figure in report["figures"] if figure["limit"] is not None]
     assert len(asked) == 9
-    assert all(figure["value"] > 0 and figure["verdict"] in ("holds", "FAILS") for figure in asked)
+    assert all(figure["value"] > 0 and figure["verdict"] in ("holds", "FALLS SHORT") for figure in asked)
     assert not running() - before
 
 
@@ -59,6 +59,6 @@ def running() -> set[str]:
             command = file.read_bytes().replace(b"\0", b" ").decode()
         except OSError:
             continue
-        if "bench.load" in command or "bench/node/server.js" in command or "bench.stock" in command:
+        if "bench.load" in command or "bench/peers/node" in command or "bench.peers" in command:
             found.add(f"{file.parent.name} {command}")
     return found

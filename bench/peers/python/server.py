@@ -1,4 +1,4 @@
-"""python-socketio on aiohttp to RabbitMQ, as tutorials write it: `python -m bench.peer_systems.python.server`.
+"""python-socketio on aiohttp to RabbitMQ, as tutorials write it: `python -m bench.peers.python.server`.
 
 One persistent message a reading, acknowledged to the device once RabbitMQ has confirmed it. The default event loop;
 readings are not validated, and nobody's rate is limited: what that saves speaks for this system.
@@ -17,8 +17,8 @@ from aio_pika import DeliveryMode, Message
 from aio_pika.abc import AbstractExchange
 from aiohttp import web
 
-from bench.peer_systems.python.input import end_with_input
-from bench.peer_systems.python.queue import QUEUE, connect, declare_queue
+from bench.peers.python.input import end_with_input
+from bench.peers.python.queue import QUEUE, connect, declare_queue
 
 EXCHANGE = web.AppKey("exchange", AbstractExchange)
 

@@ -17,7 +17,7 @@ from tests.runtime.issuer import ISSUER, Issuer
 from tests.servers.ports import free_port
 from tests.servers.rabbitmq import RabbitMQServer
 
-NODE_FOLDER = ROOT / "bench" / "node"
+NODE_FOLDER = ROOT / "bench" / "peers" / "node"
 NAMES = ("gateway", "node", "stock")
 DEVICES_AN_OWNER = 100
 
@@ -40,7 +40,7 @@ class Stage:
         self.rabbitmq = rabbitmq
         self.broker_url = rabbitmq.create_vhost()
         self._keys_port = keys_port
-        self._issuer = issuer
+        self.issuer = issuer
 
     @property
     def auth_url(self) -> str:
@@ -49,7 +49,7 @@ class Stage:
 
     def user_token(self, owner: str) -> str:
         """Return a token of a user who may read."""
-        return self._issuer.user(sub=owner, owner=owner)
+        return self.issuer.user(sub=owner, owner=owner)
 
     @contextmanager
     def peer(self, name: str, devices: int) -> Iterator[Peer]:
@@ -64,7 +64,7 @@ class Stage:
         ):
             server.wait_for_port(ops_port if name == "gateway" else port)
             server.wait_for_port(port)
-            speaking.say([self._auth(name, number) for number in range(devices)])
+            speaking.say([self.device_auth(number) if name == "gateway" else {} for number in range(devices)])
             yield Peer(name, server, speaking, ops_port if name == "gateway" else None)
 
     def empty_queue(self) -> None:
@@ -74,10 +74,17 @@ class Stage:
 
     def _command(self, name: str, port: int, ops_port: int) -> tuple[list[str], dict[str, str]]:
         if name == "node":
-            return [_node(), str(NODE_FOLDER / "server.js")], {"PORT": str(port), "NODE_ENV": "production"}
+            return [installed_node(NODE_FOLDER), str(NODE_FOLDER / "acknowledge.js")], {
+                "PORT": str(port),
+                "NODE_ENV": "production",
+            }
         if name == "stock":
-            return [sys.executable, "-m", "bench.stock"], {"PORT": str(port)}
-        settings = {
+            return [sys.executable, "-m", "bench.peers.python.acknowledge"], {"PORT": str(port)}
+        return [sys.executable, "-m", "gateway"], self.gateway_settings(port, ops_port)
+
+    def gateway_settings(self, port: int, ops_port: int) -> dict[str, str]:
+        """Return the environment of a gateway that meets no limit."""
+        return {
             "BROKER_URL": self.broker_url,
             "AUTH_URL": self.auth_url,
             "TOKEN_ISSUER": ISSUER,
@@ -86,6 +93,7 @@ class Stage:
             "OPS_HOST": "127.0.0.1",
             "OPS_PORT": str(ops_port),
             # A peer has no limits to run into.
+            "MAX_CONNECTIONS_PER_ADDRESS": "100000",
             "DEVICE_READINGS_PER_SECOND": "10000000",
             "DEVICE_READINGS_PER_MINUTE": "600000000",
             "DEVICE_BYTES_PER_SECOND": "2000000000",
@@ -94,13 +102,11 @@ class Stage:
             "OWNER_BYTES_PER_SECOND": "2000000000",
             "OWNER_BYTES_PER_MINUTE": "120000000000",
         }
-        return [sys.executable, "-m", "gateway"], settings
 
-    def _auth(self, name: str, number: int) -> dict[str, str]:
-        if name != "gateway":
-            return {}
+    def device_auth(self, number: int) -> dict[str, str]:
+        """Return what a device connects with."""
         device = f"device-{number}"
-        token = self._issuer.device(sub=device, device=device, owner=f"owner-{number // DEVICES_AN_OWNER}")
+        token = self.issuer.device(sub=device, device=device, owner=f"owner-{number // DEVICES_AN_OWNER}")
         return {"token": token}
 
 
@@ -112,14 +118,14 @@ def stage(folder: Path) -> Iterator[Stage]:
         yield Stage(folder, rabbitmq, keys_port, issuer)
 
 
-def _node() -> str:
-    """Return the path of Node.js, with the peer's packages installed beside its script."""
+def installed_node(folder: Path) -> str:
+    """Return the path of Node.js, with the packages of `folder` installed there; BenchError where it is missing."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
-        raise BenchError("node and npm are needed for the peer in bench/node")
-    if not (NODE_FOLDER / "node_modules" / "socket.io").exists():
+        raise BenchError("node and npm are needed for the peers in bench/peers/node")
+    if not (folder / "node_modules" / "socket.io").exists():
         command = [npm, "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--silent"]
-        done = subprocess.run(command, cwd=NODE_FOLDER, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
         if done.returncode:
             raise BenchError(f"npm install: {done.stderr or done.stdout}")
     return node

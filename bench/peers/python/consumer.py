@@ -1,4 +1,4 @@
-"""RabbitMQ to MongoDB by aio-pika and Motor: `python -m bench.peer_systems.python.consumer`.
+"""RabbitMQ to MongoDB by aio-pika and Motor: `python -m bench.peers.python.consumer`.
 
 Gathers messages, writes them with one `insert_many`, then acknowledges them with one frame. One batch at a time, so
 that acknowledging up to a delivery acknowledges nothing that is not stored yet. The default event loop.
@@ -15,8 +15,8 @@ from bson import Int64
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo.errors import BulkWriteError
 
-from bench.peer_systems.python.input import end_with_input
-from bench.peer_systems.python.queue import connect, declare_queue
+from bench.peers.python.input import end_with_input
+from bench.peers.python.queue import connect, declare_queue
 
 PREFETCH = 2000  # two batches: one is being written while the next one comes
 BATCH = 1000

@@ -1,0 +1,74 @@
+"""Plots as SVG, of nothing but rectangles, lines and text: they look the same wherever Markdown is shown."""
+
+from html import escape
+
+WIDTH, LEFT, BAR, GAP = 860, 330, 20, 8
+FIRST_LINE = 24.0
+COLOURS = ("#2a6f97", "#f28e2b", "#76b7b2", "#8c6bb1", "#e15759", "#59a14f")
+PARTS = ("gateway", "server", "client", "persister", "consumer", "RabbitMQ", "mongod")
+COLOUR = dict(zip(PARTS, ("#2a6f97", "#2a6f97", "#2a6f97", "#76b7b2", "#76b7b2", "#f28e2b", "#8c6bb1"), strict=True))
+LABEL = {"gateway": "gateway, server or client", "persister": "persister or consumer"}
+
+
+def _svg(height: int, body: list[str], title: str) -> str:
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
+        f'font-family="system-ui, sans-serif" font-size="13" role="img"><title>{escape(title)}</title>'
+        f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>'
+    )
+    return head + "".join(body) + "</svg>\n"
+
+
+def _text(x: float, y: float, text: str, anchor: str = "start", colour: str = "#222") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">{escape(text)}</text>'
+
+
+def bars(table: dict[str, dict[str, float]]) -> str:
+    """Return stacked bars, one a row of `table`: µs of each process, each group of rows to its own scale."""
+    groups: dict[str, list[tuple[str, dict[str, float]]]] = {}
+    for name, row in table.items():
+        group, _, what = name.partition(": ") if ": " in name else ("bare", "", name)
+        groups.setdefault(group, []).append((what, row))
+    body: list[str] = []
+    y = FIRST_LINE
+    for place, part in enumerate(("gateway", "RabbitMQ", "persister", "mongod")):
+        x = 20.0 + place * 200
+        body += [f'<rect x="{x}" y="{y - 11}" width="12" height="12" fill="{COLOUR[part]}"/>']
+        body += [_text(x + 18, y, LABEL.get(part, part))]
+    for group, rows in groups.items():
+        y += 36
+        title = "bare insert_many" if group == "bare" else group
+        body.append(_text(20, y, f"{title}: µs of processor time a reading", colour="#000"))
+        y += 10
+        most = max(row["total"] for _, row in rows)
+        for what, row in rows:
+            x = float(LEFT)
+            body.append(_text(LEFT - 10, y + 15, what, "end"))
+            for part in ("gateway", "server", "client", "RabbitMQ", "persister", "consumer", "mongod"):
+                if part in row:
+                    width = max(0.0, row[part]) / most * (WIDTH - LEFT - 80)
+                    colour = COLOUR[part]
+                    body.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{BAR}" fill="{colour}"/>')
+                    x += width
+            body.append(_text(x + 6, y + 15, f"{row['total']:.1f}"))
+            y += BAR + GAP
+    return _svg(round(y + 16), body, "Processor time a reading, by process")
+
+
+def lines(title: str, unit: str, points: dict[str, list[tuple[str, float]]]) -> str:
+    """Return one panel a name in `points`: values over their labels, each from zero."""
+    body, panel = [_text(20, 24, f"{title} ({unit})", colour="#000")], 170
+    for place, (name, values) in enumerate(points.items()):
+        top, left, right = 44 + place * panel, 120, WIDTH - 40
+        most = max(value for _, value in values) or 1.0
+        step = (right - left) / max(1, len(values) - 1)
+        body.append(_text(20, top + 12, name))
+        body.append(f'<line x1="{left}" y1="{top + 120}" x2="{right}" y2="{top + 120}" stroke="#999"/>')
+        at = [(left + number * step, top + 120 - value / most * 90) for number, (_, value) in enumerate(values)]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in at)
+        body.append(f'<polyline points="{path}" fill="none" stroke="{COLOURS[place % 6]}" stroke-width="2"/>')
+        for (x, y), (label, value) in zip(at, values, strict=True):
+            body.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{COLOURS[place % 6]}"/>')
+            body.append(_text(x, y - 8, f"{value:,.1f}" if value < 100 else f"{value:,.0f}", "middle"))
+            body.append(_text(x, top + 137, label, "middle", "#555"))
+    return _svg(60 + len(points) * panel, body, title)
