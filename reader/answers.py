@@ -8,14 +8,18 @@ from typing import Any
 import msgspec
 from aiohttp import web
 from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.datetime_ms import DatetimeMS
 
 from runtime.calls import JSON
 from runtime.times import rfc3339
 from runtime.tokens import Place
 
 Document = dict[str, Any]
-# Naive datetimes, which are quick to write, and DatetimeMS for what lies beyond the calendar.
-AS_STORED: CodecOptions[dict[str, Any]] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_AUTO)
+# Naive datetimes, which are quick to write, and DatetimeMS for what lies beyond the calendar. MongoDB also stores text
+# that is no UTF-8: it is shown with U+FFFD in it, so that one such document does not hide its neighbours.
+AS_STORED: CodecOptions[dict[str, Any]] = CodecOptions(
+    datetime_conversion=DatetimeConversion.DATETIME_AUTO, unicode_decode_error_handler="replace"
+)
 
 CSV_COLUMNS = ("device", "sensorType", "ts", "seq", "value", "receivedAt", "unit", "location", "tags")
 CSV_HEAD = ",".join(CSV_COLUMNS).encode() + b"\r\n"
@@ -98,6 +102,17 @@ class PipelineAnswer(msgspec.Struct, rename="camel"):
 
     readings_per_second: float
     lag_seconds: float | None
+
+
+def date_ms(moment: datetime | DatetimeMS) -> int:
+    """Return a date of `AS_STORED` in milliseconds since 1970, also beyond the calendar; TypeError when it is none."""
+    return int(moment if isinstance(moment, DatetimeMS) else DatetimeMS(moment))
+
+
+def received_at_ms(document: Document) -> int | None:
+    """Return when a gateway received a reading, in milliseconds since 1970; None where the document does not say."""
+    received = document.get("receivedAt")
+    return date_ms(received) if isinstance(received, datetime | DatetimeMS) else None
 
 
 def time_text(moment: Any) -> str | None:

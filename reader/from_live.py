@@ -5,19 +5,20 @@ most one event a series. An event is made once, and those who want the same shar
 """
 
 import asyncio
+import struct
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import NamedTuple
 
 import bson
-from bson.datetime_ms import DatetimeMS
+from bson.errors import InvalidBSON
 
-from broker.document import DocumentError, document_ts_ms, received_ms
+from broker.document import DocumentError, document_ts_ms, received_ms, split_documents
 from broker.interface import Broker, Listener
 from broker.live import LiveReading, live_readings
 from broker.topology import LIVE_EXCHANGE
-from reader.answers import AS_STORED, Document, as_json, reading_answer
+from reader.answers import AS_STORED, Document, as_json, reading_answer, received_at_ms
 from reader.from_mongodb import position_of
 from reader.live_feed import HEARTBEAT, Feed, Filter
 from reader.metrics import ReaderMetrics
@@ -37,6 +38,8 @@ MAX_OWNERS = 10_000
 LAG_KEPT_S = 10.0
 # Events that are held for a feed which reads its gap; the oldest are dropped.
 MAX_HELD = 10_000
+# What a document raises that is no reading's, whatever is wrong with it; it ends neither a feed nor the process.
+UNREADABLE = (InvalidBSON, DocumentError, struct.error, KeyError, OverflowError, TypeError, ValueError)
 Series = tuple[str, str]
 BEFORE_ALL: Position = (-(2**63), 0)
 
@@ -52,7 +55,8 @@ class LiveEvent(NamedTuple):
 class Audience:
     """The feeds of one owner, and what was heard for them since the last time that they were served."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: ReaderMetrics) -> None:
+        self._metrics = metrics
         self.heard: dict[Series, LiveReading] = {}
         self.feeds: dict[Filter, set[Feed]] = {}
         # Feeds that still read their gap from history; what comes meanwhile is held for them.
@@ -77,15 +81,21 @@ class Audience:
         heard, self.heard = self.heard, {}
         offers: dict[Filter, list[bytes]] = {}
         for (device, sensor_type), reading in heard.items():
-            event: LiveEvent | None = None
-            for wanted in filters_of(device, sensor_type):
-                if wanted in self.feeds:
-                    event = event or live_event(bson.decode(reading.document, AS_STORED))
-                    offers.setdefault(wanted, []).append(event.data)
-            for feed, held in self.resuming.items():
-                if feed.wanted in filters_of(device, sensor_type):
-                    event = event or live_event(bson.decode(reading.document, AS_STORED))
-                    held.append(event)
+            filters = filters_of(device, sensor_type)
+            wanting = [wanted for wanted in filters if wanted in self.feeds]
+            holding = [held for feed, held in self.resuming.items() if feed.wanted in filters]
+            if not wanting and not holding:
+                continue
+            try:
+                event = live_event(bson.decode(reading.document, AS_STORED))
+            except UNREADABLE as error:  # this one is left out; the others are served
+                self._metrics.live_unreadable.inc()
+                log.debug("A live reading was not understood.", error=str(error))
+                continue
+            for wanted in wanting:
+                offers.setdefault(wanted, []).append(event.data)
+            for held in holding:
+                held.append(event)
         for wanted, events in offers.items():
             together = b"".join(events)
             for feed in self.feeds[wanted]:
@@ -127,12 +137,26 @@ class FromLive:
     async def listen(self) -> None:
         """Take in what persisters tell, for ever."""
         async for payload in self._listener:
+            self._take(self._readings(payload))
+
+    def _readings(self, payload: bytes) -> list[LiveReading]:
+        """Return the readings of a payload; what cannot be read of it is counted and left out."""
+        try:
+            return live_readings(payload)
+        except UNREADABLE as error:
+            log.debug("A live payload was not understood.", error=str(error))
+        try:
+            documents = split_documents(payload)
+        except DocumentError:
+            self._metrics.live_unreadable.inc()
+            return []
+        found: list[LiveReading] = []
+        for document in documents:
             try:
-                readings = live_readings(payload)
-            except DocumentError as error:
-                log.debug("A live payload was not understood.", error=str(error))
-                continue
-            self._take(readings)
+                found += live_readings(document)
+            except UNREADABLE:
+                self._metrics.live_unreadable.inc()
+        return found
 
     def _take(self, readings: list[LiveReading]) -> None:
         heard_ms = now_ms()
@@ -141,8 +165,12 @@ class FromLive:
         for reading in readings:
             self._last[reading.owner] = (reading.document, heard_ms)
             audience = self._audiences.get(reading.owner)
-            if audience is not None:
+            if audience is None:
+                continue
+            try:
                 audience.hear(reading)
+            except UNREADABLE:  # its `ts` lies beyond its end
+                self._metrics.live_unreadable.inc()
 
     async def serve(self) -> None:
         """Serve everybody every 100 ms, for ever."""
@@ -174,7 +202,7 @@ class FromLive:
     @contextmanager
     def joined(self, owner: str, feed: Feed) -> Iterator[None]:
         """Let a feed have what comes, held for it until `resumed`; without a gap to fill, call that at once."""
-        audience = self._audiences.setdefault(owner, Audience())
+        audience = self._audiences.setdefault(owner, Audience(self._metrics))
         audience.resuming[feed] = deque(maxlen=MAX_HELD)
         self._metrics.live_feeds.inc()
         try:
@@ -201,7 +229,7 @@ class FromLive:
             return None
         try:
             return max(0, heard_ms - received_ms(document)) / 1000
-        except DocumentError:
+        except UNREADABLE:
             return None
 
 
@@ -213,7 +241,8 @@ def filters_of(device: str, sensor_type: str) -> tuple[Filter, ...]:
 def live_event(document: Document) -> LiveEvent:
     """Return a reading as an event; its id says when it was received, and where it stands in its series."""
     key, position = document["_id"], position_of(document)
-    received = int(DatetimeMS(document["receivedAt"])) if document.get("receivedAt") is not None else position[0]
+    received = received_at_ms(document)
+    received = position[0] if received is None else received
     name = f"event: reading\nid: {received}-{position[0]}-{position[1]}\ndata: ".encode()
     data = name + as_json(reading_answer(document)) + b"\n\n"
     return LiveEvent((key["device"], key["sensorType"]), position, data)

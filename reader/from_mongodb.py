@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bson import decode_all
-from bson.datetime_ms import DatetimeMS
 from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from broker.keys import Key, between, devices_of, reading_key, series_key, series_of
-from reader.answers import AS_STORED, Document
+from reader.answers import AS_STORED, Document, date_ms
 from reader.queries import Position
 from runtime.mongodb import mongodb_client
 
@@ -65,7 +64,7 @@ class FromMongoDB:
         self._timeout_s = timeout_s
         majority = ReadConcern("majority")
         self._readings = client[database].get_collection(READINGS, codec_options=AS_STORED, read_concern=majority)
-        self._series = client[database].get_collection(SERIES, read_concern=majority)
+        self._series = client[database].get_collection(SERIES, codec_options=AS_STORED, read_concern=majority)
 
     @classmethod
     @asynccontextmanager
@@ -182,4 +181,4 @@ class FromMongoDB:
 def position_of(document: Document) -> Position:
     """Return where a reading stands in its series."""
     key = document["_id"]
-    return int(DatetimeMS(key["ts"])), int(key["seq"])
+    return date_ms(key["ts"]), int(key["seq"])

@@ -22,7 +22,7 @@ from reader.gate import Gate
 from reader.live_feed import Feed
 from reader.live_gap import LiveGap
 from reader.metrics import ReaderMetrics
-from reader.queries import LiveQuery, Position, wrong
+from reader.queries import LAST_MS, LiveQuery, Position, wrong
 from runtime.calls import Call
 from runtime.fields import read_query
 from runtime.logs import logger
@@ -32,7 +32,7 @@ log = logger("reader.live")
 
 EVENT_STREAM = "text/event-stream"
 RETRY_MS = 2000
-_EVENT_ID = re.compile(r"(\d{1,15})-(-?\d{1,18})-(\d{1,16})")
+_EVENT_ID = re.compile(r"(\d{1,19})-(-?\d{1,19})-(\d{1,19})")
 _HEADERS = {
     "Content-Type": EVENT_STREAM,
     "Cache-Control": "no-store",
@@ -155,7 +155,7 @@ def _parse_event_id(text: str) -> tuple[int, Position] | None:
     if not text:
         return None
     found = _EVENT_ID.fullmatch(text)
-    if found is None:
+    received, ts_ms, seq = (0, 0, 0) if found is None else map(int, found.groups())
+    if found is None or max(map(abs, (received, ts_ms, seq))) > LAST_MS:
         raise wrong("Last-Event-ID", "this is no id of an event of this feed")
-    received, ts_ms, seq = map(int, found.groups())
     return received, (ts_ms, seq)

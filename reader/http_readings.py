@@ -12,6 +12,7 @@ from reader.export import CSV, NDJSON, Export, wanted_format
 from reader.from_mongodb import FromMongoDB, Range, position_of
 from reader.metrics import ReaderMetrics
 from reader.queries import (
+    LAST_MS,
     MAX_BUCKETS,
     BucketsQuery,
     HistoryQuery,
@@ -110,7 +111,7 @@ class ReadingsRoutes:
                 if ends is None:
                     return json_answer({"items": []})
                 from_ms = ends[0] if from_ms is None else from_ms
-                to_ms = ends[1] + 1 if to_ms is None else to_ms
+                to_ms = min(ends[1] + 1, LAST_MS) if to_ms is None else to_ms
             _require_few_buckets(from_ms, to_ms, every_ms)
             found = await self._history.buckets(claims.owner, query.device, query.sensor_type, from_ms, to_ms, every_ms)
         items = [{"ts": rfc3339(bucket.pop("_id")), **bucket} for bucket in found]

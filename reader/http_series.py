@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import web
-from bson.datetime_ms import DatetimeMS
 from msgspec import UNSET
 
 from reader.answers import (
@@ -14,6 +13,7 @@ from reader.answers import (
     SeriesAnswer,
     json_answer,
     reading_answer,
+    received_at_ms,
     time_text,
 )
 from reader.asking import Asking
@@ -113,9 +113,7 @@ class SeriesRoutes:
 
     def _item(self, owner: str, series: Series, newest: Document | None) -> dict[str, Any]:
         device, sensor_type = series
-        seen = [self._presence.last_seen_ms(owner, device)]
-        if newest is not None and newest.get("receivedAt") is not None:
-            seen.append(int(DatetimeMS(newest["receivedAt"])))
+        seen = [self._presence.last_seen_ms(owner, device), None if newest is None else received_at_ms(newest)]
         last_seen_ms = max((ms for ms in seen if ms is not None), default=None)
         return {
             "device": device,

@@ -9,9 +9,8 @@ from collections.abc import Callable
 from contextlib import aclosing
 
 from aiohttp import web
-from bson.datetime_ms import DatetimeMS
 
-from reader.answers import Document
+from reader.answers import Document, received_at_ms
 from reader.from_live import EVERY_S, Series, live_event
 from reader.from_mongodb import FromMongoDB, HistoryUnavailable, Range, position_of
 from reader.live_feed import Feed
@@ -105,5 +104,5 @@ async def _write(
 
 
 def _received_ms(document: Document) -> int:
-    received = document.get("receivedAt")
-    return 0 if received is None else int(DatetimeMS(received))
+    received = received_at_ms(document)
+    return 0 if received is None else received

@@ -41,6 +41,11 @@ class ReaderMetrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self.live_unreadable = Counter(
+            "tidegate_reader_live_unreadable_total",
+            "What was heard for live feeds and is no reading; it is left out",
+            registry=registry,
+        )
         self.live_skipped = Counter(
             "tidegate_reader_live_skipped_total",
             "Events that a live feed left out for a slow browser",

@@ -14,6 +14,8 @@ from runtime.problems import FieldError, Problem
 
 MAX_LIMIT = 1000
 MAX_BUCKETS = 10_000
+# The last time that a date of MongoDB's can hold.
+LAST_MS = 2**63 - 1
 
 # Wider than what a gateway takes: whatever lies in MongoDB can be asked for.
 Id = Annotated[str, Meta(min_length=1, max_length=256, examples=["press-1"])]
