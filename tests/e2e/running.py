@@ -55,5 +55,5 @@ async def answering(process: Process, url: str) -> None:
 
 
 def demo_person(data: Path) -> dict[str, str]:
-    """Return e-mail and password of the user that a onebox with devices has signed up."""
+    """Return e-mail and password of the user that a onebox has signed up."""
     return {"email": DEMO_EMAIL, "password": json.loads((data / "secrets.json").read_text())["demoPassword"]}

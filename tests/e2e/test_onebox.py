@@ -13,6 +13,7 @@ import pytest
 from pymongo import MongoClient
 
 from onebox.mongod import private_mongod
+from tests.broker.waiting import eventually
 from tests.e2e.running import demo_person, running, start
 from tests.integration.device import Identity, connected, readings
 
@@ -147,6 +148,20 @@ async def test_a_signal_drains_sums_up_and_leaves_nothing_running(tmp_path: Path
         told = json.loads(out.splitlines()[-1])
         assert (told["accepted"], told["stored"], told["lost"]) == (1000, 1000, 0)
     assert not mongods_of(tmp_path)
+
+
+async def test_without_devices_there_is_a_demo_user_too_however_often_it_starts(tmp_path: Path) -> None:
+    for _ in range(2):
+        async with running("--devices", "0", data=tmp_path) as (process, url), aiohttp.ClientSession(url) as session:
+
+            async def logs_in(session: aiohttp.ClientSession = session) -> bool:
+                async with session.post("/user/login", json=demo_person(tmp_path)) as answer:
+                    return answer.status == 200
+
+            await eventually(logs_in, "the demo user logs in")
+            process.send_signal(signal.SIGTERM)
+            _, err = await process.communicate()
+            assert (process.returncode, b"demo" in err.lower().replace(b"demo@", b"")) == (0, False), err
 
 
 async def test_a_second_onebox_on_the_same_data_is_refused(tmp_path: Path) -> None:
