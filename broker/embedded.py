@@ -61,7 +61,7 @@ class EmbeddedBroker:
             async with beside(consumer.fetch(), name=f"consumer of {queue.name}"):
                 yield consumer
         finally:
-            consumer.give_back()
+            consumer.give_all_back()
 
     @asynccontextmanager
     async def announcer(self, exchange: Exchange) -> AsyncIterator[EmbeddedFanout]:

@@ -49,6 +49,8 @@ class EmbeddedConsumer:
         # Lent and not settled: tag to size, in the order of delivery. One that is settled twice at once is found gone
         # in the file by the second, and counts nothing.
         self._lent: dict[int, int] = {}
+        # Those of them that do not count.
+        self._aside: set[int] = set()
         self._room = asyncio.Event()
         self._room.set()
 
@@ -65,7 +67,7 @@ class EmbeddedConsumer:
 
     async def _take(self) -> list[Delivery]:
         # Shielded: a window that is cancelled half-way must still know what was lent to it.
-        taking = asyncio.ensure_future(self._broker.take(self._state, self._prefetch - len(self._lent)))
+        taking = asyncio.ensure_future(self._broker.take(self._state, self._free()))
         try:
             deliveries = await asyncio.shield(taking)
         except asyncio.CancelledError:
@@ -82,8 +84,11 @@ class EmbeddedConsumer:
         self._mark()
         return deliveries
 
+    def _free(self) -> int:
+        return self._prefetch - len(self._lent) + len(self._aside)
+
     def _mark(self) -> None:
-        if len(self._lent) < self._prefetch:
+        if self._free() > 0:
             self._room.set()
         else:
             self._room.clear()
@@ -111,15 +116,36 @@ class EmbeddedConsumer:
             await self._broker.bury(self._state, delivery.tag, self._lent[delivery.tag])
             self._settled([delivery.tag])
 
+    async def give_back(self, delivery: Delivery) -> None:
+        """Return this message behind those that came back before it."""
+        if delivery.tag in self._lent:
+            self._state.returned.append(delivery.tag)
+            self._settled([delivery.tag])
+            self._state.waiting.set()
+
+    async def put_aside(self, delivery: Delivery) -> None:
+        """Let this message take no room."""
+        if delivery.tag in self._lent:
+            self._aside.add(delivery.tag)
+            self._mark()
+
+    async def stop(self) -> None:
+        """Fetch nothing more. What is being fetched at this moment still arrives."""
+        self._prefetch = 0
+        self._aside.clear()
+        self._mark()
+
     def _settled(self, tags: Sequence[int]) -> None:
         for tag in tags:
             self._lent.pop(tag, None)
+            self._aside.discard(tag)
         self._mark()
 
-    def give_back(self) -> None:
+    def give_all_back(self) -> None:
         """Return what was not settled to the head of the queue, in its order."""
         self._state.returned.extendleft(sorted(self._lent, reverse=True))
         self._lent.clear()
+        self._aside.clear()
         self._state.waiting.set()
 
     async def check(self) -> None:

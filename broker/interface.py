@@ -3,7 +3,7 @@
 Promises that the contract tests hold every implementation to:
 - `publish` returns only when the message survives the death of every process; an exception promises nothing;
 - what was delivered and not settled is delivered again, with a higher `delivery_count`;
-- a consumer holds at most `prefetch` unsettled messages;
+- a consumer holds at most `prefetch` unsettled messages, those that were put aside not counted;
 - a rejected message is in the dead-letter queue;
 - a full queue refuses, it does not drop; that holds for the dead letters' queue too: what it refuses stays;
 - what is announced reaches every listener that is there, and never holds or fails the one who announces.
@@ -73,6 +73,15 @@ class Consumer(Protocol):
 
     async def reject(self, delivery: Delivery) -> None:
         """Hand this message to the dead-letter queue. A stale delivery is ignored: it comes again."""
+
+    async def give_back(self, delivery: Delivery) -> None:
+        """Return this message to its queue: it is delivered again, soon. A stale delivery is ignored."""
+
+    async def put_aside(self, delivery: Delivery) -> None:
+        """Let this unsettled message take no room, so that another is delivered, at the latest once many are aside."""
+
+    async def stop(self) -> None:
+        """Be delivered nothing more; what was delivered can still be settled."""
 
     async def check(self) -> None:
         """Raise BrokerUnavailable while nothing can be delivered: for `/readyz`."""

@@ -18,6 +18,8 @@ from broker.rabbitmq_link import DriverChannel, Link, as_unavailable, driver_cha
 from broker.rabbitmq_topology import ensure_topology
 from broker.topology import Queue
 
+CANCEL_TIMEOUT_S = 5.0
+
 
 class RabbitMQConsumer:
     """Takes messages from one queue with a bounded prefetch."""
@@ -29,6 +31,11 @@ class RabbitMQConsumer:
         self._queue = queue
         self._prefetch = prefetch
         self._channel: DriverChannel | None = None
+        # Of the consumer on this channel; None while there is none.
+        self._tag: str | None = None
+        self._stopped = False
+        # What was put aside in this consumer's window, which began after the last tag of the one before it.
+        self._aside = self._last_tag = self._window_after = 0
         self._generation = 0
         self._arrived: asyncio.Queue[Delivery] = asyncio.Queue()
 
@@ -42,14 +49,19 @@ class RabbitMQConsumer:
         while not self._arrived.empty():
             self._arrived.get_nowait()
         self._channel = driver
+        driver.on_consumer_cancel_callbacks.add(lambda _: self.link.reopen())
+        self._aside = self._last_tag = self._window_after = 0
+        self._tag = None if self._stopped else await self._consume(driver)
+
+    async def _consume(self, driver: DriverChannel) -> str:
         generation = self._generation
 
         async def arrived(incoming: DeliveredMessage) -> None:
             if generation == self._generation:
+                self._last_tag = max(self._last_tag, incoming.delivery_tag or 0)
                 self._arrived.put_nowait(delivery_of(incoming, generation))
 
-        driver.on_consumer_cancel_callbacks.add(lambda _: self.link.reopen())
-        await driver.basic_consume(self._queue.name, arrived)
+        return (await driver.basic_consume(self._queue.name, arrived)).consumer_tag or ""
 
     async def get(self) -> Delivery:
         """Wait for the next message of the present connection."""
@@ -73,6 +85,43 @@ class RabbitMQConsumer:
     async def reject(self, delivery: Delivery) -> None:
         """Reject without requeue: the broker hands it to the dead-letter queue."""
         await self._settle(delivery, lambda channel: channel.basic_reject(delivery.tag, requeue=False))
+
+    async def give_back(self, delivery: Delivery) -> None:
+        """Return one message to the queue."""
+        await self._settle(delivery, lambda channel: channel.basic_nack(delivery.tag, requeue=True))
+
+    async def put_aside(self, delivery: Delivery) -> None:
+        """Make room for others, half a window at a time: end this consumer and begin another on the same channel.
+
+        The window of a consumer cannot be changed, and a quorum queue knows none of a whole channel. What the ended
+        one was delivered stays with the channel, and is settled as before.
+        """
+        channel = self._channel
+        if channel is None or delivery.generation != self._generation or delivery.tag <= self._window_after:
+            return
+        self._aside += 1
+        if self._tag is None or self._aside < (self._prefetch + 1) // 2:
+            return
+        self._aside = 0
+        try:
+            with as_unavailable():
+                await self._cancel(channel)
+                self._window_after = self._last_tag
+                self._tag = await self._consume(channel)
+        except BrokerUnavailable:
+            self.link.reopen()  # it must not go on without a consumer
+
+    async def stop(self) -> None:
+        """End this consumer; its channel stays."""
+        self._stopped = True
+        if self._channel is not None:
+            with suppress(BrokerUnavailable), as_unavailable():
+                await self._cancel(self._channel)
+
+    async def _cancel(self, channel: DriverChannel) -> None:
+        tag, self._tag = self._tag, None
+        if tag is not None:
+            await channel.basic_cancel(tag, timeout=CANCEL_TIMEOUT_S)
 
     async def _settle(self, delivery: Delivery, settle: Callable[[DriverChannel], Awaitable[object]]) -> None:
         if delivery.generation != self._generation or self._channel is None:

@@ -53,14 +53,16 @@ class Batch:
         for delivery in deliveries:
             start = len(self.documents)
             letters = []
-            if delivery.delivery_count >= TOO_OFTEN:
-                why = f"delivered {delivery.delivery_count} times and never settled"
-                letters.append(DeadLetter(delivery.message.body, "too_often", why))
+            try:
+                documents = delivery.message.documents()
+            except DecodeError as error:
+                letters.append(DeadLetter(error.body, error.reason, str(error)))
             else:
-                try:
-                    self.documents += delivery.message.documents()
-                except DecodeError as error:
-                    letters.append(DeadLetter(error.body, error.reason, str(error)))
+                if delivery.delivery_count >= TOO_OFTEN:
+                    why = f"delivered {delivery.delivery_count} times and never settled"
+                    letters.append(DeadLetter(delivery.message.body, "too_often", why))
+                else:
+                    self.documents += documents
             self.opened.append(Opened(delivery, start, len(self.documents), letters))
         self.outcomes = [Outcome.RETRY] * len(self.documents)
 

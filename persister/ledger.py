@@ -5,6 +5,7 @@ before it is done, too. A message whose dead letter cannot be published is parke
 settled, the others are acknowledged one by one.
 """
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -20,6 +21,7 @@ class Ledger:
         # By tag: whether it is done and only waits for those before it.
         self._open: OrderedDict[int, tuple[Delivery, bool]] = OrderedDict()
         self._parked: dict[int, Delivery] = {}
+        self._telling = asyncio.Lock()
         # How many deliveries there were, ever.
         self.delivered = 0
 
@@ -48,10 +50,23 @@ class Ledger:
             self._parked.clear()
         self._open[delivery.tag] = (delivery, False)
 
-    def park(self, delivery: Delivery) -> None:
-        """Take a message out of the order: it is settled on its own, later."""
-        if self._mine(delivery) and self._open.pop(delivery.tag, None) is not None:
-            self._parked[delivery.tag] = delivery
+    def park(self, delivery: Delivery) -> bool:
+        """Take a message out of the order: it is settled on its own, later. False when it is delivered again anyhow."""
+        if not self._mine(delivery) or self._open.pop(delivery.tag, None) is None:
+            return False
+        self._parked[delivery.tag] = delivery
+        return True
+
+    def holds(self, delivery: Delivery) -> bool:
+        """Say whether a message is parked still, and not gone with its connection."""
+        return self._mine(delivery) and delivery.tag in self._parked
+
+    async def give_back_parked(self, delivery: Delivery) -> None:
+        """Return a parked message to the queue; BrokerError when the broker could not be told."""
+        await self._consumer.give_back(delivery)
+        if self._mine(delivery):
+            self._parked.pop(delivery.tag, None)
+        await self.settle(())
 
     async def settle_parked(self, delivery: Delivery) -> None:
         """Acknowledge a parked message; BrokerError when the broker could not be told."""
@@ -65,20 +80,39 @@ class Ledger:
         for delivery in deliveries:
             if self._mine(delivery) and delivery.tag in self._open:
                 self._open[delivery.tag] = (delivery, True)
+        # One at a time: RabbitMQ ends the channel of whoever acknowledges a message twice.
+        async with self._telling:
+            await self._tell(self._done_and_first())
+
+    def _done_and_first(self) -> list[Delivery]:
         ready: list[Delivery] = []
         for delivery, done in self._open.values():
             if not done:
                 break
             ready.append(delivery)
-        for delivery in ready:
-            del self._open[delivery.tag]
-        if not ready:
-            return
+        return ready
+
+    async def _tell(self, ready: list[Delivery]) -> None:
+        # Forgotten only afterwards: what the broker could not be told of is told with the next attempt.
         if self._parked:
             for delivery in ready:
                 await self._consumer.acknowledge(delivery)
-        else:
+                self._forget([delivery])
+        elif ready:
             await self._consumer.acknowledge(ready[-1], multiple=True)
+            self._forget(ready)
+
+    def _forget(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            if self._mine(delivery):
+                self._open.pop(delivery.tag, None)
+
+    async def settle_what_is_done(self) -> None:
+        """Acknowledge what only waits for its turn, one by one: the consumer ends, and the rest is delivered again."""
+        for delivery, done in list(self._open.values()):
+            if done:
+                await self._consumer.acknowledge(delivery)
+                self._forget([delivery])
 
     def _mine(self, delivery: Delivery) -> bool:
         return delivery.generation == self._generation

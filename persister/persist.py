@@ -9,26 +9,33 @@ While MongoDB is away the batches are held and tried again, so nothing is requeu
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from broker.document import DocumentError
-from broker.interface import Consumer
-from persister.batch import Batch, Opened, Outcome
+from broker.interface import BrokerError, Consumer
+from persister.batch import Batch, Outcome
+from persister.burials import Burial, Burials
 from persister.deleted_owners import DeletedOwners
 from persister.from_broker import FromBroker
 from persister.holding import GivenUpError, Holding
 from persister.ledger import Ledger
 from persister.metrics import PersisterMetrics
 from persister.series import KnownSeries
+from persister.sifter import Sifter
 from persister.to_dead_letters import ToDeadLetters
 from persister.to_live import ToLive
-from persister.to_mongodb import ToMongoDB, WriteRefused, Written
+from persister.to_mongodb import ToMongoDB
 from persister.traces import note_batch
 from runtime.failpoints import failpoint
 from runtime.logs import logger
 from runtime.tracing import Tracing
 
 log = logger("persister")
+
+# What a consumer that ends may still take to acknowledge what is done.
+LAST_WORDS_S = 1.0
 
 Watch = Callable[[list[bytes], list[Outcome]], None]
 """Told of every settled message: its documents and what became of each."""
@@ -53,10 +60,11 @@ class Persister:
         watch: Watch | None = None,
         tracing: Tracing | None = None,
     ) -> None:
+        self._consumer = consumer
         self._source = FromBroker(consumer, batch_readings=batch_readings)
         self._slots = asyncio.Semaphore(writes_in_flight)
         self._store = store
-        self._dead_letters = dead_letters
+        self._sifter = Sifter(store, holding)
         self._live = live
         self._holding = holding
         self._known = known
@@ -65,6 +73,9 @@ class Persister:
         self._watch = watch
         self._tracing = tracing
         self.ledger = Ledger(consumer)
+        self._burials = Burials(
+            consumer, self.ledger, dead_letters, holding=holding, metrics=metrics, done=self._buried
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Store batches until `stop`; those at hand are finished first, what was only fetched goes back.
@@ -78,15 +89,24 @@ class Persister:
                 await self._take(stop, tasks)
         except* GivenUpError:
             log.warning("Stopped in the middle of a batch that could not be written; the broker delivers it again.")
+        finally:
+            await self._let_go()
+
+    async def _let_go(self) -> None:
+        """Acknowledge what is done behind a batch that is not: that batch alone is to be delivered again."""
+        with suppress(BrokerError, TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_S):
+                await self._consumer.stop()
+                await self.ledger.settle_what_is_done()
 
     async def _take(self, stop: asyncio.Event, tasks: asyncio.TaskGroup) -> None:
         stopping = asyncio.ensure_future(stop.wait())
+        ready: asyncio.Future[Any] = stopping
         try:
             while not stop.is_set():
                 ready = asyncio.ensure_future(self._ready())
                 await asyncio.wait((ready, stopping), return_when=asyncio.FIRST_COMPLETED)
                 if not ready.done():
-                    ready.cancel()
                     return
                 deliveries = self._source.batch()
                 for delivery in deliveries:
@@ -94,6 +114,7 @@ class Persister:
                 tasks.create_task(self._persist(Batch(deliveries), tasks), name="batch")
         finally:
             stopping.cancel()
+            ready.cancel()
 
     async def _ready(self) -> None:
         """Return when there is something to write and room for a write; the caller has it."""
@@ -102,18 +123,18 @@ class Persister:
 
     async def _persist(self, batch: Batch, tasks: asyncio.TaskGroup) -> None:
         began_ns = time.time_ns()
+        slot = _Slot(self._slots)
         try:
-            newest = await self._store_batch(batch)
+            newest = await self._store_batch(batch, slot)
         finally:
-            self._slots.release()
+            slot.leave()
         stored_ns = time.time_ns()
         failpoint("persister.inserted")
         self._live.stored(newest)
         settled = []
         for opened, documents, outcomes in batch.results():
             if opened.letters:
-                self.ledger.park(opened.delivery)
-                tasks.create_task(self._bury(opened, documents, outcomes), name="dead letter")
+                await self._burials.add(Burial(opened, documents, outcomes), tasks)
             else:
                 settled.append(opened.delivery)
                 self._count(documents, outcomes)
@@ -121,7 +142,7 @@ class Persister:
         if self._tracing is not None:
             note_batch(self._tracing, batch, began_ns=began_ns, stored_ns=stored_ns, settled_ns=time.time_ns())
 
-    async def _store_batch(self, batch: Batch) -> dict[bytes, bytes]:
+    async def _store_batch(self, batch: Batch, slot: "_Slot") -> dict[bytes, bytes]:
         """Give every document its outcome; return the last one stored of each series."""
         newest, fresh = self._examine(batch)
         started = time.perf_counter()
@@ -133,7 +154,8 @@ class Persister:
         waiting = batch.waiting(redelivered=False) + batch.waiting(redelivered=True)
         if waiting:
             failpoint("persister.before_insert")
-            written = await self._write([batch.documents[index] for index in waiting])
+            # What is in doubt is decided by the success of others: they must not wait for it.
+            written = await self._sifter.write([batch.documents[index] for index in waiting], slot.leave)
             for index, outcome in zip(waiting, written.outcomes, strict=True):
                 batch.outcomes[index] = outcome
             for place, error in written.errors.items():
@@ -171,26 +193,8 @@ class Persister:
             newest[name] = document
         return newest, fresh
 
-    async def _write(self, documents: list[bytes]) -> Written:
-        """Write the documents; where one makes all of them impossible, halve until it is alone, and it is dead."""
-        try:
-            return await self._holding.until_done("readings", lambda: self._store.write(documents))
-        except WriteRefused as error:
-            if len(documents) == 1:
-                return Written([Outcome.DEAD], {0: str(error)})
-        half = len(documents) // 2
-        first, second = await self._write(documents[:half]), await self._write(documents[half:])
-        errors = {**first.errors, **{half + index: why for index, why in second.errors.items()}}
-        return Written(first.outcomes + second.outcomes, errors)
-
-    async def _bury(self, opened: Opened, documents: list[bytes], outcomes: list[Outcome]) -> None:
-        """Publish what is dead of one message, then settle the message; the others go on meanwhile."""
-        for letter in opened.letters:
-            bury = partial(self._dead_letters.bury, letter, opened.delivery.message)
-            await self._holding.until_done("dead letter", bury)
-            self._metrics.dead_letters.labels(letter.reason).inc()
-        await self._holding.until_done("acknowledgement", partial(self.ledger.settle_parked, opened.delivery))
-        self._count(documents, outcomes)
+    def _buried(self, burial: Burial) -> None:
+        self._count(burial.documents, burial.outcomes)
 
     def _count(self, documents: list[bytes], outcomes: list[Outcome]) -> None:
         for outcome in (Outcome.STORED, Outcome.DUPLICATE, Outcome.DEAD, Outcome.ERASED):
@@ -200,3 +204,17 @@ class Persister:
                     self._metrics.duplicates.inc(number)
         if self._watch is not None:
             self._watch(documents, outcomes)
+
+
+class _Slot:
+    """The room for one write, which is left once."""
+
+    def __init__(self, slots: asyncio.Semaphore) -> None:
+        self._slots = slots
+        self._held = True
+
+    def leave(self) -> None:
+        """Let another batch have it."""
+        if self._held:
+            self._held = False
+            self._slots.release()

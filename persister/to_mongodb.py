@@ -17,6 +17,7 @@ from pymongo.read_concern import ReadConcern
 
 from broker.document import id_bytes
 from persister.batch import Outcome
+from persister.refusals import DUPLICATE_KEY, OF_THE_DOCUMENT, is_outage
 from runtime.mongodb import mongodb_client
 
 READINGS = "readings"
@@ -24,10 +25,9 @@ SERIES = "series"
 _SAFE = WriteConcern(w="majority", j=True)
 
 ASKED_AT_ONCE = 1000
-DUPLICATE_KEY = 11000
 NAMESPACE_EXISTS = 48
-# The server's codes for "this document can never be stored": bad value, parse, type, name, size, validation.
-_REFUSED = frozenset({2, 9, 14, 22, 52, 53, 55, 57, 121, 10334, 17280})
+# In place of a code, for what the driver could not even send.
+OF_THE_DRIVER = 0
 
 
 class WriteFailed(Exception):
@@ -35,15 +35,24 @@ class WriteFailed(Exception):
 
 
 class WriteRefused(Exception):
-    """MongoDB took nothing of the batch because of what is in it; again would be the same."""
+    """MongoDB took nothing of the batch; unless `certain`, its code does not tell whether what is in it is to blame."""
+
+    def __init__(self, message: str, code: int, *, certain: bool) -> None:
+        super().__init__(message)
+        self.code = code
+        self.certain = certain
 
 
 class Written:
-    """What became of each document of one write, and the server's words for those it refused."""
+    """What became of each document of one write, and the server's words for those it refused.
 
-    def __init__(self, outcomes: list[Outcome], errors: dict[int, str]) -> None:
+    `doubts`: the codes of those whose refusal may as well be the server's fault. Their outcome is still a retry.
+    """
+
+    def __init__(self, outcomes: list[Outcome], errors: dict[int, str], doubts: dict[int, int] | None = None) -> None:
         self.outcomes = outcomes
         self.errors = errors
+        self.doubts = doubts or {}
 
 
 class _Bytes:
@@ -102,10 +111,8 @@ class ToMongoDB:
     async def write(self, documents: Sequence[bytes]) -> Written:
         """Store documents and tell what became of each.
 
-        WriteFailed when nothing is certain, WriteRefused when one of the documents makes all of them impossible.
+        WriteFailed when nothing is certain, WriteRefused when none was taken, maybe because of one of them.
         """
-        outcomes = [Outcome.STORED] * len(documents)
-        errors: dict[int, str] = {}
         try:
             # One command for all of them, as bytes: `insert_many` spends twice the time on wrapping each.
             reply = await self._database.command(
@@ -116,29 +123,35 @@ class ToMongoDB:
                     "writeConcern": _SAFE.document,
                 }
             )
-            self._sort(reply, outcomes, errors)
         except BSONError as error:
-            raise WriteRefused(_words(error)) from error
+            raise WriteRefused(_words(error), OF_THE_DRIVER, certain=True) from error
         except OperationFailure as error:
-            kind = WriteRefused if error.code in _REFUSED else WriteFailed
-            raise kind(_words(error)) from error
+            if error.code is None or is_outage(error.code, error.details):
+                raise WriteFailed(_words(error)) from error
+            raise WriteRefused(_words(error), error.code, certain=error.code in OF_THE_DOCUMENT) from error
         except PyMongoError as error:
             raise WriteFailed(_words(error)) from error
-        return Written(outcomes, errors)
+        return self._sorted(reply, len(documents))
 
     @staticmethod
-    def _sort(reply: Mapping[str, Any], outcomes: list[Outcome], errors: dict[int, str]) -> None:
+    def _sorted(reply: Mapping[str, Any], count: int) -> Written:
+        written = Written([Outcome.STORED] * count, {})
         if "writeConcernError" in reply:
             raise WriteFailed(f"stored, but not yet safe: {reply['writeConcernError'].get('errmsg', '')}")
         for item in reply.get("writeErrors", ()):
-            index, code = item["index"], item.get("code")
+            index, code, words = item["index"], item.get("code"), str(item.get("errmsg", ""))
             if code == DUPLICATE_KEY:
-                outcomes[index] = Outcome.DUPLICATE
-            elif code in _REFUSED:
-                outcomes[index] = Outcome.DEAD
-                errors[index] = str(item.get("errmsg", code))
+                written.outcomes[index] = Outcome.DUPLICATE
+            elif is_outage(code):
+                raise WriteFailed(f"code {code}: {words}")
             else:
-                raise WriteFailed(f"code {code}: {item.get('errmsg', '')}")
+                written.errors[index] = words or str(code)
+                if code in OF_THE_DOCUMENT:
+                    written.outcomes[index] = Outcome.DEAD
+                else:
+                    written.outcomes[index] = Outcome.RETRY
+                    written.doubts[index] = code
+        return written
 
     async def present(self, documents: Sequence[bytes]) -> list[int]:
         """Return which of the documents are stored already, by their place; WriteFailed when nothing is certain."""

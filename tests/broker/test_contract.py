@@ -215,6 +215,47 @@ async def test_prefetch_is_never_exceeded(system: System) -> None:
             assert await is_quiet(consumer)
 
 
+async def test_what_is_put_aside_takes_no_room_and_can_still_be_settled(system: System) -> None:
+    async with system.opened() as broker, broker.publisher() as publisher:
+        await publish_all(publisher, numbered(20))
+        async with broker.consumer(READINGS, prefetch=4) as consumer:
+            held = await take(consumer, 4)
+            for delivery in held:
+                await consumer.put_aside(delivery)
+            more = await take(consumer, 4)
+            assert bodies(more) == [b"message 4", b"message 5", b"message 6", b"message 7"]
+            assert await is_quiet(consumer)
+            await consumer.acknowledge(held[1])
+            assert await is_quiet(consumer), "it took no room, so it makes none"
+            await consumer.acknowledge(more[3])
+            assert bodies(await take(consumer, 1)) == [b"message 8"]
+            await consumer.acknowledge(held[3])
+        assert bodies(await remaining(broker, count=17))[:3] == [b"message 0", b"message 2", b"message 4"]
+
+
+async def test_what_is_given_back_comes_again_with_a_higher_count_and_makes_room(system: System) -> None:
+    async with system.opened() as broker, broker.publisher() as publisher:
+        await publish_all(publisher, numbered(3))
+        async with broker.consumer(READINGS, prefetch=2) as consumer:
+            held = await take(consumer, 2)
+            await consumer.give_back(held[0])
+            (again,) = await take(consumer, 1)
+            assert (again.message.body, again.delivery_count) == (b"message 0", 1)
+            assert await is_quiet(consumer)
+
+
+async def test_a_stopped_consumer_is_delivered_nothing_more_and_settles_what_it_has(system: System) -> None:
+    async with system.opened() as broker, broker.publisher() as publisher:
+        await publish_all(publisher, numbered(6))
+        async with broker.consumer(READINGS, prefetch=2) as consumer:
+            held = await take(consumer, 2)
+            await consumer.stop()
+            await consumer.acknowledge(held[1])
+            assert await is_quiet(consumer)
+        found = await remaining(broker, count=5)
+        assert [(one.message.body, one.delivery_count) for one in found][:2] == [(b"message 0", 1), (b"message 2", 0)]
+
+
 async def test_multiple_acknowledges_all_up_to_it_and_none_after(system: System) -> None:
     async with system.opened() as broker, broker.publisher() as publisher:
         await publish_all(publisher, numbered(6))

@@ -98,7 +98,11 @@ async def test_the_readings_and_series_of_a_deleted_owner_vanish_and_nobody_else
 
     await eventually(gone, "the owner is gone")
     assert owners(mongodb_database) == dict.fromkeys(rest, 2400)
-    assert total(registries, "tidegate_persister_removed_total", why="erasure") == 2400
+
+    async def counted() -> bool:
+        return total(registries, "tidegate_persister_removed_total", why="erasure") == 2400
+
+    await eventually(counted, "what was erased is counted")
     (tombstone,) = found(mongodb_database, "deleted_owners")
     assert (tombstone["_id"], tombstone["deletedAt"]) == ("owner", datetime.fromtimestamp(TS / 1000, UTC))
     assert await broker.depth(DELETED_OWNERS) == 0

@@ -33,6 +33,9 @@ class Queue:
     def __init__(self, messages: Sequence[Message]) -> None:
         self.arrived: asyncio.Queue[Delivery] = asyncio.Queue()
         self.acknowledged: list[tuple[int, bool]] = []
+        self.given_back: list[int] = []
+        self.aside: set[int] = set()
+        self.stopped = False
         self.settled = asyncio.Event()
         self.open: dict[int, Message] = {}
         for tag, message in enumerate(messages, 1):
@@ -57,6 +60,16 @@ class Queue:
 
     async def reject(self, delivery: Delivery) -> None:
         raise AssertionError("the persister publishes dead letters itself")
+
+    async def give_back(self, delivery: Delivery) -> None:
+        self.given_back.append(delivery.tag)
+        self.arrived.put_nowait(Delivery(delivery.message, delivery.tag, delivery.delivery_count + 1))
+
+    async def put_aside(self, delivery: Delivery) -> None:
+        self.aside.add(delivery.tag)
+
+    async def stop(self) -> None:
+        self.stopped = True
 
     async def check(self) -> None:
         pass
@@ -83,7 +96,7 @@ class Store:
             self.failures -= 1
             raise WriteFailed("away")
         if self.impossible & set(documents):
-            raise WriteRefused("all of it")
+            raise WriteRefused("all of it", 22, certain=True)
         outcomes = []
         for one in documents:
             seen = one in self.written
@@ -121,7 +134,13 @@ class Bench:
     """A persister between stand-ins."""
 
     def __init__(
-        self, messages: Sequence[Message], *, failures: int = 0, dead_failures: int = 0, hold_s: float = 60
+        self,
+        messages: Sequence[Message],
+        *,
+        failures: int = 0,
+        dead_failures: int = 0,
+        hold_s: float = 60,
+        writes_in_flight: int = 2,
     ) -> None:
         self.queue = Queue(messages)
         self.store = Store(self.queue, failures)
@@ -130,18 +149,23 @@ class Bench:
         self.watched: list[Outcome] = []
         self.live = HeardAnnouncer()
         self.stop = asyncio.Event()
-        metrics = PersisterMetrics(self.registry)
+        self._hold_s, self._writes_in_flight = hold_s, writes_in_flight
+        self.metrics = PersisterMetrics(self.registry)
+        self.replace_store(self.store)
+
+    def replace_store(self, store: Any) -> None:
+        """Store elsewhere, before it runs."""
         self.persister = Persister(
             self.queue,
-            self.store,  # type: ignore[arg-type]  # stands in for MongoDB
+            store,
             ToDeadLetters(self.dead),
             ToLive(self.live),
-            holding=Holding(self.stop, metrics, hold_s=hold_s),
+            holding=Holding(self.stop, self.metrics, hold_s=self._hold_s),
             known=(known := KnownSeries(100)),
             deleted=DeletedOwners(known),
-            metrics=metrics,
+            metrics=self.metrics,
             batch_readings=4000,
-            writes_in_flight=2,
+            writes_in_flight=self._writes_in_flight,
             watch=lambda _, outcomes: self.watched.extend(outcomes),
         )
 

@@ -204,3 +204,41 @@ async def test_only_what_was_stored_is_in_the_live_copy() -> None:
         await bench.run()
         await asyncio.sleep(0.25)
     assert bench.live.payloads == [document(2)]
+
+
+async def test_an_acknowledgement_that_fails_is_told_again_and_none_twice_at_once() -> None:
+    queue = Queue([])
+    ledger = Ledger(queue)
+    found = [delivery(tag) for tag in range(1, 4)]
+    for one in found:
+        ledger.add(one)
+    acknowledge, may_go, tries = queue.acknowledge, asyncio.Event(), 0
+
+    async def failing_first(one: Delivery, *, multiple: bool = False) -> None:
+        nonlocal tries
+        tries += 1
+        await may_go.wait()
+        if tries == 1:
+            raise BrokerUnavailable("away")
+        await acknowledge(one, multiple=multiple)
+
+    queue.acknowledge = failing_first  # type: ignore[method-assign,assignment]
+    first, second = (asyncio.ensure_future(ledger.settle(some)) for some in (found[:2], found[2:]))
+    await asyncio.sleep(0)
+    may_go.set()
+    with pytest.raises(BrokerUnavailable):
+        await first
+    await second
+    await ledger.settle(found[:2])
+    assert queue.acknowledged == [(3, True)]
+    assert len(ledger) == 0
+
+
+async def test_what_is_let_go_leaves_no_task_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holding, "PAUSE_S", (0.01, 0.02))
+    before = asyncio.all_tasks()
+    bench = Bench([Message.of([document(1)])], failures=10**9, hold_s=0.05)
+    with pytest.raises(ExceptionGroup):
+        await asyncio.wait_for(bench.persister.run(bench.stop), 5)
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before
