@@ -1,8 +1,8 @@
 """READER → BROWSERS: `GET /live`, Server-Sent Events of what is stored right now, over a connection that stays.
 
 A feed that was cut goes on where it was: `Last-Event-ID` says where that is, and history has what came meanwhile. For
-one series that is exact; for several it goes by the time of receipt, with an overlap of 2 s, so that a reading may come
-twice, known by its identity. It may skip what history keeps.
+one series that is exact, but for readings that were received late; for several it goes by the time of receipt, with an
+overlap of 2 s. So a reading may come twice, known by its identity. It may skip what history keeps.
 """
 
 import asyncio

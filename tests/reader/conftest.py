@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from broker.embedded import EmbeddedBroker
+from tests.reader.following import Persister
+from tests.reader.resuming import Gap
 from tests.reader.running import Mongo, Running, Store, reader, stored_in
 
 
@@ -25,3 +27,13 @@ async def store(mongodb_database: Mongo) -> AsyncIterator[Store]:
 async def running(broker: EmbeddedBroker, mongodb_database: Mongo) -> AsyncIterator[Running]:
     async with reader(broker, mongodb_database) as found:
         yield found
+
+
+@pytest.fixture
+def persister(broker: EmbeddedBroker) -> Persister:
+    return Persister(broker)
+
+
+@pytest.fixture
+def gap(monkeypatch: pytest.MonkeyPatch) -> Gap:
+    return Gap(monkeypatch)

@@ -37,6 +37,8 @@ class Following:
         self.events: list[Event] = []
         self.comments: list[str] = []
         self.retry = ""
+        # What was said without an event.
+        self.last_id = ""
         # "end" once the answer has ended in order, or how it was cut.
         self.ended = ""
         self.ended_at = 0.0
@@ -59,6 +61,7 @@ class Following:
                     data = json.loads(fields["data"])
                     self.events.append(Event(fields["event"], fields.get("id", ""), data, time.monotonic()))
                 if not line:
+                    self.last_id = self.last_id if "event" in fields else fields.get("id", self.last_id)
                     fields = {}
                     continue
                 name, _, text = line.partition(": ")

@@ -1,59 +1,16 @@
 """A feed that was cut goes on where it was: nothing is missed, and of one series nothing comes twice."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from broker.embedded import EmbeddedBroker
-from reader.from_mongodb import FromMongoDB
 from reader.live_gap import MAX_GAP_READINGS, OVERLAP_MS
 from runtime.times import now_ms
 from tests.reader.following import Persister, following
+from tests.reader.resuming import ONE, Gap, at, last_event_id
 from tests.reader.running import DEVICE, SENSOR, TS, Mongo, Running, Store, reader, sent
-
-ONE = {"device": DEVICE, "sensorType": SENSOR}
-
-
-def at(number: int, **more: Any) -> Any:
-    """The reading of the `number`-th tenth of a second."""
-    return sent(number, TS + number * 100, **more)
-
-
-def last_event_id(number: int) -> str:
-    return f"{TS + number * 100 + 250}-{TS + number * 100}-0"
-
-
-@pytest.fixture
-def persister(broker: EmbeddedBroker) -> Persister:
-    return Persister(broker)
-
-
-class Gap:
-    """Lets something happen around the question by which a feed reads its gap."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.before: Callable[[], Awaitable[Any]] | None = None
-        self.after: Callable[[], Awaitable[Any]] | None = None
-        ask = FromMongoDB.page
-
-        async def asked(history: FromMongoDB, *arguments: Any) -> Any:
-            before, self.before = self.before, None
-            if before is not None:
-                await before()
-            found = await ask(history, *arguments)
-            after, self.after = self.after, None
-            if after is not None:
-                await after()
-            return found
-
-        monkeypatch.setattr(FromMongoDB, "page", asked)
-
-
-@pytest.fixture
-def gap(monkeypatch: pytest.MonkeyPatch) -> Gap:
-    return Gap(monkeypatch)
 
 
 async def test_of_one_series_exactly_what_was_missed_comes_and_then_what_is_live(

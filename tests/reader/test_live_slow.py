@@ -12,7 +12,8 @@ from broker.document import encode_document
 from broker.embedded import EmbeddedBroker
 from broker.embedded_fanout import EmbeddedListener
 from broker.live import live_readings
-from reader.from_live import MAX_HELD, FromLive, LiveEvent
+from reader.audience import LiveEvent
+from reader.from_live import MAX_HELD, FromLive
 from reader.live_feed import HEARTBEAT, MAX_WAITING_BYTES, Feed
 from reader.metrics import ReaderMetrics
 from runtime.revocations import Marks
@@ -91,7 +92,7 @@ async def test_what_waits_for_one_browser_is_bounded_and_it_is_the_newest() -> N
 async def test_what_is_held_for_one_who_reads_its_gap_is_bounded_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("reader.from_live.live_event", lambda _: LiveEvent(("d", "s"), (TS, 0), b"x"))
+    monkeypatch.setattr("reader.audience.live_event", lambda _: LiveEvent(("d", "s"), (TS, 0), TS, b"x"))
     live = FromLive(EmbeddedListener(1), ReaderMetrics(CollectorRegistry()), heartbeat_s=1)
     resuming, _ = feed()
     payload = encode_document("o", "d", sent(1))
