@@ -1,6 +1,7 @@
 """`python -m broker`: declare the queues ahead, and work on dead letters. `BROKER_URL` names the broker.
 
-Exit codes: 0 done; 1 the broker is away or refused, or there is no such letter; 2 the command or BROKER_URL is wrong.
+Exit codes: 0 done; 1 the broker is away or refused, or there is no such letter, or several; 2 the command or BROKER_URL
+is wrong.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from broker.connect import open_broker
-from broker.dead_letters import Choice, Outcome, Progress, chosen, discard, replay
+from broker.dead_letters import Choice, Outcome, Progress, SeveralError, chosen, discard, replay
 from broker.dead_letters_print import in_full, in_full_json, json_row, table_head, table_row
 from broker.interface import Broker, BrokerError, BrokerUnavailable
 from broker.settings import BrokerSettings
@@ -37,8 +38,15 @@ def main(arguments: Sequence[str]) -> int:
     configure_logs("error", "console")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that knows no UTF-8
+    if getattr(args, "run", None) is _discard and not args.yes and not _confirmed():
+        _tell("Nothing was discarded.")
+        return 1
     try:
         return asyncio.run(_run(args, settings.broker_url))
+    except SeveralError as error:
+        _tell(f"{error}:")
+        for letter in error.letters:
+            _tell(f"  {letter.id}")
     except BrokerError as error:
         _tell(f"The broker did not do it: {error}")
     except BrokenPipeError:  # the reader of a list, say head, has seen enough
@@ -95,16 +103,16 @@ async def _list(broker: Broker, args: argparse.Namespace, choice: Choice) -> int
 
 
 async def _show(broker: Broker, args: argparse.Namespace, choice: Choice) -> int:
+    shown = 0
     async with broker.inspection(DEAD_LETTERS) as inspection:
         async for letter in chosen(inspection, choice, _progress()):
+            shown += 1
             if args.json:
                 _out(in_full_json(letter))
             else:
-                for line in in_full(letter):
+                for line in ("", *in_full(letter)) if shown > 1 else in_full(letter):
                     _out(line)
-            return 0
-    _tell(f"There is no dead letter {args.letter}.")
-    return 1
+    return _found(shown, choice)
 
 
 async def _replay(broker: Broker, args: argparse.Namespace, choice: Choice) -> int:
@@ -115,24 +123,33 @@ async def _replay(broker: Broker, args: argparse.Namespace, choice: Choice) -> i
         _tell(f"{outcome.done} dead letters replayed.")
         if outcome.left:
             _tell(f"{outcome.left} left: they do not decode and would only be buried again (--force replays them too).")
-    return _found(outcome, choice)
+    return _found(outcome.done + outcome.left, choice)
 
 
-async def _discard(broker: Broker, args: argparse.Namespace, choice: Choice) -> int:
-    if not args.yes:
-        _tell("This forgets readings for good. Say --yes if that is what you want.")
-        return 2
+def _confirmed() -> bool:
+    """Ask a person; a script has nobody to ask and means what it says."""
+    if not sys.stdin.isatty():
+        return True
+    sys.stderr.write("This forgets readings for good. Go on? [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+async def _discard(broker: Broker, _: argparse.Namespace, choice: Choice) -> int:
     outcome = Outcome()
     try:
         await discard(broker, choice, progress=_progress(), outcome=outcome)
     finally:
         _tell(f"{outcome.done} dead letters discarded.")
-    return _found(outcome, choice)
+    return _found(outcome.done, choice)
 
 
-def _found(outcome: Outcome, choice: Choice) -> int:
+def _found(number: int, choice: Choice) -> int:
     """One that was named and is not there is an error; a filter that meets nothing is not."""
-    return 1 if choice.letter is not None and not outcome.done + outcome.left else 0
+    if choice.letter is None or number:
+        return 0
+    _tell(f"There is no dead letter {choice.letter}.")
+    return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -142,30 +159,27 @@ def _parser() -> argparse.ArgumentParser:
     declare.add_argument("--wait", type=_seconds, default=30.0, help="seconds to try while it is away (default 30)")
     letters = commands.add_parser("dead-letters", help="list, show, replay or discard what could not be stored")
     actions = letters.add_subparsers(dest="action", required=True)
-    listing = _action(actions, "list", _list, "one line a letter", limit=100)
+    listing = _action(actions, "list", _list, "one line a letter")
+    show = _action(actions, "show", _show, "letters in full, or one of them")
+    again = _action(actions, "replay", _replay, "publish letters to the readings again")
+    away = _action(actions, "discard", _discard, "forget letters for good")
     listing.add_argument("--json", action="store_true", help="one JSON object a line")
-    show = actions.add_parser("show", help="one letter in full")
-    show.add_argument("letter", metavar="ID", help="its number in the list, or 6 or more characters of its id")
-    show.add_argument("--json", action="store_true", help="one JSON object, with all its bytes")
-    show.set_defaults(run=_show, limit=1)
-    again = _action(actions, "replay", _replay, "publish letters to the readings again", limit=0)
+    show.add_argument("--json", action="store_true", help="one JSON object a line, with all its bytes")
     again.add_argument("--rate", type=_rate, default=50.0, help="messages a second at most (default 50)")
     again.add_argument("--force", action="store_true", help="also those that do not decode")
-    away = _action(actions, "discard", _discard, "forget letters for good", limit=0)
-    away.add_argument("--yes", action="store_true", help="required")
-    for action in (again, away):
-        action.add_argument("letter", metavar="ID", nargs="?", help="only this one")
+    away.add_argument("--yes", action="store_true", help="do not ask, where a terminal could answer")
+    for action in (show, again, away):
+        action.add_argument("letter", metavar="ID", nargs="?", help="only this one: 6 or more characters of its id")
     return parser
 
 
 def _action(
-    actions: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, run: object, about: str, *, limit: int
+    actions: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, run: object, about: str
 ) -> argparse.ArgumentParser:
     action: argparse.ArgumentParser = actions.add_parser(name, help=about)
     action.add_argument("--reason", help="undecodable, newer_schema, refused, too_often, or the broker's: rejected, …")
     action.add_argument("--device", help="those with a reading of this device")
-    default = limit or "all"
-    action.add_argument("--limit", type=_count, default=limit, help=f"at most so many, 0 for all (default {default})")
+    action.add_argument("--limit", type=_count, default=0, help="at most so many (default: all)")
     action.set_defaults(run=run)
     return action
 

@@ -6,9 +6,11 @@ crash between the two stores nothing twice, because a reading's identity is its 
 """
 
 import asyncio
+import hashlib
+import json
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from broker.deleted_owner import DeletedOwner
@@ -34,17 +36,36 @@ _OF_DEATH = (
 )
 
 
+# So much of an id is enough to name a letter, where no other begins with it.
+SHORTEST_ID = 6
+
+
+class SeveralError(Exception):
+    """The beginning of an id is that of several letters."""
+
+    def __init__(self, wanted: str, letters: Sequence["Letter"]) -> None:
+        super().__init__(f"several dead letters begin with {wanted}")
+        self.letters = letters
+
+
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """One dead letter: its place in the queue, and what its headers and bytes say."""
+    """One dead letter: what its headers and bytes say. Its place in the queue changes with every look into RabbitMQ."""
 
-    number: int
     delivery: Delivery = field(repr=False)
 
     @property
     def message(self) -> Message:
         """The message as it lies in the queue."""
         return self.delivery.message
+
+    @property
+    def id(self) -> str:
+        """The message's id; of one that has none, a hash of its headers and bytes: both stay while it lies there."""
+        if self.message.message_id:
+            return self.message.message_id
+        headers = json.dumps(sorted(self.message.headers.items())).encode()
+        return hashlib.sha256(headers + b"\n" + self.message.body).hexdigest()[:32]
 
     @property
     def reason(self) -> str:
@@ -84,8 +105,7 @@ class Letter:
         """Return what a list shows of it."""
         devices = self.devices()
         return {
-            "number": self.number,
-            "id": self.message.message_id,
+            "id": self.id,
             "reason": self.reason,
             "error": self._header("x-error"),
             "service": self._header("x-service") or "broker",
@@ -112,7 +132,7 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which letters are meant; a field that is None chooses all. `letter` is a number or the beginning of an id."""
+    """Which letters are meant; a field that is None chooses all. `letter` is an id or the beginning of one."""
 
     reason: str | None = None
     device: str | None = None
@@ -120,7 +140,7 @@ class Choice:
     letter: str | None = None
 
     def takes(self, letter: Letter) -> bool:
-        """Say whether this letter is meant, the limit aside."""
+        """Say whether this letter is meant, the limit and the ambiguity of its id aside."""
         if self.letter is not None and not self._names(letter):
             return False
         if self.reason is not None and letter.reason != self.reason:
@@ -129,7 +149,7 @@ class Choice:
 
     def _names(self, letter: Letter) -> bool:
         wanted = self.letter or ""
-        return wanted == str(letter.number) or (len(wanted) >= 6 and letter.message.message_id.startswith(wanted))
+        return letter.id == wanted or (len(wanted) >= SHORTEST_ID and letter.id.startswith(wanted))
 
 
 # Told how many letters were looked at and how many of them were meant.
@@ -137,17 +157,31 @@ Progress = Callable[[int, int], None]
 
 
 async def chosen(inspection: Inspection, choice: Choice, progress: Progress) -> AsyncIterator[Letter]:
-    """Go through the queue and give what is meant."""
+    """Go through the queue and give what is meant; SeveralError, and none, where an id is not clear."""
     looked = found = 0
+    named: list[Letter] = []
     async for delivery in inspection:
         looked += 1
-        letter = Letter(looked, delivery)
+        letter = Letter(delivery)
         if choice.takes(letter):
             found += 1
-            yield letter
+            if choice.letter is None:
+                yield letter
+            else:
+                named.append(letter)
         progress(looked, found)
-        if choice.limit is not None and found >= choice.limit:
+        if choice.limit is not None and found >= choice.limit and choice.letter is None:
             return
+    for letter in _the_one(named, choice.letter or ""):
+        yield letter
+
+
+def _the_one(named: list[Letter], wanted: str) -> list[Letter]:
+    """Return the one letter that is named, with all its copies, should the broker have made some."""
+    exact = [letter for letter in named if letter.id == wanted]
+    if len({letter.id for letter in named}) > 1 and not exact:
+        raise SeveralError(wanted, named)
+    return exact or named
 
 
 @dataclass(slots=True)
@@ -163,11 +197,12 @@ async def replay(
 ) -> None:
     """Publish the chosen letters again, at most `rate` a second; BrokerError stops it, and what was not settled stays.
 
-    A letter that would only be buried again is left, unless `force`.
+    A letter that would only be buried again is left, unless `force`, and does not count against the limit.
     """
+    every = replace(choice, limit=None)
     async with broker.publisher() as publisher, broker.inspection(DEAD_LETTERS) as inspection:
         next_at = time.monotonic()
-        async for letter in chosen(inspection, choice, progress):
+        async for letter in chosen(inspection, every, progress):
             if not force and letter.unreadable() is not None:
                 outcome.left += 1
                 continue
@@ -176,6 +211,8 @@ async def replay(
             await publisher.publish(letter.revived(), letter.source)
             await inspection.settle(letter.delivery)
             outcome.done += 1
+            if outcome.done == choice.limit:
+                return
 
 
 async def discard(broker: Broker, choice: Choice, *, progress: Progress, outcome: Outcome) -> None:

@@ -9,10 +9,12 @@ from bson import json_util
 from broker.dead_letters import Letter
 from broker.document import DocumentError, decode_document, split_documents
 
-COLUMNS = ("#", "ID", "REASON", "SERVICE", "FIRST SEEN", "READINGS", "OWNER/DEVICE", "BYTES", "REPLAYS", "ERROR")
-WIDTHS = (5, 8, 14, 10, 24, 8, 32, 8, 7, 60)
+COLUMNS = ("ID", "REASON", "SERVICE", "FIRST SEEN", "READINGS", "OWNER", "DEVICE", "BYTES", "REPLAYS", "ERROR")
+# Of an id, the owner's too, the beginning is enough to tell it; a device is told by its whole name.
+SHORT = 8
+WIDTHS = (SHORT, 14, 10, 24, 8, SHORT, 36, 8, 7, 60)
 # Right-aligned: the numbers.
-_NUMBERS = {0, 5, 7, 8}
+_NUMBERS = {4, 7, 8}
 # Of bytes that do not decode, this many are shown; `--json` gives all.
 SHOWN_BYTES = 2048
 
@@ -25,16 +27,15 @@ def table_head() -> str:
 def table_row(letter: Letter) -> str:
     """Return one letter as a line; what is too long is cut."""
     found = letter.summary()
-    whose = f"{found['owner']}/{found['device']}" if found["readings"] else "-"
     return _line(
         (
-            found["number"],
-            found["id"][:8] or "-",
+            found["id"][:SHORT],
             found["reason"],
             found["service"],
             found["firstSeen"] or "-",
             found["readings"] or "-",
-            whose,
+            (found["owner"] or "-")[:SHORT],
+            found["device"] or "-",
             found["bytes"],
             found["replays"],
             found["error"] or "-",

@@ -139,6 +139,7 @@ def delivery_of(incoming: DeliveredMessage, generation: int = 0) -> Delivery:
     properties = incoming.header.properties
     headers = plain_headers(properties.headers or {})
     seen = headers.pop("x-delivery-count", 0)
+    headers.pop("x-acquired-count", None)  # of RabbitMQ 4: it grows with each look, and what was published has none
     message = Message(bytes(incoming.body), headers, properties.message_id or "")
     return Delivery(message, incoming.delivery_tag or 0, int(seen), generation)
 

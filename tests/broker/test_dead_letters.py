@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import pty
 import sqlite3
 import subprocess
 import sys
@@ -38,18 +39,26 @@ class Ran:
         return [json.loads(line) for line in self.lines]
 
 
-async def run(system: System, *arguments: str) -> Ran:
+async def run(system: System, *arguments: str, stdin: int = subprocess.DEVNULL) -> Ran:
     command = [sys.executable, "-m", "broker", *arguments]
     environment = os.environ | {"BROKER_URL": system.url}
     done = await asyncio.to_thread(
-        subprocess.run, command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
+        subprocess.run,
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdin=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert "Traceback" not in done.stderr, done.stderr
     return Ran(done)
 
 
-async def letters(system: System, *arguments: str) -> Ran:
-    return await run(system, "dead-letters", *arguments)
+async def letters(system: System, *arguments: str, stdin: int = subprocess.DEVNULL) -> Ran:
+    return await run(system, "dead-letters", *arguments, stdin=stdin)
 
 
 def readings(device: str, count: int) -> bytes:
@@ -96,10 +105,9 @@ async def test_list_tells_what_each_letter_says_and_takes_nothing(system: System
         assert table.code == 0
         assert len(table.lines) == 4
         assert "refused-" in table.lines[1]
-        assert "owner-1/d-1" in table.lines[1]
+        assert "owner-1   d-1 " in table.lines[1]
         rows = (await letters(system, "list", "--json")).rows()
         assert rows[0] == {
-            "number": 1,
             "id": "refused-id",
             "reason": "refused",
             "error": "why",
@@ -135,7 +143,7 @@ async def test_show_decodes_documents_and_shows_bytes_that_it_cannot_without_ste
         assert "x-first-seen: " + SEEN in text
         assert '"device": "d-1"' in text
         assert "documents: 3" in text
-        garbage = "\n".join((await letters(system, "show", "2")).lines)
+        garbage = "\n".join((await letters(system, "show", "garbage-")).lines)
         assert "00 67 61 72 62 61 67 65 1b" in garbage
         assert "\x1b" not in garbage
         (row,) = (await letters(system, "show", "garbage-id", "--json")).rows()
@@ -216,19 +224,100 @@ async def test_replay_stops_when_the_readings_are_full_and_loses_nothing(tmp_pat
     assert await ids(system) == ["others-id", "refused-id"]
 
 
-async def test_discard_asks_for_yes_and_then_forgets_the_chosen_only(system: System) -> None:
+async def test_discard_forgets_the_chosen_only(system: System) -> None:
     async with dead(system, REFUSED, OTHERS, GARBAGE) as broker:
-        asked = await letters(system, "discard")
-        assert asked.code == 2
-        assert "--yes" in asked.errors
-        assert await ids(system) == ["garbage-id", "others-id", "refused-id"]
-        assert (await letters(system, "discard", "--yes", "--reason", "refused", "--limit", "1")).code == 0
+        assert (await letters(system, "discard", "--reason", "refused", "--limit", "1")).code == 0
         assert len(await ids(system)) == 2
         assert (await letters(system, "discard", "--yes", "garbage-id")).code == 0
-        assert (await letters(system, "discard", "--yes", "garbage-id")).code == 1
-        assert (await letters(system, "discard", "--yes")).code == 0
+        assert (await letters(system, "discard", "garbage-id")).code == 1
+        assert (await letters(system, "discard")).code == 0
         assert await ids(system) == []
         assert await broker.depth(READINGS) == 0
+
+
+@pytest.mark.parametrize(("answer", "left"), [(b"n\n", 1), (b"\n", 1), (b"y\n", 0)])
+async def test_discard_asks_whoever_sits_at_a_terminal(tmp_path: Path, answer: bytes, left: int) -> None:
+    system = System(f"embedded://{tmp_path}/queue.db")
+    ours, theirs = pty.openpty()
+    async with dead(system, REFUSED):
+        os.write(ours, answer)
+        asked = await letters(system, "discard", stdin=theirs)
+        assert "[y/N]" in asked.errors
+        assert asked.code == left
+        assert len(await ids(system)) == left
+        os.write(ours, b"n\n")
+        assert (await letters(system, "discard", "--yes", stdin=theirs)).code == 0
+        assert await ids(system) == []
+    os.close(ours)
+    os.close(theirs)
+
+
+async def test_show_without_an_id_shows_all_that_the_filters_choose(system: System) -> None:
+    async with dead(system, REFUSED, OTHERS, GARBAGE):
+        shown = (await letters(system, "show", "--json", "--reason", "refused")).rows()
+        assert sorted(row["id"] for row in shown) == ["others-id", "refused-id"]
+        assert all(row["documents"] for row in shown)
+        assert [row["id"] for row in (await letters(system, "show", "--json", "--device", "d-2")).rows()] == [
+            "others-id"
+        ]
+        assert len((await letters(system, "show", "--json", "--limit", "2")).rows()) == 2
+        assert "\n".join((await letters(system, "show")).lines).count("headers:") == 3
+        nothing = await letters(system, "show", "--reason", "too_often")
+        assert (nothing.code, nothing.lines) == (0, [])
+
+
+async def test_list_shows_more_than_a_hundred(tmp_path: Path) -> None:
+    system = System(f"embedded://{tmp_path}/queue.db")
+    async with dead(system, *(letter("undecodable", b"x", f"id-{number}") for number in range(150))):
+        assert len((await letters(system, "list", "--json")).rows()) == 150
+
+
+async def test_a_letter_is_named_by_its_id_however_the_queue_is_ordered(system: System) -> None:
+    nameless = [letter("undecodable", b"garbage %d" % number, "") for number in range(3)]
+    async with dead(system, *nameless, REFUSED):
+        rows = (await letters(system, "list", "--json", "--reason", "undecodable")).rows()
+        assert {len(row["id"]) for row in rows} == {32}
+        assert len({row["id"] for row in rows}) == 3
+        for _ in range(3):  # each look may change the order
+            for row in rows:
+                (shown,) = (await letters(system, "show", "--json", row["id"][:10])).rows()
+                assert shown["id"] == row["id"]
+        (wanted,) = (await letters(system, "show", "--json", rows[1]["id"])).rows()
+        assert (await letters(system, "discard", rows[1]["id"])).code == 0
+        left = (await letters(system, "show", "--json", "--reason", "undecodable")).rows()
+        assert {row["bodyHex"] for row in left} == {one.body.hex() for one in nameless} - {wanted["bodyHex"]}
+        assert (await letters(system, "show", "1")).code == 1
+
+
+async def test_the_beginning_of_several_ids_names_none_of_them(system: System) -> None:
+    several = [letter("refused", readings("d", 1), name, x_schema=1) for name in ("same-id", "same-id-1", "same-id-2")]
+    async with dead(system, *several):
+        for action in ("show", "replay", "discard"):
+            ran = await letters(system, action, "same-i")
+            assert (ran.code, ran.lines) == (1, [])
+            assert sorted(ran.errors.split()[-3:]) == ["same-id", "same-id-1", "same-id-2"]
+        assert await ids(system) == ["same-id", "same-id-1", "same-id-2"]
+        assert (await letters(system, "discard", "same-id")).code == 0, "a whole id names one"
+        assert await ids(system) == ["same-id-1", "same-id-2"]
+
+
+async def test_a_device_is_seen_beside_an_owner_of_36_characters(tmp_path: Path) -> None:
+    system = System(f"embedded://{tmp_path}/queue.db")
+    owner, device = "0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b", "greenhouse-7.north_wall:sensor-12"
+    body = encode_document(owner, device, Reading("t", 1, 1, 0, 1))
+    async with dead(system, letter("refused", body, "some-id", x_schema=1)):
+        (_, row) = (await letters(system, "list")).lines
+    assert f" 0190a1b2  {device} " in row
+    assert owner not in row
+
+
+async def test_what_does_not_decode_does_not_count_against_the_limit_of_a_replay(system: System) -> None:
+    garbage = [letter("undecodable", b"x%d" % number, f"garbage-{number}") for number in range(3)]
+    async with dead(system, *garbage, REFUSED, OTHERS) as broker:
+        done = await letters(system, "replay", "--limit", "1")
+        assert "1 dead letters replayed." in done.errors
+        assert [message.body for message in await taken(broker, 1)] == [REFUSED.body]
+        assert len(await ids(system)) == 4
 
 
 async def test_a_replayed_letter_that_dies_again_meanwhile_is_not_replayed_for_ever(system: System) -> None:
@@ -293,7 +382,6 @@ async def test_a_broker_that_is_away_is_exit_code_1_and_one_clear_line(url: str,
     [
         [],
         ["dead-letters"],
-        ["dead-letters", "show"],
         ["dead-letters", "burn"],
         ["dead-letters", "replay", "--rate", "0"],
         ["dead-letters", "replay", "--rate", "nan"],
