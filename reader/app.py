@@ -32,6 +32,9 @@ from runtime.tokens import Claims, KeySet, TokenVerifier, fetch_jwks_over_http
 
 log = logger("reader")
 
+# How long a question waits for room before it is refused.
+QUESTION_WAITS_S = 2.0
+
 
 class Reader:
     """A reader whose parts are open: add it to an application and people can read."""
@@ -67,7 +70,13 @@ async def reader_service(
     async def in_force(claims: Claims) -> None:
         revocations.require_valid(claims)
 
-    queries = Gate(metrics, "questions", most=settings.max_queries, most_per_owner=settings.max_queries_per_owner)
+    queries = Gate(
+        metrics,
+        "questions",
+        most=settings.max_queries,
+        most_per_owner=settings.max_queries_per_owner,
+        wait_s=QUESTION_WAITS_S,
+    )
     feeds = Gate(metrics, "live feeds", most=settings.max_live, most_per_owner=settings.max_live_per_owner)
     async with (
         FromMongoDB.connected(

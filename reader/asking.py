@@ -42,7 +42,7 @@ class Asking:
     async def asked(self, owner: str, call: str) -> AsyncIterator[None]:
         """Answer one question within; Problem 429 or 503 when there is no room, 503 when MongoDB does not answer."""
         started = time.perf_counter()
-        with self._gate.entered(owner):
+        async with self._gate.entered(owner):
             try:
                 yield
             except HistoryUnavailable as error:

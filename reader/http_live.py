@@ -113,21 +113,34 @@ class LiveRoutes:
             None if query.sensor_type is UNSET else query.sensor_type,
         )
         feed = Feed(wanted, marks_of(claims), self._metrics, unread_timeout_s=self._unread_timeout_s)
-        with self._gate.entered(claims.owner), self._live.joined(claims.owner, feed), _ending_at(claims.exp, feed):
-            try:
-                async with feed.limited():
-                    await response.prepare(request)
-                    await feed.write(response, f"retry: {RETRY_MS}\n: live\n\n".encode())
-                    self._live.resumed(claims.owner, feed, await self._gap.fill(response, claims.owner, feed, since))
-                    await feed.written_to(response)
-            except TimeoutError:
-                feed.end("slow")
-                cut(request)
-            except ConnectionError:
-                feed.end("gone")
-            finally:
-                self._metrics.live_ended.labels(feed.ended or "gone").inc()
+        async with self._gate.entered(claims.owner):
+            with self._live.joined(claims.owner, feed), _ending_at(claims.exp, feed):
+                await self._feed(request, response, claims.owner, feed, since)
         return response
+
+    async def _feed(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        owner: str,
+        feed: Feed,
+        since: tuple[int, Position] | None,
+    ) -> None:
+        """Write the gap and then what is live, until the feed ends or its browser leaves."""
+        try:
+            async with feed.limited():
+                await response.prepare(request)
+                await feed.write(response, f"retry: {RETRY_MS}\n: live\n\n".encode())
+                known = await self._gap.fill(response, owner, feed, since)
+                self._live.resumed(owner, feed, known)
+                await feed.written_to(response)
+        except TimeoutError:
+            feed.end("slow")
+            cut(request)
+        except ConnectionError:
+            feed.end("gone")
+        finally:
+            self._metrics.live_ended.labels(feed.ended or "gone").inc()
 
 
 @contextmanager

@@ -20,8 +20,10 @@ class ReaderSettings(ProcessSettings):
     ops_port: Port = setting(9005, about="port of `/healthz`, `/readyz`, `/metrics`; 0 takes any free one")
     revocations_every_seconds: Seconds = setting(2.0, about="how often auth is asked for revoked tokens")
     query_timeout_seconds: Seconds = setting(10.0, about="how long one question to MongoDB may take")
-    max_queries: Positive = setting(64, about="requests for history that are answered at once; beyond it, 503")
-    max_queries_per_owner: Positive = setting(16, about="of one owner; beyond it, 429")
+    max_queries: Positive = setting(
+        512, about="requests for history that are answered at once; as many more wait up to 2 s; beyond it, 503"
+    )
+    max_queries_per_owner: Positive = setting(64, about="of one owner; as many more wait up to 2 s; beyond it, 429")
     max_live_per_owner: Positive = setting(1000, about="live feeds of one owner at once; beyond it, 429")
     max_live: Positive = setting(10_000, about="live feeds at once; beyond it, 503")
     heartbeat_seconds: Seconds = setting(10.0, about="how often a live feed shows that it lives")

@@ -72,6 +72,7 @@ async def test_so_many_questions_at_once_and_no_more(
         return await ask(self, *arguments)
 
     monkeypatch.setattr(FromMongoDB, "page", held)
+    monkeypatch.setattr("reader.app.QUESTION_WAITS_S", 0.1)
     chosen: dict[str, Any] = {limit: 2}
     async with reader(broker, mongodb_database, **chosen) as running:
         answers = [asyncio.ensure_future(running.readings(format=kind)) for kind in ("json", "csv")]

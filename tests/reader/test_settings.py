@@ -29,6 +29,7 @@ def test_defaults_are_those_of_the_design() -> None:
     assert (settings.port, settings.ops_port, settings.readings_database) == (8003, 9005, "tidegate")
     assert settings.revocations_every_seconds == 2
     assert settings.token_issuer == ""
+    assert (settings.max_queries, settings.max_queries_per_owner) == (512, 64)
     assert settings.unread_timeout_seconds == settings.heartbeat_seconds == settings.query_timeout_seconds == 10
 
 
