@@ -22,7 +22,7 @@ test: $(VENV)/dev.done ## every test, on real servers that it starts for itself 
 	@tests/servers/install >&2
 	@exec $(BIN)/python -m pytest $(ARGS)
 
-bench: $(VENV)/dev.done ## side-by-side measurements (ARGS="gateway --quick"; without ARGS the list of them)
+bench: $(VENV)/dev.done ## what a reading costs, here and elsewhere (ARGS="--quick": 5 minutes; ARGS="--help": each by its name)
 	@tests/servers/install >&2
 	@exec $(BIN)/python -m bench $(ARGS)
 

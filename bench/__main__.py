@@ -1,9 +1,11 @@
-"""`python -m bench [NAME [ARGS]]`: run a measurement, or list what there is."""
+"""`python -m bench [NAME [ARGS]]`: run one measurement, or without a name the whole; `--help` lists them."""
 
 import ast
 import runpy
 import sys
 from pathlib import Path
+
+from bench import whole
 
 HERE = Path(__file__).parent
 COMMAND = '__name__ == "__main__"'
@@ -22,11 +24,13 @@ def benches() -> dict[str, str]:
 def main(arguments: list[str]) -> int:
     """Run the measurement that is named; its own exit code says how it went."""
     known = benches()
-    if not arguments or arguments[0] not in known:
-        print("python -m bench NAME [--help]")
+    if not arguments or arguments == ["--quick"]:
+        return whole.main(arguments)
+    if arguments[0] not in known:
+        print("python -m bench [--quick]      the whole, in 60 minutes (5)\npython -m bench NAME [--help]")
         for name, about in known.items():
             print(f"  {name:12} {about}")
-        return 2 if arguments and not arguments[0].startswith("-") else 0
+        return 0 if arguments[0] in ("-h", "--help") else 2
     sys.argv = [f"bench/{arguments[0]}.py", *arguments[1:]]
     runpy.run_module(f"bench.{arguments[0]}", run_name="__main__", alter_sys=True)
     return 0

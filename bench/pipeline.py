@@ -103,12 +103,16 @@ def idle_cpu(at: Machine, seconds: float) -> dict[str, float]:
 
 def measure(at: Machine, system: System, workload: Workload, seconds: float) -> Turn:
     """Run one turn."""
-    collection = at.fresh(system.database, clustered=system.clustered)
+    return turn(at, system, at.fresh(system.database, clustered=system.clustered), workload.asked(seconds))
+
+
+def turn(at: Machine, system: System, collection: Any, asked: dict[str, Any], already: int = 0) -> Turn:
+    """Run the load that is asked for, into a collection that holds `already` so many."""
     cpu = reader_of_cpu(at, system)
     before, started = cpu(), time.perf_counter()
-    ran = system.load.ask(workload.asked(seconds))
-    readings = ran["acknowledged"] * workload.size
-    taken = wait_until_stored(system, collection, readings, started)
+    ran = system.load.ask(asked)
+    readings = ran["acknowledged"] * asked["size"]
+    taken = wait_until_stored(system, collection, already + readings, started)
     used = {name: value - before[name] for name, value in cpu().items()}
     if ran["refused"] or ran["unanswered"] or ran["lost"]:
         raise BenchError(f"{system.name} did not accept everything: {ran}")
@@ -196,9 +200,10 @@ def run(
         for name in names:
             progress(f"starting: {name}")
             systems.append(stack.enter_context(running(at, name, MOST_CONNECTIONS)))
+        progress("warming up")
         for system in systems:
             for workload in WORKLOADS:
-                measure(at, system, workload, 0.5)
+                measure(at, system, workload, min(3.0, seconds))  # Node.js compiles what is hot in the first seconds
         found = in_turns(at, systems, rounds, seconds)
         floors = bare_inserts(at, rounds)
         waits = {}

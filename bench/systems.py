@@ -165,4 +165,6 @@ def _node(script: str) -> list[str]:
 def reader_of_cpu(at: Machine, system: System) -> Callable[[], dict[str, float]]:
     """Return a function that gives the seconds of processor time of each process that works for a system."""
     pids = at.servers() | {what: process.pid for what, process in system.processes.items()}
+    if system.name == "Node.js, MongoDB":
+        del pids["RabbitMQ"]  # it knows of none
     return lambda: {what: cpu_s(pid) for what, pid in pids.items()}

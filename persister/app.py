@@ -69,6 +69,7 @@ async def persister_service(
             deleted=deleted,
             metrics=metrics,
             batch_readings=settings.batch_readings,
+            linger_ms=settings.linger_ms,
             writes_in_flight=settings.writes_in_flight,
             watch=watch,
             tracing=tracing,

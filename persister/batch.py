@@ -65,6 +65,8 @@ class Batch:
                     self.documents += documents
             self.opened.append(Opened(delivery, start, len(self.documents), letters))
         self.outcomes = [Outcome.RETRY] * len(self.documents)
+        # The bytes that name each document's series; empty where they were not found.
+        self.series = [b""] * len(self.documents)
 
     def bury(self, index: int, reason: str, error: str) -> None:
         """Make one document dead."""

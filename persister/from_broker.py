@@ -1,8 +1,11 @@
 """BROKER → PERSISTER: gathers what has arrived into batches, whose size so follows the depth of the queue.
 
-Whoever is ready to write takes all that has arrived by then, up to a full batch: a quiet queue is stored without
-delay, a deep one in large batches; while one is written the next gathers in the consumer's window. No timer decides.
+Whoever is ready to write takes all that has arrived by then, up to a full batch, and where that is little waits once
+for more: no device waits for what is written here, and a write costs as much for ten readings as for five hundred.
+While one batch is written the next gathers in the consumer's window.
 """
+
+import asyncio
 
 from broker.interface import Consumer, Delivery
 
@@ -17,9 +20,10 @@ ALONE_FROM = 3
 class FromBroker:
     """Takes batches from one consumer."""
 
-    def __init__(self, consumer: Consumer, *, batch_readings: int) -> None:
+    def __init__(self, consumer: Consumer, *, batch_readings: int, linger_ms: int) -> None:
         self._consumer = consumer
         self._batch_readings = batch_readings
+        self._linger_s = linger_ms / 1000
         # What was taken and does not go with the batch before it.
         self._next: Delivery | None = None
 
@@ -28,23 +32,38 @@ class FromBroker:
         if self._next is None:
             self._next = await self._consumer.get()
 
-    def batch(self) -> list[Delivery]:
-        """Take what has arrived, up to a full batch; to be called after `first`."""
+    async def batch(self) -> list[Delivery]:
+        """Take what has arrived, up to a full batch; of less, also what comes while it lingers.
+
+        To be called after `first`. When it is cancelled, the broker delivers again what it has taken.
+        """
         found: list[Delivery] = []
-        readings = size = 0
+        if not self._take(found) and self._linger_s:
+            await asyncio.sleep(self._linger_s)
+            self._take(found)
+        return found
+
+    def _take(self, found: list[Delivery]) -> bool:
+        """Add what has arrived; return whether the batch is full."""
+        size = sum(len(delivery.message.body) for delivery in found)
+        # An estimate: opening the message comes later, once.
+        readings = sum(_readings(delivery) for delivery in found)
         while readings < self._batch_readings and size < MAX_BATCH_BYTES:
             delivery = self._next or self._consumer.get_nowait()
             self._next = None
             if delivery is None:
-                break
+                return False
             if found and not _together(found[0], delivery):
                 self._next = delivery
-                break
+                return True
             found.append(delivery)
             size += len(delivery.message.body)
-            # An estimate: opening the message comes later, once.
-            readings += max(1, len(delivery.message.body) // TYPICAL_DOCUMENT_BYTES)
-        return found
+            readings += _readings(delivery)
+        return True
+
+
+def _readings(delivery: Delivery) -> int:
+    return max(1, len(delivery.message.body) // TYPICAL_DOCUMENT_BYTES)
 
 
 def _together(first: Delivery, other: Delivery) -> bool:

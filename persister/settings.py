@@ -17,6 +17,7 @@ class PersisterSettings(ProcessSettings):
     readings_clustered: bool = setting(False, about="create the collection clustered by its key")
     ops_port: Port = setting(9003, about="port of `/healthz`, `/readyz`, `/metrics`; 0 takes any free one")
     batch_readings: Positive = setting(4000, about="readings that are written at once, at most")
+    linger_ms: NotNegative = setting(50, about="how long a write waits for more than has arrived; full ones do not")
     writes_in_flight: Positive = setting(2, about="batches that are written at once, at most")
     prefetch: Positive = setting(128, about="messages held and not yet settled, of up to 1 MiB each")
     known_series: Positive = setting(100_000, about="series remembered as checked, about 200 bytes each")

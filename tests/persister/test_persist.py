@@ -165,6 +165,7 @@ class Bench:
             deleted=DeletedOwners(known),
             metrics=self.metrics,
             batch_readings=4000,
+            linger_ms=0,
             writes_in_flight=self._writes_in_flight,
             watch=lambda _, outcomes: self.watched.extend(outcomes),
         )

@@ -68,6 +68,7 @@ def worker(broker: EmbeddedBroker, store: Store, stop: asyncio.Event, registry: 
             deleted=DeletedOwners(known),
             metrics=metrics,
             batch_readings=100,
+            linger_ms=0,
             writes_in_flight=2,
         )
 

@@ -1,4 +1,4 @@
-"""python-socketio on aiohttp as its makers ship it, which only acknowledges: `python -m bench.peers.python.acknowledge`."""
+"""python-socketio on aiohttp as its makers ship it, which only acknowledges."""
 
 import os
 from typing import Any

@@ -1,0 +1,80 @@
+"""What goes into one batch: what has arrived, and of little also what comes a moment later."""
+
+import asyncio
+import time
+
+from broker.interface import Delivery
+from broker.message import Message
+from persister.from_broker import TYPICAL_DOCUMENT_BYTES, FromBroker
+
+LONG_MS = 30_000
+
+
+class Arriving:
+    """A consumer to which messages come when a test says so."""
+
+    def __init__(self) -> None:
+        self._arrived: asyncio.Queue[Delivery] = asyncio.Queue()
+        self._tag = 0
+
+    def arrive(self, readings: int, *, delivery_count: int = 0) -> None:
+        """Let a message of that many typical readings come."""
+        self._tag += 1
+        message = Message(bytes(readings * TYPICAL_DOCUMENT_BYTES), {}, str(self._tag))
+        self._arrived.put_nowait(Delivery(message, self._tag, delivery_count, 1))
+
+    async def get(self) -> Delivery:
+        return await self._arrived.get()
+
+    def get_nowait(self) -> Delivery | None:
+        return None if self._arrived.empty() else self._arrived.get_nowait()
+
+
+def source(consumer: Arriving, *, linger_ms: int) -> FromBroker:
+    return FromBroker(consumer, batch_readings=100, linger_ms=linger_ms)  # type: ignore[arg-type]
+
+
+def tags(found: list[Delivery]) -> list[int]:
+    return [delivery.tag for delivery in found]
+
+
+async def test_of_little_a_batch_waits_for_what_comes_a_moment_later() -> None:
+    consumer = Arriving()
+    taking = source(consumer, linger_ms=100)
+    consumer.arrive(1)
+    await taking.first()
+    batch = asyncio.ensure_future(taking.batch())
+    await asyncio.sleep(0)
+    consumer.arrive(1)
+    assert tags(await batch) == [1, 2]
+
+
+async def test_a_full_batch_waits_for_nothing() -> None:
+    consumer = Arriving()
+    taking = source(consumer, linger_ms=LONG_MS)
+    for _ in range(3):
+        consumer.arrive(50)
+    await taking.first()
+    started = time.monotonic()
+    assert tags(await taking.batch()) == [1, 2]
+    assert time.monotonic() - started < 5
+    await taking.first()
+    consumer.arrive(50)
+    assert tags(await taking.batch()) == [3, 4]
+
+
+async def test_what_must_be_written_alone_ends_the_wait() -> None:
+    consumer = Arriving()
+    taking = source(consumer, linger_ms=LONG_MS)
+    consumer.arrive(1)
+    consumer.arrive(1, delivery_count=3)
+    await taking.first()
+    assert tags(await taking.batch()) == [1]
+
+
+async def test_without_a_linger_what_has_arrived_is_taken_at_once() -> None:
+    consumer = Arriving()
+    taking = source(consumer, linger_ms=0)
+    consumer.arrive(1)
+    await taking.first()
+    assert tags(await taking.batch()) == [1]
