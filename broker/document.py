@@ -5,6 +5,7 @@ them name the series, and a worker that has seen a series once tells it again wi
 """
 
 import struct
+from collections.abc import Iterable
 from typing import Any
 
 import bson
@@ -25,6 +26,8 @@ _ID_HEAD = b"\x03_id\x00"
 _TS_HEAD = b"\x09ts\x00"
 # `ts` (1 + 3 + 8 bytes), `seq` (1 + 4 + 8 bytes) and the closing zero of `_id`.
 _TS_SEQ_BYTES = 12 + 13 + 1
+# The series begins behind `_id`'s length; behind the series stands the name of `ts`.
+_TS_BEHIND_SERIES = _ID_AT + _LENGTH.size + len(_TS_HEAD)
 
 AS_MILLISECONDS: CodecOptions[dict[str, Any]] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
 
@@ -85,6 +88,18 @@ def document_ts_ms(document: bytes) -> int:
     """Return the time of a reading whose `series_bytes` were found, in milliseconds since 1970."""
     ts_at = _ID_AT + _LENGTH.unpack_from(document, _ID_AT)[0] - _TS_SEQ_BYTES + len(_TS_HEAD)
     return int(_INT64.unpack_from(document, ts_at)[0])
+
+
+def newest_of(named: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Return the newest document of each series, from their `series_bytes` and themselves; of equals the last one."""
+    newest: dict[bytes, bytes] = {}
+    times: dict[bytes, int] = {}
+    unpack_from = _INT64.unpack_from
+    for series, document in named:  # a loop over every reading: 0.2 us
+        (ts_ms,) = unpack_from(document, len(series) + _TS_BEHIND_SERIES)
+        if series not in times or ts_ms >= times[series]:
+            times[series], newest[series] = ts_ms, document
+    return newest
 
 
 def decode_document(document: bytes) -> dict[str, Any]:

@@ -4,10 +4,10 @@ Transient and unconfirmed: a reader that misses something finds it in MongoDB, a
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from broker.document import document_ts_ms, series_bytes
+from broker.document import document_ts_ms
 from broker.interface import Announcer
 from broker.live import live_payloads
 from runtime.beside import beside
@@ -29,16 +29,11 @@ class ToLive:
             yield self
 
     def stored(self, newest: Mapping[bytes, bytes]) -> None:
-        """Take what a batch has stored: the last document of each series, by the bytes of its name."""
+        """Take what a batch has stored: the newest document of each series, by the bytes of its name."""
         for name, document in newest.items():
             known = self._newest.get(name)
             if known is None or document_ts_ms(known) <= document_ts_ms(document):
                 self._newest[name] = document
-
-    @staticmethod
-    def newest(documents: Iterable[bytes]) -> dict[bytes, bytes]:
-        """Return the last document of each series."""
-        return {series_bytes(document): document for document in documents}
 
     async def _announce(self) -> None:
         while True:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from broker.document import newest_of, series_bytes
 from broker.interface import Broker, BrokerUnavailable, Delivery
 from broker.message import Message
 from persister import holding
@@ -186,8 +187,8 @@ async def test_a_worker_that_is_delivered_nothing_although_messages_wait_is_ende
 async def test_the_live_copy_is_the_newest_of_each_series() -> None:
     heard = HeardAnnouncer()
     async with ToLive(heard).announced() as live:
-        live.stored({b"a": document(2), b"b": document(1, "humidity")})
-        live.stored({b"a": document(1)})
+        for batch in ([document(2), document(1, "humidity")], [document(1)]):
+            live.stored(newest_of((series_bytes(one), one) for one in batch))
 
         async def told() -> bool:
             return bool(heard.payloads)
@@ -195,6 +196,15 @@ async def test_the_live_copy_is_the_newest_of_each_series() -> None:
         await eventually(told, "it is announced")
         await asyncio.sleep(0.25)
     assert heard.payloads == [document(2) + document(1, "humidity")]
+
+
+@pytest.mark.parametrize("messages", [[[3, 9, 5]], [[9, 3], [5]], [[3], [9], [5]]])
+async def test_the_live_copy_is_the_newest_by_time_whatever_the_order_of_arrival(messages: list[list[int]]) -> None:
+    bench = Bench([Message.of([document(number) for number in numbers]) for numbers in messages])
+    async with bench.persister._live.announced():
+        await bench.run()
+        await asyncio.sleep(0.25)
+    assert bench.live.payloads == [document(9)]
 
 
 async def test_only_what_was_stored_is_in_the_live_copy() -> None:
