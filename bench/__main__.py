@@ -1,12 +1,11 @@
-"""`python -m bench [NAME [ARGS]]`: run one measurement, or without a name the whole; `--help` lists them."""
+"""`python -m bench [NAME] [ARGS]`: run a measurement, or all of them; `--help` lists what there is."""
 
 import ast
 import runpy
 import sys
 from pathlib import Path
 
-from bench import whole
-
+HELP = ("-h", "--help")
 HERE = Path(__file__).parent
 COMMAND = '__name__ == "__main__"'
 
@@ -22,15 +21,15 @@ def benches() -> dict[str, str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the measurement that is named; its own exit code says how it went."""
+    """Run the measurement that is named, or the whole; its own exit code says how it went."""
     known = benches()
-    if not arguments or arguments == ["--quick"]:
-        return whole.main(arguments)
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in HELP):
+        arguments = ["whole", *arguments]
     if arguments[0] not in known:
-        print("python -m bench [--quick]      the whole, in 60 minutes (5)\npython -m bench NAME [--help]")
+        print("python -m bench [NAME] [--help]")
         for name, about in known.items():
             print(f"  {name:12} {about}")
-        return 0 if arguments[0] in ("-h", "--help") else 2
+        return 0 if arguments[0] in HELP else 2
     sys.argv = [f"bench/{arguments[0]}.py", *arguments[1:]]
     runpy.run_module(f"bench.{arguments[0]}", run_name="__main__", alter_sys=True)
     return 0

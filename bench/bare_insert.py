@@ -1,7 +1,8 @@
 """`insert_many` and nothing around it: `python -m bench.bare_insert URL DATABASE`, told what to do by JSON lines.
 
-`{"readings": n, "raw": true}` inserts documents that are BSON already, else dicts, 4,000 a batch, journaled, into the
-database's `readings`; the answer has the seconds and the processor time of the inserts alone.
+`{"readings": n, "form": "raw"}` inserts documents that are BSON already, `"dicts"` such as the driver has to encode,
+4,000 a batch, journaled, into the database's `readings`. The answer has the seconds and the processor time of the
+inserts alone. The documents are those that a pipeline stores of events of 100 readings.
 """
 
 import json
@@ -17,30 +18,30 @@ from broker.document import encode_document
 from broker.reading import Reading
 
 BATCH = 4000
-DEVICES = 20
-SENSORS = 50
+DEVICES, SENSORS, EVENT = 20, 50, 100
 
 
 def document(number: int, start_ms: int) -> bytes:
-    """Return one of 1,000 series' readings, as a gateway makes them."""
-    ts = start_ms + number // 100
+    """Return one of 1,000 series' readings, as a gateway makes them of events of 100, each from another device."""
+    ts = start_ms + number // EVENT
     sensor_type = f"temperature-{number % SENSORS}"
     reading = Reading(sensor_type, round(number * 0.618 % 40, 6), ts, number % 1600, ts + 5, unit="celsius")
-    return encode_document("owner-0", f"device-{number // 100 % DEVICES}", reading)
+    return encode_document("owner-0", f"device-{number // EVENT % DEVICES}", reading)
 
 
-def insert(collection: Any, readings: int, *, raw: bool) -> dict[str, float]:
+def insert(collection: Any, readings: int, form: str) -> dict[str, float]:
     """Insert that many; return what it took."""
     taken = used = 0.0
+    began = time.perf_counter()
     start_ms = time.time_ns() // 1_000_000
     for first in range(0, readings, BATCH):
         made = [document(number, start_ms) for number in range(first, min(first + BATCH, readings))]
-        batch = [RawBSONDocument(one) if raw else bson.decode(one) for one in made]
+        batch = [RawBSONDocument(one) if form == "raw" else bson.decode(one) for one in made]
         started, cpu = time.perf_counter(), time.process_time()
         collection.insert_many(batch, ordered=False)
         taken += time.perf_counter() - started
         used += time.process_time() - cpu
-    return {"readings": readings, "seconds": taken, "cpuS": used}
+    return {"readings": readings, "seconds": taken, "cpuS": used, "elapsedS": time.perf_counter() - began}
 
 
 def main(url: str, database: str) -> None:
@@ -49,7 +50,7 @@ def main(url: str, database: str) -> None:
         collection = client[database].get_collection("readings", write_concern=WriteConcern("majority", j=True))
         for line in sys.stdin:
             asked = json.loads(line)
-            print(json.dumps(insert(collection, asked["readings"], raw=asked["raw"])), flush=True)
+            print(json.dumps(insert(collection, asked["readings"], asked["form"])), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,137 +1,173 @@
-"""The floor: what the parts cost by themselves, that no system can do without.
+"""The floor: what the parts cost by themselves, with nothing around them, that no system can do without.
 
-The typed decode of an event's bytes; a bare aiohttp WebSocket that parses JSON and acknowledges; a confirmed publish;
-and `insert_many` into the same collection, of dicts and of documents that are BSON already.
+The typed decode of an event's bytes; a bare aiohttp WebSocket that parses JSON and acknowledges; a confirmed publish of
+one reading, of 100, of a full message; `insert_many` of dicts and of raw BSON into the same collection, 4,000 a batch,
+journaled.
 """
 
 import argparse
 import sys
 import tempfile
-from dataclasses import dataclass
+import time
+import timeit
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import msgspec
 
 from bench.processes import BenchError, Speaking, Started, raise_open_files
 from bench.readings import event
-from bench.report import Figure, progress, show
-from bench.systems import Machine, cpu_s, machine
+from bench.report import Figure, progress
+from bench.results import Kept, Table, finish
+from bench.systems import Ground, ground
+from bench.turns import Turns, bare_turn, idle_cpu, told
+from broker.reading import SentReading
 from tests.servers.ports import free_port
 
-READINGS = 200_000
-CONNECTIONS = 20
+DATABASE = "bench_floor"
+CONNECTIONS, IN_FLIGHT = 20, 10
+SIZES = (1, 100)
+DOCUMENT_BYTES = 160
+PUBLISHED = {"1 reading": (1, 2000), "100 readings": (100, 500), "1,000 readings": (1000, 100)}  # readings, messages/s
+INSERTS = (("dicts", False), ("raw", False), ("raw", True))
+DECODED = 2000
+
+Parts = tuple[Started, Speaking, Speaking]  # the bare WebSocket, its load, the publisher
 
 
-@dataclass(frozen=True)
-class Floor:
-    """A bare insert: µs of processor time a reading, and readings a second."""
-
-    client_us: float
-    mongod_us: float
-    per_second: float
-
-    @property
-    def total_us(self) -> float:
-        """Client and mongod."""
-        return self.client_us + self.mongod_us
-
-    def row(self) -> dict[str, float]:
-        """Return it as a row of the table."""
-        found = {"client": self.client_us, "mongod": self.mongod_us}
-        return found | {"total": self.total_us, "perSecond": self.per_second}
+def decode_us(size: int) -> float:
+    """Return the CPU of the typed decode of an event of `size` readings, in µs a reading."""
+    sent = msgspec.json.decode(event(size, 1), type=tuple[str, msgspec.Raw])[1]
+    wanted: Any = SentReading if size == 1 else list[SentReading]
+    decode: Callable[[msgspec.Raw], Any] = msgspec.json.Decoder(wanted).decode
+    times = DECODED * 100 // size
+    taken = timeit.repeat(lambda: decode(sent), timer=time.process_time, number=times, repeat=3)
+    return median(taken) / times / size * 1_000_000
 
 
-def bare_inserts(at: Machine, rounds: int, readings: int = READINGS) -> dict[str, Floor]:
-    """Insert dicts and raw BSON in turns, into ordinary and clustered collections; return medians."""
-    found: dict[str, list[Floor]] = {}
-    command = [sys.executable, "-m", "bench.bare_insert", at.mongodb.url, "bench_floor"]
-    with Speaking(command, log=at.on.folder / "bare_insert.log") as client:
-        for _ in range(rounds):
-            for name, raw, clustered in (("dicts", 0, 0), ("raw", 1, 0), ("raw, clustered", 1, 1)):
-                at.fresh("bench_floor", clustered=bool(clustered))
-                before = cpu_s(at.mongodb.pid)
-                ran = client.ask({"readings": readings, "raw": bool(raw)})
-                mongod = (cpu_s(at.mongodb.pid) - before) / readings * 1e6
-                one = Floor(ran["cpuS"] / readings * 1e6, mongod, readings / ran["seconds"])
-                found.setdefault(name, []).append(one)
-                progress(
-                    f"  bare insert_many, {name}: client {one.client_us:.2f}, mongod {one.mongod_us:.2f} µs a reading"
-                )
-    return {
-        name: Floor(
-            *(median(getattr(floor, part) for floor in floors) for part in ("client_us", "mongod_us", "per_second"))
-        )
-        for name, floors in found.items()
-    }
-
-
-def acknowledging_us(folder: Path, rounds: int, seconds: float) -> float:
-    """Return the CPU of a bare aiohttp WebSocket that parses an event of one reading and acknowledges, in µs."""
-    port = free_port()
-    log = folder / "bare_websocket.log"
-    with Started([sys.executable, "-m", "bench.bare_websocket", str(port)], log=log) as server:
+@contextmanager
+def bare_socket(folder: Path) -> Iterator[tuple[Started, Speaking]]:
+    """Run a bare WebSocket and a load that is connected to it."""
+    port, log = free_port(), folder / "bare_websocket.log"
+    command = [sys.executable, "-m", "bench.bare_websocket", str(port)]
+    load_command = [sys.executable, "-m", "bench.load", str(port)]
+    with Started(command, log=log) as server, Speaking(load_command, log=folder / "bare-load.log") as load:
         server.wait_for_port(port)
-        with Speaking([sys.executable, "-m", "bench.load", str(port)], log=log) as load:
-            load.say([{}] * CONNECTIONS)
-            load.ask({"connect": CONNECTIONS})
-            found = []
-            for _ in range(rounds):
-                before = server.cpu_s()
-                ran = load.ask({"run": seconds, "size": 1, "inFlight": 10})
-                found.append((server.cpu_s() - before) / ran["acknowledged"] * 1e6)
-    cost: float = median(found)
-    return cost
+        load.say([{}] * CONNECTIONS)
+        load.ask({"connect": CONNECTIONS})
+        yield server, load
 
 
-def publishing_us(at: Machine, size: int, rounds: int, seconds: float) -> tuple[float, float]:
-    """Return the CPU of a confirmed publish of `size` bytes, client's and broker's, in µs."""
-    command = [sys.executable, "-m", "bench.bare_publish", at.on.rabbitmq.create_vhost()]
-    client, broker = [], []
-    with Speaking(command, log=at.on.folder / "bare_publish.log") as publisher:
-        for _ in range(rounds):
-            before = publisher.cpu_s(), cpu_s(at.on.rabbitmq.pid)
-            ran = publisher.ask({"run": seconds, "rate": 1000, "bytes": size})
-            client.append((publisher.cpu_s() - before[0]) / ran["confirmed"] * 1e6)
-            broker.append((cpu_s(at.on.rabbitmq.pid) - before[1]) / ran["confirmed"] * 1e6)
-    return median(client), median(broker)
+def acknowledging_us(server: Started, load: Speaking, size: int, seconds: float) -> float:
+    """Return the CPU of the bare WebSocket with events of `size`, in µs a reading."""
+    before = server.cpu_s()
+    ran = load.ask({"run": seconds, "size": size, "inFlight": IN_FLIGHT})
+    readings: int = ran["acknowledged"] * size
+    return (server.cpu_s() - before) / readings * 1e6
 
 
-def run(folder: Path, rounds: int, seconds: float) -> list[Figure]:
-    """Measure every part."""
-    from bench.gateway import decode_us  # noqa: PLC0415 - the gateway's bench has it
-
-    sent = msgspec.json.decode(event(100, 1), type=tuple[str, msgspec.Raw])[1]
-    figures = [
-        Figure("typed decode, 100 an event", decode_us(sent), "µs a reading"),
-        Figure("bare aiohttp WebSocket: parse, acknowledge", acknowledging_us(folder, rounds, seconds), "µs an event"),
-    ]
-    with machine(folder) as at:
-        for size in (160, 16_000, 64_000):
-            client, broker = publishing_us(at, size, rounds, seconds)
-            figures.append(Figure(f"confirmed publish of {size:,} B: client", client, "µs a message"))
-            figures.append(Figure("  RabbitMQ", broker, "µs a message"))
-        for name, floor in bare_inserts(at, rounds).items():
-            figures.append(Figure(f"insert_many, {name}: client", floor.client_us, "µs a reading"))
-            figures.append(Figure("  mongod", floor.mongod_us, "µs a reading"))
-            figures.append(Figure("  at a rate of", floor.per_second, "readings/s"))
-    return figures
+def publishing_us(
+    at: Ground, publisher: Speaking, what: str, seconds: float, idle: dict[str, float]
+) -> tuple[float, float]:
+    """Return the CPU of a confirmed publish, client's and RabbitMQ's, in µs a message."""
+    readings, rate = PUBLISHED[what]
+    before, started = (publisher.cpu_s(), at.cpu_s()["RabbitMQ"]), time.perf_counter()
+    ran = publisher.ask({"run": seconds, "rate": rate, "bytes": readings * DOCUMENT_BYTES})
+    taken = time.perf_counter() - started
+    client = publisher.cpu_s() - before[0]
+    broker = at.cpu_s()["RabbitMQ"] - before[1] - idle["RabbitMQ"] * taken
+    return client / ran["confirmed"] * 1e6, max(0.0, broker) / ran["confirmed"] * 1e6
 
 
-def main() -> int:
+class Medians:
+    """Values by name, in the order of their first sight."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], list[float]] = {}
+
+    def add(self, what: str, unit: str, value: float) -> None:
+        """Note one value."""
+        self._found.setdefault((what, unit), []).append(value)
+
+    def figures(self) -> list[Figure]:
+        """Return the medians."""
+        return [Figure(what, median(values), unit) for (what, unit), values in self._found.items()]
+
+
+def one_round(at: Ground, parts: Parts, seconds: float, idle: dict[str, float], into: Medians) -> None:
+    """Measure the decode, the WebSocket and the publish once each."""
+    server, load, publisher = parts
+    for size in SIZES:
+        into.add(f"typed decode, {size} an event", "µs a reading", decode_us(size))
+    for size in SIZES:
+        cost = acknowledging_us(server, load, size, seconds)
+        into.add(f"bare aiohttp WebSocket, {size} an event: parse, acknowledge", "µs a reading", cost)
+    for what in PUBLISHED:
+        client, broker = publishing_us(at, publisher, what, seconds, idle)
+        into.add(f"confirmed publish of {what}: client", "µs a message", client)
+        into.add(f"confirmed publish of {what}: RabbitMQ", "µs a message", broker)
+
+
+def inserts(at: Ground, client: Speaking, readings: int, idle: dict[str, float], into: dict[str, Turns]) -> None:
+    """Insert in each form once."""
+    for form, clustered in INSERTS:
+        at.fresh(DATABASE, clustered=clustered)
+        name = f"insert_many, {form}" + (", clustered" if clustered else "")
+        one = bare_turn(at, client, readings, idle, form)
+        told(name, one)
+        into.setdefault(name, Turns()).all.append(one)
+
+
+def run(folder: Path, rounds: int, seconds: float, readings: int) -> tuple[list[Figure], Kept]:
+    """Measure every part, in turns."""
+    found, inserted = Medians(), dict[str, Turns]()
+    with ground(folder) as at, bare_socket(folder) as socket:
+        publish = [sys.executable, "-m", "bench.bare_publish", at.on.rabbitmq.create_vhost()]
+        insert = [sys.executable, "-m", "bench.bare_insert", at.mongodb.url, DATABASE]
+        with (
+            Speaking(publish, log=folder / "publish.log") as publisher,
+            Speaking(insert, log=folder / "insert.log") as client,
+        ):
+            publisher.ask({"run": 0.2, "rate": 100, "bytes": 1000})
+            idle = idle_cpu(at)
+            for number in range(rounds):
+                progress(f"  {number + 1}/{rounds} decode, acknowledge, publish, insert")
+                one_round(at, (*socket, publisher), seconds, idle, found)
+                inserts(at, client, readings, idle, inserted)
+        about = {"idleCores": idle} | at.versions()
+    figures = found.figures()
+    table: Table = {f"bare inserts: {name}": turns.row() for name, turns in inserted.items()}
+    for name, turns in inserted.items():
+        figures += [Figure(f"{name}: {part}", value, "µs a reading") for part, value in _parts(turns)]
+        figures.append(Figure(f"{name}: at a rate of", turns.per_second, "readings/s"))
+    return figures, Kept(table, about=about)
+
+
+def _parts(turns: Turns) -> list[tuple[str, float]]:
+    row = turns.row()
+    return [(name, row[name]) for name in ("client", "mongod", "total")]
+
+
+def main(arguments: list[str] | None = None) -> int:
     """Read the command line, measure, print."""
     parser = argparse.ArgumentParser(prog="python -m bench floor", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="shorter")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: a first look")
+    parser.add_argument("--smoke", action="store_true", help="a moment of each: only to see that it runs")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    asked = parser.parse_args()
+    asked = parser.parse_args(arguments)
+    effort = (1, 0.2, 8000) if asked.smoke else (1, 1.0, 80_000) if asked.quick else (5, 2.0, 200_000)
     raise_open_files()
     with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as folder:
         try:
-            figures = run(Path(folder), *((1, 1.0) if asked.quick else (3, 3.0)))
+            figures, kept = run(Path(folder), *effort)
         except BenchError as error:
             print(error, file=sys.stderr)
             return 2
-    return show("What the parts cost by themselves", figures, as_json=asked.json)
+    title = "What the parts cost by themselves"
+    return finish("floor", title, figures, kept, as_json=asked.json, keep=not (asked.quick or asked.smoke))
 
 
 if __name__ == "__main__":

@@ -1,172 +1,192 @@
-"""How Tidegate's cost grows: with connections, with series, with what is stored already, and with persisters.
+"""How the cost of a reading grows: with connections, with series, with what is stored already, with persisters.
 
-Each point is one system on fresh data; CPU is that of gateway, RabbitMQ, persister and mongod together.
+Each point has a gateway and a persister of its own, freshly started, on a RabbitMQ and a mongod that all share. CPU is
+that of all processes, in µs a reading until it is stored; memory is resident, after the last round of the point. The
+load is as much as the system takes: 200 events in flight over all connections, and one on each where there are more.
 """
 
 import argparse
 import asyncio
-import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from bson.raw_bson import RawBSONDocument
-from pymongo import WriteConcern
-
-from bench.bare_insert import document
 from bench.drain import Place
-from bench.pipeline import Turn, turn
 from bench.plot import lines
 from bench.processes import BenchError, raise_open_files
-from bench.report import Figure, progress, show
-from bench.results import FOLDER, keep
-from bench.systems import OURS, Machine, System, machine, running
-from tests.servers.mongodb import MongoDBServer
-from tests.servers.rabbitmq import RabbitMQServer
+from bench.report import Figure, progress
+from bench.results import Kept, Table, finish
+from bench.stored import SERIES as STORED_SERIES
+from bench.stored import Store
+from bench.systems import OURS, Ground, System, ground, running
+from bench.turns import Turns, Workload, idle_cpu, told, turn
+from runtime.logs import configure_logs
 
+IN_FLIGHT = 200
+SIZES = (1, 100)
 MIB = 1024 * 1024
-FILL_BATCH = 10_000
-# What a stored reading takes on the disk while it is written, with its index and the journal: seen, and rounded up.
-BYTES_STORED = 120
-# Long before the readings of a measurement, so that they never meet.
-FILLED_FROM_MS = 1_600_000_000_000
+SERIES_CONNECTIONS = 100
+PARTS = ("connections", "series", "stored", "persisters")
+CORES_NOTE = (
+    "persisters, RabbitMQ and mongod share the processors of this machine: more of them than it has add nothing"
+)
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How far it goes."""
+    """Which points are measured, how long and how often."""
 
-    seconds: float
     connections: tuple[int, ...]
     series: tuple[int, ...]
     stored: tuple[int, ...]
     persisters: tuple[int, ...]
     drained: int
+    rounds: int
+    seconds: float
 
 
 FULL = Effort(
-    5.0, (10, 100, 1000, 5000), (1000, 10_000, 100_000), (1_000_000, 10_000_000, 50_000_000), (1, 2, 4), 1_000_000
+    (10, 100, 1000, 5000), (1000, 10_000, 100_000), (10**6, 10**7, 5 * 10**7), (1, 2, 4), 1_000_000, rounds=3, seconds=3
 )
-QUICK = Effort(1.0, (10, 100, 1000), (1000, 10_000), (100_000, 500_000), (1, 2), 100_000)
-SMOKE = Effort(0.2, (10, 20), (1000,), (20_000,), (1,), 20_000)
+QUICK = Effort((10, 200), (1000, 10_000), (100_000, 400_000), (1, 2), 100_000, rounds=1, seconds=1)
+SMOKE = Effort((5, 20), (100, 1000), (5000, 20_000), (1, 2), 20_000, rounds=1, seconds=0.2)
 
 
-@dataclass(frozen=True)
-class Point:
-    """One measurement: where on which axis, and what was seen."""
+@dataclass
+class Growth:
+    """What was found: a row a point, and what was left out and why."""
 
-    axis: str
-    at: int
-    turn: Turn
-    memory: dict[str, int]
+    effort: Effort
+    table: Table = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
 
-    def figures(self) -> Iterator[Figure]:
-        """Return what is printed of it."""
-        yield Figure(f"{self.at:,} {self.axis}", self.turn.total_us, "µs a reading")
-        yield Figure("  readings a second", self.turn.per_second, "readings/s")
-        for name, size in self.memory.items():
-            yield Figure(f"  memory of {name}", size / MIB, "MiB")
+    def point(self, what: str, system: System, turns: Turns) -> None:
+        """Note one point."""
+        memory = {f"{name} MiB": value / MIB for name, value in system.memory_bytes().items()}
+        self.table[what] = turns.row() | memory
 
+    def figures(self) -> list[Figure]:
+        """Return what grows, point by point."""
+        figures = []
+        for what, row in self.table.items():
+            figures.append(Figure(f"{what}: CPU, all processes", row["total"], "µs a reading"))
+            figures.append(Figure("  stored", row["perSecond"], "readings/s"))
+        return figures
 
-def memory_of(at: Machine, system: System) -> dict[str, int]:
-    """Return the resident memory of each process, in bytes."""
-    found = {name: process.memory_bytes() for name, process in system.processes.items()}
-    for name, pid in at.servers().items():
-        line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
-        found[name] = int(line.split()[1]) * 1024
-    return found
-
-
-def point(at: Machine, axis: str, where: int, devices: int, asked: dict[str, Any], already: int = 0) -> Point:
-    """Measure once on a system of its own; `already` so many readings are stored before."""
-    with running(at, OURS[0], devices) as system:
-        collection = at.fresh(system.database)
-        if already:
-            fill(collection, already)
-        warm = turn(at, system, collection, asked | {"run": asked["run"] / 2}, already)
-        stored = collection.estimated_document_count()
-        found = turn(at, system, collection, asked, stored)
-        memory = memory_of(at, system)
-        at.client.drop_database(system.database)
-    progress(
-        f"  {where:,} {axis}: {found.total_us:.1f} µs a reading (first {warm.total_us:.1f}), {found.per_second:,.0f}/s"
-    )
-    return Point(axis, where, found, memory)
+    def svg(self) -> str:
+        """Return the plot: a panel each, CPU over points."""
+        panels: dict[str, list[tuple[str, float]]] = {}
+        for what, row in self.table.items():
+            name, _, label = what.partition(": ")
+            panels.setdefault(name, []).append((label, row["total"]))
+        return lines("How cost grows", "µs of processor time a reading, all processes", panels)
 
 
-def fill(collection: Any, readings: int) -> None:
-    """Store that many of 1,000 series, as quickly as it goes."""
-    fast = collection.with_options(write_concern=WriteConcern(1))
-    for first in range(0, readings, FILL_BATCH):
-        numbers = range(first, min(first + FILL_BATCH, readings))
-        fast.insert_many([RawBSONDocument(document(number, FILLED_FROM_MS)) for number in numbers], ordered=False)
-        if first % 5_000_000 == 0 and first:
-            progress(f"    {first:,} are stored")
+def measure(
+    grown: Growth, system: System, workload: Workload, idle: dict[str, float], onto: object | None = None
+) -> None:
+    """Measure one point, after a turn that does not count: it meets every series for the first time."""
+    effort, turns = grown.effort, Turns()
+    turn(system, workload, effort.seconds / 3, idle, onto=onto)
+    for _ in range(effort.rounds):
+        turns.all.append(turn(system, workload, effort.seconds, idle, onto=onto))
+        told(workload.name, turns.all[-1])
+    grown.point(workload.name, system, turns)
 
 
-def room_for(stored: tuple[int, ...], folder: Path) -> list[int]:
-    """Leave out what the disk has no room for, and say so."""
-    free = shutil.disk_usage(folder).free // 2
-    fits = [readings for readings in stored if readings * BYTES_STORED < free]
-    for readings in stored[len(fits) :]:
-        progress(f"NOT MEASURED: {readings:,} stored readings, for the disk has room for {free // BYTES_STORED:,}")
-    return fits
+def by_connections(at: Ground, grown: Growth, idle: dict[str, float]) -> None:
+    """Measure one reading an event, from few connections and many."""
+    for connections in grown.effort.connections:
+        workload = Workload(f"connections: {connections:,}", 1, connections, max(1, IN_FLIGHT // connections))
+        with running(at, OURS, connections) as system:
+            measure(grown, system, workload, idle)
 
 
-def with_persisters(folder: Path, effort: Effort) -> Iterator[Figure]:
-    """Drain a deep queue with more and more persisters."""
-    with RabbitMQServer(folder / "rabbitmq2") as rabbitmq, MongoDBServer(folder / "mongodb2") as mongodb:
-        place = Place(folder, rabbitmq, mongodb)
-        for workers in effort.persisters:
-            asyncio.run(place.fill(effort.drained, 1000))
-            drained = place.drain(effort.drained, workers=workers)
-            progress(f"  {workers} persisters drain {drained.per_second:,.0f} readings/s")
-            yield Figure(f"{workers} persisters drain a deep queue", drained.per_second, "readings/s")
+def by_series(at: Ground, grown: Growth, idle: dict[str, float]) -> None:
+    """Measure events of one reading and of 100 that go to few series and to many."""
+    for series in grown.effort.series:
+        with running(at, OURS, SERIES_CONNECTIONS) as system:
+            for size in SIZES:
+                name = f"series, {size} an event: {series:,}"
+                measure(grown, system, Workload(name, size, SERIES_CONNECTIONS, 2, series), idle)
 
 
-def run(folder: Path, effort: Effort) -> tuple[list[Figure], dict[str, list[tuple[str, float]]]]:
-    """Measure along every axis; return the figures, and the points of the plot."""
-    points = []
-    with machine(folder) as at:
-        for connections in effort.connections:
-            asked = {"size": 1, "inFlight": max(1, 400 // connections), "sensors": 1, "run": effort.seconds}
-            points.append(point(at, "connections", connections, connections, asked))
-        for series in effort.series:
-            asked = {"size": 100, "inFlight": 2, "sensors": series // 100, "run": effort.seconds}
-            points.append(point(at, "series", series, 100, asked))
-        for stored in room_for(effort.stored, folder):
-            asked = {"size": 100, "inFlight": 10, "sensors": 50, "run": effort.seconds}
-            points.append(point(at, "readings stored already", stored, 20, asked, stored))
-    figures = [figure for one in points for figure in one.figures()]
-    figures += with_persisters(folder, effort)
-    plotted: dict[str, list[tuple[str, float]]] = {}
-    for one in points:
-        plotted.setdefault(one.axis, []).append((f"{one.at:,}", one.turn.total_us))
-    return figures, plotted
+def by_stored(at: Ground, grown: Growth, idle: dict[str, float]) -> None:
+    """Measure events of one reading and of 100 of series that have few readings already, and many."""
+    with running(at, OURS, 20) as system:
+        collection = system.fresh()
+        store = Store(collection, at.on.folder)
+        for asked in grown.effort.stored:
+            readings, why = store.allowed(asked)
+            if why:
+                grown.left_out[f"{asked:,} readings stored"] = f"{why}; {readings:,} instead"
+                progress(f"  {asked:,} readings cannot be stored: {why}; {readings:,} instead")
+            store.fill(readings)
+            for size in SIZES:
+                name = f"stored, {size} an event: {store.stored:,}"
+                measure(grown, system, Workload(name, size, 20, 10, STORED_SERIES), idle, collection)
+            if why:
+                break
 
 
-def main() -> int:
+def by_persisters(at: Ground, grown: Growth) -> None:
+    """Measure how fast a full queue drains."""
+    place = Place(at.on.folder, at.on.rabbitmq, at.mongodb)
+    count = grown.effort.drained
+    for workers in grown.effort.persisters:
+        asyncio.run(place.fill(count, 1000))
+        before = at.cpu_s()
+        drained = place.drain(count, workers=workers)
+        servers = {name: (value - before[name]) / count * 1e6 for name, value in at.cpu_s().items()}
+        cpu_us = {"persister": drained.cpu_s / count * 1e6} | servers
+        row = cpu_us | {"total": sum(cpu_us.values()), "perSecond": drained.per_second}
+        memory = {"persister MiB": drained.memory_bytes / MIB}
+        memory |= {f"{name} MiB": value / MIB for name, value in at.memory_bytes().items()}
+        grown.table[f"persisters that drain: {workers}"] = row | memory
+        progress(
+            f"    {workers} persisters drain {drained.per_second:,.0f} readings/s, {row['total']:.1f} µs a reading"
+        )
+
+
+def run(folder: Path, parts: list[str], effort: Effort) -> Growth:
+    """Measure the parts that are asked for."""
+    grown = Growth(effort)
+    with ground(folder) as at:
+        idle = idle_cpu(at)
+        for part in parts:
+            progress(f"  {part}")
+            if part == "connections":
+                by_connections(at, grown, idle)
+            elif part == "series":
+                by_series(at, grown, idle)
+            elif part == "stored":
+                by_stored(at, grown, idle)
+            else:
+                by_persisters(at, grown)
+    return grown
+
+
+def main(arguments: list[str] | None = None) -> int:
     """Read the command line, measure, print."""
     parser = argparse.ArgumentParser(prog="python -m bench growth", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer and smaller points: a first look")
     parser.add_argument("--smoke", action="store_true", help="a moment of each: only to see that it runs")
+    parser.add_argument("--only", action="append", choices=PARTS, help="measure only this part; may be repeated")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    asked = parser.parse_args()
+    asked = parser.parse_args(arguments)
     effort = SMOKE if asked.smoke else QUICK if asked.quick else FULL
     raise_open_files()
+    configure_logs("WARNING", "console")  # to standard error: standard output is for what was found
     with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as folder:
         try:
-            figures, plotted = run(Path(folder), effort)
+            grown = run(Path(folder), asked.only or list(PARTS), effort)
         except BenchError as error:
             print(error, file=sys.stderr)
             return 2
-    if effort is FULL:
-        keep("growth", figures, {})
-        (FOLDER / "growth.svg").write_text(lines("Cost of a reading as things grow", "µs, all processes", plotted))
-    return show("How the cost of a reading grows", figures, as_json=asked.json)
+    kept = Kept(grown.table, grown.left_out, {"note": CORES_NOTE}, grown.svg())
+    keep = not (asked.smoke or asked.quick or asked.only)
+    return finish("growth", "How the cost of a reading grows", grown.figures(), kept, as_json=asked.json, keep=keep)
 
 
 if __name__ == "__main__":

@@ -131,7 +131,8 @@ class Load:
         size, rate, seconds = asked["size"], asked.get("rate"), asked["run"]
         devices = self.devices[: asked.get("of", len(self.devices))]
         of_what = {"placed": asked.get("placed", False), "sensors": asked.get("sensors", 1)}
-        prepared = range(PREPARED if size == 1 else 16)
+        # Enough of them for every sensor to send.
+        prepared = range(max(PREPARED if size == 1 else 16, of_what["sensors"] // size))
         self.prepared = [event(size, number, STAMP_MS, **of_what) for number in prepared]
         self.latencies, self.refused = [], []
         self.closed_loop = rate is None

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,7 @@ START_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 10
 # Of util-linux: the kernel ends the process when its parent ends, however that ends. It becomes the command itself.
 ENDS_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -32,6 +34,25 @@ def raise_open_files() -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
+
+
+def cpu_of(pids: Iterable[int]) -> float:
+    """Return the seconds of processor time of processes, all threads, user and system; those that have ended are 0."""
+    found = 0
+    for pid in pids:
+        with suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            found += int(fields[11]) + int(fields[12])
+    return found / TICKS
+
+
+def memory_of(pids: Iterable[int]) -> int:
+    """Return the resident memory of processes, in bytes; those that have ended are 0."""
+    found = 0
+    for pid in pids:
+        with suppress(OSError):
+            found += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return found * PAGE_BYTES
 
 
 class Started:
@@ -95,8 +116,7 @@ class Started:
 
     def cpu_s(self) -> float:
         """Return the seconds of processor time that it has used, all threads, user and system."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
+        return cpu_of([self.pid])
 
     def memory_bytes(self) -> int:
         """Return its resident memory."""

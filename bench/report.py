@@ -5,10 +5,15 @@ import platform
 import sys
 from dataclasses import asdict, dataclass
 
+COLUMNS = {"perSecond": "readings/s", "load": "the load's own"}
+
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure; `limit` is the most, `at_least` the least that it may be, None where it only informs."""
+    """One figure; `limit` is the most, `at_least` the least that it may be, None where it only informs.
+
+    Without a unit it is a heading.
+    """
 
     what: str
     value: float
@@ -47,6 +52,9 @@ def show(title: str, figures: list[Figure], *, as_json: bool) -> int:
     width = max(len(figure.what) for figure in figures)
     print(f"\n{title}")
     for figure in figures:
+        if not figure.unit:
+            print(f"\n{figure.what}")
+            continue
         value = f"{figure.value:12,.0f}" if figure.value >= 10_000 else f"{figure.value:12.3f}"
         print(f"  {figure.what:{width}}  {value} {figure.unit:12} {figure.asked:10} {figure.verdict}".rstrip())
     return exit_code(figures)
@@ -56,9 +64,28 @@ def markdown(figures: list[Figure]) -> str:
     """Return the figures as a table."""
     lines = ["| | | asked | |", "|---|---|---|---|"]
     for figure in figures:
-        value = f"{figure.value:,.0f}" if figure.value >= 1000 else f"{figure.value:.2f}"
+        if not figure.unit:
+            lines.append(f"| **{figure.what}** | | | |")
+            continue
+        value = _rounded(figure.value)
         indent = "&nbsp;" * (len(figure.what) - len(figure.what.lstrip()))
         lines.append(f"| {indent}{figure.what.strip()} | {value} {figure.unit} | {figure.asked} | {figure.verdict} |")
+    return "\n".join(lines) + "\n"
+
+
+def _rounded(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 or value == 0 else f"{value:.2f}"
+
+
+def table_markdown(table: dict[str, dict[str, float]]) -> str:
+    """Return a table whose rows may have different columns; empty where there is nothing."""
+    if not table:
+        return ""
+    names = list(dict.fromkeys(name for row in table.values() for name in row))
+    lines = ["| | " + " | ".join(COLUMNS.get(name, name) for name in names) + " |", "|---" * (len(names) + 1) + "|"]
+    for what, row in table.items():
+        cells = [_rounded(row[name]) if name in row else "" for name in names]
+        lines.append(f"| {what} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 

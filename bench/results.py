@@ -5,43 +5,77 @@ import os
 import platform
 import subprocess
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from bench.plot import bars
-from bench.report import Figure, markdown
+from bench.processes import ROOT
+from bench.report import Figure, exit_code, markdown, show, table_markdown
 
-FOLDER = Path(__file__).parent / "results"
-ROOT = FOLDER.parent.parent
-PACKAGES = ("aiohttp", "python-socketio", "aio-pika", "motor", "pymongo", "msgspec", "uvloop", "pyjwt", "bcrypt")
+FOLDER = ROOT / "bench" / "results"
+PACKAGES = ("aiohttp", "python-socketio", "aio-pika", "motor", "pymongo", "msgspec", "uvloop", "PyJWT", "bcrypt")
+
+Table = dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is kept beside the figures: a table, who could not be measured and why, what else is worth knowing."""
+
+    table: Table = field(default_factory=dict)
+    not_measured: dict[str, str] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+    svg: str = ""
 
 
 def versions() -> dict[str, str]:
     """Return what was measured on what."""
     found = {name: metadata.version(name) for name in PACKAGES}
     found |= {"python": platform.python_version(), "kernel": platform.release(), "cpu": _cpu()}
-    found["cores"] = str(len(os.sched_getaffinity(0)))
-    found["commit"] = _says("git", "rev-parse", "--short", "HEAD")
-    found["node"] = _says("node", "--version")
-    found["rabbitmq"] = _says("dpkg-query", "--showformat=${Version}", "--show", "rabbitmq-server")
-    packages = json.loads((Path(__file__).parent / "peers" / "node" / "package.json").read_text())["dependencies"]
-    return found | {f"npm {name}": version for name, version in packages.items()}
+    found |= {"cores": str(len(os.sched_getaffinity(0))), "node": _says("node", "--version")}
+    changed = " with changes" if _says("git", "status", "--porcelain", "--untracked-files=no") else ""
+    found["commit"] = _says("git", "rev-parse", "--short", "HEAD") + changed
+    for file in sorted((ROOT / "bench").glob("*/*/package.json")):
+        for name, version in json.loads(file.read_text())["dependencies"].items():
+            found[f"npm {name}"] = version
+    return found
 
 
-def keep(name: str, figures: list[Figure], table: dict[str, dict[str, float]]) -> None:
-    """Write `results/NAME.json`, `.md` and `.svg`."""
-    FOLDER.mkdir(exist_ok=True)
-    found = {
+def as_object(title: str, figures: list[Figure], kept: Kept) -> dict[str, Any]:
+    """Return all of it, for JSON."""
+    return {
+        "title": title,
         "measured": time.strftime("%Y-%m-%d", time.gmtime()),
         "versions": versions(),
         "figures": [asdict(figure) | {"verdict": figure.verdict} for figure in figures],
-        "table": table,
+        "table": kept.table,
+        "notMeasured": kept.not_measured,
+        "about": kept.about,
     }
-    (FOLDER / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
-    (FOLDER / f"{name}.md").write_text(markdown(figures))
-    (FOLDER / f"{name}.svg").write_text(bars(table))
+
+
+def finish(name: str, title: str, figures: list[Figure], kept: Kept, *, as_json: bool, keep: bool) -> int:
+    """Print what was found, keep it as `results/NAME.json`, `.md` and `.svg` where asked; return the exit code."""
+    found = as_object(title, figures, kept)
+    if keep:
+        FOLDER.mkdir(exist_ok=True)
+        (FOLDER / f"{name}.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+        text = [markdown(figures), table_markdown(kept.table)]
+        text += [f"not measured: {what}: {why}\n" for what, why in kept.not_measured.items()]
+        (FOLDER / f"{name}.md").write_text("\n".join(part for part in text if part))
+        if svg := kept.svg or (bars(kept.table) if kept.table else ""):
+            (FOLDER / f"{name}.svg").write_text(svg)
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False))
+        return exit_code(figures)
+    code = show(title, figures, as_json=False)
+    if kept.table:
+        print(f"\nµs of processor time a reading, and MiB\n\n{table_markdown(kept.table)}")
+    for what, why in kept.not_measured.items():
+        print(f"  not measured: {what}: {why}")
+    return code
 
 
 def _cpu() -> str:
@@ -57,10 +91,3 @@ def _says(*command: str) -> str:
     except OSError:
         return ""
     return done.stdout.strip()
-
-
-def load(name: str) -> dict[str, Any]:
-    """Return what the last measurement of that name left behind; nothing where there was none."""
-    file = FOLDER / f"{name}.json"
-    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-    return found

@@ -74,10 +74,7 @@ class Stage:
 
     def _command(self, name: str, port: int, ops_port: int) -> tuple[list[str], dict[str, str]]:
         if name == "node":
-            return [installed_node(NODE_FOLDER), str(NODE_FOLDER / "acknowledge.js")], {
-                "PORT": str(port),
-                "NODE_ENV": "production",
-            }
+            return node_command(NODE_FOLDER, "acknowledge.js"), {"PORT": str(port), "NODE_ENV": "production"}
         if name == "stock":
             return [sys.executable, "-m", "bench.peers.python.acknowledge"], {"PORT": str(port)}
         return [sys.executable, "-m", "gateway"], self.gateway_settings(port, ops_port)
@@ -93,12 +90,14 @@ class Stage:
             "OPS_HOST": "127.0.0.1",
             "OPS_PORT": str(ops_port),
             # A peer has no limits to run into.
+            "MAX_CONNECTIONS_PER_DEVICE": "100000",
             "MAX_CONNECTIONS_PER_ADDRESS": "100000",
             "DEVICE_READINGS_PER_SECOND": "10000000",
             "DEVICE_READINGS_PER_MINUTE": "600000000",
             "DEVICE_BYTES_PER_SECOND": "2000000000",
             "DEVICE_BYTES_PER_MINUTE": "120000000000",
             "OWNER_READINGS_PER_SECOND": "10000000",
+            "OWNER_READINGS_PER_MINUTE": "600000000",
             "OWNER_BYTES_PER_SECOND": "2000000000",
             "OWNER_BYTES_PER_MINUTE": "120000000000",
         }
@@ -118,17 +117,18 @@ def stage(folder: Path) -> Iterator[Stage]:
         yield Stage(folder, rabbitmq, keys_port, issuer)
 
 
-def installed_node(folder: Path) -> str:
-    """Return the path of Node.js, with the packages of `folder` installed there; BenchError where it is missing."""
+def node_command(folder: Path, script: str) -> list[str]:
+    """Return the command of a script, its packages installed beside it; BenchError where Node.js is missing."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
-        raise BenchError("node and npm are needed for the peers in bench/peers/node")
-    if not (folder / "node_modules" / "socket.io").exists():
+        raise BenchError("node and npm are not on PATH: peers on Node.js cannot run")
+    wanted = json.loads((folder / "package.json").read_text())["dependencies"]
+    if not all((folder / "node_modules" / package).exists() for package in wanted):
         command = [npm, "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--silent"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
         if done.returncode:
-            raise BenchError(f"npm install: {done.stderr or done.stdout}")
-    return node
+            raise BenchError(f"npm install in {folder.relative_to(ROOT)}: {done.stderr or done.stdout}")
+    return [node, str(folder / script)]
 
 
 @contextmanager

@@ -1,11 +1,12 @@
 """Whole systems side by side: Tidegate and what one would otherwise take, from the device's socket to MongoDB.
 
-All share one RabbitMQ node and one mongod, each with its own vhost and database; only one has load at a time. Every
-write, everybody's, is journaled and waits for the majority: of a standalone mongod, or of a replica set of one.
+All share one RabbitMQ node and one mongod; each has a vhost and a database of its own. Only one has load at a time.
+Every write is journaled and waits for the majority, everybody's: of a mongod alone, as onebox has it, or of a replica
+set of one, as compose.yaml has it, which writes everything twice.
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,36 +15,48 @@ from typing import Any
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pymongo import MongoClient, WriteConcern
 
-from bench.processes import TICKS, Speaking, Started
-from bench.stage import Stage, installed_node, stage
+from bench.processes import ROOT, Speaking, Started, cpu_of, memory_of
+from bench.stage import Stage, node_command, stage
 from tests.runtime.issuer import ISSUER
 from tests.servers.mongodb import MongoDBServer
 from tests.servers.ports import free_port
 
-HERE = Path(__file__).parent
 SAFE = WriteConcern("majority", j=True)
-PEERS = HERE / "peers"
-NAMES = ("Tidegate", "Tidegate, clustered", "Node.js, MongoDB", "Node.js, RabbitMQ, MongoDB", "Python, plain")
-OURS = NAMES[:2]
+OPLOG_MB = 2000.0
+OURS, CLUSTERED = "Tidegate", "Tidegate, clustered collection"
+NODE_MONGODB, NODE_RABBITMQ = "Node.js + MongoDB", "Node.js + RabbitMQ + MongoDB"
+PYTHON = "Python, plain"
+FLOOR = "bare insert_many of raw BSON"
+NODE_SYSTEMS, PYTHON_SYSTEM = ROOT / "bench" / "peers" / "node", "bench.peers.python"
+PEERS = (NODE_MONGODB, NODE_RABBITMQ, PYTHON)
+SYSTEMS = (OURS, CLUSTERED, *PEERS)
+
+# By the name of a process: its command, its environment, and the port on which it listens once it is ready.
+Commands = dict[str, tuple[list[str], dict[str, str], int]]
 
 
-def cpu_s(pid: int) -> float:
-    """Return the seconds of processor time of a process, all threads, user and system."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+class Ground:
+    """The servers that all share: a stage with its RabbitMQ, and a mongod."""
 
-
-class Machine:
-    """The servers that all share, and what is known of them."""
-
-    def __init__(self, on: Stage, mongodb: MongoDBServer) -> None:
+    def __init__(self, on: Stage, mongodb: MongoDBServer, client: MongoClient[dict[str, Any]]) -> None:
         self.on = on
         self.mongodb = mongodb
-        self.client: MongoClient[dict[str, Any]] = MongoClient(mongodb.url)
+        self.client = client
+        # RabbitMQ is a family: the emulator, its port mapper, what looks after its disk.
+        self._pids = {"RabbitMQ": on.rabbitmq.processes(), "mongod": {mongodb.pid}}
 
-    def servers(self) -> dict[str, int]:
-        """Return the processes that all systems use."""
-        return {"RabbitMQ": self.on.rabbitmq.pid, "mongod": self.mongodb.pid}
+    def cpu_s(self) -> dict[str, float]:
+        """Return the seconds of processor time that each server has used."""
+        return {name: cpu_of(pids) for name, pids in self._pids.items()}
+
+    def memory_bytes(self) -> dict[str, int]:
+        """Return the resident memory of each server."""
+        return {name: memory_of(pids) for name, pids in self._pids.items()}
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions of the servers."""
+        rabbitmq = str(self.on.rabbitmq.api("GET", "overview")["rabbitmq_version"])
+        return {"rabbitmq": rabbitmq, "mongod": str(self.client.server_info()["version"])}
 
     def fresh(self, database: str, *, clustered: bool = False) -> Any:
         """Return an empty collection of readings, of the form that a persister makes."""
@@ -60,13 +73,24 @@ class System:
 
     name: str
     database: str
+    ground: Ground
     processes: dict[str, Started]
     load: Speaking
 
-    @property
-    def clustered(self) -> bool:
-        """Whether its collection is."""
-        return "clustered" in self.name
+    def fresh(self) -> Any:
+        """Return its collection, made anew and empty."""
+        return self.ground.fresh(self.database, clustered=self.name == CLUSTERED)
+
+    def cpu_s(self) -> dict[str, float]:
+        """Return the seconds of processor time that each process which works for it has used."""
+        servers = self.ground.cpu_s()
+        if self.name == NODE_MONGODB:
+            del servers["RabbitMQ"]
+        return {name: process.cpu_s() for name, process in self.processes.items()} | servers
+
+    def memory_bytes(self) -> dict[str, int]:
+        """Return the resident memory of each of these processes."""
+        return {name: process.memory_bytes() for name, process in self.processes.items()} | self.ground.memory_bytes()
 
     def must_run(self) -> None:
         """Raise BenchError when one of its processes has ended."""
@@ -75,96 +99,75 @@ class System:
 
 
 @contextmanager
-def machine(folder: Path, *, replica_set: bool = False) -> Iterator[Machine]:
+def ground(folder: Path, *, replica_set: bool = False) -> Iterator[Ground]:
     """Start what all share."""
     with stage(folder) as on, MongoDBServer(folder / "mongodb", replica_set=replica_set, cache_gb=1) as mongodb:
-        found = Machine(on, mongodb)
-        with found.client:
-            yield found
+        client: MongoClient[dict[str, Any]] = MongoClient(mongodb.url)
+        with client:
+            if replica_set:
+                # The tests' own is 64 MB, which such load overwrites in a second; the default is 990 MB or more.
+                client.admin.command({"replSetResizeOplog": 1, "size": OPLOG_MB})
+            yield Ground(on, mongodb, client)
 
 
 @contextmanager
-def running(at: Machine, name: str, devices: int, **settings: str) -> Iterator[System]:
-    """Run one of `NAMES`, with that many connections open."""
-    port, database = free_port(), "bench_" + "".join(letter for letter in name.lower() if letter.isalpha())
-    at.fresh(database, clustered="clustered" in name)
-    commands = (_ours if name in OURS else _peer)(at, name, port, database, settings)
+def running(at: Ground, name: str, connections: int, **settings: str) -> Iterator[System]:
+    """Run one of `SYSTEMS`, with that many connections open; `settings` go to our gateway and persister."""
+    port = free_port()
+    database = "bench_" + "_".join("".join(letter if letter.isalpha() else " " for letter in name.lower()).split())
+    at.fresh(database, clustered=name == CLUSTERED)
+    processes: dict[str, Started] = {}
     with ExitStack() as stack:
-        processes = {}
-        for what, (command, environment, listens) in commands.items():
+        for what, (command, environment, ready) in _commands(at, name, port, database, settings).items():
             log = at.on.folder / f"{database}-{what}.log"
             processes[what] = stack.enter_context(Started(command, log=log, environment=environment))
-            if listens:
-                processes[what].wait_for_port(listens)
+            if ready:
+                processes[what].wait_for_port(ready)
+        processes["server" if "server" in processes else "gateway"].wait_for_port(port)
         load_command = [sys.executable, "-m", "bench.load", str(port)]
         load = stack.enter_context(Speaking(load_command, log=at.on.folder / f"{database}-load.log"))
-        load.say([at.on.device_auth(number) for number in range(devices)])
-        load.ask({"connect": devices})
-        yield System(name, database, processes, load)
+        # Real tokens, which every system verifies as a connection opens.
+        load.say([at.on.device_auth(number) for number in range(connections)])
+        load.ask({"connect": connections})
+        yield System(name, database, at, processes, load)
 
 
-Commands = dict[str, tuple[list[str], dict[str, str], int]]
-
-
-def _ours(at: Machine, name: str, port: int, database: str, settings: dict[str, str]) -> Commands:
-    """Return the command, environment and port of each of our processes."""
-    broker_url = at.on.rabbitmq.create_vhost()
-    gateway_ops, persister_ops = free_port(), free_port()
-    persister = {
-        "BROKER_URL": broker_url,
-        "READINGS_URL": at.mongodb.url,
-        "READINGS_DATABASE": database,
-        "READINGS_CLUSTERED": str("clustered" in name).lower(),
-        "OPS_HOST": "127.0.0.1",
-        "OPS_PORT": str(persister_ops),
-        **settings,
-    }
-    return {
-        "gateway": (
-            [sys.executable, "-m", "gateway"],
-            at.on.gateway_settings(port, gateway_ops) | {"BROKER_URL": broker_url},
-            gateway_ops,
-        ),
-        "persister": ([sys.executable, "-m", "persister"], persister, persister_ops),
-    }
-
-
-def _peer(at: Machine, name: str, port: int, database: str, settings: dict[str, str]) -> Commands:
-    """Return the same of a peer."""
-    public = at.on.issuer.private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+def _commands(at: Ground, name: str, port: int, database: str, settings: dict[str, str]) -> Commands:
+    """Return the processes of a system."""
+    if name in (OURS, CLUSTERED):
+        return _ours(at, port, database, settings, clustered=name == CLUSTERED)
+    public_key = at.on.issuer.private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     environment = {
         "PORT": str(port),
         "MONGODB_URL": at.mongodb.url,
         "DATABASE": database,
-        "PUBLIC_KEY_PEM": public.decode(),
+        "PUBLIC_KEY_PEM": public_key.decode(),
         "TOKEN_ISSUER": ISSUER,
-        "QUEUE": "readings",
         "NODE_ENV": "production",
-        **settings,
     }
-    if name == "Node.js, MongoDB":
-        return {"server": ([*_node("to_mongodb.js")], environment, port)}
-    environment["AMQP_URL"] = at.on.rabbitmq.create_vhost()
-    if name == "Python, plain":
+    if name == NODE_MONGODB:
+        return {"server": (node_command(NODE_SYSTEMS, "to_mongodb.js"), environment, port)}
+    environment |= {"AMQP_URL": at.on.rabbitmq.create_vhost(), "QUEUE": "readings"}
+    if name == PYTHON:
         python = [sys.executable, "-m"]
-        return {
-            "server": ([*python, "bench.peers.python.server"], environment, port),
-            "consumer": ([*python, "bench.peers.python.consumer"], environment, 0),
-        }
-    return {
-        "server": (_node("to_rabbitmq.js"), environment, port),
-        "consumer": (_node("consumer.js"), environment, 0),
+        server, consumer = [*python, f"{PYTHON_SYSTEM}.server"], [*python, f"{PYTHON_SYSTEM}.consumer"]
+    else:
+        server, consumer = (node_command(NODE_SYSTEMS, script) for script in ("to_rabbitmq.js", "consumer.js"))
+    return {"server": (server, environment, port), "consumer": (consumer, environment, 0)}
+
+
+def _ours(at: Ground, port: int, database: str, settings: dict[str, str], *, clustered: bool) -> Commands:
+    """Return our processes, as their operators run them."""
+    common = {"BROKER_URL": at.on.rabbitmq.create_vhost(), "READINGS_URL": at.mongodb.url} | settings
+    gateway_ops, persister_ops = free_port(), free_port()
+    gateway = at.on.gateway_settings(port, gateway_ops) | common
+    persister = common | {
+        "READINGS_DATABASE": database,
+        "READINGS_CLUSTERED": str(clustered).lower(),
+        "OPS_HOST": "127.0.0.1",
+        "OPS_PORT": str(persister_ops),
     }
-
-
-def _node(script: str) -> list[str]:
-    folder = PEERS / "node"
-    return [installed_node(folder), str(folder / script)]
-
-
-def reader_of_cpu(at: Machine, system: System) -> Callable[[], dict[str, float]]:
-    """Return a function that gives the seconds of processor time of each process that works for a system."""
-    pids = at.servers() | {what: process.pid for what, process in system.processes.items()}
-    if system.name == "Node.js, MongoDB":
-        del pids["RabbitMQ"]  # it knows of none
-    return lambda: {what: cpu_s(pid) for what, pid in pids.items()}
+    return {
+        "gateway": ([sys.executable, "-m", "gateway"], gateway, gateway_ops),
+        "persister": ([sys.executable, "-m", "persister"], persister, persister_ops),
+    }
