@@ -70,6 +70,7 @@ async def persister_service(
             metrics=metrics,
             batch_readings=settings.batch_readings,
             linger_ms=settings.linger_ms,
+            prefetch=settings.prefetch,
             writes_in_flight=settings.writes_in_flight,
             watch=watch,
             tracing=tracing,

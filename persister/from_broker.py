@@ -6,6 +6,8 @@ While one batch is written the next gathers in the consumer's window.
 """
 
 import asyncio
+import time
+from collections.abc import Callable
 
 from broker.interface import Consumer, Delivery
 
@@ -15,13 +17,19 @@ TYPICAL_DOCUMENT_BYTES = 180
 MAX_BATCH_BYTES = 16 * 1024 * 1024
 # A message that was delivered so often and never settled may be what ends its workers: it is written alone.
 ALONE_FROM = 3
+# Whoever lingers looks so often whether more can still come.
+LOOK_EVERY_S = 0.01
 
 
 class FromBroker:
     """Takes batches from one consumer."""
 
-    def __init__(self, consumer: Consumer, *, batch_readings: int, linger_ms: int) -> None:
+    def __init__(
+        self, consumer: Consumer, *, batch_readings: int, linger_ms: int, prefetch: int, held: Callable[[], int]
+    ) -> None:
         self._consumer = consumer
+        self._prefetch = prefetch
+        self._held = held
         self._batch_readings = batch_readings
         self._linger_s = linger_ms / 1000
         # What was taken and does not go with the batch before it.
@@ -38,9 +46,13 @@ class FromBroker:
         To be called after `first`. When it is cancelled, the broker delivers again what it has taken.
         """
         found: list[Delivery] = []
-        if not self._take(found) and self._linger_s:
-            await asyncio.sleep(self._linger_s)
-            self._take(found)
+        lingers_until = time.monotonic() + self._linger_s
+        # Once the window is used up nothing comes before something is settled: many small messages are a backlog, too.
+        while not self._take(found) and self._held() + len(found) < self._prefetch:
+            left_s = lingers_until - time.monotonic()
+            if left_s <= 0:
+                break
+            await asyncio.sleep(min(left_s, LOOK_EVERY_S))
         return found
 
     def _take(self, found: list[Delivery]) -> bool:

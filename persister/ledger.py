@@ -29,6 +29,11 @@ class Ledger:
         return len(self._open) + len(self._parked)
 
     @property
+    def open(self) -> int:
+        """How many messages are not settled and not parked."""
+        return len(self._open)
+
+    @property
     def parked(self) -> int:
         """How many messages wait for the dead-letter queue."""
         return len(self._parked)

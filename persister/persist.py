@@ -57,12 +57,12 @@ class Persister:
         metrics: PersisterMetrics,
         batch_readings: int,
         linger_ms: int,
+        prefetch: int,
         writes_in_flight: int,
         watch: Watch | None = None,
         tracing: Tracing | None = None,
     ) -> None:
         self._consumer = consumer
-        self._source = FromBroker(consumer, batch_readings=batch_readings, linger_ms=linger_ms)
         self._slots = asyncio.Semaphore(writes_in_flight)
         self._store = store
         self._sifter = Sifter(store, holding)
@@ -74,6 +74,13 @@ class Persister:
         self._watch = watch
         self._tracing = tracing
         self.ledger = Ledger(consumer)
+        self._source = FromBroker(
+            consumer,
+            batch_readings=batch_readings,
+            linger_ms=linger_ms,
+            prefetch=prefetch,
+            held=lambda: self.ledger.open,
+        )
         self._burials = Burials(
             consumer, self.ledger, dead_letters, holding=holding, metrics=metrics, done=self._buried
         )

@@ -19,7 +19,7 @@ class PersisterSettings(ProcessSettings):
     batch_readings: Positive = setting(4000, about="readings that are written at once, at most")
     linger_ms: NotNegative = setting(50, about="how long a write waits for more than has arrived; full ones do not")
     writes_in_flight: Positive = setting(2, about="batches that are written at once, at most")
-    prefetch: Positive = setting(128, about="messages held and not yet settled, of up to 1 MiB each")
+    prefetch: Positive = setting(64, about="messages held and not yet settled, of up to 1 MiB each")
     known_series: Positive = setting(100_000, about="series remembered as checked, about 200 bytes each")
     write_timeout_seconds: Seconds = setting(15.0, about="how long one write may take before it is tried again")
 

@@ -30,8 +30,14 @@ class Arriving:
         return None if self._arrived.empty() else self._arrived.get_nowait()
 
 
-def source(consumer: Arriving, *, linger_ms: int) -> FromBroker:
-    return FromBroker(consumer, batch_readings=100, linger_ms=linger_ms)  # type: ignore[arg-type]
+def source(consumer: Arriving, *, linger_ms: int, held: int = 0) -> FromBroker:
+    return FromBroker(
+        consumer,  # type: ignore[arg-type]  # as much of one as is needed
+        batch_readings=100,
+        linger_ms=linger_ms,
+        prefetch=8,
+        held=lambda: held,
+    )
 
 
 def tags(found: list[Delivery]) -> list[int]:
@@ -78,3 +84,15 @@ async def test_without_a_linger_what_has_arrived_is_taken_at_once() -> None:
     consumer.arrive(1)
     await taking.first()
     assert tags(await taking.batch()) == [1]
+
+
+async def test_where_the_window_is_used_up_nothing_is_waited_for() -> None:
+    consumer = Arriving()
+    taking = source(consumer, linger_ms=LONG_MS, held=6)
+    consumer.arrive(1)
+    await taking.first()
+    batch = asyncio.ensure_future(taking.batch())
+    await asyncio.sleep(0.05)
+    assert not batch.done(), "there is room for one"
+    consumer.arrive(1)
+    assert tags(await asyncio.wait_for(batch, 5)) == [1, 2]

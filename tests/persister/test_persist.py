@@ -166,6 +166,7 @@ class Bench:
             metrics=self.metrics,
             batch_readings=4000,
             linger_ms=0,
+            prefetch=128,
             writes_in_flight=self._writes_in_flight,
             watch=lambda _, outcomes: self.watched.extend(outcomes),
         )

@@ -69,6 +69,7 @@ def worker(broker: EmbeddedBroker, store: Store, stop: asyncio.Event, registry: 
             metrics=metrics,
             batch_readings=100,
             linger_ms=0,
+            prefetch=10,
             writes_in_flight=2,
         )
 
