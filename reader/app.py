@@ -70,12 +70,12 @@ async def reader_service(
     async def in_force(claims: Claims) -> None:
         revocations.require_valid(claims)
 
-    queries = Gate(
-        metrics,
-        "questions",
-        most=settings.max_queries,
-        most_per_owner=settings.max_queries_per_owner,
-        wait_s=QUESTION_WAITS_S,
+    questions, exports = (
+        Gate(metrics, what, most=most, most_per_owner=most_per_owner, wait_s=QUESTION_WAITS_S)
+        for what, most, most_per_owner in (
+            ("questions", settings.max_queries, settings.max_queries_per_owner),
+            ("exports", settings.max_exports, settings.max_exports_per_owner),
+        )
     )
     feeds = Gate(metrics, "live feeds", most=settings.max_live, most_per_owner=settings.max_live_per_owner)
     async with (
@@ -86,7 +86,7 @@ async def reader_service(
         FromLive.heard(broker, metrics, heartbeat_s=settings.heartbeat_seconds) as live,
     ):
         bearer = Bearer(TokenVerifier(keys, settings.token_issuer), in_force)
-        asking = Asking(bearer, revocations, queries, metrics)
+        asking = Asking(bearer, revocations, questions, exports, metrics)
         live_routes = LiveRoutes(
             asking, feeds, live, history, revocations, metrics, unread_timeout_s=settings.unread_timeout_seconds
         )

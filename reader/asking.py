@@ -24,10 +24,13 @@ RETRY_AFTER_S = 2
 class Asking:
     """Lets owners ask for what is theirs."""
 
-    def __init__(self, bearer: Bearer, revocations: Revocations, gate: Gate, metrics: ReaderMetrics) -> None:
+    def __init__(
+        self, bearer: Bearer, revocations: Revocations, questions: Gate, exports: Gate, metrics: ReaderMetrics
+    ) -> None:
         self._bearer = bearer
         self._revocations = revocations
-        self._gate = gate
+        self._questions = questions
+        self._exports = exports
         self._metrics = metrics
 
     async def claims(self, request: web.Request) -> Claims:
@@ -42,7 +45,8 @@ class Asking:
     async def asked(self, owner: str, call: str) -> AsyncIterator[None]:
         """Answer one question within; Problem 429 or 503 when there is no room, 503 when MongoDB does not answer."""
         started = time.perf_counter()
-        async with self._gate.entered(owner):
+        gate = self._exports if call == "export" else self._questions
+        async with gate.entered(owner):
             try:
                 yield
             except HistoryUnavailable as error:

@@ -20,10 +20,10 @@ log = logger("reader.export")
 CSV = "text/csv"
 NDJSON = "application/x-ndjson"
 _FORMATS = {"json": JSON, "ndjson": NDJSON, "csv": CSV}
-_ACCEPTED = {NDJSON: NDJSON, "application/ndjson": NDJSON, "application/jsonl": NDJSON, CSV: CSV, JSON: JSON}
-_ACCEPTED |= {"*/*": JSON, "application/*": JSON}
+# What each may be called in `Accept`, the likeliest first: where a client leaves the choice to us, it is JSON.
+_NAMES = {JSON: {JSON}, NDJSON: {NDJSON, "application/ndjson", "application/jsonl"}, CSV: {CSV}}
 
-# How long a client may leave what was sent unread; one that pauses holds a place among the questions.
+# How long a client may leave what was sent unread; one that pauses holds a place among the exports.
 UNREAD_TIMEOUT_S = 60.0
 
 Batches = AsyncGenerator[list[Document]]
@@ -33,13 +33,29 @@ def wanted_format(request: web.Request, format_: str) -> str:
     """Return the media type of the answer: what `format` says, else what `Accept` likes best of ours, else JSON."""
     if format_:
         return _FORMATS[format_]
-    best, best_rank = JSON, (0.0, True)
+    weights: dict[str, float] = {}
     for item in ",".join(request.headers.getall("Accept", ())).split(","):
         kind, *parameters = (part.strip().lower() for part in item.split(";"))
-        rank = (_weight(parameters), "*" not in kind)
-        if kind in _ACCEPTED and rank > best_rank:
-            best, best_rank = _ACCEPTED[kind], rank
+        weights.setdefault(kind, _weight(parameters))
+    best, best_rank = JSON, (0.0, 3, 0)  # what has no weight is not wanted
+    for kind in _NAMES:
+        rank = _rank(kind, weights)
+        if rank > best_rank:
+            best, best_rank = kind, rank
     return best
+
+
+def _rank(kind: str, weights: dict[str, float]) -> tuple[float, int, int]:
+    """Return how much a type is wanted: its weight by the closest range that holds it, how close, how early that is.
+
+    RFC 9110, 12.5.1.
+    """
+    order = list(weights)
+    for closeness, names in ((2, _NAMES[kind]), (1, {kind.partition("/")[0] + "/*"}), (0, {"*/*"})):
+        found = [name for name in order if name in names]
+        if found:
+            return max((weights[name], closeness, -order.index(name)) for name in found)
+    return 0.0, 0, 0
 
 
 def _weight(parameters: list[str]) -> float:
@@ -75,8 +91,10 @@ class Export:
                     log.info("An export was cut off: its token has ended.")
                     cut(request)
                     return response
-                await _write(request, response, ahead + lines(batch))
                 self._metrics.readings.labels("export").inc(len(batch))
+                ahead += lines(batch)
+                batch.clear()  # while a slow client reads, only the bytes stay in memory
+                await _write(request, response, ahead)
                 ahead = b""
             await _write(request, response, ahead)
             await response.write_eof()

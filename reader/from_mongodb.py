@@ -23,8 +23,14 @@ READINGS = "readings"
 SERIES = "series"
 # Documents that are fetched and turned into bytes at once: some 5 ms, in which nobody else is served.
 ROWS_AT_ONCE = 1000
-# Series whose newest reading is asked for at once; the driver has a thread for each.
+# Questions that are with the driver at once, which has as many threads or less; their answers are in memory, a page of
+# 1,000 takes some 2 MB. Who waits for one waits in turn, and its time runs.
+ASKED_AT_ONCE = 16
+# Series whose newest reading one question asks for at once.
 NEWEST_AT_ONCE = 8
+# Lists of more than so many series gather their readings a few lists at a time, for the same reason; the others wait.
+SHORT_LIST = 32
+LONG_LISTS_AT_ONCE = 8
 
 
 class HistoryUnavailable(Exception):
@@ -62,6 +68,8 @@ class FromMongoDB:
     def __init__(self, client: Any, database: str, *, timeout_s: float) -> None:
         self._client = client
         self._timeout_s = timeout_s
+        self._room = asyncio.Semaphore(ASKED_AT_ONCE)
+        self._room_for_long_lists = asyncio.Semaphore(LONG_LISTS_AT_ONCE)
         majority = ReadConcern("majority")
         self._readings = client[database].get_collection(READINGS, codec_options=AS_STORED, read_concern=majority)
         self._series = client[database].get_collection(SERIES, codec_options=AS_STORED, read_concern=majority)
@@ -90,11 +98,12 @@ class FromMongoDB:
         while left is None or left > 0:
             most = ROWS_AT_ONCE if left is None else min(left, ROWS_AT_ONCE)
             part = await self.page(owner, stretch, most)
-            if part:
-                yield part
-            if len(part) < most:
+            if not part:
                 return
-            stretch = replace(stretch, past=position_of(part[-1]))
+            found, stretch = len(part), replace(stretch, past=position_of(part[-1]))
+            yield part
+            if found < most:
+                return
             left = None if left is None else left - most
 
     async def ends(self, owner: str, device: str, sensor_type: str) -> tuple[int, int] | None:
@@ -122,19 +131,33 @@ class FromMongoDB:
 
     async def newest(self, owner: str, series: Sequence[tuple[str, str]]) -> list[Document | None]:
         """Return the newest reading of each series, None of one that has none; some 0.4 ms each."""
-        room = asyncio.Semaphore(NEWEST_AT_ONCE)
+        newest: list[Document | None] = [None] * len(series)
+        left = iter(enumerate(series))
 
-        async def of(device: str, sensor_type: str) -> Document | None:
-            async with room:
+        async def ask() -> None:
+            for number, (device, sensor_type) in left:
                 found = await self.page(owner, Range(device, sensor_type, descending=True), 1)
-            return found[0] if found else None
+                newest[number] = found[0] if found else None
 
-        asked = [asyncio.ensure_future(of(*one)) for one in series]
+        asking = [asyncio.ensure_future(ask()) for _ in range(min(NEWEST_AT_ONCE, len(series)))]
         try:
-            return await asyncio.gather(*asked)
+            await asyncio.gather(*asking)
         finally:
-            for one in asked:  # when one of them fails, the others would go on by themselves
+            for one in asking:  # when one of them fails, the others would go on by themselves
                 one.cancel()
+        return newest
+
+    async def series_with_newest(
+        self, owner: str, device: str | None, sensor_type: str | None, past: tuple[str, str] | None, limit: int
+    ) -> list[tuple[tuple[str, str], Document | None]]:
+        """Return what `series` does, and the newest reading of each; a long list waits for its room."""
+        found = await self.series(owner, device, sensor_type, past, limit)
+        if len(found) <= SHORT_LIST:
+            return list(zip(found, await self.newest(owner, found), strict=True))
+        found.clear()  # names take memory, too: they are read again
+        async with self._room_for_long_lists:
+            found = await self.series(owner, device, sensor_type, past, limit)
+            return list(zip(found, await self.newest(owner, found), strict=True))
 
     async def buckets(
         self, owner: str, device: str, sensor_type: str, from_ms: int, to_ms: int, every_ms: int
@@ -168,7 +191,7 @@ class FromMongoDB:
         The driver has a few threads, and counts its time only from when one of them is free.
         """
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self._timeout_s), self._room:
                 yield
         except (PyMongoError, TimeoutError) as error:
             raise HistoryUnavailable(f"{type(error).__name__}: {str(error)[:300]}") from error

@@ -105,11 +105,10 @@ class SeriesRoutes:
         device = None if query.device is UNSET else query.device
         sensor_type = None if query.sensor_type is UNSET else query.sensor_type
         past = parse_series(query.cursor)
-        found = await self._history.series(owner, device, sensor_type, past, query.limit + 1)
+        found = await self._history.series_with_newest(owner, device, sensor_type, past, query.limit + 1)
         shown = found[: query.limit]
-        newest = await self._history.newest(owner, shown)
-        cursor = {"nextCursor": series_cursor(*shown[-1])} if len(found) > query.limit else {}
-        return list(zip(shown, newest, strict=True)), cursor
+        cursor = {"nextCursor": series_cursor(*shown[-1][0])} if len(found) > query.limit else {}
+        return shown, cursor
 
     def _item(self, owner: str, series: Series, newest: Document | None) -> dict[str, Any]:
         device, sensor_type = series

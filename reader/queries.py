@@ -130,9 +130,11 @@ def parse_series(text: str | UnsetType) -> tuple[str, str] | None:
     if text is UNSET:
         return None
     try:
-        device, sensor_type = _unpadded(text).decode().split("\0", 1)
+        device, _, sensor_type = _unpadded(text).decode().partition("\0")
     except (binascii.Error, ValueError) as error:
         raise wrong("cursor", "this is no cursor of an earlier answer") from error
+    if not device or not sensor_type:  # no series is without a name
+        raise wrong("cursor", "this is no cursor of an earlier answer")
     return device, sensor_type
 
 

@@ -20,6 +20,7 @@ _SHOWN_CHARS = 64
 # msgspec names the place as "… - at `$.email`" and an unknown field as "… unknown field `role`".
 _PLACE = re.compile(r" - at `(?:key in )?\$\.?(.*)`$", re.DOTALL)
 _UNKNOWN = re.compile(r"unknown field `(.*)`$", re.DOTALL)
+_WHOLE = re.compile(r"-?[0-9]+")
 _MISSING = re.compile(r"missing required field `(.*)`$", re.DOTALL)
 
 
@@ -67,7 +68,10 @@ def _convert(given: Mapping[str, Any], fields_type: type[Fields], errors: list[F
         name = field.encode_name
         if name in given:
             try:
-                values[field.name] = msgspec.convert(given[name], field.type, strict=strict, str_keys=True)
+                value = values[field.name] = msgspec.convert(given[name], field.type, strict=strict, str_keys=True)
+                # From text, msgspec also takes 10.0 and 1e1 for whole numbers.
+                if not strict and type(value) is int and not _WHOLE.fullmatch(given[name]):
+                    errors.append(FieldError(name, "invalid", "This must be a whole number, in digits."))
             except msgspec.ValidationError as error:
                 errors.append(_field_error(name, str(error)))
         elif field.required:

@@ -91,6 +91,7 @@ async def test_a_device_is_found_by_its_name(client: Client) -> None:
         ("limit=0", "limit"),
         ("limit=1001", "limit"),
         ("limit=many", "limit"),
+        ("limit=10.0", "limit"),
         ("limit=null", "limit"),
         ("cursor=x", "cursor"),
         ("cursor=" + GONE + "%0A", "cursor"),

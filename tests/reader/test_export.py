@@ -168,27 +168,28 @@ async def test_a_client_that_does_not_read_is_cut_off_and_its_place_is_free(
     broker: EmbeddedBroker, many: Mongo, asked: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export, "UNREAD_TIMEOUT_S", 0.3)
-    async with reader(broker, many, max_queries_per_owner=1) as running, unread(running):
+    monkeypatch.setattr("reader.app.QUESTION_WAITS_S", 0.0)
+    async with reader(broker, many, max_exports_per_owner=1) as running, unread(running):
 
         async def begun() -> bool:
             return len(asked) > 1
 
         async def free() -> bool:
-            return (await running.readings(limit=1)).status == 200
+            return (await running.readings(limit=1, format="csv")).status == 200
 
         await eventually(begun, "the export has begun")
-        assert (await running.readings(limit=1)).status == 429
+        assert (await running.readings(limit=1, format="csv")).status == 429
         await eventually(free, "its place is free")
 
 
 async def test_a_client_that_leaves_ends_its_export(broker: EmbeddedBroker, many: Mongo, asked: list[int]) -> None:
-    async with reader(broker, many, max_queries_per_owner=1) as running:
+    async with reader(broker, many, max_exports_per_owner=1) as running:
         async with exported(running, "csv") as response:
             await response.content.readany()
             response.close()
 
         async def free() -> bool:
-            return (await running.readings(limit=1)).status == 200
+            return (await running.readings(limit=1, format="csv")).status == 200
 
         await eventually(free, "its place is free")
         assert sum(asked) < MANY

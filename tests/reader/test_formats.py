@@ -138,6 +138,17 @@ ACCEPTED = {
     "text/csv;q=0.1, */*": JSON,
     "text/csv, */*;q=0.1": CSV,
     "*/*, text/csv": CSV,
+    "text/*": CSV,
+    "TEXT/*; q=0.5": CSV,
+    "text/*, application/json;q=0.9": CSV,
+    "text/*;q=0.5, application/*": JSON,
+    "text/*, */*": CSV,
+    "text/*, text/csv;q=0": JSON,
+    "text/csv;q=0, */*;q=0.1": JSON,
+    "application/*, application/json;q=0.1": NDJSON,
+    "application/x-ndjson, text/csv": NDJSON,
+    "text/csv, application/x-ndjson": CSV,
+    "*/*;q=0, text/csv;q=0.1": CSV,
     ";,;q=,,/": JSON,
 }
 

@@ -1,5 +1,6 @@
 """`GET /series` and `GET /readings/latest`: what an owner has, and the newest of each."""
 
+import asyncio
 import base64
 from typing import Any
 
@@ -95,11 +96,12 @@ async def test_a_cursor_of_another_device_does_not_widen_the_choice(running: Run
     ]
 
 
+NAMELESS = [b"\xff\x00a", b"\x00", b"a\x00", b"\x00t", b"\x00\x00"]
 BAD: dict[str, list[str]] = {
     "device": ["", "x" * 257],
     "sensorType": ["", "x" * 257],
-    "limit": ["0", "1001", "x", ""],
-    "cursor": ["", "!", "YQ", "\u00e4", "x" * 600, base64.urlsafe_b64encode(b"\xff\x00a").decode()],
+    "limit": ["0", "1001", "x", "", "10.0", "1e1"],
+    "cursor": ["", "!", "YQ", "\u00e4", "x" * 600, *(base64.urlsafe_b64encode(names).decode() for names in NAMELESS)],
 }
 
 
@@ -158,3 +160,16 @@ async def test_what_another_hand_has_stored_is_shown_as_far_as_json_goes(
     assert [item["lastSeenAt"] for item in (await running.ask("/series")).items] == [None]
     assert len((await running.readings(format="csv")).body.splitlines()) == 1 + len(values)
     assert [item["count"] for item in (await running.ask("/readings/buckets", series())).items] == [2]
+
+
+async def test_a_long_list_says_the_same_as_a_short_one(
+    running: Running, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(store)
+    for path in ("/series", "/readings/latest"):
+        short = (await running.ask(path)).items
+        monkeypatch.setattr("reader.from_mongodb.SHORT_LIST", 2)
+        answers = await asyncio.gather(*(running.ask(path) for _ in range(20)))
+        assert all(answer.items == short for answer in answers)
+        assert [item for page in await running.everything(path, {"limit": 3}) for item in page] == short
+        monkeypatch.undo()
