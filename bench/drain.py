@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from broker.document import encode_document
 from broker.message import Message
 from broker.reading import Reading
 from broker.topology import READINGS_EXCHANGE
+from runtime.logs import configure_logs
 from tests.servers.mongodb import MongoDBServer
 from tests.servers.ports import free_port
 from tests.servers.rabbitmq import RabbitMQServer
@@ -70,6 +71,7 @@ class Drained:
     readings: int
     tenths_s: list[float]
     memory_bytes: int = 0
+    cpu_s: float = 0.0  # of all workers, from that look on
 
     @classmethod
     def seen(cls, looks: list[tuple[float, int]], count: int) -> "Drained":
@@ -142,7 +144,7 @@ class Place:
         collection = self.fresh()
         with ExitStack() as stack:
             started = [stack.enter_context(self._worker(url or self.mongodb.url, settings)) for _ in range(workers)]
-            found, memory, looks = 0, 0, list[tuple[float, int]]()
+            found, memory, cpu_before, looks = 0, 0, 0.0, list[tuple[float, int]]()
             deadline = time.monotonic() + GIVE_UP_S
             while found < count:
                 time.sleep(LOOK_EVERY_S)
@@ -150,12 +152,13 @@ class Place:
                     worker.must_run()
                 memory = max(memory, *(worker.peak_memory_bytes() for worker in started))
                 found = collection.estimated_document_count()
+                if not found:
+                    cpu_before = sum(worker.cpu_s() for worker in started)
                 looks.append((time.perf_counter(), found))
                 if time.monotonic() > deadline:
                     raise BenchError(f"{found} of {count} readings are stored after {GIVE_UP_S} s")
-        drained = Drained.seen(looks, count)
-        drained.memory_bytes = memory
-        return drained
+            used = sum(worker.cpu_s() for worker in started) - cpu_before
+        return replace(Drained.seen(looks, count), memory_bytes=memory, cpu_s=used)
 
     @contextmanager
     def _worker(self, url: str, settings: dict[str, str]) -> Iterator[Started]:
@@ -230,6 +233,7 @@ def main() -> int:
     parser.add_argument("--readings", type=int, default=1_000_000, help="how many wait (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     asked = parser.parse_args()
+    configure_logs("warning", "console")  # to standard error: standard output is for what was found
     with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as folder:
         try:
             figures = run(Path(folder), asked.readings, max(1000, asked.readings // 10))

@@ -177,7 +177,7 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     effort = SMOKE if asked.smoke else QUICK if asked.quick else FULL
     raise_open_files()
-    configure_logs("WARNING", "console")  # to standard error: standard output is for what was found
+    configure_logs("warning", "console")  # to standard error: standard output is for what was found
     with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as folder:
         try:
             grown = run(Path(folder), asked.only or list(PARTS), effort)
