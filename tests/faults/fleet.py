@@ -8,6 +8,8 @@ from typing import Any
 
 import socketio
 
+from broker.document import encode_document
+from broker.reading import Reading
 from tests.integration.device import connected, registered_device
 
 Identity = tuple[str, str, str, int, int]
@@ -70,6 +72,12 @@ class Sender:
             if any(answer["status"] == "accepted" for answer in answers):
                 self.acknowledged.update(map(self._identity, reading))
 
+    def published_past_the_gateway(self, size: int) -> list[bytes]:
+        """Make readings that somebody else publishes, confirmed: they count as acknowledged."""
+        made = self._batch(size)
+        self.acknowledged.update(map(self._identity, made))
+        return [encode_document(self.owner, self.device, as_reading(one)) for one in made]
+
     async def _stream(self, client: Any) -> None:
         # The client lets a call wait for its answer although the connection is gone.
         self._gone.clear()
@@ -116,6 +124,11 @@ class Sender:
 
     def _identity(self, reading: dict[str, Any]) -> Identity:
         return (self.owner, self.device, reading["sensorType"], reading["ts"], reading["seq"])
+
+
+def as_reading(sent: dict[str, Any]) -> Reading:
+    """Return a reading as the gateway would make it of what a device sends."""
+    return Reading(sent["sensorType"], sent["value"], sent["ts"], sent["seq"], time.time_ns() // 1_000_000)
 
 
 class Fleet:

@@ -5,10 +5,8 @@ import random
 import signal
 from collections.abc import Awaitable, Callable
 
-from broker.connect import open_broker
-from broker.message import Message
-from broker.topology import READINGS_EXCHANGE
 from runtime.failpoints import Point
+from tests.faults import poison
 from tests.faults.fleet import Fleet
 from tests.faults.stack import Service, Stack
 from tests.servers.process import Server
@@ -166,12 +164,14 @@ async def queue_unbound(stack: Stack, fleet: Fleet, random: random.Random) -> No
 
 
 @fault
-async def dead_letter_queue_away(stack: Stack, _: Fleet, random: random.Random) -> None:
+async def dead_letter_queue_away(stack: Stack, fleet: Fleet, random: random.Random) -> None:
     queue = "bindings/%2F/e/tidegate.dead/q/tidegate.readings.dead"
     await asyncio.to_thread(stack.rabbitmq.api, "DELETE", f"{queue}/%23")
-    await poison(stack, 5)
+    # More than both workers together may hold.
+    expected = await poison.publish(stack.rabbitmq.url, poison.mixed(fleet, messages=300, one_in=1))
     await asyncio.sleep(random.uniform(3, 5))
     await asyncio.to_thread(stack.rabbitmq.api, "POST", queue, {"routing_key": "#"})
+    await poison.arrived(stack.rabbitmq.url, expected)
 
 
 @fault
@@ -224,10 +224,9 @@ async def auth_killed(stack: Stack, _: Fleet, __: random.Random) -> None:
 
 
 @fault
-async def poison_among_good_ones(stack: Stack, _: Fleet, __: random.Random) -> None:
-    for _time in range(10):
-        await poison(stack, 3)
-        await asyncio.sleep(0.3)
+async def poison_among_good_ones(stack: Stack, fleet: Fleet, __: random.Random) -> None:
+    url = stack.rabbitmq.url
+    await poison.arrived(url, await poison.publish(url, poison.mixed(fleet, messages=1200, one_in=100)))
 
 
 @fault
@@ -256,10 +255,3 @@ async def rolling_restart_of_everything(stack: Stack, fleet: Fleet, random: rand
     for server in (stack.mariadb, stack.mongodb, stack.rabbitmq):
         await asyncio.to_thread(server.restart)
     await sigterm_of_each(stack, fleet, random)
-
-
-async def poison(stack: Stack, number: int) -> None:
-    """Publish messages that are no readings, past the gateways."""
-    async with open_broker(stack.rabbitmq.url) as broker, broker.publisher() as publisher:
-        for _ in range(number):
-            await publisher.publish(Message(b"\x10\x00\x00\x00 no reading \x00"), READINGS_EXCHANGE)

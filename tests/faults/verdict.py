@@ -52,12 +52,15 @@ class Verdict:
 
     @property
     def holds(self) -> bool:
-        """Whether I1 to I5 do: nothing is lost, stored twice or invented, and time and memory are within bounds."""
+        """Whether I1 to I5 do: nothing is lost, stored twice or invented, and time and memory are within bounds.
+
+        Nor is anything dead: what devices send here is good, and only what is itself bad may be a dead letter.
+        """
         return (
             not self.trouble
             and not self.large
             and not self.late
-            and not any(self.counts.get(name) for name in ("lost", "duplicated", "foreign"))
+            and not any(self.counts.get(name) for name in ("lost", "dead", "duplicated", "foreign"))
         )
 
 
@@ -78,12 +81,19 @@ async def dead_of(stores: Stores, sensor_type: str) -> list[Identity]:
             return found
         async with broker.inspection(DEAD_LETTERS) as inspection:
             async for delivery in inspection:
-                try:
-                    keys = [decode_document(part)["_id"] for part in split_documents(delivery.message.body)]
-                except DocumentError:
-                    continue
+                keys = _keys(delivery.message.body)
                 found += [_identity(key) for key in keys if key["sensorType"] == sensor_type]
     return found
+
+
+def _keys(body: bytes) -> list[dict[str, Any]]:
+    """Return the keys of the readings in a letter, whatever else is in it."""
+    keys: list[dict[str, Any]] = []
+    with suppress(DocumentError):
+        for part in split_documents(body):
+            with suppress(DocumentError):
+                keys.append(decode_document(part)["_id"])
+    return keys
 
 
 async def judged(stores: Stores, fleet: Fleet, sensor_type: str, within_s: float) -> dict[str, int]:
