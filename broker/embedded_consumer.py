@@ -85,7 +85,7 @@ class EmbeddedConsumer:
         return deliveries
 
     def _free(self) -> int:
-        return self._prefetch - len(self._lent) + len(self._aside)
+        return max(0, self._prefetch - len(self._lent) + len(self._aside))
 
     def _mark(self) -> None:
         if self._free() > 0:

@@ -23,6 +23,7 @@ from persister.to_dead_letters import ToDeadLetters
 from persister.to_live import ToLive
 from persister.to_mongodb import ToMongoDB
 from persister.upkeep import Upkeep
+from persister.watchdog import tell_depth
 from persister.worker import Worker
 from runtime.beside import beside
 from runtime.ops import Check, ops_server
@@ -77,7 +78,8 @@ async def persister_service(
         )
         worker = Worker(broker, make, metrics, prefetch=settings.prefetch, stuck_after_s=settings.stuck_seconds)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_work(worker, erasure, keep_to(settings.retention(), upkeep, metrics), broker, stop))
+            retaining = keep_to(settings.retention(), upkeep, metrics)
+            tasks.create_task(_work(worker, erasure, retaining, broker, metrics, stop))
             try:
                 yield {"broker": worker.check, "mongodb": store.check}
             finally:
@@ -85,13 +87,19 @@ async def persister_service(
 
 
 async def _work(
-    worker: Worker, erasure: Erasure, retaining: Coroutine[Any, Any, None], broker: Broker, stop: asyncio.Event
+    worker: Worker,
+    erasure: Erasure,
+    retaining: Coroutine[Any, Any, None],
+    broker: Broker,
+    metrics: PersisterMetrics,
+    stop: asyncio.Event,
 ) -> None:
     """Store readings and look after what is stored, until `stop`."""
     upkeep = (erasure.take_deletions(broker), erasure.keep_up(), erasure.sweep_what_is_due(), retaining)
     async with beside(*upkeep, name="upkeep"):
         with suppress(GivenUpError):
-            await erasure.first_look()
+            async with beside(tell_depth(broker, metrics), name="depth"):
+                await erasure.first_look()
             await worker.run(stop)
 
 

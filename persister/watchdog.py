@@ -6,6 +6,7 @@ nobody has thought of.
 
 import asyncio
 import time
+from contextlib import suppress
 
 from broker.interface import Broker, BrokerError
 from broker.topology import READINGS
@@ -34,3 +35,11 @@ async def watch_deliveries(broker: Broker, ledger: Ledger, metrics: PersisterMet
             delivered, since = ledger.delivered, time.monotonic()
         elif time.monotonic() - since > stuck_after_s:
             raise StuckError(f"{depth} messages wait, and none was delivered for {stuck_after_s:g} s")
+
+
+async def tell_depth(broker: Broker, metrics: PersisterMetrics) -> None:
+    """Look every 5 s, for ever, and no more than tell: as long as nothing can be stored, nothing is consumed."""
+    while True:
+        with suppress(BrokerError):
+            metrics.depth.set(await broker.depth(READINGS))
+        await asyncio.sleep(LOOK_EVERY_S)

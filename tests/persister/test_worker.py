@@ -13,12 +13,14 @@ from broker.interface import BrokerUnavailable, Consumer
 from broker.message import Message
 from broker.topology import READINGS, READINGS_EXCHANGE
 from persister import holding, watchdog
+from persister.app import persister_service
 from persister.batch import Outcome
 from persister.deleted_owners import DeletedOwners
 from persister.holding import Holding
 from persister.metrics import PersisterMetrics
 from persister.persist import Persister
 from persister.series import KnownSeries
+from persister.settings import PersisterSettings
 from persister.to_dead_letters import ToDeadLetters
 from persister.to_live import ToLive
 from persister.to_mongodb import WriteFailed, Written
@@ -119,3 +121,20 @@ async def test_a_worker_that_stands_still_ends_with_an_error(tmp_path: Path, mon
         with pytest.raises(StuckError):
             await asyncio.wait_for(worker(broker, Store(), stop, registry).run(stop), 5)
         assert registry.get_sample_value("tidegate_persister_queue_depth") == 3
+
+
+async def test_the_depth_is_told_while_mongodb_is_away_at_the_start(tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+    settings = PersisterSettings(
+        broker_url="embedded://unused", readings_url="mongodb://127.0.0.1:9", write_timeout_seconds=0.2
+    )
+    async with EmbeddedBroker.open_at(tmp_path / "queue.db") as broker, broker.publisher() as publisher:
+        for number in range(3):
+            await publisher.publish(Message.of([document(number)]), READINGS_EXCHANGE)
+        async with persister_service(settings, broker=broker, registry=registry):
+
+            async def told() -> bool:
+                return registry.get_sample_value("tidegate_persister_queue_depth") == 3
+
+            await eventually(told, "the depth is told")
+        assert await broker.depth(READINGS) == 3
