@@ -34,6 +34,7 @@ from broker.connect import open_broker
 from broker.interface import Broker
 from runtime.addresses import ClientAddresses
 from runtime.calls import Call
+from runtime.cors import allow_origins
 from runtime.docs import add_docs
 from runtime.listen import listen
 from runtime.logs import logger
@@ -144,6 +145,7 @@ async def serve(settings: AuthSettings, shutdown: Shutdown) -> None:
         ops_server(settings, shutdown, registry, {"database": auth.check}),
     ):
         app = web.Application(middlewares=[problem_middleware])
+        allow_origins(app, settings.cors_origins)
         auth.add_routes(app, internal=True)
         add_docs(app, auth.calls)
         async with listen(app, settings.host, settings.port) as port:

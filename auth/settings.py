@@ -9,6 +9,7 @@ from sqlalchemy.exc import ArgumentError
 
 from broker.connect import check_url
 from runtime.addresses import ClientAddresses
+from runtime.cors import check_origins
 from runtime.settings import Port, Positive, ProcessSettings, Seconds, setting
 from runtime.tokens import MAX_LIFETIME_S
 
@@ -103,6 +104,9 @@ class AuthSettings(KeySettings):
     broker_url: str = setting(
         "", about="where deleted owners are announced: `amqp://…` or `embedded://PATH`; empty: they wait", secret=True
     )
+    cors_origins: tuple[str, ...] = setting(
+        (), about="origins of browsers that may call and connect; empty: the same origin only"
+    )
     trusted_proxies: tuple[str, ...] = setting(
         (), about="networks (CIDR) of the proxies whose X-Forwarded-For is believed; empty: of none"
     )
@@ -110,6 +114,7 @@ class AuthSettings(KeySettings):
     def __post_init__(self) -> None:
         """Check what depends on more than one variable, or on a form."""
         DatabaseSettings.__post_init__(self)
+        check_origins(self.cors_origins)
         if self.broker_url:
             check_url(self.broker_url)
         try:

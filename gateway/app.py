@@ -21,6 +21,7 @@ from gateway.presence import Presence, new_gateway_id
 from gateway.settings import GatewaySettings
 from gateway.to_broker import ToBroker
 from runtime.addresses import ClientAddresses
+from runtime.cors import allow_origins
 from runtime.listen import listen
 from runtime.logs import logger
 from runtime.ops import Check, ops_server
@@ -83,6 +84,7 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown) -> None:
     """Run a gateway as a process of its own."""
     registry = CollectorRegistry()
     app = web.Application(middlewares=[problem_middleware])
+    allow_origins(app, settings.cors_origins)
     async with (
         aiohttp.ClientSession() as session,
         KeySet(fetch_jwks_over_http(session, settings.auth_url)).kept_fresh() as keys,

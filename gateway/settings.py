@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from broker.connect import check_url
 from runtime.addresses import ClientAddresses
+from runtime.cors import check_origins
 from runtime.settings import Port, Positive, ProcessSettings, Seconds, setting
 
 
@@ -17,7 +18,9 @@ class GatewaySettings(ProcessSettings):
     host: str = setting("0.0.0.0", about="address that devices reach")  # noqa: S104 - devices come from outside
     port: Port = setting(8002, about="port that devices reach")
     ops_port: Port = setting(9002, about="port of `/healthz`, `/readyz`, `/metrics`; 0 takes any free one")
-    cors_origins: tuple[str, ...] = setting((), about="origins of browsers that may connect; empty: the same origin")
+    cors_origins: tuple[str, ...] = setting(
+        (), about="origins of browsers that may call and connect; empty: the same origin only"
+    )
     trusted_proxies: tuple[str, ...] = setting(
         (), about="networks (CIDR) of the proxies whose X-Forwarded-For is believed; empty: of none"
     )
@@ -56,6 +59,7 @@ class GatewaySettings(ProcessSettings):
     def __post_init__(self) -> None:
         """Check what depends on a form."""
         check_url(self.broker_url)
+        check_origins(self.cors_origins)
         try:
             ClientAddresses(self.trusted_proxies)
         except ValueError as error:

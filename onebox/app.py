@@ -32,6 +32,7 @@ from persister.app import persister_service
 from persister.settings import PersisterSettings
 from reader.app import reader_service
 from reader.settings import ReaderSettings
+from runtime.cors import allow_origins
 from runtime.docs import add_docs
 from runtime.listen import listen
 from runtime.logs import logger
@@ -123,7 +124,11 @@ class Onebox:
         users = f"sqlite+aiosqlite:///{plan.data / 'users.sqlite3'}"
         await migrate(users)
         auth_settings = AuthSettings(auth_database_url=users, signing_key_secret=secrets.signing_key_secret)
-        gateway_settings = GatewaySettings(broker_url=plan.queue_url, auth_url="http://in-process.invalid")
+        gateway_settings = GatewaySettings(
+            broker_url=plan.queue_url,
+            auth_url="http://in-process.invalid",
+            cors_origins=self._settings.cors_origins,
+        )
         reader_settings = ReaderSettings(
             broker_url=plan.queue_url,
             auth_url="http://in-process.invalid",
@@ -131,6 +136,7 @@ class Onebox:
             readings_database=DATABASE,
         )
         app = web.Application(middlewares=[problem_middleware])
+        allow_origins(app, self._settings.cors_origins)
         async with (
             auth_service(auth_settings, registry=storage.registry, broker=storage.broker) as auth,
             KeySet(auth.jwks).kept_fresh() as keys,

@@ -22,6 +22,7 @@ from reader.metrics import ReaderMetrics
 from reader.settings import ReaderSettings
 from runtime.bearer import Bearer
 from runtime.calls import Call
+from runtime.cors import allow_origins
 from runtime.listen import listen
 from runtime.logs import logger
 from runtime.ops import Check, ops_server
@@ -104,6 +105,7 @@ async def serve(settings: ReaderSettings, shutdown: Shutdown) -> None:
     """Run a reader as a process of its own."""
     registry = CollectorRegistry()
     app = web.Application(middlewares=[problem_middleware])
+    allow_origins(app, settings.cors_origins)
     async with (
         aiohttp.ClientSession() as session,
         KeySet(fetch_jwks_over_http(session, settings.auth_url)).kept_fresh() as keys,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from broker.connect import check_url
+from runtime.cors import check_origins
 from runtime.settings import Port, Positive, ProcessSettings, Seconds, setting
 
 
@@ -17,6 +18,9 @@ class ReaderSettings(ProcessSettings):
     token_issuer: str = setting("", about="the `iss` that tokens must carry; empty: whatever AUTH_URL's keys sign")
     host: str = setting("0.0.0.0", about="address that people reach")  # noqa: S104 - they come from outside
     port: Port = setting(8003, about="port that people reach; 0 takes any free one")
+    cors_origins: tuple[str, ...] = setting(
+        (), about="origins of browsers that may call and connect; empty: the same origin only"
+    )
     ops_port: Port = setting(9005, about="port of `/healthz`, `/readyz`, `/metrics`; 0 takes any free one")
     revocations_every_seconds: Seconds = setting(2.0, about="how often auth is asked for revoked tokens")
     query_timeout_seconds: Seconds = setting(10.0, about="how long one question to MongoDB may take")
@@ -34,5 +38,6 @@ class ReaderSettings(ProcessSettings):
     def __post_init__(self) -> None:
         """Check what depends on a form."""
         check_url(self.broker_url)
+        check_origins(self.cors_origins)
         if not self.readings_url.startswith(("mongodb://", "mongodb+srv://")):
             raise ValueError("READINGS_URL must start with mongodb:// or mongodb+srv://")

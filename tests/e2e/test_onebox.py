@@ -164,6 +164,18 @@ async def test_without_devices_there_is_a_demo_user_too_however_often_it_starts(
             assert (process.returncode, b"demo" in err.lower().replace(b"demo@", b"")) == (0, False), err
 
 
+async def test_pages_of_listed_origins_may_read_every_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CORS_ORIGINS", "https://app.example")
+    async with running("--devices", "0", data=tmp_path) as (_, url), aiohttp.ClientSession(url) as session:
+        for origin, told in (("https://app.example", "https://app.example"), ("https://evil.example", None)):
+            for path in ("/user/me", "/devices", "/series", "/readings"):
+                asked = {"Origin": origin, "Access-Control-Request-Method": "GET"}
+                async with session.options(path, headers=asked) as answer:
+                    assert (answer.status, answer.headers.get("Access-Control-Allow-Origin")) == (204, told)
+                async with session.get(path, headers={"Origin": origin}) as answer:
+                    assert (answer.status, answer.headers.get("Access-Control-Allow-Origin")) == (401, told)
+
+
 async def test_a_second_onebox_on_the_same_data_is_refused(tmp_path: Path) -> None:
     async with running("--devices", "0", data=tmp_path) as (process, _):
         second = await start("--port", "0", data=tmp_path)
