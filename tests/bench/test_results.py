@@ -1,0 +1,42 @@
+"""What a measurement leaves behind: JSON with versions, a table, a plot."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench import results
+from bench.report import Figure
+from bench.results import Kept, finish
+from bench.whole import Whole
+
+
+def test_a_whole_measurement_is_kept_as_json_table_and_plot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(results, "FOLDER", tmp_path / "results")
+    kept = Kept({"1 an event: Tidegate": {"gateway": 12.0, "total": 12.0}}, {"Python, plain": "no Python"})
+    figures = [Figure("a", 1.0, "x", at_least=2), Figure("b", 1.0, "x")]
+    assert finish("name", "Title", figures, kept, as_json=False, keep=True) == 1
+    found = json.loads((tmp_path / "results" / "name.json").read_text())
+    assert [figure["verdict"] for figure in found["figures"]] == ["FALLS SHORT", ""]
+    assert {"npm mongodb", "aio-pika", "commit", "cpu"} <= found["versions"].keys()
+    assert str(tmp_path) not in json.dumps(found)
+    assert "not measured: Python, plain" in (tmp_path / "results" / "name.md").read_text()
+    assert (tmp_path / "results" / "name.svg").read_text().startswith("<svg")
+    assert "not measured: Python, plain: no Python" in capsys.readouterr().out
+
+
+def test_a_first_look_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "FOLDER", tmp_path / "results")
+    assert finish("name", "Title", [Figure("b", 1.0, "x")], Kept(), as_json=True, keep=False) == 0
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_whole_takes_over_figures_and_what_could_not_be_measured() -> None:
+    whole = Whole()
+    figure = {"what": "a", "value": 1.0, "unit": "x", "limit": None, "at_least": 2.0, "verdict": "FALLS SHORT"}
+    whole.add("pipeline", {"title": "Way", "figures": [figure], "notMeasured": {"Python, plain": "no Python"}})
+    whole.add("auth_logins", {"logInsPerSecond": 7.0, "ratio": 0.95, "healthzP99Ms": 60.0})
+    assert [figure.verdict for figure in whole.figures] == ["", "FALLS SHORT", "", "", "holds", "FALLS SHORT"]
+    assert whole.not_measured == {"pipeline: Python, plain": "no Python"}
