@@ -14,6 +14,8 @@ from persister.ledger import Ledger
 from persister.metrics import PersisterMetrics
 
 LOOK_EVERY_S = 5.0
+# Where MongoDB answers, storing begins before: no connection is opened only to be cut.
+FIRST_LOOK_AFTER_S = 2.0
 
 
 class StuckError(Exception):
@@ -39,6 +41,7 @@ async def watch_deliveries(broker: Broker, ledger: Ledger, metrics: PersisterMet
 
 async def tell_depth(broker: Broker, metrics: PersisterMetrics) -> None:
     """Look every 5 s, for ever, and no more than tell: as long as nothing can be stored, nothing is consumed."""
+    await asyncio.sleep(FIRST_LOOK_AFTER_S)
     while True:
         with suppress(BrokerError):
             metrics.depth.set(await broker.depth(READINGS))
