@@ -49,10 +49,10 @@ screenshots: $(VENV)/dev.done ## take the pictures in docs/images
 up: ## Docker Compose: everything on this host (ARGS="--scale persister=4"; COMPOSE="--profile demo" adds devices)
 	@$(PYTHON) deploy/compose/env.py
 	@docker compose $(COMPOSE) up --build --detach --wait --wait-timeout 300 $(ARGS)
-	@echo "Tidegate is up: http://$$(docker compose port proxy 8080)"
+	@echo "Tidegate is up: http://$$(docker compose $(COMPOSE) port proxy 8080)"
 
 down: ## end Docker Compose's containers; what is stored stays (ARGS="--volumes" removes it)
-	@docker compose $(COMPOSE) down $(ARGS)
+	@docker compose --profile "*" $(COMPOSE) down $(ARGS)
 
 backup: ## Docker Compose: accounts, readings and secrets into a folder, while devices stream on (ARGS="FOLDER")
 	@COMPOSE="$(COMPOSE)" deploy/compose/backup.sh $(ARGS)

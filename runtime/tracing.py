@@ -7,9 +7,10 @@ is called. The context travels as `traceparent` (W3C Trace Context) in the heade
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal
 
 from runtime.logs import logger
@@ -18,7 +19,8 @@ log = logger("runtime.tracing")
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 CONTEXT_HEADER = "traceparent"
-FLUSH_MS = 3000
+EXPORT_TIMEOUT_S = 2
+LAST_TRACES_S = 2.0
 
 Kind = Literal["PRODUCER", "CONSUMER", "CLIENT", "INTERNAL"]
 Attributes = Mapping[str, str | int | float]
@@ -85,8 +87,25 @@ async def traced(service: str) -> AsyncIterator[Tracing | None]:
     try:
         yield Tracing(provider.get_tracer("tidegate"))
     finally:
-        await asyncio.to_thread(provider.force_flush, FLUSH_MS)
-        await asyncio.to_thread(provider.shutdown)
+        await _shut_down(provider)
+
+
+async def _shut_down(provider: Any) -> None:
+    """Send what is left, but let no collector that hangs keep the process: the package's own deadlines are not kept."""
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+    def shut_down() -> None:
+        provider.shutdown()
+        with suppress(RuntimeError):  # nobody has waited for so long
+            loop.call_soon_threadsafe(done.set)
+
+    # No executor's thread: the process would wait for it.
+    threading.Thread(target=shut_down, name="last traces", daemon=True).start()
+    try:
+        async with asyncio.timeout(LAST_TRACES_S):
+            await done.wait()
+    except TimeoutError:
+        log.warning("The last traces could not be sent in time.", seconds=LAST_TRACES_S)
 
 
 def _provider(service: str) -> Any:
@@ -98,8 +117,8 @@ def _provider(service: str) -> Any:
     except ImportError as error:
         raise RuntimeError(f"traces need the packages of requirements/tracing.txt: {error}") from error
     name = os.environ.get("OTEL_SERVICE_NAME") or f"tidegate-{service}"
-    provider = TracerProvider(resource=Resource.create({SERVICE_NAME: name}))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    provider = TracerProvider(resource=Resource.create({SERVICE_NAME: name}), shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=EXPORT_TIMEOUT_S)))
     return provider
 
 

@@ -3,10 +3,11 @@
 # files, for which only MongoDB stops: devices stream on into the queue), and .env, without whose secrets neither opens.
 # What waits in RabbitMQ is on its way to MongoDB and not part of it. COMPOSE holds further options of docker compose.
 set -euo pipefail
-cd "$(dirname "$0")/../.."
-to="${1:-backups/$(date -u +%Y%m%dT%H%M%SZ)}"
+root="$(realpath "$(dirname "$0")/../..")"
+to="$(realpath -m "${1:-$root/backups/$(date -u +%Y%m%dT%H%M%SZ)}")"
+cd "$root"
 read -ra options <<<"${COMPOSE:-}"
-compose=(docker compose "${options[@]}")
+compose=(docker compose ${options[@]+"${options[@]}"})
 
 [ -f .env ] || { echo "there is no .env here: run this where make up ran" >&2; exit 2; }
 if [ -e "$to/mongodb.tar.gz" ]; then echo "$to holds a backup already" >&2; exit 2; fi

@@ -8,6 +8,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import secrets
 import sys
 from pathlib import Path
@@ -45,6 +46,11 @@ def read_env(text: str) -> dict[str, str]:
     """Return the variables of a `.env` file."""
     lines = (line.partition("=") for line in text.splitlines() if "=" in line and not line.startswith("#"))
     return {name.strip(): value.strip() for name, _, value in lines}
+
+
+def unfit(env: dict[str, str]) -> list[str]:
+    """Return the secrets that would not stand unchanged in an address, in a shell and in this file."""
+    return [name for name in SECRETS if not re.fullmatch(r"[A-Za-z0-9_.~-]+", env[name])]
 
 
 def write_env(file: Path) -> dict[str, str]:
@@ -87,6 +93,8 @@ def definitions(env: dict[str, str], rights: dict[str, dict[str, str]]) -> dict[
 def main() -> None:
     """Write both files."""
     env = write_env(ENV)
+    if found := unfit(env):
+        sys.exit(f"{ENV.name}: {', '.join(found)}: take letters, digits and _.~- only, without quotes")
     made = definitions(env, json.loads(RIGHTS.read_text()))
     DEFINITIONS.write_text(json.dumps(made, indent=2) + "\n")
     DEFINITIONS.chmod(0o644)

@@ -5,26 +5,30 @@ set -euo pipefail
 from="$(realpath "${1:?restore.sh FOLDER: a folder that make backup wrote}")"
 cd "$(dirname "$0")/../.."
 read -ra options <<<"${COMPOSE:-}"
-compose=(docker compose "${options[@]}")
+compose=(docker compose ${options[@]+"${options[@]}"})
 
 for part in env accounts.sql.gz mongodb.tar.gz; do
     [ -f "$from/$part" ] || { echo "$from has no $part: this is no whole backup" >&2; exit 2; }
     [ "$part" = env ] || gzip -t "$from/$part"
 done
-if [ -e .env ] && ! cmp -s .env "$from/env"; then
+secrets() { grep -E '^(SIGNING_KEY_SECRET|MYSQL_|MONGODB_(KEY|ROOT))' "$1" | sort; }
+if [ -e .env ] && [ "$(secrets .env)" != "$(secrets "$from/env")" ]; then
     echo ".env has other secrets than the backup: move it away first" >&2
     exit 2
 fi
-# What the names of the project's volumes are is Compose's to say.
 [ -e .env ] || install -m 600 "$from/env" .env
-for volume in $("${compose[@]}" config --format json | python3 -c 'import json, sys
-print(*(one["name"] for name, one in json.load(sys.stdin)["volumes"].items() if name in ("mysql", "mongodb")))'); do
+# Adds what this version wants and the backup's did not have.
+python3 deploy/compose/env.py
+# What the names of the project's volumes are is Compose's to say; without them nothing is known to be empty.
+volumes="$("${compose[@]}" config --format json | python3 -c 'import json, sys
+print(*(one["name"] for name, one in json.load(sys.stdin)["volumes"].items() if name in ("mysql", "mongodb")))')"
+[ "$(wc -w <<<"$volumes")" = 2 ] || { echo "docker compose config does not name the volumes" >&2; exit 1; }
+for volume in $volumes; do
     if docker volume inspect "$volume" >/dev/null 2>&1; then
         echo "the volume $volume is there: end the stack with make down ARGS=--volumes, which removes what is in it" >&2
         exit 2
     fi
 done
-python3 deploy/compose/env.py
 
 echo "readings ..." >&2
 "${compose[@]}" build --quiet mongodb >&2

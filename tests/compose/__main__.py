@@ -1,8 +1,8 @@
 """`python -m tests.compose`: needs a Docker Engine with Compose v2 and the base images; exit code 1 when it fails.
 
 From a fresh checkout: `make up`; then 100 simulated devices stream through the proxy while services are scaled and
-killed; what was acknowledged is counted in MongoDB itself; `make down`, and up again, with nothing lost. Then a backup is
-taken, everything is removed, and the backup restored.
+killed; what was acknowledged is counted in MongoDB itself; `make down`, and up again, with nothing lost. Then a backup
+is taken, everything is removed, and the backup restored.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,9 @@ def restored(stack: Stack, owner: str, stored: int) -> str:
     """Back up, remove everything, restore: accounts and readings are there again, and devices can be served."""
     with tempfile.TemporaryDirectory(prefix="tidegate-backup-") as backup:
         stack.make("backup", backup)
+        with suppress(StackError):
+            stack.make("restore", backup)
+            raise AssertionError("restore did not refuse a stack that holds data")
         stack.make("down", "--volumes")
         (stack.folder / ".env").unlink()
         stack.make("restore", backup)
