@@ -1,7 +1,9 @@
 """deploy/kubernetes against Kubernetes' and KEDA's schemas, base and overlay, and against what the services are."""
 
+import base64
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -138,9 +140,18 @@ def test_nothing_runs_as_root_or_writes_to_its_root_or_without_bounds(resources:
 
 def test_each_service_has_what_operators_expect_of_it(resources: list[Resource]) -> None:
     names = {"auth", "gateway", "persister", "reader", "proxy"}
-    assert set(kinds(resources, "Deployment")) == names
+    deployments = kinds(resources, "Deployment")
+    assert set(deployments) == names | {"operator"}
     assert set(kinds(resources, "PodDisruptionBudget")) == names
-    assert set(kinds(resources, "Service")) == names
+    for_prometheus = {f"{name}-ops" for name in names - {"proxy"}}
+    assert set(kinds(resources, "Service")) == names - {"persister"} | for_prometheus
+    for name in for_prometheus:
+        assert kinds(resources, "Service")[name]["spec"]["clusterIP"] == "None"
+    for name in names - {"persister"}:  # what has a Service waits until nobody asks it any more
+        (container,) = deployments[name]["spec"]["template"]["spec"]["containers"]
+        assert "preStop" in container["lifecycle"], name
+    # What an autoscaler counts is not set back by each `kubectl apply`.
+    assert {name for name, one in deployments.items() if "replicas" not in one["spec"]} == {"gateway", "persister"}
     scaled = kinds(resources, "HorizontalPodAutoscaler")["gateway"]["spec"]["scaleTargetRef"]
     assert scaled["name"] == "gateway"
     triggers = kinds(resources, "ScaledObject")["persister"]["spec"]["triggers"]
@@ -159,10 +170,59 @@ def test_each_variable_is_one_that_the_service_takes(resources: list[Resource]) 
             assert container["args"][:3] == ["python", "-m", name]
 
 
+def operators() -> list[Resource]:
+    files = sorted((KUBERNETES / "operators").glob("*.yaml"))
+    return [one for file in files for one in yaml.safe_load_all(file.read_text())]
+
+
 def test_what_operators_of_databases_take_is_yaml_of_their_kinds() -> None:
     found = {}
-    for file in sorted((KUBERNETES / "operators").glob("*.yaml")):
-        for one in yaml.safe_load_all(file.read_text()):
-            assert one["apiVersion"].startswith(FOREIGN)
-            found[one["kind"]] = one["spec"].get("replicas") or one["spec"].get("members") or one["spec"]["instances"]
+    for one in operators():
+        if not one["apiVersion"].startswith(FOREIGN):
+            kubernetes_validate.validate(one, VERSION, strict=True)
+            continue
+        found[one["kind"]] = one["spec"].get("replicas") or one["spec"].get("members") or one["spec"]["instances"]
     assert found == {"RabbitmqCluster": 3, "MongoDBCommunity": 3, "InnoDBCluster": 3}
+
+
+def test_databases_live_in_a_namespace_that_lets_their_pods_in() -> None:
+    namespaces = kinds(operators(), "Namespace")
+    (data,) = namespaces
+    assert {one["metadata"].get("namespace", data) for one in operators()} == {data}
+    assert "pod-security.kubernetes.io/enforce" not in namespaces[data]["metadata"]["labels"]
+
+
+def referred(one: Any, keys: tuple[str, ...]) -> Iterator[Resource]:
+    """What any part of a resource names under these keys."""
+    if isinstance(one, dict):
+        for key, value in one.items():
+            if key in keys:
+                yield value if isinstance(value, dict) else {"name": value}
+            yield from referred(value, keys)
+    elif isinstance(one, list):
+        for value in one:
+            yield from referred(value, keys)
+
+
+def test_the_secrets_that_are_made_are_those_that_are_read() -> None:
+    script = KUBERNETES / "make_secrets.py"
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    made = {}
+    for one in json.loads(done.stdout)["items"]:
+        kubernetes_validate.validate(one, VERSION, strict=True)
+        values = {key: base64.b64decode(value).decode() for key, value in one["data"].items()}
+        made[one["metadata"]["namespace"], one["metadata"]["name"]] = values
+    asked = {("tidegate", one["name"]): one for one in referred(resources_of(BASE), ("secretKeyRef",))}
+    keys = ("secretKeyRef", "passwordSecretRef", "secretName")
+    asked |= {("tidegate-data", one["name"]): one for one in referred(operators(), keys)}
+    assert set(asked) | {("tidegate-data", "rabbitmq-users")} == set(made)
+    for one in referred(resources_of(BASE), ("secretKeyRef",)):
+        assert one["key"] in made["tidegate", one["name"]]
+
+    users = json.loads(made["tidegate-data", "rabbitmq-users"]["definitions.json"])
+    rights = json.loads((ROOT / "deploy" / "rabbitmq" / "rights.json").read_text())
+    assert {user["name"] for user in users["users"]} == set(rights)
+    password = made["tidegate-data", "mongodb-reader"]["password"]
+    assert made["tidegate", "tidegate-reader"]["readings-url"].startswith(f"mongodb://reader:{password}@mongodb-0.")
+    # KEDA resolves the broker from a namespace of its own.
+    assert ".svc.cluster.local" in made["tidegate", "tidegate-persister"]["broker-url"]
