@@ -1,8 +1,7 @@
 """Prints the secrets of both namespaces, with random passwords, for `kubectl create -f -`.
 
-`create`, not `apply`: where they exist already, kubectl says so and they stay. The host names are those of the resources
-in deploy/kubernetes/operators; with databases of your own, change them here. RabbitMQ's users and their rights are those
-of Compose.
+`create`, not `apply`: where they exist already, kubectl says so and they stay. The host names are those of what is in
+deploy/kubernetes/operators; with databases of your own, change them here. RabbitMQ's users and rights are Compose's.
 """
 
 import base64

@@ -147,9 +147,94 @@ def base(name: str) -> str:
 
 def test_the_rules_and_the_configuration_pass_promtool(tmp_path: Path) -> None:
     (tmp_path / "prometheus.yml").write_text(CONFIG.read_text().replace("/etc/prometheus/alerts.yml", str(ALERTS)))
-    for what in (["rules", str(ALERTS)], ["config", str(tmp_path / "prometheus.yml")]):
+    kubernetes = (DEPLOY / "kubernetes" / "prometheus.yml").read_text()
+    # Some builds of promtool do not know Kubernetes: everything but where the pods are found.
+    of_kubernetes = yaml.safe_load(kubernetes.replace("/etc/prometheus/alerts.yml", str(ALERTS)))
+    (found,) = of_kubernetes["scrape_configs"][0].pop("kubernetes_sd_configs")
+    assert found == {"role": "pod", "namespaces": {"names": ["tidegate"]}}
+    (tmp_path / "kubernetes.yml").write_text(yaml.safe_dump(of_kubernetes))
+    configs = [["config", str(tmp_path / name)] for name in ("prometheus.yml", "kubernetes.yml")]
+    for what in (["rules", str(ALERTS)], *configs):
         done = subprocess.run(["promtool", "check", *what], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+# What alerts make of series, minute by minute, and which then fire.
+CASES: dict[str, tuple[dict[str, str], set[tuple[str, str]]]] = {
+    "all is well": ({}, set()),
+    "no gateway and no reader": (
+        {'up{job="gateway",instance="a"}': "0x30", 'up{job="reader",instance="a"}': "_x30"},
+        {("TidegateServiceGone", "gateway"), ("TidegateServiceGone", "reader"), ("TidegateInstanceDown", "gateway")},
+    ),
+    "no RabbitMQ": (
+        {'up{job="rabbitmq",instance="a"}': "0x30"},
+        {("TidegateRabbitMQGone", "rabbitmq"), ("TidegateRabbitMQDown", "rabbitmq")},
+    ),
+    "a full queue, which grows no more": (
+        {
+            'tidegate_gateway_messages_total{outcome="QueueFull"}': "0+60x30",
+            "tidegate_persister_queue_depth": "5000x30",
+        },
+        {("TidegateQueueIsFull", "")},
+    ),
+    "one who guesses, among many who do not": (
+        {
+            'tidegate_auth_logins_total{outcome="ok"}': "0+600x30",
+            'tidegate_auth_logins_total{outcome="failed"}': "0+2x30",
+            'tidegate_auth_rate_limited_total{scope="account"}': "0+30x30",
+        },
+        {("TidegateLogInsFail", "")},
+    ),
+    "guesses that no limit slows, and few other log-ins": (
+        {
+            'tidegate_auth_logins_total{outcome="ok"}': "0+2x30",
+            'tidegate_auth_logins_total{outcome="failed"}': "0+20x30",
+            'tidegate_auth_rate_limited_total{scope="account"}': "0x30",
+        },
+        {("TidegateLogInsFail", "")},
+    ),
+    "people who mistype": (
+        {
+            'tidegate_auth_logins_total{outcome="ok"}': "0+600x30",
+            'tidegate_auth_logins_total{outcome="failed"}': "0+60x30",
+            'tidegate_auth_rate_limited_total{scope="account"}': "0+1x30",
+        },
+        set(),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_alert_fires_when_it_should(case: str, tmp_path: Path) -> None:
+    given, expected = CASES[case]
+    jobs = ("auth", "gateway", "persister", "reader", "rabbitmq")
+    series = {f'up{{job="{job}",instance="a"}}': "1x30" for job in jobs} | given
+    firing = [
+        {"labels": f'{{alertname="{name}",job="{job}"}}' if job else f'{{alertname="{name}"}}', "value": 1}
+        for name, job in expected
+    ]
+    test = {
+        "rule_files": [str(ALERTS)],
+        "evaluation_interval": "30s",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [{"series": name, "values": values} for name, values in series.items()],
+                "promql_expr_test": [
+                    {
+                        "expr": 'max by (alertname, job) (ALERTS{alertstate="firing"})',
+                        "eval_time": "25m",
+                        "exp_samples": firing,
+                    }
+                ],
+            }
+        ],
+    }
+    (tmp_path / "test.yml").write_text(yaml.safe_dump(test))
+    done = subprocess.run(
+        ["promtool", "test", "rules", str(tmp_path / "test.yml")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_alert_says_what_to_do_where_the_runbook_has_it() -> None:
