@@ -12,7 +12,7 @@ from broker.interface import BrokerError, BrokerUnavailable, ConfirmLate, QueueF
 from broker.message import MAX_BYTES, MAX_READINGS
 from broker.reading import Reading
 from gateway.metrics import GatewayMetrics
-from gateway.to_broker import Busy, ToBroker
+from gateway.to_broker import MANY_EVENTS, Busy, ToBroker
 from tests.gateway.held import HeldPublisher
 
 
@@ -30,10 +30,10 @@ def heavy(count: int, size: int) -> list[bytes]:
 
 @asynccontextmanager
 async def running(
-    held: HeldPublisher, *, slots: int = 2, max_waiting_bytes: int = 64 * MAX_BYTES
+    held: HeldPublisher, *, slots: int = 2, max_waiting_bytes: int = 64 * MAX_BYTES, moment_s: float = 0
 ) -> AsyncIterator[ToBroker]:
     metrics = GatewayMetrics(CollectorRegistry())
-    to_broker = ToBroker(held, metrics, slots=slots, max_waiting_bytes=max_waiting_bytes)
+    to_broker = ToBroker(held, metrics, slots=slots, max_waiting_bytes=max_waiting_bytes, moment_s=moment_s)
     async with to_broker.running():
         try:
             yield to_broker
@@ -96,6 +96,50 @@ async def test_what_is_sent_while_a_message_is_in_flight_is_gathered_until_its_c
         assert not any(task.done() for task in later)
         held.confirm(1)
         await asyncio.gather(*later)
+
+
+async def after_many_events(held: HeldPublisher, to_broker: ToBroker) -> None:
+    """Have a message of many events confirmed: the moment begins in which devices send the next."""
+    many = [sending(to_broker, documents(1, start=number)) for number in range(MANY_EVENTS)]
+    await settle()
+    held.confirm(0)
+    await asyncio.gather(*many)
+
+
+async def test_after_a_confirm_of_many_events_what_they_bring_next_travels_together() -> None:
+    held = HeldPublisher()
+    async with running(held, moment_s=0.3) as to_broker:
+        await after_many_events(held, to_broker)
+        first = sending(to_broker, documents(1, start=100))
+        await settle()
+        second = sending(to_broker, documents(1, start=101))
+        await settle()
+        assert held.sizes == [MANY_EVENTS], "nothing is in flight, but more is on its way"
+        await held.published(2)
+        assert held.sizes == [MANY_EVENTS, 2]
+        held.confirm(1)
+        await asyncio.gather(first, second)
+
+
+async def test_a_full_message_waits_for_no_moment() -> None:
+    held = HeldPublisher()
+    async with running(held, moment_s=60) as to_broker:
+        await after_many_events(held, to_broker)
+        full = sending(to_broker, documents(MAX_READINGS, start=100))
+        await settle()
+        assert held.sizes == [MANY_EVENTS, MAX_READINGS]
+        held.confirm(1)
+        await full
+
+
+async def test_at_the_end_what_waits_for_its_moment_is_published() -> None:
+    held = HeldPublisher()
+    async with running(held, moment_s=60) as to_broker:
+        await after_many_events(held, to_broker)
+        last = sending(to_broker, documents(1, start=100))
+        await settle()
+    assert held.sizes == [MANY_EVENTS, 1]
+    await last
 
 
 async def test_a_full_message_takes_a_free_slot_while_others_are_in_flight() -> None:
