@@ -59,6 +59,8 @@ class Link:
                 self.usable.set()
             log.info("Connected to RabbitMQ.", connection=self._name)
             try:
+                if is_cancelled():  # as it was opened, see as_unavailable
+                    raise asyncio.CancelledError
                 await self._lost.wait()
                 self._tell("the connection was lost")
             finally:
@@ -107,19 +109,27 @@ def as_unavailable() -> Iterator[None]:
     """Turn whatever the driver raises when a connection is away, or dies under a call, into BrokerUnavailable.
 
     That is more than its own exceptions: in the middle of a handshake it raises a bare `Exception`, StopAsyncIteration,
-    and a CancelledError that nobody has asked this task for.
+    and a CancelledError that nobody has asked this task for. And where a call fails as it is cancelled, Python 3.11's
+    `wait_for` raises the failure: the cancellation stands all the same.
     """
     try:
         yield
     except BrokerError:
         raise
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
+        if is_cancelled():
             raise
         raise BrokerUnavailable("the connection died under a call") from error
     except Exception as error:
+        if is_cancelled():
+            raise asyncio.CancelledError from error
         raise BrokerUnavailable(f"{type(error).__name__}: {error}") from error
+
+
+def is_cancelled() -> bool:
+    """Return whether somebody has asked the present task to end."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def driver_channel(channel: AbstractChannel) -> DriverChannel:

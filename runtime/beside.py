@@ -9,6 +9,17 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
+# A cancellation can be lost: where a call under it ends in the same moment, Python 3.11's `wait_for` gives the call's
+# outcome and forgets the rest. Longer than any of our tasks takes to close what it has open.
+AGAIN_AFTER_S = 3.0
+
+
+async def _end(tasks: "list[asyncio.Task[None]]") -> None:
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=AGAIN_AFTER_S)
+
 
 @asynccontextmanager
 async def beside(*works: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
@@ -19,8 +30,7 @@ async def beside(*works: Coroutine[Any, Any, None], name: str) -> AsyncIterator[
             try:
                 yield
             finally:
-                for task in tasks:
-                    task.cancel()
+                await _end(tasks)
     except BaseExceptionGroup as several:
         if len(several.exceptions) > 1:
             raise

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from runtime import beside as beside_module
 from runtime.beside import beside
 
 
@@ -73,3 +74,22 @@ async def test_the_task_ends_with_the_body_and_a_cancelled_body_stays_cancelled(
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+
+
+async def test_a_task_that_loses_its_cancellation_is_cancelled_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beside_module, "AGAIN_AFTER_S", 0.05)
+    lost = 0
+
+    async def loses_two() -> None:
+        nonlocal lost
+        while lost < 2:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                lost += 1
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(5):
+        async with beside(loses_two(), name="task"):
+            await asyncio.sleep(0)
+    assert lost == 2
