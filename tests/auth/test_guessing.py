@@ -219,7 +219,8 @@ async def test_guessing_at_once_gains_nothing(database_url: str) -> None:
         await client.sign_up()
         answers = await asyncio.gather(*(client.log_in(password=f"guess number {n}") for n in range(60)))
         assert {answer.status for answer in answers} == {401, 429}
-        assert 10 <= [answer.status for answer in answers].count(401) <= 11  # the other thread had begun
+        # Each of the two threads may have begun with the next before the tenth failure was noted.
+        assert 10 <= [answer.status for answer in answers].count(401) <= 12
 
 
 async def test_an_account_that_does_not_exist_is_limited_alike(sqlite_client: Client) -> None:
