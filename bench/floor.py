@@ -18,13 +18,14 @@ from typing import Any
 
 import msgspec
 
-from bench.processes import BenchError, Speaking, Started, raise_open_files
+from bench.processes import BenchError, Speaking, Started
 from bench.readings import event
 from bench.report import Figure, progress
 from bench.results import Kept, Table, finish
 from bench.systems import Ground, ground
 from bench.turns import Turns, bare_turn, idle_cpu, told
 from broker.reading import SentReading
+from runtime.process import raise_open_files
 from tests.servers.ports import free_port
 
 DATABASE = "bench_floor"

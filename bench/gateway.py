@@ -19,11 +19,12 @@ import msgspec
 
 from bench.idle import idle
 from bench.latency import latency
-from bench.processes import BenchError, raise_open_files
+from bench.processes import BenchError
 from bench.readings import event
 from bench.report import Figure, progress, show
 from bench.stage import NAMES, Peer, Stage, stage
 from broker.reading import SentReading
+from runtime.process import raise_open_files
 
 CONNECTIONS = 20
 IN_FLIGHT = 10

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench.drain import Place
 from bench.plot import lines
-from bench.processes import BenchError, raise_open_files
+from bench.processes import BenchError
 from bench.report import Figure, progress
 from bench.results import Kept, Table, finish
 from bench.stored import SERIES as STORED_SERIES
@@ -22,6 +22,7 @@ from bench.stored import Store
 from bench.systems import OURS, Ground, System, ground, running
 from bench.turns import Turns, Workload, idle_cpu, told, turn
 from runtime.logs import configure_logs
+from runtime.process import raise_open_files
 
 IN_FLIGHT = 200
 SIZES = (1, 100)

@@ -14,12 +14,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
-from bench.processes import BenchError, Speaking, raise_open_files
+from bench.processes import BenchError, Speaking
 from bench.report import Figure, progress
 from bench.results import Kept, finish
 from bench.systems import FLOOR, OURS, SYSTEMS, Ground, System, ground, running
 from bench.turns import Turn, Turns, Workload, bare_turn, idle_cpu, told, turn, wait_until_stored
 from bench.verdicts import P50_P99_MS, WORKLOADS, Found, Waits, figures_of, table_of
+from runtime.process import raise_open_files
 
 CONNECTIONS = max(workload.connections for workload in WORKLOADS)
 WARM_UP_S = 2.0  # Node.js compiles what is hot in the first seconds

@@ -5,7 +5,6 @@ Linux only, as /proc is read.
 
 import json
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -27,13 +26,6 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 class BenchError(Exception):
     """A bench cannot be run; the message says what is missing or what went wrong."""
-
-
-def raise_open_files() -> int:
-    """Raise this process's limit of open files, which children inherit, as far as it may; return it."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
 
 
 def cpu_of(pids: Iterable[int]) -> float:

@@ -22,7 +22,6 @@ from tests.servers.mongodb import MongoDBServer
 from tests.servers.ports import free_port
 
 SAFE = WriteConcern("majority", j=True)
-OPLOG_MB = 2000.0
 OURS, CLUSTERED = "Tidegate", "Tidegate, clustered collection"
 NODE_MONGODB, NODE_RABBITMQ = "Node.js + MongoDB", "Node.js + RabbitMQ + MongoDB"
 PYTHON = "Python, plain"
@@ -104,9 +103,6 @@ def ground(folder: Path, *, replica_set: bool = False) -> Iterator[Ground]:
     with stage(folder) as on, MongoDBServer(folder / "mongodb", replica_set=replica_set, cache_gb=1) as mongodb:
         client: MongoClient[dict[str, Any]] = MongoClient(mongodb.url)
         with client:
-            if replica_set:
-                # The tests' own is 64 MB, which such load overwrites in a second; the default is 990 MB or more.
-                client.admin.command({"replSetResizeOplog": 1, "size": OPLOG_MB})
             yield Ground(on, mongodb, client)
 
 
