@@ -5,8 +5,7 @@ them name the series, and a worker that has seen a series once tells it again wi
 """
 
 import struct
-from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import bson
 import msgspec
@@ -20,14 +19,19 @@ from runtime.tokens import Place
 
 _LENGTH = struct.Struct("<i")
 _INT64 = struct.Struct("<q")
+# How a document begins: its length, the type and name of `_id`, the length of `_id`.
+_BEGIN = struct.Struct("<i5si")
+# The type and name of `ts`, and its milliseconds.
+_TS = struct.Struct("<4sq")
 # Where `_id`'s own length stands: behind the document's length, the type and the name `_id\0`.
 _ID_AT = 9
 _ID_HEAD = b"\x03_id\x00"
 _TS_HEAD = b"\x09ts\x00"
 # `ts` (1 + 3 + 8 bytes), `seq` (1 + 4 + 8 bytes) and the closing zero of `_id`.
 _TS_SEQ_BYTES = 12 + 13 + 1
-# The series begins behind `_id`'s length; behind the series stands the name of `ts`.
-_TS_BEHIND_SERIES = _ID_AT + _LENGTH.size + len(_TS_HEAD)
+_SERIES_AT = _BEGIN.size
+# Where `ts` stands, from where the document begins, less the length of `_id`.
+_TS_BEHIND_ID = _ID_AT - _TS_SEQ_BYTES
 
 AS_MILLISECONDS: CodecOptions[dict[str, Any]] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
 
@@ -58,14 +62,75 @@ def split_documents(body: bytes) -> list[bytes]:
     documents = []
     at, end = 0, len(body)
     while at < end:
-        if end - at < 5:
-            raise DocumentError(f"{end - at} bytes are left over at byte {at}")
-        (length,) = _LENGTH.unpack_from(body, at)
-        if length < 5 or at + length > end or body[at + length - 1] != 0:
-            raise DocumentError(f"the document at byte {at} gives its length as {length}")
-        documents.append(body[at : at + length])
-        at += length
+        until = _end_of_document(body, at)
+        documents.append(body[at:until])
+        at = until
     return documents
+
+
+def _end_of_document(body: bytes, at: int) -> int:
+    left = len(body) - at
+    if left < 5:
+        raise DocumentError(f"{left} bytes are left over at byte {at}")
+    (length,) = _LENGTH.unpack_from(body, at)
+    if length < 5 or length > left or body[at + length - 1] != 0:
+        raise DocumentError(f"the document at byte {at} gives its length as {length}")
+    return int(at + length)
+
+
+class Cut(NamedTuple):
+    """Documents, and for each the bytes that name its series and its time in milliseconds since 1970.
+
+    Of a document whose key has another form, which `series_bytes` refuses, the name is empty and the time 0.
+    """
+
+    documents: list[bytes]
+    series: list[bytes]
+    times: list[int]
+
+
+def cut_documents(body: bytes) -> Cut:
+    """Cut documents that stand back to back and look at their keys in passing; DocumentError as `split_documents`.
+
+    Everything that is stored goes through this loop: 0.36 us a reading, where `split_documents`, `series_bytes` and
+    `document_ts_ms` one after the other take 0.6.
+    """
+    documents: list[bytes] = []
+    series: list[bytes] = []
+    times: list[int] = []
+    at, end = 0, len(body)
+    begin, ts_of = _BEGIN.unpack_from, _TS.unpack_from
+    while at < end:
+        try:
+            length, id_head, id_length = begin(body, at)
+            series_at, ts_at, until = at + _SERIES_AT, at + id_length + _TS_BEHIND_ID, at + length
+            ts_head, ts_ms = ts_of(body, ts_at)
+        except struct.error:  # where `ts` would stand there are no bytes
+            id_head = b""
+        if (
+            id_head == _ID_HEAD
+            and ts_head == _TS_HEAD
+            and series_at < ts_at < until - _TS_SEQ_BYTES
+            and until <= end
+            and body[until - 1] == 0
+        ):
+            name = body[series_at:ts_at]
+        else:
+            until = _end_of_document(body, at)
+            name, ts_ms = _name_and_ts(body[at:until])
+        documents.append(body[at:until])
+        series.append(name)
+        times.append(ts_ms)
+        at = until
+    return Cut(documents, series, times)
+
+
+def _name_and_ts(document: bytes) -> tuple[bytes, int]:
+    try:
+        name = series_bytes(document)
+    except DocumentError:
+        return b"", 0
+    return name, document_ts_ms(document)
 
 
 def series_bytes(document: bytes) -> bytes:
@@ -88,18 +153,6 @@ def document_ts_ms(document: bytes) -> int:
     """Return the time of a reading whose `series_bytes` were found, in milliseconds since 1970."""
     ts_at = _ID_AT + _LENGTH.unpack_from(document, _ID_AT)[0] - _TS_SEQ_BYTES + len(_TS_HEAD)
     return int(_INT64.unpack_from(document, ts_at)[0])
-
-
-def newest_of(named: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """Return the newest document of each series, from their `series_bytes` and themselves; of equals the last one."""
-    newest: dict[bytes, bytes] = {}
-    times: dict[bytes, int] = {}
-    unpack_from = _INT64.unpack_from
-    for series, document in named:  # a loop over every reading: 0.2 us
-        (ts_ms,) = unpack_from(document, len(series) + _TS_BEHIND_SERIES)
-        if series not in times or ts_ms >= times[series]:
-            times[series], newest[series] = ts_ms, document
-    return newest
 
 
 def decode_document(document: bytes) -> dict[str, Any]:

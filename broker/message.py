@@ -1,10 +1,11 @@
 """A broker message: readings as documents back to back, with the number of the form that they have."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 from uuid import uuid4
 
-from broker.document import DocumentError, split_documents
+from broker.document import Cut, DocumentError, cut_documents, split_documents
 
 SCHEMA = 1
 CONTENT_TYPE = "application/bson"
@@ -15,6 +16,8 @@ MAX_BYTES = 1024 * 1024
 SCHEMA_HEADER = "x-schema"
 Header = str | int
 Headers = Mapping[str, Header]
+
+Parts = TypeVar("Parts")
 
 
 class DecodeError(Exception):
@@ -41,15 +44,21 @@ class Message:
 
     def documents(self) -> list[bytes]:
         """Cut the message into its documents; DecodeError when its schema is newer or its bytes do not fit."""
+        return self._cut(split_documents)
+
+    def readings(self) -> Cut:
+        """Cut the message into its documents and look at their keys in passing; DecodeError as `documents`."""
+        return self._cut(cut_documents)
+
+    def _cut(self, cut: Callable[[bytes], Parts]) -> Parts:
         schema = self.headers.get(SCHEMA_HEADER)
         if not isinstance(schema, int) or schema < 1:
             raise DecodeError("undecodable", f"the message has no {SCHEMA_HEADER} header", self.body)
         if schema > SCHEMA:
             raise DecodeError("newer_schema", f"schema {schema} is newer than this worker's {SCHEMA}", self.body)
+        if not self.body:
+            raise DecodeError("undecodable", "the message is empty", self.body)
         try:
-            documents = split_documents(self.body)
+            return cut(self.body)
         except DocumentError as error:
             raise DecodeError("undecodable", str(error), self.body) from error
-        if not documents:
-            raise DecodeError("undecodable", "the message is empty", self.body)
-        return documents

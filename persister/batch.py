@@ -1,6 +1,7 @@
 """What is written at once: the documents of several messages, and what became of each."""
 
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -50,11 +51,15 @@ class Batch:
         """Open the messages; one that does not decode is dead as a whole, its bytes kept."""
         self.opened: list[Opened] = []
         self.documents: list[bytes] = []
+        self._times: list[int] = []
+        # The places of each series' documents, in the order of arrival, by the bytes that name the series; those of
+        # documents whose key has another form stand under no bytes at all.
+        self.series: defaultdict[bytes, list[int]] = defaultdict(list)
         for delivery in deliveries:
             start = len(self.documents)
             letters = []
             try:
-                documents = delivery.message.documents()
+                readings = delivery.message.readings()
             except DecodeError as error:
                 letters.append(DeadLetter(error.body, error.reason, str(error)))
             else:
@@ -62,11 +67,12 @@ class Batch:
                     why = f"delivered {delivery.delivery_count} times and never settled"
                     letters.append(DeadLetter(delivery.message.body, "too_often", why))
                 else:
-                    self.documents += documents
+                    self.documents += readings.documents
+                    self._times += readings.times
+                    for place, name in enumerate(readings.series, start):
+                        self.series[name].append(place)
             self.opened.append(Opened(delivery, start, len(self.documents), letters))
         self.outcomes = [Outcome.RETRY] * len(self.documents)
-        # The bytes that name each document's series; empty where they were not found.
-        self.series = [b""] * len(self.documents)
 
     def bury(self, index: int, reason: str, error: str) -> None:
         """Make one document dead."""
@@ -75,15 +81,42 @@ class Batch:
         at = bisect_right(self.opened, index, key=lambda opened: opened.start) - 1
         self.opened[at].letters.append(DeadLetter(self.documents[index], reason, error))
 
-    def waiting(self, *, redelivered: bool) -> list[int]:
-        """Return the documents that have no outcome yet, of deliveries that came for the first time or not."""
+    def settle(self, places: Sequence[int], outcomes: list[Outcome]) -> None:
+        """Note what became of the documents at these places."""
+        if outcomes.count(Outcome.STORED) == len(self.outcomes):  # as nearly always
+            self.outcomes = outcomes
+            return
+        for place, outcome in zip(places, outcomes, strict=True):
+            self.outcomes[place] = outcome
+
+    def waiting(self) -> list[int]:
+        """Return the places of what has no outcome yet, in the order of the index: by series, then as they arrived."""
+        places = [place for name in sorted(self.series) for place in self.series[name]]
+        if self.outcomes.count(Outcome.RETRY) == len(places):
+            return places
+        return [place for place in places if self.outcomes[place] is Outcome.RETRY]
+
+    def waiting_again(self) -> list[int]:
+        """Return the places of what has no outcome yet and was delivered before."""
         return [
-            index
+            place
             for opened in self.opened
-            if (opened.delivery.delivery_count > 0) is redelivered
-            for index in range(opened.start, opened.end)
-            if self.outcomes[index] is Outcome.RETRY
+            if opened.delivery.delivery_count > 0
+            for place in range(opened.start, opened.end)
+            if self.outcomes[place] is Outcome.RETRY
         ]
+
+    def newest(self) -> dict[bytes, tuple[int, bytes]]:
+        """Return the newest document of each series that was stored, and its time in ms; of equals the last one."""
+        newest: dict[bytes, tuple[int, bytes]] = {}
+        times, outcomes = self._times, self.outcomes
+        all_stored = outcomes.count(Outcome.STORED) == len(outcomes)
+        for name, places in self.series.items():
+            stored = places if all_stored else [place for place in places if outcomes[place] is Outcome.STORED]
+            if stored:
+                place = stored[0] if len(stored) == 1 else max(reversed(stored), key=times.__getitem__)
+                newest[name] = times[place], self.documents[place]
+        return newest
 
     def results(self) -> Iterator[tuple[Opened, list[bytes], list[Outcome]]]:
         """Give each delivery with its documents and their outcomes."""

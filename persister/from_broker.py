@@ -13,8 +13,8 @@ from broker.interface import Consumer, Delivery
 
 # A reading with short names and no tags has some 180 bytes.
 TYPICAL_DOCUMENT_BYTES = 180
-# What one bulk write may have at most: a third of what MongoDB takes in a message.
-MAX_BATCH_BYTES = 16 * 1024 * 1024
+# No more is added to a batch that has so much. The driver takes 16 MiB in one command, and a message has up to 1.
+MAX_BATCH_BYTES = 14 * 1024 * 1024
 # A message that was delivered so often and never settled may be what ends its workers: it is written alone.
 ALONE_FROM = 3
 # Whoever lingers looks so often whether more can still come.

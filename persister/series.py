@@ -10,20 +10,25 @@ from broker.keys import series_key
 
 
 class KnownSeries:
-    """Tells documents of known series from new ones; the least recently met is forgotten first."""
+    """Tells known series from new ones, by the bytes that name them; the least recently met is forgotten first."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._known: OrderedDict[bytes, None] = OrderedDict()
 
-    def meet(self, document: bytes) -> tuple[bytes, dict[str, Any] | None]:
-        """Return the bytes that name the series, and its key if it is new; DocumentError when this is no reading."""
-        name = series_bytes(document)
-        if name in self._known:
-            self._known.move_to_end(name)
-            return name, None
+    def meet(self, name: bytes) -> bool:
+        """Return whether the series is known."""
+        if name not in self._known:
+            return False
+        self._known.move_to_end(name)
+        return True
+
+    @staticmethod
+    def key(document: bytes) -> dict[str, Any]:
+        """Return the key of the series that a document belongs to; DocumentError when it is no reading."""
+        series_bytes(document)  # which refuses what has the right key in the wrong place
         key = decode_document(document)["_id"]
-        return name, series_key(key["owner"], key["device"], key["sensorType"])
+        return series_key(key["owner"], key["device"], key["sensorType"])
 
     def forget(self, owner: str) -> int:
         """Forget the series of an owner; return how many there were."""

@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from broker.document import document_ts_ms
 from broker.interface import Announcer
 from broker.live import live_payloads
 from runtime.beside import beside
@@ -20,7 +19,7 @@ class ToLive:
 
     def __init__(self, announcer: Announcer) -> None:
         self._announcer = announcer
-        self._newest: dict[bytes, bytes] = {}
+        self._newest: dict[bytes, tuple[int, bytes]] = {}
 
     @asynccontextmanager
     async def announced(self) -> AsyncIterator["ToLive"]:
@@ -28,16 +27,16 @@ class ToLive:
         async with beside(self._announce(), name="live"):
             yield self
 
-    def stored(self, newest: Mapping[bytes, bytes]) -> None:
-        """Take what a batch has stored: the newest document of each series, by the bytes of its name."""
-        for name, document in newest.items():
+    def stored(self, newest: Mapping[bytes, tuple[int, bytes]]) -> None:
+        """Take what a batch has stored: the newest document of each series and its time, by the bytes of its name."""
+        for name, found in newest.items():
             known = self._newest.get(name)
-            if known is None or document_ts_ms(known) <= document_ts_ms(document):
-                self._newest[name] = document
+            if known is None or known[0] <= found[0]:
+                self._newest[name] = found
 
     async def _announce(self) -> None:
         while True:
             await asyncio.sleep(EVERY_S)
             newest, self._newest = self._newest, {}
-            for payload in live_payloads(list(newest.values())):
+            for payload in live_payloads([document for _, document in newest.values()]):
                 self._announcer.announce(payload)

@@ -12,8 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.document import (
+    Cut,
     DocumentError,
+    cut_documents,
     decode_document,
+    document_ts_ms,
     encode_document,
     received_ms,
     series_bytes,
@@ -139,6 +142,69 @@ def test_any_bytes_are_cut_whole_or_refused(raw: bytes) -> None:
     except DocumentError:
         return
     assert b"".join(documents) == raw
+
+
+def cut_one_by_one(body: bytes) -> Cut:
+    """What `cut_documents` is to say, by the functions that look at one document."""
+    cut = Cut(split_documents(body), [], [])
+    for document in cut.documents:
+        try:
+            name, ts_ms = series_bytes(document), document_ts_ms(document)
+        except DocumentError:
+            name, ts_ms = b"", 0
+        cut.series.append(name)
+        cut.times.append(ts_ms)
+    return cut
+
+
+def both_cut(body: bytes) -> None:
+    """Assert that both ways say the same, or refuse with the same words."""
+    said: list[Cut | str] = []
+    for cut in (cut_one_by_one, cut_documents):
+        try:
+            said.append(cut(body))
+        except DocumentError as error:
+            said.append(str(error))
+    assert said[0] == said[1]
+
+
+@given(st.lists(readings, min_size=1, max_size=5))
+def test_series_and_time_are_found_as_documents_are_cut(found: list[Reading]) -> None:
+    documents = [encode_document("owner", "device", reading) for reading in found]
+    cut = cut_documents(b"".join(documents))
+    assert cut == (documents, [series_bytes(one) for one in documents], [reading.ts_ms for reading in found])
+
+
+@given(st.lists(st.one_of(st.binary(max_size=60), readings), max_size=4), st.integers(0, 900), st.integers(1, 255))
+def test_cutting_in_one_loop_says_of_any_bytes_what_cutting_one_by_one_says(
+    parts: list[bytes | Reading], at: int, change: int
+) -> None:
+    body = bytearray(
+        b"".join(part if isinstance(part, bytes) else encode_document("o", "d", part) for part in parts)
+        or b"\5\0\0\0\0"
+    )
+    both_cut(bytes(body))
+    body[at % len(body)] ^= change
+    both_cut(bytes(body))
+
+
+@pytest.mark.parametrize("length", [-(2**31), -200, -1, 0, 25, 26, 30, 31, 80, 200, 2**31 - 1])
+@pytest.mark.parametrize("where", [0, 9])
+def test_lengths_that_lie_are_seen_when_cut_in_one_loop(length: int, where: int) -> None:
+    good = encode_document("o", "d", FULL)
+    bad = bytearray(good)
+    struct.pack_into("<i", bad, where, length)
+    for body in (bytes(bad), good + bytes(bad), bytes(bad) + good):
+        both_cut(body)
+
+
+def test_a_document_of_another_form_between_readings_is_cut_without_a_name() -> None:
+    good, other = encode_document("o", "d", PLAIN), bson.encode({"value": 1, "_id": {"owner": "o"}})
+    assert cut_documents(good + other + good) == (
+        [good, other, good],
+        [series_bytes(good), b"", series_bytes(good)],
+        [PLAIN.ts_ms, 0, PLAIN.ts_ms],
+    )
 
 
 # Decoding

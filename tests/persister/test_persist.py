@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from broker.document import encode_document
+from broker.document import decode_document, encode_document, series_bytes
 from broker.interface import BrokerUnavailable, Delivery
 from broker.message import Message
 from broker.reading import Reading
@@ -272,9 +272,29 @@ async def test_a_stop_ends_an_idle_persister_at_once() -> None:
 
 def test_the_memory_of_series_is_bounded_and_forgets_the_oldest() -> None:
     known = KnownSeries(2)
-    for kind in ("a", "b"):
-        known.add(known.meet(document(1, kind))[0])
-    assert known.meet(document(2, "a"))[1] is None
-    known.add(known.meet(document(1, "c"))[0])
-    assert known.meet(document(3, "a"))[1] is None
-    assert known.meet(document(3, "b"))[1] is not None
+    a, b, c = (series_bytes(document(1, kind)) for kind in "abc")
+    for name in (a, b):
+        known.add(name)
+    assert known.meet(a)
+    known.add(c)
+    assert known.meet(a)
+    assert not known.meet(b)
+
+
+async def test_a_document_whose_key_stands_elsewhere_is_dead_each_time_it_comes() -> None:
+    good = document(1)
+    value_at = good.index(b"\x10value\0")
+    other = good[:4] + good[value_at:-1] + good[4:value_at] + good[-1:]
+    assert list(decode_document(other)) == ["value", "receivedAt", "_id"]
+    bench = Bench([Message.of([document(2), other]), Message.of([other, document(3)])])
+    await bench.run()
+    assert bench.watched.count(Outcome.STORED) == 2
+    assert bench.watched.count(Outcome.DEAD) == 2
+    assert [(letter.body, letter.headers["x-reason"]) for letter in bench.dead.letters] == [(other, "undecodable")] * 2
+
+
+async def test_documents_are_written_by_series_and_in_a_series_as_they_came() -> None:
+    sent = [document(4, "b"), document(3, "a"), document(2, "b"), document(1, "a")]
+    bench = Bench([Message.of(sent[:2]), Message.of(sent[2:])])
+    await bench.run()
+    assert bench.store.written == [sent[1], sent[3], sent[0], sent[2]]

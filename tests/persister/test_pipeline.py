@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from broker.document import newest_of, series_bytes
+from broker.document import document_ts_ms, series_bytes
 from broker.interface import Broker, BrokerUnavailable, Delivery
 from broker.message import Message
 from persister import holding
@@ -188,7 +188,7 @@ async def test_the_live_copy_is_the_newest_of_each_series() -> None:
     heard = HeardAnnouncer()
     async with ToLive(heard).announced() as live:
         for batch in ([document(2), document(1, "humidity")], [document(1)]):
-            live.stored(newest_of((series_bytes(one), one) for one in batch))
+            live.stored({series_bytes(one): (document_ts_ms(one), one) for one in batch})
 
         async def told() -> bool:
             return bool(heard.payloads)

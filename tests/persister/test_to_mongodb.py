@@ -9,6 +9,7 @@ from pymongo import MongoClient
 from broker.document import encode_document
 from broker.reading import Reading
 from persister.batch import Outcome
+from persister.from_broker import MAX_BATCH_BYTES
 from persister.to_mongodb import ToMongoDB, WriteFailed, WriteRefused
 
 
@@ -39,6 +40,20 @@ async def test_a_repetition_is_a_duplicate_and_the_first_one_wins(
     assert first.outcomes == [Outcome.STORED, Outcome.STORED]
     assert again.outcomes == [Outcome.DUPLICATE, Outcome.STORED]
     assert [item["value"] for item in stored(mongodb_database)] == [1.0, 2.0, 3.0]
+
+
+async def test_the_largest_batch_is_written_in_one_go_and_more_than_a_command_takes_is_refused(
+    store: ToMongoDB, mongodb_database: tuple[str, str]
+) -> None:
+    megabytes = [
+        encode_document("owner", "device", Reading("temperature", "x" * 1_048_400, 1_700_000_000_000 + number, 0, 1))
+        for number in range(17)
+    ]
+    largest = MAX_BATCH_BYTES // 1024 // 1024 + 1
+    assert (await store.write(megabytes[:largest])).outcomes == [Outcome.STORED] * largest
+    with pytest.raises(WriteRefused):
+        await store.write(megabytes)
+    assert len(stored(mongodb_database)) == largest
 
 
 async def test_the_collection_has_the_form_that_was_asked_for(
