@@ -32,7 +32,6 @@ def document(number: int, start_ms: int) -> bytes:
 def insert(collection: Any, readings: int, form: str) -> dict[str, float]:
     """Insert that many; return what it took."""
     taken = used = 0.0
-    began = time.perf_counter()
     start_ms = time.time_ns() // 1_000_000
     for first in range(0, readings, BATCH):
         made = [document(number, start_ms) for number in range(first, min(first + BATCH, readings))]
@@ -41,7 +40,7 @@ def insert(collection: Any, readings: int, form: str) -> dict[str, float]:
         collection.insert_many(batch, ordered=False)
         taken += time.perf_counter() - started
         used += time.process_time() - cpu
-    return {"readings": readings, "seconds": taken, "cpuS": used, "elapsedS": time.perf_counter() - began}
+    return {"readings": readings, "seconds": taken, "cpuS": used}
 
 
 def main(url: str, database: str) -> None:

@@ -57,6 +57,10 @@ class Ground:
         rabbitmq = str(self.on.rabbitmq.api("GET", "overview")["rabbitmq_version"])
         return {"rabbitmq": rabbitmq, "mongod": str(self.client.server_info()["version"])}
 
+    def write_out(self) -> None:
+        """Have mongod write a checkpoint: what it would do within the minute anyhow, in whosever turn that falls."""
+        self.client.admin.command("fsync")
+
     def fresh(self, database: str, *, clustered: bool = False) -> Any:
         """Return an empty collection of readings, of the form that a persister makes."""
         self.client[database].drop_collection("readings")
@@ -100,7 +104,7 @@ class System:
 @contextmanager
 def ground(folder: Path, *, replica_set: bool = False) -> Iterator[Ground]:
     """Start what all share."""
-    with stage(folder) as on, MongoDBServer(folder / "mongodb", replica_set=replica_set, cache_gb=1) as mongodb:
+    with stage(folder) as on, MongoDBServer(folder / "mongodb", replica_set=replica_set, cache_gb=None) as mongodb:
         client: MongoClient[dict[str, Any]] = MongoClient(mongodb.url)
         with client:
             yield Ground(on, mongodb, client)

@@ -22,7 +22,8 @@ class MongoDBServer(Server):
     name = "mongod"
     program = "mongod"
 
-    def __init__(self, folder: Path, *, replica_set: bool = False, cache_gb: float = 0.25) -> None:
+    def __init__(self, folder: Path, *, replica_set: bool = False, cache_gb: float | None = 0.25) -> None:
+        """Use this much cache; None is mongod's own default, half of the machine's memory."""
         super().__init__(folder)
         self._replica_set = replica_set
         self._cache_gb = cache_gb
@@ -73,10 +74,12 @@ class MongoDBServer(Server):
             raise ServerError(str(error)) from error
         options = [
             *("--dbpath", str(self.folder / "data"), "--port", str(self.port)),
-            *("--bind_ip", "127.0.0.1", "--nounixsocket", "--wiredTigerCacheSizeGB", str(self._cache_gb)),
+            *("--bind_ip", "127.0.0.1", "--nounixsocket"),
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
             *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"),  # a primary waits 15 s for nobody
         ]
+        if self._cache_gb is not None:
+            options += ["--wiredTigerCacheSizeGB", str(self._cache_gb)]
         if self._replica_set:
             options += ["--replSet", "rs0", "--oplogSize", "64"]
         return [str(program), *options], {"GLIBC_TUNABLES": "glibc.pthread.rseq=0"}
