@@ -159,7 +159,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--smoke", action="store_true", help="a moment of each: only to see that it runs")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     asked = parser.parse_args(arguments)
-    effort = (1, 0.2, 8000) if asked.smoke else (1, 1.0, 80_000) if asked.quick else (5, 2.0, 200_000)
+    effort = (1, 0.2, 8000) if asked.smoke else (1, 1.0, 80_000) if asked.quick else (5, 3.0, 400_000)
     raise_open_files()
     with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as folder:
         try:

@@ -4,7 +4,8 @@ import struct
 from collections.abc import Iterator
 
 TEXT, CLOSE, PING = 0x81, 0x88, 0x89
-# A client has to mask; the key of zeros leaves the bytes as they are, and the server unmasks all the same.
+# A client has to mask; the key of zeros leaves the bytes as they are. aiohttp unmasks all the same; the peers' `ws`
+# sees that there is nothing to do.
 _KEY = bytes(4)
 _UPGRADE = (
     "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\n"

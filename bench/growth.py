@@ -1,8 +1,9 @@
 """How the cost of a reading grows: with connections, with series, with what is stored already, with persisters.
 
 Each point has a gateway and a persister of its own, freshly started, on a RabbitMQ and a mongod that all share. CPU is
-that of all processes, in µs a reading until it is stored; memory is resident, after the last round of the point. The
-load is as much as the system takes: 200 events in flight over all connections, and one on each where there are more.
+that of all processes, in µs a reading until it is stored and mongod has written its pages; memory is resident, after
+the last round of the point. The load is as much as the system takes: 200 events in flight over all connections, and one
+on each where there are more.
 """
 
 import argparse
@@ -135,13 +136,15 @@ def by_stored(at: Ground, grown: Growth, idle: dict[str, float]) -> None:
 
 
 def by_persisters(at: Ground, grown: Growth) -> None:
-    """Measure how fast a full queue drains."""
+    """Measure how fast a full queue drains; the CPU has the start of the workers in it."""
     place = Place(at.on.folder, at.on.rabbitmq, at.mongodb)
     count = grown.effort.drained
     for workers in grown.effort.persisters:
         asyncio.run(place.fill(count, 1000))
+        at.write_out()
         before = at.cpu_s()
         drained = place.drain(count, workers=workers)
+        at.write_out()
         servers = {name: (value - before[name]) / count * 1e6 for name, value in at.cpu_s().items()}
         cpu_us = {"persister": drained.cpu_s / count * 1e6} | servers
         row = cpu_us | {"total": sum(cpu_us.values()), "perSecond": drained.per_second}

@@ -9,8 +9,11 @@ with a line of tokens first.
 
 import asyncio
 import json
+import math
 import sys
 import time
+from bisect import bisect_left
+from collections import Counter
 from functools import partial
 from typing import Any, cast
 
@@ -21,6 +24,7 @@ CONNECT_AT_ONCE = 50
 GIVE_UP_S = 20
 PREPARED = 256  # events of one reading that are made once and sent in turn; of many readings 16
 TICK_S = 0.002
+HISTOGRAM_MS = (1, 2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200, 500, 1000)
 LOOK_S = 0.005
 # Stands in prepared events where each gets its time as it is sent, so that no reading comes twice.
 STAMP_MS = 1_111_111_111_111
@@ -112,6 +116,7 @@ class Load:
         self.prepared: list[bytes] = []
         self.latencies: list[float] = []
         self.refused: list[str] = []
+        self.late: list[float] = []
         self.closed_loop = False
         self.lost = 0
         # The time of the last event: a millisecond more with each, of whatever device.
@@ -134,7 +139,7 @@ class Load:
         # Enough of them for every sensor to send.
         prepared = range(max(PREPARED if size == 1 else 16, of_what["sensors"] // size))
         self.prepared = [event(size, number, STAMP_MS, **of_what) for number in prepared]
-        self.latencies, self.refused = [], []
+        self.latencies, self.refused, self.late, self.lost = [], [], [], 0
         self.closed_loop = rate is None
         started, cpu = time.perf_counter(), time.process_time()
         if rate is None:
@@ -156,6 +161,9 @@ class Load:
             "cpuS": time.process_time() - cpu,
             "p50Ms": percentile(self.latencies, 0.5) * 1000,
             "p99Ms": percentile(self.latencies, 0.99) * 1000,
+            # An event is timed from when it is sent, so what this process was late is told apart.
+            "lateP99Ms": percentile(self.late, 0.99) * 1000,
+            "histogram": histogram(self.latencies),
         }
 
     async def at_rate(self, devices: list[Device], rate: float, seconds: float) -> None:
@@ -163,6 +171,7 @@ class Load:
         while (passed := time.perf_counter() - started) < seconds:
             while sent < rate * passed:
                 devices[sent % len(devices)].send(1)
+                self.late.append(time.perf_counter() - started - sent / rate)
                 sent += 1
             await asyncio.sleep(TICK_S)
 
@@ -179,7 +188,14 @@ class Load:
 def percentile(values: list[float], part: float) -> float:
     """Return the smallest value that at least `part` of them do not exceed; 0 where there are none."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * part))] if ordered else 0.0
+    return ordered[max(0, math.ceil(len(ordered) * part) - 1)] if ordered else 0.0
+
+
+def histogram(values: list[float]) -> dict[str, int]:
+    """Return how many of these seconds fall below each bound, and not below the one before it."""
+    found = Counter(bisect_left(HISTOGRAM_MS, value * 1000) for value in values)
+    names = [*(f"<= {bound:g} ms" for bound in HISTOGRAM_MS), "more"]
+    return {name: found[place] for place, name in enumerate(names) if found[place]}
 
 
 async def serve(port: int) -> None:

@@ -1,30 +1,34 @@
 """A reading's whole way, from the device's socket to MongoDB: Tidegate and what one would otherwise take, in turns.
 
 CPU is that of all processes at the serving end: server, RabbitMQ, consumer, mongod. The load's own is shown apart. A
-turn ends when everything that was acknowledged is stored. Every write is journaled and waits for the majority, tokens
-are real and verified at connect, and there are 1,000 series whose values change. The collection is an ordinary one,
-which is the default; "clustered" is Tidegate on a clustered one.
+turn's time ends when everything that was acknowledged is stored, its CPU when mongod has written its pages, too. Every
+write is journaled and waits for the majority, tokens are real and verified at connect, and there are 1,000 series whose
+values change. The collection is an ordinary one, which is the default; "clustered" is Tidegate on a clustered one.
 """
 
 import argparse
+import random
 import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from bench.processes import BenchError, Speaking
 from bench.report import Figure, progress
 from bench.results import Kept, finish
-from bench.systems import FLOOR, OURS, SYSTEMS, Ground, System, ground, running
+from bench.systems import CLUSTERED, FLOOR, OURS, SYSTEMS, Ground, System, ground, running
 from bench.turns import Turn, Turns, Workload, bare_turn, idle_cpu, told, turn, wait_until_stored
-from bench.verdicts import P50_P99_MS, WORKLOADS, Found, Waits, figures_of, table_of
+from bench.verdicts import P50_P99_MS, WORKLOADS, Found, figures_of, table_of
 from runtime.process import raise_open_files
 
 CONNECTIONS = max(workload.connections for workload in WORKLOADS)
+ORDER_SEED = 1
 WARM_UP_S = 2.0  # Node.js compiles what is hot in the first seconds
-FLOOR_READINGS_A_SECOND = 60_000  # of `--seconds`: enough for a mongod that is measured in hundredths of a second
+FLOOR_READINGS_A_SECOND = 240_000  # of `--seconds`: about as many as Tidegate stores in a turn
 FLOOR_DATABASE = "bench_floor"
 
 
@@ -58,48 +62,93 @@ def start(at: Ground, names: list[str], stack: ExitStack) -> tuple[list[System],
     return systems, missing
 
 
-def warm_up(systems: list[System], seconds: float) -> None:
-    """Let everyone meet each workload: its series are new, its code is not compiled yet."""
-    progress("warming up")
-    for system in systems:
+class Rounds:
+    """Everybody's turns. Who fails is left out from then on, and named; not so Tidegate, whose failure is an error."""
+
+    def __init__(
+        self, systems: list[System], floor: Floor, missing: dict[str, str], seconds: float, idle: dict[str, float]
+    ) -> None:
+        self._systems = systems
+        self._floor = floor
+        self._missing = missing
+        self._seconds = seconds
+        self._idle = idle
+        # Everyone follows everyone else now and then: what one leaves to do is not always the same neighbour's burden.
+        self._order = random.Random(ORDER_SEED)
+        self.found: Found = {}
+
+    def warm_up(self) -> None:
+        """Let everyone meet each workload: its series are new, its code is not compiled yet."""
+        progress("warming up")
         for workload in WORKLOADS:
-            turn(system, workload, min(WARM_UP_S, seconds), {})
+            for one in self._everyone(workload):
+                self._turn(one, workload, min(WARM_UP_S, self._seconds))
 
-
-def in_turns(systems: list[System], floor: Floor, rounds: int, seconds: float, idle: dict[str, float]) -> Found:
-    """Measure every workload on every system, each round in another order; the floor beside the last workload."""
-    found: Found = {}
-    for number in range(rounds):
+    def measure(self, number: int, rounds: int) -> None:
+        """Measure every workload on everyone once, in an order of chance; the floor beside the last workload."""
         for workload in WORKLOADS:
             progress(f"  {number + 1}/{rounds} {workload.name}")
-            everyone: list[System | Floor] = [*systems]
-            if workload is WORKLOADS[-1]:
-                everyone.append(floor)
-            first = number % len(everyone)
-            for one in everyone[first:] + everyone[:first]:
-                took = turn(one, workload, seconds, idle) if isinstance(one, System) else one.turn(seconds, idle)
-                told(one.name, took)
-                found.setdefault((workload, one.name), Turns()).all.append(took)
-                if isinstance(one, System):
-                    one.fresh()  # nothing of it is left to be written while the next has its turn
-    return found
+            for one in self._everyone(workload):
+                if (took := self._turn(one, workload, self._seconds)) is not None:
+                    told(one.name, took)
+                    self.found.setdefault((workload, one.name), Turns()).all.append(took)
+
+    def _everyone(self, workload: Workload) -> list[System | Floor]:
+        everyone: list[System | Floor] = [*self._systems]
+        if workload is WORKLOADS[-1]:
+            everyone.append(self._floor)
+        self._order.shuffle(everyone)
+        return everyone
+
+    def _turn(self, one: System | Floor, workload: Workload, seconds: float) -> Turn | None:
+        if isinstance(one, Floor):
+            return one.turn(seconds, self._idle)
+        if one.name in self._missing:
+            return None
+        try:
+            return turn(one, workload, seconds, self._idle)
+        except BenchError as error:
+            if one.name in (OURS, CLUSTERED):
+                raise
+            self._missing[one.name] = str(error)
+            progress(f"    {one.name} is left out from now on: {error}")
+            return None
 
 
-def latencies(system: System, workload: Workload, turns: Turns, rounds: int, seconds: float) -> tuple[float, float]:
-    """Return p50 and p99 of the acknowledgement at half of saturation, in ms: medians of rounds."""
-    # Of what is stored for as long as one likes: more is acknowledged for a while, and the queue grows.
-    rate = turns.per_second / workload.size / 2
-    ran = []
+@dataclass
+class Waiting:
+    """How long acknowledgements took at half of saturation, round by round."""
+
+    rate: float
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def p50_p99_ms(self) -> tuple[float, float]:
+        """The medians of the rounds."""
+        return median(one["p50Ms"] for one in self.rounds), median(one["p99Ms"] for one in self.rounds)
+
+    def kept(self) -> dict[str, Any]:
+        """Return what is kept beside the figures: each round's percentiles and histogram, and how late it was sent."""
+        names = ("p50Ms", "p99Ms", "lateP99Ms", "histogram")
+        return {"eventsPerSecond": self.rate, "rounds": [{name: one[name] for name in names} for one in self.rounds]}
+
+
+def waiting(system: System, workload: Workload, turns: Turns, rounds: int, seconds: float) -> Waiting:
+    """Send at half of saturation, of what is stored for as long as one likes: more is acknowledged for a while."""
+    found = Waiting(turns.per_second / workload.size / 2)
     for _ in range(rounds):
         collection, started = system.fresh(), time.perf_counter()
-        ran.append(system.load.ask(workload.asked(seconds, rate)))
-        if ran[-1]["refused"] or ran[-1]["unanswered"]:
-            raise BenchError(f"{system.name} did not accept everything: {ran[-1]}")
-        wait_until_stored(system, collection, ran[-1]["acknowledged"] * workload.size, started)
+        ran = system.load.ask(workload.asked(seconds, found.rate))
+        readings = ran["acknowledged"] * workload.size
+        _, stored = wait_until_stored(system, collection, readings, started)
+        if ran["refused"] or ran["unanswered"] or ran["lost"] or stored != readings:
+            raise BenchError(f"{system.name} has stored {stored:,} readings, and did not accept everything: {ran}")
+        found.rounds.append(ran)
         progress(
-            f"  at {rate * workload.size:,.0f} readings/s: p50 {ran[-1]['p50Ms']:.1f}, p99 {ran[-1]['p99Ms']:.1f} ms"
+            f"  at {found.rate * workload.size:,.0f} readings/s: p50 {ran['p50Ms']:.1f}, p99 {ran['p99Ms']:.1f} ms; "
+            f"99 % were sent within {ran['lateP99Ms']:.1f} ms of their time"
         )
-    return median(one["p50Ms"] for one in ran), median(one["p99Ms"] for one in ran)
+    return found
 
 
 def run(folder: Path, names: list[str], rounds: int, seconds: float, *, replica_set: bool) -> tuple[list[Figure], Kept]:
@@ -108,16 +157,22 @@ def run(folder: Path, names: list[str], rounds: int, seconds: float, *, replica_
         systems, missing = start(at, names, stack)
         command = [sys.executable, "-m", "bench.bare_insert", at.mongodb.url, FLOOR_DATABASE]
         floor = Floor(at, stack.enter_context(Speaking(command, log=folder / "bare_insert.log")))
-        if seconds >= 1:  # a moment is only to see that it runs
-            warm_up(systems, seconds)
         idle = idle_cpu(at)
         progress("idle: " + ", ".join(f"{name} {value * 100:.1f} % of a core" for name, value in idle.items()))
-        found = in_turns(systems, floor, rounds, seconds, idle)
-        waits: Waits = {}
-        for workload in P50_P99_MS:
-            waits[workload] = latencies(systems[0], workload, found[workload, OURS], rounds, seconds)
-        kept = Kept(table_of(found), missing, {"idleCores": idle} | at.versions())
-    return figures_of(found, waits), kept
+        turns = Rounds(systems, floor, missing, seconds, idle)
+        if seconds >= 1:  # a moment is only to see that it runs
+            turns.warm_up()
+        for number in range(rounds):
+            turns.measure(number, rounds)
+        found = turns.found
+        waits = {one: waiting(systems[0], one, found[one, OURS], rounds, seconds) for one in P50_P99_MS}
+        about = {
+            "idleCores": idle,
+            "turns": {f"{workload.name}: {name}": turns.each() for (workload, name), turns in found.items()},
+            "acknowledged": {workload.name: found.kept() for workload, found in waits.items()},
+        }
+        kept = Kept(table_of(found), missing, about | at.versions())
+    return figures_of(found, {workload: wait.p50_p99_ms for workload, wait in waits.items()}), kept
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -146,7 +201,7 @@ def main(arguments: list[str] | None = None) -> int:
         except BenchError as error:
             print(error, file=sys.stderr)
             return 2
-    whole = not (asked.smoke or asked.quick or asked.only)
+    whole = not (asked.smoke or asked.quick or asked.only or asked.rounds or asked.seconds)
     name = "pipeline_replica_set" if asked.replica_set else "pipeline"
     title = f"A reading's whole way, MongoDB {'as a replica set of one' if asked.replica_set else 'alone'}"
     return finish(name, title, figures, kept, as_json=asked.json, keep=whole)

@@ -27,7 +27,7 @@ def bars(table: dict[str, dict[str, float]]) -> str:
     """Return stacked bars, one a row of `table`: µs of each process, each group of rows to its own scale."""
     groups: dict[str, list[tuple[str, dict[str, float]]]] = {}
     for name, row in table.items():
-        group, _, what = name.partition(": ") if ": " in name else ("bare", "", name)
+        group, _, what = name.partition(": ")
         groups.setdefault(group, []).append((what, row))
     body: list[str] = []
     y = FIRST_LINE
@@ -37,8 +37,7 @@ def bars(table: dict[str, dict[str, float]]) -> str:
         body += [_text(x + 18, y, LABEL.get(part, part))]
     for group, rows in groups.items():
         y += 36
-        title = "bare insert_many" if group == "bare" else group
-        body.append(_text(20, y, f"{title}: µs of processor time a reading", colour="#000"))
+        body.append(_text(20, y, f"{group}: µs of processor time a reading", colour="#000"))
         y += 10
         most = max(row["total"] for _, row in rows)
         for what, row in rows:

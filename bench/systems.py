@@ -53,9 +53,11 @@ class Ground:
         return {name: memory_of(pids) for name, pids in self._pids.items()}
 
     def versions(self) -> dict[str, str]:
-        """Return the versions of the servers."""
+        """Return the versions of the servers, and mongod's cache."""
         rabbitmq = str(self.on.rabbitmq.api("GET", "overview")["rabbitmq_version"])
-        return {"rabbitmq": rabbitmq, "mongod": str(self.client.server_info()["version"])}
+        status = self.client.admin.command("serverStatus")
+        cache = status["wiredTiger"]["cache"]["maximum bytes configured"] / 1024**3
+        return {"rabbitmq": rabbitmq, "mongod": str(status["version"]), "mongodCache": f"{cache:.1f} GiB"}
 
     def write_out(self) -> None:
         """Have mongod write a checkpoint: what it would do within the minute anyhow, in whosever turn that falls."""
@@ -111,14 +113,14 @@ def ground(folder: Path, *, replica_set: bool = False) -> Iterator[Ground]:
 
 
 @contextmanager
-def running(at: Ground, name: str, connections: int, **settings: str) -> Iterator[System]:
-    """Run one of `SYSTEMS`, with that many connections open; `settings` go to our gateway and persister."""
+def running(at: Ground, name: str, connections: int) -> Iterator[System]:
+    """Run one of `SYSTEMS`, with that many connections open."""
     port = free_port()
     database = "bench_" + "_".join("".join(letter if letter.isalpha() else " " for letter in name.lower()).split())
     at.fresh(database, clustered=name == CLUSTERED)
     processes: dict[str, Started] = {}
     with ExitStack() as stack:
-        for what, (command, environment, ready) in _commands(at, name, port, database, settings).items():
+        for what, (command, environment, ready) in _commands(at, name, port, database).items():
             log = at.on.folder / f"{database}-{what}.log"
             processes[what] = stack.enter_context(Started(command, log=log, environment=environment))
             if ready:
@@ -132,10 +134,10 @@ def running(at: Ground, name: str, connections: int, **settings: str) -> Iterato
         yield System(name, database, at, processes, load)
 
 
-def _commands(at: Ground, name: str, port: int, database: str, settings: dict[str, str]) -> Commands:
+def _commands(at: Ground, name: str, port: int, database: str) -> Commands:
     """Return the processes of a system."""
     if name in (OURS, CLUSTERED):
-        return _ours(at, port, database, settings, clustered=name == CLUSTERED)
+        return _ours(at, port, database, clustered=name == CLUSTERED)
     public_key = at.on.issuer.private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     environment = {
         "PORT": str(port),
@@ -156,9 +158,9 @@ def _commands(at: Ground, name: str, port: int, database: str, settings: dict[st
     return {"server": (server, environment, port), "consumer": (consumer, environment, 0)}
 
 
-def _ours(at: Ground, port: int, database: str, settings: dict[str, str], *, clustered: bool) -> Commands:
+def _ours(at: Ground, port: int, database: str, *, clustered: bool) -> Commands:
     """Return our processes, as their operators run them."""
-    common = {"BROKER_URL": at.on.rabbitmq.create_vhost(), "READINGS_URL": at.mongodb.url} | settings
+    common = {"BROKER_URL": at.on.rabbitmq.create_vhost(), "READINGS_URL": at.mongodb.url}
     gateway_ops, persister_ops = free_port(), free_port()
     gateway = at.on.gateway_settings(port, gateway_ops) | common
     persister = common | {

@@ -39,16 +39,14 @@ class Workload:
 
 @dataclass(frozen=True)
 class Turn:
-    """One measurement: CPU of each process and of the load in µs a reading, and readings a second.
+    """One measurement: CPU of each process and of the load in µs a reading, and readings stored a second.
 
-    `per_second` counts until all were stored, `acknowledged_per_second` until the last acknowledgement; `lost` is what
-    was acknowledged and never stored.
+    `lost` is what was acknowledged and never stored.
     """
 
     cpu_us: dict[str, float]
     load_us: float
     per_second: float
-    acknowledged_per_second: float
     lost: int = 0
 
     @property
@@ -74,9 +72,13 @@ class Turns:
         return median(turn.per_second for turn in self.all)
 
     @property
-    def acknowledged_per_second(self) -> float:
-        """Readings a second, acknowledged."""
-        return median(turn.acknowledged_per_second for turn in self.all)
+    def load_us(self) -> float:
+        """The CPU of the load, in µs a reading."""
+        return median(turn.load_us for turn in self.all)
+
+    def each(self) -> list[dict[str, float]]:
+        """Return what each turn found, to be kept beside the medians."""
+        return [turn.cpu_us | {"load": turn.load_us, "perSecond": turn.per_second} for turn in self.all]
 
     @property
     def lost(self) -> int:
@@ -86,7 +88,7 @@ class Turns:
     def row(self) -> dict[str, float]:
         """Return a row of the table: µs a reading by process, and the rest."""
         parts = {name: median(turn.cpu_us[name] for turn in self.all) for name in self.all[0].cpu_us}
-        rest = {"total": self.total_us, "load": median(turn.load_us for turn in self.all)}
+        rest = {"total": self.total_us, "load": self.load_us}
         return parts | rest | {"perSecond": self.per_second, "lost": self.lost}
 
 
@@ -103,6 +105,7 @@ def turn(
     """Run one turn on an empty collection, or `onto` what a collection holds already."""
     collection = system.fresh() if onto is None else onto
     already = collection.estimated_document_count()
+    system.ground.write_out()  # nothing of what was before is left to this turn
     before, started = system.cpu_s(), time.perf_counter()
     ran = system.load.ask(workload.asked(seconds))
     if ran["refused"] or ran["unanswered"] or ran["lost"]:
@@ -119,7 +122,6 @@ def turn(
         {name: max(0.0, value) / readings * 1e6 for name, value in used.items()},
         ran["cpuS"] / readings * 1e6,
         readings / taken,
-        readings / ran["seconds"],
         readings - stored,
     )
 
@@ -140,13 +142,13 @@ def wait_until_stored(system: System, collection: Any, readings: int, started: f
 
 def bare_turn(at: Ground, client: Speaking, readings: int, idle: dict[str, float], form: str = "raw") -> Turn:
     """Insert so many readings with a bare client, `form` being `raw` or `dicts`; the CPU is its own and mongod's."""
+    at.write_out()
     before, started = at.cpu_s()["mongod"], time.perf_counter()
     ran = client.ask({"readings": readings, "form": form})
     at.write_out()
     used = at.cpu_s()["mongod"] - before - idle.get("mongod", 0.0) * (time.perf_counter() - started)
     cpu_us = {"client": ran["cpuS"] / readings * 1e6, "mongod": used / readings * 1e6}
-    per_second = readings / ran["seconds"]
-    return Turn(cpu_us, 0.0, per_second, per_second)
+    return Turn(cpu_us, 0.0, readings / ran["seconds"])
 
 
 def told(name: str, one: Turn) -> None:

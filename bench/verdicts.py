@@ -29,6 +29,7 @@ def figures_of(found: Found, waits: Waits) -> list[Figure]:
     for workload in WORKLOADS:
         ours = found[workload, OURS]
         figures.append(Figure(f"{workload.name}: {OURS}, all processes", ours.total_us, "µs a reading"))
+        figures.append(Figure("  the load's own beside it", ours.load_us, "µs a reading"))
         if (workload, CLUSTERED) in found:
             figures.append(Figure(f"  {CLUSTERED}", found[workload, CLUSTERED].total_us, "µs a reading"))
         for peer in PEERS:
@@ -49,6 +50,7 @@ def figures_of(found: Found, waits: Waits) -> list[Figure]:
 def _beside(peer: str, theirs: Turns, ours: Turns, asked: float) -> list[Figure]:
     figures = [
         Figure(f"  {peer}", theirs.total_us, "µs a reading"),
+        Figure("    the load's own beside it", theirs.load_us, "µs a reading"),
         Figure(f"    times as dear as {OURS}", theirs.total_us / ours.total_us, "x", at_least=asked),
     ]
     if theirs.lost:

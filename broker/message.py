@@ -44,13 +44,13 @@ class Message:
 
     def documents(self) -> list[bytes]:
         """Cut the message into its documents; DecodeError when its schema is newer or its bytes do not fit."""
-        return self._cut(split_documents)
+        return self._opened(split_documents)
 
-    def readings(self) -> Cut:
+    def cut(self) -> Cut:
         """Cut the message into its documents and look at their keys in passing; DecodeError as `documents`."""
-        return self._cut(cut_documents)
+        return self._opened(cut_documents)
 
-    def _cut(self, cut: Callable[[bytes], Parts]) -> Parts:
+    def _opened(self, cut: Callable[[bytes], Parts]) -> Parts:
         schema = self.headers.get(SCHEMA_HEADER)
         if not isinstance(schema, int) or schema < 1:
             raise DecodeError("undecodable", f"the message has no {SCHEMA_HEADER} header", self.body)

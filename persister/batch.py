@@ -59,20 +59,22 @@ class Batch:
             start = len(self.documents)
             letters = []
             try:
-                readings = delivery.message.readings()
+                self._open(delivery, start)
             except DecodeError as error:
                 letters.append(DeadLetter(error.body, error.reason, str(error)))
-            else:
-                if delivery.delivery_count >= TOO_OFTEN:
-                    why = f"delivered {delivery.delivery_count} times and never settled"
-                    letters.append(DeadLetter(delivery.message.body, "too_often", why))
-                else:
-                    self.documents += readings.documents
-                    self._times += readings.times
-                    for place, name in enumerate(readings.series, start):
-                        self.series[name].append(place)
             self.opened.append(Opened(delivery, start, len(self.documents), letters))
         self.outcomes = [Outcome.RETRY] * len(self.documents)
+
+    def _open(self, delivery: Delivery, start: int) -> None:
+        """Take the documents of a message; DecodeError when it is dead as a whole."""
+        if delivery.delivery_count >= TOO_OFTEN:  # not even looked at: that may be what ends the workers
+            why = f"delivered {delivery.delivery_count} times and never settled"
+            raise DecodeError("too_often", why, delivery.message.body)
+        cut = delivery.message.cut()
+        self.documents += cut.documents
+        self._times += cut.times
+        for place, name in enumerate(cut.series, start):
+            self.series[name].append(place)
 
     def bury(self, index: int, reason: str, error: str) -> None:
         """Make one document dead."""
@@ -90,7 +92,7 @@ class Batch:
             self.outcomes[place] = outcome
 
     def waiting(self) -> list[int]:
-        """Return the places of what has no outcome yet, in the order of the index: by series, then as they arrived."""
+        """Return the places of what has no outcome yet, each series together, its own as they arrived."""
         places = [place for name in sorted(self.series) for place in self.series[name]]
         if self.outcomes.count(Outcome.RETRY) == len(places):
             return places

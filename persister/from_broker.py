@@ -13,7 +13,8 @@ from broker.interface import Consumer, Delivery
 
 # A reading with short names and no tags has some 180 bytes.
 TYPICAL_DOCUMENT_BYTES = 180
-# No more is added to a batch that has so much. The driver takes 16 MiB in one command, and a message has up to 1.
+# No more is added to a batch that has so much, as one of large documents may. The driver takes 16 MiB in one command,
+# and a message has up to 1.
 MAX_BATCH_BYTES = 14 * 1024 * 1024
 # A message that was delivered so often and never settled may be what ends its workers: it is written alone.
 ALONE_FROM = 3

@@ -9,6 +9,13 @@ from broker.document import decode_document, series_bytes
 from broker.keys import series_key
 
 
+def key_of_series(document: bytes) -> dict[str, Any]:
+    """Return the key of the series that a document belongs to; DocumentError when it is no reading."""
+    series_bytes(document)  # which refuses what has the right key in the wrong place
+    key = decode_document(document)["_id"]
+    return series_key(key["owner"], key["device"], key["sensorType"])
+
+
 class KnownSeries:
     """Tells known series from new ones, by the bytes that name them; the least recently met is forgotten first."""
 
@@ -17,18 +24,11 @@ class KnownSeries:
         self._known: OrderedDict[bytes, None] = OrderedDict()
 
     def meet(self, name: bytes) -> bool:
-        """Return whether the series is known."""
+        """Return whether the series is known; from now on it is the one that was met last."""
         if name not in self._known:
             return False
         self._known.move_to_end(name)
         return True
-
-    @staticmethod
-    def key(document: bytes) -> dict[str, Any]:
-        """Return the key of the series that a document belongs to; DocumentError when it is no reading."""
-        series_bytes(document)  # which refuses what has the right key in the wrong place
-        key = decode_document(document)["_id"]
-        return series_key(key["owner"], key["device"], key["sensorType"])
 
     def forget(self, owner: str) -> int:
         """Forget the series of an owner; return how many there were."""

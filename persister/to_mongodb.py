@@ -140,7 +140,10 @@ class ToMongoDB:
         written = Written([Outcome.STORED] * count, {})
         if "writeConcernError" in reply:
             raise WriteFailed(f"stored, but not yet safe: {reply['writeConcernError'].get('errmsg', '')}")
-        for item in reply.get("writeErrors", ()):
+        errors = reply.get("writeErrors", ())
+        if (seen := reply.get("n", 0) + len(errors)) != count:
+            raise WriteFailed(f"{count} documents were sent, and the server tells of {seen}")
+        for item in errors:
             index, code, words = item["index"], item.get("code"), str(item.get("errmsg", ""))
             if code == DUPLICATE_KEY:
                 written.outcomes[index] = Outcome.DUPLICATE

@@ -5,7 +5,7 @@ from msgspec import Raw
 from msgspec.json import decode
 
 from bench.frames import TEXT, server_frames, text_frame
-from bench.load import percentile
+from bench.load import histogram, percentile
 from bench.readings import event
 from broker.reading import Defaults, check_many, check_one
 
@@ -34,7 +34,12 @@ def test_a_torn_frame_waits_for_its_rest_and_those_before_it_are_read(size: int)
 def test_percentiles_are_values_that_occurred() -> None:
     assert percentile([], 0.99) == 0
     assert percentile([3.0, 1.0, 2.0], 0.5) == 2.0
-    assert percentile([float(number) for number in range(1000)], 0.99) == 990
+    assert percentile([float(number) for number in range(1000)], 0.99) == 989
+
+
+def test_a_histogram_counts_each_value_once_at_its_bound() -> None:
+    found = histogram([0.0005, 0.001, 0.0011, 0.002, 9.0])
+    assert found == {"<= 1 ms": 2, "<= 2 ms": 2, "more": 1}
 
 
 @pytest.mark.parametrize("placed", [False, True])

@@ -56,6 +56,14 @@ async def test_the_largest_batch_is_written_in_one_go_and_more_than_a_command_ta
     assert len(stored(mongodb_database)) == largest
 
 
+def test_an_answer_about_other_documents_than_were_sent_proves_nothing() -> None:
+    duplicate = {"index": 0, "code": 11000, "errmsg": "E11000"}
+    assert ToMongoDB._sorted({"n": 1, "writeErrors": [duplicate]}, 2).outcomes == [Outcome.DUPLICATE, Outcome.STORED]
+    for reply in ({"n": 1}, {"n": 3}, {}, {"n": 0, "writeErrors": [duplicate]}):
+        with pytest.raises(WriteFailed):
+            ToMongoDB._sorted(reply, 2)
+
+
 async def test_the_collection_has_the_form_that_was_asked_for(
     store: ToMongoDB, mongodb_database: tuple[str, str], request: pytest.FixtureRequest
 ) -> None:

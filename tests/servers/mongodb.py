@@ -23,7 +23,7 @@ class MongoDBServer(Server):
     program = "mongod"
 
     def __init__(self, folder: Path, *, replica_set: bool = False, cache_gb: float | None = 0.25) -> None:
-        """Use this much cache; None is mongod's own default, half of the machine's memory."""
+        """Use this much cache; None is mongod's own default, some half of the machine's memory."""
         super().__init__(folder)
         self._replica_set = replica_set
         self._cache_gb = cache_gb

@@ -42,8 +42,8 @@ async function main() {
 }
 
 function decode({ content }) {
-  const { owner, device, receivedAt, ...reading } = JSON.parse(content);
-  return documentOf(owner, device, reading, new Date(receivedAt));
+  const sent = JSON.parse(content);
+  return documentOf(sent.owner, sent.device, sent, new Date(sent.receivedAt));
 }
 
 process.stdin.on("end", () => process.exit(0)).resume();

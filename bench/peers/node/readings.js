@@ -13,7 +13,8 @@ exports.openReadings = async () => {
 exports.documentOf = (owner, device, { sensorType, value, ts, seq, unit }, receivedAt) => {
   const _id = { owner, device, sensorType, ts: new Date(ts), seq: Long.fromNumber(seq) };
   const document = { _id, value, receivedAt };
-  return unit === undefined ? document : { ...document, unit };
+  if (unit !== undefined) document.unit = unit;
+  return document;
 };
 
 // Takes what says that a reading is stored already as success: it was sent, or delivered, twice.
