@@ -141,7 +141,7 @@ def by_persisters(at: Ground, grown: Growth) -> None:
     count = grown.effort.drained
     for workers in grown.effort.persisters:
         asyncio.run(place.fill(count, 1000))
-        at.write_out()
+        at.settle()
         before = at.cpu_s()
         drained = place.drain(count, workers=workers)
         at.write_out()

@@ -30,6 +30,12 @@ NODE_SYSTEMS, PYTHON_SYSTEM = ROOT / "bench" / "peers" / "node", "bench.peers.py
 PEERS = (NODE_MONGODB, NODE_RABBITMQ, PYTHON)
 SYSTEMS = (OURS, CLUSTERED, *PEERS)
 
+# RabbitMQ writes what is left of its journal to the files of queues once there are 512 MB of it, whoever's they are. So
+# it does it now, and answers when it is done; the journal is told of it and turns over on its own time.
+ROLL_OVER = (
+    "ra_log_wal:force_roll_over(ra_log_wal), timer:sleep(100), ra_log_segment_writer:await(ra_log_segment_writer)."
+)
+
 # By the name of a process: its command, its environment, and the port on which it listens once it is ready.
 Commands = dict[str, tuple[list[str], dict[str, str], int]]
 
@@ -62,6 +68,11 @@ class Ground:
     def write_out(self) -> None:
         """Have mongod write a checkpoint: what it would do within the minute anyhow, in whosever turn that falls."""
         self.client.admin.command("fsync")
+
+    def settle(self) -> None:
+        """Have both servers write out what they still have of earlier turns, so that nobody pays for another."""
+        self.on.rabbitmq.rabbitmqctl("eval", ROLL_OVER)
+        self.write_out()
 
     def fresh(self, database: str, *, clustered: bool = False) -> Any:
         """Return an empty collection of readings, of the form that a persister makes."""

@@ -105,7 +105,7 @@ def turn(
     """Run one turn on an empty collection, or `onto` what a collection holds already."""
     collection = system.fresh() if onto is None else onto
     already = collection.estimated_document_count()
-    system.ground.write_out()  # nothing of what was before is left to this turn
+    system.ground.settle()
     before, started = system.cpu_s(), time.perf_counter()
     ran = system.load.ask(workload.asked(seconds))
     if ran["refused"] or ran["unanswered"] or ran["lost"]:
@@ -142,7 +142,7 @@ def wait_until_stored(system: System, collection: Any, readings: int, started: f
 
 def bare_turn(at: Ground, client: Speaking, readings: int, idle: dict[str, float], form: str = "raw") -> Turn:
     """Insert so many readings with a bare client, `form` being `raw` or `dicts`; the CPU is its own and mongod's."""
-    at.write_out()
+    at.settle()
     before, started = at.cpu_s()["mongod"], time.perf_counter()
     ran = client.ask({"readings": readings, "form": form})
     at.write_out()

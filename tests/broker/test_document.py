@@ -198,6 +198,43 @@ def test_lengths_that_lie_are_seen_when_cut_in_one_loop(length: int, where: int)
         both_cut(body)
 
 
+def closed(raw: bytes) -> bytes:
+    """These bytes with the length and the last byte of a document, so that it is cut out, whatever it holds."""
+    document = bytearray(raw)
+    struct.pack_into("<i", document, 0, len(document))
+    document[-1] = 0
+    return bytes(document)
+
+
+@pytest.mark.parametrize("reading", [FULL, PLAIN], ids=["full", "plain"])
+def test_a_document_that_ends_too_early_anywhere_is_cut_alike_and_leaves_its_neighbours_their_names(
+    reading: Reading,
+) -> None:
+    good = encode_document("o", "d", reading)
+    named = (good, series_bytes(good), reading.ts_ms)
+    for size in range(5, len(good)):
+        short = closed(good[:size])
+        for parts in ([short], [short, good], [good, short], [good, short, good]):
+            body = b"".join(parts)
+            both_cut(body)
+            cut = cut_documents(body)
+            assert cut.documents == parts
+            assert all(one == named for one in zip(*cut, strict=True) if one[0] == good)
+
+
+# Behind the head of `ts` its 8 bytes, the 13 of `seq` and the closing zero of `_id` are missing, or some of them.
+@pytest.mark.parametrize("left", range(8 + 13 + 1 + 1))
+def test_a_document_that_ends_behind_the_head_of_ts_has_no_name_and_its_neighbours_have_theirs(left: int) -> None:
+    good = encode_document("o", "d", FULL)
+    short = closed(good[: good.index(b"\x09ts\0") + 4] + bytes(left))
+    with pytest.raises(DocumentError):
+        series_bytes(short)
+    named, nameless = (good, series_bytes(good), FULL.ts_ms), (short, b"", 0)
+    for parts in ([nameless], [nameless, named], [named, nameless], [named, nameless, named]):
+        cut = cut_documents(b"".join(document for document, _, _ in parts))
+        assert list(zip(*cut, strict=True)) == parts
+
+
 def test_a_document_of_another_form_between_readings_is_cut_without_a_name() -> None:
     good, other = encode_document("o", "d", PLAIN), bson.encode({"value": 1, "_id": {"owner": "o"}})
     assert cut_documents(good + other + good) == (

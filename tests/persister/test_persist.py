@@ -11,7 +11,7 @@ from broker.document import decode_document, encode_document, series_bytes
 from broker.interface import BrokerUnavailable, Delivery
 from broker.message import Message
 from broker.reading import Reading
-from persister.batch import Outcome
+from persister.batch import TOO_OFTEN, Outcome
 from persister.deleted_owners import DeletedOwners
 from persister.holding import Holding
 from persister.metrics import PersisterMetrics
@@ -20,6 +20,7 @@ from persister.series import KnownSeries
 from persister.to_dead_letters import ToDeadLetters
 from persister.to_live import ToLive
 from persister.to_mongodb import WriteFailed, WriteRefused, Written
+from tests.broker.test_document import closed
 from tests.gateway.held import HeardAnnouncer
 
 
@@ -291,6 +292,34 @@ async def test_a_document_whose_key_stands_elsewhere_is_dead_each_time_it_comes(
     assert bench.watched.count(Outcome.STORED) == 2
     assert bench.watched.count(Outcome.DEAD) == 2
     assert [(letter.body, letter.headers["x-reason"]) for letter in bench.dead.letters] == [(other, "undecodable")] * 2
+
+
+@pytest.mark.parametrize("left", [0, 7, 8, 22])
+async def test_a_document_that_ends_inside_its_key_is_dead_alone_and_ends_no_worker(left: int) -> None:
+    good = document(2)
+    short = closed(good[: good.index(b"\x09ts\0") + 4] + bytes(left))
+    bench = Bench([Message.of([document(1), short, good]), Message.of([document(3), document(4)])])
+    await bench.run()
+    assert bench.store.written == [document(1), good, document(3), document(4)]
+    assert sorted(outcome.name for outcome in bench.watched) == ["DEAD"] + ["STORED"] * 4
+    assert [(letter.body, letter.headers["x-reason"]) for letter in bench.dead.letters] == [(short, "undecodable")]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [Message(b"\xff\xff"), Message(b""), Message(document(9), {"x-schema": 2}), Message(document(9), {})],
+    ids=["torn", "empty", "newer", "no schema"],
+)
+async def test_a_message_that_came_too_often_is_dead_of_that_even_if_it_could_not_be_read(message: Message) -> None:
+    bench = Bench([Message.of([document(1)])])
+    bench.queue.deliver(message, 2, TOO_OFTEN)
+    bench.queue.deliver(message, 3, TOO_OFTEN - 1)
+    await bench.run()
+    assert bench.store.written == [document(1)]
+    often, less_often = bench.dead.letters
+    assert often.body == less_often.body == message.body
+    assert often.headers["x-reason"] == "too_often"
+    assert less_often.headers["x-reason"] in {"undecodable", "newer_schema"}
 
 
 async def test_documents_are_written_by_series_and_in_a_series_as_they_came() -> None:
