@@ -127,6 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
     whole = run(parts, minutes)
     kept = Kept(not_measured=whole.not_measured, about={"minutes": whole.minutes})
     code = finish("whole", "Everything measured", whole.figures, kept, as_json=asked.json, keep=not asked.quick)
+    print("\nwhat falls short, why, and what was tried: docs/performance.md", file=sys.stderr)
     failed = any(part.name in whole.not_measured and part.name in whole.minutes for part in parts)
     return 2 if failed else code
 
