@@ -192,7 +192,7 @@ def percentile(values: list[float], part: float) -> float:
 
 
 def histogram(values: list[float]) -> dict[str, int]:
-    """Return how many of these seconds fall below each bound, and not below the one before it."""
+    """Return how many of these seconds are at most each bound, and above the one before it."""
     found = Counter(bisect_left(HISTOGRAM_MS, value * 1000) for value in values)
     names = [*(f"<= {bound:g} ms" for bound in HISTOGRAM_MS), "more"]
     return {name: found[place] for place, name in enumerate(names) if found[place]}

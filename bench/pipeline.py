@@ -110,7 +110,7 @@ class Rounds:
         except BenchError as error:
             if one.name in (OURS, CLUSTERED):
                 raise
-            self._missing[one.name] = str(error)
+            self._missing[one.name] = f"left out in the middle, and what it still does weighs on the others: {error}"
             progress(f"    {one.name} is left out from now on: {error}")
             return None
 
@@ -137,7 +137,9 @@ def waiting(system: System, workload: Workload, turns: Turns, rounds: int, secon
     """Send at half of saturation, of what is stored for as long as one likes: more is acknowledged for a while."""
     found = Waiting(turns.per_second / workload.size / 2)
     for _ in range(rounds):
-        collection, started = system.fresh(), time.perf_counter()
+        collection = system.fresh()
+        system.ground.settle()
+        started = time.perf_counter()
         ran = system.load.ask(workload.asked(seconds, found.rate))
         readings = ran["acknowledged"] * workload.size
         _, stored = wait_until_stored(system, collection, readings, started)

@@ -139,7 +139,7 @@ def series_bytes(document: bytes) -> bytes:
         raise DocumentError("the document does not start with an _id document")
     (length,) = _LENGTH.unpack_from(document, _ID_AT)
     ts_at = _ID_AT + length - _TS_SEQ_BYTES
-    if ts_at <= _ID_AT or document[ts_at : ts_at + 4] != _TS_HEAD or _ID_AT + length >= len(document):
+    if ts_at <= _SERIES_AT or document[ts_at : ts_at + 4] != _TS_HEAD or _ID_AT + length >= len(document):
         raise DocumentError("the _id does not end with ts and seq")
     return document[_ID_AT + 4 : ts_at]
 

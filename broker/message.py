@@ -50,12 +50,16 @@ class Message:
         """Cut the message into its documents and look at their keys in passing; DecodeError as `documents`."""
         return self._opened(cut_documents)
 
-    def _opened(self, cut: Callable[[bytes], Parts]) -> Parts:
+    def check_schema(self) -> None:
+        """Raise DecodeError when this is no message of readings, or one that a newer worker has to read."""
         schema = self.headers.get(SCHEMA_HEADER)
         if not isinstance(schema, int) or schema < 1:
             raise DecodeError("undecodable", f"the message has no {SCHEMA_HEADER} header", self.body)
         if schema > SCHEMA:
             raise DecodeError("newer_schema", f"schema {schema} is newer than this worker's {SCHEMA}", self.body)
+
+    def _opened(self, cut: Callable[[bytes], Parts]) -> Parts:
+        self.check_schema()
         if not self.body:
             raise DecodeError("undecodable", "the message is empty", self.body)
         try:

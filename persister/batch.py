@@ -67,6 +67,7 @@ class Batch:
 
     def _open(self, delivery: Delivery, start: int) -> None:
         """Take the documents of a message; DecodeError when it is dead as a whole."""
+        delivery.message.check_schema()
         if delivery.delivery_count >= TOO_OFTEN:  # not even looked at: that may be what ends the workers
             why = f"delivered {delivery.delivery_count} times and never settled"
             raise DecodeError("too_often", why, delivery.message.body)

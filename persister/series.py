@@ -5,15 +5,18 @@ from typing import Any
 
 import bson
 
-from broker.document import decode_document, series_bytes
+from broker.document import DocumentError, decode_document, series_bytes
 from broker.keys import series_key
 
 
 def key_of_series(document: bytes) -> dict[str, Any]:
     """Return the key of the series that a document belongs to; DocumentError when it is no reading."""
-    series_bytes(document)  # which refuses what has the right key in the wrong place
-    key = decode_document(document)["_id"]
-    return series_key(key["owner"], key["device"], key["sensorType"])
+    name = series_bytes(document)  # which refuses what has the right key in the wrong place
+    decoded = decode_document(document)["_id"]
+    key = series_key(decoded["owner"], decoded["device"], decoded["sensorType"])
+    if bson.encode(key)[4:-1] != name:  # a field that stands there twice, or is a text of another kind
+        raise DocumentError("the _id has not the bytes of its owner, device and sensorType")
+    return key
 
 
 class KnownSeries:

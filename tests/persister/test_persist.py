@@ -1,9 +1,11 @@
 """The persister's loop: what is acknowledged, when, and what becomes of each reading."""
 
 import asyncio
+import struct
 from collections.abc import Sequence
 from typing import Any
 
+import bson
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -307,8 +309,8 @@ async def test_a_document_that_ends_inside_its_key_is_dead_alone_and_ends_no_wor
 
 @pytest.mark.parametrize(
     "message",
-    [Message(b"\xff\xff"), Message(b""), Message(document(9), {"x-schema": 2}), Message(document(9), {})],
-    ids=["torn", "empty", "newer", "no schema"],
+    [Message(b"\xff\xff"), Message(b"")],
+    ids=["torn", "empty"],
 )
 async def test_a_message_that_came_too_often_is_dead_of_that_even_if_it_could_not_be_read(message: Message) -> None:
     bench = Bench([Message.of([document(1)])])
@@ -319,7 +321,58 @@ async def test_a_message_that_came_too_often_is_dead_of_that_even_if_it_could_no
     often, less_often = bench.dead.letters
     assert often.body == less_often.body == message.body
     assert often.headers["x-reason"] == "too_often"
-    assert less_often.headers["x-reason"] in {"undecodable", "newer_schema"}
+    assert less_often.headers["x-reason"] == "undecodable"
+
+
+@pytest.mark.parametrize(
+    ("headers", "reason"), [({"x-schema": 2}, "newer_schema"), ({}, "undecodable")], ids=["newer", "no schema"]
+)
+async def test_a_message_of_another_schema_stays_that_however_often_it_came(
+    headers: dict[str, int | str], reason: str
+) -> None:
+    bench = Bench([Message.of([document(1)])])
+    bench.queue.deliver(Message(document(9), headers), 2, TOO_OFTEN)
+    await bench.run()
+    assert [letter.headers["x-reason"] for letter in bench.dead.letters] == [reason]
+
+
+def id_of(*fields: bytes) -> bytes:
+    inside = b"".join(fields)
+    return b"\x03_id\0" + struct.pack("<i", len(inside) + 5) + inside + b"\0"
+
+
+def text(name: str, value: str, kind: int = 2) -> bytes:
+    raw = value.encode() + b"\0"
+    return bytes([kind]) + name.encode() + b"\0" + struct.pack("<i", len(raw)) + raw
+
+
+TS_SEQ = b"\x09ts\0" + bytes(8) + b"\x12seq\0" + bytes(8)
+NAMES = (text("owner", "owner"), text("device", "device"), text("sensorType", "humidity"))
+REST = b"\x10value\0" + bytes(4) + b"\x09receivedAt\0" + bytes(8)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        id_of(TS_SEQ) + id_of(*NAMES, TS_SEQ),
+        id_of(text("owner", "other"), *NAMES[1:], TS_SEQ) + id_of(*NAMES, TS_SEQ),
+        id_of(text("owner", "other"), *NAMES, TS_SEQ),
+        id_of(text("owner", "owner", 14), *NAMES[1:], TS_SEQ),
+    ],
+    ids=["nameless and another", "two of them", "owner twice", "owner as a symbol"],
+)
+async def test_a_key_that_decodes_to_other_names_than_its_bytes_say_makes_no_series_known(fields: bytes) -> None:
+    odd = closed(bytes(4) + fields + REST + b"\0")
+    nameless = bson.encode({"value": 1})
+    bench = Bench([Message.of([odd, document(1)]), Message.of([nameless, odd, document(2)])])
+    await bench.run()
+    assert bench.store.written == [document(1), document(2)]
+    assert [key["sensorType"] for key in bench.store.series] == ["temperature"]
+    assert {letter.headers["x-reason"] for letter in bench.dead.letters} == {"undecodable"}
+
+
+def test_the_document_that_those_differ_from_is_a_reading() -> None:
+    assert decode_document(closed(bytes(4) + id_of(*NAMES, TS_SEQ) + REST + b"\0"))["_id"]["owner"] == "owner"
 
 
 async def test_documents_are_written_by_series_and_in_a_series_as_they_came() -> None:
