@@ -161,17 +161,17 @@ def run(folder: Path, names: list[str], rounds: int, seconds: float, *, replica_
         floor = Floor(at, stack.enter_context(Speaking(command, log=folder / "bare_insert.log")))
         idle = idle_cpu(at)
         progress("idle: " + ", ".join(f"{name} {value * 100:.1f} % of a core" for name, value in idle.items()))
-        turns = Rounds(systems, floor, missing, seconds, idle)
+        everyone = Rounds(systems, floor, missing, seconds, idle)
         if seconds >= 1:  # a moment is only to see that it runs
-            turns.warm_up()
+            everyone.warm_up()
         for number in range(rounds):
-            turns.measure(number, rounds)
-        found = turns.found
+            everyone.measure(number, rounds)
+        found = everyone.found
         waits = {one: waiting(systems[0], one, found[one, OURS], rounds, seconds) for one in P50_P99_MS}
         about = {
             "idleCores": idle,
             "turns": {f"{workload.name}: {name}": turns.each() for (workload, name), turns in found.items()},
-            "acknowledged": {workload.name: found.kept() for workload, found in waits.items()},
+            "acknowledged": {workload.name: wait.kept() for workload, wait in waits.items()},
         }
         kept = Kept(table_of(found), missing, about | at.versions())
     return figures_of(found, {workload: wait.p50_p99_ms for workload, wait in waits.items()}), kept
