@@ -54,6 +54,11 @@ class EmbeddedConsumer:
         self._room = asyncio.Event()
         self._room.set()
 
+    @property
+    def generation(self) -> int:
+        """The file is never lost as a connection is."""
+        return 0
+
     async def fetch(self) -> None:
         """Keep the window filled for as long as the consumer is open."""
         while True:

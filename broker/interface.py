@@ -9,9 +9,10 @@ Promises that the contract tests hold every implementation to:
 - what is announced reaches every listener that is there, and never holds or fails the one who announces.
 """
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from broker.message import Message
@@ -47,6 +48,8 @@ class Delivery:
     delivery_count: int
     # Which connection delivered it: a tag means nothing on another one.
     generation: int = 0
+    # Of the monotonic clock, in seconds: RabbitMQ's consumer time-out runs from about then.
+    arrived_at: float = field(default_factory=time.monotonic, compare=False)
 
 
 class Publisher(Protocol):
@@ -61,6 +64,10 @@ class Publisher(Protocol):
 
 class Consumer(Protocol):
     """Takes messages from one queue."""
+
+    @property
+    def generation(self) -> int:
+        """Which connection delivers now. What an earlier one delivered and nobody settled comes again."""
 
     async def get(self) -> Delivery:
         """Wait for the next message. Waits through outages; after one, unsettled messages come again."""

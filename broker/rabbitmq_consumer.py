@@ -39,6 +39,11 @@ class RabbitMQConsumer:
         self._generation = 0
         self._arrived: asyncio.Queue[Delivery] = asyncio.Queue()
 
+    @property
+    def generation(self) -> int:
+        """How many connections there were, the present one included."""
+        return self._generation
+
     async def prepare(self, connection: AbstractConnection, channel: AbstractChannel) -> None:
         """Declare the topology over a fresh connection and consume; what an earlier one delivered is dropped."""
         # Nothing is promised by consuming, so there is no need to wait until a fresh queue would outlive a crash.

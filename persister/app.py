@@ -16,6 +16,7 @@ from persister.erasure import Erasure
 from persister.holding import GivenUpError, Holding
 from persister.metrics import PersisterMetrics
 from persister.persist import Persister, Watch
+from persister.requeues import Requeues
 from persister.retention import keep_to
 from persister.series import KnownSeries
 from persister.settings import PersisterSettings
@@ -58,6 +59,7 @@ async def persister_service(
         deleted = DeletedOwners(known)
         dead_letters = ToDeadLetters(publisher)
         holding = Holding(stop, metrics, hold_s=settings.hold_seconds)
+        requeues = Requeues(store.database)
         upkeep = Upkeep(store.database)
         erasure = Erasure(upkeep, deleted, dead_letters, holding, metrics, hold_s=settings.hold_seconds)
         make = partial(
@@ -68,6 +70,7 @@ async def persister_service(
             holding=holding,
             known=known,
             deleted=deleted,
+            requeues=requeues,
             metrics=metrics,
             batch_readings=settings.batch_readings,
             linger_ms=settings.linger_ms,
@@ -76,7 +79,15 @@ async def persister_service(
             watch=watch,
             tracing=tracing,
         )
-        worker = Worker(broker, make, metrics, prefetch=settings.prefetch, stuck_after_s=settings.stuck_seconds)
+        worker = Worker(
+            broker,
+            make,
+            metrics,
+            requeues=requeues,
+            holding=holding,
+            prefetch=settings.prefetch,
+            stuck_after_s=settings.stuck_seconds,
+        )
         async with asyncio.TaskGroup() as tasks:
             retaining = keep_to(settings.retention(), upkeep, metrics)
             tasks.create_task(_work(worker, erasure, retaining, broker, metrics, stop))

@@ -1,13 +1,18 @@
 """Dead letters, published beside the flow of good messages, with a bound on what waits for that.
 
 A message whose dead letters are not confirmed stays unacknowledged. It is put aside, so that it takes no room in the
-consumer's window and the others go on. Beyond the bound the window fills up, and one message after the other goes back
-to the queue: its place is at the head, so that this frees memory and another worker may have it, but no more.
+consumer's window and the others go on. At its deadline (`persister.holding`) it goes back to the queue, whether it is
+being tried or still waits in line: RabbitMQ would end the channel, and good messages would stand still. Beyond the
+bound the window fills up, and one message after the other goes back before its time: its place is at the head, so that
+this frees memory and another worker may have it, but no more. Each return is noted (`persister.requeues`), so that
+however long the dead-letter queue refuses, a message keeps its own reason, and what is good in it is no dead letter.
 """
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +21,9 @@ from persister.batch import Opened, Outcome
 from persister.holding import Holding, LetGoError
 from persister.ledger import Ledger
 from persister.metrics import PersisterMetrics
+from persister.requeues import Requeues
 from persister.to_dead_letters import ToDeadLetters
+from persister.to_mongodb import WriteFailed
 from runtime.logs import logger
 
 log = logger("persister.burials")
@@ -27,6 +34,9 @@ MOST_PARKED_BYTES = 16 * 1024 * 1024
 GIVE_BACK_EVERY_S = 1.0
 # So many are published at once: a queue that refuses is not to be asked by thousands.
 AT_ONCE = 8
+# Deadlines are looked at so often; a return that is not noted in time goes on, and is noted with the next.
+LOOK_EVERY_S = 1.0
+NOTED_WITHIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,7 @@ class Burials:
         dead_letters: ToDeadLetters,
         *,
         holding: Holding,
+        requeues: Requeues,
         metrics: PersisterMetrics,
         done: Callable[[Burial], None],
     ) -> None:
@@ -65,6 +76,7 @@ class Burials:
         self._ledger = ledger
         self._dead_letters = dead_letters
         self._holding = holding
+        self._requeues = requeues
         self._metrics = metrics
         self._done = done
         self._waiting: deque[Burial] = deque()
@@ -72,6 +84,7 @@ class Burials:
         self._bytes = 0
         self._undertakers = 0
         self._giving_back = False
+        self._looking = False
 
     @property
     def full(self) -> bool:
@@ -88,6 +101,9 @@ class Burials:
         if self._undertakers < AT_ONCE:
             self._undertakers += 1
             tasks.create_task(self._undertake(), name="dead letters")
+        if not self._looking:
+            self._looking = True
+            tasks.create_task(self._give_back_in_time(), name="deadlines")
         if not self.full:
             await self._consumer.put_aside(burial.delivery)
         elif not self._giving_back:
@@ -115,22 +131,50 @@ class Burials:
 
     async def _bury(self, burial: Burial) -> None:
         """Publish what is dead of one message, then settle the message."""
+        holding = self._holding.until(
+            self._holding.deadline_of(burial.delivery), gone=lambda: not self._ledger.holds(burial.delivery)
+        )
         try:
             for letter in burial.opened.letters:
                 bury = partial(self._dead_letters.bury, letter, burial.delivery.message)
-                await self._holding.until_done("dead letter", bury)
+                await holding.until_done("dead letter", bury)
                 self._metrics.dead_letters.labels(letter.reason).inc()
         except LetGoError:
             log.warning("The dead-letter queue still refuses; a message goes back for another try.")
-            await self._give_back(burial)
+            await self._give_back([burial])
             return
         settle = partial(self._ledger.settle_parked, burial.delivery)
         await self._holding.until_done("acknowledgement", settle)
         self._done(burial)
 
-    async def _give_back(self, burial: Burial) -> None:
-        give_back = partial(self._ledger.give_back_parked, burial.delivery)
-        await self._holding.until_done("acknowledgement", give_back)
+    async def _give_back(self, burials: Iterable[Burial]) -> None:
+        here = [burial.delivery for burial in burials if self._ledger.holds(burial.delivery)]
+        self._requeues.note(here)
+        with suppress(WriteFailed, TimeoutError):
+            async with asyncio.timeout(NOTED_WITHIN_S):
+                await self._requeues.write()
+        for delivery in here:
+            give_back = partial(self._ledger.give_back_parked, delivery)
+            await self._holding.until_done("acknowledgement", give_back)
+
+    async def _give_back_in_time(self) -> None:
+        """Give back what has waited in line until its deadline. Whoever tries to publish one looks after it."""
+        try:
+            while self._waiting:
+                now = time.monotonic()
+                lines: tuple[deque[Burial], deque[Burial]] = deque(), deque()
+                for burial in self._waiting:
+                    lines[self._holding.deadline_of(burial.delivery) <= now].append(burial)
+                self._waiting, late = lines
+                if late:
+                    self._bytes -= sum(burial.size for burial in late)
+                    log.warning("The dead-letter queue refuses; what waits in line goes back.", messages=len(late))
+                    await self._give_back(late)
+                else:
+                    soonest = min(self._holding.deadline_of(burial.delivery) for burial in self._waiting)
+                    await asyncio.sleep(min(LOOK_EVERY_S, soonest - now))
+        finally:
+            self._looking = False
 
     async def _give_back_slowly(self) -> None:
         try:
@@ -138,7 +182,7 @@ class Burials:
             while self.full and self._waiting:
                 burial = self._waiting.popleft()
                 self._bytes -= burial.size
-                await self._give_back(burial)
+                await self._give_back([burial])
                 await asyncio.sleep(GIVE_BACK_EVERY_S)
         finally:
             self._giving_back = False

@@ -74,17 +74,19 @@ class Erasure:
                 log.warning("A deletion was held for too long; the broker is to deliver it again.")
 
     async def _take(self, consumer: Consumer, delivery: Delivery) -> None:
+        # Those behind it wait in the window meanwhile: their time has begun, too.
+        holding = self._holding.until(self._holding.deadline_of(delivery))
         try:
             deleted = DeletedOwner.of(delivery.message)
         except DecodeError as error:
             log.error("A message about a deleted owner was not understood.", reason=error.reason, error=str(error))
             letter = DeadLetter(error.body, error.reason, str(error))
             bury = partial(self._dead_letters.bury, letter, delivery.message, OWNERS_EXCHANGE)
-            await self._holding.until_done("dead letter", bury)
+            await holding.until_done("dead letter", bury)
         else:
-            await self._holding.until_done("tombstone", partial(self._upkeep.note_deleted, deleted))
+            await holding.until_done("tombstone", partial(self._upkeep.note_deleted, deleted))
             self._deleted.add([deleted.owner])
-        await self._holding.until_done("acknowledgement", partial(consumer.acknowledge, delivery))
+        await holding.until_done("acknowledgement", partial(consumer.acknowledge, delivery))
 
     async def keep_up(self) -> None:
         """Learn of new tombstones and sweep what is due, for ever."""

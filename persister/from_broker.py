@@ -35,6 +35,8 @@ class FromBroker:
         self._linger_s = linger_ms / 1000
         # What was taken and does not go with the batch before it.
         self._next: Delivery | None = None
+        # What was taken for a batch that nobody waits for any more.
+        self._left: list[Delivery] = []
 
     async def first(self) -> None:
         """Return when there is something to take."""
@@ -44,9 +46,10 @@ class FromBroker:
     async def batch(self) -> list[Delivery]:
         """Take what has arrived, up to a full batch; of less, also what comes while it lingers.
 
-        To be called after `first`. When it is cancelled, the broker delivers again what it has taken.
+        To be called after `first`. When it is cancelled, what it has taken is in the rest.
         """
         found: list[Delivery] = []
+        self._left = found
         lingers_until = time.monotonic() + self._linger_s
         # Once the window is used up nothing comes before something is settled: many small messages are a backlog, too.
         while not self._take(found) and self._held() + len(found) < self._prefetch:
@@ -54,6 +57,17 @@ class FromBroker:
             if left_s <= 0:
                 break
             await asyncio.sleep(min(left_s, LOOK_EVERY_S))
+        self._left = []
+        return found
+
+    def rest(self) -> list[Delivery]:
+        """Return what has arrived and is in no batch yet: it goes back to the queue with its consumer."""
+        found, self._left = self._left, []
+        if self._next is not None:
+            found.append(self._next)
+            self._next = None
+        while (delivery := self._consumer.get_nowait()) is not None:
+            found.append(delivery)
         return found
 
     def _take(self, found: list[Delivery]) -> bool:

@@ -1,16 +1,21 @@
 """Tries until it succeeds: with growing, jittered pauses, so that nothing is given back and nothing is dropped.
 
-A consumer that never acknowledges is ended by RabbitMQ after 30 minutes; so what was held for half of that lets go, and
-the broker delivers it again.
+A message that is not acknowledged in time costs its consumer the channel: RabbitMQ's consumer time-out is 30 minutes
+unless set otherwise (https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout). It runs from the delivery,
+whatever the message waits for meanwhile. So each message has one deadline, HOLD_SECONDS after it has arrived, through
+all stages: in the window, in a batch that MongoDB does not take, in line for the dead-letter queue, in an attempt to
+publish its dead letters. At the deadline it goes back to the queue, and the broker delivers it again.
 """
 
 import asyncio
+import copy
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from broker.interface import BrokerError
+from broker.interface import BrokerError, Delivery
 from persister.metrics import PersisterMetrics
 from persister.to_mongodb import WriteFailed
 from runtime.logs import logger
@@ -20,6 +25,7 @@ log = logger("persister.holding")
 PAUSE_S = (0.1, 5.0)
 # A stop waits this long for the attempt at hand: below the time that a drain has.
 LAST_ATTEMPT_S = 5.0
+FOR_EVER = math.inf
 Result = TypeVar("Result")
 
 
@@ -32,16 +38,35 @@ class LetGoError(Exception):
 
 
 class Holding:
-    """How attempts are repeated, until `stop` is set. `hold_s`: for how long at most."""
+    """How attempts are repeated, until `stop` is set. `hold_s`: for how long at most, unless there is a deadline."""
 
     def __init__(self, stop: asyncio.Event, metrics: PersisterMetrics, *, hold_s: float) -> None:
         self._stop = stop
         self._metrics = metrics
         self._hold_s = hold_s
+        self._deadline: float | None = None
+        self._gone: Callable[[], bool] = _never
+
+    def deadline_of(self, delivery: Delivery) -> float:
+        """Return when a message is to be let go, in seconds of the monotonic clock."""
+        return delivery.arrived_at + self._hold_s
+
+    def until(self, deadline: float, *, gone: Callable[[], bool] | None = None) -> "Holding":
+        """Return the same with a deadline, in seconds of the monotonic clock, or FOR_EVER.
+
+        `gone` says whether what is held has come back to the queue already: the next failure lets go of it.
+        """
+        held = copy.copy(self)
+        held._deadline, held._gone = deadline, gone or _never
+        return held
 
     async def until_done(self, what: str, attempt: Callable[[], Awaitable[Result]]) -> Result:
-        """Return what an attempt returns at last; GivenUpError at a stop, LetGoError after `hold_s`."""
-        pause_s, since, failures = PAUSE_S[0], time.monotonic(), 0
+        """Return what an attempt returns at last; GivenUpError at a stop, LetGoError at the deadline.
+
+        There is one attempt at least: where attempts succeed, a deadline that is over already lets go of nothing.
+        """
+        deadline = time.monotonic() + self._hold_s if self._deadline is None else self._deadline
+        pause_s, failures = PAUSE_S[0], 0
         while True:
             try:
                 result = await self._unless_stopping(attempt)
@@ -52,9 +77,9 @@ class Holding:
                 self._metrics.retries.labels(what).inc()
                 if failures == 1:
                     log.warning("A write failed; holding it and trying again.", what=what, error=str(error))
-                if time.monotonic() - since > self._hold_s:
+                if (left_s := deadline - time.monotonic()) <= 0 or self._gone():
                     raise LetGoError(what) from error
-                await self._pause(pause_s * random.uniform(0.5, 1))
+                await self._pause(min(pause_s * random.uniform(0.5, 1), left_s))
                 pause_s = min(pause_s * 2, PAUSE_S[1])
                 continue
             if failures:
@@ -82,3 +107,7 @@ class Holding:
                 await self._stop.wait()
         except TimeoutError:
             return
+
+
+def _never() -> bool:
+    return False

@@ -46,6 +46,10 @@ class Ledger:
                 return delivery
         return next(iter(self._parked.values()), None)
 
+    def held(self) -> list[Delivery]:
+        """Return what is neither settled nor done: when the consumer ends, it goes back to the queue."""
+        return [delivery for delivery, done in self._open.values() if not done] + list(self._parked.values())
+
     def add(self, delivery: Delivery) -> None:
         """Note a delivery. A new connection's first one ends all earlier ones: the broker delivers them again."""
         self.delivered += 1

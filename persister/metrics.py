@@ -32,7 +32,7 @@ class PersisterMetrics:
         self.retries = Counter(
             "tidegate_persister_retries_total", "Writes that had to be tried again", ["what"], registry=registry
         )
-        from_zero(self.retries, "readings", "series", "acknowledgement", "dead letter")
+        from_zero(self.retries, "readings", "series", "acknowledgement", "dead letter", "probe")
         self.depth = Gauge(
             "tidegate_persister_queue_depth", "Messages that wait in the queue, as last seen", registry=registry
         )

@@ -3,25 +3,29 @@
 A bounded number of batches is written at once, and the next one gathers meanwhile. Where the process can die, and what
 is true then: before the write, nothing is stored and the broker delivers again; between write and acknowledgement,
 everything is stored and the repetition ends as duplicates on the key; after the acknowledgement, nothing is left to do.
-While MongoDB is away the batches are held and tried again, so nothing is requeued and the queue grows to its bound.
+While MongoDB is away the batches are held and tried again, and the queue grows to its bound. At the deadline of the
+oldest (`persister.holding`) the consumer ends and the broker has all of it again. That is noted (`persister.requeues`),
+for what was delivered very often is judged by it.
 """
 
 import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from broker.document import DocumentError
 from broker.interface import BrokerError, Consumer, Delivery
-from persister.batch import Batch, Outcome
+from persister.batch import TOO_OFTEN, Batch, Outcome
 from persister.burials import Burial, Burials
 from persister.deleted_owners import DeletedOwners
 from persister.from_broker import FromBroker
 from persister.holding import GivenUpError, Holding
 from persister.ledger import Ledger
 from persister.metrics import PersisterMetrics
+from persister.requeues import Requeues
 from persister.series import KnownSeries, key_of_series
 from persister.sifter import Sifter
 from persister.to_dead_letters import ToDeadLetters
@@ -54,6 +58,7 @@ class Persister:
         holding: Holding,
         known: KnownSeries,
         deleted: DeletedOwners,
+        requeues: Requeues,
         metrics: PersisterMetrics,
         batch_readings: int,
         linger_ms: int,
@@ -70,6 +75,7 @@ class Persister:
         self._holding = holding
         self._known = known
         self._deleted = deleted
+        self._requeues = requeues
         self._metrics = metrics
         self._watch = watch
         self._tracing = tracing
@@ -82,7 +88,13 @@ class Persister:
             held=lambda: self.ledger.open,
         )
         self._burials = Burials(
-            consumer, self.ledger, dead_letters, holding=holding, metrics=metrics, done=self._buried
+            consumer,
+            self.ledger,
+            dead_letters,
+            holding=holding,
+            requeues=requeues,
+            metrics=metrics,
+            done=self._buried,
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -106,6 +118,8 @@ class Persister:
             async with asyncio.timeout(LAST_WORDS_S):
                 await self._consumer.stop()
                 await self.ledger.settle_what_is_done()
+        returned = [*self.ledger.held(), *self._source.rest()]
+        self._requeues.note(one for one in returned if one.generation == self._consumer.generation)
 
     async def _take(self, stop: asyncio.Event, tasks: asyncio.TaskGroup) -> None:
         stopping = asyncio.ensure_future(stop.wait())
@@ -116,10 +130,7 @@ class Persister:
                 await asyncio.wait((ready, stopping), return_when=asyncio.FIRST_COMPLETED)
                 if not ready.done():
                     return
-                deliveries = ready.result()
-                for delivery in deliveries:
-                    self.ledger.add(delivery)
-                tasks.create_task(self._persist(Batch(deliveries), tasks), name="batch")
+                tasks.create_task(self._persist(ready.result(), tasks), name="batch")
         finally:
             stopping.cancel()
             ready.cancel()
@@ -128,13 +139,23 @@ class Persister:
         """Return what is to be written, once there is something and room for a write, which the caller has."""
         await self._source.first()
         await self._slots.acquire()
-        return await self._source.batch()
+        deliveries = await self._source.batch()
+        for delivery in deliveries:
+            self.ledger.add(delivery)
+        return deliveries
 
-    async def _persist(self, batch: Batch, tasks: asyncio.TaskGroup) -> None:
+    async def _persist(self, deliveries: list[Delivery], tasks: asyncio.TaskGroup) -> None:
         began_ns = time.time_ns()
         slot = _Slot(self._slots)
+        oldest = deliveries[0]
+        holding = self._holding.until(
+            self._holding.deadline_of(oldest), gone=lambda: oldest.generation != self._consumer.generation
+        )
         try:
-            await self._store_batch(batch, slot)
+            if oldest.delivery_count >= TOO_OFTEN:  # it is alone then
+                deliveries = [await self._without_returns(oldest, holding)]
+            batch = Batch(deliveries)
+            await self._store_batch(batch, slot, holding)
         finally:
             slot.leave()
         stored_ns = time.time_ns()
@@ -147,31 +168,36 @@ class Persister:
             else:
                 settled.append(opened.delivery)
                 self._count(documents, outcomes)
-        await self._holding.until_done("acknowledgement", partial(self.ledger.settle, settled))
+        await holding.until_done("acknowledgement", partial(self.ledger.settle, settled))
         if self._tracing is not None:
             note_batch(self._tracing, batch, began_ns=began_ns, stored_ns=stored_ns, settled_ns=time.time_ns())
 
-    async def _store_batch(self, batch: Batch, slot: "_Slot") -> None:
+    async def _without_returns(self, delivery: Delivery, holding: Holding) -> Delivery:
+        """Return the delivery with the count of those before it that no worker ended of its own will."""
+        returns = await holding.until_done("question", partial(self._requeues.returns, delivery.message))
+        return replace(delivery, delivery_count=max(1, delivery.delivery_count - returns))
+
+    async def _store_batch(self, batch: Batch, slot: "_Slot", holding: Holding) -> None:
         """Give every document its outcome."""
         fresh = self._examine(batch)
         started = time.perf_counter()
         if again := batch.waiting_again():
             # A duplicate costs the server many times what a fresh one does: ask first.
             ask = partial(self._store.present, [batch.documents[index] for index in again])
-            for place in await self._holding.until_done("question", ask):
+            for place in await holding.until_done("question", ask):
                 batch.outcomes[again[place]] = Outcome.DUPLICATE
         # Each series together, as in the index: a tenth of mongod's time.
         if waiting := batch.waiting():
             failpoint("persister.before_insert")
             # What is in doubt is decided by the success of others: they must not wait for it.
-            written = await self._sifter.write([batch.documents[index] for index in waiting], slot.leave)
+            written = await self._sifter.write([batch.documents[index] for index in waiting], slot.leave, holding)
             batch.settle(waiting, written.outcomes)
             for place, error in written.errors.items():
                 batch.bury(waiting[place], "refused", error)
             self._metrics.batch_readings.observe(len(waiting))
             self._metrics.write_seconds.observe(time.perf_counter() - started)
         if fresh:
-            await self._holding.until_done("series", lambda: self._store.write_series(list(fresh.values())))
+            await holding.until_done("series", lambda: self._store.write_series(list(fresh.values())))
             for name, key in fresh.items():
                 if key["owner"] not in self._deleted:  # as may have become known meanwhile
                     self._known.add(name)

@@ -35,10 +35,15 @@ class Sifter:
         # How many documents the server has stored.
         self.stored = 0
 
-    async def write(self, documents: Sequence[bytes], in_doubt: Callable[[], None]) -> Written:
-        """Return the outcome of every document. `in_doubt` is called when that needs the success of other writes."""
+    async def write(
+        self, documents: Sequence[bytes], in_doubt: Callable[[], None], holding: Holding | None = None
+    ) -> Written:
+        """Return the outcome of every document. `in_doubt` is called when that needs the success of other writes.
+
+        `holding`: of these documents, when they have a deadline of their own.
+        """
         sifting = _Sifting(self, documents, in_doubt)
-        return await self._holding.until_done("readings", sifting.attempt)
+        return await (holding or self._holding).until_done("readings", sifting.attempt)
 
     async def attempt(self, documents: Sequence[bytes]) -> Written:
         """Write once."""

@@ -1,21 +1,32 @@
-"""One worker: consumes as long as it is not stopped, and begins anew where it had to let go."""
+"""One worker: consumes as long as it is not stopped, and begins anew where it had to let go.
+
+Before each consumer, the first one included, MongoDB has to take a write (`persister.requeues`). What a worker consumes
+and cannot store it must return sooner or later, and on RabbitMQ 3.10 and 4.0 each return counts against the message: a
+worker that consumed on while MongoDB is away would make dead letters of good messages, 100 times HOLD_SECONDS later.
+"""
 
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from broker.document import DocumentError, received_ms
 from broker.interface import Broker, BrokerUnavailable, Consumer
 from broker.message import DecodeError
 from broker.topology import READINGS
-from persister.holding import LetGoError
+from persister.holding import FOR_EVER, GivenUpError, Holding, LetGoError
 from persister.metrics import PersisterMetrics
 from persister.persist import Persister
-from persister.watchdog import watch_deliveries
+from persister.requeues import Requeues
+from persister.to_mongodb import WriteFailed
+from persister.watchdog import tell_depth, watch_deliveries
 from runtime.beside import beside
 from runtime.logs import logger
 
 log = logger("persister.worker")
+
+# What a worker that stops may still take to write down what it returns.
+LAST_WORDS_S = 1.0
 
 MakePersister = Callable[[Consumer], Persister]
 
@@ -24,21 +35,44 @@ class Worker:
     """Runs a persister on a consumer, and another one when that had to let go of what it held."""
 
     def __init__(
-        self, broker: Broker, make: MakePersister, metrics: PersisterMetrics, *, prefetch: int, stuck_after_s: float
+        self,
+        broker: Broker,
+        make: MakePersister,
+        metrics: PersisterMetrics,
+        *,
+        requeues: Requeues,
+        holding: Holding,
+        prefetch: int,
+        stuck_after_s: float,
     ) -> None:
         self._broker = broker
         self._make = make
         self._metrics = metrics
+        self._requeues = requeues
+        self._holding = holding.until(FOR_EVER)
         self._prefetch = prefetch
         self._stuck_after_s = stuck_after_s
         self._consumer: Consumer | None = None
         self._persister: Persister | None = None
         metrics.lag_seconds.set_function(self.lag_s)
-        metrics.parked.set_function(lambda: self._persister.ledger.parked if self._persister else 0)
+        metrics.parked.set_function(lambda: self._persister.ledger.parked if self._consumer and self._persister else 0)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Store what is delivered, until `stop`; StuckError when nothing is although messages wait."""
-        while not stop.is_set():
+        with suppress(GivenUpError):
+            while not stop.is_set():
+                await self._until_mongodb_takes_writes()
+                await self._consume(stop)
+        with suppress(WriteFailed, TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_S):
+                await self._requeues.write()
+
+    async def _until_mongodb_takes_writes(self) -> None:
+        async with beside(tell_depth(self._broker, self._metrics), name="depth"):
+            await self._holding.until_done("probe", self._requeues.probe)
+
+    async def _consume(self, stop: asyncio.Event) -> None:
+        try:
             async with self._broker.consumer(READINGS, prefetch=self._prefetch) as consumer:
                 persister = self._make(consumer)
                 self._consumer, self._persister = consumer, persister
@@ -51,11 +85,13 @@ class Worker:
                 except* LetGoError as several:
                     what = str(several.exceptions[0])
                     log.warning("Held for too long; the broker is to deliver it again.", what=what)
+        finally:
+            self._consumer = None
 
     async def check(self) -> None:
         """Raise while nothing can be delivered: for `/readyz`."""
         if self._consumer is None:
-            raise BrokerUnavailable("the consumer is not open yet")
+            raise BrokerUnavailable("nothing is consumed before MongoDB takes a write")
         await self._consumer.check()
 
     def lag_s(self) -> float:

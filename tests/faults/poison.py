@@ -93,6 +93,12 @@ async def arrived(url: str, expected: Expected) -> None:
             await asyncio.sleep(0.2)
 
 
+async def any_arrived(url: str, expected: Expected) -> bool:
+    """Say whether any of these letters is there."""
+    async with open_broker(url) as broker:
+        return bool(expected.items() & (await _letters(broker)).items())
+
+
 async def _letters(broker: Broker) -> Expected:
     async with broker.inspection(DEAD_LETTERS) as inspection:
         return {letter.message.body: str(letter.message.headers.get("x-reason")) async for letter in inspection}

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Awaitable, Callable
 
 from runtime.failpoints import Point
-from tests.faults import poison
+from tests.faults import dead_letters, poison
 from tests.faults.fleet import Fleet
 from tests.faults.stack import Service, Stack
 from tests.servers.process import Server
@@ -15,6 +15,9 @@ Fault = Callable[[Stack, Fleet, random.Random], Awaitable[None]]
 FAULTS: dict[str, Fault] = {}
 NEEDS_A_SMALL_DISK = {"mongod_disk_full"}
 HOUR_MS = 3_600_000
+# RabbitMQ's, in place of 30 minutes; HOLD_SECONDS below it is less than half of it, as it is by default.
+CONSUMER_TIMEOUT_S = 10.0
+SHORT_HOLD = "4"
 
 
 def fault(run: Fault) -> Fault:
@@ -165,13 +168,36 @@ async def queue_unbound(stack: Stack, fleet: Fleet, random: random.Random) -> No
 
 @fault
 async def dead_letter_queue_away(stack: Stack, fleet: Fleet, random: random.Random) -> None:
-    queue = "bindings/%2F/e/tidegate.dead/q/tidegate.readings.dead"
-    await asyncio.to_thread(stack.rabbitmq.api, "DELETE", f"{queue}/%23")
-    # More than both workers together may hold.
-    expected = await poison.publish(stack.rabbitmq.url, poison.mixed(fleet, messages=300, one_in=1))
-    await asyncio.sleep(random.uniform(3, 5))
-    await asyncio.to_thread(stack.rabbitmq.api, "POST", queue, {"routing_key": "#"})
-    await poison.arrived(stack.rabbitmq.url, expected)
+    url = stack.rabbitmq.url
+    async with dead_letters.refused(stack):
+        # More than both workers together may hold.
+        expected = await poison.publish(url, poison.mixed(fleet, messages=300, one_in=1))
+        await dead_letters.good_ones_flow(stack, fleet, random.uniform(3, 5), within_s=10)
+        assert not await poison.any_arrived(url, expected), "the dead-letter queue took something"
+    await poison.arrived(url, expected)
+
+
+@fault
+async def dead_letter_queue_refuses_past_the_consumer_timeout(
+    stack: Stack, fleet: Fleet, random: random.Random
+) -> None:
+    url = stack.rabbitmq.url
+    await asyncio.to_thread(stack.rabbitmq.limit_consumers, CONSUMER_TIMEOUT_S)
+    try:
+        for persister in stack.persisters:
+            await persister.restart(HOLD_SECONDS=SHORT_HOLD)
+        told = len(stack.rabbitmq.told())
+        async with dead_letters.refused(stack):
+            # Many times what is tried at once.
+            expected = await poison.publish(url, poison.mixed(fleet, messages=random.randint(60, 120), one_in=1))
+            await dead_letters.good_ones_flow(stack, fleet, 2.5 * CONSUMER_TIMEOUT_S, within_s=8)
+            assert not await poison.any_arrived(url, expected), "the dead-letter queue took something"
+        assert "timed out" not in stack.rabbitmq.told()[told:], "RabbitMQ has ended a channel"
+        await poison.arrived(url, expected)
+    finally:
+        await asyncio.to_thread(stack.rabbitmq.limit_consumers, None)
+        for persister in stack.persisters:
+            await persister.restart()
 
 
 @fault
@@ -183,6 +209,18 @@ async def mongod_killed_in_mid_batch(stack: Stack, _: Fleet, random: random.Rand
 @fault
 async def mongod_stopped_for_30_s(stack: Stack, _: Fleet, random: random.Random) -> None:
     await freeze(stack.mongodb, 30)
+
+
+@fault
+async def mongodb_away_through_many_releases(stack: Stack, _: Fleet, random: random.Random) -> None:
+    for persister in stack.persisters:
+        await persister.restart(HOLD_SECONDS="0.05", WRITE_TIMEOUT_SECONDS="0.2")
+    # First it answers every ping and takes no write, then it is gone: a hundred times HOLD_SECONDS of each and more.
+    await asyncio.to_thread(stack.mongodb.step_down, 120)
+    await asyncio.sleep(random.uniform(35, 40))
+    await crash(stack.mongodb, random.uniform(10, 15))
+    for persister in stack.persisters:
+        await persister.restart()
 
 
 @fault

@@ -63,7 +63,7 @@ class Service:
                     stdout=log,
                     stderr=log,
                 )
-            self._end_asked = bool(self._next_start)
+            self._end_asked = VARIABLE in self._next_start
             self._next_start = {}
             try:
                 self.ends.append(await self._process.wait())
@@ -98,6 +98,13 @@ class Service:
             while len(self.ends) == before:
                 await asyncio.sleep(0.02)
         return self.ends[-1]
+
+    async def restart(self, **settings: str) -> None:
+        """Start it anew, this once with these settings besides."""
+        self._next_start = settings
+        code = await self.stop()
+        assert code == 0, f"{self.name} ended with {code}"
+        await self.ready()
 
     async def arm(self, point: Point, times: int) -> int:
         """Start it anew so that it will kill itself at a point; return which end of it that will be."""

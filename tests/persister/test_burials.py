@@ -1,6 +1,7 @@
 """More bad messages than a consumer may hold, while the dead-letter queue refuses them."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from pymongo import MongoClient
 
-from broker.interface import Broker
+from broker.interface import Broker, Delivery
 from broker.message import Message
 from broker.topology import DEAD_EXCHANGE, DELETED_OWNERS, READINGS, READINGS_EXCHANGE, Queue
 from persister import burials, holding
@@ -72,10 +73,10 @@ async def test_good_messages_behind_more_bad_ones_than_the_window_are_stored_whi
             assert (letters or 0) <= 2
 
 
-def parked_bench(monkeypatch: pytest.MonkeyPatch, poison: int) -> Bench:
+def parked_bench(monkeypatch: pytest.MonkeyPatch, poison: int, hold_s: float = 60) -> Bench:
     monkeypatch.setattr(burials, "GIVE_BACK_EVERY_S", 0.01)
     monkeypatch.setattr(holding, "PAUSE_S", (0.05, 0.1))
-    return Bench([Message(b"poison %03d" % number) for number in range(poison)], dead_failures=10**9)
+    return Bench([Message(b"poison %03d" % number) for number in range(poison)], dead_failures=10**9, hold_s=hold_s)
 
 
 @pytest.mark.parametrize(("name", "bound"), [("MOST_PARKED", 20), ("MOST_PARKED_BYTES", 20 * len(b"poison 000"))])
@@ -102,6 +103,43 @@ async def test_what_waits_for_dead_letters_is_bounded_and_goes_back_one_by_one_b
     await task
     assert {letter.body for letter in bench.dead.letters} == {b"poison %03d" % number for number in range(40)}
     assert {letter.headers["x-reason"] for letter in bench.dead.letters} == {"undecodable"}
+
+
+async def test_every_bad_message_goes_back_at_its_own_deadline_also_one_that_waits_in_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hold_s = 1.0
+    monkeypatch.setattr(burials, "LOOK_EVERY_S", 0.05)
+    bench = parked_bench(monkeypatch, 4 * burials.AT_ONCE, hold_s=hold_s)
+    held_s: dict[int, list[float]] = {}
+    give_back = bench.queue.give_back
+
+    async def noting(delivery: Delivery) -> None:
+        held_s.setdefault(delivery.tag, []).append(time.monotonic() - delivery.arrived_at)
+        await give_back(delivery)
+
+    monkeypatch.setattr(bench.queue, "give_back", noting)
+    task = asyncio.ensure_future(bench.persister.run(bench.stop))
+
+    async def each_went_back() -> bool:
+        return len(held_s) == 4 * burials.AT_ONCE
+
+    await eventually(each_went_back, "each goes back, and none waits for those before it")
+    assert all(times[0] >= hold_s for times in held_s.values())
+    # Twice the hold is what RabbitMQ's time-out has by default.
+    assert max(max(times) for times in held_s.values()) < 2 * hold_s
+    assert not task.done()
+    noted = {delivery.tag for delivery in bench.requeues.noted}
+    assert noted == set(held_s)
+    assert bench.requeues.writes
+    bench.dead.failures = 0
+
+    async def all_dead() -> bool:
+        return not bench.queue.open
+
+    await eventually(all_dead, "every one is a dead letter")
+    bench.stop.set()
+    await task
 
 
 async def test_few_ask_a_dead_letter_queue_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:

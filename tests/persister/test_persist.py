@@ -2,7 +2,7 @@
 
 import asyncio
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import bson
@@ -32,6 +32,8 @@ def document(number: int, sensor_type: str = "temperature") -> bytes:
 
 class Queue:
     """A consumer over a list of messages; remembers what was settled."""
+
+    generation = 0
 
     def __init__(self, messages: Sequence[Message]) -> None:
         self.arrived: asyncio.Queue[Delivery] = asyncio.Queue()
@@ -115,6 +117,25 @@ class Store:
         self.series += keys
 
 
+class Requeued:
+    """Stands in for the collection of returns."""
+
+    def __init__(self) -> None:
+        self.noted: list[Delivery] = []
+        self.writes = 0
+        # How often messages were put back, by their bytes.
+        self.times: dict[bytes, int] = {}
+
+    def note(self, deliveries: Iterable[Delivery]) -> None:
+        self.noted += deliveries
+
+    async def write(self) -> None:
+        self.writes += 1
+
+    async def returns(self, message: Message) -> int:
+        return self.times.get(message.body, 0)
+
+
 class DeadLetterPublisher:
     def __init__(self, queue: Queue, failures: int = 0) -> None:
         self.queue = queue
@@ -150,6 +171,7 @@ class Bench:
         self.dead = DeadLetterPublisher(self.queue, dead_failures)
         self.registry = CollectorRegistry()
         self.watched: list[Outcome] = []
+        self.requeues = Requeued()
         self.live = HeardAnnouncer()
         self.stop = asyncio.Event()
         self._hold_s, self._writes_in_flight = hold_s, writes_in_flight
@@ -166,6 +188,7 @@ class Bench:
             holding=Holding(self.stop, self.metrics, hold_s=self._hold_s),
             known=(known := KnownSeries(100)),
             deleted=DeletedOwners(known),
+            requeues=self.requeues,  # type: ignore[arg-type]  # stands in for MongoDB
             metrics=self.metrics,
             batch_readings=4000,
             linger_ms=0,

@@ -1,6 +1,7 @@
 """What several batches at once, poison and long outages do to the order of acknowledgements."""
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -10,11 +11,11 @@ from broker.document import document_ts_ms, series_bytes
 from broker.interface import Broker, BrokerUnavailable, Delivery
 from broker.message import Message
 from persister import holding
-from persister.batch import Outcome
+from persister.batch import TOO_OFTEN, Outcome
 from persister.ledger import Ledger
 from persister.metrics import PersisterMetrics
 from persister.to_live import ToLive
-from persister.to_mongodb import Written
+from persister.to_mongodb import WriteFailed, Written
 from persister.watchdog import StuckError, watch_deliveries
 from tests.broker.waiting import eventually
 from tests.gateway.held import HeardAnnouncer
@@ -130,6 +131,103 @@ async def test_a_message_that_came_often_is_written_alone_and_one_that_came_too_
     assert written == [[document(1), document(2)], [document(3)], [document(4)], [document(6)]]
     (letter,) = bench.dead.letters
     assert (letter.headers["x-reason"], letter.documents()) == ("too_often", [document(5)])
+
+
+@pytest.mark.parametrize(("returns", "letters"), [(0, 1), (20, 1), (21, 0), (500, 0)])
+async def test_what_workers_returned_of_their_own_will_does_not_count_against_a_message(
+    returns: int, letters: int
+) -> None:
+    bench = Bench([])
+    bench.requeues.times = {document(1): returns}
+    bench.queue.deliver(Message.of([document(1)]), 1, TOO_OFTEN + 20)
+    await bench.run()
+    assert len(bench.dead.letters) == letters
+    assert len(bench.store.written) == 1 - letters
+
+
+async def test_how_often_a_message_was_returned_is_asked_until_mongodb_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(holding, "PAUSE_S", (0.01, 0.02))
+    bench = Bench([], hold_s=0.1)
+    bench.queue.deliver(Message.of([document(1)]), 1, TOO_OFTEN)
+
+    async def away(_: Message) -> int:
+        raise WriteFailed("away")
+
+    monkeypatch.setattr(bench.requeues, "returns", away)
+    with pytest.raises(ExceptionGroup) as raised:
+        await asyncio.wait_for(bench.persister.run(bench.stop), 5)
+    assert raised.group_contains(holding.LetGoError)
+    assert not bench.dead.letters
+
+
+async def test_what_goes_back_with_its_consumer_is_noted_and_what_is_done_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(holding, "PAUSE_S", (0.01, 0.02))
+    bench = Bench([Message(b"bad"), Message.of([document(2)])], dead_failures=10**9, hold_s=0.4, writes_in_flight=1)
+    task = asyncio.ensure_future(bench.persister.run(bench.stop))
+
+    async def one_is_done() -> bool:
+        return list(bench.queue.open) == [1]
+
+    await eventually(one_is_done, "the good one is stored")
+    bench.store.failures = 10**9
+    tries = len(bench.store.acknowledged_at_write)
+    bench.queue.deliver(Message.of([document(3)]), 3)
+
+    async def held() -> bool:
+        return len(bench.store.acknowledged_at_write) > tries
+
+    await eventually(held, "the third is held")
+    for tag in (4, 5):  # one of which waits for the write to end, and one in the window
+        bench.queue.deliver(Message.of([document(tag)]), tag)
+    with pytest.raises(ExceptionGroup):
+        await asyncio.wait_for(task, 5)
+    assert {delivery.tag for delivery in bench.requeues.noted} == {1, 3, 4, 5}
+
+
+async def test_the_time_that_a_message_has_waited_before_its_write_counts_as_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(holding, "PAUSE_S", (0.01, 0.02))
+    bench = Bench([], failures=10**9, hold_s=60)
+    message = Message.of([document(1)])
+    bench.queue.open[1] = message
+    bench.queue.arrived.put_nowait(Delivery(message, 1, 0, arrived_at=time.monotonic() - 59.8))
+    with pytest.raises(ExceptionGroup) as raised:
+        await asyncio.wait_for(bench.persister.run(bench.stop), 5)
+    assert raised.group_contains(holding.LetGoError)
+    assert len(bench.store.acknowledged_at_write) > 1
+
+
+async def test_a_message_that_is_late_already_is_tried_all_the_same() -> None:
+    bench = Bench([], hold_s=1)
+    message = Message.of([document(1)])
+    bench.queue.open[1] = message
+    bench.queue.arrived.put_nowait(Delivery(message, 1, 0, arrived_at=time.monotonic() - 100))
+    await bench.run()
+    assert bench.store.written == [document(1)]
+
+
+async def test_what_is_held_when_its_connection_is_lost_is_let_go_so_that_losses_do_not_add_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(holding, "PAUSE_S", (0.01, 0.02))
+    bench = Bench([Message.of([document(1)])], failures=10**9, hold_s=60)
+    task = asyncio.ensure_future(bench.persister.run(bench.stop))
+
+    async def held() -> bool:
+        return len(bench.store.acknowledged_at_write) > 2
+
+    await eventually(held, "it is held")
+    assert not task.done()
+    bench.queue.generation += 1
+    with pytest.raises(ExceptionGroup) as raised:
+        await asyncio.wait_for(task, 5)
+    assert raised.group_contains(holding.LetGoError)
+    assert not bench.requeues.noted, "the broker has it again, but by no will of ours"
 
 
 async def test_what_is_redelivered_is_asked_for_first_and_not_written_again() -> None:

@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from broker.embedded import EmbeddedBroker
-from broker.interface import BrokerUnavailable, Consumer
+from broker.interface import BrokerUnavailable, Consumer, Delivery
 from broker.message import Message
 from broker.topology import READINGS, READINGS_EXCHANGE
 from persister import holding, watchdog
@@ -19,6 +19,7 @@ from persister.deleted_owners import DeletedOwners
 from persister.holding import Holding
 from persister.metrics import PersisterMetrics
 from persister.persist import Persister
+from persister.requeues import Requeues
 from persister.series import KnownSeries
 from persister.settings import PersisterSettings
 from persister.to_dead_letters import ToDeadLetters
@@ -56,8 +57,36 @@ class Store:
         return
 
 
-def worker(broker: EmbeddedBroker, store: Store, stop: asyncio.Event, registry: CollectorRegistry) -> Worker:
+class Requeued:
+    """The collection of returns: it takes writes, whatever becomes of readings, unless it is told otherwise."""
+
+    def __init__(self, *, refuses: bool = False) -> None:
+        self.refuses = refuses
+        self.probes = 0
+        self.noted: list[Delivery] = []
+
+    async def probe(self) -> None:
+        self.probes += 1
+        if self.refuses:
+            raise WriteFailed("no primary")
+
+    async def write(self) -> None:
+        return
+
+    def note(self, deliveries: Iterable[Delivery]) -> None:
+        self.noted += deliveries
+
+
+def worker(
+    broker: EmbeddedBroker,
+    store: Store,
+    stop: asyncio.Event,
+    registry: CollectorRegistry,
+    requeued: Requeued | None = None,
+) -> Worker:
     metrics = PersisterMetrics(registry)
+    holding = Holding(stop, metrics, hold_s=0.2)
+    requeues: Requeues = requeued or Requeued()  # type: ignore[assignment]  # stands in for MongoDB
 
     def make(consumer: Consumer) -> Persister:
         return Persister(
@@ -65,9 +94,10 @@ def worker(broker: EmbeddedBroker, store: Store, stop: asyncio.Event, registry: 
             store,  # type: ignore[arg-type]  # stands in for MongoDB
             ToDeadLetters(HeldPublisher()),
             ToLive(HeardAnnouncer()),
-            holding=Holding(stop, metrics, hold_s=0.2),
+            holding=holding,
             known=(known := KnownSeries(10)),
             deleted=DeletedOwners(known),
+            requeues=requeues,
             metrics=metrics,
             batch_readings=100,
             linger_ms=0,
@@ -75,7 +105,71 @@ def worker(broker: EmbeddedBroker, store: Store, stop: asyncio.Event, registry: 
             writes_in_flight=2,
         )
 
-    return Worker(broker, make, metrics, prefetch=10, stuck_after_s=0.3)
+    return Worker(broker, make, metrics, requeues=requeues, holding=holding, prefetch=10, stuck_after_s=0.3)
+
+
+async def deliveries_of(broker: EmbeddedBroker) -> list[int]:
+    """How often each message in the queue was delivered so far."""
+    async with broker.inspection(READINGS) as inspection:
+        return [delivery.delivery_count async for delivery in inspection]
+
+
+async def test_an_outage_of_mongodb_costs_a_message_one_return_however_long_it_lasts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holding, "PAUSE_S", (0.005, 0.01))
+    store, stop = Store(), asyncio.Event()
+    requeued = Requeued()
+    async with EmbeddedBroker.open_at(tmp_path / "queue.db") as broker, broker.publisher() as publisher:
+        await publisher.publish(Message.of([document(1)]), READINGS_EXCHANGE)
+        found = worker(broker, store, stop, CollectorRegistry(), requeued)
+        running = asyncio.ensure_future(found.run(stop))
+
+        async def held() -> bool:
+            return store.tries > 0
+
+        await eventually(held, "it is tried")
+        requeued.refuses = True
+        probes = requeued.probes
+
+        async def asked_for_long() -> bool:
+            return requeued.probes > probes + 100
+
+        await eventually(asked_for_long, "it asks for many times as long as it holds anything", 20)
+        assert await deliveries_of(broker) == [1]
+        assert [delivery.message.body for delivery in requeued.noted] == [document(1)]
+        with pytest.raises(BrokerUnavailable, match="before MongoDB takes a write"):
+            await found.check()
+        store.away = requeued.refuses = False
+
+        async def stored() -> bool:
+            return store.written == [document(1)] and not await deliveries_of(broker)
+
+        await eventually(stored, "it is stored")
+        stop.set()
+        await asyncio.wait_for(running, 5)
+
+
+async def test_nothing_is_consumed_before_mongodb_has_taken_a_write_and_a_stop_ends_the_wait(tmp_path: Path) -> None:
+    store, stop, registry = Store(), asyncio.Event(), CollectorRegistry()
+    requeued = Requeued(refuses=True)
+    async with EmbeddedBroker.open_at(tmp_path / "queue.db") as broker, broker.publisher() as publisher:
+        await publisher.publish(Message.of([document(1)]), READINGS_EXCHANGE)
+        running = asyncio.ensure_future(worker(broker, store, stop, registry, requeued).run(stop))
+
+        async def asked() -> bool:
+            return requeued.probes > 2
+
+        await eventually(asked, "it asks again and again")
+
+        async def told() -> bool:
+            return registry.get_sample_value("tidegate_persister_queue_depth") == 1
+
+        await eventually(told, "the depth is told meanwhile")
+        assert await deliveries_of(broker) == [0]
+        assert not store.tries
+        stop.set()
+        await asyncio.wait_for(running, 5)
 
 
 async def test_what_was_held_for_too_long_is_delivered_again_and_stored(

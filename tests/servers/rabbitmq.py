@@ -57,6 +57,19 @@ class RabbitMQServer(Server):
             raise ServerError(f"rabbitmqctl {' '.join(arguments)}: {done.stderr or done.stdout}")
         return done.stdout
 
+    def limit_consumers(self, timeout_s: float | None) -> None:
+        """Have channels that are opened from here on end when a delivery is not settled for so long; None: 30 minutes.
+
+        RabbitMQ looks for it with each tick of the channel, which is a minute unless set otherwise.
+        """
+        times_ms = (1_800_000, 60_000) if timeout_s is None else (int(timeout_s * 1000), int(timeout_s * 100))
+        for name, ms in zip(("consumer_timeout", "channel_tick_interval"), times_ms, strict=True):
+            self.rabbitmqctl("eval", f"application:set_env(rabbit, {name}, {ms}).")
+
+    def told(self) -> str:
+        """Return what the node has logged."""
+        return "".join(file.read_text(errors="replace") for file in sorted((self.folder / "log").glob("*.log")))
+
     def api(self, method: str, path: str, body: object = None) -> Any:
         """Call the management API, say api("GET", "queues"); return the decoded answer, None where it is empty."""
         request = urllib.request.Request(
