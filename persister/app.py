@@ -14,6 +14,8 @@ from broker.topology import LIVE_EXCHANGE
 from persister.deleted_owners import DeletedOwners
 from persister.erasure import Erasure
 from persister.holding import GivenUpError, Holding
+from persister.identity import Identity
+from persister.learned import Learned
 from persister.metrics import PersisterMetrics
 from persister.persist import Persister, Watch
 from persister.retention import keep_to
@@ -59,7 +61,9 @@ async def persister_service(
         dead_letters = ToDeadLetters(publisher)
         holding = Holding(stop, metrics, hold_s=settings.hold_seconds)
         upkeep = Upkeep(store.database)
-        erasure = Erasure(upkeep, deleted, dead_letters, holding, metrics, hold_s=settings.hold_seconds)
+        learned = Learned(store, upkeep, Identity(store.database), known, deleted)
+        store.guarded_by(learned)
+        erasure = Erasure(upkeep, learned, deleted, dead_letters, holding, metrics, hold_s=settings.hold_seconds)
         make = partial(
             Persister,
             store=store,
