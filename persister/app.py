@@ -63,7 +63,7 @@ async def persister_service(
         upkeep = Upkeep(store.database)
         learned = Learned(store, upkeep, Identity(store.database), known, deleted)
         store.guarded_by(learned)
-        erasure = Erasure(upkeep, learned, deleted, dead_letters, holding, metrics, hold_s=settings.hold_seconds)
+        erasure = Erasure(upkeep, learned, dead_letters, holding, metrics, hold_s=settings.hold_seconds)
         make = partial(
             Persister,
             store=store,

@@ -14,7 +14,6 @@ from broker.interface import Broker, Consumer, Delivery
 from broker.message import DecodeError
 from broker.topology import DELETED_OWNERS, OWNERS_EXCHANGE
 from persister.batch import DeadLetter
-from persister.deleted_owners import DeletedOwners
 from persister.holding import GivenUpError, Holding, LetGoError
 from persister.learned import Learned
 from persister.metrics import PersisterMetrics
@@ -36,7 +35,6 @@ class Erasure:
         self,
         upkeep: Upkeep,
         learned: Learned,
-        deleted: DeletedOwners,
         dead_letters: ToDeadLetters,
         holding: Holding,
         metrics: PersisterMetrics,
@@ -45,7 +43,6 @@ class Erasure:
     ) -> None:
         self._upkeep = upkeep
         self._learned = learned
-        self._deleted = deleted
         self._dead_letters = dead_letters
         self._holding = holding
         self._metrics = metrics
@@ -80,8 +77,7 @@ class Erasure:
             bury = partial(self._dead_letters.bury, letter, delivery.message, OWNERS_EXCHANGE)
             await self._holding.until_done("dead letter", bury)
         else:
-            await self._holding.until_done("tombstone", partial(self._upkeep.note_deleted, deleted))
-            self._deleted.add([deleted.owner])
+            await self._holding.until_done("tombstone", partial(self._learned.note_deleted, deleted))
         await self._holding.until_done("acknowledgement", partial(consumer.acknowledge, delivery))
 
     async def keep_up(self) -> None:

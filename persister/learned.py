@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from broker.deleted_owner import DeletedOwner
 from persister.deleted_owners import DeletedOwners
 from persister.identity import Identity
 from persister.series import KnownSeries, key_of_name
@@ -69,6 +70,12 @@ class Learned:
                 await self._identity.mark()
                 self._deleted.add(owners)
             self._number = number
+
+    async def note_deleted(self, deleted: DeletedOwner) -> None:
+        """Write a tombstone, and store nothing more of its owner."""
+        await self._upkeep.note_deleted(deleted)
+        await self._identity.mark()
+        self._deleted.add([deleted.owner])
 
     async def mark(self) -> None:
         """Note in the database that a series was met."""

@@ -241,9 +241,7 @@ async def test_an_owner_who_is_announced_again_is_swept_again(upkeep_of: Upkeep)
 
 async def test_of_many_deletions_at_once_nobody_who_reads_on_misses_one(upkeep_of: Upkeep) -> None:
     names = [f"owner-{number}" for number in range(60)]
-    writing = asyncio.ensure_future(
-        asyncio.gather(*(upkeep_of.note_deleted(DeletedOwner(name, TS)) for name in names))
-    )
+    writing = asyncio.ensure_future(asyncio.gather(*(upkeep_of.note_deleted(DeletedOwner(name, TS)) for name in names)))
     learned: list[str] = []
     number = 0
     while not writing.done():
