@@ -19,10 +19,11 @@ from prometheus_client import CollectorRegistry
 from auth.accounts import Accounts, User
 from auth.bodies import Email, PersonName
 from auth.errors import EmailTakenError, NoSuchUserError
-from auth.operators import RefusedError, audit_log, operators_database, system_user
+from auth.operators import RefusedError, audit_log, operators_database
 from auth.passwords import password_error, password_hasher
 from auth.revocations import Revocations
 from auth.settings import UserSettings
+from runtime.operators import system_user
 from runtime.times import rfc3339
 
 _PAGE = 500

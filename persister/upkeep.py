@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from bson import Int64
+from bson import Int64, MaxKey
 from pymongo import ReturnDocument, WriteConcern
 from pymongo.errors import CollectionInvalid, DuplicateKeyError
 from pymongo.read_concern import ReadConcern
@@ -38,6 +38,7 @@ CHORES = "chores"
 LEASE = timedelta(seconds=60)
 # Deleted by one command: some 10 ms of the server's time.
 STEP_READINGS = 1000
+COUNTED_AT_ONCE = 100_000
 
 Renew = Callable[[], Awaitable[None]]
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
@@ -185,8 +186,13 @@ class Upkeep:
         with failing():
             await self._series.delete_many(devices_of(owner))
 
-    async def delete_range(self, bounds: dict[str, Any], renew: Renew) -> int:
-        """Delete the readings of a key range, oldest key first, in steps with a rest after each as long as the step."""
+    async def delete_range(
+        self, bounds: dict[str, Any], renew: Renew | None, progress: Callable[[int], None] | None = None
+    ) -> int:
+        """Delete the readings of a key range, oldest key first, in steps with a rest after each as long as the step.
+
+        `progress` is told after each step how many were deleted so far.
+        """
         low, high = bounds["_id"]["$gte"], bounds["_id"]["$lt"]
         deleted, renewed_at = 0, time.monotonic()
         while True:
@@ -200,10 +206,40 @@ class Upkeep:
             if not ends:
                 return deleted
             low = ends[0]
-            if time.monotonic() - renewed_at > LEASE.total_seconds() / 4:
+            if progress is not None:
+                progress(deleted)
+            if renew is not None and time.monotonic() - renewed_at > LEASE.total_seconds() / 4:
                 await renew()
                 renewed_at = time.monotonic()
             await asyncio.sleep(time.monotonic() - started)
+
+    async def count_readings(self, bounds: dict[str, Any]) -> int:
+        """Return how many readings there are in a key range; counted in steps, so that no call takes long."""
+        low, high, counted = bounds["_id"]["$gte"], bounds["_id"]["$lt"], 0
+        after = "$gte"
+        while True:
+            query = {"_id": {after: low, "$lt": high}}
+            with failing():
+                last = self._readings.find(query, {"_id": 1}).sort("_id", 1).skip(COUNTED_AT_ONCE - 1).limit(1)
+                ends = [found["_id"] async for found in last]
+                if not ends:
+                    return counted + int(await self._readings.count_documents(query))
+            counted, low, after = counted + COUNTED_AT_ONCE, ends[0], "$gt"
+
+    async def count_series(self, owner: str) -> int:
+        """Return how many series an owner has."""
+        with failing():
+            return int(await self._series.count_documents(devices_of(owner)))
+
+    async def note_series_of(self, owner: str) -> None:
+        """Write the documents of the series of which an owner has readings."""
+        bounds = devices_of(owner)
+        with failing():
+            while found := await self._readings.find_one(bounds, {"_id": 1}, sort=[("_id", 1)]):
+                name = {part: found["_id"][part] for part in ("owner", "device", "sensorType")}
+                change = [{"$set": {"firstSeenAt": {"$ifNull": ["$firstSeenAt", "$$NOW"]}}}]
+                await self._series.update_one({"_id": name}, change, upsert=True)
+                bounds = {"_id": {"$gt": {**name, "ts": MaxKey()}, "$lt": bounds["_id"]["$lt"]}}
 
 
 def _after(time_from_now: timedelta) -> dict[str, Any]:
