@@ -84,6 +84,11 @@ class Service:
         """The end of what it logged."""
         return self._log.read_text(errors="replace")[-1500:]
 
+    def logged(self, *words: str) -> bool:
+        """Whether there is a line with all these words."""
+        lines = self._log.read_text(errors="replace").splitlines()
+        return any(all(word in line for word in words) for line in lines)
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, if it runs."""
         if self._process is not None and self._process.returncode is None:
@@ -98,6 +103,12 @@ class Service:
             while len(self.ends) == before:
                 await asyncio.sleep(0.02)
         return self.ends[-1]
+
+    async def start_anew(self, **settings: str) -> None:
+        """Start it anew, this once with other settings."""
+        self._next_start = settings
+        await self.stop()
+        await self.ready()
 
     async def arm(self, point: Point, times: int) -> int:
         """Start it anew so that it will kill itself at a point; return which end of it that will be."""
