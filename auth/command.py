@@ -15,12 +15,14 @@ from typing import Any, TypeVar
 from sqlalchemy.exc import DBAPIError
 
 from auth.app import migrate_once, serve
+from auth.command_announce import run_announce
 from auth.command_keys import add_keys, run_list, run_retire, run_rotate
 from auth.command_users import add_users, run_users
 from auth.errors import AuthError
 from auth.keys import KeysError
 from auth.migrate import SchemaError
-from auth.settings import AuthSettings, DatabaseSettings, KeyListSettings, KeySettings, UserSettings
+from auth.settings import AnnounceSettings, AuthSettings, DatabaseSettings, KeyListSettings, KeySettings, UserSettings
+from broker.interface import BrokerError
 from runtime.logs import configure_logs
 from runtime.problems import Problem
 from runtime.process import run_service
@@ -40,6 +42,8 @@ def main(arguments: list[str]) -> int:
             return run_service(DatabaseSettings, migrate_once)
         case "keys":
             return _run_keys(args)
+        case "users" if args.verb == "announce-deleted":
+            return _run(AnnounceSettings, lambda settings: run_announce(settings, args))
         case "users":
             return _run(UserSettings, lambda settings: run_users(settings, args))
     return run_service(AuthSettings, serve)
@@ -70,6 +74,9 @@ def _run(settings_type: type[Settings], command: Callable[[Settings], Coroutine[
         sys.stdout.flush()
     except BrokenPipeError:  # `… list | head` has seen enough; nothing is left to flush at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except BrokerError as error:
+        sys.stderr.write(f"The broker did not take it: {_told(error)}\n")
         return 1
     except (Problem, DBAPIError, AuthError, KeysError, SchemaError) as error:
         sys.stderr.write(f"{_told(error)}\n")

@@ -10,9 +10,10 @@ from rich.table import Table
 
 from auth.key_files import read_key_files
 from auth.keys import KeysError
-from auth.operators import audit_log, operators_database, system_user
+from auth.operators import audit_log, operators_database
 from auth.settings import KeyListSettings, KeySettings
 from auth.stored_keys import State, StoredKeys
+from runtime.operators import system_user
 from runtime.times import rfc3339
 
 _FILES = (

@@ -18,11 +18,13 @@ from prometheus_client import CollectorRegistry
 
 from auth.accounts import Accounts, User
 from auth.bodies import Email, PersonName
+from auth.command_announce import since_ms
 from auth.errors import EmailTakenError, NoSuchUserError
-from auth.operators import RefusedError, audit_log, operators_database, system_user
+from auth.operators import RefusedError, audit_log, operators_database
 from auth.passwords import password_error, password_hasher
 from auth.revocations import Revocations
 from auth.settings import UserSettings
+from runtime.operators import system_user
 from runtime.times import rfc3339
 
 _PAGE = 500
@@ -35,16 +37,24 @@ def add_users(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     users = commands.add_parser(
         "users",
-        help="create, list, disable, enable or delete accounts, or set their passwords",
+        help="create, list, disable, enable or delete accounts, set their passwords, or announce deleted ones again",
         description="Accounts. Every change is written to the audit log.",
     )
-    names = "{create,list,disable,enable,delete,set-password}"
+    names = "{create,list,disable,enable,delete,set-password,announce-deleted}"
     verbs = users.add_subparsers(dest="verb", required=True, metavar=names)
     create = _add(verbs, "create", "make an account", f"Make an account, wherever SIGNUP stands. {_PASSWORD}")
     create.add_argument("--email", required=True, help="what its user logs in with")
     create.add_argument("--name", required=True, help="1 to 200 characters")
     listing = _add(verbs, "list", "show all accounts", "Show all accounts, the oldest first.")
     listing.add_argument("--json", action="store_true", help="one JSON object a line")
+    announce = (
+        "Announce every deleted owner to the persisters once more, each confirmed by the broker: after readings were "
+        "restored from an older copy, which has them again. To repeat it changes nothing. BROKER_URL says where."
+    )
+    announcing = _add(verbs, "announce-deleted", "have the readings of deleted owners erased once more", announce)
+    announcing.add_argument(
+        "--since", type=since_ms, metavar="TIME", help="only those deleted since then: RFC 3339, or ms since 1970"
+    )
     disable = "End every token of a user and of the user's devices, and let the user not log in. Readings stay."
     enable = "Let a disabled user log in again. The user's devices need new tokens."
     delete = "Delete an account, its devices and all tokens, and soon after all its readings. Nothing brings them back."

@@ -1,7 +1,5 @@
-"""What the commands of operators share: the database, and who is named in the audit log."""
+"""What the commands of operators share: the database and the audit log."""
 
-import getpass
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -28,11 +26,3 @@ async def operators_database(settings: DatabaseSettings) -> AsyncIterator[Databa
     async with open_database(settings.auth_database_url, connections=1, timeout_s=_TIMEOUT_S) as database:
         await require_schema(database)
         yield database
-
-
-def system_user() -> str:
-    """Return the name of the user of this machine who runs the command, or the number where there is no name."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError, ImportError):  # a container's user without an entry, a system without such users
-        return str(os.getuid()) if hasattr(os, "getuid") else "unknown"

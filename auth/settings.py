@@ -70,6 +70,18 @@ class UserSettings(DatabaseSettings):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AnnounceSettings(DatabaseSettings):
+    """What `python -m auth users announce-deleted` needs: the database and the broker."""
+
+    broker_url: str = setting(about="where deleted owners are announced: `amqp://…` or `embedded://PATH`", secret=True)
+
+    def __post_init__(self) -> None:
+        """Check both URLs."""
+        DatabaseSettings.__post_init__(self)
+        check_url(self.broker_url)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuthSettings(KeySettings):
     """What the service needs."""
 

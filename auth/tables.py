@@ -111,6 +111,13 @@ class _DeletedOwners(TypedColumns):
     deleted_at_ms = C(BigInteger, nullable=False)
 
 
+class _AnnouncedOwners(TypedColumns):
+    # Where a row of the outbox goes: the id of an owner who is gone is random text that says nothing of a person, and
+    # what an older copy of the readings brings back is found by nothing else.
+    owner_id = C(ascii_text(36), primary_key=True)
+    deleted_at_ms = C(BigInteger, nullable=False)
+
+
 users = Table("users", metadata, _Users, UniqueConstraint("email_key", name="users_email"))
 devices = Table("devices", metadata, _Devices, UniqueConstraint("owner_id", "name", name="devices_name"))
 refresh_tokens = Table(
@@ -120,3 +127,4 @@ signing_keys = Table("signing_keys", metadata, _SigningKeys, UniqueConstraint("k
 revocations = Table("revocations", metadata, _Revocations, Index("revocations_until", "until_ms"))
 revocation_counter = Table("revocation_counter", metadata, _RevocationCounter)
 deleted_owners = Table("deleted_owners", metadata, _DeletedOwners)
+announced_owners = Table("announced_owners", metadata, _AnnouncedOwners)

@@ -1,10 +1,11 @@
-"""`python -m persister`: store readings until a signal ends it. Run as many as you like on one queue."""
+"""`python -m persister`: store readings until a signal ends it. Run as many as you like on one queue.
+
+`python -m persister erase OWNER --yes` is for operators.
+"""
 
 import sys
 
-from persister.app import serve
-from persister.settings import PersisterSettings
-from runtime.process import run_service
+from persister.command import main
 
 if __name__ == "__main__":
-    sys.exit(run_service(PersisterSettings, serve))
+    sys.exit(main(sys.argv[1:]))

@@ -14,6 +14,8 @@ from broker.topology import LIVE_EXCHANGE
 from persister.deleted_owners import DeletedOwners
 from persister.erasure import Erasure
 from persister.holding import GivenUpError, Holding
+from persister.identity import Identity
+from persister.learned import Learned
 from persister.metrics import PersisterMetrics
 from persister.persist import Persister, Watch
 from persister.requeues import Requeues
@@ -61,7 +63,9 @@ async def persister_service(
         holding = Holding(stop, metrics, hold_s=settings.hold_seconds)
         requeues = Requeues(store.database)
         upkeep = Upkeep(store.database)
-        erasure = Erasure(upkeep, deleted, dead_letters, holding, metrics, hold_s=settings.hold_seconds)
+        learned = Learned(store, upkeep, Identity(store.database), known, deleted)
+        store.guarded_by(learned)
+        erasure = Erasure(upkeep, learned, dead_letters, holding, metrics, hold_s=settings.hold_seconds)
         make = partial(
             Persister,
             store=store,

@@ -28,3 +28,9 @@ class DeletedOwners:
                 self._owners.add(owner)
                 forgotten = self._known.forget(owner)
                 log.info("An owner is deleted; nothing more of theirs is stored.", owner=owner, series=forgotten)
+
+    def replace(self, owners: Iterable[str]) -> None:
+        """Know just these: it is another database, and what was learned of the one before does not hold of it."""
+        now = set(owners)
+        self._owners &= now
+        self.add(now)

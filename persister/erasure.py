@@ -1,13 +1,12 @@
 """Erases the readings of deleted owners, those that are still on their way included.
 
 What is true at each point: the message of a deletion is acknowledged when its tombstone is safe, and from then on the
-tombstone is the work. Every worker reads new tombstones each 2 s and stores nothing more of those owners. What a worker
+tombstone is the work. Every worker learns of new ones each 2 s and stores nothing more of those owners. What a worker
 had at hand before it knew is written at the latest when it lets go of it, after HOLD_SECONDS: so the key range is swept
 at once, and again after 10 s, a minute, and beyond that time.
 """
 
 import asyncio
-from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from broker.deleted_owner import DeletedOwner
@@ -15,8 +14,8 @@ from broker.interface import Broker, Consumer, Delivery
 from broker.message import DecodeError
 from broker.topology import DELETED_OWNERS, OWNERS_EXCHANGE
 from persister.batch import DeadLetter
-from persister.deleted_owners import DeletedOwners
 from persister.holding import GivenUpError, Holding, LetGoError
+from persister.learned import Learned
 from persister.metrics import PersisterMetrics
 from persister.to_dead_letters import ToDeadLetters
 from persister.to_mongodb import WriteFailed
@@ -26,8 +25,6 @@ from runtime.logs import logger
 log = logger("persister.erasure")
 
 LOOK_EVERY_S = 2.0
-# Tombstones are asked for by time, and clocks of workers differ.
-OVERLAP = timedelta(seconds=60)
 PREFETCH = 16
 
 
@@ -37,7 +34,7 @@ class Erasure:
     def __init__(
         self,
         upkeep: Upkeep,
-        deleted: DeletedOwners,
+        learned: Learned,
         dead_letters: ToDeadLetters,
         holding: Holding,
         metrics: PersisterMetrics,
@@ -45,7 +42,7 @@ class Erasure:
         hold_s: float,
     ) -> None:
         self._upkeep = upkeep
-        self._deleted = deleted
+        self._learned = learned
         self._dead_letters = dead_letters
         self._holding = holding
         self._metrics = metrics
@@ -55,9 +52,7 @@ class Erasure:
         """Learn of every deleted owner, before anything is stored. GivenUpError at a stop."""
         while True:
             try:
-                await self._holding.until_done("tombstones", self._upkeep.prepare)
-                owners = await self._holding.until_done("tombstones", partial(self._upkeep.deleted_since, None))
-                return self._deleted.add(owners)
+                return await self._holding.until_done("tombstones", self._learned.first)
             except LetGoError:
                 log.warning("MongoDB is still away; nothing is taken from the queue before it answers.")
 
@@ -84,22 +79,17 @@ class Erasure:
             bury = partial(self._dead_letters.bury, letter, delivery.message, OWNERS_EXCHANGE)
             await holding.until_done("dead letter", bury)
         else:
-            await holding.until_done("tombstone", partial(self._upkeep.note_deleted, deleted))
-            self._deleted.add([deleted.owner])
+            await holding.until_done("tombstone", partial(self._learned.note_deleted, deleted))
         await holding.until_done("acknowledgement", partial(consumer.acknowledge, delivery))
 
     async def keep_up(self) -> None:
-        """Learn of new tombstones and sweep what is due, for ever."""
-        since = datetime.now(UTC) - OVERLAP
+        """Learn of new tombstones, or of all where the database is another one, for ever."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            asked_at = datetime.now(UTC)
             try:
-                self._deleted.add(await self._upkeep.deleted_since(since))
+                await self._learned.keep_up()
             except WriteFailed as error:
                 log.warning("Deleted owners could not be read; trying again.", error=str(error))
-                continue
-            since = asked_at - OVERLAP
 
     async def sweep_what_is_due(self) -> None:
         """Erase one owner after the other, for ever. Beside `keep_up`, for a sweep may take long."""
@@ -112,13 +102,13 @@ class Erasure:
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _sweep_one(self) -> bool:
-        claimed = await self._upkeep.claim_sweep()
-        if claimed is None:
+        sweep = await self._upkeep.claim_sweep()
+        if sweep is None:
             return False
-        owner, sweeps = claimed
-        erased = await self._upkeep.erase_owner(owner, partial(self._upkeep.renew_sweep, owner))
+        erased = await self._upkeep.erase_owner(sweep.owner, partial(self._upkeep.renew_sweep, sweep))
         self._metrics.removed.labels("erasure").inc(erased)
-        after_s = self._sweeps_after_s[sweeps] if sweeps < len(self._sweeps_after_s) else None
-        await self._upkeep.swept(owner, next_in_s=after_s)
-        log.info("The readings of a deleted owner are erased.", owner=owner, readings=erased, sweep=sweeps + 1)
+        number = sweep.sweeps
+        after_s = self._sweeps_after_s[number] if number < len(self._sweeps_after_s) else None
+        await self._upkeep.swept(sweep, next_in_s=after_s)
+        log.info("The readings of a deleted owner are erased.", owner=sweep.owner, readings=erased, sweep=number + 1)
         return True

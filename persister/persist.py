@@ -179,7 +179,7 @@ class Persister:
 
     async def _store_batch(self, batch: Batch, slot: "_Slot", holding: Holding) -> None:
         """Give every document its outcome."""
-        fresh = self._examine(batch)
+        epoch, fresh = self._known.epoch, self._examine(batch)
         started = time.perf_counter()
         if again := batch.waiting_again():
             # A duplicate costs the server many times what a fresh one does: ask first.
@@ -196,11 +196,23 @@ class Persister:
                 batch.bury(waiting[place], "refused", error)
             self._metrics.batch_readings.observe(len(waiting))
             self._metrics.write_seconds.observe(time.perf_counter() - started)
-        if fresh:
-            await holding.until_done("series", lambda: self._store.write_series(list(fresh.values())))
-            for name, key in fresh.items():
-                if key["owner"] not in self._deleted:  # as may have become known meanwhile
-                    self._known.add(name)
+        self._known.stored(batch.series)
+        await self._note_series(batch, fresh, epoch, holding)
+
+    async def _note_series(
+        self, batch: Batch, fresh: dict[bytes, dict[str, str]], epoch: int, holding: Holding
+    ) -> None:
+        """Write the documents of series that are new; of all, when what was known is not any more."""
+        while fresh or epoch != self._known.epoch:
+            if epoch != self._known.epoch:
+                epoch, fresh = self._known.epoch, keys_of_stored(batch)
+            if fresh:
+                await holding.until_done("series", partial(self._store.write_series, list(fresh.values())))
+            if epoch == self._known.epoch:
+                for name, key in fresh.items():
+                    if key["owner"] not in self._deleted:  # as may have become known meanwhile
+                        self._known.add(name)
+                return
 
     def _examine(self, batch: Batch) -> dict[bytes, dict[str, str]]:
         """Return the keys of series that are new; mark what is no reading, or of a deleted owner."""
@@ -233,6 +245,15 @@ class Persister:
                     self._metrics.duplicates.inc(number)
         if self._watch is not None:
             self._watch(documents, outcomes)
+
+
+def keys_of_stored(batch: Batch) -> dict[bytes, dict[str, str]]:
+    """Return the keys of the series of which something is stored, by their names."""
+    is_there = (Outcome.STORED, Outcome.DUPLICATE)
+    stored = {
+        name: [place for place in places if batch.outcomes[place] in is_there] for name, places in batch.series.items()
+    }
+    return {name: key_of_series(batch.documents[places[0]]) for name, places in stored.items() if places}
 
 
 class _Slot:

@@ -9,6 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 DUPLICATE_KEY = 11000
+NAMESPACE_NOT_FOUND = 26
+NAMESPACE_EXISTS = 48
+# The collection is not there, or is another one than the insert has named.
+COLLECTION_UUID_MISMATCH = 361
+# A server older than 6.0 does not know `collectionUUID`.
+UNKNOWN_FIELD = 40415
 
 # InvalidBSON, Overflow (nested too deeply), InvalidLength, names and ids that no document may have, a validator's no,
 # and the two codes for what is too large.

@@ -15,6 +15,7 @@ from persister.metrics import PersisterMetrics
 from persister.to_mongodb import WriteFailed
 from persister.upkeep import LEASE, Upkeep
 from runtime.logs import logger
+from runtime.times import now_ms
 
 log = logger("persister.retention")
 
@@ -60,9 +61,10 @@ async def keep_to(retention: Retention, upkeep: Upkeep, metrics: PersisterMetric
     """Remove what is too old, for ever; returns at once where everything is kept."""
     while retention.removes_anything:
         try:
-            if await upkeep.claim_chore(CHORE):
+            if (server_ms := await upkeep.claim_chore(CHORE)) is not None:
                 started = time.monotonic()
-                removed = await remove_old(retention, upkeep, now_ms=time.time_ns() // 1_000_000)
+                # Of two clocks the one that is behind: what goes too early is gone.
+                removed = await remove_old(retention, upkeep, now_ms=min(server_ms, now_ms()))
                 metrics.removed.labels("retention").inc(removed)
                 took_s = time.monotonic() - started
                 await upkeep.chore_due_in(CHORE, max(ROUND_EVERY_S, REST * took_s))

@@ -8,12 +8,22 @@ from runtime.settings import NotNegative, Port, Positive, ProcessSettings, Secon
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PersisterSettings(ProcessSettings):
+class ReadingsSettings(ProcessSettings):
+    """What `python -m persister erase` needs: the database and nothing else."""
+
+    readings_url: str = setting(about="`mongodb://…`", secret=True)
+    readings_database: str = setting("tidegate", about="the database that holds the readings")
+
+    def __post_init__(self) -> None:
+        if not self.readings_url.startswith(("mongodb://", "mongodb+srv://")):
+            raise ValueError("READINGS_URL must start with mongodb:// or mongodb+srv://")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PersisterSettings(ReadingsSettings):
     """The environment of `python -m persister`."""
 
     broker_url: str = setting(about="`amqp://…` or `embedded://PATH`", secret=True)
-    readings_url: str = setting(about="`mongodb://…`", secret=True)
-    readings_database: str = setting("tidegate", about="the database that holds the readings")
     readings_clustered: bool = setting(False, about="create the collection clustered by its key")
     ops_port: Port = setting(9003, about="port of `/healthz`, `/readyz`, `/metrics`; 0 takes any free one")
     batch_readings: Positive = setting(4000, about="readings that are written at once, at most")
@@ -34,8 +44,7 @@ class PersisterSettings(ProcessSettings):
     def __post_init__(self) -> None:
         self.retention()
         check_url(self.broker_url)
-        if not self.readings_url.startswith(("mongodb://", "mongodb+srv://")):
-            raise ValueError("READINGS_URL must start with mongodb:// or mongodb+srv://")
+        ReadingsSettings.__post_init__(self)
 
     def retention(self) -> Retention:
         """Return for how long what is kept; ValueError when the settings are wrong."""

@@ -1,31 +1,40 @@
 """PERSISTER → MONGODB: one unordered bulk write a batch; the compound key makes every repetition harmless.
 
-Writes are majority and journaled: what this module calls stored has survived `kill -9` of the server.
+Writes are majority and journaled: what this module calls stored has survived `kill -9` of the server. After a write
+that failed it may be another database that answers, so before the next one `Guard` looks.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from bson.codec_options import CodecOptions
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 from pymongo import UpdateOne, WriteConcern
-from pymongo.errors import BulkWriteError, CollectionInvalid, OperationFailure, PyMongoError
+from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from broker.document import id_bytes
 from persister.batch import Outcome
-from persister.refusals import DUPLICATE_KEY, OF_THE_DOCUMENT, is_outage
+from persister.readings_collection import READINGS, Form, ReadingsCollection
+from persister.refusals import (
+    COLLECTION_UUID_MISMATCH,
+    DUPLICATE_KEY,
+    OF_THE_DOCUMENT,
+    UNKNOWN_FIELD,
+    is_outage,
+)
+from runtime.logs import logger
 from runtime.mongodb import mongodb_client
 
-READINGS = "readings"
+log = logger("persister.mongodb")
+
 SERIES = "series"
 _SAFE = WriteConcern(w="majority", j=True)
 
 ASKED_AT_ONCE = 1000
-NAMESPACE_EXISTS = 48
 # In place of a code, for what the driver could not even send.
 OF_THE_DRIVER = 0
 
@@ -65,6 +74,16 @@ class _Bytes:
         self.raw = raw
 
 
+class Guard(Protocol):
+    """Knows what a worker has learned of the database."""
+
+    async def look(self) -> None:
+        """See whether it is the database that it was, and learn anew where it is not; WriteFailed."""
+
+    async def mark(self) -> None:
+        """Note in the database that something was learned; WriteFailed."""
+
+
 class ToMongoDB:
     """Writes readings and series of one database."""
 
@@ -76,7 +95,14 @@ class ToMongoDB:
             READINGS, codec_options=CodecOptions(document_class=RawBSONDocument), read_concern=ReadConcern("majority")
         )
         self._series = self._database.get_collection(SERIES, write_concern=_SAFE)
-        self._clustered = clustered
+        self._collection = ReadingsCollection(self._database, clustered=clustered)
+        self._form = Form(None, clustered)
+        # Whether inserts name the collection that they mean; a server may have reasons of its own to refuse that.
+        self._names_collection = True
+        self._mismatched: Any = None
+        # Something failed: whether all is as it was is to be seen before the next write.
+        self._in_doubt = False
+        self._guard: Guard | None = None
 
     @property
     def database(self) -> Any:
@@ -92,21 +118,19 @@ class ToMongoDB:
         async with mongodb_client(url, name="tidegate persister", timeout_s=timeout_s) as client:
             yield cls(client, database, clustered=clustered)
 
+    def guarded_by(self, guard: Guard) -> None:
+        """Look through this whether the database is the one that it was."""
+        self._guard = guard
+
     async def prepare(self) -> None:
         """Create the collections where they are missing; WriteFailed while MongoDB is away."""
-        options: dict[str, Any] = {"storageEngine": {"wiredTiger": {"configString": "block_compressor=zstd"}}}
-        if self._clustered:
-            options["clusteredIndex"] = {"key": {"_id": 1}, "unique": True}
         try:
-            if READINGS not in await self._database.list_collection_names():
-                await self._database.create_collection(READINGS, **options)
-        except CollectionInvalid:
-            return  # another worker was first
-        except OperationFailure as error:
-            if error.code != NAMESPACE_EXISTS:
-                raise WriteFailed(_words(error)) from error
+            self._form = await self._collection.prepared()
         except PyMongoError as error:
             raise WriteFailed(_words(error)) from error
+        if self._form.uuid is not None and self._form.uuid == self._mismatched and self._names_collection:
+            self._names_collection = False
+            log.warning("MongoDB refuses the UUID that it tells itself; inserts no longer name the collection.")
 
     async def write(self, documents: Sequence[bytes]) -> Written:
         """Store documents and tell what became of each.
@@ -114,26 +138,53 @@ class ToMongoDB:
         WriteFailed when nothing is certain, WriteRefused when none was taken, maybe because of one of them, or because
         they have more than 16 MiB together.
         """
+        if self._in_doubt:
+            await self._see()
         try:
-            # One command for all of them. They travel back to back, so the driver may take them for a single one:
-            # wrapped one by one they cost 0.26 us each, with `insert_many` twice that.
-            reply = await self._database.command(
-                {
-                    "insert": READINGS,
-                    "ordered": False,
-                    "documents": [_Bytes(b"".join(documents))],
-                    "writeConcern": _SAFE.document,
-                }
-            )
+            return self._sorted(await self._insert(documents), len(documents))
+        except WriteFailed:
+            self._in_doubt = True
+            raise
+
+    async def _see(self) -> None:
+        await (self.prepare() if self._guard is None else self._guard.look())
+        self._in_doubt = False
+
+    async def _insert(self, documents: Sequence[bytes]) -> Mapping[str, Any]:
+        # One command for all of them. They travel back to back, so the driver may take them for a single one:
+        # wrapped one by one they cost 0.26 us each, with `insert_many` twice that.
+        command: dict[str, Any] = {
+            "insert": READINGS,
+            "ordered": False,
+            "documents": [_Bytes(b"".join(documents))],
+            "writeConcern": _SAFE.document,
+        }
+        uuid = self._form.uuid
+        if uuid is not None and self._names_collection:
+            command["collectionUUID"] = uuid
+        try:
+            reply: Mapping[str, Any] = await self._database.command(command)
         except BSONError as error:
             raise WriteRefused(_words(error), OF_THE_DRIVER, certain=True) from error
         except OperationFailure as error:
+            self._look_at(error.code, uuid)
             if error.code is None or is_outage(error.code, error.details):
                 raise WriteFailed(_words(error)) from error
             raise WriteRefused(_words(error), error.code, certain=error.code in OF_THE_DOCUMENT) from error
         except PyMongoError as error:
             raise WriteFailed(_words(error)) from error
-        return self._sorted(reply, len(documents))
+        for item in reply.get("writeErrors", ())[:1]:
+            self._look_at(item.get("code"), uuid)
+        return reply
+
+    def _look_at(self, code: int | None, uuid: Any) -> None:
+        """Raise WriteFailed where the refusal speaks of the collection's name: nothing was stored."""
+        if code == COLLECTION_UUID_MISMATCH:
+            self._mismatched = uuid
+            raise WriteFailed("the collection is not there any more, or is another one")
+        if code == UNKNOWN_FIELD and self._names_collection:
+            self._names_collection = False
+            raise WriteFailed("this server does not know collectionUUID")
 
     @staticmethod
     def _sorted(reply: Mapping[str, Any], count: int) -> Written:
@@ -160,7 +211,7 @@ class ToMongoDB:
 
     async def present(self, documents: Sequence[bytes]) -> list[int]:
         """Return which of the documents are stored already, by their place; WriteFailed when nothing is certain."""
-        if self._clustered:  # there, a question for many keys goes through the whole collection
+        if self._form.clustered:  # there, a question for many keys goes through the whole collection
             return []
         places = {id_bytes(document): place for place, document in enumerate(documents)}
         asked = list(places)
@@ -171,11 +222,24 @@ class ToMongoDB:
                 cursor = self._raw.find({"_id": {"$in": part}}, {"_id": 1}, batch_size=ASKED_AT_ONCE)
                 found += [places[id_bytes(document.raw)] async for document in cursor]
         except PyMongoError as error:
+            self._in_doubt = True
             raise WriteFailed(_words(error)) from error
         return found
 
     async def write_series(self, keys: Sequence[dict[str, Any]]) -> None:
-        """Note series at their first sight; a repetition changes nothing. WriteFailed when nothing is certain."""
+        """Note series at their first sight, so that they may be remembered; WriteFailed when nothing is certain."""
+        if self._in_doubt:
+            await self._see()
+        try:
+            await self.upsert_series(keys)
+            if self._guard is not None:
+                await self._guard.mark()
+        except WriteFailed:
+            self._in_doubt = True
+            raise
+
+    async def upsert_series(self, keys: Sequence[dict[str, Any]]) -> None:
+        """Write the documents of series; a repetition changes nothing. WriteFailed when nothing is certain."""
         now = datetime.now(UTC)
         updates = [UpdateOne({"_id": key}, {"$setOnInsert": {"firstSeenAt": now}}, upsert=True) for key in keys]
         try:

@@ -7,19 +7,21 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
 from structlog.testing import capture_logs
 
 from auth.app import auth_service
 from auth.database import open_database
-from auth.tables import deleted_owners
-from auth.to_broker import LOOK_EVERY_S
+from auth.migrate import migrate
+from auth.tables import announced_owners, deleted_owners
+from auth.to_broker import LOOK_EVERY_S, announce_again
 from broker.connect import open_broker
 from broker.deleted_owner import DeletedOwner
 from broker.embedded import EmbeddedBroker
 from broker.interface import Broker, ConfirmLate, Publisher
 from broker.message import Message
-from broker.topology import DELETED_OWNERS, Exchange
+from broker.topology import DELETED_OWNERS, OWNERS_EXCHANGE, Exchange
+from tests.auth.operating import auth
 from tests.auth.service import SECRET, Client, make_settings, running
 from tests.auth.test_process import QUICK, line_with, process
 from tests.broker.waiting import eventually
@@ -155,3 +157,84 @@ async def test_without_a_broker_deletions_wait_and_it_is_told_once(database_url:
     told = [line for line in logs if line["event"].startswith("Deleted owners wait")]
     assert [line["why"] for line in told] == ["BROKER_URL is not set"]
     assert await waiting_rows(database_url) == 2
+
+
+async def announced_owners_of(broker: Broker) -> list[str]:
+    """Take every announcement that waits."""
+    found: list[str] = []
+    async with asyncio.timeout(20), broker.consumer(DELETED_OWNERS, prefetch=16) as consumer:
+        while True:
+            delivery = await consumer.get()
+            owner = DeletedOwner.of(delivery.message).owner
+            await consumer.acknowledge(delivery)
+            if owner == LAST:
+                return found
+            found.append(owner)
+
+
+LAST = "last"
+
+
+async def test_deleted_owners_are_kept_and_announced_again_when_an_operator_asks(
+    database_url: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "queue.db"
+    async with EmbeddedBroker.open_at(path) as broker, broker.publisher() as publisher:
+        async with auth_service(make_settings(database_url), registry=CollectorRegistry(), broker=broker):
+            async with running(make_settings(database_url)) as client:
+                first = await delete_account(client, "ada@example.org")
+                second = await delete_account(client, "grace@example.org")
+                await client.new_user("stays@example.org")
+            assert {await next_owner(broker), await next_owner(broker)} == {first, second}
+
+            async def moved() -> bool:
+                return await waiting_rows(database_url) == 0
+
+            await eventually(moved, "the outbox is empty")
+        between = int(time.time() * 1000)
+        async with running(make_settings(database_url)) as client:
+            third = await delete_account(client, "joan@example.org")  # still in the outbox
+        for since, expected in (((), {first, second, third}), (("--since", str(between)), {third})):
+            ran = await auth(database_url, "users", "announce-deleted", *since, BROKER_URL=f"embedded://{path}")
+            assert ran.code == 0, ran.err
+            assert ran.out.startswith(f"{len(expected)} deleted owners were announced")
+            assert "Deleted owners were announced again." in ran.err
+            await publisher.publish(DeletedOwner(LAST, 1).message(), OWNERS_EXCHANGE)
+            told = await announced_owners_of(broker)
+            assert sorted(told) == sorted(expected)
+
+
+async def test_many_deleted_owners_are_announced_page_by_page_and_nobody_who_has_an_account(database_url: str) -> None:
+    published: list[str] = []
+
+    class Heard(Publisher):
+        async def publish(self, message: Message, exchange: Exchange) -> None:
+            published.append(DeletedOwner.of(message).owner)
+
+        async def check(self) -> None:
+            return
+
+    async with running(make_settings(database_url)) as client:
+        token = await client.new_user("stays@example.org")
+        living = str((await client.get("/user/me", token=token)).json["id"])
+    async with open_database(database_url, connections=1, timeout_s=10) as database:
+        rows = [{"owner_id": f"owner-{number:04}", "deleted_at_ms": number} for number in range(250)]
+        async with database.writing() as connection:
+            await connection.execute(insert(announced_owners), [*rows, {"owner_id": living, "deleted_at_ms": 1}])
+            await connection.execute(insert(deleted_owners), rows[:5])
+        assert await announce_again(database, Heard(), None, lambda _: None) == 250
+    assert published == [row["owner_id"] for row in rows]
+
+
+async def test_an_announcement_that_cannot_be_made_says_why(sqlite_url: str, tmp_path: Path) -> None:
+    await migrate(sqlite_url)
+    for arguments, url, code, says in (
+        ((), "", 2, "BROKER_URL"),
+        ((), f"embedded://{tmp_path / 'none'}", 1, "There is no file"),
+        (("--since", "yesterday"), "embedded://x", 2, "is no time"),
+        ((), "http://x", 2, "BROKER_URL"),
+    ):
+        ran = await auth(sqlite_url, "users", "announce-deleted", *arguments, BROKER_URL=url)
+        assert (ran.code, ran.out) == (code, "")
+        assert says in ran.err
+        assert "Traceback" not in ran.err

@@ -84,6 +84,11 @@ class Service:
         """The end of what it logged."""
         return self._log.read_text(errors="replace")[-1500:]
 
+    def logged(self, *words: str) -> bool:
+        """Whether there is a line with all these words."""
+        lines = self._log.read_text(errors="replace").splitlines()
+        return any(all(word in line for word in words) for line in lines)
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, if it runs."""
         if self._process is not None and self._process.returncode is None:
