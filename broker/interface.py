@@ -26,6 +26,10 @@ class BrokerUnavailable(BrokerError):
     """The broker is away, or the publisher is closed."""
 
 
+class BrokerRefused(BrokerUnavailable):
+    """The broker is there and refuses: a right is missing, a password is wrong, a queue has other arguments."""
+
+
 class ConfirmLate(BrokerError):
     """No confirm came in time; the message may or may not be stored."""
 
@@ -125,8 +129,8 @@ class Inspection(Protocol):
 class Broker(Protocol):
     """A way to reach the queues. Leaving a context settles nothing that was not settled."""
 
-    def publisher(self, *, confirm_timeout_s: float = 4.0) -> AbstractAsyncContextManager[Publisher]:
-        """Open a publisher; it connects by itself and again after every loss."""
+    def publisher(self, *exchanges: Exchange, confirm_timeout_s: float = 4.0) -> AbstractAsyncContextManager[Publisher]:
+        """Open a publisher to these exchanges, or to all; it connects by itself and again after every loss."""
 
     def consumer(self, queue: Queue, *, prefetch: int) -> AbstractAsyncContextManager[Consumer]:
         """Open a consumer of `queue` that holds at most `prefetch` unsettled messages."""

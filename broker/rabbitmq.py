@@ -1,7 +1,7 @@
 """The broker on RabbitMQ: quorum queues, publisher confirms, a connection for each publisher, consumer and listener.
 
-Plain aio-pika connections under a loop of our own rather than its "robust" ones: every connection is a generation, its
-topology is declared anew, and what belonged to an earlier generation is known to be stale.
+Plain aio-pika connections under a loop of our own rather than its "robust" ones: every connection is a generation, what
+it needs is asked for anew and declared where it is missing, and what belonged to an earlier one is known to be stale.
 """
 
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ from broker.rabbitmq_fanout import RabbitMQAnnouncer, RabbitMQListener
 from broker.rabbitmq_inspection import RabbitMQInspection
 from broker.rabbitmq_link import CONNECT_TIMEOUT_S, as_unavailable, close, driver_channel, kept_open
 from broker.rabbitmq_publisher import RabbitMQPublisher
-from broker.rabbitmq_topology import SETTLE_S, ensure_topology
+from broker.rabbitmq_topology import SETTLE_S, Questions, declare_all, ensure_queue
 from broker.topology import QUEUES, Exchange, Queue
 from runtime.beside import beside
 
@@ -33,9 +33,9 @@ class RabbitMQBroker:
         self._settle_s = settle_s
 
     @asynccontextmanager
-    async def publisher(self, *, confirm_timeout_s: float = 4.0) -> AsyncIterator[RabbitMQPublisher]:
-        """Open a publisher with a connection of its own."""
-        publisher = RabbitMQPublisher(self._queues, confirm_timeout_s, self._settle_s)
+    async def publisher(self, *exchanges: Exchange, confirm_timeout_s: float = 4.0) -> AsyncIterator[RabbitMQPublisher]:
+        """Open a publisher with a connection of its own; with no exchange named, to all."""
+        publisher = RabbitMQPublisher(self._queues, exchanges, confirm_timeout_s, self._settle_s)
         async with kept_open(self._url, "tidegate publisher", publisher.prepare, confirms=True) as link:
             publisher.link = link
             yield publisher
@@ -70,7 +70,7 @@ class RabbitMQBroker:
         """Look into a queue over a connection of this question."""
         async with self._connected() as connection:
             with as_unavailable():
-                await ensure_topology(connection, self._queues, settle_s=None)
+                await ensure_queue(connection, self._queues, queue, Questions())
                 channel = await driver_channel(await connection.channel(publisher_confirms=False))
             yield RabbitMQInspection(channel, queue)
 
@@ -78,7 +78,7 @@ class RabbitMQBroker:
         """Declare everything; about 1.5 s where anything is fresh, until it would outlive a crash."""
         async with self._connected() as connection:
             with as_unavailable():
-                await ensure_topology(connection, self._queues, settle_s=self._settle_s)
+                await declare_all(connection, self._queues, settle_s=self._settle_s)
 
     async def depth(self, queue: Queue) -> int:
         """Ask the broker itself, over a connection of this question: a declared queue keeps an old count."""

@@ -15,7 +15,7 @@ from aiormq.abc import DeliveredMessage
 from broker.interface import BrokerUnavailable, Delivery
 from broker.message import Header, Message
 from broker.rabbitmq_link import DriverChannel, Link, as_unavailable, driver_channel
-from broker.rabbitmq_topology import ensure_topology
+from broker.rabbitmq_topology import Questions, ensure_queue
 from broker.topology import Queue
 
 CANCEL_TIMEOUT_S = 5.0
@@ -30,6 +30,7 @@ class RabbitMQConsumer:
         self._queues = queues
         self._queue = queue
         self._prefetch = prefetch
+        self._questions = Questions()
         self._channel: DriverChannel | None = None
         # Of the consumer on this channel; None while there is none.
         self._tag: str | None = None
@@ -40,16 +41,15 @@ class RabbitMQConsumer:
         self._arrived: asyncio.Queue[Delivery] = asyncio.Queue()
 
     async def prepare(self, connection: AbstractConnection, channel: AbstractChannel) -> None:
-        """Declare the topology over a fresh connection and consume; what an earlier one delivered is dropped."""
-        # Nothing is promised by consuming, so there is no need to wait until a fresh queue would outlive a crash.
-        await ensure_topology(connection, self._queues, settle_s=None)
+        """Consume over a fresh connection; what an earlier one delivered is dropped."""
+        await ensure_queue(connection, self._queues, self._queue, self._questions)
         driver = await driver_channel(channel)
         await driver.basic_qos(prefetch_count=self._prefetch)
         self._generation += 1
         while not self._arrived.empty():
             self._arrived.get_nowait()
         self._channel = driver
-        driver.on_consumer_cancel_callbacks.add(lambda _: self.link.reopen())
+        driver.on_consumer_cancel_callbacks.add(lambda _: self.link.reopen("the broker has ended this consumer"))
         self._aside = self._last_tag = self._window_after = 0
         self._tag = None if self._stopped else await self._consume(driver)
 
@@ -108,8 +108,8 @@ class RabbitMQConsumer:
                 await self._cancel(channel)
                 self._window_after = self._last_tag
                 self._tag = await self._consume(channel)
-        except BrokerUnavailable:
-            self.link.reopen()  # it must not go on without a consumer
+        except BrokerUnavailable as error:
+            self.link.reopen(str(error))  # it must not go on without a consumer
 
     async def stop(self) -> None:
         """End this consumer; its channel stays."""

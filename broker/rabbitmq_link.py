@@ -2,15 +2,16 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aiormq.channel import Channel
 
-from broker.interface import BrokerError, BrokerUnavailable
+from broker.interface import BrokerError, BrokerRefused, BrokerUnavailable
+from broker.rabbitmq_refusals import missing_right, translated
 from runtime.beside import beside
 from runtime.logs import logger
 
@@ -21,6 +22,8 @@ CONNECT_TIMEOUT_S = 5.0
 START_TIMEOUT_S = 3.0
 # A healed broker is found again within two of these.
 RECONNECT_S = (0.1, 2.0)
+# A connection that held for so long was a good one: the next outage is another.
+LASTING_S = 5.0
 
 # A node that sets no bound on frames gets the size that RabbitMQ itself proposes.
 FRAME_MAX = 131_072
@@ -37,9 +40,12 @@ class Link:
         self._name = name
         self._prepare = prepare
         self._confirms = confirms
-        self._lost = asyncio.Event()
+        self._lost: asyncio.Future[BrokerError] = asyncio.get_running_loop().create_future()
         self.usable = asyncio.Event()
-        self.last_error = "not connected yet"
+        self._last_error: BrokerError = BrokerUnavailable("not connected yet")
+        # What was told last, until a connection has lasted: what fails in the same way again and again is told once.
+        self._told = ""
+        self._lost_at_once = False
 
     async def keep_open(self) -> None:
         """Connect, prepare, wait for the loss; for ever."""
@@ -50,33 +56,44 @@ class Link:
                     async with asyncio.timeout(CONNECT_TIMEOUT_S):
                         connection = await self._open()
             except BrokerUnavailable as error:
-                self._tell(str(error))
-                await asyncio.sleep(pause * random.uniform(0.5, 1))
-                pause = min(pause * 2, RECONNECT_S[1])
-                continue
-            pause = RECONNECT_S[0]
-            if not self._lost.is_set():
-                self.usable.set()
-            log.info("Connected to RabbitMQ.", connection=self._name)
-            try:
-                if is_cancelled():  # as it was opened, see as_unavailable
-                    raise asyncio.CancelledError
-                await self._lost.wait()
-                self._tell("the connection was lost")
-            finally:
-                self.usable.clear()
-                await close(connection)
+                self._tell(error, "RabbitMQ is away; trying again.")
+            else:
+                opened_at = time.monotonic()
+                await self._until_lost(connection)
+                self._lost_at_once = time.monotonic() - opened_at < LASTING_S
+                if not self._lost_at_once:
+                    pause, self._told = RECONNECT_S[0], ""
+                    continue
+            # Also for a connection that was lost at once: what it is for may be refused.
+            await asyncio.sleep(pause * random.uniform(0.5, 1))
+            pause = min(pause * 2, RECONNECT_S[1])
 
-    def reopen(self) -> None:
+    async def _until_lost(self, connection: AbstractConnection) -> None:
+        if not self._lost.done():
+            self.usable.set()
+        try:
+            if is_cancelled():  # as it was opened, see as_unavailable
+                raise asyncio.CancelledError
+            await asyncio.wait((self._lost,), timeout=LASTING_S if self._lost_at_once else 0)
+            if not self._lost.done():
+                log.info("Connected to RabbitMQ.", connection=self._name)
+            self._tell(await self._lost, "The connection to RabbitMQ was lost; opening another.")
+        finally:
+            self.usable.clear()
+            await close(connection)
+
+    def reopen(self, why: str) -> None:
         """Give this connection up and open another: for when the broker has ended what it was for."""
         self.usable.clear()
-        self._lost.set()
+        if not self._lost.done():
+            self._lost.set_result(BrokerUnavailable(why))
 
     async def _open(self) -> AbstractConnection:
-        lost = self._lost = asyncio.Event()
+        lost = self._lost = asyncio.get_running_loop().create_future()
 
-        def on_close(*_: Any) -> None:
-            lost.set()
+        def on_close(_: object, why: BaseException | None) -> None:
+            if not lost.done():
+                lost.set_result(BrokerUnavailable("it was closed") if why is None else translated(why))
             if self._lost is lost:  # not a late echo of an earlier connection
                 self.usable.clear()
 
@@ -93,15 +110,19 @@ class Link:
             raise
         return connection
 
-    def _tell(self, error: str) -> None:
-        if error != self.last_error:
-            log.warning("RabbitMQ is away; trying again.", connection=self._name, error=error)
-        self.last_error = error
+    def _tell(self, error: BrokerError, event: str) -> None:
+        self._last_error = error
+        if str(error) == self._told:
+            return
+        self._told = str(error)
+        if isinstance(error, BrokerRefused):
+            event = "RabbitMQ refuses what this process needs; trying again."
+        log.warning(event, connection=self._name, error=str(error), **missing_right(error))
 
     def check(self) -> None:
         """Raise BrokerUnavailable, with the last error, while there is no connection."""
         if not self.usable.is_set():
-            raise BrokerUnavailable(self.last_error)
+            raise type(self._last_error)(str(self._last_error))
 
 
 @contextmanager
@@ -123,7 +144,7 @@ def as_unavailable() -> Iterator[None]:
     except Exception as error:
         if is_cancelled():
             raise asyncio.CancelledError from error
-        raise BrokerUnavailable(f"{type(error).__name__}: {error}") from error
+        raise translated(error) from error
 
 
 def is_cancelled() -> bool:
