@@ -2,7 +2,8 @@
 
 Promises that the contract tests hold every implementation to:
 - `publish` returns only when the message survives the death of every process; an exception promises nothing;
-- what was delivered and not settled is delivered again, with a higher `delivery_count`;
+- what was delivered and not settled is delivered again, with a higher `delivery_count`; what was given back is, too,
+  and there some brokers count (RabbitMQ before 4.3, the embedded one) and some do not;
 - a consumer holds at most `prefetch` unsettled messages, those that were put aside not counted;
 - a rejected message is in the dead-letter queue;
 - a full queue refuses, it does not drop; that holds for the dead letters' queue too: what it refuses stays;
@@ -72,8 +73,8 @@ class Consumer(Protocol):
     def get_nowait(self) -> Delivery | None:
         """Return the next message if it has arrived already, else None."""
 
-    async def acknowledge(self, delivery: Delivery, *, multiple: bool = False) -> None:
-        """Settle this message, or all up to and including it. A stale delivery is ignored: it comes again."""
+    async def acknowledge(self, delivery: Delivery, *, multiple: bool = False) -> bool:
+        """Settle this message, or all up to and including it. False, and nothing is settled: stale, it comes again."""
 
     async def reject(self, delivery: Delivery) -> None:
         """Hand this message to the dead-letter queue. A stale delivery is ignored: it comes again."""

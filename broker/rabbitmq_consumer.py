@@ -1,7 +1,10 @@
 """Takes messages from one queue of RabbitMQ, over a connection that is opened again after every loss.
 
 Every connection is a generation; what belonged to an earlier one is known to be stale. A consumer that the broker
-cancels by itself (its queue was deleted, or moved to another node) counts as a lost connection.
+cancels by itself (its queue was deleted or moved, or, since RabbitMQ 4.3, a message was held for longer than the
+consumer time-out) counts as a lost connection from that moment on: its messages are back in the queue, the broker
+takes a late acknowledgement without a word and without effect, and may lend more to the cancelled consumer of the open
+channel, where nobody would read it.
 """
 
 import asyncio
@@ -19,6 +22,7 @@ from broker.rabbitmq_topology import Questions, ensure_queue
 from broker.topology import Queue
 
 CANCEL_TIMEOUT_S = 5.0
+CANCELLED = "the broker has cancelled the consumer: its queue is gone, or a message was held for too long"
 
 
 class RabbitMQConsumer:
@@ -49,7 +53,8 @@ class RabbitMQConsumer:
         while not self._arrived.empty():
             self._arrived.get_nowait()
         self._channel = driver
-        driver.on_consumer_cancel_callbacks.add(lambda _: self.link.reopen("the broker has ended this consumer"))
+        generation = self._generation
+        driver.on_consumer_cancel_callbacks.add(lambda _: self._cancelled(generation))
         self._aside = self._last_tag = self._window_after = 0
         self._tag = None if self._stopped else await self._consume(driver)
 
@@ -62,6 +67,13 @@ class RabbitMQConsumer:
                 self._arrived.put_nowait(delivery_of(incoming, generation))
 
         return (await driver.basic_consume(self._queue.name, arrived)).consumer_tag or ""
+
+    def _cancelled(self, generation: int) -> None:
+        """Make everything stale that this consumer was delivered, and begin anew on a fresh connection."""
+        if generation == self._generation:
+            self._generation += 1
+            self._channel = self._tag = None
+            self.link.reopen(CANCELLED)
 
     async def get(self) -> Delivery:
         """Wait for the next message of the present connection."""
@@ -78,9 +90,9 @@ class RabbitMQConsumer:
                 return delivery
         return None
 
-    async def acknowledge(self, delivery: Delivery, *, multiple: bool = False) -> None:
-        """Settle one message, or all up to it."""
-        await self._settle(delivery, lambda channel: channel.basic_ack(delivery.tag, multiple=multiple))
+    async def acknowledge(self, delivery: Delivery, *, multiple: bool = False) -> bool:
+        """Settle one message, or all up to it; False when they are delivered again."""
+        return await self._settle(delivery, lambda channel: channel.basic_ack(delivery.tag, multiple=multiple))
 
     async def reject(self, delivery: Delivery) -> None:
         """Reject without requeue: the broker hands it to the dead-letter queue."""
@@ -123,11 +135,13 @@ class RabbitMQConsumer:
         if tag is not None:
             await channel.basic_cancel(tag, timeout=CANCEL_TIMEOUT_S)
 
-    async def _settle(self, delivery: Delivery, settle: Callable[[DriverChannel], Awaitable[object]]) -> None:
+    async def _settle(self, delivery: Delivery, settle: Callable[[DriverChannel], Awaitable[object]]) -> bool:
         if delivery.generation != self._generation or self._channel is None:
-            return
-        with suppress(BrokerUnavailable), as_unavailable():  # lost with its connection: the broker delivers it again
+            return False
+        with suppress(BrokerUnavailable), as_unavailable():
             await settle(self._channel)
+            return True
+        return False  # lost with its connection: the broker delivers it again
 
     async def check(self) -> None:
         """Raise while there is no connection."""

@@ -84,13 +84,13 @@ async def ensure_publishable(
       old as the answer, and are waited for from then on, at each connection;
     - the exchange may not be asked for: then no right on it is held, and the broker refuses every publish into it.
     """
-    answers = {await questions.ask(connection, SETTLED_EXCHANGE)}
-    unmarked = Answer.MAY_NOT_ASK in answers
-    for queue in targets:
-        answers |= {await questions.ask(connection, queue.exchange), await questions.ask(connection, queue)}
+    marker = await questions.ask(connection, SETTLED_EXCHANGE)
+    answers = [marker, *[await questions.ask(connection, queue.exchange) for queue in targets]]
+    if marker is Answer.MAY_NOT_ASK:
+        answers += [await questions.ask(connection, queue) for queue in targets]
     if Answer.MISSING in answers:
         await _declare(connection, queues, settle_s=settle_s)
-    elif unmarked and Answer.FOUND in answers:
+    elif marker is Answer.MAY_NOT_ASK and Answer.FOUND in answers:
         await asyncio.sleep(settle_s)
 
 

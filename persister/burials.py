@@ -125,8 +125,8 @@ class Burials:
             await self._give_back(burial)
             return
         settle = partial(self._ledger.settle_parked, burial.delivery)
-        await self._holding.until_done("acknowledgement", settle)
-        self._done(burial)
+        if await self._holding.until_done("acknowledgement", settle):
+            self._done(burial)
 
     async def _give_back(self, burial: Burial) -> None:
         give_back = partial(self._ledger.give_back_parked, burial.delivery)

@@ -1,4 +1,7 @@
-"""Each service works with just its rights on RabbitMQ, and with no more than it needs."""
+"""Each service works with just its rights on RabbitMQ, and with no more than it needs.
+
+Since RabbitMQ 4.3 whoever asks whether a name is there needs a right on it, so all of this holds on both.
+"""
 
 import asyncio
 import json

@@ -224,13 +224,13 @@ async def test_an_acknowledgement_that_fails_is_told_again_and_none_twice_at_onc
         ledger.add(one)
     acknowledge, may_go, tries = queue.acknowledge, asyncio.Event(), 0
 
-    async def failing_first(one: Delivery, *, multiple: bool = False) -> None:
+    async def failing_first(one: Delivery, *, multiple: bool = False) -> bool:
         nonlocal tries
         tries += 1
         await may_go.wait()
         if tries == 1:
             raise BrokerUnavailable("away")
-        await acknowledge(one, multiple=multiple)
+        return await acknowledge(one, multiple=multiple)
 
     queue.acknowledge = failing_first  # type: ignore[method-assign,assignment]
     first, second = (asyncio.ensure_future(ledger.settle(some)) for some in (found[:2], found[2:]))

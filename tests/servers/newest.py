@@ -1,4 +1,4 @@
-"""RabbitMQ's newest version beside this machine's, for the tests that must hold on both; see `install-newest-rabbitmq`."""
+"""RabbitMQ's newest version beside this machine's, for what must hold on both; see `install-newest-rabbitmq`."""
 
 import subprocess
 from pathlib import Path
