@@ -17,7 +17,8 @@ from aiormq.abc import DeliveredMessage
 
 from broker.interface import BrokerUnavailable, Delivery
 from broker.message import Header, Message
-from broker.rabbitmq_link import DriverChannel, Link, as_unavailable, driver_channel
+from broker.rabbitmq_link import DriverChannel, Link, driver_channel
+from broker.rabbitmq_refusals import as_unavailable
 from broker.rabbitmq_topology import Questions, ensure_queue
 from broker.topology import Queue
 

@@ -3,21 +3,23 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 
-import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aiormq.channel import Channel
 
 from broker.interface import BrokerError, BrokerRefused, BrokerUnavailable
-from broker.rabbitmq_refusals import missing_right, translated
+from broker.rabbitmq_address import Host
+from broker.rabbitmq_connect import Connector
+from broker.rabbitmq_refusals import as_unavailable, is_cancelled, missing_right, translated
 from runtime.beside import beside
 from runtime.logs import logger
 
 log = logger("broker.rabbitmq")
 
-CONNECT_TIMEOUT_S = 5.0
+# For what follows the connection itself, see rabbitmq_connect; also when fresh queues are waited for.
+PREPARE_TIMEOUT_S = 5.0
 # Enough for a first connection that also waits for fresh queues to settle.
 START_TIMEOUT_S = 3.0
 # A healed broker is found again within two of these.
@@ -35,8 +37,8 @@ Prepare = Callable[[AbstractConnection, AbstractChannel], Awaitable[None]]
 class Link:
     """One connection with one channel, opened again after every loss, prepared anew each time."""
 
-    def __init__(self, url: str, name: str, prepare: Prepare, *, confirms: bool) -> None:
-        self._url = url
+    def __init__(self, hosts: tuple[Host, ...], name: str, prepare: Prepare, *, confirms: bool) -> None:
+        self._connector = Connector(hosts)
         self._name = name
         self._prepare = prepare
         self._confirms = confirms
@@ -53,8 +55,7 @@ class Link:
         while True:
             try:
                 with as_unavailable():
-                    async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                        connection = await self._open()
+                    connection = await self._open()
             except BrokerUnavailable as error:
                 self._tell(error, "RabbitMQ is away; trying again.")
             else:
@@ -97,14 +98,13 @@ class Link:
             if self._lost is lost:  # not a late echo of an earlier connection
                 self.usable.clear()
 
-        connection = await aio_pika.connect(
-            self._url, timeout=CONNECT_TIMEOUT_S, client_properties={"connection_name": self._name}
-        )
+        connection = await self._connector.connect(self._name)
         try:
-            connection.close_callbacks.add(on_close)
-            channel = await connection.channel(publisher_confirms=self._confirms, on_return_raises=self._confirms)
-            channel.close_callbacks.add(on_close)
-            await self._prepare(connection, channel)
+            async with asyncio.timeout(PREPARE_TIMEOUT_S):
+                connection.close_callbacks.add(on_close)
+                channel = await connection.channel(publisher_confirms=self._confirms, on_return_raises=self._confirms)
+                channel.close_callbacks.add(on_close)
+                await self._prepare(connection, channel)
         except BaseException:
             await close(connection)
             raise
@@ -123,34 +123,6 @@ class Link:
         """Raise BrokerUnavailable, with the last error, while there is no connection."""
         if not self.usable.is_set():
             raise type(self._last_error)(str(self._last_error))
-
-
-@contextmanager
-def as_unavailable() -> Iterator[None]:
-    """Turn whatever the driver raises when a connection is away, or dies under a call, into BrokerUnavailable.
-
-    That is more than its own exceptions: in the middle of a handshake it raises a bare `Exception`, StopAsyncIteration,
-    and a CancelledError that nobody has asked this task for. And where a call fails as it is cancelled, Python 3.11's
-    `wait_for` raises the failure: the cancellation stands all the same.
-    """
-    try:
-        yield
-    except BrokerError:
-        raise
-    except asyncio.CancelledError as error:
-        if is_cancelled():
-            raise
-        raise BrokerUnavailable("the connection died under a call") from error
-    except Exception as error:
-        if is_cancelled():
-            raise asyncio.CancelledError from error
-        raise translated(error) from error
-
-
-def is_cancelled() -> bool:
-    """Return whether somebody has asked the present task to end."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 async def driver_channel(channel: AbstractChannel) -> DriverChannel:
@@ -175,9 +147,11 @@ async def close(connection: AbstractConnection) -> None:
 
 
 @asynccontextmanager
-async def kept_open(url: str, name: str, prepare: Prepare, *, confirms: bool = False) -> AsyncIterator[Link]:
+async def kept_open(
+    hosts: tuple[Host, ...], name: str, prepare: Prepare, *, confirms: bool = False
+) -> AsyncIterator[Link]:
     """Keep a connection open as long as the context lasts; `prepare` is called with each fresh one and its channel."""
-    link = Link(url, name, prepare, confirms=confirms)
+    link = Link(hosts, name, prepare, confirms=confirms)
     async with beside(link.keep_open(), name=name):
         # A broker that is there is used from the first moment; one that is not does not hold the start.
         with suppress(TimeoutError):

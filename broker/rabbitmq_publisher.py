@@ -13,8 +13,8 @@ from aio_pika.exceptions import DeliveryError, PublishError
 from broker.interface import BrokerRefused, BrokerUnavailable, ConfirmLate, QueueFull, Unroutable
 from broker.message import Message
 from broker.rabbitmq_frames import PERSISTENT, publish_frames, written
-from broker.rabbitmq_link import DriverChannel, Link, as_unavailable, driver_channel, frame_max
-from broker.rabbitmq_refusals import translated
+from broker.rabbitmq_link import DriverChannel, Link, driver_channel, frame_max
+from broker.rabbitmq_refusals import as_unavailable, translated
 from broker.rabbitmq_topology import Questions, ensure_publishable
 from broker.topology import Exchange, Queue
 from runtime.failpoints import failpoint

@@ -1,9 +1,12 @@
-"""Tells a broker that refuses from one that is away: a missing right, a wrong password, another's arguments.
+"""The driver's failures as ours, and which of them mean that the broker refuses: a right, a password, arguments.
 
 RabbitMQ's own sentence is kept, and what it names is taken out of it for the log's fields.
 """
 
+import asyncio
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from aiormq.exceptions import (
     AuthenticationError,
@@ -49,3 +52,31 @@ def missing_right(error: BrokerError) -> dict[str, str]:
     """Return what RabbitMQ's sentence names of `right`, `resource`, `vhost` and `user`, for a log's fields."""
     found = _ACCESS.search(str(error))
     return {} if found is None else {name: text for name, text in found.groupdict().items() if text}
+
+
+@contextmanager
+def as_unavailable() -> Iterator[None]:
+    """Turn whatever the driver raises when a connection is away, or dies under a call, into BrokerUnavailable.
+
+    That is more than its own exceptions: in the middle of a handshake it raises a bare `Exception`, StopAsyncIteration,
+    and a CancelledError that nobody has asked this task for. And where a call fails as it is cancelled, Python 3.11's
+    `wait_for` raises the failure: the cancellation stands all the same.
+    """
+    try:
+        yield
+    except BrokerError:
+        raise
+    except asyncio.CancelledError as error:
+        if is_cancelled():
+            raise
+        raise BrokerUnavailable("the connection died under a call") from error
+    except Exception as error:
+        if is_cancelled():
+            raise asyncio.CancelledError from error
+        raise translated(error) from error
+
+
+def is_cancelled() -> bool:
+    """Return whether somebody has asked the present task to end."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -11,7 +11,7 @@ from runtime.settings import NotNegative, Port, Positive, ProcessSettings, Secon
 class PersisterSettings(ProcessSettings):
     """The environment of `python -m persister`."""
 
-    broker_url: str = setting(about="`amqp://…` or `embedded://PATH`", secret=True)
+    broker_url: str = setting(about="`amqp://…`, one host or several, or `embedded://PATH`", secret=True)
     readings_url: str = setting(about="`mongodb://…`", secret=True)
     readings_database: str = setting("tidegate", about="the database that holds the readings")
     readings_clustered: bool = setting(False, about="create the collection clustered by its key")

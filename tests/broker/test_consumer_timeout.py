@@ -93,7 +93,7 @@ async def test_what_is_put_aside_for_too_long_comes_again_as_well(impatient_url:
         aside: list[Delivery] = [await consumer.get() for _ in range(2)]
         for delivery in aside:
             await consumer.put_aside(delivery)
-        settled = []
+        settled: list[bytes] = []
         while len(settled) < 6:
             delivery = await consumer.get()
             assert await consumer.acknowledge(delivery) is True

@@ -252,3 +252,25 @@ async def test_what_is_let_go_leaves_no_task_behind(monkeypatch: pytest.MonkeyPa
         await asyncio.wait_for(bench.persister.run(bench.stop), 5)
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == before
+
+
+async def test_a_dead_letter_whose_message_was_not_settled_any_more_is_not_counted_as_settled() -> None:
+    """Its consumer was cancelled meanwhile: the message comes again, and counts then."""
+    bench = Bench([Message.of([document(1)])])
+    bench.store.refuse.add(document(1))
+    bench.queue.stale = True
+    task = asyncio.ensure_future(bench.persister.run(bench.stop))
+    async with asyncio.timeout(10):
+        while not bench.dead.letters or bench.persister.ledger.parked:
+            await asyncio.sleep(0)
+    assert bench.watched == []
+    bench.queue.stale = False
+    bench.queue.deliver(bench.queue.open[1], 2)
+    del bench.queue.open[1]
+    async with asyncio.timeout(10):
+        await bench.queue.settled.wait()
+        while not bench.watched:
+            await asyncio.sleep(0)
+        bench.stop.set()
+        await task
+    assert bench.watched == [Outcome.DEAD]
