@@ -14,7 +14,16 @@ from broker import rabbitmq_link
 from broker.interface import BrokerError, BrokerRefused, BrokerUnavailable, Publisher
 from broker.message import Message
 from broker.rabbitmq import RabbitMQBroker
-from broker.topology import DEAD_LETTERS, LIVE_EXCHANGE, READINGS, READINGS_EXCHANGE, Queue
+from broker.topology import (
+    DEAD_EXCHANGE,
+    DEAD_LETTERS,
+    LIVE_EXCHANGE,
+    OWNERS_EXCHANGE,
+    READINGS,
+    READINGS_EXCHANGE,
+    Exchange,
+    Queue,
+)
 from tests.broker.waiting import eventually
 from tests.servers.rabbitmq import RabbitMQServer
 
@@ -202,6 +211,22 @@ async def test_who_may_not_ask_for_the_marker_waits_until_what_it_sees_would_out
         async with RabbitMQBroker(newest_url).consumer(READINGS, prefetch=1):  # declares, waits for nothing
             await eventually(lambda: published(publisher), "it publishes")
         assert time.monotonic() - began >= SETTLE_S
+
+
+@pytest.mark.parametrize(
+    ("write", "read", "exchange"),
+    [
+        (r"^tidegate\.owners$", NOTHING, OWNERS_EXCHANGE),
+        (r"^tidegate\.(readings|presence)$", NOTHING, READINGS_EXCHANGE),
+        (r"^tidegate\.(dead|live)$", r"^tidegate\.(readings|owners\.deleted)$", DEAD_EXCHANGE),
+    ],
+)
+async def test_rights_that_were_given_before_there_was_a_right_to_ask_still_do(
+    newest_url: str, as_newest_user: As, write: str, read: str, exchange: Exchange
+) -> None:
+    await RabbitMQBroker(newest_url, settle_s=0).declare()
+    async with asyncio.timeout(20), RabbitMQBroker(as_newest_user("^$", write, read)).publisher(exchange) as publisher:
+        await publisher.publish(Message(b"as before"), exchange)
 
 
 async def test_a_service_that_finds_all_it_uses_has_nothing_refused(
