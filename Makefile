@@ -20,6 +20,7 @@ run: $(VENV)/onebox.done ## the whole pipeline on this machine (ARGS="--help" li
 
 test: $(VENV)/dev.done ## every test, on real servers that it starts for itself (ARGS="-k name" is handed to pytest)
 	@tests/servers/install >&2
+	@tests/servers/install-newest-rabbitmq >/dev/null || echo "the newest RabbitMQ cannot be had here (the line above says why)" >&2
 	@exec $(BIN)/python -m pytest $(ARGS)
 
 bench: $(VENV)/dev.done ## what a reading costs, here and elsewhere (ARGS="--quick": 5 minutes; ARGS="--help": each by its name)

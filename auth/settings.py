@@ -114,7 +114,7 @@ class AuthSettings(KeySettings):
     address_signups: Positive = setting(300, about="sign-ups of an address before a wait")
     address_signup_seconds: Seconds = setting(0.1, about="after which one of these is forgiven")
     broker_url: str = setting(
-        "", about="where deleted owners are announced: `amqp://…` or `embedded://PATH`; empty: they wait", secret=True
+        "", about="`amqp://…`, one host or several, or `embedded://PATH`; empty: deleted owners wait", secret=True
     )
     cors_origins: tuple[str, ...] = setting(
         (), about="origins of browsers that may call and connect; empty: the same origin only"

@@ -59,7 +59,7 @@ class DeletedOwners:
         if broker is None:
             await self._until_cancelled(None)
         else:
-            async with broker.publisher() as publisher:
+            async with broker.publisher(OWNERS_EXCHANGE) as publisher:
                 await self._until_cancelled(publisher)
 
     async def _until_cancelled(self, publisher: Publisher | None) -> None:

@@ -1,4 +1,4 @@
-"""From `BROKER_URL` to a broker: `amqp://…` is RabbitMQ, `embedded://PATH` a file on this machine."""
+"""From `BROKER_URL` to a broker: `amqp://…` is RabbitMQ, at one host or several, `embedded://PATH` a file here."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,12 +7,15 @@ from pathlib import Path
 from broker.embedded import EmbeddedBroker
 from broker.interface import Broker
 from broker.rabbitmq import RabbitMQBroker
+from broker.rabbitmq_address import parse_hosts
 
 
 def check_url(url: str) -> None:
     """Raise ValueError, without the address and its password, when no broker is meant by it."""
     if not url.startswith(("amqp://", "amqps://", "embedded://")):
         raise ValueError("BROKER_URL must start with amqp://, amqps:// or embedded://")
+    if not url.startswith("embedded://"):
+        parse_hosts(url)
 
 
 @asynccontextmanager

@@ -49,7 +49,7 @@ class EmbeddedBroker:
             await store.close()
 
     @asynccontextmanager
-    async def publisher(self, *, confirm_timeout_s: float = 4.0) -> AsyncIterator[EmbeddedPublisher]:
+    async def publisher(self, *exchanges: Exchange, confirm_timeout_s: float = 4.0) -> AsyncIterator[EmbeddedPublisher]:
         """Open a publisher."""
         yield EmbeddedPublisher(self, confirm_timeout_s)
 

@@ -106,14 +106,15 @@ class EmbeddedConsumer:
         """Return the next message if it is there already."""
         return None if self._arrived.empty() else self._arrived.get_nowait()
 
-    async def acknowledge(self, delivery: Delivery, *, multiple: bool = False) -> None:
-        """Settle one message, or all that were delivered up to it."""
+    async def acknowledge(self, delivery: Delivery, *, multiple: bool = False) -> bool:
+        """Settle one message, or all that were delivered up to it; False when they are delivered again."""
         if delivery.tag not in self._lent:
-            return
+            return False
         order = list(self._lent)
         tags = order[: order.index(delivery.tag) + 1] if multiple else [delivery.tag]
         await self._broker.remove(self._state, tags)
         self._settled(tags)
+        return True
 
     async def reject(self, delivery: Delivery) -> None:
         """Hand this message to the dead letters. While they have no room it stays in the queue, lent to nobody."""

@@ -2,7 +2,8 @@
 
 Promises that the contract tests hold every implementation to:
 - `publish` returns only when the message survives the death of every process; an exception promises nothing;
-- what was delivered and not settled is delivered again, with a higher `delivery_count`;
+- what was delivered and not settled is delivered again, with a higher `delivery_count`; what was given back is, too,
+  and there some brokers count (RabbitMQ before 4.3, the embedded one) and some do not;
 - a consumer holds at most `prefetch` unsettled messages, those that were put aside not counted;
 - a rejected message is in the dead-letter queue;
 - a full queue refuses, it does not drop; that holds for the dead letters' queue too: what it refuses stays;
@@ -25,6 +26,10 @@ class BrokerError(Exception):
 
 class BrokerUnavailable(BrokerError):
     """The broker is away, or the publisher is closed."""
+
+
+class BrokerRefused(BrokerUnavailable):
+    """The broker is there and refuses: a right is missing, a password is wrong, a queue has other arguments."""
 
 
 class ConfirmLate(BrokerError):
@@ -75,8 +80,8 @@ class Consumer(Protocol):
     def get_nowait(self) -> Delivery | None:
         """Return the next message if it has arrived already, else None."""
 
-    async def acknowledge(self, delivery: Delivery, *, multiple: bool = False) -> None:
-        """Settle this message, or all up to and including it. A stale delivery is ignored: it comes again."""
+    async def acknowledge(self, delivery: Delivery, *, multiple: bool = False) -> bool:
+        """Settle this message, or all up to and including it. False, and nothing is settled: stale, it comes again."""
 
     async def reject(self, delivery: Delivery) -> None:
         """Hand this message to the dead-letter queue. A stale delivery is ignored: it comes again."""
@@ -132,8 +137,8 @@ class Inspection(Protocol):
 class Broker(Protocol):
     """A way to reach the queues. Leaving a context settles nothing that was not settled."""
 
-    def publisher(self, *, confirm_timeout_s: float = 4.0) -> AbstractAsyncContextManager[Publisher]:
-        """Open a publisher; it connects by itself and again after every loss."""
+    def publisher(self, *exchanges: Exchange, confirm_timeout_s: float = 4.0) -> AbstractAsyncContextManager[Publisher]:
+        """Open a publisher to these exchanges, or to all; it connects by itself and again after every loss."""
 
     def consumer(self, queue: Queue, *, prefetch: int) -> AbstractAsyncContextManager[Consumer]:
         """Open a consumer of `queue` that holds at most `prefetch` unsettled messages."""

@@ -1,7 +1,10 @@
 """Takes messages from one queue of RabbitMQ, over a connection that is opened again after every loss.
 
 Every connection is a generation; what belonged to an earlier one is known to be stale. A consumer that the broker
-cancels by itself (its queue was deleted, or moved to another node) counts as a lost connection.
+cancels by itself (its queue was deleted or moved, or, since RabbitMQ 4.3, a message was held for longer than the
+consumer time-out) counts as a lost connection from that moment on: its messages are back in the queue, the broker
+takes a late acknowledgement without a word and without effect, and may lend more to the cancelled consumer of the open
+channel, where nobody would read it.
 """
 
 import asyncio
@@ -14,11 +17,13 @@ from aiormq.abc import DeliveredMessage
 
 from broker.interface import BrokerUnavailable, Delivery
 from broker.message import Header, Message
-from broker.rabbitmq_link import DriverChannel, Link, as_unavailable, driver_channel
-from broker.rabbitmq_topology import ensure_topology
+from broker.rabbitmq_link import DriverChannel, Link, driver_channel
+from broker.rabbitmq_refusals import as_unavailable
+from broker.rabbitmq_topology import Questions, ensure_queue
 from broker.topology import Queue
 
 CANCEL_TIMEOUT_S = 5.0
+CANCELLED = "the broker has cancelled the consumer: its queue is gone, or a message was held for too long"
 
 
 class RabbitMQConsumer:
@@ -30,6 +35,7 @@ class RabbitMQConsumer:
         self._queues = queues
         self._queue = queue
         self._prefetch = prefetch
+        self._questions = Questions()
         self._channel: DriverChannel | None = None
         # Of the consumer on this channel; None while there is none.
         self._tag: str | None = None
@@ -45,16 +51,16 @@ class RabbitMQConsumer:
         return self._generation
 
     async def prepare(self, connection: AbstractConnection, channel: AbstractChannel) -> None:
-        """Declare the topology over a fresh connection and consume; what an earlier one delivered is dropped."""
-        # Nothing is promised by consuming, so there is no need to wait until a fresh queue would outlive a crash.
-        await ensure_topology(connection, self._queues, settle_s=None)
+        """Consume over a fresh connection; what an earlier one delivered is dropped."""
+        await ensure_queue(connection, self._queues, self._queue, self._questions)
         driver = await driver_channel(channel)
         await driver.basic_qos(prefetch_count=self._prefetch)
         self._generation += 1
         while not self._arrived.empty():
             self._arrived.get_nowait()
         self._channel = driver
-        driver.on_consumer_cancel_callbacks.add(lambda _: self.link.reopen())
+        generation = self._generation
+        driver.on_consumer_cancel_callbacks.add(lambda _: self._cancelled(generation))
         self._aside = self._last_tag = self._window_after = 0
         self._tag = None if self._stopped else await self._consume(driver)
 
@@ -67,6 +73,13 @@ class RabbitMQConsumer:
                 self._arrived.put_nowait(delivery_of(incoming, generation))
 
         return (await driver.basic_consume(self._queue.name, arrived)).consumer_tag or ""
+
+    def _cancelled(self, generation: int) -> None:
+        """Make everything stale that this consumer was delivered, and begin anew on a fresh connection."""
+        if generation == self._generation:
+            self._generation += 1
+            self._channel = self._tag = None
+            self.link.reopen(CANCELLED)
 
     async def get(self) -> Delivery:
         """Wait for the next message of the present connection."""
@@ -83,9 +96,9 @@ class RabbitMQConsumer:
                 return delivery
         return None
 
-    async def acknowledge(self, delivery: Delivery, *, multiple: bool = False) -> None:
-        """Settle one message, or all up to it."""
-        await self._settle(delivery, lambda channel: channel.basic_ack(delivery.tag, multiple=multiple))
+    async def acknowledge(self, delivery: Delivery, *, multiple: bool = False) -> bool:
+        """Settle one message, or all up to it; False when they are delivered again."""
+        return await self._settle(delivery, lambda channel: channel.basic_ack(delivery.tag, multiple=multiple))
 
     async def reject(self, delivery: Delivery) -> None:
         """Reject without requeue: the broker hands it to the dead-letter queue."""
@@ -113,8 +126,8 @@ class RabbitMQConsumer:
                 await self._cancel(channel)
                 self._window_after = self._last_tag
                 self._tag = await self._consume(channel)
-        except BrokerUnavailable:
-            self.link.reopen()  # it must not go on without a consumer
+        except BrokerUnavailable as error:
+            self.link.reopen(str(error))  # it must not go on without a consumer
 
     async def stop(self) -> None:
         """End this consumer; its channel stays."""
@@ -128,11 +141,13 @@ class RabbitMQConsumer:
         if tag is not None:
             await channel.basic_cancel(tag, timeout=CANCEL_TIMEOUT_S)
 
-    async def _settle(self, delivery: Delivery, settle: Callable[[DriverChannel], Awaitable[object]]) -> None:
+    async def _settle(self, delivery: Delivery, settle: Callable[[DriverChannel], Awaitable[object]]) -> bool:
         if delivery.generation != self._generation or self._channel is None:
-            return
-        with suppress(BrokerUnavailable), as_unavailable():  # lost with its connection: the broker delivers it again
+            return False
+        with suppress(BrokerUnavailable), as_unavailable():
             await settle(self._channel)
+            return True
+        return False  # lost with its connection: the broker delivers it again
 
     async def check(self) -> None:
         """Raise while there is no connection."""

@@ -14,7 +14,7 @@ from aiormq.abc import DeliveredMessage
 from broker.message import SCHEMA, SCHEMA_HEADER, Message
 from broker.rabbitmq_frames import TRANSIENT, publish_frames, written
 from broker.rabbitmq_link import DriverChannel, Link, driver_channel, frame_max
-from broker.rabbitmq_topology import ensure_exchange
+from broker.rabbitmq_topology import Questions, ensure_exchange
 from broker.topology import Exchange
 
 # What waits for the socket at most; beyond it the oldest are dropped.
@@ -31,6 +31,7 @@ class RabbitMQAnnouncer:
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
+        self._questions = Questions()
         self._channel: DriverChannel | None = None
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
@@ -41,7 +42,7 @@ class RabbitMQAnnouncer:
 
     async def prepare(self, connection: AbstractConnection, channel: AbstractChannel) -> None:
         """Declare the exchange over a fresh connection; what waited for the earlier one is old by now."""
-        await ensure_exchange(connection, self._exchange)
+        await ensure_exchange(connection, self._exchange, self._questions)
         self.dropped += len(self._waiting)
         self._waiting.clear()
         self._waiting_bytes = 0
@@ -100,6 +101,7 @@ class RabbitMQListener:
 
     def __init__(self, exchange: Exchange, bound: int) -> None:
         self._exchange = exchange
+        self._questions = Questions()
         self._bound = bound
         self._heard: deque[bytes] = deque()
         self._some = asyncio.Event()
@@ -107,7 +109,7 @@ class RabbitMQListener:
 
     async def prepare(self, connection: AbstractConnection, channel: AbstractChannel) -> None:
         """Declare the exchange and a fresh queue, and consume without acknowledging."""
-        await ensure_exchange(connection, self._exchange)
+        await ensure_exchange(connection, self._exchange, self._questions)
         queue = await channel.declare_queue(
             # Named after its exchange, so that a listener's rights can be named by a pattern.
             f"{self._exchange.name}.{uuid4().hex}",
@@ -117,7 +119,7 @@ class RabbitMQListener:
         )
         await queue.bind(self._exchange.name, self._exchange.routing_key)
         driver = await driver_channel(channel)
-        driver.on_consumer_cancel_callbacks.add(lambda _: self.link.reopen())
+        driver.on_consumer_cancel_callbacks.add(lambda _: self.link.reopen("the broker has ended this consumer"))
         await driver.basic_consume(queue.name, self._arrived, no_ack=True)
 
     async def _arrived(self, incoming: DeliveredMessage) -> None:

@@ -7,7 +7,8 @@ from pamqp import commands
 
 from broker.interface import Delivery
 from broker.rabbitmq_consumer import delivery_of
-from broker.rabbitmq_link import DriverChannel, as_unavailable
+from broker.rabbitmq_link import DriverChannel
+from broker.rabbitmq_refusals import as_unavailable
 from broker.topology import Queue
 
 TIMEOUT_S = 10.0

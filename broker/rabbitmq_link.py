@@ -2,25 +2,30 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 
-import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aiormq.channel import Channel
 
-from broker.interface import BrokerError, BrokerUnavailable
+from broker.interface import BrokerError, BrokerRefused, BrokerUnavailable
+from broker.rabbitmq_address import Host
+from broker.rabbitmq_connect import Connector
+from broker.rabbitmq_refusals import as_unavailable, is_cancelled, missing_right, translated
 from runtime.beside import beside
 from runtime.logs import logger
 
 log = logger("broker.rabbitmq")
 
-CONNECT_TIMEOUT_S = 5.0
+# For what follows the connection itself, see rabbitmq_connect; also when fresh queues are waited for.
+PREPARE_TIMEOUT_S = 5.0
 # Enough for a first connection that also waits for fresh queues to settle.
 START_TIMEOUT_S = 3.0
 # A healed broker is found again within two of these.
 RECONNECT_S = (0.1, 2.0)
+# A connection that held for so long was a good one: the next outage is another.
+LASTING_S = 5.0
 
 # A node that sets no bound on frames gets the size that RabbitMQ itself proposes.
 FRAME_MAX = 131_072
@@ -32,14 +37,17 @@ Prepare = Callable[[AbstractConnection, AbstractChannel], Awaitable[None]]
 class Link:
     """One connection with one channel, opened again after every loss, prepared anew each time."""
 
-    def __init__(self, url: str, name: str, prepare: Prepare, *, confirms: bool) -> None:
-        self._url = url
+    def __init__(self, hosts: tuple[Host, ...], name: str, prepare: Prepare, *, confirms: bool) -> None:
+        self._connector = Connector(hosts)
         self._name = name
         self._prepare = prepare
         self._confirms = confirms
-        self._lost = asyncio.Event()
+        self._lost: asyncio.Future[BrokerError] = asyncio.get_running_loop().create_future()
         self.usable = asyncio.Event()
-        self.last_error = "not connected yet"
+        self._last_error: BrokerError = BrokerUnavailable("not connected yet")
+        # What was told last, until a connection has lasted: what fails in the same way again and again is told once.
+        self._told = ""
+        self._lost_at_once = False
 
     async def keep_open(self) -> None:
         """Connect, prepare, wait for the loss; for ever."""
@@ -47,89 +55,74 @@ class Link:
         while True:
             try:
                 with as_unavailable():
-                    async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                        connection = await self._open()
+                    connection = await self._open()
             except BrokerUnavailable as error:
-                self._tell(str(error))
-                await asyncio.sleep(pause * random.uniform(0.5, 1))
-                pause = min(pause * 2, RECONNECT_S[1])
-                continue
-            pause = RECONNECT_S[0]
-            if not self._lost.is_set():
-                self.usable.set()
-            log.info("Connected to RabbitMQ.", connection=self._name)
-            try:
-                if is_cancelled():  # as it was opened, see as_unavailable
-                    raise asyncio.CancelledError
-                await self._lost.wait()
-                self._tell("the connection was lost")
-            finally:
-                self.usable.clear()
-                await close(connection)
+                self._tell(error, "RabbitMQ is away; trying again.")
+            else:
+                opened_at = time.monotonic()
+                await self._until_lost(connection)
+                self._lost_at_once = time.monotonic() - opened_at < LASTING_S
+                if not self._lost_at_once:
+                    pause, self._told = RECONNECT_S[0], ""
+                    continue
+            # Also for a connection that was lost at once: what it is for may be refused.
+            await asyncio.sleep(pause * random.uniform(0.5, 1))
+            pause = min(pause * 2, RECONNECT_S[1])
 
-    def reopen(self) -> None:
+    async def _until_lost(self, connection: AbstractConnection) -> None:
+        if not self._lost.done():
+            self.usable.set()
+        try:
+            if is_cancelled():  # as it was opened, see as_unavailable
+                raise asyncio.CancelledError
+            await asyncio.wait((self._lost,), timeout=LASTING_S if self._lost_at_once else 0)
+            if not self._lost.done():
+                log.info("Connected to RabbitMQ.", connection=self._name)
+            self._tell(await self._lost, "The connection to RabbitMQ was lost; opening another.")
+        finally:
+            self.usable.clear()
+            await close(connection)
+
+    def reopen(self, why: str) -> None:
         """Give this connection up and open another: for when the broker has ended what it was for."""
         self.usable.clear()
-        self._lost.set()
+        if not self._lost.done():
+            self._lost.set_result(BrokerUnavailable(why))
 
     async def _open(self) -> AbstractConnection:
-        lost = self._lost = asyncio.Event()
+        lost = self._lost = asyncio.get_running_loop().create_future()
 
-        def on_close(*_: Any) -> None:
-            lost.set()
+        def on_close(_: object, why: BaseException | None) -> None:
+            if not lost.done():
+                lost.set_result(BrokerUnavailable("it was closed") if why is None else translated(why))
             if self._lost is lost:  # not a late echo of an earlier connection
                 self.usable.clear()
 
-        connection = await aio_pika.connect(
-            self._url, timeout=CONNECT_TIMEOUT_S, client_properties={"connection_name": self._name}
-        )
+        connection = await self._connector.connect(self._name)
         try:
-            connection.close_callbacks.add(on_close)
-            channel = await connection.channel(publisher_confirms=self._confirms, on_return_raises=self._confirms)
-            channel.close_callbacks.add(on_close)
-            await self._prepare(connection, channel)
+            async with asyncio.timeout(PREPARE_TIMEOUT_S):
+                connection.close_callbacks.add(on_close)
+                channel = await connection.channel(publisher_confirms=self._confirms, on_return_raises=self._confirms)
+                channel.close_callbacks.add(on_close)
+                await self._prepare(connection, channel)
         except BaseException:
             await close(connection)
             raise
         return connection
 
-    def _tell(self, error: str) -> None:
-        if error != self.last_error:
-            log.warning("RabbitMQ is away; trying again.", connection=self._name, error=error)
-        self.last_error = error
+    def _tell(self, error: BrokerError, event: str) -> None:
+        self._last_error = error
+        if str(error) == self._told:
+            return
+        self._told = str(error)
+        if isinstance(error, BrokerRefused):
+            event = "RabbitMQ refuses what this process needs; trying again."
+        log.warning(event, connection=self._name, error=str(error), **missing_right(error))
 
     def check(self) -> None:
         """Raise BrokerUnavailable, with the last error, while there is no connection."""
         if not self.usable.is_set():
-            raise BrokerUnavailable(self.last_error)
-
-
-@contextmanager
-def as_unavailable() -> Iterator[None]:
-    """Turn whatever the driver raises when a connection is away, or dies under a call, into BrokerUnavailable.
-
-    That is more than its own exceptions: in the middle of a handshake it raises a bare `Exception`, StopAsyncIteration,
-    and a CancelledError that nobody has asked this task for. And where a call fails as it is cancelled, Python 3.11's
-    `wait_for` raises the failure: the cancellation stands all the same.
-    """
-    try:
-        yield
-    except BrokerError:
-        raise
-    except asyncio.CancelledError as error:
-        if is_cancelled():
-            raise
-        raise BrokerUnavailable("the connection died under a call") from error
-    except Exception as error:
-        if is_cancelled():
-            raise asyncio.CancelledError from error
-        raise BrokerUnavailable(f"{type(error).__name__}: {error}") from error
-
-
-def is_cancelled() -> bool:
-    """Return whether somebody has asked the present task to end."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+            raise type(self._last_error)(str(self._last_error))
 
 
 async def driver_channel(channel: AbstractChannel) -> DriverChannel:
@@ -154,9 +147,11 @@ async def close(connection: AbstractConnection) -> None:
 
 
 @asynccontextmanager
-async def kept_open(url: str, name: str, prepare: Prepare, *, confirms: bool = False) -> AsyncIterator[Link]:
+async def kept_open(
+    hosts: tuple[Host, ...], name: str, prepare: Prepare, *, confirms: bool = False
+) -> AsyncIterator[Link]:
     """Keep a connection open as long as the context lasts; `prepare` is called with each fresh one and its channel."""
-    link = Link(url, name, prepare, confirms=confirms)
+    link = Link(hosts, name, prepare, confirms=confirms)
     async with beside(link.keep_open(), name=name):
         # A broker that is there is used from the first moment; one that is not does not hold the start.
         with suppress(TimeoutError):

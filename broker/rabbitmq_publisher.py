@@ -10,11 +10,12 @@ import asyncio
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import DeliveryError, PublishError
 
-from broker.interface import BrokerUnavailable, ConfirmLate, QueueFull, Unroutable
+from broker.interface import BrokerRefused, BrokerUnavailable, ConfirmLate, QueueFull, Unroutable
 from broker.message import Message
 from broker.rabbitmq_frames import PERSISTENT, publish_frames, written
-from broker.rabbitmq_link import DriverChannel, Link, as_unavailable, driver_channel, frame_max
-from broker.rabbitmq_topology import ensure_topology
+from broker.rabbitmq_link import DriverChannel, Link, driver_channel, frame_max
+from broker.rabbitmq_refusals import as_unavailable, translated
+from broker.rabbitmq_topology import Questions, ensure_publishable
 from broker.topology import Exchange, Queue
 from runtime.failpoints import failpoint
 
@@ -24,17 +25,21 @@ class RabbitMQPublisher:
 
     link: Link
 
-    def __init__(self, queues: tuple[Queue, ...], confirm_timeout_s: float, settle_s: float) -> None:
+    def __init__(
+        self, queues: tuple[Queue, ...], exchanges: tuple[Exchange, ...], confirm_timeout_s: float, settle_s: float
+    ) -> None:
         self._queues = queues
+        self._targets = tuple(queue for queue in queues if not exchanges or queue.exchange in exchanges)
+        self._questions = Questions()
         self._timeout_s = confirm_timeout_s
         self._settle_s = settle_s
-        self._exchanges = {queue.exchange.name for queue in queues}
+        self._exchanges = {queue.exchange.name for queue in self._targets}
         self._channel: DriverChannel | None = None
         self._sending = asyncio.Lock()
 
     async def prepare(self, connection: AbstractConnection, channel: AbstractChannel) -> None:
-        """Declare the topology over a fresh connection."""
-        await ensure_topology(connection, self._queues, settle_s=self._settle_s)
+        """See to it that a publish over this fresh connection may be confirmed."""
+        await ensure_publishable(connection, self._queues, self._targets, self._questions, settle_s=self._settle_s)
         driver = await driver_channel(channel)
         driver.closing.add_done_callback(lambda closed: _fail_all(driver, closed))
         self._channel = driver
@@ -90,10 +95,13 @@ def _check_open(channel: DriverChannel) -> None:
 
 def _fail_all(channel: DriverChannel, closed: "asyncio.Future[object]") -> None:
     """End every publish on a channel that has closed, also the one that waits for room in the write queue."""
-    if not closed.cancelled():
-        closed.exception()  # it is told by the link; here it only has to count as seen
+    error = None if closed.cancelled() else closed.exception()
+    refused = None if error is None else translated(error)
     for confirm in channel.confirmations.values():
         if not confirm.done():
-            confirm.set_exception(BrokerUnavailable("the connection died during the publish"))
+            if isinstance(refused, BrokerRefused):
+                confirm.set_exception(BrokerRefused(str(refused)))
+            else:
+                confirm.set_exception(BrokerUnavailable("the connection died during the publish"))
     while not channel.write_queue.empty():
         channel.write_queue.get_nowait()

@@ -10,7 +10,7 @@ from runtime.settings import setting
 class BrokerSettings:
     """Read from the environment, as every process does."""
 
-    broker_url: str = setting(about="`amqp://…` or `embedded://PATH`", secret=True)
+    broker_url: str = setting(about="`amqp://…`, one host or several, or `embedded://PATH`", secret=True)
 
     def __post_init__(self) -> None:
         check_url(self.broker_url)

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from broker.connect import open_broker
 from broker.interface import Broker
-from broker.topology import PRESENCE_EXCHANGE
+from broker.topology import PRESENCE_EXCHANGE, READINGS_EXCHANGE
 from broker.traced import traced
 from gateway.admission import Admission
 from gateway.answer import Answerer
@@ -64,7 +64,7 @@ async def gateway_service(
     verifier = TokenVerifier(keys, settings.token_issuer)
     admission = Admission(verifier, revocations, Limits(settings), ClientAddresses(settings.trusted_proxies))
     async with (
-        broker.publisher(confirm_timeout_s=settings.confirm_timeout_seconds) as publisher,
+        broker.publisher(READINGS_EXCHANGE, confirm_timeout_s=settings.confirm_timeout_seconds) as publisher,
         broker.announcer(PRESENCE_EXCHANGE) as announcer,
         Presence(announcer, new_gateway_id()).announced() as presence,
         ToBroker(

@@ -12,7 +12,7 @@ from runtime.settings import Port, Positive, ProcessSettings, Seconds, setting
 class GatewaySettings(ProcessSettings):
     """The environment of `python -m gateway`."""
 
-    broker_url: str = setting(about="`amqp://…` or `embedded://PATH`", secret=True)
+    broker_url: str = setting(about="`amqp://…`, one host or several, or `embedded://PATH`", secret=True)
     auth_url: str = setting(about="where the auth service answers, for its keys and revocations; not the proxy")
     token_issuer: str = setting("", about="the `iss` that tokens must carry; empty: whatever AUTH_URL's keys sign")
     host: str = setting("0.0.0.0", about="address that devices reach")  # noqa: S104 - devices come from outside

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from broker.connect import open_broker
 from broker.interface import Broker
-from broker.topology import LIVE_EXCHANGE
+from broker.topology import DEAD_EXCHANGE, LIVE_EXCHANGE
 from persister.deleted_owners import DeletedOwners
 from persister.erasure import Erasure
 from persister.holding import GivenUpError, Holding
@@ -53,7 +53,7 @@ async def persister_service(
             clustered=settings.readings_clustered,
             timeout_s=settings.write_timeout_seconds,
         ) as store,
-        broker.publisher() as publisher,
+        broker.publisher(DEAD_EXCHANGE) as publisher,
         broker.announcer(LIVE_EXCHANGE) as announcer,
         ToLive(announcer).announced() as live,
     ):

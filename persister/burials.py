@@ -144,8 +144,8 @@ class Burials:
             await self._give_back([burial])
             return
         settle = partial(self._ledger.settle_parked, burial.delivery)
-        await self._holding.until_done("acknowledgement", settle)
-        self._done(burial)
+        if await self._holding.until_done("acknowledgement", settle):
+            self._done(burial)
 
     async def _give_back(self, burials: Iterable[Burial]) -> None:
         here = [burial.delivery for burial in burials if self._ledger.holds(burial.delivery)]

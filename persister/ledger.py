@@ -77,12 +77,13 @@ class Ledger:
             self._parked.pop(delivery.tag, None)
         await self.settle(())
 
-    async def settle_parked(self, delivery: Delivery) -> None:
-        """Acknowledge a parked message; BrokerError when the broker could not be told."""
-        await self._consumer.acknowledge(delivery)
+    async def settle_parked(self, delivery: Delivery) -> bool:
+        """Acknowledge a parked message; False when it is delivered again, BrokerError when the broker was not told."""
+        told = await self._consumer.acknowledge(delivery)
         if self._mine(delivery):
             self._parked.pop(delivery.tag, None)
         await self.settle(())  # what could not go with it may go now
+        return told
 
     async def settle(self, deliveries: Sequence[Delivery]) -> None:
         """Note that these are done, and acknowledge what nothing holds back."""

@@ -23,7 +23,7 @@ class ReadingsSettings(ProcessSettings):
 class PersisterSettings(ReadingsSettings):
     """The environment of `python -m persister`."""
 
-    broker_url: str = setting(about="`amqp://…` or `embedded://PATH`", secret=True)
+    broker_url: str = setting(about="`amqp://…`, one host or several, or `embedded://PATH`", secret=True)
     readings_clustered: bool = setting(False, about="create the collection clustered by its key")
     ops_port: Port = setting(9003, about="port of `/healthz`, `/readyz`, `/metrics`; 0 takes any free one")
     batch_readings: Positive = setting(4000, about="readings that are written at once, at most")

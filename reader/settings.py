@@ -11,7 +11,9 @@ from runtime.settings import Port, Positive, ProcessSettings, Seconds, setting
 class ReaderSettings(ProcessSettings):
     """The environment of `python -m reader`."""
 
-    broker_url: str = setting(about="`amqp://…` or `embedded://PATH`, for what is live", secret=True)
+    broker_url: str = setting(
+        about="for what is live: `amqp://…`, one host or several, or `embedded://PATH`", secret=True
+    )
     readings_url: str = setting(about="`mongodb://…`; a user that may read is enough", secret=True)
     readings_database: str = setting("tidegate", about="the database that holds the readings")
     auth_url: str = setting(about="where the auth service answers, for its keys and revocations; not the proxy")

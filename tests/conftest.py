@@ -2,8 +2,11 @@
 
 A server that cannot start fails the test: what is not tested must not look tested.
 A test that stops, kills, pauses or fills a server starts one of its own: `with RabbitMQServer(tmp_path) as server`.
+What must hold on this machine's RabbitMQ and on the newest asks for `each_rabbitmq_server`; where the newest cannot be
+had (it needs root and Debian's packages), the end of the run says so, and in CI those tests fail.
 """
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,14 +16,56 @@ import pytest
 
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.mongodb import MongoDBServer
+from tests.servers.newest import NotToBeHadError, newest_rabbitmq_root, versions_line
 from tests.servers.rabbitmq import RabbitMQServer
+
+VERSIONS = pytest.StashKey[list[str]]()
+WHY_NOT_NEWEST = pytest.StashKey[str]()
 
 
 @pytest.fixture(scope="session")
-def rabbitmq_server() -> Iterator[RabbitMQServer]:
+def rabbitmq_server(request: pytest.FixtureRequest) -> Iterator[RabbitMQServer]:
     """RabbitMQ; about 4 s to start."""
     with _temporary_folder() as folder, RabbitMQServer(folder) as server:
+        request.config.stash.setdefault(VERSIONS, []).append(server.version)
         yield server
+
+
+@pytest.fixture(scope="session")
+def newest_rabbitmq_server(request: pytest.FixtureRequest) -> Iterator[RabbitMQServer]:
+    """The newest RabbitMQ; about 5 s to start, and a minute more the first time on a machine."""
+    try:
+        root = newest_rabbitmq_root()
+    except NotToBeHadError as error:
+        request.config.stash[WHY_NOT_NEWEST] = str(error)
+        if os.environ.get("CI"):
+            pytest.fail(f"the newest RabbitMQ cannot be had: {error}")
+        pytest.skip(f"the newest RabbitMQ cannot be had: {error}")
+    with _temporary_folder() as folder, RabbitMQServer(folder, root=root) as server:
+        request.config.stash.setdefault(VERSIONS, []).append(server.version)
+        yield server
+
+
+@pytest.fixture(params=["rabbitmq_server", "newest_rabbitmq_server"])
+def each_rabbitmq_server(request: pytest.FixtureRequest) -> RabbitMQServer:
+    """This machine's RabbitMQ, and the newest."""
+    server: RabbitMQServer = request.getfixturevalue(request.param)
+    return server
+
+
+@pytest.fixture
+def each_rabbitmq_url(each_rabbitmq_server: RabbitMQServer) -> Iterator[str]:
+    """URL of a fresh vhost on each."""
+    url = each_rabbitmq_server.create_vhost()
+    yield url
+    each_rabbitmq_server.delete_vhost(url)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Name the RabbitMQ versions that ran."""
+    versions, why_not = config.stash.get(VERSIONS, []), config.stash.get(WHY_NOT_NEWEST, "")
+    if versions or why_not:
+        terminalreporter.write_line(versions_line(versions, why_not), yellow=bool(why_not), bold=bool(why_not))
 
 
 @pytest.fixture(scope="session")

@@ -129,8 +129,8 @@ class _LosesAConfirm:
         self.declare = broker.declare
 
     @asynccontextmanager
-    async def publisher(self, *, confirm_timeout_s: float = 4.0) -> AsyncIterator[Publisher]:
-        async with self._broker.publisher(confirm_timeout_s=confirm_timeout_s) as publisher:
+    async def publisher(self, *exchanges: Exchange, confirm_timeout_s: float = 4.0) -> AsyncIterator[Publisher]:
+        async with self._broker.publisher(*exchanges, confirm_timeout_s=confirm_timeout_s) as publisher:
             yield _LateOnce(publisher)
 
 

@@ -170,8 +170,9 @@ async def test_declaring_waits_the_first_time_also_after_a_consumer_and_the_seco
 
 
 async def test_a_user_who_may_not_declare_publishes_and_consumes_what_another_has_declared(
-    rabbitmq_server: RabbitMQServer, rabbitmq_url: str
+    each_rabbitmq_server: RabbitMQServer, each_rabbitmq_url: str
 ) -> None:
+    rabbitmq_server, rabbitmq_url = each_rabbitmq_server, each_rabbitmq_url
     await RabbitMQBroker(rabbitmq_url, settle_s=0).declare()
     vhost = rabbitmq_url.rsplit("/", 1)[1]
     rabbitmq_server.api("PUT", f"users/{vhost}", {"password": "secret", "tags": ""})

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from broker.interface import BrokerUnavailable
-from broker.rabbitmq_link import as_unavailable
+from broker.rabbitmq_refusals import as_unavailable
 
 
 async def test_a_failure_of_the_driver_is_that_the_broker_is_away() -> None:

@@ -1,4 +1,7 @@
-"""Each service works with just its rights on RabbitMQ, and with no more than it needs."""
+"""Each service works with just its rights on RabbitMQ, and with no more than it needs.
+
+Since RabbitMQ 4.3 whoever asks whether a name is there needs a right on it, so all of this holds on both.
+"""
 
 import asyncio
 import json
@@ -30,8 +33,9 @@ SERVICES = ("auth", "gateway", "persister", "reader")
 
 
 @pytest.fixture
-def urls(rabbitmq_server: RabbitMQServer, rabbitmq_url: str) -> Iterator[dict[str, str]]:
+def urls(each_rabbitmq_server: RabbitMQServer, each_rabbitmq_url: str) -> Iterator[dict[str, str]]:
     """The vhost's URL with each service's own user."""
+    rabbitmq_server, rabbitmq_url = each_rabbitmq_server, each_rabbitmq_url
     vhost = URL(rabbitmq_url).path[1:]
     users = {name: f"{name}-{vhost}" for name in SERVICES}
     for name, user in users.items():
@@ -43,8 +47,8 @@ def urls(rabbitmq_server: RabbitMQServer, rabbitmq_url: str) -> Iterator[dict[st
 
 
 @pytest.fixture
-async def brokers(urls: dict[str, str], rabbitmq_url: str) -> dict[str, RabbitMQBroker]:
-    await RabbitMQBroker(rabbitmq_url, settle_s=0).declare()
+async def brokers(urls: dict[str, str], each_rabbitmq_url: str) -> dict[str, RabbitMQBroker]:
+    await RabbitMQBroker(each_rabbitmq_url, settle_s=0).declare()
     return {name: RabbitMQBroker(url) for name, url in urls.items()}
 
 

@@ -79,7 +79,7 @@ class HeldBroker:
         self.heard = HeardAnnouncer()
 
     @asynccontextmanager
-    async def publisher(self, *, confirm_timeout_s: float = 4.0) -> AsyncIterator[HeldPublisher]:
+    async def publisher(self, *exchanges: Exchange, confirm_timeout_s: float = 4.0) -> AsyncIterator[HeldPublisher]:
         assert confirm_timeout_s > 0
         yield self.held
 

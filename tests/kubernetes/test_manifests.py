@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -226,3 +227,10 @@ def test_the_secrets_that_are_made_are_those_that_are_read() -> None:
     assert made["tidegate", "tidegate-reader"]["readings-url"].startswith(f"mongodb://reader:{password}@mongodb-0.")
     # KEDA resolves the broker from a namespace of its own.
     assert ".svc.cluster.local" in made["tidegate", "tidegate-persister"]["broker-url"]
+
+
+def test_compose_and_the_cluster_name_one_minor_version_of_rabbitmq() -> None:
+    compose = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["rabbitmq"]["image"]
+    cluster = yaml.safe_load((KUBERNETES / "operators" / "rabbitmq.yaml").read_text())["spec"]["image"]
+    assert compose == cluster
+    assert re.fullmatch(r"rabbitmq:[0-9]+\.[0-9]+-management", compose), "a tag that moves to versions nobody has tried"

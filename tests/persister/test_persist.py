@@ -41,6 +41,8 @@ class Queue:
         self.given_back: list[int] = []
         self.aside: set[int] = set()
         self.stopped = False
+        # Whether acknowledgements have an effect.
+        self.stale = False
         self.settled = asyncio.Event()
         self.open: dict[int, Message] = {}
         for tag, message in enumerate(messages, 1):
@@ -56,12 +58,15 @@ class Queue:
     def get_nowait(self) -> Delivery | None:
         return None if self.arrived.empty() else self.arrived.get_nowait()
 
-    async def acknowledge(self, delivery: Delivery, *, multiple: bool = False) -> None:
+    async def acknowledge(self, delivery: Delivery, *, multiple: bool = False) -> bool:
+        if self.stale:
+            return False
         self.acknowledged.append((delivery.tag, multiple))
         for tag in [tag for tag in self.open if tag == delivery.tag or (multiple and tag < delivery.tag)]:
             del self.open[tag]
         if not self.open:
             self.settled.set()
+        return True
 
     async def reject(self, delivery: Delivery) -> None:
         raise AssertionError("the persister publishes dead letters itself")

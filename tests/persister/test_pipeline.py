@@ -322,13 +322,13 @@ async def test_an_acknowledgement_that_fails_is_told_again_and_none_twice_at_onc
         ledger.add(one)
     acknowledge, may_go, tries = queue.acknowledge, asyncio.Event(), 0
 
-    async def failing_first(one: Delivery, *, multiple: bool = False) -> None:
+    async def failing_first(one: Delivery, *, multiple: bool = False) -> bool:
         nonlocal tries
         tries += 1
         await may_go.wait()
         if tries == 1:
             raise BrokerUnavailable("away")
-        await acknowledge(one, multiple=multiple)
+        return await acknowledge(one, multiple=multiple)
 
     queue.acknowledge = failing_first  # type: ignore[method-assign,assignment]
     first, second = (asyncio.ensure_future(ledger.settle(some)) for some in (found[:2], found[2:]))
@@ -350,3 +350,25 @@ async def test_what_is_let_go_leaves_no_task_behind(monkeypatch: pytest.MonkeyPa
         await asyncio.wait_for(bench.persister.run(bench.stop), 5)
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == before
+
+
+async def test_a_dead_letter_whose_message_was_not_settled_any_more_is_not_counted_as_settled() -> None:
+    """Its consumer was cancelled meanwhile: the message comes again, and counts then."""
+    bench = Bench([Message.of([document(1)])])
+    bench.store.refuse.add(document(1))
+    bench.queue.stale = True
+    task = asyncio.ensure_future(bench.persister.run(bench.stop))
+    async with asyncio.timeout(10):
+        while not bench.dead.letters or bench.persister.ledger.parked:
+            await asyncio.sleep(0)
+    assert bench.watched == []
+    bench.queue.stale = False
+    bench.queue.deliver(bench.queue.open[1], 2)
+    del bench.queue.open[1]
+    async with asyncio.timeout(10):
+        await bench.queue.settled.wait()
+        while not bench.watched:
+            await asyncio.sleep(0)
+        bench.stop.set()
+        await task
+    assert bench.watched == [Outcome.DEAD]

@@ -18,6 +18,13 @@ from tests.servers.ports import free_port
 from tests.servers.process import Server, ServerError, wait_until
 
 BIN = Path("/usr/lib/rabbitmq/bin")  # not /usr/sbin: those wrappers change the user
+# In another Debian's root: the server's folder is at INSIDE there, in a mount namespace of each process's own.
+INSIDE = Path("/srv")
+ENTER = """
+mount --bind "$2" "$1$3" && mount --bind /dev "$1/dev" && mount -t proc proc "$1/proc" || exit 1
+root=$1 inside=$3; shift 3
+exec chroot "$root" /usr/bin/env -C "$inside" "$@"
+"""
 AMQP_HEADER = b"AMQP\0\0\x09\x01"
 # No busy waiting, which all on a machine of two processors feel; traffic between nodes on the loopback only.
 ERLANG_OPTIONS = "+sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}"
@@ -29,9 +36,12 @@ class RabbitMQServer(Server):
     name = "rabbitmq"
     program = "beam.smp"
 
-    def __init__(self, folder: Path, *, metrics: bool = False) -> None:
+    def __init__(self, folder: Path, *, metrics: bool = False, root: Path | None = None) -> None:
+        """Run this machine's RabbitMQ, or the one of another Debian whose root folder is given."""
         super().__init__(folder)
         self._metrics = metrics
+        self._root = root
+        self._inside = self.folder if root is None else INSIDE
         self.metrics_port = 0
         # Its folder in mnesia/ has the node's name, so this stays over restarts.
         self._node = f"tidegate-{secrets.token_hex(4)}@localhost"
@@ -41,10 +51,15 @@ class RabbitMQServer(Server):
         """The URL of the vhost that is always there."""
         return f"amqp://guest:guest@127.0.0.1:{self.port}/"
 
+    @property
+    def version(self) -> str:
+        """What the running node says of itself, as "3.10.8"."""
+        return str(self.api("GET", "overview")["rabbitmq_version"])
+
     def rabbitmqctl(self, *arguments: str) -> str:
         """Run rabbitmqctl on the node and return what it prints; about 0.3 s."""
         done = subprocess.run(
-            [str(BIN / "rabbitmqctl"), "--quiet", *arguments],
+            self._entered([str(BIN / "rabbitmqctl"), "--quiet", *arguments]),
             env=os.environ | self._environment(),
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
@@ -126,21 +141,27 @@ class RabbitMQServer(Server):
             + (f"prometheus.tcp.ip = 127.0.0.1\nprometheus.tcp.port = {self.metrics_port}\n" if self._metrics else "")
             + "disk_free_limit.absolute = 50MB\nlog.file.level = info\n"
         )
-        return [str(BIN / "rabbitmq-server")], self._environment()
+        return self._entered([str(BIN / "rabbitmq-server")]), self._environment()
+
+    def _entered(self, command: list[str]) -> list[str]:
+        if self._root is None:
+            return command
+        enter = ["unshare", "--mount", "--propagation", "private", "sh", "-c", ENTER, "enter"]
+        return [*enter, str(self._root), str(self.folder), str(INSIDE), *command]
 
     def _environment(self) -> dict[str, str]:
         return {
-            "HOME": str(self.folder),  # for the cookie, which Erlang makes
+            "HOME": str(self._inside),  # for the cookie, which Erlang makes
             "RABBITMQ_NODENAME": self._node,
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(self._dist_port),
             "ERL_EPMD_PORT": str(self._epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "RABBITMQ_MNESIA_BASE": str(self.folder / "mnesia"),
-            "RABBITMQ_LOG_BASE": str(self.folder / "log"),
-            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "enabled_plugins"),
-            "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq.conf"),
+            "RABBITMQ_MNESIA_BASE": str(self._inside / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(self._inside / "log"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._inside / "enabled_plugins"),
+            "RABBITMQ_CONFIG_FILE": str(self._inside / "rabbitmq.conf"),
             "RABBITMQ_CONF_ENV_FILE": os.devnull,
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": ERLANG_OPTIONS,
         }
