@@ -14,7 +14,6 @@ class Session:
 
     owner: str
     device: str
-    address: str
     defaults: Defaults
     marks: Marks
     expires_at: int

@@ -192,6 +192,11 @@ class TokenVerifier:
         self._keys = keys
         self._issuer = issuer
 
+    @property
+    def ready(self) -> bool:
+        """True once there are keys to check a token with."""
+        return self._keys.loaded
+
     async def verify(self, token: object) -> Claims:
         """Return the claims of a token in force; TokenError says why not."""
         if not isinstance(token, str) or not token:
