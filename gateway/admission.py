@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from aiohttp import web
@@ -65,10 +65,10 @@ class Admission:
         self._limits = limits
         self._addresses = addresses
 
-    @contextmanager
-    def place(self, request: web.Request) -> Iterator[None]:
+    @asynccontextmanager
+    async def place(self, request: web.Request) -> AsyncIterator[None]:
         """Hold a place for who asks; Refused, for now, says why there is none: this is known without a token."""
-        if not self._verifier.ready or not self._revocations.loaded:
+        if not self._revocations.loaded or not await self._verifier.ready():
             raise Refused("unavailable", "no token can be checked yet; come again", RETRY_AFTER_MS)
         address = network_of(self._addresses.of(request))
         try:

@@ -6,7 +6,7 @@ Socket.IO's rooms make every disconnect take time that grows with the number of 
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ LOOK_EVERY_S = 0.5
 NAMESPACE = "/"
 
 MakeSocket = Callable[[Any, str, float], DeviceSocket]
-Place = Callable[[web.Request], AbstractContextManager[None]]
+Place = Callable[[web.Request], AbstractAsyncContextManager[None]]
 """Holds a place for the socket that a request asks for; raises when there is none, before the upgrade is answered."""
 
 
@@ -52,7 +52,7 @@ class Engine(engineio.AsyncServer):  # type: ignore[misc]  # python-engineio car
     async def _handle_connect(self, environ: dict[str, Any], *_: Any) -> web.StreamResponse:
         """Serve one WebSocket; called by the library for a request that is in order."""
         request: web.Request = environ["aiohttp.request"]
-        with self._place(request):
+        async with self._place(request):
             return await self._serve(request)
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:

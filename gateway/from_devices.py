@@ -10,8 +10,8 @@ docs/protocol/socketio.md has all of it.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -125,12 +125,12 @@ class FromDevices:
                 break
             await asyncio.sleep(CLOSED_LOOK_S)
 
-    @contextmanager
-    def _place(self, request: web.Request) -> Iterator[None]:
+    @asynccontextmanager
+    async def _place(self, request: web.Request) -> AsyncIterator[None]:
         """Hold a place for a socket; Problem 503 before its upgrade is answered when there is none for now."""
         try:
-            self._require_room()
-            with self._admission.place(request):
+            async with self._admission.place(request):
+                self._require_room()
                 yield
         except Refused as refused:
             self._metrics.connects.labels(refused.code).inc()

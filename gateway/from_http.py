@@ -116,9 +116,10 @@ class FromHttp:
         return [readings_call(self._take)]
 
     async def _take(self, request: web.Request) -> web.Response:
-        with self._refusals_told(), self._admission.place(request):
-            session = await self._admission.admit(request)
-            return await self._taken(request, session)
+        with self._refusals_told():
+            async with self._admission.place(request):
+                session = await self._admission.admit(request)
+                return await self._taken(request, session)
 
     @contextmanager
     def _refusals_told(self) -> Iterator[None]:
