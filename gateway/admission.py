@@ -52,7 +52,7 @@ class Refused(Exception):
 
 
 class Admission:
-    """Lets devices in: each socket and request has a place first, and then, with its token, a session.
+    """Lets devices in: a socket has a place first, then a session with its token; a request has both at once.
 
     Each session that is admitted has to leave again.
     """
@@ -67,7 +67,7 @@ class Admission:
 
     @asynccontextmanager
     async def place(self, request: web.Request) -> AsyncIterator[None]:
-        """Hold a place for who asks; Refused, for now, says why there is none: this is known without a token."""
+        """Hold a place for a socket; Refused, for now, says why there is none: what is known without a token."""
         if not self._revocations.loaded or not await self._verifier.ready():
             raise Refused("unavailable", "no token can be checked yet; come again", RETRY_AFTER_MS)
         address = network_of(self._addresses.of(request))
@@ -80,26 +80,27 @@ class Admission:
         finally:
             self._limits.depart(address)
 
-    async def admit(self, request: web.Request, auth: object = None) -> Session:
-        """Check who asks, from Socket.IO's `auth` or from headers; Refused says why not."""
+    async def admit(self, request: web.Request, auth: object = None, *, placed: bool = False) -> Session:
+        """Check who asks, from Socket.IO's `auth` or from headers; Refused says why not. `placed`: it has a place."""
         if any(name in request.query for name in TOKENS_IN_URL):
             raise Refused("unauthorized", "tokens in URLs end up in logs and are not taken")
         token, asked = _credentials(auth, request.headers)
         claims = await self._claims(token)
         device = _device(claims, asked)
+        address = "" if placed else network_of(self._addresses.of(request))
         # No pause from here to the caller's own books: a revocation that comes later finds the session.
         marks = self._in_force(claims)
         try:
-            allowance = self._limits.enter(claims.owner, device)
+            allowance = self._limits.enter(claims.owner, device, address)
         except TooMany as error:
             raise _too_many(error) from error
         except TooManyDevices as error:
             raise Refused("forbidden", "the owner names more devices than may be") from error
-        return Session(claims.owner, device, _defaults(claims), marks, claims.exp, allowance)
+        return Session(claims.owner, device, address, _defaults(claims), marks, claims.exp, allowance)
 
     def leave(self, session: Session) -> None:
         """End what `admit` began."""
-        self._limits.leave(session.owner, session.device)
+        self._limits.leave(session.owner, session.device, session.address)
 
     async def renew(self, session: Session, token: object) -> None:
         """Let a session go on under another token of its owner and device; Refused leaves it as it is."""

@@ -29,7 +29,7 @@ from gateway.frames import GOING_AWAY, POLICY, TRY_AGAIN_LATER
 from gateway.metrics import GatewayMetrics
 from gateway.packets import EVENT, DevicePacket, Event
 from gateway.presence import Presence
-from gateway.refusals import problem
+from gateway.problems import problem
 from gateway.session import Session
 from gateway.settings import GatewaySettings
 from gateway.websocket import CLOSE_TIMEOUT_S, Shared
@@ -144,7 +144,7 @@ class FromDevices:
 
     async def _connect(self, sid: str, environ: dict[str, Any], auth: object = None) -> None:
         try:
-            session = await self._admission.admit(environ["aiohttp.request"], auth)
+            session = await self._admission.admit(environ["aiohttp.request"], auth, placed=True)
         except Refused as refused:
             self._metrics.connects.labels(refused.code).inc()
             if refused.for_now:  # closing already, it is sent no CONNECT_ERROR

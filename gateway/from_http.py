@@ -18,7 +18,7 @@ from gateway.admission import Admission, Refused
 from gateway.answer import BUSY_RETRY_MS, Answer, Answerer
 from gateway.metrics import GatewayMetrics
 from gateway.packets import Event
-from gateway.refusals import problem
+from gateway.problems import problem
 from gateway.session import Session
 from gateway.settings import GatewaySettings
 from runtime.bodies import json_response, read_bytes
@@ -116,20 +116,11 @@ class FromHttp:
         return [readings_call(self._take)]
 
     async def _take(self, request: web.Request) -> web.Response:
-        with self._refusals_told():
-            async with self._admission.place(request):
-                session = await self._admission.admit(request)
-                return await self._taken(request, session)
-
-    @contextmanager
-    def _refusals_told(self) -> Iterator[None]:
         try:
-            yield
+            session = await self._admission.admit(request)
         except Refused as refused:
             self._metrics.connects.labels(refused.code).inc()
             raise problem(_STATUS[refused.code], str(refused), refused.data()) from refused
-
-    async def _taken(self, request: web.Request, session: Session) -> web.Response:
         try:
             with self._holding(session, self._announced(request)):
                 event = await self._event(request)
