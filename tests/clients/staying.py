@@ -79,7 +79,8 @@ async def javascript_client(told: Told, url: str, token: str, auth_takes_s: floa
     try:
         yield
     finally:
-        process.kill()
+        if process.returncode is None:  # one that has given up has nothing left to do, and ends
+            process.kill()
         await process.wait()
         await reading
 

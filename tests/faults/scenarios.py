@@ -3,18 +3,21 @@
 import asyncio
 import random
 import signal
+import time
 from collections.abc import Awaitable, Callable
 
 from runtime.failpoints import Point
 from tests.faults import poison
 from tests.faults.fleet import Fleet
 from tests.faults.stack import Service, Stack
+from tests.faults.verdict import RECOVERS_WITHIN_S
 from tests.servers.process import Server
 
 Fault = Callable[[Stack, Fleet, random.Random], Awaitable[None]]
 FAULTS: dict[str, Fault] = {}
 NEEDS_A_SMALL_DISK = {"mongod_disk_full"}
 HOUR_MS = 3_600_000
+AUTH_LATE_S = 8.0
 
 
 def fault(run: Fault) -> Fault:
@@ -221,6 +224,23 @@ async def mariadb_stopped(stack: Stack, _: Fleet, random: random.Random) -> None
 @fault
 async def auth_killed(stack: Stack, _: Fleet, __: random.Random) -> None:
     await kill(stack.auth)
+
+
+@fault
+async def auth_late(stack: Stack, fleet: Fleet, _: random.Random) -> None:
+    """A host comes up again, and auth last: its gateways have neither keys nor the list of revoked tokens for 8 s."""
+    await stack.auth.take_away()
+    try:
+        for gateway in stack.gateways:
+            assert await gateway.stop() == 0
+        await asyncio.gather(*(gateway.alive() for gateway in stack.gateways))
+        before = len(fleet.acknowledged())
+        await asyncio.sleep(AUTH_LATE_S)
+        assert len(fleet.acknowledged()) == before, "a gateway let somebody in that it could not know"
+    finally:
+        stack.auth.bring_back()
+    await stack.auth.ready()
+    await fleet.accepted_since(time.monotonic(), RECOVERS_WITHIN_S)
 
 
 @fault
