@@ -2,11 +2,14 @@
 
 import asyncio
 import random
+import shutil
 import signal
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 
 from runtime.failpoints import Point
+from tests.clients.staying import JAVASCRIPT, PYTHON, SIMULATOR, all_have_said, staying
 from tests.faults import poison
 from tests.faults.fleet import Fleet
 from tests.faults.stack import Service, Stack
@@ -228,19 +231,27 @@ async def auth_killed(stack: Stack, _: Fleet, __: random.Random) -> None:
 
 @fault
 async def auth_late(stack: Stack, fleet: Fleet, _: random.Random) -> None:
-    """A host comes up again, and auth last: its gateways have neither keys nor the list of revoked tokens for 8 s."""
+    """A host comes up again, and auth last: its gateways have neither keys nor the list of revoked tokens for 8 s.
+
+    Beside the fleet, which has a way of its own to come back, are clients as users have them.
+    """
     await stack.auth.take_away()
-    try:
-        for gateway in stack.gateways:
-            assert await gateway.stop() == 0
-        await asyncio.gather(*(gateway.alive() for gateway in stack.gateways))
-        before = len(fleet.acknowledged())
-        await asyncio.sleep(AUTH_LATE_S)
-        assert len(fleet.acknowledged()) == before, "a gateway let somebody in that it could not know"
-    finally:
-        stack.auth.bring_back()
-    await stack.auth.ready()
-    await fleet.accepted_since(time.monotonic(), RECOVERS_WITHIN_S)
+    async with AsyncExitStack() as clients:
+        try:
+            for gateway in stack.gateways:
+                assert await gateway.stop() == 0
+            await asyncio.gather(*(gateway.alive() for gateway in stack.gateways))
+            before = len(fleet.acknowledged())
+            names = [PYTHON, SIMULATOR, *(JAVASCRIPT if shutil.which("npm") else ())]
+            told = await clients.enter_async_context(staying(stack.gateways[0].url, fleet.senders[0].token, *names))
+            await asyncio.sleep(AUTH_LATE_S)
+            assert len(fleet.acknowledged()) == before, "a gateway let somebody in that it could not know"
+        finally:
+            stack.auth.bring_back()
+        await stack.auth.ready()
+        ready_at = time.monotonic()
+        await fleet.accepted_since(ready_at, RECOVERS_WITHIN_S)
+        await all_have_said(told, "accepted", ready_at, ready_at + RECOVERS_WITHIN_S - time.monotonic())
 
 
 @fault
