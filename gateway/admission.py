@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from aiohttp import web
@@ -35,8 +36,13 @@ class Refused(Exception):
         self.limit = limit
         self.scope = scope
 
+    @property
+    def for_now(self) -> bool:
+        """True when the same may be taken later."""
+        return self.retry_after_ms is not None
+
     def data(self) -> dict[str, Any]:
-        """Return what the client finds in `connect_error`'s `data`, or over HTTP in the problem."""
+        """Return what the client finds over HTTP in the problem, or in `connect_error`'s `data`."""
         data: dict[str, Any] = {"code": self.code}
         if self.retry_after_ms is not None:
             data["retryAfterMs"] = self.retry_after_ms
@@ -46,7 +52,10 @@ class Refused(Exception):
 
 
 class Admission:
-    """Lets devices in. Each session that is admitted has to leave again."""
+    """Lets devices in: a socket has a place first, then a session with its token; a request has both at once.
+
+    Each session that is admitted has to leave again.
+    """
 
     def __init__(
         self, verifier: TokenVerifier, revocations: Revocations, limits: Limits, addresses: ClientAddresses
@@ -56,22 +65,35 @@ class Admission:
         self._limits = limits
         self._addresses = addresses
 
-    async def admit(self, request: web.Request, auth: object = None) -> Session:
-        """Check who asks, from Socket.IO's `auth` or from headers; Refused says why not."""
+    @asynccontextmanager
+    async def place(self, request: web.Request) -> AsyncIterator[None]:
+        """Hold a place for a socket; Refused, for now, says why there is none: what is known without a token."""
+        if not self._revocations.loaded or not await self._verifier.ready():
+            raise Refused("unavailable", "no token can be checked yet; come again", RETRY_AFTER_MS)
+        address = network_of(self._addresses.of(request))
+        try:
+            self._limits.arrive(address)
+        except TooMany as error:
+            raise _too_many(error) from error
+        try:
+            yield
+        finally:
+            self._limits.depart(address)
+
+    async def admit(self, request: web.Request, auth: object = None, *, placed: bool = False) -> Session:
+        """Check who asks, from Socket.IO's `auth` or from headers; Refused says why not. `placed`: it has a place."""
         if any(name in request.query for name in TOKENS_IN_URL):
             raise Refused("unauthorized", "tokens in URLs end up in logs and are not taken")
         token, asked = _credentials(auth, request.headers)
         claims = await self._claims(token)
         device = _device(claims, asked)
-        address = network_of(self._addresses.of(request))
+        address = "" if placed else network_of(self._addresses.of(request))
         # No pause from here to the caller's own books: a revocation that comes later finds the session.
         marks = self._in_force(claims)
         try:
             allowance = self._limits.enter(claims.owner, device, address)
         except TooMany as error:
-            limited = error.limited
-            wait_ms = limited.retry_after_ms
-            raise Refused("rate_limited", str(error), wait_ms, limit=limited.limit, scope=limited.scope) from error
+            raise _too_many(error) from error
         except TooManyDevices as error:
             raise Refused("forbidden", "the owner names more devices than may be") from error
         return Session(claims.owner, device, address, _defaults(claims), marks, claims.exp, allowance)
@@ -110,6 +132,11 @@ class Admission:
 
 def _refused(error: TokenError) -> Refused:
     return Refused(error.code, str(error), RETRY_AFTER_MS if error.code == "unavailable" else None)
+
+
+def _too_many(error: TooMany) -> Refused:
+    limited = error.limited
+    return Refused("rate_limited", str(error), limited.retry_after_ms, limit=limited.limit, scope=limited.scope)
 
 
 def _count_renewal(session: Session) -> None:

@@ -2,7 +2,8 @@
 
 The fast lane sees readings first, as the network delivers them. Everything else goes, one packet after the other, to
 python-socketio, if it is something that a device of this protocol sends: one CONNECT within a deadline, events, pongs,
-the end. The rest is counted, and a socket that goes on with it is closed.
+the end. The rest is counted, and a socket that goes on with it is closed. A second CONNECT is among the rest: the
+official client sends one when its `auth` function took longer than a socket lived, and answers on the next one.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ import msgspec
 from aiohttp import WSMsgType, web
 from aiohttp.http import WSMessage
 
-from gateway.frames import FAULT, NO_TEXT, NORMAL, POLICY, text_frame
+from gateway.frames import FAULT, NO_TEXT, NORMAL, POLICY, TRY_AGAIN_LATER, text_frame
 from gateway.session import Session
 from gateway.websocket import Shared, WebSocket
 from runtime.logs import logger
@@ -23,6 +24,8 @@ log = logger("gateway.device_socket")
 
 # One is an accident, or a client of another version; more is a stranger.
 MAX_MALFORMED = 10
+# The reason that a client is given whose CONNECT did not come in time.
+CONNECT_TIMEOUT = "connect_timeout"
 
 _CONNECT = re.compile(r"40(/[^,{]*)?.*", re.DOTALL)
 _ELSEWHERE = re.compile(r"4[25](?:\d+-)?/[^,]+,")
@@ -109,7 +112,7 @@ class DeviceSocket(WebSocket):
         if self.closing:
             return
         if self.session is None and now > self._connect_by:
-            self.cut("no_connect", POLICY)
+            self.cut("no_connect", TRY_AGAIN_LATER, CONNECT_TIMEOUT)
         elif self._pong_by is not None:
             if now > self._pong_by:
                 self.abort("silent")
@@ -157,11 +160,11 @@ class DeviceSocket(WebSocket):
     async def _take_connect(self, text: str) -> None:
         found = _CONNECT.match(text)
         namespace = (found and found[1]) or "/"
-        if self._asked:
-            self.cut("second_connect", POLICY)
-        elif namespace != "/":
+        if namespace != "/":
             self.write(text_frame(f'44{namespace},{{"message":"Invalid namespace"}}'.encode()))
             self.cut("namespace", POLICY)
+        elif self._asked:
+            self._take_malformed()
         else:
             self._asked = True
             try:

@@ -6,7 +6,7 @@ Socket.IO's rooms make every disconnect take time that grows with the number of 
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -23,17 +23,20 @@ LOOK_EVERY_S = 0.5
 NAMESPACE = "/"
 
 MakeSocket = Callable[[Any, str, float], DeviceSocket]
+Place = Callable[[web.Request], AbstractAsyncContextManager[None]]
+"""Holds a place for the socket that a request asks for; raises when there is none, before the upgrade is answered."""
 
 
 class SocketServer(socketio.AsyncServer):  # type: ignore[misc]  # python-socketio carries no types
-    """The Socket.IO server whose sockets `make_socket(engine, sid, now)` makes."""
+    """The Socket.IO server whose sockets `make_socket(engine, sid, now)` makes, each at a `place`."""
 
-    def __init__(self, make_socket: MakeSocket, **options: Any) -> None:
+    def __init__(self, make_socket: MakeSocket, place: Place, **options: Any) -> None:
         self._make_socket = make_socket
+        self._place = place
         super().__init__(client_manager=Clients(), async_mode="aiohttp", transports=["websocket"], **options)
 
     def _engineio_server_class(self) -> Callable[..., "Engine"]:
-        return partial(Engine, self._make_socket)
+        return partial(Engine, self._make_socket, self._place)
 
 
 class Engine(engineio.AsyncServer):  # type: ignore[misc]  # python-engineio carries no types
@@ -41,12 +44,18 @@ class Engine(engineio.AsyncServer):  # type: ignore[misc]  # python-engineio car
 
     sockets: dict[str, DeviceSocket]
 
-    def __init__(self, make_socket: MakeSocket, **options: Any) -> None:
+    def __init__(self, make_socket: MakeSocket, place: Place, **options: Any) -> None:
         self._make_socket = make_socket
+        self._place = place
         super().__init__(monitor_clients=False, **options)
 
     async def _handle_connect(self, environ: dict[str, Any], *_: Any) -> web.StreamResponse:
         """Serve one WebSocket; called by the library for a request that is in order."""
+        request: web.Request = environ["aiohttp.request"]
+        async with self._place(request):
+            return await self._serve(request)
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
         sid = self.generate_id()
         hello = {
             "sid": sid,
@@ -57,7 +66,7 @@ class Engine(engineio.AsyncServer):  # type: ignore[misc]  # python-engineio car
         }
         socket = self.sockets[sid] = self._make_socket(self, sid, asyncio.get_running_loop().time())
         try:
-            return await socket.serve(environ["aiohttp.request"], hello)
+            return await socket.serve(request, hello)
         finally:
             del self.sockets[sid]
 

@@ -2,13 +2,14 @@
 
 import struct
 
-# Close codes of RFC 6455, 7.4.1.
+# Close codes of RFC 6455, 7.4.1, and of its registry at IANA (1013).
 NORMAL = 1000
 GOING_AWAY = 1001
 UNSUPPORTED = 1003
 NO_TEXT = 1007
 POLICY = 1008
 FAULT = 1011
+TRY_AGAIN_LATER = 1013
 
 _SHORT = [bytes((0x81, length)) for length in range(126)]
 _CLOSE = 0x88
@@ -25,9 +26,10 @@ def text_frame(payload: bytes) -> bytes:
     return struct.pack(">BBQ", 0x81, 127, length) + payload
 
 
-def close_frame(code: int) -> bytes:
-    """Return a close frame with its code."""
-    return struct.pack(">BBH", _CLOSE, 2, code)
+def close_frame(code: int, reason: str = "") -> bytes:
+    """Return a close frame with its code and a reason of at most 123 bytes."""
+    told = reason.encode()
+    return struct.pack(">BBH", _CLOSE, 2 + len(told), code) + told
 
 
 def pong_frame(payload: bytes) -> bytes:

@@ -2,11 +2,16 @@
 
 A session ends with its socket, with its token's life, or when its token is revoked; `authenticate` renews it in place.
 Every event goes to the answerer.
+
+Who is refused for good is told so with Socket.IO's CONNECT_ERROR. The official client takes it for final, so nobody who
+may come again gets one: what is known before the upgrade answers it with 503, what the token tells closes with 1013.
+docs/protocol/socketio.md has all of it.
 """
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -20,10 +25,11 @@ from gateway.device_socket import DeviceSocket
 from gateway.engine import SocketServer
 from gateway.expiries import Expiries
 from gateway.fast_lane import FastLane
-from gateway.frames import GOING_AWAY, POLICY
+from gateway.frames import GOING_AWAY, POLICY, TRY_AGAIN_LATER
 from gateway.metrics import GatewayMetrics
 from gateway.packets import EVENT, DevicePacket, Event
 from gateway.presence import Presence
+from gateway.problems import problem
 from gateway.session import Session
 from gateway.settings import GatewaySettings
 from gateway.websocket import CLOSE_TIMEOUT_S, Shared
@@ -33,6 +39,9 @@ from runtime.times import rfc3339
 
 log = logger("gateway.from_devices")
 
+# How soon to come again: to a gateway that has all the sockets it may, and while this one stops, to another.
+FULL_RETRY_MS = 5000
+STOPPING_RETRY_MS = 2000
 # A confirm takes at most 4 s; what was taken in before a stop is answered within this.
 FINISH_S = 4.5
 # The library puts an answer on its way a few turns of the loop after the handler returned it.
@@ -69,6 +78,8 @@ class FromDevices:
         self._presence = presence
         self._revocations = revocations
         self._metrics = metrics
+        self._max_connections = settings.max_connections
+        self._stopping = False
         self._lane = FastLane(answerer).take if settings.fast_lane else None
         self._sessions: dict[str, tuple[Session, OpenSession]] = {}
         self._expiries = Expiries(settings.expiring_seconds, self._expire)
@@ -76,6 +87,7 @@ class FromDevices:
         shared = Shared(settings, metrics)
         self._sio = SocketServer(
             lambda engine, sid, now: DeviceSocket(shared, engine, sid, now),
+            self._place,
             cors_allowed_origins=list(settings.cors_origins) or None,
             max_http_buffer_size=settings.max_frame_bytes,
             ping_interval=settings.ping_interval_seconds,
@@ -101,6 +113,7 @@ class FromDevices:
 
     async def _close_all(self, _: web.Application) -> None:
         """Take nothing new, answer what was taken in, and close so that clients come back by themselves elsewhere."""
+        self._stopping = True
         if unanswered := await self._answerer.drain(FINISH_S):
             log.warning("Some events stay unanswered; their devices send again.", events=unanswered)
         await asyncio.sleep(LAST_WORDS_S)
@@ -112,11 +125,30 @@ class FromDevices:
                 break
             await asyncio.sleep(CLOSED_LOOK_S)
 
-    async def _connect(self, sid: str, environ: dict[str, Any], auth: object = None) -> None:
+    @asynccontextmanager
+    async def _place(self, request: web.Request) -> AsyncIterator[None]:
+        """Hold a place for a socket; Problem 503 before its upgrade is answered when there is none for now."""
         try:
-            session = await self._admission.admit(environ["aiohttp.request"], auth)
+            async with self._admission.place(request):
+                self._require_room()
+                yield
         except Refused as refused:
             self._metrics.connects.labels(refused.code).inc()
+            raise problem(503, str(refused), refused.data()) from refused
+
+    def _require_room(self) -> None:
+        if self._stopping:
+            raise Refused("unavailable", "this gateway stops; come again", STOPPING_RETRY_MS)
+        if len(self._sio.eio.sockets) >= self._max_connections:
+            raise Refused("busy", "this gateway has all the connections that it may have", FULL_RETRY_MS)
+
+    async def _connect(self, sid: str, environ: dict[str, Any], auth: object = None) -> None:
+        try:
+            session = await self._admission.admit(environ["aiohttp.request"], auth, placed=True)
+        except Refused as refused:
+            self._metrics.connects.labels(refused.code).inc()
+            if refused.for_now:  # closing already, it is sent no CONNECT_ERROR
+                self._sio.eio.sockets[sid].cut("refused", TRY_AGAIN_LATER, refused.code)
             raise socketio.exceptions.ConnectionRefusedError(str(refused), refused.data()) from refused
         self._metrics.connects.labels("accepted").inc()
         self._metrics.connections.inc()

@@ -3,12 +3,11 @@
 A request is one event of a session that lasts as long as the request: it ends in the same `Answerer` as a socket's.
 """
 
-import math
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from aiohttp import web
@@ -19,6 +18,7 @@ from gateway.admission import Admission, Refused
 from gateway.answer import BUSY_RETRY_MS, Answer, Answerer
 from gateway.metrics import GatewayMetrics
 from gateway.packets import Event
+from gateway.problems import problem
 from gateway.session import Session
 from gateway.settings import GatewaySettings
 from runtime.bodies import json_response, read_bytes
@@ -120,7 +120,7 @@ class FromHttp:
             session = await self._admission.admit(request)
         except Refused as refused:
             self._metrics.connects.labels(refused.code).inc()
-            raise _problem(_STATUS[refused.code], str(refused), refused.data()) from refused
+            raise problem(_STATUS[refused.code], str(refused), refused.data()) from refused
         try:
             with self._holding(session, self._announced(request)):
                 event = await self._event(request)
@@ -142,7 +142,7 @@ class FromHttp:
         if self._held_bytes + size > self._max_held_bytes or self._device_bytes[device] + size > max(
             size, self._max_device_bytes
         ):
-            raise _problem(503, "Too much is waiting to be stored.", {"code": "busy", "retryAfterMs": BUSY_RETRY_MS})
+            raise problem(503, "Too much is waiting to be stored.", {"code": "busy", "retryAfterMs": BUSY_RETRY_MS})
         self._held_bytes += size
         self._device_bytes[device] += size
         try:
@@ -157,7 +157,7 @@ class FromHttp:
         """Raise Problem 401 for a token that ended while the body was read, which may take longer than it may last."""
         code = "revoked" if self._admission.revoked(session) else "expired" if session.expires_at <= time.time() else ""
         if code:
-            raise _problem(401, f"the token was {code} while the body was read", {"code": code})
+            raise problem(401, f"the token was {code} while the body was read", {"code": code})
 
     async def _event(self, request: web.Request) -> Event:
         """Read the body as the event that a socket would have sent; Problem 400, 408, 413, 415 or 422."""
@@ -181,7 +181,7 @@ def _array_of_lines(body: bytes) -> bytes:
     """Make one array of NDJSON. A line that is no JSON becomes null, which is no reading either: its index stays."""
     lines = [line for line in (line.strip(_SPACE) for line in body.split(b"\n")) if line]
     if len(lines) > MAX_READINGS:  # a million of them would take a second
-        raise _problem(422, f"1 to {MAX_READINGS} readings are taken, {len(lines)} were sent", {"code": "batch_size"})
+        raise problem(422, f"1 to {MAX_READINGS} readings are taken, {len(lines)} were sent", {"code": "batch_size"})
     return b"[" + b",".join(line if _is_json(line) else b"null" for line in lines) + b"]"
 
 
@@ -217,21 +217,11 @@ def _response(answer: Answer, event: Event) -> web.Response:
         return json_response(ReadingsTaken(answer["accepted"], answer.get("rejected", [])), 202)
     if status == "retry":
         detail = "Send the same again a little later."
-        raise _problem(_STATUS[code], detail, {name: answer[name] for name in answer if name != "status"})
+        raise problem(_STATUS[code], detail, {name: answer[name] for name in answer if name != "status"})
     if code in _STATUS:
-        raise _problem(_STATUS[code], answer["detail"], {"code": code})
+        raise problem(_STATUS[code], answer["detail"], {"code": code})
     (body,) = event.arguments
     _require_json(bytes(body))
     if not bytes(body).lstrip(_SPACE).startswith(b"{"):
-        raise _problem(422, "The body must be a reading, or an array of readings.", {"code": code})
+        raise problem(422, "The body must be a reading, or an array of readings.", {"code": code})
     return json_response(ReadingsTaken(0, [Rejection(0, code, answer["detail"])]), 202)
-
-
-def _problem(status: int, detail: str, data: dict[str, Any]) -> Problem:
-    extra = {name: value for name, value in data.items() if name != "code"}
-    headers = {}
-    if "retryAfterMs" in extra:
-        headers["Retry-After"] = str(math.ceil(extra["retryAfterMs"] / 1000))
-    if status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    return Problem(status, detail, code=data["code"], headers=headers, extra=extra)

@@ -1,5 +1,7 @@
 """Who may connect, how often, and what each may send: the counts of one gateway, by address, owner and device.
 
+An address is known before a WebSocket is opened, so its sockets count from there; an owner and a device with the token.
+
 Everything is in memory and bounded; each replica counts for itself, so n of them allow n times as much. What a device
 or an owner has sent is remembered after the last connection, until it no longer matters: coming back resets nothing.
 """
@@ -45,7 +47,11 @@ class _Counted:
 
 
 class Limits:
-    """All limits of one gateway. Call `enter` for each session and `leave` when it ends."""
+    """All limits of one gateway.
+
+    Call `arrive` for each socket and `depart` when it ends; `enter` for each session and `leave` when it ends, with its
+    address if it has no socket.
+    """
 
     def __init__(self, settings: GatewaySettings, *, clock: Clock = time.perf_counter) -> None:
         self._settings = settings
@@ -70,25 +76,38 @@ class Limits:
         self._ids: OrderedDict[str, set[str]] = OrderedDict()
         self._id_count = 0
 
-    def enter(self, owner: str, device: str, address: str) -> Allowance:
+    def arrive(self, address: str) -> None:
+        """Count a socket of an address, whoever it will be; TooMany when there is no room for it."""
+        here = self._addresses.get(address, 0)
+        self._require_room("address", here, self._settings.max_connections_per_address)
+        self._addresses[address] = here + 1
+
+    def depart(self, address: str) -> None:
+        """Take a socket out of the counts."""
+        self._addresses[address] -= 1
+        if not self._addresses[address]:
+            del self._addresses[address]
+
+    def enter(self, owner: str, device: str, address: str = "") -> Allowance:
         """Count a session and return what it may send; TooMany or TooManyDevices when there is no room for it."""
         self._forget_some()
-        self._require_room("address", self._addresses.get(address, 0), self._settings.max_connections_per_address)
+        if address:
+            self._require_room("address", self._addresses.get(address, 0), self._settings.max_connections_per_address)
         of_owner, of_device = self._find((owner, None)), self._find((owner, device))
         self._require_room("owner", of_owner.connections, self._settings.max_connections_per_owner)
         self._require_room("device", of_device.connections, self._settings.max_connections_per_device)
         self._remember_id(owner, device)
-        self._addresses[address] = self._addresses.get(address, 0) + 1
+        if address:
+            self.arrive(address)
         of_owner.connections += 1
         of_device.connections += 1
         self._counted[owner, None], self._counted[owner, device] = of_owner, of_device
         return Allowance(of_device.party, of_owner.party)
 
-    def leave(self, owner: str, device: str, address: str) -> None:
+    def leave(self, owner: str, device: str, address: str = "") -> None:
         """Take a session out of the counts."""
-        self._addresses[address] -= 1
-        if not self._addresses[address]:
-            del self._addresses[address]
+        if address:
+            self.depart(address)
         for key in ((owner, None), (owner, device)):
             counted = self._counted[key]
             counted.connections -= 1

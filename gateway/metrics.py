@@ -75,7 +75,8 @@ class GatewayMetrics:
         self.ended = Counter(
             "tidegate_gateway_ended_total", "Sessions that ended with their token, by why", ["why"], registry=registry
         )
-        from_zero(self.connects, "accepted", "unauthorized", "expired", "revoked", "forbidden", "rate_limited")
+        from_zero(self.connects, "accepted", "unauthorized", "expired", "revoked", "forbidden", "device_required")
+        from_zero(self.connects, "unavailable", "rate_limited", "busy")
         from_zero(self.cut, "no_connect", "refused", "malformed", "unread", "binary", "frame")
         from_zero(self.limited, "device", "owner")
         from_zero(self.ended, "expired", "revoked")

@@ -10,7 +10,10 @@ from runtime.revocations import Marks
 
 @dataclass(slots=True)
 class Session:
-    """One connected device, or one request of a device over HTTP. `expires_at` is in seconds since 1970."""
+    """One connected device, or one request of a device over HTTP. `expires_at` is in seconds since 1970.
+
+    `address` is where it counts; empty for a device whose socket counts there already.
+    """
 
     owner: str
     device: str

@@ -26,10 +26,11 @@ class GatewaySettings(ProcessSettings):
     )
     revocations_every_seconds: Seconds = setting(2.0, about="how often auth is asked for revoked tokens")
     expiring_seconds: Seconds = setting(60.0, about="how long before a token's end its device is warned")
+    max_connections: Positive = setting(100_000, about="sockets of this gateway; beyond it, `busy`")
     max_connections_per_device: Positive = setting(100, about="connections of one device; beyond it, `rate_limited`")
     max_connections_per_owner: Positive = setting(100_000, about="connections of one owner; beyond it, `rate_limited`")
     max_connections_per_address: Positive = setting(
-        10_000, about="connections of one address (IPv6: /64); beyond it, `rate_limited`"
+        10_000, about="sockets and requests of one address (IPv6: /64); beyond it, `rate_limited`"
     )
     max_series_per_owner: Positive = setting(
         100_000, about="device ids that one owner may name; beyond it, `forbidden`"
@@ -45,7 +46,10 @@ class GatewaySettings(ProcessSettings):
     max_event_bytes: Positive = setting(1024 * 1024, about="size of one event; beyond it, `too_large`")
     max_frame_bytes: Positive = setting(4 * 1024 * 1024, about="size of one WebSocket frame; beyond it, close 1009")
     fast_lane: bool = setting(True, about="`false`: every event takes the plain path through python-socketio")
-    connect_timeout_seconds: Seconds = setting(5.0, about="how long a socket may take until its CONNECT has come")
+    # The same as the official server's `connectTimeout`: clients open the socket first and fetch their token then.
+    connect_timeout_seconds: Seconds = setting(
+        45.0, about="how long a socket may take until its CONNECT has come; beyond it, close 1013"
+    )
     ping_interval_seconds: Seconds = setting(25.0, about="how often a device is asked whether it is still there")
     ping_timeout_seconds: Seconds = setting(20.0, about="how long its answer may take; beyond it, it is cut off")
     max_in_flight_events: Positive = setting(1000, about="events of a device not yet confirmed; beyond it, `busy`")

@@ -121,16 +121,16 @@ class WebSocket:
         except ConnectionError:  # the next frame is the end
             pass
 
-    def cut(self, reason: str, code: int) -> None:
-        """End the socket because of something that the client did."""
+    def cut(self, reason: str, code: int, told: str = "") -> None:
+        """End the socket because of something that the client did; `told` is the reason that the client is given."""
         if not self.closing:
             self._shared.metrics.cut.labels(reason).inc()
-            self.end(code)
+            self.end(code, told)
 
-    def end(self, code: int) -> None:
-        """Close: the client hears the code, and has a moment to close too."""
+    def end(self, code: int, told: str = "") -> None:
+        """Close: the client hears the code and the reason, and has a moment to close too."""
         if not self.closing:
-            self.write(close_frame(code))
+            self.write(close_frame(code, told))
             self.closing = True
             asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, self.abort)
 

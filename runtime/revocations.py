@@ -87,6 +87,11 @@ class Revocations:
     def __len__(self) -> int:
         return len(self._ended)
 
+    @property
+    def loaded(self) -> bool:
+        """True once the issuer has answered; what it said is kept while it is away."""
+        return self._loaded
+
     def require_valid(self, claims: Claims) -> Marks:
         """Return the token's marks; TokenError `revoked`, or `unavailable` while the issuer was never heard."""
         if not self._loaded:

@@ -126,6 +126,14 @@ class KeySet:
                     break
         return self._keys.get(kid)
 
+    async def had(self) -> bool:
+        """Say whether there are keys; the issuer is asked first if it never was, and nobody waits for it again."""
+        if not self._keys and self._asked_at == float("-inf"):
+            async with self._asking:
+                if self._asked_at == float("-inf"):
+                    await self.refresh()
+        return self.loaded
+
     async def refresh(self) -> bool:
         """Ask the issuer for its keys; False when it does not answer, and the keys stay as they are."""
         self._asked_at = time.monotonic()
@@ -191,6 +199,10 @@ class TokenVerifier:
     def __init__(self, keys: KeySet, issuer: str = "") -> None:
         self._keys = keys
         self._issuer = issuer
+
+    async def ready(self) -> bool:
+        """Say whether there are keys to check a token with."""
+        return await self._keys.had()
 
     async def verify(self, token: object) -> Claims:
         """Return the claims of a token in force; TokenError says why not."""

@@ -21,6 +21,8 @@ from simulator.errors import DeviceRefusedError, UnavailableError
 
 CONNECT_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 3.0
+# The close code of a gateway that refuses for now, once it knows whose the connection is.
+TRY_AGAIN_LATER = 1013
 FOR_NOW = frozenset({"unavailable", "rate_limited", "busy"})
 
 _log = logging.getLogger("simulator.socketio")
@@ -86,21 +88,41 @@ class _SocketClient(socketio.AsyncClient):  # type: ignore[misc]
 
     async def _handle_eio_disconnect(self, reason: str) -> None:
         self.on_lost()
+        if not self.connected:  # closed before CONNECT was answered: `connect` would wait on
+            self.failed_namespaces.append("/")
+            self._connect_event.set()
         await super()._handle_eio_disconnect(reason)
 
 
 class _Http:
-    """The shared session as Engine.IO sees it; remembers the WebSocket, which the library loses if it is cut short."""
+    """The shared session as Engine.IO sees it; remembers the WebSocket, which the library loses if it is cut short.
+
+    And how the gateway refused for now, which the library does not tell: with 503 in place of an upgrade, or with 1013.
+    """
 
     closed = False
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
+        self._not_upgraded: UnavailableError | None = None
         self.socket: aiohttp.ClientWebSocketResponse | None = None
 
     async def ws_connect(self, url: str, **options: Any) -> aiohttp.ClientWebSocketResponse:
-        self.socket = await self._session.ws_connect(url, **options)
+        try:
+            self.socket = await self._session.ws_connect(url, **options)
+        except aiohttp.WSServerHandshakeError as error:
+            after = error.headers.get("Retry-After", "") if error.headers is not None else ""
+            message = f"no connection is taken now: HTTP {error.status}"
+            self._not_upgraded = UnavailableError(message, float(after) if after.isdecimal() else 0.0)
+            raise
         return self.socket
+
+    @property
+    def refusal(self) -> UnavailableError | None:
+        """Why there is no connection, when the gateway said so."""
+        if self.socket is not None and self.socket.close_code == TRY_AGAIN_LATER:
+            return UnavailableError(f"no connection is taken now: closed with {TRY_AGAIN_LATER}")
+        return self._not_upgraded
 
 
 class Wire:
@@ -139,8 +161,10 @@ class Wire:
                 await self._sio.connect(url, auth=auth, transports=["websocket"], wait_timeout=CONNECT_TIMEOUT_S)
         except (socketio.exceptions.SocketIOError, aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             await self.close()
-            raise self._refused() or UnavailableError(
-                f"no connection to {url}: {error or type(error).__name__}"
+            raise (
+                self._refused()
+                or self._http.refusal
+                or UnavailableError(f"no connection to {url}: {error or type(error).__name__}")
             ) from error
         except BaseException:
             await self.close()

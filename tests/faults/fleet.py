@@ -22,7 +22,7 @@ class Sender:
 
     def __init__(self, number: int, urls: list[str], owner: str, device: str, token: str, seed: int) -> None:
         self.number = number
-        self.owner, self.device, self._token = owner, device, token
+        self.owner, self.device, self.token = owner, device, token
         self._urls = urls
         self._random = random.Random(f"{seed}/{number}")
         self._made = 0
@@ -47,7 +47,7 @@ class Sender:
             client = socketio.AsyncClient(reconnection=False)
             try:
                 await client.connect(
-                    self._urls[0], auth={"token": self._token}, transports=["websocket"], wait_timeout=5
+                    self._urls[0], auth={"token": self.token}, transports=["websocket"], wait_timeout=5
                 )
                 await self._stream(client)
             except (socketio.exceptions.SocketIOError, OSError, TimeoutError):
@@ -67,7 +67,7 @@ class Sender:
         """Send one reading so often, over connections to every gateway in turn, whatever the answers are."""
         reading = self._batch(1)
         for url in urls:
-            async with connected(url, self._token, self.device) as device:
+            async with connected(url, self.token, self.device) as device:
                 answers = await asyncio.gather(*(device.send(reading) for _ in range(times // len(urls))))
             if any(answer["status"] == "accepted" for answer in answers):
                 self.acknowledged.update(map(self._identity, reading))

@@ -2,13 +2,18 @@
 
 import asyncio
 import random
+import shutil
 import signal
+import time
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 
 from runtime.failpoints import Point
+from tests.clients.staying import JAVASCRIPT, PYTHON, SIMULATOR, all_have_said, staying
 from tests.faults import dead_letters, poison
 from tests.faults.fleet import Fleet
 from tests.faults.stack import Service, Stack
+from tests.faults.verdict import RECOVERS_WITHIN_S
 from tests.servers.process import Server
 
 Fault = Callable[[Stack, Fleet, random.Random], Awaitable[None]]
@@ -18,6 +23,7 @@ HOUR_MS = 3_600_000
 # RabbitMQ's, in place of 30 minutes; HOLD_SECONDS below it is less than half of it, as it is by default.
 CONSUMER_TIMEOUT_S = 10.0
 SHORT_HOLD = "4"
+AUTH_LATE_S = 8.0
 
 
 def fault(run: Fault) -> Fault:
@@ -259,6 +265,31 @@ async def mariadb_stopped(stack: Stack, _: Fleet, random: random.Random) -> None
 @fault
 async def auth_killed(stack: Stack, _: Fleet, __: random.Random) -> None:
     await kill(stack.auth)
+
+
+@fault
+async def auth_late(stack: Stack, fleet: Fleet, _: random.Random) -> None:
+    """A host comes up again, and auth last: its gateways have neither keys nor the list of revoked tokens for 8 s.
+
+    Beside the fleet, which has a way of its own to come back, are clients as users have them.
+    """
+    await stack.auth.take_away()
+    async with AsyncExitStack() as clients:
+        try:
+            for gateway in stack.gateways:
+                assert await gateway.stop() == 0
+            await asyncio.gather(*(gateway.alive() for gateway in stack.gateways))
+            before = len(fleet.acknowledged())
+            names = [PYTHON, SIMULATOR, *(JAVASCRIPT if shutil.which("npm") else ())]
+            told = await clients.enter_async_context(staying(stack.gateways[0].url, fleet.senders[0].token, *names))
+            await asyncio.sleep(AUTH_LATE_S)
+            assert len(fleet.acknowledged()) == before, "a gateway let somebody in that it could not know"
+        finally:
+            stack.auth.bring_back()
+        await stack.auth.ready()
+        ready_at = time.monotonic()
+        await fleet.accepted_since(ready_at, RECOVERS_WITHIN_S)
+        await all_have_said(told, "accepted", ready_at, ready_at + RECOVERS_WITHIN_S - time.monotonic())
 
 
 @fault

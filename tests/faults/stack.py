@@ -47,6 +47,8 @@ class Service:
         self.ends: list[int] = []
         self.crashes: list[str] = []
         self._end_asked = False
+        self._may_start = asyncio.Event()
+        self._may_start.set()
 
     @property
     def url(self) -> str:
@@ -54,6 +56,7 @@ class Service:
 
     async def run(self) -> None:
         while True:
+            await self._may_start.wait()
             with self._log.open("ab") as log:
                 self._process = await asyncio.create_subprocess_exec(
                     *(*ENDS_WITH_PARENT, sys.executable, "-m", self.name),
@@ -111,6 +114,15 @@ class Service:
         assert code == 0, f"{self.name} ended with {code}"
         await self.ready()
 
+    async def take_away(self) -> None:
+        """Stop it, and do not start it again before `bring_back`."""
+        self._may_start.clear()
+        assert await self.stop() == 0
+
+    def bring_back(self) -> None:
+        """Let it be started again."""
+        self._may_start.set()
+
     async def arm(self, point: Point, times: int) -> int:
         """Start it anew so that it will kill itself at a point; return which end of it that will be."""
         self._next_start = {VARIABLE: f"{point}:{times}"}
@@ -132,10 +144,18 @@ class Service:
         await self.ready()
 
     async def ready(self, within_s: float = 60) -> None:
+        """Return when `/readyz` says so."""
+        await self._says("readyz", within_s)
+
+    async def alive(self, within_s: float = 60) -> None:
+        """Return when `/healthz` answers: it may still miss what it needs."""
+        await self._says("healthz", within_s)
+
+    async def _says(self, question: str, within_s: float) -> None:
         async with aiohttp.ClientSession() as session, asyncio.timeout(within_s):
             while True:
                 with suppress(aiohttp.ClientError):
-                    async with session.get(f"http://127.0.0.1:{self.ops_port}/readyz") as response:
+                    async with session.get(f"http://127.0.0.1:{self.ops_port}/{question}") as response:
                         if response.status == 200:
                             return
                 await asyncio.sleep(0.05)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -25,6 +26,12 @@ from runtime.tokens import KeySet
 from tests.runtime.issuer import ISSUER, Issuer
 
 ISSUING = Issuer()
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+}
 TS = 1_750_000_000_000
 # Settings of every gateway that a test does not give others.
 DEFAULTS: dict[str, Any] = {}
@@ -58,7 +65,7 @@ class Running:
             await client.disconnect()
 
     async def refusal(self, auth: object = None, **connect: Any) -> dict[str, Any]:
-        """What a refused client finds in the error's data."""
+        """What a client that is refused for good finds in the error's data."""
         client = socketio.AsyncClient(http_session=self.http, reconnection=False)
         errors: list[dict[str, Any]] = []
         client.on("connect_error", errors.append)
@@ -69,6 +76,22 @@ class Running:
         assert len(errors) == 1
         assert errors[0]["message"]
         return dict(errors[0]["data"])
+
+    async def put_off(self, auth: object) -> str:
+        """The reason that a client is given whose socket is closed for now: 1013, and not a word before."""
+        async with self.raw(auth) as socket:
+            message = await socket.receive(timeout=5)
+        assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, 1013)
+        return str(message.extra)
+
+    async def not_upgraded(self, headers: dict[str, str] | None = None) -> dict[str, Any]:
+        """The problem of a client whose upgrade is refused for now: 503, Retry-After, and the same in the body."""
+        url = f"{self.url}/socket.io/?EIO=4&transport=websocket"
+        async with self.http.get(url, headers=UPGRADE | (headers or {})) as answer:
+            assert (answer.status, answer.content_type) == (503, "application/problem+json")
+            problem: dict[str, Any] = await answer.json()
+            assert int(answer.headers["Retry-After"]) == math.ceil(problem["retryAfterMs"] / 1000) > 0
+        return problem
 
     @asynccontextmanager
     async def raw(self, auth: object = None) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:

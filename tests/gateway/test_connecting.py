@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import aiohttp
 import pytest
 
 from broker.embedded import EmbeddedBroker
 from runtime.tokens import KeySet
 from tests.broker.waiting import eventually
 from tests.gateway.held import HeldBroker
-from tests.gateway.running import ACCEPTED, ISSUING, TS, Running, gateway, reading, stored
+from tests.gateway.running import ACCEPTED, ISSUING, TS, UPGRADE, Running, closed, gateway, reading, stored
 from tests.runtime.issuer import Issuer
 
 
@@ -118,9 +119,83 @@ async def test_without_keys_a_device_is_told_to_come_again(held: HeldBroker) -> 
         raise OSError("auth is down")
 
     async with gateway(held, keys=KeySet(away)) as found:
-        data = await found.refusal({"token": ISSUING.device()})
-    assert data["code"] == "unavailable"
-    assert data["retryAfterMs"] > 0
+        assert (await found.not_upgraded())["code"] == "unavailable"
+        assert connects(found, "unavailable") == 1
+        async with found.http.get(f"{found.url}/socket.io/?EIO=4&transport=polling") as answer:
+            assert answer.status == 400, "what never works is not told to come again"
+
+
+async def test_a_key_that_is_not_known_while_its_issuer_is_away_closes_the_socket_for_now(held: HeldBroker) -> None:
+    up = True
+
+    async def fetch() -> dict[str, Any]:
+        if not up:
+            raise OSError("auth is down")
+        return ISSUING.jwks()
+
+    keys = KeySet(fetch, at_most_every_s=0)
+    async with gateway(held, keys=keys) as found:
+        async with found.connected({"token": ISSUING.device()}):
+            up = False
+        assert await found.put_off({"token": Issuer("other").device()}) == "unavailable"
+        assert connects(found, "unavailable") == 1
+        async with found.connected({"token": ISSUING.device()}) as client:
+            assert client.connected
+
+
+async def test_a_gateway_that_stops_answers_what_it_took_and_refuses_an_upgrade_for_now(held: HeldBroker) -> None:
+    begun, stop = asyncio.Event(), asyncio.Event()
+    port = 0
+
+    async def serve() -> None:
+        nonlocal port
+        async with gateway(held) as found:
+            port = int(found.url.rpartition(":")[2])
+            begun.set()
+            await stop.wait()
+
+    serving = asyncio.ensure_future(serve())
+    await begun.wait()
+    async with aiohttp.ClientSession() as http:
+        device = await http.ws_connect(f"http://127.0.0.1:{port}/socket.io/?EIO=4&transport=websocket")
+        await device.receive_str(timeout=5)
+        await device.send_str("40" + json.dumps({"token": ISSUING.device()}))
+        await device.receive_str(timeout=5)
+        await device.send_str('421["reading",{"value":1}]')
+        await held.held.published(1)
+        # A connection that is open already: a gateway that stops takes no new ones.
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        request = b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\n"
+        writer.write(request + b"\r\n")
+        answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        assert answer.startswith(b"HTTP/1.1 400")
+        stop.set()
+        await until_refused(port)
+        writer.write(request + "".join(f"{name}: {value}\r\n" for name, value in UPGRADE.items()).encode() + b"\r\n")
+        answer = await asyncio.wait_for(reader.readuntil(b'"retryAfterMs"'), 5)
+        assert b"HTTP/1.1 503" in answer
+        assert b"Retry-After: 2" in answer
+        held.held.release()
+        assert (await device.receive_str(timeout=5)).startswith("431")
+        assert await closed(device) == (1001, [])
+        writer.close()
+    await serving
+
+
+async def until_refused(port: int) -> None:
+    async def refused() -> bool:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            return True
+        writer.close()
+        return False
+
+    await eventually(refused, "nothing listens any more")
+
+
+def connects(running: Running, outcome: str) -> float:
+    return running.registry.get_sample_value("tidegate_gateway_connects_total", {"outcome": outcome}) or 0.0
 
 
 async def test_the_transport_closes_behind_a_refusal(holding: Running) -> None:

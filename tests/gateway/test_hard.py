@@ -12,8 +12,10 @@ import pytest
 import socketio
 from structlog.testing import capture_logs
 
+from broker.document import decode_document
 from broker.intake import Intake
 from gateway import websocket
+from gateway.device_socket import MAX_MALFORMED
 from tests.broker.waiting import eventually
 from tests.gateway.held import HeldBroker
 from tests.gateway.running import ACCEPTED, ISSUING, Running, closed, gateway, reading
@@ -122,14 +124,35 @@ async def test_compression_is_not_accepted(holding: Running) -> None:
 async def test_a_socket_without_a_connect_is_closed_at_its_deadline(held: HeldBroker) -> None:
     async with gateway(held, connect_timeout_seconds=0.5) as running, running.unconnected() as socket:
         started = time.monotonic()
-        assert await closed(socket) == (1008, [])
+        message = await socket.receive(timeout=5)
+        assert (message.type, message.data, message.extra) == (aiohttp.WSMsgType.CLOSE, 1013, "connect_timeout")
         assert 0.4 < time.monotonic() - started < 2.5
         assert cut(running, "no_connect") == 1
 
 
-async def test_a_second_connect_ends_the_session(holding: Running) -> None:
+async def test_sockets_without_a_connect_are_bounded_before_their_upgrade_until_their_deadline(
+    held: HeldBroker,
+) -> None:
+    async with gateway(held, max_connections=3, connect_timeout_seconds=1.5) as running, AsyncExitStack() as stack:
+        sockets = [await stack.enter_async_context(running.unconnected()) for _ in range(3)]
+        problem = await running.not_upgraded()
+        assert (problem["code"], problem["retryAfterMs"]) == ("busy", 5000)
+        assert running.registry.get_sample_value("tidegate_gateway_connects_total", {"outcome": "busy"}) == 1
+        for socket in sockets:
+            assert (await closed(socket))[0] == 1013
+        await streams_on(running)
+
+
+async def test_a_second_connect_changes_nothing_and_many_end_the_socket(holding: Running, held: HeldBroker) -> None:
     async with holding.raw() as socket:
         assert (await socket.receive_str(timeout=5)).startswith("40{")
+        for device in range(MAX_MALFORMED):
+            await socket.send_str(token_packet(sub=f"other-{device}", device=f"other-{device}"))
+        await socket.send_str("421" + EVENT)
+        assert (await socket.receive_str(timeout=5)).startswith("431")
+        (stored,) = held.held.messages[0].documents()
+        assert decode_document(stored)["_id"]["device"] == "device-1"
+        assert holding.count("connections") == 1
         await socket.send_str(token_packet())
         assert await closed(socket) == (1008, [])
     await nobody_left(holding)
@@ -327,7 +350,7 @@ async def test_a_client_that_reads_slowly_is_read_slowly_and_loses_no_answer(hel
 async def test_a_client_that_does_not_close_is_cut_off(holding: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(websocket, "CLOSE_TIMEOUT_S", 0.3)
     reader, writer = await asyncio.open_connection("127.0.0.1", int(holding.url.rpartition(":")[2]))
-    writer.write(UPGRADE + frame(token_packet()) + frame(token_packet()))
+    writer.write(UPGRADE + frame(token_packet()) + frame("40/elsewhere,"))
     async with asyncio.timeout(2):
         assert b"\x88\x02\x03\xf0" in await until_gone(reader)
     writer.close()

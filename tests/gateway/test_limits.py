@@ -2,8 +2,10 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
+import aiohttp
 import pytest
 
 from gateway.limits import KEPT_S, Limits, TooMany, TooManyDevices
@@ -33,15 +35,16 @@ async def test_one_connection_too_many_is_refused_until_another_one_ends(
     chosen: dict[str, Any] = {setting: 2}
     async with gateway(held, **chosen) as running:
         async with running.connected(token(1)), running.connected(token(1)):
-            refusal = await running.refusal(token(1))
-            assert refusal.pop("retryAfterMs") > 0
-            assert refusal == {"code": "rate_limited", "limit": 2, "scope": scope}
+            await put_off(running, scope, 2)
             if scope == "device":
                 async with running.connected(token(2)):
                     pass
             if scope != "address":
                 async with running.connected(token(3, "user-2")):
                     pass
+            else:  # sockets that are nobody's yet count too
+                async with running.http.post(f"{running.url}/readings", json=reading(1), headers=bearer(3)) as answer:
+                    assert (answer.status, (await answer.json())["scope"]) == (429, "address")
 
         async def none_left() -> bool:
             return running.count("connections") == 0
@@ -58,9 +61,46 @@ async def test_addresses_are_told_apart_behind_a_trusted_proxy_only(held: HeldBr
         running.connected(token(1), headers=headers[0]),
         running.connected(token(2), headers=headers[1]),
     ):
-        assert (await running.refusal(token(3), headers=headers[1]))["scope"] == "address"
+        assert (await running.not_upgraded(headers[1]))["scope"] == "address"
     async with gateway(held, max_connections_per_address=1) as running, running.connected(token(1), headers=headers[0]):
-        assert (await running.refusal(token(2), headers=headers[1]))["scope"] == "address"
+        assert (await running.not_upgraded(headers[1]))["scope"] == "address"
+
+
+async def test_sockets_of_an_address_count_before_they_are_anybodys_and_no_longer_than_they_are_open(
+    held: HeldBroker,
+) -> None:
+    async with gateway(held, max_connections_per_address=2) as running:
+        for _ in range(3):
+            async with running.unconnected(), running.unconnected():
+                await put_off(running, "address", 2)
+            await eventually(partial(has_room, running), "there is room again")
+            # Refused for good, refused for now, and no upgrade at all: each has given its place back.
+            assert await running.refusal({"token": "x"}) == {"code": "unauthorized"}
+            async with running.http.get(f"{running.url}/socket.io/?EIO=4&transport=websocket") as answer:
+                assert answer.status == 400
+
+
+async def has_room(running: Running) -> bool:
+    try:
+        async with running.unconnected():
+            return True
+    except aiohttp.WSServerHandshakeError:
+        return False
+
+
+def bearer(number: int) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token(number)['token']}"}
+
+
+async def put_off(running: Running, scope: str, limit: int) -> None:
+    """Come once more than may be: an address is known before the upgrade, whose the rest is only with the token."""
+    if scope == "address":
+        problem = await running.not_upgraded()
+        assert (problem["code"], problem["limit"], problem["scope"]) == ("rate_limited", limit, scope)
+    else:
+        assert await running.put_off(token(1)) == "rate_limited"
+    labels = {"outcome": "rate_limited"}
+    assert (running.registry.get_sample_value("tidegate_gateway_connects_total", labels) or 0) >= 1
 
 
 async def limited(running: Running, client: Any, event: str, payload: Any) -> dict[str, Any]:

@@ -45,8 +45,8 @@ class Running:
 
 
 @asynccontextmanager
-async def started(name: str, **settings: str) -> AsyncIterator[Running]:
-    """Start a service (the name may have arguments) and wait until it is ready.
+async def started(name: str, *, until: str = "readyz", **settings: str) -> AsyncIterator[Running]:
+    """Start a service (the name may have arguments) and wait until it is ready, or only until it is alive (`healthz`).
 
     It is killed at the end if a test has not stopped it.
     """
@@ -64,7 +64,7 @@ async def started(name: str, **settings: str) -> AsyncIterator[Running]:
     )
     running = Running(name, process, port, ops_port, settings)
     try:
-        await _ready(running)
+        await _answers(running, until)
         yield running
     finally:
         if process.returncode is None:
@@ -72,21 +72,21 @@ async def started(name: str, **settings: str) -> AsyncIterator[Running]:
             await process.wait()
 
 
-async def _ready(running: Running) -> None:
+async def _answers(running: Running, question: str) -> None:
     answer = "nothing"
     async with aiohttp.ClientSession() as session, asyncio.timeout(30):
         while True:
             if running.process.returncode is not None:
                 raise AssertionError(f"{running.name} ended with {running.process.returncode} before it was ready")
             try:
-                async with session.get(f"http://127.0.0.1:{running.ops_port}/readyz") as response:
+                async with session.get(f"http://127.0.0.1:{running.ops_port}/{question}") as response:
                     answer = await response.text()
                     if response.status == 200:
                         return
             except aiohttp.ClientError:
                 pass
             await asyncio.sleep(0.05)
-    raise AssertionError(f"{running.name} is not ready: {answer}")
+    raise AssertionError(f"{running.name} does not say {question}: {answer}")
 
 
 async def migrated(database_url: str) -> None:

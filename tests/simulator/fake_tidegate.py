@@ -11,6 +11,7 @@ import socketio
 from aiohttp import web
 
 from runtime.listen import listen
+from runtime.problems import Handler
 
 DROP = "drop"
 CUT = "cut"
@@ -26,6 +27,9 @@ class FakeTidegate:
         self.events: list[tuple[str, str, list[dict[str, Any]]]] = []
         self.accepted: set[tuple[str, str, int, int]] = set()
         self.refusals: dict[str, deque[dict[str, Any]]] = {}
+        # Retry-After of upgrades that are refused with 503, and reasons of connections that are closed with 1013.
+        self.not_upgraded: deque[int] = deque()
+        self.closed_for_now: deque[str] = deque()
         self.reject_value: object = None
         self.users: dict[str, str] = {}
         self.devices: dict[str, dict[str, Any]] = {}
@@ -56,6 +60,11 @@ class FakeTidegate:
     async def _connect(self, sid: str, environ: dict[str, Any], auth: Any) -> None:
         device = auth["token"].split("/")[1]
         self.connects += 1
+        if self.closed_for_now:
+            reason = self.closed_for_now.popleft().encode()
+            close = bytes((0x88, 2 + len(reason))) + (1013).to_bytes(2, "big") + reason
+            environ["aiohttp.request"].transport.write(close)
+            await self._released.wait()
         if self.refusals.get(device):
             data = self.refusals[device].popleft()
             raise socketio.exceptions.ConnectionRefusedError("refused", data)
@@ -100,6 +109,15 @@ class FakeTidegate:
                 self.cut(sid)
 
     # HTTP
+
+    @web.middleware
+    async def _before_the_upgrade(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path.startswith("/socket.io") and self.not_upgraded:
+            self.connects += 1
+            response = _problem(503, "Come back later.")
+            response.headers["Retry-After"] = str(self.not_upgraded.popleft())
+            return response
+        return await handler(request)
 
     async def _sign_up(self, request: web.Request) -> web.Response:
         body = await request.json()
@@ -162,7 +180,7 @@ class FakeTidegate:
     @asynccontextmanager
     async def serving(self) -> AsyncIterator["FakeTidegate"]:
         """Serve on a free port."""
-        app = web.Application()
+        app = web.Application(middlewares=[self._before_the_upgrade])
         app.add_routes(
             [
                 web.post("/user/signup", self._sign_up),

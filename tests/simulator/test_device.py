@@ -1,4 +1,5 @@
 import asyncio
+import time
 from collections import deque
 from typing import Any
 
@@ -158,6 +159,29 @@ async def test_it_connects_again_after_refusals_that_pass(tidegate: FakeTidegate
         await client.send(points(1))
         await client.flush()
     assert tidegate.connects == 4
+
+
+async def test_it_comes_back_after_an_upgrade_refused_for_now_and_not_before_the_time_that_was_asked_for(
+    tidegate: FakeTidegate,
+) -> None:
+    tidegate.not_upgraded += [2, 0]
+    async with device(tidegate) as client:
+        started = time.monotonic()
+        await client.send(points(1))
+        await client.flush()
+    assert time.monotonic() - started >= 2
+    assert tidegate.connects == 3
+
+
+async def test_it_comes_back_at_once_when_its_socket_is_closed_for_now(tidegate: FakeTidegate) -> None:
+    tidegate.closed_for_now += ["unavailable", "rate_limited"]
+    async with device(tidegate) as client:
+        started = time.monotonic()
+        await client.send(points(1))
+        await client.flush()
+    # Two waits of 0.8 s at most; to wait for what will not come would take 10 s.
+    assert time.monotonic() - started < 8
+    assert tidegate.connects == 3
 
 
 @pytest.mark.parametrize("code", ["unauthorized", "expired", "revoked", "forbidden", "device_required"])

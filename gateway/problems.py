@@ -1,0 +1,17 @@
+"""A refusal as HTTP tells it: before a WebSocket is opened, and to who sends readings without one."""
+
+import math
+from typing import Any
+
+from runtime.problems import Problem
+
+
+def problem(status: int, detail: str, data: dict[str, Any]) -> Problem:
+    """Return the problem for `code` and what else is in `data`; `retryAfterMs` is also told as Retry-After."""
+    extra = {name: value for name, value in data.items() if name != "code"}
+    headers = {}
+    if "retryAfterMs" in extra:
+        headers["Retry-After"] = str(math.ceil(extra["retryAfterMs"] / 1000))
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return Problem(status, detail, code=data["code"], headers=headers, extra=extra)
