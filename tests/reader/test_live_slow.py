@@ -71,7 +71,7 @@ async def rest(client: socket.socket) -> bytes:
 
 def feed() -> tuple[Feed, CollectorRegistry]:
     registry = CollectorRegistry()
-    marks = Marks("jti", "owner", 0, "sid", None)
+    marks = Marks("jti", "owner", 0, "sid", None, "key-1")
     return Feed((None, None), marks, ReaderMetrics(registry), unread_timeout_s=1), registry
 
 

@@ -17,8 +17,8 @@ from runtime.revocations import Marks, Revocations, fetch_revocations_over_http
 from runtime.tokens import Claims, TokenError
 from tests.auth.service import Client, make_settings, running
 
-USER = Marks("jti-u", "owner", 3, "family", None)
-DEVICE = Marks("jti-d", "owner", 3, None, "device")
+USER = Marks("jti-u", "owner", 3, "family", None, "key-1")
+DEVICE = Marks("jti-d", "owner", 3, None, "device", "key-2")
 LATER = "2040-01-01T00:00:00.000Z"
 
 
