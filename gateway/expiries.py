@@ -64,12 +64,12 @@ class Expiries:
 
     async def _keep(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_EVERY_S)
+            more = False
             try:
-                while self.look() == _LOOKED_AT_ONCE:
-                    await asyncio.sleep(0)
+                more = self.look() == _LOOKED_AT_ONCE
             except Exception:  # what one session's end runs into must not keep all others from theirs
                 log.exception("The end of a session's token could not be told.")
+            await asyncio.sleep(0 if more else LOOK_EVERY_S)
 
     def look(self) -> int:
         """Tell who is due now; return how many were looked at, which are at most 500."""

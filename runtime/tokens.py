@@ -241,7 +241,8 @@ class TokenVerifier:
             return
         if time.monotonic() >= self._tell_at:
             self._tell_at = time.monotonic() + _TELL_EVERY_S
-            log.warning("A good token was issued in the future: this clock is behind, or the issuer's is ahead.", s=ahead_s)
+            told = "A good token was issued in the future: this clock is behind, or the issuer's is ahead."
+            log.warning(told, seconds=round(ahead_s))
         raise TokenError("unavailable", "the token was issued at a time that has not come here yet")
 
     async def _key(self, token: str) -> tuple[str, PublicKey]:
