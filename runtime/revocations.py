@@ -1,9 +1,9 @@
 """Tokens that ended before their time: asked of the issuer every 2 s, and known when a token or a session is checked.
 
-What an entry ends is told in auth/revocations.py. Whatever the issuer lists counts, whatever the time is here. The whole
-list is asked for every 10 minutes; an entry is forgotten when two of these in a row were without it while its own end
-was past by the clock of this host. So no clock that leaps, here or there, lets a revoked token work again. While the
-issuer is away, what is known stays. Who opens sessions watches: it is told when the list has grown.
+What an entry ends is told in auth/revocations.py. Whatever the issuer lists counts, whatever the time is here. The
+whole list is asked for every 10 minutes; an entry is forgotten when two in a row were without it while its own end was
+past by the clock of this host. So no clock that leaps, here or there, lets a revoked token work again. While the issuer
+is away, what is known stays. Who opens sessions watches: it is told when the list has grown.
 """
 
 import asyncio

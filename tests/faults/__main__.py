@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from runtime.logs import configure_logs
+from tests.faults.endings import NEEDS_A_CLOCK
 from tests.faults.fleet import Fleet
 from tests.faults.onebox import Onebox
 from tests.faults.scenarios import FAULTS, NEEDS_A_SMALL_DISK
@@ -62,6 +63,9 @@ def row(verdict: Verdict) -> str:
 def faults_of(stack: Stack, fleet: Fleet, args: argparse.Namespace, rng: random.Random) -> Iterator[tuple[str, Make]]:
     """Give one fault after the other until the time is over, each as often as the others."""
     chosen = args.only or list(FAULTS)
+    if not stack.clock.can_leap and (away := NEEDS_A_CLOCK & set(chosen)):
+        print(f"NOT MADE, for libfaketime is not installed: {', '.join(away)}", flush=True)
+        chosen = [name for name in chosen if name not in away]
     if not stack.disk.small and (away := NEEDS_A_SMALL_DISK & set(chosen)):
         print(f"NOT MADE, for it takes the right to mount: {', '.join(away)}", flush=True)
         chosen = [name for name in chosen if name not in away]
