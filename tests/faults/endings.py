@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 import aiohttp
+import socketio
 
 from tests.faults.fleet import Fleet, Sender
 from tests.faults.scenarios import fault
@@ -74,8 +75,12 @@ async def gateway_clock_leaps(stack: Stack, fleet: Fleet, random: random.Random)
             pass
         await until(answering(gateway, ended, 401), "a token of a session that was logged out is refused", WITHIN_S)
         going_on = await logged_in(session, email)
+    expired, client = asyncio.Event(), socketio.AsyncClient(reconnection=False)
+    client.on("auth_expired", lambda *_: expired.set())
     try:
+        await client.connect(gateway.url, auth={"token": going_on, "device": "clock"}, transports=["websocket"])
         stack.clock.leap(HOUR_S + 120)
+        await asyncio.wait_for(expired.wait(), WITHIN_S)
         await until(answering(gateway, going_on, 401), "a token that has expired by this clock is refused", WITHIN_S)
         await asyncio.sleep(AHEAD_FOR_S)
         stack.clock.leap(0)
@@ -91,6 +96,7 @@ async def gateway_clock_leaps(stack: Stack, fleet: Fleet, random: random.Random)
         await until(lambda: accepted_since(before), "devices that are connected stream on", 10)
     finally:
         stack.clock.leap(0)
+        await client.disconnect()
     await until(answering(gateway, fresh, 202), "the good token is taken", WITHIN_S)
 
 
