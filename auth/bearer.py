@@ -5,19 +5,19 @@ from aiohttp import web
 from auth.tokens import MANAGE_DEVICES
 from runtime import bearer
 from runtime.problems import Problem
-from runtime.tokens import Claims
+from runtime.tokens import Verified
 
 
 class Bearer(bearer.Bearer):
     """Reads and verifies the tokens of requests to `auth`."""
 
-    async def user(self, request: web.Request) -> Claims:
+    async def user(self, request: web.Request) -> Verified:
         """Return the claims of a user's own token; Problem 401 or 403."""
         claims = await self.claims(request)
         if claims.device is not None:
             raise Problem(403, "This needs a user's token, not a device's.", code="forbidden")
         return claims
 
-    async def device_manager(self, request: web.Request) -> Claims:
+    async def device_manager(self, request: web.Request) -> Verified:
         """Return the claims of a token that may manage its owner's devices; Problem 401 or 403."""
         return await self.claims(request, MANAGE_DEVICES)

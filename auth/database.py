@@ -9,11 +9,13 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
-from sqlalchemy import event, text
+from sqlalchemy import BigInteger, event, text
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.sql.functions import FunctionElement
 
 from runtime.logs import logger
 from runtime.problems import Problem
@@ -29,6 +31,29 @@ _CLOSE_S = 1.0
 # another writes; so writers say at once that they will.
 _SQLITE_BEGIN = "sqlite_begin"
 BEGIN_TO_WRITE = {_SQLITE_BEGIN: "BEGIN IMMEDIATE"}
+
+
+class database_now_ms(FunctionElement[int]):  # noqa: N801 - written in queries like the functions of SQLAlchemy
+    """The time of the database's server in milliseconds since 1970: one clock for all replicas and operators.
+
+    SQLite has no server: there it is the time of this host.
+    """
+
+    type = BigInteger()
+    inherit_cache = True
+    name = "database_now_ms"
+
+
+@compiles(database_now_ms, "mysql")
+@compiles(database_now_ms, "mariadb")
+def _now_in_mysql(*_: Any, **__: Any) -> str:
+    return "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) DIV 1000)"
+
+
+@compiles(database_now_ms, "sqlite")
+def _now_in_sqlite(*_: Any, **__: Any) -> str:
+    # A Julian day is a double: exact to 0.05 ms.
+    return "CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER)"
 
 
 class Database:

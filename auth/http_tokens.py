@@ -55,7 +55,7 @@ class TokenRoutes:
         ]
 
     async def _show_claims(self, request: web.Request) -> web.Response:
-        return json_response(await self._bearer.claims(request))
+        return json_response((await self._bearer.claims(request)).payload())
 
     async def _show_revocations(self, request: web.Request) -> web.Response:
         since = read_query(request, RevocationQuery).since

@@ -13,8 +13,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from auth.database import Database
+from auth.database import Database, database_now_ms
 from auth.keys import Keys, KeysError, base64url, thumbprint
+from auth.revocations import end_key
 from auth.sealing import SealError, seal, unseal
 from auth.tables import signing_keys
 from runtime.logs import logger
@@ -94,17 +95,18 @@ class StoredKeys:
         return str(row["kid"])
 
     async def retire(self, kid: str) -> None:
-        """Let a key verify nothing any more; KeysError for the one that signs, and for one that does not exist."""
+        """End a key and every token that it signed; KeysError for the one that signs, and one that does not exist."""
         rows = await self._rows()
         if kid not in {row.kid for row in rows}:
             raise KeysError(f"There is no key {kid}.")
         if rows[-1].kid == kid:
             raise KeysError("This key signs; rotate first.")
-        now, columns = now_ms(), signing_keys.c
+        now, columns = database_now_ms(), signing_keys.c
         # One that retired before keeps its time.
         in_force = or_(columns.retires_at_ms.is_(None), columns.retires_at_ms > now)
         async with self._database.writing() as connection:
             await connection.execute(update(signing_keys).where(columns.kid == kid, in_force).values(retires_at_ms=now))
+            await end_key(connection, kid)
 
     async def listed(self) -> list[tuple[StoredKey, State]]:
         """Return all keys, the oldest first, each with what it does."""

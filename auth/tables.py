@@ -90,12 +90,12 @@ class _Revocations(TypedColumns):
     # From `revocation_counter`, whose row stays locked until the commit: numbers appear in the order of commits, so
     # that no row can turn up behind a number that a reader has passed.
     number = C(BigInteger, primary_key=True, autoincrement=False)
-    # jti, sid, user, device
+    # jti, sid, user, device, kid
     kind = C(ascii_text(8), nullable=False)
-    id = C(ascii_text(36), nullable=False)
+    id = C(ascii_text(64), nullable=False)
     # Tokens with a lower `gen` end; without it, all of them.
     gen = C(Integer)
-    # When the last token that it ends would have expired.
+    # When the last token that it ends would have expired, by the clock of the database's server.
     until_ms = C(BigInteger, nullable=False)
 
 

@@ -14,7 +14,7 @@ from gateway.session import Session
 from runtime.addresses import ClientAddresses, network_of
 from runtime.bearer import TOKENS_IN_URL
 from runtime.revocations import Revocations
-from runtime.tokens import Claims, TokenError, TokenVerifier
+from runtime.tokens import Claims, TokenError, TokenVerifier, Verified
 
 SCOPE = "readings:write"
 # How soon a device should try again while keys, or the list of revoked tokens, have not been fetched.
@@ -114,7 +114,7 @@ class Admission:
         """Say whether the session's token has been revoked since."""
         return self._revocations.revoked(session.marks)
 
-    async def _claims(self, token: object) -> Claims:
+    async def _claims(self, token: object) -> Verified:
         try:
             claims = await self._verifier.verify(token)
         except TokenError as error:
@@ -123,7 +123,7 @@ class Admission:
             raise Refused("forbidden", f"the token lacks the scope {SCOPE}")
         return claims
 
-    def _in_force(self, claims: Claims) -> Any:
+    def _in_force(self, claims: Verified) -> Any:
         try:
             return self._revocations.require_valid(claims)
         except TokenError as error:

@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import socketio
@@ -22,10 +22,10 @@ from broker.presence import OpenSession
 from gateway.admission import Admission, Refused
 from gateway.answer import UNAVAILABLE_RETRY_MS, Answer, Answerer, rejected, retry
 from gateway.device_socket import DeviceSocket
-from gateway.engine import SocketServer
+from gateway.engine import NAMESPACE, SocketServer
 from gateway.expiries import Expiries
 from gateway.fast_lane import FastLane
-from gateway.frames import GOING_AWAY, POLICY, TRY_AGAIN_LATER
+from gateway.frames import GOING_AWAY, POLICY, TRY_AGAIN_LATER, text_frame
 from gateway.metrics import GatewayMetrics
 from gateway.packets import EVENT, DevicePacket, Event
 from gateway.presence import Presence
@@ -108,7 +108,7 @@ class FromDevices:
 
     async def _looking_after(self, _: web.Application) -> AsyncIterator[None]:
         with self._revocations.watched_by(self._revocations_grew):
-            async with self._sio.eio.looking_after():
+            async with self._sio.eio.looking_after(), self._expiries.kept():
                 yield
 
     async def _close_all(self, _: web.Application) -> None:
@@ -185,10 +185,10 @@ class FromDevices:
 
     def _expire(self, sid: str, over: bool) -> None:
         if over:
-            self._later(self._end(sid, "expired"))
+            self._end(sid, "expired")
         else:
             expires_at = self._sessions[sid][0].expires_at
-            self._later(self._sio.emit("auth_expiring", {"expiresAt": rfc3339(expires_at * 1000)}, to=sid))
+            self._tell(sid, b'42["auth_expiring",{"expiresAt":"%b"}]' % rfc3339(expires_at * 1000).encode())
 
     def _revocations_grew(self) -> None:
         self._later(self._end_revoked())
@@ -196,16 +196,21 @@ class FromDevices:
     async def _end_revoked(self) -> None:
         for number, (sid, (session, _)) in enumerate(list(self._sessions.items()), 1):
             if sid in self._sessions and self._admission.revoked(session):
-                await self._end(sid, "revoked")
+                self._end(sid, "revoked")
             if number % REVOKED_LOOKS == 0:
                 await asyncio.sleep(0)
 
-    async def _end(self, sid: str, why: str) -> None:
-        await self._sio.emit(f"auth_{why}", {}, to=sid)
+    def _end(self, sid: str, why: Literal["expired", "revoked"]) -> None:
         socket = self._sio.eio.sockets.get(sid)
         if socket is not None and not socket.closing:
+            self._tell(sid, b'42["auth_%b",{}]' % why.encode())
             self._metrics.ended.labels(why).inc()
             socket.end(POLICY)
+
+    def _tell(self, sid: str, packet: bytes) -> None:
+        """Send an event without python-socketio: a key that is retired ends all sessions of a gateway at once."""
+        if self._sio.manager.is_connected(sid, NAMESPACE):  # else its CONNECT has not been answered yet
+            self._sio.eio.sockets[sid].write(text_frame(packet))
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)

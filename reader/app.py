@@ -29,7 +29,7 @@ from runtime.ops import Check, ops_server
 from runtime.problems import problem_middleware
 from runtime.process import Shutdown, spare_what_stays
 from runtime.revocations import Revocations, fetch_revocations_over_http
-from runtime.tokens import Claims, KeySet, TokenVerifier, fetch_jwks_over_http
+from runtime.tokens import KeySet, TokenVerifier, Verified, fetch_jwks_over_http
 
 log = logger("reader")
 
@@ -68,7 +68,7 @@ async def reader_service(
     """Open the reader's parts."""
     metrics = ReaderMetrics(registry)
 
-    async def in_force(claims: Claims) -> None:
+    async def in_force(claims: Verified) -> None:
         revocations.require_valid(claims)
 
     questions, exports = (
@@ -97,7 +97,7 @@ async def reader_service(
             *live_routes.calls(),
         ]
         checks = {"mongodb": history.check, "broker": live.check, "keys": keys.check, "revocations": revocations.check}
-        with live_routes.watching():
+        async with live_routes.watching():
             yield Reader(calls, live_routes, checks)
 
 

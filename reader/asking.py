@@ -13,7 +13,7 @@ from runtime.bearer import Bearer
 from runtime.logs import logger
 from runtime.problems import Problem
 from runtime.revocations import Revocations, marks_of
-from runtime.tokens import Claims
+from runtime.tokens import Verified
 
 log = logger("reader")
 
@@ -33,11 +33,11 @@ class Asking:
         self._exports = exports
         self._metrics = metrics
 
-    async def claims(self, request: web.Request) -> Claims:
+    async def claims(self, request: web.Request) -> Verified:
         """Return the claims of a token that may read; Problem 401, 403 or 503."""
         return await self._bearer.claims(request, SCOPE)
 
-    def stands(self, claims: Claims) -> bool:
+    def stands(self, claims: Verified) -> bool:
         """Say whether a token that was good when its question began still is: for answers that take long."""
         return time.time() < claims.exp and not self._revocations.revoked(marks_of(claims))
 

@@ -8,8 +8,8 @@ overlap of 2 s. So a reading may come twice, known by its identity. It may skip 
 import asyncio
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from aiohttp import web
 from msgspec import UNSET
@@ -23,6 +23,7 @@ from reader.live_feed import Feed
 from reader.live_gap import LiveGap
 from reader.metrics import ReaderMetrics
 from reader.queries import LAST_MS, LiveQuery, Position, wrong
+from runtime.beside import beside
 from runtime.calls import Call
 from runtime.fields import read_query
 from runtime.logs import logger
@@ -32,6 +33,8 @@ log = logger("reader.live")
 
 EVENT_STREAM = "text/event-stream"
 RETRY_MS = 2000
+# How often the time of day is held against the tokens of all feeds.
+LOOK_EVERY_S = 0.5
 _EVENT_ID = re.compile(r"(\d{1,19})-(-?\d{1,19})-(\d{1,19})")
 _HEADERS = {
     "Content-Type": EVENT_STREAM,
@@ -85,11 +88,12 @@ class LiveRoutes:
             )
         ]
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """End feeds whose tokens are revoked, as long as the context lasts."""
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        """End feeds whose tokens are revoked or have expired, as long as the context lasts."""
         with self._revocations.watched_by(self._end_revoked):
-            yield
+            async with beside(self._keep_ending(), name="live feeds' tokens"):
+                yield
 
     def end_all(self) -> None:
         """End every feed: the process stops, and browsers go to another."""
@@ -100,6 +104,15 @@ class LiveRoutes:
         for feed in self._live.feeds():
             if self._revocations.revoked(feed.marks):
                 feed.end("revoked")
+
+    async def _keep_ending(self) -> None:
+        """End feeds with their tokens. A timer would count on when the clock is put right, or the host sleeps."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            now = time.time()
+            for feed in self._live.feeds():
+                if feed.expires_at <= now:
+                    feed.end("expired")
 
     async def _follow(self, request: web.Request) -> web.StreamResponse:
         claims = await self._asking.claims(request)
@@ -112,9 +125,10 @@ class LiveRoutes:
             None if query.device is UNSET else query.device,
             None if query.sensor_type is UNSET else query.sensor_type,
         )
-        feed = Feed(wanted, marks_of(claims), self._metrics, unread_timeout_s=self._unread_timeout_s)
+        marks, unread_timeout_s = marks_of(claims), self._unread_timeout_s
+        feed = Feed(wanted, marks, claims.exp, self._metrics, unread_timeout_s=unread_timeout_s)
         async with self._gate.entered(claims.owner):
-            with self._live.joined(claims.owner, feed), _ending_at(claims.exp, feed):
+            with self._live.joined(claims.owner, feed):
                 await self._feed(request, response, claims.owner, feed, since)
         return response
 
@@ -141,27 +155,6 @@ class LiveRoutes:
             feed.end("gone")
         finally:
             self._metrics.live_ended.labels(feed.ended or "gone").inc()
-
-
-@contextmanager
-def _ending_at(expires_at: int, feed: Feed) -> Iterator[None]:
-    """End the feed when its token does; `expires_at` is seconds since 1970."""
-    timer: asyncio.TimerHandle | None = None
-
-    def look() -> None:
-        nonlocal timer
-        left_s = expires_at - time.time()
-        if left_s <= 0:
-            feed.end("expired")
-        else:  # the clock of timers and the calendar drift apart: what is left is looked at again
-            timer = asyncio.get_running_loop().call_later(left_s, look)
-
-    look()
-    try:
-        yield
-    finally:
-        if timer is not None:
-            timer.cancel()
 
 
 def _parse_event_id(text: str) -> tuple[int, Position] | None:

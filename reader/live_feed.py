@@ -24,9 +24,13 @@ Filter = tuple[str | None, str | None]
 class Feed:
     """Hands events on to one response. `end` may be called at any time."""
 
-    def __init__(self, wanted: Filter, marks: Marks, metrics: ReaderMetrics, *, unread_timeout_s: float) -> None:
+    def __init__(
+        self, wanted: Filter, marks: Marks, expires_at: int, metrics: ReaderMetrics, *, unread_timeout_s: float
+    ) -> None:
+        """Make a feed for a token of these marks, which expires at `expires_at` (seconds since 1970)."""
         self.wanted = wanted
         self.marks = marks
+        self.expires_at = expires_at
         self._metrics = metrics
         self._unread_timeout_s = unread_timeout_s
         self._waiting: list[bytes] = []

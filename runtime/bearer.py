@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from runtime.problems import Problem
-from runtime.tokens import Claims, TokenError, TokenVerifier
+from runtime.tokens import TokenError, TokenVerifier, Verified
 
 RETRY_AFTER_S = 2
 TOKENS_IN_URL = ("token", "access_token", "accessToken", "auth")
 
-InForce = Callable[[Claims], Awaitable[None]]
+InForce = Callable[[Verified], Awaitable[None]]
 """Raises TokenError when verified claims no longer stand."""
 
 
@@ -24,7 +24,7 @@ class Bearer:
         self._verifier = verifier
         self._in_force = in_force
 
-    async def claims(self, request: web.Request, scope: str = "") -> Claims:
+    async def claims(self, request: web.Request, scope: str = "") -> Verified:
         """Return the claims of the request's token; Problem 401, 403 without the scope, 503 while there are no keys."""
         if any(name in request.query for name in TOKENS_IN_URL):
             raise unauthorized("Tokens in addresses end up in logs and are not taken.", challenge="Bearer")

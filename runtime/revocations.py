@@ -1,7 +1,9 @@
 """Tokens that ended before their time: asked of the issuer every 2 s, and known when a token or a session is checked.
 
-What an entry ends is told in auth/revocations.py. The list is kept in memory until each entry's own end. While the
-issuer is away, what is known stays. Who opens sessions watches: it is told when the list has grown.
+What an entry ends is told in auth/revocations.py. Whatever the issuer lists counts, whatever the time is here. The
+whole list is asked for every 10 minutes; an entry is forgotten when two in a row were without it while its own end was
+past by the clock of this host. So no clock that leaps, here or there, lets a revoked token work again. While the issuer
+is away, what is known stays. Who opens sessions watches: it is told when the list has grown.
 """
 
 import asyncio
@@ -16,7 +18,7 @@ import msgspec
 
 from runtime.beside import beside
 from runtime.logs import logger
-from runtime.tokens import Claims, TokenError
+from runtime.tokens import TokenError, Verified
 
 log = logger("runtime.revocations")
 
@@ -24,7 +26,8 @@ POLL_EVERY_S = 2.0
 # Each question goes back by this much: what was written before the last answer may have been committed after it.
 OVERLAP_S = 30.0
 FETCH_TIMEOUT_S = 2.5
-FORGET_EVERY_S = 60.0
+# How often the whole list is asked for: what is in it no more can be forgotten, what was missed is learned.
+ALL_EVERY_S = 600.0
 # An entry without `gen` ends every token, whatever its own is.
 _ANY_GEN = 2**63
 
@@ -61,11 +64,12 @@ class Marks(msgspec.Struct, frozen=True, gc=False):
     gen: int
     sid: str | None
     device: str | None
+    kid: str
 
 
-def marks_of(claims: Claims) -> Marks:
+def marks_of(claims: Verified) -> Marks:
     """Return what is needed to know later whether the token has been revoked."""
-    return Marks(claims.jti, claims.owner, claims.gen, claims.sid, claims.device)
+    return Marks(claims.jti, claims.owner, claims.gen, claims.sid, claims.device, claims.kid)
 
 
 class Revocations:
@@ -81,7 +85,9 @@ class Revocations:
         self._since: str | None = None
         self._loaded = False
         self._answered = False
-        self._forget_at = time.monotonic() + FORGET_EVERY_S
+        self._all_at = time.monotonic() + ALL_EVERY_S
+        # What the last answer to the question for everything was without, and was past by this host's clock.
+        self._past: set[tuple[str, str]] = set()
         self._watchers: list[Callable[[], None]] = []
 
     def __len__(self) -> int:
@@ -92,7 +98,7 @@ class Revocations:
         """True once the issuer has answered; what it said is kept while it is away."""
         return self._loaded
 
-    def require_valid(self, claims: Claims) -> Marks:
+    def require_valid(self, claims: Verified) -> Marks:
         """Return the token's marks; TokenError `revoked`, or `unavailable` while the issuer was never heard."""
         if not self._loaded:
             raise TokenError("unavailable", "the list of revoked tokens has not been fetched yet")
@@ -106,7 +112,7 @@ class Revocations:
         ended = self._ended
         if not ended:
             return False
-        if ("jti", marks.jti) in ended:
+        if ("jti", marks.jti) in ended or ("kid", marks.kid) in ended:
             return True
         owner = ended.get(("user", marks.owner))
         if marks.device is None:
@@ -152,8 +158,11 @@ class Revocations:
     async def refresh(self) -> bool:
         """Ask once; False when the issuer does not answer, and the list stays as it is."""
         asked_at = time.monotonic()
+        everything = asked_at >= self._all_at
+        if everything:  # where that fails, what is new is asked for meanwhile
+            self._all_at = asked_at + ALL_EVERY_S
         try:
-            answer = _decoder.decode(await self._fetch(self._since))
+            answer = _decoder.decode(await self._fetch(None if everything else self._since))
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError, msgspec.MsgspecError) as error:
             if self._answered or not self._loaded:
                 why = f"{type(error).__name__}: {error}"
@@ -165,16 +174,17 @@ class Revocations:
         if self._take(answer.items):
             for told in list(self._watchers):
                 told()
-        self._forget(asked_at)
+        if everything:
+            self._forget(answer.items, time.time())
         return True
 
     def _take(self, items: list[Revocation]) -> bool:
         """Add what is new; True when that was anything."""
-        grown, now = False, time.time()
+        grown = False
         for item in items:
             least, until = (_ANY_GEN if item.gen is None else item.gen), item.until_s
             known = self._ended.get((item.kind, item.id))
-            if until <= now or (known is not None and known[0] >= least and known[1] >= until):
+            if known is not None and known[0] >= least and known[1] >= until:
                 continue
             if known is not None:
                 least, until = max(least, known[0]), max(until, known[1])
@@ -187,10 +197,13 @@ class Revocations:
         while self._cursors and self._cursors[0][0] <= now - OVERLAP_S:
             self._since = self._cursors.popleft()[1]
 
-    def _forget(self, now: float) -> None:
-        if now >= self._forget_at:
-            self._forget_at, today = now + FORGET_EVERY_S, time.time()
-            self._ended = {key: ended for key, ended in self._ended.items() if ended[1] > today}
+    def _forget(self, listed: list[Revocation], today: float) -> None:
+        """Forget what is past and was in neither this whole list nor the one of 10 minutes before."""
+        names = {(item.kind, item.id) for item in listed}
+        past = {name for name, (_, until) in self._ended.items() if until <= today and name not in names}
+        for name in past & self._past:
+            del self._ended[name]
+        self._past = past
 
 
 _decoder = msgspec.json.Decoder(Answer)

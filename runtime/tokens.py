@@ -6,6 +6,7 @@ address.
 """
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -29,6 +30,8 @@ MAX_TOKEN_CHARS = 8192
 MAX_LIFETIME_S = 31 * 86400
 # How far the issuer's clock may be ahead of ours. An expiry gets no such leeway: expired is expired.
 CLOCK_AHEAD_S = 60
+# A clock that is wrong is told of once in this time, not with every token.
+_TELL_EVERY_S = 60.0
 
 REFRESH_EVERY_S = 60.0
 # An unknown `kid` asks the issuer at once, but not more often than this.
@@ -76,6 +79,16 @@ class Claims(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     def allows(self, scope: str) -> bool:
         """Say whether `scope` is among the space-separated scopes."""
         return scope in self.scope.split(" ")
+
+
+class Verified(Claims, frozen=True, kw_only=True):
+    """Claims whose signature was checked. `kid` is the key's that signed them; it comes from the token's header."""
+
+    kid: str
+
+    def payload(self) -> Claims:
+        """Return what the token itself says."""
+        return Claims(**{name: getattr(self, name) for name in Claims.__struct_fields__})
 
 
 class KeySet:
@@ -199,18 +212,22 @@ class TokenVerifier:
     def __init__(self, keys: KeySet, issuer: str = "") -> None:
         self._keys = keys
         self._issuer = issuer
+        self._tell_at = float("-inf")
 
     async def ready(self) -> bool:
         """Say whether there are keys to check a token with."""
         return await self._keys.had()
 
-    async def verify(self, token: object) -> Claims:
-        """Return the claims of a token in force; TokenError says why not."""
+    async def verify(self, token: object) -> Verified:
+        """Return the claims of a token in force; TokenError says why not.
+
+        `unavailable` is no word on the token: its key, or the time that it was issued at, cannot be judged here yet.
+        """
         if not isinstance(token, str) or not token:
             raise TokenError("unauthorized", "a token is required")
         if len(token) > MAX_TOKEN_CHARS:
             raise TokenError("unauthorized", "the token is too long")
-        key = await self._key(token)
+        kid, key = await self._key(token)
         try:
             payload = jwt.decode(
                 token,
@@ -225,9 +242,23 @@ class TokenVerifier:
             raise TokenError("expired", "the token has expired") from error
         except (jwt.PyJWTError, msgspec.ValidationError, ValueError, OverflowError) as error:
             raise TokenError("unauthorized", "the token is not valid") from error
-        return _sensible(claims)
+        _require_sense(claims)
+        self._require_issued(claims)
+        return Verified(**{name: getattr(claims, name) for name in Claims.__struct_fields__}, kid=kid)
 
-    async def _key(self, token: str) -> PublicKey:
+    def _require_issued(self, claims: Claims) -> None:
+        """Refuse for now what was issued in the future: one of two clocks is wrong, and the token may be good."""
+        ahead_s = claims.iat - time.time()
+        if ahead_s <= CLOCK_AHEAD_S:
+            return
+        if time.monotonic() >= self._tell_at:
+            self._tell_at = time.monotonic() + _TELL_EVERY_S
+            told = "A good token was issued in the future: this clock is behind, or the issuer's is ahead."
+            log.warning(told, seconds=round(ahead_s))
+        raise TokenError("unavailable", "the token was issued at a time that has not come here yet")
+
+    async def _key(self, token: str) -> tuple[str, PublicKey]:
+        """Return the key that is to have signed the token, and its id."""
         try:
             header = jwt.get_unverified_header(token)
         except (jwt.PyJWTError, ValueError, RecursionError) as error:
@@ -244,14 +275,13 @@ class TokenVerifier:
             raise TokenError("unavailable", "the key is not known here, and the issuer does not answer")
         if key is None:
             raise TokenError("unauthorized", "the token is signed with a key that is not known")
-        return key
+        return sys.intern(kid), key  # sessions keep it: all of one key share one text
 
 
-def _sensible(claims: Claims) -> Claims:
+def _require_sense(claims: Claims) -> None:
     if not (claims.sub and claims.jti and claims.owner and claims.iss):
         raise TokenError("unauthorized", "the token has empty claims")
-    if not 0 < claims.exp - claims.iat <= MAX_LIFETIME_S or claims.iat > time.time() + CLOCK_AHEAD_S:
+    if not 0 < claims.exp - claims.iat <= MAX_LIFETIME_S:
         raise TokenError("unauthorized", "the token's lifetime is not acceptable")
     if (claims.device is None) == (claims.sid is None):
         raise TokenError("unauthorized", "the token is neither a user's nor a device's")
-    return claims

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import time
 from pathlib import Path
 
 import aiohttp
@@ -10,11 +11,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from auth import revocations as auth_revocations
+from auth.database import open_database
 from auth.migrate import migrate
+from runtime.revocations import Revocations
 from runtime.times import now_ms, rfc3339
-from runtime.tokens import KeySet, TokenError, TokenVerifier, fetch_jwks_over_http
-from tests.auth.operating import auth, keys
-from tests.auth.service import Client, make_settings, running
+from runtime.tokens import MAX_LIFETIME_S, KeySet, TokenError, TokenVerifier, fetch_jwks_over_http
+from tests.auth.operating import Ran, auth, keys
+from tests.auth.service import SECRET, Client, make_settings, running
 
 
 def kid_of(token: str) -> str:
@@ -65,16 +69,75 @@ async def test_a_rotation_needs_no_restart_and_drops_nobody_and_a_retired_key_en
         assert (refused.code, refused.err) == (1, "This key signs; rotate first.\n")
         retired = await keys(database_url, "retire", old)
         assert retired.code == 0, retired.err
+        for replica in replicas:
+            assert (await replica.get("/user/token", token=old_token)).status == 401, "at once"
+        await every_service_refuses(gateways, replicas, old_token)
         async with asyncio.timeout(10):
             for replica in replicas:
-                while (await replica.get("/user/token", token=old_token)).status != 401:
+                while await published(replica) != [new]:
                     await asyncio.sleep(0.05)
-                assert await published(replica) == [new]
         for gateway in gateways:
             assert await gateway.refresh()  # each minute
             with pytest.raises(TokenError):
                 await TokenVerifier(gateway).verify(old_token)
             await TokenVerifier(gateway).verify(await new_token(first))
+
+
+async def every_service_refuses(gateways: list[KeySet], replicas: tuple[Client, ...], token: str) -> None:
+    """Each asks another replica what ended, while it still has the key."""
+    for gateway, replica in zip(gateways, replicas, strict=True):
+        verified = await TokenVerifier(gateway).verify(token)
+        listed = Revocations(replica.service.revocations)
+        assert await listed.refresh()
+        with pytest.raises(TokenError) as refused:
+            listed.require_valid(verified)
+        assert refused.value.code == "revoked"
+
+
+async def rotated_at_once(url: str) -> Ran:
+    return await auth(url, "keys", "rotate", SIGNING_KEY_SECRET=SECRET, KEY_PUBLISH_SECONDS="0")
+
+
+async def test_a_retired_key_is_revoked_with_its_retirement_for_as_long_as_any_token_of_it_could_live(
+    database_url: str,
+) -> None:
+    assert (await rotated_at_once(database_url)).code == 0
+    assert (await rotated_at_once(database_url)).code == 0
+    old = msgspec.json.decode((await auth(database_url, "keys", "list", "--json")).out)[0]["kid"]
+    async with open_database(database_url, connections=1, timeout_s=5) as database:
+        revocations = auth_revocations.Revocations(database, access_s=60, device_s=60)
+        refused = await keys(database_url, "retire", "unknown")
+        assert refused.code == 1
+        assert (await revocations.after(None)).items == []
+        assert (await keys(database_url, "retire", old)).code == 0
+        (item,) = (await revocations.after(None)).items
+        assert (item.kind, item.id, item.gen) == ("kid", old, None)
+        lives_s = (item.until_ms - now_ms()) / 1000
+        assert MAX_LIFETIME_S < lives_s < MAX_LIFETIME_S + 120, "whoever else has the key may have signed for so long"
+        # Again, for a key that an older release retired without a word to anybody.
+        assert (await keys(database_url, "retire", old)).code == 0
+        assert [one.id for one in (await revocations.after(None)).items] == [old, old]
+
+
+async def test_auth_refuses_a_retired_key_at_once_whatever_its_own_clock_says(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(make_settings(database_url)) as client:
+        token = await client.new_user()
+        device = await client.new_device(token)
+        device_token = (await client.post(f"/devices/{device['id']}/token", token=token)).json["token"]
+        rotated = await rotated_at_once(database_url)
+        assert rotated.code == 0, rotated.err
+        async with asyncio.timeout(10):
+            while kid_of(await new_token(client)) == kid_of(token):
+                await asyncio.sleep(0.05)
+        real_ns = time.time_ns  # by which keys are taken out of the JWKS
+        monkeypatch.setattr(time, "time_ns", lambda: real_ns() - 600 * 10**9)
+        retired = await keys(database_url, "retire", kid_of(token))
+        assert retired.code == 0, retired.err
+        for one in (token, device_token):
+            answer = await client.get("/user/token", token=one)
+            assert (answer.status, answer.json["code"]) == (401, "revoked")
 
 
 async def test_keys_are_listed_with_what_they_do_and_no_secret_is_needed(sqlite_url: str) -> None:

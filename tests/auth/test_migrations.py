@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from prometheus_client import CollectorRegistry
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, String, insert, inspect, select, text
+from sqlalchemy.dialects import mysql
 
 from auth.app import auth_service
 from auth.database import open_database, open_engine
 from auth.migrate import Migration, SchemaError, migrate, require_schema
-from auth.tables import metadata
+from auth.tables import metadata, revocations
 from tests.auth.service import make_settings
 
 TABLES = {
@@ -29,18 +31,18 @@ TABLES = {
 
 
 async def test_a_migration_makes_the_tables_and_says_so(empty_url: str) -> None:
-    assert await migrate(empty_url) == Migration(before=None, after="0003")
+    assert await migrate(empty_url) == Migration(before=None, after="0004")
     async with open_engine(empty_url, connections=1, patience_s=5) as engine, engine.connect() as connection:
         assert set(await connection.run_sync(lambda it: inspect(it).get_table_names())) == TABLES
 
 
 async def test_a_second_migration_does_nothing(database_url: str) -> None:
-    assert await migrate(database_url) == Migration(before="0003", after="0003")
+    assert await migrate(database_url) == Migration(before="0004", after="0004")
 
 
 async def test_two_migrations_at_once_do_the_work_once(empty_url: str) -> None:
     done = await asyncio.gather(*(migrate(empty_url) for _ in range(4)))
-    assert sorted(str(one.before) for one in done) == ["0003", "0003", "0003", "None"]
+    assert sorted(str(one.before) for one in done) == ["0004", "0004", "0004", "None"]
 
 
 async def test_two_processes_may_migrate_at_once(empty_url: str) -> None:
@@ -71,7 +73,7 @@ async def test_a_migration_that_was_killed_half_way_can_run_again(database_url: 
     async with open_engine(database_url, connections=1, patience_s=5) as engine, engine.begin() as connection:
         await connection.execute(text("DELETE FROM alembic_version"))
         await connection.execute(text("DROP TABLE signing_keys"))
-    assert await migrate(database_url) == Migration(before=None, after="0003")
+    assert await migrate(database_url) == Migration(before=None, after="0004")
 
 
 async def test_a_database_that_is_not_migrated_stops_the_start(empty_url: str) -> None:
@@ -95,3 +97,25 @@ async def test_sqlite_is_durable_and_checks_references(sqlite_url: str, tmp_path
         assert await connection.scalar(text("PRAGMA synchronous")) == 2
         assert await connection.scalar(text("PRAGMA foreign_keys")) == 1
     assert (tmp_path / "users.db").exists()
+
+
+async def test_what_was_revoked_before_a_migration_is_revoked_after_it(empty_url: str) -> None:
+    """From the schema of the release before keys could be revoked."""
+    await migrate(empty_url)
+    row = {"number": 7, "kind": "sid", "id": "family", "gen": None, "until_ms": 5}
+    async with open_engine(empty_url, connections=1, patience_s=5) as engine, engine.begin() as connection:
+        await connection.run_sync(_narrow)
+        await connection.execute(insert(revocations).values(row))
+        await connection.execute(text("UPDATE alembic_version SET version_num = '0002'"))
+    assert (await migrate(empty_url)).before == "0002"
+    async with open_engine(empty_url, connections=1, patience_s=5) as engine, engine.begin() as connection:
+        assert [found._asdict() for found in await connection.execute(select(revocations))] == [row]
+        await connection.execute(insert(revocations).values(row | {"number": 8, "id": "k" * 43}))
+        indexes = await connection.run_sync(lambda it: inspect(it).get_indexes("revocations"))
+        assert [index["column_names"] for index in indexes] == [["until_ms"]]
+
+
+def _narrow(connection: Connection) -> None:
+    with Operations(MigrationContext.configure(connection)).batch_alter_table("revocations") as alter:
+        exact = mysql.VARCHAR(36, charset="ascii", collation="ascii_bin")
+        alter.alter_column("id", type_=String(36).with_variant(exact, "mysql"), existing_nullable=False)

@@ -1,4 +1,5 @@
 import asyncio
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -7,13 +8,18 @@ import msgspec
 import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry
+from sqlalchemy import select, text
 
 from auth.accounts import Accounts
-from auth.database import open_database
+from auth.database import Database, database_now_ms, open_database
+from auth.migrate import migrate
 from auth.passwords import password_hasher
 from auth.revocations import Revocations
+from auth.tables import revocations as table
 from runtime.listen import listen
 from runtime.problems import problem_middleware
+from runtime.times import now_ms
+from runtime.tokens import CLOCK_AHEAD_S
 from tests.auth.service import PASSWORD, Client, make_settings, running
 
 
@@ -171,15 +177,62 @@ async def test_what_is_no_cursor_is_refused(sqlite_client: Client, since: str) -
     assert (answer.status, answer.fields) == (422, {"since": "invalid"})
 
 
-async def test_an_expired_row_is_not_listed_and_goes_with_the_next(database_url: str) -> None:
+async def written(database: Database, sid: str, *, ended_ago_s: int) -> None:
+    """Write the end of a session whose last token would have expired so long ago."""
+    revocations = Revocations(database, access_s=-ended_ago_s - CLOCK_AHEAD_S, device_s=60)
+    async with database.writing() as connection:
+        await revocations.end_session(connection, sid)
+
+
+async def test_a_row_is_kept_beyond_its_end_for_hosts_whose_clocks_are_behind_and_then_goes(database_url: str) -> None:
     async with open_database(database_url, connections=1, timeout_s=5) as database:
-        async with database.writing() as connection:
-            await Revocations(database, access_s=-100, device_s=60).end_session(connection, "past")
         revocations = Revocations(database, access_s=60, device_s=60)
-        assert (await revocations.after(None)).items == []
+        await written(database, "an hour ago", ended_ago_s=3600)
+        await written(database, "three hours ago", ended_ago_s=3 * 3600)
+        assert [item.id for item in (await revocations.after(None)).items] == ["an hour ago"]
+        await written(database, "present", ended_ago_s=-60)
+        async with database.reading() as connection:
+            rows = await connection.scalars(select(table.c.id).order_by(table.c.number))
+            assert list(rows) == ["an hour ago", "present"]
+
+
+async def test_in_sqlite_a_row_is_kept_for_twice_the_life_of_the_longest_token(sqlite_url: str) -> None:
+    await migrate(sqlite_url)
+    day = 86400
+    async with open_database(sqlite_url, connections=1, timeout_s=5) as database:
+        await written(database, "10 days ago", ended_ago_s=10 * day)
+        for device_s, listed in ((30 * day, ["10 days ago"]), (day, [])):
+            revocations = Revocations(database, access_s=60, device_s=device_s)
+            assert [item.id for item in (await revocations.after(None)).items] == listed
+
+
+async def test_the_clock_of_this_host_ends_no_revocation(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host's clock leaps ahead by a day for as long as it takes to ask and to write, and back."""
+    async with open_database(database_url, connections=1, timeout_s=5) as database:
+        revocations = Revocations(database, access_s=3600, device_s=3600)
         async with database.writing() as connection:
-            await revocations.end_session(connection, "present")
-        assert [item.id for item in (await revocations.after(0)).items] == ["present"]
+            await revocations.end_session(connection, "first")
+        real, real_ns = time.time, time.time_ns
+        with monkeypatch.context() as ahead:
+            ahead.setattr(time, "time", lambda: real() + 86_400)
+            ahead.setattr(time, "time_ns", lambda: real_ns() + 86_400 * 10**9)
+            assert [item.id for item in (await revocations.after(None)).items] == ["first"]
+            async with database.writing() as connection:
+                await revocations.end_session(connection, "second")
+        found = (await revocations.after(None)).items
+        assert [item.id for item in found] == ["first", "second"]
+        assert abs(found[0].until_ms - found[1].until_ms) < 60_000, "both ends are by the database's clock"
+
+
+async def test_the_database_says_what_time_it_is(database_url: str) -> None:
+    """In UTC, whatever the zone of the session."""
+    async with open_database(database_url, connections=1, timeout_s=5) as database, database.reading() as connection:
+        if connection.dialect.name == "mysql":
+            await connection.execute(text("SET time_zone = '+05:30'"))
+        before = now_ms()
+        said = await connection.scalar(select(database_now_ms()))
+        assert isinstance(said, int)
+        assert before - 2 <= said <= now_ms() + 2
 
 
 async def test_a_disabled_user_is_out_with_all_devices_until_enabled(database_url: str) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from runtime.logs import configure_logs
 from tests.faults.clock import library
+from tests.faults.endings import NEEDS_A_CLOCK
 from tests.faults.fleet import Fleet
 from tests.faults.onebox import Onebox
 from tests.faults.restores import NEEDS_A_CLOCK_OF_A_PERSISTER
@@ -64,7 +65,7 @@ def row(verdict: Verdict) -> str:
 def faults_of(stack: Stack, fleet: Fleet, args: argparse.Namespace, rng: random.Random) -> Iterator[tuple[str, Make]]:
     """Give one fault after the other until the time is over, each as often as the others."""
     chosen = args.only or list(FAULTS)
-    if library() is None and (away := NEEDS_A_CLOCK_OF_A_PERSISTER & set(chosen)):
+    if library() is None and (away := (NEEDS_A_CLOCK | NEEDS_A_CLOCK_OF_A_PERSISTER) & set(chosen)):
         print(f"NOT MADE, for libfaketime is not installed: {', '.join(away)}", flush=True)
         chosen = [name for name in chosen if name not in away]
     if not stack.disk.small and (away := NEEDS_A_SMALL_DISK & set(chosen)):

@@ -3,14 +3,17 @@
 import asyncio
 import random
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
+import aiohttp
 import socketio
 
 from broker.document import encode_document
 from broker.reading import Reading
-from tests.integration.device import connected, registered_device
+from tests.integration.device import connected, new_token, registered_device
 
 Identity = tuple[str, str, str, int, int]
 ANSWER_WITHIN_S = 8.0
@@ -23,6 +26,11 @@ class Sender:
     def __init__(self, number: int, urls: list[str], owner: str, device: str, token: str, seed: int) -> None:
         self.number = number
         self.owner, self.device, self.token = owner, device, token
+        # Gives another token, when this one is refused for good; None: it never should be.
+        self.renew: Callable[[], Awaitable[str]] | None = None
+        # When it was told, by an event or a refusal, that its token has ended.
+        self.told_ended_at = 0.0
+        self._token_ended = False
         self._urls = urls
         self._random = random.Random(f"{seed}/{number}")
         self._made = 0
@@ -44,19 +52,33 @@ class Sender:
         """Stream for ever, over whichever gateway takes the connection."""
         while True:
             self._urls.append(self._urls.pop(0))
-            client = socketio.AsyncClient(reconnection=False)
+            client, token = socketio.AsyncClient(reconnection=False), self.token
+            client.on("connect_error", self._refused)
+            client.on("auth_revoked", self._ended)
             try:
-                await client.connect(
-                    self._urls[0], auth={"token": self.token}, transports=["websocket"], wait_timeout=5
-                )
+                await client.connect(self._urls[0], auth={"token": token}, transports=["websocket"], wait_timeout=5)
                 await self._stream(client)
             except (socketio.exceptions.SocketIOError, OSError, TimeoutError):
+                if self.renew is not None and self._token_ended:
+                    await self._renewed()
                 await asyncio.sleep(0.1 + self._random.random() / 5)
             finally:
                 with suppress(Exception):
                     await asyncio.wait_for(client.disconnect(), 2)
                 if client.eio.http is not None:
                     await client.eio.http.close()
+
+    def _refused(self, error: Any) -> None:
+        if isinstance(error, dict) and (error.get("data") or {}).get("code") in ("revoked", "unauthorized", "expired"):
+            self._ended()
+
+    def _ended(self, *_: Any) -> None:
+        self._token_ended, self.told_ended_at = True, time.monotonic()
+
+    async def _renewed(self) -> None:
+        assert self.renew is not None
+        with suppress(aiohttp.ClientError, TimeoutError):
+            self.token, self._token_ended = await self.renew(), False
 
     def move_to(self, url: str) -> None:
         """Drop the connection, whatever is under way, unless it is to this gateway; the next one goes elsewhere."""
@@ -141,9 +163,12 @@ class Fleet:
     async def registered(cls, auth_url: str, urls: list[str], *, devices: int, seed: int) -> "Fleet":
         senders = []
         for number in range(devices):
-            who = await registered_device(auth_url, f"device-{number}@example.com")
+            email = f"device-{number}@example.com"
+            owner, device, token = await registered_device(auth_url, email)
             turned = urls[number % len(urls) :] + urls[: number % len(urls)]
-            senders.append(Sender(number, turned, *who, seed))
+            sender = Sender(number, turned, owner, device, token, seed)
+            sender.renew = partial(new_token, auth_url, email, device)
+            senders.append(sender)
         return cls(senders)
 
     def begin(self, sensor_type: str, *, clock_off_ms: int = 0) -> None:

@@ -14,6 +14,7 @@ import aiohttp
 
 from bench.processes import ENDS_WITH_PARENT
 from runtime.failpoints import VARIABLE, Point
+from tests.faults.clock import Clock
 from tests.faults.disk import Disk
 from tests.faults.link import Link
 from tests.integration.services import ROOT, SECRET, migrated
@@ -173,9 +174,27 @@ class Stack:
     to_mongodb: Link
     # What MongoDB's data lie on.
     disk: Disk
+    # Where the users are.
+    users_url: str
     auth: Service
+    # The first gateway's.
+    clock: Clock
     gateways: list[Service]
     persisters: list[Service]
+
+    async def auth_keys(self, *arguments: str) -> str:
+        """Run `python -m auth keys …` as an operator does, and return what it says."""
+        settings = {"AUTH_DATABASE_URL": self.users_url, "SIGNING_KEY_SECRET": SECRET, "KEY_PUBLISH_SECONDS": "0"}
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "auth", "keys", *arguments),
+            cwd=ROOT,
+            env={**os.environ, **settings},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await process.communicate()
+        assert process.returncode == 0, f"auth keys {arguments[0]}: {err.decode()}"
+        return out.decode()
 
     @property
     def services(self) -> list[Service]:
@@ -201,10 +220,16 @@ async def running_stack(folder: Path) -> AsyncIterator[Stack]:
         to_mongodb = await stack.enter_async_context(Link.to(mongodb.port))
         auth = Service("auth", folder, AUTH_DATABASE_URL=users, SIGNING_KEY_SECRET=SECRET, BCRYPT_COST="4")
         amqp = f"amqp://guest:guest@127.0.0.1:{to_rabbitmq.port}/"
-        gateways = [Service("gateway", folder, BROKER_URL=amqp, AUTH_URL=auth.url) for _ in range(2)]
+        clock = Clock(folder / "clock")
+        gateways = [
+            Service("gateway", folder, BROKER_URL=amqp, AUTH_URL=auth.url, **settings)
+            for settings in (clock.settings, {})
+        ]
         mongo = f"mongodb://127.0.0.1:{to_mongodb.port}/?directConnection=true"
         persisters = [Service("persister", folder, BROKER_URL=rabbitmq.url, READINGS_URL=mongo) for _ in range(2)]
-        made = Stack(rabbitmq, mongodb, mariadb, to_rabbitmq, to_mongodb, disk, auth, gateways, persisters)
+        made = Stack(
+            rabbitmq, mongodb, mariadb, to_rabbitmq, to_mongodb, disk, users, auth, clock, gateways, persisters
+        )
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(service.run(), name=service.name) for service in made.services]
             try:

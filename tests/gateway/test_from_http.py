@@ -316,6 +316,7 @@ def past() -> int:
     return int(time.time()) - 1
 
 
+RETIRED = Issuer("retired")
 NOT_ADMITTED: dict[str, tuple[dict[str, str], int, str]] = {
     "no token": ({"Authorization": ""}, 401, "unauthorized"),
     "no JWT": (bearer("abc"), 401, "unauthorized"),
@@ -324,6 +325,8 @@ NOT_ADMITTED: dict[str, tuple[dict[str, str], int, str]] = {
     "another audience": (bearer(ISSUING.device(aud="another")), 401, "unauthorized"),
     "expired": (bearer(ISSUING.device(iat=past() - 60, exp=past())), 401, "expired"),
     "revoked": (bearer(ISSUING.device(jti="gone")), 401, "revoked"),
+    "of a retired key": (bearer(RETIRED.device()), 401, "revoked"),
+    "of the future": (bearer(ISSUING.device(iat=past() + 86400, exp=past() + 90000)), 503, "unavailable"),
     "no scope": (bearer(ISSUING.device(scope="readings:read")), 403, "forbidden"),
     "another device": (bearer() | {"X-Device-Id": "device-2"}, 403, "forbidden"),
     "a user without device": (bearer(ISSUING.user()), 422, "device_required"),
@@ -343,7 +346,12 @@ class Listed:
     async def _fetch(self, _: str | None) -> bytes:
         until = int(time.time() + 3600) * 1000
         items = [{"kind": "jti", "id": jti, "until": until} for jti in self.jtis]
+        items.append({"kind": "kid", "id": RETIRED.kid, "until": until})
         return json.dumps({"items": items, "cursor": "0"}).encode()
+
+
+async def two_keys() -> dict[str, Any]:
+    return {"keys": [ISSUING.jwk(), RETIRED.jwk()]}
 
 
 @pytest.mark.parametrize(("headers", "status", "code"), NOT_ADMITTED.values(), ids=NOT_ADMITTED)
@@ -353,7 +361,9 @@ async def test_who_may_not_send_is_told_why_and_the_connection_goes_on(
     held.held.free = True
     connector = aiohttp.TCPConnector(limit=1)
     async with (
-        gateway(held, revocations=Listed("gone").revocations(), max_connections_per_device=1) as found,
+        gateway(
+            held, revocations=Listed("gone").revocations(), keys=KeySet(two_keys), max_connections_per_device=1
+        ) as found,
         aiohttp.ClientSession(connector=connector) as found.http,
     ):
         assert_problem(await post(found, b" " * 20_000, JSON | headers), status, code)

@@ -52,7 +52,7 @@ class Edge:
         given_settings = GatewaySettings(broker_url="embedded://unused", auth_url="http://unused", **chosen)
         self.answerer = Answerer(self.to_broker, metrics, given_settings, defaultdict(int))
         allowance = Limits(given_settings).enter("owner", "device", "127.0.0.1")
-        marks = Marks("jti", "owner", 0, None, "device")
+        marks = Marks("jti", "owner", 0, None, "device", "key-1")
         self.session = Session("owner", "device", "127.0.0.1", Defaults("t"), marks, 0, allowance)
         self.written: list[bytes] = []
 

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from broker.document import decode_document
+from gateway.expiries import Expiries
 from runtime.revocations import Revocations
 from runtime.tokens import KeySet
 from tests.broker.waiting import eventually
 from tests.gateway.held import HeldBroker
 from tests.gateway.running import ACCEPTED, ISSUING, Running, closed, gateway, reading
+from tests.runtime.issuer import Issuer
 
 pytestmark = pytest.mark.usefixtures("lane", "confirming")
 
@@ -86,6 +88,66 @@ async def test_a_device_is_warned_told_and_closed_on_time_although_it_streams_al
 async def test_a_token_that_lives_shorter_than_the_warning_is_warned_of_at_once(held: HeldBroker) -> None:
     async with gateway(held) as running, device(running, exp=in_s(30)) as heard:
         await heard.hears("auth_expiring", 1)
+
+
+@pytest.fixture
+def leap(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Let the time of day leap, as after a correction or while the host slept; no timer's clock knows of it."""
+    real = time.time
+    return lambda seconds: monkeypatch.setattr(time, "time", lambda: real() + seconds)
+
+
+async def test_a_session_whose_token_expired_while_the_clock_leapt_ends_at_once_and_others_stay(
+    held: HeldBroker, leap: Callable[[float], None]
+) -> None:
+    async with (
+        gateway(held) as running,
+        device(running, exp=in_s(3600)) as heard,
+        device(running, exp=in_s(7300), sub="device-2", device="device-2") as stays,
+    ):
+        leap(3601.5)
+        await heard.hears("auth_expired")
+        await asyncio.wait_for(heard.gone.wait(), 5)
+        assert stays.names == []
+        assert await stays.streams()
+
+
+async def test_a_session_is_warned_when_the_clock_leaps_into_its_last_minute_and_not_again_when_it_goes_back(
+    held: HeldBroker, leap: Callable[[float], None]
+) -> None:
+    async with gateway(held) as running:
+        expires_at = in_s(3600)
+        async with device(running, exp=expires_at) as heard:
+            leap(3550)
+            await heard.hears("auth_expiring")
+            leap(0)
+            leap(3550)
+            await asyncio.sleep(0.6)
+            assert heard.names == ["auth_expiring"]
+            assert await heard.streams()
+            leap(3601.5)
+            await heard.hears("auth_expired")
+
+
+async def test_to_look_at_100_000_sessions_of_which_none_is_due_costs_next_to_nothing() -> None:
+    told: list[tuple[str, bool]] = []
+    expiries = Expiries(60, lambda sid, over: told.append((sid, over)))
+    for number in range(100_000):
+        expiries.set(f"s{number}", in_s(3600 + number % 1000))
+    started = time.perf_counter()
+    for _ in range(100):
+        assert expiries.look() == 0
+    assert time.perf_counter() - started < 0.1, "one look takes less than a millisecond"
+    assert told == []
+
+
+async def test_sessions_that_come_and_go_for_a_month_leave_nothing_behind() -> None:
+    expiries = Expiries(60, lambda _sid, _over: None)
+    for number in range(50_000):
+        expiries.set(f"s{number}", in_s(30 * 86400))
+        expiries.set(f"s{number}", in_s(30 * 86400))
+        expiries.drop(f"s{number}")
+    assert (len(expiries), len(expiries._heap) <= 2000) == (0, True)
 
 
 async def test_an_expired_socket_closes_with_policy_violation(held: HeldBroker) -> None:
@@ -182,6 +244,14 @@ async def test_authenticate_may_come_without_an_acknowledgement(held: HeldBroker
             assert await heard.streams()
 
 
+async def test_a_token_of_the_future_is_a_reason_to_come_again_and_the_session_goes_on(held: HeldBroker) -> None:
+    async with gateway(held) as running, device(running) as heard:
+        answer = await heard.renew(iat=in_s(3600), exp=in_s(7200))
+        assert (answer["status"], answer["code"]) == ("retry", "unavailable")
+        assert answer["retryAfterMs"] > 0
+        assert await heard.streams()
+
+
 async def test_a_key_that_cannot_be_asked_for_is_a_reason_to_come_again(held: HeldBroker) -> None:
     away = False
 
@@ -223,18 +293,30 @@ class Listing:
 
 @pytest.mark.parametrize(
     ("kind", "name", "more"),
-    [("jti", "jti-1", {}), ("device", "device-1", {}), ("device", "device-1", {"gen": 1}), ("user", "user-1", {})],
+    [
+        ("jti", "jti-1", {}),
+        ("device", "device-1", {}),
+        ("device", "device-1", {"gen": 1}),
+        ("user", "user-1", {}),
+        ("kid", ISSUING.kid, {}),
+    ],
 )
 async def test_a_revoked_device_is_told_and_closed_and_others_stream_on(
     held: HeldBroker, kind: str, name: str, more: dict[str, Any]
 ) -> None:
     listing = Listing()
+    newer = Issuer("key-2")
     other = {"sub": "device-2", "device": "device-2", "owner": "user-2", "jti": "jti-2"}
+
+    async def jwks() -> dict[str, Any]:
+        return {"keys": [ISSUING.jwk(), newer.jwk()]}
+
     async with (
-        gateway(held, revocations=listing.polled()) as running,
+        gateway(held, revocations=listing.polled(), keys=KeySet(jwks)) as running,
         device(running) as heard,
-        device(running, **other) as stays,
+        running.connected({"token": newer.device(**other)}) as client,
     ):
+        stays = Heard(client)
         listing.revoke(kind, name, **more)
         await heard.hears("auth_revoked")
         await asyncio.wait_for(heard.gone.wait(), 5)

@@ -66,3 +66,18 @@ async def registered_device(auth_url: str, email: str = "ada@example.com") -> tu
             device = (await response.json())["id"]
         async with session.post(f"/devices/{device}/token", headers=bearer) as response:
             return owner, device, (await response.json())["token"]
+
+
+async def logged_in(session: aiohttp.ClientSession, email: str) -> str:
+    """Log one in who was registered as above; return the access token."""
+    person = {"email": email, "password": "correct horse battery"}
+    async with session.post("/user/login", json=person) as response:
+        return str((await response.json())["accessToken"])
+
+
+async def new_token(auth_url: str, email: str, device: str) -> str:
+    """Log in and have another token made for a device."""
+    async with aiohttp.ClientSession(auth_url, raise_for_status=True) as session:
+        bearer = {"Authorization": f"Bearer {await logged_in(session, email)}"}
+        async with session.post(f"/devices/{device}/token", headers=bearer) as response:
+            return str((await response.json())["token"])

@@ -13,9 +13,11 @@ from reader.from_mongodb import FromMongoDB
 from reader.live_feed import ENDING_S
 from runtime.revocations import POLL_EVERY_S
 from runtime.times import now_ms
+from runtime.tokens import KeySet
 from tests.broker.waiting import eventually
 from tests.reader.following import Persister, deaf, following, talking_without_end
-from tests.reader.running import TS, Listing, Mongo, Running, Store, reader, sent, token_of
+from tests.reader.running import ISSUING, TS, Listing, Mongo, Running, Store, reader, sent, token_of
+from tests.runtime.issuer import Issuer
 
 # What a token's end may take to reach a feed that is open (DESIGN's I6).
 WITHIN_S = 5.0
@@ -51,6 +53,20 @@ async def test_a_feed_ends_with_its_token_and_says_so_and_others_go_on(
         await stays.hears(1)
 
 
+async def test_a_feed_whose_token_expired_while_the_clock_leapt_ends_at_once_and_others_go_on(
+    running: Running, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = token_of(exp=in_s(7300))
+    async with following(running, token=token_of(exp=in_s(3600))) as follows, following(running, token=later) as stays:
+        real = time.time
+        monkeypatch.setattr(time, "time", lambda: real() + 3601.5)
+        await follows.ends(WITHIN_S)
+        assert (follows.names, follows.ended) == (["expired"], "end")
+        assert stays.ended == ""
+        await Persister(broker).tells(sent(1))
+        await stays.hears(1)
+
+
 async def test_a_token_that_has_expired_opens_no_feed(running: Running) -> None:
     answer = await running.ask("/live", token=token_of(iat=in_s(-60), exp=in_s(-2)))
     assert (answer.status, answer.json["code"]) == (401, "expired")
@@ -58,15 +74,25 @@ async def test_a_token_that_has_expired_opens_no_feed(running: Running) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "name", "more"),
-    [("jti", "jti-1", {}), ("sid", "family-1", {}), ("user", "user-1", {}), ("user", "user-1", {"gen": 1})],
+    [
+        ("jti", "jti-1", {}),
+        ("sid", "family-1", {}),
+        ("user", "user-1", {}),
+        ("user", "user-1", {"gen": 1}),
+        ("kid", ISSUING.kid, {}),
+    ],
 )
 async def test_a_feed_whose_token_is_revoked_says_so_and_ends_and_others_go_on(
     broker: EmbeddedBroker, mongodb_database: Mongo, kind: str, name: str, more: dict[str, Any]
 ) -> None:
-    listing = Listing()
-    other = token_of("user-2", jti="jti-2", sid="family-2")
+    listing, newer = Listing(), Issuer("key-2")
+    other = newer.user(sub="user-2", owner="user-2", jti="jti-2", sid="family-2")
+
+    async def jwks() -> dict[str, Any]:
+        return {"keys": [ISSUING.jwk(), newer.jwk()]}
+
     async with (
-        reader(broker, mongodb_database, revocations=listing.polled()) as running,
+        reader(broker, mongodb_database, revocations=listing.polled(), keys=KeySet(jwks)) as running,
         following(running) as follows,
         following(running, token=other) as stays,
     ):

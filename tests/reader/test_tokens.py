@@ -119,7 +119,13 @@ async def test_whether_a_token_serves_is_told_before_anything_else(asked: Runnin
 
 @pytest.mark.parametrize(
     ("kind", "name", "more"),
-    [("jti", "jti-1", {}), ("sid", "family-1", {}), ("user", "user-1", {}), ("user", "user-1", {"gen": 1})],
+    [
+        ("jti", "jti-1", {}),
+        ("sid", "family-1", {}),
+        ("user", "user-1", {}),
+        ("user", "user-1", {"gen": 1}),
+        ("kid", ISSUING.kid, {}),
+    ],
 )
 async def test_a_revoked_token_opens_nothing(
     broker: EmbeddedBroker, mongodb_database: Mongo, kind: str, name: str, more: dict[str, Any]
@@ -132,9 +138,17 @@ async def test_a_revoked_token_opens_nothing(
             require_refusal(answer, 401, "revoked")
             assert answer.headers["WWW-Authenticate"] == INVALID
         other = token_of("user-2", jti="jti-2", sid="family-2")
-        assert (await running.ask("/series", token=other)).status == 200
+        assert (await running.ask("/series", token=other)).status == (401 if kind == "kid" else 200)
         if "gen" in more:
             assert (await running.ask("/series", token=token_of(gen=1))).status == 200
+
+
+async def test_a_token_of_the_future_is_asked_to_come_again(asked: Running) -> None:
+    future = int(time.time()) + 3600
+    for path, query in CALLS.items():
+        answer = await asked.ask(path, query, token=token_of(iat=future, exp=future + 60))
+        require_refusal(answer, 503, "unavailable")
+        assert int(answer.headers["Retry-After"]) > 0
 
 
 async def away(*_: Any) -> Any:

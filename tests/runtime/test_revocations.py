@@ -11,14 +11,13 @@ import pytest
 from aiohttp import web
 
 from auth.migrate import migrate
-from runtime import revocations
 from runtime.listen import listen
-from runtime.revocations import Marks, Revocations, fetch_revocations_over_http
-from runtime.tokens import Claims, TokenError
+from runtime.revocations import ALL_EVERY_S, Marks, Revocations, fetch_revocations_over_http, marks_of
+from runtime.tokens import KeySet, TokenError, TokenVerifier, Verified
 from tests.auth.service import Client, make_settings, running
 
-USER = Marks("jti-u", "owner", 3, "family", None)
-DEVICE = Marks("jti-d", "owner", 3, None, "device")
+USER = Marks("jti-u", "owner", 3, "family", None, "key-1")
+DEVICE = Marks("jti-d", "owner", 3, None, "device", "key-2")
 LATER = "2040-01-01T00:00:00.000Z"
 
 
@@ -59,7 +58,11 @@ def item(kind: str, name: str, gen: int | None = None, until: Any = LATER) -> di
         (item("sid", "jti-u"), False, False),
         (item("something new", "owner"), False, False),
         (item("jti", "jti-u", until=int(time.time() * 1000) + 86_400_000), True, False),
-        (item("jti", "jti-u", until="2020-01-01T00:00:00Z"), False, False),
+        (item("kid", "key-1"), True, False),
+        (item("kid", "key-2"), False, True),
+        (item("kid", "jti-u"), False, False),
+        # Past by this clock: but it is listed.
+        (item("jti", "jti-u", until="2020-01-01T00:00:00Z"), True, False),
     ],
 )
 async def test_what_an_entry_ends(entry: dict[str, Any], user: bool, device: bool) -> None:
@@ -80,7 +83,9 @@ async def test_a_lower_gen_that_comes_later_takes_nothing_back() -> None:
 async def test_claims_are_in_force_revoked_or_not_to_be_judged_yet() -> None:
     issuer = Issuer()
     known = Revocations(issuer.fetch)
-    claims = Claims("iss", "tidegate", "device", 1, 2, "jti-d", "owner", "readings:write", 3, device="device")
+    claims = Verified(
+        "iss", "tidegate", "device", 1, 2, "jti-d", "owner", "readings:write", 3, device="device", kid="key-2"
+    )
     with pytest.raises(TokenError) as raised:
         known.require_valid(claims)
     assert raised.value.code == "unavailable"
@@ -150,18 +155,103 @@ async def test_watchers_are_told_when_the_list_has_grown_and_only_then() -> None
     assert told == [1, 2]
 
 
-async def test_what_no_longer_matters_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(revocations, "FORGET_EVERY_S", 0.0)
-    issuer = Issuer(item("jti", "jti-u", until=int(time.time() * 1000) + 300), item("jti", "jti-d"))
+class Clocks:
+    """The time of day and the monotonic clock, as a test sets them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.today, self.now = time.time(), 1000.0
+        monkeypatch.setattr("runtime.revocations.time.time", lambda: self.today)
+        monkeypatch.setattr("runtime.revocations.time.monotonic", lambda: self.now)
+
+    async def pass_s(self, seconds: float, known: Revocations) -> None:
+        """Let the time pass, and ask every 2 s as it does."""
+        for _ in range(round(seconds / 2)):
+            self.today += 2
+            self.now += 2
+            await known.refresh()
+
+
+@pytest.fixture
+def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
+    return Clocks(monkeypatch)
+
+
+class Sparing(Issuer):
+    """Answers, as `auth` does, with what it has only to those who ask for everything; it has told the rest before."""
+
+    async def fetch(self, since: str | None) -> bytes:
+        self.asked.append(since)
+        items = self.items if since is None else []
+        return json.dumps({"items": items, "cursor": self.cursor}).encode()
+
+
+async def test_a_clock_that_was_an_hour_ahead_for_a_minute_makes_no_revoked_token_work_again(clocks: Clocks) -> None:
+    until = int(clocks.today * 1000) + 1_800_000
+    issuer = Sparing(item("jti", "jti-u", until=until), item("kid", "key-2", until=until))
     known = Revocations(issuer.fetch)
-    await known.refresh()
+    await clocks.pass_s(120, known)
+    clocks.today += 3600
+    await clocks.pass_s(60, known)
+    assert known.revoked(USER)
+    clocks.today -= 3600
+    await clocks.pass_s(900, known)
+    assert known.revoked(USER)
+    assert known.revoked(DEVICE)
+
+
+async def test_what_the_issuer_lost_counts_until_two_whole_lists_were_without_it(clocks: Clocks) -> None:
+    issuer = Sparing(item("jti", "jti-u", until=int(clocks.today * 1000) + 1_800_000))
+    known = Revocations(issuer.fetch)
+    await clocks.pass_s(120, known)
+    issuer.items = []  # by a clock of its own that is ahead, or restored from an older copy
+    await clocks.pass_s(1200, known)
+    assert known.revoked(USER), "it is not past here"
+    clocks.today += 3600
+    await clocks.pass_s(610, known)  # one whole list in this time
+    assert known.revoked(USER)
+    clocks.today -= 3600
+    await clocks.pass_s(300, known)
+    assert known.revoked(USER)
+
+
+async def test_what_no_longer_matters_is_forgotten_and_what_is_listed_never(clocks: Clocks) -> None:
+    until = int(clocks.today * 1000) + 300_000
+    issuer = Sparing(item("jti", "jti-u", until=until), item("jti", "jti-d", until=until))
+    known = Revocations(issuer.fetch)
+    await clocks.pass_s(60, known)
     assert len(known) == 2
-    issuer.items = []
-    now = time.time()
-    monkeypatch.setattr("runtime.revocations.time.time", lambda: now + 1)
-    await known.refresh()
-    await known.refresh()
+    issuer.items = issuer.items[1:]
+    await clocks.pass_s(2 * ALL_EVERY_S + 300, known)
     assert (len(known), known.revoked(USER), known.revoked(DEVICE)) == (1, False, True)
+
+
+async def test_everything_is_asked_for_every_ten_minutes_and_what_was_missed_is_learned(clocks: Clocks) -> None:
+    issuer = Sparing()
+    known = Revocations(issuer.fetch)
+    await clocks.pass_s(60, known)
+    issuer.items = [item("jti", "jti-u")]
+    await clocks.pass_s(ALL_EVERY_S, known)
+    assert known.revoked(USER)
+    assert issuer.asked[16:].count(None) == 1, "until a cursor is 30 s old there is none to ask with"
+
+
+async def test_a_whole_list_that_cannot_be_had_does_not_hold_up_what_is_new(clocks: Clocks) -> None:
+    items: list[dict[str, Any]] = []
+
+    async def fetch(since: str | None) -> bytes:
+        if since is None and items:
+            raise TimeoutError
+        return json.dumps({"items": items, "cursor": "1"}).encode()
+
+    known = Revocations(fetch)
+    await clocks.pass_s(60, known)
+    items.append(item("jti", "jti-u"))
+    await clocks.pass_s(2, known)
+    assert known.revoked(USER)
+    items[:] = [item("jti", "jti-d")]
+    clocks.now += ALL_EVERY_S
+    await clocks.pass_s(4, known)
+    assert known.revoked(DEVICE)
 
 
 async def test_over_http_the_cursor_is_the_question_and_a_refusal_is_no_answer() -> None:
@@ -199,8 +289,7 @@ async def test_what_auth_revokes_is_revoked_here(client: Client) -> None:
     token = await client.new_user()
     device = await client.new_device(token)
     issued = await client.post(f"/devices/{device['id']}/token", token=token)
-    claims = (await client.get("/user/token", token=issued.json["token"])).json
-    marks = Marks(claims["jti"], claims["owner"], claims["gen"], None, claims["device"])
+    marks = marks_of(await TokenVerifier(KeySet(client.service.jwks)).verify(issued.json["token"]))
     async with Revocations(client.service.revocations).kept_fresh() as known:
         assert not known.revoked(marks)
         await client.call("DELETE", f"/devices/{device['id']}/tokens", token=token)

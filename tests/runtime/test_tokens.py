@@ -10,12 +10,22 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 from aiohttp import web
 
 from runtime import tokens
 from runtime.listen import listen
-from runtime.tokens import Claims, KeySet, Place, TokenError, TokenVerifier, fetch_jwks_over_http, public_keys
+from runtime.tokens import (
+    Claims,
+    KeySet,
+    Place,
+    TokenError,
+    TokenVerifier,
+    Verified,
+    fetch_jwks_over_http,
+    public_keys,
+)
 from tests.runtime.issuer import ISSUER, Issuer, b64, b64_json, device_claims, user_claims
 
 ISSUING = Issuer()
@@ -36,7 +46,7 @@ class Keys:
         return {"keys": [issuer.jwk() for issuer in self.issuers]}
 
 
-async def verify(token: object, *, issuer: str = ISSUER) -> Claims:
+async def verify(token: object, *, issuer: str = ISSUER) -> Verified:
     return await TokenVerifier(KeySet(Keys(ISSUING).fetch), issuer).verify(token)
 
 
@@ -85,7 +95,6 @@ BAD_CLAIMS: list[dict[str, Any]] = [
     {"exp": []},
     {"iat": str(int(time.time()))},
     {"iat": 10**30},
-    {"iat": int(time.time()) + 1800, "exp": int(time.time()) + 3600},
     {"iat": int(time.time()) + 7200},
     {"exp": int(time.time()) + 32 * 86400},
     {"iat": int(time.time()) - 40 * 86400},
@@ -107,6 +116,29 @@ BAD_CLAIMS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("changes", BAD_CLAIMS, ids=" and ".join)
 async def test_a_token_with_a_wrong_claim_is_unauthorized(changes: dict[str, Any]) -> None:
     assert await refusal(ISSUING.user(**changes)) == "unauthorized"
+
+
+async def test_a_token_of_the_future_is_unavailable_for_one_of_two_clocks_is_wrong_and_it_may_be_good() -> None:
+    now = int(time.time())
+    assert await refusal(ISSUING.user(iat=now + 3600, exp=now + 7200)) == "unavailable"
+    assert await refusal(ISSUING.user(iat=now + 3600, exp=now + 3600)) == "unauthorized", "it was never good"
+    assert (await verify(ISSUING.user(iat=now + tokens.CLOCK_AHEAD_S - 5, exp=now + 7200))).iat > now
+
+
+async def test_a_clock_that_is_put_right_takes_what_it_refused_for_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    token = ISSUING.device()
+    real = time.time
+    with monkeypatch.context() as behind:
+        behind.setattr(time, "time", lambda: real() - 3600)
+        assert await refusal(token) == "unavailable"
+    assert (await verify(token)).device == "device-1"
+
+
+async def test_the_key_that_signed_is_named_by_the_header_and_by_nothing_else() -> None:
+    verified = await verify(ISSUING.user(kid="another"))
+    assert verified.kid == ISSUING.kid
+    assert "kid" not in msgspec.to_builtins(verified.payload())
+    assert verified.payload().jti == "jti-1"
 
 
 @pytest.mark.parametrize("ago", [0, 1, 3600])
