@@ -1,5 +1,6 @@
 """`python -m auth keys …`: operators rotate, list and retire the keys that sign tokens."""
 
+import re
 import sys
 from typing import Any
 
@@ -8,9 +9,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from auth.database import Database
 from auth.key_files import read_key_files
 from auth.keys import KeysError
 from auth.operators import audit_log, operators_database
+from auth.revocations import end_key
 from auth.settings import KeyListSettings, KeySettings
 from auth.stored_keys import State, StoredKeys
 from runtime.operators import system_user
@@ -20,6 +23,8 @@ _FILES = (
     "The keys come from SIGNING_KEY_FILES. To change them, give every replica the new key as a later file and restart; "
     "then put it first and restart again; take the old one out when its tokens have expired."
 )
+# A thumbprint: auth/keys.py.
+_KID = re.compile(r"[A-Za-z0-9_-]{43}")
 # Neither showing nor retiring a key opens it.
 _NO_SECRET = ""
 _WIDTH = 140
@@ -56,8 +61,9 @@ def add_keys(commands: Any) -> None:
         "retire",
         help="let a key verify nothing any more",
         description="For a key that may be known to others: every token that it signed ends. The auth service refuses "
-        "them within a second, gateways within a minute. Users log in again or refresh; devices need new tokens. The "
-        "key that signs cannot be retired: rotate first.",
+        "them at once; elsewhere sockets, live feeds and calls end within 5 seconds. Users log in again or refresh; "
+        "devices need new tokens. The key that signs cannot be retired: rotate first. One of SIGNING_KEY_FILES is taken "
+        "out of them before.",
     )
     retire.add_argument(
         "kid", metavar="KID", help="its id, as `list` shows it (after `--` where it begins with a dash)"
@@ -77,11 +83,22 @@ async def run_rotate(settings: KeySettings) -> None:
 
 async def run_retire(settings: KeyListSettings, kid: str) -> None:
     """Retire a key; KeysError says what stands against it."""
-    if settings.signing_key_files:
-        raise KeysError(_FILES)
     async with operators_database(settings) as database:
-        await StoredKeys(database, _NO_SECRET).retire(kid)
+        if settings.signing_key_files:
+            await _end_file_key(database, settings.signing_key_files, kid)
+        else:
+            await StoredKeys(database, _NO_SECRET).retire(kid)
         audit_log.warning("A signing key was retired.", kid=kid, by="operator", system_user=system_user())
+
+
+async def _end_file_key(database: Database, paths: tuple[str, ...], kid: str) -> None:
+    """End what a key signed that was among the files; nobody but the operator knows that it was."""
+    if kid in read_key_files(paths).public:
+        raise KeysError(f"This key is among SIGNING_KEY_FILES and would go on signing or verifying. {_FILES}")
+    if not _KID.fullmatch(kid):
+        raise KeysError(f"{kid!r} is no id of a key: 43 characters, as `list` showed it.")
+    async with database.writing() as connection:
+        await end_key(connection, kid)
 
 
 async def run_list(settings: KeyListSettings, *, as_json: bool) -> None:

@@ -192,6 +192,13 @@ async def test_keys_from_files_serve_and_are_changed_as_files(sqlite_url: str, t
         assert (await client.get("/user/token", token=token)).status == 200
     listed = await auth(sqlite_url, "keys", "list", "--json", SIGNING_KEY_FILES=str(file))
     assert [(key["kid"], key["state"]) for key in msgspec.json.decode(listed.out)] == [(kid_of(token), "signing")]
+    taken_out = "x" * 43
+    assert (await auth(sqlite_url, "keys", "retire", taken_out, SIGNING_KEY_FILES=str(file))).code == 0
+    odd = await auth(sqlite_url, "keys", "retire", "odd", SIGNING_KEY_FILES=str(file))
+    assert (odd.code, odd.err) == (1, "'odd' is no id of a key: 43 characters, as `list` showed it.\n")
+    async with running(settings) as client:
+        items = msgspec.json.decode(await client.service.revocations(None))["items"]
+        assert [(item["kind"], item["id"]) for item in items] == [("kid", taken_out)]
     for command in (("rotate",), ("retire", kid_of(token))):
         ran = await auth(sqlite_url, "keys", *command, SIGNING_KEY_FILES=str(file))
         assert (ran.code, "SIGNING_KEY_FILES" in ran.err) == (1, True)
