@@ -129,7 +129,7 @@ def _service(
     signup_open = settings.signup == "open"
     calls = [
         *AccountRoutes(accounts, bearer, limits, deleted, audit, signup_open=signup_open).calls(),
-        *SessionRoutes(accounts, sessions, bearer, limits, audit).calls(),
+        *SessionRoutes(accounts, sessions, bearer, limits, audit, addresses).calls(),
         *DeviceRoutes(devices, issuer, bearer, audit).calls(),
         *TokenRoutes(bearer, keys.jwks, revocations).calls(),
     ]

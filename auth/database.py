@@ -17,6 +17,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from runtime.logs import logger
 from runtime.problems import Problem
+from runtime.times import now_ms
 
 log = logger("auth.database")
 
@@ -79,6 +80,20 @@ class Database:
             log.warning("The database does not answer.", why=why)
         headers = {"Retry-After": str(RETRY_AFTER_S)}
         return Problem(503, "The users' database does not answer; try again.", code="unavailable", headers=headers)
+
+
+# In UTC on both sides: UNIX_TIMESTAMP() of a local time is an hour wrong once a year.
+_SERVER_TIME_MS = text("SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000")
+
+
+async def server_time_ms(connection: AsyncConnection) -> int:
+    """Return the database server's time in milliseconds since 1970: one clock for all replicas and operators.
+
+    SQLite has no server: there it is this machine's clock, which all who open the file share.
+    """
+    if connection.dialect.name == "sqlite":
+        return now_ms()
+    return int(await connection.scalar(_SERVER_TIME_MS) or 0)
 
 
 @asynccontextmanager

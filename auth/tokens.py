@@ -4,6 +4,7 @@ In: a user or a device from the database. Out: signed text. `runtime.tokens` che
 """
 
 import hashlib
+import hmac
 import secrets
 import time
 
@@ -94,3 +95,12 @@ def new_refresh_token() -> str:
 def refresh_token_hash(token: str) -> str:
     """Return what is stored. A plain hash is enough: nobody guesses 256 random bits."""
     return hashlib.sha256(token.encode()).hexdigest()
+
+
+def used_by_hash(token: str, network: str, user_agent: str) -> str:
+    """Return by whom a refresh token was used, as it is stored: HMAC-SHA-256 of network and User-Agent in hex.
+
+    The key is the token, which is stored nowhere: whoever reads the database can neither learn the address, of which
+    there are few enough to try all, nor tell that two sessions are of one person.
+    """
+    return hmac.new(token.encode(), f"{network}\n{user_agent}".encode(errors="surrogateescape"), "sha256").hexdigest()
