@@ -21,7 +21,7 @@ from runtime.tokens import ALGORITHM
 
 log = logger("auth.keys")
 
-# With JWKS_AGE_S, a new key signs within 1 s everywhere.
+# With JWKS_AGE_S, a key signs within 1 s of its time everywhere.
 REREAD_EVERY_S = 0.75
 # Many who ask for the JWKS at once are answered from one look into the database.
 JWKS_AGE_S = 0.2

@@ -1,4 +1,4 @@
-"""Issues tokens: JWTs with exactly the claims of DESIGN.md 5.1, and opaque refresh tokens.
+"""Issues tokens: JWTs with exactly the claims of DESIGN.md 5.1 and RFC 9068's `client_id`, and opaque refresh tokens.
 
 In: a user or a device from the database. Out: signed text. `runtime.tokens` checks it, here and in every service.
 """
@@ -20,6 +20,9 @@ from runtime.tokens import ALGORITHM, AUDIENCE, TOKEN_TYPE, Claims
 MANAGE_DEVICES = "devices:manage"
 USER_SCOPE = f"readings:write readings:read {MANAGE_DEVICES}"
 DEVICE_SCOPE = "readings:write"
+# RFC 9068, 2.2, asks for the client (RFC 8693, 4.3) that a token was issued to. Nobody registers clients here: whoever
+# logs in a user is one first-party client, and a device is a client of its own.
+FIRST_PARTY_CLIENT = "tidegate"
 
 
 class Issued(msgspec.Struct, frozen=True):
@@ -58,6 +61,7 @@ class TokenIssuer:
                 scope=USER_SCOPE,
                 gen=user.gen,
                 sid=sid,
+                client_id=FIRST_PARTY_CLIENT,
             )
         )
 
@@ -78,6 +82,7 @@ class TokenIssuer:
                 device=device.id,
                 sensor_type=device.sensor_type,
                 location=device.location,
+                client_id=device.id,
             )
         )
 

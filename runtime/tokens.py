@@ -57,7 +57,10 @@ class Place(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
 
 
 class Claims(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """What a verified token says. `device` is set in a device's token and there only; times are seconds since 1970."""
+    """What a verified token says. `device` is set in a device's token and there only; times are seconds since 1970.
+
+    `client_id` is RFC 9068's: for whom the token was issued. Tokens of before it was given have none.
+    """
 
     iss: str
     aud: str
@@ -72,6 +75,7 @@ class Claims(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     device: str | None = None
     sensor_type: str | None = None
     location: str | Place | None = None
+    client_id: str | None = msgspec.field(default=None, name="client_id")
 
     def allows(self, scope: str) -> bool:
         """Say whether `scope` is among the space-separated scopes."""
