@@ -81,6 +81,7 @@ class Revocations:
         self._since: str | None = None
         self._loaded = False
         self._answered = False
+        self._told = False
         self._forget_at = time.monotonic() + FORGET_EVERY_S
         self._watchers: list[Callable[[], None]] = []
 
@@ -150,11 +151,15 @@ class Revocations:
         try:
             answer = _decoder.decode(await self._fetch(self._since))
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError, msgspec.MsgspecError) as error:
-            if self._answered or not self._loaded:
+            if not self._told:  # once an outage
+                self._told = True
                 why = f"{type(error).__name__}: {error}"
                 log.warning("The list of revoked tokens could not be fetched.", error=why, loaded=self._loaded)
             self._answered = False
             return False
+        if self._told:
+            self._told = False
+            log.info("The list of revoked tokens is fetched again.")
         self._answered = self._loaded = True
         self._remember_cursor(asked_at, str(answer.cursor))
         if self._take(answer.items):

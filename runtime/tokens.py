@@ -91,6 +91,7 @@ class KeySet:
         self._every_s = REFRESH_EVERY_S if every_s is None else every_s
         self._at_most_every_s = REFRESH_AT_MOST_EVERY_S if at_most_every_s is None else at_most_every_s
         self._answered = False
+        self._told = False
         self._keys: dict[str, PublicKey] = {}
         self._asked_at = float("-inf")
         self._asking = asyncio.Lock()
@@ -136,9 +137,14 @@ class KeySet:
         try:
             self._keys = public_keys(await self._fetch())
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError, msgspec.MsgspecError, jwt.PyJWTError) as error:
-            log.warning("The issuer's keys could not be fetched.", error=f"{type(error).__name__}: {error}")
+            if not self._told:  # once an outage
+                self._told = True
+                log.warning("The issuer's keys could not be fetched.", error=f"{type(error).__name__}: {error}")
             self._answered = False
             return False
+        if self._told:
+            self._told = False
+            log.info("The issuer's keys are fetched again.")
         self._answered = True
         return True
 
