@@ -66,11 +66,12 @@ class Accounts:
         if row is None:
             await self._passwords.verify(password, None, allowed=allowed)
             raise WrongCredentialsError("unknown_user", None)
-        await self._verify(row.id, password, row.password_hash, allowed)
+        verdict = await self._verify(row.id, password, row.password_hash, allowed)
         user = User(*row[:-1])
         if user.disabled_at_ms is not None:
             raise WrongCredentialsError("disabled", user.id)
-        await self._renew_hash(user.id, password, row.password_hash)
+        if verdict is Verdict.RIGHT_AS_TYPED or self._passwords.is_outdated(row.password_hash):
+            await self._renew_hash(user.id, password, row.password_hash)
         return user
 
     async def confirm(self, user_id: str, password: str, *, allowed: Allowed = always) -> None:
@@ -151,17 +152,16 @@ class Accounts:
         await connection.execute(update(users).where(users.c.id == user_id).values(gen=users.c.gen + 1))
         return await connection.scalar(select(users.c.gen).where(users.c.id == user_id)) or 0
 
-    async def _verify(self, user_id: str, password: str, stored: str | None, allowed: Allowed) -> None:
-        match await self._passwords.verify(password, stored, allowed=allowed):
-            case Verdict.WRONG:
-                raise WrongCredentialsError("wrong_password", user_id)
-            case Verdict.DAMAGED:
-                raise WrongCredentialsError("damaged_hash", user_id)
+    async def _verify(self, user_id: str, password: str, stored: str | None, allowed: Allowed) -> Verdict:
+        verdict = await self._passwords.verify(password, stored, allowed=allowed)
+        if verdict is Verdict.WRONG:
+            raise WrongCredentialsError("wrong_password", user_id)
+        if verdict is Verdict.DAMAGED:
+            raise WrongCredentialsError("damaged_hash", user_id)
+        return verdict
 
     async def _renew_hash(self, user_id: str, password: str, stored: str) -> None:
-        """Hash the password anew where the stored hash has another cost than new ones have."""
-        if not self._passwords.is_outdated(stored):
-            return
+        """Hash the password anew: the stored hash has another cost than new ones have, or is of another form."""
         # Where the password was changed meanwhile, that hash stays.
         unchanged = (users.c.id == user_id, users.c.password_hash == stored)
         try:

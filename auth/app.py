@@ -39,7 +39,7 @@ from runtime.docs import add_docs
 from runtime.listen import listen
 from runtime.logs import logger
 from runtime.ops import ops_server
-from runtime.problems import problem_middleware
+from runtime.problems import Problem, problem_middleware
 from runtime.process import Shutdown, spare_what_stays
 from runtime.tokens import KeySet, TokenVerifier
 
@@ -67,8 +67,14 @@ class AuthService:
         return await self._keys.jwks()
 
     async def revocations(self, since: str | None) -> bytes:
-        """Return what `GET /revocations` answers: for a `Revocations` poller of the same process."""
-        revoked = await self._revocations.after(int(since) if since else None)
+        """Return what `GET /revocations` answers: for a `Revocations` poller of the same process.
+
+        ConnectionError while the database does not answer: what the poller would meet over HTTP.
+        """
+        try:
+            revoked = await self._revocations.after(int(since) if since else None)
+        except Problem as problem:
+            raise ConnectionError(problem.detail) from problem
         return msgspec.json.encode(RevocationsAnswer.of(revoked))
 
     async def check(self) -> None:
@@ -129,7 +135,7 @@ def _service(
     signup_open = settings.signup == "open"
     calls = [
         *AccountRoutes(accounts, bearer, limits, deleted, audit, signup_open=signup_open).calls(),
-        *SessionRoutes(accounts, sessions, bearer, limits, audit).calls(),
+        *SessionRoutes(accounts, sessions, bearer, limits, audit, addresses).calls(),
         *DeviceRoutes(devices, issuer, bearer, audit).calls(),
         *TokenRoutes(bearer, keys.jwks, revocations).calls(),
     ]

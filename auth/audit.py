@@ -30,7 +30,7 @@ class Audit:
 
         self._signups = counter("signups", "Sign-ups.", "outcome", "created", "taken", "closed")
         self._logins = counter("logins", "Log-ins.", "outcome", "ok", "failed")
-        self._refreshes = counter("refreshes", "Refreshes.", "outcome", "ok", "refused", "reused")
+        self._refreshes = counter("refreshes", "Refreshes.", "outcome", "ok", "refused", "raced", "reused")
         what = ("logout", "reuse", "password", "account", "device")
         self._endings = counter("endings", "What ended tokens.", "what", *what)
         self._tokens = counter("tokens_issued", "JWTs issued.", "kind", "user", "device")
@@ -64,8 +64,17 @@ class Audit:
         self.token_issued(request, access, by=user.id)
 
     def refresh_refused(self, request: web.Request, error: RefreshError | NoSuchUserError) -> None:
-        """Record a refresh token that does not serve; a used one has ended its session."""
+        """Record a refresh token that does not serve; a used one has ended its session, unless it was a race."""
         address = self._addresses.of(request)
+        if isinstance(error, RefreshError) and error.reason == "raced":
+            self._refreshes.labels("raced").inc()
+            log.info(
+                "A refresh token came twice at once from one client; its session goes on.",
+                user=error.user_id,
+                sid=error.sid,
+                address=address,
+            )
+            return
         if isinstance(error, RefreshError) and error.reason == "reused":
             self._refreshes.labels("reused").inc()
             self._endings.labels("reuse").inc()

@@ -40,7 +40,8 @@ Email = Annotated[
 TypedEmail = Annotated[
     str, Meta(max_length=254, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$(?!\n)", examples=["ada@example.org"])
 ]
-# Its rules are in auth/passwords.py, which can name each; here they are only told. At most that many bytes of UTF-8.
+# Its rules are in auth/passwords.py, which can name each; here they are only told. At most that many bytes of UTF-8,
+# and composed: an accent that is typed apart counts with its letter.
 NewPassword = Annotated[
     str,
     Meta(
@@ -49,7 +50,8 @@ NewPassword = Annotated[
             "format": "password",
             "minLength": MIN_PASSWORD_CHARS,
             "maxLength": MAX_PASSWORD_BYTES,
-            "description": f"At most {MAX_PASSWORD_BYTES} bytes of UTF-8; common passwords are refused.",
+            "description": f"At most {MAX_PASSWORD_BYTES} bytes of UTF-8; common passwords are refused. Compared as "
+            "RFC 8265's OpaqueString: composed letters (NFC) and plain spaces, however they were typed.",
         },
     ),
 ]

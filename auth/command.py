@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
 def _run_keys(args: argparse.Namespace) -> int:
     match args.verb:
         case "rotate":
-            return _run(KeySettings, run_rotate)
+            return _run(KeySettings, lambda settings: run_rotate(settings, at_once=args.now))
         case "retire":
             return _run(KeyListSettings, lambda settings: run_retire(settings, args.kid))
     return _run(KeyListSettings, lambda settings: run_list(settings, as_json=args.json))

@@ -5,11 +5,13 @@ Whatever the server does, a caller has its answer in time: a server that is away
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+import logging
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from typing import Any
 
-from sqlalchemy import BigInteger, event, text
+from sqlalchemy import BigInteger, event, select, text
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -67,6 +69,8 @@ class Database:
         self._writer = engine.execution_options(**BEGIN_TO_WRITE)
         self._timeout_s = timeout_s
         self._away = False
+        # When it last failed and last answered. Whatever began before the other of the two says nothing of now.
+        self._failed_at = self._answered_at = float("-inf")
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
@@ -87,23 +91,31 @@ class Database:
 
     @asynccontextmanager
     async def _in_time(self) -> AsyncIterator[None]:
+        begun_at = time.monotonic()
         try:
             async with asyncio.timeout(self._timeout_s):
                 yield
         except (TimeoutError, NoFreeConnection) as error:
-            raise self._unavailable(f"no answer within {self._timeout_s:g} s") from error
+            raise self._unavailable(begun_at, f"no answer within {self._timeout_s:g} s") from error
         except (OperationalError, InterfaceError) as error:
-            raise self._unavailable(str(error.orig)) from error
-        if self._away:
+            raise self._unavailable(begun_at, str(error.orig)) from error
+        self._answered_at = time.monotonic()
+        if self._away and begun_at > self._failed_at:
             self._away = False
             log.info("The database answers again.")
 
-    def _unavailable(self, why: str) -> Problem:
-        if not self._away:  # told once, not by every request of an outage
+    def _unavailable(self, begun_at: float, why: str) -> Problem:
+        self._failed_at = time.monotonic()
+        if not self._away and begun_at > self._answered_at:  # told once, not by every request of an outage
             self._away = True
             log.warning("The database does not answer.", why=why)
         headers = {"Retry-After": str(RETRY_AFTER_S)}
         return Problem(503, "The users' database does not answer; try again.", code="unavailable", headers=headers)
+
+
+async def server_time_ms(connection: AsyncConnection) -> int:
+    """Return `database_now_ms`, for what is computed outside of a query."""
+    return int(await connection.scalar(select(database_now_ms())) or 0)
 
 
 @asynccontextmanager
@@ -136,10 +148,31 @@ async def open_engine(url: str, *, connections: int, patience_s: float) -> Async
             # TRADITIONAL: MySQL refuses what does not fit, whatever the server's own mode; it would cut it.
             connect_args={"charset": "utf8mb4", "sql_mode": "TRADITIONAL"},
         )
+    with _without_lost_connections(engine):
+        try:
+            yield engine
+        finally:
+            await _close(engine)
+
+
+@contextmanager
+def _without_lost_connections(engine: AsyncEngine) -> Iterator[None]:
+    """Keep the pool from logging, with a traceback each, that connections to a lost server cannot be put in order.
+
+    `Database` tells an outage once, with its reason.
+    """
+    # uvloop's RuntimeError: "unable to perform operation on <TCPTransport closed=True …>".
+    lost = (engine.dialect.loaded_dbapi.Error, OSError, RuntimeError, asyncio.CancelledError)
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], lost))
+
+    pool = logging.getLogger(f"{type(engine.pool).__module__}.{type(engine.pool).__name__}")
+    pool.addFilter(is_news)
     try:
-        yield engine
+        yield
     finally:
-        await _close(engine)
+        pool.removeFilter(is_news)
 
 
 async def _close(engine: AsyncEngine) -> None:

@@ -23,10 +23,13 @@ class WrongCredentialsError(AuthError):
 
 
 class RefreshError(AuthError):
-    """A refresh token does not serve. Clients never learn the reason; the audit log does. `reused` ended a session."""
+    """A refresh token does not serve. Of the reasons clients learn `raced` only; the audit log has all.
+
+    `raced`: used a moment ago by the same client, whose session goes on. `reused`: its session was ended.
+    """
 
     def __init__(
-        self, reason: Literal["unknown", "expired", "reused"], user_id: str | None, sid: str | None = None
+        self, reason: Literal["unknown", "expired", "raced", "reused"], user_id: str | None, sid: str | None = None
     ) -> None:
         super().__init__(reason)
         self.reason = reason

@@ -9,6 +9,7 @@ from auth.bodies import LogIn, LogOut, Refresh, SessionAnswer
 from auth.errors import NoSuchUserError, RefreshError, WrongCredentialsError
 from auth.guessing import GuessingLimits
 from auth.sessions import Sessions
+from runtime.addresses import ClientAddresses, network_of
 from runtime.bearer import unauthorized
 from runtime.bodies import json_response, read_json
 from runtime.calls import Call
@@ -18,13 +19,20 @@ class SessionRoutes:
     """The calls that begin, renew and end sessions."""
 
     def __init__(
-        self, accounts: Accounts, sessions: Sessions, bearer: Bearer, limits: GuessingLimits, audit: Audit
+        self,
+        accounts: Accounts,
+        sessions: Sessions,
+        bearer: Bearer,
+        limits: GuessingLimits,
+        audit: Audit,
+        addresses: ClientAddresses,
     ) -> None:
         self._accounts = accounts
         self._sessions = sessions
         self._bearer = bearer
         self._limits = limits
         self._audit = audit
+        self._addresses = addresses
 
     def calls(self) -> list[Call]:
         """Return what is served."""
@@ -45,7 +53,10 @@ class SessionRoutes:
                 handler=self._refresh,
                 tag="sessions",
                 summary="Exchange a refresh token for new tokens",
-                description="A refresh token serves once. Whoever brings a used one ends its session.",
+                description="A refresh token serves once. Whoever brings a used one ends its session, except within "
+                "10 s of the first use, from the same network and with the same `User-Agent`: that is 401 with the "
+                "code `refresh_used`, and the session goes on. Go on with the newer tokens where they are known (in "
+                "another tab); else come again with the same token after 10 s, which ends the session, and log in.",
                 body=Refresh,
                 answers={200: SessionAnswer},
                 problems=(401, 429),
@@ -82,8 +93,17 @@ class SessionRoutes:
         body = await read_json(request, Refresh)
         with self._limits.refresh(request) as attempt:
             try:
-                user, session = await self._sessions.refresh(body.refresh_token)
-            except (RefreshError, NoSuchUserError) as error:
+                network = network_of(self._addresses.of(request))
+                user_agent = request.headers.get("User-Agent", "")
+                user, session = await self._sessions.refresh(body.refresh_token, network=network, user_agent=user_agent)
+            except RefreshError as error:
+                self._audit.refresh_refused(request, error)
+                if error.reason == "raced":  # no guess: who makes it has had the token
+                    detail = "The refresh token was used a moment ago; go on with the tokens that were the answer."
+                    raise unauthorized(detail, code="refresh_used") from error
+                attempt.failed()
+                raise unauthorized("The refresh token does not serve; log in again.") from error
+            except NoSuchUserError as error:
                 attempt.failed()
                 self._audit.refresh_refused(request, error)
                 raise unauthorized("The refresh token does not serve; log in again.") from error

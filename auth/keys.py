@@ -17,17 +17,19 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from runtime.logs import logger
+from runtime.problems import Problem
+from runtime.process import CannotGoOnError
 from runtime.tokens import ALGORITHM
 
 log = logger("auth.keys")
 
-# With JWKS_AGE_S, a new key signs within 1 s everywhere.
+# With JWKS_AGE_S, a key signs within 1 s of its time everywhere.
 REREAD_EVERY_S = 0.75
 # Many who ask for the JWKS at once are answered from one look into the database.
 JWKS_AGE_S = 0.2
 
 
-class KeysError(Exception):
+class KeysError(CannotGoOnError):
     """The signing key cannot be used, so no token can be issued; or a key cannot be changed as asked."""
 
 
@@ -101,9 +103,12 @@ class KeyRing:
             keys = await self._reread(self._keys)
         except Exception as error:  # noqa: BLE001 - whatever it is, the keys that are known serve until the next try
             if not self._failing:  # told once, not every second of an outage
-                log.warning("The signing keys could not be read again.", why=f"{type(error).__name__}: {error}")
+                why = error.detail if isinstance(error, Problem) else f"{type(error).__name__}: {error}"
+                log.warning("The signing keys could not be read again.", why=why)
             self._failing = True
             return
+        if self._failing:
+            log.info("The signing keys are read again.")
         self._failing = False
         self._read_at = begun_at  # what was committed later may be missing
         if keys.kid != self._keys.kid:

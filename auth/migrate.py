@@ -16,15 +16,17 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, make_url, text
+from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from auth.database import BEGIN_TO_WRITE, Database, open_engine
+from runtime.process import CannotGoOnError
 
 # How long another's migration may take before we give up.
 _PATIENCE_S = 60
 
 
-class SchemaError(Exception):
+class SchemaError(CannotGoOnError):
     """The database is not as this release needs it."""
 
 
@@ -37,14 +39,20 @@ class Migration:
 
 
 async def migrate(url: str) -> Migration:
-    """Upgrade the database to the newest revision; SchemaError when another's migration does not end within 60 s."""
+    """Upgrade the database to the newest revision.
+
+    SchemaError when another's migration does not end within 60 s, or the database does not answer.
+    """
     if url.startswith("sqlite"):
         await asyncio.to_thread(_use_wal, make_url(url).database or "")
     async with open_engine(url, connections=1, patience_s=_PATIENCE_S) as engine:
         writer = engine.execution_options(**BEGIN_TO_WRITE)
-        async with writer.begin() as connection:
-            await _wait_for_turn(connection)
-            return await connection.run_sync(_upgrade)
+        try:
+            async with writer.begin() as connection:
+                await _wait_for_turn(connection)
+                return await connection.run_sync(_upgrade)
+        except (OperationalError, InterfaceError) as error:
+            raise SchemaError(f"The database does not answer as it should: {error.orig}") from error
 
 
 async def require_schema(database: Database) -> None:

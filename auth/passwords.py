@@ -4,6 +4,12 @@ In: what a person typed. Out: a hash to store, or a verdict. The event loop is n
 are full, callers get Problem 503 at once. A missing or damaged stored hash costs the same time as a wrong password:
 that of a hash of BCRYPT_COST. So after a change of BCRYPT_COST the time tells who has not logged in since; each log-in
 renews a hash (auth/accounts.py).
+
+Compared is what RFC 8265's OpaqueString makes of a password (4.2): spaces of every script are SPACE, and letters are
+composed (NFC), so that one password typed on two keyboards is one. Its list of forbidden characters is left out: it
+depends on the release of Unicode, and would refuse what a newer telephone can type. Accounts of before have a hash of
+the password as it was typed. Where the two forms differ, a wrong password is held against both, whoever's it is and
+whether there is such a user: how long that takes tells of what was typed and of nothing else.
 """
 
 import asyncio
@@ -11,6 +17,7 @@ import base64
 import hashlib
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -30,6 +37,9 @@ Allowed = Callable[[], None]
 
 MIN_PASSWORD_CHARS = 8
 MAX_PASSWORD_BYTES = 1024
+# Nothing longer becomes a password of MAX_PASSWORD_BYTES: composed letters and SPACE have at least a third of the bytes
+# (Unicode Standard Annex 15). It also bounds the work, which grows with the square of the accents on one letter.
+MAX_TYPED_BYTES = 4 * MAX_PASSWORD_BYTES
 MAX_COST = 16
 RETRY_AFTER_S = 2
 
@@ -46,6 +56,7 @@ class Verdict(Enum):
     """What came of comparing a password with a stored hash."""
 
     RIGHT = "right"
+    RIGHT_AS_TYPED = "right as it was typed, which is not the form that is stored now"
     WRONG = "wrong"
     DAMAGED = "damaged"
 
@@ -127,10 +138,18 @@ class PasswordHasher:
 
     def _hash(self, password: str) -> str:
         with self._seconds.time():
-            return bcrypt.hashpw(_digest(password), bcrypt.gensalt(self._cost)).decode()
+            return bcrypt.hashpw(_digest(prepared(password)), bcrypt.gensalt(self._cost)).decode()
 
     def _verify(self, password: str, stored: str | None) -> Verdict:
-        digest = _digest(password)
+        form = prepared(password)
+        verdict = self._compare(form, stored)
+        if verdict is Verdict.RIGHT or form == password:
+            return verdict
+        # For a missing or damaged hash too, so that the time is the same.
+        return Verdict.RIGHT_AS_TYPED if self._compare(password, stored) is Verdict.RIGHT else verdict
+
+    def _compare(self, form: str, stored: str | None) -> Verdict:
+        digest = _digest(form)
         with self._seconds.time():
             try:
                 if stored is not None and _usable(stored):
@@ -152,16 +171,28 @@ def password_hasher(*, cost: int, threads: int, queue: int, registry: CollectorR
         pool.shutdown(wait=False, cancel_futures=True)
 
 
+def prepared(password: str) -> str:
+    """Return the form of a password that is hashed: RFC 8265, 4.2, for what is short enough to be one."""
+    if len(password.encode()) > MAX_TYPED_BYTES:
+        return password
+    spaced = "".join(" " if unicodedata.category(char) == "Zs" else char for char in password)
+    return unicodedata.normalize("NFC", spaced)
+
+
 def password_error(password: str, about: Sequence[str] = ()) -> FieldError | None:
-    """Say what makes a new password unacceptable, or None. `about`: what anyone who knows the user would try first."""
-    if len(password) < MIN_PASSWORD_CHARS:
+    """Say what makes a new password unacceptable, or None. `about`: what anyone who knows the user would try first.
+
+    Characters and bytes are those of the prepared form: an accent is none of its own, however it was typed.
+    """
+    form = prepared(password)
+    if len(form) < MIN_PASSWORD_CHARS:
         return FieldError("password", "too_short", f"A password has at least {MIN_PASSWORD_CHARS} characters.")
-    if len(password.encode()) > MAX_PASSWORD_BYTES:
+    if len(form.encode()) > MAX_PASSWORD_BYTES:
         return FieldError("password", "too_long", f"A password has at most {MAX_PASSWORD_BYTES} bytes of UTF-8.")
-    typed = password.lower()
-    if is_common(password):
+    if is_common(form):
         return FieldError("password", "too_common", "This password is among the first that anyone tries.")
-    if any(typed in (text.lower(), text.partition("@")[0].lower()) for text in about):
+    told = (prepared(part).lower() for text in about for part in (text, text.partition("@")[0]))
+    if form.lower() in told:
         return FieldError("password", "too_common", "A password must not be the name or the e-mail address.")
     return None
 

@@ -56,6 +56,10 @@ class KeySettings(KeyListSettings):
         secret=True,
         unless="SIGNING_KEY_FILES",
     )
+    # As long as verifiers keep a key set: 30 s in jose, a minute in runtime/tokens.py.
+    key_publish_seconds: Annotated[int, Meta(ge=0, le=86_400)] = setting(
+        60, about="how long a new signing key is published before it signs; 0: not at all"
+    )
     access_token_seconds: TokenSeconds = setting(3600, about="life of a user's access token")
     device_token_seconds: TokenSeconds = setting(30 * 86400, about="life of a device's token")
 

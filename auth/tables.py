@@ -71,10 +71,12 @@ class _RefreshTokens(TypedColumns):
     expires_at_ms = C(BigInteger, nullable=False)
     # A used token stays until it expires, so that its second use is known for what it is.
     used_at_ms = C(BigInteger)
+    # From which network and program it was used: auth/tokens.py says how, and why nobody can read it back.
+    used_by_hash = C(ascii_text(64))
 
 
 class _SigningKeys(TypedColumns):
-    # 1, 2, 3, …: the highest signs. Two replicas that make the next key at once meet here, and one of them loses.
+    # 1, 2, 3, …: the highest whose time has come signs. Two who make the next key at once meet here, and one loses.
     number = C(Integer, primary_key=True, autoincrement=False)
     kid = C(ascii_text(64), nullable=False)
     # The JWK's `x`.
@@ -82,6 +84,8 @@ class _SigningKeys(TypedColumns):
     # The private key under SIGNING_KEY_SECRET: auth/sealing.py.
     sealed_private_key = C(ascii_text(255), nullable=False)
     created_at_ms = C(BigInteger, nullable=False)
+    # From then on it signs, until a later one does; before, it is only published. None: since it was made.
+    signs_at_ms = C(BigInteger)
     # From then on it checks nothing any more: when the last token that it signed is gone.
     retires_at_ms = C(BigInteger)
 

@@ -1,9 +1,10 @@
-"""Issues tokens: JWTs with exactly the claims of DESIGN.md 5.1, and opaque refresh tokens.
+"""Issues tokens: JWTs with exactly the claims of DESIGN.md 5.1 and RFC 9068's `client_id`, and opaque refresh tokens.
 
 In: a user or a device from the database. Out: signed text. `runtime.tokens` checks it, here and in every service.
 """
 
 import hashlib
+import hmac
 import secrets
 import time
 
@@ -19,6 +20,9 @@ from runtime.tokens import ALGORITHM, AUDIENCE, TOKEN_TYPE, Claims
 MANAGE_DEVICES = "devices:manage"
 USER_SCOPE = f"readings:write readings:read {MANAGE_DEVICES}"
 DEVICE_SCOPE = "readings:write"
+# RFC 9068, 2.2, asks for the client (RFC 8693, 4.3) that a token was issued to. Nobody registers clients here: whoever
+# logs in a user is one first-party client, and a device is a client of its own.
+FIRST_PARTY_CLIENT = "tidegate"
 
 
 class Issued(msgspec.Struct, frozen=True):
@@ -57,6 +61,7 @@ class TokenIssuer:
                 scope=USER_SCOPE,
                 gen=user.gen,
                 sid=sid,
+                client_id=FIRST_PARTY_CLIENT,
             )
         )
 
@@ -77,6 +82,7 @@ class TokenIssuer:
                 device=device.id,
                 sensor_type=device.sensor_type,
                 location=device.location,
+                client_id=device.id,
             )
         )
 
@@ -94,3 +100,12 @@ def new_refresh_token() -> str:
 def refresh_token_hash(token: str) -> str:
     """Return what is stored. A plain hash is enough: nobody guesses 256 random bits."""
     return hashlib.sha256(token.encode()).hexdigest()
+
+
+def used_by_hash(token: str, network: str, user_agent: str) -> str:
+    """Return by whom a refresh token was used, as it is stored: HMAC-SHA-256 of network and User-Agent in hex.
+
+    The key is the token, which is stored nowhere: whoever reads the database can neither learn the address, of which
+    there are few enough to try all, nor tell that two sessions are of one person.
+    """
+    return hmac.new(token.encode(), f"{network}\n{user_agent}".encode(errors="surrogateescape"), "sha256").hexdigest()

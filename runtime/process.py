@@ -14,11 +14,19 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
 from runtime.logs import configure_logs, logger
+from runtime.problems import Problem
 from runtime.settings import ProcessSettings, SettingsError, from_env
 
 log = logger("runtime.process")
 
 AnySettings = TypeVar("AnySettings", bound=ProcessSettings)
+
+
+class CannotGoOnError(Exception):
+    """What ends a process and is no fault of the program: a server that is away, a database of another release.
+
+    The message is told in a line; a traceback would say no more.
+    """
 
 
 class Shutdown:
@@ -92,6 +100,9 @@ def run_until_stopped(serve: Callable[[Shutdown], Awaitable[None]], drain_second
             runner.run(_supervise(serve, drain_seconds))
         except _DrainCutShort as cut:
             log.error("The drain was cut short.", why=str(cut))
+            return 1
+        except (CannotGoOnError, Problem) as error:
+            log.error("The process cannot go on.", why=error.detail if isinstance(error, Problem) else str(error))
             return 1
         except Exception:  # the top of the process: whatever ended it is told, then the code tells
             log.exception("The process cannot go on.")

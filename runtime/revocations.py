@@ -88,6 +88,7 @@ class Revocations:
         self._all_at = time.monotonic() + ALL_EVERY_S
         # What the last answer to the question for everything was without, and was past by this host's clock.
         self._past: set[tuple[str, str]] = set()
+        self._told = False
         self._watchers: list[Callable[[], None]] = []
 
     def __len__(self) -> int:
@@ -164,11 +165,15 @@ class Revocations:
         try:
             answer = _decoder.decode(await self._fetch(None if everything else self._since))
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError, msgspec.MsgspecError) as error:
-            if self._answered or not self._loaded:
+            if not self._told:  # once an outage
+                self._told = True
                 why = f"{type(error).__name__}: {error}"
                 log.warning("The list of revoked tokens could not be fetched.", error=why, loaded=self._loaded)
             self._answered = False
             return False
+        if self._told:
+            self._told = False
+            log.info("The list of revoked tokens is fetched again.")
         self._answered = self._loaded = True
         self._remember_cursor(asked_at, str(answer.cursor))
         if self._take(answer.items):

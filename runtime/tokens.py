@@ -60,7 +60,10 @@ class Place(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
 
 
 class Claims(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """What a verified token says. `device` is set in a device's token and there only; times are seconds since 1970."""
+    """What a verified token says. `device` is set in a device's token and there only; times are seconds since 1970.
+
+    `client_id` is RFC 9068's: for whom the token was issued. Tokens of before it was given have none.
+    """
 
     iss: str
     aud: str
@@ -75,6 +78,7 @@ class Claims(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     device: str | None = None
     sensor_type: str | None = None
     location: str | Place | None = None
+    client_id: str | None = msgspec.field(default=None, name="client_id")
 
     def allows(self, scope: str) -> bool:
         """Say whether `scope` is among the space-separated scopes."""
@@ -100,6 +104,7 @@ class KeySet:
         self._every_s = REFRESH_EVERY_S if every_s is None else every_s
         self._at_most_every_s = REFRESH_AT_MOST_EVERY_S if at_most_every_s is None else at_most_every_s
         self._answered = False
+        self._told = False
         self._keys: dict[str, PublicKey] = {}
         self._asked_at = float("-inf")
         self._asking = asyncio.Lock()
@@ -153,9 +158,14 @@ class KeySet:
         try:
             self._keys = public_keys(await self._fetch())
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError, msgspec.MsgspecError, jwt.PyJWTError) as error:
-            log.warning("The issuer's keys could not be fetched.", error=f"{type(error).__name__}: {error}")
+            if not self._told:  # once an outage
+                self._told = True
+                log.warning("The issuer's keys could not be fetched.", error=f"{type(error).__name__}: {error}")
             self._answered = False
             return False
+        if self._told:
+            self._told = False
+            log.info("The issuer's keys are fetched again.")
         self._answered = True
         return True
 

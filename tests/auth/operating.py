@@ -28,6 +28,6 @@ async def auth(url: str, *arguments: str, stdin: bytes | str = "", **variables: 
     return Ran(it.returncode or 0, out.decode(), err.decode())
 
 
-async def keys(url: str, *arguments: str) -> Ran:
+async def keys(url: str, *arguments: str, **variables: str) -> Ran:
     """Run `keys …` with the secret of the tests' services."""
-    return await auth(url, "keys", *arguments, SIGNING_KEY_SECRET=SECRET)
+    return await auth(url, "keys", *arguments, SIGNING_KEY_SECRET=SECRET, **variables)

@@ -14,6 +14,8 @@ from auth.revocations import Revocations
 from auth.sessions import Sessions
 from auth.tokens import Issued
 
+USER_AGENT = "the one that is killed"
+
 
 class _Issuer:
     """Signs nothing: the commit is past when it is asked."""
@@ -37,9 +39,10 @@ async def _main(url: str, token: str, where: str) -> None:
         if where == "between":
             sessions._insert = _wait_to_be_killed
         try:
-            await sessions.refresh(token)
+            await sessions.refresh(token, network="127.0.0.1", user_agent=USER_AGENT)
         except NotImplementedError:
             await _wait_to_be_killed()
 
 
-asyncio.run(_main(*sys.argv[1:]))
+if __name__ == "__main__":
+    asyncio.run(_main(*sys.argv[1:]))

@@ -63,6 +63,7 @@ async def test_every_end_of_tokens_is_recorded(sqlite_client: Client) -> None:
     with capture_logs() as logs:
         for status in (200, 401):
             assert (await client.post("/user/refresh", body)).status == status
+        assert (await client.post("/user/refresh", body, headers={"User-Agent": "another"})).status == 401
         await client.post("/user/refresh", {"refreshToken": "never issued"})
         await client.call("PATCH", f"/devices/{device}", json={"name": "press-2"}, token=token)
         await client.call("DELETE", f"/devices/{device}/tokens", token=token)
@@ -76,6 +77,8 @@ async def test_every_end_of_tokens_is_recorded(sqlite_client: Client) -> None:
         await client.call("DELETE", "/user/me", token=token)
     (reused,) = events(logs, "A used refresh token came again; its session was ended.")
     assert (reused["user"], reused["sid"]) == (user, claims_of(first["accessToken"])["sid"])
+    (raced,) = events(logs, "A refresh token came twice at once from one client; its session goes on.")
+    assert (raced["user"], raced["sid"], raced["log_level"]) == (user, reused["sid"], "info")
     (refused,) = events(logs, "A refresh was refused.")
     assert (refused["user"], refused["reason"]) == (None, "unknown")
     (logged_out,) = events(logs, "A user logged out.")
@@ -87,8 +90,8 @@ async def test_every_end_of_tokens_is_recorded(sqlite_client: Client) -> None:
     assert (failed["user"], failed["reason"]) == (user, "wrong_password")
     (changed,), (deleted,) = events(logs, "An account was changed."), events(logs, "An account was deleted.")
     assert (changed["user"], changed["password"], deleted["user"]) == (user, True, user)
-    assert {line["address"] for line in (reused, refused, logged_out, failed, changed, deleted)} == {"127.0.0.1"}
-    for outcome, count in (("ok", 1), ("reused", 1), ("refused", 1)):
+    assert {line["address"] for line in (raced, reused, refused, logged_out, failed, changed, deleted)} == {"127.0.0.1"}
+    for outcome, count in (("ok", 1), ("raced", 1), ("reused", 1), ("refused", 1)):
         assert client.metric("tidegate_auth_refreshes_total", outcome=outcome) == count
     for what, count in (("reuse", 1), ("logout", 1), ("password", 1), ("account", 1), ("device", 2)):
         assert client.metric("tidegate_auth_endings_total", what=what) == count

@@ -33,7 +33,7 @@ async def test_a_users_token_has_exactly_the_claims_of_the_design(client: Client
     assert (header["alg"], header["typ"]) == ("EdDSA", "at+jwt")
     assert set(header) == {"alg", "typ", "kid"}
     claims = claims_of(token)
-    assert set(claims) == {"iss", "aud", "sub", "iat", "exp", "jti", "owner", "scope", "sid", "gen"}
+    assert set(claims) == {"iss", "aud", "sub", "iat", "exp", "jti", "owner", "scope", "sid", "gen", "client_id"}
     assert (claims["iss"], claims["aud"]) == ("tidegate", "tidegate")
     assert claims["sub"] == claims["owner"] == user["id"]
     assert claims["scope"] == "readings:write readings:read devices:manage"
@@ -50,13 +50,28 @@ async def test_a_devices_token_has_exactly_the_claims_of_the_design(client: Clie
     claims = claims_of(token)
     assert set(claims) == {
         *("iss", "aud", "sub", "iat", "exp", "jti", "owner", "scope", "gen"),
-        *("device", "sensorType", "location"),
+        *("device", "sensorType", "location", "client_id"),
     }
     assert claims["sub"] == claims["device"] == device["id"]
     assert claims["owner"] == claims_of(owner)["sub"]
     assert claims["scope"] == "readings:write"
     assert claims["exp"] - claims["iat"] == 30 * 86400
     assert (claims["sensorType"], claims["location"], claims["gen"]) == ("vibration", location, 0)
+
+
+async def test_tokens_are_as_rfc_9068_asks(client: Client) -> None:
+    owner = await client.new_user()
+    device = await client.new_device(owner)
+    token = (await client.post(f"/devices/{device['id']}/token", token=owner)).json["token"]
+    for presented, client_id in ((owner, "tidegate"), (token, device["id"])):
+        assert jwt.get_unverified_header(presented)["typ"] == "at+jwt"  # 2.1
+        claims = claims_of(presented)
+        assert {name: type(claims[name]) for name in ("iss", "aud", "sub", "client_id", "jti", "iat", "exp")} == {
+            **dict.fromkeys(("iss", "aud", "sub", "client_id", "jti"), str),
+            **dict.fromkeys(("iat", "exp"), int),
+        }  # 2.2
+        assert claims["client_id"] == client_id
+        assert isinstance(claims["scope"], str)  # 2.2.3
 
 
 async def test_each_token_has_its_own_id_and_each_log_in_its_own_family(client: Client) -> None:

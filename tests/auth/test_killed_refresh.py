@@ -5,7 +5,12 @@ import os
 import sys
 from pathlib import Path
 
+from sqlalchemy import update
+
+from auth.tables import refresh_tokens
+from tests.auth.refreshing import USER_AGENT
 from tests.auth.service import Client
+from tests.auth.test_http_tokens import change
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,7 +46,12 @@ async def test_killed_before_the_answer_the_old_token_is_used_up(client: Client,
     await client.sign_up()
     tokens = (await client.log_in()).json
     await refresh_and_kill(database_url, tokens["refreshToken"], "after")
-    assert (await client.get("/user/token", token=tokens["accessToken"])).status == 200
-    assert (await client.post("/user/refresh", {"refreshToken": tokens["refreshToken"]})).status == 401
+    body = {"refreshToken": tokens["refreshToken"]}
+    at_once = await client.post("/user/refresh", body, headers={"User-Agent": USER_AGENT})
+    assert (at_once.status, at_once.json["code"]) == (401, "refresh_used")
+    assert (await client.get("/user/token", token=tokens["accessToken"])).status == 200, "the access token serves on"
+    await change(database_url, update(refresh_tokens).values(used_at_ms=refresh_tokens.c.used_at_ms - 10_001))
+    later = await client.post("/user/refresh", body, headers={"User-Agent": USER_AGENT})
+    assert (later.status, later.json["code"]) == (401, "unauthorized")
     assert (await client.get("/user/token", token=tokens["accessToken"])).status == 401
     assert (await client.log_in()).status == 200

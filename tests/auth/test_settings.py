@@ -18,6 +18,7 @@ def test_defaults_are_those_of_the_design() -> None:
     assert (settings.host, settings.port, settings.ops_port) == ("0.0.0.0", 8001, 9001)  # noqa: S104
     assert (settings.token_issuer, settings.bcrypt_cost, settings.signup) == ("tidegate", 12, "open")
     assert settings.access_token_seconds == 3600
+    assert settings.key_publish_seconds == 60
     assert settings.device_token_seconds == settings.refresh_token_seconds == 30 * 24 * 3600
 
 
@@ -40,6 +41,8 @@ def test_secrets_are_not_shown() -> None:
         ("ACCOUNT_FAILURES", "0"),
         ("ADDRESS_FAILURE_SECONDS", "0"),
         ("DEVICE_TOKEN_SECONDS", str(32 * 86400)),
+        ("KEY_PUBLISH_SECONDS", "-1"),
+        ("KEY_PUBLISH_SECONDS", "86401"),
         ("AUTH_DATABASE_URL", "mysql://root:hunter22@db/auth"),
     ],
 )
