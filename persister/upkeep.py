@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pymongo
 from pymongo import WriteConcern
 from pymongo.errors import DuplicateKeyError, PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from broker.deleted_owner import DeletedOwner
 from broker.document import AS_MILLISECONDS
-from broker.keys import Key, devices_of
+from broker.keys import SERIES_BY_SENSOR_TYPE, Key, devices_of
 from persister.to_mongodb import READINGS, SERIES, WriteFailed
 
 TOMBSTONES = "deleted_owners"
@@ -27,6 +28,8 @@ CHORES = "chores"
 LEASE = timedelta(seconds=60)
 # Deleted by one command: some 10 ms of the server's time.
 STEP_READINGS = 1000
+# An index is built while writes go on, some 3 s for a million series; a replica set ends it when all members have it.
+INDEX_S = 600.0
 
 Renew = Callable[[], Awaitable[None]]
 
@@ -47,6 +50,11 @@ class Upkeep:
         with _failing():
             await self._tombstones.create_index("notedAt")
             await self._tombstones.create_index("nextSweepAt", sparse=True)
+
+    async def index_series(self) -> None:
+        """Make the index of the series by their sensorType; where it is there, nothing happens."""
+        with _failing(), pymongo.timeout(INDEX_S):
+            await self._series.create_index(SERIES_BY_SENSOR_TYPE)
 
     async def note_deleted(self, deleted: DeletedOwner) -> None:
         """Write a tombstone, due at once; a repetition changes nothing."""

@@ -15,6 +15,8 @@ from tests.servers.mariadb import MariaDBServer
 from tests.servers.mongodb import MongoDBServer
 from tests.servers.rabbitmq import RabbitMQServer
 
+pytest_plugins = ("tests.collecting", "tests.seeds")
+
 
 @pytest.fixture(scope="session")
 def rabbitmq_server() -> Iterator[RabbitMQServer]:
