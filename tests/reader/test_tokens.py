@@ -1,6 +1,5 @@
 """Who may read: a user's token in force, in its header, and nothing else."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,7 @@ from broker.embedded import EmbeddedBroker
 from runtime.revocations import Revocations
 from runtime.tokens import KeySet
 from tests.reader.running import ISSUING, Answered, Listing, Mongo, Running, Store, reader, sent, series, token_of
-from tests.runtime.issuer import Issuer
+from tests.runtime.issuer import Issuer, at_this_time
 
 CALLS: dict[str, dict[str, str]] = {
     "/readings": series(),
@@ -20,12 +19,12 @@ CALLS: dict[str, dict[str, str]] = {
     "/pipeline": {},
     "/live": {},
 }
-NOW = int(time.time())
+EXPIRED: dict[str, Any] = {"iat": lambda now: now - 100, "exp": lambda now: now - 1}
 INVALID, MISSING = 'Bearer error="invalid_token"', "Bearer"
 
 # Code, challenge, and the token.
 REFUSED: dict[str, tuple[str, str, Callable[[], str]]] = {
-    "expired": ("expired", INVALID, lambda: token_of(iat=NOW - 100, exp=NOW - 1)),
+    "expired": ("expired", INVALID, lambda: token_of(**at_this_time(EXPIRED))),
     "of an unknown key": ("unauthorized", INVALID, lambda: Issuer("key-9").user()),
     "signed by another": ("unauthorized", INVALID, lambda: Issuer(ISSUING.kid).user()),
     "of another issuer": ("unauthorized", INVALID, lambda: token_of(iss="https://other.test")),
