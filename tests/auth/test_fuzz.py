@@ -1,6 +1,5 @@
 """schemathesis against the service: what it makes of the document must never meet an answer outside the document."""
 
-import random
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -58,10 +57,11 @@ async def counted_service(url: str, answers: Counter[int]) -> AsyncIterator[str]
 
 
 @pytest.mark.timeout(300)
-async def test_two_thousand_requests_meet_no_fault_and_nothing_undescribed(sqlite_url: str, tmp_path: Path) -> None:
+async def test_two_thousand_requests_meet_no_fault_and_nothing_undescribed(
+    sqlite_url: str, tmp_path: Path, seed: int
+) -> None:
     await migrate(sqlite_url)
     answers: Counter[int] = Counter()
-    seed = random.randrange(2**32)
     (tmp_path / "schemathesis.toml").write_text(CONFIG)
     async with counted_service(sqlite_url, answers) as url:
         hooks = {"SCHEMATHESIS_HOOKS": "tests.auth.fuzz_hooks", "FUZZED_URL": url}
