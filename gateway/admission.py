@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -74,7 +75,8 @@ class Admission:
             raise Refused("rate_limited", str(error), wait_ms, limit=limited.limit, scope=limited.scope) from error
         except TooManyDevices as error:
             raise Refused("forbidden", "the owner names more devices than may be") from error
-        return Session(claims.owner, device, address, _defaults(claims), marks, claims.exp, allowance)
+        may_name = partial(self._limits.may_name, claims.owner)
+        return Session(claims.owner, device, address, _defaults(claims), marks, claims.exp, allowance, may_name)
 
     def leave(self, session: Session) -> None:
         """End what `admit` began."""

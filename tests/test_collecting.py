@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.collecting import BEHIND_S
+from tests.collecting import BEHIND_S, READERS
 
 ROOT = Path(__file__).parent
 CLOCKS = {"time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "now", "utcnow", "today"}
@@ -27,6 +27,11 @@ def test_the_clock_of_collection_was_an_hour_behind_and_is_right_now() -> None:
     assert AT_COLLECTION[0] < now - BEHIND_S
     assert AT_COLLECTION[1] < (now - BEHIND_S) * 1e9
     assert time.time() == pytest.approx(now, abs=1)
+
+
+def test_nothing_else_has_asked_that_clock() -> None:
+    assert [line for line in READERS if not line.startswith("tests/test_collecting.py:")] == []
+    assert len(READERS) == 2
 
 
 def loaded(node: ast.AST) -> Iterator[ast.AST]:

@@ -81,20 +81,20 @@ async def test_who_may_not_read_is_told_what_it_takes(asked: Running, who: str) 
         assert answer.headers["WWW-Authenticate"] == 'Bearer error="insufficient_scope", scope="readings:read"'
 
 
-HEADERS: dict[str, list[tuple[str, str]]] = {
-    "none": [],
-    "another scheme": [("Authorization", f"Basic {token_of()}")],
-    "no scheme": [("Authorization", token_of())],
-    "two": [("Authorization", f"Bearer {token_of()}"), ("Authorization", f"Bearer {token_of()}")],
-    "a cookie": [("Cookie", f"token={token_of()}; access_token={token_of()}")],
-    "another header": [("X-Authorization", f"Bearer {token_of()}")],
+HEADERS: dict[str, Callable[[], list[tuple[str, str]]]] = {
+    "none": list,
+    "another scheme": lambda: [("Authorization", f"Basic {token_of()}")],
+    "no scheme": lambda: [("Authorization", token_of())],
+    "two": lambda: [("Authorization", f"Bearer {token_of()}"), ("Authorization", f"Bearer {token_of()}")],
+    "a cookie": lambda: [("Cookie", f"token={token_of()}; access_token={token_of()}")],
+    "another header": lambda: [("X-Authorization", f"Bearer {token_of()}")],
 }
 
 
 @pytest.mark.parametrize("what", HEADERS)
 async def test_without_one_bearer_token_in_its_header_nothing_is_told(asked: Running, what: str) -> None:
     for path, query in CALLS.items():
-        async with asked.http.get(asked.url + path, params=query, headers=HEADERS[what]) as response:
+        async with asked.http.get(asked.url + path, params=query, headers=HEADERS[what]()) as response:
             answer = Answered(response, await response.read())
         require_refusal(answer, 401, "unauthorized")
         assert answer.headers["WWW-Authenticate"] == MISSING
