@@ -49,7 +49,7 @@ def map_query(context, query):
 """
 # A token that is fine and a query that is not, or the other way round.
 CONFIG = """[checks]
-negative_data_rejection.expected-statuses = [400, 401, 403, 405, 422]
+negative_data_rejection.expected-statuses = [400, 401, 403, 405, 414, 422, 431]
 """
 
 
