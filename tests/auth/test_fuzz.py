@@ -24,7 +24,8 @@ CHECKS = (
     "response_schema_conformance,negative_data_rejection,missing_required_header,unsupported_method,"
     "allow_header_conformance,use_after_free,ensure_resource_availability,ignored_auth"
 )
-# A body can also be too large to be judged at all (413), an address too long (414), which schemathesis does not take for a refusal by itself.
+# A body can also be too large to be judged at all (413), an address too long (414): schemathesis takes neither for a
+# refusal by itself.
 CONFIG = """[checks]
 negative_data_rejection.expected-statuses = [400, 401, 403, 404, 405, 409, 413, 414, 415, 422, 429, 431]
 """
