@@ -28,7 +28,7 @@ CHORES = "chores"
 LEASE = timedelta(seconds=60)
 # Deleted by one command: some 10 ms of the server's time.
 STEP_READINGS = 1000
-# An index is built while writes go on, some 3 s for a million series; a replica set ends it when all members have it.
+# An index is built while writes go on, some 10 s for a million series; a replica set ends it when all members have it.
 INDEX_S = 600.0
 
 Renew = Callable[[], Awaitable[None]]

@@ -15,7 +15,7 @@ from tests.servers.mariadb import MariaDBServer
 from tests.servers.mongodb import MongoDBServer
 from tests.servers.rabbitmq import RabbitMQServer
 
-pytest_plugins = ("tests.collecting", "tests.seeds")
+pytest_plugins = ("tests.collecting", "tests.seeds", "tests.workers")
 
 
 @pytest.fixture(scope="session")
