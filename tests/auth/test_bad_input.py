@@ -17,7 +17,7 @@ from tests.auth.service import PASSWORD, Answer, Client, make_settings, running
 from tests.runtime.issuer import Issuer, at_this_time, b64, b64_json
 
 ADA = {"name": "Ada", "email": "ada@example.org", "password": PASSWORD}
-PACKED = gzip.compress(json.dumps(ADA).encode())
+PACKED = gzip.compress(json.dumps(ADA).encode(), mtime=0)
 JSON = {"Content-Type": "application/json"}
 GZIP = JSON | {"Content-Encoding": "gzip"}
 

@@ -36,7 +36,7 @@ JSON = {"Content-Type": "application/json"}
 NDJSON = {"Content-Type": "application/x-ndjson"}
 GZIP = JSON | {"Content-Encoding": "gzip"}
 ONE = b'{"value":1}'
-PACKED = gzip.compress(ONE)
+PACKED = gzip.compress(ONE, mtime=0)
 MIB = 1024 * 1024
 
 
