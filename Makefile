@@ -9,7 +9,7 @@ CODE := auth bench broker gateway onebox persister reader runtime simulator test
 # Two makes at once must not fill one .venv together. Where flock(1) is missing, run one at a time.
 LOCK := $(shell command -v flock >/dev/null 2>&1 && echo flock .venv.lock)
 
-.PHONY: help run test bench chaos check format openapi screenshots up down backup restore compose-test clean
+.PHONY: help run test fuzz bench chaos check format openapi screenshots up down backup restore compose-test clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -22,6 +22,12 @@ test: $(VENV)/dev.done ## every test, on real servers that it starts for itself 
 	@tests/servers/install >&2
 	@tests/servers/install-newest-rabbitmq >/dev/null || echo "the newest RabbitMQ cannot be had here (the line above says why)" >&2
 	@exec $(BIN)/python -m pytest $(ARGS)
+
+# Any number but 1, which is what `make test` draws from.
+TEST_SEED ?= $(shell od -An -N3 -tu4 /dev/urandom | tr -d ' ')
+fuzz: $(VENV)/dev.done ## the tests that draw their input, from another seed (TEST_SEED=N repeats a run)
+	@tests/servers/install >&2
+	@TEST_SEED=$(TEST_SEED) exec $(BIN)/python -m pytest -m fuzz $(ARGS)
 
 bench: $(VENV)/dev.done ## what a reading costs, here and elsewhere (ARGS="--quick": 5 minutes; ARGS="--help": each by its name)
 	@tests/servers/install >&2

@@ -5,7 +5,7 @@ is right, this is quick. A reading in its usual form takes a few comparisons and
 through the plain checks, which also name what is wrong.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -50,12 +50,16 @@ class Taken(msgspec.Struct, gc=False):
 class Intake:
     """Takes the readings of one session: of one owner and device, with what the token says for them."""
 
-    __slots__ = ("_defaults", "_device", "_owner", "_placed", "_templates")
+    __slots__ = ("_defaults", "_device", "_may_name", "_owner", "_placed", "_templates")
 
-    def __init__(self, owner: str, device: str, defaults: Defaults) -> None:
+    def __init__(
+        self, owner: str, device: str, defaults: Defaults, may_name: Callable[[str], bool] | None = None
+    ) -> None:
+        """Take readings of this origin. `may_name` says whether one of a sensorType without a template is taken."""
         self._owner = owner
         self._device = device
         self._defaults = defaults
+        self._may_name = may_name
         # By all that a reading says beside its value and times. Only what has passed the checks is in it.
         self._templates: dict[Key, Template] = {}
         self._placed = 0
@@ -149,6 +153,8 @@ class Intake:
             ts_ms, seq = check_time(sent, now_ms)
             return template.document(sent.value, ts_ms, seq, now_ms)
         reading = check_sent(sent, self._defaults, now_ms)
+        if self._may_name is not None and not self._may_name(reading.sensor_type):
+            raise ReadingError("forbidden", "the owner names more sensorTypes than may be")
         self._keep_template(sent, reading)
         return encode_document(self._owner, self._device, reading)
 

@@ -11,6 +11,9 @@ from bson.datetime_ms import DatetimeMS
 
 Key = dict[str, Any]
 
+# The index of `series` that finds the devices of one sensorType; `readings` has none but its key.
+SERIES_BY_SENSOR_TYPE = [("_id.owner", 1), ("_id.sensorType", 1), ("_id.device", 1)]
+
 
 def series_key(owner: str, device: str, sensor_type: str) -> Key:
     """Return the key of a series; a reading's key begins with the same three fields."""

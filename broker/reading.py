@@ -16,7 +16,8 @@ from msgspec import UNSET, Raw, UnsetType
 
 from runtime.tokens import Place
 
-Code = Literal["invalid_reading", "invalid_field", "invalid_value", "invalid_ts"]
+# `forbidden`: nothing is wrong with the reading, but its owner may not name one more sensorType.
+Code = Literal["invalid_reading", "invalid_field", "invalid_value", "invalid_ts", "forbidden"]
 Value = bool | int | float | str
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9_.:-]{1,64}")

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -96,7 +97,8 @@ class Admission:
             raise _too_many(error) from error
         except TooManyDevices as error:
             raise Refused("forbidden", "the owner names more devices than may be") from error
-        return Session(claims.owner, device, address, _defaults(claims), marks, claims.exp, allowance)
+        may_name = partial(self._limits.may_name, claims.owner)
+        return Session(claims.owner, device, address, _defaults(claims), marks, claims.exp, allowance, may_name)
 
     def leave(self, session: Session) -> None:
         """End what `admit` began."""

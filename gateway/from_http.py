@@ -218,7 +218,7 @@ def _response(answer: Answer, event: Event) -> web.Response:
     if status == "retry":
         detail = "Send the same again a little later."
         raise problem(_STATUS[code], detail, {name: answer[name] for name in answer if name != "status"})
-    if code in _STATUS:
+    if code in _STATUS and code != "forbidden":  # which here is told of one reading
         raise problem(_STATUS[code], answer["detail"], {"code": code})
     (body,) = event.arguments
     _require_json(bytes(body))

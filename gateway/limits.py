@@ -7,10 +7,11 @@ or an owner has sent is remembered after the last connection, until it no longer
 """
 
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 
 from gateway.allowance import Allowance, Limited, Party, Rates
+from gateway.owner_names import OwnerNames
 from gateway.settings import GatewaySettings
 
 Clock = Callable[[], float]
@@ -20,8 +21,6 @@ RETRY_AFTER_S = 5.0
 # How long a party without connections is kept at least, and how many are looked at with each change.
 KEPT_S = 60.0
 LOOKS = 4
-# Device ids remembered of owners who are not connected, some 100 bytes each.
-MAX_REMEMBERED_IDS = 1_000_000
 
 
 class TooMany(Exception):
@@ -72,9 +71,8 @@ class Limits:
         self._counted: dict[tuple[str, str | None], _Counted] = {}
         self._addresses: dict[str, int] = {}
         self._left: deque[tuple[float, tuple[str, str | None]]] = deque()
-        # The device ids that each owner has named, those who came last at the end.
-        self._ids: OrderedDict[str, set[str]] = OrderedDict()
-        self._id_count = 0
+        self._devices = OwnerNames(settings.max_series_per_owner, self._connected)
+        self._sensor_types = OwnerNames(settings.max_sensor_types_per_owner, self._connected)
 
     def arrive(self, address: str) -> None:
         """Count a socket of an address, whoever it will be; TooMany when there is no room for it."""
@@ -96,7 +94,8 @@ class Limits:
         of_owner, of_device = self._find((owner, None)), self._find((owner, device))
         self._require_room("owner", of_owner.connections, self._settings.max_connections_per_owner)
         self._require_room("device", of_device.connections, self._settings.max_connections_per_device)
-        self._remember_id(owner, device)
+        if not self._devices.take(owner, device):
+            raise TooManyDevices
         if address:
             self.arrive(address)
         of_owner.connections += 1
@@ -115,6 +114,10 @@ class Limits:
                 self._left.append((self._clock() + KEPT_S, key))
         self._forget_some()
 
+    def may_name(self, owner: str, sensor_type: str) -> bool:
+        """Count a sensorType that a session of the owner has not named yet; return whether there is room for it."""
+        return self._sensor_types.take(owner, sensor_type)
+
     def __len__(self) -> int:
         return len(self._counted)
 
@@ -126,21 +129,9 @@ class Limits:
         if connections >= bound:
             raise TooMany(Limited(bound, scope, RETRY_AFTER_S))  # type: ignore[arg-type]
 
-    def _remember_id(self, owner: str, device: str) -> None:
-        ids = self._ids.setdefault(owner, set())
-        self._ids.move_to_end(owner)
-        if device in ids:
-            return
-        if len(ids) >= self._settings.max_series_per_owner:
-            raise TooManyDevices
-        ids.add(device)
-        self._id_count += 1
-        for other in list(self._ids) if self._id_count > MAX_REMEMBERED_IDS else ():
-            if self._id_count <= MAX_REMEMBERED_IDS:
-                break
-            counted = self._counted.get((other, None))
-            if other != owner and (counted is None or not counted.connections):
-                self._id_count -= len(self._ids.pop(other))
+    def _connected(self, owner: str) -> bool:
+        counted = self._counted.get((owner, None))
+        return counted is not None and counted.connections > 0
 
     def _forget_some(self) -> None:
         now = self._clock()

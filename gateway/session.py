@@ -1,5 +1,6 @@
 """A session: which owner and device what comes in is stored under, what it may send, and until when."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from broker.intake import Intake
@@ -22,6 +23,8 @@ class Session:
     marks: Marks
     expires_at: int
     allowance: Allowance
+    # Asked about each sensorType that the session has not named yet.
+    may_name: Callable[[str], bool]
     intake: Intake = field(init=False, repr=False)
     # Events whose confirm is still to come, and their size.
     in_flight_events: int = 0
@@ -30,11 +33,11 @@ class Session:
     renewals_until: float = float("-inf")
 
     def __post_init__(self) -> None:
-        self.intake = Intake(self.owner, self.device, self.defaults)
+        self.intake = Intake(self.owner, self.device, self.defaults, self.may_name)
 
     def renew(self, marks: Marks, defaults: Defaults, expires_at: int) -> None:
         """Go on under another token of the same owner and device."""
         self.marks, self.expires_at = marks, expires_at
         if defaults != self.defaults:
             self.defaults = defaults
-            self.intake = Intake(self.owner, self.device, defaults)
+            self.intake = Intake(self.owner, self.device, defaults, self.may_name)

@@ -35,6 +35,9 @@ class GatewaySettings(ProcessSettings):
     max_series_per_owner: Positive = setting(
         100_000, about="device ids that one owner may name; beyond it, `forbidden`"
     )
+    max_sensor_types_per_owner: Positive = setting(
+        10_000, about="sensorTypes that one owner may name; a reading of one more is rejected, `forbidden`"
+    )
     device_readings_per_second: Positive = setting(20_000, about="of one device; beyond it, `rate_limited`")
     device_readings_per_minute: Positive = setting(1_200_000, about="of one device")
     device_bytes_per_second: Positive = setting(16 * 1024 * 1024, about="of one device's events")

@@ -21,6 +21,7 @@ from persister.persist import Persister, Watch
 from persister.requeues import Requeues
 from persister.retention import keep_to
 from persister.series import KnownSeries
+from persister.series_index import keep_series_index
 from persister.settings import PersisterSettings
 from persister.to_dead_letters import ToDeadLetters
 from persister.to_live import ToLive
@@ -94,7 +95,8 @@ async def persister_service(
         )
         async with asyncio.TaskGroup() as tasks:
             retaining = keep_to(settings.retention(), upkeep, metrics)
-            tasks.create_task(_work(worker, erasure, retaining, broker, metrics, stop))
+            indexing = keep_series_index(upkeep)
+            tasks.create_task(_work(worker, erasure, (retaining, indexing), broker, metrics, stop))
             try:
                 yield {"broker": worker.check, "mongodb": store.check}
             finally:
@@ -104,13 +106,13 @@ async def persister_service(
 async def _work(
     worker: Worker,
     erasure: Erasure,
-    retaining: Coroutine[Any, Any, None],
+    chores: tuple[Coroutine[Any, Any, None], ...],
     broker: Broker,
     metrics: PersisterMetrics,
     stop: asyncio.Event,
 ) -> None:
     """Store readings and look after what is stored, until `stop`."""
-    upkeep = (erasure.take_deletions(broker), erasure.keep_up(), erasure.sweep_what_is_due(), retaining)
+    upkeep = (erasure.take_deletions(broker), erasure.keep_up(), erasure.sweep_what_is_due(), *chores)
     async with beside(*upkeep, name="upkeep"):
         with suppress(GivenUpError):
             async with beside(tell_depth(broker, metrics), name="depth"):

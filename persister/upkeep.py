@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pymongo
 from bson import Int64, MaxKey
 from pymongo import ReturnDocument, WriteConcern
 from pymongo.errors import CollectionInvalid, DuplicateKeyError
@@ -26,7 +27,7 @@ from pymongo.read_concern import ReadConcern
 
 from broker.deleted_owner import DeletedOwner
 from broker.document import AS_MILLISECONDS
-from broker.keys import Key, devices_of
+from broker.keys import SERIES_BY_SENSOR_TYPE, Key, devices_of
 from persister.failing import failing
 from persister.readings_collection import READINGS
 from persister.to_mongodb import SERIES
@@ -39,6 +40,8 @@ LEASE = timedelta(seconds=60)
 # Deleted by one command: some 10 ms of the server's time.
 STEP_READINGS = 1000
 COUNTED_AT_ONCE = 100_000
+# An index is built while writes go on, some 10 s for a million series; a replica set ends it when all members have it.
+INDEX_S = 600.0
 
 Renew = Callable[[], Awaitable[None]]
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
@@ -74,6 +77,11 @@ class Upkeep:
             with suppress(CollectionInvalid):  # it is there
                 await self._database.create_collection(SERIES)
             await self._tombstones.create_index("nextSweepAt", sparse=True)
+
+    async def index_series(self) -> None:
+        """Make the index of the series by their sensorType; where it is there, nothing happens."""
+        with failing(), pymongo.timeout(INDEX_S):
+            await self._series.create_index(SERIES_BY_SENSOR_TYPE)
 
     async def note_deleted(self, deleted: DeletedOwner) -> None:
         """Write a tombstone, due at once. A repetition makes it due again: an older copy may hold readings again."""

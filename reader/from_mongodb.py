@@ -11,26 +11,31 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bson import decode_all
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
-from broker.keys import Key, between, devices_of, reading_key, series_key, series_of
+from broker.keys import SERIES_BY_SENSOR_TYPE, Key, between, devices_of, reading_key, series_key, series_of
 from reader.answers import AS_STORED, Document, date_ms
+from reader.places import Places
 from reader.queries import Position
-from runtime.mongodb import mongodb_client
+from runtime.mongodb import THREADS, mongodb_client
 
 READINGS = "readings"
 SERIES = "series"
 # Documents that are fetched and turned into bytes at once: some 5 ms, in which nobody else is served.
 ROWS_AT_ONCE = 1000
-# Questions that are with the driver at once, which has as many threads or less; their answers are in memory, a page of
-# 1,000 takes some 2 MB. Who waits for one waits in turn, and its time runs.
-ASKED_AT_ONCE = 16
+# Questions that are with the driver at once, which has some threads; their answers are in memory, a page of 1,000 takes
+# some 2 MB. One owner has a share of the places. Who waits for one waits in turn, and its time runs.
+ASKED_AT_ONCE = min(16, THREADS)
+ASKED_AT_ONCE_BY_ONE = max(1, min(4, ASKED_AT_ONCE // 2))
 # Series whose newest reading one question asks for at once.
 NEWEST_AT_ONCE = 8
 # Lists of more than so many series gather their readings a few lists at a time, for the same reason; the others wait.
 SHORT_LIST = 32
 LONG_LISTS_AT_ONCE = 8
+LONG_LISTS_AT_ONCE_OF_ONE = 2
+# BadValue and NoQueryExecutionPlans: what mongod answers where the index that a question names is not there.
+NO_SUCH_INDEX = (2, 291)
 
 
 class HistoryUnavailable(Exception):
@@ -68,8 +73,8 @@ class FromMongoDB:
     def __init__(self, client: Any, database: str, *, timeout_s: float) -> None:
         self._client = client
         self._timeout_s = timeout_s
-        self._room = asyncio.Semaphore(ASKED_AT_ONCE)
-        self._room_for_long_lists = asyncio.Semaphore(LONG_LISTS_AT_ONCE)
+        self._places = Places(ASKED_AT_ONCE, ASKED_AT_ONCE_BY_ONE)
+        self._places_of_long_lists = Places(LONG_LISTS_AT_ONCE, LONG_LISTS_AT_ONCE_OF_ONE)
         majority = ReadConcern("majority")
         self._readings = client[database].get_collection(READINGS, codec_options=AS_STORED, read_concern=majority)
         self._series = client[database].get_collection(SERIES, codec_options=AS_STORED, read_concern=majority)
@@ -83,7 +88,7 @@ class FromMongoDB:
 
     async def page(self, owner: str, stretch: Range, limit: int) -> list[Document]:
         """Return at most `limit` readings of a stretch, in its order. Every method raises HistoryUnavailable."""
-        async with self._asked():
+        async with self._asked(owner):
             cursor = self._readings.find_raw_batches(stretch.query(owner), limit=limit, batch_size=limit)
             batches = cursor.sort("_id", -1 if stretch.descending else 1)
             return [document async for batch in batches for document in decode_all(batch, AS_STORED)]
@@ -116,18 +121,48 @@ class FromMongoDB:
         self, owner: str, device: str | None, sensor_type: str | None, past: tuple[str, str] | None, limit: int
     ) -> list[tuple[str, str]]:
         """Return the next series of an owner, or of one of the owner's devices, in the order of their keys."""
-        query = devices_of(owner) if device is None else series_of(owner, device)
-        if past is not None and (device is None or past[0] == device):
-            query = {"_id": {"$gt": series_key(owner, *past), "$lt": query["_id"]["$lt"]}}
-        found: list[tuple[str, str]] = []
-        async with self._asked():
-            async for document in self._series.find(query, {"_id": 1}, batch_size=ROWS_AT_ONCE).sort("_id", 1):
-                key: Key = document["_id"]
-                if sensor_type is None or key["sensorType"] == sensor_type:
-                    found.append((key["device"], key["sensorType"]))
-                    if len(found) == limit:
-                        break
-        return found
+        async with self._asked(owner):
+            if device is None and sensor_type is not None:
+                return await self._series_of_a_type(owner, sensor_type, past, limit)
+            names = {"owner": owner} if device is None else {"owner": owner, "device": device}
+            query = devices_of(owner) if device is None else series_of(owner, device)
+            if sensor_type is not None:
+                query = {
+                    "_id": {"$gte": names | {"sensorType": sensor_type}, "$lte": names | {"sensorType": sensor_type}}
+                }
+            if past is not None and (device is None or past[0] == device):
+                query["_id"] = {**query["_id"], "$gt": series_key(owner, *past)}
+            return await self._names(query, limit)
+
+    async def _series_of_a_type(
+        self, owner: str, sensor_type: str, past: tuple[str, str] | None, limit: int
+    ) -> list[tuple[str, str]]:
+        """Return the next series of one sensorType: out of its index, or where that is not there by a longer way.
+
+        The index comes with the persister, which may be older than this reader, or still be building it.
+        """
+        device: dict[str, Any] = {"$gte": ""}
+        if past is not None:
+            device = {"$gt" if past[1] >= sensor_type else "$gte": past[0]}
+        query = {"_id.owner": owner, "_id.sensorType": sensor_type, "_id.device": device}
+        try:
+            return await self._names(query, limit, by=SERIES_BY_SENSOR_TYPE)
+        except OperationFailure as error:
+            if error.code not in NO_SUCH_INDEX:
+                raise
+        # Over all series of the owner, some 2 us each; of those that do not fit nothing is sent here.
+        within = devices_of(owner)["_id"]
+        if past is not None:
+            within = {"$gt": series_key(owner, *past), "$lt": within["$lt"]}
+        return await self._names({"_id": within, "_id.sensorType": sensor_type}, limit)
+
+    async def _names(
+        self, query: dict[str, Any], limit: int, *, by: list[tuple[str, int]] | None = None
+    ) -> list[tuple[str, str]]:
+        cursor = self._series.find(query, {"_id": 1}, limit=limit, batch_size=limit)
+        cursor = cursor.sort("_id", 1) if by is None else cursor.sort(by).hint(by)
+        keys: list[Key] = [document["_id"] async for document in cursor]
+        return [(key["device"], key["sensorType"]) for key in keys]
 
     async def newest(self, owner: str, series: Sequence[tuple[str, str]]) -> list[Document | None]:
         """Return the newest reading of each series, None of one that has none; some 0.4 ms each."""
@@ -155,7 +190,7 @@ class FromMongoDB:
         if len(found) <= SHORT_LIST:
             return list(zip(found, await self.newest(owner, found), strict=True))
         found.clear()  # names take memory, too: they are read again
-        async with self._room_for_long_lists:
+        async with self._places_of_long_lists.one(owner):
             found = await self.series(owner, device, sensor_type, past, limit)
             return list(zip(found, await self.newest(owner, found), strict=True))
 
@@ -181,17 +216,17 @@ class FromMongoDB:
             },
             {"$sort": {"_id": 1}},
         ]
-        async with self._asked():
+        async with self._asked(owner):
             return [bucket async for bucket in self._readings.aggregate(pipeline)]
 
     @asynccontextmanager
-    async def _asked(self) -> AsyncIterator[None]:
-        """Translate what the driver raises, and wait no longer than that.
+    async def _asked(self, owner: str) -> AsyncIterator[None]:
+        """Hold a place at the driver, translate what it raises, and take no longer than a question may.
 
         The driver has a few threads, and counts its time only from when one of them is free.
         """
         try:
-            async with asyncio.timeout(self._timeout_s), self._room:
+            async with asyncio.timeout(self._timeout_s), self._places.one(owner):
                 yield
         except (PyMongoError, TimeoutError) as error:
             raise HistoryUnavailable(f"{type(error).__name__}: {str(error)[:300]}") from error

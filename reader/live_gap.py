@@ -17,6 +17,7 @@ from reader.audience import UNREADABLE, LiveEvent, Series, event_id, live_event
 from reader.from_live import EVERY_S
 from reader.from_mongodb import FromMongoDB, HistoryUnavailable, Range, position_of
 from reader.live_feed import Feed
+from reader.places import Places
 from reader.queries import MAX_LIMIT, Position
 from runtime.logs import logger
 from runtime.times import now_ms
@@ -32,6 +33,7 @@ MAX_GAP_MS = 10 * 60_000
 FIRST_LOOK = 200
 # When a reader is restarted all its feeds come back at once: so many gaps are read together, the others wait.
 GAPS_AT_ONCE = 8
+GAPS_AT_ONCE_OF_ONE = 4
 # Live goes on after this, whatever is still missing: history has it.
 GIVE_UP_S = 10.0
 # Readings of a gap that are remembered until what was held meanwhile is handed on; of several series those that were
@@ -84,7 +86,7 @@ class LiveGap:
 
     def __init__(self, history: FromMongoDB) -> None:
         self._history = history
-        self._room = asyncio.Semaphore(GAPS_AT_ONCE)
+        self._places = Places(GAPS_AT_ONCE, GAPS_AT_ONCE_OF_ONE)
 
     async def fill(
         self, response: web.StreamResponse, owner: str, feed: Feed, since: tuple[int, Position] | None
@@ -97,7 +99,7 @@ class LiveGap:
         if since is None:
             return given.has
         try:
-            async with asyncio.timeout(GIVE_UP_S) as limit, self._room:
+            async with asyncio.timeout(GIVE_UP_S) as limit, self._places.one(owner):
                 if None in feed.wanted:
                     await self._fill_all(response, owner, feed, since[0], given)
                 else:

@@ -72,10 +72,10 @@ class Call:
     def all_problems(self) -> tuple[int, ...]:
         """Every status of a refusal.
 
-        Any call may meet a request that is no HTTP (400), an address or a header that is too long (431), a dependency
-        that is away (503).
+        Any call may meet a request that is no HTTP (400), an address (414) or a header (431) that is too long, a
+        dependency that is away (503).
         """
-        usual = {400, 431, 503}
+        usual = {400, 414, 431, 503}
         if self.body is not None:
             usual |= {408, 413, 415, 422}
         if self.query is not None:

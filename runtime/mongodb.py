@@ -5,8 +5,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pymongo
+from motor.frameworks.asyncio import max_workers
 from motor.motor_asyncio import AsyncIOMotorClient
 
+# All clients of a process share these: more calls at once wait in one line, whoever they are for.
+THREADS: int = max_workers
 # A client that closes ends its sessions on the server; for one that is away it would hold the whole process for 30 s.
 GOODBYE_S = 1.0
 

@@ -49,10 +49,11 @@ _WHEN = {
     408: "the body did not arrive in time",
     409: "it exists already",
     413: "the body is too large",
+    414: "the address is too long",
     415: "the body is of another type, charset or packing",
     422: "fields are missing, wrong or unknown; `errors` names them",
     429: "too often; nothing was done",
-    431: "the address or a header is too long",
+    431: "a header is too long",
     503: "a part behind the service is away or busy; nothing was done",
 }
 

@@ -124,10 +124,10 @@ def _problem(status: int, exc: BaseException | None) -> Problem:
     if not isinstance(exc, LineTooLong):
         detail = "This is not a request that HTTP/1.1 allows." if status == 400 else ""
         return Problem(status, detail)
-    begins = exc.args[0] if isinstance(exc.args[0], bytes) else b""
+    if isinstance(exc.args[0], bytearray):  # where aiohttp's parser gathers the address; a header is bytes
+        return Problem(414, "The address is too long.")
+    begins = exc.args[0]
     if begins[:6].lower() == b"bearer":
         challenge = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
         return Problem(401, "The token is too long.", code="unauthorized", headers=challenge)
-    if begins[:1] == b"/":
-        return Problem(414, "The address is too long.")
     return Problem(431, "A header is too long.")

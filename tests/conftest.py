@@ -19,6 +19,8 @@ from tests.servers.mongodb import MongoDBServer
 from tests.servers.newest import NotToBeHadError, newest_rabbitmq_root, versions_line
 from tests.servers.rabbitmq import RabbitMQServer
 
+pytest_plugins = ("tests.collecting", "tests.seeds", "tests.workers")
+
 VERSIONS = pytest.StashKey[list[str]]()
 WHY_NOT_NEWEST = pytest.StashKey[str]()
 

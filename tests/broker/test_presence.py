@@ -94,10 +94,10 @@ def test_15_s_of_silence_end_a_gateways_devices_and_its_voice_brings_them_back()
     assert presence.devices(20) == {("o", "one"), ("o", "other")}
 
 
-def test_one_who_listens_late_knows_every_session_after_30_s() -> None:
+def test_one_who_listens_late_knows_every_session_after_30_s(rng: random.Random) -> None:
     sessions = [OpenSession("o", f"d-{number}", 1_700_000_000_000_000 + 7919 * number) for number in range(5000)]
     presence = Presence()
-    start = random.randrange(1000)
+    start = rng.randrange(1000)
     for turn in range(start, start + SLICES):
         for event in alive_events("g", 1, sessions, turn):
             assert len(event.sessions) <= MAX_SESSIONS

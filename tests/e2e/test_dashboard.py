@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import functools
 import io
 import json
 import time
@@ -22,13 +23,17 @@ from tests.faults.onebox import socket_url
 from tests.node import node_with
 
 HERE = Path(__file__).parent
-WEEK_AGO_MS = (int(time.time()) - 7 * 86_400) * 1000
-# A reading every ten seconds for a day, of a device of the user's own naming.
-SENT = [
-    {"sensorType": "level", "ts": WEEK_AGO_MS + 10_000 * n, "seq": n % 3, "value": n / 8, "unit": "m"}
-    for n in range(8640)
-]
 FORGED = '<img src=x onerror="window.pwned=1">'
+
+
+@functools.cache
+def readings_sent() -> list[dict[str, Any]]:
+    """A reading every ten seconds for a day, a week ago, of a device of the user's own naming."""
+    week_ago_ms = (int(time.time()) - 7 * 86_400) * 1000
+    return [
+        {"sensorType": "level", "ts": week_ago_ms + 10_000 * n, "seq": n % 3, "value": n / 8, "unit": "m"}
+        for n in range(8640)
+    ]
 
 
 class Site:
@@ -92,14 +97,14 @@ def inside(browser: Browser, site: Site) -> Browser:
 @pytest.fixture(scope="module")
 def history(site: Site) -> str:
     """A device with a day of readings, a week ago."""
-    for start in range(0, len(SENT), 1000):
-        part = SENT[start : start + 1000]
+    for start in range(0, len(readings_sent()), 1000):
+        part = readings_sent()[start : start + 1000]
         status, answer = site.call("POST", "/readings", json=part, headers={"X-Device-Id": "tank-1"})
         assert (status, answer) == (202, {"accepted": len(part), "rejected": []})
     deadline = time.monotonic() + 20
     while True:
         _, answer = site.call("GET", "/readings/latest", params={"device": "tank-1"})
-        if answer["items"] and answer["items"][0]["value"] == SENT[-1]["value"]:
+        if answer["items"] and answer["items"][0]["value"] == readings_sent()[-1]["value"]:
             return "tank-1"
         assert time.monotonic() < deadline, "the readings are not stored"
 
@@ -151,7 +156,7 @@ def test_history_is_zoomed_into_bucket_by_bucket_until_single_readings_show(insi
     inside.until("return !document.getElementById('resolution').textContent.includes('mean')")
     (curve,) = inside.curves()
     assert 350 < len(curve["y"]) < 520
-    assert all(value in {reading["value"] for reading in SENT} for value in curve["y"])
+    assert all(value in {reading["value"] for reading in readings_sent()} for value in curve["y"])
     assert inside.find("[data-span='all']").get_attribute("aria-pressed") == "false"
     inside.find("[data-move='out']").click()
     inside.until("return document.getElementById('chart').data.at(-1).y.length > arguments[0]", len(curve["y"]) + 200)
@@ -171,7 +176,9 @@ def test_the_csv_of_what_is_shown_is_what_was_sent(inside: Browser, history: str
     found = [
         (row["device"], row["sensorType"], row["ts"], int(row["seq"]), float(row["value"]), row["unit"]) for row in rows
     ]
-    assert found == [("tank-1", "level", time_text(one["ts"]), one["seq"], one["value"], "m") for one in SENT]
+    assert found == [
+        ("tank-1", "level", time_text(one["ts"]), one["seq"], one["value"], "m") for one in readings_sent()
+    ]
 
 
 def time_text(ms: Any) -> str:

@@ -94,10 +94,9 @@ async def test_live_devices_lose_nothing_and_the_run_ends_by_itself(tmp_path: Pa
     assert 0 < told["ackP50Ms"] <= told["ackP99Ms"]
 
 
-async def test_what_was_acknowledged_survives_kill_minus_nine_of_the_process_group(tmp_path: Path) -> None:
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
-    rng = random.Random(seed)
+async def test_what_was_acknowledged_survives_kill_minus_nine_of_the_process_group(
+    tmp_path: Path, rng: random.Random
+) -> None:
     promised: set[Identity] = set()
     for _ in range(3):
         async with running("--devices", "0", data=tmp_path) as (process, url):

@@ -6,7 +6,7 @@ import io
 import json
 import time
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ JSON = {"Content-Type": "application/json"}
 NDJSON = {"Content-Type": "application/x-ndjson"}
 GZIP = JSON | {"Content-Encoding": "gzip"}
 ONE = b'{"value":1}'
-PACKED = gzip.compress(ONE)
+PACKED = gzip.compress(ONE, mtime=0)
 MIB = 1024 * 1024
 
 
@@ -317,20 +317,20 @@ def past() -> int:
 
 
 RETIRED = Issuer("retired")
-NOT_ADMITTED: dict[str, tuple[dict[str, str], int, str]] = {
-    "no token": ({"Authorization": ""}, 401, "unauthorized"),
-    "no JWT": (bearer("abc"), 401, "unauthorized"),
-    "another scheme": ({"Authorization": f"Basic {ISSUING.device()}"}, 401, "unauthorized"),
-    "a key of the same name": (bearer(Issuer(ISSUING.kid).device()), 401, "unauthorized"),
-    "another audience": (bearer(ISSUING.device(aud="another")), 401, "unauthorized"),
-    "expired": (bearer(ISSUING.device(iat=past() - 60, exp=past())), 401, "expired"),
-    "revoked": (bearer(ISSUING.device(jti="gone")), 401, "revoked"),
-    "of a retired key": (bearer(RETIRED.device()), 401, "revoked"),
-    "of the future": (bearer(ISSUING.device(iat=past() + 86400, exp=past() + 90000)), 503, "unavailable"),
-    "no scope": (bearer(ISSUING.device(scope="readings:read")), 403, "forbidden"),
-    "another device": (bearer() | {"X-Device-Id": "device-2"}, 403, "forbidden"),
-    "a user without device": (bearer(ISSUING.user()), 422, "device_required"),
-    "a user with an odd device": (bearer(ISSUING.user()) | {"X-Device-Id": "a/b"}, 422, "device_required"),
+NOT_ADMITTED: dict[str, tuple[Callable[[], dict[str, str]], int, str]] = {
+    "no token": (lambda: {"Authorization": ""}, 401, "unauthorized"),
+    "no JWT": (lambda: bearer("abc"), 401, "unauthorized"),
+    "another scheme": (lambda: {"Authorization": f"Basic {ISSUING.device()}"}, 401, "unauthorized"),
+    "a key of the same name": (lambda: bearer(Issuer(ISSUING.kid).device()), 401, "unauthorized"),
+    "another audience": (lambda: bearer(ISSUING.device(aud="another")), 401, "unauthorized"),
+    "expired": (lambda: bearer(ISSUING.device(iat=past() - 60, exp=past())), 401, "expired"),
+    "revoked": (lambda: bearer(ISSUING.device(jti="gone")), 401, "revoked"),
+    "of a retired key": (lambda: bearer(RETIRED.device()), 401, "revoked"),
+    "of the future": (lambda: bearer(ISSUING.device(iat=past() + 86400, exp=past() + 90000)), 503, "unavailable"),
+    "no scope": (lambda: bearer(ISSUING.device(scope="readings:read")), 403, "forbidden"),
+    "another device": (lambda: bearer() | {"X-Device-Id": "device-2"}, 403, "forbidden"),
+    "a user without device": (lambda: bearer(ISSUING.user()), 422, "device_required"),
+    "a user with an odd device": (lambda: bearer(ISSUING.user()) | {"X-Device-Id": "a/b"}, 422, "device_required"),
 }
 
 
@@ -356,7 +356,7 @@ async def two_keys() -> dict[str, Any]:
 
 @pytest.mark.parametrize(("headers", "status", "code"), NOT_ADMITTED.values(), ids=NOT_ADMITTED)
 async def test_who_may_not_send_is_told_why_and_the_connection_goes_on(
-    held: HeldBroker, headers: dict[str, str], status: int, code: str
+    held: HeldBroker, headers: Callable[[], dict[str, str]], status: int, code: str
 ) -> None:
     held.held.free = True
     connector = aiohttp.TCPConnector(limit=1)
@@ -366,7 +366,7 @@ async def test_who_may_not_send_is_told_why_and_the_connection_goes_on(
         ) as found,
         aiohttp.ClientSession(connector=connector) as found.http,
     ):
-        assert_problem(await post(found, b" " * 20_000, JSON | headers), status, code)
+        assert_problem(await post(found, b" " * 20_000, JSON | headers()), status, code)
         (connection,) = connector._conns.values()  # it is kept, and serves again
         kept = connection[0][0]
         assert_taken(await post(found, ONE), 1)

@@ -1,6 +1,5 @@
 """schemathesis against `POST /readings`: what it makes of the document never meets an answer outside the document."""
 
-import random
 from collections import Counter
 from pathlib import Path
 
@@ -30,7 +29,9 @@ CHECKS = (
 
 
 @pytest.mark.timeout(300)
-async def test_hundreds_of_requests_meet_no_fault_and_nothing_undescribed(held: HeldBroker, tmp_path: Path) -> None:
+async def test_hundreds_of_requests_meet_no_fault_and_nothing_undescribed(
+    held: HeldBroker, tmp_path: Path, seed: int
+) -> None:
     held.held.free = True
     answers: Counter[int] = Counter()
 
@@ -42,7 +43,6 @@ async def test_hundreds_of_requests_meet_no_fault_and_nothing_undescribed(held: 
 
     chosen = GatewaySettings(broker_url="embedded://unused", auth_url="http://unused", token_issuer=ISSUER, ops_port=0)
     app = web.Application(middlewares=[counting, problem_middleware])
-    seed = random.randrange(2**32)
     async with (
         Revocations(nothing_revoked).kept_fresh() as revocations,
         gateway_service(

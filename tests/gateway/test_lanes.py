@@ -53,7 +53,7 @@ class Edge:
         self.answerer = Answerer(self.to_broker, metrics, given_settings, defaultdict(int))
         allowance = Limits(given_settings).enter("owner", "device", "127.0.0.1")
         marks = Marks("jti", "owner", 0, None, "device", "key-1")
-        self.session = Session("owner", "device", "127.0.0.1", Defaults("t"), marks, 0, allowance)
+        self.session = Session("owner", "device", "127.0.0.1", Defaults("t"), marks, 0, allowance, lambda _: True)
         self.written: list[bytes] = []
 
     def write(self, frame: bytes) -> None:

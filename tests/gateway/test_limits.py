@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 
 from gateway.limits import KEPT_S, Limits, TooMany, TooManyDevices
+from gateway.owner_names import OwnerNames
 from gateway.settings import GatewaySettings
 from tests.broker.waiting import eventually
 from tests.gateway.held import HeldBroker
@@ -177,6 +178,58 @@ async def test_an_owner_names_so_many_devices_and_no_more(held: HeldBroker) -> N
         assert await running.refusal({"token": ISSUING.user(), "device": "c"}) == {"code": "forbidden"}
         other = {"token": ISSUING.user(owner="user-2", sub="user-2"), "device": "c"}
         await stack.enter_async_context(running.connected(other))
+
+
+def of_type(*sensor_types: str) -> list[dict[str, Any]]:
+    return [reading(number) | {"sensorType": name} for number, name in enumerate(sensor_types)]
+
+
+@pytest.mark.parametrize("fast_lane", [True, False], ids=["fast lane", "plain path"])
+async def test_an_owner_names_so_many_sensor_types_and_no_more(held: HeldBroker, fast_lane: bool) -> None:
+    async with (
+        gateway(held, max_sensor_types_per_owner=3, fast_lane=fast_lane) as running,
+        running.connected(token(1)) as one,
+        running.connected(token(2)) as two,
+        running.connected(token(3, "user-2")) as stranger,
+    ):
+        assert (await one.call("readings", of_type("a", "b", "a", "b"), timeout=5))["accepted"] == 4
+        answer = await two.call("readings", of_type("b", "c", "d", "c", "e"), timeout=5)
+        assert (answer["status"], answer["accepted"]) == ("partial", 3)
+        assert [(one["index"], one["code"]) for one in answer["rejected"]] == [(2, "forbidden"), (4, "forbidden")]
+        for client in (one, two):
+            answer = await client.call("reading", of_type("d")[0], timeout=5)
+            assert (answer["status"], answer["code"]) == ("rejected", "forbidden")
+            assert await client.call("reading", of_type("c")[0], timeout=5) == ACCEPTED
+        assert await stranger.call("reading", of_type("d")[0], timeout=5) == ACCEPTED
+        renewed = await one.call("authenticate", {"token": token(1)["token"]}, timeout=5)
+        assert renewed["status"] == "accepted"
+        assert (await one.call("reading", of_type("d")[0], timeout=5))["code"] == "forbidden"
+
+
+async def test_over_http_a_sensor_type_too_many_is_told_of_its_reading(held: HeldBroker) -> None:
+    async with gateway(held, max_sensor_types_per_owner=1) as running:
+        headers = {"Authorization": f"Bearer {token(1)['token']}"}
+        for sent, told in (
+            (of_type("a"), (1, [])),
+            (of_type("a", "b"), (1, [(1, "forbidden")])),
+            (of_type("b")[0], (0, [(0, "forbidden")])),
+        ):
+            async with running.http.post(f"{running.url}/readings", json=sent, headers=headers) as answer:
+                assert answer.status == 202
+                found = await answer.json()
+            assert (found["accepted"], [(one["index"], one["code"]) for one in found["rejected"]]) == told
+
+
+def test_names_of_owners_who_have_gone_are_forgotten_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.owner_names.MAX_REMEMBERED", 100)
+    here = {"here"}
+    names = OwnerNames(50, here.__contains__)
+    assert all(names.take("here", f"t-{number}") for number in range(50))
+    for owner in range(1000):
+        assert names.take(f"gone-{owner}", "t")
+    assert sum(map(len, names._names.values())) == 100
+    assert not names.take("here", "t-50")
+    assert names.take("here", "t-49")
 
 
 def limits(**chosen: Any) -> tuple[Limits, list[float]]:

@@ -74,10 +74,8 @@ SPREADS = {
 
 
 @pytest.mark.parametrize("every", SPREADS)
-async def test_buckets_are_what_plain_sums_are(running: Running, store: Store, every: str) -> None:
-    seed = random.randrange(2**32)
-    print("seed", seed)
-    readings = invented(random.Random(seed), 400, SPREADS[every])
+async def test_buckets_are_what_plain_sums_are(running: Running, store: Store, every: str, rng: random.Random) -> None:
+    readings = invented(rng, 400, SPREADS[every])
     await store.holds(*readings)
     await store.holds(sent(99, TS + 5, sensor="neighbour"))
     assert told((await running.ask("/readings/buckets", series(every=every))).items) == summed(readings, every)

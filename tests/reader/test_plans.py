@@ -10,6 +10,7 @@ import pytest
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
+from persister.upkeep import Upkeep
 from reader.from_mongodb import FromMongoDB, Range
 from reader.queries import Position
 from tests.reader.running import TS, Mongo, Store, sent, stored_in
@@ -81,9 +82,14 @@ def stages(plan: Any) -> Iterator[Plan]:
 
 
 def require_range(
-    plan: Plan, returned: int, *, examined: int | None = None, beside: frozenset[str] = frozenset()
+    plan: Plan,
+    returned: int,
+    *,
+    examined: int | None = None,
+    beside: frozenset[str] = frozenset(),
+    index: str = "_id_",
 ) -> None:
-    """Assert that a plan goes through a range of `_id`, and looks at what it gives and the ends, no more."""
+    """Assert that a plan goes through a range of `_id` (or another index), and looks at what it gives and the ends."""
     cursor = plan["stages"][0]["$cursor"] if "stages" in plan else plan
     winning = list(stages(cursor["queryPlanner"]["winningPlan"]))
     names = {stage["stage"] for stage in winning}
@@ -91,7 +97,7 @@ def require_range(
     assert names <= RANGES | HARMLESS | beside, names
     for stage in winning:
         if stage["stage"] == "IXSCAN":
-            assert stage["indexName"] == "_id_"
+            assert stage["indexName"] == index
         if stage["stage"] == "CLUSTERED_IXSCAN":
             assert {"minRecord", "maxRecord"} <= stage.keys()
     stats = cursor["executionStats"]
@@ -208,6 +214,52 @@ async def test_the_list_of_series_is_one_range(
 ) -> None:
     assert len(await explained.history.series("bob", device, None, past, 1000)) == count
     require_range(await explained.plan(), count)
+
+
+BY_TYPE = [
+    (None, 3),
+    (("d-2", "door"), 2),
+    (("d-2", "humidity"), 1),
+    (("d-2", "temperature"), 1),
+    (("d-3", "humidity"), 0),
+    (("a", "x"), 3),
+    (("d-9", "x"), 0),
+]
+
+
+@pytest.mark.parametrize(("past", "count"), BY_TYPE)
+async def test_the_series_of_a_sensor_type_are_one_range_of_its_index(
+    explained: Explained, past: tuple[str, str] | None, count: int
+) -> None:
+    await Upkeep(explained.database).index_series()
+    for limit in (1, 1000):
+        found = await explained.history.series("bob", None, "humidity", past, limit)
+        assert found == [(device, "humidity") for device in DEVICES][3 - count :][:limit]
+        require_range(await explained.plan(), min(count, limit), index="_id.owner_1__id.sensorType_1__id.device_1")
+    assert await explained.history.series("bob", None, "nothing", past, 1000) == []
+    require_range(await explained.plan(), 0, index="_id.owner_1__id.sensorType_1__id.device_1")
+
+
+@pytest.mark.parametrize(("past", "count"), BY_TYPE)
+async def test_without_that_index_the_series_of_the_owner_are_gone_through_by_the_server(
+    explained: Explained, past: tuple[str, str] | None, count: int
+) -> None:
+    for limit in (1, 1000):
+        found = await explained.history.series("bob", None, "humidity", past, limit)
+        assert found == [(device, "humidity") for device in DEVICES][3 - count :][:limit]
+        refused, asked = explained.recorder.commands
+        assert refused["hint"]
+        explained.recorder.commands = [asked]
+        require_range(await explained.plan(), min(count, limit), examined=9)
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+async def test_one_sensor_type_of_one_device_is_looked_up(explained: Explained, indexed: bool) -> None:
+    if indexed:
+        await Upkeep(explained.database).index_series()
+    for past, count in ((None, 1), (("d-2", "door"), 1), (("d-2", "humidity"), 0), (("d-3", "a"), 1)):
+        assert len(await explained.history.series("bob", "d-2", "humidity", past, 1000)) == count
+        require_range(await explained.plan(), count)
 
 
 async def test_a_scan_would_be_seen(explained: Explained) -> None:

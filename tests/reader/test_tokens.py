@@ -1,6 +1,5 @@
 """Who may read: a user's token in force, in its header, and nothing else."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,7 @@ from broker.embedded import EmbeddedBroker
 from runtime.revocations import Revocations
 from runtime.tokens import KeySet
 from tests.reader.running import ISSUING, Answered, Listing, Mongo, Running, Store, reader, sent, series, token_of
-from tests.runtime.issuer import Issuer
+from tests.runtime.issuer import Issuer, at_this_time
 
 CALLS: dict[str, dict[str, str]] = {
     "/readings": series(),
@@ -20,12 +19,12 @@ CALLS: dict[str, dict[str, str]] = {
     "/pipeline": {},
     "/live": {},
 }
-NOW = int(time.time())
+EXPIRED: dict[str, Any] = {"iat": lambda now: now - 100, "exp": lambda now: now - 1}
 INVALID, MISSING = 'Bearer error="invalid_token"', "Bearer"
 
 # Code, challenge, and the token.
 REFUSED: dict[str, tuple[str, str, Callable[[], str]]] = {
-    "expired": ("expired", INVALID, lambda: token_of(iat=NOW - 100, exp=NOW - 1)),
+    "expired": ("expired", INVALID, lambda: token_of(**at_this_time(EXPIRED))),
     "of an unknown key": ("unauthorized", INVALID, lambda: Issuer("key-9").user()),
     "signed by another": ("unauthorized", INVALID, lambda: Issuer(ISSUING.kid).user()),
     "of another issuer": ("unauthorized", INVALID, lambda: token_of(iss="https://other.test")),
@@ -82,20 +81,20 @@ async def test_who_may_not_read_is_told_what_it_takes(asked: Running, who: str) 
         assert answer.headers["WWW-Authenticate"] == 'Bearer error="insufficient_scope", scope="readings:read"'
 
 
-HEADERS: dict[str, list[tuple[str, str]]] = {
-    "none": [],
-    "another scheme": [("Authorization", f"Basic {token_of()}")],
-    "no scheme": [("Authorization", token_of())],
-    "two": [("Authorization", f"Bearer {token_of()}"), ("Authorization", f"Bearer {token_of()}")],
-    "a cookie": [("Cookie", f"token={token_of()}; access_token={token_of()}")],
-    "another header": [("X-Authorization", f"Bearer {token_of()}")],
+HEADERS: dict[str, Callable[[], list[tuple[str, str]]]] = {
+    "none": list,
+    "another scheme": lambda: [("Authorization", f"Basic {token_of()}")],
+    "no scheme": lambda: [("Authorization", token_of())],
+    "two": lambda: [("Authorization", f"Bearer {token_of()}"), ("Authorization", f"Bearer {token_of()}")],
+    "a cookie": lambda: [("Cookie", f"token={token_of()}; access_token={token_of()}")],
+    "another header": lambda: [("X-Authorization", f"Bearer {token_of()}")],
 }
 
 
 @pytest.mark.parametrize("what", HEADERS)
 async def test_without_one_bearer_token_in_its_header_nothing_is_told(asked: Running, what: str) -> None:
     for path, query in CALLS.items():
-        async with asked.http.get(asked.url + path, params=query, headers=HEADERS[what]) as response:
+        async with asked.http.get(asked.url + path, params=query, headers=HEADERS[what]()) as response:
             answer = Answered(response, await response.read())
         require_refusal(answer, 401, "unauthorized")
         assert answer.headers["WWW-Authenticate"] == MISSING

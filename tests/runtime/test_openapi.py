@@ -114,10 +114,10 @@ def test_the_parameters_are_those_of_path_and_query() -> None:
 @pytest.mark.parametrize(
     ("call", "statuses"),
     [
-        (BUILD, {201, 400, 401, 408, 409, 413, 415, 422, 431, 503}),
-        (LIST, {200, 400, 422, 431, 503}),
-        (SHOW, {200, 400, 431, 503}),
-        (SINK, {204, 400, 431, 503}),
+        (BUILD, {201, 400, 401, 408, 409, 413, 414, 415, 422, 431, 503}),
+        (LIST, {200, 400, 414, 422, 431, 503}),
+        (SHOW, {200, 400, 414, 431, 503}),
+        (SINK, {204, 400, 414, 431, 503}),
     ],
 )
 def test_every_status_that_can_happen_is_described(call: Call, statuses: set[int]) -> None:

@@ -64,8 +64,13 @@ def request_with(*headers: bytes, line: bytes = b"POST /size HTTP/1.1", body: by
         (request_with(b"Transfer-Encoding: chunked", body=b"zz\r\n"), 400),
         (request_with(b"Expect: a-miracle", b"Content-Length: 0"), 417),
         (request_with(b"Content-Length: 100001"), 413),
-        (request_with(line=b"POST /" + b"x" * 10_000 + b" HTTP/1.1"), 431),
+        (request_with(line=b"POST /" + b"x" * 10_000 + b" HTTP/1.1"), 414),
+        (request_with(line=b"GET /size?q=" + b"%20" * 3_000 + b" HTTP/1.1"), 414),
+        (request_with(line=b"GET http://here/size?q=" + b"x" * 300_000 + b" HTTP/1.1"), 414),
+        (request_with(line=b"GET bearer" + b"x" * 10_000 + b" HTTP/1.1"), 400),
         (request_with(b"Cookie: " + b"x" * 10_000), 431),
+        (request_with(b"X-Path: /" + b"x" * 10_000), 431),
+        (request_with(b"X-" + b"x" * 10_000 + b": 1"), 431),
         (request_with(b"Authorization: Bearer " + b"x" * 10_000), 401),
         (request_with(b"Authorization: bearer " + b"x" * 1_000_000), 401),
     ],
@@ -75,6 +80,10 @@ async def test_it_is_a_problem(port: int, raw: bytes, status: int) -> None:
     assert (answered, headers["content-type"]) == (status, "application/problem+json")
     assert body["status"] == status
     assert ("www-authenticate" in headers) == (status == 401)
+
+
+async def test_an_address_that_comes_in_pieces_is_too_long_all_the_same(port: int) -> None:
+    assert (await exchange(port, b"GET /size?q=", *[b"x" * 1000] * 20))[0] == 414
 
 
 async def test_a_client_that_sends_and_sends_gets_its_answer(port: int) -> None:

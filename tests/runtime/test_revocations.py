@@ -57,7 +57,7 @@ def item(kind: str, name: str, gen: int | None = None, until: Any = LATER) -> di
         (item("device", "owner"), False, False),
         (item("sid", "jti-u"), False, False),
         (item("something new", "owner"), False, False),
-        (item("jti", "jti-u", until=int(time.time() * 1000) + 86_400_000), True, False),
+        (item("jti", "jti-u", until=4_102_444_800_000), True, False),
         (item("kid", "key-1"), True, False),
         (item("kid", "key-2"), False, True),
         (item("kid", "jti-u"), False, False),

@@ -1,0 +1,76 @@
+"""Nothing in a test depends on when it was collected."""
+
+import ast
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests.collecting import BEHIND_S, READERS
+
+ROOT = Path(__file__).parent
+CLOCKS = {"time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "now", "utcnow", "today"}
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+
+
+def clock() -> tuple[float, int]:
+    return time.time(), time.time_ns()
+
+
+AT_COLLECTION = clock()
+
+
+def test_the_clock_of_collection_was_an_hour_behind_and_is_right_now() -> None:
+    now = datetime.now(UTC).timestamp()  # which nobody has set back
+    assert AT_COLLECTION[0] < now - BEHIND_S
+    assert AT_COLLECTION[1] < (now - BEHIND_S) * 1e9
+    assert time.time() == pytest.approx(now, abs=1)
+
+
+def test_nothing_else_has_asked_that_clock() -> None:
+    assert [line for line in READERS if not line.startswith("tests/test_collecting.py:")] == []
+    assert len(READERS) == 2
+
+
+def loaded(node: ast.AST) -> Iterator[ast.AST]:
+    """Go through what runs when a module is loaded: all but the bodies of functions."""
+    yield node
+    if isinstance(node, FUNCTIONS):
+        parts: list[ast.AST] = [node.args, *getattr(node, "decorator_list", [])]
+    else:
+        parts = list(ast.iter_child_nodes(node))
+    for part in parts:
+        yield from loaded(part)
+
+
+def clocks_read(text: str) -> list[int]:
+    """Return the lines that read a clock when a module is loaded."""
+    return [
+        node.lineno
+        for node in loaded(ast.parse(text))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in CLOCKS
+        and not (node.args and node.func.attr in ("time", "today"))
+    ]
+
+
+def test_no_module_of_the_tests_reads_a_clock_when_it_is_loaded() -> None:
+    found = {str(path.relative_to(ROOT)): clocks_read(path.read_text()) for path in ROOT.rglob("*.py")}
+    assert {path: lines for path, lines in found.items() if lines} == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "NOW = int(time.time())",
+        "@mark(datetime.now(UTC))\ndef f(): pass",
+        "def f(at=time.time_ns()): pass",
+        "class A:\n x = date.today()",
+    ],
+)
+def test_a_clock_that_is_read_is_seen(text: str) -> None:
+    assert clocks_read(text)
+    assert not clocks_read("def f():\n    return time.time()\ng = lambda: time.time()")

@@ -1,0 +1,47 @@
+"""A test that has to be alone is alone, whatever the other workers do."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.workers import LONGEST
+
+ROOT = Path(__file__).parent.parent
+# Notes when it came in and when it went.
+VISIT = """
+import sys, time
+from pathlib import Path
+from tests.workers import turn
+mode, door, room = sys.argv[1:]
+for _ in range(5):
+    with turn(mode, Path(door), Path(room)):
+        came = time.monotonic()
+        time.sleep(0.05)
+        print(mode, came, time.monotonic(), flush=True)
+"""
+
+
+def visit(mode: str, *files: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", VISIT, mode, *map(str, files)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+def test_one_who_is_alone_is_alone_and_the_others_are_not(tmp_path: Path) -> None:
+    door, room = tmp_path / "door", tmp_path / "room"
+    door.touch()
+    room.touch()
+    visitors = [visit(mode, door, room) for mode in ("shared", "shared", "shared", "alone", "alone")]
+    visits = [line.split() for visitor in visitors for line in visitor.communicate(timeout=60)[0].splitlines()]
+    assert len(visits) == 25
+    stays = [(mode, float(came), float(went)) for mode, came, went in visits]
+    met = {
+        (mode, other)
+        for number, (mode, came, went) in enumerate(stays)
+        for other, came_too, went_too in stays[:number]
+        if came < went_too and came_too < went
+    }
+    assert met == {("shared", "shared")}
+
+
+def test_the_files_that_begin_a_run_are_there() -> None:
+    assert [name for name in LONGEST if not (ROOT / name).is_file()] == []
