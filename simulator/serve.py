@@ -6,6 +6,7 @@ import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from runtime.bearer import required_token
 from runtime.bodies import json_response, read_json
 from runtime.listen import listen
 from runtime.logs import logger
@@ -91,10 +92,7 @@ class DeviceRoutes:
         return web.Response(status=204)
 
     async def _caller(self, request: web.Request) -> tuple[Owner, str]:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
-            raise Problem(401, "A user's token is required.", headers={"WWW-Authenticate": "Bearer"})
-        user = Owner(self._api, token.strip())
+        user = Owner(self._api, required_token(request))
         try:
             claims = await user.claims()
         except (ApiError, UnavailableError) as error:

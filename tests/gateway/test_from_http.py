@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, example, given, reject, settings
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 from structlog.testing import capture_logs
 
 from broker.document import decode_document
@@ -29,7 +30,7 @@ from runtime.tokens import KeySet
 from tests.broker.test_reading import good_readings, json_texts, near_readings
 from tests.broker.waiting import eventually
 from tests.gateway.held import HeldBroker
-from tests.gateway.running import ISSUING, Running, gateway, reading, stored
+from tests.gateway.running import ISSUING, Running, closed, gateway, reading, stored
 from tests.runtime.issuer import Issuer
 
 JSON = {"Content-Type": "application/json"}
@@ -362,6 +363,46 @@ async def test_who_may_not_send_is_told_why_and_the_connection_goes_on(
         assert_taken(await post(found, ONE), 1)
         assert [one[0] for one in next(iter(connector._conns.values()))] == [kept]
         assert refusals(found, code) == 1
+
+
+def twice(name: str) -> dict[str, list[tuple[str, str]]]:
+    """Headers that say who asks, one of them two times: the same, and two that differ."""
+    user, other = f"Bearer {ISSUING.user()}", f"Bearer {ISSUING.user(sub='user-2', owner='user-2')}"
+    usual = {"Authorization": user, "X-Device-Id": "kitchen:1"}
+    another = {"Authorization": other, "X-Device-Id": "cellar:1"}[name]
+    return {
+        "the same": [*usual.items(), (name, usual[name])],
+        "another": [*usual.items(), (name, another)],
+        "an empty one": [*usual.items(), (name, "")],
+        "an empty one first": [(name, ""), *usual.items()],
+    }
+
+
+@pytest.mark.parametrize("which", ["the same", "another", "an empty one", "an empty one first"])
+@pytest.mark.parametrize("name", ["Authorization", "X-Device-Id"])
+async def test_who_says_twice_who_asks_is_not_admitted(
+    holding: Running, held: HeldBroker, name: str, which: str
+) -> None:
+    held.held.free = True
+    headers = CIMultiDict([*twice(name)[which], ("Content-Type", "application/json")])
+    body = json.dumps(reading(1, sensorType="a"))
+    async with holding.http.post(f"{holding.url}/readings", data=body, headers=headers) as found:
+        answer = Answer(found.status, found.headers, await found.read())
+    assert_problem(answer, 401, "unauthorized")
+    assert held.held.messages == []
+    assert refusals(holding, "unauthorized") == 1
+
+
+@pytest.mark.parametrize("which", ["the same", "another", "an empty one", "an empty one first"])
+@pytest.mark.parametrize("name", ["Authorization", "X-Device-Id"])
+async def test_an_upgrade_that_says_twice_who_asks_gets_no_session(holding: Running, name: str, which: str) -> None:
+    url = f"{holding.url}/socket.io/?EIO=4&transport=websocket"
+    async with holding.http.ws_connect(url, headers=CIMultiDict(twice(name)[which])) as socket:
+        assert (await socket.receive_str(timeout=5)).startswith("0{")
+        await socket.send_str("40")
+        code, texts = await closed(socket)
+    assert (code, [json.loads(text[2:])["data"] for text in texts]) == (1008, [{"code": "unauthorized"}])
+    assert holding.count("connections") == 0
 
 
 def refusals(running: Running, code: str) -> float:
