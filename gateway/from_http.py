@@ -221,8 +221,8 @@ def _response(answer: Answer, event: Event) -> web.Response:
     if code in _STATUS:
         raise _problem(_STATUS[code], answer["detail"], {"code": code})
     (body,) = event.arguments
-    _require_json(bytes(body))
-    if not bytes(body).lstrip(_SPACE).startswith(b"{"):
+    _require_json(body)
+    if not body.lstrip(_SPACE).startswith(b"{"):
         raise _problem(422, "The body must be a reading, or an array of readings.", {"code": code})
     return json_response(ReadingsTaken(0, [Rejection(0, code, answer["detail"])]), 202)
 
