@@ -148,6 +148,11 @@ ALONE: list[tuple[bytes, str]] = [
     (b'{"value":1,"seq":1}', "invalid_ts"),
     (b'{"value":1,"owner":"x"}', "invalid_field"),
     (b'{"value":1,"location":{"lat":91,"lon":0}}', "invalid_field"),
+    (b'{"value":1,"unit":"a\\u0000"}', "invalid_field"),
+    (b'{"value":1,"location":"a\\u0007"}', "invalid_field"),
+    (b'{"value":1,"tags":{"a":"\\u0085"}}', "invalid_field"),
+    (b'{"value":1,"value":2}', "invalid_reading"),
+    (b'{"value":1,"tags":{"a":"b","a":"c"}}', "invalid_reading"),
 ]
 
 
@@ -175,6 +180,7 @@ LINES: dict[str, tuple[bytes, list[int], list[tuple[int, str]]]] = {
     "NaN": (b'{"value":NaN}\n{"value":2}', [2], [(0, "invalid_reading")]),
     "too deep": (b"[" * 100_000 + b"]" * 100_000 + b'\n{"value":2}', [2], [(0, "invalid_reading")]),
     "half a surrogate pair": (b'{"value":"\\ud800"}\n{"value":2}', [2], [(0, "invalid_reading")]),
+    "a name twice": (b'{"value":1,"value":4}\n{"value":2}', [2], [(0, "invalid_reading")]),
     "beyond all numbers": (b'{"value":1e999}\n{"value":2}', [2], [(0, "invalid_value")]),
     # A line with such a number is JSON only when its rest is: it must not end the array, nor bring more into it.
     "beyond all numbers, and the end": (b'1e999]\n{"value":2}', [2], [(0, "invalid_reading")]),
@@ -854,6 +860,10 @@ def test_what_is_accepted_is_as_described(sent: dict[str, Any]) -> None:
         {"seq": 2**52},
         {"unit": "x" * 33},
         {"location": "x" * 257},
+        {"value": "a\0"},
+        {"unit": "a\n"},
+        {"location": "\x7f"},
+        {"tags": {"a": "\x9f"}},
         {"location": {"lat": 1}},
         {"tags": {str(number): "" for number in range(17)}},
         {"tags": {"a b": ""}},

@@ -57,6 +57,8 @@ async def test_what_is_wrong_is_told_as_a_problem(tidegate: FakeTidegate) -> Non
         assert (await call(http, "GET", url, headers={"Authorization": "Bearer wrong"}))[0] == 401
         status, problem = await call(http, "POST", url, json={**BODY, "rate": 0}, headers=USER)
         assert (status, problem["errors"][0]["field"]) == (422, "rate")
+        status, problem = await call(http, "POST", url, json={**BODY, "location": "roof\0"}, headers=USER)
+        assert (status, problem["errors"][0]["field"]) == (422, "location")
         assert (await call(http, "POST", url, json=BODY, headers=USER))[0] == 201
         assert (await call(http, "POST", url, json=BODY, headers=USER))[0] == 503
 
