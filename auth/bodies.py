@@ -15,14 +15,14 @@ from auth.ids import ID
 from auth.passwords import MAX_PASSWORD_BYTES, MIN_PASSWORD_CHARS
 from auth.revocations import Kind, Revoked
 from auth.sessions import Session
-from runtime.fields import Body
+from runtime.fields import ONE_LINE, Body
 from runtime.times import rfc3339
 from runtime.tokens import MAX_TOKEN_CHARS, Place
 
 NAME = r"^[A-Za-z0-9_.:-]+$(?!\n)"
 DeviceName = Annotated[str, Meta(min_length=1, max_length=64, pattern=NAME, examples=["press-1"])]
 SensorType = Annotated[str, Meta(min_length=1, max_length=64, pattern=NAME, examples=["temperature"])]
-LocationText = Annotated[str, Meta(max_length=256, examples=["hall 3"])]
+LocationText = Annotated[str, Meta(max_length=256, pattern=ONE_LINE, examples=["hall 3"])]
 PersonName = Annotated[
     str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$(?!\n)", examples=["Ada Lovelace"])
 ]

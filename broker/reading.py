@@ -7,13 +7,13 @@ only what fails is looked at field by field, to name the field that is wrong.
 import math
 import random
 import re
-from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from runtime.json_text import repeated_name
+from runtime.times import parse_rfc3339
 from runtime.tokens import Place
 
 # `forbidden`: nothing is wrong with the reading, but its owner may not name one more sensorType.
@@ -28,13 +28,11 @@ MAX_TAGS = 16
 EARLIEST_MS = 946_684_800_000  # 2000-01-01T00:00:00Z
 MAX_AHEAD_MS = 24 * 3600 * 1000
 INT64 = range(-(2**63), 2**63)
+QUOTE = b'"'
 # Sequence numbers below are the devices'; those from here to 2**53 - 1 are drawn for readings without a time.
 DRAWN_SEQ = 2**52
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-# RFC 3339 with a zone and at most three decimals.
-_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,3})?([Zz]|[+-]\d\d:[0-5]\d)", re.ASCII)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # What msgspec raises for bytes that are not JSON, not UTF-8, or nested too deeply.
 _UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
@@ -106,65 +104,93 @@ _field_types: dict[str, Any] = {field.encode_name: field.type for field in msgsp
 _field_codes: dict[str, Code] = {"value": "invalid_value", "ts": "invalid_ts"}
 
 
-def decode_one(raw: bytes | Raw) -> SentReading:
-    """Decode one reading, unchecked; ReadingError names the field that does not decode."""
+def decode_one(raw: bytes) -> SentReading:
+    """Decode one reading, unchecked; ReadingError names the field that does not decode.
+
+    A name that stands twice is not seen, the last one wins: compare `quotes_of` before you take what was decoded.
+    """
     try:
         return _one.decode(raw)
     except _UNDECODABLE as error:
         raise _explain(raw) from error
 
 
-def decode_many(raw: bytes | Raw) -> list[SentReading]:
-    """Decode an array of readings, unchecked; ReadingError when it is none, or when one of them does not decode."""
+def decode_many(raw: bytes) -> list[SentReading]:
+    """Decode an array, unchecked, as `decode_one`; ReadingError when it is none, or one of them does not decode."""
     try:
         return _many.decode(raw)
     except _UNDECODABLE as error:
         raise ReadingError("invalid_reading", "the payload must be a JSON array of readings") from error
 
 
-def split_array(raw: bytes | Raw) -> list[Raw]:
+def quotes_of(sent: SentReading) -> int:
+    """Return how many quotation marks the JSON of this reading has, if no name stands twice and no text holds one.
+
+    JSON with more has a name twice, or a text with a quotation mark (or `alt: null`): only then is it worth a look.
+    It never has fewer: each name and each text that was decoded stands between two.
+    """
+    around = 1 + isinstance(sent.value, str)
+    if sent.sensor_type is not UNSET:
+        around += 2
+    if sent.ts is not UNSET:
+        around += 1 + isinstance(sent.ts, str)
+    if sent.seq is not UNSET:
+        around += 1
+    if sent.unit is not UNSET:
+        around += 2
+    if isinstance(sent.location, Place):
+        around += 3 + (sent.location.alt is not None)
+    elif sent.location is not UNSET:
+        around += 2
+    if sent.tags is not UNSET:
+        around += 1 + 2 * len(sent.tags)
+    return 2 * around
+
+
+def require_names_once(raw: bytes) -> None:
+    """Raise ReadingError when a name stands twice in the object, or in one within it. Some 3 us for a usual reading."""
+    if (name := repeated_name(raw)) is not None:
+        raise ReadingError("invalid_reading", f"the name {name[:64]!r} stands twice in one object")
+
+
+def split_array(raw: bytes) -> list[bytes]:
     """Cut an array into its undecoded items; ReadingError when it is no array."""
     try:
-        return _raw_items.decode(raw)
+        return list(map(bytes, _raw_items.decode(raw)))
     except _UNDECODABLE as error:
         raise ReadingError("invalid_reading", "the payload must be a JSON array of readings") from error
 
 
-def check_one(raw: bytes | Raw, defaults: Defaults, now_ms: int) -> Reading:
+def check_one(raw: bytes, defaults: Defaults, now_ms: int) -> Reading:
     """Decode and check one reading; ReadingError says what is wrong. `now_ms` is when it was received."""
-    return check_sent(decode_one(raw), defaults, now_ms)
+    sent = decode_one(raw)
+    if raw.count(QUOTE) != quotes_of(sent):
+        require_names_once(raw)
+    return check_sent(sent, defaults, now_ms)
 
 
-def count(raw: bytes | Raw) -> int:
+def count(raw: bytes) -> int:
     """Return how many readings an event's array holds; ReadingError when it is not an array."""
     return len(split_array(raw))
 
 
-def check_many(raw: bytes | Raw, defaults: Defaults, now_ms: int) -> Checked:
+def check_many(raw: bytes, defaults: Defaults, now_ms: int) -> Checked:
     """Decode and check an array of readings, each on its own; ReadingError when it is not an array at all."""
     checked = Checked([], [])
-    try:
-        items: Sequence[SentReading | Raw] = decode_many(raw)
-    except ReadingError:  # one of them does not decode, and then none does
-        items = split_array(raw)
-    for index, item in enumerate(items):
+    for index, item in enumerate(split_array(raw)):
         try:
-            sent = item if isinstance(item, SentReading) else decode_one(item)
-            checked.readings.append(check_sent(sent, defaults, now_ms))
+            checked.readings.append(check_one(item, defaults, now_ms))
         except ReadingError as error:
             checked.rejected.append(Rejection(index, error.code, error.detail))
     return checked
 
 
 def parse_time(text: str) -> int:
-    """Return RFC 3339 text as milliseconds since 1970; ReadingError when it is another form or no real time."""
-    if not _TIME.fullmatch(text):
-        raise ReadingError("invalid_ts", "ts must be RFC 3339 with a zone and at most three decimals")
+    """Return RFC 3339 text as milliseconds since 1970, as `runtime/times.py` reads it; ReadingError when it is none."""
     try:
-        since = datetime.fromisoformat(text.upper()) - _EPOCH
-    except (ValueError, OverflowError) as error:
-        raise ReadingError("invalid_ts", f"ts is no real time: {error}") from error
-    return (since.days * 86400 + since.seconds) * 1000 + since.microseconds // 1000
+        return parse_rfc3339(text)
+    except ValueError as error:
+        raise ReadingError("invalid_ts", f"ts {error}") from error
 
 
 def check_sent(sent: SentReading, defaults: Defaults, now_ms: int) -> Reading:
@@ -179,8 +205,8 @@ def check_sent(sent: SentReading, defaults: Defaults, now_ms: int) -> Reading:
     location = defaults.location if sent.location is UNSET else sent.location
     if sent.location is not UNSET:
         _check_location(sent.location)
-    if sent.unit is not UNSET and len(sent.unit) > MAX_UNIT:
-        raise ReadingError("invalid_field", f"unit may have at most {MAX_UNIT} characters")
+    if sent.unit is not UNSET:
+        _check_text("unit", sent.unit, MAX_UNIT)
     if sent.tags is not UNSET:
         _check_tags(sent.tags)
     return Reading(
@@ -224,8 +250,7 @@ def check_time(sent: SentReading, now_ms: int) -> tuple[int, int]:
 
 def _check_location(location: str | Place) -> None:
     if isinstance(location, str):
-        if len(location) > MAX_TEXT:
-            raise ReadingError("invalid_field", f"location may have at most {MAX_TEXT} characters")
+        _check_text("location", location, MAX_TEXT)
     elif not (abs(location.lat) <= 90 and abs(location.lon) <= 180):
         raise ReadingError("invalid_field", "lat must be within 90 degrees and lon within 180")
 
@@ -234,11 +259,17 @@ def _check_tags(tags: dict[str, str]) -> None:
     if len(tags) > MAX_TAGS:
         raise ReadingError("invalid_field", f"at most {MAX_TAGS} tags")
     for key, text in tags.items():
-        if not ID_PATTERN.fullmatch(key) or len(text) > MAX_TEXT:
-            raise ReadingError("invalid_field", f"a tag has a key of 1 to 64 and a value of at most {MAX_TEXT}")
+        if not ID_PATTERN.fullmatch(key):
+            raise ReadingError("invalid_field", "a tag's key must be 1 to 64 of A-Z a-z 0-9 _ . : -")
+        _check_text("a tag's value", text, MAX_TEXT)
 
 
-def _explain(raw: bytes | Raw) -> ReadingError:
+def _check_text(what: str, text: str, most: int) -> None:
+    if len(text) > most or _CONTROL.search(text):
+        raise ReadingError("invalid_field", f"{what} may have at most {most} characters, none of control")
+
+
+def _explain(raw: bytes) -> ReadingError:
     """Name what is wrong with a reading that did not decode, in the order in which the fields are documented."""
     try:
         fields = _raw_fields.decode(raw)
@@ -246,6 +277,10 @@ def _explain(raw: bytes | Raw) -> ReadingError:
         return ReadingError("invalid_reading", "a reading must be a JSON object")
     if unknown := [name for name in fields if name not in _field_types]:
         return ReadingError("invalid_field", f"unknown field {unknown[0][:64]!r}")
+    try:
+        require_names_once(raw)
+    except ReadingError as error:
+        return error
     for name in ("sensorType", "value", "ts", "seq", "location", "unit", "tags"):
         if name not in fields:
             if name == "value":

@@ -42,13 +42,15 @@ Form = tuple[Fill, bytes, bytes]
 class Template:
     """The documents of one series whose readings have the same unit, location and tags.
 
-    `of_float` and `of_int32` are open so that a loop may fill them in place, as `Form` says.
+    `of_float` and `of_int32` are open so that a loop may fill them in place, as `Form` says. `quotes` is how many
+    quotation marks the JSON of such a reading has that gives a number as value and as `ts`, and a `seq`.
     """
 
-    __slots__ = ("_after_length", "_length", "_of_bool", "_of_int64", "of_float", "of_int32", "tail")
+    __slots__ = ("_after_length", "_length", "_of_bool", "_of_int64", "of_float", "of_int32", "quotes", "tail")
 
-    def __init__(self, owner: str, device: str, like: Reading) -> None:
+    def __init__(self, owner: str, device: str, like: Reading, quotes: int = 0) -> None:
         """Make the template of all readings that differ from `like` in value and times alone."""
+        self.quotes = quotes
         blank = msgspec.structs.replace(like, value=0.0, ts_ms=0, seq=0, received_ms=0)
         document = encode_document(owner, device, blank)
         (id_length,) = _LENGTH.unpack_from(document, _ID_AT)

@@ -2,18 +2,19 @@
 
 import math
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
 from aiohttp import web
+from multidict import MultiMapping
 
 from broker.reading import ID_PATTERN, Defaults
 from gateway.limits import Limits, TooMany, TooManyDevices
 from gateway.session import Session
 from runtime.addresses import ClientAddresses, network_of
-from runtime.bearer import TOKENS_IN_URL
+from runtime.bearer import TOKENS_IN_URL, RepeatedHeaderError, bearer_token, header_once
 from runtime.revocations import Revocations
 from runtime.tokens import Claims, TokenError, TokenVerifier, Verified
 
@@ -154,14 +155,13 @@ def _defaults(claims: Claims) -> Defaults:
     return Defaults(claims.sensor_type, claims.location)
 
 
-def _credentials(auth: object, headers: Mapping[str, str]) -> tuple[object, object]:
+def _credentials(auth: object, headers: MultiMapping[str]) -> tuple[object, object]:
     fields = auth if isinstance(auth, dict) else {}
-    scheme, _, bearer = headers.get("Authorization", "").partition(" ")
-    bearer = bearer.strip() if scheme.lower() == "bearer" else ""
-    return (
-        _agreed("token", fields.get("token"), bearer or None),
-        _agreed("device", fields.get("device"), headers.get("X-Device-Id")),
-    )
+    try:
+        token, device = bearer_token(headers), header_once(headers, "X-Device-Id")
+    except RepeatedHeaderError as error:
+        raise Refused("unauthorized", str(error)) from error
+    return _agreed("token", fields.get("token"), token or None), _agreed("device", fields.get("device"), device)
 
 
 def _agreed(what: str, in_auth: object, in_header: str | None) -> object:

@@ -23,6 +23,7 @@ from gateway.session import Session
 from gateway.settings import GatewaySettings
 from runtime.bodies import json_response, read_bytes
 from runtime.calls import JSON, Call
+from runtime.fields import ONE_LINE
 from runtime.problems import Handler, Problem
 from runtime.tokens import Place
 
@@ -47,7 +48,7 @@ _SPACE = b" \t\r\n"
 _raw = msgspec.json.Decoder(Raw)
 
 _Id = Annotated[str, Meta(pattern=f"^{ID_PATTERN.pattern}$")]
-_Text = Annotated[str, Meta(max_length=MAX_TEXT)]
+_Text = Annotated[str, Meta(max_length=MAX_TEXT, pattern=ONE_LINE)]
 
 
 class ReadingsTaken(msgspec.Struct):
@@ -60,9 +61,10 @@ class ReadingsTaken(msgspec.Struct):
 class ReadingSent(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     """One reading. `sensorType` and `location` default to those of a device's token, `ts` to the time of receipt.
 
-    `value` is finite, as an integer of 64 bits, as text without control characters. `ts` is in milliseconds since 1970,
-    or RFC 3339 with a zone and at most three decimals; not before 2000, at most 24 h ahead. `seq`, only with `ts`,
-    counts apart what one series measures within a millisecond.
+    `value` is finite, as an integer of 64 bits. No text has control characters, and no name stands twice. `ts` is in
+    milliseconds since 1970, or RFC 3339 with a zone and at most three decimals; not before 2000, at most 24 h ahead; a
+    leap second (`23:59:60` at the end of a month in UTC) is stored as the second after it, `.000`. `seq`, only with
+    `ts`, counts apart what one series measures within a millisecond.
     """
 
     # Only described, never decoded: a reading that breaks a rule is refused alone, by broker/reading.py.
@@ -70,7 +72,7 @@ class ReadingSent(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     sensor_type: Annotated[_Id, Meta(examples=["temperature"])] | UnsetType = UNSET
     ts: int | str | UnsetType = UNSET
     seq: Annotated[int, Meta(ge=0, lt=DRAWN_SEQ)] | UnsetType = UNSET
-    unit: Annotated[str, Meta(max_length=MAX_UNIT)] | UnsetType = UNSET
+    unit: Annotated[str, Meta(max_length=MAX_UNIT, pattern=ONE_LINE)] | UnsetType = UNSET
     location: _Text | Place | UnsetType = UNSET
     tags: Annotated[dict[_Id, _Text], Meta(max_length=MAX_TAGS)] | UnsetType = UNSET
 
@@ -221,7 +223,7 @@ def _response(answer: Answer, event: Event) -> web.Response:
     if code in _STATUS and code != "forbidden":  # which here is told of one reading
         raise problem(_STATUS[code], answer["detail"], {"code": code})
     (body,) = event.arguments
-    _require_json(bytes(body))
-    if not bytes(body).lstrip(_SPACE).startswith(b"{"):
+    _require_json(body)
+    if not body.lstrip(_SPACE).startswith(b"{"):
         raise problem(422, "The body must be a reading, or an array of readings.", {"code": code})
     return json_response(ReadingsTaken(0, [Rejection(0, code, answer["detail"])]), 202)

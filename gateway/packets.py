@@ -15,18 +15,19 @@ from socketio.packet import Packet
 
 EVENT = "event"
 
-# Type (connect, disconnect, event, binary event), attachments, namespace, acknowledgement id, data.
-_PACKET = re.compile(r"([0125])(?:(\d{1,10})-)?(?:(/[^,]*),)?(\d{0,18})(.*)", re.ASCII | re.DOTALL)
+# Type (connect, disconnect, event, binary event), attachments, namespace, acknowledgement id, data. An id is taken
+# whole or not at all: an answer under a part of it would be another event's.
+_PACKET = re.compile(r"([0125])(?:(\d{1,10})-)?+(?:(/[^,]*),)?+(\d{0,18}+)(?!\d)(.*)", re.ASCII | re.DOTALL)
 # Engine.IO's message, Socket.IO's event, the acknowledgement's id, and the head of an array of a name and more.
-_HOT = re.compile(rb'42((?:0|[1-9]\d{0,17})?)\["(readings?)",')
-
-_HOT_NAMES = {b"reading": "reading", b"readings": "readings"}
+_HOT = re.compile(rb'42((?:0|[1-9]\d{0,17})?)\["reading(s?)",')
+_HOT_HEAD_BYTES = 2
+_END = ord("]")
 
 _items = msgspec.json.Decoder(list[Raw])
 _name = msgspec.json.Decoder(str)
 
 
-class Event(msgspec.Struct, frozen=True):
+class Event(msgspec.Struct, frozen=True, gc=False):
     """An event as it arrived: its name (None when it has none that can be read) and its undecoded arguments.
 
     With `frame`, the frame that the event came in, `arguments` is a guess: all that follows the name, taken for one
@@ -34,7 +35,7 @@ class Event(msgspec.Struct, frozen=True):
     """
 
     name: str | None
-    arguments: tuple[bytes | Raw, ...] = ()
+    arguments: tuple[bytes, ...] = ()
     size: int = 0
     frame: bytes | None = None
 
@@ -46,12 +47,12 @@ class Event(msgspec.Struct, frozen=True):
 def hot_event(frame: bytes) -> tuple[bytes, Event] | None:
     """Return acknowledgement id (empty: none is asked for) and event of a frame with readings; None for all others."""
     found = _HOT.match(frame)
-    if found is None or not frame.endswith(b"]") or not (frame.isascii() or _is_utf8(frame)):
+    if found is None or frame[-1] != _END or not (frame.isascii() or _is_utf8(frame)):
         return None
-    number, name = found.groups()
-    start, end = found.end(1), found.end()
+    number, many = found.groups()
+    size = len(frame) - len(number) - _HOT_HEAD_BYTES
     # A payload that is one JSON value makes the array one too, and the other way round.
-    return number, Event(_HOT_NAMES[name], (frame[end:-1],), len(frame) - start, frame)
+    return number, Event("readings" if many else "reading", (frame[found.end() : -1],), size, frame)
 
 
 def _is_utf8(text: bytes) -> bool:
@@ -66,7 +67,7 @@ def parse_event(array: bytes) -> Event:
     """Take an event's array apart without decoding what is in it."""
     try:
         items = _items.decode(array)
-        return Event(_name.decode(items[0]), tuple(items[1:]), len(array))
+        return Event(_name.decode(items[0]), tuple(map(bytes, items[1:])), len(array))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, IndexError):
         return Event(None, (), len(array))
 

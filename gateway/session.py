@@ -36,8 +36,15 @@ class Session:
         self.intake = Intake(self.owner, self.device, self.defaults, self.may_name)
 
     def renew(self, marks: Marks, defaults: Defaults, expires_at: int) -> None:
-        """Go on under another token of the same owner and device."""
+        """Go on under another token of the same owner and device. What it does not say stays as it was.
+
+        A user's token knows of no sensor; whoever connected with the device's own is still that sensor.
+        """
         self.marks, self.expires_at = marks, expires_at
+        defaults = Defaults(
+            self.defaults.sensor_type if defaults.sensor_type is None else defaults.sensor_type,
+            self.defaults.location if defaults.location is None else defaults.location,
+        )
         if defaults != self.defaults:
             self.defaults = defaults
             self.intake = Intake(self.owner, self.device, defaults, self.may_name)

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import chain
 
 from broker.interface import BrokerError, BrokerUnavailable, Publisher
 from broker.message import MAX_BYTES, MAX_READINGS, Message
@@ -159,7 +160,7 @@ class ToBroker:
         try:
             failpoint("gateway.before_publish")
             await self._publisher.publish(
-                Message.of([document for parcel in parcels for document in parcel.documents]), READINGS_EXCHANGE
+                Message.of(list(chain.from_iterable(parcel.documents for parcel in parcels))), READINGS_EXCHANGE
             )
             failpoint("gateway.confirmed")
         except BrokerError as error:

@@ -14,24 +14,22 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from auth.app import auth_service
+from auth.keys import KeysError
 from auth.migrate import migrate
-from auth.settings import AuthSettings
 from broker.embedded import EmbeddedBroker
 from broker.topology import READINGS
 from gateway.app import gateway_service
-from gateway.settings import GatewaySettings
 from onebox.audit import Audit
-from onebox.demo import DEMO_EMAIL, run_devices
+from onebox.demo import DEMO_EMAIL, make_demo_user, run_devices
 from onebox.kept_secrets import KeptSecrets, SecretsError, kept_secrets
 from onebox.mongod import MongodError, PrivateMongod, private_mongod
 from onebox.panel import Sources, View, count, shown
 from onebox.plan import Plan
+from onebox.services import ServiceSettings
 from onebox.settings import OneboxSettings
 from onebox.summary import Summary
 from persister.app import persister_service
-from persister.settings import PersisterSettings
 from reader.app import reader_service
-from reader.settings import ReaderSettings
 from runtime.cors import allow_origins
 from runtime.docs import add_docs
 from runtime.listen import listen
@@ -41,14 +39,14 @@ from runtime.problems import problem_middleware
 from runtime.process import Shutdown, spare_what_stays
 from runtime.revocations import Revocations
 from runtime.tokens import KeySet
+from runtime.tracing import traced
 from simulator.errors import ReplayError, SimulatorError
 from simulator.tally import Tally
 
 log = logger("onebox")
 
-DATABASE = "tidegate"
 # What a person can do something about: told in a line, without a traceback.
-EXPECTED = (MongodError, SecretsError, SimulatorError, OSError)
+EXPECTED = (MongodError, SecretsError, SimulatorError, KeysError, OSError)
 # A drain that settles nothing for this long will not get further.
 STALLED_S = 30.0
 
@@ -67,9 +65,10 @@ class _Storage:
 class Onebox:
     """One run. After it, `summary` says how it went, or `trouble` why it could not start."""
 
-    def __init__(self, plan: Plan, settings: OneboxSettings) -> None:
+    def __init__(self, plan: Plan, settings: OneboxSettings, services: ServiceSettings) -> None:
         self._plan = plan
         self._settings = settings
+        self._services = services
         self.summary: Summary | None = None
         self.trouble = ""
         self.trouble_code = 1
@@ -79,6 +78,7 @@ class Onebox:
         """Run until the plan is done or a stop is asked for; then drain and sum up."""
         try:
             secrets = kept_secrets(self._plan.data)
+            self._services = self._services.with_secret(secrets.signing_key_secret)
             async with self._storage() as storage, asyncio.TaskGroup() as tasks:
                 ended = tasks.create_task(_fail_when_ended(storage.mongod), name="mongod")
                 tally = Tally(on_acked=lambda *acked: storage.audit.acknowledged(tally.owner, *acked))
@@ -108,48 +108,39 @@ class Onebox:
         async with (
             private_mongod(plan.data / "mongodb") as mongod,
             EmbeddedBroker.open_at(plan.queue) as broker,
-            Audit.over(mongod.url, DATABASE, started_ms) as audit,
+            Audit.over(mongod.url, self._services.persister.readings_database, started_ms) as audit,
+            traced("persister") as tracing,
         ):
-            settings = PersisterSettings(
-                broker_url=plan.queue_url,
-                readings_url=mongod.url,
-                readings_database=DATABASE,
-            )
-            async with persister_service(settings, broker=broker, registry=registry, watch=audit.watch) as checks:
+            self._services = self._services.with_mongod(mongod.url)
+            async with persister_service(
+                self._services.persister, broker=broker, registry=registry, watch=audit.watch, tracing=tracing
+            ) as checks:
                 yield _Storage(mongod, broker, audit, registry, dict(checks))
 
     async def _serve(self, storage: _Storage, secrets: KeptSecrets, tally: Tally, shutdown: Shutdown) -> None:
         """Open accounts and gateway on one port, run the devices, and close the intake again."""
-        plan = self._plan
-        users = f"sqlite+aiosqlite:///{plan.data / 'users.sqlite3'}"
-        await migrate(users)
-        auth_settings = AuthSettings(auth_database_url=users, signing_key_secret=secrets.signing_key_secret)
-        gateway_settings = GatewaySettings(
-            broker_url=plan.queue_url,
-            auth_url="http://in-process.invalid",
-            cors_origins=self._settings.cors_origins,
-        )
-        reader_settings = ReaderSettings(
-            broker_url=plan.queue_url,
-            auth_url="http://in-process.invalid",
-            readings_url=storage.mongod.url,
-            readings_database=DATABASE,
-        )
+        plan, settings = self._plan, self._services
+        await migrate(settings.auth.auth_database_url)
+        await make_demo_user(settings.auth, secrets.demo_password)
         app = web.Application(middlewares=[problem_middleware])
         allow_origins(app, self._settings.cors_origins)
         async with (
-            auth_service(auth_settings, registry=storage.registry, broker=storage.broker) as auth,
+            auth_service(settings.auth, registry=storage.registry, broker=storage.broker) as auth,
             KeySet(auth.jwks).kept_fresh() as keys,
-            Revocations(auth.revocations).kept_fresh() as revocations,
+            Revocations(
+                auth.revocations, every_s=settings.gateway.revocations_every_seconds
+            ).kept_fresh() as revocations,
+            traced("gateway") as tracing,
             gateway_service(
-                gateway_settings,
+                settings.gateway,
                 broker=storage.broker,
                 keys=keys,
                 revocations=revocations,
                 registry=storage.registry,
+                tracing=tracing,
             ) as gateway,
             reader_service(
-                reader_settings,
+                settings.reader,
                 broker=storage.broker,
                 keys=keys,
                 revocations=revocations,

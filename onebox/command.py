@@ -8,25 +8,30 @@ from pathlib import Path
 from onebox.app import Onebox
 from onebox.lock import FolderInUse, locked
 from onebox.plan import Plan
+from onebox.services import not_taken, services_from_env
 from onebox.settings import OneboxSettings
-from runtime.logs import configure_logs
+from runtime.logs import configure_logs, logger
 from runtime.process import run_until_stopped
 from runtime.settings import SettingsError, from_env
 from simulator.replay import Replay
+
+log = logger("onebox")
 
 
 def main(arguments: list[str]) -> int:
     """Run a onebox; 0 all is well, 1 readings were lost or it could not go on, 2 the command is wrong."""
     plan = parse(arguments)
     try:
-        settings = from_env(OneboxSettings)
+        services, settings = services_from_env(plan), from_env(OneboxSettings)
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return 2
     configure_logs(settings.log_level, settings.log_format)
+    if unused := not_taken():
+        log.warning("Some variables are set that a onebox makes itself; they are not taken.", variables=unused)
     # Databases, queue and secrets are for their user only, in whatever folder they lie.
     os.umask(0o077)
-    onebox = Onebox(plan, settings)
+    onebox = Onebox(plan, settings, services)
     try:
         with locked(plan.data):
             code = run_until_stopped(onebox.run, settings.drain_seconds)
@@ -53,7 +58,8 @@ def parse(arguments: list[str]) -> Plan:
     parser = argparse.ArgumentParser(
         prog="python -m onebox",
         description="The whole pipeline on this machine: accounts, gateway, queue, storage and simulated devices.",
-        epilog="Stop it with Ctrl-C: it drains, prints a summary and leaves nothing running.",
+        epilog="Stop it with Ctrl-C: it drains, prints a summary and leaves nothing running. Settings of the services "
+        "are taken from the environment as theirs (README has the table), but HOST, PORT and the URLs.",
     )
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")

@@ -1,10 +1,20 @@
-"""The demo user of a onebox and its simulated devices, over the public interface like any other."""
+"""The demo user of a onebox and its simulated devices, over the public interface like any other.
+
+Where nobody may sign up, the demo user is made beside the service, as an operator makes one.
+"""
 
 import asyncio
 from contextlib import suppress
 
 import msgspec
+from prometheus_client import CollectorRegistry
 
+from auth.accounts import Accounts
+from auth.errors import EmailTakenError
+from auth.operators import operators_database
+from auth.passwords import password_hasher
+from auth.revocations import Revocations
+from auth.settings import AuthSettings
 from onebox.plan import Plan
 from runtime.logs import logger
 from runtime.process import Shutdown
@@ -41,12 +51,25 @@ async def run_devices(plan: Plan, url: str, password: str, tally: Tally, shutdow
     await run_fleet(fleet, tally=tally, stop=shutdown.event)
 
 
+async def make_demo_user(settings: AuthSettings, password: str) -> None:
+    """Make the demo user with SIGNUP=closed, unless it is there; otherwise it signs up like anybody."""
+    if settings.signup == "open":
+        return
+    revocations = {"access_s": settings.access_token_seconds, "device_s": settings.device_token_seconds}
+    async with operators_database(settings) as database:
+        with password_hasher(cost=settings.bcrypt_cost, threads=1, queue=1, registry=CollectorRegistry()) as passwords:
+            accounts = Accounts(database, passwords, Revocations(database, **revocations))
+            with suppress(EmailTakenError):
+                user = await accounts.create(DEMO_NAME, DEMO_EMAIL, password)
+                log.info("The demo user was made, for nobody may sign up.", user=user.id)
+
+
 async def sign_up(url: str, password: str) -> None:
-    """Make the demo user whose name and password the panel shows, unless it is there; nobody's run ends over it."""
+    """Sign up the demo user that the panel shows, unless it is there or was made; nobody's run ends over it."""
     body = {"name": DEMO_NAME, "email": DEMO_EMAIL, "password": password}
     async with device_session() as http:
         try:
             await Api(http, url, attempts=2).call("POST", "/user/signup", msgspec.Raw, body=body)
         except SimulatorError as error:
-            if not isinstance(error, ApiError) or error.status != 409:
+            if not isinstance(error, ApiError) or error.status not in (403, 409):
                 log.warning("The demo user could not be signed up.", error=str(error))

@@ -28,3 +28,8 @@ class Plan:
     def queue_url(self) -> str:
         """The same as `BROKER_URL` names it."""
         return f"embedded://{self.queue}"
+
+    @property
+    def users_url(self) -> str:
+        """The users' database as `AUTH_DATABASE_URL` names it."""
+        return f"sqlite+aiosqlite:///{self.data / 'users.sqlite3'}"

@@ -1,4 +1,4 @@
-"""What a onebox takes from the environment; everything else is on its command line."""
+"""What a onebox takes from the environment for itself, where it differs from what its services take (services.py)."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,9 +1,11 @@
 """Who really asks: the address of a client, behind proxies that were named and behind no others.
 
 `X-Forwarded-For` can be written by anyone; only what a trusted proxy added to it is believed. From the right, the first
-address that is no trusted proxy is the client's.
+address that is no trusted proxy is the client's. Some proxies add the client's port, and write IPv6 in brackets or the
+whole in quotation marks, as RFC 7239 (6) does in `Forwarded`.
 """
 
+import re
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 
@@ -13,6 +15,9 @@ Address = IPv4Address | IPv6Address
 # What one household or server has of IPv6 (RFC 6177): limits by single address would be no limits.
 IPV6_PREFIX = 64
 UNKNOWN = "unknown"
+
+# An IPv6 address in brackets or an IPv4 address, then a port; quoted or not.
+_HOP = re.compile(r'(?P<quote>"?)(?:\[(?P<v6>[^\[\]"]*)\]|(?P<v4>[0-9.]*))(?::[0-9]{1,5})?(?P=quote)')
 
 
 class ClientAddresses:
@@ -29,7 +34,7 @@ class ClientAddresses:
             return UNKNOWN
         if self._is_proxy(address):
             for hop in reversed(",".join(request.headers.getall("X-Forwarded-For", [])).split(",")):
-                before = _parsed(hop.strip())
+                before = _hop(hop.strip())
                 if before is None:  # nobody can have sent from there: the proxy before it is all that is known
                     break
                 address = before
@@ -47,6 +52,17 @@ def network_of(address: str) -> str:
     if isinstance(parsed, IPv6Address):
         return str(IPv6Network((parsed, IPV6_PREFIX), strict=False))
     return address if parsed is None else str(parsed)
+
+
+def _hop(text: str) -> Address | None:
+    """Return the address of one entry of `X-Forwarded-For`, None when it has none."""
+    if (bare := _parsed(text)) is not None:
+        return bare
+    if (found := _HOP.fullmatch(text)) is None:
+        return None
+    if found["v6"] is None:
+        return _parsed(found["v4"])
+    return _parsed(found["v6"]) if ":" in found["v6"] else None
 
 
 def _parsed(text: str) -> Address | None:

@@ -1,11 +1,13 @@
 """Who is asking: from a request's Authorization header to verified claims, or to a refusal as RFC 6750 words it.
 
-Tokens are taken from this header only: addresses end up in logs, and cookies travel without being asked.
+Tokens are taken from this header only: addresses end up in logs, and cookies travel without being asked. A header that
+says who asks stands once (RFC 9110, 5.3): of two, a proxy and a service may believe another one each.
 """
 
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
+from multidict import MultiMapping
 
 from runtime.problems import Problem
 from runtime.tokens import TokenError, TokenVerifier, Verified
@@ -15,6 +17,27 @@ TOKENS_IN_URL = ("token", "access_token", "accessToken", "auth")
 
 InForce = Callable[[Verified], Awaitable[None]]
 """Raises TokenError when verified claims no longer stand."""
+
+
+class RepeatedHeaderError(Exception):
+    """A header that may stand once stands more often."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the header {name} may stand once")
+
+
+def header_once(headers: MultiMapping[str], name: str) -> str | None:
+    """Return the header's value, None where it is missing; RepeatedHeaderError where it stands more than once."""
+    values = headers.getall(name, ())
+    if len(values) > 1:
+        raise RepeatedHeaderError(name)
+    return values[0] if values else None
+
+
+def bearer_token(headers: MultiMapping[str]) -> str | None:
+    """Return what `Authorization: Bearer` holds, None where there is no such header; RepeatedHeaderError for two."""
+    scheme, _, token = (header_once(headers, "Authorization") or "").strip().partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
 
 
 class Bearer:
@@ -28,12 +51,9 @@ class Bearer:
         """Return the claims of the request's token; Problem 401, 403 without the scope, 503 while there are no keys."""
         if any(name in request.query for name in TOKENS_IN_URL):
             raise unauthorized("Tokens in addresses end up in logs and are not taken.", challenge="Bearer")
-        headers = request.headers.getall("Authorization", [])
-        scheme, _, token = headers[0].strip().partition(" ") if len(headers) == 1 else ("", "", "")
-        if scheme.lower() != "bearer":
-            raise unauthorized("One Authorization header with a Bearer token is required.", challenge="Bearer")
+        token = required_token(request)
         try:
-            claims = await self._verifier.verify(token.strip())
+            claims = await self._verifier.verify(token)
             await self._in_force(claims)
         except TokenError as error:
             if error.code == "unavailable":
@@ -43,6 +63,17 @@ class Bearer:
         if scope and not claims.allows(scope):
             raise forbidden(scope)
         return claims
+
+
+def required_token(request: web.Request) -> str:
+    """Return the request's bearer token; Problem 401 when there is none, or more than one."""
+    try:
+        token = bearer_token(request.headers)
+    except RepeatedHeaderError:
+        token = None
+    if token is None:
+        raise unauthorized("One Authorization header with a Bearer token is required.", challenge="Bearer")
+    return token
 
 
 def unauthorized(

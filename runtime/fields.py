@@ -13,6 +13,9 @@ from runtime.problems import FieldError, Problem
 Value = TypeVar("Value")
 Fields = TypeVar("Fields", bound=msgspec.Struct)
 
+# Text of one line, as a pattern of JSON Schema: none of Unicode's control characters, NUL among them.
+ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f]*$(?!\n)"
+
 # Beyond these a body is noise, and the answer need not grow with it.
 MAX_FIELD_ERRORS = 20
 _SHOWN_CHARS = 64

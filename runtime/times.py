@@ -1,12 +1,18 @@
-"""Times as they are kept (milliseconds since 1970) and as answers show them (RFC 3339)."""
+"""Times as they are kept (milliseconds since 1970), as clients write them and answers show them (RFC 3339)."""
 
+import calendar
+import re
 import time
-from datetime import date
+from datetime import UTC, date, datetime
 from functools import lru_cache
 
 _MINUTES_A_DAY = 1440
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _LAST_DAY = date.max.toordinal()
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DAY_MS = 86_400_000
+# RFC 3339 with a zone and at most three decimals: up to the second, the second, decimals, zone.
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:)(\d\d)(\.\d{1,3})?([Zz]|[+-]\d\d:[0-5]\d)", re.ASCII)
 
 
 def now_ms() -> int:
@@ -29,3 +35,28 @@ def _minute(minute: int) -> str:
     day, rest = divmod(minute, _MINUTES_A_DAY)
     day = min(max(day + _EPOCH_DAY, 1), _LAST_DAY)
     return f"{date.fromordinal(day).isoformat()}T{rest // 60:02}:{rest % 60:02}:"
+
+
+def parse_rfc3339(text: str) -> int:
+    """Return milliseconds since 1970; ValueError when the text is of another form, or no real time.
+
+    A leap second (RFC 3339, 5.7) is the beginning of the second after it: time since 1970 has no place for it. As one
+    counts `:60` at the end of a month in UTC, where leap seconds are, whether there was one or not, and nowhere else.
+    """
+    found = _TIME.fullmatch(text)
+    if found is None:
+        raise ValueError("must be RFC 3339 with a zone and at most three decimals")
+    try:
+        if found[2] == "60":
+            return _leap_second(found[1], found[4])
+        since = datetime.fromisoformat(text.upper()) - _EPOCH
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"is no real time: {error}") from error
+    return since.days * _DAY_MS + since.seconds * 1000 + since.microseconds // 1000
+
+
+def _leap_second(minute: str, zone: str) -> int:
+    last = datetime.fromisoformat(f"{minute}59{zone}".upper()).astimezone(UTC)
+    if (last.hour, last.minute) != (23, 59) or last.day != calendar.monthrange(last.year, last.month)[1]:
+        raise ValueError("second 60 is the last of a month in UTC, or there is none")
+    return ((last - _EPOCH).days + 1) * _DAY_MS

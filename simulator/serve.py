@@ -6,7 +6,9 @@ import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from runtime.bearer import required_token
 from runtime.bodies import json_response, read_json
+from runtime.fields import ONE_LINE
 from runtime.listen import listen
 from runtime.logs import logger
 from runtime.ops import Check, ops_server
@@ -29,7 +31,7 @@ class StartDevice(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     """Body of `POST /simulator/devices`; `rate` is in readings a second. The target checks the rest."""
 
     sensor_type: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$(?!\n)")]
-    location: Annotated[str, msgspec.Meta(max_length=256)] | Place
+    location: Annotated[str, msgspec.Meta(max_length=256, pattern=ONE_LINE)] | Place
     rate: Annotated[float, msgspec.Meta(gt=0, le=MAX_RATE)] = 1.0
 
 
@@ -91,10 +93,7 @@ class DeviceRoutes:
         return web.Response(status=204)
 
     async def _caller(self, request: web.Request) -> tuple[Owner, str]:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
-            raise Problem(401, "A user's token is required.", headers={"WWW-Authenticate": "Bearer"})
-        user = Owner(self._api, token.strip())
+        user = Owner(self._api, required_token(request))
         try:
             claims = await user.claims()
         except (ApiError, UnavailableError) as error:

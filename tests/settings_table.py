@@ -4,6 +4,7 @@ from pathlib import Path
 
 from auth.settings import AuthSettings
 from gateway.settings import GatewaySettings
+from onebox.services import MADE_HERE
 from onebox.settings import OneboxSettings
 from persister.settings import PersisterSettings
 from reader.settings import ReaderSettings
@@ -20,6 +21,11 @@ SERVICES = {
     "simulator serve": SimulatorSettings,
     "onebox": OneboxSettings,
 }
+ONEBOX_TAKES = (
+    "| `onebox` | all others of `auth`, `gateway`, `persister`, `reader` | theirs | the same as for them; an own"
+    " `SIGNING_KEY_SECRET` is made and kept beside the data unless it is set. What it makes itself is not taken:"
+    f" {', '.join(f'`{name}`' for name in MADE_HERE)}; `--host` and `--port` say where it listens |\n"
+)
 
 
 def rendered() -> str:
@@ -29,6 +35,7 @@ def rendered() -> str:
     for name, settings in SERVICES.items():
         rows = [row for row in table(settings) if row not in common]
         parts.append(_rows(f"`{name}`", rows))
+    parts.append(ONEBOX_TAKES)
     return "| process | variable | default | what for |\n|---|---|---|---|\n" + "".join(parts)
 
 

@@ -74,6 +74,7 @@ async def test_of_two_devices_that_take_one_name_at_once_one_gets_it(client: Cli
         ({"name": None}, {"name": "invalid"}),
         ({"sensorType": "a b"}, {"sensorType": "invalid"}),
         ({"location": {"lat": 91, "lon": 0}}, {"location.lat": "invalid"}),
+        ({"location": "hall\0"}, {"location": "invalid"}),
         ({"id": GONE}, {"id": "unknown"}),
         ({"owner": "bob", "name": "x"}, {"owner": "unknown"}),
     ],

@@ -130,6 +130,7 @@ WRONG_FIELDS: dict[str, list[Any]] = {
     "name": ["", "x" * 65, "a b", "é", "a/b", "name\n", 7, [], {}],
     "sensorType": ["", "x" * 65, "a b", "é", "t\n", None, 7, [], {}],
     "location": [
+        *("hall\0", "\x1f", "hall 3\n", "a\x7fb", "\x9f", "a\tb"),
         *("x" * 257, None, 7, [], {}, {"lat": 1}, {"lat": "1", "lon": "2"}, {"lat": None, "lon": 0}),
         *({"lat": 91, "lon": 0}, {"lat": -91, "lon": 0}, {"lat": 0, "lon": 181}, {"lat": 0, "lon": -181}),
         *({"lat": 1, "lon": 2, "radius": 3}, {"lat": 1, "lon": 2, "alt": "high"}),

@@ -15,13 +15,16 @@ from broker.reading import DRAWN_SEQ, Defaults, Reading, ReadingError, check_man
 from broker.template import Template
 from runtime.tokens import Place
 from tests.broker.test_reading import (
+    NOT_TWICE,
     NOW,
     REFUSED,
     TAKEN,
+    TWICE,
     TYPED,
     good_readings,
     json_values,
     near_readings,
+    object_texts,
     places,
     shortened,
     texts,
@@ -125,6 +128,55 @@ def test_a_template_in_use_lets_through_what_the_plain_way_does_and_no_more(fiel
         assert outcome(session.take_one, items[1], NOW) == outcome(plain_one, items[1])
 
 
+@given(defaults, st.lists(st.lists(object_texts, max_size=4), min_size=1, max_size=3))
+def test_names_that_stand_twice_have_the_outcome_of_the_plain_way(given_: Defaults, events: list[list[str]]) -> None:
+    session = Intake(OWNER, DEVICE, given_)
+    usual = f'{{"value":1.5,"ts":{NOW},"unit":"C"}}'
+    for event in [*events, *events]:
+        raw = f"[{','.join([usual, *event, usual])}]".encode()
+        assert without_drawn(session.take_many(raw, NOW)) == without_drawn(plain(raw, given_))
+
+
+@pytest.mark.parametrize("raw", TWICE + NOT_TWICE)
+def test_a_name_that_stands_twice_is_refused_and_no_other_reading_with_it(raw: str) -> None:
+    usual = f'{{"value":1.5,"ts":{NOW},"seq":1}}'
+    session = Intake(OWNER, DEVICE, TYPED)
+    for _ in range(2):  # the second time there are templates
+        taken = session.take_many(f"[{usual},{raw},{usual}]".encode(), NOW)
+        refused = [(1, "invalid_reading")] if raw in TWICE else []
+        assert [(found.index, found.code) for found in taken.rejected] == refused
+        assert len(taken.documents) == 3 - len(refused)
+        if raw in TWICE:
+            with pytest.raises(ReadingError, match="twice"):
+                session.take_one(raw.encode(), NOW)
+        else:
+            session.take_one(raw.encode(), NOW)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"seq": 1},
+        {"unit": "C", "seq": 1},
+        {"sensorType": "a", "unit": "°C"},
+        {"tags": {"a": "b"}, "location": "x"},
+        {"location": {"lat": 1.5, "lon": 2.5, "alt": 3.5}, "seq": 3},
+    ],
+    ids=str,
+)
+def test_an_event_with_each_name_once_is_looked_at_once(
+    fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Intake(OWNER, DEVICE, TYPED)
+    one = json.dumps(TEMPLATED | fields).encode()
+    monkeypatch.setattr(intake, "require_names_once", None)  # whoever needs the second look fails
+    monkeypatch.setattr(intake, "split_array", None)
+    for _ in range(2):
+        session.take_one(one, NOW)
+        assert len(session.take_many(b"[" + one + b"," + one + b"]", NOW).documents) == 2
+
+
 @pytest.mark.parametrize("first", [{"unit": "%"}, {"sensorType": "humidity"}, {}])
 @pytest.mark.parametrize("then", [{"unit": "°C"}, {"sensorType": "pressure"}, {}])
 def test_neighbours_of_different_series_do_not_share_a_template(first: dict[str, str], then: dict[str, str]) -> None:
@@ -196,7 +248,7 @@ def test_a_session_keeps_a_bounded_number_of_templates_and_takes_what_is_beyond(
     raw = json.dumps([{"sensorType": f"s{number}", "value": 1.5, "ts": NOW} for number in range(9)]).encode()
     for _ in range(2):
         assert session.take_many(raw, NOW) == plain(raw, TYPED)
-    assert [reading.sensor_type for _, _, reading in made] == ["s0", "s1", "s2"]
+    assert [reading.sensor_type for _, _, reading, _ in made] == ["s0", "s1", "s2"]
 
 
 def test_the_places_of_a_device_on_the_move_leave_room_for_templates(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +264,7 @@ def test_the_places_of_a_device_on_the_move_leave_room_for_templates(monkeypatch
     raw = json.dumps([TEMPLATED | {"location": {"lat": 1.0, "lon": 1.0 + step}} for step in range(5)]).encode()
     assert session.take_many(raw, NOW) == plain(raw, TYPED)
     session.take_one(json.dumps(TEMPLATED).encode(), NOW)
-    assert [reading.location and reading.location.lon for _, _, reading in made] == [1.0, 2.0, None]
+    assert [reading.location and reading.location.lon for _, _, reading, _ in made] == [1.0, 2.0, None]
 
 
 SHAPES: list[dict[str, Any]] = [

@@ -82,6 +82,14 @@ TAKEN: list[tuple[str, str, Any]] = [
     ("ts", '"2025-06-15T09:36:40-05:30"', NOW),
     ("ts", '"2025-06-15T15:06:40-00:00"', NOW),
     ("ts", '"2024-02-29T00:00:00Z"', 1_709_164_800_000),
+    # A leap second is the beginning of the next, wherever its clock hangs (RFC 3339, 5.7).
+    ("ts", '"2016-12-31T23:59:60Z"', 1_483_228_800_000),
+    ("ts", '"2016-12-31t23:59:60.999z"', 1_483_228_800_000),
+    ("ts", '"2017-01-01T00:59:60+01:00"', 1_483_228_800_000),
+    ("ts", '"2017-01-01T05:29:60.5+05:30"', 1_483_228_800_000),
+    ("ts", '"2016-12-31T15:59:60.5-08:00"', 1_483_228_800_000),
+    ("ts", '"2015-06-30T23:59:60Z"', 1_435_708_800_000),
+    ("ts", '"2024-02-29T23:59:60Z"', 1_709_251_200_000),
     ("seq", "0", 0),
     ("seq", str(2**52 - 1), 2**52 - 1),
     ("location", '""', ""),
@@ -127,6 +135,19 @@ REFUSED: list[tuple[str, str, str]] = [
             "2025-06-15T15:06:40+01:60",
             "2025-06-15T24:00:00Z",
             "2025-06-15T15:06:60Z",
+            "2025-05-31T23:58:60Z",
+            "2025-05-31T22:59:60Z",
+            "2025-05-30T23:59:60Z",
+            "2024-02-28T23:59:60Z",
+            "2025-05-31T23:59:61Z",
+            "2016-12-31T23:59:60+01:00",
+            "2017-01-01T00:59:60Z",
+            "2017-01-01T00:29:60+01:00",
+            "2017-01-01T01:00:60+01:00",
+            "2025-02-29T23:59:60Z",
+            "9999-12-31T23:59:60Z",
+            "9999-12-31T23:59:60-01:00",
+            "0001-01-01T00:59:60+01:00",
             "2025-06-15T15:60:00Z",
             "2025-06-31T00:00:00Z",
             "2025-02-29T00:00:00Z",
@@ -164,6 +185,9 @@ REFUSED: list[tuple[str, str, str]] = [
     ("tags", json.dumps({"a\0": "v"}), "invalid_field"),
     ("tags", json.dumps({"k": "v" * 257}), "invalid_field"),
     ("tags", json.dumps({f"k{n}": "v" for n in range(17)}), "invalid_field"),
+    *(("unit", json.dumps("a" + control), "invalid_field") for control in CONTROLS),
+    *(("location", json.dumps("a" + control), "invalid_field") for control in CONTROLS),
+    *(("tags", json.dumps({"k": control + "a"}), "invalid_field") for control in CONTROLS),
     *((name, "1", "invalid_field") for name in ("unknown", "owner", "device", "receivedAt", "sensor_type", "_id", "")),
 ]
 
@@ -194,6 +218,43 @@ NOT_A_READING = [
 ]
 
 
+# A name twice in one object. As few quotation marks as can be more, and hidden among those of texts.
+TWICE = [
+    '{"value":1,"value":2}',
+    '{"value":1,"value":1}',
+    '{ "value" : 1 , "value" : 2 }',
+    '{"value":1,"v\\u0061lue":2}',
+    '{"value":"a","value":1}',
+    '{"value":1,"value":"a"}',
+    '{"value":"\\"","value":"\\u0022"}',
+    '{"value":"\\\\","value":1}',
+    '{"value":null,"value":1}',
+    '{"value":1,"value":null}',
+    f'{{"value":1.5,"ts":1,"ts":{NOW}}}',
+    f'{{"value":1.5,"ts":{NOW},"ts":{NOW}}}',
+    f'{{"value":1.5,"ts":"{NOW}","ts":{NOW}}}',
+    f'{{"value":1.5,"ts":{NOW},"seq":1,"seq":2}}',
+    f'{{"value":1.5,"ts":{NOW},"seq":"1","seq":2}}',
+    '{"value":1,"unit":"C","unit":"C"}',
+    '{"value":1,"sensorType":"a","sensorType":"b"}',
+    '{"value":1,"location":"a","location":{"lat":1,"lon":2}}',
+    '{"value":1,"location":{"lat":1,"lon":2,"lat":1}}',
+    '{"value":1,"location":{"lat":1,"lon":2,"alt":null,"alt":3}}',
+    '{"value":1,"tags":{"a":"b","a":"b"}}',
+    '{"value":1,"tags":{"a":"b"},"tags":{}}',
+]
+
+# As many quotation marks, or names that only look alike, and nothing twice.
+NOT_TWICE = [
+    '{"value":"\\"value\\":1"}',
+    '{"value":"\\\\","unit":"\\""}',
+    '{"value":1,"unit":"\\u00b0C"}',
+    '{"value":1,"tags":{"value":"value","a":"\\"","A":"\\""}}',
+    '{"value":1,"location":{"lat":1,"lon":2,"alt":null}}',
+    '{ "value" :\n1 , "tags" : { "unit" : "unit" } , "unit" : "unit" }',
+]
+
+
 def shortened(value: Any) -> str:
     return repr(value)[:60]
 
@@ -215,6 +276,21 @@ def test_a_field_beyond_its_rule_is_refused_with_its_code(field: str, text: str,
 @pytest.mark.parametrize("raw", NOT_A_READING, ids=shortened)
 def test_what_is_no_json_object_is_an_invalid_reading(raw: str | bytes) -> None:
     assert code_of(raw) == "invalid_reading"
+
+
+@pytest.mark.parametrize("raw", TWICE)
+def test_a_name_that_stands_twice_is_an_invalid_reading_and_its_neighbours_are_taken(raw: str) -> None:
+    assert code_of(raw) == "invalid_reading"
+    with pytest.raises(ReadingError, match="twice"):
+        check(raw)
+    checked = check_many(f'[{{"value":1}},{raw},{{"value":2}}]'.encode(), TYPED, NOW)
+    assert [reading.value for reading in checked.readings] == [1, 2]
+    assert [(found.index, found.code) for found in checked.rejected] == [(1, "invalid_reading")]
+
+
+@pytest.mark.parametrize("raw", NOT_TWICE)
+def test_quotation_marks_within_texts_are_no_names(raw: str) -> None:
+    assert check(raw).value == json.loads(raw)["value"]
 
 
 @pytest.mark.parametrize("text", [b'"\xff"', b'"\xed\xa0\x80"', b'"\xc3"'])
@@ -335,7 +411,7 @@ field_names = st.sampled_from(["sensorType", "value", "ts", "seq", "location", "
 near_readings = st.dictionaries(field_names, json_values, max_size=8)
 
 ids = st.text(ID_ALPHABET, min_size=1, max_size=64)
-texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=256)
+texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=256)
 places = st.builds(
     lambda lat, lon, alt: {"lat": lat, "lon": lon} | ({} if alt is None else {"alt": alt}),
     st.floats(-90, 90),
@@ -354,10 +430,31 @@ good_readings = st.fixed_dictionaries(
         "sensorType": ids,
         "seq": st.integers(0, 2**52 - 1),
         "location": texts | places,
-        "unit": st.text(st.characters(exclude_categories=["Cs"]), max_size=32),
+        "unit": st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=32),
         "tags": st.dictionaries(ids, texts, max_size=16),
     },
 )
+
+
+# Objects as text, whose names may stand twice: few names, values that fit and values that do not.
+_said = st.one_of(
+    st.sampled_from(["1", "1.5", str(NOW), '"C"', '"\\""', '"\\\\"', '"\\u0022"', '"a\u00b0"', '""', "null", "true"]),
+    st.sampled_from(['{"lat":1,"lon":2}', '{"lat":1,"lon":2,"alt":null}', '{"lat":1,"lat":1,"lon":2}']),
+    st.sampled_from(['{"a":"b"}', '{"a":"b","a":"\\""}', "{}"]),
+)
+_name_texts = st.sampled_from(
+    ['"value"', '"value"', '"ts"', '"seq"', '"unit"', '"location"', '"tags"', '"v\\u0061lue"']
+)
+object_texts = st.lists(st.tuples(_name_texts, st.sampled_from([":", " : "]), _said), max_size=6).map(
+    lambda pairs: "{" + ",".join(map("".join, pairs)) + "}"
+)
+
+
+def says_twice(raw: str) -> bool:
+    """Whether a name stands twice in an object of this JSON."""
+    found = []
+    json.loads(raw, object_pairs_hook=lambda pairs: found.append(len(pairs) > len(dict(pairs))))
+    return any(found)
 
 
 CODES = ("invalid_reading", "invalid_field", "invalid_value", "invalid_ts")
@@ -381,6 +478,14 @@ def test_any_json_value_is_a_reading_or_a_reading_error(value: Any) -> None:
     alone, among_others = outcome(json.dumps(value).encode())  # NaN and Infinity included
     assert alone in (None, *CODES)
     assert alone == among_others
+
+
+@given(object_texts)
+def test_of_whatever_object_no_name_is_taken_twice(raw: str) -> None:
+    alone, among_others = outcome(raw.encode())
+    assert alone == among_others
+    if says_twice(raw):
+        assert alone is not None
 
 
 @given(st.binary(max_size=60))

@@ -175,6 +175,79 @@ async def test_pages_of_listed_origins_may_read_every_call(tmp_path: Path, monke
                     assert (answer.status, answer.headers.get("Access-Control-Allow-Origin")) == (401, told)
 
 
+async def test_settings_of_its_services_are_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {
+        "ACCESS_TOKEN_SECONDS": "120",
+        "ADDRESS_SIGNUPS": "1",
+        "ADDRESS_SIGNUP_SECONDS": "3600",
+        "BCRYPT_COST": "4",
+        "MAX_EVENT_BYTES": "100",
+        "READINGS_DATABASE": "elsewhere",
+        "TRUSTED_PROXIES": "127.0.0.1",
+        "BROKER_URL": "amqp://rabbit.invalid",  # not this one
+        "PORT": "1",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    async with running("--devices", "0", data=tmp_path) as (process, url), aiohttp.ClientSession(url) as session:
+
+        async def sign_up(name: str, address: str) -> int:
+            body = {"name": name, "email": f"{name}@example.org", "password": "correct horse battery"}
+            async with session.post("/user/signup", json=body, headers={"X-Forwarded-For": address}) as answer:
+                return answer.status
+
+        assert await sign_up("ada", "203.0.113.7:51234") == 201
+        assert await sign_up("bob", "203.0.113.8:51234") == 201
+        assert await sign_up("eve", "203.0.113.7:51235") == 429
+        person = {"email": "ada@example.org", "password": "correct horse battery"}
+        async with session.post("/user/login", json=person) as answer:
+            told = await answer.json()
+        assert told["expiresIn"] == 120
+        bearer = {"Authorization": f"Bearer {told['accessToken']}", "X-Device-Id": "d"}
+        for size, status in ((1, 202), (200, 413)):
+            sent = {"sensorType": "t", "value": "x" * size, "ts": 1_750_000_000_000}
+            async with session.post("/readings", json=sent, headers=bearer) as answer:
+                assert answer.status == status
+        process.send_signal(signal.SIGTERM)
+        out, err = await process.communicate()
+    assert json.loads(out)["stored"] == 1
+    assert b"BROKER_URL" in err
+    assert b"PORT" in err
+    assert "elsewhere" in await databases(tmp_path)
+
+
+async def databases(data: Path) -> list[str]:
+    async with private_mongod(data / "mongodb") as mongod:
+        with MongoClient[dict[str, Any]](mongod.url) as client:
+            return await asyncio.to_thread(client.list_database_names)
+
+
+async def test_where_nobody_may_sign_up_the_demo_user_streams_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIGNUP", "closed")
+    monkeypatch.setenv("BCRYPT_COST", "4")
+    for _ in range(2):
+        told = await summary("--devices", "2", "--rate", "10", "--seconds", "1", "--port", "0", data=tmp_path)
+        assert told["sent"] == told["acked"] == told["stored"] > 0
+    async with running("--devices", "0", data=tmp_path) as (_, url), aiohttp.ClientSession(url) as session:
+        body = {"name": "Ada", "email": "ada@example.org", "password": "correct horse battery"}
+        async with session.post("/user/signup", json=body) as answer:
+            assert answer.status == 403
+
+
+async def test_a_secret_that_does_not_open_the_keys_is_told_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await summary("--devices", "0", "--seconds", "0.1", "--port", "0", data=tmp_path)
+    monkeypatch.setenv("SIGNING_KEY_SECRET", "another one than before")
+    process = await start("--devices", "0", "--seconds", "0.1", "--port", "0", data=tmp_path)
+    _, err = await process.communicate()
+    assert process.returncode == 1
+    assert "SIGNING_KEY_SECRET does not open" in err.decode().splitlines()[-1]
+    assert "Traceback" not in err.decode()
+
+
 async def test_a_second_onebox_on_the_same_data_is_refused(tmp_path: Path) -> None:
     async with running("--devices", "0", data=tmp_path) as (process, _):
         second = await start("--port", "0", data=tmp_path)

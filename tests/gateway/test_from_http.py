@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, example, given, reject, settings
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 from structlog.testing import capture_logs
 
 from broker.document import decode_document
@@ -29,7 +30,7 @@ from runtime.tokens import KeySet
 from tests.broker.test_reading import good_readings, json_texts, near_readings
 from tests.broker.waiting import eventually
 from tests.gateway.held import HeldBroker
-from tests.gateway.running import ISSUING, Running, gateway, reading, stored
+from tests.gateway.running import ISSUING, Running, closed, gateway, reading, stored
 from tests.runtime.issuer import Issuer
 
 JSON = {"Content-Type": "application/json"}
@@ -147,6 +148,11 @@ ALONE: list[tuple[bytes, str]] = [
     (b'{"value":1,"seq":1}', "invalid_ts"),
     (b'{"value":1,"owner":"x"}', "invalid_field"),
     (b'{"value":1,"location":{"lat":91,"lon":0}}', "invalid_field"),
+    (b'{"value":1,"unit":"a\\u0000"}', "invalid_field"),
+    (b'{"value":1,"location":"a\\u0007"}', "invalid_field"),
+    (b'{"value":1,"tags":{"a":"\\u0085"}}', "invalid_field"),
+    (b'{"value":1,"value":2}', "invalid_reading"),
+    (b'{"value":1,"tags":{"a":"b","a":"c"}}', "invalid_reading"),
 ]
 
 
@@ -174,6 +180,7 @@ LINES: dict[str, tuple[bytes, list[int], list[tuple[int, str]]]] = {
     "NaN": (b'{"value":NaN}\n{"value":2}', [2], [(0, "invalid_reading")]),
     "too deep": (b"[" * 100_000 + b"]" * 100_000 + b'\n{"value":2}', [2], [(0, "invalid_reading")]),
     "half a surrogate pair": (b'{"value":"\\ud800"}\n{"value":2}', [2], [(0, "invalid_reading")]),
+    "a name twice": (b'{"value":1,"value":4}\n{"value":2}', [2], [(0, "invalid_reading")]),
     "beyond all numbers": (b'{"value":1e999}\n{"value":2}', [2], [(0, "invalid_value")]),
     # A line with such a number is JSON only when its rest is: it must not end the array, nor bring more into it.
     "beyond all numbers, and the end": (b'1e999]\n{"value":2}', [2], [(0, "invalid_reading")]),
@@ -372,6 +379,46 @@ async def test_who_may_not_send_is_told_why_and_the_connection_goes_on(
         assert_taken(await post(found, ONE), 1)
         assert [one[0] for one in next(iter(connector._conns.values()))] == [kept]
         assert refusals(found, code) == 1
+
+
+def twice(name: str) -> dict[str, list[tuple[str, str]]]:
+    """Headers that say who asks, one of them two times: the same, and two that differ."""
+    user, other = f"Bearer {ISSUING.user()}", f"Bearer {ISSUING.user(sub='user-2', owner='user-2')}"
+    usual = {"Authorization": user, "X-Device-Id": "kitchen:1"}
+    another = {"Authorization": other, "X-Device-Id": "cellar:1"}[name]
+    return {
+        "the same": [*usual.items(), (name, usual[name])],
+        "another": [*usual.items(), (name, another)],
+        "an empty one": [*usual.items(), (name, "")],
+        "an empty one first": [(name, ""), *usual.items()],
+    }
+
+
+@pytest.mark.parametrize("which", ["the same", "another", "an empty one", "an empty one first"])
+@pytest.mark.parametrize("name", ["Authorization", "X-Device-Id"])
+async def test_who_says_twice_who_asks_is_not_admitted(
+    holding: Running, held: HeldBroker, name: str, which: str
+) -> None:
+    held.held.free = True
+    headers = CIMultiDict([*twice(name)[which], ("Content-Type", "application/json")])
+    body = json.dumps(reading(1, sensorType="a"))
+    async with holding.http.post(f"{holding.url}/readings", data=body, headers=headers) as found:
+        answer = Answer(found.status, found.headers, await found.read())
+    assert_problem(answer, 401, "unauthorized")
+    assert held.held.messages == []
+    assert refusals(holding, "unauthorized") == 1
+
+
+@pytest.mark.parametrize("which", ["the same", "another", "an empty one", "an empty one first"])
+@pytest.mark.parametrize("name", ["Authorization", "X-Device-Id"])
+async def test_an_upgrade_that_says_twice_who_asks_gets_no_session(holding: Running, name: str, which: str) -> None:
+    url = f"{holding.url}/socket.io/?EIO=4&transport=websocket"
+    async with holding.http.ws_connect(url, headers=CIMultiDict(twice(name)[which])) as socket:
+        assert (await socket.receive_str(timeout=5)).startswith("0{")
+        await socket.send_str("40")
+        code, texts = await closed(socket)
+    assert (code, [json.loads(text[2:])["data"] for text in texts]) == (1008, [{"code": "unauthorized"}])
+    assert holding.count("connections") == 0
 
 
 def refusals(running: Running, code: str) -> float:
@@ -823,6 +870,10 @@ def test_what_is_accepted_is_as_described(sent: dict[str, Any]) -> None:
         {"seq": 2**52},
         {"unit": "x" * 33},
         {"location": "x" * 257},
+        {"value": "a\0"},
+        {"unit": "a\n"},
+        {"location": "\x7f"},
+        {"tags": {"a": "\x9f"}},
         {"location": {"lat": 1}},
         {"tags": {str(number): "" for number in range(17)}},
         {"tags": {"a b": ""}},

@@ -26,6 +26,8 @@ from tests.gateway.held import HeldPublisher
 PAYLOADS = st.one_of(
     st.sampled_from(["{}", "[]", "null", '{"value":1}', '{"value":1,"ts":1750000000000}', "[1", "", " "]),
     st.sampled_from(['[{"value":1},{"value":"x"}]', '[{"value":1},7]', '{"value":1},{"value":2}', "[],[]", '"', "1]"]),
+    st.sampled_from(['{"value":1,"value":2}', '[{"value":1},{"value":1,"value":2},{"value":3}]', '{"value":"\\""}']),
+    st.sampled_from(['{"value":1,"unit":"\\u0000"}', '[{"value":1,"tags":{"a":"b","a":"b"}},{"value":2}]']),
     st.sampled_from(['{"value":NaN}', '{"value":"\\ud800"}', '{"value":"\u00e9"}', "[0]]"]),
     st.recursive(
         st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8)),

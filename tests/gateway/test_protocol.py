@@ -171,6 +171,34 @@ async def test_an_event_is_acknowledged_under_its_own_id_if_it_has_one(
     await socket.close()
 
 
+@pytest.mark.parametrize("number", ["9" * 18, "1" * 19, "0" * 40])
+@pytest.mark.parametrize("event", ['["reading",{"value":1}]', "{}"])
+@pytest.mark.parametrize("head", ["42", "42/,", "451-"])
+async def test_an_acknowledgement_bears_the_whole_id_or_there_is_none(
+    running: Running, number: str, event: str, head: str
+) -> None:
+    socket, _ = await opened(running)
+    await socket.send_str(connect_packet())
+    await socket.receive_str(timeout=5)
+    await socket.send_str(head + number + event)
+    await socket.send_str('425["nothing"]')
+    taken = len(number) <= 18
+    expected = {f"43{number}", "435"} if taken else {"435"}
+    answers = [text async for text in texts_of(socket, len(expected))]
+    assert {text.partition("[")[0] for text in answers} == expected
+    assert running.count("malformed_total") == (not taken)
+    await socket.close()
+
+
+async def texts_of(socket: aiohttp.ClientWebSocketResponse, count: int) -> AsyncIterator[str]:
+    """Give the next texts that are no pings."""
+    while count:
+        text = await socket.receive_str(timeout=5)
+        if text != "2":
+            count -= 1
+            yield text
+
+
 @pytest.mark.parametrize("packet", ["4abc", "42{}", "4", "7", "abc", "42[]", "4/", "43[]", "44{}"])
 async def test_an_invalid_packet_does_no_harm(running: Running, packet: str) -> None:
     socket, _ = await opened(running)

@@ -182,6 +182,38 @@ async def test_later_readings_carry_what_the_new_token_says(held: HeldBroker) ->
         assert told == [("temperature", "roof")] * 3 + [("humidity", "cellar")]
 
 
+async def test_a_users_token_leaves_what_the_devices_token_said_until_another_says_else(held: HeldBroker) -> None:
+    place = {"lat": 1.5, "lon": 2.5}
+    tokens = [
+        ISSUING.user(),
+        ISSUING.device(sensorType="humidity", location=place),
+        ISSUING.user(jti="other"),
+        ISSUING.device(location=None),
+    ]
+    async with gateway(held) as running, device(running) as heard:
+        assert await heard.streams()
+        for token in tokens:
+            assert (await heard.authenticate({"token": token}))["status"] == "accepted"
+            assert await heard.streams()
+    documents = [decode_document(body) for message in held.held.messages for body in message.documents()]
+    told = [(one["_id"]["sensorType"], one["location"]) for one in documents]
+    assert told == [("temperature", "roof")] * 2 + [("humidity", place)] * 2 + [("temperature", place)]
+
+
+async def test_a_users_session_that_is_renewed_by_the_devices_token_is_the_device_from_then_on(
+    held: HeldBroker,
+) -> None:
+    async with (
+        gateway(held) as running,
+        running.connected({"token": ISSUING.user(), "device": "device-1"}) as client,
+    ):
+        heard = Heard(client)
+        assert (await client.call("reading", reading(1), timeout=5))["code"] == "invalid_field"  # no sensorType
+        for token in (ISSUING.device(), ISSUING.user()):
+            assert (await heard.authenticate({"token": token}))["status"] == "accepted"
+            assert await heard.streams()
+
+
 async def test_a_users_session_goes_on_with_another_token_of_the_user_or_with_the_devices_own(held: HeldBroker) -> None:
     async with (
         gateway(held) as running,

@@ -113,6 +113,14 @@ async def test_from_is_included_and_to_is_not_in_both_forms_of_time(running: Run
     assert await found(from_="0001-01-01T00:00:00Z", to="9999-12-31T23:59:59.999Z") == list(range(10))
 
 
+async def test_a_leap_second_is_asked_for_as_it_is_stored(running: Running, store: Store) -> None:
+    new_year = 1_483_228_800_000
+    await store.holds(*(sent(number, new_year + number) for number in (-500, 0, 500)))
+    for leap in ("2016-12-31T23:59:60Z", "2016-12-31T23:59:60.999Z", "2017-01-01T00:59:60+01:00"):
+        assert [item["value"] for item in (await running.readings(from_=leap)).items] == [0, 500]
+        assert [item["value"] for item in (await running.readings(to=leap)).items] == [-500]
+
+
 async def test_the_order_is_that_of_time_and_seq(running: Running, store: Store) -> None:
     places = [(TS + 1, 0), (TS + 1, 2**52 - 1), (TS + 1, 2**53 - 1), (TS + 1, 3), (TS, 9), (TS + 2, 0), (TS - 5, 4)]
     await store.holds(*(sent(number, ts, seq) for number, (ts, seq) in enumerate(places)))
@@ -152,7 +160,16 @@ BAD: dict[str, list[Any]] = {
     "device": ["", "x" * 257],
     "sensorType": ["", "x" * 257],
     "from": ["", "yesterday", "1.5", "1e3", "2025-06-15", "2025-06-15T15:06:40", "2025-06-15T15:06:40.0001Z", "9" * 19],
-    "to": ["NaN", "2025-02-30T00:00:00Z", "2025-06-15 15:06:40Z", "2025-06-15T15:06:40+02", "\u0661", " 1", "x" * 65],
+    "to": [
+        "NaN",
+        "2025-02-30T00:00:00Z",
+        "2025-06-15T15:06:60Z",
+        "2025-06-15 15:06:40Z",
+        "2025-06-15T15:06:40+02",
+        "\u0661",
+        " 1",
+        "x" * 65,
+    ],
     "order": ["", "up", "ASC", "asc,desc"],
     "limit": ["", "0", "-1", "1001", "ten", "1.5", "10.0", "1e1", "1E2", "99999999999999999999"],
     "cursor": ["", "x", "AAAA", "!!!!", "\u00e4", "A" * 1000, "a.b", "AAAAAAAAAAAAAAAAAAAAAAAA"],

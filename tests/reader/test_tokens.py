@@ -1,5 +1,6 @@
 """Who may read: a user's token in force, in its header, and nothing else."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 

@@ -38,6 +38,19 @@ async def test_every_form_of_time_and_value_is_read(tmp_path: Path) -> None:
     assert [type(point.value) for point in read] == [int, float, bool, str, float]
 
 
+async def test_a_leap_second_is_the_beginning_of_the_next_with_a_zone_or_without(tmp_path: Path) -> None:
+    lines = [
+        "2016-12-31 23:59:59.5,1",
+        "2016-12-31 23:59:60,2",
+        "2017-01-01T00:59:60.5+01:00,3",
+        "2017-01-01 00:00:00,4",
+    ]
+    replay = Replay(csv_file(tmp_path, "timestamp,value", *lines))
+    assert await check_replay(replay) == 4
+    points = [(point.ts - 1_483_228_800_000, point.seq) for point in replay_points(replay, "mixed")]
+    assert points == [(-500, 0), (0, 0), (0, 1), (0, 2)]
+
+
 async def test_columns_can_be_named_and_carry_the_sensor_type(tmp_path: Path) -> None:
     path = csv_file(tmp_path, "kind,when,extra,reading", "co2,1714564800000,x,400", "noise,1714564800000,x,40")
     replay = Replay(path, "when", "reading", "kind")
@@ -53,6 +66,7 @@ async def test_columns_can_be_named_and_carry_the_sensor_type(tmp_path: Path) ->
     [
         ("yesterday,1", "timestamp"),
         ("2024-13-01 00:00:00,1", "timestamp"),
+        ("2024-05-01 00:00:60,1", "timestamp"),
         ("1999-01-01 00:00:00,1", "timestamp"),
         ("2024-05-01 00:00:00,", "value"),
         ("2024-05-01 00:00:00", "value"),

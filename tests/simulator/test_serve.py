@@ -5,6 +5,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
+from multidict import CIMultiDict
 from prometheus_client import CollectorRegistry
 
 from runtime.listen import listen
@@ -52,9 +53,12 @@ async def test_what_is_wrong_is_told_as_a_problem(tidegate: FakeTidegate) -> Non
     tidegate.logins = 1
     async with service(tidegate.url, max_devices=1) as (http, url):
         assert (await call(http, "GET", url))[0] == 401
+        assert (await call(http, "GET", url, headers=CIMultiDict([*USER.items(), *USER.items()])))[0] == 401
         assert (await call(http, "GET", url, headers={"Authorization": "Bearer wrong"}))[0] == 401
         status, problem = await call(http, "POST", url, json={**BODY, "rate": 0}, headers=USER)
         assert (status, problem["errors"][0]["field"]) == (422, "rate")
+        status, problem = await call(http, "POST", url, json={**BODY, "location": "roof\0"}, headers=USER)
+        assert (status, problem["errors"][0]["field"]) == (422, "location")
         assert (await call(http, "POST", url, json=BODY, headers=USER))[0] == 201
         assert (await call(http, "POST", url, json=BODY, headers=USER))[0] == 503
 
