@@ -215,6 +215,7 @@ class StoredKeys:
                 raise KeysError("This key has begun to sign meanwhile; rotate first.")
             signing = update(signing_keys).where(columns.number == keys.signing.number)
             await connection.execute(signing.values(retires_at_ms=None))
+            await end_key(connection, pending.kid)  # it was published: what it might have signed verifies
 
     async def _unsealed(self, row: StoredKey) -> Ed25519PrivateKey:
         try:

@@ -96,7 +96,9 @@ class GatewayMetrics:
             ["outcome"],
             registry=registry,
         )
-        from_zero(self.messages, "confirmed", "ConfirmLate", "QueueFull", "Unroutable", "BrokerUnavailable")
+        from_zero(
+            self.messages, "confirmed", "ConfirmLate", "QueueFull", "Unroutable", "BrokerUnavailable", "BrokerRefused"
+        )
         self.confirm_seconds = Histogram(
             "tidegate_gateway_confirm_seconds", "From publish to confirm", buckets=_SECONDS, registry=registry
         )
