@@ -33,7 +33,9 @@ class PersisterSettings(ReadingsSettings):
     known_series: Positive = setting(100_000, about="series remembered as checked, about 200 bytes each")
     write_timeout_seconds: Seconds = setting(15.0, about="how long one write may take before it is tried again")
 
-    hold_seconds: Seconds = setting(900.0, about="how long a batch is held in an outage; then the broker has it again")
+    hold_seconds: Seconds = setting(
+        900.0, about="from a message's delivery, then the broker has it again; half of its consumer time-out"
+    )
     stuck_seconds: Seconds = setting(60.0, about="without a delivery, while messages wait: the process ends")
 
     retention_days: NotNegative = setting(0, about="days that readings are kept; 0 keeps them for ever")

@@ -220,11 +220,12 @@ async def mongod_stopped_for_30_s(stack: Stack, _: Fleet, random: random.Random)
 @fault
 async def mongodb_away_through_many_releases(stack: Stack, _: Fleet, random: random.Random) -> None:
     for persister in stack.persisters:
-        await persister.restart(HOLD_SECONDS="0.05", WRITE_TIMEOUT_SECONDS="0.2")
-    # First it answers every ping and takes no write, then it is gone: a hundred times HOLD_SECONDS of each and more.
+        await persister.restart(HOLD_SECONDS="0.01", WRITE_TIMEOUT_SECONDS="0.1")
+    # First it answers every ping and takes no write, then it is gone. Whoever consumed on would return a message a
+    # hundred times and more.
     await asyncio.to_thread(stack.mongodb.step_down, 120)
-    await asyncio.sleep(random.uniform(35, 40))
-    await crash(stack.mongodb, random.uniform(10, 15))
+    await asyncio.sleep(random.uniform(60, 65))
+    await crash(stack.mongodb, random.uniform(5, 10))
     for persister in stack.persisters:
         await persister.restart()
 
