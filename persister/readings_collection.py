@@ -100,7 +100,7 @@ class ReadingsCollection:
 
     async def _bring_back(self) -> None:
         """Take over what is in collections that were replaced (maybe by a worker that died then), and drop them."""
-        names = await self._database.list_collection_names(filter={"name": {"$regex": f"^{REPLACED}"}})
+        names = await self._database.list_collection_names(filter={"name": {"$regex": f"^{REPLACED}[0-9a-f]{{16}}$"}})
         for name in names:
             replaced = self._database.get_collection(name, write_concern=WriteConcern(w="majority", j=True))
             into = {"$merge": {"into": READINGS, "whenMatched": "keepExisting"}}

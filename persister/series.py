@@ -73,7 +73,8 @@ class KnownSeries:
         return taken
 
     def forget_all(self, stored: set[bytes]) -> list[bytes]:
-        """Forget every series; of those that were noted as stored, return which were known."""
+        """Forget every series; of those that were noted as stored, meanwhile too, return which were known."""
         self.epoch += 1
+        stored = stored | self.take_stored()
         known, self._known = self._known, OrderedDict()
         return [name for name in stored if name in known]
