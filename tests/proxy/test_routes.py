@@ -15,16 +15,23 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from tests.gateway.running import UPGRADE
 from tests.proxy.names import Names
 from tests.proxy.running import CONFIG, SERVICES, Proxy, proxied
 from tests.servers.ports import free_port
 
 SERVICE = web.AppKey("service", str)
+FULL = "a gateway that takes no more sockets"
 
 
 async def tell(request: web.Request) -> web.StreamResponse:
     """Answer with what came; `/live` streams, `/big` is long."""
     service = request.app[SERVICE]
+    if request.headers.get("Upgrade") == "websocket" and service == FULL:
+        problem = {"type": "about:blank", "status": 503, "code": "busy", "retryAfterMs": 7000}
+        return web.json_response(
+            problem, status=503, headers={"Retry-After": "7"}, content_type="application/problem+json"
+        )
     if request.headers.get("Upgrade") == "websocket":
         socket = web.WebSocketResponse()
         await socket.prepare(request)
@@ -177,6 +184,31 @@ async def test_a_websocket_goes_through(front: Front) -> None:
     async with front.http.ws_connect("/socket.io/?EIO=4&transport=websocket") as socket:
         await socket.send_str("hello")
         assert (await socket.receive_str(timeout=5)) == "gateway heard hello"
+
+
+async def test_a_gateway_that_refuses_an_upgrade_for_now_is_passed_over_and_heard_when_all_do(front: Front) -> None:
+    path = "/socket.io/?EIO=4&transport=websocket"
+    async with telling(FULL, "127.0.0.2", front.ports["gateway"]):
+        front.names.addresses["gateway.test"] = ["127.0.0.2"]
+        await until_answered(front, path, 503)
+        status, headers, told = await front.get(path, headers=UPGRADE)
+        assert (status, headers.getall("Retry-After"), told["code"]) == (503, ["7"], "busy")
+        front.names.addresses["gateway.test"] = ["127.0.0.2", "127.0.0.1"]
+        await until_answered(front, path, 101)
+        for _ in range(10):
+            async with front.http.ws_connect(path) as socket:
+                await socket.send_str("hello")
+                assert (await socket.receive_str(timeout=5)) == "gateway heard hello"
+    assert re.search(r'"upstream":"127.0.0.2:\d+, 127.0.0.1:\d+"', front.proxy.log), "the full one was never asked"
+
+
+async def until_answered(front: Front, path: str, status: int) -> None:
+    """Ask for an upgrade until the proxy has asked again who is behind its name."""
+    answered = 0
+    async with asyncio.timeout(10):
+        while answered != status:
+            async with front.http.get(path, headers=UPGRADE) as answer:
+                answered = answer.status
 
 
 async def test_replicas_are_found_as_they_come_and_go(front: Front) -> None:

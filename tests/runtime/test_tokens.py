@@ -412,3 +412,23 @@ async def test_keys_are_fetched_over_http_and_a_bad_answer_is_no_answer(status: 
         key_set = KeySet(fetch_jwks_over_http(session, url))
         assert await key_set.refresh() is found
         assert key_set.loaded is found
+
+
+async def test_whether_there_are_keys_is_asked_of_the_issuer_once_and_not_by_everybody_while_it_is_away() -> None:
+    asked = 0
+    issuer = Issuer()
+
+    async def fetch() -> dict[str, Any]:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise OSError("away")
+        return issuer.jwks()
+
+    keys = KeySet(fetch)
+    verifier = TokenVerifier(keys)
+    assert await asyncio.gather(*(verifier.ready() for _ in range(100))) == [False] * 100
+    assert asked == 1
+    await keys.refresh()
+    assert await verifier.ready()
+    assert asked == 2
