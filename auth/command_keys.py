@@ -61,8 +61,8 @@ def add_keys(commands: Any) -> None:
         help="let a key verify nothing any more",
         description="For a key that may be known to others: every token that it signed ends. The auth service refuses "
         "them at once; elsewhere sockets, live feeds and calls end within 5 seconds. Users log in again or refresh; "
-        "devices need new tokens. The key that signs cannot be retired: rotate first. One of SIGNING_KEY_FILES is taken "
-        "out of them before.",
+        "devices need new tokens. The key that signs cannot be retired: rotate first. One of "
+        "SIGNING_KEY_FILES is taken out of them before.",
     )
     retire.add_argument(
         "kid", metavar="KID", help="its id, as `list` shows it (after `--` where it begins with a dash)"
