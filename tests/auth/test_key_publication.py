@@ -54,7 +54,7 @@ async def test_who_keeps_a_copy_of_the_keys_refuses_no_token_of_a_new_one(databa
         async with asyncio.timeout(30):
             while (there := await published(second)) == [old]:
                 await asyncio.sleep(0.02)
-            begun, asked_again, new, signed_by = time.monotonic(), False, there[-1], set[str]()
+            begun, asked_again, new, signed_by = time.monotonic(), False, there[-1], set[tuple[int, str]]()
             while signed_by < {(0, old), (0, new), (1, old), (1, new)}:
                 if not asked_again and time.monotonic() > begun + 2:
                     asked_again, kept = True, jwt.PyJWKSet.from_dict((await second.get("/.well-known/jwks.json")).json)
