@@ -230,6 +230,105 @@ def test_a_session_is_renewed_and_survives_a_reload_and_logging_out_ends_it(insi
     assert inside.run("return sessionStorage.getItem('tidegate.session')") is None
 
 
+KEPT = "return JSON.parse(sessionStorage.getItem('tidegate.session'))"
+LISTED = "return document.querySelectorAll('#series li').length > 0"
+LOGGED_OUT = "return !document.getElementById('login').hidden"
+
+
+def differs(window: Browser, refresh_token: str) -> None:
+    """Wait until the tab has other tokens."""
+    window.until(f"{KEPT}.refresh !== arguments[0]", refresh_token)
+
+
+def expire(window: Browser, session: dict[str, Any], in_ms: int = 0) -> None:
+    """Load the page anew with these tokens, the access token expiring soon."""
+    window.run(
+        "const until = Date.now() + arguments[1];"
+        "sessionStorage.setItem('tidegate.session', JSON.stringify({...arguments[0], until}))",
+        session,
+        in_ms,
+    )
+    window.driver.refresh()
+
+
+def duplicated(window: Browser) -> tuple[str, str]:
+    """Duplicate the tab, tokens included; return both tabs' handles, the copy's being shown."""
+    driver = window.driver
+    first = driver.current_window_handle
+    window.run("window.open(location.href)")
+    window.driver.switch_to.window(next(handle for handle in driver.window_handles if handle != first))
+    window.until(LISTED)
+    return first, driver.current_window_handle
+
+
+def test_a_duplicated_tab_goes_on_with_what_the_other_has_renewed(inside: Browser) -> None:
+    inside.until(LISTED)
+    old = inside.run(KEPT)
+    first, copy = duplicated(inside)
+    assert inside.run(KEPT)["refresh"] == old["refresh"]
+    inside.driver.switch_to.window(first)
+    expire(inside, old)
+    differs(inside, old["refresh"])
+    renewed = inside.run(KEPT)
+    inside.driver.switch_to.window(copy)
+    inside.until(f"{KEPT}.refresh === arguments[0]", renewed["refresh"])  # it was told
+    expire(inside, old)  # as a tab that was asleep
+    inside.until(LISTED)
+    assert inside.run(KEPT)["refresh"] == renewed["refresh"]  # it has asked
+    for handle in (first, copy):
+        inside.driver.switch_to.window(handle)
+        inside.driver.refresh()
+        inside.until(LISTED)
+
+
+def test_two_tabs_that_renew_at_once_both_go_on(inside: Browser) -> None:
+    inside.until(LISTED)
+    old = inside.run(KEPT)
+    first, copy = duplicated(inside)
+    inside.driver.switch_to.window(first)
+    # Both load with a token that has expired, at one time: whoever is second hears that it was used.
+    inside.run(
+        "sessionStorage.setItem('tidegate.session', JSON.stringify({...arguments[0], until: 0}));"
+        "setTimeout(() => location.reload(), 300)",
+        old,
+    )
+    inside.driver.switch_to.window(copy)
+    inside.run(
+        "sessionStorage.setItem('tidegate.session', JSON.stringify({...arguments[0], until: 0}));"
+        "setTimeout(() => location.reload(), 200)",
+        old,
+    )
+    for handle in (first, copy):
+        inside.driver.switch_to.window(handle)
+        inside.until(LISTED)
+        differs(inside, old["refresh"])
+    copies = inside.run(KEPT)
+    inside.driver.switch_to.window(first)
+    inside.until(f"{KEPT}.refresh === arguments[0]", copies["refresh"])
+
+
+def test_a_refresh_token_that_somebody_else_has_used_logs_out_after_its_second_use(inside: Browser) -> None:
+    inside.until(LISTED)
+    old = inside.run(KEPT)
+    thief = inside.driver.execute_async_script(
+        "const done = arguments[1];"
+        "fetch('/user/refresh', {method: 'POST', headers: {'Content-Type': 'application/json'},"
+        " body: JSON.stringify({refreshToken: arguments[0]})}).then((answer) => answer.json()).then(done)",
+        old["refresh"],
+    )
+    expire(inside, old, in_ms=40_000)
+    inside.until(LISTED)
+    assert inside.run(KEPT)["refresh"] == old["refresh"], "refused, and the access token serves on"
+    inside.until(LOGGED_OUT, within_s=30)
+    ended = inside.driver.execute_async_script(
+        "const done = arguments[1];"
+        "fetch('/user/token', {headers: {Authorization: `Bearer ${arguments[0]}`}}).then(({status}) => done(status))",
+        thief["accessToken"],
+    )
+    assert ended == 401
+    assert all(" 401 " in line for line in inside.complaints())
+
+
 def test_it_is_used_by_keyboard(inside: Browser) -> None:
     inside.until("return document.querySelectorAll('#series li').length > 0")
     reached: list[str] = []

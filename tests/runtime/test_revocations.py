@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from auth.migrate import migrate
 from runtime.listen import listen
@@ -295,3 +296,20 @@ async def test_what_auth_revokes_is_revoked_here(client: Client) -> None:
         await client.call("DELETE", f"/devices/{device['id']}/tokens", token=token)
         await known.refresh()
         assert known.revoked(marks)
+
+
+@pytest.mark.parametrize("began_well", [True, False])
+async def test_an_outage_of_the_issuer_is_told_once_and_its_end_once(began_well: bool) -> None:
+    issuer, away = Issuer(), ConnectionRefusedError("nobody listens")
+    issuer.raw = None if began_well else away
+    revoked = Revocations(issuer.fetch)
+    with capture_logs() as logs:
+        assert await revoked.refresh() is began_well
+        for issuer.raw in (away, away, None, None, away):
+            await revoked.refresh()
+    assert [(line["log_level"], line["event"]) for line in logs] == [
+        ("warning", "The list of revoked tokens could not be fetched."),
+        ("info", "The list of revoked tokens is fetched again."),
+        ("warning", "The list of revoked tokens could not be fetched."),
+    ]
+    assert "nobody listens" in logs[0]["error"]

@@ -13,6 +13,7 @@ import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from runtime import tokens
 from runtime.listen import listen
@@ -106,6 +107,7 @@ BAD_CLAIMS: list[dict[str, Any]] = [
     {"aud": "tidegate.example"},
     {"iss": "https://evil.test"},
     {"gen": "0"},
+    {"client_id": 7},
     {"gen": 1.5},
     {"gen": True},
     {"scope": ["readings:write"]},
@@ -350,6 +352,23 @@ async def test_keys_stay_while_the_issuer_is_away(failure: Exception) -> None:
     assert not await key_set.refresh()
     await key_set.check()
     assert (await TokenVerifier(key_set).verify(ISSUING.user())).sub == "user-1"
+
+
+@pytest.mark.parametrize("began_well", [True, False])
+async def test_an_outage_of_the_issuer_is_told_once_and_its_end_once(began_well: bool) -> None:
+    keys, away = Keys(ISSUING), ConnectionRefusedError("nobody listens")
+    keys.failure = None if began_well else away
+    key_set = KeySet(keys.fetch)
+    with capture_logs() as logs:
+        assert await key_set.refresh() is began_well
+        for keys.failure in (away, away, None, None, away):
+            await key_set.refresh()
+    assert [(line["log_level"], line["event"]) for line in logs] == [
+        ("warning", "The issuer's keys could not be fetched."),
+        ("info", "The issuer's keys are fetched again."),
+        ("warning", "The issuer's keys could not be fetched."),
+    ]
+    assert "nobody listens" in logs[0]["error"]
 
 
 async def test_the_check_fails_until_there_are_keys() -> None:
