@@ -18,16 +18,20 @@ help: ## this list
 run: $(VENV)/onebox.done ## the whole pipeline on this machine (ARGS="--help" lists what it takes)
 	@exec $(BIN)/python -m onebox $(ARGS)
 
+# Much of a test is waiting. Each worker has servers of its own; WORKERS=0 runs all in one process.
+WORKERS ?= 3
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 10
+
 test: $(VENV)/dev.done ## every test, on real servers that it starts for itself (ARGS="-k name" is handed to pytest)
 	@tests/servers/install >&2
 	@tests/servers/install-newest-rabbitmq >/dev/null || echo "the newest RabbitMQ cannot be had here (the line above says why)" >&2
-	@exec $(BIN)/python -m pytest $(ARGS)
+	@exec $(PYTEST) $(ARGS)
 
 # Any number but 1, which is what `make test` draws from.
 TEST_SEED ?= $(shell od -An -N3 -tu4 /dev/urandom | tr -d ' ')
 fuzz: $(VENV)/dev.done ## the tests that draw their input, from another seed (TEST_SEED=N repeats a run)
 	@tests/servers/install >&2
-	@TEST_SEED=$(TEST_SEED) exec $(BIN)/python -m pytest -m fuzz $(ARGS)
+	@TEST_SEED=$(TEST_SEED) exec $(PYTEST) -m fuzz $(ARGS)
 
 bench: $(VENV)/dev.done ## what a reading costs, here and elsewhere (ARGS="--quick": 5 minutes; ARGS="--help": each by its name)
 	@tests/servers/install >&2

@@ -7,6 +7,7 @@ had (it needs root and Debian's packages), the end of the run says so, and in CI
 """
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -110,6 +111,21 @@ def mongodb_database(mongodb_server: MongoDBServer) -> Iterator[tuple[str, str]]
 
 @contextmanager
 def _temporary_folder() -> Iterator[Path]:
-    # Not pytest's own, which keeps the folders of three runs: these are large.
-    with tempfile.TemporaryDirectory(prefix="tidegate-tests-") as name:
+    # Not pytest's own, which keeps the folders of three runs: these are large. In memory where there is plenty: what
+    # all tests share is never killed, and a wait for a disk tests nothing.
+    with tempfile.TemporaryDirectory(prefix="tidegate-tests-", dir=_memory()) as name:
         yield Path(name)
+
+
+def _memory() -> Path | None:
+    """Return a file system in memory; None where there is none, or less than 8 GiB is free."""
+    shared, enough = Path("/dev/shm"), 8 * 1024**3
+    try:
+        free = os.statvfs(shared)
+        meminfo = Path("/proc/meminfo").read_text()
+    except OSError:
+        return None
+    available = re.search(r"^MemAvailable: +(\d+) kB$", meminfo, re.MULTILINE)
+    if available is None or int(available[1]) * 1024 < enough or free.f_bavail * free.f_frsize < enough:
+        return None
+    return shared

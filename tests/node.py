@@ -1,5 +1,6 @@
 """Packages of npm beside the tests that need them."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -17,7 +18,9 @@ def node_with(folder: Path, package: str) -> str:
         if os.environ.get("CI"):
             pytest.fail(f"node and npm are needed for {package}")
         pytest.skip(f"node and npm are not installed: nothing is tested with {package}")
-    if not (folder / "node_modules" / package).exists():
-        done = subprocess.run(INSTALL, cwd=folder, capture_output=True, text=True, timeout=100, check=False)
-        assert done.returncode == 0, done.stderr or done.stdout
+    with (folder / "package.json").open("rb") as description:
+        fcntl.flock(description, fcntl.LOCK_EX)  # another worker may be installing
+        if not (folder / "node_modules" / package).exists():
+            done = subprocess.run(INSTALL, cwd=folder, capture_output=True, text=True, timeout=100, check=False)
+            assert done.returncode == 0, done.stderr or done.stdout
     return found

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from typing import Any
 
+import pytest
 import socketio
 
 from tests.broker.waiting import eventually
@@ -90,6 +91,7 @@ async def leave(client: Any) -> None:
         await client.eio.http.close()
 
 
+@pytest.mark.alone
 async def test_gateways_are_replaced_in_turn_and_nobody_loses_anything_or_waits_long(pipeline: Pipeline) -> None:
     auth_url = pipeline.auth.url
     ports = [one.port for one in pipeline.gateways]
