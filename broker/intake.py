@@ -126,7 +126,9 @@ class Intake:
         for sent in items:
             value, ts, seq = sent.value, sent.ts, sent.seq
             if sent.location is not unset or sent.tags is not unset:
-                template = templates.get(_key(sent))
+                # As `_key`, without its call.
+                tags = unset if sent.tags is unset else tuple(sent.tags.items())
+                template = templates.get((sent.sensor_type, sent.unit, sent.location, tags))
                 sensor_type = None
                 unusual = 0 if template is None else template.quotes - usual
             elif sent.sensor_type != sensor_type or sent.unit != unit or template is None:

@@ -12,6 +12,30 @@ from prometheus_client.registry import Collector
 
 from runtime.metrics import from_zero
 
+# The codes of refused connects, and why the gateway cuts a socket off; tests/test_metrics.py holds both complete.
+REFUSALS = (
+    "unauthorized",
+    "expired",
+    "revoked",
+    "forbidden",
+    "device_required",
+    "unavailable",
+    "rate_limited",
+    "busy",
+)
+CUTS = (
+    "no_connect",
+    "namespace",
+    "refused",
+    "malformed",
+    "binary",
+    "no_text",
+    "frame",
+    "unread",
+    "silent",
+    "fault",
+)
+
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
@@ -75,9 +99,8 @@ class GatewayMetrics:
         self.ended = Counter(
             "tidegate_gateway_ended_total", "Sessions that ended with their token, by why", ["why"], registry=registry
         )
-        from_zero(self.connects, "accepted", "unauthorized", "expired", "revoked", "forbidden", "device_required")
-        from_zero(self.connects, "unavailable", "rate_limited", "busy")
-        from_zero(self.cut, "no_connect", "refused", "malformed", "unread", "binary", "frame")
+        from_zero(self.connects, "accepted", *REFUSALS)
+        from_zero(self.cut, *CUTS)
         from_zero(self.limited, "device", "owner")
         from_zero(self.ended, "expired", "revoked")
         self.malformed = Counter(

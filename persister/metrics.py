@@ -5,6 +5,18 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from runtime.metrics import from_zero
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15)
+# What is tried until it succeeds; tests/test_metrics.py holds it complete.
+RETRIED = (
+    "collections",
+    "readings",
+    "series",
+    "probe",
+    "question",
+    "acknowledgement",
+    "dead letter",
+    "tombstone",
+    "tombstones",
+)
 _READINGS = (1, 10, 50, 100, 250, 500, 1000, 2000, 4000)
 
 
@@ -32,7 +44,7 @@ class PersisterMetrics:
         self.retries = Counter(
             "tidegate_persister_retries_total", "Writes that had to be tried again", ["what"], registry=registry
         )
-        from_zero(self.retries, "readings", "series", "acknowledgement", "dead letter", "probe")
+        from_zero(self.retries, *RETRIED)
         self.depth = Gauge(
             "tidegate_persister_queue_depth", "Messages that wait in the queue, as last seen", registry=registry
         )

@@ -1,14 +1,17 @@
 """The devices that `serve` runs, by owner; each lives until it is stopped or refused for good."""
 
 import asyncio
+from collections import Counter as Counts
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import aiohttp
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from runtime.logs import logger
+from runtime.metrics import from_zero
 from simulator.account import Device, Owner
 from simulator.api import Api
 from simulator.device import DeviceClient
@@ -29,19 +32,39 @@ class Running:
     task: "asyncio.Task[None]"
 
 
-class Devices:
-    """Starts, lists and stops devices. `full` says that no more may be started."""
+class FullError(Exception):
+    """As many devices run as may: `limit` of one owner, or of everybody."""
 
-    def __init__(self, http: aiohttp.ClientSession, url: str, max_devices: int, registry: CollectorRegistry) -> None:
+    def __init__(self, scope: Literal["owner", "everybody"], limit: int) -> None:
+        super().__init__(f"{limit} devices run for {'you' if scope == 'owner' else 'everybody'}, and no more may")
+        self.scope = scope
+        self.limit = limit
+
+
+class Devices:
+    """Starts, lists and stops devices: so many of one owner, and so many of all together."""
+
+    def __init__(
+        self,
+        http: aiohttp.ClientSession,
+        url: str,
+        registry: CollectorRegistry,
+        *,
+        max_devices: int,
+        max_devices_per_user: int,
+    ) -> None:
         self._http = http
         self._url = url
         self._max_devices = max_devices
+        self._max_devices_per_user = max_devices_per_user
         self._running: dict[str, Running] = {}
-        self._starting = 0
+        # Devices that are being registered, by owner.
+        self._starting: Counts[str] = Counts()
         self._gauge = Gauge("tidegate_simulator_devices", "Devices at work", registry=registry)
         self._settled = Counter(
             "tidegate_simulator_readings_total", "Readings by what became of them", ["outcome"], registry=registry
         )
+        from_zero(self._settled, *(outcome.value for outcome in Outcome))
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator["Devices"]:
@@ -56,16 +79,19 @@ class Devices:
                 await asyncio.wait(tasks)
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[bool]:
-        """Hold a place for one more device while it is registered; False when there is none."""
-        if len(self._running) + self._starting >= self._max_devices:
-            yield False
-            return
-        self._starting += 1
+    async def place(self, owner: str) -> AsyncIterator[None]:
+        """Hold a place for one more device while it is registered; FullError when there is none."""
+        if self._starting[owner] + len(self.of(owner)) >= self._max_devices_per_user:
+            raise FullError("owner", self._max_devices_per_user)
+        if self._starting.total() + len(self._running) >= self._max_devices:
+            raise FullError("everybody", self._max_devices)
+        self._starting[owner] += 1
         try:
-            yield True
+            yield
         finally:
-            self._starting -= 1
+            self._starting[owner] -= 1
+            if not self._starting[owner]:
+                del self._starting[owner]
 
     def start(self, owner: str, device: Device, rate: float, token: str) -> Running:
         """Start a device with its own token, which it renews by itself."""

@@ -19,12 +19,13 @@ from simulator.account import NewDevice, Owner
 from simulator.api import Api
 from simulator.device import device_session
 from simulator.errors import ApiError, UnavailableError
-from simulator.running import Devices, Running
+from simulator.running import Devices, FullError, Running
 from simulator.settings import SimulatorSettings
 
 log = logger("simulator")
 
 MAX_RATE = 1000.0
+FULL_RETRY_S = 30
 
 
 class StartDevice(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
@@ -71,15 +72,15 @@ class DeviceRoutes:
     async def _start(self, request: web.Request) -> web.Response:
         user, owner = await self._caller(request)
         body = await read_json(request, StartDevice)
-        async with self._devices.place() as free:
-            if not free:
-                raise Problem(503, "As many devices run as may; stop one first.", headers={"Retry-After": "30"})
-            try:
+        try:
+            async with self._devices.place(owner):
                 device = await user.register(NewDevice(sensor_type=body.sensor_type, location=body.location))
                 token = await user.device_token(device.id)
-            except (ApiError, UnavailableError) as error:
-                raise _problem(error) from error
-            running = self._devices.start(owner, device, body.rate, token)
+                running = self._devices.start(owner, device, body.rate, token)
+        except FullError as error:
+            raise _full(error) from error
+        except (ApiError, UnavailableError) as error:
+            raise _problem(error) from error
         return json_response(SimulatedDevice.of(running), status=201)
 
     async def _list(self, request: web.Request) -> web.Response:
@@ -103,6 +104,18 @@ class DeviceRoutes:
         return user, claims.owner
 
 
+def _full(error: FullError) -> Problem:
+    """Return 429 for a share that is used up, for its owner can make room; 503 when the service is full."""
+    of_owner = error.scope == "owner"
+    return Problem(
+        429 if of_owner else 503,
+        f"{error}; stop one first.",
+        code="rate_limited" if of_owner else "busy",
+        headers={"Retry-After": str(FULL_RETRY_S)},
+        extra={"limit": error.limit, "scope": error.scope, "retryAfterMs": FULL_RETRY_S * 1000},
+    )
+
+
 def _problem(error: ApiError | UnavailableError) -> Problem:
     """Hand on what the target refuses; whatever else it says is its trouble, not the caller's."""
     if isinstance(error, ApiError) and error.status in (400, 401, 403, 422):
@@ -117,7 +130,13 @@ async def serve(settings: SimulatorSettings, shutdown: Shutdown) -> None:
     app = web.Application(middlewares=[problem_middleware])
     async with (
         device_session() as http,
-        Devices(http, settings.target_url, settings.max_devices, registry).open() as devices,
+        Devices(
+            http,
+            settings.target_url,
+            registry,
+            max_devices=settings.max_devices,
+            max_devices_per_user=settings.max_devices_per_user,
+        ).open() as devices,
         ops_server(settings, shutdown, registry, {"target": _target_check(Api(http, settings.target_url, attempts=1))}),
     ):
         DeviceRoutes(Api(http, settings.target_url, attempts=2), devices).add_to(app)

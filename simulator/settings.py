@@ -13,7 +13,8 @@ class SimulatorSettings(ProcessSettings):
     host: str = setting("0.0.0.0", about="address that users reach")  # noqa: S104 - users come from outside
     port: Port = setting(8004, about="port that users reach; 0 takes any free one")
     ops_port: Port = setting(9004, about="port of `/healthz`, `/readyz`, `/metrics`; 0 takes any free one")
-    max_devices: Positive = setting(1000, about="devices that may run at once, of all users")
+    max_devices: Positive = setting(1000, about="devices that may run at once, of all users; beyond it, 503")
+    max_devices_per_user: Positive = setting(100, about="of one user; beyond it, 429")
 
     def __post_init__(self) -> None:
         if not self.target_url.startswith(("http://", "https://")):

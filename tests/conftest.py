@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,6 +63,22 @@ def each_rabbitmq_url(each_rabbitmq_server: RabbitMQServer) -> Iterator[str]:
     url = each_rabbitmq_server.create_vhost()
     yield url
     each_rabbitmq_server.delete_vhost(url)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand what a worker ran to the process that sums up."""
+    stash = session.config.stash
+    if (handed := getattr(session.config, "workeroutput", None)) is not None:
+        handed["rabbitmq"] = stash.get(VERSIONS, []), stash.get(WHY_NOT_NEWEST, "")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take what a worker ran; one that died has handed over nothing."""
+    versions, why_not = getattr(node, "workeroutput", {}).get("rabbitmq", ([], ""))
+    node.config.stash.setdefault(VERSIONS, []).extend(versions)
+    if why_not:
+        node.config.stash[WHY_NOT_NEWEST] = why_not
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

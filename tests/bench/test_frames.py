@@ -49,7 +49,7 @@ def test_the_readings_of_the_load_are_taken(size: int, placed: bool) -> None:
     now_ms = 4_000_000_000_000
     if size == 1:
         assert name == "reading"
-        check_one(payload, Defaults(), now_ms)
+        check_one(bytes(payload), Defaults(), now_ms)
     else:
-        checked = check_many(payload, Defaults(), now_ms)
+        checked = check_many(bytes(payload), Defaults(), now_ms)
         assert (name, len(checked.readings), checked.rejected) == ("readings", size, [])

@@ -39,7 +39,7 @@ async def until(holds: Callable[[], Awaitable[bool]], what: str, within_s: float
 async def signing_key_retired_under_streaming_devices(stack: Stack, fleet: Fleet, _: random.Random) -> None:
     """Every session of its tokens ends within 5 s, everywhere; whoever asks for a new token goes on."""
     old = {kid_of(sender.token) for sender in fleet.senders}
-    new = (await stack.auth_keys("rotate")).strip()
+    new = (await stack.auth_keys("rotate", "--now")).strip()
 
     async def signs() -> bool:
         first = fleet.senders[0]

@@ -109,7 +109,7 @@ async def test_what_a_retired_key_signed_ends_everywhere_within_5_s_and_new_toke
 
         assert not any(await refused())
         old = (await auth_keys(mariadb_url, "list", "--json")).split('"kid":"')[1].split('"')[0]
-        await auth_keys(mariadb_url, "rotate")
+        await auth_keys(mariadb_url, "rotate", "--now")
         await auth_keys(mariadb_url, "retire", old)
         retired_at = time.monotonic()
 

@@ -32,6 +32,8 @@ class FakeTidegate:
         self.closed_for_now: deque[str] = deque()
         self.reject_value: object = None
         self.users: dict[str, str] = {}
+        # The owners of tokens that are not of the one user who logs in.
+        self.owners: dict[str, str] = {}
         self.devices: dict[str, dict[str, Any]] = {}
         self.logins = self.tokens = self.connects = 0
         self.calls_before_expiry = 10**9
@@ -140,15 +142,22 @@ class FakeTidegate:
             response = _problem(503, "Come back later.")
             response.headers["Retry-After"] = "0"
             return response
+        if self._bearer(request) in self.owners:
+            return None
         self.calls_before_expiry -= 1
         if self.calls_before_expiry == 0 or request.headers.get("Authorization") != f"Bearer user-{self.logins}":
             return _problem(401, "The token has expired.")
         return None
 
+    @staticmethod
+    def _bearer(request: web.Request) -> str:
+        return request.headers.get("Authorization", "").removeprefix("Bearer ")
+
     async def _claims(self, request: web.Request) -> web.Response:
         if refused := self._guard(request):
             return refused
-        claims = {"iss": "i", "aud": "tidegate", "sub": "u", "iat": 1, "exp": 2, "jti": "j", "owner": "u"}
+        owner = self.owners.get(self._bearer(request), "u")
+        claims = {"iss": "i", "aud": "tidegate", "sub": owner, "iat": 1, "exp": 2, "jti": "j", "owner": owner}
         return web.json_response({**claims, "scope": "devices:manage", "gen": 0, "sid": "s"})
 
     async def _find(self, request: web.Request) -> web.Response:

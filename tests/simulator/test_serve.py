@@ -21,11 +21,15 @@ BODY = {"sensorType": "humidity", "location": "roof", "rate": 50}
 
 
 @asynccontextmanager
-async def service(url: str, max_devices: int = 10) -> AsyncIterator[tuple[aiohttp.ClientSession, str]]:
+async def service(
+    url: str, max_devices: int = 10, max_devices_per_user: int = 10
+) -> AsyncIterator[tuple[aiohttp.ClientSession, str]]:
     app = web.Application(middlewares=[problem_middleware])
     async with (
         device_session() as http,
-        Devices(http, url, max_devices, CollectorRegistry()).open() as devices,
+        Devices(
+            http, url, CollectorRegistry(), max_devices=max_devices, max_devices_per_user=max_devices_per_user
+        ).open() as devices,
     ):
         DeviceRoutes(Api(http, url, attempts=1), devices).add_to(app)
         async with listen(app, "127.0.0.1", 0) as port:
@@ -60,7 +64,27 @@ async def test_what_is_wrong_is_told_as_a_problem(tidegate: FakeTidegate) -> Non
         status, problem = await call(http, "POST", url, json={**BODY, "location": "roof\0"}, headers=USER)
         assert (status, problem["errors"][0]["field"]) == (422, "location")
         assert (await call(http, "POST", url, json=BODY, headers=USER))[0] == 201
-        assert (await call(http, "POST", url, json=BODY, headers=USER))[0] == 503
+        status, problem = await call(http, "POST", url, json=BODY, headers=USER)
+        assert (status, problem["code"], problem["limit"], problem["scope"]) == (503, "busy", 1, "everybody")
+
+
+async def test_one_user_has_a_share_and_leaves_the_others_theirs(tidegate: FakeTidegate) -> None:
+    tidegate.logins = 1
+    tidegate.owners["of-another"] = "another"
+    other = {"Authorization": "Bearer of-another"}
+    async with service(tidegate.url, max_devices=3, max_devices_per_user=2) as (http, url):
+        # At once, so that those that are still being registered count, too.
+        answers = await asyncio.gather(*(call(http, "POST", url, json=BODY, headers=USER) for _ in range(5)))
+        assert sorted(status for status, _ in answers) == [201, 201, 429, 429, 429]
+        refused = next(problem for status, problem in answers if status == 429)
+        assert (refused["code"], refused["limit"], refused["scope"]) == ("rate_limited", 2, "owner")
+        assert refused["retryAfterMs"] > 0
+        assert "2 devices run for you" in refused["detail"]
+        assert len(tidegate.devices) == 2  # what has no place is not registered either
+        assert (await call(http, "POST", url, json=BODY, headers=other))[0] == 201
+        mine = next(device["id"] for status, device in answers if status == 201)
+        assert (await call(http, "DELETE", f"{url}/{mine}", headers=USER))[0] == 204
+        assert (await call(http, "POST", url, json=BODY, headers=USER))[0] == 201
 
 
 async def test_a_target_that_is_away_is_503(tidegate: FakeTidegate) -> None:

@@ -1,0 +1,122 @@
+"""Every series of a metric with one label is there from the start, at zero: held against the code that counts."""
+
+import ast
+from pathlib import Path
+from typing import Any, get_args
+
+import aiohttp
+import pytest
+from prometheus_client import CollectorRegistry
+
+from auth.audit import Audit
+from auth.guessing import GuessingLimits
+from auth.settings import AuthSettings
+from broker.interface import BrokerError
+from gateway.metrics import GatewayMetrics
+from persister.batch import Outcome
+from persister.metrics import PersisterMetrics
+from reader.live_feed import Why
+from reader.metrics import ReaderMetrics
+from runtime.addresses import ClientAddresses
+from runtime.tokens import Code
+from simulator.point import Outcome as Settled
+from simulator.running import Devices
+
+ROOT = Path(__file__).parent.parent
+
+
+def written(files: str, called: str, argument: int = 0) -> set[str]:
+    """Return the texts that stand as this argument where `called` is called in these files."""
+    found = set()
+    for file in ROOT.glob(files):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and name_of(node.func) == called and len(node.args) > argument:
+                found |= texts(node.args[argument])
+    assert found, f"nothing in {files} calls {called}"
+    return found
+
+
+def name_of(function: ast.expr) -> str:
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+
+
+def texts(node: ast.expr) -> set[str]:
+    if isinstance(node, ast.IfExp):
+        return texts(node.body) | texts(node.orelse)
+    return {node.value} if isinstance(node, ast.Constant) and isinstance(node.value, str) else set()
+
+
+def metrics_of(service: str) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    match service:
+        case "gateway":
+            GatewayMetrics(registry)
+        case "persister":
+            PersisterMetrics(registry)
+        case "reader":
+            ReaderMetrics(registry)
+        case "simulator":
+            http: aiohttp.ClientSession = None  # type: ignore[assignment]  # nothing is called
+            Devices(http, "http://unused", registry, max_devices=1, max_devices_per_user=1)
+        case "auth":
+            settings = AuthSettings(auth_database_url="sqlite+aiosqlite:///unused", signing_key_secret="x" * 16)
+            Audit(registry, ClientAddresses())
+            GuessingLimits(settings, ClientAddresses(), registry)
+    return registry
+
+
+def promised(registry: CollectorRegistry) -> dict[str, set[str]]:
+    """Return the values of the one label of each metric that has one, by the metric's name."""
+    found: dict[str, set[str]] = {}
+    for metric in registry.collect():
+        for sample in metric.samples:
+            found.setdefault(metric.name, set()).update(value for key, value in sample.labels.items() if key != "le")
+    return found
+
+
+# What each metric may count, from where it is said.
+COUNTED: dict[str, tuple[str, set[str]]] = {
+    "tidegate_gateway_connects": (
+        "gateway",
+        {"accepted", *written("gateway/admission.py", "Refused"), *get_args(Code)},
+    ),
+    "tidegate_gateway_cut": ("gateway", written("gateway/*.py", "cut") | written("gateway/*.py", "abort")),
+    "tidegate_gateway_limited": ("gateway", {"device", "owner"}),
+    "tidegate_gateway_ended": ("gateway", written("gateway/from_devices.py", "_end", 1)),
+    "tidegate_gateway_messages": ("gateway", {"confirmed", *(kind.__name__ for kind in BrokerError.__subclasses__())}),
+    "tidegate_persister_readings": (
+        "persister",
+        {outcome.value for outcome in Outcome if outcome is not Outcome.RETRY},
+    ),
+    "tidegate_persister_retries": ("persister", written("persister/*.py", "until_done")),
+    "tidegate_persister_dead_letters": (
+        "persister",
+        {"refused", *written("broker/*.py", "DecodeError"), *written("persister/*.py", "DecodeError")},
+    ),
+    "tidegate_persister_removed": ("persister", written("persister/*.py", "labels")),
+    "tidegate_reader_query_seconds": ("reader", written("reader/http_*.py", "asked", 1)),
+    "tidegate_reader_readings": ("reader", written("reader/*.py", "labels")),
+    "tidegate_reader_live_ended": ("reader", set(get_args(Why))),
+    "tidegate_reader_busy": ("reader", {"owner", "everybody"}),
+    "tidegate_simulator_readings": ("simulator", {outcome.value for outcome in Settled}),
+    "tidegate_auth_rate_limited": ("auth", written("auth/guessing.py", "Limit")),
+}
+
+
+@pytest.mark.parametrize("metric", COUNTED)
+def test_whatever_can_be_counted_is_there_at_zero(metric: str) -> None:
+    service, counted = COUNTED[metric]
+    assert counted
+    assert counted - promised(metrics_of(service)).get(metric, set()) == set()
+
+
+@pytest.mark.parametrize("service", ["gateway", "persister", "reader", "simulator", "auth"])
+def test_every_metric_with_a_label_is_looked_at_or_counts_where_it_stands(service: str) -> None:
+    labelled = {name for name, values in promised(metrics_of(service)).items() if values}
+    held = {name for name, (of, _) in COUNTED.items() if of == service}
+    assert labelled - held <= {"tidegate_gateway_readings", *(name for name in labelled if service == "auth")}
+
+
+def test_what_the_audit_log_counts_is_there_at_zero() -> None:
+    values: set[Any] = set().union(*promised(metrics_of("auth")).values())
+    assert written("auth/audit.py", "labels") - values == set()
