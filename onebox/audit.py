@@ -17,7 +17,7 @@ from broker.embedded import EmbeddedBroker
 from broker.keys import between, series_key
 from broker.topology import DEAD_LETTERS
 from persister.batch import Outcome
-from persister.to_mongodb import READINGS
+from persister.readings_collection import READINGS
 from runtime.logs import logger
 from runtime.mongodb import mongodb_client
 
