@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import aio_pika
 import aiohttp
 import bson
 import pytest
@@ -15,7 +16,7 @@ from broker.deleted_owner import DeletedOwner
 from broker.document import encode_document
 from broker.message import Message
 from broker.reading import Reading
-from broker.topology import OWNERS_EXCHANGE, READINGS_EXCHANGE
+from broker.topology import DELETED_OWNERS, OWNERS_EXCHANGE, READINGS_EXCHANGE
 from tests.broker.waiting import eventually
 from tests.faults.clock import Clock
 from tests.integration.services import Running, started
@@ -44,11 +45,18 @@ async def erased_of(worker: Running) -> int:
     return 0
 
 
+async def takers(url: str) -> int:
+    """How many workers take announcements."""
+    async with await aio_pika.connect(url) as connection, connection.channel() as channel:
+        queue = await channel.declare_queue(DELETED_OWNERS.name, passive=True)
+        return queue.declaration_result.consumer_count or 0
+
+
 @pytest.mark.parametrize("seconds", [600, -600])
 async def test_a_worker_whose_clock_is_ten_minutes_off_learns_of_every_deletion(
     tmp_path: Path, rabbitmq_url: str, mongodb_database: Mongo, seconds: int
 ) -> None:
-    """One worker takes the announcements; then the other one alone is given what is still on its way."""
+    """Each worker notes some of the deletions, and is given readings of all these owners."""
     url, name = mongodb_database
     settings = {"BROKER_URL": rabbitmq_url, "READINGS_URL": url, "READINGS_DATABASE": name}
     owners = [f"gone-{number}" for number in range(4)]
@@ -58,6 +66,12 @@ async def test_a_worker_whose_clock_is_ten_minutes_off_learns_of_every_deletion(
         open_broker(rabbitmq_url) as broker,
         broker.publisher() as publisher,
     ):
+
+        async def both_take() -> bool:
+            return await takers(rabbitmq_url) == 2
+
+        # In turn: each notes some by its own clock, which the other one is to learn.
+        await eventually(both_take, "both take announcements", 20)
         for owner in owners:
             await publisher.publish(DeletedOwner(owner, 1_700_000_000_000).message(), OWNERS_EXCHANGE)
 
@@ -69,8 +83,8 @@ async def test_a_worker_whose_clock_is_ten_minutes_off_learns_of_every_deletion(
         await asyncio.sleep(3)  # both ask every 2 s
         documents = [
             encode_document(owner, "d", Reading("s", number, 1_700_000_000_000 + number, 0, 1))
+            for owner in owners  # not in turn, as the workers are given messages
             for number in range(100)
-            for owner in owners
         ]
         for one in documents:
             await publisher.publish(Message.of([one]), READINGS_EXCHANGE)
