@@ -137,7 +137,9 @@ async def test_auth_refuses_a_retired_key_at_once_whatever_its_own_clock_says(
         assert retired.code == 0, retired.err
         for one in (token, device_token):
             answer = await client.get("/user/token", token=one)
-            assert (answer.status, answer.json["code"]) == (401, "revoked")
+            # `unauthorized` once the key is out of the JWKS, which goes by the database's clock, too.
+            assert answer.status == 401
+            assert answer.json["code"] in {"revoked", "unauthorized"}
 
 
 async def test_keys_are_listed_with_what_they_do_and_no_secret_is_needed(sqlite_url: str) -> None:
