@@ -179,7 +179,14 @@ class Persister:
 
     async def _store_batch(self, batch: Batch, slot: "_Slot", holding: Holding) -> None:
         """Give every document its outcome."""
-        epoch, fresh = self._known.epoch, self._examine(batch)
+        epoch, (fresh, erased) = self._known.epoch, self._examine(batch)
+        if erased:
+            # Only the database that answers now can say so: an older copy may have the owner among the living again.
+            await holding.until_done("question", self._store.look)
+            if epoch != self._known.epoch:
+                for place in erased:
+                    batch.outcomes[place] = Outcome.RETRY
+                epoch, (fresh, _) = self._known.epoch, self._examine(batch)
         started = time.perf_counter()
         if again := batch.waiting_again():
             # A duplicate costs the server many times what a fresh one does: ask first.
@@ -214,13 +221,16 @@ class Persister:
                         self._known.add(name)
                 return
 
-    def _examine(self, batch: Batch) -> dict[bytes, dict[str, str]]:
-        """Return the keys of series that are new; mark what is no reading, or of a deleted owner."""
+    def _examine(self, batch: Batch) -> tuple[dict[bytes, dict[str, str]], list[int]]:
+        """Mark what is no reading, or of a deleted owner; return the keys of new series, and the places of the deleted."""
         fresh: dict[bytes, dict[str, str]] = {}
+        erased: list[int] = []
         for name, places in batch.series.items():
             if self._known.meet(name):
                 continue
             for place in places:  # as long as nothing of it is stored, each is opened
+                if batch.outcomes[place] is not Outcome.RETRY:
+                    continue
                 try:
                     key = key_of_series(batch.documents[place])
                 except DocumentError as error:
@@ -228,9 +238,10 @@ class Persister:
                     continue
                 if key["owner"] in self._deleted:
                     batch.outcomes[place] = Outcome.ERASED
+                    erased.append(place)
                 else:
                     fresh[name] = key
-        return fresh
+        return fresh, erased
 
     def _buried(self, burial: Burial) -> None:
         self._count(burial.documents, burial.outcomes)

@@ -139,14 +139,15 @@ class ToMongoDB:
         they have more than 16 MiB together.
         """
         if self._in_doubt:
-            await self._see()
+            await self.look()
         try:
             return self._sorted(await self._insert(documents), len(documents))
         except WriteFailed:
             self._in_doubt = True
             raise
 
-    async def _see(self) -> None:
+    async def look(self) -> None:
+        """See that the collections are there and that it is the database that was learned from; WriteFailed."""
         await (self.prepare() if self._guard is None else self._guard.look())
         self._in_doubt = False
 
@@ -229,7 +230,7 @@ class ToMongoDB:
     async def write_series(self, keys: Sequence[dict[str, Any]]) -> None:
         """Note series at their first sight, so that they may be remembered; WriteFailed when nothing is certain."""
         if self._in_doubt:
-            await self._see()
+            await self.look()
         try:
             await self.upsert_series(keys)
             if self._guard is not None:

@@ -55,7 +55,7 @@ async def test_a_bad_setting_is_2_and_a_secret_is_not_repeated() -> None:
     [
         ((), ("migrate", "keys", "users")),
         (("keys",), ("rotate", "list", "retire")),
-        (("keys", "retire"), ("KID", "within a minute")),
+        (("keys", "retire"), ("KID", "within 5 seconds")),
         (("users",), ("create", "list", "disable", "enable", "delete", "set-password")),
         (("users", "create"), ("--email", "--name", "--password-stdin", "--generate", "TIDEGATE_PASSWORD")),
     ],

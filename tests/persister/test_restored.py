@@ -84,7 +84,7 @@ class System:
         """Return when these are stored, nothing else, and nothing waits."""
 
         async def so() -> bool:
-            settled = await self._broker.depth(READINGS) == 0
+            settled = self._broker.waiting(READINGS) == 0  # on loan or not
             return settled and self.found("readings") == readings and self.found("series") == series
 
         try:
