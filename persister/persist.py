@@ -222,7 +222,7 @@ class Persister:
                 return
 
     def _examine(self, batch: Batch) -> tuple[dict[bytes, dict[str, str]], list[int]]:
-        """Mark what is no reading, or of a deleted owner; return the keys of new series, and the places of the deleted."""
+        """Mark what is no reading or a deleted owner's; return the keys of new series, and the places of the latter."""
         fresh: dict[bytes, dict[str, str]] = {}
         erased: list[int] = []
         for name, places in batch.series.items():
