@@ -46,12 +46,13 @@ async def test_thirty_questions_over_forty_thousand_series_leave_another_owners_
     asking = [asyncio.ensure_future(greedy()) for _ in range(30)]
     await asyncio.sleep(0.5)
     found: Sequence[tuple[int, float]] = [await took(running, OTHER, "/readings/latest", {}) for _ in range(20)]
+    print([round(seconds, 3) for _, seconds in found])
+    assert not [task for task in asking if task.done()]  # they were asked to the end, and answered
     for task in asking:
         task.cancel()
     await asyncio.gather(*asking, return_exceptions=True)
-    print([round(seconds, 3) for _, seconds in found])
     assert {status for status, _ in found} == {200}
-    assert sorted(seconds for _, seconds in found)[10] < 1.0  # 0.05 s, and 12 s without shares
+    assert max(seconds for _, seconds in found) < 3.0  # 0.1 s, and 12 s without shares
 
 
 async def test_an_owner_has_its_share_of_the_places_at_the_driver(
