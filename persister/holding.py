@@ -22,7 +22,8 @@ from runtime.logs import logger
 
 log = logger("persister.holding")
 
-PAUSE_S = (0.1, 5.0)
+# Up to 2 s: what is held is stored soon after the fault has healed, and a server that comes back is not crowded.
+PAUSE_S = (0.1, 2.0)
 # A stop waits this long for the attempt at hand: below the time that a drain has.
 LAST_ATTEMPT_S = 5.0
 FOR_EVER = math.inf
