@@ -13,6 +13,7 @@ from auth.settings import AnnounceSettings
 from auth.to_broker import announce_again
 from broker.connect import open_broker
 from broker.reading import ReadingError, parse_time
+from broker.topology import OWNERS_EXCHANGE
 from runtime.operators import system_user
 
 _TELL_EVERY_S = 2.0
@@ -42,7 +43,7 @@ async def run_announce(settings: AnnounceSettings, args: argparse.Namespace) -> 
     async with (
         operators_database(settings) as database,
         open_broker(settings.broker_url) as broker,
-        broker.publisher() as publisher,
+        broker.publisher(OWNERS_EXCHANGE) as publisher,
     ):
         announced = await announce_again(database, publisher, args.since, progress)
     audit_log.info("Deleted owners were announced again.", owners=announced, by="operator", system_user=system_user())

@@ -141,7 +141,7 @@ async def _stored_rows(settings: KeyListSettings) -> list[KeyRow]:
             rfc3339(key.created_at_ms),
             state,
             _shown(key.signs_at_ms),
-            _shown(key.retires_at_ms),
+            _shown(key.ends_at_ms),
         )
         for key, state in keys
     ]

@@ -6,7 +6,8 @@ ones a time to retire: when the last token that they signed has expired. Until t
 The first start makes the first key, which signs at once; replicas that start together, and operators who rotate
 together, agree on one.
 
-Times are the database server's, so that every replica changes to a new key within the second in which it reads.
+Times are the database server's, so that every replica changes to a new key within the second in which it reads. What an
+operator has ended stays ended when that clock is set back: the time of it is stored with a minus, before all others.
 """
 
 import asyncio
@@ -65,6 +66,11 @@ class StoredKey(msgspec.Struct, frozen=True):
         """Say whether it is published and does not sign yet."""
         return self.signs_at_ms is not None and self.signs_at_ms > now and not self.retired(now)
 
+    @property
+    def ends_at_ms(self) -> int | None:
+        """When it verifies nothing any more, whether it is at its end or an operator has ended it."""
+        return None if self.retires_at_ms is None else abs(self.retires_at_ms)
+
     def retired(self, now: int) -> bool:
         """Say whether it verifies nothing any more."""
         return self.retires_at_ms is not None and self.retires_at_ms <= now
@@ -85,8 +91,10 @@ class StoredKeySet(msgspec.Struct, frozen=True):
         """The key that signs; KeysError when there is none."""
         if not self.rows:
             raise KeysError("There is no signing key in the database.")
-        # One always signs: where every key has retired, the newest, as a last resort.
-        return next((row for row in reversed(self.rows) if row.may_sign(self.now)), self.rows[-1])
+        # One always signs: after a clock was set back, one whose time has not come again; as a last resort the newest.
+        newest_first = self.rows[::-1]
+        left = [row for row in newest_first if not row.retired(self.now)] or newest_first
+        return next((row for row in left if row.may_sign(self.now)), left[0])
 
     @property
     def pending(self) -> StoredKey | None:
@@ -165,8 +173,9 @@ class StoredKeys:
         now, columns = database_now_ms(), signing_keys.c
         # One that retired before keeps its time.
         in_force = or_(columns.retires_at_ms.is_(None), columns.retires_at_ms > now)
+        ended = update(signing_keys).where(columns.kid == kid, in_force).values(retires_at_ms=-now)
         async with self._database.writing() as connection:
-            await connection.execute(update(signing_keys).where(columns.kid == kid, in_force).values(retires_at_ms=now))
+            await connection.execute(ended)
             await end_key(connection, kid)
 
     async def listed(self) -> list[tuple[StoredKey, State]]:
@@ -210,7 +219,7 @@ class StoredKeys:
         async with self._database.writing() as connection:
             now = await server_time_ms(connection)
             early = columns.number == pending.number, columns.signs_at_ms > now
-            withdrawn = await connection.execute(update(signing_keys).where(*early).values(retires_at_ms=now))
+            withdrawn = await connection.execute(update(signing_keys).where(*early).values(retires_at_ms=-now))
             if not withdrawn.rowcount:
                 raise KeysError("This key has begun to sign meanwhile; rotate first.")
             signing = update(signing_keys).where(columns.number == keys.signing.number)

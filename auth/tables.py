@@ -86,7 +86,8 @@ class _SigningKeys(TypedColumns):
     created_at_ms = C(BigInteger, nullable=False)
     # From then on it signs, until a later one does; before, it is only published. None: since it was made.
     signs_at_ms = C(BigInteger)
-    # From then on it checks nothing any more: when the last token that it signed is gone.
+    # From then on it checks nothing any more: when the last token that it signed is gone. With a minus: an operator has
+    # ended it then, and no clock that is set back undoes that.
     retires_at_ms = C(BigInteger)
 
 

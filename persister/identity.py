@@ -16,11 +16,11 @@ from pymongo import ReturnDocument, WriteConcern
 
 from persister.failing import failing
 from persister.to_mongodb import SERIES, WriteFailed
-from persister.upkeep import TOMBSTONES
+from persister.upkeep import DELETIONS, TOMBSTONES
 
 DATABASE = "database"
 IDENTITY = "identity"
-LEARNED_FROM = [SERIES, TOMBSTONES]
+LEARNED_FROM = [SERIES, TOMBSTONES, DELETIONS]
 # By the server's clock. A mark that is gone only makes its worker learn anew.
 MARKS_KEPT_S = 86_400
 REFRESH_EVERY_S = 3600.0

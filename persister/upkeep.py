@@ -72,10 +72,11 @@ class Upkeep:
         self._chores = database.get_collection(CHORES, write_concern=safe)
 
     async def prepare(self) -> None:
-        """Make the collections and the index of the tombstones."""
+        """Make the collections that are learned from, and the index of the tombstones."""
         with failing():
-            with suppress(CollectionInvalid):  # it is there
-                await self._database.create_collection(SERIES)
+            for name in (SERIES, DELETIONS):
+                with suppress(CollectionInvalid):  # it is there
+                    await self._database.create_collection(name)
             await self._tombstones.create_index("nextSweepAt", sparse=True)
 
     async def index_series(self) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import update
 
 from auth.database import open_database
 from auth.migrate import migrate
-from auth.stored_keys import StoredKeys
+from auth.stored_keys import StoredKeys, StoredKeySet
 from auth.tables import signing_keys
 from tests.auth.operating import auth, keys
 from tests.auth.service import SECRET, Client, make_settings, running
@@ -162,3 +162,25 @@ async def test_when_a_key_begins_to_sign_the_database_servers_clock_says(
         monkeypatch.setattr(time, "time_ns", lambda: hosts_clock() + 2 * 3_600_000_000_000)  # another operator's host
         assert (await stored.load()).kid == old
         assert set((await stored.load()).public) == {old, new}
+
+
+async def test_a_clock_that_is_set_back_gives_no_ended_key_its_rights_back(database_url: str) -> None:
+    """The retired key would sign again, and every service refuse what it signs; the withdrawn one would verify."""
+    await migrate(database_url)
+    async with open_database(database_url, connections=1, timeout_s=10) as database:
+        stored = StoredKeys(database, SECRET)
+        old = (await stored.load()).kid
+        new = (await stored.rotate(3600, 0)).kid
+        await stored.retire(old)
+        withdrawn = (await stored.rotate(3600, 60)).kid
+        await stored.retire(withdrawn)
+        now = await stored._read()
+        hour_before = StoredKeySet(now.rows, now.now - 3_600_000)
+        for keys_then in (now, hour_before):
+            assert {row.kid: keys_then.state(row) for row in keys_then.rows} == {
+                old: "retired",
+                new: "signing",
+                withdrawn: "retired",
+            }
+        ended = milliseconds((await listed(database_url))[0]["retiresAt"])
+    assert abs(ended - now.now) < 60_000, "when it was ended is still told"

@@ -335,3 +335,24 @@ async def test_a_reading_stored_while_a_worker_asks_whose_database_it_is_makes_i
     await learned.look()
     assert not known.meet(name)
     assert [one["_id"]["device"] async for one in store.database["series"].find()] == ["a"]
+
+
+async def test_numbers_of_deletions_that_begin_anew_are_learned_all_the_same(store: ToMongoDB) -> None:
+    """The collection of the numbers was dropped, or brought back from an older copy, by itself."""
+
+    def worker() -> tuple[Learned, DeletedOwners]:
+        known = KnownSeries(10)
+        deleted = DeletedOwners(known)
+        return Learned(store, Upkeep(store.database), Identity(store.database), known, deleted), deleted
+
+    (one, _), (other, known_to_other) = worker(), worker()
+    await one.first()
+    await other.first()
+    await one.note_deleted(DeletedOwner("first", TS))
+    await one.note_deleted(DeletedOwner("second", TS))
+    await other.keep_up()
+    assert "second" in known_to_other
+    await store.database["deletions"].drop()
+    await one.note_deleted(DeletedOwner("third", TS))
+    await other.keep_up()
+    assert "third" in known_to_other
