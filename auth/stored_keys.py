@@ -151,7 +151,10 @@ class StoredKeys:
                     "with --now, or retire it."
                 )
             await self._sign_now(keys, pending, keep_s)
-            return await self._found(pending.kid)
+            signing = (await self._read()).signing
+            if signing.kid != pending.kid:
+                raise KeysError(f"The key {pending.kid} was retired meanwhile; rotate once more.")
+            return signing
         row = await self._new_row(keys.rows[-1].number + 1 if keys.rows else 1)
         if not await self._insert(row, keep_s, publish_s):
             raise KeysError("Another rotation was faster; there is a new key already.")
