@@ -18,7 +18,18 @@ A_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 # Locked for the workers of this checkout: two files that are there anyway.
 DOOR, ROOM = Path(__file__), Path(__file__).with_name("__init__.py")
 # The files that take longest, which must not come last.
-LONGEST: tuple[str, ...] = ()
+LONGEST = (
+    "tests/faults/test_chaos.py",
+    "tests/bench/test_systems.py",
+    "tests/e2e/test_dashboard.py",
+    "tests/auth/test_command_users.py",
+    "tests/broker/test_dead_letters.py",
+    "tests/auth/test_command_keys.py",
+    "tests/e2e/test_onebox.py",
+    "tests/integration/test_pipeline.py",
+    "tests/integration/test_outages.py",
+    "tests/auth/test_fuzz.py",
+)
 MODES = {"shared": fcntl.LOCK_SH, "alone": fcntl.LOCK_EX}
 
 

@@ -57,7 +57,7 @@ async def counted_service(url: str, answers: Counter[int]) -> AsyncIterator[str]
             yield f"http://127.0.0.1:{port}"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_two_thousand_requests_meet_no_fault_and_nothing_undescribed(
     sqlite_url: str, tmp_path: Path, seed: int
 ) -> None:

@@ -20,7 +20,7 @@ ARGUMENTS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars"),
     "--lang=en-GB",
 )
-WITHIN_S = 15.0
+WITHIN_S = 60.0
 # Plotly tries one style on an element that it does not show; the policy refuses it, and nothing is missing.
 HARMLESS = "Applying inline style violates the following Content Security Policy directive"
 

@@ -370,7 +370,6 @@ def test_labels_and_contrasts_are_as_wcag_aa_asks(site: Site, window: dict[str, 
         assert browser.run("return document.documentElement.scrollWidth <= innerWidth"), "it scrolls sideways"
 
 
-@pytest.mark.timeout(180)
 async def test_the_pictures_in_the_docs_are_made_by_a_command(tmp_path: Path) -> None:
     files = await take(tmp_path, streamed_s=2)
     assert [file.name for file in files] == list(PICTURES)

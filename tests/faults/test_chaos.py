@@ -23,14 +23,14 @@ async def proven(seed: int, *arguments: str) -> tuple[int, int, int]:
     return scenarios, acknowledged, stored
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 async def test_two_minutes_of_faults_lose_nothing_and_store_nothing_twice(seed: int) -> None:
     scenarios, acknowledged, stored = await proven(seed, "--minutes", "2")
     assert scenarios >= 5
     assert stored >= acknowledged > 1000
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 async def test_a_onebox_killed_five_times_loses_nothing_and_stores_nothing_twice(seed: int) -> None:
     scenarios, acknowledged, stored = await proven(seed, "--onebox", "5")
     assert scenarios == 5

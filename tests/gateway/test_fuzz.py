@@ -3,7 +3,6 @@
 from collections import Counter
 from pathlib import Path
 
-import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
@@ -28,7 +27,6 @@ CHECKS = (
 )
 
 
-@pytest.mark.timeout(300)
 async def test_hundreds_of_requests_meet_no_fault_and_nothing_undescribed(
     held: HeldBroker, tmp_path: Path, seed: int
 ) -> None:

@@ -81,7 +81,6 @@ async def prometheus(folder: Path, ports: dict[str, int]) -> AsyncIterator[Prome
         await process.wait()
 
 
-@pytest.mark.timeout(180)
 async def test_every_service_is_scraped_and_every_name_that_is_asked_for_exists(
     tmp_path: Path, mariadb_url: str, mongodb_database: tuple[str, str]
 ) -> None:

@@ -4,7 +4,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
@@ -53,7 +52,6 @@ negative_data_rejection.expected-statuses = [400, 401, 403, 405, 414, 422, 431]
 """
 
 
-@pytest.mark.timeout(300)
 async def test_hundreds_of_requests_meet_no_fault_and_nothing_undescribed(
     broker: EmbeddedBroker, mongodb_database: Mongo, store: Store, tmp_path: Path, seed: int
 ) -> None:
