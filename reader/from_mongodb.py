@@ -28,8 +28,8 @@ ROWS_AT_ONCE = 1000
 # some 2 MB. One owner has a share of the places. Who waits for one waits in turn, and its time runs.
 ASKED_AT_ONCE = min(16, THREADS)
 ASKED_AT_ONCE_BY_ONE = max(1, min(4, ASKED_AT_ONCE // 2))
-# Series whose newest reading one question asks for at once.
-NEWEST_AT_ONCE = 8
+# Series whose newest reading one list asks for at once: more would only wait for each other.
+NEWEST_AT_ONCE = ASKED_AT_ONCE_BY_ONE
 # Lists of more than so many series gather their readings a few lists at a time, for the same reason; the others wait.
 SHORT_LIST = 32
 LONG_LISTS_AT_ONCE = 8

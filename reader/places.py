@@ -27,7 +27,7 @@ class Places:
     async def one(self, owner: str) -> AsyncIterator[None]:
         """Hold a place as long as the context lasts, after a wait for it."""
         # Lines that wait while there is room are of owners who have their share: nobody is overtaken.
-        if self._held_by_all < self._most and self._held[owner] < self._most_per_owner:
+        if self._held_by_all < self._most and self._has_room(owner):
             self._take(owner)
         else:
             await self._wait(owner)
@@ -40,12 +40,10 @@ class Places:
         turn = asyncio.get_running_loop().create_future()
         self._lines.setdefault(owner, deque()).append(turn)
         try:
-            await asyncio.wait((turn,))  # which leaves the turn as it is when this is cancelled
+            await turn
         except asyncio.CancelledError:
-            if turn.done():  # the place was given in the same moment
+            if not turn.cancelled():  # the place was given in the same moment
                 self._leave(owner)
-            else:
-                self._drop(owner, turn)
             raise
 
     def _take(self, owner: str) -> None:
@@ -58,17 +56,19 @@ class Places:
         if not self._held[owner]:
             del self._held[owner]
         # Passed over are those who have their share, at most as many as there are places.
-        following = next((line for line in self._lines if self._held[line] < self._most_per_owner), None)
-        if following is not None:
-            turn = self._lines[following][0]
-            self._drop(following, turn)
-            if following in self._lines:
+        while (following := next((each for each in self._lines if self._has_room(each)), None)) is not None:
+            line = self._lines[following]
+            while line and line[0].cancelled():  # who has given up
+                line.popleft()
+            turn = line.popleft() if line else None
+            if line:
                 self._lines.move_to_end(following)
-            self._take(following)
-            turn.set_result(None)
+            else:
+                del self._lines[following]
+            if turn is not None:
+                self._take(following)
+                turn.set_result(None)
+                return
 
-    def _drop(self, owner: str, turn: _Turn) -> None:
-        line = self._lines[owner]
-        line.remove(turn)
-        if not line:
-            del self._lines[owner]
+    def _has_room(self, owner: str) -> bool:
+        return self._held[owner] < self._most_per_owner
