@@ -24,12 +24,11 @@ from typing import Any
 from uuid import uuid4
 
 from pymongo import UpdateOne, WriteConcern
-from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from broker.interface import Delivery
 from broker.message import Message
-from persister.to_mongodb import WriteFailed
+from persister.failing import failing
 
 REQUEUES = "requeues"
 # Larger than what one worker has at hand (64 in its window, 4,096 that wait for the dead-letter queue), so that what
@@ -67,20 +66,16 @@ class Requeues:
 
     async def probe(self) -> None:
         """Return when MongoDB has taken a write, and with it what was noted."""
-        try:
+        with failing():
             await self._requeues.create_index("at", expireAfterSeconds=int(KEPT.total_seconds()))
-        except PyMongoError as error:
-            raise _failed(error) from error
         # Of the document's content only the time changes, and that is enough to have to be journaled.
         await self._write([UpdateOne({"_id": PROBE}, {"$set": {"at": datetime.now(UTC)}}, upsert=True)])
 
     async def returns(self, message: Message) -> int:
         """Return how often workers have put this message back of their own will."""
         name = _name(message)
-        try:
+        with failing():
             found = await self._requeues.find_one({"_id": name})
-        except PyMongoError as error:
-            raise _failed(error) from error
         by: dict[str, int] = (found or {}).get("by", {})
         by[self._worker] = max(by.get(self._worker, 0), self._returns.get(name, 0))
         return sum(by.values())
@@ -90,16 +85,10 @@ class Requeues:
         for name, returns in written.items():
             change = {"$max": {f"by.{self._worker}": returns}, "$set": {"at": now}}
             updates.append(UpdateOne({"_id": name}, change, upsert=True))
-        try:
+        with failing():  # also of two workers that write of a message first: the next attempt finds it there
             await self._requeues.bulk_write(updates, ordered=False)
-        except PyMongoError as error:  # two workers that write of a message first, too: the next attempt finds it there
-            raise _failed(error) from error
         self._unwritten -= {name for name, returns in written.items() if self._returns.get(name) == returns}
 
 
 def _name(message: Message) -> str:
     return message.message_id or hashlib.sha256(message.body).hexdigest()
-
-
-def _failed(error: PyMongoError) -> WriteFailed:
-    return WriteFailed(f"{type(error).__name__}: {str(error)[:300]}")
