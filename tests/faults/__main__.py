@@ -18,11 +18,10 @@ from functools import partial
 from pathlib import Path
 
 from runtime.logs import configure_logs
-from tests.faults.clock import library
-from tests.faults.endings import NEEDS_A_CLOCK
+from tests.faults import endings, restores  # noqa: F401 - they add their faults to FAULTS
+from tests.faults.clock import NEEDS_A_CLOCK, library
 from tests.faults.fleet import Fleet
 from tests.faults.onebox import Onebox
-from tests.faults.restores import NEEDS_A_CLOCK_OF_A_PERSISTER
 from tests.faults.scenarios import FAULTS, NEEDS_A_SMALL_DISK
 from tests.faults.stack import Service, Stack, running_stack
 from tests.faults.verdict import COLUMNS, MOST_BYTES, RECOVERS_WITHIN_S, Stores, Verdict, judged, largest_bytes
@@ -65,7 +64,7 @@ def row(verdict: Verdict) -> str:
 def faults_of(stack: Stack, fleet: Fleet, args: argparse.Namespace, rng: random.Random) -> Iterator[tuple[str, Make]]:
     """Give one fault after the other until the time is over, each as often as the others."""
     chosen = args.only or list(FAULTS)
-    if library() is None and (away := (NEEDS_A_CLOCK | NEEDS_A_CLOCK_OF_A_PERSISTER) & set(chosen)):
+    if library() is None and (away := NEEDS_A_CLOCK & set(chosen)):
         print(f"NOT MADE, for libfaketime is not installed: {', '.join(away)}", flush=True)
         chosen = [name for name in chosen if name not in away]
     if not stack.disk.small and (away := NEEDS_A_SMALL_DISK & set(chosen)):

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+# The faults that cannot be made without libfaketime.
+NEEDS_A_CLOCK = {"gateway_clock_leaps", "persister_clocks_apart"}
+
 
 def library() -> Path | None:
     """Return libfaketime (tests/servers/install has it installed), or None."""
@@ -15,11 +18,6 @@ class Clock:
         self._file = file
         self._library = library()
         self.leap(0)
-
-    @property
-    def can_leap(self) -> bool:
-        """Whether there is what it takes."""
-        return self._library is not None
 
     @property
     def settings(self) -> dict[str, str]:

@@ -20,7 +20,6 @@ WITHIN_S = 5.0
 # How long a clock is wrong: long enough for what is done once a minute, and beyond the life of a user's token.
 AHEAD_FOR_S = 62.0
 HOUR_S = 3600
-NEEDS_A_CLOCK = {"gateway_clock_leaps"}
 
 
 def kid_of(token: str) -> str:

@@ -28,7 +28,6 @@ from tests.faults.verdict import Stores, stored_of
 
 WITHIN_S = 30.0
 APART_S = 600
-NEEDS_A_CLOCK_OF_A_PERSISTER = {"persister_clocks_apart"}
 _numbers = count()
 
 
