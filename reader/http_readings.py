@@ -8,10 +8,10 @@ from msgspec import UNSET
 
 from reader.answers import BucketsAnswer, ReadingsAnswer, json_answer, reading_answer
 from reader.asking import Asking
-from reader.buckets import buckets_of_kinds
 from reader.export import CSV, NDJSON, Export, wanted_format
 from reader.from_mongodb import FromMongoDB, Range, position_of
 from reader.metrics import ReaderMetrics
+from reader.pipelines import buckets_of_kinds
 from reader.queries import (
     LAST_MS,
     MAX_BUCKETS,

@@ -112,7 +112,7 @@ class SearchRoutes:
         async with self._asking.asked(owner, "search"):
             may_list = claims.allows(LIST_DEVICES)
             catalogue = await self._catalogues.of(owner, required_token(request), may_list=may_list)
-            online = await catalogue.online(lambda each: self._presence.connected(owner, each))
+            online = catalogue.online(lambda: self._presence.devices_of(owner))
             found = await catalogue.matching(query.text, device, online)
             shown = found[query.offset : query.offset + query.limit]
             stored = [entry.series for entry in shown if entry.stored]
