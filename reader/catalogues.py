@@ -154,8 +154,9 @@ class Catalogues:
             error = asking.exception()
             if error is None:
                 return asking.result(), True
-            log.debug("The names of devices are not known now.", error=str(error))
-            if isinstance(error, DevicesUnknown) and error.refused:
+            if not isinstance(error, DevicesUnknown):
+                log.error("The names of devices could not be read.", exc_info=error)
+            elif error.refused:
                 return NOBODY, False
         registered, told_at = self._devices.get(owner) or (NOBODY, float("-inf"))
         age_s = time.monotonic() - told_at

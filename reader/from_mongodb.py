@@ -210,8 +210,9 @@ class FromMongoDB:
         ranges = (Range(*one, to_ms=before_ms, descending=True) for one in series)
         pipeline = newest_pipeline([one.query(owner) for one in ranges], READINGS)
         async with self._asked(owner):
-            batches = self._readings.aggregate_raw_batches(pipeline, batchSize=TOGETHER)
-            documents = [document async for batch in batches for document in decode_all(batch, AS_STORED)]
+            # One more than there can be, so that no second trip asks for more; raw batches would always take a second.
+            cursor = self._readings.aggregate(pipeline, batchSize=len(series) + 1)
+            documents = [document async for document in cursor]
         return {(document["_id"]["device"], document["_id"]["sensorType"]): document for document in documents}
 
     async def series_with_newest(
