@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from asyncio.subprocess import PIPE
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,12 @@ def written(folder: Path, name: str, text: str) -> Path:
     return folder / name
 
 
-async def said(*command: str, cwd: Path | None = None, **environment: str) -> Any:
+async def said(*command: str, environment: Mapping[str, str], cwd: Path | None = None) -> Any:
     """Run a program and return what it says, one JSON value; it has a minute."""
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=cwd,
-        env=os.environ | environment,
+        env={**os.environ, **environment},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=PIPE,
         stderr=sys.stderr,

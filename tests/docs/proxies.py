@@ -65,13 +65,16 @@ def certificate(folder: Path) -> None:
 
 
 class InFront(Server):
-    """One of them, in front of what listens on a port of 127.0.0.1."""
+    """One of them, in front of what listens on a port of 127.0.0.1; 0: of what it names itself."""
 
-    def __init__(self, folder: Path, kind: str, behind: int, *, changes: Mapping[str, str] | None = None) -> None:
-        """Change what the page says; each change must find its place."""
+    def __init__(
+        self, folder: Path, kind: str, behind: int, *, said: str = "", changes: Mapping[str, str] | None = None
+    ) -> None:
+        """Take the block of the page that is named `said`, else the kind's, with changes that must find their place."""
         self.name, self.program = kind, PROGRAMS[kind]
         super().__init__(folder)
         self._behind = behind
+        self._block = said or kind
         self._changes = dict(changes or {})
 
     @property
@@ -100,10 +103,10 @@ class InFront(Server):
         return [program, *arguments], {"HOME": str(self.folder), "XDG_DATA_HOME": str(self.folder)}
 
     def _said(self) -> str:
-        changes = {**self._changes, "127.0.0.1:8080": f"127.0.0.1:{self._behind}"}
+        changes = self._changes | ({"127.0.0.1:8080": f"127.0.0.1:{self._behind}"} if self._behind else {})
         if self.name != "caddy":
             changes[CERTIFICATES] = str(self.folder)
-        return replaced(block(PAGE, self.name), changes)
+        return replaced(block(PAGE, self._block), changes)
 
     def _nginx(self, text: str) -> list[str]:
         changes = {"listen 443": f"listen 127.0.0.1:{self.port}", NAME: "localhost"}

@@ -171,7 +171,7 @@ async def test_whether_a_cut_export_is_seen_as_cut_off_is_as_the_page_says(
                 over_http1 = "seen as cut off"
         cut_off.again()
         asked = {"URL": url, "TOKEN": token, "CERTIFICATE": str(front.certificate)}
-        told = await said(node, str(HERE / "over_http2.js"), **asked)
+        told = await said(node, str(HERE / "over_http2.js"), environment=asked)
         assert told["status"] == 200
         if told["end"] == "whole":
             assert told["lines"] == ROWS // 3
