@@ -19,7 +19,7 @@ import socketio
 from broker.embedded import EmbeddedBroker
 from reader import from_mongodb
 from reader.from_mongodb import FromMongoDB, HistoryUnavailable
-from tests.docs.origin import origin
+from tests.docs.origin import TRUSTED, origin
 from tests.docs.pages import page, said
 from tests.docs.proxies import PAGE, PROGRAMS, InFront
 from tests.node import node_with
@@ -88,6 +88,7 @@ async def test_readings_of_a_mebibyte_pass_and_what_is_too_large_is_refused_by_t
 
 
 async def test_the_clients_address_is_told_and_a_forged_one_is_not(front: Front) -> None:
+    assert f"`TRUSTED_PROXIES={TRUSTED}`" in page(PAGE)
     for forged in ({}, {"X-Forwarded-For": "6.6.6.6"}, {"X-Forwarded-For": "6.6.6.6, 127.0.0.1"}):
         async with front.http.get(front.url + "/address", headers=forged) as answer:
             assert await answer.text() == "127.0.0.5"
