@@ -22,17 +22,19 @@ SOCKET = "/socket.io/?EIO=4&transport=websocket"
 
 
 class Service:
-    """Says its name and whom it was asked by; a full one refuses upgrades for now."""
+    """Says its name and whom it was asked by; a full one refuses for now."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.full = False
+        self.refused = 0
 
     async def tell(self, request: web.Request) -> web.StreamResponse:
+        if self.full:
+            self.refused += 1
+            return web.Response(status=503, headers={"Retry-After": "7"})
         if "Upgrade" not in request.headers:
             return web.json_response({"service": self.name, "for": request.headers.get("X-Forwarded-For")})
-        if self.full:
-            return web.Response(status=503, headers={"Retry-After": "7"})
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         await socket.send_str(self.name)
@@ -107,6 +109,14 @@ async def test_a_gateway_that_is_full_is_passed_over_and_heard_when_all_are(behi
     gateways[1].full = True
     async with behind.http.get(behind.url + SOCKET, headers=UPGRADE) as answer:
         assert (answer.status, answer.headers["Retry-After"]) == (503, "7")
+
+
+async def test_readings_that_were_refused_are_not_sent_to_the_other_gateway_by_the_proxy(behind: Behind) -> None:
+    gateways = [behind.services["gateway-1"], behind.services["gateway-2"]]
+    for one in gateways:
+        one.full = True
+    assert await behind.asked("POST", "/readings") == "503"
+    assert sum(one.refused for one in gateways) == 1
 
 
 async def test_the_proxy_that_ships_believes_the_one_before_it_that_it_is_told_of(tmp_path: Path) -> None:
