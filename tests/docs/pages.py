@@ -18,11 +18,13 @@ def page(name: str) -> str:
     return (ROOT / "docs" / name).read_text()
 
 
-def block(name: str, language: str, number: int = 0) -> str:
-    """Return the code of a page in docs/ that is marked as being in that language."""
-    found = re.findall(rf"^```{re.escape(language)}\n(.*?)^```$", page(name), re.DOTALL | re.MULTILINE)
-    assert len(found) > number, f"docs/{name} has {len(found)} blocks in {language}"
-    return str(found[number])
+def block(name: str, heading: str) -> str:
+    """Return the code that stands under a heading of a page in docs/; there is one block."""
+    section = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", page(name), re.DOTALL | re.MULTILINE)
+    assert section, f"docs/{name} has no section {heading!r}"
+    found = re.findall(r"^```\w+\n(.*?)^```$", section[1], re.DOTALL | re.MULTILINE)
+    assert len(found) == 1, f"docs/{name}, {heading}: {len(found)} blocks"
+    return str(found[0])
 
 
 def replaced(text: str, changes: dict[str, str]) -> str:

@@ -13,6 +13,7 @@ from tests.servers.process import Server, ServerError
 
 PAGE = "proxies.md"
 PROGRAMS = {"nginx": "nginx", "haproxy": "haproxy", "apache": "apache2", "caddy": "caddy"}
+HEADINGS = {"nginx": "nginx", "haproxy": "HAProxy", "apache": "Apache httpd", "caddy": "Caddy"}
 NAME, CERTIFICATES = "telemetry.example.com", "/etc/ssl/telemetry"
 # What Debian's own configuration says around a file in conf.d, but for the paths.
 AROUND_NGINX = """daemon off;
@@ -70,11 +71,11 @@ class InFront(Server):
     def __init__(
         self, folder: Path, kind: str, behind: int, *, said: str = "", changes: Mapping[str, str] | None = None
     ) -> None:
-        """Take the block of the page that is named `said`, else the kind's, with changes that must find their place."""
+        """Take what stands under the heading `said`, else under the kind's; changes must find their place."""
         self.name, self.program = kind, PROGRAMS[kind]
         super().__init__(folder)
         self._behind = behind
-        self._block = said or kind
+        self._heading = said or HEADINGS[kind]
         self._changes = dict(changes or {})
 
     @property
@@ -106,7 +107,7 @@ class InFront(Server):
         changes = self._changes | ({"127.0.0.1:8080": f"127.0.0.1:{self._behind}"} if self._behind else {})
         if self.name != "caddy":
             changes[CERTIFICATES] = str(self.folder)
-        return replaced(block(PAGE, self._block), changes)
+        return replaced(block(PAGE, self._heading), changes)
 
     def _nginx(self, text: str) -> list[str]:
         changes = {"listen 443": f"listen 127.0.0.1:{self.port}", NAME: "localhost"}

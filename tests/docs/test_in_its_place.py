@@ -70,7 +70,7 @@ class Behind:
 
 @pytest.fixture
 async def behind(tmp_path: Path) -> AsyncIterator[Behind]:
-    places = re.findall(r"server ([\w-]+) ([\d.]+):(\d+)", block(PAGE, "haproxy-services"))
+    places = re.findall(r"server ([\w-]+) ([\d.]+):(\d+)", block(PAGE, "In its place"))
     ports = {port: free_port() for _, _, port in places}
     services = {name: Service(name) for name, _, _ in places}
     assert list(services) == ["auth-1", "gateway-1", "gateway-2", "reader-1"]
@@ -78,9 +78,7 @@ async def behind(tmp_path: Path) -> AsyncIterator[Behind]:
         for name, address, port in places:
             await stack.enter_async_context(services[name].listening(address, ports[port]))
         changes = {f":{port}": f":{free}" for port, free in ports.items()}
-        front = await stack.enter_async_context(
-            in_front(tmp_path, "haproxy", 0, said="haproxy-services", changes=changes)
-        )
+        front = await stack.enter_async_context(in_front(tmp_path, "haproxy", 0, said="In its place", changes=changes))
         yield Behind(front.url, front.http, services)
 
 
@@ -120,7 +118,7 @@ async def test_readings_that_were_refused_are_not_sent_to_the_other_gateway_by_t
 
 
 async def test_the_proxy_that_ships_believes_the_one_before_it_that_it_is_told_of(tmp_path: Path) -> None:
-    told = block(PAGE, "nginx-services")
+    told = block(PAGE, "In front of the proxy that ships")
     port = free_port()
     async with Names.served() as names, Service("auth").listening("127.0.0.1", port), aiohttp.ClientSession() as http:
         names.addresses["auth.test"] = ["127.0.0.1"]

@@ -26,6 +26,7 @@ from tests.reader.running import bearer
 HERE = Path(__file__).parent
 PAGE = "tokens.md"
 EMAIL = "ada@example.com"
+HEADINGS = {"pyjwt": "Python: PyJWT", "joserfc": "Python: joserfc"}
 
 # What each does with many tokens: it says whose each is, or null where the page says how a bad one is told.
 DRIVERS = {
@@ -139,7 +140,7 @@ def require_right(found: dict[str, str | None], owner: str) -> None:
 @pytest.mark.parametrize("package", DRIVERS)
 async def test_python_takes_good_tokens_and_no_others(package: str, issued: Issued, tmp_path: Path) -> None:
     python = sys.executable if package == "pyjwt" else python_with(tried("joserfc", "=="))
-    code = block(PAGE, f"python-{package}") + DRIVERS[package] + DRIVEN
+    code = block(PAGE, HEADINGS[package]) + DRIVERS[package] + DRIVEN
     require_right(await told(issued, python, str(written(tmp_path, "verify.py", code))), issued.owner)
 
 
@@ -147,7 +148,7 @@ async def test_jose_takes_good_tokens_and_no_others(issued: Issued, tmp_path: Pa
     node = node_with(HERE, "jose")
     assert tried("jose", "@").partition("@")[2] == versions()["jose"]
     (tmp_path / "node_modules").symlink_to(HERE / "node_modules")
-    written(tmp_path, "verified.mjs", block(PAGE, "javascript-jose"))
+    written(tmp_path, "verified.mjs", block(PAGE, "JavaScript: jose"))
     script = written(tmp_path, "verify.mjs", DRIVEN_BY_NODE)
     require_right(await told(issued, node, str(script)), issued.owner)
 
@@ -165,7 +166,7 @@ def versions() -> dict[str, str]:
 
 
 async def test_only_auth_knows_that_a_token_was_revoked(issued: Issued, tmp_path: Path) -> None:
-    command = block(PAGE, "sh")
+    command = block(PAGE, "What it cannot tell")
 
     async def asked(token: str) -> int:
         environment = {"URL": issued.auth.url, "TOKEN": token, "PATH": "/usr/bin:/bin"}
@@ -181,7 +182,7 @@ async def test_only_auth_knows_that_a_token_was_revoked(issued: Issued, tmp_path
         await http.delete(f"/devices/{device['id']}/tokens", headers=bearer(issued.user))
         await http.post("/user/logout", headers=bearer(issued.user))
     assert [await asked(token) for token in (issued.user, issued.device)] == [curl_refused, curl_refused]
-    code = block(PAGE, "python-pyjwt") + DRIVERS["pyjwt"] + DRIVEN
+    code = block(PAGE, HEADINGS["pyjwt"]) + DRIVERS["pyjwt"] + DRIVEN
     found = await told(issued, sys.executable, str(written(tmp_path, "verify.py", code)))
     assert (found["good user"], found["good device"]) == (issued.owner, issued.owner)
 
