@@ -16,7 +16,7 @@ from auth.passwords import MAX_PASSWORD_BYTES, MIN_PASSWORD_CHARS
 from auth.revocations import Kind, Revoked
 from auth.sessions import Session
 from runtime.fields import ONE_LINE, Body
-from runtime.times import rfc3339
+from runtime.times import TimeText, rfc3339
 from runtime.tokens import MAX_TOKEN_CHARS, Place
 
 NAME = r"^[A-Za-z0-9_.:-]+$(?!\n)"
@@ -142,7 +142,7 @@ class UserAnswer(msgspec.Struct, rename="camel"):
     id: str
     name: str
     email: str
-    created_at: str
+    created_at: TimeText
 
     @classmethod
     def of(cls, user: User) -> "UserAnswer":
@@ -171,7 +171,7 @@ class DeviceAnswer(msgspec.Struct, rename="camel"):
     name: str
     sensor_type: str
     location: Location
-    created_at: str
+    created_at: TimeText
 
     @classmethod
     def of(cls, device: Device) -> "DeviceAnswer":
@@ -198,7 +198,7 @@ class RevocationItem(msgspec.Struct, omit_defaults=True):
 
     kind: Kind
     id: str
-    until: str
+    until: TimeText
     gen: int | None = None
 
 

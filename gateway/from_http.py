@@ -85,10 +85,11 @@ def readings_call(handler: Handler) -> Call:
         handler=handler,
         tag="readings",
         summary="Send readings without a socket",
-        description="One reading, an array of 1 to 1,000, or as many as lines of NDJSON. What is counted as accepted "
-        "can no longer be lost. Readings that carry `ts` may be sent again without being stored twice.",
+        # Not among the types of the body: openapi-python-client warns of each that it does not know.
+        description="One reading, an array of 1 to 1,000, or as many as lines of NDJSON with "
+        "`Content-Type: application/x-ndjson`. What is counted as accepted can no longer be lost. Readings that carry "
+        "`ts` may be sent again without being stored twice.",
         body=ReadingSent | Annotated[list[ReadingSent], Meta(min_length=1, max_length=MAX_READINGS)],
-        body_types=(JSON, NDJSON),
         request_headers={"X-Device-Id": "the device, with a user's token; with a device's own it may be left out"},
         answers={202: ReadingsTaken},
         problems=(403, 429),
