@@ -23,9 +23,10 @@ from gateway.session import Session
 from gateway.settings import GatewaySettings
 from runtime.bodies import json_response, read_bytes
 from runtime.calls import JSON, Call
-from runtime.fields import ONE_LINE
+from runtime.fields import ONE_LINE, ONE_LINE_RULE
 from runtime.problems import Handler, Problem
 from runtime.tokens import Place
+from runtime.wording import rule
 
 NDJSON = "application/x-ndjson"
 _NDJSON_TYPES = (NDJSON, "application/ndjson", "application/jsonl")
@@ -47,8 +48,8 @@ _SPACE = b" \t\r\n"
 # Goes through all of a text without making anything of it; UTF-8 it does not look at.
 _raw = msgspec.json.Decoder(Raw)
 
-_Id = Annotated[str, Meta(pattern=f"^{ID_PATTERN.pattern}$")]
-_Text = Annotated[str, Meta(max_length=MAX_TEXT, pattern=ONE_LINE)]
+_Id = Annotated[str, Meta(pattern=f"^{ID_PATTERN.pattern}$", extra=rule("1 to 64 of A-Z a-z 0-9 _ . : -"))]
+_Text = Annotated[str, Meta(max_length=MAX_TEXT, pattern=ONE_LINE, extra=ONE_LINE_RULE)]
 
 
 class ReadingsTaken(msgspec.Struct):
@@ -72,7 +73,7 @@ class ReadingSent(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     sensor_type: Annotated[_Id, Meta(examples=["temperature"])] | UnsetType = UNSET
     ts: int | str | UnsetType = UNSET
     seq: Annotated[int, Meta(ge=0, lt=DRAWN_SEQ)] | UnsetType = UNSET
-    unit: Annotated[str, Meta(max_length=MAX_UNIT, pattern=ONE_LINE)] | UnsetType = UNSET
+    unit: Annotated[str, Meta(max_length=MAX_UNIT, pattern=ONE_LINE, extra=ONE_LINE_RULE)] | UnsetType = UNSET
     location: _Text | Place | UnsetType = UNSET
     tags: Annotated[dict[_Id, _Text], Meta(max_length=MAX_TAGS)] | UnsetType = UNSET
 

@@ -4,13 +4,14 @@ Generators take a `default` for a field that is always there: openapi-typescript
 So no field has one; what may be left out is not in `required`, and that is all.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 from msgspec import inspect
 
 from runtime.calls import Call
+from runtime.wording import held
 
 Schema = dict[str, Any]
 Struct = type[msgspec.Struct]
@@ -53,24 +54,8 @@ def _structs(types: Iterable[Any]) -> dict[str, inspect.StructType]:
             if kind.cls.__name__ in found:
                 continue
             found[kind.cls.__name__] = kind
-        waiting += _parts(kind)
+        waiting += held(kind)
     return found
-
-
-def _parts(kind: Any) -> Iterator[Any]:
-    match kind:
-        case inspect.StructType():
-            yield from (field.type for field in kind.fields)
-        case inspect.UnionType():
-            yield from kind.types
-        case inspect.DictType():
-            yield from (kind.key_type, kind.value_type)
-        case inspect.Metadata():
-            yield kind.type
-        case inspect.TupleType():
-            yield from kind.item_types
-        case inspect.CollectionType():
-            yield kind.item_type
 
 
 def _describe_presence(schema: Schema, struct: inspect.StructType, *, answer: bool) -> None:

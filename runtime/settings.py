@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, TypeVar, get_origin, get_type_hints
 
 import msgspec
 
+from runtime.wording import in_words
+
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 NotNegative = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -60,8 +62,9 @@ def from_env(settings: type[Loaded], environ: Mapping[str, str] | None = None) -
             continue
         try:
             values[item.name] = _cast(text, hints[item.name])
-        except (msgspec.ValidationError, ValueError) as error:
-            wrong.append(f"{variable}={_shown(item, text)}: {error}")
+        except msgspec.ValidationError as error:
+            words = in_words(str(error).partition(" - at `")[0], hints[item.name], from_text=True)
+            wrong.append(f"{variable}={_shown(item, text)}: {words}")
     if not wrong:
         try:
             return settings(**values)

@@ -8,6 +8,8 @@ import schemathesis
 
 from auth.bodies import Position
 from runtime.calls import Call
+from runtime.wording import patterns
+from simulator.serve import StartDevice
 from tests.openapi_file import FILE, PAGE, calls_of_all_services, rendered
 
 Schema = dict[str, Any]
@@ -112,3 +114,10 @@ def test_json_comes_first_where_it_is_among_others() -> None:
     ]
     assert several
     assert {kinds[0] for kinds in several} == {"application/json"}
+
+
+async def test_every_pattern_has_words_for_whom_it_refuses(calls: list[Call]) -> None:
+    taken = [StartDevice, *(kind for call in calls for kind in (call.body, call.query) if kind is not None)]
+    found = {pattern: words for kind in taken for pattern, words in patterns(kind).items()}
+    assert len(found) >= 5
+    assert all(found.values()), found
