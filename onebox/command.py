@@ -10,12 +10,23 @@ from onebox.lock import FolderInUse, locked
 from onebox.plan import Plan
 from onebox.services import not_taken, services_from_env
 from onebox.settings import OneboxSettings
+from runtime.command_line import CommandParser
 from runtime.logs import configure_logs, logger
 from runtime.process import run_until_stopped
 from runtime.settings import SettingsError, from_env
 from simulator.replay import Replay
 
 log = logger("onebox")
+
+ENDS = """\
+exit codes:
+  0  all is well
+  1  readings were lost, or it could not go on
+  2  a setting, the command line, the file of a replay or the data folder is wrong
+
+signals:
+  SIGTERM, SIGINT (Ctrl-C)  drains within DRAIN_SECONDS, prints a summary, leaves nothing running
+  a second one              ends it at once, with 1"""
 
 
 def main(arguments: list[str]) -> int:
@@ -55,11 +66,13 @@ def main(arguments: list[str]) -> int:
 
 def parse(arguments: list[str]) -> Plan:
     """Return what is to be run; prints help or an error and ends the process as argparse does."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m onebox",
         description="The whole pipeline on this machine: accounts, gateway, queue, storage and simulated devices.",
-        epilog="Stop it with Ctrl-C: it drains, prints a summary and leaves nothing running. Settings of the services "
-        "are taken from the environment as theirs (README has the table), but HOST, PORT and the URLs.",
+        epilog="Settings of the services are taken as theirs, but for HOST, PORT and the URLs: `python -m gateway "
+        "--help`, and alike for auth, persister and reader. Those of its own:",
+        settings=OneboxSettings,
+        ends=ENDS,
     )
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")

@@ -8,7 +8,7 @@ unless it is a secret, before anything starts.
 import os
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import Annotated, Any, Literal, TypeVar, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -18,6 +18,8 @@ Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 NotNegative = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]  # "inf" is a float too, and no timer takes it
+
+REQUIRED = "required"
 
 Loaded = TypeVar("Loaded")
 
@@ -85,12 +87,18 @@ def _shown(item: Field[Any], text: str) -> str:
 
 
 def table(settings: type[Any]) -> list[tuple[str, str, str]]:
-    """Rows (variable, default, about) for help texts and README; a required variable has the default `required`."""
+    """Rows (variable, default, about) for help texts and README; a required variable has the default REQUIRED."""
     rows = []
     for item in fields(settings):
-        default = "required" if item.default is MISSING or item.metadata["unless"] else _default_text(item.default)
+        default = REQUIRED if item.default is MISSING or item.metadata["unless"] else _default_text(item.default)
         rows.append((item.name.upper(), default, item.metadata["about"]))
     return rows
+
+
+def choices(settings: type[Any]) -> dict[str, tuple[str, ...]]:
+    """Return the values that a variable may have, for those that are one of a few."""
+    hints = get_type_hints(settings)
+    return {name.upper(): get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
 
 
 def _default_text(default: object) -> str:
