@@ -164,8 +164,8 @@ def _found(number: int, choice: Choice) -> int:
 def _parser() -> CommandParser:
     parser = CommandParser(
         prog="python -m broker",
-        description="Declares the exchanges and queues ahead of the services, and works on dead letters: what could not "
-        "be stored, with the reason.",
+        description="Declares the exchanges and queues ahead of the services, and works on dead letters: what could "
+        "not be stored, with the reason.",
         settings=BrokerSettings,
         ends=_ENDS,
     )

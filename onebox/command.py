@@ -8,11 +8,11 @@ from pathlib import Path
 from onebox.app import Onebox
 from onebox.lock import FolderInUse, locked
 from onebox.plan import Plan
-from onebox.services import not_taken, services_from_env
+from onebox.services import SERVICES, not_taken, services_from_env
 from onebox.settings import OneboxSettings
 from runtime.command_line import CommandParser
 from runtime.logs import configure_logs, logger
-from runtime.process import run_until_stopped
+from runtime.process import run_until_stopped, warn_of_unread
 from runtime.settings import SettingsError, from_env
 from simulator.replay import Replay
 
@@ -40,6 +40,7 @@ def main(arguments: list[str]) -> int:
     configure_logs(settings.log_level, settings.log_format)
     if unused := not_taken():
         log.warning("Some variables are set that a onebox makes itself; they are not taken.", variables=unused)
+    warn_of_unread(OneboxSettings, *SERVICES)
     # Databases, queue and secrets are for their user only, in whatever folder they lie.
     os.umask(0o077)
     onebox = Onebox(plan, settings, services)

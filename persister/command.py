@@ -123,11 +123,11 @@ def _tell(line: str) -> None:
 def _parser() -> CommandParser:
     parser = service_parser(
         "persister",
-        "Takes readings from the broker and stores each once in MongoDB, in batches; run as many as you like on one queue. "
-        "Erases the readings of deleted owners and what is older than its retention. `erase` is for operators.",
+        "Takes readings from the broker and stores each once in MongoDB, in batches; run as many as you like on one "
+        "queue. Erases the readings of deleted owners and what is older than its retention. `erase` is for operators.",
         PersisterSettings,
-        epilog="`erase` ends with 0 when it is done, 1 when MongoDB is away or did not do it, 2 when the command line or "
-        "a setting is wrong.",
+        epilog="`erase` ends with 0 when it is done, 1 when MongoDB is away or did not do it, 2 when the command line "
+        "or a setting is wrong.",
     )
     commands = parser.add_subparsers(dest="command", metavar="{erase}")
     erasing = commands.add_parser(

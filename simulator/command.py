@@ -34,7 +34,8 @@ exit codes: 0 everything was answered; 1 a device failed or readings stayed unan
 Ctrl-C stops sending, waits for what is in flight and prints the summary; a second one ends at once."""
 
 SERVE_ABOUT = """Starts, lists and stops simulated devices for whoever brings a token: POST /simulator/devices registers
-one at TARGET_URL in that user's name and lets it send, GET lists the user's, DELETE /simulator/devices/{id} stops one."""
+one at TARGET_URL in that user's name and lets it send, GET lists the user's, and DELETE /simulator/devices/{id} ends
+one."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
