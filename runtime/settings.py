@@ -31,7 +31,7 @@ _SHARED_FAMILIES = ("AUTH_", "BROKER_")
 # Of shorter names every second word of the world is a neighbour: PORT and PATH, HOST and COST.
 _SHORTEST_MISSPELT = 6
 # One letter in eight, or an underscore. `DATABASE_URL`, which many have, is 0.83 of AUTH_DATABASE_URL.
-_CLOSE = 0.86
+_CLOSE = 0.85
 # What Kubernetes sets for every Service of a namespace: https://kubernetes.io/docs/concepts/services-networking/service/
 # (Environment variables), in the form of Docker's links.
 _LINK = re.compile(r".+_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
