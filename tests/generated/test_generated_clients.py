@@ -9,6 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.e2e.running import running
 from tests.generated.python import python_with_generator
 from tests.node import node_with
@@ -79,3 +81,15 @@ async def test_a_generated_typescript_client_walks_from_sign_up_to_reading_back(
     assert seen["deviceClaim"] is None
     assert seen["session"] is True
     assert [item["ts"] for item in seen["items"]] == TIMES
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("1", pytest.fail.Exception), ("", pytest.skip.Exception)])
+def test_where_the_generator_cannot_be_installed_a_run_in_ci_fails_and_another_skips(
+    ci: str, outcome: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CI", ci)
+    (tmp_path / "requirements.txt").write_text("./no-such-folder-here\n")
+    monkeypatch.setattr("tests.generated.python.REQUIREMENTS", tmp_path / "requirements.txt")
+    with pytest.raises(outcome, match="no-such-folder-here"):
+        python_with_generator()

@@ -139,14 +139,14 @@ def test_a_variable_that_no_service_reads_is_warned_of(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = subprocess.run(
         [sys.executable, "-m", "onebox", "--data", str(tmp_path / "file"), "--devices", "0"],
-        cwd=ROOT, env={"PATH": "/usr/bin:/bin", "MAX_QUERYS": "9", "BATCH_READING": "8", "GATEWAY_PORT": "tcp://10.0.0.1:1"},
+        cwd=ROOT, env={"PATH": "/usr/bin:/bin", "MAX_QUERIE": "9", "BATCH_READING": "8", "GATEWAY_PORT": "tcp://10.0.0.1:1"},
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 2
     told = [line for line in done.stderr.splitlines() if "no process reads" in line]
     assert len(told) == 2
     for line, variable, meant in zip(
-        told, ("BATCH_READING", "MAX_QUERYS"), ("BATCH_READINGS", "MAX_QUERIES"), strict=True
+        told, ("BATCH_READING", "MAX_QUERIE"), ("BATCH_READINGS", "MAX_QUERIES"), strict=True
     ):
         assert f"variable={variable}" in line
         assert f"meant={meant}" in line
