@@ -11,7 +11,7 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
 
 from runtime.calls import JSON
-from runtime.times import rfc3339
+from runtime.times import TimeText, rfc3339
 from runtime.tokens import Place
 
 Document = dict[str, Any]
@@ -43,10 +43,10 @@ class ReadingAnswer(msgspec.Struct, rename="camel"):
 
     device: str
     sensor_type: str
-    ts: str
+    ts: TimeText
     seq: int
     value: bool | int | float | str | None
-    received_at: str | None
+    received_at: TimeText | None
     unit: str | msgspec.UnsetType = msgspec.UNSET
     location: str | Place | msgspec.UnsetType = msgspec.UNSET
     tags: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
@@ -65,8 +65,8 @@ class SeriesItem(msgspec.Struct, rename="camel"):
     device: str
     sensor_type: str
     connected: bool
-    last_seen_at: str | None
-    last_reading_at: str | None
+    last_seen_at: TimeText | None
+    last_reading_at: TimeText | None
 
 
 class SeriesAnswer(msgspec.Struct, rename="camel"):
@@ -82,7 +82,7 @@ class Bucket(msgspec.Struct):
     `avg` is null where the sum of what was measured is more than a float can hold.
     """
 
-    ts: str
+    ts: TimeText
     min: float
     max: float
     avg: float | None
