@@ -51,10 +51,10 @@ class ReadingsRoutes:
                 tag="readings",
                 summary="Read one series back in time",
                 description="A page of JSON, whose `nextCursor` gives the next one. Or all of it, streamed, as CSV or "
-                "NDJSON, by `format` or `Accept`. `from` is included, `to` is not; both are milliseconds since 1970 "
-                "or RFC 3339 with a zone. A page stays where it is while readings come in.",
+                "NDJSON, by `format` or by `Accept: text/csv` or `application/x-ndjson`. `from` is included, `to` is "
+                "not; both are milliseconds since 1970 or RFC 3339 with a zone. A page stays where it is while "
+                "readings come in.",
                 query=HistoryQuery,
-                request_headers={"Accept": "text/csv or application/x-ndjson: all of it, streamed"},
                 answers={200: ReadingsAnswer},
                 answer_types=(JSON, CSV, NDJSON),
                 problems=(403, 404, 429),
