@@ -13,9 +13,16 @@ from onebox.settings import OneboxSettings
 from runtime.logs import configure_logs, logger
 from runtime.process import run_until_stopped
 from runtime.settings import SettingsError, from_env
-from simulator.replay import Replay
+from simulator.replay_options import EPILOG as REPLAY_EPILOG
+from simulator.replay_options import add_replay_options, replay_of
 
 log = logger("onebox")
+
+EPILOG = f"""\
+Stop it with Ctrl-C: it drains, prints a summary and leaves nothing running. Settings of the services are taken from
+the environment as theirs (README has the table), but HOST, PORT and the URLs.
+
+{REPLAY_EPILOG}"""
 
 
 def main(arguments: list[str]) -> int:
@@ -58,8 +65,8 @@ def parse(arguments: list[str]) -> Plan:
     parser = argparse.ArgumentParser(
         prog="python -m onebox",
         description="The whole pipeline on this machine: accounts, gateway, queue, storage and simulated devices.",
-        epilog="Stop it with Ctrl-C: it drains, prints a summary and leaves nothing running. Settings of the services "
-        "are taken from the environment as theirs (README has the table), but HOST, PORT and the URLs.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
@@ -79,18 +86,11 @@ def parse(arguments: list[str]) -> Plan:
         help="simulated devices (default 20, with --replay 1; 0: none)",
     )
     add("--rate", type=_positive, default=1.0, metavar="R", help="readings a second and device (default %(default)g)")
-    add(
-        "--replay",
-        type=_file,
-        metavar="CSV",
-        help="each device sends every row of this file as fast as it goes; then it ends",
-    )
-    add("--time-column", default="timestamp", metavar="NAME", help="column of the times (default %(default)s)")
-    add("--value-column", default="value", metavar="NAME", help="column of the values (default %(default)s)")
     add("--seconds", type=_positive, metavar="S", help="stop after this time, drain, print a summary")
     add("--json", action="store_true", help="the summary is one JSON object on the last line of standard output")
+    add_replay_options(parser)
     given = parser.parse_args(arguments)
-    replay = Replay(given.replay, given.time_column, given.value_column) if given.replay else None
+    replay = replay_of(parser, given)
     return Plan(
         host=given.host,
         port=given.port,
@@ -101,12 +101,6 @@ def parse(arguments: list[str]) -> Plan:
         seconds=given.seconds,
         json=given.json,
     )
-
-
-def _file(text: str) -> Path:
-    if not Path(text).is_file():
-        raise argparse.ArgumentTypeError(f"there is no file {text!r}")
-    return Path(text)
 
 
 def _port(text: str) -> int:

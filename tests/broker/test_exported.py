@@ -57,7 +57,7 @@ def test_a_reading_that_was_stored_goes_out_and_comes_back_as_the_same_document(
 
 
 @pytest.mark.parametrize("seq", [DRAWN_SEQ, 2 * DRAWN_SEQ - 1])
-def test_a_seq_that_a_gateway_has_drawn_is_taken_with_receivedAt_and_only_then(seq: int) -> None:
+def test_a_seq_that_a_gateway_has_drawn_is_taken_with_the_time_of_receipt_and_only_then(seq: int) -> None:
     assert take(EXPORTED | {"seq": seq})["_id"]["seq"] == seq
     without = EXPORTED | {"seq": seq}
     del without["receivedAt"]
@@ -65,7 +65,7 @@ def test_a_seq_that_a_gateway_has_drawn_is_taken_with_receivedAt_and_only_then(s
     assert refusal(EXPORTED | {"seq": 2 * DRAWN_SEQ})[0] == "invalid_field"
 
 
-def test_receivedAt_is_checked_and_not_stored() -> None:
+def test_the_time_of_receipt_is_checked_and_not_stored() -> None:
     assert int(take(EXPORTED)["receivedAt"]) == NOW
     assert int(take(EXPORTED | {"receivedAt": 1})["receivedAt"]) == NOW
     for wrong in ("yesterday", "2025-06-15T15:06:40.250", None, True, 1.5, 2**63, [RECEIVED]):
