@@ -112,6 +112,7 @@ def file_rows(replay: Replay) -> Generator[tuple[Columns, FileRow], None, None]:
             lines = _Lines(file)
             rows = csv.reader(lines, strict=True)
             columns = columns_of(replay, next(rows, []))
+            lines.taken()
             count = 0
             for row in rows:
                 line = rows.line_num

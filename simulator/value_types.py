@@ -66,7 +66,9 @@ def value_of(cell: str, kind: Kind, *, decided: bool) -> Value:
         return value
     number = plain_number(cell)
     if number is None or not math.isfinite(number):
-        raise ValueError(_misfit(cell, "a number, as 1234.5", decided=decided))
+        infinite = number is not None or _NOT_FINITE.fullmatch(cell)
+        wanted = "a finite number" if infinite else "a number, as 1234.5"
+        raise ValueError(_misfit(cell, wanted, decided=decided))
     return number
 
 
@@ -78,11 +80,8 @@ def plain_number(cell: str) -> int | float | None:
 
 
 def _misfit(cell: str, wanted: str, *, decided: bool) -> str:
-    what = f"{cell[:64]!r} is not {wanted}"
-    if _NOT_FINITE.fullmatch(cell) or _NUMBER.fullmatch(cell):
-        what = f"{cell[:64]!r} is not a finite number"
     why = "; at least half of the values here are such ones" if decided else ""
     ways = _WAYS_OUT.format(cell=repr(cell[:64]))
-    if _PEOPLES.fullmatch(cell):
+    if _PEOPLES.fullmatch(cell) and not _NUMBER.fullmatch(cell):
         ways = f"write it without separators of thousands, with a decimal point and without %, or: {ways}"
-    return f"{what}{why}; {ways}"
+    return f"{cell[:64]!r} is not {wanted}{why}; {ways}"
