@@ -14,7 +14,7 @@ CSV_HEAD = ",".join(CSV_COLUMNS).encode() + b"\r\n"
 # (github.com/OWASP/www-community/issues/1088) and in Apple's Numbers (github.com/adaltas/node-csv/pull/387).
 _SIGNS = "=+\\-@\uff1d\uff0b\uff0d\uff20\u30fc"
 # Also behind what may begin a cell where the spreadsheet is set to another separator, and behind spaces and quotes.
-_FORMULA = re.compile(rf'(^|[,;|\t\r\n])(?=[\s"]*[{_SIGNS}])|^(?=[\t\r\n])')
+_FORMULA = re.compile(rf'^(?=[\t\r\n])|(^|[,;|\t\r\n])(?=(?:[^\S\t\r\n]|")*[{_SIGNS}])')
 
 Lines = Callable[[Iterable[Document]], bytes]
 Cell = Callable[[str], str]
