@@ -77,7 +77,8 @@ async def check_replay(replay: Replay) -> Checked:
     if not rows:
         raise ReplayError(f"{replay.path}: the file has no rows")
     kinds = votes.kinds()
-    readings, devices = 0, set()
+    readings = 0
+    devices: set[str] = set()
     for checked in _batches(_checked(replay, kinds)):
         readings += len(checked)
         devices.update(row.device for row in checked)
@@ -206,9 +207,9 @@ def _own_seq(cell: str, *, cut: bool) -> int:
 
 def _said(columns: Columns, row: FileRow) -> dict[str, Any]:
     """Return what a row says beside value and identity. An empty cell says nothing, unless it is a text in quotes."""
-    cells, said = row.cells, {}
+    said: dict[str, Any] = {}
     for field, name in (("unit", "unit"), ("location", "location"), ("tags", "tags"), ("receivedAt", "received_at")):
-        cell = cells.get(field, "")
+        cell = row.cells.get(field, "")
         if not cell and field not in row.texts:
             continue
         if field == "location":

@@ -215,7 +215,7 @@ async def test_an_export_that_loses_mongodb_is_seen_to_be_incomplete(broker: Emb
 
 
 async def read_into(chunks: list[bytes], response: aiohttp.ClientResponse) -> None:
-    async for chunk in response.content.iter_any():
+    while chunk := await response.content.readany():
         chunks.append(chunk)
 
 

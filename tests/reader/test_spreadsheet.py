@@ -5,6 +5,7 @@ import csv
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -73,7 +74,7 @@ async def filled(store: Store) -> None:
     """Store formulas wherever people can put a text, and numbers."""
     values = [*FORMULAS, *NUMBERS]
     await store.holds(*(sent(value, TS + number) for number, value in enumerate(values)))
-    said = [{"unit": LINK[:20]}, {"location": LINK}, {"tags": {"a": ";=1+1"}}, {"unit": "-1"}]
+    said: list[dict[str, Any]] = [{"unit": LINK[:20]}, {"location": LINK}, {"tags": {"a": ";=1+1"}}, {"unit": "-1"}]
     await store.holds(*(sent(1.5, TS + 1000 + number, **fields) for number, fields in enumerate(said)))
 
 

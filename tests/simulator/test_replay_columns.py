@@ -1,6 +1,5 @@
 """What a replay reads beside times and values: by options, or by itself where the file is an export."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,8 @@ def export(folder: Path, *lines: str) -> Path:
     return csv_file(folder, HEAD, *(f"d-1,temperature,2024-05-01T00:00:00.000Z,{line}" for line in lines))
 
 
-def said(point: Any) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = msgspec.to_builtins(point)
+def said(point: Any) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.to_builtins(point)
     return found
 
 
@@ -129,7 +128,8 @@ async def test_a_wrong_cell_of_an_export_is_named(tmp_path: Path, line: str, col
 async def test_a_column_that_is_not_there_is_told_with_the_option_that_names_another(tmp_path: Path) -> None:
     path = csv_file(tmp_path, "timestamp,value", "1714521600000,1")
     for field in ("unit", "location", "tags", "seq", "device", "sensor_type", "time", "value"):
-        told = await refusal(Replay(path, **{f"{field}_column": "nowhere"}))
+        options: dict[str, Any] = {f"{field}_column": "nowhere"}
+        told = await refusal(Replay(path, **options))
         assert "line 1, column 'nowhere': there is no such column; the file has timestamp, value" in told
         assert f"--{field.replace('_', '-')}-column names another" in told
     wrong = csv_file(tmp_path, "timestamp,value,d", "1714521600000,1,a/b")
