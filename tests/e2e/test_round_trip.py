@@ -1,14 +1,19 @@
 """What an export holds goes back in, as NDJSON and as CSV, and comes out again as it was: on whole oneboxes."""
 
+import asyncio
 import json
+import os
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
+from onebox.demo import DEMO_EMAIL
 from tests.broker.waiting import eventually
-from tests.e2e.running import demo_person, running
+from tests.e2e.running import ROOT, demo_person, running
 from tests.e2e.test_onebox import summary
 
 DEVICE, SENSOR = "press:1", "mixed"
@@ -62,6 +67,7 @@ class Asking:
 
     def __init__(self, http: aiohttp.ClientSession, token: str) -> None:
         self._http = http
+        self.token = token
         self._bearer = {"Authorization": f"Bearer {token}"}
 
     async def send(self, body: bytes, kind: str) -> None:
@@ -155,6 +161,30 @@ async def test_an_export_goes_back_in_as_ndjson_over_http_and_as_csv_through_a_r
     async with running("--devices", "0", data=tmp_path / "c") as (_, url), aiohttp.ClientSession(url) as http:
         user = await asking(http, tmp_path / "c")
         assert as_stored(await user.whole_export("ndjson", count)) == as_stored(ndjson)
+
+
+async def test_the_commands_of_the_readme_give_an_export_back(tmp_path: Path) -> None:
+    (commands,) = re.findall(r"```\n(curl [^`]*split -l 1000[^`]*)```", (ROOT / "README.md").read_text())
+    commands = commands.replace("temperature", SENSOR).replace("me@example.com", DEMO_EMAIL)
+    sent = readings()
+    async with running("--devices", "0", data=tmp_path / "a") as (_, url), aiohttp.ClientSession(url) as http:
+        user = await asking(http, tmp_path / "a")
+        await user.send(json.dumps(sent[:100]).encode(), "application/json")
+        (tmp_path / "readings.csv").write_bytes(await user.whole_export("csv", 100))
+        process = await asyncio.create_subprocess_exec(
+            "bash", "-ec", commands, cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+            env=os.environ | {
+                "URL": url, "TOKEN": user.token, "DEVICE": DEVICE, "PYTHONPATH": str(ROOT),
+                "TIDEGATE_PASSWORD": demo_person(tmp_path / "a")["password"],
+                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            },
+        )  # fmt: skip
+        async with asyncio.timeout(60):
+            out, _ = await process.communicate()
+        assert process.returncode == 0, out.decode()
+        assert '{"accepted":100,"rejected":[]}' in out.decode()
+        assert "sent 100 readings, acknowledged 100 (100 accepted, 0 rejected)" in out.decode()
+        assert (await user.whole_export("csv", 100)) == (tmp_path / "readings.csv").read_bytes()
 
 
 async def test_a_onebox_replays_with_every_option_of_a_replay(tmp_path: Path) -> None:
