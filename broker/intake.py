@@ -166,7 +166,7 @@ class Intake:
             try:
                 taken.documents.append(self.take_one(item, now_ms))
             except ReadingError as error:
-                _reject(taken, error)
+                reject(taken, error)
         return taken
 
     def _take_plainly(self, sent: SentReading, template: Template | None, now_ms: int, taken: Taken) -> int:
@@ -174,7 +174,7 @@ class Intake:
         try:
             taken.documents.append(self._document(sent, template, now_ms))
         except ReadingError as error:
-            _reject(taken, error)
+            reject(taken, error)
         return quotes_of(sent) + (SEQ_QUOTES if sent.seq is UNSET else 0)
 
     def _document(self, sent: SentReading, template: Template | None, now_ms: int) -> bytes:
@@ -184,10 +184,13 @@ class Intake:
             ts_ms, seq = check_time(sent, now_ms)
             return template.document(sent.value, ts_ms, seq, now_ms)
         reading = check_sent(sent, self._defaults, now_ms)
-        if self._may_name is not None and not self._may_name(reading.sensor_type):
-            raise ReadingError("forbidden", "the owner names more sensorTypes than may be")
+        self._require_name(reading.sensor_type)
         self._keep_template(sent, reading)
         return encode_document(self._owner, self._device, reading)
+
+    def _require_name(self, sensor_type: str) -> None:
+        if self._may_name is not None and not self._may_name(sensor_type):
+            raise ReadingError("forbidden", "the owner names more sensorTypes than may be")
 
     def _keep_template(self, sent: SentReading, reading: Reading) -> None:
         if len(self._templates) >= MAX_TEMPLATES:
@@ -210,7 +213,8 @@ def _key(sent: SentReading) -> Key:
     return sent.sensor_type, sent.unit, location, UNSET if tags is UNSET else tuple(tags.items())
 
 
-def _reject(taken: Taken, error: ReadingError) -> None:
+def reject(taken: Taken, error: ReadingError) -> None:
+    """Add the next reading of an event, which is not taken."""
     # Each reading sent is in one of the two lists, so this one's index is how many are in them.
     index = len(taken.documents) + len(taken.rejected)
     taken.rejected.append(Rejection(index, error.code, error.detail))

@@ -16,7 +16,8 @@ from runtime.json_text import repeated_name
 from runtime.times import parse_rfc3339
 from runtime.tokens import Place
 
-# `forbidden`: nothing is wrong with the reading, but its owner may not name one more sensorType.
+# `forbidden`: nothing is wrong with the reading, but its owner may not name one more sensorType, or (where a reading
+# may name its device at all) the device is another than the sender.
 Code = Literal["invalid_reading", "invalid_field", "invalid_value", "invalid_ts", "forbidden"]
 Value = bool | int | float | str
 
@@ -34,7 +35,7 @@ DRAWN_SEQ = 2**52
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # What msgspec raises for bytes that are not JSON, not UTF-8, or nested too deeply.
-_UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class SentReading(msgspec.Struct, rename="camel", forbid_unknown_fields=True, kw_only=True, gc=False):
@@ -96,11 +97,16 @@ class ReadingError(Exception):
         self.detail = detail
 
 
+def field_types(struct: type[SentReading]) -> dict[str, Any]:
+    """Return the type of each field, by its name in JSON."""
+    return {field.encode_name: field.type for field in msgspec.structs.fields(struct)}
+
+
 _one = msgspec.json.Decoder(SentReading)
 _many = msgspec.json.Decoder(list[SentReading])
 _raw_items = msgspec.json.Decoder(list[Raw])
 _raw_fields = msgspec.json.Decoder(dict[str, Raw])
-_field_types: dict[str, Any] = {field.encode_name: field.type for field in msgspec.structs.fields(SentReading)}
+_field_types = field_types(SentReading)
 _field_codes: dict[str, Code] = {"value": "invalid_value", "ts": "invalid_ts"}
 
 
@@ -111,15 +117,15 @@ def decode_one(raw: bytes) -> SentReading:
     """
     try:
         return _one.decode(raw)
-    except _UNDECODABLE as error:
-        raise _explain(raw) from error
+    except UNDECODABLE as error:
+        raise explain(raw, _field_types) from error
 
 
 def decode_many(raw: bytes) -> list[SentReading]:
     """Decode an array, unchecked, as `decode_one`; ReadingError when it is none, or one of them does not decode."""
     try:
         return _many.decode(raw)
-    except _UNDECODABLE as error:
+    except UNDECODABLE as error:
         raise ReadingError("invalid_reading", "the payload must be a JSON array of readings") from error
 
 
@@ -157,7 +163,7 @@ def split_array(raw: bytes) -> list[bytes]:
     """Cut an array into its undecoded items; ReadingError when it is no array."""
     try:
         return list(map(bytes, _raw_items.decode(raw)))
-    except _UNDECODABLE as error:
+    except UNDECODABLE as error:
         raise ReadingError("invalid_reading", "the payload must be a JSON array of readings") from error
 
 
@@ -269,25 +275,25 @@ def _check_text(what: str, text: str, most: int) -> None:
         raise ReadingError("invalid_field", f"{what} may have at most {most} characters, none of control")
 
 
-def _explain(raw: bytes) -> ReadingError:
-    """Name what is wrong with a reading that did not decode, in the order in which the fields are documented."""
+def explain(raw: bytes, types: dict[str, Any]) -> ReadingError:
+    """Name what is wrong with a reading of fields of these `types` that did not decode, in the documented order."""
     try:
         fields = _raw_fields.decode(raw)
-    except _UNDECODABLE:
+    except UNDECODABLE:
         return ReadingError("invalid_reading", "a reading must be a JSON object")
-    if unknown := [name for name in fields if name not in _field_types]:
+    if unknown := [name for name in fields if name not in types]:
         return ReadingError("invalid_field", f"unknown field {unknown[0][:64]!r}")
     try:
         require_names_once(raw)
     except ReadingError as error:
         return error
-    for name in ("sensorType", "value", "ts", "seq", "location", "unit", "tags"):
+    for name in ("sensorType", "value", "ts", "seq", "location", "unit", "tags", *types):
         if name not in fields:
             if name == "value":
                 return ReadingError("invalid_value", "value is required")
             continue
         try:
-            msgspec.json.decode(fields[name], type=_field_types[name])
-        except _UNDECODABLE as error:
+            msgspec.json.decode(fields[name], type=types[name])
+        except UNDECODABLE as error:
             return ReadingError(_field_codes.get(name, "invalid_field"), f"{name}: {error}")
     return ReadingError("invalid_reading", "the reading cannot be decoded")

@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, Meta, Raw, UnsetType
 
+from broker.exported import ExportedIntake
 from broker.reading import DRAWN_SEQ, ID_PATTERN, MAX_READINGS, MAX_TAGS, MAX_TEXT, MAX_UNIT, Rejection
 from gateway.admission import Admission, Refused
 from gateway.answer import BUSY_RETRY_MS, Answer, Answerer
@@ -65,17 +66,23 @@ class ReadingSent(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     `value` is finite, as an integer of 64 bits. No text has control characters, and no name stands twice. `ts` is in
     milliseconds since 1970, or RFC 3339 with a zone and at most three decimals; not before 2000, at most 24 h ahead; a
     leap second (`23:59:60` at the end of a month in UTC) is stored as the second after it, `.000`. `seq`, only with
-    `ts`, counts apart what one series measures within a millisecond.
+    `ts`, counts apart what one series measures within a millisecond; below 2^52, as the others are a gateway's.
+
+    A reading may also be sent as `GET /readings` gives it out. `device` is then the sender's, or the reading is
+    rejected (`forbidden`). `receivedAt`, a time as `ts`, says that it was taken before: its `seq` may be a gateway's,
+    it takes no location from a token, and it needs its `ts`. It is not stored: when it was received is now.
     """
 
     # Only described, never decoded: a reading that breaks a rule is refused alone, by broker/reading.py.
     value: Annotated[bool | int | float | _Text, Meta(examples=[21.5])]
     sensor_type: Annotated[_Id, Meta(examples=["temperature"])] | UnsetType = UNSET
     ts: int | str | UnsetType = UNSET
-    seq: Annotated[int, Meta(ge=0, lt=DRAWN_SEQ)] | UnsetType = UNSET
+    seq: Annotated[int, Meta(ge=0, lt=2 * DRAWN_SEQ)] | UnsetType = UNSET
     unit: Annotated[str, Meta(max_length=MAX_UNIT, pattern=ONE_LINE, extra=ONE_LINE_RULE)] | UnsetType = UNSET
     location: _Text | Place | UnsetType = UNSET
     tags: Annotated[dict[_Id, _Text], Meta(max_length=MAX_TAGS)] | UnsetType = UNSET
+    device: _Id | UnsetType = UNSET
+    received_at: int | str | UnsetType = UNSET
 
 
 def readings_call(handler: Handler) -> Call:
@@ -89,7 +96,8 @@ def readings_call(handler: Handler) -> Call:
         # Not among the types of the body: openapi-python-client warns of each that it does not know.
         description="One reading, an array of 1 to 1,000, or as many as lines of NDJSON with "
         "`Content-Type: application/x-ndjson`. What is counted as accepted can no longer be lost. Readings that carry "
-        "`ts` may be sent again without being stored twice.",
+        "`ts` may be sent again without being stored twice; so may the lines of an export "
+        "(`GET /readings?format=ndjson`), 1,000 at a time.",
         body=ReadingSent | Annotated[list[ReadingSent], Meta(min_length=1, max_length=MAX_READINGS)],
         request_headers={"X-Device-Id": "the device, with a user's token; with a device's own it may be left out"},
         answers={202: ReadingsTaken},
@@ -125,6 +133,7 @@ class FromHttp:
         except Refused as refused:
             self._metrics.connects.labels(refused.code).inc()
             raise problem(_STATUS[refused.code], str(refused), refused.data()) from refused
+        session.intake = ExportedIntake(session.owner, session.device, session.defaults, session.may_name)
         try:
             with self._holding(session, self._announced(request)):
                 event = await self._event(request)

@@ -14,7 +14,8 @@ from runtime.command_line import CommandParser
 from runtime.logs import configure_logs, logger
 from runtime.process import run_until_stopped, warn_of_unread
 from runtime.settings import SettingsError, from_env
-from simulator.replay import Replay
+from simulator.replay_options import EPILOG as REPLAY_EPILOG
+from simulator.replay_options import add_replay_options, replay_of
 
 log = logger("onebox")
 
@@ -70,8 +71,8 @@ def parse(arguments: list[str]) -> Plan:
     parser = CommandParser(
         prog="python -m onebox",
         description="The whole pipeline on this machine: accounts, gateway, queue, storage and simulated devices.",
-        epilog="Settings of the services are taken as theirs, but for HOST, PORT and the URLs: `python -m gateway "
-        "--help`, and alike for auth, persister and reader. Those of its own:",
+        epilog=f"{REPLAY_EPILOG}\n\nSettings of the services are taken as theirs, but for HOST, PORT and the URLs: "
+        "`python -m gateway --help`, and alike for auth, persister and reader. Those of its own:",
         settings=OneboxSettings,
         ends=ENDS,
     )
@@ -93,18 +94,11 @@ def parse(arguments: list[str]) -> Plan:
         help="simulated devices (default 20, with --replay 1; 0: none)",
     )
     add("--rate", type=_positive, default=1.0, metavar="R", help="readings a second and device (default %(default)g)")
-    add(
-        "--replay",
-        type=_file,
-        metavar="CSV",
-        help="each device sends every row of this file as fast as it goes; then it ends",
-    )
-    add("--time-column", default="timestamp", metavar="NAME", help="column of the times (default %(default)s)")
-    add("--value-column", default="value", metavar="NAME", help="column of the values (default %(default)s)")
     add("--seconds", type=_positive, metavar="S", help="stop after this time, drain, print a summary")
     add("--json", action="store_true", help="the summary is one JSON object on the last line of standard output")
+    add_replay_options(parser)
     given = parser.parse_args(arguments)
-    replay = Replay(given.replay, given.time_column, given.value_column) if given.replay else None
+    replay = replay_of(parser, given)
     return Plan(
         host=given.host,
         port=given.port,
@@ -115,12 +109,6 @@ def parse(arguments: list[str]) -> Plan:
         seconds=given.seconds,
         json=given.json,
     )
-
-
-def _file(text: str) -> Path:
-    if not Path(text).is_file():
-        raise argparse.ArgumentTypeError(f"there is no file {text!r}")
-    return Path(text)
 
 
 def _port(text: str) -> int:

@@ -8,7 +8,7 @@ from msgspec import UNSET
 
 from reader.answers import BucketsAnswer, ReadingsAnswer, json_answer, reading_answer
 from reader.asking import Asking
-from reader.export import CSV, NDJSON, Batches, Export, wanted_format
+from reader.export import CSV, NDJSON, Batches, Export, Form, wanted_format
 from reader.from_mongodb import FromMongoDB, Range, position_of
 from reader.metrics import ReaderMetrics
 from reader.pipelines import buckets_of_kinds
@@ -53,7 +53,9 @@ class ReadingsRoutes:
                 description="A page of JSON, whose `nextCursor` gives the next one. Or all of it, streamed, as CSV or "
                 "NDJSON, by `format` or by `Accept: text/csv` or `application/x-ndjson`. `from` is included, `to` is "
                 "not; both are milliseconds since 1970 or RFC 3339 with a zone. A page stays where it is while "
-                "readings come in.",
+                "readings come in. What an export holds can be given back: its lines of NDJSON to `POST /readings`, "
+                "its CSV to `python -m simulator --replay`; the same readings are stored once. CSV that people open "
+                "in a spreadsheet is asked for with `for=spreadsheet`.",
                 query=HistoryQuery,
                 answers={200: ReadingsAnswer},
                 answer_types=(JSON, CSV, NDJSON),
@@ -83,9 +85,9 @@ class ReadingsRoutes:
         from_ms, to_ms = parse_range(query.from_, query.to)
         past = None if query.cursor is UNSET else parse_position(query.cursor)
         stretch = Range(query.device, query.sensor_type, from_ms, to_ms, query.order == "desc", past)
-        kind = wanted_format(request, "" if query.format is UNSET else query.format)
+        form = _form(request, query)
         limit = None if query.limit is UNSET else query.limit
-        if kind == JSON:
+        if form.kind == JSON:
             async with self._asking.asked(claims.owner, "readings"):
                 return await self._page(claims.owner, stretch, limit or DEFAULT_LIMIT)
         async with (
@@ -95,7 +97,7 @@ class ReadingsRoutes:
             if request.method == "HEAD":
                 await self._require_device(claims.owner, stretch.device)
             stands = partial(self._asking.stands, claims)
-            return await self._export.answer(request, kind, stretch, batches, stands)
+            return await self._export.answer(request, form, stretch, batches, stands)
 
     async def _everything(self, owner: str, stretch: Range, limit: int | None) -> Batches:
         """Give a stretch part by part; Problem 404 where nothing of the device was ever stored."""
@@ -150,6 +152,18 @@ class ReadingsRoutes:
                 "Nothing was ever stored of a device of this id. Of a device's name, GET /devices?name= gives the id.",
                 code="no_such_device",
             )
+
+
+def _form(request: web.Request, query: HistoryQuery) -> Form:
+    """Return the form of the answer; Problem 422 where a parameter says something of another form."""
+    form = Form(
+        wanted_format(request, "" if query.format is UNSET else query.format), query.for_ is not UNSET, query.end
+    )
+    if form.for_spreadsheet and form.kind != CSV:
+        raise wrong("for", "for=spreadsheet goes with format=csv")
+    if form.end and form.kind == JSON:
+        raise wrong("end", "end=true goes with format=csv or format=ndjson; the last page has no nextCursor")
+    return form
 
 
 def _require_few_buckets(from_ms: int, to_ms: int, every_ms: int, most: int) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -10,6 +10,8 @@ from msgspec import UNSET, UnsetType
 from runtime.tokens import Claims, Place
 from simulator.api import Api
 from simulator.errors import ApiError, SimulatorError
+from simulator.point import SentPoint
+from simulator.wire import RejectedItem
 
 T = TypeVar("T")
 
@@ -50,6 +52,13 @@ class DeviceTokenAnswer(msgspec.Struct, rename="camel"):
     """Answer to `POST /devices/{id}/token`."""
 
     token: str
+
+
+class TakenAnswer(msgspec.Struct):
+    """Answer to `POST /readings`."""
+
+    accepted: int
+    rejected: list[RejectedItem]
 
 
 class Owner:
@@ -109,11 +118,13 @@ class Owner:
         """Return a fresh token of a device."""
         return (await self._call("POST", f"/devices/{device_id}/token", DeviceTokenAnswer)).token
 
-    async def _call(
-        self, method: str, path: str, answer_type: type[T], *, body: object = None, query: dict[str, str] | None = None
-    ) -> T:
+    async def send(self, device: str, readings: Sequence[SentPoint]) -> TakenAnswer:
+        """Send up to 1,000 readings of a device, registered or not, without a socket."""
+        return await self._call("POST", "/readings", TakenAnswer, body=readings, device=device)
+
+    async def _call(self, method: str, path: str, answer_type: type[T], **options: Any) -> T:
         async with self._calls:
-            return await self._api.call(method, path, answer_type, body=body, token=self._token, query=query)
+            return await self._api.call(method, path, answer_type, token=self._token, **options)
 
 
 class Account(Owner):
@@ -148,19 +159,17 @@ class Account(Owner):
         body = {"email": self._email, "password": self._password}
         self._token = (await self._api.call("POST", "/user/login", LogInAnswer, body=body)).access_token
 
-    async def _call(
-        self, method: str, path: str, answer_type: type[T], *, body: object = None, query: dict[str, str] | None = None
-    ) -> T:
+    async def _call(self, method: str, path: str, answer_type: type[T], **options: Any) -> T:
         used = self._token
         try:
-            return await super()._call(method, path, answer_type, body=body, query=query)
+            return await super()._call(method, path, answer_type, **options)
         except ApiError as error:
             if error.status != 401:
                 raise
         async with self._logging_in:
             if self._token == used:  # else another call has logged in meanwhile
                 await self._log_in()
-        return await super()._call(method, path, answer_type, body=body, query=query)
+        return await super()._call(method, path, answer_type, **options)
 
 
 def _first(errors: BaseExceptionGroup[SimulatorError]) -> SimulatorError:

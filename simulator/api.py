@@ -43,9 +43,12 @@ class Api:
         body: object = None,
         token: str = "",
         query: dict[str, str] | None = None,
+        device: str = "",
     ) -> T:
         """Make one call; ApiError for an error that stays, UnavailableError for one that may pass."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
+        if device:
+            headers["X-Device-Id"] = device
         data = None
         if body is not None:
             headers["Content-Type"] = "application/json"

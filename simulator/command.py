@@ -5,7 +5,6 @@ import math
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import msgspec
 
@@ -16,17 +15,22 @@ from runtime.process import Shutdown, run_until_stopped
 from simulator.errors import ReplayError, SimulatorError
 from simulator.fleet import REPLAY_BATCH, FleetPlan, run_fleet
 from simulator.progress import progress
-from simulator.replay import Replay
+from simulator.replay_options import EPILOG as REPLAY_EPILOG
+from simulator.replay_options import add_replay_options, replay_of
 from simulator.serve import serve
 from simulator.settings import SimulatorSettings
 from simulator.tally import Summary, Tally
 
 PASSWORD_VARIABLE = "TIDEGATE_PASSWORD"  # noqa: S105 - the name of a variable
 
-EPILOG = """\
+EPILOG = f"""\
 examples:
   TIDEGATE_PASSWORD=... python -m simulator --url http://127.0.0.1:8080 --email me@example.org --devices 50 --rate 5
   python -m simulator --url http://127.0.0.1:8080 --email me@example.org --devices 1 --replay readings.csv --json
+  python -m simulator --url http://127.0.0.1:8080 --email me@example.org --replay plant.csv --time-column when \\
+      --value-column bar --sensor-type pressure --missing NA --missing '?'
+
+{REPLAY_EPILOG}
 
 `python -m simulator serve` runs the simulator as a service; `python -m simulator serve --help` explains it.
 
@@ -115,11 +119,8 @@ def _parser() -> CommandParser:
     batch_help = f"readings an event, at most {MAX_READINGS} (default: 1, in a replay {REPLAY_BATCH})"
     add("--batch", type=_integer(1, MAX_READINGS), metavar="B", help=batch_help)
     add("--seconds", type=_positive, metavar="S", help="stop by itself after so long (default: run until stopped)")
-    add("--replay", type=_file, metavar="CSV", help="each device sends every row of the file, as fast as it goes")
-    add("--time-column", default="timestamp", metavar="NAME", help="the replay's column of times (default: timestamp)")
-    add("--value-column", default="value", metavar="NAME", help="the replay's column of values (default: value)")
-    add("--sensor-type-column", metavar="NAME", help="the replay's column of sensor types (default: the device's type)")
     add("--json", action="store_true", help="print the summary as one JSON object on standard output")
+    add_replay_options(parser)
     return parser
 
 
@@ -127,9 +128,7 @@ def _plan(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Fleet
     password = options.password or os.environ.get(PASSWORD_VARIABLE, "")
     if not password:
         parser.error(f"a password is required: --password, or {PASSWORD_VARIABLE} in the environment")
-    replay = None
-    if options.replay is not None:
-        replay = Replay(options.replay, options.time_column, options.value_column, options.sensor_type_column)
+    replay = replay_of(parser, options)
     try:
         return FleetPlan(
             url=options.url,
@@ -168,10 +167,3 @@ def _positive(text: str) -> float:
     if not (math.isfinite(number) and number > 0):
         raise argparse.ArgumentTypeError(f"{text!r} must be a number above 0")
     return number
-
-
-def _file(text: str) -> Path:
-    path = Path(text)
-    if not path.is_file():
-        raise argparse.ArgumentTypeError(f"there is no file {text!r}")
-    return path

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import TypeVar
 
 import aiohttp
 
@@ -15,11 +16,15 @@ from simulator.api import Api
 from simulator.device import DeviceClient, device_session
 from simulator.errors import SimulatorError
 from simulator.live import send_live
-from simulator.replay import Replay, check_replay, replay_points
+from simulator.over_http import OverHttp
+from simulator.replay import Checked, check_replay, replay_points, replay_rows
+from simulator.replay_file import Replay
 from simulator.tally import Tally
 from simulator.waveform import SENSOR_TYPES
 
 log = logger("simulator.fleet")
+
+T = TypeVar("T")
 
 REPLAY_BATCH = 100
 # Live devices begin together when all are connected, or after so long without the ones that are late.
@@ -59,19 +64,53 @@ async def run_fleet(plan: FleetPlan, *, tally: Tally, stop: asyncio.Event) -> No
 
     Devices that fail are told to the tally and the others go on. SimulatorError when it cannot start at all.
     """
-    if plan.replay is not None:
-        tally.expected = await check_replay(plan.replay) * plan.devices
+    checked = None if plan.replay is None else await check_replay(plan.replay)
     async with device_session() as http:
         account = Account(Api(http, plan.url), plan.email, plan.password, name=plan.sign_up_name)
+        if checked is not None and checked.names_devices:
+            tally.expected, tally.devices = checked.readings, checked.devices
+            if await _until(stop, _opened(account, tally)):
+                await _replay_over_http(plan, checked, account, tally, stop)
+            return
+        if checked is not None:
+            tally.expected = checked.readings * plan.devices
         devices = await _until(stop, _ready(account, plan, tally))
         if devices is not None:
             tally.devices = len(devices)
-            await _Fleet(plan, http, account, tally, stop).run(devices)
+            await _Fleet(plan, http, account, tally, stop, checked).run(devices)
+
+
+async def _replay_over_http(
+    plan: FleetPlan, checked: Checked, account: Account, tally: Tally, stop: asyncio.Event
+) -> None:
+    """Send rows that name their devices until they end, the plan's seconds have passed or `stop` is set."""
+    halted, loop = asyncio.Event(), asyncio.get_running_loop()
+    timer = loop.call_later(plan.seconds, halted.set) if plan.seconds is not None else None
+    stopping = asyncio.ensure_future(stop.wait())
+    stopping.add_done_callback(lambda _: halted.set())
+    rows = replay_rows(checked.replay, "", checked.kinds)
+    try:
+        with contextlib.closing(rows):
+            await OverHttp(account, tally, rows_at_once=plan.batch or MAX_READINGS).send(
+                rows, halted, plan.stop_flush_seconds
+            )
+    except SimulatorError as error:
+        tally.device_failed("replay", str(error))
+    finally:
+        if timer is not None:
+            timer.cancel()
+        stopping.cancel()
+        await asyncio.wait((stopping,))
+
+
+async def _opened(account: Account, tally: Tally) -> bool:
+    await account.open()
+    tally.owner = (await account.claims()).owner
+    return True
 
 
 async def _ready(account: Account, plan: FleetPlan, tally: Tally) -> list[Device]:
-    await account.open()
-    tally.owner = (await account.claims()).owner
+    await _opened(account, tally)
     kinds = plan.sensor_types
     wanted = [
         NewDevice(sensor_type=kinds[index % len(kinds)], location="simulator", name=f"sim-{index + 1:04}")
@@ -80,7 +119,7 @@ async def _ready(account: Account, plan: FleetPlan, tally: Tally) -> list[Device
     return await account.find_or_register_all(wanted)
 
 
-async def _until(stop: asyncio.Event, work: Awaitable[list[Device]]) -> list[Device] | None:
+async def _until(stop: asyncio.Event, work: Awaitable[T]) -> T | None:
     """Return what `work` gives, or None when the stop comes first."""
     doing, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
     try:
@@ -94,9 +133,16 @@ async def _until(stop: asyncio.Event, work: Awaitable[list[Device]]) -> list[Dev
 
 class _Fleet:
     def __init__(
-        self, plan: FleetPlan, http: aiohttp.ClientSession, account: Account, tally: Tally, stop: asyncio.Event
+        self,
+        plan: FleetPlan,
+        http: aiohttp.ClientSession,
+        account: Account,
+        tally: Tally,
+        stop: asyncio.Event,
+        checked: Checked | None,
     ) -> None:
         self._plan = plan
+        self._checked = checked
         self._http = http
         self._account = account
         self._tally = tally
@@ -198,10 +244,9 @@ class _Fleet:
             sending.result()
 
     def _course(self, client: DeviceClient, index: int, device: Device) -> Callable[[], Awaitable[None]]:
-        plan = self._plan
-        replay = plan.replay
-        if replay is not None:
-            return lambda: self._replay(client, device, replay)
+        checked = self._checked
+        if checked is not None:
+            return lambda: self._replay(client, device, checked)
         return lambda: self._live(client, index, device)
 
     async def _live(self, client: DeviceClient, index: int, device: Device) -> None:
@@ -212,8 +257,8 @@ class _Fleet:
         delay_s = index / plan.devices * batch / plan.rate
         await send_live(client, device.sensor_type, rate=plan.rate, batch=batch, delay_s=delay_s)
 
-    async def _replay(self, client: DeviceClient, device: Device, replay: Replay) -> None:
-        with contextlib.closing(replay_points(replay, device.sensor_type)) as rows:
+    async def _replay(self, client: DeviceClient, device: Device, checked: Checked) -> None:
+        with contextlib.closing(replay_points(checked.replay, device.sensor_type, checked.kinds)) as rows:
             while points := list(islice(rows, self._plan.batch or REPLAY_BATCH)):
                 await client.send(points)
                 await asyncio.sleep(0)  # rows are read between turns of the others

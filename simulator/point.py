@@ -4,8 +4,10 @@ from collections.abc import Callable
 from enum import Enum
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from broker.reading import Value
+from runtime.tokens import Place
 
 Identity = tuple[int, int]
 """(ts, seq) within a series; ts in milliseconds since 1970."""
@@ -19,13 +21,19 @@ class Outcome(Enum):
 
 
 class SentPoint(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
-    """A reading with its identity. `ts` is in milliseconds since 1970."""
+    """A reading with its identity. `ts` is in milliseconds since 1970.
+
+    `received_at` is what an export says of it, as it stands there; only HTTP takes it.
+    """
 
     sensor_type: str
     value: Value
     ts: int
     seq: int = 0
-    unit: str = ""
+    unit: str | UnsetType = UNSET
+    location: str | Place | UnsetType = UNSET
+    tags: dict[str, str] | UnsetType = UNSET
+    received_at: str | UnsetType = UNSET
 
 
 OnSettled = Callable[[str, str, list[Identity], Outcome, float], None]

@@ -20,8 +20,9 @@ from structlog.testing import capture_logs
 
 from broker.document import decode_document
 from broker.embedded import EmbeddedBroker
+from broker.exported import ExportedReading
 from broker.interface import BrokerUnavailable, ConfirmLate, QueueFull, Unroutable
-from broker.reading import DRAWN_SEQ, SentReading
+from broker.reading import DRAWN_SEQ
 from broker.topology import DEAD_LETTERS, READINGS, READINGS_EXCHANGE, Queue
 from gateway.from_http import ReadingSent
 from runtime import bodies
@@ -30,7 +31,7 @@ from runtime.tokens import KeySet
 from tests.broker.test_reading import good_readings, json_texts, near_readings
 from tests.broker.waiting import eventually
 from tests.gateway.held import HeldBroker
-from tests.gateway.running import ISSUING, Running, closed, gateway, reading, stored
+from tests.gateway.running import ISSUING, TS, Running, closed, gateway, reading, stored
 from tests.runtime.issuer import Issuer
 
 JSON = {"Content-Type": "application/json"}
@@ -842,6 +843,56 @@ def comparable(held: HeldBroker) -> list[dict[str, Any]]:
     return found
 
 
+# What the reader gives out
+
+EXPORTED = {
+    "device": "device-1",
+    "sensorType": "temperature",
+    "ts": "2025-06-15T15:06:40.000Z",
+    "seq": DRAWN_SEQ + 7,
+    "value": 1.5,
+    "receivedAt": "2025-06-15T15:06:40.250Z",
+}
+
+
+async def test_lines_of_an_export_are_taken_with_the_identity_that_they_have(
+    running: Running, embedded: EmbeddedBroker
+) -> None:
+    before = time.time_ns() // 1_000_000
+    lines = [EXPORTED, EXPORTED | {"seq": 3, "unit": "C", "location": "hall"}]
+    assert_taken(await post(running, "\n".join(map(json.dumps, lines)).encode(), NDJSON), 2)
+    assert_taken(await post(running, EXPORTED), 1)
+    first, second, again = await stored(embedded, 3)
+    assert first["_id"] == again["_id"]
+    assert (int(first["_id"]["ts"]), first["_id"]["seq"], second["_id"]["seq"]) == (TS, DRAWN_SEQ + 7, 3)
+    assert int(first["receivedAt"]) >= before
+    # The token's location is for what the device measures now.
+    assert [document.get("location") for document in (first, second)] == [None, "hall"]
+
+
+async def test_a_reading_of_another_device_is_rejected_alone(running: Running, embedded: EmbeddedBroker) -> None:
+    batch = [EXPORTED, EXPORTED | {"device": "device-2"}, EXPORTED | {"receivedAt": "now"}, reading(2)]
+    assert_taken(await post(running, batch), 2, [(1, "forbidden"), (2, "invalid_field")])
+    assert_taken(await post(running, EXPORTED | {"device": "device-2"}), 0, [(0, "forbidden")])
+    headers = JSON | {"X-Device-Id": "device-2"}
+    assert_taken(await post(running, EXPORTED | {"device": "device-2"}, headers, token=ISSUING.user()), 1)
+    assert [document["_id"]["device"] for document in await stored(embedded, 3)] == [
+        *("device-1", "device-1", "device-2")
+    ]
+
+
+async def test_a_gateways_seq_is_taken_of_an_exported_reading_alone(running: Running) -> None:
+    without = {name: value for name, value in EXPORTED.items() if name != "receivedAt"}
+    last = EXPORTED | {"seq": 2 * DRAWN_SEQ - 1}
+    assert_taken(await post(running, [EXPORTED, without, last]), 2, [(1, "invalid_field")])
+
+
+async def test_a_socket_does_not_take_what_only_http_takes(running: Running) -> None:
+    async with running.connected({"token": ISSUING.device()}) as device:
+        answer = await device.call("readings", [EXPORTED, reading(1)], timeout=5)
+    assert [(item["index"], item["code"]) for item in answer["rejected"]] == [(0, "invalid_field")]
+
+
 # The description
 
 
@@ -849,7 +900,7 @@ def test_the_description_has_the_fields_that_a_reading_has() -> None:
     def fields(struct: Any) -> dict[str, bool]:
         return {field.encode_name: field.required for field in msgspec.structs.fields(struct)}
 
-    assert fields(ReadingSent) == fields(SentReading)
+    assert fields(ReadingSent) == fields(ExportedReading)
 
 
 @given(good_readings)
@@ -867,7 +918,7 @@ def test_what_is_accepted_is_as_described(sent: dict[str, Any]) -> None:
         {"sensorType": "x" * 65},
         {"ts": 1.5},
         {"seq": -1},
-        {"seq": 2**52},
+        {"seq": 2**53},
         {"unit": "x" * 33},
         {"location": "x" * 257},
         {"value": "a\0"},

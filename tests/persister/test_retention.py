@@ -20,7 +20,8 @@ from persister.settings import PersisterSettings
 from persister.to_mongodb import ToMongoDB
 from persister.upkeep import Upkeep
 from runtime.settings import SettingsError, from_env
-from simulator.replay import Replay, replay_points
+from simulator.replay import replay_points
+from simulator.replay_file import Replay
 from tests.broker.waiting import eventually
 
 Mongo = tuple[str, str]

@@ -201,15 +201,22 @@ async def test_an_export_that_loses_mongodb_is_seen_to_be_incomplete(broker: Emb
         with MongoClient[RawBSONDocument](server.url) as client:
             client["own"]["readings"].insert_many([RawBSONDocument(document) for document in documents])
         async with reader(broker, (server.url, "own"), query_timeout_seconds=0.5) as running:
-            async with exported(running, "csv") as response:
+            async with exported(running, "csv", end="true") as response:
                 assert response.status == 200
-                assert await response.content.readany()
+                chunks = [await response.content.readany()]
                 server.kill()
                 with pytest.raises(aiohttp.ClientPayloadError):
-                    await response.read()
+                    await read_into(chunks, response)
+                assert chunks[0]
+                assert b"# end" not in b"".join(chunks)
             assert running.count("failures_total") == 1
             answer = await running.readings(format="csv")
             assert (answer.status, answer.kind) == (503, "application/problem+json")
+
+
+async def read_into(chunks: list[bytes], response: aiohttp.ClientResponse) -> None:
+    while chunk := await response.content.readany():
+        chunks.append(chunk)
 
 
 @pytest.mark.parametrize("how", ["expired", "revoked"])

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from broker.csv_row import read_location
 from runtime.tokens import Place
 from tests.reader.running import DEVICE, SENSOR, TS, Running, Store, sent, series
 from tests.reader.test_readings import VALUES
@@ -115,6 +116,52 @@ async def test_nothing_is_a_head_without_lines_and_no_line(running: Running, sto
     await store.holds(sent(1, sensor="other"))
     assert (await running.readings(format="csv")).body == ",".join(HEAD).encode() + b"\r\n"
     assert (await running.readings(format="ndjson")).body == b""
+
+
+ENDS = {"csv": "# end {}\r\n", "ndjson": '{{"end":true,"count":{}}}\n'}
+
+
+@pytest.mark.parametrize("format_", ["csv", "ndjson"])
+async def test_a_last_line_counts_the_readings_where_it_is_asked_for(
+    running: Running, store: Store, format_: str
+) -> None:
+    await store.holds(*(sent(number, TS + number) for number in range(2500)))
+    for query, count in (
+        ({}, 2500),
+        ({"limit": 7}, 7),
+        ({"order": "desc", "limit": 1000}, 1000),
+        ({"from_": TS + 5000}, 0),
+        ({"from_": TS + 100, "to": TS + 1300}, 1200),
+    ):
+        plain = (await running.readings(format=format_, **query)).body
+        assert (await running.readings(format=format_, end="false", **query)).body == plain
+        ended = (await running.readings(format=format_, end="true", **query)).body
+        assert ended == plain + ENDS[format_].format(count).encode()
+    head = await running.ask("/readings", series(format=format_, end="true"), method="HEAD")
+    assert (head.status, head.body) == (200, b"")
+
+
+async def test_a_page_of_json_has_no_last_line(running: Running) -> None:
+    assert (await running.readings(end="true")).wrong == ["end"]
+    assert (await running.readings(format="json", end="true")).wrong == ["end"]
+    assert (await running.readings(format="csv", end="maybe")).wrong == ["end"]
+
+
+async def test_an_empty_text_is_told_from_none_and_a_location_that_reads_as_a_position_from_one(
+    running: Running, store: Store
+) -> None:
+    texts = ["", '{"lat":48.1,"lon":11.5}', '{"lat":48.1, "lon":11.5}', '"hall"', '"{\\"lat\\":48.1,\\"lon\\":11.5}"']
+    more: list[dict[str, Any]] = [{"location": PLACE}, {}, {"unit": ""}, *({"location": text} for text in texts)]
+    await store.holds(*(sent(1, TS + number, **said) for number, said in enumerate(more)))
+    body = (await running.readings(format="csv")).body.decode()
+    rows = list(csv.DictReader(io.StringIO(body, newline=""), strict=True))
+    found = [read_location(row["location"]) for row in rows]
+    assert found == [PLACE, "", "", *texts]
+    # Only the one that could not be told from a position is written in another way than as it is.
+    assert [row["location"] for row in rows[3:]] == [
+        *(texts[0], json.dumps(texts[1]), texts[2], texts[3], json.dumps(texts[4]))
+    ]
+    assert [line.split(",", 6)[6] for line in body.splitlines()[2:5]] == [",,", '"",,', ',"",']
 
 
 JSON, CSV, NDJSON = "application/json", "text/csv", "application/x-ndjson"

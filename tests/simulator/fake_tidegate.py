@@ -24,6 +24,7 @@ class FakeTidegate:
     def __init__(self) -> None:
         self.url = ""
         self.script: deque[Action] = deque()
+        self.http_script: deque[Action | int] = deque()
         self.events: list[tuple[str, str, list[dict[str, Any]]]] = []
         self.accepted: set[tuple[str, str, int, int]] = set()
         self.refusals: dict[str, deque[dict[str, Any]]] = {}
@@ -136,6 +137,27 @@ class FakeTidegate:
         answer = {"accessToken": f"user-{self.logins}", "tokenType": "Bearer", "expiresIn": 3600, "refreshToken": "r"}
         return web.json_response(answer)
 
+    async def _readings(self, request: web.Request) -> web.StreamResponse:
+        """Take readings over HTTP, of the device that the header names; `http_script` as `script`, with statuses."""
+        device, readings = request.headers["X-Device-Id"], await request.json()
+        self.events.append((device, "http", readings))
+        await self._tell()
+        if refused := self._guard(request):
+            return refused
+        action = self.http_script.popleft() if self.http_script else 202
+        if action == CUT and request.transport is not None:
+            request.transport.abort()
+            await self._released.wait()
+        elif action == DROP:
+            await self._released.wait()
+        elif isinstance(action, int) and action != 202:
+            return _problem(action, "Not this.")
+        rejected = [index for index, item in enumerate(readings) if item["value"] == self.reject_value]
+        good = [item for index, item in enumerate(readings) if index not in rejected]
+        self.accepted |= {(device, item["sensorType"], item["ts"], item.get("seq", 0)) for item in good}
+        items = [{"index": index, "code": "invalid_value", "detail": "no"} for index in rejected]
+        return web.json_response({"accepted": len(good), "rejected": items}, status=202)
+
     def _guard(self, request: web.Request) -> web.Response | None:
         if self.busy_answers > 0:
             self.busy_answers -= 1
@@ -195,6 +217,7 @@ class FakeTidegate:
                 web.post("/user/signup", self._sign_up),
                 web.post("/user/login", self._log_in),
                 web.get("/user/token", self._claims),
+                web.post("/readings", self._readings),
                 web.get("/devices", self._find),
                 web.post("/devices", self._register),
                 web.post("/devices/{id}/token", self._token),

@@ -60,6 +60,39 @@ async def test_bad_arguments_and_bad_files_exit_with_2(tidegate: FakeTidegate, t
     assert not tidegate.users
 
 
+async def test_a_file_whose_values_do_not_fit_exits_with_2_and_options_lead_out(
+    tidegate: FakeTidegate, tmp_path: Path
+) -> None:
+    path = tmp_path / "plant.csv"
+    path.write_text('when,bar\n2026-01-01 00:00:00+00:00,1\n2026-01-01 00:00:00+00:00,"1,5"\n')
+    common = ("--url", tidegate.url, "--email", "a@b.example", "--devices", "1", "--json", "--replay", str(path))
+    columns = ("--time-column", "when", "--value-column", "bar")
+    code, out, err = await finish(await start(*common, *columns))
+    assert (code, out) == (2, "")
+    assert f"{path}: line 3, column 'bar': '1,5' is not a number" in err
+    assert not tidegate.users
+    options = ("--missing", "?", "--missing", "1,5", "--sensor-type", "pressure", "--value-type", "number")
+    code, out, err = await finish(await start(*common, *columns, *options))
+    assert code == 0, err
+    assert {(kind, seq) for _, kind, _, seq in tidegate.accepted} == {("pressure", 0)}
+
+
+async def test_options_of_a_replay_that_do_not_go_together_are_told(tidegate: FakeTidegate, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("timestamp,value\n2024-05-01 00:00:00,1\n")
+    common = ("--url", tidegate.url, "--email", "a@b.example")
+    for wrong, told in (
+        (("--unit-column", "u"), "--unit-column goes with --replay"),
+        (("--missing", "NA"), "--missing goes with --replay"),
+        (("--replay", str(path), "--sensor-type", "a", "--sensor-type-column", "b"), "give one of them"),
+        (("--replay", str(path), "--sensor-type", "a/b"), "must be 1 to 64 of"),
+        (("--replay", str(path), "--value-type", "float"), "'auto', 'number', 'text', 'boolean'"),
+    ):
+        code, _, err = await finish(await start(*common, *wrong))
+        assert code == 2
+        assert told in err
+
+
 async def test_a_server_that_is_not_there_is_told_with_a_way_out(tidegate: FakeTidegate) -> None:
     code, _, err = await finish(await start("--url", "http://127.0.0.1:1", "--email", "a@b.example"))
     assert code == 1
