@@ -18,9 +18,9 @@ from gateway import websocket
 from gateway.device_socket import MAX_MALFORMED
 from tests.broker.waiting import eventually
 from tests.gateway.held import HeldBroker
-from tests.gateway.running import ACCEPTED, ISSUING, Running, closed, gateway, reading
+from tests.gateway.running import ACCEPTED, ISSUING, UPGRADE, Running, closed, gateway, reading
 
-UPGRADE = (
+UPGRADE_REQUEST = (
     b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
 )
@@ -74,7 +74,7 @@ async def test_500_connections_that_never_finish_their_request_are_cut_and_nobod
         with ExitStack() as stack:
             slow = [stack.enter_context(sockets.create_connection(("127.0.0.1", port), timeout=10)) for _ in range(500)]
             for number, one in enumerate(slow):
-                one.sendall(UPGRADE[: number % (len(UPGRADE) - 4)])
+                one.sendall(UPGRADE_REQUEST[: number % (len(UPGRADE_REQUEST) - 4)])
             await streams_on(running)
             ends = await asyncio.gather(*(asyncio.to_thread(ending, one) for one in slow))
         assert all(ends)
@@ -96,13 +96,29 @@ async def test_a_connection_that_sent_its_request_stays(held: HeldBroker) -> Non
 
 
 @pytest.mark.parametrize(
-    "query", ["EIO=4&transport=polling", "EIO=4", "EIO=3&transport=websocket", "EIO=4&transport=websocket", ""]
+    ("query", "code", "says"),
+    [
+        ("", "websocket_only", "WebSocket only"),
+        ("EIO=4", "websocket_only", "WebSocket only"),
+        ("EIO=4&transport=polling", "websocket_only", "WebSocket only"),
+        ("EIO=4&transport=websocket", "websocket_only", "no upgrade"),
+        ("transport=websocket", "unsupported_version", "socket.io-client 3 and python-socketio 5"),
+        ("EIO=3&transport=polling&t=PaQ_1&b64=1", "unsupported_version", "socket.io-client 3 and python-socketio 5"),
+        ("EIO=3&transport=websocket", "unsupported_version", "socket.io-client 3 and python-socketio 5"),
+        ("EIO=2&transport=polling", "unsupported_version", "WebSocket only"),
+    ],
 )
-async def test_only_the_websocket_transport_is_served(holding: Running, query: str) -> None:
+async def test_who_asks_for_another_transport_or_version_reads_why_in_the_body(
+    holding: Running, query: str, code: str, says: str
+) -> None:
     async with holding.http.get(f"{holding.url}/socket.io/?{query}") as response:
-        assert response.status == 400
+        assert (response.status, response.content_type) == (400, "application/problem+json")
+        problem = await response.json()
+        assert problem["code"] == code
+        assert says in problem["message"], "Engine.IO's own name for it"
+        assert problem["message"] == problem["detail"]
     async with holding.http.post(f"{holding.url}/socket.io/?{query}&sid=x", data="40") as response:
-        assert response.status == 400
+        assert (response.status, response.content_type) == (400, "application/problem+json")
 
 
 async def test_another_origin_is_refused(holding: Running) -> None:
@@ -110,6 +126,11 @@ async def test_another_origin_is_refused(holding: Running) -> None:
     with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
         await holding.http.ws_connect(url, origin="https://evil.test")
     assert refused.value.status == 400
+    async with holding.http.get(url, headers=UPGRADE | {"Origin": "https://evil.test"}) as response:
+        assert (response.status, (await response.json())["message"]) == (
+            400,
+            "https://evil.test is not an accepted origin.",
+        )
 
 
 async def test_compression_is_not_accepted(holding: Running) -> None:
