@@ -252,7 +252,7 @@ async def test_text_that_is_no_utf8_closes(held: HeldBroker, fast_lane: bool, te
 async def test_fragments_that_add_up_beyond_the_bound_close_with_1009(held: HeldBroker) -> None:
     async with gateway(held, max_frame_bytes=100_000) as running:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]))
-        writer.write(UPGRADE)
+        writer.write(UPGRADE_REQUEST)
         await reader.readuntil(b"\r\n\r\n")
         first = True
         for _ in range(3):
@@ -341,7 +341,7 @@ async def write_for_ever(writer: asyncio.StreamWriter, data: bytes) -> None:
 async def deaf(running: Running, **claims: Any) -> asyncio.StreamWriter:
     """A session whose client reads nothing from here on."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]), limit=1024)
-    writer.write(UPGRADE + frame(token_packet(**claims)))
+    writer.write(UPGRADE_REQUEST + frame(token_packet(**claims)))
     await reader.readuntil(b"40{")
     writer.transport.pause_reading()  # type: ignore[attr-defined]  # every socket transport has it
     return writer
@@ -350,7 +350,7 @@ async def deaf(running: Running, **claims: Any) -> asyncio.StreamWriter:
 async def test_a_client_that_reads_slowly_is_read_slowly_and_loses_no_answer(held: HeldBroker) -> None:
     async with gateway(held, device_readings_per_second=1_000_000) as running:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]), limit=65536)
-        writer.write(UPGRADE + frame(token_packet()))
+        writer.write(UPGRADE_REQUEST + frame(token_packet()))
         await reader.readuntil(b"40{")
         bad = json.dumps(["readings", [0] * 1000])
 
@@ -371,7 +371,7 @@ async def test_a_client_that_reads_slowly_is_read_slowly_and_loses_no_answer(hel
 async def test_a_client_that_does_not_close_is_cut_off(holding: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(websocket, "CLOSE_TIMEOUT_S", 0.3)
     reader, writer = await asyncio.open_connection("127.0.0.1", int(holding.url.rpartition(":")[2]))
-    writer.write(UPGRADE + frame(token_packet()) + frame("40/elsewhere,"))
+    writer.write(UPGRADE_REQUEST + frame(token_packet()) + frame("40/elsewhere,"))
     async with asyncio.timeout(2):
         assert b"\x88\x02\x03\xf0" in await until_gone(reader)
     writer.close()
@@ -503,7 +503,7 @@ async def test_2000_devices_come_back_at_once(held: HeldBroker) -> None:
 
         async def connect(token: bytes) -> asyncio.StreamWriter:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(UPGRADE + token)
+            writer.write(UPGRADE_REQUEST + token)
             await asyncio.wait_for(reader.readuntil(b"40{"), 60)
             return writer
 
