@@ -36,7 +36,8 @@ async def test_the_official_client_without_transports_finds_why_in_the_error_s_c
 
 
 async def test_the_python_client_without_transports_is_given_why(held: HeldBroker) -> None:
-    client, refusals = socketio.AsyncClient(reconnection=False), []
+    client = socketio.AsyncClient(reconnection=False)
+    refusals: list[dict[str, str]] = []
     client.on("connect_error", refusals.append)
     async with gateway(held) as running:
         with pytest.raises(socketio.exceptions.ConnectionError):
