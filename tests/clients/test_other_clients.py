@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import socketio
 
+from broker.interface import ConfirmLate
 from tests.clients.staying import HERE, JAVASCRIPT
 from tests.gateway.held import HeldBroker
 from tests.gateway.running import ISSUING, Running, gateway
@@ -22,7 +23,7 @@ async def told(running: Running, client: str, **options: Any) -> dict[str, Any]:
     node = node_with(HERE, client)
     options = {"auth": {"token": ISSUING.device()}} | options
     environment = os.environ | {"URL": running.url, "CLIENT": client, "OPTIONS": json.dumps(options)}
-    script = [node, str(HERE / "refused.js")]
+    script = [node, str(HERE / "told.js")]
     done = await to_thread(subprocess.run, script, env=environment, capture_output=True, timeout=30, check=True)
     said: dict[str, Any] = json.loads(done.stdout)
     return said
@@ -67,3 +68,12 @@ async def test_what_python_socketio_4_asks_is_answered_with_the_versions_that_co
             async with running.http.get(f"{running.url}/socket.io/?{query}") as answer:
                 assert answer.status == 400
                 assert "python-socketio 5" in (await answer.json())["message"]
+
+
+async def test_retries_of_the_official_client_take_a_retry_for_success(held: HeldBroker) -> None:
+    """What README warns of. When this fails, the client has learned to look, and README can say so."""
+    held.held.failure = ConfirmLate("no confirm came in time")
+    async with gateway(held) as running:
+        said = await told(running, "socket.io-client", transports=["websocket"], retries=3, ackTimeout=2000)
+    assert (said["event"], said["message"]) == ("acknowledged", "retry")
+    assert len(held.held.messages) == 1, "it is sent no second time"
