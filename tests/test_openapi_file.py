@@ -1,6 +1,7 @@
 """docs/protocol/openapi.json says what the services do."""
 
 from typing import Any, get_args
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -43,3 +44,19 @@ async def test_every_call_says_in_a_line_what_it_does(calls: list[Call]) -> None
         assert "\n" not in call.summary
         assert not call.summary.endswith("."), call.path
         assert len(call.summary) <= 60, call.summary
+
+
+async def test_a_device_is_asked_for_by_its_id_in_every_example() -> None:
+    """A name there would be an example that reads nothing."""
+    paths = msgspec.json.decode(FILE.read_bytes())["paths"]
+    asked = [
+        (path, example)
+        for path, calls in paths.items()
+        for call in calls.values()
+        for parameter in call.get("parameters", [])
+        if parameter["in"] == "query" and parameter["name"] == "device"
+        for example in parameter["schema"].get("examples", [])
+    ]
+    assert {path for path, _ in asked} >= {"/readings", "/readings/buckets", "/readings/latest", "/series", "/live"}
+    for path, example in asked:
+        assert UUID(example).version == 7, path
