@@ -123,7 +123,7 @@ async def test_refused_for_good_they_say_why_and_end_with_1(
 
 async def test_a_token_that_cannot_be_renewed_streams_to_its_end_and_then_says_so(held: HeldBroker) -> None:
     """This gateway has no auth beside it."""
-    async with gateway(held, expiring_seconds=5.0) as running, both(running.url, lasts_s=15) as devices:
+    async with gateway(held, expiring_seconds=5.0) as running, both(running.url, lasts_s=20) as devices:
         for code in await asyncio.gather(*(device.ended() for device in devices)):
             assert code == 1
         for device in devices:
