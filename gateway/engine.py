@@ -15,6 +15,7 @@ import socketio
 from aiohttp import web
 
 from gateway.device_socket import DeviceSocket
+from gateway.handshake import check_handshake, refusal
 from runtime.logs import logger
 
 log = logger("gateway.engine")
@@ -48,6 +49,14 @@ class Engine(engineio.AsyncServer):  # type: ignore[misc]  # python-engineio car
         self._make_socket = make_socket
         self._place = place
         super().__init__(monitor_clients=False, **options)
+
+    async def handle_request(self, request: web.Request) -> Any:
+        """Answer a request under `/socket.io`; Problem 400 says what keeps it from becoming a socket."""
+        check_handshake(request)
+        return await super().handle_request(request)
+
+    def _bad_request(self, message: str | None = None) -> Any:
+        raise refusal(message or "The request is in no order that Engine.IO knows.")
 
     async def _handle_connect(self, environ: dict[str, Any], *_: Any) -> web.StreamResponse:
         """Serve one WebSocket; called by the library for a request that is in order."""

@@ -22,7 +22,7 @@ AHEAD_MS = 60_000
 LAST_MS = 2**63 - 1
 
 # Wider than what a gateway takes: whatever lies in MongoDB can be asked for.
-Id = Annotated[str, Meta(min_length=1, max_length=256, examples=["press-1"])]
+Id = Annotated[str, Meta(min_length=1, max_length=256, examples=["0199d3c4-7a20-7c1e-9f4b-5d2a8e6b1c37"])]
 SensorType = Annotated[str, Meta(min_length=1, max_length=256, examples=["temperature"])]
 # Its rules are `parse_moment`'s, which can say more than a pattern.
 Time = Annotated[str, Meta(max_length=64, examples=["2026-01-31T12:00:00Z"])]

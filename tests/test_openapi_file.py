@@ -1,6 +1,7 @@
 """docs/protocol/openapi.json says what the services do."""
 
 from typing import Any, get_args
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -121,3 +122,19 @@ async def test_every_pattern_has_words_for_whom_it_refuses(calls: list[Call]) ->
     found = {pattern: words for kind in taken for pattern, words in patterns(kind).items()}
     assert len(found) >= 5
     assert all(found.values()), found
+
+
+async def test_a_device_is_asked_for_by_its_id_in_every_example() -> None:
+    """A name there would be an example that reads nothing."""
+    paths = msgspec.json.decode(FILE.read_bytes())["paths"]
+    asked = [
+        (path, example)
+        for path, calls in paths.items()
+        for call in calls.values()
+        for parameter in call.get("parameters", [])
+        if parameter["in"] == "query" and parameter["name"] == "device"
+        for example in parameter["schema"].get("examples", [])
+    ]
+    assert {path for path, _ in asked} >= {"/readings", "/readings/buckets", "/readings/latest", "/series", "/live"}
+    for path, example in asked:
+        assert UUID(example).version == 7, path

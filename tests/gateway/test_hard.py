@@ -18,9 +18,9 @@ from gateway import websocket
 from gateway.device_socket import MAX_MALFORMED
 from tests.broker.waiting import eventually
 from tests.gateway.held import HeldBroker
-from tests.gateway.running import ACCEPTED, ISSUING, Running, closed, gateway, reading
+from tests.gateway.running import ACCEPTED, ISSUING, UPGRADE, Running, closed, gateway, reading
 
-UPGRADE = (
+UPGRADE_REQUEST = (
     b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
 )
@@ -74,7 +74,7 @@ async def test_500_connections_that_never_finish_their_request_are_cut_and_nobod
         with ExitStack() as stack:
             slow = [stack.enter_context(sockets.create_connection(("127.0.0.1", port), timeout=10)) for _ in range(500)]
             for number, one in enumerate(slow):
-                one.sendall(UPGRADE[: number % (len(UPGRADE) - 4)])
+                one.sendall(UPGRADE_REQUEST[: number % (len(UPGRADE_REQUEST) - 4)])
             await streams_on(running)
             ends = await asyncio.gather(*(asyncio.to_thread(ending, one) for one in slow))
         assert all(ends)
@@ -96,13 +96,29 @@ async def test_a_connection_that_sent_its_request_stays(held: HeldBroker) -> Non
 
 
 @pytest.mark.parametrize(
-    "query", ["EIO=4&transport=polling", "EIO=4", "EIO=3&transport=websocket", "EIO=4&transport=websocket", ""]
+    ("query", "code", "says"),
+    [
+        ("", "websocket_only", "WebSocket only"),
+        ("EIO=4", "websocket_only", "WebSocket only"),
+        ("EIO=4&transport=polling", "websocket_only", "WebSocket only"),
+        ("EIO=4&transport=websocket", "websocket_only", "no upgrade"),
+        ("transport=websocket", "unsupported_version", "socket.io-client 3 and python-socketio 5"),
+        ("EIO=3&transport=polling&t=PaQ_1&b64=1", "unsupported_version", "socket.io-client 3 and python-socketio 5"),
+        ("EIO=3&transport=websocket", "unsupported_version", "socket.io-client 3 and python-socketio 5"),
+        ("EIO=2&transport=polling", "unsupported_version", "WebSocket only"),
+    ],
 )
-async def test_only_the_websocket_transport_is_served(holding: Running, query: str) -> None:
+async def test_who_asks_for_another_transport_or_version_reads_why_in_the_body(
+    holding: Running, query: str, code: str, says: str
+) -> None:
     async with holding.http.get(f"{holding.url}/socket.io/?{query}") as response:
-        assert response.status == 400
+        assert (response.status, response.content_type) == (400, "application/problem+json")
+        problem = await response.json()
+        assert problem["code"] == code
+        assert says in problem["message"], "Engine.IO's own name for it"
+        assert problem["message"] == problem["detail"]
     async with holding.http.post(f"{holding.url}/socket.io/?{query}&sid=x", data="40") as response:
-        assert response.status == 400
+        assert (response.status, response.content_type) == (400, "application/problem+json")
 
 
 async def test_another_origin_is_refused(holding: Running) -> None:
@@ -110,6 +126,11 @@ async def test_another_origin_is_refused(holding: Running) -> None:
     with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
         await holding.http.ws_connect(url, origin="https://evil.test")
     assert refused.value.status == 400
+    async with holding.http.get(url, headers=UPGRADE | {"Origin": "https://evil.test"}) as response:
+        assert (response.status, (await response.json())["message"]) == (
+            400,
+            "https://evil.test is not an accepted origin.",
+        )
 
 
 async def test_compression_is_not_accepted(holding: Running) -> None:
@@ -231,7 +252,7 @@ async def test_text_that_is_no_utf8_closes(held: HeldBroker, fast_lane: bool, te
 async def test_fragments_that_add_up_beyond_the_bound_close_with_1009(held: HeldBroker) -> None:
     async with gateway(held, max_frame_bytes=100_000) as running:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]))
-        writer.write(UPGRADE)
+        writer.write(UPGRADE_REQUEST)
         await reader.readuntil(b"\r\n\r\n")
         first = True
         for _ in range(3):
@@ -320,7 +341,7 @@ async def write_for_ever(writer: asyncio.StreamWriter, data: bytes) -> None:
 async def deaf(running: Running, **claims: Any) -> asyncio.StreamWriter:
     """A session whose client reads nothing from here on."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]), limit=1024)
-    writer.write(UPGRADE + frame(token_packet(**claims)))
+    writer.write(UPGRADE_REQUEST + frame(token_packet(**claims)))
     await reader.readuntil(b"40{")
     writer.transport.pause_reading()  # type: ignore[attr-defined]  # every socket transport has it
     return writer
@@ -329,7 +350,7 @@ async def deaf(running: Running, **claims: Any) -> asyncio.StreamWriter:
 async def test_a_client_that_reads_slowly_is_read_slowly_and_loses_no_answer(held: HeldBroker) -> None:
     async with gateway(held, device_readings_per_second=1_000_000) as running:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]), limit=65536)
-        writer.write(UPGRADE + frame(token_packet()))
+        writer.write(UPGRADE_REQUEST + frame(token_packet()))
         await reader.readuntil(b"40{")
         bad = json.dumps(["readings", [0] * 1000])
 
@@ -350,7 +371,7 @@ async def test_a_client_that_reads_slowly_is_read_slowly_and_loses_no_answer(hel
 async def test_a_client_that_does_not_close_is_cut_off(holding: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(websocket, "CLOSE_TIMEOUT_S", 0.3)
     reader, writer = await asyncio.open_connection("127.0.0.1", int(holding.url.rpartition(":")[2]))
-    writer.write(UPGRADE + frame(token_packet()) + frame("40/elsewhere,"))
+    writer.write(UPGRADE_REQUEST + frame(token_packet()) + frame("40/elsewhere,"))
     async with asyncio.timeout(2):
         assert b"\x88\x02\x03\xf0" in await until_gone(reader)
     writer.close()
@@ -482,7 +503,7 @@ async def test_2000_devices_come_back_at_once(held: HeldBroker) -> None:
 
         async def connect(token: bytes) -> asyncio.StreamWriter:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(UPGRADE + token)
+            writer.write(UPGRADE_REQUEST + token)
             await asyncio.wait_for(reader.readuntil(b"40{"), 60)
             return writer
 

@@ -1,0 +1,221 @@
+"""README's devices lose nothing and store nothing twice: restarts, outages, expiry, refusals, lost acknowledgements."""
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from broker.document import decode_document
+from broker.interface import ConfirmLate
+from tests.clients.printed import LANGUAGES, Printed, examples, printed
+from tests.e2e.running import answering, demo_person, start
+from tests.gateway.held import HeldBroker
+from tests.gateway.running import ISSUING, Running, gateway
+from tests.servers.ports import free_port
+
+# Longer than any time-out of a client: python-socketio's `call` waits 60 s unless it is told otherwise.
+AWAY_S = 62.0
+
+
+def token_of(device: str, **claims: Any) -> str:
+    return ISSUING.device(sub=device, device=device, **claims)
+
+
+def published(held: HeldBroker, device: str) -> list[tuple[int, int]]:
+    """Return seq and ts of what the broker was given of this device, each identity once, as a persister stores it."""
+    documents = [decode_document(body) for message in held.held.messages for body in message.documents()]
+    keys = [document["_id"] for document in documents if document["_id"]["device"] == device]
+    return sorted({(int(key["seq"]), int(key["ts"])) for key in keys})
+
+
+def complete(held: HeldBroker, devices: list[Printed]) -> None:
+    """Nothing of what was measured is missing, and nothing came again under another time."""
+    for device in devices:
+        numbers = [seq for seq, _ in published(held, device.device)]
+        assert numbers == list(range(len(numbers))), device
+        assert len(numbers) >= device.accepted > 0, device
+
+
+@pytest.fixture
+def held() -> Iterator[HeldBroker]:
+    broker = HeldBroker()
+    broker.held.free = True
+    yield broker
+    broker.held.release()
+
+
+@asynccontextmanager
+async def both(url: str, lasts_s: int = 3600) -> AsyncIterator[list[Printed]]:
+    """Run each with a token that lasts so long; a device's id is its language."""
+    async with AsyncExitStack() as stack:
+        exp = int(time.time()) + lasts_s
+        yield [await stack.enter_async_context(printed(one, url, one, token_of(one, exp=exp))) for one in LANGUAGES]
+
+
+async def refused(running: Running, code: str, times: int) -> None:
+    """Return once so many connects were refused with the code."""
+    async with asyncio.timeout(30):
+        while (running.registry.get_sample_value("tidegate_gateway_connects_total", {"outcome": code}) or 0) < times:
+            await asyncio.sleep(0.05)
+
+
+async def each(*waiting: Awaitable[None]) -> None:
+    await asyncio.gather(*waiting)
+
+
+async def test_they_wait_for_a_gateway_that_refuses_for_now_before_and_after_the_upgrade(held: HeldBroker) -> None:
+    port = free_port()
+    async with both(f"http://127.0.0.1:{port}") as devices:
+        async with gateway(held, at_port=port, max_connections=0) as running:
+            await refused(running, "busy", 4)
+        assert not any(device.accepted for device in devices)
+        async with gateway(held, at_port=port, max_connections_per_device=1) as running, AsyncExitStack() as sockets:
+            for device in devices:
+                socket = await sockets.enter_async_context(running.raw({"token": token_of(device.device)}))
+                assert (await socket.receive_str(timeout=5)).startswith("40{")
+            await refused(running, "rate_limited", 3)
+            await sockets.aclose()
+            await each(*(device.promised(5) for device in devices))
+        complete(held, devices)
+
+
+async def test_they_send_again_what_was_answered_with_retry_or_not_at_all(held: HeldBroker) -> None:
+    async with gateway(held) as running, both(running.url) as devices:
+        await each(*(device.promised(2) for device in devices))
+        held.held.failure = ConfirmLate("no confirm came in time")
+        await each(*(device.has_said("retry", 2) for device in devices))
+        held.held.failure = None
+        await each(*(device.promised(2) for device in devices))
+        held.held.free = False
+        await each(
+            *(device.has_said(text) for device, text in zip(devices, ("TimeoutError", "timed out"), strict=True))
+        )
+        held.held.release()
+        await each(*(device.promised(5) for device in devices))
+        complete(held, devices)
+        for device in devices:
+            again = [body for message in held.held.messages for body in message.documents()]
+            keys = [decode_document(body)["_id"] for body in again]
+            sent = sum(key["device"] == device.device for key in keys)
+            assert sent > len(published(held, device.device)), "nothing was sent again: this tests nothing"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(("code", "claims"), [("expired", {"exp": -10}), ("forbidden", {"scope": "readings:read"})])
+async def test_refused_for_good_they_say_why_and_end_with_1(
+    held: HeldBroker, language: str, code: str, claims: dict[str, Any]
+) -> None:
+    if "exp" in claims:
+        claims = {"exp": int(time.time()) + claims["exp"]}
+    async with gateway(held) as running, printed(language, running.url, "d", token_of("d", **claims)) as device:
+        assert await device.ended() == 1
+        await device.has_said("refused for good", within_s=5)
+        assert device.said(code), device
+
+
+async def test_a_token_that_cannot_be_renewed_streams_to_its_end_and_then_says_so(held: HeldBroker) -> None:
+    """This gateway has no auth beside it."""
+    async with gateway(held, expiring_seconds=5.0) as running, both(running.url, lasts_s=20) as devices:
+        for code in await asyncio.gather(*(device.ended() for device in devices)):
+            assert code == 1
+        for device in devices:
+            assert device.said("expired"), device
+        complete(held, devices)
+
+
+@pytest.mark.timeout(420)
+async def test_they_live_through_an_outage_a_kill_and_the_end_of_their_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BCRYPT_COST", "4")
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+
+    async def up() -> asyncio.subprocess.Process:
+        process = await start("--port", str(port), "--devices", "0", data=tmp_path)
+        await answering(process, url)
+        return process
+
+    onebox = await up()
+    try:
+        async with aiohttp.ClientSession(url) as http, AsyncExitStack() as stack:
+            owner = await Owner.logged_in(http, tmp_path)
+            devices = [
+                await stack.enter_async_context(printed(language, url, *await owner.device(language)))
+                for language in LANGUAGES
+            ]
+            await each(*(device.promised(3) for device in devices))
+            onebox.send_signal(signal.SIGTERM)
+            await onebox.communicate()
+            await asyncio.sleep(AWAY_S)
+            # Renewed when they come back, their tokens end soon, and again and again.
+            monkeypatch.setenv("DEVICE_TOKEN_SECONDS", "10")
+            monkeypatch.setenv("EXPIRING_SECONDS", "6")
+            onebox = await up()
+            await each(*(device.promised(int(AWAY_S)) for device in devices))
+            lost = [device.said("not ") for device in devices]
+            await each(*(device.promised(20) for device in devices))
+            assert [device.said("not ") for device in devices] == lost, "a session did not outlive its first token"
+            monkeypatch.delenv("DEVICE_TOKEN_SECONDS")
+            os.killpg(onebox.pid, signal.SIGKILL)
+            await onebox.communicate()
+            onebox = await up()
+            await each(*(device.promised(3) for device in devices))
+            for device in devices:
+                await owner.stores_all_once(device)
+                await owner.revoke(device)
+                assert await device.ended() == 1
+                assert device.said("revoked"), device
+    finally:
+        if onebox.returncode is None:
+            os.killpg(onebox.pid, signal.SIGKILL)
+        await onebox.communicate()
+
+
+class Owner:
+    """The demo user, who registers devices and reads what is stored of them."""
+
+    def __init__(self, http: aiohttp.ClientSession, bearer: dict[str, str]) -> None:
+        self.http = http
+        self.bearer = bearer
+
+    @classmethod
+    async def logged_in(cls, http: aiohttp.ClientSession, data: Path) -> "Owner":
+        async with http.post("/user/login", json=demo_person(data)) as answer:
+            return cls(http, {"Authorization": f"Bearer {(await answer.json())['accessToken']}"})
+
+    async def device(self, name: str) -> tuple[str, str]:
+        asked = {"sensorType": "temperature", "location": "roof", "name": name}
+        async with self.http.post("/devices", json=asked, headers=self.bearer) as answer:
+            device = (await answer.json())["id"]
+        async with self.http.post(f"/devices/{device}/token", headers=self.bearer) as answer:
+            return device, (await answer.json())["token"]
+
+    async def revoke(self, device: Printed) -> None:
+        async with self.http.delete(f"/devices/{device.device}/tokens", headers=self.bearer) as answer:
+            assert answer.status == 204
+
+    async def stores_all_once(self, device: Printed) -> None:
+        """Every reading that was measured by now is stored, none twice, and none that was promised is missing."""
+        promised = device.accepted
+        query = {"device": device.device, "sensorType": "temperature", "format": "ndjson"}
+        numbers: list[int] = []
+        async with asyncio.timeout(20):
+            while len(numbers) < promised:
+                async with self.http.get("/readings", params=query, headers=self.bearer) as answer:
+                    numbers = [json.loads(line)["seq"] for line in (await answer.text()).splitlines()]
+        assert numbers == list(range(len(numbers))), device
+
+
+def test_they_are_short_enough_to_read() -> None:
+    assert list(examples()) == list(LANGUAGES)
+    for language, text in examples().items():
+        assert len([line for line in text.splitlines() if line]) <= 45, language
