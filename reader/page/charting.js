@@ -4,65 +4,98 @@
 // live feed brings (`heard`).
 
 import * as address from "./address.js";
-import { Chart, colourOf } from "./chart.js";
+import { Chart } from "./chart.js";
 import { now } from "./clock.js";
+import { CutOff, download } from "./download.js";
 import * as format from "./format.js";
-import { ends, load, point } from "./history.js";
-import * as session from "./session.js";
+import { AHEAD_MS } from "./history.js";
+import { Legend } from "./legend.js";
+import { Line } from "./line.js";
+import { partsOf } from "./parts.js";
+import { Refused } from "./session.js";
+import { LIVE_MS, Span } from "./spans.js";
+import { Toolbar } from "./toolbar.js";
+import { Zone } from "./zone.js";
 
 export const MOST_CHOSEN = 8;
-const LIVE_MS = 5 * 60_000;
 // A chart of what has just begun is not nearly empty.
 const LEAST_LIVE_MS = 30_000;
-const SPANS_MS = { live: LIVE_MS, "1h": 3_600_000, "24h": 86_400_000, "7d": 7 * 86_400_000 };
-const MOST_LIVE_POINTS = 6000;
+const TICK_MS = 250;
 const DRAW_EVERY_MS = 500;
+const SHOWN_TITLES = { live: "Live", "1h": "The last hour", "24h": "The last 24 hours", "7d": "The last 7 days" };
 
 const $ = (id) => document.getElementById(id);
 
 export class Charting {
   constructor({ series, label }) {
     this.seriesOf = series;
-    this.labelOf = label;
+    this.labelOf = (line) => label(series(line.key) ?? line);
     this.chart = new Chart($("chart"), {
-      onZoom: (from, to) => this.show("zoom", from, to),
-      onReset: () => this.show(this.preset),
+      onZoom: (from, to) => this.show("range", from, to),
+      onReset: () => this.show(this.span.preset),
+      labelOf: this.labelOf,
     });
+    this.legend = new Legend($("legend"), this.labelOf);
     this.lines = new Map();
-    this.preset = "live";
-    this.span = "live";
-    this.from = now() - LIVE_MS;
-    this.to = now();
-    for (const button of document.querySelectorAll("[data-span]")) {
-      button.addEventListener("click", () => this.show(button.dataset.span));
-    }
-    for (const button of document.querySelectorAll("[data-move]")) {
-      button.addEventListener("click", () => this.move(button.dataset.move));
-    }
+    this.drawnAt = 0;
+    this.notice = this.trouble = "";
+    this.toolbar = new Toolbar({
+      onSpan: (span) => this.show(span),
+      onMove: (how) => this.show("range", ...this.span.moved(how)),
+      onRange: (from, to) => this.show("range", from, to),
+      onZone: (zone) => this.showZone(zone),
+    });
+    this.#goTo(address.read());
     $("download").addEventListener("click", () => this.download());
+    $("ahead-show").addEventListener("click", () => this.#showAhead());
   }
 
   // Once somebody is logged in.
   start() {
-    setInterval(() => document.hidden || this.tick(), DRAW_EVERY_MS);
+    setInterval(() => document.hidden || this.tick(), TICK_MS);
+    document.addEventListener("visibilitychange", () => document.hidden || this.reload());
+    addEventListener("resize", () => this.draw());
+    address.whenMoved((moved) => {
+      this.#goTo(moved);
+      this.reload();
+    });
   }
 
-  // A reading of the live feed, of whatever series.
+  #goTo({ span, from, to, zone }) {
+    this.span = new Span({ span, from, to });
+    this.#useZone(zone);
+  }
+
+  #useZone(name) {
+    try {
+      this.zone = new Zone(name);
+    } catch {
+      this.zone = new Zone(address.BROWSER_ZONE);
+      this.message(`This browser knows no zone “${name}”.`);
+    }
+    format.useZone(this.zone);
+    this.toolbar.show(this.span, this.zone);
+  }
+
+  showZone(name) {
+    this.#useZone(name);
+    address.write({ zone: this.zone.chosen });
+    this.draw();
+  }
+
+  // A reading of the live feed, of whatever series. A hidden page draws nothing, and loads anew when it is seen again.
   heard(reading) {
+    if (!this.span.live || document.hidden) return;
     const line = this.lines.get(`${reading.device}\n${reading.sensorType}`);
-    if (!line?.points || line.everyMs) return;
-    const fresh = point(reading);
-    const last = line.points.at(-1);
-    if (last && fresh.t <= last.t) return; // known already, or too late for a live chart
-    line.points.push(fresh);
-    line.unit ??= reading.unit;
-    if (line.points.length > MOST_LIVE_POINTS) line.points.shift();
-    line.fresh = true;
+    if (line?.heard(reading)) this.fresh = true;
   }
 
   // Show these series ("device\nsensorType"); returns the keys of those that are shown, at most MOST_CHOSEN.
   choose(keys) {
     const chosen = keys.slice(0, MOST_CHOSEN);
+    if (keys.length > chosen.length) {
+      this.message(`At most ${MOST_CHOSEN} series are shown together: take one away first.`);
+    } else if (chosen.length < this.lines.size) this.message("");
     if (chosen.length === this.lines.size && chosen.every((key) => this.lines.has(key))) return chosen;
     const free = new Set(Array.from({ length: MOST_CHOSEN }, (_, at) => at));
     for (const [key, line] of this.lines) {
@@ -73,171 +106,164 @@ export class Charting {
       if (this.lines.has(key)) continue;
       const [number] = free;
       free.delete(number);
-      const [device, sensorType] = key.split("\n");
-      const series = this.seriesOf(key) ?? { device, sensorType };
-      this.lines.set(key, { key, number, series, points: null, everyMs: 0 });
+      this.lines.set(key, new Line(key, number));
     }
     address.write({ series: chosen.map((key) => key.split("\n")) });
-    const told = keys.length > chosen.length ? `At most ${MOST_CHOSEN} series are shown together.` : "";
-    this.reload().then(() => told && this.message(told));
+    this.reload();
     return chosen;
   }
 
-  // Show a span that ends now, all there is, or a stretch that was zoomed to.
+  // Show a span that moves on, all there is, or a stretch that stands still ("range").
   async show(span, from, to) {
-    this.span = span;
-    if (span !== "zoom") this.preset = span;
-    const at = now();
-    if (span === "zoom") [this.from, this.to] = from < to ? [from, to] : [to, from];
-    else if (span === "all") [this.from, this.to] = (await this.#ends()) ?? [at - LIVE_MS, at];
-    else [this.from, this.to] = [at - SPANS_MS[span], at];
-    if (this.to - this.from < 20) this.to = this.from + 20;
-    for (const button of document.querySelectorAll("[data-span]")) {
-      button.setAttribute("aria-pressed", String(button.dataset.span === span));
-    }
+    this.span.set(span, from, to);
+    this.message("");
+    address.write({ span, from: Math.floor(this.span.from), to: Math.ceil(this.span.to) });
+    this.toolbar.show(this.span, this.zone);
     await this.reload();
-  }
-
-  async #ends() {
-    const found = await Promise.all([...this.lines.values()].map((line) => ends(line.series)));
-    const known = found.filter(Boolean);
-    if (!known.length) return null;
-    const [from, to] = [Math.min(...known.map((one) => one[0])), Math.max(...known.map((one) => one[1]))];
-    return [from, to + Math.max(1000, (to - from) / 100)];
-  }
-
-  move(how) {
-    const length = this.to - this.from;
-    const by = { earlier: [-0.5, -0.5], later: [0.5, 0.5], in: [0.25, -0.25], out: [-0.5, 0.5] }[how];
-    return this.show("zoom", this.from + by[0] * length, this.to + by[1] * length);
   }
 
   async reload() {
     this.loading?.abort();
     const { signal } = (this.loading = new AbortController());
-    const { from, to } = this;
+    const lines = [...this.lines.values()];
     try {
-      await Promise.all(
-        [...this.lines.values()].map(async (line) => {
-          const loaded = await load(line.series, from, this.span === "live" ? to + 86_400_000 : to, this.chart.width, signal);
-          if (signal.aborted) return;
-          Object.assign(line, loaded);
-          line.unit = line.series.unit ?? line.points.find((one) => one.unit)?.unit;
-        }),
-      );
-      this.message("");
+      this.span.moveOn();
+      if (this.span.name === "all") await this.span.around(lines);
+      if (signal.aborted) return;
+      const { from, to, live, moving } = this.span;
+      await Promise.all(lines.map((line) => line.load({ from, to, live, moving, width: this.chart.width, signal })));
+      if (!signal.aborted) this.#trouble("");
     } catch (error) {
-      if (error.name !== "AbortError") this.failed(error);
+      if (!signal.aborted) this.failed(error);
     }
     if (!signal.aborted) this.draw();
   }
 
   tick() {
-    if (this.span !== "live" || !this.lines.size) return;
-    const at = now();
-    [this.from, this.to] = [at - LIVE_MS, at];
-    for (const line of this.lines.values()) {
-      while (line.points?.length && line.points[0].t < this.from) line.points.shift();
+    if (!this.lines.size) return;
+    if (this.span.live) this.#goOn();
+    else if (now() >= this.span.dueAt) {
+      this.span.asOf = now(); // one question at a time
+      this.reload();
     }
-    this.draw();
+  }
+
+  #goOn() {
+    this.span.moveOn();
+    const { signal } = this.loading;
+    for (const line of this.lines.values()) {
+      line.trim(this.span.from);
+      if (line.due) line.catchUp(this.span.from, signal).then(() => this.#caughtUp(), (error) => this.failed(error));
+    }
+    if (Date.now() - this.drawnAt >= DRAW_EVERY_MS) this.draw();
+  }
+
+  #caughtUp() {
+    this.#trouble("");
+    if (this.span.live && !document.hidden) this.draw();
   }
 
   draw() {
     if (typeof Plotly === "undefined") return;
-    const lines = [...this.lines.values()]
-      .filter((line) => line.points)
-      .map((line) => ({
-        ...line,
-        label: this.labelOf(line.series),
-        sensorType: line.series.sensorType,
-        unit: line.series.unit ?? line.unit,
-        colour: colourOf(line.number),
-      }));
-    this.chart.draw(lines, this.span === "live" ? this.#liveFrom(lines) : this.from, this.to);
-    $("chart-title").textContent = this.span === "live" ? "Live" : format.span(this.from, this.to);
+    this.drawnAt = Date.now();
+    const lines = [...this.lines.values()].filter((line) => line.loaded);
+    for (const line of lines) line.unit = this.seriesOf(line.key)?.unit;
+    const parts = lines.flatMap(partsOf);
+    const { from, to } = this.#shown(parts);
+    this.chart.draw(parts, { fromMs: from, toMs: to, spanMs: this.span.length, zone: this.zone });
+    this.legend.draw(lines, parts);
+    this.#tell(lines);
+  }
+
+  // Live: from the first reading on, to now or to the last one that is not ahead.
+  #shown(parts) {
+    if (!this.span.live) return this.span;
+    const { from, to } = this.span;
+    const first = Math.min(to, ...parts.map((part) => part.points[0].t));
+    const last = Math.max(to, ...parts.map((part) => part.points.at(-1).t));
+    return { from: Math.max(from, Math.min(first, to - LEAST_LIVE_MS)), to: Math.min(last, to + AHEAD_MS) };
+  }
+
+  #tell(lines) {
+    const { name, from, to, live, moving, asOf } = this.span;
+    set($("chart-title"), SHOWN_TITLES[name] ?? format.span(from, to));
     const widest = Math.max(0, ...lines.map((line) => line.everyMs));
-    const readings = lines.reduce((sum, line) => sum + (line.everyMs ? line.readings : line.points.length), 0);
-    $("resolution").textContent = widest
-      ? `${format.number(readings)} readings, mean and range of each ${format.duration(widest)}`
-      : `${format.number(readings)} readings`;
-    this.#legend(lines);
+    const count = format.number(lines.reduce((sum, line) => sum + line.count, 0));
+    const told = [widest ? `${count} readings, mean and range of each ${format.duration(widest)}` : `${count} readings`];
+    if (moving && !live) told.push(`as of ${format.time(asOf)}`);
+    set($("resolution"), told.join(" · "));
+    const names = lines.map((line) => `${this.labelOf(line)} ${line.sensorType}`).join(", ");
+    $("chart").setAttribute("aria-label", `Chart of ${names || "nothing"}`);
+    this.#tellAhead(lines);
+    this.#say();
   }
 
-  #liveFrom(lines) {
-    const first = Math.min(...lines.map((line) => line.points[0]?.t ?? this.to));
-    return Math.max(this.from, Math.min(first, this.to - LEAST_LIVE_MS));
+  #tellAhead(lines) {
+    const ahead = this.span.moving ? lines.map((line) => line.ahead).filter(Boolean) : [];
+    $("ahead").hidden = !ahead.length;
+    if (!ahead.length) return;
+    const count = ahead.reduce((sum, one) => sum + one.count, 0);
+    this.aheadTo = Math.max(...ahead.map((one) => one.to));
+    set($("ahead-text"), `${format.number(count)} ${count === 1 ? "reading" : "readings"} ahead of now, up to ${format.time(this.aheadTo)}.`);
   }
 
-  #legend(lines) {
-    const body = $("legend");
-    while (body.rows.length > lines.length) body.deleteRow(-1);
-    lines.forEach((line, at) => {
-      const row = body.rows[at] ?? emptyRow(body);
-      const numbers = line.points.filter((one) => typeof one.v === "number");
-      const low = numbers.reduce((least, one) => Math.min(least, one.min ?? one.v), Infinity);
-      const high = numbers.reduce((most, one) => Math.max(most, one.max ?? one.v), -Infinity);
-      const count = numbers.reduce((sum, one) => sum + (one.count ?? 1), 0);
-      const mean = numbers.reduce((sum, one) => sum + one.v * (one.count ?? 1), 0) / count;
-      const last = line.points.at(-1);
-      const known = count > 0;
-      const texts = [
-        `${line.label} · ${line.sensorType}`,
-        format.value(last?.last ?? last?.v, line.unit),
-        known ? format.number(low) : "–",
-        known ? format.number(mean) : "–",
-        known ? format.number(high) : "–",
-        last ? format.time(last.t) : "–",
-      ];
-      row.cells[0].firstChild.className = `key key-${line.colour}`;
-      row.cells[0].lastChild.textContent = texts[0];
-      for (let cell = 1; cell < texts.length; cell += 1) row.cells[cell].textContent = texts[cell];
-    });
-    $("chart").setAttribute("aria-label", `Chart of ${lines.map((line) => `${line.label} ${line.sensorType}`).join(", ") || "nothing"}`);
+  #showAhead() {
+    const from = now();
+    this.show("range", from, this.aheadTo + Math.max(1000, (this.aheadTo - from) / 50));
   }
 
   async download() {
+    if (this.saving) return this.saving.abort();
+    if (!this.lines.size) return this.message("Choose a series first.");
+    const { signal } = (this.saving = new AbortController());
     const button = $("download");
-    button.disabled = true;
+    const { from, to, live } = this.span;
     try {
-      const to = this.span === "live" ? now() + 1 : this.to;
       for (const line of this.lines.values()) {
-        const { device, sensorType } = line.series;
-        const query = { device, sensorType, from: Math.floor(this.from), to: Math.ceil(to), format: "csv" };
-        save(await (await session.get("/readings", query)).blob(), `${this.labelOf(line.series)}_${sensorType}.csv`);
+        const name = `${this.labelOf(line)}_${line.sensorType}`;
+        const progress = (count, bytes) => {
+          button.textContent = "Cancel";
+          this.message(`${name}: ${format.number(count)} readings, ${format.rough(bytes / 1e6)} MB so far.`);
+        };
+        await download(line, { from, to: live ? now() + 1 : to }, `${name}.csv`, { progress, signal });
       }
-      if (!this.lines.size) this.message("Choose a series first.");
+      this.message("");
     } catch (error) {
-      this.failed(error);
+      if (error instanceof CutOff) this.message("The download was cut off, and nothing was saved of it.", true);
+      else if (signal.aborted) this.message("The download was cancelled.");
+      else this.failed(error);
     } finally {
-      button.disabled = false;
+      this.saving = null;
+      button.textContent = "Download CSV";
     }
   }
 
   failed(error) {
     if (error.name === "AbortError") return;
-    this.message(error instanceof session.Refused ? error.message : "The server cannot be reached; trying again.", true);
+    this.#trouble(error instanceof Refused ? error.message : "The server cannot be reached; trying again.");
   }
 
+  // What somebody is told stays until they do something else; trouble, until it is over.
   message(text, bad = false) {
-    if (!bad) this.troubled = null;
-    $("chart-message").textContent = text;
+    this.notice = text;
+    this.noticeBad = bad;
+    if (!text) this.trouble = "";
+    this.#say();
+  }
+
+  #trouble(text) {
+    this.trouble = text;
+    this.#say();
+  }
+
+  #say() {
+    const bad = Boolean(this.trouble) || (Boolean(this.notice) && this.noticeBad);
+    set($("chart-message"), this.trouble || this.notice);
     $("chart-message").className = bad ? "message bad" : "message";
   }
 }
 
-function emptyRow(body) {
-  const row = body.insertRow();
-  const head = row.appendChild(document.createElement("th"));
-  head.scope = "row";
-  head.append(document.createElement("span"), document.createElement("span"));
-  for (let cell = 0; cell < 5; cell += 1) row.insertCell();
-  return row;
-}
-
-function save(blob, name) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(blob);
-  link.download = name.replace(/[^\w.:-]+/g, "_");
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+// Only what is new: what is read out is not read out again.
+function set(element, text) {
+  if (element.textContent !== text) element.textContent = text;
 }
