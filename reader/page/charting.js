@@ -35,7 +35,7 @@ export class Charting {
       onReset: () => this.show(this.span.preset),
       labelOf: this.labelOf,
     });
-    this.legend = new Legend($("legend"), this.labelOf);
+    this.legend = new Legend($("legend"), this.labelOf, (text) => this.chart.states.of(text));
     this.lines = new Map();
     this.drawnAt = 0;
     this.notice = this.trouble = "";

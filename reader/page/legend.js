@@ -6,8 +6,10 @@ import { figuresOf } from "./parts.js";
 const MOST_STATES = 4;
 
 export class Legend {
-  constructor(body, labelOf) {
+  // stateColour(text): the number of the colour in which a state is drawn
+  constructor(body, labelOf, stateColour) {
     this.body = body;
+    this.stateColour = stateColour;
     this.labelOf = labelOf;
   }
 
@@ -34,13 +36,13 @@ export class Legend {
     const row = { ...this.#name(part.line), latest: format.value(told.latest, part.unit), at: format.time(told.at) };
     if (part.kind === "number") return { ...row, figures: [told.low, told.mean, told.high] };
     if (part.kind === "boolean") return { ...row, figures: [`on in ${told.on} of the readings`] };
-    const states = told.states.slice(0, MOST_STATES).map(([text, share]) => `${text} ${share}`);
+    const states = told.states.slice(0, MOST_STATES).map(([text, share]) => ({ colour: this.stateColour(text), text: `${text} ${share}` }));
     const others = told.states.length - states.length;
-    return { ...row, figures: [[...states, ...(others ? [`${others} more`] : [])].join(", ")] };
+    return { ...row, states, figures: [others ? `${others} more` : ""] };
   }
 }
 
-function fill(row, { colour, name, latest, figures, at }) {
+function fill(row, { colour, name, latest, figures, states = [], at }) {
   const key = row.cells[0].firstChild;
   key.className = `key key-${colour}`;
   key.nextSibling.textContent = name;
@@ -51,8 +53,17 @@ function fill(row, { colour, name, latest, figures, at }) {
   low.colSpan = single ? 3 : 1;
   low.className = single ? "said" : "";
   mean.hidden = high.hidden = single;
-  low.textContent = figures[0];
+  low.replaceChildren(...states.map(stateKey), figures[0]);
   if (!single) [mean.textContent, high.textContent] = figures.slice(1);
+}
+
+function stateKey({ colour, text }) {
+  const made = document.createElement("span");
+  made.className = "state";
+  const key = made.appendChild(document.createElement("span"));
+  key.className = `key key-${colour}`;
+  made.append(text);
+  return made;
 }
 
 function emptyRow(body) {

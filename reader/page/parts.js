@@ -8,6 +8,8 @@
 
 import { decimal, number, share } from "./format.js";
 
+// A mean is no measurement: more digits say nothing.
+const MEAN_DIGITS = 10;
 const KINDS = { boolean: "boolean", string: "text", number: "number", bigint: "number" };
 
 export function partsOf(line) {
@@ -57,8 +59,8 @@ const ofTexts = ({ t, texts: { top, count } }) => ({ t, v: top[0][0], top, count
 export function figuresOf(part) {
   const { line, kind, points } = part;
   const end = points.at(-1);
-  const last = line.last && KINDS[typeof line.last.v] === kind && line.last.t >= end.t - part.everyMs ? line.last : null;
-  const told = { latest: last?.v ?? end.last ?? end.v, at: last?.t ?? end.t };
+  const last = line.last && KINDS[typeof line.last.v] === kind && part.everyMs ? line.last : null;
+  const told = { latest: last ? last.v : (end.last ?? end.v), at: last ? last.t : end.t };
   const count = points.reduce((sum, one) => sum + one.count, 0);
   if (kind === "number") return { ...told, ...numbersOf(points, count) };
   if (kind === "boolean") return { ...told, on: share(points.reduce((sum, one) => sum + one.on, 0) / count) };
@@ -74,7 +76,7 @@ function numbersOf(points, count) {
   return { low: number(low), high: number(high), mean: low === high ? number(low) : meanText(points, count, low, high) };
 }
 
-// One place more than what was measured has.
+// Two places more than what was measured has, as far as they say anything.
 function meanText(points, count, low, high) {
   if (points.some((one) => typeof one.v === "bigint")) {
     const sum = points.reduce((all, one) => all + roundOf(one.v) * BigInt(one.count), 0n);
@@ -83,7 +85,8 @@ function meanText(points, count, low, high) {
   const mean = points.reduce((sum, one) => sum + (Number(one.v) / count) * one.count, 0);
   const size = Math.max(Math.abs(Number(low)), Math.abs(Number(high)));
   if (size >= 1e15 || size < 1e-6) return number(Number(mean.toPrecision(7)));
-  return decimal(mean, Math.min(15, Math.max(places(low), places(high), ...lastPlaces(points)) + 1));
+  const most = Math.max(2, MEAN_DIGITS - 1 - Math.floor(Math.log10(size)));
+  return decimal(mean, Math.min(most, Math.max(places(low), places(high), ...lastPlaces(points)) + 2));
 }
 
 const roundOf = (v) => (typeof v === "bigint" ? v : BigInt(Math.round(v)));
@@ -95,7 +98,7 @@ function places(of) {
   return Math.max(0, (digits.split(".")[1]?.length ?? 0) - Number(power ?? 0));
 }
 
-// [[text, its share of the readings]…], the most frequent first, and how many others there are.
+// [[text, its share of the readings]…], the most frequent first.
 function statesOf(points, count) {
   const sums = new Map();
   for (const { top } of points) for (const [text, times] of top) sums.set(text, (sums.get(text) ?? 0) + times);

@@ -84,7 +84,7 @@ export function valueTicks(low, high, wanted) {
   const step = [1, 2, 5, 10].map((times) => times * power).find((size) => size >= least * 0.999) ?? 10 * power;
   const marks = [];
   for (let count = Math.ceil(low / step); count * step <= high && marks.length < MOST; count += 1) {
-    const at = Number((count * step).toPrecision(15));
+    const at = step < 1 ? Number((count * step).toPrecision(15)) : count * step;
     if (marks.length && at === marks.at(-1)) break; // finer than a number can tell apart
     marks.push(at);
   }
