@@ -1,7 +1,6 @@
-"""What clients get: readings as JSON, NDJSON and CSV, made from the documents as MongoDB has them."""
+"""What clients get: readings as JSON and NDJSON, made from the documents as MongoDB has them."""
 
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -21,11 +20,8 @@ AS_STORED: CodecOptions[dict[str, Any]] = CodecOptions(
     datetime_conversion=DatetimeConversion.DATETIME_AUTO, unicode_decode_error_handler="replace"
 )
 
-CSV_COLUMNS = ("device", "sensorType", "ts", "seq", "value", "receivedAt", "unit", "location", "tags")
-CSV_HEAD = ",".join(CSV_COLUMNS).encode() + b"\r\n"
 
-
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return a value as JSON has it: an int64 of MongoDB's is an integer.
 
     Types that JSON does not know, which only somebody's own hand can have put there, are shown as text.
@@ -35,7 +31,7 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, int) else str(value)
 
 
-_encoder = msgspec.json.Encoder(enc_hook=_plain)
+_encoder = msgspec.json.Encoder(enc_hook=plain)
 
 
 class ReadingAnswer(msgspec.Struct, rename="camel"):
@@ -133,7 +129,7 @@ def reading_answer(document: Document) -> dict[str, Any]:
         "sensorType": key["sensorType"],
         "ts": time_text(key["ts"]),
         "seq": int(key["seq"]),
-        "value": _plain(document.get("value")),
+        "value": plain(document.get("value")),
         "receivedAt": time_text(document.get("receivedAt")),
     }
     for name in ("unit", "location", "tags"):
@@ -155,54 +151,3 @@ def json_answer(answer: Any) -> web.Response:
 def as_ndjson(documents: Iterable[Document]) -> bytes:
     """Return a line of JSON for each reading."""
     return _encoder.encode_lines([reading_answer(document) for document in documents])
-
-
-def csv_lines(device: str, sensor_type: str) -> Callable[[Iterable[Document]], bytes]:
-    """Return what writes the readings of one series as RFC 4180: no head, CRLF, texts in quotes and nothing else.
-
-    A text value is always quoted, so that `"1"` and `1` stay two things.
-    """
-    head = f"{_cell(device)},{_cell(sensor_type)},"
-
-    def lines(documents: Iterable[Document]) -> bytes:
-        return "".join([line(document) for document in documents]).encode()
-
-    def line(document: Document) -> str:
-        key, value = document["_id"], document.get("value")
-        ts, received = key["ts"], document.get("receivedAt")
-        return (
-            f"{head}{time_text(ts)},{key['seq']},"
-            f"{repr(value) if type(value) is float else _value_cell(value)},{time_text(received) or ''},"
-            f"{_rest(document)}\r\n"
-        )
-
-    return lines
-
-
-def _rest(document: Document) -> str:
-    if len(document) == 3:
-        return ",,"
-    cells = (document.get(name) for name in ("unit", "location", "tags"))
-    return ",".join("" if cell is None else _cell(cell if isinstance(cell, str) else _compact(cell)) for cell in cells)
-
-
-def _value_cell(value: Any) -> str:
-    if isinstance(value, str):
-        return _quoted(value)
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(_plain(value))
-
-
-def _cell(text: str) -> str:
-    return _quoted(text) if any(sign in text for sign in ',"\r\n') else text
-
-
-def _quoted(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"'
-
-
-def _compact(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)

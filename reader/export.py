@@ -5,11 +5,14 @@ One that cannot be finished is cut off without the end that HTTP wants, so that 
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
 from urllib.parse import quote
 
 from aiohttp import web
 
-from reader.answers import CSV_HEAD, Document, as_ndjson, csv_lines
+from broker.csv_row import CSV_END
+from reader.answers import Document, as_ndjson
+from reader.csv_lines import CSV_HEAD, Lines, csv_lines
 from reader.from_mongodb import HistoryUnavailable, Range
 from reader.metrics import ReaderMetrics
 from runtime.calls import JSON
@@ -27,6 +30,27 @@ _NAMES = {JSON: {JSON}, NDJSON: {NDJSON, "application/ndjson", "application/json
 UNREAD_TIMEOUT_S = 60.0
 
 Batches = AsyncGenerator[list[Document]]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How an export is written: its media type, for whom, and whether a last line says that it is whole."""
+
+    kind: str
+    for_spreadsheet: bool = False
+    end: bool = False
+
+    def lines_of(self, stretch: Range) -> tuple[Lines, bytes]:
+        """Return what writes the readings of a stretch, and what stands before them."""
+        if self.kind == CSV:
+            return csv_lines(stretch.device, stretch.sensor_type, for_spreadsheet=self.for_spreadsheet), CSV_HEAD
+        return as_ndjson, b""
+
+    def last_line(self, count: int) -> bytes:
+        """Return what stands behind so many readings: nothing, unless it was asked for."""
+        if not self.end:
+            return b""
+        return f"{CSV_END}{count}\r\n".encode() if self.kind == CSV else b'{"end":true,"count":%d}\n' % count
 
 
 def wanted_format(request: web.Request, format_: str) -> str:
@@ -75,16 +99,17 @@ class Export:
         self._metrics = metrics
 
     async def answer(
-        self, request: web.Request, kind: str, stretch: Range, batches: Batches, stands: Callable[[], bool]
+        self, request: web.Request, form: Form, stretch: Range, batches: Batches, stands: Callable[[], bool]
     ) -> web.StreamResponse:
         """Answer with everything that comes; HistoryUnavailable only while nothing has been sent.
 
         An export may outlive its token; once that no longer `stands`, nothing more is handed out.
         """
-        response = web.StreamResponse(headers=_headers(kind, stretch))
+        response = web.StreamResponse(headers=_headers(form.kind, stretch))
         if request.method == "HEAD":
             return response
-        lines, ahead = (csv_lines(stretch.device, stretch.sensor_type), CSV_HEAD) if kind == CSV else (as_ndjson, b"")
+        lines, ahead = form.lines_of(stretch)
+        count = 0
         try:
             async for batch in batches:
                 if response.prepared and not stands():
@@ -92,11 +117,13 @@ class Export:
                     cut(request)
                     return response
                 self._metrics.readings.labels("export").inc(len(batch))
+                count += len(batch)
                 ahead += lines(batch)
                 batch.clear()  # while a slow client reads, only the bytes stay in memory
                 await _write(request, response, ahead)
                 ahead = b""
-            await _write(request, response, ahead)
+            # Only here is everything that was asked for on its way: one that is cut off never comes to its last line.
+            await _write(request, response, ahead + form.last_line(count))
             await response.write_eof()
         except (HistoryUnavailable, TimeoutError) as error:
             if not response.prepared:

@@ -8,7 +8,7 @@ from msgspec import UNSET
 
 from reader.answers import BucketsAnswer, ReadingsAnswer, json_answer, reading_answer
 from reader.asking import Asking
-from reader.export import CSV, NDJSON, Export, wanted_format
+from reader.export import CSV, NDJSON, Export, Form, wanted_format
 from reader.from_mongodb import FromMongoDB, Range, position_of
 from reader.metrics import ReaderMetrics
 from reader.queries import (
@@ -49,7 +49,10 @@ class ReadingsRoutes:
                 summary="Read one series back in time",
                 description="A page of JSON, whose `nextCursor` gives the next one. Or all of it, streamed, as CSV or "
                 "NDJSON, by `format` or `Accept`. `from` is included, `to` is not; both are milliseconds since 1970 "
-                "or RFC 3339 with a zone. A page stays where it is while readings come in.",
+                "or RFC 3339 with a zone. A page stays where it is while readings come in. What an export holds can be "
+                "given back: its lines of NDJSON to `POST /readings`, its CSV to `python -m simulator --replay`; the "
+                "same readings are stored once. CSV that people open in a spreadsheet is asked for with "
+                "`for=spreadsheet`.",
                 query=HistoryQuery,
                 request_headers={"Accept": "text/csv or application/x-ndjson: all of it, streamed"},
                 answers={200: ReadingsAnswer},
@@ -79,9 +82,9 @@ class ReadingsRoutes:
         from_ms, to_ms = parse_range(query.from_, query.to)
         past = None if query.cursor is UNSET else parse_position(query.cursor)
         stretch = Range(query.device, query.sensor_type, from_ms, to_ms, query.order == "desc", past)
-        kind = wanted_format(request, "" if query.format is UNSET else query.format)
+        form = _form(request, query)
         limit = None if query.limit is UNSET else query.limit
-        if kind == JSON:
+        if form.kind == JSON:
             async with self._asking.asked(claims.owner, "readings"):
                 return await self._page(claims.owner, stretch, limit or DEFAULT_LIMIT)
         async with (
@@ -89,7 +92,7 @@ class ReadingsRoutes:
             aclosing(self._history.stream(claims.owner, stretch, limit)) as batches,
         ):
             stands = partial(self._asking.stands, claims)
-            return await self._export.answer(request, kind, stretch, batches, stands)
+            return await self._export.answer(request, form, stretch, batches, stands)
 
     async def _page(self, owner: str, stretch: Range, limit: int) -> web.Response:
         found = await self._history.page(owner, stretch, limit + 1)
@@ -116,6 +119,18 @@ class ReadingsRoutes:
             found = await self._history.buckets(claims.owner, query.device, query.sensor_type, from_ms, to_ms, every_ms)
         items = [{"ts": rfc3339(bucket.pop("_id")), **bucket} for bucket in found]
         return json_answer({"items": items})
+
+
+def _form(request: web.Request, query: HistoryQuery) -> Form:
+    """Return the form of the answer; Problem 422 where a parameter says something of another form."""
+    form = Form(
+        wanted_format(request, "" if query.format is UNSET else query.format), query.for_ is not UNSET, query.end
+    )
+    if form.for_spreadsheet and form.kind != CSV:
+        raise wrong("for", "for=spreadsheet goes with format=csv")
+    if form.end and form.kind == JSON:
+        raise wrong("end", "end=true goes with format=csv or format=ndjson; the last page has no nextCursor")
+    return form
 
 
 def _require_few_buckets(from_ms: int, to_ms: int, every_ms: int) -> None:

@@ -25,6 +25,20 @@ Time = Annotated[str, Meta(max_length=64, examples=["2026-01-31T12:00:00Z"])]
 Limit = Annotated[int, Meta(ge=1, le=MAX_LIMIT)]
 Cursor = Annotated[str, Meta(max_length=512)]
 Format = Literal["json", "ndjson", "csv"]
+For = Annotated[
+    Literal["spreadsheet"],
+    Meta(
+        description="Only with CSV: cells that a spreadsheet takes for a formula begin with an apostrophe, so that "
+        "opening the file runs nothing. For people; programs take the CSV without it."
+    ),
+]
+End = Annotated[
+    bool,
+    Meta(
+        description='Only with CSV or NDJSON: a last line, `# end n` or `{"end":true,"count":n}`, says that all n '
+        "readings have come. An export that was cut off has none."
+    ),
+]
 
 _MILLISECONDS = re.compile(r"-?[0-9]{1,18}")
 # Ten digits of days are still a 64-bit number of milliseconds.
@@ -48,6 +62,8 @@ class HistoryQuery(msgspec.Struct, rename="camel"):
     limit: Limit | UnsetType = UNSET
     cursor: Cursor | UnsetType = UNSET
     format: Format | UnsetType = UNSET
+    for_: For | UnsetType = msgspec.field(default=UNSET, name="for")
+    end: End = False
 
 
 class SeriesQuery(msgspec.Struct, rename="camel"):
