@@ -1,5 +1,6 @@
 """What the chart draws of odd sensors, in a real browser: every kind of value, exactly, where it belongs."""
 
+import itertools
 import time
 from typing import Any
 from urllib.parse import quote
@@ -218,3 +219,62 @@ def test_long_figures_and_names_are_not_cut_off(site: Site) -> None:
             assert browser.run("return document.querySelectorAll('#chart .ytick text').length") > 1
             assert browser.run("return document.documentElement.scrollWidth <= innerWidth"), "it scrolls sideways"
             assert sensor in browser.text("#legend")
+
+
+def many(sensor: str, values: list[Any], *, gap: range = range(0)) -> list[dict[str, Any]]:
+    """Return 3,000 readings, two a second, which are not drawn one by one; in the seconds of `gap` there are none."""
+    begin = ago(55)
+    return [
+        {"sensorType": sensor, "ts": begin + 500 * n, "seq": 0, "value": values[n % len(values)]}
+        for n in range(3000)
+        if n // 2 not in gap
+    ]
+
+
+def test_many_booleans_are_steps_and_shares(browser: Browser, site: Site) -> None:
+    site.send("many-1", many("door", [True] * 900 + [False] * 300))
+    looking(browser, site, ("many-1", "door"))
+    browser.until("return document.getElementById('resolution').textContent.startsWith('3,000 readings')")
+    (curve,) = browser.curves()
+    assert (set(curve["y"]), curve["shape"]) == ({0, 1}, "hv")
+    assert browser.figures()[0][2] == "on in 80% of the readings"
+
+
+def test_many_texts_are_a_band_of_states(browser: Browser, site: Site) -> None:
+    site.send("many-2", many("mode", ["idle"] * 900 + ["<i>run</i>"] * 300))
+    looking(browser, site, ("many-2", "mode"))
+    browser.until("return document.getElementById('resolution').textContent.startsWith('3,000 readings')")
+    (band,) = browser.curves()
+    assert set(band["text"]) == {"idle", "&lt;i&gt;run&lt;/i&gt;"}
+    assert len(band["text"]) < 10, "equal states that follow each other are one"
+    assert browser.run("return document.querySelectorAll('#chart i, #legend i').length") == 0
+    assert "idle 80%" in browser.figures()[0][2]
+    assert "<i>run</i> 20%" in browser.figures()[0][2]
+
+
+def test_many_of_several_kinds_are_all_shown(browser: Browser, site: Site) -> None:
+    site.send("many-3", many("mixed", [9007199254740993, True, "stop"]))
+    looking(browser, site, ("many-3", "mixed"))
+    browser.until("return document.getElementById('resolution').textContent.startsWith('3,000 readings')")
+    assert [curve["type"] for curve in browser.curves()] == ["scatter", "scatter", "bar"]
+    number, boolean, text = browser.figures()
+    assert number[2:5] == ["9,007,199,254,740,993"] * 3
+    assert boolean[2] == "on in 100% of the readings"
+    assert text[2] == "stop 100%"
+
+
+def test_the_range_of_buckets_does_not_reach_across_a_gap(browser: Browser, site: Site) -> None:
+    gap = range(600, 1000)
+    site.send("many-4", many("level", [1, 5, 3], gap=gap))
+    looking(browser, site, ("many-4", "level"))
+    browser.until("return document.getElementById('resolution').textContent.startsWith('2,200 readings')")
+    (curve,) = browser.curves()
+    assert len(runs(curve)) == 2
+    areas = browser.run(
+        "return document.getElementById('chart').data.filter((trace) => trace.fill && !trace.name).map(({x}) => x)"
+    )
+    begin, end = runs(curve)[0][-1], runs(curve)[1][0]
+    assert end - begin > 300_000
+    for area in areas:
+        for before, after in itertools.pairwise(area):
+            assert before is None or after is None or abs(after - before) < end - begin - 60_000
