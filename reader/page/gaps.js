@@ -10,8 +10,8 @@ const IRREGULAR_STEPS = 10;
 const LEAP = 8;
 // Of two readings alone nobody knows the rhythm; they belong together where they are close in what is shown.
 const PART_OF_SPAN = 8;
-// A narrower gap cannot be seen, and would only tear a line into dots.
-const LEAST_PX = 6;
+// A narrower gap cannot be seen. Of what is not regular it would only tear the line into dots.
+const LEAST_PX = { regular: 6, irregular: 32 };
 
 // The shortest step that is a pause. points: sorted by t; a bucket's width, the span that is shown, a pixel's time: ms.
 export function pauseOf(points, { everyMs = 0, spanMs, pxMs }) {
@@ -20,15 +20,12 @@ export function pauseOf(points, { everyMs = 0, spanMs, pxMs }) {
     if (points[at].t > points[at - 1].t) steps.push(points[at].t - points[at - 1].t);
   }
   if (!steps.length) return Infinity;
+  if (steps.length === 1) return Math.max(spanMs / PART_OF_SPAN, everyMs * REGULAR_STEPS);
   steps.sort((a, b) => a - b);
-  const rhythm = steps.length === 1 ? spanMs / PART_OF_SPAN : Math.min(many(steps), leapOf(steps));
-  return Math.max(rhythm, everyMs * REGULAR_STEPS, LEAST_PX * pxMs);
-}
-
-function many(steps) {
   const [low, usual, high] = [0.25, 0.5, 0.75].map((part) => steps[Math.floor((steps.length - 1) * part)]);
   const regular = high <= usual * REGULAR && low >= usual / REGULAR;
-  return usual * (regular ? REGULAR_STEPS : IRREGULAR_STEPS);
+  const rhythm = regular ? usual * REGULAR_STEPS : Math.min(usual * IRREGULAR_STEPS, leapOf(steps));
+  return Math.max(rhythm, everyMs * REGULAR_STEPS, LEAST_PX[regular ? "regular" : "irregular"] * pxMs);
 }
 
 // The shorter quarter says nothing: among the shortest steps of irregular sensors leaps are by chance.

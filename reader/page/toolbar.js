@@ -64,7 +64,7 @@ export class Toolbar {
     const names = Intl.supportedValuesOf("timeZone").filter((name) => name !== "UTC");
     const option = (value, text) => new Option(text, value);
     $("zone").replaceChildren(
-      option(BROWSER_ZONE, `Browser's zone (${own})`),
+      option(BROWSER_ZONE, `Browser’s (${own})`),
       option("UTC", "UTC"),
       ...names.map((name) => option(name, name)),
     );
