@@ -1,112 +1,92 @@
-// The page: who is logged in, what there is, and what was chosen of it.
+// The page: its parts, and what they tell each other.
 
 import * as address from "./address.js";
 import { Charting } from "./charting.js";
 import { DeviceList, keyOf } from "./devices.js";
 import * as format from "./format.js";
+import { label } from "./known.js";
+import { logOut, settled } from "./leaving.js";
 import { LiveFeed } from "./live.js";
+import { Login } from "./login.js";
+import { Manage } from "./manage.js";
+import { repeat } from "./polling.js";
 import * as session from "./session.js";
 
-const LIST_EVERY_MS = 500;
-const SERIES_EVERY_MS = 5000;
 const PIPELINE_EVERY_MS = 2000;
-const DEVICES_EVERY_MS = 60_000;
+const FEED_STATES = { live: "live", connecting: "connecting", waiting: "coming back" };
 
 const $ = (id) => document.getElementById(id);
 
 class Page {
   constructor() {
-    this.list = new DeviceList({ onChosen: () => this.choose() });
-    this.charting = new Charting({
-      series: (key) => this.list.series.get(key),
-      label: (series) => this.list.label(series),
+    this.list = new DeviceList({
+      onChosen: () => this.choose(),
+      onFirst: (items) => this.chooseFirst(items),
+      onWanted: (keys) => this.feed?.want(keys),
+      onLabels: () => this.charting.draw(),
+      onDetails: (one) => this.manage.details(one),
     });
-    this.timers = [];
-    this.#listen();
+    this.manage = new Manage({
+      onAdded: (one) => this.added(one),
+      onRenamed: (device, name) => this.list.renamed(device, name),
+      onChanged: () => this.list.changed(),
+    });
+    this.charting = new Charting({ series: (key) => this.list.series(key), label });
+    this.login = new Login({ onIn: () => this.entered() });
+    $("logout").addEventListener("click", () => this.leave());
+    $("theme").addEventListener("click", () => this.switchTheme());
+  }
+
+  async entered() {
+    await settled();
+    if (this.feed) location.reload(); // nothing of the last user stays in memory
+    else this.start();
   }
 
   start() {
     $("login").hidden = true;
     $("app").hidden = false;
-    $("user").textContent = session.email();
-    this.feed = new LiveFeed({ onReading: (reading) => this.heard(reading), onState: (state) => this.feedState(state) });
+    $("user").textContent = $("user").title = session.email();
+    this.feed = new LiveFeed({ onReading: (reading) => this.heard(reading), onState: (state) => this.tellFeed(state) });
+    const kept = address.read().series.map(([device, sensorType]) => keyOf({ device, sensorType }));
+    this.list.start();
+    if (kept.length) this.list.choose(kept);
     this.feed.run();
-    this.#every(SERIES_EVERY_MS, () => this.refreshSeries());
-    this.#every(DEVICES_EVERY_MS, () => this.refreshNames());
-    this.#every(PIPELINE_EVERY_MS, () => this.refreshPipeline());
-    this.#every(LIST_EVERY_MS, () => this.list.refreshFresh());
+    this.endPolling = repeat(PIPELINE_EVERY_MS, () => this.tellPipeline());
     this.charting.start();
   }
 
-  stop() {
-    this.feed?.stop();
-    for (const timer of this.timers) clearInterval(timer);
-    location.reload(); // nothing of the last user stays in memory
+  // Show what the session's end leaves: nothing of it. The address stays unless somebody has logged out on purpose.
+  stop(notice, kept = location.hash) {
+    const whose = $("user").textContent;
+    this.feed.stop();
+    this.endPolling();
+    this.manage.close();
+    this.list.stop();
+    this.charting.choose([]);
+    history.replaceState(history.state, "", `${location.pathname}${location.search}${kept}`);
+    $("user").textContent = $("user").title = "";
+    this.login.show(notice, notice === "expired" ? whose : "");
   }
 
-  #every(ms, call) {
-    const run = async () => {
-      try {
-        await call();
-        if (this.troubled === call) this.charting.message("");
-      } catch (error) {
-        this.troubled = call;
-        this.charting.failed(error);
-      }
-    };
-    run();
-    this.timers.push(setInterval(() => document.hidden || run(), ms));
+  leave() {
+    this.stop("ending", "");
+    logOut((how) => this.login.tell(how));
   }
 
-  #listen() {
-    $("logout").addEventListener("click", async () => {
-      await session.logOut();
-      this.stop();
-    });
-    $("theme").addEventListener("click", () => {
-      const theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
-      document.documentElement.dataset.theme = theme;
-      localStorage.setItem("tidegate.theme", theme);
-      this.charting.draw();
-    });
-  }
-
-  async refreshSeries() {
-    const first = this.list.series.size === 0;
-    this.list.update(await session.getAll("/series"));
-    $("online").textContent = format.number(this.list.online);
-    if (!first || !this.list.series.size) return;
-    const latest = await session.getJson("/readings/latest", { limit: 200 });
-    for (const reading of latest.items) this.list.known(reading);
-    this.list.draw();
-    if (this.list.chosen.size) return;
-    const kept = address.read().series.map(([device, sensorType]) => keyOf({ device, sensorType }));
-    if (kept.length) this.list.choose(kept);
-    else this.#chooseSome();
+  switchTheme() {
+    const theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
+    document.documentElement.dataset.theme = theme;
+    localStorage.setItem("tidegate.theme", theme);
+    this.charting.draw();
   }
 
   // What a newcomer sees at once: one series of each of the first sensorTypes.
-  #chooseSome() {
+  chooseFirst(items) {
+    if (this.list.chosen.size) return;
     const byType = new Map();
-    for (const one of this.list.series.values()) {
-      if (!byType.has(one.sensorType)) byType.set(one.sensorType, keyOf(one));
-    }
+    for (const one of items) if (one.latest && !byType.has(one.sensorType)) byType.set(one.sensorType, keyOf(one));
     this.list.choose([...byType.values()].slice(0, 3));
-  }
-
-  async refreshNames() {
-    this.list.name(await session.getAll("/devices", { limit: 1000 }));
-  }
-
-  async refreshPipeline() {
-    const { readingsPerSecond, lagSeconds } = await session.getJson("/pipeline");
-    $("rate").textContent = format.number(readingsPerSecond);
-    $("lag").textContent = lagSeconds === null ? "–" : lagSeconds < 1 ? `${Math.round(lagSeconds * 1000)} ms` : `${lagSeconds.toFixed(1)} s`;
-  }
-
-  heard(reading) {
-    this.list.heard(reading);
-    this.charting.heard(reading);
   }
 
   choose() {
@@ -114,34 +94,36 @@ class Page {
     if (shown.length < this.list.chosen.size) this.list.choose(shown);
   }
 
-  feedState(state) {
-    $("feed-text").textContent = { live: "live", connecting: "connecting", waiting: "coming back" }[state];
+  added(one) {
+    this.list.expect(one.key);
+    this.list.choose([...this.list.chosen, one.key].slice(0, Math.max(8, this.list.chosen.size)));
+  }
+
+  heard(reading) {
+    this.list.heard(reading);
+    this.charting.heard(reading);
+    this.manage.heard(reading);
+  }
+
+  async tellPipeline() {
+    let told = { readingsPerSecond: null, lagSeconds: null };
+    try {
+      told = await session.getJson("/pipeline");
+    } catch {
+      // The list says that the server cannot be reached.
+    }
+    const { readingsPerSecond: rate, lagSeconds: lag } = told;
+    $("rate").textContent = rate === null ? "–" : format.rough(rate);
+    $("lag").textContent = lag === null ? "–" : lag < 1 ? `${Math.round(lag * 1000)} ms` : `${lag.toFixed(1)} s`;
+  }
+
+  tellFeed(state) {
+    $("feed-text").textContent = FEED_STATES[state];
     $("feed").querySelector(".dot").className = state === "live" ? "dot on" : "dot wait";
   }
 }
 
-function askToLogIn() {
-  $("app").hidden = true;
-  $("login").hidden = false;
-  $("login-form").addEventListener("submit", async (event) => {
-    event.preventDefault();
-    const button = event.target.querySelector("button");
-    button.disabled = true;
-    $("login-error").textContent = "";
-    try {
-      await session.logIn($("email").value.trim(), $("password").value);
-      $("password").value = "";
-      page.start();
-    } catch (error) {
-      const wrong = error.status === 401 || error.status === 422;
-      $("login-error").textContent = wrong ? "This e-mail and password do not fit." : error.message;
-    } finally {
-      button.disabled = false;
-    }
-  });
-}
-
 const page = new Page();
-session.whenEnded(() => page.stop());
+session.whenEnded((how) => page.stop(how));
 if (session.loggedIn()) page.start();
-else askToLogIn();
+else page.login.show();
