@@ -33,6 +33,9 @@ export class Chart {
     this.states = new StateColours();
     this.measure = document.createElement("canvas").getContext("2d");
     this.hover = new Hover(element, labelOf);
+    this.dragging = false;
+    element.addEventListener("pointerdown", () => (this.dragging = true));
+    for (const name of ["pointerup", "pointercancel"]) addEventListener(name, () => (this.dragging = false));
   }
 
   get width() {
@@ -40,7 +43,9 @@ export class Chart {
   }
 
   // parts: as in parts.js; spanMs: what is shown, or is to be shown once there is enough; zone: of the labels.
+  // While somebody drags over the chart, it stands still.
   draw(parts, { fromMs, toMs, spanMs, zone }) {
+    if (this.dragging) return;
     const style = getComputedStyle(document.documentElement);
     const colour = (name) => style.getPropertyValue(`--${name}`).trim();
     const family = getComputedStyle(document.body).fontFamily;
@@ -49,7 +54,9 @@ export class Chart {
     const margin = { ...MARGIN, l: this.#left(panels) };
     const width = Math.max(100, this.element.clientWidth - margin.l - margin.r);
     const pxMs = (toMs - fromMs) / width;
-    for (const part of parts) part.pauseMs = pauseOf(part.points, { everyMs: part.everyMs, spanMs, pxMs });
+    for (const part of parts) {
+      part.pauseMs = pauseOf(part.points, { everyMs: part.everyMs, spanMs, pxMs, lasting: part.kind !== "number" });
+    }
     const traces = panels.flatMap((panel, at) =>
       panel.parts.flatMap((part) =>
         tracesOf(part, {
@@ -147,8 +154,8 @@ export class Chart {
   #timeAxis(fromMs, toMs, zone, width) {
     const turns = zone.offset(fromMs) !== zone.offset(toMs);
     const wanted = Math.max(1, width / (turns ? TIME_PX.offset : TIME_PX.plain));
-    const ticks = timeTicks(fromMs, toMs, wanted, zone).filter(({ at, text }) => {
-      const half = this.measure.measureText(text).width / 2;
+    const ticks = timeTicks(fromMs, toMs, wanted, zone).filter(({ at, text, day }) => {
+      const half = Math.max(...[text, day].map((one) => this.measure.measureText(one).width)) / 2;
       return ((toMs - at) / (toMs - fromMs)) * width + MARGIN.r >= half;
     });
     return {

@@ -6,11 +6,12 @@
 import * as address from "./address.js";
 import { Chart } from "./chart.js";
 import { now } from "./clock.js";
-import { CutOff, download } from "./download.js";
+import { Downloads } from "./download.js";
 import * as format from "./format.js";
 import { AHEAD_MS } from "./history.js";
 import { Legend } from "./legend.js";
 import { Line } from "./line.js";
+import { Messages, set } from "./messages.js";
 import { partsOf } from "./parts.js";
 import { Refused } from "./session.js";
 import { LIVE_MS, Span } from "./spans.js";
@@ -38,7 +39,7 @@ export class Charting {
     this.legend = new Legend($("legend"), this.labelOf, (text) => this.chart.states.of(text));
     this.lines = new Map();
     this.drawnAt = 0;
-    this.notice = this.trouble = "";
+    this.messages = new Messages($("chart-message"));
     this.toolbar = new Toolbar({
       onSpan: (span) => this.show(span),
       onMove: (how) => this.show("range", ...this.span.moved(how)),
@@ -46,7 +47,8 @@ export class Charting {
       onZone: (zone) => this.showZone(zone),
     });
     this.#goTo(address.read());
-    $("download").addEventListener("click", () => this.download());
+    const downloads = new Downloads($("download"), this.messages);
+    $("download").addEventListener("click", () => downloads.clicked(this.#files(), (error) => this.failed(error)));
     $("ahead-show").addEventListener("click", () => this.#showAhead());
   }
 
@@ -86,8 +88,7 @@ export class Charting {
   // A reading of the live feed, of whatever series. A hidden page draws nothing, and loads anew when it is seen again.
   heard(reading) {
     if (!this.span.live || document.hidden) return;
-    const line = this.lines.get(`${reading.device}\n${reading.sensorType}`);
-    if (line?.heard(reading)) this.fresh = true;
+    this.lines.get(`${reading.device}\n${reading.sensorType}`)?.heard(reading);
   }
 
   // Show these series ("device\nsensorType"); returns the keys of those that are shown, at most MOST_CHOSEN.
@@ -132,7 +133,7 @@ export class Charting {
       if (signal.aborted) return;
       const { from, to, live, moving } = this.span;
       await Promise.all(lines.map((line) => line.load({ from, to, live, moving, width: this.chart.width, signal })));
-      if (!signal.aborted) this.#trouble("");
+      if (!signal.aborted) this.messages.trouble("");
     } catch (error) {
       if (!signal.aborted) this.failed(error);
     }
@@ -159,7 +160,7 @@ export class Charting {
   }
 
   #caughtUp() {
-    this.#trouble("");
+    this.messages.trouble("");
     if (this.span.live && !document.hidden) this.draw();
   }
 
@@ -194,8 +195,15 @@ export class Charting {
     set($("resolution"), told.join(" · "));
     const names = lines.map((line) => `${this.labelOf(line)} ${line.sensorType}`).join(", ");
     $("chart").setAttribute("aria-label", `Chart of ${names || "nothing"}`);
+    this.messages.hint(this.#hintOf(lines));
     this.#tellAhead(lines);
-    this.#say();
+  }
+
+  // Why there is nothing to see.
+  #hintOf(lines) {
+    if (!this.lines.size) return "Choose a series to see it here.";
+    if (lines.length < this.lines.size || lines.some((line) => line.count)) return "";
+    return this.span.live ? "No readings in the last five minutes." : "No readings in this span of time.";
   }
 
   #tellAhead(lines) {
@@ -212,58 +220,23 @@ export class Charting {
     this.show("range", from, this.aheadTo + Math.max(1000, (this.aheadTo - from) / 50));
   }
 
-  async download() {
-    if (this.saving) return this.saving.abort();
-    if (!this.lines.size) return this.message("Choose a series first.");
-    const { signal } = (this.saving = new AbortController());
-    const button = $("download");
+  // What a download is of: each series, as far as it is shown.
+  #files() {
     const { from, to, live } = this.span;
-    try {
-      for (const line of this.lines.values()) {
-        const name = `${this.labelOf(line)}_${line.sensorType}`;
-        const progress = (count, bytes) => {
-          button.textContent = "Cancel";
-          this.message(`${name}: ${format.number(count)} readings, ${format.rough(bytes / 1e6)} MB so far.`);
-        };
-        await download(line, { from, to: live ? now() + 1 : to }, `${name}.csv`, { progress, signal });
-      }
-      this.message("");
-    } catch (error) {
-      if (error instanceof CutOff) this.message("The download was cut off, and nothing was saved of it.", true);
-      else if (signal.aborted) this.message("The download was cancelled.");
-      else this.failed(error);
-    } finally {
-      this.saving = null;
-      button.textContent = "Download CSV";
-    }
+    const until = live ? now() + 1 : to;
+    return [...this.lines.values()].map((line) => ({
+      series: line, from, to: until, name: `${this.labelOf(line)}_${line.sensorType}`,
+    }));
   }
 
   failed(error) {
     if (error.name === "AbortError") return;
-    this.#trouble(error instanceof Refused ? error.message : "The server cannot be reached; trying again.");
+    this.messages.trouble(error instanceof Refused ? error.message : "The server cannot be reached; trying again.");
   }
 
-  // What somebody is told stays until they do something else; trouble, until it is over.
+  // What somebody is told; an empty text takes it back, and what went wrong, too.
   message(text, bad = false) {
-    this.notice = text;
-    this.noticeBad = bad;
-    if (!text) this.trouble = "";
-    this.#say();
+    this.messages.tell(text, bad);
+    if (!text) this.messages.trouble("");
   }
-
-  #trouble(text) {
-    this.trouble = text;
-    this.#say();
-  }
-
-  #say() {
-    const bad = Boolean(this.trouble) || (Boolean(this.notice) && this.noticeBad);
-    set($("chart-message"), this.trouble || this.notice);
-    $("chart-message").className = bad ? "message bad" : "message";
-  }
-}
-
-// Only what is new: what is read out is not read out again.
-function set(element, text) {
-  if (element.textContent !== text) element.textContent = text;
 }

@@ -1,6 +1,7 @@
 // A series as a CSV file for people, whole or not at all. What has come is handed to the browser piece by piece, which
 // keeps it outside of the page's memory.
 
+import * as format from "./format.js";
 import { get } from "./session.js";
 
 const PIECE_BYTES = 4 * 1024 * 1024;
@@ -10,14 +11,47 @@ const END = /(?:^|\r\n)# end (\d+)\r\n$/;
 const END_BYTES = 64;
 const KIND = { type: "text/csv;charset=utf-8" };
 
-export class CutOff extends Error {}
+class CutOff extends Error {}
 
-// Save readings of one series; `progress(readings, bytes)` is called as they come. CutOff when the end is missing.
-export async function download(series, { from, to }, name, { progress, signal }) {
+// The button: what it saves, how far that is, and that it can be cancelled.
+export class Downloads {
+  constructor(button, messages) {
+    this.button = button;
+    this.messages = messages;
+    this.label = button.textContent;
+    this.running = null;
+  }
+
+  // files: [{series, from, to, name}]
+  async clicked(files, failed) {
+    if (this.running) return this.running.abort();
+    if (!files.length) return this.messages.tell("Choose a series first.");
+    const { signal } = (this.running = new AbortController());
+    try {
+      for (const file of files) await save(file, { signal, progress: (count, bytes) => this.#progress(file, count, bytes) });
+      this.messages.tell("");
+    } catch (error) {
+      if (error instanceof CutOff) this.messages.tell("The download was cut off, and nothing was saved of it.", true);
+      else if (signal.aborted) this.messages.tell("The download was cancelled.");
+      else failed(error);
+    } finally {
+      this.running = null;
+      this.button.textContent = this.label;
+    }
+  }
+
+  #progress({ name }, count, bytes) {
+    this.button.textContent = "Cancel";
+    this.messages.tell(`${name}: ${format.number(count)} readings, ${format.rough(bytes / 1e6)} MB so far.`);
+  }
+}
+
+// `progress(readings, bytes)` is called as they come. CutOff when the end is missing.
+async function save({ series, from, to, name }, { progress, signal }) {
   const { device, sensorType } = series;
   const query = { device, sensorType, from: Math.floor(from), to: Math.ceil(to), format: "csv", for: "spreadsheet", end: true };
   const response = await get("/readings", query, { signal });
-  save(await collected(response.body.getReader(), progress), name);
+  hand(await collected(response.body.getReader(), progress), `${name}.csv`);
 }
 
 async function collected(reader, progress) {
@@ -60,7 +94,7 @@ async function whole(file) {
   return file.slice(0, file.size - new TextEncoder().encode(end).length, KIND.type);
 }
 
-function save(file, name) {
+function hand(file, name) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(file);
   link.download = name.replace(/[^\w.:-]+/g, "_");

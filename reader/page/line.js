@@ -64,22 +64,20 @@ export class Line {
     for (const point of this.heardMeanwhile) this.#add(point);
   }
 
-  // A reading of the live feed; true when it changes what is drawn.
+  // A reading of the live feed.
   heard(reading) {
     const point = history.point(reading);
-    if (point.v === null) return false;
+    if (point.v === null) return;
     if (point.t >= now() + history.AHEAD_MS) {
       const before = this.ahead ?? { count: 0, to: 0 };
       this.ahead = { count: before.count + 1, to: Math.max(before.to, point.t) };
-      return true;
+      return;
     }
     this.heardSince = true;
     if (point.t >= this.from && point.t < this.known - OVERLAP_MS) this.late = true;
     this.heardMeanwhile.push(point);
     if (this.heardMeanwhile.length > MOST_RAW) this.heardMeanwhile.shift();
-    if (!this.loaded) return false;
-    this.#add(point);
-    return true;
+    if (this.loaded) this.#add(point);
   }
 
   // Whether there is something to ask for.

@@ -29,7 +29,8 @@ def picture(url: str, person: dict[str, str], file: Path, *, chosen: list[str], 
             " if (box.checked !== arguments[0].some((name) => row.innerText.includes(name))) box.click(); }",
             chosen,
         )
-        browser.until("return (document.getElementById('chart').data ?? []).length === arguments[0]", len(chosen))
+        named = "(document.getElementById('chart').data ?? []).filter((trace) => trace.name)"
+        browser.until(f"return {named}.length === arguments[0]", len(chosen))
         sparks = "[...document.querySelectorAll('.spark polyline')].map((line) => line.getAttribute('points') ?? '')"
         browser.until(f"return Math.min(...{sparks}.map((points) => points.split(' ').length)) >= 12", within_s=30)
         browser.until("return Number(document.getElementById('rate').textContent) > 0")

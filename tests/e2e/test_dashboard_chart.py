@@ -99,6 +99,26 @@ def test_booleans_are_steps_with_the_share_that_was_on(browser: Browser, site: S
     assert "off" in browser.text("#chart")
 
 
+def test_a_state_that_is_told_when_it_changes_lasts_until_it_does(browser: Browser, site: Site) -> None:
+    for sensor, values in (
+        ("mode", ["idle", "run", "stop", "idle", "run"]),
+        ("door", [True, False, True, False, True]),
+    ):
+        times = [50, 49, 20, 19.5, 18]
+        site.send(
+            "changes-1",
+            [
+                {"sensorType": sensor, "ts": ago(back), "seq": 0, "value": value}
+                for back, value in zip(times, values, strict=True)
+            ],
+        )
+    looking(browser, site, ("changes-1", "mode"), ("changes-1", "door"))
+    band, steps = browser.curves()
+    ends = [base + length for base, length in zip(band["base"], band["x"], strict=True)]
+    assert ends[:-1] == band["base"][1:]
+    assert len(runs(steps)) == 1
+
+
 def test_a_series_of_several_kinds_shows_them_all(browser: Browser, site: Site) -> None:
     site.send("mixed-1", every(3, [1.5, True, "stop", 2.5, False, "go"], "mixed", back=30))
     looking(browser, site, ("mixed-1", "mixed"))

@@ -181,3 +181,19 @@ def test_a_browser_whose_clock_is_wrong_shows_what_comes_in(site: Site, minutes:
         assert low < time.time() * 1000
         assert abs(high - time.time() * 1000) < 30_000
         assert browser.run("return document.getElementById('ahead').hidden")
+
+
+def test_a_stretch_is_dragged_over_at_leisure_while_the_chart_is_live(browser: Browser, site: Site) -> None:
+    site.send("dragged-1", [{"sensorType": "level", "ts": ago(2) + 1000 * n, "seq": 0, "value": n} for n in range(110)])
+    looking(browser, site, ("dragged-1", "level"), also="span=live")
+    with streaming(site, "dragged-1", 5, seconds=5):
+        box = browser.run(
+            "const {x, y, width} = document.querySelector('.nsewdrag').getBoundingClientRect(); return [x, y, width]"
+        )
+        for kind, part in (("mousePressed", 0.3), ("mouseMoved", 0.4), ("mouseMoved", 0.5), ("mouseReleased", 0.5)):
+            place = {"type": kind, "x": box[0] + box[2] * part, "y": box[1] + 60, "button": "left", "clickCount": 1}
+            browser.driver.execute_cdp_cmd("Input.dispatchMouseEvent", place)
+            time.sleep(0.8)  # longer than the chart stands still otherwise
+    browser.until("return location.hash.includes('span=range')")
+    low, high = browser.run("return document.getElementById('chart').layout.xaxis.range")
+    assert 10_000 < high - low < 60_000

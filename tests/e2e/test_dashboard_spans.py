@@ -193,3 +193,17 @@ def test_the_reading_under_the_pointer_is_told_with_its_time_and_offset(browser:
     told = browser.until("return document.getElementById('chart-hover').innerText")
     assert "pointed-1: 123,456.78 €" in told
     assert "GMT+" in told
+
+
+def test_a_span_without_readings_says_so(browser: Browser, site: Site) -> None:
+    site.send("empty-1", every(1, [1.0], "level"))
+    looking(browser, site, ("empty-1", "level"), also="span=1h")
+    browser.find("[data-span='live']").click()
+    browser.until(
+        "return document.getElementById('chart-message').innerText.startsWith('No readings in the last five')"
+    )
+    browser.run("document.querySelector('#series input:checked').click()")
+    browser.until("return document.getElementById('chart-message').innerText.startsWith('Choose a series')")
+    browser.run("document.querySelector('#series input').click()")
+    browser.find("[data-span='all']").click()
+    browser.until("return document.getElementById('chart-message').innerText === ''")
