@@ -42,6 +42,7 @@ export class DeviceList {
       onAnswer: (answer, how) => this.#answered(answer, how),
       onTrouble: (error) => this.#trouble(error instanceof Refused ? error.message : "The server cannot be reached; trying again."),
     });
+    this.found.text = this.#text;
     this.timer = setInterval(() => document.hidden || this.#refreshRows(), REFRESH_MS);
     this.found.look(0, 0);
   }
@@ -156,9 +157,13 @@ export class DeviceList {
     $("series-frame").hidden = total === 0;
   }
 
+  get #text() {
+    return $("filter").value.trim().replace(/\s+/g, " ");
+  }
+
   #typed() {
     clearTimeout(this.typing);
-    this.typing = setTimeout(() => this.found?.search($("filter").value.trim().replace(/\s+/g, " ")), TYPED_MS);
+    this.typing = setTimeout(() => this.found?.search(this.#text), TYPED_MS);
   }
 
   #clearFilter() {

@@ -1,7 +1,7 @@
 // Logging out: the tokens are forgotten at once, and the session ends at the server as soon as that answers.
 
 import { bearer, post } from "./http.js";
-import * as tokens from "./tokens.js";
+import * as tokens from "./credentials.js";
 
 const PAUSE_MS = [1000, 30_000];
 const TRY_MS = 5000;

@@ -65,6 +65,7 @@ export class Manage {
     $("device-title").textContent = label(one);
     $("device-id").textContent = one.device;
     $("registered").hidden = $("not-registered").hidden = true;
+    $("change-device").open = false;
     this.#told("");
     this.#tellState();
     if (!$("device").open) $("device").showModal();

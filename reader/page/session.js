@@ -2,7 +2,7 @@
 
 import { parse } from "./exact.js";
 import { bearer, post, Refused, request } from "./http.js";
-import * as tokens from "./tokens.js";
+import * as tokens from "./credentials.js";
 
 export { Refused };
 

@@ -93,15 +93,34 @@ class Browser:
         self.find("#password").send_keys(password)
         self.find("#login-form button").click()
 
-    def choose(self, text: str) -> None:
-        """Show the series whose row has this text, and no other."""
-        rows = "[...document.querySelectorAll('#series li')]"
-        self.until(f"return {rows}.some((row) => row.innerText.includes(arguments[0]))", text)
+    def search(self, text: str) -> None:
+        """Type into the field above the list, in place of what is there."""
         self.run(
-            f"for (const row of {rows}) {{ const box = row.querySelector('input');"
-            " if (box.checked !== row.innerText.includes(arguments[0])) box.click(); }",
+            "const field = document.getElementById('filter'); field.value = arguments[0];"
+            "field.dispatchEvent(new Event('input'))",
             text,
         )
+
+    def rows(self) -> list[str]:
+        """Return what the rows of the list say."""
+        found: list[str] = self.run(
+            "return [...document.querySelectorAll('#series li:not(.loading)')].map((row) => row.innerText)"
+        )
+        return found
+
+    def choose(self, text: str) -> None:
+        """Show the series whose row has this text, and no other."""
+        rows = "[...document.querySelectorAll('#series li:not(.loading)')]"
+        self.search(text)
+        self.until(
+            f"const rows = {rows}; return rows.length && rows.every((row) => row.innerText.includes(arguments[0]))",
+            text,
+        )
+        self.run(
+            "const clear = document.getElementById('clear-chosen'); if (!clear.hidden) clear.click();"
+            f"for (const row of {rows}) row.querySelector('input').click()"
+        )
+        self.search("")
 
     def curves(self) -> list[dict[str, Any]]:
         """Return what the chart draws: name and points of each line, the edges of ranges left out.
