@@ -48,11 +48,15 @@ class Reader:
         self.checks = checks
         self._live = live
 
+    def end_feeds(self) -> None:
+        """End every live feed: browsers go to another reader."""
+        self._live.end_all()
+
     def add_routes(self, app: web.Application) -> None:
         """Serve the calls and the dashboard on `app`, which needs `problem_middleware`."""
 
         async def end_feeds(_: web.Application) -> None:
-            self._live.end_all()
+            self.end_feeds()
 
         app.add_routes([call.route() for call in self.calls])
         Dashboard().add_routes(app)

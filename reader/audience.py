@@ -109,11 +109,16 @@ def event_id(received_ms: int, position: Position) -> bytes:
     return b"%d-%d-%d" % (received_ms, *position)
 
 
+def id_line(received_ms: int, position: Position) -> bytes:
+    """Return what gives a feed a place to go on from. It ends no event: there is none to it."""
+    return b"id: " + event_id(received_ms, position) + b"\n"
+
+
 def live_event(document: Document) -> LiveEvent:
     """Return a reading as an event."""
     key, position = document["_id"], position_of(document)
     received = received_at_ms(document)
     received = position[0] if received is None else received
-    name = b"event: reading\nid: " + event_id(received, position) + b"\ndata: "
+    name = b"event: reading\n" + id_line(received, position) + b"data: "
     data = name + as_json(reading_answer(document)) + b"\n\n"
     return LiveEvent((key["device"], key["sensorType"]), position, received, data)

@@ -142,6 +142,13 @@ class FromLive:
         """Let a feed have what was held for it, unless it is known already, and from now on what comes."""
         self._audiences[owner].resumed[feed] = known
 
+    def last_received_ms(self, owner: str) -> int | None:
+        """Return when a gateway received the last reading of an owner that was told; None where none was."""
+        try:
+            return received_ms(self._last[owner][0])
+        except UNREADABLE:  # KeyError among them
+            return None
+
     def lag_s(self, owner: str) -> float | None:
         """Return how long an owner's last reading took from its gateway to here; None where there was none lately."""
         document, heard_ms = self._last.get(owner, (b"", 0))

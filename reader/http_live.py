@@ -3,6 +3,9 @@
 A feed that was cut goes on where it was: `Last-Event-ID` says where that is, and history has what came meanwhile. For
 one series that is exact, but for readings that were received late; for several it goes by the time of receipt, with an
 overlap of 2 s. So a reading may come twice, known by its identity. It may skip what history keeps.
+
+A feed begins with an id, so that one which is cut before its first reading goes on as well. That line, the comments and
+`retry` end with one newline: an empty line ends an event, and httpx-sse and fetch-event-source hand on empty ones.
 """
 
 import asyncio
@@ -15,12 +18,13 @@ from aiohttp import web
 from msgspec import UNSET
 
 from reader.asking import Asking
+from reader.audience import id_line
 from reader.export import cut
 from reader.from_live import FromLive
 from reader.from_mongodb import FromMongoDB
 from reader.gate import Gate
 from reader.live_feed import Feed
-from reader.live_gap import LiveGap
+from reader.live_gap import LiveGap, beginning
 from reader.metrics import ReaderMetrics
 from reader.queries import LAST_MS, LiveQuery, Position, wrong
 from runtime.beside import beside
@@ -78,7 +82,8 @@ class LiveRoutes:
                 description="Server-Sent Events: `reading`, with a reading as data, at most 10 a second and series; a "
                 "comment every 10 s; `expired` or `revoked` when the token is no longer good, and then the end. A "
                 "client that comes back with `Last-Event-ID` is given what it missed in the last 10 minutes, thinned "
-                "alike; over several series with an overlap of 2 s.",
+                "alike; over several series with an overlap of 2 s. There is an `id` at once, before the first event: "
+                "keep each as its line comes.",
                 query=LiveQuery,
                 request_headers={"Last-Event-ID": "the id of the last event that was seen"},
                 answers={200: str},
@@ -144,7 +149,8 @@ class LiveRoutes:
         try:
             async with feed.limited():
                 await response.prepare(request)
-                await feed.write(response, f"retry: {RETRY_MS}\n: live\n\n".encode())
+                begins = since or beginning(feed.wanted, self._live.last_received_ms(owner))
+                await feed.write(response, f"retry: {RETRY_MS}\n".encode() + id_line(*begins) + b": live\n")
                 known = await self._gap.fill(response, owner, feed, since)
                 self._live.resumed(owner, feed, known)
                 await feed.written_to(response)

@@ -12,7 +12,8 @@ from runtime.revocations import Marks
 
 # What waits for one browser at most, beside what its socket holds.
 MAX_WAITING_BYTES = 256 * 1024
-HEARTBEAT = b": heartbeat\n\n"
+# One newline: an empty line would end an event, and some clients take one without data for one that has none to read.
+HEARTBEAT = b": heartbeat\n"
 # What a feed may still take once it is to end, whatever it is at; with the 2 s in which a revocation is known, below 5.
 ENDING_S = 2.0
 

@@ -13,12 +13,12 @@ from typing import NamedTuple
 from aiohttp import web
 
 from reader.answers import Document, received_at_ms
-from reader.audience import UNREADABLE, LiveEvent, Series, event_id, live_event
+from reader.audience import UNREADABLE, LiveEvent, Series, id_line, live_event
 from reader.from_live import EVERY_S
 from reader.from_mongodb import FromMongoDB, HistoryUnavailable, Range, position_of
-from reader.live_feed import Feed
+from reader.live_feed import Feed, Filter
 from reader.places import Places
-from reader.queries import MAX_LIMIT, Position
+from reader.queries import LAST_MS, MAX_LIMIT, Position
 from runtime.logs import logger
 from runtime.times import now_ms
 
@@ -139,7 +139,7 @@ class LiveGap:
                 break
             past = page[-1]
         if newest is not None:
-            await feed.write(response, b"id: " + event_id(newest.received_ms, newest.position) + b"\n\n")
+            await feed.write(response, id_line(newest.received_ms, newest.position))
 
     async def _missed(self, owner: str, series: Series, known: Known) -> list[Missed]:
         """Return what is not known, oldest first; the end is where a whole page has nothing new."""
@@ -162,6 +162,17 @@ class LiveGap:
             else:
                 break
         return found[::-1]
+
+
+def beginning(wanted: Filter, last_received_ms: int | None) -> tuple[int, Position]:
+    """Return where a feed that has shown nothing yet begins: whatever a gateway receives from now on is new.
+
+    `last_received_ms`: when the last reading was received that was told before; gateways' clocks may be behind, and so
+    may the queue. Of one series the overlap is in it, of several it comes with the gap; no position counts.
+    """
+    now = now_ms()
+    received_ms = max(min(now, now if last_received_ms is None else last_received_ms), now - MAX_GAP_MS)
+    return received_ms - (0 if None in wanted else OVERLAP_MS), (LAST_MS, 0)
 
 
 def _readings(series: Series, page: list[Document]) -> Iterator[Missed]:

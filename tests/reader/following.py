@@ -37,7 +37,7 @@ class Following:
         self.events: list[Event] = []
         self.comments: list[str] = []
         self.retry = ""
-        # What was said without an event.
+        # What the client would come back with: the line counts as it comes.
         self.last_id = ""
         # "end" once the answer has ended in order, or how it was cut.
         self.ended = ""
@@ -61,7 +61,7 @@ class Following:
                     data = json.loads(fields["data"])
                     self.events.append(Event(fields["event"], fields.get("id", ""), data, time.monotonic()))
                 if not line:
-                    self.last_id = self.last_id if "event" in fields else fields.get("id", self.last_id)
+                    assert "data" in fields, "an event without data"
                     fields = {}
                     continue
                 name, _, text = line.partition(": ")
@@ -69,9 +69,12 @@ class Following:
                     self.comments.append(text)
                 elif name == "retry":
                     self.retry = text
+                elif name == "id" and "event" not in fields:
+                    self.last_id = text
                 else:
                     assert name not in fields
                     fields[name] = text
+                    self.last_id = text if name == "id" else self.last_id
             self.ended = "end"
         except aiohttp.ClientError as error:
             self.ended = type(error).__name__

@@ -74,6 +74,7 @@ class Running:
     def __init__(self, port: int, registry: CollectorRegistry, http: aiohttp.ClientSession, service: Reader) -> None:
         self.port = port
         self.checks = service.checks
+        self.end_feeds = service.end_feeds
         self.calls = service.calls
         self.url = f"http://127.0.0.1:{port}"
         self.registry = registry
