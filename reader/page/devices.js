@@ -147,10 +147,11 @@ export class DeviceList {
     this.onWanted(keys);
   }
 
-  #tellFound({ total, devices }) {
+  #tellFound({ total, devices, truncated }) {
     const { text } = this.found;
     const series = `${format.number(total)} series`;
-    set($("count"), text ? `${series} found` : `${format.number(devices)} ${devices === 1 ? "device" : "devices"}, ${series}`);
+    const told = text ? `${series} found` : `${format.number(devices)} ${devices === 1 ? "device" : "devices"}, ${series}`;
+    set($("count"), truncated ? `${told}; there are more than can be searched` : told);
     $("no-series").hidden = total > 0 || text !== "";
     $("nothing-found").hidden = total > 0 || text === "";
     set($("not-found"), text);
