@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from auth.accounts import Accounts
 from auth.audit import Audit
 from auth.bearer import Bearer
-from auth.bodies import RevocationsAnswer
+from auth.bodies import MAX_PAGE, DevicesAnswer, RevocationsAnswer
 from auth.database import Database, open_database
 from auth.devices import Devices
 from auth.guessing import GuessingLimits
@@ -49,10 +49,13 @@ log = logger("auth")
 class AuthService:
     """Everything behind `auth`'s HTTP interface, to be put into an application: its own, or one shared with others."""
 
-    def __init__(self, database: Database, keys: KeyRing, revocations: Revocations, calls: list[Call]) -> None:
+    def __init__(
+        self, database: Database, keys: KeyRing, revocations: Revocations, devices: Devices, calls: list[Call]
+    ) -> None:
         self._database = database
         self._keys = keys
         self._revocations = revocations
+        self._devices = devices
         self.calls = calls
 
     def add_routes(self, app: web.Application, *, internal: bool = False) -> None:
@@ -76,6 +79,17 @@ class AuthService:
         except Problem as problem:
             raise ConnectionError(problem.detail) from problem
         return msgspec.json.encode(RevocationsAnswer.of(revoked))
+
+    async def devices(self, owner: str, _: str, cursor: str | None) -> bytes:
+        """Return a page of what `GET /devices` answers: for a reader of the same process, which has checked the token.
+
+        ConnectionError as `revocations`.
+        """
+        try:
+            page = await self._devices.page(owner, name=None, after=cursor, limit=MAX_PAGE)
+        except Problem as problem:
+            raise ConnectionError(problem.detail) from problem
+        return msgspec.json.encode(DevicesAnswer.of(page))
 
     async def check(self) -> None:
         """Raise when the database does not answer: for `/readyz`."""
@@ -139,7 +153,7 @@ def _service(
         *DeviceRoutes(devices, issuer, bearer, audit).calls(),
         *TokenRoutes(bearer, keys.jwks, revocations).calls(),
     ]
-    return AuthService(database, keys, revocations, calls)
+    return AuthService(database, keys, revocations, devices, calls)
 
 
 async def serve(settings: AuthSettings, shutdown: Shutdown) -> None:

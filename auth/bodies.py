@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from auth.accounts import User
-from auth.devices import Device, Location
+from auth.devices import Device, Location, Page
 from auth.ids import ID
 from auth.passwords import MAX_PASSWORD_BYTES, MIN_PASSWORD_CHARS
 from auth.revocations import Kind, Revoked
@@ -19,6 +19,8 @@ from runtime.fields import ONE_LINE, Body
 from runtime.times import rfc3339
 from runtime.tokens import MAX_TOKEN_CHARS, Place
 
+# Devices of one answer.
+MAX_PAGE = 1000
 NAME = r"^[A-Za-z0-9_.:-]+$(?!\n)"
 DeviceName = Annotated[str, Meta(min_length=1, max_length=64, pattern=NAME, examples=["press-1"])]
 SensorType = Annotated[str, Meta(min_length=1, max_length=64, pattern=NAME, examples=["temperature"])]
@@ -133,7 +135,7 @@ class DeviceQuery(msgspec.Struct):
     # Not None: read from text, `null` would be None, and it is a good name.
     name: DeviceName | UnsetType = UNSET
     cursor: Annotated[str, Meta(pattern=ID)] | UnsetType = UNSET
-    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+    limit: Annotated[int, Meta(ge=1, le=MAX_PAGE)] = 100
 
 
 class UserAnswer(msgspec.Struct, rename="camel"):
@@ -184,6 +186,12 @@ class DevicesAnswer(msgspec.Struct, rename="camel"):
 
     items: list[DeviceAnswer]
     next_cursor: str | UnsetType = UNSET
+
+    @classmethod
+    def of(cls, page: Page) -> "DevicesAnswer":
+        """Return a page as it goes to its owner."""
+        items = [DeviceAnswer.of(device) for device in page.items]
+        return cls(items, UNSET if page.next_cursor is None else page.next_cursor)
 
 
 class DeviceTokenAnswer(msgspec.Struct, rename="camel"):

@@ -133,10 +133,7 @@ class DeviceRoutes:
         page = await self._devices.page(
             claims.owner, name=query.name or None, after=query.cursor or None, limit=query.limit
         )
-        answer = DevicesAnswer([DeviceAnswer.of(device) for device in page.items])
-        if page.next_cursor is not None:
-            answer.next_cursor = page.next_cursor
-        return json_response(answer)
+        return json_response(DevicesAnswer.of(page))
 
     async def _show(self, request: web.Request) -> web.Response:
         claims = await self._bearer.device_manager(request)

@@ -144,6 +144,7 @@ class Onebox:
                 broker=storage.broker,
                 keys=keys,
                 revocations=revocations,
+                devices=auth.devices,
                 registry=storage.registry,
             ) as reader,
         ):

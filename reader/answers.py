@@ -72,19 +72,55 @@ class SeriesAnswer(msgspec.Struct, rename="camel"):
     next_cursor: str | msgspec.UnsetType = msgspec.UNSET
 
 
-class Bucket(msgspec.Struct):
-    """What the numeric readings of a stretch of time come to; `ts` is its beginning.
+class Numbers(msgspec.Struct):
+    """What the numeric readings of a bucket come to; `avg` is null where their sum is more than a float can hold."""
 
-    `avg` is null where the sum of what was measured is more than a float can hold.
-    """
-
-    ts: str
     min: float
     max: float
     avg: float | None
     first: float
     last: float
     count: int
+
+
+class Booleans(msgspec.Struct):
+    """What the boolean readings of a bucket come to: `on` of `count` were true."""
+
+    on: int
+    count: int
+    first: bool
+    last: bool
+
+
+class Texts(msgspec.Struct):
+    """What the texts of a bucket come to: `top` has at most five and how often each was there, the most frequent first.
+
+    Of those that were there as often, the one that sorts first.
+    """
+
+    count: int
+    first: str
+    last: str
+    top: list[tuple[str, int]]
+
+
+class Bucket(msgspec.Struct):
+    """What the readings of a stretch of time come to; `ts` is its beginning.
+
+    Of numbers alone: min, max, avg, first, last and count. With `values=all`: `count`, and of each kind that was there
+    `numbers`, `booleans` and `texts`. `avg` is null where the sum of what was measured is more than a float can hold.
+    """
+
+    ts: str
+    count: int
+    min: float | msgspec.UnsetType = msgspec.UNSET
+    max: float | msgspec.UnsetType = msgspec.UNSET
+    avg: float | msgspec.UnsetType | None = msgspec.UNSET
+    first: float | msgspec.UnsetType = msgspec.UNSET
+    last: float | msgspec.UnsetType = msgspec.UNSET
+    numbers: Numbers | msgspec.UnsetType = msgspec.UNSET
+    booleans: Booleans | msgspec.UnsetType = msgspec.UNSET
+    texts: Texts | msgspec.UnsetType = msgspec.UNSET
 
 
 class BucketsAnswer(msgspec.Struct):

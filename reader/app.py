@@ -1,4 +1,4 @@
-"""The reader's wiring: MongoDB → history; broker → live feed and presence; keys and revocations → who may see what."""
+"""The reader's wiring: MongoDB → history; broker → live feed and presence; auth → who may see what, and names."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -10,13 +10,16 @@ from prometheus_client import CollectorRegistry
 from broker.connect import open_broker
 from broker.interface import Broker
 from reader.asking import Asking
+from reader.catalogues import Catalogues
 from reader.dashboard import Dashboard
+from reader.from_auth import FetchDevices, FromAuth, fetch_devices_over_http
 from reader.from_live import FromLive
 from reader.from_mongodb import FromMongoDB
 from reader.from_presence import FromPresence
 from reader.gate import Gate
 from reader.http_live import LiveRoutes
 from reader.http_readings import ReadingsRoutes
+from reader.http_search import SearchRoutes
 from reader.http_series import SeriesRoutes
 from reader.metrics import ReaderMetrics
 from reader.settings import ReaderSettings
@@ -63,6 +66,7 @@ async def reader_service(
     broker: Broker,
     keys: KeySet,
     revocations: Revocations,
+    devices: FetchDevices,
     registry: CollectorRegistry,
 ) -> AsyncIterator[Reader]:
     """Open the reader's parts."""
@@ -85,6 +89,7 @@ async def reader_service(
         ) as history,
         FromPresence.heard(broker) as presence,
         FromLive.heard(broker, metrics, heartbeat_s=settings.heartbeat_seconds) as live,
+        Catalogues(history, FromAuth(devices), metrics).opened() as catalogues,
     ):
         bearer = Bearer(TokenVerifier(keys, settings.token_issuer), in_force)
         asking = Asking(bearer, revocations, questions, exports, metrics)
@@ -94,6 +99,7 @@ async def reader_service(
         calls = [
             *ReadingsRoutes(asking, history, metrics).calls(),
             *SeriesRoutes(asking, history, presence, live, metrics).calls(),
+            *SearchRoutes(asking, history, presence, catalogues, metrics).calls(),
             *live_routes.calls(),
         ]
         checks = {"mongodb": history.check, "broker": live.check, "keys": keys.check, "revocations": revocations.check}
@@ -113,7 +119,14 @@ async def serve(settings: ReaderSettings, shutdown: Shutdown) -> None:
             fetch_revocations_over_http(session, settings.auth_url), every_s=settings.revocations_every_seconds
         ).kept_fresh() as revocations,
         open_broker(settings.broker_url) as broker,
-        reader_service(settings, broker=broker, keys=keys, revocations=revocations, registry=registry) as reader,
+        reader_service(
+            settings,
+            broker=broker,
+            keys=keys,
+            revocations=revocations,
+            devices=fetch_devices_over_http(session, settings.auth_url),
+            registry=registry,
+        ) as reader,
         ops_server(settings, shutdown, registry, reader.checks),
     ):
         reader.add_routes(app)

@@ -16,6 +16,7 @@ from pymongo.read_concern import ReadConcern
 
 from broker.keys import SERIES_BY_SENSOR_TYPE, Key, between, devices_of, reading_key, series_key, series_of
 from reader.answers import AS_STORED, Document, date_ms
+from reader.buckets import kinds_pipeline, numbers_pipeline
 from reader.places import Places
 from reader.queries import Position
 from runtime.mongodb import THREADS, mongodb_client
@@ -34,6 +35,9 @@ NEWEST_AT_ONCE = ASKED_AT_ONCE_BY_ONE
 SHORT_LIST = 32
 LONG_LISTS_AT_ONCE = 8
 LONG_LISTS_AT_ONCE_OF_ONE = 2
+# Buckets of texts may hold seven of 256 characters each: so many answers of 5,000 of them are in memory together.
+ALL_BUCKETS_AT_ONCE = 4
+ALL_BUCKETS_AT_ONCE_OF_ONE = 2
 # BadValue and NoQueryExecutionPlans: what mongod answers where the index that a question names is not there.
 NO_SUCH_INDEX = (2, 291)
 
@@ -75,6 +79,7 @@ class FromMongoDB:
         self._timeout_s = timeout_s
         self._places = Places(ASKED_AT_ONCE, ASKED_AT_ONCE_BY_ONE)
         self._places_of_long_lists = Places(LONG_LISTS_AT_ONCE, LONG_LISTS_AT_ONCE_OF_ONE)
+        self._places_of_all_buckets = Places(ALL_BUCKETS_AT_ONCE, ALL_BUCKETS_AT_ONCE_OF_ONE)
         majority = ReadConcern("majority")
         self._readings = client[database].get_collection(READINGS, codec_options=AS_STORED, read_concern=majority)
         self._series = client[database].get_collection(SERIES, codec_options=AS_STORED, read_concern=majority)
@@ -110,6 +115,14 @@ class FromMongoDB:
             if found < most:
                 return
             left = None if left is None else left - most
+
+    async def knows(self, owner: str, device: str) -> bool:
+        """Say whether anything of a device was ever stored: its series stay when retention has taken its readings."""
+        async with self._asked(owner):
+            for collection in (self._series, self._readings):  # the first may be behind, by as long as a write
+                if await collection.find_one(series_of(owner, device), {"_id": 1}) is not None:
+                    return True
+        return False
 
     async def ends(self, owner: str, device: str, sensor_type: str) -> tuple[int, int] | None:
         """Return the times of a series' first and last reading in milliseconds since 1970; None where it has none."""
@@ -164,14 +177,17 @@ class FromMongoDB:
         keys: list[Key] = [document["_id"] async for document in cursor]
         return [(key["device"], key["sensorType"]) for key in keys]
 
-    async def newest(self, owner: str, series: Sequence[tuple[str, str]]) -> list[Document | None]:
-        """Return the newest reading of each series, None of one that has none; some 0.4 ms each."""
+    async def newest(
+        self, owner: str, series: Sequence[tuple[str, str]], before_ms: int | None = None
+    ) -> list[Document | None]:
+        """Return the newest reading of each series (before a time), None of one that has none; some 0.4 ms each."""
         newest: list[Document | None] = [None] * len(series)
         left = iter(enumerate(series))
 
         async def ask() -> None:
             for number, (device, sensor_type) in left:
-                found = await self.page(owner, Range(device, sensor_type, descending=True), 1)
+                stretch = Range(device, sensor_type, to_ms=before_ms, descending=True)
+                found = await self.page(owner, stretch, 1)
                 newest[number] = found[0] if found else None
 
         asking = [asyncio.ensure_future(ask()) for _ in range(min(NEWEST_AT_ONCE, len(series)))]
@@ -194,30 +210,37 @@ class FromMongoDB:
             found = await self.series(owner, device, sensor_type, past, limit)
             return list(zip(found, await self.newest(owner, found), strict=True))
 
+    async def newest_until(
+        self, owner: str, series: Sequence[tuple[str, str]], until_ms: int
+    ) -> list[tuple[Document | None, Document | None]]:
+        """Return of each series the newest reading up to a time (included), and the newest one beyond it, if any."""
+        if len(series) > SHORT_LIST:
+            async with self._places_of_long_lists.one(owner):
+                newest = await self.newest(owner, series)
+        else:
+            newest = await self.newest(owner, series)
+        ahead = [number for number, one in enumerate(newest) if one and position_of(one)[0] > until_ms]
+        before = await self.newest(owner, [series[number] for number in ahead], before_ms=until_ms + 1)
+        found: list[tuple[Document | None, Document | None]] = [(one, None) for one in newest]
+        for number, one in zip(ahead, before, strict=True):
+            found[number] = one, newest[number]
+        return found
+
     async def buckets(
         self, owner: str, device: str, sensor_type: str, from_ms: int, to_ms: int, every_ms: int
     ) -> list[dict[str, Any]]:
         """Return what the numeric readings of each `every_ms` come to, `_id` the bucket's beginning."""
-        stretch = Range(device, sensor_type, from_ms, to_ms)
-        since_epoch = {"$toLong": "$_id.ts"}
-        pipeline: list[dict[str, Any]] = [
-            {"$match": {**stretch.query(owner), "value": {"$type": "number"}}},
-            {"$sort": {"_id": 1}},
-            {
-                "$group": {
-                    "_id": {"$subtract": [since_epoch, {"$mod": [since_epoch, every_ms]}]},
-                    "min": {"$min": "$value"},
-                    "max": {"$max": "$value"},
-                    "avg": {"$avg": "$value"},
-                    "first": {"$first": "$value"},
-                    "last": {"$last": "$value"},
-                    "count": {"$sum": 1},
-                }
-            },
-            {"$sort": {"_id": 1}},
-        ]
         async with self._asked(owner):
+            pipeline = numbers_pipeline(Range(device, sensor_type, from_ms, to_ms).query(owner), every_ms)
             return [bucket async for bucket in self._readings.aggregate(pipeline)]
+
+    async def buckets_of_all(
+        self, owner: str, device: str, sensor_type: str, from_ms: int, to_ms: int, every_ms: int
+    ) -> list[dict[str, Any]]:
+        """Return what the readings of each `every_ms` come to, whatever their type; see reader/buckets.py."""
+        async with self._places_of_all_buckets.one(owner), self._asked(owner):
+            pipeline = kinds_pipeline(Range(device, sensor_type, from_ms, to_ms).query(owner), every_ms)
+            return [part async for part in self._readings.aggregate(pipeline)]
 
     @asynccontextmanager
     async def _asked(self, owner: str) -> AsyncIterator[None]:

@@ -8,12 +8,14 @@ from msgspec import UNSET
 
 from reader.answers import BucketsAnswer, ReadingsAnswer, json_answer, reading_answer
 from reader.asking import Asking
+from reader.buckets import buckets_of_kinds
 from reader.export import CSV, NDJSON, Export, Form, wanted_format
 from reader.from_mongodb import FromMongoDB, Range, position_of
 from reader.metrics import ReaderMetrics
 from reader.queries import (
     LAST_MS,
     MAX_BUCKETS,
+    MAX_BUCKETS_OF_ALL,
     BucketsQuery,
     HistoryQuery,
     parse_every,
@@ -24,6 +26,7 @@ from reader.queries import (
 )
 from runtime.calls import JSON, Call
 from runtime.fields import read_query
+from runtime.problems import Problem
 from runtime.times import rfc3339
 
 DEFAULT_LIMIT = 100
@@ -57,7 +60,7 @@ class ReadingsRoutes:
                 request_headers={"Accept": "text/csv or application/x-ndjson: all of it, streamed"},
                 answers={200: ReadingsAnswer},
                 answer_types=(JSON, CSV, NDJSON),
-                problems=(403, 429),
+                problems=(403, 404, 429),
                 secured=True,
             ),
             Call(
@@ -68,10 +71,11 @@ class ReadingsRoutes:
                 summary="Sum one series up in buckets of time",
                 description=f"Of the numeric readings, at most {MAX_BUCKETS:,} buckets. `every` is a number of ms, s, "
                 "m, h or d, and begins at multiples of itself since 1970. Without `from` or `to`: from the first "
-                "reading, to the last.",
+                f"reading, to the last. With `values=all` of booleans and texts, too, at most {MAX_BUCKETS_OF_ALL:,} "
+                "buckets: each has `count`, and `numbers`, `booleans`, `texts` for the kinds that it holds.",
                 query=BucketsQuery,
                 answers={200: BucketsAnswer},
-                problems=(403, 429),
+                problems=(403, 404, 429),
                 secured=True,
             ),
         ]
@@ -91,11 +95,15 @@ class ReadingsRoutes:
             self._asking.asked(claims.owner, "export"),
             aclosing(self._history.stream(claims.owner, stretch, limit)) as batches,
         ):
+            if request.method == "HEAD":
+                await self._require_device(claims.owner, stretch.device)
             stands = partial(self._asking.stands, claims)
             return await self._export.answer(request, form, stretch, batches, stands)
 
     async def _page(self, owner: str, stretch: Range, limit: int) -> web.Response:
         found = await self._history.page(owner, stretch, limit + 1)
+        if not found:
+            await self._require_device(owner, stretch.device)
         shown = found[:limit]
         self._metrics.readings.labels("page").inc(len(shown))
         answer = {"items": [reading_answer(document) for document in shown]}
@@ -112,13 +120,29 @@ class ReadingsRoutes:
             if from_ms is None or to_ms is None:
                 ends = await self._history.ends(claims.owner, query.device, query.sensor_type)
                 if ends is None:
+                    await self._require_device(claims.owner, query.device)
                     return json_answer({"items": []})
                 from_ms = ends[0] if from_ms is None else from_ms
                 to_ms = min(ends[1] + 1, LAST_MS) if to_ms is None else to_ms
-            _require_few_buckets(from_ms, to_ms, every_ms)
-            found = await self._history.buckets(claims.owner, query.device, query.sensor_type, from_ms, to_ms, every_ms)
+            everything = query.values == "all"
+            _require_few_buckets(from_ms, to_ms, every_ms, MAX_BUCKETS_OF_ALL if everything else MAX_BUCKETS)
+            ask = self._history.buckets_of_all if everything else self._history.buckets
+            found = await ask(claims.owner, query.device, query.sensor_type, from_ms, to_ms, every_ms)
+            if not found:
+                await self._require_device(claims.owner, query.device)
+        if everything:
+            return json_answer({"items": buckets_of_kinds(found)})
         items = [{"ts": rfc3339(bucket.pop("_id")), **bucket} for bucket in found]
         return json_answer({"items": items})
+
+    async def _require_device(self, owner: str, device: str) -> None:
+        """Raise Problem 404 where nothing of a device was ever stored; only asked where nothing was found."""
+        if not await self._history.knows(owner, device):
+            raise Problem(
+                404,
+                "Nothing was ever stored of a device of this id. Of a device's name, GET /devices?name= gives the id.",
+                code="no_such_device",
+            )
 
 
 def _form(request: web.Request, query: HistoryQuery) -> Form:
@@ -133,8 +157,8 @@ def _form(request: web.Request, query: HistoryQuery) -> Form:
     return form
 
 
-def _require_few_buckets(from_ms: int, to_ms: int, every_ms: int) -> None:
+def _require_few_buckets(from_ms: int, to_ms: int, every_ms: int, most: int) -> None:
     """Raise Problem 422 when a range would come to more buckets than are given at once."""
     buckets = (to_ms - 1) // every_ms - from_ms // every_ms + 1
-    if buckets > MAX_BUCKETS:
-        raise wrong("every", f"that would be {buckets} buckets; at most {MAX_BUCKETS} are given at once")
+    if buckets > most:
+        raise wrong("every", f"that would be {buckets} buckets; at most {most} are given at once")

@@ -27,9 +27,25 @@ class ReaderMetrics:
         self.readings = Counter(
             "tidegate_reader_readings_total", "Readings handed out, by how", ["how"], registry=registry
         )
-        from_zero(self.query_seconds, "readings", "export", "buckets", "latest", "series")
+        from_zero(self.query_seconds, "readings", "export", "buckets", "latest", "series", "search")
         from_zero(self.busy, "owner", "everybody")
-        from_zero(self.readings, "page", "latest", "export")
+        from_zero(self.readings, "page", "latest", "search", "export")
+        self.catalogue_seconds = Histogram(
+            "tidegate_reader_catalogue_seconds",
+            "Time to list and sort what one owner has, for searches",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.catalogue_series = Gauge(
+            "tidegate_reader_catalogue_series",
+            "Series of all owners that are kept in memory for searches",
+            registry=registry,
+        )
+        self.names_missing = Counter(
+            "tidegate_reader_names_missing_total",
+            "Lists for searches that were made without names, or with old ones: auth did not answer in time",
+            registry=registry,
+        )
         self.live_feeds = Gauge("tidegate_reader_live_feeds", "Live feeds that are open", registry=registry)
         self.live_ended = Counter(
             "tidegate_reader_live_ended_total", "Live feeds that ended, by why", ["why"], registry=registry

@@ -14,6 +14,8 @@ from runtime.problems import FieldError, Problem
 
 MAX_LIMIT = 1000
 MAX_BUCKETS = 10_000
+# Those of all kinds may hold texts, which take more room.
+MAX_BUCKETS_OF_ALL = 5000
 # The last time that a date of MongoDB's can hold.
 LAST_MS = 2**63 - 1
 
@@ -83,6 +85,8 @@ class BucketsQuery(msgspec.Struct, rename="camel"):
     from_: Time | UnsetType = msgspec.field(default=UNSET, name="from")
     to: Time | UnsetType = UNSET
     every: Annotated[str, Meta(max_length=16, examples=["1m"])] = "1m"
+    # `all`: booleans and texts, too, each in their own form.
+    values: Literal["number", "all"] = "number"
 
 
 class LiveQuery(msgspec.Struct, rename="camel"):

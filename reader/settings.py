@@ -16,7 +16,9 @@ class ReaderSettings(ProcessSettings):
     )
     readings_url: str = setting(about="`mongodb://…`; a user that may read is enough", secret=True)
     readings_database: str = setting("tidegate", about="the database that holds the readings")
-    auth_url: str = setting(about="where the auth service answers, for its keys and revocations; not the proxy")
+    auth_url: str = setting(
+        about="where the auth service answers, for its keys, revocations and names of devices; not the proxy"
+    )
     token_issuer: str = setting("", about="the `iss` that tokens must carry; empty: whatever AUTH_URL's keys sign")
     host: str = setting("0.0.0.0", about="address that people reach")  # noqa: S104 - they come from outside
     port: Port = setting(8003, about="port that people reach; 0 takes any free one")

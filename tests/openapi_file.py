@@ -49,6 +49,9 @@ async def reader_calls() -> list[Call]:
     async def none() -> dict[str, Any]:
         return {"keys": []}
 
+    async def no_devices(_: str, __: str, ___: str | None) -> bytes:
+        return b'{"items":[]}'
+
     async def nothing(_: str | None) -> bytes:
         return b'{"items":[],"cursor":"0"}'
 
@@ -61,6 +64,7 @@ async def reader_calls() -> list[Call]:
                 broker=broker,
                 keys=KeySet(none),
                 revocations=Revocations(nothing),
+                devices=no_devices,
                 registry=CollectorRegistry(),
             ) as reader,
         ):

@@ -15,6 +15,7 @@ from broker.interface import Broker
 from broker.reading import Reading
 from persister.to_mongodb import ToMongoDB
 from reader.app import Reader, reader_service
+from reader.from_auth import FetchDevices
 from reader.settings import ReaderSettings
 from runtime.listen import listen
 from runtime.problems import problem_middleware
@@ -119,7 +120,13 @@ def series(device: str = DEVICE, sensor_type: str = SENSOR, **query: Any) -> dic
 
 @asynccontextmanager
 async def reader(
-    broker: Broker, mongo: Mongo, *, keys: KeySet | None = None, revocations: Revocations | None = None, **settings: Any
+    broker: Broker,
+    mongo: Mongo,
+    *,
+    keys: KeySet | None = None,
+    revocations: Revocations | None = None,
+    devices: FetchDevices | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Running]:
     chosen = ReaderSettings(
         broker_url="embedded://unused",
@@ -139,6 +146,7 @@ async def reader(
             broker=broker,
             keys=keys or KeySet(jwks, at_most_every_s=0.01),
             revocations=listed,
+            devices=devices or no_devices,
             registry=registry,
         ) as service,
     ):
@@ -153,6 +161,10 @@ async def jwks() -> dict[str, Any]:
 
 async def nothing_revoked(_: str | None) -> bytes:
     return b'{"items":[],"cursor":"0"}'
+
+
+async def no_devices(_: str, __: str, ___: str | None) -> bytes:
+    return b'{"items":[]}'
 
 
 class Listing:

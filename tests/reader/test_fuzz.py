@@ -16,7 +16,7 @@ from runtime.problems import Handler, problem_middleware
 from runtime.revocations import Revocations
 from runtime.tokens import KeySet
 from tests.fuzzing import fuzz
-from tests.reader.running import DEVICE, SENSOR, TS, Mongo, Store, jwks, nothing_revoked, sent, token_of
+from tests.reader.running import DEVICE, SENSOR, TS, Mongo, Store, jwks, no_devices, nothing_revoked, sent, token_of
 from tests.runtime.issuer import ISSUER
 
 EXAMPLES = 60
@@ -82,7 +82,12 @@ async def test_hundreds_of_requests_meet_no_fault_and_nothing_undescribed(
     async with (
         Revocations(nothing_revoked).kept_fresh() as revocations,
         reader_service(
-            chosen, broker=broker, keys=KeySet(jwks), revocations=revocations, registry=CollectorRegistry()
+            chosen,
+            broker=broker,
+            keys=KeySet(jwks),
+            revocations=revocations,
+            devices=no_devices,
+            registry=CollectorRegistry(),
         ) as service,
     ):
         service.add_routes(app)
@@ -97,4 +102,4 @@ async def test_hundreds_of_requests_meet_no_fault_and_nothing_undescribed(
     assert generated >= 3 * EXAMPLES
     assert not [status for status in answers if status >= 500]
     assert {200, 401, 405, 422} <= set(answers)
-    assert set(shown) >= {"/readings", "/readings/latest", "/series", "/pipeline"}
+    assert set(shown) >= {"/readings", "/readings/latest", "/series", "/series/search", "/pipeline"}

@@ -17,6 +17,7 @@ CALLS: dict[str, dict[str, str]] = {
     "/readings/buckets": series(),
     "/readings/latest": {},
     "/series": {},
+    "/series/search": {},
     "/pipeline": {},
     "/live": {},
 }

@@ -1,0 +1,119 @@
+"""Stretches of a series, summed up by MongoDB in buckets of time: of the numbers, or of every kind of value.
+
+Both go through their range of the key in order, once. Of every kind is grouped twice: the same texts (or booleans) of a
+bucket first, so that the most frequent ones can be told.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from runtime.times import rfc3339
+
+Pipeline = list[dict[str, Any]]
+
+TOP_TEXTS = 5
+# As MongoDB calls the types of values that a reading may have.
+_TYPES = ["number", "bool", "string"]
+_KIND = {
+    "$switch": {
+        "branches": [
+            {"case": {"$isNumber": "$value"}, "then": "number"},
+            {"case": {"$eq": [{"$type": "$value"}, "bool"]}, "then": "boolean"},
+        ],
+        "default": "text",
+    }
+}
+
+
+def _beginning(every_ms: int) -> dict[str, Any]:
+    since_epoch = {"$toLong": "$_id.ts"}
+    return {"$subtract": [since_epoch, {"$mod": [since_epoch, every_ms]}]}
+
+
+def numbers_pipeline(query: dict[str, Any], every_ms: int) -> Pipeline:
+    """Return what sums up the numeric readings that a query finds, `_id` the bucket's beginning."""
+    return [
+        {"$match": {**query, "value": {"$type": "number"}}},
+        {"$sort": {"_id": 1}},
+        {
+            "$group": {
+                "_id": _beginning(every_ms),
+                "min": {"$min": "$value"},
+                "max": {"$max": "$value"},
+                "avg": {"$avg": "$value"},
+                "first": {"$first": "$value"},
+                "last": {"$last": "$value"},
+                "count": {"$sum": 1},
+            }
+        },
+        {"$sort": {"_id": 1}},
+    ]
+
+
+def kinds_pipeline(query: dict[str, Any], every_ms: int) -> Pipeline:
+    """Return what sums up all readings that a query finds, `_id` the bucket's beginning and the kind of value."""
+    first, last = {"firstTs": 1, "firstSeq": 1}, {"lastTs": -1, "lastSeq": -1}
+    return [
+        {"$match": {**query, "value": {"$type": _TYPES}}},
+        {"$sort": {"_id": 1}},
+        {
+            "$group": {
+                "_id": {
+                    "at": _beginning(every_ms),
+                    "kind": _KIND,
+                    "value": {"$cond": [{"$isNumber": "$value"}, None, "$value"]},
+                },
+                "min": {"$min": "$value"},
+                "max": {"$max": "$value"},
+                "avg": {"$avg": "$value"},
+                "first": {"$first": "$value"},
+                "last": {"$last": "$value"},
+                "count": {"$sum": 1},
+                "firstTs": {"$first": "$_id.ts"},
+                "firstSeq": {"$first": "$_id.seq"},
+                "lastTs": {"$last": "$_id.ts"},
+                "lastSeq": {"$last": "$_id.seq"},
+            }
+        },
+        {
+            "$group": {
+                "_id": {"at": "$_id.at", "kind": "$_id.kind"},
+                # Of numbers there is one group a bucket.
+                "min": {"$first": "$min"},
+                "max": {"$first": "$max"},
+                "avg": {"$first": "$avg"},
+                "first": {"$top": {"sortBy": first, "output": "$first"}},
+                "last": {"$top": {"sortBy": last, "output": "$last"}},
+                "count": {"$sum": "$count"},
+                "top": {
+                    "$topN": {
+                        "n": TOP_TEXTS,
+                        "sortBy": {"count": -1, "_id.value": 1},
+                        "output": ["$_id.value", "$count"],
+                    }
+                },
+            }
+        },
+        {"$sort": {"_id.at": 1}},
+    ]
+
+
+def buckets_of_kinds(parts: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the buckets that the parts of `kinds_pipeline`, each of one kind, belong to."""
+    buckets: dict[int, dict[str, Any]] = {}
+    for part in parts:
+        key = part.pop("_id")
+        bucket = buckets.setdefault(key["at"], {"ts": rfc3339(key["at"]), "count": 0})
+        bucket["count"] += part["count"]
+        name, told = _told(key["kind"], part)
+        bucket[name] = told
+    return list(buckets.values())
+
+
+def _told(kind: str, part: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    ends = {name: part[name] for name in ("count", "first", "last")}
+    if kind == "number":
+        return "numbers", {name: part[name] for name in ("min", "max", "avg")} | ends
+    if kind == "boolean":
+        return "booleans", {"on": sum(count for value, count in part["top"] if value is True)} | ends
+    return "texts", ends | {"top": part["top"]}

@@ -1,0 +1,230 @@
+"""`GET /series/search`: what there is, by name, searched and paged by the server."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from broker.embedded import EmbeddedBroker
+from broker.presence import Connected, Session, encode_event
+from broker.topology import PRESENCE_EXCHANGE
+from runtime.times import now_ms, rfc3339
+from tests.broker.waiting import eventually
+from tests.reader.running import DEVICE, SENSOR, TS, Mongo, Running, Store, reader, sent, token_of
+
+MANAGES = {"scope": "readings:read devices:manage"}
+
+
+class Auth:
+    """What auth would answer on `GET /devices`, in pages of three."""
+
+    def __init__(self) -> None:
+        self.devices: dict[str, list[dict[str, Any]]] = {}
+        self.asked: list[tuple[str, str, str | None]] = []
+        self.failing: Exception | None = None
+
+    def has(
+        self, device: str, name: str, sensor_type: str = SENSOR, location: Any = "hall 3", owner: str = "user-1"
+    ) -> None:
+        item = {"id": device, "name": name, "sensorType": sensor_type, "location": location, "createdAt": rfc3339(TS)}
+        self.devices.setdefault(owner, []).append(item)
+
+    async def fetch(self, owner: str, token: str, cursor: str | None) -> bytes:
+        self.asked.append((owner, token, cursor))
+        if self.failing is not None:
+            raise self.failing
+        listed = sorted(self.devices.get(owner, []), key=lambda one: one["id"])
+        rest = [one for one in listed if cursor is None or one["id"] > cursor]
+        page: dict[str, Any] = {"items": rest[:3]} | ({"nextCursor": rest[2]["id"]} if len(rest) > 3 else {})
+        return msgspec.json.encode(page)
+
+
+@pytest.fixture
+def auth() -> Auth:
+    return Auth()
+
+
+@pytest.fixture
+def running() -> None:
+    """Not here: `named` is the reader that knows names."""
+
+
+@pytest.fixture
+async def named(broker: EmbeddedBroker, mongodb_database: Mongo, auth: Auth, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr("reader.catalogues.KEPT_S", 0.0)
+    monkeypatch.setattr("reader.catalogues.KEPT_TIMES", 0.0)
+    async with reader(broker, mongodb_database, devices=auth.fetch) as found:
+        yield found
+
+
+async def search(named: Running, text: str = "", **query: Any) -> Any:
+    answer = await named.ask("/series/search", {"text": text, **query}, token=token_of(**MANAGES))
+    assert answer.status == 200, answer.body
+    return answer.json
+
+
+async def labels(named: Running, text: str = "", **query: Any) -> list[tuple[str, str]]:
+    return [
+        (item["name"] or item["device"], item["sensorType"]) for item in (await search(named, text, **query))["items"]
+    ]
+
+
+async def test_a_series_is_told_with_its_name_its_place_and_its_newest_reading(
+    named: Running, store: Store, auth: Auth
+) -> None:
+    auth.has("d-1", "press-1")
+    await store.holds(sent(1, TS), sent(2, TS + 1000), device="d-1")
+    found = await search(named)
+    latest = (await named.readings("d-1", order="desc", limit=1)).items[0]
+    assert found == {
+        "total": 1,
+        "devices": 1,
+        "online": 0,
+        "items": [
+            {
+                "device": "d-1",
+                "name": "press-1",
+                "location": "hall 3",
+                "registered": True,
+                "sensorType": "temperature",
+                "connected": False,
+                "lastSeenAt": "2025-06-15T15:06:41.250Z",
+                "lastReadingAt": "2025-06-15T15:06:41.000Z",
+                "latest": latest,
+            }
+        ],
+    }
+
+
+async def test_what_is_not_registered_and_what_has_sent_nothing_are_there_too(
+    named: Running, store: Store, auth: Auth
+) -> None:
+    auth.has("d-1", "press-1", "pressure", {"lat": 48.5, "lon": 11.25})
+    await store.holds(sent(1), device="a")
+    first, second = (await search(named))["items"]
+    assert first | {"latest": None} == {
+        "device": "a",
+        "name": None,
+        "registered": False,
+        "sensorType": "temperature",
+        "connected": False,
+        "lastSeenAt": first["latest"]["receivedAt"],
+        "lastReadingAt": first["latest"]["ts"],
+        "latest": None,
+    }
+    assert second == {
+        "device": "d-1",
+        "name": "press-1",
+        "location": {"lat": 48.5, "lon": 11.25},
+        "registered": True,
+        "sensorType": "pressure",
+        "connected": False,
+        "lastSeenAt": None,
+        "lastReadingAt": None,
+        "latest": None,
+    }
+
+
+async def test_the_order_is_that_of_people_and_pages_follow_it(named: Running, store: Store, auth: Auth) -> None:
+    names = ["sim-10", "sim-2", "Sim-1", "a", "B", "sim-2b", "10", "9"]
+    for number, name in enumerate(names):
+        auth.has(f"id-{number}", name)
+        await store.holds(sent(1, sensor="t10"), sent(1, sensor="t9"), device=f"id-{number}")
+    expected = [
+        (name, sensor)
+        for name in ("9", "10", "a", "B", "Sim-1", "sim-2", "sim-2b", "sim-10")
+        for sensor in ("t9", "t10")
+    ]
+    assert await labels(named) == expected
+    for limit in (1, 3, 200):
+        paged = [one for offset in range(0, 20, limit) for one in await labels(named, offset=offset, limit=limit)]
+        assert paged == expected
+    beyond = await search(named, offset=100_000)
+    assert (beyond["total"], beyond["items"]) == (16, [])
+
+
+SEARCHES = {
+    "": 4,
+    "press": 2,
+    "PRESS temp": 1,
+    "hall": 3,
+    "hall 3 press temp": 1,
+    "m\u00dcnchen": 1,
+    "mu\u0308nchen": 1,
+    "48.5": 1,
+    "press offline": 1,
+    "online": 1,
+    "offline": 3,
+    "online offline": 0,
+    "nothing": 0,
+    "hum": 1,
+    "press press-1 p": 1,
+    "3\thall": 3,
+}
+
+
+async def test_every_word_is_found_in_name_id_type_place_or_state(
+    named: Running, store: Store, auth: Auth, broker: EmbeddedBroker
+) -> None:
+    auth.has("d-1", "press-1", location="hall 3")
+    auth.has("d-2", "press-2", "humidity", location="M\u00fcnchen, Halle 33")
+    auth.has("d-3", "oven", location={"lat": 48.5, "lon": 11})
+    await store.holds(sent(1), device="d-1")
+    await store.holds(sent(1), device="hall-3")
+    async with broker.announcer(PRESENCE_EXCHANGE) as announcer:
+        announcer.announce(encode_event(Connected("user-1", "d-2", Session(1, "g"), now_ms())))
+
+        async def heard() -> bool:
+            return bool((await search(named))["online"] == 1)
+
+        await eventually(heard, "the device is online")
+    for text, count in SEARCHES.items():
+        found = await search(named, text)
+        assert (text, found["total"], len(found["items"])) == (text, count, count)
+        assert (found["devices"], found["online"]) == (4, 1)
+    assert [item["connected"] for item in (await search(named, "press"))["items"]] == [False, True]
+
+
+async def test_a_reading_of_the_future_stands_apart(named: Running, store: Store) -> None:
+    now = now_ms()
+    await store.holds(sent(1, now - 5000), sent(2, now + 30_000), sent(3, now + 3_600_000, received_ms=now))
+    await store.holds(sent(4, now + 3_600_000), device="only-ahead")
+    first, second = (await search(named))["items"]
+    assert (first["device"], first["latest"]["value"], first["ahead"]["value"]) == (DEVICE, 2, 3)
+    assert (first["lastReadingAt"], first["lastSeenAt"]) == (first["latest"]["ts"], first["latest"]["receivedAt"])
+    assert (second["latest"], second["lastReadingAt"], second["ahead"]["value"]) == (None, None, 4)
+
+
+async def test_one_device_can_be_asked_for(named: Running, store: Store) -> None:
+    for device in ("d-1", "d-10"):
+        await store.holds(sent(1), sent(1, sensor="u"), device=device)
+    found = await search(named, device="d-1")
+    assert [(item["device"], item["sensorType"]) for item in found["items"]] == [("d-1", "temperature"), ("d-1", "u")]
+    assert (found["total"], found["devices"]) == (2, 2)
+    assert (await search(named, device="nobody"))["items"] == []
+
+
+@pytest.mark.parametrize("why", [OSError("away"), TimeoutError()])
+async def test_while_auth_is_away_ids_stand_for_names(named: Running, store: Store, auth: Auth, why: Exception) -> None:
+    auth.has("d-9", "a")
+    for device in ("d-9", "d-10"):
+        await store.holds(sent(1), device=device)
+    auth.failing = why
+    assert await labels(named) == [("d-9", SENSOR), ("d-10", SENSOR)]
+    assert {item["name"] for item in (await search(named))["items"]} == {None}
+    auth.failing = None
+    assert await labels(named) == [("a", SENSOR), ("d-10", SENSOR)]
+
+
+async def test_names_are_not_for_tokens_that_may_not_list_devices(named: Running, store: Store, auth: Auth) -> None:
+    auth.has("d-1", "secret-name", location="secret-place")
+    auth.has("d-2", "secret-too")
+    await store.holds(sent(1), device="d-1")
+    assert (await search(named))["total"] == 2
+    asked = len(auth.asked)
+    answer = await named.ask("/series/search", {"text": ""}, token=token_of(scope="readings:read"))
+    assert b"secret" not in answer.body
+    assert (answer.json["total"], answer.json["devices"], answer.items[0]["registered"]) == (1, 1, False)
+    assert len(auth.asked) == asked
+    hidden = await named.ask("/series/search", {"text": "secret"}, token=token_of(scope="readings:read"))
+    assert hidden.json["total"] == 0
