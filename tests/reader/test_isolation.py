@@ -161,6 +161,8 @@ VALUES = {
         "online",
         "offline",
         "hidden online",
+        "offline hidden",
+        "3 temp 1",
         f"{ALICE} device-1",
         "device temp",
         "424242",
