@@ -21,8 +21,10 @@ import { Zone } from "./zone.js";
 export const MOST_CHOSEN = 8;
 // A chart of what has just begun is not nearly empty.
 const LEAST_LIVE_MS = 30_000;
-const TICK_MS = 250;
-const DRAW_EVERY_MS = 500;
+const TICK_MS = 125;
+const DRAW_EVERY_MS = { news: 250, quiet: 500 };
+// Of the time, for drawing.
+const MOST_DRAWING = 0.25;
 const SHOWN_TITLES = { live: "Live", "1h": "The last hour", "24h": "The last 24 hours", "7d": "The last 7 days" };
 
 const $ = (id) => document.getElementById(id);
@@ -38,7 +40,7 @@ export class Charting {
     });
     this.legend = new Legend($("legend"), this.labelOf, (text) => this.chart.states.of(text));
     this.lines = new Map();
-    this.drawnAt = 0;
+    this.drawnAt = this.drawingMs = 0;
     this.messages = new Messages($("chart-message"));
     this.toolbar = new Toolbar({
       onSpan: (span) => this.show(span),
@@ -88,7 +90,10 @@ export class Charting {
   // A reading of the live feed, of whatever series. A hidden page draws nothing, and loads anew when it is seen again.
   heard(reading) {
     if (!this.span.live || document.hidden) return;
-    this.lines.get(`${reading.device}\n${reading.sensorType}`)?.heard(reading);
+    const line = this.lines.get(`${reading.device}\n${reading.sensorType}`);
+    if (!line) return;
+    line.heard(reading);
+    this.news = true;
   }
 
   // Show these series ("device\nsensorType"); returns the keys of those that are shown, at most MOST_CHOSEN.
@@ -156,17 +161,19 @@ export class Charting {
       line.trim(this.span.from);
       if (line.due) line.catchUp(this.span.from, signal).then(() => this.#caughtUp(), (error) => this.failed(error));
     }
-    if (Date.now() - this.drawnAt >= DRAW_EVERY_MS) this.draw();
+    const pause = Math.max(DRAW_EVERY_MS[this.news ? "news" : "quiet"], this.drawingMs / MOST_DRAWING);
+    if (performance.now() - this.drawnAt >= pause) this.draw();
   }
 
   #caughtUp() {
     this.messages.trouble("");
-    if (this.span.live && !document.hidden) this.draw();
+    this.news = true;
+    if (this.span.live && performance.now() - this.drawnAt >= this.drawingMs / MOST_DRAWING) this.draw();
   }
 
   draw() {
     if (typeof Plotly === "undefined") return;
-    this.drawnAt = Date.now();
+    const began = performance.now();
     const lines = [...this.lines.values()].filter((line) => line.loaded);
     for (const line of lines) line.unit = this.seriesOf(line.key)?.unit;
     const parts = lines.flatMap(partsOf);
@@ -174,6 +181,9 @@ export class Charting {
     this.chart.draw(parts, { fromMs: from, toMs: to, spanMs: this.span.length, zone: this.zone });
     this.legend.draw(lines, parts);
     this.#tell(lines);
+    this.news = false;
+    this.drawnAt = performance.now();
+    this.drawingMs = this.drawnAt - began;
   }
 
   // Live: from the first reading on, to now or to the last one that is not ahead.

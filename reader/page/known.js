@@ -9,6 +9,8 @@ import { AHEAD_MS } from "./history.js";
 const SPARK_POINTS = 60;
 // A device without a session that was heard of this long ago is sending: over HTTP, or through another.
 const SENDING_MS = 15_000;
+// The server may tell an old name for so long, in a long list.
+const RENAMED_MS = 150_000;
 
 export const keyOf = (one) => `${one.device}\n${one.sensorType}`;
 
@@ -75,7 +77,7 @@ export class Known {
   }
 
   rename(device, name) {
-    this.named.set(device, { name, until: performance.now() + 60_000 });
+    this.named.set(device, { name, until: performance.now() + RENAMED_MS });
     for (const one of this.series.values()) if (one.device === device) one.name = name;
   }
 

@@ -11,8 +11,9 @@ const MOST_LOADED = 5000;
 const MOST_RAW = 6000;
 // Readings of one series may be stored in another order than they were measured in: some of what is known is asked again.
 const OVERLAP_MS = 3000;
-// How often at most, and how often at least.
-const ASK_EVERY_MS = 800;
+// How often at most where the feed leaves readings out, and where it does not; and how often at least. Half a second, so
+// that what was left out is drawn within one.
+const ASK_EVERY_MS = { missing: 500, complete: 1000 };
 const ASK_QUIET_MS = 10_000;
 const AHEAD_EVERY_MS = 15_000;
 
@@ -34,6 +35,7 @@ export class Line {
     this.late = false;
     this.cursor = undefined;
     this.askedAt = -Infinity;
+    this.missedAt = -Infinity;
     this.heardSince = false;
     this.aheadAt = performance.now();
     this.from = -Infinity;
@@ -84,7 +86,9 @@ export class Line {
   get due() {
     if (!this.loaded || this.asking) return false;
     const since = performance.now() - this.askedAt;
-    return since >= ASK_EVERY_MS && (this.heardSince || this.late || Boolean(this.cursor) || since >= ASK_QUIET_MS);
+    const missing = performance.now() - this.missedAt < ASK_QUIET_MS;
+    const often = ASK_EVERY_MS[missing ? "missing" : "complete"];
+    return since >= often && (this.heardSince || this.late || Boolean(this.cursor) || since >= ASK_QUIET_MS);
   }
 
   // Ask for what was left out in the window that begins here.
@@ -114,7 +118,9 @@ export class Line {
     const range = { from: Math.max(windowFrom, this.known - OVERLAP_MS), to: now() + history.AHEAD_MS };
     const { points, cursor } = await history.page(this, { ...range, cursor: this.cursor }, signal);
     if (signal?.aborted || !this.points) return;
+    const before = this.points.length;
     for (const point of points) this.#add(point);
+    if (this.points.length > before) this.missedAt = performance.now();
     this.cursor = cursor;
     if (!cursor) this.#knownUntil(this.points.at(-1));
   }

@@ -27,7 +27,7 @@ export class LiveFeed {
     else this.#share();
   }
 
-  // Only the readings of these series, "device\nsensorType"; null for all.
+  // Only the readings of these series, "device\nsensorType", or devices; null for all.
   want(keys) {
     this.keys = keys;
     this.#follow();

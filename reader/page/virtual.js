@@ -10,7 +10,7 @@ const ROW_REM = 3.75;
 export class VirtualList {
   // frame: what scrolls; list: the element of the rows in it
   // keyAt(place): the key of what is there, undefined while that is not known; fill(row, place)
-  // onLook(first, last): these places are in sight
+  // onLook(first, last): these places are in sight, or near to it
   constructor(frame, list, { keyAt, fill, onLook }) {
     Object.assign(this, { frame, list, keyAt, fill, onLook });
     this.count = 0;
@@ -42,14 +42,15 @@ export class VirtualList {
     this.list.style.height = `${count * this.height}px`;
     const first = Math.max(0, Math.min(Math.floor(frame.scrollTop / this.height), count - inSight));
     const last = Math.min(count - 1, first + inSight);
-    this.#place(this.#wanted(Math.max(0, first - BEYOND), Math.min(count - 1, last + BEYOND)), all);
-    this.onLook(first, Math.max(first, last));
+    const made = [Math.max(0, first - BEYOND), Math.max(0, Math.min(count - 1, last + BEYOND))];
+    this.#place(this.#wanted(...made), all);
+    this.onLook(...made);
   }
 
   // key → place, in the order of places
   #wanted(first, last) {
     const wanted = new Map();
-    for (let place = first; place <= last; place += 1) wanted.set(this.keyAt(place) ?? place, place);
+    for (let place = first; place <= last && place < this.count; place += 1) wanted.set(this.keyAt(place) ?? place, place);
     const row = this.list.contains(document.activeElement) ? document.activeElement.closest("li") : null;
     if (!row || !this.count) return wanted;
     const found = this.keyAt(row.place);
