@@ -19,10 +19,11 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 from bench.load import percentile
-from bench.processes import ROOT, BenchError, Speaking
+from bench.processes import BenchError, Speaking
 from bench.report import Figure, progress
 from bench.results import Kept, finish
 from bench.site import Site
@@ -215,7 +216,8 @@ def memory(browser: Browser, most_bytes: int, held: Held) -> list[Figure]:
     browser.driver.get("about:blank")
     pid = tab.renderer()
     empty = tab.held(pid)
-    tab.cdp("Runtime.evaluate", expression=(ROOT / "reader" / "page" / "plotly.min.js").read_text())
+    plotly = (files("plotly") / "package_data" / "plotly.min.js").read_text()
+    tab.cdp("Runtime.evaluate", expression=plotly)
     with_plotly = tab.held(pid)
     return [
         Figure("memory of the tab's process at most", most_bytes / MIB, "MiB", 200e6 / MIB),

@@ -88,7 +88,7 @@ async def serve(url: str) -> None:
         if "before" in asked:
             say(await paced.before(asked["before"]))
         else:
-            say({"fromMs": now_ms()})
+            say({"fromMs": int(now_ms())})
             say(await paced.run(asked["run"]))
     await client.disconnect()
 

@@ -19,7 +19,8 @@ import aiohttp
 from bench.processes import BenchError, Started
 from onebox.demo import DEMO_EMAIL
 
-AT_ONCE = 16
+AT_ONCE = 8
+MOST_RETRIES = 20
 READY_WITHIN_S = 60.0
 STORED_WITHIN_S = 120.0
 SENSORS = (("temperature", "C"), ("humidity", "%"))
@@ -111,9 +112,12 @@ async def _each(call: Callable[[int], Awaitable[None]], count: int) -> None:
         for number in numbers:
             await call(number)
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(AT_ONCE):
-            group.create_task(work())
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(AT_ONCE):
+                group.create_task(work())
+    except* BenchError as errors:
+        raise errors.exceptions[0] from None
 
 
 class Session:
@@ -141,11 +145,15 @@ class Session:
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         if device:
             headers["X-Device-Id"] = device
-        async with self._http.post(path, json=body, headers=headers) as answer:
-            said: dict[str, Any] = await answer.json()
-            if answer.status != status or said.get("rejected"):
-                raise BenchError(f"POST {path}: {answer.status} {said}")
-            return said
+        for _ in range(MOST_RETRIES):
+            async with self._http.post(path, json=body, headers=headers) as answer:
+                said: dict[str, Any] = await answer.json()
+            if answer.status not in (429, 503):
+                break
+            await asyncio.sleep(float(answer.headers.get("Retry-After", "0.5")))
+        if answer.status != status or said.get("rejected"):
+            raise BenchError(f"POST {path}: {answer.status} {said}")
+        return said
 
     async def all_stored(self, series: int) -> None:
         """Return when so many series have a newest reading."""

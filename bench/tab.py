@@ -206,6 +206,6 @@ def _below(pid: int) -> list[int]:
 
 def _is_renderer(pid: int) -> bool:
     try:
-        return b"--type=renderer" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return b"--type=renderer" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
