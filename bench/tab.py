@@ -32,6 +32,15 @@ FIRST_VALUE = """
 })();
 """
 
+# What scrolls the rows: the nearest element around them that can, else the page.
+LIST = """
+let list = document.querySelector("#series li");
+const scrolls = (one) => one.scrollHeight > one.clientHeight + 1 && /auto|scroll/.test(getComputedStyle(one).overflowY);
+while (list && !scrolls(list)) list = list.parentElement;
+list ??= document.scrollingElement;
+"""
+MIDDLE = "return [box.left + box.width / 2, (Math.max(0, box.top) + Math.min(innerHeight, box.bottom)) / 2]"
+
 # Counts frames, and looks every tenth one whether the row in the middle of the list is there yet.
 FRAMES = """
 const [x, y] = arguments;
@@ -125,14 +134,8 @@ class Tab:
 
     def scroll(self, seconds: float, pixels_a_second: int) -> Scrolled:
         """Turn the wheel over the list for some seconds."""
-        where = "document.querySelector('#series li')"
-        box = self.browser.run(f"const box = {where}.getBoundingClientRect(); return [box.x + box.width / 2, box.y]")
-        x, y = box[0], max(box[1], 0) + 150
-        at = (
-            f"let at = {where}; while (at && !(at.scrollHeight > at.clientHeight + 1 &&"
-            " /auto|scroll/.test(getComputedStyle(at).overflowY))) at = at.parentElement;"
-            " return (at ?? document.scrollingElement).scrollTop"
-        )
+        x, y = self.browser.run(f"{LIST} const box = list.getBoundingClientRect(); {MIDDLE}")
+        at = f"{LIST} return list.scrollTop"
         before = self.browser.run(at)
         self.browser.run(FRAMES, x, y)
         gesture = {"x": x, "y": y, "gestureSourceType": "mouse", "preventFling": True, "speed": pixels_a_second}
