@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from selenium.common.exceptions import WebDriverException
+
 from bench.load import percentile
 from bench.processes import BenchError, Speaking
 from bench.report import Figure, progress
@@ -148,11 +150,13 @@ def choose(tab: Tab) -> None:
         "const field = document.getElementById('filter'); field.value = arguments[0];"
         "field.dispatchEvent(new Event('input'))"
     )
+    browser.run(
+        "for (const box of document.querySelectorAll('#series input:checked')) box.click();"
+        "document.getElementById('clear-chosen')?.click()"
+    )
     browser.run(type_in, DEVICE)
     browser.until(f"return {rows}.some((row) => row.innerText.includes(arguments[0]))", DEVICE)
     browser.run(
-        "for (const box of document.querySelectorAll('#series input:checked')) box.click();"
-        "document.getElementById('clear-chosen')?.click();"
         f"{rows}.find((row) => row.innerText.includes(arguments[0])).querySelector('input').click()",
         DEVICE,
     )
@@ -259,8 +263,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as folder:
         try:
             figures = measure(Path(folder), size)
-        except BenchError as error:
-            print(error, file=sys.stderr)
+        except (BenchError, WebDriverException) as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
             return 2
     title = f"The dashboard with {size.series:,} series"
     keep = size == Size()

@@ -136,6 +136,8 @@ class Tab:
         """Turn the wheel over the list for some seconds."""
         x, y = self.browser.run(f"{LIST} const box = list.getBoundingClientRect(); {MIDDLE}")
         at = f"{LIST} return list.scrollTop"
+        room = "if (list.scrollHeight - list.clientHeight - list.scrollTop < arguments[0]) list.scrollTop = 0"
+        self.browser.run(f"{LIST} {room}", seconds * pixels_a_second)
         before = self.browser.run(at)
         self.browser.run(FRAMES, x, y)
         gesture = {"x": x, "y": y, "gestureSourceType": "mouse", "preventFling": True, "speed": pixels_a_second}
