@@ -147,6 +147,15 @@ def received_at_ms(document: Document) -> int | None:
     return date_ms(received) if isinstance(received, datetime | DatetimeMS) else None
 
 
+def last_seen(connected_ms: int | None, *readings: Document | None) -> int | None:
+    """Return when a device was last seen, in milliseconds since 1970: connected, or by what came in of these readings.
+
+    A device that posts over HTTP is never connected.
+    """
+    seen = [connected_ms, *(received_at_ms(reading) for reading in readings if reading is not None)]
+    return max((ms for ms in seen if ms is not None), default=None)
+
+
 def time_text(moment: Any) -> str | None:
     """Return RFC 3339 of what MongoDB has as a date; None where it has something else."""
     if isinstance(moment, datetime):

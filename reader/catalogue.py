@@ -18,9 +18,9 @@ Location = str | dict[str, Any]
 # Entries that are looked through before others are served in between, some 1 ms.
 ENTRIES_AT_ONCE = 5000
 ONLINE, OFFLINE = "online", "offline"
-# Who is online is looked up anew after so long; some 1 us a device.
-ONLINE_FOR_S = 0.5
-_DIGITS = re.compile(r"([0-9]+)")
+# Who is online is known for so many times as long as it took to find out: 0.1 s where 10,000 devices are connected.
+KEPT_TIMES = 20
+_DIGITS = re.compile(r"[0-9]+")
 
 
 class Entry(NamedTuple):
@@ -47,24 +47,21 @@ class Catalogue:
         self.entries = entries
         self.truncated = truncated
         self.devices = frozenset(entry.device for entry in entries)
-        self._texts = [_searched(entry) for entry in entries]
+        # What is searched: of each entry the device's text and the sensorType's, one text for all that have the same.
+        self._texts = _texts_of(entries)
         self._online: frozenset[str] = frozenset()
         self._online_until = float("-inf")
 
     def __len__(self) -> int:
         return len(self.entries)
 
-    async def online(self, connected: Callable[[str], bool]) -> frozenset[str]:
-        """Return the devices that have a session now, or had one half a second ago."""
-        if time.monotonic() < self._online_until:
-            return self._online
-        found: list[str] = []
-        for number, device in enumerate(self.devices):
-            if connected(device):
-                found.append(device)
-            if number % ENTRIES_AT_ONCE == ENTRIES_AT_ONCE - 1:
-                await asyncio.sleep(0)
-        self._online, self._online_until = frozenset(found), time.monotonic() + ONLINE_FOR_S
+    def online(self, connected: Callable[[], set[str]]) -> frozenset[str]:
+        """Return which of the devices have a session: now, or where that takes long to tell, a moment ago."""
+        started = time.monotonic()
+        if started >= self._online_until:
+            self._online = self.devices & connected()
+            now = time.monotonic()
+            self._online_until = now + KEPT_TIMES * (now - started)
         return self._online
 
     async def matching(self, text: str, device: str | None, online: frozenset[str]) -> Sequence[Entry]:
@@ -74,53 +71,70 @@ class Catalogue:
             return self.entries
         found: list[Entry] = []
         for start in range(0, len(self.entries), ENTRIES_AT_ONCE):
-            part = slice(start, start + ENTRIES_AT_ONCE)
-            pairs: Iterable[tuple[Entry, str]] = zip(self.entries[part], self._texts[part], strict=True)
+            part: Iterable[_Searched] = self._texts[start : start + ENTRIES_AT_ONCE]
             if device is not None:
-                pairs = [pair for pair in pairs if pair[0].device == device]
+                part = [one for one in part if one[0].device == device]
             for word in words:
-                if word in (ONLINE, OFFLINE):
-                    wanted = word == ONLINE
-                    pairs = [pair for pair in pairs if (pair[0].device in online) is wanted or word in pair[1]]
-                else:
-                    pairs = [pair for pair in pairs if word in pair[1]]
-            found += [entry for entry, _ in pairs]
+                part = [one for one in part if word in one[1] or word in one[2] or _is(word, one[0].device in online)]
+            found += [one[0] for one in part]
             await asyncio.sleep(0)
         return found
 
 
-def catalogue_of(series: Iterable[Series], devices: Iterable[RegisteredDevice], *, truncated: bool) -> Catalogue:
-    """Sort what is stored and what is registered; some 10 us an entry, so that long lists are made in a thread."""
+_Searched = tuple[Entry, str, str]
+
+
+def _is(word: str, online: bool) -> bool:
+    return word == (ONLINE if online else OFFLINE)
+
+
+def catalogue_of(
+    series: Iterable[Series], devices: Iterable[RegisteredDevice], *, truncated: bool = False
+) -> Catalogue:
+    """Sort what is stored and what is registered; some 5 us an entry, so that long lists are made in a thread."""
     registered = {device.id: device for device in devices}
-    entries: list[Entry] = []
-    texts: dict[str, str] = {}
-    for device, sensor_type in series:
-        known = registered.get(device)
-        shared = texts.setdefault(sensor_type, sensor_type)
-        if known is None:
-            entries.append(Entry(texts.setdefault(device, device), shared, None, None, False, True))
-        else:
-            entries.append(Entry(known.id, shared, known.name, known.location, True, True))
+    # Texts that many entries have are kept once.
+    shared: dict[str, str] = {}
+    entries = [
+        _entry(registered.get(device), shared.setdefault(device, device), shared.setdefault(sensor_type, sensor_type))
+        for device, sensor_type in series
+    ]
     stored = {entry.device for entry in entries}
     entries += [
         Entry(device.id, device.sensor_type, device.name, device.location, True, False)
         for device in registered.values()
         if device.id not in stored
     ]
-    entries.sort(key=_place_in_order)
+    by_device: dict[str, str] = {}
+    by_type: dict[str, str] = {}
+
+    def place(entry: Entry) -> str:
+        device, sensor_type = entry.device, entry.sensor_type
+        if device not in by_device:
+            label = device if entry.name is None else entry.name
+            by_device[device] = f"{natural(label)}\0{label}\0{device}\0"
+        if sensor_type not in by_type:
+            by_type[sensor_type] = f"{natural(sensor_type)}\0{sensor_type}"
+        return by_device[device] + by_type[sensor_type]
+
+    entries.sort(key=place)
     return Catalogue(entries, truncated=truncated)
 
 
-def natural(text: str) -> list[Any]:
+def _entry(known: RegisteredDevice | None, device: str, sensor_type: str) -> Entry:
+    if known is None:
+        return Entry(device, sensor_type, None, None, False, True)
+    return Entry(device, sensor_type, known.name, known.location, True, True)
+
+
+def natural(text: str) -> str:
     """Return what sorts texts as people do: `sim-2` before `sim-10`, capitals beside small letters."""
-    parts: list[Any] = _DIGITS.split(text.casefold())
-    parts[1::2] = map(int, parts[1::2])
-    return parts
+    return _DIGITS.sub(_counted, text.casefold())
 
 
-def _place_in_order(entry: Entry) -> tuple[Any, ...]:
-    label = entry.device if entry.name is None else entry.name
-    return natural(label), label, entry.device, natural(entry.sensor_type), entry.sensor_type
+def _counted(number: re.Match[str]) -> str:
+    digits = number[0].lstrip("0")
+    return f"0{len(digits):03}{digits}"
 
 
 def _words(text: str) -> list[str]:
@@ -133,11 +147,20 @@ def _words(text: str) -> list[str]:
     return words + sorted(given & {ONLINE, OFFLINE})
 
 
-def _searched(entry: Entry) -> str:
-    location = entry.location
-    place = location if isinstance(location, str) else ",".join(map(str, (location or {}).values()))
-    # No word of a search goes from one line to the next.
-    return _folded("\n".join((entry.name or "", entry.device, entry.sensor_type, place)))
+def _texts_of(entries: Iterable[Entry]) -> list[_Searched]:
+    devices: dict[str, str] = {}
+    types: dict[str, str] = {}
+    found: list[_Searched] = []
+    for entry in entries:
+        if entry.device not in devices:
+            location = entry.location
+            place = location if isinstance(location, str) else ",".join(map(str, (location or {}).values()))
+            # No word of a search goes from one line to the next.
+            devices[entry.device] = _folded("\n".join((entry.name or "", entry.device, place)))
+        if entry.sensor_type not in types:
+            types[entry.sensor_type] = _folded(entry.sensor_type)
+        found.append((entry, devices[entry.device], types[entry.sensor_type]))
+    return found
 
 
 def _folded(text: str) -> str:

@@ -6,14 +6,18 @@ it is older it is shown for as long again, while the next one is made behind it.
 """
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
+from bson import decode_all
+
+from reader.answers import AS_STORED
 from reader.bounded import Bounded
-from reader.catalogue import Catalogue, Series, catalogue_of
-from reader.from_auth import DevicesUnknown, FromAuth, RegisteredDevice
+from reader.catalogue import Catalogue, catalogue_of
+from reader.from_auth import DevicesUnknown, FromAuth, Registered, RegisteredDevice
 from reader.from_mongodb import FromMongoDB
 from reader.metrics import ReaderMetrics
 from reader.places import Places
@@ -33,24 +37,25 @@ MAX_KEPT_SERIES = 200_000
 MAX_KEPT_DEVICES = 200_000
 # Catalogues that are made together; who waits takes turns.
 MADE_AT_ONCE = 4
-SERIES_A_PAGE = 1000
 # How long an answer waits for names; they are shown when they have come.
 NAMES_WAIT_S = 0.6
 # For so long names count as those of now, and for so long they are shown while auth does not answer.
 NAMES_ARE_NEW_S = 60.0
 NAMES_OUTLIVE_S = 600.0
-# So many are sorted at once, in some 3 ms; more are sorted in a thread.
+# So many are sorted at once, in some 3 ms; more are sorted in a thread. A series takes some 100 bytes.
 FEW = 300
+FEW_BYTES = 30_000
 
 Key = tuple[str, bool]
 """An owner, and whether the token may list the owner's devices: who may not is shown none of their names."""
-Devices = list[RegisteredDevice]
+NOBODY = Registered([], b"")
 
 
 class _Kept(NamedTuple):
     catalogue: Catalogue
-    fresh_until: float
-    shown_until: float
+    digest: bytes
+    fresh_until: float = 0.0
+    shown_until: float = 0.0
 
 
 class Catalogues:
@@ -62,9 +67,9 @@ class Catalogues:
         self._metrics = metrics
         self._kept: Bounded[Key, _Kept] = Bounded(MAX_KEPT_SERIES)
         # The devices of an owner, and when auth has told them.
-        self._devices: Bounded[str, tuple[Devices, float]] = Bounded(MAX_KEPT_DEVICES)
+        self._devices: Bounded[str, tuple[Registered, float]] = Bounded(MAX_KEPT_DEVICES)
         self._making: dict[Key, asyncio.Task[Catalogue]] = {}
-        self._asking: dict[str, asyncio.Task[Devices]] = {}
+        self._asking: dict[str, asyncio.Task[Registered]] = {}
         self._places = Places(MADE_AT_ONCE, 1)
 
     @asynccontextmanager
@@ -73,7 +78,7 @@ class Catalogues:
         try:
             yield self
         finally:
-            tasks: list[asyncio.Task[Catalogue] | asyncio.Task[Devices]]
+            tasks: list[asyncio.Task[Catalogue] | asyncio.Task[Registered]]
             tasks = [*self._making.values(), *self._asking.values()]
             for task in tasks:
                 task.cancel()
@@ -101,36 +106,35 @@ class Catalogues:
         async with self._places.one(owner):
             started = time.monotonic()
             asking = self._ask(owner, token) if may_list else None
-            series, truncated = await self._series(owner)
-            devices, told = ([], True) if asking is None else await self._registered(owner, asking)
-            if len(series) + len(devices) <= FEW:
-                made = catalogue_of(series, devices, truncated=truncated)
-            else:
-                made = await asyncio.to_thread(catalogue_of, series, devices, truncated=truncated)
+            stored = await self._history.series_documents(owner, MAX_SERIES + 1)
+            registered, told = (NOBODY, True) if asking is None else await self._registered(owner, asking)
+            made = await self._made_of(key, stored, registered)
             took_s = time.monotonic() - started
         kept_s = min(max(KEPT_S, KEPT_TIMES * took_s), KEPT_MOST_S if told else KEPT_WITHOUT_NAMES_S)
         until = time.monotonic() + kept_s
-        self._kept.keep(key, _Kept(made, until, until + kept_s), len(made))
+        self._kept.keep(key, made._replace(fresh_until=until, shown_until=until + kept_s), len(made.catalogue))
         self._metrics.catalogue_seconds.observe(took_s)
         self._metrics.catalogue_series.set(self._kept.held)
-        return made
+        return made.catalogue
+
+    async def _made_of(self, key: Key, stored: list[bytes], registered: Registered) -> _Kept:
+        """Return the catalogue of what is stored and registered: mostly that is what it was the last time."""
+        digest = hashlib.blake2b(registered.digest, digest_size=16)
+        for documents in stored:
+            digest.update(documents)
+        kept, found = self._kept.get(key), digest.digest()
+        if kept is not None and kept.digest == found:
+            return kept
+        if sum(map(len, stored)) <= FEW_BYTES and len(registered.devices) <= FEW:
+            return _Kept(_catalogue(stored, registered.devices), found)
+        return _Kept(await asyncio.to_thread(_catalogue, stored, registered.devices), found)
 
     def _made(self, key: Key, made: "asyncio.Task[Catalogue]") -> None:
         self._making.pop(key, None)
         if not made.cancelled() and (error := made.exception()) is not None:  # who waits for it is told the same
             log.debug("A list of series could not be made.", error=str(error))
 
-    async def _series(self, owner: str) -> tuple[list[Series], bool]:
-        """Return what is stored of an owner, and whether there is more than is shown."""
-        found: list[Series] = []
-        while len(found) <= MAX_SERIES:
-            page = await self._history.series(owner, None, None, found[-1] if found else None, SERIES_A_PAGE)
-            found += page
-            if len(page) < SERIES_A_PAGE:
-                break
-        return found[:MAX_SERIES], len(found) > MAX_SERIES
-
-    def _ask(self, owner: str, token: str) -> "asyncio.Task[Devices]":
+    def _ask(self, owner: str, token: str) -> "asyncio.Task[Registered]":
         """Ask for the devices of an owner, or go on asking: a long list takes longer than an answer waits."""
         asking = self._asking.get(owner)
         if asking is None:
@@ -138,23 +142,33 @@ class Catalogues:
             asking.add_done_callback(lambda asked: self._asked(owner, asked))
         return asking
 
-    def _asked(self, owner: str, asked: "asyncio.Task[Devices]") -> None:
+    def _asked(self, owner: str, asked: "asyncio.Task[Registered]") -> None:
         self._asking.pop(owner, None)
         if not asked.cancelled() and asked.exception() is None:
-            self._devices.keep(owner, (asked.result(), time.monotonic()), len(asked.result()))
+            self._devices.keep(owner, (asked.result(), time.monotonic()), len(asked.result().devices))
 
-    async def _registered(self, owner: str, asking: "asyncio.Task[Devices]") -> tuple[Devices, bool]:
+    async def _registered(self, owner: str, asking: "asyncio.Task[Registered]") -> tuple[Registered, bool]:
         """Return the devices that are registered as far as is known, and whether that is what they are now."""
         done, _ = await asyncio.wait((asking,), timeout=NAMES_WAIT_S)
         if done:
             error = asking.exception()
             if error is None:
                 return asking.result(), True
-            log.debug("The names of devices are not known now.", error=str(error))
-            if isinstance(error, DevicesUnknown) and error.refused:
-                return [], False
-        devices, told_at = self._devices.get(owner) or ([], float("-inf"))
+            if not isinstance(error, DevicesUnknown):
+                log.error("The names of devices could not be read.", exc_info=error)
+            elif error.refused:
+                return NOBODY, False
+        registered, told_at = self._devices.get(owner) or (NOBODY, float("-inf"))
         age_s = time.monotonic() - told_at
         if age_s > NAMES_ARE_NEW_S:
             self._metrics.names_missing.inc()
-        return (devices if age_s <= NAMES_OUTLIVE_S else []), age_s <= NAMES_ARE_NEW_S
+        return (registered if age_s <= NAMES_OUTLIVE_S else NOBODY), age_s <= NAMES_ARE_NEW_S
+
+
+def _catalogue(stored: list[bytes], devices: list[RegisteredDevice]) -> Catalogue:
+    series = [
+        (document["_id"]["device"], document["_id"]["sensorType"])
+        for documents in stored
+        for document in decode_all(documents, AS_STORED)
+    ]
+    return catalogue_of(series[:MAX_SERIES], devices, truncated=len(series) > MAX_SERIES)

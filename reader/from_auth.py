@@ -4,8 +4,9 @@ Asked with the caller's own token, page by page: who may not list devices learns
 """
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 import msgspec
@@ -42,6 +43,13 @@ class RegisteredDevice(msgspec.Struct, frozen=True, rename="camel"):
     location: str | dict[str, Any]
 
 
+class Registered(NamedTuple):
+    """The devices of an owner, the oldest first; the same ones have the same digest."""
+
+    devices: list[RegisteredDevice]
+    digest: bytes
+
+
 class _Page(msgspec.Struct, rename="camel"):
     items: list[RegisteredDevice]
     next_cursor: str | None = None
@@ -72,14 +80,17 @@ class FromAuth:
         self._fetch = fetch
         self._places = Places(LISTS_AT_ONCE, 1)
 
-    async def devices(self, owner: str, token: str) -> list[RegisteredDevice]:
+    async def devices(self, owner: str, token: str) -> Registered:
         """Return the devices of the owner whom the token names; DevicesUnknown."""
         found: list[RegisteredDevice] = []
+        digest = hashlib.blake2b(digest_size=16)
         cursor: str | None = None
         try:
             async with asyncio.timeout(LIST_TIMEOUT_S), self._places.one(owner):
                 for _ in range(MAX_PAGES):
-                    page = _decoder.decode(await self._fetch(owner, token, cursor))
+                    body = await self._fetch(owner, token, cursor)
+                    digest.update(body)
+                    page = _decoder.decode(body)
                     found += page.items
                     cursor = page.next_cursor
                     if cursor is None:
@@ -88,4 +99,4 @@ class FromAuth:
             raise DevicesUnknown(f"auth answered {error.status}", refused=error.status in (401, 403)) from error
         except (aiohttp.ClientError, OSError, TimeoutError, msgspec.MsgspecError) as error:
             raise DevicesUnknown(f"{type(error).__name__}: {error}") from error
-        return found
+        return Registered(found, digest.digest())

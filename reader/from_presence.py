@@ -58,6 +58,10 @@ class FromPresence:
         """Say whether a device has a session at a gateway that lives."""
         return self._presence.connected(owner, device, time.monotonic())
 
+    def devices_of(self, owner: str) -> set[str]:
+        """Return every device of an owner that has a session at a gateway that lives."""
+        return self._presence.devices_of(owner, time.monotonic())
+
     def last_seen_ms(self, owner: str, device: str) -> int | None:
         """Return when a device last had a session, in milliseconds since 1970: now, if it has one; None if unknown."""
         return now_ms() if self.connected(owner, device) else self._seen.get((owner, device))

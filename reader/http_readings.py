@@ -8,10 +8,10 @@ from msgspec import UNSET
 
 from reader.answers import BucketsAnswer, ReadingsAnswer, json_answer, reading_answer
 from reader.asking import Asking
-from reader.buckets import buckets_of_kinds
-from reader.export import CSV, NDJSON, Export, Form, wanted_format
+from reader.export import CSV, NDJSON, Batches, Export, Form, wanted_format
 from reader.from_mongodb import FromMongoDB, Range, position_of
 from reader.metrics import ReaderMetrics
+from reader.pipelines import buckets_of_kinds
 from reader.queries import (
     LAST_MS,
     MAX_BUCKETS,
@@ -93,12 +93,22 @@ class ReadingsRoutes:
                 return await self._page(claims.owner, stretch, limit or DEFAULT_LIMIT)
         async with (
             self._asking.asked(claims.owner, "export"),
-            aclosing(self._history.stream(claims.owner, stretch, limit)) as batches,
+            aclosing(self._everything(claims.owner, stretch, limit)) as batches,
         ):
             if request.method == "HEAD":
                 await self._require_device(claims.owner, stretch.device)
             stands = partial(self._asking.stands, claims)
             return await self._export.answer(request, form, stretch, batches, stands)
+
+    async def _everything(self, owner: str, stretch: Range, limit: int | None) -> Batches:
+        """Give a stretch part by part; Problem 404 where nothing of the device was ever stored."""
+        empty = True
+        async with aclosing(self._history.stream(owner, stretch, limit)) as batches:
+            async for batch in batches:
+                empty = False
+                yield batch
+        if empty:
+            await self._require_device(owner, stretch.device)
 
     async def _page(self, owner: str, stretch: Range, limit: int) -> web.Response:
         found = await self._history.page(owner, stretch, limit + 1)

@@ -6,14 +6,14 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, Meta, UnsetType
 
-from reader.answers import Document, ReadingAnswer, json_answer, reading_answer, received_at_ms, time_text
+from reader.answers import Document, ReadingAnswer, json_answer, last_seen, reading_answer, time_text
 from reader.asking import Asking
 from reader.catalogue import Entry
 from reader.catalogues import Catalogues
 from reader.from_mongodb import FromMongoDB
 from reader.from_presence import FromPresence
 from reader.metrics import ReaderMetrics
-from reader.queries import Id
+from reader.queries import AHEAD_MS, Id
 from runtime.bearer import required_token
 from runtime.calls import Call
 from runtime.fields import read_query
@@ -22,8 +22,6 @@ from runtime.tokens import Place
 
 LIST_DEVICES = "devices:manage"
 MAX_FOUND = 200
-# A reading may be so far ahead of the server's clock and still be the latest one.
-AHEAD_MS = 60_000
 
 
 class SearchQuery(msgspec.Struct, rename="camel"):
@@ -112,7 +110,7 @@ class SearchRoutes:
         async with self._asking.asked(owner, "search"):
             may_list = claims.allows(LIST_DEVICES)
             catalogue = await self._catalogues.of(owner, required_token(request), may_list=may_list)
-            online = await catalogue.online(lambda each: self._presence.connected(owner, each))
+            online = catalogue.online(lambda: self._presence.devices_of(owner))
             found = await catalogue.matching(query.text, device, online)
             shown = found[query.offset : query.offset + query.limit]
             stored = [entry.series for entry in shown if entry.stored]
@@ -124,9 +122,7 @@ class SearchRoutes:
         return json_answer(answer | ({"truncated": True} if catalogue.truncated else {}))
 
     def _item(self, owner: str, entry: Entry, latest: Document | None, ahead: Document | None) -> dict[str, Any]:
-        seen = [self._presence.last_seen_ms(owner, entry.device)]
-        seen += [received_at_ms(reading) for reading in (latest, ahead) if reading is not None]
-        last_seen_ms = max((ms for ms in seen if ms is not None), default=None)
+        last_seen_ms = last_seen(self._presence.last_seen_ms(owner, entry.device), latest, ahead)
         item = {
             "device": entry.device,
             "name": entry.name,

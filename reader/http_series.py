@@ -12,19 +12,19 @@ from reader.answers import (
     ReadingsAnswer,
     SeriesAnswer,
     json_answer,
+    last_seen,
     reading_answer,
-    received_at_ms,
     time_text,
 )
 from reader.asking import Asking
 from reader.from_live import FromLive
-from reader.from_mongodb import FromMongoDB
+from reader.from_mongodb import FromMongoDB, position_of
 from reader.from_presence import FromPresence
 from reader.metrics import ReaderMetrics
-from reader.queries import SeriesQuery, parse_series, series_cursor
+from reader.queries import AHEAD_MS, SeriesQuery, parse_series, series_cursor
 from runtime.calls import Call
 from runtime.fields import read_query
-from runtime.times import rfc3339
+from runtime.times import now_ms, rfc3339
 
 Series = tuple[str, str]
 
@@ -96,7 +96,17 @@ class SeriesRoutes:
         query = read_query(request, SeriesQuery)
         async with self._asking.asked(owner, "series"):
             found, cursor = await self._found(owner, query)
-        return json_answer({"items": [self._item(owner, *one) for one in found]} | cursor)
+            behind = await self._behind(owner, found)
+        items = [self._item(owner, series, newest, behind.get(series)) for series, newest in found]
+        return json_answer({"items": items} | cursor)
+
+    async def _behind(
+        self, owner: str, found: Sequence[tuple[Series, Document | None]]
+    ) -> dict[Series, Document | None]:
+        """Return the newest readings of now of the series whose newest one lies ahead: it came in long ago, maybe."""
+        until_ms = now_ms() + AHEAD_MS
+        ahead = [series for series, newest in found if newest is not None and position_of(newest)[0] > until_ms]
+        return dict(zip(ahead, await self._history.newest(owner, ahead, before_ms=until_ms + 1), strict=True))
 
     async def _found(
         self, owner: str, query: SeriesQuery
@@ -110,10 +120,9 @@ class SeriesRoutes:
         cursor = {"nextCursor": series_cursor(*shown[-1][0])} if len(found) > query.limit else {}
         return shown, cursor
 
-    def _item(self, owner: str, series: Series, newest: Document | None) -> dict[str, Any]:
+    def _item(self, owner: str, series: Series, newest: Document | None, behind: Document | None) -> dict[str, Any]:
         device, sensor_type = series
-        seen = [self._presence.last_seen_ms(owner, device), None if newest is None else received_at_ms(newest)]
-        last_seen_ms = max((ms for ms in seen if ms is not None), default=None)
+        last_seen_ms = last_seen(self._presence.last_seen_ms(owner, device), newest, behind)
         return {
             "device": device,
             "sensorType": sensor_type,

@@ -16,6 +16,8 @@ MAX_LIMIT = 1000
 MAX_BUCKETS = 10_000
 # Those of all kinds may hold texts, which take more room.
 MAX_BUCKETS_OF_ALL = 5000
+# A reading may be so far ahead of the server's clock and still be one of now.
+AHEAD_MS = 60_000
 # The last time that a date of MongoDB's can hold.
 LAST_MS = 2**63 - 1
 

@@ -163,6 +163,36 @@ async def test_without_devices_there_is_a_demo_user_too_however_often_it_starts(
             assert (process.returncode, b"demo" in err.lower().replace(b"demo@", b"")) == (0, False), err
 
 
+async def test_what_there_is_can_be_searched_by_the_names_of_the_devices(tmp_path: Path) -> None:
+    async with running("--devices", "3", "--rate", "10", data=tmp_path) as (_, url):
+        device, device_token = await demo_device(url, tmp_path)
+        async with aiohttp.ClientSession(url) as session:
+            async with session.post("/user/login", json=demo_person(tmp_path)) as answer:
+                bearer = {"Authorization": f"Bearer {(await answer.json())['accessToken']}"}
+
+            async def searched(text: str) -> Any:
+                async with session.get("/series/search", params={"text": text}, headers=bearer) as answer:
+                    assert answer.status == 200
+                    return await answer.json()
+
+            async def stream() -> bool:
+                found = await searched("online")
+                return found["total"] == found["online"] == 3 and all(item["latest"] for item in found["items"])
+
+            await eventually(stream, "all devices are online and have sent")
+            found = await searched("")
+            assert (found["total"], found["devices"]) == (4, 4)
+            assert all(item["name"] and item["registered"] for item in found["items"])
+            (mine,) = (await searched("mine roof"))["items"]
+            assert (mine["device"], mine["name"], mine["latest"], mine["connected"]) == (device, "mine", None, False)
+            query = {"device": "mine", "sensorType": "temperature"}  # the name, which is no id
+            async with session.get("/readings", params=query, headers=bearer) as answer:
+                assert (answer.status, (await answer.json())["code"]) == (404, "no_such_device")
+            headers = {"Authorization": f"Bearer {device_token}"}
+            async with session.get("/series/search", headers=headers) as answer:
+                assert answer.status == 403
+
+
 async def test_pages_of_listed_origins_may_read_every_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CORS_ORIGINS", "https://app.example")
     async with running("--devices", "0", data=tmp_path) as (_, url), aiohttp.ClientSession(url) as session:

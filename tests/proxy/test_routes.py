@@ -112,6 +112,7 @@ async def front(tmp_path: Path) -> AsyncIterator[Front]:
         ("GET", "/readings/latest", "reader"),
         ("GET", "/readings/buckets", "reader"),
         ("GET", "/series", "reader"),
+        ("GET", "/series/search?text=a", "reader"),
         ("GET", "/pipeline", "reader"),
         ("GET", "/", "reader"),
         ("GET", "/dashboard/app.js", "reader"),

@@ -111,7 +111,8 @@ async def test_a_stream_has_everything_in_its_bounds_or_as_much_as_a_limit_says(
     assert await found(from_=TS + 5000) == []
 
 
-async def test_nothing_is_a_head_without_lines_and_no_line(running: Running) -> None:
+async def test_nothing_is_a_head_without_lines_and_no_line(running: Running, store: Store) -> None:
+    await store.holds(sent(1, sensor="other"))
     assert (await running.readings(format="csv")).body == ",".join(HEAD).encode() + b"\r\n"
     assert (await running.readings(format="ndjson")).body == b""
 
@@ -153,14 +154,16 @@ ACCEPTED = {
 }
 
 
-async def test_accept_chooses_the_form(running: Running) -> None:
+async def test_accept_chooses_the_form(running: Running, store: Store) -> None:
+    await store.holds(sent(1))
     for accept, kind in ACCEPTED.items():
         answer = await running.ask("/readings", series(), headers={"Accept": accept})
         assert (accept, answer.status, answer.kind) == (accept, 200, kind)
 
 
 @pytest.mark.parametrize(("format_", "kind"), [("json", JSON), ("csv", CSV), ("ndjson", NDJSON)])
-async def test_format_wins_over_accept(running: Running, format_: str, kind: str) -> None:
+async def test_format_wins_over_accept(running: Running, store: Store, format_: str, kind: str) -> None:
+    await store.holds(sent(1))
     query = series(format=format_)
     for accept in (JSON, CSV, NDJSON, "image/png"):
         assert (await running.ask("/readings", query, headers={"Accept": accept})).kind == kind
@@ -187,8 +190,9 @@ async def test_head_tells_the_form_and_has_no_body(running: Running, store: Stor
     ],
 )
 async def test_a_stream_is_a_file_with_a_name_that_no_series_can_break_out_of(
-    running: Running, device: str, sensor: str, name: str
+    running: Running, store: Store, device: str, sensor: str, name: str
 ) -> None:
+    await store.holds(sent(1), device=device)
     for format_ in ("csv", "ndjson"):
         answer = await running.readings(device, sensor, format=format_)
         assert answer.headers["Content-Disposition"] == f"attachment; filename*=UTF-8''{name}.{format_}"

@@ -9,7 +9,7 @@ from broker.embedded import EmbeddedBroker
 from reader.from_mongodb import FromMongoDB
 from tests.broker.waiting import eventually
 from tests.reader.following import following
-from tests.reader.running import DEVICE, SENSOR, Mongo, Running, reader, series, token_of
+from tests.reader.running import DEVICE, SENSOR, Mongo, Running, Store, reader, sent, series, token_of
 
 
 async def left(running: Running, count: int) -> None:
@@ -26,8 +26,9 @@ async def left(running: Running, count: int) -> None:
     [("max_live_per_owner", 429, "rate_limited", "owner"), ("max_live", 503, "busy", "everybody")],
 )
 async def test_so_many_feeds_and_no_more(
-    broker: EmbeddedBroker, mongodb_database: Mongo, limit: str, status: int, code: str, scope: str
+    broker: EmbeddedBroker, mongodb_database: Mongo, store: Store, limit: str, status: int, code: str, scope: str
 ) -> None:
+    await store.holds(sent(1))
     chosen: dict[str, Any] = {"heartbeat_seconds": 0.1, limit: 2}
     async with reader(broker, mongodb_database, **chosen) as running:
         async with following(running), following(running, series(DEVICE, SENSOR)):
@@ -58,6 +59,7 @@ async def test_so_many_feeds_and_no_more(
 async def test_so_many_questions_at_once_and_no_more(
     broker: EmbeddedBroker,
     mongodb_database: Mongo,
+    store: Store,
     monkeypatch: pytest.MonkeyPatch,
     what: str,
     limit: str,
@@ -65,6 +67,8 @@ async def test_so_many_questions_at_once_and_no_more(
     code: str,
     scope: str,
 ) -> None:
+    for owner in ("user-1", "other"):
+        await store.holds(sent(1), owner=owner)
     ask, go, inside = FromMongoDB.page, asyncio.Event(), 0
 
     async def held(self: FromMongoDB, *arguments: Any) -> Any:

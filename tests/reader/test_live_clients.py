@@ -6,6 +6,7 @@ import os
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from runtime.times import now_ms
 from tests.broker.waiting import eventually
 from tests.environment import python_with
 from tests.node import node_with
-from tests.reader.following import Persister, following
+from tests.reader.following import Following, Persister, following
 from tests.reader.resuming import ONE
 from tests.reader.running import Mongo, Running, Store, reader, sent, token_of
 
@@ -77,6 +78,10 @@ async def followed_by(command: list[str], running: Running, query: str = "") -> 
         await reading
 
 
+def has_beaten(times: int, follows: Following) -> bool:
+    return follows.comments.count("heartbeat") >= times
+
+
 @pytest.mark.parametrize("which", ["httpx_sse", "fetch_event_source"])
 async def test_a_client_is_given_readings_and_nothing_else(
     request: pytest.FixtureRequest, broker: EmbeddedBroker, mongodb_database: Mongo, persister: Persister, which: str
@@ -86,7 +91,7 @@ async def test_a_client_is_given_readings_and_nothing_else(
         async with followed_by(command, running) as client, following(running) as witness:
             for number in range(3):
                 beats = witness.comments.count("heartbeat") + 3
-                await witness.until(lambda self, beats=beats: self.comments.count("heartbeat") >= beats, "it beats")
+                await witness.until(partial(has_beaten, beats), "it beats")
                 await persister.tells(sent(number, now_ms()))
                 await client.says(f"it has heard {number}", number + 2)
         assert client.values == [0, 1, 2]

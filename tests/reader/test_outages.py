@@ -23,6 +23,7 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {
     "buckets between": ("/readings/buckets", series(from_=TS, to=TS + 1)),
     "latest": ("/readings/latest", {}),
     "series": ("/series", {}),
+    "search": ("/series/search", {}),
 }
 
 
@@ -76,7 +77,7 @@ async def test_every_question_is_refused_for_now_and_answered_again_later(
 
 async def test_a_reader_can_leave_while_mongodb_is_away(server: MongoDBServer, broker: EmbeddedBroker) -> None:
     async with reader(broker, (server.url, "own"), query_timeout_seconds=TIMEOUT_S) as running:
-        assert (await running.readings()).status == 200
+        assert (await running.ask("/series")).status == 200
         server.kill()
         started = time.monotonic()
     assert time.monotonic() - started < 5
@@ -85,11 +86,11 @@ async def test_a_reader_can_leave_while_mongodb_is_away(server: MongoDBServer, b
 async def test_a_reader_starts_while_mongodb_is_away(server: MongoDBServer, broker: EmbeddedBroker) -> None:
     server.kill()
     async with reader(broker, (server.url, "own"), query_timeout_seconds=TIMEOUT_S) as running:
-        assert (await running.readings()).status == 503
+        assert (await running.ask("/series")).status == 503
         server.restart()
 
         async def answers() -> bool:
-            return (await running.readings()).status == 200
+            return (await running.ask("/series")).status == 200
 
         await eventually(answers, "the reader answers")
 
@@ -123,7 +124,8 @@ async def test_a_question_that_fails_leaves_nothing_running_behind(
         finally:
             open_ -= 1
 
-    monkeypatch.setattr(FromMongoDB, "page", fails)
+    monkeypatch.setattr("reader.from_mongodb.TOGETHER", 5)
+    monkeypatch.setattr(FromMongoDB, "_newest_together", fails)
     assert (await running.ask("/readings/latest")).status == 503
 
     async def quiet() -> bool:

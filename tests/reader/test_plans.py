@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from bson import decode_all
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
@@ -168,16 +169,55 @@ async def test_each_part_of_a_stream_is_a_question_of_its_own_and_looks_at_nothi
         require_range(plan, size)
 
 
-async def test_the_newest_reading_is_found_without_looking_at_another(explained: Explained) -> None:
+async def test_the_newest_readings_are_found_without_looking_at_others(explained: Explained) -> None:
     series = [(device, sensor) for device in DEVICES for sensor in SENSORS]
     newest = await explained.history.newest("bob", series)
     assert {(one["_id"]["seq"], one["value"]) for one in newest if one} == {(2, 74.5)}
-    plans = await explained.plans()
-    assert len(plans) == 9
-    for plan in plans:
-        require_range(plan, 1)
+    assert [(one["_id"]["device"], one["_id"]["sensorType"]) for one in newest if one] == series
+    require_newest(await explained.plan(), 9, 9)
     assert await explained.history.newest("bob", [("d-2", "nothing")]) == [None]
-    require_range(await explained.plan(), 0)
+    require_newest(await explained.plan(), 1, 0)
+    before = await explained.history.newest("bob", series[:2], TS + 5)
+    assert {one["_id"]["ts"].timestamp() * 1000 for one in before if one} == {TS + 4}
+    require_newest(await explained.plan(), 2, 2)
+
+
+def require_newest(plan: Plan, asked: int, found: int) -> None:
+    """Assert that one question looks for the newest of so many series by the key, and at nothing else."""
+    cursors = list(cursors_of(plan))
+    assert len(cursors) == asked
+    examined = 0
+    for cursor in cursors:
+        assert {stage["stage"] for stage in stages(cursor["queryPlanner"]["winningPlan"])} <= RANGES | HARMLESS
+        assert {stage["stage"] for stage in stages(cursor["queryPlanner"]["winningPlan"])} & RANGES
+        examined += cursor["executionStats"]["totalKeysExamined"]
+        assert cursor["executionStats"]["totalDocsExamined"] <= 1 + 3
+    assert examined <= found + 3 * asked
+
+
+def cursors_of(plan: Any) -> Iterator[Plan]:
+    """Go through every part of an answer of `explain` that has a plan of its own."""
+    if isinstance(plan, dict):
+        if "queryPlanner" in plan:
+            yield plan
+        else:
+            for part in plan.values():
+                yield from cursors_of(part)
+    elif isinstance(plan, list):
+        for part in plan:
+            yield from cursors_of(part)
+
+
+async def test_a_long_list_asks_for_its_newest_readings_in_few_questions(
+    explained: Explained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reader.from_mongodb.TOGETHER", 4)
+    series = [(device, sensor) for device in DEVICES for sensor in SENSORS]
+    await explained.history.newest_until("bob", series, TS + 1000)
+    assert sorted(len(list(cursors_of(plan))) for plan in await explained.plans()) == [1, 4, 4]
+    found = await explained.history.newest_until("bob", series, TS + 5)
+    assert {(one[0]["_id"]["seq"], one[1]["_id"]["seq"]) for one in found if one[0] and one[1]} == {(2, 2)}
+    assert len(await explained.plans()) == 6
 
 
 async def test_both_ends_of_a_series_are_found_at_once(explained: Explained) -> None:
@@ -187,9 +227,11 @@ async def test_both_ends_of_a_series_are_found_at_once(explained: Explained) -> 
 
 
 @pytest.mark.parametrize("clipped", [False, True], ids=["all", "a part"])
-async def test_buckets_go_through_their_range_in_order_once(explained: Explained, clipped: bool) -> None:
+@pytest.mark.parametrize("kinds", [False, True], ids=["numbers", "every kind"])
+async def test_buckets_go_through_their_range_in_order_once(explained: Explained, clipped: bool, kinds: bool) -> None:
     start, end = (TS + 5, TS + 15) if clipped else (TS - 1000, TS + 1000)
-    buckets = await explained.history.buckets("bob", "d-2", "humidity", start, end, 5)
+    ask = explained.history.buckets_of_all if kinds else explained.history.buckets
+    buckets = await ask("bob", "d-2", "humidity", start, end, 5)
     count = sum(bucket["count"] for bucket in buckets)
     assert count == (30 if clipped else EACH)
     plan = await explained.plan()
@@ -275,3 +317,18 @@ async def test_a_scan_would_be_seen(explained: Explained) -> None:
     assert await ask.find({**bob, "_id.seq": 2}).batch_size(1000).to_list(None)
     with pytest.raises(AssertionError, match=r"assert 15\d <= "):
         require_range(await explained.plan(), EACH // 3)
+
+
+async def test_all_series_of_an_owner_are_one_range(explained: Explained) -> None:
+    for most, count in ((100, 9), (5, 5)):
+        documents = await explained.history.series_documents("bob", most)
+        assert len(decode_all(b"".join(documents))) == count
+        require_range(await explained.plan(), count)
+
+
+async def test_whether_a_device_is_known_is_one_look_at_its_series(explained: Explained) -> None:
+    assert await explained.history.knows("bob", "d-2")
+    require_range(await explained.plan(), 1)
+    assert not await explained.history.knows("bob", "d-22")
+    for plan in await explained.plans():
+        require_range(plan, 0)

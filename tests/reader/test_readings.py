@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from broker.document import encode_document
 from broker.reading import MAX_TEXT
+from reader.from_mongodb import FromMongoDB
 from runtime.tokens import Place
 from tests.reader.running import DEVICE, SENSOR, TS, Running, Store, bearer, sent, series, token_of
 
@@ -140,10 +142,72 @@ async def test_a_series_is_one_device_and_one_sensor_type_and_no_neighbour(runni
             assert [item["value"] for item in (await running.readings(device, sensor, order=order)).items] == [number]
 
 
-async def test_what_nobody_has_sent_is_an_empty_page(running: Running) -> None:
-    answer = await running.readings("nobody", "nothing")
-    assert answer.status == 200
-    assert answer.json == {"items": []}
+async def test_what_a_known_device_has_not_sent_is_an_empty_page(running: Running, store: Store) -> None:
+    await store.holds(sent(1))
+    for query in (series(sensor_type="nothing"), series(from_=TS + 1), series(to=TS)):
+        answer = await running.ask("/readings", query)
+        assert (answer.status, answer.json) == (200, {"items": []})
+        for format_, empty in (("csv", b"device,sensorType,"), ("ndjson", b"")):
+            export = await running.ask("/readings", query | {"format": format_})
+            assert (export.status, export.body[:18]) == (200, empty)
+        assert (await running.ask("/readings/buckets", query)).json == {"items": []}
+        assert (await running.ask("/readings/buckets", query | {"values": "all"})).json == {"items": []}
+
+
+NOBODYS: list[tuple[str, dict[str, Any]]] = [
+    ("/readings", {}),
+    ("/readings", {"from": TS, "to": TS + 1, "order": "desc"}),
+    ("/readings", {"format": "csv"}),
+    ("/readings", {"format": "ndjson", "limit": 3}),
+    ("/readings/buckets", {}),
+    ("/readings/buckets", {"from": TS, "to": TS + 1}),
+    ("/readings/buckets", {"values": "all"}),
+]
+
+
+@pytest.mark.parametrize("device", ["press-1", "device", "device-11", "others", "\x00", '{"$gt":""}'])
+async def test_an_id_of_which_nothing_was_ever_stored_is_told_apart(
+    running: Running, store: Store, device: str
+) -> None:
+    await store.holds(sent(1))
+    await store.holds(sent(1), device="others", owner="other")
+    for path, query in NOBODYS:
+        for method in ("GET", "HEAD"):
+            answer = await running.ask(path, series(device) | query, method=method)
+            assert (answer.status, answer.kind) == (404, "application/problem+json"), (path, query, method)
+        answer = await running.ask(path, series(device) | query)
+        assert answer.json["code"] == "no_such_device"
+        assert "GET /devices?name=" in answer.json["detail"]
+        assert "Content-Disposition" not in answer.headers
+    for path in ("/series", "/readings/latest", "/series/search"):  # lists stay lists
+        answer = await running.ask(path, {"device": device})
+        assert (answer.status, answer.items) == (200, [])
+    assert (await running.ask("/live", {"device": device}, method="HEAD")).status == 200
+
+
+async def test_a_device_is_known_by_its_readings_or_its_series(running: Running, store: Store) -> None:
+    # Retention has taken the readings of the first; of the second the series is not noted yet.
+    await store.knows([("quiet", SENSOR)])
+    await store.write([encode_document("user-1", "new", sent(1))])
+    for device in ("quiet", "new"):
+        assert (await running.readings(device, "other")).json == {"items": []}
+        assert (await running.ask("/readings/buckets", series(device, "other"))).json == {"items": []}
+
+
+async def test_whether_a_device_is_known_is_not_asked_where_something_was_found(
+    running: Running, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.holds(sent(1), sent("x", TS + 1))
+
+    async def knows(*_: Any) -> bool:
+        raise AssertionError("it was asked")
+
+    monkeypatch.setattr(FromMongoDB, "knows", knows)
+    for format_ in ("json", "csv", "ndjson"):
+        assert (await running.readings(format=format_)).status == 200
+    for query in (series(), series(values="all"), series(from_=TS, to=TS + 1)):
+        assert len((await running.ask("/readings/buckets", query)).items) == 1
+    monkeypatch.undo()
 
 
 async def test_a_page_has_100_readings_unless_a_limit_says_otherwise(running: Running, store: Store) -> None:
@@ -213,7 +277,7 @@ async def test_any_text_is_a_name_and_none_is_more(running: Running, store: Stor
     for name in ("\x00", "a\x00b", "\u65e5\u672c", "\U0001f321", "a b", '{"$gt":""}', "$where", "a.b", "../etc", "%41"):
         await store.holds(sent(name, sensor=name), device=name)
         assert [item["value"] for item in (await running.readings(name, name)).items] == [name]
-        assert (await running.readings(name, SENSOR)).items == (await running.readings(DEVICE, name)).items == []
+        assert (await running.readings(name, SENSOR)).items == (await running.readings("other", name)).items == []
 
 
 async def test_other_methods_are_told_which_ones_there_are(running: Running) -> None:

@@ -1,42 +1,16 @@
 """`GET /series/search`: what there is, by name, searched and paged by the server."""
 
-from typing import Any
+from collections.abc import AsyncIterator
 
-import msgspec
 import pytest
 
 from broker.embedded import EmbeddedBroker
 from broker.presence import Connected, Session, encode_event
 from broker.topology import PRESENCE_EXCHANGE
-from runtime.times import now_ms, rfc3339
+from runtime.times import now_ms
 from tests.broker.waiting import eventually
-from tests.reader.running import DEVICE, SENSOR, TS, Mongo, Running, Store, reader, sent, token_of
-
-MANAGES = {"scope": "readings:read devices:manage"}
-
-
-class Auth:
-    """What auth would answer on `GET /devices`, in pages of three."""
-
-    def __init__(self) -> None:
-        self.devices: dict[str, list[dict[str, Any]]] = {}
-        self.asked: list[tuple[str, str, str | None]] = []
-        self.failing: Exception | None = None
-
-    def has(
-        self, device: str, name: str, sensor_type: str = SENSOR, location: Any = "hall 3", owner: str = "user-1"
-    ) -> None:
-        item = {"id": device, "name": name, "sensorType": sensor_type, "location": location, "createdAt": rfc3339(TS)}
-        self.devices.setdefault(owner, []).append(item)
-
-    async def fetch(self, owner: str, token: str, cursor: str | None) -> bytes:
-        self.asked.append((owner, token, cursor))
-        if self.failing is not None:
-            raise self.failing
-        listed = sorted(self.devices.get(owner, []), key=lambda one: one["id"])
-        rest = [one for one in listed if cursor is None or one["id"] > cursor]
-        page: dict[str, Any] = {"items": rest[:3]} | ({"nextCursor": rest[2]["id"]} if len(rest) > 3 else {})
-        return msgspec.json.encode(page)
+from tests.reader.registered import Auth, labels, search
+from tests.reader.running import DEVICE, TS, Mongo, Running, Store, reader, sent
 
 
 @pytest.fixture
@@ -45,28 +19,14 @@ def auth() -> Auth:
 
 
 @pytest.fixture
-def running() -> None:
-    """Not here: `named` is the reader that knows names."""
-
-
-@pytest.fixture
-async def named(broker: EmbeddedBroker, mongodb_database: Mongo, auth: Auth, monkeypatch: pytest.MonkeyPatch) -> Any:
+async def named(
+    broker: EmbeddedBroker, mongodb_database: Mongo, auth: Auth, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Running]:
+    """A reader that looks anew at each question what there is."""
     monkeypatch.setattr("reader.catalogues.KEPT_S", 0.0)
-    monkeypatch.setattr("reader.catalogues.KEPT_TIMES", 0.0)
+    monkeypatch.setattr("reader.catalogues.KEPT_TIMES", 0)
     async with reader(broker, mongodb_database, devices=auth.fetch) as found:
         yield found
-
-
-async def search(named: Running, text: str = "", **query: Any) -> Any:
-    answer = await named.ask("/series/search", {"text": text, **query}, token=token_of(**MANAGES))
-    assert answer.status == 200, answer.body
-    return answer.json
-
-
-async def labels(named: Running, text: str = "", **query: Any) -> list[tuple[str, str]]:
-    return [
-        (item["name"] or item["device"], item["sensorType"]) for item in (await search(named, text, **query))["items"]
-    ]
 
 
 async def test_a_series_is_told_with_its_name_its_place_and_its_newest_reading(
@@ -99,7 +59,7 @@ async def test_a_series_is_told_with_its_name_its_place_and_its_newest_reading(
 async def test_what_is_not_registered_and_what_has_sent_nothing_are_there_too(
     named: Running, store: Store, auth: Auth
 ) -> None:
-    auth.has("d-1", "press-1", "pressure", {"lat": 48.5, "lon": 11.25})
+    auth.has("d-1", "press-1", "pressure", location={"lat": 48.5, "lon": 11.25})
     await store.holds(sent(1), device="a")
     first, second = (await search(named))["items"]
     assert first | {"latest": None} == {
@@ -204,27 +164,74 @@ async def test_one_device_can_be_asked_for(named: Running, store: Store) -> None
     assert (await search(named, device="nobody"))["items"] == []
 
 
-@pytest.mark.parametrize("why", [OSError("away"), TimeoutError()])
-async def test_while_auth_is_away_ids_stand_for_names(named: Running, store: Store, auth: Auth, why: Exception) -> None:
-    auth.has("d-9", "a")
-    for device in ("d-9", "d-10"):
-        await store.holds(sent(1), device=device)
-    auth.failing = why
-    assert await labels(named) == [("d-9", SENSOR), ("d-10", SENSOR)]
-    assert {item["name"] for item in (await search(named))["items"]} == {None}
-    auth.failing = None
-    assert await labels(named) == [("a", SENSOR), ("d-10", SENSOR)]
+BAD = {
+    "text": ["x" * 257],
+    "device": ["", "x" * 257],
+    "offset": ["-1", "2147483648", "x", "", "1.0"],
+    "limit": ["0", "201", "x", ""],
+}
 
 
-async def test_names_are_not_for_tokens_that_may_not_list_devices(named: Running, store: Store, auth: Auth) -> None:
-    auth.has("d-1", "secret-name", location="secret-place")
-    auth.has("d-2", "secret-too")
+async def test_a_parameter_in_another_form_is_named(named: Running) -> None:
+    for name, values in BAD.items():
+        for value in values:
+            print(name, repr(value))
+            assert (await named.ask("/series/search", {name: value})).wrong == [name]
+
+
+NAMES = [
+    "\u65e5\u672c",
+    "\u00c4rger",
+    "a b",
+    "<b>bold</b>",
+    "a\nb",
+    '"',
+    "\U0001f321",
+    "%41",
+    "x" * 200,
+    "1" * 200,
+    "\x00",
+]
+
+
+async def test_any_text_is_a_name(named: Running, store: Store) -> None:
+    for name in NAMES:
+        await store.holds(sent(1, sensor=name), device=name)
+    assert sorted(await labels(named)) == sorted((name, name) for name in NAMES)
+    for name in NAMES:
+        if len(name.split()) == 1:
+            assert (name, name) in await labels(named, name.upper())
+
+
+async def test_an_owner_who_has_nothing_has_an_empty_list(named: Running, store: Store, auth: Auth) -> None:
+    auth.has("d-1", "press-1")
     await store.holds(sent(1), device="d-1")
-    assert (await search(named))["total"] == 2
-    asked = len(auth.asked)
-    answer = await named.ask("/series/search", {"text": ""}, token=token_of(scope="readings:read"))
-    assert b"secret" not in answer.body
-    assert (answer.json["total"], answer.json["devices"], answer.items[0]["registered"]) == (1, 1, False)
-    assert len(auth.asked) == asked
-    hidden = await named.ask("/series/search", {"text": "secret"}, token=token_of(scope="readings:read"))
-    assert hidden.json["total"] == 0
+    assert await search(named, owner="nobody") == {"total": 0, "devices": 0, "online": 0, "items": []}
+
+
+async def test_a_device_that_was_removed_is_shown_by_its_id(named: Running, store: Store, auth: Auth) -> None:
+    auth.has("d-1", "press-1")
+    auth.has("d-2", "press-2")
+    await store.holds(sent(1), device="d-1")
+    assert [(item["name"], item["registered"]) for item in (await search(named))["items"]] == [
+        ("press-1", True),
+        ("press-2", True),
+    ]
+    auth.removes("d-1")
+    auth.removes("d-2")  # which has sent nothing
+    (item,) = (await search(named))["items"]
+    assert (item["device"], item["name"], item["registered"], "location" in item) == ("d-1", None, False, False)
+
+
+async def test_a_registered_device_is_not_there_twice_when_it_sends_something_else(
+    named: Running, store: Store, auth: Auth
+) -> None:
+    auth.has("d-1", "press-1", "pressure")
+    await store.holds(sent(1, sensor="humidity"), device="d-1")
+    assert await labels(named) == [("press-1", "humidity")]
+
+
+async def test_what_has_readings_no_more_is_there_without_them(named: Running, store: Store) -> None:
+    await store.knows([("quiet", "t")])
+    (item,) = (await search(named))["items"]
+    assert (item["latest"], item["lastReadingAt"], item["lastSeenAt"]) == (None, None, None)

@@ -9,6 +9,7 @@ from bson import Decimal128, ObjectId
 from pymongo import MongoClient
 
 from broker.keys import reading_key
+from runtime.times import now_ms, rfc3339
 from tests.reader.running import DEVICE, OWNER, SENSOR, TS, Mongo, Running, Store, sent, series, token_of
 
 HOUR_MS = 3_600_000
@@ -140,6 +141,22 @@ async def test_a_series_says_when_its_newest_reading_was_measured_and_when_its_d
         "lastSeenAt": None,
         "lastReadingAt": None,
     }
+
+
+async def test_a_reading_with_a_time_ahead_does_not_hide_that_its_device_goes_on(
+    running: Running, store: Store
+) -> None:
+    # Over HTTP: its gateway announces no session.
+    now = now_ms()
+    await store.holds(sent("ahead", now + HOUR_MS, received_ms=now - HOUR_MS), sent("now", now, received_ms=now))
+    await store.holds(sent("only ahead", now + HOUR_MS, received_ms=now - HOUR_MS), device="device-2")
+    one, other = (await running.ask("/series")).items
+    assert (one["connected"], one["lastSeenAt"], one["lastReadingAt"]) == (False, rfc3339(now), rfc3339(now + HOUR_MS))
+    assert (other["lastSeenAt"], other["lastReadingAt"]) == (rfc3339(now - HOUR_MS), rfc3339(now + HOUR_MS))
+    assert [item["lastSeenAt"] for item in (await running.ask("/series/search")).items] == [
+        one["lastSeenAt"],
+        other["lastSeenAt"],
+    ]
 
 
 async def test_what_another_hand_has_stored_is_shown_as_far_as_json_goes(

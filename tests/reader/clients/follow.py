@@ -6,8 +6,8 @@ URL and TOKEN say where and as whom. One line of JSON an event.
 import json
 import os
 
-import httpx
-from httpx_sse import connect_sse
+import httpx  # type: ignore[import-not-found]  # it has an environment of its own
+from httpx_sse import connect_sse  # type: ignore[import-not-found]
 
 headers = {"Authorization": f"Bearer {os.environ['TOKEN']}"}
 with httpx.Client(timeout=60) as client, connect_sse(client, "GET", os.environ["URL"], headers=headers) as source:

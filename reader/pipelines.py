@@ -1,10 +1,10 @@
-"""Stretches of a series, summed up by MongoDB in buckets of time: of the numbers, or of every kind of value.
+"""What MongoDB works out itself: buckets of time over a stretch of a series, and the newest readings of many series.
 
-Both go through their range of the key in order, once. Of every kind is grouped twice: the same texts (or booleans) of a
-bucket first, so that the most frequent ones can be told.
+Buckets go through their range of the key in order, once. Those of every kind are grouped twice: the same texts (or
+booleans) of a bucket first, so that the most frequent ones can be told.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from runtime.times import rfc3339
@@ -23,6 +23,14 @@ _KIND = {
         "default": "text",
     }
 }
+
+
+def newest_pipeline(queries: Sequence[dict[str, Any]], collection: str) -> Pipeline:
+    """Return what finds the newest of each query's readings, in no order: one question instead of many."""
+    parts: list[Pipeline] = [[{"$match": query}, {"$sort": {"_id": -1}}, {"$limit": 1}] for query in queries]
+    first, *others = parts
+    unions: Pipeline = [{"$unionWith": {"coll": collection, "pipeline": other}} for other in others]
+    return [*first, *unions]
 
 
 def _beginning(every_ms: int) -> dict[str, Any]:
