@@ -27,6 +27,7 @@ let asked = 0;
 self.onconnect = ({ ports: [port] }) => {
   const tab = { port, wants: false, keys: null, heardAt: performance.now() };
   port.onmessage = ({ data }) => take(tab, data);
+  port.onclose = () => take(tab, { bye: true }); // where the browser tells it
   port.postMessage({ state });
 };
 

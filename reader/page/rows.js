@@ -46,14 +46,14 @@ export function fillEmpty({ parts, classList }) {
   parts.name.title = "";
   parts.more.setAttribute("aria-label", "Details");
   parts.dot.className = "dot";
-  parts.box.checked = false;
+  check({ parts, classList }, false);
   parts.line.setAttribute("points", "");
 }
 
 export function fill(row, one, chosen) {
   const { parts } = row;
   row.classList.remove("loading");
-  parts.box.checked = chosen;
+  check(row, chosen);
   const text = label(one);
   set(parts.name, text);
   if (parts.name.title !== text) parts.name.title = text;
@@ -62,6 +62,11 @@ export function fill(row, one, chosen) {
   parts.more.setAttribute("aria-label", `Details of ${text}, ${one.sensorType}`);
   one.fresh = true;
   refresh(row, one);
+}
+
+export function check({ parts, classList }, chosen) {
+  parts.box.checked = chosen;
+  classList.toggle("chosen", chosen);
 }
 
 // What changes while it is looked at.
