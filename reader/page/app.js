@@ -9,6 +9,7 @@ import { logOut, settled } from "./leaving.js";
 import { LiveFeed } from "./live.js";
 import { Login } from "./login.js";
 import { Manage } from "./manage.js";
+import { fetchPlotly } from "./plotly.js";
 import { repeat } from "./polling.js";
 import * as session from "./session.js";
 
@@ -25,6 +26,7 @@ class Page {
       onWanted: (keys) => this.feed?.want(keys),
       onLabels: () => this.charting.draw(),
       onDetails: (one) => this.manage.details(one),
+      onSettled: () => this.charting.begin(),
     });
     this.manage = new Manage({
       onAdded: (one) => this.added(one),
@@ -49,6 +51,7 @@ class Page {
     $("user").textContent = $("user").title = session.email();
     this.feed = new LiveFeed({ onReading: (reading) => this.heard(reading), onState: (state) => this.tellFeed(state) });
     const kept = address.read().series.map(([device, sensorType]) => keyOf({ device, sensorType }));
+    fetchPlotly();
     this.list.start();
     if (kept.length) this.list.choose(kept);
     this.feed.run();

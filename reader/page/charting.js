@@ -13,6 +13,7 @@ import { Legend } from "./legend.js";
 import { Line } from "./line.js";
 import { Messages, set } from "./messages.js";
 import { partsOf } from "./parts.js";
+import { runPlotly } from "./plotly.js";
 import { Refused } from "./session.js";
 import { LIVE_MS, Span } from "./spans.js";
 import { Toolbar } from "./toolbar.js";
@@ -63,6 +64,17 @@ export class Charting {
       this.#goTo(moved);
       this.reload();
     });
+  }
+
+  // Draw from now on; before, what is quicker to show is shown.
+  begin() {
+    runPlotly(
+      () => {
+        this.messages.trouble("");
+        this.draw();
+      },
+      () => this.messages.trouble("The chart cannot be loaded; trying again."),
+    );
   }
 
   #goTo({ span, from, to, zone }) {

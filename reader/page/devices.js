@@ -20,8 +20,9 @@ const $ = (id) => document.getElementById(id);
 export class DeviceList {
   // onChosen(): other series are chosen; onWanted(keys): whose readings are wanted, series or devices, null for all;
   // onFirst(items): the first that have readings; onLabels(): chosen ones have names now; onDetails(series)
-  constructor({ onChosen, onWanted, onFirst, onLabels, onDetails }) {
-    Object.assign(this, { onChosen, onWanted, onFirst, onLabels, onDetails });
+  // onSettled(): the list shows what there is, or why it does not; more than once
+  constructor({ onChosen, onWanted, onFirst, onLabels, onDetails, onSettled }) {
+    Object.assign(this, { onChosen, onWanted, onFirst, onLabels, onDetails, onSettled });
     this.known = new Known();
     this.chosen = new Set();
     this.expected = new Set(); // devices that were added here
@@ -128,6 +129,7 @@ export class DeviceList {
     const first = !this.filled && answer.items.some((item) => item.latest);
     this.filled ||= first;
     if (first) this.onFirst(answer.items);
+    this.onSettled();
   }
 
   #keepFew() {
@@ -227,6 +229,7 @@ export class DeviceList {
   #trouble(text) {
     this.troubled = text;
     this.#say();
+    if (text) this.onSettled();
   }
 
   #say() {

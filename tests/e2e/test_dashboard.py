@@ -47,6 +47,21 @@ def test_a_wrong_password_is_told_and_opens_nothing(browser: Browser, site: Site
     assert [entry for entry in browser.complaints() if "401" not in entry] == []
 
 
+def test_values_do_not_wait_for_the_charts_script_and_it_is_tried_again(inside: Browser) -> None:
+    inside.until("return document.querySelectorAll('#series .value').length > 0")
+    inside.driver.execute_cdp_cmd("Network.enable", {})
+    inside.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["*/plotly.min.js"]})
+    inside.driver.refresh()
+    inside.until(
+        "return [...document.querySelectorAll('#series .value')].some((value) => /[0-9]/.test(value.textContent))"
+    )
+    inside.until("return document.getElementById('chart-message').textContent.includes('trying again')")
+    inside.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": []})
+    inside.until("return (document.getElementById('chart').data ?? []).some((trace) => trace.y.length > 3)")
+    assert "trying again" not in inside.text("#chart-message")
+    assert all("plotly.min.js" in line for line in inside.complaints())
+
+
 def test_curves_move_within_five_seconds_and_values_change(inside: Browser) -> None:
     began = time.monotonic()
     inside.until("return (document.getElementById('chart').data ?? []).some((trace) => trace.y.length > 3)", within_s=5)
