@@ -61,8 +61,9 @@ def test_choice_range_and_zone_are_in_the_address_and_survive_a_reload(browser: 
     assert {row[0] for row in browser.figures()} == {"kept-1 · level", "kept-2 · level"}
     browser.find("[data-span='1h']").click()
     browser.until("return location.hash.includes('span=1h') && !location.hash.includes('from=')")
-    # A link to another fragment of the same page.
-    browser.run("location.hash = arguments[0]", address)
+    # A link to another fragment of the same page, and to another series.
+    browser.run("location.hash = arguments[0]", address.replace("series=kept-2/level&", ""))
+    browser.until("return document.getElementById('legend').rows.length === 1")
     browser.until(
         "return document.getElementById('zone').value === 'UTC' && !document.querySelector('[aria-pressed=true]')"
     )
