@@ -1,7 +1,7 @@
 // The page: its parts, and what they tell each other.
 
 import * as address from "./address.js";
-import { Charting } from "./charting.js";
+import { Charting, MOST_CHOSEN } from "./charting.js";
 import { DeviceList, keyOf } from "./devices.js";
 import * as format from "./format.js";
 import { label } from "./known.js";
@@ -96,12 +96,20 @@ class Page {
     if (shown.length < this.list.chosen.size) this.list.choose(shown);
   }
 
-  added(one) {
-    this.list.expect(one.key);
-    this.list.choose([...this.list.chosen, one.key].slice(0, Math.max(8, this.list.chosen.size)));
+  // A new device is shown as soon as it has something to show.
+  added({ device }) {
+    this.awaited = device;
+    this.list.expect(device);
+  }
+
+  chooseAwaited(reading) {
+    this.awaited = null;
+    const { chosen } = this.list;
+    if (chosen.size < MOST_CHOSEN) this.list.choose([...chosen, keyOf(reading)]);
   }
 
   heard(reading) {
+    if (reading.device === this.awaited) this.chooseAwaited(reading);
     this.list.heard(reading);
     this.charting.heard(reading);
     this.manage.heard(reading);

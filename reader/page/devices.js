@@ -18,12 +18,13 @@ const MOST_HEARD = 1000;
 const $ = (id) => document.getElementById(id);
 
 export class DeviceList {
-  // onChosen(): other series are chosen; onWanted(keys): the series whose readings are wanted, null for all;
+  // onChosen(): other series are chosen; onWanted(keys): whose readings are wanted, series or devices, null for all;
   // onFirst(items): the first that have readings; onLabels(): chosen ones have names now; onDetails(series)
   constructor({ onChosen, onWanted, onFirst, onLabels, onDetails }) {
     Object.assign(this, { onChosen, onWanted, onFirst, onLabels, onDetails });
     this.known = new Known();
     this.chosen = new Set();
+    this.expected = new Set(); // devices that were added here
     this.rows = new VirtualList($("series-frame"), $("series"), {
       keyAt: (place) => this.#keyAt(place),
       fill: (row, place) => this.#fill(row, place),
@@ -62,9 +63,9 @@ export class DeviceList {
     return this.known.get(key);
   }
 
-  // Readings of this series are wanted although it was not found yet.
-  expect(key) {
-    this.expected = key;
+  // Readings of this device are wanted although nothing of it was found yet.
+  expect(device) {
+    this.expected.add(device);
     this.found.renew();
     this.#tellWanted();
   }
@@ -132,7 +133,6 @@ export class DeviceList {
   #keepFew() {
     const keys = new Set(this.found.items.map(keyOf));
     for (const key of this.chosen) keys.add(key);
-    if (this.expected) keys.add(this.expected);
     for (const key of this.rows.rows.keys()) keys.add(key);
     this.known.keep(keys);
   }
@@ -140,7 +140,7 @@ export class DeviceList {
   #tellWanted() {
     const { whole, total, items } = this.found;
     const all = total === null || total === 0 || (whole && total <= MOST_HEARD);
-    const keys = all ? null : [...new Set([...items.map(keyOf), ...this.chosen, this.expected].filter(Boolean))];
+    const keys = all ? null : [...new Set([...items.map(keyOf), ...this.chosen, ...this.expected])];
     const told = keys && keys.join("\r");
     if (told === this.told) return;
     this.told = told;
@@ -176,7 +176,10 @@ export class DeviceList {
   #changed(box) {
     const { key } = box.closest("li");
     if (!box.checked) this.chosen.delete(key);
-    else if (this.chosen.size < MOST_CHOSEN) this.chosen.add(key);
+    else if (!this.known.get(key)) {
+      box.checked = false; // it is not known yet what would be chosen
+      return;
+    } else if (this.chosen.size < MOST_CHOSEN) this.chosen.add(key);
     else {
       box.checked = false;
       this.#message(`At most ${MOST_CHOSEN} series are shown together: take one away first.`);

@@ -35,10 +35,10 @@ export class Found {
     return this.total !== null && !this.text && this.items.length === this.total;
   }
 
-  // These places are seen; pages that are not, are not asked for.
+  // These places are seen; of the pages that are not, only the next ones are asked for.
   look(first, last) {
     this.seen = [Math.floor(first / PAGE), Math.floor(Math.max(first, last) / PAGE)];
-    if (this.asked && !this.outdated && !this.#isSeen(this.asked.number)) this.asked.abort.abort();
+    if (this.asked && !this.outdated && !this.#isNear(this.asked.number)) this.asked.abort.abort();
     else this.#next();
   }
 
@@ -65,7 +65,7 @@ export class Found {
     this.pages.clear();
   }
 
-  #isSeen = (number) => number >= this.seen[0] && number <= this.seen[1];
+  #isNear = (number) => number >= this.seen[0] - 1 && number <= this.seen[1] + 1;
 
   #next() {
     clearTimeout(this.timer);
@@ -85,6 +85,10 @@ export class Found {
       const page = this.outdated ? undefined : this.pages.get(number);
       const wait = page ? page.at + every - now : -Infinity;
       if (wait < next[1]) next = [number, wait];
+    }
+    if (next[1] > 0 && !this.outdated) {
+      const beside = [this.seen[1] + 1, this.seen[0] - 1].find((one) => one >= 0 && one <= last && !this.pages.has(one));
+      if (beside !== undefined) next = [beside, 0]; // who scrolls there finds it
     }
     const rest = (this.troubledUntil ?? 0) - now;
     return [next[0], Math.max(next[1], rest)];

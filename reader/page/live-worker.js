@@ -3,7 +3,7 @@
 // A shared worker, named by its user. It holds the feed while a tab that is seen wants it, and hands every tab the
 // readings that it asked for. Tokens stay with the tabs: the worker asks one of them for a token whenever it connects.
 //
-// From a tab:  {wants, keys}       whether it is seen; the series it wants ("device\nsensorType"), null for all
+// From a tab:  {wants, keys}       whether it is seen; the series ("device\nsensorType") or devices it wants, null for all
 //              {answer, token}     to {ask}; null: nobody is logged in there; undefined: the server gave none
 //              {pong} · {bye}
 // To a tab:    {state} · {readings} · {ask, refused} · {ping}
@@ -27,6 +27,7 @@ let asked = 0;
 self.onconnect = ({ ports: [port] }) => {
   const tab = { port, wants: false, keys: null, heardAt: performance.now() };
   port.onmessage = ({ data }) => take(tab, data);
+  port.onclose = () => take(tab, { bye: true }); // where the browser tells it
   port.postMessage({ state });
 };
 
@@ -71,10 +72,12 @@ function tell(now) {
 
 function hand(readings) {
   for (const { port, keys } of wanting()) {
-    const own = keys ? readings.filter((one) => keys.has(`${one.device}\n${one.sensorType}`)) : readings;
+    const own = keys ? readings.filter((one) => wanted(one, keys)) : readings;
     if (own.length) port.postMessage({ readings: own });
   }
 }
+
+const wanted = ({ device, sensorType }, keys) => keys.has(`${device}\n${sensorType}`) || keys.has(device);
 
 // Of the first tab that has one.
 async function token(refused) {

@@ -16,18 +16,25 @@ export class LiveFeed {
     this.onState = onState;
     this.keys = null;
     this.stopped = false;
-    this.changed = () => this.#follow();
+    this.changed = ({ type }) => {
+      if (type === "pageshow") this.gone = false;
+      this.#follow();
+    };
+    this.leaves = () => {
+      this.gone = true; // until it is shown again, out of the browser's memory
+      this.port?.postMessage({ bye: true });
+    };
   }
 
   run() {
     document.addEventListener("visibilitychange", this.changed);
     addEventListener("pageshow", this.changed);
-    addEventListener("pagehide", () => this.port?.postMessage({ bye: true }));
+    addEventListener("pagehide", this.leaves);
     if (typeof SharedWorker === "undefined") this.#alone();
     else this.#share();
   }
 
-  // Only the readings of these series, "device\nsensorType"; null for all.
+  // Only the readings of these series, "device\nsensorType", or devices; null for all.
   want(keys) {
     this.keys = keys;
     this.#follow();
@@ -37,6 +44,7 @@ export class LiveFeed {
     this.stopped = true;
     document.removeEventListener("visibilitychange", this.changed);
     removeEventListener("pageshow", this.changed);
+    removeEventListener("pagehide", this.leaves);
     this.port?.postMessage({ bye: true });
     this.port?.close();
     this.own?.stop();
@@ -74,7 +82,7 @@ export class LiveFeed {
   }
 
   #follow() {
-    if (this.stopped) return;
+    if (this.stopped || this.gone) return;
     const wants = !document.hidden;
     if (this.port) this.port.postMessage({ wants, keys: this.keys });
     else if (this.ownOnly && wants) this.#open();

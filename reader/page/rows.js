@@ -21,7 +21,7 @@ export function makeRow() {
   const about = choice.appendChild(element("span", "about"));
   const dot = about.appendChild(element("span", "dot"));
   const state = about.appendChild(element("span", "visually-hidden"));
-  const sensor = about.appendChild(element("span"));
+  const sensor = about.appendChild(element("span", "sensor"));
   const ahead = about.appendChild(element("span", "mark-ahead"));
   const age = choice.appendChild(element("span", "age"));
   const more = row.appendChild(element("button", "icon more"));
@@ -44,17 +44,16 @@ export function fillEmpty({ parts, classList }) {
   for (const part of [parts.state, parts.value, parts.sensor, parts.ahead, parts.age]) set(part, "");
   set(parts.name, "…");
   parts.name.title = "";
+  parts.more.setAttribute("aria-label", "Details");
   parts.dot.className = "dot";
-  parts.box.checked = false;
-  parts.box.disabled = parts.more.disabled = true;
+  check({ parts, classList }, false);
   parts.line.setAttribute("points", "");
 }
 
 export function fill(row, one, chosen) {
   const { parts } = row;
   row.classList.remove("loading");
-  parts.box.disabled = parts.more.disabled = false;
-  parts.box.checked = chosen;
+  check(row, chosen);
   const text = label(one);
   set(parts.name, text);
   if (parts.name.title !== text) parts.name.title = text;
@@ -63,6 +62,11 @@ export function fill(row, one, chosen) {
   parts.more.setAttribute("aria-label", `Details of ${text}, ${one.sensorType}`);
   one.fresh = true;
   refresh(row, one);
+}
+
+export function check({ parts, classList }, chosen) {
+  parts.box.checked = chosen;
+  classList.toggle("chosen", chosen);
 }
 
 // What changes while it is looked at.

@@ -1,4 +1,5 @@
-// What a person pastes to let a device send: the same calls as in README's examples, with address and token filled in.
+// What a person pastes to let a device send: the same calls as in README's examples, which are longer and also renew
+// their token, with address and token filled in. A device that is refused for now, or cut off, comes back by itself.
 
 const curl = (url, token) => `curl -sS '${url}/readings' -H 'Content-Type: application/json' \\
   -H 'Authorization: Bearer ${token}' \\
@@ -15,6 +16,7 @@ TOKEN = ${JSON.stringify(token)}
 
 async def main():
     device = socketio.AsyncClient()
+    device.on("connect_error", lambda error: print("not connected:", error, flush=True))
     await device.connect(URL, auth={"token": TOKEN}, transports=["websocket"], retry=True)
     while True:
         reading = {"value": 20.5, "unit": "C", "ts": int(time.time() * 1000)}
