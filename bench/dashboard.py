@@ -129,6 +129,7 @@ def live(tab: Tab, looks: Looks, site: Site, size: Size) -> list[Figure]:
         choose(tab)
         device.say({"run": size.live_s})
         began_ms = device.hear()["fromMs"]
+        tab.find_labels()
         tab.watch_points(DEVICE, began_ms, HORIZON_MS)
         drawn: dict[int, int] = {}
         first, last = watched(tab, looks, drawn, size)
@@ -195,14 +196,17 @@ def shown(acknowledged: Sequence[tuple[int, float]], drawn: dict[int, int], size
 
 
 def grown(first: list[Held], last: list[Held]) -> list[Figure]:
-    """Return the last stretch beside the first."""
+    """Return the last stretch beside the first: the least of each, for some of what is no longer needed is not always
+    collected at once."""
 
     def beside(name: str, most: float | None) -> Figure:
-        before, after = (statistics.median(getattr(held, name) for held in stretch) for stretch in (first, last))
+        before, after = (min(getattr(held, name) for held in stretch) for stretch in (first, last))
         progress(f"  {name}: {before:,.0f}, then {after:,.0f}")
         return Figure(f"  {NAMES[name]}: the last minute of the first", after / before, "x", most)
 
-    return [beside(name, None if name == "pss_bytes" else MOST_GROWN) for name in NAMES]
+    figures = [beside(name, None if name == "pss_bytes" else MOST_GROWN) for name in NAMES]
+    labels = sum(held.labels for held in (first + last)[1:])
+    return [*figures, Figure("  labels whose sizes plotly kept meanwhile, 10,000 at most", labels, "labels")]
 
 
 NAMES = {

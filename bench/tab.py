@@ -83,6 +83,16 @@ seen.timer = setInterval(() => {
 """
 
 
+# Of a module of plotly's that is not exported. Each text at each place is a label of its own; with the 10,001st plotly
+# forgets them all (src/components/drawing/index.js, maxSavedBBoxes): no growth, but more than ten minutes to see that.
+DRAWING = "function () { window.drawing = this.find((one) => one.savedBBoxes && one.bBox) }"
+FORGET = """
+const count = Object.keys(window.drawing?.savedBBoxes ?? {}).length;
+if (count) window.drawing.savedBBoxes = {};
+return count;
+"""
+
+
 @dataclass(frozen=True)
 class Scrolled:
     """What scrolling for a while was like."""
@@ -95,12 +105,13 @@ class Scrolled:
 
 @dataclass(frozen=True)
 class Held:
-    """What a tab holds after a garbage collection."""
+    """What a tab holds after a garbage collection; `labels`: whose sizes plotly had kept, and no longer does."""
 
     heap_bytes: float
     nodes: float
     listeners: float
     pss_bytes: float
+    labels: float = 0
 
 
 class Tab:
@@ -173,12 +184,22 @@ class Tab:
             raise BenchError("the browser has no process that runs pages")
         return busiest
 
+    def find_labels(self) -> None:
+        """Find where plotly keeps the sizes of the labels that it has drawn: nowhere where a page could see it."""
+        group = {"objectGroup": "bench"}
+        every = self.cdp("Runtime.evaluate", expression="Object.prototype", **group)["result"]["objectId"]
+        found = self.cdp("Runtime.queryObjects", prototypeObjectId=every, **group)["objects"]["objectId"]
+        self.cdp("Runtime.callFunctionOn", objectId=found, functionDeclaration=DRAWING)
+        self.cdp("Runtime.releaseObjectGroup", **group)
+
     def held(self, pid: int) -> Held:
-        """Collect garbage, and return what is left."""
+        """Forget what plotly keeps of labels, which it bounds itself; collect garbage, and return what is left."""
+        labels = self.browser.run(FORGET)
         self.cdp("HeapProfiler.collectGarbage")
         counted = self.cdp("Memory.getDOMCounters")
         heap = self.cdp("Runtime.getHeapUsage")["usedSize"]
-        return Held(float(heap), float(counted["nodes"]), float(counted["jsEventListeners"]), float(pss_of(pid)))
+        nodes, listeners = counted["nodes"], counted["jsEventListeners"]
+        return Held(float(heap), float(nodes), float(listeners), float(pss_of(pid)), float(labels))
 
 
 def pss_of(pid: int) -> int:
