@@ -197,6 +197,10 @@ def test_the_reading_under_the_pointer_is_told_with_its_time_and_offset(browser:
     browser.driver.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": x + 3, "y": y})
     told = browser.until("return document.getElementById('chart-hover').innerText")
     assert "pointed-1: 123,456.78 €" in told
+    when, said = browser.run(
+        "return [...document.querySelectorAll('#chart-hover > *')].map((line) => line.getBoundingClientRect().toJSON())"
+    )
+    assert said["top"] >= when["bottom"] - 1, "lines lie over each other"
     assert "GMT+" in told
 
 
