@@ -48,9 +48,11 @@ class Page {
     $("app").hidden = false;
     $("user").textContent = $("user").title = session.email();
     this.feed = new LiveFeed({ onReading: (reading) => this.heard(reading), onState: (state) => this.tellFeed(state) });
-    const kept = address.read().series.map(([device, sensorType]) => keyOf({ device, sensorType }));
+    const keysIn = ({ series }) => series.map(([device, sensorType]) => keyOf({ device, sensorType }));
+    const kept = keysIn(address.read());
     this.list.start();
     if (kept.length) this.list.choose(kept);
+    address.whenMoved((moved) => this.list.choose(keysIn(moved)));
     this.feed.run();
     this.endPolling = repeat(PIPELINE_EVERY_MS, () => this.tellPipeline());
     this.charting.start();

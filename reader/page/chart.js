@@ -17,7 +17,7 @@ const MARGIN = { l: 52, r: 12, t: 4, b: 40 };
 const TITLE_PX = 24;
 const BETWEEN_PX = 8;
 const LEAST_PX = 300;
-const TIME_PX = { plain: 96, offset: 128 };
+const TIME_PX = { plain: 80, offset: 120 };
 // Of the width, for figures.
 const WIDEST_LABEL = 0.4;
 const FONT_PX = 12;

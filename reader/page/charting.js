@@ -234,9 +234,8 @@ export class Charting {
   #files() {
     const { from, to, live } = this.span;
     const until = live ? now() + 1 : to;
-    return [...this.lines.values()].map((line) => ({
-      series: line, from, to: until, name: `${this.labelOf(line)}_${line.sensorType}`,
-    }));
+    const nameOf = (line) => `${this.labelOf(line)}_${line.sensorType}`;
+    return [...this.lines.values()].map((line) => ({ series: line, from, to: until, name: nameOf(line) }));
   }
 
   failed(error) {

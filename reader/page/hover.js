@@ -85,7 +85,7 @@ function placeOf(points, ms) {
 }
 
 function rowOf({ line: { number: colour }, kind, unit, everyMs }, point, label) {
-  const row = line("row", "");
+  const row = line("said", "");
   const key = document.createElement("span");
   key.className = `key key-${colour}`;
   row.append(key, `${label}: ${textOf(kind, point, unit, everyMs)}`);

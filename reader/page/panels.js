@@ -6,7 +6,7 @@ import { valueTicks } from "./ticks.js";
 const NUMBERS_PX = [150, 320];
 const BOOLEANS_PX = 84;
 const BAND_PX = 58;
-const TICK_PX = 34;
+const TICK_PX = 26;
 const ROOM = 0.07;
 const LARGEST = 8e307;
 

@@ -76,7 +76,7 @@ function numbersOf(points, count) {
   return { low: number(low), high: number(high), mean: low === high ? number(low) : meanText(points, count, low, high) };
 }
 
-// Two places more than what was measured has, as far as they say anything.
+// A place more than what was measured has, as far as it says anything.
 function meanText(points, count, low, high) {
   if (points.some((one) => typeof one.v === "bigint")) {
     const sum = points.reduce((all, one) => all + roundOf(one.v) * BigInt(one.count), 0n);
@@ -86,7 +86,8 @@ function meanText(points, count, low, high) {
   const size = Math.max(Math.abs(Number(low)), Math.abs(Number(high)));
   if (size >= 1e15 || size < 1e-6) return number(Number(mean.toPrecision(7)));
   const most = Math.max(2, MEAN_DIGITS - 1 - Math.floor(Math.log10(size)));
-  return decimal(mean, Math.min(most, Math.max(places(low), places(high), ...lastPlaces(points)) + 2));
+  const measured = Math.max(places(low), places(high), ...lastPlaces(points));
+  return decimal(mean, Math.min(most, measured + (measured ? 1 : 2)));
 }
 
 const roundOf = (v) => (typeof v === "bigint" ? v : BigInt(Math.round(v)));

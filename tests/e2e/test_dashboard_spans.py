@@ -51,21 +51,26 @@ def test_choice_range_and_zone_are_in_the_address_and_survive_a_reload(browser: 
     looking(browser, site, ("kept-1", "level"), ("kept-2", "level"), also="span=24h&zone=UTC")
     browser.find("[data-move='in']").click()
     browser.until("return location.hash.includes('span=range')")
+    half_a_day = (
+        "const [low, high] = document.getElementById('chart').layout.xaxis.range; return high - low === 43200000"
+    )
+    browser.until(half_a_day)
     address = browser.run("return location.hash")
     seen = browser.run("return document.getElementById('chart').layout.xaxis.range")
     browser.driver.refresh()
     browser.until("return document.getElementById('legend').rows.length === 2")
     assert browser.run("return location.hash") == address
+    browser.until(half_a_day)
     assert browser.run("return document.getElementById('chart').layout.xaxis.range") == pytest.approx(seen, abs=1)
     assert browser.run("return document.getElementById('zone').value") == "UTC"
     assert {row[0] for row in browser.figures()} == {"kept-1 · level", "kept-2 · level"}
     browser.find("[data-span='1h']").click()
     browser.until("return location.hash.includes('span=1h') && !location.hash.includes('from=')")
-    # A link to another fragment of the same page.
-    browser.run("location.hash = arguments[0]", address)
-    browser.until(
-        "return document.getElementById('zone').value === 'UTC' && !document.querySelector('[aria-pressed=true]')"
-    )
+    # A link to another fragment of the same page, and to another series.
+    browser.run("location.hash = arguments[0]", address.replace("series=kept-2/level&", ""))
+    browser.until("return document.getElementById('legend').rows.length === 1")
+    browser.until("return document.getElementById('zone').value === 'UTC'")
+    browser.until("return !document.querySelector('[data-span][aria-pressed=true]')")
 
 
 @pytest.mark.parametrize(
@@ -89,16 +94,16 @@ def test_the_ninth_series_is_refused_by_a_message_that_stays(browser: Browser, s
         site.send("nine-1", every(1, [1.0], sensor))
     looking(browser, site, *(("nine-1", sensor) for sensor in sensors[:8]))
     browser.until("return document.getElementById('legend').rows.length === 8")
-    browser.run(
-        "[...document.querySelectorAll('#series li')].find((row) => row.innerText.includes('sensor-8'))"
-        ".querySelector('input').click()"
-    )
-    browser.until("return document.getElementById('chart-message').innerText.includes('At most 8')")
+    browser.search("nine-1 sensor-8")
+    browser.until("return document.querySelectorAll('#series li').length === 1")
+    browser.until("return document.querySelector('#series li').innerText.includes('sensor-8')")
+    browser.find("#series input").click()
+    browser.until("return document.getElementById('list-message').innerText.includes('At most 8')")
     drawn = browser.run("window.draws = 0; const react = Plotly.react; Plotly.react = (...all) => {"
                         " window.draws += 1; return react(...all); }; return 0")  # fmt: skip
     assert drawn == 0
     browser.until("return window.draws > 0", within_s=40)  # it was loaded anew meanwhile
-    assert "At most 8" in browser.text("#chart-message")
+    assert "At most 8" in browser.text("#list-message")
     assert len(browser.figures()) == 8
 
 
@@ -192,6 +197,10 @@ def test_the_reading_under_the_pointer_is_told_with_its_time_and_offset(browser:
     browser.driver.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": x + 3, "y": y})
     told = browser.until("return document.getElementById('chart-hover').innerText")
     assert "pointed-1: 123,456.78 €" in told
+    when, said = browser.run(
+        "return [...document.querySelectorAll('#chart-hover > *')].map((line) => line.getBoundingClientRect().toJSON())"
+    )
+    assert said["top"] >= when["bottom"] - 1, "lines lie over each other"
     assert "GMT+" in told
 
 
@@ -202,6 +211,8 @@ def test_a_span_without_readings_says_so(browser: Browser, site: Site) -> None:
     browser.until(
         "return document.getElementById('chart-message').innerText.startsWith('No readings in the last five')"
     )
+    browser.search("empty-1")
+    browser.until("return document.querySelectorAll('#series input:checked').length === 1")
     browser.run("document.querySelector('#series input:checked').click()")
     browser.until("return document.getElementById('chart-message').innerText.startsWith('Choose a series')")
     browser.run("document.querySelector('#series input').click()")
