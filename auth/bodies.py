@@ -15,18 +15,28 @@ from auth.ids import ID
 from auth.passwords import MAX_PASSWORD_BYTES, MIN_PASSWORD_CHARS
 from auth.revocations import Kind, Revoked
 from auth.sessions import Session
-from runtime.fields import ONE_LINE, Body
-from runtime.times import rfc3339
+from runtime.fields import ONE_LINE, ONE_LINE_RULE, Body
+from runtime.times import TimeText, rfc3339
 from runtime.tokens import MAX_TOKEN_CHARS, Place
+from runtime.wording import rule
 
 # Devices of one answer.
 MAX_PAGE = 1000
 NAME = r"^[A-Za-z0-9_.:-]+$(?!\n)"
-DeviceName = Annotated[str, Meta(min_length=1, max_length=64, pattern=NAME, examples=["press-1"])]
-SensorType = Annotated[str, Meta(min_length=1, max_length=64, pattern=NAME, examples=["temperature"])]
-LocationText = Annotated[str, Meta(max_length=256, pattern=ONE_LINE, examples=["hall 3"])]
+_NAME_RULE = rule("made of A-Z a-z 0-9 _ . : - only")
+_CURSOR_RULE = rule("a cursor of an earlier answer")
+DeviceName = Annotated[str, Meta(min_length=1, max_length=64, pattern=NAME, extra=_NAME_RULE, examples=["press-1"])]
+SensorType = Annotated[str, Meta(min_length=1, max_length=64, pattern=NAME, extra=_NAME_RULE, examples=["temperature"])]
+LocationText = Annotated[str, Meta(max_length=256, pattern=ONE_LINE, extra=ONE_LINE_RULE, examples=["hall 3"])]
 PersonName = Annotated[
-    str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$(?!\n)", examples=["Ada Lovelace"])
+    str,
+    Meta(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[^\x00-\x1f\x7f-\x9f]+$(?!\n)",
+        extra=ONE_LINE_RULE,
+        examples=["Ada Lovelace"],
+    ),
 ]
 # The rule of `<input type=email>` (HTML, 4.10.5.1.5), with RFC 5321's bounds: ASCII, international domains as punycode.
 Email = Annotated[
@@ -35,13 +45,12 @@ Email = Annotated[
         max_length=254,
         pattern=r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
         r"(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$(?!\n)",
+        extra=rule("an e-mail address, for example ada@example.org, in ASCII (a domain as xn--…)"),
         examples=["ada@example.org"],
     ),
 ]
 # What someone types to log in may be anything that could be written in a form: wrong is 401, not 422.
-TypedEmail = Annotated[
-    str, Meta(max_length=254, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$(?!\n)", examples=["ada@example.org"])
-]
+TypedEmail = Annotated[str, Meta(max_length=254, pattern=ONE_LINE, extra=ONE_LINE_RULE, examples=["ada@example.org"])]
 # Its rules are in auth/passwords.py, which can name each; here they are only told. At most that many bytes of UTF-8,
 # and composed: an accent that is typed apart counts with its letter.
 NewPassword = Annotated[
@@ -126,7 +135,7 @@ class DeviceChange(Body):
 class RevocationQuery(msgspec.Struct):
     """Query of `GET /revocations`: the cursor of an earlier answer."""
 
-    since: Annotated[str, Meta(pattern=r"^[0-9]{1,18}$(?!\n)")] | UnsetType = UNSET
+    since: Annotated[str, Meta(pattern=r"^[0-9]{1,18}$(?!\n)", extra=_CURSOR_RULE)] | UnsetType = UNSET
 
 
 class DeviceQuery(msgspec.Struct):
@@ -134,7 +143,7 @@ class DeviceQuery(msgspec.Struct):
 
     # Not None: read from text, `null` would be None, and it is a good name.
     name: DeviceName | UnsetType = UNSET
-    cursor: Annotated[str, Meta(pattern=ID)] | UnsetType = UNSET
+    cursor: Annotated[str, Meta(pattern=ID, extra=_CURSOR_RULE)] | UnsetType = UNSET
     limit: Annotated[int, Meta(ge=1, le=MAX_PAGE)] = 100
 
 
@@ -144,7 +153,7 @@ class UserAnswer(msgspec.Struct, rename="camel"):
     id: str
     name: str
     email: str
-    created_at: str
+    created_at: TimeText
 
     @classmethod
     def of(cls, user: User) -> "UserAnswer":
@@ -173,7 +182,7 @@ class DeviceAnswer(msgspec.Struct, rename="camel"):
     name: str
     sensor_type: str
     location: Location
-    created_at: str
+    created_at: TimeText
 
     @classmethod
     def of(cls, device: Device) -> "DeviceAnswer":
@@ -206,7 +215,7 @@ class RevocationItem(msgspec.Struct, omit_defaults=True):
 
     kind: Kind
     id: str
-    until: str
+    until: TimeText
     gen: int | None = None
 
 

@@ -23,12 +23,15 @@ from auth.keys import KeysError
 from auth.migrate import SchemaError
 from auth.settings import AnnounceSettings, AuthSettings, DatabaseSettings, KeyListSettings, KeySettings, UserSettings
 from broker.interface import BrokerError
+from runtime.command_line import CommandParser, service_parser
 from runtime.logs import configure_logs
 from runtime.problems import Problem
 from runtime.process import run_service
 from runtime.settings import ProcessSettings, SettingsError, from_env
 
 Settings = TypeVar("Settings", bound=ProcessSettings)
+
+ENDS = "0 when it is done, 1 when it was refused or a server is away, 2 when the command line or a setting is wrong"
 
 
 def main(arguments: list[str]) -> int:
@@ -96,14 +99,17 @@ def _told(error: Exception) -> str:
     return " ".join(text.split())
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m auth",
-        description="Without a command, serve accounts, devices and tokens. Settings come from the environment.",
-        epilog="Exit codes: 0 done; 1 refused, or the database is away; 2 a wrong command line or environment.",
+def _parser() -> CommandParser:
+    parser = service_parser(
+        "auth",
+        "Keeps accounts and devices, gives out tokens and publishes the keys that verify them. Without a command it "
+        "serves; the commands are for operators, beside a running service and with its settings.",
+        AuthSettings,
+        epilog=f"A command ends with {ENDS}.",
     )
     commands = parser.add_subparsers(dest="command", metavar="{migrate,keys,users}")
-    commands.add_parser("migrate", help="bring the database to the newest schema")
+    about = "bring the database to the newest schema"
+    commands.add_parser("migrate", help=about, description=f"{about.capitalize()}.", settings=DatabaseSettings)
     add_keys(commands)
     add_users(commands)
     return parser

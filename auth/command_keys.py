@@ -54,6 +54,7 @@ def add_keys(commands: Any) -> None:
         "KEY_PUBLISH_SECONDS later, without restart, so that those who keep a copy of the keys have it by then. "
         "The keys before it verify until the last token that they signed has expired, and then go by themselves: run "
         "this with the ACCESS_TOKEN_SECONDS, DEVICE_TOKEN_SECONDS and SIGNING_KEY_SECRET of the service.",
+        settings=KeySettings,
     )
     rotate.add_argument(
         "--now",
@@ -62,7 +63,10 @@ def add_keys(commands: Any) -> None:
         "others who keep a copy of the keys may refuse new tokens until they fetch them again",
     )
     listing = verbs.add_parser(
-        "list", help="show all keys and what each does", description="Show all keys, the oldest first."
+        "list",
+        help="show all keys and what each does",
+        description="Show all keys, the oldest first.",
+        settings=KeyListSettings,
     )
     listing.add_argument("--json", action="store_true", help="one JSON array instead of a table")
     retire = verbs.add_parser(
@@ -72,6 +76,7 @@ def add_keys(commands: Any) -> None:
         "them at once; elsewhere sockets, live feeds and calls end within 5 seconds. Users log in again or refresh; "
         "devices need new tokens. The key that signs cannot be retired: `rotate --now` first. One that is published "
         "only will never sign. One of SIGNING_KEY_FILES is taken out of them before.",
+        settings=KeyListSettings,
     )
     retire.add_argument(
         "kid", metavar="KID", help="its id, as `list` shows it (after `--` where it begins with a dash)"

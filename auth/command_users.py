@@ -23,7 +23,7 @@ from auth.errors import EmailTakenError, NoSuchUserError
 from auth.operators import RefusedError, audit_log, operators_database
 from auth.passwords import password_error, password_hasher
 from auth.revocations import Revocations
-from auth.settings import UserSettings
+from auth.settings import AnnounceSettings, UserSettings
 from runtime.operators import system_user
 from runtime.times import rfc3339
 
@@ -75,7 +75,10 @@ def add_users(commands: Any) -> None:
 
 def _add(verbs: Any, name: str, summary: str, description: str) -> argparse.ArgumentParser:
     # No abbreviations: `--password` must not pass for `--password-stdin`, with the password behind it.
-    verb: argparse.ArgumentParser = verbs.add_parser(name, help=summary, description=description, allow_abbrev=False)
+    settings = AnnounceSettings if name == "announce-deleted" else UserSettings
+    verb: argparse.ArgumentParser = verbs.add_parser(
+        name, help=summary, description=description, settings=settings, allow_abbrev=False
+    )
     return verb
 
 

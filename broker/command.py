@@ -15,16 +15,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from broker.connect import open_broker
-from broker.dead_letters import Choice, Outcome, Progress, SeveralError, chosen, discard, replay
+from broker.dead_letters import REASONS, Choice, Outcome, Progress, SeveralError, chosen, discard, replay
 from broker.dead_letters_print import in_full, in_full_json, json_row, table_head, table_row
 from broker.interface import Broker, BrokerError, BrokerUnavailable
 from broker.settings import BrokerSettings
 from broker.topology import DEAD_LETTERS
+from runtime.command_line import CommandParser
 from runtime.logs import configure_logs
 from runtime.settings import SettingsError, from_env
 
 TELL_EVERY_S = 2.0
 RETRY_EVERY_S = 1.0
+_ENDS = """\
+exit codes:
+  0  done
+  1  the broker is away or refused, or there is no such letter, or several
+  2  the command line or BROKER_URL is wrong
+
+signals:
+  SIGINT (Ctrl-C)  stops; what was not settled stays in the queue"""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -152,8 +161,14 @@ def _found(number: int, choice: Choice) -> int:
     return 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m broker", description="BROKER_URL names the broker.")
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        prog="python -m broker",
+        description="Declares the exchanges and queues ahead of the services, and works on dead letters: what could "
+        "not be stored, with the reason.",
+        settings=BrokerSettings,
+        ends=_ENDS,
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     declare = commands.add_parser("declare", help="declare every exchange and queue, before gateways start")
     declare.add_argument("--wait", type=_seconds, default=30.0, help="seconds to try while it is away (default 30)")
@@ -174,10 +189,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _action(
-    actions: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, run: object, about: str
+    actions: "argparse._SubParsersAction[CommandParser]", name: str, run: object, about: str
 ) -> argparse.ArgumentParser:
     action: argparse.ArgumentParser = actions.add_parser(name, help=about)
-    action.add_argument("--reason", help="undecodable, newer_schema, refused, too_often, or the broker's: rejected, …")
+    action.add_argument("--reason", choices=REASONS, metavar="REASON", help=f"one of {', '.join(REASONS)}")
     action.add_argument("--device", help="those with a reading of this device")
     action.add_argument("--limit", type=_count, default=0, help="at most so many (default: all)")
     action.set_defaults(run=run)

@@ -21,6 +21,18 @@ from broker.message import DecodeError, Header, Message
 from broker.topology import DEAD_LETTERS, OWNERS_EXCHANGE, READINGS_EXCHANGE, Exchange
 
 REPLAYS_HEADER = "x-replays"
+# The services' (persister/metrics.py), RabbitMQ's (x-first-death-reason), and that of a letter without any.
+REASONS = (
+    "undecodable",
+    "newer_schema",
+    "refused",
+    "too_often",
+    "rejected",
+    "expired",
+    "maxlen",
+    "delivery_limit",
+    "unknown",
+)
 # Where a letter that is no reading came from, and goes back to.
 EXCHANGE_HEADER = "x-exchange"
 # What a letter says about its death is not part of the message that it was.

@@ -11,7 +11,7 @@ from aiormq.channel import Channel
 
 from broker.interface import BrokerError, BrokerRefused, BrokerUnavailable
 from broker.rabbitmq_address import Host
-from broker.rabbitmq_connect import Connector
+from broker.rabbitmq_connect import SILENCE_S, Connector
 from broker.rabbitmq_refusals import as_unavailable, is_cancelled, missing_right, translated
 from runtime.beside import beside
 from runtime.logs import logger
@@ -20,7 +20,7 @@ log = logger("broker.rabbitmq")
 
 # For what follows the connection itself, see rabbitmq_connect; also when fresh queues are waited for.
 PREPARE_TIMEOUT_S = 5.0
-# Enough for a first connection that also waits for fresh queues to settle.
+# Enough for a first connection that also waits for fresh queues to settle; beside it, each further host may be silent.
 START_TIMEOUT_S = 3.0
 # A healed broker is found again within two of these.
 RECONNECT_S = (0.1, 2.0)
@@ -155,6 +155,6 @@ async def kept_open(
     async with beside(link.keep_open(), name=name):
         # A broker that is there is used from the first moment; one that is not does not hold the start.
         with suppress(TimeoutError):
-            async with asyncio.timeout(START_TIMEOUT_S):
+            async with asyncio.timeout(START_TIMEOUT_S + SILENCE_S * (len(hosts) - 1)):
                 await link.usable.wait()
         yield link

@@ -4,7 +4,10 @@ import sys
 
 from gateway.app import serve
 from gateway.settings import GatewaySettings
-from runtime.process import run_service
+from runtime.command_line import run_service_command
+
+ABOUT = """Takes readings from devices over Socket.IO and HTTP, checks who sends them, publishes them to the broker, and
+acknowledges each once it can no longer be lost."""
 
 if __name__ == "__main__":
-    sys.exit(run_service(GatewaySettings, serve))
+    sys.exit(run_service_command(sys.argv[1:], "gateway", ABOUT, GatewaySettings, serve))

@@ -23,9 +23,10 @@ from gateway.session import Session
 from gateway.settings import GatewaySettings
 from runtime.bodies import json_response, read_bytes
 from runtime.calls import JSON, Call
-from runtime.fields import ONE_LINE
+from runtime.fields import ONE_LINE, ONE_LINE_RULE
 from runtime.problems import Handler, Problem
 from runtime.tokens import Place
+from runtime.wording import rule
 
 NDJSON = "application/x-ndjson"
 _NDJSON_TYPES = (NDJSON, "application/ndjson", "application/jsonl")
@@ -47,8 +48,8 @@ _SPACE = b" \t\r\n"
 # Goes through all of a text without making anything of it; UTF-8 it does not look at.
 _raw = msgspec.json.Decoder(Raw)
 
-_Id = Annotated[str, Meta(pattern=f"^{ID_PATTERN.pattern}$")]
-_Text = Annotated[str, Meta(max_length=MAX_TEXT, pattern=ONE_LINE)]
+_Id = Annotated[str, Meta(pattern=f"^{ID_PATTERN.pattern}$", extra=rule("1 to 64 of A-Z a-z 0-9 _ . : -"))]
+_Text = Annotated[str, Meta(max_length=MAX_TEXT, pattern=ONE_LINE, extra=ONE_LINE_RULE)]
 
 
 class ReadingsTaken(msgspec.Struct):
@@ -72,7 +73,7 @@ class ReadingSent(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     sensor_type: Annotated[_Id, Meta(examples=["temperature"])] | UnsetType = UNSET
     ts: int | str | UnsetType = UNSET
     seq: Annotated[int, Meta(ge=0, lt=DRAWN_SEQ)] | UnsetType = UNSET
-    unit: Annotated[str, Meta(max_length=MAX_UNIT, pattern=ONE_LINE)] | UnsetType = UNSET
+    unit: Annotated[str, Meta(max_length=MAX_UNIT, pattern=ONE_LINE, extra=ONE_LINE_RULE)] | UnsetType = UNSET
     location: _Text | Place | UnsetType = UNSET
     tags: Annotated[dict[_Id, _Text], Meta(max_length=MAX_TAGS)] | UnsetType = UNSET
 
@@ -85,10 +86,11 @@ def readings_call(handler: Handler) -> Call:
         handler=handler,
         tag="readings",
         summary="Send readings without a socket",
-        description="One reading, an array of 1 to 1,000, or as many as lines of NDJSON. What is counted as accepted "
-        "can no longer be lost. Readings that carry `ts` may be sent again without being stored twice.",
+        # Not among the types of the body: openapi-python-client warns of each that it does not know.
+        description="One reading, an array of 1 to 1,000, or as many as lines of NDJSON with "
+        "`Content-Type: application/x-ndjson`. What is counted as accepted can no longer be lost. Readings that carry "
+        "`ts` may be sent again without being stored twice.",
         body=ReadingSent | Annotated[list[ReadingSent], Meta(min_length=1, max_length=MAX_READINGS)],
-        body_types=(JSON, NDJSON),
         request_headers={"X-Device-Id": "the device, with a user's token; with a device's own it may be left out"},
         answers={202: ReadingsTaken},
         problems=(403, 429),

@@ -8,14 +8,25 @@ from pathlib import Path
 from onebox.app import Onebox
 from onebox.lock import FolderInUse, locked
 from onebox.plan import Plan
-from onebox.services import not_taken, services_from_env
+from onebox.services import SERVICES, not_taken, services_from_env
 from onebox.settings import OneboxSettings
+from runtime.command_line import CommandParser
 from runtime.logs import configure_logs, logger
-from runtime.process import run_until_stopped
+from runtime.process import run_until_stopped, warn_of_unread
 from runtime.settings import SettingsError, from_env
 from simulator.replay import Replay
 
 log = logger("onebox")
+
+ENDS = """\
+exit codes:
+  0  all is well
+  1  readings were lost, or it could not go on
+  2  a setting, the command line, the file of a replay or the data folder is wrong
+
+signals:
+  SIGTERM, SIGINT (Ctrl-C)  drains within DRAIN_SECONDS, prints a summary, leaves nothing running
+  a second one              ends it at once, with 1"""
 
 
 def main(arguments: list[str]) -> int:
@@ -29,6 +40,7 @@ def main(arguments: list[str]) -> int:
     configure_logs(settings.log_level, settings.log_format)
     if unused := not_taken():
         log.warning("Some variables are set that a onebox makes itself; they are not taken.", variables=unused)
+    warn_of_unread(OneboxSettings, *SERVICES)
     # Databases, queue and secrets are for their user only, in whatever folder they lie.
     os.umask(0o077)
     onebox = Onebox(plan, settings, services)
@@ -55,11 +67,13 @@ def main(arguments: list[str]) -> int:
 
 def parse(arguments: list[str]) -> Plan:
     """Return what is to be run; prints help or an error and ends the process as argparse does."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m onebox",
         description="The whole pipeline on this machine: accounts, gateway, queue, storage and simulated devices.",
-        epilog="Stop it with Ctrl-C: it drains, prints a summary and leaves nothing running. Settings of the services "
-        "are taken from the environment as theirs (README has the table), but HOST, PORT and the URLs.",
+        epilog="Settings of the services are taken as theirs, but for HOST, PORT and the URLs: `python -m gateway "
+        "--help`, and alike for auth, persister and reader. Those of its own:",
+        settings=OneboxSettings,
+        ends=ENDS,
     )
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")

@@ -12,6 +12,7 @@ from persister.settings import PersisterSettings
 from reader.settings import ReaderSettings
 from runtime.settings import SettingsError, from_env
 
+SERVICES = (AuthSettings, GatewaySettings, PersisterSettings, ReaderSettings)
 # Where the one process listens is on its command line; where its parts find each other is its own matter.
 MADE_HERE = ("HOST", "PORT", "AUTH_DATABASE_URL", "AUTH_URL", "BROKER_URL", "READINGS_URL")
 # Stand for what is only known when the data folder is locked and mongod runs.

@@ -15,6 +15,7 @@ from persister.app import serve
 from persister.erase import Erased, erase
 from persister.settings import PersisterSettings, ReadingsSettings
 from persister.to_mongodb import WriteFailed
+from runtime.command_line import CommandParser, service_parser
 from runtime.logs import configure_logs, logger
 from runtime.mongodb import mongodb_client
 from runtime.operators import system_user
@@ -119,15 +120,22 @@ def _tell(line: str) -> None:
     sys.stderr.flush()
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m persister",
-        description="Without a command, store readings. Settings come from the environment.",
-        epilog="Exit codes: 0 done; 1 could not go on, or MongoDB is away; 2 a wrong command line or environment.",
+def _parser() -> CommandParser:
+    parser = service_parser(
+        "persister",
+        "Takes readings from the broker and stores each once in MongoDB, in batches; run as many as you like on one "
+        "queue. Erases the readings of deleted owners and what is older than its retention. `erase` is for operators.",
+        PersisterSettings,
+        epilog="`erase` ends with 0 when it is done, 1 when MongoDB is away or did not do it, 2 when the command line "
+        "or a setting is wrong.",
     )
     commands = parser.add_subparsers(dest="command", metavar="{erase}")
     erasing = commands.add_parser(
-        "erase", help="erase what is stored of an owner", description=_ERASE, allow_abbrev=False
+        "erase",
+        help="erase what is stored of an owner",
+        description=_ERASE,
+        settings=ReadingsSettings,
+        allow_abbrev=False,
     )
     erasing.add_argument("owner", metavar="OWNER", help="the owner's id, as auth's audit log has it")
     erasing.add_argument("--yes", action="store_true", help="do it; without this nothing is done")

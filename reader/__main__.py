@@ -4,7 +4,11 @@ import sys
 
 from reader.app import serve
 from reader.settings import ReaderSettings
-from runtime.process import run_service
+from runtime.command_line import run_service_command
+
+ABOUT = (
+    "Answers for what is stored and what is live: history, exports, the newest values, the live feed, the dashboard."
+)
 
 if __name__ == "__main__":
-    sys.exit(run_service(ReaderSettings, serve))
+    sys.exit(run_service_command(sys.argv[1:], "reader", ABOUT, ReaderSettings, serve))

@@ -10,7 +10,7 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
 
 from runtime.calls import JSON
-from runtime.times import rfc3339
+from runtime.times import TimeText, rfc3339
 from runtime.tokens import Place
 
 Document = dict[str, Any]
@@ -39,10 +39,10 @@ class ReadingAnswer(msgspec.Struct, rename="camel"):
 
     device: str
     sensor_type: str
-    ts: str
+    ts: TimeText
     seq: int
     value: bool | int | float | str | None
-    received_at: str | None
+    received_at: TimeText | None
     unit: str | msgspec.UnsetType = msgspec.UNSET
     location: str | Place | msgspec.UnsetType = msgspec.UNSET
     tags: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
@@ -61,8 +61,8 @@ class SeriesItem(msgspec.Struct, rename="camel"):
     device: str
     sensor_type: str
     connected: bool
-    last_seen_at: str | None
-    last_reading_at: str | None
+    last_seen_at: TimeText | None
+    last_reading_at: TimeText | None
 
 
 class SeriesAnswer(msgspec.Struct, rename="camel"):
@@ -93,7 +93,7 @@ class Booleans(msgspec.Struct):
 
 
 class Texts(msgspec.Struct):
-    """What the texts of a bucket come to: `top` has at most five and how often each was there, the most frequent first.
+    """What the texts of a bucket come to. `top`: at most five, `[text, n]` each, the most frequent first.
 
     Of those that were there as often, the one that sorts first.
     """
@@ -101,7 +101,7 @@ class Texts(msgspec.Struct):
     count: int
     first: str
     last: str
-    top: list[tuple[str, int]]
+    top: list[list[str | int]]
 
 
 class Bucket(msgspec.Struct):
@@ -111,7 +111,7 @@ class Bucket(msgspec.Struct):
     `numbers`, `booleans` and `texts`. `avg` is null where the sum of what was measured is more than a float can hold.
     """
 
-    ts: str
+    ts: TimeText
     count: int
     min: float | msgspec.UnsetType = msgspec.UNSET
     max: float | msgspec.UnsetType = msgspec.UNSET

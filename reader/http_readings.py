@@ -57,7 +57,6 @@ class ReadingsRoutes:
                 "same readings are stored once. CSV that people open in a spreadsheet is asked for with "
                 "`for=spreadsheet`.",
                 query=HistoryQuery,
-                request_headers={"Accept": "text/csv or application/x-ndjson: all of it, streamed"},
                 answers={200: ReadingsAnswer},
                 answer_types=(JSON, CSV, NDJSON),
                 problems=(403, 404, 429),

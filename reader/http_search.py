@@ -17,7 +17,7 @@ from reader.queries import AHEAD_MS, Id
 from runtime.bearer import required_token
 from runtime.calls import Call
 from runtime.fields import read_query
-from runtime.times import now_ms, rfc3339
+from runtime.times import TimeText, now_ms, rfc3339
 from runtime.tokens import Place
 
 LIST_DEVICES = "devices:manage"
@@ -45,8 +45,8 @@ class FoundSeries(msgspec.Struct, rename="camel"):
     registered: bool
     sensor_type: str
     connected: bool
-    last_seen_at: str | None
-    last_reading_at: str | None
+    last_seen_at: TimeText | None
+    last_reading_at: TimeText | None
     latest: ReadingAnswer | None
     location: str | Place | UnsetType = UNSET
     ahead: ReadingAnswer | UnsetType = UNSET

@@ -106,6 +106,8 @@ class SeriesRoutes:
         """Return the newest readings of now of the series whose newest one lies ahead: it came in long ago, maybe."""
         until_ms = now_ms() + AHEAD_MS
         ahead = [series for series, newest in found if newest is not None and position_of(newest)[0] > until_ms]
+        if not ahead:
+            return {}
         return dict(zip(ahead, await self._history.newest(owner, ahead, before_ms=until_ms + 1), strict=True))
 
     async def _found(

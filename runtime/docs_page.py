@@ -150,8 +150,6 @@ def _type(schema: Json) -> str:
             return " or ".join(map(_type, schema[choice]))
     if "enum" in schema:
         return " or ".join(f"<code>{escape(json.dumps(value))}</code>" for value in schema["enum"])
-    if "prefixItems" in schema:
-        return f"list of {', '.join(map(_type, schema['prefixItems']))}"
     if schema.get("type") == "array":
         return f"list of {_type(schema.get('items', {}))}"
     rules = [f"{rule} {schema[rule]}" for rule in _RULES if rule in schema]

@@ -9,12 +9,14 @@ import msgspec
 from aiohttp import web
 
 from runtime.problems import FieldError, Problem
+from runtime.wording import in_words, rule
 
 Value = TypeVar("Value")
 Fields = TypeVar("Fields", bound=msgspec.Struct)
 
 # Text of one line, as a pattern of JSON Schema: none of Unicode's control characters, NUL among them.
 ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f]*$(?!\n)"
+ONE_LINE_RULE = rule("one line of text, without control characters")
 
 # Beyond these a body is noise, and the answer need not grow with it.
 MAX_FIELD_ERRORS = 20
@@ -39,7 +41,7 @@ def convert_body(given: Any, body_type: type[Value]) -> Value:
     try:
         return msgspec.convert(given, body_type, str_keys=True)
     except msgspec.ValidationError as error:
-        raise Problem(422, "The body has the wrong form.", errors=(_field_error("", str(error)),)) from error
+        raise Problem(422, "The body has the wrong form.", errors=(_field_error("", str(error), body_type),)) from error
 
 
 def _convert_object(given: Any, body_type: type[Fields]) -> Fields:
@@ -76,7 +78,7 @@ def _convert(given: Mapping[str, Any], fields_type: type[Fields], errors: list[F
                 if not strict and type(value) is int and not _WHOLE.fullmatch(given[name]):
                     errors.append(FieldError(name, "invalid", "This must be a whole number, in digits."))
             except msgspec.ValidationError as error:
-                errors.append(_field_error(name, str(error)))
+                errors.append(_field_error(name, str(error), field.type, from_text=not strict))
         elif field.required:
             errors.append(FieldError(name, "missing", "This field is required."))
     if errors:
@@ -84,7 +86,7 @@ def _convert(given: Mapping[str, Any], fields_type: type[Fields], errors: list[F
     return fields_type(**values)
 
 
-def _field_error(name: str, message: str) -> FieldError:
+def _field_error(name: str, message: str, kind: Any, *, from_text: bool = False) -> FieldError:
     place = _PLACE.search(message)
     text = _PLACE.sub("", message)
     where = [name, place.group(1) if place else ""]
@@ -93,7 +95,7 @@ def _field_error(name: str, message: str) -> FieldError:
             where.append(named.group(1)[:_SHOWN_CHARS])
             text = "There is no such field." if code == "unknown" else "This field is required."
             return FieldError(_path(where), code, text)
-    return FieldError(_path(where), "invalid", text)
+    return FieldError(_path(where), "invalid", f"This {in_words(text, kind, from_text=from_text)}.")
 
 
 def _path(parts: list[str]) -> str:

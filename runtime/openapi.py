@@ -10,12 +10,12 @@ from typing import Any
 import msgspec
 
 from runtime.calls import JSON, Call
+from runtime.openapi_schemas import REF, Schema, schemas_of
 from runtime.problems import FieldError
 
-Schema = dict[str, Any]
-
 PROBLEM_TYPE = "application/problem+json"
-_REF = "#/components/schemas/{name}"
+# OpenAPI leaves these to others: `content` describes the first two, `security` the last.
+_NOT_PARAMETERS = {"accept", "content-type", "authorization"}
 
 
 class ProblemAnswer(msgspec.Struct, rename="camel", omit_defaults=True):
@@ -61,10 +61,11 @@ _WHEN = {
 def openapi_document(title: str, version: str, calls: Iterable[Call], *, about: str = "") -> dict[str, Any]:
     """Describe the calls that are not internal. Several services' lists joined give one document.
 
-    Raises ValueError when two calls have one method and path, or two types one name.
+    Raises ValueError when two calls have one method and path, two types one name, or a call a header as a parameter
+    that OpenAPI does not take for one.
     """
     public = [call for call in calls if not call.internal]
-    schema_of, schemas = _schemas(public)
+    schema_of, schemas = schemas_of(public, [ProblemAnswer])
     paths: dict[str, dict[str, Any]] = {}
     for call in public:
         operations = paths.setdefault(call.template, {})
@@ -86,30 +87,6 @@ def openapi_document(title: str, version: str, calls: Iterable[Call], *, about: 
     }
 
 
-def _schemas(calls: list[Call]) -> tuple[dict[int, Schema], dict[str, Any]]:
-    """Return the schema of each type that the calls name, by the type's identity, and the components."""
-    types: list[Any] = [ProblemAnswer]
-    for call in calls:
-        types += [kind for kind in (call.body, *call.answers.values()) if kind is not None]
-        if call.query is not None:
-            types += [field.type for field in msgspec.structs.fields(call.query)]
-    found, components = msgspec.json.schema_components(types, ref_template=_REF)
-    return {id(kind): _ecma(schema) for kind, schema in zip(types, found, strict=True)}, _ecma(components)
-
-
-def _ecma(schema: Any) -> Any:
-    """Rewrite patterns for JSON Schema's dialect, where `$` never matches before a last newline; tidy docstrings."""
-    if isinstance(schema, dict):
-        return {key: _ecma(value) if not isinstance(value, str) else _text(key, value) for key, value in schema.items()}
-    return [_ecma(item) for item in schema] if isinstance(schema, list) else schema
-
-
-def _text(key: str, value: str) -> str:
-    if key == "pattern":
-        return value.removesuffix(r"(?!\n)")
-    return " ".join(value.split()) if key == "description" else value
-
-
 def _operation(call: Call, schema_of: dict[int, Schema]) -> dict[str, Any]:
     operation: dict[str, Any] = {"operationId": call.operation_id, "tags": [call.tag], "summary": call.summary}
     if call.description:
@@ -117,7 +94,7 @@ def _operation(call: Call, schema_of: dict[int, Schema]) -> dict[str, Any]:
     if parameters := _parameters(call, schema_of):
         operation["parameters"] = parameters
     if call.body is not None:
-        content = {kind: {"schema": _schema_for(kind, schema_of[id(call.body)])} for kind in call.body_types}
+        content = _content(call.body_types, schema_of[id(call.body)])
         operation["requestBody"] = {"required": call.body_required, "content": content}
     responses = {str(status): _success(call, status, schema_of) for status in call.answers}
     for status in call.all_problems:
@@ -133,6 +110,10 @@ def _parameters(call: Call, schema_of: dict[int, Schema]) -> list[dict[str, Any]
         for name in call.parameters
     ]
     for name, meaning in call.request_headers.items():
+        if name.lower() in _NOT_PARAMETERS:
+            raise ValueError(
+                f"{call.method} {call.path}: {name} is described elsewhere (OpenAPI 3.1, Parameter Object)"
+            )
         parameters.append({"name": name, "in": "header", "description": meaning, "schema": {"type": "string"}})
     for field in msgspec.structs.fields(call.query) if call.query is not None else ():
         schema = dict(schema_of[id(field.type)])
@@ -148,18 +129,20 @@ def _success(call: Call, status: int, schema_of: dict[int, Schema]) -> dict[str,
         response["headers"] = _headers(headers, required=True)
     kind = call.answers[status]
     if kind is not None:
-        response["content"] = {name: {"schema": _schema_for(name, schema_of[id(kind)])} for name in call.answer_types}
+        response["content"] = _content(call.answer_types, schema_of[id(kind)])
     return response
 
 
-def _schema_for(media_type: str, schema: Schema) -> Schema:
-    return schema if media_type == JSON else {"type": "string"}
+def _content(media_types: Iterable[str], schema: Schema) -> dict[str, Any]:
+    """Return what is sent in each type, JSON first: generators take the first that they know."""
+    ordered = sorted(media_types, key=lambda media_type: media_type != JSON)
+    return {kind: {"schema": schema if kind == JSON else {"type": "string"}} for kind in ordered}
 
 
 def _problem(status: int) -> dict[str, Any]:
     response: dict[str, Any] = {
         "description": _WHEN.get(status, HTTPStatus(status).phrase),
-        "content": {PROBLEM_TYPE: {"schema": {"$ref": _REF.format(name=ProblemAnswer.__name__)}}},
+        "content": {PROBLEM_TYPE: {"schema": {"$ref": REF.format(name=ProblemAnswer.__name__)}}},
     }
     if status in _PROBLEM_HEADERS:
         response["headers"] = _headers(_PROBLEM_HEADERS[status], required=status == 401)

@@ -11,11 +11,11 @@ import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from runtime.logs import configure_logs, logger
 from runtime.problems import Problem
-from runtime.settings import ProcessSettings, SettingsError, from_env
+from runtime.settings import ProcessSettings, SettingsError, from_env, unread
 
 log = logger("runtime.process")
 
@@ -86,7 +86,15 @@ def run_service(settings_type: type[AnySettings], serve: Serve[AnySettings]) -> 
         sys.stderr.write(f"{error}\n")
         return 2
     configure_logs(settings.log_level, settings.log_format)
+    warn_of_unread(settings_type)
     return run_until_stopped(lambda shutdown: serve(settings, shutdown), settings.drain_seconds)
+
+
+def warn_of_unread(*settings: type[Any]) -> None:
+    """Log each variable that looks like ours and that no process reads; never its value. Call once, at the start."""
+    for it in unread(settings):
+        meant = {"meant": it.meant} if it.meant else {}
+        log.warning("A variable is set that no process reads; is it misspelt?", variable=it.variable, **meant)
 
 
 def run_until_stopped(serve: Callable[[Shutdown], Awaitable[None]], drain_seconds: float) -> int:

@@ -2,20 +2,41 @@
 
 A field `max_batch` is read from `MAX_BATCH`; an empty variable counts as unset. Types are checked by msgspec (limits
 by `Annotated[int, msgspec.Meta(ge=1)]`), lists are separated by commas. Every bad variable is named, with its value
-unless it is a secret, before anything starts.
+unless it is a secret, before anything starts. `unread` names those that look like ours and that no process reads.
 """
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import Annotated, Any, Literal, TypeVar, get_origin, get_type_hints
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
+
+from runtime.variables import VARIABLES
+from runtime.wording import in_words
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 NotNegative = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]  # "inf" is a float too, and no timer takes it
+
+REQUIRED = "required"
+
+# Who begins a variable so means one of our processes. AUTH_ and BROKER_ begin other programs' variables, too: they
+# count only where the rest is a setting.
+_FAMILIES = ("GATEWAY_", "PERSISTER_", "READER_", "SIMULATOR_", "ONEBOX_", "TIDEGATE_")
+_SHARED_FAMILIES = ("AUTH_", "BROKER_")
+# Of shorter names every second word of the world is a neighbour: PORT and PATH, HOST and COST.
+_SHORTEST_MISSPELT = 6
+# difflib's measure: a letter or an underscore too many or too few. What others have is below it: REDIS_URL is 0.857 of
+# READINGS_URL, DATABASE_URL 0.83 of AUTH_DATABASE_URL.
+_CLOSE = 0.86
+# What Kubernetes sets for every Service of a namespace: https://kubernetes.io/docs/concepts/services-networking/service/
+# (Environment variables), in the form of Docker's links.
+_LINK = re.compile(r".+_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+_LINK_ADDRESS = re.compile(r"(tcp|udp|sctp)://.*", re.DOTALL)
 
 Loaded = TypeVar("Loaded")
 
@@ -56,12 +77,15 @@ def from_env(settings: type[Loaded], environ: Mapping[str, str] | None = None) -
         if not text:
             unless = item.metadata["unless"]
             if item.default is MISSING or (unless and not source.get(unless)):
-                wrong.append(f"{variable} is not set: {item.metadata['about']}")
+                meant = [it.variable for it in unread((settings,), source) if it.meant == variable]
+                hint = f" (is {meant[0]} meant for it, which is set?)" if meant else ""
+                wrong.append(f"{variable} is not set: {item.metadata['about']}{hint}")
             continue
         try:
             values[item.name] = _cast(text, hints[item.name])
-        except (msgspec.ValidationError, ValueError) as error:
-            wrong.append(f"{variable}={_shown(item, text)}: {error}")
+        except msgspec.ValidationError as error:
+            words = in_words(str(error).partition(" - at `")[0], hints[item.name], from_text=True)
+            wrong.append(f"{variable}={_shown(item, text)}: {words}")
     if not wrong:
         try:
             return settings(**values)
@@ -81,13 +105,64 @@ def _shown(item: Field[Any], text: str) -> str:
     return "(hidden)" if item.metadata["secret"] else repr(text)
 
 
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A variable that is set and that no process reads; `meant` is the setting that it may stand for, or empty."""
+
+    variable: str
+    meant: str
+
+
+def unread(settings: Iterable[type[Any]], environ: Mapping[str, str] | None = None) -> list[Unread]:
+    """Return the variables that look like ours and are none: those of our families, and those that are nearly right.
+
+    A variable of another of our processes is no mistake, and neither is what Kubernetes sets by itself. One that is
+    nearly right counts only while the right one is not set: else it is somebody else's.
+    """
+    source = os.environ if environ is None else environ
+    ours = [item.name.upper() for kind in settings for item in fields(kind)]
+    spellable = [name for name in ours if len(name) >= _SHORTEST_MISSPELT and not source.get(name)]
+    found = []
+    for name, value in source.items():
+        if name in VARIABLES or not value or _is_link(name, value):
+            continue
+        of_family, meant = _after_family(name.upper(), ours)
+        if not meant:
+            meant = next(iter(get_close_matches(name.upper(), spellable, n=1, cutoff=_CLOSE)), "")
+        if of_family or meant:
+            found.append(Unread(name, meant))
+    return sorted(found, key=lambda it: it.variable)
+
+
+def _after_family(name: str, ours: list[str]) -> tuple[bool, str]:
+    """Return whether the name is of one of our families, and the setting that is meant by its rest."""
+    for family in (*_FAMILIES, *_SHARED_FAMILIES):
+        if name.startswith(family):
+            rest = name.removeprefix(family)
+            if family in _SHARED_FAMILIES and len(rest) < _SHORTEST_MISSPELT:  # BROKER_HOST is of anybody
+                return False, ""
+            meant = rest if rest in ours else next(iter(get_close_matches(rest, ours, n=1, cutoff=_CLOSE)), "")
+            return family in _FAMILIES, meant
+    return False, ""
+
+
+def _is_link(name: str, value: str) -> bool:
+    return bool(_LINK.fullmatch(name)) or (name.endswith("_PORT") and bool(_LINK_ADDRESS.fullmatch(value)))
+
+
 def table(settings: type[Any]) -> list[tuple[str, str, str]]:
-    """Rows (variable, default, about) for help texts and README; a required variable has the default `required`."""
+    """Rows (variable, default, about) for help texts and README; a required variable has the default REQUIRED."""
     rows = []
     for item in fields(settings):
-        default = "required" if item.default is MISSING or item.metadata["unless"] else _default_text(item.default)
+        default = REQUIRED if item.default is MISSING or item.metadata["unless"] else _default_text(item.default)
         rows.append((item.name.upper(), default, item.metadata["about"]))
     return rows
+
+
+def choices(settings: type[Any]) -> dict[str, tuple[str, ...]]:
+    """Return the values that a variable may have, for those that are one of a few."""
+    hints = get_type_hints(settings)
+    return {name.upper(): get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
 
 
 def _default_text(default: object) -> str:

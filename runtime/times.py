@@ -5,6 +5,12 @@ import re
 import time
 from datetime import UTC, date, datetime
 from functools import lru_cache
+from typing import Annotated
+
+from msgspec import Meta
+
+# A time in an answer, as `rfc3339` writes it; the type only describes.
+TimeText = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 
 _MINUTES_A_DAY = 1440
 _EPOCH_DAY = date(1970, 1, 1).toordinal()

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import aiohttp
 import jwt
@@ -54,8 +54,9 @@ class TokenError(Exception):
 class Place(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """A position: degrees north and east, metres up."""
 
-    lat: float
-    lon: float
+    # Bounds only described, so that nothing is looked at twice: whoever takes a place from outside checks them.
+    lat: Annotated[float, msgspec.Meta(extra_json_schema={"minimum": -90, "maximum": 90})]
+    lon: Annotated[float, msgspec.Meta(extra_json_schema={"minimum": -180, "maximum": 180})]
     alt: float | None = None
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import msgspec
 
 from broker.reading import MAX_READINGS
+from runtime.command_line import CommandParser, run_service_command
 from runtime.logs import configure_logs
-from runtime.process import Shutdown, run_service, run_until_stopped
+from runtime.process import Shutdown, run_until_stopped
 from simulator.errors import ReplayError, SimulatorError
 from simulator.fleet import REPLAY_BATCH, FleetPlan, run_fleet
 from simulator.progress import progress
@@ -27,18 +28,21 @@ examples:
   TIDEGATE_PASSWORD=... python -m simulator --url http://127.0.0.1:8080 --email me@example.org --devices 50 --rate 5
   python -m simulator --url http://127.0.0.1:8080 --email me@example.org --devices 1 --replay readings.csv --json
 
-`python -m simulator serve` runs the simulator as a service: POST, GET and DELETE /simulator/devices.
-It is set by the environment: TARGET_URL, HOST, PORT, OPS_PORT.
+`python -m simulator serve` runs the simulator as a service; `python -m simulator serve --help` explains it.
 
 exit codes: 0 everything was answered; 1 a device failed or readings stayed unanswered; 2 bad arguments or a bad file.
 Ctrl-C stops sending, waits for what is in flight and prints the summary; a second one ends at once."""
+
+SERVE_ABOUT = """Starts, lists and stops simulated devices for whoever brings a token: POST /simulator/devices registers
+one at TARGET_URL in that user's name and lets it send, GET lists the user's, and DELETE /simulator/devices/{id} ends
+one."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments == ["serve"]:
-        return run_service(SimulatorSettings, serve)
+    if arguments[:1] == ["serve"]:
+        return run_service_command(arguments[1:], "simulator serve", SERVE_ABOUT, SimulatorSettings, serve)
     parser = _parser()
     options = parser.parse_args(arguments)
     plan = _plan(parser, options)
@@ -94,8 +98,8 @@ def summary_text(summary: Summary) -> str:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="python -m simulator",
         description="Simulated devices against a running Tidegate; sim-0001, sim-0002, … are registered as needed.",
         epilog=EPILOG,

@@ -8,13 +8,14 @@ from prometheus_client import CollectorRegistry
 
 from runtime.bearer import required_token
 from runtime.bodies import json_response, read_json
-from runtime.fields import ONE_LINE
+from runtime.fields import ONE_LINE, ONE_LINE_RULE
 from runtime.listen import listen
 from runtime.logs import logger
 from runtime.ops import Check, ops_server
 from runtime.problems import Problem, problem_middleware
 from runtime.process import Shutdown
 from runtime.tokens import Place
+from runtime.wording import rule
 from simulator.account import NewDevice, Owner
 from simulator.api import Api
 from simulator.device import device_session
@@ -26,13 +27,15 @@ log = logger("simulator")
 
 MAX_RATE = 1000.0
 FULL_RETRY_S = 30
+_NAME = r"^[A-Za-z0-9_.:-]+$(?!\n)"
+_NAME_RULE = rule("made of A-Z a-z 0-9 _ . : - only")
 
 
 class StartDevice(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     """Body of `POST /simulator/devices`; `rate` is in readings a second. The target checks the rest."""
 
-    sensor_type: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$(?!\n)")]
-    location: Annotated[str, msgspec.Meta(max_length=256, pattern=ONE_LINE)] | Place
+    sensor_type: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=_NAME, extra=_NAME_RULE)]
+    location: Annotated[str, msgspec.Meta(max_length=256, pattern=ONE_LINE, extra=ONE_LINE_RULE)] | Place
     rate: Annotated[float, msgspec.Meta(gt=0, le=MAX_RATE)] = 1.0
 
 

@@ -1,17 +1,33 @@
-"""The settings table of README, made from the settings themselves: `python -m tests.settings_table` writes it."""
+"""The settings table of README and the names in runtime/variables.py, made from the settings themselves.
+
+`python -m tests.settings_table` writes both.
+"""
 
 from pathlib import Path
 
-from auth.settings import AuthSettings
+from auth.settings import AnnounceSettings, AuthSettings, DatabaseSettings, KeySettings, UserSettings
+from broker.settings import BrokerSettings
 from gateway.settings import GatewaySettings
 from onebox.services import MADE_HERE
 from onebox.settings import OneboxSettings
 from persister.settings import PersisterSettings
 from reader.settings import ReaderSettings
+from runtime import failpoints
 from runtime.settings import ProcessSettings, table
+from simulator.command import PASSWORD_VARIABLE
 from simulator.settings import SimulatorSettings
 
+VARIABLES = Path(__file__).parent.parent / "runtime" / "variables.py"
 README = Path(__file__).parent.parent / "README.md"
+VARIABLES_HEAD = '''\
+"""The variables that our processes read: what another one takes is no mistake in this one's environment.
+
+Written by `python -m tests.settings_table`.
+"""
+
+VARIABLES = frozenset(
+    {
+'''
 START, END = "<!-- settings -->\n", "<!-- /settings -->"
 SERVICES = {
     "auth": AuthSettings,
@@ -49,5 +65,13 @@ def with_table(text: str) -> str:
     return head + START + rendered() + END + rest.split(END)[1]
 
 
+def variables() -> str:
+    """Return the module that names the variables of every process."""
+    settings = (*SERVICES.values(), DatabaseSettings, KeySettings, UserSettings, AnnounceSettings, BrokerSettings)
+    names = {name for kind in settings for name, _, _ in table(kind)} | {PASSWORD_VARIABLE, failpoints.VARIABLE}
+    return VARIABLES_HEAD + "".join(f'        "{name}",\n' for name in sorted(names)) + "    }\n)\n"
+
+
 if __name__ == "__main__":
     README.write_text(with_table(README.read_text()))
+    VARIABLES.write_text(variables())

@@ -6,8 +6,13 @@ import msgspec
 import pytest
 import schemathesis
 
+from auth.bodies import Position
 from runtime.calls import Call
+from runtime.wording import patterns
+from simulator.serve import StartDevice
 from tests.openapi_file import FILE, PAGE, calls_of_all_services, rendered
+
+Schema = dict[str, Any]
 
 
 @pytest.fixture
@@ -43,3 +48,76 @@ async def test_every_call_says_in_a_line_what_it_does(calls: list[Call]) -> None
         assert "\n" not in call.summary
         assert not call.summary.endswith("."), call.path
         assert len(call.summary) <= 60, call.summary
+
+
+@pytest.fixture
+def schemas() -> dict[str, Schema]:
+    found: dict[str, Schema] = msgspec.json.decode(FILE.read_bytes())["components"]["schemas"]
+    return found
+
+
+def parts_of(schema: Any) -> list[Schema]:
+    """Every schema in a document, however deep."""
+    if isinstance(schema, list):
+        return [part for item in schema for part in parts_of(item)]
+    return [schema, *parts_of(list(schema.values()))] if isinstance(schema, dict) else []
+
+
+def test_no_field_of_a_body_or_an_answer_has_a_default(schemas: dict[str, Schema]) -> None:
+    assert len(schemas) > 20
+    for name, schema in schemas.items():
+        for part in parts_of(schema):
+            assert "default" not in part, name
+
+
+def test_a_place_is_described_once_with_its_bounds(schemas: dict[str, Schema]) -> None:
+    places = {name: schema for name, schema in schemas.items() if {"lat", "lon"} <= set(schema.get("properties", ()))}
+    assert list(places) == ["Place"]
+    described = {
+        name: (part["minimum"], part["maximum"])
+        for name, part in places["Place"]["properties"].items()
+        if name != "alt"
+    }
+    checked = msgspec.json.schema_components([Position])[1]["Position"]["properties"]
+    assert described == {name: (part["minimum"], part["maximum"]) for name, part in checked.items() if name != "alt"}
+    with_place = [
+        name for name, schema in schemas.items() if "Place" in str(schema.get("properties", {}).get("location"))
+    ]
+    assert {"NewDevice", "DeviceChange", "DeviceAnswer", "Claims", "ReadingSent", "ReadingAnswer"} <= set(with_place)
+
+
+def test_every_time_in_an_answer_says_so(schemas: dict[str, Schema]) -> None:
+    times = {
+        f"{name}.{field}": part
+        for name, schema in schemas.items()
+        for field, part in schema.get("properties", {}).items()
+        if (field == "ts" or field.endswith("At")) and schema.get("additionalProperties") is not False
+    }
+    assert {"UserAnswer.createdAt", "ReadingAnswer.receivedAt", "Bucket.ts", "SeriesItem.lastSeenAt"} <= set(times)
+    for name, schema in times.items():
+        text = [part for part in parts_of(schema) if part.get("type") == "string"]
+        assert [part.get("format") for part in text] == ["date-time"], name
+
+
+def test_no_call_describes_a_header_that_openapi_leaves_to_others() -> None:
+    described = msgspec.json.decode(FILE.read_bytes())
+    names = [part["name"].lower() for part in parts_of(described["paths"]) if part.get("in") == "header"]
+    assert "x-device-id" in names
+    assert not {"accept", "content-type", "authorization"} & set(names)
+
+
+def test_json_comes_first_where_it_is_among_others() -> None:
+    several = [
+        list(part["content"])
+        for part in parts_of(msgspec.json.decode(FILE.read_bytes()))
+        if len(part.get("content", ())) > 1
+    ]
+    assert several
+    assert {kinds[0] for kinds in several} == {"application/json"}
+
+
+async def test_every_pattern_has_words_for_whom_it_refuses(calls: list[Call]) -> None:
+    taken = [StartDevice, *(kind for call in calls for kind in (call.body, call.query) if kind is not None)]
+    found = {pattern: words for kind in taken for pattern, words in patterns(kind).items()}
+    assert len(found) >= 5
+    assert all(found.values()), found

@@ -2,12 +2,16 @@
 
 import re
 
-from tests.settings_table import README, with_table
+from tests.settings_table import README, VARIABLES, variables, with_table
 
 
 def test_the_settings_table_is_the_one_that_the_settings_make() -> None:
     text = README.read_text()
     assert text == with_table(text), "run: python -m tests.settings_table"
+
+
+def test_every_process_knows_the_variables_of_the_others() -> None:
+    assert VARIABLES.read_text() == variables(), "run: python -m tests.settings_table"
 
 
 def test_the_device_examples_have_at_most_twenty_lines() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import re
 import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -131,6 +132,15 @@ async def test_a_sign_up_with_a_bad_field_names_it(sqlite_client: Client, field:
     answer = await sqlite_client.post("/user/signup", ADA | {field: value})
     assert_problem(answer, 422)
     assert list(answer.fields) == [field]
+    (message,) = [error["message"] for error in answer.json["errors"]]
+    assert message.endswith(".")
+    assert not re.search(r"regex|[\\^`]", message), message
+
+
+async def test_a_refused_e_mail_is_answered_with_a_sentence(sqlite_client: Client) -> None:
+    answer = await sqlite_client.post("/user/signup", ADA | {"email": "ada at example.org"})
+    (error,) = answer.json["errors"]
+    assert error["message"].startswith("This must be an e-mail address, for example ada@example.org")
 
 
 async def test_all_that_is_wrong_is_named_at_once(sqlite_client: Client) -> None:

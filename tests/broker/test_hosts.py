@@ -159,6 +159,20 @@ async def test_of_several_hosts_one_that_is_dead_costs_seconds(bad: str, nodes: 
     assert all(node.connections for node in nodes)
 
 
+async def test_a_command_begins_only_when_each_host_had_its_time(
+    nodes: list[Node], rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await RabbitMQBroker(rabbitmq_url, settle_s=0).declare()
+    monkeypatch.setattr(rabbitmq_link, "START_TIMEOUT_S", 3.0)  # as it is
+    monkeypatch.setattr("broker.rabbitmq_connect.random.sample", lambda hosts, count: list(hosts))
+    port = nodes[0].port
+    hosts = ",".join(f"{address}:{port}" for address in ("127.0.0.11", "127.0.0.10", nodes[0].address))
+    url = rabbitmq_url.replace(f"127.0.0.1:{URL(rabbitmq_url).port}", hosts)
+    with silent("127.0.0.11", port), silent("127.0.0.10", port):
+        async with RabbitMQBroker(url).publisher(READINGS_EXCHANGE) as publisher:
+            await publisher.publish(Message(b"reading"), READINGS_EXCHANGE)  # once: a command does not try again
+
+
 async def test_after_a_loss_the_next_connection_is_to_another_host(nodes: list[Node], rabbitmq_url: str) -> None:
     hosts = ",".join(f"{node.address}:{node.port}" for node in nodes)
     url = rabbitmq_url.replace(f"127.0.0.1:{URL(rabbitmq_url).port}", hosts)

@@ -133,6 +133,8 @@ def test_nothing_runs_as_root_or_writes_to_its_root_or_without_bounds(resources:
     for name, pod, container in containers(resources):
         assert pod["securityContext"]["runAsNonRoot"] is True, name
         assert pod["automountServiceAccountToken"] is False, name
+        # Else each Service of the namespace is in the environment: GATEWAY_PORT=tcp://…
+        assert pod["enableServiceLinks"] is False, name
         rights = container["securityContext"]
         assert (rights["readOnlyRootFilesystem"], rights["allowPrivilegeEscalation"]) == (True, False), name
         assert rights["capabilities"] == {"drop": ["ALL"]}, name

@@ -133,3 +133,20 @@ def test_a_bad_value_stops_the_start_with_variable_and_value(tmp_path: Path, nam
     assert value in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "data").exists()
+
+
+def test_a_variable_that_no_service_reads_is_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = subprocess.run(
+        [sys.executable, "-m", "onebox", "--data", str(tmp_path / "file"), "--devices", "0"],
+        cwd=ROOT, env={"PATH": "/usr/bin:/bin", "MAX_QUERIE": "9", "BATCH_READING": "8", "GATEWAY_PORT": "tcp://10.0.0.1:1"},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    told = [line for line in done.stderr.splitlines() if "no process reads" in line]
+    assert len(told) == 2
+    for line, variable, meant in zip(
+        told, ("BATCH_READING", "MAX_QUERIE"), ("BATCH_READINGS", "MAX_QUERIES"), strict=True
+    ):
+        assert f"variable={variable}" in line
+        assert f"meant={meant}" in line

@@ -46,8 +46,10 @@ def nginx() -> str:
 
 def rendered(folder: Path, names: Names, ports: dict[str, int], proxy: Proxy) -> Path:
     """Write the shipped configuration with what is another here; every replacement must find its place."""
-    (folder / "services.conf").write_text(
-        f"resolver 127.0.0.1:{names.port} valid=1s ipv6=off;\n"
+    services = folder / "services.conf"
+    services.write_text(
+        (services.read_text() if services.exists() else "")  # an operator's own lines
+        + f"resolver 127.0.0.1:{names.port} valid=1s ipv6=off;\n"
         + "".join(f'map "" ${name} {{ default {name}.test:{port}; }}\n' for name, port in ports.items())
     )
     text = CONFIG.read_text()

@@ -266,6 +266,14 @@ async def test_an_end_before_the_beginning_and_a_parameter_given_twice_are_named
         assert [error["field"] for error in json.loads(await response.read())["errors"]] == ["device"]
 
 
+async def test_a_wrong_choice_is_answered_with_the_right_ones(running: Running) -> None:
+    url = f"/readings?device={DEVICE}&sensorType={SENSOR}&format=xml&order=up"
+    async with running.http.get(running.url + url, headers=bearer(token_of())) as response:
+        assert response.status == 422
+        errors = {error["field"]: error["message"] for error in json.loads(await response.read())["errors"]}
+    assert errors == {"format": "This must be one of csv, json, ndjson.", "order": "This must be one of asc, desc."}
+
+
 async def test_a_plus_that_an_address_has_turned_into_a_space_is_explained(running: Running) -> None:
     answer = await running.readings(from_="2025-06-15T15:06:40 02:00")
     assert answer.wrong == ["from"]

@@ -1,9 +1,10 @@
 """What a list of calls becomes: a valid OpenAPI document, and a page that needs nothing from elsewhere."""
 
+import json
 import re
 from collections.abc import AsyncIterator
 from html import unescape
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import aiohttp
 import msgspec
@@ -34,6 +35,37 @@ class NewShip(Body):
 
 class Ship(msgspec.Struct, rename="camel"):
     ship_name: str
+
+
+class Berth(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """Where a ship lies."""
+
+    pier: Annotated[int, Meta(extra_json_schema={"minimum": 1})]
+    depth: float | None = None
+
+
+class CheckedBerth(Berth, forbid_unknown_fields=True, omit_defaults=True):
+    pier: Annotated[int, Meta(ge=1)]
+    depth: float | None = None
+
+
+class Mooring(Body):
+    berth: str | CheckedBerth
+    hours: int = 1
+
+
+class Moored(msgspec.Struct, omit_defaults=True):
+    berth: str | Berth
+    pilot: str | None = None
+    tug: str | int | None = None
+    flags: list[str] = []
+
+
+class Manifest(msgspec.Struct):
+    crates: int
+    kind: Literal["dry"] = "dry"
+    note: str | None = None
+    next: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class ShipQuery(msgspec.Struct, rename="camel"):
@@ -152,6 +184,67 @@ def test_lists_of_several_services_join_into_one_document() -> None:
 def test_operations_have_names_that_differ() -> None:
     ids = [call.operation_id for call in CALLS]
     assert ids == ["postShips", "getShips", "getShipsIdLog", "deleteShipsId", "getPlans"]
+
+
+def moor(**more: Any) -> dict[str, Any]:
+    call: dict[str, Any] = {"method": "POST", "path": "/berths", "handler": answer, "tag": "ships", "summary": "Moor"}
+    call |= {"body": Mooring, "answers": {200: Moored, 201: Manifest}}
+    return document([Call(**call | more)])
+
+
+def schemas(**more: Any) -> dict[str, Any]:
+    found: dict[str, Any] = moor(**more)["components"]["schemas"]
+    return found
+
+
+def test_no_field_has_a_default_which_generators_take_for_always_there() -> None:
+    assert '"default"' not in json.dumps(schemas())
+    assert schemas()["Mooring"]["required"] == ["berth"]
+
+
+def test_an_answer_requires_what_it_always_has() -> None:
+    assert schemas()["Manifest"]["required"] == ["crates", "kind", "note"]
+    assert schemas()["Manifest"]["properties"]["note"] == {"anyOf": [{"type": "string"}, {"type": "null"}]}
+
+
+def test_an_answer_that_leaves_out_what_is_null_never_has_null() -> None:
+    moored = schemas()["Moored"]
+    assert moored["required"] == ["berth"]
+    assert moored["properties"]["pilot"] == {"type": "string"}
+    assert moored["properties"]["tug"] == {"anyOf": [{"type": "string"}, {"type": "integer"}]}
+
+
+def test_what_is_sent_may_be_null_where_the_service_takes_it() -> None:
+    """Also in a type that is sent and answered alike."""
+    assert schemas()["Berth"]["properties"]["depth"] == {"anyOf": [{"type": "number"}, {"type": "null"}]}
+    assert schemas(body=None)["Berth"]["properties"]["depth"] == {"type": "number"}
+
+
+def test_a_type_that_only_checks_more_than_another_is_described_as_that_one() -> None:
+    found = schemas()
+    assert "CheckedBerth" not in found
+    reference = {"$ref": "#/components/schemas/Berth"}
+    assert reference in found["Mooring"]["properties"]["berth"]["anyOf"]
+    assert reference in found["Moored"]["properties"]["berth"]["anyOf"]
+
+
+def test_two_types_of_one_name_are_refused() -> None:
+    other = msgspec.defstruct("Manifest", [("weight", int)], module="elsewhere")
+    with pytest.raises(ValueError, match=r"two types have one name: .*Manifest"):
+        moor(answers={200: other, 201: Manifest})
+
+
+def test_json_is_the_first_of_the_types_of_a_body_and_an_answer() -> None:
+    operation = moor(body_types=("text/csv", "application/json"), answer_types=("text/csv", "application/json"))
+    posted = operation["paths"]["/berths"]["post"]
+    for content in (posted["requestBody"]["content"], posted["responses"]["200"]["content"]):
+        assert list(content) == ["application/json", "text/csv"]
+
+
+@pytest.mark.parametrize("name", ["Accept", "content-type", "Authorization"])
+def test_a_header_that_openapi_describes_elsewhere_is_no_parameter(name: str) -> None:
+    with pytest.raises(ValueError, match=f"POST /berths: {name} is described elsewhere"):
+        moor(request_headers={name: "what for"})
 
 
 async def test_the_document_is_served(session: aiohttp.ClientSession) -> None:

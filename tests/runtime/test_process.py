@@ -1,5 +1,6 @@
 """The life of a process, in processes: signals, drains, deadlines and exit codes."""
 
+import json
 import os
 import signal
 import subprocess
@@ -124,6 +125,19 @@ def ends(process: subprocess.Popen[str], code: int, *, within_s: float = 10) -> 
     out, err = process.communicate(timeout=within_s)
     assert process.returncode == code, err
     return out.splitlines(), err
+
+
+def test_a_variable_that_looks_like_ours_is_warned_of_once_and_without_its_value() -> None:
+    wrong = {"MAX_BATCHS": "hunter2", "GATEWAY_MODE": "hunter2", "GATEWAY_PORT": "tcp://10.0.0.1:8002"}
+    with running(SERVICE, SECRET_KEY="hunter2", LOG_FORMAT="json", **wrong) as process:
+        _, err = ends(process, 0)
+    told = [json.loads(line) for line in err.splitlines() if "no process reads" in line]
+    assert [(line["level"], line["variable"], line.get("meant")) for line in told] == [
+        ("warning", "GATEWAY_MODE", None),
+        ("warning", "MAX_BATCHS", "MAX_BATCH"),
+    ]
+    assert "hunter2" not in err
+    assert "GATEWAY_PORT" not in err
 
 
 def test_sigterm_and_sigint_drain_and_exit_with_0() -> None:

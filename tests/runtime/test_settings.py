@@ -89,6 +89,17 @@ def test_a_bad_variable_is_named_with_its_value(variable: str, value: str) -> No
     assert line.startswith(f"{variable}={value!r}: ")
 
 
+def test_a_wrong_choice_is_answered_with_the_right_ones() -> None:
+    assert refusal(MODE="ajar") == "MODE='ajar': must be one of closed, open"
+    assert refusal(LOG_LEVEL="loud") == "LOG_LEVEL='loud': must be one of debug, error, info, warning"
+
+
+def test_a_bad_value_is_explained_in_words() -> None:
+    assert refusal(MAX_BATCH="ten") == "MAX_BATCH='ten': must be a whole number"
+    assert refusal(OPS_PORT="65536") == "OPS_PORT='65536': must be at most 65535"
+    assert refusal(CLOSED="maybe") == "CLOSED='maybe': must be true or false"
+
+
 def test_all_bad_variables_are_named_at_once() -> None:
     lines = refusal(DATABASE_URL="", MAX_BATCH="ten", MODE="ajar").splitlines()
     assert sorted(line.split("=")[0].split(" ")[0] for line in lines) == ["DATABASE_URL", "MAX_BATCH", "MODE"]

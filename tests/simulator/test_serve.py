@@ -63,6 +63,8 @@ async def test_what_is_wrong_is_told_as_a_problem(tidegate: FakeTidegate) -> Non
         assert (status, problem["errors"][0]["field"]) == (422, "rate")
         status, problem = await call(http, "POST", url, json={**BODY, "location": "roof\0"}, headers=USER)
         assert (status, problem["errors"][0]["field"]) == (422, "location")
+        status, problem = await call(http, "POST", url, json={**BODY, "sensorType": "air temperature"}, headers=USER)
+        assert (status, problem["errors"][0]["message"]) == (422, "This must be made of A-Z a-z 0-9 _ . : - only.")
         assert (await call(http, "POST", url, json=BODY, headers=USER))[0] == 201
         status, problem = await call(http, "POST", url, json=BODY, headers=USER)
         assert (status, problem["code"], problem["limit"], problem["scope"]) == (503, "busy", 1, "everybody")

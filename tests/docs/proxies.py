@@ -1,0 +1,140 @@
+"""nginx, HAProxy, Apache httpd and Caddy of this machine, each with its configuration from docs/proxies.md."""
+
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.docs.pages import block, page, replaced, written
+from tests.servers.ports import free_port
+from tests.servers.process import Server, ServerError
+
+PAGE = "proxies.md"
+PROGRAMS = {"nginx": "nginx", "haproxy": "haproxy", "apache": "apache2", "caddy": "caddy"}
+HEADINGS = {"nginx": "nginx", "haproxy": "HAProxy", "apache": "Apache httpd", "caddy": "Caddy"}
+NAME, CERTIFICATES = "telemetry.example.com", "/etc/ssl/telemetry"
+# What Debian's own configuration says around a file in conf.d, but for the paths.
+AROUND_NGINX = """daemon off;
+user root;
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log stderr;
+events {{ worker_connections 512; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    include {folder}/tidegate.conf;
+}}
+"""
+# And around a site, with the modules that Debian's apache2 has from its start, of which one waits less here.
+AROUND_APACHE = """ServerRoot {folder}
+ServerName localhost
+DefaultRuntimeDir {folder}
+PidFile {folder}/apache2.pid
+ErrorLog /dev/stderr
+User www-data
+Group www-data
+{modules}
+RequestReadTimeout header=20-40,minrate=500 body=2,minrate=500
+Listen 127.0.0.1:{port} https
+Include {folder}/tidegate.conf
+"""
+APACHE_MODULES, APACHE_HAS = Path("/usr/lib/apache2/modules"), ("mpm_event", "authz_core", "reqtimeout")
+# A test has no name that an authority could know, and no rights on port 80.
+AROUND_CADDY = "{\n\tadmin off\n\tauto_https disable_redirects\n\tservers {\n\t\tprotocols h1 h2\n\t}\n}\n"
+
+
+def certificate(folder: Path) -> None:
+    """Make a certificate for localhost; `both.pem` has its key, too."""
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+            *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "2"),
+            *("-keyout", "key.pem", "-out", "certificate.pem"),
+        ],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
+    written(folder, "both.pem", "".join((folder / name).read_text() for name in ("certificate.pem", "key.pem")))
+
+
+class InFront(Server):
+    """One of them, in front of what listens on a port of 127.0.0.1; 0: of what it names itself."""
+
+    def __init__(
+        self, folder: Path, kind: str, behind: int, *, said: str = "", changes: Mapping[str, str] | None = None
+    ) -> None:
+        """Take what stands under the heading `said`, else under the kind's; changes must find their place."""
+        self.name, self.program = kind, PROGRAMS[kind]
+        super().__init__(folder)
+        self._behind = behind
+        self._heading = said or HEADINGS[kind]
+        self._changes = dict(changes or {})
+
+    @property
+    def url(self) -> str:
+        return f"https://localhost:{self.port}"
+
+    @property
+    def certificate(self) -> Path:
+        return self.folder / "certificate.pem"
+
+    def kill(self) -> None:
+        """End it with its workers: they listen, too, and the process that answers need not be their master."""
+        self._end_by_force()
+
+    def _choose_ports(self) -> None:
+        self.port = free_port()
+
+    def _prepare(self) -> None:
+        certificate(self.folder)
+
+    def _command(self) -> tuple[list[str], Mapping[str, str]]:
+        program = shutil.which(self.program, path="/usr/sbin:/usr/local/sbin:/usr/local/bin:/usr/bin:/bin")
+        if program is None:
+            raise ServerError(f"{self.program} is not installed: tests/servers/install")
+        arguments: list[str] = getattr(self, f"_{self.name}")(self._said())
+        return [program, *arguments], {"HOME": str(self.folder), "XDG_DATA_HOME": str(self.folder)}
+
+    def _said(self) -> str:
+        changes = self._changes | ({"127.0.0.1:8080": f"127.0.0.1:{self._behind}"} if self._behind else {})
+        if self.name != "caddy":
+            changes[CERTIFICATES] = str(self.folder)
+        return replaced(block(PAGE, self._heading), changes)
+
+    def _nginx(self, text: str) -> list[str]:
+        changes = {"listen 443": f"listen 127.0.0.1:{self.port}", NAME: "localhost"}
+        written(self.folder, "tidegate.conf", replaced(text, changes))
+        config = written(self.folder, "nginx.conf", AROUND_NGINX.format(folder=self.folder))
+        return ["-e", "stderr", "-p", str(self.folder), "-c", str(config)]
+
+    def _haproxy(self, text: str) -> list[str]:
+        config = written(self.folder, "haproxy.cfg", replaced(text, {"bind :443": f"bind 127.0.0.1:{self.port}"}))
+        return ["-db", "-f", str(config)]
+
+    def _apache(self, text: str) -> list[str]:
+        named = re.search(r"`a2enmod ([a-z0-9_ ]+)`", page(PAGE))
+        assert named, "the page no longer names Apache's modules"
+        modules = [*APACHE_HAS, *named[1].split(), "socache_shmcb"]  # a2enmod takes what ssl needs along
+        changes = {"*:443": f"127.0.0.1:{self.port}", NAME: "localhost"}
+        written(self.folder, "tidegate.conf", replaced(text, changes))
+        loaded = "\n".join(f"LoadModule {name}_module {APACHE_MODULES}/mod_{name}.so" for name in modules)
+        around = AROUND_APACHE.format(folder=self.folder, modules=loaded, port=self.port)
+        return ["-D", "FOREGROUND", "-f", str(written(self.folder, "apache2.conf", around))]
+
+    def _caddy(self, text: str) -> list[str]:
+        tls = f"\ttls {self.folder}/certificate.pem {self.folder}/key.pem\n\tbind 127.0.0.1\n"
+        site = replaced(text, {f"{NAME} {{\n": f"https://localhost:{self.port} {{\n{tls}"})
+        config = written(self.folder, "Caddyfile", AROUND_CADDY + site)
+        return ["run", "--adapter", "caddyfile", "--config", str(config)]
+
+    def _answers(self) -> bool:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            return True

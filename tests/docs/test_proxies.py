@@ -1,0 +1,212 @@
+"""Each proxy with its configuration from docs/proxies.md, in front of a real gateway and reader."""
+
+import asyncio
+import io
+import json
+import re
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import aiohttp
+import pytest
+import socketio
+
+from broker.embedded import EmbeddedBroker
+from reader import from_mongodb
+from reader.from_mongodb import FromMongoDB, HistoryUnavailable
+from tests.docs.origin import TRUSTED, origin
+from tests.docs.pages import page, said
+from tests.docs.proxies import PAGE, PROGRAMS, InFront
+from tests.node import node_with
+from tests.reader.following import Persister
+from tests.reader.running import DEVICE, ISSUING, SENSOR, TS, Mongo, bearer, sent, stored_in, token_of
+
+HERE = Path(__file__).parent
+ROWS = 3000
+EXPORT = {"device": DEVICE, "sensorType": SENSOR, "format": "ndjson"}
+
+
+class Front:
+    """A proxy, and people who reach Tidegate through it and no other way."""
+
+    def __init__(self, url: str, http: aiohttp.ClientSession, certificate: Path) -> None:
+        self.url = url
+        self.http = http
+        self.certificate = certificate
+
+
+@pytest.fixture
+async def broker(tmp_path: Path) -> AsyncIterator[EmbeddedBroker]:
+    async with EmbeddedBroker.open_at(tmp_path / "queue.db") as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def in_front(folder: Path, kind: str, port: int, **more: Any) -> AsyncIterator[Front]:
+    server = InFront(folder / kind, kind, port, **more)
+    await asyncio.to_thread(server.start)
+    try:
+        context = ssl.create_default_context(cafile=server.certificate)
+        # From an address that is no proxy's: all of 127.0.0.0/8 is this machine.
+        connector = aiohttp.TCPConnector(ssl=context, family=socket.AF_INET, local_addr=("127.0.0.5", 0))
+        async with aiohttp.ClientSession(connector=connector) as http:
+            yield Front(server.url, http, server.certificate)
+    finally:
+        await asyncio.to_thread(server.kill)
+
+
+@pytest.fixture(params=PROGRAMS)
+async def front(
+    request: pytest.FixtureRequest, tmp_path: Path, broker: EmbeddedBroker, mongodb_database: Mongo
+) -> AsyncIterator[Front]:
+    async with origin(broker, mongodb_database) as port, in_front(tmp_path, request.param, port) as found:
+        yield found
+
+
+async def test_a_device_streams_through_it(front: Front) -> None:
+    for origin_of_page in (None, front.url):
+        client = socketio.AsyncClient(http_session=front.http, reconnection=False)
+        headers = {} if origin_of_page is None else {"Origin": origin_of_page}
+        auth = {"token": ISSUING.device()}
+        await client.connect(front.url, auth=auth, headers=headers, transports=["websocket"])
+        assert await client.call("reading", {"value": 1}, timeout=10) == {"status": "accepted", "accepted": 1}
+        await client.disconnect()
+
+
+async def test_readings_of_a_mebibyte_pass_and_what_is_too_large_is_refused_by_tidegate(front: Front) -> None:
+    headers = bearer(ISSUING.device()) | {"Content-Type": "application/json"}
+    readings = b'[{"value":1}' + b" " * (1024 * 1024 - 13) + b"]"
+    async with front.http.post(front.url + "/readings", data=io.BytesIO(readings), headers=headers) as answer:
+        assert (answer.status, await answer.json()) == (202, {"accepted": 1, "rejected": []})
+    async with front.http.post(front.url + "/readings", data=io.BytesIO(readings + b" "), headers=headers) as answer:
+        assert (answer.status, (await answer.json())["code"]) == (413, "too_large")
+
+
+async def test_the_clients_address_is_told_and_a_forged_one_is_not(front: Front) -> None:
+    assert f"`TRUSTED_PROXIES={TRUSTED}`" in page(PAGE)
+    for forged in ({}, {"X-Forwarded-For": "6.6.6.6"}, {"X-Forwarded-For": "6.6.6.6, 127.0.0.1"}):
+        async with front.http.get(front.url + "/address", headers=forged) as answer:
+            assert await answer.text() == "127.0.0.5"
+
+
+async def test_the_live_feed_comes_as_it_is_sent(front: Front, broker: EmbeddedBroker) -> None:
+    persister = Persister(broker)
+    async with asyncio.timeout(30), front.http.get(front.url + "/live", headers=bearer(token_of())) as answer:
+        assert answer.content_type == "text/event-stream"
+        await until(answer, b": live")
+        for value in (20.25, 21.25, 22.25):
+            asked = asyncio.get_running_loop().time()
+            await persister.tells(sent(value, TS + int(value)))
+            await until(answer, str(value).encode())
+            assert asyncio.get_running_loop().time() - asked < 2
+
+
+async def until(answer: aiohttp.ClientResponse, text: bytes) -> None:
+    while text not in await answer.content.readline():
+        assert not answer.content.at_eof()
+
+
+class Interrupted:
+    """History of which a third can be read, then MongoDB is away; until it is asked once more."""
+
+    def __init__(self) -> None:
+        self._pages = 0
+        self._ask = FromMongoDB.page
+
+    def again(self) -> None:
+        self._pages = 0
+
+    async def page(self, history: FromMongoDB, *arguments: Any) -> Any:
+        self._pages += 1
+        if self._pages > 2:
+            raise HistoryUnavailable("MongoDB is away")
+        return await self._ask(history, *arguments)
+
+
+@pytest.fixture
+async def cut_off(monkeypatch: pytest.MonkeyPatch, mongodb_database: Mongo) -> Interrupted:
+    async with stored_in(mongodb_database) as store:
+        await store.holds(*(sent(n, TS + n) for n in range(ROWS)))
+    interrupted = Interrupted()
+
+    async def page(self: FromMongoDB, *arguments: Any) -> Any:
+        return await interrupted.page(self, *arguments)
+
+    monkeypatch.setattr(from_mongodb, "ROWS_AT_ONCE", ROWS // 6)
+    monkeypatch.setattr(FromMongoDB, "page", page)
+    return interrupted
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    return node_with(HERE, "jose")  # beside others; Node.js has HTTP/2 in itself
+
+
+def outcomes() -> dict[str, list[str]]:
+    """What the page says of a cut export, over HTTP/1.1 and HTTP/2."""
+    rows = re.findall(r"^\| (\w+)[\w ]* [\d.]+ \| ([\w ]+) \| ([\w ]+) \|$", page(PAGE), re.MULTILINE)
+    return {name.lower(): seen for name, *seen in rows}
+
+
+@pytest.mark.parametrize("kind", PROGRAMS)
+async def test_whether_a_cut_export_is_seen_as_cut_off_is_as_the_page_says(
+    kind: str, tmp_path: Path, broker: EmbeddedBroker, mongodb_database: Mongo, cut_off: Interrupted, node: str
+) -> None:
+    with_http2 = {" ssl crt": " alpn h2,http/1.1 ssl crt"} if kind == "haproxy" else {}
+    async with (
+        origin(broker, mongodb_database) as port,
+        in_front(tmp_path, kind, port, changes=with_http2) as front,
+    ):
+        url, token = f"{front.url}/readings?{urlencode(EXPORT)}", token_of()
+        async with front.http.get(url, headers=bearer(token)) as answer:
+            assert answer.status == 200
+            try:
+                assert (await answer.read()).count(b"\n") == ROWS // 3
+                over_http1 = "taken for whole"
+            except aiohttp.ClientPayloadError:
+                over_http1 = "seen as cut off"
+        cut_off.again()
+        asked = {"URL": url, "TOKEN": token, "CERTIFICATE": str(front.certificate)}
+        told = await said(node, str(HERE / "over_http2.js"), environment=asked)
+        assert told["status"] == 200
+        if told["end"] == "whole":
+            assert told["lines"] == ROWS // 3
+        over_http2 = {"whole": "taken for whole", "cut off": "seen as cut off"}[told["end"]]
+    assert [over_http1, over_http2] == outcomes()[kind]
+
+
+async def test_pings_keep_a_socket_through_it_and_a_silence_beyond_its_time_out_ends_it(
+    tmp_path: Path, broker: EmbeddedBroker, mongodb_database: Mongo
+) -> None:
+    async def lives(kind: str, ping_interval_s: float) -> bool:
+        quick = {"120s": "2s"} if kind in ("nginx", "haproxy") else {}
+        async with (
+            origin(broker, mongodb_database, ping_interval_s=ping_interval_s) as port,
+            in_front(tmp_path / str(ping_interval_s), kind, port, changes=quick) as front,
+            front.http.ws_connect(front.url + "/socket.io/?EIO=4&transport=websocket") as device,
+        ):
+            await device.send_str("40" + json.dumps({"token": ISSUING.device()}))
+            loop = asyncio.get_running_loop()
+            ends = loop.time() + 6
+            while (left := ends - loop.time()) > 0:
+                try:
+                    message = await device.receive(timeout=left)
+                except TimeoutError:
+                    return True
+                if message.type is not aiohttp.WSMsgType.TEXT:
+                    return False
+                if message.data == "2":
+                    await device.send_str("3")
+            return True
+
+    kinds = [(kind, every) for kind in PROGRAMS for every in (0.5, 30.0)]
+    found = await asyncio.gather(*(lives(*one) for one in kinds))
+    # The other two wait without a limit.
+    assert dict(zip(kinds, found, strict=True)) == {
+        (kind, every): every < 2 or kind in ("apache", "caddy") for kind, every in kinds
+    }
