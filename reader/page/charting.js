@@ -23,7 +23,7 @@ export const MOST_CHOSEN = 8;
 // A chart of what has just begun is not nearly empty.
 const LEAST_LIVE_MS = 30_000;
 const TICK_MS = 125;
-const DRAW_EVERY_MS = { news: 250, quiet: 500 };
+const DRAW_EVERY_MS = { news: 250, quiet: 500, slow: 500 };
 // Of the time, for drawing.
 const MOST_DRAWING = 0.25;
 const SHOWN_TITLES = { live: "Live", "1h": "The last hour", "24h": "The last 24 hours", "7d": "The last 7 days" };
@@ -173,7 +173,8 @@ export class Charting {
       line.trim(this.span.from);
       if (line.due) line.catchUp(this.span.from, signal).then(() => this.#caughtUp(), (error) => this.failed(error));
     }
-    const pause = Math.max(DRAW_EVERY_MS[this.news ? "news" : "quiet"], this.drawingMs / MOST_DRAWING);
+    const slow = Math.min(DRAW_EVERY_MS.slow, this.drawingMs / MOST_DRAWING);
+    const pause = Math.max(DRAW_EVERY_MS[this.news ? "news" : "quiet"], slow);
     if (performance.now() - this.drawnAt >= pause) this.draw();
   }
 

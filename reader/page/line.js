@@ -11,9 +11,9 @@ const MOST_LOADED = 5000;
 const MOST_RAW = 6000;
 // Readings of one series may be stored in another order than they were measured in: some of what is known is asked again.
 const OVERLAP_MS = 3000;
-// How often at most where the feed leaves readings out, and where it does not; and how often at least. Half a second, so
-// that what was left out is drawn within one.
-const ASK_EVERY_MS = { missing: 500, complete: 1000 };
+// How often at most where the feed leaves readings out, and where it does not; and how often at least. What was left out
+// is drawn within a second: up to 0.3 s pass until it is stored, 0.1 s each for the answer and for drawing it.
+const ASK_EVERY_MS = { missing: 350, complete: 1000 };
 const ASK_QUIET_MS = 10_000;
 const AHEAD_EVERY_MS = 15_000;
 
@@ -36,6 +36,8 @@ export class Line {
     this.cursor = undefined;
     this.askedAt = -Infinity;
     this.missedAt = -Infinity;
+    this.heardTo = null; // the time of the newest that was heard, and how far such times usually are apart
+    this.usualMs = null;
     this.heardSince = false;
     this.aheadAt = performance.now();
     this.from = -Infinity;
@@ -76,10 +78,21 @@ export class Line {
       return;
     }
     this.heardSince = true;
+    this.#lookForGap(point.t);
     if (point.t >= this.from && point.t < this.known - OVERLAP_MS) this.late = true;
     this.heardMeanwhile.push(point);
     if (this.heardMeanwhile.length > MOST_RAW) this.heardMeanwhile.shift();
     if (this.loaded) this.#add(point);
+  }
+
+  // One that comes half as late again as they usually do may be the second one: of two in 100 ms the feed leaves one out.
+  #lookForGap(t) {
+    if (this.heardTo !== null && t > this.heardTo) {
+      const gap = t - this.heardTo;
+      if (gap > 1.5 * this.usualMs && this.usualMs !== null) this.missedAt = performance.now();
+      this.usualMs = this.usualMs === null ? gap : 0.9 * this.usualMs + 0.1 * gap;
+    }
+    if (!(t <= this.heardTo)) this.heardTo = t;
   }
 
   // Whether there is something to ask for.
