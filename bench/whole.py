@@ -38,6 +38,7 @@ WHOLE = (
     Part("gateway", 7),
     Part("drain", 3),
     Part("reader", 6),
+    Part("dashboard", 16),
     Part("auth_logins", 3),
 )
 QUICK = (

@@ -1,345 +1,142 @@
-// The page: who is logged in, what was chosen, what the chart shows of it.
+// The page: its parts, and what they tell each other.
 
-import { Chart, colourOf } from "./chart.js";
+import * as address from "./address.js";
+import { Charting, MOST_CHOSEN } from "./charting.js";
 import { DeviceList, keyOf } from "./devices.js";
 import * as format from "./format.js";
-import { ends, load, point } from "./history.js";
+import { label } from "./known.js";
+import { logOut, settled } from "./leaving.js";
 import { LiveFeed } from "./live.js";
+import { Login } from "./login.js";
+import { Manage } from "./manage.js";
+import { fetchPlotly } from "./plotly.js";
+import { repeat } from "./polling.js";
 import * as session from "./session.js";
 
-const LIVE_MS = 5 * 60_000;
-// A chart of what has just begun is not nearly empty.
-const LEAST_LIVE_MS = 30_000;
-const SPANS_MS = { live: LIVE_MS, "1h": 3_600_000, "24h": 86_400_000, "7d": 7 * 86_400_000 };
-const MOST_CHOSEN = 8;
-const MOST_LIVE_POINTS = 6000;
-const DRAW_EVERY_MS = 500;
-const LIST_EVERY_MS = 500;
-const SERIES_EVERY_MS = 5000;
 const PIPELINE_EVERY_MS = 2000;
-const DEVICES_EVERY_MS = 60_000;
+const FEED_STATES = { live: "live", connecting: "connecting", waiting: "coming back" };
 
 const $ = (id) => document.getElementById(id);
 
 class Page {
   constructor() {
-    this.list = new DeviceList({ onChosen: () => this.choose() });
-    this.chart = new Chart($("chart"), {
-      onZoom: (from, to) => this.show("zoom", from, to),
-      onReset: () => this.show(this.preset),
+    this.list = new DeviceList({
+      onChosen: () => this.choose(),
+      onFirst: (items) => this.chooseFirst(items),
+      onWanted: (keys) => this.feed?.want(keys),
+      onLabels: () => this.charting.draw(),
+      onDetails: (one) => this.manage.details(one),
+      onSettled: () => this.charting.begin(),
     });
-    this.lines = new Map();
-    this.timers = [];
-    this.preset = "live";
-    this.span = "live";
-    this.from = Date.now() - LIVE_MS;
-    this.to = Date.now();
-    this.#listen();
+    this.manage = new Manage({
+      onAdded: (one) => this.added(one),
+      onRenamed: (device, name) => this.list.renamed(device, name),
+      onChanged: () => this.list.changed(),
+    });
+    this.charting = new Charting({ series: (key) => this.list.series(key), label });
+    this.login = new Login({ onIn: () => this.entered() });
+    $("logout").addEventListener("click", () => this.leave());
+    $("theme").addEventListener("click", () => this.switchTheme());
+  }
+
+  async entered() {
+    await settled();
+    if (this.feed) location.reload(); // nothing of the last user stays in memory
+    else this.start();
   }
 
   start() {
     $("login").hidden = true;
     $("app").hidden = false;
-    $("user").textContent = session.email();
-    this.feed = new LiveFeed({ onReading: (reading) => this.heard(reading), onState: (state) => this.feedState(state) });
+    $("user").textContent = $("user").title = session.email();
+    this.feed = new LiveFeed({ onReading: (reading) => this.heard(reading), onState: (state) => this.tellFeed(state) });
+    const keysIn = ({ series }) => series.map(([device, sensorType]) => keyOf({ device, sensorType }));
+    const kept = keysIn(address.read());
+    fetchPlotly();
+    this.list.start();
+    if (kept.length) this.list.choose(kept);
+    address.whenMoved((moved) => this.list.choose(keysIn(moved)));
     this.feed.run();
-    this.#every(SERIES_EVERY_MS, () => this.refreshSeries());
-    this.#every(DEVICES_EVERY_MS, () => this.refreshNames());
-    this.#every(PIPELINE_EVERY_MS, () => this.refreshPipeline());
-    this.#every(LIST_EVERY_MS, () => this.list.refreshFresh());
-    this.#every(DRAW_EVERY_MS, () => this.tick());
+    this.endPolling = repeat(PIPELINE_EVERY_MS, () => this.tellPipeline());
+    this.charting.start();
   }
 
-  stop() {
-    this.feed?.stop();
-    for (const timer of this.timers) clearInterval(timer);
-    location.reload(); // nothing of the last user stays in memory
+  // Show what the session's end leaves: nothing of it. The address stays unless somebody has logged out on purpose.
+  stop(notice, kept = location.hash) {
+    const whose = $("user").textContent;
+    this.feed.stop();
+    this.endPolling();
+    this.manage.close();
+    this.list.stop();
+    this.charting.choose([]);
+    history.replaceState(history.state, "", `${location.pathname}${location.search}${kept}`);
+    $("user").textContent = $("user").title = "";
+    this.login.show(notice, notice === "expired" ? whose : "");
   }
 
-  #every(ms, call) {
-    const run = async () => {
-      try {
-        await call();
-        if (this.troubled === call) this.message("");
-      } catch (error) {
-        this.troubled = call;
-        this.failed(error);
-      }
-    };
-    run();
-    this.timers.push(setInterval(() => document.hidden || run(), ms));
+  leave() {
+    this.stop("ending", "");
+    logOut((how) => this.login.tell(how));
   }
 
-  #listen() {
-    for (const button of document.querySelectorAll("[data-span]")) {
-      button.addEventListener("click", () => this.show(button.dataset.span));
-    }
-    for (const button of document.querySelectorAll("[data-move]")) {
-      button.addEventListener("click", () => this.move(button.dataset.move));
-    }
-    $("download").addEventListener("click", () => this.download());
-    $("logout").addEventListener("click", async () => {
-      await session.logOut();
-      this.stop();
-    });
-    $("theme").addEventListener("click", () => {
-      const theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
-      document.documentElement.dataset.theme = theme;
-      localStorage.setItem("tidegate.theme", theme);
-      this.draw();
-    });
-  }
-
-  async refreshSeries() {
-    const first = this.list.series.size === 0;
-    this.list.update(await session.getAll("/series"));
-    $("online").textContent = format.number(this.list.online);
-    if (!first || !this.list.series.size) return;
-    const latest = await session.getJson("/readings/latest", { limit: 200 });
-    for (const reading of latest.items) this.list.known(reading);
-    this.list.draw();
-    if (!this.list.chosen.size) this.#chooseSome();
+  switchTheme() {
+    const theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
+    document.documentElement.dataset.theme = theme;
+    localStorage.setItem("tidegate.theme", theme);
+    this.charting.draw();
   }
 
   // What a newcomer sees at once: one series of each of the first sensorTypes.
-  #chooseSome() {
+  chooseFirst(items) {
+    if (this.list.chosen.size) return;
     const byType = new Map();
-    for (const one of this.list.series.values()) {
-      if (!byType.has(one.sensorType)) byType.set(one.sensorType, keyOf(one));
-    }
+    for (const one of items) if (one.latest && !byType.has(one.sensorType)) byType.set(one.sensorType, keyOf(one));
     this.list.choose([...byType.values()].slice(0, 3));
   }
 
-  async refreshNames() {
-    this.list.name(await session.getAll("/devices", { limit: 1000 }));
+  choose() {
+    const shown = this.charting.choose([...this.list.chosen]);
+    if (shown.length < this.list.chosen.size) this.list.choose(shown);
   }
 
-  async refreshPipeline() {
-    const { readingsPerSecond, lagSeconds } = await session.getJson("/pipeline");
-    $("rate").textContent = format.number(readingsPerSecond);
-    $("lag").textContent = lagSeconds === null ? "–" : lagSeconds < 1 ? `${Math.round(lagSeconds * 1000)} ms` : `${lagSeconds.toFixed(1)} s`;
+  // A new device is shown as soon as it has something to show.
+  added({ device }) {
+    this.awaited = device;
+    this.list.expect(device);
   }
 
-  feedState(state) {
-    $("feed-text").textContent = { live: "live", connecting: "connecting", waiting: "coming back" }[state];
-    $("feed").querySelector(".dot").className = state === "live" ? "dot on" : "dot wait";
+  chooseAwaited(reading) {
+    this.awaited = null;
+    const { chosen } = this.list;
+    if (chosen.size < MOST_CHOSEN) this.list.choose([...chosen, keyOf(reading)]);
   }
 
   heard(reading) {
+    if (reading.device === this.awaited) this.chooseAwaited(reading);
     this.list.heard(reading);
-    const line = this.lines.get(keyOf(reading));
-    if (!line?.points || line.everyMs) return;
-    const fresh = point(reading);
-    const last = line.points.at(-1);
-    if (last && fresh.t <= last.t) return; // known already, or too late for a live chart
-    line.points.push(fresh);
-    line.unit ??= reading.unit;
-    if (line.points.length > MOST_LIVE_POINTS) line.points.shift();
-    line.fresh = true;
+    this.charting.heard(reading);
+    this.manage.heard(reading);
   }
 
-  choose() {
-    const chosen = [...this.list.chosen].slice(0, MOST_CHOSEN);
-    if (this.list.chosen.size > MOST_CHOSEN) {
-      this.list.choose(chosen);
-      this.message(`At most ${MOST_CHOSEN} series are shown together.`);
-      return;
-    }
-    const free = new Set(Array.from({ length: MOST_CHOSEN }, (_, at) => at));
-    for (const [key, line] of this.lines) {
-      if (this.list.chosen.has(key)) free.delete(line.number);
-      else this.lines.delete(key);
-    }
-    for (const key of chosen) {
-      if (this.lines.has(key)) continue;
-      const [number] = free;
-      free.delete(number);
-      this.lines.set(key, { key, number, series: this.list.series.get(key), points: null, everyMs: 0 });
-    }
-    this.reload();
-  }
-
-  // Show a span that ends now, all there is, or a stretch that was zoomed to.
-  async show(span, from, to) {
-    this.span = span;
-    if (span !== "zoom") this.preset = span;
-    const now = Date.now();
-    if (span === "zoom") [this.from, this.to] = from < to ? [from, to] : [to, from];
-    else if (span === "all") [this.from, this.to] = (await this.#ends()) ?? [now - LIVE_MS, now];
-    else [this.from, this.to] = [now - SPANS_MS[span], now];
-    if (this.to - this.from < 20) this.to = this.from + 20;
-    for (const button of document.querySelectorAll("[data-span]")) {
-      button.setAttribute("aria-pressed", String(button.dataset.span === span));
-    }
-    await this.reload();
-  }
-
-  async #ends() {
-    const found = await Promise.all([...this.lines.values()].map((line) => ends(line.series)));
-    const known = found.filter(Boolean);
-    if (!known.length) return null;
-    const [from, to] = [Math.min(...known.map((one) => one[0])), Math.max(...known.map((one) => one[1]))];
-    return [from, to + Math.max(1000, (to - from) / 100)];
-  }
-
-  move(how) {
-    const length = this.to - this.from;
-    const by = { earlier: [-0.5, -0.5], later: [0.5, 0.5], in: [0.25, -0.25], out: [-0.5, 0.5] }[how];
-    return this.show("zoom", this.from + by[0] * length, this.to + by[1] * length);
-  }
-
-  async reload() {
-    this.loading?.abort();
-    const { signal } = (this.loading = new AbortController());
-    const { from, to } = this;
+  async tellPipeline() {
+    let told = { readingsPerSecond: null, lagSeconds: null };
     try {
-      await Promise.all(
-        [...this.lines.values()].map(async (line) => {
-          const loaded = await load(line.series, from, this.span === "live" ? to + 86_400_000 : to, this.chart.width, signal);
-          if (signal.aborted) return;
-          Object.assign(line, loaded);
-          line.unit = line.series.unit ?? line.points.find((one) => one.unit)?.unit;
-        }),
-      );
-      this.message("");
-    } catch (error) {
-      if (error.name !== "AbortError") this.failed(error);
+      told = await session.getJson("/pipeline");
+    } catch {
+      // The list says that the server cannot be reached.
     }
-    if (!signal.aborted) this.draw();
+    const { readingsPerSecond: rate, lagSeconds: lag } = told;
+    $("rate").textContent = rate === null ? "–" : format.rough(rate);
+    $("lag").textContent = lag === null ? "–" : lag < 1 ? `${Math.round(lag * 1000)} ms` : `${lag.toFixed(1)} s`;
   }
 
-  tick() {
-    if (this.span !== "live" || !this.lines.size) return;
-    const now = Date.now();
-    [this.from, this.to] = [now - LIVE_MS, now];
-    for (const line of this.lines.values()) {
-      while (line.points?.length && line.points[0].t < this.from) line.points.shift();
-    }
-    this.draw();
+  tellFeed(state) {
+    $("feed-text").textContent = FEED_STATES[state];
+    $("feed").querySelector(".dot").className = state === "live" ? "dot on" : "dot wait";
   }
-
-  draw() {
-    if (typeof Plotly === "undefined") return;
-    const lines = [...this.lines.values()]
-      .filter((line) => line.points)
-      .map((line) => ({
-        ...line,
-        label: this.list.label(line.series),
-        sensorType: line.series.sensorType,
-        unit: line.series.unit ?? line.unit,
-        colour: colourOf(line.number),
-      }));
-    this.chart.draw(lines, this.span === "live" ? this.#liveFrom(lines) : this.from, this.to);
-    $("chart-title").textContent = this.span === "live" ? "Live" : format.span(this.from, this.to);
-    const widest = Math.max(0, ...lines.map((line) => line.everyMs));
-    const readings = lines.reduce((sum, line) => sum + (line.everyMs ? line.readings : line.points.length), 0);
-    $("resolution").textContent = widest
-      ? `${format.number(readings)} readings, mean and range of each ${format.duration(widest)}`
-      : `${format.number(readings)} readings`;
-    this.#legend(lines);
-  }
-
-  #liveFrom(lines) {
-    const first = Math.min(...lines.map((line) => line.points[0]?.t ?? this.to));
-    return Math.max(this.from, Math.min(first, this.to - LEAST_LIVE_MS));
-  }
-
-  #legend(lines) {
-    const body = $("legend");
-    while (body.rows.length > lines.length) body.deleteRow(-1);
-    lines.forEach((line, at) => {
-      const row = body.rows[at] ?? emptyRow(body);
-      const numbers = line.points.filter((one) => typeof one.v === "number");
-      const low = numbers.reduce((least, one) => Math.min(least, one.min ?? one.v), Infinity);
-      const high = numbers.reduce((most, one) => Math.max(most, one.max ?? one.v), -Infinity);
-      const count = numbers.reduce((sum, one) => sum + (one.count ?? 1), 0);
-      const mean = numbers.reduce((sum, one) => sum + one.v * (one.count ?? 1), 0) / count;
-      const last = line.points.at(-1);
-      const known = count > 0;
-      const texts = [
-        `${line.label} · ${line.sensorType}`,
-        format.value(last?.last ?? last?.v, line.unit),
-        known ? format.number(low) : "–",
-        known ? format.number(mean) : "–",
-        known ? format.number(high) : "–",
-        last ? format.time(last.t) : "–",
-      ];
-      row.cells[0].firstChild.className = `key key-${line.colour}`;
-      row.cells[0].lastChild.textContent = texts[0];
-      for (let cell = 1; cell < texts.length; cell += 1) row.cells[cell].textContent = texts[cell];
-    });
-    $("chart").setAttribute("aria-label", `Chart of ${lines.map((line) => `${line.label} ${line.sensorType}`).join(", ") || "nothing"}`);
-  }
-
-  async download() {
-    const button = $("download");
-    button.disabled = true;
-    try {
-      const to = this.span === "live" ? Date.now() + 1 : this.to;
-      for (const line of this.lines.values()) {
-        const { device, sensorType } = line.series;
-        const query = { device, sensorType, from: Math.floor(this.from), to: Math.ceil(to), format: "csv" };
-        save(await (await session.get("/readings", query)).blob(), `${this.list.label(line.series)}_${sensorType}.csv`);
-      }
-      if (!this.lines.size) this.message("Choose a series first.");
-    } catch (error) {
-      this.failed(error);
-    } finally {
-      button.disabled = false;
-    }
-  }
-
-  failed(error) {
-    if (error.name === "AbortError") return;
-    this.message(error instanceof session.Refused ? error.message : "The server cannot be reached; trying again.", true);
-  }
-
-  message(text, bad = false) {
-    if (!bad) this.troubled = null;
-    $("chart-message").textContent = text;
-    $("chart-message").className = bad ? "message bad" : "message";
-  }
-}
-
-function emptyRow(body) {
-  const row = body.insertRow();
-  const head = row.appendChild(document.createElement("th"));
-  head.scope = "row";
-  head.append(document.createElement("span"), document.createElement("span"));
-  for (let cell = 0; cell < 5; cell += 1) row.insertCell();
-  return row;
-}
-
-function save(blob, name) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(blob);
-  link.download = name.replace(/[^\w.:-]+/g, "_");
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-}
-
-function askToLogIn() {
-  $("app").hidden = true;
-  $("login").hidden = false;
-  $("login-form").addEventListener("submit", async (event) => {
-    event.preventDefault();
-    const button = event.target.querySelector("button");
-    button.disabled = true;
-    $("login-error").textContent = "";
-    try {
-      await session.logIn($("email").value.trim(), $("password").value);
-      $("password").value = "";
-      page.start();
-    } catch (error) {
-      const wrong = error.status === 401 || error.status === 422;
-      $("login-error").textContent = wrong ? "This e-mail and password do not fit." : error.message;
-    } finally {
-      button.disabled = false;
-    }
-  });
 }
 
 const page = new Page();
-session.whenEnded(() => page.stop());
+session.whenEnded((how) => page.stop(how));
 if (session.loggedIn()) page.start();
-else askToLogIn();
+else page.login.show();

@@ -1,172 +1,179 @@
-// The chart: a panel for each sensorType, one above the other over the same time, drawn by plotly.
+// The chart: panels one above the other over the same time, drawn by plotly.
+//
+// The axis counts in milliseconds since 1970, UTC, and never goes back; what stands at its marks is written here, in the
+// zone that was chosen. So are the figures at the other axes: plotly guesses nothing.
 
 /* global Plotly */
 
-// As high as the window has room for, beside what stands above and below.
-const PANEL_PX = [150, 320];
-const AROUND_PX = 420;
-const MARGIN = { l: 52, r: 12, t: 4, b: 36 };
-const TITLE_PX = 24;
-const TICK_PX = 110;
-const COLOURS = 8;
-// Readings that are further apart are shown as points, too.
-const MARKER_PX = 12;
+import { Hover } from "./hover.js";
+import { pauseOf } from "./gaps.js";
+import { panelsOf } from "./panels.js";
+import { timeTicks } from "./ticks.js";
+import { plain, StateColours, tracesOf } from "./traces.js";
 
-// Plotly reads a little markup in texts; nothing from a reading may become any.
-const plain = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+// What stands above and below the panels in the window.
+const AROUND_PX = 420;
+const MARGIN = { l: 52, r: 12, t: 4, b: 40 };
+const TITLE_PX = 24;
+const BETWEEN_PX = 8;
+const LEAST_PX = 300;
+const TIME_PX = { plain: 80, offset: 120 };
+// Of the width, for figures.
+const WIDEST_LABEL = 0.4;
+const FONT_PX = 12;
+const CONFIG = { displayModeBar: false, responsive: true, doubleClick: false, showTips: false, scrollZoom: false };
 
 export class Chart {
-  constructor(element, { onZoom, onReset }) {
+  constructor(element, { onZoom, onReset, labelOf }) {
     this.element = element;
-    this.drawn = false;
+    this.labelOf = labelOf;
     this.onZoom = onZoom;
     this.onReset = onReset;
+    this.drawn = false;
+    this.states = new StateColours();
+    this.measure = document.createElement("canvas").getContext("2d");
+    this.hover = new Hover(element, labelOf);
+    this.dragging = false;
+    element.addEventListener("pointerdown", () => (this.dragging = true));
+    for (const name of ["pointerup", "pointercancel"]) addEventListener(name, () => (this.dragging = false));
   }
 
   get width() {
     return Math.max(200, this.element.clientWidth - MARGIN.l - MARGIN.r);
   }
 
-  // lines: [{label, sensorType, unit, colour, points, everyMs}]
-  draw(lines, fromMs, toMs) {
+  // parts: as in parts.js; spanMs: what is shown, or is to be shown once there is enough; zone: of the labels.
+  // While somebody drags over the chart, it stands still.
+  draw(parts, { fromMs, toMs, spanMs, zone }) {
+    if (this.dragging) return;
     const style = getComputedStyle(document.documentElement);
-    const of = (name) => style.getPropertyValue(name).trim();
-    const panels = [...new Set(lines.map((line) => line.sensorType))];
-    const pxOf = (ms) => (ms / (toMs - fromMs)) * this.width;
-    const traces = lines.flatMap((line) => {
-      const sparse = pxOf(line.points.at(-1)?.t - line.points[0]?.t) > MARKER_PX * line.points.length;
-      return traceOf({ ...line, sparse }, panels.indexOf(line.sensorType) + 1, of(`--c${line.colour}`));
-    });
-    const layout = layoutOf(panels, lines, fromMs, toMs, of, this.width);
-    const config = { displayModeBar: false, responsive: true, doubleClick: false, showTips: false, scrollZoom: false };
-    Plotly.react(this.element, traces, layout, config);
-    if (!this.drawn) {
-      this.drawn = true;
-      this.element.on("plotly_relayout", (change) => this.#relayout(change));
-      this.element.on("plotly_doubleclick", () => this.onReset());
+    const colour = (name) => style.getPropertyValue(`--${name}`).trim();
+    const family = getComputedStyle(document.body).fontFamily;
+    this.measure.font = `${FONT_PX}px ${family}`;
+    const panels = panelsOf(parts, this.labelOf, innerHeight - AROUND_PX);
+    const margin = { ...MARGIN, l: this.#left(panels) };
+    const width = Math.max(100, this.element.clientWidth - margin.l - margin.r);
+    const pxMs = (toMs - fromMs) / width;
+    for (const part of parts) {
+      part.pauseMs = pauseOf(part.points, { everyMs: part.everyMs, spanMs, pxMs, lasting: part.kind !== "number" });
     }
+    const traces = panels.flatMap((panel, at) =>
+      panel.parts.flatMap((part) =>
+        tracesOf(part, {
+          panel: at + 1,
+          label: this.labelOf(part.line),
+          colour: colour(`c${part.line.number}`),
+          pxMs,
+          toMs,
+          stateColour: (text) => colour(`c${this.states.of(text)}`),
+          textColour: colour("text"),
+        }),
+      ),
+    );
+    const layout = this.#layout(panels, { fromMs, toMs, zone, margin, width, colour, family });
+    Plotly.react(this.element, traces, layout, CONFIG);
+    this.hover.over(panels, { fromMs, toMs, zone, margin, width, pxMs, height: layout.height });
+    if (!this.drawn) this.#listen();
   }
 
-  #relayout(change) {
-    const name = Object.keys(change).find((key) => /^xaxis\d*\.range(\[0\])?$/.test(key));
-    if (name === undefined) return;
-    const axis = name.split(".")[0];
-    const [from, to] = change[`${axis}.range`] ?? [change[`${axis}.range[0]`], change[`${axis}.range[1]`]];
-    this.onZoom(millis(from), millis(to));
-  }
-}
-
-// Plotly is given and gives local times as text without a zone.
-const millis = (text) => (typeof text === "number" ? text : new Date(String(text).replace(" ", "T")).getTime());
-const pad = (number, size = 2) => String(number).padStart(size, "0");
-
-function local(ms) {
-  const at = new Date(ms);
-  const day = `${at.getFullYear()}-${pad(at.getMonth() + 1)}-${pad(at.getDate())}`;
-  return `${day}T${pad(at.getHours())}:${pad(at.getMinutes())}:${pad(at.getSeconds())}.${pad(at.getMilliseconds(), 3)}`;
-}
-
-function traceOf(line, panel, colour) {
-  const axis = panel === 1 ? "" : panel;
-  const place = { xaxis: "x", yaxis: `y${axis}`, type: "scatter", showlegend: false };
-  const points = withGaps(line);
-  const x = points.map((point) => (point.t === null ? null : local(point.t)));
-  const traces = [];
-  if (line.everyMs) {
-    const edge = { ...place, mode: "lines", line: { width: 0 }, hoverinfo: "skip", x };
-    traces.push({ ...edge, y: points.map((point) => point.max ?? null) });
-    traces.push({ ...edge, y: points.map((point) => point.min ?? null), fill: "tonexty", fillcolor: faded(colour) });
-  }
-  const texts = line.points.some((point) => typeof point.v === "string");
-  traces.push({
-    ...place,
-    x,
-    y: points.map((point) => point.v ?? null),
-    mode: texts ? "markers" : line.sparse ? "lines+markers" : "lines",
-    line: { color: colour, width: 1.8, shape: "linear" },
-    marker: { color: colour, size: 4 },
-    connectgaps: false,
-    name: plain(line.label),
-    hovertemplate: `%{y}${line.unit ? ` ${plain(line.unit)}` : ""}<extra>${plain(line.label)}</extra>`,
-  });
-  return traces;
-}
-
-// A pause of more than a few times the usual distance is shown as a gap, not as a line across.
-function withGaps({ points, everyMs }) {
-  if (points.length < 3) return points;
-  const steps = points.slice(1).map((point, at) => point.t - points[at].t).sort((a, b) => a - b);
-  const usual = Math.max(everyMs, steps[Math.floor(steps.length * 0.9)]);
-  const found = [points[0]];
-  for (let at = 1; at < points.length; at += 1) {
-    if (points[at].t - points[at - 1].t > usual * 4) found.push({ t: points[at - 1].t + 1 });
-    found.push(points[at]);
-  }
-  return found;
-}
-
-function layoutOf(panels, lines, fromMs, endMs, of, width) {
-  const text = of("--muted");
-  const grid = of("--grid");
-  const count = Math.max(1, panels.length);
-  const panelPx = Math.min(PANEL_PX[1], Math.max(PANEL_PX[0], (innerHeight - AROUND_PX) / count));
-  const height = Math.max(300, count * panelPx);
-  const title = TITLE_PX / height;
-  const layout = {
-    height: height + MARGIN.t + MARGIN.b,
-    margin: MARGIN,
-    paper_bgcolor: "rgba(0,0,0,0)",
-    plot_bgcolor: "rgba(0,0,0,0)",
-    font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: text },
-    hovermode: "x unified",
-    hoverlabel: { bgcolor: of("--card"), bordercolor: of("--line"), font: { color: of("--text") } },
-    dragmode: "zoom",
-    selectdirection: "h",
-    showlegend: false,
-    xaxis: {
-      type: "date",
-      range: [local(fromMs), local(endMs)],
-      gridcolor: grid,
-      linecolor: grid,
-      zeroline: false,
-      anchor: `y${count === 1 ? "" : count}`,
-      hoverformat: "%x %X",
-      tickangle: 0,
-      nticks: Math.max(3, Math.round(width / TICK_PX)),
-    },
-    annotations: [],
-  };
-  panels.forEach((sensorType, at) => {
-    const top = 1 - at / count;
-    const bottom = 1 - (at + 1) / count;
-    const unit = lines.find((line) => line.sensorType === sensorType && line.unit)?.unit;
-    layout[`yaxis${at ? at + 1 : ""}`] = {
-      domain: [bottom + (at + 1 < count ? 6 / height : 0), top - title],
-      gridcolor: grid,
-      zeroline: false,
-      fixedrange: true,
-      automargin: false,
-      nticks: 6,
-    };
-    layout.annotations.push({
-      text: plain(unit ? `${sensorType} (${unit})` : sensorType),
-      xref: "paper",
-      yref: "paper",
-      x: 0,
-      y: top,
-      xanchor: "left",
-      yanchor: "top",
-      showarrow: false,
-      font: { size: 12.5, color: of("--text") },
+  #listen() {
+    this.drawn = true;
+    this.element.on("plotly_relayout", (change) => {
+      const [from, to] = change["xaxis.range"] ?? [change["xaxis.range[0]"], change["xaxis.range[1]"]];
+      if (from !== undefined && to !== undefined) this.onZoom(Number(from), Number(to));
     });
-  });
-  return layout;
-}
+    this.element.on("plotly_doubleclick", () => this.onReset());
+  }
 
-function faded(colour) {
-  return `${colour}33`;
-}
+  // Room for the longest figure.
+  #left(panels) {
+    const widths = panels.flatMap((panel) => panel.ticks.map(({ text }) => this.measure.measureText(text).width));
+    const most = this.element.clientWidth * WIDEST_LABEL;
+    return Math.ceil(Math.min(most, Math.max(MARGIN.l, ...widths.map((px) => px + 12))));
+  }
 
-export function colourOf(number) {
-  return number % COLOURS;
+  #layout(panels, { fromMs, toMs, zone, margin, width, colour, family }) {
+    const [muted, grid] = [colour("muted"), colour("grid")];
+    const used = panels.reduce((sum, { px }) => sum + px, 0);
+    const height = Math.max(panels.length ? 0 : LEAST_PX, used);
+    const layout = {
+      height: height + margin.t + margin.b,
+      margin,
+      paper_bgcolor: "rgba(0,0,0,0)",
+      plot_bgcolor: "rgba(0,0,0,0)",
+      font: { family, size: FONT_PX, color: muted },
+      hovermode: false,
+      dragmode: "zoom",
+      selectdirection: "h",
+      showlegend: false,
+      barmode: "overlay",
+      uniformtext: { mode: "hide", minsize: FONT_PX },
+      xaxis: {
+        type: "linear",
+        range: [fromMs, toMs],
+        gridcolor: grid,
+        linecolor: grid,
+        zeroline: false,
+        anchor: `y${panels.length > 1 ? panels.length : ""}`,
+        tickangle: 0,
+        ...this.#timeAxis(fromMs, toMs, zone, width),
+      },
+      yaxis: { visible: false, fixedrange: true, range: [0, 1] },
+      annotations: [],
+    };
+    let top = height;
+    panels.forEach((panel, at) => {
+      const bottom = top - panel.px;
+      layout[`yaxis${at ? at + 1 : ""}`] = {
+        type: "linear",
+        domain: [(bottom + (at + 1 < panels.length ? BETWEEN_PX : 0)) / height, (top - TITLE_PX) / height],
+        range: panel.range,
+        gridcolor: grid,
+        zeroline: false,
+        fixedrange: true,
+        tickmode: "array",
+        tickvals: panel.ticks.map((tick) => tick.at),
+        ticktext: panel.ticks.map((tick) => plain(this.#fitting(tick.text, margin.l - 8))),
+      };
+      layout.annotations.push({
+        text: plain(this.#fitting(panel.title, width - 8)),
+        xref: "paper",
+        yref: "paper",
+        x: 0,
+        y: top / height,
+        xanchor: "left",
+        yanchor: "top",
+        showarrow: false,
+        font: { size: FONT_PX, color: colour("text") },
+      });
+      top = bottom;
+    });
+    return layout;
+  }
+
+  #timeAxis(fromMs, toMs, zone, width) {
+    const turns = zone.offset(fromMs) !== zone.offset(toMs);
+    const wanted = Math.max(1, width / (turns ? TIME_PX.offset : TIME_PX.plain));
+    const ticks = timeTicks(fromMs, toMs, wanted, zone).filter(({ at, text, day }) => {
+      const half = Math.max(...[text, day].map((one) => this.measure.measureText(one).width)) / 2;
+      return ((toMs - at) / (toMs - fromMs)) * width + MARGIN.r >= half;
+    });
+    return {
+      tickmode: "array",
+      tickvals: ticks.map((tick) => tick.at),
+      ticktext: ticks.map(({ text, day }) => plain(text) + (day ? `<br>${plain(day)}` : "")),
+    };
+  }
+
+  // A text as it fits into a width, its middle left out where it must.
+  #fitting(text, px) {
+    if (this.measure.measureText(text).width <= px) return text;
+    const signs = [...text];
+    for (let kept = signs.length - 1; kept > 2; kept -= 1) {
+      const head = Math.ceil(kept / 2);
+      const shorter = `${signs.slice(0, head).join("")}…${signs.slice(head - kept).join("")}`;
+      if (this.measure.measureText(shorter).width <= px) return shorter;
+    }
+    return "…";
+  }
 }

@@ -1,178 +1,243 @@
-// The list: every series with its device's state, its newest value, and a line of where it comes from.
+// The list of series: found by the server, shown as far as they are in sight, and chosen for the chart.
 
+import { MOST_CHOSEN } from "./charting.js";
 import * as format from "./format.js";
+import { Found } from "./found.js";
+import { Known, keyOf } from "./known.js";
+import { fill, fillEmpty, refresh } from "./rows.js";
+import { getJson, Refused } from "./session.js";
+import { VirtualList } from "./virtual.js";
 
-const SHOWN_AT_ONCE = 100;
-const SPARK_POINTS = 60;
-const SVG = "http://www.w3.org/2000/svg";
+export { keyOf };
 
-export const keyOf = (one) => `${one.device}\n${one.sensorType}`;
+const REFRESH_MS = 500;
+const TYPED_MS = 200;
+// As many series are heard whether they are in sight or not; of more, only those that were looked at.
+const MOST_HEARD = 1000;
+
+const $ = (id) => document.getElementById(id);
 
 export class DeviceList {
-  constructor({ onChosen }) {
-    this.onChosen = onChosen;
-    this.series = new Map();
-    this.rows = new Map();
-    this.names = new Map();
+  // onChosen(): other series are chosen; onWanted(keys): whose readings are wanted, series or devices, null for all;
+  // onFirst(items): the first that have readings; onLabels(): chosen ones have names now; onDetails(series)
+  // onSettled(): the list shows what there is, or why it does not; more than once
+  constructor({ onChosen, onWanted, onFirst, onLabels, onDetails, onSettled }) {
+    Object.assign(this, { onChosen, onWanted, onFirst, onLabels, onDetails, onSettled });
+    this.known = new Known();
     this.chosen = new Set();
-    this.most = SHOWN_AT_ONCE;
-    this.list = document.getElementById("series");
-    this.filter = document.getElementById("filter");
-    this.more = document.getElementById("more");
-    this.filter.addEventListener("input", () => this.draw());
-    this.more.addEventListener("click", () => {
-      this.most += SHOWN_AT_ONCE;
-      this.draw();
+    this.expected = new Set(); // devices that were added here
+    this.rows = new VirtualList($("series-frame"), $("series"), {
+      keyAt: (place) => this.#keyAt(place),
+      fill: (row, place) => this.#fill(row, place),
+      onLook: (first, last) => this.found?.look(first, last),
     });
+    $("filter").addEventListener("input", () => this.#typed());
+    $("series").addEventListener("change", ({ target }) => this.#changed(target));
+    $("series").addEventListener("click", ({ target }) => this.#clicked(target));
+    $("clear-chosen").addEventListener("click", () => this.choose([]));
+    $("clear-filter").addEventListener("click", () => this.#clearFilter());
   }
 
-  // What the server says there is; what was heard live since then stays.
-  update(items) {
-    for (const item of items) {
-      const known = this.series.get(keyOf(item)) ?? this.#add(item.device, item.sensorType);
-      known.connected = item.connected;
-      known.seenAt = item.lastSeenAt === null ? null : Date.parse(item.lastSeenAt);
-      if (item.lastReadingAt !== null) known.at = Math.max(known.at ?? 0, Date.parse(item.lastReadingAt));
-    }
-    this.draw();
+  start() {
+    this.found = new Found({
+      ask: (query, signal) => getJson("/series/search", query, { signal }),
+      onAnswer: (answer, how) => this.#answered(answer, how),
+      onTrouble: (error) => this.#trouble(error instanceof Refused ? error.message : "The server cannot be reached; trying again."),
+    });
+    this.found.text = this.#text;
+    this.timer = setInterval(() => document.hidden || this.#refreshRows(), REFRESH_MS);
+    this.found.look(0, 0);
   }
 
-  name(devices) {
-    for (const device of devices) this.names.set(device.id, device.name);
-    this.draw();
+  // Nothing of whom it belonged to stays.
+  stop() {
+    this.found?.stop();
+    this.found = null;
+    clearInterval(this.timer);
+    clearTimeout(this.typing);
+    this.known.keep(new Set());
+    this.chosen.clear();
+    this.rows.show(0);
   }
 
-  // A newest reading out of history: all there is to show of a series that is quiet.
-  known(reading) {
-    const one = this.series.get(keyOf(reading)) ?? this.#add(reading.device, reading.sensorType);
-    const at = Date.parse(reading.ts);
-    if (at < (one.at ?? 0) && one.value !== undefined) return null;
-    return Object.assign(one, { at, value: reading.value, unit: reading.unit });
+  series(key) {
+    return this.known.get(key);
+  }
+
+  // Readings of this device are wanted although nothing of it was found yet.
+  expect(device) {
+    this.expected.add(device);
+    this.found.renew();
+    this.#tellWanted();
+  }
+
+  renamed(device, name) {
+    this.known.rename(device, name);
+    this.found.renew();
+    this.#fillAll();
+  }
+
+  changed() {
+    this.found.renew();
   }
 
   heard(reading) {
-    const one = this.known(reading);
-    if (one === null) return;
-    one.connected = true;
-    if (typeof reading.value === "number") {
-      one.spark.push(reading.value);
-      if (one.spark.length > SPARK_POINTS) one.spark.shift();
-    }
-    one.fresh = true;
-  }
-
-  label(one) {
-    return this.names.get(one.device) ?? one.device;
+    if (this.known.heard(reading) || !this.found) return;
+    if (this.found.whole || !this.found.total) this.found.renew(); // a new one
   }
 
   choose(keys) {
     this.chosen = new Set(keys);
-    this.draw();
+    this.#message("");
+    this.#chosenChanged();
+    this.#askForChosen();
+  }
+
+  #keyAt(place) {
+    const item = this.found?.at(place);
+    return item && keyOf(item);
+  }
+
+  #fill(row, place) {
+    const key = this.#keyAt(place) ?? (typeof row.key === "string" ? row.key : undefined);
+    const one = this.known.get(key);
+    if (one) fill(row, one, this.chosen.has(key));
+    else fillEmpty(row);
+  }
+
+  #fillAll() {
+    this.rows.draw(true);
+  }
+
+  // Twice a second: thousands of events must not become thousands of layouts.
+  #refreshRows() {
+    for (const [key, row] of this.rows.rows) {
+      const one = this.known.get(key);
+      if (one) refresh(row, one);
+    }
+  }
+
+  #answered(answer, { fresh }) {
+    for (const item of answer.items) this.known.told(item);
+    this.#keepFew();
+    $("online").textContent = format.number(answer.online);
+    this.#tellFound(answer);
+    this.#trouble("");
+    if (fresh) this.rows.toTop();
+    this.rows.show(answer.total);
+    this.#tellWanted();
+    const first = !this.filled && answer.items.some((item) => item.latest);
+    this.filled ||= first;
+    if (first) this.onFirst(answer.items);
+    this.onSettled();
+  }
+
+  #keepFew() {
+    const keys = new Set(this.found.items.map(keyOf));
+    for (const key of this.chosen) keys.add(key);
+    for (const key of this.rows.rows.keys()) keys.add(key);
+    this.known.keep(keys);
+  }
+
+  #tellWanted() {
+    const { whole, total, items } = this.found;
+    const all = total === null || total === 0 || (whole && total <= MOST_HEARD);
+    const keys = all ? null : [...new Set([...items.map(keyOf), ...this.chosen, ...this.expected])];
+    const told = keys && keys.join("\r");
+    if (told === this.told) return;
+    this.told = told;
+    this.onWanted(keys);
+  }
+
+  #tellFound({ total, devices, truncated }) {
+    const { text } = this.found;
+    const series = `${format.number(total)} series`;
+    const told = text ? `${series} found` : `${format.number(devices)} ${devices === 1 ? "device" : "devices"}, ${series}`;
+    set($("count"), truncated ? `${told}; there are more than can be searched` : told);
+    $("no-series").hidden = total > 0 || text !== "";
+    $("nothing-found").hidden = total > 0 || text === "";
+    set($("not-found"), text);
+    $("series-frame").hidden = total === 0;
+  }
+
+  get #text() {
+    return $("filter").value.trim().replace(/\s+/g, " ");
+  }
+
+  #typed() {
+    clearTimeout(this.typing);
+    this.typing = setTimeout(() => this.found?.search(this.#text), TYPED_MS);
+  }
+
+  #clearFilter() {
+    $("filter").value = "";
+    $("filter").focus();
+    this.#typed();
+  }
+
+  #changed(box) {
+    const { key } = box.closest("li");
+    if (!box.checked) this.chosen.delete(key);
+    else if (!this.known.get(key)) {
+      box.checked = false; // it is not known yet what would be chosen
+      return;
+    } else if (this.chosen.size < MOST_CHOSEN) this.chosen.add(key);
+    else {
+      box.checked = false;
+      this.#message(`At most ${MOST_CHOSEN} series are shown together: take one away first.`);
+      return;
+    }
+    this.#message("");
+    this.#chosenChanged();
+  }
+
+  #clicked(target) {
+    const more = target.closest("button.more");
+    const one = more && this.known.get(more.closest("li").key);
+    if (one) this.onDetails(one);
+  }
+
+  #chosenChanged() {
+    const count = this.chosen.size;
+    $("clear-chosen").hidden = count === 0;
+    set($("clear-chosen"), `Clear ${count} chosen`);
+    this.#fillAll();
     this.onChosen();
+    if (this.found) this.#tellWanted();
   }
 
-  get online() {
-    return new Set([...this.series.values()].filter((one) => one.connected).map((one) => one.device)).size;
-  }
-
-  #add(device, sensorType) {
-    const one = { device, sensorType, connected: false, spark: [], at: null, value: undefined, unit: undefined };
-    this.series.set(keyOf(one), one);
-    return one;
-  }
-
-  draw() {
-    const wanted = this.filter.value.trim().toLowerCase();
-    const all = [...this.series.values()]
-      .map((one) => ({ one, label: this.label(one) }))
-      .filter(({ one, label }) => `${label} ${one.device} ${one.sensorType}`.toLowerCase().includes(wanted))
-      .sort((a, b) => a.label.localeCompare(b.label, undefined, { numeric: true }) ||
-        a.one.sensorType.localeCompare(b.one.sensorType));
-    const shown = all.slice(0, this.most);
-    const rows = shown.map(({ one, label }) => this.#row(one, label));
-    if (rows.length !== this.list.children.length || rows.some((row, at) => row !== this.list.children[at])) {
-      this.list.replaceChildren(...rows);
+  // What was chosen by an address may lie anywhere in the list.
+  async #askForChosen() {
+    const devices = new Set([...this.chosen].filter((key) => !this.known.get(key)).map((key) => key.split("\n")[0]));
+    for (const device of devices) {
+      try {
+        const { items } = await getJson("/series/search", { device, limit: 200 });
+        for (const item of items) if (this.chosen.has(keyOf(item))) this.known.told(item);
+      } catch {
+        // It goes by its id until it is found in the list.
+      }
     }
-    this.more.hidden = shown.length === all.length;
-    document.getElementById("no-series").hidden = this.series.size > 0;
-    const devices = new Set([...this.series.values()].map((one) => one.device)).size;
-    document.getElementById("count").textContent = `${devices} devices, ${this.series.size} series`;
-    for (const { one } of shown) this.refresh(one);
+    if (devices.size) this.onLabels();
   }
 
-  // Only what has news, twice a second: thousands of events must not become thousands of layouts.
-  refreshFresh() {
-    for (const one of this.series.values()) {
-      if (this.rows.get(keyOf(one)) === undefined && one.fresh) return this.draw();
-    }
-    for (const one of this.series.values()) this.refresh(one);
+  // What somebody is told stays until they choose something else; trouble, until it is over.
+  #message(text) {
+    this.notice = text;
+    this.#say();
   }
 
-  refresh(one) {
-    const row = this.rows.get(keyOf(one));
-    if (!row?.isConnected) return;
-    const { parts } = row;
-    parts.dot.className = one.connected ? "dot on" : "dot";
-    parts.state.textContent = one.connected ? "online" : "offline";
-    parts.value.textContent = format.value(one.value, one.unit);
-    parts.age.textContent = one.at ? format.age(one.at) : "";
-    if (one.fresh) parts.line.setAttribute("points", points(one.spark));
-    one.fresh = false;
+  #trouble(text) {
+    this.troubled = text;
+    this.#say();
+    if (text) this.onSettled();
   }
 
-  #row(one, label) {
-    const key = keyOf(one);
-    let row = this.rows.get(key);
-    if (row === undefined) {
-      row = this.#make(key, one);
-      this.rows.set(key, row);
-    }
-    row.parts.name.textContent = label;
-    row.parts.box.checked = this.chosen.has(key);
-    return row;
-  }
-
-  #make(key, one) {
-    const row = document.createElement("li");
-    const label = row.appendChild(document.createElement("label"));
-    const box = label.appendChild(element("input"));
-    box.type = "checkbox";
-    box.addEventListener("change", () => {
-      if (box.checked) this.chosen.add(key);
-      else this.chosen.delete(key);
-      this.onChosen();
-    });
-    const name = label.appendChild(element("span", "name"));
-    name.title = one.device;
-    const spark = label.appendChild(document.createElementNS(SVG, "svg"));
-    spark.setAttribute("class", "spark");
-    spark.setAttribute("viewBox", "0 0 64 26");
-    spark.setAttribute("preserveAspectRatio", "none");
-    spark.setAttribute("aria-hidden", "true");
-    const line = spark.appendChild(document.createElementNS(SVG, "polyline"));
-    const value = label.appendChild(element("span", "value"));
-    const about = label.appendChild(element("span", "about"));
-    const dot = about.appendChild(element("span", "dot"));
-    const state = about.appendChild(element("span", "visually-hidden"));
-    about.append(` ${one.sensorType}`);
-    const age = label.appendChild(element("span", "age"));
-    row.parts = { box, name, line, value, age, dot, state };
-    return row;
+  #say() {
+    set($("list-message"), this.troubled || this.notice || "");
+    $("list-message").hidden = !(this.troubled || this.notice);
   }
 }
 
-function element(tag, className = "") {
-  const made = document.createElement(tag);
-  made.className = className;
-  return made;
-}
-
-function points(values) {
-  if (values.length < 2) return "";
-  const low = Math.min(...values);
-  const high = Math.max(...values);
-  const height = high - low || 1;
-  return values
-    .map((value, at) => `${((at / (values.length - 1)) * 64).toFixed(1)},${(23 - ((value - low) / height) * 20).toFixed(1)}`)
-    .join(" ");
+function set(part, text) {
+  if (part.textContent !== text) part.textContent = text;
 }

@@ -1,31 +1,70 @@
-// How figures and times are written.
+// How figures and times are written. What was measured is written with every digit that it has.
 
-const NUMBER = new Intl.NumberFormat(undefined, { maximumSignificantDigits: 5 });
-const TIME = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
-const DAY_TIME = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+import { BROWSER_ZONE } from "./address.js";
+import { now } from "./clock.js";
+import { Zone } from "./zone.js";
+
+const SECONDS = { timeStyle: "medium" };
+const DAY_MINUTES = { dateStyle: "medium", timeStyle: "short" };
 const DAY_MS = 86_400_000;
+// Beyond these, all digits of a number are mostly zeros.
+const PLAIN = [1e-7, 1e21];
+const EXACT = new Intl.NumberFormat(undefined, { maximumFractionDigits: 20 });
+const ROUGH = new Intl.NumberFormat(undefined, { maximumSignificantDigits: 5 });
+const SHARE = new Intl.NumberFormat(undefined, { style: "percent", maximumFractionDigits: 1 });
+const fixed = new Map();
 
+let zone = new Zone(BROWSER_ZONE);
+
+// The zone in which times are written from now on.
+export function useZone(other) {
+  zone = other;
+}
+
+// A reading's value: true and false are on and off.
 export function value(of, unit = "") {
   if (of === null || of === undefined) return "–";
-  const text = typeof of === "number" ? number(of) : String(of);
+  const text = typeof of === "boolean" ? (of ? "on" : "off") : typeof of === "string" ? of : number(of);
   return unit ? `${text} ${unit}` : text;
 }
 
+// A number or a BigInt, exactly: the shortest digits that are this number and no other.
 export function number(of) {
-  return Number.isInteger(of) && Math.abs(of) < 1e12 ? of.toLocaleString() : NUMBER.format(of);
+  if (typeof of === "bigint") return EXACT.format(of);
+  const size = Math.abs(of);
+  if (!Number.isFinite(of) || (size && (size < PLAIN[0] || size >= PLAIN[1]))) return String(of);
+  return EXACT.format(String(of));
+}
+
+// A number with so many places behind the point.
+export function decimal(of, places = 0) {
+  if (!fixed.has(places)) {
+    const digits = { minimumFractionDigits: places, maximumFractionDigits: places };
+    fixed.set(places, new Intl.NumberFormat(undefined, digits));
+  }
+  return fixed.get(places).format(String(of));
+}
+
+// A figure that was counted out, such as a rate: five digits of it.
+export function rough(of) {
+  return ROUGH.format(of);
+}
+
+export function share(of) {
+  return SHARE.format(of);
 }
 
 export function time(ms) {
-  return Math.abs(Date.now() - ms) < DAY_MS ? TIME.format(ms) : DAY_TIME.format(ms);
+  return zone.text(ms, Math.abs(now() - ms) < DAY_MS ? SECONDS : DAY_MINUTES);
 }
 
 export function span(fromMs, toMs) {
-  const seconds = Math.abs(Date.now() - toMs) < DAY_MS && toMs - fromMs < DAY_MS;
-  return (seconds ? TIME : DAY_TIME).formatRange(fromMs, toMs);
+  const seconds = Math.abs(now() - toMs) < DAY_MS && toMs - fromMs < DAY_MS;
+  return zone.rangeText(fromMs, toMs, seconds ? SECONDS : DAY_MINUTES);
 }
 
 export function age(ms) {
-  const seconds = Math.max(0, (Date.now() - ms) / 1000);
+  const seconds = Math.max(0, (now() - ms) / 1000);
   if (seconds < 1.5) return "now";
   if (seconds < 90) return `${Math.round(seconds)} s`;
   if (seconds < 5400) return `${Math.round(seconds / 60)} min`;

@@ -1,80 +1,104 @@
-// The live feed: Server-Sent Events over fetch, because EventSource cannot carry a token in a header.
+// What is stored right now, as long as the page is seen: out of the one feed of all tabs, or where the browser has no
+// shared workers, out of a feed of its own.
 
-import { get, loggedIn } from "./session.js";
+import { Feed } from "./feed.js";
+import { loggedIn, owner, token } from "./session.js";
 
-const SILENT_AFTER_MS = 35_000;
-const PAUSE_MS = [500, 15_000];
+const WORKER = "/dashboard/live-worker.js";
+// Another one, whenever tabs and worker would no longer understand each other: an old worker lives as long as a tab.
+const PROTOCOL = 1;
+// A worker that says nothing for so long does not run here.
+const HELLO_MS = 5000;
 
 export class LiveFeed {
   constructor({ onReading, onState }) {
-    this.onReading = onReading;
+    this.onReadings = (readings) => readings.forEach(onReading);
     this.onState = onState;
-    this.lastId = "";
+    this.keys = null;
     this.stopped = false;
+    this.changed = ({ type }) => {
+      if (type === "pageshow") this.gone = false;
+      this.#follow();
+    };
+    this.leaves = () => {
+      this.gone = true; // until it is shown again, out of the browser's memory
+      this.port?.postMessage({ bye: true });
+    };
   }
 
-  async run() {
-    let pause = PAUSE_MS[0];
-    while (!this.stopped && loggedIn()) {
-      this.onState("connecting");
-      this.abort = new AbortController();
-      try {
-        await this.#follow();
-        pause = PAUSE_MS[0];
-      } catch (error) {
-        if (this.stopped) return;
-        if (error.status === 401) return;
-      }
-      this.onState("waiting");
-      await new Promise((done) => setTimeout(done, pause * (0.5 + Math.random() / 2)));
-      pause = Math.min(pause * 2, PAUSE_MS[1]);
-    }
+  run() {
+    document.addEventListener("visibilitychange", this.changed);
+    addEventListener("pageshow", this.changed);
+    addEventListener("pagehide", this.leaves);
+    if (typeof SharedWorker === "undefined") this.#alone();
+    else this.#share();
+  }
+
+  // Only the readings of these series, "device\nsensorType", or devices; null for all.
+  want(keys) {
+    this.keys = keys;
+    this.#follow();
   }
 
   stop() {
     this.stopped = true;
-    this.abort?.abort();
+    document.removeEventListener("visibilitychange", this.changed);
+    removeEventListener("pageshow", this.changed);
+    removeEventListener("pagehide", this.leaves);
+    this.port?.postMessage({ bye: true });
+    this.port?.close();
+    this.own?.stop();
   }
 
-  async #follow() {
-    const headers = { Accept: "text/event-stream" };
-    if (this.lastId) headers["Last-Event-ID"] = this.lastId;
-    const response = await get("/live", {}, { headers, signal: this.abort.signal, cache: "no-store" });
-    this.onState("live");
-    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-    let text = "";
-    let timer;
-    const watch = () => {
-      clearTimeout(timer);
-      timer = setTimeout(() => this.abort.abort(), SILENT_AFTER_MS);
+  #share() {
+    const worker = new SharedWorker(WORKER, { type: "module", name: `tidegate.live.${PROTOCOL}.${owner()}` });
+    const silent = setTimeout(() => this.#alone(), HELLO_MS);
+    worker.onerror = () => this.#alone();
+    this.port = worker.port;
+    this.port.onmessage = ({ data }) => {
+      clearTimeout(silent);
+      this.#take(data);
     };
-    try {
-      for (;;) {
-        watch();
-        const { done, value } = await reader.read();
-        if (done) return;
-        text += value;
-        const events = text.split("\n\n");
-        text = events.pop();
-        for (const event of events) this.#take(event);
-      }
-    } finally {
-      clearTimeout(timer);
+    this.#follow();
+  }
+
+  async #take({ state, readings, ask, refused, ping }) {
+    if (this.stopped || !this.port) return;
+    if (readings) this.onReadings(readings);
+    if (state) this.onState(state);
+    if (ping) this.port.postMessage({ pong: true });
+    if (ask !== undefined) {
+      const found = await token(refused).catch(() => (loggedIn() ? undefined : null));
+      this.port?.postMessage({ answer: ask, token: found });
     }
   }
 
-  #take(event) {
-    let name = "message";
-    let data = "";
-    for (const line of event.split("\n")) {
-      const at = line.indexOf(":");
-      if (at <= 0) continue; // a comment: the heartbeat
-      const field = line.slice(0, at);
-      const value = line.slice(at + 1).replace(/^ /, "");
-      if (field === "event") name = value;
-      else if (field === "data") data += value;
-      else if (field === "id") this.lastId = value;
-    }
-    if (name === "reading") this.onReading(JSON.parse(data));
+  #alone() {
+    if (this.stopped || this.ownOnly) return;
+    this.port?.close();
+    this.port = null;
+    this.ownOnly = true;
+    this.#follow();
+  }
+
+  #follow() {
+    if (this.stopped || this.gone) return;
+    const wants = !document.hidden;
+    if (this.port) this.port.postMessage({ wants, keys: this.keys });
+    else if (this.ownOnly && wants) this.#open();
+    else if (this.ownOnly) this.#close();
+  }
+
+  #open() {
+    if (this.own) return;
+    const mine = (this.own = new Feed({ token, onReadings: this.onReadings, onState: this.onState }));
+    mine.run().then(() => {
+      if (this.own === mine) this.own = null;
+    });
+  }
+
+  #close() {
+    this.own?.stop();
+    this.own = null;
   }
 }

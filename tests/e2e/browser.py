@@ -36,9 +36,20 @@ class Browser:
     @classmethod
     @contextmanager
     def opened(
-        cls, url: str, *, width: int = 1400, height: int = 900, dark: bool = False, phone: bool = False
+        cls,
+        url: str,
+        *,
+        width: int = 1400,
+        height: int = 900,
+        dark: bool = False,
+        phone: bool = False,
+        zone: str | None = None,
+        before: str | None = None,
     ) -> Iterator["Browser"]:
-        """Open a window on a page and wait until it is loaded."""
+        """Open a window on a page and wait until it is loaded.
+
+        `zone`: the browser's time zone; `before`: a script that runs before any of the page's.
+        """
         with tempfile.TemporaryDirectory(prefix="tidegate-browser-") as folder:
             options = Options()
             options.binary_location = CHROMIUM
@@ -54,6 +65,10 @@ class Browser:
             try:
                 scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
                 driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+                if zone is not None:
+                    driver.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": zone})
+                if before is not None:
+                    driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": before})
                 driver.get(url)
                 yield cls(driver, url, downloads)
             finally:
@@ -78,21 +93,57 @@ class Browser:
         self.find("#password").send_keys(password)
         self.find("#login-form button").click()
 
-    def choose(self, text: str) -> None:
-        """Show the series whose row has this text, and no other."""
-        rows = "[...document.querySelectorAll('#series li')]"
-        self.until(f"return {rows}.some((row) => row.innerText.includes(arguments[0]))", text)
+    def search(self, text: str) -> None:
+        """Type into the field above the list, in place of what is there."""
         self.run(
-            f"for (const row of {rows}) {{ const box = row.querySelector('input');"
-            " if (box.checked !== row.innerText.includes(arguments[0])) box.click(); }",
+            "const field = document.getElementById('filter'); field.value = arguments[0];"
+            "field.dispatchEvent(new Event('input'))",
             text,
         )
 
+    def rows(self) -> list[str]:
+        """Return what the rows of the list say."""
+        found: list[str] = self.run(
+            "return [...document.querySelectorAll('#series li:not(.loading)')].map((row) => row.innerText)"
+        )
+        return found
+
+    def choose(self, text: str) -> None:
+        """Show the series whose row has this text, and no other."""
+        rows = "[...document.querySelectorAll('#series li:not(.loading)')]"
+        self.search(text)
+        self.until(
+            f"const rows = {rows}; return rows.length && rows.every((row) => row.innerText.includes(arguments[0]))",
+            text,
+        )
+        self.run(
+            "const clear = document.getElementById('clear-chosen'); if (!clear.hidden) clear.click();"
+            f"for (const row of {rows}) row.querySelector('input').click()"
+        )
+        self.search("")
+
     def curves(self) -> list[dict[str, Any]]:
-        """Return what the chart draws: name and points of each line, the edges of ranges left out."""
+        """Return what the chart draws: name and points of each line, the edges of ranges left out.
+
+        `x` is in milliseconds since 1970. A band of states has `base`, where each begins, and `text`, its name.
+        """
         found: list[dict[str, Any]] = self.run(
             "return (document.getElementById('chart').data ?? []).filter((trace) => trace.name)"
-            ".map(({name, x, y}) => ({name, x: Array.from(x), y: Array.from(y)}))"
+            ".map(({name, type, mode, line, x, y, base, text}) =>"
+            " ({name, type, mode, shape: line?.shape, x: Array.from(x), y: Array.from(y), base, text}))"
+        )
+        return found
+
+    def text(self, selector: str) -> str:
+        """Return what an element says."""
+        found: str = self.run("return document.querySelector(arguments[0]).innerText", selector)
+        return found
+
+    def figures(self) -> list[list[str]]:
+        """Return the cells of the table below the chart, row by row."""
+        found: list[list[str]] = self.run(
+            "return [...document.getElementById('legend').rows].map((row) =>"
+            " [...row.cells].filter((cell) => !cell.hidden).map((cell) => cell.innerText.trim()))"
         )
         return found
 

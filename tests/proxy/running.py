@@ -1,7 +1,9 @@
 """nginx from Debian's packages with the configuration that ships: only names, ports and paths are this test's own."""
 
 import asyncio
+import re
 import shutil
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -66,6 +68,30 @@ def rendered(folder: Path, names: Names, ports: dict[str, int], proxy: Proxy) ->
         text = text.replace(old, new)
     (folder / "nginx.conf").write_text(text)
     return folder / "nginx.conf"
+
+
+def with_tls(folder: Path) -> int:
+    """Let the proxy that will run here speak TLS with a certificate of its own; returns its port."""
+    (folder / "tls").mkdir()
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    made += ["-subj", "/CN=localhost", "-days", "2", "-keyout", "tls/key.pem", "-out", "tls/certificate.pem"]
+    subprocess.run(made, cwd=folder, check=True, capture_output=True, timeout=30)
+    port = free_port()
+    text = CONFIG.with_name("tls.conf").read_text().replace("/etc/nginx/tls", f"{folder}/tls")
+    text = text.replace("listen 8443 ssl;", f"listen 127.0.0.1:{port} ssl;")
+    if version() < (1, 25, 1):  # Debian 12's: what ships is for the image's, nginx:stable
+        assert "http2 on;" in text
+        text = text.replace("http2 on;", "").replace(" ssl;", " ssl http2;")
+    (folder / "tls" / "tls.conf").write_text(text)
+    return port
+
+
+def version() -> tuple[int, ...]:
+    """Return the version of the nginx that is installed."""
+    said = subprocess.run([nginx(), "-v"], capture_output=True, text=True, check=True, timeout=30).stderr
+    found = re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", said)
+    assert found, said
+    return tuple(map(int, found.groups()))
 
 
 @asynccontextmanager

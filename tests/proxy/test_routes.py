@@ -5,7 +5,6 @@ import gzip
 import io
 import json
 import re
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -260,31 +259,3 @@ def test_each_services_conf_names_every_service_and_a_resolver() -> None:
         assert "resolver " in text
         for name in SERVICES:
             assert re.search(rf'^map "" \${name} {{ default {name}[.\w]*:\d+; }}$', text, re.MULTILINE), (file, name)
-
-
-async def test_it_speaks_tls_where_a_certificate_is_given(tmp_path: Path) -> None:
-    (tmp_path / "tls").mkdir()
-    made = await asyncio.create_subprocess_exec(
-        *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
-        *("-subj", "/CN=localhost", "-days", "2", "-keyout", "tls/key.pem", "-out", "tls/certificate.pem"),
-        cwd=tmp_path,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    assert await made.wait() == 0
-    tls_port = free_port()
-    shipped = CONFIG.with_name("tls.conf").read_text()
-    (tmp_path / "tls" / "tls.conf").write_text(
-        shipped.replace("listen 8443", f"listen 127.0.0.1:{tls_port}").replace("/etc/nginx/tls", f"{tmp_path}/tls")
-    )
-    port = free_port()
-    context = ssl.create_default_context(cafile=tmp_path / "tls" / "certificate.pem")
-    context.check_hostname = False
-    async with Names.served() as names, telling("auth", "127.0.0.1", port):
-        names.addresses["auth.test"] = ["127.0.0.1"]
-        async with (
-            proxied(tmp_path, names, auth=port),
-            aiohttp.ClientSession() as http,
-            http.get(f"https://localhost:{tls_port}/user/token", ssl=context) as answer,
-        ):
-            assert (await answer.json())["headers"]["x-forwarded-proto"] == "https"
-            assert answer.headers["Strict-Transport-Security"] == "max-age=31536000"

@@ -1,0 +1,65 @@
+// Which stretch of time is shown: one that moves on with the clock, all there is, or one that stands still.
+
+import { now } from "./clock.js";
+import { ends } from "./history.js";
+
+export const LIVE_MS = 5 * 60_000;
+const LENGTHS_MS = { live: LIVE_MS, "1h": 3_600_000, "24h": 86_400_000, "7d": 7 * 86_400_000 };
+// How often what moves on is loaded anew: a few pixels' time, and all there is as often as a day.
+const REFRESH_MS = { "1h": 10_000, "24h": 60_000, "7d": 300_000, all: 60_000 };
+const LEAST_MS = 20;
+const MOVES = { earlier: [-0.5, -0.5], later: [0.5, 0.5], in: [0.25, -0.25], out: [-0.5, 0.5] };
+
+export class Span {
+  constructor({ span, from, to }) {
+    this.set(span, from, to);
+  }
+
+  set(span, from, to) {
+    this.name = span;
+    if (span !== "range") this.preset = span;
+    this.preset ??= "live";
+    if (span === "range") [this.from, this.to] = from < to ? [from, to] : [to, from];
+    else this.moveOn();
+    this.to = Math.max(this.to, this.from + LEAST_MS);
+    this.asOf = now();
+  }
+
+  get live() {
+    return this.name === "live";
+  }
+
+  // Whether time goes on in it.
+  get moving() {
+    return this.name !== "range";
+  }
+
+  get length() {
+    return LENGTHS_MS[this.name] ?? this.to - this.from;
+  }
+
+  get dueAt() {
+    return this.asOf + (REFRESH_MS[this.name] ?? Infinity);
+  }
+
+  // To now. All there is has ends of its own.
+  moveOn() {
+    if (!this.moving) return;
+    this.to = this.asOf = now();
+    this.from = this.to - (LENGTHS_MS[this.name] ?? LIVE_MS);
+  }
+
+  // All there is of some lines; a reading is not at the very edge.
+  async around(lines) {
+    const found = (await Promise.all(lines.map((line) => ends(line)))).filter(Boolean);
+    this.asOf = now();
+    if (!found.length || this.name !== "all") return;
+    const [from, last] = [Math.min(...found.map((one) => one[0])), Math.max(...found.map((one) => one[1]))];
+    [this.from, this.to] = [from, last + Math.max(1000, (last - from) / 100)];
+  }
+
+  moved(how) {
+    const length = this.to - this.from;
+    return [this.from + MOVES[how][0] * length, this.to + MOVES[how][1] * length];
+  }
+}

@@ -1,0 +1,300 @@
+"""What the chart draws of odd sensors, in a real browser: every kind of value, exactly, where it belongs."""
+
+import itertools
+import time
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from tests.e2e.browser import Browser
+from tests.e2e.site import Site
+
+MINUTE_MS = 60_000
+
+
+def ago(minutes: float) -> int:
+    return int(time.time() * 1000 - minutes * MINUTE_MS)
+
+
+def shown(site: Site, *series: tuple[str, str], also: str = "span=1h") -> str:
+    """Return the address that shows these series."""
+    parts = [f"series={quote(device, safe='')}/{quote(sensor, safe='')}" for device, sensor in series]
+    return f"{site.url}/#{'&'.join([*parts, also])}"
+
+
+def looking(browser: Browser, site: Site, *series: tuple[str, str], also: str = "span=1h") -> None:
+    """Log in at that address, and wait until there is something to see of every series."""
+    browser.driver.get(shown(site, *series, also=also))
+    browser.driver.refresh()  # another fragment alone loads nothing
+    browser.log_in(site.person["email"], site.person["password"])
+    browser.until("return new Set(arguments[0]).size <= document.getElementById('legend').rows.length", list(series))
+    browser.until("return document.getElementById('chart').data?.length > 0")
+
+
+def every(
+    step_minutes: float, values: list[Any], sensor: str, *, back: float = 50, **also: Any
+) -> list[dict[str, Any]]:
+    """Return readings of one sensor, the first one `back` minutes ago."""
+    return [
+        {"sensorType": sensor, "ts": ago(back - step_minutes * n), "seq": n, "value": value, **also}
+        for n, value in enumerate(values)
+    ]
+
+
+def runs(curve: dict[str, Any]) -> list[list[float]]:
+    """Return the times of a line, in pieces that are joined."""
+    found: list[list[float]] = [[]]
+    for x, y in zip(curve["x"], curve["y"], strict=True):
+        if y is None:
+            found.append([])
+        else:
+            found[-1].append(x)
+    return found
+
+
+def test_a_text_is_never_markup_and_every_state_has_its_name(browser: Browser, site: Site) -> None:
+    link = '<a href="https://example.org/">Log in again</a>'
+    texts = ["1", "10", "2", "error", link, "<b>idle</b>", "idle&amp;<br>more"]
+    site.send("texts-1", every(6, texts, "state"))
+    looking(browser, site, ("texts-1", "state"))
+    (band,) = browser.curves()
+    assert band["type"] == "bar"
+    drawn = "return document.getElementById('chart').textContent"
+    for text in ("1", "10", "2", "error", "Log in again"):
+        assert text in browser.run(drawn)
+    assert browser.run("return document.querySelectorAll('#chart a, #chart b, #legend a, #legend b').length") == 0
+    (row,) = browser.figures()
+    assert row[1] == texts[-1]
+    box = browser.run(
+        "const {left, top, width, height} = document.querySelector('#chart .nsewdrag').getBoundingClientRect();"
+        "return [left + width * 0.57, top + height / 2]"
+    )
+    browser.driver.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": box[0], "y": box[1]})
+    assert link in browser.until("return document.getElementById('chart-hover').innerText")
+    assert browser.run("return document.querySelectorAll('#chart-hover a').length") == 0
+
+
+def test_texts_that_look_like_numbers_are_all_shown_as_they_are(browser: Browser, site: Site) -> None:
+    texts = ["1", "10", "2", "error", "idle"]
+    site.send("texts-2", every(8, texts, "state"))
+    looking(browser, site, ("texts-2", "state"))
+    (band,) = browser.curves()
+    assert band["text"] == texts
+    assert band["base"] == sorted(band["base"])
+    browser.until(
+        "const drawn = [...document.querySelectorAll('#chart .bartext')].map((text) => text.textContent);"
+        "return arguments[0].every((text) => drawn.includes(text))",
+        texts,
+    )
+
+
+def test_booleans_are_steps_with_the_share_that_was_on(browser: Browser, site: Site) -> None:
+    site.send("booleans-1", every(5, [True, False, True, True], "door"))
+    looking(browser, site, ("booleans-1", "door"))
+    (curve,) = browser.curves()
+    assert (curve["y"], curve["shape"]) == ([1, 0, 1, 1], "hv")
+    (row,) = browser.figures()
+    assert row[1:3] == ["on", "on in 75% of the readings"]
+    assert "off" in browser.text("#chart")
+
+
+def test_a_state_that_is_told_when_it_changes_lasts_until_it_does(browser: Browser, site: Site) -> None:
+    for sensor, values in (
+        ("mode", ["idle", "run", "stop", "idle", "run"]),
+        ("door", [True, False, True, False, True]),
+    ):
+        times = [50, 49, 20, 19.5, 18]
+        site.send(
+            "changes-1",
+            [
+                {"sensorType": sensor, "ts": ago(back), "seq": 0, "value": value}
+                for back, value in zip(times, values, strict=True)
+            ],
+        )
+    looking(browser, site, ("changes-1", "mode"), ("changes-1", "door"))
+    band, steps = browser.curves()
+    ends = [base + length for base, length in zip(band["base"], band["x"], strict=True)]
+    assert ends[:-1] == band["base"][1:]
+    assert len(runs(steps)) == 1
+
+
+def test_a_series_of_several_kinds_shows_them_all(browser: Browser, site: Site) -> None:
+    site.send("mixed-1", every(3, [1.5, True, "stop", 2.5, False, "go"], "mixed", back=30))
+    looking(browser, site, ("mixed-1", "mixed"))
+    number, boolean, text = browser.curves()
+    assert number["y"][0] == 1.5
+    assert boolean["y"][0] == 1
+    assert set(text["text"]) == {"stop", "go"}
+    assert [row[1] for row in browser.figures()] == ["2.5", "off", "go"]
+
+
+def test_figures_are_exact(browser: Browser, site: Site) -> None:
+    values = {"money": 123456.78, "counter": 9007199254740993, "latitude": 48.1371543, "low": -9223372036854775808}
+    for sensor, value in values.items():
+        site.send("exact-1", every(1, [value], sensor))
+    looking(browser, site, *(("exact-1", sensor) for sensor in values))
+    written = ["123,456.78", "9,007,199,254,740,993", "48.1371543", "-9,223,372,036,854,775,808"]
+    for row, text in zip(browser.figures(), written, strict=True):
+        assert row[1:5] == [text] * 4
+
+
+def test_units_have_an_axis_each_also_within_one_sensor(browser: Browser, site: Site) -> None:
+    site.send("units-1", every(2, [20.0, 21.0, 22.0], "temperature", unit="°C"))
+    site.send("units-2", every(2, [68.0, 70.0, 72.0], "temperature", unit="°F"))
+    changed = every(2, [1.0, 2.0], "pressure", unit="bar") + every(2, [1000.0, 2000.0], "pressure", back=20, unit="hPa")
+    site.send("units-3", changed)
+    looking(browser, site, ("units-1", "temperature"), ("units-2", "temperature"), ("units-3", "pressure"))
+    axes = browser.run("return document.getElementById('chart').data.filter((one) => one.name).map((one) => one.yaxis)")
+    assert len(axes) == len(set(axes)) == 4
+    titles = browser.text("#chart")
+    for title in ("temperature (°C)", "temperature (°F)", "pressure (bar)", "pressure (hPa)"):
+        assert title in titles
+
+
+def test_a_single_reading_is_drawn(browser: Browser, site: Site) -> None:
+    site.send("single-1", every(1, [7.0], "level"))
+    looking(browser, site, ("single-1", "level"))
+    browser.until("return document.querySelectorAll('#chart .points path').length === 1")
+
+
+@pytest.mark.parametrize(
+    ("device", "minutes", "pieces"),
+    [
+        ("regular", list(range(30)), 1),
+        ("two-apart", [0, 40], 2),
+        ("two-together", [0, 2], 1),
+        ("asleep", [0, 0.2, 0.4, 20, 20.2, 20.4, 40, 40.2, 40.4], 3),
+        ("asleep-in-pairs", [0, 0.5, 15, 15.5, 30, 30.5, 45, 45.5], 4),
+        ("missed-some", [*range(15), *range(25, 40)], 2),
+        ("irregular", [0, 1, 1.3, 4, 5, 9, 9.2, 12, 16, 17, 17.5, 22, 24, 24.4, 30, 33], 1),
+    ],
+)
+def test_a_line_is_not_drawn_across_a_pause(
+    browser: Browser, site: Site, device: str, minutes: list[float], pieces: int
+) -> None:
+    readings = [{"sensorType": "level", "ts": ago(50 - at), "seq": n, "value": n} for n, at in enumerate(minutes)]
+    site.send(f"pause-{device}", readings)
+    looking(browser, site, (f"pause-{device}", "level"))
+    (curve,) = browser.curves()
+    assert len(runs(curve)) == pieces
+    assert [y for y in curve["y"] if y is not None] == list(range(len(minutes)))
+
+
+AUTUMN_MS = 1_792_886_400_000  # 2026-10-25T00:00:00Z; Berlin's clocks go from 03:00 back to 02:00 an hour later
+
+
+def test_the_hour_that_comes_twice_is_drawn_twice(site: Site) -> None:
+    readings = [
+        {"sensorType": "level", "ts": AUTUMN_MS + n * 10 * MINUTE_MS, "seq": 0, "value": n} for n in range(-6, 18)
+    ]
+    site.send("autumn-1", readings)
+    also = "span=range&from=2026-10-24T23:00:00Z&to=2026-10-25T03:00:00Z"
+    with Browser.opened(site.url, zone="Europe/Berlin") as browser:
+        looking(browser, site, ("autumn-1", "level"), also=also)
+        (curve,) = browser.curves()
+        assert curve["x"] == [one["ts"] for one in readings]
+        labels = browser.run(
+            "return [...document.querySelectorAll('#chart .xtick text')].map((text) => text.textContent)"
+        )
+        assert any(label.startswith("02:00 +02:00") for label in labels)
+        assert any(label.startswith("02:00 +01:00") for label in labels)
+        assert browser.complaints() == []
+
+
+def test_the_zone_is_chosen_and_stays_chosen(site: Site) -> None:
+    site.send("zone-1", [{"sensorType": "level", "ts": AUTUMN_MS + n * MINUTE_MS, "value": n} for n in range(30)])
+    also = "span=range&from=2026-10-25T00:00:00Z&to=2026-10-25T00:30:00Z"
+    first = "return document.querySelector('#chart .xtick text')?.textContent.slice(0, 5)"
+    with Browser.opened(site.url, zone="Asia/Tokyo") as browser:
+        looking(browser, site, ("zone-1", "level"), also=also)
+        assert "Asia/Tokyo" in browser.text("#zone")
+        browser.until(f"return ({first.removeprefix('return ')}) === '09:00'")
+        for zone, time_there in (("UTC", "00:00"), ("America/New_York", "20:00"), ("Australia/Adelaide", "10:30")):
+            browser.run(
+                "const zone = document.getElementById('zone'); zone.value = arguments[0];"
+                "zone.dispatchEvent(new Event('change'))",
+                zone,
+            )
+            browser.until(f"return ({first.removeprefix('return ')}) === arguments[0]", time_there)
+        browser.driver.refresh()
+        browser.until(f"return ({first.removeprefix('return ')}) === '10:30'")
+        assert browser.complaints() == []
+
+
+def test_long_figures_and_names_are_not_cut_off(site: Site) -> None:
+    sensor = "a-very-long-name-of-a-sensor.that-goes-on-and-on-to-its-end-64-x"
+    site.send("long-1", every(2, [9007199254740980 + 2 * n for n in range(8)], sensor))
+    for window in ({}, {"width": 390, "height": 844, "phone": True}):
+        with Browser.opened(site.url, **window) as browser:  # type: ignore[arg-type]
+            looking(browser, site, ("long-1", sensor))
+            outside = browser.run(
+                "const frame = document.getElementById('chart').getBoundingClientRect();"
+                "return [...document.querySelectorAll('#chart .ytick text, #chart .annotation-text')]"
+                ".filter((text) => { const box = text.getBoundingClientRect();"
+                " return box.width === 0 || box.left < frame.left - 1 || box.right > frame.right + 1; })"
+                ".map((text) => text.textContent)"
+            )
+            assert outside == []
+            assert browser.run("return document.querySelectorAll('#chart .ytick text').length") > 1
+            assert browser.run("return document.documentElement.scrollWidth <= innerWidth"), "it scrolls sideways"
+            assert sensor in browser.text("#legend")
+
+
+def many(sensor: str, values: list[Any], *, gap: range = range(0)) -> list[dict[str, Any]]:
+    """Return 3,000 readings, two a second, which are not drawn one by one; in the seconds of `gap` there are none."""
+    begin = ago(55)
+    return [
+        {"sensorType": sensor, "ts": begin + 500 * n, "seq": 0, "value": values[n % len(values)]}
+        for n in range(3000)
+        if n // 2 not in gap
+    ]
+
+
+def test_many_booleans_are_steps_and_shares(browser: Browser, site: Site) -> None:
+    site.send("many-1", many("door", [True] * 900 + [False] * 300))
+    looking(browser, site, ("many-1", "door"))
+    browser.until("return document.getElementById('resolution').textContent.startsWith('3,000 readings')")
+    (curve,) = browser.curves()
+    assert (set(curve["y"]), curve["shape"]) == ({0, 1}, "hv")
+    assert browser.figures()[0][2] == "on in 80% of the readings"
+
+
+def test_many_texts_are_a_band_of_states(browser: Browser, site: Site) -> None:
+    site.send("many-2", many("mode", ["idle"] * 900 + ["<i>run</i>"] * 300))
+    looking(browser, site, ("many-2", "mode"))
+    browser.until("return document.getElementById('resolution').textContent.startsWith('3,000 readings')")
+    (band,) = browser.curves()
+    assert set(band["text"]) == {"idle", "&lt;i&gt;run&lt;/i&gt;"}
+    assert len(band["text"]) < 10, "equal states that follow each other are one"
+    assert browser.run("return document.querySelectorAll('#chart i, #legend i').length") == 0
+    assert "idle 80%" in browser.figures()[0][2]
+    assert "<i>run</i> 20%" in browser.figures()[0][2]
+
+
+def test_many_of_several_kinds_are_all_shown(browser: Browser, site: Site) -> None:
+    site.send("many-3", many("mixed", [9007199254740993, True, "stop"]))
+    looking(browser, site, ("many-3", "mixed"))
+    browser.until("return document.getElementById('resolution').textContent.startsWith('3,000 readings')")
+    assert [curve["type"] for curve in browser.curves()] == ["scatter", "scatter", "bar"]
+    number, boolean, text = browser.figures()
+    assert number[2:5] == ["9,007,199,254,740,993"] * 3
+    assert boolean[2] == "on in 100% of the readings"
+    assert text[2] == "stop 100%"
+
+
+def test_the_range_of_buckets_does_not_reach_across_a_gap(browser: Browser, site: Site) -> None:
+    gap = range(600, 1000)
+    site.send("many-4", many("level", [1, 5, 3], gap=gap))
+    looking(browser, site, ("many-4", "level"))
+    browser.until("return document.getElementById('resolution').textContent.startsWith('2,200 readings')")
+    (curve,) = browser.curves()
+    assert len(runs(curve)) == 2
+    areas = browser.run(
+        "return document.getElementById('chart').data.filter((trace) => trace.fill && !trace.name).map(({x}) => x)"
+    )
+    begin, end = runs(curve)[0][-1], runs(curve)[1][0]
+    assert end - begin > 300_000
+    for area in areas:
+        for before, after in itertools.pairwise(area):
+            assert before is None or after is None or abs(after - before) < end - begin - 60_000

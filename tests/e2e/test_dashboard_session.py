@@ -1,0 +1,224 @@
+"""Who is logged in, in a real browser: signing up, sessions that end, and logging out when nobody answers."""
+
+import asyncio
+import json
+import os
+import signal
+import time
+from asyncio.subprocess import Process
+from collections.abc import Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.e2e.browser import Browser
+from tests.e2e.running import answering, start
+from tests.e2e.site import Site
+from tests.servers.ports import free_port
+
+KEPT = "return JSON.parse(sessionStorage.getItem('tidegate.session'))"
+LISTED = "return document.querySelectorAll('#series li:not(.loading)').length > 0"
+NOTICE = "return document.getElementById('login-notice').innerText"
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+async def status_of(url: str, token: str) -> int:
+    async with aiohttp.ClientSession(url) as session, session.get("/user/token", headers=bearer(token)) as answer:
+        return answer.status
+
+
+async def ended(url: str, token: str) -> None:
+    """Return once a token serves no more."""
+    async with asyncio.timeout(20):
+        while await status_of(url, token) != 401:
+            await asyncio.sleep(0.1)
+
+
+def test_an_expired_session_says_so_and_comes_back_to_the_same_view(inside: Browser, site: Site) -> None:
+    inside.until(LISTED)
+    inside.choose("sim-0003")
+    inside.find("[data-span='1h']").click()
+    inside.until("return location.hash.includes('span=1h')")
+    shown = inside.run("return location.hash")
+    access = inside.run(KEPT)["access"]
+
+    async def elsewhere() -> None:
+        async with (
+            aiohttp.ClientSession(site.url) as session,
+            session.post("/user/logout", json={}, headers=bearer(access)) as answer,
+        ):
+            assert answer.status == 204
+
+    asyncio.run(elsewhere())
+    inside.until("return !document.getElementById('login').hidden", within_s=20)
+    assert inside.run(NOTICE).startswith("Your session has expired or was ended.")
+    assert inside.run("return document.getElementById('email').value") == site.person["email"]
+    assert inside.text("#legend") == ""
+    assert inside.find_all("#series li") == []
+    inside.find("#password").send_keys(site.person["password"])
+    inside.find("#login-form [type=submit]").click()
+    inside.until("return document.getElementById('legend').innerText.includes('sim-0003')")
+    assert inside.run("return location.hash") == shown
+    assert inside.find("[data-span='1h']").get_attribute("aria-pressed") == "true"
+    assert all(" 401 " in line for line in inside.complaints())
+
+
+def test_logging_out_ends_the_session_in_its_other_tabs_too(inside: Browser, site: Site) -> None:
+    inside.until(LISTED)
+    access = inside.run(KEPT)["access"]
+    first = inside.driver.current_window_handle
+    inside.run("window.open(location.href)")
+    inside.driver.switch_to.window(next(handle for handle in inside.driver.window_handles if handle != first))
+    inside.until(LISTED)
+    inside.find("#logout").click()
+    inside.until("return document.getElementById('login-notice').innerText === 'You are logged out.'")
+    assert inside.run("return sessionStorage.length") == 0
+    assert inside.run("return location.hash") == ""
+    assert asyncio.run(status_of(site.url, access)) == 401
+    inside.driver.switch_to.window(first)
+    inside.until("return !document.getElementById('login').hidden")
+    assert inside.run(NOTICE) == "You have logged out in another tab."
+    assert inside.run("return sessionStorage.length") == 0
+
+
+class Restarting:
+    """A onebox that is ended and started again, on one port and one folder."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._runner = asyncio.Runner()
+        self._process: Process | None = None
+
+    def start(self) -> None:
+        async def started() -> Process:
+            process = await start("--port", str(self.port), "--devices", "0", data=self.data)
+            await answering(process, self.url)
+            return process
+
+        self._process = self._runner.run(started())
+
+    def end(self) -> None:
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._runner.run(self._process.communicate())
+            self._process = None
+
+    def close(self) -> None:
+        self.end()
+        self._runner.close()
+
+
+@pytest.fixture
+def restarting(tmp_path: Path) -> Iterator[Restarting]:
+    server = Restarting(tmp_path / "data")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+def sign_up(browser: Browser, name: str, email: str, password: str) -> None:
+    browser.find("#to-signup").click()
+    for field, text in (("#new-name", name), ("#new-email", email), ("#new-password", password)):
+        browser.find(field).clear()
+        browser.find(field).send_keys(text)
+    browser.find("#signup-form [type=submit]").click()
+
+
+def test_logging_out_while_the_server_is_away_says_so_and_ends_the_session_when_it_is_back(
+    restarting: Restarting,
+) -> None:
+    with Browser.opened(restarting.url) as browser:
+        sign_up(browser, "Ada", "ada@example.org", "correct horse battery staple")
+        browser.until("return !document.getElementById('no-series').hidden")
+        session = browser.run(KEPT)
+        restarting.end()
+        browser.find("#logout").click()
+        browser.until("return document.getElementById('login-notice').innerText.includes('cannot be reached')")
+        assert browser.run("return sessionStorage.length") == 0
+        assert browser.find("#login-form").is_displayed()
+        restarting.start()
+        assert asyncio.run(status_of(restarting.url, session["access"])) in {200, 401}
+        asyncio.run(ended(restarting.url, session["access"]))
+        browser.until("return document.getElementById('login-notice').innerText === 'You are logged out.'")
+        refreshed = browser.driver.execute_async_script(
+            "const done = arguments[1];"
+            "fetch('/user/refresh', {method: 'POST', headers: {'Content-Type': 'application/json'},"
+            " body: JSON.stringify({refreshToken: arguments[0]})}).then(({status}) => done(status))",
+            session["refresh"],
+        )
+        assert refreshed == 401
+
+
+def test_logging_out_with_an_access_token_that_has_expired_ends_the_session_as_well(inside: Browser) -> None:
+    inside.until(LISTED)
+    kept = inside.run(KEPT)
+    # As after a night's sleep: the access token serves no more, and the refresh token would for weeks.
+    broken = {**kept, "access": kept["access"][:-8] + "AAAAAAAA"}
+    inside.run("sessionStorage.setItem('tidegate.session', arguments[0])", json.dumps(broken))
+    inside.run(
+        "window.fetch = ((fetched) => (address, ...rest) => String(address).startsWith('/user/')"
+        " ? fetched(address, ...rest) : new Promise(() => {}))(window.fetch)"
+    )
+    left = inside.driver.execute_async_script(
+        "const done = arguments[0]; const {logOut} = await import('/dashboard/leaving.js');"
+        "const credentials = await import('/dashboard/credentials.js');"
+        "Object.assign(credentials.current(), JSON.parse(sessionStorage.getItem('tidegate.session')));"
+        "logOut(done);"
+    )
+    assert left == "ended"
+    inside.driver.refresh()
+    used = inside.driver.execute_async_script(
+        "const done = arguments[1];"
+        "fetch('/user/token', {headers: {Authorization: `Bearer ${arguments[0]}`}}).then(({status}) => done(status))",
+        kept["access"],
+    )
+    assert used == 401
+    assert all(" 401 " in line for line in inside.complaints())
+
+
+def test_somebody_signs_up_and_is_told_what_is_wrong_where_it_is(browser: Browser, site: Site) -> None:
+    sign_up(browser, "Ada", "not an address", "correct horse battery staple")
+    assert browser.until("return document.getElementById('new-email-error').innerText")
+    assert browser.run("return document.activeElement.id") == "new-email"
+    browser.find("#to-login").click()
+    sign_up(browser, "Ada", "grace@example.org", "password")
+    assert "anyone tries" in browser.until("return document.getElementById('new-password-error').innerText")
+    assert browser.text("#new-email-error") == ""
+    browser.find("#to-login").click()
+    sign_up(browser, "Ada", site.person["email"], "correct horse battery staple")
+    assert "has an account" in browser.until("return document.getElementById('new-email-error').innerText")
+    browser.find("#to-login").click()
+    sign_up(browser, "Grace", "grace@example.org", "correct horse battery staple")
+    browser.until("return !document.getElementById('no-series').hidden")
+    assert browser.text("#user") == "grace@example.org"
+    assert all(" 409 " in line or " 422 " in line for line in browser.complaints())
+
+
+def test_a_server_that_takes_no_sign_ups_says_so(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIGNUP", "closed")
+    folder = tmp_path_factory.mktemp("closed") / "data"
+    with Site.opened(folder, "--devices", "1") as closed, Browser.opened(closed.url) as browser:
+        sign_up(browser, "Ada", "ada@example.org", "correct horse battery staple")
+        told = browser.until("return document.querySelector('#signup-form .error').innerText")
+        assert told == "This server takes no sign-ups; ask its operator."
+        assert browser.find("#signup-form").is_displayed()
+
+
+def test_what_is_refused_for_now_is_told_and_the_form_stays(browser: Browser, site: Site) -> None:
+    browser.run("window.fetch = () => Promise.reject(new TypeError('Failed to fetch'))")
+    began = time.monotonic()
+    browser.log_in(site.person["email"], site.person["password"])
+    told = browser.until("return document.getElementById('login-error').innerText")
+    assert told == "The server cannot be reached; try again."
+    assert browser.find("#login-form [type=submit]").is_enabled()
+    assert time.monotonic() - began < 30

@@ -1,0 +1,147 @@
+"""Many tabs of one dashboard in one real browser: they share one live feed, and hidden ones hold none."""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Iterator
+
+import aiohttp
+import pytest
+
+from tests.e2e.browser import Browser
+from tests.e2e.site import Site
+from tests.servers.ports import free_port
+
+TABS = 8
+WITHOUT_WORKERS = "delete window.SharedWorker"
+LISTED = "return document.querySelectorAll('#series li:not(.loading)').length > 0"
+LIVE = "return document.getElementById('feed-text').innerText === 'live'"
+VALUES = "return [...document.querySelectorAll('#series .value')].map((one) => one.innerText).join()"
+HIDE = (
+    "Object.defineProperty(document, 'hidden', {value: arguments[0], configurable: true});"
+    "document.dispatchEvent(new Event('visibilitychange'))"
+)
+
+
+@pytest.fixture(scope="module")
+def ops_port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, ops_port: int) -> Iterator[Site]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPS_PORT", str(ops_port))
+        folder = tmp_path_factory.mktemp("tabs") / "data"
+        with Site.opened(folder, "--devices", "4", "--rate", "4") as opened:
+            yield opened
+
+
+@pytest.fixture
+def feeds(ops_port: int, site: Site) -> Callable[[], int]:
+    """Returns how many live feeds the server has."""
+
+    async def asked() -> int:
+        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{ops_port}/metrics") as answer:
+            found = re.search(r"^tidegate_reader_live_feeds (\d+)", await answer.text(), re.MULTILINE)
+            assert found
+            return int(found[1])
+
+    return lambda: asyncio.run(asked())
+
+
+def become(feeds: Callable[[], int], wanted: int, *, within_s: float = 20) -> None:
+    deadline = time.monotonic() + within_s
+    while (found := feeds()) != wanted:
+        assert time.monotonic() < deadline, f"the server has {found} live feeds, and not {wanted}"
+        time.sleep(0.1)
+
+
+def copies(browser: Browser, count: int) -> list[str]:
+    """Open windows that are all seen, each with the session of the first; return their handles."""
+    first = browser.driver.current_window_handle
+    for _ in range(count - 1):
+        browser.driver.switch_to.window(first)
+        known = set(browser.driver.window_handles)
+        browser.run("window.open(location.href, '_blank', 'popup,width=900,height=700')")
+        (new,) = set(browser.driver.window_handles) - known
+        browser.driver.switch_to.window(new)
+        browser.until(LISTED, within_s=30)
+    return browser.driver.window_handles
+
+
+def live(browser: Browser, handle: str) -> None:
+    """Wait until a tab shows new values more than once."""
+    browser.driver.switch_to.window(handle)
+    browser.until(LIVE)
+    for _ in range(2):
+        shown = browser.run(VALUES)
+        browser.until(f"return ({VALUES.removeprefix('return ')}) !== arguments[0]", shown, within_s=10)
+
+
+def test_eight_tabs_share_one_live_feed_and_hidden_ones_hold_none(inside: Browser, feeds: Callable[[], int]) -> None:
+    inside.until(LISTED)
+    tabs = copies(inside, TABS)
+    assert len(tabs) == TABS
+    for handle in tabs:
+        live(inside, handle)
+        assert not inside.run("return document.hidden")
+    assert feeds() == 1
+    for handle in tabs[:-1]:
+        inside.driver.switch_to.window(handle)
+        inside.run(HIDE, True)
+    live(inside, tabs[-1])
+    assert feeds() == 1
+    inside.run(HIDE, True)
+    become(feeds, 0)
+    inside.driver.switch_to.window(tabs[2])
+    inside.run(HIDE, False)
+    become(feeds, 1)
+    live(inside, tabs[2])
+    for handle in tabs[1:]:
+        inside.driver.switch_to.window(handle)
+        inside.driver.close()
+    become(feeds, 0)
+    inside.driver.switch_to.window(tabs[0])
+    inside.run(HIDE, False)
+    live(inside, tabs[0])
+    inside.find("#logout").click()
+    inside.until("return document.getElementById('login-notice').innerText === 'You are logged out.'")
+    become(feeds, 0)
+
+
+def test_the_feed_goes_on_with_the_token_of_a_tab_that_is_left(
+    inside: Browser, site: Site, feeds: Callable[[], int]
+) -> None:
+    """Two sessions of one user: the one whose token the feed was opened with logs out."""
+    inside.until(LISTED)
+    first = inside.driver.current_window_handle
+    inside.driver.switch_to.new_window("window")
+    second = inside.driver.current_window_handle
+    inside.driver.get(site.url)
+    inside.log_in(site.person["email"], site.person["password"])
+    live(inside, second)
+    assert feeds() == 1
+    inside.driver.switch_to.window(first)
+    inside.find("#logout").click()
+    inside.until("return document.getElementById('login-notice').innerText === 'You are logged out.'")
+    live(inside, second)
+    become(feeds, 1)
+
+
+def test_a_browser_without_shared_workers_has_a_feed_of_its_own_while_it_is_seen(
+    site: Site, feeds: Callable[[], int]
+) -> None:
+    with Browser.opened(site.url, before=WITHOUT_WORKERS) as browser:
+        assert browser.run("return typeof SharedWorker") == "undefined"
+        browser.log_in(site.person["email"], site.person["password"])
+        browser.until(LISTED)
+        live(browser, browser.driver.current_window_handle)
+        assert feeds() == 1
+        browser.run(HIDE, True)
+        become(feeds, 0)
+        browser.run(HIDE, False)
+        live(browser, browser.driver.current_window_handle)
+        assert feeds() == 1
+        assert browser.complaints() == []
+    become(feeds, 0)
