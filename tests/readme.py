@@ -10,16 +10,23 @@ from collections.abc import Iterator
 from tests.settings_table import README
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_ELSEWHERE = ("split -l", "openapi-python-client")
 _COMMENT = re.compile(r"\s+# .*$")
 
 
 def shell_lines() -> list[str]:
     """Return every line of every shell example, comments and all.
 
-    What is drawn is left out, and the block that gives an export back, which tests/e2e/test_round_trip.py runs.
+    What is drawn is left out, and so is what is run elsewhere: the block that gives an export back by
+    tests/e2e/test_round_trip.py, the generators of clients by tests/generated.
     """
     blocks = [text for language, text in _BLOCK.findall(README.read_text()) if not language]
-    return [line for text in blocks if "──" not in text and "split -l" not in text for line in text.splitlines()]
+    return [
+        line
+        for text in blocks
+        if "──" not in text and not any(one in text for one in _ELSEWHERE)
+        for line in text.splitlines()
+    ]
 
 
 def commands(*starts: str) -> list[str]:
