@@ -115,6 +115,7 @@ class Interrupted:
     """History of which a third can be read, then MongoDB is away; until it is asked once more."""
 
     def __init__(self) -> None:
+        self.mended = False
         self._pages = 0
         self._ask = FromMongoDB.page
 
@@ -123,7 +124,7 @@ class Interrupted:
 
     async def page(self, history: FromMongoDB, *arguments: Any) -> Any:
         self._pages += 1
-        if self._pages > 2:
+        if self._pages > 2 and not self.mended:
             raise HistoryUnavailable("MongoDB is away")
         return await self._ask(history, *arguments)
 
@@ -178,6 +179,17 @@ async def test_whether_a_cut_export_is_seen_as_cut_off_is_as_the_page_says(
             assert told["lines"] == ROWS // 3
         over_http2 = {"whole": "taken for whole", "cut off": "seen as cut off"}[told["end"]]
     assert [over_http1, over_http2] == outcomes()[kind]
+
+
+async def test_its_last_line_tells_a_whole_export_from_one_that_caddy_lets_look_whole(
+    tmp_path: Path, broker: EmbeddedBroker, mongodb_database: Mongo, cut_off: Interrupted
+) -> None:
+    async with origin(broker, mongodb_database) as port, in_front(tmp_path, "caddy", port) as front:
+        for cut_off.mended in (False, True):
+            asked = {**EXPORT, "end": "true"}
+            async with front.http.get(front.url + "/readings", params=asked, headers=bearer(token_of())) as answer:
+                last = (await answer.read()).splitlines()[-1]
+            assert (last == b'{"end":true,"count":%d}' % ROWS) is cut_off.mended
 
 
 async def test_pings_keep_a_socket_through_it_and_a_silence_beyond_its_time_out_ends_it(
