@@ -71,6 +71,7 @@ export class Feed {
       const events = text.split("\n\n");
       text = events.pop();
       const readings = events.map((event) => this.#readingOf(event)).filter(Boolean);
+      this.lastId = idAhead(text) ?? this.lastId;
       if (readings.length && !this.stopped) this.onReadings(readings);
     }
   }
@@ -92,3 +93,10 @@ export class Feed {
 }
 
 export { Refused };
+
+// The id that stands before the next event, by itself: a feed that is cut before its first reading goes on from there.
+// An event's own id counts only with the whole event.
+function idAhead(text) {
+  const [before] = text.split("event:", 1);
+  return [...before.matchAll(/^id: ?(.*)\n/gm)].at(-1)?.[1];
+}

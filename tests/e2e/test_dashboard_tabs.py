@@ -145,3 +145,23 @@ def test_a_browser_without_shared_workers_has_a_feed_of_its_own_while_it_is_seen
         assert feeds() == 1
         assert browser.complaints() == []
     become(feeds, 0)
+
+
+def test_a_feed_that_is_cut_before_its_first_reading_goes_on_from_where_it_began(browser: Browser) -> None:
+    resumed = browser.driver.execute_async_script(
+        """
+        const done = arguments[0];
+        const parts = ["retry: 2000\\nid: 7-7-7\\n: li", "ve\\nevent: reading\\nid: 8-8-8\\n"];
+        const asked = [];  // the answer ends in the midst of an event
+        window.fetch = async (path, { headers }) => {
+          asked.push(headers["Last-Event-ID"] ?? null);
+          if (asked.length > 1) done(asked);
+          return new Response(new Blob(parts).stream());
+        };
+        import("/dashboard/feed.js").then(({ Feed }) => {
+          const feed = new Feed({ token: async () => "one", onReadings() {}, onState() {} });
+          feed.run();
+        });
+        """
+    )
+    assert resumed == [None, "7-7-7"]
