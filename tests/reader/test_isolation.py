@@ -152,6 +152,8 @@ VALUES = {
     "limit": ["1", "2", "1000", "1001", "-1", "0x10"],
     "cursor": CURSORS,
     "format": ["json", "csv", "ndjson", "bson"],
+    "for": ["spreadsheet", "hidden", "$value"],
+    "end": ["true", "false", "$gt"],
     "every": ["1ms", "1s", "1d", "9999999999d", "$ts", "0s"],
     "values": ["number", "all", "$value"],
     "text": [

@@ -136,7 +136,8 @@ def test_an_apostrophe_stands_where_a_formula_would_begin(text: str, safe: str) 
     assert as_text(text) == safe
 
 
-async def test_for_spreadsheet_is_for_csv_and_says_so(running: Running) -> None:
+async def test_for_spreadsheet_is_for_csv_and_says_so(running: Running, store: Store) -> None:
+    await store.holds(sent(1, TS))
     for format_ in ("json", "ndjson"):
         assert (await running.readings(format=format_, for_="spreadsheet")).wrong == ["for"]
     assert (await running.readings(for_="spreadsheet")).wrong == ["for"]
