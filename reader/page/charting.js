@@ -212,8 +212,8 @@ export class Charting {
     const { name, from, to, live, moving, asOf } = this.span;
     set($("chart-title"), SHOWN_TITLES[name] ?? format.span(from, to));
     const widest = Math.max(0, ...lines.map((line) => line.everyMs));
-    const count = format.number(lines.reduce((sum, line) => sum + line.count, 0));
-    const told = [widest ? `${count} readings, mean and range of each ${format.duration(widest)}` : `${count} readings`];
+    const count = format.readings(lines.reduce((sum, line) => sum + line.count, 0));
+    const told = [widest ? `${count}, mean and range of each ${format.duration(widest)}` : count];
     if (moving && !live) told.push(`as of ${format.time(asOf)}`);
     set($("resolution"), told.join(" · "));
     const names = lines.map((line) => `${this.labelOf(line)} ${line.sensorType}`).join(", ");
@@ -235,7 +235,7 @@ export class Charting {
     if (!ahead.length) return;
     const count = ahead.reduce((sum, one) => sum + one.count, 0);
     this.aheadTo = Math.max(...ahead.map((one) => one.to));
-    set($("ahead-text"), `${format.number(count)} ${count === 1 ? "reading" : "readings"} ahead of now, up to ${format.time(this.aheadTo)}.`);
+    set($("ahead-text"), `${format.readings(count)} ahead of now, up to ${format.time(this.aheadTo)}.`);
   }
 
   #showAhead() {
