@@ -20,6 +20,7 @@ from simulator.cells import location_cell, seq_cell, tags_cell, time_cell
 from simulator.errors import ReplayError
 from simulator.point import SentPoint
 from simulator.replay_file import Columns, FileRow, Replay, file_rows
+from simulator.rewritten import altered
 from simulator.sequence import Sequence
 from simulator.value_types import Kind, Votes, plain_number, value_of
 
@@ -168,6 +169,8 @@ def _readings(replay: Replay, sensor_type: str, kinds: Kinds) -> Iterator[tuple[
     for columns, row in file_rows(replay):
         if _is_missing(replay, row):
             continue
+        if columns.exported and (wrong := altered(row, decided=replay.value_type == "auto")):
+            raise replay.bad(row.line, columns.names[wrong[0]], wrong[1])
         cells = row.cells
         field = ""
         try:

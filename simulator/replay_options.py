@@ -27,8 +27,8 @@ replay:
   finer than a millisecond is cut, and seq counts up, so that no two readings become one.
   --value-type auto makes the values of a sensor type numbers where at least half of its cells in the file are numbers
   (1,5 and 45% and NaN count as such), else booleans where half are true or false, else texts; marks such as NA and ?
-  do not vote. A value that does not fit ends the run before anything is sent, with file, line and column: --missing
-  NA leaves such rows out, --value-type text takes them as texts."""
+  do not vote, and are no texts where there is nothing else. A value that does not fit ends the run before anything is
+  sent, with file, line and column: --missing NA leaves such rows out, --value-type text takes them as texts."""
 
 
 def add_replay_options(parser: argparse.ArgumentParser) -> None:

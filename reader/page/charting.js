@@ -26,6 +26,8 @@ const TICK_MS = 125;
 const DRAW_EVERY_MS = { news: 250, quiet: 500, slow: 500 };
 // Of the time, for drawing.
 const MOST_DRAWING = 0.25;
+// What is drawn of a bucket.
+const BUCKETS_TOLD = { number: "mean and range", boolean: "share that was on", text: "most frequent text" };
 const SHOWN_TITLES = { live: "Live", "1h": "The last hour", "24h": "The last 24 hours", "7d": "The last 7 days" };
 
 const $ = (id) => document.getElementById(id);
@@ -193,7 +195,7 @@ export class Charting {
     const { from, to } = this.#shown(parts);
     this.chart.draw(parts, { fromMs: from, toMs: to, spanMs: this.span.length, zone: this.zone });
     this.legend.draw(lines, parts);
-    this.#tell(lines);
+    this.#tell(lines, parts);
     this.news = false;
     this.drawnAt = performance.now();
     this.drawingMs = this.drawnAt - began;
@@ -208,12 +210,14 @@ export class Charting {
     return { from: Math.max(from, Math.min(first, to - LEAST_LIVE_MS)), to: Math.min(last, to + AHEAD_MS) };
   }
 
-  #tell(lines) {
+  #tell(lines, parts) {
     const { name, from, to, live, moving, asOf } = this.span;
     set($("chart-title"), SHOWN_TITLES[name] ?? format.span(from, to));
     const widest = Math.max(0, ...lines.map((line) => line.everyMs));
-    const count = format.number(lines.reduce((sum, line) => sum + line.count, 0));
-    const told = [widest ? `${count} readings, mean and range of each ${format.duration(widest)}` : `${count} readings`];
+    const count = format.readings(lines.reduce((sum, line) => sum + line.count, 0));
+    const drawn = Object.keys(BUCKETS_TOLD).filter((kind) => parts.some((part) => part.everyMs && part.kind === kind));
+    const buckets = `${drawn.map((kind) => BUCKETS_TOLD[kind]).join(", ")} of each ${format.duration(widest)}`;
+    const told = [drawn.length ? `${count}, ${buckets}` : count];
     if (moving && !live) told.push(`as of ${format.time(asOf)}`);
     set($("resolution"), told.join(" · "));
     const names = lines.map((line) => `${this.labelOf(line)} ${line.sensorType}`).join(", ");
@@ -235,7 +239,7 @@ export class Charting {
     if (!ahead.length) return;
     const count = ahead.reduce((sum, one) => sum + one.count, 0);
     this.aheadTo = Math.max(...ahead.map((one) => one.to));
-    set($("ahead-text"), `${format.number(count)} ${count === 1 ? "reading" : "readings"} ahead of now, up to ${format.time(this.aheadTo)}.`);
+    set($("ahead-text"), `${format.readings(count)} ahead of now, up to ${format.time(this.aheadTo)}.`);
   }
 
   #showAhead() {

@@ -42,7 +42,7 @@ export class Downloads {
 
   #progress({ name }, count, bytes) {
     this.button.textContent = "Cancel";
-    this.messages.tell(`${name}: ${format.number(count)} readings, ${format.rough(bytes / 1e6)} MB so far.`);
+    this.messages.tell(`${name}: ${format.readings(count)}, ${format.rough(bytes / 1e6)} MB so far.`);
   }
 }
 

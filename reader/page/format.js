@@ -50,6 +50,10 @@ export function rough(of) {
   return ROUGH.format(of);
 }
 
+export function readings(count) {
+  return `${number(count)} ${count === 1 ? "reading" : "readings"}`;
+}
+
 export function share(of) {
   return SHARE.format(of);
 }

@@ -90,9 +90,8 @@ export class Manage {
   #fill({ name, sensorType, location }) {
     const { elements } = $("change-device-form");
     clear($("change-device-form"));
-    elements.name.value = name;
-    elements.sensorType.value = sensorType;
-    elements.location.value = locationText(location);
+    this.shown = { name, sensorType, location: locationText(location) };
+    for (const [field, text] of Object.entries(this.shown)) elements[field].value = text;
   }
 
   #tellState() {
@@ -120,8 +119,12 @@ export class Manage {
     $("copy-snippet").focus();
   }
 
+  // Only what somebody has changed: a place that was not written here may read back as another one.
   async #change(values) {
-    const changed = await taken(send("PATCH", pathOf(this.one.device), bodyOf(values)));
+    const given = Object.entries({ ...bodyOf(values), name: values.name.trim() });
+    const body = Object.fromEntries(given.filter(([field]) => values[field] !== this.shown[field]));
+    if (!Object.keys(body).length) return this.#told("Nothing was changed.");
+    const changed = await taken(send("PATCH", pathOf(this.one.device), body));
     this.#fill(changed);
     this.one.name = changed.name;
     $("device-title").textContent = changed.name;

@@ -8,6 +8,9 @@ const LENGTHS_MS = { live: LIVE_MS, "1h": 3_600_000, "24h": 86_400_000, "7d": 7 
 // How often what moves on is loaded anew: a few pixels' time, and all there is as often as a day.
 const REFRESH_MS = { "1h": 10_000, "24h": 60_000, "7d": 300_000, all: 60_000 };
 const LEAST_MS = 20;
+// The years 1 to 9999, as every time is written; beyond, an address or somebody who moves on and on leads nowhere.
+const FIRST_MS = Date.parse("0001-01-01T00:00:00Z");
+const LAST_MS = Date.parse("9999-12-31T00:00:00Z");
 const MOVES = { earlier: [-0.5, -0.5], later: [0.5, 0.5], in: [0.25, -0.25], out: [-0.5, 0.5] };
 
 export class Span {
@@ -19,7 +22,7 @@ export class Span {
     this.name = span;
     if (span !== "range") this.preset = span;
     this.preset ??= "live";
-    if (span === "range") [this.from, this.to] = from < to ? [from, to] : [to, from];
+    if (span === "range") [this.from, this.to] = [Math.min(from, to), Math.max(from, to)].map(within);
     else this.moveOn();
     this.to = Math.max(this.to, this.from + LEAST_MS);
     this.asOf = now();
@@ -63,3 +66,5 @@ export class Span {
     return [this.from + MOVES[how][0] * length, this.to + MOVES[how][1] * length];
   }
 }
+
+const within = (ms) => Math.min(Math.max(ms, FIRST_MS), LAST_MS);

@@ -258,6 +258,7 @@ def test_many_booleans_are_steps_and_shares(browser: Browser, site: Site) -> Non
     (curve,) = browser.curves()
     assert (set(curve["y"]), curve["shape"]) == ({0, 1}, "hv")
     assert browser.figures()[0][2] == "on in 80% of the readings"
+    assert browser.text("#resolution").startswith("3,000 readings, share that was on of each ")
 
 
 def test_many_texts_are_a_band_of_states(browser: Browser, site: Site) -> None:
@@ -278,6 +279,8 @@ def test_many_of_several_kinds_are_all_shown(browser: Browser, site: Site) -> No
     browser.until("return document.getElementById('resolution').textContent.startsWith('3,000 readings')")
     assert [curve["type"] for curve in browser.curves()] == ["scatter", "scatter", "bar"]
     number, boolean, text = browser.figures()
+    told = "3,000 readings, mean and range, share that was on, most frequent text of each "
+    assert browser.text("#resolution").startswith(told)
     assert number[2:5] == ["9,007,199,254,740,993"] * 3
     assert boolean[2] == "on in 100% of the readings"
     assert text[2] == "stop 100%"

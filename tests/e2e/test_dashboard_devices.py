@@ -157,6 +157,25 @@ def test_a_device_is_renamed_its_tokens_are_revoked_and_it_is_removed(inside: Br
     inside.until("return document.getElementById('series').innerText.includes(arguments[0])", device)
 
 
+@pytest.mark.parametrize("location", ["48.1, 11.5", {"lat": 1e-7, "lon": 2.0}, " hall 4 "], ids=str)
+def test_who_renames_a_device_changes_nothing_else(inside: Browser, site: Site, location: Any) -> None:
+    name = f"stays-{len(str(location))}"
+    body = {"name": name, "sensorType": "temperature", "location": location}
+    _, made = site.call("POST", "/devices", json=body)
+    opened(inside, name)
+    inside.until("return !document.getElementById('registered').hidden")
+    inside.find("#change-device summary").click()
+    fill(inside, "#change-device-form", name=f"{name}-newer")
+    inside.until("return document.getElementById('device-title').innerText === arguments[0]", f"{name}-newer")
+    _, found = site.call("GET", f"/devices/{made['id']}")
+    assert (found["name"], found["location"]) == (f"{name}-newer", made["location"])
+    fill(inside, "#change-device-form")
+    inside.until("return document.getElementById('device-message').innerText === 'Nothing was changed.'")
+    fill(inside, "#change-device-form", name="")
+    assert inside.until("return document.getElementById('change-name-error').innerText")
+    assert all(" 422 " in line for line in inside.complaints())
+
+
 def renewed(site: Site, device: str, token: str) -> int:
     """Return what a device hears that renews its token."""
     status, _ = site.call("POST", f"/devices/{device}/token", headers={"Authorization": f"Bearer {token}"})

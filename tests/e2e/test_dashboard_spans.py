@@ -45,6 +45,22 @@ def test_every_span_says_as_of_when(browser: Browser, site: Site, span: str, tit
     assert title is None or browser.text("#chart-title") == title
 
 
+@pytest.mark.parametrize(("begin", "end"), [("-271821-04-20", "2026-01-01"), ("2026-01-01", "%2B275760-09-13")])
+def test_an_address_of_all_times_is_shown_and_can_be_left(browser: Browser, site: Site, begin: str, end: str) -> None:
+    device = f"ages{begin[:5]}"
+    site.send(device, every(1, [1.0], "level"))
+    browser.driver.get(f"{site.url}/#series={device}/level&span=range&from={begin}T00:00:00Z&to={end}T00:00:00Z")
+    browser.driver.refresh()
+    browser.log_in(site.person["email"], site.person["password"])
+    browser.until("return document.getElementById('chart-title').textContent.includes('2026')")
+    for _ in range(3):
+        browser.find("[data-move='out']").click()
+    browser.find("[data-move='earlier']").click()
+    browser.find("[data-span='1h']").click()
+    browser.until("return document.getElementById('chart').data?.some((trace) => trace.y.length === 1)")
+    assert browser.until(f"return {RESOLUTION}.includes('as of') && {RESOLUTION}").startswith("1 reading · as of")
+
+
 def test_choice_range_and_zone_are_in_the_address_and_survive_a_reload(browser: Browser, site: Site) -> None:
     for number in (1, 2):
         site.send(f"kept-{number}", every(1, [1.0, 2.0], "level"))

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from reader.csv_lines import CSV_HEAD
+from reader.csv_lines import CSV_HEAD, as_text
 from runtime.tokens import Place
 from simulator.errors import ReplayError
 from simulator.replay import check_replay, replay_points, replay_rows
@@ -123,6 +123,38 @@ async def test_the_last_line_of_an_export_is_checked_and_is_no_reading(tmp_path:
 async def test_a_wrong_cell_of_an_export_is_named(tmp_path: Path, line: str, column: str) -> None:
     told = await refusal(Replay(export(tmp_path, f"0,1,{RECEIVED},,,", line)))
     assert f"line 3, column {column!r}: " in told
+
+
+FOR_PEOPLE = '"d-1","temperature",2024-05-01T00:00:00.000Z,0,{value},2024-05-01T00:00:00.250Z,{unit},,'
+
+
+@pytest.mark.parametrize("text", ["=1+1", " -x", "a;@b", "\uff1dA1", "'=1"])
+async def test_the_export_for_spreadsheets_is_refused_where_it_may_say_another_text(tmp_path: Path, text: str) -> None:
+    """Whether the apostrophe was stored or put there nobody can tell."""
+    value = csv_file(tmp_path, HEAD, FOR_PEOPLE.format(value=f'"{as_text(text)}"', unit=""))
+    told = await refusal(Replay(value))
+    assert f"line 2, column 'value': {as_text(text)!r} may have its apostrophe from the export for spreadsheets" in told
+    assert "without for=spreadsheet" in told
+    assert "may have its apostrophe" in await refusal(Replay(value, value_type="text"))
+    unit = csv_file(tmp_path, HEAD, FOR_PEOPLE.format(value="1", unit=f'"{as_text(text)}"'))
+    assert "column 'unit'" in await refusal(Replay(unit))
+
+
+async def test_the_export_for_spreadsheets_is_taken_where_it_says_what_is_stored(tmp_path: Path) -> None:
+    lines = [FOR_PEOPLE.format(value=value, unit='"C"') for value in ("-1.5", '"idle"', "true", '"it\'s on"')]
+    replay = Replay(csv_file(tmp_path, HEAD, *lines))
+    assert (await check_replay(replay)).readings == 4
+    assert [row.point.value for row in replay_rows(replay, "unused")] == [-1.5, "idle", True, "it's on"]
+    stored = export(tmp_path, f"""0,"'=1",{RECEIVED},,,""")  # the export for programs changes nothing
+    assert [row.point.value for row in replay_rows(Replay(stored), "unused")] == ["'=1"]
+
+
+async def test_an_export_whose_numbers_another_program_has_quoted_is_no_export_of_texts(tmp_path: Path) -> None:
+    quoted = '"d-1","temperature","2024-05-01T00:00:00.000Z","0","20.5","2024-05-01T00:00:00.250Z","","",""'
+    path = csv_file(tmp_path, ",".join(f'"{name}"' for name in HEAD.split(",")), quoted)
+    assert "line 2, column 'value': '20.5' may be a text or not" in await refusal(Replay(path))
+    (row,) = replay_rows(Replay(path, value_type="number", unit_column="", location_column="", tags_column=""), "")
+    assert row.point.value == 20.5
 
 
 async def test_a_column_that_is_not_there_is_told_with_the_option_that_names_another(tmp_path: Path) -> None:

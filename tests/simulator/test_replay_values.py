@@ -87,6 +87,14 @@ async def test_half_decides_and_marks_of_missing_values_do_not_vote(
     assert column in told
 
 
+@pytest.mark.parametrize("cells", [["NA"], ["MM", "MM"], ["?", "NA", ""]], ids=str)
+async def test_marks_of_missing_values_alone_are_no_texts(tmp_path: Path, cells: list[str]) -> None:
+    told = await refusal(rows(tmp_path, *cells))
+    assert f"line 2, column 'value': {cells[0]!r} stands for no value" in told
+    assert f"--missing {cells[0]!r} leaves such rows out, --value-type text" in told
+    assert values(rows(tmp_path, *cells, value_type="text")) == [cell for cell in cells if cell]
+
+
 async def test_the_type_is_decided_for_each_sensor_type_by_its_own_values(tmp_path: Path) -> None:
     lines = [f"{TIME},{cell}" for cell in ("1,a", "idle,b", "2,b", "run,b", "3,a", "true,c")]
     replay = Replay(csv_file(tmp_path, "timestamp,value,kind", *lines), sensor_type_column="kind")
