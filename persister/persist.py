@@ -182,11 +182,11 @@ class Persister:
         epoch, (fresh, erased) = self._known.epoch, self._examine(batch)
         if erased:
             # Only the database that answers now can say so: an older copy may have the owner among the living again.
+            # What was known of it may have been forgotten in part as this batch was examined, so all is asked anew.
             await holding.until_done("question", self._store.look)
-            if epoch != self._known.epoch:
-                for place in erased:
-                    batch.outcomes[place] = Outcome.RETRY
-                epoch, (fresh, _) = self._known.epoch, self._examine(batch)
+            for place in erased:
+                batch.outcomes[place] = Outcome.RETRY
+            epoch, (fresh, _) = self._known.epoch, self._examine(batch)
         started = time.perf_counter()
         if again := batch.waiting_again():
             # A duplicate costs the server many times what a fresh one does: ask first.

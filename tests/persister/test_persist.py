@@ -408,3 +408,19 @@ async def test_documents_are_written_by_series_and_in_a_series_as_they_came() ->
     bench = Bench([Message.of(sent[:2]), Message.of(sent[2:])])
     await bench.run()
     assert bench.store.written == [sent[1], sent[3], sent[0], sent[2]]
+
+
+async def test_an_owner_that_an_older_copy_made_a_living_one_again_is_stored_whenever_a_worker_learns_of_it() -> None:
+    """Also when the batch was examined behind the moment in which all series were forgotten."""
+    bench = Bench([Message.of([document(1)])])
+
+    class Restored(Store):
+        async def look(self) -> None:
+            bench.persister._deleted.replace([])  # the last step of learning anew
+
+    store = Restored(bench.queue)
+    bench.replace_store(store)
+    bench.persister._deleted.add(["owner"])
+    await bench.run()
+    assert store.written == [document(1)]
+    assert bench.watched == [Outcome.STORED]
