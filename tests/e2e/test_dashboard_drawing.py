@@ -28,7 +28,7 @@ const begin = async () => {
   [document.getElementById("login").hidden, document.getElementById("app").hidden] = [true, false];
   const chart = new Chart(document.getElementById("chart"), { labelOf: () => "press-1" });
   const [span, zone] = [300_000, new Zone("UTC")];
-  window.toMs = Date.UTC(2026, 0, 1);
+  window.toMs = Date.UTC(2026, 0, 1, 0, 0, 30);
   window.draw = () => {
     window.toMs += 250;
     const fromMs = window.toMs - span;
@@ -116,7 +116,7 @@ def test_a_live_chart_holds_no_more_the_longer_it_is_drawn(page: str) -> None:
         assert browser.complaints() == []
 
 
-@pytest.mark.parametrize("locale", ["en-GB", "pt-BR", "eu-ES"])
+@pytest.mark.parametrize("locale", ["en-GB", "pt-BR", "lv-LV"])
 def test_a_label_is_left_out_where_it_would_be_cut_off(page: str, locale: str) -> None:
     """Plotly is told to leave that to the page. Dates are long in some languages, the window is narrow on a phone."""
     with Browser.opened(page, width=390, height=844, phone=True) as browser:
