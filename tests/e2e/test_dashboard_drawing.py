@@ -32,7 +32,8 @@ const begin = async () => {
   window.draw = () => {
     window.toMs += 250;
     const fromMs = window.toMs - span;
-    const points = Array.from({ length: span / 100 }, (_, at) => ({ t: fromMs + at * 100, seq: 0, v: Math.sin(at / 100) }));
+    const pointAt = (at) => ({ t: fromMs + at * 100, seq: 0, v: Math.sin(at / 100) });
+    const points = Array.from({ length: span / 100 }, (_, at) => pointAt(at));
     const line = { number: 1, device: "press-1", sensorType: "pressure", everyMs: 0, points, last: points.at(-1) };
     chart.draw(partsOf(line), { fromMs, toMs: window.toMs, spanMs: span, zone });
   };
@@ -90,7 +91,7 @@ def page() -> Iterator[str]:
 
 
 def draw(browser: Browser, times: int) -> None:
-    assert browser.driver.execute_async_script(DRAW, times) == "drawn"  # type: ignore[no-untyped-call]
+    assert browser.driver.execute_async_script(DRAW, times) == "drawn"
 
 
 def held(browser: Browser) -> tuple[int, int]:
@@ -100,16 +101,27 @@ def held(browser: Browser) -> tuple[int, int]:
     return counted["nodes"], counted["jsEventListeners"]
 
 
+def least_held(browser: Browser, looks: int = 10) -> tuple[int, int]:
+    """Return the least of some looks: what the last drawing has replaced is not always collected at once."""
+    found = []
+    for _ in range(looks):
+        found.append(held(browser))
+        browser.driver.execute_async_script("requestAnimationFrame(() => setTimeout(arguments[0], 50))")
+    return min(found)
+
+
 def test_a_live_chart_holds_no_more_the_longer_it_is_drawn(page: str) -> None:
     with Browser.opened(page) as browser:
         browser.driver.set_script_timeout(120)
         draw(browser, 20)
         browser.run(MEASURED)
-        nodes, listeners = held(browser)
+        nodes, listeners = least_held(browser)
         draw(browser, DRAWINGS)
         measured = browser.run("return window.measured")
-        # Its axis has marks that come and go, one or two at a time; each drawing that stayed would be more than 100 nodes.
-        assert held(browser) == (pytest.approx(nodes, abs=20), listeners)
+        nodes_after, listeners_after = least_held(browser)
+        # Marks of the axis come and go, one or two at a time; each drawing that stayed would be more than 100 nodes.
+        assert nodes_after < nodes + 50
+        assert listeners_after == listeners
         # The marks are elsewhere with each drawing: the size of a text is not kept for each place where it was.
         assert measured["kept"] < DRAWINGS / 10
         assert measured["all"] / DRAWINGS < 20, "drawing measures every label for every label"
