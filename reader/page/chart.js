@@ -21,6 +21,9 @@ const TIME_PX = { plain: 80, offset: 120 };
 // Of the width, for figures.
 const WIDEST_LABEL = 0.4;
 const FONT_PX = 12;
+// Labels are made to fit here. Plotly would see to it, too: at each label that it places it measures all of them, and it
+// keeps the size of each text at each place where it ever was, while the marks of a live axis move with every drawing.
+const UNMEASURED = { ticklabeloverflow: "allow" };
 const CONFIG = { displayModeBar: false, responsive: true, doubleClick: false, showTips: false, scrollZoom: false };
 
 export class Chart {
@@ -116,7 +119,8 @@ export class Chart {
         zeroline: false,
         anchor: `y${panels.length > 1 ? panels.length : ""}`,
         tickangle: 0,
-        ...this.#timeAxis(fromMs, toMs, zone, width),
+        ...UNMEASURED,
+        ...this.#timeAxis(fromMs, toMs, zone, { margin, width }),
       },
       yaxis: { visible: false, fixedrange: true, range: [0, 1] },
       annotations: [],
@@ -131,6 +135,7 @@ export class Chart {
         gridcolor: grid,
         zeroline: false,
         fixedrange: true,
+        ...UNMEASURED,
         tickmode: "array",
         tickvals: panel.ticks.map((tick) => tick.at),
         ticktext: panel.ticks.map((tick) => plain(this.#fitting(tick.text, margin.l - 8))),
@@ -151,12 +156,13 @@ export class Chart {
     return layout;
   }
 
-  #timeAxis(fromMs, toMs, zone, width) {
+  #timeAxis(fromMs, toMs, zone, { margin, width }) {
     const turns = zone.offset(fromMs) !== zone.offset(toMs);
     const wanted = Math.max(1, width / (turns ? TIME_PX.offset : TIME_PX.plain));
     const ticks = timeTicks(fromMs, toMs, wanted, zone).filter(({ at, text, day }) => {
       const half = Math.max(...[text, day].map((one) => this.measure.measureText(one).width)) / 2;
-      return ((toMs - at) / (toMs - fromMs)) * width + MARGIN.r >= half;
+      const px = ((at - fromMs) / (toMs - fromMs)) * width;
+      return margin.l + px >= half && width - px + margin.r >= half;
     });
     return {
       tickmode: "array",
