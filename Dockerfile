@@ -17,6 +17,8 @@ RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin tide
 COPY --from=packages /opt/tidegate /opt/tidegate
 WORKDIR /app
 COPY runtime runtime
+COPY readings readings
+COPY access access
 COPY broker broker
 COPY auth auth
 COPY gateway gateway

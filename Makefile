@@ -5,7 +5,7 @@ ARGS ?=
 COMPOSE ?=
 VENV := .venv
 BIN := $(VENV)/bin
-CODE := auth bench broker gateway onebox persister reader runtime simulator tests
+CODE := access auth bench broker gateway onebox persister reader readings runtime simulator testing tests tools
 # Two makes at once must not fill one .venv together. Where flock(1) is missing, run one at a time.
 LOCK := $(shell command -v flock >/dev/null 2>&1 && echo flock .venv.lock)
 
@@ -23,22 +23,22 @@ WORKERS ?= 3
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 10
 
 test: $(VENV)/dev.done ## every test, on real servers that it starts for itself (ARGS="-k name" is handed to pytest)
-	@tests/servers/install >&2
-	@tests/servers/install-newest-rabbitmq >/dev/null || echo "the newest RabbitMQ cannot be had here (the line above says why)" >&2
+	@testing/servers/install >&2
+	@testing/servers/install-newest-rabbitmq >/dev/null || echo "the newest RabbitMQ cannot be had here (the line above says why)" >&2
 	@exec $(PYTEST) $(ARGS)
 
 # Any number but 1, which is what `make test` draws from.
 TEST_SEED ?= $(shell od -An -N3 -tu4 /dev/urandom | tr -d ' ')
 fuzz: $(VENV)/dev.done ## the tests that draw their input, from another seed (TEST_SEED=N repeats a run)
-	@tests/servers/install >&2
+	@testing/servers/install >&2
 	@TEST_SEED=$(TEST_SEED) exec $(PYTEST) -m fuzz $(ARGS)
 
 bench: $(VENV)/dev.done ## what a reading costs, here and elsewhere (ARGS="--quick": 5 minutes; ARGS="--help": each by its name)
-	@tests/servers/install >&2
+	@testing/servers/install >&2
 	@exec $(BIN)/python -m bench $(ARGS)
 
 chaos: $(VENV)/dev.done ## the proof under faults (ARGS="--minutes M --seed S")
-	@tests/servers/install >&2
+	@testing/servers/install >&2
 	@exec $(BIN)/python -m tests.faults $(ARGS)
 
 check: $(VENV)/dev.done ## formatter, linter, type checker
@@ -51,10 +51,10 @@ format: $(VENV)/dev.done ## put the code into its form
 	@$(BIN)/ruff check --fix $(CODE)
 
 openapi: $(VENV)/dev.done ## write docs/protocol from the calls that the services declare
-	@$(BIN)/python -m tests.openapi_file
+	@$(BIN)/python -m tools.openapi_file
 
 screenshots: $(VENV)/dev.done ## take the pictures in docs/images
-	@tests/servers/install >&2
+	@testing/servers/install >&2
 	@$(BIN)/python -m tests.e2e.screenshots
 
 up: ## Docker Compose: everything on this host (ARGS="--scale persister=4"; COMPOSE="--profile demo" adds devices)

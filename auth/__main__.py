@@ -2,7 +2,7 @@
 
 import sys
 
-from auth.command import main
+from auth.cli.command import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -12,10 +12,10 @@ from auth.database import Database
 from auth.errors import EmailTakenError, NoSuchUserError, WrongCredentialsError
 from auth.ids import new_id
 from auth.passwords import Allowed, PasswordHasher, Verdict, always
-from auth.revocations import Revocations
 from auth.tables import deleted_owners, devices, refresh_tokens, users
+from auth.tokens.revocations import Revocations
+from runtime.http.problems import Problem
 from runtime.logs import logger
-from runtime.problems import Problem
 from runtime.times import now_ms
 
 log = logger("auth.accounts")
@@ -186,5 +186,5 @@ async def read_user(connection: AsyncConnection, user_id: str) -> User | None:
 
 
 def email_key(email: str) -> str:
-    """Return the form in which an address is unique: ASCII addresses (auth/bodies.py) differ in case only."""
+    """Return the form in which an address is unique: ASCII addresses (auth/http/bodies.py) differ in case only."""
     return email.lower()

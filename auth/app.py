@@ -8,40 +8,40 @@ import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from access.tokens import KeySet, TokenVerifier
 from auth.accounts import Accounts
 from auth.audit import Audit
-from auth.bearer import Bearer
-from auth.bodies import MAX_PAGE, DevicesAnswer, RevocationsAnswer
 from auth.database import Database, open_database
+from auth.deletion_outbox import DeletedOwners
 from auth.devices import Devices
-from auth.guessing import GuessingLimits
-from auth.http_accounts import AccountRoutes
-from auth.http_devices import DeviceRoutes
-from auth.http_sessions import SessionRoutes
-from auth.http_tokens import TokenRoutes
-from auth.key_files import read_key_files
-from auth.keys import JWKS_AGE_S, REREAD_EVERY_S, KeyRing
+from auth.http.accounts import AccountRoutes
+from auth.http.bearer import Bearer
+from auth.http.bodies import MAX_PAGE, DevicesAnswer, RevocationsAnswer
+from auth.http.devices import DeviceRoutes
+from auth.http.sessions import SessionRoutes
+from auth.http.tokens import TokenRoutes
+from auth.login_throttle import GuessingLimits
 from auth.migrate import migrate, require_schema
 from auth.passwords import PasswordHasher, password_hasher
-from auth.revocations import Revocations
 from auth.sessions import Sessions
 from auth.settings import AuthSettings, DatabaseSettings
-from auth.standing import Standing
-from auth.stored_keys import StoredKeys
-from auth.to_broker import DeletedOwners
-from auth.tokens import TokenIssuer
+from auth.tokens.issuer import TokenIssuer
+from auth.tokens.key_files import read_key_files
+from auth.tokens.keys import JWKS_AGE_S, REREAD_EVERY_S, KeyRing
+from auth.tokens.revocations import Revocations
+from auth.tokens.status import Standing
+from auth.tokens.stored_keys import StoredKeys
 from broker.connect import open_broker
 from broker.interface import Broker
-from runtime.addresses import ClientAddresses
-from runtime.calls import Call
-from runtime.cors import allow_origins
-from runtime.docs import add_docs
-from runtime.listen import listen
+from runtime.http.addresses import ClientAddresses
+from runtime.http.cors import allow_origins
+from runtime.http.docs import add_docs
+from runtime.http.listen import listen
+from runtime.http.operation import Operation
+from runtime.http.ops import ops_server
+from runtime.http.problems import Problem, problem_middleware
 from runtime.logs import logger
-from runtime.ops import ops_server
-from runtime.problems import Problem, problem_middleware
-from runtime.process import Shutdown, spare_what_stays
-from runtime.tokens import KeySet, TokenVerifier
+from runtime.process import Shutdown, freeze_startup_objects
 
 log = logger("auth")
 
@@ -50,7 +50,7 @@ class AuthService:
     """Everything behind `auth`'s HTTP interface, to be put into an application: its own, or one shared with others."""
 
     def __init__(
-        self, database: Database, keys: KeyRing, revocations: Revocations, devices: Devices, calls: list[Call]
+        self, database: Database, keys: KeyRing, revocations: Revocations, devices: Devices, calls: list[Operation]
     ) -> None:
         self._database = database
         self._keys = keys
@@ -66,7 +66,7 @@ class AuthService:
         app.add_routes([call.route() for call in self.calls if internal or not call.internal])
 
     async def jwks(self) -> dict[str, Any]:
-        """Return the public keys: what a `runtime.tokens.KeySet` of the same process fetches."""
+        """Return the public keys: what a `access.tokens.KeySet` of the same process fetches."""
         return await self._keys.jwks()
 
     async def revocations(self, since: str | None) -> bytes:
@@ -170,7 +170,7 @@ async def serve(settings: AuthSettings, shutdown: Shutdown) -> None:
         add_docs(app, auth.calls)
         async with listen(app, settings.host, settings.port) as port:
             log.info("Accounts, devices and tokens are served.", host=settings.host, port=port)
-            spare_what_stays()
+            freeze_startup_objects()
             await shutdown.wait()
 
 

@@ -11,10 +11,10 @@ from prometheus_client import CollectorRegistry, Counter
 from auth.accounts import User
 from auth.devices import Device
 from auth.errors import NoSuchUserError, RefreshError, WrongCredentialsError
-from auth.tokens import Issued
-from runtime.addresses import ClientAddresses
+from auth.tokens.issuer import Issued
+from runtime.http.addresses import ClientAddresses
 from runtime.logs import logger
-from runtime.metrics import from_zero
+from runtime.metrics import preset_labels
 
 log = logger("auth.audit")
 
@@ -26,7 +26,7 @@ class Audit:
         self._addresses = addresses
 
         def counter(name: str, about: str, label: str, *values: str) -> Counter:
-            return from_zero(Counter(f"tidegate_auth_{name}_total", about, [label], registry=registry), *values)
+            return preset_labels(Counter(f"tidegate_auth_{name}_total", about, [label], registry=registry), *values)
 
         self._signups = counter("signups", "Sign-ups.", "outcome", "created", "taken", "closed")
         self._logins = counter("logins", "Log-ins.", "outcome", "ok", "failed")

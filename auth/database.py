@@ -19,8 +19,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.functions import FunctionElement
 
+from runtime.http.problems import Problem
 from runtime.logs import logger
-from runtime.problems import Problem
 
 log = logger("auth.database")
 

@@ -9,10 +9,10 @@ from auth.accounts import lock_user
 from auth.database import Database
 from auth.errors import NameTakenError, NoSuchDeviceError, TooManyDevicesError
 from auth.ids import is_id, new_id
-from auth.revocations import Revocations
 from auth.tables import devices, users
+from auth.tokens.revocations import Revocations
+from readings.place import Place
 from runtime.times import now_ms
-from runtime.tokens import Place
 
 Location = str | Place
 

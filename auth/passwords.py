@@ -28,7 +28,7 @@ import bcrypt
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from auth.common_passwords import is_common
-from runtime.problems import FieldError, Problem
+from runtime.http.problems import FieldError, Problem
 
 Result = TypeVar("Result")
 

@@ -26,9 +26,9 @@ from auth.accounts import User, lock_user, read_user
 from auth.database import Database, server_time_ms
 from auth.errors import RefreshError, WrongCredentialsError
 from auth.ids import new_id
-from auth.revocations import Revocations
 from auth.tables import refresh_tokens
-from auth.tokens import Issued, TokenIssuer, new_refresh_token, refresh_token_hash, used_by_hash
+from auth.tokens.issuer import Issued, TokenIssuer, new_refresh_token, refresh_token_hash, used_by_hash
+from auth.tokens.revocations import Revocations
 
 # Within which a second use by the same client is a race: longer than a client waits before it tries again.
 RACE_MS = 10_000
@@ -135,7 +135,7 @@ class Sessions:
         await connection.execute(insert(refresh_tokens).values(row))
 
     async def _forget_expired(self, connection: AsyncConnection, user_id: str, now: int) -> None:
-        # Access tokens stand on the rows of their session (auth/standing.py): these outlive the last of them.
+        # Access tokens stand on the rows of their session (auth/tokens/status.py): these outlive the last of them.
         past = now - self._access_ms
         columns = refresh_tokens.c
         await connection.execute(

@@ -7,11 +7,11 @@ from msgspec import Meta
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+from access.tokens import MAX_LIFETIME_S
 from broker.connect import check_url
-from runtime.addresses import ClientAddresses
-from runtime.cors import check_origins
+from runtime.http.addresses import ClientAddresses
+from runtime.http.cors import check_origins
 from runtime.settings import Port, Positive, ProcessSettings, Seconds, setting
-from runtime.tokens import MAX_LIFETIME_S
 
 BcryptCost = Annotated[int, Meta(ge=4, le=16)]
 TokenSeconds = Annotated[int, Meta(ge=1, le=MAX_LIFETIME_S)]
@@ -56,7 +56,7 @@ class KeySettings(KeyListSettings):
         secret=True,
         unless="SIGNING_KEY_FILES",
     )
-    # As long as verifiers keep a key set: 30 s in jose, a minute in runtime/tokens.py.
+    # As long as verifiers keep a key set: 30 s in jose, a minute in access/tokens.py.
     key_publish_seconds: Annotated[int, Meta(ge=0, le=86_400)] = setting(
         60, about="how long a new signing key is published before it signs; 0: not at all"
     )
@@ -106,7 +106,7 @@ class AuthSettings(KeySettings):
     database_connections: Positive = setting(10, about="most connections to the database")
     # Below 3 s, so that a client knows within 3 s that the database hangs.
     database_timeout_seconds: Seconds = setting(2.5, about="longest that one transaction may take")
-    # How many failures are forgiven, and how soon: auth/guessing.py says why.
+    # How many failures are forgiven, and how soon: auth/login_throttle.py says why.
     account_failures: Positive = setting(10, about="wrong passwords of an account, from one address, before a wait")
     account_failure_seconds: Seconds = setting(30.0, about="after which one of these is forgiven")
     account_failures_anywhere: Positive = setting(

@@ -71,7 +71,7 @@ class _RefreshTokens(TypedColumns):
     expires_at_ms = C(BigInteger, nullable=False)
     # A used token stays until it expires, so that its second use is known for what it is.
     used_at_ms = C(BigInteger)
-    # From which network and program it was used: auth/tokens.py says how, and why nobody can read it back.
+    # From which network and program it was used: auth/tokens/issuer.py says how, and why nobody can read it back.
     used_by_hash = C(ascii_text(64))
 
 
@@ -81,7 +81,7 @@ class _SigningKeys(TypedColumns):
     kid = C(ascii_text(64), nullable=False)
     # The JWK's `x`.
     public_key = C(ascii_text(64), nullable=False)
-    # The private key under SIGNING_KEY_SECRET: auth/sealing.py.
+    # The private key under SIGNING_KEY_SECRET: auth/tokens/sealing.py.
     sealed_private_key = C(ascii_text(255), nullable=False)
     created_at_ms = C(BigInteger, nullable=False)
     # From then on it signs, until a later one does; before, it is only published. None: since it was made.

@@ -15,8 +15,8 @@ import bson
 from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient, WriteConcern
 
-from broker.document import encode_document, series_bytes
-from broker.reading import Reading
+from readings.document import encode_document, series_bytes
+from readings.reading import Reading
 
 BATCH = 4000
 DEVICES, SENSORS, EVENT = 20, 50, 100

@@ -30,8 +30,8 @@ from bench.report import Figure, progress
 from bench.results import Kept, finish
 from bench.site import Site
 from bench.tab import Held, Scrolled, Tab, pss_of
-from tests.e2e.browser import Browser
-from tests.servers.ports import free_port
+from testing.browser import Browser
+from testing.servers.ports import free_port
 
 MIB = 1024 * 1024
 RELOADS = 5

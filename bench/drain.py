@@ -23,14 +23,14 @@ from pymongo import MongoClient, WriteConcern
 from bench.processes import BenchError, Started
 from bench.report import Figure, progress, show
 from broker.connect import open_broker
-from broker.document import encode_document
 from broker.message import Message
-from broker.reading import Reading
 from broker.topology import READINGS_EXCHANGE
+from readings.document import encode_document
+from readings.reading import Reading
 from runtime.logs import configure_logs
-from tests.servers.mongodb import MongoDBServer
-from tests.servers.ports import free_port
-from tests.servers.rabbitmq import RabbitMQServer
+from testing.servers.mongodb import MongoDBServer
+from testing.servers.ports import free_port
+from testing.servers.rabbitmq import RabbitMQServer
 
 DEVICES = 50
 LOOK_EVERY_S = 0.05

@@ -24,9 +24,9 @@ from bench.report import Figure, progress
 from bench.results import Kept, Table, finish
 from bench.systems import Ground, ground
 from bench.turns import Turns, bare_turn, idle_cpu, told
-from broker.reading import SentReading
-from runtime.process import raise_open_files
-from tests.servers.ports import free_port
+from readings.reading import ReadingPayload
+from runtime.process import raise_fd_limit
+from testing.servers.ports import free_port
 
 DATABASE = "bench_floor"
 CONNECTIONS, IN_FLIGHT = 20, 10
@@ -42,7 +42,7 @@ Parts = tuple[Started, Speaking, Speaking]  # the bare WebSocket, its load, the 
 def decode_us(size: int) -> float:
     """Return the CPU of the typed decode of an event of `size` readings, in µs a reading."""
     sent = msgspec.json.decode(event(size, 1), type=tuple[str, msgspec.Raw])[1]
-    wanted: Any = SentReading if size == 1 else list[SentReading]
+    wanted: Any = ReadingPayload if size == 1 else list[ReadingPayload]
     decode: Callable[[msgspec.Raw], Any] = msgspec.json.Decoder(wanted).decode
     times = DECODED * 100 // size
     taken = timeit.repeat(lambda: decode(sent), timer=time.process_time, number=times, repeat=3)
@@ -160,7 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     asked = parser.parse_args(arguments)
     effort = (1, 0.2, 8000) if asked.smoke else (1, 1.0, 80_000) if asked.quick else (5, 3.0, 400_000)
-    raise_open_files()
+    raise_fd_limit()
     with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as folder:
         try:
             figures, kept = run(Path(folder), *effort)

@@ -23,8 +23,8 @@ from bench.processes import BenchError
 from bench.readings import event
 from bench.report import Figure, progress, show
 from bench.stage import NAMES, Peer, Stage, stage
-from broker.reading import SentReading
-from runtime.process import raise_open_files
+from readings.reading import ReadingPayload
+from runtime.process import raise_fd_limit
 
 CONNECTIONS = 20
 IN_FLIGHT = 10
@@ -103,7 +103,7 @@ def in_turns(
 
 def decode_us(sent: msgspec.Raw) -> float:
     """Return the CPU of the typed decode of an event's bytes and nothing else, in µs a reading."""
-    decode = msgspec.json.Decoder(list[SentReading]).decode
+    decode = msgspec.json.Decoder(list[ReadingPayload]).decode
     return (
         median(timeit.repeat(lambda: decode(sent), timer=time.process_time, number=2000, repeat=5)) / 2000 / BATCH * 1e6
     )
@@ -176,7 +176,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     asked = parser.parse_args()
     effort = SMOKE if asked.smoke else QUICK if asked.quick else FULL
-    raise_open_files()
+    raise_fd_limit()
     with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as folder:
         try:
             figures = run(asked.only or list(PARTS), effort, Path(folder))

@@ -23,7 +23,7 @@ from bench.stored import Store
 from bench.systems import OURS, Ground, System, ground, running
 from bench.turns import Turns, Workload, idle_cpu, told, turn
 from runtime.logs import configure_logs
-from runtime.process import raise_open_files
+from runtime.process import raise_fd_limit
 
 IN_FLIGHT = 200
 SIZES = (1, 100)
@@ -183,7 +183,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     asked = parser.parse_args(arguments)
     effort = SMOKE if asked.smoke else QUICK if asked.quick else FULL
-    raise_open_files()
+    raise_fd_limit()
     configure_logs("warning", "console")  # to standard error: standard output is for what was found
     with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as folder:
         try:

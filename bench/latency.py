@@ -9,8 +9,8 @@ from bench.processes import BenchError, Speaking
 from bench.readings import compact, reading
 from bench.report import Figure, progress
 from bench.stage import Peer, Stage
-from broker.document import encode_document
-from broker.reading import Defaults, check_one
+from readings.document import encode_document
+from readings.reading import Defaults, check_one
 
 CONFIRMED = re.compile(rb'^tidegate_gateway_messages_total\{outcome="confirmed"\} ([\d.e+]+)$', re.MULTILINE)
 

@@ -23,7 +23,7 @@ from bench.results import Kept, finish
 from bench.systems import CLUSTERED, FLOOR, OURS, SYSTEMS, Ground, System, ground, running
 from bench.turns import Turn, Turns, Workload, bare_turn, idle_cpu, told, turn, wait_until_stored
 from bench.verdicts import P50_P99_MS, WORKLOADS, Found, figures_of, table_of
-from runtime.process import raise_open_files
+from runtime.process import raise_fd_limit
 
 CONNECTIONS = max(workload.connections for workload in WORKLOADS)
 ORDER_SEED = 1
@@ -190,7 +190,7 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     rounds, seconds = (1, 0.25) if asked.smoke else (2, 1.5) if asked.quick else (5, 3.0)
     names = [name for name in SYSTEMS if name == OURS or not asked.only or name in asked.only]
-    raise_open_files()
+    raise_fd_limit()
     with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as folder:
         try:
             figures, kept = run(

@@ -23,12 +23,12 @@ from bench.load import percentile
 from bench.processes import BenchError, Speaking, Started
 from bench.report import Figure, progress, show
 from bench.stage import Stage, stage
-from broker.document import encode_document
-from broker.keys import between, series_key
-from broker.reading import Reading
-from tests.runtime.issuer import ISSUER
-from tests.servers.mongodb import MongoDBServer
-from tests.servers.ports import free_port
+from readings.document import encode_document
+from readings.keys import between, series_key
+from readings.reading import Reading
+from testing.issuer import ISSUER
+from testing.servers.mongodb import MongoDBServer
+from testing.servers.ports import free_port
 
 OWNER = "owner-0"
 SERIES = 1000

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.processes import ROOT, BenchError, Speaking, Started
-from tests.runtime.issuer import ISSUER, Issuer
-from tests.servers.ports import free_port
-from tests.servers.rabbitmq import RabbitMQServer
+from testing.issuer import ISSUER, Issuer
+from testing.servers.ports import free_port
+from testing.servers.rabbitmq import RabbitMQServer
 
 NODE_FOLDER = ROOT / "bench" / "peers" / "node"
 NAMES = ("gateway", "node", "stock")

@@ -10,8 +10,8 @@ from bson.raw_bson import RawBSONDocument
 from pymongo import WriteConcern
 
 from bench.report import progress
-from broker.reading import Reading
-from broker.template import Template
+from readings.reading import Reading
+from readings.template import Template
 
 BATCH = 4000
 DEVICES, SENSORS = 20, 50

@@ -19,10 +19,10 @@ from pymongo import MongoClient, WriteConcern
 from bench.processes import ROOT, Speaking, Started, cpu_of, memory_of
 from bench.report import progress
 from bench.stage import Stage, node_command, stage
-from tests.runtime.issuer import ISSUER
-from tests.servers.mongodb import MongoDBServer
-from tests.servers.ports import free_port
-from tests.servers.process import ServerError
+from testing.issuer import ISSUER
+from testing.servers.mongodb import MongoDBServer
+from testing.servers.ports import free_port
+from testing.servers.process import ServerError
 
 SAFE = WriteConcern("majority", j=True)
 OURS, CLUSTERED = "Tidegate", "Tidegate, clustered collection"

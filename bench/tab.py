@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.processes import BenchError, cpu_of
-from tests.e2e.browser import Browser
+from testing.browser import Browser
 
 BUSY_MS = 400
 MOST_WAIT_S = 120.0

@@ -2,7 +2,7 @@
 
 import sys
 
-from broker.command import main
+from broker.operator.command import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

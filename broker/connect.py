@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from broker.embedded import EmbeddedBroker
+from broker.embedded.broker import EmbeddedBroker
 from broker.interface import Broker
-from broker.rabbitmq import RabbitMQBroker
-from broker.rabbitmq_address import parse_hosts
+from broker.rabbitmq.address import parse_hosts
+from broker.rabbitmq.broker import RabbitMQBroker
 
 
 def check_url(url: str) -> None:

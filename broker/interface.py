@@ -86,10 +86,10 @@ class Consumer(Protocol):
     async def reject(self, delivery: Delivery) -> None:
         """Hand this message to the dead-letter queue. A stale delivery is ignored: it comes again."""
 
-    async def give_back(self, delivery: Delivery) -> None:
+    async def requeue(self, delivery: Delivery) -> None:
         """Return this message to its queue: it is delivered again, soon. A stale delivery is ignored."""
 
-    async def put_aside(self, delivery: Delivery) -> None:
+    async def park(self, delivery: Delivery) -> None:
         """Let this unsettled message take no room, so that another is delivered, at the latest once many are aside."""
 
     async def stop(self) -> None:
@@ -99,18 +99,18 @@ class Consumer(Protocol):
         """Raise BrokerUnavailable while nothing can be delivered: for `/readyz`."""
 
 
-class Announcer(Protocol):
+class Broadcaster(Protocol):
     """Tells whoever listens now. Nothing is kept, nothing is confirmed, and no caller is ever held or failed."""
 
     @property
     def dropped(self) -> int:
         """How many payloads were not handed on, because the broker was away or too much was waiting for it."""
 
-    def announce(self, payload: bytes) -> None:
+    def broadcast(self, payload: bytes) -> None:
         """Hand on one payload, or drop it and count it."""
 
 
-class Listener(Protocol):
+class Subscriber(Protocol):
     """Hears what is announced while it listens: `async for payload in listener`, for ever, through outages."""
 
     @property
@@ -124,7 +124,7 @@ class Listener(Protocol):
         """Raise BrokerUnavailable while nothing can be heard: for `/readyz`."""
 
 
-class Inspection(Protocol):
+class QueueBrowser(Protocol):
     """Goes through a queue once, without taking from it what is not settled: that stays, or goes back at the end."""
 
     def __aiter__(self) -> AsyncIterator[Delivery]:
@@ -143,13 +143,13 @@ class Broker(Protocol):
     def consumer(self, queue: Queue, *, prefetch: int) -> AbstractAsyncContextManager[Consumer]:
         """Open a consumer of `queue` that holds at most `prefetch` unsettled messages."""
 
-    def announcer(self, exchange: Exchange) -> AbstractAsyncContextManager[Announcer]:
+    def broadcaster(self, exchange: Exchange) -> AbstractAsyncContextManager[Broadcaster]:
         """Open an announcer to a fanout exchange."""
 
-    def listener(self, exchange: Exchange, *, bound: int) -> AbstractAsyncContextManager[Listener]:
+    def subscriber(self, exchange: Exchange, *, bound: int) -> AbstractAsyncContextManager[Subscriber]:
         """Listen to a fanout exchange; at most `bound` payloads wait, the oldest is dropped."""
 
-    def inspection(self, queue: Queue) -> AbstractAsyncContextManager[Inspection]:
+    def browser(self, queue: Queue) -> AbstractAsyncContextManager[QueueBrowser]:
         """Look into a queue, while others work on it; BrokerUnavailable when it is away."""
 
     async def declare(self) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import bson
 
-from broker.document import DocumentError, decode_document, series_bytes, split_documents
 from broker.message import MAX_BYTES
+from readings.document import DocumentError, decode_document, series_bytes, split_documents
 
 # Series remembered by their bytes; some 300 bytes each.
 KNOWN_SERIES = 65_536

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 from uuid import uuid4
 
-from broker.document import Cut, DocumentError, cut_documents, split_documents
+from readings.document import DocumentError, IndexedDocuments, index_documents, split_documents
 
 SCHEMA = 1
 CONTENT_TYPE = "application/bson"
@@ -43,12 +43,12 @@ class Message:
         return cls(b"".join(documents))
 
     def documents(self) -> list[bytes]:
-        """Cut the message into its documents; DecodeError when its schema is newer or its bytes do not fit."""
+        """Split the message into its documents; DecodeError when its schema is newer or its bytes do not fit."""
         return self._opened(split_documents)
 
-    def cut(self) -> Cut:
-        """Cut the message into its documents and look at their keys in passing; DecodeError as `documents`."""
-        return self._opened(cut_documents)
+    def cut(self) -> IndexedDocuments:
+        """Split the message into its documents and index their keys in the same pass; DecodeError as `documents`."""
+        return self._opened(index_documents)
 
     def check_schema(self) -> None:
         """Raise DecodeError when this is no message of readings, or one that a newer worker has to read."""

@@ -10,13 +10,13 @@ from typing import Any
 from aiohttp import web
 from multidict import MultiMapping
 
-from broker.reading import ID_PATTERN, Defaults
-from gateway.limits import Limits, TooMany, TooManyDevices
+from access.bearer import TOKENS_IN_URL, RepeatedHeaderError, bearer_token, header_once
+from access.revocations import Revocations
+from access.tokens import Claims, TokenError, TokenVerifier, Verified
+from gateway.limits.connections import Limits, TooMany, TooManyDevices
 from gateway.session import Session
-from runtime.addresses import ClientAddresses, network_of
-from runtime.bearer import TOKENS_IN_URL, RepeatedHeaderError, bearer_token, header_once
-from runtime.revocations import Revocations
-from runtime.tokens import Claims, TokenError, TokenVerifier, Verified
+from readings.reading import ID_PATTERN, Defaults
+from runtime.http.addresses import ClientAddresses, network_of
 
 SCOPE = "readings:write"
 # How soon a device should try again while keys, or the list of revoked tokens, have not been fetched.

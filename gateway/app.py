@@ -7,30 +7,29 @@ import aiohttp
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from access.revocations import Revocations, fetch_revocations_over_http
+from access.tokens import KeySet, TokenVerifier, fetch_jwks_over_http
 from broker.connect import open_broker
 from broker.interface import Broker
 from broker.topology import PRESENCE_EXCHANGE, READINGS_EXCHANGE
-from broker.traced import traced
+from broker.tracing import with_tracing
 from gateway.admission import Admission
-from gateway.answer import Answerer
 from gateway.from_devices import FromDevices
 from gateway.from_http import FromHttp
-from gateway.limits import Limits
+from gateway.ingest import Answerer
+from gateway.limits.connections import Limits
 from gateway.metrics import GatewayMetrics
 from gateway.presence import Presence, new_gateway_id
 from gateway.settings import GatewaySettings
 from gateway.to_broker import ToBroker
-from runtime.addresses import ClientAddresses
-from runtime.cors import allow_origins
-from runtime.listen import listen
+from runtime.http.addresses import ClientAddresses
+from runtime.http.cors import allow_origins
+from runtime.http.listen import listen
+from runtime.http.ops import Check, ops_server
+from runtime.http.problems import problem_middleware
 from runtime.logs import logger
-from runtime.ops import Check, ops_server
-from runtime.problems import problem_middleware
-from runtime.process import Shutdown, spare_what_stays
-from runtime.revocations import Revocations, fetch_revocations_over_http
-from runtime.tokens import KeySet, TokenVerifier, fetch_jwks_over_http
-from runtime.tracing import Tracing
-from runtime.tracing import traced as tracing_of
+from runtime.process import Shutdown, freeze_startup_objects
+from runtime.tracing import Tracing, open_tracing
 
 log = logger("gateway")
 
@@ -65,10 +64,10 @@ async def gateway_service(
     admission = Admission(verifier, revocations, Limits(settings), ClientAddresses(settings.trusted_proxies))
     async with (
         broker.publisher(READINGS_EXCHANGE, confirm_timeout_s=settings.confirm_timeout_seconds) as publisher,
-        broker.announcer(PRESENCE_EXCHANGE) as announcer,
-        Presence(announcer, new_gateway_id()).announced() as presence,
+        broker.broadcaster(PRESENCE_EXCHANGE) as broadcaster,
+        Presence(broadcaster, new_gateway_id()).announced() as presence,
         ToBroker(
-            traced(publisher, tracing),
+            with_tracing(publisher, tracing),
             metrics,
             slots=settings.publish_slots,
             max_waiting_bytes=settings.max_waiting_bytes,
@@ -91,7 +90,7 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown) -> None:
         Revocations(
             fetch_revocations_over_http(session, settings.auth_url), every_s=settings.revocations_every_seconds
         ).kept_fresh() as revocations,
-        tracing_of("gateway") as tracing,
+        open_tracing("gateway") as tracing,
         open_broker(settings.broker_url) as broker,
         gateway_service(
             settings, broker=broker, keys=keys, revocations=revocations, registry=registry, tracing=tracing
@@ -101,5 +100,5 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown) -> None:
         gateway.add_routes(app)
         async with listen(app, settings.host, settings.port) as port:
             log.info("Devices can connect.", host=settings.host, port=port)
-            spare_what_stays()
+            freeze_startup_objects()
             await shutdown.wait()

@@ -18,23 +18,23 @@ import msgspec
 import socketio
 from aiohttp import web
 
+from access.revocations import Revocations
 from broker.presence import OpenSession
 from gateway.admission import Admission, Refused
-from gateway.answer import UNAVAILABLE_RETRY_MS, Answer, Answerer, rejected, retry
-from gateway.device_socket import DeviceSocket
-from gateway.engine import NAMESPACE, SocketServer
-from gateway.expiries import Expiries
-from gateway.fast_lane import FastLane
-from gateway.frames import GOING_AWAY, POLICY, TRY_AGAIN_LATER, text_frame
+from gateway.ingest import UNAVAILABLE_RETRY_MS, Answer, Answerer, rejected, retry
 from gateway.metrics import GatewayMetrics
-from gateway.packets import EVENT, DevicePacket, Event
 from gateway.presence import Presence
 from gateway.problems import problem
 from gateway.session import Session
 from gateway.settings import GatewaySettings
-from gateway.websocket import CLOSE_TIMEOUT_S, Shared
+from gateway.socket.device_socket import DeviceSocket
+from gateway.socket.engine import NAMESPACE, SocketServer
+from gateway.socket.fast_path import FastLane
+from gateway.socket.frames import GOING_AWAY, POLICY, TRY_AGAIN_LATER, text_frame
+from gateway.socket.packets import EVENT, DevicePacket, Event
+from gateway.socket.session_timers import Expiries
+from gateway.socket.websocket import CLOSE_TIMEOUT_S, Shared
 from runtime.logs import logger
-from runtime.revocations import Revocations
 from runtime.times import rfc3339
 
 log = logger("gateway.from_devices")

@@ -13,21 +13,21 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from broker.exported import ExportedIntake
-from broker.reading import DRAWN_SEQ, ID_PATTERN, MAX_READINGS, MAX_TAGS, MAX_TEXT, MAX_UNIT, Rejection
 from gateway.admission import Admission, Refused
-from gateway.answer import BUSY_RETRY_MS, Answer, Answerer
+from gateway.ingest import BUSY_RETRY_MS, Answer, Answerer
 from gateway.metrics import GatewayMetrics
-from gateway.packets import Event
 from gateway.problems import problem
 from gateway.session import Session
 from gateway.settings import GatewaySettings
-from runtime.bodies import json_response, read_bytes
-from runtime.calls import JSON, Call
-from runtime.fields import ONE_LINE, ONE_LINE_RULE
-from runtime.problems import Handler, Problem
-from runtime.tokens import Place
-from runtime.wording import rule
+from gateway.socket.packets import Event
+from readings.exported import ExportedReadingEncoder
+from readings.place import Place
+from readings.reading import GENERATED_SEQ_START, ID_PATTERN, MAX_READINGS, MAX_TAGS, MAX_TEXT, MAX_UNIT, Rejection
+from runtime.http.bodies import json_response, read_bytes
+from runtime.http.fields import ONE_LINE, ONE_LINE_RULE
+from runtime.http.operation import JSON, Operation
+from runtime.http.problems import Handler, Problem
+from runtime.http.wording import rule
 
 NDJSON = "application/x-ndjson"
 _NDJSON_TYPES = (NDJSON, "application/ndjson", "application/jsonl")
@@ -73,11 +73,11 @@ class ReadingSent(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     it takes no location from a token, and it needs its `ts`. It is not stored: when it was received is now.
     """
 
-    # Only described, never decoded: a reading that breaks a rule is refused alone, by broker/reading.py.
+    # Only described, never decoded: a reading that breaks a rule is refused alone, by readings/reading.py.
     value: Annotated[bool | int | float | _Text, Meta(examples=[21.5])]
     sensor_type: Annotated[_Id, Meta(examples=["temperature"])] | UnsetType = UNSET
     ts: int | str | UnsetType = UNSET
-    seq: Annotated[int, Meta(ge=0, lt=2 * DRAWN_SEQ)] | UnsetType = UNSET
+    seq: Annotated[int, Meta(ge=0, lt=2 * GENERATED_SEQ_START)] | UnsetType = UNSET
     unit: Annotated[str, Meta(max_length=MAX_UNIT, pattern=ONE_LINE, extra=ONE_LINE_RULE)] | UnsetType = UNSET
     location: _Text | Place | UnsetType = UNSET
     tags: Annotated[dict[_Id, _Text], Meta(max_length=MAX_TAGS)] | UnsetType = UNSET
@@ -85,9 +85,9 @@ class ReadingSent(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     received_at: int | str | UnsetType = UNSET
 
 
-def readings_call(handler: Handler) -> Call:
+def readings_call(handler: Handler) -> Operation:
     """Describe the call."""
-    return Call(
+    return Operation(
         method="POST",
         path="/readings",
         handler=handler,
@@ -123,7 +123,7 @@ class FromHttp:
         self._metrics = metrics
 
     @property
-    def calls(self) -> list[Call]:
+    def calls(self) -> list[Operation]:
         """What is served."""
         return [readings_call(self._take)]
 
@@ -133,7 +133,7 @@ class FromHttp:
         except Refused as refused:
             self._metrics.connects.labels(refused.code).inc()
             raise problem(_STATUS[refused.code], str(refused), refused.data()) from refused
-        session.intake = ExportedIntake(session.owner, session.device, session.defaults, session.may_name)
+        session.intake = ExportedReadingEncoder(session.owner, session.device, session.defaults, session.may_name)
         try:
             with self._holding(session, self._announced(request)):
                 event = await self._event(request)

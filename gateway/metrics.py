@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metr
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from runtime.metrics import from_zero
+from runtime.metrics import preset_labels
 
 # The codes of refused connects, and why the gateway cuts a socket off; tests/test_metrics.py holds both complete.
 REFUSALS = (
@@ -99,10 +99,10 @@ class GatewayMetrics:
         self.ended = Counter(
             "tidegate_gateway_ended_total", "Sessions that ended with their token, by why", ["why"], registry=registry
         )
-        from_zero(self.connects, "accepted", *REFUSALS)
-        from_zero(self.cut, *CUTS)
-        from_zero(self.limited, "device", "owner")
-        from_zero(self.ended, "expired", "revoked")
+        preset_labels(self.connects, "accepted", *REFUSALS)
+        preset_labels(self.cut, *CUTS)
+        preset_labels(self.limited, "device", "owner")
+        preset_labels(self.ended, "expired", "revoked")
         self.malformed = Counter(
             "tidegate_gateway_malformed_total", "Packets that no device of this protocol sends", registry=registry
         )
@@ -119,7 +119,7 @@ class GatewayMetrics:
             ["outcome"],
             registry=registry,
         )
-        from_zero(
+        preset_labels(
             self.messages, "confirmed", "ConfirmLate", "QueueFull", "Unroutable", "BrokerUnavailable", "BrokerRefused"
         )
         self.confirm_seconds = Histogram(

@@ -12,9 +12,9 @@ from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from broker.interface import Announcer
+from broker.interface import Broadcaster
 from broker.presence import ALIVE_EVERY_S, Connected, Disconnected, OpenSession, Session, alive_events, encode_event
-from runtime.beside import beside
+from runtime.background import background
 from runtime.times import now_ms
 
 
@@ -26,8 +26,8 @@ def new_gateway_id() -> str:
 class Presence:
     """The connected devices of one gateway."""
 
-    def __init__(self, announcer: Announcer, gateway: str, *, alive_every_s: float = ALIVE_EVERY_S) -> None:
-        self._announcer = announcer
+    def __init__(self, broadcaster: Broadcaster, gateway: str, *, alive_every_s: float = ALIVE_EVERY_S) -> None:
+        self._broadcaster = broadcaster
         self.gateway = gateway
         self._alive_every_s = alive_every_s
         self._open: set[OpenSession] = set()
@@ -39,7 +39,7 @@ class Presence:
     @asynccontextmanager
     async def announced(self) -> AsyncIterator["Presence"]:
         """Tell every 5 s that the gateway lives, as long as the context lasts."""
-        async with beside(self._tell_alive(), name="presence"):
+        async with background(self._tell_alive(), name="presence"):
             yield self
 
     def connected(self, owner: str, device: str) -> OpenSession:
@@ -47,20 +47,20 @@ class Presence:
         at_us = self._last_us = max(self._last_us + 1, time.time_ns() // 1000)
         session = OpenSession(owner, device, at_us)
         self._open.add(session)
-        self._announcer.announce(encode_event(Connected(owner, device, Session(at_us, self.gateway), at_us // 1000)))
+        self._broadcaster.broadcast(encode_event(Connected(owner, device, Session(at_us, self.gateway), at_us // 1000)))
         return session
 
     def disconnected(self, session: OpenSession) -> None:
         """Announce the end of a session."""
         self._open.discard(session)
         identity = Session(session.connected_us, self.gateway)
-        self._announcer.announce(encode_event(Disconnected(session.owner, session.device, identity, now_ms())))
+        self._broadcaster.broadcast(encode_event(Disconnected(session.owner, session.device, identity, now_ms())))
 
     async def _tell_alive(self) -> None:
         while True:
             accepted = list(self.accepted.items())
             self.accepted.clear()
             for event in alive_events(self.gateway, now_ms(), list(self._open), self._turn, accepted):
-                self._announcer.announce(encode_event(event))
+                self._broadcaster.broadcast(encode_event(event))
             self._turn += 1
             await asyncio.sleep(self._alive_every_s)

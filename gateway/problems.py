@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from runtime.problems import Problem
+from runtime.http.problems import Problem
 
 
 def problem(status: int, detail: str, data: dict[str, Any]) -> Problem:

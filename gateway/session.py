@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from broker.intake import Intake
-from broker.reading import Defaults
-from gateway.allowance import Allowance
-from runtime.revocations import Marks
+from access.revocations import RevocationKeys
+from gateway.limits.rates import Allowance
+from readings.encoder import ReadingEncoder
+from readings.reading import Defaults
 
 
 @dataclass(slots=True)
@@ -20,12 +20,12 @@ class Session:
     device: str
     address: str
     defaults: Defaults
-    marks: Marks
+    marks: RevocationKeys
     expires_at: int
     allowance: Allowance
     # Asked about each sensorType that the session has not named yet.
     may_name: Callable[[str], bool]
-    intake: Intake = field(init=False, repr=False)
+    intake: ReadingEncoder = field(init=False, repr=False)
     # Events whose confirm is still to come, and their size.
     in_flight_events: int = 0
     in_flight_bytes: int = 0
@@ -33,9 +33,9 @@ class Session:
     renewals_until: float = float("-inf")
 
     def __post_init__(self) -> None:
-        self.intake = Intake(self.owner, self.device, self.defaults, self.may_name)
+        self.intake = ReadingEncoder(self.owner, self.device, self.defaults, self.may_name)
 
-    def renew(self, marks: Marks, defaults: Defaults, expires_at: int) -> None:
+    def renew(self, marks: RevocationKeys, defaults: Defaults, expires_at: int) -> None:
         """Go on under another token of the same owner and device. What it does not say stays as it was.
 
         A user's token knows of no sensor; whoever connected with the device's own is still that sensor.
@@ -47,4 +47,4 @@ class Session:
         )
         if defaults != self.defaults:
             self.defaults = defaults
-            self.intake = Intake(self.owner, self.device, defaults, self.may_name)
+            self.intake = ReadingEncoder(self.owner, self.device, defaults, self.may_name)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from broker.connect import check_url
-from runtime.addresses import ClientAddresses
-from runtime.cors import check_origins
+from runtime.http.addresses import ClientAddresses
+from runtime.http.cors import check_origins
 from runtime.settings import Port, Positive, ProcessSettings, Seconds, setting
 
 

@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from access.revocations import Revocations
+from access.tokens import KeySet
 from auth.app import auth_service
-from auth.keys import KeysError
 from auth.migrate import migrate
-from broker.embedded import EmbeddedBroker
+from auth.tokens.keys import KeysError
+from broker.embedded.broker import EmbeddedBroker
 from broker.topology import READINGS
 from gateway.app import gateway_service
-from onebox.audit import Audit
+from onebox.audit_log import Audit
 from onebox.demo import DEMO_EMAIL, make_demo_user, run_devices
 from onebox.kept_secrets import KeptSecrets, SecretsError, kept_secrets
 from onebox.mongod import MongodError, PrivateMongod, private_mongod
@@ -30,16 +32,14 @@ from onebox.settings import OneboxSettings
 from onebox.summary import Summary
 from persister.app import persister_service
 from reader.app import reader_service
-from runtime.cors import allow_origins
-from runtime.docs import add_docs
-from runtime.listen import listen
+from runtime.http.cors import allow_origins
+from runtime.http.docs import add_docs
+from runtime.http.listen import listen
+from runtime.http.ops import Check, ops_server
+from runtime.http.problems import problem_middleware
 from runtime.logs import logger
-from runtime.ops import Check, ops_server
-from runtime.problems import problem_middleware
-from runtime.process import Shutdown, spare_what_stays
-from runtime.revocations import Revocations
-from runtime.tokens import KeySet
-from runtime.tracing import traced
+from runtime.process import Shutdown, freeze_startup_objects
+from runtime.tracing import open_tracing
 from simulator.errors import ReplayError, SimulatorError
 from simulator.tally import Tally
 
@@ -109,7 +109,7 @@ class Onebox:
             private_mongod(plan.data / "mongodb") as mongod,
             EmbeddedBroker.open_at(plan.queue) as broker,
             Audit.over(mongod.url, self._services.persister.readings_database, started_ms) as audit,
-            traced("persister") as tracing,
+            open_tracing("persister") as tracing,
         ):
             self._services = self._services.with_mongod(mongod.url)
             async with persister_service(
@@ -130,7 +130,7 @@ class Onebox:
             Revocations(
                 auth.revocations, every_s=settings.gateway.revocations_every_seconds
             ).kept_fresh() as revocations,
-            traced("gateway") as tracing,
+            open_tracing("gateway") as tracing,
             gateway_service(
                 settings.gateway,
                 broker=storage.broker,
@@ -161,7 +161,7 @@ class Onebox:
                 log.info("Tidegate is up.", url=url, ops_port=ops_port)
                 sources = Sources(storage.registry, tally, lambda: storage.broker.waiting(READINGS))
                 account = f"{DEMO_EMAIL} / {secrets.demo_password}"
-                spare_what_stays()
+                freeze_startup_objects()
                 async with shown(View(sources, url, account, plan.seconds)):
                     await run_devices(plan, url, secrets.demo_password, tally, shutdown)
 

@@ -14,8 +14,8 @@ from runtime.command_line import CommandParser
 from runtime.logs import configure_logs, logger
 from runtime.process import run_until_stopped, warn_of_unread
 from runtime.settings import SettingsError, from_env
-from simulator.replay_options import EPILOG as REPLAY_EPILOG
-from simulator.replay_options import add_replay_options, replay_of
+from simulator.replay.options import EPILOG as REPLAY_EPILOG
+from simulator.replay.options import add_replay_options, replay_of
 
 log = logger("onebox")
 

@@ -10,11 +10,11 @@ import msgspec
 from prometheus_client import CollectorRegistry
 
 from auth.accounts import Accounts
+from auth.cli.common import operators_database
 from auth.errors import EmailTakenError
-from auth.operators import operators_database
 from auth.passwords import password_hasher
-from auth.revocations import Revocations
 from auth.settings import AuthSettings
+from auth.tokens.revocations import Revocations
 from onebox.plan import Plan
 from runtime.logs import logger
 from runtime.process import Shutdown

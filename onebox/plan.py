@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from simulator.replay_file import Replay
+from simulator.replay.file import Replay
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from runtime.cors import check_origins
+from runtime.http.cors import check_origins
 from runtime.settings import Port, ProcessSettings, Seconds, setting
 
 

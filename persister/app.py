@@ -11,28 +11,28 @@ from prometheus_client import CollectorRegistry
 from broker.connect import open_broker
 from broker.interface import Broker
 from broker.topology import DEAD_EXCHANGE, LIVE_EXCHANGE
-from persister.deleted_owners import DeletedOwners
-from persister.erasure import Erasure
-from persister.holding import GivenUpError, Holding
-from persister.identity import Identity
-from persister.learned import Learned
+from persister.known_series import KnownSeries
+from persister.maintenance.database_identity import Identity
+from persister.maintenance.database_state import Learned
+from persister.maintenance.deleted_owners import DeletedOwners
+from persister.maintenance.erasure import Erasure
+from persister.maintenance.retention import keep_to
+from persister.maintenance.series_index import keep_series_index
+from persister.maintenance.store import Upkeep
 from persister.metrics import PersisterMetrics
-from persister.persist import Persister, Watch
+from persister.persister import Persister, Watch
 from persister.requeues import Requeues
-from persister.retention import keep_to
-from persister.series import KnownSeries
-from persister.series_index import keep_series_index
+from persister.retry import GivenUpError, Holding
 from persister.settings import PersisterSettings
 from persister.to_dead_letters import ToDeadLetters
 from persister.to_live import ToLive
 from persister.to_mongodb import ToMongoDB
-from persister.upkeep import Upkeep
 from persister.watchdog import tell_depth
 from persister.worker import Worker
-from runtime.beside import beside
-from runtime.ops import Check, ops_server
-from runtime.process import Shutdown, spare_what_stays
-from runtime.tracing import Tracing, traced
+from runtime.background import background
+from runtime.http.ops import Check, ops_server
+from runtime.process import Shutdown, freeze_startup_objects
+from runtime.tracing import Tracing, open_tracing
 
 
 @asynccontextmanager
@@ -55,8 +55,8 @@ async def persister_service(
             timeout_s=settings.write_timeout_seconds,
         ) as store,
         broker.publisher(DEAD_EXCHANGE) as publisher,
-        broker.announcer(LIVE_EXCHANGE) as announcer,
-        ToLive(announcer).announced() as live,
+        broker.broadcaster(LIVE_EXCHANGE) as broadcaster,
+        ToLive(broadcaster).announced() as live,
     ):
         known = KnownSeries(settings.known_series)
         deleted = DeletedOwners(known)
@@ -113,9 +113,9 @@ async def _work(
 ) -> None:
     """Store readings and look after what is stored, until `stop`."""
     upkeep = (erasure.take_deletions(broker), erasure.keep_up(), erasure.sweep_what_is_due(), *chores)
-    async with beside(*upkeep, name="upkeep"):
+    async with background(*upkeep, name="upkeep"):
         with suppress(GivenUpError):
-            async with beside(tell_depth(broker, metrics), name="depth"):
+            async with background(tell_depth(broker, metrics), name="depth"):
                 await erasure.first_look()
             await worker.run(stop)
 
@@ -124,10 +124,10 @@ async def serve(settings: PersisterSettings, shutdown: Shutdown) -> None:
     """Run a persister as a process of its own."""
     registry = CollectorRegistry()
     async with (
-        traced("persister") as tracing,
+        open_tracing("persister") as tracing,
         open_broker(settings.broker_url) as broker,
         persister_service(settings, broker=broker, registry=registry, tracing=tracing) as checks,
         ops_server(settings, shutdown, registry, checks),
     ):
-        spare_what_stays()
+        freeze_startup_objects()
         await shutdown.wait()

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import msgspec
 
 from persister.app import serve
-from persister.erase import Erased, erase
+from persister.maintenance.erase import Erased, erase
 from persister.settings import PersisterSettings, ReadingsSettings
 from persister.to_mongodb import WriteFailed
 from runtime.command_line import CommandParser, service_parser

@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from runtime.metrics import from_zero
+from runtime.metrics import preset_labels
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15)
 # What is tried until it succeeds; tests/test_metrics.py holds it complete.
@@ -27,11 +27,11 @@ class PersisterMetrics:
         self.readings = Counter(
             "tidegate_persister_readings_total", "Readings by what became of them", ["outcome"], registry=registry
         )
-        from_zero(self.readings, "stored", "duplicate", "dead", "erased")
+        preset_labels(self.readings, "stored", "duplicate", "dead", "erased")
         self.dead_letters = Counter(
             "tidegate_persister_dead_letters_total", "Dead letters published, by reason", ["reason"], registry=registry
         )
-        from_zero(self.dead_letters, "undecodable", "newer_schema", "refused", "too_often")
+        preset_labels(self.dead_letters, "undecodable", "newer_schema", "refused", "too_often")
         self.duplicates = Counter(
             "tidegate_persister_duplicates_total", "Readings that were stored already", registry=registry
         )
@@ -44,7 +44,7 @@ class PersisterMetrics:
         self.retries = Counter(
             "tidegate_persister_retries_total", "Writes that had to be tried again", ["what"], registry=registry
         )
-        from_zero(self.retries, *RETRIED)
+        preset_labels(self.retries, *RETRIED)
         self.depth = Gauge(
             "tidegate_persister_queue_depth", "Messages that wait in the queue, as last seen", registry=registry
         )
@@ -54,7 +54,7 @@ class PersisterMetrics:
         self.removed = Counter(
             "tidegate_persister_removed_total", "Readings removed again, by why", ["why"], registry=registry
         )
-        from_zero(self.removed, "erasure", "retention")
+        preset_labels(self.removed, "erasure", "retention")
         self.parked = Gauge(
             "tidegate_persister_parked", "Messages that wait for the dead-letter queue", registry=registry
         )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from broker.connect import check_url
-from persister.retention import Retention
+from persister.maintenance.retention import Retention
 from runtime.settings import NotNegative, Port, Positive, ProcessSettings, Seconds, setting
 
 

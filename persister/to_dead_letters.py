@@ -1,8 +1,8 @@
 """PERSISTER → DEAD LETTERS: what cannot be stored, with its reason, confirmed before the original is settled."""
 
-from broker.dead_letters import EXCHANGE_HEADER, REPLAYS_HEADER
 from broker.interface import Publisher
 from broker.message import SCHEMA_HEADER, Header, Message
+from broker.operator.dead_letters import EXCHANGE_HEADER, REPLAYS_HEADER
 from broker.topology import DEAD_EXCHANGE, READINGS_EXCHANGE, Exchange
 from persister.batch import DeadLetter
 from runtime.times import now_ms, rfc3339

@@ -7,9 +7,9 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from broker.interface import Announcer
+from broker.interface import Broadcaster
 from broker.live import live_payloads
-from runtime.beside import beside
+from runtime.background import background
 
 EVERY_S = 0.1
 
@@ -17,14 +17,14 @@ EVERY_S = 0.1
 class ToLive:
     """Announces for one worker."""
 
-    def __init__(self, announcer: Announcer) -> None:
-        self._announcer = announcer
+    def __init__(self, broadcaster: Broadcaster) -> None:
+        self._broadcaster = broadcaster
         self._newest: dict[bytes, tuple[int, bytes]] = {}
 
     @asynccontextmanager
     async def announced(self) -> AsyncIterator["ToLive"]:
         """Announce every 100 ms, as long as the context lasts."""
-        async with beside(self._announce(), name="live"):
+        async with background(self._announce(), name="live"):
             yield self
 
     def stored(self, newest: Mapping[bytes, tuple[int, bytes]]) -> None:
@@ -39,4 +39,4 @@ class ToLive:
             await asyncio.sleep(EVERY_S)
             newest, self._newest = self._newest, {}
             for payload in live_payloads([document for _, document in newest.values()]):
-                self._announcer.announce(payload)
+                self._broadcaster.broadcast(payload)

@@ -16,16 +16,16 @@ from pymongo import UpdateOne, WriteConcern
 from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
-from broker.document import id_bytes
 from persister.batch import Outcome
-from persister.readings_collection import READINGS, Form, ReadingsCollection
-from persister.refusals import (
+from persister.maintenance.readings_collection import READINGS, Form, ReadingsCollection
+from persister.mongodb_errors import (
     COLLECTION_UUID_MISMATCH,
     DUPLICATE_KEY,
     OF_THE_DOCUMENT,
     UNKNOWN_FIELD,
     is_outage,
 )
+from readings.document import id_bytes
 from runtime.logs import logger
 from runtime.mongodb import mongodb_client
 

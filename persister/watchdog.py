@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from broker.interface import Broker, BrokerError
 from broker.topology import READINGS
-from persister.ledger import Ledger
+from persister.acks import Ledger
 from persister.metrics import PersisterMetrics
 
 LOOK_EVERY_S = 5.0

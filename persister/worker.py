@@ -10,17 +10,17 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from broker.document import DocumentError, received_ms
 from broker.interface import Broker, BrokerUnavailable, Consumer
 from broker.message import DecodeError
 from broker.topology import READINGS
-from persister.holding import FOR_EVER, GivenUpError, Holding, LetGoError
 from persister.metrics import PersisterMetrics
-from persister.persist import Persister
+from persister.persister import Persister
 from persister.requeues import Requeues
+from persister.retry import FOR_EVER, GivenUpError, Holding, LetGoError
 from persister.to_mongodb import WriteFailed
 from persister.watchdog import tell_depth, watch_deliveries
-from runtime.beside import beside
+from readings.document import DocumentError, received_ms
+from runtime.background import background
 from runtime.logs import logger
 
 log = logger("persister.worker")
@@ -68,7 +68,7 @@ class Worker:
                 await self._requeues.write()
 
     async def _until_mongodb_takes_writes(self) -> None:
-        async with beside(tell_depth(self._broker, self._metrics), name="depth"):
+        async with background(tell_depth(self._broker, self._metrics), name="depth"):
             await self._holding.until_done("probe", self._requeues.probe)
 
     async def _consume(self, stop: asyncio.Event) -> None:
@@ -80,7 +80,7 @@ class Worker:
                     self._broker, persister.ledger, self._metrics, stuck_after_s=self._stuck_after_s
                 )
                 try:
-                    async with beside(watching, name="watchdog"):
+                    async with background(watching, name="watchdog"):
                         await persister.run(stop)
                 except* LetGoError as several:
                     what = str(several.exceptions[0])

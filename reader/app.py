@@ -7,32 +7,32 @@ import aiohttp
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from access.bearer import Bearer
+from access.revocations import Revocations, fetch_revocations_over_http
+from access.tokens import KeySet, TokenVerifier, Verified, fetch_jwks_over_http
 from broker.connect import open_broker
 from broker.interface import Broker
-from reader.asking import Asking
-from reader.catalogues import Catalogues
-from reader.dashboard import Dashboard
 from reader.from_auth import FetchDevices, FromAuth, fetch_devices_over_http
-from reader.from_live import FromLive
-from reader.from_mongodb import FromMongoDB
 from reader.from_presence import FromPresence
-from reader.gate import Gate
-from reader.http_live import LiveRoutes
-from reader.http_readings import ReadingsRoutes
-from reader.http_search import SearchRoutes
-from reader.http_series import SeriesRoutes
+from reader.history.catalogues import Catalogues
+from reader.history.from_mongodb import FromMongoDB
+from reader.http.concurrency import Gate
+from reader.http.dashboard import Dashboard
+from reader.http.live import LiveRoutes
+from reader.http.readings import ReadingsRoutes
+from reader.http.request_guard import Asking
+from reader.http.search import SearchRoutes
+from reader.http.series import SeriesRoutes
+from reader.live.from_live import FromLive
 from reader.metrics import ReaderMetrics
 from reader.settings import ReaderSettings
-from runtime.bearer import Bearer
-from runtime.calls import Call
-from runtime.cors import allow_origins
-from runtime.listen import listen
+from runtime.http.cors import allow_origins
+from runtime.http.listen import listen
+from runtime.http.operation import Operation
+from runtime.http.ops import Check, ops_server
+from runtime.http.problems import problem_middleware
 from runtime.logs import logger
-from runtime.ops import Check, ops_server
-from runtime.problems import problem_middleware
-from runtime.process import Shutdown, spare_what_stays
-from runtime.revocations import Revocations, fetch_revocations_over_http
-from runtime.tokens import KeySet, TokenVerifier, Verified, fetch_jwks_over_http
+from runtime.process import Shutdown, freeze_startup_objects
 
 log = logger("reader")
 
@@ -43,7 +43,7 @@ QUESTION_WAITS_S = 2.0
 class Reader:
     """A reader whose parts are open: add it to an application and people can read."""
 
-    def __init__(self, calls: list[Call], live: LiveRoutes, checks: Mapping[str, Check]) -> None:
+    def __init__(self, calls: list[Operation], live: LiveRoutes, checks: Mapping[str, Check]) -> None:
         self.calls = calls
         self.checks = checks
         self._live = live
@@ -136,5 +136,5 @@ async def serve(settings: ReaderSettings, shutdown: Shutdown) -> None:
         reader.add_routes(app)
         async with listen(app, settings.host, settings.port) as port:
             log.info("Readings can be read.", host=settings.host, port=port)
-            spare_what_stays()
+            freeze_startup_objects()
             await shutdown.wait()

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import aiohttp
 import msgspec
 
-from reader.places import Places
+from reader.history.places import Places
 
 # Auth's largest page, and how many pages are asked for: more devices than that are known by their ids alone.
 PAGE = 1000

@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
-from broker.interface import Broker, Listener
+from broker.interface import Broker, Subscriber
 from broker.presence import ALIVE_EVERY_S, SILENT_AFTER_S, Alive, Event, Presence, decode_event
 from broker.topology import PRESENCE_EXCHANGE
-from runtime.beside import beside
+from runtime.background import background
 from runtime.logs import logger
 from runtime.times import now_ms
 
@@ -26,27 +26,27 @@ MAX_SEEN = 100_000
 class FromPresence:
     """The present state, as far as it was heard: complete 30 s after the start."""
 
-    def __init__(self, listener: Listener) -> None:
-        self._listener = listener
+    def __init__(self, subscriber: Subscriber) -> None:
+        self._subscriber = subscriber
         self._presence = Presence()
         self._seen: OrderedDict[tuple[str, str], int] = OrderedDict()
         # By gateway: when its last `alive` was told and heard, and what that said was accepted.
         self._accepted: dict[str, tuple[int, float, dict[str, int]]] = {}
         self._forget_at = 0.0
-        self.check = listener.check
+        self.check = subscriber.check
 
     @classmethod
     @asynccontextmanager
     async def heard(cls, broker: Broker) -> AsyncIterator["FromPresence"]:
         """Listen as long as the context lasts."""
-        async with broker.listener(PRESENCE_EXCHANGE, bound=BOUND) as listener:
-            heard = cls(listener)
-            async with beside(heard.listen(), name="presence"):
+        async with broker.subscriber(PRESENCE_EXCHANGE, bound=BOUND) as subscriber:
+            heard = cls(subscriber)
+            async with background(heard.listen(), name="presence"):
                 yield heard
 
     async def listen(self) -> None:
         """Take in what is said, for ever; what is not understood is left aside, as of a newer version."""
-        async for payload in self._listener:
+        async for payload in self._subscriber:
             try:
                 event = decode_event(payload)
             except msgspec.DecodeError as error:

@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from runtime.metrics import from_zero
+from runtime.metrics import preset_labels
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -27,9 +27,9 @@ class ReaderMetrics:
         self.readings = Counter(
             "tidegate_reader_readings_total", "Readings handed out, by how", ["how"], registry=registry
         )
-        from_zero(self.query_seconds, "readings", "export", "buckets", "latest", "series", "search")
-        from_zero(self.busy, "owner", "everybody")
-        from_zero(self.readings, "page", "latest", "search", "export")
+        preset_labels(self.query_seconds, "readings", "export", "buckets", "latest", "series", "search")
+        preset_labels(self.busy, "owner", "everybody")
+        preset_labels(self.readings, "page", "latest", "search", "export")
         self.catalogue_seconds = Histogram(
             "tidegate_reader_catalogue_seconds",
             "Time to list and sort what one owner has, for searches",
@@ -50,7 +50,7 @@ class ReaderMetrics:
         self.live_ended = Counter(
             "tidegate_reader_live_ended_total", "Live feeds that ended, by why", ["why"], registry=registry
         )
-        from_zero(self.live_ended, "gone", "slow", "expired", "revoked", "stopping")
+        preset_labels(self.live_ended, "gone", "slow", "expired", "revoked", "stopping")
         self.live_lag_seconds = Histogram(
             "tidegate_reader_live_lag_seconds",
             "From a gateway's receipt of a reading to its place in the live feed",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from broker.connect import check_url
-from runtime.cors import check_origins
+from runtime.http.cors import check_origins
 from runtime.settings import Port, Positive, ProcessSettings, Seconds, setting
 
 

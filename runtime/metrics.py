@@ -11,7 +11,7 @@ from prometheus_client import Counter, Histogram
 Metric = TypeVar("Metric", Counter, Histogram)
 
 
-def from_zero(metric: Metric, *values: str) -> Metric:
+def preset_labels(metric: Metric, *values: str) -> Metric:
     """Make a series for each value of the metric's one label, and return the metric."""
     for value in values:
         metric.labels(value)

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
+from runtime.http.problems import Problem
 from runtime.logs import configure_logs, logger
-from runtime.problems import Problem
 from runtime.settings import ProcessSettings, SettingsError, from_env, unread
 
 log = logger("runtime.process")
@@ -55,7 +55,7 @@ class Shutdown:
         await self.event.wait()
 
 
-def spare_what_stays() -> None:
+def freeze_startup_objects() -> None:
     """Call once everything is open: what is there by now stays, and no collection goes through it again.
 
     Modules and parts are some 200,000 objects; to look at all of them takes 20 to 50 ms, in which nobody is answered.
@@ -64,7 +64,7 @@ def spare_what_stays() -> None:
     gc.freeze()
 
 
-def raise_open_files() -> int:
+def raise_fd_limit() -> int:
     """Raise the soft limit of open files to the hard one; return it.
 
     Each connection is an open file, and the soft limit is 1,024 on most systems, for the sake of programs that use
@@ -102,7 +102,7 @@ def run_until_stopped(serve: Callable[[Shutdown], Awaitable[None]], drain_second
 
     A drain that outlives `drain_seconds` is cancelled; whatever was not settled stays with the broker.
     """
-    raise_open_files()
+    raise_fd_limit()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
             runner.run(_supervise(serve, drain_seconds))

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 
 import msgspec
 
+from runtime.http.wording import in_words
 from runtime.variables import VARIABLES
-from runtime.wording import in_words
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 NotNegative = Annotated[int, msgspec.Meta(ge=0)]

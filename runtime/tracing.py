@@ -77,7 +77,7 @@ class Tracing:
 
 
 @asynccontextmanager
-async def traced(service: str) -> AsyncIterator[Tracing | None]:
+async def open_tracing(service: str) -> AsyncIterator[Tracing | None]:
     """Give what makes spans, as long as the context lasts; None where no endpoint is set."""
     if not any(os.environ.get(name) for name in ENDPOINTS):
         yield None

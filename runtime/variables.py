@@ -1,6 +1,6 @@
 """The variables that our processes read: what another one takes is no mistake in this one's environment.
 
-Written by `python -m tests.settings_table`.
+Written by `python -m tools.settings_table`.
 """
 
 VARIABLES = frozenset(

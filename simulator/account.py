@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from runtime.tokens import Claims, Place
+from access.tokens import Claims
+from readings.place import Place
 from simulator.api import Api
 from simulator.errors import ApiError, SimulatorError
 from simulator.point import SentPoint

@@ -8,15 +8,15 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from broker.reading import MAX_READINGS
+from readings.reading import MAX_READINGS
 from runtime.command_line import CommandParser, run_service_command
 from runtime.logs import configure_logs
 from runtime.process import Shutdown, run_until_stopped
 from simulator.errors import ReplayError, SimulatorError
 from simulator.fleet import REPLAY_BATCH, FleetPlan, run_fleet
 from simulator.progress import progress
-from simulator.replay_options import EPILOG as REPLAY_EPILOG
-from simulator.replay_options import add_replay_options, replay_of
+from simulator.replay.options import EPILOG as REPLAY_EPILOG
+from simulator.replay.options import add_replay_options, replay_of
 from simulator.serve import serve
 from simulator.settings import SimulatorSettings
 from simulator.tally import Summary, Tally

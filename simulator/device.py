@@ -14,8 +14,8 @@ import aiohttp
 
 from simulator.backoff import backoff
 from simulator.errors import DeviceRefusedError, UnavailableError
-from simulator.outbox import Outbox
 from simulator.point import OnSettled, SentPoint
+from simulator.send_window import Outbox
 from simulator.wire import Wire
 
 ACKNOWLEDGE_TIMEOUT_S = 10.0

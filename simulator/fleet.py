@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import aiohttp
 
-from broker.reading import MAX_READINGS
+from readings.reading import MAX_READINGS
 from runtime.logs import logger
 from simulator.account import Account, Device, NewDevice
 from simulator.api import Api
@@ -17,8 +17,8 @@ from simulator.device import DeviceClient, device_session
 from simulator.errors import SimulatorError
 from simulator.live import send_live
 from simulator.over_http import OverHttp
-from simulator.replay import Checked, check_replay, replay_points, replay_rows
-from simulator.replay_file import Replay
+from simulator.replay.file import Replay
+from simulator.replay.points import Checked, check_replay, replay_points, replay_rows
 from simulator.tally import Tally
 from simulator.waveform import SENSOR_TYPES
 

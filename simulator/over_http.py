@@ -11,14 +11,14 @@ from itertools import islice
 
 import msgspec
 
-from broker.reading import MAX_READINGS
+from readings.reading import MAX_READINGS
 from runtime.logs import logger
 from simulator.account import Account
 from simulator.backoff import backoff
 from simulator.errors import ApiError, SimulatorError, UnavailableError
-from simulator.outbox import MAX_EVENT_BYTES
 from simulator.point import Identity, Outcome, SentPoint
-from simulator.replay import ReplayRow
+from simulator.replay.points import ReplayRow
+from simulator.send_window import MAX_EVENT_BYTES
 from simulator.tally import Tally
 
 log = logger("simulator.over_http")

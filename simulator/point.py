@@ -6,8 +6,8 @@ from enum import Enum
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from broker.reading import Value
-from runtime.tokens import Place
+from readings.place import Place
+from readings.reading import Value
 
 Identity = tuple[int, int]
 """(ts, seq) within a series; ts in milliseconds since 1970."""

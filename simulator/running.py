@@ -11,7 +11,7 @@ import aiohttp
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from runtime.logs import logger
-from runtime.metrics import from_zero
+from runtime.metrics import preset_labels
 from simulator.account import Device, Owner
 from simulator.api import Api
 from simulator.device import DeviceClient
@@ -64,7 +64,7 @@ class Devices:
         self._settled = Counter(
             "tidegate_simulator_readings_total", "Readings by what became of them", ["outcome"], registry=registry
         )
-        from_zero(self._settled, *(outcome.value for outcome in Outcome))
+        preset_labels(self._settled, *(outcome.value for outcome in Outcome))
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator["Devices"]:

@@ -6,16 +6,16 @@ import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from runtime.bearer import required_token
-from runtime.bodies import json_response, read_json
-from runtime.fields import ONE_LINE, ONE_LINE_RULE
-from runtime.listen import listen
+from access.bearer import required_token
+from readings.place import Place
+from runtime.http.bodies import json_response, read_json
+from runtime.http.fields import ONE_LINE, ONE_LINE_RULE
+from runtime.http.listen import listen
+from runtime.http.ops import Check, ops_server
+from runtime.http.problems import Problem, problem_middleware
+from runtime.http.wording import rule
 from runtime.logs import logger
-from runtime.ops import Check, ops_server
-from runtime.problems import Problem, problem_middleware
 from runtime.process import Shutdown
-from runtime.tokens import Place
-from runtime.wording import rule
 from simulator.account import NewDevice, Owner
 from simulator.api import Api
 from simulator.device import device_session

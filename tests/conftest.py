@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from tests.servers.mariadb import MariaDBServer
-from tests.servers.mongodb import MongoDBServer
-from tests.servers.newest import NotToBeHadError, newest_rabbitmq_root, versions_line
-from tests.servers.rabbitmq import RabbitMQServer
+from testing.servers.mariadb import MariaDBServer
+from testing.servers.mongodb import MongoDBServer
+from testing.servers.newest import NotToBeHadError, newest_rabbitmq_root, versions_line
+from testing.servers.rabbitmq import RabbitMQServer
 
 pytest_plugins = ("tests.collecting", "tests.seeds", "tests.workers")
 

@@ -7,7 +7,7 @@ import shlex
 from asyncio.subprocess import PIPE
 from collections.abc import Iterator
 
-from tests.settings_table import README
+from tools.settings_table import README
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _ELSEWHERE = ("split -l", "openapi-python-client")

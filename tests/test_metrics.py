@@ -8,17 +8,17 @@ import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry
 
+from access.tokens import Code
 from auth.audit import Audit
-from auth.guessing import GuessingLimits
+from auth.login_throttle import GuessingLimits
 from auth.settings import AuthSettings
 from broker.interface import BrokerError
 from gateway.metrics import GatewayMetrics
 from persister.batch import Outcome
 from persister.metrics import PersisterMetrics
-from reader.live_feed import Why
+from reader.live.feed import Why
 from reader.metrics import ReaderMetrics
-from runtime.addresses import ClientAddresses
-from runtime.tokens import Code
+from runtime.http.addresses import ClientAddresses
 from simulator.point import Outcome as Settled
 from simulator.running import Devices
 
@@ -99,7 +99,7 @@ COUNTED: dict[str, tuple[str, set[str]]] = {
     "tidegate_reader_live_ended": ("reader", set(get_args(Why))),
     "tidegate_reader_busy": ("reader", {"owner", "everybody"}),
     "tidegate_simulator_readings": ("simulator", {outcome.value for outcome in Settled}),
-    "tidegate_auth_rate_limited": ("auth", written("auth/guessing.py", "Limit")),
+    "tidegate_auth_rate_limited": ("auth", written("auth/login_throttle.py", "Limit")),
 }
 
 

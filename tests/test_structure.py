@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SHARED = {"broker", "runtime"}
+SHARED = {"access", "broker", "readings", "runtime"}
 SERVICES = {"auth", "gateway", "persister", "reader", "simulator"}
 PACKAGES = SHARED | SERVICES | {"onebox"}
 ALLOWED = {
     "runtime": {"runtime"},
-    "broker": SHARED,
+    "readings": {"runtime", "readings"},
+    "access": {"runtime", "readings", "access"},
+    "broker": {"runtime", "readings", "broker"},
     "onebox": PACKAGES,
     **{service: SHARED | {service} for service in SERVICES},
 }

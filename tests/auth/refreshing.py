@@ -10,9 +10,9 @@ from typing import Any, NoReturn
 
 from auth.accounts import User
 from auth.database import open_database
-from auth.revocations import Revocations
 from auth.sessions import Sessions
-from auth.tokens import Issued
+from auth.tokens.issuer import Issued
+from auth.tokens.revocations import Revocations
 
 USER_AGENT = "the one that is killed"
 

@@ -14,9 +14,9 @@ from prometheus_client import CollectorRegistry
 from auth.app import AuthService, auth_service
 from auth.settings import AuthSettings
 from broker.interface import Broker
-from runtime.docs import add_docs
-from runtime.listen import listen
-from runtime.problems import problem_middleware
+from runtime.http.docs import add_docs
+from runtime.http.listen import listen
+from runtime.http.problems import problem_middleware
 
 SECRET = "a secret that is only for tests"
 PASSWORD = "correct horse battery"

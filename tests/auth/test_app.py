@@ -3,8 +3,8 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from auth.app import auth_service
-from runtime.listen import listen
-from runtime.problems import problem_middleware
+from runtime.http.listen import listen
+from runtime.http.problems import problem_middleware
 from tests.auth.service import make_settings
 
 

@@ -14,8 +14,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from auth.migrate import migrate
+from testing.issuer import Issuer, at_this_time, b64, b64_json
 from tests.auth.service import PASSWORD, Answer, Client, make_settings, running
-from tests.runtime.issuer import Issuer, at_this_time, b64, b64_json
 
 ADA = {"name": "Ada", "email": "ada@example.org", "password": PASSWORD}
 PACKED = gzip.compress(json.dumps(ADA).encode(), mtime=0)

@@ -14,9 +14,9 @@ from auth.app import auth_service
 from auth.database import open_database
 from auth.migrate import migrate
 from auth.tables import signing_keys
-from runtime.problems import Problem
+from runtime.http.problems import Problem
+from testing.servers.mariadb import MariaDBServer
 from tests.auth.service import Answer, Client, make_settings, running
-from tests.servers.mariadb import MariaDBServer
 
 # What the service has when nobody sets it.
 DEADLINE_S = 2.5

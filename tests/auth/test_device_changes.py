@@ -11,7 +11,7 @@ from auth.database import open_database
 from auth.devices import Devices
 from auth.errors import NoSuchDeviceError
 from auth.passwords import password_hasher
-from auth.revocations import Revocations
+from auth.tokens.revocations import Revocations
 from tests.auth.service import Answer, Client
 
 GONE = "0190b5a0-0000-7000-8000-000000000000"

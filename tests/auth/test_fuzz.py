@@ -11,9 +11,9 @@ from prometheus_client import CollectorRegistry
 
 from auth.app import auth_service
 from auth.migrate import migrate
-from runtime.docs import add_docs
-from runtime.listen import listen
-from runtime.problems import Handler, problem_middleware
+from runtime.http.docs import add_docs
+from runtime.http.listen import listen
+from runtime.http.problems import Handler, problem_middleware
 from tests.auth.service import make_settings
 from tests.fuzzing import fuzz
 

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from auth.passwords import PasswordHasher
 from auth.tables import users
-from runtime.problems import Problem
+from runtime.http.problems import Problem
 from tests.auth.service import PASSWORD, make_settings, running
 
 

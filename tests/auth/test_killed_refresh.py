@@ -8,9 +8,9 @@ from pathlib import Path
 from sqlalchemy import update
 
 from auth.tables import refresh_tokens
+from tests.auth.http.test_tokens import change
 from tests.auth.refreshing import USER_AGENT
 from tests.auth.service import Client
-from tests.auth.test_http_tokens import change
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,15 +10,15 @@ import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from auth import keys as key_module
+from access.revocations import Revocations
+from access.tokens import KeySet
 from auth.database import open_database
 from auth.migrate import migrate
-from runtime.problems import Problem
-from runtime.revocations import Revocations
-from runtime.tokens import KeySet
+from auth.tokens import keys as key_module
+from runtime.http.problems import Problem
+from testing.servers.mariadb import MariaDBServer
 from tests.auth.service import Client, make_settings, running
 from tests.auth.test_process import QUICK, process
-from tests.servers.mariadb import MariaDBServer
 
 AWAY = "mysql+aiomysql://nobody:hunter22@127.0.0.1:1/none"
 

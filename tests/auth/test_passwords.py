@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from auth.passwords import PasswordHasher, Verdict, password_error, password_hasher
-from runtime.problems import Problem
+from runtime.http.problems import Problem
 
 
 @pytest.fixture

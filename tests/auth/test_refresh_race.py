@@ -12,10 +12,10 @@ from auth.database import open_database, server_time_ms
 from auth.migrate import migrate
 from auth.sessions import RACE_MS
 from auth.tables import refresh_tokens
-from auth.tokens import used_by_hash
+from auth.tokens.issuer import used_by_hash
 from runtime.times import now_ms
+from tests.auth.http.test_tokens import change
 from tests.auth.service import Answer, Client, make_settings, running
-from tests.auth.test_http_tokens import change
 from tests.auth.test_sessions import session, stands
 
 BROWSER = "a browser"

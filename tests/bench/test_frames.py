@@ -7,7 +7,7 @@ from msgspec.json import decode
 from bench.frames import TEXT, server_frames, text_frame
 from bench.load import histogram, percentile
 from bench.readings import event
-from broker.reading import Defaults, check_many, check_one
+from readings.reading import Defaults, check_many, check_one
 
 
 def frame(payload: bytes) -> bytes:

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from broker.embedded import EmbeddedBroker
+from broker.embedded.broker import EmbeddedBroker
 from broker.interface import Broker
-from broker.rabbitmq import RabbitMQBroker
+from broker.rabbitmq.broker import RabbitMQBroker
 from broker.topology import QUEUES, Queue
 
 

@@ -16,7 +16,7 @@ import aio_pika
 import pytest
 
 from broker.connect import check_url, open_broker
-from broker.embedded import EmbeddedBroker
+from broker.embedded.broker import EmbeddedBroker
 from broker.interface import (
     Broker,
     BrokerError,
@@ -29,11 +29,11 @@ from broker.interface import (
     Unroutable,
 )
 from broker.message import Message
-from broker.rabbitmq import RabbitMQBroker
+from broker.rabbitmq.broker import RabbitMQBroker
 from broker.topology import DEAD_LETTERS, DELETED_OWNERS, OWNERS_EXCHANGE, READINGS, READINGS_EXCHANGE, Queue
+from testing.servers.rabbitmq import RabbitMQServer
+from testing.waiting import eventually
 from tests.broker.system import System
-from tests.broker.waiting import eventually
-from tests.servers.rabbitmq import RabbitMQServer
 
 # A call to the broker that takes longer than this counts as hanging.
 PATIENCE_S = 10
@@ -221,7 +221,7 @@ async def test_what_is_put_aside_takes_no_room_and_can_still_be_settled(system: 
         async with broker.consumer(READINGS, prefetch=4) as consumer:
             held = await take(consumer, 4)
             for delivery in held:
-                await consumer.put_aside(delivery)
+                await consumer.park(delivery)
             more = await take(consumer, 4)
             assert bodies(more) == [b"message 4", b"message 5", b"message 6", b"message 7"]
             assert await is_quiet(consumer)
@@ -240,7 +240,7 @@ async def test_what_is_given_back_comes_again_with_a_higher_count_and_makes_room
         await publish_all(publisher, numbered(3))
         async with broker.consumer(READINGS, prefetch=2) as consumer:
             held = await take(consumer, 2)
-            await consumer.give_back(held[0])
+            await consumer.requeue(held[0])
             (again,) = await take(consumer, 1)
             assert (again.message.body, again.delivery_count) == (b"message 0", 1)
             assert await is_quiet(consumer)

@@ -13,12 +13,12 @@ import pamqp.frame
 import pytest
 from yarl import URL
 
-from broker import rabbitmq_link
-from broker.embedded import EmbeddedBroker
+from broker.embedded.broker import EmbeddedBroker
 from broker.interface import BrokerError, BrokerUnavailable, ConfirmLate, QueueFull
 from broker.message import Message
-from broker.rabbitmq import RabbitMQBroker
-from broker.rabbitmq_frames import PERSISTENT, publish_frames
+from broker.rabbitmq import connection as rabbitmq_link
+from broker.rabbitmq.broker import RabbitMQBroker
+from broker.rabbitmq.frames import PERSISTENT, publish_frames
 from broker.topology import (
     DEAD_EXCHANGE,
     DEAD_LETTERS,
@@ -28,9 +28,9 @@ from broker.topology import (
     SETTLED_EXCHANGE,
     Queue,
 )
+from testing.servers.rabbitmq import RabbitMQServer
+from testing.waiting import eventually
 from tests.broker.system import System
-from tests.broker.waiting import eventually
-from tests.servers.rabbitmq import RabbitMQServer
 
 SMALL_DEAD = Queue(DEAD_LETTERS.name, DEAD_EXCHANGE, DEAD_LETTERS.binding, max_bytes=1_000)
 READINGS_OVER_SMALL = Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, dead=SMALL_DEAD)
@@ -46,8 +46,8 @@ async def test_what_the_body_of_a_context_raises_comes_out_as_itself(system: Sys
         opened: Any = {
             "publisher": broker.publisher,
             "consumer": lambda: broker.consumer(READINGS, prefetch=1),
-            "announcer": lambda: broker.announcer(LIVE_EXCHANGE),
-            "listener": lambda: broker.listener(LIVE_EXCHANGE, bound=1),
+            "announcer": lambda: broker.broadcaster(LIVE_EXCHANGE),
+            "listener": lambda: broker.subscriber(LIVE_EXCHANGE, bound=1),
         }[context]
         with pytest.raises(BodyFailed):
             async with opened():
@@ -254,9 +254,9 @@ async def test_what_the_full_dead_letters_refuse_stays_and_moves_once_there_is_r
                 good = await consumer.get()
             assert good.message.body == b"good"
             await consumer.acknowledge(good)
-            async with broker.inspection(SMALL_DEAD) as inspection:
-                async for letter in inspection:
-                    await inspection.settle(letter)
+            async with broker.browser(SMALL_DEAD) as browser:
+                async for letter in browser:
+                    await browser.settle(letter)
             assert committed(path, SMALL_DEAD) == counted(broker, SMALL_DEAD) == (2, 800)
             assert committed(path) == counted(broker) == (0, 0)
 
@@ -283,9 +283,9 @@ async def test_what_another_process_moves_in_the_file_is_noticed_and_counted(tmp
         await publisher.publish(Message(bytes(900)), READINGS_EXCHANGE)
         with pytest.raises(QueueFull):
             await publisher.publish(Message(bytes(900)), READINGS_EXCHANGE)
-        async with EmbeddedBroker.open_at(path, (DEAD_LETTERS, small)) as other, other.inspection(small) as inspection:
-            async for message in inspection:
-                await inspection.settle(message)
+        async with EmbeddedBroker.open_at(path, (DEAD_LETTERS, small)) as other, other.browser(small) as browser:
+            async for message in browser:
+                await browser.settle(message)
         await publisher.publish(Message(bytes(800)), READINGS_EXCHANGE)
         assert counted(owner) == (1, 800)
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from broker.document import DocumentError, encode_document
 from broker.live import live_payloads, live_readings
 from broker.message import MAX_BYTES
-from broker.reading import Reading
+from readings.document import DocumentError, encode_document
+from readings.reading import Reading
 
 
 def document(device: str, number: int) -> bytes:

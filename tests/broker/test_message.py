@@ -5,9 +5,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from broker.document import encode_document
 from broker.message import SCHEMA, SCHEMA_HEADER, DecodeError, Message
-from broker.reading import Reading
+from readings.document import encode_document
+from readings.reading import Reading
 
 DOCUMENTS = [encode_document("o", "d", Reading("t", number, number, 0, number)) for number in range(3)]
 

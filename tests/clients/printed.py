@@ -8,9 +8,9 @@ from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from testing.node import node_with
 from tests.clients.staying import HERE
-from tests.node import node_with
-from tests.settings_table import README
+from tools.settings_table import README
 
 LANGUAGES = ("python", "javascript")
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from broker.document import decode_document
+from readings.document import decode_document
+from testing.node import node_with
 from tests.gateway.held import HeldBroker
 from tests.gateway.running import ISSUING, TS, Running, gateway
-from tests.node import node_with
 
 HERE = Path(__file__).parent
 

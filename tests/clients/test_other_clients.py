@@ -10,10 +10,10 @@ import pytest
 import socketio
 
 from broker.interface import ConfirmLate
+from testing.node import node_with
 from tests.clients.staying import HERE, JAVASCRIPT
 from tests.gateway.held import HeldBroker
 from tests.gateway.running import ISSUING, Running, gateway
-from tests.node import node_with
 
 BEFORE_3 = "socket.io-client-2.5.0"
 

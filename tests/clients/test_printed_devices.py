@@ -13,13 +13,13 @@ from typing import Any
 import aiohttp
 import pytest
 
-from broker.document import decode_document
 from broker.interface import ConfirmLate
+from readings.document import decode_document
+from testing.servers.ports import free_port
 from tests.clients.printed import LANGUAGES, Printed, examples, printed
 from tests.e2e.running import answering, demo_person, start
 from tests.gateway.held import HeldBroker
 from tests.gateway.running import ISSUING, Running, gateway
-from tests.servers.ports import free_port
 
 # Longer than any time-out of a client: python-socketio's `call` waits 60 s unless it is told otherwise.
 AWAY_S = 62.0

@@ -7,7 +7,7 @@ from typing import Any
 
 import socketio
 
-from broker.document import decode_document
+from readings.document import decode_document
 from tests.gateway.held import HeldBroker
 from tests.gateway.running import ACCEPTED, ISSUING, TS, gateway, reading
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from testing.servers.ports import free_port
 from tests.integration.services import ROOT
-from tests.servers.ports import free_port
 
 SERVICES = ("auth", "gateway", "mongodb", "mysql", "persister", "proxy", "rabbitmq", "reader")
 HEALTHY_WITHIN_S = 120

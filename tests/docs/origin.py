@@ -6,18 +6,18 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from broker.embedded import EmbeddedBroker
+from access.revocations import Revocations
+from access.tokens import KeySet
+from broker.embedded.broker import EmbeddedBroker
 from gateway.app import gateway_service
 from gateway.settings import GatewaySettings
 from reader.app import reader_service
 from reader.settings import ReaderSettings
-from runtime.addresses import ClientAddresses
-from runtime.listen import listen
-from runtime.problems import problem_middleware
-from runtime.revocations import Revocations
-from runtime.tokens import KeySet
+from runtime.http.addresses import ClientAddresses
+from runtime.http.listen import listen
+from runtime.http.problems import problem_middleware
+from testing.issuer import ISSUER
 from tests.reader.running import ISSUING, Mongo
-from tests.runtime.issuer import ISSUER
 
 TRUSTED = "127.0.0.1/32"
 

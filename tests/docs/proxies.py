@@ -7,9 +7,9 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from testing.servers.ports import free_port
+from testing.servers.process import Server, ServerError
 from tests.docs.pages import block, page, replaced, written
-from tests.servers.ports import free_port
-from tests.servers.process import Server, ServerError
 
 PAGE = "proxies.md"
 PROGRAMS = {"nginx": "nginx", "haproxy": "haproxy", "apache": "apache2", "caddy": "caddy"}
@@ -99,7 +99,7 @@ class InFront(Server):
     def _command(self) -> tuple[list[str], Mapping[str, str]]:
         program = shutil.which(self.program, path="/usr/sbin:/usr/local/sbin:/usr/local/bin:/usr/bin:/bin")
         if program is None:
-            raise ServerError(f"{self.program} is not installed: tests/servers/install")
+            raise ServerError(f"{self.program} is not installed: testing/servers/install")
         arguments: list[str] = getattr(self, f"_{self.name}")(self._said())
         return [program, *arguments], {"HOME": str(self.folder), "XDG_DATA_HOME": str(self.folder)}
 

@@ -9,13 +9,13 @@ import pytest
 from prometheus_client import CollectorRegistry
 from pymongo import MongoClient
 
-from broker.embedded import EmbeddedBroker
+from broker.embedded.broker import EmbeddedBroker
 from persister.app import persister_service
-from persister.retention import Retention, remove_old
+from persister.maintenance.retention import Retention, remove_old
+from persister.maintenance.store import Upkeep
 from persister.settings import PersisterSettings
 from persister.to_mongodb import ToMongoDB
-from persister.upkeep import Upkeep
-from tests.broker.waiting import eventually
+from testing.waiting import eventually
 from tests.gateway.running import ISSUING, Running, gateway
 from tests.reader.running import Mongo
 

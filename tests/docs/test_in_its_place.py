@@ -10,13 +10,13 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from testing.servers.ports import free_port
 from tests.docs.pages import block, page, replaced, written
 from tests.docs.proxies import PAGE
 from tests.docs.test_proxies import in_front
 from tests.gateway.running import UPGRADE
 from tests.proxy.names import Names
 from tests.proxy.running import proxied
-from tests.servers.ports import free_port
 
 SOCKET = "/socket.io/?EIO=4&transport=websocket"
 

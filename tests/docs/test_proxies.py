@@ -16,13 +16,13 @@ import aiohttp
 import pytest
 import socketio
 
-from broker.embedded import EmbeddedBroker
-from reader import from_mongodb
-from reader.from_mongodb import FromMongoDB, HistoryUnavailable
+from broker.embedded.broker import EmbeddedBroker
+from reader.history import from_mongodb
+from reader.history.from_mongodb import FromMongoDB, HistoryUnavailable
+from testing.node import node_with
 from tests.docs.origin import TRUSTED, origin
 from tests.docs.pages import page, said
 from tests.docs.proxies import PAGE, PROGRAMS, InFront
-from tests.node import node_with
 from tests.reader.following import Persister
 from tests.reader.running import DEVICE, ISSUING, SENSOR, TS, Mongo, bearer, sent, stored_in, token_of
 

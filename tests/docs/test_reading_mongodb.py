@@ -11,8 +11,8 @@ import pytest
 from bson import Int64, MaxKey, MinKey
 from pymongo import MongoClient
 
+from testing.node import node_with
 from tests.docs.pages import block, page, said, written
-from tests.node import node_with
 from tests.reader.running import TS, Mongo, sent, stored_in
 from tests.reader.test_plans import stages
 

@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.broker.waiting import eventually
+from testing.servers.ports import free_port
+from testing.servers.rabbitmq import RabbitMQServer
+from testing.waiting import eventually
 from tests.faults.fleet import Fleet
 from tests.faults.verdict import Stores, judged
 from tests.integration.services import ROOT, SECRET, Running, migrated, started
 from tests.reader.running import Mongo
-from tests.servers.ports import free_port
-from tests.servers.rabbitmq import RabbitMQServer
 
 DEVICES = 6
 QUEUES = {"tidegate.readings", "tidegate.readings.dead", "tidegate.owners.deleted"}

@@ -16,11 +16,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from testing.node import node_with
 from tests.docs.pages import block, page, said, written
 from tests.docs.venv import python_with
 from tests.integration.device import logged_in, registered_device
 from tests.integration.services import Running, migrated, started
-from tests.node import node_with
 from tests.reader.running import bearer
 
 HERE = Path(__file__).parent

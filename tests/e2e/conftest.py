@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.browser import Browser
+from testing.browser import Browser
 from tests.e2e.site import Site
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import aiohttp
 
 from onebox.demo import DEMO_EMAIL
-from tests.servers.ports import free_port
+from testing.servers.ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from tests.e2e.browser import Browser
+from testing.browser import Browser
 from tests.e2e.running import ROOT, demo_person, running
 from tests.e2e.site import signed_up
 
@@ -119,7 +119,7 @@ async def fragment(url: str, person: dict[str, str], series: tuple[tuple[str, st
     return "&".join(chosen)
 
 
-def take_one(url: str, person: dict[str, str], file: Path, wanted: Picture) -> None:
+def encode_one(url: str, person: dict[str, str], file: Path, wanted: Picture) -> None:
     """Log in, wait until there is something to look at, and take a picture."""
     with Browser.opened(url, **wanted.window) as browser:
         browser.log_in(person["email"], person["password"])
@@ -147,7 +147,7 @@ async def take(folder: Path, *, streamed_s: float = STREAMED_S) -> list[Path]:
                 await asyncio.sleep(streamed_s)
                 for name, wanted in PICTURES.items():
                     address = f"{url}/#{await fragment(url, person, wanted.series)}"
-                    await asyncio.to_thread(take_one, address, person, folder / name, wanted)
+                    await asyncio.to_thread(encode_one, address, person, folder / name, wanted)
     return [folder / name for name in PICTURES]
 
 

@@ -13,11 +13,11 @@ import pytest
 from bson import Int64
 from pymongo import MongoClient
 
-from tests.e2e.browser import Browser
+from testing.browser import Browser
+from testing.node import node_with
 from tests.e2e.screenshots import PICTURES, take
 from tests.e2e.site import Site
 from tests.faults.onebox import socket_url
-from tests.node import node_with
 
 HERE = Path(__file__).parent
 FORGED = '<img src=x onerror="window.pwned=1">'

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.e2e.browser import Browser
+from testing.browser import Browser
 from tests.e2e.site import Site
 
 MINUTE_MS = 60_000

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.browser import Browser
+from testing.browser import Browser
+from testing.node import node_with
 from tests.e2e.site import Site
-from tests.node import node_with
 
 CLIENTS = Path(__file__).parent.parent / "clients"
 LISTED = "return document.querySelectorAll('#series li:not(.loading)').length > 0"

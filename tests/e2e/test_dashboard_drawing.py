@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 from aiohttp import web
 
-from reader.dashboard import Dashboard
-from tests.e2e.browser import Browser
+from reader.http.dashboard import Dashboard
+from testing.browser import Browser
 
 DRAWINGS = 200
 

@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.e2e.browser import Browser
+from testing.browser import Browser
 from tests.e2e.site import Site
 
 MANY = 3000

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import aiohttp
 import pytest
 
-from tests.e2e.browser import Browser
+from testing.browser import Browser
 from tests.e2e.site import Site
 from tests.e2e.test_dashboard_chart import ago, looking, runs
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.e2e.browser import Browser
+from testing.browser import Browser
+from testing.servers.ports import free_port
 from tests.e2e.running import answering, start
 from tests.e2e.site import Site
-from tests.servers.ports import free_port
 
 KEPT = "return JSON.parse(sessionStorage.getItem('tidegate.session'))"
 LISTED = "return document.querySelectorAll('#series li:not(.loading)').length > 0"

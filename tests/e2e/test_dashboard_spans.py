@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from tests.e2e.browser import Browser
+from testing.browser import Browser
 from tests.e2e.site import Site
 from tests.e2e.test_dashboard_chart import ago, every, looking
 

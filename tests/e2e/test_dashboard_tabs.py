@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 import aiohttp
 import pytest
 
-from tests.e2e.browser import Browser
+from testing.browser import Browser
+from testing.servers.ports import free_port
 from tests.e2e.site import Site
-from tests.servers.ports import free_port
 
 TABS = 8
 WITHOUT_WORKERS = "delete window.SharedWorker"

@@ -13,7 +13,7 @@ import pytest
 from pymongo import MongoClient
 
 from onebox.mongod import private_mongod
-from tests.broker.waiting import eventually
+from testing.waiting import eventually
 from tests.e2e.running import demo_person, running, start
 from tests.integration.device import Identity, connected, readings
 

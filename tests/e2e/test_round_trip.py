@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from onebox.demo import DEMO_EMAIL
-from tests.broker.waiting import eventually
+from testing.waiting import eventually
 from tests.e2e.running import ROOT, demo_person, running
 from tests.e2e.test_onebox import summary
 
@@ -116,7 +116,7 @@ def as_stored(ndjson: bytes) -> list[str]:
     return [repr(item) for item in items]
 
 
-async def give_back(user: Asking, ndjson: bytes) -> None:
+async def requeue(user: Asking, ndjson: bytes) -> None:
     lines = ndjson.splitlines(keepends=True)[:-1]
     for start in range(0, len(lines), 300):
         await user.send(b"".join(lines[start : start + 300]), "application/x-ndjson")
@@ -134,7 +134,7 @@ async def original(tmp_path: Path) -> tuple[bytes, bytes]:
         csv = await user.whole_export("csv", len(sent))
         values = [repr(item["value"]) for item in map(json.loads, ndjson.splitlines()[:-1]) if item["seq"] < 2**52]
         assert values == [repr(item["value"]) for item in sent if "ts" in item]
-        await give_back(user, ndjson)
+        await requeue(user, ndjson)
         await user.send(
             json.dumps({"sensorType": SENSOR, "ts": TS + 10**6, "value": "later"}).encode(), "application/json"
         )
@@ -153,7 +153,7 @@ async def test_an_export_goes_back_in_as_ndjson_over_http_and_as_csv_through_a_r
     count = len(readings())
     async with running("--devices", "0", data=tmp_path / "b") as (_, url), aiohttp.ClientSession(url) as http:
         user = await asking(http, tmp_path / "b")
-        await give_back(user, ndjson)
+        await requeue(user, ndjson)
         assert as_stored(await user.whole_export("ndjson", count)) == as_stored(ndjson)
     file = tmp_path / "export.csv"
     file.write_bytes(csv)

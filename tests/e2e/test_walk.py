@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.browser import Browser
+from testing.browser import Browser
+from testing.servers.ports import free_port
 from tests.e2e.running import ROOT
-from tests.servers.ports import free_port
 
 WELCOME = re.compile(r"Dashboard: (\S+) +log in as (\S+) / (\S+)")
 STARTED_WITHIN_S = 60.0

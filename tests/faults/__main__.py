@@ -63,17 +63,17 @@ def row(verdict: Verdict) -> str:
 
 def faults_of(stack: Stack, fleet: Fleet, args: argparse.Namespace, rng: random.Random) -> Iterator[tuple[str, Make]]:
     """Give one fault after the other until the time is over, each as often as the others."""
-    chosen = args.only or list(FAULTS)
-    if library() is None and (away := NEEDS_A_CLOCK & set(chosen)):
+    select = args.only or list(FAULTS)
+    if library() is None and (away := NEEDS_A_CLOCK & set(select)):
         print(f"NOT MADE, for libfaketime is not installed: {', '.join(away)}", flush=True)
-        chosen = [name for name in chosen if name not in away]
-    if not stack.disk.small and (away := NEEDS_A_SMALL_DISK & set(chosen)):
+        select = [name for name in select if name not in away]
+    if not stack.disk.small and (away := NEEDS_A_SMALL_DISK & set(select)):
         print(f"NOT MADE, for it takes the right to mount: {', '.join(away)}", flush=True)
-        chosen = [name for name in chosen if name not in away]
+        select = [name for name in select if name not in away]
     until = time.monotonic() + args.minutes * 60
     first = True
     while True:
-        for name in rng.sample(chosen, len(chosen)):
+        for name in rng.sample(select, len(select)):
             if not first and time.monotonic() >= until:
                 return
             first = False

@@ -7,7 +7,7 @@ NEEDS_A_CLOCK = {"gateway_clock_leaps", "persister_clocks_apart"}
 
 
 def library() -> Path | None:
-    """Return libfaketime (tests/servers/install has it installed), or None."""
+    """Return libfaketime (testing/servers/install has it installed), or None."""
     return next(Path("/usr/lib").glob("*-linux-gnu/faketime/libfaketime.so.1"), None)
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import aiohttp
 import socketio
 
-from broker.document import encode_document
-from broker.reading import Reading
+from readings.document import encode_document
+from readings.reading import Reading
 from tests.integration.device import connected, new_token, registered_device
 
 Identity = tuple[str, str, str, int, int]

@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 import aiohttp
 
+from testing.servers.ports import free_port
 from tests.integration.services import ROOT
-from tests.servers.ports import free_port
 
 RESTART_AFTER_S = 0.3
 STARTS_WITHIN_S = 60.0

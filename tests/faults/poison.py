@@ -8,11 +8,11 @@ from typing import Any
 import bson
 
 from broker.connect import open_broker
-from broker.document import AS_MILLISECONDS, encode_document
 from broker.interface import Broker, BrokerUnavailable
 from broker.message import Message
-from broker.reading import Reading
 from broker.topology import DEAD_LETTERS, READINGS_EXCHANGE
+from readings.document import AS_MILLISECONDS, encode_document
+from readings.reading import Reading
 from tests.faults.fleet import Fleet, Sender
 
 ARRIVES_WITHIN_S = 30.0
@@ -108,5 +108,5 @@ async def _looked(broker: Broker) -> Expected:
 
 
 async def _letters(broker: Broker) -> Expected:
-    async with broker.inspection(DEAD_LETTERS) as inspection:
-        return {letter.message.body: str(letter.message.headers.get("x-reason")) async for letter in inspection}
+    async with broker.browser(DEAD_LETTERS) as browser:
+        return {letter.message.body: str(letter.message.headers.get("x-reason")) async for letter in browser}

@@ -16,10 +16,10 @@ from pymongo import MongoClient
 
 from broker.connect import open_broker
 from broker.deleted_owner import DeletedOwner
-from broker.document import encode_document
 from broker.message import Message
-from broker.reading import Reading
 from broker.topology import OWNERS_EXCHANGE, READINGS, READINGS_EXCHANGE
+from readings.document import encode_document
+from readings.reading import Reading
 from tests.faults.clock import Clock
 from tests.faults.fleet import Fleet
 from tests.faults.scenarios import fault

@@ -9,12 +9,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
 from runtime.failpoints import Point
+from testing.servers.process import Server
 from tests.clients.staying import JAVASCRIPT, PYTHON, SIMULATOR, all_have_said, staying
 from tests.faults import dead_letters, poison
 from tests.faults.fleet import Fleet
 from tests.faults.stack import Service, Stack
 from tests.faults.verdict import RECOVERS_WITHIN_S
-from tests.servers.process import Server
 
 Fault = Callable[[Stack, Fleet, random.Random], Awaitable[None]]
 FAULTS: dict[str, Fault] = {}

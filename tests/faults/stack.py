@@ -14,14 +14,14 @@ import aiohttp
 
 from bench.processes import ENDS_WITH_PARENT
 from runtime.failpoints import VARIABLE, Point
+from testing.servers.mariadb import MariaDBServer
+from testing.servers.mongodb import MongoDBServer
+from testing.servers.ports import free_port
+from testing.servers.rabbitmq import RabbitMQServer
 from tests.faults.clock import Clock
 from tests.faults.disk import Disk
 from tests.faults.link import Link
 from tests.integration.services import ROOT, SECRET, migrated
-from tests.servers.mariadb import MariaDBServer
-from tests.servers.mongodb import MongoDBServer
-from tests.servers.ports import free_port
-from tests.servers.rabbitmq import RabbitMQServer
 
 RESTART_AFTER_S = 0.3
 STOPS_WITHIN_S = 15.0

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from broker.connect import open_broker
-from broker.document import encode_document
 from broker.message import Message
-from broker.reading import Reading
 from broker.topology import DEAD_EXCHANGE
+from readings.document import encode_document
+from readings.reading import Reading
 from tests.faults import poison
 from tests.faults.verdict import Stores, Verdict, dead_of
 

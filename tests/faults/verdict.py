@@ -11,8 +11,8 @@ from typing import Any
 from pymongo import MongoClient
 
 from broker.connect import open_broker
-from broker.document import AS_MILLISECONDS, DocumentError, decode_document, split_documents
 from broker.topology import DEAD_LETTERS
+from readings.document import AS_MILLISECONDS, DocumentError, decode_document, split_documents
 from tests.faults.fleet import Fleet, Identity
 
 COLUMNS = ("sent", "acknowledged", "stored", "dead", "lost", "duplicated", "foreign")
@@ -79,8 +79,8 @@ async def dead_of(stores: Stores, sensor_type: str) -> list[Identity]:
     async with open_broker(stores.amqp_url) as broker:
         if not await broker.depth(DEAD_LETTERS):
             return found
-        async with broker.inspection(DEAD_LETTERS) as inspection:
-            async for delivery in inspection:
+        async with broker.browser(DEAD_LETTERS) as browser:
+            async for delivery in browser:
                 keys = _keys(delivery.message.body)
                 found += [_identity(key) for key in keys if key["sensorType"] == sensor_type]
     return found

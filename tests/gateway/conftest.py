@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.embedded import EmbeddedBroker
+from broker.embedded.broker import EmbeddedBroker
 from tests.gateway.held import HeldBroker
 from tests.gateway.running import DEFAULTS, Running, gateway
 

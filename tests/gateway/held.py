@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from broker.interface import Consumer, Inspection, Listener
+from broker.interface import Consumer, QueueBrowser, Subscriber
 from broker.message import Message
 from broker.topology import PRESENCE_EXCHANGE, READINGS_EXCHANGE, Exchange, Queue
-from tests.broker.waiting import eventually
+from testing.waiting import eventually
 
 
 class HeldPublisher:
@@ -67,7 +67,7 @@ class HeardAnnouncer:
         self.payloads: list[bytes] = []
         self.dropped = 0
 
-    def announce(self, payload: bytes) -> None:
+    def broadcast(self, payload: bytes) -> None:
         self.payloads.append(payload)
 
 
@@ -87,14 +87,14 @@ class HeldBroker:
         raise NotImplementedError
 
     @asynccontextmanager
-    async def announcer(self, exchange: Exchange) -> AsyncIterator[HeardAnnouncer]:
+    async def broadcaster(self, exchange: Exchange) -> AsyncIterator[HeardAnnouncer]:
         assert exchange == PRESENCE_EXCHANGE
         yield self.heard
 
-    def listener(self, exchange: Exchange, *, bound: int) -> AbstractAsyncContextManager[Listener]:
+    def subscriber(self, exchange: Exchange, *, bound: int) -> AbstractAsyncContextManager[Subscriber]:
         raise NotImplementedError
 
-    def inspection(self, queue: Queue) -> AbstractAsyncContextManager[Inspection]:
+    def browser(self, queue: Queue) -> AbstractAsyncContextManager[QueueBrowser]:
         raise NotImplementedError
 
     async def declare(self) -> None:

@@ -13,17 +13,17 @@ import socketio
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from broker.document import decode_document
-from broker.embedded import EmbeddedBroker
+from access.revocations import Revocations
+from access.tokens import KeySet
+from broker.embedded.broker import EmbeddedBroker
 from broker.interface import Broker
 from broker.topology import READINGS
 from gateway.app import gateway_service
 from gateway.settings import GatewaySettings
-from runtime.listen import FIRST_REQUEST_S, listen
-from runtime.problems import problem_middleware
-from runtime.revocations import Revocations
-from runtime.tokens import KeySet
-from tests.runtime.issuer import ISSUER, Issuer
+from readings.document import decode_document
+from runtime.http.listen import FIRST_REQUEST_S, listen
+from runtime.http.problems import problem_middleware
+from testing.issuer import ISSUER, Issuer
 
 ISSUING = Issuer()
 UPGRADE = {

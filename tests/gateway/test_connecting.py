@@ -9,12 +9,12 @@ from typing import Any
 import aiohttp
 import pytest
 
-from broker.embedded import EmbeddedBroker
-from runtime.tokens import KeySet
-from tests.broker.waiting import eventually
+from access.tokens import KeySet
+from broker.embedded.broker import EmbeddedBroker
+from testing.issuer import Issuer
+from testing.waiting import eventually
 from tests.gateway.held import HeldBroker
 from tests.gateway.running import ACCEPTED, ISSUING, TS, UPGRADE, Running, closed, gateway, reading, stored
-from tests.runtime.issuer import Issuer
 
 
 async def test_a_device_connects_with_auth_and_its_readings_carry_owner_and_device(

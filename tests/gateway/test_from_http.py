@@ -18,21 +18,21 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 from structlog.testing import capture_logs
 
-from broker.document import decode_document
-from broker.embedded import EmbeddedBroker
-from broker.exported import ExportedReading
+from access.revocations import Revocations
+from access.tokens import KeySet
+from broker.embedded.broker import EmbeddedBroker
 from broker.interface import BrokerUnavailable, ConfirmLate, QueueFull, Unroutable
-from broker.reading import DRAWN_SEQ
 from broker.topology import DEAD_LETTERS, READINGS, READINGS_EXCHANGE, Queue
 from gateway.from_http import ReadingSent
-from runtime import bodies
-from runtime.revocations import Revocations
-from runtime.tokens import KeySet
-from tests.broker.test_reading import good_readings, json_texts, near_readings
-from tests.broker.waiting import eventually
+from readings.document import decode_document
+from readings.exported import ExportedReading
+from readings.reading import GENERATED_SEQ_START
+from runtime.http import bodies
+from testing.issuer import Issuer
+from testing.waiting import eventually
 from tests.gateway.held import HeldBroker
 from tests.gateway.running import ISSUING, TS, Running, closed, gateway, reading, stored
-from tests.runtime.issuer import Issuer
+from tests.readings.test_reading import good_readings, json_texts, near_readings
 
 JSON = {"Content-Type": "application/json"}
 NDJSON = {"Content-Type": "application/x-ndjson"}
@@ -838,7 +838,7 @@ def comparable(held: HeldBroker) -> list[dict[str, Any]]:
     found = documents(held)
     for document in found:
         del document["receivedAt"]
-        if document["_id"]["seq"] >= DRAWN_SEQ:
+        if document["_id"]["seq"] >= GENERATED_SEQ_START:
             del document["_id"]["seq"], document["_id"]["ts"]
     return found
 
@@ -849,7 +849,7 @@ EXPORTED = {
     "device": "device-1",
     "sensorType": "temperature",
     "ts": "2025-06-15T15:06:40.000Z",
-    "seq": DRAWN_SEQ + 7,
+    "seq": GENERATED_SEQ_START + 7,
     "value": 1.5,
     "receivedAt": "2025-06-15T15:06:40.250Z",
 }
@@ -864,7 +864,7 @@ async def test_lines_of_an_export_are_taken_with_the_identity_that_they_have(
     assert_taken(await post(running, EXPORTED), 1)
     first, second, again = await stored(embedded, 3)
     assert first["_id"] == again["_id"]
-    assert (int(first["_id"]["ts"]), first["_id"]["seq"], second["_id"]["seq"]) == (TS, DRAWN_SEQ + 7, 3)
+    assert (int(first["_id"]["ts"]), first["_id"]["seq"], second["_id"]["seq"]) == (TS, GENERATED_SEQ_START + 7, 3)
     assert int(first["receivedAt"]) >= before
     # The token's location is for what the device measures now.
     assert [document.get("location") for document in (first, second)] == [None, "hall"]
@@ -883,7 +883,7 @@ async def test_a_reading_of_another_device_is_rejected_alone(running: Running, e
 
 async def test_a_gateways_seq_is_taken_of_an_exported_reading_alone(running: Running) -> None:
     without = {name: value for name, value in EXPORTED.items() if name != "receivedAt"}
-    last = EXPORTED | {"seq": 2 * DRAWN_SEQ - 1}
+    last = EXPORTED | {"seq": 2 * GENERATED_SEQ_START - 1}
     assert_taken(await post(running, [EXPORTED, without, last]), 2, [(1, "invalid_field")])
 
 

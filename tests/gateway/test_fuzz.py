@@ -6,17 +6,17 @@ from pathlib import Path
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from access.revocations import Revocations
+from access.tokens import KeySet
 from gateway.app import gateway_service
 from gateway.settings import GatewaySettings
-from runtime.docs import add_docs
-from runtime.listen import listen
-from runtime.problems import Handler, problem_middleware
-from runtime.revocations import Revocations
-from runtime.tokens import KeySet
+from runtime.http.docs import add_docs
+from runtime.http.listen import listen
+from runtime.http.problems import Handler, problem_middleware
+from testing.issuer import ISSUER
 from tests.fuzzing import fuzz
 from tests.gateway.held import HeldBroker
 from tests.gateway.running import ISSUING, jwks, nothing_revoked
-from tests.runtime.issuer import ISSUER
 
 EXAMPLES = 300
 # Not `negative_data_rejection`: a bad reading is told in a 202, beside the good ones.

@@ -12,11 +12,11 @@ import pytest
 import socketio
 from structlog.testing import capture_logs
 
-from broker.document import decode_document
-from broker.intake import Intake
-from gateway import websocket
-from gateway.device_socket import MAX_MALFORMED
-from tests.broker.waiting import eventually
+from gateway.socket import websocket
+from gateway.socket.device_socket import MAX_MALFORMED
+from readings.document import decode_document
+from readings.encoder import ReadingEncoder
+from testing.waiting import eventually
 from tests.gateway.held import HeldBroker
 from tests.gateway.running import ACCEPTED, ISSUING, UPGRADE, Running, closed, gateway, reading
 
@@ -447,7 +447,7 @@ async def test_a_fault_of_ours_is_answered_and_logged_once_with_an_id(
     async with gateway(held, fast_lane=fast_lane) as running, running.raw() as socket:
         await socket.receive_str(timeout=5)
         with capture_logs() as lines, monkeypatch.context() as patched:
-            patched.setattr(Intake, "take_one", breaks)
+            patched.setattr(ReadingEncoder, "take_one", breaks)
             for number in range(100):
                 await socket.send_str(f"42{number}{EVENT}")
                 answer = json.loads((await socket.receive_str(timeout=5)).removeprefix(f"43{number}"))[0]

@@ -10,17 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from access.revocations import RevocationKeys
 from broker.interface import BrokerUnavailable
-from broker.reading import Defaults
-from gateway.answer import Answer, Answerer
-from gateway.fast_lane import FastLane
-from gateway.limits import Limits
+from gateway.ingest import Answer, Answerer
+from gateway.limits.connections import Limits
 from gateway.metrics import GatewayMetrics
-from gateway.packets import DevicePacket, hot_event
 from gateway.session import Session
 from gateway.settings import GatewaySettings
+from gateway.socket.fast_path import FastLane
+from gateway.socket.packets import DevicePacket, hot_event
 from gateway.to_broker import ToBroker
-from runtime.revocations import Marks
+from readings.reading import Defaults
 from tests.gateway.held import HeldPublisher
 
 PAYLOADS = st.one_of(
@@ -54,7 +54,7 @@ class Edge:
         given_settings = GatewaySettings(broker_url="embedded://unused", auth_url="http://unused", **chosen)
         self.answerer = Answerer(self.to_broker, metrics, given_settings, defaultdict(int))
         allowance = Limits(given_settings).enter("owner", "device", "127.0.0.1")
-        marks = Marks("jti", "owner", 0, None, "device", "key-1")
+        marks = RevocationKeys("jti", "owner", 0, None, "device", "key-1")
         self.session = Session("owner", "device", "127.0.0.1", Defaults("t"), marks, 0, allowance, lambda _: True)
         self.written: list[bytes] = []
 

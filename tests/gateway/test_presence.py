@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import Sequence
 
-from broker.embedded import EmbeddedBroker
+from broker.embedded.broker import EmbeddedBroker
 from broker.presence import SLICES, Alive, Connected, Disconnected, Event, decode_event
 from broker.presence import Presence as Picture
 from broker.topology import PRESENCE_EXCHANGE
 from gateway.presence import Presence
-from tests.broker.waiting import eventually
+from testing.waiting import eventually
 from tests.gateway.held import HeardAnnouncer, HeldBroker
 from tests.gateway.running import ISSUING, gateway
 
@@ -78,10 +78,10 @@ async def test_a_listener_that_comes_late_knows_every_session_after_all_slices()
 
 async def test_a_real_listener_hears_it(embedded: EmbeddedBroker) -> None:
     picture = Picture()
-    async with embedded.listener(PRESENCE_EXCHANGE, bound=100) as listener, gateway(embedded) as running:
+    async with embedded.subscriber(PRESENCE_EXCHANGE, bound=100) as subscriber, gateway(embedded) as running:
 
         async def listen() -> None:
-            async for payload in listener:
+            async for payload in subscriber:
                 picture.apply(decode_event(payload), 0)
 
         listening = asyncio.ensure_future(listen())

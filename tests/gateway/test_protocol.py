@@ -20,7 +20,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.broker.waiting import eventually
+from testing.waiting import eventually
 from tests.gateway.held import HeldBroker
 from tests.gateway.running import ISSUING, Running, closed, gateway
 

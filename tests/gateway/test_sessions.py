@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from broker.document import decode_document
-from gateway.expiries import Expiries
-from runtime.revocations import Revocations
-from runtime.tokens import KeySet
-from tests.broker.waiting import eventually
+from access.revocations import Revocations
+from access.tokens import KeySet
+from gateway.socket.session_timers import Expiries
+from readings.document import decode_document
+from testing.issuer import Issuer
+from testing.waiting import eventually
 from tests.gateway.held import HeldBroker
 from tests.gateway.running import ACCEPTED, ISSUING, Running, closed, gateway, reading
-from tests.runtime.issuer import Issuer
 
 pytestmark = pytest.mark.usefixtures("lane", "confirming")
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from broker.document import decode_document
-from broker.embedded import EmbeddedBroker
+from broker.embedded.broker import EmbeddedBroker
 from broker.interface import BrokerUnavailable, ConfirmLate, QueueFull, Unroutable
 from broker.topology import DEAD_LETTERS, READINGS, READINGS_EXCHANGE, Queue
-from tests.broker.waiting import eventually
+from readings.document import decode_document
+from testing.waiting import eventually
 from tests.gateway.held import HeldBroker
 from tests.gateway.running import ACCEPTED, DEFAULTS, ISSUING, Running, gateway, reading, stored
 

@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 import pytest
 from prometheus_client import CollectorRegistry
 
-from broker.document import encode_document
 from broker.interface import BrokerError, BrokerUnavailable, ConfirmLate, QueueFull
 from broker.message import MAX_BYTES, MAX_READINGS
-from broker.reading import Reading
 from gateway.metrics import GatewayMetrics
 from gateway.to_broker import MANY_EVENTS, Busy, ToBroker
+from readings.document import encode_document
+from readings.reading import Reading
 from tests.gateway.held import HeldPublisher
 
 

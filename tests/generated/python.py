@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.environment import python_with
+from testing.environment import python_with
 
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 

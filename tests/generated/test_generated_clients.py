@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from testing.node import node_with
 from tests.e2e.running import running
 from tests.generated.python import python_with_generator
-from tests.node import node_with
-from tests.openapi_file import FILE
+from tools.openapi_file import FILE
 
 HERE = Path(__file__).parent
 TYPESCRIPT = ("walk.ts", "tsconfig.json", "package.json")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import aiohttp
 
-from tests.servers.ports import free_port
+from testing.servers.ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 SECRET = "a-secret-of-the-tests-only"

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from pymongo import MongoClient
 
+from testing.servers.mongodb import MongoDBServer
+from testing.servers.rabbitmq import RabbitMQServer
 from tests.integration.device import connected, readings, registered_device
 from tests.integration.services import SECRET, migrated, started
-from tests.servers.mongodb import MongoDBServer
-from tests.servers.rabbitmq import RabbitMQServer
 
 
 async def test_the_persister_holds_what_it_has_while_mongodb_is_dead(

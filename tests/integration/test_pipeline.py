@@ -9,7 +9,7 @@ import bson
 
 from broker.interface import Delivery
 from broker.message import Message
-from broker.rabbitmq import RabbitMQBroker
+from broker.rabbitmq.broker import RabbitMQBroker
 from broker.topology import DEAD_LETTERS, READINGS_EXCHANGE
 from tests.integration.conftest import Pipeline
 from tests.integration.device import connected, readings

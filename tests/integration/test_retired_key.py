@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 import socketio
 
-from tests.broker.waiting import eventually
+from testing.waiting import eventually
 from tests.integration.conftest import Pipeline
 from tests.integration.device import logged_in, new_token
 from tests.integration.services import ROOT, SECRET, Running, started

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import socketio
 
-from tests.broker.waiting import eventually
+from testing.waiting import eventually
 from tests.integration.conftest import Pipeline
 from tests.integration.device import Identity
 from tests.integration.services import started

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from broker.connect import open_broker
 from broker.topology import DEAD_LETTERS, READINGS
-from tests.broker.waiting import eventually
+from testing.waiting import eventually
 from tests.integration.conftest import Pipeline
 from tests.integration.device import Device, connected, readings
 from tests.integration.services import ROOT, started

@@ -4,7 +4,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.broker.waiting import eventually
+from testing.waiting import eventually
 from tests.integration.conftest import Pipeline
 from tests.integration.device import connected, logged_in, readings
 from tests.integration.services import started

@@ -9,8 +9,8 @@ from typing import Any
 from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from runtime.listen import listen
-from tests.broker.waiting import eventually
+from runtime.http.listen import listen
+from testing.waiting import eventually
 from tests.integration.conftest import Pipeline
 from tests.integration.device import connected, readings
 from tests.integration.services import ROOT, started

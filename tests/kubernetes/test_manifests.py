@@ -15,9 +15,9 @@ import pytest
 import yaml
 
 from runtime.settings import table
+from testing.node import node_with
 from tests.integration.services import ROOT
-from tests.node import node_with
-from tests.settings_table import SERVICES
+from tools.settings_table import SERVICES
 
 HERE = Path(__file__).parent
 KUBERNETES = ROOT / "deploy" / "kubernetes"

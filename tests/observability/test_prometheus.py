@@ -13,12 +13,12 @@ import aiohttp
 import pytest
 import yaml
 
-from broker.rabbitmq import RabbitMQBroker
-from tests.broker.waiting import eventually
+from broker.rabbitmq.broker import RabbitMQBroker
+from testing.servers.ports import free_port
+from testing.servers.rabbitmq import RabbitMQServer
+from testing.waiting import eventually
 from tests.integration.device import connected, readings, registered_device
 from tests.integration.services import ROOT, SECRET, migrated, started
-from tests.servers.ports import free_port
-from tests.servers.rabbitmq import RabbitMQServer
 
 DEPLOY = ROOT / "deploy"
 CONFIG = DEPLOY / "prometheus" / "prometheus.yml"

@@ -16,8 +16,8 @@ import pymongo
 import pytest
 
 from onebox.mongod import MongodError, PrivateMongod, find_mongod, private_mongod
-from tests.servers.ports import listening_ports
-from tests.servers.process import exists, wait_until
+from testing.servers.ports import listening_ports
+from testing.servers.process import exists, wait_until
 
 ROOT = Path(__file__).parents[2]
 OWNER = """

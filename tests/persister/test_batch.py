@@ -5,11 +5,11 @@ from itertools import groupby, permutations
 
 import pytest
 
-from broker.document import encode_document, series_bytes
 from broker.interface import Delivery
 from broker.message import Message
-from broker.reading import Reading
 from persister.batch import TOO_OFTEN, Batch, DeadLetter, Opened, Outcome
+from readings.document import encode_document, series_bytes
+from readings.reading import Reading
 
 STORED, DUPLICATE, DEAD = Outcome.STORED, Outcome.DUPLICATE, Outcome.DEAD
 ERASED, RETRY = Outcome.ERASED, Outcome.RETRY

@@ -13,11 +13,11 @@ from pymongo import MongoClient
 
 from broker.connect import open_broker
 from broker.deleted_owner import DeletedOwner
-from broker.document import encode_document
 from broker.message import Message
-from broker.reading import Reading
 from broker.topology import DELETED_OWNERS, OWNERS_EXCHANGE, READINGS_EXCHANGE
-from tests.broker.waiting import eventually
+from readings.document import encode_document
+from readings.reading import Reading
+from testing.waiting import eventually
 from tests.faults.clock import Clock, library
 from tests.integration.services import Running, started
 
@@ -28,7 +28,7 @@ Mongo = tuple[str, str]
 def clock(folder: Path, seconds: int) -> dict[str, str]:
     """The variables of a process whose clock is so far ahead."""
     made = Clock(folder / "clock")
-    assert library() is not None, "libfaketime is not installed: tests/servers/install"
+    assert library() is not None, "libfaketime is not installed: testing/servers/install"
     made.leap(seconds)
     return made.settings
 

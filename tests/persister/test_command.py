@@ -13,18 +13,18 @@ import pytest
 from prometheus_client import CollectorRegistry
 from pymongo import MongoClient
 
-from broker.document import encode_document
-from broker.embedded import EmbeddedBroker
+from broker.embedded.broker import EmbeddedBroker
 from broker.message import Message
-from broker.reading import Reading
 from broker.topology import READINGS_EXCHANGE
-from persister import erasure
 from persister.app import persister_service
 from persister.command import main
-from persister.erase import erase
+from persister.maintenance import erasure
+from persister.maintenance.erase import erase
 from persister.settings import PersisterSettings
 from persister.to_mongodb import ToMongoDB
-from tests.broker.waiting import eventually
+from readings.document import encode_document
+from readings.reading import Reading
+from testing.waiting import eventually
 
 TS = 1_700_000_000_000
 Mongo = tuple[str, str]

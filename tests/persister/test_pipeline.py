@@ -7,19 +7,19 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from broker.document import document_ts_ms, series_bytes
 from broker.interface import Broker, BrokerUnavailable, Delivery
 from broker.message import Message
-from persister import holding
+from persister import retry as holding
+from persister.acks import Ledger
 from persister.batch import TOO_OFTEN, Outcome
-from persister.ledger import Ledger
 from persister.metrics import PersisterMetrics
 from persister.to_live import ToLive
 from persister.to_mongodb import WriteFailed, Written
 from persister.watchdog import StuckError, watch_deliveries
-from tests.broker.waiting import eventually
+from readings.document import document_ts_ms, series_bytes
+from testing.waiting import eventually
 from tests.gateway.held import HeardAnnouncer
-from tests.persister.test_persist import Bench, Queue, document
+from tests.persister.test_persister import Bench, Queue, document
 
 
 def delivery(tag: int, generation: int = 0) -> Delivery:

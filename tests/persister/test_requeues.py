@@ -15,18 +15,19 @@ from pymongo import MongoClient
 from broker.interface import Broker, Delivery, QueueFull
 from broker.message import Message
 from broker.topology import DEAD_EXCHANGE, DEAD_LETTERS, DELETED_OWNERS, READINGS, READINGS_EXCHANGE, Queue
-from persister import burials, holding
+from persister import dead_letters as burials
+from persister import retry as holding
 from persister.app import persister_service
 from persister.batch import TOO_OFTEN
 from persister.requeues import MOST_REMEMBERED, Requeues
 from persister.settings import PersisterSettings
 from persister.to_mongodb import ToMongoDB, WriteFailed
 from runtime.mongodb import mongodb_client
+from testing.servers.mongodb import MongoDBServer
+from testing.servers.rabbitmq import RabbitMQServer
+from testing.waiting import eventually
 from tests.broker.system import System
-from tests.broker.waiting import eventually
-from tests.persister.test_persist import document
-from tests.servers.mongodb import MongoDBServer
-from tests.servers.rabbitmq import RabbitMQServer
+from tests.persister.test_persister import document
 
 # In place of 100, so that an outage of some seconds is long.
 OFTEN = 6
@@ -73,8 +74,8 @@ async def publish(broker: Broker, messages: Iterable[Message]) -> None:
 
 
 async def letters(broker: Broker) -> list[Message]:
-    async with broker.inspection(DEAD_LETTERS) as inspection:
-        return [delivery.message async for delivery in inspection]
+    async with broker.browser(DEAD_LETTERS) as browser:
+        return [delivery.message async for delivery in browser]
 
 
 def count(url: str, name: str) -> int:

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
-from broker.document import encode_document
-from broker.reading import Reading
 from persister.batch import Outcome
 from persister.from_broker import MAX_BATCH_BYTES
 from persister.to_mongodb import ToMongoDB, WriteFailed, WriteRefused
+from readings.document import encode_document
+from readings.reading import Reading
 
 
 def document(number: int, value: float = 1.5) -> bytes:

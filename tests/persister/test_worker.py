@@ -8,28 +8,29 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from broker.embedded import EmbeddedBroker
+from broker.embedded.broker import EmbeddedBroker
 from broker.interface import BrokerUnavailable, Consumer, Delivery
 from broker.message import Message
 from broker.topology import READINGS, READINGS_EXCHANGE
-from persister import holding, watchdog
+from persister import retry as holding
+from persister import watchdog
 from persister.app import persister_service
 from persister.batch import Outcome
-from persister.deleted_owners import DeletedOwners
-from persister.holding import Holding
+from persister.known_series import KnownSeries
+from persister.maintenance.deleted_owners import DeletedOwners
 from persister.metrics import PersisterMetrics
-from persister.persist import Persister
+from persister.persister import Persister
 from persister.requeues import Requeues
-from persister.series import KnownSeries
+from persister.retry import Holding
 from persister.settings import PersisterSettings
 from persister.to_dead_letters import ToDeadLetters
 from persister.to_live import ToLive
 from persister.to_mongodb import WriteFailed, Written
 from persister.watchdog import StuckError
 from persister.worker import Worker
-from tests.broker.waiting import eventually
+from testing.waiting import eventually
 from tests.gateway.held import HeardAnnouncer, HeldPublisher
-from tests.persister.test_persist import document
+from tests.persister.test_persister import document
 
 
 class Store:
@@ -110,8 +111,8 @@ def worker(
 
 async def deliveries_of(broker: EmbeddedBroker) -> list[int]:
     """How often each message in the queue was delivered so far."""
-    async with broker.inspection(READINGS) as inspection:
-        return [delivery.delivery_count async for delivery in inspection]
+    async with broker.browser(READINGS) as browser:
+        return [delivery.delivery_count async for delivery in browser]
 
 
 async def test_an_outage_of_mongodb_costs_a_message_one_return_however_long_it_lasts(

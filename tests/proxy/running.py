@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.broker.waiting import eventually
+from testing.servers.ports import free_port
+from testing.waiting import eventually
 from tests.integration.services import ROOT
 from tests.proxy.names import Names
-from tests.servers.ports import free_port
 
 CONFIG = ROOT / "proxy" / "nginx.conf"
 TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -40,7 +40,7 @@ class Proxy:
 
 def nginx() -> str:
     found = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/bin")
-    assert found, "nginx is not installed: tests/servers/install"
+    assert found, "nginx is not installed: testing/servers/install"
     return found
 
 

@@ -4,13 +4,13 @@ import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from tests.broker.waiting import eventually
+from testing.servers.ports import free_port
+from testing.waiting import eventually
 from tests.faults.fleet import Fleet
 from tests.faults.verdict import Stores, judged
 from tests.integration.services import SECRET, migrated, started
 from tests.proxy.names import Names
 from tests.proxy.running import proxied
-from tests.servers.ports import free_port
 
 DEVICES = 12
 

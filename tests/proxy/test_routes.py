@@ -14,10 +14,10 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from testing.servers.ports import free_port
 from tests.gateway.running import UPGRADE
 from tests.proxy.names import Names
 from tests.proxy.running import CONFIG, SERVICES, Proxy, proxied
-from tests.servers.ports import free_port
 
 SERVICE = web.AppKey("service", str)
 FULL = "a gateway that takes no more sockets"

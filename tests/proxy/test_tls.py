@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from runtime.listen import listen
+from runtime.http.listen import listen
+from testing.servers.ports import free_port
 from tests.proxy.names import Names
 from tests.proxy.running import proxied, with_tls
-from tests.servers.ports import free_port
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

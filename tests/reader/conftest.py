@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.embedded import EmbeddedBroker
+from broker.embedded.broker import EmbeddedBroker
 from tests.reader.following import Persister
 from tests.reader.resuming import Gap
 from tests.reader.running import Mongo, Running, Store, reader, stored_in

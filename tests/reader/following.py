@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import aiohttp
 
-from broker.document import encode_document
-from broker.embedded import EmbeddedBroker
-from broker.reading import Reading
+from broker.embedded.broker import EmbeddedBroker
 from broker.topology import LIVE_EXCHANGE
-from runtime.beside import beside
-from tests.broker.waiting import eventually
+from readings.document import encode_document
+from readings.reading import Reading
+from runtime.background import background
+from testing.waiting import eventually
 from tests.reader.running import DEVICE, JSON, OWNER, TS, Running, bearer, sent, token_of
 
 
@@ -110,7 +110,7 @@ async def following(
     ) as response:
         assert response.status == 200, await response.text()
         follows = Following(response)
-        async with beside(follows.read(), name="following"):
+        async with background(follows.read(), name="following"):
             await follows.until(lambda self: "live" in self.comments, "the feed begins")
             yield follows
 
@@ -127,8 +127,8 @@ class Persister:
         return documents
 
     async def tells_documents(self, documents: Iterable[bytes]) -> None:
-        async with self._broker.announcer(LIVE_EXCHANGE) as announcer:
-            announcer.announce(b"".join(documents))
+        async with self._broker.broadcaster(LIVE_EXCHANGE) as broadcaster:
+            broadcaster.broadcast(b"".join(documents))
 
 
 @asynccontextmanager
@@ -161,5 +161,5 @@ async def talking_without_end(broker: EmbeddedBroker) -> AsyncIterator[None]:
                 await persister.tells(sent(number, TS + number, tags=tags), device=f"d-{device}")
             await asyncio.sleep(0.01)
 
-    async with beside(talk(), name="talking"):
+    async with background(talk(), name="talking"):
         yield

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from reader.from_mongodb import FromMongoDB
+from reader.history.from_mongodb import FromMongoDB
 from tests.reader.running import DEVICE, SENSOR, TS, sent
 
 ONE = {"device": DEVICE, "sensorType": SENSOR}

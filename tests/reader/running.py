@@ -10,18 +10,18 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from yarl import URL
 
-from broker.document import encode_document
+from access.revocations import Revocations
+from access.tokens import KeySet
 from broker.interface import Broker
-from broker.reading import Reading
 from persister.to_mongodb import ToMongoDB
 from reader.app import Reader, reader_service
 from reader.from_auth import FetchDevices
 from reader.settings import ReaderSettings
-from runtime.listen import listen
-from runtime.problems import problem_middleware
-from runtime.revocations import Revocations
-from runtime.tokens import KeySet
-from tests.runtime.issuer import ISSUER, Issuer
+from readings.document import encode_document
+from readings.reading import Reading
+from runtime.http.listen import listen
+from runtime.http.problems import problem_middleware
+from testing.issuer import ISSUER, Issuer
 
 ISSUING = Issuer()
 Mongo = tuple[str, str]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from broker.reading import Reading
+from readings.reading import Reading
 from runtime.times import rfc3339
 from tests.reader.running import SENSOR, TS, Running, Store, sent, series
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
-from persister.upkeep import Upkeep
-from reader import from_mongodb
-from reader.from_mongodb import ASKED_AT_ONCE, ASKED_AT_ONCE_BY_ONE, FromMongoDB
+from persister.maintenance.store import Upkeep
+from reader.history import from_mongodb
+from reader.history.from_mongodb import ASKED_AT_ONCE, ASKED_AT_ONCE_BY_ONE, FromMongoDB
 from tests.reader.running import SENSOR, TS, Mongo, Running, Store, sent, token_of
 
 SERIES = 40_000

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from broker.csv_row import read_location
-from runtime.tokens import Place
+from readings.csv_row import read_location
+from readings.place import Place
 from tests.reader.running import DEVICE, SENSOR, TS, Running, Store, sent, series
 from tests.reader.test_readings import VALUES
 

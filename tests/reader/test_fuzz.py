@@ -7,17 +7,17 @@ from typing import Any
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from broker.embedded import EmbeddedBroker
+from access.revocations import Revocations
+from access.tokens import KeySet
+from broker.embedded.broker import EmbeddedBroker
 from reader.app import reader_service
 from reader.settings import ReaderSettings
-from runtime.docs import add_docs
-from runtime.listen import listen
-from runtime.problems import Handler, problem_middleware
-from runtime.revocations import Revocations
-from runtime.tokens import KeySet
+from runtime.http.docs import add_docs
+from runtime.http.listen import listen
+from runtime.http.problems import Handler, problem_middleware
+from testing.issuer import ISSUER
 from tests.fuzzing import fuzz
 from tests.reader.running import DEVICE, SENSOR, TS, Mongo, Store, jwks, no_devices, nothing_revoked, sent, token_of
-from tests.runtime.issuer import ISSUER
 
 EXAMPLES = 60
 # Not `positive_data_acceptance`: what a time is, and what a cursor, no schema can say.

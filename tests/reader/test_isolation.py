@@ -14,11 +14,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from broker.embedded import EmbeddedBroker
+from broker.embedded.broker import EmbeddedBroker
 from broker.presence import Alive, Connected, OpenSession, Session, encode_event
 from broker.topology import PRESENCE_EXCHANGE
 from runtime.times import now_ms
-from tests.broker.waiting import eventually
+from testing.waiting import eventually
 from tests.reader.following import Persister, following
 from tests.reader.running import Answered, Running, Store, sent, series, token_of
 
@@ -60,11 +60,11 @@ async def fill(store: Store) -> None:
 async def asked(running: Running, store: Store, broker: EmbeddedBroker) -> AsyncIterator[Running]:
     """A reader that knows much of alice and zoe, some of which mallory may not even guess."""
     await fill(store)
-    async with broker.announcer(PRESENCE_EXCHANGE) as announcer:
+    async with broker.broadcaster(PRESENCE_EXCHANGE) as broadcaster:
         for owner in (ALICE, ZOE):
-            announcer.announce(encode_event(Connected(owner, "device-1", Session(1, "g"), now())))
+            broadcaster.broadcast(encode_event(Connected(owner, "device-1", Session(1, "g"), now())))
             alive = Alive("g" + owner, now(), [OpenSession(owner, "device-2", 2)], [(owner, 424242)])
-            announcer.announce(encode_event(alive))
+            broadcaster.broadcast(encode_event(alive))
         for owner in (ALICE, ZOE):
             await Persister(broker).tells(*private(9, "temperature"), owner=owner)
 
@@ -278,7 +278,7 @@ FILTERS: list[dict[str, str]] = [
 async def test_no_filter_and_no_place_to_go_on_from_brings_anothers_readings_into_a_feed(
     asked: Running, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reader.from_live.EVERY_S", 0.02)
+    monkeypatch.setattr("reader.live.from_live.EVERY_S", 0.02)
     persister = Persister(broker)
     for after in (None, "1-1-0", f"{now() - 500}-{now() - 995}-0"):
         for chosen in FILTERS:

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from broker.embedded import EmbeddedBroker
-from reader.from_mongodb import FromMongoDB
-from tests.broker.waiting import eventually
+from broker.embedded.broker import EmbeddedBroker
+from reader.history.from_mongodb import FromMongoDB
+from testing.waiting import eventually
 from tests.reader.following import following
 from tests.reader.running import DEVICE, SENSOR, Mongo, Running, Store, reader, sent, series, token_of
 

@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from broker.embedded import EmbeddedBroker
+from broker.embedded.broker import EmbeddedBroker
+from readings.place import Place
 from runtime.times import now_ms
-from runtime.tokens import Place
 from tests.reader.following import Persister, following
 from tests.reader.running import OWNER, TS, Mongo, Running, Store, reader, sent, series, token_of
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from broker.embedded import EmbeddedBroker
+from broker.embedded.broker import EmbeddedBroker
 from runtime.times import now_ms
-from tests.broker.waiting import eventually
-from tests.environment import python_with
-from tests.node import node_with
+from testing.environment import python_with
+from testing.node import node_with
+from testing.waiting import eventually
 from tests.reader.following import Following, Persister, following
 from tests.reader.resuming import ONE
 from tests.reader.running import Mongo, Running, Store, reader, sent, token_of

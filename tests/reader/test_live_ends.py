@@ -8,16 +8,16 @@ from typing import Any
 import aiohttp
 import pytest
 
-from broker.embedded import EmbeddedBroker
-from reader.from_mongodb import FromMongoDB
-from reader.live_feed import ENDING_S
-from runtime.revocations import POLL_EVERY_S
+from access.revocations import POLL_EVERY_S
+from access.tokens import KeySet
+from broker.embedded.broker import EmbeddedBroker
+from reader.history.from_mongodb import FromMongoDB
+from reader.live.feed import ENDING_S
 from runtime.times import now_ms
-from runtime.tokens import KeySet
-from tests.broker.waiting import eventually
+from testing.issuer import Issuer
+from testing.waiting import eventually
 from tests.reader.following import Persister, deaf, following, talking_without_end
 from tests.reader.running import ISSUING, TS, Listing, Mongo, Running, Store, reader, sent, token_of
-from tests.runtime.issuer import Issuer
 
 # What a token's end may take to reach a feed that is open (DESIGN's I6).
 WITHIN_S = 5.0
@@ -109,8 +109,8 @@ async def test_a_feed_whose_token_is_revoked_says_so_and_ends_and_others_go_on(
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Feeds are served more often, so that sockets fill sooner, and ended sooner."""
-    monkeypatch.setattr("reader.live_feed.ENDING_S", 0.4)
-    monkeypatch.setattr("reader.from_live.EVERY_S", 0.02)
+    monkeypatch.setattr("reader.live.feed.ENDING_S", 0.4)
+    monkeypatch.setattr("reader.live.from_live.EVERY_S", 0.02)
 
 
 @pytest.mark.usefixtures("fast")

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from broker.embedded import EmbeddedBroker
-from reader.live_gap import MAX_GAP_READINGS, OVERLAP_MS
+from broker.embedded.broker import EmbeddedBroker
+from reader.live.backfill import MAX_GAP_READINGS, OVERLAP_MS
 from runtime.times import now_ms
 from tests.reader.following import Persister, following
 from tests.reader.resuming import ONE, Gap, at, last_event_id
@@ -91,7 +91,7 @@ async def test_of_a_gap_that_is_too_long_the_newest_part_comes(
     running: Running, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert MAX_GAP_READINGS >= 1000
-    monkeypatch.setattr("reader.live_gap.MAX_GAP_READINGS", 20)
+    monkeypatch.setattr("reader.live.backfill.MAX_GAP_READINGS", 20)
     await store.holds(*(at(number) for number in range(100)))
     async with following(running, ONE, after=last_event_id(3)) as follows:
         await follows.hears(*range(80, 100))

@@ -8,16 +8,16 @@ from contextlib import suppress
 import pytest
 from prometheus_client import CollectorRegistry
 
-from broker.document import encode_document
-from broker.embedded import EmbeddedBroker
-from broker.embedded_fanout import EmbeddedListener
+from access.revocations import RevocationKeys
+from broker.embedded.broker import EmbeddedBroker
+from broker.embedded.fanout import EmbeddedSubscriber
 from broker.live import live_readings
-from reader.audience import LiveEvent
-from reader.from_live import MAX_HELD, FromLive
-from reader.live_feed import HEARTBEAT, MAX_WAITING_BYTES, Feed
+from reader.live.audience import LiveEvent
+from reader.live.feed import HEARTBEAT, MAX_WAITING_BYTES, Feed
+from reader.live.from_live import MAX_HELD, FromLive
 from reader.metrics import ReaderMetrics
-from runtime.revocations import Marks
-from tests.broker.waiting import eventually
+from readings.document import encode_document
+from testing.waiting import eventually
 from tests.reader.following import Persister, deaf, following, talking_without_end
 from tests.reader.running import TS, Mongo, reader, sent
 
@@ -30,7 +30,7 @@ MOST_HELD_BYTES = 4 * MIB
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Feeds are served more often, so that sockets fill sooner."""
-    monkeypatch.setattr("reader.from_live.EVERY_S", 0.02)
+    monkeypatch.setattr("reader.live.from_live.EVERY_S", 0.02)
 
 
 @pytest.mark.usefixtures("fast")
@@ -71,7 +71,7 @@ async def rest(client: socket.socket) -> bytes:
 
 def feed() -> tuple[Feed, CollectorRegistry]:
     registry = CollectorRegistry()
-    marks = Marks("jti", "owner", 0, "sid", None, "key-1")
+    marks = RevocationKeys("jti", "owner", 0, "sid", None, "key-1")
     return Feed((None, None), marks, 2**33, ReaderMetrics(registry), unread_timeout_s=1), registry
 
 
@@ -92,8 +92,8 @@ async def test_what_waits_for_one_browser_is_bounded_and_it_is_the_newest() -> N
 async def test_what_is_held_for_one_who_reads_its_gap_is_bounded_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("reader.audience.live_event", lambda _: LiveEvent(("d", "s"), (TS, 0), TS, b"x"))
-    live = FromLive(EmbeddedListener(1), ReaderMetrics(CollectorRegistry()), heartbeat_s=1)
+    monkeypatch.setattr("reader.live.audience.live_event", lambda _: LiveEvent(("d", "s"), (TS, 0), TS, b"x"))
+    live = FromLive(EmbeddedSubscriber(1), ReaderMetrics(CollectorRegistry()), heartbeat_s=1)
     resuming, _ = feed()
     payload = encode_document("o", "d", sent(1))
     with live.joined("o", resuming):

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from broker.embedded import EmbeddedBroker
-from reader.from_mongodb import NEWEST_AT_ONCE, FromMongoDB, HistoryUnavailable
-from tests.broker.waiting import eventually
+from broker.embedded.broker import EmbeddedBroker
+from reader.history.from_mongodb import NEWEST_AT_ONCE, FromMongoDB, HistoryUnavailable
+from testing.servers.mongodb import MongoDBServer
+from testing.waiting import eventually
 from tests.reader.running import TS, Running, Store, reader, sent, series, stored_in, token_of
-from tests.servers.mongodb import MongoDBServer
 
 TIMEOUT_S = 0.5
 CALLS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -124,7 +124,7 @@ async def test_a_question_that_fails_leaves_nothing_running_behind(
         finally:
             open_ -= 1
 
-    monkeypatch.setattr("reader.from_mongodb.TOGETHER", 5)
+    monkeypatch.setattr("reader.history.from_mongodb.TOGETHER", 5)
     monkeypatch.setattr(FromMongoDB, "_newest_together", fails)
     assert (await running.ask("/readings/latest")).status == 503
 

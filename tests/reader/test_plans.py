@@ -11,9 +11,9 @@ from bson import decode_all
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
-from persister.upkeep import Upkeep
-from reader.from_mongodb import FromMongoDB, Range
-from reader.queries import Position
+from persister.maintenance.store import Upkeep
+from reader.history.from_mongodb import FromMongoDB, Range
+from reader.http.queries import Position
 from tests.reader.running import TS, Mongo, Store, sent, stored_in
 
 OWNERS = ("alice", "bob", "carol")
@@ -161,7 +161,7 @@ async def test_each_part_of_a_stream_is_a_question_of_its_own_and_looks_at_nothi
     explained: Explained, descending: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # MongoDB gives a cursor one time for all that it ever brings, and an export may take longer.
-    monkeypatch.setattr("reader.from_mongodb.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("reader.history.from_mongodb.ROWS_AT_ONCE", 7)
     stretch = Range("d-2", "humidity", descending=descending)
     parts = [len(part) async for part in explained.history.stream("bob", stretch)]
     assert parts == [7] * 21 + [3]
@@ -211,7 +211,7 @@ def cursors_of(plan: Any) -> Iterator[Plan]:
 async def test_a_long_list_asks_for_its_newest_readings_in_few_questions(
     explained: Explained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reader.from_mongodb.TOGETHER", 4)
+    monkeypatch.setattr("reader.history.from_mongodb.TOGETHER", 4)
     series = [(device, sensor) for device in DEVICES for sensor in SENSORS]
     await explained.history.newest_until("bob", series, TS + 1000)
     assert sorted(len(list(cursors_of(plan))) for plan in await explained.plans()) == [1, 4, 4]

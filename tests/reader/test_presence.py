@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from broker.document import encode_document
-from broker.embedded import EmbeddedBroker
-from broker.interface import Announcer
+from broker.embedded.broker import EmbeddedBroker
+from broker.interface import Broadcaster
 from broker.presence import SILENT_AFTER_S, Alive, Connected, Disconnected, Event, OpenSession, Session, encode_event
 from broker.topology import LIVE_EXCHANGE, PRESENCE_EXCHANGE
-from reader.from_live import LAG_KEPT_S
+from reader.live.from_live import LAG_KEPT_S
+from readings.document import encode_document
 from runtime.times import now_ms, rfc3339
-from tests.broker.waiting import eventually
+from testing.waiting import eventually
 from tests.reader.running import DEVICE, OWNER, TS, Running, Store, sent, token_of
 
 FIRST, SECOND = Session(1_000_000, "g1"), Session(2_000_000, "g2")
@@ -40,13 +40,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 class Gateways:
     """Says what gateways say, and looks at what the reader makes of it."""
 
-    def __init__(self, announcer: Announcer, running: Running) -> None:
-        self._announcer = announcer
+    def __init__(self, broadcaster: Broadcaster, running: Running) -> None:
+        self._broadcaster = broadcaster
         self._running = running
 
     def say(self, *events: Event) -> None:
         for event in events:
-            self._announcer.announce(encode_event(event))
+            self._broadcaster.broadcast(encode_event(event))
 
     async def shown(self, owner: str = OWNER) -> dict[str, Any]:
         (found,) = (await self._running.ask("/series", token=token_of(owner))).items
@@ -74,8 +74,8 @@ async def gateways(clock: Clock, running: Running, store: Store, broker: Embedde
     del clock
     await store.holds(sent(1))
     await store.holds(sent(1), owner="other")
-    async with broker.announcer(PRESENCE_EXCHANGE) as announcer:
-        yield Gateways(announcer, running)
+    async with broker.broadcaster(PRESENCE_EXCHANGE) as broadcaster:
+        yield Gateways(broadcaster, running)
 
 
 def connected(session: Session = FIRST, at: int = TS, owner: str = OWNER) -> Connected:
@@ -154,7 +154,7 @@ async def test_one_who_listens_late_learns_from_the_gateways_voice_and_keeps_whe
 
 async def test_what_is_no_event_is_left_aside(gateways: Gateways) -> None:
     for payload in (b"", b"{}", b"\xff", b'{"type":"exploded"}', b"[" * 10_000):
-        gateways._announcer.announce(payload)
+        gateways._broadcaster.broadcast(payload)
     gateways.say(connected())
     await gateways.shows("the device is connected", is_connected)
 
@@ -187,7 +187,7 @@ async def test_the_lag_is_from_a_gateways_receipt_to_the_feed_and_null_when_noth
     running: Running, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [TS]
-    monkeypatch.setattr("reader.from_live.now_ms", lambda: now[0])
+    monkeypatch.setattr("reader.live.from_live.now_ms", lambda: now[0])
 
     async def lag(owner: str = OWNER) -> float | None:
         found: float | None = (await running.ask("/pipeline", token=token_of(owner))).json["lagSeconds"]
@@ -200,11 +200,11 @@ async def test_the_lag_is_from_a_gateways_receipt_to_the_feed_and_null_when_noth
         await eventually(holds, f"the lag is {expected}")
 
     assert await lag() is None
-    async with broker.announcer(LIVE_EXCHANGE) as announcer:
-        announcer.announce(encode_document(OWNER, DEVICE, sent(1, TS - 99_999, received_ms=TS - 1500)))
+    async with broker.broadcaster(LIVE_EXCHANGE) as broadcaster:
+        broadcaster.broadcast(encode_document(OWNER, DEVICE, sent(1, TS - 99_999, received_ms=TS - 1500)))
         await lags(1.5)
         assert await lag("other") is None
-        announcer.announce(encode_document(OWNER, DEVICE, sent(2, TS, received_ms=TS + 20)))  # by a clock ahead
+        broadcaster.broadcast(encode_document(OWNER, DEVICE, sent(2, TS, received_ms=TS + 20)))  # by a clock ahead
         await lags(0.0)
         now[0] += round(LAG_KEPT_S * 1000)
         assert await lag() == 0

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from broker.document import encode_document
-from broker.reading import MAX_TEXT
-from reader.from_mongodb import FromMongoDB
-from runtime.tokens import Place
+from reader.history.from_mongodb import FromMongoDB
+from readings.document import encode_document
+from readings.place import Place
+from readings.reading import MAX_TEXT
 from tests.reader.running import DEVICE, SENSOR, TS, Running, Store, bearer, sent, series, token_of
 
 VALUES: list[Any] = [

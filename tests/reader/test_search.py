@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from broker.embedded import EmbeddedBroker
+from broker.embedded.broker import EmbeddedBroker
 from broker.presence import Connected, Session, encode_event
 from broker.topology import PRESENCE_EXCHANGE
 from runtime.times import now_ms
-from tests.broker.waiting import eventually
+from testing.waiting import eventually
 from tests.reader.registered import Auth, labels, search
 from tests.reader.running import DEVICE, TS, Mongo, Running, Store, reader, sent
 
@@ -23,8 +23,8 @@ async def named(
     broker: EmbeddedBroker, mongodb_database: Mongo, auth: Auth, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Running]:
     """A reader that looks anew at each question what there is."""
-    monkeypatch.setattr("reader.catalogues.KEPT_S", 0.0)
-    monkeypatch.setattr("reader.catalogues.KEPT_TIMES", 0)
+    monkeypatch.setattr("reader.history.catalogues.KEPT_S", 0.0)
+    monkeypatch.setattr("reader.history.catalogues.KEPT_TIMES", 0)
     async with reader(broker, mongodb_database, devices=auth.fetch) as found:
         yield found
 
@@ -131,8 +131,8 @@ async def test_every_word_is_found_in_name_id_type_place_or_state(
     auth.has("d-3", "oven", location={"lat": 48.5, "lon": 11})
     await store.holds(sent(1), device="d-1")
     await store.holds(sent(1), device="hall-3")
-    async with broker.announcer(PRESENCE_EXCHANGE) as announcer:
-        announcer.announce(encode_event(Connected("user-1", "d-2", Session(1, "g"), now_ms())))
+    async with broker.broadcaster(PRESENCE_EXCHANGE) as broadcaster:
+        broadcaster.broadcast(encode_event(Connected("user-1", "d-2", Session(1, "g"), now_ms())))
 
         async def heard() -> bool:
             return bool((await search(named))["online"] == 1)

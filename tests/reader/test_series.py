@@ -8,7 +8,7 @@ import pytest
 from bson import Decimal128, ObjectId
 from pymongo import MongoClient
 
-from broker.keys import reading_key
+from readings.keys import reading_key
 from runtime.times import now_ms, rfc3339
 from tests.reader.running import DEVICE, OWNER, SENSOR, TS, Mongo, Running, Store, sent, series, token_of
 
@@ -185,7 +185,7 @@ async def test_a_long_list_says_the_same_as_a_short_one(
     await fill(store)
     for path in ("/series", "/readings/latest"):
         short = (await running.ask(path)).items
-        monkeypatch.setattr("reader.from_mongodb.SHORT_LIST", 2)
+        monkeypatch.setattr("reader.history.from_mongodb.SHORT_LIST", 2)
         answers = await asyncio.gather(*(running.ask(path) for _ in range(20)))
         assert all(answer.items == short for answer in answers)
         assert [item for page in await running.everything(path, {"limit": 3}) for item in page] == short

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from reader.csv_lines import as_text
+from reader.history.csv_lines import as_text
 from tests.reader.running import DEVICE, TS, Running, Store, sent
 
 TABLE = "{urn:oasis:names:tc:opendocument:xmlns:table:1.0}"

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from broker.embedded import EmbeddedBroker
-from runtime.revocations import Revocations
-from runtime.tokens import KeySet
+from access.revocations import Revocations
+from access.tokens import KeySet
+from broker.embedded.broker import EmbeddedBroker
+from testing.issuer import Issuer, at_this_time
 from tests.reader.running import ISSUING, Answered, Listing, Mongo, Running, Store, reader, sent, series, token_of
-from tests.runtime.issuer import Issuer, at_this_time
 
 CALLS: dict[str, dict[str, str]] = {
     "/readings": series(),

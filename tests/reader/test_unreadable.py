@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from broker.document import encode_document
-from broker.embedded import EmbeddedBroker
+from broker.embedded.broker import EmbeddedBroker
+from readings.document import encode_document
 from tests.reader.following import Persister, following
 from tests.reader.running import DEVICE, OWNER, SENSOR, TS, Running, Store, sent, series
 

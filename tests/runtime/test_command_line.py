@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-import auth.command
-import broker.command
+import auth.cli.command
+import broker.operator.command
 import onebox.command
 import persister.command
 import simulator.command
@@ -18,7 +18,7 @@ from reader.settings import ReaderSettings
 from runtime.command_line import run_service_command
 from runtime.process import Shutdown
 from runtime.settings import table
-from tests.settings_table import SERVICES
+from tools.settings_table import SERVICES
 
 ROOT = Path(__file__).parents[2]
 SERVING = {name: settings for name, settings in SERVICES.items() if name != "onebox"}
@@ -102,8 +102,8 @@ async def never(settings: Any, shutdown: Shutdown) -> None:
 
 
 MAINS: dict[str, Callable[[list[str]], object]] = {
-    "auth": auth.command.main,
-    "broker": broker.command.main,
+    "auth": auth.cli.command.main,
+    "broker": broker.operator.command.main,
     "gateway": lambda arguments: run_service_command(arguments, "gateway", "", GatewaySettings, never),
     "onebox": onebox.command.main,
     "persister": persister.command.main,

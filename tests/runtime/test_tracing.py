@@ -5,14 +5,14 @@ import time
 
 import pytest
 
-from runtime.tracing import traced
+from runtime.tracing import open_tracing
 
 STOPS_WITHIN_S = 5.0
 
 
 async def leaving_takes_s(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> float:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
-    async with traced("test") as tracing:
+    async with open_tracing("test") as tracing:
         assert tracing is not None
         for _ in range(2000):
             tracing.begin("step", "INTERNAL", {}).end()

@@ -10,8 +10,8 @@ from typing import Any
 import socketio
 from aiohttp import web
 
-from runtime.listen import listen
-from runtime.problems import Handler
+from runtime.http.listen import listen
+from runtime.http.problems import Handler
 
 DROP = "drop"
 CUT = "cut"

@@ -93,7 +93,7 @@ async def test_a_retry_is_sent_again_not_before_the_time_that_it_names(tidegate:
 async def test_an_answer_that_is_not_understood_promises_nothing(
     tidegate: FakeTidegate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("simulator.outbox.NOT_UNDERSTOOD_RETRY_S", 0.1)
+    monkeypatch.setattr("simulator.send_window.NOT_UNDERSTOOD_RETRY_S", 0.1)
     tidegate.script += [{"status": "fine"}, {}, {"status": 7}]
     async with device(tidegate) as client:
         await client.send(points(1))

@@ -7,7 +7,7 @@ import pytest
 
 from simulator.errors import SimulatorError
 from simulator.fleet import ASSEMBLE_S, FleetPlan, run_fleet
-from simulator.replay_file import Replay
+from simulator.replay.file import Replay
 from simulator.tally import Tally
 from tests.simulator.fake_tidegate import CUT, FakeTidegate
 

@@ -4,12 +4,12 @@ import asyncio
 from pathlib import Path
 
 from simulator.fleet import FleetPlan, run_fleet
-from simulator.replay_file import Replay
+from simulator.replay.file import Replay
 from simulator.tally import Tally
 from tests.simulator.fake_tidegate import CUT, DROP, FakeTidegate
+from tests.simulator.replay.test_file import HEAD, RECEIVED
+from tests.simulator.replay.test_points import csv_file
 from tests.simulator.test_fleet import plan
-from tests.simulator.test_replay import csv_file
-from tests.simulator.test_replay_columns import HEAD, RECEIVED
 
 
 def export(folder: Path, count: int, *, devices: int = 1, tags: str = "") -> Replay:

@@ -8,8 +8,8 @@ from aiohttp import web
 from multidict import CIMultiDict
 from prometheus_client import CollectorRegistry
 
-from runtime.listen import listen
-from runtime.problems import problem_middleware
+from runtime.http.listen import listen
+from runtime.http.problems import problem_middleware
 from simulator.api import Api
 from simulator.device import device_session
 from simulator.running import Devices

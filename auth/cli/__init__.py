@@ -1,0 +1,1 @@
+"""`python -m auth`: the operator's commands."""

@@ -1,0 +1,115 @@
+"""The command line of `python -m auth`: without a command it serves; the others are for operators.
+
+Exit codes: 0 done; 1 refused, or a server is away; 2 a wrong command line or environment.
+"""
+
+import argparse
+import asyncio
+import io
+import logging
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from sqlalchemy.exc import DBAPIError
+
+from auth.app import migrate_once, serve
+from auth.cli.announce import run_announce
+from auth.cli.keys import add_keys, run_list, run_retire, run_rotate
+from auth.cli.users import add_users, run_users
+from auth.errors import AuthError
+from auth.migrate import SchemaError
+from auth.settings import AnnounceSettings, AuthSettings, DatabaseSettings, KeyListSettings, KeySettings, UserSettings
+from auth.tokens.keys import KeysError
+from broker.interface import BrokerError
+from runtime.command_line import CommandParser, service_parser
+from runtime.http.problems import Problem
+from runtime.logs import configure_logs
+from runtime.process import run_service
+from runtime.settings import ProcessSettings, SettingsError, from_env
+
+Settings = TypeVar("Settings", bound=ProcessSettings)
+
+ENDS = "0 when it is done, 1 when it was refused or a server is away, 2 when the command line or a setting is wrong"
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command and return the exit code."""
+    try:
+        args = _parser().parse_args(arguments)
+    except SystemExit as stop:  # argparse has said why
+        return int(stop.code or 0)
+    match args.command:
+        case "migrate":
+            return run_service(DatabaseSettings, migrate_once)
+        case "keys":
+            return _run_keys(args)
+        case "users" if args.verb == "announce-deleted":
+            return _run(AnnounceSettings, lambda settings: run_announce(settings, args))
+        case "users":
+            return _run(UserSettings, lambda settings: run_users(settings, args))
+    return run_service(AuthSettings, serve)
+
+
+def _run_keys(args: argparse.Namespace) -> int:
+    match args.verb:
+        case "rotate":
+            return _run(KeySettings, lambda settings: run_rotate(settings, at_once=args.now))
+        case "retire":
+            return _run(KeyListSettings, lambda settings: run_retire(settings, args.kid))
+    return _run(KeyListSettings, lambda settings: run_list(settings, as_json=args.json))
+
+
+def _run(settings_type: type[Settings], command: Callable[[Settings], Coroutine[Any, Any, None]]) -> int:
+    """Run an operator's command; what can be expected to go wrong is told in a line."""
+    try:
+        settings = from_env(settings_type)
+    except SettingsError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    configure_logs(settings.log_level, settings.log_format)
+    logging.getLogger("auth.database").setLevel(logging.ERROR)  # the line below tells it
+    if isinstance(sys.stdout, io.TextIOWrapper):  # people's names, in whatever locale
+        sys.stdout.reconfigure(encoding="utf-8")
+    try:
+        asyncio.run(command(settings))
+        sys.stdout.flush()
+    except BrokenPipeError:  # `… list | head` has seen enough; nothing is left to flush at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except BrokerError as error:
+        sys.stderr.write(f"The broker did not take it: {_told(error)}\n")
+        return 1
+    except (Problem, DBAPIError, AuthError, KeysError, SchemaError) as error:
+        sys.stderr.write(f"{_told(error)}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")
+        return 1
+    return 0
+
+
+def _told(error: Exception) -> str:
+    """Return a line for people: of what a database's driver says, its last words."""
+    text = error.detail if isinstance(error, Problem) else str(error)
+    driver = error if isinstance(error, DBAPIError) else error.__cause__
+    if isinstance(driver, DBAPIError) and driver.orig is not None and driver.orig.args:
+        text = f"The users' database does not answer as it should: {driver.orig.args[-1]}"
+    return " ".join(text.split())
+
+
+def _parser() -> CommandParser:
+    parser = service_parser(
+        "auth",
+        "Keeps accounts and devices, gives out tokens and publishes the keys that verify them. Without a command it "
+        "serves; the commands are for operators, beside a running service and with its settings.",
+        AuthSettings,
+        epilog=f"A command ends with {ENDS}.",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="{migrate,keys,users}")
+    about = "bring the database to the newest schema"
+    commands.add_parser("migrate", help=about, description=f"{about.capitalize()}.", settings=DatabaseSettings)
+    add_keys(commands)
+    add_users(commands)
+    return parser

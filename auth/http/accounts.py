@@ -1,0 +1,155 @@
+"""`/user/signup` and `/user/me`: people make, look at, change and delete their accounts."""
+
+from aiohttp import web
+from msgspec import UNSET
+
+from access.bearer import unauthorized
+from auth.accounts import Accounts
+from auth.audit import Audit
+from auth.deletion_outbox import DeletedOwners
+from auth.errors import EmailTakenError, NoSuchUserError, WrongCredentialsError
+from auth.http.bearer import Bearer
+from auth.http.bodies import ProfileChange, SignUp, UserAnswer
+from auth.login_throttle import GuessingLimits
+from auth.passwords import password_error
+from runtime.http.bodies import json_response, read_json
+from runtime.http.operation import Operation
+from runtime.http.problems import FieldError, Problem
+
+
+class AccountRoutes:
+    """The calls of people about themselves."""
+
+    def __init__(
+        self,
+        accounts: Accounts,
+        bearer: Bearer,
+        limits: GuessingLimits,
+        deleted: DeletedOwners,
+        audit: Audit,
+        *,
+        signup_open: bool,
+    ) -> None:
+        self._accounts = accounts
+        self._bearer = bearer
+        self._limits = limits
+        self._deleted = deleted
+        self._audit = audit
+        self._signup_open = signup_open
+
+    def calls(self) -> list[Operation]:
+        """Return what is served."""
+        return [
+            Operation(
+                method="POST",
+                path="/user/signup",
+                handler=self._sign_up,
+                tag="accounts",
+                summary="Make an account",
+                body=SignUp,
+                answers={201: UserAnswer},
+                problems=(403, 409, 429),
+            ),
+            Operation(
+                method="GET",
+                handler=self._show,
+                summary="Show your account",
+                answers={200: UserAnswer},
+                problems=(403,),
+                path="/user/me",
+                tag="accounts",
+                secured=True,
+            ),
+            Operation(
+                method="PATCH",
+                handler=self._change,
+                summary="Change your name or password",
+                description="A new password needs `currentPassword` and ends every session, this one included.",
+                body=ProfileChange,
+                answers={200: UserAnswer},
+                problems=(403, 429),
+                path="/user/me",
+                tag="accounts",
+                secured=True,
+            ),
+            Operation(
+                method="DELETE",
+                handler=self._delete,
+                summary="Delete your account",
+                description="Devices and tokens go at once, all readings soon after.",
+                answers={204: None},
+                problems=(403,),
+                path="/user/me",
+                tag="accounts",
+                secured=True,
+            ),
+        ]
+
+    async def _sign_up(self, request: web.Request) -> web.Response:
+        if not self._signup_open:
+            self._audit.sign_up_refused(request, "closed")
+            raise Problem(403, "This server takes no sign-ups; ask its operator.", code="signup_closed")
+        body = await read_json(request, SignUp)
+        if wrong := password_error(body.password, (body.name, body.email)):
+            raise Problem(422, "The password cannot be used.", errors=(wrong,))
+        self._limits.sign_up(request)
+        try:
+            user = await self._accounts.create(body.name, body.email, body.password)
+        except EmailTakenError as error:
+            self._audit.sign_up_refused(request, "taken")
+            raise Problem(409, "This e-mail address has an account.", code="taken") from error
+        self._audit.signed_up(request, user)
+        return json_response(UserAnswer.of(user), status=201)
+
+    async def _show(self, request: web.Request) -> web.Response:
+        claims = await self._bearer.user(request)
+        return await self._answer(claims.sub)
+
+    async def _change(self, request: web.Request) -> web.Response:
+        claims = await self._bearer.user(request)
+        body = await read_json(request, ProfileChange)
+        if body.name is UNSET and body.password is UNSET:
+            raise Problem(422, "Give a name, or a password and the current one.")
+        try:
+            if body.password is not UNSET:
+                await self._check_passwords(request, claims.sub, body, body.password)
+            await self._accounts.change(claims.sub, name=body.name or None, password=body.password or None)
+        except NoSuchUserError as error:
+            raise _gone() from error
+        self._audit.account_changed(request, claims.sub, password=body.password is not UNSET)
+        return await self._answer(claims.sub)
+
+    async def _check_passwords(self, request: web.Request, user_id: str, body: ProfileChange, password: str) -> None:
+        if not body.current_password:
+            missing = FieldError("currentPassword", "missing", "A new password needs the current one.")
+            raise Problem(422, missing.message, errors=(missing,))
+        user = await self._accounts.find(user_id)
+        if wrong := password_error(password, (body.name or user.name, user.email)):
+            raise Problem(422, "The password cannot be used.", errors=(wrong,))
+        with self._limits.log_in(request, user.email) as attempt:
+            try:
+                await self._accounts.confirm(user_id, body.current_password, allowed=attempt.check)
+            except WrongCredentialsError as error:
+                attempt.failed()
+                self._audit.log_in_failed(request, error)
+                raise Problem(403, "The current password is wrong.", code="wrong_password") from error
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        claims = await self._bearer.user(request)
+        try:
+            await self._accounts.delete(claims.sub)
+        except NoSuchUserError as error:
+            raise _gone() from error
+        self._deleted.wake()
+        self._audit.account_deleted(request, claims.sub)
+        return web.Response(status=204)
+
+    async def _answer(self, user_id: str) -> web.Response:
+        try:
+            return json_response(UserAnswer.of(await self._accounts.find(user_id)))
+        except NoSuchUserError as error:
+            raise _gone() from error
+
+
+def _gone() -> Problem:
+    return unauthorized("The account is gone.", code="revoked")

@@ -1,0 +1,219 @@
+"""`/devices`: from owners to their devices, and to the devices' tokens."""
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+from msgspec import UNSET
+
+from access.bearer import forbidden, unauthorized
+from access.tokens import Claims
+from auth.audit import Audit
+from auth.devices import Device, Devices
+from auth.errors import NameTakenError, NoSuchDeviceError, NoSuchUserError, TooManyDevicesError
+from auth.http.bearer import Bearer
+from auth.http.bodies import DeviceAnswer, DeviceChange, DeviceQuery, DevicesAnswer, DeviceTokenAnswer, NewDevice
+from auth.tokens.issuer import MANAGE_DEVICES, TokenIssuer
+from runtime.http.bodies import json_response, read_json
+from runtime.http.fields import read_query
+from runtime.http.operation import Operation
+from runtime.http.problems import Problem
+
+
+class DeviceRoutes:
+    """The calls of owners, and of devices that renew their tokens."""
+
+    def __init__(self, devices: Devices, issuer: TokenIssuer, bearer: Bearer, audit: Audit) -> None:
+        self._devices = devices
+        self._issuer = issuer
+        self._bearer = bearer
+        self._audit = audit
+
+    def calls(self) -> list[Operation]:
+        """Return what is served."""
+        return [
+            Operation(
+                method="POST",
+                path="/devices",
+                handler=self._register,
+                tag="devices",
+                summary="Register a device",
+                body=NewDevice,
+                answers={201: DeviceAnswer},
+                headers={201: {"Location": "where the device is found"}},
+                problems=(403, 409),
+                secured=True,
+            ),
+            Operation(
+                method="GET",
+                path="/devices",
+                handler=self._list,
+                tag="devices",
+                summary="List your devices, the oldest first",
+                query=DeviceQuery,
+                answers={200: DevicesAnswer},
+                problems=(403,),
+                secured=True,
+            ),
+            Operation(
+                method="GET",
+                path="/devices/{id}",
+                handler=self._show,
+                tag="devices",
+                summary="Show a device",
+                answers={200: DeviceAnswer},
+                problems=(403, 404),
+                secured=True,
+            ),
+            Operation(
+                method="PATCH",
+                path="/devices/{id}",
+                handler=self._change,
+                tag="devices",
+                summary="Change a device's name, sensor type or location",
+                description="Its token says what was registered when it was issued: issue a new one.",
+                body=DeviceChange,
+                answers={200: DeviceAnswer},
+                problems=(403, 404, 409),
+                secured=True,
+            ),
+            Operation(
+                method="DELETE",
+                path="/devices/{id}",
+                handler=self._delete,
+                tag="devices",
+                summary="Remove a device and end its tokens",
+                description="Its readings stay.",
+                answers={204: None},
+                problems=(403, 404),
+                secured=True,
+            ),
+            Operation(
+                method="POST",
+                path="/devices/{id}/token",
+                handler=self._issue_token,
+                tag="devices",
+                summary="Issue a token for a device",
+                description="For its owner, or for the device itself with a token that still serves.",
+                answers={201: DeviceTokenAnswer},
+                problems=(403, 404),
+                secured=True,
+            ),
+            Operation(
+                method="DELETE",
+                path="/devices/{id}/tokens",
+                handler=self._end_tokens,
+                tag="devices",
+                summary="End every token of a device",
+                answers={204: None},
+                problems=(403, 404),
+                secured=True,
+            ),
+        ]
+
+    async def _register(self, request: web.Request) -> web.Response:
+        claims = await self._bearer.device_manager(request)
+        body = await read_json(request, NewDevice)
+        try:
+            device = await self._devices.register(claims.owner, body.name, body.sensor_type, body.location)
+        except NoSuchUserError as error:
+            raise unauthorized("The account is gone.", code="revoked") from error
+        except NameTakenError as error:
+            raise _name_taken() from error
+        except TooManyDevicesError as error:
+            detail = f"One owner may have {error.limit} devices."
+            raise Problem(403, detail, code="too_many_devices", extra={"limit": error.limit}) from error
+        self._audit.device_registered(request, device)
+        response = json_response(DeviceAnswer.of(device), status=201)
+        response.headers["Location"] = f"/devices/{device.id}"
+        return response
+
+    async def _list(self, request: web.Request) -> web.Response:
+        claims = await self._bearer.device_manager(request)
+        query = read_query(request, DeviceQuery)
+        page = await self._devices.page(
+            claims.owner, name=query.name or None, after=query.cursor or None, limit=query.limit
+        )
+        return json_response(DevicesAnswer.of(page))
+
+    async def _show(self, request: web.Request) -> web.Response:
+        claims = await self._bearer.device_manager(request)
+        return json_response(DeviceAnswer.of(await self._find(claims, request)))
+
+    async def _change(self, request: web.Request) -> web.Response:
+        claims = await self._bearer.device_manager(request)
+        body = await read_json(request, DeviceChange)
+        if body.name is UNSET and body.sensor_type is UNSET and body.location is UNSET:
+            raise Problem(422, "Give a name, a sensorType or a location.")
+        try:
+            device = await self._devices.change(
+                claims.owner,
+                request.match_info["id"],
+                name=None if body.name is UNSET else body.name,
+                sensor_type=None if body.sensor_type is UNSET else body.sensor_type,
+                location=None if body.location is UNSET else body.location,
+            )
+        except NoSuchDeviceError as error:
+            raise _no_such_device() from error
+        except NameTakenError as error:
+            raise _name_taken() from error
+        self._audit.device_changed(request, claims.owner, device.id)
+        return json_response(DeviceAnswer.of(device))
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        return await self._end(request, self._devices.delete, "A device was removed.")
+
+    async def _end_tokens(self, request: web.Request) -> web.Response:
+        return await self._end(request, self._devices.end_tokens, "A device's tokens were revoked.")
+
+    async def _end(self, request: web.Request, end: Callable[[str, str], Awaitable[None]], event: str) -> web.Response:
+        claims = await self._bearer.device_manager(request)
+        device_id = request.match_info["id"]
+        try:
+            await end(claims.owner, device_id)
+        except NoSuchDeviceError as error:
+            raise _no_such_device() from error
+        self._audit.device_ended(request, event, claims.owner, device_id)
+        return web.Response(status=204)
+
+    async def _issue_token(self, request: web.Request) -> web.Response:
+        claims = await self._bearer.claims(request)
+        if claims.device is None:
+            if not claims.allows(MANAGE_DEVICES):
+                raise forbidden(MANAGE_DEVICES)
+            device = await self._owned(claims, request)
+        else:
+            device = await self._itself(claims, claims.device, request)
+        issued = self._issuer.for_device(device)
+        self._audit.token_issued(request, issued, by=claims.sub)
+        return json_response(DeviceTokenAnswer(issued.token, issued.expires_in), status=201)
+
+    async def _itself(self, claims: Claims, device_id: str, request: web.Request) -> Device:
+        if device_id != request.match_info["id"]:
+            raise forbidden(MANAGE_DEVICES)
+        try:
+            device = await self._devices.find_to_issue(claims.owner, device_id)
+        except NoSuchDeviceError as error:
+            raise unauthorized("The device is gone.", code="revoked") from error
+        if claims.gen != device.gen:  # revoked since the token was checked: it must not renew itself
+            raise unauthorized("The device's tokens were revoked.", code="revoked")
+        return device
+
+    async def _owned(self, claims: Claims, request: web.Request) -> Device:
+        try:
+            return await self._devices.find_to_issue(claims.owner, request.match_info["id"])
+        except NoSuchDeviceError as error:
+            raise _no_such_device() from error
+
+    async def _find(self, claims: Claims, request: web.Request) -> Device:
+        try:
+            return await self._devices.find(claims.owner, request.match_info["id"])
+        except NoSuchDeviceError as error:
+            raise _no_such_device() from error
+
+
+def _no_such_device() -> Problem:
+    return Problem(404, "You have no device of this id.", code="no_such_device")
+
+
+def _name_taken() -> Problem:
+    return Problem(409, "You have a device of this name.", code="taken")

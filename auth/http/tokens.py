@@ -1,0 +1,66 @@
+"""How others check tokens: `GET /user/token` for one, `GET /.well-known/jwks.json` and `GET /revocations` for all."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from access.tokens import Claims
+from auth.http.bearer import Bearer
+from auth.http.bodies import JwksAnswer, RevocationQuery, RevocationsAnswer
+from auth.tokens.revocations import Revocations
+from runtime.http.bodies import json_response
+from runtime.http.fields import read_query
+from runtime.http.operation import Operation
+
+
+class TokenRoutes:
+    """The calls of whoever holds a token, and of the other services."""
+
+    def __init__(self, bearer: Bearer, jwks: Callable[[], Awaitable[dict[str, Any]]], revocations: Revocations) -> None:
+        self._bearer = bearer
+        self._jwks = jwks
+        self._revocations = revocations
+
+    def calls(self) -> list[Operation]:
+        """Return what is served."""
+        return [
+            Operation(
+                method="GET",
+                path="/user/token",
+                handler=self._show_claims,
+                tag="tokens",
+                summary="Check a token and show its claims",
+                answers={200: Claims},
+                secured=True,
+            ),
+            Operation(
+                method="GET",
+                path="/.well-known/jwks.json",
+                handler=self._show_keys,
+                tag="tokens",
+                summary="Show the keys that verify tokens",
+                answers={200: JwksAnswer},
+            ),
+            Operation(
+                method="GET",
+                path="/revocations",
+                handler=self._show_revocations,
+                tag="tokens",
+                summary="List tokens that ended before their time",
+                query=RevocationQuery,
+                answers={200: RevocationsAnswer},
+                internal=True,
+            ),
+        ]
+
+    async def _show_claims(self, request: web.Request) -> web.Response:
+        return json_response((await self._bearer.claims(request)).payload())
+
+    async def _show_revocations(self, request: web.Request) -> web.Response:
+        since = read_query(request, RevocationQuery).since
+        revoked = await self._revocations.after(int(since) if since else None)
+        return json_response(RevocationsAnswer.of(revoked))
+
+    async def _show_keys(self, _: web.Request) -> web.Response:
+        return json_response(await self._jwks())

@@ -1,0 +1,1 @@
+"""Issuing tokens: signing keys, their storage and rotation, revocations."""

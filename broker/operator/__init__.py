@@ -1,0 +1,1 @@
+"""`python -m broker`: declare the topology, list and replay dead letters."""

@@ -1,0 +1,156 @@
+"""Opens a connection to one of a cluster's nodes, however many names and addresses they have.
+
+Each connection begins at a random one, so that clients spread over the nodes; after a loss at another one than before.
+A node that is silent for 2 s, because it drops packets or accepts and says nothing, is left for the next, as long as
+there is one. A name counts as many nodes as it has addresses, and stays what TLS checks the certificate against.
+"""
+
+import asyncio
+import random
+import socket
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, SupportsIndex
+
+import aio_pika
+from aio_pika.abc import AbstractConnection
+from aiormq.connection import TransportFactory
+from yarl import URL
+
+from broker.interface import BrokerRefused, BrokerUnavailable
+from broker.rabbitmq.address import Host
+from broker.rabbitmq.errors import translating_errors
+
+# What a node may be silent for as it is connected to, where there is another one, and where there is none.
+SILENCE_S = 2.0
+ONLY_SILENCE_S = 5.0
+# However much a node says meanwhile.
+HANDSHAKE_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One address of one host."""
+
+    host: Host
+    address: str
+
+    def __str__(self) -> str:
+        named = "" if self.address == self.host.name else f" ({self.address})"
+        return f"{self.host.name}:{self.host.port}{named}"
+
+
+class Connector:
+    """Connects to one of some hosts, and remembers which, so that the next connection begins elsewhere."""
+
+    def __init__(self, hosts: tuple[Host, ...]) -> None:
+        self._hosts = hosts
+        self._last: Candidate | None = None
+
+    async def connect(self, name: str) -> AbstractConnection:
+        """Return a connection to the first node that answers; BrokerUnavailable, with each one's reason, if none does.
+
+        A refusal ends it: a wrong password is wrong at every node.
+        """
+        reasons: list[str] = []
+        async with aclosing(self._candidates(reasons)) as candidates:
+            async for candidate, silence_s in candidates:
+                try:
+                    with translating_errors():
+                        connection = await _connected(candidate, name, silence_s)
+                except BrokerRefused:
+                    self._last = candidate
+                    raise
+                except BrokerUnavailable as error:
+                    reasons.append(f"{candidate}: {error}")
+                else:
+                    self._last = candidate
+                    return connection
+        raise BrokerUnavailable("; ".join(sorted(reasons)))  # the same each time: an outage is told once
+
+    async def _candidates(self, reasons: list[str]) -> AsyncGenerator[tuple[Candidate, float], None]:
+        """Give every address of every host in random order, the one of the last connection at the end."""
+        kept = None
+        hosts = random.sample(self._hosts, len(self._hosts))
+        for host in hosts:
+            try:
+                addresses = await _addresses(host)
+            except (OSError, TimeoutError) as error:
+                reasons.append(f"{host.name}:{host.port}: no address ({str(error) or 'no answer'})")
+                continue
+            only = len(hosts) == 1 and len(addresses) == 1
+            for address in random.sample(addresses, len(addresses)):
+                candidate = Candidate(host, address)
+                if candidate == self._last and not only:
+                    kept = candidate
+                else:
+                    yield candidate, ONLY_SILENCE_S if only else SILENCE_S
+        if kept is not None:
+            yield kept, SILENCE_S
+
+
+async def _addresses(host: Host) -> list[str]:
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(SILENCE_S):
+        found = await loop.getaddrinfo(host.name, host.port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+async def _connected(candidate: Candidate, name: str, silence_s: float) -> AbstractConnection:
+    """Open one connection, as long as something is heard every `silence_s`."""
+    transport = _Transport(candidate)
+    connection = aio_pika.Connection(candidate.host.url, client_properties={"connection_name": name})
+    connection.kwargs["transport_factory"] = transport
+    connecting = asyncio.ensure_future(connection.connect())
+    try:
+        async with asyncio.timeout(HANDSHAKE_S):
+            while not connecting.done():
+                left_s = transport.heard_at + silence_s - asyncio.get_running_loop().time()
+                if left_s <= 0:
+                    raise BrokerUnavailable(f"silent for {silence_s:g} s")
+                await asyncio.wait((connecting,), timeout=left_s)
+        await connecting
+    except TimeoutError as error:
+        raise BrokerUnavailable(f"no connection within {HANDSHAKE_S:g} s") from error
+    finally:
+        if not connecting.done():
+            connecting.cancel()
+            connecting.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    return connection
+
+
+class _Transport(TransportFactory):
+    """Opens the socket to the one address, and notes when something was heard over it."""
+
+    def __init__(self, candidate: Candidate) -> None:
+        self._candidate = candidate
+        self._loop = asyncio.get_running_loop()
+        self.heard_at = self._loop.time()
+
+    async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        context = await kwargs["ssl_context_provider"].get_context() if url.scheme == "amqps" else None
+        reader = _Reader(self)
+        protocol = asyncio.StreamReaderProtocol(reader)
+        transport, _ = await self._loop.create_connection(
+            lambda: protocol,
+            self._candidate.address,
+            self._candidate.host.port,
+            ssl=context,
+            server_hostname=url.host if context else None,
+        )
+        self.heard()
+        return reader, asyncio.StreamWriter(transport, protocol, reader, self._loop)
+
+    def heard(self) -> None:
+        self.heard_at = self._loop.time()
+
+
+class _Reader(asyncio.StreamReader):
+    def __init__(self, transport: _Transport) -> None:
+        super().__init__()
+        self._heard = transport.heard
+
+    def feed_data(self, data: Iterable[SupportsIndex]) -> None:
+        self._heard()
+        super().feed_data(data)

@@ -1,0 +1,1 @@
+"""How many connections, and how many readings a second."""

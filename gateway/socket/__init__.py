@@ -1,0 +1,1 @@
+"""From the WebSocket frame to the Socket.IO event, and back."""

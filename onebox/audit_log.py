@@ -1,0 +1,113 @@
+"""What became of this run's readings: counted as the persister settles them, and checked against MongoDB itself.
+
+`lost` does not believe the pipeline: every acknowledged reading is looked up in the collection by its key, and what is
+not there, nor among the dead letters, is lost. Looked up every few seconds and then forgotten, so memory is bounded by
+what was acknowledged since.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from pymongo.errors import PyMongoError
+
+from broker.embedded.broker import EmbeddedBroker
+from broker.topology import DEAD_LETTERS
+from persister.batch import Outcome
+from persister.maintenance.readings_collection import READINGS
+from readings.document import AS_MILLISECONDS, DocumentError, decode_document, received_ms, split_documents
+from readings.keys import between, series_key
+from runtime.logs import logger
+from runtime.mongodb import mongodb_client
+
+log = logger("onebox.audit_log")
+
+SWEEP_EVERY_S = 3.0
+Series = tuple[str, str, str]
+Identity = tuple[int, int]
+
+
+class Audit:
+    """Follows the readings of one run."""
+
+    def __init__(self, collection: Any, started_ms: int) -> None:
+        self._collection = collection
+        self._started_ms = started_ms
+        self._acknowledged: dict[Series, set[Identity]] = {}
+        self.stored = 0
+        self.duplicates = 0
+        self.dead = 0
+        self.erased = 0
+
+    @classmethod
+    @asynccontextmanager
+    async def over(cls, url: str, database: str, started_ms: int) -> AsyncIterator["Audit"]:
+        """Open the audit of a run that began at `started_ms`, sweeping as long as the context lasts."""
+        async with mongodb_client(url, name="tidegate onebox", timeout_s=10) as client:
+            # Times as plain milliseconds: exact, and no zone to get wrong.
+            audit = cls(client[database].get_collection(READINGS, codec_options=AS_MILLISECONDS), started_ms)
+            async with asyncio.TaskGroup() as tasks:
+                sweeping = tasks.create_task(audit._sweep_for_ever(), name="audit")
+                try:
+                    yield audit
+                finally:
+                    sweeping.cancel()
+
+    @property
+    def settled(self) -> int:
+        """How many readings that this run accepted have an outcome."""
+        return self.stored + self.duplicates + self.dead + self.erased
+
+    def acknowledged(self, owner: str, device: str, sensor_type: str, identities: Iterable[Identity]) -> None:
+        """Note what a device was promised."""
+        self._acknowledged.setdefault((owner, device, sensor_type), set()).update(identities)
+
+    def watch(self, documents: list[bytes], outcomes: list[Outcome]) -> None:
+        """Count a settled message, unless an earlier run accepted it."""
+        try:
+            if not documents or received_ms(documents[0]) < self._started_ms:
+                return
+        except DocumentError:
+            return
+        self.stored += outcomes.count(Outcome.STORED)
+        self.duplicates += outcomes.count(Outcome.DUPLICATE)
+        self.dead += outcomes.count(Outcome.DEAD)
+        self.erased += outcomes.count(Outcome.ERASED)
+
+    async def _sweep_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_EVERY_S)
+            try:
+                await self.sweep()
+            except PyMongoError as error:
+                log.warning("The readings could not be checked; trying again.", error=str(error)[:200])
+
+    async def sweep(self) -> None:
+        """Look up what was acknowledged and forget what is there."""
+        for series, identities in list(self._acknowledged.items()):
+            if not identities:
+                continue
+            first, last = min(identities)[0], max(identities)[0]
+            query = between(series_key(*series), first, last + 1)
+            async for found in self._collection.find(query, {"_id": 1}, batch_size=10_000):
+                identities.discard((int(found["_id"]["ts"]), int(found["_id"]["seq"])))
+
+    async def lost(self, broker: EmbeddedBroker) -> int:
+        """Return how many acknowledged readings are neither in MongoDB nor among the dead letters."""
+        await self.sweep()
+        missing = sum(map(len, self._acknowledged.values()))
+        if missing:
+            async for body in broker.bodies(DEAD_LETTERS):
+                self._forget_dead(body)
+            missing = sum(map(len, self._acknowledged.values()))
+        return missing
+
+    def _forget_dead(self, body: bytes) -> None:
+        try:
+            keys = [decode_document(document)["_id"] for document in split_documents(body)]
+        except DocumentError:
+            return
+        for key in keys:
+            identities = self._acknowledged.get((key["owner"], key["device"], key["sensorType"]), set())
+            identities.discard((int(key["ts"]), int(key["seq"])))

@@ -1,0 +1,1 @@
+"""What happens beside the write path: deleted owners, retention, the collection itself."""

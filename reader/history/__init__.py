@@ -1,0 +1,1 @@
+"""Stored readings: queries, aggregates, exports, the catalogue of series."""

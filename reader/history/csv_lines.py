@@ -1,0 +1,83 @@
+"""Readings as lines of CSV (RFC 4180): for programs, or for people, whose spreadsheets take texts for formulas."""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from reader.responses import Document, plain, time_text
+from readings.csv_row import CSV_COLUMNS, compact, location_cell
+
+CSV_HEAD = ",".join(CSV_COLUMNS).encode() + b"\r\n"
+
+# The signs that begin a formula, and TAB, CR and LF, which spreadsheets leave out before they look:
+# https://owasp.org/www-community/attacks/CSV_Injection. Their full-width forms are formulas in a Japanese Excel
+# (github.com/OWASP/www-community/issues/1088) and in Apple's Numbers (github.com/adaltas/node-csv/pull/387).
+_SIGNS = "=+\\-@\uff1d\uff0b\uff0d\uff20\u30fc"
+# Also behind what may begin a cell where the spreadsheet is set to another separator, and behind spaces and quotes.
+_FORMULA = re.compile(rf'^(?=[\t\r\n])|(^|[,;|\t\r\n])(?=(?:[^\S\t\r\n]|")*[{_SIGNS}])')
+
+Lines = Callable[[Iterable[Document]], bytes]
+Cell = Callable[[str], str]
+
+
+def csv_lines(device: str, sensor_type: str, *, for_spreadsheet: bool = False) -> Lines:
+    """Return what writes the readings of one series: no head, CRLF, texts in quotes and nothing else.
+
+    A text value is always quoted, so that `"1"` and `1` stay two things; so is a unit or location that is an empty
+    text, where there may be none. `for_spreadsheet` makes of each text that is a formula a text again (`as_text`).
+    """
+    cell, text_cell = (_text_as_text, _text_as_text) if for_spreadsheet else (_cell, _quoted)
+    head = f"{cell(device)},{cell(sensor_type)},"
+
+    def lines(documents: Iterable[Document]) -> bytes:
+        return "".join([line(document) for document in documents]).encode()
+
+    def line(document: Document) -> str:
+        key, value = document["_id"], document.get("value")
+        ts, received = key["ts"], document.get("receivedAt")
+        shown = repr(value) if type(value) is float else _value_cell(value, text_cell, cell)
+        return f"{head}{time_text(ts)},{key['seq']},{shown},{time_text(received) or ''},{_rest(document, cell)}\r\n"
+
+    return lines
+
+
+def as_text(text: str) -> str:
+    """Return a text that no spreadsheet takes for a formula: with an apostrophe where one would begin."""
+    return _FORMULA.sub(r"\g<0>'", text)
+
+
+def _rest(document: Document, cell: Cell) -> str:
+    if len(document) == 3:
+        return ",,"
+    unit, location, tags = (document.get(name) for name in ("unit", "location", "tags"))
+    return ",".join(
+        (
+            "" if unit is None else cell(unit if isinstance(unit, str) else compact(unit)),
+            "" if location is None else cell(location_cell(location)),
+            "" if tags is None else cell(tags if isinstance(tags, str) else compact(tags)),
+        )
+    )
+
+
+def _value_cell(value: Any, text_cell: Cell, cell: Cell) -> str:
+    if isinstance(value, str):
+        return text_cell(value)
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(int(value))
+    return cell(str(plain(value)))  # what only somebody's own hand can have put there
+
+
+def _cell(text: str) -> str:
+    return _quoted(text) if not text or any(sign in text for sign in ',"\r\n') else text
+
+
+def _text_as_text(text: str) -> str:
+    return _quoted(as_text(text))
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'

@@ -1,0 +1,169 @@
+"""What clients ask for, as types: times, cursors, the width of buckets. A cursor holds a position and nothing else."""
+
+import base64
+import binascii
+import re
+import struct
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from readings.reading import ReadingError, parse_time
+from runtime.http.problems import FieldError, Problem
+
+MAX_LIMIT = 1000
+MAX_BUCKETS = 10_000
+# Those of all kinds may hold texts, which take more room.
+MAX_BUCKETS_OF_ALL = 5000
+# A reading may be so far ahead of the server's clock and still be one of now.
+AHEAD_MS = 60_000
+# The last time that a date of MongoDB's can hold.
+LAST_MS = 2**63 - 1
+
+# Wider than what a gateway takes: whatever lies in MongoDB can be asked for.
+Id = Annotated[str, Meta(min_length=1, max_length=256, examples=["0199d3c4-7a20-7c1e-9f4b-5d2a8e6b1c37"])]
+SensorType = Annotated[str, Meta(min_length=1, max_length=256, examples=["temperature"])]
+# Its rules are `parse_moment`'s, which can say more than a pattern.
+Time = Annotated[str, Meta(max_length=64, examples=["2026-01-31T12:00:00Z"])]
+Limit = Annotated[int, Meta(ge=1, le=MAX_LIMIT)]
+Cursor = Annotated[str, Meta(max_length=512)]
+Format = Literal["json", "ndjson", "csv"]
+For = Annotated[
+    Literal["spreadsheet"],
+    Meta(
+        description="Only with CSV: cells that a spreadsheet takes for a formula begin with an apostrophe, so that "
+        "opening the file runs nothing. For people; programs take the CSV without it."
+    ),
+]
+End = Annotated[
+    bool,
+    Meta(
+        description='Only with CSV or NDJSON: a last line, `# end n` or `{"end":true,"count":n}`, says that all n '
+        "readings have come. An export that was cut off has none."
+    ),
+]
+
+_MILLISECONDS = re.compile(r"-?[0-9]{1,18}")
+# Ten digits of days are still a 64-bit number of milliseconds.
+_EVERY = re.compile(r"([1-9][0-9]{0,9})(ms|s|m|h|d)")
+_UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_POSITION = struct.Struct(">qq")
+
+Position = tuple[int, int]
+"""(ts, seq) of a reading within its series; ts in milliseconds since 1970."""
+
+
+class HistoryQuery(msgspec.Struct, rename="camel"):
+    """Query of `GET /readings`."""
+
+    device: Id
+    sensor_type: SensorType
+    # Included; `to` is not.
+    from_: Time | UnsetType = msgspec.field(default=UNSET, name="from")
+    to: Time | UnsetType = UNSET
+    order: Literal["asc", "desc"] = "asc"
+    limit: Limit | UnsetType = UNSET
+    cursor: Cursor | UnsetType = UNSET
+    format: Format | UnsetType = UNSET
+    for_: For | UnsetType = msgspec.field(default=UNSET, name="for")
+    end: End = False
+
+
+class SeriesQuery(msgspec.Struct, rename="camel"):
+    """Query of `GET /series` and `GET /readings/latest`; what is not named stands for all."""
+
+    device: Id | UnsetType = UNSET
+    sensor_type: SensorType | UnsetType = UNSET
+    limit: Limit = MAX_LIMIT
+    cursor: Cursor | UnsetType = UNSET
+
+
+class BucketsQuery(msgspec.Struct, rename="camel"):
+    """Query of `GET /readings/buckets`."""
+
+    device: Id
+    sensor_type: SensorType
+    from_: Time | UnsetType = msgspec.field(default=UNSET, name="from")
+    to: Time | UnsetType = UNSET
+    every: Annotated[str, Meta(max_length=16, examples=["1m"])] = "1m"
+    # `all`: booleans and texts, too, each in their own form.
+    values: Literal["number", "all"] = "number"
+
+
+class LiveQuery(msgspec.Struct, rename="camel"):
+    """Query of `GET /live`; what is not named stands for all."""
+
+    device: Id | UnsetType = UNSET
+    sensor_type: SensorType | UnsetType = UNSET
+
+
+def parse_moment(field: str, text: str | UnsetType) -> int | None:
+    """Return a time in milliseconds since 1970, None where it was left out; Problem 422 when it is none."""
+    if text is UNSET:
+        return None
+    if _MILLISECONDS.fullmatch(text):
+        return int(text)
+    try:
+        return parse_time(text)
+    except ReadingError as error:
+        hint = " (in an address, + is written %2B)" if " " in text else ""
+        message = f"{field} must be milliseconds since 1970, or RFC 3339 with a zone and at most three decimals{hint}"
+        raise wrong(field, message) from error
+
+
+def parse_range(from_: str | UnsetType, to: str | UnsetType) -> tuple[int | None, int | None]:
+    """Return both ends; Problem 422 when one is no time, or the end lies before the beginning."""
+    start, end = parse_moment("from", from_), parse_moment("to", to)
+    if start is not None and end is not None and end < start:
+        raise wrong("to", "to must not lie before from")
+    return start, end
+
+
+def parse_every(text: str) -> int:
+    """Return the width of a bucket in milliseconds; Problem 422 when it is none."""
+    found = _EVERY.fullmatch(text)
+    if found is None:
+        raise wrong("every", "every must be a whole number of ms, s, m, h or d: 250ms, 1s, 15m, 1h, 7d")
+    return int(found[1]) * _UNIT_MS[found[2]]
+
+
+def position_cursor(position: Position) -> str:
+    """Return the cursor of a reading's position."""
+    return base64.urlsafe_b64encode(_POSITION.pack(*position)).rstrip(b"=").decode()
+
+
+def parse_position(text: str) -> Position:
+    """Return the position that a cursor holds; Problem 422 when it is none of ours."""
+    try:
+        ts_ms, seq = _POSITION.unpack(_unpadded(text))
+    except (struct.error, binascii.Error, ValueError) as error:
+        raise wrong("cursor", "this is no cursor of an earlier answer") from error
+    return ts_ms, seq
+
+
+def series_cursor(device: str, sensor_type: str) -> str:
+    """Return the cursor of a series."""
+    return base64.urlsafe_b64encode(f"{device}\0{sensor_type}".encode()).rstrip(b"=").decode()
+
+
+def parse_series(text: str | UnsetType) -> tuple[str, str] | None:
+    """Return the series that a cursor names, None where none was given; Problem 422 when it is none of ours."""
+    if text is UNSET:
+        return None
+    try:
+        device, _, sensor_type = _unpadded(text).decode().partition("\0")
+    except (binascii.Error, ValueError) as error:
+        raise wrong("cursor", "this is no cursor of an earlier answer") from error
+    if not device or not sensor_type:  # no series is without a name
+        raise wrong("cursor", "this is no cursor of an earlier answer")
+    return device, sensor_type
+
+
+def wrong(field: str, message: str) -> Problem:
+    """Return the 422 of one parameter."""
+    return Problem(422, "The request has the wrong form.", errors=(FieldError(field, "invalid", message),))
+
+
+def _unpadded(text: str) -> bytes:
+    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)

@@ -1,0 +1,1 @@
+"""Live feeds: from the broker's fan-out to server-sent events."""

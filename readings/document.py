@@ -1,0 +1,179 @@
+"""A reading as MongoDB stores it: one BSON document. Encoded once, by the gateway; carried and stored unopened.
+
+The document starts with `_id`, whose last two elements, `ts` and `seq`, have a fixed size. So the bytes in front of
+them name the series, and a worker that has seen a series once tells it again without decoding anything.
+"""
+
+import struct
+from typing import Any, NamedTuple
+
+import bson
+import msgspec
+from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.datetime_ms import DatetimeMS
+from bson.errors import InvalidBSON
+
+from readings.keys import reading_key
+from readings.place import Place
+from readings.reading import Reading
+
+_LENGTH = struct.Struct("<i")
+_INT64 = struct.Struct("<q")
+# How a document begins: its length, the type and name of `_id`, the length of `_id`.
+_BEGIN = struct.Struct("<i5si")
+# The type and name of `ts`, and its milliseconds.
+_TS = struct.Struct("<4sq")
+# Where `_id`'s own length stands: behind the document's length, the type and the name `_id\0`.
+_ID_AT = 9
+_ID_HEAD = b"\x03_id\x00"
+_TS_HEAD = b"\x09ts\x00"
+# `ts` (1 + 3 + 8 bytes), `seq` (1 + 4 + 8 bytes) and the closing zero of `_id`.
+_TS_SEQ_BYTES = 12 + 13 + 1
+_SERIES_AT = _BEGIN.size
+# Where `ts` stands, from where the document begins, less the length of `_id`.
+_TS_BEHIND_ID = _ID_AT - _TS_SEQ_BYTES
+
+AS_MILLISECONDS: CodecOptions[dict[str, Any]] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
+
+
+class DocumentError(Exception):
+    """The bytes are not a reading's document."""
+
+
+def encode_document(owner: str, device: str, reading: Reading) -> bytes:
+    """Return the reading as it will be stored under `owner` and `device`."""
+    document: dict[str, Any] = {
+        "_id": reading_key(owner, device, reading.sensor_type, reading.ts_ms, reading.seq),
+        "value": reading.value,
+        "receivedAt": DatetimeMS(reading.received_ms),
+    }
+    if reading.unit is not None:
+        document["unit"] = reading.unit
+    if reading.location is not None:
+        place = reading.location
+        document["location"] = msgspec.to_builtins(place) if isinstance(place, Place) else place
+    if reading.tags is not None:
+        document["tags"] = reading.tags
+    return bson.encode(document)
+
+
+def split_documents(body: bytes) -> list[bytes]:
+    """Cut documents that stand back to back; DocumentError when the lengths do not fit the bytes."""
+    documents = []
+    at, end = 0, len(body)
+    while at < end:
+        until = _end_of_document(body, at)
+        documents.append(body[at:until])
+        at = until
+    return documents
+
+
+def _end_of_document(body: bytes, at: int) -> int:
+    left = len(body) - at
+    if left < 5:
+        raise DocumentError(f"{left} bytes are left over at byte {at}")
+    (length,) = _LENGTH.unpack_from(body, at)
+    if length < 5 or length > left or body[at + length - 1] != 0:
+        raise DocumentError(f"the document at byte {at} gives its length as {length}")
+    return int(at + length)
+
+
+class IndexedDocuments(NamedTuple):
+    """Documents, and for each the bytes that name its series and its time in milliseconds since 1970.
+
+    Of a document whose key has another form, which `series_bytes` refuses, the name is empty and the time 0.
+    """
+
+    documents: list[bytes]
+    series: list[bytes]
+    times: list[int]
+
+
+def index_documents(body: bytes) -> IndexedDocuments:
+    """Cut documents that stand back to back and look at their keys in passing; DocumentError as `split_documents`.
+
+    Everything that is stored goes through this loop: 0.36 us a reading, where `split_documents`, `series_bytes` and
+    `document_ts_ms` one after the other take 0.6.
+    """
+    documents: list[bytes] = []
+    series: list[bytes] = []
+    times: list[int] = []
+    at, end = 0, len(body)
+    begin, ts_of = _BEGIN.unpack_from, _TS.unpack_from
+    while at < end:
+        try:
+            length, id_head, id_length = begin(body, at)
+            series_at, ts_at, until = at + _SERIES_AT, at + id_length + _TS_BEHIND_ID, at + length
+            ts_head, ts_ms = ts_of(body, ts_at)
+        except struct.error:  # where `ts` would stand there are no bytes
+            id_head = b""
+        if (
+            id_head == _ID_HEAD
+            and ts_head == _TS_HEAD
+            and series_at < ts_at < until - _TS_SEQ_BYTES
+            and until <= end
+            and body[until - 1] == 0
+        ):
+            name = body[series_at:ts_at]
+        else:
+            until = _end_of_document(body, at)
+            name, ts_ms = _name_and_ts(body[at:until])
+        documents.append(body[at:until])
+        series.append(name)
+        times.append(ts_ms)
+        at = until
+    return IndexedDocuments(documents, series, times)
+
+
+def _name_and_ts(document: bytes) -> tuple[bytes, int]:
+    try:
+        name = series_bytes(document)
+    except DocumentError:
+        return b"", 0
+    return name, document_ts_ms(document)
+
+
+def series_bytes(document: bytes) -> bytes:
+    """Return the bytes that name the document's series; DocumentError when its key has another form."""
+    if len(document) < _ID_AT + 4 or document[4:_ID_AT] != _ID_HEAD:
+        raise DocumentError("the document does not start with an _id document")
+    (length,) = _LENGTH.unpack_from(document, _ID_AT)
+    ts_at = _ID_AT + length - _TS_SEQ_BYTES
+    if ts_at <= _SERIES_AT or document[ts_at : ts_at + 4] != _TS_HEAD or _ID_AT + length >= len(document):
+        raise DocumentError("the _id does not end with ts and seq")
+    return document[_ID_AT + 4 : ts_at]
+
+
+def id_bytes(document: bytes) -> bytes:
+    """Return the `_id` of a document whose `series_bytes` were found, as a document of its own."""
+    return document[_ID_AT : _ID_AT + _LENGTH.unpack_from(document, _ID_AT)[0]]
+
+
+def document_ts_ms(document: bytes) -> int:
+    """Return the time of a reading whose `series_bytes` were found, in milliseconds since 1970."""
+    ts_at = _ID_AT + _LENGTH.unpack_from(document, _ID_AT)[0] - _TS_SEQ_BYTES + len(_TS_HEAD)
+    return int(_INT64.unpack_from(document, ts_at)[0])
+
+
+def decode_document(document: bytes) -> dict[str, Any]:
+    """Decode one document, times as `DatetimeMS`, and check its key; DocumentError when it is not a reading's."""
+    try:
+        decoded = bson.decode(document, AS_MILLISECONDS)
+    except (InvalidBSON, UnicodeDecodeError) as error:
+        raise DocumentError(f"not BSON: {error}") from error
+    key = decoded.get("_id")
+    if not isinstance(key, dict) or list(key) != ["owner", "device", "sensorType", "ts", "seq"]:
+        raise DocumentError("the _id is not {owner, device, sensorType, ts, seq}")
+    names = (key["owner"], key["device"], key["sensorType"])
+    if not all(isinstance(name, str) and name for name in names):
+        raise DocumentError("owner, device and sensorType must be texts")
+    if not isinstance(key["ts"], DatetimeMS) or not isinstance(key["seq"], bson.Int64):
+        raise DocumentError("ts must be a date and seq a 64-bit integer")
+    if "value" not in decoded or not isinstance(decoded.get("receivedAt"), DatetimeMS):
+        raise DocumentError("value or receivedAt is missing")
+    return decoded
+
+
+def received_ms(document: bytes) -> int:
+    """Return when the gateway received this reading, in milliseconds since 1970."""
+    return int(decode_document(document)["receivedAt"])

@@ -1,0 +1,98 @@
+"""JSON bodies in and out of HTTP: read as bytes within bounds, parsed to the end, then decoded into a typed struct.
+
+aiohttp's own `request.json()` answers bad JSON with 500, takes `text/plain`, NaN and duplicate keys; this does not.
+"""
+
+import asyncio
+import zlib
+from typing import Any, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from runtime.http.fields import convert_body
+from runtime.http.json_text import NotJsonError, parse
+from runtime.http.problems import Problem
+
+Body = TypeVar("Body")
+
+MAX_BODY_BYTES = 64 * 1024
+BODY_TIMEOUT_S = 10.0
+
+# zlib's window bits: gzip (RFC 1952) and deflate (RFC 1950, in its zlib form).
+_WINDOW = {"gzip": 31, "deflate": 15}
+
+
+async def read_json(request: web.Request, body_type: type[Body], *, max_bytes: int = MAX_BODY_BYTES) -> Body:
+    """Decode the request's JSON body as `body_type`; Problem 400, 408, 413, 415 or 422 when it is not one.
+
+    A field of the wrong type is judged only in a body that is JSON to its end. All wrong fields of a struct are named.
+    """
+    if request.content_type != "application/json":
+        raise Problem(415, "The body must be application/json.")
+    if (request.charset or "utf-8").lower() not in ("utf-8", "utf8"):
+        raise Problem(415, "JSON is UTF-8; no other charset is taken.")
+    raw = await read_bytes(request, max_bytes)
+    try:
+        parsed = parse(raw)
+    except NotJsonError as error:
+        raise Problem(400, str(error)) from error
+    return convert_body(parsed, body_type)
+
+
+async def read_bytes(request: web.Request, max_bytes: int) -> bytes:
+    """Read the whole body, unpacked, within a bound of size and time; Problem 400, 408, 413 or 415."""
+    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding != "identity" and encoding not in _WINDOW:
+        names = list(_WINDOW)
+        raise Problem(
+            415, f"A body may be packed with {' or '.join(names)}.", headers={"Accept-Encoding": ", ".join(names)}
+        )
+    if (request.content_length or 0) > max_bytes:
+        raise _too_large(max_bytes)
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            raw = await _read_within(request, max_bytes)
+    except TimeoutError as error:
+        raise Problem(408, f"The body did not arrive within {BODY_TIMEOUT_S:g} s.") from error
+    except web.RequestPayloadError as error:
+        raise Problem(400, "The body is not framed as its headers say.") from error
+    return raw if encoding == "identity" else _unpack(raw, encoding, max_bytes)
+
+
+async def _read_within(request: web.Request, max_bytes: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.content.iter_any():
+        size += len(part)
+        if size > max_bytes:
+            raise _too_large(max_bytes)
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _unpack(packed: bytes, encoding: str, max_bytes: int) -> bytes:
+    unpacker = zlib.decompressobj(wbits=_WINDOW[encoding])
+    try:
+        raw = unpacker.decompress(packed, max_bytes + 1)
+    except zlib.error as error:
+        raise Problem(400, f"The body is not {encoding}.") from error
+    if len(raw) > max_bytes:
+        raise _too_large(max_bytes)
+    if not unpacker.eof or unpacker.unused_data:  # cut short, its checksum not seen; or something follows
+        raise Problem(400, f"The body is not {encoding} from its first byte to its last.")
+    return raw
+
+
+def _too_large(max_bytes: int) -> Problem:
+    return Problem(413, f"The body may have at most {max_bytes} bytes.", code="too_large", extra={"limit": max_bytes})
+
+
+def json_response(body: Any, status: int = 200) -> web.Response:
+    """Answer with JSON that no cache keeps: answers here belong to one user at one time."""
+    return web.Response(
+        status=status,
+        body=msgspec.json.encode(body),
+        content_type="application/json",
+        headers={"Cache-Control": "no-store"},
+    )

@@ -1,0 +1,102 @@
+"""Requests to typed structs, field by field, so that one answer names all that is wrong."""
+
+import re
+from collections.abc import Mapping
+from inspect import isclass
+from typing import Any, TypeVar, cast
+
+import msgspec
+from aiohttp import web
+
+from runtime.http.problems import FieldError, Problem
+from runtime.http.wording import in_words, rule
+
+Value = TypeVar("Value")
+Fields = TypeVar("Fields", bound=msgspec.Struct)
+
+# Text of one line, as a pattern of JSON Schema: none of Unicode's control characters, NUL among them.
+ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f]*$(?!\n)"
+ONE_LINE_RULE = rule("one line of text, without control characters")
+
+# Beyond these a body is noise, and the answer need not grow with it.
+MAX_FIELD_ERRORS = 20
+_SHOWN_CHARS = 64
+
+# msgspec names the place as "… - at `$.email`" and an unknown field as "… unknown field `role`".
+_PLACE = re.compile(r" - at `(?:key in )?\$\.?(.*)`$", re.DOTALL)
+_UNKNOWN = re.compile(r"unknown field `(.*)`$", re.DOTALL)
+_WHOLE = re.compile(r"-?[0-9]+")
+_MISSING = re.compile(r"missing required field `(.*)`$", re.DOTALL)
+
+
+class Body(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """Base of request bodies: names in camelCase, and none that is not declared."""
+
+
+def convert_body(given: Any, body_type: type[Value]) -> Value:
+    """Convert parsed JSON; Problem 422 names what is wrong, in a struct all that is."""
+    struct: Any = body_type  # `list[Reading]` and unions are no classes, whatever the annotation says
+    if isclass(struct) and issubclass(struct, msgspec.Struct):
+        return cast("Value", _convert_object(given, struct))
+    try:
+        return msgspec.convert(given, body_type, str_keys=True)
+    except msgspec.ValidationError as error:
+        raise Problem(422, "The body has the wrong form.", errors=(_field_error("", str(error), body_type),)) from error
+
+
+def _convert_object(given: Any, body_type: type[Fields]) -> Fields:
+    if not isinstance(given, dict):
+        wrong = FieldError("", "invalid", "The body must be a JSON object.")
+        raise Problem(422, wrong.message, errors=(wrong,))
+    known = {field.encode_name for field in msgspec.structs.fields(body_type)}
+    errors = [
+        FieldError(name[:_SHOWN_CHARS], "unknown", "There is no such field.") for name in given if name not in known
+    ]
+    return _convert(given, body_type, errors, strict=True)
+
+
+def read_query(request: web.Request, query_type: type[Fields]) -> Fields:
+    """Convert the request's query; Problem 422 names wrong and repeated parameters, unknown ones are left alone."""
+    query = request.query
+    known = (field.encode_name for field in msgspec.structs.fields(query_type))
+    errors = [
+        FieldError(name, "repeated", "This parameter can be given once.")
+        for name in known
+        if len(query.getall(name, ())) > 1
+    ]
+    return _convert(query, query_type, errors, strict=False)
+
+
+def _convert(given: Mapping[str, Any], fields_type: type[Fields], errors: list[FieldError], *, strict: bool) -> Fields:
+    values = {}
+    for field in msgspec.structs.fields(fields_type):
+        name = field.encode_name
+        if name in given:
+            try:
+                value = values[field.name] = msgspec.convert(given[name], field.type, strict=strict, str_keys=True)
+                # From text, msgspec also takes 10.0 and 1e1 for whole numbers.
+                if not strict and type(value) is int and not _WHOLE.fullmatch(given[name]):
+                    errors.append(FieldError(name, "invalid", "This must be a whole number, in digits."))
+            except msgspec.ValidationError as error:
+                errors.append(_field_error(name, str(error), field.type, from_text=not strict))
+        elif field.required:
+            errors.append(FieldError(name, "missing", "This field is required."))
+    if errors:
+        raise Problem(422, "The request has the wrong form.", errors=tuple(errors[:MAX_FIELD_ERRORS]))
+    return fields_type(**values)
+
+
+def _field_error(name: str, message: str, kind: Any, *, from_text: bool = False) -> FieldError:
+    place = _PLACE.search(message)
+    text = _PLACE.sub("", message)
+    where = [name, place.group(1) if place else ""]
+    for pattern, code in ((_UNKNOWN, "unknown"), (_MISSING, "missing")):
+        if named := pattern.search(text):
+            where.append(named.group(1)[:_SHOWN_CHARS])
+            text = "There is no such field." if code == "unknown" else "This field is required."
+            return FieldError(_path(where), code, text)
+    return FieldError(_path(where), "invalid", f"This {in_words(text, kind, from_text=from_text)}.")
+
+
+def _path(parts: list[str]) -> str:
+    return ".".join(part for part in parts if part).replace(".[", "[")

@@ -1,0 +1,73 @@
+"""Health and metrics of a process, on a port of their own: `/healthz`, `/readyz`, `/metrics`.
+
+`/healthz` says whether the process lives (503 while it drains); `/readyz` asks its dependencies and names those that
+fail; it gates the start and informs, it does not take a serving process out of service.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from runtime.http.listen import listen
+from runtime.logs import logger
+from runtime.process import Shutdown
+from runtime.settings import ProcessSettings
+
+log = logger("runtime.http.ops")
+
+Check = Callable[[], Awaitable[None]]
+"""Raises when the dependency does not answer; the exception's text is shown to operators."""
+
+CHECK_TIMEOUT_S = 2.0
+
+
+@asynccontextmanager
+async def ops_server(
+    settings: ProcessSettings, shutdown: Shutdown, registry: CollectorRegistry, checks: Mapping[str, Check]
+) -> AsyncIterator[int]:
+    """Serve health and metrics as long as the context lasts; gives the port."""
+
+    async def healthz(_: web.Request) -> web.Response:
+        if shutdown.requested:
+            return web.json_response({"status": "draining"}, status=503)
+        return web.json_response({"status": "alive"})
+
+    async def readyz(_: web.Request) -> web.Response:
+        failing = await failing_checks(checks)
+        if shutdown.requested:
+            failing["process"] = "draining"
+        if failing:
+            return web.json_response({"status": "unready", "failing": failing}, status=503)
+        return web.json_response({"status": "ready", "checked": sorted(checks)})
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    # Memory, processor time and open files of the process, by the names that everybody knows them by.
+    ProcessCollector(registry=registry)
+    app = web.Application()
+    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
+    async with listen(app, settings.ops_host, settings.ops_port) as port:
+        log.info("Health and metrics are served.", host=settings.ops_host, port=port)
+        yield port
+
+
+async def failing_checks(checks: Mapping[str, Check]) -> dict[str, str]:
+    """Ask every dependency at once and return those that fail, with the reason."""
+
+    async def ask(name: str, check: Check) -> tuple[str, str] | None:
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_S):
+                await check()
+        except TimeoutError:
+            return name, f"no answer within {CHECK_TIMEOUT_S:g} s"
+        except Exception as error:  # noqa: BLE001 - whatever a driver raises, the dependency is not ready
+            return name, f"{type(error).__name__}: {error}"
+        return None
+
+    answers = await asyncio.gather(*(ask(name, check) for name, check in checks.items()))
+    return dict(answer for answer in answers if answer is not None)

@@ -1,0 +1,1 @@
+"""Replaying recorded readings from CSV and NDJSON files."""

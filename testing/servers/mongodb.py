@@ -1,0 +1,101 @@
+"""A mongod over TCP: what a deployment has, so that tests may cut, delay and kill the way to it."""
+
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pymongo
+from pymongo.errors import OperationFailure, PyMongoError
+
+from onebox.mongod import MongodError, find_mongod
+from testing.servers.ports import free_port
+from testing.servers.process import Server, ServerError
+
+NOT_YET_INITIALIZED = 94
+
+
+class MongoDBServer(Server):
+    """One mongod, standalone or a replica set of one."""
+
+    name = "mongod"
+    program = "mongod"
+
+    def __init__(self, folder: Path, *, replica_set: bool = False, cache_gb: float | None = 0.25) -> None:
+        """Use this much cache; None is mongod's own default, some half of the machine's memory."""
+        super().__init__(folder)
+        self._replica_set = replica_set
+        self._cache_gb = cache_gb
+
+    @property
+    def url(self) -> str:
+        """The URL for clients, without a database."""
+        return f"mongodb://127.0.0.1:{self.port}/" + ("?replicaSet=rs0" if self._replica_set else "")
+
+    def create_database(self) -> str:
+        """Return a random name; MongoDB makes the database with the first write to it."""
+        return f"test_{secrets.token_hex(6)}"
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database with all that it holds."""
+        with self._client() as client:
+            client.drop_database(name)
+
+    def step_down(self, seconds: int) -> None:
+        """Be no primary for so long; of a replica set only."""
+        with self._client() as client, suppress(PyMongoError):  # it closes the connection with its answer
+            client.admin.command({"replSetStepDown": seconds, "force": True})
+
+    def write_out(self) -> bool:
+        """Have everything written to the disk now; return whether the server says that it is."""
+        try:
+            with self._client() as client:
+                client.admin.command("fsync")
+        except PyMongoError:
+            return False
+        return True
+
+    def _client(self) -> pymongo.MongoClient[dict[str, Any]]:
+        # Direct, for a replica set that is not initiated has no primary to select.
+        address = f"mongodb://127.0.0.1:{self.port}/?directConnection=true"
+        return pymongo.MongoClient(address, serverSelectionTimeoutMS=5000)
+
+    def _choose_ports(self) -> None:
+        self.port = free_port()
+
+    def _prepare(self) -> None:
+        (self.folder / "data").mkdir(exist_ok=True)
+
+    def _command(self) -> tuple[list[str], Mapping[str, str]]:
+        try:
+            program = find_mongod()
+        except MongodError as error:
+            raise ServerError(str(error)) from error
+        options = [
+            *("--dbpath", str(self.folder / "data"), "--port", str(self.port)),
+            *("--bind_ip", "127.0.0.1", "--nounixsocket"),
+            *("--setParameter", "diagnosticDataCollectionEnabled=false"),
+            *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"),  # a primary waits 15 s for nobody
+        ]
+        if self._cache_gb is not None:
+            options += ["--wiredTigerCacheSizeGB", str(self._cache_gb)]
+        if self._replica_set:
+            options += ["--replSet", "rs0", "--oplogSize", "64"]
+        return [str(program), *options], {"GLIBC_TUNABLES": "glibc.pthread.rseq=0"}
+
+    def _answers(self) -> bool:
+        with suppress(PyMongoError), self._client() as client:
+            if self._replica_set:
+                self._initiate(client)
+            return bool(client.admin.command("hello")["isWritablePrimary"])
+        return False
+
+    def _initiate(self, client: pymongo.MongoClient[dict[str, Any]]) -> None:
+        try:
+            client.admin.command("replSetGetStatus")
+        except OperationFailure as error:
+            if error.code != NOT_YET_INITIALIZED:
+                raise
+            member = {"_id": 0, "host": f"127.0.0.1:{self.port}"}
+            client.admin.command("replSetInitiate", {"_id": "rs0", "members": [member]})

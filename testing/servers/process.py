@@ -1,0 +1,219 @@
+"""A server as a process: start, stop, kill, restart on the same data and ports, pause."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from testing.servers import keeper
+from testing.servers.ports import listening_ports
+
+START_TIMEOUT_S = 60
+STOP_TIMEOUT_S = 20
+PORT_ATTEMPTS = 5
+BIND_FAILED = ("address already in use", "eaddrinuse", "address in use")
+
+
+class ServerError(Exception):
+    """A server could not be started or used; the message carries the end of its log."""
+
+
+class PortTakenError(ServerError):
+    """Another process has come first on one of the ports."""
+
+
+def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = START_TIMEOUT_S) -> None:
+    """Ask every 20 ms; raise ServerError when the time is over."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise ServerError(f"not within {timeout_s} s: {what}")
+        time.sleep(0.02)
+
+
+def exists(pid: int) -> bool:
+    """Return whether a process runs, even if stopped; the dead that nobody has waited for do not."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return False
+
+
+def stopped(pid: int) -> bool:
+    """Return whether SIGSTOP has reached every thread of a process."""
+    with suppress(OSError):  # a thread that has ended meanwhile: the others are asked again
+        threads = Path(f"/proc/{pid}/task").glob("*/stat")
+        return all(thread.read_text().rpartition(")")[2].split()[0] in "Tt" for thread in threads)
+    return False
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """Return pid and name of all processes that a process has started, and those that these have."""
+    parents: dict[int, int] = {}
+    names: dict[int, str] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            name, _, rest = stat.read_text().partition("(")[2].rpartition(")")
+            number = int(stat.parent.name)
+            names[number], parents[number] = name, int(rest.split()[1])
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return {number: names[number] for number in found - {pid}}
+
+
+class Server(ABC):
+    """One server on a folder of its own; as a context manager it runs while the context lasts.
+
+    The end of the context kills it: nobody needs the data any more, and RabbitMQ takes 6 s to stop in order.
+    """
+
+    name: str
+    program: str  # the name of the process that serves: a script may have started it
+    port: int
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder.resolve()
+        self.log = self.folder / f"{self.name}.log"
+        self._keeper: subprocess.Popen[bytes] | None = None
+        self._server_pid = 0
+
+    @abstractmethod
+    def _choose_ports(self) -> None: ...
+
+    @abstractmethod
+    def _prepare(self) -> None:
+        """Make what the first start needs."""
+
+    @abstractmethod
+    def _command(self) -> tuple[list[str], Mapping[str, str]]:
+        """Return the command line and what it wants in the environment."""
+
+    @abstractmethod
+    def _answers(self) -> bool:
+        """Return whether the server answers in its own protocol."""
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """The URL for clients; it stays the same over restarts."""
+
+    @property
+    def pid(self) -> int:
+        """The server's process; raises ServerError while it does not run."""
+        if not self.running:
+            raise ServerError(f"{self.name} does not run")
+        return self._server_pid
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs; a paused server does."""
+        return self._keeper is not None and self._keeper.poll() is None
+
+    def processes(self) -> set[int]:
+        """Return all processes that belong to the server, the one that keeps them included."""
+        return {self._keeper.pid, *self._family()} if self._keeper else set()
+
+    def _family(self) -> dict[int, str]:
+        return descendants(self._keeper.pid) if self._keeper else {}
+
+    def start(self) -> None:
+        """Start on fresh ports and return when the server answers."""
+        self._prepare()
+        for attempt in range(PORT_ATTEMPTS):
+            self._choose_ports()
+            try:
+                return self._launch()
+            except PortTakenError:
+                if attempt == PORT_ATTEMPTS - 1:
+                    raise
+        return None
+
+    def stop(self) -> None:
+        """End it in its own orderly way, and by force after 20 s; does nothing where it does not run."""
+        if self.running:
+            self.resume()
+            self._signal(signal.SIGTERM)
+        self._wait_for_end()
+
+    def kill(self) -> None:
+        """End it by SIGKILL, as a crash would; its helpers go with it."""
+        self._signal(signal.SIGKILL)
+        self._wait_for_end()
+
+    def restart(self) -> None:
+        """Start on the same data and ports, after stop() if it still runs."""
+        self.stop()
+        self._launch()
+
+    def pause(self) -> None:
+        """Stop the clock for it (SIGSTOP): connections stay, nothing is answered from here on."""
+        self._signal(signal.SIGSTOP)
+        # A busy machine stops a process's threads one by one, and one of them may still answer meanwhile.
+        wait_until(lambda: stopped(self.pid), f"{self.name} stops its clock")
+
+    def resume(self) -> None:
+        """End the pause."""
+        self._signal(signal.SIGCONT)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self.running:
+            self.kill()
+        self._wait_for_end()
+
+    def _launch(self) -> None:
+        command, environment = self._command()
+        with self.log.open("wb") as log:
+            self._keeper = subprocess.Popen(
+                [sys.executable, "-I", "-S", keeper.__file__, *command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                cwd=self.folder,
+                env=os.environ | dict(environment),
+                start_new_session=True,  # Ctrl-C is for pytest, which stops its servers in order
+            )
+        try:
+            wait_until(self._ready, f"{self.name} answers ({self.log})")
+        except BaseException:
+            self._end_by_force()
+            raise
+
+    def _ready(self) -> bool:
+        if not self.running:
+            log = self.log.read_text(errors="replace")
+            taken = any(words in log.lower() for words in BIND_FAILED)
+            raise (PortTakenError if taken else ServerError)(f"{self.name} has ended: {log[-2000:]}")
+        # Its own port: another run's server on the same one would answer just as well.
+        for pid, name in self._family().items():
+            if name == self.program and self.port in listening_ports(pid) and self._answers():
+                self._server_pid = pid
+                return True
+        return False
+
+    def _signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def _wait_for_end(self) -> None:
+        if self._keeper is None:
+            return
+        with suppress(subprocess.TimeoutExpired):
+            self._keeper.wait(STOP_TIMEOUT_S)
+        self._end_by_force()
+
+    def _end_by_force(self) -> None:
+        assert self._keeper
+        assert self._keeper.stdin
+        self._keeper.stdin.close()  # the keeper ends all that is left, and itself
+        self._keeper.wait()

@@ -1,0 +1,187 @@
+"""A RabbitMQ node that shares nothing with any other: its own name, cookie, ports, port mapper, plugins, data."""
+
+import base64
+import json
+import os
+import secrets
+import socket
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+import pamqp.frame
+from pamqp import commands
+
+from testing.servers.ports import free_port
+from testing.servers.process import Server, ServerError, wait_until
+
+BIN = Path("/usr/lib/rabbitmq/bin")  # not /usr/sbin: those wrappers change the user
+# In another Debian's root: the server's folder is at INSIDE there, in a mount namespace of each process's own.
+INSIDE = Path("/srv")
+ENTER = """
+mount --bind "$2" "$1$3" && mount --bind /dev "$1/dev" && mount -t proc proc "$1/proc" || exit 1
+root=$1 inside=$3; shift 3
+exec chroot "$root" /usr/bin/env -C "$inside" "$@"
+"""
+AMQP_HEADER = b"AMQP\0\0\x09\x01"
+# No busy waiting, which all on a machine of two processors feel; traffic between nodes on the loopback only.
+ERLANG_OPTIONS = "+sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}"
+
+
+class RabbitMQServer(Server):
+    """A single RabbitMQ node with the management plugin."""
+
+    name = "rabbitmq"
+    program = "beam.smp"
+
+    def __init__(self, folder: Path, *, metrics: bool = False, root: Path | None = None) -> None:
+        """Run this machine's RabbitMQ, or the one of another Debian whose root folder is given."""
+        super().__init__(folder)
+        self._metrics = metrics
+        self._root = root
+        self._inside = self.folder if root is None else INSIDE
+        self.metrics_port = 0
+        # Its folder in mnesia/ has the node's name, so this stays over restarts.
+        self._node = f"tidegate-{secrets.token_hex(4)}@localhost"
+
+    @property
+    def url(self) -> str:
+        """The URL of the vhost that is always there."""
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/"
+
+    @property
+    def version(self) -> str:
+        """What the running node says of itself to each client, as "3.10.8"."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+            connection.sendall(AMQP_HEADER)
+            with connection.makefile("rb") as answer:
+                head = answer.read(7)  # type, channel, size
+                whole = head + answer.read(int.from_bytes(head[3:], "big") + 1)
+        start = pamqp.frame.unmarshal(whole)[2]
+        assert isinstance(start, commands.Connection.Start)
+        version = (start.server_properties or {})["version"]
+        return version.decode() if isinstance(version, bytes) else str(version)
+
+    def rabbitmqctl(self, *arguments: str) -> str:
+        """Run rabbitmqctl on the node and return what it prints; about 0.3 s."""
+        done = subprocess.run(
+            self._entered([str(BIN / "rabbitmqctl"), "--quiet", *arguments]),
+            env=os.environ | self._environment(),
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        if done.returncode:
+            raise ServerError(f"rabbitmqctl {' '.join(arguments)}: {done.stderr or done.stdout}")
+        return done.stdout
+
+    def limit_consumers(self, timeout_s: float | None) -> None:
+        """Have channels that are opened from here on end when a delivery is not settled for so long; None: 30 minutes.
+
+        RabbitMQ looks for it with each tick of the channel, which is a minute unless set otherwise.
+        """
+        times_ms = (1_800_000, 60_000) if timeout_s is None else (int(timeout_s * 1000), int(timeout_s * 100))
+        for name, ms in zip(("consumer_timeout", "channel_tick_interval"), times_ms, strict=True):
+            self.rabbitmqctl("eval", f"application:set_env(rabbit, {name}, {ms}).")
+
+    def told(self) -> str:
+        """Return what the node has logged."""
+        return "".join(file.read_text(errors="replace") for file in sorted((self.folder / "log").glob("*.log")))
+
+    def api(self, method: str, path: str, body: object = None) -> Any:
+        """Call the management API, say api("GET", "queues"); return the decoded answer, None where it is empty."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self._management_port}/api/{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={
+                "Authorization": "Basic " + base64.b64encode(b"guest:guest").decode(),
+                "Content-Type": "application/json",
+            },
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+                text = answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                raise ServerError(f"{method} {path}: {error.code} {error.read().decode()}") from error
+        return json.loads(text) if text else None
+
+    def create_vhost(self) -> str:
+        """Make a vhost with a random name, all for the guest, and return its URL; about 15 ms."""
+        name = f"test-{secrets.token_hex(6)}"
+        self.api("PUT", f"vhosts/{name}")
+        self.api("PUT", f"permissions/{name}/guest", {"configure": ".*", "write": ".*", "read": ".*"})
+        return self.url + name
+
+    def delete_vhost(self, url: str) -> None:
+        """Delete a vhost by its URL, with its queues and connections."""
+        self.api("DELETE", f"vhosts/{quote(urlsplit(url).path[1:], safe='')}")
+
+    def wait_until_registered(self, url: str, queue: str) -> None:
+        """Return when a quorum queue survives kill(), a second after its declaration.
+
+        RabbitMQ 3.10 writes the register of its quorum queues to disk once a second, and a node that restarts drops the
+        log of a queue that is not in it: a confirmed message was lost, and the queue never had a leader again.
+        """
+        vhost = unquote(urlsplit(url).path[1:]) or "/"
+        name = f"{vhost.replace('/', '%2F')}_{queue}".encode()
+        registers = (self.folder / "mnesia" / self._node / "quorum").glob("*/names.dets")
+        register = next(registers)
+        wait_until(lambda: name in register.read_bytes(), f"{queue} is in {register}", timeout_s=10)
+
+    def _choose_ports(self) -> None:
+        self.port, self._management_port, self._dist_port, self._epmd_port = (free_port() for _ in range(4))
+        self.metrics_port = free_port()
+
+    def _prepare(self) -> None:
+        plugins = "rabbitmq_management,rabbitmq_prometheus" if self._metrics else "rabbitmq_management"
+        (self.folder / "enabled_plugins").write_text(f"[{plugins}].\n")
+
+    def _command(self) -> tuple[list[str], Mapping[str, str]]:
+        (self.folder / "rabbitmq.conf").write_text(
+            f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {self._management_port}\n"
+            + (f"prometheus.tcp.ip = 127.0.0.1\nprometheus.tcp.port = {self.metrics_port}\n" if self._metrics else "")
+            + "disk_free_limit.absolute = 50MB\nlog.file.level = info\n"
+        )
+        return self._entered([str(BIN / "rabbitmq-server")]), self._environment()
+
+    def _entered(self, command: list[str]) -> list[str]:
+        if self._root is None:
+            return command
+        enter = ["unshare", "--mount", "--propagation", "private", "sh", "-c", ENTER, "enter"]
+        return [*enter, str(self._root), str(self.folder), str(INSIDE), *command]
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            "HOME": str(self._inside),  # for the cookie, which Erlang makes
+            "RABBITMQ_NODENAME": self._node,
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(self._dist_port),
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_MNESIA_BASE": str(self._inside / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(self._inside / "log"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._inside / "enabled_plugins"),
+            "RABBITMQ_CONFIG_FILE": str(self._inside / "rabbitmq.conf"),
+            "RABBITMQ_CONF_ENV_FILE": os.devnull,
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": ERLANG_OPTIONS,
+        }
+
+    def _answers(self) -> bool:
+        # The AMQP listener comes last but for the plugins', and create_vhost needs the management API.
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+            connection.sendall(AMQP_HEADER)
+            if connection.recv(1) == b"\x01":  # a method frame: Connection.Start
+                self.api("GET", "vhosts/%2F")
+                return True
+        return False

@@ -1,0 +1,242 @@
+"""What RabbitMQ refuses is said as refused, with the right that is missing, and no safety is lost to a question."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+from yarl import URL
+
+from broker.interface import BrokerError, BrokerRefused, BrokerUnavailable, Publisher
+from broker.message import Message
+from broker.rabbitmq import connection as rabbitmq_link
+from broker.rabbitmq.broker import RabbitMQBroker
+from broker.topology import (
+    DEAD_EXCHANGE,
+    DEAD_LETTERS,
+    LIVE_EXCHANGE,
+    OWNERS_EXCHANGE,
+    READINGS,
+    READINGS_EXCHANGE,
+    Exchange,
+    Queue,
+)
+from testing.servers.rabbitmq import RabbitMQServer
+from testing.waiting import eventually
+
+REFUSED = "RabbitMQ refuses what this process needs; trying again."
+AWAY = ("RabbitMQ is away; trying again.", "The connection to RabbitMQ was lost; opening another.")
+NOTHING = "^$"
+SETTLE_S = 1.0
+As = Callable[..., str]
+
+
+def made(server: RabbitMQServer, url: str) -> Iterator[As]:
+    """Make users of a vhost, each with just the rights that are given."""
+    vhost = URL(url).path[1:]
+    users: list[str] = []
+
+    def user(configure: str = NOTHING, write: str = NOTHING, read: str = NOTHING) -> str:
+        users.append(f"{vhost}-{len(users)}")
+        server.api("PUT", f"users/{users[-1]}", {"password": "secret", "tags": ""})
+        server.api("PUT", f"permissions/{vhost}/{users[-1]}", {"configure": configure, "write": write, "read": read})
+        return str(URL(url).with_user(users[-1]).with_password("secret"))
+
+    yield user
+    for name in users:
+        server.api("DELETE", f"users/{name}")
+
+
+@pytest.fixture
+def as_user(each_rabbitmq_server: RabbitMQServer, each_rabbitmq_url: str) -> Iterator[As]:
+    yield from made(each_rabbitmq_server, each_rabbitmq_url)
+
+
+@pytest.fixture
+def newest_url(newest_rabbitmq_server: RabbitMQServer) -> Iterator[str]:
+    url = newest_rabbitmq_server.create_vhost()
+    yield url
+    newest_rabbitmq_server.delete_vhost(url)
+
+
+@pytest.fixture
+def as_newest_user(newest_rabbitmq_server: RabbitMQServer, newest_url: str) -> Iterator[As]:
+    yield from made(newest_rabbitmq_server, newest_url)
+
+
+def of(logs: list[Any], *events: str) -> list[Any]:
+    return [line for line in logs if line["event"] in events]
+
+
+@asynccontextmanager
+async def unhurried(broker: RabbitMQBroker, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Publisher]:
+    """A publisher that is handed over at once, connected or not."""
+    monkeypatch.setattr(rabbitmq_link, "START_TIMEOUT_S", 0.01)
+    async with broker.publisher(READINGS_EXCHANGE) as publisher:
+        yield publisher
+
+
+async def published(publisher: Publisher) -> bool:
+    try:
+        await publisher.publish(Message(b"reading"), READINGS_EXCHANGE)
+    except BrokerError:
+        return False
+    return True
+
+
+# What is said
+
+
+async def test_a_consumer_without_its_right_says_which_one_is_missing_and_never_that_the_broker_is_away(
+    each_rabbitmq_server: RabbitMQServer, each_rabbitmq_url: str, as_user: As, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rabbitmq_link, "START_TIMEOUT_S", 1.5)
+    await RabbitMQBroker(each_rabbitmq_url, settle_s=0).declare()
+    url = as_user(write=r"^tidegate\.readings$")
+    with capture_logs() as logs:
+        async with RabbitMQBroker(url).consumer(READINGS, prefetch=1) as consumer:
+            with pytest.raises(BrokerRefused, match="refused for user"):
+                await consumer.check()
+    (line,) = of(logs, REFUSED)  # several tries, told once
+    assert line["log_level"] == "warning"
+    assert (line["user"], line["resource"]) == (URL(url).user, "queue 'tidegate.readings'")
+    if not each_rabbitmq_server.version.startswith("3."):  # its sentence does not say
+        assert line["right"] == "read"
+    assert not of(logs, *AWAY)
+
+
+async def test_a_publish_without_its_right_fails_as_refused_and_is_told_once_however_often_it_is_tried(
+    each_rabbitmq_server: RabbitMQServer, each_rabbitmq_url: str, as_user: As
+) -> None:
+    await RabbitMQBroker(each_rabbitmq_url, settle_s=0).declare()
+    url = as_user(read=r"^tidegate\.(readings|declared)$")
+    failures: list[BrokerError] = []
+    with capture_logs() as logs:
+        async with RabbitMQBroker(url).publisher(READINGS_EXCHANGE) as publisher:
+
+            async def refused_often() -> bool:
+                try:
+                    await publisher.publish(Message(b"forged"), READINGS_EXCHANGE)
+                except BrokerError as error:
+                    failures.append(error)
+                await asyncio.sleep(0.1)
+                return sum("ACCESS_REFUSED" in str(error) for error in failures) >= 20
+
+            await eventually(refused_often, "it is tried on more than one connection")
+    assert all(isinstance(error, BrokerRefused) for error in failures)
+    (line,) = of(logs, REFUSED)
+    assert (line["user"], line["resource"]) == (URL(url).user, "exchange 'tidegate.readings'")
+    if not each_rabbitmq_server.version.startswith("3."):
+        assert line["right"] == "write"
+    assert not of(logs, *AWAY)
+    assert len(of(logs, "Connected to RabbitMQ.")) == 1
+
+
+async def test_a_wrong_password_and_a_vhost_that_is_not_there_are_refusals(
+    rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rabbitmq_link, "START_TIMEOUT_S", 1.0)
+    for url in (str(URL(rabbitmq_url).with_password("wrong")), f"{rabbitmq_url}-none"):
+        with capture_logs() as logs:
+            async with RabbitMQBroker(url).broadcaster(LIVE_EXCHANGE):
+                pass
+        assert [line["event"] for line in logs] == [REFUSED], logs
+        assert "wrong" not in str(logs)
+
+
+async def test_a_queue_of_other_arguments_is_a_refusal(each_rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rabbitmq_link, "START_TIMEOUT_S", 1.0)
+    await RabbitMQBroker(each_rabbitmq_url, settle_s=0).declare()
+    other = Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, max_bytes=5_000, dead=DEAD_LETTERS)
+    with pytest.raises(BrokerRefused, match="inequivalent arg"):
+        await RabbitMQBroker(each_rabbitmq_url, (DEAD_LETTERS, other)).declare()
+
+
+async def test_why_a_connection_was_lost_is_told(
+    rabbitmq_server: RabbitMQServer, rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rabbitmq_link, "LASTING_S", 0.0)
+    with capture_logs() as logs:
+        async with RabbitMQBroker(rabbitmq_url, settle_s=0).publisher(READINGS_EXCHANGE) as publisher:
+            for why in ("first reason", "second reason"):
+                rabbitmq_server.rabbitmqctl("close_all_connections", "--vhost", URL(rabbitmq_url).path[1:], why)
+
+                async def told(why: str = why) -> bool:
+                    return any(why in line["error"] for line in of(logs, AWAY[1]))
+
+                await eventually(told, "the reason is in the log")
+                await eventually(lambda: published(publisher), "it is connected again")
+
+
+# What is safe
+
+
+async def test_who_may_not_declare_publishes_nothing_until_somebody_has_declared_and_waited(
+    each_rabbitmq_url: str, as_user: As, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = as_user(write=r"^tidegate\.readings$", read=r"^tidegate\.declared$")
+    async with unhurried(RabbitMQBroker(url), monkeypatch) as publisher:
+        with pytest.raises(BrokerUnavailable):
+            await publisher.publish(Message(b"too early"), READINGS_EXCHANGE)
+
+        async def told() -> bool:
+            try:
+                await publisher.check()
+            except BrokerError as error:
+                return "python -m broker declare" in str(error)
+            return False
+
+        await eventually(told, "it says what is to be done")
+        # The queue is there, and nobody has waited for it.
+        async with RabbitMQBroker(each_rabbitmq_url).consumer(READINGS, prefetch=1):
+            for _ in range(20):
+                assert not await published(publisher)
+                await asyncio.sleep(0.1)
+            await RabbitMQBroker(each_rabbitmq_url, settle_s=0).declare()
+            await eventually(lambda: published(publisher), "it publishes once the marker is there")
+
+
+async def test_who_may_not_ask_for_the_marker_waits_until_what_it_sees_would_outlive_a_crash(
+    newest_url: str, as_newest_user: As, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = as_newest_user(write=r"^tidegate\.readings$")  # as a gateway had it before 4.3
+    async with unhurried(RabbitMQBroker(url, settle_s=SETTLE_S), monkeypatch) as publisher:
+        for _ in range(5):
+            assert not await published(publisher)
+            await asyncio.sleep(0.1)
+        began = time.monotonic()
+        async with RabbitMQBroker(newest_url).consumer(READINGS, prefetch=1):  # declares, waits for nothing
+            await eventually(lambda: published(publisher), "it publishes")
+        assert time.monotonic() - began >= SETTLE_S
+
+
+@pytest.mark.parametrize(
+    ("write", "read", "exchange"),
+    [
+        (r"^tidegate\.owners$", NOTHING, OWNERS_EXCHANGE),
+        (r"^tidegate\.(readings|presence)$", NOTHING, READINGS_EXCHANGE),
+        (r"^tidegate\.(dead|live)$", r"^tidegate\.(readings|owners\.deleted)$", DEAD_EXCHANGE),
+    ],
+)
+async def test_rights_that_were_given_before_there_was_a_right_to_ask_still_do(
+    newest_url: str, as_newest_user: As, write: str, read: str, exchange: Exchange
+) -> None:
+    await RabbitMQBroker(newest_url, settle_s=0).declare()
+    async with asyncio.timeout(20), RabbitMQBroker(as_newest_user("^$", write, read)).publisher(exchange) as publisher:
+        await publisher.publish(Message(b"as before"), exchange)
+
+
+async def test_a_service_that_finds_all_it_uses_has_nothing_refused(
+    newest_rabbitmq_server: RabbitMQServer, newest_url: str, as_newest_user: As
+) -> None:
+    await RabbitMQBroker(newest_url, settle_s=0).declare()
+    url = as_newest_user(write=r"^tidegate\.readings$", read=r"^tidegate\.declared$")
+    broker = RabbitMQBroker(url, settle_s=3600)  # no wait where the marker is
+    async with asyncio.timeout(20), broker.publisher(READINGS_EXCHANGE) as publisher:
+        await publisher.publish(Message(b"reading"), READINGS_EXCHANGE)
+    logged = "".join(file.read_text() for file in (newest_rabbitmq_server.folder / "log").glob("*.log"))
+    assert "guest" in logged  # it is the log
+    assert f"refused for user '{URL(url).user}'" not in logged

@@ -1,0 +1,214 @@
+"""Which documents die of what a server answers, and that an outage kills none."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import bson
+import pytest
+from prometheus_client import CollectorRegistry
+
+from broker.message import Message
+from persister import retry as holding
+from persister.batch import Outcome
+from persister.metrics import PersisterMetrics
+from persister.mongodb_errors import OF_THE_DOCUMENT, is_outage
+from persister.poison import Sifter
+from persister.retry import Holding, LetGoError
+from persister.to_mongodb import ToMongoDB, WriteFailed, WriteRefused, Written
+from readings.document import AS_MILLISECONDS
+from testing.waiting import eventually
+from tests.persister.test_persister import Bench, document
+from tests.persister.test_to_mongodb import stored
+
+UNKNOWN = 1
+
+
+class Server:
+    """Refuses documents with a code that may mean anything, a whole write or one by one."""
+
+    def __init__(self, bad: Sequence[bytes], *, whole: bool = True) -> None:
+        self.bad = set(bad)
+        self.whole = whole
+        self.sick = False
+        self.taken: list[bytes] = []
+        self.asked = 0
+
+    async def write(self, documents: Sequence[bytes]) -> Written:
+        self.asked += 1
+        refused = [place for place, one in enumerate(documents) if self.sick or one in self.bad]
+        if refused and self.whole:
+            raise WriteRefused("no", UNKNOWN, certain=False)
+        self.taken += [one for place, one in enumerate(documents) if place not in refused]
+        outcomes = [Outcome.RETRY if place in refused else Outcome.STORED for place in range(len(documents))]
+        return Written(outcomes, dict.fromkeys(refused, "no"), dict.fromkeys(refused, UNKNOWN))
+
+
+def sifter(server: Server, hold_s: float = 60) -> Sifter:
+    return Sifter(server, Holding(asyncio.Event(), PersisterMetrics(CollectorRegistry()), hold_s=hold_s))
+
+
+def never() -> None:
+    raise AssertionError("it takes no other write to know")
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holding, "PAUSE_S", (0.01, 0.02))
+
+
+@pytest.mark.parametrize(
+    ("whole", "is_bad"),
+    [
+        (True, lambda number: number == 0),
+        (True, lambda number: number == 99),
+        (True, lambda number: number % 2),
+        (True, lambda number: number < 90),
+        (True, lambda number: number > 9),
+        (False, lambda number: number == 0),
+        (False, lambda number: number == 98),
+        (False, lambda number: number % 2 == 0),
+        (False, lambda number: number < 90),
+    ],
+)
+async def test_only_what_a_server_refuses_again_after_it_stored_others_dies(
+    whole: bool, is_bad: Callable[[int], bool]
+) -> None:
+    documents = [document(number) for number in range(100)]
+    server = Server([one for number, one in enumerate(documents) if is_bad(number)], whole=whole)
+    written = await sifter(server).write(documents, never)
+    dead = [documents[place] for place, outcome in enumerate(written.outcomes) if outcome is Outcome.DEAD]
+    assert set(dead) == server.bad
+    assert set(written.errors) == {documents.index(one) for one in dead}
+    assert sorted(server.taken) == sorted(set(documents) - server.bad), "each good one is written once"
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_a_server_that_refuses_everything_kills_nothing_and_is_not_asked_for_each(whole: bool) -> None:
+    documents = [document(number) for number in range(1000)]
+    server = Server([], whole=whole)
+    server.sick = True
+    doubts = 0
+
+    def in_doubt() -> None:
+        nonlocal doubts
+        doubts += 1
+
+    writing = asyncio.ensure_future(sifter(server).write(documents, in_doubt))
+
+    async def tried() -> bool:
+        return doubts >= 5
+
+    await eventually(tried, "it is tried again and again")
+    assert server.asked <= (doubts + 1) * 65
+    assert not writing.done()
+    server.sick = False
+    assert (await writing).outcomes == [Outcome.STORED] * 1000
+    assert sorted(server.taken) == sorted(documents)
+
+
+async def test_a_server_that_falls_ill_in_the_middle_kills_nothing() -> None:
+    documents = [document(number) for number in range(64)]
+    server = Server([documents[0]])
+    ill_after = server.write
+
+    async def write(some: Sequence[bytes]) -> Written:
+        # What is refused from here on is refused with another code than the bad one was.
+        if len(server.taken) >= 32 and server.sick:
+            raise WriteRefused("ill", UNKNOWN + 1, certain=False)
+        return await ill_after(some)
+
+    server.sick = False
+    server.write = write  # type: ignore[method-assign,assignment]
+    found = sifter(server, hold_s=0.1)
+
+    async def fall_ill() -> None:
+        while len(server.taken) < 32:
+            await asyncio.sleep(0)
+        server.sick = True
+
+    writing = asyncio.gather(found.write(documents, lambda: None), fall_ill())
+    written, _ = await writing
+    assert [place for place, outcome in enumerate(written.outcomes) if outcome is Outcome.DEAD] == [0]
+
+
+async def test_one_that_is_alone_in_doubt_lets_others_pass_and_dies_of_their_success() -> None:
+    bench = Bench([Message.of([document(1)])], writes_in_flight=1)
+    server = Server([document(1)])
+    bench.store.write = server.write  # type: ignore[method-assign]
+    task = asyncio.ensure_future(bench.persister.run(bench.stop))
+
+    async def tried() -> bool:
+        return server.asked > 5
+
+    await eventually(tried, "it is tried")
+    assert not bench.dead.letters
+    bench.queue.deliver(Message.of([document(2)]), 2)
+    async with asyncio.timeout(5):
+        await bench.queue.settled.wait()
+    bench.stop.set()
+    await task
+    assert [(letter.body, letter.headers["x-reason"]) for letter in bench.dead.letters] == [(document(1), "refused")]
+    assert server.taken == [document(2)]
+
+
+async def test_only_the_batch_that_is_not_done_is_delivered_again_after_it_was_held_for_too_long() -> None:
+    bench = Bench([Message.of([document(1)])], hold_s=0.3)
+    write = bench.store.write
+
+    async def without_the_first(documents: Sequence[bytes]) -> Written:
+        if document(1) in documents:
+            raise WriteFailed("away")
+        return await write(documents)
+
+    bench.store.write = without_the_first  # type: ignore[method-assign]
+    task = asyncio.ensure_future(bench.persister.run(bench.stop))
+    await asyncio.sleep(0.05)
+    for tag in range(2, 8):
+        bench.queue.deliver(Message.of([document(tag)]), tag)
+    with pytest.raises(ExceptionGroup) as raised:
+        await asyncio.wait_for(task, 5)
+    assert raised.group_contains(LetGoError)
+    assert list(bench.queue.open) == [1]
+    assert bench.queue.stopped, "acknowledging makes room, and nothing must come into it"
+    assert all(not multiple for _, multiple in bench.queue.acknowledged)
+
+
+# Codes of MongoDB
+
+AWAY = (6, 7, 13, 18, 28, 50, 64, 79, 89, 91, 100, 112, 133, 189, 202, 262, 8000, 9001, 10107, 11600, 11602, 13435)
+
+
+@pytest.mark.parametrize("code", [*AWAY, 13436, 14031, None])
+async def test_what_a_server_says_of_itself_is_an_outage(code: int | None) -> None:
+    assert is_outage(code)
+    with pytest.raises(WriteFailed):
+        ToMongoDB._sorted({"writeErrors": [{"index": 0, "code": code, "errmsg": "no"}]}, 2)
+
+
+def test_a_label_makes_any_code_an_outage_and_no_code_of_a_document_is_one() -> None:
+    assert is_outage(UNKNOWN, {"errorLabels": ["RetryableWriteError"]})
+    assert not any(is_outage(code) for code in (*OF_THE_DOCUMENT, UNKNOWN, 2, 9, 14))
+
+
+def nested(number: int, depth: int) -> bytes:
+    """A document whose value lies so deep."""
+    value: Any = 1
+    for _ in range(depth):
+        value = {"a": value}
+    return bson.encode(bson.decode(document(number), AS_MILLISECONDS) | {"value": value})
+
+
+@pytest.mark.parametrize("depth", [190, 250, 900])
+async def test_a_document_that_is_nested_too_deeply_for_mongodb_is_dead_alone(
+    mongodb_database: tuple[str, str], depth: int
+) -> None:
+    url, name = mongodb_database
+    bad = nested(3, depth)
+    bench = Bench([Message.of([document(1), document(2), bad, document(4)]), Message.of([nested(5, depth)])])
+    async with ToMongoDB.connected(url, name, clustered=False, timeout_s=10) as store:
+        bench.replace_store(store)
+        await bench.run()
+    assert sorted(letter.body for letter in bench.dead.letters) == sorted([bad, nested(5, depth)])
+    assert {letter.headers["x-reason"] for letter in bench.dead.letters} == {"refused"}
+    assert [item["value"] for item in stored(mongodb_database)] == [1, 2, 4]

@@ -1,0 +1,76 @@
+"""Health and metrics as probes see them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+from prometheus_client import CollectorRegistry, Counter
+
+from runtime.http import ops
+from runtime.http.ops import Check, ops_server
+from runtime.process import Shutdown
+from runtime.settings import ProcessSettings
+
+
+async def fine() -> None:
+    return
+
+
+async def broken() -> None:
+    raise ConnectionError("nobody listens")
+
+
+async def hanging() -> None:
+    await asyncio.sleep(60)
+
+
+@asynccontextmanager
+async def serving(
+    shutdown: Shutdown, checks: dict[str, Check], registry: CollectorRegistry | None = None
+) -> AsyncIterator[aiohttp.ClientSession]:
+    settings = ProcessSettings(ops_host="127.0.0.1", ops_port=0)
+    async with (
+        ops_server(settings, shutdown, registry or CollectorRegistry(), checks) as port,
+        aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session,
+    ):
+        yield session
+
+
+async def test_healthz_says_alive_and_503_from_the_request_to_stop_on() -> None:
+    shutdown = Shutdown()
+    async with serving(shutdown, {"broker": broken}) as session:
+        async with session.get("/healthz") as answer:
+            assert (answer.status, await answer.json()) == (200, {"status": "alive"})
+        shutdown.request("SIGTERM")
+        async with session.get("/healthz") as answer:
+            assert (answer.status, await answer.json()) == (503, {"status": "draining"})
+        async with session.get("/readyz") as answer:
+            assert answer.status == 503
+            assert (await answer.json())["failing"]["process"] == "draining"
+
+
+async def test_readyz_names_what_was_checked() -> None:
+    async with serving(Shutdown(), {"keys": fine, "broker": fine}) as session, session.get("/readyz") as answer:
+        assert (answer.status, await answer.json()) == (200, {"status": "ready", "checked": ["broker", "keys"]})
+
+
+async def test_readyz_names_what_fails_and_why_also_when_it_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops, "CHECK_TIMEOUT_S", 0.1)
+    checks: dict[str, Check] = {"keys": fine, "broker": broken, "mongodb": hanging}
+    async with serving(Shutdown(), checks) as session, session.get("/readyz") as answer:
+        assert answer.status == 503
+        assert (await answer.json())["failing"] == {
+            "broker": "ConnectionError: nobody listens",
+            "mongodb": "no answer within 0.1 s",
+        }
+
+
+async def test_metrics_are_those_of_the_registry_in_prometheus_form() -> None:
+    registry = CollectorRegistry()
+    Counter("tidegate_things_total", "Things", registry=registry).inc(3)
+    async with serving(Shutdown(), {}, registry) as session, session.get("/metrics") as answer:
+        assert answer.status == 200
+        assert answer.headers["Content-Type"].startswith("text/plain")
+        assert "tidegate_things_total 3.0" in await answer.text()

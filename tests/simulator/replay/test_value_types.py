@@ -1,0 +1,149 @@
+"""What a replay takes for numbers, texts and booleans, and what it refuses rather than store as something else."""
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simulator.errors import ReplayError
+from simulator.replay.file import Replay
+from simulator.replay.points import check_replay, replay_points
+from tests.simulator.replay.test_points import csv_file
+
+TIME = "2024-05-01 00:00:00"
+T0 = 1_714_521_600_000
+
+
+def rows(folder: Path, *cells: str, **options: Any) -> Replay:
+    return Replay(csv_file(folder, "timestamp,value", *(f"{TIME},{cell}" for cell in cells)), **options)
+
+
+def values(replay: Replay) -> list[Any]:
+    return [point.value for point in replay_points(replay, "x")]
+
+
+async def refusal(replay: Replay) -> str:
+    with pytest.raises(ReplayError) as error:
+        await check_replay(replay)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("cell", ['"1,5"', '"1,234.5"', "1 234.5", "45%", "NA", "MM", "?", "NaN", "-inf", "1e999", "x"])
+async def test_what_is_no_number_among_numbers_is_an_error_with_the_ways_out(tmp_path: Path, cell: str) -> None:
+    replay = rows(tmp_path, "1", cell, "2")
+    told = await refusal(replay)
+    assert told.startswith(f"{replay.path}: line 3, column 'value': {cell.strip(chr(34))!r} is not a")
+    assert "--missing" in told
+    assert "--value-type text" in told
+
+
+@pytest.mark.parametrize("cell", ['"1,5"', "45%", "NA", "?"])
+async def test_the_ways_out_lead_out(tmp_path: Path, cell: str) -> None:
+    text = cell.strip('"')
+    left_out = rows(tmp_path, "1", cell, "2", missing=(text, "MM"))
+    assert (await check_replay(left_out)).readings == 2
+    assert values(left_out) == [1, 2]
+    as_texts = rows(tmp_path, "1", cell, "2", value_type="text")
+    assert (await check_replay(as_texts)).readings == 3
+    assert values(as_texts) == ["1", text, "2"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "found"),
+    [
+        (["1", "2.5", "-1e-3", "+4", ".5"], [1, 2.5, -0.001, 4, 0.5]),
+        (["true", "False", "TRUE"], [True, False, True]),
+        (["idle", "error", "1"], ["idle", "error", "1"]),
+        (["idle", "true", "false", "off", "on"], ["idle", "true", "false", "off", "on"]),
+        (["192.168.0.1", "1.2.3"], ["192.168.0.1", "1.2.3"]),
+        (["1", "", "2", ""], [1, 2]),
+    ],
+    ids=str,
+)
+async def test_a_files_values_are_of_one_type_each_sensor(tmp_path: Path, cells: list[str], found: list[Any]) -> None:
+    replay = rows(tmp_path, *cells)
+    assert (await check_replay(replay)).readings == len(found)
+    assert [repr(value) for value in values(replay)] == [repr(value) for value in found]
+
+
+@pytest.mark.parametrize(
+    ("cells", "column", "line"),
+    [
+        (["idle", "1"], "number", 2),
+        (["true", "false", "maybe"], "true or false", 4),
+        (["true", "1"], "number", 2),
+        (['"1,5"', '"2,5"'], "number", 2),
+        (["45%", "NA"], "number", 2),
+        (["NA", "NA", "NA", "1"], "number", 2),
+    ],
+    ids=str,
+)
+async def test_half_decides_and_marks_of_missing_values_do_not_vote(
+    tmp_path: Path, cells: list[str], column: str, line: int
+) -> None:
+    told = await refusal(rows(tmp_path, *cells))
+    assert f"line {line}, column 'value'" in told
+    assert column in told
+
+
+@pytest.mark.parametrize("cells", [["NA"], ["MM", "MM"], ["?", "NA", ""]], ids=str)
+async def test_marks_of_missing_values_alone_are_no_texts(tmp_path: Path, cells: list[str]) -> None:
+    told = await refusal(rows(tmp_path, *cells))
+    assert f"line 2, column 'value': {cells[0]!r} stands for no value" in told
+    assert f"--missing {cells[0]!r} leaves such rows out, --value-type text" in told
+    assert values(rows(tmp_path, *cells, value_type="text")) == [cell for cell in cells if cell]
+
+
+async def test_the_type_is_decided_for_each_sensor_type_by_its_own_values(tmp_path: Path) -> None:
+    lines = [f"{TIME},{cell}" for cell in ("1,a", "idle,b", "2,b", "run,b", "3,a", "true,c")]
+    replay = Replay(csv_file(tmp_path, "timestamp,value,kind", *lines), sensor_type_column="kind")
+    assert (await check_replay(replay)).kinds == {"a": "number", "b": "text", "c": "boolean"}
+    assert values(replay) == [1, "idle", "2", "run", 3, True]
+
+
+async def test_a_type_that_is_given_is_not_decided(tmp_path: Path) -> None:
+    assert values(rows(tmp_path, "1", "true", value_type="text")) == ["1", "true"]
+    assert values(rows(tmp_path, "1", "true", "0", "FALSE", value_type="boolean")) == [True, True, False, False]
+    assert "'x' is not a number" in await refusal(rows(tmp_path, "x", "y", "1", value_type="number"))
+    assert "'2' is not true or false" in await refusal(rows(tmp_path, "1", "2", value_type="boolean"))
+
+
+async def test_a_file_without_a_value_is_told(tmp_path: Path) -> None:
+    assert "no row has a value" in await refusal(rows(tmp_path, "", "NA", missing=("NA",)))
+
+
+@pytest.mark.parametrize(
+    ("text", "ms"),
+    [
+        ("2024-05-01 00:00:00+00:00", 0),
+        ("2024-05-01 02:00:00.5+0200", 500),
+        ("2024-05-01 00:00:00.123456+00:00", 123),
+        ("2024-05-01T00:00:00.123999999Z", 123),
+        ("2024-05-01 00:00:00.123456", 123),
+        ("2024-05-01", 0),
+        ("1714521600007", 7),
+    ],
+)
+async def test_the_times_of_pandas_are_taken_and_cut_to_milliseconds(tmp_path: Path, text: str, ms: int) -> None:
+    replay = Replay(csv_file(tmp_path, "timestamp,value", f"{text},1"))
+    assert (await check_replay(replay)).readings == 1
+    assert [point.ts - T0 for point in replay_points(replay, "x")] == [ms]
+
+
+async def test_readings_within_a_millisecond_are_counted_so_that_none_becomes_another(tmp_path: Path) -> None:
+    micros = [100, 200, 999, 1000, 1001]
+    lines = [f"{datetime.datetime(2024, 5, 1, microsecond=micro, tzinfo=datetime.UTC)},{micro}" for micro in micros]
+    found = [
+        (point.ts - T0, point.seq)
+        for point in replay_points(Replay(csv_file(tmp_path, "timestamp,value", *lines)), "x")
+    ]
+    assert found == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
+    counted = Replay(csv_file(tmp_path, "timestamp,value,n", *(f"{line},0" for line in lines)), seq_column="n")
+    assert "line 2, column 'n': times finer than a millisecond are cut" in await refusal(counted)
+
+
+async def test_seconds_taken_for_milliseconds_are_told(tmp_path: Path) -> None:
+    told = await refusal(Replay(csv_file(tmp_path, "timestamp,value", "1714521600,1")))
+    assert "column 'timestamp'" in told
+    assert "milliseconds since 1970" in told
