@@ -40,14 +40,14 @@ class BodyFailed(Exception):
     pass
 
 
-@pytest.mark.parametrize("context", ["publisher", "consumer", "announcer", "listener"])
+@pytest.mark.parametrize("context", ["publisher", "consumer", "broadcaster", "subscriber"])
 async def test_what_the_body_of_a_context_raises_comes_out_as_itself(system: System, context: str) -> None:
     async with system.opened() as broker:
         opened: Any = {
             "publisher": broker.publisher,
             "consumer": lambda: broker.consumer(READINGS, prefetch=1),
-            "announcer": lambda: broker.broadcaster(LIVE_EXCHANGE),
-            "listener": lambda: broker.subscriber(LIVE_EXCHANGE, bound=1),
+            "broadcaster": lambda: broker.broadcaster(LIVE_EXCHANGE),
+            "subscriber": lambda: broker.subscriber(LIVE_EXCHANGE, bound=1),
         }[context]
         with pytest.raises(BodyFailed):
             async with opened():

@@ -447,7 +447,7 @@ async def test_a_fault_of_ours_is_answered_and_logged_once_with_an_id(
     async with gateway(held, fast_lane=fast_lane) as running, running.raw() as socket:
         await socket.receive_str(timeout=5)
         with capture_logs() as lines, monkeypatch.context() as patched:
-            patched.setattr(ReadingEncoder, "take_one", breaks)
+            patched.setattr(ReadingEncoder, "encode_one", breaks)
             for number in range(100):
                 await socket.send_str(f"42{number}{EVENT}")
                 answer = json.loads((await socket.receive_str(timeout=5)).removeprefix(f"43{number}"))[0]

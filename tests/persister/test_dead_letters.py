@@ -119,7 +119,7 @@ async def test_every_bad_message_goes_back_at_its_own_deadline_also_one_that_wai
         held_s.setdefault(delivery.tag, []).append(time.monotonic() - delivery.arrived_at)
         await requeue(delivery)
 
-    monkeypatch.setattr(bench.queue, "give_back", noting)
+    monkeypatch.setattr(bench.queue, "requeue", noting)
     task = asyncio.ensure_future(bench.persister.run(bench.stop))
 
     async def each_went_back() -> bool:
