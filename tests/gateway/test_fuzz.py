@@ -15,8 +15,8 @@ from runtime.http.listen import listen
 from runtime.http.problems import Handler, problem_middleware
 from testing.issuer import ISSUER
 from tests.fuzzing import fuzz
-from tests.gateway.held import HeldBroker
-from tests.gateway.running import ISSUING, jwks, nothing_revoked
+from tests.gateway.fakes import FakeBroker
+from tests.gateway.harness import ISSUING, jwks, nothing_revoked
 
 EXAMPLES = 300
 # Not `negative_data_rejection`: a bad reading is told in a 202, beside the good ones.
@@ -28,9 +28,9 @@ CHECKS = (
 
 
 async def test_hundreds_of_requests_meet_no_fault_and_nothing_undescribed(
-    held: HeldBroker, tmp_path: Path, seed: int
+    fake_broker: FakeBroker, tmp_path: Path, seed: int
 ) -> None:
-    held.held.free = True
+    fake_broker.outgoing.auto_confirm = True
     answers: Counter[int] = Counter()
 
     @web.middleware
@@ -44,7 +44,7 @@ async def test_hundreds_of_requests_meet_no_fault_and_nothing_undescribed(
     async with (
         Revocations(nothing_revoked).kept_fresh() as revocations,
         gateway_service(
-            chosen, broker=held, keys=KeySet(jwks), revocations=revocations, registry=CollectorRegistry()
+            chosen, broker=fake_broker, keys=KeySet(jwks), revocations=revocations, registry=CollectorRegistry()
         ) as service,
     ):
         service.add_routes(app)
@@ -58,4 +58,4 @@ async def test_hundreds_of_requests_meet_no_fault_and_nothing_undescribed(
     assert generated >= EXAMPLES
     assert not [status for status in answers if status >= 500]
     assert {202, 400, 401, 405, 422} <= set(answers)
-    assert held.held.messages  # some of it were readings
+    assert fake_broker.outgoing.messages  # some of it were readings

@@ -38,7 +38,7 @@ DEFAULTS: dict[str, Any] = {}
 ACCEPTED = {"status": "accepted", "accepted": 1}
 
 
-class Running:
+class RunningGateway:
     """A gateway on a port, and clients of it."""
 
     def __init__(self, port: int, registry: CollectorRegistry, http: aiohttp.ClientSession) -> None:
@@ -112,7 +112,7 @@ class Running:
 @asynccontextmanager
 async def gateway(
     broker: Broker, *, keys: KeySet | None = None, revocations: Revocations | None = None, **settings: Any
-) -> AsyncIterator[Running]:
+) -> AsyncIterator[RunningGateway]:
     first_request_s = settings.pop("first_request_s", FIRST_REQUEST_S)
     at_port = settings.pop("at_port", 0)
     chosen = GatewaySettings(
@@ -133,7 +133,7 @@ async def gateway(
     ):
         service.add_routes(app)
         async with listen(app, "127.0.0.1", at_port, first_request_s=first_request_s) as port:
-            yield Running(port, registry, http)
+            yield RunningGateway(port, registry, http)
 
 
 async def jwks() -> dict[str, Any]:
