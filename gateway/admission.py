@@ -115,7 +115,7 @@ class Admission:
             raise AdmissionDenied("forbidden", "the token belongs to another owner or device")
         session.renew(self._require_active(claims), _defaults(claims), claims.exp)
 
-    def revoked(self, session: Session) -> bool:
+    def is_revoked(self, session: Session) -> bool:
         """Return whether the session's token has been revoked since it was verified."""
         return self._revocations.revoked(session.revocation_keys)
 

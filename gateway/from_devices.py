@@ -197,7 +197,7 @@ class FromDevices:
 
     async def _end_revoked(self) -> None:
         for number, (sid, (session, _)) in enumerate(list(self._sessions.items()), 1):
-            if sid in self._sessions and self._admission.revoked(session):
+            if sid in self._sessions and self._admission.is_revoked(session):
                 self._end(sid, "revoked")
             if number % REVOCATION_BATCH == 0:
                 await asyncio.sleep(0)

@@ -54,7 +54,7 @@ _Text = Annotated[str, Meta(max_length=MAX_TEXT, pattern=ONE_LINE, extra=ONE_LIN
 
 
 class ReadingsTaken(msgspec.Struct):
-    """How many readings will be stored, and why the others will not. `index` counts from 0, as they were sent."""
+    """The number of accepted readings, and the rejected ones. `index` counts from 0, in the order sent."""
 
     accepted: int
     rejected: list[Rejection]
@@ -63,14 +63,16 @@ class ReadingsTaken(msgspec.Struct):
 class ReadingSent(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     """One reading. `sensorType` and `location` default to those of a device's token, `ts` to the time of receipt.
 
-    `value` is finite, as an integer of 64 bits. No text has control characters, and no name stands twice. `ts` is in
-    milliseconds since 1970, or RFC 3339 with a zone and at most three decimals; not before 2000, at most 24 h ahead; a
-    leap second (`23:59:60` at the end of a month in UTC) is stored as the second after it, `.000`. `seq`, only with
-    `ts`, counts apart what one series measures within a millisecond; below 2^52, as the others are a gateway's.
+    `value` is finite; an integer has at most 64 bits. Text has no control characters, and no name appears twice. `ts`
+    is milliseconds since 1970, or RFC 3339 with a zone and at most three decimals; not before 2000, at most 24 h ahead;
+    a leap second (`23:59:60` at the end of a month in UTC) is stored as the second after it, `.000`. `seq`, allowed
+    only with `ts`, distinguishes the readings of one series within a millisecond; it is below 2^52, because gateways
+    assign the numbers from there on.
 
-    A reading may also be sent as `GET /readings` gives it out. `device` is then the sender's, or the reading is
-    rejected (`forbidden`). `receivedAt`, a time as `ts`, says that it was taken before: its `seq` may be a gateway's,
-    it takes no location from a token, and it needs its `ts`. It is not stored: when it was received is now.
+    A reading may also be sent in the form that `GET /readings` returns. `device` must then be the sender's, or the
+    reading is rejected (`forbidden`). `receivedAt`, a time like `ts`, marks a reading that was accepted before: its
+    `seq` may be one that a gateway assigned, it takes no location from a token, and it needs its `ts`. `receivedAt` is
+    not stored: the reading gets a new time of receipt.
     """
 
     # Only described, never decoded: readings/reading.py rejects a reading that breaks a rule, and only that one.
@@ -95,11 +97,13 @@ def readings_call(handler: Handler) -> Operation:
         summary="Send readings without a socket",
         # NDJSON is not listed among the body's types: openapi-python-client warns of each type that it does not know.
         description="One reading, an array of 1 to 1,000, or as many as lines of NDJSON with "
-        "`Content-Type: application/x-ndjson`. What is counted as accepted can no longer be lost. Readings that carry "
-        "`ts` may be sent again without being stored twice; so may the lines of an export "
+        "`Content-Type: application/x-ndjson`. Readings counted as accepted can no longer be lost. Readings with `ts` "
+        "may be sent again without being stored twice; so may the lines of an export "
         "(`GET /readings?format=ndjson`), 1,000 at a time.",
         body=ReadingSent | Annotated[list[ReadingSent], Meta(min_length=1, max_length=MAX_READINGS)],
-        request_headers={"X-Device-Id": "the device, with a user's token; with a device's own it may be left out"},
+        request_headers={
+            "X-Device-Id": "the device's id; required with a user's token, optional with a device's token"
+        },
         answers={202: ReadingsTaken},
         problems=(403, 429),
         secured=True,
@@ -170,7 +174,9 @@ class FromHttp:
 
     def _require_active(self, session: Session) -> None:
         """Raise Problem 401 if the token expired or was revoked while the body was read, which may take minutes."""
-        code = "revoked" if self._admission.revoked(session) else "expired" if session.expires_at <= time.time() else ""
+        code = (
+            "revoked" if self._admission.is_revoked(session) else "expired" if session.expires_at <= time.time() else ""
+        )
         if code:
             raise problem(401, f"the token was {code} while the body was read", {"code": code})
 

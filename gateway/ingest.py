@@ -1,6 +1,6 @@
 """One event in, one acknowledgement out: decode, check, publish, and acknowledge only after the broker's confirm.
 
-The fast path and the plain path through python-socketio both end here, so a device cannot tell them apart.
+The fast path and the plain path through python-socketio both end here, so a device sees no difference.
 """
 
 import asyncio

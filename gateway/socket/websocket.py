@@ -73,7 +73,7 @@ class WebSocket:
         self._context = context
         self._out: list[bytes] = []
         self._out_bytes = 0
-        # True once closing has begun: nothing is taken and nothing is sent any more.
+        # True once closing has begun: no frame is accepted or sent any more.
         self.closing = False
 
     async def open(self, request: web.Request, sink: FrameSink) -> web.StreamResponse:
@@ -86,7 +86,7 @@ class WebSocket:
 
     @property
     def has_backpressure(self) -> bool:
-        """True while the client has to read before more is taken from it."""
+        """True while the client has to read before it is read from again."""
         return self._out_bytes > BACKPRESSURE_BYTES or self._protocol.writing_paused
 
     async def next_text(self) -> bytes | None:

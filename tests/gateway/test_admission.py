@@ -54,7 +54,7 @@ async def test_auth_and_headers_that_agree_are_taken(running: RunningGateway) ->
         assert client.connected
 
 
-def at_the_header(token: str, device: str | None = None) -> dict[str, Any]:
+def in_headers(token: str, device: str | None = None) -> dict[str, Any]:
     headers = {"Authorization": f"Bearer {token}"} | ({} if device is None else {"X-Device-Id": device})
     return {"headers": headers}
 
@@ -71,7 +71,7 @@ REFUSALS: list[tuple[str, str, Callable[[], dict[str, Any]]]] = [
     ("no JWT", "unauthorized", lambda: {"auth": {"token": "abc"}}),
     ("another scheme", "unauthorized", lambda: {"headers": {"Authorization": f"Basic {ISSUING.device()}"}}),
     ("expired", "expired", lambda: {"auth": {"token": ISSUING.device(iat=past() - 60, exp=past())}}),
-    ("expired in the header", "expired", lambda: at_the_header(ISSUING.device(iat=past() - 60, exp=past()))),
+    ("expired in the header", "expired", lambda: in_headers(ISSUING.device(iat=past() - 60, exp=past()))),
     ("another key", "unauthorized", lambda: {"auth": {"token": Issuer(ISSUING.kid).device()}}),
     ("unknown key", "unauthorized", lambda: {"auth": {"token": Issuer("other").device()}}),
     ("another audience", "unauthorized", lambda: {"auth": {"token": ISSUING.device(aud="another")}}),
@@ -83,18 +83,18 @@ REFUSALS: list[tuple[str, str, Callable[[], dict[str, Any]]]] = [
     ("device that is no text", "device_required", lambda: {"auth": {"token": ISSUING.user(), "device": {"$ne": 1}}}),
     ("device with a line end", "device_required", lambda: {"auth": {"token": ISSUING.user(), "device": "a\n"}}),
     ("another device", "forbidden", lambda: {"auth": {"token": ISSUING.device(), "device": "device-2"}}),
-    ("another device in the header", "forbidden", lambda: at_the_header(ISSUING.device(), "device-2")),
+    ("another device in the header", "forbidden", lambda: in_headers(ISSUING.device(), "device-2")),
     ("no scope", "forbidden", lambda: {"auth": {"token": ISSUING.device(scope="readings:read")}}),
     ("part of a scope", "forbidden", lambda: {"auth": {"token": ISSUING.device(scope="readings:writer x")}}),
     (
         "two tokens",
         "unauthorized",
-        lambda: {"auth": {"token": ISSUING.device()}} | at_the_header(ISSUING.device(jti="other")),
+        lambda: {"auth": {"token": ISSUING.device()}} | in_headers(ISSUING.device(jti="other")),
     ),
     (
         "two devices",
         "forbidden",
-        lambda: {"auth": {"token": (token := ISSUING.user()), "device": "a"}} | at_the_header(token, "b"),
+        lambda: {"auth": {"token": (token := ISSUING.user()), "device": "a"}} | in_headers(token, "b"),
     ),
     (
         "token in the URL",
@@ -106,7 +106,7 @@ REFUSALS: list[tuple[str, str, Callable[[], dict[str, Any]]]] = [
 
 
 @pytest.mark.parametrize(("code", "connect"), [row[1:] for row in REFUSALS], ids=[row[0] for row in REFUSALS])
-async def test_who_may_not_connect_is_told_why(
+async def test_a_refused_client_gets_the_reason(
     fake_broker: FakeBroker, code: str, connect: Callable[[], dict[str, Any]]
 ) -> None:
     async with gateway(fake_broker) as found:
@@ -114,7 +114,7 @@ async def test_who_may_not_connect_is_told_why(
         assert found.count("connections") == 0
 
 
-async def test_without_keys_a_device_is_told_to_come_again(fake_broker: FakeBroker) -> None:
+async def test_without_keys_a_device_is_asked_to_retry(fake_broker: FakeBroker) -> None:
     async def away() -> dict[str, Any]:
         raise OSError("auth is down")
 
@@ -122,7 +122,7 @@ async def test_without_keys_a_device_is_told_to_come_again(fake_broker: FakeBrok
         assert (await found.not_upgraded())["code"] == "unavailable"
         assert connects(found, "unavailable") == 1
         async with found.http.get(f"{found.url}/socket.io/?EIO=4&transport=polling") as answer:
-            assert answer.status == 400, "what never works is not told to come again"
+            assert answer.status == 400, "what can never work is not asked to retry"
 
 
 async def test_a_key_that_is_not_known_while_its_issuer_is_away_closes_the_socket_for_now(
@@ -139,13 +139,13 @@ async def test_a_key_that_is_not_known_while_its_issuer_is_away_closes_the_socke
     async with gateway(fake_broker, keys=keys) as found:
         async with found.connected({"token": ISSUING.device()}):
             up = False
-        assert await found.put_off({"token": Issuer("other").device()}) == "unavailable"
+        assert await found.closed_for_now({"token": Issuer("other").device()}) == "unavailable"
         assert connects(found, "unavailable") == 1
         async with found.connected({"token": ISSUING.device()}) as client:
             assert client.connected
 
 
-async def test_a_gateway_that_stops_answers_what_it_took_and_refuses_an_upgrade_for_now(
+async def test_a_stopping_gateway_acknowledges_what_it_accepted_and_refuses_upgrades_for_now(
     fake_broker: FakeBroker,
 ) -> None:
     begun, stop = asyncio.Event(), asyncio.Event()
@@ -195,7 +195,7 @@ async def until_refused(port: int) -> None:
         writer.close()
         return False
 
-    await eventually(refused, "nothing listens any more")
+    await eventually(refused, "the port is closed")
 
 
 def connects(running: RunningGateway, outcome: str) -> float:

@@ -93,7 +93,7 @@ def assert_problem(answer: Answer, status: int, code: str | None = None) -> None
     assert {"type", "title", "detail"} <= set(answer.json)
     assert answer.json.get("code") == code
     assert ("WWW-Authenticate" in answer.headers) == (status == 401)
-    # Who is to come again is told when, in seconds and in milliseconds.
+    # A temporary refusal says when to retry, in seconds and in milliseconds.
     assert ("Retry-After" in answer.headers) == ("retryAfterMs" in answer.json) == (status in (429, 503))
     if "Retry-After" in answer.headers:
         after_ms = answer.json["retryAfterMs"]
@@ -163,7 +163,7 @@ ALONE: list[tuple[bytes, str]] = [
 
 
 @pytest.mark.parametrize(("body", "code"), ALONE, ids=lambda part: str(part)[:40])
-async def test_one_bad_reading_is_told_as_in_an_array(
+async def test_one_bad_reading_is_reported_as_in_an_array(
     stalled: RunningGateway, fake_broker: FakeBroker, body: bytes, code: str
 ) -> None:
     assert_taken(await post(stalled, body), 0, [(0, code)])
@@ -375,7 +375,7 @@ async def two_keys() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("headers", "status", "code"), NOT_ADMITTED.values(), ids=NOT_ADMITTED)
-async def test_who_may_not_send_is_told_why_and_the_connection_goes_on(
+async def test_a_refused_client_gets_the_reason_and_keeps_its_connection(
     fake_broker: FakeBroker, headers: Callable[[], dict[str, str]], status: int, code: str
 ) -> None:
     fake_broker.outgoing.auto_confirm = True
@@ -395,7 +395,7 @@ async def test_who_may_not_send_is_told_why_and_the_connection_goes_on(
 
 
 def twice(name: str) -> dict[str, list[tuple[str, str]]]:
-    """Headers that say who asks, one of them two times: the same, and two that differ."""
+    """Credential headers, one of them repeated: with the same value, and with another."""
     user, other = f"Bearer {ISSUING.user()}", f"Bearer {ISSUING.user(sub='user-2', owner='user-2')}"
     usual = {"Authorization": user, "X-Device-Id": "kitchen:1"}
     another = {"Authorization": other, "X-Device-Id": "cellar:1"}[name]
@@ -409,7 +409,7 @@ def twice(name: str) -> dict[str, list[tuple[str, str]]]:
 
 @pytest.mark.parametrize("which", ["the same", "another", "an empty one", "an empty one first"])
 @pytest.mark.parametrize("name", ["Authorization", "X-Device-Id"])
-async def test_who_says_twice_who_asks_is_not_admitted(
+async def test_repeated_credential_headers_are_refused(
     stalled: RunningGateway, fake_broker: FakeBroker, name: str, which: str
 ) -> None:
     fake_broker.outgoing.auto_confirm = True
@@ -424,7 +424,7 @@ async def test_who_says_twice_who_asks_is_not_admitted(
 
 @pytest.mark.parametrize("which", ["the same", "another", "an empty one", "an empty one first"])
 @pytest.mark.parametrize("name", ["Authorization", "X-Device-Id"])
-async def test_an_upgrade_that_says_twice_who_asks_gets_no_session(
+async def test_an_upgrade_with_repeated_credential_headers_gets_no_session(
     stalled: RunningGateway, name: str, which: str
 ) -> None:
     url = f"{stalled.url}/socket.io/?EIO=4&transport=websocket"
@@ -447,7 +447,7 @@ async def test_a_token_in_the_address_is_not_taken(stalled: RunningGateway, name
     assert_problem(await post(stalled, ONE, JSON | {"Authorization": ""}, query=query), 401, "unauthorized")
 
 
-async def test_without_keys_a_device_is_told_to_come_again(fake_broker: FakeBroker) -> None:
+async def test_without_keys_a_device_is_asked_to_retry(fake_broker: FakeBroker) -> None:
     async def away() -> dict[str, Any]:
         raise OSError("auth is down")
 
@@ -520,7 +520,7 @@ async def free_for_all(running: RunningGateway, body: bytes = ONE) -> None:
     [(1000, ""), (None, ""), (900, "Content-Encoding: gzip\r\n")],
     ids=["by its length", "of unknown length", "packed"],
 )
-async def test_a_body_holds_its_place_from_its_head_to_its_end(
+async def test_a_body_is_reserved_from_its_head_to_its_end(
     fake_broker: FakeBroker, length: int | None, more: str
 ) -> None:
     """A packed one, or one of unknown length, that of the largest."""
@@ -534,7 +534,7 @@ async def test_a_body_holds_its_place_from_its_head_to_its_end(
         assert found.count("waiting_bytes") == 0
 
 
-async def test_a_body_that_was_read_holds_no_more_than_it_has(fake_broker: FakeBroker) -> None:
+async def test_a_body_that_was_read_reserves_no_more_than_its_size(fake_broker: FakeBroker) -> None:
     async with gateway(fake_broker, max_event_bytes=1000, max_waiting_bytes=1100) as found:
         packed = asyncio.ensure_future(post(found, PACKED, GZIP))
         await fake_broker.outgoing.wait_published(1)
@@ -545,7 +545,7 @@ async def test_a_body_that_was_read_holds_no_more_than_it_has(fake_broker: FakeB
         assert_taken(await other, 1)
 
 
-async def test_one_device_holds_no_more_than_a_device_may(fake_broker: FakeBroker) -> None:
+async def test_one_device_reserves_no_more_than_its_limit(fake_broker: FakeBroker) -> None:
     fake_broker.outgoing.auto_confirm = True
     async with gateway(fake_broker, max_in_flight_bytes=1500) as found:
         slow = [await Slow.begun(found, b"", 1000)]
@@ -609,7 +609,9 @@ async def test_a_token_that_expires_while_its_body_comes_is_not_taken(fake_broke
 # Who goes away
 
 
-async def test_a_client_that_goes_in_the_middle_of_its_body_leaves_nothing_behind(fake_broker: FakeBroker) -> None:
+async def test_a_client_that_disconnects_in_the_middle_of_its_body_leaves_nothing_behind(
+    fake_broker: FakeBroker,
+) -> None:
     fake_broker.outgoing.auto_confirm = True
     bounds: dict[str, Any] = {"max_event_bytes": 1000, "max_waiting_bytes": 1005, "max_connections_per_device": 1}
     async with gateway(fake_broker, **bounds) as found:
@@ -619,10 +621,10 @@ async def test_a_client_that_goes_in_the_middle_of_its_body_leaves_nothing_behin
                 await busy_for_another(found)
                 await slow.close()
                 await free_for_all(found)
-        assert logs == []  # a client that goes is no fault of ours
+        assert logs == []  # a client that disconnects is no internal error
 
 
-async def test_a_client_that_goes_before_the_confirm_leaves_nothing_behind_but_its_reading(
+async def test_a_client_that_disconnects_before_the_confirm_leaves_only_its_reading(
     fake_broker: FakeBroker,
 ) -> None:
     bounds: dict[str, Any] = {"max_event_bytes": 1000, "max_waiting_bytes": 1005, "max_connections_per_device": 1}
@@ -714,7 +716,7 @@ LIMITS: list[tuple[dict[str, Any], str, int]] = [
 
 
 @pytest.mark.parametrize(("bound", "scope", "limit"), LIMITS, ids=[next(iter(row[0])) for row in LIMITS])
-async def test_who_sends_more_than_may_be_is_told_when_to_come_again(
+async def test_beyond_the_rate_the_answer_says_when_to_retry(
     fake_broker: FakeBroker, bound: dict[str, Any], scope: str, limit: int
 ) -> None:
     fake_broker.outgoing.auto_confirm = True
@@ -748,7 +750,7 @@ async def test_each_request_counts_as_a_connection_while_it_lasts(fake_broker: F
         assert_taken(await post(found, ONE), 1)
 
 
-async def test_a_gateway_that_drains_takes_nothing_new_and_answers_what_it_took(fake_broker: FakeBroker) -> None:
+async def test_a_draining_gateway_accepts_nothing_new_and_answers_what_it_accepted(fake_broker: FakeBroker) -> None:
     begun: asyncio.Future[RunningGateway] = asyncio.get_running_loop().create_future()
     stop = asyncio.Event()
 
@@ -773,7 +775,7 @@ async def test_a_gateway_that_drains_takes_nothing_new_and_answers_what_it_took(
             return True
         return False
 
-    await eventually(closed, "nobody can connect any more")
+    await eventually(closed, "no client can connect any more")
     await idle.send(ONE, len(ONE))
     assert_problem(await idle.answer(), 503, "unavailable")
     slow.writer.write(b"}")
@@ -797,8 +799,8 @@ items = st.one_of(
 payloads = st.one_of(items, st.lists(items, max_size=6))
 
 
-@pytest.mark.parametrize("fast_lane", [True, False], ids=["fast lane", "plain path"])
-async def test_the_same_payload_is_answered_and_stored_alike_over_a_socket_and_over_http(
+@pytest.mark.parametrize("fast_lane", [True, False], ids=["fast path", "plain path"])
+async def test_the_same_payload_is_acknowledged_and_stored_alike_over_a_socket_and_over_http(
     fake_broker: FakeBroker, fast_lane: bool
 ) -> None:
     fake_broker.outgoing.auto_confirm = True

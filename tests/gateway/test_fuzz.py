@@ -1,4 +1,4 @@
-"""schemathesis against `POST /readings`: what it makes of the document never meets an answer outside the document."""
+"""schemathesis against `POST /readings`: no request made from the document gets an answer that it does not describe."""
 
 from collections import Counter
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.gateway.fakes import FakeBroker
 from tests.gateway.harness import ISSUING, jwks, nothing_revoked
 
 EXAMPLES = 300
-# Not `negative_data_rejection`: a bad reading is told in a 202, beside the good ones.
+# Not `negative_data_rejection`: a bad reading is reported in a 202, with the good ones.
 # Not `positive_data_acceptance`: how far ahead a time may be, no schema can say.
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
@@ -27,7 +27,7 @@ CHECKS = (
 )
 
 
-async def test_hundreds_of_requests_meet_no_fault_and_nothing_undescribed(
+async def test_hundreds_of_requests_get_no_internal_error_and_only_described_answers(
     fake_broker: FakeBroker, tmp_path: Path, seed: int
 ) -> None:
     fake_broker.outgoing.auto_confirm = True
@@ -58,4 +58,4 @@ async def test_hundreds_of_requests_meet_no_fault_and_nothing_undescribed(
     assert generated >= EXAMPLES
     assert not [status for status in answers if status >= 500]
     assert {202, 400, 401, 405, 422} <= set(answers)
-    assert fake_broker.outgoing.messages  # some of it were readings
+    assert fake_broker.outgoing.messages  # some of the requests were readings

@@ -39,7 +39,7 @@ async def test_a_reading_is_acknowledged_after_its_confirm_and_not_before(
             assert await call == {"status": "accepted", "accepted": accepted}
 
 
-async def test_readings_beside_bad_ones_are_taken_and_the_bad_ones_named(
+async def test_good_readings_among_bad_ones_are_accepted_and_the_bad_ones_named(
     running: RunningGateway, embedded: EmbeddedBroker
 ) -> None:
     batch = [reading(1), reading(None), reading(2), reading(3, x=1), {"value": 4, "ts": "now"}, 7]
@@ -91,7 +91,7 @@ REJECTED: list[tuple[str, str, Any, str]] = [
 @pytest.mark.parametrize(
     ("event", "payload", "code"), [row[1:] for row in REJECTED], ids=[f"{row[1]}: {row[0]}" for row in REJECTED]
 )
-async def test_an_event_that_is_not_taken_is_rejected_with_its_code(
+async def test_an_invalid_event_is_rejected_with_its_code(
     stalled: RunningGateway, fake_broker: FakeBroker, event: str, payload: Any, code: str
 ) -> None:
     async with stalled.connected({"token": ISSUING.device()}) as client:
@@ -232,7 +232,7 @@ async def test_a_failed_publish_is_answered_with_retry_and_the_next_one_is_taken
         assert await client.call("reading", reading(1), timeout=5) == ACCEPTED
 
 
-async def test_a_publisher_that_breaks_in_a_way_nobody_foresaw_promises_nothing(
+async def test_a_publisher_that_fails_unexpectedly_promises_nothing(
     stalled: RunningGateway, fake_broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def breaks(*_: object) -> None:
@@ -256,10 +256,10 @@ async def test_beyond_what_may_wait_the_gateway_is_busy(fake_broker: FakeBroker)
         assert await first == ACCEPTED
 
 
-# Gathering
+# Batching
 
 
-async def test_readings_of_many_devices_are_gathered_into_one_publish_while_one_is_in_flight(
+async def test_readings_of_many_devices_are_batched_into_one_publish_while_one_is_in_flight(
     stalled: RunningGateway, fake_broker: FakeBroker
 ) -> None:
     async with (
@@ -272,7 +272,7 @@ async def test_readings_of_many_devices_are_gathered_into_one_publish_while_one_
             client = one if number % 2 else other
             calls.append(asyncio.ensure_future(client.call("reading", reading(number), timeout=5)))
         await asyncio.sleep(0)
-        for client in (one, other):  # answered in order: all that came before it is gathered by now
+        for client in (one, other):  # answered in order: all that came before it is buffered by now
             await client.call("nonsense", 1, timeout=5)
         assert fake_broker.outgoing.sizes == [1]
         assert not any(call.done() for call in calls)
@@ -295,7 +295,7 @@ async def test_an_event_larger_than_a_message_is_split_and_acknowledged_once(
     async with stalled.connected({"token": ISSUING.device(location=FACE * 256)}) as client:
         answers: list[Any] = []
         await client.emit("readings", batch, callback=answers.append)
-        for number in range(2):  # the second is not full: it gathers until the first has landed
+        for number in range(2):  # the second is not full: it is buffered until the first is confirmed
             await fake_broker.outgoing.wait_published(number + 1)
             assert (await client.call("nonsense", 1, timeout=5))["code"] == "unknown_event"
             assert answers == []

@@ -76,7 +76,7 @@ async def test_what_is_sent_while_nothing_is_in_flight_is_published_at_once() ->
         assert not task.done(), "nothing is promised before the confirm"
         publisher.confirm(0)
         await task
-        # And so is the next one, once the first has landed.
+        # And so is the next one, once the first is confirmed.
         second = sending(to_broker, documents(1, start=5))
         await settle()
         assert publisher.sizes == [1, 1]
@@ -97,7 +97,7 @@ async def test_what_is_sent_within_one_turn_of_the_loop_travels_together() -> No
     ]
 
 
-async def test_what_is_sent_while_a_message_is_in_flight_is_gathered_until_its_confirm() -> None:
+async def test_what_is_sent_while_a_message_is_in_flight_is_buffered_until_its_confirm() -> None:
     publisher = FakePublisher()
     async with running(publisher, slots=4) as to_broker:
         first = sending(to_broker, documents(1))
@@ -176,7 +176,7 @@ async def test_a_full_message_takes_a_free_slot_while_others_are_in_flight() -> 
         assert publisher.sizes == [1, MAX_READINGS]
         tasks.append(sending(to_broker, heavy(1, 1000)))
         await settle()
-        # Full by its bytes: what was gathered first goes, what would make it too large stays.
+        # Full by its bytes: what was buffered first goes, what would make it too large stays.
         assert publisher.sizes == [1, MAX_READINGS, 1]
         publisher.confirm_all()
         await asyncio.gather(*tasks)
@@ -188,9 +188,9 @@ async def test_no_more_messages_than_slots_are_in_flight() -> None:
     async with running(publisher, slots=2) as to_broker:
         tasks = [sending(to_broker, documents(MAX_READINGS)) for _ in range(6)]
         await settle()
-        for landed in range(4):
-            assert len(publisher.messages) == landed + 2
-            publisher.confirm(landed)
+        for number in range(4):
+            assert len(publisher.messages) == number + 2
+            publisher.confirm(number)
             await settle()
         assert len(publisher.messages) == 6
         publisher.confirm_all()
@@ -257,7 +257,7 @@ async def test_a_failure_reaches_exactly_those_whose_readings_were_in_the_messag
     assert outcomes == [error] * 5
 
 
-async def test_beyond_the_bound_of_waiting_bytes_senders_are_told_busy_until_a_confirm_makes_room() -> None:
+async def test_beyond_the_bound_of_waiting_bytes_the_gateway_is_busy_until_a_confirm_makes_room() -> None:
     publisher = FakePublisher()
     batch = documents(2)
     size = sum(map(len, batch))
@@ -307,22 +307,22 @@ async def test_a_sender_that_is_cancelled_does_not_disturb_the_others_of_its_mes
         await after
 
 
-async def test_a_sender_cancelled_while_it_is_gathered_does_not_disturb_the_others() -> None:
+async def test_a_sender_cancelled_while_it_is_buffered_does_not_disturb_the_others() -> None:
     publisher = FakePublisher()
     async with running(publisher) as to_broker:
         first = sending(to_broker, documents(1))
         await settle()
-        gathered = [sending(to_broker, documents(1, start=number)) for number in range(1, 4)]
+        buffered = [sending(to_broker, documents(1, start=number)) for number in range(1, 4)]
         await settle()
-        gathered[0].cancel()
+        buffered[0].cancel()
         await settle()
         publisher.confirm(0)
         await settle()
         publisher.confirm(1)
-        await asyncio.gather(first, *gathered[1:])
+        await asyncio.gather(first, *buffered[1:])
 
 
-async def test_leaving_waits_until_everything_gathered_is_confirmed() -> None:
+async def test_leaving_waits_until_everything_buffered_is_confirmed() -> None:
     publisher = FakePublisher()
     to_broker = ToBroker(publisher, GatewayMetrics(CollectorRegistry()), slots=1, max_waiting_bytes=MAX_BYTES)
     left = asyncio.Event()
@@ -342,7 +342,7 @@ async def test_leaving_waits_until_everything_gathered_is_confirmed() -> None:
     assert not left.is_set()
     publisher.confirm(0)
     await publisher.wait_published(2)
-    assert not left.is_set(), "what was gathered is not dropped"
+    assert not left.is_set(), "what was buffered is not dropped"
     publisher.confirm(1)
     await running_task
     await asyncio.gather(*tasks)

@@ -5,7 +5,7 @@ import pytest
 from gateway.limits.owner_names import OwnerNames
 
 
-def test_names_of_owners_who_have_gone_are_forgotten_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_of_disconnected_owners_are_forgotten_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.limits.owner_names.MAX_REMEMBERED", 100)
     here = {"here"}
     names = OwnerNames(50, here.__contains__)

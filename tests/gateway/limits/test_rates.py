@@ -77,12 +77,12 @@ def test_a_refusal_takes_nothing_and_what_is_refunded_is_there_again() -> None:
 EVENTS = st.lists(st.tuples(st.floats(0, 3), st.integers(1, 400)), min_size=1, max_size=80)
 
 
-@given(events=EVENTS, held=st.integers(5, 600))
+@given(events=EVENTS, limit=st.integers(5, 600))
 @settings(max_examples=300, deadline=None)
 def test_no_interval_lets_more_through_than_a_bucket_and_what_flows_in(
-    events: list[tuple[float, int]], held: int
+    events: list[tuple[float, int]], limit: int
 ) -> None:
-    mine = quota(Rates(held, held * 60, PLENTY, PLENTY))
+    mine = quota(Rates(limit, limit * 60, PLENTY, PLENTY))
     now, admitted = 0.0, list[tuple[float, int]]()
     for pause_s, readings in events:
         now += pause_s
@@ -92,15 +92,15 @@ def test_no_interval_lets_more_through_than_a_bucket_and_what_flows_in(
         total = 0
         for at, readings in admitted[start:]:
             total += readings
-            if readings <= held:  # a larger one goes through a full bucket
-                oversize = max((size for _, size in admitted[start:] if size > held), default=0)
-                assert total <= held + (at - admitted[start][0]) * held + oversize + 1e-3
+            if readings <= limit:  # a larger one goes through a full bucket
+                oversize = max((size for _, size in admitted[start:] if size > limit), default=0)
+                assert total <= limit + (at - admitted[start][0]) * limit + oversize + 1e-3
 
 
-@given(events=EVENTS, held=st.integers(5, 600))
+@given(events=EVENTS, limit=st.integers(5, 600))
 @settings(max_examples=300, deadline=None)
-def test_after_the_wait_that_was_told_the_same_is_admitted(events: list[tuple[float, int]], held: int) -> None:
-    mine = quota(Rates(held, held * 60, PLENTY, PLENTY))
+def test_after_the_wait_in_the_refusal_the_same_is_accepted(events: list[tuple[float, int]], limit: int) -> None:
+    mine = quota(Rates(limit, limit * 60, PLENTY, PLENTY))
     now = 0.0
     for pause_s, readings in events:
         now += pause_s
@@ -109,11 +109,11 @@ def test_after_the_wait_that_was_told_the_same_is_admitted(events: list[tuple[fl
             assert mine.acquire(readings, 1, now) is None
 
 
-@given(burst=st.integers(1, 200), held=st.integers(16, 20_000))
+@given(burst=st.integers(1, 200), limit=st.integers(16, 20_000))
 @settings(max_examples=200, deadline=None)
-def test_who_stays_a_tenth_below_the_bound_is_never_refused(burst: int, held: int) -> None:
-    burst = min(burst, held - 2 * (held // LEASE_DIVISOR) - 1)
-    mine = quota(Rates(held, held * 60, PLENTY, PLENTY))
-    every_s = burst / (held * 0.9)
+def test_a_session_a_tenth_below_the_limit_is_never_refused(burst: int, limit: int) -> None:
+    burst = min(burst, limit - 2 * (limit // LEASE_DIVISOR) - 1)
+    mine = quota(Rates(limit, limit * 60, PLENTY, PLENTY))
+    every_s = burst / (limit * 0.9)
     for number in range(300):
         assert mine.acquire(burst, 1, number * every_s) is None

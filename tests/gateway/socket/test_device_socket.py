@@ -46,7 +46,7 @@ def token_packet(**claims: Any) -> str:
 
 
 async def streams_on(running: RunningGateway, slowest_s: float = 1.0) -> None:
-    """An honest device is served as if nothing were."""
+    """An honest device is served as usual."""
     async with running.connected({"token": ISSUING.device(sub="honest", device="honest")}) as client:
         for number in range(50):
             started = time.monotonic()
@@ -54,7 +54,7 @@ async def streams_on(running: RunningGateway, slowest_s: float = 1.0) -> None:
             assert time.monotonic() - started < slowest_s
 
 
-async def nobody_left(running: RunningGateway) -> None:
+async def wait_no_sessions(running: RunningGateway) -> None:
     async def none() -> bool:
         return running.count("connections") == 0
 
@@ -68,7 +68,7 @@ def cut(running: RunningGateway, reason: str) -> float:
 # Before the WebSocket
 
 
-async def test_500_connections_that_never_finish_their_request_are_cut_and_nobody_feels_them(
+async def test_500_connections_that_never_finish_their_request_are_closed_without_disturbing_others(
     fake_broker: FakeBroker,
 ) -> None:
     async with gateway(fake_broker, first_request_s=1.0) as running:
@@ -110,7 +110,7 @@ async def test_a_connection_that_sent_its_request_stays(fake_broker: FakeBroker)
         ("EIO=2&transport=polling", "unsupported_version", "WebSocket only"),
     ],
 )
-async def test_who_asks_for_another_transport_or_version_reads_why_in_the_body(
+async def test_the_refusal_of_another_transport_or_version_gives_the_reason_in_the_body(
     stalled: RunningGateway, query: str, code: str, says: str
 ) -> None:
     async with stalled.http.get(f"{stalled.url}/socket.io/?{query}") as response:
@@ -183,7 +183,7 @@ async def test_a_second_connect_changes_nothing_and_many_end_the_socket(
         assert stalled.count("connections") == 1
         await socket.send_str(token_packet())
         assert await closed(socket) == (1008, [])
-    await nobody_left(stalled)
+    await wait_no_sessions(stalled)
 
 
 async def test_200_connects_on_one_socket_get_one_answer(stalled: RunningGateway) -> None:
@@ -233,7 +233,7 @@ async def test_a_binary_frame_closes(stalled: RunningGateway, connected: bool) -
             await socket.receive_str(timeout=5)
         await socket.send_bytes(b"x")
         assert await closed(socket) == (1003, [])
-    await nobody_left(stalled)
+    await wait_no_sessions(stalled)
 
 
 async def test_an_event_with_an_attachment_is_answered_before_the_attachment_closes(stalled: RunningGateway) -> None:
@@ -304,7 +304,7 @@ async def test_5000_malformed_packets_close_the_socket_and_write_one_line(stalle
     await streams_on(stalled)
 
 
-async def test_a_few_malformed_packets_are_borne(stalled: RunningGateway) -> None:
+async def test_a_few_malformed_packets_are_tolerated(stalled: RunningGateway) -> None:
     async with stalled.raw() as socket:
         await socket.receive_str(timeout=5)
         for text in MALFORMED[:10]:
@@ -322,22 +322,22 @@ async def test_attachments_that_never_come_hold_nothing(stalled: RunningGateway)
             assert answer[0]["code"] == "invalid_reading"
 
 
-# What a socket may leave undone
+# Clients that do not read, close or answer
 
 
 async def test_a_client_that_never_reads_is_cut_off(fake_broker: FakeBroker) -> None:
     async with gateway(fake_broker, max_unread_bytes=300_000, unread_timeout_seconds=1.0) as running:
-        writer = await deaf(running)
+        writer = await unreading_client(running)
         bad = frame("421" + json.dumps(["readings", [0] * 1000]))  # answered with 100 kB
         with pytest.raises(ConnectionError):
-            await write_for_ever(writer, bad)
+            await write_forever(writer, bad)
         assert cut(running, "unread") == 1
-        await nobody_left(running)
+        await wait_no_sessions(running)
         await streams_on(running)
         writer.close()
 
 
-async def write_for_ever(writer: asyncio.StreamWriter, data: bytes) -> None:
+async def write_forever(writer: asyncio.StreamWriter, data: bytes) -> None:
     async with asyncio.timeout(20):
         while True:
             writer.write(data)
@@ -345,7 +345,7 @@ async def write_for_ever(writer: asyncio.StreamWriter, data: bytes) -> None:
             await asyncio.sleep(0)
 
 
-async def deaf(running: RunningGateway, **claims: Any) -> asyncio.StreamWriter:
+async def unreading_client(running: RunningGateway, **claims: Any) -> asyncio.StreamWriter:
     """A session whose client reads nothing from here on."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]), limit=1024)
     writer.write(UPGRADE_REQUEST + frame(token_packet(**claims)))
@@ -398,9 +398,9 @@ async def until_gone(reader: asyncio.StreamReader) -> bytes:
 
 async def test_an_expired_session_ends_also_when_its_client_does_not_read(fake_broker: FakeBroker) -> None:
     async with gateway(fake_broker) as running:
-        writer = await deaf(running, exp=int(time.time()) + 2)
+        writer = await unreading_client(running, exp=int(time.time()) + 2)
         await asyncio.sleep(2)
-        await nobody_left(running)
+        await wait_no_sessions(running)
         writer.close()
 
 
@@ -422,7 +422,7 @@ async def test_a_client_that_answers_no_ping_is_cut_off_and_one_that_does_stays(
 
 @pytest.mark.parametrize("bound", [{"max_in_flight_events": 3}, {"max_in_flight_bytes": 3 * len(EVENT)}])
 @pytest.mark.parametrize("fast_lane", [True, False])
-async def test_beyond_what_a_device_may_have_in_flight_it_is_told_busy(
+async def test_beyond_its_limit_in_flight_a_device_gets_busy(
     fake_broker: FakeBroker, bound: dict[str, Any], fast_lane: bool
 ) -> None:
     fake_broker.outgoing.auto_confirm = False
@@ -447,7 +447,7 @@ async def test_beyond_what_a_device_may_have_in_flight_it_is_told_busy(
 
 
 @pytest.mark.parametrize("fast_lane", [True, False])
-async def test_a_fault_of_ours_is_answered_and_logged_once_with_an_id(
+async def test_an_internal_error_is_acknowledged_and_logged_once_with_an_id(
     fake_broker: FakeBroker, monkeypatch: pytest.MonkeyPatch, fast_lane: bool
 ) -> None:
     def breaks(*_: object) -> bytes:
@@ -469,7 +469,9 @@ async def test_a_fault_of_ours_is_answered_and_logged_once_with_an_id(
 
 
 @pytest.mark.parametrize("fast_lane", [True, False])
-async def test_a_stop_answers_what_was_taken_and_takes_nothing_new(fake_broker: FakeBroker, fast_lane: bool) -> None:
+async def test_a_stop_acknowledges_what_was_accepted_and_accepts_nothing_new(
+    fake_broker: FakeBroker, fast_lane: bool
+) -> None:
     fake_broker.outgoing.auto_confirm = False
     async with AsyncExitStack() as stack, aiohttp.ClientSession() as http:
         running = await stack.enter_async_context(gateway(fake_broker, fast_lane=fast_lane))
@@ -489,7 +491,7 @@ async def test_a_stop_answers_what_was_taken_and_takes_nothing_new(fake_broker: 
     assert len(fake_broker.outgoing.messages) == 1
 
 
-async def test_a_client_comes_back_by_itself_when_its_gateway_stops(fake_broker: FakeBroker) -> None:
+async def test_a_client_reconnects_by_itself_when_its_gateway_stops(fake_broker: FakeBroker) -> None:
     async with AsyncExitStack() as stack, aiohttp.ClientSession() as http:
         running = await stack.enter_async_context(gateway(fake_broker))
         client = socketio.AsyncClient(http_session=http, reconnection_delay=0.1, reconnection_delay_max=0.2)
@@ -505,7 +507,7 @@ async def test_a_client_comes_back_by_itself_when_its_gateway_stops(fake_broker:
             await client.disconnect()
 
 
-async def test_2000_devices_come_back_at_once(fake_broker: FakeBroker) -> None:
+async def test_2000_devices_reconnect_at_once(fake_broker: FakeBroker) -> None:
     async with gateway(fake_broker) as running:
         port = int(running.url.rpartition(":")[2])
         tokens = [frame("40" + json.dumps({"token": ISSUING.device(sub=f"{n}", device=f"{n}")})) for n in range(2000)]
@@ -521,5 +523,5 @@ async def test_2000_devices_come_back_at_once(fake_broker: FakeBroker) -> None:
             assert running.count("connections") == 2000
             for writer in writers:
                 writer.transport.abort()
-            await nobody_left(running)
+            await wait_no_sessions(running)
         await streams_on(running)

@@ -89,11 +89,11 @@ def quickly(edge: Edge, frame: str) -> None:
     assert FastPath(edge.event_handler).handle(edge, edge.session, frame.encode())
 
 
-async def outcome(lane: Callable[[Edge, str], None], frame: str) -> tuple[list[bytes], int]:
+async def outcome(path: Callable[[Edge, str], None], frame: str) -> tuple[list[bytes], int]:
     edge = Edge()
     edge.publisher.auto_confirm = True
     async with edge.to_broker.running():
-        lane(edge, frame)
+        path(edge, frame)
     return edge.written, sum(edge.publisher.sizes)
 
 
@@ -116,7 +116,7 @@ def test_every_event_has_one_answer_and_what_is_accepted_is_published(steps: lis
 
 async def exchange(steps: list[tuple[str, Any]], bound: int) -> None:
     edge = Edge(max_in_flight_events=bound)
-    lane, number, open_from = FastPath(edge.event_handler), 0, 0
+    path, number, open_from = FastPath(edge.event_handler), 0, 0
     failed: set[int] = set()
     async with edge.to_broker.running():
         for step, payload in steps:
@@ -124,7 +124,7 @@ async def exchange(steps: list[tuple[str, Any]], bound: int) -> None:
                 name = {"one": "reading", "many": "readings"}.get(step, payload)
                 body = {"value": payload} if step != "many" else [{"value": value} for value in payload]
                 frame = f"42{number}{json.dumps([name, body], separators=(',', ':'))}"
-                if not lane.handle(edge, edge.session, frame.encode()):
+                if not path.handle(edge, edge.session, frame.encode()):
                     plainly(edge, frame)
                 number += 1
             elif open_from < len(edge.publisher.confirms) and step == "confirm":
