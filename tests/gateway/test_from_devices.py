@@ -12,7 +12,6 @@ import pytest
 
 from access.revocations import Revocations
 from access.tokens import KeySet
-from gateway.socket.session_timers import SessionTimers
 from readings.document import decode_document
 from testing.issuer import Issuer
 from testing.waiting import eventually
@@ -129,27 +128,6 @@ async def test_a_session_is_warned_when_the_clock_leaps_into_its_last_minute_and
             assert await sender.streams()
             leap(3601.5)
             await sender.receives("auth_expired")
-
-
-async def test_checking_100_000_sessions_of_which_none_is_due_costs_next_to_nothing() -> None:
-    expired: list[tuple[str, bool]] = []
-    timers = SessionTimers(60, lambda sid, over: expired.append((sid, over)))
-    for number in range(100_000):
-        timers.schedule(f"s{number}", in_s(3600 + number % 1000))
-    started = time.perf_counter()
-    for _ in range(100):
-        assert timers.run_due() == 0
-    assert time.perf_counter() - started < 0.1, "one look takes less than a millisecond"
-    assert expired == []
-
-
-async def test_sessions_that_come_and_go_for_a_month_leave_nothing_behind() -> None:
-    timers = SessionTimers(60, lambda _sid, _over: None)
-    for number in range(50_000):
-        timers.schedule(f"s{number}", in_s(30 * 86400))
-        timers.schedule(f"s{number}", in_s(30 * 86400))
-        timers.cancel(f"s{number}")
-    assert (len(timers), len(timers._heap) <= 2000) == (0, True)
 
 
 async def test_an_expired_socket_closes_with_policy_violation(fake_broker: FakeBroker) -> None:
