@@ -19,7 +19,7 @@ forgives. That is the difference between a few guesses a minute and a million, w
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -32,48 +32,14 @@ from auth.settings import AuthSettings
 from runtime.http.addresses import ClientAddresses, network_of
 from runtime.http.problems import Problem
 from runtime.logs import logger
+from runtime.token_bucket import Clock, KeyedTokenBuckets
 
 log = logger("auth.audit")
 
-Clock = Callable[[], float]
 Scope = Literal["account", "address"]
 
-# Some 300 bytes each. To push a key out of memory takes as many failures of others, each the time of a hash.
+# Some 350 bytes each. To push a key out of memory takes as many failures of others, each the time of a hash.
 MAX_KEYS = 50_000
-
-
-class Bucket:
-    """Holds up to `burst` failures a key and forgives one every `every_s` seconds (GCRA: one number a key)."""
-
-    def __init__(self, burst: int, every_s: float, *, clock: Clock, max_keys: int = MAX_KEYS) -> None:
-        self.burst = burst
-        self._every_s = every_s
-        self._clock = clock
-        self._max_keys = max_keys
-        # When a key's failures will all be forgiven. The longest unused comes first.
-        self._clean_at: OrderedDict[str, float] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._clean_at)
-
-    def wait_s(self, key: str) -> float:
-        """Return how long the key has to wait; 0 when there is room for one more."""
-        now = self._clock()
-        wait_s = self._clean_at.get(key, now) - now - (self.burst - 1) * self._every_s
-        return max(0.0, round(wait_s, 6))  # sums of tenths are not exact
-
-    def take(self, key: str) -> None:
-        """Count one. What was on its way when the bucket ran empty is a debt, of one bucket at most."""
-        now = self._clock()
-        clean_at = max(self._clean_at.get(key, now), now) + self._every_s
-        self._clean_at[key] = min(clean_at, now + 2 * self.burst * self._every_s)
-        self._clean_at.move_to_end(key)
-        while len(self._clean_at) > self._max_keys or next(iter(self._clean_at.values())) <= now:
-            self._clean_at.popitem(last=False)
-
-    def forgive(self, key: str) -> None:
-        """Forget the key's failures."""
-        self._clean_at.pop(key, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +47,7 @@ class Limit:
     """A bucket and whose place in it is meant."""
 
     scope: Scope
-    bucket: Bucket
+    bucket: KeyedTokenBuckets
     key: str
 
 
@@ -124,8 +90,8 @@ class GuessingLimits:
         *,
         clock: Clock = time.monotonic,
     ) -> None:
-        def bucket(burst: int, every_s: float) -> Bucket:
-            return Bucket(burst, every_s, clock=clock)
+        def bucket(burst: int, every_s: float) -> KeyedTokenBuckets:
+            return KeyedTokenBuckets(burst, every_s, max_keys=MAX_KEYS, clock=clock)
 
         self._addresses = addresses
         self._here = bucket(settings.account_failures, settings.account_failure_seconds)
@@ -155,7 +121,7 @@ class GuessingLimits:
         attempt.check()
         yield attempt
         if not attempt.has_failed:  # nor was anything raised: the password was right
-            self._here.forgive(here)
+            self._here.reset(here)
             self._remember(here)
 
     @contextmanager

@@ -78,9 +78,9 @@ def promised(registry: CollectorRegistry) -> dict[str, set[str]]:
 COUNTED: dict[str, tuple[str, set[str]]] = {
     "tidegate_gateway_connects": (
         "gateway",
-        {"accepted", *written("gateway/admission.py", "Refused"), *get_args(Code)},
+        {"accepted", *written("gateway/admission.py", "AdmissionDenied"), *get_args(Code)},
     ),
-    "tidegate_gateway_cut": ("gateway", written("gateway/**/*.py", "cut") | written("gateway/**/*.py", "abort")),
+    "tidegate_gateway_cut": ("gateway", written("gateway/**/*.py", "close_for") | written("gateway/**/*.py", "abort")),
     "tidegate_gateway_limited": ("gateway", {"device", "owner"}),
     "tidegate_gateway_ended": ("gateway", written("gateway/from_devices.py", "_end", 1)),
     "tidegate_gateway_messages": ("gateway", {"confirmed", *(kind.__name__ for kind in BrokerError.__subclasses__())}),

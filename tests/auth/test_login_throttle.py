@@ -7,7 +7,7 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from prometheus_client import CollectorRegistry
 
-from auth.login_throttle import Bucket, GuessingLimits
+from auth.login_throttle import GuessingLimits
 from auth.migrate import migrate
 from runtime.http.addresses import ClientAddresses
 from runtime.http.problems import Problem
@@ -52,41 +52,6 @@ def guesses_until_refused(limits: GuessingLimits, **more: Any) -> tuple[int, Pro
         except Problem as problem:
             return n, problem
     raise AssertionError("never refused")
-
-
-def test_a_bucket_takes_a_burst_and_then_one_at_a_time(clock: Clock) -> None:
-    bucket = Bucket(3, 10.0, clock=clock)
-    for _ in range(3):
-        assert bucket.wait_s("a") == 0
-        bucket.take("a")
-    assert bucket.wait_s("a") == 10
-    assert bucket.wait_s("b") == 0
-    clock.now += 10
-    assert bucket.wait_s("a") == 0
-    bucket.take("a")
-    assert bucket.wait_s("a") == 10
-    clock.now += 30
-    for _ in range(3):
-        assert bucket.wait_s("a") == 0
-        bucket.take("a")
-
-
-def test_a_debt_is_at_most_one_bucket(clock: Clock) -> None:
-    bucket = Bucket(3, 10.0, clock=clock)
-    for _ in range(100):
-        bucket.take("a")
-    assert bucket.wait_s("a") == 40
-
-
-def test_a_bucket_forgets_what_is_forgiven_and_the_longest_unused(clock: Clock) -> None:
-    bucket = Bucket(1, 10.0, clock=clock, max_keys=3)
-    for key in ("a", "b", "c", "a", "d"):
-        bucket.take(key)
-    assert len(bucket) == 3
-    assert [key for key in "abcd" if bucket.wait_s(key)] == ["a", "c", "d"]
-    clock.now += 60
-    bucket.take("e")
-    assert len(bucket) == 1
 
 
 def test_many_passwords_for_one_account_have_to_wait(limits: GuessingLimits, clock: Clock) -> None:

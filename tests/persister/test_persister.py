@@ -22,7 +22,7 @@ from persister.to_live import ToLive
 from persister.to_mongodb import WriteFailed, WriteRefused, Written
 from readings.document import decode_document, encode_document, series_bytes
 from readings.reading import Reading
-from tests.gateway.held import HeardAnnouncer
+from tests.gateway.fakes import RecordingBroadcaster
 from tests.readings.test_document import closed
 
 
@@ -177,7 +177,7 @@ class Bench:
         self.registry = CollectorRegistry()
         self.watched: list[Outcome] = []
         self.requeues = Requeued()
-        self.live = HeardAnnouncer()
+        self.live = RecordingBroadcaster()
         self.stop = asyncio.Event()
         self._hold_s, self._writes_in_flight = hold_s, writes_in_flight
         self.metrics = PersisterMetrics(self.registry)

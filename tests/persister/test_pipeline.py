@@ -18,7 +18,7 @@ from persister.to_mongodb import WriteFailed, Written
 from persister.watchdog import StuckError, watch_deliveries
 from readings.document import document_ts_ms, series_bytes
 from testing.waiting import eventually
-from tests.gateway.held import HeardAnnouncer
+from tests.gateway.fakes import RecordingBroadcaster
 from tests.persister.test_persister import Bench, Queue, document
 
 
@@ -283,7 +283,7 @@ async def test_a_worker_that_is_delivered_nothing_although_messages_wait_is_ende
 
 
 async def test_the_live_copy_is_the_newest_of_each_series() -> None:
-    heard = HeardAnnouncer()
+    heard = RecordingBroadcaster()
     async with ToLive(heard).announced() as live:
         for batch in ([document(2), document(1, "humidity")], [document(1)]):
             live.stored({series_bytes(one): (document_ts_ms(one), one) for one in batch})

@@ -29,7 +29,7 @@ from persister.to_mongodb import WriteFailed, Written
 from persister.watchdog import StuckError
 from persister.worker import Worker
 from testing.waiting import eventually
-from tests.gateway.held import HeardAnnouncer, HeldPublisher
+from tests.gateway.fakes import FakePublisher, RecordingBroadcaster
 from tests.persister.test_persister import document
 
 
@@ -93,8 +93,8 @@ def worker(
         return Persister(
             consumer,
             store,  # type: ignore[arg-type]  # stands in for MongoDB
-            ToDeadLetters(HeldPublisher()),
-            ToLive(HeardAnnouncer()),
+            ToDeadLetters(FakePublisher()),
+            ToLive(RecordingBroadcaster()),
             holding=holding,
             known=(known := KnownSeries(10)),
             deleted=DeletedOwners(known),
