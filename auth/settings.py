@@ -21,25 +21,25 @@ _SCHEMES = ("mysql+aiomysql://", "sqlite+aiosqlite:///")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseSettings(ProcessSettings):
-    """What `python -m auth migrate` needs: the database and nothing else."""
+    """The settings of `python -m auth migrate`: the database only."""
 
     auth_database_url: str = setting(
         about="users' database, `mysql+aiomysql://USER:PASSWORD@HOST/NAME` or `sqlite+aiosqlite:///PATH`", secret=True
     )
 
     def __post_init__(self) -> None:
-        """Refuse drivers that nobody has tested; the URL holds a password and is never repeated."""
+        """Refuse untested drivers; the URL holds a password, so errors never repeat it."""
         if not self.auth_database_url.startswith(_SCHEMES):
             raise ValueError(f"AUTH_DATABASE_URL=(hidden): must begin with {' or '.join(_SCHEMES)}")
         try:
             make_url(self.auth_database_url)
         except (ArgumentError, ValueError):
-            raise ValueError("AUTH_DATABASE_URL=(hidden): is no URL that can be read") from None
+            raise ValueError("AUTH_DATABASE_URL=(hidden): is not a valid URL") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyListSettings(DatabaseSettings):
-    """What `python -m auth keys list` and `retire` need: no secret."""
+    """The settings of `python -m auth keys list` and `retire`, which need no secret."""
 
     signing_key_files: tuple[str, ...] = setting(
         (), about="PEM files of Ed25519 keys in place of the database's: the first signs, all verify"
@@ -48,7 +48,7 @@ class KeyListSettings(DatabaseSettings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySettings(KeyListSettings):
-    """What `python -m auth keys rotate` needs."""
+    """The settings of `python -m auth keys rotate`."""
 
     signing_key_secret: Annotated[str, Meta(min_length=16)] = setting(
         "",
@@ -56,7 +56,7 @@ class KeySettings(KeyListSettings):
         secret=True,
         unless="SIGNING_KEY_FILES",
     )
-    # As long as verifiers keep a key set: 30 s in jose, a minute in access/tokens.py.
+    # As long as verifiers cache a key set: 30 s in jose, a minute in access/tokens.py.
     key_publish_seconds: Annotated[int, Meta(ge=0, le=86_400)] = setting(
         60, about="how long a new signing key is published before it signs; 0: not at all"
     )
@@ -66,7 +66,7 @@ class KeySettings(KeyListSettings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserSettings(DatabaseSettings):
-    """What `python -m auth users` needs. Lives tell how long a revocation matters: give what the service has."""
+    """The settings of `python -m auth users`. Token lifetimes must be the service's: revocations last as long."""
 
     access_token_seconds: TokenSeconds = setting(3600, about="life of a user's access token")
     device_token_seconds: TokenSeconds = setting(30 * 86400, about="life of a device's token")
@@ -75,7 +75,7 @@ class UserSettings(DatabaseSettings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnnounceSettings(DatabaseSettings):
-    """What `python -m auth users announce-deleted` needs: the database and the broker."""
+    """The settings of `python -m auth users announce-deleted`: the database and the broker."""
 
     broker_url: str = setting(about="where deleted owners are announced: `amqp://…` or `embedded://PATH`", secret=True)
 
@@ -87,7 +87,7 @@ class AnnounceSettings(DatabaseSettings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthSettings(KeySettings):
-    """What the service needs."""
+    """The settings of the service."""
 
     host: str = setting("0.0.0.0", about="address of the HTTP interface")  # noqa: S104 - a container's own network
     port: Port = setting(8001, about="port of the HTTP interface; 0 takes any free one")
@@ -104,9 +104,9 @@ class AuthSettings(KeySettings):
         64, about="how many passwords may wait for a thread; beyond, log-ins get 503"
     )
     database_connections: Positive = setting(10, about="most connections to the database")
-    # Below 3 s, so that a client knows within 3 s that the database hangs.
+    # Below 3 s, so that clients get a response within 3 s if the database hangs.
     database_timeout_seconds: Seconds = setting(2.5, about="longest that one transaction may take")
-    # How many failures are forgiven, and how soon: auth/login_throttle.py says why.
+    # How many failures are allowed, and how fast they are forgiven: auth/login_throttle.py explains them.
     account_failures: Positive = setting(10, about="wrong passwords of an account, from one address, before a wait")
     account_failure_seconds: Seconds = setting(30.0, about="after which one of these is forgiven")
     account_failures_anywhere: Positive = setting(
@@ -128,7 +128,7 @@ class AuthSettings(KeySettings):
     )
 
     def __post_init__(self) -> None:
-        """Check what depends on more than one variable, or on a form."""
+        """Check values whose format the types do not express."""
         DatabaseSettings.__post_init__(self)
         check_origins(self.cors_origins)
         if self.broker_url:

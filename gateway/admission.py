@@ -11,7 +11,7 @@ from aiohttp import web
 from multidict import MultiMapping
 
 from access.bearer import TOKENS_IN_URL, RepeatedHeaderError, bearer_token, header_once
-from access.revocations import Revocations
+from access.revocations import RevocationList
 from access.tokens import Claims, TokenError, TokenVerifier, Verified
 from gateway.limits.connections import Limits, TooMany, TooManyDevices
 from gateway.session import Session
@@ -60,7 +60,7 @@ class Admission:
     """
 
     def __init__(
-        self, verifier: TokenVerifier, revocations: Revocations, limits: Limits, addresses: ClientAddresses
+        self, verifier: TokenVerifier, revocations: RevocationList, limits: Limits, addresses: ClientAddresses
     ) -> None:
         self._verifier = verifier
         self._revocations = revocations
@@ -91,7 +91,7 @@ class Admission:
         device = _device(claims, asked)
         address = "" if placed else network_of(self._addresses.of(request))
         # No pause from here to the caller's own books: a revocation that comes later finds the session.
-        marks = self._in_force(claims)
+        marks = self._require_active(claims)
         try:
             allowance = self._limits.enter(claims.owner, device, address)
         except TooMany as error:
@@ -111,11 +111,11 @@ class Admission:
         claims = await self._claims(token)
         if claims.owner != session.owner or claims.device not in (None, session.device):
             raise Refused("forbidden", "the token is of another owner or device")
-        session.renew(self._in_force(claims), _defaults(claims), claims.exp)
+        session.renew(self._require_active(claims), _defaults(claims), claims.exp)
 
-    def revoked(self, session: Session) -> bool:
+    def is_revoked(self, session: Session) -> bool:
         """Say whether the session's token has been revoked since."""
-        return self._revocations.revoked(session.marks)
+        return self._revocations.is_revoked(session.marks)
 
     async def _claims(self, token: object) -> Verified:
         try:
@@ -126,9 +126,9 @@ class Admission:
             raise Refused("forbidden", f"the token lacks the scope {SCOPE}")
         return claims
 
-    def _in_force(self, claims: Verified) -> Any:
+    def _require_active(self, claims: Verified) -> Any:
         try:
-            return self._revocations.require_valid(claims)
+            return self._revocations.require_active(claims)
         except TokenError as error:
             raise _refused(error) from error
 

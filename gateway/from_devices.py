@@ -18,7 +18,7 @@ import msgspec
 import socketio
 from aiohttp import web
 
-from access.revocations import Revocations
+from access.revocations import RevocationList
 from broker.presence import OpenSession
 from gateway.admission import Admission, Refused
 from gateway.ingest import UNAVAILABLE_RETRY_MS, Answer, Answerer, rejected, retry
@@ -70,7 +70,7 @@ class FromDevices:
         admission: Admission,
         answerer: Answerer,
         presence: Presence,
-        revocations: Revocations,
+        revocations: RevocationList,
         metrics: GatewayMetrics,
     ) -> None:
         self._admission = admission
@@ -195,7 +195,7 @@ class FromDevices:
 
     async def _end_revoked(self) -> None:
         for number, (sid, (session, _)) in enumerate(list(self._sessions.items()), 1):
-            if sid in self._sessions and self._admission.revoked(session):
+            if sid in self._sessions and self._admission.is_revoked(session):
                 self._end(sid, "revoked")
             if number % REVOKED_LOOKS == 0:
                 await asyncio.sleep(0)

@@ -137,7 +137,7 @@ class FromHttp:
         try:
             with self._holding(session, self._announced(request)):
                 event = await self._event(request)
-            self._require_in_force(session)
+            self._require_active(session)
             with self._holding(session, event.size):  # no more than before, and nobody came between
                 return _response(await self._answerer.answered(session, event), event)
         finally:
@@ -166,9 +166,11 @@ class FromHttp:
             if not self._device_bytes[device]:
                 del self._device_bytes[device]
 
-    def _require_in_force(self, session: Session) -> None:
+    def _require_active(self, session: Session) -> None:
         """Raise Problem 401 for a token that ended while the body was read, which may take longer than it may last."""
-        code = "revoked" if self._admission.revoked(session) else "expired" if session.expires_at <= time.time() else ""
+        code = (
+            "revoked" if self._admission.is_revoked(session) else "expired" if session.expires_at <= time.time() else ""
+        )
         if code:
             raise problem(401, f"the token was {code} while the body was read", {"code": code})
 

@@ -130,13 +130,13 @@ async def test_an_error_rolls_everything_back(database_url: str) -> None:
         row = {"number": 7, "kid": "k", "public_key": "p", "sealed_private_key": "s", "created_at_ms": 1}
 
         async def fail() -> None:
-            async with database.writing() as connection:
+            async with database.begin() as connection:
                 await connection.execute(insert(signing_keys).values(row))
                 raise LookupError
 
         with pytest.raises(LookupError):
             await fail()
-        async with database.reading() as connection:
+        async with database.connect() as connection:
             assert await connection.scalar(select(func.count()).select_from(signing_keys)) == 0
 
 
@@ -147,7 +147,7 @@ async def test_writers_of_one_file_have_their_turn_in_the_order_they_came(sqlite
     async with open_database(sqlite_url, connections=10, timeout_s=30) as database:
 
         async def write(number: int) -> None:
-            async with database.writing():
+            async with database.begin():
                 await asyncio.sleep(0.005)
                 done.append(number)
 

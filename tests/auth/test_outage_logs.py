@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from access.revocations import Revocations
+from access.revocations import RevocationList
 from access.tokens import KeySet
 from auth.database import open_database
 from auth.migrate import migrate
@@ -63,7 +63,7 @@ async def test_each_part_tells_an_outage_once_and_its_end_once(
 
         async with (
             KeySet(client.service.jwks, every_s=0.1).kept_fresh(),
-            Revocations(revoked, every_s=0.1).kept_fresh(),
+            RevocationList(revoked, every_s=0.1).kept_fresh(),
         ):
             token = await client.new_user()
             with capture_logs() as logs:
@@ -106,7 +106,7 @@ async def test_a_connection_that_is_lost_when_it_goes_back_to_the_pool_leaves_no
         await database.check()
 
         async def cut() -> None:
-            async with database.reading():
+            async with database.connect():
                 own_server.kill()
                 raise LookupError
 

@@ -6,6 +6,7 @@ import bcrypt
 import pytest
 from prometheus_client import CollectorRegistry
 
+from auth.metrics import AuthMetrics
 from auth.passwords import Verdict, _digest, password_error, password_hasher, prepared
 from tests.auth.service import Client, make_settings, running
 from tests.auth.test_hash_renewal import store_hash, stored_hash
@@ -67,7 +68,7 @@ async def test_the_work_for_a_wrong_password_depends_on_what_was_typed_and_on_no
         return right
 
     monkeypatch.setattr(bcrypt, "checkpw", counting)
-    with password_hasher(cost=4, threads=1, queue=1, registry=CollectorRegistry()) as hasher:
+    with password_hasher(cost=4, threads=1, queue=1, metrics=AuthMetrics(CollectorRegistry())) as hasher:
         composed, apart = await hasher.hash("ein anderes Paßwort"), hash_as_typed("ein anderes Pa\u0301ßwort")
         for stored in (None, composed, apart, "damaged", "$2b$04$" + "z" * 53):
             done.clear()

@@ -143,7 +143,7 @@ async def test_who_used_a_token_cannot_be_read_from_the_database(behind_proxy: A
     async with behind_proxy as client:
         first = await session(client)
         await refresh(client, first)
-    async with open_database(database_url, connections=1, timeout_s=5) as database, database.reading() as connection:
+    async with open_database(database_url, connections=1, timeout_s=5) as database, database.connect() as connection:
         rows = [dict(row._mapping) for row in await connection.execute(select(refresh_tokens))]
     assert BROWSER not in str(rows)
     assert HERE not in str(rows)
@@ -166,7 +166,7 @@ async def test_the_database_servers_clock_judges_and_not_the_hosts(
 
 
 async def test_the_database_servers_time_is_utc_wherever_the_server_is(database_url: str) -> None:
-    async with open_database(database_url, connections=1, timeout_s=5) as database, database.reading() as connection:
+    async with open_database(database_url, connections=1, timeout_s=5) as database, database.connect() as connection:
         if connection.dialect.name == "mysql":
             await connection.execute(text("SET time_zone = '+05:30'"))
         assert abs(await server_time_ms(connection) - now_ms()) < 5000

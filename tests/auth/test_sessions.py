@@ -78,7 +78,7 @@ async def test_refreshing_forgets_tokens_that_have_expired(database_url: str) ->
         token = (await session(client))["refreshToken"]
 
         async def rows() -> int:
-            async with database.reading() as connection:
+            async with database.connect() as connection:
                 return await connection.scalar(select(func.count()).select_from(refresh_tokens)) or 0
 
         async with asyncio.timeout(20):

@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from access.revocations import Revocations
+from access.revocations import RevocationList
 from access.tokens import MAX_LIFETIME_S, KeySet, TokenError, TokenVerifier, fetch_jwks_over_http
 from auth.database import open_database
 from auth.migrate import migrate
@@ -87,10 +87,10 @@ async def every_service_refuses(gateways: list[KeySet], replicas: tuple[Client, 
     """Each asks another replica what ended, while it still has the key."""
     for gateway, replica in zip(gateways, replicas, strict=True):
         verified = await TokenVerifier(gateway).verify(token)
-        listed = Revocations(replica.service.revocations)
+        listed = RevocationList(replica.service.revocations)
         assert await listed.refresh()
         with pytest.raises(TokenError) as refused:
-            listed.require_valid(verified)
+            listed.require_active(verified)
         assert refused.value.code == "revoked"
 
 
@@ -105,7 +105,7 @@ async def test_a_retired_key_is_revoked_with_its_retirement_for_as_long_as_any_t
     assert (await rotated_at_once(database_url)).code == 0
     old = msgspec.json.decode((await auth(database_url, "keys", "list", "--json")).out)[0]["kid"]
     async with open_database(database_url, connections=1, timeout_s=5) as database:
-        revocations = auth_revocations.Revocations(database, access_s=60, device_s=60)
+        revocations = auth_revocations.RevocationLog(database, access_s=60, device_s=60)
         refused = await keys(database_url, "retire", "unknown")
         assert refused.code == 1
         assert (await revocations.after(None)).items == []
@@ -197,7 +197,7 @@ async def test_keys_from_files_serve_and_are_changed_as_files(sqlite_url: str, t
     taken_out = "x" * 43
     assert (await auth(sqlite_url, "keys", "retire", taken_out, SIGNING_KEY_FILES=str(file))).code == 0
     odd = await auth(sqlite_url, "keys", "retire", "odd", SIGNING_KEY_FILES=str(file))
-    assert (odd.code, odd.err) == (1, "'odd' is no id of a key: 43 characters, as `list` showed it.\n")
+    assert (odd.code, odd.err) == (1, "'odd' is not the id of a key: 43 characters, as `list` shows it.\n")
     async with running(settings) as client:
         items = msgspec.json.decode(await client.service.revocations(None))["items"]
         assert [(item["kind"], item["id"]) for item in items] == [("kid", taken_out)]
