@@ -90,8 +90,8 @@ class AccountRoutes:
             self._audit.sign_up_refused(request, "closed")
             raise Problem(403, "Sign-up is closed on this server; ask its operator.", code="signup_closed")
         body = await read_json(request, SignUp)
-        if wrong := password_error(body.password, (body.name, body.email)):
-            raise Problem(422, "The password cannot be used.", errors=(wrong,))
+        if invalid := password_error(body.password, (body.name, body.email)):
+            raise Problem(422, "The password cannot be used.", errors=(invalid,))
         self._throttle.sign_up(request)
         try:
             user = await self._accounts.create(body.name, body.email, body.password)
@@ -124,8 +124,8 @@ class AccountRoutes:
             missing = FieldError("currentPassword", "missing", "A new password needs the current one.")
             raise Problem(422, missing.message, errors=(missing,))
         user = await self._accounts.find(user_id)
-        if wrong := password_error(password, (body.name or user.name, user.email)):
-            raise Problem(422, "The password cannot be used.", errors=(wrong,))
+        if invalid := password_error(password, (body.name or user.name, user.email)):
+            raise Problem(422, "The password cannot be used.", errors=(invalid,))
         with self._throttle.log_in(request, user.email) as attempt:
             try:
                 await self._accounts.confirm(user_id, body.current_password, recheck=attempt.check)

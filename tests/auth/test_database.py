@@ -65,7 +65,7 @@ async def test_a_server_that_hangs_costs_at_most_3_seconds_and_recovers(own_serv
                 assert seconds < 3
             with pytest.raises(Problem):
                 await client.service.check()
-            # Whether a token still stands is not known; the keys that verify it are.
+            # Whether a token is still active is not known; the keys that verify it are.
             assert_unavailable(await client.get("/user/token", token=token))
             assert (await client.get("/.well-known/jwks.json")).status == 200
         finally:

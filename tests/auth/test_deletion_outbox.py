@@ -23,9 +23,8 @@ from broker.message import Message
 from broker.topology import DELETED_OWNERS, OWNERS_EXCHANGE, Exchange
 from testing.servers.rabbitmq import RabbitMQServer
 from testing.waiting import eventually
-from tests.auth.operating import auth
+from tests.auth.processes import QUICK, auth, line_with, process
 from tests.auth.service import SECRET, Client, make_settings, running
-from tests.auth.test_process import QUICK, line_with, process
 
 
 async def next_owner(broker: Broker) -> str:

@@ -17,8 +17,8 @@ from auth.migrate import migrate
 from auth.tokens import keys as key_module
 from runtime.http.problems import Problem
 from testing.servers.mariadb import MariaDBServer
+from tests.auth.processes import QUICK, process
 from tests.auth.service import Client, make_settings, running
-from tests.auth.test_process import QUICK, process
 
 AWAY = "mysql+aiomysql://nobody:hunter22@127.0.0.1:1/none"
 

@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry
 
 from auth.metrics import AuthMetrics
 from auth.passwords import Verdict, _digest, password_error, password_hasher, prepared
+from tests.auth.rows import store_hash, stored_hash
 from tests.auth.service import Client, make_settings, running
-from tests.auth.test_hash_renewal import store_hash, stored_hash
 
 COMPOSED = "crème brûlée à la carte"
 APART = "cre\u0300me bru\u0302le\u0301e a\u0300 la carte"

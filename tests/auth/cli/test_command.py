@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.auth.operating import auth
+from tests.auth.processes import auth
 
 AWAY = "mysql+aiomysql://nobody:hunter22@127.0.0.1:9/auth"
 

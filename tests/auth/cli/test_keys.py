@@ -1,7 +1,6 @@
 """Keys that operators change beside running services."""
 
 import asyncio
-import base64
 import time
 from pathlib import Path
 
@@ -17,22 +16,8 @@ from auth.database import open_database
 from auth.migrate import migrate
 from auth.tokens import revocations as auth_revocations
 from runtime.times import now_ms, rfc3339
-from tests.auth.operating import Ran, auth, keys
-from tests.auth.service import SECRET, Client, make_settings, running
-
-
-def kid_of(token: str) -> str:
-    part = token.split(".", maxsplit=1)[0]
-    header: dict[str, str] = msgspec.json.decode(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
-    return header["kid"]
-
-
-async def new_token(client: Client) -> str:
-    return str((await client.log_in()).json["accessToken"])
-
-
-async def published(client: Client) -> list[str]:
-    return [key["kid"] for key in (await client.get("/.well-known/jwks.json")).json["keys"]]
+from tests.auth.processes import Ran, auth, keys
+from tests.auth.service import SECRET, Client, kid_of, make_settings, new_token, published, running
 
 
 async def test_a_rotation_needs_no_restart_and_drops_nobody_and_a_retired_key_ends_its_tokens(

@@ -13,7 +13,7 @@ from auth.database import open_database
 from auth.ids import new_id
 from auth.migrate import migrate
 from auth.tables import users as user_table
-from tests.auth.operating import Ran, auth
+from tests.auth.processes import Ran, auth
 from tests.auth.service import PASSWORD, make_settings, running
 
 OPERATORS_PASSWORD = "set by an operator"

@@ -14,10 +14,9 @@ from auth.database import open_database
 from auth.migrate import migrate
 from auth.tables import signing_keys
 from auth.tokens.stored_keys import StoredKeys, StoredKeySet
-from tests.auth.cli.test_keys import kid_of, new_token, published
-from tests.auth.http.test_tokens import change
-from tests.auth.operating import auth, keys
-from tests.auth.service import SECRET, Client, make_settings, running
+from tests.auth.processes import auth, keys
+from tests.auth.rows import change
+from tests.auth.service import SECRET, Client, kid_of, make_settings, new_token, published, running
 
 MONTH_MS = 30 * 86_400_000
 LATE_MS = 60_000
