@@ -13,11 +13,11 @@ from importlib.resources import files
 
 def is_common(password: str) -> bool:
     """Return whether the password is on the list, ignoring case."""
-    return password.lower() in _listed()
+    return password.lower() in _load()
 
 
 @cache
-def _listed() -> frozenset[str]:
+def _load() -> frozenset[str]:
     # Loaded on first use, not at start-up: about 5 ms, 2 MB.
     packed = files("auth").joinpath("common_passwords.txt.gz").read_bytes()
     return frozenset(gzip.decompress(packed).decode("ascii").splitlines())

@@ -66,7 +66,7 @@ class DeviceRegistry:
 
     async def find(self, owner_id: str, device_id: str) -> Device:
         """Return one device of this owner; raise NoSuchDeviceError."""
-        return await self._find(_is(owner_id, device_id), device_id)
+        return await self._find(_matching(owner_id, device_id), device_id)
 
     async def find_to_issue(self, owner_id: str, device_id: str) -> Device:
         """Return a device that may get a token now; raise NoSuchDeviceError, also if its owner is disabled.
@@ -75,7 +75,7 @@ class DeviceRegistry:
         it.
         """
         enabled = exists().where(users.c.id == owner_id, users.c.disabled_at_ms.is_(None))
-        return await self._find((*_is(owner_id, device_id), enabled), device_id)
+        return await self._find((*_matching(owner_id, device_id), enabled), device_id)
 
     async def change(
         self, owner_id: str, device_id: str, *, name: str | None, sensor_type: str | None, location: Location | None
@@ -91,7 +91,7 @@ class DeviceRegistry:
         try:
             async with self._database.begin() as connection:
                 await _lock_device(connection, owner_id, device_id)
-                await connection.execute(update(devices).where(*_is(owner_id, device_id)).values(values))
+                await connection.execute(update(devices).where(*_matching(owner_id, device_id)).values(values))
         except IntegrityError as error:
             raise NameTakenError from error
         return await self.find(owner_id, device_id)
@@ -100,14 +100,14 @@ class DeviceRegistry:
         """Remove a device and revoke its tokens; raise NoSuchDeviceError. The owner keeps its readings."""
         async with self._database.begin() as connection:
             await _lock_device(connection, owner_id, device_id)
-            await connection.execute(delete(devices).where(*_is(owner_id, device_id)))
+            await connection.execute(delete(devices).where(*_matching(owner_id, device_id)))
             await self._revocations.revoke_device_tokens(connection, device_id, None)
 
     async def revoke_tokens(self, owner_id: str, device_id: str) -> None:
         """Revoke every token issued to a device so far; raise NoSuchDeviceError."""
         async with self._database.begin() as connection:
             gen = await _lock_device(connection, owner_id, device_id) + 1
-            await connection.execute(update(devices).where(*_is(owner_id, device_id)).values(gen=gen))
+            await connection.execute(update(devices).where(*_matching(owner_id, device_id)).values(gen=gen))
             await self._revocations.revoke_device_tokens(connection, device_id, gen)
 
     async def page(self, owner_id: str, *, name: str | None, after: str | None, limit: int) -> DevicePage:
@@ -136,13 +136,13 @@ async def _lock_device(connection: AsyncConnection, owner_id: str, device_id: st
     """Lock a device's row, so that one transaction at a time changes it; return its `gen`. NoSuchDeviceError."""
     if not is_id(device_id):
         raise NoSuchDeviceError
-    gen = await connection.scalar(select(devices.c.gen).where(*_is(owner_id, device_id)).with_for_update())
+    gen = await connection.scalar(select(devices.c.gen).where(*_matching(owner_id, device_id)).with_for_update())
     if gen is None:
         raise NoSuchDeviceError
     return gen
 
 
-def _is(owner_id: str, device_id: str) -> tuple[ColumnElement[bool], ...]:
+def _matching(owner_id: str, device_id: str) -> tuple[ColumnElement[bool], ...]:
     return devices.c.owner_id == owner_id, devices.c.id == device_id
 
 

@@ -115,7 +115,7 @@ class AccountRoutes:
                 await self._check_passwords(request, claims.sub, body, body.password)
             await self._accounts.change(claims.sub, name=body.name or None, password=body.password or None)
         except NoSuchUserError as error:
-            raise _gone() from error
+            raise _account_deleted() from error
         self._audit.account_changed(request, claims.sub, password=body.password is not UNSET)
         return await self._answer(claims.sub)
 
@@ -139,7 +139,7 @@ class AccountRoutes:
         try:
             await self._accounts.delete(claims.sub)
         except NoSuchUserError as error:
-            raise _gone() from error
+            raise _account_deleted() from error
         self._deletions.wake()
         self._audit.account_deleted(request, claims.sub)
         return web.Response(status=204)
@@ -148,8 +148,8 @@ class AccountRoutes:
         try:
             return json_response(UserAnswer.of(await self._accounts.find(user_id)))
         except NoSuchUserError as error:
-            raise _gone() from error
+            raise _account_deleted() from error
 
 
-def _gone() -> Problem:
+def _account_deleted() -> Problem:
     return unauthorized("The account is gone.", code="revoked")

@@ -1,4 +1,4 @@
-"""The list of revoked tokens: what each entry ends, and what it knows while its issuer is away."""
+"""The revocation list: what each entry revokes, and what is known while the issuer is unreachable."""
 
 import json
 import time
@@ -29,7 +29,7 @@ LATER = "2040-01-01T00:00:00.000Z"
 
 
 class Issuer:
-    """Answers with what it has, and remembers what it was asked."""
+    """Serves its entries, and records the cursors requested."""
 
     def __init__(self, *items: dict[str, Any]) -> None:
         self.items = list(items)
@@ -163,7 +163,7 @@ async def test_watchers_are_told_when_the_list_has_grown_and_only_then() -> None
 
 
 class Clocks:
-    """The time of day and the monotonic clock, as a test sets them."""
+    """The wall clock and the monotonic clock, set by a test."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.today, self.now = time.time(), 1000.0
@@ -171,7 +171,7 @@ class Clocks:
         monkeypatch.setattr("access.revocations.time.monotonic", lambda: self.now)
 
     async def pass_s(self, seconds: float, known: RevocationList) -> None:
-        """Let the time pass, and ask every 2 s as it does."""
+        """Advance both clocks, with a poll every 2 s."""
         for _ in range(round(seconds / 2)):
             self.today += 2
             self.now += 2
@@ -183,8 +183,8 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
     return Clocks(monkeypatch)
 
 
-class Sparing(Issuer):
-    """Answers, as `auth` does, with what it has only to those who ask for everything; it has told the rest before."""
+class WholeListIssuer(Issuer):
+    """Serves its entries, like `auth`, to requests for the whole list only; later cursors have seen them already."""
 
     async def fetch(self, since: str | None) -> bytes:
         self.asked.append(since)
@@ -194,7 +194,7 @@ class Sparing(Issuer):
 
 async def test_a_clock_that_was_an_hour_ahead_for_a_minute_makes_no_revoked_token_work_again(clocks: Clocks) -> None:
     until = int(clocks.today * 1000) + 1_800_000
-    issuer = Sparing(item("jti", "jti-u", until=until), item("kid", "key-2", until=until))
+    issuer = WholeListIssuer(item("jti", "jti-u", until=until), item("kid", "key-2", until=until))
     known = RevocationList(issuer.fetch)
     await clocks.pass_s(120, known)
     clocks.today += 3600
@@ -207,7 +207,7 @@ async def test_a_clock_that_was_an_hour_ahead_for_a_minute_makes_no_revoked_toke
 
 
 async def test_what_the_issuer_lost_counts_until_two_whole_lists_were_without_it(clocks: Clocks) -> None:
-    issuer = Sparing(item("jti", "jti-u", until=int(clocks.today * 1000) + 1_800_000))
+    issuer = WholeListIssuer(item("jti", "jti-u", until=int(clocks.today * 1000) + 1_800_000))
     known = RevocationList(issuer.fetch)
     await clocks.pass_s(120, known)
     issuer.items = []  # by a clock of its own that is ahead, or restored from an older copy
@@ -223,7 +223,7 @@ async def test_what_the_issuer_lost_counts_until_two_whole_lists_were_without_it
 
 async def test_what_no_longer_matters_is_forgotten_and_what_is_listed_never(clocks: Clocks) -> None:
     until = int(clocks.today * 1000) + 300_000
-    issuer = Sparing(item("jti", "jti-u", until=until), item("jti", "jti-d", until=until))
+    issuer = WholeListIssuer(item("jti", "jti-u", until=until), item("jti", "jti-d", until=until))
     known = RevocationList(issuer.fetch)
     await clocks.pass_s(60, known)
     assert len(known) == 2
@@ -233,7 +233,7 @@ async def test_what_no_longer_matters_is_forgotten_and_what_is_listed_never(cloc
 
 
 async def test_everything_is_asked_for_every_ten_minutes_and_what_was_missed_is_learned(clocks: Clocks) -> None:
-    issuer = Sparing()
+    issuer = WholeListIssuer()
     known = RevocationList(issuer.fetch)
     await clocks.pass_s(60, known)
     issuer.items = [item("jti", "jti-u")]

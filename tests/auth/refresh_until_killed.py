@@ -18,7 +18,7 @@ USER_AGENT = "the one that is killed"
 
 
 class _Issuer:
-    """Signs nothing: the commit is past when it is asked."""
+    """Signs nothing: it is called only after the commit."""
 
     def for_user(self, user: User, sid: str) -> IssuedToken:
         raise NotImplementedError(user, sid)

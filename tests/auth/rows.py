@@ -1,4 +1,4 @@
-"""Reads and writes rows of the users' database, past the service."""
+"""Direct reads and writes in the users' database, bypassing the service."""
 
 from typing import Any
 

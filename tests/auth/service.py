@@ -43,7 +43,7 @@ class Answer:
 
     @property
     def fields(self) -> dict[str, str]:
-        """The wrong fields of a problem, with their codes."""
+        """The invalid fields named by a problem, with their codes."""
         return {error["field"]: error["code"] for error in self.json["errors"]}
 
 

@@ -141,7 +141,7 @@ async def test_an_error_rolls_everything_back(database_url: str) -> None:
 
 
 async def test_writers_of_one_file_have_their_turn_in_the_order_they_came(sqlite_url: str) -> None:
-    """Left to SQLite's locks, who looks at the wrong moment waits on, and starves among many."""
+    """With SQLite's own locks, a writer that polls at the wrong moment goes on waiting and may starve."""
     await migrate(sqlite_url)
     done: list[int] = []
     async with open_database(sqlite_url, connections=10, timeout_s=30) as database:

@@ -1,4 +1,4 @@
-"""Deleted owners reach the broker, whatever is away meanwhile."""
+"""Deleted owners reach the broker, whichever server is down meanwhile."""
 
 import asyncio
 import time
@@ -52,7 +52,7 @@ async def test_a_deletion_is_announced_once_there_is_a_broker(database_url: str,
 
 
 async def test_rabbitmq_away_keeps_the_deletion_until_it_is_back(database_url: str, tmp_path: Path) -> None:
-    """A process of its own: accounts are deleted while RabbitMQ is stopped, and announced when it is back."""
+    """In a separate process: accounts are deleted while RabbitMQ is stopped, and announced when it is back."""
     with RabbitMQServer(tmp_path) as server:
         url = server.create_vhost()
         settings = make_settings(database_url)
@@ -99,7 +99,7 @@ async def test_a_deletion_is_announced_at_once_and_leaves_the_outbox(database_ur
 
 
 class _LateOnce:
-    """A publisher whose first confirm is lost: the broker has the message, and nobody knows."""
+    """A publisher whose first confirm is lost, although the broker has the message."""
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
@@ -159,7 +159,7 @@ async def test_without_a_broker_deletions_wait_and_it_is_told_once(database_url:
 
 
 async def announced_owners_of(broker: Broker) -> list[str]:
-    """Take every announcement that waits."""
+    """Consume all announcements up to LAST."""
     found: list[str] = []
     async with asyncio.timeout(20), broker.consumer(DELETED_OWNERS, prefetch=16) as consumer:
         while True:

@@ -1,4 +1,4 @@
-"""What happens to devices after they were registered: changed, removed, their tokens ended; by their owner only."""
+"""Registered devices are changed, removed and their tokens revoked, by their owner only."""
 
 import asyncio
 from typing import Any
@@ -145,7 +145,7 @@ async def test_a_removed_device_is_gone_and_its_name_is_free(client: Client) -> 
 
 
 async def test_a_disabled_owners_device_has_no_token_issued(client: Client, database_url: str) -> None:
-    """Also when the owner is disabled between the check of the token and the issue of the next."""
+    """Also if the owner is disabled between the verification of the token and the issue of the next one."""
     token = await client.new_user()
     device = await client.new_device(token)
     owner = (await client.get("/user/me", token=token)).json["id"]

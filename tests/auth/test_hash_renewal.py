@@ -1,4 +1,4 @@
-"""A log-in renews a hash of another cost than new ones have."""
+"""A log-in renews a password hash whose cost is not the current one."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""`kill -9` in a refresh: the client gets on, and no token works twice."""
+"""`kill -9` during a refresh: the client can continue, and no token works twice."""
 
 import asyncio
 import os

@@ -100,7 +100,7 @@ async def test_sqlite_is_durable_and_checks_references(sqlite_url: str, tmp_path
 
 
 async def test_what_was_revoked_before_a_migration_is_revoked_after_it(empty_url: str) -> None:
-    """From the schema of the release before keys could be revoked."""
+    """From the schema of the last release in which keys could not be revoked."""
     await migrate(empty_url)
     row = {"number": 7, "kind": "sid", "id": "family", "gen": None, "until_ms": 5}
     async with open_engine(empty_url, connections=1, wait_timeout_s=5) as engine, engine.begin() as connection:

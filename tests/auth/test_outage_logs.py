@@ -1,4 +1,4 @@
-"""An outage of the users' database is told once, with its reason, and once when it is over; and without tracebacks."""
+"""An outage of the users' database is logged once at its start, with its reason, and once at its end; no tracebacks."""
 
 import asyncio
 import logging
@@ -31,7 +31,7 @@ def own_server(tmp_path: Path) -> Iterator[MariaDBServer]:
 
 
 def told(logs: list[EventDict]) -> Counter[tuple[str, str]]:
-    """Count the lines of the loops and the database; what clients cause is left out."""
+    """Count the log lines of the polling loops and the database, without those that clients cause."""
     about = ("database", "signing keys", "revoked tokens", "issuer's keys")
     return Counter((line["log_level"], line["event"]) for line in logs if any(word in line["event"] for word in about))
 

@@ -1,4 +1,4 @@
-"""One password, however a keyboard spells it: RFC 8265's OpaqueString, and hashes of before it."""
+"""A password matches however a keyboard encodes it (RFC 8265's OpaqueString), also against older hashes."""
 
 import time
 
@@ -17,7 +17,7 @@ OTHER_SPACES = COMPOSED.replace(" ", "\u00a0", 1).replace(" ", "\u3000", 1)
 
 
 def hash_as_typed(password: str) -> str:
-    """Make a hash as releases did that compared bytes."""
+    """Hash a password as typed, like older releases."""
     return bcrypt.hashpw(_digest(password), bcrypt.gensalt(4)).decode()
 
 

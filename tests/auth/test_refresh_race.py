@@ -1,4 +1,4 @@
-"""A refresh token that comes twice: one client that is in a hurry, or two who have it."""
+"""A refresh token that is used twice: by one client in a race with itself, or by two clients."""
 
 import asyncio
 import time
@@ -27,7 +27,7 @@ async def refresh(client: Client, tokens: dict[str, Any], *, agent: str = BROWSE
 
 
 async def later(url: str, by_ms: int = RACE_MS + 1) -> None:
-    """Let so much time have passed since the tokens were used."""
+    """Backdate the first use of all tokens by `by_ms` milliseconds."""
     await change(url, update(refresh_tokens).values(used_at_ms=refresh_tokens.c.used_at_ms - by_ms))
 
 

@@ -1,4 +1,4 @@
-"""What all commands of operators share: exit codes, help, and one line where a server is away."""
+"""What all operators' commands share: exit codes, help, and one line if a server is unreachable."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Keys that operators change beside running services."""
+"""Operators rotate and retire keys while services run."""
 
 import asyncio
 import time
@@ -69,7 +69,7 @@ async def test_a_rotation_needs_no_restart_and_drops_nobody_and_a_retired_key_en
 
 
 async def every_service_refuses(gateways: list[KeySet], replicas: tuple[Client, ...], token: str) -> None:
-    """Each asks another replica what ended, while it still has the key."""
+    """Each polls another replica for revocations while it still has the key."""
     for gateway, replica in zip(gateways, replicas, strict=True):
         verified = await TokenVerifier(gateway).verify(token)
         listed = RevocationList(replica.service.revocations)

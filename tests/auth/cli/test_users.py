@@ -1,4 +1,4 @@
-"""Accounts that operators run, where nobody may sign up."""
+"""Operators manage accounts while sign-up is closed."""
 
 import asyncio
 import os

@@ -122,7 +122,7 @@ def new_keys() -> Keys:
 
 
 class Stored:
-    """What a database would answer, and how often it was asked."""
+    """Returns keys like a database, and counts the reads."""
 
     def __init__(self, keys: Keys) -> None:
         self.keys = keys

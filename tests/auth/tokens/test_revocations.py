@@ -102,7 +102,7 @@ async def test_strangers_do_not_reach_the_list_where_it_is_not_mounted(client: C
 
 
 async def test_the_commit_order_hides_nothing_from_a_cursor(database_url: str) -> None:
-    """Many writers at once, and a reader who goes on from each cursor: all rows are seen."""
+    """With many concurrent writers, a reader that continues from each cursor sees all rows."""
     async with open_database(database_url, connections=8, timeout_s=10) as database:
         revocations = RevocationLog(database, access_s=60, device_s=60)
         seen: list[str] = []
@@ -131,7 +131,7 @@ async def test_the_commit_order_hides_nothing_from_a_cursor(database_url: str) -
 
 
 async def test_a_number_is_given_out_when_all_lower_ones_are_committed(database_url: str) -> None:
-    """Two transactions overlap: the second waits for the first one's commit, so its number cannot be seen before."""
+    """Two transactions overlap: the second waits for the first one's commit, so its number is not visible earlier."""
     async with open_database(database_url, connections=4, timeout_s=10) as database:
         revocations = RevocationLog(database, access_s=60, device_s=60)
         numbered, commit = asyncio.Event(), asyncio.Event()
@@ -158,7 +158,7 @@ async def test_a_number_is_given_out_when_all_lower_ones_are_committed(database_
 
 
 async def test_many_rows_are_listed_at_once(database_url: str) -> None:
-    """A user with as many devices as one may have, disabled in one transaction of the default length."""
+    """A user with the maximum number of devices is disabled in one transaction of default duration."""
     async with open_database(database_url, connections=1, timeout_s=10) as database:
         revocations = RevocationLog(database, access_s=60, device_s=60)
         devices = [(f"d{number}", 1) for number in range(10_000)]
@@ -179,7 +179,7 @@ async def test_what_is_no_cursor_is_refused(sqlite_client: Client, since: str) -
 
 
 async def written(database: Database, sid: str, *, ended_ago_s: int) -> None:
-    """Write the end of a session whose last token would have expired so long ago."""
+    """Write the revocation of a session whose last token expired `ended_ago_s` seconds ago."""
     revocations = RevocationLog(database, access_s=-ended_ago_s - CLOCK_AHEAD_S, device_s=60)
     async with database.begin() as connection:
         await revocations.revoke_session(connection, sid)
@@ -208,7 +208,7 @@ async def test_in_sqlite_a_row_is_kept_for_twice_the_life_of_the_longest_token(s
 
 
 async def test_the_clock_of_this_host_ends_no_revocation(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The host's clock leaps ahead by more than an hour for as long as it takes to ask and to write, and back."""
+    """The host's clock jumps ahead by more than an hour during a read and a write, and then back."""
     async with open_database(database_url, connections=1, timeout_s=5) as database:
         revocations = RevocationLog(database, access_s=3600, device_s=3600)
         async with database.begin() as connection:
@@ -227,7 +227,7 @@ async def test_the_clock_of_this_host_ends_no_revocation(database_url: str, monk
 
 
 async def test_the_database_says_what_time_it_is(database_url: str) -> None:
-    """In UTC, whatever the zone of the session."""
+    """In UTC, whatever the time zone of the session."""
     async with open_database(database_url, connections=1, timeout_s=5) as database, database.connect() as connection:
         if connection.dialect.name == "mysql":
             await connection.execute(text("SET time_zone = '+05:30'"))
