@@ -108,7 +108,7 @@ class KeySet:
         return bool(self._keys)
 
     @property
-    def answered(self) -> bool:
+    def up_to_date(self) -> bool:
         """True when the last refresh succeeded: then a key that is missing here does not exist."""
         return self._answered
 
@@ -274,7 +274,7 @@ class TokenVerifier:
         key = await self._keys.find(kid)
         if key is None and not self._keys.loaded:
             raise TokenError("unavailable", "no keys have been fetched yet")
-        if key is None and not self._keys.answered:
+        if key is None and not self._keys.up_to_date:
             raise TokenError("unavailable", "the key is not known here, and the issuer is unreachable")
         if key is None:
             raise TokenError("unauthorized", "the token is signed with an unknown key")

@@ -13,8 +13,8 @@ comes from a counter whose row stays locked until the commit: numbers become vis
 client that requests all rows after a number misses none.
 
 No host's clock decides how long a row is kept: times are the database server's, and a row is kept 2 h longer than
-necessary, for hosts whose clocks are behind. SQLite has no time but the host's, so there a row is kept for another
-twice the lifetime of the longest-lived token: no shorter clock jump drops it early.
+necessary, for hosts whose clocks are behind. SQLite has no time but the host's; there a row is kept for twice the
+lifetime of the longest-lived token after that: no shorter clock jump drops it early.
 """
 
 from collections.abc import Sequence
