@@ -11,7 +11,7 @@ from aiohttp import web
 from multidict import MultiMapping
 
 from access.bearer import TOKENS_IN_URL, RepeatedHeaderError, bearer_token, header_once
-from access.revocations import RevocationKeys, Revocations
+from access.revocations import RevocationKeys, RevocationList
 from access.tokens import Claims, TokenError, TokenVerifier, Verified
 from gateway.limits.connections import ConnectionLimits, TooManyConnections, TooManyDevices
 from gateway.session import RENEWAL_BURST, Session
@@ -57,7 +57,7 @@ class Admission:
     """
 
     def __init__(
-        self, verifier: TokenVerifier, revocations: Revocations, limits: ConnectionLimits, addresses: ClientAddresses
+        self, verifier: TokenVerifier, revocations: RevocationList, limits: ConnectionLimits, addresses: ClientAddresses
     ) -> None:
         self._verifier = verifier
         self._revocations = revocations
@@ -117,7 +117,7 @@ class Admission:
 
     def is_revoked(self, session: Session) -> bool:
         """Return whether the session's token has been revoked since it was verified."""
-        return self._revocations.revoked(session.revocation_keys)
+        return self._revocations.is_revoked(session.revocation_keys)
 
     async def _claims(self, token: object) -> Verified:
         try:
@@ -130,7 +130,7 @@ class Admission:
 
     def _require_active(self, claims: Verified) -> RevocationKeys:
         try:
-            return self._revocations.require_valid(claims)
+            return self._revocations.require_active(claims)
         except TokenError as error:
             raise _denied(error) from error
 

@@ -7,7 +7,7 @@ import aiohttp
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from access.revocations import Revocations, fetch_revocations_over_http
+from access.revocations import RevocationList, fetch_revocations_over_http
 from access.tokens import KeySet, TokenVerifier, fetch_jwks_over_http
 from broker.connect import open_broker
 from broker.interface import Broker
@@ -54,7 +54,7 @@ async def gateway_service(
     *,
     broker: Broker,
     keys: KeySet,
-    revocations: Revocations,
+    revocations: RevocationList,
     registry: CollectorRegistry,
     tracing: Tracing | None = None,
 ) -> AsyncIterator[Gateway]:
@@ -87,7 +87,7 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown) -> None:
     async with (
         aiohttp.ClientSession() as session,
         KeySet(fetch_jwks_over_http(session, settings.auth_url)).kept_fresh() as keys,
-        Revocations(
+        RevocationList(
             fetch_revocations_over_http(session, settings.auth_url), every_s=settings.revocations_every_seconds
         ).kept_fresh() as revocations,
         open_tracing("gateway") as tracing,

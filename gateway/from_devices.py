@@ -18,7 +18,7 @@ import msgspec
 import socketio
 from aiohttp import web
 
-from access.revocations import Revocations
+from access.revocations import RevocationList
 from broker.presence import OpenSession
 from gateway.admission import Admission, AdmissionDenied
 from gateway.ingest import UNAVAILABLE_RETRY_MS, Ack, EventHandler, rejected, retry
@@ -70,7 +70,7 @@ class FromDevices:
         admission: Admission,
         event_handler: EventHandler,
         presence: PresenceBroadcaster,
-        revocations: Revocations,
+        revocations: RevocationList,
         metrics: GatewayMetrics,
     ) -> None:
         self._admission = admission

@@ -9,16 +9,13 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from access.tokens import Code
-from auth.audit import Audit
-from auth.login_throttle import GuessingLimits
-from auth.settings import AuthSettings
+from auth.metrics import AuthMetrics
 from broker.interface import BrokerError
 from gateway.metrics import GatewayMetrics
 from persister.batch import Outcome
 from persister.metrics import PersisterMetrics
 from reader.live.feed import Why
 from reader.metrics import ReaderMetrics
-from runtime.http.addresses import ClientAddresses
 from simulator.point import Outcome as Settled
 from simulator.running import Devices
 
@@ -59,9 +56,7 @@ def metrics_of(service: str) -> CollectorRegistry:
             http: aiohttp.ClientSession = None  # type: ignore[assignment]  # nothing is called
             Devices(http, "http://unused", registry, max_devices=1, max_devices_per_user=1)
         case "auth":
-            settings = AuthSettings(auth_database_url="sqlite+aiosqlite:///unused", signing_key_secret="x" * 16)
-            Audit(registry, ClientAddresses())
-            GuessingLimits(settings, ClientAddresses(), registry)
+            AuthMetrics(registry)
     return registry
 
 

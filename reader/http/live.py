@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 from msgspec import UNSET
 
-from access.revocations import Revocations, revocation_keys_of
+from access.revocations import RevocationList, revocation_keys_of
 from reader.history.export import cut
 from reader.history.from_mongodb import FromMongoDB
 from reader.http.concurrency import Gate
@@ -57,7 +57,7 @@ class LiveRoutes:
         gate: Gate,
         live: FromLive,
         history: FromMongoDB,
-        revocations: Revocations,
+        revocations: RevocationList,
         metrics: ReaderMetrics,
         *,
         unread_timeout_s: float,
@@ -107,7 +107,7 @@ class LiveRoutes:
 
     def _end_revoked(self) -> None:
         for feed in self._live.feeds():
-            if self._revocations.revoked(feed.marks):
+            if self._revocations.is_revoked(feed.marks):
                 feed.end("revoked")
 
     async def _keep_ending(self) -> None:

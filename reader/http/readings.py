@@ -96,8 +96,8 @@ class ReadingsRoutes:
         ):
             if request.method == "HEAD":
                 await self._require_device(claims.owner, stretch.device)
-            stands = partial(self._asking.stands, claims)
-            return await self._export.answer(request, form, stretch, batches, stands)
+            is_active = partial(self._asking.is_active, claims)
+            return await self._export.answer(request, form, stretch, batches, is_active)
 
     async def _everything(self, owner: str, stretch: Range, limit: int | None) -> Batches:
         """Give a stretch part by part; Problem 404 where nothing of the device was ever stored."""

@@ -13,7 +13,7 @@ import socketio
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from access.revocations import Revocations
+from access.revocations import RevocationList
 from access.tokens import KeySet
 from broker.embedded.broker import EmbeddedBroker
 from broker.interface import Broker
@@ -111,7 +111,7 @@ class RunningGateway:
 
 @asynccontextmanager
 async def gateway(
-    broker: Broker, *, keys: KeySet | None = None, revocations: Revocations | None = None, **settings: Any
+    broker: Broker, *, keys: KeySet | None = None, revocations: RevocationList | None = None, **settings: Any
 ) -> AsyncIterator[RunningGateway]:
     first_request_s = settings.pop("first_request_s", FIRST_REQUEST_S)
     at_port = settings.pop("at_port", 0)
@@ -126,7 +126,7 @@ async def gateway(
     app = web.Application(middlewares=[problem_middleware])
     async with (
         aiohttp.ClientSession() as http,
-        (Revocations(nothing_revoked) if revocations is None else revocations).kept_fresh() as listed,
+        (RevocationList(nothing_revoked) if revocations is None else revocations).kept_fresh() as listed,
         gateway_service(
             chosen, broker=broker, keys=keys or KeySet(jwks), revocations=listed, registry=registry
         ) as service,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from access.revocations import Revocations
+from access.revocations import RevocationList
 from access.tokens import KeySet
 from readings.document import decode_document
 from testing.issuer import Issuer
@@ -303,8 +303,8 @@ class Listing:
             raise OSError("away")
         return json.dumps({"items": self.items, "cursor": str(len(self.items))}).encode()
 
-    def polled(self) -> Revocations:
-        return Revocations(self.fetch, every_s=0.1)
+    def polled(self) -> RevocationList:
+        return RevocationList(self.fetch, every_s=0.1)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 from structlog.testing import capture_logs
 
-from access.revocations import Revocations
+from access.revocations import RevocationList
 from access.tokens import KeySet
 from broker.embedded.broker import EmbeddedBroker
 from broker.interface import BrokerUnavailable, ConfirmLate, QueueFull, Unroutable
@@ -360,8 +360,8 @@ class Listed:
     def __init__(self, *jtis: str) -> None:
         self.jtis = list(jtis)
 
-    def revocations(self, every_s: float = 60) -> Revocations:
-        return Revocations(self._fetch, every_s=every_s)
+    def revocations(self, every_s: float = 60) -> RevocationList:
+        return RevocationList(self._fetch, every_s=every_s)
 
     async def _fetch(self, _: str | None) -> bytes:
         until = int(time.time() + 3600) * 1000

@@ -6,7 +6,7 @@ from pathlib import Path
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from access.revocations import Revocations
+from access.revocations import RevocationList
 from access.tokens import KeySet
 from gateway.app import gateway_service
 from gateway.settings import GatewaySettings
@@ -42,7 +42,7 @@ async def test_hundreds_of_requests_get_no_internal_error_and_only_described_ans
     chosen = GatewaySettings(broker_url="embedded://unused", auth_url="http://unused", token_issuer=ISSUER, ops_port=0)
     app = web.Application(middlewares=[counting, problem_middleware])
     async with (
-        Revocations(nothing_revoked).kept_fresh() as revocations,
+        RevocationList(nothing_revoked).kept_fresh() as revocations,
         gateway_service(
             chosen, broker=fake_broker, keys=KeySet(jwks), revocations=revocations, registry=CollectorRegistry()
         ) as service,
