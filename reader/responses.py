@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 from aiohttp import web
 from bson.codec_options import CodecOptions, DatetimeConversion
-from bson.datetime_ms import DatetimeMS
 
+from readings.document import received_at_ms
 from readings.place import Place
 from runtime.http.operation import JSON
 from runtime.times import TimeText, rfc3339
@@ -134,17 +134,6 @@ class PipelineAnswer(msgspec.Struct, rename="camel"):
 
     readings_per_second: float
     lag_seconds: float | None
-
-
-def date_ms(moment: datetime | DatetimeMS) -> int:
-    """Return a date of `AS_STORED` in milliseconds since 1970, also beyond the calendar; TypeError when it is none."""
-    return int(moment if isinstance(moment, DatetimeMS) else DatetimeMS(moment))
-
-
-def received_at_ms(document: Document) -> int | None:
-    """Return when a gateway received a reading, in milliseconds since 1970; None where the document does not say."""
-    received = document.get("receivedAt")
-    return date_ms(received) if isinstance(received, datetime | DatetimeMS) else None
 
 
 def last_seen(connected_ms: int | None, *readings: Document | None) -> int | None:

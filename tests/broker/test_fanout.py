@@ -10,7 +10,7 @@ import pytest
 
 from broker.interface import Broadcaster, BrokerUnavailable, Subscriber
 from broker.rabbitmq.broker import RabbitMQBroker
-from broker.rabbitmq.fanout import MAX_WAITING
+from broker.rabbitmq.fanout import MAX_BUFFERED
 from broker.topology import LIVE_EXCHANGE, PRESENCE_EXCHANGE, READINGS
 from testing.servers.rabbitmq import RabbitMQServer
 from testing.waiting import eventually
@@ -173,10 +173,10 @@ async def test_announcing_faster_than_the_socket_takes_drops_the_oldest(rabbitmq
         broker.broadcaster(LIVE_EXCHANGE) as broadcaster,
         broker.subscriber(LIVE_EXCHANGE, bound=20_000) as subscriber,
     ):
-        for number in range(MAX_WAITING + 500):  # without a turn of the event loop between
+        for number in range(MAX_BUFFERED + 500):  # without a turn of the event loop between
             broadcaster.broadcast(str(number).encode())
         assert broadcaster.dropped == 500
-        assert (await receive(subscriber, MAX_WAITING))[0] == b"500"
+        assert (await receive(subscriber, MAX_BUFFERED))[0] == b"500"
 
 
 async def test_what_a_newer_version_announces_is_not_heard(rabbitmq_url: str) -> None:

@@ -16,16 +16,16 @@ from yarl import URL
 from broker.embedded.broker import EmbeddedBroker
 from broker.interface import BrokerError, BrokerUnavailable, ConfirmLate, QueueFull
 from broker.message import Message
-from broker.rabbitmq import connection as rabbitmq_link
+from broker.rabbitmq import connection as rabbitmq_connection
 from broker.rabbitmq.broker import RabbitMQBroker
 from broker.rabbitmq.frames import PERSISTENT, publish_frames
 from broker.topology import (
     DEAD_EXCHANGE,
     DEAD_LETTERS,
+    DECLARED_EXCHANGE,
     LIVE_EXCHANGE,
     READINGS,
     READINGS_EXCHANGE,
-    SETTLED_EXCHANGE,
     Queue,
 )
 from testing.servers.rabbitmq import RabbitMQServer
@@ -55,7 +55,7 @@ async def test_what_the_body_of_a_context_raises_comes_out_as_itself(system: Sys
 
 
 async def test_a_consumer_whose_queue_was_deleted_declares_it_and_consumes_again(rabbitmq_url: str) -> None:
-    broker = RabbitMQBroker(rabbitmq_url, settle_s=0)
+    broker = RabbitMQBroker(rabbitmq_url, durable_after_s=0)
     async with broker.publisher() as publisher, broker.consumer(READINGS, prefetch=5) as consumer:
         await publisher.publish(Message(b"before"), READINGS_EXCHANGE)
         async with asyncio.timeout(10):
@@ -78,7 +78,7 @@ async def test_a_consumer_whose_queue_was_deleted_declares_it_and_consumes_again
 
 async def test_many_publishes_in_flight_are_each_confirmed_or_refused_on_their_own(rabbitmq_url: str) -> None:
     small = Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, max_bytes=20_000, dead=DEAD_LETTERS)
-    broker = RabbitMQBroker(rabbitmq_url, (DEAD_LETTERS, small), settle_s=0)
+    broker = RabbitMQBroker(rabbitmq_url, (DEAD_LETTERS, small), durable_after_s=0)
     async with broker.publisher() as publisher:
         outcomes = await asyncio.gather(
             *(publisher.publish(Message(bytes(500)), READINGS_EXCHANGE) for _ in range(500)), return_exceptions=True
@@ -97,7 +97,7 @@ async def test_publishes_in_flight_fail_with_their_connection_and_not_with_their
     with TemporaryDirectory(prefix="tidegate-tests-") as folder:
         server = RabbitMQServer(Path(folder))
         server.start()
-        async with RabbitMQBroker(server.url, settle_s=0).publisher(confirm_timeout_s=3600) as publisher:
+        async with RabbitMQBroker(server.url, durable_after_s=0).publisher(confirm_timeout_s=3600) as publisher:
             server.pause()
             # More than the driver's queue and the socket take: some of them wait to be written.
             publishes = [
@@ -114,7 +114,7 @@ async def test_publishes_in_flight_fail_with_their_connection_and_not_with_their
 
 
 async def test_messages_larger_than_a_frame_arrive_whole(rabbitmq_url: str) -> None:
-    broker = RabbitMQBroker(rabbitmq_url, settle_s=0)
+    broker = RabbitMQBroker(rabbitmq_url, durable_after_s=0)
     bodies = [bytes([size % 251]) * size for size in (131_063, 131_064, 131_065, 131_072, 262_128, 1_048_576)]
     async with broker.publisher() as publisher, broker.consumer(READINGS, prefetch=10) as consumer:
         for body in bodies:
@@ -161,19 +161,19 @@ async def test_a_message_confirmed_right_after_the_first_declaration_outlives_ki
 async def test_declaring_waits_the_first_time_also_after_a_consumer_and_the_second_time_not(rabbitmq_url: str) -> None:
     async with RabbitMQBroker(rabbitmq_url).consumer(READINGS, prefetch=1):
         started = time.monotonic()
-        await RabbitMQBroker(rabbitmq_url, settle_s=1.0).declare()
+        await RabbitMQBroker(rabbitmq_url, durable_after_s=1.0).declare()
         assert time.monotonic() - started >= 1.0
     async with asyncio.timeout(5):
-        await RabbitMQBroker(rabbitmq_url, settle_s=3600).declare()
+        await RabbitMQBroker(rabbitmq_url, durable_after_s=3600).declare()
     async with await aio_pika.connect(rabbitmq_url) as connection:
-        await (await connection.channel()).get_exchange(SETTLED_EXCHANGE.name)
+        await (await connection.channel()).get_exchange(DECLARED_EXCHANGE.name)
 
 
 async def test_a_user_who_may_not_declare_publishes_and_consumes_what_another_has_declared(
     each_rabbitmq_server: RabbitMQServer, each_rabbitmq_url: str
 ) -> None:
     rabbitmq_server, rabbitmq_url = each_rabbitmq_server, each_rabbitmq_url
-    await RabbitMQBroker(rabbitmq_url, settle_s=0).declare()
+    await RabbitMQBroker(rabbitmq_url, durable_after_s=0).declare()
     vhost = rabbitmq_url.rsplit("/", 1)[1]
     rabbitmq_server.api("PUT", f"users/{vhost}", {"password": "secret", "tags": ""})
     rights = {"configure": "^$", "write": r"^tidegate\.readings$", "read": r"^tidegate\.readings$"}
@@ -199,7 +199,7 @@ def committed(path: Path, queue: Queue = READINGS) -> tuple[int, int]:
 
 def counted(broker: EmbeddedBroker, queue: Queue = READINGS) -> tuple[int, int]:
     state = broker._states[queue.name]
-    assert state.coming_bytes == 0
+    assert state.pending_bytes == 0
     return state.messages, state.bytes
 
 
@@ -302,8 +302,8 @@ async def test_an_operation_whose_commit_fails_counts_nothing(tmp_path: Path) ->
 async def test_a_connection_that_dies_at_any_point_of_its_handshake_is_opened_again(
     rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rabbitmq_link, "RECONNECT_S", (0.001, 0.001))
-    monkeypatch.setattr(rabbitmq_link, "START_TIMEOUT_S", 20)
+    monkeypatch.setattr(rabbitmq_connection, "RECONNECT_S", (0.001, 0.001))
+    monkeypatch.setattr(rabbitmq_connection, "START_TIMEOUT_S", 20)
     url = URL(rabbitmq_url)
     # How many bytes of answers pass before a connection is cut: all of the handshake's, and some of what follows it.
     cuts = [*range(0, 40, 5), *range(40, 1000, 40), *range(500, 660, 2)]
@@ -325,7 +325,7 @@ async def test_a_connection_that_dies_at_any_point_of_its_handshake_is_opened_ag
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0)
     async with server:
-        broker = RabbitMQBroker(str(url.with_port(server.sockets[0].getsockname()[1])), settle_s=0)
+        broker = RabbitMQBroker(str(url.with_port(server.sockets[0].getsockname()[1])), durable_after_s=0)
         async with broker.publisher() as publisher:
             assert not cuts
             await publisher.publish(Message(b"through"), READINGS_EXCHANGE)

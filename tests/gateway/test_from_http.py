@@ -32,7 +32,7 @@ from testing.issuer import Issuer
 from testing.waiting import eventually
 from tests.gateway.held import HeldBroker
 from tests.gateway.running import ISSUING, TS, Running, closed, gateway, reading, stored
-from tests.readings.test_reading import good_readings, json_texts, near_readings
+from tests.readings.cases import good_readings, json_texts, near_readings
 
 JSON = {"Content-Type": "application/json"}
 NDJSON = {"Content-Type": "application/x-ndjson"}

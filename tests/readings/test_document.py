@@ -22,9 +22,11 @@ from readings.document import (
     series_bytes,
     split_documents,
 )
-from readings.keys import between, reading_key, series_key
+from readings.filters import in_time_range
+from readings.keys import reading_key, series_key
 from readings.place import Place
 from readings.reading import Reading
+from tests.readings.cases import closed
 
 PLAIN = Reading("temperature", 21.5, 1_750_000_000_123, 7, 1_750_000_000_456)
 FULL = msgspec.structs.replace(PLAIN, unit="°C", location=Place(1.5, 2.5), tags={"room": "a"})
@@ -198,14 +200,6 @@ def test_lengths_that_lie_are_seen_when_cut_in_one_loop(length: int, where: int)
         both_cut(body)
 
 
-def closed(raw: bytes) -> bytes:
-    """These bytes with the length and the last byte of a document, so that it is cut out, whatever it holds."""
-    document = bytearray(raw)
-    struct.pack_into("<i", document, 0, len(document))
-    document[-1] = 0
-    return bytes(document)
-
-
 @pytest.mark.parametrize("reading", [FULL, PLAIN], ids=["full", "plain"])
 def test_a_document_that_ends_too_early_anywhere_is_cut_alike_and_leaves_its_neighbours_their_names(
     reading: Reading,
@@ -368,14 +362,14 @@ def test_keys_have_the_contracts_order() -> None:
 
 def test_a_range_has_both_bounds_on_the_whole_key_in_order() -> None:
     series = series_key("o", "d", "t")
-    assert between(series, 1, 2) == {
+    assert in_time_range(series, 1, 2) == {
         "_id": {"$gte": {**series, "ts": DatetimeMS(1)}, "$lt": {**series, "ts": DatetimeMS(2)}}
     }
-    for query in (between(series, 1, 2), between(series)):
+    for query in (in_time_range(series, 1, 2), in_time_range(series)):
         assert list(query) == ["_id"]
         assert list(query["_id"]) == ["$gte", "$lt"]
         for bound in query["_id"].values():
             assert list(bound) == ["owner", "device", "sensorType", "ts"]
-    assert isinstance(between(series)["_id"]["$gte"]["ts"], MinKey)
-    assert isinstance(between(series)["_id"]["$lt"]["ts"], MaxKey)
-    assert bson.encode(SON(between(series, 1, 2)))
+    assert isinstance(in_time_range(series)["_id"]["$gte"]["ts"], MinKey)
+    assert isinstance(in_time_range(series)["_id"]["$lt"]["ts"], MaxKey)
+    assert bson.encode(SON(in_time_range(series, 1, 2)))

@@ -13,7 +13,7 @@ from yarl import URL
 
 from broker.interface import BrokerError, BrokerUnavailable
 from broker.message import Message
-from broker.rabbitmq import connection as rabbitmq_link
+from broker.rabbitmq import connection as rabbitmq_connection
 from broker.rabbitmq.broker import RabbitMQBroker
 from broker.topology import (
     DEAD_EXCHANGE,
@@ -48,7 +48,7 @@ def urls(each_rabbitmq_server: RabbitMQServer, each_rabbitmq_url: str) -> Iterat
 
 @pytest.fixture
 async def brokers(urls: dict[str, str], each_rabbitmq_url: str) -> dict[str, RabbitMQBroker]:
-    await RabbitMQBroker(each_rabbitmq_url, settle_s=0).declare()
+    await RabbitMQBroker(each_rabbitmq_url, durable_after_s=0).declare()
     return {name: RabbitMQBroker(url) for name, url in urls.items()}
 
 
@@ -105,7 +105,7 @@ async def test_nobody_publishes_what_is_not_its_own_to_publish(
 async def test_only_persisters_take_readings_and_nobody_takes_dead_letters(
     brokers: dict[str, RabbitMQBroker], service: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rabbitmq_link, "START_TIMEOUT_S", 1.0)  # what is refused is tried again, for ever
+    monkeypatch.setattr(rabbitmq_connection, "START_TIMEOUT_S", 1.0)  # what is refused is tried again, for ever
     for queue in (READINGS, DELETED_OWNERS, DEAD_LETTERS):
         async with brokers[service].consumer(queue, prefetch=1) as consumer:
             with pytest.raises(BrokerUnavailable):
