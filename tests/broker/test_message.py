@@ -5,7 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from broker.message import SCHEMA, SCHEMA_HEADER, DecodeError, Message
+from broker.headers import SCHEMA_HEADER
+from broker.message import SCHEMA, DecodeError, Message
 from readings.document import encode_document
 from readings.reading import Reading
 
