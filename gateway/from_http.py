@@ -11,7 +11,7 @@ from typing import Annotated
 
 import msgspec
 from aiohttp import web
-from msgspec import UNSET, Meta, Raw, UnsetType
+from msgspec import Meta, Raw
 
 from gateway.admission import Admission, Refused
 from gateway.ingest import BUSY_RETRY_MS, Answer, Answerer
@@ -21,13 +21,11 @@ from gateway.session import Session
 from gateway.settings import GatewaySettings
 from gateway.socket.packets import Event
 from readings.exported import ExportedReadingEncoder
-from readings.place import Place
-from readings.reading import GENERATED_SEQ_START, ID_PATTERN, MAX_READINGS, MAX_TAGS, MAX_TEXT, MAX_UNIT, Rejection
+from readings.http_schema import ReadingSent
+from readings.reading import MAX_READINGS, Rejection
 from runtime.http.bodies import json_response, read_bytes
-from runtime.http.fields import ONE_LINE, ONE_LINE_RULE
 from runtime.http.operation import JSON, Operation
 from runtime.http.problems import Handler, Problem
-from runtime.http.wording import rule
 
 NDJSON = "application/x-ndjson"
 _NDJSON_TYPES = (NDJSON, "application/ndjson", "application/jsonl")
@@ -49,40 +47,12 @@ _SPACE = b" \t\r\n"
 # Goes through all of a text without making anything of it; UTF-8 it does not look at.
 _raw = msgspec.json.Decoder(Raw)
 
-_Id = Annotated[str, Meta(pattern=f"^{ID_PATTERN.pattern}$", extra=rule("1 to 64 of A-Z a-z 0-9 _ . : -"))]
-_Text = Annotated[str, Meta(max_length=MAX_TEXT, pattern=ONE_LINE, extra=ONE_LINE_RULE)]
-
 
 class ReadingsTaken(msgspec.Struct):
     """How many readings will be stored, and why the others will not. `index` counts from 0, as they were sent."""
 
     accepted: int
     rejected: list[Rejection]
-
-
-class ReadingSent(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """One reading. `sensorType` and `location` default to those of a device's token, `ts` to the time of receipt.
-
-    `value` is finite, as an integer of 64 bits. No text has control characters, and no name stands twice. `ts` is in
-    milliseconds since 1970, or RFC 3339 with a zone and at most three decimals; not before 2000, at most 24 h ahead; a
-    leap second (`23:59:60` at the end of a month in UTC) is stored as the second after it, `.000`. `seq`, only with
-    `ts`, counts apart what one series measures within a millisecond; below 2^52, as the others are a gateway's.
-
-    A reading may also be sent as `GET /readings` gives it out. `device` is then the sender's, or the reading is
-    rejected (`forbidden`). `receivedAt`, a time as `ts`, says that it was taken before: its `seq` may be a gateway's,
-    it takes no location from a token, and it needs its `ts`. It is not stored: when it was received is now.
-    """
-
-    # Only described, never decoded: a reading that breaks a rule is refused alone, by readings/reading.py.
-    value: Annotated[bool | int | float | _Text, Meta(examples=[21.5])]
-    sensor_type: Annotated[_Id, Meta(examples=["temperature"])] | UnsetType = UNSET
-    ts: int | str | UnsetType = UNSET
-    seq: Annotated[int, Meta(ge=0, lt=2 * GENERATED_SEQ_START)] | UnsetType = UNSET
-    unit: Annotated[str, Meta(max_length=MAX_UNIT, pattern=ONE_LINE, extra=ONE_LINE_RULE)] | UnsetType = UNSET
-    location: _Text | Place | UnsetType = UNSET
-    tags: Annotated[dict[_Id, _Text], Meta(max_length=MAX_TAGS)] | UnsetType = UNSET
-    device: _Id | UnsetType = UNSET
-    received_at: int | str | UnsetType = UNSET
 
 
 def readings_call(handler: Handler) -> Operation:

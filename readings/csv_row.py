@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 
 from readings.place import Place
+from readings.reading import ATTRIBUTES
 
-CSV_COLUMNS = ("device", "sensorType", "ts", "seq", "value", "receivedAt", "unit", "location", "tags")
+CSV_COLUMNS = ("device", "sensorType", "ts", "seq", "value", "receivedAt", *ATTRIBUTES)
 # The start of the optional last line; the number of readings follows.
 CSV_END = "# end "
 
@@ -18,6 +19,13 @@ CSV_END = "# end "
 def compact(value: Any) -> str:
     """Return the JSON of a value without spaces, for a cell."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+
+
+def attribute_cell(name: str, attribute: Any) -> str:
+    """Return an attribute of a stored reading as a cell: a text unchanged (but see `location_cell`), others as JSON."""
+    if name == "location":
+        return location_cell(attribute)
+    return attribute if isinstance(attribute, str) else compact(attribute)
 
 
 def location_cell(location: Any) -> str:

@@ -16,7 +16,7 @@ from bson.errors import InvalidBSON
 
 from readings.keys import Position, reading_key
 from readings.place import Place
-from readings.reading import Reading
+from readings.reading import ATTRIBUTES, Reading
 
 _LENGTH = struct.Struct("<i")
 _INT64 = struct.Struct("<q")
@@ -55,13 +55,10 @@ def encode_document(owner: str, device: str, reading: Reading) -> bytes:
         "value": reading.value,
         "receivedAt": DatetimeMS(reading.received_ms),
     }
-    if reading.unit is not None:
-        document["unit"] = reading.unit
-    if reading.location is not None:
-        place = reading.location
-        document["location"] = msgspec.to_builtins(place) if isinstance(place, Place) else place
-    if reading.tags is not None:
-        document["tags"] = reading.tags
+    for name in ATTRIBUTES:
+        attribute = getattr(reading, name)
+        if attribute is not None:
+            document[name] = msgspec.to_builtins(attribute) if isinstance(attribute, Place) else attribute
     return bson.encode(document)
 
 

@@ -27,7 +27,7 @@ from readings.reading import (
 _GENERATED = range(GENERATED_SEQ_START, 2 * GENERATED_SEQ_START)
 
 
-class ExportedReading(ReadingPayload, rename="camel", forbid_unknown_fields=True, kw_only=True, gc=False):
+class ExportedReading(ReadingPayload, rename="camel", frozen=True, forbid_unknown_fields=True, kw_only=True, gc=False):
     """A reading with the fields that the reader adds: its device, and when a gateway received it."""
 
     device: str | UnsetType = UNSET
@@ -89,7 +89,7 @@ class ExportedReadingEncoder(ReadingEncoder):
             raise ReadingError("invalid_ts", "ts is required with receivedAt")
         generated_seq = 0
         if payload.seq is not UNSET and payload.seq in _GENERATED:
-            generated_seq, payload.seq = payload.seq, 0
+            generated_seq, payload = payload.seq, msgspec.structs.replace(payload, seq=0)
         reading = check_payload(payload, Defaults(self._defaults.sensor_type), now_ms)
         self._require_sensor_type(reading.sensor_type)
         if generated_seq:

@@ -38,23 +38,37 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
-class ReadingPayload(msgspec.Struct, rename="camel", forbid_unknown_fields=True, kw_only=True, gc=False):
+class Attributes(msgspec.Struct, rename="camel", frozen=True, kw_only=True, gc=False):
+    """The optional fields of a reading, in the order in which they are stored, returned and exported.
+
+    To add one: declare it here and in `Reading`, check it in `check_payload`, count its quotation marks in
+    `expected_quotes`; describe it in `readings/http_schema.py`; compare it in `readings/encoder.py`. Documents,
+    answers, CSV and replay take their fields from `ATTRIBUTES`. tests/readings/test_attributes.py names missing places.
+    """
+
+    unit: str | UnsetType = UNSET
+    location: str | Place | UnsetType = UNSET
+    tags: dict[str, str] | UnsetType = UNSET
+
+
+ATTRIBUTES = Attributes.__struct_encode_fields__
+
+
+class ReadingPayload(Attributes, rename="camel", frozen=True, forbid_unknown_fields=True, kw_only=True, gc=False):
     """A reading as a device sends it, before the checks that types cannot express.
 
-    The fields are in the order in which devices mostly send them, which decodes fastest. JSON has no cycles: no gc.
+    Devices mostly send these fields first and the attributes last. msgspec looks for the next name in a circle, so that
+    decodes fastest. JSON has no cycles: no gc.
     """
 
     sensor_type: str | UnsetType = UNSET
     value: Value
     ts: int | str | UnsetType = UNSET
     seq: int | UnsetType = UNSET
-    unit: str | UnsetType = UNSET
-    location: str | Place | UnsetType = UNSET
-    tags: dict[str, str] | UnsetType = UNSET
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """A checked reading. Times are milliseconds since 1970."""
+    """A checked reading. Times are milliseconds since 1970; the attributes have the names of `ATTRIBUTES`."""
 
     sensor_type: str
     value: Value
@@ -74,7 +88,7 @@ class Defaults(msgspec.Struct, frozen=True):
 
 
 class Rejection(msgspec.Struct, frozen=True):
-    """Why the reading at `index` of its event was rejected."""
+    """Why the reading at `index` of its event was not taken."""
 
     index: int
     code: Code

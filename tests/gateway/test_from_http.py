@@ -23,9 +23,9 @@ from access.tokens import KeySet
 from broker.embedded.broker import EmbeddedBroker
 from broker.interface import BrokerUnavailable, ConfirmLate, QueueFull, Unroutable
 from broker.topology import DEAD_LETTERS, READINGS, READINGS_EXCHANGE, Queue
-from gateway.from_http import ReadingSent
 from readings.document import decode_document
 from readings.exported import ExportedReading
+from readings.http_schema import ReadingSent
 from readings.reading import GENERATED_SEQ_START
 from runtime.http import bodies
 from testing.issuer import Issuer
