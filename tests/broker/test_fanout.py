@@ -77,12 +77,12 @@ async def test_a_listener_that_does_not_listen_keeps_the_newest_and_holds_nobody
         await receive(quick, 1)
 
         async def the_last_is_there() -> bool:
-            waiting = slow._heard  # type: ignore[attr-defined]
+            waiting = slow._buffer  # type: ignore[attr-defined]
             return bool(waiting) and waiting[-1] == b"last"
 
         await eventually(the_last_is_there, "the newest has arrived")
         # RabbitMQ drops from the listener's queue as well; which ones of the newest are left is its choice.
-        kept = [await anext(aiter(slow)) for _ in range(len(slow._heard))]  # type: ignore[attr-defined]
+        kept = [await anext(aiter(slow)) for _ in range(len(slow._buffer))]  # type: ignore[attr-defined]
         assert 1 <= len(kept) <= 5
         assert kept[-1] == b"last"
         if system.embedded:

@@ -1,6 +1,7 @@
 """The documents that MongoDB stores: exactly the bytes of DESIGN's section "Storage"."""
 
 import struct
+from contextlib import suppress
 from typing import Any
 
 import bson
@@ -104,6 +105,38 @@ def test_times_are_milliseconds_of_a_date() -> None:
     assert decoded["_id"]["ts"] == DatetimeMS(PLAIN.ts_ms)
     assert decoded["receivedAt"] == DatetimeMS(PLAIN.received_ms)
     assert received_ms(document) == PLAIN.received_ms
+
+
+@given(names, names, readings, st.none() | names)
+def test_the_time_of_receipt_is_read_without_decoding_the_document(
+    owner: str, device: str, reading: Reading, unit: str | None
+) -> None:
+    document = encode_document(owner, device, msgspec.structs.replace(reading, unit=unit))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("readings.document.decode_document", None)
+        assert received_ms(document) == reading.received_ms
+
+
+def test_the_time_of_receipt_of_a_document_in_another_order_is_found_by_decoding() -> None:
+    fields = {"_id": dict(reading_key("o", "d", "t", 1, 2)), "receivedAt": DatetimeMS(3), "value": 1}
+    assert received_ms(bson.encode(fields)) == 3
+    assert received_ms(bson.encode(fields | {"value": [{"receivedAt": DatetimeMS(4)}]})) == 3
+
+
+@given(st.binary(max_size=120))
+def test_any_bytes_have_no_time_of_receipt(raw: bytes) -> None:
+    with pytest.raises(DocumentError):
+        received_ms(raw)
+
+
+@given(readings, st.integers(0, 200), st.integers(1, 255))
+def test_of_a_document_with_one_byte_changed_the_time_of_receipt_is_a_number_or_refused(
+    reading: Reading, at: int, change: int
+) -> None:
+    document = bytearray(encode_document("o", "d", reading))
+    document[at % len(document)] ^= change
+    with suppress(DocumentError):
+        assert isinstance(received_ms(bytes(document)), int)
 
 
 def test_a_place_without_altitude_is_stored_without_it() -> None:
