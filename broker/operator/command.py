@@ -87,7 +87,7 @@ async def _run(args: argparse.Namespace, url: str) -> int:
             reason=getattr(args, "reason", None),
             device=getattr(args, "device", None),
             limit=getattr(args, "limit", None) or None,
-            dead_letter=getattr(args, "letter", None),
+            dead_letter=getattr(args, "dead_letter", None),
         )
         code: int = await action(broker, args, selector)  # type: ignore[misc]
         return code
@@ -203,7 +203,7 @@ def _parser() -> CommandParser:
     discarding.add_argument("--yes", action="store_true", help="do not ask for confirmation on a terminal")
     for action in (show, replaying, discarding):
         action.add_argument(
-            "letter", metavar="ID", nargs="?", help="only this one: the first 6 or more characters of its id"
+            "dead_letter", metavar="ID", nargs="?", help="only this one: the first 6 or more characters of its id"
         )
     return parser
 

@@ -1,4 +1,4 @@
-"""Translates the driver's errors, and tells refusals (permission, password, arguments) from outages.
+"""Translates the driver's errors, and distinguishes refusals (permission, password, arguments) from outages.
 
 RabbitMQ's own sentence is kept; the names in it also become fields of the log line.
 """

@@ -20,7 +20,7 @@ _FRAME_HEAD = struct.Struct(">BHI")  # type, channel, size
 _CONTENT_HEAD = struct.Struct(">HHQ")  # class, weight, size of the body
 _HEADER_FRAME, _BODY_FRAME, _FRAME_END = 2, 3, b"\xce"
 _BASIC = 60
-# Bytes of a body frame beside its content.
+# Bytes of a body frame in addition to its content.
 _FRAME_OVERHEAD = 8
 TRANSIENT, PERSISTENT = 1, 2
 

@@ -1,4 +1,4 @@
-"""Messages: what this worker can read, and what becomes of the rest."""
+"""Messages: those that this worker decodes, and the reasons for refusing others."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Presence: events in any order, late or twice, come to the same state; silence and loss heal by themselves."""
+"""Presence: events in any order, late or repeated, lead to the same state, which recovers from silence and loss."""
 
 import random
 
@@ -80,8 +80,8 @@ def test_a_late_disconnect_does_not_end_a_newer_connect() -> None:
 
 def test_a_connect_that_comes_after_its_own_disconnect_opens_nothing() -> None:
     assert folded(disconnected(OLD), connected(OLD)).devices(0) == set()
-    told_again = folded(disconnected(OLD), Alive("g1", 1, [OpenSession("o", "d", OLD.connected_us)]))
-    assert told_again.devices(0) == set()
+    repeated = folded(disconnected(OLD), Alive("g1", 1, [OpenSession("o", "d", OLD.connected_us)]))
+    assert repeated.devices(0) == set()
 
 
 def test_15_s_of_silence_end_a_gateways_devices_and_its_voice_brings_them_back() -> None:
@@ -95,7 +95,7 @@ def test_15_s_of_silence_end_a_gateways_devices_and_its_voice_brings_them_back()
     assert presence.devices(20) == {("o", "one"), ("o", "other")}
 
 
-def test_one_who_listens_late_knows_every_session_after_30_s(rng: random.Random) -> None:
+def test_a_late_subscriber_knows_every_session_after_30_s(rng: random.Random) -> None:
     sessions = [OpenSession("o", f"d-{number}", 1_700_000_000_000_000 + 7919 * number) for number in range(5000)]
     presence = PresenceState()
     start = rng.randrange(1000)
@@ -110,7 +110,7 @@ def test_a_gateway_without_sessions_says_that_it_lives() -> None:
     assert list(alive_events("g", 1, [], 3)) == [Alive("g", 1, [])]
 
 
-def test_a_session_whose_disconnect_was_lost_ends_when_it_is_not_told_again() -> None:
+def test_a_session_whose_disconnect_was_lost_ends_when_it_is_not_repeated() -> None:
     presence = folded(connected(OLD))
     presence.apply(Alive("g1", 1), FORGET_AFTER_S - 1)
     assert presence.connected("o", "d", FORGET_AFTER_S - 1)
@@ -139,7 +139,7 @@ def test_any_order_and_any_repetition_of_the_same_events_come_to_the_same_state(
     ended = data.draw(st.sets(st.sampled_from(sorted(opened)))) if opened else set()
     events: list[Event] = [connected(SessionKey(us, gateway), device) for device, us, gateway in opened]
     events += [disconnected(SessionKey(us, gateway), device) for device, us, gateway in ended]
-    # What a gateway told while a session was open may arrive late, too.
+    # What a gateway reported while a session was open may arrive late, too.
     events += [Alive(gateway, 1, [OpenSession("o", device, us)]) for device, us, gateway in opened]
     repeated = events + (data.draw(st.lists(st.sampled_from(events), max_size=10)) if events else [])
     presence = folded(*data.draw(st.permutations(repeated)), at=1.0)

@@ -185,7 +185,7 @@ NOT_A_READING = [
 ]
 
 
-# A name twice in one object. As few quotation marks as can be more, and hidden among those of texts.
+# A name twice in one object, with few additional quotation marks, or hidden among those of texts.
 TWICE = [
     '{"value":1,"value":2}',
     '{"value":1,"value":1}',
@@ -264,7 +264,7 @@ good_readings = st.fixed_dictionaries(
 )
 
 
-# Objects as text, whose names may stand twice: few names, values that fit and values that do not.
+# Objects as text, whose names may occur twice: few names, values that fit and values that do not.
 _said = st.one_of(
     st.sampled_from(["1", "1.5", str(NOW), '"C"', '"\\""', '"\\\\"', '"\\u0022"', '"a\u00b0"', '""', "null", "true"]),
     st.sampled_from(['{"lat":1,"lon":2}', '{"lat":1,"lon":2,"alt":null}', '{"lat":1,"lat":1,"lon":2}']),

@@ -1,4 +1,4 @@
-"""The quick way from what a device sends to documents, held against the plain one: no difference but time."""
+"""The encoder, compared with the plain way in `reference.py`: no difference but time."""
 
 import json
 from typing import Any
@@ -93,7 +93,7 @@ def test_a_template_in_use_lets_through_what_the_plain_way_does_and_no_more(fiel
 
 
 @given(defaults, st.lists(st.lists(object_texts, max_size=4), min_size=1, max_size=3))
-def test_names_that_stand_twice_have_the_outcome_of_the_plain_way(given_: Defaults, events: list[list[str]]) -> None:
+def test_names_that_occur_twice_have_the_outcome_of_the_plain_way(given_: Defaults, events: list[list[str]]) -> None:
     session = ReadingEncoder(OWNER, DEVICE, given_)
     usual = f'{{"value":1.5,"ts":{NOW},"unit":"C"}}'
     for event in [*events, *events]:
@@ -102,7 +102,7 @@ def test_names_that_stand_twice_have_the_outcome_of_the_plain_way(given_: Defaul
 
 
 @pytest.mark.parametrize("raw", TWICE + NOT_TWICE)
-def test_a_name_that_stands_twice_is_refused_and_no_other_reading_with_it(raw: str) -> None:
+def test_a_name_that_occurs_twice_is_refused_and_no_other_reading_with_it(raw: str) -> None:
     usual = f'{{"value":1.5,"ts":{NOW},"seq":1}}'
     session = ReadingEncoder(OWNER, DEVICE, TYPED)
     for _ in range(2):  # the second time there are templates

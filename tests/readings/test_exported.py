@@ -1,4 +1,4 @@
-"""Readings that come back as the reader gives them out."""
+"""Readings in the form in which the reader exports them."""
 
 import json
 from typing import Any
@@ -40,7 +40,7 @@ def test_what_devices_send_has_the_outcome_that_it_has_on_a_socket(given_: Defau
 
 
 @given(st.lists(few_series | near_readings, min_size=1, max_size=6))
-def test_beside_an_exported_reading_the_others_have_the_outcome_that_they_have_without_it(event: Any) -> None:
+def test_next_to_an_exported_reading_the_others_have_the_same_outcome_as_without_it(event: Any) -> None:
     plain, ours = ReadingEncoder(OWNER, DEVICE, TYPED), ExportedReadingEncoder(OWNER, DEVICE, TYPED)
     expected = outcome(plain.encode_many, json.dumps(event).encode(), NOW)
     assume(isinstance(expected, EncodedEvent))  # else it is no JSON: NaN and Infinity
@@ -97,7 +97,7 @@ def test_an_exported_reading_has_the_location_that_it_had_or_none() -> None:
 
 
 @pytest.mark.parametrize("name", ["device", "receivedAt", "value"])
-def test_a_name_that_stands_twice_is_refused_alone(name: str) -> None:
+def test_a_name_that_occurs_twice_is_refused_alone(name: str) -> None:
     text = json.dumps(EXPORTED)
     twice = text[:-1] + f', "{name}": {json.dumps(EXPORTED[name])}}}'
     taken = ExportedReadingEncoder(OWNER, DEVICE, TYPED).encode_many(f"[{text},{twice},{text}]".encode(), NOW)

@@ -101,7 +101,7 @@ def test_what_is_no_json_object_is_an_invalid_reading(raw: str | bytes) -> None:
 
 
 @pytest.mark.parametrize("raw", TWICE)
-def test_a_name_that_stands_twice_is_an_invalid_reading_and_its_neighbours_are_taken(raw: str) -> None:
+def test_a_name_that_occurs_twice_is_an_invalid_reading_and_its_neighbours_are_taken(raw: str) -> None:
     assert code_of(raw) == "invalid_reading"
     with pytest.raises(ReadingError, match="twice"):
         check(raw)
@@ -133,7 +133,7 @@ def test_a_reading_without_optional_fields_has_none_of_them() -> None:
     assert reading.received_ms == NOW
 
 
-def test_a_reading_without_ts_gets_the_time_of_receipt_and_a_drawn_seq() -> None:
+def test_a_reading_without_ts_gets_the_time_of_receipt_and_a_generated_seq() -> None:
     readings = [check('{"value":1}') for _ in range(500)]
     assert {reading.ts_ms for reading in readings} == {NOW}
     assert all(GENERATED_SEQ_START <= reading.seq < 2**53 for reading in readings)
@@ -174,7 +174,7 @@ def test_the_bound_ahead_moves_with_the_clock() -> None:
 # Many
 
 
-def test_a_bad_reading_is_refused_with_its_index_and_the_good_ones_beside_it_are_taken() -> None:
+def test_a_bad_reading_is_refused_with_its_index_and_the_good_ones_are_taken() -> None:
     raw = (
         b'[{"value":1},{"value":null},{"value":2,"x":1},{"value":3},7,{"value":4,"ts":"now"},'
         b'{"value":"a\\u0007"},{"value":5,"unit":1},{"value":6}]'
@@ -191,7 +191,7 @@ def test_a_bad_reading_is_refused_with_its_index_and_the_good_ones_beside_it_are
     ]
 
 
-def test_a_bad_reading_that_decodes_is_refused_beside_good_ones() -> None:
+def test_a_bad_reading_that_decodes_is_refused_and_good_ones_are_taken() -> None:
     event = encode_many(b'[{"value":1},{"value":2,"ts":1},{"value":3}]')
     assert values_of(event) == [1, 3]
     assert [(found.index, found.code) for found in event.rejected] == [(1, "invalid_ts")]
@@ -223,8 +223,8 @@ def test_what_is_no_array_is_refused_whole(raw: bytes) -> None:
 # Properties
 
 
-def says_twice(raw: str) -> bool:
-    """Whether a name stands twice in an object of this JSON."""
+def repeats_a_name(raw: str) -> bool:
+    """Return whether a name occurs twice in an object of this JSON."""
     found = []
     json.loads(raw, object_pairs_hook=lambda pairs: found.append(len(pairs) > len(dict(pairs))))
     return any(found)
@@ -254,10 +254,10 @@ def test_any_json_value_is_a_reading_or_a_reading_error(value: Any) -> None:
 
 
 @given(object_texts)
-def test_of_whatever_object_no_name_is_taken_twice(raw: str) -> None:
+def test_an_object_with_a_repeated_name_is_never_accepted(raw: str) -> None:
     alone, among_others = codes_of(raw.encode())
     assert alone == among_others
-    if says_twice(raw):
+    if repeats_a_name(raw):
         assert alone is not None
 
 

@@ -242,7 +242,7 @@ async def test_over_tls_an_address_of_a_name_is_still_checked_against_the_name(
         node.drop_all()
 
 
-# What BROKER_URL may say
+# The forms of BROKER_URL
 
 
 @pytest.mark.parametrize(

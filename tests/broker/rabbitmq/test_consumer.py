@@ -84,7 +84,7 @@ async def test_in_the_moment_of_the_cancellation_all_that_was_delivered_is_stale
             assert (await consumer.get()).message.body == b"held"
 
 
-async def test_what_is_put_aside_for_too_long_comes_again_as_well(impatient_url: str) -> None:
+async def test_a_message_parked_for_too_long_is_redelivered_as_well(impatient_url: str) -> None:
     broker = RabbitMQBroker(impatient_url, durable_after_s=0)
     async with broker.publisher(READINGS_EXCHANGE) as publisher:
         for number in range(6):

@@ -63,8 +63,8 @@ async def test_what_each_service_does_is_allowed(brokers: dict[str, RabbitMQBrok
         brokers["persister"].broadcaster(LIVE_EXCHANGE) as live,
         brokers["persister"].consumer(READINGS, prefetch=1) as readings,
         brokers["persister"].consumer(DELETED_OWNERS, prefetch=1) as owners,
-        brokers["reader"].subscriber(LIVE_EXCHANGE, bound=5) as heard_live,
-        brokers["reader"].subscriber(PRESENCE_EXCHANGE, bound=5) as heard_presence,
+        brokers["reader"].subscriber(LIVE_EXCHANGE, bound=5) as live_subscriber,
+        brokers["reader"].subscriber(PRESENCE_EXCHANGE, bound=5) as presence_subscriber,
     ):
         await gateway.publish(Message(b"reading"), READINGS_EXCHANGE)
         for consumer, body in ((readings, b"reading"), (owners, b"deleted")):
@@ -75,8 +75,8 @@ async def test_what_each_service_does_is_allowed(brokers: dict[str, RabbitMQBrok
         assert await brokers["persister"].depth(READINGS) == 0
         presence.broadcast(b"here")
         live.broadcast(b"stored")
-        assert await anext(aiter(heard_presence)) == b"here"
-        assert await anext(aiter(heard_live)) == b"stored"
+        assert await anext(aiter(presence_subscriber)) == b"here"
+        assert await anext(aiter(live_subscriber)) == b"stored"
 
 
 @pytest.mark.parametrize(
