@@ -11,7 +11,7 @@ from typing import Annotated
 
 import msgspec
 from aiohttp import web
-from msgspec import UNSET, Meta, Raw, UnsetType
+from msgspec import Meta, Raw
 
 from gateway.admission import Admission, AdmissionDenied
 from gateway.ingest import BUSY_RETRY_MS, Ack, EventHandler
@@ -21,13 +21,11 @@ from gateway.session import Session
 from gateway.settings import GatewaySettings
 from gateway.socket.packets import Event
 from readings.exported import ExportedReadingEncoder
-from readings.place import Place
-from readings.reading import GENERATED_SEQ_START, ID_PATTERN, MAX_READINGS, MAX_TAGS, MAX_TEXT, MAX_UNIT, Rejection
+from readings.http_schema import ReadingSent
+from readings.reading import MAX_READINGS, Rejection
 from runtime.http.bodies import json_response, read_bytes
-from runtime.http.fields import ONE_LINE, ONE_LINE_RULE
 from runtime.http.operation import JSON, Operation
 from runtime.http.problems import Handler, Problem
-from runtime.http.wording import rule
 
 NDJSON = "application/x-ndjson"
 _NDJSON_TYPES = (NDJSON, "application/ndjson", "application/jsonl")
@@ -49,42 +47,12 @@ _SPACE = b" \t\r\n"
 # Validates JSON without decoding it; it does not check UTF-8.
 _raw = msgspec.json.Decoder(Raw)
 
-_Id = Annotated[str, Meta(pattern=f"^{ID_PATTERN.pattern}$", extra=rule("1 to 64 of A-Z a-z 0-9 _ . : -"))]
-_Text = Annotated[str, Meta(max_length=MAX_TEXT, pattern=ONE_LINE, extra=ONE_LINE_RULE)]
-
 
 class ReadingsTaken(msgspec.Struct):
     """The number of accepted readings, and the rejected ones. `index` counts from 0, in the order sent."""
 
     accepted: int
     rejected: list[Rejection]
-
-
-class ReadingSent(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """One reading. `sensorType` and `location` default to those of a device's token, `ts` to the time of receipt.
-
-    `value` is finite; an integer has at most 64 bits. Text has no control characters, and no name appears twice. `ts`
-    is milliseconds since 1970, or RFC 3339 with a zone and at most three decimals; not before 2000, at most 24 h ahead;
-    a leap second (`23:59:60` at the end of a month in UTC) is stored as the second after it, `.000`. `seq`, allowed
-    only with `ts`, distinguishes the readings of one series within a millisecond; it is below 2^52, because gateways
-    assign the numbers from there on.
-
-    A reading may also be sent in the form that `GET /readings` returns. `device` must then be the sender's, or the
-    reading is rejected (`forbidden`). `receivedAt`, a time like `ts`, marks a reading that was accepted before: its
-    `seq` may be one that a gateway assigned, it takes no location from a token, and it needs its `ts`. `receivedAt` is
-    not stored: the reading gets a new time of receipt.
-    """
-
-    # Only described, never decoded: readings/reading.py rejects a reading that breaks a rule, and only that one.
-    value: Annotated[bool | int | float | _Text, Meta(examples=[21.5])]
-    sensor_type: Annotated[_Id, Meta(examples=["temperature"])] | UnsetType = UNSET
-    ts: int | str | UnsetType = UNSET
-    seq: Annotated[int, Meta(ge=0, lt=2 * GENERATED_SEQ_START)] | UnsetType = UNSET
-    unit: Annotated[str, Meta(max_length=MAX_UNIT, pattern=ONE_LINE, extra=ONE_LINE_RULE)] | UnsetType = UNSET
-    location: _Text | Place | UnsetType = UNSET
-    tags: Annotated[dict[_Id, _Text], Meta(max_length=MAX_TAGS)] | UnsetType = UNSET
-    device: _Id | UnsetType = UNSET
-    received_at: int | str | UnsetType = UNSET
 
 
 def readings_call(handler: Handler) -> Operation:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from broker.interface import Broadcaster
-from broker.presence import ALIVE_EVERY_S, Connected, Disconnected, OpenSession, Session, alive_events, encode_event
+from broker.presence import ALIVE_EVERY_S, Connected, Disconnected, OpenSession, SessionKey, alive_events, encode_event
 from runtime.background import background
 from runtime.times import now_ms
 
@@ -47,13 +47,15 @@ class PresenceBroadcaster:
         at_us = self._last_us = max(self._last_us + 1, time.time_ns() // 1000)
         session = OpenSession(owner, device, at_us)
         self._open.add(session)
-        self._broadcaster.broadcast(encode_event(Connected(owner, device, Session(at_us, self.gateway), at_us // 1000)))
+        self._broadcaster.broadcast(
+            encode_event(Connected(owner, device, SessionKey(at_us, self.gateway), at_us // 1000))
+        )
         return session
 
     def disconnected(self, session: OpenSession) -> None:
         """Broadcast the end of a session."""
         self._open.discard(session)
-        identity = Session(session.connected_us, self.gateway)
+        identity = SessionKey(session.connected_us, self.gateway)
         self._broadcaster.broadcast(encode_event(Disconnected(session.owner, session.device, identity, now_ms())))
 
     async def _broadcast_alive(self) -> None:

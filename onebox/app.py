@@ -159,7 +159,7 @@ class Onebox:
             ):
                 url = f"http://{plan.host}:{port}"
                 log.info("Tidegate is up.", url=url, ops_port=ops_port)
-                sources = Sources(storage.registry, tally, lambda: storage.broker.waiting(READINGS))
+                sources = Sources(storage.registry, tally, lambda: storage.broker.unsettled(READINGS))
                 account = f"{DEMO_EMAIL} / {secrets.demo_password}"
                 freeze_startup_objects()
                 async with shown(View(sources, url, account, plan.seconds)):

@@ -67,11 +67,11 @@ class Batch:
 
     def _open(self, delivery: Delivery, start: int) -> None:
         """Take the documents of a message; DecodeError when it is dead as a whole."""
-        delivery.message.check_schema()
-        if delivery.delivery_count >= TOO_OFTEN:  # not even looked at: that may be what ends the workers
+        if delivery.delivery_count >= TOO_OFTEN:  # not decoded: that may be what ends the workers
+            delivery.message.check_schema()
             why = f"delivered {delivery.delivery_count} times and never settled"
             raise DecodeError("too_often", why, delivery.message.body)
-        cut = delivery.message.cut()
+        cut = delivery.message.index_documents()
         self.documents += cut.documents
         self._times += cut.times
         for place, name in enumerate(cut.series, start):

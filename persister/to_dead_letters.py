@@ -1,15 +1,23 @@
 """PERSISTER → DEAD LETTERS: what cannot be stored, with its reason, confirmed before the original is settled."""
 
+from broker.headers import (
+    ERROR_HEADER,
+    EXCHANGE_HEADER,
+    FIRST_SEEN_HEADER,
+    REASON_HEADER,
+    REPLAYS_HEADER,
+    SCHEMA_HEADER,
+    SERVICE_HEADER,
+)
 from broker.interface import Publisher
-from broker.message import SCHEMA_HEADER, Header, Message
-from broker.operator.dead_letters import EXCHANGE_HEADER, REPLAYS_HEADER
+from broker.message import Header, Message
 from broker.topology import DEAD_EXCHANGE, READINGS_EXCHANGE, Exchange
 from persister.batch import DeadLetter
 from runtime.times import now_ms, rfc3339
 
 SERVICE = "persister"
 MAX_ERROR_CHARS = 500
-KEPT = (SCHEMA_HEADER, REPLAYS_HEADER, "x-first-seen")
+KEPT = (SCHEMA_HEADER, REPLAYS_HEADER, FIRST_SEEN_HEADER)
 
 
 class ToDeadLetters:
@@ -24,11 +32,11 @@ class ToDeadLetters:
         What the message said of itself stays: its schema, how often it was replayed, and when it was first a letter.
         """
         headers: dict[str, Header] = {
-            "x-first-seen": rfc3339(now_ms()),
+            FIRST_SEEN_HEADER: rfc3339(now_ms()),
             **{name: origin.headers[name] for name in KEPT if name in origin.headers},
-            "x-reason": letter.reason,
-            "x-error": letter.error[:MAX_ERROR_CHARS],
-            "x-service": SERVICE,
+            REASON_HEADER: letter.reason,
+            ERROR_HEADER: letter.error[:MAX_ERROR_CHARS],
+            SERVICE_HEADER: SERVICE,
         }
         if source is not READINGS_EXCHANGE:
             headers[EXCHANGE_HEADER] = source.name

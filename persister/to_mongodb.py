@@ -17,7 +17,7 @@ from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from persister.batch import Outcome
-from persister.maintenance.readings_collection import READINGS, Form, ReadingsCollection
+from persister.maintenance.readings_collection import Form, ReadingsCollection
 from persister.mongodb_errors import (
     COLLECTION_UUID_MISMATCH,
     DUPLICATE_KEY,
@@ -25,13 +25,13 @@ from persister.mongodb_errors import (
     UNKNOWN_FIELD,
     is_outage,
 )
+from readings.collections import READINGS, SERIES
 from readings.document import id_bytes
 from runtime.logs import logger
 from runtime.mongodb import mongodb_client
 
 log = logger("persister.mongodb")
 
-SERIES = "series"
 _SAFE = WriteConcern(w="majority", j=True)
 
 ASKED_AT_ONCE = 1000

@@ -16,7 +16,8 @@ from pymongo import ReturnDocument, WriteConcern
 
 from persister.failing import failing
 from persister.maintenance.store import DELETIONS, TOMBSTONES
-from persister.to_mongodb import SERIES, WriteFailed
+from persister.to_mongodb import WriteFailed
+from readings.collections import SERIES
 
 DATABASE = "database"
 IDENTITY = "identity"

@@ -14,7 +14,7 @@ import msgspec
 from persister.maintenance.database_identity import Identity
 from persister.maintenance.erasure import LOOK_EVERY_S
 from persister.maintenance.store import Upkeep
-from readings.keys import devices_of
+from readings.filters import of_owner
 
 Tell = Callable[[str], None]
 TELL_EVERY_S = 2.0
@@ -40,7 +40,7 @@ async def erase(database: Any, owner: str, tell: Tell, *, workers_look_s: float 
     stored until then has readings and no document of its series, which is written here.
     """
     upkeep, identity = Upkeep(database), Identity(database)
-    bounds = devices_of(owner)
+    bounds = of_owner(owner)
     tell("counting …")
     readings, series = await upkeep.count_readings(bounds), await upkeep.count_series(owner)
     tell(f"{readings:,} readings in {series:,} series; erasing …")

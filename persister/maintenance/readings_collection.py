@@ -14,11 +14,11 @@ from pymongo import WriteConcern
 from pymongo.errors import CollectionInvalid, OperationFailure
 
 from persister.mongodb_errors import COLLECTION_UUID_MISMATCH, NAMESPACE_EXISTS, NAMESPACE_NOT_FOUND
+from readings.collections import READINGS
 from runtime.logs import logger
 
 log = logger("persister.readings")
 
-READINGS = "readings"
 # What an empty collection is called while another takes its place; it holds what was written into it meanwhile.
 REPLACED = "readings_replaced_"
 _ZSTD = "block_compressor=zstd"

@@ -27,10 +27,10 @@ from pymongo.read_concern import ReadConcern
 
 from broker.deleted_owner import DeletedOwner
 from persister.failing import failing
-from persister.maintenance.readings_collection import READINGS
-from persister.to_mongodb import SERIES
+from readings.collections import READINGS, SERIES, SERIES_BY_SENSOR_TYPE
 from readings.document import AS_MILLISECONDS
-from readings.keys import SERIES_BY_SENSOR_TYPE, Key, devices_of
+from readings.filters import of_owner
+from readings.keys import Key
 
 TOMBSTONES = "deleted_owners"
 DELETIONS = "deletions"
@@ -186,14 +186,14 @@ class Upkeep:
 
     async def erase_owner(self, owner: str, renew: Renew) -> int:
         """Delete every reading and series of an owner; return how many readings there were."""
-        erased = await self.delete_range(devices_of(owner), renew)
+        erased = await self.delete_range(of_owner(owner), renew)
         await self.delete_series(owner)
         return erased
 
     async def delete_series(self, owner: str) -> None:
         """Delete the documents of an owner's series."""
         with failing():
-            await self._series.delete_many(devices_of(owner))
+            await self._series.delete_many(of_owner(owner))
 
     async def delete_range(
         self, bounds: dict[str, Any], renew: Renew | None, progress: Callable[[int], None] | None = None
@@ -238,11 +238,11 @@ class Upkeep:
     async def count_series(self, owner: str) -> int:
         """Return how many series an owner has."""
         with failing():
-            return int(await self._series.count_documents(devices_of(owner)))
+            return int(await self._series.count_documents(of_owner(owner)))
 
     async def note_series_of(self, owner: str) -> None:
         """Write the documents of the series of which an owner has readings."""
-        bounds = devices_of(owner)
+        bounds = of_owner(owner)
         with failing():
             while found := await self._readings.find_one(bounds, {"_id": 1}, sort=[("_id", 1)]):
                 name = {part: found["_id"][part] for part in ("owner", "device", "sensorType")}

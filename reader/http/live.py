@@ -21,13 +21,14 @@ from access.revocations import RevocationList, revocation_keys_of
 from reader.history.export import cut
 from reader.history.from_mongodb import FromMongoDB
 from reader.http.concurrency import Gate
-from reader.http.queries import LAST_MS, LiveQuery, Position, wrong
+from reader.http.queries import LAST_MS, LiveQuery, wrong
 from reader.http.request_guard import Asking
 from reader.live.audience import id_line
 from reader.live.backfill import LiveGap, beginning
 from reader.live.feed import Feed
 from reader.live.from_live import FromLive
 from reader.metrics import ReaderMetrics
+from readings.keys import Position
 from runtime.background import background
 from runtime.http.fields import read_query
 from runtime.http.operation import Operation

@@ -7,7 +7,7 @@ from aiohttp import web
 from msgspec import UNSET
 
 from reader.history.export import CSV, NDJSON, Batches, Export, Form, wanted_format
-from reader.history.from_mongodb import FromMongoDB, Range, position_of
+from reader.history.from_mongodb import FromMongoDB, Range
 from reader.history.pipelines import buckets_of_kinds
 from reader.http.queries import (
     LAST_MS,
@@ -24,6 +24,7 @@ from reader.http.queries import (
 from reader.http.request_guard import Asking
 from reader.metrics import ReaderMetrics
 from reader.responses import BucketsAnswer, ReadingsAnswer, json_answer, reading_answer
+from readings.document import position_of
 from runtime.http.fields import read_query
 from runtime.http.operation import JSON, Operation
 from runtime.http.problems import Problem

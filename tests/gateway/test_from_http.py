@@ -23,16 +23,16 @@ from access.tokens import KeySet
 from broker.embedded.broker import EmbeddedBroker
 from broker.interface import BrokerUnavailable, ConfirmLate, QueueFull, Unroutable
 from broker.topology import DEAD_LETTERS, READINGS, READINGS_EXCHANGE, Queue
-from gateway.from_http import ReadingSent
 from readings.document import decode_document
 from readings.exported import ExportedReading
+from readings.http_schema import ReadingSent
 from readings.reading import GENERATED_SEQ_START
 from runtime.http import bodies
 from testing.issuer import Issuer
 from testing.waiting import eventually
 from tests.gateway.fakes import FakeBroker
 from tests.gateway.harness import ISSUING, TS, RunningGateway, closed, gateway, reading, stored
-from tests.readings.test_reading import good_readings, json_texts, near_readings
+from tests.readings.cases import good_readings, json_texts, near_readings
 
 JSON = {"Content-Type": "application/json"}
 NDJSON = {"Content-Type": "application/x-ndjson"}

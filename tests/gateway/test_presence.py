@@ -4,8 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from broker.embedded.broker import EmbeddedBroker
-from broker.presence import SLICES, Alive, Connected, Disconnected, Event, decode_event
-from broker.presence import Presence as Picture
+from broker.presence import SLICES, Alive, Connected, Disconnected, Event, PresenceState, decode_event
 from broker.topology import PRESENCE_EXCHANGE
 from gateway.presence import PresenceBroadcaster
 from testing.waiting import eventually
@@ -13,8 +12,8 @@ from tests.gateway.fakes import FakeBroker, RecordingBroadcaster
 from tests.gateway.harness import ISSUING, gateway
 
 
-def folded(events: Sequence[Event], now: float = 0.0) -> Picture:
-    picture = Picture()
+def folded(events: Sequence[Event], now: float = 0.0) -> PresenceState:
+    picture = PresenceState()
     for event in events:
         picture.apply(event, now)
     return picture
@@ -77,7 +76,7 @@ async def test_a_listener_that_comes_late_knows_every_session_after_all_slices()
 
 
 async def test_a_real_subscriber_receives_it(embedded: EmbeddedBroker) -> None:
-    picture = Picture()
+    picture = PresenceState()
     async with embedded.subscriber(PRESENCE_EXCHANGE, bound=100) as subscriber, gateway(embedded) as running:
 
         async def listen() -> None:

@@ -23,7 +23,7 @@ from persister.to_mongodb import WriteFailed, WriteRefused, Written
 from readings.document import decode_document, encode_document, series_bytes
 from readings.reading import Reading
 from tests.gateway.fakes import RecordingBroadcaster
-from tests.readings.test_document import closed
+from tests.readings.cases import closed
 
 
 def document(number: int, sensor_type: str = "temperature") -> bytes:

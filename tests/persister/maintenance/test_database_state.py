@@ -85,7 +85,7 @@ class System:
         """Return when these are stored, nothing else, and nothing waits."""
 
         async def so() -> bool:
-            settled = self._broker.waiting(READINGS) == 0  # on loan or not
+            settled = self._broker.unsettled(READINGS) == 0  # delivered or not
             return settled and self.found("readings") == readings and self.found("series") == series
 
         try:
