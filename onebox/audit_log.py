@@ -15,7 +15,7 @@ from pymongo.errors import PyMongoError
 from broker.embedded.broker import EmbeddedBroker
 from broker.topology import DEAD_LETTERS
 from persister.batch import Outcome
-from persister.maintenance.readings_collection import READINGS
+from persister.collections import READINGS
 from readings.document import AS_MILLISECONDS, DocumentError, decode_document, received_ms, split_documents
 from readings.keys import between, series_key
 from runtime.logs import logger
