@@ -1,4 +1,4 @@
-"""What is acknowledged in which order, and with how many frames."""
+"""The order of acknowledgements, and with how few frames they are sent."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""A batch by itself: which of its documents wait, what became of each, and the newest that was stored."""
+"""A batch: its pending documents, the outcome of each, and the newest stored one of a series."""
 
 from collections.abc import Sequence
 from itertools import groupby, permutations
@@ -23,7 +23,7 @@ def document(sensor_type: str, ts_ms: int, seq: int = 0) -> bytes:
 
 
 def delivered(*messages: Sequence[bytes] | Message, counts: Sequence[int] = ()) -> list[Delivery]:
-    """Deliveries of these messages, or of messages of these documents; the first time unless `counts` say otherwise."""
+    """Return deliveries of these messages or documents; `counts`: how often each was delivered before."""
     return [
         Delivery(message if isinstance(message, Message) else Message.of(message), tag, count)
         for tag, (message, count) in enumerate(zip(messages, counts or [0] * len(messages), strict=True), 1)
@@ -31,7 +31,7 @@ def delivered(*messages: Sequence[bytes] | Message, counts: Sequence[int] = ()) 
 
 
 def settled(deliveries: Sequence[Delivery], outcomes: Sequence[Outcome] | None = None) -> Batch:
-    """A batch whose documents have these outcomes, in the order of arrival; all stored by default."""
+    """Return a batch whose documents have these outcomes, in the order of arrival; all stored by default."""
     batch = Batch(deliveries)
     places = range(len(batch.documents))
     batch.set_outcomes(places, [STORED] * len(places) if outcomes is None else list(outcomes))
@@ -126,12 +126,12 @@ def test_settling_all_when_not_all_was_stored_notes_each_at_its_place() -> None:
 
 
 def pending_by_series(batch: Batch) -> list[list[int]]:
-    """The runs of places of one series in what waits. Which series comes first is left open."""
+    """Return the pending indexes, series by series. The order of the series is not specified."""
     runs = groupby(batch.pending(), key=lambda place: series_bytes(batch.documents[place]))
     return sorted(list(places) for _, places in runs)
 
 
-# Where the times of a series fall, so that order of time is not order of arrival.
+# The times of a series are not in the order of arrival.
 MIXED = [
     [document("b", 9), document("a", 8), document("b", 7)],
     [document("c", 6)],

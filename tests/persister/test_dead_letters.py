@@ -1,4 +1,4 @@
-"""More bad messages than a consumer may hold, while the dead-letter queue refuses them."""
+"""More bad messages than the prefetch window, while the dead-letter queue refuses them."""
 
 import asyncio
 import time
@@ -56,7 +56,7 @@ async def test_good_messages_behind_more_bad_ones_than_the_window_are_stored_whi
     monkeypatch.setattr(retry, "BACKOFF_S", (0.05, 0.1))
     async with system.opened(QUEUES) as broker, broker.publisher() as publisher:
         await broker.declare()
-        # One is in it: there is room for no other.
+        # It holds one message and has no room for another.
         await publisher.publish(Message(b"full"), DEAD_EXCHANGE) if not system.embedded else None
         for number in range(POISON):
             await publisher.publish(Message(b"poison %d" % number), READINGS_EXCHANGE)

@@ -1,4 +1,4 @@
-"""What goes into one batch: what has arrived, and of little also what comes a moment later."""
+"""What goes into one batch: what has arrived and, if that is little, what arrives shortly after."""
 
 import asyncio
 import time
@@ -12,14 +12,14 @@ LONG_MS = 30_000
 
 
 class Arriving:
-    """A consumer to which messages come when a test says so."""
+    """A consumer whose messages arrive when a test says so."""
 
     def __init__(self) -> None:
         self._arrived: asyncio.Queue[Delivery] = asyncio.Queue()
         self._tag = 0
 
     def arrive(self, readings: int, *, delivery_count: int = 0) -> None:
-        """Let a message of that many typical readings come."""
+        """Let a message of this many typical readings arrive."""
         self._tag += 1
         message = Message(bytes(readings * TYPICAL_DOCUMENT_BYTES), {}, str(self._tag))
         self._arrived.put_nowait(Delivery(message, self._tag, delivery_count, 1))

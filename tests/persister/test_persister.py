@@ -1,4 +1,4 @@
-"""The persister's loop: what is acknowledged, when, and what becomes of each reading."""
+"""The persister's loop: what is acknowledged and when, and the outcome of each reading."""
 
 import asyncio
 import struct

@@ -1,4 +1,4 @@
-"""Which documents die of what a server answers, and that an outage kills none."""
+"""Which documents are dead by a server's answers, and that an outage kills none."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,7 +21,7 @@ UNKNOWN = 1
 
 
 class Server:
-    """Refuses documents with a code that may mean anything, a whole write or one by one."""
+    """Refuses documents with an ambiguous code, whole writes or single documents."""
 
     def __init__(self, bad: Sequence[bytes], *, whole: bool = True) -> None:
         self.bad = set(bad)
@@ -112,7 +112,7 @@ async def test_a_server_that_falls_ill_in_the_middle_kills_nothing() -> None:
     ill_after = server.write
 
     async def write(some: Sequence[bytes]) -> Written:
-        # What is refused from here on is refused with another code than the bad one was.
+        # From here on it refuses with another code than that of the bad document.
         if len(server.taken) >= 32 and server.sick:
             raise WriteRefused("ill", UNKNOWN + 1, certain=False)
         return await ill_after(some)
@@ -191,7 +191,7 @@ def test_a_label_makes_any_code_an_outage_and_no_code_of_a_document_is_one() -> 
 
 
 def nested(number: int, depth: int) -> bytes:
-    """A document whose value lies so deep."""
+    """Return a document whose value is nested this deeply."""
     value: Any = 1
     for _ in range(depth):
         value = {"a": value}

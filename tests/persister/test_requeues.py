@@ -29,7 +29,7 @@ from testing.waiting import eventually
 from tests.broker.system import System
 from tests.persister.harness import document
 
-# In place of 100, so that an outage of some seconds is long.
+# In place of 100, so that an outage of a few seconds is long enough.
 OFTEN = 6
 HOLD_S = 0.1
 FULL_AT_ONCE = Queue(DEAD_LETTERS.name, DEAD_EXCHANGE, "#", max_bytes=1)
@@ -45,7 +45,7 @@ def system(request: pytest.FixtureRequest, tmp_path: Path) -> System:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let everything that takes hours take seconds."""
+    """Make everything that takes hours take seconds."""
     for module in ("batch", "persister"):
         monkeypatch.setattr(f"persister.{module}.MAX_DELIVERIES", OFTEN)
     monkeypatch.setattr(retry, "BACKOFF_S", (0.02, 0.05))
@@ -96,14 +96,14 @@ async def test_no_primary_for_longer_than_too_often_takes_makes_no_dead_letter_o
     async with system.opened() as broker:
         await broker.declare()
         with MongoDBServer(tmp_path / "m", replica_set=True) as mongodb:
-            # As a node that answers every ping and takes no write.
+            # A node that answers every ping and takes no write.
             direct = f"mongodb://127.0.0.1:{mongodb.port}/?directConnection=true"
             async with storing(broker, direct, "tidegate") as registry:
                 await publish(broker, [Message.of([document(0)])])
                 await all_stored(direct, "tidegate", 1)
                 await asyncio.to_thread(mongodb.step_down, 60)
                 await publish(broker, (Message.of([document(number)]) for number in range(1, 20)))
-                # As long as a worker takes that consumes on, to return its messages too often.
+                # As long as a worker that kept consuming would need to requeue its messages too often.
                 asked = registry.get_sample_value("tidegate_persister_retries_total", {"what": "probe"}) or 0
 
                 async def asked_long_enough() -> bool:
@@ -198,9 +198,9 @@ async def test_however_long_dead_letters_are_refused_only_what_is_bad_becomes_on
 
 
 async def refusing(broker: Broker, *, embedded: bool) -> None:
-    """Fill the dead-letter queue, and see that it refuses."""
+    """Fill the dead-letter queue, and check that it refuses."""
     async with broker.publisher() as publisher:
-        if not embedded:  # which takes one message too many; the other one takes nothing at all
+        if not embedded:  # RabbitMQ takes one message too many; the embedded queue takes none
             await publisher.publish(Message(b"full"), DEAD_EXCHANGE)
         with pytest.raises(QueueFull):
             await publisher.publish(Message(b"full"), DEAD_EXCHANGE)
@@ -286,7 +286,7 @@ async def test_a_worker_remembers_a_bounded_number_of_returns() -> None:
 
 @asynccontextmanager
 async def opened(mongodb_database: tuple[str, str]) -> AsyncIterator[tuple[Requeues, Requeues]]:
-    """Two workers' memories of one database."""
+    """Yield the requeues of two workers on one database."""
     url, name = mongodb_database
     async with mongodb_client(url, name="test", timeout_s=5) as client:
         yield Requeues(client[name]), Requeues(client[name])

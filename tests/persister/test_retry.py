@@ -4,12 +4,13 @@ import asyncio
 import time
 
 import pytest
+from structlog.testing import capture_logs
 
 from broker.interface import Delivery
 from broker.message import Message
 from persister import retry
 from persister.batch import MAX_DELIVERIES
-from persister.mongodb_errors import WriteFailed
+from persister.mongodb_errors import WriteFailed, WriteRefused
 from testing.waiting import eventually
 from tests.persister.harness import Harness, document
 
@@ -116,3 +117,16 @@ async def test_what_is_given_up_leaves_no_task_behind(monkeypatch: pytest.Monkey
         await asyncio.wait_for(harness.persister.run(harness.stop), 5)
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == before
+
+
+async def test_a_refusal_is_raised_at_once_and_ends_the_outage_before_it() -> None:
+    harness = Harness([])
+    results: list[Exception] = [WriteFailed("away"), WriteRefused("no", 1, certain=False)]
+
+    async def attempt() -> None:
+        raise results.pop(0)
+
+    with capture_logs() as logs, pytest.raises(WriteRefused):
+        await harness.retrier.run("readings", attempt)
+    assert [one["event"] for one in logs] == ["A write failed; retrying.", "Writes succeed again."]
+    assert not results

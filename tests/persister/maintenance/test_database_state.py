@@ -77,7 +77,7 @@ class System:
         return client[NAME]
 
     def found(self, collection: str) -> list[tuple[str, str]]:
-        """Owner and device of what is in a collection."""
+        """Return owner and device of each document of a collection."""
         with MongoClient[dict[str, Any]](self.server.url) as client:
             return [
                 (one["_id"]["owner"], one["_id"]["device"])
@@ -85,10 +85,10 @@ class System:
             ]
 
     async def has(self, readings: list[tuple[str, str]], series: list[tuple[str, str]]) -> None:
-        """Return when these are stored, nothing else, and nothing waits."""
+        """Return once exactly these are stored and the queue is empty."""
 
         async def so() -> bool:
-            settled = self._broker.waiting(READINGS) == 0  # on loan or not
+            settled = self._broker.waiting(READINGS) == 0  # unsettled or not
             return settled and self.found("readings") == readings and self.found("series") == series
 
         try:
@@ -99,13 +99,13 @@ class System:
         assert await self._broker.depth(DEAD_LETTERS) == 0
 
     async def looked(self) -> None:
-        """Return when each worker has begun and ended a look at the database, and found it the same."""
+        """Return once each worker has begun and finished a check of the database, and found it the same."""
         least = {worker: looks + 2 for worker, looks in self._looks.items()}
 
         async def so() -> bool:
             return all(self._looks[worker] >= looks for worker, looks in least.items())
 
-        await eventually(so, "each worker has looked", 20)
+        await eventually(so, "each worker has checked", 20)
 
     def options(self) -> dict[str, Any]:
         with MongoClient[dict[str, Any]](self.server.url) as client:
@@ -146,8 +146,8 @@ async def test_a_series_first_met_after_the_copy_gets_its_document_again(system:
     for number in range(20):
         await system.publish(document("b", number))
     await system.has([A] + [B] * 20, [A, B])
-    # What was stored since a worker's last look may be in the database that answers now, or may not: a series is
-    # written again in doubt.
+    # What was stored since a worker's last check may be in the database that answers now, or may not: the series is
+    # written again in any case.
     await system.looked()
     await system.restore()
     await system.has([A], [A])
@@ -176,7 +176,7 @@ async def test_one_reading_that_is_stored_before_anyone_has_seen_the_restore_mak
         await system.publish(document("b", number))
     await system.has([A] + [B] * 20, [A, B])
     monkeypatch.setattr(erasure, "POLL_EVERY_S", 4)
-    await asyncio.sleep(0.5)  # the last look of before is over
+    await asyncio.sleep(0.5)  # the last check before the restore is over
     await system.restore()
     await system.publish(document("b", 100))
     await system.has([A, B], [A, B])
@@ -213,7 +213,7 @@ async def test_a_deleted_owner_who_returns_with_a_copy_is_erased_when_announced_
     await system.has([("gone", "g"), A], [("gone", "g"), A])
     await system.announce_deleted("gone")
     await system.has([A], [A])
-    await system.copy()  # with the tombstone, all of whose sweeps are to be thought of as over
+    await system.copy()  # with the tombstone, whose sweeps are treated as finished
     with MongoClient[dict[str, Any]](system.server.url) as client:
         client[NAME]["deleted_owners"].update_one({}, {"$set": {"sweeps": 4}, "$unset": {"nextSweepAt": ""}})
         client[NAME]["readings"].insert_one({"_id": {"owner": "gone", "device": "g"}})
@@ -224,7 +224,7 @@ async def test_a_deleted_owner_who_returns_with_a_copy_is_erased_when_announced_
 async def test_a_copy_of_before_a_deletion_makes_its_owner_a_living_one_until_it_is_announced_again(
     system: System,
 ) -> None:
-    """The accounts may have been restored as well: what is accepted of theirs is to be stored."""
+    """The accounts may have been restored too: what is accepted of theirs has to be stored."""
     await system.publish(document("g", 1, "gone"))
     await system.has([("gone", "g")], [("gone", "g")])
     await system.copy()
@@ -267,11 +267,11 @@ async def test_a_collection_without_options_that_holds_readings_is_left_alone_an
     assert (warning["zstd"], warning["clustered"], warning["clustered_wanted"]) == (False, False, True)
     assert await store.database["readings"].find_one() == {"_id": 1}
     assert (await store.write([document("a", 1)])).errors == {}
-    assert await store.find_stored([document("a", 1)]) == [0], "asked as of an ordinary collection, which it is"
+    assert await store.find_stored([document("a", 1)]) == [0], "queried like an ordinary collection, which it is"
 
 
 async def test_what_was_written_while_the_collection_was_replaced_is_taken_over(store: ToMongoDB) -> None:
-    """Of a worker that died between the two steps, too."""
+    """Also after a worker that died between the two steps."""
     await store.database[f"{REPLACED}0123456789abcdef"].insert_many([{"_id": number} for number in range(3)])
     await store.prepare()
     assert [one["_id"] async for one in store.database["readings"].find().sort("_id", 1)] == [0, 1, 2]
@@ -284,7 +284,7 @@ async def test_workers_that_prepare_an_empty_collection_at_once_lose_nothing(sto
     written: list[bytes] = []
 
     async def write() -> None:
-        """An older version, which does not name the collection that it means."""
+        """Write as an older version does, without naming the collection's UUID."""
         while not stop.is_set():
             one = document("a", len(written))
             await store.database.command({"insert": "readings", "documents": [RawBSONDocument(one)]})
@@ -322,7 +322,7 @@ async def test_the_identity_is_the_same_until_something_else_answers(store: ToMo
     assert await one.mismatch() == ""
     for document_of_copy in copy:
         await database["database"].replace_one({"_id": document_of_copy["_id"]}, document_of_copy)
-    # The other has learned nothing since the copy: for it, it is the same.
+    # The other has learned nothing since the copy: to it the database is the same.
     assert "older copy" in await one.mismatch()
     assert await other.mismatch() == ""
     with pytest.raises(WriteFailed):
@@ -338,7 +338,7 @@ async def test_the_identity_is_the_same_until_something_else_answers(store: ToMo
 
 
 class Changed(DatabaseIdentity):
-    """Finds out that the database is another one, and something is stored while it asks."""
+    """Finds another database, and something is stored while it looks."""
 
     def __init__(self, database: Any, known: KnownSeries, name: bytes) -> None:
         super().__init__(database)
@@ -364,7 +364,7 @@ async def test_a_reading_stored_while_a_worker_asks_whose_database_it_is_makes_i
 
 
 async def test_numbers_of_deletions_that_begin_anew_are_learned_all_the_same(store: ToMongoDB) -> None:
-    """The collection of the numbers was dropped, or brought back from an older copy, by itself."""
+    """The collection of numbers was dropped, or restored from an older copy, by itself."""
 
     def worker() -> tuple[DatabaseState, DeletedOwners]:
         known = KnownSeries(10)

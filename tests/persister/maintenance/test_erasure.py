@@ -1,4 +1,4 @@
-"""Deleted owners vanish, with what is still on its way, and nobody else's readings do."""
+"""The readings of deleted owners are erased, including those still on their way, and no others."""
 
 import asyncio
 import itertools
@@ -77,7 +77,7 @@ def total(registries: list[CollectorRegistry], name: str, **labels: str) -> floa
 async def test_the_readings_and_series_of_a_deleted_owner_vanish_and_nobody_elses(
     registries: list[CollectorRegistry], broker: EmbeddedBroker, mongodb_database: Mongo
 ) -> None:
-    # Names that stand around it in the order of keys.
+    # Names next to it in the order of keys.
     names = ["owne", "owner", "owner2", "ownes", "Owner"]
     async with broker.publisher() as publisher:
         for name, device in itertools.product(names, ("a", "z")):
@@ -136,7 +136,7 @@ async def test_under_load_what_is_still_on_its_way_vanishes_too(
         stored = owners(mongodb_database)
         return stored.get("stays", 0) >= sent and "gone" not in stored
 
-    # The sweep after 10 s takes what a worker still wrote before it knew.
+    # The sweep after 10 s removes what a worker wrote before it knew.
     await eventually(settled, "only the owner who stays is stored", 25)
     assert "gone" not in owners(mongodb_database, "series")
     assert total(registries, "tidegate_persister_readings_total", outcome="erased") > 0
@@ -234,7 +234,7 @@ async def test_an_owner_who_is_announced_again_is_swept_again(maintenance: Maint
     await maintenance.write_tombstone(DeletedOwner("gone", TS))
     sweep = await claimed(maintenance)
     assert (sweep.owner, sweep.sweeps) == ("gone", 0)
-    # In the middle of a sweep, which has passed what the copy brings: its end does not put off the next one.
+    # During a sweep that has already passed what the copy holds: its end does not postpone the next one.
     await maintenance.write_tombstone(DeletedOwner("gone", TS))
     await maintenance.finish_sweep(sweep, next_in_s=3600)
     assert (await claimed(maintenance)).sweeps == 0

@@ -1,4 +1,4 @@
-"""Old readings are removed by series and time, and nothing that is to stay."""
+"""Old readings are removed by series and time, and no others."""
 
 import asyncio
 import time
@@ -76,7 +76,7 @@ async def test_each_sensor_type_keeps_its_days_to_the_millisecond(store: ToMongo
 
 
 def recorded(path: Path, rows: int) -> Path:
-    """A file as a machine records it: every five minutes, with gaps, and the hour that a clock was set back twice."""
+    """Write a file as a machine records it: every five minutes, with gaps, and an hour repeated by a clock set back."""
     first = datetime(2023, 3, 1, tzinfo=UTC)
     minutes = [5 * row for row in range(rows) if row % 1000 < 980]
     minutes[500:500] = minutes[488:500]

@@ -1,4 +1,4 @@
-"""The index of the series: there soon after a worker is, again after it was lost, and in nobody's way."""
+"""The index of the series: created soon after a worker starts, and again after it was lost; nothing waits for it."""
 
 import asyncio
 from typing import Any
