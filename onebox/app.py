@@ -113,7 +113,7 @@ class Onebox:
         ):
             self._services = self._services.with_mongod(mongod.url)
             async with persister_service(
-                self._services.persister, broker=broker, registry=registry, watch=audit.watch, tracing=tracing
+                self._services.persister, broker=broker, registry=registry, on_settled=audit.watch, tracing=tracing
             ) as checks:
                 yield _Storage(mongod, broker, audit, registry, dict(checks))
 

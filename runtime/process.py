@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from runtime.http.problems import Problem
 from runtime.logs import configure_logs, logger
 from runtime.settings import ProcessSettings, SettingsError, from_env, unread
+from runtime.waiting import done_before
 
 log = logger("runtime.process")
 
@@ -127,22 +128,16 @@ async def _supervise(serve: Callable[[Shutdown], Awaitable[None]], drain_seconds
     cut = asyncio.Event()
     work = asyncio.ensure_future(serve(shutdown))
     with _signals(shutdown, cut):
-        asked = asyncio.ensure_future(shutdown.wait())
-        await asyncio.wait((work, asked), return_when=asyncio.FIRST_COMPLETED)
-        asked.cancel()
-        if not work.done():
+        if not await done_before(work, shutdown.event):
             await _drain(work, cut, drain_seconds, shutdown.reason)
     await work
 
 
 async def _drain(work: "asyncio.Future[None]", cut: asyncio.Event, seconds: float, reason: str) -> None:
     log.info("Stopping.", reason=reason, drain_seconds=seconds)
-    hurried = asyncio.ensure_future(cut.wait())
-    await asyncio.wait((work, hurried), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    why = "a second signal" if hurried.done() else f"{seconds:g} s have passed"
-    hurried.cancel()
-    if work.done():
+    if await done_before(work, cut, timeout_s=seconds):
         return
+    why = "a second signal" if cut.is_set() else f"{seconds:g} s have passed"
     work.cancel()
     # Cancelled work still closes its connections; what hangs even then is left to the operating system.
     await asyncio.wait((work,), timeout=2)

@@ -11,6 +11,7 @@ import aiohttp
 
 from readings.reading import MAX_READINGS
 from runtime.logs import logger
+from runtime.waiting import StoppedError, unless_stopped
 from simulator.account import Account, Device, NewDevice
 from simulator.api import Api
 from simulator.device import DeviceClient, device_session
@@ -121,14 +122,10 @@ async def _ready(account: Account, plan: FleetPlan, tally: Tally) -> list[Device
 
 async def _until(stop: asyncio.Event, work: Awaitable[T]) -> T | None:
     """Return what `work` gives, or None when the stop comes first."""
-    doing, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
     try:
-        await asyncio.wait((doing, stopping), return_when=asyncio.FIRST_COMPLETED)
-        return doing.result() if doing.done() else None
-    finally:
-        doing.cancel()
-        stopping.cancel()
-        await asyncio.wait((doing, stopping))
+        return await unless_stopped(work, stop)
+    except StoppedError:
+        return None
 
 
 class _Fleet:

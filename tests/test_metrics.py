@@ -83,7 +83,7 @@ COUNTED: dict[str, tuple[str, set[str]]] = {
         "persister",
         {outcome.value for outcome in Outcome if outcome is not Outcome.RETRY},
     ),
-    "tidegate_persister_retries": ("persister", written("persister/**/*.py", "until_done")),
+    "tidegate_persister_retries": ("persister", written("persister/**/*.py", "run")),
     "tidegate_persister_dead_letters": (
         "persister",
         {"refused", *written("broker/**/*.py", "DecodeError"), *written("persister/**/*.py", "DecodeError")},

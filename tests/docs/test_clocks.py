@@ -12,7 +12,7 @@ from pymongo import MongoClient
 from broker.embedded.broker import EmbeddedBroker
 from persister.app import persister_service
 from persister.maintenance.retention import Retention, remove_old
-from persister.maintenance.store import Upkeep
+from persister.maintenance.store import MaintenanceStore
 from persister.settings import PersisterSettings
 from persister.to_mongodb import ToMongoDB
 from testing.waiting import eventually
@@ -120,5 +120,5 @@ async def test_what_is_older_than_its_retention_is_taken_and_then_removed_and_an
     assert sorted(await way.stored(4)) == [1, 2, 3, 4]
     rules = Retention.of(30, ("recorded=0",))
     async with ToMongoDB.connected(*mongodb_database, clustered=False, timeout_s=10) as store:
-        assert await remove_old(rules, Upkeep(store.database), now_ms=now) == 1
+        assert await remove_old(rules, MaintenanceStore(store.database), now_ms=now) == 1
     assert sorted(await way.stored(4)) == [2, 3, 4]

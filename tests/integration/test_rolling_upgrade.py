@@ -1,4 +1,4 @@
-"""Old and new versions side by side, in the wrong order even: what an old worker cannot read waits for a new one."""
+"""Old and new versions side by side, even in the wrong order: what an old worker cannot read waits for a new one."""
 
 import asyncio
 import os
@@ -17,21 +17,21 @@ NEXT_VERSION = "tests.integration.next_version"
 
 
 async def replayed(rabbitmq_url: str, module: str) -> str:
-    """Replay what was too new, with the tool of a version; return what it says."""
+    """Replay what was too new with the tool of one version; return its output."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", *module.split(), "dead-letters", "replay", "--reason", "newer_schema"),
         cwd=ROOT,
         env=os.environ | {"BROKER_URL": rabbitmq_url},
         stderr=asyncio.subprocess.PIPE,
     )
-    _, told = await process.communicate()
-    assert process.returncode == 0, told.decode()
-    return told.decode()
+    _, output = await process.communicate()
+    assert process.returncode == 0, output.decode()
+    return output.decode()
 
 
 @asynccontextmanager
 async def streaming(device: Device, start: int) -> AsyncIterator[None]:
-    """Send without a pause while the context lasts; what is under way at its end is sent to its end."""
+    """Send without a pause while the context lasts; the batch in progress is finished."""
     ending = asyncio.Event()
 
     async def send() -> None:
@@ -70,7 +70,7 @@ async def test_old_and_new_messages_and_workers_side_by_side_lose_nothing_and_st
             return await broker.depth(READINGS) == 0
 
         async with streaming(devices[0], 0), streaming(devices[1], 1_000_000):
-            await eventually(some_are_dead, "old workers put aside what is too new for them")
+            await eventually(some_are_dead, "old workers dead-letter what is too new for them")
             new = [
                 await stack.enter_async_context(started(f"{NEXT_VERSION} persister", **worker))
                 for _ in pipeline.persisters
@@ -93,7 +93,7 @@ async def test_old_and_new_messages_and_workers_side_by_side_lose_nothing_and_st
         async def all_is_stored() -> bool:
             return await asyncio.to_thread(pipeline.identities) == acknowledged
 
-        await eventually(all_is_stored, "what was put aside is stored")
+        await eventually(all_is_stored, "what was dead-lettered is stored")
         assert len(pipeline.stored()) == len(acknowledged)
         assert await broker.depth(DEAD_LETTERS) == 0
         assert [await worker.stop() for worker in new] == [0, 0]

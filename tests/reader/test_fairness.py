@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
-from persister.maintenance.store import Upkeep
+from persister.maintenance.store import MaintenanceStore
 from reader.history import from_mongodb
 from reader.history.from_mongodb import ASKED_AT_ONCE, ASKED_AT_ONCE_BY_ONE, FromMongoDB
 from tests.reader.running import SENSOR, TS, Mongo, Running, Store, sent, token_of
@@ -37,7 +37,7 @@ async def test_thirty_questions_over_forty_thousand_series_leave_another_owners_
 ) -> None:
     await holds_many(store)
     if indexed:
-        await Upkeep(store.to_mongodb.database).index_series()
+        await MaintenanceStore(store.to_mongodb.database).index_series()
 
     async def greedy() -> None:
         while True:
@@ -117,8 +117,8 @@ async def test_the_series_of_a_sensor_type_are_the_same_with_and_without_the_ind
         return pages
 
     without = await listed()
-    await Upkeep(store.to_mongodb.database).index_series()
-    await Upkeep(store.to_mongodb.database).index_series()
+    await MaintenanceStore(store.to_mongodb.database).index_series()
+    await MaintenanceStore(store.to_mongodb.database).index_series()
     assert await listed() == without
     assert sum(len(page) for page in without) == 3 * 3 * 5
     with MongoClient[dict[str, object]](mongodb_database[0]) as client:

@@ -11,7 +11,7 @@ from bson import decode_all
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
-from persister.maintenance.store import Upkeep
+from persister.maintenance.store import MaintenanceStore
 from reader.history.from_mongodb import FromMongoDB, Range
 from readings.keys import Position
 from tests.reader.running import TS, Mongo, Store, sent, stored_in
@@ -273,7 +273,7 @@ BY_TYPE = [
 async def test_the_series_of_a_sensor_type_are_one_range_of_its_index(
     explained: Explained, past: tuple[str, str] | None, count: int
 ) -> None:
-    await Upkeep(explained.database).index_series()
+    await MaintenanceStore(explained.database).index_series()
     for limit in (1, 1000):
         found = await explained.history.series("bob", None, "humidity", past, limit)
         assert found == [(device, "humidity") for device in DEVICES][3 - count :][:limit]
@@ -298,7 +298,7 @@ async def test_without_that_index_the_series_of_the_owner_are_gone_through_by_th
 @pytest.mark.parametrize("indexed", [False, True])
 async def test_one_sensor_type_of_one_device_is_looked_up(explained: Explained, indexed: bool) -> None:
     if indexed:
-        await Upkeep(explained.database).index_series()
+        await MaintenanceStore(explained.database).index_series()
     for past, count in ((None, 1), (("d-2", "door"), 1), (("d-2", "humidity"), 0), (("d-3", "a"), 1)):
         assert len(await explained.history.series("bob", "d-2", "humidity", past, 1000)) == count
         require_range(await explained.plan(), count)
