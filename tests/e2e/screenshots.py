@@ -14,8 +14,8 @@ from urllib.parse import quote
 import aiohttp
 
 from testing.browser import Browser
-from tests.e2e.running import ROOT, demo_person, running
-from tests.e2e.site import signed_up
+from tests.e2e.demo_server import wait_for_demo_user
+from tests.e2e.onebox_process import ROOT, demo_credentials, running_onebox
 
 FOLDER = ROOT / "docs" / "images"
 # As long as the curves need to be something to look at.
@@ -140,9 +140,9 @@ async def take(folder: Path, *, streamed_s: float = STREAMED_S) -> list[Path]:
     """Take all pictures."""
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="tidegate-screenshots-") as data:
-        async with running("--devices", str(DEVICES), "--rate", "2", data=Path(data)) as (_, url):
-            await signed_up(url, Path(data))
-            person = demo_person(Path(data))
+        async with running_onebox("--devices", str(DEVICES), "--rate", "2", data=Path(data)) as (_, url):
+            await wait_for_demo_user(url, Path(data))
+            person = demo_credentials(Path(data))
             async with press(url, person):
                 await asyncio.sleep(streamed_s)
                 for name, wanted in PICTURES.items():

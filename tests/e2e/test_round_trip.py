@@ -13,7 +13,7 @@ import pytest
 
 from onebox.demo import DEMO_EMAIL
 from testing.waiting import eventually
-from tests.e2e.running import ROOT, demo_person, running
+from tests.e2e.onebox_process import ROOT, demo_credentials, running_onebox
 from tests.e2e.test_onebox import summary
 
 DEVICE, SENSOR = "press:1", "mixed"
@@ -96,7 +96,7 @@ class Asking:
 
 
 async def asking(http: aiohttp.ClientSession, data: Path) -> Asking:
-    person = demo_person(data)
+    person = demo_credentials(data)
     found: dict[str, str] = {}
 
     async def logged_in() -> bool:
@@ -126,7 +126,7 @@ async def requeue(user: Asking, ndjson: bytes) -> None:
 async def original(tmp_path: Path) -> tuple[bytes, bytes]:
     """NDJSON and CSV of the same readings; where they came from, giving them back changes nothing."""
     sent = readings()
-    async with running("--devices", "0", data=tmp_path / "a") as (_, url), aiohttp.ClientSession(url) as http:
+    async with running_onebox("--devices", "0", data=tmp_path / "a") as (_, url), aiohttp.ClientSession(url) as http:
         user = await asking(http, tmp_path / "a")
         for start in range(0, len(sent), 200):
             await user.send(json.dumps(sent[start : start + 200]).encode(), "application/json")
@@ -151,7 +151,7 @@ async def test_an_export_goes_back_in_as_ndjson_over_http_and_as_csv_through_a_r
 ) -> None:
     ndjson, csv = original
     count = len(readings())
-    async with running("--devices", "0", data=tmp_path / "b") as (_, url), aiohttp.ClientSession(url) as http:
+    async with running_onebox("--devices", "0", data=tmp_path / "b") as (_, url), aiohttp.ClientSession(url) as http:
         user = await asking(http, tmp_path / "b")
         await requeue(user, ndjson)
         assert as_stored(await user.whole_export("ndjson", count)) == as_stored(ndjson)
@@ -161,7 +161,7 @@ async def test_an_export_goes_back_in_as_ndjson_over_http_and_as_csv_through_a_r
         told = await summary("--replay", str(file), "--port", "0", data=tmp_path / "c")
         assert [told[name] for name in ("sent", "acked", "rejected", "lost")] == [count, count, 0, 0]
         assert (told["stored"], told["duplicates"]) == (stored, duplicates)
-    async with running("--devices", "0", data=tmp_path / "c") as (_, url), aiohttp.ClientSession(url) as http:
+    async with running_onebox("--devices", "0", data=tmp_path / "c") as (_, url), aiohttp.ClientSession(url) as http:
         user = await asking(http, tmp_path / "c")
         assert as_stored(await user.whole_export("ndjson", count)) == as_stored(ndjson)
 
@@ -170,7 +170,7 @@ async def test_the_commands_of_the_readme_give_an_export_back(tmp_path: Path) ->
     (commands,) = re.findall(r"```\n(curl [^`]*split -l 1000[^`]*)```", (ROOT / "README.md").read_text())
     commands = commands.replace("temperature", SENSOR).replace("me@example.com", DEMO_EMAIL)
     sent = readings()
-    async with running("--devices", "0", data=tmp_path / "a") as (_, url), aiohttp.ClientSession(url) as http:
+    async with running_onebox("--devices", "0", data=tmp_path / "a") as (_, url), aiohttp.ClientSession(url) as http:
         user = await asking(http, tmp_path / "a")
         await user.send(json.dumps(sent[:100]).encode(), "application/json")
         (tmp_path / "readings.csv").write_bytes(await user.whole_export("csv", 100))
@@ -178,7 +178,7 @@ async def test_the_commands_of_the_readme_give_an_export_back(tmp_path: Path) ->
             "bash", "-ec", commands, cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
             env=os.environ | {
                 "URL": url, "TOKEN": user.token, "DEVICE": DEVICE, "PYTHONPATH": str(ROOT),
-                "TIDEGATE_PASSWORD": demo_person(tmp_path / "a")["password"],
+                "TIDEGATE_PASSWORD": demo_credentials(tmp_path / "a")["password"],
                 "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             },
         )  # fmt: skip

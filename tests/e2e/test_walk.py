@@ -21,7 +21,7 @@ import pytest
 
 from testing.browser import Browser
 from testing.servers.ports import free_port
-from tests.e2e.running import ROOT
+from tests.e2e.onebox_process import ROOT
 
 WELCOME = re.compile(r"Dashboard: (\S+) +log in as (\S+) / (\S+)")
 STARTED_WITHIN_S = 60.0

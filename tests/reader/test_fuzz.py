@@ -17,7 +17,18 @@ from runtime.http.listen import listen
 from runtime.http.problems import Handler, problem_middleware
 from testing.issuer import ISSUER
 from tests.fuzzing import fuzz
-from tests.reader.running import DEVICE, SENSOR, TS, Mongo, Store, jwks, no_devices, nothing_revoked, sent, token_of
+from tests.reader.harness import (
+    DEVICE,
+    SENSOR,
+    TS,
+    Mongo,
+    Store,
+    jwks,
+    make_reading,
+    no_devices,
+    no_revocations,
+    user_token,
+)
 
 EXAMPLES = 60
 # Not `positive_data_acceptance`: what a time is, and what a cursor, no schema can say.
@@ -56,8 +67,8 @@ async def test_hundreds_of_requests_meet_no_fault_and_nothing_undescribed(
     broker: EmbeddedBroker, mongodb_database: Mongo, store: Store, tmp_path: Path, seed: int
 ) -> None:
     values: list[Any] = [1, 2.5, -(2**63), True, "text"]
-    await store.holds(*(sent(values[n % 5], TS + n * 1000, unit="u", tags={"a": "b"}) for n in range(300)))
-    await store.holds(sent(1, location="here", sensor="other"))
+    await store.insert(*(make_reading(values[n % 5], TS + n * 1000, unit="u", tags={"a": "b"}) for n in range(300)))
+    await store.insert(make_reading(1, location="here", sensor="other"))
     answers: Counter[int] = Counter()
     shown: Counter[str] = Counter()
 
@@ -80,7 +91,7 @@ async def test_hundreds_of_requests_meet_no_fault_and_nothing_undescribed(
     (tmp_path / "schemathesis.toml").write_text(CONFIG)
     (tmp_path / "reader_hooks.py").write_text(HOOKS)
     async with (
-        Revocations(nothing_revoked).kept_fresh() as revocations,
+        Revocations(no_revocations).kept_fresh() as revocations,
         reader_service(
             chosen,
             broker=broker,
@@ -93,7 +104,7 @@ async def test_hundreds_of_requests_meet_no_fault_and_nothing_undescribed(
         service.add_routes(app)
         add_docs(app, service.calls)
         async with listen(app, "127.0.0.1", 0) as port:
-            options = ["--header", f"Authorization: Bearer {token_of()}", "--max-examples", str(EXAMPLES)]
+            options = ["--header", f"Authorization: Bearer {user_token()}", "--max-examples", str(EXAMPLES)]
             options += ["--exclude-path", "/live"]  # it never ends
             hooks = {"SCHEMATHESIS_HOOKS": "reader_hooks", "PYTHONPATH": f"{Path.cwd()}:{tmp_path}"}
             url = f"http://127.0.0.1:{port}"

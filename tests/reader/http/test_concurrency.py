@@ -7,34 +7,34 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from broker.embedded.broker import EmbeddedBroker
-from reader.http.concurrency import Gate
+from reader.http.concurrency import ConcurrencyLimiter
 from reader.metrics import ReaderMetrics
 from runtime.http.problems import Problem
 from testing.waiting import eventually
-from tests.reader.running import Mongo, Store, reader, sent, series
+from tests.reader.harness import Mongo, Store, make_reading, open_reader, series
 
 
-def gate(most: int = 4, most_per_owner: int = 2, wait_s: float = 5.0) -> Gate:
+def limiter(limit: int = 4, limit_per_owner: int = 2, wait_s: float = 5.0) -> ConcurrencyLimiter:
     metrics = ReaderMetrics(CollectorRegistry())
-    return Gate(metrics, "questions", most=most, most_per_owner=most_per_owner, wait_s=wait_s)
+    return ConcurrencyLimiter(metrics, "questions", limit=limit, limit_per_owner=limit_per_owner, wait_s=wait_s)
 
 
 class Asking:
     """Questions that stay inside until they are told to go."""
 
-    def __init__(self, at: Gate) -> None:
-        self._gate = at
+    def __init__(self, at: ConcurrencyLimiter) -> None:
+        self._limiter = at
         self.inside: list[str] = []
         self.refused: list[int] = []
 
-    def ask(self, name: str, owner: str) -> asyncio.Task[None]:
+    def fetch(self, name: str, owner: str) -> asyncio.Task[None]:
         return asyncio.create_task(self._stay(owner), name=name)
 
     async def _stay(self, owner: str) -> None:
         task = asyncio.current_task()
         assert task is not None
         try:
-            async with self._gate.entered(owner):
+            async with self._limiter.slot(owner):
                 self.inside.append(task.get_name())
                 with suppress(asyncio.CancelledError):
                     await asyncio.Event().wait()
@@ -55,10 +55,10 @@ async def finish(*tasks: asyncio.Task[None]) -> None:
 
 
 async def test_who_waits_is_let_in_in_turn_and_holds_no_other_owner_up() -> None:
-    asking = Asking(gate())
-    a1, a2, a3, a4 = (asking.ask(name, "a") for name in ("a1", "a2", "a3", "a4"))
+    asking = Asking(limiter())
+    a1, a2, a3, a4 = (asking.fetch(name, "a") for name in ("a1", "a2", "a3", "a4"))
     await asking.sees("a1", "a2")
-    b1 = asking.ask("b1", "b")
+    b1 = asking.fetch("b1", "b")
     await asking.sees("a1", "a2", "b1")
     await finish(a2)
     await asking.sees("a1", "a2", "b1", "a3")
@@ -72,28 +72,28 @@ async def test_who_waits_is_let_in_in_turn_and_holds_no_other_owner_up() -> None
 
 
 async def test_who_gives_up_waiting_leaves_its_turn_and_no_trace() -> None:
-    at = gate(most=1, most_per_owner=1)
+    at = limiter(limit=1, limit_per_owner=1)
     asking = Asking(at)
-    first, second = asking.ask("1", "a"), asking.ask("2", "a")
+    first, second = asking.fetch("1", "a"), asking.fetch("2", "a")
     await asking.sees("1")
     await finish(second)
-    third = asking.ask("3", "a")
+    third = asking.fetch("3", "a")
     await asyncio.sleep(0)
     first.cancel()
     await asyncio.sleep(0)  # the third has been let in, and does not know
     await finish(third, first)
     assert asking.inside[:1] == ["1"]
-    async with at.entered("a"):
+    async with at.slot("a"):
         pass
-    assert (at._inside, at._waiting, at._waiting_of) == ({}, {}, {})
+    assert (at._active, at._waiters, at._waiting_per_owner) == ({}, {}, {})
 
 
-@pytest.mark.parametrize(("most", "most_per_owner", "status"), [(9, 2, 429), (2, 9, 503)])
+@pytest.mark.parametrize(("limit", "limit_per_owner", "status"), [(9, 2, 429), (2, 9, 503)])
 async def test_the_queue_is_as_long_as_what_is_inside_and_short_in_time(
-    most: int, most_per_owner: int, status: int
+    limit: int, limit_per_owner: int, status: int
 ) -> None:
-    asking = Asking(gate(most, most_per_owner, wait_s=0.3))
-    tasks = [asking.ask(str(number), "a") for number in range(6)]
+    asking = Asking(limiter(limit, limit_per_owner, wait_s=0.3))
+    tasks = [asking.fetch(str(number), "a") for number in range(6)]
 
     async def refused(count: int) -> bool:
         return asking.refused == [status] * count
@@ -107,8 +107,8 @@ async def test_the_queue_is_as_long_as_what_is_inside_and_short_in_time(
 async def test_a_burst_of_one_owners_questions_is_answered(
     broker: EmbeddedBroker, mongodb_database: Mongo, store: Store
 ) -> None:
-    await store.holds(*(sent(number) for number in range(1)))
-    async with reader(broker, mongodb_database) as running:
-        questions = [running.ask(path, series()) for path in ("/readings", "/readings/latest") for _ in range(64)]
-        answers = await asyncio.gather(*questions)
+    await store.insert(*(make_reading(number) for number in range(1)))
+    async with open_reader(broker, mongodb_database) as reader_client:
+        queries = [reader_client.fetch(path, series()) for path in ("/readings", "/readings/latest") for _ in range(64)]
+        answers = await asyncio.gather(*queries)
     assert {answer.status for answer in answers} == {200}

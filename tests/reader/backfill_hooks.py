@@ -1,0 +1,41 @@
+"""A feed that was cut, and what happens while it reads its gap."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from reader.history.from_mongodb import FromMongoDB
+from tests.reader.harness import DEVICE, SENSOR, TS, make_reading
+
+ONE = {"device": DEVICE, "sensorType": SENSOR}
+
+
+def at(number: int, **more: Any) -> Any:
+    """The reading of the `number`-th tenth of a second."""
+    return make_reading(number, TS + number * 100, **more)
+
+
+def last_event_id(number: int) -> str:
+    return f"{TS + number * 100 + 250}-{TS + number * 100}-0"
+
+
+class QueryHooks:
+    """Lets something happen around the question by which a feed reads its gap."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.before: Callable[[], Awaitable[Any]] | None = None
+        self.after: Callable[[], Awaitable[Any]] | None = None
+        fetch = FromMongoDB.page
+
+        async def asked(history: FromMongoDB, *arguments: Any) -> Any:
+            before, self.before = self.before, None
+            if before is not None:
+                await before()
+            found = await fetch(history, *arguments)
+            after, self.after = self.after, None
+            if after is not None:
+                await after()
+            return found
+
+        monkeypatch.setattr(FromMongoDB, "page", asked)
