@@ -57,10 +57,10 @@ class DemoServer:
             self._stored(device, last)
 
     def _stored(self, device: str, reading: dict[str, Any]) -> None:
-        asked = {"device": device, "sensorType": reading["sensorType"], "from": str(reading["ts"]), "limit": "1000"}
+        query = {"device": device, "sensorType": reading["sensorType"], "from": str(reading["ts"]), "limit": "1000"}
         deadline = time.monotonic() + STORED_WITHIN_S
         while True:
-            _, answer = self.call("GET", "/readings", params=asked)
+            _, answer = self.call("GET", "/readings", params=query)
             if any(item["value"] == reading["value"] for item in answer.get("items", ())):
                 return
             assert time.monotonic() < deadline, "the readings are not stored"

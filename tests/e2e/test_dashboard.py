@@ -40,7 +40,7 @@ def history(demo_server: DemoServer) -> str:
     return "tank-1"
 
 
-def test_a_wrong_password_is_told_and_opens_nothing(browser: Browser, demo_server: DemoServer) -> None:
+def test_a_wrong_password_is_reported_and_opens_nothing(browser: Browser, demo_server: DemoServer) -> None:
     browser.log_in(demo_server.person["email"], "not the password")
     assert "Wrong e-mail or password" in browser.until("return document.getElementById('login-error').textContent")
     assert browser.run("return document.getElementById('app').hidden")

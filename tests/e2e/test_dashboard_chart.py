@@ -99,7 +99,7 @@ def test_booleans_are_steps_with_the_share_that_was_on(browser: Browser, demo_se
     assert "off" in browser.text("#chart")
 
 
-def test_a_state_that_is_told_when_it_changes_lasts_until_it_does(browser: Browser, demo_server: DemoServer) -> None:
+def test_a_state_sent_on_change_lasts_until_the_next_one(browser: Browser, demo_server: DemoServer) -> None:
     for sensor, values in (
         ("mode", ["idle", "run", "stop", "idle", "run"]),
         ("door", [True, False, True, False, True]),
@@ -281,8 +281,8 @@ def test_many_of_several_kinds_are_all_shown(browser: Browser, demo_server: Demo
     browser.until("return document.getElementById('resolution').textContent.startsWith('3,000 readings')")
     assert [curve["type"] for curve in browser.curves()] == ["scatter", "scatter", "bar"]
     number, boolean, text = browser.figures()
-    told = "3,000 readings, mean and range, share that was on, most frequent text of each "
-    assert browser.text("#resolution").startswith(told)
+    expected = "3,000 readings, mean and range, share that was on, most frequent text of each "
+    assert browser.text("#resolution").startswith(expected)
     assert number[2:5] == ["9,007,199,254,740,993"] * 3
     assert boolean[2] == "on in 100% of the readings"
     assert text[2] == "stop 100%"

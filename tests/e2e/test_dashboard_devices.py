@@ -83,14 +83,14 @@ def test_a_device_is_added_and_the_curl_that_is_printed_sends_its_first_reading(
 async def runs(command: list[str]) -> None:
     """Run what was printed until it was promised two readings."""
     process = await asyncio.create_subprocess_exec(*command, cwd=CLIENTS, stdout=PIPE, stderr=STDOUT)
-    said: list[str] = []
+    output: list[str] = []
     try:
         async with asyncio.timeout(40):
             assert process.stdout
-            while sum("accepted" in line for line in said) < 2:
+            while sum("accepted" in line for line in output) < 2:
                 line = (await process.stdout.readline()).decode()
-                assert line, said
-                said.append(line)
+                assert line, output
+                output.append(line)
     finally:
         if process.returncode is None:
             process.kill()
@@ -111,14 +111,14 @@ def test_what_is_printed_for_a_language_streams(logged_in: Browser, demo_server:
     assert len(stored["items"]) >= 2
 
 
-def test_what_is_wrong_is_told_beside_its_field(logged_in: Browser, demo_server: DemoServer) -> None:
+def test_an_error_is_shown_next_to_its_field(logged_in: Browser, demo_server: DemoServer) -> None:
     body = {"sensorType": "level", "location": "", "name": "taken-1"}
     assert demo_server.call("POST", "/devices", json=body)[0] == 201
     logged_in.until(LISTED)
     logged_in.find("[data-add-device]").click()
     fill(logged_in, "#add-device-form", name="taken-1", sensorType="level")
-    told = logged_in.until("return document.getElementById('add-name-error').innerText")
-    assert told == "You have a device of this name."
+    error = logged_in.until("return document.getElementById('add-name-error').innerText")
+    assert error == "You have a device of this name."
     assert logged_in.run("return document.activeElement.id") == "add-name"
     fill(logged_in, "#add-device-form", name="fine-1", sensorType="not allowed!")
     assert logged_in.until("return document.getElementById('add-sensor-error').innerText")

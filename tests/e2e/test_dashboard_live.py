@@ -189,9 +189,7 @@ def test_a_browser_whose_clock_is_wrong_shows_what_comes_in(demo_server: DemoSer
         assert browser.run("return document.getElementById('ahead').hidden")
 
 
-def test_a_stretch_is_dragged_over_at_leisure_while_the_chart_is_live(
-    browser: Browser, demo_server: DemoServer
-) -> None:
+def test_a_range_can_be_dragged_slowly_while_the_chart_is_live(browser: Browser, demo_server: DemoServer) -> None:
     demo_server.send(
         "dragged-1", [{"sensorType": "level", "ts": ago(2) + 1000 * n, "seq": 0, "value": n} for n in range(110)]
     )

@@ -186,7 +186,7 @@ def test_logging_out_with_an_access_token_that_has_expired_ends_the_session_as_w
     assert all(" 401 " in line for line in logged_in.complaints())
 
 
-def test_somebody_signs_up_and_is_told_what_is_wrong_where_it_is(browser: Browser, demo_server: DemoServer) -> None:
+def test_a_sign_up_shows_errors_next_to_their_fields(browser: Browser, demo_server: DemoServer) -> None:
     sign_up(browser, "Ada", "not an address", "correct horse battery staple")
     assert browser.until("return document.getElementById('new-email-error').innerText")
     assert browser.run("return document.activeElement.id") == "new-email"
@@ -211,16 +211,16 @@ def test_a_server_that_takes_no_sign_ups_says_so(
     folder = tmp_path_factory.mktemp("closed") / "data"
     with DemoServer.opened(folder, "--devices", "1") as closed, Browser.opened(closed.url) as browser:
         sign_up(browser, "Ada", "ada@example.org", "correct horse battery staple")
-        told = browser.until("return document.querySelector('#signup-form .error').innerText")
-        assert told == "This server takes no sign-ups; ask its operator."
+        error = browser.until("return document.querySelector('#signup-form .error').innerText")
+        assert error == "This server takes no sign-ups; ask its operator."
         assert browser.find("#signup-form").is_displayed()
 
 
-def test_what_is_refused_for_now_is_told_and_the_form_stays(browser: Browser, demo_server: DemoServer) -> None:
+def test_a_temporary_refusal_is_shown_and_the_form_stays(browser: Browser, demo_server: DemoServer) -> None:
     browser.run("window.fetch = () => Promise.reject(new TypeError('Failed to fetch'))")
     began = time.monotonic()
     browser.log_in(demo_server.person["email"], demo_server.person["password"])
-    told = browser.until("return document.getElementById('login-error').innerText")
-    assert told == "The server cannot be reached; try again."
+    error = browser.until("return document.getElementById('login-error').innerText")
+    assert error == "The server cannot be reached; try again."
     assert browser.find("#login-form [type=submit]").is_enabled()
     assert time.monotonic() - began < 30

@@ -207,7 +207,7 @@ def test_a_large_download_says_how_far_it_is_and_can_be_cancelled(browser: Brows
     assert not list(browser.downloads.glob("*"))
 
 
-def test_the_reading_under_the_pointer_is_told_with_its_time_and_offset(
+def test_the_reading_under_the_pointer_is_shown_with_its_time_and_offset(
     browser: Browser, demo_server: DemoServer
 ) -> None:
     demo_server.send("pointed-1", every(10, [123456.78], "money", unit="€"))

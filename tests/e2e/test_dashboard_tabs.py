@@ -41,13 +41,13 @@ def demo_server(tmp_path_factory: pytest.TempPathFactory, ops_port: int) -> Iter
 def feeds(ops_port: int, demo_server: DemoServer) -> Callable[[], int]:
     """Returns how many live feeds the server has."""
 
-    async def asked() -> int:
+    async def count_feeds() -> int:
         async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{ops_port}/metrics") as answer:
             found = re.search(r"^tidegate_reader_live_feeds (\d+)", await answer.text(), re.MULTILINE)
             assert found
             return int(found[1])
 
-    return lambda: asyncio.run(asked())
+    return lambda: asyncio.run(count_feeds())
 
 
 def become(feeds: Callable[[], int], wanted: int, *, within_s: float = 20) -> None:

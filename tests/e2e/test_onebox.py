@@ -23,9 +23,9 @@ async def summary(*arguments: str, data: Path) -> dict[str, Any]:
     process = await start_onebox(*arguments, data=data)
     out, err = await process.communicate()
     assert process.returncode == 0, err.decode()
-    told: dict[str, Any] = json.loads(out.splitlines()[-1])
+    found: dict[str, Any] = json.loads(out.splitlines()[-1])
     assert len(out.splitlines()) == 1, "standard output holds the summary and nothing else"
-    return told
+    return found
 
 
 async def demo_device(url: str, data: Path) -> tuple[str, str]:
@@ -35,8 +35,8 @@ async def demo_device(url: str, data: Path) -> tuple[str, str]:
         await session.post("/user/signup", json={"name": "Demo", **person})
         async with session.post("/user/login", json=person) as answer:
             bearer = {"Authorization": f"Bearer {(await answer.json())['accessToken']}"}
-        asked = {"sensorType": "temperature", "location": "roof", "name": "mine"}
-        await session.post("/devices", json=asked, headers=bearer)
+        body = {"sensorType": "temperature", "location": "roof", "name": "mine"}
+        await session.post("/devices", json=body, headers=bearer)
         async with session.get("/devices", params={"name": "mine"}, headers=bearer) as answer:
             device = (await answer.json())["items"][0]["id"]
         async with session.post(f"/devices/{device}/token", headers=bearer) as answer:
@@ -88,10 +88,10 @@ async def test_a_replay_stores_every_row_once_and_a_second_one_finds_them_all(tm
 
 
 async def test_live_devices_lose_nothing_and_the_run_ends_by_itself(tmp_path: Path) -> None:
-    told = await summary("--devices", "20", "--rate", "10", "--seconds", "4", "--port", "0", data=tmp_path)
-    assert told["lost"] == told["rejected"] == told["duplicates"] == 0
-    assert told["sent"] == told["acked"] == told["stored"] > 400
-    assert 0 < told["ackP50Ms"] <= told["ackP99Ms"]
+    found = await summary("--devices", "20", "--rate", "10", "--seconds", "4", "--port", "0", data=tmp_path)
+    assert found["lost"] == found["rejected"] == found["duplicates"] == 0
+    assert found["sent"] == found["acked"] == found["stored"] > 400
+    assert 0 < found["ackP50Ms"] <= found["ackP99Ms"]
 
 
 async def test_what_was_acknowledged_survives_kill_minus_nine_of_the_process_group(
@@ -144,8 +144,8 @@ async def test_a_signal_drains_sums_up_and_leaves_nothing_running(tmp_path: Path
             os.killpg(process.pid, number)  # as a terminal's Ctrl-C does: to everyone in the group
             out, err = await process.communicate()
         assert process.returncode == 0, err.decode()
-        told = json.loads(out.splitlines()[-1])
-        assert (told["accepted"], told["stored"], told["lost"]) == (1000, 1000, 0)
+        found = json.loads(out.splitlines()[-1])
+        assert (found["accepted"], found["stored"], found["lost"]) == (1000, 1000, 0)
     assert not mongods_of(tmp_path)
 
 
@@ -199,13 +199,13 @@ async def test_what_there_is_can_be_searched_by_the_names_of_the_devices(tmp_pat
 async def test_pages_of_listed_origins_may_read_every_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CORS_ORIGINS", "https://app.example")
     async with running_onebox("--devices", "0", data=tmp_path) as (_, url), aiohttp.ClientSession(url) as session:
-        for origin, told in (("https://app.example", "https://app.example"), ("https://evil.example", None)):
+        for origin, found in (("https://app.example", "https://app.example"), ("https://evil.example", None)):
             for path in ("/user/me", "/devices", "/series", "/readings"):
-                asked = {"Origin": origin, "Access-Control-Request-Method": "GET"}
-                async with session.options(path, headers=asked) as answer:
-                    assert (answer.status, answer.headers.get("Access-Control-Allow-Origin")) == (204, told)
+                body = {"Origin": origin, "Access-Control-Request-Method": "GET"}
+                async with session.options(path, headers=body) as answer:
+                    assert (answer.status, answer.headers.get("Access-Control-Allow-Origin")) == (204, found)
                 async with session.get(path, headers={"Origin": origin}) as answer:
-                    assert (answer.status, answer.headers.get("Access-Control-Allow-Origin")) == (401, told)
+                    assert (answer.status, answer.headers.get("Access-Control-Allow-Origin")) == (401, found)
 
 
 async def test_settings_of_its_services_are_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,9 +234,9 @@ async def test_settings_of_its_services_are_in_force(tmp_path: Path, monkeypatch
         assert await sign_up("eve", "203.0.113.7:51235") == 429
         person = {"email": "ada@example.org", "password": "correct horse battery"}
         async with session.post("/user/login", json=person) as answer:
-            told = await answer.json()
-        assert told["expiresIn"] == 120
-        bearer = {"Authorization": f"Bearer {told['accessToken']}", "X-Device-Id": "d"}
+            found = await answer.json()
+        assert found["expiresIn"] == 120
+        bearer = {"Authorization": f"Bearer {found['accessToken']}", "X-Device-Id": "d"}
         for size, status in ((1, 202), (200, 413)):
             sent = {"sensorType": "t", "value": "x" * size, "ts": 1_750_000_000_000}
             async with session.post("/readings", json=sent, headers=bearer) as answer:
@@ -261,8 +261,8 @@ async def test_where_nobody_may_sign_up_the_demo_user_streams_all_the_same(
     monkeypatch.setenv("SIGNUP", "closed")
     monkeypatch.setenv("BCRYPT_COST", "4")
     for _ in range(2):
-        told = await summary("--devices", "2", "--rate", "10", "--seconds", "1", "--port", "0", data=tmp_path)
-        assert told["sent"] == told["acked"] == told["stored"] > 0
+        found = await summary("--devices", "2", "--rate", "10", "--seconds", "1", "--port", "0", data=tmp_path)
+        assert found["sent"] == found["acked"] == found["stored"] > 0
     async with running_onebox("--devices", "0", data=tmp_path) as (_, url), aiohttp.ClientSession(url) as session:
         body = {"name": "Ada", "email": "ada@example.org", "password": "correct horse battery"}
         async with session.post("/user/signup", json=body) as answer:

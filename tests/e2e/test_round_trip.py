@@ -62,7 +62,7 @@ def readings() -> list[dict[str, Any]]:
     return timed + [{"sensorType": SENSOR, "value": value, **FIELDS[1]} for value in VALUES]
 
 
-class Asking:
+class DemoUser:
     """The demo user of a running onebox."""
 
     def __init__(self, http: aiohttp.ClientSession, token: str) -> None:
@@ -95,7 +95,7 @@ class Asking:
         return await self.export(format_)
 
 
-async def asking(http: aiohttp.ClientSession, data: Path) -> Asking:
+async def log_in(http: aiohttp.ClientSession, data: Path) -> DemoUser:
     person = demo_credentials(data)
     found: dict[str, str] = {}
 
@@ -105,7 +105,7 @@ async def asking(http: aiohttp.ClientSession, data: Path) -> Asking:
             return answer.status == 200
 
     await eventually(logged_in, "the demo user logs in")
-    return Asking(http, found["accessToken"])
+    return DemoUser(http, found["accessToken"])
 
 
 def as_stored(ndjson: bytes) -> list[str]:
@@ -116,7 +116,7 @@ def as_stored(ndjson: bytes) -> list[str]:
     return [repr(item) for item in items]
 
 
-async def requeue(user: Asking, ndjson: bytes) -> None:
+async def requeue(user: DemoUser, ndjson: bytes) -> None:
     lines = ndjson.splitlines(keepends=True)[:-1]
     for start in range(0, len(lines), 300):
         await user.send(b"".join(lines[start : start + 300]), "application/x-ndjson")
@@ -127,7 +127,7 @@ async def original(tmp_path: Path) -> tuple[bytes, bytes]:
     """NDJSON and CSV of the same readings; where they came from, giving them back changes nothing."""
     sent = readings()
     async with running_onebox("--devices", "0", data=tmp_path / "a") as (_, url), aiohttp.ClientSession(url) as http:
-        user = await asking(http, tmp_path / "a")
+        user = await log_in(http, tmp_path / "a")
         for start in range(0, len(sent), 200):
             await user.send(json.dumps(sent[start : start + 200]).encode(), "application/json")
         ndjson = await user.whole_export("ndjson", len(sent))
@@ -152,17 +152,17 @@ async def test_an_export_goes_back_in_as_ndjson_over_http_and_as_csv_through_a_r
     ndjson, csv = original
     count = len(readings())
     async with running_onebox("--devices", "0", data=tmp_path / "b") as (_, url), aiohttp.ClientSession(url) as http:
-        user = await asking(http, tmp_path / "b")
+        user = await log_in(http, tmp_path / "b")
         await requeue(user, ndjson)
         assert as_stored(await user.whole_export("ndjson", count)) == as_stored(ndjson)
     file = tmp_path / "export.csv"
     file.write_bytes(csv)
     for stored, duplicates in ((count, 0), (0, count)):
-        told = await summary("--replay", str(file), "--port", "0", data=tmp_path / "c")
-        assert [told[name] for name in ("sent", "acked", "rejected", "lost")] == [count, count, 0, 0]
-        assert (told["stored"], told["duplicates"]) == (stored, duplicates)
+        counts = await summary("--replay", str(file), "--port", "0", data=tmp_path / "c")
+        assert [counts[name] for name in ("sent", "acked", "rejected", "lost")] == [count, count, 0, 0]
+        assert (counts["stored"], counts["duplicates"]) == (stored, duplicates)
     async with running_onebox("--devices", "0", data=tmp_path / "c") as (_, url), aiohttp.ClientSession(url) as http:
-        user = await asking(http, tmp_path / "c")
+        user = await log_in(http, tmp_path / "c")
         assert as_stored(await user.whole_export("ndjson", count)) == as_stored(ndjson)
 
 
@@ -171,7 +171,7 @@ async def test_the_commands_of_the_readme_give_an_export_back(tmp_path: Path) ->
     commands = commands.replace("temperature", SENSOR).replace("me@example.com", DEMO_EMAIL)
     sent = readings()
     async with running_onebox("--devices", "0", data=tmp_path / "a") as (_, url), aiohttp.ClientSession(url) as http:
-        user = await asking(http, tmp_path / "a")
+        user = await log_in(http, tmp_path / "a")
         await user.send(json.dumps(sent[:100]).encode(), "application/json")
         (tmp_path / "readings.csv").write_bytes(await user.whole_export("csv", 100))
         process = await asyncio.create_subprocess_exec(
@@ -195,7 +195,7 @@ async def test_a_onebox_replays_with_every_option_of_a_replay(tmp_path: Path) ->
     rows = ['2026-01-01 00:00:00.000001+00:00,"1,5",bar', "2026-01-01 00:00:00.000002+00:00,2,bar"]
     file.write_text("\n".join(["when,what,u", *rows, "2026-01-01 00:00:00.000003+00:00,3,bar"]) + "\n")
     options = ("--replay", str(file), "--time-column", "when", "--value-column", "what", "--unit-column", "u")
-    told = await summary(
+    counts = await summary(
         *options, "--sensor-type", "pressure", "--missing", "1,5", "--port", "0", data=tmp_path / "data"
     )
-    assert [told[name] for name in ("sent", "acked", "stored", "lost")] == [2, 2, 2, 0]
+    assert [counts[name] for name in ("sent", "acked", "stored", "lost")] == [2, 2, 2, 0]

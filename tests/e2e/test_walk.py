@@ -35,21 +35,21 @@ class Terminal:
 
     def __init__(self, command: list[str], log: Path) -> None:
         self._log = log
-        with log.open("wb") as said:
+        with log.open("wb") as output:
             self._process = subprocess.Popen(
-                command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True
+                command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
 
-    def said(self) -> str:
+    def output(self) -> str:
         """Return everything so far."""
         return self._log.read_text()
 
-    def says(self, pattern: re.Pattern[str], within_s: float) -> re.Match[str]:
+    def wait_for(self, pattern: re.Pattern[str], within_s: float) -> re.Match[str]:
         """Wait until it says something; fail when it ends before."""
         deadline = time.monotonic() + within_s
-        while (found := pattern.search(self.said())) is None:
-            assert self._process.poll() is None, self.said()
-            assert time.monotonic() < deadline, self.said()
+        while (found := pattern.search(self.output())) is None:
+            assert self._process.poll() is None, self.output()
+            assert time.monotonic() < deadline, self.output()
             time.sleep(0.1)
         return found
 
@@ -80,7 +80,7 @@ def test_from_make_run_to_an_export_of_ones_own_device(tmp_path: Path) -> None:
     arguments = f"--devices 0 --port {free_port()} --data {tmp_path / 'data'}"
     run = ["make", "-o", ".venv/onebox.done", "run", f"BIN={Path(sys.executable).parent}", f"ARGS={arguments}"]
     with terminal(run, tmp_path / "onebox.log") as onebox:
-        url, email, password = onebox.says(WELCOME, STARTED_WITHIN_S).groups()
+        url, email, password = onebox.wait_for(WELCOME, STARTED_WITHIN_S).groups()
         with Browser.opened(url) as browser:
             may_paste(browser)
             browser.log_in(email, password)
@@ -96,7 +96,7 @@ def test_from_make_run_to_an_export_of_ones_own_device(tmp_path: Path) -> None:
     assert {row["location"] for row in rows} == {PLACE}
     # That of curl, and those of Python; the last one may have been stored and its acknowledgement not been printed.
     assert len(rows) in (1 + sent, 2 + sent)
-    assert f"{len(rows)} stored, 0 were stored already, 0 rejected: nothing was lost" in onebox.said()
+    assert f"{len(rows)} stored, 0 were stored already, 0 rejected: nothing was lost" in onebox.output()
 
 
 def device_added(browser: Browser) -> str:
@@ -144,7 +144,7 @@ def streamed_with_python(browser: Browser, folder: Path) -> int:
     file.write_text(copied(browser, "python"))
     browser.find("#device [data-close]").click()
     with terminal([sys.executable, str(file)], folder / "device.log") as device:
-        device.says(re.compile("accepted"), within_s=30)
+        device.wait_for(re.compile("accepted"), within_s=30)
         first = last_of(browser, at_least=3)
         later = last_of(browser, after=first["x"][-1])
         assert later["x"][-1] > first["x"][-1]
@@ -152,7 +152,7 @@ def streamed_with_python(browser: Browser, folder: Path) -> int:
         browser.until("return document.querySelector('#series .dot.on') !== null")
         assert [row.split("\n")[0] for row in browser.rows()] == [NAME]
         device.interrupt()
-        return len(re.findall("'accepted'", device.said())) // 2
+        return len(re.findall("'accepted'", device.output())) // 2
 
 
 def last_of(browser: Browser, *, at_least: int = 2, after: float = 0.0) -> dict[str, Any]:

@@ -26,16 +26,16 @@ class QueryHooks:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.before: Callable[[], Awaitable[Any]] | None = None
         self.after: Callable[[], Awaitable[Any]] | None = None
-        fetch = FromMongoDB.page
+        query_page = FromMongoDB.page
 
-        async def asked(history: FromMongoDB, *arguments: Any) -> Any:
+        async def hooked(history: FromMongoDB, *arguments: Any) -> Any:
             before, self.before = self.before, None
             if before is not None:
                 await before()
-            found = await fetch(history, *arguments)
+            found = await query_page(history, *arguments)
             after, self.after = self.after, None
             if after is not None:
                 await after()
             return found
 
-        monkeypatch.setattr(FromMongoDB, "page", asked)
+        monkeypatch.setattr(FromMongoDB, "page", hooked)

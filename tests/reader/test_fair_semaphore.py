@@ -49,7 +49,7 @@ async def test_an_owner_holds_its_share_and_the_others_go_ahead() -> None:
     assert visits.came.count("a") == 5
 
 
-async def test_owners_take_turns_however_many_each_asks_for() -> None:
+async def test_owners_take_turns_however_many_slots_each_requests() -> None:
     visits = Visits(FairSemaphore(1, 1))
     async with visits.visiting(*["a"] * 6, "b", "c", "c"):
         pass

@@ -89,8 +89,8 @@ def disconnected(session: Session = FIRST, at: int = TS, owner: str = OWNER) -> 
 
 
 def alive(session: Session = FIRST, at: int = TS, **accepted: int) -> Alive:
-    told = [OpenSession(OWNER, DEVICE, session.connected_us)]
-    return Alive(session.gateway, at, told, list(accepted.items()))
+    sessions = [OpenSession(OWNER, DEVICE, session.connected_us)]
+    return Alive(session.gateway, at, sessions, list(accepted.items()))
 
 
 def is_connected(item: dict[str, Any]) -> bool:
@@ -154,7 +154,7 @@ async def test_one_who_listens_late_learns_from_the_gateways_voice_and_keeps_whe
     assert (await gateways.shown())["lastSeenAt"] == rfc3339(TS + 60_000)
 
 
-async def test_what_is_no_event_is_left_aside(gateways: Gateways) -> None:
+async def test_an_invalid_event_is_ignored(gateways: Gateways) -> None:
     for payload in (b"", b"{}", b"\xff", b'{"type":"exploded"}', b"[" * 10_000):
         gateways._broadcaster.broadcast(payload)
     gateways.say(connected())

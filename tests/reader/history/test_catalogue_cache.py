@@ -189,7 +189,7 @@ async def test_one_owners_list_does_not_keep_anothers_waiting(
     assert {answer["total"] for answer in await asyncio.gather(*waiting)} == {1}
 
 
-async def test_the_lists_of_all_owners_are_bounded_and_the_oldest_is_made_anew(
+async def test_the_lists_of_all_owners_are_bounded_and_the_oldest_is_rebuilt(
     broker: EmbeddedBroker,
     mongodb_database: Mongo,
     store: Store,
@@ -209,7 +209,7 @@ async def test_the_lists_of_all_owners_are_bounded_and_the_oldest_is_made_anew(
         assert reader_client.count("catalogue_series") == 200
 
 
-async def test_more_series_than_are_listed_are_told_of(
+async def test_a_list_of_too_many_series_is_marked_as_truncated(
     keeping: ReaderClient, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.insert_series((f"d-{number}", "t") for number in range(10))
@@ -334,7 +334,7 @@ async def serving(answer: Callable[[web.Request], web.Response]) -> AsyncIterato
         yield FromAuth(fetch_devices_over_http(session, f"http://127.0.0.1:{port}/")), requests
 
 
-async def test_auth_is_asked_with_the_callers_token_page_by_page() -> None:
+async def test_devices_are_fetched_with_the_callers_token_page_by_page() -> None:
     item = {"id": "d-1", "name": "n", "sensorType": "t", "location": {"lat": 1.5, "lon": 2}, "createdAt": "x", "new": 1}
 
     def answer(request: web.Request) -> web.Response:
@@ -372,7 +372,7 @@ async def test_an_answer_of_another_kind_leaves_the_devices_unknown(status: int,
         assert raised.value.refused is refused
 
 
-def test_what_is_kept_is_bounded_by_weight_and_what_was_asked_for_stays() -> None:
+def test_the_cache_is_bounded_by_weight_and_evicts_the_least_recently_used() -> None:
     kept: LRUCache[str, int] = LRUCache(100 + 3 * ENTRY_WEIGHT)
     for key, weight in (("a", 50), ("b", 25), ("c", 25)):
         kept.put(key, weight, weight)

@@ -75,7 +75,7 @@ def require_range(
     returned: int,
     *,
     examined: int | None = None,
-    beside: frozenset[str] = frozenset(),
+    also_allowed: frozenset[str] = frozenset(),
     index: str = "_id_",
 ) -> None:
     """Assert that a plan goes through a range of `_id` (or another index), and looks at what it gives and the ends."""
@@ -83,7 +83,7 @@ def require_range(
     winning = list(stages(cursor["queryPlanner"]["winningPlan"]))
     names = {stage["stage"] for stage in winning}
     assert names & RANGES, names
-    assert names <= RANGES | HARMLESS | beside, names
+    assert names <= RANGES | HARMLESS | also_allowed, names
     for stage in winning:
         if stage["stage"] == "IXSCAN":
             assert stage["indexName"] == index
@@ -135,10 +135,10 @@ BACKWARD = {"past a position": 31, "past a position, within": 16, "past a positi
 async def test_a_page_is_one_range_of_the_key(explained: Explained, descending: bool) -> None:
     for name, (bounds, forward) in STRETCHES.items():
         count = BACKWARD.get(name, forward) if descending else forward
-        asked = Range("d-2", "humidity", descending=descending, **bounds)
+        queried = Range("d-2", "humidity", descending=descending, **bounds)
         for limit in (1, 10, 1001):
             print(name, limit)
-            found = await explained.history.page("bob", asked, limit)
+            found = await explained.history.page("bob", queried, limit)
             assert len(found) == min(count, limit)
             assert {tuple(one["_id"].values())[:3] for one in found} <= {("bob", "d-2", "humidity")}
             require_range(await explained.plan(), min(count, limit))
@@ -170,17 +170,17 @@ async def test_the_newest_readings_are_found_without_looking_at_others(explained
     require_newest(await explained.plan(), 2, 2)
 
 
-def require_newest(plan: Plan, asked: int, found: int) -> None:
+def require_newest(plan: Plan, queried: int, found: int) -> None:
     """Assert that one question looks for the newest of so many series by the key, and at nothing else."""
     cursors = list(cursors_of(plan))
-    assert len(cursors) == asked
+    assert len(cursors) == queried
     examined = 0
     for cursor in cursors:
         assert {stage["stage"] for stage in stages(cursor["queryPlanner"]["winningPlan"])} <= RANGES | HARMLESS
         assert {stage["stage"] for stage in stages(cursor["queryPlanner"]["winningPlan"])} & RANGES
         examined += cursor["executionStats"]["totalKeysExamined"]
         assert cursor["executionStats"]["totalDocsExamined"] <= 1 + 3
-    assert examined <= found + 3 * asked
+    assert examined <= found + 3 * queried
 
 
 def cursors_of(plan: Any) -> Iterator[Plan]:
@@ -196,7 +196,7 @@ def cursors_of(plan: Any) -> Iterator[Plan]:
             yield from cursors_of(part)
 
 
-async def test_a_long_list_asks_for_its_newest_readings_in_few_questions(
+async def test_a_long_list_fetches_its_newest_readings_in_few_queries(
     explained: Explained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("reader.history.from_mongodb.SERIES_PER_QUERY", 4)
@@ -225,7 +225,7 @@ async def test_buckets_go_through_their_range_in_order_once(explained: Explained
     plan = await explained.plan()
     # Where the server groups within its plan, what comes out are the groups.
     grouped = "stages" not in plan
-    require_range(plan, len(buckets) if grouped else count, examined=count, beside=frozenset({"GROUP"}))
+    require_range(plan, len(buckets) if grouped else count, examined=count, also_allowed=frozenset({"GROUP"}))
 
 
 @pytest.mark.parametrize(
@@ -277,9 +277,9 @@ async def test_without_that_index_the_series_of_the_owner_are_gone_through_by_th
     for limit in (1, 1000):
         found = await explained.history.series("bob", None, "humidity", past, limit)
         assert found == [(device, "humidity") for device in DEVICES][3 - count :][:limit]
-        refused, asked = explained.recorder.commands
+        refused, queried = explained.recorder.commands
         assert refused["hint"]
-        explained.recorder.commands = [asked]
+        explained.recorder.commands = [queried]
         require_range(await explained.plan(), min(count, limit), examined=9)
 
 

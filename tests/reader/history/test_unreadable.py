@@ -77,8 +77,8 @@ async def test_what_cannot_be_read_is_left_out_of_live_feeds_and_counted(
     good = encode_document(OWNER, "d-2", make_reading("good", TS))
     async with live_client(reader_client) as feed, live_client(reader_client, ONE):
         documents = [good, bad(TS)]
-        for told in [documents] if together else [[document] for document in documents]:
-            await persister.broadcast_documents(told)
+        for payload in [documents] if together else [[document] for document in documents]:
+            await persister.broadcast_documents(payload)
             await asyncio.sleep(0.15)  # each is served by itself
         await persister.broadcast(make_reading("later", TS + 1))
         await feed.receives("good", "later")

@@ -62,9 +62,9 @@ async def exported(
     reader_client: ReaderClient, format_: str, *, token: str | None = None, **query: Any
 ) -> AsyncIterator[aiohttp.ClientResponse]:
     """Ask for an export, and read it as it comes."""
-    asked = {name: str(value) for name, value in series(format=format_, **query).items()}
+    queried = {name: str(value) for name, value in series(format=format_, **query).items()}
     async with reader_client.http.get(
-        reader_client.url + "/readings", params=asked, headers=bearer(token or user_token())
+        reader_client.url + "/readings", params=queried, headers=bearer(token or user_token())
     ) as response:
         yield response
 
@@ -122,7 +122,7 @@ def at(ms: int) -> str:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def queried(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many readings each question to MongoDB has brought."""
     brought: list[int] = []
     fetch = FromMongoDB.page
@@ -150,29 +150,29 @@ async def unread(reader_client: ReaderClient) -> AsyncIterator[socket.socket]:
 
 
 async def test_nothing_is_read_ahead_for_a_client_that_does_not_read(
-    broker: EmbeddedBroker, many: Mongo, asked: list[int]
+    broker: EmbeddedBroker, many: Mongo, queried: list[int]
 ) -> None:
     async with open_reader(broker, many) as reader_client, unread(reader_client):
 
         async def waits() -> bool:
-            before = len(asked)
+            before = len(queried)
             await asyncio.sleep(0.3)  # a hundred times what one batch takes
-            return 0 < len(asked) == before
+            return 0 < len(queried) == before
 
         await eventually(waits, "the reader asks MongoDB for nothing more")
-        assert sum(asked) < MANY * 0.75
-        assert max(asked) <= BATCH_DOCUMENTS
+        assert sum(queried) < MANY * 0.75
+        assert max(queried) <= BATCH_DOCUMENTS
 
 
 async def test_a_client_that_does_not_read_is_cut_off_and_its_place_is_free(
-    broker: EmbeddedBroker, many: Mongo, asked: list[int], monkeypatch: pytest.MonkeyPatch
+    broker: EmbeddedBroker, many: Mongo, queried: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export, "UNREAD_TIMEOUT_S", 0.3)
     monkeypatch.setattr("reader.app.QUERY_WAIT_S", 0.0)
     async with open_reader(broker, many, max_exports_per_owner=1) as reader_client, unread(reader_client):
 
         async def begun() -> bool:
-            return len(asked) > 1
+            return len(queried) > 1
 
         async def free() -> bool:
             return (await reader_client.readings(limit=1, format="csv")).status == 200
@@ -182,7 +182,7 @@ async def test_a_client_that_does_not_read_is_cut_off_and_its_place_is_free(
         await eventually(free, "its place is free")
 
 
-async def test_a_client_that_leaves_ends_its_export(broker: EmbeddedBroker, many: Mongo, asked: list[int]) -> None:
+async def test_a_client_that_leaves_ends_its_export(broker: EmbeddedBroker, many: Mongo, queried: list[int]) -> None:
     async with open_reader(broker, many, max_exports_per_owner=1) as reader_client:
         async with exported(reader_client, "csv") as response:
             await response.content.readany()
@@ -192,7 +192,7 @@ async def test_a_client_that_leaves_ends_its_export(broker: EmbeddedBroker, many
             return (await reader_client.readings(limit=1, format="csv")).status == 200
 
         await eventually(free, "its place is free")
-        assert sum(asked) < MANY
+        assert sum(queried) < MANY
 
 
 async def test_an_export_that_loses_mongodb_is_seen_to_be_incomplete(broker: EmbeddedBroker, tmp_path: Path) -> None:

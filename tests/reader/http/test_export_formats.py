@@ -125,7 +125,7 @@ ENDS = {"csv": "# end {}\r\n", "ndjson": '{{"end":true,"count":{}}}\n'}
 
 
 @pytest.mark.parametrize("format_", ["csv", "ndjson"])
-async def test_a_last_line_counts_the_readings_where_it_is_asked_for(
+async def test_a_last_line_counts_the_readings_where_it_is_requested(
     reader_client: ReaderClient, store: Store, format_: str
 ) -> None:
     await store.insert(*(make_reading(number, TS + number) for number in range(2500)))
@@ -150,7 +150,7 @@ async def test_a_page_of_json_has_no_last_line(reader_client: ReaderClient) -> N
     assert (await reader_client.readings(format="csv", end="maybe")).invalid_fields == ["end"]
 
 
-async def test_an_empty_text_is_told_from_none_and_a_location_that_reads_as_a_position_from_one(
+async def test_an_empty_text_is_distinct_from_none_and_a_location_that_reads_as_a_position_from_one(
     reader_client: ReaderClient, store: Store
 ) -> None:
     texts = ["", '{"lat":48.1,"lon":11.5}', '{"lat":48.1, "lon":11.5}', '"hall"', '"{\\"lat\\":48.1,\\"lon\\":11.5}"']
@@ -220,7 +220,7 @@ async def test_format_wins_over_accept(reader_client: ReaderClient, store: Store
 
 
 @pytest.mark.parametrize("format_", ["json", "csv", "ndjson"])
-async def test_head_tells_the_form_and_has_no_body(reader_client: ReaderClient, store: Store, format_: str) -> None:
+async def test_head_shows_the_format_and_has_no_body(reader_client: ReaderClient, store: Store, format_: str) -> None:
     await store.insert(*(make_reading(number, TS + number) for number in range(10)))
     query = series(format=format_)
     head = await reader_client.fetch("/readings", query, method="HEAD")

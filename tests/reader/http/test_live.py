@@ -79,10 +79,10 @@ async def test_each_follower_has_what_matches_its_filter_and_of_its_owner_only(
             live_client(reader_client, FILTERS["both"], token=token) as one_series,
             live_client(reader_client, FILTERS["nothing"], token=token) as nothing,
         ):
-            for told in ("other", OWNER):
+            for sender in ("other", OWNER):
                 for device, sensor in SERIES:
                     await persister.broadcast(
-                        make_reading(f"{told}/{device}/{sensor}", sensor=sensor), device=device, owner=told
+                        make_reading(f"{sender}/{device}/{sensor}", sensor=sensor), device=device, owner=sender
                     )
             values = {series: f"{owner}/{series[0]}/{series[1]}" for series in SERIES}
             await all_pages.until(lambda self: len(self.values) == len(SERIES), "all are heard")
@@ -93,7 +93,7 @@ async def test_each_follower_has_what_matches_its_filter_and_of_its_owner_only(
             assert nothing.values == []
 
 
-async def test_several_persisters_that_tell_without_pause_come_to_ten_a_second_of_each_series(
+async def test_several_persisters_that_broadcast_without_pause_come_to_ten_a_second_of_each_series(
     reader_client: ReaderClient, broker: EmbeddedBroker
 ) -> None:
     persisters = [Persister(broker) for _ in range(3)]
@@ -115,7 +115,7 @@ async def test_several_persisters_that_tell_without_pause_come_to_ten_a_second_o
         assert number > 100
 
 
-async def test_of_what_comes_together_the_newest_of_each_series_is_told(
+async def test_of_what_comes_together_the_newest_of_each_series_is_sent(
     reader_client: ReaderClient, persister: Persister
 ) -> None:
     async with live_client(reader_client) as feed:
@@ -127,7 +127,7 @@ async def test_of_what_comes_together_the_newest_of_each_series_is_told(
         assert set(feed.values) == {"newest", "other"}
 
 
-async def test_what_was_told_before_is_not_told_to_one_who_comes_later(
+async def test_what_was_broadcast_before_is_not_sent_to_a_later_client(
     reader_client: ReaderClient, persister: Persister
 ) -> None:
     async with live_client(reader_client, {"device": "d-1"}) as first:
@@ -139,7 +139,7 @@ async def test_what_was_told_before_is_not_told_to_one_who_comes_later(
             await second.receives(2)
 
 
-async def test_what_is_no_payload_is_left_aside(reader_client: ReaderClient, persister: Persister) -> None:
+async def test_an_invalid_payload_is_ignored(reader_client: ReaderClient, persister: Persister) -> None:
     async with live_client(reader_client) as feed:
         for payload in (b"", b"\x05\x00\x00\x00\x00", b"no BSON", bytes(100)):
             await persister.broadcast_documents([payload])

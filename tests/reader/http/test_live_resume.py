@@ -33,7 +33,7 @@ async def test_of_one_series_exactly_what_was_missed_comes_and_then_what_is_live
 
 @pytest.mark.parametrize("served", [False, True], ids=["at once", "after a serving"])
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_what_is_told_while_the_gap_is_read_comes_once(
+async def test_what_is_broadcast_during_the_backfill_comes_once(
     reader_client: ReaderClient, store: Store, persister: Persister, query_hooks: QueryHooks, when: str, served: bool
 ) -> None:
     await store.insert(*(at(number) for number in range(5)))

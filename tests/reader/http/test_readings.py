@@ -106,7 +106,7 @@ async def test_from_is_included_and_to_is_not_in_both_forms_of_time(reader_clien
     assert await found(from_="0001-01-01T00:00:00Z", to="9999-12-31T23:59:59.999Z") == list(range(10))
 
 
-async def test_a_leap_second_is_asked_for_as_it_is_stored(reader_client: ReaderClient, store: Store) -> None:
+async def test_a_leap_second_is_queried_as_it_is_stored(reader_client: ReaderClient, store: Store) -> None:
     new_year = 1_483_228_800_000
     await store.insert(*(make_reading(number, new_year + number) for number in (-500, 0, 500)))
     for leap in ("2016-12-31T23:59:60Z", "2016-12-31T23:59:60.999Z", "2017-01-01T00:59:60+01:00"):
@@ -161,9 +161,7 @@ NOBODYS: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize("device", ["press-1", "device", "device-11", "others", "\x00", '{"$gt":""}'])
-async def test_an_id_of_which_nothing_was_ever_stored_is_told_apart(
-    reader_client: ReaderClient, store: Store, device: str
-) -> None:
+async def test_an_id_without_any_stored_reading_is_404(reader_client: ReaderClient, store: Store, device: str) -> None:
     await store.insert(make_reading(1))
     await store.insert(make_reading(1), device="others", owner="other")
     for path, query in NOBODYS:
@@ -189,15 +187,15 @@ async def test_a_device_is_known_by_its_readings_or_its_series(reader_client: Re
         assert (await reader_client.fetch("/readings/buckets", series(device, "other"))).json == {"items": []}
 
 
-async def test_whether_a_device_is_known_is_not_asked_where_something_was_found(
+async def test_the_device_is_not_looked_up_where_something_was_found(
     reader_client: ReaderClient, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.insert(make_reading(1), make_reading("x", TS + 1))
 
-    async def knows(*_: Any) -> bool:
+    async def has_device(*_: Any) -> bool:
         raise AssertionError("it was asked")
 
-    monkeypatch.setattr(FromMongoDB, "has_device", knows)
+    monkeypatch.setattr(FromMongoDB, "has_device", has_device)
     for format_ in ("json", "csv", "ndjson"):
         assert (await reader_client.readings(format=format_)).status == 200
     for query in (series(), series(values="all"), series(from_=TS, to=TS + 1)):
@@ -287,7 +285,7 @@ async def test_any_text_is_a_name_and_none_is_more(reader_client: ReaderClient, 
         )
 
 
-async def test_other_methods_are_told_which_ones_there_are(reader_client: ReaderClient) -> None:
+async def test_other_methods_are_refused_with_the_allowed_ones(reader_client: ReaderClient) -> None:
     for method in ("PUT", "DELETE", "PATCH", "POST"):
         answer = await reader_client.fetch("/readings", series(), method=method)
         assert (answer.status, answer.headers["Allow"]) == (405, "GET,HEAD")

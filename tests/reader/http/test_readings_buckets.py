@@ -38,7 +38,7 @@ def summed(readings: list[Reading], every: str, start: int | None = None, end: i
     return found
 
 
-def told(items: list[dict[str, Any]]) -> list[Any]:
+def listed(items: list[dict[str, Any]]) -> list[Any]:
     assert all(set(item) == {"ts", *NAMES} for item in items)
     return [(item["ts"], *(item[name] for name in NAMES)) for item in items]
 
@@ -80,12 +80,14 @@ async def test_buckets_are_what_plain_sums_are(
     readings = invented(rng, 400, SPREADS[every])
     await store.insert(*readings)
     await store.insert(make_reading(99, TS + 5, sensor="neighbour"))
-    assert told((await reader_client.fetch("/readings/buckets", series(every=every))).items) == summed(readings, every)
+    assert listed((await reader_client.fetch("/readings/buckets", series(every=every))).items) == summed(
+        readings, every
+    )
     # Ends within a bucket clip it; its time stays the clock's.
     start, end = TS + 1234 + SPREADS[every] // 3, TS + 1234 + SPREADS[every] // 2
     for bounds in ({"from": start, "to": end}, {"from": start}, {"to": end}):
         items = (await reader_client.fetch("/readings/buckets", series(every=every) | bounds)).items
-        assert told(items) == summed(readings, every, bounds.get("from"), bounds.get("to"))
+        assert listed(items) == summed(readings, every, bounds.get("from"), bounds.get("to"))
 
 
 async def test_a_minute_is_the_default_and_begins_with_the_clocks(reader_client: ReaderClient, store: Store) -> None:
@@ -159,7 +161,7 @@ async def test_what_is_missing_and_ends_in_the_wrong_order_are_named(reader_clie
     assert (await reader_client.fetch("/readings/buckets", huge)).invalid_fields == ["every"]
 
 
-def told_of_all(readings: list[Reading], every: str, start: int | None = None, end: int | None = None) -> list[Any]:
+def summed_of_all(readings: list[Reading], every: str, start: int | None = None, end: int | None = None) -> list[Any]:
     """What `values=all` must answer."""
     inside = [
         one
@@ -201,7 +203,7 @@ async def test_buckets_of_every_kind_are_what_plain_sums_are(
     start, end = TS + 1234 + SPREADS[every] // 3, TS + 1234 + SPREADS[every] // 2
     for bounds in ({}, {"from": start, "to": end}, {"from": start}, {"to": end}):
         items = (await reader_client.fetch("/readings/buckets", series(every=every, values="all") | bounds)).items
-        assert items == told_of_all(readings, every, bounds.get("from"), bounds.get("to"))
+        assert items == summed_of_all(readings, every, bounds.get("from"), bounds.get("to"))
 
 
 async def test_kinds_that_a_bucket_does_not_hold_are_left_out(reader_client: ReaderClient, store: Store) -> None:

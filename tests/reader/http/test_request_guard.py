@@ -59,7 +59,7 @@ SCOPES: dict[str, Callable[[], str]] = {
 
 
 @pytest.fixture
-async def asked(reader_client: ReaderClient, store: Store) -> ReaderClient:
+async def filled_reader(reader_client: ReaderClient, store: Store) -> ReaderClient:
     await store.insert(make_reading("hidden"))
     return reader_client
 
@@ -76,20 +76,20 @@ async def test_these_are_all_calls(reader_client: ReaderClient) -> None:
 
 
 @pytest.mark.parametrize("what", REFUSED)
-async def test_a_token_that_does_not_serve_opens_nothing(asked: ReaderClient, what: str) -> None:
+async def test_a_token_that_does_not_serve_opens_nothing(filled_reader: ReaderClient, what: str) -> None:
     code, challenge, token = REFUSED[what]
     for path, query in CALLS.items():
-        answer = await asked.fetch(path, query, token=token())
+        answer = await filled_reader.fetch(path, query, token=token())
         require_refusal(answer, 401, code)
-        head = await asked.fetch(path, query, token=token(), method="HEAD")
+        head = await filled_reader.fetch(path, query, token=token(), method="HEAD")
         assert (head.status, head.body) == (401, b"")
         assert answer.headers["WWW-Authenticate"] == head.headers["WWW-Authenticate"] == challenge
 
 
 @pytest.mark.parametrize("who", SCOPES)
-async def test_who_may_not_read_is_told_what_it_takes(asked: ReaderClient, who: str) -> None:
+async def test_a_token_that_may_not_read_is_refused_with_what_it_needs(filled_reader: ReaderClient, who: str) -> None:
     for path, query in CALLS.items():
-        answer = await asked.fetch(path, query, token=SCOPES[who]())
+        answer = await filled_reader.fetch(path, query, token=SCOPES[who]())
         require_refusal(answer, 403, "forbidden")
         assert answer.headers["WWW-Authenticate"] == 'Bearer error="insufficient_scope", scope="readings:read"'
 
@@ -105,28 +105,32 @@ HEADERS: dict[str, Callable[[], list[tuple[str, str]]]] = {
 
 
 @pytest.mark.parametrize("what", HEADERS)
-async def test_without_one_bearer_token_in_its_header_nothing_is_told(asked: ReaderClient, what: str) -> None:
+async def test_without_one_bearer_token_in_its_header_nothing_is_returned(
+    filled_reader: ReaderClient, what: str
+) -> None:
     for path, query in CALLS.items():
-        async with asked.http.get(asked.url + path, params=query, headers=HEADERS[what]()) as response:
+        async with filled_reader.http.get(filled_reader.url + path, params=query, headers=HEADERS[what]()) as response:
             answer = Response(response, await response.read())
         require_refusal(answer, 401, "unauthorized")
         assert answer.headers["WWW-Authenticate"] == MISSING
 
 
 @pytest.mark.parametrize("name", ["token", "access_token", "accessToken", "auth"])
-async def test_a_token_in_an_address_is_refused_even_beside_a_good_one(asked: ReaderClient, name: str) -> None:
+async def test_a_token_in_a_url_is_refused_even_with_a_good_one_in_the_header(
+    filled_reader: ReaderClient, name: str
+) -> None:
     for path, query in CALLS.items():
-        answer = await asked.fetch(path, query | {name: user_token()})
+        answer = await filled_reader.fetch(path, query | {name: user_token()})
         require_refusal(answer, 401, "unauthorized")
-        async with asked.http.get(asked.url + path, params=query | {name: user_token()}) as response:
+        async with filled_reader.http.get(filled_reader.url + path, params=query | {name: user_token()}) as response:
             assert response.status == 401
 
 
-async def test_whether_a_token_serves_is_told_before_anything_else(asked: ReaderClient) -> None:
+async def test_the_token_is_checked_before_anything_else(filled_reader: ReaderClient) -> None:
     for path in CALLS:
         invalid_fields: dict[str, Any] = {"limit": "x", "from": "x", "every": "x", "cursor": "!"}
-        require_refusal(await asked.fetch(path, invalid_fields, token="garbage"), 401, "unauthorized")
-        require_refusal(await asked.fetch(path, invalid_fields, token=ISSUING.device()), 403, "forbidden")
+        require_refusal(await filled_reader.fetch(path, invalid_fields, token="garbage"), 401, "unauthorized")
+        require_refusal(await filled_reader.fetch(path, invalid_fields, token=ISSUING.device()), 403, "forbidden")
 
 
 @pytest.mark.parametrize(
@@ -155,10 +159,10 @@ async def test_a_revoked_token_opens_nothing(
             assert (await reader_client.fetch("/series", token=user_token(gen=1))).status == 200
 
 
-async def test_a_token_of_the_future_is_asked_to_come_again(asked: ReaderClient) -> None:
+async def test_a_token_of_the_future_is_refused_for_now(filled_reader: ReaderClient) -> None:
     future = int(time.time()) + 3600
     for path, query in CALLS.items():
-        answer = await asked.fetch(path, query, token=user_token(iat=future, exp=future + 60))
+        answer = await filled_reader.fetch(path, query, token=user_token(iat=future, exp=future + 60))
         require_refusal(answer, 503, "unavailable")
         assert int(answer.headers["Retry-After"]) > 0
 
@@ -167,7 +171,7 @@ async def away(*_: Any) -> Any:
     raise OSError("away")
 
 
-async def test_while_nobody_can_be_judged_everybody_is_asked_to_come_again(
+async def test_while_no_token_can_be_checked_every_request_is_refused_for_now(
     broker: EmbeddedBroker, mongodb_database: Mongo
 ) -> None:
     for parts in ({"keys": KeySet(away)}, {"revocations": Revocations(away)}):

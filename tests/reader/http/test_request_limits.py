@@ -44,8 +44,8 @@ async def test_so_many_feeds_and_no_more(
         async with live_client(reader_client), live_client(reader_client, series(DEVICE, SENSOR)):
             refused = await reader_client.fetch("/live")
             assert (refused.status, refused.kind) == (status, "application/problem+json")
-            told = {"code": code, "scope": scope, "limit": 2, "retryAfterMs": 1000}
-            assert told.items() <= refused.json.items()
+            expected = {"code": code, "scope": scope, "limit": 2, "retryAfterMs": 1000}
+            assert expected.items() <= refused.json.items()
             assert refused.headers["Retry-After"] == "1"
             assert reader_client.count("busy_total", scope=scope) == 1
             other = await reader_client.fetch("/live", token=user_token("other"), method="HEAD")
@@ -91,25 +91,25 @@ async def test_so_many_questions_at_once_and_no_more(
     monkeypatch.setattr("reader.app.QUERY_WAIT_S", 0.1)
     chosen: dict[str, Any] = {limit.format(what): 2}
     exporting = ("/readings", series(format="csv"))
-    asked = [("/series", {}), ("/readings", series()), ("/readings/buckets", series())]
-    asked, others = (asked, [exporting]) if what == "queries" else ([exporting], asked)
+    calls = [("/series", {}), ("/readings", series()), ("/readings/buckets", series())]
+    calls, others = (calls, [exporting]) if what == "queries" else ([exporting], calls)
     async with open_reader(broker, mongodb_database, **chosen) as reader_client:
-        answers = [asyncio.ensure_future(reader_client.fetch(*asked[-1])) for _ in range(2)]
+        answers = [asyncio.ensure_future(reader_client.fetch(*calls[-1])) for _ in range(2)]
 
         async def full() -> bool:
             return inside == 2
 
         await eventually(full, "both are being answered")
-        for path, query in asked:
+        for path, query in calls:
             refused = await reader_client.fetch(path, query)
             assert refused.status == status
-            told = {"code": code, "scope": scope, "limit": 2, "retryAfterMs": 1000}
-            assert told.items() <= refused.json.items()
+            expected = {"code": code, "scope": scope, "limit": 2, "retryAfterMs": 1000}
+            assert expected.items() <= refused.json.items()
             assert refused.headers["Retry-After"] == "1"
         if scope == "everybody":
-            assert (await reader_client.fetch(*asked[0], token=user_token("other"))).status == 503
+            assert (await reader_client.fetch(*calls[0], token=user_token("other"))).status == 503
         else:
-            answers.append(asyncio.ensure_future(reader_client.fetch(*asked[0], token=user_token("other"))))
+            answers.append(asyncio.ensure_future(reader_client.fetch(*calls[0], token=user_token("other"))))
         answers.append(
             asyncio.ensure_future(reader_client.fetch(*others[0]))
         )  # exports and questions have gates of their own

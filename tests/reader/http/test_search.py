@@ -29,7 +29,7 @@ async def named(
         yield found
 
 
-async def test_a_series_is_told_with_its_name_its_place_and_its_newest_reading(
+async def test_a_series_has_its_name_its_place_and_its_newest_reading(
     named: ReaderClient, store: Store, auth: AuthStub
 ) -> None:
     auth.add("d-1", "press-1")
@@ -136,10 +136,10 @@ async def test_every_word_is_found_in_name_id_type_place_or_state(
     async with broker.broadcaster(PRESENCE_EXCHANGE) as broadcaster:
         broadcaster.broadcast(encode_event(Connected("user-1", "d-2", Session(1, "g"), now_ms())))
 
-        async def heard() -> bool:
+        async def online() -> bool:
             return bool((await search(named))["online"] == 1)
 
-        await eventually(heard, "the device is online")
+        await eventually(online, "the device is online")
     for text, count in SEARCHES.items():
         found = await search(named, text)
         assert (text, found["total"], len(found["items"])) == (text, count, count)
@@ -159,7 +159,7 @@ async def test_a_reading_of_the_future_stands_apart(named: ReaderClient, store: 
     assert (second["latest"], second["lastReadingAt"], second["ahead"]["value"]) == (None, None, 4)
 
 
-async def test_one_device_can_be_asked_for(named: ReaderClient, store: Store) -> None:
+async def test_one_device_can_be_selected(named: ReaderClient, store: Store) -> None:
     for device in ("d-1", "d-10"):
         await store.insert(make_reading(1), make_reading(1, sensor="u"), device=device)
     found = await search(named, device="d-1")
