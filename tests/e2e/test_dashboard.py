@@ -1,4 +1,4 @@
-"""The dashboard in a real browser, on a onebox with simulated devices: what a person sees and does."""
+"""The dashboard in a real browser, on a onebox with simulated devices."""
 
 import csv
 import functools
@@ -189,12 +189,12 @@ LOGGED_OUT = "return !document.getElementById('login').hidden"
 
 
 def differs(window: Browser, refresh_token: str) -> None:
-    """Wait until the tab has other tokens."""
+    """Wait until the tab has new tokens."""
     window.until(f"{KEPT}.refresh !== arguments[0]", refresh_token)
 
 
 def expire(window: Browser, session: dict[str, Any], in_ms: int = 0) -> None:
-    """Load the page anew with these tokens, the access token expiring soon."""
+    """Reload the page with these tokens, the access token expiring soon."""
     window.run(
         "const until = Date.now() + arguments[1];"
         "sessionStorage.setItem('tidegate.session', JSON.stringify({...arguments[0], until}))",
@@ -205,7 +205,7 @@ def expire(window: Browser, session: dict[str, Any], in_ms: int = 0) -> None:
 
 
 def duplicated(window: Browser) -> tuple[str, str]:
-    """Duplicate the tab, tokens included; return both tabs' handles, the copy's being shown."""
+    """Duplicate the tab with its tokens and switch to the copy; return both tabs' handles."""
     driver = window.driver
     first = driver.current_window_handle
     window.run("window.open(location.href)")
@@ -224,7 +224,7 @@ def test_a_duplicated_tab_goes_on_with_what_the_other_has_renewed(logged_in: Bro
     differs(logged_in, old["refresh"])
     renewed = logged_in.run(KEPT)
     logged_in.driver.switch_to.window(copy)
-    logged_in.until(f"{KEPT}.refresh === arguments[0]", renewed["refresh"])  # it was told
+    logged_in.until(f"{KEPT}.refresh === arguments[0]", renewed["refresh"])  # broadcast by the other tab
     expire(logged_in, old)  # as a tab that was asleep
     logged_in.until(LISTED)
     assert logged_in.run(KEPT)["refresh"] == renewed["refresh"]  # it has asked
@@ -239,7 +239,7 @@ def test_two_tabs_that_renew_at_once_both_go_on(logged_in: Browser) -> None:
     old = logged_in.run(KEPT)
     first, copy = duplicated(logged_in)
     logged_in.driver.switch_to.window(first)
-    # Both load with a token that has expired, at one time: whoever is second hears that it was used.
+    # Both load with an expired token at the same time: the second gets `refresh_used`.
     logged_in.run(
         "sessionStorage.setItem('tidegate.session', JSON.stringify({...arguments[0], until: 0}));"
         "setTimeout(() => location.reload(), 300)",
@@ -303,7 +303,7 @@ def test_it_is_used_by_keyboard(logged_in: Browser) -> None:
 
 
 def breaches(browser: Browser) -> list[tuple[str, list[str]]]:
-    """Return what axe finds, by all of its rules: WCAG 2.2 AA and what it calls best practices."""
+    """Return the violations axe finds by all its rules: WCAG 2.2 AA and its best practices."""
     found = browser.driver.execute_async_script(
         "const done = arguments[0];axe.run(document).then(({violations, passes}) => done([violations, passes.length]))"
     )

@@ -1,4 +1,4 @@
-"""What the chart draws of odd sensors, in a real browser: every kind of value, exactly, where it belongs."""
+"""The chart of unusual sensors in a real browser: every kind of value, exact and in place."""
 
 import itertools
 import time
@@ -18,13 +18,13 @@ def ago(minutes: float) -> int:
 
 
 def shown(demo_server: DemoServer, *series: tuple[str, str], also: str = "span=1h") -> str:
-    """Return the address that shows these series."""
+    """Return the URL that shows these series."""
     parts = [f"series={quote(device, safe='')}/{quote(sensor, safe='')}" for device, sensor in series]
     return f"{demo_server.url}/#{'&'.join([*parts, also])}"
 
 
 def looking(browser: Browser, demo_server: DemoServer, *series: tuple[str, str], also: str = "span=1h") -> None:
-    """Log in at that address, and wait until there is something to see of every series."""
+    """Log in at that URL, and wait until every series is drawn."""
     browser.driver.get(shown(demo_server, *series, also=also))
     browser.driver.refresh()  # another fragment alone loads nothing
     browser.log_in(demo_server.person["email"], demo_server.person["password"])
@@ -43,7 +43,7 @@ def every(
 
 
 def runs(curve: dict[str, Any]) -> list[list[float]]:
-    """Return the times of a line, in pieces that are joined."""
+    """Return the times of a line, split at its gaps."""
     found: list[list[float]] = [[]]
     for x, y in zip(curve["x"], curve["y"], strict=True):
         if y is None:
@@ -244,7 +244,7 @@ def test_long_figures_and_names_are_not_cut_off(demo_server: DemoServer) -> None
 
 
 def many(sensor: str, values: list[Any], *, gap: range = range(0)) -> list[dict[str, Any]]:
-    """Return 3,000 readings, two a second, which are not drawn one by one; in the seconds of `gap` there are none."""
+    """Return 3,000 readings, two a second, enough to be drawn as buckets; none in the seconds of `gap`."""
     begin = ago(55)
     return [
         {"sensorType": sensor, "ts": begin + 500 * n, "seq": 0, "value": values[n % len(values)]}

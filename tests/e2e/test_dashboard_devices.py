@@ -1,4 +1,4 @@
-"""Devices are managed in the dashboard, in a real browser; what it prints to connect one really runs."""
+"""Managing devices in a real browser; the code it shows to connect one really runs."""
 
 import asyncio
 import subprocess
@@ -28,7 +28,7 @@ def fill(browser: Browser, form: str, **fields: str) -> None:
 
 
 def added(browser: Browser, demo_server: DemoServer, name: str) -> str:
-    """Add a device and return its id; its token and what to run are shown."""
+    """Add a device and return its id; its token and code are shown."""
     browser.until(LISTED)
     browser.find("[data-add-device]").click()
     fill(browser, "#add-device-form", name=name, sensorType="temperature", location="hall 3")
@@ -41,7 +41,7 @@ def added(browser: Browser, demo_server: DemoServer, name: str) -> str:
 
 
 def opened(browser: Browser, name: str) -> None:
-    """Open the details of a device that the list shows."""
+    """Open the details of a listed device."""
     browser.search(name)
     browser.until(
         "const rows = document.querySelectorAll('#series li:not(.loading)');"
@@ -81,7 +81,7 @@ def test_a_device_is_added_and_the_curl_that_is_printed_sends_its_first_reading(
 
 
 async def runs(command: list[str]) -> None:
-    """Run what was printed until it was promised two readings."""
+    """Run a snippet until two of its readings are accepted."""
     process = await asyncio.create_subprocess_exec(*command, cwd=CLIENTS, stdout=PIPE, stderr=STDOUT)
     output: list[str] = []
     try:
@@ -181,7 +181,7 @@ def test_who_renames_a_device_changes_nothing_else(logged_in: Browser, demo_serv
 
 
 def renewed(demo_server: DemoServer, device: str, token: str) -> int:
-    """Return what a device hears that renews its token."""
+    """Return the status of a device's token renewal."""
     status, _ = demo_server.call("POST", f"/devices/{device}/token", headers={"Authorization": f"Bearer {token}"})
     return status
 
@@ -192,7 +192,7 @@ def test_a_device_that_is_not_registered_says_what_that_means(logged_in: Browser
     logged_in.until("return document.getElementById('series').innerText.includes('own-id-1')")
     logged_in.run(
         "const more = document.querySelector('#series .more'); more.focus(); more.click()"
-    )  # its row may be anew
+    )  # its row may be recreated
     logged_in.until("return !document.getElementById('not-registered').hidden")
     assert not logged_in.find("#registered").is_displayed()
     assert "its clock may be wrong" in logged_in.text("#device-latest")

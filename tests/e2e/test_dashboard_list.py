@@ -1,4 +1,4 @@
-"""The dashboard's list in a real browser: what there is, found and chosen, however much it is."""
+"""The dashboard's list in a real browser: searched, scrolled and selected, however long."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ from tests.e2e.demo_server import DemoServer
 
 MANY = 3000
 LISTED = "return document.querySelectorAll('#series li:not(.loading)').length > 0"
-# Counts the questions for the list: [how many are asked now, the most at once, all], and makes each take its time.
+# Counts requests for the list: running now, most at once, all; and delays each.
 COUNTED = (
     "window.asked = {now: 0, most: 0, all: 0}; const fetched = window.fetch;"
     "window.fetch = async (address, ...rest) => {"
@@ -156,7 +156,7 @@ async def _filled(demo_server: DemoServer) -> None:
 
 @pytest.fixture(scope="module")
 def many(demo_server: DemoServer) -> int:
-    """One device with thousands of series; returns how many rows the list has."""
+    """Store a device with thousands of series; returns the number of rows of the list."""
     asyncio.run(_filled(demo_server))
     deadline = time.monotonic() + 30
     while True:
@@ -169,7 +169,7 @@ def many(demo_server: DemoServer) -> int:
 
 
 def settled(browser: Browser, last: str) -> None:
-    """Wait until the rows in sight are filled, and one of them says this."""
+    """Wait until the visible rows are filled, and one of them contains this text."""
     browser.until(
         "return document.querySelectorAll('#series li.loading').length === 0"
         " && document.getElementById('series').innerText.includes(arguments[0])",

@@ -13,7 +13,7 @@ from testing.browser import Browser
 from tests.e2e.demo_server import DemoServer
 from tests.e2e.test_dashboard_chart import ago, looking, runs
 
-# Notes in the page when each point is drawn for the first time.
+# Records in the page when each point is first drawn.
 WATCH = (
     "window.drawn = new Map(); window.most = 0;"
     "setInterval(() => { for (const {name, x} of document.getElementById('chart').data ?? []) {"
@@ -25,7 +25,7 @@ DRAWN = "return [...window.drawn]"
 
 @contextmanager
 def streaming(demo_server: DemoServer, device: str, hz: int, *, seconds: float) -> Iterator[list[int]]:
-    """Send a sensor's readings as they are measured, each in its own time, or 20 in one request; gives their times."""
+    """Send a sensor's readings as they are measured, one or 20 per request; returns their times."""
     sent: list[int] = []
     thread = threading.Thread(target=lambda: asyncio.run(_stream(demo_server, device, hz, seconds, sent)))
     thread.start()
@@ -89,7 +89,7 @@ def test_a_sensor_too_quick_to_be_drawn_one_by_one_is_drawn_in_buckets_that_coun
 
 
 def test_a_live_line_grows_no_longer_than_its_window(browser: Browser, demo_server: DemoServer) -> None:
-    """Readings leave at one end as they come in at the other."""
+    """Readings leave at one end as they enter at the other."""
     begin = ago(4.95)
     demo_server.send(
         "window-1", [{"sensorType": "level", "ts": begin + 50 * n, "seq": 0, "value": 1} for n in range(2000)]
@@ -102,7 +102,7 @@ def test_a_live_line_grows_no_longer_than_its_window(browser: Browser, demo_serv
 
 
 def test_late_readings_are_drawn_where_they_belong(browser: Browser, demo_server: DemoServer) -> None:
-    """A device comes back with what it has kept, in one batch, of which the feed brings one reading."""
+    """A device reconnects and sends what it buffered in one batch, of which the feed sends one reading."""
     now = ago(0)
     fresh = [{"sensorType": "level", "ts": now - 1000 * n, "seq": 0, "value": 5} for n in range(20)]
     demo_server.send("late-1", fresh[::-1])
@@ -165,7 +165,7 @@ def test_a_hidden_page_draws_nothing_and_catches_up_when_it_is_seen_again(
 
 
 def wrong_clock(minutes: float) -> str:
-    """Return a script that gives the page a clock which is wrong by so much."""
+    """Return a script that makes the page's clock wrong by this much."""
     return (
         "{ const Right = Date; const off = " + str(round(minutes * 60_000)) + ";"
         "Date = class extends Right {"

@@ -1,4 +1,4 @@
-"""Who is logged in, in a real browser: signing up, sessions that end, and logging out when nobody answers."""
+"""Sessions in a real browser: signing up, sessions that end, and logging out while the server is down."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ async def status_of(url: str, token: str) -> int:
 
 
 async def ended(url: str, token: str) -> None:
-    """Return once a token serves no more."""
+    """Wait until a token is no longer valid."""
     async with asyncio.timeout(20):
         while await status_of(url, token) != 401:
             await asyncio.sleep(0.1)
@@ -88,7 +88,7 @@ def test_logging_out_ends_the_session_in_its_other_tabs_too(logged_in: Browser, 
 
 
 class Restarting:
-    """A onebox that is ended and started again, on one port and one folder."""
+    """A onebox that is restarted on the same port and folder."""
 
     def __init__(self, data: Path) -> None:
         self.data = data
@@ -162,7 +162,7 @@ def test_logging_out_while_the_server_is_away_says_so_and_ends_the_session_when_
 def test_logging_out_with_an_access_token_that_has_expired_ends_the_session_as_well(logged_in: Browser) -> None:
     logged_in.until(LISTED)
     kept = logged_in.run(KEPT)
-    # As after a night's sleep: the access token serves no more, and the refresh token would for weeks.
+    # As after a night's sleep: the access token has expired, the refresh token is valid for weeks.
     broken = {**kept, "access": kept["access"][:-8] + "AAAAAAAA"}
     logged_in.run("sessionStorage.setItem('tidegate.session', arguments[0])", json.dumps(broken))
     logged_in.run(

@@ -1,4 +1,4 @@
-"""What span of time is shown, in a real browser: moving on, kept in the address, picked, downloaded."""
+"""The time range in a real browser: moving, kept in the URL, selected, downloaded."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ RESOLUTION = "document.getElementById('resolution').textContent"
 
 
 def downloaded(browser: Browser, name: str) -> str:
-    """Wait for a file that the browser has saved, and return what is in it."""
+    """Wait for a file saved by the browser, and return its content."""
     file = browser.downloads / name
     deadline = time.monotonic() + 20
     while not file.exists():
@@ -122,7 +122,7 @@ def test_the_ninth_series_is_refused_by_a_message_that_stays(browser: Browser, d
     drawn = browser.run("window.draws = 0; const react = Plotly.react; Plotly.react = (...all) => {"
                         " window.draws += 1; return react(...all); }; return 0")  # fmt: skip
     assert drawn == 0
-    browser.until("return window.draws > 0", within_s=40)  # it was loaded anew meanwhile
+    browser.until("return window.draws > 0", within_s=40)  # it was reloaded meanwhile
     assert "At most 8" in browser.text("#list-message")
     assert len(browser.figures()) == 8
 
@@ -173,7 +173,7 @@ def test_what_is_downloaded_is_whole_and_safe_to_open(browser: Browser, demo_ser
 
 
 def test_a_download_that_is_cut_off_saves_nothing_and_says_so(browser: Browser, demo_server: DemoServer) -> None:
-    """Also where a proxy makes a cut answer look whole."""
+    """Also when a proxy makes a truncated response look complete."""
     demo_server.send("file-2", every(1, [1.0, 2.0], "level"))
     looking(browser, demo_server, ("file-2", "level"))
     browser.run(

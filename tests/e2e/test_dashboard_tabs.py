@@ -1,4 +1,4 @@
-"""Many tabs of one dashboard in one real browser: they share one live feed, and hidden ones hold none."""
+"""Many tabs in one real browser: they share one live feed, and hidden ones hold none."""
 
 import asyncio
 import re
@@ -39,7 +39,7 @@ def demo_server(tmp_path_factory: pytest.TempPathFactory, ops_port: int) -> Iter
 
 @pytest.fixture
 def feeds(ops_port: int, demo_server: DemoServer) -> Callable[[], int]:
-    """Returns how many live feeds the server has."""
+    """Return the number of live feeds on the server."""
 
     async def count_feeds() -> int:
         async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{ops_port}/metrics") as answer:
@@ -58,7 +58,7 @@ def become(feeds: Callable[[], int], wanted: int, *, within_s: float = 20) -> No
 
 
 def copies(browser: Browser, count: int) -> list[str]:
-    """Open windows that are all seen, each with the session of the first; return their handles."""
+    """Open windows that are all visible, each with the session of the first; return their handles."""
     first = browser.driver.current_window_handle
     for _ in range(count - 1):
         browser.driver.switch_to.window(first)

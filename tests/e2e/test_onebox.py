@@ -1,4 +1,4 @@
-"""`python -m onebox` as a person starts it: real sockets, a real mongod, real signals."""
+"""`python -m onebox` as a user starts it: real sockets, a real mongod, real signals."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What an export holds goes back in, as NDJSON and as CSV, and comes out again as it was: on whole oneboxes."""
+"""Exports sent back as NDJSON and as CSV are stored and exported again unchanged, on whole oneboxes."""
 
 import asyncio
 import json
@@ -54,7 +54,7 @@ FIELDS: list[dict[str, Any]] = [
 
 
 def readings() -> list[dict[str, Any]]:
-    """Values of every kind, with everything that a reading may say, and some whose time and seq a gateway gives."""
+    """Values of every kind, with all optional fields, and some whose time and seq a gateway assigns."""
     timed = [
         {"sensorType": SENSOR, "value": value, "ts": TS + number // 2, "seq": number % 2 * (2**52 - 1), **fields}
         for number, (value, fields) in enumerate((value, fields) for value in VALUES for fields in FIELDS)
@@ -85,7 +85,7 @@ class DemoUser:
             return await answer.read()
 
     async def whole_export(self, format_: str, count: int) -> bytes:
-        """Return the export as soon as it has so many readings."""
+        """Return the export once it has this many readings."""
         last = f"# end {count}\r\n" if format_ == "csv" else f'{{"end":true,"count":{count}}}\n'
 
         async def whole() -> bool:
@@ -109,7 +109,7 @@ async def log_in(http: aiohttp.ClientSession, data: Path) -> DemoUser:
 
 
 def as_stored(ndjson: bytes) -> list[str]:
-    """The readings of an export, with the types of their values, but for when they were received."""
+    """The readings of an export with the types of their values, without their times of receipt."""
     items = [json.loads(line) for line in ndjson.splitlines()[:-1]]
     for item in items:
         del item["receivedAt"]
@@ -124,7 +124,7 @@ async def requeue(user: DemoUser, ndjson: bytes) -> None:
 
 @pytest.fixture
 async def original(tmp_path: Path) -> tuple[bytes, bytes]:
-    """NDJSON and CSV of the same readings; where they came from, giving them back changes nothing."""
+    """Export NDJSON and CSV of the same readings; sending them back to their source changes nothing."""
     sent = readings()
     async with running_onebox("--devices", "0", data=tmp_path / "a") as (_, url), aiohttp.ClientSession(url) as http:
         user = await log_in(http, tmp_path / "a")

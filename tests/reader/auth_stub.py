@@ -1,4 +1,4 @@
-"""What auth would answer on `GET /devices`, and readers that ask it."""
+"""A stub of auth's `GET /devices`, and helpers to search with it."""
 
 import asyncio
 from typing import Any
@@ -8,7 +8,7 @@ import msgspec
 from runtime.times import rfc3339
 from tests.reader.harness import OWNER, SENSOR, TS, ReaderClient, user_token
 
-# What a user's own token may do.
+# The scope of a user's own token.
 MANAGE_SCOPE = {"scope": "readings:write readings:read devices:manage"}
 PAGE = 3
 
@@ -18,7 +18,7 @@ class AuthStub:
 
     def __init__(self) -> None:
         self.devices: dict[str, list[dict[str, Any]]] = {}
-        # Of whom, with which token, from where.
+        # (owner, token, cursor) of each request.
         self.requests: list[tuple[str, str, str | None]] = []
         self.failing: Exception | None = None
         self.go = asyncio.Event()
@@ -53,6 +53,6 @@ async def search(reader_client: ReaderClient, text: str = "", *, owner: str = OW
 
 
 async def labels(reader_client: ReaderClient, text: str = "", **query: Any) -> list[tuple[str, str]]:
-    """What a page would show of each: the name or the id, and the sensorType."""
+    """Return (name or id, sensorType) of each search result."""
     items = (await search(reader_client, text, **query))["items"]
     return [(item["name"] or item["device"], item["sensorType"]) for item in items]

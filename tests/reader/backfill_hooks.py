@@ -1,4 +1,4 @@
-"""A feed that was cut, and what happens while it reads its gap."""
+"""Hooks into the query of a backfill, and readings for it."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -12,7 +12,7 @@ ONE = {"device": DEVICE, "sensorType": SENSOR}
 
 
 def at(number: int, **more: Any) -> Any:
-    """The reading of the `number`-th tenth of a second."""
+    """The reading at `number` tenths of a second."""
     return make_reading(number, TS + number * 100, **more)
 
 
@@ -21,7 +21,7 @@ def last_event_id(number: int) -> str:
 
 
 class QueryHooks:
-    """Lets something happen around the question by which a feed reads its gap."""
+    """Runs a callback before or after the query of a backfill."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.before: Callable[[], Awaitable[Any]] | None = None

@@ -1,4 +1,4 @@
-"""Readers for the tests of this folder."""
+"""Fixtures of the reader's tests."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A reader on a real port, over a real database, and people who ask it."""
+"""A reader on a real port, over a real database, and a client for it."""
 
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -61,7 +61,7 @@ def bearer(token: str) -> dict[str, str]:
 
 
 class Response:
-    """An answer that was read to its end."""
+    """A response, read to its end."""
 
     def __init__(self, response: aiohttp.ClientResponse, body: bytes) -> None:
         self.status = response.status
@@ -81,14 +81,14 @@ class Response:
 
     @property
     def invalid_fields(self) -> list[str]:
-        """The parameters that a 422 names."""
+        """The parameters named by a 422."""
         assert (self.status, self.kind) == (422, "application/problem+json"), (self.status, self.body)
         assert all(error["code"] and error["message"] for error in self.json["errors"])
         return [error["field"] for error in self.json["errors"]]
 
 
 class ReaderClient:
-    """A reader on a port, and people who ask it."""
+    """A client of a reader that runs in this process."""
 
     def __init__(self, port: int, registry: CollectorRegistry, http: aiohttp.ClientSession, service: Reader) -> None:
         self.port = port
@@ -111,14 +111,14 @@ class ReaderClient:
         token: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Response:
-        """Ask as user-1 unless a token says otherwise."""
+        """Send a request as user-1, unless a token is given."""
         make_reading = bearer(user_token() if token is None else token) | dict(headers or {})
         url = URL(self.url + path).with_query({name: str(value) for name, value in (query or {}).items()})
         async with self.http.request(method, url, headers=make_reading) as response:
             return Response(response, await response.read())
 
     async def readings(self, device: str = DEVICE, sensor_type: str = SENSOR, **query: Any) -> Response:
-        """Ask for the history of one series; `from_` is the parameter `from`."""
+        """Get the history of one series; `from_` is the parameter `from`."""
         return await self.fetch("/readings", series(device, sensor_type, **query))
 
     async def all_pages(self, path: str, query: Mapping[str, Any]) -> list[list[JSON]]:
@@ -188,7 +188,7 @@ async def no_devices(_: str, __: str, ___: str | None) -> bytes:
 
 
 class RevocationList:
-    """What auth would answer on revocations."""
+    """A stub of auth's list of revocations."""
 
     def __init__(self) -> None:
         self.items: list[JSON] = []
@@ -204,18 +204,18 @@ class RevocationList:
 
 
 def make_reading(value: Any = 1.5, ts: int = TS, seq: int = 0, *, sensor: str = SENSOR, **more: Any) -> Reading:
-    """A reading as a gateway has checked it, received 250 ms later."""
+    """A reading as validated by a gateway, received 250 ms after `ts`."""
     return Reading(sensor, value, ts, seq, more.pop("received_ms", ts + 250), **more)
 
 
 class Store:
-    """What persisters have written."""
+    """Stores readings as persisters do."""
 
     def __init__(self, to_mongodb: ToMongoDB) -> None:
         self.to_mongodb = to_mongodb
 
     async def insert(self, *readings: Reading, device: str = DEVICE, owner: str = OWNER) -> list[bytes]:
-        """Store readings of one device, and note their series; return the documents."""
+        """Store readings of one device and their series; return the documents."""
         documents = [encode_document(owner, device, reading) for reading in readings]
         await self.write(documents)
         await self.insert_series(((device, reading.sensor_type) for reading in readings), owner)

@@ -1,4 +1,4 @@
-"""Those who follow `GET /live`, and persisters who have something to tell."""
+"""Clients of `GET /live`, and persisters that broadcast."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ from tests.reader.harness import DEVICE, JSON, OWNER, TS, ReaderClient, bearer, 
 
 
 class Event(NamedTuple):
-    """What came, and when that was."""
+    """An event, and when it arrived."""
 
     name: str
     id: str
@@ -30,22 +30,22 @@ class Event(NamedTuple):
 
 
 class LiveClient:
-    """One client of the feed, which reads all the time."""
+    """A client of the feed that reads continuously."""
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self.response = response
         self.events: list[Event] = []
         self.comments: list[str] = []
         self.retry = ""
-        # What the client would come back with: the line counts as it comes.
+        # The id to reconnect with; an id line counts as it arrives.
         self.last_id = ""
-        # "end" once the answer has ended in order, or how it was cut.
+        # "end" after a proper end of the response, else how it was cut.
         self.ended = ""
         self.ended_at = 0.0
 
     @property
     def values(self) -> list[Any]:
-        """The values of the readings that came."""
+        """The values of the readings received."""
         return [event.data["value"] for event in self.events if event.name == "reading"]
 
     @property
@@ -87,8 +87,8 @@ class LiveClient:
         await eventually(insert, what, timeout_s)
 
     async def receives(self, *values: Any) -> None:
-        """Wait for as many readings, and require them to be these."""
-        await self.until(lambda self: len(self.values) >= len(values), f"{values} are heard")
+        """Wait for as many readings, and assert that they have these values."""
+        await self.until(lambda self: len(self.values) >= len(values), f"{values} are received")
         assert self.values == list(values)
 
     async def ends(self, within_s: float = 5) -> None:
@@ -103,7 +103,7 @@ async def live_client(
     token: str | None = None,
     after: str | None = None,
 ) -> AsyncIterator[LiveClient]:
-    """Follow from the moment that this is entered; `after` is the id of the last event that was seen."""
+    """Follow the feed while the context is open; `after` is the id of the last event received."""
     headers = bearer(token or user_token()) | ({} if after is None else {"Last-Event-ID": after})
     async with reader_client.http.get(
         reader_client.url + "/live", params=query or {}, headers=headers, timeout=aiohttp.ClientTimeout()
@@ -116,7 +116,7 @@ async def live_client(
 
 
 class Persister:
-    """Tells what it has stored."""
+    """Broadcasts readings as persisters do."""
 
     def __init__(self, broker: EmbeddedBroker) -> None:
         self._broker = broker
@@ -135,7 +135,7 @@ class Persister:
 async def client_that_never_reads(
     reader_client: ReaderClient, token: str | None = None
 ) -> AsyncIterator[socket.socket]:
-    """A browser that follows and never reads, with little room of its own."""
+    """A client with a small buffer that opens the feed and never reads."""
     loop = asyncio.get_running_loop()
     before = reader_client.count("live_feeds")
     with socket.socket() as client:
@@ -154,7 +154,7 @@ async def client_that_never_reads(
 
 @asynccontextmanager
 async def endless_broadcast(broker: EmbeddedBroker) -> AsyncIterator[None]:
-    """A persister that tells 250 kB, of 50 series, a hundred times a second."""
+    """A persister that broadcasts 250 kB, of 50 series, a hundred times a second."""
     persister, tags = Persister(broker), {f"tag-{number}": "x" * 256 for number in range(16)}
 
     async def talk() -> None:

@@ -1,4 +1,4 @@
-"""The plans in which MongoDB explains a command."""
+"""Query plans, as returned by MongoDB's `explain`."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,7 +7,7 @@ Plan = dict[str, Any]
 
 
 def stages(plan: Any) -> Iterator[Plan]:
-    """Go through everything in an answer of `explain` that names its stage."""
+    """Yield every part of a plan that names its stage."""
     if isinstance(plan, dict):
         if "stage" in plan:
             yield plan

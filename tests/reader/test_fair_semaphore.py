@@ -1,4 +1,4 @@
-"""Places: a share an owner, turns between owners, and none is lost whoever gives up when."""
+"""The fair semaphore: a share per owner, turns between owners, and no slot lost on cancellation."""
 
 import asyncio
 import random
@@ -12,7 +12,7 @@ from reader.fair_semaphore import FairSemaphore
 
 
 class Visits:
-    """Who holds a place, and in which order they came in."""
+    """Who holds a slot, in order of admission."""
 
     def __init__(self, places: FairSemaphore) -> None:
         self.places = places

@@ -1,4 +1,4 @@
-"""What gateways announce, as `GET /series` and `GET /pipeline` show it: who is connected, seen when, and how fast."""
+"""Presence events in `GET /series` and `GET /pipeline`: connected devices, last-seen times, rates."""
 
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
@@ -21,7 +21,7 @@ FIRST, SECOND = Session(1_000_000, "g1"), Session(2_000_000, "g2")
 
 
 class Clock:
-    """A clock that goes when it is told to, in seconds."""
+    """A clock in seconds that a test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -38,7 +38,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class Gateways:
-    """Says what gateways say, and looks at what the reader makes of it."""
+    """Broadcasts as gateways do, and checks what the reader shows."""
 
     def __init__(self, broadcaster: Broadcaster, reader_client: ReaderClient) -> None:
         self._broadcaster = broadcaster
@@ -72,7 +72,7 @@ class Gateways:
 async def gateways(
     clock: Clock, reader_client: ReaderClient, store: Store, broker: EmbeddedBroker
 ) -> AsyncIterator[Gateways]:
-    """With a reading of one device, received at TS + 250 ms; and one of another owner's, of the same name."""
+    """A reader with one reading, received at TS + 250 ms, and one of another owner's device of the same name."""
     del clock
     await store.insert(make_reading(1))
     await store.insert(make_reading(1), owner="other")
@@ -125,7 +125,7 @@ async def test_a_device_was_seen_when_its_last_reading_came_in_if_that_is_later(
 async def test_a_late_disconnect_does_not_end_a_newer_session(gateways: Gateways) -> None:
     gateways.say(connected(FIRST), connected(SECOND), disconnected(FIRST, TS + 1000))
     gateways.say(Alive("g3", TS, [], [(OWNER, 5)]))
-    await gateways.rates(1.0)  # by now all of it was heard
+    await gateways.rates(1.0)  # by now all of it was received
     assert is_connected(await gateways.shown())
     gateways.say(disconnected(SECOND, TS + 2000))
     await gateways.shows("the device has left", is_gone)
@@ -141,7 +141,7 @@ async def test_15_s_of_silence_end_a_gateways_devices_and_its_voice_brings_them_
     clock.now += 0.1
     assert is_gone(await gateways.shown())
     gateways.say(Alive("g1", TS))
-    await gateways.shows("the gateway is heard again", is_connected)
+    await gateways.shows("the gateway is received again", is_connected)
 
 
 async def test_one_who_listens_late_learns_from_the_gateways_voice_and_keeps_when_that_was(

@@ -1,4 +1,4 @@
-"""schemathesis against the reader's own document: nothing it makes of it meets a fault or an answer outside of it."""
+"""schemathesis against the reader's OpenAPI document: no server error, and no response outside the document."""
 
 from collections import Counter
 from pathlib import Path
@@ -31,12 +31,12 @@ from tests.reader.harness import (
 )
 
 EXAMPLES = 60
-# Not `positive_data_acceptance`: what a time is, and what a cursor, no schema can say.
+# Not `positive_data_acceptance`: no schema can describe valid times and cursors.
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
     "response_schema_conformance,negative_data_rejection,unsupported_method,allow_header_conformance,ignored_auth"
 )
-# Half of what would do by the schema becomes a question that has an answer.
+# Half of the values valid by the schema become requests that succeed.
 HOOKS = f"""
 import random
 import urllib.parse
@@ -57,7 +57,7 @@ def map_query(context, query):
                 query[name] = GOOD[name]
     return query
 """
-# A token that is fine and a query that is not, or the other way round.
+# A valid token with an invalid query, or the other way round.
 CONFIG = """[checks]
 negative_data_rejection.expected-statuses = [400, 401, 403, 405, 414, 422, 431]
 """

@@ -1,4 +1,4 @@
-"""I6: whatever somebody asks, and however, nothing of another owner comes out.
+"""Invariant I6: no request, however formed, returns anything of another owner.
 
 Both owners have the same devices and sensor types. Every parameter of every call is tried with everything that a
 curious client might put into it; a call or a parameter that is new and not tried here fails a test.
@@ -22,17 +22,17 @@ from testing.waiting import eventually
 from tests.reader.harness import ReaderClient, Response, Store, make_reading, series, user_token
 from tests.reader.live_client import Persister, live_client
 
-# The one who asks sorts between the two who must not be seen, by every part of the key.
+# The requesting owner sorts between the two hidden ones, by every part of the key.
 ALICE, MALLORY, ZOE = "user-1", "user-2", "user-3"
 DEVICES, SENSORS = ("device-1", "device-2"), ("humidity", "temperature")
-# What is in everything that the others have, and in nothing else.
+# Contained in all data of the others, and in nothing else.
 MARKS = (b"hidden", b"424242")
 EDGES = (-(2**63), 0, 2**63 - 1)
 
 
 @functools.cache
 def now() -> int:
-    """The time of the first test here, in milliseconds: what is stored is stored about then."""
+    """The time of the first test here, in milliseconds; the readings are stored around it."""
     return now_ms()
 
 
@@ -62,7 +62,7 @@ async def fill(store: Store) -> None:
 
 @pytest.fixture
 async def populated(reader_client: ReaderClient, store: Store, broker: EmbeddedBroker) -> AsyncIterator[ReaderClient]:
-    """A reader that knows much of alice and zoe, some of which mallory may not even guess."""
+    """A reader with data of alice and zoe, some of which mallory cannot even guess."""
     await fill(store)
     async with broker.broadcaster(PRESENCE_EXCHANGE) as broadcaster:
         for owner in (ALICE, ZOE):
@@ -75,7 +75,7 @@ async def populated(reader_client: ReaderClient, store: Store, broker: EmbeddedB
         async def known() -> bool:
             return b"84848.4" in (await reader_client.fetch("/pipeline", token=user_token(ZOE))).body
 
-        await eventually(known, "presence is heard")
+        await eventually(known, "presence is received")
         yield reader_client
 
 
@@ -175,7 +175,7 @@ VALUES = {
     ],
     "offset": ["0", "1", "2147483647", "2147483648", "-1"],
 }
-# Parameters of no call: whose is only the token's to say.
+# Parameters of no call: only the token determines the owner.
 FOREIGN: list[dict[str, str]] = [
     *({name: ALICE} for name in ("owner", "user", "sub", "_id", "_id.owner", "$where", "tenant", "userId")),
     *({"filter": f'{{"_id.owner":"{ALICE}"}}'}, {"owner[$ne]": MALLORY}, {"device[$gt]": ""}, {"sensorType[$ne]": ""}),
@@ -293,12 +293,12 @@ async def test_no_filter_and_no_place_to_go_on_from_brings_anothers_readings_int
                 for owner in (ALICE, ZOE):
                     for sensor in SENSORS:
                         await persister.broadcast(*private(20, sensor), owner=owner, device="device-1")
-                await witness.until(lambda self: len(self.values) == len(SENSORS), "the owner has heard it")
+                await witness.until(lambda self: len(self.values) == len(SENSORS), "the owner has received it")
                 for sensor in SENSORS:
                     await persister.broadcast(
                         make_reading("mine", now() + 10, sensor=sensor), owner=MALLORY, device="device-1"
                     )
-                await feed.until(lambda self: "mine" in self.values, "the own reading is heard")
+                await feed.until(lambda self: "mine" in self.values, "the own reading is received")
             for mark in MARKS:
                 assert mark.decode() not in repr(feed.events)
                 assert mark.decode() in repr(witness.events)

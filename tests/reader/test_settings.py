@@ -1,4 +1,4 @@
-"""What can be set on a reader: defaults, and bad values that stop the start and are named."""
+"""The reader's settings: defaults, and invalid values that prevent the start and are named."""
 
 import asyncio
 import os

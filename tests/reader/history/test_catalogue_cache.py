@@ -1,4 +1,4 @@
-"""What searches cost: lists are made once for all who ask, kept, and bounded; and what happens while auth is away."""
+"""The cost of searches: lists are built once for concurrent requests, cached and bounded; also while auth is down."""
 
 import asyncio
 import time
@@ -25,7 +25,7 @@ from tests.reader.harness import SENSOR, Mongo, ReaderClient, Store, make_readin
 
 
 class QueryCounter:
-    """Counts questions to MongoDB, and lets some wait."""
+    """Counts queries to MongoDB, and can hold some."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.lists: list[str] = []
@@ -61,7 +61,7 @@ def auth() -> AuthStub:
 async def keeping(
     broker: EmbeddedBroker, mongodb_database: Mongo, auth: AuthStub, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[ReaderClient]:
-    """A reader that keeps its lists for as long as the test lasts."""
+    """A reader that caches its lists for the whole test."""
     monkeypatch.setattr(catalogue_cache, "MIN_TTL_S", 60.0)
     async with open_reader(broker, mongodb_database, devices=auth.fetch) as reader_client:
         yield reader_client
@@ -71,7 +71,7 @@ async def keeping(
 async def looking(
     broker: EmbeddedBroker, mongodb_database: Mongo, auth: AuthStub, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[ReaderClient]:
-    """A reader that makes its lists anew for each question."""
+    """A reader that rebuilds its lists for each request."""
     monkeypatch.setattr(catalogue_cache, "MIN_TTL_S", 0.0)
     monkeypatch.setattr(catalogue_cache, "TTL_FACTOR", 0)
     async with open_reader(broker, mongodb_database, devices=auth.fetch) as reader_client:
@@ -105,7 +105,7 @@ async def test_however_many_ask_at_once_a_list_is_made_once(
 
 
 class Clock:
-    """The time of the lists, which a test may put forward."""
+    """The cache's clock, which a test may advance."""
 
     ahead_s = 0.0
 
@@ -321,7 +321,7 @@ async def test_a_reader_that_stops_waits_for_no_names(
 
 @asynccontextmanager
 async def serving(answer: Callable[[web.Request], web.Response]) -> AsyncIterator[tuple[FromAuth, list[web.Request]]]:
-    """An auth service that answers as it is told."""
+    """An auth service with given responses."""
     requests: list[web.Request] = []
 
     async def devices(request: web.Request) -> web.Response:

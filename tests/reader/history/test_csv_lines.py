@@ -1,4 +1,4 @@
-"""CSV for people, opened with a real spreadsheet: nothing in it is a formula, and its numbers are numbers."""
+"""CSV opened in a real spreadsheet: nothing in it is a formula, and its numbers are numbers."""
 
 import asyncio
 import csv
@@ -40,7 +40,7 @@ NUMBERS = [-5, -0.25, 5, 1e21]
 
 
 class Cell:
-    """A cell as a spreadsheet has taken it."""
+    """A cell as a spreadsheet parsed it."""
 
     def __init__(self, element: ElementTree.Element) -> None:
         self.formula = element.get(f"{TABLE}formula")
@@ -50,7 +50,7 @@ class Cell:
 
 
 async def opened(body: bytes, separator: str, folder: Path) -> list[list[Cell]]:
-    """Open a file with LibreOffice, as somebody would, and return what is in its cells."""
+    """Open a file with LibreOffice and return its cells."""
     (folder / "export.csv").write_bytes(body)
     process = await asyncio.create_subprocess_exec(
         "soffice", f"-env:UserInstallation={(folder / 'profile').as_uri()}", "--headless",
@@ -71,7 +71,7 @@ def rows_of(root: ElementTree.Element) -> Iterator[list[Cell]]:
 
 
 async def filled(store: Store) -> None:
-    """Store formulas wherever people can put a text, and numbers."""
+    """Store numbers, and formulas wherever a text is possible."""
     values = [*FORMULAS, *NUMBERS]
     await store.insert(*(make_reading(value, TS + number) for number, value in enumerate(values)))
     said: list[dict[str, Any]] = [{"unit": LINK[:20]}, {"location": LINK}, {"tags": {"a": ";=1+1"}}, {"unit": "-1"}]
@@ -83,7 +83,7 @@ async def test_a_spreadsheet_finds_no_formula_in_the_file_for_people_and_its_num
 ) -> None:
     await filled(store)
     plain = await opened((await reader_client.readings(format="csv")).body, COMMA, tmp_path)
-    assert any(cell.formula for row in plain for cell in row), "what is asked here would not be seen"
+    assert any(cell.formula for row in plain for cell in row), "this test would not detect a formula"
     for separator in (COMMA, SEMICOLON):
         body = (await reader_client.readings(format="csv", for_="spreadsheet")).body
         rows = await opened(body, separator, tmp_path)

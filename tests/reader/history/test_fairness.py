@@ -1,4 +1,4 @@
-"""What one owner asks for does not keep another waiting."""
+"""The requests of one owner do not keep another waiting."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""MongoDB away, frozen, back again: a refusal that says so, and answers as soon as it can."""
+"""MongoDB down, frozen and back: errors that say so, and responses as soon as it is back."""
 
 import asyncio
 import time
@@ -29,7 +29,7 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[MongoDBServer]:
-    """One that a test may kill."""
+    """A server that a test may kill."""
     with MongoDBServer(tmp_path / "mongod") as started:
         yield started
 
@@ -38,7 +38,7 @@ def server(tmp_path: Path) -> Iterator[MongoDBServer]:
 async def outage(
     server: MongoDBServer, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[ReaderClient]:
-    """A reader over a database that can go away, with one reading."""
+    """A reader over a database that can go down, with one reading."""
     monkeypatch.setattr("runtime.mongodb.GOODBYE_S", 0.1)
     mongo = (server.url, "own")
     async with open_store(mongo) as store:
@@ -131,5 +131,5 @@ async def test_a_question_that_fails_leaves_nothing_running_behind(
     async def quiet() -> bool:
         return open_ == 0
 
-    await eventually(quiet, "nothing is asked any more")
+    await eventually(quiet, "no query is running any more")
     assert begun <= 2 * MAX_CONCURRENT_BATCHES

@@ -1,6 +1,6 @@
-"""What MongoDB does with the commands that the reader sends: it goes through a part of the one key, and nothing else.
+"""The plans of the reader's MongoDB commands: each scans a range of the one key, and nothing else.
 
-Explained is each command as it went over the wire, on both forms of the collection, among other owners' readings.
+Each command is explained as it was sent, on both forms of the collection, among other owners' readings.
 """
 
 from collections.abc import AsyncIterator, Iterator
@@ -23,13 +23,13 @@ SENSORS = ("door", "humidity", "temperature")
 EACH = 150
 DAY_MS = 86_400_000
 
-# Ranges of `_id`, and what only hands on. No SORT, which gathers everything first, and no COLLSCAN.
+# Scans of `_id` ranges, and stages that pass documents on. No SORT, which needs all documents first, and no COLLSCAN.
 RANGES = {"IXSCAN", "CLUSTERED_IXSCAN"}
 HARMLESS = {"FETCH", "LIMIT", "PROJECTION_SIMPLE", "PROJECTION_COVERED", "PROJECTION_DEFAULT"}
 
 
 class Recorder(CommandListener):
-    """Keeps each command that the driver sends, as it is sent."""
+    """Records each command as the driver sends it."""
 
     def __init__(self) -> None:
         self.commands: list[dict[str, Any]] = []
@@ -40,14 +40,14 @@ class Recorder(CommandListener):
             self.commands.append({name: value for name, value in event.command.items() if name not in left_out})
 
     def succeeded(self, event: CommandSucceededEvent) -> None:
-        """Nothing to note."""
+        """Ignored."""
 
     def failed(self, event: CommandFailedEvent) -> None:
-        """Nothing to note."""
+        """Ignored."""
 
 
 class Explained:
-    """A reader's questions, and the plans of what they came to."""
+    """A reader's queries, and the plans of the commands they sent."""
 
     def __init__(self, client: Any, name: str, recorder: Recorder) -> None:
         self.database = client[name]
@@ -55,7 +55,7 @@ class Explained:
         self.recorder = recorder
 
     async def plans(self) -> list[Plan]:
-        """Explain what was sent since the last time."""
+        """Explain the commands sent since the last call."""
         commands, self.recorder.commands = self.recorder.commands, []
         assert commands
         found: list[Plan] = []
@@ -78,7 +78,7 @@ def require_range(
     also_allowed: frozenset[str] = frozenset(),
     index: str = "_id_",
 ) -> None:
-    """Assert that a plan goes through a range of `_id` (or another index), and looks at what it gives and the ends."""
+    """Assert that a plan scans a range of `_id` (or another index), and examines only what it returns and the ends."""
     cursor = plan["stages"][0]["$cursor"] if "stages" in plan else plan
     winning = list(stages(cursor["queryPlanner"]["winningPlan"]))
     names = {stage["stage"] for stage in winning}
@@ -98,7 +98,7 @@ def require_range(
 
 @pytest.fixture(params=[False, True], ids=["ordinary", "clustered"])
 async def explained(request: pytest.FixtureRequest, mongodb_database: Mongo) -> AsyncIterator[Explained]:
-    """27 series of three owners, each with three readings a millisecond."""
+    """27 series of three owners, each with three readings per millisecond."""
     async with open_store(mongodb_database, clustered=request.param) as store:
         await fill(store)
     recorder = Recorder()
@@ -116,7 +116,7 @@ async def fill(store: Store) -> None:
 
 
 PAST: Position = (TS + 10, 1)
-# How many of the 150 a stretch holds: 3 a millisecond.
+# How many of the 150 a range contains: 3 per millisecond.
 STRETCHES: dict[str, tuple[dict[str, Any], int]] = {
     "all": ({}, EACH),
     "from": ({"from_ms": TS + 5}, EACH - 15),
@@ -148,7 +148,7 @@ async def test_a_page_is_one_range_of_the_key(explained: Explained, descending: 
 async def test_each_part_of_a_stream_is_a_question_of_its_own_and_looks_at_nothing_twice(
     explained: Explained, descending: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # MongoDB gives a cursor one time for all that it ever brings, and an export may take longer.
+    # A MongoDB cursor has one time limit for its whole life, and an export may take longer.
     monkeypatch.setattr("reader.history.from_mongodb.BATCH_DOCUMENTS", 7)
     range_ = Range("d-2", "humidity", descending=descending)
     parts = [len(part) async for part in explained.history.stream("bob", range_)]
@@ -171,7 +171,7 @@ async def test_the_newest_readings_are_found_without_looking_at_others(explained
 
 
 def require_newest(plan: Plan, queried: int, found: int) -> None:
-    """Assert that one question looks for the newest of so many series by the key, and at nothing else."""
+    """Assert that one query finds the newest reading of `queried` series by the key alone."""
     cursors = list(cursors_of(plan))
     assert len(cursors) == queried
     examined = 0
@@ -184,7 +184,7 @@ def require_newest(plan: Plan, queried: int, found: int) -> None:
 
 
 def cursors_of(plan: Any) -> Iterator[Plan]:
-    """Go through every part of an answer of `explain` that has a plan of its own."""
+    """Yield every part of an `explain` result that has its own plan."""
     if isinstance(plan, dict):
         if "queryPlanner" in plan:
             yield plan
@@ -223,7 +223,7 @@ async def test_buckets_go_through_their_range_in_order_once(explained: Explained
     count = sum(bucket["count"] for bucket in buckets)
     assert count == (30 if clipped else EACH)
     plan = await explained.plan()
-    # Where the server groups within its plan, what comes out are the groups.
+    # If the server groups within its plan, the plan returns the groups.
     grouped = "stages" not in plan
     require_range(plan, len(buckets) if grouped else count, examined=count, also_allowed=frozenset({"GROUP"}))
 

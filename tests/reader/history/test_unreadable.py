@@ -1,4 +1,4 @@
-"""What MongoDB stores and Python does not read by itself: text that is no UTF-8, times beyond the year 9999."""
+"""Stored values that Python does not decode by default: invalid UTF-8, times beyond the year 9999."""
 
 import asyncio
 import struct
@@ -17,7 +17,7 @@ LAST = 2**63 - 1
 
 
 def spoilt(ts: int, **more: Any) -> bytes:
-    """A document whose value is no UTF-8: mongod takes it."""
+    """A document whose value is invalid UTF-8: mongod accepts it."""
     document = encode_document(OWNER, DEVICE, make_reading("spoilt", ts, **more))
     return document.replace(b"spoilt", b"sp\xffilt")
 
@@ -56,13 +56,13 @@ def no_bson(ts: int) -> bytes:
 
 
 def no_series(ts: int) -> bytes:
-    """A document whose owner is no UTF-8."""
+    """A document whose owner is invalid UTF-8."""
     document = encode_document("spoilt", DEVICE, make_reading(1, ts))
     return document.replace(b"spoilt", b"sp\xffilt")
 
 
 def cut_in_ts(_: int) -> bytes:
-    """A document whose key says that it is longer than the document."""
+    """A document whose key claims to be longer than the document."""
     names = encode_document(OWNER, DEVICE, make_reading(1))
     names = names[9 + 4 : names.index(b"\x09ts\0")]
     key = struct.pack("<i", 4 + len(names) + 26) + names + b"\x09ts\0\0"

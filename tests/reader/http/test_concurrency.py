@@ -1,4 +1,4 @@
-"""Who waits for room: in turn, not for long, and not without bounds."""
+"""Requests waiting for a slot: in turn, briefly, and bounded."""
 
 import asyncio
 from contextlib import suppress
@@ -20,7 +20,7 @@ def limiter(limit: int = 4, limit_per_owner: int = 2, wait_s: float = 5.0) -> Co
 
 
 class Requests:
-    """Questions that stay inside until they are told to go."""
+    """Requests that hold their slots until cancelled."""
 
     def __init__(self, under_test: ConcurrencyLimiter) -> None:
         self._limiter = under_test

@@ -1,4 +1,4 @@
-"""Exports of any length: constant memory, no faster than they are read, and never a part that looks like the whole."""
+"""Exports of any length: constant memory, no faster than they are read, and never a part that looks complete."""
 
 import asyncio
 import hashlib
@@ -61,7 +61,7 @@ def many(mongodb_server: MongoDBServer) -> Iterator[Mongo]:
 async def exported(
     reader_client: ReaderClient, format_: str, *, token: str | None = None, **query: Any
 ) -> AsyncIterator[aiohttp.ClientResponse]:
-    """Ask for an export, and read it as it comes."""
+    """Request an export, and read it as it arrives."""
     queried = {name: str(value) for name, value in series(format=format_, **query).items()}
     async with reader_client.http.get(
         reader_client.url + "/readings", params=queried, headers=bearer(token or user_token())
@@ -98,7 +98,7 @@ async def test_a_long_export_is_whole(broker: EmbeddedBroker, many: Mongo) -> No
 
 
 def expected(format_: str, order: str, count: int) -> str:
-    """The export's digest, made from the numbers alone."""
+    """The expected digest of an export, computed from the numbers alone."""
     digest = hashlib.sha256()
     if format_ == "csv":
         digest.update(b"device,sensorType,ts,seq,value,receivedAt,unit,location,tags\r\n")
@@ -116,14 +116,14 @@ def expected(format_: str, order: str, count: int) -> str:
 
 
 def at(ms: int) -> str:
-    """A time so many milliseconds after 15:06:40."""
+    """A time `ms` milliseconds after 15:06:40."""
     seconds, thousandths = divmod(40_000 + ms, 1000)
     return f"2025-06-15T15:{6 + seconds // 60:02}:{seconds % 60:02}.{thousandths:03}Z"
 
 
 @pytest.fixture
 def queried(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many readings each question to MongoDB has brought."""
+    """The number of readings each MongoDB query returned."""
     brought: list[int] = []
     fetch = FromMongoDB.page
 
@@ -138,7 +138,7 @@ def queried(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @asynccontextmanager
 async def unread(reader_client: ReaderClient) -> AsyncIterator[socket.socket]:
-    """Ask for an export over a socket that is never read from, with little room of its own."""
+    """Request an export over a socket with a small buffer that is never read."""
     loop = asyncio.get_running_loop()
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -159,7 +159,7 @@ async def test_nothing_is_read_ahead_for_a_client_that_does_not_read(
             await asyncio.sleep(0.3)  # a hundred times what one batch takes
             return 0 < len(queried) == before
 
-        await eventually(waits, "the reader asks MongoDB for nothing more")
+        await eventually(waits, "the reader stops querying MongoDB")
         assert sum(queried) < MANY * 0.75
         assert max(queried) <= BATCH_DOCUMENTS
 

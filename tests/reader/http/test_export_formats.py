@@ -1,4 +1,4 @@
-"""`GET /readings` as CSV and NDJSON: the same readings as the JSON has, in the form that was asked for."""
+"""`GET /readings` as CSV and NDJSON: the same readings as in JSON, in the requested format."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ from tests.reader.harness import DEVICE, SENSOR, TS, VALUES, ReaderClient, Store
 
 HEAD = ["device", "sensorType", "ts", "seq", "value", "receivedAt", "unit", "location", "tags"]
 PLACE = Place(48.1, 11.5)
-# Each with other fields, so that none can stand in for another.
+# Each with different fields, so that none can be mistaken for another.
 MORE: list[dict[str, Any]] = [
     {},
     {"unit": "\u00b0C", "location": 'hall "3", left', "tags": {"a": "1,2", "b": 'x"y\nz'}},
@@ -160,7 +160,7 @@ async def test_an_empty_text_is_distinct_from_none_and_a_location_that_reads_as_
     rows = list(csv.DictReader(io.StringIO(body, newline=""), strict=True))
     found = [read_location(row["location"]) for row in rows]
     assert found == [PLACE, "", "", *texts]
-    # Only the one that could not be told from a position is written in another way than as it is.
+    # Only the one that would read as a position is written in another form.
     assert [row["location"] for row in rows[3:]] == [
         *(texts[0], json.dumps(texts[1]), texts[2], texts[3], json.dumps(texts[4]))
     ]

@@ -1,4 +1,4 @@
-"""`GET /live`: what is stored right now, to those who want it, thinned."""
+"""`GET /live`: readings as they are stored, filtered and thinned."""
 
 import asyncio
 import time
@@ -85,7 +85,7 @@ async def test_each_follower_has_what_matches_its_filter_and_of_its_owner_only(
                         make_reading(f"{sender}/{device}/{sensor}", sensor=sensor), device=device, owner=sender
                     )
             values = {series: f"{owner}/{series[0]}/{series[1]}" for series in SERIES}
-            await all_pages.until(lambda self: len(self.values) == len(SERIES), "all are heard")
+            await all_pages.until(lambda self: len(self.values) == len(SERIES), "all are received")
             await one_series.receives(values["d-2", "b"])
             assert sorted(all_pages.values) == sorted(again.values) == sorted(values.values())
             assert sorted(one_device.values) == sorted([values["d-1", "a"], values["d-1", "b"]])
@@ -105,7 +105,7 @@ async def test_several_persisters_that_broadcast_without_pause_come_to_ten_a_sec
                 for device in ("d-1", "d-2"):
                     await persister.broadcast(make_reading(number, TS + number), device=device)
             await asyncio.sleep(0.005)
-        await feed.until(lambda self: self.values[-2:] == [number, number], "the last one is heard")
+        await feed.until(lambda self: self.values[-2:] == [number, number], "the last one is received")
         for device in ("d-1", "d-2"):
             found = [event for event in feed.events if event.data["device"] == device]
             elapsed = found[-1].at - started
@@ -123,7 +123,7 @@ async def test_of_what_comes_together_the_newest_of_each_series_is_sent(
             make_reading("older", TS), make_reading("newest", TS + 5), make_reading("late", TS + 1)
         )
         await persister.broadcast(make_reading("other", TS - 99, sensor="other"))
-        await feed.until(lambda self: len(self.values) == 2, "both series are heard")
+        await feed.until(lambda self: len(self.values) == 2, "both series are received")
         assert set(feed.values) == {"newest", "other"}
 
 

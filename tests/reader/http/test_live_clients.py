@@ -1,4 +1,4 @@
-"""The live feed, followed by the clients that people have: nothing of it is an event but what is one."""
+"""The live feed, read by common SSE clients: they see no event that is not a reading."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ def fetch_event_source() -> list[str]:
 
 
 class Client:
-    """What a client has said."""
+    """The output of a client."""
 
     def __init__(self) -> None:
         self.lines: list[Any] = []
@@ -93,7 +93,7 @@ async def test_a_client_is_given_readings_and_nothing_else(
                 beats = witness.comments.count("heartbeat") + 3
                 await witness.until(partial(has_beaten, beats), "it beats")
                 await persister.broadcast(make_reading(number, now_ms()))
-                await client.says(f"it has heard {number}", number + 2)
+                await client.says(f"it has received {number}", number + 2)
         assert client.values == [0, 1, 2]
         assert client.errors == ""
 
@@ -105,7 +105,7 @@ async def test_a_client_that_is_cut_before_its_first_reading_is_given_what_it_mi
     async with followed_by(fetch_event_source, reader_client, query) as client:
         await store.insert(make_reading("missed", now_ms(), received_ms=now_ms()))  # told to nobody
         reader_client.end_feeds()
-        await client.says("it has come back and heard", 3)
+        await client.says("it has reconnected and received", 3)
     assert client.lines[:2] == ["open", "open"]
     assert client.values == ["missed"]
 
@@ -126,7 +126,7 @@ async def test_a_feed_begins_with_a_place_to_go_on_from(
         if not chosen:  # the overlap
             await third.receives("missed")
         await persister.broadcast(make_reading("live", now_ms()))
-        await third.until(lambda self: "live" in self.values, "what is live is heard")
+        await third.until(lambda self: "live" in self.values, "what is live is received")
         assert third.values == (["live"] if chosen else ["missed", "live"])
 
 
@@ -140,7 +140,7 @@ async def test_a_feed_that_resumes_and_is_cut_again_at_once_has_the_same_place(r
 async def test_what_a_gateway_received_before_the_feed_began_and_was_stored_later_is_not_missed(
     reader_client: ReaderClient, store: Store, persister: Persister, chosen: dict[str, str]
 ) -> None:
-    # A queue that is behind by a minute, as everything tells that has been heard.
+    # A queue that lags by a minute, as the times of receipt show.
     behind = now_ms() - 60_000
     async with live_client(reader_client) as witness:
         await persister.broadcast(make_reading(0, behind, received_ms=behind))

@@ -29,7 +29,7 @@ from tests.reader.harness import (
 )
 from tests.reader.live_client import Persister, client_that_never_reads, endless_broadcast, live_client
 
-# What a token's end may take to reach a feed that is open (DESIGN's I6).
+# How long the end of a token may take to reach an open feed.
 WITHIN_S = 5.0
 
 
@@ -38,7 +38,7 @@ def test_what_may_pass_until_a_revoked_feed_has_ended_is_within_the_promise() ->
 
 
 def in_s(seconds: float) -> int:
-    """An `exp` that is between `seconds` and one more from now."""
+    """An `exp` between `seconds` and `seconds` + 1 from now."""
     return int(time.time() + seconds) + 1
 
 
@@ -124,7 +124,7 @@ async def test_a_feed_whose_token_is_revoked_says_so_and_ends_and_others_go_on(
 
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Feeds are served more often, so that sockets fill sooner, and ended sooner."""
+    """Flush feeds more often, so that sockets fill sooner, and end them sooner."""
     monkeypatch.setattr("reader.live.feed.CLOSE_TIMEOUT_S", 0.4)
     monkeypatch.setattr("reader.live.from_live.FLUSH_EVERY_S", 0.02)
 
@@ -175,7 +175,7 @@ async def test_a_feed_that_still_fills_its_gap_ends_with_its_token_too(
         async with opening as feed:
             await feed.until(lambda self: len(self.values) > 2, "the gap is being filled")
             listing.revoke("jti", "jti-1")
-            await feed.until(lambda self: "revoked" in self.names, "it is told", WITHIN_S)
+            await feed.until(lambda self: "revoked" in self.names, "the event is received", WITHIN_S)
             await feed.ends(1)
             assert len(feed.values) < 40
 

@@ -1,4 +1,4 @@
-"""A feed that was cut goes on where it was: nothing is missed, and of one series nothing comes twice."""
+"""A feed that was cut resumes where it was: nothing is missed, and for one series nothing comes twice."""
 
 import asyncio
 from typing import Any
@@ -25,7 +25,7 @@ async def test_of_one_series_exactly_what_was_missed_comes_and_then_what_is_live
         await feed.receives("a moment later", 5, 6, 7, 8, 9, 10)
         missed = (await reader_client.readings(from_=TS + 400)).items[1:]
         assert [event.data for event in feed.events] == missed
-        # Each event's id serves again.
+        # Each event's id can be resumed from.
         for number, event in enumerate(feed.events):
             async with live_client(reader_client, ONE, after=event.id) as again:
                 await again.receives(*feed.values[number + 1 :])
@@ -39,7 +39,7 @@ async def test_what_is_broadcast_during_the_backfill_comes_once(
     await store.insert(*(at(number) for number in range(5)))
 
     async def meanwhile() -> None:
-        # The last one that was seen, by way of another reader; one of the gap; and one that is new.
+        # The last one seen, through another reader; one of the gap; and a new one.
         for reading in (at(2), at(4)):
             await persister.broadcast(reading)
             await asyncio.sleep(0.15 if served else 0)
@@ -49,10 +49,10 @@ async def test_what_is_broadcast_during_the_backfill_comes_once(
     async with live_client(reader_client) as witness:
         setattr(query_hooks, when, meanwhile)
         async with live_client(reader_client, ONE, after=last_event_id(2)) as feed:
-            await feed.until(lambda self: 5 in self.values, "what was told meanwhile is heard")
+            await feed.until(lambda self: 5 in self.values, "what was broadcast meanwhile is received")
             await witness.until(lambda self: 5 in self.values, "it has been served")
             await persister.broadcast_documents(await store.insert(at(6)))
-            await feed.until(lambda self: 6 in self.values, "what is told later is heard")
+            await feed.until(lambda self: 6 in self.values, "what is broadcast later is received")
             assert feed.values == [3, 4, 5, 6]
 
 
@@ -80,10 +80,10 @@ async def test_a_gap_is_thinned_as_the_feed_would_have_been(
 ) -> None:
     await store.insert(*(make_reading(number, TS + number * 10, number % 2) for number in range(100)))
     async with live_client(reader_client, ONE, after=last_event_id(3)) as feed:
-        await feed.until(lambda self: 99 in self.values, "the last one is heard")
+        await feed.until(lambda self: 99 in self.values, "the last one is received")
         assert feed.values == [39, 49, 59, 69, 79, 89, 99]
         await persister.broadcast_documents(await store.insert(make_reading(100, TS + 1000)))
-        await feed.until(lambda self: 100 in self.values, "what is told later is heard")
+        await feed.until(lambda self: 100 in self.values, "what is broadcast later is received")
         assert len(feed.values) == 8
 
 
@@ -110,7 +110,7 @@ async def test_of_several_series_nothing_is_missed(
     began = now_ms() - 60_000
 
     def reading(number: int, sensor: str) -> Any:
-        # Devices' clocks are off, each by its own: what counts is when a gateway has received it.
+        # Devices' clocks are wrong, each differently: the time of receipt counts.
         off = 86_400_000 if sensor == SENSOR else -86_400_000
         return make_reading(number, began + number * 1000 + off, sensor=sensor, received_ms=began + number * 1000)
 
@@ -125,10 +125,10 @@ async def test_of_several_series_nothing_is_missed(
     query_hooks.before = meanwhile
     seen = began + 9000
     async with live_client(reader_client, chosen, after=f"{seen}-1-0") as feed:
-        await feed.until(lambda self: self.values.count(20) >= len(wanted), "all are heard")
+        await feed.until(lambda self: self.values.count(20) >= len(wanted), "all are received")
         for device, sensor in series:
             await persister.broadcast_documents(await store.insert(reading(21, sensor), device=device))
-        await feed.until(lambda self: self.values.count(21) == len(wanted), "what is told later is heard")
+        await feed.until(lambda self: self.values.count(21) == len(wanted), "what is broadcast later is received")
     for device, sensor in series:
         found = [
             event.data["value"]

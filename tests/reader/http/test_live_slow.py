@@ -1,4 +1,4 @@
-"""Browsers that read slowly or not at all: what waits for them is bounded, and in the end they are dropped."""
+"""Clients that read slowly or not at all: their buffers are bounded, and finally they are dropped."""
 
 import asyncio
 import socket
@@ -23,13 +23,13 @@ from tests.reader.live_client import Persister, client_that_never_reads, endless
 
 MIB = 1024 * 1024
 LAST_CHUNK = b"0\r\n\r\n"
-# Sockets' buffers are the kernel's; beside what waits, there are the tick's own events and what aiohttp holds.
+# Besides the feed's buffer there are the kernel's socket buffers, the flush's own events and aiohttp's buffer.
 MOST_HELD_BYTES = 4 * MIB
 
 
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Feeds are served more often, so that sockets fill sooner."""
+    """Flush feeds more often, so that sockets fill sooner."""
     monkeypatch.setattr("reader.live.from_live.FLUSH_EVERY_S", 0.02)
 
 
@@ -54,14 +54,14 @@ async def test_a_browser_that_never_reads_is_dropped_and_nothing_piles_up_for_it
         tracemalloc.stop()
         print(f"at most {peak / MIB:.1f} MiB held")
         assert peak < MOST_HELD_BYTES
-        # Who reads is not held up by who does not.
+        # A client that does not read does not delay others.
         await Persister(broker).broadcast(make_reading(1), device="calm")
         await feed.receives(1)
         assert reader_client.count("live_feeds") == 1
 
 
 async def rest(client: socket.socket) -> bytes:
-    """Read what the kernel has, and return the end of it."""
+    """Read what the kernel has buffered, and return its end."""
     end = b""
     with suppress(ConnectionResetError):
         while got := await asyncio.get_running_loop().sock_recv(client, 65536):

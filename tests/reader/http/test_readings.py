@@ -1,4 +1,4 @@
-"""`GET /readings`: which readings, in which order, and how each of them looks."""
+"""`GET /readings`: which readings, in which order, and their JSON."""
 
 import json
 from typing import Any
@@ -179,7 +179,7 @@ async def test_an_id_without_any_stored_reading_is_404(reader_client: ReaderClie
 
 
 async def test_a_device_is_known_by_its_readings_or_its_series(reader_client: ReaderClient, store: Store) -> None:
-    # Retention has taken the readings of the first; of the second the series is not noted yet.
+    # Retention has removed the readings of the first; the series of the second is not stored yet.
     await store.insert_series([("quiet", SENSOR)])
     await store.write([encode_document("user-1", "new", make_reading(1))])
     for device in ("quiet", "new"):

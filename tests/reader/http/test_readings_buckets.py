@@ -21,7 +21,7 @@ def width(every: str) -> int:
 
 
 def summed(readings: list[Reading], every: str, start: int | None = None, end: int | None = None) -> list[Any]:
-    """What the answer must be: (ts, min, max, avg, first, last, count) of each bucket that holds a number."""
+    """Compute the expected (ts, min, max, avg, first, last, count) of each bucket that contains a number."""
     inside = [
         one
         for one in sorted(readings, key=lambda one: (one.ts_ms, one.seq))
@@ -44,7 +44,7 @@ def listed(items: list[dict[str, Any]]) -> list[Any]:
 
 
 def invented(chosen: random.Random, count: int, spread_ms: int) -> list[Reading]:
-    """Readings over so much time, of every type, some within one millisecond."""
+    """Readings of every type over a time span, some within one millisecond."""
     places = {(TS + 1234 + chosen.randrange(spread_ms), chosen.randrange(3)) for _ in range(count)}
     values: list[Callable[[], bool | int | float | str]] = [
         lambda: chosen.uniform(-1e3, 1e3),
@@ -83,7 +83,7 @@ async def test_buckets_are_what_plain_sums_are(
     assert listed((await reader_client.fetch("/readings/buckets", series(every=every))).items) == summed(
         readings, every
     )
-    # Ends within a bucket clip it; its time stays the clock's.
+    # Ends within a bucket clip it; its time stays a multiple of the width.
     start, end = TS + 1234 + SPREADS[every] // 3, TS + 1234 + SPREADS[every] // 2
     for bounds in ({"from": start, "to": end}, {"from": start}, {"to": end}):
         items = (await reader_client.fetch("/readings/buckets", series(every=every) | bounds)).items
@@ -128,7 +128,7 @@ async def test_ten_thousand_buckets_are_given_and_not_one_more(reader_client: Re
     inside = series(every="10ms", from_=TS + 5, to=TS + 100_001)  # as long, and touches one more
     assert (await reader_client.fetch("/readings/buckets", inside)).invalid_fields == ["every"]
     assert len((await reader_client.fetch("/readings/buckets", series(every="20ms"))).items) == 5001
-    # Where ends are given, they count, however little lies between them.
+    # Given ends count, however few readings lie between them.
     wide = series(every="1s", from_="2000-01-01T00:00:00Z")
     assert (await reader_client.fetch("/readings/buckets", wide)).invalid_fields == ["every"]
     assert len((await reader_client.fetch("/readings/buckets", wide | {"every": "1d"})).items) == 1
@@ -162,7 +162,7 @@ async def test_what_is_missing_and_ends_in_the_wrong_order_are_named(reader_clie
 
 
 def summed_of_all(readings: list[Reading], every: str, start: int | None = None, end: int | None = None) -> list[Any]:
-    """What `values=all` must answer."""
+    """Compute the expected response with `values=all`."""
     inside = [
         one
         for one in sorted(readings, key=lambda one: (one.ts_ms, one.seq))

@@ -1,4 +1,4 @@
-"""Cursors of `GET /readings`: every reading once, in both orders, whatever comes in between."""
+"""Cursors of `GET /readings`: every reading once, in both orders, whatever is stored in between."""
 
 import base64
 import random
@@ -51,7 +51,7 @@ async def test_a_cursor_stays_within_from_and_to(reader_client: ReaderClient, st
     pages = await reader_client.all_pages("/readings", series(limit=4, **bounds))
     assert [item for page in pages for item in page] == whole
     assert {item["ts"][-4:-1] for item in whole} == {"010", "011", "012"}
-    # A cursor from elsewhere moves the beginning, and never past an end.
+    # A cursor from another request moves the start, never beyond an end.
     ahead, beyond = (TS, TS + 20) if order == "asc" else (TS + 20, TS)
     assert (await reader_client.readings(limit=1000, cursor=cursor(ahead, 5), **bounds)).items == whole
     assert (await reader_client.readings(limit=1000, cursor=cursor(beyond, 5), **bounds)).items == []

@@ -1,4 +1,4 @@
-"""Who may read: a user's token in force, in its header, and nothing else."""
+"""Only an active user token in the Authorization header may read."""
 
 import time
 from collections.abc import Callable
@@ -35,7 +35,7 @@ CALLS: dict[str, dict[str, str]] = {
 EXPIRED: dict[str, Any] = {"iat": lambda now: now - 100, "exp": lambda now: now - 1}
 INVALID, MISSING = 'Bearer error="invalid_token"', "Bearer"
 
-# Code, challenge, and the token.
+# Code, challenge and token.
 REFUSED: dict[str, tuple[str, str, Callable[[], str]]] = {
     "expired": ("expired", INVALID, lambda: user_token(**at_this_time(EXPIRED))),
     "of an unknown key": ("unauthorized", INVALID, lambda: Issuer("key-9").user()),

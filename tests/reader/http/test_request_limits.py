@@ -1,4 +1,4 @@
-"""How much is answered at once: of one owner and of everybody, live feeds and questions each by themselves."""
+"""Limits on concurrent requests, per owner and in total, separately for live feeds, queries and exports."""
 
 import asyncio
 from typing import Any
@@ -23,7 +23,7 @@ from tests.reader.live_client import live_client
 
 
 async def left(reader_client: ReaderClient, count: int) -> None:
-    """Wait until so many feeds are known to be left."""
+    """Wait until `count` feeds have ended because their clients left."""
 
     async def counted() -> bool:
         return reader_client.count("live_ended_total", why="gone") == count

@@ -1,4 +1,4 @@
-"""`GET /series/search`: what there is, by name, searched and paged by the server."""
+"""`GET /series/search`: series and devices by name, searched and paged by the server."""
 
 from collections.abc import AsyncIterator
 
@@ -22,7 +22,7 @@ def auth() -> AuthStub:
 async def named(
     broker: EmbeddedBroker, mongodb_database: Mongo, auth: AuthStub, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[ReaderClient]:
-    """A reader that looks anew at each question what there is."""
+    """A reader that rebuilds its list for each request."""
     monkeypatch.setattr("reader.history.catalogue_cache.MIN_TTL_S", 0.0)
     monkeypatch.setattr("reader.history.catalogue_cache.TTL_FACTOR", 0)
     async with open_reader(broker, mongodb_database, devices=auth.fetch) as found:

@@ -1,4 +1,4 @@
-"""`GET /series` and `GET /readings/latest`: what an owner has, and the newest of each."""
+"""`GET /series` and `GET /readings/latest`: an owner's series, and the newest reading of each."""
 
 import asyncio
 import base64
@@ -24,7 +24,7 @@ from tests.reader.harness import (
 )
 
 HOUR_MS = 3_600_000
-# Devices whose names sort in more than one way, and a series each that nobody has sent to yet.
+# Devices whose names sort in more than one way, each with a series without readings.
 NAMES = [("a", "t"), ("a", "u"), ("a:1", "t"), ("b", "T"), ("b", "t"), ("\u00e4", "t"), ("A", "u")]
 
 
@@ -136,7 +136,7 @@ async def test_an_owner_without_readings_has_empty_lists(reader_client: ReaderCl
 async def test_a_series_says_when_its_newest_reading_was_measured_and_when_its_device_was_seen(
     reader_client: ReaderClient, store: Store
 ) -> None:
-    # The second was measured first, and came in last.
+    # The second was measured first and received last.
     await store.insert(make_reading(1, TS + 10_000), make_reading(2, TS, received_ms=TS + 20_000))
     await store.insert_series([("device-1", "nothing-yet")])
     nothing, one = (await reader_client.fetch("/series")).items

@@ -1,4 +1,4 @@
-"""A gap is found wherever it stands: behind clocks that were ahead, among what was received late, in every series."""
+"""Backfills find all missed readings: behind clocks that were ahead, among late ones, in every series."""
 
 import pytest
 
@@ -32,7 +32,7 @@ async def test_what_is_known_and_lies_an_hour_ahead_hides_nothing(
     query_hooks.after = meanwhile
     last = ahead[-1]
     async with live_client(reader_client, chosen, after=f"{last.received_ms + OVERLAP_MS}-{last.ts_ms}-0") as feed:
-        await feed.until(lambda self: "meanwhile" in self.values, "what is told meanwhile is heard")
+        await feed.until(lambda self: "meanwhile" in self.values, "what is broadcast meanwhile is received")
         await persister.broadcast_documents(await store.insert(make_reading("live", began + 51_000)))
         await feed.until(lambda self: "live" in self.values, "live goes on")
     assert feed.values == [*range(20), "meanwhile", "live"]

@@ -1,4 +1,4 @@
-"""A program that follows a live feed with httpx-sse as its page shows it: every event has JSON for data.
+"""A program that follows a live feed with httpx-sse as in its documentation: every event has JSON data.
 
 URL and TOKEN say where and as whom. One line of JSON an event.
 """
