@@ -94,7 +94,7 @@ COUNTED: dict[str, tuple[str, set[str]]] = {
         {"refused", *written("broker/**/*.py", "DecodeError"), *written("persister/**/*.py", "DecodeError")},
     ),
     "tidegate_persister_removed": ("persister", written("persister/**/*.py", "labels")),
-    "tidegate_reader_query_seconds": ("reader", written("reader/http/*.py", "asked", 1)),
+    "tidegate_reader_query_seconds": ("reader", written("reader/http/*.py", "admitted", 1)),
     "tidegate_reader_readings": ("reader", written("reader/**/*.py", "labels")),
     "tidegate_reader_live_ended": ("reader", set(get_args(EndReason))),
     "tidegate_reader_busy": ("reader", {"owner", "everybody"}),

@@ -24,7 +24,7 @@ LAST_MS = 2**63 - 1
 # Wider than what a gateway accepts: everything stored in MongoDB can be queried.
 Id = Annotated[str, Meta(min_length=1, max_length=256, examples=["0199d3c4-7a20-7c1e-9f4b-5d2a8e6b1c37"])]
 SensorType = Annotated[str, Meta(min_length=1, max_length=256, examples=["temperature"])]
-# Validated by `parse_moment`, which allows more than a pattern can express.
+# Validated by `parse_moment`, whose errors say more than a pattern's.
 Time = Annotated[str, Meta(max_length=64, examples=["2026-01-31T12:00:00Z"])]
 Limit = Annotated[int, Meta(ge=1, le=MAX_LIMIT)]
 Cursor = Annotated[str, Meta(max_length=512)]

@@ -81,7 +81,7 @@ class SeenReadings:
 
 
 class Backfill:
-    """Backfills all feeds."""
+    """Writes the readings that reconnecting feeds have missed."""
 
     def __init__(self, history: FromMongoDB) -> None:
         self._history = history
