@@ -1,4 +1,4 @@
-"""Everything that can be set on a reader."""
+"""The settings of the reader."""
 
 from dataclasses import dataclass
 

@@ -14,7 +14,7 @@ from broker.interface import BrokerError
 from gateway.metrics import GatewayMetrics
 from persister.batch import Outcome
 from persister.metrics import PersisterMetrics
-from reader.live.feed import Why
+from reader.live.feed import EndReason
 from reader.metrics import ReaderMetrics
 from simulator.point import Outcome as Settled
 from simulator.running import Devices
@@ -89,9 +89,9 @@ COUNTED: dict[str, tuple[str, set[str]]] = {
         {"refused", *written("broker/**/*.py", "DecodeError"), *written("persister/**/*.py", "DecodeError")},
     ),
     "tidegate_persister_removed": ("persister", written("persister/**/*.py", "labels")),
-    "tidegate_reader_query_seconds": ("reader", written("reader/http/*.py", "asked", 1)),
+    "tidegate_reader_query_seconds": ("reader", written("reader/http/*.py", "admitted", 1)),
     "tidegate_reader_readings": ("reader", written("reader/**/*.py", "labels")),
-    "tidegate_reader_live_ended": ("reader", set(get_args(Why))),
+    "tidegate_reader_live_ended": ("reader", set(get_args(EndReason))),
     "tidegate_reader_busy": ("reader", {"owner", "everybody"}),
     "tidegate_simulator_readings": ("simulator", {outcome.value for outcome in Settled}),
     "tidegate_auth_rate_limited": ("auth", written("auth/login_throttle.py", "Limit")),

@@ -17,7 +17,7 @@ from broker.interface import ConfirmLate
 from readings.document import decode_document
 from testing.servers.ports import free_port
 from tests.clients.printed import LANGUAGES, Printed, examples, printed
-from tests.e2e.running import answering, demo_person, start
+from tests.e2e.onebox_process import demo_credentials, start_onebox, wait_until_ready
 from tests.gateway.fakes import FakeBroker
 from tests.gateway.harness import ISSUING, RunningGateway, gateway
 
@@ -145,8 +145,8 @@ async def test_they_live_through_an_outage_a_kill_and_the_end_of_their_token(
     url = f"http://127.0.0.1:{port}"
 
     async def up() -> asyncio.subprocess.Process:
-        process = await start("--port", str(port), "--devices", "0", data=tmp_path)
-        await answering(process, url)
+        process = await start_onebox("--port", str(port), "--devices", "0", data=tmp_path)
+        await wait_until_ready(process, url)
         return process
 
     onebox = await up()
@@ -196,7 +196,7 @@ class Owner:
     async def logged_in(cls, http: aiohttp.ClientSession, data: Path) -> "Owner":
         async with asyncio.timeout(30):
             while True:
-                async with http.post("/user/login", json=demo_person(data)) as answer:
+                async with http.post("/user/login", json=demo_credentials(data)) as answer:
                     if answer.status == 200:  # the demo user signs up a moment after the first answer
                         return cls(http, {"Authorization": f"Bearer {(await answer.json())['accessToken']}"})
                 await asyncio.sleep(0.1)

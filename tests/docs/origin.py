@@ -17,7 +17,7 @@ from runtime.http.addresses import ClientAddresses
 from runtime.http.listen import listen
 from runtime.http.problems import problem_middleware
 from testing.issuer import ISSUER
-from tests.reader.running import ISSUING, Mongo
+from tests.reader.harness import ISSUING, Mongo
 
 TRUSTED = "127.0.0.1/32"
 

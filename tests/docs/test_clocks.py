@@ -17,7 +17,7 @@ from persister.settings import PersisterSettings
 from persister.to_mongodb import ToMongoDB
 from testing.waiting import eventually
 from tests.gateway.harness import ISSUING, RunningGateway, gateway
-from tests.reader.running import Mongo
+from tests.reader.harness import Mongo
 
 DAY_MS = 86_400_000
 FIRST_OF_2000_MS = 946_684_800_000

@@ -23,8 +23,8 @@ from testing.node import node_with
 from tests.docs.origin import TRUSTED, origin
 from tests.docs.pages import page, said
 from tests.docs.proxies import PAGE, PROGRAMS, InFront
-from tests.reader.following import Persister
-from tests.reader.running import DEVICE, ISSUING, SENSOR, TS, Mongo, bearer, sent, stored_in, token_of
+from tests.reader.harness import DEVICE, ISSUING, SENSOR, TS, Mongo, bearer, make_reading, open_store, user_token
+from tests.reader.live_client import Persister
 
 HERE = Path(__file__).parent
 ROWS = 3000
@@ -96,12 +96,12 @@ async def test_the_clients_address_is_told_and_a_forged_one_is_not(front: Front)
 
 async def test_the_live_feed_comes_as_it_is_sent(front: Front, broker: EmbeddedBroker) -> None:
     persister = Persister(broker)
-    async with asyncio.timeout(30), front.http.get(front.url + "/live", headers=bearer(token_of())) as answer:
+    async with asyncio.timeout(30), front.http.get(front.url + "/live", headers=bearer(user_token())) as answer:
         assert answer.content_type == "text/event-stream"
         await until(answer, b": live")
         for value in (20.25, 21.25, 22.25):
             asked = asyncio.get_running_loop().time()
-            await persister.tells(sent(value, TS + int(value)))
+            await persister.broadcast(make_reading(value, TS + int(value)))
             await until(answer, str(value).encode())
             assert asyncio.get_running_loop().time() - asked < 2
 
@@ -131,14 +131,14 @@ class Interrupted:
 
 @pytest.fixture
 async def cut_off(monkeypatch: pytest.MonkeyPatch, mongodb_database: Mongo) -> Interrupted:
-    async with stored_in(mongodb_database) as store:
-        await store.holds(*(sent(n, TS + n) for n in range(ROWS)))
+    async with open_store(mongodb_database) as store:
+        await store.insert(*(make_reading(n, TS + n) for n in range(ROWS)))
     interrupted = Interrupted()
 
     async def page(self: FromMongoDB, *arguments: Any) -> Any:
         return await interrupted.page(self, *arguments)
 
-    monkeypatch.setattr(from_mongodb, "ROWS_AT_ONCE", ROWS // 6)
+    monkeypatch.setattr(from_mongodb, "BATCH_DOCUMENTS", ROWS // 6)
     monkeypatch.setattr(FromMongoDB, "page", page)
     return interrupted
 
@@ -163,7 +163,7 @@ async def test_whether_a_cut_export_is_seen_as_cut_off_is_as_the_page_says(
         origin(broker, mongodb_database) as port,
         in_front(tmp_path, kind, port, changes=with_http2) as front,
     ):
-        url, token = f"{front.url}/readings?{urlencode(EXPORT)}", token_of()
+        url, token = f"{front.url}/readings?{urlencode(EXPORT)}", user_token()
         async with front.http.get(url, headers=bearer(token)) as answer:
             assert answer.status == 200
             try:
@@ -187,7 +187,7 @@ async def test_its_last_line_tells_a_whole_export_from_one_that_caddy_lets_look_
     async with origin(broker, mongodb_database) as port, in_front(tmp_path, "caddy", port) as front:
         for cut_off.mended in (False, True):
             asked = {**EXPORT, "end": "true"}
-            async with front.http.get(front.url + "/readings", params=asked, headers=bearer(token_of())) as answer:
+            async with front.http.get(front.url + "/readings", params=asked, headers=bearer(user_token())) as answer:
                 last = (await answer.read()).splitlines()[-1]
             assert (last == b'{"end":true,"count":%d}' % ROWS) is cut_off.mended
 

@@ -13,8 +13,8 @@ from pymongo import MongoClient
 
 from testing.node import node_with
 from tests.docs.pages import block, page, said, written
-from tests.reader.running import TS, Mongo, sent, stored_in
-from tests.reader.test_plans import stages
+from tests.reader.harness import TS, Mongo, make_reading, open_store
+from tests.reader.query_plans import stages
 
 HERE = Path(__file__).parent
 PAGE = "reading-mongodb.md"
@@ -33,12 +33,12 @@ def clustered(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture
 async def stored(mongodb_database: Mongo, clustered: bool) -> Mongo:
     """40 series of 50 readings, one a millisecond."""
-    async with stored_in(mongodb_database, clustered=clustered) as store:
+    async with open_store(mongodb_database, clustered=clustered) as store:
         for owner in OWNERS:
             for device in DEVICES:
                 for sensor in SENSORS:
-                    readings = [sent(value(n), TS + n, n % 3, sensor=sensor) for n in range(EACH)]
-                    await store.holds(*readings, device=device, owner=owner)
+                    readings = [make_reading(value(n), TS + n, n % 3, sensor=sensor) for n in range(EACH)]
+                    await store.insert(*readings, device=device, owner=owner)
     return mongodb_database
 
 

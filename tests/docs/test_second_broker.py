@@ -16,7 +16,7 @@ from testing.waiting import eventually
 from tests.faults.fleet import Fleet
 from tests.faults.verdict import Stores, judged
 from tests.integration.services import ROOT, SECRET, Running, migrated, started
-from tests.reader.running import Mongo
+from tests.reader.harness import Mongo
 
 DEVICES = 6
 QUEUES = {"tidegate.readings", "tidegate.readings.dead", "tidegate.owners.deleted"}

@@ -21,7 +21,7 @@ from tests.docs.pages import block, page, said, written
 from tests.docs.venv import python_with
 from tests.integration.device import logged_in, registered_device
 from tests.integration.services import Running, migrated, started
-from tests.reader.running import bearer
+from tests.reader.harness import bearer
 
 HERE = Path(__file__).parent
 PAGE = "tokens.md"

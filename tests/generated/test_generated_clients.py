@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from testing.node import node_with
-from tests.e2e.running import running
+from tests.e2e.onebox_process import running_onebox
 from tests.generated.python import python_with_generator
 from tools.openapi_file import FILE
 
@@ -57,7 +57,7 @@ async def test_a_generated_python_client_walks_from_sign_up_to_reading_back(tmp_
     generate = [str(python.parent / "openapi-python-client"), "generate", "--meta", "none", "--fail-on-warning"]
     told = done([*generate, "--path", str(FILE), "--output-path", str(client)], tmp_path, PATH=path)
     assert told.split() == ["Generating", *str(client).split()]
-    async with running("--devices", "0", data=tmp_path / "data") as (_, url):
+    async with running_onebox("--devices", "0", data=tmp_path / "data") as (_, url):
         said = done([str(python), str(HERE / "walk.py")], tmp_path, PYTHONPATH=str(tmp_path), TIDEGATE_URL=url)
     seen = json.loads(said)
     require_walked(seen)
@@ -75,7 +75,7 @@ async def test_a_generated_typescript_client_walks_from_sign_up_to_reading_back(
     told = done([node, str(bin_folder / "openapi-typescript"), str(FILE), "-o", "schema.ts"], tmp_path)
     assert [line.split()[0] for line in told.splitlines() if line] == ["✨", "🚀"], told
     assert done([node, str(bin_folder / "tsc"), "--project", "tsconfig.json"], tmp_path) == ""
-    async with running("--devices", "0", data=tmp_path / "data") as (_, url):
+    async with running_onebox("--devices", "0", data=tmp_path / "data") as (_, url):
         seen = json.loads(done([node, "out/walk.js"], tmp_path, TIDEGATE_URL=url))
     require_walked(seen)
     assert seen["deviceClaim"] is None

@@ -8,7 +8,7 @@ import bson
 import pytest
 
 from reader.history.csv_lines import csv_lines
-from reader.responses import AS_STORED, reading_answer
+from reader.responses import AS_STORED, reading_object
 from readings.csv_row import CSV_COLUMNS, attribute_cell
 from readings.encoder import ReadingEncoder
 from readings.exported import ExportedReadingEncoder
@@ -66,7 +66,7 @@ def test_an_attribute_is_stored_returned_and_exported(name: str) -> None:
     for attribute in SAMPLES[name]:
         document = bson.decode(encode_one(raw(name, attribute)), AS_STORED)
         assert document[name] == attribute, f"{name} is missing in the document"
-        assert reading_answer(document)[name] == attribute, f"{name} is missing in the reader's answer"
+        assert reading_object(document)[name] == attribute, f"{name} is missing in the reader's answer"
         line = csv_lines(DEVICE, "temperature")([document]).decode()
         (row,) = csv.reader([line])
         assert len(row) == len(CSV_COLUMNS)

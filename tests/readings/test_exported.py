@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from reader.responses import as_ndjson
+from reader.responses import encode_ndjson
 from readings.document import decode_document, encode_document
 from readings.encoder import EncodedEvent, ReadingEncoder
 from readings.exported import ExportedReadingEncoder
@@ -56,7 +56,7 @@ def test_a_reading_that_was_stored_goes_out_and_comes_back_as_the_same_document(
     first = intake.encode_one(json.dumps({**sent, "ts": NOW, "seq": min(seq, GENERATED_SEQ_START - 1)}).encode(), NOW)
     stored = decode_document(first)
     stored["_id"]["seq"] = seq
-    line = as_ndjson([stored])
+    line = encode_ndjson([stored])
     again = decode_document(ExportedReadingEncoder(OWNER, DEVICE, Defaults()).encode_one(line, NOW))
     assert repr(again) == repr(stored)
 

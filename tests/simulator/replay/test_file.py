@@ -6,14 +6,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from reader.history.csv_lines import CSV_HEAD, as_text
+from reader.history.csv_lines import CSV_HEADER, as_text
 from readings.place import Place
 from simulator.errors import ReplayError
 from simulator.replay.file import Replay
 from simulator.replay.points import check_replay, replay_points, replay_rows
 from tests.simulator.replay.test_points import csv_file
 
-HEAD = CSV_HEAD.decode().strip()
+HEAD = CSV_HEADER.decode().strip()
 RECEIVED = "2024-05-01T00:00:00.250Z"
 
 
