@@ -19,8 +19,8 @@ from persister.metrics import PersisterMetrics
 from reader.live.feed import Why
 from reader.metrics import ReaderMetrics
 from runtime.http.addresses import ClientAddresses
-from simulator.point import Outcome as Settled
-from simulator.running import Devices
+from simulator.device_pool import DevicePool
+from simulator.reading import ReadingOutcome as Settled
 
 ROOT = Path(__file__).parent.parent
 
@@ -57,7 +57,7 @@ def metrics_of(service: str) -> CollectorRegistry:
             ReaderMetrics(registry)
         case "simulator":
             http: aiohttp.ClientSession = None  # type: ignore[assignment]  # nothing is called
-            Devices(http, "http://unused", registry, max_devices=1, max_devices_per_user=1)
+            DevicePool(http, "http://unused", registry, max_devices=1, max_devices_per_user=1)
         case "auth":
             settings = AuthSettings(auth_database_url="sqlite+aiosqlite:///unused", signing_key_secret="x" * 16)
             Audit(registry, ClientAddresses())

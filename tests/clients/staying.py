@@ -14,7 +14,7 @@ from pathlib import Path
 import socketio
 
 from simulator.device import DeviceClient
-from simulator.point import SentPoint
+from simulator.reading import DeviceReading
 from testing.node import node_with
 from tests.gateway.running import TS, reading
 
@@ -133,7 +133,7 @@ async def simulator_client(told: Told, url: str, token: str, auth_takes_s: float
 
         async def run() -> None:
             for number in range(1_000_000):
-                await device.send([SentPoint("temperature", number, TS + number)])
+                await device.send([DeviceReading("temperature", number, TS + number)])
                 await device.flush()
                 told.say("accepted")
                 await asyncio.sleep(0.1)

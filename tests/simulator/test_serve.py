@@ -12,8 +12,8 @@ from runtime.http.listen import listen
 from runtime.http.problems import problem_middleware
 from simulator.api import Api
 from simulator.device import device_session
-from simulator.running import Devices
-from simulator.serve import DeviceRoutes
+from simulator.device_pool import DevicePool
+from simulator.serve import SimulatorRoutes
 from tests.simulator.fake_tidegate import FakeTidegate
 
 USER = {"Authorization": "Bearer user-1"}
@@ -27,11 +27,11 @@ async def service(
     app = web.Application(middlewares=[problem_middleware])
     async with (
         device_session() as http,
-        Devices(
+        DevicePool(
             http, url, CollectorRegistry(), max_devices=max_devices, max_devices_per_user=max_devices_per_user
         ).open() as devices,
     ):
-        DeviceRoutes(Api(http, url, attempts=1), devices).add_to(app)
+        SimulatorRoutes(Api(http, url, attempts=1), devices).add_to(app)
         async with listen(app, "127.0.0.1", 0) as port:
             yield http, f"http://127.0.0.1:{port}/simulator/devices"
 

@@ -1,14 +1,14 @@
 import random
 
-from simulator.point import Outcome
-from simulator.tally import Latencies, Tally
+from simulator.reading import ReadingOutcome
+from simulator.run_stats import LatencyHistogram, RunStats
 from simulator.waveform import SENSOR_TYPES, Waveform
 
 
 def test_percentiles_are_right_within_one_percent() -> None:
     drawn = random.Random(7)
     values = [drawn.lognormvariate(-5, 2) for _ in range(5000)]
-    latencies = Latencies()
+    latencies = LatencyHistogram()
     for value in values:
         latencies.add(value)
     values.sort()
@@ -18,7 +18,7 @@ def test_percentiles_are_right_within_one_percent() -> None:
 
 
 def test_latencies_out_of_bounds_are_counted_and_no_latency_is_zero() -> None:
-    latencies = Latencies()
+    latencies = LatencyHistogram()
     assert latencies.percentile_ms(50) == 0
     for value in (0.0, 1e9):
         latencies.add(value)
@@ -27,12 +27,12 @@ def test_latencies_out_of_bounds_are_counted_and_no_latency_is_zero() -> None:
 
 def test_only_accepted_readings_reach_the_listener() -> None:
     heard = []
-    tally = Tally(lambda *arguments: heard.append(arguments))
-    tally.on_sent(3)
-    tally.on_settled("d", "t", [(1, 0), (1, 1)], Outcome.ACCEPTED, 0.01)
-    tally.on_settled("d", "t", [(2, 0)], Outcome.REJECTED, 0.01)
+    stats = RunStats(lambda *arguments: heard.append(arguments))
+    stats.on_sent(3)
+    stats.on_settled("d", "t", [(1, 0), (1, 1)], ReadingOutcome.ACCEPTED, 0.01)
+    stats.on_settled("d", "t", [(2, 0)], ReadingOutcome.REJECTED, 0.01)
     assert heard == [("d", "t", [(1, 0), (1, 1)])]
-    summary = tally.summary()
+    summary = stats.summary()
     assert (summary.sent, summary.acked, summary.accepted, summary.rejected) == (3, 3, 2, 1)
     assert abs(summary.ack_p50_ms - 10) <= 0.1
 
