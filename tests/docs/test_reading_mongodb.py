@@ -1,4 +1,4 @@
-"""Drivers that read what persisters have stored, with the code of docs/reading-mongodb.md."""
+"""Drivers read stored readings with the code of docs/reading-mongodb.md."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from bson import Int64, MaxKey, MinKey
 from pymongo import MongoClient
 
 from testing.node import node_with
-from tests.docs.pages import block, page, said, written
+from tests.docs.pages import block, page, run_json, write_file
 from tests.reader.running import TS, Mongo, sent, stored_in
 from tests.reader.test_plans import stages
 
@@ -53,7 +53,7 @@ def at(ms: int) -> datetime:
 def by_pymongo(stored: Mongo, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setenv("READINGS_URL", stored[0])
     monkeypatch.setenv("READINGS_DATABASE", stored[1])
-    return runpy.run_path(str(written(folder, "readings.py", block(PAGE, "Python: pymongo"))))
+    return runpy.run_path(str(write_file(folder, "readings.py", block(PAGE, "Python: pymongo"))))
 
 
 def test_pymongo_reads_a_series_its_newest_and_its_hours(
@@ -86,7 +86,7 @@ def test_each_filter_is_answered_as_the_page_says(
         ({**whole, "value": {"$gt": 20}}, {}),
         (whole, {"_id": -1}),
         (whole, {"value": 1}),
-        ({f"_id.{name}": said for name, said in names.items()}, {}),
+        ({f"_id.{name}": value_ for name, value_ in names.items()}, {}),
         ({"value": {"$gt": 3}}, {}),
         ({"receivedAt": {"$gte": at(TS + 20)}}, {}),
         ({"_id": {"$gte": {**names, "ts": MinKey()}}}, {}),
@@ -160,13 +160,13 @@ async def test_javascript_reads_a_series_and_its_newest(stored: Mongo, tmp_path:
     assert named
     assert named[1] == json.loads((HERE / "package.json").read_text())["dependencies"][package]
     (tmp_path / "node_modules").symlink_to(HERE / "node_modules")
-    written(tmp_path, "readings.mjs", block(PAGE, f"JavaScript: {heading}"))
+    write_file(tmp_path, "readings.mjs", block(PAGE, f"JavaScript: {heading}"))
     environment = {
         "READINGS_URL": stored[0],
         "READINGS_DATABASE": stored[1],
         "ASKED": json.dumps([SERIES, START, END]),
     }
-    found = await said(node, str(written(tmp_path, "ask.mjs", driver)), environment=environment)
+    found = await run_json(node, str(write_file(tmp_path, "ask.mjs", driver)), environment=environment)
 
     def told(number: int) -> list[object]:
         known = f"Long {BEYOND_DOUBLES}" if number == 0 else value(number)
