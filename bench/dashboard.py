@@ -201,7 +201,7 @@ def growth_figures(first: list[MemoryUsage], last: list[MemoryUsage]) -> list[Fi
     """Compare the last window to the first: the minimum of each, since garbage is not always collected at once."""
 
     def ratio(name: str, most: float | None) -> Figure:
-        before, after = (min(getattr(memory_usage, name) for memory_usage in stretch) for stretch in (first, last))
+        before, after = (min(getattr(memory_usage, name) for memory_usage in window) for window in (first, last))
         progress(f"  {name}: {before:,.0f}, then {after:,.0f}")
         return Figure(f"  {NAMES[name]}: the last minute of the first", after / before, "x", most)
 

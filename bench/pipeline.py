@@ -91,14 +91,14 @@ class Rounds:
         progress("warming up")
         for workload in WORKLOADS:
             for one in self._participants(workload):
-                self._turn(one, workload, min(WARM_UP_S, self._seconds))
+                self._measure(one, workload, min(WARM_UP_S, self._seconds))
 
     def measure(self, number: int, rounds: int) -> None:
         """Measure every workload once on all systems, in random order; the floor with the last workload."""
         for workload in WORKLOADS:
             progress(f"  {number + 1}/{rounds} {workload.name}")
             for one in self._participants(workload):
-                if (took := self._turn(one, workload, self._seconds)) is not None:
+                if (took := self._measure(one, workload, self._seconds)) is not None:
                     print_measurement(one.name, took)
                     self.found.setdefault((workload, one.name), Measurements()).all.append(took)
 
@@ -109,7 +109,7 @@ class Rounds:
         self._order.shuffle(participants)
         return participants
 
-    def _turn(self, one: System | Floor, workload: Workload, seconds: float) -> Measurement | None:
+    def _measure(self, one: System | Floor, workload: Workload, seconds: float) -> Measurement | None:
         if isinstance(one, Floor):
             return one.measure_system(seconds, self._idle)
         if one.name in self._missing:
@@ -220,10 +220,10 @@ def main(arguments: list[str] | None = None) -> int:
         except BenchError as error:
             print(error, file=sys.stderr)
             return 2
-    whole = not (options.smoke or options.quick or options.only or options.rounds or options.seconds)
+    is_full_run = not (options.smoke or options.quick or options.only or options.rounds or options.seconds)
     name = "pipeline_replica_set" if options.replica_set else "pipeline"
     title = f"A reading's whole way, MongoDB {'as a replica set of one' if options.replica_set else 'alone'}"
-    return finish(name, title, figures, details, as_json=options.json, save=whole)
+    return finish(name, title, figures, details, as_json=options.json, save=is_full_run)
 
 
 if __name__ == "__main__":

@@ -138,7 +138,9 @@ def start_servers(folder: Path, *, replica_set: bool = False) -> Iterator[Shared
 def running(servers: SharedServers, name: str, connections: int) -> Iterator[System]:
     """Run one of `SYSTEMS`, with `connections` open connections."""
     port = free_port()
-    database = "bench_" + "_".join("".join(letter if letter.isalpha() else " " for letter in name.lower()).split())
+    database = "bench_" + "_".join(
+        "".join(character if character.isalpha() else " " for character in name.lower()).split()
+    )
     servers.fresh(database, clustered=name == CLUSTERED)
     processes: dict[str, BenchProcess] = {}
     with ExitStack() as stack:

@@ -60,9 +60,9 @@ class _View:
 
     def line(self) -> str:
         stats = self._stats
-        whole = f" of {stats.expected:,}" if stats.expected else ""
+        total = f" of {stats.expected:,}" if stats.expected else ""
         return (
-            f"{self._rate():,.0f} readings/s, sent {stats.sent:,}{whole}, acknowledged {stats.acked:,}, "
+            f"{self._rate():,.0f} readings/s, sent {stats.sent:,}{total}, acknowledged {stats.acked:,}, "
             f"in flight {stats.sent - stats.acked:,}, p50 {stats.latencies.percentile_ms(50):.1f} ms, "
             f"p99 {stats.latencies.percentile_ms(99):.1f} ms, connected {stats.connected} of {stats.devices}, "
             f"rejected {stats.rejected:,}"

@@ -11,7 +11,7 @@ from simulator.reading import Identity, ReadingOutcome
 OnAcked = Callable[[str, str, list[Identity]], None]
 """Called with device id, sensor type and identities of readings that were acknowledged as accepted."""
 
-MAX_FAILURES_KEPT = 20
+MAX_FAILURES = 20
 
 
 class RunSummary(msgspec.Struct, rename="camel", frozen=True):
@@ -119,7 +119,7 @@ class RunStats:
     def device_failed(self, name: str, reason: str) -> None:
         """Count a failed device; the first MAX_FAILURES_KEPT are kept with their reason."""
         self.failed += 1
-        if len(self.failures) < MAX_FAILURES_KEPT:
+        if len(self.failures) < MAX_FAILURES:
             self.failures.append(f"{name}: {reason}")
 
     @property

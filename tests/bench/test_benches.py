@@ -1,4 +1,4 @@
-"""The benches run: one moment of each, and what they print is what they promise."""
+"""The benches run, and their output has the documented form."""
 
 import json
 import os
@@ -19,7 +19,7 @@ def test_the_benches_are_listed_with_what_they_measure() -> None:
     assert "load" not in [line.split()[0] for line in listed.stdout.splitlines()[1:]]
 
 
-def test_a_bench_that_is_not_there_is_a_wrong_command() -> None:
+def test_an_unknown_bench_is_a_usage_error() -> None:
     assert run_bench("nothing").returncode == 2
 
 
@@ -41,12 +41,12 @@ def test_one_figure_that_falls_short_is_the_exit_code_of_all() -> None:
 @pytest.mark.skipif(
     not (NODE / "node_modules").exists() and not os.environ.get("CI"), reason="its packages are not installed yet"
 )
-def test_the_gateways_bench_measures_every_part_beside_its_peers_and_leaves_nothing_behind() -> None:
+def test_the_gateway_bench_measures_every_part_with_its_peers_and_leaves_no_process_running() -> None:
     assert shutil.which("node")
     done = run_bench("gateway", "--smoke", "--json")
     assert done.returncode in (0, 1), done.stderr
     report = json.loads(done.stdout)
-    asked = [figure for figure in report["figures"] if figure["limit"] is not None]
-    assert len(asked) == 9
-    assert all(figure["value"] > 0 and figure["verdict"] in ("holds", "FALLS SHORT") for figure in asked)
+    checked = [figure for figure in report["figures"] if figure["limit"] is not None]
+    assert len(checked) == 9
+    assert all(figure["value"] > 0 and figure["verdict"] in ("holds", "FALLS SHORT") for figure in checked)
     assert leftover_processes() == []

@@ -1,4 +1,4 @@
-"""The bench of the dashboard: what it makes of what it saw, and a moment of it in a real browser."""
+"""The dashboard bench: its evaluation, and a smoke run in a real browser."""
 
 import json
 
@@ -44,7 +44,7 @@ def test_what_is_held_may_not_grow_from_the_first_minute_to_the_last() -> None:
     assert [name.partition(":")[0] for name, verdict in found.items() if verdict != "holds"] == ["listeners"]
 
 
-def test_a_moment_of_the_dashboard_is_measured_in_a_real_browser_and_leaves_nothing_behind() -> None:
+def test_a_smoke_run_measures_the_dashboard_in_a_real_browser_and_leaves_no_process_running() -> None:
     done = run_bench("dashboard", "--smoke", "--json")
     assert done.returncode in (0, 1), done.stderr
     found = json.loads(done.stdout)

@@ -1,4 +1,4 @@
-"""Whole systems under a moment of load: each stores what it has acknowledged, and the benches say so in JSON."""
+"""Smoke runs of pipeline, growth and floor: each system stores what it acknowledged, and JSON reports it."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from tests.bench.harness import leftover_processes, run_bench
 NODE_AVAILABLE = bool(os.environ.get("CI")) or (shutil.which("npm") and (NODE_SYSTEMS / "node_modules").exists())
 
 
-def moment_of(name: str, *arguments: str) -> dict[str, Any]:
+def smoke_run(name: str, *arguments: str) -> dict[str, Any]:
     done = run_bench(name, "--smoke", "--json", *arguments)
     assert done.returncode in (0, 1), done.stderr
     assert leftover_processes() == []
@@ -27,7 +27,7 @@ def moment_of(name: str, *arguments: str) -> dict[str, Any]:
 
 def test_every_system_stores_what_it_has_acknowledged() -> None:
     only = [] if NODE_AVAILABLE else [f"--only={name}" for name in (CLUSTERED, PYTHON)]
-    found = moment_of("pipeline", *only)
+    found = smoke_run("pipeline", *only)
     assert found["notMeasured"] == {}
     systems = SYSTEMS if NODE_AVAILABLE else (TIDEGATE, CLUSTERED, PYTHON)
     rows = {f"{workload.name}: {system}" for workload in WORKLOADS for system in systems}
@@ -36,14 +36,14 @@ def test_every_system_stores_what_it_has_acknowledged() -> None:
         assert row["lost"] == 0
         assert row["perSecond"] > 0
         assert row["total"] > 0
-    asked = [figure for figure in found["figures"] if figure["verdict"]]
+    checked = [figure for figure in found["figures"] if figure["verdict"]]
     peers = len(PEERS) if NODE_AVAILABLE else 1
-    # Each workload beside each peer, its rate, p50 and p99 of two of them, and the floor.
-    assert len(asked) == len(WORKLOADS) * (peers + 1) + 4 + 1
+    # Each workload with each peer, its rate, p50 and p99 of two of them, and the floor.
+    assert len(checked) == len(WORKLOADS) * (peers + 1) + 4 + 1
 
 
-def test_growth_is_told_point_by_point() -> None:
-    found = moment_of("growth")
+def test_growth_is_reported_point_by_point() -> None:
+    found = smoke_run("growth")
     assert found["notMeasured"] == {}
     assert [name for name in found["table"] if name.startswith("connections")] == ["connections: 5", "connections: 20"]
     assert [name for name in found["table"] if name.startswith("persisters")] == [
@@ -57,7 +57,7 @@ def test_growth_is_told_point_by_point() -> None:
 
 
 def test_the_parts_are_measured_by_themselves() -> None:
-    found = moment_of("floor")
+    found = smoke_run("floor")
     assert {figure["unit"] for figure in found["figures"]} == {"µs a reading", "µs a message", "readings/s"}
     assert len(found["table"]) == 3
 

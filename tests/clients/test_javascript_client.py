@@ -77,7 +77,7 @@ def token(seconds: float) -> str:
     return ISSUING.device(exp=int(time.time() + seconds) + 1)
 
 
-async def test_it_streams_renews_is_expired_and_comes_back(node: str, held: HeldBroker) -> None:
+async def test_it_streams_renews_expires_and_reconnects(node: str, held: HeldBroker) -> None:
     held.held.free = True
     async with gateway(held, expiring_seconds=1.5) as running:
         tokens = {"first": token(2), "renewal": token(5), "fresh": token(60)}
@@ -100,7 +100,7 @@ async def test_it_streams_renews_is_expired_and_comes_back(node: str, held: Held
     assert acknowledged <= published(held)
 
 
-async def test_it_comes_back_by_itself_when_its_gateway_is_replaced(node: str, held: HeldBroker) -> None:
+async def test_it_reconnects_by_itself_when_its_gateway_is_replaced(node: str, held: HeldBroker) -> None:
     held.held.free = True
     async with AsyncExitStack() as first, AsyncExitStack() as stack:
         running = await first.enter_async_context(gateway(held))
@@ -115,7 +115,7 @@ async def test_it_comes_back_by_itself_when_its_gateway_is_replaced(node: str, h
     assert acknowledged <= published(held)
 
 
-async def test_a_refusal_tells_its_code(node: str, held: HeldBroker) -> None:
+async def test_a_refusal_has_a_code(node: str, held: HeldBroker) -> None:
     async with gateway(held) as running, device(node, running, 1, first="garbage") as log:
         await log.until("connect_error")
         assert log.data("connect_error") == {"code": "unauthorized"}

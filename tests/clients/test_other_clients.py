@@ -60,7 +60,7 @@ async def test_from_version_3_on_every_client_connects_with_the_option(held: Hel
         assert (await first_event(running, client, transports=["websocket"]))["event"] == "connect"
 
 
-async def test_what_python_socketio_4_asks_is_answered_with_the_versions_that_connect(held: HeldBroker) -> None:
+async def test_python_socketio_4_is_refused_with_the_versions_that_connect(held: HeldBroker) -> None:
     """Its two handshakes, as python-engineio 3.14 sends them."""
     async with gateway(held) as running:
         for transport in ("polling", "websocket"):

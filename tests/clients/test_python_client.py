@@ -16,7 +16,7 @@ def token(seconds: float) -> str:
     return ISSUING.device(exp=int(time.time() + seconds) + 1)
 
 
-async def test_it_streams_renews_is_expired_and_comes_back(held: HeldBroker) -> None:
+async def test_it_streams_renews_expires_and_reconnects(held: HeldBroker) -> None:
     held.held.free = True
     events: list[str] = []
     acknowledged: set[int] = set()

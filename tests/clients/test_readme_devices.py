@@ -73,7 +73,7 @@ async def all_of(*waiting: Awaitable[None]) -> None:
     await asyncio.gather(*waiting)
 
 
-async def test_they_wait_for_a_gateway_that_refuses_for_now_before_and_after_the_upgrade(held: HeldBroker) -> None:
+async def test_they_wait_for_a_gateway_that_refuses_temporarily_before_and_after_the_upgrade(held: HeldBroker) -> None:
     port = free_port()
     async with both(f"http://127.0.0.1:{port}") as devices:
         async with gateway(held, at_port=port, max_connections=0) as running:
@@ -89,7 +89,7 @@ async def test_they_wait_for_a_gateway_that_refuses_for_now_before_and_after_the
         complete(held, devices)
 
 
-async def test_they_send_again_what_was_answered_with_retry_or_not_at_all(held: HeldBroker) -> None:
+async def test_they_resend_what_was_answered_with_retry_or_not_at_all(held: HeldBroker) -> None:
     async with gateway(held) as running, both(running.url) as devices:
         await all_of(*(device.wait_for_accepted(2) for device in devices))
         held.held.failure = ConfirmLate("no confirm came in time")
@@ -112,7 +112,7 @@ async def test_they_send_again_what_was_answered_with_retry_or_not_at_all(held: 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize(("code", "claims"), [("expired", {"exp": -10}), ("forbidden", {"scope": "readings:read"})])
-async def test_refused_for_good_they_say_why_and_end_with_1(
+async def test_a_permanent_refusal_is_printed_and_the_exit_code_is_1(
     held: HeldBroker, language: str, code: str, claims: dict[str, Any]
 ) -> None:
     if "exp" in claims:
@@ -123,7 +123,7 @@ async def test_refused_for_good_they_say_why_and_end_with_1(
         assert device.count(code), device
 
 
-async def test_a_token_that_cannot_be_renewed_streams_to_its_end_and_then_says_so(held: HeldBroker) -> None:
+async def test_a_token_that_cannot_be_renewed_streams_until_it_expires_and_reports_that(held: HeldBroker) -> None:
     """This gateway has no auth service."""
     async with gateway(held, expiring_seconds=5.0) as running, both(running.url, lasts_s=20) as devices:
         for code in await asyncio.gather(*(device.wait_for_exit() for device in devices)):
@@ -199,8 +199,8 @@ class Owner:
                 await asyncio.sleep(0.1)
 
     async def device(self, name: str) -> tuple[str, str]:
-        asked = {"sensorType": "temperature", "location": "roof", "name": name}
-        async with self.http.post("/devices", json=asked, headers=self.bearer) as answer:
+        body = {"sensorType": "temperature", "location": "roof", "name": name}
+        async with self.http.post("/devices", json=body, headers=self.bearer) as answer:
             device = (await answer.json())["id"]
         async with self.http.post(f"/devices/{device}/token", headers=self.bearer) as answer:
             return device, (await answer.json())["token"]

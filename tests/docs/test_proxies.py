@@ -61,7 +61,7 @@ async def test_readings_of_a_mebibyte_pass_and_what_is_too_large_is_refused_by_t
         assert (answer.status, (await answer.json())["code"]) == (413, "too_large")
 
 
-async def test_the_clients_address_is_told_and_a_forged_one_is_not(front: ProxyClient) -> None:
+async def test_the_clients_address_is_forwarded_and_a_forged_one_is_not(front: ProxyClient) -> None:
     assert f"`TRUSTED_PROXIES={TRUSTED}`" in page(PAGE)
     for forged in ({}, {"X-Forwarded-For": "6.6.6.6"}, {"X-Forwarded-For": "6.6.6.6, 127.0.0.1"}):
         async with front.http.get(front.url + "/address", headers=forged) as answer:
@@ -74,10 +74,10 @@ async def test_the_live_feed_comes_as_it_is_sent(front: ProxyClient, broker: Emb
         assert answer.content_type == "text/event-stream"
         await until(answer, b": live")
         for value in (20.25, 21.25, 22.25):
-            asked = asyncio.get_running_loop().time()
+            query = asyncio.get_running_loop().time()
             await persister.tells(sent(value, TS + int(value)))
             await until(answer, str(value).encode())
-            assert asyncio.get_running_loop().time() - asked < 2
+            assert asyncio.get_running_loop().time() - query < 2
 
 
 async def until(answer: aiohttp.ClientResponse, text: bytes) -> None:
@@ -91,7 +91,7 @@ class Interrupted:
     def __init__(self) -> None:
         self.mended = False
         self._pages = 0
-        self._ask = FromMongoDB.page
+        self._read_page = FromMongoDB.page
 
     def again(self) -> None:
         self._pages = 0
@@ -100,7 +100,7 @@ class Interrupted:
         self._pages += 1
         if self._pages > 2 and not self.mended:
             raise HistoryUnavailable("MongoDB is away")
-        return await self._ask(history, *arguments)
+        return await self._read_page(history, *arguments)
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def outcomes() -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("kind", PROGRAMS)
-async def test_whether_a_cut_export_is_seen_as_cut_off_is_as_the_page_says(
+async def test_a_cut_export_is_detected_as_the_page_says(
     kind: str, tmp_path: Path, broker: EmbeddedBroker, mongodb_database: Mongo, cut_off: Interrupted, node: str
 ) -> None:
     with_http2 = {" ssl crt": " alpn h2,http/1.1 ssl crt"} if kind == "haproxy" else {}
@@ -146,8 +146,8 @@ async def test_whether_a_cut_export_is_seen_as_cut_off_is_as_the_page_says(
             except aiohttp.ClientPayloadError:
                 over_http1 = "seen as cut off"
         cut_off.again()
-        asked = {"URL": url, "TOKEN": token, "CERTIFICATE": str(front.certificate)}
-        result = await run_json(node, str(HERE / "over_http2.js"), environment=asked)
+        query = {"URL": url, "TOKEN": token, "CERTIFICATE": str(front.certificate)}
+        result = await run_json(node, str(HERE / "over_http2.js"), environment=query)
         assert result["status"] == 200
         if result["end"] == "whole":
             assert result["lines"] == ROWS // 3
@@ -155,13 +155,13 @@ async def test_whether_a_cut_export_is_seen_as_cut_off_is_as_the_page_says(
     assert [over_http1, over_http2] == outcomes()[kind]
 
 
-async def test_its_last_line_tells_a_whole_export_from_one_that_caddy_lets_look_whole(
+async def test_the_end_line_distinguishes_a_complete_export_from_one_cut_by_caddy(
     tmp_path: Path, broker: EmbeddedBroker, mongodb_database: Mongo, cut_off: Interrupted
 ) -> None:
     async with origin(broker, mongodb_database) as port, running_proxy(tmp_path, "caddy", port) as front:
         for cut_off.mended in (False, True):
-            asked = {**EXPORT, "end": "true"}
-            async with front.http.get(front.url + "/readings", params=asked, headers=bearer(token_of())) as answer:
+            query = {**EXPORT, "end": "true"}
+            async with front.http.get(front.url + "/readings", params=query, headers=bearer(token_of())) as answer:
                 last = (await answer.read()).splitlines()[-1]
             assert (last == b'{"end":true,"count":%d}' % ROWS) is cut_off.mended
 

@@ -97,7 +97,7 @@ async def test_each_call_reaches_the_service_that_the_page_names(behind: Replace
     assert await behind.service_of("GET", "/revocations") == "404"
 
 
-async def test_a_gateway_that_is_full_is_passed_over_and_heard_when_all_are(behind: ReplacedProxy) -> None:
+async def test_a_full_gateway_is_skipped_and_its_response_returned_when_all_are_full(behind: ReplacedProxy) -> None:
     gateways = [behind.services["gateway-1"], behind.services["gateway-2"]]
     gateways[0].full = True
     for _ in range(6):
@@ -118,7 +118,7 @@ async def test_readings_that_were_refused_are_not_sent_to_the_other_gateway_by_t
     assert sum(one.refused for one in gateways) == 1
 
 
-async def test_the_proxy_that_ships_believes_the_one_before_it_that_it_is_told_of(tmp_path: Path) -> None:
+async def test_the_shipped_proxy_trusts_the_configured_proxy_in_front_of_it(tmp_path: Path) -> None:
     config = block(PAGE, "In front of the proxy that ships")
     port = free_port()
     async with (

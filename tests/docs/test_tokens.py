@@ -119,17 +119,17 @@ def tokens(issued: Issued) -> dict[str, tuple[str, str]]:
 
 
 async def run_verifier(issued: Issued, *command: str) -> dict[str, str | None]:
-    asked = tokens(issued)
+    cases = tokens(issued)
     process = await asyncio.create_subprocess_exec(
         *command,
         env={"URL": issued.auth.url, "PATH": "/usr/bin:/bin"},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
-    output, _ = await asyncio.wait_for(process.communicate(json.dumps(asked).encode()), 60)
+    output, _ = await asyncio.wait_for(process.communicate(json.dumps(cases).encode()), 60)
     assert process.returncode == 0
     found: dict[str, str | None] = json.loads(output)
-    assert found.keys() == asked.keys()
+    assert found.keys() == cases.keys()
     return found
 
 
@@ -168,7 +168,7 @@ def versions() -> dict[str, str]:
 async def test_only_auth_knows_that_a_token_was_revoked(issued: Issued, tmp_path: Path) -> None:
     command = block(PAGE, "What it cannot tell")
 
-    async def asked(token: str) -> int:
+    async def cases(token: str) -> int:
         environment = {"URL": issued.auth.url, "TOKEN": token, "PATH": "/usr/bin:/bin"}
         process = await asyncio.create_subprocess_exec(
             "sh", "-c", command, env=environment, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
@@ -176,12 +176,12 @@ async def test_only_auth_knows_that_a_token_was_revoked(issued: Issued, tmp_path
         return await process.wait()
 
     curl_refused = 22
-    assert [await asked(token) for token in (issued.user, issued.device, "garbage")] == [0, 0, curl_refused]
+    assert [await cases(token) for token in (issued.user, issued.device, "garbage")] == [0, 0, curl_refused]
     async with aiohttp.ClientSession(issued.auth.url, raise_for_status=True) as http:
         (device,) = (await (await http.get("/devices", headers=bearer(issued.user))).json())["items"]
         await http.delete(f"/devices/{device['id']}/tokens", headers=bearer(issued.user))
         await http.post("/user/logout", headers=bearer(issued.user))
-    assert [await asked(token) for token in (issued.user, issued.device)] == [curl_refused, curl_refused]
+    assert [await cases(token) for token in (issued.user, issued.device)] == [curl_refused, curl_refused]
     code = block(PAGE, HEADINGS["pyjwt"]) + DRIVERS["pyjwt"] + DRIVEN
     found = await run_verifier(issued, sys.executable, str(write_file(tmp_path, "verify.py", code)))
     assert (found["good user"], found["good device"]) == (issued.owner, issued.owner)
@@ -217,7 +217,7 @@ except JOSEError as error:
 """
 
 
-async def test_those_that_cannot_say_what_the_page_says(issued: Issued, tmp_path: Path) -> None:
+async def test_packages_that_cannot_verify_fail_as_the_page_says(issued: Issued, tmp_path: Path) -> None:
     named = refusals()
     assert named.keys() == {"jsonwebtoken", "python-jose"}
     environment = {"URL": issued.auth.url, "TOKEN": issued.user}

@@ -58,8 +58,8 @@ async def test_a_generated_python_client_walks_from_sign_up_to_reading_back(tmp_
     output = run_command([*generate, "--path", str(FILE), "--output-path", str(client)], tmp_path, PATH=path)
     assert output.split() == ["Generating", *str(client).split()]
     async with running("--devices", "0", data=tmp_path / "data") as (_, url):
-        said = run_command([str(python), str(HERE / "walk.py")], tmp_path, PYTHONPATH=str(tmp_path), TIDEGATE_URL=url)
-    seen = json.loads(said)
+        output = run_command([str(python), str(HERE / "walk.py")], tmp_path, PYTHONPATH=str(tmp_path), TIDEGATE_URL=url)
+    seen = json.loads(output)
     require_walked(seen)
     assert seen["createdAt"] == "datetime"
     assert seen["deviceClaim"] is False

@@ -94,11 +94,11 @@ def test_what_kubernetes_knows_follows_its_schemas(resources: list[Resource]) ->
     assert checked >= 19
 
 
-def test_a_wrong_manifest_would_be_seen() -> None:
-    wrong = kinds(resources_of(BASE), "Deployment")["gateway"]
-    wrong["spec"]["template"]["spec"]["containers"][0]["imagePullPolcy"] = "Always"
+def test_an_invalid_manifest_is_detected() -> None:
+    invalid = kinds(resources_of(BASE), "Deployment")["gateway"]
+    invalid["spec"]["template"]["spec"]["containers"][0]["imagePullPolcy"] = "Always"
     with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate(wrong, VERSION, strict=True)
+        kubernetes_validate.validate(invalid, VERSION, strict=True)
 
 
 def test_what_keda_knows_follows_its_schemas(resources: list[Resource]) -> None:
@@ -215,10 +215,10 @@ def test_the_secrets_that_are_made_are_those_that_are_read() -> None:
         kubernetes_validate.validate(one, VERSION, strict=True)
         values = {key: base64.b64decode(value).decode() for key, value in one["data"].items()}
         made[one["metadata"]["namespace"], one["metadata"]["name"]] = values
-    asked = {("tidegate", one["name"]): one for one in references(resources_of(BASE), ("secretKeyRef",))}
+    referenced = {("tidegate", one["name"]): one for one in references(resources_of(BASE), ("secretKeyRef",))}
     keys = ("secretKeyRef", "passwordSecretRef", "secretName")
-    asked |= {("tidegate-data", one["name"]): one for one in references(operators(), keys)}
-    assert set(asked) | {("tidegate-data", "rabbitmq-users")} == set(made)
+    referenced |= {("tidegate-data", one["name"]): one for one in references(operators(), keys)}
+    assert set(referenced) | {("tidegate-data", "rabbitmq-users")} == set(made)
     for one in references(resources_of(BASE), ("secretKeyRef",)):
         assert one["key"] in made["tidegate", one["name"]]
 

@@ -81,7 +81,7 @@ async def prometheus(folder: Path, ports: dict[str, int]) -> AsyncIterator[Prome
         await process.wait()
 
 
-async def test_every_service_is_scraped_and_every_name_that_is_asked_for_exists(
+async def test_every_service_is_scraped_and_every_queried_name_exists(
     tmp_path: Path, mariadb_url: str, mongodb_database: tuple[str, str]
 ) -> None:
     await migrated(mariadb_url)
@@ -110,9 +110,9 @@ async def test_every_service_is_scraped_and_every_name_that_is_asked_for_exists(
 
             await eventually(all_are_up, "everything is scraped", timeout_s=40)
             known = set(await server.get("label/__name__/values"))
-            asked = [*dashboard_expressions(), *(alert["expr"] for alert in alerts())]
-            assert len(asked) > 50
-            for expression in asked:
+            expressions = [*dashboard_expressions(), *(alert["expr"] for alert in alerts())]
+            assert len(expressions) > 50
+            for expression in expressions:
                 names = set(METRIC.findall(expression))
                 assert names, expression
                 assert names <= known, f"{names - known} in {expression}"
@@ -236,7 +236,7 @@ def test_an_alert_fires_when_it_should(case: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_alert_says_what_to_do_where_the_runbook_has_it() -> None:
+def test_every_alert_links_to_its_section_of_the_runbook() -> None:
     text = (ROOT / "docs" / "operations.md").read_text()
     titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}

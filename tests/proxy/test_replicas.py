@@ -15,7 +15,7 @@ from tests.proxy.nginx import running_nginx
 DEVICES = 12
 
 
-async def test_devices_come_back_through_the_proxy_when_a_gateway_is_killed_and_nothing_accepted_is_lost(
+async def test_devices_reconnect_through_the_proxy_when_a_gateway_is_killed_and_nothing_accepted_is_lost(
     tmp_path: Path, rabbitmq_url: str, mariadb_url: str, mongodb_database: tuple[str, str]
 ) -> None:
     await migrated(mariadb_url)

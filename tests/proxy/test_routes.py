@@ -130,12 +130,12 @@ async def test_each_call_reaches_its_service(front: ProxyFixture, method: str, p
 
 
 @pytest.mark.parametrize("path", ["/revocations", "/metrics", "/healthz", "/readyz", "/nothing", "/.env"])
-async def test_what_is_for_the_inside_only_is_not_there(front: ProxyFixture, path: str) -> None:
+async def test_internal_paths_are_not_routed(front: ProxyFixture, path: str) -> None:
     status, headers, echoed = await front.get(path)
     assert (status, headers["Content-Type"], echoed["status"]) == (404, "application/problem+json", 404)
 
 
-async def test_what_a_client_says_of_its_address_is_not_believed(front: ProxyFixture) -> None:
+async def test_addresses_that_a_client_claims_are_ignored(front: ProxyFixture) -> None:
     forged = {"X-Forwarded-For": "6.6.6.6", "X-Forwarded-Proto": "https", "X-Real-Ip": "6.6.6.6"}
     _, _, echoed = await front.get("/user/token", headers=forged)
     seen = echoed["headers"]
@@ -144,7 +144,7 @@ async def test_what_a_client_says_of_its_address_is_not_believed(front: ProxyFix
     assert len(seen["x-request-id"]) == 32
 
 
-async def test_guesses_of_passwords_have_to_wait_and_other_calls_do_not(front: ProxyFixture) -> None:
+async def test_log_ins_are_rate_limited_and_other_calls_are_not(front: ProxyFixture) -> None:
     statuses = [(await front.get("/user/login", "POST"))[0] for _ in range(100)]
     assert statuses[:50] == [200] * 50
     status, headers, echoed = await front.get("/user/login", "POST")
@@ -191,7 +191,7 @@ async def test_a_websocket_goes_through(front: ProxyFixture) -> None:
         assert (await socket.receive_str(timeout=5)) == "gateway received hello"
 
 
-async def test_a_gateway_that_refuses_an_upgrade_for_now_is_passed_over_and_heard_when_all_do(
+async def test_a_temporarily_refusing_gateway_is_skipped_and_its_response_returned_when_all_refuse(
     front: ProxyFixture,
 ) -> None:
     path = "/socket.io/?EIO=4&transport=websocket"

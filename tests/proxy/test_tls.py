@@ -45,11 +45,11 @@ async def echo(request: web.Request) -> web.Response:
     return web.json_response({"proto": request.headers["X-Forwarded-Proto"], "host": request.host})
 
 
-@pytest.mark.parametrize(("asked", "spoken"), [("--http2", "2"), ("--http1.1", "1.1")])
-async def test_it_speaks_tls_and_http_2_where_a_certificate_is_given(tmp_path: Path, asked: str, spoken: str) -> None:
+@pytest.mark.parametrize(("option", "spoken"), [("--http2", "2"), ("--http1.1", "1.1")])
+async def test_it_speaks_tls_and_http_2_where_a_certificate_is_given(tmp_path: Path, option: str, spoken: str) -> None:
     async with tls_proxy(tmp_path, echo) as port:
         code, output = await run_curl(
-            tmp_path, f"https://localhost:{port}/series", asked, "-i", "-w", "%{http_version}"
+            tmp_path, f"https://localhost:{port}/series", option, "-i", "-w", "%{http_version}"
         )
     assert code == 0, output
     assert output.endswith(f'{{"proto": "https", "host": "localhost:{port}"}}{spoken}')
@@ -80,8 +80,8 @@ async def test_a_feed_comes_event_by_event_over_http_2(tmp_path: Path) -> None:
         assert process.returncode == 0
 
 
-@pytest.mark.parametrize("version_asked", ["--http2", "--http1.1"])
-async def test_an_export_that_is_cut_off_does_not_look_whole(tmp_path: Path, version_asked: str) -> None:
+@pytest.mark.parametrize("version_option", ["--http2", "--http1.1"])
+async def test_an_export_that_is_cut_off_does_not_look_whole(tmp_path: Path, version_option: str) -> None:
     async def export(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/csv"})
         await response.prepare(request)
@@ -91,5 +91,5 @@ async def test_an_export_that_is_cut_off_does_not_look_whole(tmp_path: Path, ver
         return response
 
     async with tls_proxy(tmp_path, export) as port:
-        code, output = await run_curl(tmp_path, f"https://localhost:{port}/readings?device=x", version_asked)
+        code, output = await run_curl(tmp_path, f"https://localhost:{port}/readings?device=x", version_option)
     assert code != 0, output

@@ -72,7 +72,7 @@ async def test_a_reading_without_an_acknowledgement_is_sent_again_with_the_same_
     assert len(settled.of(ReadingOutcome.ACCEPTED)) == 4
 
 
-async def test_a_server_that_says_nothing_any_more_gets_a_new_connection(tidegate: FakeTidegate) -> None:
+async def test_a_silent_server_gets_a_new_connection(tidegate: FakeTidegate) -> None:
     tidegate.script.append(DROP)
     async with device(tidegate, ack_timeout_s=0.3) as client:
         await client.send(sample_readings(2))
@@ -92,7 +92,7 @@ async def test_a_retry_is_sent_again_not_before_the_time_that_it_names(tidegate:
     assert sent == [2]
 
 
-async def test_an_answer_that_is_not_understood_promises_nothing(
+async def test_an_unreadable_acknowledgement_settles_nothing(
     tidegate: FakeTidegate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("simulator.send_window.UNKNOWN_ACK_RETRY_S", 0.1)
@@ -163,7 +163,7 @@ async def test_it_connects_again_after_refusals_that_pass(tidegate: FakeTidegate
     assert tidegate.connects == 4
 
 
-async def test_it_comes_back_after_an_upgrade_refused_for_now_and_not_before_the_time_that_was_asked_for(
+async def test_it_reconnects_after_a_refused_upgrade_and_not_before_the_requested_delay(
     tidegate: FakeTidegate,
 ) -> None:
     tidegate.not_upgraded += [2, 0]
@@ -175,8 +175,8 @@ async def test_it_comes_back_after_an_upgrade_refused_for_now_and_not_before_the
     assert tidegate.connects == 3
 
 
-async def test_it_comes_back_at_once_when_its_socket_is_closed_for_now(tidegate: FakeTidegate) -> None:
-    tidegate.closed_for_now += ["unavailable", "rate_limited"]
+async def test_it_reconnects_promptly_when_its_socket_is_closed_temporarily(tidegate: FakeTidegate) -> None:
+    tidegate.closed_temporarily += ["unavailable", "rate_limited"]
     async with device(tidegate) as client:
         started = time.monotonic()
         await client.send(sample_readings(1))
@@ -187,7 +187,7 @@ async def test_it_comes_back_at_once_when_its_socket_is_closed_for_now(tidegate:
 
 
 @pytest.mark.parametrize("code", ["unauthorized", "expired", "revoked", "forbidden", "device_required"])
-async def test_a_refusal_for_good_is_raised_to_who_sends(tidegate: FakeTidegate, code: str) -> None:
+async def test_a_permanent_refusal_is_raised_to_the_sender(tidegate: FakeTidegate, code: str) -> None:
     tidegate.refusals["d1"] = deque([{"code": code}] * 10)
     async with device(tidegate) as client:
         await client.send(sample_readings(1))
@@ -216,7 +216,7 @@ async def test_a_token_that_has_expired_is_replaced_by_a_fresh_one(tidegate: Fak
     assert len(tidegate.accepted) == 2
 
 
-async def test_a_token_that_cannot_be_had_now_is_asked_for_again(tidegate: FakeTidegate) -> None:
+async def test_a_token_that_cannot_be_fetched_is_fetched_again(tidegate: FakeTidegate) -> None:
     tries = 0
 
     async def fetch() -> str:
@@ -251,7 +251,7 @@ async def test_a_token_that_runs_out_is_renewed_in_place(tidegate: FakeTidegate)
     assert tidegate.connects == 1
 
 
-async def test_it_waits_for_a_server_that_is_not_there_yet_and_leaves_no_task_behind() -> None:
+async def test_it_waits_for_a_server_that_is_not_running_yet_and_leaves_no_task_behind() -> None:
     before = asyncio.all_tasks()
     fake = FakeTidegate()
     async with fake.serving():

@@ -64,7 +64,7 @@ async def test_a_stop_ends_the_sending_and_waits_for_what_is_in_flight(tidegate:
     assert stats.sent == stats.acked == len(tidegate.accepted)
 
 
-async def test_a_device_that_is_refused_for_good_is_told_and_the_others_go_on(
+async def test_a_permanently_refused_device_is_recorded_and_the_others_go_on(
     tidegate: FakeTidegate, tmp_path: Path
 ) -> None:
     tidegate.refusals["d2"] = deque([{"code": "revoked"}])
@@ -82,7 +82,7 @@ async def test_rejected_readings_are_counted(tidegate: FakeTidegate, tmp_path: P
     assert (stats.sent, stats.accepted, stats.rejected) == (40, 38, 2)
 
 
-async def test_an_expired_access_token_and_a_busy_server_are_no_trouble(tidegate: FakeTidegate, tmp_path: Path) -> None:
+async def test_an_expired_access_token_and_a_busy_server_are_handled(tidegate: FakeTidegate, tmp_path: Path) -> None:
     tidegate.busy_answers = 2
     tidegate.calls_before_expiry = 7
     stats = RunStats()
@@ -91,7 +91,7 @@ async def test_an_expired_access_token_and_a_busy_server_are_no_trouble(tidegate
     assert tidegate.logins == 2
 
 
-async def test_a_wrong_password_is_told_with_a_way_out(tidegate: FakeTidegate) -> None:
+async def test_a_wrong_password_is_reported_with_a_hint(tidegate: FakeTidegate) -> None:
     tidegate.users["a@b.example"] = "another password"
     with pytest.raises(SimulatorError, match=r"a@b\.example cannot log in; check --password"):
         await run_fleet(fleet_plan(tidegate), stats=RunStats(), stop=asyncio.Event())

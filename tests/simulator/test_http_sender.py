@@ -1,4 +1,4 @@
-"""Rows that name their devices: sent over HTTP as their owner, each until it is answered."""
+"""Rows that name their devices are sent over HTTP as their owner, and resent until answered."""
 
 import asyncio
 from pathlib import Path
@@ -60,7 +60,7 @@ async def test_readings_that_are_rejected_are_counted_as_such(tidegate: FakeTide
     assert (stats.sent, stats.accepted, stats.rejected) == (20, 19, 1)
 
 
-async def test_a_device_that_is_refused_is_told_and_the_others_go_on(tidegate: FakeTidegate, tmp_path: Path) -> None:
+async def test_a_refused_device_is_recorded_and_the_others_go_on(tidegate: FakeTidegate, tmp_path: Path) -> None:
     tidegate.http_script += [403]
     stats = await replayed(fleet_plan(tidegate, replay=export(tmp_path, 3000, devices=2)))
     assert (stats.accepted, stats.failed) == (1500, 1)
@@ -75,7 +75,7 @@ async def test_large_readings_are_sent_in_requests_that_a_gateway_takes(tidegate
     assert 1 < len(tidegate.events) < 20
 
 
-async def test_a_stop_waits_for_what_is_in_flight_and_tells_what_stays_unanswered(
+async def test_a_stop_waits_for_readings_in_flight_and_reports_what_stays_unanswered(
     tidegate: FakeTidegate, tmp_path: Path
 ) -> None:
     tidegate.http_script += [202, DROP]

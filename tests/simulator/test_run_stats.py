@@ -26,12 +26,12 @@ def test_latencies_out_of_bounds_are_counted_and_no_latency_is_zero() -> None:
 
 
 def test_only_accepted_readings_reach_the_listener() -> None:
-    heard = []
-    stats = RunStats(lambda *arguments: heard.append(arguments))
+    calls = []
+    stats = RunStats(lambda *arguments: calls.append(arguments))
     stats.on_sent(3)
     stats.on_settled("d", "t", [(1, 0), (1, 1)], ReadingOutcome.ACCEPTED, 0.01)
     stats.on_settled("d", "t", [(2, 0)], ReadingOutcome.REJECTED, 0.01)
-    assert heard == [("d", "t", [(1, 0), (1, 1)])]
+    assert calls == [("d", "t", [(1, 0), (1, 1)])]
     summary = stats.summary()
     assert (summary.sent, summary.acked, summary.accepted, summary.rejected) == (3, 3, 2, 1)
     assert abs(summary.ack_p50_ms - 10) <= 0.1

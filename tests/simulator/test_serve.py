@@ -53,7 +53,7 @@ async def test_a_device_is_started_listed_and_stopped(tidegate: FakeTidegate) ->
         assert (await call(http, "DELETE", f"{url}/d1", headers=USER))[0] == 404
 
 
-async def test_what_is_wrong_is_told_as_a_problem(tidegate: FakeTidegate) -> None:
+async def test_errors_are_problems(tidegate: FakeTidegate) -> None:
     tidegate.logins = 1
     async with service(tidegate.url, max_devices=1) as (http, url):
         assert (await call(http, "GET", url))[0] == 401

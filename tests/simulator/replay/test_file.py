@@ -1,4 +1,4 @@
-"""What a replay reads beside times and values: by options, or by itself where the file is an export."""
+"""The columns that a replay reads: those of options, or all of an export."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ def export(folder: Path, *lines: str) -> Path:
     return csv_file(folder, EXPORT_HEADER, *(f"d-1,temperature,2024-05-01T00:00:00.000Z,{line}" for line in lines))
 
 
-def said(reading: Any) -> dict[str, Any]:
+def fields_of(reading: Any) -> dict[str, Any]:
     found: dict[str, Any] = msgspec.to_builtins(reading)
     return found
 
@@ -37,7 +37,7 @@ async def test_every_field_has_a_column_that_an_option_names(tmp_path: Path) -> 
     assert (checked.readings, checked.devices, checked.names_devices) == (2, 1, True)
     first, second = replay_rows(replay, "unused")
     assert (first.device, first.reading.location) == ("dev:9", Place(48.1, 11.5))
-    assert said(first.reading) | {"location": None} == {
+    assert fields_of(first.reading) | {"location": None} == {
         "sensorType": "co2",
         "value": 400,
         "ts": 1_714_521_600_000,
@@ -46,7 +46,7 @@ async def test_every_field_has_a_column_that_an_option_names(tmp_path: Path) -> 
         "location": None,
         "tags": {"room": "a"},
     }
-    assert said(second.reading) == {"sensorType": "co2", "value": 401, "ts": 1_714_521_600_000, "seq": 8}
+    assert fields_of(second.reading) == {"sensorType": "co2", "value": 401, "ts": 1_714_521_600_000, "seq": 8}
 
 
 async def test_a_sensor_type_can_be_given_to_all_rows(tmp_path: Path) -> None:
@@ -74,11 +74,11 @@ async def test_an_export_is_known_by_its_header_and_read_as_it_was_written(tmp_p
     assert [repr(reading.value) for reading in readings] == ["'1'", "1", "1.0", "True", "'true'", "' NA, '", "''"]
     assert [reading.seq for reading in readings] == [0, 1, 2, 3, 2**53 - 1, 5, 7]
     assert {reading.sensor_type for reading in readings} == {"temperature"}
-    assert said(readings[0])["unit"] == "C"
-    assert said(readings[0])["tags"] == {"a": "1,2"}
-    assert said(readings[0])["receivedAt"] == RECEIVED_AT
-    assert [said(reading).get("unit") for reading in readings[:3]] == ["C", None, ""]
-    assert [said(reading).get("tags") for reading in readings[1:3]] == [None, {}]
+    assert fields_of(readings[0])["unit"] == "C"
+    assert fields_of(readings[0])["tags"] == {"a": "1,2"}
+    assert fields_of(readings[0])["receivedAt"] == RECEIVED_AT
+    assert [fields_of(reading).get("unit") for reading in readings[:3]] == ["C", None, ""]
+    assert [fields_of(reading).get("tags") for reading in readings[1:3]] == [None, {}]
     places = [None if reading.location is msgspec.UNSET else reading.location for reading in readings]
     assert places == ['hall "3", left', None, "", None, Place(1.0, 2.0), '{"lat":1,"lon":2}', None]
 
@@ -98,8 +98,8 @@ async def test_an_export_without_its_devices_is_for_simulated_ones(tmp_path: Pat
 
 async def test_the_last_line_of_an_export_is_checked_and_is_no_reading(tmp_path: Path) -> None:
     row = f"d,t,2024-05-01T00:00:00.000Z,0,1,{RECEIVED_AT},,,"
-    whole = Replay(csv_file(tmp_path, EXPORT_HEADER, row, "# end 1", EXPORT_HEADER, "# end 0"))
-    assert (await check_replay(whole)).readings == 1
+    complete = Replay(csv_file(tmp_path, EXPORT_HEADER, row, "# end 1", EXPORT_HEADER, "# end 0"))
+    assert (await check_replay(complete)).readings == 1
     cut = Replay(csv_file(tmp_path, EXPORT_HEADER, row, "# end 2"))
     assert "line 3: the export ends with '# end 2', but 1 readings precede it" in await refusal(cut)
 
@@ -117,7 +117,7 @@ async def test_the_last_line_of_an_export_is_checked_and_is_no_reading(tmp_path:
         ("0,1,yesterday,,,", "receivedAt"),
     ],
 )
-async def test_a_wrong_cell_of_an_export_is_named(tmp_path: Path, line: str, column: str) -> None:
+async def test_an_invalid_cell_of_an_export_is_named(tmp_path: Path, line: str, column: str) -> None:
     error_text = await refusal(Replay(export(tmp_path, f"0,1,{RECEIVED_AT},,,", line)))
     assert f"line 3, column {column!r}: " in error_text
 
@@ -126,8 +126,8 @@ FOR_PEOPLE = '"d-1","temperature",2024-05-01T00:00:00.000Z,0,{value},2024-05-01T
 
 
 @pytest.mark.parametrize("text", ["=1+1", " -x", "a;@b", "\uff1dA1", "'=1"])
-async def test_the_export_for_spreadsheets_is_refused_where_it_may_say_another_text(tmp_path: Path, text: str) -> None:
-    """Whether the apostrophe was stored or put there nobody can tell."""
+async def test_the_export_for_spreadsheets_is_refused_if_a_text_may_differ(tmp_path: Path, text: str) -> None:
+    """The apostrophe may have been stored or added by the export."""
     value = csv_file(tmp_path, EXPORT_HEADER, FOR_PEOPLE.format(value=f'"{as_text(text)}"', unit=""))
     error_text = await refusal(Replay(value))
     assert (
@@ -140,12 +140,12 @@ async def test_the_export_for_spreadsheets_is_refused_where_it_may_say_another_t
     assert "column 'unit'" in await refusal(Replay(unit))
 
 
-async def test_the_export_for_spreadsheets_is_taken_where_it_says_what_is_stored(tmp_path: Path) -> None:
+async def test_the_export_for_spreadsheets_is_accepted_if_it_equals_what_is_stored(tmp_path: Path) -> None:
     lines = [FOR_PEOPLE.format(value=value, unit='"C"') for value in ("-1.5", '"idle"', "true", '"it\'s on"')]
     replay = Replay(csv_file(tmp_path, EXPORT_HEADER, *lines))
     assert (await check_replay(replay)).readings == 4
     assert [row.reading.value for row in replay_rows(replay, "unused")] == [-1.5, "idle", True, "it's on"]
-    stored = export(tmp_path, f"""0,"'=1",{RECEIVED_AT},,,""")  # the export for programs changes nothing
+    stored = export(tmp_path, f"""0,"'=1",{RECEIVED_AT},,,""")  # the export for programs is not escaped
     assert [row.reading.value for row in replay_rows(Replay(stored), "unused")] == ["'=1"]
 
 
@@ -157,12 +157,12 @@ async def test_an_export_whose_numbers_another_program_has_quoted_is_no_export_o
     assert row.reading.value == 20.5
 
 
-async def test_a_column_that_is_not_there_is_told_with_the_option_that_names_another(tmp_path: Path) -> None:
+async def test_a_missing_column_is_reported_with_the_option_that_names_another(tmp_path: Path) -> None:
     path = csv_file(tmp_path, "timestamp,value", "1714521600000,1")
     for field in ("unit", "location", "tags", "seq", "device", "sensor_type", "time", "value"):
         options: dict[str, Any] = {f"{field}_column": "nowhere"}
         error_text = await refusal(Replay(path, **options))
         assert "line 1, column 'nowhere': there is no such column; the file has timestamp, value" in error_text
         assert f"--{field.replace('_', '-')}-column names another" in error_text
-    wrong = csv_file(tmp_path, "timestamp,value,d", "1714521600000,1,a/b")
-    assert "column 'd': a device is 1 to 64 of" in await refusal(Replay(wrong, device_column="d"))
+    invalid = csv_file(tmp_path, "timestamp,value,d", "1714521600000,1,a/b")
+    assert "column 'd': a device is 1 to 64 of" in await refusal(Replay(invalid, device_column="d"))

@@ -79,7 +79,7 @@ async def test_a_bad_row_names_file_line_and_column(tmp_path: Path, row: str, co
     assert str(error.value).startswith(f"{path}: line 3, column {column!r}: ")
 
 
-async def test_a_file_that_cannot_be_replayed_is_told_in_a_sentence(tmp_path: Path) -> None:
+async def test_a_file_that_cannot_be_replayed_is_reported_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(
         ReplayError, match="line 1, column 'timestamp': there is no such column; the file has time, value"
     ):

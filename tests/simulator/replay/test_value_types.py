@@ -1,4 +1,4 @@
-"""What a replay takes for numbers, texts and booleans, and what it refuses rather than store as something else."""
+"""Which cells a replay reads as numbers, texts and booleans, and which it refuses."""
 
 import datetime
 from pathlib import Path
@@ -30,7 +30,7 @@ async def refusal(replay: Replay) -> str:
 
 
 @pytest.mark.parametrize("cell", ['"1,5"', '"1,234.5"', "1 234.5", "45%", "NA", "MM", "?", "NaN", "-inf", "1e999", "x"])
-async def test_what_is_no_number_among_numbers_is_an_error_with_the_ways_out(tmp_path: Path, cell: str) -> None:
+async def test_a_cell_that_is_not_a_number_among_numbers_is_an_error_with_remedies(tmp_path: Path, cell: str) -> None:
     replay = rows(tmp_path, "1", cell, "2")
     error_text = await refusal(replay)
     assert error_text.startswith(f"{replay.path}: line 3, column 'value': {cell.strip(chr(34))!r} is not a")
@@ -39,7 +39,7 @@ async def test_what_is_no_number_among_numbers_is_an_error_with_the_ways_out(tmp
 
 
 @pytest.mark.parametrize("cell", ['"1,5"', "45%", "NA", "?"])
-async def test_the_ways_out_lead_out(tmp_path: Path, cell: str) -> None:
+async def test_the_remedies_work(tmp_path: Path, cell: str) -> None:
     text = cell.strip('"')
     left_out = rows(tmp_path, "1", cell, "2", missing=(text, "MM"))
     assert (await check_replay(left_out)).readings == 2
@@ -109,7 +109,7 @@ async def test_a_type_that_is_given_is_not_decided(tmp_path: Path) -> None:
     assert "'2' is not true or false" in await refusal(rows(tmp_path, "1", "2", value_type="boolean"))
 
 
-async def test_a_file_without_a_value_is_told(tmp_path: Path) -> None:
+async def test_a_file_without_a_value_is_an_error(tmp_path: Path) -> None:
     assert "no row has a value" in await refusal(rows(tmp_path, "", "NA", missing=("NA",)))
 
 
@@ -143,7 +143,7 @@ async def test_readings_within_a_millisecond_are_counted_so_that_none_becomes_an
     assert "line 2, column 'n': times finer than a millisecond are cut" in await refusal(counted)
 
 
-async def test_seconds_taken_for_milliseconds_are_told(tmp_path: Path) -> None:
+async def test_seconds_given_as_milliseconds_are_an_error(tmp_path: Path) -> None:
     error_text = await refusal(Replay(csv_file(tmp_path, "timestamp,value", "1714521600,1")))
     assert "column 'timestamp'" in error_text
     assert "milliseconds since 1970" in error_text
