@@ -81,10 +81,10 @@ class MemoryWatch:
         """Sample its memory without a garbage collection."""
         self.peak_bytes = max(self.peak_bytes, pss_of(self.pid))
 
-    def memory_usage(self) -> MemoryUsage:
+    def retained(self) -> MemoryUsage:
         """Sample its memory, then collect garbage and return what is retained."""
         self.sample()
-        return self.tab.memory_usage(self.pid)
+        return self.tab.retained(self.pid)
 
 
 def first_value_figures(tab: Tab, site: Site, size: Size) -> list[Figure]:
@@ -174,9 +174,9 @@ def watch_chart(
     began = time.monotonic()
     while (at := time.monotonic() - began) < size.live_s:
         if at < size.window_s:
-            first.append(memory.memory_usage())
+            first.append(memory.retained())
         elif at > size.live_s - size.window_s:
-            last.append(memory.memory_usage())
+            last.append(memory.retained())
         else:
             memory.sample()
         drawn |= tab.points()
@@ -201,12 +201,12 @@ def growth_figures(first: list[MemoryUsage], last: list[MemoryUsage]) -> list[Fi
     """Compare the last window to the first: the minimum of each, since garbage is not always collected at once."""
 
     def ratio(name: str, most: float | None) -> Figure:
-        before, after = (min(getattr(memory_usage, name) for memory_usage in window) for window in (first, last))
+        before, after = (min(getattr(retained, name) for retained in window) for window in (first, last))
         progress(f"  {name}: {before:,.0f}, then {after:,.0f}")
         return Figure(f"  {NAMES[name]}: the last minute of the first", after / before, "x", most)
 
     figures = [ratio(name, None if name == "pss_bytes" else MAX_GROWTH) for name in NAMES]
-    labels = sum(memory_usage.labels for memory_usage in (first + last)[1:])
+    labels = sum(retained.labels for retained in (first + last)[1:])
     return [*figures, Figure("  labels whose sizes plotly kept meanwhile, 10,000 at most", labels, "labels")]
 
 
@@ -218,20 +218,20 @@ NAMES = {
 }
 
 
-def memory_figures(browser: Browser, peak_bytes: int, memory_usage: MemoryUsage) -> list[Figure]:
+def memory_figures(browser: Browser, peak_bytes: int, retained: MemoryUsage) -> list[Figure]:
     """Return the tab's memory, compared to an empty tab and to plotly alone."""
     tab = Tab(browser)
     browser.driver.switch_to.new_window("tab")
     browser.driver.get("about:blank")
     pid = tab.renderer()
-    empty = tab.memory_usage(pid)
+    empty = tab.retained(pid)
     plotly = (files("plotly") / "package_data" / "plotly.min.js").read_text()
     tab.cdp("Runtime.evaluate", expression=plotly)
-    with_plotly = tab.memory_usage(pid)
+    with_plotly = tab.retained(pid)
     return [
         Figure("memory of the tab's process at most", peak_bytes / MIB, "MiB", 200e6 / MIB),
-        Figure("  after a garbage collection", memory_usage.pss_bytes / MIB, "MiB"),
-        Figure("    of it JavaScript's heap", memory_usage.heap_bytes / MIB, "MiB"),
+        Figure("  after a garbage collection", retained.pss_bytes / MIB, "MiB"),
+        Figure("    of it JavaScript's heap", retained.heap_bytes / MIB, "MiB"),
         Figure("  an empty tab's process", empty.pss_bytes / MIB, "MiB"),
         Figure("  what plotly adds to one, with nothing drawn", (with_plotly.pss_bytes - empty.pss_bytes) / MIB, "MiB"),
     ]
@@ -253,7 +253,7 @@ def measure(folder: Path, size: Size) -> list[Figure]:
             memory = MemoryWatch(tab)
             figures += scroll_figures(tab, memory, size)
             figures += measure_live(tab, memory, site, size)
-            return figures + memory_figures(browser, memory.peak_bytes, memory.memory_usage())
+            return figures + memory_figures(browser, memory.peak_bytes, memory.retained())
 
 
 def main() -> int:

@@ -39,7 +39,7 @@ DELAY_MS = 20
 OPTIONS: dict[str, Any] = {"storageEngine": {"wiredTiger": {"configString": "block_compressor=zstd"}}}
 SAFE = WriteConcern("majority", j=True)
 MIB = 1024 * 1024
-MOST_MEMORY_MIB = 200e6 / MIB
+MAX_MEMORY_MIB = 200e6 / MIB
 # Of nearly 1 MiB each.
 LARGE_MESSAGES = 260
 TIMEOUT_S = 300
@@ -190,7 +190,7 @@ def large_messages(setup: DrainSetup) -> Figure:
     asyncio.run(setup.fill(LARGE_MESSAGES * 1000, 1000, large_documents))
     drained = setup.drain(LARGE_MESSAGES * 1000)
     progress(f"  {drained.per_second:,.0f} a second")
-    return Figure("messages of 1 MiB: memory at most", drained.memory_bytes / MIB, "MiB", MOST_MEMORY_MIB)
+    return Figure("messages of 1 MiB: memory at most", drained.memory_bytes / MIB, "MiB", MAX_MEMORY_MIB)
 
 
 def run(folder: Path, count: int, slow_count: int) -> list[Figure]:
@@ -209,7 +209,7 @@ def run(folder: Path, count: int, slow_count: int) -> list[Figure]:
             Figure("one persister drains", drained.per_second, "readings/s"),
             Figure("  its time to that of the bare insert", bare / drained.per_second, "x", 1 / 0.9),
             Figure("  time of the last tenth to the first", drained.last_to_first, "x", 1.15),
-            Figure("  memory at most", drained.memory_bytes / MIB, "MiB", MOST_MEMORY_MIB),
+            Figure("  memory at most", drained.memory_bytes / MIB, "MiB", MAX_MEMORY_MIB),
         ]
         figures.append(large_messages(setup))
         port = free_port()

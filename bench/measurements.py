@@ -105,7 +105,7 @@ def measure_system(
     """Measure once on an empty collection, or `onto` a filled one."""
     collection = system.fresh() if onto is None else onto
     already = collection.estimated_document_count()
-    system.start_servers.flush_writes()
+    system.servers.flush_writes()
     before, started = system.cpu_s(), time.perf_counter()
     ran = system.load.request(workload.command(seconds))
     if ran["refused"] or ran["unanswered"] or ran["lost"]:
@@ -113,7 +113,7 @@ def measure_system(
     readings = ran["acknowledged"] * workload.size
     taken, found = wait_until_stored(system, collection, already + readings, started)
     stored = found - already
-    system.start_servers.checkpoint()
+    system.servers.checkpoint()
     passed = time.perf_counter() - started
     used = {name: value - before[name] - idle.get(name, 0.0) * passed for name, value in system.cpu_s().items()}
     if stored != readings and system.name in (TIDEGATE, CLUSTERED):

@@ -47,13 +47,13 @@ class Floor:
     name = FLOOR
 
     def __init__(self, servers: SharedServers, client: LineProcess) -> None:
-        self._at = servers
+        self._servers = servers
         self._client = client
 
-    def measure_system(self, seconds: float, idle: dict[str, float]) -> Measurement:
+    def measure(self, seconds: float, idle: dict[str, float]) -> Measurement:
         """Insert raw BSON, the readings of the last workload."""
-        self._at.fresh(FLOOR_DATABASE)
-        return measure_bare_insert(self._at, self._client, round(seconds * FLOOR_READINGS_A_SECOND), idle)
+        self._servers.fresh(FLOOR_DATABASE)
+        return measure_bare_insert(self._servers, self._client, round(seconds * FLOOR_READINGS_A_SECOND), idle)
 
 
 def start(servers: SharedServers, names: list[str], stack: ExitStack) -> tuple[list[System], dict[str, str]]:
@@ -98,9 +98,9 @@ class Rounds:
         for workload in WORKLOADS:
             progress(f"  {number + 1}/{rounds} {workload.name}")
             for one in self._participants(workload):
-                if (took := self._measure(one, workload, self._seconds)) is not None:
-                    print_measurement(one.name, took)
-                    self.found.setdefault((workload, one.name), Measurements()).all.append(took)
+                if (measurement := self._measure(one, workload, self._seconds)) is not None:
+                    print_measurement(one.name, measurement)
+                    self.found.setdefault((workload, one.name), Measurements()).all.append(measurement)
 
     def _participants(self, workload: Workload) -> list[System | Floor]:
         participants: list[System | Floor] = [*self._systems]
@@ -111,7 +111,7 @@ class Rounds:
 
     def _measure(self, one: System | Floor, workload: Workload, seconds: float) -> Measurement | None:
         if isinstance(one, Floor):
-            return one.measure_system(seconds, self._idle)
+            return one.measure(seconds, self._idle)
         if one.name in self._missing:
             return None
         try:
@@ -149,7 +149,7 @@ def measure_acks(
     found = AckRounds(measurements.per_second / workload.size / 2)
     for _ in range(rounds):
         collection = system.fresh()
-        system.start_servers.flush_writes()
+        system.servers.flush_writes()
         started = time.perf_counter()
         ran = system.load.request(workload.command(seconds, found.rate))
         readings = ran["acknowledged"] * workload.size
@@ -174,22 +174,22 @@ def run(
         floor = Floor(servers, stack.enter_context(LineProcess(command, log=folder / "bare_insert.log")))
         idle = idle_cpu(servers)
         progress("idle: " + ", ".join(f"{name} {value * 100:.1f} % of a core" for name, value in idle.items()))
-        participants = Rounds(systems, floor, missing, seconds, idle)
+        all_rounds = Rounds(systems, floor, missing, seconds, idle)
         if seconds >= 1:  # a smoke run needs no warm-up
-            participants.warm_up()
+            all_rounds.warm_up()
         for number in range(rounds):
-            participants.measure(number, rounds)
-        found = participants.found
-        waits = {one: measure_acks(systems[0], one, found[one, TIDEGATE], rounds, seconds) for one in MAX_P50_P99_MS}
+            all_rounds.measure(number, rounds)
+        found = all_rounds.found
+        acks = {one: measure_acks(systems[0], one, found[one, TIDEGATE], rounds, seconds) for one in MAX_P50_P99_MS}
         about = {
             "idleCores": idle,
             "turns": {
                 f"{workload.name}: {name}": measurements.each() for (workload, name), measurements in found.items()
             },
-            "acknowledged": {workload.name: wait.details() for workload, wait in waits.items()},
+            "acknowledged": {workload.name: ack_rounds.details() for workload, ack_rounds in acks.items()},
         }
         details = Details(table_of(found), missing, about | servers.versions())
-    return figures_of(found, {workload: wait.p50_p99_ms for workload, wait in waits.items()}), details
+    return figures_of(found, {workload: ack_rounds.p50_p99_ms for workload, ack_rounds in acks.items()}), details
 
 
 def main(arguments: list[str] | None = None) -> int:

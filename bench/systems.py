@@ -95,26 +95,24 @@ class System:
 
     name: str
     database: str
-    start_servers: SharedServers
+    servers: SharedServers
     processes: dict[str, BenchProcess]
     load: LineProcess
 
     def fresh(self) -> Any:
         """Return its collection, recreated and empty."""
-        return self.start_servers.fresh(self.database, clustered=self.name == CLUSTERED)
+        return self.servers.fresh(self.database, clustered=self.name == CLUSTERED)
 
     def cpu_s(self) -> dict[str, float]:
         """Return the CPU seconds of each process that serves it."""
-        servers = self.start_servers.cpu_s()
+        servers = self.servers.cpu_s()
         if self.name == NODE_MONGODB:
             del servers["RabbitMQ"]
         return {name: process.cpu_s() for name, process in self.processes.items()} | servers
 
     def memory_bytes(self) -> dict[str, int]:
         """Return the resident memory of each of these processes."""
-        return {
-            name: process.memory_bytes() for name, process in self.processes.items()
-        } | self.start_servers.memory_bytes()
+        return {name: process.memory_bytes() for name, process in self.processes.items()} | self.servers.memory_bytes()
 
     def require_running(self) -> None:
         """Raise BenchError if one of its processes has ended."""

@@ -192,7 +192,7 @@ class Tab:
         self.cdp("Runtime.callFunctionOn", objectId=found, functionDeclaration=DRAWING)
         self.cdp("Runtime.releaseObjectGroup", **group)
 
-    def memory_usage(self, pid: int) -> MemoryUsage:
+    def retained(self, pid: int) -> MemoryUsage:
         """Clear plotly's label cache, which plotly bounds itself; collect garbage, and return the memory retained."""
         labels = self.browser.run(FORGET)
         self.cdp("HeapProfiler.collectGarbage")

@@ -23,7 +23,7 @@ Found = dict[tuple[Workload, str], Measurements]
 AckLatencies = dict[Workload, tuple[float, float]]
 
 
-def figures_of(found: Found, waits: AckLatencies) -> list[Figure]:
+def figures_of(found: Found, acks: AckLatencies) -> list[Figure]:
     """Return every figure with its target."""
     figures: list[Figure] = []
     for workload in WORKLOADS:
@@ -41,8 +41,8 @@ def figures_of(found: Found, waits: AckLatencies) -> list[Figure]:
             figures.append(Figure(f"    {TIDEGATE}, of that", ours.total_us / floor, "x", MAX_FLOOR_RATIO))
         rate = MIN_STORED_PER_SECOND[workload]
         figures.append(Figure("  stored, the load on the same machine", ours.per_second, "readings/s", at_least=rate))
-        if workload in waits:
-            for name, value, most in zip(("p50", "p99"), waits[workload], MAX_P50_P99_MS[workload], strict=True):
+        if workload in acks:
+            for name, value, most in zip(("p50", "p99"), acks[workload], MAX_P50_P99_MS[workload], strict=True):
                 figures.append(Figure(f"  acknowledged at half of saturation: {name}", value, "ms", most))
     return figures
 
