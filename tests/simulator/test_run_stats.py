@@ -2,7 +2,6 @@ import random
 
 from simulator.reading import ReadingOutcome
 from simulator.run_stats import LatencyHistogram, RunStats
-from simulator.waveform import SENSOR_TYPES, Waveform
 
 
 def test_percentiles_are_right_within_one_percent() -> None:
@@ -35,13 +34,3 @@ def test_only_accepted_readings_reach_the_listener() -> None:
     summary = stats.summary()
     assert (summary.sent, summary.acked, summary.accepted, summary.rejected) == (3, 3, 2, 1)
     assert abs(summary.ack_p50_ms - 10) <= 0.1
-
-
-def test_a_waveform_repeats_for_the_same_seed_and_differs_between_devices() -> None:
-    def course(kind: str, seed: str) -> list[float]:
-        waveform = Waveform(kind, seed)
-        return [waveform.value(1_760_000_000_000 + 1000 * index) for index in range(200)]
-
-    for kind in (*SENSOR_TYPES, "unknown"):
-        assert course(kind, "a") == course(kind, "a") != course(kind, "b")
-    assert all(10 < value < 32 for value in course("temperature", "a"))

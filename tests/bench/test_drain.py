@@ -1,4 +1,4 @@
-"""What the drain bench makes of what it saw: nothing that counts in our favour."""
+"""The evaluation of the drain bench."""
 
 import pytest
 
