@@ -10,32 +10,22 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import bson
-from pymongo import MongoClient, WriteConcern
+from pymongo import MongoClient
 
-from bench.environment import Environment, start_environment
+from bench.environment import start_environment
 from bench.load import percentile
-from bench.processes import BenchError, BenchProcess, LineProcess
+from bench.processes import BenchError, LineProcess
+from bench.reader_setup import BEGIN_MS, DAY_MS, OWNER, SERIES, ReaderSetup
 from bench.report import Figure, progress, show
-from readings.document import encode_document
 from readings.keys import between, series_key
-from readings.reading import Reading
-from testing.issuer import ISSUER
 from testing.servers.mongodb import MongoDBServer
-from testing.servers.ports import free_port
 
-OWNER = "owner-0"
-SERIES = 1000
-# Each series spans a day, regardless of its number of readings.
-DAY_MS = 86_400_000
-BEGIN_MS = 1_700_006_400_000  # a midnight
-OPTIONS: dict[str, Any] = {"storageEngine": {"wiredTiger": {"configString": "block_compressor=zstd"}}}
 REQUESTS = 1000
 EXPORTED_SERIES = 100
 MIB = 1024 * 1024
@@ -45,63 +35,6 @@ READINGS_A_SECOND = 5000
 EVENT = 10
 HEARTBEAT_S = 10
 WATCH_S = 32.0
-
-
-class ReaderSetup:
-    """A reader and its database."""
-
-    def __init__(self, environment: Environment, mongodb: MongoDBServer) -> None:
-        self.environment = environment
-        self.mongodb = mongodb
-        self.token = environment.user_token(OWNER)
-
-    @contextmanager
-    def service(self, name: str, **settings: str) -> Iterator[tuple[BenchProcess, int]]:
-        """Run one of Tidegate's services; yields it and its port."""
-        port, ops_port = free_port(), free_port()
-        environment = {
-            "BROKER_URL": self.environment.broker_url,
-            "READINGS_URL": self.mongodb.url,
-            "READINGS_DATABASE": "bench",
-            "AUTH_URL": self.environment.auth_url,
-            "TOKEN_ISSUER": ISSUER,
-            "HOST": "127.0.0.1",
-            "PORT": str(port),
-            "OPS_HOST": "127.0.0.1",
-            "OPS_PORT": str(ops_port),
-            **settings,
-        }
-        log = self.environment.folder / f"{name}.log"
-        with BenchProcess([sys.executable, "-m", name], log=log, environment=environment) as started:
-            started.wait_for_port(ops_port)
-            yield started, port
-
-    def fill(self, readings: int) -> None:
-        """Store `readings` readings of 1,000 series, as a persister does."""
-        each = readings // SERIES
-        step_ms = DAY_MS // each
-        with MongoClient[dict[str, Any]](self.mongodb.url) as client:
-            database = client["bench"]
-            collection = database.create_collection("readings", **OPTIONS)
-            fast = collection.with_options(write_concern=WriteConcern(1))
-            rng = random.Random(1)
-            for number in range(SERIES):
-                device, sensor_type = f"device-{number // 2}", ("temperature", "humidity")[number % 2]
-                database["series"].insert_one({"_id": series_key(OWNER, device, sensor_type)})
-                batch = [
-                    bson.raw_bson.RawBSONDocument(
-                        encode_document(
-                            OWNER,
-                            device,
-                            Reading(sensor_type, round(rng.gauss(20, 3), 3), ts, 0, ts + 40, unit="celsius"),
-                        )
-                    )
-                    for ts in range(BEGIN_MS, BEGIN_MS + each * step_ms, step_ms)
-                ]
-                for start in range(0, each, 4000):
-                    fast.insert_many(batch[start : start + 4000], ordered=False)
-                if number % 100 == 99:
-                    progress(f"  {(number + 1) * each:,} readings are stored")
 
 
 def random_series(rng: random.Random) -> dict[str, str]:
