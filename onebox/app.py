@@ -41,7 +41,7 @@ from runtime.logs import logger
 from runtime.process import Shutdown, freeze_startup_objects
 from runtime.tracing import open_tracing
 from simulator.errors import ReplayError, SimulatorError
-from simulator.tally import Tally
+from simulator.run_stats import RunStats
 
 log = logger("onebox")
 
@@ -81,7 +81,7 @@ class Onebox:
             self._services = self._services.with_secret(secrets.signing_key_secret)
             async with self._storage() as storage, asyncio.TaskGroup() as tasks:
                 ended = tasks.create_task(_fail_when_ended(storage.mongod), name="mongod")
-                tally = Tally(on_acked=lambda *acked: storage.audit.acknowledged(tally.owner, *acked))
+                tally = RunStats(on_acked=lambda *acked: storage.audit.acknowledged(tally.owner, *acked))
                 await self._serve(storage, secrets, tally, shutdown)
                 await self._drain(storage)
                 self.summary = await self._sum_up(storage, tally)
@@ -117,7 +117,7 @@ class Onebox:
             ) as checks:
                 yield _Storage(mongod, broker, audit, registry, dict(checks))
 
-    async def _serve(self, storage: _Storage, secrets: KeptSecrets, tally: Tally, shutdown: Shutdown) -> None:
+    async def _serve(self, storage: _Storage, secrets: KeptSecrets, tally: RunStats, shutdown: Shutdown) -> None:
         """Open accounts and gateway on one port, run the devices, and close the intake again."""
         plan, settings = self._plan, self._services
         await migrate(settings.auth.auth_database_url)
@@ -180,7 +180,7 @@ class Onebox:
                 return
             await asyncio.sleep(0.02)
 
-    async def _sum_up(self, storage: _Storage, tally: Tally) -> Summary:
+    async def _sum_up(self, storage: _Storage, tally: RunStats) -> Summary:
         devices = tally.summary()
         return Summary(
             sent=devices.sent,

@@ -23,7 +23,7 @@ from simulator.api import Api
 from simulator.device import device_session
 from simulator.errors import ApiError, SimulatorError
 from simulator.fleet import FleetPlan, run_fleet
-from simulator.tally import Tally
+from simulator.run_stats import RunStats
 
 log = logger("onebox")
 
@@ -31,7 +31,7 @@ DEMO_EMAIL = "demo@tidegate.example"
 DEMO_NAME = "Demo"
 
 
-async def run_devices(plan: Plan, url: str, password: str, tally: Tally, shutdown: Shutdown) -> None:
+async def run_devices(plan: Plan, url: str, password: str, tally: RunStats, shutdown: Shutdown) -> None:
     """Run the fleet until its time is up, its file is sent, or a stop is asked for; without devices, just wait."""
     if not plan.devices:
         await sign_up(url, password)
@@ -49,7 +49,7 @@ async def run_devices(plan: Plan, url: str, password: str, tally: Tally, shutdow
         replay=plan.replay,
         sign_up_name=DEMO_NAME,
     )
-    await run_fleet(fleet, tally=tally, stop=shutdown.event)
+    await run_fleet(fleet, stats=tally, stop=shutdown.event)
 
 
 async def make_demo_user(settings: AuthSettings, password: str) -> None:

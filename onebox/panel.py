@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from simulator.tally import Tally
+from simulator.run_stats import RunStats
 
 PANEL_EVERY_S = 0.5
 LINE_EVERY_S = 5.0
@@ -25,7 +25,7 @@ class Sources:
     """Where the figures come from."""
 
     registry: CollectorRegistry
-    tally: Tally
+    tally: RunStats
     depth: Callable[[], int]
 
 

@@ -16,8 +16,8 @@ from persister.batch import Outcome
 from persister.metrics import PersisterMetrics
 from reader.live.feed import EndReason
 from reader.metrics import ReaderMetrics
-from simulator.point import Outcome as Settled
-from simulator.running import Devices
+from simulator.device_pool import DevicePool
+from simulator.reading import ReadingOutcome as Settled
 
 ROOT = Path(__file__).parent.parent
 
@@ -54,7 +54,7 @@ def metrics_of(service: str) -> CollectorRegistry:
             ReaderMetrics(registry)
         case "simulator":
             http: aiohttp.ClientSession = None  # type: ignore[assignment]  # nothing is called
-            Devices(http, "http://unused", registry, max_devices=1, max_devices_per_user=1)
+            DevicePool(http, "http://unused", registry, max_devices=1, max_devices_per_user=1)
         case "auth":
             AuthMetrics(registry)
     return registry

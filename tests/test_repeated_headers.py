@@ -31,8 +31,8 @@ from runtime.http.operation import Operation
 from runtime.http.problems import problem_middleware
 from simulator.api import Api
 from simulator.device import device_session
-from simulator.running import Devices
-from simulator.serve import DeviceRoutes
+from simulator.device_pool import DevicePool
+from simulator.serve import SimulatorRoutes
 
 USER = {"name": "Ada", "email": "ada@example.org", "password": "correct horse battery"}
 SERVICES = ["auth", "gateway", "reader", "simulator"]
@@ -110,9 +110,9 @@ async def simulator(target: str) -> AsyncIterator[str]:
     app, registry = new_app(), CollectorRegistry()
     async with (
         device_session() as http,
-        Devices(http, target, registry, max_devices=1, max_devices_per_user=1).open() as devices,
+        DevicePool(http, target, registry, max_devices=1, max_devices_per_user=1).open() as devices,
     ):
-        DeviceRoutes(Api(http, target, attempts=1), devices).add_to(app)
+        SimulatorRoutes(Api(http, target, attempts=1), devices).add_to(app)
         async with on_a_port(app) as url:
             yield url
 

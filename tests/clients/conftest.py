@@ -1,4 +1,4 @@
-"""The broker that confirms when the test says so."""
+"""A broker whose confirms the test controls."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Tidegate on one port, as a onebox has it: a gateway and a reader that are real, behind whatever is put in front."""
+"""Tidegate on one port, as in a onebox: a real gateway and a real reader, to put a proxy in front of."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -36,7 +36,7 @@ async def no_devices(_: str, __: str, ___: str | None) -> bytes:
 
 @asynccontextmanager
 async def origin(broker: EmbeddedBroker, mongo: Mongo, *, ping_interval_s: float = 25) -> AsyncIterator[int]:
-    """Serve both, and `GET /address`: whom the limits take the client for."""
+    """Serve both, and `GET /address`: the client address that limits use."""
     named = {"broker_url": "embedded://unused", "auth_url": "http://unused", "token_issuer": ISSUER, "ops_port": 0}
     gateway_settings = GatewaySettings(**named, trusted_proxies=(TRUSTED,), ping_interval_seconds=ping_interval_s)  # type: ignore[arg-type]
     reader_settings = ReaderSettings(**named, readings_url=mongo[0], readings_database=mongo[1])  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What docs/operations.md says of devices' clocks and of retention, from a device's event to what is stored of it."""
+"""docs/operations.md on device clocks and retention, verified from a device's event to the stored reading."""
 
 import time
 from collections.abc import AsyncIterator
@@ -25,7 +25,7 @@ SEQ_BITS, MOST_SEQ = 32, 2**52 - 1
 
 
 class Way:
-    """A device's way into MongoDB."""
+    """A device's path into MongoDB."""
 
     def __init__(self, running: RunningGateway, mongo: Mongo, registry: CollectorRegistry) -> None:
         self._running = running
@@ -38,7 +38,7 @@ class Way:
             return answer
 
     async def stored(self, settled: int) -> list[Any]:
-        """Return the stored values by their keys, once so many readings were stored or known."""
+        """Return the stored values in key order, once `settled` readings are stored or duplicates."""
 
         def count(outcome: str) -> float:
             return self._registry.get_sample_value("tidegate_persister_readings_total", {"outcome": outcome}) or 0
@@ -90,10 +90,10 @@ async def test_a_clock_that_jumps_back_loses_readings_unless_seq_counts_on_or_ts
     ts = now_ms()
     for value in (1, 2):
         assert (await way.answered({"value": value, "ts": ts}))["status"] == "accepted"
-    assert await way.stored(2) == [1], "the second was told accepted, and the first stayed"
+    assert await way.stored(2) == [1], "the second was accepted, but the first stayed stored"
     for start in (1, 2):
         seq = (start << SEQ_BITS) + 7
-        for _ in range(2):  # sent again: the same
+        for _ in range(2):  # resent: unchanged
             assert (await way.answered({"value": 10 + start, "ts": ts, "seq": seq}))["status"] == "accepted"
     assert await way.stored(6) == [1, 11, 12]
     for _ in range(2):

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 
 from runtime.failpoints import Point
 from testing.servers.process import Server
-from tests.clients.staying import JAVASCRIPT, PYTHON, SIMULATOR, all_have_said, staying
+from tests.clients.streaming_clients import JAVASCRIPT, PYTHON, SIMULATOR, streaming_clients, wait_for_event
 from tests.faults import dead_letters, poison
 from tests.faults.fleet import Fleet
 from tests.faults.stack import Service, Stack
@@ -282,7 +282,9 @@ async def auth_late(stack: Stack, fleet: Fleet, _: random.Random) -> None:
             await asyncio.gather(*(gateway.alive() for gateway in stack.gateways))
             before = len(fleet.acknowledged())
             names = [PYTHON, SIMULATOR, *(JAVASCRIPT if shutil.which("npm") else ())]
-            output = await clients.enter_async_context(staying(stack.gateways[0].url, fleet.senders[0].token, *names))
+            told = await clients.enter_async_context(
+                streaming_clients(stack.gateways[0].url, fleet.senders[0].token, *names)
+            )
             await asyncio.sleep(AUTH_LATE_S)
             assert len(fleet.acknowledged()) == before, "a gateway admitted a client that it could not verify"
         finally:
@@ -290,7 +292,7 @@ async def auth_late(stack: Stack, fleet: Fleet, _: random.Random) -> None:
         await stack.auth.ready()
         ready_at = time.monotonic()
         await fleet.accepted_since(ready_at, RECOVERS_WITHIN_S)
-        await all_have_said(output, "accepted", ready_at, ready_at + RECOVERS_WITHIN_S - time.monotonic())
+        await wait_for_event(told, "accepted", ready_at, ready_at + RECOVERS_WITHIN_S - time.monotonic())
 
 
 @fault

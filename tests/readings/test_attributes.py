@@ -14,7 +14,7 @@ from readings.encoder import ReadingEncoder
 from readings.exported import ExportedReadingEncoder
 from readings.http_schema import ReadingSent
 from readings.reading import ATTRIBUTES, QUOTE, Reading, check_payload, decode_one, expected_quotes
-from simulator.point import SentPoint
+from simulator.reading import DeviceReading
 from tests.readings.cases import NOW, TYPED
 from tests.readings.reference import DEVICE, OWNER, encode_one
 
@@ -38,7 +38,7 @@ def test_every_attribute_has_samples_here() -> None:
 def test_an_attribute_is_declared_checked_and_described(name: str) -> None:
     assert name in Reading.__struct_fields__, f"declare {name} in Reading"
     assert name in ReadingSent.__struct_encode_fields__, f"describe {name} in readings/http_schema.py"
-    assert name in SentPoint.__struct_encode_fields__, f"{name} is missing in the simulator's SentPoint"
+    assert name in DeviceReading.__struct_encode_fields__, f"{name} is missing in the simulator's DeviceReading"
     for attribute in SAMPLES[name]:
         payload = decode_one(raw(name, attribute))
         marks = raw(name, attribute).count(QUOTE)

@@ -21,7 +21,7 @@ from readings.document import encode_document
 from readings.reading import Reading
 from runtime.settings import SettingsError, from_env
 from simulator.replay.file import Replay
-from simulator.replay.points import replay_points
+from simulator.replay.readings import replay_readings
 from testing.waiting import eventually
 
 Mongo = tuple[str, str]
@@ -89,17 +89,17 @@ async def test_of_a_replayed_recording_the_last_days_stay(
     store: ToMongoDB, mongodb_database: Mongo, tmp_path: Path
 ) -> None:
     file = Replay(recorded(tmp_path / "recorded.csv", 20_000))
-    points = list(replay_points(file, "temperature"))
+    points = list(replay_readings(file, "temperature"))
     documents = [
-        encode_document("owner", "a", Reading(point.sensor_type, point.value, point.ts, point.seq, NOW))
-        for point in points
+        encode_document("owner", "a", Reading(reading.sensor_type, reading.value, reading.ts, reading.seq, NOW))
+        for reading in points
     ]
     for start in range(0, len(documents), 4000):
         await store.write(documents[start : start + 4000])
     await store.write_series([{"owner": "owner", "device": "a", "sensorType": "temperature"}])
-    end = max(point.ts for point in points)
+    end = max(reading.ts for reading in points)
     removed = await remove_old(Retention(30), MaintenanceStore(store.database), now_ms=end)
-    last_30 = sorted(point.ts for point in points if point.ts >= end - 30 * DAY_MS)
+    last_30 = sorted(reading.ts for reading in points if reading.ts >= end - 30 * DAY_MS)
     assert kept(mongodb_database)["a", "temperature"] == last_30
     assert removed == len(points) - len(last_30)
     assert 0 < len(last_30) < len(set(points)) == len(points)

@@ -1,4 +1,4 @@
-"""What a fleet did: distinct readings by what became of them, and how long acknowledgements took."""
+"""The figures of a run: distinct readings by outcome, and acknowledgement latencies."""
 
 import math
 import time
@@ -6,16 +6,16 @@ from collections.abc import Callable
 
 import msgspec
 
-from simulator.point import Identity, Outcome
+from simulator.reading import Identity, ReadingOutcome
 
 OnAcked = Callable[[str, str, list[Identity]], None]
 """Called with device id, sensor type and identities of readings that were acknowledged as accepted."""
 
-MAX_FAILURES_KEPT = 20
+MAX_FAILURES = 20
 
 
-class Summary(msgspec.Struct, rename="camel", frozen=True):
-    """The figures of a run; `acked` are the readings with a final answer, accepted or rejected."""
+class RunSummary(msgspec.Struct, rename="camel", frozen=True):
+    """The figures of a run; `acked` counts readings with a final outcome, accepted or rejected."""
 
     sent: int
     acked: int
@@ -29,10 +29,10 @@ class Summary(msgspec.Struct, rename="camel", frozen=True):
     readings_per_second: float
 
 
-class Latencies:
-    """A histogram in constant memory: buckets 2 % wide, so a percentile is right within 1 %, from 1 µs to 10 h."""
+class LatencyHistogram:
+    """A histogram in constant memory: buckets 2 % wide, so percentiles are accurate within 1 %, from 1 µs to 10 h."""
 
-    _LEAST_S = 1e-6
+    _MIN_S = 1e-6
     _WIDTH = math.log(1.02)
     _BUCKETS = 1250
 
@@ -42,30 +42,30 @@ class Latencies:
 
     def add(self, seconds: float) -> None:
         """Count one latency."""
-        index = int(math.log(seconds / self._LEAST_S) / self._WIDTH) if seconds > self._LEAST_S else 0
+        index = int(math.log(seconds / self._MIN_S) / self._WIDTH) if seconds > self._MIN_S else 0
         self._counts[min(index, self._BUCKETS - 1)] += 1
         self.count += 1
 
     def percentile_ms(self, percent: float) -> float:
-        """Return the latency in ms that `percent` of all do not exceed; 0 when there are none."""
-        wanted = math.ceil(self.count * percent / 100)
-        seen = 0
+        """Return the latency in ms that `percent` of all do not exceed; 0 if none was added."""
+        rank = math.ceil(self.count * percent / 100)
+        cumulative = 0
         for index, count in enumerate(self._counts):
-            seen += count
-            if count and seen >= wanted:
-                return round(self._LEAST_S * math.exp((index + 0.5) * self._WIDTH) * 1000, 3)
+            cumulative += count
+            if count and cumulative >= rank:
+                return round(self._MIN_S * math.exp((index + 0.5) * self._WIDTH) * 1000, 3)
         return 0.0
 
 
-class Tally:
-    """The counts of a run, fed by its devices' callbacks.
+class RunStats:
+    """The counters of a run, updated by its devices' callbacks.
 
-    `expected` is set where the number of readings is known, `owner` (an id) once the account is logged in.
+    `expected` is set if the number of readings is known, `owner` (an id) once the account is logged in.
     """
 
     def __init__(self, on_acked: OnAcked | None = None) -> None:
         self._on_acked = on_acked
-        self.latencies = Latencies()
+        self.latencies = LatencyHistogram()
         self.expected: int | None = None
         self.owner = ""
         self.sent = self.accepted = self.rejected = self.retried = 0
@@ -77,60 +77,60 @@ class Tally:
 
     @property
     def acked(self) -> int:
-        """Readings with a final answer."""
+        """Readings with a final outcome."""
         return self.accepted + self.rejected
 
     def on_sent(self, count: int) -> None:
-        """Count readings that go out for the first time."""
+        """Count readings sent for the first time."""
         if self._first_at is None:
             self._first_at = self._last_at = time.monotonic()
         self.sent += count
 
     def on_retried(self, count: int) -> None:
-        """Count readings that go out again."""
+        """Count readings that are resent."""
         self.retried += count
 
     def device_connection(self) -> Callable[[bool], None]:
-        """Return the `on_connection` of one device."""
-        seen = False
+        """Return an `on_connection` callback for one device."""
+        connected_before = False
 
         def changed(connected: bool) -> None:
-            nonlocal seen
+            nonlocal connected_before
             self.connected += 1 if connected else -1
-            if connected and seen:
+            if connected and connected_before:
                 self.reconnects += 1
-            seen = True
+            connected_before = True
 
         return changed
 
     def on_settled(
-        self, device: str, sensor_type: str, identities: list[Identity], outcome: Outcome, latency_s: float
+        self, device: str, sensor_type: str, identities: list[Identity], outcome: ReadingOutcome, latency_s: float
     ) -> None:
-        """Count readings that the gateway answered for."""
+        """Count readings with a final outcome, and their latency."""
         self._last_at = time.monotonic()
         self.latencies.add(latency_s)
-        if outcome is Outcome.ACCEPTED:
+        if outcome is ReadingOutcome.ACCEPTED:
             self.accepted += len(identities)
             if self._on_acked is not None:
                 self._on_acked(device, sensor_type, identities)
         else:
             self.rejected += len(identities)
 
-    def device_failed(self, name: str, why: str) -> None:
-        """Note that a device ended before its time; only the first are kept with their reason."""
+    def device_failed(self, name: str, reason: str) -> None:
+        """Count a failed device; the first MAX_FAILURES_KEPT are kept with their reason."""
         self.failed += 1
-        if len(self.failures) < MAX_FAILURES_KEPT:
-            self.failures.append(f"{name}: {why}")
+        if len(self.failures) < MAX_FAILURES:
+            self.failures.append(f"{name}: {reason}")
 
     @property
     def seconds(self) -> float:
-        """From the first reading sent to the last answer."""
+        """From the first reading sent to the last acknowledgement."""
         return 0.0 if self._first_at is None else self._last_at - self._first_at
 
-    def summary(self) -> Summary:
+    def summary(self) -> RunSummary:
         """Return the figures so far."""
         seconds = self.seconds
-        return Summary(
+        return RunSummary(
             sent=self.sent,
             acked=self.acked,
             accepted=self.accepted,

@@ -16,12 +16,12 @@ import pytest
 from broker.interface import ConfirmLate
 from readings.document import decode_document
 from testing.servers.ports import free_port
-from tests.clients.printed import LANGUAGES, Printed, examples, printed
+from tests.clients.readme_devices import LANGUAGES, ReadmeDevice, examples, readme_device
 from tests.e2e.onebox_process import demo_credentials, start_onebox, wait_until_ready
 from tests.gateway.fakes import FakeBroker
 from tests.gateway.harness import ISSUING, RunningGateway, gateway
 
-# Longer than any time-out of a client: python-socketio's `call` waits 60 s unless it is told otherwise.
+# Longer than any time-out of a client: python-socketio's `call` waits 60 s by default.
 AWAY_S = 62.0
 
 
@@ -30,14 +30,14 @@ def token_of(device: str, **claims: Any) -> str:
 
 
 def published(fake_broker: FakeBroker, device: str) -> list[tuple[int, int]]:
-    """Return seq and ts of what the broker was given of this device, each identity once, as a persister stores it."""
+    """Return the distinct (seq, ts) that the broker received from this device, as a persister stores them."""
     documents = [decode_document(body) for message in fake_broker.outgoing.messages for body in message.documents()]
     keys = [document["_id"] for document in documents if document["_id"]["device"] == device]
     return sorted({(int(key["seq"]), int(key["ts"])) for key in keys})
 
 
-def complete(fake_broker: FakeBroker, devices: list[Printed]) -> None:
-    """Nothing of what was measured is missing, and nothing came again under another time."""
+def complete(fake_broker: FakeBroker, devices: list[ReadmeDevice]) -> None:
+    """Check that no reading is missing, and none was resent with another time."""
     for device in devices:
         numbers = [seq for seq, _ in published(fake_broker, device.device)]
         assert numbers == list(range(len(numbers))), device
@@ -53,25 +53,27 @@ def fake_broker() -> Iterator[FakeBroker]:
 
 
 @asynccontextmanager
-async def both(url: str, lasts_s: int = 3600) -> AsyncIterator[list[Printed]]:
-    """Run each with a token that lasts so long; a device's id is its language."""
+async def both(url: str, lasts_s: int = 3600) -> AsyncIterator[list[ReadmeDevice]]:
+    """Run one device per language with a token valid for `lasts_s`; a device's id is its language."""
     async with AsyncExitStack() as stack:
         exp = int(time.time()) + lasts_s
-        yield [await stack.enter_async_context(printed(one, url, one, token_of(one, exp=exp))) for one in LANGUAGES]
+        yield [
+            await stack.enter_async_context(readme_device(one, url, one, token_of(one, exp=exp))) for one in LANGUAGES
+        ]
 
 
 async def refused(running: RunningGateway, code: str, times: int) -> None:
-    """Return once so many connects were refused with the code."""
+    """Return when `times` connects were refused with the code."""
     async with asyncio.timeout(30):
         while (running.registry.get_sample_value("tidegate_gateway_connects_total", {"outcome": code}) or 0) < times:
             await asyncio.sleep(0.05)
 
 
-async def each(*waiting: Awaitable[None]) -> None:
+async def all_of(*waiting: Awaitable[None]) -> None:
     await asyncio.gather(*waiting)
 
 
-async def test_they_wait_for_a_gateway_that_refuses_for_now_before_and_after_the_upgrade(
+async def test_they_wait_for_a_gateway_that_refuses_temporarily_before_and_after_the_upgrade(
     fake_broker: FakeBroker,
 ) -> None:
     port = free_port()
@@ -88,51 +90,56 @@ async def test_they_wait_for_a_gateway_that_refuses_for_now_before_and_after_the
                 assert (await socket.receive_str(timeout=5)).startswith("40{")
             await refused(running, "rate_limited", 3)
             await sockets.aclose()
-            await each(*(device.promised(5) for device in devices))
+            await all_of(*(device.wait_for_accepted(5) for device in devices))
         complete(fake_broker, devices)
 
 
-async def test_they_send_again_what_was_answered_with_retry_or_not_at_all(fake_broker: FakeBroker) -> None:
+async def test_they_resend_what_was_answered_with_retry_or_not_at_all(fake_broker: FakeBroker) -> None:
     async with gateway(fake_broker) as running, both(running.url) as devices:
-        await each(*(device.promised(2) for device in devices))
+        await all_of(*(device.wait_for_accepted(2) for device in devices))
         fake_broker.outgoing.failure = ConfirmLate("no confirm came in time")
-        await each(*(device.has_said("retry", 2) for device in devices))
+        await all_of(*(device.wait_for_output("retry", 2) for device in devices))
         fake_broker.outgoing.failure = None
-        await each(*(device.promised(2) for device in devices))
+        await all_of(*(device.wait_for_accepted(2) for device in devices))
         fake_broker.outgoing.auto_confirm = False
-        await each(
-            *(device.has_said(text) for device, text in zip(devices, ("TimeoutError", "timed out"), strict=True))
+        await all_of(
+            *(device.wait_for_output(text) for device, text in zip(devices, ("TimeoutError", "timed out"), strict=True))
         )
         fake_broker.outgoing.confirm_all()
-        await each(*(device.promised(5) for device in devices))
+        await all_of(*(device.wait_for_accepted(5) for device in devices))
         complete(fake_broker, devices)
         for device in devices:
             again = [body for message in fake_broker.outgoing.messages for body in message.documents()]
             keys = [decode_document(body)["_id"] for body in again]
             sent = sum(key["device"] == device.device for key in keys)
-            assert sent > len(published(fake_broker, device.device)), "nothing was sent again: this tests nothing"
+            assert sent > len(published(fake_broker, device.device)), "nothing was resent: this test proves nothing"
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize(("code", "claims"), [("expired", {"exp": -10}), ("forbidden", {"scope": "readings:read"})])
-async def test_refused_for_good_they_say_why_and_end_with_1(
+async def test_a_permanent_refusal_is_printed_and_the_exit_code_is_1(
     fake_broker: FakeBroker, language: str, code: str, claims: dict[str, Any]
 ) -> None:
     if "exp" in claims:
         claims = {"exp": int(time.time()) + claims["exp"]}
-    async with gateway(fake_broker) as running, printed(language, running.url, "d", token_of("d", **claims)) as device:
-        assert await device.ended() == 1
-        await device.has_said("refused for good", within_s=5)
-        assert device.said(code), device
+    async with (
+        gateway(fake_broker) as running,
+        readme_device(language, running.url, "d", token_of("d", **claims)) as device,
+    ):
+        assert await device.wait_for_exit() == 1
+        await device.wait_for_output("refused for good", within_s=5)
+        assert device.count(code), device
 
 
-async def test_a_token_that_cannot_be_renewed_streams_to_its_end_and_then_says_so(fake_broker: FakeBroker) -> None:
-    """This gateway has no auth beside it."""
+async def test_a_token_that_cannot_be_renewed_streams_until_it_expires_and_reports_that(
+    fake_broker: FakeBroker,
+) -> None:
+    """This gateway has no auth service."""
     async with gateway(fake_broker, expiring_seconds=5.0) as running, both(running.url, lasts_s=20) as devices:
-        for code in await asyncio.gather(*(device.ended() for device in devices)):
+        for code in await asyncio.gather(*(device.wait_for_exit() for device in devices)):
             assert code == 1
         for device in devices:
-            assert device.said("expired"), device
+            assert device.count("expired"), device
         complete(fake_broker, devices)
 
 
@@ -154,31 +161,31 @@ async def test_they_live_through_an_outage_a_kill_and_the_end_of_their_token(
         async with aiohttp.ClientSession(url) as http, AsyncExitStack() as stack:
             owner = await Owner.logged_in(http, tmp_path)
             devices = [
-                await stack.enter_async_context(printed(language, url, *await owner.device(language)))
+                await stack.enter_async_context(readme_device(language, url, *await owner.device(language)))
                 for language in LANGUAGES
             ]
-            await each(*(device.promised(3) for device in devices))
+            await all_of(*(device.wait_for_accepted(3) for device in devices))
             onebox.send_signal(signal.SIGTERM)
             await onebox.communicate()
             await asyncio.sleep(AWAY_S)
-            # Renewed when they come back, their tokens end soon, and again and again; each outlives a kill and a start.
+            # Renewed on reconnect, their tokens expire soon, repeatedly; each outlives a kill and a restart.
             monkeypatch.setenv("DEVICE_TOKEN_SECONDS", "25")
             monkeypatch.setenv("EXPIRING_SECONDS", "20")
             onebox = await up()
-            await each(*(device.promised(int(AWAY_S)) for device in devices))
-            lost = [device.said("not ") for device in devices]
-            await each(*(device.promised(28, within_s=60) for device in devices))
-            assert [device.said("not ") for device in devices] == lost, "a session did not outlive its first token"
+            await all_of(*(device.wait_for_accepted(int(AWAY_S)) for device in devices))
+            lost = [device.count("not ") for device in devices]
+            await all_of(*(device.wait_for_accepted(28, within_s=60) for device in devices))
+            assert [device.count("not ") for device in devices] == lost, "a session did not outlive its first token"
             monkeypatch.delenv("DEVICE_TOKEN_SECONDS")
             os.killpg(onebox.pid, signal.SIGKILL)
             await onebox.communicate()
             onebox = await up()
-            await each(*(device.promised(3) for device in devices))
+            await all_of(*(device.wait_for_accepted(3) for device in devices))
             for device in devices:
                 await owner.stores_all_once(device)
                 await owner.revoke(device)
-                assert await device.ended() == 1
-                assert device.said("revoked"), device
+                assert await device.wait_for_exit() == 1
+                assert device.count("revoked"), device
     finally:
         if onebox.returncode is None:
             os.killpg(onebox.pid, signal.SIGKILL)
@@ -186,7 +193,7 @@ async def test_they_live_through_an_outage_a_kill_and_the_end_of_their_token(
 
 
 class Owner:
-    """The demo user, who registers devices and reads what is stored of them."""
+    """The demo user, who registers devices and reads their stored readings."""
 
     def __init__(self, http: aiohttp.ClientSession, bearer: dict[str, str]) -> None:
         self.http = http
@@ -197,28 +204,28 @@ class Owner:
         async with asyncio.timeout(30):
             while True:
                 async with http.post("/user/login", json=demo_credentials(data)) as answer:
-                    if answer.status == 200:  # the demo user signs up a moment after the first answer
+                    if answer.status == 200:  # the demo user signs up shortly after the first response
                         return cls(http, {"Authorization": f"Bearer {(await answer.json())['accessToken']}"})
                 await asyncio.sleep(0.1)
 
     async def device(self, name: str) -> tuple[str, str]:
-        asked = {"sensorType": "temperature", "location": "roof", "name": name}
-        async with self.http.post("/devices", json=asked, headers=self.bearer) as answer:
+        body = {"sensorType": "temperature", "location": "roof", "name": name}
+        async with self.http.post("/devices", json=body, headers=self.bearer) as answer:
             device = (await answer.json())["id"]
         async with self.http.post(f"/devices/{device}/token", headers=self.bearer) as answer:
             return device, (await answer.json())["token"]
 
-    async def revoke(self, device: Printed) -> None:
+    async def revoke(self, device: ReadmeDevice) -> None:
         async with self.http.delete(f"/devices/{device.device}/tokens", headers=self.bearer) as answer:
             assert answer.status == 204
 
-    async def stores_all_once(self, device: Printed) -> None:
-        """Every reading that was measured by now is stored, none twice, and none that was promised is missing."""
-        promised = device.accepted
+    async def stores_all_once(self, device: ReadmeDevice) -> None:
+        """Check that all acknowledged readings are stored, without gaps and duplicates."""
+        wait_for_accepted = device.accepted
         query = {"device": device.device, "sensorType": "temperature", "format": "ndjson"}
         numbers: list[int] = []
         async with asyncio.timeout(20):
-            while len(numbers) < promised:
+            while len(numbers) < wait_for_accepted:
                 async with self.http.get("/readings", params=query, headers=self.bearer) as answer:
                     numbers = [json.loads(line)["seq"] for line in (await answer.text()).splitlines()]
         assert numbers == list(range(len(numbers))), device

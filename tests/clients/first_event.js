@@ -1,6 +1,6 @@
-// A client that says what it is told first, and ends: why it is refused, or that it is connected. With `retries` among its
-// options it sends a reading, and waits whether that is sent again.
-// CLIENT: the package; OPTIONS: how it connects.
+// A client that prints its first event and ends: the error of a refusal, or that it is connected. With `retries` among
+// its options it sends a reading, and waits to see whether it is resent.
+// CLIENT: the package; OPTIONS: its connection options.
 const client = require(process.env.CLIENT);
 
 const device = (client.io ?? client)(process.env.URL, { reconnection: false, ...JSON.parse(process.env.OPTIONS) });

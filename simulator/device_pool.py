@@ -1,4 +1,4 @@
-"""The devices that `serve` runs, by owner; each lives until it is stopped or refused for good."""
+"""The running devices of `serve`, by owner; each runs until it is stopped or refused permanently."""
 
 import asyncio
 from collections import Counter as Counts
@@ -17,14 +17,14 @@ from simulator.api import Api
 from simulator.device import DeviceClient
 from simulator.errors import SimulatorError
 from simulator.live import send_live
-from simulator.point import Identity, Outcome
+from simulator.reading import Identity, ReadingOutcome
 
-log = logger("simulator.running")
+log = logger("simulator.device_pool")
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
-    """One device at work."""
+class RunningDevice:
+    """A running device."""
 
     owner: str
     device: Device
@@ -32,17 +32,17 @@ class Running:
     task: "asyncio.Task[None]"
 
 
-class FullError(Exception):
-    """As many devices run as may: `limit` of one owner, or of everybody."""
+class PoolFullError(Exception):
+    """The pool is full: `limit` devices run, of one owner or of everybody."""
 
     def __init__(self, scope: Literal["owner", "everybody"], limit: int) -> None:
-        super().__init__(f"{limit} devices run for {'you' if scope == 'owner' else 'everybody'}, and no more may")
+        super().__init__(f"{limit} devices run for {'you' if scope == 'owner' else 'everybody'}, which is the limit")
         self.scope = scope
         self.limit = limit
 
 
-class Devices:
-    """Starts, lists and stops devices: so many of one owner, and so many of all together."""
+class DevicePool:
+    """Starts, lists and stops devices, within a limit per owner and one for all."""
 
     def __init__(
         self,
@@ -57,18 +57,18 @@ class Devices:
         self._url = url
         self._max_devices = max_devices
         self._max_devices_per_user = max_devices_per_user
-        self._running: dict[str, Running] = {}
-        # Devices that are being registered, by owner.
-        self._starting: Counts[str] = Counts()
-        self._gauge = Gauge("tidegate_simulator_devices", "Devices at work", registry=registry)
+        self._running: dict[str, RunningDevice] = {}
+        # Slots reserved for devices that are being registered, by owner.
+        self._reserved: Counts[str] = Counts()
+        self._gauge = Gauge("tidegate_simulator_devices", "Running devices", registry=registry)
         self._settled = Counter(
-            "tidegate_simulator_readings_total", "Readings by what became of them", ["outcome"], registry=registry
+            "tidegate_simulator_readings_total", "Readings by outcome", ["outcome"], registry=registry
         )
-        preset_labels(self._settled, *(outcome.value for outcome in Outcome))
+        preset_labels(self._settled, *(outcome.value for outcome in ReadingOutcome))
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator["Devices"]:
-        """Stop every device at the end."""
+    async def open(self) -> AsyncIterator["DevicePool"]:
+        """Stop every device on exit."""
         try:
             yield self
         finally:
@@ -79,34 +79,34 @@ class Devices:
                 await asyncio.wait(tasks)
 
     @asynccontextmanager
-    async def place(self, owner: str) -> AsyncIterator[None]:
-        """Hold a place for one more device while it is registered; FullError when there is none."""
-        if self._starting[owner] + len(self.of(owner)) >= self._max_devices_per_user:
-            raise FullError("owner", self._max_devices_per_user)
-        if self._starting.total() + len(self._running) >= self._max_devices:
-            raise FullError("everybody", self._max_devices)
-        self._starting[owner] += 1
+    async def slot(self, owner: str) -> AsyncIterator[None]:
+        """Reserve a slot while a device is registered; raises PoolFullError if none is free."""
+        if self._reserved[owner] + len(self.of(owner)) >= self._max_devices_per_user:
+            raise PoolFullError("owner", self._max_devices_per_user)
+        if self._reserved.total() + len(self._running) >= self._max_devices:
+            raise PoolFullError("everybody", self._max_devices)
+        self._reserved[owner] += 1
         try:
             yield
         finally:
-            self._starting[owner] -= 1
-            if not self._starting[owner]:
-                del self._starting[owner]
+            self._reserved[owner] -= 1
+            if not self._reserved[owner]:
+                del self._reserved[owner]
 
-    def start(self, owner: str, device: Device, rate: float, token: str) -> Running:
-        """Start a device with its own token, which it renews by itself."""
+    def start(self, owner: str, device: Device, rate: float, token: str) -> RunningDevice:
+        """Start a device with its own token, which it renews itself."""
         task = asyncio.create_task(self._run(device, rate, token), name=device.name)
-        running = self._running[device.id] = Running(owner, device, rate, task)
-        task.add_done_callback(lambda _: self._ended(device.id))
+        running = self._running[device.id] = RunningDevice(owner, device, rate, task)
+        task.add_done_callback(lambda _: self._on_done(device.id))
         self._gauge.set(len(self._running))
         return running
 
-    def of(self, owner: str) -> list[Running]:
-        """Return the devices at work for one owner."""
+    def of(self, owner: str) -> list[RunningDevice]:
+        """Return the running devices of one owner."""
         return [running for running in self._running.values() if running.owner == owner]
 
     async def stop(self, owner: str, device_id: str) -> bool:
-        """Stop a device; False when the owner has none of this id at work."""
+        """Stop a device; False if the owner runs none of this id."""
         running = self._running.get(device_id)
         if running is None or running.owner != owner:
             return False
@@ -114,7 +114,7 @@ class Devices:
         await asyncio.wait((running.task,))
         return True
 
-    def _ended(self, device_id: str) -> None:
+    def _on_done(self, device_id: str) -> None:
         self._running.pop(device_id, None)
         self._gauge.set(len(self._running))
 
@@ -130,9 +130,9 @@ class Devices:
             async with DeviceClient(self._url, fresh, device.id, http=self._http, on_settled=self._count) as client:
                 await send_live(client, device.sensor_type, rate=rate, batch=1)
         except SimulatorError as error:
-            log.error("A device ended before its time.", device=device.id, why=str(error))
-        except Exception:  # one device's fault is not the service's
-            log.exception("A device failed.", device=device.id)
+            log.error("A device failed.", device=device.id, error=str(error))
+        except Exception:  # the service goes on without the device
+            log.exception("A device failed unexpectedly.", device=device.id)
 
-    def _count(self, _: str, __: str, identities: list[Identity], outcome: Outcome, ___: float) -> None:
+    def _count(self, _: str, __: str, identities: list[Identity], outcome: ReadingOutcome, ___: float) -> None:
         self._settled.labels(outcome.value).inc(len(identities))

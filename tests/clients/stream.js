@@ -1,6 +1,6 @@
-// Devices that stream for as long as they are left alone, with the client's own way to come back and nothing added.
-// CLIENT: the package; TOKEN: what they connect with; AUTH_TAKES_MS: how long `auth` takes to give it; DEVICES: how many.
-// One line of JSON an event: which device, and what.
+// Devices that stream until they are stopped, with only the client's own reconnection.
+// CLIENT: the package; TOKEN: what they connect with; AUTH_TAKES_MS: the delay of `auth`; DEVICES: their number.
+// Prints one JSON line per event: the device and the event.
 const { io } = require(process.env.CLIENT);
 
 const takesMs = Number(process.env.AUTH_TAKES_MS);

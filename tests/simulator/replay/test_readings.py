@@ -4,21 +4,16 @@ import pytest
 
 from simulator.errors import ReplayError
 from simulator.replay.file import Replay
-from simulator.replay.points import check_replay, replay_points
-
-
-def csv_file(folder: Path, *lines: str) -> Path:
-    path = folder / "rows.csv"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
+from simulator.replay.readings import check_replay, replay_readings
+from tests.simulator.replay.csv_files import csv_file
 
 
 def test_repeated_timestamps_get_distinct_and_reproducible_identities(tmp_path: Path) -> None:
     times = ["2013-12-02 21:15:00", "2013-12-02 21:15:00", "2013-12-02 21:20:00", "2013-12-02 21:15:00"]
     replay = Replay(csv_file(tmp_path, "timestamp,value", *(f"{time},1.5" for time in times)))
-    first = [(point.ts, point.seq) for point in replay_points(replay, "temperature")]
+    first = [(reading.ts, reading.seq) for reading in replay_readings(replay, "temperature")]
     assert len(set(first)) == 4
-    assert first == [(point.ts, point.seq) for point in replay_points(replay, "temperature")]
+    assert first == [(reading.ts, reading.seq) for reading in replay_readings(replay, "temperature")]
     assert first[0] == (1_386_018_900_000, 0)
 
 
@@ -35,10 +30,10 @@ async def test_every_form_of_time_and_value_is_read(tmp_path: Path) -> None:
     lines = [f"{line},{kind}" if line else "" for line, kind in zip(lines, kinds, strict=True)]
     replay = Replay(csv_file(tmp_path, "timestamp,value,kind", *lines), sensor_type_column="kind")
     assert (await check_replay(replay)).readings == 5
-    read = list(replay_points(replay, "mixed"))
-    assert [point.value for point in read] == [1, 2.5, True, "open, wide", -0.001]
-    assert [point.ts - 1_714_564_800_000 for point in read] == [0, 500, 1000, 2000, 3250]
-    assert [type(point.value) for point in read] == [int, float, bool, str, float]
+    read = list(replay_readings(replay, "mixed"))
+    assert [reading.value for reading in read] == [1, 2.5, True, "open, wide", -0.001]
+    assert [reading.ts - 1_714_564_800_000 for reading in read] == [0, 500, 1000, 2000, 3250]
+    assert [type(reading.value) for reading in read] == [int, float, bool, str, float]
 
 
 async def test_a_leap_second_is_the_beginning_of_the_next_with_a_zone_or_without(tmp_path: Path) -> None:
@@ -50,15 +45,15 @@ async def test_a_leap_second_is_the_beginning_of_the_next_with_a_zone_or_without
     ]
     replay = Replay(csv_file(tmp_path, "timestamp,value", *lines))
     assert (await check_replay(replay)).readings == 4
-    points = [(point.ts - 1_483_228_800_000, point.seq) for point in replay_points(replay, "mixed")]
-    assert points == [(-500, 0), (0, 0), (0, 1), (0, 2)]
+    readings = [(reading.ts - 1_483_228_800_000, reading.seq) for reading in replay_readings(replay, "mixed")]
+    assert readings == [(-500, 0), (0, 0), (0, 1), (0, 2)]
 
 
 async def test_columns_can_be_named_and_carry_the_sensor_type(tmp_path: Path) -> None:
     path = csv_file(tmp_path, "kind,when,extra,reading", "co2,1714564800000,x,400", "noise,1714564800000,x,40")
     replay = Replay(path, "when", "reading", "kind")
     assert (await check_replay(replay)).readings == 2
-    assert [(point.sensor_type, point.seq) for point in replay_points(replay, "temperature")] == [
+    assert [(reading.sensor_type, reading.seq) for reading in replay_readings(replay, "temperature")] == [
         ("co2", 0),
         ("noise", 0),
     ]
@@ -84,7 +79,7 @@ async def test_a_bad_row_names_file_line_and_column(tmp_path: Path, row: str, co
     assert str(error.value).startswith(f"{path}: line 3, column {column!r}: ")
 
 
-async def test_a_file_that_cannot_be_replayed_is_told_in_a_sentence(tmp_path: Path) -> None:
+async def test_a_file_that_cannot_be_replayed_is_reported_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(
         ReplayError, match="line 1, column 'timestamp': there is no such column; the file has time, value"
     ):

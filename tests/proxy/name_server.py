@@ -1,4 +1,4 @@
-"""A name server as Docker has one for its containers: each name has the addresses of the replicas that run."""
+"""A DNS server like Docker's for its containers: each name resolves to the addresses of its running replicas."""
 
 import asyncio
 import ipaddress
@@ -13,8 +13,8 @@ A_RECORD, INTERNET = 1, 1
 TTL_S = 1
 
 
-class Names(asyncio.DatagramProtocol):
-    """Answers for `addresses`, which may change at any time (RFC 1035, what nginx asks of it)."""
+class NameServer(asyncio.DatagramProtocol):
+    """Resolves `addresses`, which may change at any time (RFC 1035, as far as nginx needs it)."""
 
     def __init__(self) -> None:
         self.addresses: dict[str, list[str]] = {}
@@ -23,7 +23,7 @@ class Names(asyncio.DatagramProtocol):
 
     @classmethod
     @asynccontextmanager
-    async def served(cls) -> AsyncIterator["Names"]:
+    async def serving(cls) -> AsyncIterator["NameServer"]:
         loop = asyncio.get_running_loop()
         transport, names = await loop.create_datagram_endpoint(cls, local_addr=("127.0.0.1", 0))
         names.port = transport.get_extra_info("sockname")[1]

@@ -1,4 +1,4 @@
-"""nginx from Debian's packages with the configuration that ships: only names, ports and paths are this test's own."""
+"""nginx from Debian's packages with the shipped configuration; only names, ports and paths are changed."""
 
 import asyncio
 import re
@@ -12,7 +12,7 @@ from pathlib import Path
 from testing.servers.ports import free_port
 from testing.waiting import eventually
 from tests.integration.services import ROOT
-from tests.proxy.names import Names
+from tests.proxy.name_server import NameServer
 
 CONFIG = ROOT / "proxy" / "nginx.conf"
 TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -34,18 +34,18 @@ class Proxy:
 
     @property
     def log(self) -> str:
-        """What was logged of requests."""
+        """The access log."""
         return (self.folder / "access.log").read_text()
 
 
-def nginx() -> str:
+def nginx_program() -> str:
     found = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/bin")
     assert found, "nginx is not installed: testing/servers/install"
     return found
 
 
-def rendered(folder: Path, names: Names, ports: dict[str, int], proxy: Proxy) -> Path:
-    """Write the shipped configuration with what is another here; every replacement must find its place."""
+def render_config(folder: Path, names: NameServer, ports: dict[str, int], proxy: Proxy) -> Path:
+    """Write the shipped configuration with this test's names, ports and paths; every replacement must match."""
     services = folder / "services.conf"
     services.write_text(
         (services.read_text() if services.exists() else "")  # an operator's own lines
@@ -53,7 +53,7 @@ def rendered(folder: Path, names: Names, ports: dict[str, int], proxy: Proxy) ->
         + "".join(f'map "" ${name} {{ default {name}.test:{port}; }}\n' for name, port in ports.items())
     )
     text = CONFIG.read_text()
-    replaced = {
+    replacements = {
         "/etc/nginx/services.conf": f"{folder}/services.conf",
         "listen 8080 default_server": f"listen 127.0.0.1:{proxy.port} default_server",
         "listen 127.0.0.1:8081;": f"listen 127.0.0.1:{proxy.health_port};",
@@ -63,23 +63,23 @@ def rendered(folder: Path, names: Names, ports: dict[str, int], proxy: Proxy) ->
         "/etc/nginx/tls/*.conf": f"{folder}/tls/*.conf",
         **{f"{kind}_temp_path /tmp": f"{kind}_temp_path {folder}" for kind in TEMPORARY},
     }
-    for old, new in replaced.items():
-        assert old in text, f"nginx.conf no longer says {old!r}"
+    for old, new in replacements.items():
+        assert old in text, f"{old!r} no longer occurs in nginx.conf"
         text = text.replace(old, new)
     (folder / "nginx.conf").write_text(text)
     return folder / "nginx.conf"
 
 
-def with_tls(folder: Path) -> int:
-    """Let the proxy that will run here speak TLS with a certificate of its own; returns its port."""
+def enable_tls(folder: Path) -> int:
+    """Enable TLS with a self-signed certificate for the proxy of this folder; return its port."""
     (folder / "tls").mkdir()
-    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    made += ["-subj", "/CN=localhost", "-days", "2", "-keyout", "tls/key.pem", "-out", "tls/certificate.pem"]
-    subprocess.run(made, cwd=folder, check=True, capture_output=True, timeout=30)
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-subj", "/CN=localhost", "-days", "2", "-keyout", "tls/key.pem", "-out", "tls/certificate.pem"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=30)
     port = free_port()
     text = CONFIG.with_name("tls.conf").read_text().replace("/etc/nginx/tls", f"{folder}/tls")
     text = text.replace("listen 8443 ssl;", f"listen 127.0.0.1:{port} ssl;")
-    if version() < (1, 25, 1):  # Debian 12's: what ships is for the image's, nginx:stable
+    if version() < (1, 25, 1):  # Debian 12's; the shipped file is for nginx:stable
         assert "http2 on;" in text
         text = text.replace("http2 on;", "").replace(" ssl;", " ssl http2;")
     (folder / "tls" / "tls.conf").write_text(text)
@@ -87,21 +87,21 @@ def with_tls(folder: Path) -> int:
 
 
 def version() -> tuple[int, ...]:
-    """Return the version of the nginx that is installed."""
-    said = subprocess.run([nginx(), "-v"], capture_output=True, text=True, check=True, timeout=30).stderr
-    found = re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", said)
-    assert found, said
+    """Return the version of the installed nginx."""
+    output = subprocess.run([nginx_program(), "-v"], capture_output=True, text=True, check=True, timeout=30).stderr
+    found = re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", output)
+    assert found, output
     return tuple(map(int, found.groups()))
 
 
 @asynccontextmanager
-async def proxied(folder: Path, names: Names, **ports: int) -> AsyncIterator[Proxy]:
-    """Run nginx in front of services: `ports` are theirs, their addresses are what `names` says of `NAME.test`."""
+async def running_nginx(folder: Path, names: NameServer, **ports: int) -> AsyncIterator[Proxy]:
+    """Run nginx in front of services on `ports`; `names` resolves their addresses as `NAME.test`."""
     proxy = Proxy(free_port(), free_port(), free_port(), folder)
-    config = rendered(folder, names, {name: ports.get(name, 9) for name in SERVICES}, proxy)
+    config = render_config(folder, names, {name: ports.get(name, 9) for name in SERVICES}, proxy)
     with (folder / "error.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            *(nginx(), "-e", "stderr", "-p", str(folder), "-c", str(config), "-g", "daemon off;"), stderr=log
+            *(nginx_program(), "-e", "stderr", "-p", str(folder), "-c", str(config), "-g", "daemon off;"), stderr=log
         )
 
     async def healthy() -> bool:

@@ -1,4 +1,4 @@
-"""HAProxy in place of the proxy that ships, and the proxy that ships behind another, as docs/proxies.md has them."""
+"""HAProxy instead of the shipped proxy, and the shipped proxy behind another, as in docs/proxies.md."""
 
 import asyncio
 import re
@@ -11,25 +11,24 @@ import pytest
 from aiohttp import web
 
 from testing.servers.ports import free_port
-from tests.docs.pages import block, page, replaced, written
-from tests.docs.proxies import PAGE
-from tests.docs.test_proxies import in_front
+from tests.docs.pages import block, page, replace_all, write_file
+from tests.docs.proxies import PAGE, running_proxy
 from tests.gateway.harness import UPGRADE
-from tests.proxy.names import Names
-from tests.proxy.running import proxied
+from tests.proxy.name_server import NameServer
+from tests.proxy.nginx import running_nginx
 
 SOCKET = "/socket.io/?EIO=4&transport=websocket"
 
 
 class Service:
-    """Says its name and whom it was asked by; a full one refuses for now."""
+    """Responds with its name and X-Forwarded-For; a full one refuses temporarily."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.full = False
         self.refused = 0
 
-    async def tell(self, request: web.Request) -> web.StreamResponse:
+    async def handle(self, request: web.Request) -> web.StreamResponse:
         if self.full:
             self.refused += 1
             return web.Response(status=503, headers={"Retry-After": "7"})
@@ -39,13 +38,13 @@ class Service:
         await socket.prepare(request)
         await socket.send_str(self.name)
         async for message in socket:
-            await socket.send_str(f"{self.name} heard {message.data}")
+            await socket.send_str(f"{self.name} received {message.data}")
         return socket
 
     @asynccontextmanager
     async def listening(self, address: str, port: int) -> AsyncIterator[None]:
         app = web.Application()
-        app.router.add_route("*", "/{path:.*}", self.tell)
+        app.router.add_route("*", "/{path:.*}", self.handle)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         await web.TCPSite(runner, address, port).start()
@@ -55,7 +54,7 @@ class Service:
             await runner.cleanup()
 
 
-class Behind:
+class ReplacedProxy:
     """HAProxy, and the four services behind it."""
 
     def __init__(self, url: str, http: aiohttp.ClientSession, services: dict[str, Service]) -> None:
@@ -63,13 +62,13 @@ class Behind:
         self.http = http
         self.services = services
 
-    async def asked(self, method: str, path: str) -> str:
+    async def service_of(self, method: str, path: str) -> str:
         async with self.http.request(method, self.url + path) as answer:
             return str((await answer.json())["service"]) if answer.status == 200 else str(answer.status)
 
 
 @pytest.fixture
-async def behind(tmp_path: Path) -> AsyncIterator[Behind]:
+async def behind(tmp_path: Path) -> AsyncIterator[ReplacedProxy]:
     places = re.findall(r"server ([\w-]+) ([\d.]+):(\d+)", block(PAGE, "In its place"))
     ports = {port: free_port() for _, _, port in places}
     services = {name: Service(name) for name, _, _ in places}
@@ -78,60 +77,66 @@ async def behind(tmp_path: Path) -> AsyncIterator[Behind]:
         for name, address, port in places:
             await stack.enter_async_context(services[name].listening(address, ports[port]))
         changes = {f":{port}": f":{free}" for port, free in ports.items()}
-        front = await stack.enter_async_context(in_front(tmp_path, "haproxy", 0, said="In its place", changes=changes))
-        yield Behind(front.url, front.http, services)
+        front = await stack.enter_async_context(
+            running_proxy(tmp_path, "haproxy", 0, heading="In its place", changes=changes)
+        )
+        yield ReplacedProxy(front.url, front.http, services)
 
 
-async def test_each_call_reaches_the_service_that_the_page_names(behind: Behind) -> None:
+async def test_each_call_reaches_the_service_that_the_page_names(behind: ReplacedProxy) -> None:
     rows = re.findall(r"^\| `(\w+)`, \d+ \| (.*) \|$", page(PAGE), re.MULTILINE)
     assert [name for name, _ in rows] == ["auth", "gateway", "reader"]
-    asked = 0
-    for name, said in rows:
-        for call in re.findall(r"`([^`]+)`", said.partition(";")[0]):
+    calls_made = 0
+    for name, calls in rows:
+        for call in re.findall(r"`([^`]+)`", calls.partition(";")[0]):
             method, path = call.rpartition(" ")[::2]
-            found = await behind.asked(method or "GET", path.replace("…", "x"))
+            found = await behind.service_of(method or "GET", path.replace("…", "x"))
             assert found.rpartition("-")[0] == name, call
-            asked += 1
-    assert asked == 14
-    assert await behind.asked("GET", "/revocations") == "404"
+            calls_made += 1
+    assert calls_made == 14
+    assert await behind.service_of("GET", "/revocations") == "404"
 
 
-async def test_a_gateway_that_is_full_is_passed_over_and_heard_when_all_are(behind: Behind) -> None:
+async def test_a_full_gateway_is_skipped_and_its_response_returned_when_all_are_full(behind: ReplacedProxy) -> None:
     gateways = [behind.services["gateway-1"], behind.services["gateway-2"]]
     gateways[0].full = True
     for _ in range(6):
         async with behind.http.ws_connect(behind.url + SOCKET) as device:
             assert await device.receive_str(timeout=5) == "gateway-2"
             await device.send_str("hello")
-            assert await device.receive_str(timeout=5) == "gateway-2 heard hello"
+            assert await device.receive_str(timeout=5) == "gateway-2 received hello"
     gateways[1].full = True
     async with behind.http.get(behind.url + SOCKET, headers=UPGRADE) as answer:
         assert (answer.status, answer.headers["Retry-After"]) == (503, "7")
 
 
-async def test_readings_that_were_refused_are_not_sent_to_the_other_gateway_by_the_proxy(behind: Behind) -> None:
+async def test_readings_that_were_refused_are_not_sent_to_the_other_gateway_by_the_proxy(behind: ReplacedProxy) -> None:
     gateways = [behind.services["gateway-1"], behind.services["gateway-2"]]
     for one in gateways:
         one.full = True
-    assert await behind.asked("POST", "/readings") == "503"
+    assert await behind.service_of("POST", "/readings") == "503"
     assert sum(one.refused for one in gateways) == 1
 
 
-async def test_the_proxy_that_ships_believes_the_one_before_it_that_it_is_told_of(tmp_path: Path) -> None:
-    told = block(PAGE, "In front of the proxy that ships")
+async def test_the_shipped_proxy_trusts_the_configured_proxy_in_front_of_it(tmp_path: Path) -> None:
+    config = block(PAGE, "In front of the proxy that ships")
     port = free_port()
-    async with Names.served() as names, Service("auth").listening("127.0.0.1", port), aiohttp.ClientSession() as http:
+    async with (
+        NameServer.serving() as names,
+        Service("auth").listening("127.0.0.1", port),
+        aiohttp.ClientSession() as http,
+    ):
         names.addresses["auth.test"] = ["127.0.0.1"]
         headers = {"X-Forwarded-For": "6.6.6.6, 203.0.113.7"}
         for network, expected in (("127.0.0.0/8", "203.0.113.7"), ("10.0.0.0/8", "127.0.0.1")):
             folder = tmp_path / network[:2]
             folder.mkdir()
-            written(folder, "services.conf", replaced(told, {"172.16.0.0/12": network}))
+            write_file(folder, "services.conf", replace_all(config, {"172.16.0.0/12": network}))
             async with (
-                proxied(folder, names, auth=port) as proxy,
+                running_nginx(folder, names, auth=port) as proxy,
                 http.get(proxy.url + "/user/token", headers=headers) as answer,
             ):
                 assert (await answer.json())["for"] == expected
                 async with asyncio.timeout(10):
-                    while f'"client":"{expected}"' not in proxy.log:  # it is written after the answer
+                    while f'"client":"{expected}"' not in proxy.log:  # it is written after the response
                         await asyncio.sleep(0.02)

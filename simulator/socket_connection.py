@@ -1,9 +1,9 @@
-"""One Socket.IO connection of a device, from its CONNECT to its loss; it never comes back by itself.
+"""One Socket.IO connection of a device, from its CONNECT to its loss; it does not reconnect.
 
-Events and acknowledgements are the hot path: events are encoded once by msgspec and queued as text, acknowledgements
-are decoded typed before python-socketio sees them. Everything else (CONNECT, pings, server events) is the library's.
-The JSON class belongs to our own packet class, as the library's `json` argument would change it for a server in the
-same process too.
+Events and acknowledgements are the hot path: events are encoded once by msgspec and queued as text; acknowledgements
+are decoded by a typed decoder before python-socketio sees them. Everything else (CONNECT, pings, server events) is left
+to the library. The JSON class is set on a packet class of its own, because the library's `json` argument would also
+change it for a server in the same process.
 """
 
 import asyncio
@@ -21,15 +21,15 @@ from simulator.errors import DeviceRefusedError, UnavailableError
 
 CONNECT_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 3.0
-# The close code of a gateway that refuses for now, once it knows whose the connection is.
+# The close code of a temporary refusal after authentication.
 TRY_AGAIN_LATER = 1013
-FOR_NOW = frozenset({"unavailable", "rate_limited", "busy"})
+TEMPORARY_CODES = frozenset({"unavailable", "rate_limited", "busy"})
 
 _log = logging.getLogger("simulator.socketio")
-_log.setLevel(logging.CRITICAL)  # the library tells lost connections as errors; here they are ordinary
+_log.setLevel(logging.CRITICAL)  # the library logs lost connections as errors; here they are normal
 
 
-class Answer(msgspec.Struct, rename="camel"):
+class Ack(msgspec.Struct, rename="camel"):
     """An acknowledgement of the gateway, in any of its forms."""
 
     status: str = ""
@@ -40,16 +40,16 @@ class Answer(msgspec.Struct, rename="camel"):
 
 
 class RejectedItem(msgspec.Struct):
-    """Why one reading of a batch was not taken."""
+    """Why one reading of a batch was rejected."""
 
     index: int
     code: str = ""
     detail: str = ""
 
 
-OnAnswer = Callable[[int, Answer], None]
+OnAck = Callable[[int, Ack], None]
 
-_answers = msgspec.json.Decoder(list[Answer])
+_ack_decoder = msgspec.json.Decoder(list[Ack])
 
 
 class _Json:
@@ -57,7 +57,7 @@ class _Json:
     def loads(text: str | bytes, **_: Any) -> Any:
         try:
             return msgspec.json.decode(text)
-        except msgspec.MsgspecError as error:  # the library expects what the standard library raises
+        except msgspec.MsgspecError as error:  # the library expects the standard library's exception
             raise ValueError(str(error)) from error
 
     @staticmethod
@@ -73,7 +73,7 @@ class _EngineClient(engineio.AsyncClient):  # type: ignore[misc]
     on_acknowledgement: Callable[[str], None]
 
     async def _receive_packet(self, pkt: Any) -> None:
-        # Without the task that the library starts for every message.
+        # Without the task that the library starts per message.
         if pkt.packet_type == engineio.packet.MESSAGE and isinstance(pkt.data, str) and pkt.data.startswith("3"):
             self.on_acknowledgement(pkt.data)
         else:
@@ -88,16 +88,17 @@ class _SocketClient(socketio.AsyncClient):  # type: ignore[misc]
 
     async def _handle_eio_disconnect(self, reason: str) -> None:
         self.on_lost()
-        if not self.connected:  # closed before CONNECT was answered: `connect` would wait on
+        if not self.connected:  # closed before CONNECT was answered: `connect` would keep waiting
             self.failed_namespaces.append("/")
             self._connect_event.set()
         await super()._handle_eio_disconnect(reason)
 
 
-class _Http:
-    """The shared session as Engine.IO sees it; remembers the WebSocket, which the library loses if it is cut short.
+class _SessionAdapter:
+    """The shared session as Engine.IO sees it.
 
-    And how the gateway refused for now, which the library does not tell: with 503 in place of an upgrade, or with 1013.
+    Keeps the WebSocket, which the library loses when it is cancelled, and the reason of a temporary refusal, which the
+    library does not expose: 503 in place of an upgrade, or close code 1013.
     """
 
     closed = False
@@ -112,31 +113,31 @@ class _Http:
             self.socket = await self._session.ws_connect(url, **options)
         except aiohttp.WSServerHandshakeError as error:
             after = error.headers.get("Retry-After", "") if error.headers is not None else ""
-            message = f"no connection is taken now: HTTP {error.status}"
+            message = f"temporarily refused: HTTP {error.status}"
             self._not_upgraded = UnavailableError(message, float(after) if after.isdecimal() else 0.0)
             raise
         return self.socket
 
     @property
     def refusal(self) -> UnavailableError | None:
-        """Why there is no connection, when the gateway said so."""
+        """The gateway's temporary refusal, or None."""
         if self.socket is not None and self.socket.close_code == TRY_AGAIN_LATER:
-            return UnavailableError(f"no connection is taken now: closed with {TRY_AGAIN_LATER}")
+            return UnavailableError(f"temporarily refused: closed with {TRY_AGAIN_LATER}")
         return self._not_upgraded
 
 
-class Wire:
-    """A connection. `changed` is set when it is `lost`, or when the gateway says that the token runs out."""
+class SocketConnection:
+    """A connection. `changed` is set when it is `lost`, or when the gateway announces that the token expires."""
 
-    def __init__(self, session: aiohttp.ClientSession, on_answer: OnAnswer) -> None:
+    def __init__(self, session: aiohttp.ClientSession, on_ack: OnAck) -> None:
         self.changed = asyncio.Event()
         self.lost = False
         self.expiring = False
         self.expired = False
-        self._on_answer = on_answer
+        self._on_ack = on_ack
         self._next_id = 0
         self._refusal: tuple[Any, ...] = ()
-        self._http = _Http(session)
+        self._http = _SessionAdapter(session)
         self._sio = _SocketClient(
             reconnection=False,
             serializer=_Packet,
@@ -154,7 +155,7 @@ class Wire:
         self._sio.on("auth_expired", self._on_expired)
 
     async def open(self, url: str, token: str, device: str | None) -> None:
-        """Connect; UnavailableError when it may work later, DeviceRefusedError when it will not."""
+        """Connect; raises UnavailableError on a temporary failure, DeviceRefusedError on a permanent refusal."""
         auth = {"token": token} if device is None else {"token": token, "device": device}
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
@@ -162,7 +163,7 @@ class Wire:
         except (socketio.exceptions.SocketIOError, aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             await self.close()
             raise (
-                self._refused()
+                self._refusal_error()
                 or self._http.refusal
                 or UnavailableError(f"no connection to {url}: {error or type(error).__name__}")
             ) from error
@@ -170,17 +171,17 @@ class Wire:
             await self.close()
             raise
         if self.lost:
-            raise UnavailableError("the connection was lost at once")
+            raise UnavailableError("the connection was lost immediately")
 
     def emit(self, event: str, payload: bytes) -> int:
-        """Queue one event whose payload is JSON already; returns the id that its acknowledgement will carry."""
+        """Queue one event whose payload is encoded JSON; return the id that its acknowledgement will carry."""
         number = self._next_id
         self._next_id += 1
         self._queue(f'2{number}["{event}",{payload.decode()}]')
         return number
 
-    def give_up(self) -> None:
-        """Take the connection for lost, whatever the transport says."""
+    def mark_lost(self) -> None:
+        """Treat the connection as lost, whatever the transport's state."""
         self._on_lost()
 
     def renew(self, token: str) -> None:
@@ -188,7 +189,7 @@ class Wire:
         self._queue(f'2["authenticate",{_Json.dumps({"token": token})}]')
 
     async def close(self) -> None:
-        """Close the connection within a bound of time, whatever state it is in."""
+        """Close the connection within bounded time, whatever its state."""
         self._on_lost()
         engine = self._eio
         with contextlib.suppress(TimeoutError, aiohttp.ClientError, OSError, socketio.exceptions.SocketIOError):
@@ -230,19 +231,19 @@ class Wire:
         if not (bracket and number.isdecimal()):
             return
         try:
-            answers = _answers.decode("[" + rest)
+            acks = _ack_decoder.decode("[" + rest)
         except msgspec.MsgspecError:
-            answers = []
-        # What cannot be read promises nothing.
-        self._on_answer(int(number), answers[0] if answers else Answer())
+            acks = []
+        # An unreadable acknowledgement settles nothing.
+        self._on_ack(int(number), acks[0] if acks else Ack())
 
-    def _refused(self) -> DeviceRefusedError | UnavailableError | None:
+    def _refusal_error(self) -> DeviceRefusedError | UnavailableError | None:
         first = self._refusal[0] if self._refusal else None
         data = first.get("data") if isinstance(first, dict) else None
         code = data.get("code") if isinstance(data, dict) else None
         if not isinstance(first, dict) or not isinstance(data, dict) or not isinstance(code, str):
             return None
-        if code in FOR_NOW:
+        if code in TEMPORARY_CODES:
             after = data.get("retryAfterMs")
             return UnavailableError(code, after / 1000 if isinstance(after, int | float) else 0.0)
         return DeviceRefusedError(code, str(first.get("message", "")))

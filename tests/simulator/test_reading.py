@@ -3,11 +3,11 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.sequence import Sequence
+from simulator.reading import SequenceCounter
 
 
 def seqs(times: list[int]) -> list[int]:
-    sequence = Sequence()
+    sequence = SequenceCounter()
     return [sequence.next(ts_ms) for ts_ms in times]
 
 

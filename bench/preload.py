@@ -1,4 +1,4 @@
-"""Millions of readings in a collection, quickly: by template, unjournaled, as nobody should write in earnest."""
+"""Fills a collection with millions of readings quickly: by template and unjournaled, unlike production writes."""
 
 import shutil
 import time
@@ -19,13 +19,13 @@ SERIES = DEVICES * SENSORS
 BEGIN_MS = 1_700_006_400_000
 STEP_MS = 1000
 THREADS = 2  # one encodes while the other waits for mongod
-BYTES_A_READING = 120  # with its part of the journal and of a checkpoint, for the look at the free disk
-SPARE_BYTES = 6 * 1024**3
-MOST_SECONDS = 420
+BYTES_A_READING = 120  # including journal and checkpoint, for the check of free disk space
+RESERVED_DISK_BYTES = 6 * 1024**3
+MAX_SECONDS = 420
 
 
-class Store:
-    """A collection that grows; its series are those that 20 connections of a load write to."""
+class Preloader:
+    """Fills a collection; its series are those that a load of 20 connections writes to."""
 
     def __init__(self, collection: Any, folder: Path) -> None:
         self._fast = collection.with_options(write_concern=WriteConcern(1))
@@ -35,22 +35,22 @@ class Store:
 
     @property
     def stored(self) -> int:
-        """How many there are."""
+        """The number of readings stored."""
         return self._each * SERIES
 
-    def allowed(self, readings: int) -> tuple[int, str]:
-        """Return how many of so many there may be, and why not all: the free disk, or the time that it would take."""
+    def feasible(self, readings: int) -> tuple[int, str]:
+        """Return how many of `readings` can be stored, and why not all: free disk space, or the time to fill."""
         more = readings - self.stored
-        free = shutil.disk_usage(self._folder).free - SPARE_BYTES
+        free = shutil.disk_usage(self._folder).free - RESERVED_DISK_BYTES
         if more * BYTES_A_READING > free:
-            return self.stored + max(0, free // BYTES_A_READING), f"{free / 1e9:.0f} GB of disk are free for it"
-        if self._per_second and more / self._per_second > MOST_SECONDS:
-            found = self.stored + int(MOST_SECONDS * self._per_second)
-            return found, f"at {self._per_second:,.0f} a second it would take more than {MOST_SECONDS} s to fill"
+            return self.stored + max(0, free // BYTES_A_READING), f"{free / 1e9:.0f} GB of disk space are free"
+        if self._per_second and more / self._per_second > MAX_SECONDS:
+            found = self.stored + int(MAX_SECONDS * self._per_second)
+            return found, f"at {self._per_second:,.0f} a second it would take more than {MAX_SECONDS} s to fill"
         return readings, ""
 
     def fill(self, readings: int) -> None:
-        """Go on until there are that many."""
+        """Store readings until there are `readings`."""
         first, end, before = self._each, readings // SERIES, self.stored
         started = time.perf_counter()
         with ThreadPoolExecutor(THREADS) as threads:

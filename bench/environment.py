@@ -1,4 +1,4 @@
-"""What is measured: the gateway as its operators run it, and the servers that it is measured beside."""
+"""The environment of a benchmark: RabbitMQ, a token issuer, the gateway as operators run it, and its peers."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from bench.processes import ROOT, BenchError, Speaking, Started
+from bench.processes import ROOT, BenchError, BenchProcess, LineProcess
 from testing.issuer import ISSUER, Issuer
 from testing.servers.ports import free_port
 from testing.servers.rabbitmq import RabbitMQServer
@@ -24,16 +24,16 @@ DEVICES_AN_OWNER = 100
 
 @dataclass(frozen=True)
 class Peer:
-    """A running server and the load process that belongs to it."""
+    """A running server and its load generator."""
 
     name: str
-    server: Started
-    load: Speaking
+    server: BenchProcess
+    load: LineProcess
     ops_port: int | None = None
 
 
-class Stage:
-    """What peers need around them: a folder for logs, a RabbitMQ, and an issuer of tokens that answers for its keys."""
+class Environment:
+    """What peers need: a folder for logs, a RabbitMQ, and a token issuer that serves its keys."""
 
     def __init__(self, folder: Path, rabbitmq: RabbitMQServer, keys_port: int, issuer: Issuer) -> None:
         self.folder = folder
@@ -44,31 +44,31 @@ class Stage:
 
     @property
     def auth_url(self) -> str:
-        """Where keys and revocations are answered for."""
+        """The URL that serves keys and revocations."""
         return f"http://127.0.0.1:{self._keys_port}"
 
     def user_token(self, owner: str) -> str:
-        """Return a token of a user who may read."""
+        """Return a token of a user with read access."""
         return self.issuer.user(sub=owner, owner=owner)
 
     @contextmanager
     def peer(self, name: str, devices: int) -> Iterator[Peer]:
-        """Run one of `NAMES`, with a load process that can play that many devices."""
+        """Run one of `NAMES`, with a load generator for `devices` devices."""
         port, ops_port = free_port(), free_port()
         command, environment = self._command(name, port, ops_port)
         log = self.folder / f"{name}.log"
         load = [sys.executable, "-m", "bench.load", str(port)]
         with (
-            Started(command, log=log, environment=environment) as server,
-            Speaking(load, log=self.folder / f"{name}-load.log") as speaking,
+            BenchProcess(command, log=log, environment=environment) as server,
+            LineProcess(load, log=self.folder / f"{name}-load.log") as speaking,
         ):
             server.wait_for_port(ops_port if name == "gateway" else port)
             server.wait_for_port(port)
-            speaking.say([self.device_auth(number) if name == "gateway" else {} for number in range(devices)])
+            speaking.send([self.device_auth(number) if name == "gateway" else {} for number in range(devices)])
             yield Peer(name, server, speaking, ops_port if name == "gateway" else None)
 
     def empty_queue(self) -> None:
-        """Take out what was published: nothing consumes here, and a queue of gigabytes would be another measurement."""
+        """Purge the queue: nothing consumes here, and a queue of gigabytes would distort the measurement."""
         vhost = self.broker_url.rpartition("/")[2]
         self.rabbitmq.api("DELETE", f"queues/{vhost}/tidegate.readings/contents")
 
@@ -80,7 +80,7 @@ class Stage:
         return [sys.executable, "-m", "gateway"], self.gateway_settings(port, ops_port)
 
     def gateway_settings(self, port: int, ops_port: int) -> dict[str, str]:
-        """Return the environment of a gateway that meets no limit."""
+        """Return the environment variables of a gateway without effective limits."""
         return {
             "BROKER_URL": self.broker_url,
             "AUTH_URL": self.auth_url,
@@ -89,7 +89,7 @@ class Stage:
             "PORT": str(port),
             "OPS_HOST": "127.0.0.1",
             "OPS_PORT": str(ops_port),
-            # A peer has no limits to run into.
+            # Peers have no limits either.
             "MAX_CONNECTIONS_PER_DEVICE": "100000",
             "MAX_CONNECTIONS_PER_ADDRESS": "100000",
             "DEVICE_READINGS_PER_SECOND": "10000000",
@@ -103,22 +103,22 @@ class Stage:
         }
 
     def device_auth(self, number: int) -> dict[str, str]:
-        """Return what a device connects with."""
+        """Return the `auth` payload of a device."""
         device = f"device-{number}"
         token = self.issuer.device(sub=device, device=device, owner=f"owner-{number // DEVICES_AN_OWNER}")
         return {"token": token}
 
 
 @contextmanager
-def stage(folder: Path) -> Iterator[Stage]:
-    """Start what peers need; BenchError when something is missing on this machine."""
+def start_environment(folder: Path) -> Iterator[Environment]:
+    """Start what peers need; BenchError if something is missing on this machine."""
     issuer = Issuer()
-    with RabbitMQServer(folder / "rabbitmq") as rabbitmq, _answering(issuer) as keys_port:
-        yield Stage(folder, rabbitmq, keys_port, issuer)
+    with RabbitMQServer(folder / "rabbitmq") as rabbitmq, _serve_keys(issuer) as keys_port:
+        yield Environment(folder, rabbitmq, keys_port, issuer)
 
 
 def node_command(folder: Path, script: str) -> list[str]:
-    """Return the command of a script, its packages installed beside it; BenchError where Node.js is missing."""
+    """Return the command of a script, after installing its packages; BenchError without Node.js."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         raise BenchError("node and npm are not on PATH: peers on Node.js cannot run")
@@ -132,8 +132,8 @@ def node_command(folder: Path, script: str) -> list[str]:
 
 
 @contextmanager
-def _answering(issuer: Issuer) -> Iterator[int]:
-    """Answer for the issuer's keys and revocations, as `auth` does; yields the port."""
+def _serve_keys(issuer: Issuer) -> Iterator[int]:
+    """Serve the issuer's keys and revocations, as `auth` does; yields the port."""
     answers: dict[str, Any] = {
         "/.well-known/jwks.json": issuer.jwks(),
         "/revocations": {"items": [], "cursor": "0"},
@@ -150,7 +150,7 @@ def _answering(issuer: Issuer) -> Iterator[int]:
             self.wfile.write(body)
 
         def log_message(self, *_: Any) -> None:
-            """Keep standard error for what a person reads."""
+            """Keep standard error for progress."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -1,4 +1,4 @@
-"""Clients as users have them, each with its own way to come back, that stream for as long as they are left alone."""
+"""Real clients that stream until they are stopped, each with its own reconnection."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 import socketio
 
 from simulator.device import DeviceClient
-from simulator.point import SentPoint
+from simulator.reading import DeviceReading
 from testing.node import node_with
 from tests.gateway.harness import TS, reading
 
@@ -26,13 +26,13 @@ ALL = (*JAVASCRIPT, PYTHON, SIMULATOR)
 
 
 @dataclass
-class Told:
-    """What one client said: when (of the monotonic clock), and what."""
+class ClientLog:
+    """The events of one client, with monotonic times."""
 
     name: str
     lines: list[tuple[float, str, object]] = field(default_factory=list)
 
-    def say(self, event: str, data: object = None) -> None:
+    def add(self, event: str, data: object = None) -> None:
         self.lines.append((time.monotonic(), event, data))
 
     def events(self, since: float = 0.0) -> list[str]:
@@ -40,20 +40,22 @@ class Told:
 
 
 @asynccontextmanager
-async def staying(url: str, token: str, *names: str, auth_takes_s: float = 0.0) -> AsyncIterator[list[Told]]:
-    """Run one client of each name against `url`."""
-    told = [Told(name) for name in names]
+async def streaming_clients(
+    url: str, token: str, *names: str, auth_takes_s: float = 0.0
+) -> AsyncIterator[list[ClientLog]]:
+    """Run one client of each name against `url`; yields their logs."""
+    logs = [ClientLog(name) for name in names]
     run = {PYTHON: python_client, SIMULATOR: simulator_client}
     async with AsyncExitStack() as stack:
-        for one in told:
+        for one in logs:
             client = run.get(one.name, javascript_client)
             await stack.enter_async_context(client(one, url, token, auth_takes_s))
-        yield told
+        yield logs
 
 
-async def all_have_said(told: list[Told], event: str, since: float, within_s: float) -> None:
-    """Return when each has said it since then; AssertionError tells of those that have not."""
-    late = told
+async def wait_for_event(logs: list[ClientLog], event: str, since: float, within_s: float) -> None:
+    """Return when each client has logged `event` since `since`; AssertionError names those that have not."""
+    late = logs
     deadline = time.monotonic() + within_s
     while late := [one for one in late if event not in one.events(since)]:
         assert time.monotonic() < deadline, (
@@ -63,55 +65,55 @@ async def all_have_said(told: list[Told], event: str, since: float, within_s: fl
 
 
 @asynccontextmanager
-async def javascript_client(told: Told, url: str, token: str, auth_takes_s: float) -> AsyncIterator[None]:
-    node = node_with(HERE, told.name)
+async def javascript_client(log: ClientLog, url: str, token: str, auth_takes_s: float) -> AsyncIterator[None]:
+    node = node_with(HERE, log.name)
     environment = os.environ | {
         "URL": url,
-        "CLIENT": told.name,
+        "CLIENT": log.name,
         "TOKEN": token,
         "AUTH_TAKES_MS": str(round(auth_takes_s * 1000)),
         "DEVICES": "1",
     }
-    script = str(HERE / "stays.js")
+    script = str(HERE / "stream.js")
     process = await asyncio.create_subprocess_exec(node, script, env=environment, stdout=PIPE, stderr=sys.stderr)
     assert process.stdout
-    reading = asyncio.ensure_future(read_lines(process.stdout, told))
+    reading = asyncio.ensure_future(read_lines(process.stdout, log))
     try:
         yield
     finally:
-        if process.returncode is None:  # one that has given up has nothing left to do, and ends
+        if process.returncode is None:  # a client that has given up exits by itself
             process.kill()
         await process.wait()
         await reading
 
 
-async def read_lines(stream: asyncio.StreamReader, told: Told) -> None:
+async def read_lines(stream: asyncio.StreamReader, log: ClientLog) -> None:
     while line := await stream.readline():
-        said = json.loads(line)
-        told.say(said["event"], said.get("data"))
+        entry = json.loads(line)
+        log.add(entry["event"], entry.get("data"))
 
 
 @asynccontextmanager
-async def python_client(told: Told, url: str, token: str, auth_takes_s: float) -> AsyncIterator[None]:
+async def python_client(log: ClientLog, url: str, token: str, auth_takes_s: float) -> AsyncIterator[None]:
     client = socketio.AsyncClient()
-    client.on("connect", lambda: told.say("connect"))
-    client.on("connect_error", lambda data=None: told.say("connect_error", data))
-    client.on("disconnect", lambda reason=None: told.say("disconnect", reason))
+    client.on("connect", lambda: log.add("connect"))
+    client.on("connect_error", lambda data=None: log.add("connect_error", data))
+    client.on("disconnect", lambda reason=None: log.add("disconnect", reason))
 
     async def auth() -> dict[str, str]:
         await asyncio.sleep(auth_takes_s)
         return {"token": token}
 
     async def run() -> None:
-        with suppress(socketio.exceptions.ConnectionError):  # of a first connect; the client goes on by itself
+        with suppress(socketio.exceptions.ConnectionError):  # of the first connect; the client retries by itself
             await client.connect(url, auth=auth, transports=["websocket"], retry=True)
         for number in range(1_000_000):
             with suppress(socketio.exceptions.SocketIOError):
                 answer = await client.call("reading", reading(number, ts=TS + number), timeout=3)
-                told.say(answer["status"], answer.get("code"))
+                log.add(answer["status"], answer.get("code"))
             await asyncio.sleep(0.1)
 
-    async with running(run):
+    async with in_background(run):
         try:
             yield
         finally:
@@ -121,30 +123,30 @@ async def python_client(told: Told, url: str, token: str, auth_takes_s: float) -
 
 
 @asynccontextmanager
-async def simulator_client(told: Told, url: str, token: str, auth_takes_s: float) -> AsyncIterator[None]:
+async def simulator_client(log: ClientLog, url: str, token: str, auth_takes_s: float) -> AsyncIterator[None]:
     async def fetched() -> str:
         await asyncio.sleep(auth_takes_s)
         return token
 
     def connection(up: bool) -> None:
-        told.say("connect" if up else "disconnect")
+        log.add("connect" if up else "disconnect")
 
     async with DeviceClient(url, fetched, on_connection=connection) as device:
 
         async def run() -> None:
             for number in range(1_000_000):
-                await device.send([SentPoint("temperature", number, TS + number)])
+                await device.send([DeviceReading("temperature", number, TS + number)])
                 await device.flush()
-                told.say("accepted")
+                log.add("accepted")
                 await asyncio.sleep(0.1)
 
-        async with running(run):
+        async with in_background(run):
             yield
 
 
 @asynccontextmanager
-async def running(run: Callable[[], object]) -> AsyncIterator[None]:
-    """Run it beside; what it raises is raised at the end."""
+async def in_background(run: Callable[[], object]) -> AsyncIterator[None]:
+    """Run it in the background; its exception is raised on exit."""
     task: asyncio.Future[object] = asyncio.ensure_future(run())  # type: ignore[call-overload]
     try:
         yield

@@ -1,4 +1,4 @@
-"""openapi-python-client in an environment of its own, which the tests keep."""
+"""openapi-python-client in a cached environment of its own."""
 
 from pathlib import Path
 
@@ -8,5 +8,5 @@ REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 
 
 def python_with_generator() -> Path:
-    """Return the Python that has the generator; where it cannot be installed, skip, but not in CI."""
+    """Return a Python with the generator; if it cannot be installed, skip the test, but fail in CI."""
     return python_with(REQUIREMENTS, "openapi-python-client")
