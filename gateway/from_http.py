@@ -100,7 +100,7 @@ def readings_call(handler: Handler) -> Operation:
         "(`GET /readings?format=ndjson`), 1,000 at a time.",
         body=ReadingSent | Annotated[list[ReadingSent], Meta(min_length=1, max_length=MAX_READINGS)],
         request_headers={"X-Device-Id": "the device, with a user's token; with a device's own it may be left out"},
-        answers={202: ReadingsTaken},
+        responses={202: ReadingsTaken},
         problems=(403, 429),
         secured=True,
     )

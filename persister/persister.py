@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from broker.failpoints import failpoint
 from broker.interface import BrokerError, Consumer, Delivery
 from persister.acks import Ledger
 from persister.batch import TOO_OFTEN, Batch, Outcome
@@ -32,7 +33,6 @@ from persister.to_live import ToLive
 from persister.to_mongodb import ToMongoDB
 from persister.tracing import note_batch
 from readings.document import DocumentError
-from runtime.failpoints import failpoint
 from runtime.logs import logger
 from runtime.tracing import Tracing
 

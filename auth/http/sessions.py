@@ -44,7 +44,7 @@ class SessionRoutes:
                 tag="sessions",
                 summary="Exchange e-mail address and password for tokens",
                 body=LogIn,
-                answers={200: SessionAnswer},
+                responses={200: SessionAnswer},
                 problems=(401, 429),
             ),
             Operation(
@@ -58,7 +58,7 @@ class SessionRoutes:
                 "code `refresh_used`, and the session goes on. Go on with the newer tokens where they are known (in "
                 "another tab); else come again with the same token after 10 s, which ends the session, and log in.",
                 body=Refresh,
-                answers={200: SessionAnswer},
+                responses={200: SessionAnswer},
                 problems=(401, 429),
             ),
             Operation(
@@ -70,7 +70,7 @@ class SessionRoutes:
                 description="The token's session ends, and the one of `refreshToken` where it is another of yours.",
                 body=LogOut,
                 body_required=False,
-                answers={204: None},
+                responses={204: None},
                 problems=(403,),
                 secured=True,
             ),

@@ -31,7 +31,7 @@ class TokenRoutes:
                 handler=self._show_claims,
                 tag="tokens",
                 summary="Check a token and show its claims",
-                answers={200: Claims},
+                responses={200: Claims},
                 secured=True,
             ),
             Operation(
@@ -40,7 +40,7 @@ class TokenRoutes:
                 handler=self._show_keys,
                 tag="tokens",
                 summary="Show the keys that verify tokens",
-                answers={200: JwksAnswer},
+                responses={200: JwksAnswer},
             ),
             Operation(
                 method="GET",
@@ -49,7 +49,7 @@ class TokenRoutes:
                 tag="tokens",
                 summary="List tokens that ended before their time",
                 query=RevocationQuery,
-                answers={200: RevocationsAnswer},
+                responses={200: RevocationsAnswer},
                 internal=True,
             ),
         ]

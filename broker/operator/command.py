@@ -7,7 +7,6 @@ is wrong.
 import argparse
 import asyncio
 import io
-import math
 import os
 import sys
 import time
@@ -20,7 +19,7 @@ from broker.operator.dead_letter_output import in_full, in_full_json, json_row, 
 from broker.operator.dead_letters import REASONS, AmbiguousIdError, Outcome, Progress, Selector, discard, replay, select
 from broker.settings import BrokerSettings
 from broker.topology import DEAD_LETTERS
-from runtime.command_line import CommandParser
+from runtime.command_line import CommandParser, number_between, positive_number, whole_number
 from runtime.logs import configure_logs
 from runtime.settings import SettingsError, from_env
 
@@ -167,11 +166,13 @@ def _parser() -> CommandParser:
         description="Declares the exchanges and queues ahead of the services, and works on dead letters: what could "
         "not be stored, with the reason.",
         settings=BrokerSettings,
-        ends=_ENDS,
+        exit_codes=_ENDS,
     )
     commands = parser.add_subparsers(dest="command", required=True)
     declare = commands.add_parser("declare", help="declare every exchange and queue, before gateways start")
-    declare.add_argument("--wait", type=_seconds, default=30.0, help="seconds to try while it is away (default 30)")
+    declare.add_argument(
+        "--wait", type=number_between(0, 86_400), default=30.0, help="seconds to try while it is away (default 30)"
+    )
     letters = commands.add_parser("dead-letters", help="list, show, replay or discard what could not be stored")
     actions = letters.add_subparsers(dest="action", required=True)
     listing = _action(actions, "list", _list, "one line a letter")
@@ -180,7 +181,7 @@ def _parser() -> CommandParser:
     away = _action(actions, "discard", _discard, "forget letters for good")
     listing.add_argument("--json", action="store_true", help="one JSON object a line")
     show.add_argument("--json", action="store_true", help="one JSON object a line, with all its bytes")
-    again.add_argument("--rate", type=_rate, default=50.0, help="messages a second at most (default 50)")
+    again.add_argument("--rate", type=positive_number, default=50.0, help="messages a second at most (default 50)")
     again.add_argument("--force", action="store_true", help="also those that do not decode")
     away.add_argument("--yes", action="store_true", help="do not ask, where a terminal could answer")
     for action in (show, again, away):
@@ -194,30 +195,9 @@ def _action(
     action: argparse.ArgumentParser = actions.add_parser(name, help=about)
     action.add_argument("--reason", choices=REASONS, metavar="REASON", help=f"one of {', '.join(REASONS)}")
     action.add_argument("--device", help="those with a reading of this device")
-    action.add_argument("--limit", type=_count, default=0, help="at most so many (default: all)")
+    action.add_argument("--limit", type=whole_number(0), default=0, help="at most so many (default: all)")
     action.set_defaults(run=run)
     return action
-
-
-def _seconds(text: str) -> float:
-    number = float(text)
-    if not 0 <= number <= 86_400:
-        raise argparse.ArgumentTypeError("between 0 and 86400 seconds")
-    return number
-
-
-def _rate(text: str) -> float:
-    number = float(text)
-    if not (math.isfinite(number) and number > 0):
-        raise argparse.ArgumentTypeError("a rate is more than 0")
-    return number
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError("0 or more")
-    return number
 
 
 def _progress() -> Progress:

@@ -86,8 +86,8 @@ class LiveRoutes:
                 "keep each as its line comes.",
                 query=LiveQuery,
                 request_headers={"Last-Event-ID": "the id of the last event that was seen"},
-                answers={200: str},
-                answer_types=(EVENT_STREAM,),
+                responses={200: str},
+                response_types=(EVENT_STREAM,),
                 problems=(403, 429),
                 secured=True,
             )

@@ -57,8 +57,8 @@ class ReadingsRoutes:
                 "its CSV to `python -m simulator --replay`; the same readings are stored once. CSV that people open "
                 "in a spreadsheet is asked for with `for=spreadsheet`.",
                 query=HistoryQuery,
-                answers={200: ReadingsAnswer},
-                answer_types=(JSON, CSV, NDJSON),
+                responses={200: ReadingsAnswer},
+                response_types=(JSON, CSV, NDJSON),
                 problems=(403, 404, 429),
                 secured=True,
             ),
@@ -73,7 +73,7 @@ class ReadingsRoutes:
                 f"reading, to the last. With `values=all` of booleans and texts, too, at most {MAX_BUCKETS_OF_ALL:,} "
                 "buckets: each has `count`, and `numbers`, `booleans`, `texts` for the kinds that it holds.",
                 query=BucketsQuery,
-                answers={200: BucketsAnswer},
+                responses={200: BucketsAnswer},
                 problems=(403, 404, 429),
                 secured=True,
             ),

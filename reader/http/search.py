@@ -97,7 +97,7 @@ class SearchRoutes:
                 "Names need a token that may list devices. What is new is there within seconds, within a minute in "
                 "long lists.",
                 query=SearchQuery,
-                answers={200: FoundAnswer},
+                responses={200: FoundAnswer},
                 problems=(403, 429),
                 secured=True,
             )

@@ -51,7 +51,7 @@ class SeriesRoutes:
                 tag="readings",
                 summary="Read the newest reading of each series",
                 query=SeriesQuery,
-                answers={200: ReadingsAnswer},
+                responses={200: ReadingsAnswer},
                 problems=(403, 429),
                 secured=True,
             ),
@@ -64,7 +64,7 @@ class SeriesRoutes:
                 description="`connected`: the device has a session at a gateway. `lastSeenAt`: when it last had one, "
                 "or when its last reading came in. `lastReadingAt`: the time of its newest reading.",
                 query=SeriesQuery,
-                answers={200: SeriesAnswer},
+                responses={200: SeriesAnswer},
                 problems=(403, 429),
                 secured=True,
             ),
@@ -76,7 +76,7 @@ class SeriesRoutes:
                 summary="Tell how fast your readings flow",
                 description="`readingsPerSecond`: what gateways accepted of yours, over their last 5 s. `lagSeconds`: "
                 "from the receipt of the newest reading to its place in the live feed; null while nothing flows.",
-                answers={200: PipelineAnswer},
+                responses={200: PipelineAnswer},
                 problems=(403,),
                 secured=True,
             ),

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
-from runtime.failpoints import Point
+from broker.failpoints import Point
 from testing.servers.process import Server
 from tests.clients.staying import JAVASCRIPT, PYTHON, SIMULATOR, all_have_said, staying
 from tests.faults import dead_letters, poison
