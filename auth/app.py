@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from access.public_api import PUBLIC_API
 from access.tokens import KeySet, TokenVerifier
 from auth.accounts import Accounts
 from auth.audit import AuditLog
@@ -174,7 +175,7 @@ async def serve(settings: AuthSettings, shutdown: Shutdown) -> None:
         app = web.Application(middlewares=[problem_middleware])
         allow_origins(app, settings.cors_origins)
         auth.add_routes(app, internal=True)
-        add_docs(app, auth.calls)
+        add_docs(app, PUBLIC_API, auth.calls)
         async with listen(app, settings.host, settings.port) as port:
             log.info("Accounts, devices and tokens are served.", host=settings.host, port=port)
             freeze_startup_objects()

@@ -9,9 +9,10 @@ from sqlalchemy.exc import ArgumentError
 
 from access.tokens import MAX_LIFETIME_S
 from broker.connect import check_url
-from runtime.http.addresses import ClientAddresses
+from broker.settings import BROKER_URLS
 from runtime.http.cors import check_origins
-from runtime.settings import Port, Positive, ProcessSettings, Seconds, setting
+from runtime.http.settings import check_proxies, cors_origins_setting, trusted_proxies_setting
+from runtime.settings import Port, Positive, ProcessSettings, Seconds, ops_port_setting, setting
 
 BcryptCost = Annotated[int, Meta(ge=4, le=16)]
 TokenSeconds = Annotated[int, Meta(ge=1, le=MAX_LIFETIME_S)]
@@ -92,7 +93,7 @@ class AuthSettings(KeySettings):
 
     host: str = setting("0.0.0.0", about="address of the HTTP interface")  # noqa: S104 - a container's own network
     port: Port = setting(8001, about="port of the HTTP interface; 0 takes any free one")
-    ops_port: Port = setting(9001, about="port of `/healthz`, `/readyz`, `/metrics`; 0 takes any free one")
+    ops_port: Port = ops_port_setting(9001)
     token_issuer: Annotated[str, Meta(min_length=1)] = setting("tidegate", about="`iss` of every token")
     refresh_token_seconds: Positive = setting(30 * 86400, about="lifetime of a refresh token")
     signup: Literal["open", "closed"] = setting("open", about="whether anyone may sign up")
@@ -120,17 +121,9 @@ class AuthSettings(KeySettings):
     address_failure_seconds: Seconds = setting(2.0, about="time after which one of these is forgiven")
     address_signups: Positive = setting(300, about="sign-ups from an address before it has to wait")
     address_signup_seconds: Seconds = setting(0.1, about="time after which one of these is forgiven")
-    broker_url: str = setting(
-        "",
-        about="announces deleted owners: `amqp://…`, one host or several, or `embedded://PATH`; empty: they wait",
-        secret=True,
-    )
-    cors_origins: tuple[str, ...] = setting(
-        (), about="origins of browsers that may call and connect; empty: the same origin only"
-    )
-    trusted_proxies: tuple[str, ...] = setting(
-        (), about="networks (CIDR) of the proxies whose X-Forwarded-For is believed; empty: of none"
-    )
+    broker_url: str = setting("", about=f"{BROKER_URLS}; empty: deleted owners wait", secret=True)
+    cors_origins: tuple[str, ...] = cors_origins_setting()
+    trusted_proxies: tuple[str, ...] = trusted_proxies_setting()
 
     def __post_init__(self) -> None:
         """Check values whose format the types do not express."""
@@ -138,7 +131,4 @@ class AuthSettings(KeySettings):
         check_origins(self.cors_origins)
         if self.broker_url:
             check_url(self.broker_url)
-        try:
-            ClientAddresses(self.trusted_proxies)
-        except ValueError as error:
-            raise ValueError(f"TRUSTED_PROXIES={','.join(self.trusted_proxies)!r}: {error}") from error
+        check_proxies(self.trusted_proxies)

@@ -72,7 +72,7 @@ def readings_call(handler: Handler) -> Operation:
         request_headers={
             "X-Device-Id": "the device's id; required with a user's token, optional with a device's token"
         },
-        answers={202: ReadingsTaken},
+        responses={202: ReadingsTaken},
         problems=(403, 429),
         secured=True,
     )

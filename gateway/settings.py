@@ -2,29 +2,27 @@
 
 from dataclasses import dataclass
 
+from access.settings import revocations_every_setting, token_issuer_setting
 from broker.connect import check_url
-from runtime.http.addresses import ClientAddresses
+from broker.settings import BROKER_URLS
 from runtime.http.cors import check_origins
-from runtime.settings import Port, Positive, ProcessSettings, Seconds, setting
+from runtime.http.settings import check_proxies, cors_origins_setting, trusted_proxies_setting
+from runtime.settings import Port, Positive, ProcessSettings, Seconds, ops_port_setting, setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewaySettings(ProcessSettings):
     """The environment of `python -m gateway`."""
 
-    broker_url: str = setting(about="`amqp://…`, one host or several, or `embedded://PATH`", secret=True)
+    broker_url: str = setting(about=BROKER_URLS, secret=True)
     auth_url: str = setting(about="where the auth service answers, for its keys and revocations; not the proxy")
-    token_issuer: str = setting("", about="the `iss` that tokens must carry; empty: whatever AUTH_URL's keys sign")
+    token_issuer: str = token_issuer_setting()
     host: str = setting("0.0.0.0", about="address that devices reach")  # noqa: S104 - devices come from outside
     port: Port = setting(8002, about="port that devices reach")
-    ops_port: Port = setting(9002, about="port of `/healthz`, `/readyz`, `/metrics`; 0 takes any free one")
-    cors_origins: tuple[str, ...] = setting(
-        (), about="origins of browsers that may call and connect; empty: the same origin only"
-    )
-    trusted_proxies: tuple[str, ...] = setting(
-        (), about="networks (CIDR) of the proxies whose X-Forwarded-For is believed; empty: of none"
-    )
-    revocations_every_seconds: Seconds = setting(2.0, about="how often auth is asked for revoked tokens")
+    ops_port: Port = ops_port_setting(9002)
+    cors_origins: tuple[str, ...] = cors_origins_setting()
+    trusted_proxies: tuple[str, ...] = trusted_proxies_setting()
+    revocations_every_seconds: Seconds = revocations_every_setting()
     expiring_seconds: Seconds = setting(60.0, about="how long before a token's end its device is warned")
     max_connections: Positive = setting(100_000, about="sockets of this gateway; beyond it, `busy`")
     max_connections_per_device: Positive = setting(100, about="connections of one device; beyond it, `rate_limited`")
@@ -71,7 +69,4 @@ class GatewaySettings(ProcessSettings):
         """Check what depends on a form."""
         check_url(self.broker_url)
         check_origins(self.cors_origins)
-        try:
-            ClientAddresses(self.trusted_proxies)
-        except ValueError as error:
-            raise ValueError(f"TRUSTED_PROXIES={','.join(self.trusted_proxies)!r}: {error}") from error
+        check_proxies(self.trusted_proxies)

@@ -15,11 +15,11 @@ from contextlib import asynccontextmanager
 from functools import partial
 from itertools import chain
 
+from broker.failpoints import failpoint
 from broker.interface import BrokerError, BrokerUnavailable, Publisher
 from broker.message import MAX_BYTES, MAX_READINGS, Message
 from broker.topology import READINGS_EXCHANGE
 from gateway.metrics import GatewayMetrics
-from runtime.failpoints import failpoint
 from runtime.logs import logger
 
 log = logger("gateway.to_broker")

@@ -1,7 +1,7 @@
-"""The onebox's wiring: every service as it is, in one process, on embedded storage; then a run, a drain, a summary.
+"""The wiring of a onebox: every service, unchanged, in one process on embedded storage; a run, a drain, a summary.
 
-Contexts are nested so that each can still rely on what it needs while it ends: storage outlives the persister, the
-persister outlives the gateway, the gateway outlives the devices.
+The contexts are nested so that each can still use its dependencies while it closes: storage outlives the persister,
+the persister outlives the gateway, the gateway outlives the devices.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from access.public_api import PUBLIC_API
 from access.revocations import RevocationList
 from access.tokens import KeySet
 from auth.app import auth_service
@@ -21,15 +22,14 @@ from auth.tokens.keys import KeysError
 from broker.embedded.broker import EmbeddedBroker
 from broker.topology import READINGS
 from gateway.app import gateway_service
-from onebox.audit_log import Audit
-from onebox.demo import DEMO_EMAIL, make_demo_user, run_devices
-from onebox.kept_secrets import KeptSecrets, SecretsError, kept_secrets
+from onebox.data_folder import Secrets, SecretsError, load_or_create_secrets
+from onebox.demo import DEMO_EMAIL, create_demo_user, run_devices
 from onebox.mongod import MongodError, PrivateMongod, private_mongod
-from onebox.panel import Sources, View, count, shown
-from onebox.plan import Plan
+from onebox.panel import GATEWAY_READINGS, Sources, View, count, shown
+from onebox.reading_audit import ReadingAudit
+from onebox.run import Plan, Summary
 from onebox.services import ServiceSettings
 from onebox.settings import OneboxSettings
-from onebox.summary import Summary
 from persister.app import persister_service
 from reader.app import reader_service
 from runtime.http.cors import allow_origins
@@ -45,48 +45,48 @@ from simulator.run_stats import RunStats
 
 log = logger("onebox")
 
-# What a person can do something about: told in a line, without a traceback.
+# Errors that the user can fix: reported in one line, without a traceback.
 EXPECTED = (MongodError, SecretsError, SimulatorError, KeysError, OSError)
-# A drain that settles nothing for this long will not get further.
+# A drain that settles nothing for this long is stalled.
 STALLED_S = 30.0
 
 
 @dataclass(slots=True)
 class _Storage:
-    """What is open behind the gateway, and the way to ask it."""
+    """The open storage, and what observes it."""
 
     mongod: PrivateMongod
     broker: EmbeddedBroker
-    audit: Audit
+    audit: ReadingAudit
     registry: CollectorRegistry
     checks: dict[str, Check]
 
 
 class Onebox:
-    """One run. After it, `summary` says how it went, or `trouble` why it could not start."""
+    """One run. Afterwards `summary` holds its result, or `error` the reason why it could not start."""
 
     def __init__(self, plan: Plan, settings: OneboxSettings, services: ServiceSettings) -> None:
         self._plan = plan
         self._settings = settings
         self._services = services
         self.summary: Summary | None = None
-        self.trouble = ""
-        self.trouble_code = 1
+        self.error = ""
+        self.error_code = 1
         self.failures: list[str] = []
 
     async def run(self, shutdown: Shutdown) -> None:
-        """Run until the plan is done or a stop is asked for; then drain and sum up."""
+        """Run until the plan is done or a stop is requested; then drain and sum up."""
         try:
-            secrets = kept_secrets(self._plan.data)
+            secrets = load_or_create_secrets(self._plan.data)
             self._services = self._services.with_secret(secrets.signing_key_secret)
             async with self._storage() as storage, asyncio.TaskGroup() as tasks:
-                ended = tasks.create_task(_fail_when_ended(storage.mongod), name="mongod")
+                watch = tasks.create_task(_fail_when_mongod_exits(storage.mongod), name="mongod")
                 tally = RunStats(on_acked=lambda *acked: storage.audit.acknowledged(tally.owner, *acked))
                 await self._serve(storage, secrets, tally, shutdown)
                 await self._drain(storage)
                 self.summary = await self._sum_up(storage, tally)
                 self.failures = tally.failures
-                ended.cancel()
+                watch.cancel()
         except EXPECTED as error:
             self._explain([error])
         except BaseExceptionGroup as group:
@@ -96,19 +96,19 @@ class Onebox:
             self._explain(_leaves(expected))
 
     def _explain(self, errors: list[BaseException]) -> None:
-        self.trouble = "; ".join(map(str, errors))
-        # A file that cannot be replayed is a wrong command, not a fault.
-        self.trouble_code = 2 if any(isinstance(error, ReplayError) for error in errors) else 1
+        self.error = "; ".join(map(str, errors))
+        # A file that cannot be replayed is a wrong command line, not a failure.
+        self.error_code = 2 if any(isinstance(error, ReplayError) for error in errors) else 1
 
     @asynccontextmanager
     async def _storage(self) -> AsyncIterator[_Storage]:
-        """Open mongod, the queue, and the persister between them."""
+        """Open mongod and the queue, and run the persister between them."""
         plan, registry = self._plan, CollectorRegistry()
         started_ms = time.time_ns() // 1_000_000
         async with (
             private_mongod(plan.data / "mongodb") as mongod,
             EmbeddedBroker.open_at(plan.queue) as broker,
-            Audit.over(mongod.url, self._services.persister.readings_database, started_ms) as audit,
+            ReadingAudit.over(mongod.url, self._services.persister.readings_database, started_ms) as audit,
             open_tracing("persister") as tracing,
         ):
             self._services = self._services.with_mongod(mongod.url)
@@ -117,11 +117,11 @@ class Onebox:
             ) as checks:
                 yield _Storage(mongod, broker, audit, registry, dict(checks))
 
-    async def _serve(self, storage: _Storage, secrets: KeptSecrets, tally: RunStats, shutdown: Shutdown) -> None:
-        """Open accounts and gateway on one port, run the devices, and close the intake again."""
+    async def _serve(self, storage: _Storage, secrets: Secrets, tally: RunStats, shutdown: Shutdown) -> None:
+        """Serve auth, gateway and reader on one port, run the devices, and stop accepting readings again."""
         plan, settings = self._plan, self._services
         await migrate(settings.auth.auth_database_url)
-        await make_demo_user(settings.auth, secrets.demo_password)
+        await create_demo_user(settings.auth, secrets.demo_password)
         app = web.Application(middlewares=[problem_middleware])
         allow_origins(app, self._settings.cors_origins)
         async with (
@@ -151,7 +151,7 @@ class Onebox:
             auth.add_routes(app)
             gateway.add_routes(app)
             reader.add_routes(app)
-            add_docs(app, [*auth.calls, *gateway.calls, *reader.calls])
+            add_docs(app, PUBLIC_API, [*auth.calls, *gateway.calls, *reader.calls])
             checks = {**storage.checks, **gateway.checks, **reader.checks, "users": auth.check}
             async with (
                 ops_server(self._settings, shutdown, storage.registry, checks) as ops_port,
@@ -166,17 +166,17 @@ class Onebox:
                     await run_devices(plan, url, secrets.demo_password, tally, shutdown)
 
     async def _drain(self, storage: _Storage) -> None:
-        """Wait until everything that this run accepted has an outcome and the queue is empty."""
+        """Wait until every reading that this run accepted has an outcome and the queue is empty."""
         progress, since = (-1, -1), time.monotonic()
         while True:
-            accepted = count(storage.registry, "tidegate_gateway_readings_total", answer="accepted")
+            accepted = count(storage.registry, GATEWAY_READINGS, answer="accepted")
             depth = await storage.broker.depth(READINGS)
             if storage.audit.settled >= accepted and depth == 0:
                 return
             if (storage.audit.settled, depth) != progress:
                 progress, since = (storage.audit.settled, depth), time.monotonic()
             elif time.monotonic() - since > STALLED_S:
-                log.error("The drain does not get further.", accepted=accepted, settled=storage.audit.settled)
+                log.error("The drain has stalled.", accepted=accepted, settled=storage.audit.settled)
                 return
             await asyncio.sleep(0.02)
 
@@ -185,8 +185,8 @@ class Onebox:
         return Summary(
             sent=devices.sent,
             acked=devices.acked,
-            accepted=count(storage.registry, "tidegate_gateway_readings_total", answer="accepted"),
-            rejected=count(storage.registry, "tidegate_gateway_readings_total", answer="rejected"),
+            accepted=count(storage.registry, GATEWAY_READINGS, answer="accepted"),
+            rejected=count(storage.registry, GATEWAY_READINGS, answer="rejected"),
             stored=storage.audit.stored,
             duplicates=storage.audit.duplicates,
             lost=await storage.audit.lost(storage.broker),
@@ -197,9 +197,9 @@ class Onebox:
         )
 
 
-async def _fail_when_ended(mongod: PrivateMongod) -> None:
+async def _fail_when_mongod_exits(mongod: PrivateMongod) -> None:
     code = await mongod.exited()
-    raise MongodError(f"mongod ended with status {code} in the middle of the run; its log is beside its data")
+    raise MongodError(f"mongod exited with status {code} during the run; its log is next to its data")
 
 
 def _leaves(group: BaseException) -> list[BaseException]:

@@ -1,16 +1,15 @@
-"""The command line of `python -m onebox`, from arguments to exit code."""
+"""The command line of `python -m onebox`: parses arguments, runs a onebox, returns the exit code."""
 
-import argparse
 import os
 import sys
 from pathlib import Path
 
 from onebox.app import Onebox
-from onebox.lock import FolderInUse, locked
-from onebox.plan import Plan
-from onebox.services import SERVICES, not_taken, services_from_env
+from onebox.data_folder import FolderInUse, locked
+from onebox.run import Plan
+from onebox.services import SERVICES, ignored_variables, services_from_env
 from onebox.settings import OneboxSettings
-from runtime.command_line import CommandParser
+from runtime.command_line import MAX_PORT, CommandParser, positive_number, whole_number
 from runtime.logs import configure_logs, logger
 from runtime.process import run_until_stopped, warn_of_unread
 from runtime.settings import SettingsError, from_env
@@ -19,19 +18,21 @@ from simulator.replay.options import add_replay_options, replay_of
 
 log = logger("onebox")
 
-ENDS = """\
+MAX_DEVICES = 100_000
+
+EXIT_CODES = """\
 exit codes:
-  0  all is well
+  0  no reading was lost
   1  readings were lost, or it could not go on
   2  a setting, the command line, the file of a replay or the data folder is wrong
 
 signals:
-  SIGTERM, SIGINT (Ctrl-C)  drains within DRAIN_SECONDS, prints a summary, leaves nothing running
-  a second one              ends it at once, with 1"""
+  SIGTERM, SIGINT (Ctrl-C)  drain within DRAIN_SECONDS, print a summary, leave nothing running
+  a second one              exit at once, with 1"""
 
 
 def main(arguments: list[str]) -> int:
-    """Run a onebox; 0 all is well, 1 readings were lost or it could not go on, 2 the command is wrong."""
+    """Run a onebox and return the exit code, as listed in EXIT_CODES."""
     plan = parse(arguments)
     try:
         services, settings = services_from_env(plan), from_env(OneboxSettings)
@@ -39,10 +40,10 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     configure_logs(settings.log_level, settings.log_format)
-    if unused := not_taken():
-        log.warning("Some variables are set that a onebox makes itself; they are not taken.", variables=unused)
+    if ignored := ignored_variables():
+        log.warning("Variables are set that a onebox sets itself; they are ignored.", variables=ignored)
     warn_of_unread(OneboxSettings, *SERVICES)
-    # Databases, queue and secrets are for their user only, in whatever folder they lie.
+    # Only the user may read databases, queue and secrets, whatever the folder's mode.
     os.umask(0o077)
     onebox = Onebox(plan, settings, services)
     try:
@@ -52,11 +53,11 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     except OSError as error:
-        sys.stderr.write(f"{plan.data} cannot be used: {error.strerror or error}; take another folder with --data\n")
+        sys.stderr.write(f"{plan.data} cannot be used: {error.strerror or error}; choose another folder with --data\n")
         return 2
-    if onebox.trouble:
-        sys.stderr.write(f"{onebox.trouble}\n")
-        return onebox.trouble_code
+    if onebox.error:
+        sys.stderr.write(f"{onebox.error}\n")
+        return onebox.error_code
     for failure in onebox.failures:
         sys.stderr.write(f"{failure}\n")
     if onebox.summary is None:
@@ -67,35 +68,47 @@ def main(arguments: list[str]) -> int:
 
 
 def parse(arguments: list[str]) -> Plan:
-    """Return what is to be run; prints help or an error and ends the process as argparse does."""
+    """Return the plan; like argparse, print help or an error and end the process."""
     parser = CommandParser(
         prog="python -m onebox",
         description="The whole pipeline on this machine: accounts, gateway, queue, storage and simulated devices.",
-        epilog=f"{REPLAY_EPILOG}\n\nSettings of the services are taken as theirs, but for HOST, PORT and the URLs: "
-        "`python -m gateway --help`, and alike for auth, persister and reader. Those of its own:",
+        epilog=f"{REPLAY_EPILOG}\n\nThe services read their own settings, except HOST, PORT and the URLs: see "
+        "`python -m gateway --help`, and the same for auth, persister and reader. Settings of the onebox itself:",
         settings=OneboxSettings,
-        ends=ENDS,
+        exit_codes=EXIT_CODES,
     )
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
-    add("--port", type=_port, default=8080, metavar="P", help="port (default %(default)s; 0: any free one)")
+    add(
+        "--port",
+        type=whole_number(0, MAX_PORT),
+        default=8080,
+        metavar="P",
+        help="port (default %(default)s; 0: any free one)",
+    )
     add(
         "--data",
         type=Path,
         default=Path("data"),
         metavar="DIR",
-        help="where everything is kept (default ./%(default)s)",
+        help="folder for all data (default ./%(default)s)",
     )
     add(
         "--devices",
-        type=_count,
+        type=whole_number(0, MAX_DEVICES),
         default=None,
         metavar="N",
         help="simulated devices (default 20, with --replay 1; 0: none)",
     )
-    add("--rate", type=_positive, default=1.0, metavar="R", help="readings a second and device (default %(default)g)")
-    add("--seconds", type=_positive, metavar="S", help="stop after this time, drain, print a summary")
-    add("--json", action="store_true", help="the summary is one JSON object on the last line of standard output")
+    add(
+        "--rate",
+        type=positive_number,
+        default=1.0,
+        metavar="R",
+        help="readings a second and device (default %(default)g)",
+    )
+    add("--seconds", type=positive_number, metavar="S", help="stop after S seconds, drain, print a summary")
+    add("--json", action="store_true", help="print the summary as one JSON object, on the last line of standard output")
     add_replay_options(parser)
     given = parser.parse_args(arguments)
     replay = replay_of(parser, given)
@@ -109,25 +122,3 @@ def parse(arguments: list[str]) -> Plan:
         seconds=given.seconds,
         json=given.json,
     )
-
-
-def _port(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) > 65535:
-        raise argparse.ArgumentTypeError("a port is a number from 0 to 65535")
-    return int(text)
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) > 100_000:
-        raise argparse.ArgumentTypeError("a number from 0 to 100000")
-    return int(text)
-
-
-def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError("a number above 0")
-    return number

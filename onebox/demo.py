@@ -1,6 +1,6 @@
-"""The demo user of a onebox and its simulated devices, over the public interface like any other.
+"""The demo user of a onebox and its simulated devices, which use the public interface like any other.
 
-Where nobody may sign up, the demo user is made beside the service, as an operator makes one.
+With SIGNUP=closed, the demo user is created directly in the database, as an operator would do.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from auth.metrics import AuthMetrics
 from auth.passwords import password_hasher
 from auth.settings import AuthSettings
 from auth.tokens.revocations import RevocationLog
-from onebox.plan import Plan
+from onebox.run import Plan
 from runtime.logs import logger
 from runtime.process import Shutdown
 from simulator.api import Api
@@ -32,7 +32,7 @@ DEMO_NAME = "Demo"
 
 
 async def run_devices(plan: Plan, url: str, password: str, tally: RunStats, shutdown: Shutdown) -> None:
-    """Run the fleet until its time is up, its file is sent, or a stop is asked for; without devices, just wait."""
+    """Run the fleet until its time is up, its file is sent, or a stop is requested; without devices, just wait."""
     if not plan.devices:
         await sign_up(url, password)
         with suppress(TimeoutError):
@@ -52,8 +52,8 @@ async def run_devices(plan: Plan, url: str, password: str, tally: RunStats, shut
     await run_fleet(fleet, stats=tally, stop=shutdown.event)
 
 
-async def make_demo_user(settings: AuthSettings, password: str) -> None:
-    """Make the demo user with SIGNUP=closed, unless it is there; otherwise it signs up like anybody."""
+async def create_demo_user(settings: AuthSettings, password: str) -> None:
+    """With SIGNUP=closed, create the demo user unless it exists; otherwise it signs up like any other."""
     if settings.signup == "open":
         return
     revocations = {"access_s": settings.access_token_seconds, "device_s": settings.device_token_seconds}
@@ -64,11 +64,11 @@ async def make_demo_user(settings: AuthSettings, password: str) -> None:
             accounts = Accounts(database, passwords, RevocationLog(database, **revocations))
             with suppress(EmailTakenError):
                 user = await accounts.create(DEMO_NAME, DEMO_EMAIL, password)
-                log.info("The demo user was made, for nobody may sign up.", user=user.id)
+                log.info("Sign-up is closed: the demo user was created directly.", user=user.id)
 
 
 async def sign_up(url: str, password: str) -> None:
-    """Sign up the demo user that the panel shows, unless it is there or was made; nobody's run ends over it."""
+    """Sign up the demo user that the panel shows, unless it exists; a failure is logged and does not end the run."""
     body = {"name": DEMO_NAME, "email": DEMO_EMAIL, "password": password}
     async with device_session() as http:
         try:

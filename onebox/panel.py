@@ -1,28 +1,27 @@
-"""What a person at the terminal sees while a onebox runs: a live panel, or a line now and then where there is none."""
+"""The figures of a running onebox in the terminal: a live panel, or a line now and then where there is no terminal."""
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
+from rich.console import Group, RenderableType
 from rich.panel import Panel
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from runtime.terminal_panel import Rate, progress_bar, show
 from simulator.run_stats import RunStats
 
-PANEL_EVERY_S = 0.5
-LINE_EVERY_S = 5.0
+GATEWAY_READINGS = "tidegate_gateway_readings_total"
+_PERSISTER_READINGS = "tidegate_persister_readings_total"
+_CONNECTIONS = "tidegate_gateway_connections"
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where the figures come from."""
+    """The sources of the figures; `depth` returns the number of queued messages."""
 
     registry: CollectorRegistry
     tally: RunStats
@@ -31,7 +30,7 @@ class Sources:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One look at the pipeline."""
+    """The state of the pipeline at one moment."""
 
     readings_per_second: float
     connected: int
@@ -45,47 +44,44 @@ class Figures:
 
 
 def count(registry: CollectorRegistry, metric: str, **labels: str) -> int:
-    """Return a metric's present value; 0 when nothing was counted yet."""
+    """Return the current value of a metric, 0 if there is none yet."""
     return int(registry.get_sample_value(metric, labels) or 0)
 
 
 class View:
-    """Looks at the pipeline and draws what it sees."""
+    """Reads the figures and draws them."""
 
     def __init__(self, sources: Sources, address: str, account: str, seconds: float | None) -> None:
         self._sources = sources
         self.address = address
         self._account = account
         self._seconds = seconds
-        self._started = self._looked_at = time.monotonic()
-        self._accepted = 0
+        self._started = time.monotonic()
+        self._rate = Rate()
 
-    def look(self) -> Figures:
-        """Read all figures; the rate is since the last look."""
+    def figures(self) -> Figures:
+        """Read all figures; the rate is the one since the last call."""
         registry, tally = self._sources.registry, self._sources.tally
-        readings, outcomes = "tidegate_gateway_readings_total", "tidegate_persister_readings_total"
-        now, accepted = time.monotonic(), count(registry, readings, answer="accepted")
-        rate = (accepted - self._accepted) / max(now - self._looked_at, 0.001)
-        self._looked_at, self._accepted = now, accepted
+        accepted = count(registry, GATEWAY_READINGS, answer="accepted")
         return Figures(
-            readings_per_second=rate,
-            connected=count(registry, "tidegate_gateway_connections"),
+            readings_per_second=self._rate.update(accepted),
+            connected=count(registry, _CONNECTIONS),
             accepted=accepted,
-            stored=count(registry, outcomes, outcome="stored"),
-            duplicates=count(registry, outcomes, outcome="duplicate"),
+            stored=count(registry, _PERSISTER_READINGS, outcome="stored"),
+            duplicates=count(registry, _PERSISTER_READINGS, outcome="duplicate"),
             waiting=self._sources.depth(),
-            rejected=count(registry, readings, answer="rejected"),
+            rejected=count(registry, GATEWAY_READINGS, answer="rejected"),
             p50_ms=tally.latencies.percentile_ms(50),
             p99_ms=tally.latencies.percentile_ms(99),
         )
 
     def welcome(self) -> str:
-        """Return where the dashboard is, and who may look at it."""
+        """Return the dashboard's address and the account to log in with."""
         return f"Tidegate is up. Dashboard: {self.address}   log in as {self._account}"
 
     def line(self) -> str:
         """Return the figures as one line."""
-        seen = self.look()
+        seen = self.figures()
         return (
             f"{seen.readings_per_second:,.0f} readings/s, {seen.connected:,} devices, accepted {seen.accepted:,}, "
             f"stored {seen.stored:,}, duplicates {seen.duplicates:,}, messages waiting {seen.waiting:,}, "
@@ -94,7 +90,7 @@ class View:
 
     def panel(self) -> Panel:
         """Return the figures as a panel."""
-        seen = self.look()
+        seen = self.figures()
         grid = Table.grid(padding=(0, 2))
         for _ in range(3):
             grid.add_column(justify="left", style="dim")
@@ -115,7 +111,8 @@ class View:
             "rejected", f"[red]{seen.rejected:,}[/]" if seen.rejected else "0",
         )  # fmt: skip
         parts: list[RenderableType] = [grid]
-        if bar := self._bar():
+        tally = self._sources.tally
+        if bar := progress_bar(tally.acked, tally.expected, started=self._started, seconds=self._seconds, width=70):
             parts += [Text(""), bar]
         parts += [
             Text(""),
@@ -124,38 +121,7 @@ class View:
         ]
         return Panel(Group(*parts), title="Tidegate", expand=False)
 
-    def _bar(self) -> ProgressBar | None:
-        tally = self._sources.tally
-        if tally.expected:
-            return ProgressBar(total=tally.expected, completed=tally.acked, width=70)
-        if self._seconds:
-            return ProgressBar(
-                total=self._seconds, completed=min(time.monotonic() - self._started, self._seconds), width=70
-            )
-        return None
 
-
-@asynccontextmanager
-async def shown(view: View) -> AsyncIterator[None]:
-    """Show the view on standard error as long as the context lasts."""
-    console = Console(stderr=True)
-    console.print(view.welcome(), soft_wrap=True, highlight=False, markup=False)
-    task = asyncio.create_task(_panel(console, view) if console.is_terminal else _lines(console, view), name="panel")
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait((task,))
-
-
-async def _panel(console: Console, view: View) -> None:
-    with Live(view.panel(), console=console, auto_refresh=False, redirect_stdout=False) as live:
-        while True:
-            await asyncio.sleep(PANEL_EVERY_S)
-            live.update(view.panel(), refresh=True)
-
-
-async def _lines(console: Console, view: View) -> None:
-    while True:
-        await asyncio.sleep(LINE_EVERY_S)
-        console.print(view.line(), soft_wrap=True, highlight=False, markup=False)
+def shown(view: View) -> AbstractAsyncContextManager[None]:
+    """Show the view on standard error while the context lasts."""
+    return show(view, welcome=view.welcome())

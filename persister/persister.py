@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
+from broker.failpoints import failpoint
 from broker.interface import BrokerError, Consumer, Delivery
 from persister.acks import AckTracker
 from persister.batch import MAX_DELIVERIES, Batch, Outcome
@@ -31,7 +32,6 @@ from persister.to_live import ToLive
 from persister.to_mongodb import ToMongoDB, Written
 from persister.tracing import record_batch
 from readings.document import DocumentError
-from runtime.failpoints import failpoint
 from runtime.logs import logger
 from runtime.tracing import Tracing
 from runtime.waiting import StoppedError, unless_stopped

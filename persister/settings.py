@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 
 from broker.connect import check_url
+from broker.settings import BROKER_URLS
 from persister.maintenance.retention import Retention
-from runtime.settings import NotNegative, Port, Positive, ProcessSettings, Seconds, setting
+from readings.settings import check_readings_url, readings_database_setting
+from runtime.settings import NotNegative, Port, Positive, ProcessSettings, Seconds, ops_port_setting, setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,20 +14,19 @@ class ReadingsSettings(ProcessSettings):
     """The settings of `python -m persister erase`: the database only."""
 
     readings_url: str = setting(about="`mongodb://…`", secret=True)
-    readings_database: str = setting("tidegate", about="the database that holds the readings")
+    readings_database: str = readings_database_setting()
 
     def __post_init__(self) -> None:
-        if not self.readings_url.startswith(("mongodb://", "mongodb+srv://")):
-            raise ValueError("READINGS_URL must start with mongodb:// or mongodb+srv://")
+        check_readings_url(self.readings_url)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PersisterSettings(ReadingsSettings):
     """The environment of `python -m persister`."""
 
-    broker_url: str = setting(about="`amqp://…`, one host or several, or `embedded://PATH`", secret=True)
+    broker_url: str = setting(about=BROKER_URLS, secret=True)
     readings_clustered: bool = setting(False, about="create the collection clustered by its key")
-    ops_port: Port = setting(9003, about="port of `/healthz`, `/readyz`, `/metrics`; 0 takes any free one")
+    ops_port: Port = ops_port_setting(9003)
     batch_readings: Positive = setting(4000, about="the most readings in one write")
     linger_ms: NotNegative = setting(50, about="how long a batch that is not full waits for more")
     writes_in_flight: Positive = setting(2, about="the most batches written at the same time")

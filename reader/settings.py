@@ -2,31 +2,31 @@
 
 from dataclasses import dataclass
 
+from access.settings import revocations_every_setting, token_issuer_setting
 from broker.connect import check_url
+from broker.settings import BROKER_URLS
+from readings.settings import check_readings_url, readings_database_setting
 from runtime.http.cors import check_origins
-from runtime.settings import Port, Positive, ProcessSettings, Seconds, setting
+from runtime.http.settings import cors_origins_setting
+from runtime.settings import Port, Positive, ProcessSettings, Seconds, ops_port_setting, setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReaderSettings(ProcessSettings):
     """The environment of `python -m reader`."""
 
-    broker_url: str = setting(
-        about="for what is live: `amqp://…`, one host or several, or `embedded://PATH`", secret=True
-    )
+    broker_url: str = setting(about=f"for what is live: {BROKER_URLS}", secret=True)
     readings_url: str = setting(about="`mongodb://…`; a user that may read is enough", secret=True)
-    readings_database: str = setting("tidegate", about="the database that holds the readings")
+    readings_database: str = readings_database_setting()
     auth_url: str = setting(
         about="where the auth service answers, for its keys, revocations and names of devices; not the proxy"
     )
-    token_issuer: str = setting("", about="the `iss` that tokens must carry; empty: whatever AUTH_URL's keys sign")
+    token_issuer: str = token_issuer_setting()
     host: str = setting("0.0.0.0", about="address that people reach")  # noqa: S104 - they come from outside
     port: Port = setting(8003, about="port that people reach; 0 takes any free one")
-    cors_origins: tuple[str, ...] = setting(
-        (), about="origins of browsers that may call and connect; empty: the same origin only"
-    )
-    ops_port: Port = setting(9005, about="port of `/healthz`, `/readyz`, `/metrics`; 0 takes any free one")
-    revocations_every_seconds: Seconds = setting(2.0, about="how often auth is asked for revoked tokens")
+    cors_origins: tuple[str, ...] = cors_origins_setting()
+    ops_port: Port = ops_port_setting(9005)
+    revocations_every_seconds: Seconds = revocations_every_setting()
     query_timeout_seconds: Seconds = setting(10.0, about="how long one question to MongoDB may take")
     max_queries: Positive = setting(
         512, about="requests for history that are answered at once; as many more wait up to 2 s; beyond it, 503"
@@ -43,5 +43,4 @@ class ReaderSettings(ProcessSettings):
         """Check what depends on a form."""
         check_url(self.broker_url)
         check_origins(self.cors_origins)
-        if not self.readings_url.startswith(("mongodb://", "mongodb+srv://")):
-            raise ValueError("READINGS_URL must start with mongodb:// or mongodb+srv://")
+        check_readings_url(self.readings_url)

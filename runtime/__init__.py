@@ -1,4 +1,4 @@
-"""What every process needs and no more: settings, logs, metrics, health, signals, HTTP errors, token verification.
+"""What every process needs, whatever it does: settings, logs, metrics, health checks, signals, HTTP.
 
-Nothing here knows of telemetry.
+Nothing here knows about telemetry.
 """

@@ -1,7 +1,7 @@
-"""A task that lives as long as a block: `async with beside(work()):`.
+"""Background tasks that live as long as a block: `async with background(work(), name="…"):`.
 
-A TaskGroup around a `yield` wraps whatever the body raises into an ExceptionGroup, which no `except` of the caller
-expects. Here one failure comes out as itself, whether the body's or the task's; only several together stay a group.
+A TaskGroup around a `yield` wraps whatever the body raises in an ExceptionGroup, which no `except` of the caller
+expects. Here a single failure, of the body or of a task, is raised as it is; only several together stay a group.
 """
 
 import asyncio
@@ -9,24 +9,27 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-# A cancellation can be lost: where a call under it ends in the same moment, Python 3.11's `wait_for` gives the call's
-# outcome and forgets the rest. Longer than any of our tasks takes to close what it has open.
-AGAIN_AFTER_S = 3.0
+# A cancellation can get lost: when the awaited call finishes at the same moment, Python 3.11's `wait_for` returns its
+# result and drops the cancellation. So cancel again after this time, which is longer than any task needs to clean up.
+CANCEL_AGAIN_S = 3.0
 
 
 async def _end(tasks: "list[asyncio.Task[None]]") -> None:
     while pending := [task for task in tasks if not task.done()]:
         for task in pending:
             task.cancel()
-        await asyncio.wait(pending, timeout=AGAIN_AFTER_S)
+        await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
 
 
 @asynccontextmanager
-async def background(*works: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
-    """Run `works` while the body runs, and cancel them with its end. One that fails cancels the body and is raised."""
+async def background(*coroutines: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
+    """Run the coroutines as tasks while the body runs, and cancel them when it ends.
+
+    A task that fails cancels the body, and its exception is raised here.
+    """
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(work, name=name) for work in works]
+            tasks = [group.create_task(coroutine, name=name) for coroutine in coroutines]
             try:
                 yield
             finally:
@@ -37,4 +40,4 @@ async def background(*works: Coroutine[Any, Any, None], name: str) -> AsyncItera
         failure = several.exceptions[0]
     else:
         return
-    raise failure  # outside of the handler, so that the group does not become its context
+    raise failure  # outside the handler, so that the group does not become its context

@@ -1,6 +1,6 @@
-"""Logs: whole sentences with fields, to standard error, as text for people or one JSON object a line for collectors.
+"""Logs: sentences with fields, written to standard error as text for people or as JSON lines for collectors.
 
-Records of the libraries (aiohttp, aio-pika, …) pass through the same formatter as our own.
+Records of libraries (aiohttp, aio-pika, …) go through the same formatter.
 """
 
 import logging
@@ -11,18 +11,18 @@ import structlog
 from structlog.stdlib import BoundLogger
 from structlog.typing import Processor
 
-# Libraries that repeat at info or warning what we say ourselves, once and in our words.
-_TALKATIVE = ("aio_pika", "aiormq", "aiohttp.access", "engineio", "socketio", "pymongo", "aiosqlite", "alembic")
+# Libraries that log at info or warning what the services themselves log, once, as a sentence.
+_NOISY_LIBRARIES = ("aio_pika", "aiormq", "aiohttp.access", "engineio", "socketio", "pymongo", "aiosqlite", "alembic")
 
 
 def logger(name: str) -> BoundLogger:
-    """Return the logger of one part of a process, for example `gateway.to_broker`."""
+    """Return the logger of one part of a process, such as `gateway.to_broker`."""
     named: BoundLogger = structlog.stdlib.get_logger(name)
     return named
 
 
 def configure_logs(level: str, style: Literal["console", "json"], stream: TextIO | None = None) -> None:
-    """Send every record of the process to `stream` (standard error), in one form. Call once, before anything starts."""
+    """Send every record of the process to `stream` (default: standard error) in one format. Call once, at the start."""
     stream = stream or sys.stderr
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -34,7 +34,7 @@ def configure_logs(level: str, style: Literal["console", "json"], stream: TextIO
     last: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     if style == "json":
         last += [
-            # No local variables: they hold tokens and passwords.
+            # Without local variables, which may hold tokens and passwords.
             structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
             structlog.processors.EventRenamer("message"),
             structlog.processors.JSONRenderer(ensure_ascii=False),
@@ -53,9 +53,9 @@ def configure_logs(level: str, style: Literal["console", "json"], stream: TextIO
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    for name in _TALKATIVE:
+    for name in _NOISY_LIBRARIES:
         logging.getLogger(name).setLevel(logging.ERROR)
-    # An error for each try to reach a broker that is away: `broker` tells an outage once.
+    # It logs an error for each attempt to reach a broker that is away; `broker` logs an outage once.
     logging.getLogger("aiormq.connection").setLevel(logging.CRITICAL)
     structlog.configure(
         processors=[

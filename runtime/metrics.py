@@ -1,7 +1,7 @@
-"""Metrics with one label, whose values are known: each is there from the start, at zero.
+"""Metrics with one label whose values are known in advance: every series exists from the start, at zero.
 
-A series that only begins with its first event has no rate over that event, and where zero should be shown a dashboard
-shows nothing.
+A series that appears only with its first event has no rate over that event, and a dashboard shows nothing where it
+should show zero.
 """
 
 from typing import TypeVar
@@ -12,7 +12,7 @@ Metric = TypeVar("Metric", Counter, Histogram)
 
 
 def preset_labels(metric: Metric, *values: str) -> Metric:
-    """Make a series for each value of the metric's one label, and return the metric."""
+    """Create a series for each value of the metric's only label, and return the metric."""
     for value in values:
         metric.labels(value)
     return metric

@@ -1,4 +1,4 @@
-"""A client of MongoDB, as a context: the only file that names the driver (docs/decisions/0004 says until when)."""
+"""A MongoDB client as a context manager: the only file that names the driver (docs/decisions/0004 says until when)."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,21 +8,21 @@ import pymongo
 from motor.frameworks.asyncio import max_workers
 from motor.motor_asyncio import AsyncIOMotorClient
 
-# All clients of a process share these: more calls at once wait in one line, whoever they are for.
+# All clients of a process share this thread pool: calls beyond its size queue together, whatever they are for.
 THREADS: int = max_workers
-# A client that closes ends its sessions on the server; for one that is away it would hold the whole process for 30 s.
-GOODBYE_S = 1.0
+# A closing client ends its sessions on the server; if the server is away, that would block the whole process for 30 s.
+CLOSE_TIMEOUT_S = 1.0
 
 
 @asynccontextmanager
 async def mongodb_client(url: str, *, name: str, timeout_s: float) -> AsyncIterator[Any]:
-    """Open a client, which connects when it is first used and again after every loss. `name` is what the server shows.
+    """Open a client that connects on first use and reconnects after every loss; the server shows it as `name`.
 
-    Each call may take `timeout_s`, a cursor for all that it ever gives.
+    `timeout_s` bounds each call; for a cursor it bounds all its batches together.
     """
     client: Any = AsyncIOMotorClient(url, tz_aware=True, appname=name, timeoutMS=int(timeout_s * 1000), connect=False)
     try:
         yield client
     finally:
-        with pymongo.timeout(GOODBYE_S):
+        with pymongo.timeout(CLOSE_TIMEOUT_S):
             client.close()

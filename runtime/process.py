@@ -1,6 +1,6 @@
-"""The life of a process: read settings, set up logs, run until a signal or a fault, drain, exit with a code that tells.
+"""The life cycle of a process: read settings, set up logs, run until a signal or a failure, drain, exit.
 
-Exit codes: 0 stopped cleanly, 1 could not go on or could not drain in time, 2 the settings or the command are wrong.
+Exit codes: 0 stopped cleanly; 1 could not go on, or could not drain in time; 2 settings or command line are wrong.
 """
 
 import asyncio
@@ -24,16 +24,16 @@ AnySettings = TypeVar("AnySettings", bound=ProcessSettings)
 
 
 class CannotGoOnError(Exception):
-    """What ends a process and is no fault of the program: a server that is away, a database of another release.
+    """A reason to end the process that is not a bug: a server is away, the database is from another release.
 
-    The message is told in a line; a traceback would say no more.
+    Logged as one line, without a traceback.
     """
 
 
 class Shutdown:
-    """The one place where a process learns that it is to stop; `/healthz` answers 503 from then on.
+    """The stop request of a process; once it is made, `/healthz` answers 503.
 
-    `event` is for parts that wait for a stop without knowing whose.
+    `event` is for parts that only need to wait for a stop.
     """
 
     def __init__(self) -> None:
@@ -42,34 +42,34 @@ class Shutdown:
 
     @property
     def requested(self) -> bool:
-        """True from the first request on."""
+        """Whether a stop has been requested."""
         return self.event.is_set()
 
     def request(self, reason: str) -> None:
-        """Ask for a clean stop; the first reason stands."""
+        """Request a clean stop; the first reason is kept."""
         if not self.requested:
             self.reason = reason
             self.event.set()
 
     async def wait(self) -> None:
-        """Return once a stop was asked for."""
+        """Wait until a stop is requested."""
         await self.event.wait()
 
 
 def freeze_startup_objects() -> None:
-    """Call once everything is open: what is there by now stays, and no collection goes through it again.
+    """Exclude all live objects from garbage collection (gc.freeze). Call once the service is up.
 
-    Modules and parts are some 200,000 objects; to look at all of them takes 20 to 50 ms, in which nobody is answered.
+    A full collection would otherwise scan some 200,000 start-up objects, which blocks the event loop for 20 to 50 ms.
     """
     gc.collect()
     gc.freeze()
 
 
 def raise_fd_limit() -> int:
-    """Raise the soft limit of open files to the hard one; return it.
+    """Raise the soft limit on open files to the hard limit, and return it.
 
-    Each connection is an open file, and the soft limit is 1,024 on most systems, for the sake of programs that use
-    select(2); the hard one is what the administrator has set.
+    Each connection is an open file. The soft limit is 1,024 on most systems, for programs that use select(2); the hard
+    limit is the administrator's.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -80,7 +80,7 @@ Serve = Callable[[AnySettings, Shutdown], Awaitable[None]]
 
 
 def run_service(settings_type: type[AnySettings], serve: Serve[AnySettings]) -> int:
-    """Run one service from its environment to its end and return the exit code."""
+    """Read the settings, run the service until it stops, and return the exit code."""
     try:
         settings = from_env(settings_type)
     except SettingsError as error:
@@ -92,16 +92,17 @@ def run_service(settings_type: type[AnySettings], serve: Serve[AnySettings]) -> 
 
 
 def warn_of_unread(*settings: type[Any]) -> None:
-    """Log each variable that looks like ours and that no process reads; never its value. Call once, at the start."""
-    for it in unread(settings):
-        meant = {"meant": it.meant} if it.meant else {}
-        log.warning("A variable is set that no process reads; is it misspelt?", variable=it.variable, **meant)
+    """Log the name, never the value, of each variable that looks like a setting but is not. Call once, at the start."""
+    for found in unread(settings):
+        meant = {"meant": found.meant} if found.meant else {}
+        log.warning("A variable is set that no process reads; is it misspelt?", variable=found.variable, **meant)
 
 
 def run_until_stopped(serve: Callable[[Shutdown], Awaitable[None]], drain_seconds: float) -> int:
-    """Run `serve` on a fresh event loop; SIGTERM and SIGINT ask it to stop, a second one or the deadline cuts it short.
+    """Run `serve` on a new event loop until it returns, and return the exit code.
 
-    A drain that outlives `drain_seconds` is cancelled; whatever was not settled stays with the broker.
+    SIGTERM and SIGINT request a stop. A second signal, or `drain_seconds` without an end, cancels the drain; messages
+    that are not settled by then stay with the broker.
     """
     raise_fd_limit()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -113,7 +114,7 @@ def run_until_stopped(serve: Callable[[Shutdown], Awaitable[None]], drain_second
         except (CannotGoOnError, Problem) as error:
             log.error("The process cannot go on.", why=error.detail if isinstance(error, Problem) else str(error))
             return 1
-        except Exception:  # the top of the process: whatever ended it is told, then the code tells
+        except Exception:  # the top of the process: log what ended it, then exit with 1
             log.exception("The process cannot go on.")
             return 1
     return 0
@@ -139,7 +140,7 @@ async def _drain(work: "asyncio.Future[None]", cut: asyncio.Event, seconds: floa
         return
     why = "a second signal" if cut.is_set() else f"{seconds:g} s have passed"
     work.cancel()
-    # Cancelled work still closes its connections; what hangs even then is left to the operating system.
+    # Cancelled work still closes its connections; if it hangs even then, the operating system cleans up.
     await asyncio.wait((work,), timeout=2)
     if not work.done():
         log.error("The drain hangs; ending the process.", why=why)
@@ -167,7 +168,7 @@ def _signals(shutdown: Shutdown, cut: asyncio.Event) -> Iterator[None]:
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
-        import uvloop  # noqa: PLC0415 - missing on Windows; the standard loop serves there
+        import uvloop  # noqa: PLC0415 - not available on Windows, where the standard loop is used
     except ImportError:
         return None
     return uvloop.new_event_loop

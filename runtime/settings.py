@@ -1,8 +1,8 @@
-"""Settings: environment variables, read once at the start, into one frozen dataclass a service.
+"""Settings: environment variables, read once at the start into one frozen dataclass per service.
 
-A field `max_batch` is read from `MAX_BATCH`; an empty variable counts as unset. Types are checked by msgspec (limits
-by `Annotated[int, msgspec.Meta(ge=1)]`), lists are separated by commas. Every bad variable is named, with its value
-unless it is a secret, before anything starts. `unread` names those that look like ours and that no process reads.
+A field `max_batch` is read from `MAX_BATCH`; an empty variable counts as unset. msgspec checks types and limits
+(`Annotated[int, msgspec.Meta(ge=1)]`); lists are separated by commas. Before anything starts, every wrong variable is
+reported with its value, unless it is a secret. `unread` finds variables that look like settings but are not.
 """
 
 import os
@@ -20,20 +20,20 @@ from runtime.variables import VARIABLES
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 NotNegative = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
-Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]  # "inf" is a float too, and no timer takes it
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]  # "inf" is a float too, but no timer accepts it
 
 REQUIRED = "required"
 
-# Who begins a variable so means one of our processes. AUTH_ and BROKER_ begin other programs' variables, too: they
-# count only where the rest is a setting.
+# Prefixes that only our processes use. AUTH_ and BROKER_ are also used by other programs, so they count only if the
+# rest of the name is a setting.
 _FAMILIES = ("GATEWAY_", "PERSISTER_", "READER_", "SIMULATOR_", "ONEBOX_", "TIDEGATE_")
 _SHARED_FAMILIES = ("AUTH_", "BROKER_")
-# Of shorter names every second word of the world is a neighbour: PORT and PATH, HOST and COST.
+# Shorter names are too close to unrelated words: PORT and PATH, HOST and COST.
 _SHORTEST_MISSPELT = 6
-# difflib's measure: a letter or an underscore too many or too few. What others have is below it: REDIS_URL is 0.857 of
-# READINGS_URL, DATABASE_URL 0.83 of AUTH_DATABASE_URL.
+# difflib's ratio for one letter or underscore too many or too few. Other programs' variables are below it: REDIS_URL
+# has 0.857 to READINGS_URL, DATABASE_URL 0.83 to AUTH_DATABASE_URL.
 _CLOSE = 0.86
-# What Kubernetes sets for every Service of a namespace: https://kubernetes.io/docs/concepts/services-networking/service/
+# Variables that Kubernetes sets for every Service of a namespace: https://kubernetes.io/docs/concepts/services-networking/service/
 # (Environment variables), in the form of Docker's links.
 _LINK = re.compile(r".+_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 _LINK_ADDRESS = re.compile(r"(tcp|udp|sctp)://.*", re.DOTALL)
@@ -46,27 +46,32 @@ class SettingsError(Exception):
 
 
 def setting(default: Any = MISSING, *, about: str, secret: bool = False, unless: str = "") -> Any:
-    """Declare a field: its default (none: the variable is required), what it is for, whether it must never be shown.
+    """Declare a field with its default (without one it is required), its purpose, and whether its value is a secret.
 
-    With `unless`, the variable is required unless that other one is set.
+    `unless` names another variable; this one is required only if that one is not set.
     """
     metadata = {"about": about, "secret": secret, "unless": unless}
     return field(default=default, repr=not secret, metadata=metadata)
 
 
+def ops_port_setting(default: int) -> Any:
+    """Declare `ops_port`, whose default differs between services."""
+    return setting(default, about="port of `/healthz`, `/readyz`, `/metrics`; 0 takes any free one")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessSettings:
-    """What every process takes, whatever it does."""
+    """The settings of every process."""
 
-    log_level: Literal["debug", "info", "warning", "error"] = setting("info", about="least severity that is logged")
+    log_level: Literal["debug", "info", "warning", "error"] = setting("info", about="lowest level that is logged")
     log_format: Literal["console", "json"] = setting("console", about="`console` for people, `json` for collectors")
-    ops_host: str = setting("0.0.0.0", about="address of health and metrics")  # noqa: S104 - probes come from outside
-    ops_port: Port = setting(9000, about="port of `/healthz`, `/readyz`, `/metrics`; 0 takes any free one")
+    ops_host: str = setting("0.0.0.0", about="address of health checks and metrics")  # noqa: S104 - probes come from outside
+    ops_port: Port = ops_port_setting(9000)
     drain_seconds: Seconds = setting(10.0, about="how long a stop may take before it is cut short")
 
 
 def from_env(settings: type[Loaded], environ: Mapping[str, str] | None = None) -> Loaded:
-    """Read `settings` (a dataclass) from the environment; SettingsError lists everything that is wrong."""
+    """Read `settings`, a dataclass, from the environment; raise SettingsError, listing everything that is wrong."""
     source = os.environ if environ is None else environ
     hints = get_type_hints(settings, include_extras=True)
     values: dict[str, Any] = {}
@@ -77,7 +82,7 @@ def from_env(settings: type[Loaded], environ: Mapping[str, str] | None = None) -
         if not text:
             unless = item.metadata["unless"]
             if item.default is MISSING or (unless and not source.get(unless)):
-                meant = [it.variable for it in unread((settings,), source) if it.meant == variable]
+                meant = [found.variable for found in unread((settings,), source) if found.meant == variable]
                 hint = f" (is {meant[0]} meant for it, which is set?)" if meant else ""
                 wrong.append(f"{variable} is not set: {item.metadata['about']}{hint}")
             continue
@@ -107,17 +112,17 @@ def _shown(item: Field[Any], text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """A variable that is set and that no process reads; `meant` is the setting that it may stand for, or empty."""
+    """A variable that is set but that no process reads; `meant` is the setting it may be a misspelling of, or empty."""
 
     variable: str
     meant: str
 
 
 def unread(settings: Iterable[type[Any]], environ: Mapping[str, str] | None = None) -> list[Unread]:
-    """Return the variables that look like ours and are none: those of our families, and those that are nearly right.
+    """Return the variables that look like settings but are not, by their prefix or because they are nearly right.
 
-    A variable of another of our processes is no mistake, and neither is what Kubernetes sets by itself. One that is
-    nearly right counts only while the right one is not set: else it is somebody else's.
+    Settings of our other processes are not reported, nor are the variables that Kubernetes sets by itself. A nearly
+    right name is reported only while the right one is not set; otherwise it belongs to another program.
     """
     source = os.environ if environ is None else environ
     ours = [item.name.upper() for kind in settings for item in fields(kind)]
@@ -131,15 +136,15 @@ def unread(settings: Iterable[type[Any]], environ: Mapping[str, str] | None = No
             meant = next(iter(get_close_matches(name.upper(), spellable, n=1, cutoff=_CLOSE)), "")
         if of_family or meant:
             found.append(Unread(name, meant))
-    return sorted(found, key=lambda it: it.variable)
+    return sorted(found, key=lambda one: one.variable)
 
 
 def _after_family(name: str, ours: list[str]) -> tuple[bool, str]:
-    """Return whether the name is of one of our families, and the setting that is meant by its rest."""
+    """Return whether the name has one of our prefixes, and the setting that the rest of it may mean."""
     for family in (*_FAMILIES, *_SHARED_FAMILIES):
         if name.startswith(family):
             rest = name.removeprefix(family)
-            if family in _SHARED_FAMILIES and len(rest) < _SHORTEST_MISSPELT:  # BROKER_HOST is of anybody
+            if family in _SHARED_FAMILIES and len(rest) < _SHORTEST_MISSPELT:  # BROKER_HOST may be any program's
                 return False, ""
             meant = rest if rest in ours else next(iter(get_close_matches(rest, ours, n=1, cutoff=_CLOSE)), "")
             return family in _FAMILIES, meant
@@ -151,7 +156,7 @@ def _is_link(name: str, value: str) -> bool:
 
 
 def table(settings: type[Any]) -> list[tuple[str, str, str]]:
-    """Rows (variable, default, about) for help texts and README; a required variable has the default REQUIRED."""
+    """Return rows (variable, default, purpose) for documentation; a required variable has the default REQUIRED."""
     rows = []
     for item in fields(settings):
         default = REQUIRED if item.default is MISSING or item.metadata["unless"] else _default_text(item.default)
@@ -160,7 +165,7 @@ def table(settings: type[Any]) -> list[tuple[str, str, str]]:
 
 
 def choices(settings: type[Any]) -> dict[str, tuple[str, ...]]:
-    """Return the values that a variable may have, for those that are one of a few."""
+    """Return the possible values of each variable that has a fixed set of them."""
     hints = get_type_hints(settings)
     return {name.upper(): get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
 

@@ -1,4 +1,4 @@
-"""Times as they are kept (milliseconds since 1970), as clients write them and answers show them (RFC 3339)."""
+"""Times as stored (milliseconds since 1970) and as read and written over HTTP (RFC 3339)."""
 
 import calendar
 import re
@@ -9,7 +9,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-# A time in an answer, as `rfc3339` writes it; the type only describes.
+# A time in a response, as written by `rfc3339`; the type only documents it.
 TimeText = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 
 _MINUTES_A_DAY = 1440
@@ -27,9 +27,9 @@ def now_ms() -> int:
 
 
 def rfc3339(milliseconds: int) -> str:
-    """Return for example `2026-01-31T12:00:00.000Z`; what lies beyond the calendar is shown at its end.
+    """Return for example `2026-01-31T12:00:00.000Z`; times outside the calendar are clamped to its ends.
 
-    Half the time of `datetime.isoformat`: an export writes two of them a row, and neighbours share their minute.
+    Takes half as long as `datetime.isoformat`, as neighbours share their minute: an export writes two times a row.
     """
     minute, rest = divmod(milliseconds, 60_000)
     second, thousandths = divmod(rest, 1000)
@@ -44,10 +44,10 @@ def _minute(minute: int) -> str:
 
 
 def parse_rfc3339(text: str) -> int:
-    """Return milliseconds since 1970; ValueError when the text is of another form, or no real time.
+    """Return milliseconds since 1970; raise ValueError if the text has another form or is not a real time.
 
-    A leap second (RFC 3339, 5.7) is the beginning of the second after it: time since 1970 has no place for it. As one
-    counts `:60` at the end of a month in UTC, where leap seconds are, whether there was one or not, and nowhere else.
+    A leap second (RFC 3339, 5.7) becomes the start of the next second, as time since 1970 cannot represent it. `:60` is
+    accepted at the end of any month in UTC, whether there was a leap second or not, and nowhere else.
     """
     found = _TIME.fullmatch(text)
     if found is None:

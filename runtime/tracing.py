@@ -1,8 +1,8 @@
-"""Traces with OpenTelemetry, for those who set OTEL_EXPORTER_OTLP_ENDPOINT. Without it nothing of it is imported.
+"""OpenTelemetry traces, if OTEL_EXPORTER_OTLP_ENDPOINT is set; otherwise the SDK is not even imported.
 
 The SDK reads its own variables (https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/):
-OTEL_TRACES_SAMPLER and OTEL_TRACES_SAMPLER_ARG say how many messages are followed, OTEL_SERVICE_NAME what the process
-is called. The context travels as `traceparent` (W3C Trace Context) in the headers of a message.
+OTEL_TRACES_SAMPLER and OTEL_TRACES_SAMPLER_ARG set how many messages are traced, OTEL_SERVICE_NAME names the process.
+The context travels as `traceparent` (W3C Trace Context) in message headers.
 """
 
 import asyncio
@@ -20,22 +20,22 @@ log = logger("runtime.tracing")
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 CONTEXT_HEADER = "traceparent"
 EXPORT_TIMEOUT_S = 2
-LAST_TRACES_S = 2.0
+SHUTDOWN_TIMEOUT_S = 2.0
 
 Kind = Literal["PRODUCER", "CONSUMER", "CLIENT", "INTERNAL"]
 Attributes = Mapping[str, str | int | float]
 
 
 class Span:
-    """One step of a trace. Times are nanoseconds since 1970."""
+    """A span of a trace. Times are nanoseconds since 1970."""
 
     def __init__(self, span: Any, headers: dict[str, str]) -> None:
         self._span = span
-        # What goes along so that the next step belongs to the same trace; empty where this one is not followed.
+        # Message headers that make the next span part of this trace; empty if this one is not sampled.
         self.headers = headers
 
     def end(self, at_ns: int | None = None, *, error: BaseException | None = None) -> None:
-        """Close the step, with what went wrong in it."""
+        """End the span, recording the error if there was one."""
         if error is not None:
             self._span.set_attribute("error.type", type(error).__name__)
             self._span.set_status(_status(str(error)))
@@ -43,10 +43,10 @@ class Span:
 
 
 class Tracing:
-    """Makes spans of one process."""
+    """Starts the spans of one process."""
 
     def __init__(self, tracer: Any) -> None:
-        from opentelemetry.trace import SpanKind  # noqa: PLC0415 - only where traces are wanted
+        from opentelemetry.trace import SpanKind  # noqa: PLC0415 - only if tracing is on
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415
 
         self._tracer = tracer
@@ -62,7 +62,7 @@ class Tracing:
         parent: Mapping[str, Any] | None = None,
         at_ns: int | None = None,
     ) -> Span:
-        """Begin a step; `parent` holds the headers of the step before, if there was one."""
+        """Start a span; `parent` holds the headers of the previous one, if there is one."""
         context = None if parent is None else self._propagator.extract(_texts(parent))
         at_ns = time.time_ns() if at_ns is None else at_ns
         span = self._tracer.start_span(
@@ -78,7 +78,7 @@ class Tracing:
 
 @asynccontextmanager
 async def open_tracing(service: str) -> AsyncIterator[Tracing | None]:
-    """Give what makes spans, as long as the context lasts; None where no endpoint is set."""
+    """Yield what starts spans, or None if no endpoint is set; export the last spans on exit."""
     if not any(os.environ.get(name) for name in ENDPOINTS):
         yield None
         return
@@ -91,21 +91,21 @@ async def open_tracing(service: str) -> AsyncIterator[Tracing | None]:
 
 
 async def _shut_down(provider: Any) -> None:
-    """Send what is left, but let no collector that hangs keep the process: the package's own deadlines are not kept."""
+    """Export the last spans, but never wait for a hanging collector: the SDK does not keep its own deadlines."""
     loop, done = asyncio.get_running_loop(), asyncio.Event()
 
     def shut_down() -> None:
         provider.shutdown()
-        with suppress(RuntimeError):  # nobody has waited for so long
+        with suppress(RuntimeError):  # the loop is closed: the wait was over earlier
             loop.call_soon_threadsafe(done.set)
 
-    # No executor's thread: the process would wait for it.
+    # Not an executor's thread, which the process would wait for at exit.
     threading.Thread(target=shut_down, name="last traces", daemon=True).start()
     try:
-        async with asyncio.timeout(LAST_TRACES_S):
+        async with asyncio.timeout(SHUTDOWN_TIMEOUT_S):
             await done.wait()
     except TimeoutError:
-        log.warning("The last traces could not be sent in time.", seconds=LAST_TRACES_S)
+        log.warning("The last traces could not be sent in time.", seconds=SHUTDOWN_TIMEOUT_S)
 
 
 def _provider(service: str) -> Any:
@@ -127,6 +127,6 @@ def _texts(headers: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _status(description: str) -> Any:
-    from opentelemetry.trace import Status, StatusCode  # noqa: PLC0415 - only where traces are wanted
+    from opentelemetry.trace import Status, StatusCode  # noqa: PLC0415 - only if tracing is on
 
     return Status(StatusCode.ERROR, description)

@@ -1,4 +1,4 @@
-"""The variables that our processes read: what another one takes is no mistake in this one's environment.
+"""The variables that any of our processes reads: one that is meant for another process is not a mistake.
 
 Written by `python -m tools.settings_table`.
 """

@@ -1,15 +1,14 @@
 """The command line of `python -m simulator`: parse the arguments, run a fleet, print a summary, return an exit code."""
 
 import argparse
-import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
 from readings.reading import MAX_READINGS
-from runtime.command_line import CommandParser, run_service_command
+from runtime.command_line import CommandParser, positive_number, run_service_command, whole_number
 from runtime.logs import configure_logs
 from runtime.process import Shutdown, run_until_stopped
 from simulator.errors import ReplayError, SimulatorError
@@ -114,11 +113,11 @@ def _parser() -> CommandParser:
     add("--url", required=True, type=_url, help="Tidegate's URL, for example http://127.0.0.1:8080")
     add("--email", required=True, help="the account that owns the devices; it is signed up if it does not exist")
     add("--password", help=f"its password; prefer {PASSWORD_VARIABLE}, which does not show up in process lists")
-    add("--devices", type=_integer(1, 100_000), default=10, metavar="N", help="number of devices (default: 10)")
-    add("--rate", type=_positive, default=1.0, metavar="R", help="readings per second and device (default: 1)")
+    add("--devices", type=whole_number(1, 100_000), default=10, metavar="N", help="number of devices (default: 10)")
+    add("--rate", type=positive_number, default=1.0, metavar="R", help="readings per second and device (default: 1)")
     batch_help = f"readings per event, at most {MAX_READINGS} (default: 1; in a replay {REPLAY_BATCH})"
-    add("--batch", type=_integer(1, MAX_READINGS), metavar="B", help=batch_help)
-    add("--seconds", type=_positive, metavar="S", help="stop after S seconds (default: run until stopped)")
+    add("--batch", type=whole_number(1, MAX_READINGS), metavar="B", help=batch_help)
+    add("--seconds", type=positive_number, metavar="S", help="stop after S seconds (default: run until stopped)")
     add("--json", action="store_true", help="print the summary as one JSON object on standard output")
     add_replay_options(parser)
     return parser
@@ -148,22 +147,3 @@ def _url(text: str) -> str:
     if not text.startswith(("http://", "https://")):
         raise argparse.ArgumentTypeError(f"{text!r} must start with http:// or https://")
     return text.rstrip("/")
-
-
-def _integer(least: int, most: int) -> Callable[[str], int]:
-    def convert(text: str) -> int:
-        if not text.isdecimal() or not least <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from {least} to {most}")
-        return int(text)
-
-    return convert
-
-
-def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not (math.isfinite(number) and number > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} must be a number above 0")
-    return number

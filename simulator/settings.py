@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from runtime.settings import Port, Positive, ProcessSettings, setting
+from runtime.settings import Port, Positive, ProcessSettings, ops_port_setting, setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,7 +12,7 @@ class SimulatorSettings(ProcessSettings):
     target_url: str = setting(about="where Tidegate answers: devices are registered and send there")
     host: str = setting("0.0.0.0", about="address that users reach")  # noqa: S104 - users come from outside
     port: Port = setting(8004, about="port that users reach; 0 takes any free one")
-    ops_port: Port = setting(9004, about="port of `/healthz`, `/readyz`, `/metrics`; 0 takes any free one")
+    ops_port: Port = ops_port_setting(9004)
     max_devices: Positive = setting(1000, about="devices that may run at once, of all users; beyond it, 503")
     max_devices_per_user: Positive = setting(100, about="of one user; beyond it, 429")
 

@@ -18,18 +18,19 @@ import pytest
 from tests.e2e.onebox_process import ROOT, demo_credentials, running_onebox, start_onebox
 from tests.integration.services import SECRET, started
 from tests.readme import arguments_of_make_run, commands, shell, shell_lines
-from tools.settings_table import README, VARIABLES, variables, with_table
+from tools.settings_table import README, SETTINGS, VARIABLES, settings_page, variables, with_table
 
 CSV = {"timestamp": "2026-01-31T12:00:00Z", "value": "20.5"}
 
 
-def test_the_settings_table_is_the_one_that_the_settings_make() -> None:
+def test_the_settings_tables_are_generated_from_the_settings() -> None:
     text = README.read_text()
-    assert text == with_table(text), "run: python -m tools.settings_table"
+    assert text == with_table(text), "run: make settings"
+    assert SETTINGS.read_text() == settings_page(), "run: make settings"
 
 
 def test_every_process_knows_the_variables_of_the_others() -> None:
-    assert VARIABLES.read_text() == variables(), "run: python -m tools.settings_table"
+    assert VARIABLES.read_text() == variables(), "run: make settings"
 
 
 def test_every_line_of_a_shell_example_is_of_a_kind_that_is_run_here() -> None:

@@ -1,6 +1,6 @@
-"""The one description of every service's calls, for programs and as a page: `make openapi` writes both.
+"""Writes the description of every service's HTTP operations, for programs and as a page: `make openapi`.
 
-`python -m tools.openapi_file`. The proxy serves them as `/openapi.json` and `/docs`.
+`python -m tools.openapi_file`. The proxy serves the two files as `/openapi.json` and `/docs`.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from access.public_api import PUBLIC_API
 from access.revocations import RevocationList
 from access.tokens import KeySet
 from auth.app import auth_service
@@ -29,41 +30,41 @@ FILE = Path(__file__).parent.parent / "docs" / "protocol" / "openapi.json"
 PAGE = FILE.with_name("index.html")
 
 
-async def calls_of_all_services() -> list[Operation]:
-    """Return what each service declares, in the order of the pages."""
-    return [*await auth_calls(), *gateway_calls(), *await reader_calls()]
+async def operations_of_all_services() -> list[Operation]:
+    """Return the operations of all services, in the order of the page."""
+    return [*await auth_operations(), *gateway_operations(), *await reader_operations()]
 
 
-async def auth_calls() -> list[Operation]:
+async def auth_operations() -> list[Operation]:
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite+aiosqlite:///{folder}/users.db"
         await migrate(url)
-        settings = AuthSettings(auth_database_url=url, signing_key_secret="only to describe the calls")
+        settings = AuthSettings(auth_database_url=url, signing_key_secret="only to describe the operations")
         async with auth_service(settings, registry=CollectorRegistry()) as auth:
             return auth.calls
 
 
-async def reader_calls() -> list[Operation]:
-    """Return the calls of a reader that is asked nothing: it needs no MongoDB."""
+async def reader_operations() -> list[Operation]:
+    """Return the operations of a reader that serves no request and so needs no MongoDB."""
 
-    async def none() -> dict[str, Any]:
+    async def no_keys() -> dict[str, Any]:
         return {"keys": []}
 
     async def no_devices(_: str, __: str, ___: str | None) -> bytes:
         return b'{"items":[]}'
 
-    async def nothing(_: str | None) -> bytes:
+    async def no_revocations(_: str | None) -> bytes:
         return b'{"items":[],"cursor":"0"}'
 
     with tempfile.TemporaryDirectory() as folder:
-        settings = ReaderSettings(broker_url="embedded://", readings_url="mongodb://unasked", auth_url="http://unasked")
+        settings = ReaderSettings(broker_url="embedded://", readings_url="mongodb://unused", auth_url="http://unused")
         async with (
             EmbeddedBroker.open_at(Path(folder, "queue")) as broker,
             reader_service(
                 settings,
                 broker=broker,
-                keys=KeySet(none),
-                revocations=RevocationList(nothing),
+                keys=KeySet(no_keys),
+                revocations=RevocationList(no_revocations),
                 devices=no_devices,
                 registry=CollectorRegistry(),
             ) as reader,
@@ -71,16 +72,16 @@ async def reader_calls() -> list[Operation]:
             return reader.calls
 
 
-def gateway_calls() -> list[Operation]:
-    async def unserved(_: web.Request) -> web.StreamResponse:
+def gateway_operations() -> list[Operation]:
+    async def not_served(_: web.Request) -> web.StreamResponse:
         raise NotImplementedError
 
-    return [readings_call(unserved)]
+    return [readings_call(not_served)]
 
 
 async def rendered() -> tuple[str, str]:
-    """Return the document as it stands in the file, and its page."""
-    described = document(await calls_of_all_services())
+    """Return the text of the document and of its page."""
+    described = document(PUBLIC_API, await operations_of_all_services())
     text = msgspec.json.format(msgspec.json.encode(described), indent=2).decode()
     return text + "\n", page(described)
 

@@ -44,7 +44,7 @@ class SessionRoutes:
                 tag="sessions",
                 summary="Exchange e-mail address and password for tokens",
                 body=LogIn,
-                answers={200: SessionAnswer},
+                responses={200: SessionAnswer},
                 problems=(401, 429),
             ),
             Operation(
@@ -58,7 +58,7 @@ class SessionRoutes:
                 "`refresh_used`, and the session goes on. Use the newer tokens if they are known (in another tab); "
                 "otherwise send the same token again after 10 s, which ends the session, and log in.",
                 body=Refresh,
-                answers={200: SessionAnswer},
+                responses={200: SessionAnswer},
                 problems=(401, 429),
             ),
             Operation(
@@ -70,7 +70,7 @@ class SessionRoutes:
                 description="Ends the token's session, and that of `refreshToken` if it is another one of yours.",
                 body=LogOut,
                 body_required=False,
-                answers={204: None},
+                responses={204: None},
                 problems=(403,),
                 secured=True,
             ),

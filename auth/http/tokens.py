@@ -33,7 +33,7 @@ class TokenRoutes:
                 handler=self._show_claims,
                 tag="tokens",
                 summary="Check a token and show its claims",
-                answers={200: Claims},
+                responses={200: Claims},
                 secured=True,
             ),
             Operation(
@@ -42,7 +42,7 @@ class TokenRoutes:
                 handler=self._show_keys,
                 tag="tokens",
                 summary="Show the keys that verify tokens",
-                answers={200: JwksAnswer},
+                responses={200: JwksAnswer},
             ),
             Operation(
                 method="GET",
@@ -51,7 +51,7 @@ class TokenRoutes:
                 tag="tokens",
                 summary="List revoked tokens",
                 query=RevocationQuery,
-                answers={200: RevocationsAnswer},
+                responses={200: RevocationsAnswer},
                 internal=True,
             ),
         ]

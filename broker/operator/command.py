@@ -7,7 +7,6 @@ line or BROKER_URL is wrong.
 import argparse
 import asyncio
 import io
-import math
 import os
 import sys
 import time
@@ -29,7 +28,7 @@ from broker.operator.dead_letters import (
 )
 from broker.settings import BrokerSettings
 from broker.topology import DEAD_LETTERS
-from runtime.command_line import CommandParser
+from runtime.command_line import CommandParser, number_between, positive_number, whole_number
 from runtime.logs import configure_logs
 from runtime.settings import SettingsError, from_env
 
@@ -179,12 +178,15 @@ def _parser() -> CommandParser:
         description="Declares the exchanges and queues in advance, and handles dead letters: messages that could not "
         "be stored, each with the reason.",
         settings=BrokerSettings,
-        ends=_ENDS,
+        exit_codes=_ENDS,
     )
     commands = parser.add_subparsers(dest="command", required=True)
     declare = commands.add_parser("declare", help="declare every exchange and queue, before gateways start")
     declare.add_argument(
-        "--wait", type=_seconds, default=30.0, help="seconds to retry while it is unreachable (default 30)"
+        "--wait",
+        type=number_between(0, 86_400),
+        default=30.0,
+        help="seconds to retry while it is unreachable (default 30)",
     )
     dead_letters = commands.add_parser(
         "dead-letters", help="list, show, replay or discard messages that could not be stored"
@@ -197,7 +199,7 @@ def _parser() -> CommandParser:
     listing.add_argument("--json", action="store_true", help="one JSON object per line")
     show.add_argument("--json", action="store_true", help="one JSON object per line, with all bytes")
     replaying.add_argument(
-        "--rate", type=_rate, default=50.0, help="at most this many messages per second (default 50)"
+        "--rate", type=positive_number, default=50.0, help="at most this many messages per second (default 50)"
     )
     replaying.add_argument("--force", action="store_true", help="replay also those that do not decode")
     discarding.add_argument("--yes", action="store_true", help="do not ask for confirmation on a terminal")
@@ -214,30 +216,9 @@ def _action(
     action: argparse.ArgumentParser = actions.add_parser(name, help=about)
     action.add_argument("--reason", choices=REASONS, metavar="REASON", help=f"one of {', '.join(REASONS)}")
     action.add_argument("--device", help="only those with a reading of this device")
-    action.add_argument("--limit", type=_count, default=0, help="at most this many (default: all)")
+    action.add_argument("--limit", type=whole_number(0), default=0, help="at most this many (default: all)")
     action.set_defaults(run=run)
     return action
-
-
-def _seconds(text: str) -> float:
-    number = float(text)
-    if not 0 <= number <= 86_400:
-        raise argparse.ArgumentTypeError("must be from 0 to 86400 seconds")
-    return number
-
-
-def _rate(text: str) -> float:
-    number = float(text)
-    if not (math.isfinite(number) and number > 0):
-        raise argparse.ArgumentTypeError("must be more than 0")
-    return number
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError("must be 0 or more")
-    return number
 
 
 def _progress() -> Progress:

@@ -10,6 +10,7 @@ import asyncio
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import DeliveryError, PublishError
 
+from broker.failpoints import failpoint
 from broker.interface import BrokerRefused, BrokerUnavailable, ConfirmLate, QueueFull, Unroutable
 from broker.message import Message
 from broker.rabbitmq.connection import DriverChannel, ReconnectingConnection, driver_channel, frame_max
@@ -17,7 +18,6 @@ from broker.rabbitmq.errors import translate_error, translating_errors
 from broker.rabbitmq.frames import PERSISTENT, channel_frame, publish_frames
 from broker.rabbitmq.topology import NameProbe, ensure_publishable
 from broker.topology import Exchange, Queue
-from runtime.failpoints import failpoint
 
 
 class RabbitMQPublisher:

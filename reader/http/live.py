@@ -87,8 +87,8 @@ class LiveRoutes:
                 "event: keep each as its line arrives.",
                 query=LiveQuery,
                 request_headers={"Last-Event-ID": "the id of the last event received"},
-                answers={200: str},
-                answer_types=(EVENT_STREAM,),
+                responses={200: str},
+                response_types=(EVENT_STREAM,),
                 problems=(403, 429),
                 secured=True,
             )

@@ -58,8 +58,8 @@ class ReadingsRoutes:
                 "CSV to `python -m simulator --replay`; identical readings are stored once. For CSV that people open "
                 "in a spreadsheet, use `for=spreadsheet`.",
                 query=HistoryQuery,
-                answers={200: ReadingsAnswer},
-                answer_types=(JSON, CSV, NDJSON),
+                responses={200: ReadingsAnswer},
+                response_types=(JSON, CSV, NDJSON),
                 problems=(403, 404, 429),
                 secured=True,
             ),
@@ -75,7 +75,7 @@ class ReadingsRoutes:
                 f"{MAX_BUCKETS_OF_ALL:,} buckets: each has `count`, and `numbers`, `booleans`, `texts` for the kinds "
                 "present.",
                 query=BucketsQuery,
-                answers={200: BucketsAnswer},
+                responses={200: BucketsAnswer},
                 problems=(403, 404, 429),
                 secured=True,
             ),

@@ -97,7 +97,7 @@ class SearchRoutes:
                 "require a token that may list devices. New series appear within seconds, in long lists within a "
                 "minute.",
                 query=SearchQuery,
-                answers={200: FoundAnswer},
+                responses={200: FoundAnswer},
                 problems=(403, 429),
                 secured=True,
             )

@@ -52,7 +52,7 @@ class SeriesRoutes:
                 tag="readings",
                 summary="Read the newest reading of each series",
                 query=SeriesQuery,
-                answers={200: ReadingsAnswer},
+                responses={200: ReadingsAnswer},
                 problems=(403, 429),
                 secured=True,
             ),
@@ -65,7 +65,7 @@ class SeriesRoutes:
                 description="`connected`: the device has a session at a gateway. `lastSeenAt`: when it last had one, "
                 "or when its last reading was received. `lastReadingAt`: the time of its newest reading.",
                 query=SeriesQuery,
-                answers={200: SeriesAnswer},
+                responses={200: SeriesAnswer},
                 problems=(403, 429),
                 secured=True,
             ),
@@ -77,7 +77,7 @@ class SeriesRoutes:
                 summary="Get the throughput and lag of your readings",
                 description="`readingsPerSecond`: how many of your readings gateways accepted, over their last 5 s. "
                 "`lagSeconds`: from receipt of the newest reading to the live feed; null while nothing is received.",
-                answers={200: PipelineAnswer},
+                responses={200: PipelineAnswer},
                 problems=(403,),
                 secured=True,
             ),

@@ -1,1 +1,1 @@
-"""What every HTTP service shares: bodies, problems, OpenAPI, the operators' endpoints."""
+"""What every HTTP service shares: bodies, problems, OpenAPI, health checks and metrics."""

@@ -1,8 +1,8 @@
-"""Who really asks: the address of a client, behind proxies that were named and behind no others.
+"""The client's address, trusting `X-Forwarded-For` from configured proxies only.
 
-`X-Forwarded-For` can be written by anyone; only what a trusted proxy added to it is believed. From the right, the first
-address that is no trusted proxy is the client's. Some proxies add the client's port, and write IPv6 in brackets or the
-whole in quotation marks, as RFC 7239 (6) does in `Forwarded`.
+Anyone can write that header, so only the entries added by trusted proxies count: from the right, the first address that
+is not a trusted proxy is the client's. Some proxies add the client's port, and put IPv6 in brackets or everything in
+quotation marks, as RFC 7239 (6) does in `Forwarded`.
 """
 
 import re
@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_netw
 from aiohttp import web
 
 Address = IPv4Address | IPv6Address
-# What one household or server has of IPv6 (RFC 6177): limits by single address would be no limits.
+# A household or server has a whole /64 (RFC 6177), so limits by single IPv6 address would not limit anything.
 IPV6_PREFIX = 64
 UNKNOWN = "unknown"
 
@@ -21,21 +21,21 @@ _HOP = re.compile(r'(?P<quote>"?)(?:\[(?P<v6>[^\[\]"]*)\]|(?P<v4>[0-9.]*))(?::[0
 
 
 class ClientAddresses:
-    """Tells the client's address of a request."""
+    """Determines the client address of requests."""
 
     def __init__(self, trusted_proxies: Sequence[str] = ()) -> None:
-        """Take networks in CIDR form; ValueError names one that is none."""
+        """Take networks in CIDR notation; raise ValueError for anything else."""
         self._trusted = tuple(ip_network(network) for network in trusted_proxies)
 
     def of(self, request: web.Request) -> str:
-        """Return the client's address as text, or `unknown` (a Unix socket)."""
+        """Return the client's address as text, or `unknown` for a Unix socket."""
         address = _parsed(request.remote or "")
         if address is None:
             return UNKNOWN
         if self._is_proxy(address):
             for hop in reversed(",".join(request.headers.getall("X-Forwarded-For", [])).split(",")):
                 before = _hop(hop.strip())
-                if before is None:  # nobody can have sent from there: the proxy before it is all that is known
+                if before is None:  # not an address: the proxy that added it is all that is known
                     break
                 address = before
                 if not self._is_proxy(address):
@@ -47,7 +47,7 @@ class ClientAddresses:
 
 
 def network_of(address: str) -> str:
-    """Return what limits count under: an IPv4 address, or the /64 of an IPv6 address."""
+    """Return the key for limits: an IPv4 address, or the /64 of an IPv6 address."""
     parsed = _parsed(address)
     if isinstance(parsed, IPv6Address):
         return str(IPv6Network((parsed, IPV6_PREFIX), strict=False))
@@ -55,7 +55,7 @@ def network_of(address: str) -> str:
 
 
 def _hop(text: str) -> Address | None:
-    """Return the address of one entry of `X-Forwarded-For`, None when it has none."""
+    """Return the address in one entry of `X-Forwarded-For`, or None."""
     if (bare := _parsed(text)) is not None:
         return bare
     if (found := _HOP.fullmatch(text)) is None:
@@ -70,7 +70,7 @@ def _parsed(text: str) -> Address | None:
         address = ip_address(text)
     except ValueError:
         return None
-    # A dual-stack socket shows IPv4 as ::ffff:192.0.2.1; and a zone is of no use to anyone else.
+    # A dual-stack socket shows IPv4 as ::ffff:192.0.2.1; a zone means nothing outside its host.
     if isinstance(address, IPv6Address):
         return address.ipv4_mapped or IPv6Address(int(address))
     return address

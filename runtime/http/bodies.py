@@ -1,6 +1,6 @@
-"""JSON bodies in and out of HTTP: read as bytes within bounds, parsed to the end, then decoded into a typed struct.
+"""JSON bodies of requests and responses: read within bounds, parsed to the end, decoded into a typed struct.
 
-aiohttp's own `request.json()` answers bad JSON with 500, takes `text/plain`, NaN and duplicate keys; this does not.
+aiohttp's `request.json()` turns bad JSON into 500 and accepts `text/plain`, NaN and duplicate keys; this does not.
 """
 
 import asyncio
@@ -24,14 +24,14 @@ _WINDOW = {"gzip": 31, "deflate": 15}
 
 
 async def read_json(request: web.Request, body_type: type[Body], *, max_bytes: int = MAX_BODY_BYTES) -> Body:
-    """Decode the request's JSON body as `body_type`; Problem 400, 408, 413, 415 or 422 when it is not one.
+    """Decode the request's JSON body as `body_type`; raise Problem 400, 408, 413, 415 or 422 if that fails.
 
-    A field of the wrong type is judged only in a body that is JSON to its end. All wrong fields of a struct are named.
+    Fields are checked only once the whole body is valid JSON. All wrong fields of a struct are reported.
     """
     if request.content_type != "application/json":
         raise Problem(415, "The body must be application/json.")
     if (request.charset or "utf-8").lower() not in ("utf-8", "utf8"):
-        raise Problem(415, "JSON is UTF-8; no other charset is taken.")
+        raise Problem(415, "JSON must be UTF-8; no other charset is accepted.")
     raw = await read_bytes(request, max_bytes)
     try:
         parsed = parse(raw)
@@ -41,12 +41,12 @@ async def read_json(request: web.Request, body_type: type[Body], *, max_bytes: i
 
 
 async def read_bytes(request: web.Request, max_bytes: int) -> bytes:
-    """Read the whole body, unpacked, within a bound of size and time; Problem 400, 408, 413 or 415."""
+    """Read and decompress the whole body, bounded in size and time; raise Problem 400, 408, 413 or 415."""
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding != "identity" and encoding not in _WINDOW:
         names = list(_WINDOW)
         raise Problem(
-            415, f"A body may be packed with {' or '.join(names)}.", headers={"Accept-Encoding": ", ".join(names)}
+            415, f"A body may be compressed with {' or '.join(names)}.", headers={"Accept-Encoding": ", ".join(names)}
         )
     if (request.content_length or 0) > max_bytes:
         raise _too_large(max_bytes)
@@ -56,8 +56,8 @@ async def read_bytes(request: web.Request, max_bytes: int) -> bytes:
     except TimeoutError as error:
         raise Problem(408, f"The body did not arrive within {BODY_TIMEOUT_S:g} s.") from error
     except web.RequestPayloadError as error:
-        raise Problem(400, "The body is not framed as its headers say.") from error
-    return raw if encoding == "identity" else _unpack(raw, encoding, max_bytes)
+        raise Problem(400, "The body does not have the length or encoding that its headers announce.") from error
+    return raw if encoding == "identity" else _decompress(raw, encoding, max_bytes)
 
 
 async def _read_within(request: web.Request, max_bytes: int) -> bytes:
@@ -71,16 +71,16 @@ async def _read_within(request: web.Request, max_bytes: int) -> bytes:
     return b"".join(parts)
 
 
-def _unpack(packed: bytes, encoding: str, max_bytes: int) -> bytes:
-    unpacker = zlib.decompressobj(wbits=_WINDOW[encoding])
+def _decompress(compressed: bytes, encoding: str, max_bytes: int) -> bytes:
+    decompressor = zlib.decompressobj(wbits=_WINDOW[encoding])
     try:
-        raw = unpacker.decompress(packed, max_bytes + 1)
+        raw = decompressor.decompress(compressed, max_bytes + 1)
     except zlib.error as error:
-        raise Problem(400, f"The body is not {encoding}.") from error
+        raise Problem(400, f"The body is not valid {encoding}.") from error
     if len(raw) > max_bytes:
         raise _too_large(max_bytes)
-    if not unpacker.eof or unpacker.unused_data:  # cut short, its checksum not seen; or something follows
-        raise Problem(400, f"The body is not {encoding} from its first byte to its last.")
+    if not decompressor.eof or decompressor.unused_data:  # truncated before its checksum, or followed by other data
+        raise Problem(400, f"The body is not valid {encoding} from its first byte to its last.")
     return raw
 
 
@@ -89,7 +89,7 @@ def _too_large(max_bytes: int) -> Problem:
 
 
 def json_response(body: Any, status: int = 200) -> web.Response:
-    """Answer with JSON that no cache keeps: answers here belong to one user at one time."""
+    """Return a JSON response that caches must not store, as it is for one user at one time."""
     return web.Response(
         status=status,
         body=msgspec.json.encode(body),

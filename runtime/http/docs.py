@@ -1,11 +1,12 @@
-"""`/openapi.json` and `/docs`: the description of a service's calls, for programs and for people.
+"""`/openapi.json` and `/docs`: the description of HTTP operations, for programs and for people.
 
-Separate from the calls themselves, because on one origin several services have one description.
+Separate from the operations themselves, because several services on one origin share one description.
 """
 
 import base64
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -15,15 +16,17 @@ from runtime.http.docs_page import STYLE, page
 from runtime.http.openapi import openapi_document
 from runtime.http.operation import Operation
 
-TITLE = "Tidegate"
-# Of the interface: raised when something that worked would not work any more.
-API_VERSION = "1"
-ABOUT = (
-    "Accounts, devices, tokens and readings. JSON is camelCase; times go out as RFC 3339 in UTC with milliseconds. "
-    "Every refusal is an RFC 9457 problem: a program reads `code`, and `errors` for the wrong fields of a body."
-)
 
-# The page has no script and loads nothing; only its own style sheet, known by its hash, applies.
+@dataclass(frozen=True, slots=True)
+class ApiInfo:
+    """The head of a description. `version` is the interface's: it changes when an existing client would break."""
+
+    title: str
+    version: str
+    about: str
+
+
+# The page has no script and loads nothing; the policy allows only its own style sheet, by its hash.
 _STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 _PAGE_HEADERS = {
     "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; "
@@ -34,14 +37,14 @@ _PAGE_HEADERS = {
 }
 
 
-def document(calls: Iterable[Operation]) -> dict[str, Any]:
-    """Return the one description of all these calls, of whatever services."""
-    return openapi_document(TITLE, API_VERSION, calls, about=ABOUT)
+def document(api: ApiInfo, operations: Iterable[Operation]) -> dict[str, Any]:
+    """Return one OpenAPI document for all these operations, of one service or of several."""
+    return openapi_document(api.title, api.version, operations, about=api.about)
 
 
-def add_docs(app: web.Application, calls: Iterable[Operation]) -> None:
-    """Serve the description of `calls` on `app`; it is rendered once, here."""
-    described = document(calls)
+def add_docs(app: web.Application, api: ApiInfo, operations: Iterable[Operation]) -> None:
+    """Serve the description of the operations on `app`; it is rendered once, here."""
+    described = document(api, operations)
     as_json, as_html = msgspec.json.encode(described), page(described).encode()
 
     async def openapi_json(_: web.Request) -> web.Response:

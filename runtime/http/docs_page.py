@@ -1,4 +1,4 @@
-"""An OpenAPI document as one HTML page: no script, no outside address, dark or light as the reader's screen is."""
+"""An OpenAPI document as one HTML page: no scripts, no external resources, dark or light like the reader's system."""
 
 import json
 import re
@@ -29,7 +29,7 @@ th{font-weight:600;border:0}summary{cursor:pointer;color:var(--dim)}
 
 
 def page(document: Json) -> str:
-    """Return the page; everything that comes from the document is escaped."""
+    """Return the page; all text from the document is escaped."""
     info = document["info"]
     calls = [
         (operation["tags"][0], method.upper(), path, operation)
@@ -57,15 +57,15 @@ def page(document: Json) -> str:
 
 
 def _call(document: Json, method: str, path: str, operation: Json) -> str:
-    secured = '<p class="dim">Takes a Bearer token.</p>' if operation["security"] else ""
+    secured = '<p class="dim">Requires a Bearer token.</p>' if operation["security"] else ""
     description = f"<p>{_prose(operation['description'])}</p>" if "description" in operation else ""
-    answers = "".join(_answer(document, status, answer) for status, answer in operation["responses"].items())
+    responses = "".join(_response(document, status, response) for status, response in operation["responses"].items())
     return (
         f'<section id="{operation["operationId"]}"><h3><span class="method">{method}</span>'
         f"<code>{escape(path)}</code></h3><p>{_prose(operation['summary'])}.</p>{description}{secured}"
         f"{_parameters(operation)}{_body(operation)}"
         f"<pre>{escape(_curl(document, method, path, operation))}</pre>"
-        f"<details><summary>Answers</summary><table>{answers}</table></details></section>"
+        f"<details><summary>Responses</summary><table>{responses}</table></details></section>"
     )
 
 
@@ -85,12 +85,12 @@ def _body(operation: Json) -> str:
     )
 
 
-def _answer(document: Json, status: str, answer: Json) -> str:
-    if "$ref" in answer:
-        answer = document["components"]["responses"][_name(answer)]
-    kinds = " ".join(_type(content["schema"]) for content in answer.get("content", {}).values())
-    headers = ", ".join(map(escape, answer.get("headers", {})))
-    return f'<tr><td>{status}<td>{_prose(answer["description"])}<td>{kinds}<td class="dim">{headers}'
+def _response(document: Json, status: str, response: Json) -> str:
+    if "$ref" in response:
+        response = document["components"]["responses"][_name(response)]
+    kinds = " ".join(_type(content["schema"]) for content in response.get("content", {}).values())
+    headers = ", ".join(map(escape, response.get("headers", {})))
+    return f'<tr><td>{status}<td>{_prose(response["description"])}<td>{kinds}<td class="dim">{headers}'
 
 
 def _curl(document: Json, method: str, path: str, operation: Json) -> str:
@@ -112,7 +112,7 @@ def _curl(document: Json, method: str, path: str, operation: Json) -> str:
 
 
 def _example(document: Json, schema: Json) -> Any:
-    """Return a value of this schema: its example where it has one, else what is required of it."""
+    """Return a value of this schema: its own example, or one with the required fields only."""
     if "$ref" in schema:
         return _example(document, document["components"]["schemas"][_name(schema)])
     for stated in ("examples", "enum"):
@@ -142,7 +142,7 @@ def _named_schema(name: str, schema: Json) -> str:
 
 
 def _type(schema: Json) -> str:
-    """Return a type in a few words, with its rules."""
+    """Return a type in a few words, with its limits."""
     if "$ref" in schema:
         return f'<a href="#schema-{_name(schema)}">{_name(schema)}</a>'
     for choice in ("anyOf", "oneOf"):
@@ -165,6 +165,6 @@ def _name(reference: Json) -> str:
 
 
 def _prose(text: str) -> str:
-    """Escape, and show what stands in backquotes as code."""
+    """Escape the text, and show words in backquotes as code."""
     parts = escape(text).split("`")
     return "".join(f"<code>{part}</code>" if index % 2 else part for index, part in enumerate(parts))

@@ -1,4 +1,4 @@
-"""Requests to typed structs, field by field, so that one answer names all that is wrong."""
+"""Conversion of requests to typed structs, field by field, so that one response reports every wrong field."""
 
 import re
 from collections.abc import Mapping
@@ -14,15 +14,15 @@ from runtime.http.wording import in_words, rule
 Value = TypeVar("Value")
 Fields = TypeVar("Fields", bound=msgspec.Struct)
 
-# Text of one line, as a pattern of JSON Schema: none of Unicode's control characters, NUL among them.
+# A line of text, as a JSON Schema pattern: no Unicode control characters, not even NUL.
 ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f]*$(?!\n)"
 ONE_LINE_RULE = rule("one line of text, without control characters")
 
-# Beyond these a body is noise, and the answer need not grow with it.
+# A body with more mistakes is garbage, and the response need not grow with it.
 MAX_FIELD_ERRORS = 20
 _SHOWN_CHARS = 64
 
-# msgspec names the place as "… - at `$.email`" and an unknown field as "… unknown field `role`".
+# msgspec reports the place as "… - at `$.email`" and an unknown field as "… unknown field `role`".
 _PLACE = re.compile(r" - at `(?:key in )?\$\.?(.*)`$", re.DOTALL)
 _UNKNOWN = re.compile(r"unknown field `(.*)`$", re.DOTALL)
 _WHOLE = re.compile(r"-?[0-9]+")
@@ -30,12 +30,12 @@ _MISSING = re.compile(r"missing required field `(.*)`$", re.DOTALL)
 
 
 class Body(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """Base of request bodies: names in camelCase, and none that is not declared."""
+    """Base of request bodies: camelCase names, and no fields that are not declared."""
 
 
 def convert_body(given: Any, body_type: type[Value]) -> Value:
-    """Convert parsed JSON; Problem 422 names what is wrong, in a struct all that is."""
-    struct: Any = body_type  # `list[Reading]` and unions are no classes, whatever the annotation says
+    """Convert parsed JSON; raise Problem 422, which for a struct names every wrong field."""
+    struct: Any = body_type  # `list[Reading]` and unions are not classes, whatever the annotation says
     if isclass(struct) and issubclass(struct, msgspec.Struct):
         return cast("Value", _convert_object(given, struct))
     try:
@@ -56,7 +56,7 @@ def _convert_object(given: Any, body_type: type[Fields]) -> Fields:
 
 
 def read_query(request: web.Request, query_type: type[Fields]) -> Fields:
-    """Convert the request's query; Problem 422 names wrong and repeated parameters, unknown ones are left alone."""
+    """Convert the query string; raise Problem 422 naming wrong and repeated parameters, and ignore unknown ones."""
     query = request.query
     known = (field.encode_name for field in msgspec.structs.fields(query_type))
     errors = [
@@ -74,7 +74,7 @@ def _convert(given: Mapping[str, Any], fields_type: type[Fields], errors: list[F
         if name in given:
             try:
                 value = values[field.name] = msgspec.convert(given[name], field.type, strict=strict, str_keys=True)
-                # From text, msgspec also takes 10.0 and 1e1 for whole numbers.
+                # From text, msgspec also accepts 10.0 and 1e1 as whole numbers.
                 if not strict and type(value) is int and not _WHOLE.fullmatch(given[name]):
                     errors.append(FieldError(name, "invalid", "This must be a whole number, in digits."))
             except msgspec.ValidationError as error:

@@ -1,7 +1,7 @@
-"""JSON text to Python values, strictly: what is not JSON to its very end, or says a thing twice, is refused whole.
+"""Strict JSON parsing: text that is not JSON to its end, or that has duplicate names, is refused as a whole.
 
-For small bodies (each is read twice, about 0.2 ms for 64 KiB); readings have a decoder of their own in the gateway,
-which asks `repeated_name` where it has to.
+For small bodies, as each is parsed twice (about 0.2 ms for 64 KiB). Bodies on a hot path have a decoder of their own,
+which calls `repeated_name` where it needs to.
 """
 
 import json
@@ -12,32 +12,32 @@ import msgspec
 
 
 class NotJsonError(ValueError):
-    """The text cannot be taken; the message says why, for the client."""
+    """The text is refused; the message tells the client why."""
 
 
 def parse(raw: bytes) -> Any:
-    """Return the value that `raw` says; NotJsonError for broken text, invalid UTF-8, NaN, duplicate keys, deep nesting.
+    """Return the value of `raw`; raise NotJsonError for invalid JSON or UTF-8, NaN, duplicate names or deep nesting.
 
-    Numbers that no float holds (1e999) are refused too: they would become infinite.
+    Numbers too large for a float (1e999) are refused as well: they would become infinite.
     """
     try:
-        # The grammar, UTF-8 and surrogates are msgspec's to judge; it lets duplicate keys pass, the last one winning.
+        # msgspec checks grammar, UTF-8 and surrogates, but accepts duplicate names and keeps the last value.
         msgspec.json.decode(raw)
         return _WITHOUT_DUPLICATES.decode(raw.decode())
     except RecursionError as error:
         raise NotJsonError("The body is nested too deeply.") from error
-    except msgspec.ValidationError as error:  # of any type: a number beyond all ranges
+    except msgspec.ValidationError as error:  # with type Any it means a number out of range
         raise NotJsonError("The body has a number that cannot be read.") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise NotJsonError(f"The body is not JSON: {error}") from error
     except NotJsonError:
         raise
-    except ValueError as error:  # int() takes at most 4,300 digits
+    except ValueError as error:  # int() accepts at most 4,300 digits
         raise NotJsonError("The body has a number that cannot be read.") from error
 
 
 def repeated_name(raw: bytes) -> str | None:
-    """Return a name that stands twice in an object of this JSON, or None; what is no JSON is not judged here."""
+    """Return a name that occurs twice in one object of this JSON, or None; invalid JSON also gives None."""
     try:
         _NAMES.decode(raw.decode(errors="replace"))
     except _RepeatedNameError as error:
@@ -62,7 +62,7 @@ def _names_once(pairs: list[tuple[str, Any]]) -> None:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build an object; RFC 8259 leaves duplicate names to the reader, and two readers may differ: so none are taken."""
+    """Build an object. RFC 8259 leaves duplicate names to the parser, and parsers differ, so they are refused."""
     built = dict(pairs)
     if len(built) != len(pairs):
         raise NotJsonError("The body has an object with the same name twice.")
@@ -77,5 +77,5 @@ def _finite(text: str) -> float:
 
 
 _WITHOUT_DUPLICATES = json.JSONDecoder(object_pairs_hook=_once, parse_float=_finite)
-# Numbers are passed over, whatever their length.
+# Numbers are skipped, whatever their length.
 _NAMES = json.JSONDecoder(object_pairs_hook=_names_once, parse_int=len, parse_float=len)

@@ -1,4 +1,4 @@
-"""A listening HTTP server as a context: bound when it is entered, closed in order when it is left."""
+"""A listening HTTP server as a context manager: bound on entry, closed in order on exit."""
 
 import asyncio
 import os
@@ -13,11 +13,11 @@ from runtime.http.malformed import Runner
 
 # aiohttp keeps an idle connection for 3,630 s by default; proxies in front use 60 to 75 s.
 KEEPALIVE_S = 75.0
-# How long a connection may take until its first request has come, headers and all: strangers open many and send slowly.
+# How long a connection may take to send its first request's headers, against clients that open many and send slowly.
 FIRST_REQUEST_S = 10.0
-# How long open requests may go on after the listener closed, before they are cut.
+# How long open requests may continue after the listener has closed.
 FINISH_S = 5.0
-# Connections that wait to be accepted: with the usual 128 a storm of reconnects loses the rest and they wait a second.
+# Connections waiting to be accepted: beyond the usual 128, a storm of reconnects would lose the rest for a second.
 BACKLOG = 4096
 
 
@@ -25,24 +25,24 @@ BACKLOG = 4096
 async def listen(
     app: web.Application, host: str, port: int, *, first_request_s: float = FIRST_REQUEST_S
 ) -> AsyncIterator[int]:
-    """Serve `app` on host and port (0: any free one) and give the port; OSError when the port is taken."""
+    """Serve `app` on host and port (0: any free one), yield the port; raise OSError if it is in use."""
     loop = asyncio.get_running_loop()
     runner = _Runner(
         app,
         access_log=None,
-        auto_decompress=False,  # runtime/http/bodies.py unpacks, within bounds and to the end
+        auto_decompress=False,  # runtime/http/bodies.py decompresses, within bounds and to the end
         keepalive_timeout=KEEPALIVE_S,
         shutdown_timeout=FINISH_S,
     )
     await runner.setup()
     handlers = runner.server
-    assert handlers is not None  # noqa: S101 - it is there once the runner is set up
+    assert handlers is not None  # noqa: S101 - set by runner.setup()
 
-    newcomers = _Newcomers(first_request_s)
+    first_requests = _FirstRequestTimeout(first_request_s)
 
     def connected() -> RequestHandler:
         handler = handlers()
-        newcomers.add(handler)
+        first_requests.add(handler)
         return handler
 
     try:
@@ -61,14 +61,14 @@ async def listen(
 
 
 class _Runner(Runner):
-    """Leaves the app's shutdown to us: aiohttp calls it when it no longer reads what clients send."""
+    """Leaves the app's shutdown to `listen`: aiohttp calls it when it no longer reads from clients."""
 
     async def shutdown(self) -> None:
         """Do nothing."""
 
 
-class _Newcomers:
-    """Cuts off connections whose first request does not come in time: one timer for all, as one each weighs 1 kB."""
+class _FirstRequestTimeout:
+    """Aborts connections whose first request does not arrive in time; one timer for all, as one each takes 1 kB."""
 
     def __init__(self, within_s: float) -> None:
         self._within_s = within_s
@@ -76,16 +76,16 @@ class _Newcomers:
         self._waiting: deque[tuple[float, RequestHandler]] = deque()
 
     def add(self, handler: RequestHandler) -> None:
-        """Start a connection's time."""
+        """Start the timeout of a connection."""
         if not self._waiting:
-            self._loop.call_later(self._within_s, self._look)
+            self._loop.call_later(self._within_s, self._check)
         self._waiting.append((self._loop.time() + self._within_s, handler))
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         now = self._loop.time()
         while self._waiting and self._waiting[0][0] <= now:
             _, handler = self._waiting.popleft()
             if handler.transport is not None and not handler._request_count:
                 handler.transport.abort()
         if self._waiting:
-            self._loop.call_later(self._within_s / 20, self._look)
+            self._loop.call_later(self._within_s / 20, self._check)

@@ -1,6 +1,6 @@
-"""Calls to an OpenAPI 3.1 document: the types that validate requests are the ones that describe them.
+"""OpenAPI 3.1 documents from operations: the types that validate requests also describe them.
 
-In: lists of `Call`, of one service or of several. Out: a JSON-ready dict, the same for the same calls.
+Takes `Operation`s of one service or of several, returns a JSON-ready dict, the same for the same operations.
 """
 
 from collections.abc import Iterable
@@ -14,14 +14,14 @@ from runtime.http.operation import JSON, Operation
 from runtime.http.problems import FieldError
 
 PROBLEM_TYPE = "application/problem+json"
-# OpenAPI leaves these to others: `content` describes the first two, `security` the last.
+# Not parameters in OpenAPI: `content` describes the first two, `security` the last.
 _NOT_PARAMETERS = {"accept", "content-type", "authorization"}
 
 
 class ProblemAnswer(msgspec.Struct, rename="camel", omit_defaults=True):
     """A refusal (RFC 9457). `code` is for programs, `detail` for people, `errors` names the wrong fields of a body.
 
-    `limit` and `scope` say which bound was met, `retryAfterMs` when to ask again.
+    `limit` and `scope` tell which limit was reached, `retryAfterMs` when to retry.
     """
 
     type: str
@@ -36,33 +36,33 @@ class ProblemAnswer(msgspec.Struct, rename="camel", omit_defaults=True):
 
 
 _PROBLEM_HEADERS = {
-    401: {"WWW-Authenticate": "what kind of token is wanted (RFC 6750)"},
-    415: {"Accept-Encoding": "how a body may be packed, where that was wrong"},
-    429: {"Retry-After": "after how many seconds to ask again"},
-    503: {"Retry-After": "after how many seconds to ask again"},
+    401: {"WWW-Authenticate": "the kind of token that is required (RFC 6750)"},
+    415: {"Accept-Encoding": "the encodings that are accepted, if the body had another"},
+    429: {"Retry-After": "seconds to wait before retrying"},
+    503: {"Retry-After": "seconds to wait before retrying"},
 }
 _WHEN = {
-    400: "not HTTP or not JSON",
-    401: "no token, or none that serves",
-    403: "known, but not allowed",
-    404: "there is no such thing, or it is another's",
+    400: "malformed HTTP or JSON",
+    401: "no valid token",
+    403: "not allowed",
+    404: "not found, or owned by another user",
     408: "the body did not arrive in time",
-    409: "it exists already",
+    409: "already exists",
     413: "the body is too large",
     414: "the address is too long",
-    415: "the body is of another type, charset or packing",
+    415: "the type, charset or encoding of the body is not supported",
     422: "fields are missing, wrong or unknown; `errors` names them",
-    429: "too often; nothing was done",
+    429: "too many requests; nothing was done",
     431: "a header is too long",
-    503: "a part behind the service is away or busy; nothing was done",
+    503: "the service or one behind it is unavailable or busy; nothing was done",
 }
 
 
 def openapi_document(title: str, version: str, calls: Iterable[Operation], *, about: str = "") -> dict[str, Any]:
-    """Describe the calls that are not internal. Several services' lists joined give one document.
+    """Describe all operations that are not internal; they may come from several services.
 
-    Raises ValueError when two calls have one method and path, two types one name, or a call a header as a parameter
-    that OpenAPI does not take for one.
+    Raises ValueError if two operations share method and path, if two types share a name, or if an operation declares a
+    header as a parameter that OpenAPI does not allow as one.
     """
     public = [call for call in calls if not call.internal]
     schema_of, schemas = schemas_of(public, [ProblemAnswer])
@@ -96,7 +96,7 @@ def _operation(call: Operation, schema_of: dict[int, Schema]) -> dict[str, Any]:
     if call.body is not None:
         content = _content(call.body_types, schema_of[id(call.body)])
         operation["requestBody"] = {"required": call.body_required, "content": content}
-    responses = {str(status): _success(call, status, schema_of) for status in call.answers}
+    responses = {str(status): _success(call, status, schema_of) for status in call.responses}
     for status in call.all_problems:
         responses[str(status)] = {"$ref": f"#/components/responses/{_response_name(status)}"}
     operation["responses"] = responses
@@ -127,14 +127,14 @@ def _success(call: Operation, status: int, schema_of: dict[int, Schema]) -> dict
     response: dict[str, Any] = {"description": HTTPStatus(status).phrase}
     if headers := call.headers.get(status):
         response["headers"] = _headers(headers, required=True)
-    kind = call.answers[status]
+    kind = call.responses[status]
     if kind is not None:
-        response["content"] = _content(call.answer_types, schema_of[id(kind)])
+        response["content"] = _content(call.response_types, schema_of[id(kind)])
     return response
 
 
 def _content(media_types: Iterable[str], schema: Schema) -> dict[str, Any]:
-    """Return what is sent in each type, JSON first: generators take the first that they know."""
+    """Return the content by media type, JSON first: generators use the first type they know."""
     ordered = sorted(media_types, key=lambda media_type: media_type != JSON)
     return {kind: {"schema": schema if kind == JSON else {"type": "string"}} for kind in ordered}
 

@@ -1,7 +1,7 @@
-"""Types to the schemas of an OpenAPI document, as those who generate clients from it read them.
+"""Schemas of an OpenAPI document from types, in the form that client generators understand.
 
-Generators take a `default` for a field that is always there: openapi-typescript makes it required, in what is sent too.
-So no field has one; what may be left out is not in `required`, and that is all.
+Generators treat a field with a `default` as always present: openapi-typescript makes it required, in requests too. So
+no field has a default; an optional field is simply not in `required`.
 """
 
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ import msgspec
 from msgspec import inspect
 
 from runtime.http.operation import Operation
-from runtime.http.wording import held
+from runtime.http.wording import parts_of
 
 Schema = dict[str, Any]
 Struct = type[msgspec.Struct]
@@ -21,31 +21,31 @@ _NULL = {"type": "null"}
 
 
 def schemas_of(calls: Iterable[Operation], others: Iterable[Any] = ()) -> tuple[dict[int, Schema], dict[str, Schema]]:
-    """Return the schema of each type that the calls name, by the type's identity, and the components.
+    """Return the schema of each type that the operations use, by the type's `id()`, and the named components.
 
-    Raises ValueError when two types have one name.
+    Raises ValueError if two types share a name.
     """
-    types, sent = [*others], []
+    types, request_types = [*others], []
     for call in calls:
-        taken = [call.body] if call.body is not None else []
-        types += [*taken, *(kind for kind in call.answers.values() if kind is not None)]
+        bodies = [call.body] if call.body is not None else []
+        types += [*bodies, *(kind for kind in call.responses.values() if kind is not None)]
         if call.query is not None:
             types += [field.type for field in msgspec.structs.fields(call.query)]
-        sent += taken
+        request_types += bodies
     found, components = msgspec.json.schema_components(types, ref_template=REF)
     structs = _structs(types)
     if set(structs) != set(components):
         raise ValueError(f"two types have one name: {set(structs) ^ set(components)}")
-    same = {name: base for name, struct in structs.items() if (base := _stands_for(struct)) in structs}
-    in_bodies = {same.get(name, name) for name in _structs(sent)}
+    same = {name: base for name, struct in structs.items() if (base := _base_name(struct)) in structs}
+    in_bodies = {same.get(name, name) for name in _structs(request_types)}
     for name, struct in structs.items():
-        _describe_presence(components[name], struct, answer=name not in in_bodies)
+        _describe_presence(components[name], struct, response=name not in in_bodies)
     schemas = {id(kind): _tidy(schema, same) for kind, schema in zip(types, found, strict=True)}
     return schemas, {name: _tidy(schema, same) for name, schema in components.items() if name not in same}
 
 
 def _structs(types: Iterable[Any]) -> dict[str, inspect.StructType]:
-    """Return every struct that the types hold, however deep, by its name."""
+    """Return every struct within the types, at any depth, by its name."""
     found: dict[str, inspect.StructType] = {}
     waiting: list[Any] = list(inspect.multi_type_info(types))
     while waiting:
@@ -54,20 +54,20 @@ def _structs(types: Iterable[Any]) -> dict[str, inspect.StructType]:
             if kind.cls.__name__ in found:
                 continue
             found[kind.cls.__name__] = kind
-        waiting += held(kind)
+        waiting += parts_of(kind)
     return found
 
 
-def _describe_presence(schema: Schema, struct: inspect.StructType, *, answer: bool) -> None:
-    """Say by `required` what is always there.
+def _describe_presence(schema: Schema, struct: inspect.StructType, *, response: bool) -> None:
+    """List in `required` the fields that are always present.
 
-    An answer has what has a default, unless it leaves defaults out; then it has no null either, where that is one.
+    A response includes fields with defaults unless it omits defaults; then a field whose default is null is never null.
     """
     leaves_out = struct.cls.__struct_config__.omit_defaults
     for field in struct.fields:
         given = schema["properties"][field.encode_name]
         given.pop("default", None)
-        if not answer or field.required or not _has_default(field):
+        if not response or field.required or not _has_default(field):
             continue
         if not leaves_out:
             schema["required"].append(field.encode_name)
@@ -78,20 +78,20 @@ def _describe_presence(schema: Schema, struct: inspect.StructType, *, answer: bo
 
 
 def _has_default(field: inspect.Field) -> bool:
-    """Say whether a value stands for what is left out; UNSET is none."""
+    """Return whether an omitted field gets a value; UNSET is not one."""
     values = (field.default, field.default_factory)
     return any(value is not msgspec.NODEFAULT and value is not msgspec.UNSET for value in values)
 
 
-def _stands_for(struct: inspect.StructType) -> str | None:
-    """Return the name of the struct that this one is but for its checks: it adds no field to it."""
+def _base_name(struct: inspect.StructType) -> str | None:
+    """Return the name of the base struct if this one only adds checks to it, and no field."""
     base = struct.cls.__bases__[0]
     fields = getattr(base, "__struct_encode_fields__", ())
     return base.__name__ if fields == struct.cls.__struct_encode_fields__ else None
 
 
 def _tidy(schema: Any, same: dict[str, str]) -> Any:
-    """Name each struct by the one it stands for; rewrite patterns for JSON Schema's dialect, docstrings to a line."""
+    """Name each struct after its base; convert patterns to JSON Schema's dialect and docstrings to one line."""
     if isinstance(schema, dict):
         return {
             key: _text(key, value, same) if isinstance(value, str) else _tidy(value, same)

@@ -1,4 +1,4 @@
-"""One HTTP call, declared once: its route and its description in OpenAPI both come from here."""
+"""HTTP operations, each declared once: route and OpenAPI description come from the same declaration."""
 
 import re
 from collections.abc import Mapping
@@ -17,39 +17,39 @@ _NOT_A_WORD = re.compile(r"[^A-Za-z0-9]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """What a call takes and gives. Types are msgspec's; what validates a request also describes it."""
+    """An operation's parameters, body, responses and handler. The msgspec types validate and describe requests."""
 
     method: str
     path: str
-    """As aiohttp writes it: `/devices/{id}`."""
+    """In aiohttp's syntax: `/devices/{id}`."""
     handler: Handler
     tag: str
     summary: str
     """One line, without a full stop."""
     description: str = ""
     body: Any = None
-    """Type of the body; None: the call takes none."""
+    """Type of the request body; None: no body."""
     body_required: bool = True
     body_types: tuple[str, ...] = (JSON,)
     query: Any = None
-    """A struct, each field one parameter."""
+    """A struct with a field for each query parameter."""
     request_headers: Mapping[str, str] = field(default_factory=dict)
-    """Headers that the call reads beside the usual ones, and what for."""
-    answers: Mapping[int, Any]
-    """Successes: the type of the body by status, None for an answer without body."""
-    answer_types: tuple[str, ...] = (JSON,)
-    """Of answers with a body. Types other than JSON are described as text."""
+    """Additional request headers: name and meaning."""
+    responses: Mapping[int, Any]
+    """Success responses: the type of the body by status, None for no body."""
+    response_types: tuple[str, ...] = (JSON,)
+    """Media types of responses with a body. Types other than JSON are described as text."""
     headers: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
-    """Headers of successes by status: name and meaning."""
+    """Headers of success responses by status: name and meaning."""
     problems: tuple[int, ...] = ()
-    """Refusals beside those that `all_problems` adds for a body, a query, a token."""
+    """Statuses of refusals, in addition to those that `all_problems` derives from body, query and token."""
     secured: bool = False
-    """Takes a Bearer token."""
+    """Requires a Bearer token."""
     internal: bool = False
-    """For other services only: not in the public document, not on the shared origin."""
+    """For other services only: neither in the public document nor on the shared origin."""
 
     def route(self) -> web.RouteDef:
-        """Return what to add to an application; GET answers HEAD as well."""
+        """Return the route to add to an application; GET also serves HEAD."""
         return web.route(self.method, self.path, self.handler)
 
     @property
@@ -59,21 +59,21 @@ class Operation:
 
     @property
     def template(self) -> str:
-        """The path as OpenAPI writes it, without aiohttp's patterns."""
+        """The path in OpenAPI's syntax, without aiohttp's patterns."""
         return _PARAMETER.sub(r"{\1}", self.path)
 
     @property
     def operation_id(self) -> str:
-        """A name for programs, unique because method and path are: `getDevicesId`."""
+        """A name for generated clients, unique like method and path: `getDevicesId`."""
         words = _NOT_A_WORD.split(self.template)
         return self.method.lower() + "".join(word[:1].upper() + word[1:] for word in words)
 
     @property
     def all_problems(self) -> tuple[int, ...]:
-        """Every status of a refusal.
+        """The statuses of all refusals.
 
-        Any call may meet a request that is no HTTP (400), an address (414) or a header (431) that is too long, a
-        dependency that is away (503).
+        Any operation may receive malformed HTTP (400), a request target (414) or a header (431) that is too long, or
+        find a dependency away (503).
         """
         usual = {400, 414, 431, 503}
         if self.body is not None:

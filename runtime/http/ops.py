@@ -1,7 +1,7 @@
-"""Health and metrics of a process, on a port of their own: `/healthz`, `/readyz`, `/metrics`.
+"""Health checks and metrics of a process, on a port of their own: `/healthz`, `/readyz`, `/metrics`.
 
-`/healthz` says whether the process lives (503 while it drains); `/readyz` asks its dependencies and names those that
-fail; it gates the start and informs, it does not take a serving process out of service.
+`/healthz` reports whether the process is alive (503 while it drains). `/readyz` checks its dependencies and names those
+that fail; it gates the start and informs operators, but does not take a serving process out of service.
 """
 
 import asyncio
@@ -9,18 +9,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from runtime.http.listen import listen
 from runtime.logs import logger
 from runtime.process import Shutdown
 from runtime.settings import ProcessSettings
+from runtime.version import VERSION
 
 log = logger("runtime.http.ops")
 
 Check = Callable[[], Awaitable[None]]
-"""Raises when the dependency does not answer; the exception's text is shown to operators."""
+"""Raises if the dependency is not available; operators see the exception's text."""
 
 CHECK_TIMEOUT_S = 2.0
 
@@ -29,7 +30,7 @@ CHECK_TIMEOUT_S = 2.0
 async def ops_server(
     settings: ProcessSettings, shutdown: Shutdown, registry: CollectorRegistry, checks: Mapping[str, Check]
 ) -> AsyncIterator[int]:
-    """Serve health and metrics as long as the context lasts; gives the port."""
+    """Serve health checks and metrics while the context lasts; yield the port."""
 
     async def healthz(_: web.Request) -> web.Response:
         if shutdown.requested:
@@ -47,8 +48,9 @@ async def ops_server(
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    # Memory, processor time and open files of the process, by the names that everybody knows them by.
+    # Memory, CPU time and open files of the process, under Prometheus' standard names.
     ProcessCollector(registry=registry)
+    Gauge("tidegate_build_info", "The running version; always 1", ["version"], registry=registry).labels(VERSION).set(1)
     app = web.Application()
     app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
     async with listen(app, settings.ops_host, settings.ops_port) as port:
@@ -57,17 +59,17 @@ async def ops_server(
 
 
 async def failing_checks(checks: Mapping[str, Check]) -> dict[str, str]:
-    """Ask every dependency at once and return those that fail, with the reason."""
+    """Run all checks at once and return the reason of each that fails, by name."""
 
-    async def ask(name: str, check: Check) -> tuple[str, str] | None:
+    async def run(name: str, check: Check) -> tuple[str, str] | None:
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
                 await check()
         except TimeoutError:
             return name, f"no answer within {CHECK_TIMEOUT_S:g} s"
-        except Exception as error:  # noqa: BLE001 - whatever a driver raises, the dependency is not ready
+        except Exception as error:  # noqa: BLE001 - whatever the driver raises, the dependency is not ready
             return name, f"{type(error).__name__}: {error}"
         return None
 
-    answers = await asyncio.gather(*(ask(name, check) for name, check in checks.items()))
-    return dict(answer for answer in answers if answer is not None)
+    results = await asyncio.gather(*(run(name, check) for name, check in checks.items()))
+    return dict(result for result in results if result is not None)

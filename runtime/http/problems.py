@@ -1,4 +1,4 @@
-"""One form of HTTP error for every service: RFC 9457 `application/problem+json`."""
+"""The error responses of every service: RFC 9457 `application/problem+json`."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
@@ -11,14 +11,14 @@ from runtime.logs import logger
 
 log = logger("runtime.http.problems")
 
-# What clients send is repeated to them only so far.
+# Text from clients is echoed up to this length only.
 _SHOWN_CHARS = 200
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class FieldError(msgspec.Struct, frozen=True):
-    """What is wrong with one field of a body."""
+    """The mistake in one field of a request."""
 
     field: str
     code: str
@@ -26,7 +26,7 @@ class FieldError(msgspec.Struct, frozen=True):
 
 
 class Problem(Exception):
-    """An answer that is not a success. Raise it anywhere below `problem_middleware`.
+    """An error response. Raise it anywhere below `problem_middleware`.
 
     `code` is for programs, `detail` for people; `extra` holds further members (`limit`, `retryAfterMs`).
     """
@@ -50,7 +50,7 @@ class Problem(Exception):
         self.extra = dict(extra or {})
 
     def response(self) -> web.Response:
-        """Return the problem as it goes over the wire."""
+        """Return the problem as an HTTP response."""
         title = HTTPStatus(self.status).phrase
         body: dict[str, Any] = {"type": "about:blank", "title": title, "status": self.status}
         body["detail"] = self.detail or title
@@ -69,14 +69,14 @@ class Problem(Exception):
 
 @web.middleware
 async def problem_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn every error, the server's own included, into a problem; faults are logged and never told to the client."""
+    """Turn every error, including the server's own, into a problem; unexpected ones are logged, not shown."""
     try:
         return await handler(request)
     except Problem as problem:
         return problem.response()
     except web.HTTPMethodNotAllowed as error:
         headers = {"Allow": error.headers["Allow"]}
-        if request.method == "OPTIONS":  # what may be done here is the answer; other origins are not told more
+        if request.method == "OPTIONS":  # the response is the list of methods; other origins learn nothing else
             return web.Response(status=204, headers=headers)
         return Problem(405, f"{request.method[:_SHOWN_CHARS]} is not allowed here.", headers=headers).response()
     except web.HTTPError as error:
@@ -84,9 +84,9 @@ async def problem_middleware(request: web.Request, handler: Handler) -> web.Stre
         return Problem(error.status, _about(error.status, request), headers=kept).response()
     except web.HTTPException:
         raise
-    except Exception:  # the top of a request: the client gets a 500, the operator the traceback
+    except Exception:  # the top of a request: the client gets 500, the log the traceback
         log.exception("A request failed.", method=request.method, path=request.path)
-        return Problem(500, "The server could not answer; the operator's log has the reason.").response()
+        return Problem(500, "The server failed; the reason is in its log.").response()
 
 
 def _about(status: int, request: web.Request) -> str:

@@ -1,6 +1,6 @@
-"""What msgspec says of a wrong value, in words for people: no regular expression, no name of a Python type.
+"""msgspec's validation messages in words for people, without regular expressions or names of Python types.
 
-A pattern brings its own words: `Meta(pattern=…, extra=rule("letters and digits"))`.
+A pattern comes with its own words: `Meta(pattern=…, extra=rule("letters and digits"))`.
 """
 
 import re
@@ -27,17 +27,17 @@ _BOUNDS = {">=": "at least", "<=": "at most", ">": "more than", "<": "less than"
 
 
 def rule(words: str) -> dict[str, Any]:
-    """Return `extra` for a `Meta` with a pattern: what the pattern asks for, to be read after "must be"."""
+    """Return the `extra` of a `Meta` with a pattern: what the pattern requires, to follow "must be"."""
     return {_RULE: words}
 
 
 def in_words(message: str, kind: Any, *, from_text: bool = False) -> str:
-    """Return what is wrong with a value of the type `kind`, to be read after its name: "must be at most 9".
+    """Return what is wrong with a value of the type `kind`, to follow its name: "must be at most 9".
 
-    `message` is msgspec's, without a place. `from_text`: values were text, and it is no news that one is.
+    `message` is msgspec's, without the place. `from_text`: all values were text, so "not text" would tell nothing.
     """
     if "matching regex" in message:
-        return f"must be {_asked_by_pattern(message, kind)}"
+        return f"must be {_required_by_pattern(message, kind)}"
     if message.startswith("Invalid enum value"):
         return f"must be one of {', '.join(map(str, _choices(kind)))}"
     if found := _LENGTH.match(message):
@@ -49,11 +49,11 @@ def in_words(message: str, kind: Any, *, from_text: bool = False) -> str:
         wanted = " or ".join(dict.fromkeys(_TYPES.get(name, name) for name in found[1].split(" | ")))
         got = found[2] and not from_text
         return f"must be {wanted}" + (f", not {_TYPES.get(found[2], found[2])}" if got else "")
-    return f"is not taken: {message[:1].lower()}{message[1:]}"
+    return f"is not accepted: {message[:1].lower()}{message[1:]}"
 
 
 def patterns(kind: Any) -> dict[str, str]:
-    """Return the words of each pattern in a type, however deep; a pattern without words has the empty text."""
+    """Return the words of each pattern in a type, at any depth; empty for a pattern without words."""
     found = {}
     for part, words in _parts(inspect.type_info(kind), ""):
         if isinstance(part, inspect.StrType) and part.pattern is not None:
@@ -61,7 +61,7 @@ def patterns(kind: Any) -> dict[str, str]:
     return found
 
 
-def _asked_by_pattern(message: str, kind: Any) -> str:
+def _required_by_pattern(message: str, kind: Any) -> str:
     for pattern, words in patterns(kind).items():
         if words and repr(pattern) in message:
             return words
@@ -74,17 +74,17 @@ def _choices(kind: Any) -> list[Any]:
 
 
 def _parts(kind: inspect.Type, words: str) -> Iterator[tuple[inspect.Type, str]]:
-    """Yield every type within a type, with the words that stand beside it. Our types hold none of themselves."""
+    """Yield every type within a type, with the words given for it. No type contains itself."""
     if isinstance(kind, inspect.Metadata):
         yield from _parts(kind.type, (kind.extra or {}).get(_RULE, words))
         return
     yield kind, words
-    for part in held(kind):
+    for part in parts_of(kind):
         yield from _parts(part, "")
 
 
-def held(kind: inspect.Type) -> Iterator[inspect.Type]:
-    """Yield the types that a type holds directly."""
+def parts_of(kind: inspect.Type) -> Iterator[inspect.Type]:
+    """Yield the types that a type directly contains."""
     match kind:
         case inspect.StructType():
             yield from (field.type for field in kind.fields)

@@ -13,6 +13,7 @@ from aiohttp import web
 from multidict import CIMultiDictProxy
 from prometheus_client import CollectorRegistry
 
+from access.public_api import PUBLIC_API
 from auth.app import AuthService, auth_service
 from auth.settings import AuthSettings
 from broker.interface import Broker
@@ -100,7 +101,7 @@ async def running(settings: AuthSettings, *, broker: Broker | None = None) -> As
     async with auth_service(settings, registry=registry, broker=broker) as service:
         app = web.Application(middlewares=[problem_middleware])
         service.add_routes(app, internal=True)
-        add_docs(app, service.calls)
+        add_docs(app, PUBLIC_API, service.calls)
         async with listen(app, "127.0.0.1", 0) as port, aiohttp.ClientSession() as session:
             yield Client(session, f"http://127.0.0.1:{port}", service, registry)
 

@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from access.public_api import PUBLIC_API
 from auth.app import auth_service
 from auth.migrate import migrate
 from runtime.http.docs import add_docs
@@ -52,7 +53,7 @@ async def counted_service(url: str, answers: Counter[int]) -> AsyncIterator[str]
     async with auth_service(settings, registry=CollectorRegistry()) as service:
         app = web.Application(middlewares=[counting, problem_middleware])
         service.add_routes(app)
-        add_docs(app, service.calls)
+        add_docs(app, PUBLIC_API, service.calls)
         async with listen(app, "127.0.0.1", 0) as port:
             yield f"http://127.0.0.1:{port}"
 

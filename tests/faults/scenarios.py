@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
-from runtime.failpoints import Point
+from broker.failpoints import Point
 from testing.servers.process import Server
 from tests.clients.streaming_clients import JAVASCRIPT, PYTHON, SIMULATOR, streaming_clients, wait_for_event
 from tests.faults import dead_letters, poison

@@ -13,7 +13,7 @@ from pathlib import Path
 import aiohttp
 
 from bench.processes import ENDS_WITH_PARENT
-from runtime.failpoints import VARIABLE, Point
+from broker.failpoints import VARIABLE, Point
 from testing.servers.mariadb import MariaDBServer
 from testing.servers.mongodb import MongoDBServer
 from testing.servers.ports import free_port

@@ -6,6 +6,7 @@ from pathlib import Path
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from access.public_api import PUBLIC_API
 from access.revocations import RevocationList
 from access.tokens import KeySet
 from gateway.app import gateway_service
@@ -48,7 +49,7 @@ async def test_hundreds_of_requests_get_no_internal_error_and_only_described_ans
         ) as service,
     ):
         service.add_routes(app)
-        add_docs(app, service.calls)
+        add_docs(app, PUBLIC_API, service.calls)
         async with listen(app, "127.0.0.1", 0) as port:
             options = ["--header", f"Authorization: Bearer {ISSUING.device()}", "--header", "X-Device-Id: device-1"]
             options += ["--max-examples", str(EXAMPLES)]

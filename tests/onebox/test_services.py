@@ -11,7 +11,7 @@ import pytest
 from auth.settings import AuthSettings
 from gateway.settings import GatewaySettings
 from onebox.command import parse
-from onebox.services import MADE_HERE, ServiceSettings, services_from_env
+from onebox.services import SET_BY_ONEBOX, ServiceSettings, services_from_env
 from persister.settings import PersisterSettings
 from reader.settings import ReaderSettings
 from runtime.settings import ProcessSettings, SettingsError
@@ -43,7 +43,7 @@ TAKEN = [
     (service, field)
     for service, settings in SERVICES.items()
     for field in fields(settings)
-    if field.name.upper() not in MADE_HERE and field.name not in OF_THE_PROCESS
+    if field.name.upper() not in SET_BY_ONEBOX and field.name not in OF_THE_PROCESS
 ]
 
 
@@ -79,7 +79,7 @@ def test_what_a_onebox_makes_itself_is_not_taken() -> None:
         "BROKER_URL": "amqp://rabbit.example",
         "READINGS_URL": "mongodb://mongo.example",
     }
-    assert set(foreign) == set(MADE_HERE)
+    assert set(foreign) == set(SET_BY_ONEBOX)
     assert services_from_env(PLAN, foreign) == usual
     assert not any("example" in repr(vars_of(service)) for service in (usual, services_from_env(PLAN, foreign)))
     found = usual.with_mongod("mongodb://here")

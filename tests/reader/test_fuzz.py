@@ -7,6 +7,7 @@ from typing import Any
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from access.public_api import PUBLIC_API
 from access.revocations import RevocationList
 from access.tokens import KeySet
 from broker.embedded.broker import EmbeddedBroker
@@ -102,7 +103,7 @@ async def test_hundreds_of_requests_meet_no_fault_and_nothing_undescribed(
         ) as service,
     ):
         service.add_routes(app)
-        add_docs(app, service.calls)
+        add_docs(app, PUBLIC_API, service.calls)
         async with listen(app, "127.0.0.1", 0) as port:
             options = ["--header", f"Authorization: Bearer {user_token()}", "--max-examples", str(EXAMPLES)]
             options += ["--exclude-path", "/live"]  # it never ends

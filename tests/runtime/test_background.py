@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from runtime import background as beside_module
+from runtime import background as background_module
 from runtime.background import background
 
 
@@ -77,7 +77,7 @@ async def test_the_task_ends_with_the_body_and_a_cancelled_body_stays_cancelled(
 
 
 async def test_a_task_that_loses_its_cancellation_is_cancelled_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(beside_module, "AGAIN_AFTER_S", 0.05)
+    monkeypatch.setattr(background_module, "CANCEL_AGAIN_S", 0.05)
     lost = 0
 
     async def loses_two() -> None:

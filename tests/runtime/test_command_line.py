@@ -123,7 +123,7 @@ def test_an_unknown_argument_is_an_error_with_a_hint(
         code = stop.code
     said = capsys.readouterr()
     assert (code, said.out) == (2, "")
-    for words in (told, hint, "--help lists what there is"):
+    for words in (told, hint, "--help for all options"):
         assert words in said.err
 
 

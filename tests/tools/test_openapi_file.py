@@ -11,14 +11,14 @@ from auth.http.bodies import Position
 from runtime.http.operation import Operation
 from runtime.http.wording import patterns
 from simulator.serve import StartDevice
-from tools.openapi_file import FILE, PAGE, calls_of_all_services, rendered
+from tools.openapi_file import FILE, PAGE, operations_of_all_services, rendered
 
 Schema = dict[str, Any]
 
 
 @pytest.fixture
 async def calls() -> list[Operation]:
-    return await calls_of_all_services()
+    return await operations_of_all_services()
 
 
 async def test_the_file_is_the_one_that_the_calls_make() -> None:

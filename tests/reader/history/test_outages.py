@@ -39,7 +39,7 @@ async def outage(
     server: MongoDBServer, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[ReaderClient]:
     """A reader over a database that can go down, with one reading."""
-    monkeypatch.setattr("runtime.mongodb.GOODBYE_S", 0.1)
+    monkeypatch.setattr("runtime.mongodb.CLOSE_TIMEOUT_S", 0.1)
     mongo = (server.url, "own")
     async with open_store(mongo) as store:
         await store.insert(make_reading(1))

@@ -14,7 +14,7 @@ from aiohttp import web
 from msgspec import Meta
 
 from runtime.http.bodies import json_response
-from runtime.http.docs import add_docs, document
+from runtime.http.docs import ApiInfo, add_docs, document
 from runtime.http.fields import Body
 from runtime.http.listen import listen
 from runtime.http.openapi import openapi_document
@@ -84,21 +84,24 @@ BUILD = Operation(
     tag="ships",
     summary="Build `one` <ship>",
     body=NewShip,
-    answers={201: Ship},
+    responses={201: Ship},
     headers={201: {"Location": "where it floats"}},
     problems=(409,),
     secured=True,
 )
 LIST = Operation(
-    method="GET", path="/ships", handler=answer, tag="ships", summary="List", query=ShipQuery, answers={200: Ship}
+    method="GET", path="/ships", handler=answer, tag="ships", summary="List", query=ShipQuery, responses={200: Ship}
 )
 SHOW = Operation(
-    method="GET", path="/ships/{id:[0-9]+}/log", handler=answer, tag="logs", summary="Read", answers={200: Ship}
+    method="GET", path="/ships/{id:[0-9]+}/log", handler=answer, tag="logs", summary="Read", responses={200: Ship}
 )
-SINK = Operation(method="DELETE", path="/ships/{id}", handler=answer, tag="ships", summary="Sink", answers={204: None})
+SINK = Operation(
+    method="DELETE", path="/ships/{id}", handler=answer, tag="ships", summary="Sink", responses={204: None}
+)
 SECRET = Operation(
-    method="GET", path="/plans", handler=answer, tag="ships", summary="Spy", answers={200: Ship}, internal=True
+    method="GET", path="/plans", handler=answer, tag="ships", summary="Spy", responses={200: Ship}, internal=True
 )
+API = ApiInfo("Ships", "1", "Where ships lie.")
 CALLS = [BUILD, LIST, SHOW, SINK, SECRET]
 
 
@@ -106,18 +109,18 @@ CALLS = [BUILD, LIST, SHOW, SINK, SECRET]
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
     app = web.Application(middlewares=[problem_middleware])
     app.add_routes([call.route() for call in CALLS])
-    add_docs(app, CALLS)
+    add_docs(app, API, CALLS)
     async with listen(app, "127.0.0.1", 0) as port, aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
         yield client
 
 
 def operation(method: str, path: str) -> dict[str, Any]:
-    found: dict[str, Any] = document(CALLS)["paths"][path][method]
+    found: dict[str, Any] = document(API, CALLS)["paths"][path][method]
     return found
 
 
 def test_the_document_is_valid_openapi() -> None:
-    described = document(CALLS)
+    described = document(API, CALLS)
     assert described["openapi"] == "3.1.0"
     schemathesis.openapi.from_dict(described).validate()
 
@@ -126,7 +129,7 @@ def test_a_body_is_described_by_the_type_that_validates_it() -> None:
     assert operation("post", "/ships")["requestBody"]["content"] == {
         "application/json": {"schema": {"$ref": "#/components/schemas/NewShip"}}
     }
-    schema = document(CALLS)["components"]["schemas"]["NewShip"]
+    schema = document(API, CALLS)["components"]["schemas"]["NewShip"]
     assert schema["additionalProperties"] is False
     assert schema["required"] == ["shipName"]
     assert schema["properties"]["shipName"]["pattern"] == "^[a-z]+$"  # ECMAScript's, not Python's
@@ -160,7 +163,7 @@ def test_answers_say_their_headers_and_their_form() -> None:
     created = operation("post", "/ships")["responses"]["201"]
     assert created["headers"]["Location"]["required"] is True
     assert "content" not in operation("delete", "/ships/{id}")["responses"]["204"]
-    unauthorized = document(CALLS)["components"]["responses"]["Unauthorized"]
+    unauthorized = document(API, CALLS)["components"]["responses"]["Unauthorized"]
     assert unauthorized["headers"]["WWW-Authenticate"]["required"] is True
     assert list(unauthorized["content"]) == ["application/problem+json"]
 
@@ -171,14 +174,14 @@ def test_only_calls_that_take_a_token_ask_for_one() -> None:
 
 
 def test_an_internal_call_is_not_told_to_the_public() -> None:
-    assert "/plans" not in document(CALLS)["paths"]
+    assert "/plans" not in document(API, CALLS)["paths"]
 
 
 def test_lists_of_several_services_join_into_one_document() -> None:
-    assert document([BUILD, *CALLS[1:]]) == document(CALLS)
+    assert document(API, [BUILD, *CALLS[1:]]) == document(API, CALLS)
     assert set(openapi_document("both", "1", [BUILD, LIST])["paths"]["/ships"]) == {"post", "get"}
     with pytest.raises(ValueError, match="POST /ships is declared twice"):
-        document([BUILD, BUILD])
+        document(API, [BUILD, BUILD])
 
 
 def test_operations_have_names_that_differ() -> None:
@@ -188,8 +191,8 @@ def test_operations_have_names_that_differ() -> None:
 
 def moor(**more: Any) -> dict[str, Any]:
     call: dict[str, Any] = {"method": "POST", "path": "/berths", "handler": answer, "tag": "ships", "summary": "Moor"}
-    call |= {"body": Mooring, "answers": {200: Moored, 201: Manifest}}
-    return document([Operation(**call | more)])
+    call |= {"body": Mooring, "responses": {200: Moored, 201: Manifest}}
+    return document(API, [Operation(**call | more)])
 
 
 def schemas(**more: Any) -> dict[str, Any]:
@@ -231,11 +234,11 @@ def test_a_type_that_only_checks_more_than_another_is_described_as_that_one() ->
 def test_two_types_of_one_name_are_refused() -> None:
     other = msgspec.defstruct("Manifest", [("weight", int)], module="elsewhere")
     with pytest.raises(ValueError, match=r"two types have one name: .*Manifest"):
-        moor(answers={200: other, 201: Manifest})
+        moor(responses={200: other, 201: Manifest})
 
 
 def test_json_is_the_first_of_the_types_of_a_body_and_an_answer() -> None:
-    operation = moor(body_types=("text/csv", "application/json"), answer_types=("text/csv", "application/json"))
+    operation = moor(body_types=("text/csv", "application/json"), response_types=("text/csv", "application/json"))
     posted = operation["paths"]["/berths"]["post"]
     for content in (posted["requestBody"]["content"], posted["responses"]["200"]["content"]):
         assert list(content) == ["application/json", "text/csv"]
@@ -250,7 +253,7 @@ def test_a_header_that_openapi_describes_elsewhere_is_no_parameter(name: str) ->
 async def test_the_document_is_served(session: aiohttp.ClientSession) -> None:
     async with session.get("/openapi.json") as response:
         assert (response.status, response.content_type) == (200, "application/json")
-        assert await response.json() == document(CALLS)
+        assert await response.json() == document(API, CALLS)
 
 
 async def test_the_page_names_every_call_and_loads_nothing(session: aiohttp.ClientSession) -> None:

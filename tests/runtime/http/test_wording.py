@@ -51,7 +51,7 @@ def test_what_is_wrong_is_said_in_words(value: Any, kind: Any, strict: bool, wor
 
 
 def test_what_has_no_words_yet_keeps_those_of_the_library() -> None:
-    assert in_words("Timezone is odd", int) == "is not taken: timezone is odd"
+    assert in_words("Timezone is odd", int) == "is not accepted: timezone is odd"
 
 
 def test_the_patterns_of_a_type_are_found_however_deep() -> None:

@@ -1,8 +1,8 @@
-"""What became of this run's readings: counted as the persister settles them, and checked against MongoDB itself.
+"""The outcomes of this run's readings, counted as the persister settles them and checked against MongoDB.
 
-`lost` does not believe the pipeline: every acknowledged reading is looked up in the collection by its key, and what is
-not there, nor among the dead letters, is lost. Looked up every few seconds and then forgotten, so memory is bounded by
-what was acknowledged since.
+`lost` does not trust the pipeline: every acknowledged reading is looked up in the collection by its key, and one that
+is neither there nor among the dead letters is lost. Readings found by a sweep are forgotten, so memory is bounded by
+what was acknowledged since the last one.
 """
 
 import asyncio
@@ -19,17 +19,18 @@ from readings.collections import READINGS
 from readings.document import AS_MILLISECONDS, DocumentError, decode_document, received_ms, split_documents
 from readings.filters import in_time_range
 from readings.keys import series_key
+from runtime.background import background
 from runtime.logs import logger
 from runtime.mongodb import mongodb_client
 
-log = logger("onebox.audit_log")
+log = logger("onebox.reading_audit")
 
 SWEEP_EVERY_S = 3.0
 Series = tuple[str, str, str]
 Identity = tuple[int, int]
 
 
-class Audit:
+class ReadingAudit:
     """Follows the readings of one run."""
 
     def __init__(self, collection: Any, started_ms: int) -> None:
@@ -43,29 +44,25 @@ class Audit:
 
     @classmethod
     @asynccontextmanager
-    async def over(cls, url: str, database: str, started_ms: int) -> AsyncIterator["Audit"]:
-        """Open the audit of a run that began at `started_ms`, sweeping as long as the context lasts."""
+    async def over(cls, url: str, database: str, started_ms: int) -> AsyncIterator["ReadingAudit"]:
+        """Open the audit of a run that began at `started_ms`, and sweep while the context lasts."""
         async with mongodb_client(url, name="tidegate onebox", timeout_s=10) as client:
-            # Times as plain milliseconds: exact, and no zone to get wrong.
+            # Times as plain milliseconds: exact, and without a time zone.
             audit = cls(client[database].get_collection(READINGS, codec_options=AS_MILLISECONDS), started_ms)
-            async with asyncio.TaskGroup() as tasks:
-                sweeping = tasks.create_task(audit._sweep_for_ever(), name="audit")
-                try:
-                    yield audit
-                finally:
-                    sweeping.cancel()
+            async with background(audit._keep_sweeping(), name="audit"):
+                yield audit
 
     @property
     def settled(self) -> int:
-        """How many readings that this run accepted have an outcome."""
+        """The number of readings accepted by this run that have an outcome."""
         return self.stored + self.duplicates + self.dead + self.erased
 
     def acknowledged(self, owner: str, device: str, sensor_type: str, identities: Iterable[Identity]) -> None:
-        """Note what a device was promised."""
+        """Record readings as acknowledged; an identity is `ts` (milliseconds since 1970) and `seq`."""
         self._acknowledged.setdefault((owner, device, sensor_type), set()).update(identities)
 
     def watch(self, documents: list[bytes], outcomes: list[Outcome]) -> None:
-        """Count a settled message, unless an earlier run accepted it."""
+        """Count the outcomes of a settled message, unless an earlier run accepted it."""
         try:
             if not documents or received_ms(documents[0]) < self._started_ms:
                 return
@@ -76,16 +73,16 @@ class Audit:
         self.dead += outcomes.count(Outcome.DEAD)
         self.erased += outcomes.count(Outcome.ERASED)
 
-    async def _sweep_for_ever(self) -> None:
+    async def _keep_sweeping(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_EVERY_S)
             try:
                 await self.sweep()
             except PyMongoError as error:
-                log.warning("The readings could not be checked; trying again.", error=str(error)[:200])
+                log.warning("The readings could not be checked; retrying.", error=str(error)[:200])
 
     async def sweep(self) -> None:
-        """Look up what was acknowledged and forget what is there."""
+        """Look up the acknowledged readings and forget those that are stored."""
         for series, identities in list(self._acknowledged.items()):
             if not identities:
                 continue

@@ -1,12 +1,12 @@
-"""Points at which a process kills itself: for the fault tests, and off unless TIDEGATE_FAILPOINT names one.
+"""Points at which a process kills itself, for the fault tests; off unless TIDEGATE_FAILPOINT names one.
 
-`TIDEGATE_FAILPOINT=persister.inserted:20` is `kill -9` when that point is passed for the twentieth time. All there are:
+`TIDEGATE_FAILPOINT=persister.inserted:20` is a `kill -9` the twentieth time that the process passes that point:
 
-- `gateway.before_publish`: a message is gathered, the broker has seen nothing of it
-- `gateway.mid_publish`: the message is handed to the connection, its confirm is not there yet
-- `gateway.confirmed`: the message is safe, no device has been told
-- `persister.before_insert`: a batch is taken, nothing of it is stored
-- `persister.inserted`: the batch is stored, nothing is acknowledged
+- `gateway.before_publish`: a message is assembled, the broker has not seen it
+- `gateway.mid_publish`: the message is written to the connection, its confirm has not arrived
+- `gateway.confirmed`: the broker has the message, no device has its acknowledgement
+- `persister.before_insert`: a batch is assembled, none of it is stored
+- `persister.inserted`: the batch is stored, no message is acknowledged
 """
 
 import os
@@ -29,7 +29,7 @@ _left = int(_times or 0)
 
 
 def failpoint(point: Point) -> None:
-    """End the process here, if this is the point that was asked for, and the time."""
+    """Kill the process if this point is armed and has now been passed the configured number of times."""
     global _left  # noqa: PLW0603 - the process ends with it
     if point == _armed:
         _left -= 1
