@@ -1,4 +1,4 @@
-"""The documents that MongoDB stores: exactly the bytes of DESIGN's section "Storage"."""
+"""The documents that MongoDB stores: exactly the bytes of docs/protocol.md, "Storage"."""
 
 import struct
 from typing import Any

@@ -1,4 +1,4 @@
-"""DESIGN's section "A reading", line by line: from JSON to the value that is stored, or to the code of the refusal."""
+"""docs/protocol.md, "A reading", line by line: from JSON to the value that is stored, or to the code of the refusal."""
 
 import json
 import string
