@@ -1,6 +1,6 @@
 """A reading: from a device's JSON to a checked value, or to the code of what is wrong with it.
 
-The schema of docs/protocol.md, "A reading", in one place. Good readings take one typed decode and a few comparisons;
+The schema of DESIGN's section "A reading", in one place. Good readings take one typed decode and a few comparisons;
 only what fails is looked at field by field, to name the field that is wrong.
 """
 

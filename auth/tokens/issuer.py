@@ -1,4 +1,4 @@
-"""Issues tokens: JWTs with exactly the claims of docs/protocol.md, and opaque refresh tokens.
+"""Issues tokens: JWTs with exactly the claims of DESIGN.md 5.1 and RFC 9068's `client_id`, and opaque refresh tokens.
 
 In: a user or a device from the database. Out: signed text. `access.tokens` checks it, here and in every service.
 """

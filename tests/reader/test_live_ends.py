@@ -19,7 +19,7 @@ from testing.waiting import eventually
 from tests.reader.following import Persister, deaf, following, talking_without_end
 from tests.reader.running import ISSUING, TS, Listing, Mongo, Running, Store, reader, sent, token_of
 
-# What a token's end may take to reach a feed that is open (docs/protocol.md, I6).
+# What a token's end may take to reach a feed that is open (DESIGN's I6).
 WITHIN_S = 5.0
 
 

@@ -1,4 +1,4 @@
-"""docs/protocol.md, "A reading", line by line: from JSON to the value that is stored, or to the code of the refusal."""
+"""DESIGN's section "A reading", line by line: from JSON to the value that is stored, or to the code of the refusal."""
 
 import json
 import string
