@@ -56,9 +56,8 @@ def encode_document(owner: str, device: str, reading: Reading) -> bytes:
         "receivedAt": DatetimeMS(reading.received_ms),
     }
     for name in ATTRIBUTES:
-        attribute = getattr(reading, name)
-        if attribute is not None:
-            document[name] = msgspec.to_builtins(attribute) if isinstance(attribute, Place) else attribute
+        if (attribute := getattr(reading, name)) is not None:
+            document[name] = msgspec.to_builtins(attribute) if type(attribute) is Place else attribute
     return bson.encode(document)
 
 

@@ -99,15 +99,15 @@ class ReadingEncoder:
         """Encode an array of readings, each on its own; ReadingError when it is not an array at all."""
         event = EncodedEvent([], [])
         try:
-            payload = decode_many(raw)
+            payloads = decode_many(raw)
         except ReadingError:  # one reading that does not decode fails the whole array
             return self._encode_each(raw, now_ms)
         # One check for all: if a name occurs twice, there are more quotation marks than were decoded.
-        if self._encode_batch(payload, now_ms, event) != raw.count(QUOTE):
+        if self._encode_batch(payloads, now_ms, event) != raw.count(QUOTE):
             return self._encode_each(raw, now_ms)
         return event
 
-    def _encode_batch(self, items: list[ReadingPayload], now_ms: int, event: EncodedEvent) -> int:
+    def _encode_batch(self, payloads: list[ReadingPayload], now_ms: int, event: EncodedEvent) -> int:
         """Encode decoded readings into `event`; return the sum of their `expected_quotes`.
 
         A busy gateway spends its time here: comparisons in place, few calls.
@@ -116,14 +116,14 @@ class ReadingEncoder:
         unset, seq_head, received_head = UNSET, SEQ, RECEIVED
         earliest_ms, latest_ms, seq_end = EARLIEST_MS, now_ms + MAX_AHEAD_MS, GENERATED_SEQ_START
         # Only differences from the first one are added up: mostly there are none.
-        first = templates.get(_template_key(items[0])) if items else None
+        first = templates.get(_template_key(payloads[0])) if payloads else None
         usual = 0 if first is None else first.quotes
-        quotes, unusual = usual * len(items), 0
+        quotes, unusual = usual * len(payloads), 0
         # Neighbours are mostly of one series: its template is kept at hand.
         template: Template | None = None
         sensor_type: Declared | None = None
         unit: Declared = unset
-        for payload in items:
+        for payload in payloads:
             value, ts, seq = payload.value, payload.ts, payload.seq
             if payload.location is not unset or payload.tags is not unset:
                 # As `_template_key`, without the call.
