@@ -24,7 +24,8 @@ from bench.processes import BenchError, Speaking, Started
 from bench.report import Figure, progress, show
 from bench.stage import Stage, stage
 from readings.document import encode_document
-from readings.keys import between, series_key
+from readings.filters import in_time_range
+from readings.keys import series_key
 from readings.reading import Reading
 from testing.issuer import ISSUER
 from testing.servers.mongodb import MongoDBServer
@@ -184,7 +185,7 @@ def bare_export(mongodb: MongoDBServer, series: int) -> float:
         started = time.perf_counter()
         for number in range(series):
             device, sensor_type = f"device-{number // 2}", ("temperature", "humidity")[number % 2]
-            for document in collection.find(between(series_key(OWNER, device, sensor_type))).sort("_id", 1):
+            for document in collection.find(in_time_range(series_key(OWNER, device, sensor_type))).sort("_id", 1):
                 key = document["_id"]
                 ts = key["ts"].isoformat(timespec="milliseconds") + "Z"
                 received = document["receivedAt"].isoformat(timespec="milliseconds") + "Z"

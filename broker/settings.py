@@ -8,7 +8,7 @@ from runtime.settings import setting
 
 @dataclass(frozen=True)
 class BrokerSettings:
-    """Read from the environment, as every process does."""
+    """Read from the environment."""
 
     broker_url: str = setting(about="`amqp://…`, one host or several, or `embedded://PATH`", secret=True)
 

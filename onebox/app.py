@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from access.revocations import Revocations
+from access.revocations import RevocationList
 from access.tokens import KeySet
 from auth.app import auth_service
 from auth.migrate import migrate
@@ -127,7 +127,7 @@ class Onebox:
         async with (
             auth_service(settings.auth, registry=storage.registry, broker=storage.broker) as auth,
             KeySet(auth.jwks).kept_fresh() as keys,
-            Revocations(
+            RevocationList(
                 auth.revocations, every_s=settings.gateway.revocations_every_seconds
             ).kept_fresh() as revocations,
             open_tracing("gateway") as tracing,
@@ -159,7 +159,7 @@ class Onebox:
             ):
                 url = f"http://{plan.host}:{port}"
                 log.info("Tidegate is up.", url=url, ops_port=ops_port)
-                sources = Sources(storage.registry, tally, lambda: storage.broker.waiting(READINGS))
+                sources = Sources(storage.registry, tally, lambda: storage.broker.unsettled(READINGS))
                 account = f"{DEMO_EMAIL} / {secrets.demo_password}"
                 freeze_startup_objects()
                 async with shown(View(sources, url, account, plan.seconds)):

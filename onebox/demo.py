@@ -12,9 +12,10 @@ from prometheus_client import CollectorRegistry
 from auth.accounts import Accounts
 from auth.cli.common import operators_database
 from auth.errors import EmailTakenError
+from auth.metrics import AuthMetrics
 from auth.passwords import password_hasher
 from auth.settings import AuthSettings
-from auth.tokens.revocations import Revocations
+from auth.tokens.revocations import RevocationLog
 from onebox.plan import Plan
 from runtime.logs import logger
 from runtime.process import Shutdown
@@ -57,8 +58,10 @@ async def make_demo_user(settings: AuthSettings, password: str) -> None:
         return
     revocations = {"access_s": settings.access_token_seconds, "device_s": settings.device_token_seconds}
     async with operators_database(settings) as database:
-        with password_hasher(cost=settings.bcrypt_cost, threads=1, queue=1, registry=CollectorRegistry()) as passwords:
-            accounts = Accounts(database, passwords, Revocations(database, **revocations))
+        with password_hasher(
+            cost=settings.bcrypt_cost, threads=1, queue=1, metrics=AuthMetrics(CollectorRegistry())
+        ) as passwords:
+            accounts = Accounts(database, passwords, RevocationLog(database, **revocations))
             with suppress(EmailTakenError):
                 user = await accounts.create(DEMO_NAME, DEMO_EMAIL, password)
                 log.info("The demo user was made, for nobody may sign up.", user=user.id)

@@ -70,11 +70,11 @@ class Batch:
 
     def _open(self, delivery: Delivery, start: int) -> None:
         """Add the documents of a message; DecodeError if it is dead as a whole."""
-        delivery.message.check_schema()
         if delivery.delivery_count >= MAX_DELIVERIES:  # not decoded: that may be what kills the workers
+            delivery.message.check_schema()
             why = f"delivered {delivery.delivery_count} times and never settled"
             raise DecodeError("too_often", why, delivery.message.body)
-        cut = delivery.message.cut()
+        cut = delivery.message.index_documents()
         self.documents += cut.documents
         self._times += cut.times
         for index, name in enumerate(cut.series, start):

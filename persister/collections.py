@@ -1,4 +1,4 @@
-"""The names of the persister's collections, and how a collection is created."""
+"""The names of the collections that only the persister uses, and how a collection is created."""
 
 from typing import Any
 
@@ -7,8 +7,6 @@ from pymongo.errors import CollectionInvalid, OperationFailure
 
 from persister.mongodb_errors import NAMESPACE_EXISTS
 
-READINGS = "readings"
-SERIES = "series"
 TOMBSTONES = "deleted_owners"
 DELETIONS = "deletions"
 REQUEUES = "requeues"

@@ -17,9 +17,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
+from broker.headers import (
+    ERROR_HEADER,
+    EXCHANGE_HEADER,
+    FIRST_SEEN_HEADER,
+    REASON_HEADER,
+    REPLAYS_HEADER,
+    SCHEMA_HEADER,
+    SERVICE_HEADER,
+)
 from broker.interface import Consumer, Delivery, Publisher
-from broker.message import SCHEMA_HEADER, Header, Message
-from broker.operator.dead_letters import EXCHANGE_HEADER, REPLAYS_HEADER
+from broker.message import Header, Message
 from broker.topology import DEAD_EXCHANGE, READINGS_EXCHANGE, Exchange
 from persister.acks import AckTracker
 from persister.batch import BatchedDelivery, Outcome, Unstorable
@@ -44,7 +52,7 @@ RECORD_TIMEOUT_S = 1.0
 
 SERVICE = "persister"
 MAX_ERROR_CHARS = 500
-KEPT_HEADERS = (SCHEMA_HEADER, REPLAYS_HEADER, "x-first-seen")
+KEPT_HEADERS = (SCHEMA_HEADER, REPLAYS_HEADER, FIRST_SEEN_HEADER)
 
 
 class ToDeadLetters:
@@ -59,11 +67,11 @@ class ToDeadLetters:
         The message's own headers are kept: its schema, how often it was replayed, when it first became a dead letter.
         """
         headers: dict[str, Header] = {
-            "x-first-seen": rfc3339(now_ms()),
+            FIRST_SEEN_HEADER: rfc3339(now_ms()),
             **{name: origin.headers[name] for name in KEPT_HEADERS if name in origin.headers},
-            "x-reason": dead.reason,
-            "x-error": dead.error[:MAX_ERROR_CHARS],
-            "x-service": SERVICE,
+            REASON_HEADER: dead.reason,
+            ERROR_HEADER: dead.error[:MAX_ERROR_CHARS],
+            SERVICE_HEADER: SERVICE,
         }
         if source is not READINGS_EXCHANGE:
             headers[EXCHANGE_HEADER] = source.name

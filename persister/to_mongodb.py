@@ -17,7 +17,7 @@ from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from persister.batch import Outcome
-from persister.collections import READINGS, SAFE, SERIES
+from persister.collections import SAFE
 from persister.maintenance.readings_collection import CollectionInfo, ReadingsCollection
 from persister.mongodb_errors import (
     COLLECTION_UUID_MISMATCH,
@@ -30,6 +30,7 @@ from persister.mongodb_errors import (
     is_outage,
     translating_errors,
 )
+from readings.collections import READINGS, SERIES
 from readings.document import id_bytes
 from runtime.logs import logger
 from runtime.mongodb import mongodb_client

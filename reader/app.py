@@ -8,7 +8,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from access.bearer import Bearer
-from access.revocations import Revocations, fetch_revocations_over_http
+from access.revocations import RevocationList, fetch_revocations_over_http
 from access.tokens import KeySet, TokenVerifier, Verified, fetch_jwks_over_http
 from broker.connect import open_broker
 from broker.interface import Broker
@@ -69,15 +69,15 @@ async def reader_service(
     *,
     broker: Broker,
     keys: KeySet,
-    revocations: Revocations,
+    revocations: RevocationList,
     devices: FetchDevices,
     registry: CollectorRegistry,
 ) -> AsyncIterator[Reader]:
     """Open the reader's parts."""
     metrics = ReaderMetrics(registry)
 
-    async def in_force(claims: Verified) -> None:
-        revocations.require_valid(claims)
+    async def require_active(claims: Verified) -> None:
+        revocations.require_active(claims)
 
     questions, exports = (
         Gate(metrics, what, most=most, most_per_owner=most_per_owner, wait_s=QUESTION_WAITS_S)
@@ -95,7 +95,7 @@ async def reader_service(
         FromLive.heard(broker, metrics, heartbeat_s=settings.heartbeat_seconds) as live,
         Catalogues(history, FromAuth(devices), metrics).opened() as catalogues,
     ):
-        bearer = Bearer(TokenVerifier(keys, settings.token_issuer), in_force)
+        bearer = Bearer(TokenVerifier(keys, settings.token_issuer), require_active)
         asking = Asking(bearer, revocations, questions, exports, metrics)
         live_routes = LiveRoutes(
             asking, feeds, live, history, revocations, metrics, unread_timeout_s=settings.unread_timeout_seconds
@@ -119,7 +119,7 @@ async def serve(settings: ReaderSettings, shutdown: Shutdown) -> None:
     async with (
         aiohttp.ClientSession() as session,
         KeySet(fetch_jwks_over_http(session, settings.auth_url)).kept_fresh() as keys,
-        Revocations(
+        RevocationList(
             fetch_revocations_over_http(session, settings.auth_url), every_s=settings.revocations_every_seconds
         ).kept_fresh() as revocations,
         open_broker(settings.broker_url) as broker,

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from broker.interface import Broker, Subscriber
-from broker.presence import ALIVE_EVERY_S, SILENT_AFTER_S, Alive, Event, Presence, decode_event
+from broker.presence import ALIVE_EVERY_S, SILENT_AFTER_S, Alive, Event, PresenceState, decode_event
 from broker.topology import PRESENCE_EXCHANGE
 from runtime.background import background
 from runtime.logs import logger
@@ -28,7 +28,7 @@ class FromPresence:
 
     def __init__(self, subscriber: Subscriber) -> None:
         self._subscriber = subscriber
-        self._presence = Presence()
+        self._presence = PresenceState()
         self._seen: OrderedDict[tuple[str, str], int] = OrderedDict()
         # By gateway: when its last `alive` was told and heard, and what that said was accepted.
         self._accepted: dict[str, tuple[int, float, dict[str, int]]] = {}

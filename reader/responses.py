@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 from aiohttp import web
 from bson.codec_options import CodecOptions, DatetimeConversion
-from bson.datetime_ms import DatetimeMS
 
-from readings.place import Place
+from readings.document import received_at_ms
+from readings.reading import ATTRIBUTES, Attributes
 from runtime.http.operation import JSON
 from runtime.times import TimeText, rfc3339
 
@@ -34,7 +34,7 @@ def plain(value: Any) -> Any:
 _encoder = msgspec.json.Encoder(enc_hook=plain)
 
 
-class ReadingAnswer(msgspec.Struct, rename="camel"):
+class ReadingAnswer(Attributes, rename="camel", frozen=True):
     """A reading as it was stored. Only described: answers are made from documents, without this in between."""
 
     device: str
@@ -43,9 +43,6 @@ class ReadingAnswer(msgspec.Struct, rename="camel"):
     seq: int
     value: bool | int | float | str | None
     received_at: TimeText | None
-    unit: str | msgspec.UnsetType = msgspec.UNSET
-    location: str | Place | msgspec.UnsetType = msgspec.UNSET
-    tags: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ReadingsAnswer(msgspec.Struct, rename="camel"):
@@ -136,17 +133,6 @@ class PipelineAnswer(msgspec.Struct, rename="camel"):
     lag_seconds: float | None
 
 
-def date_ms(moment: datetime | DatetimeMS) -> int:
-    """Return a date of `AS_STORED` in milliseconds since 1970, also beyond the calendar; TypeError when it is none."""
-    return int(moment if isinstance(moment, DatetimeMS) else DatetimeMS(moment))
-
-
-def received_at_ms(document: Document) -> int | None:
-    """Return when a gateway received a reading, in milliseconds since 1970; None where the document does not say."""
-    received = document.get("receivedAt")
-    return date_ms(received) if isinstance(received, datetime | DatetimeMS) else None
-
-
 def last_seen(connected_ms: int | None, *readings: Document | None) -> int | None:
     """Return when a device was last seen, in milliseconds since 1970: connected, or by what came in of these readings.
 
@@ -177,7 +163,7 @@ def reading_answer(document: Document) -> dict[str, Any]:
         "value": plain(document.get("value")),
         "receivedAt": time_text(document.get("receivedAt")),
     }
-    for name in ("unit", "location", "tags"):
+    for name in ATTRIBUTES:
         if name in document:
             answer[name] = document[name]
     return answer

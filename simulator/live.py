@@ -27,7 +27,7 @@ async def send_live(client: DeviceClient, sensor_type: str, *, rate: float, batc
         for _ in range(batch):
             ts_ms = int((measured_at + to_wall_s) * 1000)
             value, seq = waveform.value(ts_ms), sequence.next(ts_ms)
-            points.append(SentPoint(sensor_type, value, ts_ms, seq, waveform.unit or UNSET))
+            points.append(SentPoint(sensor_type, value, ts_ms, seq, unit=waveform.unit or UNSET))
             measured_at += every_s
         await client.send(points)
         now = clock()

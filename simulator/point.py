@@ -3,11 +3,9 @@
 from collections.abc import Callable
 from enum import Enum
 
-import msgspec
 from msgspec import UNSET, UnsetType
 
-from readings.place import Place
-from readings.reading import Value
+from readings.reading import Attributes, Value
 
 Identity = tuple[int, int]
 """(ts, seq) within a series; ts in milliseconds since 1970."""
@@ -20,7 +18,7 @@ class Outcome(Enum):
     REJECTED = "rejected"
 
 
-class SentPoint(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
+class SentPoint(Attributes, frozen=True, omit_defaults=True, rename="camel"):
     """A reading with its identity. `ts` is in milliseconds since 1970.
 
     `received_at` is what an export says of it, as it stands there; only HTTP takes it.
@@ -30,9 +28,6 @@ class SentPoint(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel")
     value: Value
     ts: int
     seq: int = 0
-    unit: str | UnsetType = UNSET
-    location: str | Place | UnsetType = UNSET
-    tags: dict[str, str] | UnsetType = UNSET
     received_at: str | UnsetType = UNSET
 
 

@@ -9,16 +9,13 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from access.tokens import Code
-from auth.audit import Audit
-from auth.login_throttle import GuessingLimits
-from auth.settings import AuthSettings
+from auth.metrics import AuthMetrics
 from broker.interface import BrokerError
 from gateway.metrics import GatewayMetrics
 from persister.batch import Outcome
 from persister.metrics import PersisterMetrics
 from reader.live.feed import Why
 from reader.metrics import ReaderMetrics
-from runtime.http.addresses import ClientAddresses
 from simulator.point import Outcome as Settled
 from simulator.running import Devices
 
@@ -59,9 +56,7 @@ def metrics_of(service: str) -> CollectorRegistry:
             http: aiohttp.ClientSession = None  # type: ignore[assignment]  # nothing is called
             Devices(http, "http://unused", registry, max_devices=1, max_devices_per_user=1)
         case "auth":
-            settings = AuthSettings(auth_database_url="sqlite+aiosqlite:///unused", signing_key_secret="x" * 16)
-            Audit(registry, ClientAddresses())
-            GuessingLimits(settings, ClientAddresses(), registry)
+            AuthMetrics(registry)
     return registry
 
 
@@ -78,9 +73,9 @@ def promised(registry: CollectorRegistry) -> dict[str, set[str]]:
 COUNTED: dict[str, tuple[str, set[str]]] = {
     "tidegate_gateway_connects": (
         "gateway",
-        {"accepted", *written("gateway/admission.py", "Refused"), *get_args(Code)},
+        {"accepted", *written("gateway/admission.py", "AdmissionDenied"), *get_args(Code)},
     ),
-    "tidegate_gateway_cut": ("gateway", written("gateway/**/*.py", "cut") | written("gateway/**/*.py", "abort")),
+    "tidegate_gateway_cut": ("gateway", written("gateway/**/*.py", "close_for") | written("gateway/**/*.py", "abort")),
     "tidegate_gateway_limited": ("gateway", {"device", "owner"}),
     "tidegate_gateway_ended": ("gateway", written("gateway/from_devices.py", "_end", 1)),
     "tidegate_gateway_messages": ("gateway", {"confirmed", *(kind.__name__ for kind in BrokerError.__subclasses__())}),

@@ -12,7 +12,7 @@ import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from access.revocations import Revocations
+from access.revocations import RevocationList
 from access.tokens import KeySet
 from auth.app import auth_service
 from auth.migrate import migrate
@@ -63,7 +63,7 @@ async def reader_calls() -> list[Operation]:
                 settings,
                 broker=broker,
                 keys=KeySet(none),
-                revocations=Revocations(nothing),
+                revocations=RevocationList(nothing),
                 devices=no_devices,
                 registry=CollectorRegistry(),
             ) as reader,

@@ -14,8 +14,9 @@ from typing import Any
 
 from pymongo import ReturnDocument
 
-from persister.collections import DATABASE, DELETIONS, SAFE, SERIES, TOMBSTONES
+from persister.collections import DATABASE, DELETIONS, SAFE, TOMBSTONES
 from persister.mongodb_errors import WriteFailed, translating_errors
+from readings.collections import SERIES
 
 IDENTITY = "identity"
 TRACKED_COLLECTIONS = [SERIES, TOMBSTONES, DELETIONS]

@@ -14,7 +14,7 @@ import msgspec
 from persister.maintenance.database_identity import DatabaseIdentity
 from persister.maintenance.erasure import POLL_EVERY_S
 from persister.maintenance.store import MaintenanceStore
-from readings.keys import devices_of
+from readings.filters import of_owner
 
 Report = Callable[[str], None]
 REPORT_EVERY_S = 2.0
@@ -40,7 +40,7 @@ async def erase(database: Any, owner: str, report: Report, *, workers_notice_s: 
     What they stored until then has readings but no document of its series, which is written here.
     """
     maintenance, identity = MaintenanceStore(database), DatabaseIdentity(database)
-    bounds = devices_of(owner)
+    bounds = of_owner(owner)
     report("counting …")
     readings, series = await maintenance.count_readings(bounds), await maintenance.count_series(owner)
     report(f"{readings:,} readings in {series:,} series; erasing …")

@@ -13,8 +13,9 @@ from typing import Any
 from bson.binary import Binary
 from pymongo.errors import OperationFailure
 
-from persister.collections import READINGS, SAFE, create_if_missing
+from persister.collections import SAFE, create_if_missing
 from persister.mongodb_errors import COLLECTION_UUID_MISMATCH, NAMESPACE_NOT_FOUND
+from readings.collections import READINGS
 from runtime.logs import logger
 
 log = logger("persister.readings")

@@ -13,7 +13,7 @@ from functools import partial
 from persister.maintenance.store import LEASE, MaintenanceStore
 from persister.metrics import PersisterMetrics
 from persister.mongodb_errors import WriteFailed
-from readings.keys import between
+from readings.filters import in_time_range
 from runtime.logs import logger
 from runtime.times import now_ms
 
@@ -83,6 +83,6 @@ async def remove_old(retention: Retention, maintenance: MaintenanceStore, *, now
         await renew()
         for series in found:
             if days := retention.days_of(series["sensorType"]):
-                removed += await maintenance.delete_range(between(series, to_ms=now_ms - days * DAY_MS), renew)
+                removed += await maintenance.delete_range(in_time_range(series, to_ms=now_ms - days * DAY_MS), renew)
         last = found[-1]
     return removed

@@ -25,10 +25,12 @@ from pymongo.errors import DuplicateKeyError
 from pymongo.read_concern import ReadConcern
 
 from broker.deleted_owner import DeletedOwner
-from persister.collections import DELETIONS, JOBS, READINGS, SAFE, SERIES, TOMBSTONES, create_if_missing
+from persister.collections import DELETIONS, JOBS, SAFE, TOMBSTONES, create_if_missing
 from persister.mongodb_errors import translating_errors
+from readings.collections import READINGS, SERIES, SERIES_BY_SENSOR_TYPE
 from readings.document import AS_MILLISECONDS
-from readings.keys import SERIES_BY_SENSOR_TYPE, Key, devices_of
+from readings.filters import of_owner
+from readings.keys import Key
 
 LEASE = timedelta(seconds=60)
 # Readings deleted by one command: about 10 ms of the server's time.
@@ -178,14 +180,14 @@ class MaintenanceStore:
 
     async def erase_owner(self, owner: str, renew: Renew) -> int:
         """Delete every reading and series of an owner; return the number of deleted readings."""
-        erased = await self.delete_range(devices_of(owner), renew)
+        erased = await self.delete_range(of_owner(owner), renew)
         await self.delete_series(owner)
         return erased
 
     async def delete_series(self, owner: str) -> None:
         """Delete the documents of an owner's series."""
         with translating_errors():
-            await self._series.delete_many(devices_of(owner))
+            await self._series.delete_many(of_owner(owner))
 
     async def delete_range(
         self, bounds: dict[str, Any], renew: Renew | None, progress: Callable[[int], None] | None = None
@@ -231,11 +233,11 @@ class MaintenanceStore:
     async def count_series(self, owner: str) -> int:
         """Return the number of an owner's series."""
         with translating_errors():
-            return int(await self._series.count_documents(devices_of(owner)))
+            return int(await self._series.count_documents(of_owner(owner)))
 
     async def rebuild_series(self, owner: str) -> None:
         """Write the documents of all series of which an owner has readings."""
-        bounds = devices_of(owner)
+        bounds = of_owner(owner)
         with translating_errors():
             while found := await self._readings.find_one(bounds, {"_id": 1}, sort=[("_id", 1)]):
                 name = {part: found["_id"][part] for part in ("owner", "device", "sensorType")}

@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from reader.responses import Document, plain, time_text
-from readings.csv_row import CSV_COLUMNS, compact, location_cell
+from readings.csv_row import CSV_COLUMNS, attribute_cell
+from readings.reading import ATTRIBUTES
 
+_NO_ATTRIBUTES = "," * (len(ATTRIBUTES) - 1)
 CSV_HEAD = ",".join(CSV_COLUMNS).encode() + b"\r\n"
 
 # The signs that begin a formula, and TAB, CR and LF, which spreadsheets leave out before they look:
@@ -48,14 +50,12 @@ def as_text(text: str) -> str:
 
 def _rest(document: Document, cell: Cell) -> str:
     if len(document) == 3:
-        return ",,"
-    unit, location, tags = (document.get(name) for name in ("unit", "location", "tags"))
+        return _NO_ATTRIBUTES
     return ",".join(
-        (
-            "" if unit is None else cell(unit if isinstance(unit, str) else compact(unit)),
-            "" if location is None else cell(location_cell(location)),
-            "" if tags is None else cell(tags if isinstance(tags, str) else compact(tags)),
-        )
+        [
+            "" if (attribute := document.get(name)) is None else cell(attribute_cell(name, attribute))
+            for name in ATTRIBUTES
+        ]
     )
 
 

@@ -99,11 +99,11 @@ class Export:
         self._metrics = metrics
 
     async def answer(
-        self, request: web.Request, form: Form, stretch: Range, batches: Batches, stands: Callable[[], bool]
+        self, request: web.Request, form: Form, stretch: Range, batches: Batches, is_active: Callable[[], bool]
     ) -> web.StreamResponse:
         """Answer with everything that comes; HistoryUnavailable only while nothing has been sent.
 
-        An export may outlive its token; once that no longer `stands`, nothing more is handed out.
+        An export may outlive its token; once that no longer `is_active`, nothing more is handed out.
         """
         response = web.StreamResponse(headers=_headers(form.kind, stretch))
         if request.method == "HEAD":
@@ -112,7 +112,7 @@ class Export:
         count = 0
         try:
             async for batch in batches:
-                if response.prepared and not stands():
+                if response.prepared and not is_active():
                     log.info("An export was cut off: its token has ended.")
                     cut(request)
                     return response

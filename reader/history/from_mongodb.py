@@ -16,13 +16,13 @@ from pymongo.read_concern import ReadConcern
 
 from reader.history.pipelines import kinds_pipeline, newest_pipeline, numbers_pipeline
 from reader.history.places import Places
-from reader.http.queries import Position
-from reader.responses import AS_STORED, Document, date_ms
-from readings.keys import SERIES_BY_SENSOR_TYPE, Key, between, devices_of, reading_key, series_key, series_of
+from reader.responses import AS_STORED, Document
+from readings.collections import READINGS, SERIES, SERIES_BY_SENSOR_TYPE
+from readings.document import position_of
+from readings.filters import in_time_range, of_device, of_owner
+from readings.keys import Key, Position, reading_key, series_key
 from runtime.mongodb import THREADS, mongodb_client
 
-READINGS = "readings"
-SERIES = "series"
 # Documents that are fetched and turned into bytes at once: some 5 ms, in which nobody else is served.
 ROWS_AT_ONCE = 1000
 # Questions that are with the driver at once, which has some threads; their answers are in memory, a page of 1,000 takes
@@ -62,7 +62,7 @@ class Range:
     def query(self, owner: str) -> dict[str, Any]:
         """Return the filter: always with both bounds, and no position widens it."""
         series = series_key(owner, self.device, self.sensor_type)
-        bounds = between(series, self.from_ms, self.to_ms)["_id"]
+        bounds = in_time_range(series, self.from_ms, self.to_ms)["_id"]
         if self.past is None:
             return {"_id": bounds}
         ts_ms, at = self.past[0], reading_key(owner, self.device, self.sensor_type, *self.past)
@@ -122,7 +122,7 @@ class FromMongoDB:
         """Say whether anything of a device was ever stored: its series stay when retention has taken its readings."""
         async with self._asked(owner):
             for collection in (self._series, self._readings):  # the first may be behind, by as long as a write
-                if await collection.find_one(series_of(owner, device), {"_id": 1}) is not None:
+                if await collection.find_one(of_device(owner, device), {"_id": 1}) is not None:
                     return True
         return False
 
@@ -140,7 +140,7 @@ class FromMongoDB:
             if device is None and sensor_type is not None:
                 return await self._series_of_a_type(owner, sensor_type, past, limit)
             names = {"owner": owner} if device is None else {"owner": owner, "device": device}
-            query = devices_of(owner) if device is None else series_of(owner, device)
+            query = of_owner(owner) if device is None else of_device(owner, device)
             if sensor_type is not None:
                 query = {
                     "_id": {"$gte": names | {"sensorType": sensor_type}, "$lte": names | {"sensorType": sensor_type}}
@@ -152,7 +152,7 @@ class FromMongoDB:
     async def series_documents(self, owner: str, most: int) -> list[bytes]:
         """Return the documents of at most so many series of an owner in the order of their keys, as they came."""
         async with self._asked(owner):
-            cursor = self._series.find_raw_batches(devices_of(owner), {"_id": 1}, limit=most, batch_size=ROWS_AT_ONCE)
+            cursor = self._series.find_raw_batches(of_owner(owner), {"_id": 1}, limit=most, batch_size=ROWS_AT_ONCE)
             return [bytes(batch) async for batch in cursor.sort("_id", 1)]
 
     async def _series_of_a_type(
@@ -172,7 +172,7 @@ class FromMongoDB:
             if error.code not in NO_SUCH_INDEX:
                 raise
         # Over all series of the owner, some 2 us each; of those that do not fit nothing is sent here.
-        within = devices_of(owner)["_id"]
+        within = of_owner(owner)["_id"]
         if past is not None:
             within = {"$gt": series_key(owner, *past), "$lt": within["$lt"]}
         return await self._names({"_id": within, "_id.sensorType": sensor_type}, limit)
@@ -274,9 +274,3 @@ class FromMongoDB:
     async def check(self) -> None:
         """Raise when MongoDB does not answer: for `/readyz`."""
         await self._client.admin.command("ping")
-
-
-def position_of(document: Document) -> Position:
-    """Return where a reading stands in its series."""
-    key = document["_id"]
-    return date_ms(key["ts"]), int(key["seq"])

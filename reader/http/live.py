@@ -17,17 +17,18 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 from msgspec import UNSET
 
-from access.revocations import Revocations, revocation_keys_of
+from access.revocations import RevocationList, revocation_keys_of
 from reader.history.export import cut
 from reader.history.from_mongodb import FromMongoDB
 from reader.http.concurrency import Gate
-from reader.http.queries import LAST_MS, LiveQuery, Position, wrong
+from reader.http.queries import LAST_MS, LiveQuery, wrong
 from reader.http.request_guard import Asking
 from reader.live.audience import id_line
 from reader.live.backfill import LiveGap, beginning
 from reader.live.feed import Feed
 from reader.live.from_live import FromLive
 from reader.metrics import ReaderMetrics
+from readings.keys import Position
 from runtime.background import background
 from runtime.http.fields import read_query
 from runtime.http.operation import Operation
@@ -57,7 +58,7 @@ class LiveRoutes:
         gate: Gate,
         live: FromLive,
         history: FromMongoDB,
-        revocations: Revocations,
+        revocations: RevocationList,
         metrics: ReaderMetrics,
         *,
         unread_timeout_s: float,
@@ -107,7 +108,7 @@ class LiveRoutes:
 
     def _end_revoked(self) -> None:
         for feed in self._live.feeds():
-            if self._revocations.revoked(feed.marks):
+            if self._revocations.is_revoked(feed.marks):
                 feed.end("revoked")
 
     async def _keep_ending(self) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from readings.keys import Position
 from readings.reading import ReadingError, parse_time
 from runtime.http.problems import FieldError, Problem
 
@@ -49,9 +50,6 @@ _MILLISECONDS = re.compile(r"-?[0-9]{1,18}")
 _EVERY = re.compile(r"([1-9][0-9]{0,9})(ms|s|m|h|d)")
 _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _POSITION = struct.Struct(">qq")
-
-Position = tuple[int, int]
-"""(ts, seq) of a reading within its series; ts in milliseconds since 1970."""
 
 
 class HistoryQuery(msgspec.Struct, rename="camel"):

@@ -7,7 +7,7 @@ from aiohttp import web
 from msgspec import UNSET
 
 from reader.history.export import CSV, NDJSON, Batches, Export, Form, wanted_format
-from reader.history.from_mongodb import FromMongoDB, Range, position_of
+from reader.history.from_mongodb import FromMongoDB, Range
 from reader.history.pipelines import buckets_of_kinds
 from reader.http.queries import (
     LAST_MS,
@@ -24,6 +24,7 @@ from reader.http.queries import (
 from reader.http.request_guard import Asking
 from reader.metrics import ReaderMetrics
 from reader.responses import BucketsAnswer, ReadingsAnswer, json_answer, reading_answer
+from readings.document import position_of
 from runtime.http.fields import read_query
 from runtime.http.operation import JSON, Operation
 from runtime.http.problems import Problem
@@ -96,8 +97,8 @@ class ReadingsRoutes:
         ):
             if request.method == "HEAD":
                 await self._require_device(claims.owner, stretch.device)
-            stands = partial(self._asking.stands, claims)
-            return await self._export.answer(request, form, stretch, batches, stands)
+            is_active = partial(self._asking.is_active, claims)
+            return await self._export.answer(request, form, stretch, batches, is_active)
 
     async def _everything(self, owner: str, stretch: Range, limit: int | None) -> Batches:
         """Give a stretch part by part; Problem 404 where nothing of the device was ever stored."""

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 from access.bearer import Bearer
-from access.revocations import Revocations, revocation_keys_of
+from access.revocations import RevocationList, revocation_keys_of
 from access.tokens import Verified
 from reader.history.from_mongodb import HistoryUnavailable
 from reader.http.concurrency import Gate
@@ -25,7 +25,7 @@ class Asking:
     """Lets owners ask for what is theirs."""
 
     def __init__(
-        self, bearer: Bearer, revocations: Revocations, questions: Gate, exports: Gate, metrics: ReaderMetrics
+        self, bearer: Bearer, revocations: RevocationList, questions: Gate, exports: Gate, metrics: ReaderMetrics
     ) -> None:
         self._bearer = bearer
         self._revocations = revocations
@@ -37,9 +37,9 @@ class Asking:
         """Return the claims of a token that may read; Problem 401, 403 or 503."""
         return await self._bearer.claims(request, SCOPE)
 
-    def stands(self, claims: Verified) -> bool:
+    def is_active(self, claims: Verified) -> bool:
         """Say whether a token that was good when its question began still is: for answers that take long."""
-        return time.time() < claims.exp and not self._revocations.revoked(revocation_keys_of(claims))
+        return time.time() < claims.exp and not self._revocations.is_revoked(revocation_keys_of(claims))
 
     @asynccontextmanager
     async def asked(self, owner: str, call: str) -> AsyncIterator[None]:

@@ -7,7 +7,7 @@ from aiohttp import web
 from msgspec import UNSET
 
 from reader.from_presence import FromPresence
-from reader.history.from_mongodb import FromMongoDB, position_of
+from reader.history.from_mongodb import FromMongoDB
 from reader.http.queries import AHEAD_MS, SeriesQuery, parse_series, series_cursor
 from reader.http.request_guard import Asking
 from reader.live.from_live import FromLive
@@ -22,6 +22,7 @@ from reader.responses import (
     reading_answer,
     time_text,
 )
+from readings.document import position_of
 from runtime.http.fields import read_query
 from runtime.http.operation import Operation
 from runtime.times import now_ms, rfc3339

@@ -9,12 +9,11 @@ import bson
 from bson.errors import InvalidBSON
 
 from broker.live import LiveReading
-from reader.history.from_mongodb import position_of
-from reader.http.queries import Position
 from reader.live.feed import Feed, Filter
 from reader.metrics import ReaderMetrics
-from reader.responses import AS_STORED, Document, as_json, reading_answer, received_at_ms
-from readings.document import DocumentError, document_ts_ms
+from reader.responses import AS_STORED, Document, as_json, reading_answer
+from readings.document import DocumentError, document_ts_ms, position_of, received_at_ms
+from readings.keys import Position
 from runtime.logs import logger
 
 log = logger("reader.live")

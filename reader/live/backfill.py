@@ -12,13 +12,15 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from reader.history.from_mongodb import FromMongoDB, HistoryUnavailable, Range, position_of
+from reader.history.from_mongodb import FromMongoDB, HistoryUnavailable, Range
 from reader.history.places import Places
-from reader.http.queries import LAST_MS, MAX_LIMIT, Position
+from reader.http.queries import LAST_MS, MAX_LIMIT
 from reader.live.audience import UNREADABLE, LiveEvent, Series, id_line, live_event
 from reader.live.feed import Feed, Filter
 from reader.live.from_live import EVERY_S
-from reader.responses import Document, received_at_ms
+from reader.responses import Document
+from readings.document import position_of, received_at_ms
+from readings.keys import Position
 from runtime.logs import logger
 from runtime.times import now_ms
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from readings.csv_row import CSV_COLUMNS, CSV_END
+from readings.reading import ATTRIBUTES
 from simulator.errors import ReplayError
 from simulator.replay.value_types import ValueType
 
@@ -99,8 +100,10 @@ def columns_of(replay: Replay, header: list[str]) -> Columns:
     for field in _USUAL:
         if field not in found:
             raise replay.bad(1, "", f"{_OPTIONS[field]} must name a column")
-    if exported and "device" in found:
-        found["receivedAt"] = "receivedAt"
+    if exported:
+        found |= {name: name for name in ATTRIBUTES if name not in asked}
+        if "device" in found:
+            found["receivedAt"] = "receivedAt"
     return Columns(exported, {field: names.index(name) for field, name in found.items()}, found)
 
 

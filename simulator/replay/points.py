@@ -15,7 +15,7 @@ import msgspec
 from readings.csv_row import read_location
 from readings.encoder import ReadingEncoder
 from readings.exported import ExportedReadingEncoder
-from readings.reading import ID_PATTERN, Defaults, ReadingError, Value
+from readings.reading import ATTRIBUTES, ID_PATTERN, Defaults, ReadingError, Value
 from simulator.errors import ReplayError
 from simulator.point import SentPoint
 from simulator.replay.cells import location_cell, seq_cell, tags_cell, time_cell
@@ -211,7 +211,7 @@ def _own_seq(cell: str, *, cut: bool) -> int:
 def _said(columns: Columns, row: FileRow) -> dict[str, Any]:
     """Return what a row says beside value and identity. An empty cell says nothing, unless it is a text in quotes."""
     said: dict[str, Any] = {}
-    for field, name in (("unit", "unit"), ("location", "location"), ("tags", "tags"), ("receivedAt", "received_at")):
+    for field, name in (*((name, name) for name in ATTRIBUTES), ("receivedAt", "received_at")):
         cell = row.cells.get(field, "")
         if not cell and field not in row.texts:
             continue

@@ -2,11 +2,12 @@
 
 import re
 
+from readings.reading import ATTRIBUTES
 from simulator.replay.file import FileRow
 
 # What `for=spreadsheet` makes of a text that is a formula; a text that was stored with its apostrophe looks the same.
 _APOSTROPHE = re.compile("'(?:[^\\S\\t\\r\\n]|\")*[=+\\-@\\t\\r\\n\uff1d\uff0b\uff0d\uff20\u30fc]")
-_TEXTS = ("value", "unit", "location", "tags")
+_TEXTS = ("value", *ATTRIBUTES)
 
 
 def altered(row: FileRow, *, decided: bool) -> tuple[str, str] | None:

@@ -1,4 +1,4 @@
-"""Each test that takes `database_url` runs against SQLite and against MariaDB, on a database of its own."""
+"""Fixtures: a test with `database_url` runs on SQLite and on MariaDB, each time on a new database."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -29,7 +29,7 @@ async def database_url(empty_url: str) -> str:
 
 @pytest.fixture
 async def sqlite_client(sqlite_url: str) -> AsyncIterator[Client]:
-    """A client for what is refused before the database is asked."""
+    """A client for requests that are refused before any query."""
     await migrate(sqlite_url)
     async with running(make_settings(sqlite_url)) as it:
         yield it

@@ -7,7 +7,8 @@ from msgspec.json import decode
 from bench.frames import TEXT, server_frames, text_frame
 from bench.load import histogram, percentile
 from bench.readings import event
-from readings.reading import Defaults, check_many, check_one
+from readings.encoder import ReadingEncoder
+from readings.reading import Defaults, check_one
 
 
 def frame(payload: bytes) -> bytes:
@@ -51,5 +52,5 @@ def test_the_readings_of_the_load_are_taken(size: int, placed: bool) -> None:
         assert name == "reading"
         check_one(bytes(payload), Defaults(), now_ms)
     else:
-        checked = check_many(bytes(payload), Defaults(), now_ms)
-        assert (name, len(checked.readings), checked.rejected) == ("readings", size, [])
+        encoded = ReadingEncoder("owner", "device", Defaults()).encode_many(bytes(payload), now_ms)
+        assert (name, len(encoded.documents), encoded.rejected) == ("readings", size, [])

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.gateway.held import HeldBroker
+from tests.gateway.fakes import FakeBroker
 
 
 @pytest.fixture
-async def held() -> HeldBroker:
-    return HeldBroker()
+async def fake_broker() -> FakeBroker:
+    return FakeBroker()

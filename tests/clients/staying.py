@@ -16,7 +16,7 @@ import socketio
 from simulator.device import DeviceClient
 from simulator.point import SentPoint
 from testing.node import node_with
-from tests.gateway.running import TS, reading
+from tests.gateway.harness import TS, reading
 
 HERE = Path(__file__).parent
 JAVASCRIPT = ("socket.io-client-3.1.3", "socket.io-client-4.0.0", "socket.io-client")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.clients.staying import ALL, JAVASCRIPT, PYTHON, all_have_said, staying
-from tests.gateway.held import HeldBroker
-from tests.gateway.running import ISSUING, gateway
+from tests.gateway.fakes import FakeBroker
+from tests.gateway.harness import ISSUING, gateway
 from tests.integration.device import registered_device
 from tests.integration.services import SECRET, migrated, started
 
@@ -41,9 +41,9 @@ async def test_when_auth_comes_8_s_after_the_gateway_every_client_streams_within
 
 
 @pytest.mark.timeout(120)
-async def test_the_101st_socket_of_a_device_streams_once_the_100_have_closed(held: HeldBroker) -> None:
-    held.held.free = True
-    async with gateway(held) as running, AsyncExitStack() as sockets, AsyncExitStack() as stack:
+async def test_the_101st_socket_of_a_device_streams_once_the_100_have_closed(fake_broker: FakeBroker) -> None:
+    fake_broker.outgoing.auto_confirm = True
+    async with gateway(fake_broker) as running, AsyncExitStack() as sockets, AsyncExitStack() as stack:
         for _ in range(100):
             socket = await sockets.enter_async_context(running.raw())
             assert (await socket.receive_str(timeout=5)).startswith("40{")
@@ -64,11 +64,11 @@ async def test_the_101st_socket_of_a_device_streams_once_the_100_have_closed(hel
 
 @pytest.mark.timeout(120)
 async def test_an_auth_function_that_takes_longer_than_the_old_deadline_connects_the_first_time(
-    held: HeldBroker,
+    fake_broker: FakeBroker,
 ) -> None:
-    held.held.free = True
+    fake_broker.outgoing.auto_confirm = True
     takes_s = OLD_DEADLINE_S + 2
-    async with gateway(held) as running:
+    async with gateway(fake_broker) as running:
         token = ISSUING.device()
         async with staying(running.url, token, *JAVASCRIPT, PYTHON, auth_takes_s=takes_s) as told:
             await all_have_said(told, "accepted", 0.0, takes_s + 10)
@@ -76,10 +76,10 @@ async def test_an_auth_function_that_takes_longer_than_the_old_deadline_connects
 
 
 @pytest.mark.timeout(120)
-async def test_an_auth_function_slower_than_the_deadline_ends_in_a_session_that_lasts(held: HeldBroker) -> None:
-    held.held.free = True
+async def test_an_auth_function_slower_than_the_deadline_ends_in_a_session_that_lasts(fake_broker: FakeBroker) -> None:
+    fake_broker.outgoing.auto_confirm = True
     async with (
-        gateway(held, connect_timeout_seconds=1.0) as running,
+        gateway(fake_broker, connect_timeout_seconds=1.0) as running,
         staying(running.url, ISSUING.device(), *JAVASCRIPT, auth_takes_s=3.5) as told,
     ):
         await all_have_said(told, "accepted", 0.0, 20)

@@ -15,8 +15,8 @@ import pytest
 
 from readings.document import decode_document
 from testing.node import node_with
-from tests.gateway.held import HeldBroker
-from tests.gateway.running import ISSUING, TS, Running, gateway
+from tests.gateway.fakes import FakeBroker
+from tests.gateway.harness import ISSUING, TS, RunningGateway, gateway
 
 HERE = Path(__file__).parent
 
@@ -52,7 +52,7 @@ class Told:
 
 
 @asynccontextmanager
-async def device(node: str, running: Running, connections: int, **tokens: str) -> AsyncIterator[Told]:
+async def device(node: str, running: RunningGateway, connections: int, **tokens: str) -> AsyncIterator[Told]:
     environment = os.environ | {
         "URL": running.url,
         "TOKENS": json.dumps(tokens),
@@ -68,8 +68,8 @@ async def device(node: str, running: Running, connections: int, **tokens: str) -
         await process.wait()
 
 
-def published(held: HeldBroker) -> set[int]:
-    documents = [decode_document(body) for message in held.held.messages for body in message.documents()]
+def published(fake_broker: FakeBroker) -> set[int]:
+    documents = [decode_document(body) for message in fake_broker.outgoing.messages for body in message.documents()]
     return {int(document["_id"]["ts"]) - TS for document in documents}
 
 
@@ -77,9 +77,9 @@ def token(seconds: float) -> str:
     return ISSUING.device(exp=int(time.time() + seconds) + 1)
 
 
-async def test_it_streams_renews_is_expired_and_comes_back(node: str, held: HeldBroker) -> None:
-    held.held.free = True
-    async with gateway(held, expiring_seconds=1.5) as running:
+async def test_it_streams_renews_is_expired_and_comes_back(node: str, fake_broker: FakeBroker) -> None:
+    fake_broker.outgoing.auto_confirm = True
+    async with gateway(fake_broker, expiring_seconds=1.5) as running:
         tokens = {"first": token(2), "renewal": token(5), "fresh": token(60)}
         async with device(node, running, 2, **tokens) as told:
             await told.until("acknowledged")
@@ -97,25 +97,25 @@ async def test_it_streams_renews_is_expired_and_comes_back(node: str, held: Held
     assert told.data("disconnect") == "transport close"
     acknowledged = set(told.data("acknowledged"))
     assert len(acknowledged) > 100
-    assert acknowledged <= published(held)
+    assert acknowledged <= published(fake_broker)
 
 
-async def test_it_comes_back_by_itself_when_its_gateway_is_replaced(node: str, held: HeldBroker) -> None:
-    held.held.free = True
+async def test_it_comes_back_by_itself_when_its_gateway_is_replaced(node: str, fake_broker: FakeBroker) -> None:
+    fake_broker.outgoing.auto_confirm = True
     async with AsyncExitStack() as first, AsyncExitStack() as stack:
-        running = await first.enter_async_context(gateway(held))
+        running = await first.enter_async_context(gateway(fake_broker))
         told = await stack.enter_async_context(device(node, running, 2, first=token(60), fresh=token(60)))
         await told.until("connect")
         await asyncio.sleep(0.5)
         await first.aclose()
-        async with gateway(held, at_port=int(running.url.rpartition(":")[2])):
+        async with gateway(fake_broker, at_port=int(running.url.rpartition(":")[2])):
             await told.until("acknowledged")
     acknowledged = set(told.data("acknowledged"))
     assert len(acknowledged) > 20
-    assert acknowledged <= published(held)
+    assert acknowledged <= published(fake_broker)
 
 
-async def test_a_refusal_tells_its_code(node: str, held: HeldBroker) -> None:
-    async with gateway(held) as running, device(node, running, 1, first="garbage") as told:
+async def test_a_refusal_tells_its_code(node: str, fake_broker: FakeBroker) -> None:
+    async with gateway(fake_broker) as running, device(node, running, 1, first="garbage") as told:
         await told.until("connect_error")
         assert told.data("connect_error") == {"code": "unauthorized"}

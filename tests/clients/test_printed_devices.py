@@ -18,8 +18,8 @@ from readings.document import decode_document
 from testing.servers.ports import free_port
 from tests.clients.printed import LANGUAGES, Printed, examples, printed
 from tests.e2e.running import answering, demo_person, start
-from tests.gateway.held import HeldBroker
-from tests.gateway.running import ISSUING, Running, gateway
+from tests.gateway.fakes import FakeBroker
+from tests.gateway.harness import ISSUING, RunningGateway, gateway
 
 # Longer than any time-out of a client: python-socketio's `call` waits 60 s unless it is told otherwise.
 AWAY_S = 62.0
@@ -29,27 +29,27 @@ def token_of(device: str, **claims: Any) -> str:
     return ISSUING.device(sub=device, device=device, **claims)
 
 
-def published(held: HeldBroker, device: str) -> list[tuple[int, int]]:
+def published(fake_broker: FakeBroker, device: str) -> list[tuple[int, int]]:
     """Return seq and ts of what the broker was given of this device, each identity once, as a persister stores it."""
-    documents = [decode_document(body) for message in held.held.messages for body in message.documents()]
+    documents = [decode_document(body) for message in fake_broker.outgoing.messages for body in message.documents()]
     keys = [document["_id"] for document in documents if document["_id"]["device"] == device]
     return sorted({(int(key["seq"]), int(key["ts"])) for key in keys})
 
 
-def complete(held: HeldBroker, devices: list[Printed]) -> None:
+def complete(fake_broker: FakeBroker, devices: list[Printed]) -> None:
     """Nothing of what was measured is missing, and nothing came again under another time."""
     for device in devices:
-        numbers = [seq for seq, _ in published(held, device.device)]
+        numbers = [seq for seq, _ in published(fake_broker, device.device)]
         assert numbers == list(range(len(numbers))), device
         assert len(numbers) >= device.accepted > 0, device
 
 
 @pytest.fixture
-def held() -> Iterator[HeldBroker]:
-    broker = HeldBroker()
-    broker.held.free = True
+def fake_broker() -> Iterator[FakeBroker]:
+    broker = FakeBroker()
+    broker.outgoing.auto_confirm = True
     yield broker
-    broker.held.release()
+    broker.outgoing.confirm_all()
 
 
 @asynccontextmanager
@@ -60,7 +60,7 @@ async def both(url: str, lasts_s: int = 3600) -> AsyncIterator[list[Printed]]:
         yield [await stack.enter_async_context(printed(one, url, one, token_of(one, exp=exp))) for one in LANGUAGES]
 
 
-async def refused(running: Running, code: str, times: int) -> None:
+async def refused(running: RunningGateway, code: str, times: int) -> None:
     """Return once so many connects were refused with the code."""
     async with asyncio.timeout(30):
         while (running.registry.get_sample_value("tidegate_gateway_connects_total", {"outcome": code}) or 0) < times:
@@ -71,64 +71,69 @@ async def each(*waiting: Awaitable[None]) -> None:
     await asyncio.gather(*waiting)
 
 
-async def test_they_wait_for_a_gateway_that_refuses_for_now_before_and_after_the_upgrade(held: HeldBroker) -> None:
+async def test_they_wait_for_a_gateway_that_refuses_for_now_before_and_after_the_upgrade(
+    fake_broker: FakeBroker,
+) -> None:
     port = free_port()
     async with both(f"http://127.0.0.1:{port}") as devices:
-        async with gateway(held, at_port=port, max_connections=0) as running:
+        async with gateway(fake_broker, at_port=port, max_connections=0) as running:
             await refused(running, "busy", 4)
         assert not any(device.accepted for device in devices)
-        async with gateway(held, at_port=port, max_connections_per_device=1) as running, AsyncExitStack() as sockets:
+        async with (
+            gateway(fake_broker, at_port=port, max_connections_per_device=1) as running,
+            AsyncExitStack() as sockets,
+        ):
             for device in devices:
                 socket = await sockets.enter_async_context(running.raw({"token": token_of(device.device)}))
                 assert (await socket.receive_str(timeout=5)).startswith("40{")
             await refused(running, "rate_limited", 3)
             await sockets.aclose()
             await each(*(device.promised(5) for device in devices))
-        complete(held, devices)
+        complete(fake_broker, devices)
 
 
-async def test_they_send_again_what_was_answered_with_retry_or_not_at_all(held: HeldBroker) -> None:
-    async with gateway(held) as running, both(running.url) as devices:
+async def test_they_send_again_what_was_answered_with_retry_or_not_at_all(fake_broker: FakeBroker) -> None:
+    async with gateway(fake_broker) as running, both(running.url) as devices:
         await each(*(device.promised(2) for device in devices))
-        held.held.failure = ConfirmLate("no confirm came in time")
+        fake_broker.outgoing.failure = ConfirmLate("no confirm came in time")
         await each(*(device.has_said("retry", 2) for device in devices))
-        held.held.failure = None
+        fake_broker.outgoing.failure = None
         await each(*(device.promised(2) for device in devices))
-        held.held.free = False
+        fake_broker.outgoing.auto_confirm = False
         await each(
             *(device.has_said(text) for device, text in zip(devices, ("TimeoutError", "timed out"), strict=True))
         )
-        held.held.release()
+        fake_broker.outgoing.confirm_all()
         await each(*(device.promised(5) for device in devices))
-        complete(held, devices)
+        complete(fake_broker, devices)
         for device in devices:
-            again = [body for message in held.held.messages for body in message.documents()]
+            again = [body for message in fake_broker.outgoing.messages for body in message.documents()]
             keys = [decode_document(body)["_id"] for body in again]
             sent = sum(key["device"] == device.device for key in keys)
-            assert sent > len(published(held, device.device)), "nothing was sent again: this tests nothing"
+            assert sent > len(published(fake_broker, device.device)), "nothing was sent again: this tests nothing"
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize(("code", "claims"), [("expired", {"exp": -10}), ("forbidden", {"scope": "readings:read"})])
 async def test_refused_for_good_they_say_why_and_end_with_1(
-    held: HeldBroker, language: str, code: str, claims: dict[str, Any]
+    fake_broker: FakeBroker, language: str, code: str, claims: dict[str, Any]
 ) -> None:
     if "exp" in claims:
         claims = {"exp": int(time.time()) + claims["exp"]}
-    async with gateway(held) as running, printed(language, running.url, "d", token_of("d", **claims)) as device:
+    async with gateway(fake_broker) as running, printed(language, running.url, "d", token_of("d", **claims)) as device:
         assert await device.ended() == 1
         await device.has_said("refused for good", within_s=5)
         assert device.said(code), device
 
 
-async def test_a_token_that_cannot_be_renewed_streams_to_its_end_and_then_says_so(held: HeldBroker) -> None:
+async def test_a_token_that_cannot_be_renewed_streams_to_its_end_and_then_says_so(fake_broker: FakeBroker) -> None:
     """This gateway has no auth beside it."""
-    async with gateway(held, expiring_seconds=5.0) as running, both(running.url, lasts_s=20) as devices:
+    async with gateway(fake_broker, expiring_seconds=5.0) as running, both(running.url, lasts_s=20) as devices:
         for code in await asyncio.gather(*(device.ended() for device in devices)):
             assert code == 1
         for device in devices:
             assert device.said("expired"), device
-        complete(held, devices)
+        complete(fake_broker, devices)
 
 
 @pytest.mark.timeout(420)

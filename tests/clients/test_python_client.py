@@ -8,20 +8,20 @@ from typing import Any
 import socketio
 
 from readings.document import decode_document
-from tests.gateway.held import HeldBroker
-from tests.gateway.running import ACCEPTED, ISSUING, TS, gateway, reading
+from tests.gateway.fakes import FakeBroker
+from tests.gateway.harness import ACCEPTED, ISSUING, TS, gateway, reading
 
 
 def token(seconds: float) -> str:
     return ISSUING.device(exp=int(time.time() + seconds) + 1)
 
 
-async def test_it_streams_renews_is_expired_and_comes_back(held: HeldBroker) -> None:
-    held.held.free = True
+async def test_it_streams_renews_is_expired_and_comes_back(fake_broker: FakeBroker) -> None:
+    fake_broker.outgoing.auto_confirm = True
     told: list[str] = []
     acknowledged: set[int] = set()
     on_second: list[int] = []
-    async with gateway(held, expiring_seconds=1.5) as running:
+    async with gateway(fake_broker, expiring_seconds=1.5) as running:
         first, renewal, fresh = token(2), token(5), token(60)
         client = socketio.AsyncClient(http_session=running.http, reconnection_delay=0.1, reconnection_delay_max=0.3)
 
@@ -61,6 +61,6 @@ async def test_it_streams_renews_is_expired_and_comes_back(held: HeldBroker) -> 
         "disconnect",
         "connect",
     ]
-    documents = [decode_document(body) for message in held.held.messages for body in message.documents()]
+    documents = [decode_document(body) for message in fake_broker.outgoing.messages for body in message.documents()]
     assert acknowledged <= {int(document["_id"]["ts"]) - TS for document in documents}
     assert len(acknowledged) > 100

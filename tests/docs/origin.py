@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from access.revocations import Revocations
+from access.revocations import RevocationList
 from access.tokens import KeySet
 from broker.embedded.broker import EmbeddedBroker
 from gateway.app import gateway_service
@@ -48,7 +48,7 @@ async def origin(broker: EmbeddedBroker, mongo: Mongo, *, ping_interval_s: float
 
     app.router.add_get("/address", address)
     async with (
-        Revocations(nothing_revoked).kept_fresh() as revocations,
+        RevocationList(nothing_revoked).kept_fresh() as revocations,
         gateway_service(
             gateway_settings, broker=broker, keys=keys, revocations=revocations, registry=registry
         ) as gateway,

@@ -16,7 +16,7 @@ from persister.maintenance.store import MaintenanceStore
 from persister.settings import PersisterSettings
 from persister.to_mongodb import ToMongoDB
 from testing.waiting import eventually
-from tests.gateway.running import ISSUING, Running, gateway
+from tests.gateway.harness import ISSUING, RunningGateway, gateway
 from tests.reader.running import Mongo
 
 DAY_MS = 86_400_000
@@ -27,7 +27,7 @@ SEQ_BITS, MOST_SEQ = 32, 2**52 - 1
 class Way:
     """A device's way into MongoDB."""
 
-    def __init__(self, running: Running, mongo: Mongo, registry: CollectorRegistry) -> None:
+    def __init__(self, running: RunningGateway, mongo: Mongo, registry: CollectorRegistry) -> None:
         self._running = running
         self._mongo = mongo
         self._registry = registry

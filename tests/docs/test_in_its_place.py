@@ -14,7 +14,7 @@ from testing.servers.ports import free_port
 from tests.docs.pages import block, page, replaced, written
 from tests.docs.proxies import PAGE
 from tests.docs.test_proxies import in_front
-from tests.gateway.running import UPGRADE
+from tests.gateway.harness import UPGRADE
 from tests.proxy.names import Names
 from tests.proxy.running import proxied
 

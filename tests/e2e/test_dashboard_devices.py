@@ -116,7 +116,7 @@ def test_what_is_wrong_is_told_beside_its_field(inside: Browser, site: Site) -> 
     inside.find("[data-add-device]").click()
     fill(inside, "#add-device-form", name="taken-1", sensorType="level")
     told = inside.until("return document.getElementById('add-name-error').innerText")
-    assert told == "You have a device of this name."
+    assert told == "You have a device with this name already."
     assert inside.run("return document.activeElement.id") == "add-name"
     fill(inside, "#add-device-form", name="fine-1", sensorType="not allowed!")
     assert inside.until("return document.getElementById('add-sensor-error').innerText")

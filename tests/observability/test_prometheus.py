@@ -87,7 +87,7 @@ async def test_every_service_is_scraped_and_every_name_that_is_asked_for_exists(
     await migrated(mariadb_url)
     url, database = mongodb_database
     with RabbitMQServer(tmp_path / "rabbitmq", metrics=True) as rabbitmq:
-        await RabbitMQBroker(rabbitmq.url, settle_s=0).declare()
+        await RabbitMQBroker(rabbitmq.url, durable_after_s=0).declare()
         storage = {"READINGS_URL": url, "READINGS_DATABASE": database, "BROKER_URL": rabbitmq.url}
         users = {"AUTH_DATABASE_URL": mariadb_url, "SIGNING_KEY_SECRET": SECRET, "BCRYPT_COST": "4"}
         async with AsyncExitStack() as stack:

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from pymongo.errors import OperationFailure
 
-from persister.collections import DELETIONS, SERIES, TOMBSTONES, create_if_missing
+from persister.collections import DELETIONS, TOMBSTONES, create_if_missing
 from persister.maintenance.database_identity import DatabaseIdentity
 from persister.maintenance.store import MaintenanceStore
 from persister.mongodb_errors import NAMESPACE_EXISTS
 from persister.requeues import Requeues
+from readings.collections import SERIES
 from runtime.mongodb import mongodb_client
 
 WORKERS = 8

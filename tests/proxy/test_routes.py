@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 
 from testing.servers.ports import free_port
-from tests.gateway.running import UPGRADE
+from tests.gateway.harness import UPGRADE
 from tests.proxy.names import Names
 from tests.proxy.running import CONFIG, SERVICES, Proxy, proxied
 

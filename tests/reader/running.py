@@ -10,7 +10,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from yarl import URL
 
-from access.revocations import Revocations
+from access.revocations import RevocationList
 from access.tokens import KeySet
 from broker.interface import Broker
 from persister.to_mongodb import ToMongoDB
@@ -125,7 +125,7 @@ async def reader(
     mongo: Mongo,
     *,
     keys: KeySet | None = None,
-    revocations: Revocations | None = None,
+    revocations: RevocationList | None = None,
     devices: FetchDevices | None = None,
     **settings: Any,
 ) -> AsyncIterator[Running]:
@@ -141,7 +141,7 @@ async def reader(
     app = web.Application(middlewares=[problem_middleware])
     async with (
         aiohttp.ClientSession() as http,
-        (Revocations(nothing_revoked) if revocations is None else revocations).kept_fresh() as listed,
+        (RevocationList(nothing_revoked) if revocations is None else revocations).kept_fresh() as listed,
         reader_service(
             chosen,
             broker=broker,
@@ -180,8 +180,8 @@ class Listing:
     async def fetch(self, _: str | None) -> bytes:
         return json.dumps({"items": self.items, "cursor": str(len(self.items))}).encode()
 
-    def polled(self) -> Revocations:
-        return Revocations(self.fetch, every_s=0.1)
+    def polled(self) -> RevocationList:
+        return RevocationList(self.fetch, every_s=0.1)
 
 
 def sent(value: Any = 1.5, ts: int = TS, seq: int = 0, *, sensor: str = SENSOR, **more: Any) -> Reading:

@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from access.revocations import Revocations
+from access.revocations import RevocationList
 from access.tokens import KeySet
 from broker.embedded.broker import EmbeddedBroker
 from reader.app import reader_service
@@ -80,7 +80,7 @@ async def test_hundreds_of_requests_meet_no_fault_and_nothing_undescribed(
     (tmp_path / "schemathesis.toml").write_text(CONFIG)
     (tmp_path / "reader_hooks.py").write_text(HOOKS)
     async with (
-        Revocations(nothing_revoked).kept_fresh() as revocations,
+        RevocationList(nothing_revoked).kept_fresh() as revocations,
         reader_service(
             chosen,
             broker=broker,

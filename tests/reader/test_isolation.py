@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from broker.embedded.broker import EmbeddedBroker
-from broker.presence import Alive, Connected, OpenSession, Session, encode_event
+from broker.presence import Alive, Connected, OpenSession, SessionKey, encode_event
 from broker.topology import PRESENCE_EXCHANGE
 from runtime.times import now_ms
 from testing.waiting import eventually
@@ -62,7 +62,7 @@ async def asked(running: Running, store: Store, broker: EmbeddedBroker) -> Async
     await fill(store)
     async with broker.broadcaster(PRESENCE_EXCHANGE) as broadcaster:
         for owner in (ALICE, ZOE):
-            broadcaster.broadcast(encode_event(Connected(owner, "device-1", Session(1, "g"), now())))
+            broadcaster.broadcast(encode_event(Connected(owner, "device-1", SessionKey(1, "g"), now())))
             alive = Alive("g" + owner, now(), [OpenSession(owner, "device-2", 2)], [(owner, 424242)])
             broadcaster.broadcast(encode_event(alive))
         for owner in (ALICE, ZOE):

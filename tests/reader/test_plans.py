@@ -13,7 +13,7 @@ from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStart
 
 from persister.maintenance.store import MaintenanceStore
 from reader.history.from_mongodb import FromMongoDB, Range
-from reader.http.queries import Position
+from readings.keys import Position
 from tests.reader.running import TS, Mongo, Store, sent, stored_in
 
 OWNERS = ("alice", "bob", "carol")

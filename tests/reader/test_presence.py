@@ -9,7 +9,7 @@ import pytest
 
 from broker.embedded.broker import EmbeddedBroker
 from broker.interface import Broadcaster
-from broker.presence import SILENT_AFTER_S, Alive, Connected, Disconnected, Event, OpenSession, Session, encode_event
+from broker.presence import SILENT_AFTER_S, Alive, Connected, Disconnected, Event, OpenSession, SessionKey, encode_event
 from broker.topology import LIVE_EXCHANGE, PRESENCE_EXCHANGE
 from reader.live.from_live import LAG_KEPT_S
 from readings.document import encode_document
@@ -17,7 +17,7 @@ from runtime.times import now_ms, rfc3339
 from testing.waiting import eventually
 from tests.reader.running import DEVICE, OWNER, TS, Running, Store, sent, token_of
 
-FIRST, SECOND = Session(1_000_000, "g1"), Session(2_000_000, "g2")
+FIRST, SECOND = SessionKey(1_000_000, "g1"), SessionKey(2_000_000, "g2")
 
 
 class Clock:
@@ -78,15 +78,15 @@ async def gateways(clock: Clock, running: Running, store: Store, broker: Embedde
         yield Gateways(broadcaster, running)
 
 
-def connected(session: Session = FIRST, at: int = TS, owner: str = OWNER) -> Connected:
+def connected(session: SessionKey = FIRST, at: int = TS, owner: str = OWNER) -> Connected:
     return Connected(owner, DEVICE, session, at)
 
 
-def disconnected(session: Session = FIRST, at: int = TS, owner: str = OWNER) -> Disconnected:
+def disconnected(session: SessionKey = FIRST, at: int = TS, owner: str = OWNER) -> Disconnected:
     return Disconnected(owner, DEVICE, session, at)
 
 
-def alive(session: Session = FIRST, at: int = TS, **accepted: int) -> Alive:
+def alive(session: SessionKey = FIRST, at: int = TS, **accepted: int) -> Alive:
     told = [OpenSession(OWNER, DEVICE, session.connected_us)]
     return Alive(session.gateway, at, told, list(accepted.items()))
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from broker.embedded.broker import EmbeddedBroker
-from broker.presence import Connected, Session, encode_event
+from broker.presence import Connected, SessionKey, encode_event
 from broker.topology import PRESENCE_EXCHANGE
 from runtime.times import now_ms
 from testing.waiting import eventually
@@ -132,7 +132,7 @@ async def test_every_word_is_found_in_name_id_type_place_or_state(
     await store.holds(sent(1), device="d-1")
     await store.holds(sent(1), device="hall-3")
     async with broker.broadcaster(PRESENCE_EXCHANGE) as broadcaster:
-        broadcaster.broadcast(encode_event(Connected("user-1", "d-2", Session(1, "g"), now_ms())))
+        broadcaster.broadcast(encode_event(Connected("user-1", "d-2", SessionKey(1, "g"), now_ms())))
 
         async def heard() -> bool:
             return bool((await search(named))["online"] == 1)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from access.revocations import Revocations
+from access.revocations import RevocationList
 from access.tokens import KeySet
 from broker.embedded.broker import EmbeddedBroker
 from testing.issuer import Issuer, at_this_time
@@ -159,7 +159,7 @@ async def away(*_: Any) -> Any:
 async def test_while_nobody_can_be_judged_everybody_is_asked_to_come_again(
     broker: EmbeddedBroker, mongodb_database: Mongo
 ) -> None:
-    for parts in ({"keys": KeySet(away)}, {"revocations": Revocations(away)}):
+    for parts in ({"keys": KeySet(away)}, {"revocations": RevocationList(away)}):
         given: dict[str, Any] = dict(parts)
         async with reader(broker, mongodb_database, **given) as running:
             for path, query in CALLS.items():

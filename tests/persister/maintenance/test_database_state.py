@@ -88,7 +88,7 @@ class System:
         """Return once exactly these are stored and the queue is empty."""
 
         async def so() -> bool:
-            settled = self._broker.waiting(READINGS) == 0  # unsettled or not
+            settled = self._broker.unsettled(READINGS) == 0  # delivered or not
             return settled and self.found("readings") == readings and self.found("series") == series
 
         try:

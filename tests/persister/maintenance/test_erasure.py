@@ -16,7 +16,7 @@ from pymongo import MongoClient
 from broker.deleted_owner import DeletedOwner
 from broker.embedded.broker import EmbeddedBroker
 from broker.message import Message
-from broker.operator.dead_letters import Outcome, Selector, replay
+from broker.operator.dead_letters import OperationCounts, Selector, replay
 from broker.topology import DEAD_LETTERS, DELETED_OWNERS, OWNERS_EXCHANGE, READINGS_EXCHANGE
 from persister.app import persister_service
 from persister.maintenance import erasure, store
@@ -181,9 +181,9 @@ async def test_a_message_that_is_not_understood_is_a_dead_letter_and_replays_to_
         ("newer_schema", "tidegate.owners"),
         ("undecodable", "tidegate.owners"),
     ]
-    outcome = Outcome()
-    await replay(broker, Selector(), rate=100, force=True, progress=lambda *_: None, outcome=outcome)
-    assert outcome.done == 2
+    counts = OperationCounts()
+    await replay(broker, Selector(), rate=100, force=True, progress=lambda *_: None, counts=counts)
+    assert counts.done == 2
     await eventually(dead_lettered, "both are dead letters again")
     assert not found(mongodb_database, "deleted_owners")
 

@@ -1,4 +1,4 @@
-"""What ends: sessions, tokens, accounts and keys."""
+"""Revocation of tokens; disabled accounts, used refresh tokens, retired keys and deleted owners."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,7 +11,7 @@ _MYSQL = {"mysql_engine": "InnoDB", "mysql_default_charset": "utf8mb4"}
 
 
 def upgrade() -> None:
-    """Add what lets tokens end before their time, and what tells the other services of it."""
+    """Add the columns and tables by which tokens are revoked, and by which other services learn of it."""
     _add_column("users", sa.Column("disabled_at_ms", sa.BigInteger))
     _add_column("refresh_tokens", sa.Column("used_at_ms", sa.BigInteger))
     _add_column("signing_keys", sa.Column("retires_at_ms", sa.BigInteger))
@@ -21,7 +21,7 @@ def upgrade() -> None:
 
 
 def _add_column(table: str, column: sa.Column[int]) -> None:
-    # MySQL cannot undo a step that was cut short: what is there already stays as it is.
+    # MySQL cannot roll back an interrupted step: columns that exist already are left as they are.
     present = {found["name"] for found in sa.inspect(op.get_bind()).get_columns(table)}
     if column.name not in present:
         op.add_column(table, column)

@@ -1,4 +1,4 @@
-"""What strangers send, against real sockets: each is refused, none is felt by honest devices, nothing grows."""
+"""Hostile and broken clients on real sockets: each is refused, honest devices do not notice, nothing grows."""
 
 import asyncio
 import json
@@ -17,8 +17,8 @@ from gateway.socket.device_socket import MAX_MALFORMED
 from readings.document import decode_document
 from readings.encoder import ReadingEncoder
 from testing.waiting import eventually
-from tests.gateway.held import HeldBroker
-from tests.gateway.running import ACCEPTED, ISSUING, UPGRADE, Running, closed, gateway, reading
+from tests.gateway.fakes import FakeBroker
+from tests.gateway.harness import ACCEPTED, ISSUING, UPGRADE, RunningGateway, closed, gateway, reading
 
 UPGRADE_REQUEST = (
     b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -28,8 +28,8 @@ EVENT = '["reading",{"value":1}]'
 
 
 @pytest.fixture(autouse=True)
-def confirming(held: HeldBroker) -> None:
-    held.held.free = True
+def confirming(fake_broker: FakeBroker) -> None:
+    fake_broker.outgoing.auto_confirm = True
 
 
 def frame(text: str) -> bytes:
@@ -45,8 +45,8 @@ def token_packet(**claims: Any) -> str:
     return "40" + json.dumps({"token": ISSUING.device(**claims)})
 
 
-async def streams_on(running: Running, slowest_s: float = 1.0) -> None:
-    """An honest device is served as if nothing were."""
+async def streams_on(running: RunningGateway, slowest_s: float = 1.0) -> None:
+    """An honest device is served as usual."""
     async with running.connected({"token": ISSUING.device(sub="honest", device="honest")}) as client:
         for number in range(50):
             started = time.monotonic()
@@ -54,22 +54,24 @@ async def streams_on(running: Running, slowest_s: float = 1.0) -> None:
             assert time.monotonic() - started < slowest_s
 
 
-async def nobody_left(running: Running) -> None:
+async def wait_no_sessions(running: RunningGateway) -> None:
     async def none() -> bool:
         return running.count("connections") == 0
 
     await eventually(none, "no session is left")
 
 
-def cut(running: Running, reason: str) -> float:
+def cut(running: RunningGateway, reason: str) -> float:
     return running.registry.get_sample_value("tidegate_gateway_cut_total", {"reason": reason}) or 0.0
 
 
 # Before the WebSocket
 
 
-async def test_500_connections_that_never_finish_their_request_are_cut_and_nobody_feels_them(held: HeldBroker) -> None:
-    async with gateway(held, first_request_s=1.0) as running:
+async def test_500_connections_that_never_finish_their_request_are_closed_without_disturbing_others(
+    fake_broker: FakeBroker,
+) -> None:
+    async with gateway(fake_broker, first_request_s=1.0) as running:
         port = int(running.url.rpartition(":")[2])
         with ExitStack() as stack:
             slow = [stack.enter_context(sockets.create_connection(("127.0.0.1", port), timeout=10)) for _ in range(500)]
@@ -87,8 +89,8 @@ def ending(one: sockets.socket) -> bool:
         return True
 
 
-async def test_a_connection_that_sent_its_request_stays(held: HeldBroker) -> None:
-    async with gateway(held, first_request_s=0.3) as running, running.raw() as socket:
+async def test_a_connection_that_sent_its_request_stays(fake_broker: FakeBroker) -> None:
+    async with gateway(fake_broker, first_request_s=0.3) as running, running.raw() as socket:
         await socket.receive_str(timeout=5)
         await asyncio.sleep(0.6)
         await socket.send_str("421" + EVENT)
@@ -108,42 +110,42 @@ async def test_a_connection_that_sent_its_request_stays(held: HeldBroker) -> Non
         ("EIO=2&transport=polling", "unsupported_version", "WebSocket only"),
     ],
 )
-async def test_who_asks_for_another_transport_or_version_reads_why_in_the_body(
-    holding: Running, query: str, code: str, says: str
+async def test_the_refusal_of_another_transport_or_version_gives_the_reason_in_the_body(
+    stalled: RunningGateway, query: str, code: str, says: str
 ) -> None:
-    async with holding.http.get(f"{holding.url}/socket.io/?{query}") as response:
+    async with stalled.http.get(f"{stalled.url}/socket.io/?{query}") as response:
         assert (response.status, response.content_type) == (400, "application/problem+json")
         problem = await response.json()
         assert problem["code"] == code
         assert says in problem["message"], "Engine.IO's own name for it"
         assert problem["message"] == problem["detail"]
-    async with holding.http.post(f"{holding.url}/socket.io/?{query}&sid=x", data="40") as response:
+    async with stalled.http.post(f"{stalled.url}/socket.io/?{query}&sid=x", data="40") as response:
         assert (response.status, response.content_type) == (400, "application/problem+json")
 
 
-async def test_another_origin_is_refused(holding: Running) -> None:
-    url = f"{holding.url}/socket.io/?EIO=4&transport=websocket"
+async def test_another_origin_is_refused(stalled: RunningGateway) -> None:
+    url = f"{stalled.url}/socket.io/?EIO=4&transport=websocket"
     with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
-        await holding.http.ws_connect(url, origin="https://evil.test")
+        await stalled.http.ws_connect(url, origin="https://evil.test")
     assert refused.value.status == 400
-    async with holding.http.get(url, headers=UPGRADE | {"Origin": "https://evil.test"}) as response:
+    async with stalled.http.get(url, headers=UPGRADE | {"Origin": "https://evil.test"}) as response:
         assert (response.status, (await response.json())["message"]) == (
             400,
             "https://evil.test is not an accepted origin.",
         )
 
 
-async def test_compression_is_not_accepted(holding: Running) -> None:
-    url = f"{holding.url}/socket.io/?EIO=4&transport=websocket"
-    async with holding.http.ws_connect(url, compress=15) as socket:
+async def test_compression_is_not_accepted(stalled: RunningGateway) -> None:
+    url = f"{stalled.url}/socket.io/?EIO=4&transport=websocket"
+    async with stalled.http.ws_connect(url, compress=15) as socket:
         assert not socket.compress
 
 
 # Before the session
 
 
-async def test_a_socket_without_a_connect_is_closed_at_its_deadline(held: HeldBroker) -> None:
-    async with gateway(held, connect_timeout_seconds=0.5) as running, running.unconnected() as socket:
+async def test_a_socket_without_a_connect_is_closed_at_its_deadline(fake_broker: FakeBroker) -> None:
+    async with gateway(fake_broker, connect_timeout_seconds=0.5) as running, running.unconnected() as socket:
         started = time.monotonic()
         message = await socket.receive(timeout=5)
         assert (message.type, message.data, message.extra) == (aiohttp.WSMsgType.CLOSE, 1013, "connect_timeout")
@@ -152,9 +154,12 @@ async def test_a_socket_without_a_connect_is_closed_at_its_deadline(held: HeldBr
 
 
 async def test_sockets_without_a_connect_are_bounded_before_their_upgrade_until_their_deadline(
-    held: HeldBroker,
+    fake_broker: FakeBroker,
 ) -> None:
-    async with gateway(held, max_connections=3, connect_timeout_seconds=1.5) as running, AsyncExitStack() as stack:
+    async with (
+        gateway(fake_broker, max_connections=3, connect_timeout_seconds=1.5) as running,
+        AsyncExitStack() as stack,
+    ):
         sockets = [await stack.enter_async_context(running.unconnected()) for _ in range(3)]
         problem = await running.not_upgraded()
         assert (problem["code"], problem["retryAfterMs"]) == ("busy", 5000)
@@ -164,23 +169,25 @@ async def test_sockets_without_a_connect_are_bounded_before_their_upgrade_until_
         await streams_on(running)
 
 
-async def test_a_second_connect_changes_nothing_and_many_end_the_socket(holding: Running, held: HeldBroker) -> None:
-    async with holding.raw() as socket:
+async def test_a_second_connect_changes_nothing_and_many_end_the_socket(
+    stalled: RunningGateway, fake_broker: FakeBroker
+) -> None:
+    async with stalled.raw() as socket:
         assert (await socket.receive_str(timeout=5)).startswith("40{")
         for device in range(MAX_MALFORMED):
             await socket.send_str(token_packet(sub=f"other-{device}", device=f"other-{device}"))
         await socket.send_str("421" + EVENT)
         assert (await socket.receive_str(timeout=5)).startswith("431")
-        (stored,) = held.held.messages[0].documents()
+        (stored,) = fake_broker.outgoing.messages[0].documents()
         assert decode_document(stored)["_id"]["device"] == "device-1"
-        assert holding.count("connections") == 1
+        assert stalled.count("connections") == 1
         await socket.send_str(token_packet())
         assert await closed(socket) == (1008, [])
-    await nobody_left(holding)
+    await wait_no_sessions(stalled)
 
 
-async def test_200_connects_on_one_socket_get_one_answer(holding: Running) -> None:
-    async with holding.unconnected() as socket:
+async def test_200_connects_on_one_socket_get_one_answer(stalled: RunningGateway) -> None:
+    async with stalled.unconnected() as socket:
         for _ in range(200):
             await socket.send_str('40{"token":"abc"}')
         code, texts = await closed(socket)
@@ -188,29 +195,29 @@ async def test_200_connects_on_one_socket_get_one_answer(holding: Running) -> No
     assert texts[0].startswith("44{")
 
 
-async def test_200_refused_sockets_leave_nothing_behind(holding: Running) -> None:
+async def test_200_refused_sockets_leave_nothing_behind(stalled: RunningGateway) -> None:
     async def refused() -> None:
-        async with holding.unconnected() as socket:
+        async with stalled.unconnected() as socket:
             await socket.send_str('40{"token":"' + "a" * 1_000_000 + '"}')
             code, texts = await closed(socket, within_s=30)
             assert (code, json.loads(texts[0][2:])["data"]) == (1008, {"code": "unauthorized"})
 
     for _ in range(10):
         await asyncio.gather(*(refused() for _ in range(20)))
-    assert cut(holding, "refused") == 200
-    await streams_on(holding)
+    assert cut(stalled, "refused") == 200
+    await streams_on(stalled)
 
 
 @pytest.mark.parametrize("namespace", ["/admin", "/admin,{}", '/x?token=1,{"token":"y"}'])
-async def test_there_is_no_other_namespace(holding: Running, namespace: str) -> None:
-    async with holding.unconnected() as socket:
+async def test_there_is_no_other_namespace(stalled: RunningGateway, namespace: str) -> None:
+    async with stalled.unconnected() as socket:
         await socket.send_str("40" + namespace)
         name = namespace.partition(",")[0]
         assert await closed(socket) == (1008, [f'44{name},{{"message":"Invalid namespace"}}'])
 
 
-async def test_a_connect_that_is_no_json_closes(holding: Running) -> None:
-    async with holding.unconnected() as socket:
+async def test_a_connect_that_is_no_json_closes(stalled: RunningGateway) -> None:
+    async with stalled.unconnected() as socket:
         await socket.send_str('40{"token":')
         assert await closed(socket) == (1008, [])
 
@@ -219,18 +226,18 @@ async def test_a_connect_that_is_no_json_closes(holding: Running) -> None:
 
 
 @pytest.mark.parametrize("connected", [False, True])
-async def test_a_binary_frame_closes(holding: Running, connected: bool) -> None:
-    async with holding.unconnected() as socket:
+async def test_a_binary_frame_closes(stalled: RunningGateway, connected: bool) -> None:
+    async with stalled.unconnected() as socket:
         if connected:
             await socket.send_str(token_packet())
             await socket.receive_str(timeout=5)
         await socket.send_bytes(b"x")
         assert await closed(socket) == (1003, [])
-    await nobody_left(holding)
+    await wait_no_sessions(stalled)
 
 
-async def test_an_event_with_an_attachment_is_answered_before_the_attachment_closes(holding: Running) -> None:
-    async with holding.raw() as socket:
+async def test_an_event_with_an_attachment_is_answered_before_the_attachment_closes(stalled: RunningGateway) -> None:
+    async with stalled.raw() as socket:
         await socket.receive_str(timeout=5)
         await socket.send_str('451-7["reading",{"_placeholder":true,"num":0}]')
         await socket.send_bytes(b"x")
@@ -242,15 +249,15 @@ async def test_an_event_with_an_attachment_is_answered_before_the_attachment_clo
 @pytest.mark.parametrize(
     "text", [b"4\xff", b'421["reading",{"value":"\xff"}]', b'421["reading",{"value":1,"\xed\xa0\x80":1}]']
 )
-async def test_text_that_is_no_utf8_closes(held: HeldBroker, fast_lane: bool, text: bytes) -> None:
-    async with gateway(held, fast_lane=fast_lane) as running, running.raw() as socket:
+async def test_text_that_is_no_utf8_closes(fake_broker: FakeBroker, fast_lane: bool, text: bytes) -> None:
+    async with gateway(fake_broker, fast_lane=fast_lane) as running, running.raw() as socket:
         await socket.receive_str(timeout=5)
         await socket.send_frame(text, aiohttp.WSMsgType.TEXT)
         assert await closed(socket) == (1007, [])
 
 
-async def test_fragments_that_add_up_beyond_the_bound_close_with_1009(held: HeldBroker) -> None:
-    async with gateway(held, max_frame_bytes=100_000) as running:
+async def test_fragments_that_add_up_beyond_the_bound_close_with_1009(fake_broker: FakeBroker) -> None:
+    async with gateway(fake_broker, max_frame_bytes=100_000) as running:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]))
         writer.write(UPGRADE_REQUEST)
         await reader.readuntil(b"\r\n\r\n")
@@ -283,22 +290,22 @@ MALFORMED = [
 ]
 
 
-async def test_5000_malformed_packets_close_the_socket_and_write_one_line(holding: Running) -> None:
+async def test_5000_malformed_packets_close_the_socket_and_write_one_line(stalled: RunningGateway) -> None:
     with capture_logs() as lines:
         for _ in range(10):
-            async with holding.raw() as socket:
+            async with stalled.raw() as socket:
                 await socket.receive_str(timeout=5)
                 for number in range(500):
                     await socket.send_str(MALFORMED[number % len(MALFORMED)])
                 assert await closed(socket) == (1008, [])
     assert len(lines) == 1
-    assert cut(holding, "malformed") == 10
-    assert holding.count("malformed_total") == 110
-    await streams_on(holding)
+    assert cut(stalled, "malformed") == 10
+    assert stalled.count("malformed_total") == 110
+    await streams_on(stalled)
 
 
-async def test_a_few_malformed_packets_are_borne(holding: Running) -> None:
-    async with holding.raw() as socket:
+async def test_a_few_malformed_packets_are_tolerated(stalled: RunningGateway) -> None:
+    async with stalled.raw() as socket:
         await socket.receive_str(timeout=5)
         for text in MALFORMED[:10]:
             await socket.send_str(text)
@@ -306,8 +313,8 @@ async def test_a_few_malformed_packets_are_borne(holding: Running) -> None:
         assert (await socket.receive_str(timeout=5)).startswith("431")
 
 
-async def test_attachments_that_never_come_hold_nothing(holding: Running) -> None:
-    async with holding.raw() as socket:
+async def test_attachments_that_never_come_hold_nothing(stalled: RunningGateway) -> None:
+    async with stalled.raw() as socket:
         await socket.receive_str(timeout=5)
         for number in range(500):
             await socket.send_str(f'45{9}-{number}["reading",{{"_placeholder":true,"num":0}}]')
@@ -315,22 +322,22 @@ async def test_attachments_that_never_come_hold_nothing(holding: Running) -> Non
             assert answer[0]["code"] == "invalid_reading"
 
 
-# What a socket may leave undone
+# Clients that do not read, close or answer
 
 
-async def test_a_client_that_never_reads_is_cut_off(held: HeldBroker) -> None:
-    async with gateway(held, max_unread_bytes=300_000, unread_timeout_seconds=1.0) as running:
-        writer = await deaf(running)
+async def test_a_client_that_never_reads_is_cut_off(fake_broker: FakeBroker) -> None:
+    async with gateway(fake_broker, max_unread_bytes=300_000, unread_timeout_seconds=1.0) as running:
+        writer = await unreading_client(running)
         bad = frame("421" + json.dumps(["readings", [0] * 1000]))  # answered with 100 kB
         with pytest.raises(ConnectionError):
-            await write_for_ever(writer, bad)
+            await write_forever(writer, bad)
         assert cut(running, "unread") == 1
-        await nobody_left(running)
+        await wait_no_sessions(running)
         await streams_on(running)
         writer.close()
 
 
-async def write_for_ever(writer: asyncio.StreamWriter, data: bytes) -> None:
+async def write_forever(writer: asyncio.StreamWriter, data: bytes) -> None:
     async with asyncio.timeout(20):
         while True:
             writer.write(data)
@@ -338,7 +345,7 @@ async def write_for_ever(writer: asyncio.StreamWriter, data: bytes) -> None:
             await asyncio.sleep(0)
 
 
-async def deaf(running: Running, **claims: Any) -> asyncio.StreamWriter:
+async def unreading_client(running: RunningGateway, **claims: Any) -> asyncio.StreamWriter:
     """A session whose client reads nothing from here on."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]), limit=1024)
     writer.write(UPGRADE_REQUEST + frame(token_packet(**claims)))
@@ -347,8 +354,8 @@ async def deaf(running: Running, **claims: Any) -> asyncio.StreamWriter:
     return writer
 
 
-async def test_a_client_that_reads_slowly_is_read_slowly_and_loses_no_answer(held: HeldBroker) -> None:
-    async with gateway(held, device_readings_per_second=1_000_000) as running:
+async def test_a_client_that_reads_slowly_is_read_slowly_and_loses_no_answer(fake_broker: FakeBroker) -> None:
+    async with gateway(fake_broker, device_readings_per_second=1_000_000) as running:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]), limit=65536)
         writer.write(UPGRADE_REQUEST + frame(token_packet()))
         await reader.readuntil(b"40{")
@@ -368,9 +375,11 @@ async def test_a_client_that_reads_slowly_is_read_slowly_and_loses_no_answer(hel
         writer.close()
 
 
-async def test_a_client_that_does_not_close_is_cut_off(holding: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_does_not_close_is_cut_off(
+    stalled: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(websocket, "CLOSE_TIMEOUT_S", 0.3)
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(holding.url.rpartition(":")[2]))
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(stalled.url.rpartition(":")[2]))
     writer.write(UPGRADE_REQUEST + frame(token_packet()) + frame("40/elsewhere,"))
     async with asyncio.timeout(2):
         assert b"\x88\x02\x03\xf0" in await until_gone(reader)
@@ -387,17 +396,17 @@ async def until_gone(reader: asyncio.StreamReader) -> bytes:
     return received
 
 
-async def test_an_expired_session_ends_also_when_its_client_does_not_read(held: HeldBroker) -> None:
-    async with gateway(held) as running:
-        writer = await deaf(running, exp=int(time.time()) + 2)
+async def test_an_expired_session_ends_also_when_its_client_does_not_read(fake_broker: FakeBroker) -> None:
+    async with gateway(fake_broker) as running:
+        writer = await unreading_client(running, exp=int(time.time()) + 2)
         await asyncio.sleep(2)
-        await nobody_left(running)
+        await wait_no_sessions(running)
         writer.close()
 
 
-async def test_a_client_that_answers_no_ping_is_cut_off_and_one_that_does_stays(held: HeldBroker) -> None:
+async def test_a_client_that_answers_no_ping_is_cut_off_and_one_that_does_stays(fake_broker: FakeBroker) -> None:
     async with (
-        gateway(held, ping_interval_seconds=0.5, ping_timeout_seconds=2.0) as running,
+        gateway(fake_broker, ping_interval_seconds=0.5, ping_timeout_seconds=2.0) as running,
         running.raw() as silent,
         running.connected({"token": ISSUING.device(sub="b", device="b")}) as client,
     ):
@@ -413,11 +422,11 @@ async def test_a_client_that_answers_no_ping_is_cut_off_and_one_that_does_stays(
 
 @pytest.mark.parametrize("bound", [{"max_in_flight_events": 3}, {"max_in_flight_bytes": 3 * len(EVENT)}])
 @pytest.mark.parametrize("fast_lane", [True, False])
-async def test_beyond_what_a_device_may_have_in_flight_it_is_told_busy(
-    held: HeldBroker, bound: dict[str, Any], fast_lane: bool
+async def test_beyond_its_limit_in_flight_a_device_gets_busy(
+    fake_broker: FakeBroker, bound: dict[str, Any], fast_lane: bool
 ) -> None:
-    held.held.free = False
-    async with gateway(held, fast_lane=fast_lane, **bound) as running, running.raw() as socket:
+    fake_broker.outgoing.auto_confirm = False
+    async with gateway(fake_broker, fast_lane=fast_lane, **bound) as running, running.raw() as socket:
         await socket.receive_str(timeout=5)
         for number in range(5):
             await socket.send_str(f"42{number}{EVENT}")
@@ -429,7 +438,7 @@ async def test_beyond_what_a_device_may_have_in_flight_it_is_told_busy(
         async with running.connected({"token": ISSUING.device(sub="b", device="b")}) as other:
             call = asyncio.ensure_future(other.call("reading", reading(1), timeout=5))
             await asyncio.sleep(0.05)
-            held.held.release()
+            fake_broker.outgoing.confirm_all()
             assert await call == ACCEPTED
         for number in range(3):
             assert (await socket.receive_str(timeout=5)).startswith(f"43{number}[")
@@ -438,13 +447,13 @@ async def test_beyond_what_a_device_may_have_in_flight_it_is_told_busy(
 
 
 @pytest.mark.parametrize("fast_lane", [True, False])
-async def test_a_fault_of_ours_is_answered_and_logged_once_with_an_id(
-    held: HeldBroker, monkeypatch: pytest.MonkeyPatch, fast_lane: bool
+async def test_an_internal_error_is_acknowledged_and_logged_once_with_an_id(
+    fake_broker: FakeBroker, monkeypatch: pytest.MonkeyPatch, fast_lane: bool
 ) -> None:
     def breaks(*_: object) -> bytes:
         raise RuntimeError("a fault")
 
-    async with gateway(held, fast_lane=fast_lane) as running, running.raw() as socket:
+    async with gateway(fake_broker, fast_lane=fast_lane) as running, running.raw() as socket:
         await socket.receive_str(timeout=5)
         with capture_logs() as lines, monkeypatch.context() as patched:
             patched.setattr(ReadingEncoder, "encode_one", breaks)
@@ -460,29 +469,31 @@ async def test_a_fault_of_ours_is_answered_and_logged_once_with_an_id(
 
 
 @pytest.mark.parametrize("fast_lane", [True, False])
-async def test_a_stop_answers_what_was_taken_and_takes_nothing_new(held: HeldBroker, fast_lane: bool) -> None:
-    held.held.free = False
+async def test_a_stop_acknowledges_what_was_accepted_and_accepts_nothing_new(
+    fake_broker: FakeBroker, fast_lane: bool
+) -> None:
+    fake_broker.outgoing.auto_confirm = False
     async with AsyncExitStack() as stack, aiohttp.ClientSession() as http:
-        running = await stack.enter_async_context(gateway(held, fast_lane=fast_lane))
+        running = await stack.enter_async_context(gateway(fake_broker, fast_lane=fast_lane))
         socket = await http.ws_connect(f"{running.url}/socket.io/?EIO=4&transport=websocket")
         await socket.receive_str(timeout=5)
         await socket.send_str(token_packet())
         await socket.receive_str(timeout=5)
         await socket.send_str(f"421{EVENT}")
-        await held.held.published(1)
+        await fake_broker.outgoing.wait_published(1)
         stopping = asyncio.ensure_future(stack.aclose())
         await asyncio.sleep(0.1)
         await socket.send_str(f"422{EVENT}")
         assert json.loads((await socket.receive_str(timeout=5))[3:])[0]["code"] == "unavailable"
-        held.held.confirm(0)
+        fake_broker.outgoing.confirm(0)
         assert await closed(socket) == (1001, ['431[{"status":"accepted","accepted":1}]'])
         await stopping
-    assert len(held.held.messages) == 1
+    assert len(fake_broker.outgoing.messages) == 1
 
 
-async def test_a_client_comes_back_by_itself_when_its_gateway_stops(held: HeldBroker) -> None:
+async def test_a_client_reconnects_by_itself_when_its_gateway_stops(fake_broker: FakeBroker) -> None:
     async with AsyncExitStack() as stack, aiohttp.ClientSession() as http:
-        running = await stack.enter_async_context(gateway(held))
+        running = await stack.enter_async_context(gateway(fake_broker))
         client = socketio.AsyncClient(http_session=http, reconnection_delay=0.1, reconnection_delay_max=0.2)
         await client.connect(running.url, auth={"token": ISSUING.device()}, transports=["websocket"])
         back = asyncio.Event()
@@ -490,14 +501,14 @@ async def test_a_client_comes_back_by_itself_when_its_gateway_stops(held: HeldBr
         started = time.monotonic()
         await stack.aclose()
         assert time.monotonic() - started < 3
-        async with gateway(held, at_port=int(running.url.rpartition(":")[2])):
+        async with gateway(fake_broker, at_port=int(running.url.rpartition(":")[2])):
             await asyncio.wait_for(back.wait(), 5)
             assert await client.call("reading", reading(1), timeout=5) == ACCEPTED
             await client.disconnect()
 
 
-async def test_2000_devices_come_back_at_once(held: HeldBroker) -> None:
-    async with gateway(held) as running:
+async def test_2000_devices_reconnect_at_once(fake_broker: FakeBroker) -> None:
+    async with gateway(fake_broker) as running:
         port = int(running.url.rpartition(":")[2])
         tokens = [frame("40" + json.dumps({"token": ISSUING.device(sub=f"{n}", device=f"{n}")})) for n in range(2000)]
 
@@ -512,5 +523,5 @@ async def test_2000_devices_come_back_at_once(held: HeldBroker) -> None:
             assert running.count("connections") == 2000
             for writer in writers:
                 writer.transport.abort()
-            await nobody_left(running)
+            await wait_no_sessions(running)
         await streams_on(running)

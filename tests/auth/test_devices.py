@@ -1,4 +1,4 @@
-"""What happens to devices after they were registered: changed, removed, their tokens ended; by their owner only."""
+"""Registered devices are changed, removed and their tokens revoked, by their owner only."""
 
 import asyncio
 from typing import Any
@@ -8,10 +8,11 @@ from prometheus_client import CollectorRegistry
 
 from auth.accounts import Accounts
 from auth.database import open_database
-from auth.devices import Devices
+from auth.devices import DeviceRegistry
 from auth.errors import NoSuchDeviceError
+from auth.metrics import AuthMetrics
 from auth.passwords import password_hasher
-from auth.tokens.revocations import Revocations
+from auth.tokens.revocations import RevocationLog
 from tests.auth.service import Answer, Client
 
 GONE = "0190b5a0-0000-7000-8000-000000000000"
@@ -144,14 +145,14 @@ async def test_a_removed_device_is_gone_and_its_name_is_free(client: Client) -> 
 
 
 async def test_a_disabled_owners_device_has_no_token_issued(client: Client, database_url: str) -> None:
-    """Also when the owner is disabled between the check of the token and the issue of the next."""
+    """Also if the owner is disabled between the verification of the token and the issue of the next one."""
     token = await client.new_user()
     device = await client.new_device(token)
     owner = (await client.get("/user/me", token=token)).json["id"]
     async with open_database(database_url, connections=1, timeout_s=5) as database:
-        revocations = Revocations(database, access_s=60, device_s=60)
-        devices = Devices(database, revocations, 10)
-        with password_hasher(cost=4, threads=1, queue=1, registry=CollectorRegistry()) as passwords:
+        revocations = RevocationLog(database, access_s=60, device_s=60)
+        devices = DeviceRegistry(database, revocations, 10)
+        with password_hasher(cost=4, threads=1, queue=1, metrics=AuthMetrics(CollectorRegistry())) as passwords:
             accounts = Accounts(database, passwords, revocations)
             assert (await devices.find_to_issue(owner, device["id"])).gen == 0
             await accounts.disable(owner)

@@ -1,4 +1,4 @@
-"""Revocations name signing keys, whose ids are longer than those of users and devices."""
+"""Revocations of signing keys, whose ids are longer than those of users and devices."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -9,7 +9,7 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    """Make room for the id of a key; again is no harm, and an older release goes on with it."""
+    """Widen the id column for key ids; the step is repeatable, and older releases work with the wider column."""
     with op.batch_alter_table("revocations") as table:
         table.alter_column("id", existing_type=_ascii(36), type_=_ascii(64), existing_nullable=False)
 

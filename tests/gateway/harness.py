@@ -1,4 +1,4 @@
-"""A gateway on a real port, and clients of it."""
+"""Harness: a gateway on a real port, and clients of it."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ import socketio
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from access.revocations import Revocations
+from access.revocations import RevocationList
 from access.tokens import KeySet
 from broker.embedded.broker import EmbeddedBroker
 from broker.interface import Broker
@@ -33,12 +33,12 @@ UPGRADE = {
     "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
 }
 TS = 1_750_000_000_000
-# Settings of every gateway that a test does not give others.
+# Settings of every gateway, unless a test gives others.
 DEFAULTS: dict[str, Any] = {}
 ACCEPTED = {"status": "accepted", "accepted": 1}
 
 
-class Running:
+class RunningGateway:
     """A gateway on a port, and clients of it."""
 
     def __init__(self, port: int, registry: CollectorRegistry, http: aiohttp.ClientSession) -> None:
@@ -65,7 +65,7 @@ class Running:
             await client.disconnect()
 
     async def refusal(self, auth: object = None, **connect: Any) -> dict[str, Any]:
-        """What a client that is refused for good finds in the error's data."""
+        """Return the error data of a client that is refused permanently."""
         client = socketio.AsyncClient(http_session=self.http, reconnection=False)
         errors: list[dict[str, Any]] = []
         client.on("connect_error", errors.append)
@@ -77,15 +77,15 @@ class Running:
         assert errors[0]["message"]
         return dict(errors[0]["data"])
 
-    async def put_off(self, auth: object) -> str:
-        """The reason that a client is given whose socket is closed for now: 1013, and not a word before."""
+    async def closed_for_now(self, auth: object) -> str:
+        """Return the reason of a socket that is closed with 1013, with nothing sent before it."""
         async with self.raw(auth) as socket:
             message = await socket.receive(timeout=5)
         assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, 1013)
         return str(message.extra)
 
     async def not_upgraded(self, headers: dict[str, str] | None = None) -> dict[str, Any]:
-        """The problem of a client whose upgrade is refused for now: 503, Retry-After, and the same in the body."""
+        """Return the problem of an upgrade that is refused with 503, Retry-After, and the same in the body."""
         url = f"{self.url}/socket.io/?EIO=4&transport=websocket"
         async with self.http.get(url, headers=UPGRADE | (headers or {})) as answer:
             assert (answer.status, answer.content_type) == (503, "application/problem+json")
@@ -95,7 +95,7 @@ class Running:
 
     @asynccontextmanager
     async def raw(self, auth: object = None) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-        """A WebSocket with a Socket.IO session on it, for what no client library would send."""
+        """A WebSocket with a Socket.IO session, to send what no client library would."""
         async with self.http.ws_connect(f"{self.url}/socket.io/?EIO=4&transport=websocket", max_msg_size=0) as socket:
             assert (await socket.receive_str(timeout=5)).startswith("0{")
             await socket.send_str("40" + json.dumps(auth if auth is not None else {"token": ISSUING.device()}))
@@ -111,8 +111,8 @@ class Running:
 
 @asynccontextmanager
 async def gateway(
-    broker: Broker, *, keys: KeySet | None = None, revocations: Revocations | None = None, **settings: Any
-) -> AsyncIterator[Running]:
+    broker: Broker, *, keys: KeySet | None = None, revocations: RevocationList | None = None, **settings: Any
+) -> AsyncIterator[RunningGateway]:
     first_request_s = settings.pop("first_request_s", FIRST_REQUEST_S)
     at_port = settings.pop("at_port", 0)
     chosen = GatewaySettings(
@@ -126,14 +126,14 @@ async def gateway(
     app = web.Application(middlewares=[problem_middleware])
     async with (
         aiohttp.ClientSession() as http,
-        (Revocations(nothing_revoked) if revocations is None else revocations).kept_fresh() as listed,
+        (RevocationList(nothing_revoked) if revocations is None else revocations).kept_fresh() as listed,
         gateway_service(
             chosen, broker=broker, keys=keys or KeySet(jwks), revocations=listed, registry=registry
         ) as service,
     ):
         service.add_routes(app)
         async with listen(app, "127.0.0.1", at_port, first_request_s=first_request_s) as port:
-            yield Running(port, registry, http)
+            yield RunningGateway(port, registry, http)
 
 
 async def jwks() -> dict[str, Any]:

@@ -11,16 +11,16 @@ from typing import Any, NoReturn
 from auth.accounts import User
 from auth.database import open_database
 from auth.sessions import Sessions
-from auth.tokens.issuer import Issued
-from auth.tokens.revocations import Revocations
+from auth.tokens.issuer import IssuedToken
+from auth.tokens.revocations import RevocationLog
 
 USER_AGENT = "the one that is killed"
 
 
 class _Issuer:
-    """Signs nothing: the commit is past when it is asked."""
+    """Signs nothing: it is called only after the commit."""
 
-    def for_user(self, user: User, sid: str) -> Issued:
+    def for_user(self, user: User, sid: str) -> IssuedToken:
         raise NotImplementedError(user, sid)
 
 
@@ -33,7 +33,7 @@ async def _wait_to_be_killed(*_: Any) -> NoReturn:
 
 async def _main(url: str, token: str, where: str) -> None:
     async with open_database(url, connections=2, timeout_s=60) as database:
-        revocations = Revocations(database, access_s=3600, device_s=3600)
+        revocations = RevocationLog(database, access_s=3600, device_s=3600)
         issuer: Any = _Issuer()
         sessions: Any = Sessions(database, issuer, revocations, access_s=3600, refresh_s=3600)
         if where == "between":

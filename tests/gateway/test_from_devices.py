@@ -1,4 +1,4 @@
-"""Sessions that are renewed, expire or are revoked, on both lanes."""
+"""Sessions that are renewed, expire or are revoked, on the fast path and on the plain path."""
 
 import asyncio
 import json
@@ -10,16 +10,15 @@ from typing import Any
 
 import pytest
 
-from access.revocations import Revocations
+from access.revocations import RevocationList
 from access.tokens import KeySet
-from gateway.socket.session_timers import Expiries
 from readings.document import decode_document
 from testing.issuer import Issuer
 from testing.waiting import eventually
-from tests.gateway.held import HeldBroker
-from tests.gateway.running import ACCEPTED, ISSUING, Running, closed, gateway, reading
+from tests.gateway.fakes import FakeBroker
+from tests.gateway.harness import ACCEPTED, ISSUING, RunningGateway, closed, gateway, reading
 
-pytestmark = pytest.mark.usefixtures("lane", "confirming")
+pytestmark = pytest.mark.usefixtures("path", "confirming")
 
 
 def in_s(seconds: float) -> int:
@@ -27,8 +26,8 @@ def in_s(seconds: float) -> int:
     return int(time.time() + seconds) + 1
 
 
-class Heard:
-    """What the gateway told one client about its token, and when."""
+class Sender:
+    """A device's client, and the events about its token that it received, with their times."""
 
     def __init__(self, client: Any) -> None:
         self.client = client
@@ -42,13 +41,13 @@ class Heard:
     def names(self) -> list[str]:
         return [name for name, _, _ in self.events]
 
-    async def hears(self, name: str, within_s: float = 5) -> tuple[Any, float]:
-        async def heard() -> bool:
+    async def receives(self, name: str, within_s: float = 5) -> tuple[Any, float]:
+        async def received() -> bool:
             return name in self.names
 
         async with asyncio.timeout(within_s):
-            await eventually(heard, f"{name} is heard")
-        return next((data, at) for heard, data, at in self.events if heard == name)
+            await eventually(received, f"{name} is received")
+        return next((data, at) for event, data, at in self.events if event == name)
 
     async def renew(self, **claims: Any) -> dict[str, Any]:
         return await self.authenticate({"token": ISSUING.device(**claims)})
@@ -62,127 +61,110 @@ class Heard:
 
 
 @asynccontextmanager
-async def device(running: Running, **claims: Any) -> AsyncIterator[Heard]:
+async def device(running: RunningGateway, **claims: Any) -> AsyncIterator[Sender]:
     async with running.connected({"token": ISSUING.device(**claims)}) as client:
-        yield Heard(client)
+        yield Sender(client)
 
 
 # Expiry
 
 
-async def test_a_device_is_warned_told_and_closed_on_time_although_it_streams_all_the_time(held: HeldBroker) -> None:
-    async with gateway(held, expiring_seconds=1.0) as running:
+async def test_a_device_is_warned_notified_and_closed_on_time_while_it_streams(
+    fake_broker: FakeBroker,
+) -> None:
+    async with gateway(fake_broker, expiring_seconds=1.0) as running:
         expires_at = in_s(2)
-        async with device(running, exp=expires_at) as heard:
-            while not heard.gone.is_set() and time.time() < expires_at + 5:
-                await heard.client.emit("reading", reading(1))
+        async with device(running, exp=expires_at) as sender:
+            while not sender.gone.is_set() and time.time() < expires_at + 5:
+                await sender.client.emit("reading", reading(1))
                 await asyncio.sleep(0.01)
-            (_, warning, warned_at), (_, _, told_at) = heard.events
-            assert heard.names == ["auth_expiring", "auth_expired"]
+            (_, warning, warned_at), (_, _, expired_at) = sender.events
+            assert sender.names == ["auth_expiring", "auth_expired"]
             assert datetime.fromisoformat(warning["expiresAt"]).timestamp() == expires_at
             assert warning["expiresAt"].endswith(".000Z")
             assert warned_at == pytest.approx(expires_at - 1, abs=0.7)
-            assert told_at == pytest.approx(expires_at, abs=0.7)
+            assert expired_at == pytest.approx(expires_at, abs=0.7)
 
 
-async def test_a_token_that_lives_shorter_than_the_warning_is_warned_of_at_once(held: HeldBroker) -> None:
-    async with gateway(held) as running, device(running, exp=in_s(30)) as heard:
-        await heard.hears("auth_expiring", 1)
+async def test_a_token_that_lives_shorter_than_the_warning_is_warned_of_at_once(fake_broker: FakeBroker) -> None:
+    async with gateway(fake_broker) as running, device(running, exp=in_s(30)) as sender:
+        await sender.receives("auth_expiring", 1)
 
 
 @pytest.fixture
 def leap(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Let the time of day leap, as after a correction or while the host slept; no timer's clock knows of it."""
+    """Make the time of day jump, as after a correction or while the host slept; the monotonic clock does not."""
     real = time.time
     return lambda seconds: monkeypatch.setattr(time, "time", lambda: real() + seconds)
 
 
 async def test_a_session_whose_token_expired_while_the_clock_leapt_ends_at_once_and_others_stay(
-    held: HeldBroker, leap: Callable[[float], None]
+    fake_broker: FakeBroker, leap: Callable[[float], None]
 ) -> None:
     async with (
-        gateway(held) as running,
-        device(running, exp=in_s(3600)) as heard,
+        gateway(fake_broker) as running,
+        device(running, exp=in_s(3600)) as sender,
         device(running, exp=in_s(7300), sub="device-2", device="device-2") as stays,
     ):
         leap(3601.5)
-        await heard.hears("auth_expired")
-        await asyncio.wait_for(heard.gone.wait(), 5)
+        await sender.receives("auth_expired")
+        await asyncio.wait_for(sender.gone.wait(), 5)
         assert stays.names == []
         assert await stays.streams()
 
 
 async def test_a_session_is_warned_when_the_clock_leaps_into_its_last_minute_and_not_again_when_it_goes_back(
-    held: HeldBroker, leap: Callable[[float], None]
+    fake_broker: FakeBroker, leap: Callable[[float], None]
 ) -> None:
-    async with gateway(held) as running:
+    async with gateway(fake_broker) as running:
         expires_at = in_s(3600)
-        async with device(running, exp=expires_at) as heard:
+        async with device(running, exp=expires_at) as sender:
             leap(3550)
-            await heard.hears("auth_expiring")
+            await sender.receives("auth_expiring")
             leap(0)
             leap(3550)
             await asyncio.sleep(0.6)
-            assert heard.names == ["auth_expiring"]
-            assert await heard.streams()
+            assert sender.names == ["auth_expiring"]
+            assert await sender.streams()
             leap(3601.5)
-            await heard.hears("auth_expired")
+            await sender.receives("auth_expired")
 
 
-async def test_to_look_at_100_000_sessions_of_which_none_is_due_costs_next_to_nothing() -> None:
-    told: list[tuple[str, bool]] = []
-    expiries = Expiries(60, lambda sid, over: told.append((sid, over)))
-    for number in range(100_000):
-        expiries.set(f"s{number}", in_s(3600 + number % 1000))
-    started = time.perf_counter()
-    for _ in range(100):
-        assert expiries.look() == 0
-    assert time.perf_counter() - started < 0.1, "one look takes less than a millisecond"
-    assert told == []
-
-
-async def test_sessions_that_come_and_go_for_a_month_leave_nothing_behind() -> None:
-    expiries = Expiries(60, lambda _sid, _over: None)
-    for number in range(50_000):
-        expiries.set(f"s{number}", in_s(30 * 86400))
-        expiries.set(f"s{number}", in_s(30 * 86400))
-        expiries.drop(f"s{number}")
-    assert (len(expiries), len(expiries._heap) <= 2000) == (0, True)
-
-
-async def test_an_expired_socket_closes_with_policy_violation(held: HeldBroker) -> None:
-    async with gateway(held) as running, running.raw({"token": ISSUING.device(exp=in_s(0))}) as socket:
+async def test_an_expired_socket_closes_with_policy_violation(fake_broker: FakeBroker) -> None:
+    async with gateway(fake_broker) as running, running.raw({"token": ISSUING.device(exp=in_s(0))}) as socket:
         code, texts = await closed(socket)
         assert code == 1008
         assert '42["auth_expired",{}]' in texts
 
 
-async def test_a_renewed_session_outlives_its_first_token_and_ends_with_its_second(held: HeldBroker) -> None:
-    async with gateway(held, expiring_seconds=0.5) as running:
+async def test_a_renewed_session_outlives_its_first_token_and_ends_with_its_second(fake_broker: FakeBroker) -> None:
+    async with gateway(fake_broker, expiring_seconds=0.5) as running:
         first, second = in_s(1), in_s(3)
-        async with device(running, exp=first) as heard:
-            answer = await heard.renew(exp=second)
+        async with device(running, exp=first) as sender:
+            answer = await sender.renew(exp=second)
             assert answer["status"] == "accepted"
             assert datetime.fromisoformat(answer["expiresAt"]).timestamp() == second
             await asyncio.sleep(first - time.time() + 0.3)
-            assert heard.names == []
-            assert await heard.streams()
-            _, told_at = await heard.hears("auth_expired")
-            assert told_at == pytest.approx(second, abs=0.7)
+            assert sender.names == []
+            assert await sender.streams()
+            _, expired_at = await sender.receives("auth_expired")
+            assert expired_at == pytest.approx(second, abs=0.7)
 
 
-async def test_later_readings_carry_what_the_new_token_says(held: HeldBroker) -> None:
-    async with gateway(held) as running, device(running) as heard:
+async def test_later_readings_carry_what_the_new_token_says(fake_broker: FakeBroker) -> None:
+    async with gateway(fake_broker) as running, device(running) as sender:
         for _ in range(3):
-            assert await heard.streams()
-        assert (await heard.renew(sensorType="humidity", location="cellar"))["status"] == "accepted"
-        assert await heard.streams()
-        documents = [decode_document(body) for message in held.held.messages for body in message.documents()]
-        told = [(one["_id"]["sensorType"], one["location"]) for one in documents]
-        assert told == [("temperature", "roof")] * 3 + [("humidity", "cellar")]
+            assert await sender.streams()
+        assert (await sender.renew(sensorType="humidity", location="cellar"))["status"] == "accepted"
+        assert await sender.streams()
+        documents = [decode_document(body) for message in fake_broker.outgoing.messages for body in message.documents()]
+        published = [(one["_id"]["sensorType"], one["location"]) for one in documents]
+        assert published == [("temperature", "roof")] * 3 + [("humidity", "cellar")]
 
 
-async def test_a_users_token_leaves_what_the_devices_token_said_until_another_says_else(held: HeldBroker) -> None:
+async def test_a_users_token_leaves_what_the_devices_token_said_until_another_says_else(
+    fake_broker: FakeBroker,
+) -> None:
     place = {"lat": 1.5, "lon": 2.5}
     tokens = [
         ISSUING.user(),
@@ -190,33 +172,35 @@ async def test_a_users_token_leaves_what_the_devices_token_said_until_another_sa
         ISSUING.user(jti="other"),
         ISSUING.device(location=None),
     ]
-    async with gateway(held) as running, device(running) as heard:
-        assert await heard.streams()
+    async with gateway(fake_broker) as running, device(running) as sender:
+        assert await sender.streams()
         for token in tokens:
-            assert (await heard.authenticate({"token": token}))["status"] == "accepted"
-            assert await heard.streams()
-    documents = [decode_document(body) for message in held.held.messages for body in message.documents()]
-    told = [(one["_id"]["sensorType"], one["location"]) for one in documents]
-    assert told == [("temperature", "roof")] * 2 + [("humidity", place)] * 2 + [("temperature", place)]
+            assert (await sender.authenticate({"token": token}))["status"] == "accepted"
+            assert await sender.streams()
+    documents = [decode_document(body) for message in fake_broker.outgoing.messages for body in message.documents()]
+    published = [(one["_id"]["sensorType"], one["location"]) for one in documents]
+    assert published == [("temperature", "roof")] * 2 + [("humidity", place)] * 2 + [("temperature", place)]
 
 
 async def test_a_users_session_that_is_renewed_by_the_devices_token_is_the_device_from_then_on(
-    held: HeldBroker,
+    fake_broker: FakeBroker,
 ) -> None:
     async with (
-        gateway(held) as running,
+        gateway(fake_broker) as running,
         running.connected({"token": ISSUING.user(), "device": "device-1"}) as client,
     ):
-        heard = Heard(client)
+        sender = Sender(client)
         assert (await client.call("reading", reading(1), timeout=5))["code"] == "invalid_field"  # no sensorType
         for token in (ISSUING.device(), ISSUING.user()):
-            assert (await heard.authenticate({"token": token}))["status"] == "accepted"
-            assert await heard.streams()
+            assert (await sender.authenticate({"token": token}))["status"] == "accepted"
+            assert await sender.streams()
 
 
-async def test_a_users_session_goes_on_with_another_token_of_the_user_or_with_the_devices_own(held: HeldBroker) -> None:
+async def test_a_users_session_goes_on_with_another_token_of_the_user_or_with_the_devices_own(
+    fake_broker: FakeBroker,
+) -> None:
     async with (
-        gateway(held) as running,
+        gateway(fake_broker) as running,
         running.connected({"token": ISSUING.user(), "device": "device-1"}) as client,
     ):
         for token in (ISSUING.user(jti="other", sid="another"), ISSUING.device(), ISSUING.user()):
@@ -236,55 +220,55 @@ BAD_TOKENS: dict[str, tuple[str, Callable[[], str]]] = {
 
 
 @pytest.mark.parametrize("what", BAD_TOKENS)
-async def test_a_token_that_is_not_taken_leaves_the_session_as_it_was(held: HeldBroker, what: str) -> None:
+async def test_a_token_that_is_not_taken_leaves_the_session_as_it_was(fake_broker: FakeBroker, what: str) -> None:
     code, token = BAD_TOKENS[what]
-    async with gateway(held) as running:
+    async with gateway(fake_broker) as running:
         expires_at = in_s(1)
-        async with device(running, exp=expires_at) as heard:
-            answer = await heard.authenticate({"token": token()})
+        async with device(running, exp=expires_at) as sender:
+            answer = await sender.authenticate({"token": token()})
             assert (answer["status"], answer["code"]) == ("rejected", code)
             assert answer["detail"]
-            assert await heard.streams()
-            await heard.hears("auth_expired")
+            assert await sender.streams()
+            await sender.receives("auth_expired")
             assert time.time() >= expires_at - 0.1
 
 
 @pytest.mark.parametrize("payload", [None, (), ({}, {}), "x", {"token": 7}, {"token": "x", "more": 1}, ["x"]])
-async def test_authenticate_in_another_form_is_an_invalid_event(held: HeldBroker, payload: Any) -> None:
-    async with gateway(held) as running, device(running) as heard:
-        answer = await heard.authenticate(payload)
+async def test_authenticate_in_another_form_is_an_invalid_event(fake_broker: FakeBroker, payload: Any) -> None:
+    async with gateway(fake_broker) as running, device(running) as sender:
+        answer = await sender.authenticate(payload)
         assert (answer["status"], answer["code"]) == ("rejected", "invalid_reading")
-        assert await heard.streams()
+        assert await sender.streams()
 
 
-async def test_too_many_tokens_in_a_row_have_to_wait(held: HeldBroker) -> None:
-    async with gateway(held) as running, device(running) as heard:
-        answers = [await heard.renew() for _ in range(11)]
+async def test_too_many_tokens_in_a_row_have_to_wait(fake_broker: FakeBroker) -> None:
+    async with gateway(fake_broker) as running, device(running) as sender:
+        answers = [await sender.renew() for _ in range(11)]
         assert [answer["status"] for answer in answers] == ["accepted"] * 10 + ["retry"]
         wait = answers[-1]
         assert (wait["code"], wait["limit"], wait["scope"]) == ("rate_limited", 10, "device")
         await asyncio.sleep(wait["retryAfterMs"] / 1000)
-        assert (await heard.renew())["status"] == "accepted"
+        assert (await sender.renew())["status"] == "accepted"
 
 
-async def test_authenticate_may_come_without_an_acknowledgement(held: HeldBroker) -> None:
-    async with gateway(held, expiring_seconds=0.2) as running:
+async def test_authenticate_may_come_without_an_acknowledgement(fake_broker: FakeBroker) -> None:
+    async with gateway(fake_broker, expiring_seconds=0.2) as running:
         first = in_s(1)
-        async with device(running, exp=first) as heard:
-            await heard.client.emit("authenticate", {"token": ISSUING.device()})
+        async with device(running, exp=first) as sender:
+            await sender.client.emit("authenticate", {"token": ISSUING.device()})
             await asyncio.sleep(first - time.time() + 0.5)
-            assert await heard.streams()
+            assert await sender.streams()
 
 
-async def test_a_token_of_the_future_is_a_reason_to_come_again_and_the_session_goes_on(held: HeldBroker) -> None:
-    async with gateway(held) as running, device(running) as heard:
-        answer = await heard.renew(iat=in_s(3600), exp=in_s(7200))
+async def test_a_token_of_the_future_is_a_reason_to_retry_and_the_session_goes_on(fake_broker: FakeBroker) -> None:
+    async with gateway(fake_broker) as running, device(running) as sender:
+        answer = await sender.renew(iat=in_s(3600), exp=in_s(7200))
         assert (answer["status"], answer["code"]) == ("retry", "unavailable")
         assert answer["retryAfterMs"] > 0
-        assert await heard.streams()
+        assert await sender.streams()
 
 
-async def test_a_key_that_cannot_be_asked_for_is_a_reason_to_come_again(held: HeldBroker) -> None:
+async def test_a_key_that_cannot_be_fetched_is_a_reason_to_retry(fake_broker: FakeBroker) -> None:
     away = False
 
     async def fetch() -> dict[str, Any]:
@@ -292,20 +276,20 @@ async def test_a_key_that_cannot_be_asked_for_is_a_reason_to_come_again(held: He
             raise OSError("away")
         return ISSUING.jwks()
 
-    async with gateway(held, keys=KeySet(fetch)) as running, device(running) as heard:
+    async with gateway(fake_broker, keys=KeySet(fetch)) as running, device(running) as sender:
         away = True
         other = type(ISSUING)("key-2")
-        answer = await heard.authenticate({"token": other.device()})
+        answer = await sender.authenticate({"token": other.device()})
         assert (answer["status"], answer["code"]) == ("retry", "unavailable")
         assert answer["retryAfterMs"] > 0
-        assert await heard.streams()
+        assert await sender.streams()
 
 
 # Revocation
 
 
 class Listing:
-    """What the issuer would answer."""
+    """The issuer's list of revocations."""
 
     def __init__(self) -> None:
         self.items: list[dict[str, Any]] = []
@@ -319,8 +303,8 @@ class Listing:
             raise OSError("away")
         return json.dumps({"items": self.items, "cursor": str(len(self.items))}).encode()
 
-    def polled(self) -> Revocations:
-        return Revocations(self.fetch, every_s=0.1)
+    def polled(self) -> RevocationList:
+        return RevocationList(self.fetch, every_s=0.1)
 
 
 @pytest.mark.parametrize(
@@ -333,8 +317,8 @@ class Listing:
         ("kid", ISSUING.kid, {}),
     ],
 )
-async def test_a_revoked_device_is_told_and_closed_and_others_stream_on(
-    held: HeldBroker, kind: str, name: str, more: dict[str, Any]
+async def test_a_revoked_device_is_notified_and_closed_and_others_stream_on(
+    fake_broker: FakeBroker, kind: str, name: str, more: dict[str, Any]
 ) -> None:
     listing = Listing()
     newer = Issuer("key-2")
@@ -344,78 +328,78 @@ async def test_a_revoked_device_is_told_and_closed_and_others_stream_on(
         return {"keys": [ISSUING.jwk(), newer.jwk()]}
 
     async with (
-        gateway(held, revocations=listing.polled(), keys=KeySet(jwks)) as running,
-        device(running) as heard,
+        gateway(fake_broker, revocations=listing.polled(), keys=KeySet(jwks)) as running,
+        device(running) as sender,
         running.connected({"token": newer.device(**other)}) as client,
     ):
-        stays = Heard(client)
+        stays = Sender(client)
         listing.revoke(kind, name, **more)
-        await heard.hears("auth_revoked")
-        await asyncio.wait_for(heard.gone.wait(), 5)
+        await sender.receives("auth_revoked")
+        await asyncio.wait_for(sender.gone.wait(), 5)
         assert await running.refusal({"token": ISSUING.device()}) == {"code": "revoked"}
         assert await stays.streams()
         assert stays.names == []
         assert running.registry.get_sample_value("tidegate_gateway_ended_total", {"why": "revoked"}) == 1
 
 
-async def test_a_log_out_ends_the_users_sessions_and_not_the_devices(held: HeldBroker) -> None:
+async def test_a_log_out_ends_the_users_sessions_and_not_the_devices(fake_broker: FakeBroker) -> None:
     listing = Listing()
     async with (
-        gateway(held, revocations=listing.polled()) as running,
+        gateway(fake_broker, revocations=listing.polled()) as running,
         running.connected({"token": ISSUING.user(), "device": "d"}) as client,
         device(running) as stays,
     ):
-        heard = Heard(client)
+        sender = Sender(client)
         listing.revoke("sid", "family-1")
-        await heard.hears("auth_revoked")
+        await sender.receives("auth_revoked")
         listing.revoke("user", "user-1", gen=5)
         await asyncio.sleep(0.3)
         assert await stays.streams()
 
 
-async def test_a_device_with_a_newer_token_stays(held: HeldBroker) -> None:
+async def test_a_device_with_a_newer_token_stays(fake_broker: FakeBroker) -> None:
     listing = Listing()
-    async with gateway(held, revocations=listing.polled()) as running, device(running) as heard:
-        assert (await heard.renew(gen=1, jti="newer"))["status"] == "accepted"
+    async with gateway(fake_broker, revocations=listing.polled()) as running, device(running) as sender:
+        assert (await sender.renew(gen=1, jti="newer"))["status"] == "accepted"
         listing.revoke("device", "device-1", gen=1)
         await asyncio.sleep(0.5)
-        assert await heard.streams()
-        assert (await heard.renew(gen=0, jti="older"))["code"] == "revoked"
-        assert await heard.streams()
+        assert await sender.streams()
+        assert (await sender.renew(gen=0, jti="older"))["code"] == "revoked"
+        assert await sender.streams()
 
 
-async def test_every_replica_ends_what_is_revoked(held: HeldBroker) -> None:
+async def test_every_replica_ends_what_is_revoked(fake_broker: FakeBroker) -> None:
     listing = Listing()
     async with (
-        gateway(held, revocations=listing.polled()) as one,
-        gateway(held, revocations=listing.polled()) as other,
+        gateway(fake_broker, revocations=listing.polled()) as one,
+        gateway(fake_broker, revocations=listing.polled()) as other,
         device(one) as here,
         device(other) as there,
     ):
         listing.revoke("device", "device-1")
-        await asyncio.gather(here.hears("auth_revoked"), there.hears("auth_revoked"))
+        await asyncio.gather(here.receives("auth_revoked"), there.receives("auth_revoked"))
 
 
-async def test_while_auth_is_away_devices_stream_connect_and_stay_revoked(held: HeldBroker) -> None:
+async def test_while_auth_is_away_devices_stream_connect_and_stay_revoked(fake_broker: FakeBroker) -> None:
     listing = Listing()
     listing.revoke("jti", "revoked-before")
-    async with gateway(held, revocations=listing.polled()) as running, device(running) as heard:
+    async with gateway(fake_broker, revocations=listing.polled()) as running, device(running) as sender:
         listing.away = True
         await asyncio.sleep(0.3)
-        assert await heard.streams()
+        assert await sender.streams()
         async with device(running, jti="jti-3") as newcomer:
             assert await newcomer.streams()
         assert (await running.refusal({"token": ISSUING.device(jti="revoked-before")}))["code"] == "revoked"
 
 
-async def test_before_the_list_is_known_nobody_is_let_in(held: HeldBroker) -> None:
+async def test_before_the_list_is_known_no_client_is_admitted(fake_broker: FakeBroker) -> None:
     listing = Listing()
     listing.away = True
-    async with gateway(held, revocations=listing.polled()) as running:
+    async with gateway(fake_broker, revocations=listing.polled()) as running:
         assert (await running.not_upgraded())["code"] == "unavailable"
         listing.away = False
 
-        async def let_in() -> bool:
+        async def admitted() -> bool:
             try:
                 async with device(running):
                     return True
@@ -423,12 +407,12 @@ async def test_before_the_list_is_known_nobody_is_let_in(held: HeldBroker) -> No
                 return False
 
         await asyncio.sleep(0.3)
-        assert await let_in()
+        assert await admitted()
 
 
-async def test_an_owner_who_is_gone_takes_80_sessions_along_and_nobody_else_feels_it(held: HeldBroker) -> None:
+async def test_revoking_an_owner_ends_its_80_sessions_without_disturbing_others(fake_broker: FakeBroker) -> None:
     listing = Listing()
-    async with gateway(held, revocations=listing.polled()) as running, AsyncExitStack() as stack:
+    async with gateway(fake_broker, revocations=listing.polled()) as running, AsyncExitStack() as stack:
         endings = []
         for number in range(80):
             name = f"device-{number}"
@@ -449,5 +433,5 @@ async def test_an_owner_who_is_gone_takes_80_sessions_along_and_nobody_else_feel
             assert (code, texts[-1]) == (1008, '42["auth_revoked",{}]')
 
 
-async def connections(running: Running, count: int) -> bool:
+async def connections(running: RunningGateway, count: int) -> bool:
     return running.count("connections") == count

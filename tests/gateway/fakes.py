@@ -1,4 +1,4 @@
-"""A broker that confirms when the test says so."""
+"""A fake broker that confirms when the test says so, and a broadcaster that records."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,14 +10,14 @@ from broker.topology import PRESENCE_EXCHANGE, READINGS_EXCHANGE, Exchange, Queu
 from testing.waiting import eventually
 
 
-class HeldPublisher:
-    """Keeps every publish open until it is confirmed or failed by hand; once `free`, confirms at once."""
+class FakePublisher:
+    """Confirms a publish when the test calls `confirm` or `confirm_all`, or at once with `auto_confirm`."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.confirms: list[asyncio.Future[None]] = []
         self.failure: Exception | None = None
-        self.free = False
+        self.auto_confirm = False
 
     async def publish(self, message: Message, exchange: Exchange) -> None:
         assert exchange == READINGS_EXCHANGE
@@ -26,7 +26,7 @@ class HeldPublisher:
         self.confirms.append(confirm)
         if self.failure is not None:
             raise self.failure
-        if self.free:
+        if self.auto_confirm:
             confirm.set_result(None)
         await confirm
 
@@ -38,8 +38,8 @@ class HeldPublisher:
         """How many documents each message has."""
         return [len(message.documents()) for message in self.messages]
 
-    async def published(self, count: int) -> None:
-        """Wait until so many messages were published."""
+    async def wait_published(self, count: int) -> None:
+        """Wait until `count` messages were published."""
 
         async def reached() -> bool:
             return len(self.messages) >= count
@@ -52,16 +52,16 @@ class HeldPublisher:
     def fail(self, number: int, error: Exception) -> None:
         self.confirms[number].set_exception(error)
 
-    def release(self) -> None:
-        """Confirm what waits and all that will come."""
-        self.free = True
+    def confirm_all(self) -> None:
+        """Confirm every open publish and all later ones."""
+        self.auto_confirm = True
         for confirm in self.confirms:
             if not confirm.done():
                 confirm.set_result(None)
 
 
-class HeardAnnouncer:
-    """Keeps what was announced."""
+class RecordingBroadcaster:
+    """Records what was broadcast."""
 
     def __init__(self) -> None:
         self.payloads: list[bytes] = []
@@ -71,25 +71,25 @@ class HeardAnnouncer:
         self.payloads.append(payload)
 
 
-class HeldBroker:
-    """Gives its one held publisher to whoever opens one."""
+class FakeBroker:
+    """Has one publisher, `outgoing`, and one broadcaster, `broadcasts`."""
 
     def __init__(self) -> None:
-        self.held = HeldPublisher()
-        self.heard = HeardAnnouncer()
+        self.outgoing = FakePublisher()
+        self.broadcasts = RecordingBroadcaster()
 
     @asynccontextmanager
-    async def publisher(self, *exchanges: Exchange, confirm_timeout_s: float = 4.0) -> AsyncIterator[HeldPublisher]:
+    async def publisher(self, *exchanges: Exchange, confirm_timeout_s: float = 4.0) -> AsyncIterator[FakePublisher]:
         assert confirm_timeout_s > 0
-        yield self.held
+        yield self.outgoing
 
     def consumer(self, queue: Queue, *, prefetch: int) -> AbstractAsyncContextManager[Consumer]:
         raise NotImplementedError
 
     @asynccontextmanager
-    async def broadcaster(self, exchange: Exchange) -> AsyncIterator[HeardAnnouncer]:
+    async def broadcaster(self, exchange: Exchange) -> AsyncIterator[RecordingBroadcaster]:
         assert exchange == PRESENCE_EXCHANGE
-        yield self.heard
+        yield self.broadcasts
 
     def subscriber(self, exchange: Exchange, *, bound: int) -> AbstractAsyncContextManager[Subscriber]:
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""The two lanes answer alike, and no exchange of events leaves one unanswered or promises what was not published."""
+"""Both paths acknowledge alike; every event gets one acknowledgement, and only published readings are accepted."""
 
 import asyncio
 import json
@@ -12,16 +12,16 @@ from prometheus_client import CollectorRegistry
 
 from access.revocations import RevocationKeys
 from broker.interface import BrokerUnavailable
-from gateway.ingest import Answer, Answerer
-from gateway.limits.connections import Limits
+from gateway.ingest import Ack, EventHandler
+from gateway.limits.connections import ConnectionLimits
 from gateway.metrics import GatewayMetrics
 from gateway.session import Session
 from gateway.settings import GatewaySettings
-from gateway.socket.fast_path import FastLane
-from gateway.socket.packets import DevicePacket, hot_event
+from gateway.socket.fast_path import FastPath
+from gateway.socket.packets import DevicePacket, reading_event
 from gateway.to_broker import ToBroker
 from readings.reading import Defaults
-from tests.gateway.held import HeldPublisher
+from tests.gateway.fakes import FakePublisher
 
 PAYLOADS = st.one_of(
     st.sampled_from(["{}", "[]", "null", '{"value":1}', '{"value":1,"ts":1750000000000}', "[1", "", " "]),
@@ -45,17 +45,17 @@ FRAMES = st.builds(lambda number, name, payload, end: f"42{number}[{name},{paylo
 
 
 class Edge:
-    """An answerer over a held broker, without sockets."""
+    """An event handler over a fake publisher, without sockets."""
 
     def __init__(self, **chosen: Any) -> None:
-        self.held = HeldPublisher()
+        self.publisher = FakePublisher()
         metrics = GatewayMetrics(CollectorRegistry())
-        self.to_broker = ToBroker(self.held, metrics, slots=2, max_waiting_bytes=20_000)
+        self.to_broker = ToBroker(self.publisher, metrics, slots=2, max_waiting_bytes=20_000)
         given_settings = GatewaySettings(broker_url="embedded://unused", auth_url="http://unused", **chosen)
-        self.answerer = Answerer(self.to_broker, metrics, given_settings, defaultdict(int))
-        allowance = Limits(given_settings).enter("owner", "device", "127.0.0.1")
-        marks = RevocationKeys("jti", "owner", 0, None, "device", "key-1")
-        self.session = Session("owner", "device", "127.0.0.1", Defaults("t"), marks, 0, allowance, lambda _: True)
+        self.event_handler = EventHandler(self.to_broker, metrics, given_settings, defaultdict(int))
+        quota = ConnectionLimits(given_settings).acquire_session("owner", "device", "127.0.0.1")
+        revocation_keys = RevocationKeys("jti", "owner", 0, None, "device", "key-1")
+        self.session = Session("owner", "device", "127.0.0.1", Defaults("t"), revocation_keys, 0, quota, lambda _: True)
         self.written: list[bytes] = []
 
     def write(self, frame: bytes) -> None:
@@ -69,32 +69,32 @@ def plainly(edge: Edge, frame: str) -> None:
     except ValueError:
         return
 
-    def done(answer: Answer) -> None:
+    def on_ack(ack: Ack) -> None:
         if packet.id is not None:
-            answered = DevicePacket(3, [answer], id=packet.id)
+            answered = DevicePacket(3, [ack], id=packet.id)
             edge.written.append(b"4" + answered.encode().encode())
 
-    edge.answerer.answer(edge.session, packet.data[1], done)
+    edge.event_handler.handle(edge.session, packet.data[1], on_ack)
 
 
 @given(frame=FRAMES)
 @settings(max_examples=400, deadline=None)
-def test_what_the_fast_lane_takes_the_plain_path_answers_alike(frame: str) -> None:
-    if hot_event(frame.encode()) is None:
+def test_the_plain_path_answers_alike_what_the_fast_path_handles(frame: str) -> None:
+    if reading_event(frame.encode()) is None:
         return
     assert asyncio.run(outcome(quickly, frame)) == asyncio.run(outcome(plainly, frame))
 
 
 def quickly(edge: Edge, frame: str) -> None:
-    assert FastLane(edge.answerer).take(edge, edge.session, frame.encode())
+    assert FastPath(edge.event_handler).handle(edge, edge.session, frame.encode())
 
 
-async def outcome(lane: Callable[[Edge, str], None], frame: str) -> tuple[list[bytes], int]:
+async def outcome(path: Callable[[Edge, str], None], frame: str) -> tuple[list[bytes], int]:
     edge = Edge()
-    edge.held.free = True
+    edge.publisher.auto_confirm = True
     async with edge.to_broker.running():
-        lane(edge, frame)
-    return edge.written, sum(edge.held.sizes)
+        path(edge, frame)
+    return edge.written, sum(edge.publisher.sizes)
 
 
 STEPS = st.lists(
@@ -116,7 +116,7 @@ def test_every_event_has_one_answer_and_what_is_accepted_is_published(steps: lis
 
 async def exchange(steps: list[tuple[str, Any]], bound: int) -> None:
     edge = Edge(max_in_flight_events=bound)
-    lane, number, open_from = FastLane(edge.answerer), 0, 0
+    path, number, open_from = FastPath(edge.event_handler), 0, 0
     failed: set[int] = set()
     async with edge.to_broker.running():
         for step, payload in steps:
@@ -124,24 +124,24 @@ async def exchange(steps: list[tuple[str, Any]], bound: int) -> None:
                 name = {"one": "reading", "many": "readings"}.get(step, payload)
                 body = {"value": payload} if step != "many" else [{"value": value} for value in payload]
                 frame = f"42{number}{json.dumps([name, body], separators=(',', ':'))}"
-                if not lane.take(edge, edge.session, frame.encode()):
+                if not path.handle(edge, edge.session, frame.encode()):
                     plainly(edge, frame)
                 number += 1
-            elif open_from < len(edge.held.confirms) and step == "confirm":
-                edge.held.confirm(open_from)
+            elif open_from < len(edge.publisher.confirms) and step == "confirm":
+                edge.publisher.confirm(open_from)
                 open_from += 1
-            elif open_from < len(edge.held.confirms) and step == "fail":
-                edge.held.fail(open_from, BrokerUnavailable("away"))
+            elif open_from < len(edge.publisher.confirms) and step == "fail":
+                edge.publisher.fail(open_from, BrokerUnavailable("away"))
                 failed.add(open_from)
                 open_from += 1
             for _ in range(5):
                 await asyncio.sleep(0)
             assert edge.session.in_flight_events <= bound
-        edge.held.release()
+        edge.publisher.confirm_all()
     answers = [frame.removeprefix(b"43").partition(b"[") for frame in edge.written]
     assert sorted(int(found[0]) for found in answers) == list(range(number))
     accepted = sum(json.loads(b"[" + found[2])[0].get("accepted", 0) for found in answers)
-    confirmed = sum(size for index, size in enumerate(edge.held.sizes) if index not in failed)
+    confirmed = sum(size for index, size in enumerate(edge.publisher.sizes) if index not in failed)
     assert accepted == confirmed
     assert (edge.session.in_flight_events, edge.session.in_flight_bytes) == (0, 0)
-    assert await edge.answerer.drain(0.1) == 0
+    assert await edge.event_handler.drain(0.1) == 0
