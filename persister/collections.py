@@ -1,4 +1,4 @@
-"""The names of the collections that only persisters use, and how a collection is created."""
+"""The names of the collections that only the persister uses, and how a collection is created."""
 
 from typing import Any
 

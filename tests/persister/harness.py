@@ -1,7 +1,6 @@
 """A persister between stand-ins for its broker and its database."""
 
 import asyncio
-import struct
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -22,15 +21,11 @@ from persister.to_live import ToLive
 from persister.to_mongodb import Written
 from readings.document import encode_document
 from readings.reading import Reading
+from tests.gateway.fakes import RecordingBroadcaster
 
 
 def document(number: int, sensor_type: str = "temperature") -> bytes:
     return encode_document("owner", "device", Reading(sensor_type, number, 1_700_000_000_000 + number, 0, 1))
-
-
-def closed(raw: bytes) -> bytes:
-    """Return these bytes with the length and the last byte of a document, whatever they contain."""
-    return struct.pack("<i", len(raw)) + raw[4:-1] + b"\0"
 
 
 def delivery(tag: int, generation: int = 0) -> Delivery:
@@ -146,17 +141,6 @@ class RequeueLog:
 
     async def count(self, message: Message) -> int:
         return self.counts.get(message.body, 0)
-
-
-class RecordingBroadcaster:
-    """Keeps what was broadcast."""
-
-    def __init__(self) -> None:
-        self.payloads: list[bytes] = []
-        self.dropped = 0
-
-    def broadcast(self, payload: bytes) -> None:
-        self.payloads.append(payload)
 
 
 class NoPublisher:

@@ -11,7 +11,8 @@ from persister.batch import MAX_DELIVERIES, Outcome
 from persister.to_mongodb import Written
 from readings.document import decode_document
 from testing.waiting import eventually
-from tests.persister.harness import Harness, Store, closed, document
+from tests.persister.harness import Harness, Store, document
+from tests.readings.cases import closed
 
 
 async def test_a_batch_is_acknowledged_once_after_it_was_written() -> None:

@@ -8,7 +8,8 @@ from broker.message import Message
 from persister.to_live import ToLive
 from readings.document import document_ts_ms, series_bytes
 from testing.waiting import eventually
-from tests.persister.harness import Harness, RecordingBroadcaster, document
+from tests.gateway.fakes import RecordingBroadcaster
+from tests.persister.harness import Harness, document
 
 
 async def test_the_live_copy_is_the_newest_of_each_series() -> None:

@@ -29,7 +29,8 @@ from persister.to_mongodb import Written
 from persister.watchdog import StuckError
 from persister.worker import Worker
 from testing.waiting import eventually
-from tests.persister.harness import NoPublisher, RecordingBroadcaster, document
+from tests.gateway.fakes import RecordingBroadcaster
+from tests.persister.harness import NoPublisher, document
 
 
 class Store:
