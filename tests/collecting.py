@@ -1,8 +1,8 @@
-"""Tests are collected with a clock that is an hour behind, so that none can depend on when that was.
+"""Collects the tests with clocks that are an hour behind, so that none can depend on the time of collection.
 
-A pytest plugin. The last tests of a run on a slow machine begin an hour after they were collected: what is computed
-where a module is loaded or a test parametrized is wrong by then. Who reads the clock all the same is noted, for a test
-that passes may be one that tests nothing any more; tests/test_collecting.py says who it was.
+A pytest plugin. On a slow machine the last tests of a run begin an hour after their collection, so a time computed at
+import or in parameters is wrong by then. Code that reads a clock during collection is recorded, because such a test may
+pass without testing anything; tests/test_collecting.py reports it.
 """
 
 import sys
@@ -15,12 +15,12 @@ import pytest
 
 BEHIND_S = 3600
 ROOT = Path(__file__).parent.parent
-# Lines of ours that have read the clock during the collection, or have called what did.
+# Lines of the project that read a clock during collection, directly or indirectly.
 READERS: list[str] = []
 
 
 class _Clock:
-    """Stands for `time.time` or `time.time_ns`; kept by a module that imported its name, it is right again later."""
+    """Replaces `time.time` or `time.time_ns`; a module that imported it gets the right time after collection."""
 
     def __init__(self, ask: Callable[[], Any], behind: int) -> None:
         self._ask = ask
@@ -31,13 +31,13 @@ class _Clock:
             READERS.append(_outermost_line())
         return self._ask() - self._behind
 
-    def be_right(self) -> None:
+    def correct(self) -> None:
         self._behind = 0
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, Any, Any]:
-    """Collect with clocks that are behind."""
+    """Collect with slow clocks."""
     real, real_ns = time.time, time.time_ns
     clocks = _Clock(real, BEHIND_S), _Clock(real_ns, BEHIND_S * 10**9)
     time.time, time.time_ns = clocks
@@ -46,7 +46,7 @@ def pytest_collection() -> Generator[None, Any, Any]:
     finally:
         time.time, time.time_ns = real, real_ns
         for clock in clocks:
-            clock.be_right()
+            clock.correct()
 
 
 def _ours(file: str) -> bool:

@@ -19,7 +19,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def browser(site: Site) -> Iterator[Browser]:
     with Browser.opened(site.url) as opened:
         yield opened
-        assert opened.complaints() == []
+        assert opened.console_errors() == []
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def test_a_wrong_password_is_told_and_opens_nothing(browser: Browser, site: Site
     browser.log_in(site.person["email"], "not the password")
     assert "do not fit" in browser.until("return document.getElementById('login-error').textContent")
     assert browser.run("return document.getElementById('app').hidden")
-    assert [entry for entry in browser.complaints() if "401" not in entry] == []
+    assert [entry for entry in browser.console_errors() if "401" not in entry] == []
 
 
 def test_values_do_not_wait_for_the_charts_script_and_it_is_tried_again(inside: Browser) -> None:
@@ -59,7 +59,7 @@ def test_values_do_not_wait_for_the_charts_script_and_it_is_tried_again(inside: 
     inside.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": []})
     inside.until("return (document.getElementById('chart').data ?? []).some((trace) => trace.y.length > 3)")
     assert "trying again" not in inside.text("#chart-message")
-    assert all("plotly.min.js" in line for line in inside.complaints())
+    assert all("plotly.min.js" in line for line in inside.console_errors())
 
 
 def test_curves_move_within_five_seconds_and_values_change(inside: Browser) -> None:
@@ -271,7 +271,7 @@ def test_a_refresh_token_that_somebody_else_has_used_logs_out_after_its_second_u
         thief["accessToken"],
     )
     assert ended == 401
-    assert all(" 401 " in line for line in inside.complaints())
+    assert all(" 401 " in line for line in inside.console_errors())
 
 
 def test_it_is_used_by_keyboard(inside: Browser) -> None:

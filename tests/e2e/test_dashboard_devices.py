@@ -125,7 +125,7 @@ def test_what_is_wrong_is_told_beside_its_field(inside: Browser, site: Site) -> 
     inside.until("return document.getElementById('snippet').innerText !== ''")
     _, answer = site.call("GET", "/devices", params={"name": "fine-1"})
     assert answer["items"][0]["location"] == {"lat": 48.137, "lon": 11.575}
-    assert all(" 409 " in line or " 422 " in line for line in inside.complaints())
+    assert all(" 409 " in line or " 422 " in line for line in inside.console_errors())
 
 
 def test_a_device_is_renamed_its_tokens_are_revoked_and_it_is_removed(inside: Browser, site: Site) -> None:
@@ -173,7 +173,7 @@ def test_who_renames_a_device_changes_nothing_else(inside: Browser, site: Site, 
     inside.until("return document.getElementById('device-message').innerText === 'Nothing was changed.'")
     fill(inside, "#change-device-form", name="")
     assert inside.until("return document.getElementById('change-name-error').innerText")
-    assert all(" 422 " in line for line in inside.complaints())
+    assert all(" 422 " in line for line in inside.console_errors())
 
 
 def renewed(site: Site, device: str, token: str) -> int:
@@ -195,7 +195,7 @@ def test_a_device_that_is_not_registered_says_what_that_means(inside: Browser, s
     inside.driver.switch_to.active_element.send_keys("\ue00c")  # Escape
     inside.until("return !document.getElementById('device').open")
     assert inside.run("return document.activeElement.className") == "icon more"
-    assert all(" 404 " in line for line in inside.complaints())
+    assert all(" 404 " in line for line in inside.console_errors())
 
 
 def test_the_keyboard_stays_within_a_dialog_and_comes_back_from_it(inside: Browser) -> None:

@@ -64,7 +64,7 @@ def test_an_expired_session_says_so_and_comes_back_to_the_same_view(inside: Brow
     inside.until("return document.getElementById('legend').innerText.includes('sim-0003')")
     assert inside.run("return location.hash") == shown
     assert inside.find("[data-span='1h']").get_attribute("aria-pressed") == "true"
-    assert all(" 401 " in line for line in inside.complaints())
+    assert all(" 401 " in line for line in inside.console_errors())
 
 
 def test_logging_out_ends_the_session_in_its_other_tabs_too(inside: Browser, site: Site) -> None:
@@ -181,7 +181,7 @@ def test_logging_out_with_an_access_token_that_has_expired_ends_the_session_as_w
         kept["access"],
     )
     assert used == 401
-    assert all(" 401 " in line for line in inside.complaints())
+    assert all(" 401 " in line for line in inside.console_errors())
 
 
 def test_somebody_signs_up_and_is_told_what_is_wrong_where_it_is(browser: Browser, site: Site) -> None:
@@ -199,7 +199,7 @@ def test_somebody_signs_up_and_is_told_what_is_wrong_where_it_is(browser: Browse
     sign_up(browser, "Grace", "grace@example.org", "correct horse battery staple")
     browser.until("return !document.getElementById('no-series').hidden")
     assert browser.text("#user") == "grace@example.org"
-    assert all(" 409 " in line or " 422 " in line for line in browser.complaints())
+    assert all(" 409 " in line or " 422 " in line for line in browser.console_errors())
 
 
 def test_a_server_that_takes_no_sign_ups_says_so(
