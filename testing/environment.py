@@ -1,4 +1,4 @@
-"""Packages of PyPI in an environment of their own, beside the tests that need them; the project has none of them."""
+"""Virtual environments with PyPI packages that some tests need and the project does not depend on."""
 
 import fcntl
 import hashlib
@@ -12,9 +12,9 @@ import pytest
 
 
 def python_with(requirements: Path, package: str) -> Path:
-    """Return the Python of an environment that is kept; some 10 s the first time on a machine, nothing after that.
+    """Return the Python of an environment with these requirements; cached, some 10 s the first time on a machine.
 
-    Where it cannot be made, skip, but not in CI.
+    If it cannot be made, skip the test, or in CI fail it.
     """
     version = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()[:12]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tidegate-tests"
@@ -33,7 +33,7 @@ def python_with(requirements: Path, package: str) -> Path:
 
 
 def _install(made: Path, requirements: Path) -> str:
-    """Return why it could not be installed."""
+    """Install, and return the error, empty if there was none."""
     pip = [str(made / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", "-r", str(requirements)]
     for command in ([sys.executable, "-m", "venv", str(made)], pip):
         done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)

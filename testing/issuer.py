@@ -1,4 +1,4 @@
-"""An issuer of tokens for tests: signs by hand, so that it can also sign what no library would."""
+"""A token issuer for tests: it signs by hand, so it can also sign tokens that no library would."""
 
 import base64
 import json
@@ -51,7 +51,7 @@ class Issuer:
 
 
 def user_claims(**changes: Any) -> dict[str, Any]:
-    """A user's claims; None as a change takes the claim away."""
+    """Return a user's claims; a change of None removes the claim."""
     now = int(time.time())
     claims = {
         "iss": ISSUER,
@@ -69,12 +69,12 @@ def user_claims(**changes: Any) -> dict[str, Any]:
 
 
 def device_claims(**changes: Any) -> dict[str, Any]:
-    """A device's claims, with what it was registered with; None as a change takes the claim away."""
+    """Return the claims of a registered device; a change of None removes the claim."""
     changed = {"sub": "device-1", "sid": None, "device": "device-1", "scope": "readings:write"}
     return user_claims(**changed | {"sensorType": "temperature", "location": "roof"} | changes)
 
 
 def at_this_time(claims: dict[str, Any]) -> dict[str, Any]:
-    """Call what is a function with the time in seconds since 1970: a table of claims knows not when its tests run."""
+    """Replace claims that are functions by their result for the current time, in seconds since 1970."""
     now = int(time.time())
     return {name: claim(now) if callable(claim) else claim for name, claim in claims.items()}

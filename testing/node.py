@@ -1,4 +1,4 @@
-"""Packages of npm beside the tests that need them."""
+"""npm packages for the tests that need them."""
 
 import fcntl
 import os
@@ -12,7 +12,7 @@ INSTALL = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--
 
 
 def node_with(folder: Path, package: str) -> str:
-    """Return the path of Node.js, once the folder's package.json is installed; without Node.js, skip, but not in CI."""
+    """Install the folder's package.json and return the path of Node.js; without Node.js skip, or in CI fail."""
     found = shutil.which("node")
     if found is None or shutil.which("npm") is None:
         if os.environ.get("CI"):

@@ -1,4 +1,4 @@
-"""Wait for a condition, and only for as long as it takes."""
+"""Waiting for a condition, no longer than necessary."""
 
 import asyncio
 import time
@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]], what: str, timeout_s: float = 10) -> None:
-    """Ask every 20 ms until the condition holds."""
+    """Check the condition every 20 ms until it holds; fail after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while not await condition():
         assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"

@@ -1,9 +1,9 @@
-"""Real servers, started once a run for the tests that ask for them, and a place of its own on them for each test.
+"""Real servers, started once per run for the tests that use them, with a fresh database or vhost for each test.
 
-A server that cannot start fails the test: what is not tested must not look tested.
-A test that stops, kills, pauses or fills a server starts one of its own: `with RabbitMQServer(tmp_path) as server`.
-What must hold on this machine's RabbitMQ and on the newest asks for `each_rabbitmq_server`; where the newest cannot be
-had (it needs root and Debian's packages), the end of the run says so, and in CI those tests fail.
+A server that cannot start fails its tests: an untested behaviour must not look tested. A test that stops, kills, pauses
+or fills a server starts one of its own: `with RabbitMQServer(tmp_path) as server`. Tests that must hold both on this
+machine's RabbitMQ and on the newest use `each_rabbitmq_server`. If the newest is not available (it needs root and
+Debian's packages), the end of the run says so, and in CI those tests fail.
 """
 
 import os
@@ -18,10 +18,10 @@ import pytest
 
 from testing.servers.mariadb import MariaDBServer
 from testing.servers.mongodb import MongoDBServer
-from testing.servers.newest import NotToBeHadError, newest_rabbitmq_root, versions_line
+from testing.servers.newest import NotAvailableError, newest_rabbitmq_root, versions_line
 from testing.servers.rabbitmq import RabbitMQServer
 
-pytest_plugins = ("tests.collecting", "tests.seeds", "tests.workers")
+pytest_plugins = ("tests.collecting", "tests.fast", "tests.seeds", "tests.workers")
 
 VERSIONS = pytest.StashKey[list[str]]()
 WHY_NOT_NEWEST = pytest.StashKey[str]()
@@ -40,11 +40,11 @@ def newest_rabbitmq_server(request: pytest.FixtureRequest) -> Iterator[RabbitMQS
     """The newest RabbitMQ; about 5 s to start, and a minute more the first time on a machine."""
     try:
         root = newest_rabbitmq_root()
-    except NotToBeHadError as error:
+    except NotAvailableError as error:
         request.config.stash[WHY_NOT_NEWEST] = str(error)
         if os.environ.get("CI"):
-            pytest.fail(f"the newest RabbitMQ cannot be had: {error}")
-        pytest.skip(f"the newest RabbitMQ cannot be had: {error}")
+            pytest.fail(f"the newest RabbitMQ is not available: {error}")
+        pytest.skip(f"the newest RabbitMQ is not available: {error}")
     with _temporary_folder() as folder, RabbitMQServer(folder, root=root) as server:
         request.config.stash.setdefault(VERSIONS, []).append(server.version)
         yield server
@@ -52,21 +52,21 @@ def newest_rabbitmq_server(request: pytest.FixtureRequest) -> Iterator[RabbitMQS
 
 @pytest.fixture(params=["rabbitmq_server", "newest_rabbitmq_server"])
 def each_rabbitmq_server(request: pytest.FixtureRequest) -> RabbitMQServer:
-    """This machine's RabbitMQ, and the newest."""
+    """This machine's RabbitMQ and the newest, in turn."""
     server: RabbitMQServer = request.getfixturevalue(request.param)
     return server
 
 
 @pytest.fixture
 def each_rabbitmq_url(each_rabbitmq_server: RabbitMQServer) -> Iterator[str]:
-    """URL of a fresh vhost on each."""
+    """URL of a fresh vhost on each of them."""
     url = each_rabbitmq_server.create_vhost()
     yield url
     each_rabbitmq_server.delete_vhost(url)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Hand what a worker ran to the process that sums up."""
+    """Pass the versions that a worker ran to the controller."""
     stash = session.config.stash
     if (handed := getattr(session.config, "workeroutput", None)) is not None:
         handed["rabbitmq"] = stash.get(VERSIONS, []), stash.get(WHY_NOT_NEWEST, "")
@@ -74,7 +74,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Take what a worker ran; one that died has handed over nothing."""
+    """Collect the versions that a worker ran; a worker that died passes none."""
     versions, why_not = getattr(node, "workeroutput", {}).get("rabbitmq", ([], ""))
     node.config.stash.setdefault(VERSIONS, []).extend(versions)
     if why_not:
@@ -104,7 +104,7 @@ def mongodb_server() -> Iterator[MongoDBServer]:
 
 @pytest.fixture
 def rabbitmq_url(rabbitmq_server: RabbitMQServer) -> Iterator[str]:
-    """URL of a fresh vhost: names are fixed by contract, so each test gets a broker that knows none of them yet."""
+    """URL of a fresh vhost, as the names of queues are fixed by contract and must not exist yet."""
     url = rabbitmq_server.create_vhost()
     yield url
     rabbitmq_server.delete_vhost(url)
@@ -128,14 +128,14 @@ def mongodb_database(mongodb_server: MongoDBServer) -> Iterator[tuple[str, str]]
 
 @contextmanager
 def _temporary_folder() -> Iterator[Path]:
-    # Not pytest's own, which keeps the folders of three runs: these are large. In memory where there is plenty: what
-    # all tests share is never killed, and a wait for a disk tests nothing.
+    # Not pytest's own, which keeps the folders of three runs: these are large. In memory if there is plenty: shared
+    # servers are never killed, so waiting for a disk would test nothing.
     with tempfile.TemporaryDirectory(prefix="tidegate-tests-", dir=_memory()) as name:
         yield Path(name)
 
 
 def _memory() -> Path | None:
-    """Return a file system in memory; None where there is none, or less than 8 GiB is free."""
+    """Return a file system in memory; None if there is none, or less than 8 GiB is free."""
     shared, enough = Path("/dev/shm"), 8 * 1024**3
     try:
         free = os.statvfs(shared)

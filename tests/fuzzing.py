@@ -1,4 +1,4 @@
-"""schemathesis as a process of its own, against a service that describes itself."""
+"""Runs schemathesis against a service that serves its OpenAPI document."""
 
 import asyncio
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 async def fuzz(url: str, *options: str, checks: str, seed: int, folder: Path, **environment: str) -> tuple[int, str]:
-    """Run it and assert that it found nothing; return how many requests it generated, and its report."""
+    """Run it in a process and assert that it finds nothing; return the number of generated requests and the report."""
     command = ["-m", "schemathesis.cli", "run", f"{url}/openapi.json", "--checks", checks, "--seed", str(seed)]
     command += ["--generation-database", "none", "--no-color", "--request-timeout", "10", *options]
     process = await asyncio.create_subprocess_exec(

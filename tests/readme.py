@@ -1,4 +1,4 @@
-"""What README tells people to type: its shell examples, line by line, and how a shell runs them."""
+"""README's shell examples, line by line, and a shell that runs them."""
 
 import asyncio
 import os
@@ -15,10 +15,10 @@ _COMMENT = re.compile(r"\s+# .*$")
 
 
 def shell_lines() -> list[str]:
-    """Return every line of every shell example, comments and all.
+    """Return every line of every shell example, including comments.
 
-    What is drawn is left out, and so is what is run elsewhere: the block that gives an export back by
-    tests/e2e/test_round_trip.py, the generators of clients by tests/generated.
+    Diagrams are left out, and so are the examples that other tests run: the block that sends an export back
+    (tests/e2e/test_round_trip.py) and the client generators (tests/generated).
     """
     blocks = [text for language, text in _BLOCK.findall(README.read_text()) if not language]
     return [
@@ -30,22 +30,22 @@ def shell_lines() -> list[str]:
 
 
 def commands(*starts: str) -> list[str]:
-    """Return the lines that start so, without their comments."""
+    """Return the lines with one of these starts, without their comments."""
     return [_COMMENT.sub("", line) for line in shell_lines() if line.startswith(starts)]
 
 
 def arguments_of_make_run() -> Iterator[tuple[list[str], str]]:
-    """Give what each `make run ARGS="…"` hands to onebox, and the line's comment."""
+    """Yield the arguments of each `make run ARGS="…"`, and the line's comment."""
     for line in shell_lines():
         if (found := re.match(r'make run ARGS="([^"]*)"\s*(.*)', line)) is not None:
             yield shlex.split(found[1]), found[2]
 
 
 async def shell(script: str, **variables: str) -> str:
-    """Run it in a shell that stops at the first command that fails; return its standard output."""
-    told = await asyncio.create_subprocess_exec(
+    """Run a script in a shell that stops at the first failing command, and return its standard output."""
+    process = await asyncio.create_subprocess_exec(
         *("bash", "-euo", "pipefail", "-c", script), env=os.environ | variables, stdout=PIPE, stderr=PIPE
     )
-    out, err = await asyncio.wait_for(told.communicate(), 60)
-    assert told.returncode == 0, (script, out.decode(), err.decode())
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0, (script, out.decode(), err.decode())
     return out.decode()

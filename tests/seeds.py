@@ -1,7 +1,7 @@
-"""One number from which everything is drawn that a test draws: the same in each run, another one in `make fuzz`.
+"""The seed of all random input in the tests: the same in each run, another one in `make fuzz`.
 
-A pytest plugin. The number is told at the top of a run and where a test fails; TEST_SEED=N repeats that run. Tests that
-draw ask for the fixture `seed`, or are Hypothesis's; all of them carry the marker `fuzz`.
+A pytest plugin. The seed is printed at the top of a run and for a failing test; TEST_SEED=N repeats that run. Tests
+with random input use the fixture `seed` or are Hypothesis's; all of them have the marker `fuzz`.
 """
 
 import os
@@ -17,7 +17,7 @@ SEED = int(os.environ.get("TEST_SEED", USUAL))
 
 @pytest.fixture
 def seed(request: pytest.FixtureRequest) -> int:
-    """A number below 2**32: of this test and this run's seed, printed for who looks for a failure."""
+    """A number below 2**32, derived from this test's name and the run's seed; printed if the test fails."""
     drawn = seed_of(request.node.nodeid)
     print(f"seed {drawn}, of TEST_SEED={SEED}")
     return drawn
@@ -25,18 +25,18 @@ def seed(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture
 def rng(seed: int) -> random.Random:
-    """Chance, from `seed`."""
+    """A random generator seeded with `seed`."""
     return random.Random(seed)
 
 
 def seed_of(name: str, run: int = SEED) -> int:
-    """Return the seed of what bears this name, in a run."""
+    """Return the seed of the test with this name, in a run."""
     return zlib.crc32(f"{run}/{name}".encode())
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Have Hypothesis draw from the name of each test, or in another run from that run's number."""
-    config.addinivalue_line("markers", "fuzz: draws its input; `make fuzz` runs these with another seed")
+    """Let Hypothesis derive its input from each test's name, or in another run from that run's seed."""
+    config.addinivalue_line("markers", "fuzz: has random input; `make fuzz` runs these with another seed")
     hypothesis.settings.register_profile("usual", derandomize=True, database=None, print_blob=True)
     hypothesis.settings.register_profile("drawn", derandomize=False, database=None, print_blob=True)
     hypothesis.settings.load_profile("usual" if SEED == USUAL else "drawn")
@@ -45,13 +45,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header() -> str:
-    """Name the number."""
+    """Print the seed."""
     return f"drawn from TEST_SEED={SEED}"
 
 
-@pytest.hookimpl(tryfirst=True)  # before what -m leaves out is left out
+@pytest.hookimpl(tryfirst=True)  # before -m deselects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what draws."""
+    """Mark the tests with random input."""
     for item in items:
         draws = "seed" in getattr(item, "fixturenames", ()) or hypothesis.is_hypothesis_test(getattr(item, "obj", None))
         if draws:

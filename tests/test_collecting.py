@@ -1,4 +1,4 @@
-"""Nothing in a test depends on when it was collected."""
+"""No test depends on the time of its collection."""
 
 import ast
 import time
@@ -63,7 +63,7 @@ def test_nothing_else_has_asked_that_clock() -> None:
 
 
 def loaded(node: ast.AST) -> Iterator[ast.AST]:
-    """Go through what runs when a module is loaded: all but the bodies of functions."""
+    """Walk the code that runs on import: everything but function bodies."""
     yield node
     if isinstance(node, FUNCTIONS):
         parts: list[ast.AST] = [node.args, *getattr(node, "decorator_list", [])]
@@ -74,7 +74,7 @@ def loaded(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def clocks_read(text: str) -> list[int]:
-    """Return the lines that read a clock when a module is loaded."""
+    """Return the lines that read a clock on import."""
     return [
         node.lineno
         for node in loaded(ast.parse(text))

@@ -1,4 +1,4 @@
-"""Every series of a metric with one label is there from the start, at zero: held against the code that counts."""
+"""Every series of a metric with one label exists from the start, at zero: checked against the code that counts."""
 
 import ast
 from pathlib import Path
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def written(files: str, called: str, argument: int = 0) -> set[str]:
-    """Return the texts that stand as this argument where `called` is called in these files."""
+    """Return the string values of this argument in all calls of `called` in these files."""
     found = set()
     for file in ROOT.glob(files):
         for node in ast.walk(ast.parse(file.read_text())):
@@ -69,7 +69,7 @@ def promised(registry: CollectorRegistry) -> dict[str, set[str]]:
     return found
 
 
-# What each metric may count, from where it is said.
+# The label values that each metric may have, from the code that sets them.
 COUNTED: dict[str, tuple[str, set[str]]] = {
     "tidegate_gateway_connects": (
         "gateway",

@@ -1,4 +1,4 @@
-"""README says what is true: its table is made from the settings, its examples are run."""
+"""README is true: its table is generated from the settings, and its examples are run."""
 
 import importlib.metadata
 import json
@@ -56,7 +56,7 @@ def test_compose_knows_what_make_up_is_given() -> None:
 
 
 def test_an_extra_that_pip_is_told_is_written_as_the_package_writes_it() -> None:
-    """Before 23.3, pip ignores an extra that is written in another way."""
+    """Before 23.3, pip ignores an extra that is spelled differently."""
     named = re.findall(r'pip install "([\w-]+)\[([\w-]+)\]"', README.read_text())
     assert named
     for package, extra in named:
@@ -65,7 +65,7 @@ def test_an_extra_that_pip_is_told_is_written_as_the_package_writes_it() -> None
 
 @pytest.mark.parametrize(("arguments", "comment"), list(arguments_of_make_run()))
 async def test_make_run_does_what_its_arguments_say(tmp_path: Path, arguments: list[str], comment: str) -> None:
-    """For 3 seconds: of what stands twice, the later counts."""
+    """For 3 seconds: of an option that is given twice, the later counts."""
     if "--replay" in arguments:
         file = arguments.index("--replay") + 1
         columns = re.findall(r"columns ([\w,]+)", comment)[0].split(",")

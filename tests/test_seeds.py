@@ -1,4 +1,4 @@
-"""What is drawn in a run comes from one number, which the run tells."""
+"""All random input of a run comes from one seed, which the run prints."""
 
 import random
 
@@ -21,7 +21,7 @@ def test_a_test_draws_the_same_in_each_run_and_another_test_something_else(
 def test_hypothesis_draws_the_same_in_each_run_but_for_another_number() -> None:
     usual = seeds.SEED == seeds.USUAL
     assert hypothesis.settings().derandomize is usual
-    assert hypothesis.settings().database is None  # what one run found is no part of the next
+    assert hypothesis.settings().database is None  # one run's findings are not part of the next
     assert usual or core.global_force_seed == seeds.SEED
 
 

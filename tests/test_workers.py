@@ -1,4 +1,4 @@
-"""A test that has to be alone is alone, whatever the other workers do."""
+"""A test marked `alone` runs alone, whatever the other workers do."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.workers import LONGEST
 
 ROOT = Path(__file__).parent.parent
-# Notes when it came in and when it went.
+# Prints the times at which it entered and left.
 VISIT = """
 import sys, time
 from pathlib import Path

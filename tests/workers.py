@@ -1,8 +1,8 @@
-"""Several workers on one machine (pytest-xdist): who may be beside whom, and what is begun first.
+"""Parallel workers on one machine (pytest-xdist): which tests may run at the same time, and which files come first.
 
-A pytest plugin; in a run without workers it does nothing. Each worker has servers of its own. A test that measures time
-or memory is marked `alone`: it waits until the tests of the other workers have ended, and they wait for it, before the
-time that a test may take begins to count.
+A pytest plugin; it does nothing in a run without workers. Each worker has its own servers. A test that measures time or
+memory is marked `alone`: it waits until the other workers' tests have ended, and they wait for it, all before the
+timeout of a test begins.
 """
 
 import fcntl
@@ -15,9 +15,9 @@ from typing import Any, Literal
 import pytest
 
 A_WORKER = "PYTEST_XDIST_WORKER" in os.environ
-# Locked for the workers of this checkout: two files that are there anyway.
+# Files that the workers of this checkout lock; any two that exist would do.
 DOOR, ROOM = Path(__file__), Path(__file__).with_name("__init__.py")
-# The files that take longest, which must not come last.
+# The slowest files, which must not come last.
 LONGEST = (
     "tests/faults/test_chaos.py",
     "tests/bench/test_systems.py",
@@ -34,13 +34,13 @@ MODES = {"shared": fcntl.LOCK_SH, "alone": fcntl.LOCK_EX}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Tell of the marker."""
-    config.addinivalue_line("markers", "alone: measures time or memory, so that no other worker's test runs meanwhile")
+    """Register the marker."""
+    config.addinivalue_line("markers", "alone: measures time or memory, so no other worker runs a test meanwhile")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest; the other files stay in their order."""
+    """Start with the slowest files; the others keep their order."""
     if A_WORKER:
         places = {name: place for place, name in enumerate(LONGEST)}
         items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Run a test in its turn."""
+    """Run a test once it is its turn."""
     if not A_WORKER:
         return (yield)
     with turn("alone" if item.get_closest_marker("alone") else "shared", DOOR, ROOM):
@@ -57,7 +57,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
 
 @contextmanager
 def turn(mode: Literal["shared", "alone"], door: Path, room: Path) -> Iterator[None]:
-    """Be in the room with others, or alone. Nobody enters before one who waits to be alone."""
+    """Hold the room with others or alone; new tests wait behind one that waits to be alone."""
     with door.open("rb") as before, room.open("rb") as inside:
         fcntl.flock(before, fcntl.LOCK_EX)
         fcntl.flock(inside, MODES[mode])

@@ -1,9 +1,9 @@
-"""Run one server so that nothing of it outlives its owner: `python -I -S keeper.py COMMAND…`; needs Python and no more.
+"""Runs one server so that no process of it outlives its owner: `python -I -S keeper.py COMMAND…`; needs only Python.
 
-Standard input is a pipe whose other end only the owner holds: its end is the owner's end, a SIGKILL's included.
-Whatever the server starts belongs to the keeper, daemons with sessions of their own (Erlang's epmd) included, for it is
-the subreaper of them all. When the server or the owner ends, the keeper ends what is left and then, with the server's
-status, itself.
+Standard input is a pipe whose other end only the owner has, so end-of-file means that the owner has ended, even by
+SIGKILL. The keeper is the subreaper of all processes that the server starts, including daemons with sessions of their
+own (Erlang's epmd). When the server or the owner ends, the keeper kills what is left and exits with the server's
+status.
 """
 
 import ctypes
@@ -18,7 +18,7 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
 
 
 def keep(command: list[str]) -> int:
-    """Run the command until it or the owner ends; return its exit status, 128 + n for signal n."""
+    """Run the command until it or the owner ends, and return its exit status, 128 + n for signal n."""
     libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
     server = os.fork()
@@ -34,7 +34,7 @@ def keep(command: list[str]) -> int:
 
 def _become(command: list[str], libc: ctypes.CDLL) -> None:
     try:
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # should the keeper itself be killed
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # in case the keeper itself is killed
         os.setsid()
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(2, 1)
@@ -46,7 +46,7 @@ def _become(command: list[str], libc: ctypes.CDLL) -> None:
 
 
 def _wait(server: int) -> int | None:
-    """Return the server's wait status, or None when the owner has ended first."""
+    """Return the server's wait status, or None if the owner ended first."""
     read_end, write_end = os.pipe()
     for end in (read_end, write_end):
         os.set_blocking(end, False)
@@ -65,7 +65,7 @@ def _wait(server: int) -> int | None:
 
 
 def _end_all(server: int, status: int | None) -> int:
-    """Kill until no child is left: children of the killed become children of the keeper."""
+    """Kill until no child is left; children of a killed process become the keeper's."""
     with suppress(ChildProcessError):
         while True:
             for pid in _children():

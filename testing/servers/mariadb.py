@@ -17,7 +17,7 @@ USER = "tidegate"
 
 
 class MariaDBServer(Server):
-    """MariaDB, in the place of MySQL: Debian has no MySQL server."""
+    """MariaDB in place of MySQL, because Debian has no MySQL server."""
 
     name = "mariadb"
     program = "mariadbd"
@@ -29,11 +29,11 @@ class MariaDBServer(Server):
 
     @property
     def url(self) -> str:
-        """The URL without a database; create_database() makes one."""
+        """The URL without a database; see create_database()."""
         return f"mysql+aiomysql://{USER}:{self._password}@127.0.0.1:{self.port}/"
 
     def create_database(self) -> str:
-        """Make a database with a random name and return its URL."""
+        """Create a database with a random name and return its URL."""
         name = f"test_{secrets.token_hex(6)}"
         self.execute(f"CREATE DATABASE {name}")
         return self.url + name
@@ -43,7 +43,7 @@ class MariaDBServer(Server):
         self.execute(f"DROP DATABASE IF EXISTS {url.rpartition('/')[2]}")
 
     def execute(self, statement: str) -> list[tuple[Any, ...]]:
-        """Run one statement as the tests' user, committed at once, and return its rows."""
+        """Run one statement with autocommit as the tests' user and return its rows."""
         connection = pymysql.connect(
             host="127.0.0.1", port=self.port, user=USER, password=self._password, autocommit=True, connect_timeout=5
         )
@@ -63,7 +63,7 @@ class MariaDBServer(Server):
                 "--no-defaults",
                 "--user=root",
                 f"--datadir={self._data}",
-                f"--tmpdir={self.folder}",  # in a shared one, two servers that are made at once meet
+                f"--tmpdir={self.folder}",  # two servers created at the same time would clash in a shared one
                 "--skip-test-db",
                 "--innodb-log-file-size=16M",
             ],

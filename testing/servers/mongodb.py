@@ -1,4 +1,4 @@
-"""A mongod over TCP: what a deployment has, so that tests may cut, delay and kill the way to it."""
+"""A mongod over TCP, as in a deployment, so that tests can cut, delay and kill connections to it."""
 
 import secrets
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ class MongoDBServer(Server):
     program = "mongod"
 
     def __init__(self, folder: Path, *, replica_set: bool = False, cache_gb: float | None = 0.25) -> None:
-        """Use this much cache; None is mongod's own default, some half of the machine's memory."""
+        """Set the cache size; None is mongod's default, about half of the machine's memory."""
         super().__init__(folder)
         self._replica_set = replica_set
         self._cache_gb = cache_gb
@@ -34,21 +34,21 @@ class MongoDBServer(Server):
         return f"mongodb://127.0.0.1:{self.port}/" + ("?replicaSet=rs0" if self._replica_set else "")
 
     def create_database(self) -> str:
-        """Return a random name; MongoDB makes the database with the first write to it."""
+        """Return a random name; MongoDB creates the database on the first write."""
         return f"test_{secrets.token_hex(6)}"
 
     def drop_database(self, name: str) -> None:
-        """Drop a database with all that it holds."""
+        """Drop a database."""
         with self._client() as client:
             client.drop_database(name)
 
     def step_down(self, seconds: int) -> None:
-        """Be no primary for so long; of a replica set only."""
-        with self._client() as client, suppress(PyMongoError):  # it closes the connection with its answer
+        """Step down as primary for some seconds; replica set only."""
+        with self._client() as client, suppress(PyMongoError):  # it closes the connection when it responds
             client.admin.command({"replSetStepDown": seconds, "force": True})
 
-    def write_out(self) -> bool:
-        """Have everything written to the disk now; return whether the server says that it is."""
+    def fsync(self) -> bool:
+        """Flush everything to disk (fsync) and return whether the server confirms it."""
         try:
             with self._client() as client:
                 client.admin.command("fsync")
@@ -57,7 +57,7 @@ class MongoDBServer(Server):
         return True
 
     def _client(self) -> pymongo.MongoClient[dict[str, Any]]:
-        # Direct, for a replica set that is not initiated has no primary to select.
+        # Direct, because a replica set that is not initiated has no primary to select.
         address = f"mongodb://127.0.0.1:{self.port}/?directConnection=true"
         return pymongo.MongoClient(address, serverSelectionTimeoutMS=5000)
 
@@ -76,7 +76,10 @@ class MongoDBServer(Server):
             *("--dbpath", str(self.folder / "data"), "--port", str(self.port)),
             *("--bind_ip", "127.0.0.1", "--nounixsocket"),
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
-            *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"),  # a primary waits 15 s for nobody
+            *(
+                "--setParameter",
+                "shutdownTimeoutMillisForSignaledShutdown=100",
+            ),  # a primary would wait 15 s for other members
         ]
         if self._cache_gb is not None:
             options += ["--wiredTigerCacheSizeGB", str(self._cache_gb)]

@@ -1,4 +1,4 @@
-"""Ports of 127.0.0.1: which are free, and which a process listens on."""
+"""Ports of 127.0.0.1: free ones, and those that a process listens on."""
 
 import random
 import socket
@@ -6,13 +6,13 @@ from contextlib import suppress
 from pathlib import Path
 
 LISTEN = "0A"  # proc(5), /proc/net/tcp
-# Below Linux's ephemeral range (from 32768): no client's own port can be in the way of a server that comes back to its
-# port, and no client that keeps trying a closed port can connect to itself.
+# Below Linux's ephemeral range (from 32768), so that no client's local port blocks a server that restarts on its port,
+# and no client that keeps trying a closed port connects to itself.
 CANDIDATES = range(15_000, 32_000)
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on now; another process may still come first, so be ready to ask again."""
+    """Return a port that is free now; another process may take it first, so callers must be ready to retry."""
     while True:
         port = random.SystemRandom().choice(CANDIDATES)
         with socket.socket() as probe, suppress(OSError):
@@ -22,7 +22,7 @@ def free_port() -> int:
 
 
 def listening_ports(pid: int) -> set[int]:
-    """Return the TCP ports that a process listens on, on whatever address."""
+    """Return the TCP ports that a process listens on, on any address."""
     inodes = set()
     with suppress(OSError):
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():

@@ -22,15 +22,15 @@ BIND_FAILED = ("address already in use", "eaddrinuse", "address in use")
 
 
 class ServerError(Exception):
-    """A server could not be started or used; the message carries the end of its log."""
+    """A server could not be started or used; the message includes the end of its log."""
 
 
 class PortTakenError(ServerError):
-    """Another process has come first on one of the ports."""
+    """Another process has taken one of the ports."""
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = START_TIMEOUT_S) -> None:
-    """Ask every 20 ms; raise ServerError when the time is over."""
+    """Check the condition every 20 ms until it holds; raise ServerError after the timeout."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
@@ -39,7 +39,7 @@ def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = STAR
 
 
 def exists(pid: int) -> bool:
-    """Return whether a process runs, even if stopped; the dead that nobody has waited for do not."""
+    """Return whether a process runs or is stopped; zombies do not count."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     return False
@@ -47,14 +47,14 @@ def exists(pid: int) -> bool:
 
 def stopped(pid: int) -> bool:
     """Return whether SIGSTOP has reached every thread of a process."""
-    with suppress(OSError):  # a thread that has ended meanwhile: the others are asked again
+    with suppress(OSError):  # a thread has ended meanwhile: the caller tries again
         threads = Path(f"/proc/{pid}/task").glob("*/stat")
         return all(thread.read_text().rpartition(")")[2].split()[0] in "Tt" for thread in threads)
     return False
 
 
 def descendants(pid: int) -> dict[int, str]:
-    """Return pid and name of all processes that a process has started, and those that these have."""
+    """Return pid and name of all processes that a process has started, directly or indirectly."""
     parents: dict[int, int] = {}
     names: dict[int, str] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -69,13 +69,13 @@ def descendants(pid: int) -> dict[int, str]:
 
 
 class Server(ABC):
-    """One server on a folder of its own; as a context manager it runs while the context lasts.
+    """A server with its own folder; as a context manager it runs while the context lasts.
 
-    The end of the context kills it: nobody needs the data any more, and RabbitMQ takes 6 s to stop in order.
+    The end of the context kills it: the data is no longer needed, and RabbitMQ takes 6 s for an orderly stop.
     """
 
     name: str
-    program: str  # the name of the process that serves: a script may have started it
+    program: str  # the name of the serving process, which a script may have started
     port: int
 
     def __init__(self, folder: Path) -> None:
@@ -90,15 +90,15 @@ class Server(ABC):
 
     @abstractmethod
     def _prepare(self) -> None:
-        """Make what the first start needs."""
+        """Create the files that the first start needs."""
 
     @abstractmethod
     def _command(self) -> tuple[list[str], Mapping[str, str]]:
-        """Return the command line and what it wants in the environment."""
+        """Return the command line and additional environment variables."""
 
     @abstractmethod
     def _answers(self) -> bool:
-        """Return whether the server answers in its own protocol."""
+        """Return whether the server responds in its own protocol."""
 
     @property
     @abstractmethod
@@ -118,14 +118,14 @@ class Server(ABC):
         return self._keeper is not None and self._keeper.poll() is None
 
     def processes(self) -> set[int]:
-        """Return all processes that belong to the server, the one that keeps them included."""
+        """Return all processes of the server, including its keeper."""
         return {self._keeper.pid, *self._family()} if self._keeper else set()
 
     def _family(self) -> dict[int, str]:
         return descendants(self._keeper.pid) if self._keeper else {}
 
     def start(self) -> None:
-        """Start on fresh ports and return when the server answers."""
+        """Start on free ports and return once the server responds."""
         self._prepare()
         for attempt in range(PORT_ATTEMPTS):
             self._choose_ports()
@@ -137,30 +137,30 @@ class Server(ABC):
         return None
 
     def stop(self) -> None:
-        """End it in its own orderly way, and by force after 20 s; does nothing where it does not run."""
+        """Stop it in an orderly way, by force after 20 s; do nothing if it does not run."""
         if self.running:
             self.resume()
             self._signal(signal.SIGTERM)
         self._wait_for_end()
 
     def kill(self) -> None:
-        """End it by SIGKILL, as a crash would; its helpers go with it."""
+        """Kill it by SIGKILL, like a crash; its helper processes end as well."""
         self._signal(signal.SIGKILL)
         self._wait_for_end()
 
     def restart(self) -> None:
-        """Start on the same data and ports, after stop() if it still runs."""
+        """Restart it on the same data and ports."""
         self.stop()
         self._launch()
 
     def pause(self) -> None:
-        """Stop the clock for it (SIGSTOP): connections stay, nothing is answered from here on."""
+        """Pause it (SIGSTOP): connections stay open, but it does not respond."""
         self._signal(signal.SIGSTOP)
-        # A busy machine stops a process's threads one by one, and one of them may still answer meanwhile.
-        wait_until(lambda: stopped(self.pid), f"{self.name} stops its clock")
+        # A busy machine stops a process's threads one by one, and one of them may still respond meanwhile.
+        wait_until(lambda: stopped(self.pid), f"{self.name} is paused")
 
     def resume(self) -> None:
-        """End the pause."""
+        """Resume it after a pause."""
         self._signal(signal.SIGCONT)
 
     def __enter__(self) -> Self:
@@ -195,7 +195,7 @@ class Server(ABC):
             log = self.log.read_text(errors="replace")
             taken = any(words in log.lower() for words in BIND_FAILED)
             raise (PortTakenError if taken else ServerError)(f"{self.name} has ended: {log[-2000:]}")
-        # Its own port: another run's server on the same one would answer just as well.
+        # Check that it listens itself: another run's server on the same port would respond as well.
         for pid, name in self._family().items():
             if name == self.program and self.port in listening_ports(pid) and self._answers():
                 self._server_pid = pid
@@ -215,5 +215,5 @@ class Server(ABC):
     def _end_by_force(self) -> None:
         assert self._keeper
         assert self._keeper.stdin
-        self._keeper.stdin.close()  # the keeper ends all that is left, and itself
+        self._keeper.stdin.close()  # the keeper kills all that is left and exits
         self._keeper.wait()

@@ -1,4 +1,4 @@
-"""A RabbitMQ node that shares nothing with any other: its own name, cookie, ports, port mapper, plugins, data."""
+"""A RabbitMQ node that shares nothing with others: own name, cookie, ports, port mapper, plugins and data."""
 
 import base64
 import json
@@ -21,7 +21,7 @@ from testing.servers.ports import free_port
 from testing.servers.process import Server, ServerError, wait_until
 
 BIN = Path("/usr/lib/rabbitmq/bin")  # not /usr/sbin: those wrappers change the user
-# In another Debian's root: the server's folder is at INSIDE there, in a mount namespace of each process's own.
+# In another Debian's root the server's folder is mounted at INSIDE, in a mount namespace of the process.
 INSIDE = Path("/srv")
 ENTER = """
 mount --bind "$2" "$1$3" && mount --bind /dev "$1/dev" && mount -t proc proc "$1/proc" || exit 1
@@ -29,7 +29,7 @@ root=$1 inside=$3; shift 3
 exec chroot "$root" /usr/bin/env -C "$inside" "$@"
 """
 AMQP_HEADER = b"AMQP\0\0\x09\x01"
-# No busy waiting, which all on a machine of two processors feel; traffic between nodes on the loopback only.
+# No busy waiting, which would slow down a machine with two CPUs; node traffic on the loopback only.
 ERLANG_OPTIONS = "+sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}"
 
 
@@ -40,23 +40,23 @@ class RabbitMQServer(Server):
     program = "beam.smp"
 
     def __init__(self, folder: Path, *, metrics: bool = False, root: Path | None = None) -> None:
-        """Run this machine's RabbitMQ, or the one of another Debian whose root folder is given."""
+        """Use this machine's RabbitMQ, or the one in another Debian's root folder."""
         super().__init__(folder)
         self._metrics = metrics
         self._root = root
         self._inside = self.folder if root is None else INSIDE
         self.metrics_port = 0
-        # Its folder in mnesia/ has the node's name, so this stays over restarts.
+        # The folder in mnesia/ is named after the node, so the name is kept over restarts.
         self._node = f"tidegate-{secrets.token_hex(4)}@localhost"
 
     @property
     def url(self) -> str:
-        """The URL of the vhost that is always there."""
+        """The URL of the default vhost."""
         return f"amqp://guest:guest@127.0.0.1:{self.port}/"
 
     @property
     def version(self) -> str:
-        """What the running node says of itself to each client, as "3.10.8"."""
+        """The version that the running node announces to clients, such as "3.10.8"."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
             connection.sendall(AMQP_HEADER)
             with connection.makefile("rb") as answer:
@@ -83,21 +83,21 @@ class RabbitMQServer(Server):
             raise ServerError(f"rabbitmqctl {' '.join(arguments)}: {done.stderr or done.stdout}")
         return done.stdout
 
-    def limit_consumers(self, timeout_s: float | None) -> None:
-        """Have channels that are opened from here on end when a delivery is not settled for so long; None: 30 minutes.
+    def set_consumer_timeout(self, timeout_s: float | None) -> None:
+        """Set the consumer timeout of channels opened from now on; None: the default of 30 minutes.
 
-        RabbitMQ looks for it with each tick of the channel, which is a minute unless set otherwise.
+        RabbitMQ checks it at each tick of the channel, by default once a minute.
         """
         times_ms = (1_800_000, 60_000) if timeout_s is None else (int(timeout_s * 1000), int(timeout_s * 100))
         for name, ms in zip(("consumer_timeout", "channel_tick_interval"), times_ms, strict=True):
             self.rabbitmqctl("eval", f"application:set_env(rabbit, {name}, {ms}).")
 
-    def told(self) -> str:
-        """Return what the node has logged."""
+    def log_text(self) -> str:
+        """Return the node's log."""
         return "".join(file.read_text(errors="replace") for file in sorted((self.folder / "log").glob("*.log")))
 
     def api(self, method: str, path: str, body: object = None) -> Any:
-        """Call the management API, say api("GET", "queues"); return the decoded answer, None where it is empty."""
+        """Call the management API, as in api("GET", "queues"); return the decoded response, None if it is empty."""
         request = urllib.request.Request(
             f"http://127.0.0.1:{self._management_port}/api/{path}",
             method=method,
@@ -116,7 +116,7 @@ class RabbitMQServer(Server):
         return json.loads(text) if text else None
 
     def create_vhost(self) -> str:
-        """Make a vhost with a random name, all for the guest, and return its URL; about 15 ms."""
+        """Create a vhost with a random name and all rights for the guest, and return its URL; about 15 ms."""
         name = f"test-{secrets.token_hex(6)}"
         self.api("PUT", f"vhosts/{name}")
         self.api("PUT", f"permissions/{name}/guest", {"configure": ".*", "write": ".*", "read": ".*"})
@@ -127,10 +127,10 @@ class RabbitMQServer(Server):
         self.api("DELETE", f"vhosts/{quote(urlsplit(url).path[1:], safe='')}")
 
     def wait_until_registered(self, url: str, queue: str) -> None:
-        """Return when a quorum queue survives kill(), a second after its declaration.
+        """Return once a quorum queue survives kill(), about a second after its declaration.
 
-        RabbitMQ 3.10 writes the register of its quorum queues to disk once a second, and a node that restarts drops the
-        log of a queue that is not in it: a confirmed message was lost, and the queue never had a leader again.
+        RabbitMQ 3.10 writes its register of quorum queues to disk once a second, and a restarting node drops the log of
+        a queue that is not in it: a confirmed message was lost, and the queue never had a leader again.
         """
         vhost = unquote(urlsplit(url).path[1:]) or "/"
         name = f"{vhost.replace('/', '%2F')}_{queue}".encode()
@@ -178,7 +178,7 @@ class RabbitMQServer(Server):
         }
 
     def _answers(self) -> bool:
-        # The AMQP listener comes last but for the plugins', and create_vhost needs the management API.
+        # The AMQP listener opens after all but the plugins', and create_vhost needs the management API.
         with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
             connection.sendall(AMQP_HEADER)
             if connection.recv(1) == b"\x01":  # a method frame: Connection.Start

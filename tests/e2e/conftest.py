@@ -19,7 +19,7 @@ def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoServer
 def browser(demo_server: DemoServer) -> Iterator[Browser]:
     with Browser.opened(demo_server.url) as opened:
         yield opened
-        assert opened.complaints() == []
+        assert opened.console_errors() == []
 
 
 @pytest.fixture

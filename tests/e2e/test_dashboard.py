@@ -44,7 +44,7 @@ def test_a_wrong_password_is_reported_and_opens_nothing(browser: Browser, demo_s
     browser.log_in(demo_server.person["email"], "not the password")
     assert "Wrong e-mail or password" in browser.until("return document.getElementById('login-error').textContent")
     assert browser.run("return document.getElementById('app').hidden")
-    assert [entry for entry in browser.complaints() if "401" not in entry] == []
+    assert [entry for entry in browser.console_errors() if "401" not in entry] == []
 
 
 def test_values_do_not_wait_for_the_charts_script_and_it_is_tried_again(logged_in: Browser) -> None:
@@ -59,7 +59,7 @@ def test_values_do_not_wait_for_the_charts_script_and_it_is_tried_again(logged_i
     logged_in.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": []})
     logged_in.until("return (document.getElementById('chart').data ?? []).some((trace) => trace.y.length > 3)")
     assert "trying again" not in logged_in.text("#chart-message")
-    assert all("plotly.min.js" in line for line in logged_in.complaints())
+    assert all("plotly.min.js" in line for line in logged_in.console_errors())
 
 
 def test_curves_move_within_five_seconds_and_values_change(logged_in: Browser) -> None:
@@ -279,7 +279,7 @@ def test_a_refresh_token_that_somebody_else_has_used_logs_out_after_its_second_u
         thief["accessToken"],
     )
     assert ended == 401
-    assert all(" 401 " in line for line in logged_in.complaints())
+    assert all(" 401 " in line for line in logged_in.console_errors())
 
 
 def test_it_is_used_by_keyboard(logged_in: Browser) -> None:

@@ -127,7 +127,7 @@ def test_an_error_is_shown_next_to_its_field(logged_in: Browser, demo_server: De
     logged_in.until("return document.getElementById('snippet').innerText !== ''")
     _, answer = demo_server.call("GET", "/devices", params={"name": "fine-1"})
     assert answer["items"][0]["location"] == {"lat": 48.137, "lon": 11.575}
-    assert all(" 409 " in line or " 422 " in line for line in logged_in.complaints())
+    assert all(" 409 " in line or " 422 " in line for line in logged_in.console_errors())
 
 
 def test_a_device_is_renamed_its_tokens_are_revoked_and_it_is_removed(
@@ -177,7 +177,7 @@ def test_who_renames_a_device_changes_nothing_else(logged_in: Browser, demo_serv
     logged_in.until("return document.getElementById('device-message').innerText === 'Nothing was changed.'")
     fill(logged_in, "#change-device-form", name="")
     assert logged_in.until("return document.getElementById('change-name-error').innerText")
-    assert all(" 422 " in line for line in logged_in.complaints())
+    assert all(" 422 " in line for line in logged_in.console_errors())
 
 
 def renewed(demo_server: DemoServer, device: str, token: str) -> int:
@@ -199,7 +199,7 @@ def test_a_device_that_is_not_registered_says_what_that_means(logged_in: Browser
     logged_in.driver.switch_to.active_element.send_keys("\ue00c")  # Escape
     logged_in.until("return !document.getElementById('device').open")
     assert logged_in.run("return document.activeElement.className") == "icon more"
-    assert all(" 404 " in line for line in logged_in.complaints())
+    assert all(" 404 " in line for line in logged_in.console_errors())
 
 
 def test_the_keyboard_stays_within_a_dialog_and_comes_back_from_it(logged_in: Browser) -> None:

@@ -125,7 +125,7 @@ def test_a_live_chart_holds_no_more_the_longer_it_is_drawn(page: str) -> None:
         # Ticks move with each drawing: text sizes are not cached for each position.
         assert measured["kept"] < DRAWINGS / 10
         assert measured["all"] / DRAWINGS < 20, "drawing measures every label for every label"
-        assert browser.complaints() == []
+        assert browser.console_errors() == []
 
 
 @pytest.mark.parametrize("locale", ["en-GB", "pt-BR", "lv-LV"])

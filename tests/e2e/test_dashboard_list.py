@@ -256,7 +256,7 @@ def test_one_question_at_a_time_and_none_while_hidden(demo_server: DemoServer, m
         assert browser.run("return window.asked.all") == before
         browser.run(HIDE, False)
         browser.until("return window.asked.all > arguments[0]", before, within_s=5)
-        assert browser.complaints() == []
+        assert browser.console_errors() == []
 
 
 @pytest.mark.parametrize("window", [{}, {"width": 390, "height": 844, "phone": True}])

@@ -66,7 +66,7 @@ def test_an_expired_session_says_so_and_comes_back_to_the_same_view(
     logged_in.until("return document.getElementById('legend').innerText.includes('sim-0003')")
     assert logged_in.run("return location.hash") == shown
     assert logged_in.find("[data-span='1h']").get_attribute("aria-pressed") == "true"
-    assert all(" 401 " in line for line in logged_in.complaints())
+    assert all(" 401 " in line for line in logged_in.console_errors())
 
 
 def test_logging_out_ends_the_session_in_its_other_tabs_too(logged_in: Browser, demo_server: DemoServer) -> None:
@@ -183,7 +183,7 @@ def test_logging_out_with_an_access_token_that_has_expired_ends_the_session_as_w
         kept["access"],
     )
     assert used == 401
-    assert all(" 401 " in line for line in logged_in.complaints())
+    assert all(" 401 " in line for line in logged_in.console_errors())
 
 
 def test_a_sign_up_shows_errors_next_to_their_fields(browser: Browser, demo_server: DemoServer) -> None:
@@ -201,7 +201,7 @@ def test_a_sign_up_shows_errors_next_to_their_fields(browser: Browser, demo_serv
     sign_up(browser, "Grace", "grace@example.org", "correct horse battery staple")
     browser.until("return !document.getElementById('no-series').hidden")
     assert browser.text("#user") == "grace@example.org"
-    assert all(" 409 " in line or " 422 " in line for line in browser.complaints())
+    assert all(" 409 " in line or " 422 " in line for line in browser.console_errors())
 
 
 def test_a_server_that_takes_no_sign_ups_says_so(

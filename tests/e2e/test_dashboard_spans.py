@@ -157,7 +157,7 @@ def test_from_and_to_are_picked_in_the_zone_that_is_chosen(demo_server: DemoServ
         assert (
             browser.run("return document.getElementById('range-form').hidden && document.activeElement.id") == "range"
         )
-        assert browser.complaints() == []
+        assert browser.console_errors() == []
 
 
 def test_what_is_downloaded_is_whole_and_safe_to_open(browser: Browser, demo_server: DemoServer) -> None:

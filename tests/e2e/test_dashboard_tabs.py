@@ -143,7 +143,7 @@ def test_a_browser_without_shared_workers_has_a_feed_of_its_own_while_it_is_seen
         browser.run(HIDE, False)
         live(browser, browser.driver.current_window_handle)
         assert feeds() == 1
-        assert browser.complaints() == []
+        assert browser.console_errors() == []
     become(feeds, 0)
 
 

@@ -88,7 +88,7 @@ def test_from_make_run_to_an_export_of_ones_own_device(tmp_path: Path) -> None:
             posted_with_curl(browser)
             sent = streamed_with_python(browser, tmp_path)
             rows = exported(browser)
-            assert browser.complaints() == []
+            assert browser.console_errors() == []
         onebox.interrupt()
     assert {(row["device"], row["sensorType"], float(row["value"]), row["unit"]) for row in rows} == {
         (device, SENSOR, VALUE, UNIT)

@@ -188,20 +188,20 @@ async def dead_letter_queue_refuses_past_the_consumer_timeout(
     stack: Stack, fleet: Fleet, random: random.Random
 ) -> None:
     url = stack.rabbitmq.url
-    await asyncio.to_thread(stack.rabbitmq.limit_consumers, CONSUMER_TIMEOUT_S)
+    await asyncio.to_thread(stack.rabbitmq.set_consumer_timeout, CONSUMER_TIMEOUT_S)
     try:
         for persister in stack.persisters:
             await persister.restart(HOLD_SECONDS=SHORT_HOLD)
-        log_start = len(stack.rabbitmq.told())
+        log_start = len(stack.rabbitmq.log_text())
         async with dead_letters.refused(stack):
             # Many times what is tried at once.
             expected = await poison.publish(url, poison.mixed(fleet, messages=random.randint(60, 120), one_in=1))
             await dead_letters.good_ones_flow(stack, fleet, 2.5 * CONSUMER_TIMEOUT_S, within_s=8)
             assert not await poison.any_arrived(url, expected), "the dead-letter queue took something"
-        assert "timed out" not in stack.rabbitmq.told()[log_start:], "RabbitMQ has closed a channel"
+        assert "timed out" not in stack.rabbitmq.log_text()[log_start:], "RabbitMQ has closed a channel"
         await poison.arrived(url, expected)
     finally:
-        await asyncio.to_thread(stack.rabbitmq.limit_consumers, None)
+        await asyncio.to_thread(stack.rabbitmq.set_consumer_timeout, None)
         for persister in stack.persisters:
             await persister.restart()
 
@@ -234,7 +234,7 @@ async def mongodb_away_through_many_releases(stack: Stack, _: Fleet, random: ran
 async def mongod_disk_full(stack: Stack, _: Fleet, random: random.Random) -> None:
     await asyncio.to_thread(stack.disk.fill)
     # Flush now what is still to be written: a mongod without room ends.
-    assert not await asyncio.to_thread(stack.mongodb.write_out), "mongod goes on although its disk is full"
+    assert not await asyncio.to_thread(stack.mongodb.fsync), "mongod goes on although its disk is full"
     await asyncio.sleep(random.uniform(2, 5))
     stack.disk.empty()
     await asyncio.to_thread(stack.mongodb.restart)

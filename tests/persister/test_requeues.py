@@ -223,7 +223,7 @@ async def test_rabbitmqs_consumer_timeout_ends_no_channel_while_more_bad_message
     tmp_path: Path, mongodb_database: tuple[str, str]
 ) -> None:
     with RabbitMQServer(tmp_path / "r") as rabbitmq:
-        await asyncio.to_thread(rabbitmq.limit_consumers, TIMEOUT_S)
+        await asyncio.to_thread(rabbitmq.set_consumer_timeout, TIMEOUT_S)
         system, url = System(rabbitmq.url), mongodb_database
         async with system.opened(QUEUES) as broker:
             await broker.declare()
@@ -239,7 +239,7 @@ async def test_rabbitmqs_consumer_timeout_ends_no_channel_while_more_bad_message
                     await all_stored(*url, number)
                     slowest = max(slowest, time.monotonic() - published)
             assert slowest < TIMEOUT_S / 2, "good readings stood still"
-            assert "timed out" not in rabbitmq.told(), "a channel was ended"
+            assert "timed out" not in rabbitmq.log_text(), "a channel was ended"
             # All are there still: nothing got into the dead letters, and nothing was lost.
             await making_room(broker, embedded=False)
             assert await broker.depth(READINGS) == len(poison)

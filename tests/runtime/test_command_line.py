@@ -18,6 +18,7 @@ from reader.settings import ReaderSettings
 from runtime.command_line import run_service_command
 from runtime.process import Shutdown
 from runtime.settings import table
+from runtime.version import VERSION
 from tools.settings_table import SERVICES
 
 ROOT = Path(__file__).parents[2]
@@ -81,6 +82,12 @@ def test_a_command_explains_itself_without_any_setting(command: str) -> None:
 def test_what_is_no_service_says_how_it_ends_too(command: str) -> None:
     shown = run(command, "--help").stdout
     assert {"settings, from the environment:", "exit codes:", "signals:"} <= set(shown.splitlines())
+
+
+@pytest.mark.parametrize("command", ["auth", "broker", "gateway", "onebox", "persister", "reader", "simulator"])
+def test_every_command_prints_its_version_without_any_setting(command: str) -> None:
+    shown = run(command, "--version")
+    assert (shown.returncode, shown.stdout, shown.stderr) == (0, f"tidegate {VERSION}\n", "")
 
 
 UNKNOWN = {

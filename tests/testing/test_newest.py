@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from testing.servers import newest
-from testing.servers.newest import NotToBeHadError, newest_rabbitmq_root, versions_line
+from testing.servers.newest import NotAvailableError, newest_rabbitmq_root, versions_line
 from testing.servers.rabbitmq import RabbitMQServer
 
 SCRIPT = Path(newest.__file__).with_name("install-newest-rabbitmq")
@@ -44,7 +44,7 @@ def test_why_it_cannot_be_had_reaches_who_asks(monkeypatch: pytest.MonkeyPatch, 
     )
     (tmp_path / "install-newest-rabbitmq").chmod(0o755)
     monkeypatch.setattr(newest, "__file__", str(tmp_path / "newest.py"))
-    with pytest.raises(NotToBeHadError, match=r"^no network$"):
+    with pytest.raises(NotAvailableError, match=r"^no network$"):
         newest_rabbitmq_root()
 
 

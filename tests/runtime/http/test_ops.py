@@ -12,6 +12,7 @@ from runtime.http import ops
 from runtime.http.ops import Check, ops_server
 from runtime.process import Shutdown
 from runtime.settings import ProcessSettings
+from runtime.version import VERSION
 
 
 async def fine() -> None:
@@ -73,4 +74,6 @@ async def test_metrics_are_those_of_the_registry_in_prometheus_form() -> None:
     async with serving(Shutdown(), {}, registry) as session, session.get("/metrics") as answer:
         assert answer.status == 200
         assert answer.headers["Content-Type"].startswith("text/plain")
-        assert "tidegate_things_total 3.0" in await answer.text()
+        text = await answer.text()
+    assert "tidegate_things_total 3.0" in text
+    assert f'tidegate_build_info{{version="{VERSION}"}} 1.0' in text
