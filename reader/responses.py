@@ -143,12 +143,12 @@ def last_seen(connected_ms: int | None, *readings: Document | None) -> int | Non
     return max((ms for ms in seen if ms is not None), default=None)
 
 
-def time_text(moment: Any) -> str | None:
+def time_text(time: Any) -> str | None:
     """Return a date of MongoDB as RFC 3339; None if it is not a date."""
-    if isinstance(moment, datetime):
-        return moment.isoformat(timespec="milliseconds") + "Z"
+    if isinstance(time, datetime):
+        return time.isoformat(timespec="milliseconds") + "Z"
     try:
-        return rfc3339(int(moment))
+        return rfc3339(int(time))
     except (TypeError, ValueError):
         return None
 

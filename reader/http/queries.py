@@ -25,7 +25,7 @@ LAST_MS = 2**63 - 1
 # Wider than what a gateway accepts: everything stored in MongoDB can be queried.
 Id = Annotated[str, Meta(min_length=1, max_length=256, examples=["0199d3c4-7a20-7c1e-9f4b-5d2a8e6b1c37"])]
 SensorType = Annotated[str, Meta(min_length=1, max_length=256, examples=["temperature"])]
-# Validated by `parse_moment`, whose errors say more than a pattern's.
+# Validated by `parse_bound`, whose errors say more than a pattern's.
 Time = Annotated[str, Meta(max_length=64, examples=["2026-01-31T12:00:00Z"])]
 Limit = Annotated[int, Meta(ge=1, le=MAX_LIMIT)]
 Cursor = Annotated[str, Meta(max_length=512)]
@@ -96,7 +96,7 @@ class LiveQuery(msgspec.Struct, rename="camel"):
     sensor_type: SensorType | UnsetType = UNSET
 
 
-def parse_moment(field: str, text: str | UnsetType) -> int | None:
+def parse_bound(field: str, text: str | UnsetType) -> int | None:
     """Return a time in milliseconds since 1970, None if omitted; Problem 422 if invalid."""
     if text is UNSET:
         return None
@@ -112,7 +112,7 @@ def parse_moment(field: str, text: str | UnsetType) -> int | None:
 
 def parse_range(from_: str | UnsetType, to: str | UnsetType) -> tuple[int | None, int | None]:
     """Return both ends in milliseconds since 1970; Problem 422 if one is invalid or `to` lies before `from`."""
-    start, end = parse_moment("from", from_), parse_moment("to", to)
+    start, end = parse_bound("from", from_), parse_bound("to", to)
     if start is not None and end is not None and end < start:
         raise invalid_parameter("to", "to must not lie before from")
     return start, end

@@ -70,8 +70,8 @@ class OwnerFeeds:
         for (device, sensor_type), reading in pending.items():
             filters = filters_of(device, sensor_type)
             matching = [wanted for wanted in filters if wanted in self.feeds]
-            holding = [held for feed, held in self.resuming.items() if feed.wanted in filters]
-            if not matching and not holding:
+            backlogs = [held for feed, held in self.resuming.items() if feed.wanted in filters]
+            if not matching and not backlogs:
                 continue
             try:
                 event = live_event(bson.decode(reading.document, AS_STORED))
@@ -81,7 +81,7 @@ class OwnerFeeds:
                 continue
             for wanted in matching:
                 offers.setdefault(wanted, []).append(event.data)
-            for held in holding:
+            for held in backlogs:
                 held.append(event)
         for wanted, events in offers.items():
             together = b"".join(events)

@@ -9,6 +9,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 
@@ -57,3 +58,13 @@ async def wait_until_ready(process: Process, url: str) -> None:
 def demo_credentials(data: Path) -> dict[str, str]:
     """Return e-mail and password of the demo user that a onebox has signed up."""
     return {"email": DEMO_EMAIL, "password": json.loads((data / "secrets.json").read_text())["demoPassword"]}
+
+
+async def summary(*arguments: str, data: Path) -> dict[str, Any]:
+    """Run a onebox to its end and return its summary; it must exit with 0."""
+    process = await start_onebox(*arguments, data=data)
+    out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    found: dict[str, Any] = json.loads(out.splitlines()[-1])
+    assert len(out.splitlines()) == 1, "standard output holds the summary and nothing else"
+    return found

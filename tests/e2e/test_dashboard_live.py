@@ -10,8 +10,8 @@ import aiohttp
 import pytest
 
 from testing.browser import Browser
+from tests.e2e.charts import ago, looking, runs
 from tests.e2e.demo_server import DemoServer
-from tests.e2e.test_dashboard_chart import ago, looking, runs
 
 # Records in the page when each point is first drawn.
 WATCH = (

@@ -9,8 +9,8 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 
 from testing.browser import Browser
+from tests.e2e.charts import ago, every, looking
 from tests.e2e.demo_server import DemoServer
-from tests.e2e.test_dashboard_chart import ago, every, looking
 
 RESOLUTION = "document.getElementById('resolution').textContent"
 

@@ -14,18 +14,8 @@ from pymongo import MongoClient
 
 from onebox.mongod import private_mongod
 from testing.waiting import eventually
-from tests.e2e.onebox_process import demo_credentials, running_onebox, start_onebox
+from tests.e2e.onebox_process import demo_credentials, running_onebox, start_onebox, summary
 from tests.integration.device import Identity, connected, readings
-
-
-async def summary(*arguments: str, data: Path) -> dict[str, Any]:
-    """Run a onebox to its end and return its summary; it must exit with 0."""
-    process = await start_onebox(*arguments, data=data)
-    out, err = await process.communicate()
-    assert process.returncode == 0, err.decode()
-    found: dict[str, Any] = json.loads(out.splitlines()[-1])
-    assert len(out.splitlines()) == 1, "standard output holds the summary and nothing else"
-    return found
 
 
 async def demo_device(url: str, data: Path) -> tuple[str, str]:

@@ -13,8 +13,7 @@ import pytest
 
 from onebox.demo import DEMO_EMAIL
 from testing.waiting import eventually
-from tests.e2e.onebox_process import ROOT, demo_credentials, running_onebox
-from tests.e2e.test_onebox import summary
+from tests.e2e.onebox_process import ROOT, demo_credentials, running_onebox, summary
 
 DEVICE, SENSOR = "press:1", "mixed"
 TS = 1_750_000_000_000
