@@ -273,9 +273,9 @@ def test_a_key_file_that_does_not_serve_is_named(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no key")
     for path, why in (
         (public_pem(tmp_path / "public", key), "must hold a private key"),
-        (private_pem(tmp_path / "locked", key, b"secret"), "holds no key"),
+        (private_pem(tmp_path / "locked", key, b"secret"), "holds no usable key"),
         (private_pem(tmp_path / "curve", generate_private_key(SECP256R1())), "must hold an Ed25519 key"),
-        (str(tmp_path / "text"), "holds no key"),
+        (str(tmp_path / "text"), "holds no usable key"),
         (str(tmp_path / "missing"), "cannot be read"),
     ):
         with pytest.raises(KeysError, match=why) as refused:
