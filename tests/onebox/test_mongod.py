@@ -1,4 +1,4 @@
-"""The private mongod: only its socket listens, it ends with its owner, and a start after a crash loses nothing."""
+"""The private mongod listens on its socket only, ends with its owner, and loses nothing in a crash."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Every process explains itself without any setting, and an argument that it does not know gets a hint."""
+"""Every process explains itself without any settings, and an unknown argument gets a hint."""
 
 import argparse
 import subprocess
@@ -28,7 +28,7 @@ COMMANDS = ["auth migrate", "auth users create", "persister erase", "broker dead
 
 
 def run(command: str, *arguments: str, columns: int = 100, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run it with an environment that has nothing of ours in it."""
+    """Run a command in an environment without any of our settings."""
     return subprocess.run(
         [sys.executable, "-m", *command.split(), *arguments],
         cwd=ROOT,
