@@ -29,7 +29,7 @@ test: $(VENV)/dev.done ## run every test, on real servers that the tests start t
 	@exec $(PYTEST) $(ARGS)
 
 test-fast: $(VENV)/dev.done ## run the tests that need no server and no other process, in less than a minute
-	@exec $(BIN)/python -m pytest -n auto --dist worksteal -m "not server" -q $(ARGS)
+	@exec $(PYTEST) -q -m "not server" $(ARGS)
 
 # Any number but 1, the seed of `make test`.
 TEST_SEED ?= $(shell od -An -N3 -tu4 /dev/urandom | tr -d ' ')

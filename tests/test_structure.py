@@ -35,8 +35,8 @@ METAPHORS = (
     "|undertake|undertakers?|undertaking|upkeep|until_gone|give_back|take_back"
 )
 BANNED_IN_TEXT = re.compile(f"_(?:{METAPHORS})_")
-# Two more that are fine in a sentence, but not as a name.
-BANNED_IN_NAMES = re.compile(f"_(?:{METAPHORS}|holding|moment)_")
+# Fine in a sentence, but not as a name: a message is retried or requeued, not held; a batch lingers for LINGER_S.
+BANNED_IN_NAMES = re.compile(f"_(?:{METAPHORS}|holding|moment_s)_")
 BANNED_FUNCTIONS = {"wrong"}
 # Terms of the field that contain one of these words, and names of libraries.
 TERMS = ("dead_letter", "dead_letters", "DeadLetter", "DEAD_LETTER", "dead letter", "dead letters", "dead-letter")

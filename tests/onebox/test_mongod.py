@@ -1,4 +1,4 @@
-"""The private mongod: only its socket listens, it ends with its owner, and a start after a crash loses nothing."""
+"""The private mongod listens on its socket only, ends with its owner, and loses nothing in a crash."""
 
 import asyncio
 import json
@@ -194,7 +194,7 @@ async def test_a_socket_folder_of_a_killed_owner_is_removed_by_the_next(tmp_path
         (f"echo '{LOADER} libssl.so.3: cannot open shared object file' >&2; exit 127", "OpenSSL 3's libssl.so.3"),
         ("kill -ILL $$", "a processor with AVX"),
         ('echo \'{"s":"E","attr":{"error":"IOError: No space left on device"}}\'; exit 100', "the disk is full"),
-        ("exit 62", "its data are of another version of mongod"),
+        ("exit 62", "its data was written by another version of mongod"),
         ("exit 3", "it ended with status 3"),
         ("kill -KILL $$", "signal 9 ended it"),
     ],
@@ -215,7 +215,7 @@ async def test_data_of_another_version_are_named_as_such(tmp_path: Path) -> None
     newer = turtle.read_text().replace("version=(major=1,", "version=(major=99,")
     assert newer != turtle.read_text()
     turtle.write_text(newer)
-    assert "its data are of another version of mongod" in await refusal(tmp_path)
+    assert "its data was written by another version of mongod" in await refusal(tmp_path)
 
 
 async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A onebox takes from the environment what its services take on their own, and names what is wrong before it starts."""
+"""A onebox reads its services' settings from the environment, and reports every mistake before it starts."""
 
 import subprocess
 import sys

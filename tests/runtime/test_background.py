@@ -1,4 +1,4 @@
-"""A task beside a block: whose failure comes out, and as what."""
+"""Background tasks: which failure is raised, and as what."""
 
 import asyncio
 

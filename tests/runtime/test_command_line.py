@@ -1,5 +1,6 @@
-"""Every process explains itself without any setting, and an argument that it does not know gets a hint."""
+"""Every process explains itself without any settings, and an unknown argument gets a hint."""
 
+import argparse
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import persister.command
 import simulator.command
 from gateway.settings import GatewaySettings
 from reader.settings import ReaderSettings
-from runtime.command_line import run_service_command
+from runtime.command_line import number_between, positive_number, run_service_command, whole_number
 from runtime.process import Shutdown
 from runtime.settings import table
 from runtime.version import VERSION
@@ -27,7 +28,7 @@ COMMANDS = ["auth migrate", "auth users create", "persister erase", "broker dead
 
 
 def run(command: str, *arguments: str, columns: int = 100, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run it with an environment that has nothing of ours in it."""
+    """Run a command in an environment without any of our settings."""
     return subprocess.run(
         [sys.executable, "-m", *command.split(), *arguments],
         cwd=ROOT,
@@ -132,6 +133,24 @@ def test_an_unknown_argument_is_an_error_with_a_hint(
     assert (code, said.out) == (2, "")
     for words in (told, hint, "--help for all options"):
         assert words in said.err
+
+
+@pytest.mark.parametrize(
+    ("convert", "good", "bad"),
+    [
+        (whole_number(1, 9), {"1": 1, "9": 9}, ["0", "10", "-1", "1.0", "1_0", "٣", "", "x"]),
+        (whole_number(0), {"0": 0, "1000000": 1_000_000}, ["-1", "x"]),
+        (number_between(0, 2), {"0": 0, "1.5": 1.5, "2": 2}, ["-1", "2.1", "nan", "inf", "x"]),
+        (positive_number, {"0.1": 0.1, "1e3": 1000}, ["0", "-1", "nan", "inf", "x", ""]),
+    ],
+)
+def test_a_number_out_of_range_is_refused_with_the_range(
+    convert: Callable[[str], float], good: dict[str, float], bad: list[str]
+) -> None:
+    assert {text: convert(text) for text in good} == good
+    for text in bad:
+        with pytest.raises(argparse.ArgumentTypeError, match=f"^'{text}' must be a "):
+            convert(text)
 
 
 def test_a_terminal_without_our_signs_is_shown_the_rest() -> None:

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line, and no secret in a traceback."""
+"""Logs: one JSON object per line, and no secrets in tracebacks."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The life of a process, in processes: signals, drains, deadlines and exit codes."""
+"""The life cycle of a process, tested in processes: signals, drains, deadlines and exit codes."""
 
 import json
 import os
@@ -58,7 +58,7 @@ async def serve(shutdown):
 sys.exit(run_until_stopped(serve, {seconds}))
 """
 
-HANGS_FOR_EVER = """
+HANGS_UNCANCELLED = """
 async def serve(shutdown):
     say("ready")
     await shutdown.wait()
@@ -115,13 +115,13 @@ def running(code: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def hears(process: subprocess.Popen[str], words: str) -> None:
+def expect(process: subprocess.Popen[str], words: str) -> None:
     assert process.stdout is not None
     assert process.stdout.readline().strip() == words
 
 
 def ends(process: subprocess.Popen[str], code: int, *, within_s: float = 10) -> tuple[list[str], str]:
-    """What the process still said, and its standard error."""
+    """Return the remaining lines of output, and standard error."""
     out, err = process.communicate(timeout=within_s)
     assert process.returncode == code, err
     return out.splitlines(), err
@@ -143,7 +143,7 @@ def test_a_variable_that_looks_like_ours_is_warned_of_once_and_without_its_value
 def test_sigterm_and_sigint_drain_and_exit_with_0() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         with running(DRAINS) as process:
-            hears(process, "ready")
+            expect(process, "ready")
             process.send_signal(number)
             said, _ = ends(process, 0)
             assert said == [f"draining {number.name}", "drained"]
@@ -151,9 +151,9 @@ def test_sigterm_and_sigint_drain_and_exit_with_0() -> None:
 
 def test_a_drain_that_hangs_is_cancelled_at_its_deadline_and_exits_with_1() -> None:
     with running(HANGS.format(seconds=0.3)) as process:
-        hears(process, "ready")
+        expect(process, "ready")
         process.send_signal(signal.SIGTERM)
-        hears(process, "draining")
+        expect(process, "draining")
         started = time.monotonic()
         said, err = ends(process, 1)
         assert said == ["closed"], "cancelled work still closes what it has open"
@@ -163,9 +163,9 @@ def test_a_drain_that_hangs_is_cancelled_at_its_deadline_and_exits_with_1() -> N
 
 def test_a_second_signal_cuts_the_drain_short() -> None:
     with running(HANGS.format(seconds=30)) as process:
-        hears(process, "ready")
+        expect(process, "ready")
         process.send_signal(signal.SIGTERM)
-        hears(process, "draining")
+        expect(process, "draining")
         started = time.monotonic()
         process.send_signal(signal.SIGINT)
         said, err = ends(process, 1)
@@ -175,10 +175,10 @@ def test_a_second_signal_cuts_the_drain_short() -> None:
 
 
 def test_a_drain_that_cannot_even_be_cancelled_does_not_keep_the_process() -> None:
-    with running(HANGS_FOR_EVER) as process:
-        hears(process, "ready")
+    with running(HANGS_UNCANCELLED) as process:
+        expect(process, "ready")
         process.send_signal(signal.SIGTERM)
-        hears(process, "draining")
+        expect(process, "draining")
         ends(process, 1, within_s=8)
 
 
@@ -196,7 +196,7 @@ def test_an_exception_ends_the_process_with_1_and_is_told() -> None:
 
 def test_an_exception_during_the_drain_ends_the_process_with_1() -> None:
     with running(FAILS.format(after_signal=True)) as process:
-        hears(process, "ready")
+        expect(process, "ready")
         process.send_signal(signal.SIGTERM)
         _, err = ends(process, 1)
         assert "the disk is gone" in err

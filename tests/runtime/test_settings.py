@@ -1,4 +1,4 @@
-"""Settings from the environment: each mistake is named, no secret is shown."""
+"""Settings from the environment: every mistake is reported, no secret is shown."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Times as answers show them."""
+"""Times in responses."""
 
 from datetime import UTC, datetime, timedelta
 

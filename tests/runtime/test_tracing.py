@@ -1,4 +1,4 @@
-"""Traces, where the collector is no help: the process ends in time all the same."""
+"""Traces with a collector that is away or hangs: the process still ends in time."""
 
 import socket
 import time

@@ -1,4 +1,4 @@
-"""Variables that look like ours and are none are told of; those of others, and what Kubernetes sets, are not."""
+"""Variables that look like settings but are not are reported; other programs' and Kubernetes' are not."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The newest RabbitMQ: kept once it is there, and plainly missed where it cannot be had."""
+"""The newest RabbitMQ: kept once it is installed, and clearly reported if it is not available."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ async def test_runs_at_once_find_the_same_folder(newest_rabbitmq_server: RabbitM
 def test_without_root_it_says_so_in_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     done = subprocess.run(
         ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "bash", "-s"],
-        input=SCRIPT.read_text(),  # the tree itself may be out of that user's reach
+        input=SCRIPT.read_text(),  # that user may not be able to read the tree
         env={"PATH": os.environ["PATH"], "XDG_CACHE_HOME": str(tmp_path)},
         cwd="/",
         capture_output=True,
@@ -34,7 +34,7 @@ def test_without_root_it_says_so_in_one_line_and_leaves_nothing(tmp_path: Path) 
         check=False,
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "not run as root, which entering another Debian by chroot needs\n"
+    assert done.stderr == "not run as root, which chroot into another Debian needs\n"
     assert not list(tmp_path.iterdir())
 
 

@@ -1,4 +1,4 @@
-"""The servers that other tests lean on: they start, keep what they confirmed through a crash, leave nothing behind."""
+"""The servers that other tests use: they start, keep confirmed data through a crash, and leave nothing behind."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""docs/protocol/openapi.json says what the services do."""
+"""docs/protocol/openapi.json describes what the services do."""
 
 from typing import Any, get_args
 from uuid import UUID

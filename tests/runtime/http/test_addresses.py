@@ -1,4 +1,4 @@
-"""Whose address a request is counted under and logged with."""
+"""The address that a request is counted and logged with."""
 
 import pytest
 from aiohttp.test_utils import make_mocked_request

@@ -1,4 +1,4 @@
-"""Bodies and problems over a real connection: every fault has its status, and none tells more than it should."""
+"""Bodies and problems over a real connection: every fault has its status, and none reveals internals."""
 
 import asyncio
 import gzip

@@ -1,4 +1,4 @@
-"""Pages of other origins read what CORS_ORIGINS lets them read, of every service that people and devices call."""
+"""Pages of other origins can read what CORS_ORIGINS allows, from every public service."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

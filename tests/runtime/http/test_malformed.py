@@ -1,4 +1,4 @@
-"""What is refused before any application sees it: the answer is a problem, and it arrives."""
+"""Requests that are refused before any application: the response is a problem, and it arrives."""
 
 import asyncio
 import io
@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from runtime.http import malformed as refusals
+from runtime.http import malformed
 from runtime.http.bodies import json_response, read_bytes
 from runtime.http.listen import listen
 from runtime.http.problems import problem_middleware
@@ -100,15 +100,15 @@ async def test_nobody_fills_the_log_with_refusals(port: int, caplog: pytest.LogC
 
 
 async def test_a_refused_connection_ends_within_its_bounds(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refusals, "LINGER_S", 0.2)
+    monkeypatch.setattr(malformed, "LINGER_S", 0.2)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"rubbish\r\n\r\n")
     async with asyncio.timeout(10):
         await reader.read()  # to the end, which the server makes
     writer.close()
 
-    monkeypatch.setattr(refusals, "LINGER_S", 60.0)
-    monkeypatch.setattr(refusals, "LINGER_BYTES", 1_000_000)
+    monkeypatch.setattr(malformed, "LINGER_S", 60.0)
+    monkeypatch.setattr(malformed, "LINGER_BYTES", 1_000_000)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     with pytest.raises(OSError):  # noqa: PT011 - a reset or a broken pipe, as it falls
         await send_without_end(writer)

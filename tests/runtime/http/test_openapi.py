@@ -1,4 +1,4 @@
-"""What a list of calls becomes: a valid OpenAPI document, and a page that needs nothing from elsewhere."""
+"""A list of operations becomes a valid OpenAPI document, and a page without external resources."""
 
 import json
 import re

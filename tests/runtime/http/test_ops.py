@@ -1,4 +1,4 @@
-"""Health and metrics as probes see them."""
+"""Health checks and metrics, as probes see them."""
 
 import asyncio
 from collections.abc import AsyncIterator

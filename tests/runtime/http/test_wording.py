@@ -1,4 +1,4 @@
-"""A wrong value is answered in words: no regular expression, no name of a type of Python's."""
+"""A wrong value is described in words, without regular expressions or names of Python types."""
 
 from typing import Annotated, Any, Literal
 
