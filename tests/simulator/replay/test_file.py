@@ -8,6 +8,7 @@ import pytest
 
 from reader.history.csv_lines import as_text
 from readings.place import Place
+from readings.reading import ATTRIBUTES
 from simulator.errors import ReplayError
 from simulator.replay.file import Replay
 from simulator.replay.readings import check_replay, replay_readings, replay_rows
@@ -32,7 +33,7 @@ async def refusal(replay: Replay) -> str:
 async def test_every_field_has_a_column_that_an_option_names(tmp_path: Path) -> None:
     line = '1714521600000,400,ppm,"{""lat"": 48.1, ""lon"": 11.5}","{""room"":""a""}",7,dev:9,co2'
     path = csv_file(tmp_path, "when,what,u,l,t,s,d,k", line, "1714521600000,401,,,,8,dev:9,co2")
-    replay = Replay(path, "when", "what", "k", "u", "l", "t", "s", "d")
+    replay = Replay(path, "when", "what", "k", "s", "d", {"unit": "u", "location": "l", "tags": "t"})
     checked = await check_replay(replay)
     assert (checked.readings, checked.devices, checked.names_devices) == (2, 1, True)
     first, second = replay_rows(replay, "unused")
@@ -153,14 +154,16 @@ async def test_an_export_whose_numbers_another_program_has_quoted_is_no_export_o
     quoted = '"d-1","temperature","2024-05-01T00:00:00.000Z","0","20.5","2024-05-01T00:00:00.250Z","","",""'
     path = csv_file(tmp_path, ",".join(f'"{name}"' for name in EXPORT_HEADER.split(",")), quoted)
     assert "line 2, column 'value': '20.5' may be a text or a number" in await refusal(Replay(path))
-    (row,) = replay_rows(Replay(path, value_type="number", unit_column="", location_column="", tags_column=""), "")
+    (row,) = replay_rows(Replay(path, value_type="number", attribute_columns=dict.fromkeys(ATTRIBUTES, "")), "")
     assert row.reading.value == 20.5
 
 
 async def test_a_missing_column_is_reported_with_the_option_that_names_another(tmp_path: Path) -> None:
     path = csv_file(tmp_path, "timestamp,value", "1714521600000,1")
-    for field in ("unit", "location", "tags", "seq", "device", "sensor_type", "time", "value"):
+    for field in (*ATTRIBUTES, "seq", "device", "sensor_type", "time", "value"):
         options: dict[str, Any] = {f"{field}_column": "nowhere"}
+        if field in ATTRIBUTES:
+            options = {"attribute_columns": {field: "nowhere"}}
         error_text = await refusal(Replay(path, **options))
         assert "line 1, column 'nowhere': there is no such column; the file has timestamp, value" in error_text
         assert f"--{field.replace('_', '-')}-column names another" in error_text
