@@ -73,13 +73,14 @@ class ReadingEncoder:
         """Return the document of one reading received at `now_ms`; ReadingError names what is wrong with it."""
         payload = decode_one(raw)
         value, ts, seq = payload.value, payload.ts, payload.seq
-        if payload.location is UNSET and payload.tags is UNSET:
-            template = self._templates.get((payload.sensor_type, payload.unit))
-        else:
-            template = self._templates.get(_template_key(payload))
-        missing_quotes = 0
+        template = self._templates.get((payload.sensor_type, payload.unit, payload.quality))
+        quotes = raw.count(QUOTE)
         if seq is UNSET:
-            seq, missing_quotes = 0, SEQ_QUOTES
+            seq = 0
+            quotes += SEQ_QUOTES
+        # A reading with further attributes has more quotation marks than the template of one without.
+        if template is None or quotes != template.quotes:
+            template = self._templates.get(_template_key(payload))
         # The comparisons of `_encode_batch` again: a single reading should not pay for what a loop needs.
         if (
             template is not None
@@ -87,7 +88,7 @@ class ReadingEncoder:
             and type(ts) is int
             and EARLIEST_MS <= ts <= now_ms + MAX_AHEAD_MS
             and 0 <= seq < GENERATED_SEQ_START
-            and raw.count(QUOTE) + missing_quotes == template.quotes
+            and quotes == template.quotes
         ):
             pack, head, value_head = template.of_float if type(value) is float else template.of_int32
             return pack(head, ts, SEQ, seq, value_head, value, RECEIVED, now_ms, template.tail)
@@ -123,23 +124,30 @@ class ReadingEncoder:
         template: Template | None = None
         sensor_type: Declared | None = None
         unit: Declared = unset
+        quality: Declared = unset  # one object for each word: compared by identity
         for payload in payloads:
             value, ts, seq = payload.value, payload.ts, payload.seq
             if payload.location is not unset or payload.tags is not unset:
                 # As `_template_key`, without the call.
                 tags = unset if payload.tags is unset else tuple(payload.tags.items())
-                template = templates.get((payload.sensor_type, payload.unit, payload.location, tags))
+                template = templates.get((payload.sensor_type, payload.unit, payload.quality, payload.location, tags))
                 sensor_type = None
                 unusual = 0 if template is None else template.quotes - usual
-            elif payload.sensor_type != sensor_type or payload.unit != unit or template is None:
-                sensor_type, unit = payload.sensor_type, payload.unit
-                template = templates.get((sensor_type, unit))
+            elif (
+                payload.sensor_type != sensor_type
+                or payload.quality is not quality
+                or (payload.unit is not unit and payload.unit != unit)  # UNSET is quick by identity only
+            ):
+                sensor_type, unit, quality = payload.sensor_type, payload.unit, payload.quality
+                template = templates.get((sensor_type, unit, quality))
                 unusual = 0 if template is None else template.quotes - usual
             if seq is unset:
                 seq = 0
                 quotes -= SEQ_QUOTES
             if template is None or type(ts) is not int or not earliest_ms <= ts <= latest_ms or not 0 <= seq < seq_end:
                 quotes += self._encode_slow(payload, template, now_ms, event) - usual
+                if template is None:
+                    sensor_type = None  # it may have one now
                 continue
             # JSON has neither NaN nor infinity, and a number too large for a float does not decode.
             if type(value) is float:
@@ -205,9 +213,10 @@ class ReadingEncoder:
 def _template_key(payload: ReadingPayload) -> Key:
     location, tags = payload.location, payload.tags
     if location is UNSET and tags is UNSET:
-        return payload.sensor_type, payload.unit
+        return payload.sensor_type, payload.unit, payload.quality
     # Tags in their order, which is that of the stored bytes.
-    return payload.sensor_type, payload.unit, location, UNSET if tags is UNSET else tuple(tags.items())
+    tag_items = UNSET if tags is UNSET else tuple(tags.items())
+    return payload.sensor_type, payload.unit, payload.quality, location, tag_items
 
 
 def reject(event: EncodedEvent, error: ReadingError) -> None:

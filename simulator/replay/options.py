@@ -19,6 +19,7 @@ _ATTRIBUTES = {
     "unit": "units",
     "location": 'locations, texts or the JSON of a position, {"lat":48.1,"lon":11.5}',
     "tags": "tags, a JSON object of texts",
+    "quality": "qualities: good, uncertain or bad",
 }
 
 EPILOG = """\
