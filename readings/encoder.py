@@ -17,6 +17,7 @@ from readings.reading import (
     GENERATED_SEQ_START,
     MAX_AHEAD_MS,
     QUOTE,
+    UNDECODABLE,
     Defaults,
     Reading,
     ReadingError,
@@ -42,6 +43,7 @@ MAX_LOCATION_TEMPLATES = 64
 SEQ_QUOTES = 2
 # A field that a reading declares, or UNSET.
 Declared = str | UnsetType
+_decode_one = msgspec.json.Decoder(ReadingPayload).decode
 Key = tuple[object, ...]
 
 
@@ -71,16 +73,18 @@ class ReadingEncoder:
 
     def encode_one(self, raw: bytes, now_ms: int) -> bytes:
         """Return the document of one reading received at `now_ms`; ReadingError names what is wrong with it."""
-        payload = decode_one(raw)
+        try:
+            payload = _decode_one(raw)
+        except UNDECODABLE:
+            payload = decode_one(raw)  # again, for what is wrong
         value, ts, seq = payload.value, payload.ts, payload.seq
-        template = self._templates.get((payload.sensor_type, payload.unit, payload.quality))
-        quotes = raw.count(QUOTE)
-        if seq is UNSET:
-            seq = 0
-            quotes += SEQ_QUOTES
-        # A reading with further attributes has more quotation marks than the template of one without.
-        if template is None or quotes != template.quotes:
+        if payload.location is UNSET and payload.tags is UNSET:
+            template = self._templates.get((payload.sensor_type, payload.unit, payload.quality))
+        else:
             template = self._templates.get(_template_key(payload))
+        missing_quotes = 0
+        if seq is UNSET:
+            seq, missing_quotes = 0, SEQ_QUOTES
         # The comparisons of `_encode_batch` again: a single reading should not pay for what a loop needs.
         if (
             template is not None
@@ -88,7 +92,7 @@ class ReadingEncoder:
             and type(ts) is int
             and EARLIEST_MS <= ts <= now_ms + MAX_AHEAD_MS
             and 0 <= seq < GENERATED_SEQ_START
-            and quotes == template.quotes
+            and raw.count(QUOTE) + missing_quotes == template.quotes
         ):
             pack, head, value_head = template.of_float if type(value) is float else template.of_int32
             return pack(head, ts, SEQ, seq, value_head, value, RECEIVED, now_ms, template.tail)
@@ -133,11 +137,7 @@ class ReadingEncoder:
                 template = templates.get((payload.sensor_type, payload.unit, payload.quality, payload.location, tags))
                 sensor_type = None
                 unusual = 0 if template is None else template.quotes - usual
-            elif (
-                payload.sensor_type != sensor_type
-                or payload.quality is not quality
-                or (payload.unit is not unit and payload.unit != unit)  # UNSET is quick by identity only
-            ):
+            elif payload.sensor_type != sensor_type or payload.unit != unit or payload.quality is not quality:
                 sensor_type, unit, quality = payload.sensor_type, payload.unit, payload.quality
                 template = templates.get((sensor_type, unit, quality))
                 unusual = 0 if template is None else template.quotes - usual
