@@ -4,6 +4,7 @@ The reader writes them and the simulator reads them back, so that an export and 
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -12,8 +13,15 @@ from readings.place import Place
 from readings.reading import ATTRIBUTES
 
 CSV_COLUMNS = ("device", "sensorType", "ts", "seq", "value", "receivedAt", *ATTRIBUTES)
+# The columns that every export has. Those of attributes that were added since follow; older exports do not have them.
+_FIRST_COLUMNS = CSV_COLUMNS.index("tags") + 1
 # The start of the optional last line; the number of readings follows.
 CSV_END = "# end "
+
+
+def is_export_header(row: Sequence[str]) -> bool:
+    """Return whether a row is the header of an export, of this version or of an earlier one with fewer columns."""
+    return len(row) >= _FIRST_COLUMNS and tuple(row) == CSV_COLUMNS[: len(row)]
 
 
 def compact(value: Any) -> str:

@@ -17,6 +17,7 @@ from readings.reading import (
     GENERATED_SEQ_START,
     MAX_AHEAD_MS,
     QUOTE,
+    UNDECODABLE,
     Defaults,
     Reading,
     ReadingError,
@@ -42,6 +43,7 @@ MAX_LOCATION_TEMPLATES = 64
 SEQ_QUOTES = 2
 # A field that a reading declares, or UNSET.
 Declared = str | UnsetType
+_decode_one = msgspec.json.Decoder(ReadingPayload).decode
 Key = tuple[object, ...]
 
 
@@ -71,10 +73,13 @@ class ReadingEncoder:
 
     def encode_one(self, raw: bytes, now_ms: int) -> bytes:
         """Return the document of one reading received at `now_ms`; ReadingError names what is wrong with it."""
-        payload = decode_one(raw)
+        try:
+            payload = _decode_one(raw)
+        except UNDECODABLE:
+            payload = decode_one(raw)  # again, for what is wrong
         value, ts, seq = payload.value, payload.ts, payload.seq
         if payload.location is UNSET and payload.tags is UNSET:
-            template = self._templates.get((payload.sensor_type, payload.unit))
+            template = self._templates.get((payload.sensor_type, payload.unit, payload.quality))
         else:
             template = self._templates.get(_template_key(payload))
         missing_quotes = 0
@@ -123,23 +128,26 @@ class ReadingEncoder:
         template: Template | None = None
         sensor_type: Declared | None = None
         unit: Declared = unset
+        quality: Declared = unset  # one object for each word: compared by identity
         for payload in payloads:
             value, ts, seq = payload.value, payload.ts, payload.seq
             if payload.location is not unset or payload.tags is not unset:
                 # As `_template_key`, without the call.
                 tags = unset if payload.tags is unset else tuple(payload.tags.items())
-                template = templates.get((payload.sensor_type, payload.unit, payload.location, tags))
+                template = templates.get((payload.sensor_type, payload.unit, payload.quality, payload.location, tags))
                 sensor_type = None
                 unusual = 0 if template is None else template.quotes - usual
-            elif payload.sensor_type != sensor_type or payload.unit != unit or template is None:
-                sensor_type, unit = payload.sensor_type, payload.unit
-                template = templates.get((sensor_type, unit))
+            elif payload.sensor_type != sensor_type or payload.unit != unit or payload.quality is not quality:
+                sensor_type, unit, quality = payload.sensor_type, payload.unit, payload.quality
+                template = templates.get((sensor_type, unit, quality))
                 unusual = 0 if template is None else template.quotes - usual
             if seq is unset:
                 seq = 0
                 quotes -= SEQ_QUOTES
             if template is None or type(ts) is not int or not earliest_ms <= ts <= latest_ms or not 0 <= seq < seq_end:
                 quotes += self._encode_slow(payload, template, now_ms, event) - usual
+                if template is None:
+                    sensor_type = None  # it may have one now
                 continue
             # JSON has neither NaN nor infinity, and a number too large for a float does not decode.
             if type(value) is float:
@@ -205,9 +213,10 @@ class ReadingEncoder:
 def _template_key(payload: ReadingPayload) -> Key:
     location, tags = payload.location, payload.tags
     if location is UNSET and tags is UNSET:
-        return payload.sensor_type, payload.unit
+        return payload.sensor_type, payload.unit, payload.quality
     # Tags in their order, which is that of the stored bytes.
-    return payload.sensor_type, payload.unit, location, UNSET if tags is UNSET else tuple(tags.items())
+    tag_items = UNSET if tags is UNSET else tuple(tags.items())
+    return payload.sensor_type, payload.unit, payload.quality, location, tag_items
 
 
 def reject(event: EncodedEvent, error: ReadingError) -> None:

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from readings.place import Place
-from readings.reading import GENERATED_SEQ_START, ID_PATTERN, MAX_TAGS, MAX_TEXT, MAX_UNIT
+from readings.reading import GENERATED_SEQ_START, ID_PATTERN, MAX_TAGS, MAX_TEXT, MAX_UNIT, Quality
 from runtime.http.fields import ONE_LINE, ONE_LINE_RULE
 from runtime.http.wording import rule
 
@@ -37,5 +37,6 @@ class ReadingSent(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     unit: Annotated[str, Meta(max_length=MAX_UNIT, pattern=ONE_LINE, extra=ONE_LINE_RULE)] | UnsetType = UNSET
     location: _Text | Place | UnsetType = UNSET
     tags: Annotated[dict[_Id, _Text], Meta(max_length=MAX_TAGS)] | UnsetType = UNSET
+    quality: Quality | UnsetType = UNSET
     device: _Id | UnsetType = UNSET
     received_at: int | str | UnsetType = UNSET

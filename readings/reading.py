@@ -20,6 +20,7 @@ from runtime.times import parse_rfc3339
 # its device is not the sender.
 Code = Literal["invalid_reading", "invalid_field", "invalid_value", "invalid_ts", "forbidden"]
 Value = bool | int | float | str
+Quality = Literal["good", "uncertain", "bad"]
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 MAX_READINGS = 1000
@@ -49,6 +50,7 @@ class Attributes(msgspec.Struct, rename="camel", frozen=True, kw_only=True, gc=F
     unit: str | UnsetType = UNSET
     location: str | Place | UnsetType = UNSET
     tags: dict[str, str] | UnsetType = UNSET
+    quality: Quality | UnsetType = UNSET
 
 
 ATTRIBUTES = Attributes.__struct_encode_fields__
@@ -78,6 +80,7 @@ class Reading(msgspec.Struct, frozen=True):
     location: str | Place | None = None
     unit: str | None = None
     tags: dict[str, str] | None = None
+    quality: Quality | None = None
 
 
 class Defaults(msgspec.Struct, frozen=True):
@@ -157,6 +160,8 @@ def expected_quotes(payload: ReadingPayload) -> int:
         pairs += 2
     if payload.tags is not UNSET:
         pairs += 1 + 2 * len(payload.tags)
+    if payload.quality is not UNSET:
+        pairs += 2
     return 2 * pairs
 
 
@@ -215,6 +220,7 @@ def check_payload(payload: ReadingPayload, defaults: Defaults, now_ms: int) -> R
         location,
         None if payload.unit is UNSET else payload.unit,
         None if payload.tags is UNSET else payload.tags,
+        None if payload.quality is UNSET else payload.quality,
     )
 
 

@@ -2,12 +2,13 @@
 
 import csv
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import TextIO
 
-from readings.csv_row import CSV_COLUMNS, CSV_END
+from readings.csv_row import CSV_END, is_export_header
 from readings.reading import ATTRIBUTES
 from simulator.errors import ReplayError
 from simulator.replay.value_types import ValueType
@@ -21,19 +22,18 @@ class Replay:
     """A CSV file, the names of its columns, and how its values are read.
 
     A column of None is the export's own if the file is an export (by its header); otherwise times are in `timestamp`,
-    values in `value`, and nothing else is read. A column of "" is not read. `sensor_type` applies to all rows, in place
-    of a column and of the device's own type. Rows whose value is empty or in `missing` are skipped.
+    values in `value`, and nothing else is read. A column of "" is not read. `attribute_columns` are those of optional
+    fields, by field. `sensor_type` applies to all rows, in place of a column and of the device's own type. Rows whose
+    value is empty or in `missing` are skipped.
     """
 
     path: Path
     time_column: str | None = None
     value_column: str | None = None
     sensor_type_column: str | None = None
-    unit_column: str | None = None
-    location_column: str | None = None
-    tags_column: str | None = None
     seq_column: str | None = None
     device_column: str | None = None
+    attribute_columns: Mapping[str, str] = dataclass_field(default_factory=dict)
     sensor_type: str | None = None
     value_type: ValueType = "auto"
     missing: tuple[str, ...] = ()
@@ -66,44 +66,39 @@ _OPTIONS = {
     "ts": "--time-column",
     "value": "--value-column",
     "sensorType": "--sensor-type-column",
-    "unit": "--unit-column",
-    "location": "--location-column",
-    "tags": "--tags-column",
     "seq": "--seq-column",
     "device": "--device-column",
+    **{name: f"--{name}-column" for name in ATTRIBUTES},
 }
 _DEFAULT_COLUMNS = {"ts": "timestamp", "value": "value"}
 
 
-def find_columns(replay: Replay, header: list[str]) -> Columns:
+def find_columns(replay: Replay, header: list[str], line: int = 1) -> Columns:
     """Find the columns; ReplayError names a missing one, and the option that selects another."""
     names = [name.strip() for name in header]
-    exported = tuple(names) == CSV_COLUMNS
+    exported = is_export_header(names)
     requested = {
         "ts": replay.time_column,
         "value": replay.value_column,
         "sensorType": replay.sensor_type_column if replay.sensor_type is None else "",
-        "unit": replay.unit_column,
-        "location": replay.location_column,
-        "tags": replay.tags_column,
         "seq": replay.seq_column,
         "device": replay.device_column,
+        **{name: replay.attribute_columns.get(name) for name in ATTRIBUTES},
     }
+    defaults = {name: name for name in names} if exported else _DEFAULT_COLUMNS
     found = {}
     for field, column in requested.items():
-        name = column if column is not None else (field if exported else _DEFAULT_COLUMNS.get(field, ""))
+        name = column if column is not None else defaults.get(field, "")
         if name and name not in names:
             available = f"the file has {', '.join(names) or 'none'}"
-            raise replay.error_at(1, name, f"there is no such column; {available}; {_OPTIONS[field]} names another")
+            raise replay.error_at(line, name, f"there is no such column; {available}; {_OPTIONS[field]} names another")
         if name:
             found[field] = name
     for field in _DEFAULT_COLUMNS:
         if field not in found:
-            raise replay.error_at(1, "", f"{_OPTIONS[field]} must name a column")
-    if exported:
-        found |= {name: name for name in ATTRIBUTES if name not in requested}
-        if "device" in found:
-            found["receivedAt"] = "receivedAt"
+            raise replay.error_at(line, "", f"{_OPTIONS[field]} must name a column")
+    if exported and "device" in found:
+        found["receivedAt"] = "receivedAt"
     return Columns(exported, {field: names.index(name) for field, name in found.items()}, found)
 
 
@@ -122,7 +117,10 @@ def file_rows(replay: Replay) -> Generator[tuple[Columns, FileRow], None, None]:
                 raw = lines.take_text()
                 if not any(row):
                     continue
-                if columns.exported and _is_end_or_header(replay, line, row, count):
+                if columns.exported and is_export_header(row):  # of an appended export, maybe of another version
+                    columns, count = find_columns(replay, row, line), 0
+                    continue
+                if columns.exported and _is_end(replay, line, row, count):
                     count = 0
                     continue
                 count += 1
@@ -157,13 +155,13 @@ class _RecordLines:
         return text
 
 
-def _is_end_or_header(replay: Replay, line: int, row: list[str], count: int) -> bool:
-    """Return whether a row of an export is its end line, which is checked, or the header of an appended export."""
-    if len(row) == 1 and row[0].startswith(CSV_END):
-        if row[0] != f"{CSV_END}{count}":
-            raise replay.error_at(line, "", f"the export ends with {row[0]!r}, but {count} readings precede it")
-        return True
-    return tuple(row) == CSV_COLUMNS
+def _is_end(replay: Replay, line: int, row: list[str], count: int) -> bool:
+    """Return whether a row of an export is its end line; ReplayError if it gives another number of readings."""
+    if len(row) != 1 or not row[0].startswith(CSV_END):
+        return False
+    if row[0] != f"{CSV_END}{count}":
+        raise replay.error_at(line, "", f"the export ends with {row[0]!r}, but {count} readings precede it")
+    return True
 
 
 def _file_row(replay: Replay, columns: Columns, line: int, row: list[str], raw: str) -> FileRow:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from readings.reading import ID_PATTERN
+from readings.reading import ATTRIBUTES, ID_PATTERN
 from simulator.replay.file import Replay
 from simulator.replay.value_types import VALUE_TYPES
 
@@ -11,18 +11,22 @@ _COLUMNS = {
     "time": "times (default: timestamp)",
     "value": "values (default: value)",
     "sensor-type": "sensor types (default: none, rows get the device's own type)",
-    "unit": "units (default: none)",
-    "location": 'locations, texts or the JSON of a position, {"lat":48.1,"lon":11.5} (default: none)',
-    "tags": "tags, a JSON object of texts (default: none)",
     "seq": "sequence numbers (default: none, they count up within a millisecond)",
     "device": "ids of the devices to send the rows as, instead of simulated ones (default: none)",
+}
+# What the cells of an optional field hold; of one that is not here, the field's name says it.
+_ATTRIBUTES = {
+    "unit": "units",
+    "location": 'locations, texts or the JSON of a position, {"lat":48.1,"lon":11.5}',
+    "tags": "tags, a JSON object of texts",
+    "quality": "qualities: good, uncertain or bad",
 }
 
 EPILOG = """\
 replay:
-  A CSV from `GET /readings?format=csv` is recognized by its header and needs no options: every row keeps its device,
-  sensorType, ts, seq, value, unit, location and tags, and readings that are already stored are not duplicated. A column
-  option of "" ignores a column: --device-column "" sends an export's rows as simulated devices.
+  A CSV from `GET /readings?format=csv` is recognized by its header and needs no options: every row keeps all
+  its fields, and readings that are already stored are not duplicated. A column option of "" ignores a column:
+  --device-column "" sends an export's rows as simulated devices.
   Times are milliseconds since 1970, or 2026-01-31 12:00:00 with optional decimals and zone (UTC without one); digits
   beyond milliseconds are cut, and seq counts up, so that no two readings become one.
   --value-type auto reads the values of a sensor type as numbers if at least half of its cells in the file are numbers
@@ -42,6 +46,8 @@ def add_replay_options(parser: argparse.ArgumentParser) -> None:
     )
     for name, what in _COLUMNS.items():
         add(f"--{name}-column", metavar="NAME", help=f"column of the {what}")
+    for name in ATTRIBUTES:
+        add(f"--{name}-column", metavar="NAME", help=f"column of the {_ATTRIBUTES.get(name, name)} (default: none)")
     add("--sensor-type", type=_sensor_type, metavar="TYPE", help="sensor type of all rows (default: the device's own)")
     add(
         "--value-type",
@@ -58,7 +64,7 @@ def add_replay_options(parser: argparse.ArgumentParser) -> None:
 
 def replay_of(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Replay | None:
     """Return the replay, or None; exits through `parser.error` if options contradict each other."""
-    columns = {f"{name.replace('-', '_')}_column": f"--{name}-column" for name in _COLUMNS}
+    columns = {f"{name.replace('-', '_')}_column": f"--{name}-column" for name in (*_COLUMNS, *ATTRIBUTES)}
     names = columns | {"sensor_type": "--sensor-type", "value_type": "--value-type", "missing": "--missing"}
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
     if options.replay is None:
@@ -67,7 +73,11 @@ def replay_of(parser: argparse.ArgumentParser, options: argparse.Namespace) -> R
         return None
     if "sensor_type" in given and given.get("sensor_type_column"):
         parser.error("--sensor-type and --sensor-type-column: give one of them")
-    return Replay(options.replay, **given | {"missing": tuple(given.get("missing", ()))})
+    attribute_columns = {
+        name: column for name in ATTRIBUTES if (column := given.pop(f"{name}_column", None)) is not None
+    }
+    missing = tuple(given.pop("missing", ()))
+    return Replay(options.replay, **given, attribute_columns=attribute_columns, missing=missing)
 
 
 def _file(text: str) -> Path:

@@ -29,10 +29,8 @@ _ROWS_PER_BATCH = 500
 # The field that an error is about, by the beginning of its detail.
 _FIELD_BY_DETAIL = {
     "seq": "seq",
-    "unit": "unit",
-    "location": "location",
+    **{name: name for name in ATTRIBUTES},
     "lat ": "location",
-    "tags": "tags",
     "a tag": "tags",
     "at most": "tags",
     "receivedAt": "receivedAt",

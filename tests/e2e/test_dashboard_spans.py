@@ -193,7 +193,7 @@ def test_a_large_download_says_how_far_it_is_and_can_be_cancelled(browser: Brows
     browser.run(
         "const real = fetch; window.fetch = async (address, options) => {"
         " if (!String(address).includes('format=csv')) return real(address, options);"
-        " const line = new TextEncoder().encode('a,b,2026-01-01T00:00:00.000Z,0,1,,,\\r\\n');"
+        " const line = new TextEncoder().encode('a,b,2026-01-01T00:00:00.000Z,0,1,,,,\\r\\n');"
         " return new Response(new ReadableStream({async pull(controller) {"
         "  options.signal.throwIfAborted(); controller.enqueue(line);"
         "  await new Promise((done) => setTimeout(done, 20)); }})); }"

@@ -49,6 +49,8 @@ FIELDS: list[dict[str, Any]] = [
     {"location": '"{\\"lat\\":48.1,\\"lon\\":-11.5}"'},
     {"tags": {}},
     {"tags": {"z": "1", "a": "2"}, "unit": "m/s, squared"},
+    {"quality": "good"},
+    {"quality": "bad", "location": "", "tags": {"a": ""}},
 ]
 
 

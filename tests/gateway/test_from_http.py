@@ -108,7 +108,7 @@ async def test_a_reading_is_stored_under_owner_and_device_of_its_token(
     running: RunningGateway, embedded: EmbeddedBroker
 ) -> None:
     before = time.time_ns() // 1_000_000
-    assert_taken(await post(running, reading(21.5, seq=3, unit="°C")), 1)
+    assert_taken(await post(running, reading(21.5, seq=3, unit="°C", quality="bad")), 1)
     (document,) = await stored(embedded, 1)
     assert {name: document["_id"][name] for name in ("owner", "device", "sensorType", "seq")} == {
         "owner": "user-1",
@@ -118,6 +118,7 @@ async def test_a_reading_is_stored_under_owner_and_device_of_its_token(
     }
     assert before <= int(document["receivedAt"]) <= time.time_ns() // 1_000_000
     assert (document["value"], document["unit"], document["location"]) == (21.5, "°C", "roof")
+    assert (document["quality"], list(document)[-1]) == ("bad", "quality")
 
 
 async def test_a_users_token_names_the_device_in_a_header(running: RunningGateway, embedded: EmbeddedBroker) -> None:
@@ -159,6 +160,8 @@ ALONE: list[tuple[bytes, str]] = [
     (b'{"value":1,"tags":{"a":"\\u0085"}}', "invalid_field"),
     (b'{"value":1,"value":2}', "invalid_reading"),
     (b'{"value":1,"tags":{"a":"b","a":"c"}}', "invalid_reading"),
+    (b'{"value":1,"quality":"great"}', "invalid_field"),
+    (b'{"value":1,"quality":1}', "invalid_field"),
 ]
 
 
@@ -953,6 +956,8 @@ def test_what_is_accepted_is_as_described(sent: dict[str, Any]) -> None:
         {"tags": {str(number): "" for number in range(17)}},
         {"tags": {"a b": ""}},
         {"tags": {"a": "x" * 257}},
+        {"quality": "great"},
+        {"quality": 1},
         {"owner": "x"},
     ],
     ids=str,

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from broker.connect import open_broker
 from broker.topology import DEAD_LETTERS, READINGS
+from readings.reading import ATTRIBUTES
 from testing.waiting import eventually
 from tests.integration.conftest import Pipeline
 from tests.integration.device import Device, connected, readings
@@ -97,3 +98,21 @@ async def test_old_and_new_messages_and_workers_side_by_side_lose_nothing_and_st
         assert len(pipeline.stored()) == len(acknowledged)
         assert await broker.depth(DEAD_LETTERS) == 0
         assert [await worker.stop() for worker in new] == [0, 0]
+
+
+async def test_old_workers_store_an_attribute_that_they_do_not_know(pipeline: Pipeline, rabbitmq_url: str) -> None:
+    assert ATTRIBUTES[-1] == "quality"
+    url, database = pipeline.mongodb
+    worker = {"BROKER_URL": rabbitmq_url, "READINGS_URL": url, "READINGS_DATABASE": database}
+    async with started("tests.integration.previous_version persister", **worker) as old:
+        assert [await new.stop() for new in pipeline.persisters] == [0, 0]
+        async with connected(pipeline.gateways[0].url, pipeline.token, pipeline.device) as device:
+            sent = [reading | {"quality": "bad"} for reading in readings(0, 20)]
+            await device.send_until_accepted(sent)
+
+            async def all_is_stored() -> bool:
+                return await asyncio.to_thread(pipeline.identities) == device.acknowledged
+
+            await eventually(all_is_stored, "the old worker stores them")
+        assert [document["quality"] for document in pipeline.stored()] == ["bad"] * len(sent)
+        assert await old.stop() == 0

@@ -70,6 +70,8 @@ TAKEN: list[tuple[str, str, Any]] = [
     ("tags", '{"a":""}', {"a": ""}),
     ("tags", json.dumps({"k" * 64: FACE * 256}), {"k" * 64: FACE * 256}),
     ("tags", json.dumps({f"k{n}": "v" for n in range(16)}), {f"k{n}": "v" for n in range(16)}),
+    *(("quality", json.dumps(word), word) for word in ("good", "uncertain", "bad")),
+    ("quality", '"\\u0067ood"', "good"),
 ]
 
 REFUSED: list[tuple[str, str, str]] = [
@@ -155,6 +157,8 @@ REFUSED: list[tuple[str, str, str]] = [
     *(("unit", json.dumps("a" + control), "invalid_field") for control in CONTROLS),
     *(("location", json.dumps("a" + control), "invalid_field") for control in CONTROLS),
     *(("tags", json.dumps({"k": control + "a"}), "invalid_field") for control in CONTROLS),
+    *(("quality", json.dumps(word), "invalid_field") for word in ("", "Good", "good ", "great", "good\0", "GOOD", "0")),
+    *(("quality", text, "invalid_field") for text in ("null", "1", "0.5", "true", "[]", '["good"]', "{}")),
     *((name, "1", "invalid_field") for name in ("unknown", "owner", "device", "receivedAt", "sensor_type", "_id", "")),
 ]
 
@@ -209,6 +213,8 @@ TWICE = [
     '{"value":1,"location":{"lat":1,"lon":2,"alt":null,"alt":3}}',
     '{"value":1,"tags":{"a":"b","a":"b"}}',
     '{"value":1,"tags":{"a":"b"},"tags":{}}',
+    '{"value":1,"quality":"good","quality":"good"}',
+    '{"value":1,"quality":"good","quality":"bad"}',
 ]
 
 # As many quotation marks, or names that only look alike, and nothing twice.
@@ -235,7 +241,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(json_texts, inner, max_size=4),
     max_leaves=8,
 )
-field_names = st.sampled_from(["sensorType", "value", "ts", "seq", "location", "unit", "tags", "x"])
+field_names = st.sampled_from(["sensorType", "value", "ts", "seq", "location", "unit", "tags", "quality", "x"])
 near_readings = st.dictionaries(field_names, json_values, max_size=8)
 
 ids = st.text(ID_ALPHABET, min_size=1, max_size=64)
@@ -260,6 +266,7 @@ good_readings = st.fixed_dictionaries(
         "location": texts | places,
         "unit": st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=32),
         "tags": st.dictionaries(ids, texts, max_size=16),
+        "quality": st.sampled_from(["good", "uncertain", "bad"]),
     },
 )
 
@@ -268,10 +275,10 @@ good_readings = st.fixed_dictionaries(
 _said = st.one_of(
     st.sampled_from(["1", "1.5", str(NOW), '"C"', '"\\""', '"\\\\"', '"\\u0022"', '"a\u00b0"', '""', "null", "true"]),
     st.sampled_from(['{"lat":1,"lon":2}', '{"lat":1,"lon":2,"alt":null}', '{"lat":1,"lat":1,"lon":2}']),
-    st.sampled_from(['{"a":"b"}', '{"a":"b","a":"\\""}', "{}"]),
+    st.sampled_from(['{"a":"b"}', '{"a":"b","a":"\\""}', "{}", '"good"', '"b\\u0061d"']),
 )
 _name_texts = st.sampled_from(
-    ['"value"', '"value"', '"ts"', '"seq"', '"unit"', '"location"', '"tags"', '"v\\u0061lue"']
+    ['"value"', '"value"', '"ts"', '"seq"', '"unit"', '"location"', '"tags"', '"quality"', '"v\\u0061lue"']
 )
 object_texts = st.lists(st.tuples(_name_texts, st.sampled_from([":", " : "]), _said), max_size=6).map(
     lambda pairs: "{" + ",".join(map("".join, pairs)) + "}"
@@ -291,6 +298,7 @@ few_series = st.fixed_dictionaries(
         "unit": st.sampled_from(["°C", "%", "", "a\0b", "x" * 33]),
         "location": st.sampled_from(["", "here"]) | places,
         "tags": st.sampled_from([{}, {"room": "a"}, {"": "a"}]),
+        "quality": st.sampled_from(["good", "uncertain", "bad", "great", "", 1, None]),
     },
 )
 

@@ -29,7 +29,7 @@ from readings.reading import Reading
 from tests.readings.cases import closed
 
 PLAIN = Reading("temperature", 21.5, 1_750_000_000_123, 7, 1_750_000_000_456)
-FULL = msgspec.structs.replace(PLAIN, unit="°C", location=Place(1.5, 2.5), tags={"room": "a"})
+FULL = msgspec.structs.replace(PLAIN, unit="°C", location=Place(1.5, 2.5), tags={"room": "a"}, quality="bad")
 
 names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20)
 readings = st.builds(
@@ -68,6 +68,7 @@ def test_the_document_starts_with_its_id_whose_fields_have_the_order_and_types_o
         (0x02, "unit"),
         (0x03, "location"),
         (0x03, "tags"),
+        (0x02, "quality"),
     ]
     (length,) = struct.unpack_from("<i", document, 9)
     assert elements(document[9 : 9 + length]) == [

@@ -124,7 +124,8 @@ def test_a_name_that_occurs_twice_is_refused_and_no_other_reading_with_it(raw: s
         {"seq": 1},
         {"unit": "C", "seq": 1},
         {"sensorType": "a", "unit": "°C"},
-        {"tags": {"a": "b"}, "location": "x"},
+        {"quality": "bad"},
+        {"tags": {"a": "b"}, "location": "x", "quality": "good"},
         {"location": {"lat": 1.5, "lon": 2.5, "alt": 3.5}, "seq": 3},
     ],
     ids=str,
@@ -141,8 +142,8 @@ def test_an_event_with_each_name_once_is_looked_at_once(
         assert len(session.encode_many(b"[" + one + b"," + one + b"]", NOW).documents) == 2
 
 
-@pytest.mark.parametrize("first", [{"unit": "%"}, {"sensorType": "humidity"}, {}])
-@pytest.mark.parametrize("then", [{"unit": "°C"}, {"sensorType": "pressure"}, {}])
+@pytest.mark.parametrize("first", [{"unit": "%"}, {"sensorType": "humidity"}, {"quality": "good"}, {}])
+@pytest.mark.parametrize("then", [{"unit": "°C"}, {"sensorType": "pressure"}, {"quality": "uncertain"}, {}])
 def test_neighbours_of_different_series_do_not_share_a_template(first: dict[str, str], then: dict[str, str]) -> None:
     raw = json.dumps([TEMPLATED | first, TEMPLATED | then, TEMPLATED | first]).encode()
     session = ReadingEncoder(OWNER, DEVICE, TYPED)
@@ -167,14 +168,19 @@ readings = st.builds(
 )
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=36)
 units = st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=32)
+qualities = st.sampled_from([None, "good", "uncertain", "bad"])
 spots = st.none() | texts | st.builds(Place, st.floats(-90, 90), st.floats(-180, 180), st.none() | st.floats(-9, 9))
 
 
-@given(names, names, readings, units, spots, st.none() | st.dictionaries(st.text("ab", min_size=1), texts, max_size=3))
+tag_sets = st.none() | st.dictionaries(st.text("ab", min_size=1), texts, max_size=3)
+attribute_sets = st.fixed_dictionaries({"unit": units, "location": spots, "tags": tag_sets, "quality": qualities})
+
+
+@given(names, names, readings, attribute_sets)
 def test_a_template_fills_in_exactly_the_bytes_that_bson_encodes(
-    owner: str, device: str, reading: Reading, unit: str | None, place: str | Place | None, tags: dict[str, str] | None
+    owner: str, device: str, reading: Reading, attributes: dict[str, Any]
 ) -> None:
-    whole = msgspec.structs.replace(reading, unit=unit, location=place, tags=tags)
+    whole = msgspec.structs.replace(reading, **attributes)
     template = Template(owner, device, msgspec.structs.replace(whole, value="another", seq=7))
     filled = template.document(reading.value, reading.ts_ms, reading.seq, reading.received_ms)
     assert filled == encode_document(owner, device, whole)
@@ -244,6 +250,11 @@ SHAPES: list[dict[str, Any]] = [
     {"location": {"lat": 2.0, "lon": 1.0}},
     {"location": {"lat": 2.0, "lon": 1.0}, "tags": {"a": "1"}},
     {"location": {"lat": 2.0, "lon": 91.0}, "tags": {"a": "2"}},
+    {"quality": "good"},
+    {"quality": "bad"},
+    {"quality": "bad", "location": {"lat": 2.0, "lon": 1.0}},
+    {"quality": "bad", "tags": {"a": "1", "b": "2"}},
+    {"sensorType": "", "quality": "good"},
     {"sensorType": "", "tags": {"a": "1"}},
     {"sensorType": ""},
 ]

@@ -285,7 +285,7 @@ def test_what_is_accepted_is_stored_as_it_was_sent(sent: dict[str, Any]) -> None
     # BSON's 64-bit integer is a class of its own, and an int.
     assert isinstance(stored, type(sent["value"]))
     assert isinstance(stored, bool) == isinstance(sent["value"], bool)
-    assert document == {name: sent[name] for name in ("unit", "location", "tags") if name in sent}
+    assert document == {name: sent[name] for name in ("unit", "location", "tags", "quality") if name in sent}
 
 
 @given(st.datetimes(timezones=st.timezones()))

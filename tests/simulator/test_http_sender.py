@@ -14,7 +14,7 @@ from tests.simulator.replay.csv_files import EXPORT_HEADER, RECEIVED_AT, csv_fil
 def export(folder: Path, count: int, *, devices: int = 1, tags: str = "") -> Replay:
     lines = [
         f"dev-{number % devices},t,2024-05-01T00:00:00.{number % 1000:03}Z,"
-        f"{2**52 + number},{number},{RECEIVED_AT},,,{tags}"
+        f"{2**52 + number},{number},{RECEIVED_AT},,,{tags},"
         for number in range(count)
     ]
     return Replay(csv_file(folder, EXPORT_HEADER, *lines))

@@ -101,11 +101,11 @@ def expected(format_: str, order: str, count: int) -> str:
     """The expected digest of an export, computed from the numbers alone."""
     digest = hashlib.sha256()
     if format_ == "csv":
-        digest.update(b"device,sensorType,ts,seq,value,receivedAt,unit,location,tags\r\n")
+        digest.update(b"device,sensorType,ts,seq,value,receivedAt,unit,location,tags,quality\r\n")
     for number in range(count) if order == "asc" else reversed(range(count)):
         ts, received = at(number), at(number + 250)
         if format_ == "csv":
-            line = f"{DEVICE},{SENSOR},{ts},3,{number}.0,{received},,,\r\n"
+            line = f"{DEVICE},{SENSOR},{ts},3,{number}.0,{received},,,,\r\n"
         else:
             line = (
                 f'{{"device":"{DEVICE}","sensorType":"{SENSOR}","ts":"{ts}","seq":3,'

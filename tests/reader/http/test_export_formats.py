@@ -11,7 +11,7 @@ from readings.csv_row import read_location
 from readings.place import Place
 from tests.reader.harness import DEVICE, SENSOR, TS, VALUES, ReaderClient, Store, make_reading, series
 
-HEAD = ["device", "sensorType", "ts", "seq", "value", "receivedAt", "unit", "location", "tags"]
+HEAD = ["device", "sensorType", "ts", "seq", "value", "receivedAt", "unit", "location", "tags", "quality"]
 PLACE = Place(48.1, 11.5)
 # Each with different fields, so that none can be mistaken for another.
 MORE: list[dict[str, Any]] = [
@@ -20,7 +20,8 @@ MORE: list[dict[str, Any]] = [
     {"unit": "m/s, squared"},
     {"location": Place(48.1, 11.5, 520.0)},
     {"tags": {"a": "1"}},
-    {"location": PLACE, "tags": {}},
+    {"location": PLACE, "tags": {}, "quality": "uncertain"},
+    {"quality": "bad"},
 ]
 
 
@@ -56,6 +57,7 @@ async def test_csv_is_what_rfc_4180_reads_back_as_what_was_stored(reader_client:
         location = item.get("location", "")
         assert (json.loads(found["location"]) if isinstance(location, dict) else found["location"]) == location
         assert (json.loads(found["tags"]) if found["tags"] else None) == item.get("tags")
+        assert found["quality"] == item.get("quality", "")
 
 
 async def test_csv_ends_its_lines_with_crlf_and_quotes_text_values_and_nothing_that_is_none(
@@ -69,7 +71,7 @@ async def test_csv_ends_its_lines_with_crlf_and_quotes_text_values_and_nothing_t
     assert lines[-1] == ""
     values = [line.split(",")[4] for line in lines[1:-1]]
     assert values == ["1", '"1"', "true", '"true"', '"a""b"', '""', '"=1+1"', "1.0"]
-    assert lines[1] == f"{DEVICE},{SENSOR},2025-06-15T15:06:40.000Z,0,1,2025-06-15T15:06:40.250Z,,,"
+    assert lines[1] == f"{DEVICE},{SENSOR},2025-06-15T15:06:40.000Z,0,1,2025-06-15T15:06:40.250Z,,,,"
 
 
 async def test_names_that_csv_would_take_for_its_own_signs_are_quoted(
@@ -164,7 +166,7 @@ async def test_an_empty_text_is_distinct_from_none_and_a_location_that_reads_as_
     assert [row["location"] for row in rows[3:]] == [
         *(texts[0], json.dumps(texts[1]), texts[2], texts[3], json.dumps(texts[4]))
     ]
-    assert [line.split(",", 6)[6] for line in body.splitlines()[2:5]] == [",,", '"",,', ',"",']
+    assert [line.split(",", 6)[6] for line in body.splitlines()[2:5]] == [",,,", '"",,,', ',"",,']
 
 
 JSON, CSV, NDJSON = "application/json", "text/csv", "application/x-ndjson"

@@ -31,7 +31,9 @@ async def test_an_event_has_the_reading_as_history_has_it_and_its_place_as_id(
     reader_client: ReaderClient, store: Store, persister: Persister
 ) -> None:
     place = Place(48.1, 11.5)
-    full = make_reading('line\nof "text" \u00e4', TS, 7, unit="u", location=place, tags={"a": "b\r\nevent: x"})
+    full = make_reading(
+        'line\nof "text" \u00e4', TS, 7, unit="u", location=place, tags={"a": "b\r\nevent: x"}, quality="bad"
+    )
     bare = make_reading(2**63 - 1, TS + 500, received_ms=TS + 9)
     documents = await store.insert(full, bare)
     async with live_client(reader_client) as feed:

@@ -28,8 +28,10 @@ async def test_a_reading_has_the_documented_keys_and_others_only_where_they_were
     place = Place(48.137, 11.575, 520.0)
     await store.insert(
         make_reading(21.5, TS),
-        make_reading(22, TS + 1, 7, unit="\u00b0C", location="hall 3", tags={"line": "4", "shift": "night"}),
-        make_reading(False, TS + 2, location=place, tags={}),
+        make_reading(
+            22, TS + 1, 7, unit="\u00b0C", location="hall 3", tags={"line": "4", "shift": "night"}, quality="good"
+        ),
+        make_reading(False, TS + 2, location=place, tags={}, quality="bad"),
         make_reading(1, TS + 3, location=Place(1.0, 2.0)),
     )
     answer = await reader_client.readings()
@@ -55,6 +57,7 @@ async def test_a_reading_has_the_documented_keys_and_others_only_where_they_were
                 "unit": "\u00b0C",
                 "location": "hall 3",
                 "tags": {"line": "4", "shift": "night"},
+                "quality": "good",
             },
             {
                 "device": DEVICE,
@@ -65,6 +68,7 @@ async def test_a_reading_has_the_documented_keys_and_others_only_where_they_were
                 "receivedAt": "2025-06-15T15:06:40.252Z",
                 "location": {"lat": 48.137, "lon": 11.575, "alt": 520.0},
                 "tags": {},
+                "quality": "bad",
             },
             {
                 "device": DEVICE,

@@ -33,9 +33,10 @@ async def test_a_series_has_its_name_its_place_and_its_newest_reading(
     named: ReaderClient, store: Store, auth: AuthStub
 ) -> None:
     auth.add("d-1", "press-1")
-    await store.insert(make_reading(1, TS), make_reading(2, TS + 1000), device="d-1")
+    await store.insert(make_reading(1, TS), make_reading(2, TS + 1000, quality="bad"), device="d-1")
     found = await search(named)
     latest = (await named.readings("d-1", order="desc", limit=1)).items[0]
+    assert latest["quality"] == "bad"
     assert found == {
         "total": 1,
         "devices": 1,
