@@ -1,7 +1,7 @@
 """Names of the message headers that Tidegate and RabbitMQ set.
 
-Services that publish dead letters set `REASON` to `FIRST_SEEN`; the broker sets the `x-first-death-*` and `x-death`
-headers when it dead-letters a message itself.
+Services that publish dead letters set the headers from `REASON_HEADER` to `FIRST_SEEN_HEADER`; the broker sets the
+`x-first-death-*` and `x-death` headers when it dead-letters a message itself.
 """
 
 SCHEMA_HEADER = "x-schema"

@@ -30,7 +30,7 @@ class Queue:
     binding: str
     # Smaller in tests and on small machines. Publishers and consumers of a queue must use the same bound.
     max_bytes: int = GIB
-    dead: "Queue | None" = None
+    dead_letter_queue: "Queue | None" = None
     arguments: dict[str, str | int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -40,9 +40,9 @@ class Queue:
             "x-max-length-bytes": self.max_bytes,
             "x-delivery-limit": NO_DELIVERY_LIMIT,
         }
-        if self.dead is not None:
-            arguments["x-dead-letter-exchange"] = self.dead.exchange.name
-            arguments["x-dead-letter-routing-key"] = self.dead.exchange.routing_key
+        if self.dead_letter_queue is not None:
+            arguments["x-dead-letter-exchange"] = self.dead_letter_queue.exchange.name
+            arguments["x-dead-letter-routing-key"] = self.dead_letter_queue.exchange.routing_key
             arguments["x-dead-letter-strategy"] = "at-least-once"
         object.__setattr__(self, "arguments", arguments)
 
@@ -62,7 +62,7 @@ DECLARED_EXCHANGE = Exchange("tidegate.declared", "fanout", "declared")
 DEAD_LETTERS = Queue("tidegate.readings.dead", DEAD_EXCHANGE, "#")
 # The only queue ever bound to the readings' exchange: with a second one, a confirm would no longer prove that a reading
 # is in this queue.
-READINGS = Queue("tidegate.readings", READINGS_EXCHANGE, "readings.*", dead=DEAD_LETTERS)
+READINGS = Queue("tidegate.readings", READINGS_EXCHANGE, "readings.*", dead_letter_queue=DEAD_LETTERS)
 DELETED_OWNERS = Queue("tidegate.owners.deleted", OWNERS_EXCHANGE, "#")
 
 QUEUES = (DEAD_LETTERS, READINGS, DELETED_OWNERS)

@@ -66,7 +66,7 @@ class GatewaySettings(ProcessSettings):
     confirm_timeout_seconds: Seconds = setting(4.0, about="how long a confirm may take; beyond it, `unavailable`")
 
     def __post_init__(self) -> None:
-        """Check what depends on a form."""
+        """Check the URLs, origins and networks."""
         check_url(self.broker_url)
         check_origins(self.cors_origins)
         check_proxies(self.trusted_proxies)

@@ -5,6 +5,10 @@ once; otherwise readings are buffered until a confirm arrives or the message is 
 and a busy one sends large messages. After a confirm that acknowledges many events the gateway lingers: only a full
 message is sent for a while, because the devices' next readings are on their way, and a message costs as much for ten
 readings as for a hundred (docs/decisions/0012).
+
+If the gateway dies before it has acknowledged a message's readings, confirmed or not, devices send them again: those
+that the broker already holds end as duplicates of the key (docs/decisions/0001). Only a reading sent without `ts` may
+be stored twice.
 """
 
 import asyncio

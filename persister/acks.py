@@ -3,6 +3,9 @@
 Batches finish in any order, and a broker's `multiple` covers every message before the one that it names. A finished
 message therefore waits until all before it are finished too. A message whose dead letter cannot be published is parked:
 until it is settled, the others are acknowledged one by one.
+
+If the process dies, the broker redelivers every unacknowledged message, done and parked ones too: stored readings end
+as duplicates of the key, and a dead letter may be published twice (docs/decisions/0001).
 """
 
 import asyncio
@@ -29,7 +32,7 @@ class AckTracker:
         return len(self._open) + len(self._parked)
 
     @property
-    def open(self) -> int:
+    def unsettled_count(self) -> int:
         """The number of messages that are neither settled nor parked."""
         return len(self._open)
 

@@ -62,22 +62,22 @@ class Batch:
             start = len(self.documents)
             unstorable = []
             try:
-                self._open(delivery, start)
+                self._add_documents(delivery, start)
             except DecodeError as error:
                 unstorable.append(Unstorable(error.body, error.reason, str(error)))
             self.deliveries.append(BatchedDelivery(delivery, start, len(self.documents), unstorable))
         self.outcomes = [Outcome.RETRY] * len(self.documents)
 
-    def _open(self, delivery: Delivery, start: int) -> None:
+    def _add_documents(self, delivery: Delivery, start: int) -> None:
         """Add the documents of a message; DecodeError if it is dead as a whole."""
         if delivery.delivery_count >= MAX_DELIVERIES:  # not decoded: that may be what kills the workers
             delivery.message.check_schema()
             why = f"delivered {delivery.delivery_count} times and never settled"
             raise DecodeError("too_often", why, delivery.message.body)
-        cut = delivery.message.index_documents()
-        self.documents += cut.documents
-        self._times += cut.times
-        for index, name in enumerate(cut.series, start):
+        indexed = delivery.message.index_documents()
+        self.documents += indexed.documents
+        self._times += indexed.times
+        for index, name in enumerate(indexed.series, start):
             self.series[name].append(index)
 
     def mark_dead(self, index: int, reason: str, error: str) -> None:

@@ -11,6 +11,7 @@ TOMBSTONES = "deleted_owners"
 DELETIONS = "deletions"
 REQUEUES = "requeues"
 DATABASE = "database"
+# Stored databases have this collection, so its name cannot change.
 JOBS = "chores"
 
 # A confirmed write has survived `kill -9` of the server.

@@ -7,6 +7,9 @@ prefetch window fills up, and messages are requeued before their deadline, one a
 head of the queue, so this frees memory and another worker may get them, but no more. Each requeue is recorded
 (`persister.requeues`): however long the dead-letter queue refuses, a message keeps its own reason, and what is good in
 it does not become a dead letter.
+
+If the process dies between a dead letter's confirm and the message's acknowledgement, the message is redelivered: its
+dead letters are published again, and its stored readings end as duplicates of the key.
 """
 
 import asyncio

@@ -53,7 +53,7 @@ class FromBroker:
         lingers_until = time.monotonic() + self._linger_s
         # With the prefetch window full, nothing arrives before something is settled: many small messages are a backlog
         # too.
-        while not self._take(batch) and self._acks.open + len(batch) < self._prefetch:
+        while not self._take(batch) and self._acks.unsettled_count + len(batch) < self._prefetch:
             left_s = lingers_until - time.monotonic()
             if left_s <= 0:
                 break

@@ -179,15 +179,15 @@ class Persister:
         if redelivered := batch.pending_redelivered():
             # A duplicate costs the server many times what a new document does: ask first.
             find = partial(self._store.find_stored, [batch.documents[index] for index in redelivered])
-            for place in await retrier.run("question", find):
-                batch.outcomes[redelivered[place]] = Outcome.DUPLICATE
+            for position in await retrier.run("question", find):
+                batch.outcomes[redelivered[position]] = Outcome.DUPLICATE
         # By series, as in the index: that takes a tenth of mongod's time.
         if pending := batch.pending():
             failpoint("persister.before_insert")
             written = await self.write([batch.documents[index] for index in pending], slot.release, retrier)
             batch.set_outcomes(pending, written.outcomes)
-            for place, error in written.errors.items():
-                batch.mark_dead(pending[place], "refused", error)
+            for position, error in written.errors.items():
+                batch.mark_dead(pending[position], "refused", error)
             self._metrics.batch_readings.observe(len(pending))
             self._metrics.write_seconds.observe(time.perf_counter() - started)
         self._known.record_stored(batch.series)

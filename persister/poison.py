@@ -2,7 +2,8 @@
 
 A code that can only mean the document is believed at once. Any other code may mean the server, so it counts against a
 document only if the server refused that document, then stored something else, and then refused the document again with
-the same code. Until then the document is retried, as in an outage: a server that refuses everything kills nothing.
+the same code. Until then the document is retried, as in an outage: if the server refuses everything, no document is
+dead-lettered.
 """
 
 import random
@@ -129,17 +130,19 @@ class _Isolation:
                 self._suspect(index, error.code, str(error), stored, alone=alone, certain=error.certain)
             return [index for index in part if self._outcomes[index] is Outcome.RETRY]
         stored_after = 0
-        for place in range(len(part) - 1, -1, -1):
-            self._outcomes[part[place]] = written.outcomes[place]
-            if place in written.ambiguous:
+        for position in range(len(part) - 1, -1, -1):
+            self._outcomes[part[position]] = written.outcomes[position]
+            if position in written.ambiguous:
                 # Those behind it were stored after its refusal: the server takes documents in their order.
                 before = self._isolator.stored - stored_after
-                code, error_text = written.ambiguous[place], written.errors[place]
-                self._suspect(part[place], code, error_text, before, alone=len(part) == 1)
-            stored_after += written.outcomes[place] is Outcome.STORED
+                code, error_text = written.ambiguous[position], written.errors[position]
+                self._suspect(part[position], code, error_text, before, alone=len(part) == 1)
+            stored_after += written.outcomes[position] is Outcome.STORED
         self._ambiguous += bool(written.ambiguous)
-        self._errors |= {part[place]: text for place, text in written.errors.items() if place not in written.ambiguous}
-        return [part[place] for place in written.ambiguous if self._outcomes[part[place]] is Outcome.RETRY]
+        self._errors |= {
+            part[position]: text for position, text in written.errors.items() if position not in written.ambiguous
+        }
+        return [part[position] for position in written.ambiguous if self._outcomes[part[position]] is Outcome.RETRY]
 
     async def _next_result(self, part: Sequence[int]) -> Written:
         """Return the result of the first write, once, and from then on write the documents."""

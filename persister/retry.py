@@ -59,7 +59,7 @@ class Retrier:
         retrier._deadline, retrier._is_stale = deadline, is_stale or _never
         return retrier
 
-    async def run(self, what: str, attempt: Callable[[], Awaitable[Result]]) -> Result:
+    async def run(self, operation: str, attempt: Callable[[], Awaitable[Result]]) -> Result:
         """Return the first result of `attempt`; WriteFailed and BrokerError are retried, other errors are raised.
 
         StoppedError at a stop, HeldTooLongError at the deadline. There is always at least one attempt: while attempts
@@ -72,20 +72,20 @@ class Retrier:
                 result = await unless_stopped(attempt(), self._stop, grace_s=FINAL_ATTEMPT_S)
             except (WriteFailed, BrokerError) as error:
                 if self._stop.is_set():
-                    raise StoppedError(what) from error
+                    raise StoppedError(operation) from error
                 failures += 1
-                self._metrics.retries.labels(what).inc()
+                self._metrics.retries.labels(operation).inc()
                 if failures == 1:
-                    log.warning("A write failed; retrying.", what=what, error=str(error))
+                    log.warning("A write failed; retrying.", what=operation, error=str(error))
                 if (left_s := deadline - time.monotonic()) <= 0 or self._is_stale():
-                    raise HeldTooLongError(what) from error
+                    raise HeldTooLongError(operation) from error
                 await self._pause(min(pause_s * random.uniform(0.5, 1), left_s))
                 pause_s = min(pause_s * 2, BACKOFF_S[1])
             except WriteRefused:  # by a server that answers again
-                _log_recovery(what, failures)
+                _log_recovery(operation, failures)
                 raise
             else:
-                _log_recovery(what, failures)
+                _log_recovery(operation, failures)
                 return result
 
     async def _pause(self, seconds: float) -> None:
@@ -96,9 +96,9 @@ class Retrier:
             return
 
 
-def _log_recovery(what: str, failures: int) -> None:
+def _log_recovery(operation: str, failures: int) -> None:
     if failures:
-        log.info("Writes succeed again.", what=what, failures=failures)
+        log.info("Writes succeed again.", what=operation, failures=failures)
 
 
 def _never() -> bool:

@@ -2,6 +2,9 @@
 
 Writes are majority and journaled: what this module reports as stored has survived `kill -9` of the server. After a
 failed write, another database may answer, so the `Guard` verifies it before the next write.
+
+If the process dies during a write, any part of the batch may be stored and none of its messages is acknowledged: the
+broker redelivers them, and stored readings end as duplicates of the key (docs/decisions/0001).
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -56,7 +59,7 @@ class Written:
         self.ambiguous = ambiguous or {}
 
 
-class _RawDocuments:
+class _RawBson:
     """Encoded documents, marked so that the driver's encoder takes their bytes as they are."""
 
     __slots__ = ("raw",)
@@ -83,7 +86,7 @@ class ToMongoDB:
         self._client = client
         self._database = client[database]
         # Majority only: a reading that a failover may still roll back does not count as stored.
-        self._raw = self._database.get_collection(
+        self._readings = self._database.get_collection(
             READINGS, codec_options=CodecOptions(document_class=RawBSONDocument), read_concern=ReadConcern("majority")
         )
         self._series = self._database.get_collection(SERIES, write_concern=SAFE)
@@ -147,7 +150,7 @@ class ToMongoDB:
         command: dict[str, Any] = {
             "insert": READINGS,
             "ordered": False,
-            "documents": [_RawDocuments(b"".join(documents))],
+            "documents": [_RawBson(b"".join(documents))],
             "writeConcern": SAFE.document,
         }
         uuid = self._info.uuid
@@ -209,8 +212,8 @@ class ToMongoDB:
         found: list[int] = []
         try:
             for start in range(0, len(keys), KEYS_PER_QUERY):
-                part = [_RawDocuments(key) for key in keys[start : start + KEYS_PER_QUERY]]
-                cursor = self._raw.find({"_id": {"$in": part}}, {"_id": 1}, batch_size=KEYS_PER_QUERY)
+                part = [_RawBson(key) for key in keys[start : start + KEYS_PER_QUERY]]
+                cursor = self._readings.find({"_id": {"$in": part}}, {"_id": 1}, batch_size=KEYS_PER_QUERY)
                 found += [indexes[id_bytes(document.raw)] async for document in cursor]
         except PyMongoError as error:
             self._must_verify = True

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 Clock = Callable[[], float]
 
-# Sums of fractions are inexact: a wait up to this long is none.
+# Sums of fractions are inexact: a wait no longer than this counts as zero.
 ROUNDING_S = 1e-6
 
 

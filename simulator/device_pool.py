@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import aiohttp
-from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from runtime.logs import logger
-from runtime.metrics import preset_labels
 from simulator.account import Device, Owner
 from simulator.api import Api
 from simulator.device import DeviceClient
 from simulator.errors import SimulatorError
 from simulator.live import send_live
+from simulator.metrics import SimulatorMetrics
 from simulator.reading import Identity, ReadingOutcome
 
 log = logger("simulator.device_pool")
@@ -48,7 +47,7 @@ class DevicePool:
         self,
         http: aiohttp.ClientSession,
         url: str,
-        registry: CollectorRegistry,
+        metrics: SimulatorMetrics,
         *,
         max_devices: int,
         max_devices_per_user: int,
@@ -60,11 +59,7 @@ class DevicePool:
         self._running: dict[str, RunningDevice] = {}
         # Slots reserved for devices that are being registered, by owner.
         self._reserved: Counts[str] = Counts()
-        self._gauge = Gauge("tidegate_simulator_devices", "Running devices", registry=registry)
-        self._settled = Counter(
-            "tidegate_simulator_readings_total", "Readings by outcome", ["outcome"], registry=registry
-        )
-        preset_labels(self._settled, *(outcome.value for outcome in ReadingOutcome))
+        self._metrics = metrics
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator["DevicePool"]:
@@ -98,7 +93,7 @@ class DevicePool:
         task = asyncio.create_task(self._run(device, rate, token), name=device.name)
         running = self._running[device.id] = RunningDevice(owner, device, rate, task)
         task.add_done_callback(lambda _: self._on_done(device.id))
-        self._gauge.set(len(self._running))
+        self._metrics.devices.set(len(self._running))
         return running
 
     def of(self, owner: str) -> list[RunningDevice]:
@@ -116,7 +111,7 @@ class DevicePool:
 
     def _on_done(self, device_id: str) -> None:
         self._running.pop(device_id, None)
-        self._gauge.set(len(self._running))
+        self._metrics.devices.set(len(self._running))
 
     async def _run(self, device: Device, rate: float, token: str) -> None:
         current = ""
@@ -135,4 +130,4 @@ class DevicePool:
             log.exception("A device failed unexpectedly.", device=device.id)
 
     def _count(self, _: str, __: str, identities: list[Identity], outcome: ReadingOutcome, ___: float) -> None:
-        self._settled.labels(outcome.value).inc(len(identities))
+        self._metrics.readings.labels(outcome.value).inc(len(identities))

@@ -21,6 +21,7 @@ from simulator.api import Api
 from simulator.device import device_session
 from simulator.device_pool import DevicePool, PoolFullError, RunningDevice
 from simulator.errors import ApiError, UnavailableError
+from simulator.metrics import SimulatorMetrics
 from simulator.settings import SimulatorSettings
 
 log = logger("simulator")
@@ -136,7 +137,7 @@ async def serve(settings: SimulatorSettings, shutdown: Shutdown) -> None:
         DevicePool(
             http,
             settings.target_url,
-            registry,
+            SimulatorMetrics(registry),
             max_devices=settings.max_devices,
             max_devices_per_user=settings.max_devices_per_user,
         ).open() as devices,

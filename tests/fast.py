@@ -1,7 +1,7 @@
 """The selection of `make test-fast`: every test that needs no server and no other process is left unmarked.
 
 A pytest plugin. A test is marked `server` if it uses a fixture that starts a server, or if its module starts processes,
-itself or through a helper module that it imports. `slow` marks the few others that wait for seconds.
+itself or through a helper module that it imports.
 """
 
 import ast

@@ -1,10 +1,10 @@
-"""Every series of a metric with one label exists from the start, at zero: checked against the code that counts."""
+"""Every series of a metric with one label exists from the start, at zero, and docs/operations.md lists every metric."""
 
 import ast
+import re
 from pathlib import Path
 from typing import Any, get_args
 
-import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -16,7 +16,7 @@ from persister.batch import Outcome
 from persister.metrics import PersisterMetrics
 from reader.live.feed import EndReason
 from reader.metrics import ReaderMetrics
-from simulator.device_pool import DevicePool
+from simulator.metrics import SimulatorMetrics
 from simulator.reading import ReadingOutcome as Settled
 
 ROOT = Path(__file__).parent.parent
@@ -53,8 +53,7 @@ def metrics_of(service: str) -> CollectorRegistry:
         case "reader":
             ReaderMetrics(registry)
         case "simulator":
-            http: aiohttp.ClientSession = None  # type: ignore[assignment]  # nothing is called
-            DevicePool(http, "http://unused", registry, max_devices=1, max_devices_per_user=1)
+            SimulatorMetrics(registry)
         case "auth":
             AuthMetrics(registry)
     return registry
@@ -98,6 +97,25 @@ COUNTED: dict[str, tuple[str, set[str]]] = {
 }
 
 
+SERVICES = ["gateway", "persister", "reader", "simulator", "auth"]
+
+
+def documented(service: str) -> set[tuple[str, str, str]]:
+    """Return the name, the type and the label of each metric of this service in the table of docs/operations.md."""
+    page = (ROOT / "docs" / "operations.md").read_text()
+    return set(re.findall(rf"^\| `(tidegate_{service}_\w+)` \| (\w+) \| `?(\w*|–)`? \|", page, re.MULTILINE))
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_operations_page_lists_every_metric(service: str) -> None:
+    exported = set()
+    for metric in metrics_of(service).collect():
+        (label,) = {name for sample in metric.samples for name in sample.labels} - {"le"} or {"–"}
+        name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+        exported.add((name, metric.type, label))
+    assert documented(service) == exported
+
+
 @pytest.mark.parametrize("metric", COUNTED)
 def test_whatever_can_be_counted_is_there_at_zero(metric: str) -> None:
     service, counted = COUNTED[metric]
@@ -105,7 +123,7 @@ def test_whatever_can_be_counted_is_there_at_zero(metric: str) -> None:
     assert counted - promised(metrics_of(service)).get(metric, set()) == set()
 
 
-@pytest.mark.parametrize("service", ["gateway", "persister", "reader", "simulator", "auth"])
+@pytest.mark.parametrize("service", SERVICES)
 def test_every_metric_with_a_label_is_looked_at_or_counts_where_it_stands(service: str) -> None:
     labelled = {name for name, values in promised(metrics_of(service)).items() if values}
     held = {name for name, (of, _) in COUNTED.items() if of == service}

@@ -32,6 +32,7 @@ from runtime.http.problems import problem_middleware
 from simulator.api import Api
 from simulator.device import device_session
 from simulator.device_pool import DevicePool
+from simulator.metrics import SimulatorMetrics
 from simulator.serve import SimulatorRoutes
 
 USER = {"name": "Ada", "email": "ada@example.org", "password": "correct horse battery"}
@@ -107,10 +108,10 @@ async def new_token(http: aiohttp.ClientSession, url: str) -> str:
 
 @asynccontextmanager
 async def simulator(target: str) -> AsyncIterator[str]:
-    app, registry = new_app(), CollectorRegistry()
+    app, metrics = new_app(), SimulatorMetrics(CollectorRegistry())
     async with (
         device_session() as http,
-        DevicePool(http, target, registry, max_devices=1, max_devices_per_user=1).open() as devices,
+        DevicePool(http, target, metrics, max_devices=1, max_devices_per_user=1).open() as devices,
     ):
         SimulatorRoutes(Api(http, target, attempts=1), devices).add_to(app)
         async with on_a_port(app) as url:

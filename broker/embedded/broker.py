@@ -28,12 +28,22 @@ Measured = tuple[int, dict[str, QueueSize]]
 
 
 class EmbeddedBroker:
-    """Durable queues in one SQLite file. Use it within `open_at`."""
+    """Durable queues in one SQLite file. Use it within `open_at`.
+
+    An exchange leads to one queue: ValueError if two of `queues` have the same exchange.
+    """
 
     def __init__(self, store: EmbeddedStore, queues: Sequence[Queue]) -> None:
         self._store = store
         self._states = {queue.name: QueueState(queue) for queue in queues}
-        self._routes = {queue.exchange.name: queue.name for queue in queues}
+        self._routes: dict[str, str] = {}
+        for queue in queues:
+            name = queue.exchange.name
+            if name in self._routes:
+                raise ValueError(
+                    f"two queues on {name}: {self._routes[name]} and {queue.name}; only one gets its messages"
+                )
+            self._routes[name] = queue.name
         self._fanouts = {exchange.name: EmbeddedFanout() for exchange in FANOUTS}
         self._version = 0
 
@@ -162,7 +172,8 @@ class EmbeddedBroker:
 
         await self._store.run(lambda db: embedded_queue.delete(db, tags), on_commit=on_commit)
         for source in self._states.values():
-            if source.queue.dead is not None and source.queue.dead.name == state.queue.name:
+            dead_letter_queue = source.queue.dead_letter_queue
+            if dead_letter_queue is not None and dead_letter_queue.name == state.queue.name:
                 await self._retry_blocked(source)
 
     async def dead_letter(self, state: QueueState, tag: int, size: int) -> None:
@@ -170,7 +181,8 @@ class EmbeddedBroker:
 
         While that is full the message stays in its queue, undelivered, and is moved once there is room.
         """
-        dead = self._states.get(state.queue.dead.name) if state.queue.dead is not None else None
+        dead_letter_queue = state.queue.dead_letter_queue
+        dead = self._states.get(dead_letter_queue.name) if dead_letter_queue is not None else None
         if dead is None:
             await self.delete(state, [tag])
             return

@@ -39,9 +39,9 @@ def publish_frames(
         content,
         _FRAME_END,
     ]
-    most = frame_max - _FRAME_OVERHEAD
-    for start in range(0, len(body), most):
-        piece = body if len(body) <= most else body[start : start + most]
+    max_body_bytes = frame_max - _FRAME_OVERHEAD
+    for start in range(0, len(body), max_body_bytes):
+        piece = body if len(body) <= max_body_bytes else body[start : start + max_body_bytes]
         parts += (_FRAME_HEAD.pack(_BODY_FRAME, channel, len(piece)), piece, _FRAME_END)
     return b"".join(parts)
 

@@ -51,7 +51,7 @@ def reading_event(frame: bytes) -> tuple[bytes, Event] | None:
         return None
     number, many = found.groups()
     size = len(frame) - len(number) - _TYPE_BYTES
-    # A payload that is one JSON value makes the array one too, and the other way round.
+    # The array is valid JSON exactly when the payload is one JSON value.
     return number, Event("readings" if many else "reading", (frame[found.end() : -1],), size, frame)
 
 

@@ -1,4 +1,4 @@
-"""Distinguishes the database that a worker has learned from from any other one, and from an older copy of it.
+"""Detects that a worker's cached state came from another database, or from a newer copy of this one.
 
 Collection `database`: `{_id: "identity", id, generation}`, written by the first worker, and one mark for each worker,
 `{_id: "worker:…", mark, seenAt}`. A worker raises its mark, with majority, whenever it has learned something, and

@@ -396,7 +396,7 @@ async def test_settling_on_a_consumer_that_was_left_is_ignored(system: System) -
 
 
 async def test_a_full_queue_refuses_and_takes_again_once_there_is_room(system: System) -> None:
-    small = Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, max_bytes=5_000, dead=DEAD_LETTERS)
+    small = Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, max_bytes=5_000, dead_letter_queue=DEAD_LETTERS)
     confirmed: list[str] = []
     async with system.opened((DEAD_LETTERS, small)) as broker, broker.publisher() as publisher:
 
@@ -428,7 +428,7 @@ async def test_a_full_queue_refuses_and_takes_again_once_there_is_room(system: S
 
 
 async def test_a_restart_does_not_forget_how_full_the_queue_is(system: System) -> None:
-    small = Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, max_bytes=2_000, dead=DEAD_LETTERS)
+    small = Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, max_bytes=2_000, dead_letter_queue=DEAD_LETTERS)
 
     async def fill(publisher: Publisher) -> None:
         for _ in range(50):

@@ -66,7 +66,7 @@ async def test_a_consumer_whose_queue_was_deleted_declares_it_and_consumes_again
 
 
 async def test_many_publishes_in_flight_are_each_confirmed_or_refused_on_their_own(rabbitmq_url: str) -> None:
-    small = Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, max_bytes=20_000, dead=DEAD_LETTERS)
+    small = Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, max_bytes=20_000, dead_letter_queue=DEAD_LETTERS)
     broker = RabbitMQBroker(rabbitmq_url, (DEAD_LETTERS, small), durable_after_s=0)
     async with broker.publisher() as publisher:
         outcomes = await asyncio.gather(

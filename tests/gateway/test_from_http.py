@@ -689,7 +689,7 @@ async def test_a_failed_publish_promises_nothing_and_the_next_one_is_taken(
 
 
 async def test_a_full_queue_is_busy(tmp_path: Path) -> None:
-    small = Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, max_bytes=1000, dead=DEAD_LETTERS)
+    small = Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, max_bytes=1000, dead_letter_queue=DEAD_LETTERS)
     async with EmbeddedBroker.open_at(tmp_path / "queue.db", (DEAD_LETTERS, small)) as broker, gateway(broker) as found:
         answers = [await post(found, reading(number)) for number in range(20)]
         taken = [answer for answer in answers if answer.status == 202]

@@ -194,7 +194,7 @@ async def test_an_event_before_the_connect_is_not_taken(stalled: RunningGateway,
 
 
 async def test_a_full_queue_is_busy_and_promises_nothing(tmp_path: Path) -> None:
-    small = Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, max_bytes=1000, dead=DEAD_LETTERS)
+    small = Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, max_bytes=1000, dead_letter_queue=DEAD_LETTERS)
     async with (
         EmbeddedBroker.open_at(tmp_path / "queue.db", (DEAD_LETTERS, small)) as broker,
         gateway(broker) as found,

@@ -23,7 +23,11 @@ from tests.persister.harness import Harness, document
 PREFETCH = 8
 POISON = 5 * PREFETCH
 FULL_AT_ONCE = Queue("tidegate.readings.dead", DEAD_EXCHANGE, "#", max_bytes=1)
-QUEUES = (FULL_AT_ONCE, Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, dead=FULL_AT_ONCE), DELETED_OWNERS)
+QUEUES = (
+    FULL_AT_ONCE,
+    Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, dead_letter_queue=FULL_AT_ONCE),
+    DELETED_OWNERS,
+)
 
 
 @pytest.fixture(params=["embedded", "rabbitmq"])

@@ -33,7 +33,11 @@ from tests.persister.harness import document
 OFTEN = 6
 HOLD_S = 0.1
 FULL_AT_ONCE = Queue(DEAD_LETTERS.name, DEAD_EXCHANGE, "#", max_bytes=1)
-QUEUES = (FULL_AT_ONCE, Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, dead=FULL_AT_ONCE), DELETED_OWNERS)
+QUEUES = (
+    FULL_AT_ONCE,
+    Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, dead_letter_queue=FULL_AT_ONCE),
+    DELETED_OWNERS,
+)
 
 
 @pytest.fixture(params=["embedded", "rabbitmq"])

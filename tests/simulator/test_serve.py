@@ -13,6 +13,7 @@ from runtime.http.problems import problem_middleware
 from simulator.api import Api
 from simulator.device import device_session
 from simulator.device_pool import DevicePool
+from simulator.metrics import SimulatorMetrics
 from simulator.serve import SimulatorRoutes
 from tests.simulator.fake_tidegate import FakeTidegate
 
@@ -28,7 +29,11 @@ async def service(
     async with (
         device_session() as http,
         DevicePool(
-            http, url, CollectorRegistry(), max_devices=max_devices, max_devices_per_user=max_devices_per_user
+            http,
+            url,
+            SimulatorMetrics(CollectorRegistry()),
+            max_devices=max_devices,
+            max_devices_per_user=max_devices_per_user,
         ).open() as devices,
     ):
         SimulatorRoutes(Api(http, url, attempts=1), devices).add_to(app)

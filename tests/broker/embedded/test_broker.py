@@ -18,7 +18,7 @@ from broker.topology import (
 )
 
 SMALL_DEAD = Queue(DEAD_LETTERS.name, DEAD_EXCHANGE, DEAD_LETTERS.binding, max_bytes=1_000)
-READINGS_OVER_SMALL = Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, dead=SMALL_DEAD)
+READINGS_OVER_SMALL = Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, dead_letter_queue=SMALL_DEAD)
 
 
 def committed(path: Path, queue: Queue = READINGS) -> tuple[int, int]:
@@ -34,6 +34,13 @@ def counted(broker: EmbeddedBroker, queue: Queue = READINGS) -> tuple[int, int]:
     state = broker._states[queue.name]
     assert state.pending_bytes == 0
     return state.messages, state.bytes
+
+
+async def test_two_queues_of_one_exchange_are_refused(tmp_path: Path) -> None:
+    second = Queue("tidegate.readings.second", READINGS_EXCHANGE, "readings.*")
+    with pytest.raises(ValueError, match=r"two queues on tidegate\.readings"):
+        async with EmbeddedBroker.open_at(tmp_path / "queue.db", (DEAD_LETTERS, READINGS, second)):
+            pass
 
 
 async def test_a_publish_that_timed_out_is_not_stored_later_nor_counted(tmp_path: Path) -> None:
@@ -111,7 +118,7 @@ async def test_what_the_full_dead_letters_refused_is_delivered_again_after_a_res
 
 async def test_what_another_process_moves_in_the_file_is_noticed_and_counted(tmp_path: Path) -> None:
     path = tmp_path / "queue.db"
-    small = Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, max_bytes=1_000, dead=DEAD_LETTERS)
+    small = Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, max_bytes=1_000, dead_letter_queue=DEAD_LETTERS)
     async with EmbeddedBroker.open_at(path, (DEAD_LETTERS, small)) as owner, owner.publisher() as publisher:
         await publisher.publish(Message(bytes(900)), READINGS_EXCHANGE)
         with pytest.raises(QueueFull):

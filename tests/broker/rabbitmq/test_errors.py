@@ -151,7 +151,7 @@ async def test_a_wrong_password_and_a_vhost_that_is_not_there_are_refusals(
 async def test_a_queue_of_other_arguments_is_a_refusal(each_rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rabbitmq_connection, "START_TIMEOUT_S", 1.0)
     await RabbitMQBroker(each_rabbitmq_url, durable_after_s=0).declare()
-    other = Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, max_bytes=5_000, dead=DEAD_LETTERS)
+    other = Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, max_bytes=5_000, dead_letter_queue=DEAD_LETTERS)
     with pytest.raises(BrokerRefused, match="inequivalent arg"):
         await RabbitMQBroker(each_rabbitmq_url, (DEAD_LETTERS, other)).declare()
 
