@@ -62,6 +62,7 @@ def test_values_do_not_wait_for_the_charts_script_and_it_is_tried_again(logged_i
     assert all("plotly.min.js" in line for line in logged_in.console_errors())
 
 
+@pytest.mark.alone
 def test_curves_move_within_five_seconds_and_values_change(logged_in: Browser) -> None:
     began = time.monotonic()
     logged_in.until(
@@ -214,6 +215,7 @@ def duplicated(window: Browser) -> tuple[str, str]:
     return first, driver.current_window_handle
 
 
+@pytest.mark.alone  # a tab waits 150 ms for the others before it renews by itself
 def test_a_duplicated_tab_goes_on_with_what_the_other_has_renewed(logged_in: Browser) -> None:
     logged_in.until(LISTED)
     old = logged_in.run(KEPT)
