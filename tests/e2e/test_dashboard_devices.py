@@ -118,7 +118,7 @@ def test_an_error_is_shown_next_to_its_field(logged_in: Browser, demo_server: De
     logged_in.find("[data-add-device]").click()
     fill(logged_in, "#add-device-form", name="taken-1", sensorType="level")
     error = logged_in.until("return document.getElementById('add-name-error').innerText")
-    assert error == "You have a device of this name."
+    assert error == "You have a device with this name already."
     assert logged_in.run("return document.activeElement.id") == "add-name"
     fill(logged_in, "#add-device-form", name="fine-1", sensorType="not allowed!")
     assert logged_in.until("return document.getElementById('add-sensor-error').innerText")

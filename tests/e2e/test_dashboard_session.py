@@ -212,7 +212,7 @@ def test_a_server_that_takes_no_sign_ups_says_so(
     with DemoServer.opened(folder, "--devices", "1") as closed, Browser.opened(closed.url) as browser:
         sign_up(browser, "Ada", "ada@example.org", "correct horse battery staple")
         error = browser.until("return document.querySelector('#signup-form .error').innerText")
-        assert error == "This server takes no sign-ups; ask its operator."
+        assert error == "Sign-up is closed on this server; ask its operator."
         assert browser.find("#signup-form").is_displayed()
 
 
