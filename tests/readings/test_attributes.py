@@ -75,7 +75,7 @@ def test_an_attribute_is_declared_checked_and_described(name: str) -> None:
 @pytest.mark.parametrize("other", ["", *ATTRIBUTES])
 @pytest.mark.parametrize("name", ATTRIBUTES)
 def test_the_encoder_tells_readings_apart_by_an_attribute(
-    name: str, other: str, encoder_type: type[ReadingEncoder]
+    name: str, other: str, encoder_type: type[ReadingEncoder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Alone, and where a reading has another attribute, too: the encoder compares some in two places."""
     encoder = encoder_type(OWNER, DEVICE, TYPED)
@@ -83,13 +83,22 @@ def test_the_encoder_tells_readings_apart_by_an_attribute(
     more = {} if other in ("", name) else {other: SAMPLES[other][0]}
     without, one, two = raw(**more), raw(**more | {name: first}), raw(**more | {name: second})
     # Also without the reading that has fewer quotation marks, which alone would give the others away.
-    for items in ([without, one, two, without, one], [one, two, one]):
+    events = ([without, one, two, without, one], [one, two, one])
+    for items in events:
         expected = [encode_one(item) for item in items]
         for _ in range(2):
             assert [encoder.encode_one(item, NOW) for item in items] == expected, f"compare {name} in encode_one"
             assert encoder.encode_many(b"[" + b",".join(items) + b"]", NOW).documents == expected, (
                 f"compare {name} in _encode_batch"
             )
+
+    def slow(*_: Any) -> None:
+        pytest.fail(f"compare {name} in each key of _encode_batch: a reading found no template, or that of another")
+
+    monkeypatch.setattr(ReadingEncoder, "_encode_slow", slow)
+    monkeypatch.setattr(ReadingEncoder, "_encode_each", slow)
+    for items in events:
+        encoder.encode_many(b"[" + b",".join(items) + b"]", NOW)
 
 
 @pytest.mark.parametrize("name", ATTRIBUTES)
