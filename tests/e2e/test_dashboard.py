@@ -62,6 +62,7 @@ def test_values_do_not_wait_for_the_charts_script_and_it_is_tried_again(inside: 
     assert all("plotly.min.js" in line for line in inside.complaints())
 
 
+@pytest.mark.alone
 def test_curves_move_within_five_seconds_and_values_change(inside: Browser) -> None:
     began = time.monotonic()
     inside.until("return (document.getElementById('chart').data ?? []).some((trace) => trace.y.length > 3)", within_s=5)
@@ -206,6 +207,7 @@ def duplicated(window: Browser) -> tuple[str, str]:
     return first, driver.current_window_handle
 
 
+@pytest.mark.alone  # a tab waits 150 ms for the others before it renews by itself
 def test_a_duplicated_tab_goes_on_with_what_the_other_has_renewed(inside: Browser) -> None:
     inside.until(LISTED)
     old = inside.run(KEPT)
