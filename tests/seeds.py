@@ -7,6 +7,7 @@ with random input use the fixture `seed` or are Hypothesis's; all of them have t
 import os
 import random
 import zlib
+from typing import Any
 
 import hypothesis
 import pytest
@@ -37,8 +38,14 @@ def seed_of(name: str, run: int = SEED) -> int:
 def pytest_configure(config: pytest.Config) -> None:
     """Let Hypothesis derive its input from each test's name, or in another run from that run's seed."""
     config.addinivalue_line("markers", "fuzz: has random input; `make fuzz` runs these with another seed")
-    hypothesis.settings.register_profile("usual", derandomize=True, database=None, print_blob=True)
-    hypothesis.settings.register_profile("drawn", derandomize=False, database=None, print_blob=True)
+    # How long it takes to generate input depends on the load of the machine, not on the code.
+    shared: dict[str, Any] = {
+        "database": None,
+        "print_blob": True,
+        "suppress_health_check": [hypothesis.HealthCheck.too_slow],
+    }
+    hypothesis.settings.register_profile("usual", derandomize=True, **shared)
+    hypothesis.settings.register_profile("drawn", derandomize=False, **shared)
     hypothesis.settings.load_profile("usual" if SEED == USUAL else "drawn")
     if SEED != USUAL:
         config.option.hypothesis_seed = str(SEED)
