@@ -189,10 +189,10 @@ def renewed(demo_server: DemoServer, device: str, token: str) -> int:
 def test_a_device_that_is_not_registered_says_what_that_means(logged_in: Browser, demo_server: DemoServer) -> None:
     demo_server.send("own-id-1", [{"sensorType": "level", "value": 1, "ts": int(time.time() * 1000) + 3_600_000}])
     logged_in.search("own-id-1")
-    logged_in.until("return document.getElementById('series').innerText.includes('own-id-1')")
-    logged_in.run(
-        "const more = document.querySelector('#series .more'); more.focus(); more.click()"
-    )  # its row may be recreated
+    # Rows are recreated, and until the search is answered others are listed, too.
+    row = "[...document.querySelectorAll('#series li')].find((row) => row.innerText.includes('own-id-1'))"
+    logged_in.until(f"return Boolean({row})")
+    logged_in.run(f"const more = {row}.querySelector('.more'); more.focus(); more.click()")
     logged_in.until("return !document.getElementById('not-registered').hidden")
     assert not logged_in.find("#registered").is_displayed()
     assert "its clock may be wrong" in logged_in.text("#device-latest")

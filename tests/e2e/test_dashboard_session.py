@@ -192,7 +192,7 @@ def test_a_sign_up_shows_errors_next_to_their_fields(browser: Browser, demo_serv
     assert browser.run("return document.activeElement.id") == "new-email"
     browser.find("#to-login").click()
     sign_up(browser, "Ada", "grace@example.org", "password")
-    assert "anyone tries" in browser.until("return document.getElementById('new-password-error').innerText")
+    assert "attackers try" in browser.until("return document.getElementById('new-password-error').innerText")
     assert browser.text("#new-email-error") == ""
     browser.find("#to-login").click()
     sign_up(browser, "Ada", demo_server.person["email"], "correct horse battery staple")

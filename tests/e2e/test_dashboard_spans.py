@@ -183,7 +183,7 @@ def test_a_download_that_is_cut_off_saves_nothing_and_says_so(browser: Browser, 
         " return new Response(text.replace(/# end .*/s, '')); }"
     )
     browser.find("#download").click()
-    browser.until("return document.getElementById('chart-message').innerText.includes('cut off')")
+    browser.until("return document.getElementById('chart-message').innerText.includes('was interrupted')")
     assert not list(browser.downloads.glob("*"))
 
 

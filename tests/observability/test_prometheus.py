@@ -137,7 +137,7 @@ async def follows_conventions(server: Prometheus, name: str) -> None:
     assert labels <= {"__name__", "job", "instance", "le", *FEW}, f"{name}: {labels}"
 
 
-FEW = ("answer", "outcome", "reason", "why", "what", "scope", "kind", "call", "how")
+FEW = ("answer", "outcome", "reason", "why", "what", "scope", "kind", "call", "how", "version")
 
 
 def base(name: str) -> str:
