@@ -135,7 +135,8 @@ def _in_a_day(width: BucketWidth, clock: "_Clock", from_ms: int) -> Iterator[int
     for start, end in pairwise(clock.day_start(day) for day in days):
         if start < end:
             yield start
-            yield from clock.multiples(width.ms, start, end)
+            for part in clock.multiples(width.ms, start, end):
+                yield from part[max(0, (from_ms - part.start) // part.step) :]  # not all 86,400,000 ms of a day
 
 
 class _Clock:
@@ -186,11 +187,11 @@ class _Clock:
                 high = middle
         return high * 1000
 
-    def multiples(self, width_ms: int, start_ms: int, end_ms: int) -> Iterator[int]:
-        """Yield where the clocks come to a multiple of a width in a day, after its start and before its end."""
+    def multiples(self, width_ms: int, start_ms: int, end_ms: int) -> Iterator[range]:
+        """Yield, as ranges, when the clocks come to a multiple of a width in a day: after its start, before its end."""
         old, new = self.offset(start_ms), self.offset(end_ms - 1)
         change = end_ms if old == new else self.change(start_ms, end_ms - 1)
-        yield from range(start_ms + 1 + -(start_ms + 1 + old) % width_ms, change, width_ms)
+        yield range(start_ms + 1 + -(start_ms + 1 + old) % width_ms, change, width_ms)
         if change == end_ms:
             return
         # Set forward, the clocks come to the multiples they skip. Set back, they come to a multiple if they show one
@@ -200,8 +201,8 @@ class _Clock:
         else:
             begins = (change + old) % width_ms == 0 and (change + new) % width_ms == 0
         if begins:
-            yield change
-        yield from range(change + 1 + -(change + 1 + new) % width_ms, end_ms, width_ms)
+            yield range(change, change + 1)
+        yield range(change + 1 + -(change + 1 + new) % width_ms, end_ms, width_ms)
 
 
 def _month_of(day: int) -> int:

@@ -13,10 +13,11 @@ from reader.history.time_zones import UnknownZone, time_zone, zone_names
 
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 LIMIT = 10_000
-CALENDAR: list[BucketWidth] = [
-    BucketWidth(number, unit) for number, unit in ((1, "d"), (2, "d"), (1, "w"), (1, "M"), (3, "M"), (12, "M"))
+CALENDAR = [
+    *(BucketWidth(1, "d"), BucketWidth(2, "d"), BucketWidth(1, "w")),
+    *(BucketWidth(1, "M"), BucketWidth(3, "M"), BucketWidth(12, "M")),
 ]
-CLOCK: list[BucketWidth] = [
+CLOCK = [
     *(BucketWidth(number, "m") for number in (1, 5, 15, 20, 30, 45, 90)),
     *(BucketWidth(number, "h") for number in (1, 2, 3, 4, 6, 12, 24)),
 ]
@@ -224,6 +225,18 @@ def test_a_width_of_utc_is_a_number_of_milliseconds() -> None:
             assert found[0] == start // width.ms * width.ms
             assert {end - begin for begin, end in pairwise(found)} == {width.ms}
             require_cover(found, start, start + 10 * width.ms)
+
+
+@pytest.mark.parametrize(("day", "hours"), [("2025-10-26", 25), ("2025-03-30", 23), ("2025-06-15", 24)])
+def test_milliseconds_are_counted_from_where_the_range_begins(day: str, hours: int) -> None:
+    zone = time_zone("Europe/Berlin")
+    end = at(day, zone) + hours * HOUR_MS
+    for start in (at(day, zone), at(day, zone) + 3 * HOUR_MS, end - LIMIT):
+        found = boundaries(BucketWidth(1, "ms"), zone, start, start + LIMIT, LIMIT)
+        assert found == list(range(start, start + LIMIT + 1))
+        assert boundaries(BucketWidth(5, "ms"), zone, start + 7, start + 8, LIMIT) == [start + 5, start + 10]
+    with pytest.raises(TooManyBuckets):
+        boundaries(BucketWidth(1, "ms"), zone, end - LIMIT, end + 1, LIMIT)
 
 
 @pytest.mark.parametrize("name", ["UTC", "Europe/Berlin"])
