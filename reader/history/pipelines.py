@@ -44,40 +44,47 @@ def newest_pipeline(queries: Sequence[dict[str, Any]], collection: str) -> Pipel
 def bucket_start(boundaries: Sequence[int]) -> Any:
     """Return the expression for the start of a reading's bucket, in milliseconds since 1970.
 
-    Neighbours of the same width are one run, in which the start is computed; the run is found by halves. A year of days
-    has five runs where clocks are changed twice, a year of months some ten.
+    Neighbours of the same width are a run, within which the start is computed; the run is found by halves. A year of
+    days has five runs where the clocks change twice; most months are runs of their own.
     """
     runs = _runs(boundaries)
+    if len(boundaries) == 2:
+        return {"$literal": boundaries[0]}
     if len(runs) == 1:
         return _start_in(runs[0], {"$toLong": "$_id.ts"})
     return {"$let": {"vars": {"ts": {"$toLong": "$_id.ts"}}, "in": _start_in_one_of(runs)}}
 
 
-def _runs(boundaries: Sequence[int]) -> list[tuple[int, int]]:
-    """Return the first start and the width of each run of buckets of one width."""
+def _runs(boundaries: Sequence[int]) -> list[range]:
+    """Return the starts of the buckets, those of one width in one range."""
     if isinstance(boundaries, range):
-        return [(boundaries.start, boundaries.step)]
-    runs: list[tuple[int, int]] = []
+        return [boundaries[:-1]]
+    runs: list[range] = []
     for start, end in pairwise(boundaries):
-        if not runs or runs[-1][1] != end - start:
-            runs.append((start, end - start))
+        width = end - start
+        if runs and runs[-1].step == width:
+            runs[-1] = range(runs[-1].start, end, width)
+        else:
+            runs.append(range(start, end, width))
     return runs
 
 
-def _start_in_one_of(runs: list[tuple[int, int]]) -> Any:
+def _start_in_one_of(runs: list[range]) -> Any:
     if len(runs) == 1:
         return _start_in(runs[0], "$$ts")
     middle = len(runs) // 2
     halves = [_start_in_one_of(runs[:middle]), _start_in_one_of(runs[middle:])]
-    return {"$cond": [{"$lt": ["$$ts", runs[middle][0]]}, *halves]}
+    return {"$cond": [{"$lt": ["$$ts", runs[middle].start]}, *halves]}
 
 
-def _start_in(run: tuple[int, int], ts: Any) -> Any:
-    """Return the expression for a bucket's start in a run. No step of it leaves 64 bits, whatever the run."""
-    first, width = run
+def _start_in(run: range, ts: Any) -> Any:
+    """Return the expression for the start of a bucket in a run. No step of it leaves 64 bits, whatever the run."""
+    if len(run) == 1:
+        return run.start
+    first, width = run.start, run.step
     since = {"$mod": [ts, width]}
-    if first < 0 or first % width:  # `$mod` of a negative number is negative
-        since = {"$mod": [{"$add": [since, width - first % width]}, width]}
+    if first < 0 or first % width:  # `$mod` of a negative number is above -width
+        since = {"$mod": [{"$add": [since, 2 * width - first % width]}, width]}
     return {"$subtract": [ts, since]}
 
 
