@@ -44,7 +44,7 @@ def kind_buckets(parts: Iterable[Part]) -> list[Bucket]:
     """Return the buckets of `kinds_pipeline`: the count of all readings, and the statistics of each kind."""
     return [
         {"ts": rfc3339(at), "count": sum(part["count"] for part in kinds.values())}
-        | {f"{kind}s": _STATISTICS[kind](part) for kind, part in kinds.items()}
+        | {f"{kind}s": statistics(kinds[kind]) for kind, statistics in _STATISTICS.items() if kind in kinds}
         for at, kinds in _by_bucket(parts)
     ]
 
