@@ -93,20 +93,22 @@ class Booleans(msgspec.Struct):
 class Texts(msgspec.Struct):
     """Statistics of the text readings of a bucket. `top`: the five most frequent texts as `[text, n]`.
 
-    The most frequent comes first; equally frequent texts are sorted.
+    The most frequent comes first; equally frequent texts are sorted. Only with `values=all`.
     """
 
     count: int
     first: str
     last: str
-    top: list[list[str | int]]
+    top: list[list[str | int]] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Bucket(msgspec.Struct):
     """Statistics of the readings in a time interval that begins at `ts`.
 
-    For numbers alone: min, max, avg, first, last and count. With `values=all`: `count`, and `numbers`, `booleans` and
-    `texts` for each kind present. `avg` is null when the sum of the values overflows a float.
+    min, max, avg, first, last and count are those of the numbers, or, where there are none, of the booleans as 0 and 1;
+    `booleans` and `texts` are present where there are such readings. A bucket of texts alone has a count of 0. With
+    `values=number`: numbers alone. With `values=all`: the `count` of all, and `numbers`, `booleans` and `texts` for
+    each kind present. `avg` is null when the sum of the values overflows a float.
     """
 
     ts: TimeText

@@ -6,7 +6,7 @@ range with readings/keys.py: no query can reach beyond its owner.
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,8 @@ from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from reader.fair_semaphore import FairSemaphore
-from reader.history.pipelines import kinds_pipeline, newest_pipeline, numbers_pipeline
+from reader.history.bucket_statistics import Aggregation, Part
+from reader.history.pipelines import newest_pipeline
 from reader.responses import AS_STORED, Document
 from readings.collections import SERIES_BY_SENSOR_TYPE
 from readings.document import position_of
@@ -39,9 +40,10 @@ MAX_CONCURRENT_BATCHES = MAX_CONCURRENT_QUERIES_PER_OWNER
 SHORT_LIST = 32
 MAX_CONCURRENT_LONG_LISTS = 8
 MAX_CONCURRENT_LONG_LISTS_PER_OWNER = 2
-# A bucket may hold seven texts of 256 characters: this many results of 5,000 buckets are in memory together.
-MAX_CONCURRENT_ALL_BUCKETS = 4
-MAX_CONCURRENT_ALL_BUCKETS_PER_OWNER = 2
+# Results of buckets with more texts than this, of up to 256 characters, wait for a slot. At most 35,000 are in one.
+MANY_TEXTS = 2000
+MAX_CONCURRENT_MANY_TEXTS = 4
+MAX_CONCURRENT_MANY_TEXTS_PER_OWNER = 2
 # BadValue and NoQueryExecutionPlans: mongod's errors when the index named by a hint does not exist.
 NO_SUCH_INDEX = (2, 291)
 
@@ -83,7 +85,7 @@ class FromMongoDB:
         self._timeout_s = timeout_s
         self._slots = FairSemaphore(MAX_CONCURRENT_QUERIES, MAX_CONCURRENT_QUERIES_PER_OWNER)
         self._long_list_slots = FairSemaphore(MAX_CONCURRENT_LONG_LISTS, MAX_CONCURRENT_LONG_LISTS_PER_OWNER)
-        self._all_bucket_slots = FairSemaphore(MAX_CONCURRENT_ALL_BUCKETS, MAX_CONCURRENT_ALL_BUCKETS_PER_OWNER)
+        self._many_text_slots = FairSemaphore(MAX_CONCURRENT_MANY_TEXTS, MAX_CONCURRENT_MANY_TEXTS_PER_OWNER)
         majority = ReadConcern("majority")
         self._readings = client[database].get_collection(READINGS, codec_options=AS_STORED, read_concern=majority)
         self._series = client[database].get_collection(SERIES, codec_options=AS_STORED, read_concern=majority)
@@ -249,19 +251,12 @@ class FromMongoDB:
         return found
 
     async def buckets(
-        self, owner: str, device: str, sensor_type: str, from_ms: int, to_ms: int, every_ms: int
-    ) -> list[dict[str, Any]]:
-        """Return the statistics of the numeric readings in each `every_ms`; `_id` is the bucket's start."""
-        async with self._query(owner):
-            pipeline = numbers_pipeline(Range(device, sensor_type, from_ms, to_ms).query(owner), every_ms)
-            return [bucket async for bucket in self._readings.aggregate(pipeline)]
-
-    async def buckets_of_all(
-        self, owner: str, device: str, sensor_type: str, from_ms: int, to_ms: int, every_ms: int
-    ) -> list[dict[str, Any]]:
-        """Return the statistics of all readings in each `every_ms`, by kind of value; see `kinds_pipeline`."""
-        async with self._all_bucket_slots.slot(owner), self._query(owner):
-            pipeline = kinds_pipeline(Range(device, sensor_type, from_ms, to_ms).query(owner), every_ms)
+        self, owner: str, range_: Range, boundaries: Sequence[int], aggregation: Aggregation
+    ) -> list[Part]:
+        """Return the statistics of the readings between boundaries, which cover the range; see the pipelines."""
+        many_texts = aggregation.texts * (len(boundaries) - 1) > MANY_TEXTS
+        async with self._many_text_slots.slot(owner) if many_texts else nullcontext(), self._query(owner):
+            pipeline = aggregation.pipeline(range_.query(owner), boundaries)
             return [part async for part in self._readings.aggregate(pipeline)]
 
     @asynccontextmanager

@@ -1,13 +1,12 @@
 """Aggregation pipelines for MongoDB: time buckets over a range of a series, and the newest readings of many series.
 
-Bucket pipelines scan their key range in order, once. Those for all kinds group twice: equal texts (or booleans) of a
+Bucket pipelines scan their key range in order, once. `kinds_pipeline` groups twice: equal texts (or booleans) of a
 bucket first, to find the most frequent ones.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
-
-from runtime.times import rfc3339
 
 Pipeline = list[dict[str, Any]]
 
@@ -23,6 +22,15 @@ _KIND = {
         "default": "text",
     }
 }
+_STATISTICS = {
+    "min": {"$min": "$value"},
+    "max": {"$max": "$value"},
+    "avg": {"$avg": "$value"},
+    "first": {"$first": "$value"},
+    "last": {"$last": "$value"},
+    "count": {"$sum": 1},
+}
+_ON = {"$sum": {"$cond": [{"$eq": ["$value", True]}, 1, 0]}}
 
 
 def newest_pipeline(queries: Sequence[dict[str, Any]], collection: str) -> Pipeline:
@@ -33,33 +41,75 @@ def newest_pipeline(queries: Sequence[dict[str, Any]], collection: str) -> Pipel
     return [*first, *unions]
 
 
-def _bucket_start(every_ms: int) -> dict[str, Any]:
-    since_epoch = {"$toLong": "$_id.ts"}
-    return {"$subtract": [since_epoch, {"$mod": [since_epoch, every_ms]}]}
+def bucket_start(boundaries: Sequence[int]) -> Any:
+    """Return the expression for the start of a reading's bucket, in milliseconds since 1970.
+
+    Neighbours of the same width are a run, within which the start is computed; the run is found by halves. A year of
+    days has five runs where the clocks change twice; most months are runs of their own.
+    """
+    runs = _runs(boundaries)
+    if len(boundaries) == 2:
+        return {"$literal": boundaries[0]}
+    if len(runs) == 1:
+        return _start_in(runs[0], {"$toLong": "$_id.ts"})
+    return {"$let": {"vars": {"ts": {"$toLong": "$_id.ts"}}, "in": _start_in_one_of(runs)}}
 
 
-def numbers_pipeline(query: dict[str, Any], every_ms: int) -> Pipeline:
+def _runs(boundaries: Sequence[int]) -> list[range]:
+    """Return the starts of the buckets, those of one width in one range."""
+    if isinstance(boundaries, range):
+        return [boundaries[:-1]]
+    runs: list[range] = []
+    for start, end in pairwise(boundaries):
+        width = end - start
+        if runs and runs[-1].step == width:
+            runs[-1] = range(runs[-1].start, end, width)
+        else:
+            runs.append(range(start, end, width))
+    return runs
+
+
+def _start_in_one_of(runs: list[range]) -> Any:
+    if len(runs) == 1:
+        return _start_in(runs[0], "$$ts")
+    middle = len(runs) // 2
+    halves = [_start_in_one_of(runs[:middle]), _start_in_one_of(runs[middle:])]
+    return {"$cond": [{"$lt": ["$$ts", runs[middle].start]}, *halves]}
+
+
+def _start_in(run: range, ts: Any) -> Any:
+    """Return the expression for the start of a bucket in a run. No step of it leaves 64 bits, whatever the run."""
+    if len(run) == 1:
+        return run.start
+    first, width = run.start, run.step
+    since = {"$mod": [ts, width]}
+    if first < 0 or first % width:  # `$mod` of a negative number is above -width
+        since = {"$mod": [{"$add": [since, 2 * width - first % width]}, width]}
+    return {"$subtract": [ts, since]}
+
+
+def numbers_pipeline(query: dict[str, Any], boundaries: Sequence[int]) -> Pipeline:
     """Return the pipeline that aggregates the numeric readings of a query; `_id` is the bucket's start."""
     return [
         {"$match": {**query, "value": {"$type": "number"}}},
         {"$sort": {"_id": 1}},
-        {
-            "$group": {
-                "_id": _bucket_start(every_ms),
-                "min": {"$min": "$value"},
-                "max": {"$max": "$value"},
-                "avg": {"$avg": "$value"},
-                "first": {"$first": "$value"},
-                "last": {"$last": "$value"},
-                "count": {"$sum": 1},
-            }
-        },
+        {"$group": {"_id": bucket_start(boundaries), **_STATISTICS}},
         {"$sort": {"_id": 1}},
     ]
 
 
-def kinds_pipeline(query: dict[str, Any], every_ms: int) -> Pipeline:
+def summary_pipeline(query: dict[str, Any], boundaries: Sequence[int]) -> Pipeline:
     """Return the pipeline that aggregates all readings of a query; `_id` is the bucket's start and the kind."""
+    return [
+        {"$match": {**query, "value": {"$type": _TYPES}}},
+        {"$sort": {"_id": 1}},
+        {"$group": {"_id": {"at": bucket_start(boundaries), "kind": _KIND}, **_STATISTICS, "on": _ON}},
+        {"$sort": {"_id.at": 1}},
+    ]
+
+
+def kinds_pipeline(query: dict[str, Any], boundaries: Sequence[int]) -> Pipeline:
+    """Return the pipeline of `summary_pipeline` with the most frequent texts, `top`."""
     first, last = {"firstTs": 1, "firstSeq": 1}, {"lastTs": -1, "lastSeq": -1}
     return [
         {"$match": {**query, "value": {"$type": _TYPES}}},
@@ -67,16 +117,12 @@ def kinds_pipeline(query: dict[str, Any], every_ms: int) -> Pipeline:
         {
             "$group": {
                 "_id": {
-                    "at": _bucket_start(every_ms),
+                    "at": bucket_start(boundaries),
                     "kind": _KIND,
                     "value": {"$cond": [{"$isNumber": "$value"}, None, "$value"]},
                 },
-                "min": {"$min": "$value"},
-                "max": {"$max": "$value"},
-                "avg": {"$avg": "$value"},
-                "first": {"$first": "$value"},
-                "last": {"$last": "$value"},
-                "count": {"$sum": 1},
+                **_STATISTICS,
+                "on": _ON,
                 "firstTs": {"$first": "$_id.ts"},
                 "firstSeq": {"$first": "$_id.seq"},
                 "lastTs": {"$last": "$_id.ts"},
@@ -93,6 +139,7 @@ def kinds_pipeline(query: dict[str, Any], every_ms: int) -> Pipeline:
                 "first": {"$top": {"sortBy": first, "output": "$first"}},
                 "last": {"$top": {"sortBy": last, "output": "$last"}},
                 "count": {"$sum": "$count"},
+                "on": {"$sum": "$on"},
                 "top": {
                     "$topN": {
                         "n": TOP_TEXTS,
@@ -104,24 +151,3 @@ def kinds_pipeline(query: dict[str, Any], every_ms: int) -> Pipeline:
         },
         {"$sort": {"_id.at": 1}},
     ]
-
-
-def buckets_of_kinds(parts: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Merge the results of `kinds_pipeline`, each of one kind, into buckets."""
-    buckets: dict[int, dict[str, Any]] = {}
-    for part in parts:
-        key = part.pop("_id")
-        bucket = buckets.setdefault(key["at"], {"ts": rfc3339(key["at"]), "count": 0})
-        bucket["count"] += part["count"]
-        name, statistics = _statistics(key["kind"], part)
-        bucket[name] = statistics
-    return list(buckets.values())
-
-
-def _statistics(kind: str, part: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    ends = {name: part[name] for name in ("count", "first", "last")}
-    if kind == "number":
-        return "numbers", {name: part[name] for name in ("min", "max", "avg")} | ends
-    if kind == "boolean":
-        return "booleans", {"on": sum(count for value, count in part["top"] if value is True)} | ends
-    return "texts", ends | {"top": part["top"]}

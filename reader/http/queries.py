@@ -1,22 +1,22 @@
-"""Query parameters as types: times, cursors, bucket widths. A cursor encodes a position and nothing else."""
+"""Query parameters as types: times, cursors, widths of buckets. A cursor encodes a position and nothing else."""
 
 import base64
 import binascii
 import re
 import struct
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
+from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from reader.history.bucket_boundaries import BucketWidth, Unit
+from reader.history.time_zones import UnknownZone, time_zone
 from readings.keys import Position
 from readings.reading import ReadingError, parse_time
 from runtime.http.problems import FieldError, Problem
 
 MAX_LIMIT = 1000
-MAX_BUCKETS = 10_000
-# Buckets of all kinds may contain texts, which are larger.
-MAX_BUCKETS_OF_ALL = 5000
 # A reading up to this far ahead of the server's clock counts as current.
 AHEAD_MS = 60_000
 # The latest date MongoDB can store.
@@ -45,10 +45,23 @@ End = Annotated[
     ),
 ]
 
+Zone = Annotated[
+    str,
+    Meta(
+        max_length=64,
+        examples=["Europe/Berlin"],
+        description="By whose clocks days, weeks, months and hours begin: a name of the IANA time zone database.",
+    ),
+]
+Values = Annotated[
+    Literal["number", "all"],
+    Meta(description="`number`: numbers alone. `all`: each kind of value apart, with the most frequent texts."),
+]
+
 _MILLISECONDS = re.compile(r"-?[0-9]{1,18}")
-# Ten digits of days still fit a 64-bit number of milliseconds.
-_EVERY = re.compile(r"([1-9][0-9]{0,9})(ms|s|m|h|d)")
-_UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+# Ten digits of days, and nine of weeks or months, still fit a 64-bit number of milliseconds.
+_EVERY = re.compile(r"([1-9][0-9]{0,9})(ms|s|m|h|d)|([1-9][0-9]{0,8})(w|M)")
+_UTC = "UTC"
 _POSITION = struct.Struct(">qq")
 
 
@@ -85,8 +98,8 @@ class BucketsQuery(msgspec.Struct, rename="camel"):
     from_: Time | UnsetType = msgspec.field(default=UNSET, name="from")
     to: Time | UnsetType = UNSET
     every: Annotated[str, Meta(max_length=16, examples=["1m"])] = "1m"
-    # `all`: also booleans and texts, each in its own form.
-    values: Literal["number", "all"] = "number"
+    zone: Zone = _UTC
+    values: Values | UnsetType = UNSET
 
 
 class LiveQuery(msgspec.Struct, rename="camel"):
@@ -118,12 +131,25 @@ def parse_range(from_: str | UnsetType, to: str | UnsetType) -> tuple[int | None
     return start, end
 
 
-def parse_every(text: str) -> int:
-    """Return the width of a bucket in milliseconds; Problem 422 if invalid."""
+def parse_zone(name: str) -> ZoneInfo | None:
+    """Return a time zone, None for UTC; Problem 422 if there is none of this name."""
+    try:
+        return None if name == _UTC else time_zone(name)
+    except UnknownZone as error:
+        message = "zone must be a name of the IANA time zone database: Europe/Berlin, Asia/Kolkata, UTC"
+        raise invalid_parameter("zone", message) from error
+
+
+def parse_every(text: str, zone: ZoneInfo | None) -> BucketWidth:
+    """Return the width of a bucket; Problem 422 if invalid, or if hours and less do not divide a day of a zone."""
     found = _EVERY.fullmatch(text)
     if found is None:
-        raise invalid_parameter("every", "every must be a whole number of ms, s, m, h or d: 250ms, 1s, 15m, 1h, 7d")
-    return int(found[1]) * _UNIT_MS[found[2]]
+        message = "every must be a whole number of ms, s, m, h, d, w or M: 250ms, 1s, 15m, 1h, 7d, 1w, 1M"
+        raise invalid_parameter("every", message)
+    width = BucketWidth(int(found[1] or found[3]), cast("Unit", found[2] or found[4]))
+    if zone is not None and width.unit not in {"d", "w", "M"} and not width.divides_a_day:
+        raise invalid_parameter("every", "with a zone, ms, s, m and h must divide a day: 250ms, 15m, 1h, 6h")
+    return width
 
 
 def position_cursor(position: Position) -> str:

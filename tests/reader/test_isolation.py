@@ -173,6 +173,7 @@ VALUES = {
         "device temp",
         "424242",
     ],
+    "zone": ["UTC", "Europe/Berlin", "Asia/Kolkata", "$_id.owner", "../hidden", f"Etc/{ALICE}"],
     "offset": ["0", "1", "2147483647", "2147483648", "-1"],
 }
 # Parameters of no call: only the token determines the owner.

@@ -9,8 +9,10 @@ import pytest
 from pymongo import MongoClient
 
 from persister.maintenance.store import MaintenanceStore
+from reader.fair_semaphore import FairSemaphore
 from reader.history import from_mongodb
-from reader.history.from_mongodb import MAX_CONCURRENT_QUERIES, MAX_CONCURRENT_QUERIES_PER_OWNER, FromMongoDB
+from reader.history.bucket_statistics import KINDS, NUMBERS_ALONE, SUMMARY
+from reader.history.from_mongodb import MAX_CONCURRENT_QUERIES, MAX_CONCURRENT_QUERIES_PER_OWNER, FromMongoDB, Range
 from tests.reader.harness import SENSOR, TS, Mongo, ReaderClient, Store, make_reading, user_token
 
 SERIES = 40_000
@@ -100,6 +102,27 @@ async def test_a_long_list_of_one_owner_does_not_wait_for_anothers(
         assert (await took(reader_client, OTHER, "/series", {}))[0] == 200
     go.set()
     assert {status for status, _ in await asyncio.gather(*asking)} == {200}
+
+
+async def test_only_results_that_may_hold_many_texts_take_one_of_the_few_slots(
+    mongodb_database: Mongo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[FairSemaphore] = []
+    slot = FairSemaphore.slot
+
+    def counting(self: FairSemaphore, owner: str) -> Any:
+        taken.append(self)
+        return slot(self, owner)
+
+    monkeypatch.setattr(FairSemaphore, "slot", counting)
+    few_enough = {NUMBERS_ALONE: 10_000, SUMMARY: 1000, KINDS: 285}
+    async with FromMongoDB.connected(*mongodb_database, timeout_s=10) as history:
+        for aggregation, most in few_enough.items():
+            for buckets in (most, most + 1):
+                taken.clear()
+                range_ = Range("device-1", SENSOR, TS, TS + buckets)
+                await history.buckets(OTHER, range_, range(TS, TS + buckets + 1), aggregation)
+                assert len(taken) == (2 if buckets > most and aggregation.texts else 1), (aggregation, buckets)
 
 
 async def test_the_series_of_a_sensor_type_are_the_same_with_and_without_the_index(

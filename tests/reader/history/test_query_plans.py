@@ -12,7 +12,10 @@ from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
 from persister.maintenance.store import MaintenanceStore
+from reader.history.bucket_boundaries import DAY_MS, BucketWidth, boundaries
+from reader.history.bucket_statistics import KINDS, NUMBERS_ALONE, SUMMARY, Aggregation
 from reader.history.from_mongodb import FromMongoDB, Range
+from reader.history.time_zones import time_zone
 from readings.keys import Position
 from tests.reader.harness import TS, Mongo, Store, make_reading, open_store
 from tests.reader.query_plans import Plan, stages
@@ -21,7 +24,6 @@ OWNERS = ("alice", "bob", "carol")
 DEVICES = ("d-1", "d-2", "d-3")
 SENSORS = ("door", "humidity", "temperature")
 EACH = 150
-DAY_MS = 86_400_000
 
 # Scans of `_id` ranges, and stages that pass documents on. No SORT, which needs all documents first, and no COLLSCAN.
 RANGES = {"IXSCAN", "CLUSTERED_IXSCAN"}
@@ -215,11 +217,15 @@ async def test_both_ends_of_a_series_are_found_at_once(explained: Explained) -> 
 
 
 @pytest.mark.parametrize("clipped", [False, True], ids=["all", "a part"])
-@pytest.mark.parametrize("kinds", [False, True], ids=["numbers", "every kind"])
-async def test_buckets_go_through_their_range_in_order_once(explained: Explained, clipped: bool, kinds: bool) -> None:
-    start, end = (TS + 5, TS + 15) if clipped else (TS - 1000, TS + 1000)
-    fetch = explained.history.buckets_of_all if kinds else explained.history.buckets
-    buckets = await fetch("bob", "d-2", "humidity", start, end, 5)
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+@pytest.mark.parametrize("aggregation", [NUMBERS_ALONE, SUMMARY, KINDS], ids=["numbers", "summary", "every kind"])
+async def test_buckets_go_through_their_range_in_order_once(
+    explained: Explained, clipped: bool, aggregation: Aggregation, zone: str | None
+) -> None:
+    start, end = (TS + 5, TS + 15) if clipped else (TS - 300 * DAY_MS, TS + 300 * DAY_MS)
+    width = BucketWidth(5, "ms" if clipped else "d")
+    bounds = boundaries(width, time_zone(zone) if zone else None, start, end, 10_000)
+    buckets = await explained.history.buckets("bob", Range("d-2", "humidity", start, end), bounds, aggregation)
     count = sum(bucket["count"] for bucket in buckets)
     assert count == (30 if clipped else EACH)
     plan = await explained.plan()
