@@ -4,11 +4,13 @@ from contextlib import aclosing
 from functools import partial
 
 from aiohttp import web
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from reader.history.from_mongodb import FromMongoDB, Range
 from reader.history.pipelines import buckets_of_kinds
-from reader.http.export import CSV, NDJSON, Batches, Export, ExportFormat, negotiate_media_type
+from reader.history.selection import Rows, Selection, stream_selection
+from reader.http.export import Export
+from reader.http.export_format import CSV, NDJSON, PARQUET, ExportFormat, negotiate_media_type
 from reader.http.queries import (
     LAST_MS,
     MAX_BUCKETS,
@@ -25,7 +27,7 @@ from reader.http.request_guard import RequestGuard
 from reader.metrics import ReaderMetrics
 from reader.responses import BucketsAnswer, ReadingsAnswer, json_response, reading_object
 from readings.document import position_of
-from runtime.http.fields import read_query
+from runtime.http.fields import missing, read_query, repeated
 from runtime.http.operation import JSON, Operation
 from runtime.http.problems import Problem
 from runtime.times import rfc3339
@@ -59,7 +61,7 @@ class ReadingsRoutes:
                 "in a spreadsheet, use `for=spreadsheet`.",
                 query=HistoryQuery,
                 responses={200: ReadingsAnswer},
-                response_types=(JSON, CSV, NDJSON),
+                response_types=(JSON, CSV, NDJSON, PARQUET),
                 problems=(403, 404, 429),
                 secured=True,
             ),
@@ -84,32 +86,38 @@ class ReadingsRoutes:
     async def _readings(self, request: web.Request) -> web.StreamResponse:
         claims = await self._guard.claims(request)
         query = read_query(request, HistoryQuery)
-        from_ms, to_ms = parse_range(query.from_, query.to)
-        past = None if query.cursor is UNSET else parse_position(query.cursor)
-        range_ = Range(query.device, query.sensor_type, from_ms, to_ms, query.order == "desc", past)
         export_format = _export_format(request, query)
+        selection = _selection(query, export_format)
         limit = None if query.limit is UNSET else query.limit
         if export_format.media_type == JSON:
             async with self._guard.admitted(claims.owner, "readings"):
+                range_ = selection.range_of(selection.devices[0], selection.sensor_types[0])
                 return await self._page(claims.owner, range_, limit or DEFAULT_LIMIT)
         async with (
             self._guard.admitted(claims.owner, "export"),
-            aclosing(self._batches(claims.owner, range_, limit)) as batches,
+            aclosing(self._rows(claims.owner, selection, limit)) as rows,
         ):
             if request.method == "HEAD":
-                await self._require_device(claims.owner, range_.device)
+                await self._require_devices(claims.owner, selection)
             token_active = partial(self._guard.token_active, claims)
-            return await self._export.answer(request, export_format, range_, batches, token_active)
+            return await self._export.answer(request, export_format, selection, rows, token_active)
 
-    async def _batches(self, owner: str, range_: Range, limit: int | None) -> Batches:
-        """Yield a range in batches; Problem 404 if nothing of the device was ever stored."""
-        empty = True
-        async with aclosing(self._history.stream(owner, range_, limit)) as batches:
-            async for batch in batches:
+    async def _rows(self, owner: str, selection: Selection, limit: int | None) -> Rows:
+        """Yield a selection in batches; Problem 404 if nothing of a device that it names was ever stored."""
+        # One series that has readings needs no other query; of several, one may be unknown.
+        empty = checks_later = selection.one_series is not None
+        if not checks_later:
+            await self._require_devices(owner, selection)
+        async with aclosing(stream_selection(self._history, owner, selection, limit)) as rows:
+            async for batch in rows:
                 empty = False
                 yield batch
         if empty:
-            await self._require_device(owner, range_.device)
+            await self._require_devices(owner, selection)
+
+    async def _require_devices(self, owner: str, selection: Selection) -> None:
+        for device in selection.devices:
+            await self._require_device(owner, device)
 
     async def _page(self, owner: str, range_: Range, limit: int) -> web.Response:
         found = await self._history.page(owner, range_, limit + 1)
@@ -163,11 +171,40 @@ def _export_format(request: web.Request, query: HistoryQuery) -> ExportFormat:
     )
     if export_format.for_spreadsheet and export_format.media_type != CSV:
         raise invalid_parameter("for", "for=spreadsheet requires format=csv")
-    if export_format.end and export_format.media_type == JSON:
+    if export_format.end and export_format.media_type not in (CSV, NDJSON):
         raise invalid_parameter(
-            "end", "end=true requires format=csv or format=ndjson; the last page of JSON has no nextCursor"
+            "end",
+            "end=true requires format=csv or format=ndjson; the last page of JSON has no nextCursor, and a Parquet "
+            "file that was cut off cannot be opened",
         )
     return export_format
+
+
+def _selection(query: HistoryQuery, export_format: ExportFormat) -> Selection:
+    """Return the selected readings; Problem 422 if a parameter is invalid, or requires a single series."""
+    devices, sensor_types = _names(query.device), _names(query.sensor_type)
+    if export_format.media_type == JSON:
+        given = (("device", devices), ("sensorType", sensor_types))
+        errors = [repeated(name) if names else missing(name) for name, names in given if len(names) != 1]
+        if errors:
+            raise Problem(422, "The request has the wrong form.", errors=tuple(errors))
+    from_ms, to_ms = parse_range(query.from_, query.to)
+    past = None if query.cursor is UNSET else parse_position(query.cursor)
+    selection = Selection(
+        list(dict.fromkeys(devices)), list(dict.fromkeys(sensor_types)), from_ms, to_ms, query.order == "desc", past
+    )
+    if selection.one_series is None:
+        if selection.descending:
+            raise invalid_parameter("order", "order=desc requires exactly one device and one sensorType")
+        if past is not None:
+            raise invalid_parameter("cursor", "a cursor requires exactly one device and one sensorType")
+    return selection
+
+
+def _names(given: str | list[str] | UnsetType) -> list[str]:
+    if given is UNSET:
+        return []
+    return [given] if isinstance(given, str) else given
 
 
 def _require_bucket_count(from_ms: int, to_ms: int, every_ms: int, limit: int) -> None:

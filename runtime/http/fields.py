@@ -2,14 +2,16 @@
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from inspect import isclass
 from typing import Any, TypeVar, cast
 
 import msgspec
 from aiohttp import web
+from msgspec import inspect
 
 from runtime.http.problems import FieldError, Problem
-from runtime.http.wording import in_words, rule
+from runtime.http.wording import all_parts, in_words, rule
 
 Value = TypeVar("Value")
 Fields = TypeVar("Fields", bound=msgspec.Struct)
@@ -56,15 +58,40 @@ def _convert_object(given: Any, body_type: type[Fields]) -> Fields:
 
 
 def read_query(request: web.Request, query_type: type[Fields]) -> Fields:
-    """Convert the query string; raise Problem 422 naming wrong and repeated parameters, and ignore unknown ones."""
-    query = request.query
-    known = (field.encode_name for field in msgspec.structs.fields(query_type))
-    errors = [
-        FieldError(name, "repeated", "This parameter can be given once.")
-        for name in known
-        if len(query.getall(name, ())) > 1
-    ]
+    """Convert the query string; raise Problem 422 naming wrong and repeated parameters, and ignore unknown ones.
+
+    A parameter whose type allows a list may be given several times: then its value is a list.
+    """
+    query: dict[str, Any] = {}
+    errors = []
+    for name, may_repeat in _parameters(query_type).items():
+        given = request.query.getall(name, [])
+        if len(given) == 1 or (given and not may_repeat):
+            query[name] = given[0]
+        elif given:
+            query[name] = given
+        if len(given) > 1 and not may_repeat:
+            errors.append(repeated(name))
     return _convert(query, query_type, errors, strict=False)
+
+
+def repeated(name: str) -> FieldError:
+    """Return the mistake of a parameter that was given more than once."""
+    return FieldError(name, "repeated", "This parameter can be given once.")
+
+
+def missing(name: str) -> FieldError:
+    """Return the mistake of a required field that is absent."""
+    return FieldError(name, "missing", "This field is required.")
+
+
+@cache
+def _parameters(query_type: type[msgspec.Struct]) -> dict[str, bool]:
+    """Return the parameters of a query, and whether each may be given several times: its type is, or allows, a list."""
+    return {
+        field.encode_name: any(isinstance(part, inspect.ListType) for part in all_parts(field.type))
+        for field in msgspec.structs.fields(query_type)
+    }
 
 
 def _convert(given: Mapping[str, Any], fields_type: type[Fields], errors: list[FieldError], *, strict: bool) -> Fields:
@@ -80,7 +107,7 @@ def _convert(given: Mapping[str, Any], fields_type: type[Fields], errors: list[F
             except msgspec.ValidationError as error:
                 errors.append(_field_error(name, str(error), field.type, from_text=not strict))
         elif field.required:
-            errors.append(FieldError(name, "missing", "This field is required."))
+            errors.append(missing(name))
     if errors:
         raise Problem(422, "The request has the wrong form.", errors=tuple(errors[:MAX_FIELD_ERRORS]))
     return fields_type(**values)
@@ -89,7 +116,8 @@ def _convert(given: Mapping[str, Any], fields_type: type[Fields], errors: list[F
 def _field_error(name: str, message: str, kind: Any, *, from_text: bool = False) -> FieldError:
     place = _PLACE.search(message)
     text = _PLACE.sub("", message)
-    where = [name, place.group(1) if place else ""]
+    # A query has no lists, only repetitions: there the place is an index that its sender does not know.
+    where = [name, place.group(1) if place and not from_text else ""]
     for pattern, code in ((_UNKNOWN, "unknown"), (_MISSING, "missing")):
         if named := pattern.search(text):
             where.append(named.group(1)[:_SHOWN_CHARS])
