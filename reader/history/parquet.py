@@ -74,8 +74,10 @@ class ParquetRows:
         self._bytes = 0
         self._since = self._clock()
 
-    def append(self, device: str, sensor_type: str, documents: Sequence[Document]) -> bool:
-        """Add readings of one series; return whether the row group is full. Some 1.5 us a reading."""
+    def append(
+        self, device: str, sensor_type: str, documents: Sequence[Document], max_bytes: int = ROW_GROUP_BYTES
+    ) -> bool:
+        """Add readings of one series; return whether the row group is full, or has `max_bytes`. 1.5 us a reading."""
         devices, types, times, seqs, numbers, integers, booleans, texts, received, *attributes = self._columns
         count = len(documents)
         devices.extend([device] * count)
@@ -99,12 +101,9 @@ class ParquetRows:
         self._rows += count
         if len(devices) >= CHUNK_ROWS:
             self._convert()
-        return self._is_full()
-
-    def _is_full(self) -> bool:
         return (
             self._rows >= ROW_GROUP_ROWS
-            or self._bytes >= ROW_GROUP_BYTES
+            or self._bytes >= min(max_bytes, ROW_GROUP_BYTES)
             or self._clock() - self._since >= ROW_GROUP_SECONDS
         )
 

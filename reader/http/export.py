@@ -72,6 +72,10 @@ class Export:
             abort(request)
         except ConnectionError:
             log.debug("The client of an export disconnected.")
+        except Exception:  # logged by `problem_middleware`, whose response must not follow within this one's body
+            if response.prepared:
+                abort(request)
+            raise
         return response
 
 

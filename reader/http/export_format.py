@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
+from weakref import WeakSet
 
 from aiohttp import web
 
@@ -29,6 +30,9 @@ _NAMES = {
 }
 
 _NDJSON_END = b'{"end":true,"count":%d}\n'
+# Of all Parquet exports together: the more there are, the smaller are the row groups of each.
+ROW_GROUPS_BYTES = 64 * 1024 * 1024
+_parquet_encoders: "WeakSet[ParquetEncoder]" = WeakSet()
 # Of all exports: one core at most, and the memory that pyarrow needs to encode exists once.
 _thread = ThreadPoolExecutor(1, thread_name_prefix="parquet")
 Result = TypeVar("Result")
@@ -89,10 +93,11 @@ class ParquetEncoder:
 
     def __init__(self, rows: ParquetRows) -> None:
         self._rows = rows
+        _parquet_encoders.add(self)
 
     async def encode(self, rows: SeriesRows) -> bytes:
         """Add readings; return the row group that they complete, if any."""
-        if self._rows.append(rows.device, rows.sensor_type, rows.documents):
+        if self._rows.append(*rows, max_bytes=ROW_GROUPS_BYTES // len(_parquet_encoders)):
             return await _in_thread(self._rows.take_row_group)
         return b""
 
@@ -105,10 +110,13 @@ async def _in_thread(function: Callable[[], Result]) -> Result:
     return await asyncio.get_running_loop().run_in_executor(_thread, function)
 
 
-def negotiate_media_type(request: web.Request, format_: str) -> str:
-    """Return the response's media type: by `format`, else the supported type `Accept` prefers, else JSON."""
-    if format_:
-        return _FORMATS[format_]
+def negotiate_media_type(request: web.Request, format_: str | None) -> str:
+    """Return the response's media type: by `format`, else the supported type `Accept` prefers, else JSON.
+
+    JSON also for a `format` that does not exist, which `read_query` refuses.
+    """
+    if format_ is not None:
+        return _FORMATS.get(format_, JSON)
     weights: dict[str, float] = {}
     for item in ",".join(request.headers.getall("Accept", ())).split(","):
         media_type, *parameters = (part.strip().lower() for part in item.split(";"))

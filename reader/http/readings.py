@@ -1,4 +1,4 @@
-"""READER → CLIENTS: `GET /readings`, a page or an export of one series, and `GET /readings/buckets`."""
+"""READER → CLIENTS: `GET /readings`, a page of one series or an export of several, and `GET /readings/buckets`."""
 
 from contextlib import aclosing
 from functools import partial
@@ -27,16 +27,17 @@ from reader.http.request_guard import RequestGuard
 from reader.metrics import ReaderMetrics
 from reader.responses import BucketsAnswer, ReadingsAnswer, json_response, reading_object
 from readings.document import position_of
-from runtime.http.fields import missing, read_query, repeated
+from runtime.http.fields import read_query
 from runtime.http.operation import JSON, Operation
 from runtime.http.problems import Problem
 from runtime.times import rfc3339
 
 DEFAULT_LIMIT = 100
+_SHOWN_CHARS = 64
 
 
 class ReadingsRoutes:
-    """The history of one series at a time."""
+    """The history of one series at a time, and exports."""
 
     def __init__(self, guard: RequestGuard, history: FromMongoDB, metrics: ReaderMetrics) -> None:
         self._guard = guard
@@ -52,9 +53,11 @@ class ReadingsRoutes:
                 path="/readings",
                 handler=self._readings,
                 tag="readings",
-                summary="Read one series back in time",
-                description="A page of JSON, whose `nextCursor` leads to the next one. Or the whole range, streamed as "
-                "CSV or NDJSON, selected by `format` or by `Accept: text/csv` or `application/x-ndjson`. `from` is "
+                summary="Read one series back in time, or export any number of them",
+                description="A page of JSON, whose `nextCursor` leads to the next one. Or an export: the whole range, "
+                "streamed as CSV, NDJSON or Parquet, selected by `format` or by `Accept: text/csv`, "
+                "`application/x-ndjson` or `application/vnd.apache.parquet`. An export has one series, or those of "
+                "several devices and sensorTypes, or all of yours, in the order device, sensorType, ts, seq. `from` is "
                 "inclusive, `to` exclusive; both are milliseconds since 1970 or RFC 3339 with a zone. Pages stay "
                 "stable while readings come in. An export can be sent again: its NDJSON lines to `POST /readings`, its "
                 "CSV to `python -m simulator --replay`; identical readings are stored once. For CSV that people open "
@@ -85,9 +88,10 @@ class ReadingsRoutes:
 
     async def _readings(self, request: web.Request) -> web.StreamResponse:
         claims = await self._guard.claims(request)
-        query = read_query(request, HistoryQuery)
-        export_format = _export_format(request, query)
-        selection = _selection(query, export_format)
+        media_type = negotiate_media_type(request, request.query.get("format"))
+        query = read_query(request, HistoryQuery, once=("device", "sensorType") if media_type == JSON else ())
+        selection = _selection(query)
+        export_format = _export_format(media_type, query)
         limit = None if query.limit is UNSET else query.limit
         if export_format.media_type == JSON:
             async with self._guard.admitted(claims.owner, "readings"):
@@ -117,7 +121,8 @@ class ReadingsRoutes:
 
     async def _require_devices(self, owner: str, selection: Selection) -> None:
         for device in selection.devices:
-            await self._require_device(owner, device)
+            name = "this id" if len(selection.devices) == 1 else f"the id {device[:_SHOWN_CHARS]!r}"
+            await self._require_device(owner, device, name)
 
     async def _page(self, owner: str, range_: Range, limit: int) -> web.Response:
         found = await self._history.page(owner, range_, limit + 1)
@@ -154,21 +159,19 @@ class ReadingsRoutes:
         items = [{"ts": rfc3339(bucket.pop("_id")), **bucket} for bucket in found]
         return json_response({"items": items})
 
-    async def _require_device(self, owner: str, device: str) -> None:
-        """Raise Problem 404 if nothing of a device was ever stored; called only when a query found nothing."""
+    async def _require_device(self, owner: str, device: str, name: str = "this id") -> None:
+        """Raise Problem 404 if nothing of a device was ever stored."""
         if not await self._history.has_device(owner, device):
             raise Problem(
                 404,
-                "No reading of a device with this id was ever stored. GET /devices?name= finds the id of a name.",
+                f"No reading of a device with {name} was ever stored. GET /devices?name= finds the id of a name.",
                 code="no_such_device",
             )
 
 
-def _export_format(request: web.Request, query: HistoryQuery) -> ExportFormat:
+def _export_format(media_type: str, query: HistoryQuery) -> ExportFormat:
     """Return the format of the response; Problem 422 if a parameter does not apply to it."""
-    export_format = ExportFormat(
-        negotiate_media_type(request, "" if query.format is UNSET else query.format), query.for_ is not UNSET, query.end
-    )
+    export_format = ExportFormat(media_type, query.for_ is not UNSET, query.end)
     if export_format.for_spreadsheet and export_format.media_type != CSV:
         raise invalid_parameter("for", "for=spreadsheet requires format=csv")
     if export_format.end and export_format.media_type not in (CSV, NDJSON):
@@ -180,21 +183,14 @@ def _export_format(request: web.Request, query: HistoryQuery) -> ExportFormat:
     return export_format
 
 
-def _selection(query: HistoryQuery, export_format: ExportFormat) -> Selection:
+def _selection(query: HistoryQuery) -> Selection:
     """Return the selected readings; Problem 422 if a parameter is invalid, or requires a single series."""
-    devices, sensor_types = _names(query.device), _names(query.sensor_type)
-    if export_format.media_type == JSON:
-        given = (("device", devices), ("sensorType", sensor_types))
-        errors = [repeated(name) if names else missing(name) for name, names in given if len(names) != 1]
-        if errors:
-            raise Problem(422, "The request has the wrong form.", errors=tuple(errors))
     from_ms, to_ms = parse_range(query.from_, query.to)
     past = None if query.cursor is UNSET else parse_position(query.cursor)
-    selection = Selection(
-        list(dict.fromkeys(devices)), list(dict.fromkeys(sensor_types)), from_ms, to_ms, query.order == "desc", past
-    )
+    descending = query.order == "desc"
+    selection = Selection(_names(query.device), _names(query.sensor_type), from_ms, to_ms, descending, past)
     if selection.one_series is None:
-        if selection.descending:
+        if descending:
             raise invalid_parameter("order", "order=desc requires exactly one device and one sensorType")
         if past is not None:
             raise invalid_parameter("cursor", "a cursor requires exactly one device and one sensorType")
@@ -202,9 +198,10 @@ def _selection(query: HistoryQuery, export_format: ExportFormat) -> Selection:
 
 
 def _names(given: str | list[str] | UnsetType) -> list[str]:
+    """Return the distinct names given for a parameter."""
     if given is UNSET:
         return []
-    return [given] if isinstance(given, str) else given
+    return [given] if isinstance(given, str) else list(dict.fromkeys(given))
 
 
 def _require_bucket_count(from_ms: int, to_ms: int, every_ms: int, limit: int) -> None:

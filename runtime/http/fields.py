@@ -1,7 +1,7 @@
 """Conversion of requests to typed structs, field by field, so that one response reports every wrong field."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from inspect import isclass
 from typing import Any, TypeVar, cast
@@ -57,32 +57,21 @@ def _convert_object(given: Any, body_type: type[Fields]) -> Fields:
     return _convert(given, body_type, errors, strict=True)
 
 
-def read_query(request: web.Request, query_type: type[Fields]) -> Fields:
+def read_query(request: web.Request, query_type: type[Fields], *, once: Collection[str] = ()) -> Fields:
     """Convert the query string; raise Problem 422 naming wrong and repeated parameters, and ignore unknown ones.
 
-    A parameter whose type allows a list may be given several times: then its value is a list.
+    A parameter whose type allows a list may be given several times: then its value is a list. `once`: parameters that
+    this request must have exactly once, although their type allows none or several.
     """
     query: dict[str, Any] = {}
     errors = []
     for name, may_repeat in _parameters(query_type).items():
         given = request.query.getall(name, [])
-        if len(given) == 1 or (given and not may_repeat):
-            query[name] = given[0]
-        elif given:
-            query[name] = given
-        if len(given) > 1 and not may_repeat:
-            errors.append(repeated(name))
-    return _convert(query, query_type, errors, strict=False)
-
-
-def repeated(name: str) -> FieldError:
-    """Return the mistake of a parameter that was given more than once."""
-    return FieldError(name, "repeated", "This parameter can be given once.")
-
-
-def missing(name: str) -> FieldError:
-    """Return the mistake of a required field that is absent."""
-    return FieldError(name, "missing", "This field is required.")
+        if len(given) > 1 and (not may_repeat or name in once):
+            errors.append(FieldError(name, "repeated", "This parameter can be given once."))
+        if given:
+            query[name] = given if may_repeat and len(given) > 1 else given[0]
+    return _convert(query, query_type, errors, strict=False, required=once)
 
 
 @cache
@@ -94,7 +83,14 @@ def _parameters(query_type: type[msgspec.Struct]) -> dict[str, bool]:
     }
 
 
-def _convert(given: Mapping[str, Any], fields_type: type[Fields], errors: list[FieldError], *, strict: bool) -> Fields:
+def _convert(
+    given: Mapping[str, Any],
+    fields_type: type[Fields],
+    errors: list[FieldError],
+    *,
+    strict: bool,
+    required: Collection[str] = (),
+) -> Fields:
     values = {}
     for field in msgspec.structs.fields(fields_type):
         name = field.encode_name
@@ -106,8 +102,8 @@ def _convert(given: Mapping[str, Any], fields_type: type[Fields], errors: list[F
                     errors.append(FieldError(name, "invalid", "This must be a whole number, in digits."))
             except msgspec.ValidationError as error:
                 errors.append(_field_error(name, str(error), field.type, from_text=not strict))
-        elif field.required:
-            errors.append(missing(name))
+        elif field.required or name in required:
+            errors.append(FieldError(name, "missing", "This field is required."))
     if errors:
         raise Problem(422, "The request has the wrong form.", errors=tuple(errors[:MAX_FIELD_ERRORS]))
     return fields_type(**values)

@@ -1,6 +1,5 @@
 """Readings as Parquet: each value in the column of its type, exactly, read back by another implementation's reader."""
 
-import io
 import json
 import math
 import random
@@ -12,7 +11,6 @@ import bson
 import pytest
 from bson import Decimal128, Int64
 from bson.datetime_ms import DatetimeMS
-from pyarrow import Table, parquet
 
 from reader.history import parquet as parquet_rows
 from reader.history.parquet import PARQUET_COLUMNS, ParquetRows
@@ -20,6 +18,7 @@ from reader.responses import AS_STORED, Document
 from readings.document import encode_document
 from readings.place import Place
 from tests.reader.harness import DEVICE, OWNER, SENSOR, TS, VALUES, make_reading
+from tests.reader.parquet_tables import row_groups_of, table_of
 
 COLUMNS = {
     "device": "string",
@@ -43,11 +42,6 @@ def stored(*values: Any, ts: int = TS, **more: Any) -> list[Document]:
     """Return documents as MongoDB returns them."""
     readings = [make_reading(value, ts + number, **more) for number, value in enumerate(values)]
     return [bson.decode(encode_document(OWNER, DEVICE, reading), AS_STORED) for reading in readings]
-
-
-def table_of(file: bytes) -> Table:
-    # Without threads: pyarrow 26.0.1 may abort at the interpreter's exit after it read with them.
-    return parquet.ParquetFile(io.BytesIO(file)).read(use_threads=False)
 
 
 def rows_of(*documents: Document, device: str = DEVICE, sensor: str = SENSOR) -> list[dict[str, Any]]:
@@ -174,11 +168,6 @@ def test_random_readings_of_many_series_are_read_back_as_they_were(rng: random.R
         assert row["unit"] == document.get("unit")
 
 
-def groups_of(file: bytes) -> list[int]:
-    metadata = parquet.ParquetFile(io.BytesIO(file)).metadata
-    return [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
-
-
 def encoded(rows: ParquetRows, count: int, *values: Any, **more: Any) -> bytes:
     """Encode `values` as `count` series; return the file."""
     file = rows.take()
@@ -190,15 +179,15 @@ def encoded(rows: ParquetRows, count: int, *values: Any, **more: Any) -> bytes:
 
 def test_a_row_group_ends_at_its_number_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet_rows, "ROW_GROUP_ROWS", 2500)
-    assert groups_of(encoded(ParquetRows(), 7, *range(900))) == [2700, 2700, 900]
+    assert row_groups_of(encoded(ParquetRows(), 7, *range(900))) == [2700, 2700, 900]
 
 
 def test_a_row_group_of_long_texts_ends_at_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet_rows, "ROW_GROUP_BYTES", 100_000)
     tags = {f"tag-{number}": "x" * 200 for number in range(16)}
-    groups = groups_of(encoded(ParquetRows(), 6, *range(1000), tags=tags))
+    groups = row_groups_of(encoded(ParquetRows(), 6, *range(1000), tags=tags))
     assert groups == [1000] * 6
-    assert groups_of(encoded(ParquetRows(), 6, *range(100))) == [600]
+    assert row_groups_of(encoded(ParquetRows(), 6, *range(100))) == [600]
 
 
 def test_a_row_group_ends_after_a_time_so_that_something_is_sent() -> None:
