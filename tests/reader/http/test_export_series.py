@@ -269,7 +269,7 @@ async def test_an_export_of_everything_is_one_export_at_its_limit(
     broker: EmbeddedBroker, mongodb_database: Mongo, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("reader.app.QUERY_WAIT_S", 0.0)
-    await store.insert(make_reading(1))
+    await store.insert(make_reading(0))
     async with open_reader(broker, mongodb_database, max_exports_per_owner=1) as reader_client:
         fetch = FromMongoDB.page
         answers: list[Response] = []
