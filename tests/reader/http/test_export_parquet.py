@@ -17,7 +17,10 @@ from pymongo import MongoClient
 from broker.embedded.broker import EmbeddedBroker
 from reader.history.from_mongodb import BATCH_DOCUMENTS
 from reader.history.parquet import PARQUET_COLUMNS, ROW_GROUP_ROWS, ParquetRows
+from reader.history.selection import SeriesRows
 from reader.http import export
+from reader.http.export_format import PARQUET, Encoder, ExportFormat
+from reader.responses import AS_STORED
 from readings.document import encode_document
 from readings.keys import series_key
 from testing.servers.mongodb import MongoDBServer
@@ -195,3 +198,19 @@ async def test_a_failure_to_encode_is_no_whole_file(
 def test_pyarrow_is_imported_by_no_process_that_encodes_nothing() -> None:
     code = "import sys, onebox.app, reader.app, reader.http.export; sys.exit('pyarrow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+async def test_many_exports_share_the_memory_of_row_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reader.http.export_format.ROW_GROUPS_BYTES", 1_000_000)
+    documents = [bson.decode(encode_document(OWNER, "d", make_reading(1.5, TS + n)), AS_STORED) for n in range(1000)]
+
+    async def rows_of_a_group(encoder: Encoder) -> int:
+        for number in range(1, 60):
+            if await encoder.encode(SeriesRows("d", "s", documents)):
+                return number * 1000
+        return 0
+
+    encoders = [(await ExportFormat(PARQUET).encoder())[0] for _ in range(10)]
+    small = await rows_of_a_group(encoders[0])
+    del encoders[1:]
+    assert 0 < small * 5 < await rows_of_a_group(encoders[0])
