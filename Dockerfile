@@ -8,6 +8,9 @@ RUN /opt/tidegate/bin/pip install -r /tmp/requirements/tracing.txt \
     && /opt/tidegate/bin/pip uninstall --yes pip \
     # Only one file of plotly's package is used: the script that the browser gets.
     && find /opt/tidegate/lib -path '*/plotly/package_data/*' ! -name plotly.min.js -type f -delete \
+    # Readers write Parquet; clients of Flight and S3, headers and tests are a third of pyarrow's 170 MB.
+    && find /opt/tidegate/lib -path '*/pyarrow/*' \( -name '*flight*' -o -name '*s3*' \) -type f -delete \
+    && rm -rf /opt/tidegate/lib/python*/site-packages/pyarrow/tests /opt/tidegate/lib/python*/site-packages/pyarrow/include \
     && rm -rf /opt/tidegate/share/jupyter /opt/tidegate/etc/jupyter \
     && find /opt/tidegate -name __pycache__ -type d -prune -exec rm -rf {} + \
     && /opt/tidegate/bin/python -m compileall -q -j 0 /opt/tidegate/lib

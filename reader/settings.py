@@ -32,7 +32,9 @@ class ReaderSettings(ProcessSettings):
         512, about="requests for history that are answered at once; as many more wait up to 2 s; beyond it, 503"
     )
     max_queries_per_owner: Positive = setting(64, about="of one owner; as many more wait up to 2 s; beyond it, 429")
-    max_exports: Positive = setting(128, about="CSV and NDJSON streams at once; with the same wait; beyond it, 503")
+    max_exports: Positive = setting(
+        128, about="CSV, NDJSON and Parquet streams at once; with the same wait; beyond it, 503"
+    )
     max_exports_per_owner: Positive = setting(32, about="of one owner; with the same wait; beyond it, 429")
     max_live_per_owner: Positive = setting(1000, about="live feeds of one owner at once; beyond it, 429")
     max_live: Positive = setting(10_000, about="live feeds at once; beyond it, 503")

@@ -17,6 +17,8 @@ from readings.reading import ReadingError, parse_time
 from runtime.http.problems import FieldError, Problem
 
 MAX_LIMIT = 1000
+# Devices, or sensorTypes, that one export names; an address of 8 KiB has room for some 180 ids.
+MAX_NAMES = 100
 # A reading up to this far ahead of the server's clock counts as current.
 AHEAD_MS = 60_000
 # The latest date MongoDB can store.
@@ -29,7 +31,21 @@ SensorType = Annotated[str, Meta(min_length=1, max_length=256, examples=["temper
 Time = Annotated[str, Meta(max_length=64, examples=["2026-01-31T12:00:00Z"])]
 Limit = Annotated[int, Meta(ge=1, le=MAX_LIMIT)]
 Cursor = Annotated[str, Meta(max_length=512)]
-Format = Literal["json", "ndjson", "csv"]
+Format = Literal["json", "ndjson", "csv", "parquet"]
+Devices = Annotated[
+    Id | Annotated[list[Id], Meta(max_length=MAX_NAMES)],
+    Meta(
+        description="One, and required, for JSON. With CSV, NDJSON and Parquet it may be given several times, or left "
+        "out for all of your devices."
+    ),
+]
+SensorTypes = Annotated[
+    SensorType | Annotated[list[SensorType], Meta(max_length=MAX_NAMES)],
+    Meta(
+        description="One, and required, for JSON. With CSV, NDJSON and Parquet it may be given several times, or left "
+        "out for all sensorTypes."
+    ),
+]
 For = Annotated[
     Literal["spreadsheet"],
     Meta(
@@ -41,7 +57,7 @@ End = Annotated[
     bool,
     Meta(
         description='Only with CSV or NDJSON: a last line, `# end n` or `{"end":true,"count":n}`, confirms that all n '
-        "readings were sent. An export that was cut off lacks it."
+        "readings were sent. An export that was cut off lacks it. A Parquet file that was cut off cannot be opened."
     ),
 ]
 
@@ -68,8 +84,8 @@ _POSITION = struct.Struct(">qq")
 class HistoryQuery(msgspec.Struct, rename="camel"):
     """Query of `GET /readings`."""
 
-    device: Id
-    sensor_type: SensorType
+    device: Devices | UnsetType = UNSET
+    sensor_type: SensorTypes | UnsetType = UNSET
     # Inclusive; `to` is exclusive.
     from_: Time | UnsetType = msgspec.field(default=UNSET, name="from")
     to: Time | UnsetType = UNSET

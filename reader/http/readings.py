@@ -1,4 +1,4 @@
-"""READER → CLIENTS: `GET /readings`, a page or an export of one series, and `GET /readings/buckets`."""
+"""READER → CLIENTS: `GET /readings`, a page of one series or an export of several, and `GET /readings/buckets`."""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,12 +7,14 @@ from functools import partial
 from zoneinfo import ZoneInfo
 
 from aiohttp import web
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from reader.history.bucket_boundaries import BucketWidth, TooManyBuckets, boundaries
 from reader.history.bucket_statistics import KINDS, NUMBERS_ALONE, SUMMARY
 from reader.history.from_mongodb import FromMongoDB, Range
-from reader.http.export import CSV, NDJSON, Batches, Export, ExportFormat, negotiate_media_type
+from reader.history.selection import Rows, Selection, stream_selection
+from reader.http.export import Export
+from reader.http.export_format import CSV, NDJSON, PARQUET, ExportFormat, negotiate_media_type
 from reader.http.queries import (
     LAST_MS,
     BucketsQuery,
@@ -33,6 +35,7 @@ from runtime.http.operation import JSON, Operation
 from runtime.http.problems import Problem
 
 DEFAULT_LIMIT = 100
+_SHOWN_CHARS = 64
 BUCKETS = (
     f"Aggregates the readings into at most {SUMMARY.max_buckets:,} buckets; those without readings are left out. "
     "`min`, `max`, `avg`, `first`, `last` and `count` are those of the numbers. In a bucket without numbers they are "
@@ -49,7 +52,7 @@ AGGREGATIONS = {"number": NUMBERS_ALONE, "all": KINDS}
 
 
 class ReadingsRoutes:
-    """The history of one series at a time."""
+    """The history of one series at a time, and exports."""
 
     def __init__(self, guard: RequestGuard, history: FromMongoDB, metrics: ReaderMetrics) -> None:
         self._guard = guard
@@ -65,16 +68,18 @@ class ReadingsRoutes:
                 path="/readings",
                 handler=self._readings,
                 tag="readings",
-                summary="Read one series back in time",
-                description="A page of JSON, whose `nextCursor` leads to the next one. Or the whole range, streamed as "
-                "CSV or NDJSON, selected by `format` or by `Accept: text/csv` or `application/x-ndjson`. `from` is "
+                summary="Read one series back in time, or export any number of them",
+                description="A page of JSON, whose `nextCursor` leads to the next one. Or an export: the whole range, "
+                "streamed as CSV, NDJSON or Parquet, selected by `format` or by `Accept: text/csv`, "
+                "`application/x-ndjson` or `application/vnd.apache.parquet`. An export has one series, or those of "
+                "several devices and sensorTypes, or all of yours, in the order device, sensorType, ts, seq. `from` is "
                 "inclusive, `to` exclusive; both are milliseconds since 1970 or RFC 3339 with a zone. Pages stay "
                 "stable while readings come in. An export can be sent again: its NDJSON lines to `POST /readings`, its "
                 "CSV to `python -m simulator --replay`; identical readings are stored once. For CSV that people open "
                 "in a spreadsheet, use `for=spreadsheet`.",
                 query=HistoryQuery,
                 responses={200: ReadingsAnswer},
-                response_types=(JSON, CSV, NDJSON),
+                response_types=(JSON, CSV, NDJSON, PARQUET),
                 problems=(403, 404, 429),
                 secured=True,
             ),
@@ -94,33 +99,41 @@ class ReadingsRoutes:
 
     async def _readings(self, request: web.Request) -> web.StreamResponse:
         claims = await self._guard.claims(request)
-        query = read_query(request, HistoryQuery)
-        from_ms, to_ms = parse_range(query.from_, query.to)
-        past = None if query.cursor is UNSET else parse_position(query.cursor)
-        range_ = Range(query.device, query.sensor_type, from_ms, to_ms, query.order == "desc", past)
-        export_format = _export_format(request, query)
+        media_type = negotiate_media_type(request, request.query.get("format"))
+        query = read_query(request, HistoryQuery, once=("device", "sensorType") if media_type == JSON else ())
+        selection = _selection(query)
+        export_format = _export_format(media_type, query)
         limit = None if query.limit is UNSET else query.limit
         if export_format.media_type == JSON:
             async with self._guard.admitted(claims.owner, "readings"):
+                range_ = selection.range_of(selection.devices[0], selection.sensor_types[0])
                 return await self._page(claims.owner, range_, limit or DEFAULT_LIMIT)
         async with (
             self._guard.admitted(claims.owner, "export"),
-            aclosing(self._batches(claims.owner, range_, limit)) as batches,
+            aclosing(self._rows(claims.owner, selection, limit)) as rows,
         ):
             if request.method == "HEAD":
-                await self._require_device(claims.owner, range_.device)
+                await self._require_devices(claims.owner, selection)
             token_active = partial(self._guard.token_active, claims)
-            return await self._export.answer(request, export_format, range_, batches, token_active)
+            return await self._export.answer(request, export_format, selection, rows, token_active)
 
-    async def _batches(self, owner: str, range_: Range, limit: int | None) -> Batches:
-        """Yield a range in batches; Problem 404 if nothing of the device was ever stored."""
-        empty = True
-        async with aclosing(self._history.stream(owner, range_, limit)) as batches:
-            async for batch in batches:
+    async def _rows(self, owner: str, selection: Selection, limit: int | None) -> Rows:
+        """Yield a selection in batches; Problem 404 if nothing of a device that it names was ever stored."""
+        # One series that has readings needs no other query; of several, one may be unknown.
+        empty = checks_later = selection.one_series is not None
+        if not checks_later:
+            await self._require_devices(owner, selection)
+        async with aclosing(stream_selection(self._history, owner, selection, limit)) as rows:
+            async for batch in rows:
                 empty = False
                 yield batch
         if empty:
-            await self._require_device(owner, range_.device)
+            await self._require_devices(owner, selection)
+
+    async def _require_devices(self, owner: str, selection: Selection) -> None:
+        for device in selection.devices:
+            name = "this id" if len(selection.devices) == 1 else f"the id {device[:_SHOWN_CHARS]!r}"
+            await self._require_device(owner, device, name)
 
     async def _page(self, owner: str, range_: Range, limit: int) -> web.Response:
         found = await self._history.page(owner, range_, limit + 1)
@@ -155,26 +168,26 @@ class ReadingsRoutes:
                 await self._require_device(claims.owner, query.device)
         return json_response({"items": aggregation.buckets(found)})
 
-    async def _require_device(self, owner: str, device: str) -> None:
-        """Raise Problem 404 if nothing of a device was ever stored; called only when a query found nothing."""
+    async def _require_device(self, owner: str, device: str, name: str = "this id") -> None:
+        """Raise Problem 404 if nothing of a device was ever stored."""
         if not await self._history.has_device(owner, device):
             raise Problem(
                 404,
-                "No reading of a device with this id was ever stored. GET /devices?name= finds the id of a name.",
+                f"No reading of a device with {name} was ever stored. GET /devices?name= finds the id of a name.",
                 code="no_such_device",
             )
 
 
-def _export_format(request: web.Request, query: HistoryQuery) -> ExportFormat:
+def _export_format(media_type: str, query: HistoryQuery) -> ExportFormat:
     """Return the format of the response; Problem 422 if a parameter does not apply to it."""
-    export_format = ExportFormat(
-        negotiate_media_type(request, "" if query.format is UNSET else query.format), query.for_ is not UNSET, query.end
-    )
+    export_format = ExportFormat(media_type, query.for_ is not UNSET, query.end)
     if export_format.for_spreadsheet and export_format.media_type != CSV:
         raise invalid_parameter("for", "for=spreadsheet requires format=csv")
-    if export_format.end and export_format.media_type == JSON:
+    if export_format.end and export_format.media_type not in (CSV, NDJSON):
         raise invalid_parameter(
-            "end", "end=true requires format=csv or format=ndjson; the last page of JSON has no nextCursor"
+            "end",
+            "end=true requires format=csv or format=ndjson; the last page of JSON has no nextCursor, and a Parquet "
+            "file that was cut off cannot be opened",
         )
     return export_format
 
@@ -187,3 +200,24 @@ async def _boundaries(width: BucketWidth, zone: ZoneInfo | None, from_ms: int, t
     except TooManyBuckets as error:
         message = f"that would be {error.number} buckets; at most {limit} are allowed"
         raise invalid_parameter("every", message) from error
+
+
+def _selection(query: HistoryQuery) -> Selection:
+    """Return the selected readings; Problem 422 if a parameter is invalid, or requires a single series."""
+    from_ms, to_ms = parse_range(query.from_, query.to)
+    past = None if query.cursor is UNSET else parse_position(query.cursor)
+    descending = query.order == "desc"
+    selection = Selection(_names(query.device), _names(query.sensor_type), from_ms, to_ms, descending, past)
+    if selection.one_series is None:
+        if descending:
+            raise invalid_parameter("order", "order=desc requires exactly one device and one sensorType")
+        if past is not None:
+            raise invalid_parameter("cursor", "a cursor requires exactly one device and one sensorType")
+    return selection
+
+
+def _names(given: str | list[str] | UnsetType) -> list[str]:
+    """Return the distinct names given for a parameter."""
+    if given is UNSET:
+        return []
+    return [given] if isinstance(given, str) else list(dict.fromkeys(given))

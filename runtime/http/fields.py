@@ -1,15 +1,17 @@
 """Conversion of requests to typed structs, field by field, so that one response reports every wrong field."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from functools import cache
 from inspect import isclass
 from typing import Any, TypeVar, cast
 
 import msgspec
 from aiohttp import web
+from msgspec import inspect
 
 from runtime.http.problems import FieldError, Problem
-from runtime.http.wording import in_words, rule
+from runtime.http.wording import all_parts, in_words, rule
 
 Value = TypeVar("Value")
 Fields = TypeVar("Fields", bound=msgspec.Struct)
@@ -55,19 +57,40 @@ def _convert_object(given: Any, body_type: type[Fields]) -> Fields:
     return _convert(given, body_type, errors, strict=True)
 
 
-def read_query(request: web.Request, query_type: type[Fields]) -> Fields:
-    """Convert the query string; raise Problem 422 naming wrong and repeated parameters, and ignore unknown ones."""
-    query = request.query
-    known = (field.encode_name for field in msgspec.structs.fields(query_type))
-    errors = [
-        FieldError(name, "repeated", "This parameter can be given once.")
-        for name in known
-        if len(query.getall(name, ())) > 1
-    ]
-    return _convert(query, query_type, errors, strict=False)
+def read_query(request: web.Request, query_type: type[Fields], *, once: Collection[str] = ()) -> Fields:
+    """Convert the query string; raise Problem 422 naming wrong and repeated parameters, and ignore unknown ones.
+
+    A parameter whose type allows a list may be given several times: then its value is a list. `once`: parameters that
+    this request must have exactly once, although their type allows none or several.
+    """
+    query: dict[str, Any] = {}
+    errors = []
+    for name, may_repeat in _parameters(query_type).items():
+        given = request.query.getall(name, [])
+        if len(given) > 1 and (not may_repeat or name in once):
+            errors.append(FieldError(name, "repeated", "This parameter can be given once."))
+        if given:
+            query[name] = given if may_repeat and len(given) > 1 else given[0]
+    return _convert(query, query_type, errors, strict=False, required=once)
 
 
-def _convert(given: Mapping[str, Any], fields_type: type[Fields], errors: list[FieldError], *, strict: bool) -> Fields:
+@cache
+def _parameters(query_type: type[msgspec.Struct]) -> dict[str, bool]:
+    """Return the parameters of a query, and whether each may be given several times: its type is, or allows, a list."""
+    return {
+        field.encode_name: any(isinstance(part, inspect.ListType) for part in all_parts(field.type))
+        for field in msgspec.structs.fields(query_type)
+    }
+
+
+def _convert(
+    given: Mapping[str, Any],
+    fields_type: type[Fields],
+    errors: list[FieldError],
+    *,
+    strict: bool,
+    required: Collection[str] = (),
+) -> Fields:
     values = {}
     for field in msgspec.structs.fields(fields_type):
         name = field.encode_name
@@ -79,7 +102,7 @@ def _convert(given: Mapping[str, Any], fields_type: type[Fields], errors: list[F
                     errors.append(FieldError(name, "invalid", "This must be a whole number, in digits."))
             except msgspec.ValidationError as error:
                 errors.append(_field_error(name, str(error), field.type, from_text=not strict))
-        elif field.required:
+        elif field.required or name in required:
             errors.append(FieldError(name, "missing", "This field is required."))
     if errors:
         raise Problem(422, "The request has the wrong form.", errors=tuple(errors[:MAX_FIELD_ERRORS]))
@@ -89,7 +112,8 @@ def _convert(given: Mapping[str, Any], fields_type: type[Fields], errors: list[F
 def _field_error(name: str, message: str, kind: Any, *, from_text: bool = False) -> FieldError:
     place = _PLACE.search(message)
     text = _PLACE.sub("", message)
-    where = [name, place.group(1) if place else ""]
+    # A query has no lists, only repetitions: there the place is an index that its sender does not know.
+    where = [name, place.group(1) if place and not from_text else ""]
     for pattern, code in ((_UNKNOWN, "unknown"), (_MISSING, "missing")):
         if named := pattern.search(text):
             where.append(named.group(1)[:_SHOWN_CHARS])

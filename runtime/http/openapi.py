@@ -136,7 +136,13 @@ def _success(call: Operation, status: int, schema_of: dict[int, Schema]) -> dict
 def _content(media_types: Iterable[str], schema: Schema) -> dict[str, Any]:
     """Return the content by media type, JSON first: generators use the first type they know."""
     ordered = sorted(media_types, key=lambda media_type: media_type != JSON)
-    return {kind: {"schema": schema if kind == JSON else {"type": "string"}} for kind in ordered}
+    return {kind: {"schema": schema if kind == JSON else _schema_of_other(kind)} for kind in ordered}
+
+
+def _schema_of_other(media_type: str) -> Schema:
+    """Return the schema of a body that is not JSON: text, or bytes in the form that generators know."""
+    text = media_type.startswith("text/") or media_type.endswith("ndjson")
+    return {"type": "string"} if text else {"type": "string", "format": "binary"}
 
 
 def _problem(status: int) -> dict[str, Any]:

@@ -61,6 +61,11 @@ def patterns(kind: Any) -> dict[str, str]:
     return found
 
 
+def all_parts(kind: Any) -> list[inspect.Type]:
+    """Return a type and every type within it."""
+    return [part for part, _ in _parts(inspect.type_info(kind), "")]
+
+
 def _required_by_pattern(message: str, kind: Any) -> str:
     for pattern, words in patterns(kind).items():
         if words and repr(pattern) in message:
@@ -69,8 +74,7 @@ def _required_by_pattern(message: str, kind: Any) -> str:
 
 
 def _choices(kind: Any) -> list[Any]:
-    parts = [part for part, _ in _parts(inspect.type_info(kind), "")]
-    return [value for part in parts if isinstance(part, inspect.LiteralType) for value in part.values]
+    return [value for part in all_parts(kind) if isinstance(part, inspect.LiteralType) for value in part.values]
 
 
 def _parts(kind: inspect.Type, words: str) -> Iterator[tuple[inspect.Type, str]]:

@@ -71,13 +71,13 @@ class DemoUser:
         self.token = token
         self._bearer = {"Authorization": f"Bearer {token}"}
 
-    async def send(self, body: bytes, kind: str) -> None:
-        headers = self._bearer | {"X-Device-Id": DEVICE, "Content-Type": kind}
+    async def send(self, body: bytes, kind: str, device: str = DEVICE) -> None:
+        headers = self._bearer | {"X-Device-Id": device, "Content-Type": kind}
         async with self._http.post("/readings", data=body, headers=headers) as answer:
             assert (answer.status, (await answer.json())["rejected"]) == (202, [])
 
-    async def export(self, format_: str) -> bytes:
-        query = {"device": DEVICE, "sensorType": SENSOR, "format": format_, "end": "true"}
+    async def export(self, format_: str, **names: str) -> bytes:
+        query = (names or {"device": DEVICE, "sensorType": SENSOR}) | {"format": format_, "end": "true"}
         async with self._http.get("/readings", params=query, headers=self._bearer) as answer:
             if answer.status == 404:  # nothing is stored of it yet
                 assert (await answer.json())["code"] == "no_such_device"
@@ -85,15 +85,15 @@ class DemoUser:
             assert answer.status == 200
             return await answer.read()
 
-    async def whole_export(self, format_: str, count: int) -> bytes:
+    async def whole_export(self, format_: str, count: int, **names: str) -> bytes:
         """Return the export once it has this many readings."""
         last = f"# end {count}\r\n" if format_ == "csv" else f'{{"end":true,"count":{count}}}\n'
 
         async def whole() -> bool:
-            return (await self.export(format_)).endswith(last.encode())
+            return (await self.export(format_, **names)).endswith(last.encode())
 
         await eventually(whole, f"all {count} readings are stored", timeout_s=20)
-        return await self.export(format_)
+        return await self.export(format_, **names)
 
 
 async def log_in(http: aiohttp.ClientSession, data: Path) -> DemoUser:
@@ -165,6 +165,35 @@ async def test_an_export_goes_back_in_as_ndjson_over_http_and_as_csv_through_a_r
     async with running_onebox("--devices", "0", data=tmp_path / "c") as (_, url), aiohttp.ClientSession(url) as http:
         user = await log_in(http, tmp_path / "c")
         assert as_stored(await user.whole_export("ndjson", count)) == as_stored(ndjson)
+
+
+async def test_one_export_of_everything_is_replayed_as_the_devices_and_sensor_types_that_it_names(
+    tmp_path: Path,
+) -> None:
+    everything = {"from": "2000-01-01T00:00:00Z"}
+    devices, sensors = ("press:1", "press:10", "press:2"), ("mixed", "temperature")
+    sent = [
+        {"sensorType": sensor, "value": value, "ts": TS + number, **FIELDS[number % len(FIELDS)]}
+        for number, value in enumerate(VALUES)
+        for sensor in sensors
+    ]
+    count = len(sent) * len(devices)
+    async with running_onebox("--devices", "0", data=tmp_path / "a") as (_, url), aiohttp.ClientSession(url) as http:
+        user = await log_in(http, tmp_path / "a")
+        for device in devices:
+            await user.send(json.dumps(sent).encode(), "application/json", device)
+        csv = await user.whole_export("csv", count, **everything)
+        ndjson = await user.whole_export("ndjson", count, **everything)
+    file = tmp_path / "export.csv"
+    file.write_bytes(csv)
+    counts = await summary("--replay", str(file), "--port", "0", data=tmp_path / "b")
+    assert [counts[name] for name in ("sent", "acked", "stored", "lost")] == [count, count, count, 0]
+    async with running_onebox("--devices", "0", data=tmp_path / "b") as (_, url), aiohttp.ClientSession(url) as http:
+        user = await log_in(http, tmp_path / "b")
+        again = await user.whole_export("ndjson", count, **everything)
+    assert as_stored(again) == as_stored(ndjson)
+    keys = [(item["device"], item["sensorType"], item["ts"]) for item in map(json.loads, again.splitlines()[:-1])]
+    assert keys == sorted(keys)
 
 
 async def test_the_commands_of_the_readme_give_an_export_back(tmp_path: Path) -> None:

@@ -111,9 +111,14 @@ class ReaderClient:
         token: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Response:
-        """Send a request as user-1, unless a token is given."""
+        """Send a request as user-1, unless a token is given. A list is a parameter that is given several times."""
         make_reading = bearer(user_token() if token is None else token) | dict(headers or {})
-        url = URL(self.url + path).with_query({name: str(value) for name, value in (query or {}).items()})
+        url = URL(self.url + path).with_query(
+            {
+                name: [str(item) for item in value] if isinstance(value, list) else str(value)
+                for name, value in (query or {}).items()
+            }
+        )
         async with self.http.request(method, url, headers=make_reading) as response:
             return Response(response, await response.read())
 

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from reader.history.csv_lines import CSV_HEADER, csv_lines
+from reader.history.parquet import PARQUET_COLUMNS
 from reader.responses import AS_STORED, reading_object
 from readings.csv_row import CSV_COLUMNS, attribute_cell
 from readings.encoder import ReadingEncoder
@@ -164,5 +165,5 @@ def _names_in(file: Path) -> set[str]:
 
 
 def test_attributes_are_the_last_columns_of_an_export() -> None:
-    assert CSV_COLUMNS[-len(ATTRIBUTES) :] == ATTRIBUTES
+    assert CSV_COLUMNS[-len(ATTRIBUTES) :] == PARQUET_COLUMNS[-len(ATTRIBUTES) :] == ATTRIBUTES
     assert CSV_COLUMNS[:9] == ("device", "sensorType", "ts", "seq", "value", "receivedAt", "unit", "location", "tags")

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import io
 import socket
 import time
 import tracemalloc
@@ -13,6 +14,8 @@ from typing import Any
 import aiohttp
 import pytest
 from bson.raw_bson import RawBSONDocument
+from pyarrow import ArrowInvalid
+from pyarrow.parquet import ParquetFile
 from pymongo import MongoClient
 
 from broker.embedded.broker import EmbeddedBroker
@@ -182,9 +185,13 @@ async def test_a_client_that_does_not_read_is_cut_off_and_its_place_is_free(
         await eventually(free, "its place is free")
 
 
-async def test_a_client_that_leaves_ends_its_export(broker: EmbeddedBroker, many: Mongo, queried: list[int]) -> None:
+@pytest.mark.parametrize("format_", ["csv", "parquet"])
+async def test_a_client_that_leaves_ends_its_export(
+    broker: EmbeddedBroker, many: Mongo, queried: list[int], monkeypatch: pytest.MonkeyPatch, format_: str
+) -> None:
+    monkeypatch.setattr("reader.history.parquet.ROW_GROUP_ROWS", 5000)
     async with open_reader(broker, many, max_exports_per_owner=1) as reader_client:
-        async with exported(reader_client, "csv") as response:
+        async with exported(reader_client, format_) as response:
             await response.content.readany()
             response.close()
 
@@ -195,13 +202,17 @@ async def test_a_client_that_leaves_ends_its_export(broker: EmbeddedBroker, many
         assert sum(queried) < MANY
 
 
-async def test_an_export_that_loses_mongodb_is_seen_to_be_incomplete(broker: EmbeddedBroker, tmp_path: Path) -> None:
+@pytest.mark.parametrize("query", [{"format_": "csv", "end": "true"}, {"format_": "parquet"}], ids=["csv", "parquet"])
+async def test_an_export_that_loses_mongodb_is_seen_to_be_incomplete(
+    broker: EmbeddedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, query: dict[str, str]
+) -> None:
+    monkeypatch.setattr("reader.history.parquet.ROW_GROUP_ROWS", 1000)
     with MongoDBServer(tmp_path / "mongod") as server:
         documents = [encode_document(OWNER, DEVICE, make_reading(1.5, TS + number)) for number in range(50_000)]
         with MongoClient[RawBSONDocument](server.url) as client:
             client["own"]["readings"].insert_many([RawBSONDocument(document) for document in documents])
         async with open_reader(broker, (server.url, "own"), query_timeout_seconds=0.5) as reader_client:
-            async with exported(reader_client, "csv", end="true") as response:
+            async with exported(reader_client, **query) as response:
                 assert response.status == 200
                 chunks = [await response.content.readany()]
                 server.kill()
@@ -209,8 +220,10 @@ async def test_an_export_that_loses_mongodb_is_seen_to_be_incomplete(broker: Emb
                     await read_into(chunks, response)
                 assert chunks[0]
                 assert b"# end" not in b"".join(chunks)
+                with pytest.raises(ArrowInvalid, match="Parquet"):
+                    ParquetFile(io.BytesIO(b"".join(chunks)))
             assert reader_client.count("failures_total") == 1
-            answer = await reader_client.readings(format="csv")
+            answer = await reader_client.readings(format=query["format_"])
             assert (answer.status, answer.kind) == (503, "application/problem+json")
 
 

@@ -170,6 +170,7 @@ async def test_an_empty_text_is_distinct_from_none_and_a_location_that_reads_as_
 
 
 JSON, CSV, NDJSON = "application/json", "text/csv", "application/x-ndjson"
+PARQUET = "application/vnd.apache.parquet"
 ACCEPTED = {
     "*/*": JSON,
     "": JSON,
@@ -180,6 +181,9 @@ ACCEPTED = {
     "application/x-ndjson": NDJSON,
     "application/ndjson": NDJSON,
     "application/jsonl": NDJSON,
+    "application/vnd.apache.parquet": PARQUET,
+    "application/x-parquet": PARQUET,
+    "application/vnd.apache.parquet;q=0.5, text/csv;q=0.4": PARQUET,
     "application/json;q=0.5, text/csv": CSV,
     "application/json;q=0.5, text/csv;q=0.4": JSON,
     "text/csv;q=0.8,application/x-ndjson;q=0.9": NDJSON,
@@ -213,7 +217,7 @@ async def test_accept_chooses_the_form(reader_client: ReaderClient, store: Store
         assert (accept, answer.status, answer.kind) == (accept, 200, kind)
 
 
-@pytest.mark.parametrize(("format_", "kind"), [("json", JSON), ("csv", CSV), ("ndjson", NDJSON)])
+@pytest.mark.parametrize(("format_", "kind"), [("json", JSON), ("csv", CSV), ("ndjson", NDJSON), ("parquet", PARQUET)])
 async def test_format_wins_over_accept(reader_client: ReaderClient, store: Store, format_: str, kind: str) -> None:
     await store.insert(make_reading(1))
     query = series(format=format_)
@@ -221,7 +225,7 @@ async def test_format_wins_over_accept(reader_client: ReaderClient, store: Store
         assert (await reader_client.fetch("/readings", query, headers={"Accept": accept})).kind == kind
 
 
-@pytest.mark.parametrize("format_", ["json", "csv", "ndjson"])
+@pytest.mark.parametrize("format_", ["json", "csv", "ndjson", "parquet"])
 async def test_head_shows_the_format_and_has_no_body(reader_client: ReaderClient, store: Store, format_: str) -> None:
     await store.insert(*(make_reading(number, TS + number) for number in range(10)))
     query = series(format=format_)
@@ -245,7 +249,7 @@ async def test_a_stream_is_a_file_with_a_name_that_no_series_can_break_out_of(
     reader_client: ReaderClient, store: Store, device: str, sensor: str, name: str
 ) -> None:
     await store.insert(make_reading(1), device=device)
-    for format_ in ("csv", "ndjson"):
+    for format_ in ("csv", "ndjson", "parquet"):
         answer = await reader_client.readings(device, sensor, format=format_)
         assert answer.headers["Content-Disposition"] == f"attachment; filename*=UTF-8''{name}.{format_}"
         assert answer.headers["X-Content-Type-Options"] == "nosniff"

@@ -268,7 +268,10 @@ async def test_a_wrong_choice_is_answered_with_the_right_ones(reader_client: Rea
     async with reader_client.http.get(reader_client.url + url, headers=bearer(user_token())) as response:
         assert response.status == 422
         errors = {error["field"]: error["message"] for error in json.loads(await response.read())["errors"]}
-    assert errors == {"format": "This must be one of csv, json, ndjson.", "order": "This must be one of asc, desc."}
+    assert errors == {
+        "format": "This must be one of csv, json, ndjson, parquet.",
+        "order": "This must be one of asc, desc.",
+    }
 
 
 async def test_a_plus_that_an_address_has_turned_into_a_space_is_explained(reader_client: ReaderClient) -> None:

@@ -1,0 +1,105 @@
+"""The readings of one, several or all series of an owner, as one stream in the order device, sensorType, ts, seq.
+
+Everything an export needs from storage comes through `stream_selection`.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from reader.history.from_mongodb import FromMongoDB, Range
+from reader.responses import Document
+from readings.document import position_of
+from readings.keys import Position
+
+# Series listed at a time. With a time range, those without a reading in it are found together, in some 0.1 ms each; a
+# query for each of them would take ten times as long, and nothing is sent meanwhile.
+SERIES_PER_PAGE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Series of an owner by their names, and a time range. Empty `devices` or `sensor_types` select all.
+
+    `descending` and `past` as in `Range`; both only with one series.
+    """
+
+    devices: Sequence[str] = ()
+    sensor_types: Sequence[str] = ()
+    from_ms: int | None = None
+    to_ms: int | None = None
+    descending: bool = False
+    past: Position | None = None
+
+    @property
+    def one_series(self) -> tuple[str, str] | None:
+        """The device and sensorType, if exactly one of each is named."""
+        if len(self.devices) == len(self.sensor_types) == 1:
+            return self.devices[0], self.sensor_types[0]
+        return None
+
+    def range_of(self, device: str, sensor_type: str) -> Range:
+        """Return the range of one of the series."""
+        return Range(device, sensor_type, self.from_ms, self.to_ms, self.descending, self.past)
+
+
+class SeriesRows(NamedTuple):
+    """Readings of one series, in the order requested."""
+
+    device: str
+    sensor_type: str
+    documents: list[Document]
+
+
+Rows = AsyncGenerator[SeriesRows]
+
+
+async def stream_selection(history: FromMongoDB, owner: str, selection: Selection, limit: int | None = None) -> Rows:
+    """Yield the readings of a selection, at most `limit`, in batches of one series each; HistoryUnavailable.
+
+    Only a batch is in memory, and nothing is read ahead of the consumer. A series that appears meanwhile is included if
+    its place in the order has not been passed.
+    """
+    left = limit
+    async with aclosing(_series(history, owner, selection)) as found:
+        async for device, sensor_type in found:
+            async with aclosing(history.stream(owner, selection.range_of(device, sensor_type), left)) as batches:
+                async for batch in batches:
+                    if left is not None:
+                        left -= len(batch)
+                    yield SeriesRows(device, sensor_type, batch)
+            if left == 0:
+                return
+
+
+async def _series(history: FromMongoDB, owner: str, selection: Selection) -> AsyncGenerator[tuple[str, str]]:
+    """Yield the series of a selection that may have readings in its time range, in order."""
+    if selection.one_series is not None:
+        yield selection.one_series
+        return
+    wanted = set(selection.sensor_types)
+    only_type = next(iter(wanted)) if len(wanted) == 1 else None
+    for device in sorted(set(selection.devices)) or (None,):
+        past, more = None, True
+        while more:
+            page = await history.series(owner, device, only_type, past, SERIES_PER_PAGE)
+            past, more = (page[-1] if page else None), len(page) == SERIES_PER_PAGE
+            named = [one for one in page if not wanted or one[1] in wanted]
+            for one in await _with_readings(history, owner, selection, named):
+                yield one
+
+
+async def _with_readings(
+    history: FromMongoDB, owner: str, selection: Selection, series: list[tuple[str, str]]
+) -> list[tuple[str, str]]:
+    """Drop series that have no reading in the time range: their newest before its end is older than its start."""
+    if selection.from_ms is None and selection.to_ms is None:
+        return series
+    newest = await history.newest(owner, series, before_ms=selection.to_ms)
+    first_ms = selection.from_ms
+    return [
+        one
+        for one, reading in zip(series, newest, strict=True)
+        if reading is not None and (first_ms is None or position_of(reading)[0] >= first_ms)
+    ]
