@@ -24,9 +24,11 @@ AHEAD_MS = 60_000
 # The latest date MongoDB can store.
 LAST_MS = 2**63 - 1
 
+_EXAMPLE_ID = "0199d3c4-7a20-7c1e-9f4b-5d2a8e6b1c37"
+_EXAMPLE_SENSOR_TYPE = "temperature"
 # Wider than what a gateway accepts: everything stored in MongoDB can be queried.
-Id = Annotated[str, Meta(min_length=1, max_length=256, examples=["0199d3c4-7a20-7c1e-9f4b-5d2a8e6b1c37"])]
-SensorType = Annotated[str, Meta(min_length=1, max_length=256, examples=["temperature"])]
+Id = Annotated[str, Meta(min_length=1, max_length=256, examples=[_EXAMPLE_ID])]
+SensorType = Annotated[str, Meta(min_length=1, max_length=256, examples=[_EXAMPLE_SENSOR_TYPE])]
 # Validated by `parse_bound`, whose errors say more than a pattern's.
 Time = Annotated[str, Meta(max_length=64, examples=["2026-01-31T12:00:00Z"])]
 Limit = Annotated[int, Meta(ge=1, le=MAX_LIMIT)]
@@ -36,14 +38,16 @@ Devices = Annotated[
     Id | Annotated[list[Id], Meta(max_length=MAX_NAMES)],
     Meta(
         description="One, and required, for JSON. With CSV, NDJSON and Parquet it may be given several times, or left "
-        "out for all of your devices."
+        "out for all of your devices.",
+        examples=[_EXAMPLE_ID],
     ),
 ]
 SensorTypes = Annotated[
     SensorType | Annotated[list[SensorType], Meta(max_length=MAX_NAMES)],
     Meta(
         description="One, and required, for JSON. With CSV, NDJSON and Parquet it may be given several times, or left "
-        "out for all sensorTypes."
+        "out for all sensorTypes.",
+        examples=[_EXAMPLE_SENSOR_TYPE],
     ),
 ]
 For = Annotated[

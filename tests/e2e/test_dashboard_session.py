@@ -159,6 +159,7 @@ def test_logging_out_while_the_server_is_away_says_so_and_ends_the_session_when_
         assert refreshed == 401
 
 
+@pytest.mark.alone  # the page waits 5 s for the server
 def test_logging_out_with_an_access_token_that_has_expired_ends_the_session_as_well(logged_in: Browser) -> None:
     logged_in.until(LISTED)
     kept = logged_in.run(KEPT)

@@ -95,6 +95,7 @@ async def test_a_reader_starts_while_mongodb_is_away(server: MongoDBServer, brok
         await eventually(answers, "the reader answers")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("how", ["kill", "pause"])
 async def test_however_many_ask_nobody_waits_longer_than_a_question_may_take(
     outage: ReaderClient, server: MongoDBServer, how: str
