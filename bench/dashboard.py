@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
@@ -55,6 +55,8 @@ class Size:
 
     series: int = 20_000
     live_s: float = 600.0
+    # Live before the first window: V8 compiles and optimizes the page's code meanwhile, which takes 2 MB of its heap.
+    warm_up_s: float = 300.0
     reloads: int = RELOADS
     scrolls: int = SCROLLS
     before_s: float = BEFORE_S
@@ -65,8 +67,8 @@ class Size:
         return min(MINUTE_S, self.live_s / 3)
 
 
-QUICK = Size(live_s=60.0, reloads=3, scrolls=1)
-SMOKE = Size(series=200, live_s=6.0, reloads=1, scrolls=1, before_s=5.0)
+QUICK = Size(live_s=60.0, warm_up_s=0.0, reloads=3, scrolls=1)
+SMOKE = Size(series=200, live_s=6.0, warm_up_s=0.0, reloads=1, scrolls=1, before_s=5.0)
 
 
 class MemoryWatch:
@@ -127,12 +129,12 @@ def measure_live(tab: Tab, memory: MemoryWatch, site: Site, size: Size) -> list[
         device.send({"token": site.token(), "device": DEVICE, "sensorType": SENSOR, "rate": RATE})
         device.request({"before": size.before_s})
         select_series(tab)
-        device.send({"run": size.live_s})
+        device.send({"run": size.warm_up_s + size.live_s})
         began_ms = device.receive()["fromMs"]
         tab.find_labels()
         tab.watch_points(DEVICE, began_ms, HORIZON_MS)
         drawn: dict[int, int] = {}
-        first, last = watch_chart(tab, memory, drawn, size)
+        windows = watch_chart(tab, memory, drawn, size)
         ran = device.receive()
     # The last points get as much time as all others.
     deadline = time.monotonic() + HORIZON_MS / 1000
@@ -140,7 +142,7 @@ def measure_live(tab: Tab, memory: MemoryWatch, site: Site, size: Size) -> list[
         time.sleep(0.5)
         drawn |= tab.points()
     progress(f"  {len(drawn):,} of {len(ran['acknowledged']):,} points were drawn")
-    return draw_latency_figures(ran["acknowledged"], drawn, size) + growth_figures(first, last)
+    return draw_latency_figures(ran["acknowledged"], drawn, size) + growth_figures(windows)
 
 
 def select_series(tab: Tab) -> None:
@@ -166,28 +168,37 @@ def select_series(tab: Tab) -> None:
     browser.until(f"const found = {named}; return found.length === 1 && found[0].name.includes(arguments[0])", DEVICE)
 
 
-def watch_chart(
-    tab: Tab, memory: MemoryWatch, drawn: dict[int, int], size: Size
-) -> tuple[list[MemoryUsage], list[MemoryUsage]]:
-    """Collect the points as they are drawn; return memory samples of the first and of the last window."""
-    first, last = [], []
-    began = time.monotonic()
-    while (at := time.monotonic() - began) < size.live_s:
-        if at < size.window_s:
-            first.append(memory.retained())
-        elif at > size.live_s - size.window_s:
-            last.append(memory.retained())
+@dataclass(frozen=True)
+class Windows:
+    """Memory samples of the first minute, of the first one after the warm-up, and of the last one."""
+
+    cold: list[MemoryUsage] = field(default_factory=list)
+    first: list[MemoryUsage] = field(default_factory=list)
+    last: list[MemoryUsage] = field(default_factory=list)
+
+
+def watch_chart(tab: Tab, memory: MemoryWatch, drawn: dict[int, int], size: Size) -> Windows:
+    """Collect the points as they are drawn; return memory samples."""
+    windows = Windows()
+    began, end_s = time.monotonic(), size.warm_up_s + size.live_s
+    while (at := time.monotonic() - began) < end_s:
+        if 0 <= at - size.warm_up_s < size.window_s:
+            windows.first.append(memory.retained())
+        elif at > end_s - size.window_s:
+            windows.last.append(memory.retained())
+        elif at < size.window_s:
+            windows.cold.append(memory.retained())
         else:
             memory.sample()
         drawn |= tab.points()
         time.sleep(min(POLL_S, size.window_s / 3))
-    return first, last
+    return windows
 
 
 def draw_latency_figures(acknowledged: Sequence[tuple[int, float]], drawn: dict[int, int], size: Size) -> list[Figure]:
     """Return the latencies from acknowledgement to drawing, and the number of points never drawn."""
     waits = sorted((drawn[ts] - at) / 1000 for ts, at in acknowledged if ts in drawn)
-    minutes = f"{size.live_s / 60:g} minutes"
+    minutes = f"{(size.warm_up_s + size.live_s) / 60:g} minutes"
     return [
         Figure(f"{RATE} readings a second for {minutes}: accepted", len(acknowledged), "readings"),
         Figure("  never shown", len(acknowledged) - len(waits), "readings", 0),
@@ -197,16 +208,24 @@ def draw_latency_figures(acknowledged: Sequence[tuple[int, float]], drawn: dict[
     ]
 
 
-def growth_figures(first: list[MemoryUsage], last: list[MemoryUsage]) -> list[Figure]:
+def growth_figures(windows: Windows) -> list[Figure]:
     """Compare the last window to the first: the minimum of each, since garbage is not always collected at once."""
 
+    def least(name: str, window: list[MemoryUsage]) -> float:
+        return min(getattr(retained, name) for retained in window)
+
     def ratio(name: str, most: float | None) -> Figure:
-        before, after = (min(getattr(retained, name) for retained in window) for window in (first, last))
+        before, after = least(name, windows.first), least(name, windows.last)
         progress(f"  {name}: {before:,.0f}, then {after:,.0f}")
         return Figure(f"  {NAMES[name]}: the last minute of the first", after / before, "x", most)
 
     figures = [ratio(name, None if name == "pss_bytes" else MAX_GROWTH) for name in NAMES]
-    labels = sum(retained.labels for retained in (first + last)[1:])
+    if windows.cold:
+        warm_up = least("heap_bytes", windows.first) / least("heap_bytes", windows.cold)
+        figures.append(
+            Figure("  JavaScript's heap: the first minute after the warm-up of the one before it", warm_up, "x")
+        )
+    labels = sum(retained.labels for retained in [*windows.cold, *windows.first, *windows.last][1:])
     return [*figures, Figure("  labels whose sizes plotly kept meanwhile, 10,000 at most", labels, "labels")]
 
 

@@ -2,7 +2,7 @@
 
 import json
 
-from bench.dashboard import HORIZON_MS, SMOKE, draw_latency_figures, growth_figures
+from bench.dashboard import HORIZON_MS, SMOKE, Windows, draw_latency_figures, growth_figures
 from bench.report import Figure
 from bench.site import SENSORS
 from bench.tab import MemoryUsage
@@ -39,8 +39,8 @@ def test_what_is_held_may_not_grow_from_the_first_minute_to_the_last() -> None:
         MemoryUsage(9.9e6, 2990, 90, 99e6),
     ]
     more_listeners = [MemoryUsage(10e6, 3000, 96, 100e6)] * 3
-    assert set(verdicts(growth_figures(first, first)).values()) == {"holds"}
-    found = verdicts(growth_figures(first, more_listeners))
+    assert set(verdicts(growth_figures(Windows(first=first, last=first))).values()) == {"holds"}
+    found = verdicts(growth_figures(Windows(first=first, last=more_listeners)))
     assert [name.partition(":")[0] for name, verdict in found.items() if verdict != "holds"] == ["listeners"]
 
 
