@@ -212,7 +212,7 @@ def growth_figures(windows: Windows) -> list[Figure]:
     """Compare the last window to the first: the minimum of each, since garbage is not always collected at once."""
 
     def least(name: str, window: list[MemoryUsage]) -> float:
-        return min(getattr(retained, name) for retained in window)
+        return min(float(getattr(retained, name)) for retained in window)
 
     def ratio(name: str, most: float | None) -> Figure:
         before, after = least(name, windows.first), least(name, windows.last)
