@@ -130,8 +130,8 @@ def measure_system(
 def _fresh(system: System, workload: Workload) -> Any:
     """Return a new collection to which everybody has written once.
 
-    Inserts of a Tidegate persister name the collection that was dropped, so mongod refuses the first batches, once: with
-    2,700 to 8,000 documents at some 70 us each, that looked like 0.8 to 2.3 us of mongod per reading in 3 s.
+    Inserts of a Tidegate persister name the collection that was dropped, so mongod refuses the first batches, once:
+    with 2,700 to 8,000 documents at some 70 us each, that looked like 0.8 to 2.3 us of mongod per reading in 3 s.
     """
     collection = system.fresh()
     ran = system.load.request(workload.command(FIRST_WRITES_S))
