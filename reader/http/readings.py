@@ -120,14 +120,14 @@ class ReadingsRoutes:
     async def _rows(self, owner: str, selection: Selection, limit: int | None) -> Rows:
         """Yield a selection in batches; Problem 404 if nothing of a device that it names was ever stored."""
         # One series that has readings needs no other query; of several, one may be unknown.
-        empty = checks_later = selection.one_series is not None
-        if not checks_later:
+        one_series, empty = selection.one_series is not None, True
+        if not one_series:
             await self._require_devices(owner, selection)
         async with aclosing(stream_selection(self._history, owner, selection, limit)) as rows:
             async for batch in rows:
                 empty = False
                 yield batch
-        if empty:
+        if one_series and empty:
             await self._require_devices(owner, selection)
 
     async def _require_devices(self, owner: str, selection: Selection) -> None:
