@@ -1,12 +1,12 @@
-# One image for every service: `docker run tidegate python -m gateway`. The layers with the packages are rebuilt only when
-# the requirements change.
+# One image for every service: `docker run tidegate python -m gateway`. The layers of the packages
+# are rebuilt only when the requirements change.
 FROM python:3.13-slim AS packages
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/tidegate
 COPY requirements/services.txt requirements/tracing.txt /tmp/requirements/
 RUN /opt/tidegate/bin/pip install -r /tmp/requirements/tracing.txt \
     && /opt/tidegate/bin/pip uninstall --yes pip \
-    # The browser gets one file of plotly's package; the rest is unused.
+    # Only one file of plotly's package is used: the script that the browser gets.
     && find /opt/tidegate/lib -path '*/plotly/package_data/*' ! -name plotly.min.js -type f -delete \
     && rm -rf /opt/tidegate/share/jupyter /opt/tidegate/etc/jupyter \
     && find /opt/tidegate -name __pycache__ -type d -prune -exec rm -rf {} + \
@@ -26,7 +26,7 @@ COPY persister persister
 COPY reader reader
 COPY simulator simulator
 RUN /opt/tidegate/bin/python -m compileall -q .
-# Processes write no files: the code is compiled, logs go to standard error, and the root may be read-only.
+# Nothing is written at run time: the code is compiled, logs go to standard error, and the root may be read-only.
 ENV PATH=/opt/tidegate/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 LOG_FORMAT=json
 USER 10001:10001
 STOPSIGNAL SIGTERM

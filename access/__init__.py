@@ -1,1 +1,1 @@
-"""Who may do what: tokens and their verification, the bearer header, revocations."""
+"""Access tokens: verification, the bearer header and revocations."""

@@ -1,7 +1,8 @@
-"""Who is asking: from a request's Authorization header to verified claims, or to a refusal as RFC 6750 words it.
+"""Bearer authentication: from a request's Authorization header to verified claims, or to a refusal as in RFC 6750.
 
-Tokens are taken from this header only: addresses end up in logs, and cookies travel without being asked. A header that
-says who asks stands once (RFC 9110, 5.3): of two, a proxy and a service may believe another one each.
+Tokens are accepted in this header only: URLs end up in logs, and browsers send cookies unasked. A header that
+identifies the client may occur only once (RFC 9110, 5.3): given two, a proxy and a service may each trust a different
+one. This is the only copy of that rule; every service uses it.
 """
 
 from collections.abc import Awaitable, Callable
@@ -15,19 +16,19 @@ from runtime.http.problems import Problem
 RETRY_AFTER_S = 2
 TOKENS_IN_URL = ("token", "access_token", "accessToken", "auth")
 
-InForce = Callable[[Verified], Awaitable[None]]
-"""Raises TokenError when verified claims no longer stand."""
+RequireActive = Callable[[Verified], Awaitable[None]]
+"""Raises TokenError when a verified token is no longer active."""
 
 
 class RepeatedHeaderError(Exception):
-    """A header that may stand once stands more often."""
+    """A header that may occur only once is repeated."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"the header {name} may stand once")
+        super().__init__(f"the header {name} may occur only once")
 
 
 def header_once(headers: MultiMapping[str], name: str) -> str | None:
-    """Return the header's value, None where it is missing; RepeatedHeaderError where it stands more than once."""
+    """Return the header's value, or None if it is missing; raise RepeatedHeaderError if it occurs more than once."""
     values = headers.getall(name, ())
     if len(values) > 1:
         raise RepeatedHeaderError(name)
@@ -35,26 +36,30 @@ def header_once(headers: MultiMapping[str], name: str) -> str | None:
 
 
 def bearer_token(headers: MultiMapping[str]) -> str | None:
-    """Return what `Authorization: Bearer` holds, None where there is no such header; RepeatedHeaderError for two."""
+    """Return the token of `Authorization: Bearer`, or None if there is none; raise RepeatedHeaderError for two."""
     scheme, _, token = (header_once(headers, "Authorization") or "").strip().partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None
 
 
 class Bearer:
-    """Reads and verifies the tokens of requests."""
+    """Reads and verifies the bearer tokens of requests."""
 
-    def __init__(self, verifier: TokenVerifier, in_force: InForce) -> None:
+    def __init__(self, verifier: TokenVerifier, require_active: RequireActive) -> None:
         self._verifier = verifier
-        self._in_force = in_force
+        self._require_active = require_active
 
     async def claims(self, request: web.Request, scope: str = "") -> Verified:
-        """Return the claims of the request's token; Problem 401, 403 without the scope, 503 while there are no keys."""
+        """Return the claims of the request's token.
+
+        Raises Problem 401 for a token that is missing or not accepted, 403 if it lacks `scope`, 503 if it cannot be
+        checked yet.
+        """
         if any(name in request.query for name in TOKENS_IN_URL):
-            raise unauthorized("Tokens in addresses end up in logs and are not taken.", challenge="Bearer")
+            raise unauthorized("Tokens in URLs end up in logs and are not accepted.", challenge="Bearer")
         token = required_token(request)
         try:
             claims = await self._verifier.verify(token)
-            await self._in_force(claims)
+            await self._require_active(claims)
         except TokenError as error:
             if error.code == "unavailable":
                 headers_503 = {"Retry-After": str(RETRY_AFTER_S)}
@@ -66,7 +71,7 @@ class Bearer:
 
 
 def required_token(request: web.Request) -> str:
-    """Return the request's bearer token; Problem 401 when there is none, or more than one."""
+    """Return the request's bearer token; raise Problem 401 if there is none, or more than one."""
     try:
         token = bearer_token(request.headers)
     except RepeatedHeaderError:
@@ -79,12 +84,12 @@ def required_token(request: web.Request) -> str:
 def unauthorized(
     detail: str, *, code: str = "unauthorized", challenge: str = 'Bearer error="invalid_token"'
 ) -> Problem:
-    """Return the 401 of a token that does not serve."""
+    """Return Problem 401 for a token that is missing or not accepted."""
     return Problem(401, detail, code=code, headers={"WWW-Authenticate": challenge})
 
 
 def forbidden(scope: str) -> Problem:
-    """Return the 403 of a token whose scope does not reach."""
+    """Return Problem 403 for a token without the scope."""
     challenge = f'Bearer error="insufficient_scope", scope="{scope}"'
     return Problem(
         403, f"This needs a token with the scope {scope}.", code="forbidden", headers={"WWW-Authenticate": challenge}

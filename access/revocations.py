@@ -1,9 +1,10 @@
-"""Tokens that ended before their time: asked of the issuer every 2 s, and known when a token or a session is checked.
+"""The revocation list: polled from the issuer every 2 s, consulted whenever a token or a session is checked.
 
-What an entry ends is told in auth/tokens/revocations.py. Whatever the issuer lists counts, whatever the time is here.
-whole list is asked for every 10 minutes; an entry is forgotten when two in a row were without it while its own end was
-past by the clock of this host. So no clock that leaps, here or there, lets a revoked token work again. While the issuer
-is away, what is known stays. Who opens sessions watches: it is told when the list has grown.
+auth/tokens/revocations.py says which tokens an entry revokes. Whatever the issuer lists is revoked, whatever the local
+clock says. The whole list is fetched every 10 minutes; an entry is dropped once two full lists in a row lacked it while
+it had expired by this host's clock. So no clock jump, here or at the issuer, makes a revoked token valid again. While
+the issuer is unreachable, the known entries stay. Services that keep sessions subscribe and are called when the list
+grows.
 """
 
 import asyncio
@@ -23,20 +24,20 @@ from runtime.logs import logger
 log = logger("access.revocations")
 
 POLL_EVERY_S = 2.0
-# Each question goes back by this much: what was written before the last answer may have been committed after it.
+# Each poll overlaps the previous ones by this much: a row numbered before the last response may be committed after it.
 OVERLAP_S = 30.0
 FETCH_TIMEOUT_S = 2.5
-# How often the whole list is asked for: what is in it no more can be forgotten, what was missed is learned.
+# How often the whole list is fetched, to drop expired entries and to pick up missed ones.
 ALL_EVERY_S = 600.0
-# An entry without `gen` ends every token, whatever its own is.
+# An entry without `gen` revokes every token, whatever its own `gen`.
 _ANY_GEN = 2**63
 
 FetchRevocations = Callable[[str | None], Awaitable[bytes]]
-"""Returns the answer to `GET /revocations?since=`; None asks for all that still matter."""
+"""Returns the response body of `GET /revocations?since=`; None requests every entry that still matters."""
 
 
-class Revocation(msgspec.Struct, frozen=True):
-    """Tokens that ended: those of a lower `gen`, or all. Of a kind that is not known here it ends nothing."""
+class RevocationEntry(msgspec.Struct, frozen=True):
+    """Revoked tokens: those with a lower `gen`, or all of them. An entry of an unknown kind revokes nothing."""
 
     kind: str
     id: str
@@ -45,19 +46,19 @@ class Revocation(msgspec.Struct, frozen=True):
 
     @property
     def until_s(self) -> float:
-        """When the last of these tokens would have expired, in seconds since 1970."""
+        """When the last of these tokens expires, in seconds since 1970."""
         return self.until.timestamp() if isinstance(self.until, datetime) else self.until / 1000
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """What the issuer answers."""
+class RevocationsResponse(msgspec.Struct, frozen=True):
+    """The issuer's response to `GET /revocations`."""
 
-    items: list[Revocation]
+    items: list[RevocationEntry]
     cursor: str | int
 
 
 class RevocationKeys(msgspec.Struct, frozen=True, gc=False):
-    """What a revocation can name a token by."""
+    """The claims by which a revocation can match a token."""
 
     jti: str
     owner: str
@@ -68,81 +69,84 @@ class RevocationKeys(msgspec.Struct, frozen=True, gc=False):
 
 
 def revocation_keys_of(claims: Verified) -> RevocationKeys:
-    """Return what is needed to know later whether the token has been revoked."""
+    """Return the claims needed to check later whether the token has been revoked."""
     return RevocationKeys(claims.jti, claims.owner, claims.gen, claims.sid, claims.device, claims.kid)
 
 
-class Revocations:
-    """The list of one issuer. Enter `kept_fresh` before checking."""
+class RevocationList:
+    """The revocations of one issuer. Enter `kept_fresh` before checking tokens."""
 
     def __init__(self, fetch: FetchRevocations, *, every_s: float = POLL_EVERY_S) -> None:
         self._fetch = fetch
         self._every_s = every_s
-        # By kind and id: the least `gen` that is still good, and until when that matters.
-        self._ended: dict[tuple[str, str], tuple[int, float]] = {}
-        # Cursors and when they were given out, the oldest first.
+        # By kind and id: the lowest `gen` that is still active, and when the entry expires (seconds since 1970).
+        self._revoked: dict[tuple[str, str], tuple[int, float]] = {}
+        # Cursors and when they were requested (monotonic seconds), oldest first.
         self._cursors: deque[tuple[float, str]] = deque()
         self._since: str | None = None
         self._loaded = False
         self._answered = False
         self._all_at = time.monotonic() + ALL_EVERY_S
-        # What the last answer to the question for everything was without, and was past by this host's clock.
-        self._past: set[tuple[str, str]] = set()
-        self._told = False
+        # Entries that the last full list lacked and that had expired by this host's clock.
+        self._expired: set[tuple[str, str]] = set()
+        self._outage_logged = False
         self._watchers: list[Callable[[], None]] = []
 
     def __len__(self) -> int:
-        return len(self._ended)
+        return len(self._revoked)
 
     @property
     def loaded(self) -> bool:
-        """True once the issuer has answered; what it said is kept while it is away."""
+        """True once the list has been fetched; it is kept while the issuer is unreachable."""
         return self._loaded
 
-    def require_valid(self, claims: Verified) -> RevocationKeys:
-        """Return the token's marks; TokenError `revoked`, or `unavailable` while the issuer was never heard."""
+    def require_active(self, claims: Verified) -> RevocationKeys:
+        """Return the token's revocation keys.
+
+        Raises TokenError `revoked`, or `unavailable` until the list has been fetched once.
+        """
         if not self._loaded:
             raise TokenError("unavailable", "the list of revoked tokens has not been fetched yet")
-        marks = revocation_keys_of(claims)
-        if self.revoked(marks):
+        keys = revocation_keys_of(claims)
+        if self.is_revoked(keys):
             raise TokenError("revoked", "the token has been revoked")
-        return marks
+        return keys
 
-    def revoked(self, marks: RevocationKeys) -> bool:
-        """Say whether a token that was good has ended meanwhile."""
-        ended = self._ended
+    def is_revoked(self, keys: RevocationKeys) -> bool:
+        """Return whether a token has been revoked since it was verified."""
+        ended = self._revoked
         if not ended:
             return False
-        if ("jti", marks.jti) in ended or ("kid", marks.kid) in ended:
+        if ("jti", keys.jti) in ended or ("kid", keys.kid) in ended:
             return True
-        owner = ended.get(("user", marks.owner))
-        if marks.device is None:
-            if marks.sid is not None and ("sid", marks.sid) in ended:
+        owner = ended.get(("user", keys.owner))
+        if keys.device is None:
+            if keys.sid is not None and ("sid", keys.sid) in ended:
                 return True
-            return owner is not None and marks.gen < owner[0]
-        # A user's `gen` is about the user's own tokens; a user who is gone takes the devices along.
+            return owner is not None and keys.gen < owner[0]
+        # A user's `gen` covers the user's own tokens only; deleting a user also revokes the device tokens.
         if owner is not None and owner[0] == _ANY_GEN:
             return True
-        device = ended.get(("device", marks.device))
-        return device is not None and marks.gen < device[0]
+        device = ended.get(("device", keys.device))
+        return device is not None and keys.gen < device[0]
 
     @contextmanager
-    def watched_by(self, told: Callable[[], None]) -> Iterator[None]:
-        """Call `told` each time that the list has grown."""
-        self._watchers.append(told)
+    def watched_by(self, callback: Callable[[], None]) -> Iterator[None]:
+        """Call `callback` whenever the list has grown."""
+        self._watchers.append(callback)
         try:
             yield
         finally:
-            self._watchers.remove(told)
+            self._watchers.remove(callback)
 
     async def check(self) -> None:
-        """Raise when the issuer did not answer the last question: for `/readyz`."""
+        """Raise TokenError when the last poll failed: for `/readyz`."""
         if not self._answered:
             raise TokenError("unavailable", "the list of revoked tokens cannot be fetched")
 
     @asynccontextmanager
-    async def kept_fresh(self) -> AsyncIterator["Revocations"]:
-        """Ask now, and again every 2 s as long as the context lasts."""
+    async def kept_fresh(self) -> AsyncIterator["RevocationList"]:
+        """Poll the issuer now, and again every `every_s` seconds until the context ends."""
         await self.refresh()
         async with background(self._keep_fresh(), name="revocations"):
             yield self
@@ -152,48 +156,48 @@ class Revocations:
             await asyncio.sleep(self._every_s)
             try:
                 await self.refresh()
-            except Exception:  # a fault of ours: what is known stays, and the next question may go well
+            except Exception:  # a bug: known entries stay, and the next poll may succeed
                 self._answered = False
                 log.exception("The list of revoked tokens could not be read.")
 
     async def refresh(self) -> bool:
-        """Ask once; False when the issuer does not answer, and the list stays as it is."""
-        asked_at = time.monotonic()
-        everything = asked_at >= self._all_at
-        if everything:  # where that fails, what is new is asked for meanwhile
-            self._all_at = asked_at + ALL_EVERY_S
+        """Poll once; return False if the issuer is unreachable, which leaves the list unchanged."""
+        polled_at = time.monotonic()
+        everything = polled_at >= self._all_at
+        if everything:  # if this fails, the next polls still fetch new entries
+            self._all_at = polled_at + ALL_EVERY_S
         try:
-            answer = _decoder.decode(await self._fetch(None if everything else self._since))
+            response = _decoder.decode(await self._fetch(None if everything else self._since))
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError, msgspec.MsgspecError) as error:
-            if not self._told:  # once an outage
-                self._told = True
+            if not self._outage_logged:
+                self._outage_logged = True
                 why = f"{type(error).__name__}: {error}"
                 log.warning("The list of revoked tokens could not be fetched.", error=why, loaded=self._loaded)
             self._answered = False
             return False
-        if self._told:
-            self._told = False
+        if self._outage_logged:
+            self._outage_logged = False
             log.info("The list of revoked tokens is fetched again.")
         self._answered = self._loaded = True
-        self._remember_cursor(asked_at, str(answer.cursor))
-        if self._take(answer.items):
-            for told in list(self._watchers):
-                told()
+        self._remember_cursor(polled_at, str(response.cursor))
+        if self._merge(response.items):
+            for callback in list(self._watchers):
+                callback()
         if everything:
-            self._forget(answer.items, time.time())
+            self._drop_expired(response.items, time.time())
         return True
 
-    def _take(self, items: list[Revocation]) -> bool:
-        """Add what is new; True when that was anything."""
+    def _merge(self, items: list[RevocationEntry]) -> bool:
+        """Add new entries; return whether there were any."""
         grown = False
         for item in items:
             least, until = (_ANY_GEN if item.gen is None else item.gen), item.until_s
-            known = self._ended.get((item.kind, item.id))
+            known = self._revoked.get((item.kind, item.id))
             if known is not None and known[0] >= least and known[1] >= until:
                 continue
             if known is not None:
                 least, until = max(least, known[0]), max(until, known[1])
-            self._ended[item.kind, item.id] = (least, until)
+            self._revoked[item.kind, item.id] = (least, until)
             grown = True
         return grown
 
@@ -202,20 +206,20 @@ class Revocations:
         while self._cursors and self._cursors[0][0] <= now - OVERLAP_S:
             self._since = self._cursors.popleft()[1]
 
-    def _forget(self, listed: list[Revocation], today: float) -> None:
-        """Forget what is past and was in neither this whole list nor the one of 10 minutes before."""
+    def _drop_expired(self, listed: list[RevocationEntry], now: float) -> None:
+        """Drop expired entries that neither this full list nor the previous one (10 minutes ago) contains."""
         names = {(item.kind, item.id) for item in listed}
-        past = {name for name, (_, until) in self._ended.items() if until <= today and name not in names}
-        for name in past & self._past:
-            del self._ended[name]
-        self._past = past
+        expired = {name for name, (_, until) in self._revoked.items() if until <= now and name not in names}
+        for name in expired & self._expired:
+            del self._revoked[name]
+        self._expired = expired
 
 
-_decoder = msgspec.json.Decoder(Answer)
+_decoder = msgspec.json.Decoder(RevocationsResponse)
 
 
 def fetch_revocations_over_http(session: aiohttp.ClientSession, auth_url: str) -> FetchRevocations:
-    """Ask the auth service at `auth_url`."""
+    """Return a function that fetches revocations from the auth service at `auth_url`."""
     url = auth_url.rstrip("/") + "/revocations"
 
     async def fetch(since: str | None) -> bytes:

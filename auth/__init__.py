@@ -1,4 +1,4 @@
-"""AUTH → MYSQL: accounts, devices and the tokens that every other service trusts.
+"""AUTH → MYSQL: accounts, devices and the tokens that all other services trust.
 
-In: sign-ups, log-ins and device registrations over HTTP. Out: JWTs, the public keys that check them, rows in MySQL.
+In: sign-ups, log-ins and device registrations over HTTP. Out: JWTs, the public keys that verify them, rows in MySQL.
 """

@@ -1,4 +1,4 @@
-"""`python -m auth` serves; `python -m auth migrate` brings the database to the newest schema."""
+"""`python -m auth` runs the service; `python -m auth migrate` upgrades the database to the newest schema."""
 
 import sys
 

@@ -1,6 +1,6 @@
-"""Accounts: who may log in. In: names, e-mails, passwords. Out: users, each e-mail once however it is written.
+"""Accounts: the users who may log in. E-mail addresses are unique regardless of case.
 
-Whatever ends tokens (a new password, disabling, deleting) is one transaction with their revocation.
+Every change that revokes tokens (new password, disabling, deletion) is one transaction with their revocation.
 """
 
 import msgspec
@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from auth.database import Database
 from auth.errors import EmailTakenError, NoSuchUserError, WrongCredentialsError
 from auth.ids import new_id
-from auth.passwords import Allowed, PasswordHasher, Verdict, always
+from auth.passwords import PasswordHasher, Recheck, Verdict, no_recheck
 from auth.tables import deleted_owners, devices, refresh_tokens, users
-from auth.tokens.revocations import Revocations
+from auth.tokens.revocations import RevocationLog
 from runtime.http.problems import Problem
 from runtime.logs import logger
 from runtime.times import now_ms
@@ -22,7 +22,7 @@ log = logger("auth.accounts")
 
 
 class User(msgspec.Struct, frozen=True):
-    """An owner of devices. `gen` goes into tokens; raising it ends them all."""
+    """An owner of devices. `gen` is a claim of the user's tokens; raising it revokes them all."""
 
     id: str
     name: str
@@ -36,37 +36,37 @@ _USER = (users.c.id, users.c.name, users.c.email, users.c.gen, users.c.created_a
 
 
 class Accounts:
-    """The users in the database. No connection is held while a password is hashed."""
+    """The users in the database. No database connection is held while a password is hashed."""
 
-    def __init__(self, database: Database, passwords: PasswordHasher, revocations: Revocations) -> None:
+    def __init__(self, database: Database, passwords: PasswordHasher, revocations: RevocationLog) -> None:
         self._database = database
         self._passwords = passwords
         self._revocations = revocations
 
     async def create(self, name: str, email: str, password: str) -> User:
-        """Make an account of fields that were checked; EmailTakenError when the address has one."""
+        """Create an account from validated fields; raise EmailTakenError if the address has one already."""
         user = User(id=new_id(), name=name, email=email, gen=0, created_at_ms=now_ms())
         password_hash = await self._passwords.hash(password)
         row = msgspec.structs.asdict(user) | {"email_key": email_key(email), "password_hash": password_hash}
         try:
-            async with self._database.writing() as connection:
+            async with self._database.begin() as connection:
                 await connection.execute(insert(users).values(row))
-        except IntegrityError as error:  # the unique key decides, so that of two at once one wins
+        except IntegrityError as error:  # the unique key decides: of two concurrent sign-ups one wins
             raise EmailTakenError from error
         return user
 
-    async def log_in(self, email: str, password: str, *, allowed: Allowed = always) -> User:
-        """Return the user; WrongCredentialsError, after the same time, whatever is wrong.
+    async def log_in(self, email: str, password: str, *, recheck: Recheck = no_recheck) -> User:
+        """Return the user; raise WrongCredentialsError, after the same time whichever credential is wrong.
 
-        `allowed` is asked once more when the password's turn has come: PasswordHasher.verify.
+        `recheck` is called just before the password is hashed: PasswordHasher.verify.
         """
         query = select(*_USER, users.c.password_hash).where(users.c.email_key == email_key(email))
-        async with self._database.reading() as connection:
+        async with self._database.connect() as connection:
             row = (await connection.execute(query)).one_or_none()
         if row is None:
-            await self._passwords.verify(password, None, allowed=allowed)
+            await self._passwords.verify(password, None, recheck=recheck)
             raise WrongCredentialsError("unknown_user", None)
-        verdict = await self._verify(row.id, password, row.password_hash, allowed)
+        verdict = await self._verify(row.id, password, row.password_hash, recheck)
         user = User(*row[:-1])
         if user.disabled_at_ms is not None:
             raise WrongCredentialsError("disabled", user.id)
@@ -74,86 +74,86 @@ class Accounts:
             await self._renew_hash(user.id, password, row.password_hash)
         return user
 
-    async def confirm(self, user_id: str, password: str, *, allowed: Allowed = always) -> None:
-        """Return when it is the user's password; WrongCredentialsError."""
+    async def confirm(self, user_id: str, password: str, *, recheck: Recheck = no_recheck) -> None:
+        """Return if the password is the user's; raise WrongCredentialsError otherwise."""
         query = select(users.c.password_hash).where(users.c.id == user_id)
-        async with self._database.reading() as connection:
+        async with self._database.connect() as connection:
             stored = await connection.scalar(query)
-        await self._verify(user_id, password, stored, allowed)
+        await self._verify(user_id, password, stored, recheck)
 
     async def find(self, user_id: str) -> User:
-        """Return a user; NoSuchUserError."""
-        async with self._database.reading() as connection:
+        """Return a user; raise NoSuchUserError if there is none with this id."""
+        async with self._database.connect() as connection:
             user = await read_user(connection, user_id)
         if user is None:
             raise NoSuchUserError
         return user
 
     async def find_by_email(self, email: str) -> User:
-        """Return the user of an address; NoSuchUserError."""
+        """Return the user with this e-mail address; raise NoSuchUserError if there is none."""
         query = select(*_USER).where(users.c.email_key == email_key(email))
-        async with self._database.reading() as connection:
+        async with self._database.connect() as connection:
             row = (await connection.execute(query)).one_or_none()
         if row is None:
             raise NoSuchUserError
         return User(*row)
 
     async def page(self, after: str | None, limit: int) -> list[User]:
-        """Return at most `limit` users, the oldest first, those behind the id `after`."""
+        """Return at most `limit` users, oldest first, starting after the id `after`."""
         query = select(*_USER).order_by(users.c.id).limit(limit)
         if after is not None:
             query = query.where(users.c.id > after)
-        async with self._database.reading() as connection:
+        async with self._database.connect() as connection:
             return [User(*row) for row in await connection.execute(query)]
 
     async def change(self, user_id: str, *, name: str | None = None, password: str | None = None) -> None:
-        """Change what is given; NoSuchUserError.
+        """Change the given fields; raise NoSuchUserError.
 
-        A new password ends the user's sessions and tokens; devices stream on.
+        A new password ends the user's sessions and revokes the user's tokens; device tokens stay valid.
         """
         values = {} if name is None else {"name": name}
         if password is not None:
             values["password_hash"] = await self._passwords.hash(password)
-        async with self._database.writing() as connection:
+        async with self._database.begin() as connection:
             await lock_user(connection, user_id)
             await connection.execute(update(users).where(users.c.id == user_id).values(values))
             if password is not None:
                 gen = await self._end_sessions(connection, user_id)
-                await self._revocations.end_user_tokens(connection, user_id, gen)
+                await self._revocations.revoke_user_tokens(connection, user_id, gen)
 
     async def disable(self, user_id: str) -> None:
-        """Let nobody log in, and end every token of the user and of the user's devices; NoSuchUserError."""
-        async with self._database.writing() as connection:
+        """Block log-ins, and revoke every token of the user and of the user's devices; raise NoSuchUserError."""
+        async with self._database.begin() as connection:
             await lock_user(connection, user_id)
             gen = await self._end_sessions(connection, user_id)
             await connection.execute(update(users).where(users.c.id == user_id).values(disabled_at_ms=now_ms()))
             await connection.execute(update(devices).where(devices.c.owner_id == user_id).values(gen=devices.c.gen + 1))
             query = select(devices.c.id, devices.c.gen).where(devices.c.owner_id == user_id)
             ended = [(row.id, row.gen) for row in await connection.execute(query)]
-            await self._revocations.end_user_tokens(connection, user_id, gen, ended)
+            await self._revocations.revoke_user_tokens(connection, user_id, gen, ended)
 
     async def enable(self, user_id: str) -> None:
-        """Let a disabled user log in again; devices need new tokens. NoSuchUserError."""
-        async with self._database.writing() as connection:
+        """Let a disabled user log in again; raise NoSuchUserError. The user's devices need new tokens."""
+        async with self._database.begin() as connection:
             await lock_user(connection, user_id)
             await connection.execute(update(users).where(users.c.id == user_id).values(disabled_at_ms=None))
 
     async def delete(self, user_id: str) -> None:
-        """Remove account, devices and tokens, and note that the readings are to be erased; NoSuchUserError."""
-        async with self._database.writing() as connection:
+        """Delete account, devices and tokens, and queue the erasure of the readings; raise NoSuchUserError."""
+        async with self._database.begin() as connection:
             await lock_user(connection, user_id)
             await connection.execute(insert(deleted_owners).values(owner_id=user_id, deleted_at_ms=now_ms()))
             await connection.execute(delete(users).where(users.c.id == user_id))
-            await self._revocations.end_owner(connection, user_id)
+            await self._revocations.revoke_owner(connection, user_id)
 
     async def _end_sessions(self, connection: AsyncConnection, user_id: str) -> int:
-        """Remove the refresh tokens, raise the user's `gen`, and return it."""
+        """Delete the user's refresh tokens, increment `gen`, and return the new value."""
         await connection.execute(delete(refresh_tokens).where(refresh_tokens.c.user_id == user_id))
         await connection.execute(update(users).where(users.c.id == user_id).values(gen=users.c.gen + 1))
         return await connection.scalar(select(users.c.gen).where(users.c.id == user_id)) or 0
 
-    async def _verify(self, user_id: str, password: str, stored: str | None, allowed: Allowed) -> Verdict:
-        verdict = await self._passwords.verify(password, stored, allowed=allowed)
+    async def _verify(self, user_id: str, password: str, stored: str | None, recheck: Recheck) -> Verdict:
+        verdict = await self._passwords.verify(password, stored, recheck=recheck)
         if verdict is Verdict.WRONG:
             raise WrongCredentialsError("wrong_password", user_id)
         if verdict is Verdict.DAMAGED:
@@ -161,30 +161,30 @@ class Accounts:
         return verdict
 
     async def _renew_hash(self, user_id: str, password: str, stored: str) -> None:
-        """Hash the password anew: the stored hash has another cost than new ones have, or is of another form."""
-        # Where the password was changed meanwhile, that hash stays.
+        """Store a new hash of the password: the stored one has another cost, or is of the unprepared password."""
+        # If the password was changed meanwhile, the newer hash stays.
         unchanged = (users.c.id == user_id, users.c.password_hash == stored)
         try:
             renewed = await self._passwords.hash(password)
-            async with self._database.writing() as connection:
+            async with self._database.begin() as connection:
                 await connection.execute(update(users).where(*unchanged).values(password_hash=renewed))
-        except Problem as problem:  # too busy, or the database went away: the next log-in renews it
+        except Problem as problem:  # hasher busy or database down: the next log-in retries
             log.info("A password's hash could not be renewed.", user=user_id, why=problem.detail)
 
 
 async def lock_user(connection: AsyncConnection, user_id: str) -> None:
-    """Let one transaction at a time change a user and what belongs to it; NoSuchUserError when there is none."""
+    """Lock the user's row, so that one transaction at a time changes the user and its rows; raise NoSuchUserError."""
     query = select(users.c.id).where(users.c.id == user_id).with_for_update()
     if await connection.scalar(query) is None:
         raise NoSuchUserError
 
 
 async def read_user(connection: AsyncConnection, user_id: str) -> User | None:
-    """Return a user, or None."""
+    """Return the user with this id, or None."""
     row = (await connection.execute(select(*_USER).where(users.c.id == user_id))).one_or_none()
     return None if row is None else User(*row)
 
 
 def email_key(email: str) -> str:
-    """Return the form in which an address is unique: ASCII addresses (auth/http/bodies.py) differ in case only."""
+    """Return the form under which an address is unique: lower case, as addresses are ASCII (auth/http/bodies.py)."""
     return email.lower()

@@ -1,4 +1,4 @@
-"""Where the parts of `auth` are wired together, and nowhere else."""
+"""The composition root of `auth`: the only place where its parts are wired together."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,17 +11,18 @@ from prometheus_client import CollectorRegistry
 from access.public_api import PUBLIC_API
 from access.tokens import KeySet, TokenVerifier
 from auth.accounts import Accounts
-from auth.audit import Audit
+from auth.audit import AuditLog
 from auth.database import Database, open_database
-from auth.deletion_outbox import DeletedOwners
-from auth.devices import Devices
+from auth.deletion_outbox import OwnerDeletionOutbox
+from auth.devices import DeviceRegistry
 from auth.http.accounts import AccountRoutes
-from auth.http.bearer import Bearer
+from auth.http.authorizer import Authorizer
 from auth.http.bodies import MAX_PAGE, DevicesAnswer, RevocationsAnswer
 from auth.http.devices import DeviceRoutes
 from auth.http.sessions import SessionRoutes
 from auth.http.tokens import TokenRoutes
-from auth.login_throttle import GuessingLimits
+from auth.login_throttle import LoginThrottle
+from auth.metrics import AuthMetrics
 from auth.migrate import migrate, require_schema
 from auth.passwords import PasswordHasher, password_hasher
 from auth.sessions import Sessions
@@ -29,8 +30,8 @@ from auth.settings import AuthSettings, DatabaseSettings
 from auth.tokens.issuer import TokenIssuer
 from auth.tokens.key_files import read_key_files
 from auth.tokens.keys import JWKS_AGE_S, REREAD_EVERY_S, KeyRing
-from auth.tokens.revocations import Revocations
-from auth.tokens.status import Standing
+from auth.tokens.revocations import RevocationLog
+from auth.tokens.status import TokenStatus
 from auth.tokens.stored_keys import StoredKeys
 from broker.connect import open_broker
 from broker.interface import Broker
@@ -48,10 +49,15 @@ log = logger("auth")
 
 
 class AuthService:
-    """Everything behind `auth`'s HTTP interface, to be put into an application: its own, or one shared with others."""
+    """Everything behind `auth`'s HTTP API, to be added to an application, its own or a shared one."""
 
     def __init__(
-        self, database: Database, keys: KeyRing, revocations: Revocations, devices: Devices, calls: list[Operation]
+        self,
+        database: Database,
+        keys: KeyRing,
+        revocations: RevocationLog,
+        devices: DeviceRegistry,
+        calls: list[Operation],
     ) -> None:
         self._database = database
         self._keys = keys
@@ -60,20 +66,20 @@ class AuthService:
         self.calls = calls
 
     def add_routes(self, app: web.Application, *, internal: bool = False) -> None:
-        """Add the calls to `app`, which must have `problem_middleware`; nothing else of `app` is touched.
+        """Add the calls to `app`, which must have `problem_middleware`; nothing else in `app` changes.
 
-        `internal` adds those for other services too: never where strangers may call.
+        `internal` also adds the calls for other services; never set it on a public interface.
         """
         app.add_routes([call.route() for call in self.calls if internal or not call.internal])
 
     async def jwks(self) -> dict[str, Any]:
-        """Return the public keys: what a `access.tokens.KeySet` of the same process fetches."""
+        """Return the JWKS, for an `access.tokens.KeySet` of the same process."""
         return await self._keys.jwks()
 
     async def revocations(self, since: str | None) -> bytes:
-        """Return what `GET /revocations` answers: for a `Revocations` poller of the same process.
+        """Return the response body of `GET /revocations`, for a `RevocationList` of the same process.
 
-        ConnectionError while the database does not answer: what the poller would meet over HTTP.
+        Raises ConnectionError if the database does not answer, as a poll over HTTP would.
         """
         try:
             revoked = await self._revocations.after(int(since) if since else None)
@@ -82,9 +88,9 @@ class AuthService:
         return msgspec.json.encode(RevocationsAnswer.of(revoked))
 
     async def devices(self, owner: str, _: str, cursor: str | None) -> bytes:
-        """Return a page of what `GET /devices` answers: for a reader of the same process, which has checked the token.
+        """Return the response body of `GET /devices`, for a reader of the same process, which has verified the token.
 
-        ConnectionError as `revocations`.
+        Raises ConnectionError as `revocations` does.
         """
         try:
             page = await self._devices.page(owner, name=None, after=cursor, limit=MAX_PAGE)
@@ -93,7 +99,7 @@ class AuthService:
         return msgspec.json.encode(DevicesAnswer.of(page))
 
     async def check(self) -> None:
-        """Raise when the database does not answer: for `/readyz`."""
+        """Raise Problem 503 if the database does not answer: for `/readyz`."""
         await self._database.check()
 
 
@@ -101,25 +107,26 @@ class AuthService:
 async def auth_service(
     settings: AuthSettings, *, registry: CollectorRegistry, broker: Broker | None = None
 ) -> AsyncIterator[AuthService]:
-    """Open the database, load or make the signing keys, and give the service until the context ends.
+    """Open the database, load or create the signing keys, and yield the service until the context ends.
 
-    Raises SchemaError when the database has not been migrated, KeysError when the secret does not open the keys.
+    Raises SchemaError if the database has not been migrated, KeysError if the secret does not decrypt the signing key.
     Without a broker, deleted owners wait in the database to be announced.
     """
     timeout_s, connections = settings.database_timeout_seconds, settings.database_connections
     async with open_database(settings.auth_database_url, connections=connections, timeout_s=timeout_s) as database:
         await require_schema(database)
-        deleted = DeletedOwners(database, registry)
+        metrics = AuthMetrics(registry)
+        deletions = OwnerDeletionOutbox(database, metrics)
         with password_hasher(
-            cost=settings.bcrypt_cost, threads=settings.hash_threads, queue=settings.hash_queue, registry=registry
+            cost=settings.bcrypt_cost, threads=settings.hash_threads, queue=settings.hash_queue, metrics=metrics
         ) as passwords:
             async with (
                 (await _key_ring(settings, database)).kept_fresh() as keys,
-                # As fresh as the ring, so that a key that was retired opens nothing here a second later.
+                # As fresh as the ring, so that a retired key no longer verifies here a second later.
                 KeySet(keys.jwks, every_s=REREAD_EVERY_S, at_most_every_s=JWKS_AGE_S).kept_fresh() as key_set,
-                deleted.announced(broker),
+                deletions.announcing(broker),
             ):
-                yield _service(settings, database, keys, key_set, passwords, deleted, registry)
+                yield _service(settings, database, keys, key_set, passwords, deletions, metrics)
 
 
 async def _key_ring(settings: AuthSettings, database: Database) -> KeyRing:
@@ -135,30 +142,30 @@ def _service(
     keys: KeyRing,
     key_set: KeySet,
     passwords: PasswordHasher,
-    deleted: DeletedOwners,
-    registry: CollectorRegistry,
+    deletions: OwnerDeletionOutbox,
+    metrics: AuthMetrics,
 ) -> AuthService:
     access_s, device_s = settings.access_token_seconds, settings.device_token_seconds
     issuer = TokenIssuer(keys, issuer=settings.token_issuer, access_s=access_s, device_s=device_s)
-    bearer = Bearer(TokenVerifier(key_set, settings.token_issuer), Standing(database).check)
+    authorizer = Authorizer(TokenVerifier(key_set, settings.token_issuer), TokenStatus(database).require_active)
     addresses = ClientAddresses(settings.trusted_proxies)
-    audit, limits = Audit(registry, addresses), GuessingLimits(settings, addresses, registry)
-    revocations = Revocations(database, access_s=access_s, device_s=device_s)
+    audit, throttle = AuditLog(metrics, addresses), LoginThrottle(settings, addresses, metrics)
+    revocations = RevocationLog(database, access_s=access_s, device_s=device_s)
     sessions = Sessions(database, issuer, revocations, access_s=access_s, refresh_s=settings.refresh_token_seconds)
     accounts = Accounts(database, passwords, revocations)
-    devices = Devices(database, revocations, settings.max_devices_per_owner)
+    devices = DeviceRegistry(database, revocations, settings.max_devices_per_owner)
     signup_open = settings.signup == "open"
     calls = [
-        *AccountRoutes(accounts, bearer, limits, deleted, audit, signup_open=signup_open).calls(),
-        *SessionRoutes(accounts, sessions, bearer, limits, audit, addresses).calls(),
-        *DeviceRoutes(devices, issuer, bearer, audit).calls(),
-        *TokenRoutes(bearer, keys.jwks, revocations).calls(),
+        *AccountRoutes(accounts, authorizer, throttle, deletions, audit, signup_open=signup_open).calls(),
+        *SessionRoutes(accounts, sessions, authorizer, throttle, audit, addresses).calls(),
+        *DeviceRoutes(devices, issuer, authorizer, audit).calls(),
+        *TokenRoutes(authorizer, keys.jwks, revocations).calls(),
     ]
     return AuthService(database, keys, revocations, devices, calls)
 
 
 async def serve(settings: AuthSettings, shutdown: Shutdown) -> None:
-    """Serve until a stop is asked for; open requests then have their answer before the database closes."""
+    """Serve until a stop is requested; open requests are then answered before the database closes."""
     registry = CollectorRegistry()
     async with (
         _broker(settings.broker_url) as broker,
@@ -185,9 +192,9 @@ async def _broker(url: str) -> AsyncIterator[Broker | None]:
 
 
 async def migrate_once(settings: DatabaseSettings, _: Shutdown) -> None:
-    """Bring the database to the newest schema and say what was done."""
+    """Upgrade the database to the newest schema and log the result."""
     done = await migrate(settings.auth_database_url)
     if done.before == done.after:
-        log.info("The database has the newest schema; nothing was done.", revision=done.after)
+        log.info("The database already has the newest schema; nothing was changed.", revision=done.after)
     else:
         log.info("The database was migrated.", before=done.before or "empty", after=done.after)

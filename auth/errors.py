@@ -1,4 +1,4 @@
-"""What can be wrong with a request that is well formed. HTTP gives each its status at the edge."""
+"""The errors of accounts, sessions and devices. The HTTP calls map each to a status."""
 
 from typing import Literal
 
@@ -6,15 +6,15 @@ CredentialsReason = Literal["unknown_user", "wrong_password", "damaged_hash", "d
 
 
 class AuthError(Exception):
-    """The root of what accounts and devices refuse."""
+    """Base class of the errors below."""
 
 
 class EmailTakenError(AuthError):
-    """Another account has this e-mail address."""
+    """An account has this e-mail address already."""
 
 
 class WrongCredentialsError(AuthError):
-    """E-mail and password do not belong together. Clients never learn the reason; the audit log does."""
+    """E-mail and password do not match. The reason goes to the audit log only, never to the client."""
 
     def __init__(self, reason: CredentialsReason, user_id: str | None) -> None:
         super().__init__(reason)
@@ -23,9 +23,9 @@ class WrongCredentialsError(AuthError):
 
 
 class RefreshError(AuthError):
-    """A refresh token does not serve. Of the reasons clients learn `raced` only; the audit log has all.
+    """A refresh token was refused. Clients learn the reason `raced` only; the audit log has all.
 
-    `raced`: used a moment ago by the same client, whose session goes on. `reused`: its session was ended.
+    `raced`: the same client has just used it, and the session goes on. `reused`: the session was ended.
     """
 
     def __init__(
@@ -38,15 +38,15 @@ class RefreshError(AuthError):
 
 
 class NoSuchUserError(AuthError):
-    """There is no such account, or no longer."""
+    """There is no such account, or it was deleted."""
 
 
 class NameTakenError(AuthError):
-    """The owner has a device of this name."""
+    """The owner has a device with this name already."""
 
 
 class TooManyDevicesError(AuthError):
-    """The owner has as many devices as one may have."""
+    """The owner has the maximum number of devices."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"at most {limit} devices")
@@ -54,4 +54,4 @@ class TooManyDevicesError(AuthError):
 
 
 class NoSuchDeviceError(AuthError):
-    """The owner has no device of this id, whoever else may have one."""
+    """The owner has no device with this id, although others may."""

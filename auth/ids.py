@@ -1,4 +1,4 @@
-"""Ids of users, devices, tokens and families: UUIDv7 (RFC 9562), never reused, in the order of their time."""
+"""Ids of users, devices, tokens and sessions: UUIDv7 (RFC 9562), never reused, sorted by time of creation."""
 
 import re
 
@@ -9,10 +9,10 @@ _FORM = re.compile(ID)
 
 
 def new_id() -> str:
-    """Return a fresh id, 36 characters."""
+    """Return a new id, 36 characters."""
     return str(uuid_utils.uuid7())
 
 
 def is_id(text: str) -> bool:
-    """Say whether `text` could be one of our ids: what is not never reaches the database."""
+    """Return whether `text` has the form of an id; other texts are never sent to the database."""
     return _FORM.match(text) is not None

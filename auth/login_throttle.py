@@ -1,109 +1,76 @@
-"""Limits on guessing: what fails too often has to wait, and never for ever (OWASP ASVS 5, 6.3.1).
+"""Login throttling: after too many failures the next attempt has to wait, but never indefinitely (OWASP ASVS 5, 6.3.1).
 
-Only failures count, and they are counted before any password is hashed for the next guess. A log-in passes three
-buckets, each of which fills again with time:
+Only failures count, and each is counted before the next guess is hashed. A log-in is checked against three buckets,
+each of which refills over time:
 
-- the account from this address: one who tries many passwords for one account, or its owner who has forgotten it;
-- the account from anywhere: many addresses that try one account (100 an hour, the bound of NIST SP 800-63B, 3.2.2);
-- the address: one who tries many accounts.
+- the account from this address: one client that tries many passwords, or the owner who has forgotten theirs;
+- the account from anywhere: many addresses that try one account (100 an hour, the limit of NIST SP 800-63B, 3.2.2);
+- the address: one client that tries many accounts.
 
-Nobody locks another out: an address from which the account's password was once right answers to the first bucket only,
-which strangers elsewhere cannot empty. An owner at a new address during an attack competes for a place with it.
-What is said does not tell whether there is such an account. Refresh tokens and sign-ups have buckets of their own, by
-address: a sign-up counts whatever comes of it.
+Attackers cannot lock an owner out: an address that once logged in to the account with the right password is checked
+against the first bucket only, which other addresses cannot empty. During an attack, an owner at a new address competes
+with it for attempts. Responses do not reveal whether an account exists. Refresh tokens and sign-ups have buckets of
+their own, by address; every sign-up counts, whatever its outcome.
 
-Everything is in memory and bounded: each replica counts for itself, so n of them allow n times as much, and a restart
-forgives. That is the difference between a few guesses a minute and a million, which is what the limits are for.
+All state is in memory and bounded: each replica counts separately, so n replicas allow n times as many attempts, and a
+restart resets the counts. The limits only need to separate a few guesses a minute from a million.
 """
 
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import Counter
 
 from auth.accounts import email_key
+from auth.metrics import AuthMetrics
 from auth.settings import AuthSettings
 from runtime.http.addresses import ClientAddresses, network_of
 from runtime.http.problems import Problem
 from runtime.logs import logger
+from runtime.token_bucket import Clock, KeyedTokenBuckets
 
 log = logger("auth.audit")
 
-Clock = Callable[[], float]
 Scope = Literal["account", "address"]
 
-# Some 300 bytes each. To push a key out of memory takes as many failures of others, each the time of a hash.
+# about 350 bytes each. To push a key out of memory takes as many failures of others, each the time of a hash.
 MAX_KEYS = 50_000
-
-
-class Bucket:
-    """Holds up to `burst` failures a key and forgives one every `every_s` seconds (GCRA: one number a key)."""
-
-    def __init__(self, burst: int, every_s: float, *, clock: Clock, max_keys: int = MAX_KEYS) -> None:
-        self.burst = burst
-        self._every_s = every_s
-        self._clock = clock
-        self._max_keys = max_keys
-        # When a key's failures will all be forgiven. The longest unused comes first.
-        self._clean_at: OrderedDict[str, float] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._clean_at)
-
-    def wait_s(self, key: str) -> float:
-        """Return how long the key has to wait; 0 when there is room for one more."""
-        now = self._clock()
-        wait_s = self._clean_at.get(key, now) - now - (self.burst - 1) * self._every_s
-        return max(0.0, round(wait_s, 6))  # sums of tenths are not exact
-
-    def take(self, key: str) -> None:
-        """Count one. What was on its way when the bucket ran empty is a debt, of one bucket at most."""
-        now = self._clock()
-        clean_at = max(self._clean_at.get(key, now), now) + self._every_s
-        self._clean_at[key] = min(clean_at, now + 2 * self.burst * self._every_s)
-        self._clean_at.move_to_end(key)
-        while len(self._clean_at) > self._max_keys or next(iter(self._clean_at.values())) <= now:
-            self._clean_at.popitem(last=False)
-
-    def forgive(self, key: str) -> None:
-        """Forget the key's failures."""
-        self._clean_at.pop(key, None)
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A bucket and whose place in it is meant."""
+    """A bucket and the key to check in it."""
 
     scope: Scope
-    bucket: Bucket
+    bucket: KeyedTokenBuckets
     key: str
 
 
-class Attempt:
-    """One try at a password or a refresh token. Whoever makes it says when it failed."""
+class ThrottledAttempt:
+    """One attempt at a log-in, refresh or sign-up; the caller reports its failure with `failed`."""
 
-    def __init__(self, asked: list[Limit], counted: list[Limit], refused: Counter) -> None:
-        self._asked = asked
+    def __init__(self, checked: list[Limit], counted: list[Limit], refused: Counter) -> None:
+        self._checked = checked
         self._counted = counted
         self._refused = refused
         self.has_failed = False
 
     def check(self) -> None:
-        """Raise Problem 429 when there is no room; to be asked again after a wait, for others may have failed."""
-        limit = max(self._asked, key=lambda each: each.bucket.wait_s(each.key))
+        """Raise Problem 429 if a limit is exceeded; call again after any wait, as other attempts may have failed."""
+        limit = max(self._checked, key=lambda each: each.bucket.wait_s(each.key))
         wait_s = limit.bucket.wait_s(limit.key)
         if wait_s:
             self._refused.labels(limit.scope).inc()
             raise _rate_limited(limit, wait_s)
 
     def failed(self) -> None:
-        """Count the try as a failure."""
+        """Count the attempt as a failure."""
         self.has_failed = True
         for limit in self._counted:
             had_room = not limit.bucket.wait_s(limit.key)
@@ -113,71 +80,67 @@ class Attempt:
                 log.warning("Too many attempts; the next has to wait.", scope=limit.scope, wait_s=round(wait_s, 1))
 
 
-class GuessingLimits:
-    """The limits of one replica."""
+class LoginThrottle:
+    """The throttle of one replica."""
 
     def __init__(
         self,
         settings: AuthSettings,
         addresses: ClientAddresses,
-        registry: CollectorRegistry,
+        metrics: AuthMetrics,
         *,
         clock: Clock = time.monotonic,
     ) -> None:
-        def bucket(burst: int, every_s: float) -> Bucket:
-            return Bucket(burst, every_s, clock=clock)
+        def bucket(burst: int, every_s: float) -> KeyedTokenBuckets:
+            return KeyedTokenBuckets(burst, every_s, max_keys=MAX_KEYS, clock=clock)
 
         self._addresses = addresses
-        self._here = bucket(settings.account_failures, settings.account_failure_seconds)
-        self._anywhere = bucket(settings.account_failures_anywhere, settings.account_failure_anywhere_seconds)
+        self._account_from_address = bucket(settings.account_failures, settings.account_failure_seconds)
+        self._account = bucket(settings.account_failures_anywhere, settings.account_failure_anywhere_seconds)
         self._address = bucket(settings.address_failures, settings.address_failure_seconds)
         self._refreshes = bucket(settings.address_failures, settings.address_failure_seconds)
         self._sign_ups = bucket(settings.address_signups, settings.address_signup_seconds)
-        # Accounts with an address that once knew the password. The longest unused comes first.
-        self._known: OrderedDict[str, None] = OrderedDict()
-        self._refused = Counter(
-            "tidegate_auth_rate_limited_total", "Requests refused for too many failures.", ["scope"], registry=registry
-        )
-        for scope in ("account", "address"):
-            self._refused.labels(scope)
+        # Pairs of account and address that have logged in successfully, least recently used first.
+        self._trusted: OrderedDict[str, None] = OrderedDict()
+        self._refused = metrics.rate_limited
 
     @contextmanager
-    def log_in(self, request: web.Request, email: str) -> Iterator[Attempt]:
-        """Guard a try at a password; Problem 429 when there were too many failures."""
+    def log_in(self, request: web.Request, email: str) -> Iterator[ThrottledAttempt]:
+        """Guard an attempt at a password; raise Problem 429 after too many failures."""
         network, account = network_of(self._addresses.of(request)), email_key(email)
-        here = f"{account} {network}"
+        pair = f"{account} {network}"
         limits = [
-            Limit("account", self._here, here),
-            Limit("account", self._anywhere, account),
+            Limit("account", self._account_from_address, pair),
+            Limit("account", self._account, account),
             Limit("address", self._address, network),
         ]
-        attempt = Attempt(limits[:1] if here in self._known else limits, limits, self._refused)
+        attempt = ThrottledAttempt(limits[:1] if pair in self._trusted else limits, limits, self._refused)
         attempt.check()
         yield attempt
-        if not attempt.has_failed:  # nor was anything raised: the password was right
-            self._here.forgive(here)
-            self._remember(here)
+        if not attempt.has_failed:  # and nothing was raised: the password was right
+            self._account_from_address.reset(pair)
+            self._trust(pair)
 
     @contextmanager
-    def refresh(self, request: web.Request) -> Iterator[Attempt]:
-        """Guard a try at a refresh token; Problem 429 when there were too many failures."""
+    def refresh(self, request: web.Request) -> Iterator[ThrottledAttempt]:
+        """Guard an attempt at a refresh token; raise Problem 429 after too many failures."""
         limits = [Limit("address", self._refreshes, network_of(self._addresses.of(request)))]
-        attempt = Attempt(limits, limits, self._refused)
+        attempt = ThrottledAttempt(limits, limits, self._refused)
         attempt.check()
         yield attempt
 
     def sign_up(self, request: web.Request) -> None:
-        """Count a sign-up; Problem 429 when there were too many from its address."""
+        """Count a sign-up; raise Problem 429 after too many from its address."""
         limits = [Limit("address", self._sign_ups, network_of(self._addresses.of(request)))]
-        attempt = Attempt(limits, limits, self._refused)
+        attempt = ThrottledAttempt(limits, limits, self._refused)
         attempt.check()
         attempt.failed()
 
-    def _remember(self, here: str) -> None:
-        self._known[here] = None
-        self._known.move_to_end(here)
-        if len(self._known) > MAX_KEYS:
-            self._known.popitem(last=False)
+    def _trust(self, pair: str) -> None:
+        self._trusted[pair] = None
+        self._trusted.move_to_end(pair)
+        if len(self._trusted) > MAX_KEYS:
+            self._trusted.popitem(last=False)
 
 
 def _rate_limited(limit: Limit, wait_s: float) -> Problem:

@@ -1,7 +1,7 @@
-"""Brings a database to the newest schema, whoever else is doing the same at that moment.
+"""Upgrades a database to the newest schema, safely even if other processes do the same concurrently.
 
-In: the database's URL. Out: the revision before and after. One process migrates at a time: MySQL's named lock holds
-the others back, in SQLite the write lock of the one transaction around it all.
+In: the database's URL. Out: the revisions before and after. One process migrates at a time: the others wait for MySQL's
+named lock or, in SQLite, for the write lock of the single transaction around the migration.
 """
 
 import asyncio
@@ -22,17 +22,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from auth.database import BEGIN_TO_WRITE, Database, open_engine
 from runtime.process import CannotGoOnError
 
-# How long another's migration may take before we give up.
-_PATIENCE_S = 60
+# How long to wait for another process's migration.
+_LOCK_TIMEOUT_S = 60
 
 
 class SchemaError(CannotGoOnError):
-    """The database is not as this release needs it."""
+    """The database's schema does not fit this release, or cannot be upgraded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """What a migration did: nothing when both revisions are the same; `before` is None for an empty database."""
+    """The revisions before and after a migration; `before` is None for an empty database, equal ones mean no change."""
 
     before: str | None
     after: str
@@ -41,11 +41,11 @@ class Migration:
 async def migrate(url: str) -> Migration:
     """Upgrade the database to the newest revision.
 
-    SchemaError when another's migration does not end within 60 s, or the database does not answer.
+    Raises SchemaError if another migration does not finish within 60 s, or the database does not answer.
     """
     if url.startswith("sqlite"):
         await asyncio.to_thread(_use_wal, make_url(url).database or "")
-    async with open_engine(url, connections=1, patience_s=_PATIENCE_S) as engine:
+    async with open_engine(url, connections=1, wait_timeout_s=_LOCK_TIMEOUT_S) as engine:
         writer = engine.execution_options(**BEGIN_TO_WRITE)
         try:
             async with writer.begin() as connection:
@@ -56,8 +56,8 @@ async def migrate(url: str) -> Migration:
 
 
 async def require_schema(database: Database) -> None:
-    """Raise SchemaError when a step of ours is missing; a newer schema serves too, for steps are additive."""
-    async with database.reading() as connection:
+    """Raise SchemaError if a step of this release is missing; a newer schema is fine, as steps are additive."""
+    async with database.connect() as connection:
         current = await connection.run_sync(_revision)
     script = ScriptDirectory.from_config(_config())
     missing = current is None or (current != script.get_current_head() and _knows(script, current))
@@ -66,14 +66,14 @@ async def require_schema(database: Database) -> None:
 
 
 def _use_wal(path: str) -> None:
-    """Choose the file's journal, once and for all connections to come."""
-    deadline = time.monotonic() + _PATIENCE_S
+    """Set the file's journal mode, which applies to all later connections."""
+    deadline = time.monotonic() + _LOCK_TIMEOUT_S
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         while True:
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
             except sqlite3.OperationalError as error:
-                # SQLite's own patience does not cover this change: two that make it at once would wait for ever.
+                # SQLite's busy timeout does not cover this change: two concurrent ones would wait forever.
                 if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                     raise
                 time.sleep(0.02)
@@ -84,12 +84,12 @@ def _use_wal(path: str) -> None:
 async def _wait_for_turn(connection: AsyncConnection) -> None:
     if connection.dialect.name == "sqlite":
         return  # BEGIN IMMEDIATE has waited
-    # Held until the session ends. The name is the server's, not the database's, and at most 64 characters long.
+    # Held until the session ends. Lock names are per server, not per database, and have at most 64 characters.
     database = connection.engine.url.database or ""
     name = "tidegate.auth." + hashlib.sha256(database.encode()).hexdigest()[:32]
-    lock = text("SELECT GET_LOCK(:name, :seconds)").bindparams(name=name, seconds=_PATIENCE_S)
+    lock = text("SELECT GET_LOCK(:name, :seconds)").bindparams(name=name, seconds=_LOCK_TIMEOUT_S)
     if await connection.scalar(lock) != 1:
-        raise SchemaError(f"Another migration has been running for {_PATIENCE_S} s.")
+        raise SchemaError(f"Another migration has been running for {_LOCK_TIMEOUT_S} s.")
 
 
 def _upgrade(connection: Connection) -> Migration:

@@ -1,15 +1,15 @@
 """Passwords: hashed and checked with bcrypt in a bounded pool of threads.
 
-In: what a person typed. Out: a hash to store, or a verdict. The event loop is never held; when the pool and its queue
-are full, callers get Problem 503 at once. A missing or damaged stored hash costs the same time as a wrong password:
-that of a hash of BCRYPT_COST. So after a change of BCRYPT_COST the time tells who has not logged in since; each log-in
-renews a hash (auth/accounts.py).
+In: a password as typed. Out: a hash to store, or a verdict. The event loop is never blocked; if the pool and its queue
+are full, callers get Problem 503 at once. A missing or damaged stored hash takes the same time as a wrong password:
+that of one hash at BCRYPT_COST. After a change of BCRYPT_COST, the time therefore reveals which users have not logged
+in since; each log-in renews the hash (auth/accounts.py).
 
-Compared is what RFC 8265's OpaqueString makes of a password (4.2): spaces of every script are SPACE, and letters are
-composed (NFC), so that one password typed on two keyboards is one. Its list of forbidden characters is left out: it
-depends on the release of Unicode, and would refuse what a newer telephone can type. Accounts of before have a hash of
-the password as it was typed. Where the two forms differ, a wrong password is held against both, whoever's it is and
-whether there is such a user: how long that takes tells of what was typed and of nothing else.
+Passwords are hashed in the form of RFC 8265's OpaqueString (4.2): spaces of every script become SPACE and letters are
+composed (NFC), so that a password matches whichever keyboard it was typed on. Its list of forbidden characters is not
+applied: it depends on the Unicode version and would refuse characters that newer phones can type. Older accounts have a
+hash of the password as typed. If the two forms differ and the first does not match, the second is compared as well, for
+every user and even for unknown ones: the time then depends on what was typed and on nothing else.
 """
 
 import asyncio
@@ -25,35 +25,34 @@ from enum import Enum
 from typing import TypeVar
 
 import bcrypt
-from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from auth.common_passwords import is_common
+from auth.metrics import AuthMetrics
 from runtime.http.problems import FieldError, Problem
 
 Result = TypeVar("Result")
 
-Allowed = Callable[[], None]
-"""Raises when the work is no longer wanted."""
+Recheck = Callable[[], None]
+"""Called just before a password is hashed; raises to skip the work."""
 
 MIN_PASSWORD_CHARS = 8
 MAX_PASSWORD_BYTES = 1024
-# Nothing longer becomes a password of MAX_PASSWORD_BYTES: composed letters and SPACE have at least a third of the bytes
-# (Unicode Standard Annex 15). It also bounds the work, which grows with the square of the accents on one letter.
+# Nothing longer shrinks to MAX_PASSWORD_BYTES: composed letters and SPACE keep at least a third of the bytes (Unicode
+# Standard Annex 15). It also bounds the work, which is quadratic in the number of accents on one letter.
 MAX_TYPED_BYTES = 4 * MAX_PASSWORD_BYTES
 MAX_COST = 16
 RETRY_AFTER_S = 2
 
-# Anything else in the column is damage: bcrypt would raise, or a cost of 31 would hold a thread for days.
+# Anything else in the column is damaged: bcrypt would raise, or a cost of 31 would block a thread for days.
 _STORED = re.compile(r"\$2b\$(\d\d)\$[./A-Za-z0-9]{53}")
-_HASH_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.5)
 
 
-def always() -> None:
-    """Allow."""
+def no_recheck() -> None:
+    """Do nothing: hash in any case."""
 
 
 class Verdict(Enum):
-    """What came of comparing a password with a stored hash."""
+    """The result of comparing a password with a stored hash."""
 
     RIGHT = "right"
     RIGHT_AS_TYPED = "right as it was typed, which is not the form that is stored now"
@@ -62,82 +61,70 @@ class Verdict(Enum):
 
 
 class PasswordHasher:
-    """Hashes passwords in a few threads. At most `threads + queue` are accepted at a time, and served in turn."""
+    """Hashes passwords in a few threads. At most `threads + queue` are accepted at a time, first come, first served."""
 
-    def __init__(
-        self, pool: ThreadPoolExecutor, cost: int, *, threads: int, queue: int, registry: CollectorRegistry
-    ) -> None:
+    def __init__(self, pool: ThreadPoolExecutor, cost: int, *, threads: int, queue: int, metrics: AuthMetrics) -> None:
         self._pool = pool
         self._cost = cost
-        self._free_places = threads + queue
-        # The queue is on the loop's side, not in the pool, so that `allowed` is asked when the turn has come.
-        self._turns = asyncio.Semaphore(threads)
-        # A salt and a hash that no password has: what unknown users are compared with.
+        self._free_slots = threads + queue
+        # The queue is in the event loop, not in the pool, so that `recheck` is called just before the work.
+        self._threads = asyncio.Semaphore(threads)
+        # A salt and a hash that no password has: used for unknown users.
         self._decoy = f"$2b${cost:02}$" + "." * 53
-        self._seconds = Histogram(
-            "tidegate_auth_password_hash_seconds",
-            "Time in a thread to hash or check one password.",
-            registry=registry,
-            buckets=_HASH_BUCKETS_S,
-        )
-        self._refused = Counter(
-            "tidegate_auth_password_refused_total",
-            "Passwords not looked at because all threads and their queue were full.",
-            registry=registry,
-        )
+        self._metrics = metrics
 
     async def hash(self, password: str) -> str:
-        """Return what to store: 60 characters of ASCII. Problem 503 when the pool is full."""
+        """Return the hash to store, 60 ASCII characters; raise Problem 503 if the queue is full."""
         return await self._in_thread(lambda: self._hash(password))
 
     def is_outdated(self, stored: str) -> bool:
-        """Say whether new hashes have another cost than this one."""
+        """Return whether the stored hash has another cost than new ones."""
         form = _STORED.fullmatch(stored)
         return form is None or int(form.group(1)) != self._cost
 
-    async def verify(self, password: str, stored: str | None, *, allowed: Allowed = always) -> Verdict:
-        """Compare with a stored hash, or with nobody's for None. Problem 503 when the pool is full.
+    async def verify(self, password: str, stored: str | None, *, recheck: Recheck = no_recheck) -> Verdict:
+        """Compare a password with a stored hash, or with a decoy if it is None; raise Problem 503 if the queue is full.
 
-        `allowed` is called when the turn has come, and raises when the work is no longer wanted: of many guesses that
-        wait together, those behind the last one that is allowed are not looked at.
+        `recheck` is called when a thread is free, and raises to skip the work: of many guesses in the queue, those
+        after the last one permitted are not hashed.
         """
-        return await self._in_thread(lambda: self._verify(password, stored), allowed)
+        return await self._in_thread(lambda: self._verify(password, stored), recheck)
 
-    async def _in_thread(self, work: Callable[[], Result], allowed: Allowed = always) -> Result:
-        if not self._free_places:
-            self._refused.inc()
+    async def _in_thread(self, work: Callable[[], Result], recheck: Recheck = no_recheck) -> Result:
+        if not self._free_slots:
+            self._metrics.hashes_refused.inc()
             headers = {"Retry-After": str(RETRY_AFTER_S)}
             raise Problem(503, "Too many people are logging in; try again.", code="busy", headers=headers)
-        self._free_places -= 1
+        self._free_slots -= 1
         try:
-            await self._turns.acquire()
+            await self._threads.acquire()
         except BaseException:
-            self._free_places += 1
+            self._free_slots += 1
             raise
         try:
-            allowed()
+            recheck()
             future = self._pool.submit(work)
         except BaseException:
             self._free()
             raise
         loop = asyncio.get_running_loop()
-        answer = asyncio.wrap_future(future)
+        result = asyncio.wrap_future(future)
 
         def ended(_: "Future[Result]") -> None:
             with suppress(RuntimeError):  # the loop may have closed
                 loop.call_soon_threadsafe(self._free)
 
-        # By the thread, not by the caller: one who goes away leaves the thread busy. And after `wrap_future`, so that
-        # the caller goes on before the next in turn does, and a wrong password counts in time.
+        # Freed by the thread, not by the caller: if the caller goes away, the thread is still busy. Registered after
+        # `wrap_future`, so that the caller resumes before the next in the queue, and a wrong password counts in time.
         future.add_done_callback(ended)
-        return await answer
+        return await result
 
     def _free(self) -> None:
-        self._free_places += 1
-        self._turns.release()
+        self._free_slots += 1
+        self._threads.release()
 
     def _hash(self, password: str) -> str:
-        with self._seconds.time():
+        with self._metrics.hash_seconds.time():
             return bcrypt.hashpw(_digest(prepared(password)), bcrypt.gensalt(self._cost)).decode()
 
     def _verify(self, password: str, stored: str | None) -> Verdict:
@@ -145,34 +132,34 @@ class PasswordHasher:
         verdict = self._compare(form, stored)
         if verdict is Verdict.RIGHT or form == password:
             return verdict
-        # For a missing or damaged hash too, so that the time is the same.
+        # Also for a missing or damaged hash, so that the time is the same.
         return Verdict.RIGHT_AS_TYPED if self._compare(password, stored) is Verdict.RIGHT else verdict
 
     def _compare(self, form: str, stored: str | None) -> Verdict:
         digest = _digest(form)
-        with self._seconds.time():
+        with self._metrics.hash_seconds.time():
             try:
                 if stored is not None and _usable(stored):
                     return Verdict.RIGHT if bcrypt.checkpw(digest, stored.encode()) else Verdict.WRONG
             except ValueError:
-                pass  # a salt with impossible bits; bcrypt says so before it does any work
+                pass  # an invalid salt, which bcrypt refuses before it does any work
             bcrypt.checkpw(digest, self._decoy.encode())
         return Verdict.WRONG if stored is None else Verdict.DAMAGED
 
 
 @contextmanager
-def password_hasher(*, cost: int, threads: int, queue: int, registry: CollectorRegistry) -> Iterator[PasswordHasher]:
-    """Run `threads` threads (0: one a core) as long as the context lasts; what still waits at its end is dropped."""
+def password_hasher(*, cost: int, threads: int, queue: int, metrics: AuthMetrics) -> Iterator[PasswordHasher]:
+    """Run `threads` threads (0: one per core) until the context ends; work still in the queue is then dropped."""
     count = threads or os.cpu_count() or 1
     pool = ThreadPoolExecutor(count, thread_name_prefix="bcrypt")
     try:
-        yield PasswordHasher(pool, cost, threads=count, queue=queue, registry=registry)
+        yield PasswordHasher(pool, cost, threads=count, queue=queue, metrics=metrics)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
 def prepared(password: str) -> str:
-    """Return the form of a password that is hashed: RFC 8265, 4.2, for what is short enough to be one."""
+    """Return the form of a password that is hashed (RFC 8265, 4.2); texts too long for a password stay unchanged."""
     if len(password.encode()) > MAX_TYPED_BYTES:
         return password
     spaced = "".join(" " if unicodedata.category(char) == "Zs" else char for char in password)
@@ -180,9 +167,9 @@ def prepared(password: str) -> str:
 
 
 def password_error(password: str, about: Sequence[str] = ()) -> FieldError | None:
-    """Say what makes a new password unacceptable, or None. `about`: what anyone who knows the user would try first.
+    """Return why a new password is unacceptable, or None. `about`: name and e-mail address, which must not be it.
 
-    Characters and bytes are those of the prepared form: an accent is none of its own, however it was typed.
+    Characters and bytes are counted in the prepared form, in which a letter and its accent are one character.
     """
     form = prepared(password)
     if len(form) < MIN_PASSWORD_CHARS:
@@ -190,15 +177,15 @@ def password_error(password: str, about: Sequence[str] = ()) -> FieldError | Non
     if len(form.encode()) > MAX_PASSWORD_BYTES:
         return FieldError("password", "too_long", f"A password has at most {MAX_PASSWORD_BYTES} bytes of UTF-8.")
     if is_common(form):
-        return FieldError("password", "too_common", "This password is among the first that anyone tries.")
-    told = (prepared(part).lower() for text in about for part in (text, text.partition("@")[0]))
-    if form.lower() in told:
+        return FieldError("password", "too_common", "This password is among the first that attackers try.")
+    forbidden = (prepared(part).lower() for text in about for part in (text, text.partition("@")[0]))
+    if form.lower() in forbidden:
         return FieldError("password", "too_common", "A password must not be the name or the e-mail address.")
     return None
 
 
 def _digest(password: str) -> bytes:
-    # bcrypt takes 72 bytes and stops at NUL. 64 characters of base64 carry all of SHA-384, so every byte counts.
+    # bcrypt uses 72 bytes and stops at NUL. 64 base64 characters carry all of SHA-384, so every byte counts.
     return base64.b64encode(hashlib.sha384(password.encode()).digest())
 
 

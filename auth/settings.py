@@ -22,61 +22,62 @@ _SCHEMES = ("mysql+aiomysql://", "sqlite+aiosqlite:///")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseSettings(ProcessSettings):
-    """What `python -m auth migrate` needs: the database and nothing else."""
+    """The settings of `python -m auth migrate`: the database only."""
 
     auth_database_url: str = setting(
-        about="users' database, `mysql+aiomysql://USER:PASSWORD@HOST/NAME` or `sqlite+aiosqlite:///PATH`", secret=True
+        about="URL of the users' database: `mysql+aiomysql://USER:PASSWORD@HOST/NAME` or `sqlite+aiosqlite:///PATH`",
+        secret=True,
     )
 
     def __post_init__(self) -> None:
-        """Refuse drivers that nobody has tested; the URL holds a password and is never repeated."""
+        """Refuse untested drivers; the URL holds a password, so errors never repeat it."""
         if not self.auth_database_url.startswith(_SCHEMES):
             raise ValueError(f"AUTH_DATABASE_URL=(hidden): must begin with {' or '.join(_SCHEMES)}")
         try:
             make_url(self.auth_database_url)
         except (ArgumentError, ValueError):
-            raise ValueError("AUTH_DATABASE_URL=(hidden): is no URL that can be read") from None
+            raise ValueError("AUTH_DATABASE_URL=(hidden): is not a valid URL") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyListSettings(DatabaseSettings):
-    """What `python -m auth keys list` and `retire` need: no secret."""
+    """The settings of `python -m auth keys list` and `retire`, which need no secret."""
 
     signing_key_files: tuple[str, ...] = setting(
-        (), about="PEM files of Ed25519 keys in place of the database's: the first signs, all verify"
+        (), about="PEM files with Ed25519 keys, used instead of the database's: the first signs, all verify"
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySettings(KeyListSettings):
-    """What `python -m auth keys rotate` needs."""
+    """The settings of `python -m auth keys rotate`."""
 
     signing_key_secret: Annotated[str, Meta(min_length=16)] = setting(
         "",
-        about="encrypts the private signing keys in the database; at least 16 characters; or give SIGNING_KEY_FILES",
+        about="encrypts the private signing keys in the database; 16 characters or more; unused with SIGNING_KEY_FILES",
         secret=True,
         unless="SIGNING_KEY_FILES",
     )
-    # As long as verifiers keep a key set: 30 s in jose, a minute in access/tokens.py.
+    # As long as verifiers cache a key set: 30 s in jose, a minute in access/tokens.py.
     key_publish_seconds: Annotated[int, Meta(ge=0, le=86_400)] = setting(
-        60, about="how long a new signing key is published before it signs; 0: not at all"
+        60, about="how long a new signing key is published before it signs; 0: it signs at once"
     )
-    access_token_seconds: TokenSeconds = setting(3600, about="life of a user's access token")
-    device_token_seconds: TokenSeconds = setting(30 * 86400, about="life of a device's token")
+    access_token_seconds: TokenSeconds = setting(3600, about="lifetime of a user's access token")
+    device_token_seconds: TokenSeconds = setting(30 * 86400, about="lifetime of a device's token")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserSettings(DatabaseSettings):
-    """What `python -m auth users` needs. Lives tell how long a revocation matters: give what the service has."""
+    """The settings of `python -m auth users`. Token lifetimes must be the service's: revocations last as long."""
 
-    access_token_seconds: TokenSeconds = setting(3600, about="life of a user's access token")
-    device_token_seconds: TokenSeconds = setting(30 * 86400, about="life of a device's token")
-    bcrypt_cost: BcryptCost = setting(12, about="log2 of bcrypt's rounds; 12 takes some 0.25 s")
+    access_token_seconds: TokenSeconds = setting(3600, about="lifetime of a user's access token")
+    device_token_seconds: TokenSeconds = setting(30 * 86400, about="lifetime of a device's token")
+    bcrypt_cost: BcryptCost = setting(12, about="log2 of bcrypt's rounds; 12 takes about 0.25 s per password")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnnounceSettings(DatabaseSettings):
-    """What `python -m auth users announce-deleted` needs: the database and the broker."""
+    """The settings of `python -m auth users announce-deleted`: the database and the broker."""
 
     broker_url: str = setting(about="where deleted owners are announced: `amqp://…` or `embedded://PATH`", secret=True)
 
@@ -88,42 +89,44 @@ class AnnounceSettings(DatabaseSettings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthSettings(KeySettings):
-    """What the service needs."""
+    """The settings of the service."""
 
     host: str = setting("0.0.0.0", about="address of the HTTP interface")  # noqa: S104 - a container's own network
     port: Port = setting(8001, about="port of the HTTP interface; 0 takes any free one")
     ops_port: Port = ops_port_setting(9001)
     token_issuer: Annotated[str, Meta(min_length=1)] = setting("tidegate", about="`iss` of every token")
-    refresh_token_seconds: Positive = setting(30 * 86400, about="life of a refresh token")
+    refresh_token_seconds: Positive = setting(30 * 86400, about="lifetime of a refresh token")
     signup: Literal["open", "closed"] = setting("open", about="whether anyone may sign up")
     max_devices_per_owner: Positive = setting(10_000, about="how many devices one owner may register")
-    bcrypt_cost: BcryptCost = setting(12, about="log2 of bcrypt's rounds; 12 takes some 0.25 s")
-    hash_threads: Annotated[int, Meta(ge=0, le=256)] = setting(
-        0, about="threads that hash passwords; 0 takes one a core"
-    )
+    bcrypt_cost: BcryptCost = setting(12, about="log2 of bcrypt's rounds; 12 takes about 0.25 s per password")
+    hash_threads: Annotated[int, Meta(ge=0, le=256)] = setting(0, about="threads that hash passwords; 0: one per core")
     hash_queue: Annotated[int, Meta(ge=0)] = setting(
-        64, about="how many passwords may wait for a thread; beyond, log-ins get 503"
+        64, about="passwords that may wait for a thread; beyond that, log-ins get 503"
     )
-    database_connections: Positive = setting(10, about="most connections to the database")
-    # Below 3 s, so that a client knows within 3 s that the database hangs.
-    database_timeout_seconds: Seconds = setting(2.5, about="longest that one transaction may take")
-    # How many failures are forgiven, and how soon: auth/login_throttle.py says why.
-    account_failures: Positive = setting(10, about="wrong passwords of an account, from one address, before a wait")
-    account_failure_seconds: Seconds = setting(30.0, about="after which one of these is forgiven")
+    database_connections: Positive = setting(10, about="maximum number of connections to the database")
+    # Below 3 s, so that clients get a response within 3 s if the database hangs.
+    database_timeout_seconds: Seconds = setting(2.5, about="maximum duration of a transaction")
+    # How many failures are allowed, and how fast they are forgiven: auth/login_throttle.py explains them.
+    account_failures: Positive = setting(
+        10, about="wrong passwords for an account from one address before it has to wait"
+    )
+    account_failure_seconds: Seconds = setting(30.0, about="time after which one of these is forgiven")
     account_failures_anywhere: Positive = setting(
-        100, about="wrong passwords of an account, from anywhere, before a wait"
+        100, about="wrong passwords for an account from all addresses before the next has to wait"
     )
-    account_failure_anywhere_seconds: Seconds = setting(36.0, about="after which one of these is forgiven")
-    address_failures: Positive = setting(30, about="wrong passwords of an address before a wait; refresh tokens apart")
-    address_failure_seconds: Seconds = setting(2.0, about="after which one of these is forgiven")
-    address_signups: Positive = setting(300, about="sign-ups of an address before a wait")
-    address_signup_seconds: Seconds = setting(0.1, about="after which one of these is forgiven")
+    account_failure_anywhere_seconds: Seconds = setting(36.0, about="time after which one of these is forgiven")
+    address_failures: Positive = setting(
+        30, about="wrong passwords from an address before it has to wait; refresh tokens are counted separately"
+    )
+    address_failure_seconds: Seconds = setting(2.0, about="time after which one of these is forgiven")
+    address_signups: Positive = setting(300, about="sign-ups from an address before it has to wait")
+    address_signup_seconds: Seconds = setting(0.1, about="time after which one of these is forgiven")
     broker_url: str = setting("", about=f"{BROKER_URLS}; empty: deleted owners wait", secret=True)
     cors_origins: tuple[str, ...] = cors_origins_setting()
     trusted_proxies: tuple[str, ...] = trusted_proxies_setting()
 
     def __post_init__(self) -> None:
-        """Check what depends on more than one variable, or on a form."""
+        """Check values whose format the types do not express."""
         DatabaseSettings.__post_init__(self)
         check_origins(self.cors_origins)
         if self.broker_url:

@@ -1,8 +1,8 @@
-"""The tables, as the code sees them; `migrations/versions/` makes them, and a test compares the two.
+"""The tables as the code uses them; `migrations/versions/` creates them, and a test compares the two.
 
-Times are integers (milliseconds since 1970, UTC), so that no driver, server or session zone can shift them. Ids and
-hashes are ASCII and compared byte by byte; text that people wrote is utf8mb4. Keys begin with the owner: what belongs
-to one owner lies together, and no query can forget whose row it asks for.
+Times are integers (milliseconds since 1970, UTC), so that no driver, server or session time zone can shift them. Ids
+and hashes are ASCII and compared byte by byte; text entered by people is utf8mb4. Primary keys begin with the owner:
+the rows of one owner are stored together, and no query can omit the owner.
 """
 
 from sqlalchemy import (
@@ -25,7 +25,7 @@ metadata = MetaData()
 
 
 def ascii_text(length: int) -> TypeEngine[str]:
-    """Text of the id alphabet, compared byte by byte in every database (MySQL's default ignores case)."""
+    """ASCII text, compared byte by byte in every database (MySQL's default ignores case)."""
     exact = mysql.VARCHAR(length, charset="ascii", collation="ascii_bin")
     return String(length).with_variant(exact, "mysql")
 
@@ -40,13 +40,13 @@ class _Users(TypedColumns):
     id = C(ascii_text(36), primary_key=True)
     name = C(String(200), nullable=False)
     email = C(String(254), nullable=False)
-    # `email` in lower case: unique however it is written.
+    # `email` in lower case, so that it is unique regardless of case.
     email_key = C(exact_text(254), nullable=False)
     password_hash = C(ascii_text(60), nullable=False)
-    # Raised by whatever ends all tokens at once; a token carries the value of its time.
+    # Incremented to revoke all tokens at once; a token carries the value at the time of its issue.
     gen = C(Integer, nullable=False)
     created_at_ms = C(BigInteger, nullable=False)
-    # Set: nobody logs in, and no token is issued for the owner's devices.
+    # If set, the user cannot log in and no tokens are issued for the user's devices.
     disabled_at_ms = C(BigInteger)
 
 
@@ -63,44 +63,44 @@ class _Devices(TypedColumns):
 
 class _RefreshTokens(TypedColumns):
     user_id = C(ascii_text(36), ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
-    # The family: every token that one log-in leads to.
+    # The session: all tokens that descend from one log-in.
     sid = C(ascii_text(36), primary_key=True)
-    # SHA-256 in hex; the token itself is nowhere.
+    # SHA-256 in hex; the token itself is not stored.
     token_hash = C(ascii_text(64), primary_key=True)
     created_at_ms = C(BigInteger, nullable=False)
     expires_at_ms = C(BigInteger, nullable=False)
-    # A used token stays until it expires, so that its second use is known for what it is.
+    # A used token is kept until it expires, so that a second use is recognized.
     used_at_ms = C(BigInteger)
-    # From which network and program it was used: auth/tokens/issuer.py says how, and why nobody can read it back.
+    # A hash of the network and User-Agent that used it; auth/tokens/issuer.py says why it cannot be reversed.
     used_by_hash = C(ascii_text(64))
 
 
 class _SigningKeys(TypedColumns):
-    # 1, 2, 3, …: the highest whose time has come signs. Two who make the next key at once meet here, and one loses.
+    # 1, 2, 3, …: of the keys whose `signs_at_ms` has passed, the highest signs. Of two concurrent inserts, one fails.
     number = C(Integer, primary_key=True, autoincrement=False)
     kid = C(ascii_text(64), nullable=False)
-    # The JWK's `x`.
+    # The `x` of the JWK.
     public_key = C(ascii_text(64), nullable=False)
-    # The private key under SIGNING_KEY_SECRET: auth/tokens/sealing.py.
+    # The private key, encrypted with SIGNING_KEY_SECRET: auth/tokens/sealing.py.
     sealed_private_key = C(ascii_text(255), nullable=False)
     created_at_ms = C(BigInteger, nullable=False)
-    # From then on it signs, until a later one does; before, it is only published. None: since it was made.
+    # From then on it signs, until a later one does; before, it is only published. None: since its creation.
     signs_at_ms = C(BigInteger)
-    # From then on it checks nothing any more: when the last token that it signed is gone. With a minus: an operator has
-    # ended it then, and no clock that is set back undoes that.
+    # From then on it no longer verifies: the last token it signed has expired. Negative: an operator retired it at that
+    # time, which no clock that is set back can undo.
     retires_at_ms = C(BigInteger)
 
 
 class _Revocations(TypedColumns):
-    # From `revocation_counter`, whose row stays locked until the commit: numbers appear in the order of commits, so
-    # that no row can turn up behind a number that a reader has passed.
+    # From `revocation_counter`, whose row stays locked until the commit: numbers become visible in order, so that no
+    # row can appear below a number that a reader has passed.
     number = C(BigInteger, primary_key=True, autoincrement=False)
     # jti, sid, user, device, kid
     kind = C(ascii_text(8), nullable=False)
     id = C(ascii_text(64), nullable=False)
-    # Tokens with a lower `gen` end; without it, all of them.
+    # Revokes tokens with a lower `gen`; without it, all of them.
     gen = C(Integer)
-    # When the last token that it ends would have expired, by the clock of the database's server.
+    # When the last of the revoked tokens expires, by the database server's clock.
     until_ms = C(BigInteger, nullable=False)
 
 
@@ -111,14 +111,14 @@ class _RevocationCounter(TypedColumns):
 
 
 class _DeletedOwners(TypedColumns):
-    # An outbox: the row goes when the broker has confirmed that the persisters will erase the readings.
+    # The outbox: a row is moved once the broker has confirmed the message that makes persisters erase the readings.
     owner_id = C(ascii_text(36), primary_key=True)
     deleted_at_ms = C(BigInteger, nullable=False)
 
 
 class _AnnouncedOwners(TypedColumns):
-    # Where a row of the outbox goes: the id of an owner who is gone is random text that says nothing of a person, and
-    # what an older copy of the readings brings back is found by nothing else.
+    # Where rows of the outbox move: a deleted owner's id is random and identifies no person, and nothing else finds the
+    # readings that an older backup brings back.
     owner_id = C(ascii_text(36), primary_key=True)
     deleted_at_ms = C(BigInteger, nullable=False)
 

@@ -1,1 +1,1 @@
-"""Side-by-side measurements: all peers in one run, in turns; ratios hold elsewhere. docs/decisions/ has figures."""
+"""Side-by-side benchmarks: all peers alternate in one run, so that ratios hold on other machines. Figures: docs/."""

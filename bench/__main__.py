@@ -1,4 +1,4 @@
-"""`python -m bench [NAME] [ARGS]`: run a measurement, or all of them; `--help` lists what there is."""
+"""`python -m bench [NAME] [ARGS]`: run one benchmark, or all of them; `--help` lists them."""
 
 import ast
 import runpy
@@ -11,7 +11,7 @@ COMMAND = '__name__ == "__main__"'
 
 
 def benches() -> dict[str, str]:
-    """Return the measurements by name, with the first line of what each says of itself."""
+    """Return the benchmarks by name, each with the first line of its docstring."""
     found = {}
     for file in sorted(HERE.glob("*.py")):
         text = file.read_text()
@@ -21,10 +21,10 @@ def benches() -> dict[str, str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the measurement that is named, or the whole; its own exit code says how it went."""
+    """Run the named benchmark, or all of them; it exits with its own exit code."""
     known = benches()
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in HELP):
-        arguments = ["whole", *arguments]
+        arguments = ["all", *arguments]
     if arguments[0] not in known:
         print("python -m bench [NAME] [--help]")
         for name, about in known.items():

@@ -1,16 +1,16 @@
-"""Log-ins a second against what the machine's bcrypt allows, and how fast `/healthz` answers meanwhile.
+"""Log-ins per second compared to bare bcrypt on this machine, and `/healthz` latency meanwhile.
 
     python -m bench.auth_logins [--seconds 20] [--rounds 3] [--clients 50] [--database-url URL] [--json]
 
-Starts a real `python -m auth` (SQLite in a temporary folder unless a URL is given; it is migrated first), signs up one
-user a client, and then, round by round, measures side by side:
+Starts a real `python -m auth` (on a migrated SQLite database in a temporary folder unless a URL is given), signs up one
+user per client, and then alternates in each round:
 
-- the limit: bare `bcrypt.checkpw` of the same cost in as many threads as there are cores, the service idle;
-- log-ins: every client logs in again as soon as it has its answer, while `/healthz` is asked every 20 ms.
+- the limit: bare `bcrypt.checkpw` of the same cost in one thread per core, while the service is idle;
+- log-ins: every client logs in again as soon as it has its response, while `/healthz` is requested every 20 ms.
 
-The load comes from the same cores, and takes CPU that the limit has for itself. So there are two ratios: as measured,
-and with the CPU time of this process taken off the limit. A third is free of whatever else the machine does: CPU time
-that bare bcrypt takes for a hash, over CPU time that the service takes for a log-in.
+The load generator shares the cores, unlike during the limit. So there are two ratios: as measured, and with the CPU
+time of this process subtracted from the limit. A third is independent of other load on the machine: the CPU time of a
+bare bcrypt hash divided by the service's CPU time of a log-in.
 """
 
 import argparse
@@ -34,12 +34,12 @@ import bcrypt
 PASSWORD = "a password that is only for benches"
 HEALTH_EVERY_S = 0.02
 WARM_UP_S = 2.0
-ASKED_RATIO, ASKED_HEALTH_MS = 0.9, 50.0
+TARGET_RATIO, MAX_HEALTH_P99_MS = 0.9, 50.0
 
 
 @dataclass(frozen=True)
 class Round:
-    """What one round measured; times in seconds unless the name says otherwise."""
+    """The figures of one round; times in seconds unless the name has another unit."""
 
     limit: float
     hash_cpu_s: float
@@ -70,14 +70,14 @@ class Service:
 
 
 class Connection:
-    """One kept-alive HTTP/1.1 connection, as cheap as Python has it."""
+    """One keep-alive HTTP/1.1 connection with minimal overhead."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def ask(self, method: str, path: str, body: Any = None) -> int:
-        """Return the answer's status, its body read."""
+    async def request(self, method: str, path: str, body: Any = None) -> int:
+        """Return the status of the response, after reading its body."""
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._streams
@@ -95,7 +95,7 @@ class Connection:
 
 @asynccontextmanager
 async def service(url: str, folder: Path, cost: int) -> AsyncIterator[Service]:
-    """Run `python -m auth` on a migrated database; its log goes to a file, so that reading it costs nothing."""
+    """Run `python -m auth` on a migrated database; it logs to a file, which costs no CPU to read."""
     environment = os.environ | {
         "AUTH_DATABASE_URL": url,
         "SIGNING_KEY_SECRET": "only for benches, not secret",
@@ -114,8 +114,8 @@ async def service(url: str, folder: Path, cost: int) -> AsyncIterator[Service]:
             sys.executable, "-m", "auth", env=environment, stdout=log, stderr=log
         )
     try:
-        ops_port = await said_port(process, path, "Health and metrics are served.")
-        port = await said_port(process, path, "Accounts, devices and tokens are served.")
+        ops_port = await logged_port(process, path, "Health and metrics are served.")
+        port = await logged_port(process, path, "Accounts, devices and tokens are served.")
         yield Service(process.pid, port, ops_port)
     finally:
         if process.returncode is None:
@@ -123,19 +123,19 @@ async def service(url: str, folder: Path, cost: int) -> AsyncIterator[Service]:
         await process.wait()
 
 
-async def said_port(process: asyncio.subprocess.Process, path: Path, message: str) -> int:
+async def logged_port(process: asyncio.subprocess.Process, path: Path, message: str) -> int:
     for _ in range(300):
-        said = await asyncio.to_thread(path.read_text)
-        for line in said.splitlines():
+        log_text = await asyncio.to_thread(path.read_text)
+        for line in log_text.splitlines():
             if message in line:
                 return int(json.loads(line)["port"])
-        assert process.returncode is None, said
+        assert process.returncode is None, log_text
         await asyncio.sleep(0.1)
-    raise TimeoutError(f"the service did not say: {message}")
+    raise TimeoutError(f"the service did not log: {message}")
 
 
 def bcrypt_limit(seconds: float, cost: int) -> tuple[float, float]:
-    """Return hashes a second of all cores, and the CPU seconds that one takes."""
+    """Return hashes per second of all cores, and the CPU seconds of one."""
     threads = os.cpu_count() or 1
     stored = bcrypt.hashpw(b"x" * 64, bcrypt.gensalt(cost))
     together = threading.Barrier(threads)
@@ -153,34 +153,34 @@ def bcrypt_limit(seconds: float, cost: int) -> tuple[float, float]:
     return sum(rate for rate, _ in each), statistics.mean(cpu for _, cpu in each)
 
 
-async def sign_up(it: Service, n: int) -> None:
-    connection = Connection(it.port)
+async def sign_up(service_process: Service, n: int) -> None:
+    connection = Connection(service_process.port)
     body = {"name": "Bench", "email": f"user-{n}@example.org", "password": PASSWORD}
-    status = await connection.ask("POST", "/user/signup", body)
-    assert status in (201, 409), f"a sign-up was answered with {status}"
+    status = await connection.request("POST", "/user/signup", body)
+    assert status in (201, 409), f"a sign-up failed with {status}"
     connection.close()
 
 
-async def log_ins(it: Service, clients: int, seconds: float) -> tuple[float, float, float, list[float]]:
-    """Return log-ins a second, cores that this process and the service took, and `/healthz` latencies in ms."""
+async def log_ins(service_process: Service, clients: int, seconds: float) -> tuple[float, float, float, list[float]]:
+    """Return log-ins per second, cores used by this process and by the service, and `/healthz` latencies in ms."""
     done: list[float] = []
     latencies_ms: list[float] = []
-    over = asyncio.Event()
+    stopped = asyncio.Event()
 
     async def client(n: int) -> None:
-        connection = Connection(it.port)
-        while not over.is_set():
+        connection = Connection(service_process.port)
+        while not stopped.is_set():
             body = {"email": f"user-{n}@example.org", "password": PASSWORD}
-            status = await connection.ask("POST", "/user/login", body)
-            assert status == 200, f"a log-in was answered with {status}"
+            status = await connection.request("POST", "/user/login", body)
+            assert status == 200, f"a log-in failed with {status}"
             done.append(time.perf_counter())
         connection.close()
 
     async def health() -> None:
-        connection = Connection(it.ops_port)
-        while not over.is_set():
+        connection = Connection(service_process.ops_port)
+        while not stopped.is_set():
             began = time.perf_counter()
-            assert await connection.ask("GET", "/healthz") == 200
+            assert await connection.request("GET", "/healthz") == 200
             latencies_ms.append((time.perf_counter() - began) * 1000)
             await asyncio.sleep(HEALTH_EVERY_S)
         connection.close()
@@ -191,11 +191,11 @@ async def log_ins(it: Service, clients: int, seconds: float) -> tuple[float, flo
         tasks.create_task(health())
         await asyncio.sleep(WARM_UP_S)
         latencies_ms.clear()
-        began, mine, theirs = time.perf_counter(), time.process_time(), cpu_seconds(it.pid)
+        began, mine, theirs = time.perf_counter(), time.process_time(), cpu_seconds(service_process.pid)
         await asyncio.sleep(seconds)
-        ended, mine, theirs = time.perf_counter(), time.process_time() - mine, cpu_seconds(it.pid) - theirs
+        ended, mine, theirs = time.perf_counter(), time.process_time() - mine, cpu_seconds(service_process.pid) - theirs
         measured_ms = list(latencies_ms)
-        over.set()
+        stopped.set()
     took = ended - began
     return sum(began <= at < ended for at in done) / took, mine / took, theirs / took, measured_ms
 
@@ -208,18 +208,18 @@ def cpu_seconds(pid: int) -> float:
 async def measure(arguments: argparse.Namespace, folder: Path) -> list[Round]:
     url = arguments.database_url or f"sqlite+aiosqlite:///{folder / 'users.db'}"
     rounds = []
-    async with service(url, folder, arguments.cost) as it:
-        await asyncio.gather(*(sign_up(it, n) for n in range(arguments.clients)))
+    async with service(url, folder, arguments.cost) as service_process:
+        await asyncio.gather(*(sign_up(service_process, n) for n in range(arguments.clients)))
         for number in range(arguments.rounds):
             print(f"round {number + 1} of {arguments.rounds}", file=sys.stderr)
             limit, hash_cpu_s = await asyncio.to_thread(bcrypt_limit, arguments.seconds / 2, arguments.cost)
-            measured = await log_ins(it, arguments.clients, arguments.seconds)
+            measured = await log_ins(service_process, arguments.clients, arguments.seconds)
             rounds.append(Round(limit, hash_cpu_s, *measured))
     return rounds
 
 
 def summary(rounds: list[Round]) -> dict[str, float]:
-    """Medians of the rounds; latencies of all rounds together."""
+    """Return medians over the rounds; latencies over all rounds together."""
     health_ms = sorted(latency for each in rounds for latency in each.health_ms)
 
     def median(name: str) -> float:
@@ -245,23 +245,25 @@ def summary(rounds: list[Round]) -> dict[str, float]:
 ROWS = {
     "limitPerSecond": "bcrypt alone, hashes a second",
     "logInsPerSecond": "log-ins a second",
-    "ratio": f"ratio, as measured (asked: {ASKED_RATIO})",
-    "ratioWithoutClient": "ratio, the load's own CPU taken off the limit",
+    "ratio": f"ratio, as measured (target: {TARGET_RATIO})",
+    "ratioWithoutClient": "ratio, minus the load generator's CPU",
     "ratioOfCpu": "CPU of a bare hash / CPU of a log-in",
-    "clientCores": "cores that the load took",
-    "serviceCores": "cores that the service took",
+    "clientCores": "cores used by the load",
+    "serviceCores": "cores used by the service",
     "healthzP50Ms": "/healthz meanwhile, p50 in ms",
-    "healthzP99Ms": f"/healthz meanwhile, p99 in ms (asked: {ASKED_HEALTH_MS:g})",
+    "healthzP99Ms": f"/healthz meanwhile, p99 in ms (target: {MAX_HEALTH_P99_MS:g})",
     "healthzMaxMs": "/healthz meanwhile, longest in ms",
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.auth_logins", description=__doc__.split("\n")[0])
-    parser.add_argument("--seconds", type=float, default=20.0, help="of log-ins a round; the limit takes half as long")
+    parser.add_argument(
+        "--seconds", type=float, default=20.0, help="of log-ins per round; the limit takes half as long"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clients", type=int, default=50)
-    parser.add_argument("--cost", type=int, default=12, help="bcrypt's")
+    parser.add_argument("--cost", type=int, default=12, help="bcrypt's cost")
     parser.add_argument("--database-url", help="an empty database, or one that an earlier run used")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
     arguments = parser.parse_args()

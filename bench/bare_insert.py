@@ -1,9 +1,9 @@
-"""`insert_many` and nothing around it: `python -m bench.bare_insert URL DATABASE`, told what to do by JSON lines.
+"""Bare `insert_many`: `python -m bench.bare_insert URL DATABASE`, controlled by JSON lines on standard input.
 
-`{"readings": n, "form": "raw"}` inserts documents that are BSON already, `"dicts"` such as the driver has to encode,
-4,000 a batch, journaled, into the database's `readings`. The answer has the seconds and the processor time of the
-inserts alone. The documents are those that a pipeline stores of events of 100 readings, in a batch each series
-together, as a persister writes them.
+`{"readings": n, "form": "raw"}` inserts documents that are already BSON, `"dicts"` ones that the driver has to encode,
+4,000 per batch, journaled, into the database's `readings`. The response has the seconds and the CPU time of the inserts
+alone. The documents are those that the pipeline stores for events of 100 readings, sorted by series within a batch, as
+a persister writes them.
 """
 
 import json
@@ -23,7 +23,7 @@ DEVICES, SENSORS, EVENT = 20, 50, 100
 
 
 def document(number: int, start_ms: int) -> bytes:
-    """Return one of 1,000 series' readings, as a gateway makes them of events of 100, each from another device."""
+    """Return a reading of one of 1,000 series, as a gateway encodes them from events of 100 of alternating devices."""
     ts = start_ms + number // EVENT
     sensor_type = f"temperature-{number % SENSORS}"
     reading = Reading(sensor_type, round(number * 0.618 % 40, 6), ts, number % 1600, ts + 5, unit="celsius")
@@ -31,7 +31,7 @@ def document(number: int, start_ms: int) -> bytes:
 
 
 def insert(collection: Any, readings: int, form: str) -> dict[str, float]:
-    """Insert that many; return what it took."""
+    """Insert `readings` documents; return the time and CPU of the inserts."""
     taken = used = 0.0
     start_ms = time.time_ns() // 1_000_000
     for first in range(0, readings, BATCH):
@@ -46,12 +46,12 @@ def insert(collection: Any, readings: int, form: str) -> dict[str, float]:
 
 
 def main(url: str, database: str) -> None:
-    """Do what the lines of standard input say until they end."""
+    """Execute the commands of standard input until it ends."""
     with MongoClient[dict[str, Any]](url) as client:
         collection = client[database].get_collection("readings", write_concern=WriteConcern("majority", j=True))
         for line in sys.stdin:
-            asked = json.loads(line)
-            print(json.dumps(insert(collection, asked["readings"], asked["form"])), flush=True)
+            command = json.loads(line)
+            print(json.dumps(insert(collection, command["readings"], command["form"])), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""A confirmed publish and nothing around it: `python -m bench.bare_publish URL`, told what to do by JSON lines.
+"""Bare confirmed publishing: `python -m bench.bare_publish URL`, controlled by JSON lines on standard input.
 
-`{"run": seconds, "rate": messages a second, "bytes": size}` answers with the latencies of the confirms. What a
-gateway takes beyond them is its own.
+`{"run": seconds, "rate": messages a second, "bytes": size}` returns the latencies of the confirms. Any
+latency of a gateway beyond them is its own.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ ARGUMENTS: dict[str, Any] = {"x-queue-type": "quorum", "x-overflow": "reject-pub
 
 
 async def run(exchange: AbstractExchange, seconds: float, rate: float, size: int) -> dict[str, Any]:
-    """Publish at that rate, whatever comes back, and wait for every confirm."""
+    """Publish at `rate` regardless of confirms, then wait for every confirm."""
     latencies: list[float] = []
     body = bytes(size)
 
@@ -46,7 +46,7 @@ async def run(exchange: AbstractExchange, seconds: float, rate: float, size: int
 
 
 async def serve(url: str) -> None:
-    """Do what the lines of standard input say until they end."""
+    """Execute the commands of standard input until it ends."""
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     connection = await aio_pika.connect(url)
@@ -54,8 +54,8 @@ async def serve(url: str) -> None:
         channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
         queue = await channel.declare_queue(QUEUE, durable=True, arguments=ARGUMENTS)
         while line := await reader.readline():
-            asked = json.loads(line)
-            answer = await run(channel.default_exchange, asked["run"], asked["rate"], asked["bytes"])
+            command = json.loads(line)
+            answer = await run(channel.default_exchange, command["run"], command["rate"], command["bytes"])
             await queue.purge()
             sys.stdout.write(json.dumps(answer) + "\n")
             sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""A bare aiohttp WebSocket that speaks just enough Socket.IO to acknowledge: `python -m bench.bare_websocket PORT`."""
+"""A bare aiohttp WebSocket with just enough Socket.IO to acknowledge: `python -m bench.bare_websocket PORT`."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ from aiohttp import WSMsgType, web
 
 
 async def connection(request: web.Request) -> web.WebSocketResponse:
-    """Let it connect, then parse each event and acknowledge it."""
+    """Accept the connection, then parse and acknowledge each event."""
     socket = web.WebSocketResponse(compress=False)
     await socket.prepare(request)
     await socket.send_str('0{"sid":"x","upgrades":[],"pingInterval":25000,"pingTimeout":20000,"maxPayload":1000000}')

@@ -1,7 +1,7 @@
-"""Browsers that follow the live feed, in a process of their own: told over standard input, a JSON line each.
+"""Simulated browsers that follow the live feed, in their own process: controlled by JSON lines on standard input.
 
-`{"open": n}` opens feeds, each of one device in turn; `{"watch": seconds}` counts what comes and answers with the
-longest silence of the worst one. Started as `python -m bench.browsers PORT`, with `{"token": …, "devices": […]}` first.
+`{"open": n}` opens feeds, each of one device in turn; `{"watch": seconds}` counts events and returns the longest
+silence of any feed. Started as `python -m bench.browsers PORT`, with `{"token": …, "devices": […]}` first.
 """
 
 import asyncio
@@ -47,20 +47,20 @@ class Browser:
 
 
 async def serve(port: int) -> None:
-    """Do what the lines of standard input say until they end."""
+    """Execute the commands of standard input until it ends."""
     reader = asyncio.StreamReader(limit=2**26)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    told = json.loads(await reader.readline())
-    devices: list[str] = told["devices"]
+    setup = json.loads(await reader.readline())
+    devices: list[str] = setup["devices"]
     browsers: list[Browser] = []
     while line := await reader.readline():
-        asked: dict[str, Any] = json.loads(line)
-        if "open" in asked:
-            while len(browsers) < asked["open"]:
-                fresh = [Browser() for _ in range(min(OPEN_AT_ONCE, asked["open"] - len(browsers)))]
+        command: dict[str, Any] = json.loads(line)
+        if "open" in command:
+            while len(browsers) < command["open"]:
+                fresh = [Browser() for _ in range(min(OPEN_AT_ONCE, command["open"] - len(browsers)))]
                 await asyncio.gather(
                     *(
-                        browser.follow(port, told["token"], devices[(len(browsers) + at) % len(devices)])
+                        browser.follow(port, setup["token"], devices[(len(browsers) + at) % len(devices)])
                         for at, browser in enumerate(fresh)
                     )
                 )
@@ -68,7 +68,7 @@ async def serve(port: int) -> None:
             answer: dict[str, Any] = {"browsers": len(browsers)}
         else:
             since, before = time.perf_counter(), sum(browser.events for browser in browsers)
-            await asyncio.sleep(asked["watch"])
+            await asyncio.sleep(command["watch"])
             now = time.perf_counter()
             answer = {
                 "events": sum(browser.events for browser in browsers) - before,

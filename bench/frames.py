@@ -1,11 +1,11 @@
-"""WebSocket frames as a client writes and reads them, with as little work as the protocol allows (RFC 6455)."""
+"""A client's WebSocket frames, written and read with minimal work (RFC 6455)."""
 
 import struct
 from collections.abc import Iterator
 
 TEXT, CLOSE, PING = 0x81, 0x88, 0x89
-# A client has to mask; the key of zeros leaves the bytes as they are. aiohttp unmasks all the same; the peers' `ws`
-# sees that there is nothing to do.
+# A client must mask; a key of zeros leaves the bytes unchanged. aiohttp unmasks anyway; the peers' `ws` detects that
+# there is nothing to do.
 _KEY = bytes(4)
 _UPGRADE = (
     "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\n"
@@ -32,7 +32,7 @@ def text_frame(payload: bytes) -> bytes:
 
 
 def server_frames(data: bytes) -> Iterator[tuple[int, bytes, int]]:
-    """Yield the first byte, the payload and the end of each whole frame in `data`, as a server sends them."""
+    """Yield the first byte, the payload and the end offset of each complete unmasked frame in `data`."""
     at, end = 0, len(data)
     while end - at >= 2:
         size, start = data[at + 1], at + 2

@@ -1,9 +1,8 @@
-"""How the cost of a reading grows: with connections, with series, with what is stored already, with persisters.
+"""How the cost of a reading scales: with connections, series, stored readings, and persisters.
 
-Each point has a gateway and a persister of its own, freshly started, on a RabbitMQ and a mongod that all share. CPU is
-that of all processes, in µs a reading until it is stored and mongod has written its pages; memory is resident, after
-the last round of the point. The load is as much as the system takes: 200 events in flight over all connections, and one
-on each where there are more.
+Each point has a freshly started gateway and persister, on a shared RabbitMQ and mongod. CPU is that of all processes,
+in µs per reading until it is stored and mongod has written its pages; memory is resident, after the last round of the
+point. The load saturates the system: 200 events in flight over all connections, one on each if there are more.
 """
 
 import argparse
@@ -13,15 +12,15 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.drain import Place
+from bench.drain import DrainSetup
+from bench.measurements import Measurements, Workload, idle_cpu, measure_system, print_measurement
 from bench.plot import lines
+from bench.preload import SERIES as STORED_SERIES
+from bench.preload import Preloader
 from bench.processes import BenchError
 from bench.report import Figure, progress
-from bench.results import Kept, Table, finish
-from bench.stored import SERIES as STORED_SERIES
-from bench.stored import Store
-from bench.systems import OURS, Ground, System, ground, running
-from bench.turns import Turns, Workload, idle_cpu, told, turn
+from bench.results import Details, Table, finish
+from bench.systems import TIDEGATE, SharedServers, System, running, start_servers
 from runtime.logs import configure_logs
 from runtime.process import raise_fd_limit
 
@@ -37,9 +36,9 @@ CORES_NOTE = (
 
 @dataclass(frozen=True)
 class Effort:
-    """Which points are measured, how long and how often.
+    """The points to measure, the duration and the number of rounds.
 
-    `drained` readings take many of the drain's looks, a twentieth of a second each: of fewer it would see only the end.
+    Draining `drained` readings must take many samples of a twentieth of a second each.
     """
 
     connections: tuple[int, ...]
@@ -59,20 +58,20 @@ SMOKE = Effort((5, 20), (100, 1000), (5000, 20_000), (1, 2), 100_000, rounds=1, 
 
 
 @dataclass
-class Growth:
-    """What was found: a row a point, and what was left out and why."""
+class ScalingResults:
+    """The results: one row per point, and what was left out and why."""
 
     effort: Effort
     table: Table = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
 
-    def point(self, what: str, system: System, turns: Turns) -> None:
-        """Note one point."""
+    def point(self, what: str, system: System, measurements: Measurements) -> None:
+        """Add one point."""
         memory = {f"{name} MiB": value / MIB for name, value in system.memory_bytes().items()}
-        self.table[what] = turns.row() | memory
+        self.table[what] = measurements.row() | memory
 
     def figures(self) -> list[Figure]:
-        """Return what grows, point by point."""
+        """Return the figures of all points."""
         figures = []
         for what, row in self.table.items():
             figures.append(Figure(f"{what}: CPU, all processes", row["total"], "µs a reading"))
@@ -80,7 +79,7 @@ class Growth:
         return figures
 
     def svg(self) -> str:
-        """Return the plot: a panel each, CPU over points."""
+        """Return the plot: one panel per dimension, CPU over its points."""
         panels: dict[str, list[tuple[str, float]]] = {}
         for what, row in self.table.items():
             name, _, label = what.partition(": ")
@@ -89,111 +88,113 @@ class Growth:
 
 
 def measure(
-    grown: Growth, system: System, workload: Workload, idle: dict[str, float], onto: object | None = None
+    results: ScalingResults, system: System, workload: Workload, idle: dict[str, float], onto: object | None = None
 ) -> None:
-    """Measure one point, after a turn that does not count: it meets every series for the first time."""
-    effort, turns = grown.effort, Turns()
-    turn(system, workload, effort.seconds / 3, idle, onto=onto)
+    """Measure one point, after a warm-up that writes every series for the first time."""
+    effort, measurements = results.effort, Measurements()
+    measure_system(system, workload, effort.seconds / 3, idle, onto=onto)
     for _ in range(effort.rounds):
-        turns.all.append(turn(system, workload, effort.seconds, idle, onto=onto))
-        told(workload.name, turns.all[-1])
-    grown.point(workload.name, system, turns)
+        measurements.all.append(measure_system(system, workload, effort.seconds, idle, onto=onto))
+        print_measurement(workload.name, measurements.all[-1])
+    results.point(workload.name, system, measurements)
 
 
-def by_connections(at: Ground, grown: Growth, idle: dict[str, float]) -> None:
-    """Measure one reading an event, from few connections and many."""
-    for connections in grown.effort.connections:
+def by_connections(servers: SharedServers, results: ScalingResults, idle: dict[str, float]) -> None:
+    """Measure events of one reading, from few and many connections."""
+    for connections in results.effort.connections:
         workload = Workload(f"connections: {connections:,}", 1, connections, max(1, IN_FLIGHT // connections))
-        with running(at, OURS, connections) as system:
-            measure(grown, system, workload, idle)
+        with running(servers, TIDEGATE, connections) as system:
+            measure(results, system, workload, idle)
 
 
-def by_series(at: Ground, grown: Growth, idle: dict[str, float]) -> None:
-    """Measure events of one reading and of 100 that go to few series and to many."""
-    for series in grown.effort.series:
-        with running(at, OURS, SERIES_CONNECTIONS) as system:
+def by_series(servers: SharedServers, results: ScalingResults, idle: dict[str, float]) -> None:
+    """Measure events of one reading and of 100, to few and many series."""
+    for series in results.effort.series:
+        with running(servers, TIDEGATE, SERIES_CONNECTIONS) as system:
             for size in SIZES:
                 name = f"series, {size} an event: {series:,}"
-                measure(grown, system, Workload(name, size, SERIES_CONNECTIONS, 2, series), idle)
+                measure(results, system, Workload(name, size, SERIES_CONNECTIONS, 2, series), idle)
 
 
-def by_stored(at: Ground, grown: Growth, idle: dict[str, float]) -> None:
-    """Measure events of one reading and of 100 of series that have few readings already, and many."""
-    with running(at, OURS, 20) as system:
+def by_stored(servers: SharedServers, results: ScalingResults, idle: dict[str, float]) -> None:
+    """Measure events of one reading and of 100, to series with few and many stored readings."""
+    with running(servers, TIDEGATE, 20) as system:
         collection = system.fresh()
-        store = Store(collection, at.on.folder)
-        for asked in grown.effort.stored:
-            readings, why = store.allowed(asked)
+        preloader = Preloader(collection, servers.environment.folder)
+        for target in results.effort.stored:
+            readings, why = preloader.feasible(target)
             if why:
-                grown.left_out[f"{asked:,} readings stored"] = f"{why}; {readings:,} instead"
-                progress(f"  {asked:,} readings cannot be stored: {why}; {readings:,} instead")
-            store.fill(readings)
+                results.left_out[f"{target:,} readings stored"] = f"{why}; {readings:,} instead"
+                progress(f"  {target:,} readings cannot be stored: {why}; {readings:,} instead")
+            preloader.fill(readings)
             for size in SIZES:
-                name = f"stored, {size} an event: {store.stored:,}"
-                measure(grown, system, Workload(name, size, 20, 10, STORED_SERIES), idle, collection)
+                name = f"stored, {size} an event: {preloader.stored:,}"
+                measure(results, system, Workload(name, size, 20, 10, STORED_SERIES), idle, collection)
             if why:
                 break
 
 
-def by_persisters(at: Ground, grown: Growth) -> None:
-    """Measure how fast a full queue drains; the CPU has the start of the workers in it."""
-    place = Place(at.on.folder, at.on.rabbitmq, at.mongodb)
-    count = grown.effort.drained
-    for workers in grown.effort.persisters:
-        asyncio.run(place.fill(count, 1000))
-        at.settle()
-        before = at.cpu_s()
-        drained = place.drain(count, workers=workers)
-        at.write_out()
-        servers = {name: (value - before[name]) / count * 1e6 for name, value in at.cpu_s().items()}
-        cpu_us = {"persister": drained.cpu_s / count * 1e6} | servers
+def by_persisters(servers: SharedServers, results: ScalingResults) -> None:
+    """Measure how fast a full queue drains; the CPU includes the start of the workers."""
+    setup = DrainSetup(servers.environment.folder, servers.environment.rabbitmq, servers.mongodb)
+    count = results.effort.drained
+    for workers in results.effort.persisters:
+        asyncio.run(setup.fill(count, 1000))
+        servers.flush_writes()
+        before = servers.cpu_s()
+        drained = setup.drain(count, workers=workers)
+        servers.checkpoint()
+        server_us = {name: (value - before[name]) / count * 1e6 for name, value in servers.cpu_s().items()}
+        cpu_us = {"persister": drained.cpu_s / count * 1e6} | server_us
         row = cpu_us | {"total": sum(cpu_us.values()), "perSecond": drained.per_second}
         memory = {"persister MiB": drained.memory_bytes / MIB}
-        memory |= {f"{name} MiB": value / MIB for name, value in at.memory_bytes().items()}
-        grown.table[f"persisters that drain: {workers}"] = row | memory
+        memory |= {f"{name} MiB": value / MIB for name, value in servers.memory_bytes().items()}
+        results.table[f"persisters that drain: {workers}"] = row | memory
         progress(
             f"    {workers} persisters drain {drained.per_second:,.0f} readings/s, {row['total']:.1f} µs a reading"
         )
 
 
-def run(folder: Path, parts: list[str], effort: Effort) -> Growth:
-    """Measure the parts that are asked for."""
-    grown = Growth(effort)
-    with ground(folder) as at:
-        idle = idle_cpu(at)
+def run(folder: Path, parts: list[str], effort: Effort) -> ScalingResults:
+    """Run the selected parts."""
+    results = ScalingResults(effort)
+    with start_servers(folder) as servers:
+        idle = idle_cpu(servers)
         for part in parts:
             progress(f"  {part}")
             if part == "connections":
-                by_connections(at, grown, idle)
+                by_connections(servers, results, idle)
             elif part == "series":
-                by_series(at, grown, idle)
+                by_series(servers, results, idle)
             elif part == "stored":
-                by_stored(at, grown, idle)
+                by_stored(servers, results, idle)
             else:
-                by_persisters(at, grown)
-    return grown
+                by_persisters(servers, results)
+    return results
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Read the command line, measure, print."""
+    """Parse the command line, measure, print the figures."""
     parser = argparse.ArgumentParser(prog="python -m bench growth", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer and smaller points: a first look")
-    parser.add_argument("--smoke", action="store_true", help="a moment of each: only to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="fewer and smaller points, for a first impression")
+    parser.add_argument("--smoke", action="store_true", help="a minimal run that only shows that it works")
     parser.add_argument("--only", action="append", choices=PARTS, help="measure only this part; may be repeated")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    asked = parser.parse_args(arguments)
-    effort = SMOKE if asked.smoke else QUICK if asked.quick else FULL
+    options = parser.parse_args(arguments)
+    effort = SMOKE if options.smoke else QUICK if options.quick else FULL
     raise_fd_limit()
-    configure_logs("warning", "console")  # to standard error: standard output is for what was found
+    configure_logs("warning", "console")  # to standard error: standard output is for the figures
     with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as folder:
         try:
-            grown = run(Path(folder), asked.only or list(PARTS), effort)
+            results = run(Path(folder), options.only or list(PARTS), effort)
         except BenchError as error:
             print(error, file=sys.stderr)
             return 2
-    kept = Kept(grown.table, grown.left_out, {"note": CORES_NOTE}, grown.svg())
-    keep = not (asked.smoke or asked.quick or asked.only)
-    return finish("growth", "How the cost of a reading grows", grown.figures(), kept, as_json=asked.json, keep=keep)
+    details = Details(results.table, results.left_out, {"note": CORES_NOTE}, results.svg())
+    save = not (options.smoke or options.quick or options.only)
+    return finish(
+        "growth", "How the cost of a reading grows", results.figures(), details, as_json=options.json, save=save
+    )
 
 
 if __name__ == "__main__":

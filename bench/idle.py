@@ -1,25 +1,25 @@
-"""What a connection costs that sends nothing: memory from the slope between two numbers of them, CPU to make one."""
+"""The cost of an idle connection: memory, from the slope between two numbers of connections, and CPU to connect."""
 
 import time
 from statistics import median
 
+from bench.environment import NAMES, Environment
 from bench.report import Figure, progress
-from bench.stage import NAMES, Stage
 
 SETTLE_S = 1.5
 
 
-def idle(on: Stage, rounds: int, fewer: int, more: int) -> list[Figure]:
-    """Measure each peer with fresh processes, in turns."""
+def idle(environment: Environment, rounds: int, fewer: int, more: int) -> list[Figure]:
+    """Measure each peer with fresh processes, alternating."""
     progress(f"idle connections, from {fewer:,} to {more:,}")
     memory: dict[str, list[float]] = {name: [] for name in NAMES}
     cpu: dict[str, list[float]] = {name: [] for name in NAMES}
-    for turn in range(rounds):
+    for round_number in range(rounds):
         for name in NAMES:
-            kilobytes, cpu_us = slope(on, name, fewer, more)
+            kilobytes, cpu_us = slope(environment, name, fewer, more)
             memory[name].append(kilobytes)
             cpu[name].append(cpu_us)
-            progress(f"  {turn + 1}/{rounds} {name:8} {kilobytes:6.1f} kB, {cpu_us:6.0f} µs to connect")
+            progress(f"  {round_number + 1}/{rounds} {name:8} {kilobytes:6.1f} kB, {cpu_us:6.0f} µs to connect")
     kilobytes_of = {name: median(values) for name, values in memory.items()}
     cpu_of = {name: median(values) for name, values in cpu.items()}
     return [
@@ -30,12 +30,12 @@ def idle(on: Stage, rounds: int, fewer: int, more: int) -> list[Figure]:
     ]
 
 
-def slope(on: Stage, name: str, fewer: int, more: int) -> tuple[float, float]:
-    """Return the resident kilobytes and the µs of CPU of one more connection of that peer."""
-    with on.peer(name, more) as peer:
+def slope(environment: Environment, name: str, fewer: int, more: int) -> tuple[float, float]:
+    """Return the resident kilobytes and the µs of CPU of one additional connection to that peer."""
+    with environment.peer(name, more) as peer:
         found = []
         for number in (fewer, more):
-            peer.load.ask({"connect": number})
+            peer.load.request({"connect": number})
             time.sleep(SETTLE_S)
             found.append((peer.server.memory_bytes(), peer.server.cpu_s()))
     (memory, cpu), (more_memory, more_cpu) = found

@@ -1,10 +1,10 @@
-"""The load: a process of its own that plays devices, told what to do over its standard input, a JSON line each.
+"""The load generator: simulates devices in its own process, controlled by JSON lines on standard input.
 
-`{"connect": n}` opens connections until there are n; `{"run": seconds, "size": readings an event, "inFlight": n}` sends
-as fast as acknowledgements come; with `"rate"` it sends that many events a second instead, whatever comes back, and
-with `"placed"` the readings say where they are, with `"sensors"` they are of that many in turn, with `"of"` only the
-first so many connections send. Each answer is a JSON line too. Started by `bench.stage` as `python -m bench.load PORT`,
-with a line of tokens first.
+`{"connect": n}` opens connections until there are n; `{"run": seconds, "size": readings per event, "inFlight": n}`
+sends as fast as acknowledgements come. With `"rate"` it sends that many events per second instead, regardless of
+acknowledgements; with `"placed"` readings have a location; with `"sensors"` they alternate between that many sensors;
+with `"of"` only the first `of` connections send. Each response is a JSON line. Started by `bench.environment` as
+`python -m bench.load PORT`, with a line of tokens first.
 """
 
 import asyncio
@@ -21,12 +21,12 @@ from bench.frames import CLOSE, TEXT, server_frames, text_frame, upgrade
 from bench.readings import event
 
 CONNECT_AT_ONCE = 50
-GIVE_UP_S = 20
-PREPARED = 256  # events of one reading that are made once and sent in turn; of many readings 16
+TIMEOUT_S = 20
+PREPARED = 256  # events of one reading, encoded once and sent in turn; 16 of many readings
 TICK_S = 0.002
 HISTOGRAM_MS = (1, 2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200, 500, 1000)
-LOOK_S = 0.005
-# Stands in prepared events where each gets its time as it is sent, so that no reading comes twice.
+POLL_S = 0.005
+# Placeholder in prepared events for the timestamp, which is set when each is sent, so that no reading repeats.
 STAMP_MS = 1_111_111_111_111
 STAMP = str(STAMP_MS).encode()
 
@@ -64,7 +64,7 @@ class Device(asyncio.Protocol):
                 raise ConnectionError(head[:200])
             self.upgraded = True
         end, acknowledged = 0, 0
-        for kind, payload, end in server_frames(data):  # noqa: B007 - the last end counts
+        for kind, payload, end in server_frames(data):  # noqa: B007 - the last `end` is used
             if payload.startswith(b"43"):
                 acknowledged += self.acknowledged(payload)
             elif kind == TEXT:
@@ -96,7 +96,7 @@ class Device(asyncio.Protocol):
         return 1
 
     def send(self, events: int) -> None:
-        """Send each event in a write of its own, as devices do: a server that is handed many at once has it easier."""
+        """Send each event in a separate write, as devices do: batched writes would be cheaper for the server."""
         prepared = self.run.prepared
         for _ in range(events):
             self.number += 1
@@ -107,7 +107,7 @@ class Device(asyncio.Protocol):
 
 
 class Load:
-    """All devices of this process, and what the present run has counted."""
+    """All devices of this process, and the counters of the current run."""
 
     def __init__(self, port: int, auths: list[bytes]) -> None:
         self.port = port
@@ -119,7 +119,7 @@ class Load:
         self.late: list[float] = []
         self.closed_loop = False
         self.lost = 0
-        # The time of the last event: a millisecond more with each, of whatever device.
+        # The timestamp of the last event; it advances by a millisecond per event of any device.
         self.ts_ms = time.time_ns() // 1_000_000
 
     async def connect(self, number: int) -> None:
@@ -129,22 +129,22 @@ class Load:
             auths = self.auths[first : min(first + CONNECT_AT_ONCE, number)]
             made = [loop.create_connection(partial(Device, self, auth), "127.0.0.1", self.port) for auth in auths]
             devices = [device for _, device in await asyncio.gather(*made)]
-            await asyncio.wait_for(asyncio.gather(*(device.connected for device in devices)), GIVE_UP_S)
+            await asyncio.wait_for(asyncio.gather(*(device.connected for device in devices)), TIMEOUT_S)
             self.devices += devices
 
-    async def run(self, asked: dict[str, Any]) -> dict[str, Any]:
-        size, rate, seconds = asked["size"], asked.get("rate"), asked["run"]
-        devices = self.devices[: asked.get("of", len(self.devices))]
-        of_what = {"placed": asked.get("placed", False), "sensors": asked.get("sensors", 1)}
-        # Enough of them for every sensor to send.
-        prepared = range(max(PREPARED if size == 1 else 16, of_what["sensors"] // size))
-        self.prepared = [event(size, number, STAMP_MS, **of_what) for number in prepared]
+    async def run(self, command: dict[str, Any]) -> dict[str, Any]:
+        size, rate, seconds = command["size"], command.get("rate"), command["run"]
+        devices = self.devices[: command.get("of", len(self.devices))]
+        options = {"placed": command.get("placed", False), "sensors": command.get("sensors", 1)}
+        # Enough for every sensor to send.
+        prepared = range(max(PREPARED if size == 1 else 16, options["sensors"] // size))
+        self.prepared = [event(size, number, STAMP_MS, **options) for number in prepared]
         self.latencies, self.refused, self.late, self.lost = [], [], [], 0
         self.closed_loop = rate is None
         started, cpu = time.perf_counter(), time.process_time()
         if rate is None:
             for device in devices:
-                device.send(asked["inFlight"])
+                device.send(command["inFlight"])
             await asyncio.sleep(seconds)
             self.closed_loop = False
         else:
@@ -161,7 +161,7 @@ class Load:
             "cpuS": time.process_time() - cpu,
             "p50Ms": percentile(self.latencies, 0.5) * 1000,
             "p99Ms": percentile(self.latencies, 0.99) * 1000,
-            # An event is timed from when it is sent, so what this process was late is told apart.
+            # Latency starts when an event is sent, so delays of this process are reported separately.
             "lateP99Ms": percentile(self.late, 0.99) * 1000,
             "histogram": histogram(self.latencies),
         }
@@ -176,44 +176,44 @@ class Load:
             await asyncio.sleep(TICK_S)
 
     async def settled(self) -> int:
-        """Wait for the last acknowledgements; return how many never came."""
-        # Nothing of its own tells of the last one: acknowledgements come too often for more than a look now and then.
-        for _ in range(round(GIVE_UP_S / LOOK_S)):
+        """Wait for the last acknowledgements; return how many are missing."""
+        # Polled: acknowledgements are too frequent to signal each one.
+        for _ in range(round(TIMEOUT_S / POLL_S)):
             if self.lost or not any(device.sent_at for device in self.devices):
                 break
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(POLL_S)
         return sum(len(device.sent_at) for device in self.devices)
 
 
 def percentile(values: list[float], part: float) -> float:
-    """Return the smallest value that at least `part` of them do not exceed; 0 where there are none."""
+    """Return the smallest value that at least `part` of them do not exceed; 0 without values."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(len(ordered) * part) - 1)] if ordered else 0.0
 
 
 def histogram(values: list[float]) -> dict[str, int]:
-    """Return how many of these seconds are at most each bound, and above the one before it."""
+    """Return the number of these values (seconds) in each bucket of HISTOGRAM_MS."""
     found = Counter(bisect_left(HISTOGRAM_MS, value * 1000) for value in values)
     names = [*(f"<= {bound:g} ms" for bound in HISTOGRAM_MS), "more"]
-    return {name: found[place] for place, name in enumerate(names) if found[place]}
+    return {name: found[index] for index, name in enumerate(names) if found[index]}
 
 
 async def serve(port: int) -> None:
-    """Do what the lines of standard input say until they end."""
+    """Execute the commands of standard input until it ends."""
     reader = asyncio.StreamReader(limit=2**26)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     load = Load(port, [json.dumps(auth).encode() for auth in json.loads(await reader.readline())])
     while line := await reader.readline():
-        asked = json.loads(line)
-        if "connect" in asked:
-            await load.connect(asked["connect"])
+        command = json.loads(line)
+        if "connect" in command:
+            await load.connect(command["connect"])
             answer = {"connections": len(load.devices)}
         else:
-            answer = await load.run(asked)
+            answer = await load.run(command)
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    # Not uvloop: it gathers the writes of one turn of its loop into one.
+    # Not uvloop: it merges the writes of one loop iteration.
     asyncio.run(serve(int(sys.argv[1])))

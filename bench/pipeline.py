@@ -1,9 +1,9 @@
-"""A reading's whole way, from the device's socket to MongoDB: Tidegate and what one would otherwise take, in turns.
+"""End to end, from the device's socket to MongoDB: Tidegate and its alternatives, alternating.
 
-CPU is that of all processes at the serving end: server, RabbitMQ, consumer, mongod. The load's own is shown apart. A
-turn's time ends when everything that was acknowledged is stored, its CPU when mongod has written its pages, too. Every
-write is journaled and waits for the majority, tokens are real and verified at connect, and there are 1,000 series whose
-values change. The collection is an ordinary one, which is the default; "clustered" is Tidegate on a clustered one.
+CPU is that of all server processes: server, RabbitMQ, consumer, mongod; the load generator's is shown separately. A
+measurement's time ends when all acknowledged readings are stored, its CPU when mongod has also written its pages. Every
+write is journaled and waits for the majority, tokens are real and verified at connect, and there are 1,000 series with
+changing values. The collection is an ordinary one, the default; "clustered" is Tidegate on a clustered one.
 """
 
 import argparse
@@ -17,45 +17,54 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.processes import BenchError, Speaking
+from bench.measurements import (
+    Measurement,
+    Measurements,
+    Workload,
+    idle_cpu,
+    measure_bare_insert,
+    measure_system,
+    print_measurement,
+    wait_until_stored,
+)
+from bench.processes import BenchError, LineProcess
 from bench.report import Figure, progress
-from bench.results import Kept, finish
-from bench.systems import CLUSTERED, FLOOR, OURS, SYSTEMS, Ground, System, ground, running
-from bench.turns import Turn, Turns, Workload, bare_turn, idle_cpu, told, turn, wait_until_stored
-from bench.verdicts import P50_P99_MS, WORKLOADS, Found, figures_of, table_of
+from bench.results import Details, finish
+from bench.systems import CLUSTERED, FLOOR, SYSTEMS, TIDEGATE, SharedServers, System, running, start_servers
+from bench.targets import MAX_P50_P99_MS, WORKLOADS, Found, figures_of, table_of
 from runtime.process import raise_fd_limit
 
 CONNECTIONS = max(workload.connections for workload in WORKLOADS)
 ORDER_SEED = 1
-WARM_UP_S = 2.0  # Node.js compiles what is hot in the first seconds
-FLOOR_READINGS_A_SECOND = 240_000  # of `--seconds`: about as many as Tidegate stores in a turn
+WARM_UP_S = 2.0  # Node.js compiles hot code in the first seconds
+FLOOR_READINGS_A_SECOND = 240_000  # of `--seconds`: about as many as Tidegate stores in one measurement
 FLOOR_DATABASE = "bench_floor"
 
 
 class Floor:
-    """A bare client that inserts into a collection like the others'."""
+    """A bare client that inserts into the same kind of collection."""
 
     name = FLOOR
 
-    def __init__(self, at: Ground, client: Speaking) -> None:
-        self._at = at
+    def __init__(self, servers: SharedServers, client: LineProcess) -> None:
+        self._servers = servers
         self._client = client
 
-    def turn(self, seconds: float, idle: dict[str, float]) -> Turn:
+    def measure(self, seconds: float, idle: dict[str, float]) -> Measurement:
         """Insert raw BSON, the readings of the last workload."""
-        self._at.fresh(FLOOR_DATABASE)
-        return bare_turn(self._at, self._client, round(seconds * FLOOR_READINGS_A_SECOND), idle)
+        self._servers.fresh(FLOOR_DATABASE)
+        return measure_bare_insert(self._servers, self._client, round(seconds * FLOOR_READINGS_A_SECOND), idle)
 
 
-def start(at: Ground, names: list[str], stack: ExitStack) -> tuple[list[System], dict[str, str]]:
-    """Start systems; return those that run, and of the others why not."""
+def start(servers: SharedServers, names: list[str], stack: ExitStack) -> tuple[list[System], dict[str, str]]:
+    """Start systems; return those that run, and the reasons of the others."""
     systems, missing = [], {}
     for name in names:
         progress(f"starting: {name}")
         try:
-            systems.append(stack.enter_context(running(at, name, CONNECTIONS)))
+            systems.append(stack.enter_context(running(servers, name, CONNECTIONS)))
         except BenchError as error:
-            if name == OURS:
+            if name == TIDEGATE:
                 raise
             missing[name] = str(error)
             progress(f"  not measured: {error}")
@@ -63,7 +72,7 @@ def start(at: Ground, names: list[str], stack: ExitStack) -> tuple[list[System],
 
 
 class Rounds:
-    """Everybody's turns. Who fails is left out from then on, and named; not so Tidegate, whose failure is an error."""
+    """The rounds of all systems. A failing system is excluded from then on and named; if Tidegate fails, it raises."""
 
     def __init__(
         self, systems: list[System], floor: Floor, missing: dict[str, str], seconds: float, idle: dict[str, float]
@@ -73,74 +82,76 @@ class Rounds:
         self._missing = missing
         self._seconds = seconds
         self._idle = idle
-        # Everyone follows everyone else now and then: what one leaves to do is not always the same neighbour's burden.
+        # Shuffled, so that the leftovers of one system do not always burden the same successor.
         self._order = random.Random(ORDER_SEED)
         self.found: Found = {}
 
     def warm_up(self) -> None:
-        """Let everyone meet each workload: its series are new, its code is not compiled yet."""
+        """Run each workload once on all systems: series are new, and code is not compiled yet."""
         progress("warming up")
         for workload in WORKLOADS:
-            for one in self._everyone(workload):
-                self._turn(one, workload, min(WARM_UP_S, self._seconds))
+            for one in self._participants(workload):
+                self._measure(one, workload, min(WARM_UP_S, self._seconds))
 
     def measure(self, number: int, rounds: int) -> None:
-        """Measure every workload on everyone once, in an order of chance; the floor beside the last workload."""
+        """Measure every workload once on all systems, in random order; the floor with the last workload."""
         for workload in WORKLOADS:
             progress(f"  {number + 1}/{rounds} {workload.name}")
-            for one in self._everyone(workload):
-                if (took := self._turn(one, workload, self._seconds)) is not None:
-                    told(one.name, took)
-                    self.found.setdefault((workload, one.name), Turns()).all.append(took)
+            for one in self._participants(workload):
+                if (measurement := self._measure(one, workload, self._seconds)) is not None:
+                    print_measurement(one.name, measurement)
+                    self.found.setdefault((workload, one.name), Measurements()).all.append(measurement)
 
-    def _everyone(self, workload: Workload) -> list[System | Floor]:
-        everyone: list[System | Floor] = [*self._systems]
+    def _participants(self, workload: Workload) -> list[System | Floor]:
+        participants: list[System | Floor] = [*self._systems]
         if workload is WORKLOADS[-1]:
-            everyone.append(self._floor)
-        self._order.shuffle(everyone)
-        return everyone
+            participants.append(self._floor)
+        self._order.shuffle(participants)
+        return participants
 
-    def _turn(self, one: System | Floor, workload: Workload, seconds: float) -> Turn | None:
+    def _measure(self, one: System | Floor, workload: Workload, seconds: float) -> Measurement | None:
         if isinstance(one, Floor):
-            return one.turn(seconds, self._idle)
+            return one.measure(seconds, self._idle)
         if one.name in self._missing:
             return None
         try:
-            return turn(one, workload, seconds, self._idle)
+            return measure_system(one, workload, seconds, self._idle)
         except BenchError as error:
-            if one.name in (OURS, CLUSTERED):
+            if one.name in (TIDEGATE, CLUSTERED):
                 raise
-            self._missing[one.name] = f"left out in the middle, and what it still does weighs on the others: {error}"
-            progress(f"    {one.name} is left out from now on: {error}")
+            self._missing[one.name] = f"excluded during the run; its remaining work may slow down the others: {error}"
+            progress(f"    {one.name} is excluded from now on: {error}")
             return None
 
 
 @dataclass
-class Waiting:
-    """How long acknowledgements took at half of saturation, round by round."""
+class AckRounds:
+    """The acknowledgement latencies at half of saturation, per round."""
 
     rate: float
     rounds: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def p50_p99_ms(self) -> tuple[float, float]:
-        """The medians of the rounds."""
+        """The medians over the rounds."""
         return median(one["p50Ms"] for one in self.rounds), median(one["p99Ms"] for one in self.rounds)
 
-    def kept(self) -> dict[str, Any]:
-        """Return what is kept beside the figures: each round's percentiles and histogram, and how late it was sent."""
+    def details(self) -> dict[str, Any]:
+        """Return the details to store: each round's percentiles, histogram and send delay."""
         names = ("p50Ms", "p99Ms", "lateP99Ms", "histogram")
         return {"eventsPerSecond": self.rate, "rounds": [{name: one[name] for name in names} for one in self.rounds]}
 
 
-def waiting(system: System, workload: Workload, turns: Turns, rounds: int, seconds: float) -> Waiting:
-    """Send at half of saturation, of what is stored for as long as one likes: more is acknowledged for a while."""
-    found = Waiting(turns.per_second / workload.size / 2)
+def measure_acks(
+    system: System, workload: Workload, measurements: Measurements, rounds: int, seconds: float
+) -> AckRounds:
+    """Measure at half of the sustained storage rate; acknowledgements alone can exceed it for a while."""
+    found = AckRounds(measurements.per_second / workload.size / 2)
     for _ in range(rounds):
         collection = system.fresh()
-        system.ground.settle()
+        system.servers.flush_writes()
         started = time.perf_counter()
-        ran = system.load.ask(workload.asked(seconds, found.rate))
+        ran = system.load.request(workload.command(seconds, found.rate))
         readings = ran["acknowledged"] * workload.size
         _, stored = wait_until_stored(system, collection, readings, started)
         if ran["refused"] or ran["unanswered"] or ran["lost"] or stored != readings:
@@ -153,60 +164,66 @@ def waiting(system: System, workload: Workload, turns: Turns, rounds: int, secon
     return found
 
 
-def run(folder: Path, names: list[str], rounds: int, seconds: float, *, replica_set: bool) -> tuple[list[Figure], Kept]:
-    """Start everything, measure, and return the figures and what is kept of them."""
-    with ground(folder, replica_set=replica_set) as at, ExitStack() as stack:
-        systems, missing = start(at, names, stack)
-        command = [sys.executable, "-m", "bench.bare_insert", at.mongodb.url, FLOOR_DATABASE]
-        floor = Floor(at, stack.enter_context(Speaking(command, log=folder / "bare_insert.log")))
-        idle = idle_cpu(at)
+def run(
+    folder: Path, names: list[str], rounds: int, seconds: float, *, replica_set: bool
+) -> tuple[list[Figure], Details]:
+    """Start everything, measure, and return the figures and the details to store."""
+    with start_servers(folder, replica_set=replica_set) as servers, ExitStack() as stack:
+        systems, missing = start(servers, names, stack)
+        command = [sys.executable, "-m", "bench.bare_insert", servers.mongodb.url, FLOOR_DATABASE]
+        floor = Floor(servers, stack.enter_context(LineProcess(command, log=folder / "bare_insert.log")))
+        idle = idle_cpu(servers)
         progress("idle: " + ", ".join(f"{name} {value * 100:.1f} % of a core" for name, value in idle.items()))
-        everyone = Rounds(systems, floor, missing, seconds, idle)
-        if seconds >= 1:  # a moment is only to see that it runs
-            everyone.warm_up()
+        all_rounds = Rounds(systems, floor, missing, seconds, idle)
+        if seconds >= 1:  # a smoke run needs no warm-up
+            all_rounds.warm_up()
         for number in range(rounds):
-            everyone.measure(number, rounds)
-        found = everyone.found
-        waits = {one: waiting(systems[0], one, found[one, OURS], rounds, seconds) for one in P50_P99_MS}
+            all_rounds.measure(number, rounds)
+        found = all_rounds.found
+        acks = {one: measure_acks(systems[0], one, found[one, TIDEGATE], rounds, seconds) for one in MAX_P50_P99_MS}
         about = {
             "idleCores": idle,
-            "turns": {f"{workload.name}: {name}": turns.each() for (workload, name), turns in found.items()},
-            "acknowledged": {workload.name: wait.kept() for workload, wait in waits.items()},
+            "turns": {
+                f"{workload.name}: {name}": measurements.each() for (workload, name), measurements in found.items()
+            },
+            "acknowledged": {workload.name: ack_rounds.details() for workload, ack_rounds in acks.items()},
         }
-        kept = Kept(table_of(found), missing, about | at.versions())
-    return figures_of(found, {workload: wait.p50_p99_ms for workload, wait in waits.items()}), kept
+        details = Details(table_of(found), missing, about | servers.versions())
+    return figures_of(found, {workload: ack_rounds.p50_p99_ms for workload, ack_rounds in acks.items()}), details
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Read the command line, measure, print."""
+    """Parse the command line, measure, print the figures."""
     parser = argparse.ArgumentParser(prog="python -m bench pipeline", description=__doc__)
-    parser.add_argument("--rounds", type=int, help="how often each is measured (default: 5)")
-    parser.add_argument("--seconds", type=float, help="how long each is under load (default: 3)")
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: a first look")
-    parser.add_argument("--smoke", action="store_true", help="a moment of each: only to see that it runs")
-    parser.add_argument("--replica-set", action="store_true", help="MongoDB as a replica set of one; default: alone")
-    parser.add_argument("--only", action="append", choices=SYSTEMS, help=f"{OURS} and this; may be repeated")
+    parser.add_argument("--rounds", type=int, help="number of rounds (default: 5)")
+    parser.add_argument("--seconds", type=float, help="duration of each measurement (default: 3)")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds, for a first impression")
+    parser.add_argument("--smoke", action="store_true", help="a minimal run that only shows that it works")
+    parser.add_argument(
+        "--replica-set", action="store_true", help="MongoDB as a replica set of one (default: standalone)"
+    )
+    parser.add_argument("--only", action="append", choices=SYSTEMS, help=f"{TIDEGATE} and this system; may be repeated")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    asked = parser.parse_args(arguments)
-    rounds, seconds = (1, 0.25) if asked.smoke else (2, 1.5) if asked.quick else (5, 3.0)
-    names = [name for name in SYSTEMS if name == OURS or not asked.only or name in asked.only]
+    options = parser.parse_args(arguments)
+    rounds, seconds = (1, 0.25) if options.smoke else (2, 1.5) if options.quick else (5, 3.0)
+    names = [name for name in SYSTEMS if name == TIDEGATE or not options.only or name in options.only]
     raise_fd_limit()
     with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as folder:
         try:
-            figures, kept = run(
+            figures, details = run(
                 Path(folder),
                 names,
-                asked.rounds or rounds,
-                asked.seconds or seconds,
-                replica_set=asked.replica_set,
+                options.rounds or rounds,
+                options.seconds or seconds,
+                replica_set=options.replica_set,
             )
         except BenchError as error:
             print(error, file=sys.stderr)
             return 2
-    whole = not (asked.smoke or asked.quick or asked.only or asked.rounds or asked.seconds)
-    name = "pipeline_replica_set" if asked.replica_set else "pipeline"
-    title = f"A reading's whole way, MongoDB {'as a replica set of one' if asked.replica_set else 'alone'}"
-    return finish(name, title, figures, kept, as_json=asked.json, keep=whole)
+    is_full_run = not (options.smoke or options.quick or options.only or options.rounds or options.seconds)
+    name = "pipeline_replica_set" if options.replica_set else "pipeline"
+    title = f"A reading's whole way, MongoDB {'as a replica set of one' if options.replica_set else 'alone'}"
+    return finish(name, title, figures, details, as_json=options.json, save=is_full_run)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Plots as SVG, of nothing but rectangles, lines and text: they look the same wherever Markdown is shown."""
+"""SVG plots of rectangles, lines and text only, which render the same in every Markdown viewer."""
 
 from html import escape
 
@@ -24,15 +24,15 @@ def _text(x: float, y: float, text: str, anchor: str = "start", colour: str = "#
 
 
 def bars(table: dict[str, dict[str, float]]) -> str:
-    """Return stacked bars, one a row of `table`: µs of each process, each group of rows to its own scale."""
+    """Return stacked bars, one per row of `table`: µs per process; each group of rows has its own scale."""
     groups: dict[str, list[tuple[str, dict[str, float]]]] = {}
     for name, row in table.items():
         group, _, what = name.partition(": ")
         groups.setdefault(group, []).append((what, row))
     body: list[str] = []
     y = FIRST_LINE
-    for place, part in enumerate(("gateway", "RabbitMQ", "persister", "mongod")):
-        x = 20.0 + place * 200
+    for index, part in enumerate(("gateway", "RabbitMQ", "persister", "mongod")):
+        x = 20.0 + index * 200
         body += [f'<rect x="{x}" y="{y - 11}" width="12" height="12" fill="{COLOUR[part]}"/>']
         body += [_text(x + 18, y, LABEL.get(part, part))]
     for group, rows in groups.items():
@@ -55,19 +55,19 @@ def bars(table: dict[str, dict[str, float]]) -> str:
 
 
 def lines(title: str, unit: str, points: dict[str, list[tuple[str, float]]]) -> str:
-    """Return one panel a name in `points`: values over their labels, each from zero."""
+    """Return one panel per name in `points`: values over their labels, from zero."""
     body, panel = [_text(20, 24, f"{title} ({unit})", colour="#000")], 170
-    for place, (name, values) in enumerate(points.items()):
-        top, left, right = 44 + place * panel, 120, WIDTH - 40
+    for index, (name, values) in enumerate(points.items()):
+        top, left, right = 44 + index * panel, 120, WIDTH - 40
         most = max(value for _, value in values) or 1.0
         step = (right - left) / max(1, len(values) - 1)
         body.append(_text(20, top + 12, name))
         body.append(f'<line x1="{left}" y1="{top + 120}" x2="{right}" y2="{top + 120}" stroke="#999"/>')
         at = [(left + number * step, top + 120 - value / most * 90) for number, (_, value) in enumerate(values)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in at)
-        body.append(f'<polyline points="{path}" fill="none" stroke="{COLOURS[place % 6]}" stroke-width="2"/>')
+        body.append(f'<polyline points="{path}" fill="none" stroke="{COLOURS[index % 6]}" stroke-width="2"/>')
         for (x, y), (label, value) in zip(at, values, strict=True):
-            body.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{COLOURS[place % 6]}"/>')
+            body.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{COLOURS[index % 6]}"/>')
             body.append(_text(x, y - 8, f"{value:,.1f}" if value < 100 else f"{value:,.0f}", "middle"))
             body.append(_text(x, top + 137, label, "middle", "#555"))
     return _svg(60 + len(points) * panel, body, title)

@@ -1,7 +1,4 @@
-"""Processes of a bench: started with their own port, measured through /proc, ended by their id, gone when it is gone.
-
-Linux only, as /proc is read.
-"""
+"""Child processes of a benchmark: started, measured through /proc (Linux only), and ended with it."""
 
 import json
 import os
@@ -18,18 +15,18 @@ from typing import Any, Self
 ROOT = Path(__file__).parent.parent
 START_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 10
-# Of util-linux: the kernel ends the process when its parent ends, however that ends. It becomes the command itself.
+# From util-linux: the kernel kills the process when its parent ends for any reason. It execs the command.
 ENDS_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class BenchError(Exception):
-    """A bench cannot be run; the message says what is missing or what went wrong."""
+    """A benchmark cannot run; the message says why."""
 
 
 def cpu_of(pids: Iterable[int]) -> float:
-    """Return the seconds of processor time of processes, all threads, user and system; those that have ended are 0."""
+    """Return the CPU seconds of processes, all threads, user and system; ended processes count 0."""
     found = 0
     for pid in pids:
         with suppress(OSError):
@@ -39,7 +36,7 @@ def cpu_of(pids: Iterable[int]) -> float:
 
 
 def memory_of(pids: Iterable[int]) -> int:
-    """Return the resident memory of processes, in bytes; those that have ended are 0."""
+    """Return the resident memory of processes in bytes; ended processes count 0."""
     found = 0
     for pid in pids:
         with suppress(OSError):
@@ -47,8 +44,8 @@ def memory_of(pids: Iterable[int]) -> int:
     return found * PAGE_BYTES
 
 
-class Started:
-    """One process, as long as the context lasts."""
+class BenchProcess:
+    """One process that runs while the context is active."""
 
     def __init__(self, command: list[str], *, log: Path, environment: dict[str, str] | None = None) -> None:
         self._command = command
@@ -63,7 +60,7 @@ class Started:
                 cwd=ROOT,
                 env=self._environment,
                 stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE if self.speaks else log,
+                stdout=subprocess.PIPE if self.line_protocol else log,
                 stderr=log,
             )
         return self
@@ -80,7 +77,7 @@ class Started:
             self._process.kill()
             self._process.wait()
 
-    speaks = False
+    line_protocol = False
 
     @property
     def pid(self) -> int:
@@ -88,26 +85,26 @@ class Started:
         return self._process.pid
 
     def wait_for_port(self, port: int) -> None:
-        """Return when something listens on `port` of 127.0.0.1; BenchError when the process ends before."""
+        """Return when something listens on `port` of 127.0.0.1; BenchError if the process ends first."""
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
-            self.must_run()
+            self.require_running()
             with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
                 return
             time.sleep(0.05)
-        raise BenchError(f"{self._command}: nothing listens on port {port}\n{self.log_end()}")
+        raise BenchError(f"{self._command}: nothing listens on port {port}\n{self.log_tail()}")
 
-    def must_run(self) -> None:
-        """Raise BenchError when the process has ended."""
+    def require_running(self) -> None:
+        """Raise BenchError if the process has ended."""
         if self._process.poll() is not None:
-            raise BenchError(f"{self._command} has ended with {self._process.returncode}\n{self.log_end()}")
+            raise BenchError(f"{self._command} has ended with {self._process.returncode}\n{self.log_tail()}")
 
-    def log_end(self) -> str:
-        """Return the last lines of what it wrote."""
+    def log_tail(self) -> str:
+        """Return the end of its log."""
         return self._log.read_text(errors="replace")[-2000:]
 
     def cpu_s(self) -> float:
-        """Return the seconds of processor time that it has used, all threads, user and system."""
+        """Return its CPU seconds, all threads, user and system."""
         return cpu_of([self.pid])
 
     def memory_bytes(self) -> int:
@@ -115,7 +112,7 @@ class Started:
         return self._status("VmRSS:")
 
     def peak_memory_bytes(self) -> int:
-        """Return the most that its resident memory has ever been."""
+        """Return its peak resident memory."""
         return self._status("VmHWM:")
 
     def _status(self, name: str) -> int:
@@ -125,32 +122,32 @@ class Started:
         raise BenchError(f"{self._command} has ended")
 
 
-class Speaking(Started):
-    """A process that takes JSON lines and answers each with one."""
+class LineProcess(BenchProcess):
+    """A process that reads JSON lines and responds to each with one."""
 
-    speaks = True
+    line_protocol = True
 
-    def say(self, line: Any) -> None:
+    def send(self, line: Any) -> None:
         """Send one line."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(line).encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            self.must_run()
+            self.require_running()
             raise
 
-    def hear(self) -> dict[str, Any]:
-        """Return its next line; BenchError when it has ended."""
+    def receive(self) -> dict[str, Any]:
+        """Return its next line; BenchError if it has ended."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
             self._process.wait(STOP_TIMEOUT_S)
-            self.must_run()
+            self.require_running()
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def ask(self, line: Any) -> dict[str, Any]:
-        """Send one line and return the answer."""
-        self.say(line)
-        return self.hear()
+    def request(self, line: Any) -> dict[str, Any]:
+        """Send one line and return the response."""
+        self.send(line)
+        return self.receive()

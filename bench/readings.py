@@ -1,4 +1,4 @@
-"""The readings that every bench sends: of an ordinary sensor, 85 bytes of JSON, or of one that says where it is."""
+"""The readings of all benchmarks: an ordinary sensor, 85 bytes of JSON, or one with a location."""
 
 import json
 import random
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def reading(number: int, now_ms: int, *, placed: bool = False, sensors: int = 1) -> dict[str, Any]:
-    """Return one reading, of one of that many sensors; `number` counts them. With location and tags: some 135 bytes."""
+    """Return reading `number`, of one of `sensors` sensors. With `placed`, location and tags: about 135 bytes."""
     value = round(21.5 + random.gauss(0, 3), 6)
     sensor = "temperature" if sensors == 1 else f"temperature-{number % sensors}"
     sent: dict[str, Any] = {"sensorType": sensor, "value": value, "ts": now_ms, "seq": number}
@@ -17,7 +17,7 @@ def reading(number: int, now_ms: int, *, placed: bool = False, sensors: int = 1)
 
 
 def event(size: int, number: int, ts_ms: int | None = None, *, placed: bool = False, sensors: int = 1) -> bytes:
-    """Return the JSON array of an event of `size` readings: one under `reading`, more under `readings`."""
+    """Return the JSON array of an event of `size` readings: `reading` for one, `readings` for more."""
     ts_ms = time.time_ns() // 1_000_000 if ts_ms is None else ts_ms
     if size == 1:
         return compact(["reading", reading(number, ts_ms, placed=placed, sensors=sensors)])

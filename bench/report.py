@@ -1,4 +1,4 @@
-"""What a bench found: each figure beside what is asked of it."""
+"""The figures of a benchmark, with their limits and verdicts."""
 
 import json
 import platform
@@ -10,7 +10,7 @@ COLUMNS = {"perSecond": "readings/s", "load": "the load's own"}
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure; `limit` is the most, `at_least` the least that it may be, None where it only informs.
+    """One figure; `limit` is its maximum, `at_least` its minimum, both None if it is informational.
 
     Without a unit it is a heading.
     """
@@ -23,7 +23,7 @@ class Figure:
 
     @property
     def verdict(self) -> str:
-        """`holds`, `FALLS SHORT`, or nothing where nothing is asked."""
+        """`holds`, `FALLS SHORT`, or empty without a limit."""
         if self.limit is None and self.at_least is None:
             return ""
         high = self.limit is not None and self.value > self.limit
@@ -31,20 +31,20 @@ class Figure:
         return "FALLS SHORT" if high or low else "holds"
 
     @property
-    def asked(self) -> str:
-        """What is asked of it."""
+    def target(self) -> str:
+        """Its limit, as text."""
         if self.limit is not None:
             return f"<= {self.limit:g}"
         return "" if self.at_least is None else f">= {self.at_least:,g}"
 
 
 def exit_code(figures: list[Figure]) -> int:
-    """Return 1 where one falls short."""
+    """Return 1 if a figure falls short, else 0."""
     return int(any(figure.verdict == "FALLS SHORT" for figure in figures))
 
 
 def show(title: str, figures: list[Figure], *, as_json: bool) -> int:
-    """Print the figures; return the exit code, 1 where one falls short."""
+    """Print the figures; return the exit code, 1 if one falls short."""
     if as_json:
         items = [asdict(figure) | {"verdict": figure.verdict} for figure in figures]
         print(json.dumps({"title": title, "python": platform.python_version(), "figures": items}))
@@ -56,12 +56,12 @@ def show(title: str, figures: list[Figure], *, as_json: bool) -> int:
             print(f"\n{figure.what}")
             continue
         value = f"{figure.value:12,.0f}" if figure.value >= 10_000 else f"{figure.value:12.3f}"
-        print(f"  {figure.what:{width}}  {value} {figure.unit:12} {figure.asked:10} {figure.verdict}".rstrip())
+        print(f"  {figure.what:{width}}  {value} {figure.unit:12} {figure.target:10} {figure.verdict}".rstrip())
     return exit_code(figures)
 
 
 def markdown(figures: list[Figure]) -> str:
-    """Return the figures as a table."""
+    """Return the figures as a Markdown table."""
     lines = ["| | | asked | |", "|---|---|---|---|"]
     for figure in figures:
         if not figure.unit:
@@ -69,7 +69,7 @@ def markdown(figures: list[Figure]) -> str:
             continue
         value = _rounded(figure.value)
         indent = "&nbsp;" * (len(figure.what) - len(figure.what.lstrip()))
-        lines.append(f"| {indent}{figure.what.strip()} | {value} {figure.unit} | {figure.asked} | {figure.verdict} |")
+        lines.append(f"| {indent}{figure.what.strip()} | {value} {figure.unit} | {figure.target} | {figure.verdict} |")
     return "\n".join(lines) + "\n"
 
 
@@ -78,7 +78,7 @@ def _rounded(value: float) -> str:
 
 
 def table_markdown(table: dict[str, dict[str, float]]) -> str:
-    """Return a table whose rows may have different columns; empty where there is nothing."""
+    """Return a Markdown table whose rows may have different columns; empty for an empty table."""
     if not table:
         return ""
     names = list(dict.fromkeys(name for row in table.values() for name in row))
@@ -90,5 +90,5 @@ def table_markdown(table: dict[str, dict[str, float]]) -> str:
 
 
 def progress(text: str) -> None:
-    """Say on standard error how far it is."""
+    """Print progress to standard error."""
     print(text, file=sys.stderr, flush=True)

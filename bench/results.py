@@ -1,4 +1,4 @@
-"""What a measurement leaves behind in bench/results: a JSON file with the versions of everything, a table, a plot."""
+"""Stores results in bench/results: a JSON file with all versions, a table, a plot."""
 
 import json
 import os
@@ -21,8 +21,8 @@ Table = dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What is kept beside the figures: a table, who could not be measured and why, what else is worth knowing."""
+class Details:
+    """Results beyond the figures: a table, what could not be measured and why, further details, a plot."""
 
     table: Table = field(default_factory=dict)
     not_measured: dict[str, str] = field(default_factory=dict)
@@ -31,49 +31,49 @@ class Kept:
 
 
 def versions() -> dict[str, str]:
-    """Return what was measured on what."""
+    """Return the versions of packages and machine that the figures depend on."""
     found = {name: metadata.version(name) for name in PACKAGES}
     found |= {"python": platform.python_version(), "kernel": platform.release(), "cpu": _cpu()}
-    found |= {"cores": str(len(os.sched_getaffinity(0))), "node": _says("node", "--version")}
-    changed = " with changes" if _says("git", "status", "--porcelain", "--untracked-files=no") else ""
-    found["commit"] = _says("git", "rev-parse", "--short", "HEAD") + changed
+    found |= {"cores": str(len(os.sched_getaffinity(0))), "node": _output_of("node", "--version")}
+    changed = " with changes" if _output_of("git", "status", "--porcelain", "--untracked-files=no") else ""
+    found["commit"] = _output_of("git", "rev-parse", "--short", "HEAD") + changed
     for file in sorted((ROOT / "bench").glob("*/*/package.json")):
         for name, version in json.loads(file.read_text())["dependencies"].items():
             found[f"npm {name}"] = version
     return found
 
 
-def as_object(title: str, figures: list[Figure], kept: Kept) -> dict[str, Any]:
-    """Return all of it, for JSON."""
+def as_object(title: str, figures: list[Figure], details: Details) -> dict[str, Any]:
+    """Return everything as an object for JSON."""
     return {
         "title": title,
         "measured": time.strftime("%Y-%m-%d", time.gmtime()),
         "versions": versions(),
         "figures": [asdict(figure) | {"verdict": figure.verdict} for figure in figures],
-        "table": kept.table,
-        "notMeasured": kept.not_measured,
-        "about": kept.about,
+        "table": details.table,
+        "notMeasured": details.not_measured,
+        "about": details.about,
     }
 
 
-def finish(name: str, title: str, figures: list[Figure], kept: Kept, *, as_json: bool, keep: bool) -> int:
-    """Print what was found, keep it as `results/NAME.json`, `.md` and `.svg` where asked; return the exit code."""
-    found = as_object(title, figures, kept)
-    if keep:
+def finish(name: str, title: str, figures: list[Figure], details: Details, *, as_json: bool, save: bool) -> int:
+    """Print the results; with `save`, store them as `results/NAME.json`, `.md` and `.svg`. Return the exit code."""
+    found = as_object(title, figures, details)
+    if save:
         FOLDER.mkdir(exist_ok=True)
         (FOLDER / f"{name}.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-        text = [markdown(figures), table_markdown(kept.table)]
-        text += [f"not measured: {what}: {why}\n" for what, why in kept.not_measured.items()]
+        text = [markdown(figures), table_markdown(details.table)]
+        text += [f"not measured: {what}: {why}\n" for what, why in details.not_measured.items()]
         (FOLDER / f"{name}.md").write_text("\n".join(part for part in text if part))
-        if svg := kept.svg or (bars(kept.table) if kept.table else ""):
+        if svg := details.svg or (bars(details.table) if details.table else ""):
             (FOLDER / f"{name}.svg").write_text(svg)
     if as_json:
         print(json.dumps(found, ensure_ascii=False))
         return exit_code(figures)
     code = show(title, figures, as_json=False)
-    if kept.table:
-        print(f"\nµs of processor time a reading, and MiB\n\n{table_markdown(kept.table)}")
-    for what, why in kept.not_measured.items():
+    if details.table:
+        print(f"\nµs of processor time a reading, and MiB\n\n{table_markdown(details.table)}")
+    for what, why in details.not_measured.items():
         print(f"  not measured: {what}: {why}")
     return code
 
@@ -85,7 +85,7 @@ def _cpu() -> str:
     return platform.machine()
 
 
-def _says(*command: str) -> str:
+def _output_of(*command: str) -> str:
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10, check=False)
     except OSError:

@@ -1,8 +1,8 @@
-"""A onebox for a bench that looks at its dashboard, and the series in it: registered and sent as devices would.
+"""A onebox for the dashboard benchmark, and its series: registered and sent as by real devices.
 
-Half as many devices as series, all registered and named, each of two sensors. Over HTTP, with the owner's token, many
-requests at once: through `POST /devices` and `POST /readings`, so that everything that a real installation writes for a
-series is written.
+Each registered device has two sensors, so there are half as many devices as series. They are created through
+`POST /devices` and `POST /readings` with concurrent requests and the owner's token, so that everything is written that
+a real installation writes for a series.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ from typing import Any
 
 import aiohttp
 
-from bench.processes import BenchError, Started
+from bench.processes import BenchError, BenchProcess
 from onebox.demo import DEMO_EMAIL
 
-AT_ONCE = 8
-MOST_RETRIES = 20
+CONCURRENCY = 8
+MAX_RETRIES = 20
 READY_WITHIN_S = 60.0
 STORED_WITHIN_S = 120.0
 SENSORS = (("temperature", "C"), ("humidity", "%"))
@@ -28,7 +28,7 @@ PLACES = ("hall 1", "hall 2", "yard", "roof")
 
 
 class Site:
-    """A onebox on a port, its data in a folder; started as often as one likes."""
+    """A onebox on a port, with its data in a folder; it can be restarted."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self.folder = folder
@@ -37,21 +37,21 @@ class Site:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Run it without simulated devices; BenchError when its user cannot log in."""
+        """Run it without simulated devices; BenchError if its user cannot log in."""
         command = [sys.executable, "-m", "onebox", "--json", "--devices", "0"]
         command += ["--port", str(self.port), "--data", str(self.folder / "data")]
-        with Started(command, log=self.folder / "onebox.log", environment={"LOG_LEVEL": "error"}) as onebox:
+        with BenchProcess(command, log=self.folder / "onebox.log", environment={"LOG_LEVEL": "error"}) as onebox:
             onebox.wait_for_port(self.port)
             deadline = time.monotonic() + READY_WITHIN_S
             while not (ready := asyncio.run(self._ready())) and time.monotonic() < deadline:
-                onebox.must_run()
+                onebox.require_running()
                 time.sleep(0.1)
             if not ready:
-                raise BenchError(f"nobody can log in\n{onebox.log_end()}")
+                raise BenchError(f"the user cannot log in\n{onebox.log_tail()}")
             yield
 
     @property
-    def person(self) -> dict[str, str]:
+    def credentials(self) -> dict[str, str]:
         """E-mail and password of its user."""
         secrets: dict[str, str] = json.loads((self.folder / "data" / "secrets.json").read_text())
         return {"email": DEMO_EMAIL, "password": secrets["demoPassword"]}
@@ -75,11 +75,11 @@ class Site:
         """Return a session of its user, as an async context manager."""
         return Session(self)
 
-    def fill(self, series: int, told: Callable[[str], None]) -> None:
-        """Register devices for so many series and send a first reading of each; return when all are stored."""
-        asyncio.run(self._fill(series, told))
+    def fill(self, series: int, report: Callable[[str], None]) -> None:
+        """Register devices for `series` series and send a first reading of each; return when all are stored."""
+        asyncio.run(self._fill(series, report))
 
-    async def _fill(self, series: int, told: Callable[[str], None]) -> None:
+    async def _fill(self, series: int, report: Callable[[str], None]) -> None:
         async with self.session() as session:
             devices: list[str] = []
 
@@ -88,24 +88,24 @@ class Site:
                 made = await session.send("/devices", body, 201)
                 devices.append(made["id"])
 
-            async def report(number: int) -> None:
-                await session.send("/readings", report_of(number), 202, device=devices[number])
+            async def send_readings(number: int) -> None:
+                await session.send("/readings", readings_of(number), 202, device=devices[number])
 
             count = series // len(SENSORS)
             await _each(register, count)
-            told(f"  {count:,} devices are registered")
-            await _each(report, count)
+            report(f"  {count:,} devices are registered")
+            await _each(send_readings, count)
             await session.all_stored(series)
-            told(f"  {series:,} series have sent")
+            report(f"  {series:,} series have sent")
 
 
-def report_of(number: int) -> list[dict[str, Any]]:
-    """Return what a device sends of its sensors."""
+def readings_of(number: int) -> list[dict[str, Any]]:
+    """Return one reading per sensor of a device."""
     return [{"sensorType": sensor, "unit": unit, "value": 20 + number % 97 / 10} for sensor, unit in SENSORS]
 
 
 async def _each(call: Callable[[int], Awaitable[None]], count: int) -> None:
-    """Call with 0 … count - 1, so many at once."""
+    """Call with 0 … count - 1, CONCURRENCY at a time."""
     numbers = iter(range(count))
 
     async def work() -> None:
@@ -114,14 +114,14 @@ async def _each(call: Callable[[int], Awaitable[None]], count: int) -> None:
 
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(AT_ONCE):
+            for _ in range(CONCURRENCY):
                 group.create_task(work())
     except* BenchError as errors:
         raise errors.exceptions[0] from None
 
 
 class Session:
-    """Calls of the owner's."""
+    """HTTP calls of the user."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
@@ -131,7 +131,7 @@ class Session:
     async def __aenter__(self) -> "Session":
         self._http = aiohttp.ClientSession(self._site.url, timeout=aiohttp.ClientTimeout(total=60))
         try:
-            self.token = (await self.send("/user/login", self._site.person, 200))["accessToken"]
+            self.token = (await self.send("/user/login", self._site.credentials, 200))["accessToken"]
         except BaseException:
             await self._http.close()
             raise
@@ -141,36 +141,36 @@ class Session:
         await self._http.close()
 
     async def send(self, path: str, body: Any, status: int, *, device: str = "") -> dict[str, Any]:
-        """POST; BenchError where the answer is another one, or says that something was rejected."""
+        """POST; BenchError if the response has another status or rejected readings."""
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         if device:
             headers["X-Device-Id"] = device
-        for _ in range(MOST_RETRIES):
+        for _ in range(MAX_RETRIES):
             async with self._http.post(path, json=body, headers=headers) as answer:
-                said: dict[str, Any] = await answer.json()
+                body_json: dict[str, Any] = await answer.json()
             if answer.status not in (429, 503):
                 break
             await asyncio.sleep(float(answer.headers.get("Retry-After", "0.5")))
-        if answer.status != status or said.get("rejected"):
-            raise BenchError(f"POST {path}: {answer.status} {said}")
-        return said
+        if answer.status != status or body_json.get("rejected"):
+            raise BenchError(f"POST {path}: {answer.status} {body_json}")
+        return body_json
 
     async def all_stored(self, series: int) -> None:
-        """Return when so many series have a newest reading."""
+        """Return when `series` series are stored."""
         deadline = time.monotonic() + STORED_WITHIN_S
         while (found := await self._stored()) < series:
             if time.monotonic() > deadline:
-                raise BenchError(f"only {found} of {series} series are there")
+                raise BenchError(f"only {found} of {series} series are stored")
             await asyncio.sleep(0.5)
 
     async def _stored(self) -> int:
-        """Return how many series there are."""
+        """Return the number of stored series."""
         headers = {"Authorization": f"Bearer {self.token}"}
         found, query = 0, {"limit": "1000"}
         while True:
             async with self._http.get("/series", params=query, headers=headers) as answer:
-                said = await answer.json()
-            found += len(said["items"])
-            if "nextCursor" not in said:
+                body_json = await answer.json()
+            found += len(body_json["items"])
+            if "nextCursor" not in body_json:
                 return found
-            query["cursor"] = said["nextCursor"]
+            query["cursor"] = body_json["nextCursor"]

@@ -1,12 +1,12 @@
-"""A TCP link on which whatever is sent arrives later: `python -m bench.slow_link PORT TO_PORT MILLISECONDS`."""
+"""A TCP proxy that delays requests: `python -m bench.slow_link PORT TO_PORT MILLISECONDS`."""
 
 import asyncio
 import sys
 from contextlib import closing, suppress
 
 
-async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay_s: float) -> None:
-    """Hand on everything, each piece after the delay, in order and without holding the next one up."""
+async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay_s: float) -> None:
+    """Forward everything in order, each chunk after the delay, without delaying the next one further."""
     loop = asyncio.get_running_loop()
     with suppress(ConnectionError):
         while data := await reader.read(1 << 20):
@@ -19,12 +19,12 @@ async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dela
 
 
 async def serve(port: int, to_port: int, delay_s: float) -> None:
-    """Listen for ever."""
+    """Listen until cancelled."""
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         back, forth = await asyncio.open_connection("127.0.0.1", to_port)
         with closing(forth), closing(writer):
-            await asyncio.gather(carry(reader, forth, delay_s), carry(back, writer, 0))
+            await asyncio.gather(forward(reader, forth, delay_s), forward(back, writer, 0))
 
     server = await asyncio.start_server(connected, "127.0.0.1", port)
     await server.serve_forever()

@@ -1,4 +1,4 @@
-"""A tab of a real browser, looked into: when values show, how many frames it makes, what memory it takes."""
+"""Instruments a tab of a real browser: when values appear, its frame rate, its memory."""
 
 import json
 import time
@@ -11,9 +11,9 @@ from bench.processes import BenchError, cpu_of
 from testing.browser import Browser
 
 BUSY_MS = 400
-MOST_WAIT_S = 120.0
+MAX_WAIT_S = 120.0
 
-# Runs before any script of the page: notes when the first row that is in sight shows a value, in ms since navigation.
+# Runs before any script of the page: records when the first visible row shows a value, in ms since navigation.
 FIRST_VALUE = """
 (() => {
   const look = () => {
@@ -32,7 +32,7 @@ FIRST_VALUE = """
 })();
 """
 
-# What scrolls the rows: the nearest element around them that can, else the page.
+# The scroll container of the rows: their nearest scrollable ancestor, else the page.
 LIST = """
 let list = document.querySelector("#series li");
 const scrolls = (one) => one.scrollHeight > one.clientHeight + 1 && /auto|scroll/.test(getComputedStyle(one).overflowY);
@@ -41,7 +41,7 @@ list ??= document.scrollingElement;
 """
 MIDDLE = "return [box.left + box.width / 2, (Math.max(0, box.top) + Math.min(innerHeight, box.bottom)) / 2]"
 
-# Counts frames, and looks every tenth one whether the row in the middle of the list is there yet.
+# Counts frames, and checks in every tenth one whether the row in the middle of the list is loaded.
 FRAMES = """
 const [x, y] = arguments;
 const found = (window.frames = { times: [], looks: 0, loading: 0, on: true });
@@ -57,8 +57,8 @@ const frame = (at) => {
 requestAnimationFrame(frame);
 """
 
-# Notes when each point of a line from a time on is first in what the chart has drawn. `x` is in milliseconds or a date.
-# What is drawn later than `horizon` after its own time is not looked for, so that what it keeps stays small.
+# Records when each point of a line from a given time on first appears in the chart's data. `x` is in milliseconds or a
+# date. Points drawn later than `horizon` after their own time are ignored, to bound memory.
 POINTS = """
 const [name, fromMs, horizon] = arguments;
 const chart = document.getElementById("chart");
@@ -83,8 +83,8 @@ seen.timer = setInterval(() => {
 """
 
 
-# Of a module of plotly's that is not exported. Each text at each place is a label of its own; with the 10,001st plotly
-# forgets them all (src/components/drawing/index.js, maxSavedBBoxes): no growth, but more than ten minutes to see that.
+# An internal module of plotly. It caches a bounding box per label text and position, and clears the cache at the
+# 10,001st (src/components/drawing/index.js, maxSavedBBoxes): not a leak, but that shows only after ten minutes.
 DRAWING = "function () { window.drawing = this.find((one) => one.savedBBoxes && one.bBox) }"
 FORGET = """
 const count = Object.keys(window.drawing?.savedBBoxes ?? {}).length;
@@ -94,8 +94,8 @@ return count;
 
 
 @dataclass(frozen=True)
-class Scrolled:
-    """What scrolling for a while was like."""
+class ScrollStats:
+    """Frame statistics of a scroll gesture."""
 
     frames_a_second: float
     longest_frame_ms: float
@@ -104,8 +104,8 @@ class Scrolled:
 
 
 @dataclass(frozen=True)
-class Held:
-    """What a tab holds after a garbage collection; `labels`: whose sizes plotly had kept, and no longer does."""
+class MemoryUsage:
+    """A tab's memory after a garbage collection; `labels`: entries removed from plotly's label cache before it."""
 
     heap_bytes: float
     nodes: float
@@ -135,16 +135,16 @@ class Tab:
         try:
             self.browser.driver.get(url)
             while (found := self.browser.run("return window.firstValueMs ?? null")) is None:
-                if time.monotonic() - began > MOST_WAIT_S:
-                    return MOST_WAIT_S
+                if time.monotonic() - began > MAX_WAIT_S:
+                    return MAX_WAIT_S
                 time.sleep(0.05)
         finally:
             self.cdp("Page.removeScriptToEvaluateOnNewDocument", identifier=script)
             self.cdp("Network.setCacheDisabled", cacheDisabled=False)
         return float(found) / 1000
 
-    def scroll(self, seconds: float, pixels_a_second: int) -> Scrolled:
-        """Turn the wheel over the list for some seconds."""
+    def scroll(self, seconds: float, pixels_a_second: int) -> ScrollStats:
+        """Scroll the list with the wheel for `seconds`."""
         x, y = self.browser.run(f"{LIST} const box = list.getBoundingClientRect(); {MIDDLE}")
         at = f"{LIST} return list.scrollTop"
         room = "if (list.scrollHeight - list.clientHeight - list.scrollTop < arguments[0]) list.scrollTop = 0"
@@ -156,8 +156,8 @@ class Tab:
         found = self.browser.run("window.frames.on = false; return window.frames")
         times = found["times"]
         if len(times) < 2:
-            raise BenchError("the page made no frame while it was scrolled")
-        return Scrolled(
+            raise BenchError("the page rendered no frame while it was scrolled")
+        return ScrollStats(
             (len(times) - 1) / (times[-1] - times[0]) * 1000,
             max(after - before for before, after in pairwise(times)),
             found["loading"] / max(1, found["looks"]),
@@ -165,17 +165,17 @@ class Tab:
         )
 
     def watch_points(self, name: str, from_ms: float, horizon_ms: int) -> None:
-        """Begin to note when each point of a line is drawn."""
+        """Start recording when each point of a line is drawn."""
         self.browser.run(POINTS, name, from_ms, horizon_ms)
 
     def points(self) -> list[tuple[int, int]]:
-        """Return what was noted since the last time: a point's time, and when it was drawn, in ms since 1970."""
+        """Return the points recorded since the last call: timestamp and draw time, in ms since 1970."""
         found = self.browser.run("return JSON.stringify(window.seen.fresh.splice(0))")
         return [(int(ts), int(at)) for ts, at in json.loads(found)]
 
     def renderer(self) -> int:
         """Return the id of the process that runs the page: the one that is busy when the page is."""
-        children = [pid for pid in _below(self.browser.driver.service.process.pid) if _is_renderer(pid)]
+        children = [pid for pid in _descendants(self.browser.driver.service.process.pid) if _is_renderer(pid)]
         before = {pid: cpu_of([pid]) for pid in children}
         self.browser.run(f"const end = performance.now() + {BUSY_MS}; while (performance.now() < end);")
         grown = {pid: cpu_of([pid]) - before[pid] for pid in children}
@@ -185,25 +185,25 @@ class Tab:
         return busiest
 
     def find_labels(self) -> None:
-        """Find where plotly keeps the sizes of the labels that it has drawn: nowhere where a page could see it."""
+        """Find plotly's label cache, which is not reachable from the page's globals."""
         group = {"objectGroup": "bench"}
         every = self.cdp("Runtime.evaluate", expression="Object.prototype", **group)["result"]["objectId"]
         found = self.cdp("Runtime.queryObjects", prototypeObjectId=every, **group)["objects"]["objectId"]
         self.cdp("Runtime.callFunctionOn", objectId=found, functionDeclaration=DRAWING)
         self.cdp("Runtime.releaseObjectGroup", **group)
 
-    def held(self, pid: int) -> Held:
-        """Forget what plotly keeps of labels, which it bounds itself; collect garbage, and return what is left."""
+    def retained(self, pid: int) -> MemoryUsage:
+        """Clear plotly's label cache, which plotly bounds itself; collect garbage, and return the memory retained."""
         labels = self.browser.run(FORGET)
         self.cdp("HeapProfiler.collectGarbage")
         counted = self.cdp("Memory.getDOMCounters")
         heap = self.cdp("Runtime.getHeapUsage")["usedSize"]
         nodes, listeners = counted["nodes"], counted["jsEventListeners"]
-        return Held(float(heap), float(nodes), float(listeners), float(pss_of(pid)), float(labels))
+        return MemoryUsage(float(heap), float(nodes), float(listeners), float(pss_of(pid)), float(labels))
 
 
 def pss_of(pid: int) -> int:
-    """Return a process's memory in bytes, its share of what it shares with others: PSS, as the kernel counts it."""
+    """Return a process's proportional set size (PSS) in bytes."""
     try:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
@@ -213,8 +213,8 @@ def pss_of(pid: int) -> int:
     raise BenchError("the process of the page has ended")
 
 
-def _below(pid: int) -> list[int]:
-    """Return the processes below one, however deep."""
+def _descendants(pid: int) -> list[int]:
+    """Return all descendants of a process."""
     parents: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:

@@ -1,4 +1,5 @@
-"""The contract that both sides speak: the reading, the message, the topology, publisher and consumer.
+"""The contract between publishers and consumers: messages, their headers, the topology, and the broker's interface.
 
-`interface.py` says what a broker does; `rabbitmq.py` does it with RabbitMQ, `embedded.py` with SQLite on one machine.
+`interface.py` defines what a broker does; `rabbitmq/` implements it with RabbitMQ, `embedded/` with SQLite on one
+machine, `operator/` is the command line for queues and dead letters.
 """

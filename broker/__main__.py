@@ -1,4 +1,4 @@
-"""`python -m broker declare` and `python -m broker dead-letters …`: what an operator does with the queues."""
+"""`python -m broker declare` and `python -m broker dead-letters …`: the operator's commands for queues."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""From `BROKER_URL` to a broker: `amqp://…` is RabbitMQ, at one host or several, `embedded://PATH` a file here."""
+"""Open the broker that `BROKER_URL` names: RabbitMQ (`amqp://…`, one host or several) or a file (`embedded://PATH`)."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +11,7 @@ from broker.rabbitmq.broker import RabbitMQBroker
 
 
 def check_url(url: str) -> None:
-    """Raise ValueError, without the address and its password, when no broker is meant by it."""
+    """Raise ValueError for a URL of another form. The message never contains the URL, which holds a password."""
     if not url.startswith(("amqp://", "amqps://", "embedded://")):
         raise ValueError("BROKER_URL must start with amqp://, amqps:// or embedded://")
     if not url.startswith("embedded://"):
@@ -20,7 +20,7 @@ def check_url(url: str) -> None:
 
 @asynccontextmanager
 async def open_broker(url: str) -> AsyncIterator[Broker]:
-    """Open the broker that the address means, as long as the context lasts."""
+    """Open the broker at `url` for the duration of the context; ValueError for a URL of another form."""
     check_url(url)
     if url.startswith("embedded://"):
         async with EmbeddedBroker.open_at(Path(url.removeprefix("embedded://"))) as embedded:

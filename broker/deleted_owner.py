@@ -1,4 +1,4 @@
-"""The message that says an owner is gone: persisters then erase the owner's readings. Repeating it changes nothing."""
+"""The message that an owner was deleted: persisters then erase the owner's readings. Handling it twice is harmless."""
 
 import bson
 import msgspec
@@ -6,7 +6,7 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
 from bson.errors import InvalidBSON
 
-from broker.message import SCHEMA, SCHEMA_HEADER, DecodeError, Message
+from broker.message import DecodeError, Message
 
 _AS_MILLISECONDS: CodecOptions[dict[str, object]] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
 
@@ -18,17 +18,13 @@ class DeletedOwner(msgspec.Struct, frozen=True):
     deleted_at_ms: int
 
     def message(self) -> Message:
-        """Return it as it travels: BSON `{owner, deletedAt}`."""
+        """Return the message to publish: BSON `{owner, deletedAt}`."""
         return Message(bson.encode({"owner": self.owner, "deletedAt": DatetimeMS(self.deleted_at_ms)}))
 
     @classmethod
     def of(cls, message: Message) -> "DeletedOwner":
-        """Read a message; DecodeError when it is of another form or newer than this worker."""
-        schema = message.headers.get(SCHEMA_HEADER)
-        if not isinstance(schema, int) or schema < 1:
-            raise DecodeError("undecodable", f"the message has no {SCHEMA_HEADER} header", message.body)
-        if schema > SCHEMA:
-            raise DecodeError("newer_schema", f"schema {schema} is newer than this worker's {SCHEMA}", message.body)
+        """Decode a message; DecodeError when it is malformed or of a newer schema than this worker's."""
+        message.check_schema()
         try:
             fields = bson.decode(message.body, _AS_MILLISECONDS)
         except (InvalidBSON, UnicodeDecodeError) as error:

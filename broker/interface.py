@@ -1,13 +1,13 @@
-"""What a broker does, whichever one it is: confirmed publishing, consuming with a bound, settling.
+"""The interface of a broker, whichever implementation: confirmed publishing, bounded consuming, settling.
 
 Promises that the contract tests hold every implementation to:
 - `publish` returns only when the message survives the death of every process; an exception promises nothing;
-- what was delivered and not settled is delivered again, with a higher `delivery_count`; what was given back is, too,
-  and there some brokers count (RabbitMQ before 4.3, the embedded one) and some do not;
-- a consumer holds at most `prefetch` unsettled messages, those that were put aside not counted;
+- a message delivered and not settled is redelivered with a higher `delivery_count`; so is a requeued one, which some
+  brokers count as a delivery (RabbitMQ before 4.3, the embedded one) and some do not;
+- a consumer holds at most `prefetch` unsettled messages, parked ones not counted;
 - a rejected message is in the dead-letter queue;
-- a full queue refuses, it does not drop; that holds for the dead letters' queue too: what it refuses stays;
-- what is announced reaches every listener that is there, and never holds or fails the one who announces.
+- a full queue refuses and drops nothing. A full dead-letter queue does too: what it refuses stays in its queue;
+- a broadcast reaches every present subscriber, and never blocks or fails the broadcaster.
 """
 
 import time
@@ -21,15 +21,15 @@ from broker.topology import Exchange, Queue
 
 
 class BrokerError(Exception):
-    """A message was not accepted, or its acceptance is not known. Nothing is promised; send it again."""
+    """A message was not accepted, or it is unknown whether it was. Nothing is promised; send it again."""
 
 
 class BrokerUnavailable(BrokerError):
-    """The broker is away, or the publisher is closed."""
+    """The broker cannot be reached, or the publisher is closed."""
 
 
 class BrokerRefused(BrokerUnavailable):
-    """The broker is there and refuses: a right is missing, a password is wrong, a queue has other arguments."""
+    """The broker is reachable and refuses: a permission is missing, a password is wrong, a queue's arguments differ."""
 
 
 class ConfirmLate(BrokerError):
@@ -46,14 +46,14 @@ class Unroutable(BrokerError):
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A message on loan: settle it, or it comes again. `delivery_count` is how often it was delivered before."""
+    """A delivered message; redelivered unless settled. `delivery_count`: earlier deliveries."""
 
     message: Message
     tag: int
     delivery_count: int
-    # Which connection delivered it: a tag means nothing on another one.
+    # The connection that delivered it; the tag is valid only there.
     generation: int = 0
-    # Of the monotonic clock, in seconds: RabbitMQ's consumer time-out runs from about then.
+    # Seconds of the monotonic clock. RabbitMQ's consumer timeout runs from about then.
     arrived_at: float = field(default_factory=time.monotonic, compare=False)
 
 
@@ -68,92 +68,92 @@ class Publisher(Protocol):
 
 
 class Consumer(Protocol):
-    """Takes messages from one queue."""
+    """Receives messages from one queue."""
 
     @property
     def generation(self) -> int:
-        """Which connection delivers now. What an earlier one delivered and nobody settled comes again."""
+        """The number of the current connection. Unsettled messages of earlier ones are redelivered."""
 
     async def get(self) -> Delivery:
-        """Wait for the next message. Waits through outages; after one, unsettled messages come again."""
+        """Wait for the next message, through outages. After an outage unsettled messages are redelivered."""
 
     def get_nowait(self) -> Delivery | None:
         """Return the next message if it has arrived already, else None."""
 
     async def acknowledge(self, delivery: Delivery, *, multiple: bool = False) -> bool:
-        """Settle this message, or all up to and including it. False, and nothing is settled: stale, it comes again."""
+        """Settle this message, or all up to and including it. A stale delivery settles nothing: False, redelivered."""
 
     async def reject(self, delivery: Delivery) -> None:
-        """Hand this message to the dead-letter queue. A stale delivery is ignored: it comes again."""
+        """Send this message to the dead-letter queue. A stale delivery is ignored: it is redelivered."""
 
     async def requeue(self, delivery: Delivery) -> None:
-        """Return this message to its queue: it is delivered again, soon. A stale delivery is ignored."""
+        """Return this message to its queue, to be redelivered soon. A stale delivery is ignored."""
 
     async def park(self, delivery: Delivery) -> None:
-        """Let this unsettled message take no room, so that another is delivered, at the latest once many are aside."""
+        """Exclude this unsettled message from the prefetch window. An implementation may apply this in batches."""
 
     async def stop(self) -> None:
-        """Be delivered nothing more; what was delivered can still be settled."""
+        """Receive nothing more; messages delivered before can still be settled."""
 
     async def check(self) -> None:
         """Raise BrokerUnavailable while nothing can be delivered: for `/readyz`."""
 
 
 class Broadcaster(Protocol):
-    """Tells whoever listens now. Nothing is kept, nothing is confirmed, and no caller is ever held or failed."""
+    """Sends to the present subscribers. Nothing is stored or confirmed, and no caller is ever blocked or failed."""
 
     @property
     def dropped(self) -> int:
-        """How many payloads were not handed on, because the broker was away or too much was waiting for it."""
+        """How many payloads were dropped because the broker was unreachable or the buffer was full."""
 
     def broadcast(self, payload: bytes) -> None:
-        """Hand on one payload, or drop it and count it."""
+        """Send one payload, or drop it and count it."""
 
 
 class Subscriber(Protocol):
-    """Hears what is announced while it listens: `async for payload in listener`, for ever, through outages."""
+    """Receives broadcasts: `async for payload in subscriber` never ends, and continues after outages."""
 
     @property
     def dropped(self) -> int:
-        """How many payloads were dropped here, the oldest first, because nobody took them, or not understood."""
+        """How many payloads were dropped here: the oldest of a full buffer, and those of an unknown schema."""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        """Give payloads in the order of their arrival."""
+        """Yield payloads in the order of their arrival."""
 
     async def check(self) -> None:
-        """Raise BrokerUnavailable while nothing can be heard: for `/readyz`."""
+        """Raise BrokerUnavailable while nothing can be received: for `/readyz`."""
 
 
 class QueueBrowser(Protocol):
-    """Goes through a queue once, without taking from it what is not settled: that stays, or goes back at the end."""
+    """Passes over a queue once. Messages that are not settled stay in the queue, or return to it at the end."""
 
     def __aiter__(self) -> AsyncIterator[Delivery]:
-        """Give what was in the queue when this began, oldest first; what comes later is left alone."""
+        """Yield the messages that were in the queue at the start, oldest first; later ones are not visited."""
 
     async def settle(self, delivery: Delivery) -> None:
-        """Take this message out of the queue for good; BrokerUnavailable when that is not certain."""
+        """Remove this message from the queue for good; BrokerUnavailable when that is not certain."""
 
 
 class Broker(Protocol):
-    """A way to reach the queues. Leaving a context settles nothing that was not settled."""
+    """Access to the exchanges and queues. Leaving a context settles nothing."""
 
     def publisher(self, *exchanges: Exchange, confirm_timeout_s: float = 4.0) -> AbstractAsyncContextManager[Publisher]:
-        """Open a publisher to these exchanges, or to all; it connects by itself and again after every loss."""
+        """Open a publisher to these exchanges, or to all; it reconnects by itself."""
 
     def consumer(self, queue: Queue, *, prefetch: int) -> AbstractAsyncContextManager[Consumer]:
         """Open a consumer of `queue` that holds at most `prefetch` unsettled messages."""
 
     def broadcaster(self, exchange: Exchange) -> AbstractAsyncContextManager[Broadcaster]:
-        """Open an announcer to a fanout exchange."""
+        """Open a broadcaster to a fanout exchange."""
 
     def subscriber(self, exchange: Exchange, *, bound: int) -> AbstractAsyncContextManager[Subscriber]:
-        """Listen to a fanout exchange; at most `bound` payloads wait, the oldest is dropped."""
+        """Subscribe to a fanout exchange; at most `bound` payloads are buffered, then the oldest is dropped."""
 
     def browser(self, queue: Queue) -> AbstractAsyncContextManager[QueueBrowser]:
-        """Look into a queue, while others work on it; BrokerUnavailable when it is away."""
+        """Browse a queue while others consume it; BrokerUnavailable when the broker cannot be reached."""
 
     async def declare(self) -> None:
-        """Return when every exchange and queue is there and outlives a crash; BrokerUnavailable when it is away."""
+        """Return when every exchange and queue exists and survives a crash; BrokerUnavailable if unreachable."""
 
     async def depth(self, queue: Queue) -> int:
-        """Return how many messages of the queue are waiting to be delivered; BrokerUnavailable when it is away."""
+        """Return how many messages of the queue are waiting to be delivered; BrokerUnavailable if unreachable."""

@@ -1,7 +1,7 @@
-"""What persisters announce on `tidegate.live`: documents as they were stored, back to back, in the readings' own form.
+"""The payloads that persisters broadcast on `tidegate.live`: stored documents back to back, in their stored form.
 
-The persister hands on the bytes that it has written, unopened; a listener learns the series from the bytes in front of
-`ts` (remembered by them) and decodes only what somebody asks for.
+The persister passes on the bytes it has written without decoding them. A subscriber finds the series in the bytes in
+front of `ts` (cached by those bytes) and decodes only the readings that a client wants.
 """
 
 import struct
@@ -15,13 +15,13 @@ import bson
 from broker.message import MAX_BYTES
 from readings.document import DocumentError, decode_document, series_bytes, split_documents
 
-# Series remembered by their bytes; some 300 bytes each.
-KNOWN_SERIES = 65_536
+# Cached series, about 300 bytes each.
+SERIES_CACHE_SIZE = 65_536
 
 
 @dataclass(frozen=True, slots=True)
 class LiveReading:
-    """One stored reading and the series that it belongs to."""
+    """One stored reading and its series."""
 
     owner: str
     device: str
@@ -29,32 +29,32 @@ class LiveReading:
     document: bytes = field(repr=False)
 
     def decoded(self) -> dict[str, Any]:
-        """Return the document's fields, times as `DatetimeMS`; DocumentError when it is not a reading's."""
+        """Return the document's fields, times as `DatetimeMS`; DocumentError when it is not a reading."""
         return decode_document(self.document)
 
 
 def live_payloads(documents: Sequence[bytes]) -> Iterator[bytes]:
-    """Join documents into payloads of at most `MAX_BYTES` each (one document may have more)."""
-    gathered: list[bytes] = []
+    """Yield payloads of at most `MAX_BYTES` each; a larger document is a payload of its own."""
+    parts: list[bytes] = []
     size = 0
     for document in documents:
-        if gathered and size + len(document) > MAX_BYTES:
-            yield b"".join(gathered)
-            gathered, size = [], 0
-        gathered.append(document)
+        if parts and size + len(document) > MAX_BYTES:
+            yield b"".join(parts)
+            parts, size = [], 0
+        parts.append(document)
         size += len(document)
-    if gathered:
-        yield b"".join(gathered)
+    if parts:
+        yield b"".join(parts)
 
 
 def live_readings(payload: bytes) -> list[LiveReading]:
-    """Cut a payload into its readings; DocumentError when it is not one."""
+    """Return the readings of a payload; DocumentError when it is malformed."""
     return [LiveReading(*_series(series_bytes(document)), document) for document in split_documents(payload)]
 
 
-@lru_cache(maxsize=KNOWN_SERIES)
+@lru_cache(maxsize=SERIES_CACHE_SIZE)
 def _series(elements: bytes) -> tuple[str, str, str]:
-    """Read owner, device and sensorType from the elements of `_id` in front of `ts`."""
+    """Decode owner, device and sensorType from the elements of `_id` in front of `ts`."""
     try:
         key = bson.decode(struct.pack("<i", len(elements) + 5) + elements + b"\x00")
     except (bson.InvalidBSON, UnicodeDecodeError) as error:

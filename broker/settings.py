@@ -10,7 +10,7 @@ BROKER_URLS = "`amqp://…`, one host or several, or `embedded://PATH`"
 
 @dataclass(frozen=True)
 class BrokerSettings:
-    """Read from the environment, as in every process."""
+    """Read from the environment."""
 
     broker_url: str = setting(about=BROKER_URLS, secret=True)
 

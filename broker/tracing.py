@@ -1,4 +1,4 @@
-"""A publisher whose messages carry a trace: each publish is a step, and its context travels in the headers."""
+"""A publisher that records a span for each publish and sends the trace context in the message's headers."""
 
 from broker.interface import Publisher
 from broker.message import Message
@@ -7,7 +7,7 @@ from runtime.tracing import Tracing
 
 
 class TracedPublisher:
-    """Wraps a publisher. Where no traces are wanted there is no wrapper, and so no cost."""
+    """Wraps a publisher. Without tracing there is no wrapper, and so no cost."""
 
     def __init__(self, publisher: Publisher, tracing: Tracing) -> None:
         self._publisher = publisher
@@ -15,7 +15,7 @@ class TracedPublisher:
         self.check = publisher.check
 
     async def publish(self, message: Message, exchange: Exchange) -> None:
-        """Publish as one step of the message's trace, or of a new one."""
+        """Publish within a span of the message's trace, or of a new one."""
         attributes: dict[str, str | int] = {
             "messaging.system": "rabbitmq",
             "messaging.operation.type": "send",
@@ -37,5 +37,5 @@ class TracedPublisher:
 
 
 def with_tracing(publisher: Publisher, tracing: Tracing | None) -> Publisher:
-    """Return the publisher, with traces where they are wanted."""
+    """Return the publisher, wrapped if tracing is enabled."""
     return publisher if tracing is None else TracedPublisher(publisher, tracing)

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# aiormq 7.2.4: why a broker refuses a virtual host is lost.
+# aiormq 7.2.4: a broker's reason for refusing a virtual host is lost.
 #
-# AMQP 0-9-1, connection.open: a server that does not let the user into the virtual host answers with connection.close,
-# its reply code and text (RabbitMQ: 530, "NOT_ALLOWED - vhost telemetry not found"). aiormq waits for connection.open-ok
-# alone at that point, answers the frame as unexpected, and raises without the code and the text: the operator cannot
-# tell a misspelt vhost from a broken server. A connection.close a step later is told whole. The peer below speaks the
-# handshake as RabbitMQ does and then refuses.
+# AMQP 0-9-1, connection.open: a server that refuses the user access to the virtual host answers with connection.close, a
+# reply code and a text (RabbitMQ: 530, "NOT_ALLOWED - vhost telemetry not found"). aiormq expects only
+# connection.open-ok at that point, treats the frame as unexpected, and raises without the code and the text: an operator
+# cannot tell a misspelt vhost from a broken server. A connection.close one step later is reported in full. The peer below
+# performs the handshake as RabbitMQ does and then refuses.
 #
-# Seen: InvalidFrameError that names OpenOk and neither 530 nor the text
+# Seen: an InvalidFrameError that names OpenOk, and neither 530 nor the text
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

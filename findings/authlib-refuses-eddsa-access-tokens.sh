@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Authlib 1.9.10 with joserfc 1.8.0: the validator of RFC 9068 access tokens takes no token signed with EdDSA.
+# Authlib 1.9.10 with joserfc 1.8.0: the validator of RFC 9068 access tokens accepts no token signed with EdDSA.
 #
 # RFC 9068, 2.1: any asymmetric algorithm may sign an access token. Authlib's JWTBearerTokenValidator decodes with
-# joserfc and names no algorithm, and joserfc's default list holds none of Ed25519's. The token below has every claim
-# that RFC 9068 asks for and a key that verifies it; the answer is invalid_token, as for a forged one. The same token with
-# ES256 is taken.
+# joserfc and names no algorithm, and joserfc's default list contains none of Ed25519's. The token below has every claim
+# that RFC 9068 requires and a key that verifies it; the result is invalid_token, as for a forged one. The same token with
+# ES256 is accepted.
 #
 # Seen: ES256 taken, EdDSA InvalidTokenError
 set -euo pipefail

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Caddy 2.6.2 (Debian 12): a response that its server has cut off looks whole.
+# Caddy 2.6.2 (Debian 12): a response that its server has cut off looks complete.
 #
-# RFC 9112, 8: a chunked body without its last chunk is incomplete, and a proxy has to let its client know. The server
-# below sends three chunks and closes the connection, as one does that cannot go on. Caddy's reverse_proxy logs "aborting
-# with incomplete response" and then sends the last chunk that never came: half an export is taken for all of it.
-# Asked without Caddy, the same client raises IncompleteRead. Caddy 2.11.4 closes the connection.
+# RFC 9112, 8: a chunked body without its last chunk is incomplete, and a proxy has to pass that on to its client. The
+# server below sends three chunks and closes the connection, like one that cannot go on. Caddy's reverse_proxy logs
+# "aborting with incomplete response" and then sends the last chunk that never came: half an export looks like all of it.
+# Without Caddy, the same client raises IncompleteRead. Caddy 2.11.4 closes the connection.
 #
 # Seen: without Caddy cut off, through Caddy whole
 set -euo pipefail
@@ -12,13 +12,13 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 
-if ! command -v caddy >/dev/null; then # Debian 12's, unpacked here
+if ! command -v caddy >/dev/null; then # Debian 12's package, unpacked here
     apt-get download -qq caddy
     dpkg-deb --extract caddy_*.deb root
     PATH=$PATH:$folder/root/usr/bin
 fi
 caddy version
-[[ $(caddy version) == *2.6.2* ]] || { echo "this is about 2.6.2"; exit 2; }
+[[ $(caddy version) == *2.6.2* ]] || { echo "this needs Caddy 2.6.2"; exit 2; }
 
 cat >try.py <<'P'
 import http.client, socket, subprocess, threading, time

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# HAProxy 2.6.12 (Debian 12): over HTTP/2 a response that its server has cut off looks whole.
+# HAProxy 2.6.12 (Debian 12): over HTTP/2 a response that its server has cut off looks complete.
 #
 # RFC 9112, 8: a chunked body without its last chunk is incomplete, and RFC 9113, 8.1: END_STREAM says that a response is
-# complete. The server below sends three chunks and closes the connection, as one does that cannot go on. To a client over
-# HTTP/1.1 HAProxy closes without the last chunk, so that the client knows; to one over HTTP/2 it ends the stream in order,
-# and half an export is taken for all of it. HAProxy 3.2.26 resets the stream.
+# complete. The server below sends three chunks and closes the connection, like one that cannot go on. For a client over
+# HTTP/1.1 HAProxy closes without the last chunk, so that the client knows. For one over HTTP/2 it ends the stream normally,
+# and half an export looks like all of it. HAProxy 3.2.26 resets the stream.
 #
 # Seen: HTTP/1.1 cut off, HTTP/2 whole
 set -euo pipefail
@@ -13,7 +13,7 @@ trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 
 PATH=$PATH:/usr/sbin
-if ! command -v haproxy >/dev/null; then # Debian 12's, unpacked here
+if ! command -v haproxy >/dev/null; then # Debian 12's package, unpacked here
     apt-get download -qq haproxy liblua5.3-0 libopentracing1 libopentracing-c-wrapper0
     for package in *.deb; do dpkg-deb --extract "$package" root; done
     PATH=$PATH:$folder/root/usr/sbin
@@ -21,7 +21,7 @@ if ! command -v haproxy >/dev/null; then # Debian 12's, unpacked here
 fi
 version=$(haproxy -v)
 echo "${version%%$'\n'*}"
-[[ $version == *"version 2.6.12"* ]] || { echo "this is about 2.6.12"; exit 2; }
+[[ $version == *"version 2.6.12"* ]] || { echo "this needs HAProxy 2.6.12"; exit 2; }
 python3 -m venv venv
 venv/bin/pip install --quiet --disable-pip-version-check 'httpx[http2]==0.28.1' 2>/dev/null
 

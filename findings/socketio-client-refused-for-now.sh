@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# socket.io-client: what a client does after a refused connect depends on its version.
+# socket.io-client: the behaviour after a refused connect depends on the client's version.
 #
 # A Socket.IO server refuses connects with a CONNECT_ERROR packet for its first 3 seconds, from a middleware that is not
-# ready yet, and then closes the transport so that refused sockets do not pile up. Clients 3.1.3 and 4.0.0 take the
-# closed transport as a lost connection and come back. 4.8.4 takes the packet as final: `active` is false, one attempt is
-# all there is, and the device stays away although the server is ready a moment later. So there is no packet for "not
-# now": a server that wants every client back refuses the upgrade, or closes the transport without a word.
+# ready yet, and then closes the transport so that refused sockets do not pile up. Clients 3.1.3 and 4.0.0 treat the closed
+# transport as a lost connection and reconnect. 4.8.4 treats the packet as final: `active` is false, there is only one
+# attempt, and the device stays away although the server is ready a moment later. So no packet means "not now": a server
+# that wants every client back refuses the upgrade, or closes the transport without a packet.
 #
 # Seen with socket.io 4.8.4 and Node.js 20, 10 s:
 #   3.1.3 connected    4.0.0 connected    4.8.4 away for good after 1 refusal (active: false)

@@ -2,9 +2,9 @@
 # httpx-sse 0.4.3 and @microsoft/fetch-event-source 2.0.1: a block without data becomes an event.
 #
 # WHATWG HTML, 9.2.6: at the end of a block whose data buffer is empty, nothing is dispatched. A server may therefore
-# send `retry: 2000` or a comment and a blank line. httpx-sse hands the first, fetch-event-source both of these to the
-# application as an event with empty data, so that a handler that decodes JSON fails on a stream that is valid.
-# eventsource 3.0.7 dispatches the one event that there is. One newline in place of two avoids it with all.
+# send `retry: 2000` or a comment and a blank line. httpx-sse passes the first of these, fetch-event-source both
+# to the application as an event with empty data, so that a handler that decodes JSON fails on a valid stream.
+# eventsource 3.0.7 dispatches only the one real event. One newline instead of two avoids the problem with all of them.
 #
 # Seen for "retry: 2000\n\n: hello\n\ndata: 1\n\n":
 #   fetch-event-source ["","","1"]   httpx-sse ["","1"]   eventsource ["1"]

@@ -1,4 +1,4 @@
-"""The gateway's wiring: keys and revocations → admission; devices → answerer → broker; sessions → presence."""
+"""The gateway's wiring: keys and revocations → admission; devices → event handler → broker; sessions → presence."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -7,7 +7,7 @@ import aiohttp
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from access.revocations import Revocations, fetch_revocations_over_http
+from access.revocations import RevocationList, fetch_revocations_over_http
 from access.tokens import KeySet, TokenVerifier, fetch_jwks_over_http
 from broker.connect import open_broker
 from broker.interface import Broker
@@ -16,10 +16,10 @@ from broker.tracing import with_tracing
 from gateway.admission import Admission
 from gateway.from_devices import FromDevices
 from gateway.from_http import FromHttp
-from gateway.ingest import Answerer
-from gateway.limits.connections import Limits
+from gateway.ingest import EventHandler
+from gateway.limits.connections import ConnectionLimits
 from gateway.metrics import GatewayMetrics
-from gateway.presence import Presence, new_gateway_id
+from gateway.presence import PresenceBroadcaster, new_gateway_id
 from gateway.settings import GatewaySettings
 from gateway.to_broker import ToBroker
 from runtime.http.addresses import ClientAddresses
@@ -35,7 +35,7 @@ log = logger("gateway")
 
 
 class Gateway:
-    """A gateway whose parts are open: add it to an application and devices can connect."""
+    """A gateway whose parts are open: add its routes to an application and devices can connect."""
 
     def __init__(self, devices: FromDevices, http: FromHttp, checks: Mapping[str, Check]) -> None:
         self._devices = devices
@@ -54,18 +54,18 @@ async def gateway_service(
     *,
     broker: Broker,
     keys: KeySet,
-    revocations: Revocations,
+    revocations: RevocationList,
     registry: CollectorRegistry,
     tracing: Tracing | None = None,
 ) -> AsyncIterator[Gateway]:
-    """Open the gateway's parts; leaving waits for the last confirm."""
+    """Open the gateway's parts; leaving the context waits for the last confirm."""
     metrics = GatewayMetrics(registry)
     verifier = TokenVerifier(keys, settings.token_issuer)
-    admission = Admission(verifier, revocations, Limits(settings), ClientAddresses(settings.trusted_proxies))
+    admission = Admission(verifier, revocations, ConnectionLimits(settings), ClientAddresses(settings.trusted_proxies))
     async with (
         broker.publisher(READINGS_EXCHANGE, confirm_timeout_s=settings.confirm_timeout_seconds) as publisher,
         broker.broadcaster(PRESENCE_EXCHANGE) as broadcaster,
-        Presence(broadcaster, new_gateway_id()).announced() as presence,
+        PresenceBroadcaster(broadcaster, new_gateway_id()).broadcasting() as presence,
         ToBroker(
             with_tracing(publisher, tracing),
             metrics,
@@ -73,21 +73,21 @@ async def gateway_service(
             max_waiting_bytes=settings.max_waiting_bytes,
         ).running() as to_broker,
     ):
-        answerer = Answerer(to_broker, metrics, settings, presence.accepted)
-        devices = FromDevices(settings, admission, answerer, presence, revocations, metrics)
+        event_handler = EventHandler(to_broker, metrics, settings, presence.accepted)
+        devices = FromDevices(settings, admission, event_handler, presence, revocations, metrics)
         checks = {"broker": publisher.check, "keys": keys.check, "revocations": revocations.check}
-        yield Gateway(devices, FromHttp(settings, admission, answerer, metrics), checks)
+        yield Gateway(devices, FromHttp(settings, admission, event_handler, metrics), checks)
 
 
 async def serve(settings: GatewaySettings, shutdown: Shutdown) -> None:
-    """Run a gateway as a process of its own."""
+    """Run a gateway as its own process until shutdown."""
     registry = CollectorRegistry()
     app = web.Application(middlewares=[problem_middleware])
     allow_origins(app, settings.cors_origins)
     async with (
         aiohttp.ClientSession() as session,
         KeySet(fetch_jwks_over_http(session, settings.auth_url)).kept_fresh() as keys,
-        Revocations(
+        RevocationList(
             fetch_revocations_over_http(session, settings.auth_url), every_s=settings.revocations_every_seconds
         ).kept_fresh() as revocations,
         open_tracing("gateway") as tracing,

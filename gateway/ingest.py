@@ -1,6 +1,6 @@
-"""One event in, one acknowledgement out: decode, check, publish, and say `accepted` only after the confirm.
+"""One event in, one acknowledgement out: decode, check, publish, and acknowledge only after the broker's confirm.
 
-Both lanes, the fast one and the plain one through python-socketio, end here, so a device cannot tell them apart.
+The fast path and the plain path through python-socketio both end here, so a device sees no difference.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 from broker.interface import BrokerError, QueueFull
-from gateway.limits.rates import Limited
+from gateway.limits.rates import LimitExceeded
 from gateway.metrics import GatewayMetrics
 from gateway.session import Session
 from gateway.settings import GatewaySettings
@@ -24,112 +24,110 @@ from runtime.logs import logger
 
 log = logger("gateway.ingest")
 
-Answer = dict[str, Any]
-Done = Callable[[Answer], None]
-"""Takes the acknowledgement of one event; called once."""
+Ack = dict[str, Any]
+"""The acknowledgement of one event, as the device receives it."""
+OnAck = Callable[[Ack], None]
+"""Called once with the acknowledgement of one event."""
 
-# What most events are answered with.
-ACCEPTED_ONE: Answer = {"status": "accepted", "accepted": 1}
-# How soon a device should send the same again: when the gateway is full, and when the broker is away.
+# The acknowledgement of most events.
+ACCEPTED_ONE: Ack = {"status": "accepted", "accepted": 1}
+# When a device should send the same again: the gateway is full, or the broker is unavailable.
 BUSY_RETRY_MS = 500
 UNAVAILABLE_RETRY_MS = 2000
-FAULT_LOG_EVERY_S = 1.0
+ERROR_LOG_EVERY_S = 1.0
 
 
-def rejected(code: str, detail: str) -> Answer:
-    """Nothing was taken; sending it again would not help."""
+def rejected(code: str, detail: str) -> Ack:
+    """Return the acknowledgement of an event of which nothing was accepted; sending it again would not help."""
     return {"status": "rejected", "code": code, "detail": detail}
 
 
-def retry(code: str, retry_after_ms: int) -> Answer:
-    """Nothing is promised; the device sends the same again."""
+def retry(code: str, retry_after_ms: int) -> Ack:
+    """Return the acknowledgement that promises nothing; the device sends the same again."""
     return {"status": "retry", "code": code, "retryAfterMs": retry_after_ms}
 
 
-def _retry_limited(limited: Limited) -> Answer:
-    wait = retry("rate_limited", limited.retry_after_ms)
-    return {**wait, "limit": limited.limit, "scope": limited.scope}
-
-
-class Answerer:
-    """Answers the events of every session."""
+class EventHandler:
+    """Handles the events of every session."""
 
     def __init__(
         self, to_broker: ToBroker, metrics: GatewayMetrics, settings: GatewaySettings, accepted: defaultdict[str, int]
     ) -> None:
-        """Answer with these parts; `accepted` counts the readings of each owner."""
+        """Handle events with these parts; `accepted` counts the accepted readings of each owner."""
         self._to_broker = to_broker
         self._accepted = accepted
         self._metrics = metrics
         self._max_event_bytes = settings.max_event_bytes
         self._max_in_flight_events = settings.max_in_flight_events
         self._max_in_flight_bytes = settings.max_in_flight_bytes
-        self._fault_log = LogThrottle(FAULT_LOG_EVERY_S)
+        self._error_log = LogThrottle(ERROR_LOG_EVERY_S)
         self._draining = False
         self._in_flight = 0
-        self._landed = asyncio.Event()
+        self._none_in_flight = asyncio.Event()
 
-    def answer(self, session: Session, event: Event, done: Done) -> None:
-        """Call `done` once with the acknowledgement of the event, whatever its form: now, or after its confirm."""
+    def handle(self, session: Session, event: Event, on_ack: OnAck) -> None:
+        """Call `on_ack` once with the acknowledgement of the event, valid or not: now, or after its confirm."""
         try:
-            answer = self._begin(session, event, done)
-        except Exception as error:  # noqa: BLE001 - a fault of ours: without an answer the device would wait for ever
-            self._tell_fault(session, error)
-            answer = retry("unavailable", UNAVAILABLE_RETRY_MS)
-        if answer is not None:
-            done(answer)
+            ack = self._submit(session, event, on_ack)
+        except Exception as error:  # noqa: BLE001 - a bug: without an acknowledgement the device would wait forever
+            self._log_error(session, error)
+            ack = retry("unavailable", UNAVAILABLE_RETRY_MS)
+        if ack is not None:
+            on_ack(ack)
 
-    async def answered(self, session: Session, event: Event) -> Answer:
+    async def handle_async(self, session: Session, event: Event) -> Ack:
         """Return the acknowledgement of the event."""
-        outcome: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self.answer(session, event, lambda answer: None if outcome.done() else outcome.set_result(answer))
+        outcome: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
+        self.handle(session, event, lambda ack: None if outcome.done() else outcome.set_result(ack))
         return await outcome
 
     async def drain(self, timeout_s: float) -> int:
-        """Take nothing new and wait for what is in flight; return how many events stay unanswered."""
+        """Accept nothing new and wait for the events in flight; return how many are still unacknowledged."""
         self._draining = True
         try:
             async with asyncio.timeout(timeout_s):
                 while self._in_flight:
-                    self._landed.clear()
-                    await self._landed.wait()
+                    self._none_in_flight.clear()
+                    await self._none_in_flight.wait()
         except TimeoutError:
             pass
         return self._in_flight
 
-    def _begin(self, session: Session, event: Event, done: Done) -> Answer | None:
-        """Return the answer, or None when it comes with the confirm."""
+    def _submit(self, session: Session, event: Event, on_ack: OnAck) -> Ack | None:
+        """Return the acknowledgement, or None when it comes with the confirm."""
         started = time.perf_counter()
-        if (refusal := self._refusal(session, event, started)) is not None:
+        if (refusal := self._refuse_undecoded(session, event, started)) is not None:
             return refusal
-        allowance = session.allowance
+        quota = session.quota
         try:
-            taken = self._taken(session, event)
-        except _NotTaken as error:
-            allowance.admit(1, event.size, started)  # what is wrong counts too, but is told first
+            encoded = self._encode(session, event)
+        except _Rejected as error:
+            quota.acquire(1, event.size, started)  # a rejected event counts too, but the rejection comes first
             self._metrics.readings.rejected += 1
             return rejected(error.code, str(error))
-        count = len(taken.documents) + len(taken.rejected)
-        if (limited := allowance.admit(count, event.size, started)) is not None:
-            return self._limit(limited, count)
-        if taken.rejected:
-            self._metrics.readings.rejected += len(taken.rejected)
-        if not taken.documents:
+        count = len(encoded.documents) + len(encoded.rejected)
+        if (exceeded := quota.acquire(count, event.size, started)) is not None:
+            return self._rate_limited(exceeded, count)
+        if encoded.rejected:
+            self._metrics.readings.rejected += len(encoded.rejected)
+        if not encoded.documents:
             self._metrics.answer_seconds.observe(time.perf_counter() - started)
-            return _taken_answer(taken)
+            return _accepted_ack(encoded)
         try:
-            self._to_broker.hand_over(taken.documents, _InFlight(self, session, event.size, taken, started, done))
+            self._to_broker.submit(
+                encoded.documents, _PendingEvent(self, session, event.size, encoded, started, on_ack)
+            )
         except Busy:
-            allowance.requeue(count, event.size)
-            self._metrics.readings.retry += len(taken.documents)
+            quota.refund(count, event.size)
+            self._metrics.readings.retry += len(encoded.documents)
             return retry("busy", BUSY_RETRY_MS)
         session.in_flight_events += 1
         session.in_flight_bytes += event.size
         self._in_flight += 1
         return None
 
-    def _refusal(self, session: Session, event: Event, now: float) -> Answer | None:
-        """Return the answer of an event that is not even looked at."""
+    def _refuse_undecoded(self, session: Session, event: Event, now: float) -> Ack | None:
+        """Return the acknowledgement of an event that is refused before it is decoded."""
         if self._draining:
             return retry("unavailable", UNAVAILABLE_RETRY_MS)
         if (
@@ -137,92 +135,93 @@ class Answerer:
             or session.in_flight_bytes >= self._max_in_flight_bytes
         ):
             return retry("busy", BUSY_RETRY_MS)
-        # Whoever was just limited is asked first: to decode what cannot be taken would be its way to cost time.
-        if session.allowance.limited and (limited := session.allowance.closed(event.size, now)) is not None:
-            return self._limit(limited, 1)
+        # A session over its quota is checked first: it must not cost decoding time for events that are refused.
+        if session.quota.limited and (exceeded := session.quota.check(event.size, now)) is not None:
+            return self._rate_limited(exceeded, 1)
         return None
 
-    def _limit(self, limited: Limited, count: int) -> Answer:
-        self._metrics.limited.labels(limited.scope).inc()
+    def _rate_limited(self, exceeded: LimitExceeded, count: int) -> Ack:
+        self._metrics.limited.labels(exceeded.scope).inc()
         self._metrics.readings.retry += count
-        return _retry_limited(limited)
+        ack = retry("rate_limited", exceeded.retry_after_ms)
+        return {**ack, "limit": exceeded.limit, "scope": exceeded.scope}
 
-    def _taken(self, session: Session, event: Event) -> EncodedEvent:
+    def _encode(self, session: Session, event: Event) -> EncodedEvent:
         if event.size > self._max_event_bytes:
-            raise _NotTaken("too_large", f"an event may have at most {self._max_event_bytes} bytes")
+            raise _Rejected("too_large", f"an event may have at most {self._max_event_bytes} bytes")
         if event.name is None:
-            raise _NotTaken("invalid_reading", "the event is not a JSON array that starts with its name")
+            raise _Rejected("invalid_reading", "the event is not a JSON array that starts with its name")
         if event.name not in ("reading", "readings"):
-            raise _NotTaken("unknown_event", f"there is no event {event.name[:64]!r}")
+            raise _Rejected("unknown_event", f"there is no event {event.name[:64]!r}")
         if len(event.arguments) != 1:
-            raise _NotTaken("invalid_reading", f"{event.name} takes one payload, {len(event.arguments)} were sent")
+            raise _Rejected("invalid_reading", f"{event.name} takes one payload, {len(event.arguments)} were sent")
         payload, now_ms = event.arguments[0], time.time_ns() // 1_000_000
         try:
             if event.name == "reading":
-                return EncodedEvent([session.intake.encode_one(payload, now_ms)], [])
-            taken = session.intake.encode_many(payload, now_ms)
+                return EncodedEvent([session.encoder.encode_one(payload, now_ms)], [])
+            encoded = session.encoder.encode_many(payload, now_ms)
         except ReadingError as error:
-            if (again := event.second_look()) is not None:
-                return self._taken(session, again)
-            raise _NotTaken(error.code, error.detail) from error
-        count = len(taken.documents) + len(taken.rejected)
+            if (reparsed := event.reparsed()) is not None:
+                return self._encode(session, reparsed)
+            raise _Rejected(error.code, error.detail) from error
+        count = len(encoded.documents) + len(encoded.rejected)
         if not 1 <= count <= MAX_READINGS:
-            raise _NotTaken("batch_size", f"readings takes 1 to {MAX_READINGS} readings, {count} were sent")
-        return taken
+            raise _Rejected("batch_size", f"readings takes 1 to {MAX_READINGS} readings, {count} were sent")
+        return encoded
 
-    def landed(self, flight: "_InFlight", failure: BrokerError | None) -> Answer:
-        """Return the answer to an event whose publish has its outcome."""
-        flight.session.in_flight_events -= 1
-        flight.session.in_flight_bytes -= flight.size
+    def on_confirm(self, pending: "_PendingEvent", failure: BrokerError | None) -> Ack:
+        """Return the acknowledgement of an event whose publish was confirmed, or has failed."""
+        pending.session.in_flight_events -= 1
+        pending.session.in_flight_bytes -= pending.size
         self._in_flight -= 1
         if not self._in_flight:
-            self._landed.set()
-        metrics, count = self._metrics, len(flight.taken.documents)
-        metrics.answer_seconds.observe(time.perf_counter() - flight.started)
+            self._none_in_flight.set()
+        metrics, count = self._metrics, len(pending.encoded.documents)
+        metrics.answer_seconds.observe(time.perf_counter() - pending.started)
         if failure is None:
             metrics.readings.accepted += count
-            self._accepted[flight.session.owner] += count
-            return _taken_answer(flight.taken)
+            self._accepted[pending.session.owner] += count
+            return _accepted_ack(pending.encoded)
         metrics.readings.retry += count
         if isinstance(failure, QueueFull):
             return retry("busy", BUSY_RETRY_MS)
         return retry("unavailable", UNAVAILABLE_RETRY_MS)
 
-    def _tell_fault(self, session: Session, error: Exception) -> None:
+    def _log_error(self, session: Session, error: Exception) -> None:
         self._metrics.faults.inc()
-        if (left_out := self._fault_log.due()) is not None:
-            found = {"fault": uuid4().hex, "device": session.device, "left_out": left_out}
-            log.error("An event could not be answered.", **found, exc_info=error)
+        if (suppressed := self._error_log.should_emit()) is not None:
+            fields = {"fault": uuid4().hex, "device": session.device, "suppressed": suppressed}
+            log.error("An event could not be handled.", **fields, exc_info=error)
 
 
-def _taken_answer(taken: EncodedEvent) -> Answer:
-    count = len(taken.documents)
-    if taken.rejected:
-        return {"status": "partial", "accepted": count, "rejected": taken.rejected}
+def _accepted_ack(encoded: EncodedEvent) -> Ack:
+    count = len(encoded.documents)
+    if encoded.rejected:
+        return {"status": "partial", "accepted": count, "rejected": encoded.rejected}
     return ACCEPTED_ONE if count == 1 else {"status": "accepted", "accepted": count}
 
 
-class _InFlight:
+class _PendingEvent:
     """An event between its publish and its confirm."""
 
-    __slots__ = ("_answerer", "_done", "session", "size", "started", "taken")
+    __slots__ = ("_handler", "_on_ack", "encoded", "session", "size", "started")
 
     def __init__(
-        self, answerer: Answerer, session: Session, size: int, taken: EncodedEvent, started: float, done: Done
+        self, handler: EventHandler, session: Session, size: int, encoded: EncodedEvent, started: float, on_ack: OnAck
     ) -> None:
-        self._answerer = answerer
-        self._done = done
+        self._handler = handler
+        self._on_ack = on_ack
         self.session = session
         self.size = size
         self.started = started
-        self.taken = taken
+        self.encoded = encoded
 
     def __call__(self, failure: BrokerError | None) -> None:
-        """Answer; called by ToBroker with what became of the documents."""
-        self._done(self._answerer.landed(self, failure))
+        """Acknowledge the event; called by ToBroker with the outcome of its documents."""
+        self._on_ack(self._handler.on_confirm(self, failure))
 
 
-class _NotTaken(Exception):
+class _Rejected(Exception):
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
         self.code = code

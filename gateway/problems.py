@@ -1,4 +1,4 @@
-"""A refusal as HTTP tells it: before a WebSocket is opened, and to who sends readings without one."""
+"""Refusals as HTTP problems: of an upgrade to a WebSocket, and of `POST /readings`."""
 
 import math
 from typing import Any
@@ -7,7 +7,7 @@ from runtime.http.problems import Problem
 
 
 def problem(status: int, detail: str, data: dict[str, Any]) -> Problem:
-    """Return the problem for `code` and what else is in `data`; `retryAfterMs` is also told as Retry-After."""
+    """Return the problem with `code` and the other fields of `data`; `retryAfterMs` is also sent as Retry-After."""
     extra = {name: value for name, value in data.items() if name != "code"}
     headers = {}
     if "retryAfterMs" in extra:

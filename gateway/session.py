@@ -1,50 +1,55 @@
-"""A session: which owner and device what comes in is stored under, what it may send, and until when."""
+"""A session: the owner and device under which its readings are stored, its quota, and when it expires."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from access.revocations import RevocationKeys
-from gateway.limits.rates import Allowance
+from gateway.limits.rates import SessionQuota
 from readings.encoder import ReadingEncoder
 from readings.reading import Defaults
+from runtime.token_bucket import TokenBucket
+
+# Verifying a token costs as much as 30 readings: up to this many may be tried at once, and one more each second.
+RENEWAL_BURST = 10
+RENEWALS_PER_S = 1.0
 
 
 @dataclass(slots=True)
 class Session:
     """One connected device, or one request of a device over HTTP. `expires_at` is in seconds since 1970.
 
-    `address` is where it counts; empty for a device whose socket counts there already.
+    `address` is the address that it counts for; empty for a device whose socket counts for it already.
     """
 
     owner: str
     device: str
     address: str
     defaults: Defaults
-    marks: RevocationKeys
+    revocation_keys: RevocationKeys
     expires_at: int
-    allowance: Allowance
-    # Asked about each sensorType that the session has not named yet.
-    may_name: Callable[[str], bool]
-    intake: ReadingEncoder = field(init=False, repr=False)
-    # Events whose confirm is still to come, and their size.
+    quota: SessionQuota
+    # Called with each sensorType that the session uses for the first time; False refuses it.
+    claim_sensor_type: Callable[[str], bool]
+    encoder: ReadingEncoder = field(init=False, repr=False)
+    # Events whose confirm is outstanding, and their size in bytes.
     in_flight_events: int = 0
     in_flight_bytes: int = 0
-    # When the tries at renewing that count against it are all forgotten, in seconds of a clock of its own.
-    renewals_until: float = float("-inf")
+    renewals: TokenBucket = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.intake = ReadingEncoder(self.owner, self.device, self.defaults, self.may_name)
+        self.encoder = ReadingEncoder(self.owner, self.device, self.defaults, self.claim_sensor_type)
+        self.renewals = TokenBucket(RENEWAL_BURST, RENEWALS_PER_S)
 
-    def renew(self, marks: RevocationKeys, defaults: Defaults, expires_at: int) -> None:
-        """Go on under another token of the same owner and device. What it does not say stays as it was.
+    def renew(self, revocation_keys: RevocationKeys, defaults: Defaults, expires_at: int) -> None:
+        """Continue under another token of the same owner and device. Defaults that it does not name stay.
 
-        A user's token knows of no sensor; whoever connected with the device's own is still that sensor.
+        A user's token names no defaults; a session that began with a device's token keeps that device's.
         """
-        self.marks, self.expires_at = marks, expires_at
+        self.revocation_keys, self.expires_at = revocation_keys, expires_at
         defaults = Defaults(
             self.defaults.sensor_type if defaults.sensor_type is None else defaults.sensor_type,
             self.defaults.location if defaults.location is None else defaults.location,
         )
         if defaults != self.defaults:
             self.defaults = defaults
-            self.intake = ReadingEncoder(self.owner, self.device, defaults, self.may_name)
+            self.encoder = ReadingEncoder(self.owner, self.device, defaults, self.claim_sensor_type)

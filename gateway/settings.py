@@ -1,4 +1,4 @@
-"""Everything that can be set on a gateway."""
+"""The settings of a gateway."""
 
 from dataclasses import dataclass
 
@@ -30,11 +30,9 @@ class GatewaySettings(ProcessSettings):
     max_connections_per_address: Positive = setting(
         10_000, about="sockets and requests of one address (IPv6: /64); beyond it, `rate_limited`"
     )
-    max_series_per_owner: Positive = setting(
-        100_000, about="device ids that one owner may name; beyond it, `forbidden`"
-    )
+    max_series_per_owner: Positive = setting(100_000, about="device ids that one owner may use; beyond it, `forbidden`")
     max_sensor_types_per_owner: Positive = setting(
-        10_000, about="sensorTypes that one owner may name; a reading of one more is rejected, `forbidden`"
+        10_000, about="sensorTypes that one owner may use; a reading of one more is rejected, `forbidden`"
     )
     device_readings_per_second: Positive = setting(20_000, about="of one device; beyond it, `rate_limited`")
     device_readings_per_minute: Positive = setting(1_200_000, about="of one device")
@@ -49,20 +47,26 @@ class GatewaySettings(ProcessSettings):
     fast_lane: bool = setting(True, about="`false`: every event takes the plain path through python-socketio")
     # The same as the official server's `connectTimeout`: clients open the socket first and fetch their token then.
     connect_timeout_seconds: Seconds = setting(
-        45.0, about="how long a socket may take until its CONNECT has come; beyond it, close 1013"
+        45.0, about="how long a socket may take to send its CONNECT; beyond it, close 1013"
     )
-    ping_interval_seconds: Seconds = setting(25.0, about="how often a device is asked whether it is still there")
-    ping_timeout_seconds: Seconds = setting(20.0, about="how long its answer may take; beyond it, it is cut off")
-    max_in_flight_events: Positive = setting(1000, about="events of a device not yet confirmed; beyond it, `busy`")
-    max_in_flight_bytes: Positive = setting(8 * 1024 * 1024, about="their size; beyond it, `busy`")
-    max_unread_bytes: Positive = setting(1024 * 1024, about="what a client has not read; beyond it, it is cut off")
-    unread_timeout_seconds: Seconds = setting(10.0, about="how long a client may not read; beyond it, it is cut off")
-    publish_slots: Positive = setting(4, about="messages that may wait for their confirm at once")
-    max_waiting_bytes: Positive = setting(64 * 1024 * 1024, about="readings not yet confirmed; beyond it, `busy`")
+    ping_interval_seconds: Seconds = setting(25.0, about="how often a device is pinged")
+    ping_timeout_seconds: Seconds = setting(
+        20.0, about="how long its pong may take; beyond it, the connection is aborted"
+    )
+    max_in_flight_events: Positive = setting(1000, about="unconfirmed events of a device; beyond it, `busy`")
+    max_in_flight_bytes: Positive = setting(8 * 1024 * 1024, about="size of these events; beyond it, `busy`")
+    max_unread_bytes: Positive = setting(
+        1024 * 1024, about="output that a client has not read; beyond it, the connection is aborted"
+    )
+    unread_timeout_seconds: Seconds = setting(
+        10.0, about="how long a client may leave output unread; beyond it, the connection is aborted"
+    )
+    publish_slots: Positive = setting(4, about="unconfirmed messages at once")
+    max_waiting_bytes: Positive = setting(64 * 1024 * 1024, about="size of unconfirmed readings; beyond it, `busy`")
     confirm_timeout_seconds: Seconds = setting(4.0, about="how long a confirm may take; beyond it, `unavailable`")
 
     def __post_init__(self) -> None:
-        """Check what depends on a form."""
+        """Check the URLs, origins and networks."""
         check_url(self.broker_url)
         check_origins(self.cors_origins)
         check_proxies(self.trusted_proxies)

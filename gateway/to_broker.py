@@ -1,10 +1,14 @@
-"""GATEWAY → BROKER: gathers what all devices send into few messages, each confirmed before anyone is acknowledged.
+"""GATEWAY → BROKER: batches the readings of all devices into few messages, each confirmed before any acknowledgement.
 
-As in Nagle's rule, while nothing is in flight, what arrived within one turn of the event loop goes out at once;
-otherwise readings gather until a confirm comes back or the message is full. So a quiet gateway answers at once and a
-busy one sends large messages. A confirm that answers many events is followed by a moment in which only a full message
-goes: what devices send next is on its way, and a message costs as much for ten readings as for a hundred
-(docs/decisions/0012).
+As in Nagle's algorithm, while nothing is in flight, whatever arrived within one turn of the event loop is published at
+once; otherwise readings are buffered until a confirm arrives or the message is full. So a quiet gateway answers at once
+and a busy one sends large messages. After a confirm that acknowledges many events the gateway lingers: only a full
+message is sent for a while, because the devices' next readings are on their way, and a message costs as much for ten
+readings as for a hundred (docs/decisions/0012).
+
+If the gateway dies before it has acknowledged a message's readings, confirmed or not, devices send them again: those
+that the broker already holds end as duplicates of the key (docs/decisions/0001). Only a reading sent without `ts` may
+be stored twice.
 """
 
 import asyncio
@@ -24,32 +28,33 @@ from runtime.logs import logger
 
 log = logger("gateway.to_broker")
 
-# So many events in one message are of a busy gateway; and for so long it waits for what their devices send next.
+# A message of at least MANY_EVENTS marks the gateway as busy: it then lingers LINGER_S before sending a message that is
+# not full.
 MANY_EVENTS = 8
-MOMENT_S = 0.0015
+LINGER_S = 0.0015
 
 
 class Busy(Exception):
-    """More readings wait for their confirm than the bound allows."""
+    """The bound on unconfirmed readings is reached."""
 
 
-Settled = Callable[[BrokerError | None], None]
-"""Learns once what became of documents: None when they are confirmed, else why nothing may be promised."""
+OnOutcome = Callable[[BrokerError | None], None]
+"""Called once with the outcome of documents: None when they are confirmed, else why nothing may be promised."""
 
 
-class _Parcel:
-    """Documents that belong together and travel in one message; `settled` is called with that message's outcome."""
+class _Entry:
+    """Documents that belong together and travel in one message; `on_outcome` is called with that message's outcome."""
 
-    __slots__ = ("documents", "settled", "size")
+    __slots__ = ("documents", "on_outcome", "size")
 
-    def __init__(self, documents: Sequence[bytes], size: int, settled: Settled) -> None:
+    def __init__(self, documents: Sequence[bytes], size: int, on_outcome: OnOutcome) -> None:
         self.documents = documents
         self.size = size
-        self.settled = settled
+        self.on_outcome = on_outcome
 
 
 class ToBroker:
-    """Publishes documents for every session of this gateway. Enter `running` before sending."""
+    """Publishes the documents of every session of this gateway. Enter `running` before calling `submit`."""
 
     def __init__(
         self,
@@ -58,157 +63,144 @@ class ToBroker:
         *,
         slots: int,
         max_waiting_bytes: int,
-        moment_s: float = MOMENT_S,
+        linger_s: float = LINGER_S,
     ) -> None:
         self._publisher = publisher
         self._metrics = metrics
         self._slots = slots
         self._max_waiting_bytes = max_waiting_bytes
-        self._gathered: deque[_Parcel] = deque()
-        self._gathered_bytes = 0
-        self._gathered_readings = 0
+        self._buffer: deque[_Entry] = deque()
+        self._buffered_bytes = 0
+        self._buffered_readings = 0
+        # Buffered or in flight.
         self._waiting_bytes = 0
-        self._flush_planned = False
-        self._moment_s = moment_s
-        self._waiting_a_moment = False
+        self._flush_scheduled = False
+        self._linger_s = linger_s
+        self._lingering = False
         metrics.waiting_bytes.set_function(lambda: self._waiting_bytes)
         self._in_flight: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["ToBroker"]:
-        """Stay until the last message in flight has its outcome."""
+        """On leaving, publish what is buffered and wait for the outcome of every message in flight."""
         try:
             yield self
         finally:
-            self._moment_s, self._waiting_a_moment = 0.0, False
+            self._linger_s, self._lingering = 0.0, False
             self._flush()
             while self._in_flight:
                 await asyncio.wait(self._in_flight)
 
-    async def send(self, documents: list[bytes]) -> None:
-        """Return when every document is confirmed; Busy or BrokerError when nothing may be promised."""
-        outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.hand_over(documents, lambda failure: _resolve(outcome, failure))
-        await outcome
-
-    def hand_over(self, documents: list[bytes], settled: Settled) -> None:
-        """Take documents and call `settled` once, later, with what became of all of them; Busy: none were taken."""
+    def submit(self, documents: list[bytes], on_outcome: OnOutcome) -> None:
+        """Queue documents; `on_outcome` is called once, later, with the outcome of all. Busy: none are queued."""
         size = sum(map(len, documents))
         if self._waiting_bytes + size > self._max_waiting_bytes:
             raise Busy
         if size <= MAX_BYTES and len(documents) <= MAX_READINGS:
-            self._gathered.append(_Parcel(documents, size, settled))
+            self._buffer.append(_Entry(documents, size, on_outcome))
         else:
-            groups = _cut(documents)
-            part_settled = _Parts(len(groups), settled)
-            self._gathered.extend(_Parcel(group, group_size, part_settled) for group, group_size in groups)
+            groups = _split(documents)
+            joined = _JoinedOutcome(len(groups), on_outcome)
+            self._buffer.extend(_Entry(group, group_size, joined) for group, group_size in groups)
         self._waiting_bytes += size
-        self._gathered_bytes += size
-        self._gathered_readings += len(documents)
-        if not self._flush_planned:
-            self._flush_planned = True
+        self._buffered_bytes += size
+        self._buffered_readings += len(documents)
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
-        self._flush_planned = False
-        while self._gathered and len(self._in_flight) < self._slots and (self._full() or self._quiet()):
+        self._flush_scheduled = False
+        while self._buffer and len(self._in_flight) < self._slots and (self._is_full() or self._is_idle()):
             self._publish_next()
 
-    def _quiet(self) -> bool:
-        return not self._in_flight and not self._waiting_a_moment
+    def _is_idle(self) -> bool:
+        return not self._in_flight and not self._lingering
 
-    def _full(self) -> bool:
-        return self._gathered_bytes >= MAX_BYTES or self._gathered_readings >= MAX_READINGS
+    def _is_full(self) -> bool:
+        return self._buffered_bytes >= MAX_BYTES or self._buffered_readings >= MAX_READINGS
 
     def _publish_next(self) -> None:
-        parcels: list[_Parcel] = []
+        entries: list[_Entry] = []
         size = readings = 0
-        while self._gathered:
-            parcel = self._gathered[0]
-            if parcels and (size + parcel.size > MAX_BYTES or readings + len(parcel.documents) > MAX_READINGS):
+        while self._buffer:
+            entry = self._buffer[0]
+            if entries and (size + entry.size > MAX_BYTES or readings + len(entry.documents) > MAX_READINGS):
                 break
-            self._gathered.popleft()
-            parcels.append(parcel)
-            size += parcel.size
-            readings += len(parcel.documents)
-        self._gathered_bytes -= size
-        self._gathered_readings -= readings
-        task = asyncio.ensure_future(self._publish(parcels))
+            self._buffer.popleft()
+            entries.append(entry)
+            size += entry.size
+            readings += len(entry.documents)
+        self._buffered_bytes -= size
+        self._buffered_readings -= readings
+        task = asyncio.ensure_future(self._publish(entries))
         self._in_flight.add(task)
-        task.add_done_callback(partial(self._landed, len(parcels)))
+        task.add_done_callback(partial(self._on_publish_done, len(entries)))
 
-    def _landed(self, events: int, task: "asyncio.Task[None]") -> None:
+    def _on_publish_done(self, events: int, task: "asyncio.Task[None]") -> None:
         self._in_flight.discard(task)
-        if events >= MANY_EVENTS and self._moment_s and not self._waiting_a_moment:
-            self._waiting_a_moment = True
-            asyncio.get_running_loop().call_later(self._moment_s, self._moment_is_over)
-        self._go_on()
+        if events >= MANY_EVENTS and self._linger_s and not self._lingering:
+            self._lingering = True
+            asyncio.get_running_loop().call_later(self._linger_s, self._end_linger)
+        self._publish_if_ready()
 
-    def _moment_is_over(self) -> None:
-        self._waiting_a_moment = False
-        self._go_on()
+    def _end_linger(self) -> None:
+        self._lingering = False
+        self._publish_if_ready()
 
-    def _go_on(self) -> None:
-        """Use a free slot: whatever gathered meanwhile goes next, full or not; in a moment of waiting only if full."""
-        if self._gathered and len(self._in_flight) < self._slots and (self._full() or not self._waiting_a_moment):
+    def _publish_if_ready(self) -> None:
+        """Use a free slot: publish what is buffered, full or not; while lingering only a full message."""
+        if self._buffer and len(self._in_flight) < self._slots and (self._is_full() or not self._lingering):
             self._publish_next()
             self._flush()
 
-    async def _publish(self, parcels: list[_Parcel]) -> None:
+    async def _publish(self, entries: list[_Entry]) -> None:
         started = time.perf_counter()
         failure: BrokerError | None = None
         try:
             failpoint("gateway.before_publish")
             await self._publisher.publish(
-                Message.of(list(chain.from_iterable(parcel.documents for parcel in parcels))), READINGS_EXCHANGE
+                Message.of(list(chain.from_iterable(entry.documents for entry in entries))), READINGS_EXCHANGE
             )
             failpoint("gateway.confirmed")
         except BrokerError as error:
             failure = error
         except BaseException:
-            failure = BrokerUnavailable("the gateway is ending")
+            failure = BrokerUnavailable("the gateway is stopping")
             raise
         finally:
             self._metrics.confirm_seconds.observe(time.perf_counter() - started)
             self._metrics.messages.labels(type(failure).__name__ if failure else "confirmed").inc()
-            self._settle(parcels, failure)
+            self._report(entries, failure)
 
-    def _settle(self, parcels: list[_Parcel], failure: BrokerError | None) -> None:
-        for parcel in parcels:
-            self._waiting_bytes -= parcel.size
+    def _report(self, entries: list[_Entry], failure: BrokerError | None) -> None:
+        for entry in entries:
+            self._waiting_bytes -= entry.size
             try:
-                parcel.settled(failure)
-            except Exception:  # the others of this message must learn of it all the same
-                log.exception("A sender could not be told what became of its readings.")
+                entry.on_outcome(failure)
+            except Exception:  # the other entries of this message must get their outcome all the same
+                log.exception("The outcome of a publish could not be reported to its sender.")
 
 
-class _Parts:
-    """Waits for the outcomes of all parcels of one event; the first failure is the event's."""
+class _JoinedOutcome:
+    """Waits for the outcomes of all entries of one event; the first failure is the event's."""
 
-    __slots__ = ("_failure", "_left", "_settled")
+    __slots__ = ("_failure", "_on_outcome", "_remaining")
 
-    def __init__(self, count: int, settled: Settled) -> None:
-        self._left = count
+    def __init__(self, count: int, on_outcome: OnOutcome) -> None:
+        self._remaining = count
         self._failure: BrokerError | None = None
-        self._settled = settled
+        self._on_outcome = on_outcome
 
     def __call__(self, failure: BrokerError | None) -> None:
-        self._left -= 1
+        self._remaining -= 1
         self._failure = self._failure or failure
-        if not self._left:
-            self._settled(self._failure)
+        if not self._remaining:
+            self._on_outcome(self._failure)
 
 
-def _resolve(outcome: "asyncio.Future[None]", failure: BrokerError | None) -> None:
-    if outcome.done():  # whoever waited was cancelled
-        return
-    if failure is None:
-        outcome.set_result(None)
-    else:
-        outcome.set_exception(failure)
-
-
-def _cut(documents: list[bytes]) -> list[tuple[list[bytes], int]]:
+def _split(documents: list[bytes]) -> list[tuple[list[bytes], int]]:
+    """Split documents into groups that each fit into one message; return each group with its size in bytes."""
     groups: list[tuple[list[bytes], int]] = [([], 0)]
     for document in documents:
         group, size = groups[-1]

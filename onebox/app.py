@@ -14,7 +14,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from access.public_api import PUBLIC_API
-from access.revocations import Revocations
+from access.revocations import RevocationList
 from access.tokens import KeySet
 from auth.app import auth_service
 from auth.migrate import migrate
@@ -41,7 +41,7 @@ from runtime.logs import logger
 from runtime.process import Shutdown, freeze_startup_objects
 from runtime.tracing import open_tracing
 from simulator.errors import ReplayError, SimulatorError
-from simulator.tally import Tally
+from simulator.run_stats import RunStats
 
 log = logger("onebox")
 
@@ -81,7 +81,7 @@ class Onebox:
             self._services = self._services.with_secret(secrets.signing_key_secret)
             async with self._storage() as storage, asyncio.TaskGroup() as tasks:
                 watch = tasks.create_task(_fail_when_mongod_exits(storage.mongod), name="mongod")
-                tally = Tally(on_acked=lambda *acked: storage.audit.acknowledged(tally.owner, *acked))
+                tally = RunStats(on_acked=lambda *acked: storage.audit.acknowledged(tally.owner, *acked))
                 await self._serve(storage, secrets, tally, shutdown)
                 await self._drain(storage)
                 self.summary = await self._sum_up(storage, tally)
@@ -113,11 +113,11 @@ class Onebox:
         ):
             self._services = self._services.with_mongod(mongod.url)
             async with persister_service(
-                self._services.persister, broker=broker, registry=registry, watch=audit.watch, tracing=tracing
+                self._services.persister, broker=broker, registry=registry, on_settled=audit.watch, tracing=tracing
             ) as checks:
                 yield _Storage(mongod, broker, audit, registry, dict(checks))
 
-    async def _serve(self, storage: _Storage, secrets: Secrets, tally: Tally, shutdown: Shutdown) -> None:
+    async def _serve(self, storage: _Storage, secrets: Secrets, tally: RunStats, shutdown: Shutdown) -> None:
         """Serve auth, gateway and reader on one port, run the devices, and stop accepting readings again."""
         plan, settings = self._plan, self._services
         await migrate(settings.auth.auth_database_url)
@@ -127,7 +127,7 @@ class Onebox:
         async with (
             auth_service(settings.auth, registry=storage.registry, broker=storage.broker) as auth,
             KeySet(auth.jwks).kept_fresh() as keys,
-            Revocations(
+            RevocationList(
                 auth.revocations, every_s=settings.gateway.revocations_every_seconds
             ).kept_fresh() as revocations,
             open_tracing("gateway") as tracing,
@@ -159,7 +159,7 @@ class Onebox:
             ):
                 url = f"http://{plan.host}:{port}"
                 log.info("Tidegate is up.", url=url, ops_port=ops_port)
-                sources = Sources(storage.registry, tally, lambda: storage.broker.waiting(READINGS))
+                sources = Sources(storage.registry, tally, lambda: storage.broker.unsettled(READINGS))
                 account = f"{DEMO_EMAIL} / {secrets.demo_password}"
                 freeze_startup_objects()
                 async with shown(View(sources, url, account, plan.seconds)):
@@ -180,7 +180,7 @@ class Onebox:
                 return
             await asyncio.sleep(0.02)
 
-    async def _sum_up(self, storage: _Storage, tally: Tally) -> Summary:
+    async def _sum_up(self, storage: _Storage, tally: RunStats) -> Summary:
         devices = tally.summary()
         return Summary(
             sent=devices.sent,

@@ -12,9 +12,10 @@ from prometheus_client import CollectorRegistry
 from auth.accounts import Accounts
 from auth.cli.common import operators_database
 from auth.errors import EmailTakenError
+from auth.metrics import AuthMetrics
 from auth.passwords import password_hasher
 from auth.settings import AuthSettings
-from auth.tokens.revocations import Revocations
+from auth.tokens.revocations import RevocationLog
 from onebox.run import Plan
 from runtime.logs import logger
 from runtime.process import Shutdown
@@ -22,7 +23,7 @@ from simulator.api import Api
 from simulator.device import device_session
 from simulator.errors import ApiError, SimulatorError
 from simulator.fleet import FleetPlan, run_fleet
-from simulator.tally import Tally
+from simulator.run_stats import RunStats
 
 log = logger("onebox")
 
@@ -30,7 +31,7 @@ DEMO_EMAIL = "demo@tidegate.example"
 DEMO_NAME = "Demo"
 
 
-async def run_devices(plan: Plan, url: str, password: str, tally: Tally, shutdown: Shutdown) -> None:
+async def run_devices(plan: Plan, url: str, password: str, tally: RunStats, shutdown: Shutdown) -> None:
     """Run the fleet until its time is up, its file is sent, or a stop is requested; without devices, just wait."""
     if not plan.devices:
         await sign_up(url, password)
@@ -48,7 +49,7 @@ async def run_devices(plan: Plan, url: str, password: str, tally: Tally, shutdow
         replay=plan.replay,
         sign_up_name=DEMO_NAME,
     )
-    await run_fleet(fleet, tally=tally, stop=shutdown.event)
+    await run_fleet(fleet, stats=tally, stop=shutdown.event)
 
 
 async def create_demo_user(settings: AuthSettings, password: str) -> None:
@@ -57,8 +58,10 @@ async def create_demo_user(settings: AuthSettings, password: str) -> None:
         return
     revocations = {"access_s": settings.access_token_seconds, "device_s": settings.device_token_seconds}
     async with operators_database(settings) as database:
-        with password_hasher(cost=settings.bcrypt_cost, threads=1, queue=1, registry=CollectorRegistry()) as passwords:
-            accounts = Accounts(database, passwords, Revocations(database, **revocations))
+        with password_hasher(
+            cost=settings.bcrypt_cost, threads=1, queue=1, metrics=AuthMetrics(CollectorRegistry())
+        ) as passwords:
+            accounts = Accounts(database, passwords, RevocationLog(database, **revocations))
             with suppress(EmailTakenError):
                 user = await accounts.create(DEMO_NAME, DEMO_EMAIL, password)
                 log.info("Sign-up is closed: the demo user was created directly.", user=user.id)

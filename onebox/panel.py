@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from runtime.terminal_panel import Rate, progress_bar, show
-from simulator.tally import Tally
+from simulator.run_stats import RunStats
 
 GATEWAY_READINGS = "tidegate_gateway_readings_total"
 _PERSISTER_READINGS = "tidegate_persister_readings_total"
@@ -24,7 +24,7 @@ class Sources:
     """The sources of the figures; `depth` returns the number of queued messages."""
 
     registry: CollectorRegistry
-    tally: Tally
+    tally: RunStats
     depth: Callable[[], int]
 
 

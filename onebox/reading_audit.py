@@ -15,9 +15,10 @@ from pymongo.errors import PyMongoError
 from broker.embedded.broker import EmbeddedBroker
 from broker.topology import DEAD_LETTERS
 from persister.batch import Outcome
-from persister.maintenance.readings_collection import READINGS
+from readings.collections import READINGS
 from readings.document import AS_MILLISECONDS, DocumentError, decode_document, received_ms, split_documents
-from readings.keys import between, series_key
+from readings.filters import in_time_range
+from readings.keys import series_key
 from runtime.background import background
 from runtime.logs import logger
 from runtime.mongodb import mongodb_client
@@ -86,7 +87,7 @@ class ReadingAudit:
             if not identities:
                 continue
             first, last = min(identities)[0], max(identities)[0]
-            query = between(series_key(*series), first, last + 1)
+            query = in_time_range(series_key(*series), first, last + 1)
             async for found in self._collection.find(query, {"_id": 1}, batch_size=10_000):
                 identities.discard((int(found["_id"]["ts"]), int(found["_id"]["seq"])))
 

@@ -1,1 +1,1 @@
-"""BROKER → MONGODB: takes messages, writes their readings in batches, and acknowledges what is safely stored."""
+"""BROKER → MONGODB: consumes messages, writes their readings in batches, and acknowledges what is safely stored."""

@@ -1,4 +1,4 @@
-"""`python -m persister`: store readings until a signal ends it. Run as many as you like on one queue.
+"""`python -m persister`: store readings until a signal ends the process. Any number may share one queue.
 
 `python -m persister erase OWNER --yes` is for operators.
 """

@@ -1,8 +1,11 @@
-"""What one consumer has delivered and is not settled: acknowledged in order, with as few frames as that takes.
+"""Tracks the unsettled deliveries of one consumer and acknowledges them in order, with as few frames as possible.
 
-Batches end in any order, and a broker's `multiple` covers everything before a message. So what is done waits until all
-before it is done, too. A message whose dead letter cannot be published is parked: from then on, and until it is
-settled, the others are acknowledged one by one.
+Batches finish in any order, and a broker's `multiple` covers every message before the one that it names. A finished
+message therefore waits until all before it are finished too. A message whose dead letter cannot be published is parked:
+until it is settled, the others are acknowledged one by one.
+
+If the process dies, the broker redelivers every unacknowledged message, done and parked ones too: stored readings end
+as duplicates of the key, and a dead letter may be published twice (docs/decisions/0001).
 """
 
 import asyncio
@@ -12,46 +15,46 @@ from collections.abc import Sequence
 from broker.interface import Consumer, Delivery
 
 
-class Ledger:
-    """The open deliveries of one consumer, oldest first."""
+class AckTracker:
+    """The unsettled deliveries of one consumer, oldest first."""
 
     def __init__(self, consumer: Consumer) -> None:
         self._consumer = consumer
         self._generation = -1
-        # By tag: whether it is done and only waits for those before it.
+        # By tag: the delivery, and whether it is done and only waits for those before it.
         self._open: OrderedDict[int, tuple[Delivery, bool]] = OrderedDict()
         self._parked: dict[int, Delivery] = {}
-        self._telling = asyncio.Lock()
-        # How many deliveries there were, ever.
+        self._flushing = asyncio.Lock()
+        # The number of deliveries since the start.
         self.delivered = 0
 
     def __len__(self) -> int:
         return len(self._open) + len(self._parked)
 
     @property
-    def open(self) -> int:
-        """How many messages are not settled and not parked."""
+    def unsettled_count(self) -> int:
+        """The number of messages that are neither settled nor parked."""
         return len(self._open)
 
     @property
     def parked(self) -> int:
-        """How many messages wait for the dead-letter queue."""
+        """The number of messages that wait for the dead-letter queue."""
         return len(self._parked)
 
     @property
     def oldest(self) -> Delivery | None:
-        """The message that has been open for longest."""
+        """The message that has been open the longest; a parked one only if no other is open."""
         for delivery, done in self._open.values():
             if not done:
                 return delivery
         return next(iter(self._parked.values()), None)
 
-    def held(self) -> list[Delivery]:
-        """Return what is neither settled nor done: when the consumer ends, it goes back to the queue."""
+    def unfinished(self) -> list[Delivery]:
+        """Return what is neither settled nor done: it goes back to the queue when the consumer ends."""
         return [delivery for delivery, done in self._open.values() if not done] + list(self._parked.values())
 
     def add(self, delivery: Delivery) -> None:
-        """Note a delivery. A new connection's first one ends all earlier ones: the broker delivers them again."""
+        """Track a delivery. The first one of a new connection drops all earlier ones: the broker redelivers them."""
         self.delivered += 1
         if delivery.generation != self._generation:
             self._generation = delivery.generation
@@ -60,41 +63,45 @@ class Ledger:
         self._open[delivery.tag] = (delivery, False)
 
     def park(self, delivery: Delivery) -> bool:
-        """Take a message out of the order: it is settled on its own, later. False when it is delivered again anyhow."""
-        if not self._mine(delivery) or self._open.pop(delivery.tag, None) is None:
+        """Take a message out of the order, to be settled by itself; False if it is redelivered anyway."""
+        if not self._is_current(delivery) or self._open.pop(delivery.tag, None) is None:
             return False
         self._parked[delivery.tag] = delivery
         return True
 
-    def holds(self, delivery: Delivery) -> bool:
-        """Say whether a message is parked still, and not gone with its connection."""
-        return self._mine(delivery) and delivery.tag in self._parked
+    def is_parked(self, delivery: Delivery) -> bool:
+        """Return whether a message is still parked; one whose connection was lost is not."""
+        return self._is_current(delivery) and delivery.tag in self._parked
 
-    async def give_back_parked(self, delivery: Delivery) -> None:
-        """Return a parked message to the queue; BrokerError when the broker could not be told."""
+    async def requeue_parked(self, delivery: Delivery) -> None:
+        """Return a parked message to the queue; BrokerError if the broker cannot be reached."""
         await self._consumer.requeue(delivery)
-        if self._mine(delivery):
+        if self._is_current(delivery):
             self._parked.pop(delivery.tag, None)
         await self.settle(())
 
     async def settle_parked(self, delivery: Delivery) -> bool:
-        """Acknowledge a parked message; False when it is delivered again, BrokerError when the broker was not told."""
-        told = await self._consumer.acknowledge(delivery)
-        if self._mine(delivery):
+        """Acknowledge a parked message; False if it is redelivered, BrokerError if the broker cannot be reached."""
+        settled = await self._consumer.acknowledge(delivery)
+        if self._is_current(delivery):
             self._parked.pop(delivery.tag, None)
-        await self.settle(())  # what could not go with it may go now
-        return told
+        await self.settle(())  # nothing may be parked now: the rest can go with one frame
+        return settled
 
     async def settle(self, deliveries: Sequence[Delivery]) -> None:
-        """Note that these are done, and acknowledge what nothing holds back."""
-        for delivery in deliveries:
-            if self._mine(delivery) and delivery.tag in self._open:
-                self._open[delivery.tag] = (delivery, True)
-        # One at a time: RabbitMQ ends the channel of whoever acknowledges a message twice.
-        async with self._telling:
-            await self._tell(self._done_and_first())
+        """Mark deliveries as done, and acknowledge what no unfinished delivery holds back.
 
-    def _done_and_first(self) -> list[Delivery]:
+        BrokerError if the broker cannot be reached: they stay done and are acknowledged with the next call.
+        """
+        for delivery in deliveries:
+            if self._is_current(delivery) and delivery.tag in self._open:
+                self._open[delivery.tag] = (delivery, True)
+        # One flush at a time: RabbitMQ closes the channel if a message is acknowledged twice.
+        async with self._flushing:
+            await self._flush(self._done_prefix())
+
+    def _done_prefix(self) -> list[Delivery]:
+        """Return the done deliveries that have no unfinished one before them."""
         ready: list[Delivery] = []
         for delivery, done in self._open.values():
             if not done:
@@ -102,8 +109,8 @@ class Ledger:
             ready.append(delivery)
         return ready
 
-    async def _tell(self, ready: list[Delivery]) -> None:
-        # Forgotten only afterwards: what the broker could not be told of is told with the next attempt.
+    async def _flush(self, ready: list[Delivery]) -> None:
+        # Forgotten only afterwards: what the broker did not get is sent with the next flush.
         if self._parked:
             for delivery in ready:
                 await self._consumer.acknowledge(delivery)
@@ -114,15 +121,18 @@ class Ledger:
 
     def _forget(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
-            if self._mine(delivery):
+            if self._is_current(delivery):
                 self._open.pop(delivery.tag, None)
 
-    async def settle_what_is_done(self) -> None:
-        """Acknowledge what only waits for its turn, one by one: the consumer ends, and the rest is delivered again."""
+    async def flush_done(self) -> None:
+        """Acknowledge each done message by itself, before the consumer ends; BrokerError if that fails.
+
+        Everything else is redelivered.
+        """
         for delivery, done in list(self._open.values()):
             if done:
                 await self._consumer.acknowledge(delivery)
                 self._forget([delivery])
 
-    def _mine(self, delivery: Delivery) -> bool:
+    def _is_current(self, delivery: Delivery) -> bool:
         return delivery.generation == self._generation

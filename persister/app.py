@@ -11,28 +11,29 @@ from prometheus_client import CollectorRegistry
 from broker.connect import open_broker
 from broker.interface import Broker
 from broker.topology import DEAD_EXCHANGE, LIVE_EXCHANGE
+from persister.dead_letters import ToDeadLetters
 from persister.known_series import KnownSeries
-from persister.maintenance.database_identity import Identity
-from persister.maintenance.database_state import Learned
+from persister.maintenance.database_identity import DatabaseIdentity
+from persister.maintenance.database_state import DatabaseState
 from persister.maintenance.deleted_owners import DeletedOwners
 from persister.maintenance.erasure import Erasure
-from persister.maintenance.retention import keep_to
-from persister.maintenance.series_index import keep_series_index
-from persister.maintenance.store import Upkeep
+from persister.maintenance.retention import enforce
+from persister.maintenance.series_index import maintain_series_index
+from persister.maintenance.store import MaintenanceStore
 from persister.metrics import PersisterMetrics
-from persister.persister import Persister, Watch
+from persister.persister import OnSettled, Persister
 from persister.requeues import Requeues
-from persister.retry import GivenUpError, Holding
+from persister.retry import Retrier
 from persister.settings import PersisterSettings
-from persister.to_dead_letters import ToDeadLetters
 from persister.to_live import ToLive
 from persister.to_mongodb import ToMongoDB
-from persister.watchdog import tell_depth
+from persister.watchdog import report_depth
 from persister.worker import Worker
 from runtime.background import background
 from runtime.http.ops import Check, ops_server
 from runtime.process import Shutdown, freeze_startup_objects
 from runtime.tracing import Tracing, open_tracing
+from runtime.waiting import StoppedError
 
 
 @asynccontextmanager
@@ -41,10 +42,10 @@ async def persister_service(
     *,
     broker: Broker,
     registry: CollectorRegistry,
-    watch: Watch | None = None,
+    on_settled: OnSettled | None = None,
     tracing: Tracing | None = None,
 ) -> AsyncIterator[dict[str, Check]]:
-    """Store readings as long as the context lasts; leaving finishes the batches at hand. Gives the readiness checks."""
+    """Store readings while the context lasts; leaving it finishes the batches in progress. Yields readiness checks."""
     metrics = PersisterMetrics(registry)
     stop = asyncio.Event()
     async with (
@@ -56,23 +57,23 @@ async def persister_service(
         ) as store,
         broker.publisher(DEAD_EXCHANGE) as publisher,
         broker.broadcaster(LIVE_EXCHANGE) as broadcaster,
-        ToLive(broadcaster).announced() as live,
+        ToLive(broadcaster).broadcasting() as live,
     ):
         known = KnownSeries(settings.known_series)
         deleted = DeletedOwners(known)
         dead_letters = ToDeadLetters(publisher)
-        holding = Holding(stop, metrics, hold_s=settings.hold_seconds)
+        retrier = Retrier(stop, metrics, hold_s=settings.hold_seconds)
         requeues = Requeues(store.database)
-        upkeep = Upkeep(store.database)
-        learned = Learned(store, upkeep, Identity(store.database), known, deleted)
-        store.guarded_by(learned)
-        erasure = Erasure(upkeep, learned, dead_letters, holding, metrics, hold_s=settings.hold_seconds)
+        maintenance = MaintenanceStore(store.database)
+        state = DatabaseState(store, maintenance, DatabaseIdentity(store.database), known, deleted)
+        store.set_guard(state)
+        erasure = Erasure(maintenance, state, dead_letters, retrier, metrics, hold_s=settings.hold_seconds)
         make = partial(
             Persister,
             store=store,
             dead_letters=dead_letters,
             live=live,
-            holding=holding,
+            retrier=retrier,
             known=known,
             deleted=deleted,
             requeues=requeues,
@@ -81,7 +82,7 @@ async def persister_service(
             linger_ms=settings.linger_ms,
             prefetch=settings.prefetch,
             writes_in_flight=settings.writes_in_flight,
-            watch=watch,
+            on_settled=on_settled,
             tracing=tracing,
         )
         worker = Worker(
@@ -89,34 +90,34 @@ async def persister_service(
             make,
             metrics,
             requeues=requeues,
-            holding=holding,
+            retrier=retrier,
             prefetch=settings.prefetch,
             stuck_after_s=settings.stuck_seconds,
         )
         async with asyncio.TaskGroup() as tasks:
-            retaining = keep_to(settings.retention(), upkeep, metrics)
-            indexing = keep_series_index(upkeep)
-            tasks.create_task(_work(worker, erasure, (retaining, indexing), broker, metrics, stop))
+            retaining = enforce(settings.retention(), maintenance, metrics)
+            indexing = maintain_series_index(maintenance)
+            tasks.create_task(_run(worker, erasure, (retaining, indexing), broker, metrics, stop))
             try:
                 yield {"broker": worker.check, "mongodb": store.check}
             finally:
                 stop.set()
 
 
-async def _work(
+async def _run(
     worker: Worker,
     erasure: Erasure,
-    chores: tuple[Coroutine[Any, Any, None], ...],
+    jobs: tuple[Coroutine[Any, Any, None], ...],
     broker: Broker,
     metrics: PersisterMetrics,
     stop: asyncio.Event,
 ) -> None:
-    """Store readings and look after what is stored, until `stop`."""
-    upkeep = (erasure.take_deletions(broker), erasure.keep_up(), erasure.sweep_what_is_due(), *chores)
-    async with background(*upkeep, name="upkeep"):
-        with suppress(GivenUpError):
-            async with background(tell_depth(broker, metrics), name="depth"):
-                await erasure.first_look()
+    """Store readings until `stop`, with maintenance in the background."""
+    maintenance = (erasure.consume_deletions(broker), erasure.follow(), erasure.sweep(), *jobs)
+    async with background(*maintenance, name="maintenance"):
+        with suppress(StoppedError):
+            async with background(report_depth(broker, metrics), name="depth"):
+                await erasure.load()
             await worker.run(stop)
 
 

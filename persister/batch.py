@@ -1,4 +1,4 @@
-"""What is written at once: the documents of several messages, and what became of each."""
+"""A batch: the documents of several messages, written at once, and the outcome of each."""
 
 from bisect import bisect_right
 from collections import defaultdict
@@ -9,25 +9,25 @@ from enum import Enum
 from broker.interface import Delivery
 from broker.message import DecodeError
 
-# A message that was delivered so often and never settled is not tried again. Crashes of workers and lost connections
-# count, so a good message must survive many.
-TOO_OFTEN = 100
+# Dead-letter a message unread after this many deliveries. Crashes of workers and lost connections count, so a good
+# message has to survive many.
+MAX_DELIVERIES = 100
 
 
 class Outcome(Enum):
-    """What became of one reading. A retry is no outcome that anyone settles on: it is tried until it is another."""
+    """The outcome of one reading. RETRY is transient: the document is written again until it has a final outcome."""
 
     STORED = "stored"
     DUPLICATE = "duplicate"
     DEAD = "dead"
-    # Of an owner who is deleted: nobody wants it any more.
+    # Its owner is deleted, so it is not stored.
     ERASED = "erased"
     RETRY = "retry"
 
 
 @dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """Bytes that cannot be stored, and why: a whole message, or documents out of one."""
+class Unstorable:
+    """Bytes to be dead-lettered, a whole message or one of its documents, with the `x-reason` and the error."""
 
     body: bytes = field(repr=False)
     reason: str
@@ -35,94 +35,97 @@ class DeadLetter:
 
 
 @dataclass(slots=True)
-class Opened:
-    """One delivery of a batch: where its documents begin and end, and what of it is dead."""
+class BatchedDelivery:
+    """One delivery of a batch: its documents are `Batch.documents[start:end]`; `unstorable` is what is dead of it."""
 
     delivery: Delivery
     start: int
     end: int
-    letters: list[DeadLetter]
+    unstorable: list[Unstorable]
 
 
 class Batch:
-    """Deliveries in the order of arrival, opened, with an outcome for each of their documents."""
+    """Deliveries in the order of their arrival, and their documents, each with an outcome.
+
+    An index is a document's position in `documents` and `outcomes`.
+    """
 
     def __init__(self, deliveries: Sequence[Delivery]) -> None:
-        """Open the messages; one that does not decode is dead as a whole, its bytes kept."""
-        self.opened: list[Opened] = []
+        """Decode the messages; one that does not decode is dead as a whole, and its bytes are kept."""
+        self.deliveries: list[BatchedDelivery] = []
         self.documents: list[bytes] = []
         self._times: list[int] = []
-        # The places of each series' documents, in the order of arrival, by the bytes that name the series; those of
-        # documents whose key has another form stand under no bytes at all.
+        # The indexes of each series' documents, in the order of arrival, by the bytes that name the series. Documents
+        # whose key has another form are under b"".
         self.series: defaultdict[bytes, list[int]] = defaultdict(list)
         for delivery in deliveries:
             start = len(self.documents)
-            letters = []
+            unstorable = []
             try:
-                self._open(delivery, start)
+                self._add_documents(delivery, start)
             except DecodeError as error:
-                letters.append(DeadLetter(error.body, error.reason, str(error)))
-            self.opened.append(Opened(delivery, start, len(self.documents), letters))
+                unstorable.append(Unstorable(error.body, error.reason, str(error)))
+            self.deliveries.append(BatchedDelivery(delivery, start, len(self.documents), unstorable))
         self.outcomes = [Outcome.RETRY] * len(self.documents)
 
-    def _open(self, delivery: Delivery, start: int) -> None:
-        """Take the documents of a message; DecodeError when it is dead as a whole."""
-        delivery.message.check_schema()
-        if delivery.delivery_count >= TOO_OFTEN:  # not even looked at: that may be what ends the workers
+    def _add_documents(self, delivery: Delivery, start: int) -> None:
+        """Add the documents of a message; DecodeError if it is dead as a whole."""
+        if delivery.delivery_count >= MAX_DELIVERIES:  # not decoded: that may be what kills the workers
+            delivery.message.check_schema()
             why = f"delivered {delivery.delivery_count} times and never settled"
             raise DecodeError("too_often", why, delivery.message.body)
-        cut = delivery.message.cut()
-        self.documents += cut.documents
-        self._times += cut.times
-        for place, name in enumerate(cut.series, start):
-            self.series[name].append(place)
+        indexed = delivery.message.index_documents()
+        self.documents += indexed.documents
+        self._times += indexed.times
+        for index, name in enumerate(indexed.series, start):
+            self.series[name].append(index)
 
-    def bury(self, index: int, reason: str, error: str) -> None:
-        """Make one document dead."""
+    def mark_dead(self, index: int, reason: str, error: str) -> None:
+        """Give one document the outcome DEAD, and note it for the dead letters of its message."""
         self.outcomes[index] = Outcome.DEAD
-        # Deliveries without documents begin where the next one does: the last of them holds the document.
-        at = bisect_right(self.opened, index, key=lambda opened: opened.start) - 1
-        self.opened[at].letters.append(DeadLetter(self.documents[index], reason, error))
+        # A delivery without documents has the start of the next one: the last delivery with a start holds the document.
+        at = bisect_right(self.deliveries, index, key=lambda delivery: delivery.start) - 1
+        self.deliveries[at].unstorable.append(Unstorable(self.documents[index], reason, error))
 
-    def settle(self, places: Sequence[int], outcomes: list[Outcome]) -> None:
-        """Note what became of the documents at these places."""
-        if outcomes.count(Outcome.STORED) == len(self.outcomes):  # as nearly always
+    def set_outcomes(self, indexes: Sequence[int], outcomes: list[Outcome]) -> None:
+        """Set the outcomes of the documents at these indexes."""
+        if outcomes.count(Outcome.STORED) == len(self.outcomes):  # nearly always
             self.outcomes = outcomes
             return
-        for place, outcome in zip(places, outcomes, strict=True):
-            self.outcomes[place] = outcome
+        for index, outcome in zip(indexes, outcomes, strict=True):
+            self.outcomes[index] = outcome
 
-    def waiting(self) -> list[int]:
-        """Return the places of what has no outcome yet, each series together, its own as they arrived."""
-        places = [place for name in sorted(self.series) for place in self.series[name]]
-        if self.outcomes.count(Outcome.RETRY) == len(places):
-            return places
-        return [place for place in places if self.outcomes[place] is Outcome.RETRY]
+    def pending(self) -> list[int]:
+        """Return the indexes of the documents without a final outcome, by series, and in a series as they arrived."""
+        indexes = [index for name in sorted(self.series) for index in self.series[name]]
+        if self.outcomes.count(Outcome.RETRY) == len(indexes):
+            return indexes
+        return [index for index in indexes if self.outcomes[index] is Outcome.RETRY]
 
-    def waiting_again(self) -> list[int]:
-        """Return the places of what has no outcome yet and was delivered before."""
+    def pending_redelivered(self) -> list[int]:
+        """Return the indexes of the documents without a final outcome whose message was delivered before."""
         return [
-            place
-            for opened in self.opened
-            if opened.delivery.delivery_count > 0
-            for place in range(opened.start, opened.end)
-            if self.outcomes[place] is Outcome.RETRY
+            index
+            for batched in self.deliveries
+            if batched.delivery.delivery_count > 0
+            for index in range(batched.start, batched.end)
+            if self.outcomes[index] is Outcome.RETRY
         ]
 
     def newest(self) -> dict[bytes, tuple[int, bytes]]:
-        """Return the newest document of each series that was stored, and its time in ms; of equals the last one."""
+        """Return the time in ms and the document of the newest reading stored in each series; of equals the last."""
         newest: dict[bytes, tuple[int, bytes]] = {}
         times, outcomes = self._times, self.outcomes
         all_stored = outcomes.count(Outcome.STORED) == len(outcomes)
-        for name, places in self.series.items():
-            stored = places if all_stored else [place for place in places if outcomes[place] is Outcome.STORED]
+        for name, indexes in self.series.items():
+            stored = indexes if all_stored else [index for index in indexes if outcomes[index] is Outcome.STORED]
             if stored:
-                place = stored[0] if len(stored) == 1 else max(reversed(stored), key=times.__getitem__)
-                newest[name] = times[place], self.documents[place]
+                index = stored[0] if len(stored) == 1 else max(reversed(stored), key=times.__getitem__)
+                newest[name] = times[index], self.documents[index]
         return newest
 
-    def results(self) -> Iterator[tuple[Opened, list[bytes], list[Outcome]]]:
-        """Give each delivery with its documents and their outcomes."""
-        for opened in self.opened:
-            part = slice(opened.start, opened.end)
-            yield opened, self.documents[part], self.outcomes[part]
+    def results(self) -> Iterator[tuple[BatchedDelivery, list[bytes], list[Outcome]]]:
+        """Yield each delivery with its documents and their outcomes."""
+        for batched in self.deliveries:
+            part = slice(batched.start, batched.end)
+            yield batched, self.documents[part], self.outcomes[part]

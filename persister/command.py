@@ -1,6 +1,6 @@
 """The command line of `python -m persister`: without a command it stores readings; `erase` is for operators.
 
-Exit codes of `erase`: 0 done; 1 MongoDB is away or did not do it; 2 a wrong command line or environment, or no `--yes`.
+Exit codes of `erase`: 0 done; 1 MongoDB is away or refused; 2 an invalid command line or environment, or no `--yes`.
 """
 
 import argparse
@@ -13,8 +13,8 @@ import msgspec
 
 from persister.app import serve
 from persister.maintenance.erase import Erased, erase
+from persister.mongodb_errors import WriteFailed
 from persister.settings import PersisterSettings, ReadingsSettings
-from persister.to_mongodb import WriteFailed
 from runtime.command_line import CommandParser, service_parser
 from runtime.logs import configure_logs, logger
 from runtime.mongodb import mongodb_client
@@ -24,12 +24,12 @@ from runtime.settings import SettingsError, from_env
 
 audit_log = logger("persister.audit")
 
-# One step; the command itself takes as long as it takes.
+# For one step; the command as a whole has no time limit.
 _STEP_TIMEOUT_S = 30.0
 _ERASE = (
-    "Erase every reading and series of an owner that is stored by now: for one who returned with an older copy of the "
-    "database and whom auth does not announce any more. It does not end an account: new readings of an owner who is "
-    "still there are taken and kept. Those that arrive while it runs may be erased or kept."
+    "Erase every stored reading and series of an owner: one who came back with an older copy of the database and whom "
+    "auth does not announce any more. It does not delete an account: new readings of an owner who still exists are "
+    "accepted and kept. Readings that arrive while it runs may be erased or kept."
 )
 
 
@@ -41,20 +41,20 @@ def main(arguments: Sequence[str]) -> int:
         return int(stop.code or 0)
     if args.command is None:
         return run_service(PersisterSettings, serve)
-    if wrong := _wrong(args):
-        _tell(wrong)
+    if error := _argument_error(args):
+        _print_error(error)
         return 2
     try:
         settings = from_env(ReadingsSettings)
     except SettingsError as error:
-        _tell(str(error))
+        _print_error(str(error))
         return 2
     configure_logs(settings.log_level, settings.log_format)
     return _erase(settings, args.owner, as_json=args.json)
 
 
-def _wrong(args: argparse.Namespace) -> str:
-    """Return what stands against the command line."""
+def _argument_error(args: argparse.Namespace) -> str:
+    """Return why the arguments of `erase` are invalid; an empty string if they are not."""
     try:
         args.owner.encode()
     except UnicodeEncodeError:
@@ -62,7 +62,7 @@ def _wrong(args: argparse.Namespace) -> str:
     if not args.owner or "\0" in args.owner:
         return "OWNER is empty."
     if not args.yes:
-        return f"Nothing was erased: this erases all stored readings of {args.owner!r} for ever, and takes --yes."
+        return f"Nothing was erased: this permanently erases all stored readings of {args.owner!r} and needs --yes."
     return ""
 
 
@@ -72,13 +72,13 @@ def _erase(settings: ReadingsSettings, owner: str, *, as_json: bool) -> int:
         _print(erased, as_json=as_json)
         sys.stdout.flush()
     except WriteFailed as error:
-        _tell(f"MongoDB did not do it: {error}")
-        _tell("What was erased so far stays erased; give the command again.")
+        _print_error(f"MongoDB is away or refused: {error}")
+        _print_error("What was erased so far stays erased; run the command again.")
         return 1
-    except BrokenPipeError:  # whoever reads has seen enough, and it is done
+    except BrokenPipeError:  # the reader has closed the pipe, and the work is done
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
-        _tell("Stopped. What was erased so far stays erased; give the command again.")
+        _print_error("Stopped. What was erased so far stays erased; run the command again.")
         return 1
     return 0
 
@@ -87,7 +87,7 @@ async def _run(settings: ReadingsSettings, owner: str) -> Erased:
     async with mongodb_client(
         settings.readings_url, name="tidegate persister erase", timeout_s=_STEP_TIMEOUT_S
     ) as client:
-        erased = await erase(client[settings.readings_database], owner, _tell)
+        erased = await erase(client[settings.readings_database], owner, _print_error)
     audit_log.info(
         "An owner's readings were erased.",
         owner=owner,
@@ -110,12 +110,14 @@ def _print(erased: Erased, *, as_json: bool) -> None:
         f"{erased.readings_deleted:,} readings were erased.\n"
     )
     if erased.readings_after:
-        sys.stdout.write("What is there has arrived meanwhile: the owner is not deleted, and new readings are kept.\n")
+        sys.stdout.write(
+            "The readings that remain arrived meanwhile: the owner is not deleted, and new readings are kept.\n"
+        )
     else:
-        sys.stdout.write("Should the owner not be deleted, new readings are kept.\n")
+        sys.stdout.write("If the owner is not deleted, new readings are kept.\n")
 
 
-def _tell(line: str) -> None:
+def _print_error(line: str) -> None:
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 
@@ -123,21 +125,21 @@ def _tell(line: str) -> None:
 def _parser() -> CommandParser:
     parser = service_parser(
         "persister",
-        "Takes readings from the broker and stores each once in MongoDB, in batches; run as many as you like on one "
-        "queue. Erases the readings of deleted owners and what is older than its retention. `erase` is for operators.",
+        "Takes readings from the broker and stores each once in MongoDB, in batches; any number may share one queue. "
+        "Erases the readings of deleted owners and those past their retention. `erase` is for operators.",
         PersisterSettings,
-        epilog="`erase` ends with 0 when it is done, 1 when MongoDB is away or did not do it, 2 when the command line "
-        "or a setting is wrong.",
+        epilog="`erase` exits with 0 when it is done, 1 if MongoDB is away or refuses, 2 if the command line or a "
+        "setting is invalid.",
     )
     commands = parser.add_subparsers(dest="command", metavar="{erase}")
     erasing = commands.add_parser(
         "erase",
-        help="erase what is stored of an owner",
+        help="erase the stored readings of an owner",
         description=_ERASE,
         settings=ReadingsSettings,
         allow_abbrev=False,
     )
-    erasing.add_argument("owner", metavar="OWNER", help="the owner's id, as auth's audit log has it")
-    erasing.add_argument("--yes", action="store_true", help="do it; without this nothing is done")
-    erasing.add_argument("--json", action="store_true", help="the counts as one JSON object")
+    erasing.add_argument("owner", metavar="OWNER", help="the owner's id, as in auth's audit log")
+    erasing.add_argument("--yes", action="store_true", help="confirm; without this nothing is erased")
+    erasing.add_argument("--json", action="store_true", help="print the counts as one JSON object")
     return parser

@@ -1,11 +1,15 @@
-"""Dead letters, published beside the flow of good messages, with a bound on what waits for that.
+"""PERSISTER → DEAD LETTERS: publishes what cannot be stored, apart from the flow of good messages and within bounds.
 
-A message whose dead letters are not confirmed stays unacknowledged. It is put aside, so that it takes no room in the
-consumer's window and the others go on. At its deadline (`persister.retry`) it goes back to the queue, whether it is
-being tried or still waits in line: RabbitMQ would end the channel, and good messages would stand still. Beyond the
-bound the window fills up, and one message after the other goes back before its time: its place is at the head, so that
-this frees memory and another worker may have it, but no more. Each return is noted (`persister.requeues`), so that
-however long the dead-letter queue refuses, a message keeps its own reason, and what is good in it is no dead letter.
+A message whose dead letters are not confirmed stays unacknowledged. It is parked, so that it takes no room in the
+prefetch window and the others go on. At its deadline (`persister.retry`) it is requeued, whether it is being tried or
+still waits: otherwise RabbitMQ would close the channel, and good messages would stand still. Beyond the bound the
+prefetch window fills up, and messages are requeued before their deadline, one after the other. Their place is at the
+head of the queue, so this frees memory and another worker may get them, but no more. Each requeue is recorded
+(`persister.requeues`): however long the dead-letter queue refuses, a message keeps its own reason, and what is good in
+it does not become a dead letter.
+
+If the process dies between a dead letter's confirm and the message's acknowledgement, the message is redelivered: its
+dead letters are published again, and its stored readings end as duplicates of the key.
 """
 
 import asyncio
@@ -16,173 +20,213 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from broker.interface import Consumer, Delivery
-from persister.acks import Ledger
-from persister.batch import Opened, Outcome
+from broker.headers import (
+    ERROR_HEADER,
+    EXCHANGE_HEADER,
+    FIRST_SEEN_HEADER,
+    REASON_HEADER,
+    REPLAYS_HEADER,
+    SCHEMA_HEADER,
+    SERVICE_HEADER,
+)
+from broker.interface import Consumer, Delivery, Publisher
+from broker.message import Header, Message
+from broker.topology import DEAD_EXCHANGE, READINGS_EXCHANGE, Exchange
+from persister.acks import AckTracker
+from persister.batch import BatchedDelivery, Outcome, Unstorable
 from persister.metrics import PersisterMetrics
+from persister.mongodb_errors import WriteFailed
 from persister.requeues import Requeues
-from persister.retry import Holding, LetGoError
-from persister.to_dead_letters import ToDeadLetters
-from persister.to_mongodb import WriteFailed
+from persister.retry import HeldTooLongError, Retrier
 from runtime.logs import logger
+from runtime.times import now_ms, rfc3339
 
 log = logger("persister.dead_letters")
 
-# What may wait for the dead-letter queue; a message and what was made of it count.
-MOST_PARKED = 4096
-MOST_PARKED_BYTES = 16 * 1024 * 1024
-GIVE_BACK_EVERY_S = 1.0
-# So many are published at once: a queue that refuses is not to be asked by thousands.
-AT_ONCE = 8
-# Deadlines are looked at so often; a return that is not noted in time goes on, and is noted with the next.
-LOOK_EVERY_S = 1.0
-NOTED_WITHIN_S = 1.0
+# Bounds on parked messages; the bytes include the documents cut from them.
+MAX_PARKED = 4096
+MAX_PARKED_BYTES = 16 * 1024 * 1024
+REQUEUE_EVERY_S = 1.0
+# A queue that refuses should not be asked by thousands.
+MAX_WORKERS = 8
+DEADLINE_CHECK_EVERY_S = 1.0
+# A requeue that is not recorded in time goes on, and is recorded with the next one.
+RECORD_TIMEOUT_S = 1.0
+
+SERVICE = "persister"
+MAX_ERROR_CHARS = 500
+KEPT_HEADERS = (SCHEMA_HEADER, REPLAYS_HEADER, FIRST_SEEN_HEADER)
+
+
+class ToDeadLetters:
+    """Publishes dead letters."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+
+    async def publish(self, dead: Unstorable, origin: Message, source: Exchange = READINGS_EXCHANGE) -> None:
+        """Return once the dead letter is confirmed; BrokerError otherwise.
+
+        The message's own headers are kept: its schema, how often it was replayed, when it first became a dead letter.
+        """
+        headers: dict[str, Header] = {
+            FIRST_SEEN_HEADER: rfc3339(now_ms()),
+            **{name: origin.headers[name] for name in KEPT_HEADERS if name in origin.headers},
+            REASON_HEADER: dead.reason,
+            ERROR_HEADER: dead.error[:MAX_ERROR_CHARS],
+            SERVICE_HEADER: SERVICE,
+        }
+        if source is not READINGS_EXCHANGE:
+            headers[EXCHANGE_HEADER] = source.name
+        await self._publisher.publish(Message(dead.body, headers), DEAD_EXCHANGE)
 
 
 @dataclass(frozen=True, slots=True)
-class Burial:
-    """One message with something dead in it, its documents and what became of each."""
+class DeadLetterJob:
+    """One message of which something is dead, its documents, and the outcome of each."""
 
-    opened: Opened
+    batched: BatchedDelivery
     documents: list[bytes]
     outcomes: list[Outcome]
 
     @property
     def delivery(self) -> Delivery:
         """The message."""
-        return self.opened.delivery
+        return self.batched.delivery
 
     @property
     def size(self) -> int:
-        """How many bytes it holds, about: the message, and its documents cut out of it."""
+        """About how many bytes it holds: the message, and the documents cut from it."""
         return len(self.delivery.message.body) + sum(map(len, self.documents))
 
 
-class Burials:
-    """What is dead of one consumer's messages. `done` is told of each burial that is confirmed and settled."""
+class DeadLetterer:
+    """Dead-letters for one consumer. Calls `on_settled` with each job whose dead letters are confirmed and settled."""
 
     def __init__(
         self,
         consumer: Consumer,
-        ledger: Ledger,
+        acks: AckTracker,
         dead_letters: ToDeadLetters,
         *,
-        holding: Holding,
+        retrier: Retrier,
         requeues: Requeues,
         metrics: PersisterMetrics,
-        done: Callable[[Burial], None],
+        on_settled: Callable[[DeadLetterJob], None],
     ) -> None:
         self._consumer = consumer
-        self._ledger = ledger
+        self._acks = acks
         self._dead_letters = dead_letters
-        self._holding = holding
+        self._retrier = retrier
         self._requeues = requeues
         self._metrics = metrics
-        self._done = done
-        self._waiting: deque[Burial] = deque()
-        # Of what waits and of what is being published.
+        self._on_settled = on_settled
+        self._backlog: deque[DeadLetterJob] = deque()
+        # Of the backlog and of what is being published.
         self._bytes = 0
-        self._undertakers = 0
-        self._giving_back = False
-        self._looking = False
+        self._workers = 0
+        self._requeuing_overflow = False
+        self._watching_deadlines = False
 
     @property
     def full(self) -> bool:
-        """Whether no more may be put aside."""
-        return self._ledger.parked >= MOST_PARKED or self._bytes >= MOST_PARKED_BYTES
+        """Whether no more messages may be parked."""
+        return self._acks.parked >= MAX_PARKED or self._bytes >= MAX_PARKED_BYTES
 
-    async def add(self, burial: Burial, tasks: asyncio.TaskGroup) -> None:
-        """Take a message; it is buried and settled by a task of its own."""
-        if not self._ledger.park(burial.delivery):
+    async def add(self, job: DeadLetterJob, tasks: asyncio.TaskGroup) -> None:
+        """Park a message; tasks of this group publish its dead letters and settle it."""
+        if not self._acks.park(job.delivery):
             return
-        self._forget_stale()
-        self._waiting.append(burial)
-        self._bytes += burial.size
-        if self._undertakers < AT_ONCE:
-            self._undertakers += 1
-            tasks.create_task(self._undertake(), name="dead letters")
-        if not self._looking:
-            self._looking = True
-            tasks.create_task(self._give_back_in_time(), name="deadlines")
+        self._drop_stale()
+        self._backlog.append(job)
+        self._bytes += job.size
+        if self._workers < MAX_WORKERS:
+            self._workers += 1
+            tasks.create_task(self._work(), name="dead letters")
+        if not self._watching_deadlines:
+            self._watching_deadlines = True
+            tasks.create_task(self._requeue_at_deadlines(), name="deadlines")
         if not self.full:
-            await self._consumer.park(burial.delivery)
-        elif not self._giving_back:
-            self._giving_back = True
-            tasks.create_task(self._give_back_slowly(), name="giving back")
+            await self._consumer.park(job.delivery)
+        elif not self._requeuing_overflow:
+            self._requeuing_overflow = True
+            tasks.create_task(self._requeue_overflow(), name="requeue")
 
-    def _forget_stale(self) -> None:
-        """Drop what an earlier connection delivered: it comes again."""
-        if self._waiting and not self._ledger.holds(self._waiting[0].delivery):
-            for burial in self._waiting:
-                self._bytes -= burial.size
-            self._waiting.clear()
+    def _drop_stale(self) -> None:
+        """Drop what an earlier connection delivered: the broker redelivers it."""
+        if self._backlog and not self._acks.is_parked(self._backlog[0].delivery):
+            for job in self._backlog:
+                self._bytes -= job.size
+            self._backlog.clear()
 
-    async def _undertake(self) -> None:
+    async def _work(self) -> None:
         try:
-            while self._waiting:
-                burial = self._waiting.popleft()
+            while self._backlog:
+                job = self._backlog.popleft()
                 try:
-                    if self._ledger.holds(burial.delivery):
-                        await self._bury(burial)
+                    if self._acks.is_parked(job.delivery):
+                        await self._publish(job)
                 finally:
-                    self._bytes -= burial.size
+                    self._bytes -= job.size
         finally:
-            self._undertakers -= 1
+            self._workers -= 1
 
-    async def _bury(self, burial: Burial) -> None:
-        """Publish what is dead of one message, then settle the message."""
-        holding = self._holding.until(
-            self._holding.deadline_of(burial.delivery), gone=lambda: not self._ledger.holds(burial.delivery)
+    async def _publish(self, job: DeadLetterJob) -> None:
+        """Publish the dead letters of one message, then settle the message."""
+        retrier = self._retrier.with_deadline(
+            self._retrier.deadline_of(job.delivery), is_stale=lambda: not self._acks.is_parked(job.delivery)
         )
         try:
-            for letter in burial.opened.letters:
-                bury = partial(self._dead_letters.bury, letter, burial.delivery.message)
-                await holding.until_done("dead letter", bury)
-                self._metrics.dead_letters.labels(letter.reason).inc()
-        except LetGoError:
-            log.warning("The dead-letter queue still refuses; a message goes back for another try.")
-            await self._give_back([burial])
+            for dead in job.batched.unstorable:
+                publish = partial(self._dead_letters.publish, dead, job.delivery.message)
+                await retrier.run("dead letter", publish)
+                self._metrics.dead_letters.labels(dead.reason).inc()
+        except HeldTooLongError:
+            log.warning("The dead-letter queue still refuses; a message is requeued.")
+            await self._requeue([job])
             return
-        settle = partial(self._ledger.settle_parked, burial.delivery)
-        if await self._holding.until_done("acknowledgement", settle):
-            self._done(burial)
+        settle = partial(self._acks.settle_parked, job.delivery)
+        if await self._retrier.run("acknowledgement", settle):
+            self._on_settled(job)
 
-    async def _give_back(self, burials: Iterable[Burial]) -> None:
-        here = [burial.delivery for burial in burials if self._ledger.holds(burial.delivery)]
-        self._requeues.note(here)
+    async def _requeue(self, jobs: Iterable[DeadLetterJob]) -> None:
+        parked = [job.delivery for job in jobs if self._acks.is_parked(job.delivery)]
+        self._requeues.record(parked)
         with suppress(WriteFailed, TimeoutError):
-            async with asyncio.timeout(NOTED_WITHIN_S):
+            async with asyncio.timeout(RECORD_TIMEOUT_S):
                 await self._requeues.write()
-        for delivery in here:
-            requeue = partial(self._ledger.give_back_parked, delivery)
-            await self._holding.until_done("acknowledgement", requeue)
+        for delivery in parked:
+            requeue = partial(self._acks.requeue_parked, delivery)
+            await self._retrier.run("acknowledgement", requeue)
 
-    async def _give_back_in_time(self) -> None:
-        """Give back what has waited in line until its deadline. Whoever tries to publish one looks after it."""
+    async def _requeue_at_deadlines(self) -> None:
+        """Requeue backlogged messages at their deadline. A message being published is its worker's concern."""
         try:
-            while self._waiting:
+            while self._backlog:
                 now = time.monotonic()
-                lines: tuple[deque[Burial], deque[Burial]] = deque(), deque()
-                for burial in self._waiting:
-                    lines[self._holding.deadline_of(burial.delivery) <= now].append(burial)
-                self._waiting, late = lines
+                in_time: deque[DeadLetterJob] = deque()
+                late: deque[DeadLetterJob] = deque()
+                for job in self._backlog:
+                    (late if self._retrier.deadline_of(job.delivery) <= now else in_time).append(job)
+                self._backlog = in_time
                 if late:
-                    self._bytes -= sum(burial.size for burial in late)
-                    log.warning("The dead-letter queue refuses; what waits in line goes back.", messages=len(late))
-                    await self._give_back(late)
+                    self._bytes -= sum(job.size for job in late)
+                    log.warning("The dead-letter queue refuses; its backlog is requeued.", messages=len(late))
+                    await self._requeue(late)
                 else:
-                    soonest = min(self._holding.deadline_of(burial.delivery) for burial in self._waiting)
-                    await asyncio.sleep(min(LOOK_EVERY_S, soonest - now))
+                    soonest = min(self._retrier.deadline_of(job.delivery) for job in self._backlog)
+                    await asyncio.sleep(min(DEADLINE_CHECK_EVERY_S, soonest - now))
         finally:
-            self._looking = False
+            self._watching_deadlines = False
 
-    async def _give_back_slowly(self) -> None:
+    async def _requeue_overflow(self) -> None:
+        """Requeue the oldest backlogged message every second until there is room."""
         try:
-            log.warning("Too much waits for the dead-letter queue; messages go back.", parked=self._ledger.parked)
-            while self.full and self._waiting:
-                burial = self._waiting.popleft()
-                self._bytes -= burial.size
-                await self._give_back([burial])
-                await asyncio.sleep(GIVE_BACK_EVERY_S)
+            log.warning("Too many messages wait for the dead-letter queue; requeueing.", parked=self._acks.parked)
+            while self.full and self._backlog:
+                job = self._backlog.popleft()
+                self._bytes -= job.size
+                await self._requeue([job])
+                await asyncio.sleep(REQUEUE_EVERY_S)
         finally:
-            self._giving_back = False
+            self._requeuing_overflow = False

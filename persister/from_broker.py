@@ -1,99 +1,100 @@
-"""BROKER → PERSISTER: gathers what has arrived into batches, whose size so follows the depth of the queue.
+"""BROKER → PERSISTER: gathers arrived messages into batches, whose size therefore follows the depth of the queue.
 
-Whoever is ready to write takes all that has arrived by then, up to a full batch, and where that is little waits once
-for more: no device waits for what is written here, and a write costs as much for ten readings as for five hundred.
-While one batch is written the next gathers in the consumer's window.
+A batch takes everything that has arrived, up to its bound. A batch that is not full lingers once for more: no device
+waits for it, and a write costs as much for ten readings as for five hundred. While one batch is written, the next one
+gathers in the consumer's prefetch window.
 """
 
 import asyncio
 import time
-from collections.abc import Callable
 
 from broker.interface import Consumer, Delivery
+from persister.acks import AckTracker
 
-# A reading with short names and no tags has some 180 bytes.
+# A reading with short names and no tags has about 180 bytes.
 TYPICAL_DOCUMENT_BYTES = 180
-# No more is added to a batch that has so much, as one of large documents may. The driver takes 16 MiB in one command,
-# and a message has up to 1.
+# A batch of this size takes no more, as one of large documents may reach. The driver takes 16 MiB in one command, and a
+# message has up to 1 MiB.
 MAX_BATCH_BYTES = 14 * 1024 * 1024
-# A message that was delivered so often and never settled may be what ends its workers: it is written alone.
-ALONE_FROM = 3
-# Whoever lingers looks so often whether more can still come.
-LOOK_EVERY_S = 0.01
+# A message delivered this often and never settled may be what kills its workers: it is written alone.
+ISOLATE_AFTER_DELIVERIES = 3
+# While a batch lingers: how often it looks for more.
+POLL_EVERY_S = 0.01
 
 
 class FromBroker:
-    """Takes batches from one consumer."""
+    """Takes batches of deliveries from one consumer."""
 
     def __init__(
-        self, consumer: Consumer, *, batch_readings: int, linger_ms: int, prefetch: int, held: Callable[[], int]
+        self, consumer: Consumer, acks: AckTracker, *, batch_readings: int, linger_ms: int, prefetch: int
     ) -> None:
         self._consumer = consumer
+        self._acks = acks
         self._prefetch = prefetch
-        self._held = held
         self._batch_readings = batch_readings
         self._linger_s = linger_ms / 1000
-        # What was taken and does not go with the batch before it.
+        # Taken from the consumer, but not for the previous batch.
         self._next: Delivery | None = None
-        # What was taken for a batch that nobody waits for any more.
-        self._left: list[Delivery] = []
+        # Taken for a batch whose caller was cancelled.
+        self._abandoned: list[Delivery] = []
 
-    async def first(self) -> None:
-        """Return when there is something to take."""
+    async def wait(self) -> None:
+        """Return once there is a delivery to take."""
         if self._next is None:
             self._next = await self._consumer.get()
 
-    async def batch(self) -> list[Delivery]:
-        """Take what has arrived, up to a full batch; of less, also what comes while it lingers.
+    async def next_batch(self) -> list[Delivery]:
+        """Return what has arrived, up to a full batch; one that is not full also gets what arrives while it lingers.
 
-        To be called after `first`. When it is cancelled, what it has taken is in the rest.
+        Call it after `wait`. If it is cancelled, `drain` returns what it has taken.
         """
-        found: list[Delivery] = []
-        self._left = found
+        batch: list[Delivery] = []
+        self._abandoned = batch
         lingers_until = time.monotonic() + self._linger_s
-        # Once the window is used up nothing comes before something is settled: many small messages are a backlog, too.
-        while not self._take(found) and self._held() + len(found) < self._prefetch:
+        # With the prefetch window full, nothing arrives before something is settled: many small messages are a backlog
+        # too.
+        while not self._take(batch) and self._acks.unsettled_count + len(batch) < self._prefetch:
             left_s = lingers_until - time.monotonic()
             if left_s <= 0:
                 break
-            await asyncio.sleep(min(left_s, LOOK_EVERY_S))
-        self._left = []
-        return found
+            await asyncio.sleep(min(left_s, POLL_EVERY_S))
+        self._abandoned = []
+        return batch
 
-    def rest(self) -> list[Delivery]:
-        """Return what has arrived and is in no batch yet: it goes back to the queue with its consumer."""
-        found, self._left = self._left, []
+    def drain(self) -> list[Delivery]:
+        """Return what has arrived and is in no batch: it goes back to the queue when the consumer ends."""
+        rest, self._abandoned = self._abandoned, []
         if self._next is not None:
-            found.append(self._next)
+            rest.append(self._next)
             self._next = None
         while (delivery := self._consumer.get_nowait()) is not None:
-            found.append(delivery)
-        return found
+            rest.append(delivery)
+        return rest
 
-    def _take(self, found: list[Delivery]) -> bool:
+    def _take(self, batch: list[Delivery]) -> bool:
         """Add what has arrived; return whether the batch is full."""
-        size = sum(len(delivery.message.body) for delivery in found)
-        # An estimate: opening the message comes later, once.
-        readings = sum(_readings(delivery) for delivery in found)
+        size = sum(len(delivery.message.body) for delivery in batch)
+        # An estimate: messages are decoded later, once.
+        readings = sum(_estimated_readings(delivery) for delivery in batch)
         while readings < self._batch_readings and size < MAX_BATCH_BYTES:
             delivery = self._next or self._consumer.get_nowait()
             self._next = None
             if delivery is None:
                 return False
-            if found and not _together(found[0], delivery):
+            if batch and not _may_share_a_batch(batch[0], delivery):
                 self._next = delivery
                 return True
-            found.append(delivery)
+            batch.append(delivery)
             size += len(delivery.message.body)
-            readings += _readings(delivery)
+            readings += _estimated_readings(delivery)
         return True
 
 
-def _readings(delivery: Delivery) -> int:
+def _estimated_readings(delivery: Delivery) -> int:
     return max(1, len(delivery.message.body) // TYPICAL_DOCUMENT_BYTES)
 
 
-def _together(first: Delivery, other: Delivery) -> bool:
-    """Say whether two deliveries may be written in one batch: none is suspect, and one connection delivered both."""
-    alone = first.delivery_count >= ALONE_FROM or other.delivery_count >= ALONE_FROM
-    return not alone and first.generation == other.generation
+def _may_share_a_batch(first: Delivery, other: Delivery) -> bool:
+    """Return whether neither delivery has to be isolated and the same connection delivered both."""
+    isolated = ISOLATE_AFTER_DELIVERIES
+    return first.delivery_count < isolated and other.delivery_count < isolated and first.generation == other.generation

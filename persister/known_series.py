@@ -1,4 +1,4 @@
-"""The series that this worker has met: a bounded memory of bytes, so that known ones need no decoding."""
+"""The series that this worker has seen, by the bytes that name them: a known series needs no decoding."""
 
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -11,11 +11,11 @@ from readings.keys import series_key
 
 
 def series_key_of(document: bytes) -> dict[str, Any]:
-    """Return the key of the series that a document belongs to; DocumentError when it is no reading."""
-    name = series_bytes(document)  # which refuses what has the right key in the wrong place
+    """Return the key of the series that a document belongs to; DocumentError if it is not a reading."""
+    name = series_bytes(document)  # raises if the right key is in the wrong place
     decoded = decode_document(document)["_id"]
     key = series_key(decoded["owner"], decoded["device"], decoded["sensorType"])
-    if bson.encode(key)[4:-1] != name:  # a field that stands there twice, or is a text of another kind
+    if bson.encode(key)[4:-1] != name:  # a field occurs twice, or is not a plain string
         raise DocumentError("the _id has not the bytes of its owner, device and sensorType")
     return key
 
@@ -27,25 +27,31 @@ def key_of_name(name: bytes) -> dict[str, Any]:
 
 
 class KnownSeries:
-    """Tells known series from new ones, by the bytes that name them; the least recently met is forgotten first.
+    """A bounded LRU set of series names, as bytes.
 
-    What is known holds of one database. `epoch` counts how often all was forgotten: what was found known before is
-    not any more.
+    It is true of one database. `epoch` counts how often everything was forgotten: a series that was known in an earlier
+    epoch may not be known now.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
         self._known: OrderedDict[bytes, None] = OrderedDict()
-        # Those in which something was stored since it was last seen that the database is the one that it was.
+        # Series stored into since the database was last found unchanged.
         self._stored: set[bytes] = set()
         self.epoch = 0
 
-    def meet(self, name: bytes) -> bool:
-        """Return whether the series is known; from now on it is the one that was met last."""
+    def touch(self, name: bytes) -> bool:
+        """Return whether a series is known, and make it the most recently used one."""
         if name not in self._known:
             return False
         self._known.move_to_end(name)
         return True
+
+    def add(self, name: bytes) -> None:
+        """Remember a series, once its document in `series` is written."""
+        self._known[name] = None
+        if len(self._known) > self._capacity:
+            self._known.popitem(last=False)
 
     def forget(self, owner: str) -> int:
         """Forget the series of an owner; return how many there were."""
@@ -55,25 +61,19 @@ class KnownSeries:
             del self._known[name]
         return len(names)
 
-    def add(self, name: bytes) -> None:
-        """Remember a series, once its document in `series` is written."""
-        self._known[name] = None
-        if len(self._known) > self._most:
-            self._known.popitem(last=False)
-
-    def stored(self, names: Iterable[bytes]) -> None:
-        """Note that readings of these series were written."""
+    def record_stored(self, names: Iterable[bytes]) -> None:
+        """Record that readings of these series were written."""
         self._stored.update(names)
-        while len(self._stored) > self._most:  # only where nobody could look for long
+        while len(self._stored) > self._capacity:  # only if the database could not be checked for long
             self._stored.pop()
 
     def take_stored(self) -> set[bytes]:
-        """Return what was noted as stored, and begin anew."""
+        """Return the series recorded as stored, and clear the record."""
         taken, self._stored = self._stored, set()
         return taken
 
     def forget_all(self, stored: set[bytes]) -> list[bytes]:
-        """Forget every series; of those that were noted as stored, meanwhile too, return which were known."""
+        """Forget every series; return those that were known and are in `stored` or were recorded as stored since."""
         self.epoch += 1
         stored = stored | self.take_stored()
         known, self._known = self._known, OrderedDict()

@@ -1,11 +1,11 @@
-"""What a persister counts. No label grows with devices."""
+"""The persister's metrics. No label grows with the number of devices."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from runtime.metrics import preset_labels
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15)
-# What is tried until it succeeds; tests/test_metrics.py holds it complete.
+# The operations that are retried; tests/test_metrics.py checks that the list is complete.
 RETRIED = (
     "collections",
     "readings",
@@ -25,7 +25,7 @@ class PersisterMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.readings = Counter(
-            "tidegate_persister_readings_total", "Readings by what became of them", ["outcome"], registry=registry
+            "tidegate_persister_readings_total", "Readings settled, by outcome", ["outcome"], registry=registry
         )
         preset_labels(self.readings, "stored", "duplicate", "dead", "erased")
         self.dead_letters = Counter(
@@ -33,28 +33,33 @@ class PersisterMetrics:
         )
         preset_labels(self.dead_letters, "undecodable", "newer_schema", "refused", "too_often")
         self.duplicates = Counter(
-            "tidegate_persister_duplicates_total", "Readings that were stored already", registry=registry
+            "tidegate_persister_duplicates_total", "Readings that were already stored", registry=registry
         )
         self.write_seconds = Histogram(
-            "tidegate_persister_write_seconds", "Time of one bulk write", buckets=_SECONDS, registry=registry
+            "tidegate_persister_write_seconds", "Seconds that one bulk write took", buckets=_SECONDS, registry=registry
         )
         self.batch_readings = Histogram(
-            "tidegate_persister_batch_readings", "Readings in one bulk write", buckets=_READINGS, registry=registry
+            "tidegate_persister_batch_readings", "Readings per bulk write", buckets=_READINGS, registry=registry
         )
         self.retries = Counter(
-            "tidegate_persister_retries_total", "Writes that had to be tried again", ["what"], registry=registry
+            "tidegate_persister_retries_total",
+            "Failed attempts that were retried, by operation",
+            ["what"],
+            registry=registry,
         )
         preset_labels(self.retries, *RETRIED)
         self.depth = Gauge(
-            "tidegate_persister_queue_depth", "Messages that wait in the queue, as last seen", registry=registry
+            "tidegate_persister_queue_depth", "Messages waiting in the queue, when last checked", registry=registry
         )
         self.lag_seconds = Gauge(
-            "tidegate_persister_lag_seconds", "Age of the oldest reading that is not yet stored", registry=registry
+            "tidegate_persister_lag_seconds",
+            "Age in seconds of the oldest delivered reading that is not stored yet",
+            registry=registry,
         )
         self.removed = Counter(
-            "tidegate_persister_removed_total", "Readings removed again, by why", ["why"], registry=registry
+            "tidegate_persister_removed_total", "Stored readings removed, by cause", ["why"], registry=registry
         )
         preset_labels(self.removed, "erasure", "retention")
         self.parked = Gauge(
-            "tidegate_persister_parked", "Messages that wait for the dead-letter queue", registry=registry
+            "tidegate_persister_parked", "Messages waiting for the dead-letter queue", registry=registry
         )

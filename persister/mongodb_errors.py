@@ -1,24 +1,27 @@
-"""What an error code of MongoDB says: the document's fault, an outage, or neither for certain.
+"""MongoDB's errors: what is raised in place of the driver's exceptions, and what an error code means.
 
-Only what the server can say of nothing but a document counts against the document at once. What it says of itself is
-held and tried again, for no outage may turn good readings into dead letters. The rest is in doubt, and `Sifter` finds
-out. Numbers and names are those of the server's `error_codes.yml`.
+A code that can only mean the document makes that document dead at once. A code about the server is an outage: the write
+is retried, because no outage may turn good readings into dead letters. Every other code is ambiguous, and
+`persister.poison` decides. Numbers and names are those of the server's `error_codes.yml`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
+
+from pymongo.errors import PyMongoError
 
 DUPLICATE_KEY = 11000
 NAMESPACE_NOT_FOUND = 26
 NAMESPACE_EXISTS = 48
-# The collection is not there, or is another one than the insert has named.
+# The collection does not exist, or is not the one that the insert named.
 COLLECTION_UUID_MISMATCH = 361
-# A server older than 6.0 does not know `collectionUUID`.
+# Servers older than 6.0 do not know `collectionUUID`.
 UNKNOWN_FIELD = 40415
 
-# InvalidBSON, Overflow (nested too deeply), InvalidLength, names and ids that no document may have, a validator's no,
-# and the two codes for what is too large.
-OF_THE_DOCUMENT = frozenset({15, 16, 22, 52, 53, 54, 55, 56, 57, 121, 10334, 17280, 17419})
+# InvalidBSON, Overflow (nested too deeply), InvalidLength, names and ids that no document may have, a validator's
+# refusal, and the two codes for a document that is too large.
+DOCUMENT_ERRORS = frozenset({15, 16, 22, 52, 53, 54, 55, 56, 57, 121, 10334, 17280, 17419})
 
 _NETWORK = {6, 7, 89, 202, 317, 384, 9001}
 _NOT_PRIMARY = {91, 94, 189, 190, 10058, 10107, 11600, 11602, 13435, 13436}
@@ -27,11 +30,41 @@ _WRITE_CONCERN = {64, 79, 100, 133, 134}
 _RIGHTS = {11, 13, 18, 31, 33, 391}
 _ROOM = {28, 146, 402, 462, 14031, 16500}
 _CATALOGUE_AND_SHARDS = {26, 59, 63, 70, 74, 82, 96, 125, 150, 166, 225, 234, 246, 251, 267, 314, 358, 8000, 13388}
-OUTAGE = frozenset().union(_NETWORK, _NOT_PRIMARY, _INTERRUPTED, _WRITE_CONCERN, _RIGHTS, _ROOM, _CATALOGUE_AND_SHARDS)
+OUTAGES = frozenset().union(_NETWORK, _NOT_PRIMARY, _INTERRUPTED, _WRITE_CONCERN, _RIGHTS, _ROOM, _CATALOGUE_AND_SHARDS)
 _OUTAGE_LABELS = frozenset({"RetryableWriteError", "TransientTransactionError", "SystemOverloadedError"})
 
 
+class WriteFailed(Exception):
+    """MongoDB did not answer, did not take the whole write, or did not confirm that it is safe: do all of it again."""
+
+
+class WriteRefused(Exception):
+    """MongoDB took none of the documents. `code` is its error code.
+
+    `certain`: the code can only mean a document. Otherwise it does not tell whether a document is to blame.
+    """
+
+    def __init__(self, message: str, code: int, *, certain: bool) -> None:
+        super().__init__(message)
+        self.code = code
+        self.certain = certain
+
+
 def is_outage(code: int | None, details: Mapping[str, Any] | None = None) -> bool:
-    """Say whether an answer speaks of the server and not of what is written. One without a code does."""
+    """Return whether an error is the server's, not the document's. An error without a code counts as an outage."""
     labels = (details or {}).get("errorLabels") or ()
-    return code is None or code in OUTAGE or not _OUTAGE_LABELS.isdisjoint(labels)
+    return code is None or code in OUTAGES or not _OUTAGE_LABELS.isdisjoint(labels)
+
+
+def error_text(error: Exception) -> str:
+    """Return an error's type and the first 300 characters of its message."""
+    return f"{type(error).__name__}: {str(error)[:300]}"
+
+
+@contextmanager
+def translating_errors() -> Iterator[None]:
+    """Raise WriteFailed in place of the driver's errors."""
+    try:
+        yield
+    except PyMongoError as error:
+        raise WriteFailed(error_text(error)) from error

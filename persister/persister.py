@@ -1,48 +1,48 @@
-"""The persister's loop: take a batch, write it, bury what cannot be stored, and only then acknowledge.
+"""The persister's loop: take a batch, write it, dead-letter what cannot be stored, and only then acknowledge.
 
-A bounded number of batches is written at once, and the next one gathers meanwhile. Where the process can die, and what
-is true then: before the write, nothing is stored and the broker delivers again; between write and acknowledgement,
-everything is stored and the repetition ends as duplicates on the key; after the acknowledgement, nothing is left to do.
-While MongoDB is away the batches are held and tried again, and the queue grows to its bound. At the deadline of the
-oldest (`persister.retry`) the consumer ends and the broker has all of it again. That is noted (`persister.requeues`),
-for what was delivered very often is judged by it.
+A bounded number of batches is written at once, and the next one gathers meanwhile. What is true when the process dies:
+before the write, nothing is stored, and the broker redelivers everything; between write and acknowledgement, everything
+is stored, and the repetition ends as duplicates of the key; after the acknowledgement, nothing is left to do. While
+MongoDB is away the batches are retried, and the queue grows to its bound. At the deadline of the oldest message
+(`persister.retry`) the consumer ends, and the broker has everything again. That is recorded (`persister.requeues`),
+because a message that was delivered very often is judged by it.
 """
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from broker.failpoints import failpoint
 from broker.interface import BrokerError, Consumer, Delivery
-from persister.acks import Ledger
-from persister.batch import TOO_OFTEN, Batch, Outcome
-from persister.dead_letters import Burial, Burials
+from persister.acks import AckTracker
+from persister.batch import MAX_DELIVERIES, Batch, Outcome
+from persister.dead_letters import DeadLetterer, DeadLetterJob, ToDeadLetters
 from persister.from_broker import FromBroker
 from persister.known_series import KnownSeries, series_key_of
 from persister.maintenance.deleted_owners import DeletedOwners
 from persister.metrics import PersisterMetrics
-from persister.poison import Sifter
+from persister.mongodb_errors import WriteRefused
+from persister.poison import PoisonIsolator
 from persister.requeues import Requeues
-from persister.retry import GivenUpError, Holding
-from persister.to_dead_letters import ToDeadLetters
+from persister.retry import Retrier
 from persister.to_live import ToLive
-from persister.to_mongodb import ToMongoDB
-from persister.tracing import note_batch
+from persister.to_mongodb import ToMongoDB, Written
+from persister.tracing import record_batch
 from readings.document import DocumentError
 from runtime.logs import logger
 from runtime.tracing import Tracing
+from runtime.waiting import StoppedError, unless_stopped
 
 log = logger("persister")
 
-# What a consumer that ends may still take to acknowledge what is done.
-LAST_WORDS_S = 1.0
+# How long a consumer that ends may still take to acknowledge what is done.
+SHUTDOWN_TIMEOUT_S = 1.0
 
-Watch = Callable[[list[bytes], list[Outcome]], None]
-"""Told of every settled message: its documents and what became of each."""
+OnSettled = Callable[[list[bytes], list[Outcome]], None]
+"""Called with every settled message: its documents and their outcomes."""
 
 
 class Persister:
@@ -55,7 +55,7 @@ class Persister:
         dead_letters: ToDeadLetters,
         live: ToLive,
         *,
-        holding: Holding,
+        retrier: Retrier,
         known: KnownSeries,
         deleted: DeletedOwners,
         requeues: Requeues,
@@ -64,189 +64,192 @@ class Persister:
         linger_ms: int,
         prefetch: int,
         writes_in_flight: int,
-        watch: Watch | None = None,
+        on_settled: OnSettled | None = None,
         tracing: Tracing | None = None,
     ) -> None:
         self._consumer = consumer
         self._slots = asyncio.Semaphore(writes_in_flight)
         self._store = store
-        self._sifter = Sifter(store, holding)
+        self._isolator = PoisonIsolator(store)
         self._live = live
-        self._holding = holding
+        self._retrier = retrier
         self._known = known
         self._deleted = deleted
         self._requeues = requeues
         self._metrics = metrics
-        self._watch = watch
+        self._on_settled = on_settled
         self._tracing = tracing
-        self.ledger = Ledger(consumer)
+        self.acks = AckTracker(consumer)
         self._source = FromBroker(
-            consumer,
-            batch_readings=batch_readings,
-            linger_ms=linger_ms,
-            prefetch=prefetch,
-            held=lambda: self.ledger.open,
+            consumer, self.acks, batch_readings=batch_readings, linger_ms=linger_ms, prefetch=prefetch
         )
-        self._burials = Burials(
+        self._dead_letterer = DeadLetterer(
             consumer,
-            self.ledger,
+            self.acks,
             dead_letters,
-            holding=holding,
+            retrier=retrier,
             requeues=requeues,
             metrics=metrics,
-            done=self._buried,
+            on_settled=lambda job: self._report(job.documents, job.outcomes),
         )
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Store batches until `stop`; those at hand are finished first, what was only fetched goes back.
+        """Store batches until `stop`; batches in progress are finished, messages in no batch go back to the queue.
 
-        A batch that cannot be finished, because MongoDB or the broker is away, goes back as well. A group with
-        LetGoError when one was held for too long.
+        A batch that cannot be finished, because MongoDB or the broker is away, goes back too. An ExceptionGroup with
+        HeldTooLongError if a message was held past its deadline.
         """
         try:
             async with asyncio.TaskGroup() as tasks:
-                await self._holding.until_done("collections", self._store.prepare)
-                await self._take(stop, tasks)
-        except* GivenUpError:
-            log.warning("Stopped in the middle of a batch that could not be written; the broker delivers it again.")
+                await self._retrier.run("collections", self._store.prepare)
+                await self._take_batches(stop, tasks)
+        except* StoppedError:
+            log.warning("Stopped before a batch could be written; the broker redelivers it.")
         finally:
-            await self._let_go()
+            await self._finish()
 
-    async def _let_go(self) -> None:
-        """Acknowledge what is done behind a batch that is not: that batch alone is to be delivered again."""
+    async def _finish(self) -> None:
+        """Acknowledge what is done behind an unfinished batch, so that only that batch is redelivered."""
         with suppress(BrokerError, TimeoutError):
-            async with asyncio.timeout(LAST_WORDS_S):
+            async with asyncio.timeout(SHUTDOWN_TIMEOUT_S):
                 await self._consumer.stop()
-                await self.ledger.settle_what_is_done()
-        returned = [*self.ledger.held(), *self._source.rest()]
-        self._requeues.note(one for one in returned if one.generation == self._consumer.generation)
+                await self.acks.flush_done()
+        returned = [*self.acks.unfinished(), *self._source.drain()]
+        self._requeues.record(one for one in returned if one.generation == self._consumer.generation)
 
-    async def _take(self, stop: asyncio.Event, tasks: asyncio.TaskGroup) -> None:
-        stopping = asyncio.ensure_future(stop.wait())
-        ready: asyncio.Future[Any] = stopping
-        try:
+    async def _take_batches(self, stop: asyncio.Event, tasks: asyncio.TaskGroup) -> None:
+        with suppress(StoppedError):
             while not stop.is_set():
-                ready = asyncio.ensure_future(self._ready())
-                await asyncio.wait((ready, stopping), return_when=asyncio.FIRST_COMPLETED)
-                if not ready.done():
-                    return
-                tasks.create_task(self._persist(ready.result(), tasks), name="batch")
-        finally:
-            stopping.cancel()
-            ready.cancel()
+                deliveries = await unless_stopped(self._next_batch(), stop)
+                tasks.create_task(self._persist(deliveries, tasks), name="batch")
 
-    async def _ready(self) -> list[Delivery]:
-        """Return what is to be written, once there is something and room for a write, which the caller has."""
-        await self._source.first()
+    async def _next_batch(self) -> list[Delivery]:
+        """Return the next deliveries to write, once there are some and a write slot is free: it is the caller's now."""
+        await self._source.wait()
         await self._slots.acquire()
-        deliveries = await self._source.batch()
+        deliveries = await self._source.next_batch()
         for delivery in deliveries:
-            self.ledger.add(delivery)
+            self.acks.add(delivery)
         return deliveries
 
     async def _persist(self, deliveries: list[Delivery], tasks: asyncio.TaskGroup) -> None:
         began_ns = time.time_ns()
         slot = _Slot(self._slots)
         oldest = deliveries[0]
-        holding = self._holding.until(
-            self._holding.deadline_of(oldest), gone=lambda: oldest.generation != self._consumer.generation
+        retrier = self._retrier.with_deadline(
+            self._retrier.deadline_of(oldest), is_stale=lambda: oldest.generation != self._consumer.generation
         )
         try:
-            if oldest.delivery_count >= TOO_OFTEN:  # it is alone then
-                deliveries = [await self._without_returns(oldest, holding)]
+            if oldest.delivery_count >= MAX_DELIVERIES:  # then it is alone in its batch
+                deliveries = [await self._without_requeues(oldest, retrier)]
             batch = Batch(deliveries)
-            await self._store_batch(batch, slot, holding)
+            await self._store_batch(batch, slot, retrier)
         finally:
-            slot.leave()
+            slot.release()
         stored_ns = time.time_ns()
         failpoint("persister.inserted")
-        self._live.stored(batch.newest())
+        self._live.add(batch.newest())
         settled = []
-        for opened, documents, outcomes in batch.results():
-            if opened.letters:
-                await self._burials.add(Burial(opened, documents, outcomes), tasks)
+        for batched, documents, outcomes in batch.results():
+            if batched.unstorable:
+                await self._dead_letterer.add(DeadLetterJob(batched, documents, outcomes), tasks)
             else:
-                settled.append(opened.delivery)
-                self._count(documents, outcomes)
-        await holding.until_done("acknowledgement", partial(self.ledger.settle, settled))
+                settled.append(batched.delivery)
+                self._report(documents, outcomes)
+        await retrier.run("acknowledgement", partial(self.acks.settle, settled))
         if self._tracing is not None:
-            note_batch(self._tracing, batch, began_ns=began_ns, stored_ns=stored_ns, settled_ns=time.time_ns())
+            record_batch(self._tracing, batch, began_ns=began_ns, stored_ns=stored_ns, settled_ns=time.time_ns())
 
-    async def _without_returns(self, delivery: Delivery, holding: Holding) -> Delivery:
-        """Return the delivery with the count of those before it that no worker ended of its own will."""
-        returns = await holding.until_done("question", partial(self._requeues.returns, delivery.message))
-        return replace(delivery, delivery_count=max(1, delivery.delivery_count - returns))
+    async def _without_requeues(self, delivery: Delivery, retrier: Retrier) -> Delivery:
+        """Return the delivery with a `delivery_count` that leaves out those that ended in a worker's own requeue."""
+        requeues = await retrier.run("question", partial(self._requeues.count, delivery.message))
+        return replace(delivery, delivery_count=max(1, delivery.delivery_count - requeues))
 
-    async def _store_batch(self, batch: Batch, slot: "_Slot", holding: Holding) -> None:
+    async def _store_batch(self, batch: Batch, slot: "_Slot", retrier: Retrier) -> None:
         """Give every document its outcome."""
-        epoch, (fresh, erased) = self._known.epoch, self._examine(batch)
+        epoch, (new_series, erased) = self._known.epoch, self._examine(batch)
         if erased:
-            # Only the database that answers now can say so: an older copy may have the owner among the living again.
-            # What was known of it may have been forgotten in part as this batch was examined, so all is asked anew.
-            await holding.until_done("question", self._store.look)
-            for place in erased:
-                batch.outcomes[place] = Outcome.RETRY
-            epoch, (fresh, _) = self._known.epoch, self._examine(batch)
+            # Only the database that answers now can confirm a deletion: in an older copy the owner may exist again.
+            # Checking may also forget the known series, so the whole batch is examined again.
+            await retrier.run("question", self._store.verify)
+            for index in erased:
+                batch.outcomes[index] = Outcome.RETRY
+            epoch, (new_series, _) = self._known.epoch, self._examine(batch)
         started = time.perf_counter()
-        if again := batch.waiting_again():
-            # A duplicate costs the server many times what a fresh one does: ask first.
-            ask = partial(self._store.present, [batch.documents[index] for index in again])
-            for place in await holding.until_done("question", ask):
-                batch.outcomes[again[place]] = Outcome.DUPLICATE
-        # Each series together, as in the index: a tenth of mongod's time.
-        if waiting := batch.waiting():
+        if redelivered := batch.pending_redelivered():
+            # A duplicate costs the server many times what a new document does: ask first.
+            find = partial(self._store.find_stored, [batch.documents[index] for index in redelivered])
+            for position in await retrier.run("question", find):
+                batch.outcomes[redelivered[position]] = Outcome.DUPLICATE
+        # By series, as in the index: that takes a tenth of mongod's time.
+        if pending := batch.pending():
             failpoint("persister.before_insert")
-            # What is in doubt is decided by the success of others: they must not wait for it.
-            written = await self._sifter.write([batch.documents[index] for index in waiting], slot.leave, holding)
-            batch.settle(waiting, written.outcomes)
-            for place, error in written.errors.items():
-                batch.bury(waiting[place], "refused", error)
-            self._metrics.batch_readings.observe(len(waiting))
+            written = await self.write([batch.documents[index] for index in pending], slot.release, retrier)
+            batch.set_outcomes(pending, written.outcomes)
+            for position, error in written.errors.items():
+                batch.mark_dead(pending[position], "refused", error)
+            self._metrics.batch_readings.observe(len(pending))
             self._metrics.write_seconds.observe(time.perf_counter() - started)
-        self._known.stored(batch.series)
-        await self._note_series(batch, fresh, epoch, holding)
+        self._known.record_stored(batch.series)
+        await self._write_series(batch, new_series, epoch, retrier)
 
-    async def _note_series(
-        self, batch: Batch, fresh: dict[bytes, dict[str, str]], epoch: int, holding: Holding
+    async def write(self, documents: Sequence[bytes], on_ambiguous: Callable[[], None], retrier: Retrier) -> Written:
+        """Write documents until each has a final outcome. One write is enough unless MongoDB refuses some of them.
+
+        `on_ambiguous` is called when only the success of other writes can tell whether a document is to blame, so that
+        they need not wait for this one.
+        """
+        try:
+            written = await retrier.run("readings", partial(self._store.write, documents))
+        except WriteRefused as refusal:
+            return await self._isolator.isolate(documents, refusal, on_ambiguous, retrier)
+        self._isolator.stored += written.outcomes.count(Outcome.STORED)
+        if written.ambiguous:
+            return await self._isolator.isolate(documents, written, on_ambiguous, retrier)
+        return written
+
+    async def _write_series(
+        self, batch: Batch, new_series: dict[bytes, dict[str, str]], epoch: int, retrier: Retrier
     ) -> None:
-        """Write the documents of series that are new; of all, when what was known is not any more."""
-        while fresh or epoch != self._known.epoch:
+        """Write the documents of new series; of every stored one if the known series were forgotten meanwhile."""
+        while new_series or epoch != self._known.epoch:
             if epoch != self._known.epoch:
-                epoch, fresh = self._known.epoch, keys_of_stored(batch)
-            if fresh:
-                await holding.until_done("series", partial(self._store.write_series, list(fresh.values())))
+                epoch, new_series = self._known.epoch, stored_series(batch)
+            if new_series:
+                await retrier.run("series", partial(self._store.write_series, list(new_series.values())))
             if epoch == self._known.epoch:
-                for name, key in fresh.items():
-                    if key["owner"] not in self._deleted:  # as may have become known meanwhile
+                for name, key in new_series.items():
+                    if key["owner"] not in self._deleted:  # the deletion may have been learned meanwhile
                         self._known.add(name)
                 return
 
     def _examine(self, batch: Batch) -> tuple[dict[bytes, dict[str, str]], list[int]]:
-        """Mark what is no reading or a deleted owner's; return the keys of new series, and the places of the latter."""
-        fresh: dict[bytes, dict[str, str]] = {}
+        """Set the outcomes of documents that are not readings or whose owner is deleted.
+
+        Returns the keys of new series, by the bytes of their names, and the indexes of the deleted owners' documents.
+        """
+        new_series: dict[bytes, dict[str, str]] = {}
         erased: list[int] = []
-        for name, places in batch.series.items():
-            if self._known.meet(name):
+        for name, indexes in batch.series.items():
+            if self._known.touch(name):
                 continue
-            for place in places:  # as long as nothing of it is stored, each is opened
-                if batch.outcomes[place] is not Outcome.RETRY:
+            for index in indexes:  # until something of a series is stored, each of its documents is decoded
+                if batch.outcomes[index] is not Outcome.RETRY:
                     continue
                 try:
-                    key = series_key_of(batch.documents[place])
+                    key = series_key_of(batch.documents[index])
                 except DocumentError as error:
-                    batch.bury(place, "undecodable", str(error))
+                    batch.mark_dead(index, "undecodable", str(error))
                     continue
                 if key["owner"] in self._deleted:
-                    batch.outcomes[place] = Outcome.ERASED
-                    erased.append(place)
+                    batch.outcomes[index] = Outcome.ERASED
+                    erased.append(index)
                 else:
-                    fresh[name] = key
-        return fresh, erased
+                    new_series[name] = key
+        return new_series, erased
 
-    def _buried(self, burial: Burial) -> None:
-        self._count(burial.documents, burial.outcomes)
-
-    def _count(self, documents: list[bytes], outcomes: list[Outcome]) -> None:
+    def _report(self, documents: list[bytes], outcomes: list[Outcome]) -> None:
+        """Count the outcomes of a settled message, and pass them on."""
         left = len(outcomes)
         for outcome in (Outcome.STORED, Outcome.DUPLICATE, Outcome.DEAD, Outcome.ERASED):
             if left and (number := outcomes.count(outcome)):
@@ -254,28 +257,28 @@ class Persister:
                 self._metrics.readings.labels(outcome.value).inc(number)
                 if outcome is Outcome.DUPLICATE:
                     self._metrics.duplicates.inc(number)
-        if self._watch is not None:
-            self._watch(documents, outcomes)
+        if self._on_settled is not None:
+            self._on_settled(documents, outcomes)
 
 
-def keys_of_stored(batch: Batch) -> dict[bytes, dict[str, str]]:
-    """Return the keys of the series of which something is stored, by their names."""
-    is_there = (Outcome.STORED, Outcome.DUPLICATE)
-    stored = {
-        name: [place for place in places if batch.outcomes[place] in is_there] for name, places in batch.series.items()
+def stored_series(batch: Batch) -> dict[bytes, dict[str, str]]:
+    """Return the keys of the series of which documents are stored, by the bytes of their names."""
+    stored = (Outcome.STORED, Outcome.DUPLICATE)
+    found = {
+        name: [index for index in indexes if batch.outcomes[index] in stored] for name, indexes in batch.series.items()
     }
-    return {name: series_key_of(batch.documents[places[0]]) for name, places in stored.items() if places}
+    return {name: series_key_of(batch.documents[indexes[0]]) for name, indexes in found.items() if indexes}
 
 
 class _Slot:
-    """The room for one write, which is left once."""
+    """A slot for one write, released once."""
 
     def __init__(self, slots: asyncio.Semaphore) -> None:
         self._slots = slots
         self._held = True
 
-    def leave(self) -> None:
-        """Let another batch have it."""
+    def release(self) -> None:
+        """Let another batch have the slot; a second call does nothing."""
         if self._held:
             self._held = False
             self._slots.release()

@@ -1,8 +1,9 @@
-"""Writes documents, and where the server does not take all of them, finds those that are to blame.
+"""Finds the documents that are to blame when MongoDB refuses a write. Ordinary writes never come here.
 
-A code that can only mean a document is believed at once. Any other might as well mean the server, so it counts against
-a document only when the server refused it, then stored something else, and refused it again with the same code. Until
-then it is held, as in an outage; so a server that refuses everything kills nothing.
+A code that can only mean the document is believed at once. Any other code may mean the server, so it counts against a
+document only if the server refused that document, then stored something else, and then refused the document again with
+the same code. Until then the document is retried, as in an outage: if the server refuses everything, no document is
+dead-lettered.
 """
 
 import random
@@ -11,12 +12,13 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from persister.batch import Outcome
-from persister.retry import Holding
-from persister.to_mongodb import WriteFailed, WriteRefused, Written
+from persister.mongodb_errors import WriteFailed, WriteRefused
+from persister.retry import Retrier
+from persister.to_mongodb import Written
 
-# While nothing was stored, so many refusals are enough for one attempt: a server that takes nothing is not to be asked
+# While nothing is stored, an attempt ends after this many ambiguous refusals: a server that takes nothing is not asked
 # once for each of 4,000 documents.
-TRIES = 32
+MAX_AMBIGUOUS_REFUSALS = 32
 
 
 class Store(Protocol):
@@ -26,115 +28,136 @@ class Store(Protocol):
         """Store documents; WriteFailed, WriteRefused."""
 
 
-class Sifter:
-    """Writes for one worker, whose successes are the proof that the server takes documents."""
+class PoisonIsolator:
+    """Isolates poison for one worker. Any write that stores something proves that the server takes documents."""
 
-    def __init__(self, store: Store, holding: Holding) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._holding = holding
-        # How many documents the server has stored.
+        # The number of documents that this worker has stored: every successful write adds to it.
         self.stored = 0
 
-    async def write(
-        self, documents: Sequence[bytes], in_doubt: Callable[[], None], holding: Holding | None = None
+    async def isolate(
+        self,
+        documents: Sequence[bytes],
+        first: Written | WriteRefused,
+        on_ambiguous: Callable[[], None],
+        retrier: Retrier,
     ) -> Written:
-        """Return the outcome of every document. `in_doubt` is called when that needs the success of other writes.
+        """Return the outcome of every document, never RETRY; StoppedError, HeldTooLongError.
 
-        `holding`: of these documents, when they have a deadline of their own.
+        `first`: how the write of all of them ended. `on_ambiguous` is called whenever only the success of other writes
+        can decide.
         """
-        sifting = _Sifting(self, documents, in_doubt)
-        return await (holding or self._holding).until_done("readings", sifting.attempt)
+        isolation = _Isolation(self, documents, first, on_ambiguous)
+        return await retrier.run("readings", isolation.attempt)
 
-    async def attempt(self, documents: Sequence[bytes]) -> Written:
-        """Write once."""
+    async def write(self, documents: Sequence[bytes]) -> Written:
+        """Write once, and count what was stored."""
         written = await self._store.write(documents)
         self.stored += written.outcomes.count(Outcome.STORED)
         return written
 
 
-class _Sifting:
-    """One write, over as many attempts as it takes; what has an outcome is not written again."""
+class _Isolation:
+    """One batch, over as many attempts as it takes. A document that has an outcome is not written again."""
 
-    def __init__(self, sifter: Sifter, documents: Sequence[bytes], in_doubt: Callable[[], None]) -> None:
-        self._sifter = sifter
+    def __init__(
+        self,
+        isolator: PoisonIsolator,
+        documents: Sequence[bytes],
+        first: Written | WriteRefused,
+        on_ambiguous: Callable[[], None],
+    ) -> None:
+        self._isolator = isolator
         self._documents = documents
-        self._in_doubt = in_doubt
+        self._first: Written | WriteRefused | None = first
+        self._on_ambiguous = on_ambiguous
         self._outcomes = [Outcome.RETRY] * len(documents)
         self._errors: dict[int, str] = {}
-        # By document: the code that it is refused with, and how much was stored when that was first said.
-        self._accused: dict[int, tuple[int, int]] = {}
-        self._stored_at_first = sifter.stored
-        self._all_taken = False
-        # Refusals of this pass that do not say whose fault it is, and the last of them.
-        self._doubtful = 0
-        self._last_words = ""
+        # By document: the code of its refusal, and how much had been stored when it was first refused with that code.
+        self._suspects: dict[int, tuple[int, int]] = {}
+        stored_by_first = 0 if isinstance(first, WriteRefused) else first.outcomes.count(Outcome.STORED)
+        # How much had been stored when this began, and when the present pass began.
+        self._stored_before = self._stored_before_pass = isolator.stored - stored_by_first
+        # The ambiguous refusals of the present pass, and the last error.
+        self._ambiguous = 0
+        self._last_error = ""
 
     async def attempt(self) -> Written:
-        """Give every document an outcome, or raise WriteFailed: to be called again, later."""
-        while left := self._left():
-            stored, self._doubtful = self._sifter.stored, 0
-            await self._halve(left)
-            if self._sifter.stored == stored:
-                # Where bad ones stand close together, halves find no good one; chance does.
-                some = self._left()
-                for index in random.sample(some, min(TRIES, len(some))):
-                    await self._ask([index])
-            if self._sifter.stored == stored and len(self._left()) == len(left):
-                self._in_doubt()
-                raise WriteFailed(f"refused, and so may be everything: {self._last_words}")
+        """Give every document an outcome; WriteFailed if that is not possible yet: call it again, later."""
+        while pending := self._pending():
+            self._ambiguous = 0
+            if self._first is None:
+                self._stored_before_pass = self._isolator.stored
+            await self._bisect(pending)
+            if not self._has_stored():
+                # Where poison lies close together, no half is good; a random choice finds a good one.
+                rest = self._pending()
+                for index in random.sample(rest, min(MAX_AMBIGUOUS_REFUSALS, len(rest))):
+                    await self._write([index])
+            if not self._has_stored() and len(self._pending()) == len(pending):
+                self._on_ambiguous()
+                raise WriteFailed(f"refused, by the fault of documents or of the server: {self._last_error}")
         return Written(self._outcomes, self._errors)
 
-    def _left(self) -> Sequence[int]:
-        if not self._accused:
-            return () if self._all_taken else range(len(self._documents))
+    def _has_stored(self) -> bool:
+        """Return whether this worker has stored anything since the present pass began."""
+        return self._isolator.stored != self._stored_before_pass
+
+    def _pending(self) -> list[int]:
         return [index for index, outcome in enumerate(self._outcomes) if outcome is Outcome.RETRY]
 
-    async def _halve(self, left: Sequence[int]) -> None:
-        """Write all that is left, and what is refused in halves, large ones first."""
-        parts = deque([left])
+    async def _bisect(self, pending: Sequence[int]) -> None:
+        """Write what is pending, and what is refused again in halves, large parts first."""
+        parts = deque([pending])
         while parts:
             part = parts.popleft()
-            suspects = await self._ask(part)
-            if self._doubtful >= TRIES and self._sifter.stored == self._stored_at_first:
+            suspects = await self._write(part)
+            if self._ambiguous >= MAX_AMBIGUOUS_REFUSALS and self._isolator.stored == self._stored_before:
                 return
             if len(part) > 1 and suspects:
                 half = (len(suspects) + 1) // 2
                 parts += [some for some in (suspects[:half], suspects[half:]) if some]
 
-    async def _ask(self, part: Sequence[int]) -> Sequence[int]:
-        """Write these in one go; return those that may be to blame for a refusal."""
-        whole = len(part) == len(self._documents)
+    async def _write(self, part: Sequence[int]) -> Sequence[int]:
+        """Write these documents at once; return those that may be to blame for a refusal."""
         try:
-            written = await self._sifter.attempt(
-                self._documents if whole else [self._documents[index] for index in part]
-            )
+            written = await self._next_result(part)
         except WriteRefused as error:
-            self._doubtful += not error.certain
-            alone, stored = len(part) == 1, self._sifter.stored
+            self._ambiguous += not error.certain
+            alone, stored = len(part) == 1, self._isolator.stored
             for index in part:
-                self._accuse(index, error.code, str(error), stored, alone=alone, certain=error.certain)
+                self._suspect(index, error.code, str(error), stored, alone=alone, certain=error.certain)
             return [index for index in part if self._outcomes[index] is Outcome.RETRY]
-        if whole and not written.doubts:  # as nearly always: nothing is looked at one by one
-            self._outcomes, self._errors, self._all_taken = written.outcomes, written.errors, True
-            self._accused.clear()
-            return ()
         stored_after = 0
-        for place in range(len(part) - 1, -1, -1):
-            self._outcomes[part[place]] = written.outcomes[place]
-            if place in written.doubts:
-                # Those behind it were stored after it was refused: the server goes through them in order.
-                before = self._sifter.stored - stored_after
-                self._accuse(part[place], written.doubts[place], written.errors[place], before, alone=len(part) == 1)
-            stored_after += written.outcomes[place] is Outcome.STORED
-        self._doubtful += bool(written.doubts)
-        self._errors |= {part[place]: words for place, words in written.errors.items() if place not in written.doubts}
-        return [part[place] for place in written.doubts if self._outcomes[part[place]] is Outcome.RETRY]
+        for position in range(len(part) - 1, -1, -1):
+            self._outcomes[part[position]] = written.outcomes[position]
+            if position in written.ambiguous:
+                # Those behind it were stored after its refusal: the server takes documents in their order.
+                before = self._isolator.stored - stored_after
+                code, error_text = written.ambiguous[position], written.errors[position]
+                self._suspect(part[position], code, error_text, before, alone=len(part) == 1)
+            stored_after += written.outcomes[position] is Outcome.STORED
+        self._ambiguous += bool(written.ambiguous)
+        self._errors |= {
+            part[position]: text for position, text in written.errors.items() if position not in written.ambiguous
+        }
+        return [part[position] for position in written.ambiguous if self._outcomes[part[position]] is Outcome.RETRY]
 
-    def _accuse(self, index: int, code: int, words: str, stored: int, *, alone: bool, certain: bool = False) -> None:
-        """Note a refusal, and how much was stored before it; it is dead when that is enough."""
-        self._last_words = words
-        if self._accused.get(index, (None, 0))[0] != code:
-            self._accused[index] = (code, stored)
-        if alone and (certain or stored > self._accused[index][1]):
+    async def _next_result(self, part: Sequence[int]) -> Written:
+        """Return the result of the first write, once, and from then on write the documents."""
+        first, self._first = self._first, None
+        if isinstance(first, WriteRefused):
+            raise first
+        if first is not None:
+            return first
+        return await self._isolator.write([self._documents[index] for index in part])
+
+    def _suspect(self, index: int, code: int, error: str, stored: int, *, alone: bool, certain: bool = False) -> None:
+        """Note a refusal and how much had been stored before it; the document is dead if that is proof enough."""
+        self._last_error = error
+        if self._suspects.get(index, (None, 0))[0] != code:
+            self._suspects[index] = (code, stored)
+        if alone and (certain or stored > self._suspects[index][1]):
             self._outcomes[index] = Outcome.DEAD
-            self._errors[index] = words
+            self._errors[index] = error

@@ -1,10 +1,10 @@
-"""Tries until it succeeds: with growing, jittered pauses, so that nothing is given back and nothing is dropped.
+"""Retries with growing, jittered pauses until an attempt succeeds, so that nothing is returned and nothing is dropped.
 
 A message that is not acknowledged in time costs its consumer the channel: RabbitMQ's consumer time-out is 30 minutes
 unless set otherwise (https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout). It runs from the delivery,
-whatever the message waits for meanwhile. So each message has one deadline, HOLD_SECONDS after it has arrived, through
-all stages: in the window, in a batch that MongoDB does not take, in line for the dead-letter queue, in an attempt to
-publish its dead letters. At the deadline it goes back to the queue, and the broker delivers it again.
+whatever the message waits for. Each message therefore has one deadline for all stages, HOLD_SECONDS after its arrival:
+in the prefetch window, in a batch that MongoDB does not take, in the dead-letter backlog, and while its dead letters
+are being published. At the deadline it is requeued, and the broker redelivers it.
 """
 
 import asyncio
@@ -17,90 +17,76 @@ from typing import TypeVar
 
 from broker.interface import BrokerError, Delivery
 from persister.metrics import PersisterMetrics
-from persister.to_mongodb import WriteFailed
+from persister.mongodb_errors import WriteFailed, WriteRefused
 from runtime.logs import logger
+from runtime.waiting import StoppedError, unless_stopped
 
 log = logger("persister.retry")
 
-# Up to 2 s: what is held is stored soon after the fault has healed, and a server that comes back is not crowded.
-PAUSE_S = (0.1, 2.0)
-# A stop waits this long for the attempt at hand: below the time that a drain has.
-LAST_ATTEMPT_S = 5.0
-FOR_EVER = math.inf
+# The first and the longest pause. 2 s: what waits is stored soon after the fault is over, and a server that comes back
+# is not overrun.
+BACKOFF_S = (0.1, 2.0)
+# How long a running attempt may go on after a stop: less than a drain has.
+FINAL_ATTEMPT_S = 5.0
+NO_DEADLINE = math.inf
 Result = TypeVar("Result")
 
 
-class GivenUpError(Exception):
-    """A stop was asked for and the attempt did not succeed: what was held stays with the broker."""
+class HeldTooLongError(Exception):
+    """The deadline has passed: the broker has to redeliver the message."""
 
 
-class LetGoError(Exception):
-    """It has been held for too long: the broker is to deliver it again."""
-
-
-class Holding:
-    """How attempts are repeated, until `stop` is set. `hold_s`: for how long at most, unless there is a deadline."""
+class Retrier:
+    """Repeats attempts until `stop` is set, for `hold_s` seconds at most unless `with_deadline` says otherwise."""
 
     def __init__(self, stop: asyncio.Event, metrics: PersisterMetrics, *, hold_s: float) -> None:
         self._stop = stop
         self._metrics = metrics
         self._hold_s = hold_s
         self._deadline: float | None = None
-        self._gone: Callable[[], bool] = _never
+        self._is_stale: Callable[[], bool] = _never
 
     def deadline_of(self, delivery: Delivery) -> float:
-        """Return when a message is to be let go, in seconds of the monotonic clock."""
+        """Return when a message has to go back to the queue, in seconds of the monotonic clock."""
         return delivery.arrived_at + self._hold_s
 
-    def until(self, deadline: float, *, gone: Callable[[], bool] | None = None) -> "Holding":
-        """Return the same with a deadline, in seconds of the monotonic clock, or FOR_EVER.
+    def with_deadline(self, deadline: float, *, is_stale: Callable[[], bool] | None = None) -> "Retrier":
+        """Return the same retrier with a deadline in seconds of the monotonic clock, or NO_DEADLINE.
 
-        `gone` says whether what is held has come back to the queue already: the next failure lets go of it.
+        `is_stale` returns whether the message is back in the queue already: then the next failure is the last.
         """
-        held = copy.copy(self)
-        held._deadline, held._gone = deadline, gone or _never
-        return held
+        retrier = copy.copy(self)
+        retrier._deadline, retrier._is_stale = deadline, is_stale or _never
+        return retrier
 
-    async def until_done(self, what: str, attempt: Callable[[], Awaitable[Result]]) -> Result:
-        """Return what an attempt returns at last; GivenUpError at a stop, LetGoError at the deadline.
+    async def run(self, operation: str, attempt: Callable[[], Awaitable[Result]]) -> Result:
+        """Return the first result of `attempt`; WriteFailed and BrokerError are retried, other errors are raised.
 
-        There is one attempt at least: where attempts succeed, a deadline that is over already lets go of nothing.
+        StoppedError at a stop, HeldTooLongError at the deadline. There is always at least one attempt: while attempts
+        succeed, a deadline that has passed changes nothing.
         """
         deadline = time.monotonic() + self._hold_s if self._deadline is None else self._deadline
-        pause_s, failures = PAUSE_S[0], 0
+        pause_s, failures = BACKOFF_S[0], 0
         while True:
             try:
-                result = await self._unless_stopping(attempt)
+                result = await unless_stopped(attempt(), self._stop, grace_s=FINAL_ATTEMPT_S)
             except (WriteFailed, BrokerError) as error:
                 if self._stop.is_set():
-                    raise GivenUpError(what) from error
+                    raise StoppedError(operation) from error
                 failures += 1
-                self._metrics.retries.labels(what).inc()
+                self._metrics.retries.labels(operation).inc()
                 if failures == 1:
-                    log.warning("A write failed; holding it and trying again.", what=what, error=str(error))
-                if (left_s := deadline - time.monotonic()) <= 0 or self._gone():
-                    raise LetGoError(what) from error
+                    log.warning("A write failed; retrying.", what=operation, error=str(error))
+                if (left_s := deadline - time.monotonic()) <= 0 or self._is_stale():
+                    raise HeldTooLongError(operation) from error
                 await self._pause(min(pause_s * random.uniform(0.5, 1), left_s))
-                pause_s = min(pause_s * 2, PAUSE_S[1])
-                continue
-            if failures:
-                log.info("Writing goes on.", what=what, failures=failures)
-            return result
-
-    async def _unless_stopping(self, attempt: Callable[[], Awaitable[Result]]) -> Result:
-        """Let an attempt end; once a stop was asked for, for so long only."""
-        trying = asyncio.ensure_future(attempt())
-        stopping = asyncio.ensure_future(self._stop.wait())
-        try:
-            await asyncio.wait((trying, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if not trying.done():
-                await asyncio.wait((trying,), timeout=LAST_ATTEMPT_S)
-            if not trying.done():
-                raise GivenUpError
-            return trying.result()
-        finally:
-            trying.cancel()
-            stopping.cancel()
+                pause_s = min(pause_s * 2, BACKOFF_S[1])
+            except WriteRefused:  # by a server that answers again
+                _log_recovery(operation, failures)
+                raise
+            else:
+                _log_recovery(operation, failures)
+                return result
 
     async def _pause(self, seconds: float) -> None:
         try:
@@ -108,6 +94,11 @@ class Holding:
                 await self._stop.wait()
         except TimeoutError:
             return
+
+
+def _log_recovery(operation: str, failures: int) -> None:
+    if failures:
+        log.info("Writes succeed again.", what=operation, failures=failures)
 
 
 def _never() -> bool:

@@ -1,4 +1,4 @@
-"""Everything that can be set on a persister."""
+"""The persister's settings."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from runtime.settings import NotNegative, Port, Positive, ProcessSettings, Secon
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadingsSettings(ProcessSettings):
-    """What `python -m persister erase` needs: the database and nothing else."""
+    """The settings of `python -m persister erase`: the database only."""
 
     readings_url: str = setting(about="`mongodb://…`", secret=True)
     readings_database: str = readings_database_setting()
@@ -27,21 +27,23 @@ class PersisterSettings(ReadingsSettings):
     broker_url: str = setting(about=BROKER_URLS, secret=True)
     readings_clustered: bool = setting(False, about="create the collection clustered by its key")
     ops_port: Port = ops_port_setting(9003)
-    batch_readings: Positive = setting(4000, about="readings that are written at once, at most")
-    linger_ms: NotNegative = setting(50, about="how long a write waits for more than has arrived; full ones do not")
-    writes_in_flight: Positive = setting(2, about="batches that are written at once, at most")
-    prefetch: Positive = setting(64, about="messages held and not yet settled, of up to 1 MiB each")
+    batch_readings: Positive = setting(4000, about="the most readings in one write")
+    linger_ms: NotNegative = setting(50, about="how long a batch that is not full waits for more")
+    writes_in_flight: Positive = setting(2, about="the most batches written at the same time")
+    prefetch: Positive = setting(64, about="the most unsettled messages, of up to 1 MiB each")
     known_series: Positive = setting(100_000, about="series remembered as checked, about 200 bytes each")
-    write_timeout_seconds: Seconds = setting(15.0, about="how long one write may take before it is tried again")
+    write_timeout_seconds: Seconds = setting(15.0, about="how long one write may take before it is retried")
 
     hold_seconds: Seconds = setting(
-        900.0, about="from a message's delivery, then the broker has it again; half of its consumer time-out"
+        900.0, about="how long a message may be held before it is requeued; half of the broker's consumer time-out"
     )
-    stuck_seconds: Seconds = setting(60.0, about="without a delivery, while messages wait: the process ends")
+    stuck_seconds: Seconds = setting(
+        60.0, about="the process ends after this long without a delivery while messages wait"
+    )
 
-    retention_days: NotNegative = setting(0, about="days that readings are kept; 0 keeps them for ever")
+    retention_days: NotNegative = setting(0, about="days for which readings are kept; 0: without limit")
     retention_days_by_sensor_type: tuple[str, ...] = setting(
-        (), about="other days for some, `temperature=30,door=0`; 0 keeps for ever"
+        (), about="other days for some sensorTypes, `temperature=30,door=0`; 0: without limit"
     )
 
     def __post_init__(self) -> None:
@@ -50,5 +52,5 @@ class PersisterSettings(ReadingsSettings):
         ReadingsSettings.__post_init__(self)
 
     def retention(self) -> Retention:
-        """Return for how long what is kept; ValueError when the settings are wrong."""
+        """Return how long readings are kept; ValueError if the settings are invalid."""
         return Retention.of(self.retention_days, self.retention_days_by_sensor_type)

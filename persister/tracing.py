@@ -1,14 +1,14 @@
-"""The persister's steps of a reading's way, noted once a batch is settled: one for each message that is followed."""
+"""The persister's spans: one for each traced message, recorded once its batch is settled."""
 
 from persister.batch import Batch, Outcome
 from runtime.tracing import CONTEXT_HEADER, Tracing
 
 
-def note_batch(tracing: Tracing, batch: Batch, *, began_ns: int, stored_ns: int, settled_ns: int) -> None:
+def record_batch(tracing: Tracing, batch: Batch, *, began_ns: int, stored_ns: int, settled_ns: int) -> None:
     """Add to each message's trace when its batch was taken, stored and settled, in nanoseconds since 1970."""
-    for opened, documents, outcomes in batch.results():
-        headers = opened.delivery.message.headers
-        if CONTEXT_HEADER not in headers:
+    for batched, documents, outcomes in batch.results():
+        message = batched.delivery.message
+        if CONTEXT_HEADER not in message.headers:
             continue
         counts = {f"tidegate.{outcome.value}": outcomes.count(outcome) for outcome in Outcome if outcome in outcomes}
         process = tracing.begin(
@@ -18,11 +18,11 @@ def note_batch(tracing: Tracing, batch: Batch, *, began_ns: int, stored_ns: int,
                 "messaging.system": "rabbitmq",
                 "messaging.operation.type": "process",
                 "messaging.destination.name": "tidegate.readings",
-                "messaging.message.id": opened.delivery.message.message_id,
+                "messaging.message.id": message.message_id,
                 "tidegate.readings": len(documents),
                 **counts,
             },
-            parent=headers,
+            parent=message.headers,
             at_ns=began_ns,
         )
         if process.headers:

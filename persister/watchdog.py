@@ -1,6 +1,6 @@
-"""Ends a worker that is delivered nothing although its queue has messages: its replacement gets a fresh start.
+"""Ends a worker that gets no deliveries although messages wait in its queue, so that its replacement starts afresh.
 
-A lost connection, a cancelled consumer and a broker that is away are known and mended elsewhere. This is for what
+A lost connection, a cancelled consumer and a broker that is away are handled elsewhere. This covers the cases that
 nobody has thought of.
 """
 
@@ -10,39 +10,41 @@ from contextlib import suppress
 
 from broker.interface import Broker, BrokerError
 from broker.topology import READINGS
-from persister.acks import Ledger
+from persister.acks import AckTracker
 from persister.metrics import PersisterMetrics
 
-LOOK_EVERY_S = 5.0
-# Where MongoDB answers, storing begins before: no connection is opened only to be cut.
-FIRST_LOOK_AFTER_S = 2.0
+CHECK_EVERY_S = 5.0
+# If MongoDB answers, storing begins before this: no connection is opened only to be closed again.
+FIRST_REPORT_AFTER_S = 2.0
 
 
 class StuckError(Exception):
-    """There are messages, and none is delivered."""
+    """Messages wait, and none is delivered."""
 
 
-async def watch_deliveries(broker: Broker, ledger: Ledger, metrics: PersisterMetrics, *, stuck_after_s: float) -> None:
-    """Look every 5 s, for ever; StuckError when messages wait and nothing was delivered for so long."""
+async def watch_deliveries(
+    broker: Broker, acks: AckTracker, metrics: PersisterMetrics, *, stuck_after_s: float
+) -> None:
+    """Check every 5 s until cancelled; StuckError if messages wait and none was delivered for `stuck_after_s`."""
     delivered, since = -1, time.monotonic()
     while True:
-        await asyncio.sleep(min(LOOK_EVERY_S, stuck_after_s / 4))
+        await asyncio.sleep(min(CHECK_EVERY_S, stuck_after_s / 4))
         try:
             depth = await broker.depth(READINGS)
         except BrokerError:
-            delivered = -1  # it is away: that is no fault of this worker's
+            delivered = -1  # the broker is away, which is not this worker's fault
             continue
         metrics.depth.set(depth)
-        if delivered != ledger.delivered or not depth or len(ledger):
-            delivered, since = ledger.delivered, time.monotonic()
+        if delivered != acks.delivered or not depth or len(acks):
+            delivered, since = acks.delivered, time.monotonic()
         elif time.monotonic() - since > stuck_after_s:
             raise StuckError(f"{depth} messages wait, and none was delivered for {stuck_after_s:g} s")
 
 
-async def tell_depth(broker: Broker, metrics: PersisterMetrics) -> None:
-    """Look every 5 s, for ever, and no more than tell: as long as nothing can be stored, nothing is consumed."""
-    await asyncio.sleep(FIRST_LOOK_AFTER_S)
+async def report_depth(broker: Broker, metrics: PersisterMetrics) -> None:
+    """Set the queue-depth metric every 5 s until cancelled: for the time in which nothing is consumed."""
+    await asyncio.sleep(FIRST_REPORT_AFTER_S)
     while True:
         with suppress(BrokerError):
             metrics.depth.set(await broker.depth(READINGS))
-        await asyncio.sleep(LOOK_EVERY_S)
+        await asyncio.sleep(CHECK_EVERY_S)

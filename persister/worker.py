@@ -1,8 +1,9 @@
-"""One worker: consumes as long as it is not stopped, and begins anew where it had to let go.
+"""One worker: consumes until it is stopped, and starts a new consumer whenever messages were held past their deadline.
 
 Before each consumer, the first one included, MongoDB has to take a write (`persister.requeues`). What a worker consumes
-and cannot store it must return sooner or later, and on RabbitMQ 3.10 and 4.0 each return counts against the message: a
-worker that consumed on while MongoDB is away would make dead letters of good messages, 100 times HOLD_SECONDS later.
+and cannot store has to be requeued sooner or later, and on RabbitMQ 3.10 and 4.0 each return counts against the
+message: a worker that kept consuming while MongoDB is away would dead-letter good messages after 100 times
+HOLD_SECONDS.
 """
 
 import asyncio
@@ -14,25 +15,26 @@ from broker.interface import Broker, BrokerUnavailable, Consumer
 from broker.message import DecodeError
 from broker.topology import READINGS
 from persister.metrics import PersisterMetrics
+from persister.mongodb_errors import WriteFailed
 from persister.persister import Persister
 from persister.requeues import Requeues
-from persister.retry import FOR_EVER, GivenUpError, Holding, LetGoError
-from persister.to_mongodb import WriteFailed
-from persister.watchdog import tell_depth, watch_deliveries
+from persister.retry import NO_DEADLINE, HeldTooLongError, Retrier
+from persister.watchdog import report_depth, watch_deliveries
 from readings.document import DocumentError, received_ms
 from runtime.background import background
 from runtime.logs import logger
+from runtime.waiting import StoppedError
 
 log = logger("persister.worker")
 
-# What a worker that stops may still take to write down what it returns.
-LAST_WORDS_S = 1.0
+# How long a worker that stops may still take to record what it requeues.
+SHUTDOWN_TIMEOUT_S = 1.0
 
 MakePersister = Callable[[Consumer], Persister]
 
 
 class Worker:
-    """Runs a persister on a consumer, and another one when that had to let go of what it held."""
+    """Runs a persister on a consumer, and the next one when messages were held past their deadline."""
 
     def __init__(
         self,
@@ -41,7 +43,7 @@ class Worker:
         metrics: PersisterMetrics,
         *,
         requeues: Requeues,
-        holding: Holding,
+        retrier: Retrier,
         prefetch: int,
         stuck_after_s: float,
     ) -> None:
@@ -49,27 +51,28 @@ class Worker:
         self._make = make
         self._metrics = metrics
         self._requeues = requeues
-        self._holding = holding.until(FOR_EVER)
+        self._retrier = retrier.with_deadline(NO_DEADLINE)
         self._prefetch = prefetch
         self._stuck_after_s = stuck_after_s
         self._consumer: Consumer | None = None
         self._persister: Persister | None = None
         metrics.lag_seconds.set_function(self.lag_s)
-        metrics.parked.set_function(lambda: self._persister.ledger.parked if self._consumer and self._persister else 0)
+        metrics.parked.set_function(lambda: self._persister.acks.parked if self._consumer and self._persister else 0)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Store what is delivered, until `stop`; StuckError when nothing is although messages wait."""
-        with suppress(GivenUpError):
+        """Store what is delivered until `stop`; StuckError if nothing is delivered although messages wait."""
+        with suppress(StoppedError):
             while not stop.is_set():
-                await self._until_mongodb_takes_writes()
+                await self._wait_until_writable()
                 await self._consume(stop)
         with suppress(WriteFailed, TimeoutError):
-            async with asyncio.timeout(LAST_WORDS_S):
+            async with asyncio.timeout(SHUTDOWN_TIMEOUT_S):
                 await self._requeues.write()
 
-    async def _until_mongodb_takes_writes(self) -> None:
-        async with background(tell_depth(self._broker, self._metrics), name="depth"):
-            await self._holding.until_done("probe", self._requeues.probe)
+    async def _wait_until_writable(self) -> None:
+        """Return once MongoDB takes a write; StoppedError."""
+        async with background(report_depth(self._broker, self._metrics), name="depth"):
+            await self._retrier.run("probe", self._requeues.probe)
 
     async def _consume(self, stop: asyncio.Event) -> None:
         try:
@@ -77,14 +80,14 @@ class Worker:
                 persister = self._make(consumer)
                 self._consumer, self._persister = consumer, persister
                 watching = watch_deliveries(
-                    self._broker, persister.ledger, self._metrics, stuck_after_s=self._stuck_after_s
+                    self._broker, persister.acks, self._metrics, stuck_after_s=self._stuck_after_s
                 )
                 try:
                     async with background(watching, name="watchdog"):
                         await persister.run(stop)
-                except* LetGoError as several:
+                except* HeldTooLongError as several:
                     what = str(several.exceptions[0])
-                    log.warning("Held for too long; the broker is to deliver it again.", what=what)
+                    log.warning("Messages were held past their deadline; the broker redelivers them.", what=what)
         finally:
             self._consumer = None
 
@@ -95,8 +98,8 @@ class Worker:
         await self._consumer.check()
 
     def lag_s(self) -> float:
-        """Return the age of the oldest reading that was delivered and is not yet stored: the queue is in order."""
-        oldest = self._persister and self._persister.ledger.oldest
+        """Return the age in seconds of the oldest delivered reading that is not stored yet: the queue is in order."""
+        oldest = self._persister and self._persister.acks.oldest
         if not oldest:
             return 0.0
         try:

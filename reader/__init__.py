@@ -1,1 +1,1 @@
-"""MONGODB → PEOPLE: the readings of one owner, back in time and live, for programs and for eyes. Writes nothing."""
+"""MONGODB → CLIENTS: history, exports, the live feed and the dashboard, each limited to one owner. Read-only."""

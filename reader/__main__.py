@@ -1,4 +1,4 @@
-"""`python -m reader`: serve history, the live feed and the dashboard until a signal ends it."""
+"""`python -m reader`: serve history, the live feed and the dashboard until a signal stops it."""
 
 import sys
 
@@ -6,9 +6,7 @@ from reader.app import serve
 from reader.settings import ReaderSettings
 from runtime.command_line import run_service_command
 
-ABOUT = (
-    "Answers for what is stored and what is live: history, exports, the newest values, the live feed, the dashboard."
-)
+ABOUT = "Serves stored and live readings: history, exports, newest values, the live feed and the dashboard."
 
 if __name__ == "__main__":
     sys.exit(run_service_command(sys.argv[1:], "reader", ABOUT, ReaderSettings, serve))

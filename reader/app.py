@@ -1,4 +1,4 @@
-"""The reader's wiring: MongoDB → history; broker → live feed and presence; auth → who may see what, and names."""
+"""The reader's wiring: MongoDB → history; broker → live feed and presence; auth → authorization and device names."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -8,19 +8,19 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from access.bearer import Bearer
-from access.revocations import Revocations, fetch_revocations_over_http
+from access.revocations import RevocationList, fetch_revocations_over_http
 from access.tokens import KeySet, TokenVerifier, Verified, fetch_jwks_over_http
 from broker.connect import open_broker
 from broker.interface import Broker
 from reader.from_auth import FetchDevices, FromAuth, fetch_devices_over_http
 from reader.from_presence import FromPresence
-from reader.history.catalogues import Catalogues
+from reader.history.catalogue_cache import CatalogueCache
 from reader.history.from_mongodb import FromMongoDB
-from reader.http.concurrency import Gate
+from reader.http.concurrency import ConcurrencyLimiter
 from reader.http.dashboard import Dashboard
 from reader.http.live import LiveRoutes
 from reader.http.readings import ReadingsRoutes
-from reader.http.request_guard import Asking
+from reader.http.request_guard import RequestGuard
 from reader.http.search import SearchRoutes
 from reader.http.series import SeriesRoutes
 from reader.live.from_live import FromLive
@@ -36,12 +36,12 @@ from runtime.process import Shutdown, freeze_startup_objects
 
 log = logger("reader")
 
-# How long a question waits for room before it is refused.
-QUESTION_WAITS_S = 2.0
+# How long a request waits for a slot before it is rejected.
+QUERY_WAIT_S = 2.0
 
 
 class Reader:
-    """A reader whose parts are open: add it to an application and people can read."""
+    """A reader with open connections: add its routes to an application to serve requests."""
 
     def __init__(self, calls: list[Operation], live: LiveRoutes, checks: Mapping[str, Check]) -> None:
         self.calls = calls
@@ -49,11 +49,11 @@ class Reader:
         self._live = live
 
     def end_feeds(self) -> None:
-        """End every live feed: browsers go to another reader."""
+        """End every live feed: clients reconnect to another reader."""
         self._live.end_all()
 
     def add_routes(self, app: web.Application) -> None:
-        """Serve the calls and the dashboard on `app`, which needs `problem_middleware`."""
+        """Serve the operations and the dashboard on `app`, which needs `problem_middleware`."""
 
         async def end_feeds(_: web.Application) -> None:
             self.end_feeds()
@@ -69,41 +69,43 @@ async def reader_service(
     *,
     broker: Broker,
     keys: KeySet,
-    revocations: Revocations,
+    revocations: RevocationList,
     devices: FetchDevices,
     registry: CollectorRegistry,
 ) -> AsyncIterator[Reader]:
-    """Open the reader's parts."""
+    """Open the reader's connections and background tasks."""
     metrics = ReaderMetrics(registry)
 
-    async def in_force(claims: Verified) -> None:
-        revocations.require_valid(claims)
+    async def require_active(claims: Verified) -> None:
+        revocations.require_active(claims)
 
-    questions, exports = (
-        Gate(metrics, what, most=most, most_per_owner=most_per_owner, wait_s=QUESTION_WAITS_S)
-        for what, most, most_per_owner in (
+    queries, exports = (
+        ConcurrencyLimiter(metrics, what, limit=limit, limit_per_owner=limit_per_owner, wait_s=QUERY_WAIT_S)
+        for what, limit, limit_per_owner in (
             ("questions", settings.max_queries, settings.max_queries_per_owner),
             ("exports", settings.max_exports, settings.max_exports_per_owner),
         )
     )
-    feeds = Gate(metrics, "live feeds", most=settings.max_live, most_per_owner=settings.max_live_per_owner)
+    feeds = ConcurrencyLimiter(
+        metrics, "live feeds", limit=settings.max_live, limit_per_owner=settings.max_live_per_owner
+    )
     async with (
         FromMongoDB.connected(
             settings.readings_url, settings.readings_database, timeout_s=settings.query_timeout_seconds
         ) as history,
-        FromPresence.heard(broker) as presence,
-        FromLive.heard(broker, metrics, heartbeat_s=settings.heartbeat_seconds) as live,
-        Catalogues(history, FromAuth(devices), metrics).opened() as catalogues,
+        FromPresence.subscribed(broker) as presence,
+        FromLive.subscribed(broker, metrics, heartbeat_s=settings.heartbeat_seconds) as live,
+        CatalogueCache(history, FromAuth(devices), metrics).open() as catalogues,
     ):
-        bearer = Bearer(TokenVerifier(keys, settings.token_issuer), in_force)
-        asking = Asking(bearer, revocations, questions, exports, metrics)
+        bearer = Bearer(TokenVerifier(keys, settings.token_issuer), require_active)
+        guard = RequestGuard(bearer, revocations, queries, exports, metrics)
         live_routes = LiveRoutes(
-            asking, feeds, live, history, revocations, metrics, unread_timeout_s=settings.unread_timeout_seconds
+            guard, feeds, live, history, revocations, metrics, unread_timeout_s=settings.unread_timeout_seconds
         )
         calls = [
-            *ReadingsRoutes(asking, history, metrics).calls(),
-            *SeriesRoutes(asking, history, presence, live, metrics).calls(),
-            *SearchRoutes(asking, history, presence, catalogues, metrics).calls(),
+            *ReadingsRoutes(guard, history, metrics).calls(),
+            *SeriesRoutes(guard, history, presence, live, metrics).calls(),
+            *SearchRoutes(guard, history, presence, catalogues, metrics).calls(),
             *live_routes.calls(),
         ]
         checks = {"mongodb": history.check, "broker": live.check, "keys": keys.check, "revocations": revocations.check}
@@ -112,14 +114,14 @@ async def reader_service(
 
 
 async def serve(settings: ReaderSettings, shutdown: Shutdown) -> None:
-    """Run a reader as a process of its own."""
+    """Run a reader as a separate process."""
     registry = CollectorRegistry()
     app = web.Application(middlewares=[problem_middleware])
     allow_origins(app, settings.cors_origins)
     async with (
         aiohttp.ClientSession() as session,
         KeySet(fetch_jwks_over_http(session, settings.auth_url)).kept_fresh() as keys,
-        Revocations(
+        RevocationList(
             fetch_revocations_over_http(session, settings.auth_url), every_s=settings.revocations_every_seconds
         ).kept_fresh() as revocations,
         open_broker(settings.broker_url) as broker,
@@ -135,6 +137,6 @@ async def serve(settings: ReaderSettings, shutdown: Shutdown) -> None:
     ):
         reader.add_routes(app)
         async with listen(app, settings.host, settings.port) as port:
-            log.info("Readings can be read.", host=settings.host, port=port)
+            log.info("The reader is listening.", host=settings.host, port=port)
             freeze_startup_objects()
             await shutdown.wait()

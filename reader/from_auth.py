@@ -1,6 +1,6 @@
-"""AUTH → READER: which devices an owner has registered, how they are named and where they are.
+"""AUTH → READER: the devices an owner has registered, with names and locations.
 
-Asked with the caller's own token, page by page: who may not list devices learns nothing here either.
+Fetched page by page with the caller's own token: a client that may not list devices does not get their names here.
 """
 
 import asyncio
@@ -11,23 +11,23 @@ from typing import Any, NamedTuple
 import aiohttp
 import msgspec
 
-from reader.history.places import Places
+from reader.fair_semaphore import FairSemaphore
 
-# Auth's largest page, and how many pages are asked for: more devices than that are known by their ids alone.
-PAGE = 1000
+# Auth's largest page, and the most pages fetched: further devices are shown by id alone.
+PAGE_SIZE = 1000
 MAX_PAGES = 100
-# Lists that are asked for together, one of each owner: a page takes auth some 20 ms.
-LISTS_AT_ONCE = 4
+# Lists fetched at the same time, one per owner: a page takes auth some 20 ms.
+MAX_CONCURRENT_LISTS = 4
 PAGE_TIMEOUT_S = 3.0
-# However many pages there are, and however long the others' lists take.
+# For all pages, including the wait for other owners' lists.
 LIST_TIMEOUT_S = 30.0
 
 FetchDevices = Callable[[str, str, str | None], Awaitable[bytes]]
 """A page of `GET /devices` for (owner, token, cursor), as JSON; OSError, aiohttp's ClientError or TimeoutError."""
 
 
-class DevicesUnknown(Exception):
-    """The devices of an owner cannot be told now; `refused` where auth has answered, and it was no."""
+class DevicesUnavailable(Exception):
+    """The devices of an owner are unavailable; `refused` if auth rejected the token."""
 
     def __init__(self, message: str, *, refused: bool = False) -> None:
         super().__init__(message)
@@ -35,7 +35,7 @@ class DevicesUnknown(Exception):
 
 
 class RegisteredDevice(msgspec.Struct, frozen=True, rename="camel"):
-    """A device as its owner has registered it."""
+    """A device as registered by its owner."""
 
     id: str
     name: str
@@ -43,8 +43,8 @@ class RegisteredDevice(msgspec.Struct, frozen=True, rename="camel"):
     location: str | dict[str, Any]
 
 
-class Registered(NamedTuple):
-    """The devices of an owner, the oldest first; the same ones have the same digest."""
+class RegisteredDevices(NamedTuple):
+    """The devices of an owner, oldest first; equal lists have equal digests."""
 
     devices: list[RegisteredDevice]
     digest: bytes
@@ -59,11 +59,11 @@ _decoder = msgspec.json.Decoder(_Page)
 
 
 def fetch_devices_over_http(session: aiohttp.ClientSession, auth_url: str) -> FetchDevices:
-    """Ask the auth service at `auth_url`."""
+    """Return a function that fetches pages from the auth service at `auth_url`."""
     url = auth_url.rstrip("/") + "/devices"
 
     async def fetch(_: str, token: str, cursor: str | None) -> bytes:
-        params = {"limit": str(PAGE)} | ({} if cursor is None else {"cursor": cursor})
+        params = {"limit": str(PAGE_SIZE)} | ({} if cursor is None else {"cursor": cursor})
         headers = {"Authorization": f"Bearer {token}"}
         timeout = aiohttp.ClientTimeout(total=PAGE_TIMEOUT_S)
         async with session.get(url, params=params, headers=headers, timeout=timeout) as response:
@@ -74,19 +74,19 @@ def fetch_devices_over_http(session: aiohttp.ClientSession, auth_url: str) -> Fe
 
 
 class FromAuth:
-    """Asks for the devices of every owner."""
+    """Fetches the devices of owners."""
 
     def __init__(self, fetch: FetchDevices) -> None:
         self._fetch = fetch
-        self._places = Places(LISTS_AT_ONCE, 1)
+        self._slots = FairSemaphore(MAX_CONCURRENT_LISTS, 1)
 
-    async def devices(self, owner: str, token: str) -> Registered:
-        """Return the devices of the owner whom the token names; DevicesUnknown."""
+    async def devices(self, owner: str, token: str) -> RegisteredDevices:
+        """Return the devices of the token's owner; DevicesUnavailable."""
         found: list[RegisteredDevice] = []
         digest = hashlib.blake2b(digest_size=16)
         cursor: str | None = None
         try:
-            async with asyncio.timeout(LIST_TIMEOUT_S), self._places.one(owner):
+            async with asyncio.timeout(LIST_TIMEOUT_S), self._slots.slot(owner):
                 for _ in range(MAX_PAGES):
                     body = await self._fetch(owner, token, cursor)
                     digest.update(body)
@@ -96,7 +96,7 @@ class FromAuth:
                     if cursor is None:
                         break
         except aiohttp.ClientResponseError as error:
-            raise DevicesUnknown(f"auth answered {error.status}", refused=error.status in (401, 403)) from error
+            raise DevicesUnavailable(f"auth answered {error.status}", refused=error.status in (401, 403)) from error
         except (aiohttp.ClientError, OSError, TimeoutError, msgspec.MsgspecError) as error:
-            raise DevicesUnknown(f"{type(error).__name__}: {error}") from error
-        return Registered(found, digest.digest())
+            raise DevicesUnavailable(f"{type(error).__name__}: {error}") from error
+        return RegisteredDevices(found, digest.digest())

@@ -1,4 +1,4 @@
-"""What a reader counts. No label grows with owners or devices."""
+"""The reader's metrics. No label grows with owners or devices."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -13,57 +13,57 @@ class ReaderMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.query_seconds = Histogram(
             "tidegate_reader_query_seconds",
-            "Time of one request for history, until its last byte is handed on",
+            "Duration of a request for history, until its last byte is written",
             ["call"],
             buckets=_SECONDS,
             registry=registry,
         )
         self.failures = Counter(
-            "tidegate_reader_failures_total", "Requests that MongoDB did not answer", registry=registry
+            "tidegate_reader_failures_total", "Requests that failed because MongoDB did not respond", registry=registry
         )
         self.busy = Counter(
-            "tidegate_reader_busy_total", "Requests refused because too many are answered", ["scope"], registry=registry
+            "tidegate_reader_busy_total", "Requests rejected at a concurrency limit", ["scope"], registry=registry
         )
         self.readings = Counter(
-            "tidegate_reader_readings_total", "Readings handed out, by how", ["how"], registry=registry
+            "tidegate_reader_readings_total", "Readings returned, by kind of request", ["how"], registry=registry
         )
         preset_labels(self.query_seconds, "readings", "export", "buckets", "latest", "series", "search")
         preset_labels(self.busy, "owner", "everybody")
         preset_labels(self.readings, "page", "latest", "search", "export")
         self.catalogue_seconds = Histogram(
             "tidegate_reader_catalogue_seconds",
-            "Time to list and sort what one owner has, for searches",
+            "Time to list and sort the series of an owner for searches",
             buckets=_SECONDS,
             registry=registry,
         )
         self.catalogue_series = Gauge(
             "tidegate_reader_catalogue_series",
-            "Series of all owners that are kept in memory for searches",
+            "Series of all owners cached in memory for searches",
             registry=registry,
         )
         self.names_missing = Counter(
             "tidegate_reader_names_missing_total",
-            "Lists for searches that were made without names, or with old ones: auth did not answer in time",
+            "Lists for searches built without device names or with stale ones because auth did not respond in time",
             registry=registry,
         )
-        self.live_feeds = Gauge("tidegate_reader_live_feeds", "Live feeds that are open", registry=registry)
+        self.live_feeds = Gauge("tidegate_reader_live_feeds", "Open live feeds", registry=registry)
         self.live_ended = Counter(
-            "tidegate_reader_live_ended_total", "Live feeds that ended, by why", ["why"], registry=registry
+            "tidegate_reader_live_ended_total", "Live feeds ended, by reason", ["why"], registry=registry
         )
         preset_labels(self.live_ended, "gone", "slow", "expired", "revoked", "stopping")
         self.live_lag_seconds = Histogram(
             "tidegate_reader_live_lag_seconds",
-            "From a gateway's receipt of a reading to its place in the live feed",
+            "Time from a gateway's receipt of a reading to the live feed",
             buckets=_SECONDS,
             registry=registry,
         )
         self.live_unreadable = Counter(
             "tidegate_reader_live_unreadable_total",
-            "What was heard for live feeds and is no reading; it is left out",
+            "Broadcast documents skipped because they are not valid readings",
             registry=registry,
         )
         self.live_skipped = Counter(
             "tidegate_reader_live_skipped_total",
-            "Events that a live feed left out for a slow browser",
+            "Events dropped from a live feed because its client is slow",
             registry=registry,
         )

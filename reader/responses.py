@@ -1,4 +1,4 @@
-"""What clients get: readings as JSON and NDJSON, made from the documents as MongoDB has them."""
+"""Responses: readings as JSON and NDJSON, converted from MongoDB documents."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -7,35 +7,36 @@ from typing import Any
 import msgspec
 from aiohttp import web
 from bson.codec_options import CodecOptions, DatetimeConversion
-from bson.datetime_ms import DatetimeMS
 
-from readings.place import Place
+from readings.document import received_at_ms
+from readings.reading import ATTRIBUTES, Attributes
 from runtime.http.operation import JSON
 from runtime.times import TimeText, rfc3339
 
 Document = dict[str, Any]
-# Naive datetimes, which are quick to write, and DatetimeMS for what lies beyond the calendar. MongoDB also stores text
-# that is no UTF-8: it is shown with U+FFFD in it, so that one such document does not hide its neighbours.
+# Naive datetimes, which are quick to format, and DatetimeMS beyond Python's calendar. MongoDB also stores text that is
+# not valid UTF-8: it is returned with U+FFFD, so that one such document does not hide its neighbours.
 AS_STORED: CodecOptions[dict[str, Any]] = CodecOptions(
     datetime_conversion=DatetimeConversion.DATETIME_AUTO, unicode_decode_error_handler="replace"
 )
 
 
-def plain(value: Any) -> Any:
-    """Return a value as JSON has it: an int64 of MongoDB's is an integer.
+def json_value(value: Any) -> Any:
+    """Return a value as JSON: MongoDB's int64 becomes an integer.
 
-    Types that JSON does not know, which only somebody's own hand can have put there, are shown as text.
+    Types unknown to JSON, which only a manual write can have stored, become text.
     """
     if type(value) in (float, int, bool, str) or value is None:
         return value
     return int(value) if isinstance(value, int) else str(value)
 
 
-_encoder = msgspec.json.Encoder(enc_hook=plain)
+_encoder = msgspec.json.Encoder(enc_hook=json_value)
 
 
-class ReadingAnswer(msgspec.Struct, rename="camel"):
-    """A reading as it was stored. Only described: answers are made from documents, without this in between."""
+# Describes the schema only: responses are built from documents directly.
+class ReadingAnswer(Attributes, rename="camel", frozen=True):
+    """A reading as it was stored."""
 
     device: str
     sensor_type: str
@@ -43,20 +44,17 @@ class ReadingAnswer(msgspec.Struct, rename="camel"):
     seq: int
     value: bool | int | float | str | None
     received_at: TimeText | None
-    unit: str | msgspec.UnsetType = msgspec.UNSET
-    location: str | Place | msgspec.UnsetType = msgspec.UNSET
-    tags: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ReadingsAnswer(msgspec.Struct, rename="camel"):
-    """A page of readings; without `next_cursor` it is the last."""
+    """A page of readings; the last one has no `next_cursor`."""
 
     items: list[ReadingAnswer]
     next_cursor: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class SeriesItem(msgspec.Struct, rename="camel"):
-    """A series, and how fresh it is; times are null while nothing is known of them."""
+    """A series, and how fresh it is; unknown times are null."""
 
     device: str
     sensor_type: str
@@ -66,14 +64,14 @@ class SeriesItem(msgspec.Struct, rename="camel"):
 
 
 class SeriesAnswer(msgspec.Struct, rename="camel"):
-    """A page of series; without `next_cursor` it is the last."""
+    """A page of series; the last one has no `next_cursor`."""
 
     items: list[SeriesItem]
     next_cursor: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Numbers(msgspec.Struct):
-    """What the numeric readings of a bucket come to; `avg` is null where their sum is more than a float can hold."""
+    """Statistics of the numeric readings of a bucket; `avg` is null when their sum overflows a float."""
 
     min: float
     max: float
@@ -84,7 +82,7 @@ class Numbers(msgspec.Struct):
 
 
 class Booleans(msgspec.Struct):
-    """What the boolean readings of a bucket come to: `on` of `count` were true."""
+    """Statistics of the boolean readings of a bucket: `on` of `count` were true."""
 
     on: int
     count: int
@@ -93,9 +91,9 @@ class Booleans(msgspec.Struct):
 
 
 class Texts(msgspec.Struct):
-    """What the texts of a bucket come to. `top`: at most five, `[text, n]` each, the most frequent first.
+    """Statistics of the text readings of a bucket. `top`: the five most frequent texts as `[text, n]`.
 
-    Of those that were there as often, the one that sorts first.
+    The most frequent comes first; equally frequent texts are sorted.
     """
 
     count: int
@@ -105,10 +103,10 @@ class Texts(msgspec.Struct):
 
 
 class Bucket(msgspec.Struct):
-    """What the readings of a stretch of time come to; `ts` is its beginning.
+    """Statistics of the readings in a time interval that begins at `ts`.
 
-    Of numbers alone: min, max, avg, first, last and count. With `values=all`: `count`, and of each kind that was there
-    `numbers`, `booleans` and `texts`. `avg` is null where the sum of what was measured is more than a float can hold.
+    For numbers alone: min, max, avg, first, last and count. With `values=all`: `count`, and `numbers`, `booleans` and
+    `texts` for each kind present. `avg` is null when the sum of the values overflows a float.
     """
 
     ts: TimeText
@@ -124,31 +122,20 @@ class Bucket(msgspec.Struct):
 
 
 class BucketsAnswer(msgspec.Struct):
-    """The buckets that hold readings, in the order of time."""
+    """The buckets that contain readings, in chronological order."""
 
     items: list[Bucket]
 
 
 class PipelineAnswer(msgspec.Struct, rename="camel"):
-    """How an owner's readings flow."""
+    """The throughput and lag of an owner's readings."""
 
     readings_per_second: float
     lag_seconds: float | None
 
 
-def date_ms(moment: datetime | DatetimeMS) -> int:
-    """Return a date of `AS_STORED` in milliseconds since 1970, also beyond the calendar; TypeError when it is none."""
-    return int(moment if isinstance(moment, DatetimeMS) else DatetimeMS(moment))
-
-
-def received_at_ms(document: Document) -> int | None:
-    """Return when a gateway received a reading, in milliseconds since 1970; None where the document does not say."""
-    received = document.get("receivedAt")
-    return date_ms(received) if isinstance(received, datetime | DatetimeMS) else None
-
-
 def last_seen(connected_ms: int | None, *readings: Document | None) -> int | None:
-    """Return when a device was last seen, in milliseconds since 1970: connected, or by what came in of these readings.
+    """Return when a device was last seen, in milliseconds since 1970: when connected, or when a reading was received.
 
     A device that posts over HTTP is never connected.
     """
@@ -156,43 +143,49 @@ def last_seen(connected_ms: int | None, *readings: Document | None) -> int | Non
     return max((ms for ms in seen if ms is not None), default=None)
 
 
-def time_text(moment: Any) -> str | None:
-    """Return RFC 3339 of what MongoDB has as a date; None where it has something else."""
-    if isinstance(moment, datetime):
-        return moment.isoformat(timespec="milliseconds") + "Z"
+def time_text(time: Any) -> str | None:
+    """Return a date of MongoDB as RFC 3339; None if it is not a date."""
+    if isinstance(time, datetime):
+        return time.isoformat(timespec="milliseconds") + "Z"
     try:
-        return rfc3339(int(moment))
+        return rfc3339(int(time))
     except (TypeError, ValueError):
         return None
 
 
-def reading_answer(document: Document) -> dict[str, Any]:
-    """Return a document as an answer's reading."""
+def reading_object(document: Document) -> dict[str, Any]:
+    """Return a document as a reading's JSON object."""
     key = document["_id"]
     answer = {
         "device": key["device"],
         "sensorType": key["sensorType"],
         "ts": time_text(key["ts"]),
         "seq": int(key["seq"]),
-        "value": plain(document.get("value")),
+        "value": json_value(document.get("value")),
         "receivedAt": time_text(document.get("receivedAt")),
     }
-    for name in ("unit", "location", "tags"):
+    for name in ATTRIBUTES:
         if name in document:
             answer[name] = document[name]
     return answer
 
 
-def as_json(answer: Any) -> bytes:
-    """Encode an answer."""
-    return _encoder.encode(answer)
+def encode_json(body: Any) -> bytes:
+    """Encode a JSON body."""
+    return _encoder.encode(body)
 
 
-def json_answer(answer: Any) -> web.Response:
-    """Return an answer that no cache keeps: it is of one owner, and of one moment."""
-    return web.Response(body=as_json(answer), content_type=JSON, headers={"Cache-Control": "no-store"})
+def json_response(body: Any) -> web.Response:
+    """Return a JSON response that caches must not store: it belongs to one owner and one moment."""
+    return web.Response(body=encode_json(body), content_type=JSON, headers={"Cache-Control": "no-store"})
 
 
-def as_ndjson(documents: Iterable[Document]) -> bytes:
-    """Return a line of JSON for each reading."""
-    return _encoder.encode_lines([reading_answer(document) for document in documents])
+def abort(request: web.Request) -> None:
+    """Close the connection without ending the response, so that the client sees it is incomplete."""
+    if request.transport is not None:
+        request.transport.abort()
+
+
+def encode_ndjson(documents: Iterable[Document]) -> bytes:
+    """Return one line of JSON per reading."""
+    return _encoder.encode_lines([reading_object(document) for document in documents])

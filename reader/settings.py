@@ -1,4 +1,4 @@
-"""Everything that can be set on a reader."""
+"""The settings of the reader."""
 
 from dataclasses import dataclass
 
@@ -40,7 +40,7 @@ class ReaderSettings(ProcessSettings):
     unread_timeout_seconds: Seconds = setting(10.0, about="how long a browser may not read; beyond it, it is dropped")
 
     def __post_init__(self) -> None:
-        """Check what depends on a form."""
+        """Check the URLs and origins."""
         check_url(self.broker_url)
         check_origins(self.cors_origins)
         check_readings_url(self.readings_url)

@@ -1,8 +1,8 @@
-"""From what a device sends to the documents that are stored: decode, check and encode in one go, for one session.
+"""Decodes, checks and encodes the readings of one session, from a device's JSON to the documents that are stored.
 
-The same as `check_one` or `check_many` followed by `encode_document`, codes, details and bytes included: those say what
-is right, this is quick. A reading in its usual form takes a few comparisons and one `struct.pack`; every other one goes
-through the plain checks, which also name what is wrong.
+The result is that of `check_one` followed by `encode_document`, with the same codes, details and bytes: those define
+what is correct, this is fast. A reading in its usual form takes a few comparisons and one `struct.pack`; any other one
+goes through the plain checks, which also name what is wrong.
 """
 
 from collections.abc import Callable
@@ -17,204 +17,210 @@ from readings.reading import (
     GENERATED_SEQ_START,
     MAX_AHEAD_MS,
     QUOTE,
+    UNDECODABLE,
     Defaults,
     Reading,
     ReadingError,
     ReadingPayload,
     Rejection,
-    check_sent,
+    check_payload,
     check_time,
     check_value,
     decode_many,
     decode_one,
-    quotes_of,
-    require_names_once,
+    expected_quotes,
+    require_unique_names,
     split_array,
 )
 from readings.template import RECEIVED, SEQ, Template
 
-# A session keeps this many templates, 1 kB each; what it sends beyond them is encoded plainly. Those of readings that
-# say a location or tags of their own are larger, and those of a device on the move never come twice.
+# Templates of a session, 1 kB each; readings of further series are encoded without one. Templates with a location or
+# tags of the reading's own have a lower bound: they are larger, and those of a moving device are never used twice.
 MAX_TEMPLATES = 256
-MAX_PLACED = 64
+MAX_LOCATION_TEMPLATES = 64
 
-# How many quotation marks a reading has less that says no `seq`.
+# The quotation marks of the name `seq`, which a reading may leave out.
 SEQ_QUOTES = 2
-# What a reading says of itself; UNSET where it does not.
+# A field that a reading declares, or UNSET.
 Declared = str | UnsetType
+_decode_one = msgspec.json.Decoder(ReadingPayload).decode
 Key = tuple[object, ...]
 
 
 class EncodedEvent(msgspec.Struct, gc=False):
-    """The outcome of one event: the documents of what may be stored, in the order sent, and what was refused."""
+    """The outcome of one event: the documents of the accepted readings, in the order sent, and the rejections."""
 
     documents: list[bytes]
     rejected: list[Rejection]
 
 
 class ReadingEncoder:
-    """Takes the readings of one session: of one owner and device, with what the token says for them."""
+    """Encodes the readings of one session: of one owner and device, with the defaults of its token."""
 
-    __slots__ = ("_defaults", "_device", "_may_name", "_owner", "_placed", "_templates")
+    __slots__ = ("_defaults", "_device", "_location_templates", "_may_use_sensor_type", "_owner", "_templates")
 
     def __init__(
-        self, owner: str, device: str, defaults: Defaults, may_name: Callable[[str], bool] | None = None
+        self, owner: str, device: str, defaults: Defaults, may_use_sensor_type: Callable[[str], bool] | None = None
     ) -> None:
-        """Take readings of this origin. `may_name` says whether one of a sensorType without a template is taken."""
+        """Encode readings of this origin. `may_use_sensor_type` is called for sensorTypes that have no template yet."""
         self._owner = owner
         self._device = device
         self._defaults = defaults
-        self._may_name = may_name
-        # By all that a reading says beside its value and times. Only what has passed the checks is in it.
+        self._may_use_sensor_type = may_use_sensor_type
+        # By all fields of a reading but its value and times. Only fields that passed the checks are in it.
         self._templates: dict[Key, Template] = {}
-        self._placed = 0
+        self._location_templates = 0
 
     def encode_one(self, raw: bytes, now_ms: int) -> bytes:
-        """Return the document of one reading received at `now_ms`; ReadingError says what is wrong with it."""
-        sent = decode_one(raw)
-        value, ts, seq = sent.value, sent.ts, sent.seq
-        if sent.location is UNSET and sent.tags is UNSET:
-            template = self._templates.get((sent.sensor_type, sent.unit))
+        """Return the document of one reading received at `now_ms`; ReadingError names what is wrong with it."""
+        try:
+            payload = _decode_one(raw)
+        except UNDECODABLE:
+            payload = decode_one(raw)  # again, for what is wrong
+        value, ts, seq = payload.value, payload.ts, payload.seq
+        if payload.location is UNSET and payload.tags is UNSET:
+            template = self._templates.get((payload.sensor_type, payload.unit, payload.quality))
         else:
-            template = self._templates.get(_key(sent))
-        unsaid = 0
+            template = self._templates.get(_template_key(payload))
+        missing_quotes = 0
         if seq is UNSET:
-            seq, unsaid = 0, SEQ_QUOTES
-        # What `_take` compares, once more: one reading alone should not pay for what a loop needs.
+            seq, missing_quotes = 0, SEQ_QUOTES
+        # The comparisons of `_encode_batch` again: a single reading should not pay for what a loop needs.
         if (
             template is not None
             and (type(value) is float or (type(value) is int and -0x8000_0000 <= value <= 0x7FFF_FFFF))
             and type(ts) is int
             and EARLIEST_MS <= ts <= now_ms + MAX_AHEAD_MS
             and 0 <= seq < GENERATED_SEQ_START
-            and raw.count(QUOTE) + unsaid == template.quotes
+            and raw.count(QUOTE) + missing_quotes == template.quotes
         ):
-            fill, head, value_head = template.of_float if type(value) is float else template.of_int32
-            return fill(head, ts, SEQ, seq, value_head, value, RECEIVED, now_ms, template.tail)
-        if raw.count(QUOTE) != quotes_of(sent):
-            require_names_once(raw)
-        return self._document(sent, template, now_ms)
+            pack, head, value_head = template.of_float if type(value) is float else template.of_int32
+            return pack(head, ts, SEQ, seq, value_head, value, RECEIVED, now_ms, template.tail)
+        if raw.count(QUOTE) != expected_quotes(payload):
+            require_unique_names(raw)
+        return self._document(payload, template, now_ms)
 
     def encode_many(self, raw: bytes, now_ms: int) -> EncodedEvent:
-        """Take an array of readings, each on its own; ReadingError when it is not an array at all."""
-        taken = EncodedEvent([], [])
+        """Encode an array of readings, each on its own; ReadingError when it is not an array at all."""
+        event = EncodedEvent([], [])
         try:
-            sent = decode_many(raw)
-        except ReadingError:  # one of them does not decode, and then none does
-            return self._take_each(raw, now_ms)
-        # One look at all of them: where a name stands twice there are more quotation marks than were decoded.
-        if self._take(sent, now_ms, taken) != raw.count(QUOTE):
-            return self._take_each(raw, now_ms)
-        return taken
+            payloads = decode_many(raw)
+        except ReadingError:  # one reading that does not decode fails the whole array
+            return self._encode_each(raw, now_ms)
+        # One check for all: if a name occurs twice, there are more quotation marks than were decoded.
+        if self._encode_batch(payloads, now_ms, event) != raw.count(QUOTE):
+            return self._encode_each(raw, now_ms)
+        return event
 
-    def _take(self, items: list[ReadingPayload], now_ms: int, taken: EncodedEvent) -> int:
-        """Sort decoded readings into `taken`; return the sum of their `quotes_of`.
+    def _encode_batch(self, payloads: list[ReadingPayload], now_ms: int, event: EncodedEvent) -> int:
+        """Encode decoded readings into `event`; return the sum of their `expected_quotes`.
 
-        A busy gateway's time goes here: comparisons in place, few calls.
+        A busy gateway spends its time here: comparisons in place, few calls.
         """
-        templates, append = self._templates, taken.documents.append
+        templates, append = self._templates, event.documents.append
         unset, seq_head, received_head = UNSET, SEQ, RECEIVED
-        earliest_ms, latest_ms, end_of_seq = EARLIEST_MS, now_ms + MAX_AHEAD_MS, GENERATED_SEQ_START
-        # Only what differs from the first one's is added up: mostly nothing does.
-        first = templates.get(_key(items[0])) if items else None
+        earliest_ms, latest_ms, seq_end = EARLIEST_MS, now_ms + MAX_AHEAD_MS, GENERATED_SEQ_START
+        # Only differences from the first one are added up: mostly there are none.
+        first = templates.get(_template_key(payloads[0])) if payloads else None
         usual = 0 if first is None else first.quotes
-        quotes, unusual = usual * len(items), 0
-        # Neighbours are mostly of one series: what it is filled with stays at hand.
+        quotes, unusual = usual * len(payloads), 0
+        # Neighbours are mostly of one series: its template is kept at hand.
         template: Template | None = None
         sensor_type: Declared | None = None
         unit: Declared = unset
-        for sent in items:
-            value, ts, seq = sent.value, sent.ts, sent.seq
-            if sent.location is not unset or sent.tags is not unset:
-                # As `_key`, without its call.
-                tags = unset if sent.tags is unset else tuple(sent.tags.items())
-                template = templates.get((sent.sensor_type, sent.unit, sent.location, tags))
+        quality: Declared = unset  # one object for each word: compared by identity
+        for payload in payloads:
+            value, ts, seq = payload.value, payload.ts, payload.seq
+            if payload.location is not unset or payload.tags is not unset:
+                # As `_template_key`, without the call.
+                tags = unset if payload.tags is unset else tuple(payload.tags.items())
+                template = templates.get((payload.sensor_type, payload.unit, payload.quality, payload.location, tags))
                 sensor_type = None
                 unusual = 0 if template is None else template.quotes - usual
-            elif sent.sensor_type != sensor_type or sent.unit != unit or template is None:
-                sensor_type, unit = sent.sensor_type, sent.unit
-                template = templates.get((sensor_type, unit))
+            elif payload.sensor_type != sensor_type or payload.unit != unit or payload.quality is not quality:
+                sensor_type, unit, quality = payload.sensor_type, payload.unit, payload.quality
+                template = templates.get((sensor_type, unit, quality))
                 unusual = 0 if template is None else template.quotes - usual
             if seq is unset:
                 seq = 0
                 quotes -= SEQ_QUOTES
-            if (
-                template is None
-                or type(ts) is not int
-                or not earliest_ms <= ts <= latest_ms
-                or not 0 <= seq < end_of_seq
-            ):
-                quotes += self._take_plainly(sent, template, now_ms, taken) - usual
+            if template is None or type(ts) is not int or not earliest_ms <= ts <= latest_ms or not 0 <= seq < seq_end:
+                quotes += self._encode_slow(payload, template, now_ms, event) - usual
+                if template is None:
+                    sensor_type = None  # it may have one now
                 continue
-            # JSON knows neither NaN nor infinity, and what is too large for a float does not decode.
+            # JSON has neither NaN nor infinity, and a number too large for a float does not decode.
             if type(value) is float:
-                fill, head, value_head = template.of_float
+                pack, head, value_head = template.of_float
             elif type(value) is int and -0x8000_0000 <= value <= 0x7FFF_FFFF:
-                fill, head, value_head = template.of_int32
+                pack, head, value_head = template.of_int32
             else:
-                quotes += self._take_plainly(sent, template, now_ms, taken) - usual
+                quotes += self._encode_slow(payload, template, now_ms, event) - usual
                 continue
             if unusual:
                 quotes += unusual
-            append(fill(head, ts, seq_head, seq, value_head, value, received_head, now_ms, template.tail))
+            append(pack(head, ts, seq_head, seq, value_head, value, received_head, now_ms, template.tail))
         return quotes
 
-    def _take_each(self, raw: bytes, now_ms: int) -> EncodedEvent:
-        """Take an array whose readings have to be looked at one by one."""
-        taken = EncodedEvent([], [])
+    def _encode_each(self, raw: bytes, now_ms: int) -> EncodedEvent:
+        """Encode an array whose readings must be decoded one by one."""
+        event = EncodedEvent([], [])
         for item in split_array(raw):
             try:
-                taken.documents.append(self.encode_one(item, now_ms))
+                event.documents.append(self.encode_one(item, now_ms))
             except ReadingError as error:
-                reject(taken, error)
-        return taken
+                reject(event, error)
+        return event
 
-    def _take_plainly(self, sent: ReadingPayload, template: Template | None, now_ms: int, taken: EncodedEvent) -> int:
-        """Take a reading in another form; return its `quotes_of`, as if it said a `seq`."""
+    def _encode_slow(self, payload: ReadingPayload, template: Template | None, now_ms: int, event: EncodedEvent) -> int:
+        """Encode a reading in any other form; return its `expected_quotes`, as if it had a `seq`."""
         try:
-            taken.documents.append(self._document(sent, template, now_ms))
+            event.documents.append(self._document(payload, template, now_ms))
         except ReadingError as error:
-            reject(taken, error)
-        return quotes_of(sent) + (SEQ_QUOTES if sent.seq is UNSET else 0)
+            reject(event, error)
+        return expected_quotes(payload) + (SEQ_QUOTES if payload.seq is UNSET else 0)
 
-    def _document(self, sent: ReadingPayload, template: Template | None, now_ms: int) -> bytes:
+    def _document(self, payload: ReadingPayload, template: Template | None, now_ms: int) -> bytes:
         if template is not None:
-            # All but its value and times has passed before.
-            check_value(sent.value)
-            ts_ms, seq = check_time(sent, now_ms)
-            return template.document(sent.value, ts_ms, seq, now_ms)
-        reading = check_sent(sent, self._defaults, now_ms)
-        self._require_name(reading.sensor_type)
-        self._keep_template(sent, reading)
+            # All fields but its value and times have passed the checks before.
+            check_value(payload.value)
+            ts_ms, seq = check_time(payload, now_ms)
+            return template.document(payload.value, ts_ms, seq, now_ms)
+        reading = check_payload(payload, self._defaults, now_ms)
+        self._require_sensor_type(reading.sensor_type)
+        self._add_template(payload, reading)
         return encode_document(self._owner, self._device, reading)
 
-    def _require_name(self, sensor_type: str) -> None:
-        if self._may_name is not None and not self._may_name(sensor_type):
-            raise ReadingError("forbidden", "the owner names more sensorTypes than may be")
+    def _require_sensor_type(self, sensor_type: str) -> None:
+        if self._may_use_sensor_type is not None and not self._may_use_sensor_type(sensor_type):
+            raise ReadingError("forbidden", "the owner has too many sensorTypes")
 
-    def _keep_template(self, sent: ReadingPayload, reading: Reading) -> None:
+    def _add_template(self, payload: ReadingPayload, reading: Reading) -> None:
         if len(self._templates) >= MAX_TEMPLATES:
             return
-        if sent.location is not UNSET or sent.tags is not UNSET:
-            place = sent.location
-            # 0.0 and -0.0 are the same key and other bytes.
-            if self._placed >= MAX_PLACED or (isinstance(place, Place) and 0 in (place.lat, place.lon, place.alt)):
+        if payload.location is not UNSET or payload.tags is not UNSET:
+            place = payload.location
+            # 0.0 and -0.0 are the same key, but different bytes.
+            if self._location_templates >= MAX_LOCATION_TEMPLATES or (
+                isinstance(place, Place) and 0 in (place.lat, place.lon, place.alt)
+            ):
                 return
-            self._placed += 1
-        quotes = quotes_of(msgspec.structs.replace(sent, value=0, ts=0, seq=0))
-        self._templates[_key(sent)] = Template(self._owner, self._device, reading, quotes)
+            self._location_templates += 1
+        quotes = expected_quotes(msgspec.structs.replace(payload, value=0, ts=0, seq=0))
+        self._templates[_template_key(payload)] = Template(self._owner, self._device, reading, quotes)
 
 
-def _key(sent: ReadingPayload) -> Key:
-    location, tags = sent.location, sent.tags
+def _template_key(payload: ReadingPayload) -> Key:
+    location, tags = payload.location, payload.tags
     if location is UNSET and tags is UNSET:
-        return sent.sensor_type, sent.unit
-    # In their order, which is that of the stored bytes.
-    return sent.sensor_type, sent.unit, location, UNSET if tags is UNSET else tuple(tags.items())
+        return payload.sensor_type, payload.unit, payload.quality
+    # Tags in their order, which is that of the stored bytes.
+    tag_items = UNSET if tags is UNSET else tuple(tags.items())
+    return payload.sensor_type, payload.unit, payload.quality, location, tag_items
 
 
-def reject(taken: EncodedEvent, error: ReadingError) -> None:
-    """Add the next reading of an event, which is not taken."""
-    # Each reading sent is in one of the two lists, so this one's index is how many are in them.
-    index = len(taken.documents) + len(taken.rejected)
-    taken.rejected.append(Rejection(index, error.code, error.detail))
+def reject(event: EncodedEvent, error: ReadingError) -> None:
+    """Add the rejection of the event's next reading."""
+    # Each reading is in one of the two lists, so this one's index is their total length.
+    index = len(event.documents) + len(event.rejected)
+    event.rejected.append(Rejection(index, error.code, error.detail))

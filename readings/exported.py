@@ -1,6 +1,6 @@
-"""Readings that come back as the reader gives them out: of the same identity, so that what is there already stays once.
+"""Encodes readings as the reader exports them: with the same identity, so that an existing one is not stored twice.
 
-Only `POST /readings` takes them: a socket's intake does not pay for what devices never send.
+Only `POST /readings` accepts them: a socket's encoder does not pay for fields that devices never send.
 """
 
 import msgspec
@@ -16,19 +16,19 @@ from readings.reading import (
     Defaults,
     ReadingError,
     ReadingPayload,
-    check_sent,
+    check_payload,
+    expected_quotes,
     explain,
     field_types,
     parse_time,
-    quotes_of,
-    require_names_once,
+    require_unique_names,
 )
 
-_DRAWN = range(GENERATED_SEQ_START, 2 * GENERATED_SEQ_START)
+_GENERATED = range(GENERATED_SEQ_START, 2 * GENERATED_SEQ_START)
 
 
-class ExportedReading(ReadingPayload, rename="camel", forbid_unknown_fields=True, kw_only=True, gc=False):
-    """A reading with what the reader adds: whose it is, and when a gateway received it."""
+class ExportedReading(ReadingPayload, rename="camel", frozen=True, forbid_unknown_fields=True, kw_only=True, gc=False):
+    """A reading with the fields that the reader adds: its device, and when a gateway received it."""
 
     device: str | UnsetType = UNSET
     received_at: int | str | UnsetType = UNSET
@@ -40,76 +40,76 @@ _field_types = field_types(ExportedReading)
 
 
 class ExportedReadingEncoder(ReadingEncoder):
-    """An intake that also takes exported readings, of its own device.
+    """An encoder that also accepts exported readings of its own device.
 
-    `receivedAt` says that the reading was taken before: it keeps a `seq` that a gateway has drawn, and is given no
-    location that it did not have. When it was received is not believed: that is now.
+    `receivedAt` marks a reading that was accepted before: it keeps a `seq` that a gateway generated, and gets no
+    location that it did not have. Its time is ignored: the reading is received now.
     """
 
     __slots__ = ()
 
     def encode_one(self, raw: bytes, now_ms: int) -> bytes:
-        """Return the document of one reading, exported or not; ReadingError says what is wrong with it."""
-        if not _may_be_exported(raw):
+        """Return the document of one reading, exported or not; ReadingError names what is wrong with it."""
+        if not _maybe_exported(raw):
             return super().encode_one(raw, now_ms)
         try:
-            sent = _one.decode(raw)
+            payload = _one.decode(raw)
         except UNDECODABLE as error:
             raise explain(raw, _field_types) from error
-        if raw.count(QUOTE) != _quotes_of(sent):
-            require_names_once(raw)
-        return self._exported(sent, now_ms)
+        if raw.count(QUOTE) != _expected_quotes(payload):
+            require_unique_names(raw)
+        return self._encode_exported(payload, now_ms)
 
     def encode_many(self, raw: bytes, now_ms: int) -> EncodedEvent:
-        """Take an array of readings, exported or not, each on its own; ReadingError when it is no array at all."""
-        if not _may_be_exported(raw):
+        """Encode an array of readings, exported or not, each on its own; ReadingError when it is not an array."""
+        if not _maybe_exported(raw):
             return super().encode_many(raw, now_ms)
         try:
             items = _many.decode(raw)
-        except UNDECODABLE:  # one of them does not decode, and then none does
-            return self._take_each(raw, now_ms)
-        if sum(map(_quotes_of, items)) != raw.count(QUOTE):
-            return self._take_each(raw, now_ms)
-        taken = EncodedEvent([], [])
-        for sent in items:
+        except UNDECODABLE:  # one reading that does not decode fails the whole array
+            return self._encode_each(raw, now_ms)
+        if sum(map(_expected_quotes, items)) != raw.count(QUOTE):
+            return self._encode_each(raw, now_ms)
+        event = EncodedEvent([], [])
+        for payload in items:
             try:
-                taken.documents.append(self._exported(sent, now_ms))
+                event.documents.append(self._encode_exported(payload, now_ms))
             except ReadingError as error:
-                reject(taken, error)
-        return taken
+                reject(event, error)
+        return event
 
-    def _exported(self, sent: ExportedReading, now_ms: int) -> bytes:
-        if sent.device is not UNSET and sent.device != self._device:
-            detail = f"the reading is of device {sent.device[:64]!r}, the sender is {self._device!r}"
+    def _encode_exported(self, payload: ExportedReading, now_ms: int) -> bytes:
+        if payload.device is not UNSET and payload.device != self._device:
+            detail = f"the reading is of device {payload.device[:64]!r}, the sender is {self._device!r}"
             raise ReadingError("forbidden", detail)
-        if sent.received_at is UNSET:
-            return self._document(sent, None, now_ms)
-        _check_received(sent.received_at)
-        if sent.ts is UNSET:
+        if payload.received_at is UNSET:
+            return self._document(payload, None, now_ms)
+        _check_received_at(payload.received_at)
+        if payload.ts is UNSET:
             raise ReadingError("invalid_ts", "ts is required with receivedAt")
-        drawn = 0
-        if sent.seq is not UNSET and sent.seq in _DRAWN:
-            drawn, sent.seq = sent.seq, 0
-        reading = check_sent(sent, Defaults(self._defaults.sensor_type), now_ms)
-        self._require_name(reading.sensor_type)
-        if drawn:
-            reading = msgspec.structs.replace(reading, seq=drawn)
+        generated_seq = 0
+        if payload.seq is not UNSET and payload.seq in _GENERATED:
+            generated_seq, payload = payload.seq, msgspec.structs.replace(payload, seq=0)
+        reading = check_payload(payload, Defaults(self._defaults.sensor_type), now_ms)
+        self._require_sensor_type(reading.sensor_type)
+        if generated_seq:
+            reading = msgspec.structs.replace(reading, seq=generated_seq)
         return encode_document(self._owner, self._device, reading)
 
 
-def _may_be_exported(raw: bytes) -> bool:
+def _maybe_exported(raw: bytes) -> bool:
     return b'"receivedAt"' in raw or b'"device"' in raw
 
 
-def _quotes_of(sent: ExportedReading) -> int:
-    """As `quotes_of`, with the names that are added."""
-    added = 0 if sent.device is UNSET else 4
-    if sent.received_at is not UNSET:
-        added += 2 + 2 * isinstance(sent.received_at, str)
-    return quotes_of(sent) + added
+def _expected_quotes(payload: ExportedReading) -> int:
+    """As `expected_quotes`, with the added fields."""
+    added = 0 if payload.device is UNSET else 4
+    if payload.received_at is not UNSET:
+        added += 2 + 2 * isinstance(payload.received_at, str)
+    return expected_quotes(payload) + added
 
 
-def _check_received(received_at: int | str) -> None:
+def _check_received_at(received_at: int | str) -> None:
     if isinstance(received_at, int):
         if received_at not in INT64:
             raise ReadingError("invalid_field", "receivedAt must fit 64 bits")

@@ -1,21 +1,21 @@
-"""Log lines that strangers can provoke: one a period, with the number of those that were left out."""
+"""A throttle for log lines that clients can provoke: one line a period, with the number of suppressed ones."""
 
 import time
 
 
 class LogThrottle:
-    """Says whether a line is due. The first always is."""
+    """Allows one line every `every_s` seconds. The first is always allowed."""
 
     def __init__(self, every_s: float) -> None:
         self._every_s = every_s
         self._last = float("-inf")
-        self._left_out = 0
+        self._suppressed = 0
 
-    def due(self) -> int | None:
-        """Return how many lines were left out since the last one, or None when this one is to be left out too."""
+    def should_emit(self) -> int | None:
+        """Return how many lines were suppressed since the last one, or None when this one is suppressed too."""
         now = time.monotonic()
         if now - self._last < self._every_s:
-            self._left_out += 1
+            self._suppressed += 1
             return None
-        left_out, self._left_out, self._last = self._left_out, 0, now
-        return left_out
+        suppressed, self._suppressed, self._last = self._suppressed, 0, now
+        return suppressed

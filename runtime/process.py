@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from runtime.http.problems import Problem
 from runtime.logs import configure_logs, logger
 from runtime.settings import ProcessSettings, SettingsError, from_env, unread
+from runtime.waiting import done_before
 
 log = logger("runtime.process")
 
@@ -128,22 +129,16 @@ async def _supervise(serve: Callable[[Shutdown], Awaitable[None]], drain_seconds
     cut = asyncio.Event()
     work = asyncio.ensure_future(serve(shutdown))
     with _signals(shutdown, cut):
-        stop = asyncio.ensure_future(shutdown.wait())
-        await asyncio.wait((work, stop), return_when=asyncio.FIRST_COMPLETED)
-        stop.cancel()
-        if not work.done():
+        if not await done_before(work, shutdown.event):
             await _drain(work, cut, drain_seconds, shutdown.reason)
     await work
 
 
 async def _drain(work: "asyncio.Future[None]", cut: asyncio.Event, seconds: float, reason: str) -> None:
     log.info("Stopping.", reason=reason, drain_seconds=seconds)
-    second_signal = asyncio.ensure_future(cut.wait())
-    await asyncio.wait((work, second_signal), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    why = "a second signal" if second_signal.done() else f"{seconds:g} s have passed"
-    second_signal.cancel()
-    if work.done():
+    if await done_before(work, cut, timeout_s=seconds):
         return
+    why = "a second signal" if cut.is_set() else f"{seconds:g} s have passed"
     work.cancel()
     # Cancelled work still closes its connections; if it hangs even then, the operating system cleans up.
     await asyncio.wait((work,), timeout=2)

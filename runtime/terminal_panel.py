@@ -20,7 +20,7 @@ _MIN_INTERVAL_S = 0.001
 
 
 class View(Protocol):
-    """What is shown, drawn anew from the current figures with each call."""
+    """The panel's content, rendered from the current figures at each call."""
 
     def panel(self) -> Panel:
         """Return the figures as a panel."""

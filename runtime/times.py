@@ -64,5 +64,5 @@ def parse_rfc3339(text: str) -> int:
 def _leap_second(minute: str, zone: str) -> int:
     last = datetime.fromisoformat(f"{minute}59{zone}".upper()).astimezone(UTC)
     if (last.hour, last.minute) != (23, 59) or last.day != calendar.monthrange(last.year, last.month)[1]:
-        raise ValueError("second 60 is the last of a month in UTC, or there is none")
+        raise ValueError("second 60 is valid only as the last second of a month in UTC")
     return ((last - _EPOCH).days + 1) * _DAY_MS

@@ -1,1 +1,1 @@
-"""DEVICE: a device client, fleets of simulated devices and CSV replay, over the public interface only."""
+"""Simulated devices: a device client, fleets of devices and CSV replay, using only Tidegate's public interface."""

@@ -1,4 +1,4 @@
-"""`python -m simulator`: a fleet against a running system; `python -m simulator serve`: the same as a service."""
+"""`python -m simulator`: run a fleet against a running system; `python -m simulator serve`: serve devices over HTTP."""
 
 import sys
 

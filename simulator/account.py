@@ -1,4 +1,4 @@
-"""An owner and its devices, over HTTP: sign up, log in, find or register devices, fetch their tokens."""
+"""A user and its devices over HTTP: sign up, log in, find or register devices, fetch device tokens."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,17 +11,17 @@ from access.tokens import Claims
 from readings.place import Place
 from simulator.api import Api
 from simulator.errors import ApiError, SimulatorError
-from simulator.point import SentPoint
-from simulator.wire import RejectedItem
+from simulator.reading import DeviceReading
+from simulator.socket_connection import RejectedItem
 
 T = TypeVar("T")
 
-# Calls that may be open at once when many devices are registered.
+# Concurrent calls while many devices are registered.
 MAX_CALLS = 16
 
 
 class NewDevice(msgspec.Struct, frozen=True, rename="camel"):
-    """A device to be registered; without a name the server gives one."""
+    """A device to register; the server names it unless `name` is set."""
 
     sensor_type: str
     location: str | Place
@@ -38,32 +38,32 @@ class Device(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class DevicePage(msgspec.Struct, rename="camel"):
-    """Answer to `GET /devices`."""
+    """Response to `GET /devices`."""
 
     items: list[Device]
 
 
-class LogInAnswer(msgspec.Struct, rename="camel"):
-    """Answer to a log-in; what else it holds is not needed here."""
+class LogInResponse(msgspec.Struct, rename="camel"):
+    """Response to a log-in; its other fields are not needed here."""
 
     access_token: str
 
 
-class DeviceTokenAnswer(msgspec.Struct, rename="camel"):
-    """Answer to `POST /devices/{id}/token`."""
+class DeviceTokenResponse(msgspec.Struct, rename="camel"):
+    """Response to `POST /devices/{id}/token`."""
 
     token: str
 
 
-class TakenAnswer(msgspec.Struct):
-    """Answer to `POST /readings`."""
+class ReadingsResponse(msgspec.Struct):
+    """Response to `POST /readings`."""
 
     accepted: int
     rejected: list[RejectedItem]
 
 
 class Owner:
-    """A user, known by an access token."""
+    """A user, authenticated by an access token."""
 
     def __init__(self, api: Api, token: str) -> None:
         self._api = api
@@ -71,7 +71,7 @@ class Owner:
         self._calls = asyncio.Semaphore(MAX_CALLS)
 
     async def claims(self) -> Claims:
-        """Return the token's claims: whose it is."""
+        """Return the token's claims, which name its owner."""
         return await self._call("GET", "/user/token", Claims)
 
     async def register(self, device: NewDevice) -> Device:
@@ -79,12 +79,12 @@ class Owner:
         return await self._call("POST", "/devices", Device, body=device)
 
     async def find(self, name: str) -> Device | None:
-        """Return the device of that name, if the owner has one."""
+        """Return the owner's device of that name, or None."""
         page = await self._call("GET", "/devices", DevicePage, query={"name": name})
         return next((device for device in page.items if device.name == name), None)
 
     async def find_or_register(self, device: NewDevice) -> Device:
-        """Return the owner's device of that name, registered now if need be."""
+        """Return the owner's device of that name; register it if it does not exist."""
         if device.name is UNSET:
             return await self.register(device)
         if found := await self.find(device.name):
@@ -94,12 +94,12 @@ class Owner:
         except ApiError as error:
             if error.status != 409:
                 raise
-        if found := await self.find(device.name):  # another simulator was faster
+        if found := await self.find(device.name):  # another simulator has just registered it
             return found
         raise SimulatorError(f"the device name {device.name!r} is taken, but no device has it")
 
     async def find_or_register_all(self, devices: Sequence[NewDevice]) -> list[Device]:
-        """Find or register many, a few at a time, in the order given."""
+        """Find or register many devices, MAX_CALLS at a time; the result has the order of `devices`."""
         rest = iter(enumerate(devices))
         found: dict[int, Device] = {}
 
@@ -112,24 +112,24 @@ class Owner:
                 for _ in range(min(MAX_CALLS, len(devices))):
                     tasks.create_task(work())
         except* SimulatorError as errors:
-            raise _first(errors) from None
+            raise _first_error(errors) from None
         return [found[index] for index in range(len(devices))]
 
     async def device_token(self, device_id: str) -> str:
-        """Return a fresh token of a device."""
-        return (await self._call("POST", f"/devices/{device_id}/token", DeviceTokenAnswer)).token
+        """Return a new token for a device."""
+        return (await self._call("POST", f"/devices/{device_id}/token", DeviceTokenResponse)).token
 
-    async def send(self, device: str, readings: Sequence[SentPoint]) -> TakenAnswer:
-        """Send up to 1,000 readings of a device, registered or not, without a socket."""
-        return await self._call("POST", "/readings", TakenAnswer, body=readings, device=device)
+    async def send(self, device: str, readings: Sequence[DeviceReading]) -> ReadingsResponse:
+        """Send up to 1,000 readings of a device, registered or not, over HTTP."""
+        return await self._call("POST", "/readings", ReadingsResponse, body=readings, device=device)
 
-    async def _call(self, method: str, path: str, answer_type: type[T], **options: Any) -> T:
+    async def _call(self, method: str, path: str, response_type: type[T], **options: Any) -> T:
         async with self._calls:
-            return await self._api.call(method, path, answer_type, token=self._token, **options)
+            return await self._api.call(method, path, response_type, token=self._token, **options)
 
 
 class Account(Owner):
-    """A user, known by e-mail and password. `open` it first; it logs in again when its access token has expired."""
+    """A user, authenticated by e-mail and password. `open` it first; logs in again when its access token expires."""
 
     def __init__(self, api: Api, email: str, password: str, *, name: str = "Simulator") -> None:
         super().__init__(api, "")
@@ -139,7 +139,7 @@ class Account(Owner):
         self._logging_in = asyncio.Lock()
 
     async def open(self) -> None:
-        """Sign up unless the account exists, and log in; SimulatorError says what to do when that fails."""
+        """Sign up unless the account exists, then log in; SimulatorError says what to do if that fails."""
         closed = False
         body = {"name": self._name, "email": self._email, "password": self._password}
         try:
@@ -153,26 +153,28 @@ class Account(Owner):
         except ApiError as error:
             if error.status != 401:
                 raise
-            advice = "the server takes no sign-ups: ask its operator for an account" if closed else "check --password"
+            advice = (
+                "the server does not accept sign-ups: ask its operator for an account" if closed else "check --password"
+            )
             raise SimulatorError(f"{self._email} cannot log in; {advice}") from error
 
     async def _log_in(self) -> None:
         body = {"email": self._email, "password": self._password}
-        self._token = (await self._api.call("POST", "/user/login", LogInAnswer, body=body)).access_token
+        self._token = (await self._api.call("POST", "/user/login", LogInResponse, body=body)).access_token
 
-    async def _call(self, method: str, path: str, answer_type: type[T], **options: Any) -> T:
+    async def _call(self, method: str, path: str, response_type: type[T], **options: Any) -> T:
         used = self._token
         try:
-            return await super()._call(method, path, answer_type, **options)
+            return await super()._call(method, path, response_type, **options)
         except ApiError as error:
             if error.status != 401:
                 raise
         async with self._logging_in:
-            if self._token == used:  # else another call has logged in meanwhile
+            if self._token == used:  # otherwise another call has already logged in
                 await self._log_in()
-        return await super()._call(method, path, answer_type, **options)
+        return await super()._call(method, path, response_type, **options)
 
 
-def _first(errors: BaseExceptionGroup[SimulatorError]) -> SimulatorError:
+def _first_error(errors: BaseExceptionGroup[SimulatorError]) -> SimulatorError:
     first = errors.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+    return _first_error(first) if isinstance(first, BaseExceptionGroup) else first

@@ -1,4 +1,4 @@
-"""HTTP calls to Tidegate: typed answers, errors as sentences, patience with a server that asks for it."""
+"""HTTP calls to Tidegate: typed responses, readable errors, retries with the delay that the server requests."""
 
 import asyncio
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ ATTEMPTS = 5
 MAX_WAIT_S = 30.0
 
 
-class ProblemAnswer(msgspec.Struct):
-    """What an RFC 9457 problem says, as far as it is shown."""
+class ProblemBody(msgspec.Struct):
+    """The fields of an RFC 9457 problem that are shown."""
 
     title: str = ""
     detail: str = ""
@@ -28,7 +28,7 @@ class ProblemAnswer(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """The HTTP interface at `url`. Answers 429 and 503 and lost connections are tried again, a few times."""
+    """The HTTP interface at `url`. 429, 502, 503, 504 and lost connections are tried `attempts` times."""
 
     http: aiohttp.ClientSession
     url: str
@@ -38,14 +38,14 @@ class Api:
         self,
         method: str,
         path: str,
-        answer_type: type[T],
+        response_type: type[T],
         *,
         body: object = None,
         token: str = "",
         query: dict[str, str] | None = None,
         device: str = "",
     ) -> T:
-        """Make one call; ApiError for an error that stays, UnavailableError for one that may pass."""
+        """Make one call; raises ApiError for a permanent error, UnavailableError for a temporary one."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         if device:
             headers["X-Device-Id"] = device
@@ -55,50 +55,50 @@ class Api:
             data = msgspec.json.encode(body)
         for attempt in range(1, self.attempts + 1):
             try:
-                raw = await self._once(method, path, data=data, headers=headers, params=query)
+                body_bytes = await self._send_request(method, path, data=data, headers=headers, params=query)
             except UnavailableError as error:
                 if attempt == self.attempts:
                     raise
                 wait_s = min(max(error.retry_after_s, 0.2 * 2**attempt), MAX_WAIT_S)
             else:
-                return _decoded(f"{method} {path}", raw, answer_type)
+                return _decoded(f"{method} {path}", body_bytes, response_type)
             await asyncio.sleep(jitter(wait_s, wait_s * 1.25))
         raise AssertionError("attempts is at least 1")
 
-    async def _once(self, method: str, path: str, **options: Any) -> bytes:
+    async def _send_request(self, method: str, path: str, **options: Any) -> bytes:
         timeout = aiohttp.ClientTimeout(total=CALL_TIMEOUT_S)
         try:
             async with self.http.request(method, self.url.rstrip("/") + path, timeout=timeout, **options) as response:
-                raw = await response.read()
+                body_bytes = await response.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            why = str(error) or type(error).__name__
-            raise UnavailableError(f"{self.url} does not answer ({why}); is Tidegate running there?") from error
+            reason = str(error) or type(error).__name__
+            raise UnavailableError(f"{self.url} does not answer ({reason}); is Tidegate running there?") from error
         if response.status in (429, 502, 503, 504):
             after = response.headers.get("Retry-After", "")
             raise UnavailableError(
-                f"{method} {path}: the server asks to come back later ({response.status}: {_told(_problem(raw))})",
+                f"{method} {path}: temporarily unavailable ({response.status}: {_describe(_problem(body_bytes))})",
                 float(after) if after.isdecimal() else 0.0,
             )
         if response.status >= 300:
-            problem = _problem(raw)
-            raise ApiError(response.status, f"{method} {path}: {response.status} {_told(problem)}", problem.code)
-        return raw
+            problem = _problem(body_bytes)
+            raise ApiError(response.status, f"{method} {path}: {response.status} {_describe(problem)}", problem.code)
+        return body_bytes
 
 
-def _decoded(call: str, raw: bytes, answer_type: type[T]) -> T:
+def _decoded(call: str, body_bytes: bytes, response_type: type[T]) -> T:
     try:
-        return msgspec.json.decode(raw, type=answer_type)
+        return msgspec.json.decode(body_bytes, type=response_type)
     except msgspec.MsgspecError as error:
-        raise ApiError(200, f"{call}: the answer is not Tidegate's ({error}); is the URL right?") from error
+        raise ApiError(200, f"{call}: the response is not Tidegate's ({error}); is the URL right?") from error
 
 
-def _problem(raw: bytes) -> ProblemAnswer:
+def _problem(body_bytes: bytes) -> ProblemBody:
     try:
-        return msgspec.json.decode(raw, type=ProblemAnswer)
+        return msgspec.json.decode(body_bytes, type=ProblemBody)
     except msgspec.MsgspecError:
-        return ProblemAnswer(detail=raw[:200].decode(errors="replace"))
+        return ProblemBody(detail=body_bytes[:200].decode(errors="replace"))
 
 
-def _told(problem: ProblemAnswer) -> str:
+def _describe(problem: ProblemBody) -> str:
     fields = "; ".join(f"{item.get('field', '')}: {item.get('message', '')}" for item in problem.errors[:5])
     return " ".join(part for part in (problem.detail or problem.title, f"({fields})" if fields else "") if part)

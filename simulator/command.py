@@ -1,4 +1,4 @@
-"""The command line of `python -m simulator`: arguments in, a fleet, a summary out, an exit code."""
+"""The command line of `python -m simulator`: parse the arguments, run a fleet, print a summary, return an exit code."""
 
 import argparse
 import os
@@ -16,9 +16,9 @@ from simulator.fleet import REPLAY_BATCH, FleetPlan, run_fleet
 from simulator.progress import progress
 from simulator.replay.options import EPILOG as REPLAY_EPILOG
 from simulator.replay.options import add_replay_options, replay_of
+from simulator.run_stats import RunStats, RunSummary
 from simulator.serve import serve
 from simulator.settings import SimulatorSettings
-from simulator.tally import Summary, Tally
 
 PASSWORD_VARIABLE = "TIDEGATE_PASSWORD"  # noqa: S105 - the name of a variable
 
@@ -33,12 +33,12 @@ examples:
 
 `python -m simulator serve` runs the simulator as a service; `python -m simulator serve --help` explains it.
 
-exit codes: 0 everything was answered; 1 a device failed or readings stayed unanswered; 2 bad arguments or a bad file.
-Ctrl-C stops sending, waits for what is in flight and prints the summary; a second one ends at once."""
+exit codes: 0 every reading was acknowledged; 1 a device failed or readings were not acknowledged; 2 bad arguments or a
+bad file. Ctrl-C stops sending, waits for readings in flight and prints the summary; a second one ends at once."""
 
-SERVE_ABOUT = """Starts, lists and stops simulated devices for whoever brings a token: POST /simulator/devices registers
-one at TARGET_URL in that user's name and lets it send, GET lists the user's, and DELETE /simulator/devices/{id} ends
-one."""
+SERVE_ABOUT = """Starts, lists and stops simulated devices for users with an access token: POST /simulator/devices
+registers a device for the user at TARGET_URL and starts it, GET lists the user's devices, and DELETE
+/simulator/devices/{id} stops one."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,37 +52,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     configure_logs("warning", "console")
     run = _Run(plan)
     code = run_until_stopped(run.serve, plan.stop_flush_seconds + 2)
-    if run.trouble:
-        sys.stderr.write(f"simulator: {run.trouble}\n")
+    if run.error:
+        sys.stderr.write(f"simulator: {run.error}\n")
         return run.code
-    _print(run.tally, as_json=options.json)
-    return code or (1 if run.tally.failed else 0)
+    _print(run.stats, as_json=options.json)
+    return code or (1 if run.stats.failed else 0)
 
 
 class _Run:
     def __init__(self, plan: FleetPlan) -> None:
         self._plan = plan
-        self.tally = Tally()
-        self.trouble = ""
+        self.stats = RunStats()
+        self.error = ""
         self.code = 1
 
     async def serve(self, shutdown: Shutdown) -> None:
         plan = self._plan
         title = f"{plan.devices} devices → {plan.url}" + (f" · {plan.replay.path.name}" if plan.replay else "")
         try:
-            async with progress(self.tally, title=title, seconds=plan.seconds):
-                await run_fleet(plan, tally=self.tally, stop=shutdown.event)
+            async with progress(self.stats, title=title, seconds=plan.seconds):
+                await run_fleet(plan, stats=self.stats, stop=shutdown.event)
         except SimulatorError as error:
-            self.trouble = str(error)
+            self.error = str(error)
             self.code = 2 if isinstance(error, ReplayError) else 1
 
 
-def _print(tally: Tally, *, as_json: bool) -> None:
-    summary = tally.summary()
-    for failure in tally.failures:
+def _print(stats: RunStats, *, as_json: bool) -> None:
+    summary = stats.summary()
+    for failure in stats.failures:
         sys.stderr.write(f"{failure}\n")
-    if tally.failed > len(tally.failures):
-        sys.stderr.write(f"and {tally.failed - len(tally.failures)} devices more failed\n")
+    if stats.failed > len(stats.failures):
+        sys.stderr.write(f"and {stats.failed - len(stats.failures)} more devices failed\n")
     if as_json:
         sys.stdout.write(msgspec.json.encode(summary).decode() + "\n")
     else:
@@ -90,36 +90,34 @@ def _print(tally: Tally, *, as_json: bool) -> None:
     sys.stdout.flush()
 
 
-def summary_text(summary: Summary) -> str:
-    """Return the summary for people."""
+def summary_text(summary: RunSummary) -> str:
+    """Return the summary as text."""
     return (
         f"sent {summary.sent:,} readings, acknowledged {summary.acked:,} "
         f"({summary.accepted:,} accepted, {summary.rejected:,} rejected) in {summary.seconds:g} s: "
         f"{summary.readings_per_second:,.0f} a second\n"
         f"acknowledged after {summary.ack_p50_ms:g} ms (p50), {summary.ack_p99_ms:g} ms (p99); "
-        f"sent again {summary.retried:,}, reconnected {summary.reconnects:,} times"
+        f"resent {summary.retried:,}, reconnected {summary.reconnects:,} times"
     )
 
 
 def _parser() -> CommandParser:
     parser = CommandParser(
         prog="python -m simulator",
-        description="Simulated devices against a running Tidegate; sim-0001, sim-0002, … are registered as needed.",
+        description="Simulated devices for a running Tidegate; sim-0001, sim-0002, … are registered as needed.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--url", required=True, type=_url, help="where Tidegate answers, for example http://127.0.0.1:8080")
+    add("--url", required=True, type=_url, help="Tidegate's URL, for example http://127.0.0.1:8080")
     add("--email", required=True, help="the account that owns the devices; it is signed up if it does not exist")
-    add("--password", help=f"its password; better in {PASSWORD_VARIABLE}, where no list of processes shows it")
-    add("--devices", type=whole_number(1, 100_000), default=10, metavar="N", help="how many devices (default: 10)")
-    add("--rate", type=positive_number, default=1.0, metavar="R", help="readings a second and device (default: 1)")
-    batch_help = f"readings an event, at most {MAX_READINGS} (default: 1, in a replay {REPLAY_BATCH})"
+    add("--password", help=f"its password; prefer {PASSWORD_VARIABLE}, which does not show up in process lists")
+    add("--devices", type=whole_number(1, 100_000), default=10, metavar="N", help="number of devices (default: 10)")
+    add("--rate", type=positive_number, default=1.0, metavar="R", help="readings per second and device (default: 1)")
+    batch_help = f"readings per event, at most {MAX_READINGS} (default: 1; in a replay {REPLAY_BATCH})"
     add("--batch", type=whole_number(1, MAX_READINGS), metavar="B", help=batch_help)
-    add(
-        "--seconds", type=positive_number, metavar="S", help="stop by itself after so long (default: run until stopped)"
-    )
+    add("--seconds", type=positive_number, metavar="S", help="stop after S seconds (default: run until stopped)")
     add("--json", action="store_true", help="print the summary as one JSON object on standard output")
     add_replay_options(parser)
     return parser

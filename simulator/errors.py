@@ -1,12 +1,12 @@
-"""What can go wrong for a simulated device or its account, in one small tree."""
+"""The errors of simulated devices and their account."""
 
 
 class SimulatorError(Exception):
-    """The root: the message is a sentence for whoever runs the simulator."""
+    """The base class; the message is shown to the person who runs the simulator."""
 
 
 class UnavailableError(SimulatorError):
-    """Not now: the same may work later. `retry_after_s` is what the server asked for, 0 when it did not say."""
+    """A temporary failure: retry later. `retry_after_s` is the delay that the server requested, 0 if it named none."""
 
     def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
         super().__init__(message)
@@ -14,7 +14,7 @@ class UnavailableError(SimulatorError):
 
 
 class ApiError(SimulatorError):
-    """An HTTP call was answered with an error that does not pass by itself."""
+    """An HTTP call failed with a permanent error."""
 
     def __init__(self, status: int, message: str, code: str = "") -> None:
         super().__init__(message)
@@ -23,7 +23,7 @@ class ApiError(SimulatorError):
 
 
 class DeviceRefusedError(SimulatorError):
-    """The gateway refuses the device for good; `code` is the protocol's (`unauthorized`, `revoked`, …)."""
+    """The gateway refused the device permanently; `code` is the protocol's (`unauthorized`, `revoked`, …)."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(f"the gateway refused the device: {code} ({message})" if message else code)

@@ -1,4 +1,4 @@
-"""A fleet of simulated devices against a running system, live or replaying a file; no terminal, no arguments."""
+"""A fleet of simulated devices against a running system, live or replaying a file; independent of the command line."""
 
 import asyncio
 import contextlib
@@ -11,15 +11,16 @@ import aiohttp
 
 from readings.reading import MAX_READINGS
 from runtime.logs import logger
+from runtime.waiting import StoppedError, unless_stopped
 from simulator.account import Account, Device, NewDevice
 from simulator.api import Api
 from simulator.device import DeviceClient, device_session
 from simulator.errors import SimulatorError
+from simulator.http_sender import HttpSender
 from simulator.live import send_live
-from simulator.over_http import OverHttp
 from simulator.replay.file import Replay
-from simulator.replay.points import Checked, check_replay, replay_points, replay_rows
-from simulator.tally import Tally
+from simulator.replay.readings import CheckedReplay, check_replay, replay_readings, replay_rows
+from simulator.run_stats import RunStats
 from simulator.waveform import SENSOR_TYPES
 
 log = logger("simulator.fleet")
@@ -27,13 +28,13 @@ log = logger("simulator.fleet")
 T = TypeVar("T")
 
 REPLAY_BATCH = 100
-# Live devices begin together when all are connected, or after so long without the ones that are late.
+# Live devices start together when all are connected, or after this time without those that are not.
 ASSEMBLE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetPlan:
-    """What a fleet does. `rate` is in readings a second and device; `batch` is in readings an event."""
+    """What a fleet does. `rate` is in readings per second and device; `batch` is in readings per event."""
 
     url: str
     email: str
@@ -46,8 +47,8 @@ class FleetPlan:
     sign_up_name: str = "Simulator"
     window: int = 4
     max_unacked: int = 5000
-    flush_seconds: float = 30.0  # how long the last acknowledgements may take
-    stop_flush_seconds: float = 8.0  # the same after a stop
+    flush_seconds: float = 30.0  # timeout of the last acknowledgements
+    stop_flush_seconds: float = 8.0  # that timeout after a stop
     sensor_types: tuple[str, ...] = SENSOR_TYPES
 
     def __post_init__(self) -> None:
@@ -59,29 +60,29 @@ class FleetPlan:
             raise ValueError("seconds must be above 0")
 
 
-async def run_fleet(plan: FleetPlan, *, tally: Tally, stop: asyncio.Event) -> None:
+async def run_fleet(plan: FleetPlan, *, stats: RunStats, stop: asyncio.Event) -> None:
     """Run the fleet until its seconds have passed, its file is sent or `stop` is set; then wait for acknowledgements.
 
-    Devices that fail are told to the tally and the others go on. SimulatorError when it cannot start at all.
+    Failed devices are recorded in `stats` while the others continue. Raises SimulatorError if the fleet cannot start.
     """
     checked = None if plan.replay is None else await check_replay(plan.replay)
     async with device_session() as http:
         account = Account(Api(http, plan.url), plan.email, plan.password, name=plan.sign_up_name)
         if checked is not None and checked.names_devices:
-            tally.expected, tally.devices = checked.readings, checked.devices
-            if await _until(stop, _opened(account, tally)):
-                await _replay_over_http(plan, checked, account, tally, stop)
+            stats.expected, stats.devices = checked.readings, checked.devices
+            if await _until(stop, _opened(account, stats)):
+                await _replay_over_http(plan, checked, account, stats, stop)
             return
         if checked is not None:
-            tally.expected = checked.readings * plan.devices
-        devices = await _until(stop, _ready(account, plan, tally))
+            stats.expected = checked.readings * plan.devices
+        devices = await _until(stop, _ready(account, plan, stats))
         if devices is not None:
-            tally.devices = len(devices)
-            await _Fleet(plan, http, account, tally, stop, checked).run(devices)
+            stats.devices = len(devices)
+            await _Fleet(plan, http, account, stats, stop, checked).run(devices)
 
 
 async def _replay_over_http(
-    plan: FleetPlan, checked: Checked, account: Account, tally: Tally, stop: asyncio.Event
+    plan: FleetPlan, checked: CheckedReplay, account: Account, stats: RunStats, stop: asyncio.Event
 ) -> None:
     """Send rows that name their devices until they end, the plan's seconds have passed or `stop` is set."""
     halted, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -91,11 +92,11 @@ async def _replay_over_http(
     rows = replay_rows(checked.replay, "", checked.kinds)
     try:
         with contextlib.closing(rows):
-            await OverHttp(account, tally, rows_at_once=plan.batch or MAX_READINGS).send(
+            await HttpSender(account, stats, rows_at_once=plan.batch or MAX_READINGS).send(
                 rows, halted, plan.stop_flush_seconds
             )
     except SimulatorError as error:
-        tally.device_failed("replay", str(error))
+        stats.device_failed("replay", str(error))
     finally:
         if timer is not None:
             timer.cancel()
@@ -103,14 +104,14 @@ async def _replay_over_http(
         await asyncio.wait((stopping,))
 
 
-async def _opened(account: Account, tally: Tally) -> bool:
+async def _opened(account: Account, stats: RunStats) -> bool:
     await account.open()
-    tally.owner = (await account.claims()).owner
+    stats.owner = (await account.claims()).owner
     return True
 
 
-async def _ready(account: Account, plan: FleetPlan, tally: Tally) -> list[Device]:
-    await _opened(account, tally)
+async def _ready(account: Account, plan: FleetPlan, stats: RunStats) -> list[Device]:
+    await _opened(account, stats)
     kinds = plan.sensor_types
     wanted = [
         NewDevice(sensor_type=kinds[index % len(kinds)], location="simulator", name=f"sim-{index + 1:04}")
@@ -121,14 +122,10 @@ async def _ready(account: Account, plan: FleetPlan, tally: Tally) -> list[Device
 
 async def _until(stop: asyncio.Event, work: Awaitable[T]) -> T | None:
     """Return what `work` gives, or None when the stop comes first."""
-    doing, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
     try:
-        await asyncio.wait((doing, stopping), return_when=asyncio.FIRST_COMPLETED)
-        return doing.result() if doing.done() else None
-    finally:
-        doing.cancel()
-        stopping.cancel()
-        await asyncio.wait((doing, stopping))
+        return await unless_stopped(work, stop)
+    except StoppedError:
+        return None
 
 
 class _Fleet:
@@ -137,29 +134,29 @@ class _Fleet:
         plan: FleetPlan,
         http: aiohttp.ClientSession,
         account: Account,
-        tally: Tally,
+        stats: RunStats,
         stop: asyncio.Event,
-        checked: Checked | None,
+        checked: CheckedReplay | None,
     ) -> None:
         self._plan = plan
         self._checked = checked
         self._http = http
         self._account = account
-        self._tally = tally
+        self._stats = stats
         self._stop = stop
         self._sending: set[asyncio.Future[None]] = set()
-        self._begun = asyncio.Event()
+        self._started = asyncio.Event()
         self._halted = False
         self._timers: list[asyncio.TimerHandle] = []
 
     async def run(self, devices: list[Device]) -> None:
-        async with self._halting(), asyncio.TaskGroup() as tasks:
+        async with self._halt_on_stop(), asyncio.TaskGroup() as tasks:
             for index, device in enumerate(devices):
                 tasks.create_task(self._run_device(index, device), name=device.name)
 
     @contextlib.asynccontextmanager
-    async def _halting(self) -> AsyncIterator[None]:
-        """Keep the time, and end the sending of all devices at the stop."""
+    async def _halt_on_stop(self) -> AsyncIterator[None]:
+        """Stop all devices from sending when `stop` is set or the plan's seconds have passed."""
 
         async def halt_at_stop() -> None:
             await self._stop.wait()
@@ -167,9 +164,9 @@ class _Fleet:
 
         task = asyncio.ensure_future(halt_at_stop())
         if self._plan.replay is None:
-            self._timers.append(asyncio.get_running_loop().call_later(ASSEMBLE_S, self._begin))
+            self._timers.append(asyncio.get_running_loop().call_later(ASSEMBLE_S, self._start))
         else:
-            self._begin()
+            self._start()
         try:
             yield
         finally:
@@ -178,15 +175,15 @@ class _Fleet:
             task.cancel()
             await asyncio.wait((task,))
 
-    def _begin(self) -> None:
-        if not self._begun.is_set():
-            self._begun.set()
+    def _start(self) -> None:
+        if not self._started.is_set():
+            self._started.set()
             if self._plan.seconds is not None:
                 self._timers.append(asyncio.get_running_loop().call_later(self._plan.seconds, self._halt))
 
-    def _begin_if_complete(self) -> None:
-        if self._tally.connected + self._tally.failed >= self._tally.devices:
-            self._begin()
+    def _start_if_complete(self) -> None:
+        if self._stats.connected + self._stats.failed >= self._stats.devices:
+            self._start()
 
     def _halt(self) -> None:
         self._halted = True
@@ -196,23 +193,23 @@ class _Fleet:
     async def _run_device(self, index: int, device: Device) -> None:
         try:
             async with self._client(device) as client:
-                await self._send(self._course(client, index, device))
+                await self._send(self._workload(client, index, device))
                 await self._flush(client)
         except SimulatorError as error:
             self._fail(device, str(error))
-        except Exception as error:  # one device's fault is not the fleet's; its readings stay unacknowledged
-            log.exception("A device failed.", device=device.name)
+        except Exception as error:  # the fleet goes on without it; its readings stay unacknowledged
+            log.exception("A device failed unexpectedly.", device=device.name)
             self._fail(device, f"{type(error).__name__}: {error}")
 
     def _client(self, device: Device) -> DeviceClient:
         async def token() -> str:
             return await self._account.device_token(device.id)
 
-        count = self._tally.device_connection()
+        count = self._stats.device_connection()
 
         def connection(connected: bool) -> None:
             count(connected)
-            self._begin_if_complete()
+            self._start_if_complete()
 
         return DeviceClient(
             self._plan.url,
@@ -221,17 +218,17 @@ class _Fleet:
             http=self._http,
             window=self._plan.window,
             max_unacked=self._plan.max_unacked,
-            on_settled=self._tally.on_settled,
-            on_sent=self._tally.on_sent,
-            on_retried=self._tally.on_retried,
+            on_settled=self._stats.on_settled,
+            on_sent=self._stats.on_sent,
+            on_retried=self._stats.on_retried,
             on_connection=connection,
         )
 
-    async def _send(self, course: Callable[[], Awaitable[None]]) -> None:
-        """Run the device's course until it ends or the fleet is halted."""
+    async def _send(self, workload: Callable[[], Awaitable[None]]) -> None:
+        """Run the device's workload until it ends or the fleet is halted."""
         if self._halted:
             return
-        sending = asyncio.ensure_future(course())
+        sending = asyncio.ensure_future(workload())
         self._sending.add(sending)
         try:
             await asyncio.wait((sending,))
@@ -243,7 +240,7 @@ class _Fleet:
         if not sending.cancelled():
             sending.result()
 
-    def _course(self, client: DeviceClient, index: int, device: Device) -> Callable[[], Awaitable[None]]:
+    def _workload(self, client: DeviceClient, index: int, device: Device) -> Callable[[], Awaitable[None]]:
         checked = self._checked
         if checked is not None:
             return lambda: self._replay(client, device, checked)
@@ -253,15 +250,15 @@ class _Fleet:
         plan = self._plan
         batch = plan.batch or 1
         await client.first_connected()
-        await self._begun.wait()
+        await self._started.wait()
         delay_s = index / plan.devices * batch / plan.rate
         await send_live(client, device.sensor_type, rate=plan.rate, batch=batch, delay_s=delay_s)
 
-    async def _replay(self, client: DeviceClient, device: Device, checked: Checked) -> None:
-        with contextlib.closing(replay_points(checked.replay, device.sensor_type, checked.kinds)) as rows:
-            while points := list(islice(rows, self._plan.batch or REPLAY_BATCH)):
-                await client.send(points)
-                await asyncio.sleep(0)  # rows are read between turns of the others
+    async def _replay(self, client: DeviceClient, device: Device, checked: CheckedReplay) -> None:
+        with contextlib.closing(replay_readings(checked.replay, device.sensor_type, checked.kinds)) as rows:
+            while readings := list(islice(rows, self._plan.batch or REPLAY_BATCH)):
+                await client.send(readings)
+                await asyncio.sleep(0)  # let the other devices run between batches
 
     async def _flush(self, client: DeviceClient) -> None:
         seconds = self._plan.stop_flush_seconds if self._stop.is_set() else self._plan.flush_seconds
@@ -271,7 +268,7 @@ class _Fleet:
         except TimeoutError as error:
             raise SimulatorError(f"{client.unacked} readings were not acknowledged within {seconds:g} s") from error
 
-    def _fail(self, device: Device, why: str) -> None:
-        log.error("A device ended before its time.", device=device.name, why=why)
-        self._tally.device_failed(device.name, why)
-        self._begin_if_complete()
+    def _fail(self, device: Device, reason: str) -> None:
+        log.error("A device failed.", device=device.name, error=reason)
+        self._stats.device_failed(device.name, reason)
+        self._start_if_complete()

@@ -1,4 +1,4 @@
-"""The course of one live device: what it measures and when it sends."""
+"""One live device: which values it sends, and when."""
 
 import asyncio
 import time
@@ -6,30 +6,29 @@ import time
 from msgspec import UNSET
 
 from simulator.device import DeviceClient
-from simulator.point import SentPoint
-from simulator.sequence import Sequence
+from simulator.reading import DeviceReading, SequenceCounter
 from simulator.waveform import Waveform
 
-# A device that was held up by more than this leaves out what it would have measured meanwhile.
+# A device that falls behind by more than this skips the readings it would have measured meanwhile.
 MAX_BEHIND_S = 1.0
 
 
 async def send_live(client: DeviceClient, sensor_type: str, *, rate: float, batch: int, delay_s: float = 0.0) -> None:
-    """Send `rate` readings a second in events of `batch`, for ever; the first event leaves after `delay_s`."""
-    waveform, sequence = Waveform(sensor_type, client.device), Sequence()
+    """Send `rate` readings per second in events of `batch`, until cancelled; the first event leaves after `delay_s`."""
+    waveform, sequence = Waveform(sensor_type, client.device), SequenceCounter()
     await asyncio.sleep(delay_s)
     clock, every_s = time.monotonic, 1 / rate
     # Readings are spaced evenly; an event leaves when its last reading has been measured.
     measured_at = clock()
     to_wall_s = time.time() - measured_at
     while True:
-        points = []
+        readings = []
         for _ in range(batch):
             ts_ms = int((measured_at + to_wall_s) * 1000)
             value, seq = waveform.value(ts_ms), sequence.next(ts_ms)
-            points.append(SentPoint(sensor_type, value, ts_ms, seq, waveform.unit or UNSET))
+            readings.append(DeviceReading(sensor_type, value, ts_ms, seq, unit=waveform.unit or UNSET))
             measured_at += every_s
-        await client.send(points)
+        await client.send(readings)
         now = clock()
         next_at = measured_at + (batch - 1) * every_s
         if now - next_at > MAX_BEHIND_S:

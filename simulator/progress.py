@@ -1,4 +1,4 @@
-"""TALLY → PERSON: the progress of a fleet on standard error."""
+"""STATS → PERSON: the progress of a fleet on standard error."""
 
 import time
 from contextlib import AbstractAsyncContextManager
@@ -9,17 +9,17 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from runtime.terminal_panel import Rate, progress_bar, show
-from simulator.tally import Tally
+from simulator.run_stats import RunStats
 
 
-def progress(tally: Tally, *, title: str, seconds: float | None = None) -> AbstractAsyncContextManager[None]:
+def progress(stats: RunStats, *, title: str, seconds: float | None = None) -> AbstractAsyncContextManager[None]:
     """Show how the run goes while the context lasts."""
-    return show(_View(tally, title, seconds), transient=True)
+    return show(_View(stats, title, seconds), transient=True)
 
 
 class _View:
-    def __init__(self, tally: Tally, title: str, seconds: float | None) -> None:
-        self._tally = tally
+    def __init__(self, stats: RunStats, title: str, seconds: float | None) -> None:
+        self._stats = stats
         self._title = title
         self._seconds = seconds
         self._started = time.monotonic()
@@ -27,36 +27,36 @@ class _View:
 
     def line(self) -> str:
         """Return the figures as one line."""
-        tally = self._tally
-        whole = f" of {tally.expected:,}" if tally.expected else ""
+        stats = self._stats
+        whole = f" of {stats.expected:,}" if stats.expected else ""
         return (
-            f"{self._rate.update(tally.acked):,.0f} readings/s, sent {tally.sent:,}{whole}, "
-            f"acknowledged {tally.acked:,}, in flight {tally.sent - tally.acked:,}, "
-            f"p50 {tally.latencies.percentile_ms(50):.1f} ms, p99 {tally.latencies.percentile_ms(99):.1f} ms, "
-            f"connected {tally.connected} of {tally.devices}, rejected {tally.rejected:,}"
+            f"{self._rate.update(stats.acked):,.0f} readings/s, sent {stats.sent:,}{whole}, "
+            f"acknowledged {stats.acked:,}, in flight {stats.sent - stats.acked:,}, "
+            f"p50 {stats.latencies.percentile_ms(50):.1f} ms, p99 {stats.latencies.percentile_ms(99):.1f} ms, "
+            f"connected {stats.connected} of {stats.devices}, rejected {stats.rejected:,}"
         )
 
     def panel(self) -> Panel:
         """Return the figures as a panel."""
-        tally = self._tally
+        stats = self._stats
         grid = Table.grid(padding=(0, 3))
         for _ in range(4):
             grid.add_column(justify="right")
         cells = {
-            "readings/s": f"[bold]{self._rate.update(tally.acked):,.0f}[/]",
-            "sent": f"{tally.sent:,}",
-            "acknowledged": f"{tally.acked:,}",
-            "in flight": f"{tally.sent - tally.acked:,}",
-            "p50": f"{tally.latencies.percentile_ms(50):.1f} ms",
-            "p99": f"{tally.latencies.percentile_ms(99):.1f} ms",
-            "connected": f"{tally.connected} of {tally.devices}",
-            "rejected": f"[red]{tally.rejected:,}[/]" if tally.rejected else "0",
+            "readings/s": f"[bold]{self._rate.update(stats.acked):,.0f}[/]",
+            "sent": f"{stats.sent:,}",
+            "acknowledged": f"{stats.acked:,}",
+            "in flight": f"{stats.sent - stats.acked:,}",
+            "p50": f"{stats.latencies.percentile_ms(50):.1f} ms",
+            "p99": f"{stats.latencies.percentile_ms(99):.1f} ms",
+            "connected": f"{stats.connected} of {stats.devices}",
+            "rejected": f"[red]{stats.rejected:,}[/]" if stats.rejected else "0",
         }
         items = list(cells.items())
         for first in range(0, len(items), 2):
             (name, shown), (other, other_shown) = items[first : first + 2]
             grid.add_row(f"[dim]{name}[/]", shown, f"[dim]{other}[/]", other_shown)
         parts: list[Table | ProgressBar] = [grid]
-        if bar := progress_bar(tally.acked, tally.expected, started=self._started, seconds=self._seconds, width=60):
+        if bar := progress_bar(stats.acked, stats.expected, started=self._started, seconds=self._seconds, width=60):
             parts.append(bar)
         return Panel(Group(*parts), title=self._title, expand=False)

@@ -1,4 +1,4 @@
-"""PEOPLE → DEVICES: `/simulator/devices` starts, lists and stops simulated devices in the name of who asks."""
+"""HTTP → DEVICES: `/simulator/devices` starts, lists and stops simulated devices for the calling user."""
 
 from typing import Annotated
 
@@ -19,8 +19,9 @@ from runtime.process import Shutdown
 from simulator.account import NewDevice, Owner
 from simulator.api import Api
 from simulator.device import device_session
+from simulator.device_pool import DevicePool, PoolFullError, RunningDevice
 from simulator.errors import ApiError, UnavailableError
-from simulator.running import Devices, FullError, Running
+from simulator.metrics import SimulatorMetrics
 from simulator.settings import SimulatorSettings
 
 log = logger("simulator")
@@ -32,7 +33,7 @@ _NAME_RULE = rule("made of A-Z a-z 0-9 _ . : - only")
 
 
 class StartDevice(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """Body of `POST /simulator/devices`; `rate` is in readings a second. The target checks the rest."""
+    """Body of `POST /simulator/devices`; `rate` is in readings per second. The target validates the rest."""
 
     sensor_type: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=_NAME, extra=_NAME_RULE)]
     location: Annotated[str, msgspec.Meta(max_length=256, pattern=ONE_LINE, extra=ONE_LINE_RULE)] | Place
@@ -40,7 +41,7 @@ class StartDevice(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 
 
 class SimulatedDevice(msgspec.Struct, rename="camel"):
-    """A device at work, as its owner sees it."""
+    """A running device, as its owner sees it."""
 
     id: str
     name: str
@@ -49,21 +50,21 @@ class SimulatedDevice(msgspec.Struct, rename="camel"):
     rate: float
 
     @classmethod
-    def of(cls, running: Running) -> "SimulatedDevice":
-        """Return what is told of a device."""
+    def of(cls, running: RunningDevice) -> "SimulatedDevice":
+        """Return the response for a running device."""
         device = running.device
         return cls(device.id, device.name, device.sensor_type, device.location, running.rate)
 
 
-class DeviceRoutes:
-    """The calls of users; whose token it is and what it may do is the target's to say."""
+class SimulatorRoutes:
+    """The calls of users; the target verifies their tokens."""
 
-    def __init__(self, api: Api, devices: Devices) -> None:
+    def __init__(self, api: Api, devices: DevicePool) -> None:
         self._api = api
         self._devices = devices
 
     def add_to(self, app: web.Application) -> None:
-        """Serve the calls on `app`."""
+        """Register the calls on `app`."""
         app.add_routes(
             [
                 web.post("/simulator/devices", self._start),
@@ -73,42 +74,42 @@ class DeviceRoutes:
         )
 
     async def _start(self, request: web.Request) -> web.Response:
-        user, owner = await self._caller(request)
+        user, owner = await self._authenticated(request)
         body = await read_json(request, StartDevice)
         try:
-            async with self._devices.place(owner):
+            async with self._devices.slot(owner):
                 device = await user.register(NewDevice(sensor_type=body.sensor_type, location=body.location))
                 token = await user.device_token(device.id)
                 running = self._devices.start(owner, device, body.rate, token)
-        except FullError as error:
-            raise _full(error) from error
+        except PoolFullError as error:
+            raise _pool_full_problem(error) from error
         except (ApiError, UnavailableError) as error:
-            raise _problem(error) from error
+            raise _target_problem(error) from error
         return json_response(SimulatedDevice.of(running), status=201)
 
     async def _list(self, request: web.Request) -> web.Response:
-        _, owner = await self._caller(request)
+        _, owner = await self._authenticated(request)
         return json_response({"items": [SimulatedDevice.of(running) for running in self._devices.of(owner)]})
 
     async def _stop(self, request: web.Request) -> web.Response:
-        _, owner = await self._caller(request)
+        _, owner = await self._authenticated(request)
         if not await self._devices.stop(owner, request.match_info["id"]):
-            raise Problem(404, "You have no device of this id at work here.")
+            raise Problem(404, "You have no running device with this id.")
         return web.Response(status=204)
 
-    async def _caller(self, request: web.Request) -> tuple[Owner, str]:
+    async def _authenticated(self, request: web.Request) -> tuple[Owner, str]:
         user = Owner(self._api, required_token(request))
         try:
             claims = await user.claims()
         except (ApiError, UnavailableError) as error:
-            raise _problem(error) from error
+            raise _target_problem(error) from error
         if claims.device is not None:
-            raise Problem(403, "This takes a user's token, not a device's.", code="forbidden")
+            raise Problem(403, "This call requires a user's token, not a device's.", code="forbidden")
         return user, claims.owner
 
 
-def _full(error: FullError) -> Problem:
-    """Return 429 for a share that is used up, for its owner can make room; 503 when the service is full."""
+def _pool_full_problem(error: PoolFullError) -> Problem:
+    """Return 429 if the owner's limit is reached, since the owner can stop a device; 503 if the service is full."""
     of_owner = error.scope == "owner"
     return Problem(
         429 if of_owner else 503,
@@ -119,32 +120,32 @@ def _full(error: FullError) -> Problem:
     )
 
 
-def _problem(error: ApiError | UnavailableError) -> Problem:
-    """Hand on what the target refuses; whatever else it says is its trouble, not the caller's."""
+def _target_problem(error: ApiError | UnavailableError) -> Problem:
+    """Pass on the target's refusals; its other errors are not the caller's fault."""
     if isinstance(error, ApiError) and error.status in (400, 401, 403, 422):
         headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
         return Problem(error.status, str(error), code=error.code, headers=headers)
-    return Problem(503, "The target does not answer as it should.", headers={"Retry-After": "5"})
+    return Problem(503, "The target is not available.", headers={"Retry-After": "5"})
 
 
 async def serve(settings: SimulatorSettings, shutdown: Shutdown) -> None:
-    """Run the service as a process of its own."""
+    """Run the service until shutdown."""
     registry = CollectorRegistry()
     app = web.Application(middlewares=[problem_middleware])
     async with (
         device_session() as http,
-        Devices(
+        DevicePool(
             http,
             settings.target_url,
-            registry,
+            SimulatorMetrics(registry),
             max_devices=settings.max_devices,
             max_devices_per_user=settings.max_devices_per_user,
         ).open() as devices,
         ops_server(settings, shutdown, registry, {"target": _target_check(Api(http, settings.target_url, attempts=1))}),
     ):
-        DeviceRoutes(Api(http, settings.target_url, attempts=2), devices).add_to(app)
+        SimulatorRoutes(Api(http, settings.target_url, attempts=2), devices).add_to(app)
         async with listen(app, settings.host, settings.port) as port:
-            log.info("Simulated devices can be started.", host=settings.host, port=port)
+            log.info("Simulator is listening.", host=settings.host, port=port)
             await shutdown.wait()
 
 

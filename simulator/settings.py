@@ -1,4 +1,4 @@
-"""Everything that can be set on `python -m simulator serve`."""
+"""The settings of `python -m simulator serve`."""
 
 from dataclasses import dataclass
 

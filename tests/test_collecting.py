@@ -4,11 +4,12 @@ import ast
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.collecting import BEHIND_S, READERS
+from tests.collecting import BEHIND_S, READERS, REAL, pytest_collection, require_real_clock
 
 ROOT = Path(__file__).parent
 CLOCKS = {"time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "now", "utcnow", "today"}
@@ -20,13 +21,40 @@ def clock() -> tuple[float, int]:
 
 
 AT_COLLECTION = clock()
+IMPORTED_DURING_COLLECTION = time.time
 
 
 def test_the_clock_of_collection_was_an_hour_behind_and_is_right_now() -> None:
-    now = datetime.now(UTC).timestamp()  # which is not slowed
+    now = datetime.now(UTC).timestamp()  # not patched
     assert AT_COLLECTION[0] < now - BEHIND_S
     assert AT_COLLECTION[1] < (now - BEHIND_S) * 1e9
     assert time.time() == pytest.approx(now, abs=1)
+    assert (time.time, time.time_ns) == REAL
+
+
+def test_a_clock_that_a_module_imported_during_collection_is_right_now() -> None:
+    assert IMPORTED_DURING_COLLECTION is not REAL[0]
+    assert IMPORTED_DURING_COLLECTION() == pytest.approx(REAL[0](), abs=1)
+
+
+@pytest.mark.parametrize("error", [None, ValueError, KeyboardInterrupt])
+def test_the_clock_is_real_again_however_collection_ends(error: type[BaseException] | None) -> None:
+    collection = pytest_collection()
+    next(collection)
+    assert time.time is not REAL[0]
+    assert time.time_ns is not REAL[1]
+    end = partial(collection.send, None) if error is None else partial(collection.throw, error())
+    with pytest.raises(error or StopIteration):
+        end()
+    assert (time.time, time.time_ns) == REAL
+
+
+def test_a_patched_clock_is_reported_and_put_right() -> None:
+    time.time = lambda: 0.0
+    with pytest.raises(AssertionError, match=r"^the clock was patched after x$"):
+        require_real_clock("after x")
+    assert (time.time, time.time_ns) == REAL
+    require_real_clock("after y")
 
 
 def test_nothing_else_has_asked_that_clock() -> None:

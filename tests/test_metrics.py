@@ -1,26 +1,23 @@
-"""Every series of a metric with one label exists from the start, at zero: checked against the code that counts."""
+"""Every series of a metric with one label exists from the start, at zero, and docs/operations.md lists every metric."""
 
 import ast
+import re
 from pathlib import Path
 from typing import Any, get_args
 
-import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry
 
 from access.tokens import Code
-from auth.audit import Audit
-from auth.login_throttle import GuessingLimits
-from auth.settings import AuthSettings
+from auth.metrics import AuthMetrics
 from broker.interface import BrokerError
 from gateway.metrics import GatewayMetrics
 from persister.batch import Outcome
 from persister.metrics import PersisterMetrics
-from reader.live.feed import Why
+from reader.live.feed import EndReason
 from reader.metrics import ReaderMetrics
-from runtime.http.addresses import ClientAddresses
-from simulator.point import Outcome as Settled
-from simulator.running import Devices
+from simulator.metrics import SimulatorMetrics
+from simulator.reading import ReadingOutcome as Settled
 
 ROOT = Path(__file__).parent.parent
 
@@ -56,12 +53,9 @@ def metrics_of(service: str) -> CollectorRegistry:
         case "reader":
             ReaderMetrics(registry)
         case "simulator":
-            http: aiohttp.ClientSession = None  # type: ignore[assignment]  # never called
-            Devices(http, "http://unused", registry, max_devices=1, max_devices_per_user=1)
+            SimulatorMetrics(registry)
         case "auth":
-            settings = AuthSettings(auth_database_url="sqlite+aiosqlite:///unused", signing_key_secret="x" * 16)
-            Audit(registry, ClientAddresses())
-            GuessingLimits(settings, ClientAddresses(), registry)
+            AuthMetrics(registry)
     return registry
 
 
@@ -78,9 +72,9 @@ def promised(registry: CollectorRegistry) -> dict[str, set[str]]:
 COUNTED: dict[str, tuple[str, set[str]]] = {
     "tidegate_gateway_connects": (
         "gateway",
-        {"accepted", *written("gateway/admission.py", "Refused"), *get_args(Code)},
+        {"accepted", *written("gateway/admission.py", "AdmissionDenied"), *get_args(Code)},
     ),
-    "tidegate_gateway_cut": ("gateway", written("gateway/**/*.py", "cut") | written("gateway/**/*.py", "abort")),
+    "tidegate_gateway_cut": ("gateway", written("gateway/**/*.py", "close_for") | written("gateway/**/*.py", "abort")),
     "tidegate_gateway_limited": ("gateway", {"device", "owner"}),
     "tidegate_gateway_ended": ("gateway", written("gateway/from_devices.py", "_end", 1)),
     "tidegate_gateway_messages": ("gateway", {"confirmed", *(kind.__name__ for kind in BrokerError.__subclasses__())}),
@@ -88,19 +82,38 @@ COUNTED: dict[str, tuple[str, set[str]]] = {
         "persister",
         {outcome.value for outcome in Outcome if outcome is not Outcome.RETRY},
     ),
-    "tidegate_persister_retries": ("persister", written("persister/**/*.py", "until_done")),
+    "tidegate_persister_retries": ("persister", written("persister/**/*.py", "run")),
     "tidegate_persister_dead_letters": (
         "persister",
         {"refused", *written("broker/**/*.py", "DecodeError"), *written("persister/**/*.py", "DecodeError")},
     ),
     "tidegate_persister_removed": ("persister", written("persister/**/*.py", "labels")),
-    "tidegate_reader_query_seconds": ("reader", written("reader/http/*.py", "asked", 1)),
+    "tidegate_reader_query_seconds": ("reader", written("reader/http/*.py", "admitted", 1)),
     "tidegate_reader_readings": ("reader", written("reader/**/*.py", "labels")),
-    "tidegate_reader_live_ended": ("reader", set(get_args(Why))),
+    "tidegate_reader_live_ended": ("reader", set(get_args(EndReason))),
     "tidegate_reader_busy": ("reader", {"owner", "everybody"}),
     "tidegate_simulator_readings": ("simulator", {outcome.value for outcome in Settled}),
     "tidegate_auth_rate_limited": ("auth", written("auth/login_throttle.py", "Limit")),
 }
+
+
+SERVICES = ["gateway", "persister", "reader", "simulator", "auth"]
+
+
+def documented(service: str) -> set[tuple[str, str, str]]:
+    """Return the name, the type and the label of each metric of this service in the table of docs/operations.md."""
+    page = (ROOT / "docs" / "operations.md").read_text()
+    return set(re.findall(rf"^\| `(tidegate_{service}_\w+)` \| (\w+) \| `?(\w*|–)`? \|", page, re.MULTILINE))
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_operations_page_lists_every_metric(service: str) -> None:
+    exported = set()
+    for metric in metrics_of(service).collect():
+        (label,) = {name for sample in metric.samples for name in sample.labels} - {"le"} or {"–"}
+        name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+        exported.add((name, metric.type, label))
+    assert documented(service) == exported
 
 
 @pytest.mark.parametrize("metric", COUNTED)
@@ -110,7 +123,7 @@ def test_whatever_can_be_counted_is_there_at_zero(metric: str) -> None:
     assert counted - promised(metrics_of(service)).get(metric, set()) == set()
 
 
-@pytest.mark.parametrize("service", ["gateway", "persister", "reader", "simulator", "auth"])
+@pytest.mark.parametrize("service", SERVICES)
 def test_every_metric_with_a_label_is_looked_at_or_counts_where_it_stands(service: str) -> None:
     labelled = {name for name, values in promised(metrics_of(service)).items() if values}
     held = {name for name, (of, _) in COUNTED.items() if of == service}

@@ -15,7 +15,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.e2e.running import ROOT, demo_person, running, start
+from tests.e2e.onebox_process import ROOT, demo_credentials, running_onebox, start_onebox
 from tests.integration.services import SECRET, started
 from tests.readme import arguments_of_make_run, commands, shell, shell_lines
 from tools.settings_table import README, SETTINGS, VARIABLES, settings_page, variables, with_table
@@ -72,7 +72,7 @@ async def test_make_run_does_what_its_arguments_say(tmp_path: Path, arguments: l
         rows = tmp_path / arguments[file]
         arguments = [*arguments[:file], str(rows), *arguments[file + 1 :]]
         rows.write_text(",".join(columns) + "\n" + ",".join(CSV[column] for column in columns) + "\n")
-    process = await start(*arguments, "--port", "0", "--seconds", "3", data=tmp_path / "data")
+    process = await start_onebox(*arguments, "--port", "0", "--seconds", "3", data=tmp_path / "data")
     out, err = await process.communicate()
     assert process.returncode == 0, err.decode()
     told = json.loads(out.splitlines()[-1])
@@ -84,8 +84,8 @@ async def test_make_run_does_what_its_arguments_say(tmp_path: Path, arguments: l
 
 
 async def signed_up(url: str, data: Path) -> dict[str, str]:
-    """Return the demo user, once it has signed up, shortly after the first response."""
-    person = demo_person(data)
+    """Return the demo user, who signs up by itself a moment after the first answer."""
+    person = demo_credentials(data)
     async with aiohttp.ClientSession() as http, timeout(10):
         while True:
             async with http.post(f"{url}/user/login", json=person) as answer:
@@ -94,7 +94,7 @@ async def signed_up(url: str, data: Path) -> dict[str, str]:
 
 
 async def test_the_calls_of_curl_register_a_device_send_as_it_and_read_it_back(tmp_path: Path) -> None:
-    async with running("--devices", "0", data=tmp_path / "data") as (_, url), AsyncExitStack() as stack:
+    async with running_onebox("--devices", "0", data=tmp_path / "data") as (_, url), AsyncExitStack() as stack:
         person = await signed_up(url, tmp_path / "data")
         lines = commands("curl ", "TOKEN=", "DEVICE=", "DEVICE_TOKEN=")
         (sends,) = (line for line in lines if "$URL/readings" in line and " -d " in line)
@@ -130,7 +130,7 @@ async def test_the_calls_of_curl_register_a_device_send_as_it_and_read_it_back(t
 
 async def test_the_simulator_of_readme_runs_against_the_address_of_a_whole_system(tmp_path: Path) -> None:
     (command,) = commands("python -m simulator")
-    async with running("--devices", "0", data=tmp_path) as (_, url):
+    async with running_onebox("--devices", "0", data=tmp_path) as (_, url):
         here = command.replace("http://127.0.0.1:8080", url).replace("python", sys.executable, 1)
         assert url in here
         said = await shell(f"{here} --devices 2 --seconds 1 --json", TIDEGATE_PASSWORD="correct horse battery")

@@ -20,7 +20,7 @@ DOOR, ROOM = Path(__file__), Path(__file__).with_name("__init__.py")
 # The slowest files, which must not come last.
 LONGEST = (
     "tests/faults/test_chaos.py",
-    "tests/bench/test_systems.py",
+    "tests/bench/test_pipeline.py",
     "tests/e2e/test_dashboard.py",
     "tests/auth/cli/test_users.py",
     "tests/broker/operator/test_dead_letters.py",

@@ -13,7 +13,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from access.public_api import PUBLIC_API
-from access.revocations import Revocations
+from access.revocations import RevocationList
 from access.tokens import KeySet
 from auth.app import auth_service
 from auth.migrate import migrate
@@ -64,7 +64,7 @@ async def reader_operations() -> list[Operation]:
                 settings,
                 broker=broker,
                 keys=KeySet(no_keys),
-                revocations=Revocations(no_revocations),
+                revocations=RevocationList(no_revocations),
                 devices=no_devices,
                 registry=CollectorRegistry(),
             ) as reader,

@@ -1,1 +1,1 @@
-"""`python -m auth`: the operator's commands."""
+"""The commands of `python -m auth` for operators."""

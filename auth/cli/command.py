@@ -1,6 +1,6 @@
-"""The command line of `python -m auth`: without a command it serves; the others are for operators.
+"""The command line of `python -m auth`: without a command it runs the service; the commands are for operators.
 
-Exit codes: 0 done; 1 refused, or a server is away; 2 a wrong command line or environment.
+Exit codes: 0 done; 1 refused, or a server is unreachable; 2 wrong command line or environment.
 """
 
 import argparse
@@ -31,14 +31,16 @@ from runtime.settings import ProcessSettings, SettingsError, from_env
 
 Settings = TypeVar("Settings", bound=ProcessSettings)
 
-ENDS = "0 when it is done, 1 when it was refused or a server is away, 2 when the command line or a setting is wrong"
+EXIT_CODES = (
+    "0 if it is done, 1 if it was refused or a server is unreachable, 2 if the command line or a setting is wrong"
+)
 
 
 def main(arguments: list[str]) -> int:
     """Run the command and return the exit code."""
     try:
         args = _parser().parse_args(arguments)
-    except SystemExit as stop:  # argparse has said why
+    except SystemExit as stop:  # argparse has printed the reason
         return int(stop.code or 0)
     match args.command:
         case "migrate":
@@ -62,27 +64,27 @@ def _run_keys(args: argparse.Namespace) -> int:
 
 
 def _run(settings_type: type[Settings], command: Callable[[Settings], Coroutine[Any, Any, None]]) -> int:
-    """Run an operator's command; what can be expected to go wrong is told in a line."""
+    """Run an operator's command and return its exit code; expected errors are printed in one line."""
     try:
         settings = from_env(settings_type)
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return 2
     configure_logs(settings.log_level, settings.log_format)
-    logging.getLogger("auth.database").setLevel(logging.ERROR)  # the line below tells it
-    if isinstance(sys.stdout, io.TextIOWrapper):  # people's names, in whatever locale
+    logging.getLogger("auth.database").setLevel(logging.ERROR)  # the error is printed below
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of people may be any Unicode, whatever the locale
         sys.stdout.reconfigure(encoding="utf-8")
     try:
         asyncio.run(command(settings))
         sys.stdout.flush()
-    except BrokenPipeError:  # `… list | head` has seen enough; nothing is left to flush at the end
+    except BrokenPipeError:  # `… list | head` has exited; avoid another error when stdout is flushed at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except BrokerError as error:
-        sys.stderr.write(f"The broker did not take it: {_told(error)}\n")
+        sys.stderr.write(f"The broker did not accept it: {_one_line(error)}\n")
         return 1
     except (Problem, DBAPIError, AuthError, KeysError, SchemaError) as error:
-        sys.stderr.write(f"{_told(error)}\n")
+        sys.stderr.write(f"{_one_line(error)}\n")
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("\n")
@@ -90,8 +92,8 @@ def _run(settings_type: type[Settings], command: Callable[[Settings], Coroutine[
     return 0
 
 
-def _told(error: Exception) -> str:
-    """Return a line for people: of what a database's driver says, its last words."""
+def _one_line(error: Exception) -> str:
+    """Return an error as one line for people; of a database driver's error, its last argument."""
     text = error.detail if isinstance(error, Problem) else str(error)
     driver = error if isinstance(error, DBAPIError) else error.__cause__
     if isinstance(driver, DBAPIError) and driver.orig is not None and driver.orig.args:
@@ -102,13 +104,13 @@ def _told(error: Exception) -> str:
 def _parser() -> CommandParser:
     parser = service_parser(
         "auth",
-        "Keeps accounts and devices, gives out tokens and publishes the keys that verify them. Without a command it "
-        "serves; the commands are for operators, beside a running service and with its settings.",
+        "Manages accounts and devices, issues tokens and publishes the keys that verify them. Without a command it "
+        "runs the service; the commands are for operators, next to a running service and with its settings.",
         AuthSettings,
-        epilog=f"A command ends with {ENDS}.",
+        epilog=f"A command exits with {EXIT_CODES}.",
     )
     commands = parser.add_subparsers(dest="command", metavar="{migrate,keys,users}")
-    about = "bring the database to the newest schema"
+    about = "upgrade the database to the newest schema"
     commands.add_parser("migrate", help=about, description=f"{about.capitalize()}.", settings=DatabaseSettings)
     add_keys(commands)
     add_users(commands)

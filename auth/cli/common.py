@@ -1,4 +1,4 @@
-"""What the commands of operators share: the database and the audit log."""
+"""What the operators' commands share: the database and the audit log."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,20 +9,20 @@ from auth.migrate import require_schema
 from auth.settings import DatabaseSettings
 from runtime.logs import logger
 
-# The same lines as those of the service's events, beside them in one log.
+# The service's audit logger, so that all security events are in one log.
 audit_log = logger("auth.audit")
 
-# An operator waits longer than a client.
+# Operators wait longer than clients.
 _TIMEOUT_S = 10.0
 
 
 class RefusedError(AuthError):
-    """What the operator asked for cannot be done; the message says why, in one line."""
+    """The command cannot be carried out; the message says why, in one line."""
 
 
 @asynccontextmanager
 async def operators_database(settings: DatabaseSettings) -> AsyncIterator[Database]:
-    """Open the database; SchemaError when it was not migrated, Problem 503 when it does not answer."""
+    """Open the database; raise SchemaError if it was not migrated, Problem 503 if it does not answer."""
     async with open_database(settings.auth_database_url, connections=1, timeout_s=_TIMEOUT_S) as database:
         await require_schema(database)
         yield database

@@ -1,7 +1,7 @@
-"""`python -m auth users …`: operators make, list, disable and delete accounts; the only way in where SIGNUP=closed.
+"""`python -m auth users …`: create, list, disable and delete accounts; the only way to create them with SIGNUP=closed.
 
-Passwords come from the terminal, from standard input or from TIDEGATE_PASSWORD, never from the command line, where
-every process of the machine can read them.
+Passwords come from the terminal, standard input or TIDEGATE_PASSWORD, never from the command line, which every process
+on the machine can read.
 """
 
 import argparse
@@ -21,16 +21,17 @@ from auth.cli.announce import since_ms
 from auth.cli.common import RefusedError, audit_log, operators_database
 from auth.errors import EmailTakenError, NoSuchUserError
 from auth.http.bodies import Email, PersonName
+from auth.metrics import AuthMetrics
 from auth.passwords import password_error, password_hasher
 from auth.settings import AnnounceSettings, UserSettings
-from auth.tokens.revocations import Revocations
+from auth.tokens.revocations import RevocationLog
 from runtime.operators import system_user
 from runtime.times import rfc3339
 
 _PAGE = 500
-# 32 characters, 128 random bits; none is a dash, which a command line would take for an option.
+# 32 characters, 128 random bits; hex has no dash, which a command line would take for an option.
 _GENERATED_BYTES = 16
-_PASSWORD = "The password is asked for on the terminal, or taken from TIDEGATE_PASSWORD or as an option says."  # noqa: S105 - a help text
+_PASSWORD = "The password is read from the terminal, unless TIDEGATE_PASSWORD or an option provides it."  # noqa: S105 - a help text
 
 
 def add_users(commands: Any) -> None:
@@ -38,29 +39,30 @@ def add_users(commands: Any) -> None:
     users = commands.add_parser(
         "users",
         help="create, list, disable, enable or delete accounts, set their passwords, or announce deleted ones again",
-        description="Accounts. Every change is written to the audit log.",
+        description="Manage accounts. Every change is written to the audit log.",
     )
     names = "{create,list,disable,enable,delete,set-password,announce-deleted}"
     verbs = users.add_subparsers(dest="verb", required=True, metavar=names)
-    create = _add(verbs, "create", "make an account", f"Make an account, wherever SIGNUP stands. {_PASSWORD}")
+    create = _add(verbs, "create", "create an account", f"Create an account, whatever SIGNUP is set to. {_PASSWORD}")
     create.add_argument("--email", required=True, help="what its user logs in with")
     create.add_argument("--name", required=True, help="1 to 200 characters")
-    listing = _add(verbs, "list", "show all accounts", "Show all accounts, the oldest first.")
-    listing.add_argument("--json", action="store_true", help="one JSON object a line")
+    listing = _add(verbs, "list", "show all accounts", "Show all accounts, oldest first.")
+    listing.add_argument("--json", action="store_true", help="one JSON object per line")
     announce = (
-        "Announce every deleted owner to the persisters once more, each confirmed by the broker: after readings were "
-        "restored from an older copy, which has them again. To repeat it changes nothing. BROKER_URL says where."
+        "Announce every deleted owner to the persisters again, each confirmed by the broker: needed after readings "
+        "were restored from an older backup, which contains those of deleted owners. Repeating it is harmless. Needs "
+        "BROKER_URL."
     )
-    announcing = _add(verbs, "announce-deleted", "have the readings of deleted owners erased once more", announce)
+    announcing = _add(verbs, "announce-deleted", "have the readings of deleted owners erased again", announce)
     announcing.add_argument(
         "--since", type=since_ms, metavar="TIME", help="only those deleted since then: RFC 3339, or ms since 1970"
     )
-    disable = "End every token of a user and of the user's devices, and let the user not log in. Readings stay."
+    disable = "Revoke every token of a user and of the user's devices, and block log-ins. Readings stay."
     enable = "Let a disabled user log in again. The user's devices need new tokens."
-    delete = "Delete an account, its devices and all tokens, and soon after all its readings. Nothing brings them back."
-    change = f"Set a password. The user's sessions end; devices stream on. {_PASSWORD}"
+    delete = "Delete an account, its devices and all tokens, and soon after all its readings. This cannot be undone."
+    change = f"Set a password. The user's sessions end; devices are not affected. {_PASSWORD}"
     for verb in (
-        _add(verbs, "disable", "end all tokens of a user and let the user not log in", disable),
+        _add(verbs, "disable", "revoke all tokens of a user and block log-ins", disable),
         _add(verbs, "enable", "let a disabled user log in again", enable),
         deleting := _add(verbs, "delete", "delete an account and all its readings", delete),
         setting := _add(verbs, "set-password", "set a user's password", change),
@@ -70,11 +72,11 @@ def add_users(commands: Any) -> None:
     for verb in (create, setting):
         source = verb.add_mutually_exclusive_group()
         source.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
-        source.add_argument("--generate", action="store_true", help="make a password and print it")
+        source.add_argument("--generate", action="store_true", help="generate a password and print it")
 
 
 def _add(verbs: Any, name: str, summary: str, description: str) -> argparse.ArgumentParser:
-    # No abbreviations: `--password` must not pass for `--password-stdin`, with the password behind it.
+    # No abbreviations: `--password SECRET` must not be taken for `--password-stdin`.
     settings = AnnounceSettings if name == "announce-deleted" else UserSettings
     verb: argparse.ArgumentParser = verbs.add_parser(
         name, help=summary, description=description, settings=settings, allow_abbrev=False
@@ -83,7 +85,7 @@ def _add(verbs: Any, name: str, summary: str, description: str) -> argparse.Argu
 
 
 async def run_users(settings: UserSettings, args: argparse.Namespace) -> None:
-    """Run one of the commands; RefusedError says what stands against it."""
+    """Run one of the commands; raise RefusedError if it cannot be carried out."""
     async with _accounts(settings) as accounts:
         match args.verb:
             case "create":
@@ -98,14 +100,16 @@ async def run_users(settings: UserSettings, args: argparse.Namespace) -> None:
 async def _accounts(settings: UserSettings) -> AsyncIterator[Accounts]:
     async with operators_database(settings) as database:
         access_s, device_s = settings.access_token_seconds, settings.device_token_seconds
-        revocations = Revocations(database, access_s=access_s, device_s=device_s)
-        with password_hasher(cost=settings.bcrypt_cost, threads=1, queue=1, registry=CollectorRegistry()) as passwords:
+        revocations = RevocationLog(database, access_s=access_s, device_s=device_s)
+        with password_hasher(
+            cost=settings.bcrypt_cost, threads=1, queue=1, metrics=AuthMetrics(CollectorRegistry())
+        ) as passwords:
             yield Accounts(database, passwords, revocations)
 
 
 async def _create(accounts: Accounts, args: argparse.Namespace) -> None:
-    email = _checked(args.email, Email, "--email: this is no e-mail address.")
-    name = _checked(args.name, PersonName, "--name: a name has 1 to 200 characters, none of them a control character.")
+    email = _checked(args.email, Email, "--email: this is not an e-mail address.")
+    name = _checked(args.name, PersonName, "--name: a name has 1 to 200 characters and no control characters.")
     password = _password(args, (name, email))
     try:
         user = await accounts.create(name, email, password)
@@ -124,7 +128,7 @@ _DONE = {
 
 
 async def _change(accounts: Accounts, args: argparse.Namespace) -> None:
-    email = _checked(args.email, Email, "This is no e-mail address.")
+    email = _checked(args.email, Email, "This is not an e-mail address.")
     password = ""
     try:
         user = await accounts.find_by_email(email)
@@ -147,7 +151,7 @@ async def _change(accounts: Accounts, args: argparse.Namespace) -> None:
 
 
 async def _list(accounts: Accounts, *, as_json: bool) -> None:
-    """Print page by page: there may be more users than one wants to hold."""
+    """Print page by page: there may be too many users to hold in memory."""
     if not as_json:
         _print_columns("id", "created", "state", "email", "name")
     after: str | None = None
@@ -177,9 +181,9 @@ def _as_json(user: User) -> dict[str, str | None]:
 
 
 def _checked(text: str, kind: Any, rule: str) -> str:
-    """Hold an argument against the rule of sign-up's field."""
+    """Return the text if it is valid for a field of sign-up; raise RefusedError with `rule` otherwise."""
     try:
-        text.encode()  # bytes of the command line that are no UTF-8
+        text.encode()  # the command line may contain bytes that are not UTF-8
         msgspec.convert(text, kind)
     except (UnicodeEncodeError, msgspec.ValidationError) as error:
         raise RefusedError(rule) from error
@@ -191,11 +195,11 @@ def _password(args: argparse.Namespace, about: tuple[str, str]) -> str:
         return secrets.token_hex(_GENERATED_BYTES)
     password = _given_password(from_stdin=args.password_stdin)
     try:
-        wrong = password_error(password, about)
+        problem = password_error(password, about)
     except UnicodeEncodeError as error:
         raise RefusedError("The password is not UTF-8.") from error
-    if wrong:
-        raise RefusedError(wrong.message)
+    if problem:
+        raise RefusedError(problem.message)
     return password
 
 
@@ -214,7 +218,7 @@ def _given_password(*, from_stdin: bool) -> str:
     except EOFError as error:
         raise RefusedError("No password was given.") from error
     if again != password:
-        raise RefusedError("The two are not the same.")
+        raise RefusedError("The two passwords are not the same.")
     return password
 
 
@@ -226,7 +230,7 @@ def _print_generated(args: argparse.Namespace, password: str) -> None:
 def _confirm(user: User, args: argparse.Namespace) -> None:
     if args.yes:
         return
-    sys.stderr.write(f"This deletes the account, its devices and all its readings. Type {user.email} to go on: ")
+    sys.stderr.write(f"This deletes the account, its devices and all its readings. Type {user.email} to continue: ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() != user.email.lower():
         raise RefusedError("The address was not typed again (or use --yes): nothing was deleted.")

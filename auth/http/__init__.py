@@ -1,1 +1,1 @@
-"""The HTTP calls of accounts, sessions, devices and tokens."""
+"""The HTTP API: accounts, sessions, devices and tokens."""

@@ -1,16 +1,16 @@
-"""`/user/signup` and `/user/me`: people make, look at, change and delete their accounts."""
+"""`/user/signup` and `/user/me`: users create, read, change and delete their own accounts."""
 
 from aiohttp import web
 from msgspec import UNSET
 
 from access.bearer import unauthorized
 from auth.accounts import Accounts
-from auth.audit import Audit
-from auth.deletion_outbox import DeletedOwners
+from auth.audit import AuditLog
+from auth.deletion_outbox import OwnerDeletionOutbox
 from auth.errors import EmailTakenError, NoSuchUserError, WrongCredentialsError
-from auth.http.bearer import Bearer
+from auth.http.authorizer import Authorizer
 from auth.http.bodies import ProfileChange, SignUp, UserAnswer
-from auth.login_throttle import GuessingLimits
+from auth.login_throttle import LoginThrottle
 from auth.passwords import password_error
 from runtime.http.bodies import json_response, read_json
 from runtime.http.operation import Operation
@@ -18,27 +18,27 @@ from runtime.http.problems import FieldError, Problem
 
 
 class AccountRoutes:
-    """The calls of people about themselves."""
+    """The calls of users about their own accounts."""
 
     def __init__(
         self,
         accounts: Accounts,
-        bearer: Bearer,
-        limits: GuessingLimits,
-        deleted: DeletedOwners,
-        audit: Audit,
+        authorizer: Authorizer,
+        throttle: LoginThrottle,
+        deletions: OwnerDeletionOutbox,
+        audit: AuditLog,
         *,
         signup_open: bool,
     ) -> None:
         self._accounts = accounts
-        self._bearer = bearer
-        self._limits = limits
-        self._deleted = deleted
+        self._authorizer = authorizer
+        self._throttle = throttle
+        self._deletions = deletions
         self._audit = audit
         self._signup_open = signup_open
 
     def calls(self) -> list[Operation]:
-        """Return what is served."""
+        """Return the declared calls."""
         return [
             Operation(
                 method="POST",
@@ -88,11 +88,11 @@ class AccountRoutes:
     async def _sign_up(self, request: web.Request) -> web.Response:
         if not self._signup_open:
             self._audit.sign_up_refused(request, "closed")
-            raise Problem(403, "This server takes no sign-ups; ask its operator.", code="signup_closed")
+            raise Problem(403, "Sign-up is closed on this server; ask its operator.", code="signup_closed")
         body = await read_json(request, SignUp)
-        if wrong := password_error(body.password, (body.name, body.email)):
-            raise Problem(422, "The password cannot be used.", errors=(wrong,))
-        self._limits.sign_up(request)
+        if invalid := password_error(body.password, (body.name, body.email)):
+            raise Problem(422, "The password cannot be used.", errors=(invalid,))
+        self._throttle.sign_up(request)
         try:
             user = await self._accounts.create(body.name, body.email, body.password)
         except EmailTakenError as error:
@@ -102,11 +102,11 @@ class AccountRoutes:
         return json_response(UserAnswer.of(user), status=201)
 
     async def _show(self, request: web.Request) -> web.Response:
-        claims = await self._bearer.user(request)
+        claims = await self._authorizer.user(request)
         return await self._answer(claims.sub)
 
     async def _change(self, request: web.Request) -> web.Response:
-        claims = await self._bearer.user(request)
+        claims = await self._authorizer.user(request)
         body = await read_json(request, ProfileChange)
         if body.name is UNSET and body.password is UNSET:
             raise Problem(422, "Give a name, or a password and the current one.")
@@ -115,7 +115,7 @@ class AccountRoutes:
                 await self._check_passwords(request, claims.sub, body, body.password)
             await self._accounts.change(claims.sub, name=body.name or None, password=body.password or None)
         except NoSuchUserError as error:
-            raise _gone() from error
+            raise _account_deleted() from error
         self._audit.account_changed(request, claims.sub, password=body.password is not UNSET)
         return await self._answer(claims.sub)
 
@@ -124,23 +124,23 @@ class AccountRoutes:
             missing = FieldError("currentPassword", "missing", "A new password needs the current one.")
             raise Problem(422, missing.message, errors=(missing,))
         user = await self._accounts.find(user_id)
-        if wrong := password_error(password, (body.name or user.name, user.email)):
-            raise Problem(422, "The password cannot be used.", errors=(wrong,))
-        with self._limits.log_in(request, user.email) as attempt:
+        if invalid := password_error(password, (body.name or user.name, user.email)):
+            raise Problem(422, "The password cannot be used.", errors=(invalid,))
+        with self._throttle.log_in(request, user.email) as attempt:
             try:
-                await self._accounts.confirm(user_id, body.current_password, allowed=attempt.check)
+                await self._accounts.confirm(user_id, body.current_password, recheck=attempt.check)
             except WrongCredentialsError as error:
                 attempt.failed()
                 self._audit.log_in_failed(request, error)
                 raise Problem(403, "The current password is wrong.", code="wrong_password") from error
 
     async def _delete(self, request: web.Request) -> web.Response:
-        claims = await self._bearer.user(request)
+        claims = await self._authorizer.user(request)
         try:
             await self._accounts.delete(claims.sub)
         except NoSuchUserError as error:
-            raise _gone() from error
-        self._deleted.wake()
+            raise _account_deleted() from error
+        self._deletions.wake()
         self._audit.account_deleted(request, claims.sub)
         return web.Response(status=204)
 
@@ -148,8 +148,8 @@ class AccountRoutes:
         try:
             return json_response(UserAnswer.of(await self._accounts.find(user_id)))
         except NoSuchUserError as error:
-            raise _gone() from error
+            raise _account_deleted() from error
 
 
-def _gone() -> Problem:
+def _account_deleted() -> Problem:
     return unauthorized("The account is gone.", code="revoked")

@@ -1,7 +1,7 @@
-r"""What clients send and what they get, as types. `runtime/http/fields.py` reads the former.
+r"""The types of request and response bodies. `runtime/http/fields.py` decodes the requests.
 
-Patterns end in `$(?!\n)`: Python's `$` also matches before a last newline. ECMAScript, the dialect of JSON Schema,
-reads them alike.
+Patterns end in `$(?!\n)`, as Python's `$` also matches before a final newline. ECMAScript, the dialect of JSON Schema,
+matches them alike.
 """
 
 from typing import Annotated, Literal
@@ -11,21 +11,21 @@ from msgspec import UNSET, Meta, UnsetType
 
 from access.tokens import MAX_TOKEN_CHARS
 from auth.accounts import User
-from auth.devices import Device, Location, Page
+from auth.devices import Device, DevicePage, Location
 from auth.ids import ID
 from auth.passwords import MAX_PASSWORD_BYTES, MIN_PASSWORD_CHARS
-from auth.sessions import Session
-from auth.tokens.revocations import Kind, Revoked
+from auth.sessions import TokenPair
+from auth.tokens.revocations import Kind, RevocationBatch
 from readings.place import Place
 from runtime.http.fields import ONE_LINE, ONE_LINE_RULE, Body
 from runtime.http.wording import rule
 from runtime.times import TimeText, rfc3339
 
-# Devices of one answer.
+# Devices in one response.
 MAX_PAGE = 1000
 NAME = r"^[A-Za-z0-9_.:-]+$(?!\n)"
 _NAME_RULE = rule("made of A-Z a-z 0-9 _ . : - only")
-_CURSOR_RULE = rule("a cursor of an earlier answer")
+_CURSOR_RULE = rule("a cursor from an earlier response")
 DeviceName = Annotated[str, Meta(min_length=1, max_length=64, pattern=NAME, extra=_NAME_RULE, examples=["press-1"])]
 SensorType = Annotated[str, Meta(min_length=1, max_length=64, pattern=NAME, extra=_NAME_RULE, examples=["temperature"])]
 LocationText = Annotated[str, Meta(max_length=256, pattern=ONE_LINE, extra=ONE_LINE_RULE, examples=["hall 3"])]
@@ -39,7 +39,7 @@ PersonName = Annotated[
         examples=["Ada Lovelace"],
     ),
 ]
-# The rule of `<input type=email>` (HTML, 4.10.5.1.5), with RFC 5321's bounds: ASCII, international domains as punycode.
+# The rule of `<input type=email>` (HTML, 4.10.5.1.5) with RFC 5321's limits: ASCII, international domains in punycode.
 Email = Annotated[
     str,
     Meta(
@@ -50,10 +50,10 @@ Email = Annotated[
         examples=["ada@example.org"],
     ),
 ]
-# What someone types to log in may be anything that could be written in a form: wrong is 401, not 422.
+# At a log-in, any text that fits into a form is accepted: a wrong address is 401, not 422.
 TypedEmail = Annotated[str, Meta(max_length=254, pattern=ONE_LINE, extra=ONE_LINE_RULE, examples=["ada@example.org"])]
-# Its rules are in auth/passwords.py, which can name each; here they are only told. At most that many bytes of UTF-8,
-# and composed: an accent that is typed apart counts with its letter.
+# The rules are checked in auth/passwords.py, which names each violation; here they are only documented. Lengths count
+# the composed form, in which a letter and its accent are one character.
 NewPassword = Annotated[
     str,
     Meta(
@@ -70,12 +70,12 @@ NewPassword = Annotated[
 TypedPassword = Annotated[
     str, Meta(examples=["correct horse battery staple"], extra_json_schema={"format": "password"})
 ]
-# Ours have 43 characters, but who brings another kind of token is to hear that it does not serve: 401, not 422.
+# Refresh tokens have 43 characters, but any other token is answered with 401, not 422.
 RefreshToken = Annotated[str, Meta(max_length=MAX_TOKEN_CHARS)]
 
 
 class Position(Place, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A position as clients give it: degrees within their bounds, metres up."""
+    """A position as clients send it: degrees within their bounds, altitude in metres."""
 
     lat: Annotated[float, Meta(ge=-90, le=90)]
     lon: Annotated[float, Meta(ge=-180, le=180)]
@@ -104,7 +104,7 @@ class Refresh(Body):
 
 
 class LogOut(Body):
-    """Body of `POST /user/logout`, which may be missing."""
+    """Body of `POST /user/logout`, which may be omitted."""
 
     refresh_token: RefreshToken | UnsetType = UNSET
 
@@ -134,22 +134,22 @@ class DeviceChange(Body):
 
 
 class RevocationQuery(msgspec.Struct):
-    """Query of `GET /revocations`: the cursor of an earlier answer."""
+    """Query of `GET /revocations`: the cursor of an earlier response."""
 
     since: Annotated[str, Meta(pattern=r"^[0-9]{1,18}$(?!\n)", extra=_CURSOR_RULE)] | UnsetType = UNSET
 
 
 class DeviceQuery(msgspec.Struct):
-    """Query of `GET /devices`; the cursor is the last id of the page before."""
+    """Query of `GET /devices`; the cursor is the last id of the previous page."""
 
-    # Not None: read from text, `null` would be None, and it is a good name.
+    # Not None: `null` in a query would become None, and it is a valid name.
     name: DeviceName | UnsetType = UNSET
     cursor: Annotated[str, Meta(pattern=ID, extra=_CURSOR_RULE)] | UnsetType = UNSET
     limit: Annotated[int, Meta(ge=1, le=MAX_PAGE)] = 100
 
 
 class UserAnswer(msgspec.Struct, rename="camel"):
-    """A user as clients see it."""
+    """A user, as shown to clients."""
 
     id: str
     name: str
@@ -158,12 +158,12 @@ class UserAnswer(msgspec.Struct, rename="camel"):
 
     @classmethod
     def of(cls, user: User) -> "UserAnswer":
-        """Return what may be told of a user."""
+        """Return the response for a user."""
         return cls(user.id, user.name, user.email, rfc3339(user.created_at_ms))
 
 
 class SessionAnswer(msgspec.Struct, rename="camel"):
-    """Answer to a log-in; `expires_in` is the access token's life in seconds."""
+    """Response to a log-in; `expires_in` is the access token's lifetime in seconds."""
 
     access_token: str
     expires_in: int
@@ -171,13 +171,13 @@ class SessionAnswer(msgspec.Struct, rename="camel"):
     token_type: Literal["Bearer"] = "Bearer"  # noqa: S105 - RFC 6750's name of the scheme
 
     @classmethod
-    def of(cls, session: Session) -> "SessionAnswer":
-        """Return a session as it goes to the client."""
+    def of(cls, session: TokenPair) -> "SessionAnswer":
+        """Return the response for a session."""
         return cls(session.access.token, session.access.expires_in, session.refresh_token)
 
 
 class DeviceAnswer(msgspec.Struct, rename="camel"):
-    """A device as its owner sees it."""
+    """A device, as shown to its owner."""
 
     id: str
     name: str
@@ -187,32 +187,32 @@ class DeviceAnswer(msgspec.Struct, rename="camel"):
 
     @classmethod
     def of(cls, device: Device) -> "DeviceAnswer":
-        """Return what an owner may know of a device."""
+        """Return the response for a device."""
         return cls(device.id, device.name, device.sensor_type, device.location, rfc3339(device.created_at_ms))
 
 
 class DevicesAnswer(msgspec.Struct, rename="camel"):
-    """A page of devices; without `next_cursor` it is the last."""
+    """A page of devices; without `next_cursor`, it is the last."""
 
     items: list[DeviceAnswer]
     next_cursor: str | UnsetType = UNSET
 
     @classmethod
-    def of(cls, page: Page) -> "DevicesAnswer":
-        """Return a page as it goes to its owner."""
+    def of(cls, page: DevicePage) -> "DevicesAnswer":
+        """Return the response for a page."""
         items = [DeviceAnswer.of(device) for device in page.items]
         return cls(items, UNSET if page.next_cursor is None else page.next_cursor)
 
 
 class DeviceTokenAnswer(msgspec.Struct, rename="camel"):
-    """A device's token and its life in seconds."""
+    """A device's token and its lifetime in seconds."""
 
     token: str
     expires_in: int
 
 
 class RevocationItem(msgspec.Struct, omit_defaults=True):
-    """Tokens that must be refused until they have expired: auth/tokens/revocations.py says which."""
+    """Revoked tokens, to be refused until they expire; auth/tokens/revocations.py defines which."""
 
     kind: Kind
     id: str
@@ -221,14 +221,14 @@ class RevocationItem(msgspec.Struct, omit_defaults=True):
 
 
 class RevocationsAnswer(msgspec.Struct):
-    """What was revoked since the question's cursor, and the cursor of the next question."""
+    """The revocations since the request's cursor, and the cursor for the next request."""
 
     items: list[RevocationItem]
     cursor: str
 
     @classmethod
-    def of(cls, revoked: Revoked) -> "RevocationsAnswer":
-        """Return revocations as other services read them."""
+    def of(cls, revoked: RevocationBatch) -> "RevocationsAnswer":
+        """Return the response for a batch of revocations."""
         items = [RevocationItem(it.kind, it.id, rfc3339(it.until_ms), it.gen) for it in revoked.items]
         return cls(items, str(revoked.number))
 
@@ -245,6 +245,6 @@ class Jwk(msgspec.Struct):
 
 
 class JwksAnswer(msgspec.Struct):
-    """The keys in force (RFC 7517)."""
+    """The public keys that verify tokens (RFC 7517)."""
 
     keys: list[Jwk]

@@ -1,4 +1,4 @@
-"""`/devices`: from owners to their devices, and to the devices' tokens."""
+"""`/devices`: owners manage their devices and the devices' tokens."""
 
 from collections.abc import Awaitable, Callable
 
@@ -7,10 +7,10 @@ from msgspec import UNSET
 
 from access.bearer import forbidden, unauthorized
 from access.tokens import Claims
-from auth.audit import Audit
-from auth.devices import Device, Devices
+from auth.audit import AuditLog
+from auth.devices import Device, DeviceRegistry
 from auth.errors import NameTakenError, NoSuchDeviceError, NoSuchUserError, TooManyDevicesError
-from auth.http.bearer import Bearer
+from auth.http.authorizer import Authorizer
 from auth.http.bodies import DeviceAnswer, DeviceChange, DeviceQuery, DevicesAnswer, DeviceTokenAnswer, NewDevice
 from auth.tokens.issuer import MANAGE_DEVICES, TokenIssuer
 from runtime.http.bodies import json_response, read_json
@@ -20,16 +20,16 @@ from runtime.http.problems import Problem
 
 
 class DeviceRoutes:
-    """The calls of owners, and of devices that renew their tokens."""
+    """The calls of owners, and of devices that renew their own tokens."""
 
-    def __init__(self, devices: Devices, issuer: TokenIssuer, bearer: Bearer, audit: Audit) -> None:
+    def __init__(self, devices: DeviceRegistry, issuer: TokenIssuer, authorizer: Authorizer, audit: AuditLog) -> None:
         self._devices = devices
         self._issuer = issuer
-        self._bearer = bearer
+        self._authorizer = authorizer
         self._audit = audit
 
     def calls(self) -> list[Operation]:
-        """Return what is served."""
+        """Return the declared calls."""
         return [
             Operation(
                 method="POST",
@@ -39,7 +39,7 @@ class DeviceRoutes:
                 summary="Register a device",
                 body=NewDevice,
                 responses={201: DeviceAnswer},
-                headers={201: {"Location": "where the device is found"}},
+                headers={201: {"Location": "URL path of the device"}},
                 problems=(403, 409),
                 secured=True,
             ),
@@ -70,7 +70,7 @@ class DeviceRoutes:
                 handler=self._change,
                 tag="devices",
                 summary="Change a device's name, sensor type or location",
-                description="Its token says what was registered when it was issued: issue a new one.",
+                description="A token carries the registration as of its issue: issue a new one afterwards.",
                 body=DeviceChange,
                 responses={200: DeviceAnswer},
                 problems=(403, 404, 409),
@@ -81,7 +81,7 @@ class DeviceRoutes:
                 path="/devices/{id}",
                 handler=self._delete,
                 tag="devices",
-                summary="Remove a device and end its tokens",
+                summary="Remove a device and revoke its tokens",
                 description="Its readings stay.",
                 responses={204: None},
                 problems=(403, 404),
@@ -93,7 +93,7 @@ class DeviceRoutes:
                 handler=self._issue_token,
                 tag="devices",
                 summary="Issue a token for a device",
-                description="For its owner, or for the device itself with a token that still serves.",
+                description="For its owner, or for the device itself with a token that is still valid.",
                 responses={201: DeviceTokenAnswer},
                 problems=(403, 404),
                 secured=True,
@@ -101,9 +101,9 @@ class DeviceRoutes:
             Operation(
                 method="DELETE",
                 path="/devices/{id}/tokens",
-                handler=self._end_tokens,
+                handler=self._revoke_tokens,
                 tag="devices",
-                summary="End every token of a device",
+                summary="Revoke every token of a device",
                 responses={204: None},
                 problems=(403, 404),
                 secured=True,
@@ -111,7 +111,7 @@ class DeviceRoutes:
         ]
 
     async def _register(self, request: web.Request) -> web.Response:
-        claims = await self._bearer.device_manager(request)
+        claims = await self._authorizer.device_manager(request)
         body = await read_json(request, NewDevice)
         try:
             device = await self._devices.register(claims.owner, body.name, body.sensor_type, body.location)
@@ -128,7 +128,7 @@ class DeviceRoutes:
         return response
 
     async def _list(self, request: web.Request) -> web.Response:
-        claims = await self._bearer.device_manager(request)
+        claims = await self._authorizer.device_manager(request)
         query = read_query(request, DeviceQuery)
         page = await self._devices.page(
             claims.owner, name=query.name or None, after=query.cursor or None, limit=query.limit
@@ -136,11 +136,11 @@ class DeviceRoutes:
         return json_response(DevicesAnswer.of(page))
 
     async def _show(self, request: web.Request) -> web.Response:
-        claims = await self._bearer.device_manager(request)
+        claims = await self._authorizer.device_manager(request)
         return json_response(DeviceAnswer.of(await self._find(claims, request)))
 
     async def _change(self, request: web.Request) -> web.Response:
-        claims = await self._bearer.device_manager(request)
+        claims = await self._authorizer.device_manager(request)
         body = await read_json(request, DeviceChange)
         if body.name is UNSET and body.sensor_type is UNSET and body.location is UNSET:
             raise Problem(422, "Give a name, a sensorType or a location.")
@@ -162,11 +162,11 @@ class DeviceRoutes:
     async def _delete(self, request: web.Request) -> web.Response:
         return await self._end(request, self._devices.delete, "A device was removed.")
 
-    async def _end_tokens(self, request: web.Request) -> web.Response:
-        return await self._end(request, self._devices.end_tokens, "A device's tokens were revoked.")
+    async def _revoke_tokens(self, request: web.Request) -> web.Response:
+        return await self._end(request, self._devices.revoke_tokens, "A device's tokens were revoked.")
 
     async def _end(self, request: web.Request, end: Callable[[str, str], Awaitable[None]], event: str) -> web.Response:
-        claims = await self._bearer.device_manager(request)
+        claims = await self._authorizer.device_manager(request)
         device_id = request.match_info["id"]
         try:
             await end(claims.owner, device_id)
@@ -176,25 +176,25 @@ class DeviceRoutes:
         return web.Response(status=204)
 
     async def _issue_token(self, request: web.Request) -> web.Response:
-        claims = await self._bearer.claims(request)
+        claims = await self._authorizer.claims(request)
         if claims.device is None:
             if not claims.allows(MANAGE_DEVICES):
                 raise forbidden(MANAGE_DEVICES)
             device = await self._owned(claims, request)
         else:
-            device = await self._itself(claims, claims.device, request)
+            device = await self._own(claims, claims.device, request)
         issued = self._issuer.for_device(device)
         self._audit.token_issued(request, issued, by=claims.sub)
         return json_response(DeviceTokenAnswer(issued.token, issued.expires_in), status=201)
 
-    async def _itself(self, claims: Claims, device_id: str, request: web.Request) -> Device:
+    async def _own(self, claims: Claims, device_id: str, request: web.Request) -> Device:
         if device_id != request.match_info["id"]:
             raise forbidden(MANAGE_DEVICES)
         try:
             device = await self._devices.find_to_issue(claims.owner, device_id)
         except NoSuchDeviceError as error:
             raise unauthorized("The device is gone.", code="revoked") from error
-        if claims.gen != device.gen:  # revoked since the token was checked: it must not renew itself
+        if claims.gen != device.gen:  # revoked since the token was verified: it must not renew itself
             raise unauthorized("The device's tokens were revoked.", code="revoked")
         return device
 
@@ -212,8 +212,8 @@ class DeviceRoutes:
 
 
 def _no_such_device() -> Problem:
-    return Problem(404, "You have no device of this id.", code="no_such_device")
+    return Problem(404, "You have no device with this id.", code="no_such_device")
 
 
 def _name_taken() -> Problem:
-    return Problem(409, "You have a device of this name.", code="taken")
+    return Problem(409, "You have a device with this name already.", code="taken")

@@ -1,4 +1,4 @@
-"""How others check tokens: `GET /user/token` for one, `GET /.well-known/jwks.json` and `GET /revocations` for all."""
+"""Token verification by others: `GET /user/token` for one token, the JWKS and `GET /revocations` for all."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -6,24 +6,26 @@ from typing import Any
 from aiohttp import web
 
 from access.tokens import Claims
-from auth.http.bearer import Bearer
+from auth.http.authorizer import Authorizer
 from auth.http.bodies import JwksAnswer, RevocationQuery, RevocationsAnswer
-from auth.tokens.revocations import Revocations
+from auth.tokens.revocations import RevocationLog
 from runtime.http.bodies import json_response
 from runtime.http.fields import read_query
 from runtime.http.operation import Operation
 
 
 class TokenRoutes:
-    """The calls of whoever holds a token, and of the other services."""
+    """The calls of token holders and of the other services."""
 
-    def __init__(self, bearer: Bearer, jwks: Callable[[], Awaitable[dict[str, Any]]], revocations: Revocations) -> None:
-        self._bearer = bearer
+    def __init__(
+        self, authorizer: Authorizer, jwks: Callable[[], Awaitable[dict[str, Any]]], revocations: RevocationLog
+    ) -> None:
+        self._authorizer = authorizer
         self._jwks = jwks
         self._revocations = revocations
 
     def calls(self) -> list[Operation]:
-        """Return what is served."""
+        """Return the declared calls."""
         return [
             Operation(
                 method="GET",
@@ -47,7 +49,7 @@ class TokenRoutes:
                 path="/revocations",
                 handler=self._show_revocations,
                 tag="tokens",
-                summary="List tokens that ended before their time",
+                summary="List revoked tokens",
                 query=RevocationQuery,
                 responses={200: RevocationsAnswer},
                 internal=True,
@@ -55,7 +57,7 @@ class TokenRoutes:
         ]
 
     async def _show_claims(self, request: web.Request) -> web.Response:
-        return json_response((await self._bearer.claims(request)).payload())
+        return json_response((await self._authorizer.claims(request)).payload())
 
     async def _show_revocations(self, request: web.Request) -> web.Response:
         since = read_query(request, RevocationQuery).since

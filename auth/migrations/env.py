@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the steps on the connection that `auth.migrate` hands over, inside its transaction."""
+"""Alembic's entry point: runs the steps on the connection that `auth.migrate` passes, inside its transaction."""
 
 from alembic import context
 

@@ -1,1 +1,1 @@
-"""Issuing tokens: signing keys, their storage and rotation, revocations."""
+"""Issuing and revoking tokens: signing keys, their storage and rotation, revocations."""

@@ -1,6 +1,6 @@
-"""Issues tokens: JWTs with exactly the claims of DESIGN.md 5.1 and RFC 9068's `client_id`, and opaque refresh tokens.
+"""Issues tokens: JWTs (RFC 9068) with the claims of `access.tokens.Claims`, and opaque refresh tokens.
 
-In: a user or a device from the database. Out: signed text. `access.tokens` checks it, here and in every service.
+In: a user or a device from the database. Out: a signed JWT, which `access.tokens` verifies in every service.
 """
 
 import hashlib
@@ -20,25 +20,25 @@ from auth.tokens.keys import KeyRing
 MANAGE_DEVICES = "devices:manage"
 USER_SCOPE = f"readings:write readings:read {MANAGE_DEVICES}"
 DEVICE_SCOPE = "readings:write"
-# RFC 9068, 2.2, asks for the client (RFC 8693, 4.3) that a token was issued to. Nobody registers clients here: whoever
-# logs in a user is one first-party client, and a device is a client of its own.
+# RFC 9068, 2.2, requires the client (RFC 8693, 4.3) that a token was issued to. Clients are not registered here: all
+# programs that log users in count as one first-party client, and each device is a client of its own.
 FIRST_PARTY_CLIENT = "tidegate"
 
 
-class Issued(msgspec.Struct, frozen=True):
-    """A signed token and what it says."""
+class IssuedToken(msgspec.Struct, frozen=True):
+    """A signed JWT and its claims."""
 
     token: str
     claims: Claims
 
     @property
     def expires_in(self) -> int:
-        """Its life in seconds."""
+        """The token's lifetime in seconds."""
         return self.claims.exp - self.claims.iat
 
 
 class TokenIssuer:
-    """Signs with the newest key."""
+    """Signs tokens with the current signing key."""
 
     def __init__(self, keys: KeyRing, *, issuer: str, access_s: int, device_s: int) -> None:
         self._keys = keys
@@ -46,8 +46,8 @@ class TokenIssuer:
         self._access_s = access_s
         self._device_s = device_s
 
-    def for_user(self, user: User, sid: str) -> Issued:
-        """Return an access token of the refresh family `sid`."""
+    def for_user(self, user: User, sid: str) -> IssuedToken:
+        """Return an access token of the session `sid`."""
         now = int(time.time())
         return self._sign(
             Claims(
@@ -65,7 +65,7 @@ class TokenIssuer:
             )
         )
 
-    def for_device(self, device: Device) -> Issued:
+    def for_device(self, device: Device) -> IssuedToken:
         """Return a device's token, with its sensor type and location as registered."""
         now = int(time.time())
         return self._sign(
@@ -86,26 +86,26 @@ class TokenIssuer:
             )
         )
 
-    def _sign(self, claims: Claims) -> Issued:
+    def _sign(self, claims: Claims) -> IssuedToken:
         header = {"typ": TOKEN_TYPE, "kid": self._keys.kid}
         payload = msgspec.to_builtins(claims)
-        return Issued(jwt.encode(payload, self._keys.private_key, algorithm=ALGORITHM, headers=header), claims)
+        return IssuedToken(jwt.encode(payload, self._keys.private_key, algorithm=ALGORITHM, headers=header), claims)
 
 
 def new_refresh_token() -> str:
-    """Return 256 random bits as text; it says nothing of its owner."""
+    """Return 256 random bits as text, which reveal nothing about the owner."""
     return secrets.token_urlsafe(32)
 
 
 def refresh_token_hash(token: str) -> str:
-    """Return what is stored. A plain hash is enough: nobody guesses 256 random bits."""
+    """Return the hash to store. A plain SHA-256 is enough, as nobody can guess 256 random bits."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 def used_by_hash(token: str, network: str, user_agent: str) -> str:
-    """Return by whom a refresh token was used, as it is stored: HMAC-SHA-256 of network and User-Agent in hex.
+    """Return the fingerprint of the client that used a refresh token: HMAC-SHA-256 of network and User-Agent, in hex.
 
-    The key is the token, which is stored nowhere: whoever reads the database can neither learn the address, of which
-    there are few enough to try all, nor tell that two sessions are of one person.
+    The HMAC key is the token, which is not stored: a reader of the database can neither find the address by trying all
+    of them nor link two sessions to one person.
     """
     return hmac.new(token.encode(), f"{network}\n{user_agent}".encode(errors="surrogateescape"), "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Signing keys from PEM files, for those who keep their secrets elsewhere: the first signs, all of them verify."""
+"""Signing keys from PEM files, for operators who manage secrets elsewhere: the first signs, all verify."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from auth.tokens.keys import Keys, KeysError, base64url, thumbprint
 
 
 def read_key_files(paths: Sequence[str]) -> Keys:
-    """Read the keys; the first must be private (PKCS #8), later ones may be public. KeysError names the file."""
+    """Read the keys; the first must be private (PKCS #8), later ones may be public. Raises KeysError with the path."""
     read = [_read(path) for path in paths]
     private_key = read[0]
     if not isinstance(private_key, Ed25519PrivateKey):
@@ -31,7 +31,7 @@ def _read(path: str) -> Ed25519PrivateKey | Ed25519PublicKey:
     except OSError as error:
         raise KeysError(f"{path} cannot be read: {error.strerror}.") from error
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise KeysError(f"{path} holds no key that can be used: {error}") from error
+        raise KeysError(f"{path} holds no usable key: {error}") from error
     if not isinstance(key, Ed25519PrivateKey | Ed25519PublicKey):
         raise KeysError(f"{path} must hold an Ed25519 key.")
     return key

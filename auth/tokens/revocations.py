@@ -1,4 +1,4 @@
-"""Tokens that end before their time: from what happens to accounts, devices and keys to what every service must refuse.
+"""The revocation log: which tokens every service must refuse before they expire.
 
 | kind | id | with `gen` | without |
 |---|---|---|---|
@@ -8,13 +8,13 @@
 | `device` | of a device | its tokens with a lower `gen` | every token of that device |
 | `kid` | of a signing key | – | every token that it signed |
 
-Each row is written in the transaction of what causes it, so there is no change without its revocation. Its number
-comes from a counter whose row stays locked until the commit: numbers appear in the order of commits, and whoever asks
-for what follows a number misses nothing.
+Each row is written in the transaction that causes it, so no change is committed without its revocation. Its number
+comes from a counter whose row stays locked until the commit: numbers become visible in the order of commits, so a
+client that requests all rows after a number misses none.
 
-No clock of a host has a say in how long a row stays: times are those of the database's server, and a row stays 2 h
-longer than it has to, for hosts whose clocks are behind. SQLite knows no other time than the host's, so there a row
-stays for twice the life of the longest token after that: no leap of the clock that is shorter ends it early.
+No host's clock decides how long a row is kept: times are the database server's, and a row is kept 2 h longer than
+necessary, for hosts whose clocks are behind. SQLite has no time but the host's; there a row is kept for twice the
+lifetime of the longest-lived token after that: no shorter clock jump drops it early.
 """
 
 from collections.abc import Sequence
@@ -30,12 +30,12 @@ from auth.tables import revocation_counter, revocations
 
 Kind = Literal["jti", "sid", "user", "device", "kid"]
 
-# Rows stay so much longer than the last of their tokens: whoever starts with a clock that is an hour behind needs them.
-KEPT_LONGER_MS = 2 * 3_600_000
+# How long rows outlive the last of their tokens: a service whose clock is an hour behind still needs them.
+RETENTION_MS = 2 * 3_600_000
 
 
 class Revocation(msgspec.Struct, frozen=True, array_like=True):
-    """Which tokens end. `until_ms`: when the last of them would have expired (milliseconds since 1970)."""
+    """Which tokens are revoked. `until_ms`: when the last of them expires (milliseconds since 1970)."""
 
     kind: Kind
     id: str
@@ -43,15 +43,15 @@ class Revocation(msgspec.Struct, frozen=True, array_like=True):
     until_ms: int
 
 
-class Revoked(msgspec.Struct, frozen=True):
-    """What was revoked behind one number, and the number up to which that is all."""
+class RevocationBatch(msgspec.Struct, frozen=True):
+    """The revocations after some number, complete up to `number`."""
 
     items: list[Revocation]
     number: int
 
 
-class _Ending(msgspec.Struct, frozen=True):
-    """A revocation to be written. `life_ms`: how long the last of its tokens would have lived from now on."""
+class _NewRevocation(msgspec.Struct, frozen=True):
+    """A revocation to be written. `life_ms`: the remaining lifetime of the last of its tokens, from now."""
 
     kind: Kind
     id: str
@@ -59,11 +59,11 @@ class _Ending(msgspec.Struct, frozen=True):
     life_ms: int
 
 
-class Revocations:
-    """Writes revocations, and reads them for the services that check tokens.
+class RevocationLog:
+    """Writes revocations, and reads them for the services that verify tokens.
 
-    Lives are those of the tokens that are issued: who shortens the settings shortens `until` with them. To each comes
-    what the clocks of replicas may differ by, so that no token outlives its revocation.
+    `access_s` and `device_s` are the lifetimes of the tokens issued, in seconds; lowering these settings also lowers
+    `until`. CLOCK_AHEAD_S is added to each, for replicas whose clocks differ, so that no token outlives its revocation.
     """
 
     def __init__(self, database: Database, *, access_s: int, device_s: int) -> None:
@@ -71,64 +71,64 @@ class Revocations:
         self._access_ms = (access_s + CLOCK_AHEAD_S) * 1000
         self._device_ms = (device_s + CLOCK_AHEAD_S) * 1000
 
-    async def end_session(self, connection: AsyncConnection, sid: str) -> None:
-        """End the user tokens of one session."""
-        await _write(connection, [_Ending("sid", sid, None, self._access_ms)], self._longest_ms)
+    async def revoke_session(self, connection: AsyncConnection, sid: str) -> None:
+        """Revoke the user tokens of one session."""
+        await _write(connection, [_NewRevocation("sid", sid, None, self._access_ms)], self._longest_ms)
 
-    async def end_user_tokens(
+    async def revoke_user_tokens(
         self, connection: AsyncConnection, user_id: str, gen: int, devices: Sequence[tuple[str, int]] = ()
     ) -> None:
-        """End the user's own tokens of before `gen`, and those of `devices`, each of before its own."""
-        items = [_Ending("user", user_id, gen, self._access_ms)]
-        items += [_Ending("device", device, least, self._device_ms) for device, least in devices]
-        await _write(connection, items, self._longest_ms)
+        """Revoke the user's own tokens below `gen`, and those of `devices`, pairs of id and `gen`."""
+        new = [_NewRevocation("user", user_id, gen, self._access_ms)]
+        new += [_NewRevocation("device", device, least, self._device_ms) for device, least in devices]
+        await _write(connection, new, self._longest_ms)
 
-    async def end_owner(self, connection: AsyncConnection, user_id: str) -> None:
-        """End every token of an owner who is gone."""
-        await _write(connection, [_Ending("user", user_id, None, self._longest_ms)], self._longest_ms)
+    async def revoke_owner(self, connection: AsyncConnection, user_id: str) -> None:
+        """Revoke every token of a deleted owner, devices' included."""
+        await _write(connection, [_NewRevocation("user", user_id, None, self._longest_ms)], self._longest_ms)
 
-    async def end_device_tokens(self, connection: AsyncConnection, device_id: str, gen: int | None) -> None:
-        """End a device's tokens of before `gen`; None: all, for the device is gone."""
-        await _write(connection, [_Ending("device", device_id, gen, self._device_ms)], self._longest_ms)
+    async def revoke_device_tokens(self, connection: AsyncConnection, device_id: str, gen: int | None) -> None:
+        """Revoke a device's tokens below `gen`; None: all of them, as the device was removed."""
+        await _write(connection, [_NewRevocation("device", device_id, gen, self._device_ms)], self._longest_ms)
 
-    async def after(self, number: int | None) -> Revoked:
-        """Return what was revoked after `number` and is kept; None, or a number never given out: everything."""
-        async with self._database.reading() as connection:
-            # The counter first: every row up to it is committed. Later rows come again with the next question.
+    async def after(self, number: int | None) -> RevocationBatch:
+        """Return the revocations kept after `number`; all of them for None or a number not yet assigned."""
+        async with self._database.connect() as connection:
+            # The counter first: every row up to it is committed. Later rows are returned again next time.
             counter = await connection.scalar(select(revocation_counter.c.number)) or 0
             columns = revocations.c
             query = select(columns.kind, columns.id, columns.gen, columns.until_ms).order_by(columns.number)
-            query = query.where(columns.until_ms > database_now_ms() - _kept_longer_ms(connection, self._longest_ms))
+            query = query.where(columns.until_ms > database_now_ms() - _retention_ms(connection, self._longest_ms))
             if number is not None and number <= counter:
                 query = query.where(columns.number > number)
             items = [msgspec.convert(tuple(row), Revocation) for row in await connection.execute(query)]
-        return Revoked(items, counter)
+        return RevocationBatch(items, counter)
 
     @property
     def _longest_ms(self) -> int:
         return max(self._access_ms, self._device_ms)
 
 
-async def end_key(connection: AsyncConnection, kid: str) -> None:
-    """End every token that a key signed: whoever else has it may have given tokens the longest life that is taken."""
+async def revoke_key(connection: AsyncConnection, kid: str) -> None:
+    """Revoke every token that a key signed, for the longest lifetime accepted: a thief of the key may have used it."""
     life_ms = (MAX_LIFETIME_S + CLOCK_AHEAD_S) * 1000
-    await _write(connection, [_Ending("kid", kid, None, life_ms)], life_ms)
+    await _write(connection, [_NewRevocation("kid", kid, None, life_ms)], life_ms)
 
 
-async def _write(connection: AsyncConnection, endings: Sequence[_Ending], longest_ms: int) -> None:
-    """Write the rows: last in a transaction, for all others wait from here on."""
-    await connection.execute(update(revocation_counter).values(number=revocation_counter.c.number + len(endings)))
+async def _write(connection: AsyncConnection, new: Sequence[_NewRevocation], longest_ms: int) -> None:
+    """Insert the rows. Call it last in a transaction: from here on, all other revocations wait for the commit."""
+    await connection.execute(update(revocation_counter).values(number=revocation_counter.c.number + len(new)))
     last, now = (await connection.execute(select(revocation_counter.c.number, database_now_ms()))).one()
-    first = last - len(endings) + 1
-    kept_longer_ms = _kept_longer_ms(connection, longest_ms)
-    await connection.execute(delete(revocations).where(revocations.c.until_ms <= now - kept_longer_ms))
+    first = last - len(new) + 1
+    retention_ms = _retention_ms(connection, longest_ms)
+    await connection.execute(delete(revocations).where(revocations.c.until_ms <= now - retention_ms))
     rows = [
         {"number": number, "kind": one.kind, "id": one.id, "gen": one.gen, "until_ms": now + one.life_ms}
-        for number, one in enumerate(endings, first)
+        for number, one in enumerate(new, first)
     ]
     await connection.execute(insert(revocations), rows)
 
 
-def _kept_longer_ms(connection: AsyncConnection, longest_ms: int) -> int:
-    """Return how long a row stays after the last of its tokens."""
-    return max(KEPT_LONGER_MS, 2 * longest_ms) if connection.dialect.name == "sqlite" else KEPT_LONGER_MS
+def _retention_ms(connection: AsyncConnection, longest_ms: int) -> int:
+    """Return how long a row is kept after the last of its tokens has expired."""
+    return max(RETENTION_MS, 2 * longest_ms) if connection.dialect.name == "sqlite" else RETENTION_MS

@@ -1,6 +1,6 @@
-"""Whether a token that is signed and in time still stands: what only the database knows.
+"""Whether a verified, unexpired token is still active, according to the database.
 
-`auth` asks at each call, so that here a revocation counts at once; other services learn of it from `/revocations`.
+`auth` checks it on each call, so that a revocation takes effect here at once; other services poll `/revocations`.
 """
 
 from sqlalchemy import ColumnElement, exists, select
@@ -10,20 +10,20 @@ from auth.database import Database, database_now_ms
 from auth.tables import devices, refresh_tokens, signing_keys, users
 
 
-class Standing:
-    """Looks up what stands behind verified claims."""
+class TokenStatus:
+    """Looks up the account, device, session and key behind verified claims."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def check(self, claims: Verified) -> None:
-        """Raise TokenError `revoked` when the account, the device, the session or the key has ended the token."""
-        stands = await (self._user(claims) if claims.device is None else self._device(claims, claims.device))
-        if not stands:
+    async def require_active(self, claims: Verified) -> None:
+        """Raise TokenError `revoked` if the token's account, device, session or key is gone or has revoked it."""
+        active = await (self._user(claims) if claims.device is None else self._device(claims, claims.device))
+        if not active:
             raise TokenError("revoked", "the token was revoked")
 
     async def _user(self, claims: Verified) -> bool:
-        # A session lives as long as its rows: logging out, a stolen refresh token, a new password remove them.
+        # A session lasts as long as its rows: a log-out, a reused refresh token and a new password delete them.
         session = exists().where(refresh_tokens.c.user_id == users.c.id, refresh_tokens.c.sid == claims.sid)
         query = select(users.c.id).where(
             users.c.id == claims.sub,
@@ -32,7 +32,7 @@ class Standing:
             session,
             ~_retired(claims.kid),
         )
-        async with self._database.reading() as connection:
+        async with self._database.connect() as connection:
             return await connection.scalar(query) is not None
 
     async def _device(self, claims: Verified, device_id: str) -> bool:
@@ -47,10 +47,10 @@ class Standing:
                 ~_retired(claims.kid),
             )
         )
-        async with self._database.reading() as connection:
+        async with self._database.connect() as connection:
             return await connection.scalar(query) is not None
 
 
 def _retired(kid: str) -> ColumnElement[bool]:
-    # Whatever the clocks of this host and of the operator's say, and before the keys are read again.
+    # By the database's clock, whatever this host's or the operator's says, and before the keys are reread.
     return exists().where(signing_keys.c.kid == kid, signing_keys.c.retires_at_ms <= database_now_ms())

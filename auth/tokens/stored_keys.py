@@ -1,13 +1,14 @@
-"""Signing keys in the database, the private part sealed with SIGNING_KEY_SECRET.
+"""Signing keys in the database, their private parts encrypted with SIGNING_KEY_SECRET.
 
-A rotation publishes a new key at once, and the key signs later: who verifies tokens may keep a key set for a while, and
-must have the key before the first token of it comes. The newest whose time has come signs. A rotation gives the older
-ones a time to retire: when the last token that they signed has expired. Until then they verify, so nobody is dropped.
-The first start makes the first key, which signs at once; replicas that start together, and operators who rotate
-together, agree on one.
+A rotation publishes a new key at once, but the key signs later: verifiers may cache a key set for a while and must have
+the key before its first token arrives. Of the keys whose time to sign has come, the newest signs. A rotation also sets
+the older keys' time of retirement: when the last token they signed has expired. Until then they verify, so no token
+becomes invalid. The first start creates the first key, which signs at once; replicas that start concurrently, and
+operators who rotate concurrently, agree on one key.
 
-Times are the database server's, so that every replica changes to a new key within the second in which it reads. What an
-operator has ended stays ended when that clock is set back: the time of it is stored with a minus, before all others.
+Times are the database server's, so that every replica switches to a new key within the second in which it rereads. A
+key that an operator retired stays retired even if that clock is set back: its time is stored negative, before all
+others.
 """
 
 import asyncio
@@ -21,27 +22,27 @@ from sqlalchemy.exc import IntegrityError
 from auth.database import Database, database_now_ms, server_time_ms
 from auth.tables import signing_keys
 from auth.tokens.keys import Keys, KeysError, base64url, thumbprint
-from auth.tokens.revocations import end_key
+from auth.tokens.revocations import revoke_key
 from auth.tokens.sealing import SealError, seal, unseal
 from runtime.logs import logger
 from runtime.times import rfc3339
 
 log = logger("auth.tokens.keys")
 
-# A replica may sign with the key before for a second more, and clocks differ: as runtime.tokens.CLOCK_AHEAD_S.
-_LATE_S = 60
+# A replica may sign with the previous key for another second, and clocks differ: as access.tokens.CLOCK_AHEAD_S.
+_GRACE_S = 60
 
 _STILL_SIGNS = (
-    "This key signs until the published one does: let that sign at once with `keys rotate --now`, then retire."
+    "This key signs until the published one does: let that one sign at once with `keys rotate --now`, then retire this."
 )
 
 State = Literal["published", "signing", "verifying", "retired"]
 
 
 def new_key() -> tuple[Ed25519PrivateKey, str, str]:
-    """Make a key; return it, its public part and its `kid`.
+    """Generate a key; return it, its public part and its `kid`.
 
-    One thumbprint in 64 begins with a dash, and every command line would take it for an option: then another key.
+    One thumbprint in 64 begins with a dash, which command lines would take for an option; such keys are discarded.
     """
     while True:
         private_key = Ed25519PrivateKey.generate()
@@ -63,46 +64,46 @@ class StoredKey(msgspec.Struct, frozen=True):
     retires_at_ms: int | None
 
     def pending(self, now: int) -> bool:
-        """Say whether it is published and does not sign yet."""
+        """Return whether the key is published but does not sign yet, at the time `now`."""
         return self.signs_at_ms is not None and self.signs_at_ms > now and not self.retired(now)
 
     @property
     def ends_at_ms(self) -> int | None:
-        """When it verifies nothing any more, whether it is at its end or an operator has ended it."""
+        """When the key stops verifying, whether by rotation or retired by an operator."""
         return None if self.retires_at_ms is None else abs(self.retires_at_ms)
 
     def retired(self, now: int) -> bool:
-        """Say whether it verifies nothing any more."""
+        """Return whether the key no longer verifies, at the time `now`."""
         return self.retires_at_ms is not None and self.retires_at_ms <= now
 
     def may_sign(self, now: int) -> bool:
-        """Say whether its time to sign has come and has not been withdrawn."""
+        """Return whether the key may sign, at the time `now`: neither pending nor retired."""
         return not self.pending(now) and not self.retired(now)
 
 
 class StoredKeySet(msgspec.Struct, frozen=True):
-    """All keys, the oldest first, and the database server's time when they were read."""
+    """All keys, oldest first, and the database server's time when they were read."""
 
     rows: list[StoredKey]
     now: int
 
     @property
     def signing(self) -> StoredKey:
-        """The key that signs; KeysError when there is none."""
+        """The signing key; raises KeysError if there are no keys."""
         if not self.rows:
             raise KeysError("There is no signing key in the database.")
-        # One always signs: after a clock was set back, one whose time has not come again; as a last resort the newest.
+        # There is always one: after a clock was set back, a key whose time is in the future again, else the newest.
         newest_first = self.rows[::-1]
-        left = [row for row in newest_first if not row.retired(self.now)] or newest_first
-        return next((row for row in left if row.may_sign(self.now)), left[0])
+        usable = [row for row in newest_first if not row.retired(self.now)] or newest_first
+        return next((row for row in usable if row.may_sign(self.now)), usable[0])
 
     @property
     def pending(self) -> StoredKey | None:
-        """The key that is published and signs later, if there is one."""
+        """The key that is published but does not sign yet, if there is one."""
         return next((row for row in reversed(self.rows) if row.pending(self.now)), None)
 
     def state(self, row: StoredKey) -> State:
-        """Return what a key does."""
+        """Return the state of a key in this set."""
         if row is self.signing:
             return "signing"
         if row.pending(self.now):
@@ -111,20 +112,20 @@ class StoredKeySet(msgspec.Struct, frozen=True):
 
 
 class StoredKeys:
-    """The keys of one database under one secret."""
+    """The keys of one database, encrypted with one secret."""
 
     def __init__(self, database: Database, secret: str) -> None:
         self._database = database
         self._secret = secret
 
     async def load(self) -> Keys:
-        """Read the keys, or make the first; KeysError when the secret does not open the one that signs."""
+        """Read the keys, creating the first if there is none; raise KeysError if the secret does not decrypt them."""
         if not (await self._read()).rows and not await self._insert(await self._new_row(1)):
-            log.info("Another process has made the first signing key.")
+            log.info("Another process has created the first signing key.")
         return await self.reread(None)
 
     async def reread(self, before: Keys | None) -> Keys:
-        """Read the keys again; the one that signs is unsealed only when it is another than `before`."""
+        """Read the keys again; the signing key is decrypted only if it is not that of `before`."""
         keys = await self._read()
         signing = keys.signing
         public = {row.kid: row.public_key for row in keys.rows if keys.state(row) != "retired"}
@@ -133,16 +134,16 @@ class StoredKeys:
         return Keys(signing.kid, await self._unsealed(signing), public)
 
     async def rotate(self, keep_s: int, publish_s: int) -> StoredKey:
-        """Publish a new key, which signs in `publish_s` seconds; the older ones verify for `keep_s` more from then.
+        """Publish a new key, which signs in `publish_s` seconds; the older ones verify for `keep_s` seconds after that.
 
-        With 0 it signs at once, and so does a key that was published and did not sign yet. KeysError while there is
-        such a key otherwise, when the secret is not that of the keys, and when another rotation was faster.
+        With `publish_s` 0 it signs at once; a pending key then does so instead of a new one. Raises KeysError if there
+        is a pending key otherwise, if the secret is not that of the keys, and if a concurrent rotation was faster.
         """
         keys = await self._read()
         if not keys.rows:
             publish_s = 0
         else:
-            await self._unsealed(keys.signing)  # with another secret the service could not open what is made here
+            await self._unsealed(keys.signing)  # a key encrypted with another secret would be useless to the service
         if (pending := keys.pending) is not None:
             if publish_s:
                 when = rfc3339(pending.signs_at_ms or 0)
@@ -153,7 +154,7 @@ class StoredKeys:
             await self._sign_now(keys, pending, keep_s)
             signing = (await self._read()).signing
             if signing.kid != pending.kid:
-                raise KeysError(f"The key {pending.kid} was retired meanwhile; rotate once more.")
+                raise KeysError(f"The key {pending.kid} was retired meanwhile; rotate again.")
             return signing
         row = await self._new_row(keys.rows[-1].number + 1 if keys.rows else 1)
         if not await self._insert(row, keep_s, publish_s):
@@ -161,9 +162,9 @@ class StoredKeys:
         return await self._found(str(row["kid"]))
 
     async def retire(self, kid: str) -> None:
-        """End a key and every token that it signed; KeysError for the one that signs, and one that does not exist.
+        """Retire a key and revoke every token that it signed; raise KeysError for the signing or an unknown key.
 
-        One that does not sign yet never will, and the one that signs goes on.
+        A pending key is withdrawn: it never signs, and the current key goes on signing.
         """
         keys = await self._read()
         if kid not in {row.kid for row in keys.rows}:
@@ -174,15 +175,15 @@ class StoredKeys:
             await self._withdraw(keys, keys.pending)
             return
         now, columns = database_now_ms(), signing_keys.c
-        # One that retired before keeps its time.
-        in_force = or_(columns.retires_at_ms.is_(None), columns.retires_at_ms > now)
-        ended = update(signing_keys).where(columns.kid == kid, in_force).values(retires_at_ms=-now)
-        async with self._database.writing() as connection:
-            await connection.execute(ended)
-            await end_key(connection, kid)
+        # A key that is retired already keeps its time.
+        not_retired = or_(columns.retires_at_ms.is_(None), columns.retires_at_ms > now)
+        retired = update(signing_keys).where(columns.kid == kid, not_retired).values(retires_at_ms=-now)
+        async with self._database.begin() as connection:
+            await connection.execute(retired)
+            await revoke_key(connection, kid)
 
     async def listed(self) -> list[tuple[StoredKey, State]]:
-        """Return all keys, the oldest first, each with what it does."""
+        """Return all keys, oldest first, each with its state."""
         keys = await self._read()
         return [(row, keys.state(row)) for row in keys.rows]
 
@@ -200,15 +201,15 @@ class StoredKeys:
             columns.signs_at_ms,
             columns.retires_at_ms,
         )
-        async with self._database.reading() as connection:
+        async with self._database.connect() as connection:
             now = await server_time_ms(connection)
             rows = [StoredKey(*row) for row in await connection.execute(query.order_by(columns.number))]
         return StoredKeySet(rows, now)
 
     async def _sign_now(self, keys: StoredKeySet, pending: StoredKey, keep_s: int) -> None:
-        """Let a published key sign at once: its predecessor then retires as much earlier."""
+        """Let a pending key sign at once; its predecessor then retires that much earlier."""
         columns = signing_keys.c
-        async with self._database.writing() as connection:
+        async with self._database.begin() as connection:
             now = await server_time_ms(connection)
             early = columns.number == pending.number, columns.signs_at_ms > now, columns.retires_at_ms.is_(None)
             begun = await connection.execute(update(signing_keys).where(*early).values(signs_at_ms=now))
@@ -217,9 +218,9 @@ class StoredKeys:
                 await connection.execute(before.values(retires_at_ms=_retires_at(now, keep_s)))
 
     async def _withdraw(self, keys: StoredKeySet, pending: StoredKey) -> None:
-        """Let a published key never sign; its predecessor, which was to retire after it, signs on."""
+        """Withdraw a pending key, which then never signs; its predecessor goes on signing and does not retire."""
         columns = signing_keys.c
-        async with self._database.writing() as connection:
+        async with self._database.begin() as connection:
             now = await server_time_ms(connection)
             early = columns.number == pending.number, columns.signs_at_ms > now
             withdrawn = await connection.execute(update(signing_keys).where(*early).values(retires_at_ms=-now))
@@ -227,7 +228,7 @@ class StoredKeys:
                 raise KeysError("This key has begun to sign meanwhile; rotate first.")
             signing = update(signing_keys).where(columns.number == keys.signing.number)
             await connection.execute(signing.values(retires_at_ms=None))
-            await end_key(connection, pending.kid)  # it was published: what it might have signed verifies
+            await revoke_key(connection, pending.kid)  # it was published, so tokens signed with it would verify
 
     async def _unsealed(self, row: StoredKey) -> Ed25519PrivateKey:
         try:
@@ -247,10 +248,10 @@ class StoredKeys:
         }
 
     async def _insert(self, row: dict[str, str | int], keep_s: int = 0, publish_s: int = 0) -> bool:
-        """Add a key and let the ones before it retire in time; False when another has taken its number."""
+        """Insert a key and schedule the retirement of the older ones; return False if its number is taken."""
         columns = signing_keys.c
         try:
-            async with self._database.writing() as connection:
+            async with self._database.begin() as connection:
                 now = await server_time_ms(connection)
                 signs_at = now + publish_s * 1000
                 times = {"created_at_ms": now, "signs_at_ms": signs_at}
@@ -259,10 +260,10 @@ class StoredKeys:
                 await connection.execute(older.values(retires_at_ms=_retires_at(signs_at, keep_s)))
         except IntegrityError:
             return False
-        log.info("A signing key was made.", kid=row["kid"], number=row["number"], signs_at=rfc3339(signs_at))
+        log.info("A signing key was created.", kid=row["kid"], number=row["number"], signs_at=rfc3339(signs_at))
         return True
 
 
 def _retires_at(signs_at: int, keep_s: int) -> int:
-    """Return when a key verifies nothing any more whose successor begins to sign at that time."""
-    return signs_at + (keep_s + _LATE_S) * 1000
+    """Return when a key stops verifying if its successor begins to sign at `signs_at` (milliseconds since 1970)."""
+    return signs_at + (keep_s + _GRACE_S) * 1000

@@ -1,1 +1,1 @@
-"""What one would otherwise take: whole systems as their libraries' documentation teaches them, for the benches."""
+"""Alternatives to Tidegate for the benches: complete systems, written as their libraries' documentation suggests."""

@@ -1,159 +1,150 @@
-"""Publishing into and consuming from the embedded broker's file."""
+"""Consumes from a queue of the embedded broker."""
 
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from broker.embedded.queue import QueueState
-from broker.interface import BrokerUnavailable, ConfirmLate, Delivery
-from broker.message import Message
-from broker.topology import Exchange
+from broker.interface import BrokerUnavailable, Delivery
+from broker.topology import Queue
 
-if TYPE_CHECKING:
-    from broker.embedded.broker import EmbeddedBroker
-
-# What another process put into the file (a replayed dead letter) is found within this time, and what the dead letters
-# refused is tried again as often.
-LOOK_EVERY_S = 1.0
+# How soon messages that another process put into the file (a replayed dead letter) are found, and how often
+# dead-lettering into a full queue is retried.
+POLL_INTERVAL_S = 1.0
 
 
-class EmbeddedPublisher:
-    """Publishes into the file; the commit is the confirm."""
+class QueueOperations(Protocol):
+    """What a consumer needs of its broker. Every method raises BrokerUnavailable when the file fails."""
 
-    def __init__(self, broker: "EmbeddedBroker", confirm_timeout_s: float) -> None:
-        self._broker = broker
-        self._timeout_s = confirm_timeout_s
+    async def deliver(self, state: QueueState, limit: int) -> list[Delivery]:
+        """Deliver up to `limit` messages."""
 
-    async def publish(self, message: Message, exchange: Exchange) -> None:
-        """Return when the message is durable; BrokerError in every other case."""
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                await self._broker.add(message, exchange)
-        except TimeoutError as error:
-            raise ConfirmLate(f"the disk did not confirm within {self._timeout_s:g} s") from error
+    async def delete(self, state: QueueState, tags: Sequence[int]) -> None:
+        """Delete settled messages."""
 
-    async def check(self) -> None:
-        """Raise BrokerUnavailable when the file does not answer."""
-        await self._broker.check()
+    async def dead_letter(self, state: QueueState, tag: int, size: int) -> None:
+        """Move a message of `size` bytes to the dead-letter queue."""
+
+    async def depth(self, queue: Queue) -> int:
+        """Return how many messages are waiting to be delivered."""
 
 
 class EmbeddedConsumer:
-    """Takes messages from one queue, at most `prefetch` at a time."""
+    """Receives messages from one queue, at most `prefetch` unsettled ones at a time."""
 
-    def __init__(self, broker: "EmbeddedBroker", state: QueueState, prefetch: int) -> None:
+    def __init__(self, broker: QueueOperations, state: QueueState, prefetch: int) -> None:
         self._broker = broker
         self._state = state
         self._prefetch = prefetch
         self._arrived: asyncio.Queue[Delivery] = asyncio.Queue()
-        # Lent and not settled: tag to size, in the order of delivery. One that is settled twice at once is found gone
-        # in the file by the second, and counts nothing.
-        self._lent: dict[int, int] = {}
-        # Those of them that do not count.
-        self._aside: set[int] = set()
-        self._room = asyncio.Event()
-        self._room.set()
+        # Tag to size, in the order of delivery. If two tasks settle the same tag at once, the second one finds it gone
+        # from the file and counts nothing.
+        self._unsettled: dict[int, int] = {}
+        # Those of them that are excluded from the prefetch window.
+        self._parked: set[int] = set()
+        self._has_capacity = asyncio.Event()
+        self._has_capacity.set()
 
     @property
     def generation(self) -> int:
-        """The file is never lost as a connection is."""
+        """Always 0: unlike a connection, the file is never lost."""
         return 0
 
     async def fetch(self) -> None:
-        """Keep the window filled for as long as the consumer is open."""
+        """Keep the prefetch window filled until cancelled."""
         while True:
-            await self._room.wait()
-            self._state.waiting.clear()
-            deliveries = await self._take()
-            if not deliveries:
+            await self._has_capacity.wait()
+            self._state.available.clear()
+            if not await self._fetch_batch():
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_EVERY_S):
-                        await self._state.waiting.wait()
+                    async with asyncio.timeout(POLL_INTERVAL_S):
+                        await self._state.available.wait()
 
-    async def _take(self) -> list[Delivery]:
-        # Shielded: a window that is cancelled half-way must still know what was lent to it.
-        taking = asyncio.ensure_future(self._broker.take(self._state, self._free()))
+    async def _fetch_batch(self) -> list[Delivery]:
+        # Shielded: a fetch that is cancelled half-way must still requeue what was delivered to it.
+        fetching = asyncio.ensure_future(self._broker.deliver(self._state, self._capacity()))
         try:
-            deliveries = await asyncio.shield(taking)
+            deliveries = await asyncio.shield(fetching)
         except asyncio.CancelledError:
-            with suppress(BrokerUnavailable):  # nothing was lent then
-                self._state.returned.extend(delivery.tag for delivery in await taking)
-                self._state.waiting.set()
+            with suppress(BrokerUnavailable):  # then nothing was delivered
+                self._state.requeued.extend(delivery.tag for delivery in await fetching)
+                self._state.available.set()
             raise
         except BrokerUnavailable:
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(POLL_INTERVAL_S)
             return []
         for delivery in deliveries:
-            self._lent[delivery.tag] = len(delivery.message.body)
+            self._unsettled[delivery.tag] = len(delivery.message.body)
             self._arrived.put_nowait(delivery)
-        self._mark()
+        self._update_capacity()
         return deliveries
 
-    def _free(self) -> int:
-        return max(0, self._prefetch - len(self._lent) + len(self._aside))
+    def _capacity(self) -> int:
+        return max(0, self._prefetch - len(self._unsettled) + len(self._parked))
 
-    def _mark(self) -> None:
-        if self._free() > 0:
-            self._room.set()
+    def _update_capacity(self) -> None:
+        if self._capacity() > 0:
+            self._has_capacity.set()
         else:
-            self._room.clear()
+            self._has_capacity.clear()
 
     async def get(self) -> Delivery:
         """Wait for the next message."""
         return await self._arrived.get()
 
     def get_nowait(self) -> Delivery | None:
-        """Return the next message if it is there already."""
+        """Return the next message if it has arrived already, else None."""
         return None if self._arrived.empty() else self._arrived.get_nowait()
 
     async def acknowledge(self, delivery: Delivery, *, multiple: bool = False) -> bool:
-        """Settle one message, or all that were delivered up to it; False when they are delivered again."""
-        if delivery.tag not in self._lent:
+        """Settle one message, or all delivered up to it; False, and nothing settled, when they will be redelivered."""
+        if delivery.tag not in self._unsettled:
             return False
-        order = list(self._lent)
+        order = list(self._unsettled)
         tags = order[: order.index(delivery.tag) + 1] if multiple else [delivery.tag]
-        await self._broker.remove(self._state, tags)
-        self._settled(tags)
+        await self._broker.delete(self._state, tags)
+        self._forget(tags)
         return True
 
     async def reject(self, delivery: Delivery) -> None:
-        """Hand this message to the dead letters. While they have no room it stays in the queue, lent to nobody."""
-        if delivery.tag in self._lent:
-            await self._broker.bury(self._state, delivery.tag, self._lent[delivery.tag])
-            self._settled([delivery.tag])
+        """Dead-letter this message. While the dead-letter queue is full it stays in its queue, undelivered."""
+        if delivery.tag in self._unsettled:
+            await self._broker.dead_letter(self._state, delivery.tag, self._unsettled[delivery.tag])
+            self._forget([delivery.tag])
 
     async def requeue(self, delivery: Delivery) -> None:
-        """Return this message behind those that came back before it."""
-        if delivery.tag in self._lent:
-            self._state.returned.append(delivery.tag)
-            self._settled([delivery.tag])
-            self._state.waiting.set()
+        """Return this message to the queue, behind those requeued before it."""
+        if delivery.tag in self._unsettled:
+            self._state.requeued.append(delivery.tag)
+            self._forget([delivery.tag])
+            self._state.available.set()
 
     async def park(self, delivery: Delivery) -> None:
-        """Let this message take no room."""
-        if delivery.tag in self._lent:
-            self._aside.add(delivery.tag)
-            self._mark()
+        """Exclude this message from the prefetch window."""
+        if delivery.tag in self._unsettled:
+            self._parked.add(delivery.tag)
+            self._update_capacity()
 
     async def stop(self) -> None:
-        """Fetch nothing more. What is being fetched at this moment still arrives."""
+        """Start no further fetch. One that is under way still delivers."""
         self._prefetch = 0
-        self._aside.clear()
-        self._mark()
+        self._parked.clear()
+        self._update_capacity()
 
-    def _settled(self, tags: Sequence[int]) -> None:
+    def _forget(self, tags: Sequence[int]) -> None:
         for tag in tags:
-            self._lent.pop(tag, None)
-            self._aside.discard(tag)
-        self._mark()
+            self._unsettled.pop(tag, None)
+            self._parked.discard(tag)
+        self._update_capacity()
 
-    def give_all_back(self) -> None:
-        """Return what was not settled to the head of the queue, in its order."""
-        self._state.returned.extendleft(sorted(self._lent, reverse=True))
-        self._lent.clear()
-        self._aside.clear()
-        self._state.waiting.set()
+    def requeue_all(self) -> None:
+        """Return all unsettled messages to the head of the queue, in their order."""
+        self._state.requeued.extendleft(sorted(self._unsettled, reverse=True))
+        self._unsettled.clear()
+        self._parked.clear()
+        self._state.available.set()
 
     async def check(self) -> None:
-        """Raise BrokerUnavailable when the file does not answer."""
+        """Raise BrokerUnavailable when the file cannot be read."""
         await self._broker.depth(self._state.queue)

@@ -1,55 +1,55 @@
-"""Announcing and listening within one process: each listener has a bounded queue of its own, the oldest is dropped."""
+"""Broadcasting within one process: each subscriber has a bounded buffer of its own that drops the oldest payload."""
 
 import asyncio
 from collections import deque
 
 
 class EmbeddedFanout:
-    """One fanout exchange: what is announced, and who listens. It can drop nothing itself: listeners do."""
+    """One fanout exchange and its subscribers. It drops nothing itself: the subscribers do."""
 
     def __init__(self) -> None:
         self._subscribers: set[EmbeddedSubscriber] = set()
         self.dropped = 0
 
     def broadcast(self, payload: bytes) -> None:
-        """Hand the payload to every listener."""
+        """Pass the payload to every subscriber."""
         for subscriber in self._subscribers:
             subscriber.receive(payload)
 
-    def join(self, subscriber: "EmbeddedSubscriber") -> None:
-        """Let `subscriber` hear what is announced from now on."""
+    def add(self, subscriber: "EmbeddedSubscriber") -> None:
+        """Deliver later payloads to `subscriber`."""
         self._subscribers.add(subscriber)
 
-    def leave(self, subscriber: "EmbeddedSubscriber") -> None:
-        """Let `subscriber` hear nothing more."""
+    def remove(self, subscriber: "EmbeddedSubscriber") -> None:
+        """Deliver nothing more to `subscriber`."""
         self._subscribers.discard(subscriber)
 
 
 class EmbeddedSubscriber:
-    """Hears one exchange; at most `bound` payloads wait."""
+    """Receives from one exchange; buffers at most `bound` payloads."""
 
     def __init__(self, bound: int) -> None:
         self._bound = bound
-        self._heard: deque[bytes] = deque()
-        self._some = asyncio.Event()
+        self._buffer: deque[bytes] = deque()
+        self._not_empty = asyncio.Event()
         self.dropped = 0
 
     def receive(self, payload: bytes) -> None:
-        """Keep a payload until it is asked for, and drop the oldest when too many wait."""
-        if len(self._heard) >= self._bound:
-            self._heard.popleft()
+        """Buffer a payload; when the buffer is full, drop the oldest."""
+        if len(self._buffer) >= self._bound:
+            self._buffer.popleft()
             self.dropped += 1
-        self._heard.append(payload)
-        self._some.set()
+        self._buffer.append(payload)
+        self._not_empty.set()
 
     def __aiter__(self) -> "EmbeddedSubscriber":
         return self
 
     async def __anext__(self) -> bytes:
-        while not self._heard:
-            self._some.clear()
-            await self._some.wait()
-        return self._heard.popleft()
+        while not self._buffer:
+            self._not_empty.clear()
+            await self._not_empty.wait()
+        return self._buffer.popleft()
 
     async def check(self) -> None:
-        """Whoever is in this process is heard."""
+        """Never raises: within one process there is no connection to lose."""

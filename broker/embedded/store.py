@@ -1,7 +1,7 @@
-"""The file behind the embedded broker: one SQLite database, one thread, one transaction for all that waits.
+"""The file behind the embedded broker: one SQLite database, one thread, group commit.
 
-Operations from the event loop queue up; the thread takes all of them, runs them in one transaction, and answers each
-only after the commit, which `synchronous=FULL` makes durable. So a commit's fsync is shared by everyone who waits.
+Operations from the event loop queue up; the thread takes all that are waiting, runs them in one transaction, and
+resolves each only after the commit, which `synchronous=FULL` makes durable. So waiting operations share one fsync.
 """
 
 import asyncio
@@ -16,10 +16,10 @@ from broker.interface import BrokerUnavailable
 
 Result = TypeVar("Result")
 Operation = Callable[[sqlite3.Connection], Any]
-# Called in the event loop with the result, or with the error, whether or not anyone still waits for it.
-Landed = Callable[[Any], None]
+# Called in the event loop with the result or the error, even if the caller no longer waits for it.
+OnCommit = Callable[[Any], None]
 
-# What one commit takes at most; more would make the first of them wait too long.
+# More operations in one commit would make the first of them wait too long.
 MAX_OPERATIONS_A_COMMIT = 256
 
 _SCHEMA = """
@@ -36,19 +36,19 @@ CREATE INDEX IF NOT EXISTS messages_by_queue ON messages (queue, id);
 
 
 class _Job:
-    """An operation on its way through the thread. One whose caller has gone is not begun any more."""
+    """An operation queued for the thread. It is skipped if its caller was cancelled before it began."""
 
-    __slots__ = ("abandoned", "done", "landed", "operation")
+    __slots__ = ("abandoned", "done", "on_commit", "operation")
 
-    def __init__(self, operation: Operation, done: "asyncio.Future[Any]", landed: Landed | None) -> None:
+    def __init__(self, operation: Operation, done: "asyncio.Future[Any]", on_commit: OnCommit | None) -> None:
         self.operation = operation
         self.done = done
-        self.landed = landed
+        self.on_commit = on_commit
         self.abandoned = False
 
 
 class EmbeddedStore:
-    """Runs operations on the file in a thread of its own. `run` after `close` raises BrokerUnavailable."""
+    """Runs operations on the file in its own thread. `run` after `close` raises BrokerUnavailable."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,14 +68,16 @@ class EmbeddedStore:
         connection.executescript(_SCHEMA)
         return connection
 
-    async def run(self, operation: Callable[[sqlite3.Connection], Result], *, landed: Landed | None = None) -> Result:
-        """Run one operation and return its result once it is committed.
+    async def run(
+        self, operation: Callable[[sqlite3.Connection], Result], *, on_commit: OnCommit | None = None
+    ) -> Result:
+        """Run one operation and return its result once it is committed; BrokerUnavailable when the file fails.
 
-        A caller that is cancelled does not know its outcome; `landed` hears of it all the same.
+        A caller that is cancelled does not learn the outcome; `on_commit` is called all the same.
         """
         if not self._open:
             raise BrokerUnavailable("the embedded broker is closed")
-        job = _Job(operation, self._loop.create_future(), landed)
+        job = _Job(operation, self._loop.create_future(), on_commit)
         self._waiting.put(job)
         try:
             return cast("Result", await asyncio.shield(job.done))
@@ -84,20 +86,20 @@ class EmbeddedStore:
             raise
 
     async def close(self) -> None:
-        """Finish what waits, then close the file."""
+        """Finish the waiting operations, then close the file."""
         if self._open:
             self._open = False
             self._waiting.put(None)
             await asyncio.to_thread(self._thread.join)
 
     def _work(self) -> None:
-        going_on = True
-        while going_on:
+        running = True
+        while running:
             batch: list[_Job] = []
             first = self._waiting.get()
             while True:
                 if first is None:
-                    going_on = False
+                    running = False
                     break
                 batch.append(first)
                 if len(batch) >= MAX_OPERATIONS_A_COMMIT:
@@ -107,36 +109,36 @@ class EmbeddedStore:
                 except queue.Empty:
                     break
             if batch:
-                answers = self._commit(batch)
-                self._loop.call_soon_threadsafe(_answer, batch, answers)
+                results = self._commit(batch)
+                self._loop.call_soon_threadsafe(_resolve, batch, results)
         self._connection.close()
 
     def _commit(self, batch: list[_Job]) -> list[Any]:
-        """Run a batch in one transaction. An error of the file fails all of it: nothing of it is promised."""
+        """Run a batch in one transaction; return a result or an exception for each. An error fails the whole batch."""
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            # Looked at only now: the wait for the file's lock is where callers give up.
-            answers = [_ABANDONED if job.abandoned else job.operation(self._connection) for job in batch]
+            # Checked only now: callers give up while BEGIN waits for the file's lock.
+            results = [_ABANDONED if job.abandoned else job.operation(self._connection) for job in batch]
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             return [BrokerUnavailable(f"{self._path.name}: {error}")] * len(batch)
-        except Exception as error:  # noqa: BLE001 - a fault of an operation: its waiters must hear of it, the thread lives on
+        except Exception as error:  # noqa: BLE001 - a bug in an operation: its callers get the error, the thread goes on
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             return [error] * len(batch)
-        return answers
+        return results
 
 
-_ABANDONED = BrokerUnavailable("its caller has gone")
+_ABANDONED = BrokerUnavailable("its caller was cancelled")
 
 
-def _answer(batch: list[_Job], answers: list[Any]) -> None:
-    for job, answer in zip(batch, answers, strict=True):
-        if job.landed is not None:
-            job.landed(answer)
-        if isinstance(answer, Exception):
-            job.done.set_exception(answer)
+def _resolve(batch: list[_Job], results: list[Any]) -> None:
+    for job, result in zip(batch, results, strict=True):
+        if job.on_commit is not None:
+            job.on_commit(result)
+        if isinstance(result, Exception):
+            job.done.set_exception(result)
         else:
-            job.done.set_result(answer)
+            job.done.set_result(result)

@@ -1,1 +1,1 @@
-"""`python -m broker`: declare the topology, list and replay dead letters."""
+"""The command line `python -m broker`: declare the topology; list, show, replay and discard dead letters."""

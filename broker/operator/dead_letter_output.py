@@ -1,4 +1,4 @@
-"""Dead letters as text: a table for people, one JSON object a line for programs, and one letter in full."""
+"""Formats dead letters: a table for people, one JSON object per line for programs, and one dead letter in full."""
 
 import json
 from collections.abc import Iterator
@@ -10,23 +10,23 @@ from broker.operator.dead_letters import DeadLetter
 from readings.document import DocumentError, decode_document, split_documents
 
 COLUMNS = ("ID", "REASON", "SERVICE", "FIRST SEEN", "READINGS", "OWNER", "DEVICE", "BYTES", "REPLAYS", "ERROR")
-# Of an id, the owner's too, the beginning is enough to tell it; a device is told by its whole name.
+# The first characters identify an id, the owner's too; a device's name is shown whole.
 SHORT = 8
 WIDTHS = (SHORT, 14, 10, 24, 8, SHORT, 36, 8, 7, 60)
 # Right-aligned: the numbers.
 _NUMBERS = {4, 7, 8}
-# Of bytes that do not decode, this many are shown; `--json` gives all.
+# How much of a body that does not decode is shown; `--json` shows all of it.
 SHOWN_BYTES = 2048
 
 
 def table_head() -> str:
-    """Return the names of the columns."""
+    """Return the heading line."""
     return _line(COLUMNS)
 
 
-def table_row(letter: DeadLetter) -> str:
-    """Return one letter as a line; what is too long is cut."""
-    found = letter.summary()
+def table_row(dead_letter: DeadLetter) -> str:
+    """Return one dead letter as a line; cells that are too long are cut."""
+    found = dead_letter.summary()
     return _line(
         (
             found["id"][:SHORT],
@@ -43,26 +43,26 @@ def table_row(letter: DeadLetter) -> str:
     )
 
 
-def json_row(letter: DeadLetter) -> str:
-    """Return one letter's summary as a line of JSON."""
-    return json.dumps(letter.summary(), ensure_ascii=False)
+def json_row(dead_letter: DeadLetter) -> str:
+    """Return one dead letter's summary as a line of JSON."""
+    return json.dumps(dead_letter.summary(), ensure_ascii=False)
 
 
-def in_full(letter: DeadLetter) -> Iterator[str]:
-    """Give a letter's headers and its documents as lines, or its bytes in hex where they do not decode."""
-    for name, value in letter.summary().items():
+def full_lines(dead_letter: DeadLetter) -> Iterator[str]:
+    """Yield the headers and documents of a dead letter as lines; its bytes in hex if they do not decode."""
+    for name, value in dead_letter.summary().items():
         if value is not None:
             yield f"{name}: {_printable(str(value))}"
     yield "headers:"
-    for name, text in sorted(letter.message.headers.items()):
+    for name, text in sorted(dead_letter.message.headers.items()):
         yield f"  {name}: {_printable(str(text))}"
-    documents = _documents(letter.message.body)
+    documents = _documents(dead_letter.message.body)
     if documents is not None:
         yield f"documents: {len(documents)}"
         for document in documents:
             yield "  " + json_util.dumps(document, json_options=json_util.RELAXED_JSON_OPTIONS, ensure_ascii=False)
         return
-    body = letter.message.body
+    body = dead_letter.message.body
     yield f"bytes (the first {SHOWN_BYTES} of {len(body)}):" if len(body) > SHOWN_BYTES else "bytes:"
     for at in range(0, min(len(body), SHOWN_BYTES), 16):
         piece = body[at : at + 16]
@@ -70,11 +70,11 @@ def in_full(letter: DeadLetter) -> Iterator[str]:
         yield f"  {at:08x}  {piece.hex(' '):47}  {text}"
 
 
-def in_full_json(letter: DeadLetter) -> str:
-    """Return a letter as one JSON object: its summary, headers, and documents or all its bytes in hex."""
-    documents = _documents(letter.message.body)
-    found = {**letter.summary(), "headers": dict(letter.message.headers)}
-    found |= {"bodyHex": letter.message.body.hex()} if documents is None else {"documents": documents}
+def full_json(dead_letter: DeadLetter) -> str:
+    """Return a dead letter as one JSON object: summary, headers, and documents or all bytes in hex."""
+    documents = _documents(dead_letter.message.body)
+    found = {**dead_letter.summary(), "headers": dict(dead_letter.message.headers)}
+    found |= {"bodyHex": dead_letter.message.body.hex()} if documents is None else {"documents": documents}
     return json_util.dumps(found, json_options=json_util.RELAXED_JSON_OPTIONS, ensure_ascii=False)
 
 
@@ -95,5 +95,5 @@ def _line(cells: tuple[object, ...]) -> str:
 
 
 def _printable(text: str) -> str:
-    """Replace what could steer a terminal: names and errors come from strangers."""
+    """Replace characters that could control a terminal: names and errors are untrusted."""
     return "".join(char if char.isprintable() else "?" for char in text)

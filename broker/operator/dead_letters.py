@@ -1,8 +1,8 @@
-"""Dead letters for an operator: what they say about themselves, which ones are meant, and what may be done with them.
+"""Dead letters for an operator: what they contain, how to select them, and how to replay or discard them.
 
-A letter comes from a service, which names its reason (`x-reason`), or from the broker itself, which has its own
-(`delivery_limit`, `rejected`, …). Replaying publishes it to the readings again, confirmed, before it is settled here: a
-crash between the two stores nothing twice, because a reading's identity is its key.
+A dead letter comes from a service, which sets its reason (`x-reason`), or from the broker itself, which has its own
+(`delivery_limit`, `rejected`, …). A replay publishes it to its exchange, confirmed, before it is settled here: a crash
+between the two stores nothing twice, because a reading's identity is its key.
 """
 
 import asyncio
@@ -14,14 +14,24 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from broker.deleted_owner import DeletedOwner
+from broker.headers import (
+    DEAD_LETTER_HEADERS,
+    DEATH_REASON_HEADER,
+    DEATH_TIME_HEADER,
+    ERROR_HEADER,
+    EXCHANGE_HEADER,
+    FIRST_SEEN_HEADER,
+    REASON_HEADER,
+    REPLAYS_HEADER,
+    SERVICE_HEADER,
+)
 from broker.interface import Broker, Delivery, QueueBrowser
 from broker.live import live_readings
 from broker.message import DecodeError, Header, Message
 from broker.topology import DEAD_LETTERS, OWNERS_EXCHANGE, READINGS_EXCHANGE, Exchange
 from readings.document import DocumentError
 
-REPLAYS_HEADER = "x-replays"
-# The services' (persister/metrics.py), RabbitMQ's (x-first-death-reason), and that of a letter without any.
+# The services' reasons (persister/metrics.py), RabbitMQ's (x-first-death-reason), and `unknown` for neither.
 REASONS = (
     "undecodable",
     "newer_schema",
@@ -33,47 +43,32 @@ REASONS = (
     "delivery_limit",
     "unknown",
 )
-# Where a letter that is no reading came from, and goes back to.
-EXCHANGE_HEADER = "x-exchange"
-# What a letter says about its death is not part of the message that it was.
-_OF_DEATH = (
-    "x-reason",
-    "x-error",
-    "x-service",
-    "x-first-seen",
-    "x-exchange",
-    "x-death",
-    "x-first-death-",
-    "x-last-death-",
-)
-
-
-# So much of an id is enough to name a letter, where no other begins with it.
-SHORTEST_ID = 6
+# The fewest characters of an id that select a dead letter, if no other id begins with them.
+MIN_ID_PREFIX = 6
 
 
 class AmbiguousIdError(Exception):
-    """The beginning of an id is that of several letters."""
+    """Several dead letters have ids that begin with the given characters."""
 
-    def __init__(self, wanted: str, letters: Sequence["DeadLetter"]) -> None:
-        super().__init__(f"several dead letters begin with {wanted}")
-        self.letters = letters
+    def __init__(self, prefix: str, dead_letters: Sequence["DeadLetter"]) -> None:
+        super().__init__(f"several dead letters begin with {prefix}")
+        self.dead_letters = dead_letters
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One dead letter: what its headers and bytes say. Its place in the queue changes with every look into RabbitMQ."""
+    """One message of the dead-letter queue. In RabbitMQ its position in the queue changes with every browse."""
 
     delivery: Delivery = field(repr=False)
 
     @property
     def message(self) -> Message:
-        """The message as it lies in the queue."""
+        """The message as it is in the queue."""
         return self.delivery.message
 
     @property
     def id(self) -> str:
-        """The message's id; of one that has none, a hash of its headers and bytes: both stay while it lies there."""
+        """The message's id; without one, a hash of headers and body. Both stay the same while it is in the queue."""
         if self.message.message_id:
             return self.message.message_id
         headers = json.dumps(sorted(self.message.headers.items())).encode()
@@ -81,8 +76,8 @@ class DeadLetter:
 
     @property
     def reason(self) -> str:
-        """The service's reason, else the broker's."""
-        return self._header("x-reason") or self._header("x-first-death-reason") or "unknown"
+        """The service's reason, else the broker's, else `unknown`."""
+        return self._header(REASON_HEADER) or self._header(DEATH_REASON_HEADER) or "unknown"
 
     @property
     def replays(self) -> int:
@@ -92,18 +87,18 @@ class DeadLetter:
 
     @property
     def source(self) -> Exchange:
-        """Where it is published to again."""
+        """The exchange that a replay publishes it to."""
         return OWNERS_EXCHANGE if self._header(EXCHANGE_HEADER) == OWNERS_EXCHANGE.name else READINGS_EXCHANGE
 
     def devices(self) -> list[tuple[str, str]]:
-        """Owner and device of each reading; empty when the bytes do not decode."""
+        """Return owner and device of each reading; empty when the body does not decode."""
         try:
             return [(reading.owner, reading.device) for reading in live_readings(self.message.body)]
         except DocumentError:
             return []
 
-    def unreadable(self) -> str | None:
-        """Why a persister of this version would bury it again at once, or None."""
+    def decode_error(self) -> str | None:
+        """Return why a persister of this version would dead-letter it again at once, or None."""
         try:
             if self.source is OWNERS_EXCHANGE:
                 DeletedOwner.of(self.message)
@@ -114,14 +109,14 @@ class DeadLetter:
         return None
 
     def summary(self) -> dict[str, Any]:
-        """Return what a list shows of it."""
+        """Return the fields that a list shows."""
         devices = self.devices()
         return {
             "id": self.id,
             "reason": self.reason,
-            "error": self._header("x-error"),
-            "service": self._header("x-service") or "broker",
-            "firstSeen": self._header("x-first-seen") or self._header("x-first-death-time"),
+            "error": self._header(ERROR_HEADER),
+            "service": self._header(SERVICE_HEADER) or "broker",
+            "firstSeen": self._header(FIRST_SEEN_HEADER) or self._header(DEATH_TIME_HEADER),
             "readings": len(devices),
             "owner": devices[0][0] if devices else None,
             "device": devices[0][1] if devices else None,
@@ -129,10 +124,10 @@ class DeadLetter:
             "replays": self.replays,
         }
 
-    def revived(self) -> Message:
-        """Return the message as it was before its death, with one more replay counted."""
+    def for_replay(self) -> Message:
+        """Return the message as it was before it was dead-lettered, with one more replay counted."""
         headers: dict[str, Header] = {
-            name: value for name, value in self.message.headers.items() if not name.startswith(_OF_DEATH)
+            name: value for name, value in self.message.headers.items() if not name.startswith(DEAD_LETTER_HEADERS)
         }
         headers[REPLAYS_HEADER] = self.replays + 1
         return Message(self.message.body, headers)
@@ -144,92 +139,92 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """Which letters are meant; a field that is None chooses all. `letter` is an id or the beginning of one."""
+    """Which dead letters to select; a field that is None selects all. `dead_letter` is an id or the start of one."""
 
     reason: str | None = None
     device: str | None = None
     limit: int | None = None
-    letter: str | None = None
+    dead_letter: str | None = None
 
-    def takes(self, letter: DeadLetter) -> bool:
-        """Say whether this letter is meant, the limit and the ambiguity of its id aside."""
-        if self.letter is not None and not self._names(letter):
+    def matches(self, dead_letter: DeadLetter) -> bool:
+        """Return whether this one matches, regardless of the limit and of an ambiguous id."""
+        if self.dead_letter is not None and not self._matches_id(dead_letter):
             return False
-        if self.reason is not None and letter.reason != self.reason:
+        if self.reason is not None and dead_letter.reason != self.reason:
             return False
-        return self.device is None or any(device == self.device for _, device in letter.devices())
+        return self.device is None or any(device == self.device for _, device in dead_letter.devices())
 
-    def _names(self, letter: DeadLetter) -> bool:
-        wanted = self.letter or ""
-        return letter.id == wanted or (len(wanted) >= SHORTEST_ID and letter.id.startswith(wanted))
+    def _matches_id(self, dead_letter: DeadLetter) -> bool:
+        prefix = self.dead_letter or ""
+        return dead_letter.id == prefix or (len(prefix) >= MIN_ID_PREFIX and dead_letter.id.startswith(prefix))
 
 
-# Told how many letters were looked at and how many of them were meant.
+# Called with how many dead letters were visited and how many of them matched.
 Progress = Callable[[int, int], None]
 
 
-async def select(browser: QueueBrowser, choice: Selector, progress: Progress) -> AsyncIterator[DeadLetter]:
-    """Go through the queue and give what is meant; SeveralError, and none, where an id is not clear."""
-    looked = found = 0
-    named: list[DeadLetter] = []
+async def select(browser: QueueBrowser, selector: Selector, progress: Progress) -> AsyncIterator[DeadLetter]:
+    """Browse the queue and yield what matches; AmbiguousIdError, and nothing, when an id is ambiguous."""
+    visited = found = 0
+    matching: list[DeadLetter] = []
     async for delivery in browser:
-        looked += 1
-        letter = DeadLetter(delivery)
-        if choice.takes(letter):
+        visited += 1
+        dead_letter = DeadLetter(delivery)
+        if selector.matches(dead_letter):
             found += 1
-            if choice.letter is None:
-                yield letter
+            if selector.dead_letter is None:
+                yield dead_letter
             else:
-                named.append(letter)
-        progress(looked, found)
-        if choice.limit is not None and found >= choice.limit and choice.letter is None:
+                matching.append(dead_letter)
+        progress(visited, found)
+        if selector.limit is not None and found >= selector.limit and selector.dead_letter is None:
             return
-    for letter in _the_one(named, choice.letter or ""):
-        yield letter
+    for dead_letter in _by_id(matching, selector.dead_letter or ""):
+        yield dead_letter
 
 
-def _the_one(named: list[DeadLetter], wanted: str) -> list[DeadLetter]:
-    """Return the one letter that is named, with all its copies, should the broker have made some."""
-    exact = [letter for letter in named if letter.id == wanted]
-    if len({letter.id for letter in named}) > 1 and not exact:
-        raise AmbiguousIdError(wanted, named)
-    return exact or named
+def _by_id(matching: list[DeadLetter], prefix: str) -> list[DeadLetter]:
+    """Return the one dead letter with this id, with all its copies, should the broker have made some."""
+    exact = [dead_letter for dead_letter in matching if dead_letter.id == prefix]
+    if len({dead_letter.id for dead_letter in matching}) > 1 and not exact:
+        raise AmbiguousIdError(prefix, matching)
+    return exact or matching
 
 
 @dataclass(slots=True)
-class Outcome:
-    """What has become of the chosen letters so far; it stands also when the rest fails."""
+class OperationCounts:
+    """How many dead letters were replayed or discarded, and skipped, so far; valid also after a failure."""
 
     done: int = 0
-    left: int = 0
+    skipped: int = 0
 
 
 async def replay(
-    broker: Broker, choice: Selector, *, rate: float, force: bool, progress: Progress, outcome: Outcome
+    broker: Broker, selector: Selector, *, rate: float, force: bool, progress: Progress, counts: OperationCounts
 ) -> None:
-    """Publish the chosen letters again, at most `rate` a second; BrokerError stops it, and what was not settled stays.
+    """Publish the selected dead letters again, at most `rate` a second; stops at a BrokerError, the rest stays queued.
 
-    A letter that would only be buried again is left, unless `force`, and does not count against the limit.
+    One that would only be dead-lettered again is skipped, unless `force`, and does not count against the limit.
     """
-    every = replace(choice, limit=None)
+    unlimited = replace(selector, limit=None)
     async with broker.publisher() as publisher, broker.browser(DEAD_LETTERS) as browser:
         next_at = time.monotonic()
-        async for letter in select(browser, every, progress):
-            if not force and letter.unreadable() is not None:
-                outcome.left += 1
+        async for dead_letter in select(browser, unlimited, progress):
+            if not force and dead_letter.decode_error() is not None:
+                counts.skipped += 1
                 continue
             await asyncio.sleep(next_at - time.monotonic())
             next_at = max(next_at, time.monotonic()) + 1 / rate
-            await publisher.publish(letter.revived(), letter.source)
-            await browser.settle(letter.delivery)
-            outcome.done += 1
-            if outcome.done == choice.limit:
+            await publisher.publish(dead_letter.for_replay(), dead_letter.source)
+            await browser.settle(dead_letter.delivery)
+            counts.done += 1
+            if counts.done == selector.limit:
                 return
 
 
-async def discard(broker: Broker, choice: Selector, *, progress: Progress, outcome: Outcome) -> None:
-    """Forget the chosen letters for good."""
+async def discard(broker: Broker, selector: Selector, *, progress: Progress, counts: OperationCounts) -> None:
+    """Delete the selected dead letters for good."""
     async with broker.browser(DEAD_LETTERS) as browser:
-        async for letter in select(browser, choice, progress):
-            await browser.settle(letter.delivery)
-            outcome.done += 1
+        async for dead_letter in select(browser, selector, progress):
+            await browser.settle(dead_letter.delivery)
+            counts.done += 1

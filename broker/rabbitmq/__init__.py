@@ -1,1 +1,1 @@
-"""The broker on RabbitMQ, through aio-pika."""
+"""The broker on RabbitMQ, through aio-pika and aiormq."""

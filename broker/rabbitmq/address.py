@@ -1,7 +1,7 @@
-"""What `BROKER_URL` names: one host of RabbitMQ, or all of a cluster's, `amqp://user:password@a:5672,b:5672,c:5672/vhost`.
+"""Parse `BROKER_URL`: one RabbitMQ host, or all of a cluster's, `amqp://user:password@a:5672,b:5672,c:5672/vhost`.
 
-User, password, vhost and options are the same at every host. Nothing of an address is ever shown: where a password is
-not escaped, any part of it may be the password.
+User, password, vhost and options apply to every host. No part of a URL is ever logged: if the password is not escaped,
+any part may contain it.
 """
 
 import re
@@ -17,7 +17,7 @@ _HOST = re.compile(r"(?P<name>\[[^\[\]]*\]|[^\[\]:\s]*)(?::(?P<port>[^:]*))?")
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A host that was named: `url` is what the driver is told, its name included, by which TLS knows it."""
+    """One host of the URL. `url` goes to the driver; TLS checks the certificate against the name in it."""
 
     name: str
     port: int
@@ -25,7 +25,7 @@ class Host:
 
 
 def parse_hosts(url: str) -> tuple[Host, ...]:
-    """Return the hosts that an address names, in its order; ValueError, naming BROKER_URL, where it is none."""
+    """Return the hosts of a URL, in its order; ValueError, which names BROKER_URL, when it is malformed."""
     found = _AUTHORITY.fullmatch(url)
     if found is None:
         raise ValueError("BROKER_URL is not of the form amqp://user:password@host:port,host:port/vhost")
@@ -35,14 +35,14 @@ def parse_hosts(url: str) -> tuple[Host, ...]:
     for number, text in enumerate(names, 1):
         where = f"BROKER_URL, host {number} of {len(names)}"
         name, port = _host(text, DEFAULT_PORTS[found["scheme"]], where)
-        written = f"[{name}]" if ":" in name else name
+        host_part = f"[{name}]" if ":" in name else name
         try:
-            whole = URL(f"{found['scheme']}://{user}{written}:{port}{found['rest']}")
+            whole = URL(f"{found['scheme']}://{user}{host_part}:{port}{found['rest']}")
             complete = whole.host and whole.port == port
-        except ValueError:  # its text would show the address
+        except ValueError:  # its text would show the URL
             complete = None
         if not complete:
-            raise ValueError(f"{where}: this is no name of a host, or user and password are not percent-encoded")
+            raise ValueError(f"{where}: the host name is invalid, or user and password are not percent-encoded")
         hosts.append(Host(name, port, whole))
     return tuple(dict.fromkeys(hosts))
 
@@ -50,7 +50,7 @@ def parse_hosts(url: str) -> tuple[Host, ...]:
 def _host(text: str, default_port: int, where: str) -> tuple[str, int]:
     found = _HOST.fullmatch(text)
     if found is None:
-        raise ValueError(f"{where}: it is neither NAME nor NAME:PORT, and IPv6 addresses stand in brackets")
+        raise ValueError(f"{where}: it must be NAME or NAME:PORT, with an IPv6 address in brackets")
     name, port = found["name"], default_port
     if not name:
         raise ValueError(f"{where}: it has no name")
@@ -59,7 +59,7 @@ def _host(text: str, default_port: int, where: str) -> tuple[str, int]:
         try:
             IPv6Address(name)
         except AddressValueError:
-            raise ValueError(f"{where}: what stands in brackets is no IPv6 address") from None
+            raise ValueError(f"{where}: the text in brackets is not an IPv6 address") from None
     if found["port"] is not None:
         if not re.fullmatch(r"[0-9]{1,5}", found["port"]) or not 1 <= int(found["port"]) <= 65_535:
             raise ValueError(f"{where}: its port is not a number from 1 to 65535")

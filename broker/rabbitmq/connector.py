@@ -1,8 +1,8 @@
 """Opens a connection to one of a cluster's nodes, however many names and addresses they have.
 
-Each connection begins at a random one, so that clients spread over the nodes; after a loss at another one than before.
-A node that is silent for 2 s, because it drops packets or accepts and says nothing, is left for the next, as long as
-there is one. A name counts as many nodes as it has addresses, and stays what TLS checks the certificate against.
+Each connection starts with a random node, so that clients spread over the nodes; after a loss with another one than
+before. A node that is silent for 2 s, because it drops packets or accepts and sends nothing, is skipped for the next
+one, if there is one. A name counts as many nodes as it has addresses, and TLS checks the certificate against the name.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ from broker.interface import BrokerRefused, BrokerUnavailable
 from broker.rabbitmq.address import Host
 from broker.rabbitmq.errors import translating_errors
 
-# What a node may be silent for as it is connected to, where there is another one, and where there is none.
-SILENCE_S = 2.0
-ONLY_SILENCE_S = 5.0
-# However much a node says meanwhile.
-HANDSHAKE_S = 10.0
+# The longest silence of a node while connecting: where there is another node, and where there is none.
+SILENCE_TIMEOUT_S = 2.0
+SINGLE_NODE_SILENCE_TIMEOUT_S = 5.0
+# The longest handshake, however much the node sends.
+HANDSHAKE_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,28 +37,28 @@ class Candidate:
     address: str
 
     def __str__(self) -> str:
-        named = "" if self.address == self.host.name else f" ({self.address})"
-        return f"{self.host.name}:{self.host.port}{named}"
+        address = "" if self.address == self.host.name else f" ({self.address})"
+        return f"{self.host.name}:{self.host.port}{address}"
 
 
 class Connector:
-    """Connects to one of some hosts, and remembers which, so that the next connection begins elsewhere."""
+    """Connects to one of some hosts and remembers which, so that the next connection starts with another."""
 
     def __init__(self, hosts: tuple[Host, ...]) -> None:
         self._hosts = hosts
         self._last: Candidate | None = None
 
     async def connect(self, name: str) -> AbstractConnection:
-        """Return a connection to the first node that answers; BrokerUnavailable, with each one's reason, if none does.
+        """Return a connection to the first node that answers; BrokerUnavailable, with each node's error, if none does.
 
-        A refusal ends it: a wrong password is wrong at every node.
+        A refusal ends it with BrokerRefused: a wrong password is wrong at every node.
         """
         reasons: list[str] = []
         async with aclosing(self._candidates(reasons)) as candidates:
             async for candidate, silence_s in candidates:
                 try:
                     with translating_errors():
-                        connection = await _connected(candidate, name, silence_s)
+                        connection = await _connect(candidate, name, silence_s)
                 except BrokerRefused:
                     self._last = candidate
                     raise
@@ -67,11 +67,11 @@ class Connector:
                 else:
                     self._last = candidate
                     return connection
-        raise BrokerUnavailable("; ".join(sorted(reasons)))  # the same each time: an outage is told once
+        raise BrokerUnavailable("; ".join(sorted(reasons)))  # the same text each time: an outage is logged once
 
     async def _candidates(self, reasons: list[str]) -> AsyncGenerator[tuple[Candidate, float], None]:
-        """Give every address of every host in random order, the one of the last connection at the end."""
-        kept = None
+        """Yield every address of every host in random order, that of the last connection at the end."""
+        last = None
         hosts = random.sample(self._hosts, len(self._hosts))
         for host in hosts:
             try:
@@ -79,40 +79,40 @@ class Connector:
             except (OSError, TimeoutError) as error:
                 reasons.append(f"{host.name}:{host.port}: no address ({str(error) or 'no answer'})")
                 continue
-            only = len(hosts) == 1 and len(addresses) == 1
+            single = len(hosts) == 1 and len(addresses) == 1
             for address in random.sample(addresses, len(addresses)):
                 candidate = Candidate(host, address)
-                if candidate == self._last and not only:
-                    kept = candidate
+                if candidate == self._last and not single:
+                    last = candidate
                 else:
-                    yield candidate, ONLY_SILENCE_S if only else SILENCE_S
-        if kept is not None:
-            yield kept, SILENCE_S
+                    yield candidate, SINGLE_NODE_SILENCE_TIMEOUT_S if single else SILENCE_TIMEOUT_S
+        if last is not None:
+            yield last, SILENCE_TIMEOUT_S
 
 
 async def _addresses(host: Host) -> list[str]:
     loop = asyncio.get_running_loop()
-    async with asyncio.timeout(SILENCE_S):
+    async with asyncio.timeout(SILENCE_TIMEOUT_S):
         found = await loop.getaddrinfo(host.name, host.port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
-async def _connected(candidate: Candidate, name: str, silence_s: float) -> AbstractConnection:
-    """Open one connection, as long as something is heard every `silence_s`."""
+async def _connect(candidate: Candidate, name: str, silence_s: float) -> AbstractConnection:
+    """Open one connection; BrokerUnavailable when nothing is received for `silence_s`."""
     transport = _Transport(candidate)
     connection = aio_pika.Connection(candidate.host.url, client_properties={"connection_name": name})
     connection.kwargs["transport_factory"] = transport
     connecting = asyncio.ensure_future(connection.connect())
     try:
-        async with asyncio.timeout(HANDSHAKE_S):
+        async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
             while not connecting.done():
-                left_s = transport.heard_at + silence_s - asyncio.get_running_loop().time()
-                if left_s <= 0:
+                remaining_s = transport.received_at + silence_s - asyncio.get_running_loop().time()
+                if remaining_s <= 0:
                     raise BrokerUnavailable(f"silent for {silence_s:g} s")
-                await asyncio.wait((connecting,), timeout=left_s)
+                await asyncio.wait((connecting,), timeout=remaining_s)
         await connecting
     except TimeoutError as error:
-        raise BrokerUnavailable(f"no connection within {HANDSHAKE_S:g} s") from error
+        raise BrokerUnavailable(f"no connection within {HANDSHAKE_TIMEOUT_S:g} s") from error
     finally:
         if not connecting.done():
             connecting.cancel()
@@ -121,12 +121,12 @@ async def _connected(candidate: Candidate, name: str, silence_s: float) -> Abstr
 
 
 class _Transport(TransportFactory):
-    """Opens the socket to the one address, and notes when something was heard over it."""
+    """Opens the socket to one address and records when bytes were last received over it."""
 
     def __init__(self, candidate: Candidate) -> None:
         self._candidate = candidate
         self._loop = asyncio.get_running_loop()
-        self.heard_at = self._loop.time()
+        self.received_at = self._loop.time()
 
     async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         context = await kwargs["ssl_context_provider"].get_context() if url.scheme == "amqps" else None
@@ -139,18 +139,18 @@ class _Transport(TransportFactory):
             ssl=context,
             server_hostname=url.host if context else None,
         )
-        self.heard()
+        self.received()
         return reader, asyncio.StreamWriter(transport, protocol, reader, self._loop)
 
-    def heard(self) -> None:
-        self.heard_at = self._loop.time()
+    def received(self) -> None:
+        self.received_at = self._loop.time()
 
 
 class _Reader(asyncio.StreamReader):
     def __init__(self, transport: _Transport) -> None:
         super().__init__()
-        self._heard = transport.heard
+        self._received = transport.received
 
     def feed_data(self, data: Iterable[SupportsIndex]) -> None:
-        self._heard()
+        self._received()
         super().feed_data(data)

@@ -1,7 +1,7 @@
-"""Announcing and listening on RabbitMQ: transient, unconfirmed, each listener with a bounded queue of its own.
+"""Broadcasting on RabbitMQ: transient and unconfirmed, each subscriber with a bounded queue of its own.
 
-A listener's queue is exclusive and goes with its connection; a new connection brings a new one, so what was announced
-during an outage was announced to nobody.
+A subscriber's queue is exclusive and deleted with its connection; a new connection declares a new one, so broadcasts
+during an outage are lost.
 """
 
 import asyncio
@@ -11,107 +11,110 @@ from uuid import uuid4
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aiormq.abc import DeliveredMessage
 
-from broker.message import SCHEMA, SCHEMA_HEADER, Message
+from broker.headers import SCHEMA_HEADER
+from broker.message import SCHEMA, Message
 from broker.rabbitmq.connection import DriverChannel, ReconnectingConnection, driver_channel, frame_max
-from broker.rabbitmq.frames import TRANSIENT, publish_frames, written
-from broker.rabbitmq.topology import Questions, ensure_exchange
+from broker.rabbitmq.frames import TRANSIENT, channel_frame, publish_frames
+from broker.rabbitmq.topology import NameProbe, ensure_exchange
 from broker.topology import Exchange
 
-# What waits for the socket at most; beyond it the oldest are dropped.
-MAX_WAITING = 10_000
-MAX_WAITING_BYTES = 16 * 1024 * 1024
-# Announcements written at once: one frame of the driver, one write.
-MAX_TOGETHER_BYTES = 256 * 1024
+# Bounds of the buffer in front of the socket; beyond them the oldest payloads are dropped.
+MAX_BUFFERED = 10_000
+MAX_BUFFERED_BYTES = 16 * 1024 * 1024
+# Payloads written at once, as one item of the driver's write queue.
+MAX_WRITE_BYTES = 256 * 1024
 
 
 class RabbitMQBroadcaster:
-    """Announces from a bounded buffer, which `run` empties into the socket."""
+    """Broadcasts through a bounded buffer, which `run` writes to the socket."""
 
-    link: ReconnectingConnection
+    connection: ReconnectingConnection
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
-        self._questions = Questions()
+        self._probe = NameProbe()
         self._channel: DriverChannel | None = None
-        self._waiting: deque[bytes] = deque()
-        self._waiting_bytes = 0
-        self._some = asyncio.Event()
-        # Resolved when the socket has taken what was written last, or is lost.
+        self._buffer: deque[bytes] = deque()
+        self._buffered_bytes = 0
+        self._not_empty = asyncio.Event()
+        # Resolved when the socket has taken the last write, or is lost.
         self._drained: asyncio.Future[None] | None = None
         self.dropped = 0
 
     async def prepare(self, connection: AbstractConnection, channel: AbstractChannel) -> None:
-        """Declare the exchange over a fresh connection; what waited for the earlier one is old by now."""
-        await ensure_exchange(connection, self._exchange, self._questions)
-        self.dropped += len(self._waiting)
-        self._waiting.clear()
-        self._waiting_bytes = 0
+        """Declare the exchange over a new connection and drop what was buffered for the earlier one: it is outdated."""
+        await ensure_exchange(connection, self._exchange, self._probe)
+        self.dropped += len(self._buffer)
+        self._buffer.clear()
+        self._buffered_bytes = 0
         driver = self._channel = await driver_channel(channel)
         driver.closing.add_done_callback(self._release)
 
     def broadcast(self, payload: bytes) -> None:
-        """Buffer one payload, or drop it while there is no connection; when too much waits, drop the oldest."""
-        if not self.link.usable.is_set():
+        """Buffer one payload, or drop it while there is no connection; beyond the bounds, drop the oldest."""
+        if not self.connection.usable.is_set():
             self.dropped += 1
             return
-        self._waiting.append(payload)
-        self._waiting_bytes += len(payload)
-        while len(self._waiting) > MAX_WAITING or self._waiting_bytes > MAX_WAITING_BYTES:
-            self._waiting_bytes -= len(self._waiting.popleft())
+        self._buffer.append(payload)
+        self._buffered_bytes += len(payload)
+        while len(self._buffer) > MAX_BUFFERED or self._buffered_bytes > MAX_BUFFERED_BYTES:
+            self._buffered_bytes -= len(self._buffer.popleft())
             self.dropped += 1
-        self._some.set()
+        self._not_empty.set()
 
     async def run(self) -> None:
-        """Write what waits; a connection that is lost or takes nothing holds only this task."""
+        """Write the buffer to the socket; a connection that is lost or takes nothing blocks only this task."""
         while True:
-            await self._some.wait()
-            await self.link.usable.wait()
+            await self._not_empty.wait()
+            await self.connection.usable.wait()
             channel = self._channel
-            if channel is None or channel.is_closed or not self._waiting:
-                self._some.clear()
+            if channel is None or channel.is_closed or not self._buffer:
+                self._not_empty.clear()
                 continue
             self._drained = asyncio.get_running_loop().create_future()
-            await channel.write_queue.put(written(self._together(channel), self._drained))
+            await channel.write_queue.put(channel_frame(self._next_write(channel), self._drained))
             await self._drained
 
     def _release(self, closed: "asyncio.Future[object]") -> None:
         if not closed.cancelled():
-            closed.exception()  # it is told by the link; here it only has to count as seen
+            closed.exception()  # marks it as retrieved; the connection logs it
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 
-    def _together(self, channel: DriverChannel) -> bytes:
+    def _next_write(self, channel: DriverChannel) -> bytes:
         frames = []
-        size, most = 0, frame_max(channel)
-        while self._waiting and size < MAX_TOGETHER_BYTES:
-            payload = self._waiting.popleft()
-            self._waiting_bytes -= len(payload)
+        size, max_frame = 0, frame_max(channel)
+        while self._buffer and size < MAX_WRITE_BYTES:
+            payload = self._buffer.popleft()
+            self._buffered_bytes -= len(payload)
             size += len(payload)
             message = Message(payload, {SCHEMA_HEADER: SCHEMA}, "")
             frames.append(
-                publish_frames(message, self._exchange, channel.number, most, delivery_mode=TRANSIENT, mandatory=False)
+                publish_frames(
+                    message, self._exchange, channel.number, max_frame, delivery_mode=TRANSIENT, mandatory=False
+                )
             )
         return b"".join(frames)
 
 
 class RabbitMQSubscriber:
-    """Hears one fanout exchange through a queue of its own, bounded on both sides of the connection."""
+    """Receives from one fanout exchange through a queue of its own, bounded at the broker and here."""
 
-    link: ReconnectingConnection
+    connection: ReconnectingConnection
 
     def __init__(self, exchange: Exchange, bound: int) -> None:
         self._exchange = exchange
-        self._questions = Questions()
+        self._probe = NameProbe()
         self._bound = bound
-        self._heard: deque[bytes] = deque()
-        self._some = asyncio.Event()
+        self._buffer: deque[bytes] = deque()
+        self._not_empty = asyncio.Event()
         self.dropped = 0
 
     async def prepare(self, connection: AbstractConnection, channel: AbstractChannel) -> None:
-        """Declare the exchange and a fresh queue, and consume without acknowledging."""
-        await ensure_exchange(connection, self._exchange, self._questions)
+        """Declare the exchange and a new queue, and consume without acknowledgements."""
+        await ensure_exchange(connection, self._exchange, self._probe)
         queue = await channel.declare_queue(
-            # Named after its exchange, so that a listener's rights can be named by a pattern.
+            # Named after its exchange, so that a pattern can grant a subscriber's permissions.
             f"{self._exchange.name}.{uuid4().hex}",
             exclusive=True,
             auto_delete=True,
@@ -119,29 +122,31 @@ class RabbitMQSubscriber:
         )
         await queue.bind(self._exchange.name, self._exchange.routing_key)
         driver = await driver_channel(channel)
-        driver.on_consumer_cancel_callbacks.add(lambda _: self.link.reopen("the broker has ended this consumer"))
-        await driver.basic_consume(queue.name, self._arrived, no_ack=True)
+        driver.on_consumer_cancel_callbacks.add(
+            lambda _: self.connection.reopen("the broker has cancelled this consumer")
+        )
+        await driver.basic_consume(queue.name, self._on_message, no_ack=True)
 
-    async def _arrived(self, incoming: DeliveredMessage) -> None:
+    async def _on_message(self, incoming: DeliveredMessage) -> None:
         headers = incoming.header.properties.headers or {}
-        if headers.get(SCHEMA_HEADER) != SCHEMA:  # of a newer version: during a rolling upgrade
+        if headers.get(SCHEMA_HEADER) != SCHEMA:  # from a newer version, during a rolling upgrade
             self.dropped += 1
             return
-        if len(self._heard) >= self._bound:
-            self._heard.popleft()
+        if len(self._buffer) >= self._bound:
+            self._buffer.popleft()
             self.dropped += 1
-        self._heard.append(bytes(incoming.body))
-        self._some.set()
+        self._buffer.append(bytes(incoming.body))
+        self._not_empty.set()
 
     def __aiter__(self) -> "RabbitMQSubscriber":
         return self
 
     async def __anext__(self) -> bytes:
-        while not self._heard:
-            self._some.clear()
-            await self._some.wait()
-        return self._heard.popleft()
+        while not self._buffer:
+            self._not_empty.clear()
+            await self._not_empty.wait()
+        return self._buffer.popleft()
 
     async def check(self) -> None:
-        """Raise while there is no connection."""
-        self.link.check()
+        """Raise BrokerUnavailable while there is no connection."""
+        self.connection.check()

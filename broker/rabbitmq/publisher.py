@@ -1,7 +1,7 @@
 """Publishes to RabbitMQ, each message confirmed; any number may be in flight at once.
 
-The frames go past the driver's publish call, straight into its write queue, with a future under the delivery tag in
-its table of confirmations: the driver resolves it on a confirm, a refusal or a return. Only public attributes of the
+The frames bypass the driver's publish call and go straight into its write queue, with a future under the delivery tag
+in its table of confirmations: the driver resolves it on a confirm, a nack or a return. Only public attributes of the
 driver's channel are used, and one lock keeps delivery tags in the order of the frames.
 """
 
@@ -14,42 +14,48 @@ from broker.failpoints import failpoint
 from broker.interface import BrokerRefused, BrokerUnavailable, ConfirmLate, QueueFull, Unroutable
 from broker.message import Message
 from broker.rabbitmq.connection import DriverChannel, ReconnectingConnection, driver_channel, frame_max
-from broker.rabbitmq.errors import translated, translating_errors
-from broker.rabbitmq.frames import PERSISTENT, publish_frames, written
-from broker.rabbitmq.topology import Questions, ensure_publishable
+from broker.rabbitmq.errors import translate_error, translating_errors
+from broker.rabbitmq.frames import PERSISTENT, channel_frame, publish_frames
+from broker.rabbitmq.topology import NameProbe, ensure_publishable
 from broker.topology import Exchange, Queue
 
 
 class RabbitMQPublisher:
     """Publishes persistent, mandatory messages and awaits each confirm."""
 
-    link: ReconnectingConnection
+    connection: ReconnectingConnection
 
     def __init__(
-        self, queues: tuple[Queue, ...], exchanges: tuple[Exchange, ...], confirm_timeout_s: float, settle_s: float
+        self,
+        queues: tuple[Queue, ...],
+        exchanges: tuple[Exchange, ...],
+        confirm_timeout_s: float,
+        durable_after_s: float,
     ) -> None:
         self._queues = queues
         self._targets = tuple(queue for queue in queues if not exchanges or queue.exchange in exchanges)
-        self._questions = Questions()
+        self._probe = NameProbe()
         self._timeout_s = confirm_timeout_s
-        self._settle_s = settle_s
+        self._durable_after_s = durable_after_s
         self._exchanges = {queue.exchange.name for queue in self._targets}
         self._channel: DriverChannel | None = None
         self._sending = asyncio.Lock()
 
     async def prepare(self, connection: AbstractConnection, channel: AbstractChannel) -> None:
-        """See to it that a publish over this fresh connection may be confirmed."""
-        await ensure_publishable(connection, self._queues, self._targets, self._questions, settle_s=self._settle_s)
+        """Ensure that a publish over this new connection may be confirmed; see `ensure_publishable`."""
+        await ensure_publishable(
+            connection, self._queues, self._targets, self._probe, durable_after_s=self._durable_after_s
+        )
         driver = await driver_channel(channel)
         driver.closing.add_done_callback(lambda closed: _fail_all(driver, closed))
         self._channel = driver
 
     async def publish(self, message: Message, exchange: Exchange) -> None:
         """Return when the broker has confirmed; BrokerError in every other case."""
-        self.link.check()
+        self.connection.check()
         channel = self._channel
         if channel is None or channel.is_closed:
-            raise BrokerUnavailable("the connection is lost")
+            raise BrokerUnavailable("the connection was lost")
         if exchange.name not in self._exchanges:
             raise Unroutable(f"no queue is bound to {exchange.name}")
         frames = publish_frames(
@@ -70,10 +76,10 @@ class RabbitMQPublisher:
         loop = asyncio.get_running_loop()
         async with self._sending:
             _check_open(channel)
-            # Waits while the socket takes nothing: a blocked broker does not fill our memory.
-            await channel.write_queue.put(written(frames, loop.create_future()))
+            # Waits while the socket takes nothing, so that a blocked broker does not fill this process's memory.
+            await channel.write_queue.put(channel_frame(frames, loop.create_future()))
             _check_open(channel)
-            # No await since: the tag is the message's place in what was written.
+            # No await since the put: the tag is the message's position among those written.
             channel.delivery_tag += 1
             confirm = channel.confirmations[channel.delivery_tag] = loop.create_future()
             channel.message_id_delivery_tag[message_id] = channel.delivery_tag
@@ -84,24 +90,24 @@ class RabbitMQPublisher:
             channel.message_id_delivery_tag.pop(message_id, None)
 
     async def check(self) -> None:
-        """Raise while there is no connection."""
-        self.link.check()
+        """Raise BrokerUnavailable while there is no connection."""
+        self.connection.check()
 
 
 def _check_open(channel: DriverChannel) -> None:
-    if channel.is_closed:  # nobody would resolve the future of what is sent now
-        raise BrokerUnavailable("the connection died during the publish")
+    if channel.is_closed:  # the future of a message sent now would never be resolved
+        raise BrokerUnavailable("the connection was lost during the publish")
 
 
 def _fail_all(channel: DriverChannel, closed: "asyncio.Future[object]") -> None:
-    """End every publish on a channel that has closed, also the one that waits for room in the write queue."""
+    """Fail every publish on a closed channel, also the one that waits for room in the write queue."""
     error = None if closed.cancelled() else closed.exception()
-    refused = None if error is None else translated(error)
+    refused = None if error is None else translate_error(error)
     for confirm in channel.confirmations.values():
         if not confirm.done():
             if isinstance(refused, BrokerRefused):
                 confirm.set_exception(BrokerRefused(str(refused)))
             else:
-                confirm.set_exception(BrokerUnavailable("the connection died during the publish"))
+                confirm.set_exception(BrokerUnavailable("the connection was lost during the publish"))
     while not channel.write_queue.empty():
         channel.write_queue.get_nowait()

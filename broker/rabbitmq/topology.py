@@ -1,13 +1,14 @@
-"""Declares exchanges, queues and bindings on RabbitMQ, and waits until fresh queues would survive a crash.
+"""Declares exchanges, queues and bindings on RabbitMQ, and waits until new queues would survive a crash.
 
 RabbitMQ 3.10.8 registers a quorum queue on disk within a second of its declaration; a node killed before that comes
-back without the queue and what was confirmed in it (docs/decisions/0001). So whoever declares a fresh queue waits, and
-only then declares a marker, `tidegate.declared`; whoever finds no marker waits too, even if the queues are there.
+back without the queue and without the messages confirmed in it (docs/decisions/0001). So a process that declares a new
+queue waits, and only then declares a marker, `tidegate.declared`; a process that does not find the marker waits too,
+even if the queues exist.
 
-Whoever uses something asks for that alone, passively, and declares only where something is missing. Since RabbitMQ 4.3
-a question needs some right on that very name, whether it exists or not: a refused question means "may not ask", no
-more; what is needed and not allowed is said by the operation itself. What publishers do without an answer, and why
-nothing is confirmed in a queue that a crash would take, is in `ensure_publishable`.
+Each user probes passively for the names it needs and declares only if one is missing. Since RabbitMQ 4.3 a probe needs
+some permission on that very name, whether it exists or not, so a refused probe means only "may not probe"; a missing
+permission is reported by the operation that needs it. `ensure_publishable` says what publishers do without an answer,
+and why nothing is confirmed in a queue that a crash would delete.
 """
 
 import asyncio
@@ -18,93 +19,94 @@ from aio_pika.exceptions import ChannelNotFoundEntity
 from aiormq.exceptions import ChannelAccessRefused
 
 from broker.interface import BrokerRefused
-from broker.topology import FANOUTS, SETTLED_EXCHANGE, Exchange, Queue
+from broker.topology import DECLARED_EXCHANGE, FANOUTS, Exchange, Queue
 
-# The register is written once a second; lost at 0.6 s, never at 1 s and later.
-SETTLE_S = 1.5
+# Queues are registered once a second: lost when killed after 0.6 s, never after 1 s or more.
+DURABLE_AFTER_S = 1.5
 
 
-class Answer(Enum):
-    """What a broker says of a name."""
+class ProbeResult(Enum):
+    """The broker's answer about one name."""
 
     FOUND = auto()
     MISSING = auto()
-    MAY_NOT_ASK = auto()
+    FORBIDDEN = auto()
 
 
-class Questions:
-    """Asks whether names are there; what was refused once is not asked again, for the broker logs each as an error."""
+class NameProbe:
+    """Probes whether names exist. A refused probe is not repeated, because the broker logs each one as an error."""
 
     def __init__(self) -> None:
         self._refused: set[Exchange | str] = set()
 
-    async def ask(self, connection: AbstractConnection, what: Exchange | Queue) -> Answer:
-        """Ask for one name, on a channel of its own: a question that is answered with no costs its channel."""
-        name = what if isinstance(what, Exchange) else what.name
+    async def probe(self, connection: AbstractConnection, target: Exchange | Queue) -> ProbeResult:
+        """Probe for one name, on a channel of its own: the broker closes the channel unless the name is found."""
+        name = target if isinstance(target, Exchange) else target.name
         if name in self._refused:
-            return Answer.MAY_NOT_ASK
+            return ProbeResult.FORBIDDEN
         channel = await connection.channel()
         try:
-            if isinstance(what, Exchange):
-                await channel.get_exchange(what.name, ensure=True)
+            if isinstance(target, Exchange):
+                await channel.get_exchange(target.name, ensure=True)
             else:
-                await channel.get_queue(what.name, ensure=True)
+                await channel.get_queue(target.name, ensure=True)
         except ChannelNotFoundEntity:
-            return Answer.MISSING
+            return ProbeResult.MISSING
         except ChannelAccessRefused:
             self._refused.add(name)
-            return Answer.MAY_NOT_ASK
+            return ProbeResult.FORBIDDEN
         await channel.close()
-        return Answer.FOUND
+        return ProbeResult.FOUND
 
 
-async def declare_all(connection: AbstractConnection, queues: tuple[Queue, ...], *, settle_s: float) -> None:
+async def declare_all(connection: AbstractConnection, queues: tuple[Queue, ...], *, durable_after_s: float) -> None:
     """Declare everything, and return when a publish into any queue may be confirmed."""
-    questions = Questions()
-    settled = await questions.ask(connection, SETTLED_EXCHANGE) is Answer.FOUND
+    probe = NameProbe()
+    durable = await probe.probe(connection, DECLARED_EXCHANGE) is ProbeResult.FOUND
     for queue in queues:
-        settled = settled and await questions.ask(connection, queue) is Answer.FOUND
-    await _declare(connection, queues, settle_s=None if settled else settle_s)
+        durable = durable and await probe.probe(connection, queue) is ProbeResult.FOUND
+    await _declare(connection, queues, durable_after_s=None if durable else durable_after_s)
 
 
 async def ensure_publishable(
     connection: AbstractConnection,
     queues: tuple[Queue, ...],
     targets: tuple[Queue, ...],
-    questions: Questions,
+    probe: NameProbe,
     *,
-    settle_s: float,
+    durable_after_s: float,
 ) -> None:
-    """Return when a publish into the targets' exchanges may be confirmed; BrokerRefused when that is for others to do.
+    """Return when a publish into the targets' exchanges may be confirmed; BrokerRefused when another user must declare.
 
-    Nothing may be confirmed in a queue younger than the register's second. What each answer proves:
-    - the marker is there: every queue was waited for by whoever declared the marker;
-    - the marker is missing: nobody has waited yet, so this user declares and waits, or publishes nothing;
-    - the marker may not be asked for, the exchange is there: it is declared after its queue, so both are at least as
-      old as the answer, and are waited for from then on, at each connection;
-    - the exchange may not be asked for: then no right on it is held, and the broker refuses every publish into it.
+    Nothing may be confirmed in a queue that is younger than a second and so may not be registered. What each result
+    proves:
+    - marker found: its declarer has waited for every queue;
+    - marker missing: nobody has waited yet, so this user declares and waits, or publishes nothing;
+    - marker forbidden, exchange found: the exchange is declared after its queue, so both are at least as old as the
+      result; this user waits from then on, at each connection;
+    - exchange forbidden: the user has no permission on it, and the broker refuses every publish into it.
     """
-    marker = await questions.ask(connection, SETTLED_EXCHANGE)
-    answers = [marker, *[await questions.ask(connection, queue.exchange) for queue in targets]]
-    if marker is Answer.MAY_NOT_ASK:
-        answers += [await questions.ask(connection, queue) for queue in targets]
-    if Answer.MISSING in answers:
-        await _declare(connection, queues, settle_s=settle_s)
-    elif marker is Answer.MAY_NOT_ASK and Answer.FOUND in answers:
-        await asyncio.sleep(settle_s)
+    marker = await probe.probe(connection, DECLARED_EXCHANGE)
+    results = [marker, *[await probe.probe(connection, queue.exchange) for queue in targets]]
+    if marker is ProbeResult.FORBIDDEN:
+        results += [await probe.probe(connection, queue) for queue in targets]
+    if ProbeResult.MISSING in results:
+        await _declare(connection, queues, durable_after_s=durable_after_s)
+    elif marker is ProbeResult.FORBIDDEN and ProbeResult.FOUND in results:
+        await asyncio.sleep(durable_after_s)
 
 
 async def ensure_queue(
-    connection: AbstractConnection, queues: tuple[Queue, ...], queue: Queue, questions: Questions
+    connection: AbstractConnection, queues: tuple[Queue, ...], queue: Queue, probe: NameProbe
 ) -> None:
-    """Declare everything where this queue is missing. Nothing is promised by consuming, so nothing is waited for."""
-    if await questions.ask(connection, queue) is Answer.MISSING:
-        await _declare(connection, queues, settle_s=None)
+    """Declare everything if this queue is missing. A consumer promises nothing, so there is no wait."""
+    if await probe.probe(connection, queue) is ProbeResult.MISSING:
+        await _declare(connection, queues, durable_after_s=None)
 
 
-async def ensure_exchange(connection: AbstractConnection, exchange: Exchange, questions: Questions) -> None:
-    """Declare an exchange where it is missing."""
-    if await questions.ask(connection, exchange) is not Answer.MISSING:
+async def ensure_exchange(connection: AbstractConnection, exchange: Exchange, probe: NameProbe) -> None:
+    """Declare an exchange if it is missing; BrokerRefused when this user may not."""
+    if await probe.probe(connection, exchange) is not ProbeResult.MISSING:
         return
     channel = await connection.channel()
     try:
@@ -114,8 +116,8 @@ async def ensure_exchange(connection: AbstractConnection, exchange: Exchange, qu
     await channel.close()
 
 
-async def _declare(connection: AbstractConnection, queues: tuple[Queue, ...], *, settle_s: float | None) -> None:
-    """Declare everything; with `settle_s`, wait for so long and leave the marker."""
+async def _declare(connection: AbstractConnection, queues: tuple[Queue, ...], *, durable_after_s: float | None) -> None:
+    """Declare everything; with `durable_after_s`, wait that long and then declare the marker."""
     channel = await connection.channel()
     try:
         for fanout in FANOUTS:
@@ -124,21 +126,23 @@ async def _declare(connection: AbstractConnection, queues: tuple[Queue, ...], *,
             await _declare_queue(channel, queue)
     except ChannelAccessRefused as error:
         raise _not_declared(error) from error
-    if settle_s is not None:
-        await asyncio.sleep(settle_s)
+    if durable_after_s is not None:
+        await asyncio.sleep(durable_after_s)
         try:
-            await channel.declare_exchange(SETTLED_EXCHANGE.name, SETTLED_EXCHANGE.kind, durable=True)
-        except ChannelAccessRefused:  # it was waited for all the same; others wait, too
+            await channel.declare_exchange(DECLARED_EXCHANGE.name, DECLARED_EXCHANGE.kind, durable=True)
+        except ChannelAccessRefused:  # this user has waited all the same; others will wait, too
             return
     await channel.close()
 
 
 async def _declare_queue(channel: AbstractChannel, queue: Queue) -> None:
-    # The queue before its exchange: whoever finds the exchange knows that the queue is no younger.
+    # The queue before its exchange: an exchange that is found proves that the queue is at least as old.
     declared = await channel.declare_queue(queue.name, durable=True, arguments=dict(queue.arguments))
     exchange = await channel.declare_exchange(queue.exchange.name, queue.exchange.kind, durable=True)
     await declared.bind(exchange, queue.binding)
 
 
 def _not_declared(error: ChannelAccessRefused) -> BrokerRefused:
-    return BrokerRefused(f"not declared yet, which `python -m broker declare` does, and this user may not: {error}")
+    return BrokerRefused(
+        f"not declared yet, and this user may not declare; run `python -m broker declare` as one who may: {error}"
+    )

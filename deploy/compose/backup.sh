@@ -1,7 +1,7 @@
 #!/bin/bash
 # Writes a backup of the compose stack to a folder: accounts (a dump while auth works), readings (a copy of MongoDB's
-# files, for which only MongoDB stops: devices stream on into the queue), and .env, without whose secrets neither opens.
-# What waits in RabbitMQ is on its way to MongoDB and not part of it. COMPOSE holds further options of docker compose.
+# files; only MongoDB stops, and devices stream on into the queue), and .env, whose secrets both need.
+# Messages in RabbitMQ are on their way to MongoDB and are not part of it. COMPOSE holds more options of docker compose.
 set -euo pipefail
 root="$(realpath "$(dirname "$0")/../..")"
 to="$(realpath -m "${1:-$root/backups/$(date -u +%Y%m%dT%H%M%SZ)}")"
@@ -27,7 +27,7 @@ trap '"${compose[@]}" up --detach --no-deps --wait mongodb >&2' EXIT
 "${compose[@]}" run --rm --no-deps --no-TTY --entrypoint tar mongodb -C /data/tidegate -cf - . 2>"$to/tar.log" |
     gzip -1 >"$to/mongodb.tar.gz.part" || { cat "$to/tar.log" >&2; exit 1; }
 rm "$to/tar.log"
-# Only what is whole gets its name.
+# Only a complete backup gets its final name.
 mv "$to/accounts.sql.gz.part" "$to/accounts.sql.gz"
 mv "$to/mongodb.tar.gz.part" "$to/mongodb.tar.gz"
 du -sh "$to"

@@ -37,7 +37,7 @@ SECRETS = (
     "GRAFANA_PASSWORD",
 )
 HEAD = """\
-# Written by `make up`, with secrets of its own. Keep it: the databases were made with them.
+# Written by `make up`, with random secrets. Keep it: the databases were made with them.
 # TIDEGATE_ADDRESS is where the proxy listens; 0.0.0.0 is every interface. For TLS see docs/operations.md.
 """
 

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Fills an empty compose stack from a backup, and leaves it to `make up` to start: .env, accounts, readings.
-# It never touches what is there: where volumes hold data, `make down ARGS=--volumes` is the operator's to say.
+# It never touches existing data: if volumes hold some, it is up to the operator to run `make down ARGS=--volumes`.
 set -euo pipefail
 from="$(realpath "${1:?restore.sh FOLDER: a folder that make backup wrote}")"
 cd "$(dirname "$0")/../.."
@@ -17,9 +17,9 @@ if [ -e .env ] && [ "$(secrets .env)" != "$(secrets "$from/env")" ]; then
     exit 2
 fi
 [ -e .env ] || install -m 600 "$from/env" .env
-# Adds what this version wants and the backup's did not have.
+# Adds settings that this version needs and the backup's did not have.
 python3 deploy/compose/env.py
-# What the names of the project's volumes are is Compose's to say; without them nothing is known to be empty.
+# Only Compose knows the names of the project's volumes; without them we cannot know that they are empty.
 volumes="$("${compose[@]}" config --format json | python3 -c 'import json, sys
 print(*(one["name"] for name, one in json.load(sys.stdin)["volumes"].items() if name in ("mysql", "mongodb")))')"
 [ "$(wc -w <<<"$volumes")" = 2 ] || { echo "docker compose config does not name the volumes" >&2; exit 1; }

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Runs mongod; on the way, makes the replica set and the users where they are missing. /tmp/ready says that all is there.
+# Runs mongod, and creates the replica set and the users if they are missing. /tmp/ready exists once all of it is done.
 set -euo pipefail
 umask 077
 rm -f /tmp/ready
@@ -21,6 +21,6 @@ trap 'kill -TERM "$mongod"' TERM INT
     kill -TERM "$mongod"
 ) &
 wait "$mongod" || status=$?
-# A signal ends the first wait before mongod has ended.
+# A signal interrupts the first wait before mongod has exited.
 wait "$mongod" 2>/dev/null || status=$?
 exit "${status:-0}"

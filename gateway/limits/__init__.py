@@ -1,1 +1,1 @@
-"""How many connections, and how many readings a second."""
+"""Limits on connections, on the rate of readings and bytes, and on the names that an owner uses."""

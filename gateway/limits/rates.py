@@ -1,27 +1,28 @@
-"""How much a device and its owner may send: readings and bytes, each by the second and by the minute.
+"""Rate limits of a device and its owner: readings and bytes, each per second and per minute.
 
-Four buckets a party, each of which fills again with time (GCRA: one number a bucket, when it will be full). A bucket
-holds what its window allows, so a quiet device may send a minute's worth at once as far as the second's bound lets it.
-What is larger than a whole bucket is let through when the bucket is full, and the next has to wait for all of it.
+Each device and each owner has four token buckets. A bucket's capacity is what its window allows, so a quiet device may
+send a minute's worth at once, as far as the per-second limit permits. An event larger than a whole bucket passes when
+the bucket is full, and the next event waits until all of it is refilled.
 
-To ask eight buckets costs more than half of what an event costs, so who was looked at may take a sixteenth of each
-bucket without another look. At the next look that is charged as if taken just then: never more than a bound gets in,
-and a burst after a pause may find up to a sixteenth less than it could have. Bounds below 16 are exact.
+Checking eight buckets costs more than half an event. Each check therefore leases 1/16 of every bucket, to be spent
+without another check. The next check charges what was spent as if it were spent just then: a limit is never exceeded,
+and a burst after a pause may find up to 1/16 less than it could have. Limits below 16 are exact.
 """
 
 from typing import Literal
 
 import msgspec
 
-UNLOOKED = 16
-# Sums of fractions are not exact.
-_ROUNDING_S = 1e-6
+from runtime.token_bucket import TokenBucket
+
+# One lease is this part of a bucket's capacity.
+LEASE_DIVISOR = 16
 
 Scope = Literal["device", "owner", "address"]
 
 
 class Rates(msgspec.Struct, frozen=True):
-    """What one party may send."""
+    """The rate limits of a device or an owner."""
 
     readings_per_second: int
     readings_per_minute: int
@@ -29,8 +30,8 @@ class Rates(msgspec.Struct, frozen=True):
     bytes_per_minute: int
 
 
-class Limited(msgspec.Struct, frozen=True):
-    """Which bound was met, whose it is, and how long until there is room."""
+class LimitExceeded(msgspec.Struct, frozen=True):
+    """The limit that was exceeded, its scope, and the seconds until there is room."""
 
     limit: int
     scope: Scope
@@ -38,77 +39,57 @@ class Limited(msgspec.Struct, frozen=True):
 
     @property
     def retry_after_ms(self) -> int:
-        """The wait as devices are told it: at least 1 ms."""
+        """The wait as sent to devices: rounded up, at least 1 ms."""
         return max(1, -int(-self.wait_s * 1000 // 1))
 
 
-class Party:
-    """A device or an owner. Times are seconds of one clock that never goes back."""
+class TokenBuckets:
+    """The four buckets of a device or an owner, and what is left of their lease. Times are seconds of one clock."""
 
-    __slots__ = (
-        "_buckets",
-        "_full_at",
-        "_leased_bytes",
-        "_leased_readings",
-        "bytes_left",
-        "readings_left",
-    )
+    __slots__ = ("_bytes", "_leased_bytes", "_leased_readings", "_readings", "bytes_left", "readings_left")
 
     def __init__(self, rates: Rates) -> None:
-        # (what it holds, what flows in a second), readings first.
-        self._buckets = (
-            (rates.readings_per_second, float(rates.readings_per_second)),
-            (rates.readings_per_minute, rates.readings_per_minute / 60),
-            (rates.bytes_per_second, float(rates.bytes_per_second)),
-            (rates.bytes_per_minute, rates.bytes_per_minute / 60),
-        )
-        self._full_at = [float("-inf")] * 4
+        self._readings = _per_second_and_minute(rates.readings_per_second, rates.readings_per_minute)
+        self._bytes = _per_second_and_minute(rates.bytes_per_second, rates.bytes_per_minute)
         self.readings_left = self._leased_readings = 0
         self.bytes_left = self._leased_bytes = 0
 
-    def look(self, now: float) -> None:
-        """Charge what was taken since the last look, and see what may be taken until the next."""
-        readings, size = self._leased_readings - self.readings_left, self._leased_bytes - self.bytes_left
-        lefts = []
-        for index, (held, flow) in enumerate(self._buckets):
-            taken = readings if index < 2 else size
-            full_at = self._full_at[index]
-            if taken:
-                full_at = self._full_at[index] = max(full_at, now) + taken / flow
-            left = int(held - max(0.0, full_at - now - _ROUNDING_S) * flow)
-            lefts.append(min(left, held // UNLOOKED))
-        self.readings_left = self._leased_readings = min(lefts[0], lefts[1])
-        self.bytes_left = self._leased_bytes = min(lefts[2], lefts[3])
+    def refresh_lease(self, now: float) -> None:
+        """Charge what was spent of the lease, and take a new one."""
+        self.readings_left = self._leased_readings = _lease(
+            self._readings, self._leased_readings - self.readings_left, now
+        )
+        self.bytes_left = self._leased_bytes = _lease(self._bytes, self._leased_bytes - self.bytes_left, now)
 
-    def lacks(self, readings: int, size: int, now: float) -> tuple[float, int] | None:
-        """Return how long this much has to wait and for which bound, as seen at the last look; None: not at all."""
+    def wait_for(self, readings: int, size: int, now: float) -> tuple[float, int] | None:
+        """Return the longest wait in seconds for that much, and its limit; None: no wait. Refresh the lease first."""
         worst: tuple[float, int] | None = None
-        for index, (held, flow) in enumerate(self._buckets):
-            wanted = readings if index < 2 else size
-            wait_s = self._full_at[index] + min(wanted, held) / flow - held / flow - now
-            if wait_s > _ROUNDING_S and (worst is None or wait_s > worst[0]):
-                worst = wait_s, held
+        for buckets, tokens in ((self._readings, readings), (self._bytes, size)):
+            for bucket in buckets:
+                wait_s = bucket.wait_s(tokens, now)
+                if wait_s and (worst is None or wait_s > worst[0]):
+                    worst = wait_s, bucket.capacity
         return worst
 
-    def full(self, now: float) -> bool:
-        """Say whether nothing of what was taken is still felt."""
-        self.look(now)
-        return max(self._full_at) <= now
+    def is_refilled(self, now: float) -> bool:
+        """Return whether every bucket has refilled."""
+        self.refresh_lease(now)
+        return all(bucket.is_full(now) for bucket in (*self._readings, *self._bytes))
 
 
-class Allowance:
+class SessionQuota:
     """What one session may send: as much as both its device and its owner may."""
 
     __slots__ = ("_device", "_owner", "limited")
 
-    def __init__(self, device: Party, owner: Party) -> None:
+    def __init__(self, device: TokenBuckets, owner: TokenBuckets) -> None:
         self._device = device
         self._owner = owner
-        # True from a refusal until the next admission.
+        # True from a refusal until the next success.
         self.limited = False
 
-    def admit(self, readings: int, size: int, now: float) -> Limited | None:
-        """Take that many readings and bytes from both; or take nothing and return what stands in the way."""
+    def acquire(self, readings: int, size: int, now: float) -> LimitExceeded | None:
+        """Take that many readings and bytes from both; or take nothing and return the limit that was exceeded."""
         device, owner = self._device, self._owner
         if (
             readings <= device.readings_left
@@ -121,31 +102,47 @@ class Allowance:
             owner.readings_left -= readings
             owner.bytes_left -= size
             return None
-        refused = self._room(readings, size, now)
-        self.limited = refused is not None
-        if refused is None:
-            self._take(readings, size)
-            device.look(now)  # more than a sixteenth, perhaps: charged at once
-            owner.look(now)
-        return refused
+        exceeded = self._exceeded(readings, size, now)
+        self.limited = exceeded is not None
+        if exceeded is None:
+            self._spend(readings, size)
+            device.refresh_lease(now)  # it may be more than a lease: charge it at once
+            owner.refresh_lease(now)
+        return exceeded
 
-    def closed(self, size: int, now: float) -> Limited | None:
-        """Return what stands in the way of even one reading of that size, without taking anything."""
-        return self._room(1, size, now)
+    def check(self, size: int, now: float) -> LimitExceeded | None:
+        """Return the limit that a single reading of that size would exceed, if any, without taking anything."""
+        return self._exceeded(1, size, now)
 
-    def requeue(self, readings: int, size: int) -> None:
-        """Return what was just admitted and is not taken after all."""
-        self._take(-readings, -size)
+    def refund(self, readings: int, size: int) -> None:
+        """Put back what was just acquired and is not used."""
+        self._spend(-readings, -size)
 
-    def _take(self, readings: int, size: int) -> None:
-        for party in (self._device, self._owner):
-            party.readings_left -= readings
-            party.bytes_left -= size
+    def _spend(self, readings: int, size: int) -> None:
+        for buckets in (self._device, self._owner):
+            buckets.readings_left -= readings
+            buckets.bytes_left -= size
 
-    def _room(self, readings: int, size: int, now: float) -> Limited | None:
-        scopes: tuple[tuple[Scope, Party], ...] = (("device", self._device), ("owner", self._owner))
-        for scope, party in scopes:
-            party.look(now)
-            if (lack := party.lacks(readings, size, now)) is not None:
-                return Limited(lack[1], scope, lack[0])
+    def _exceeded(self, readings: int, size: int, now: float) -> LimitExceeded | None:
+        scopes: tuple[tuple[Scope, TokenBuckets], ...] = (("device", self._device), ("owner", self._owner))
+        for scope, buckets in scopes:
+            buckets.refresh_lease(now)
+            if (found := buckets.wait_for(readings, size, now)) is not None:
+                wait_s, limit = found
+                return LimitExceeded(limit, scope, wait_s)
         return None
+
+
+def _per_second_and_minute(per_second: int, per_minute: int) -> tuple[TokenBucket, TokenBucket]:
+    return TokenBucket(per_second, float(per_second)), TokenBucket(per_minute, per_minute / 60)
+
+
+def _lease(buckets: tuple[TokenBucket, TokenBucket], spent: int, now: float) -> int:
+    """Charge `spent` to both buckets; return how much may be spent until the next check."""
+    lease: int | None = None
+    for bucket in buckets:
+        if spent:
+            bucket.take(spent, now)
+        left = min(bucket.available(now), bucket.capacity // LEASE_DIVISOR)
+        lease = left if lease is None else min(lease, left)
+    return lease or 0

@@ -1,1 +1,1 @@
-"""From the WebSocket frame to the Socket.IO event, and back."""
+"""From WebSocket frames to Socket.IO events, and back."""

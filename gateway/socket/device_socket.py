@@ -1,9 +1,10 @@
-"""DEVICE → its session: which packets of Engine.IO and Socket.IO a socket takes, and by when.
+"""DEVICE → its session: the Engine.IO and Socket.IO packets that a socket accepts, and their deadlines.
 
-The fast lane sees readings first, as the network delivers them. Everything else goes, one packet after the other, to
-python-socketio, if it is something that a device of this protocol sends: one CONNECT within a deadline, events, pongs,
-the end. The rest is counted, and a socket that goes on with it is closed. A second CONNECT is among the rest: the
-official client sends one when its `auth` function took longer than a socket lived, and answers on the next one.
+The fast path sees readings first, as the network delivers them. Everything else goes, one packet after the other, to
+python-socketio, if devices of this protocol send it: one CONNECT within a deadline, events, pongs, the close. Any other
+packet is counted as malformed, and a socket that keeps sending them is closed. A second CONNECT counts as malformed
+too: the official client sends one when its `auth` function took longer than a socket lived, and answers on the next
+one.
 """
 
 import asyncio
@@ -16,69 +17,70 @@ from aiohttp import WSMsgType, web
 from aiohttp.http import WSMessage
 
 from gateway.session import Session
-from gateway.socket.frames import FAULT, NO_TEXT, NORMAL, POLICY, TRY_AGAIN_LATER, text_frame
-from gateway.socket.websocket import Shared, WebSocket
+from gateway.socket.frames import INTERNAL_ERROR, INVALID_PAYLOAD, NORMAL, POLICY_VIOLATION, TRY_AGAIN_LATER, text_frame
+from gateway.socket.websocket import SocketContext, WebSocket
 from runtime.logs import logger
 
 log = logger("gateway.socket.device_socket")
 
-# One is an accident, or a client of another version; more is a stranger.
+# A few may be an accident or a client of another version; more are not a device of this protocol.
 MAX_MALFORMED = 10
-# The reason that a client is given whose CONNECT did not come in time.
+# The reason in the close frame of a socket whose CONNECT did not arrive in time.
 CONNECT_TIMEOUT = "connect_timeout"
 
 _CONNECT = re.compile(r"40(/[^,{]*)?.*", re.DOTALL)
-_ELSEWHERE = re.compile(r"4[25](?:\d+-)?/[^,]+,")
+_OTHER_NAMESPACE = re.compile(r"4[25](?:\d+-)?/[^,]+,")
 _TEXT, _CLOSE = WSMsgType.TEXT, WSMsgType.CLOSE
 _PING_FRAME = text_frame(b"2")
 _PONG = b"3"
 
-Lane = Callable[[WebSocket, Session, bytes], bool]
+HandleFast = Callable[[WebSocket, Session, bytes], bool]
+"""Handles a text frame's event and returns True, or returns False: the frame is for the plain path."""
 
 
 class DeviceSocket(WebSocket):
-    """One client, as Engine.IO holds its sockets. `session` (and `lane`) are set when its CONNECT is accepted.
+    """One client, as Engine.IO keeps its sockets. `session` and `handle_fast` are set when its CONNECT is accepted.
 
     Times are of the event loop's clock, in seconds.
     """
 
-    # What Engine.IO asks: there is no other transport that this one could have been upgraded from.
+    # Read by Engine.IO: there is no other transport from which this one could have been upgraded.
     connected = upgraded = True
     __slots__ = (
-        "_asked",
         "_connect_by",
+        "_connect_received",
         "_engine",
         "_malformed",
         "_ping_at",
         "_pong_by",
         "closed",
-        "lane",
+        "handle_fast",
         "session",
         "sid",
     )
 
-    def __init__(self, shared: Shared, engine: Any, sid: str, now: float) -> None:
-        super().__init__(shared)
+    def __init__(self, context: SocketContext, engine: Any, sid: str, now: float) -> None:
+        super().__init__(context)
         self.sid = sid
         self.session: Session | None = None
-        self.lane: Lane | None = None
+        self.handle_fast: HandleFast | None = None
         self.closed = False
         self._engine = engine
-        self._asked = False
+        self._connect_received = False
         self._malformed = 0
-        self._connect_by = now + shared.settings.connect_timeout_seconds
+        self._connect_by = now + context.settings.connect_timeout_seconds
         self._ping_at = now + engine.ping_interval
         self._pong_by: float | None = None
 
     async def serve(self, request: web.Request, hello: dict[str, Any]) -> web.StreamResponse:
-        """Run the socket to its end. HTTPBadRequest when the request is no proper upgrade."""
+        """Run the socket to its end. HTTPBadRequest when the request is not a proper upgrade."""
         response = await self.open(request, self)
         self.write(text_frame(b"0" + msgspec.json.encode(hello)))
         await self._engine.handlers["connect"](self.sid, {"aiohttp.request": request})
         try:
             while (text := await self.next_text()) is not None:
-                await self._take_in_turn(text)
-                # Let others have their turn: what waits in the queue is read without a pause.
+                await self._on_packet(text)
+                # Let other sockets run: queued packets are read without a pause.
                 await asyncio.sleep(0)
         finally:
             self.flush()
@@ -86,33 +88,33 @@ class DeviceSocket(WebSocket):
             await self._engine.handlers["disconnect"](self.sid, self._engine.reason.TRANSPORT_CLOSE)
         return response
 
-    def take(self, message: WSMessage) -> bool:
-        """Take what needs no waiting: readings, pongs, and all that comes after the end has begun."""
+    def on_frame(self, message: WSMessage) -> bool:
+        """Handle at once what needs no waiting: readings and pongs; while closing, drop all but the close frame."""
         kind = message[0]
         if kind is not _TEXT or self.closing:
             return self.closing and kind is not _CLOSE
-        if self.session is None or self.backed_up:
+        if self.session is None or self.has_backpressure:
             return False
         try:
-            return self._take_at_once(message[1])
-        except Exception as error:  # noqa: BLE001 - a fault of ours; the parser would swallow it
-            self._fail(error)
+            return self._try_fast_path(message[1])
+        except Exception as error:  # noqa: BLE001 - a bug; the parser would swallow it
+            self._on_error(error)
             return True
 
-    def _take_at_once(self, text: bytes) -> bool:
-        if self.lane is not None and self.session is not None and self.lane(self, self.session, text):
+    def _try_fast_path(self, text: bytes) -> bool:
+        if self.handle_fast is not None and self.session is not None and self.handle_fast(self, self.session, text):
             return True
         if text == _PONG and self._pong_by is not None:
             self._pong_by = None
             return True
         return False
 
-    def look(self, now: float) -> None:
-        """Keep the deadlines; called for every socket about twice a second."""
+    def check_deadlines(self, now: float) -> None:
+        """Send a ping, or close, when it is time to; called for every socket about twice a second."""
         if self.closing:
             return
         if self.session is None and now > self._connect_by:
-            self.cut("no_connect", TRY_AGAIN_LATER, CONNECT_TIMEOUT)
+            self.close_for("no_connect", TRY_AGAIN_LATER, CONNECT_TIMEOUT)
         elif self._pong_by is not None:
             if now > self._pong_by:
                 self.abort("silent")
@@ -127,60 +129,60 @@ class DeviceSocket(WebSocket):
 
     async def close(self, wait: bool = True, abort: bool = False, reason: str | None = None) -> None:
         """Close; called by Engine.IO."""
-        self.end(NORMAL)
+        self.start_closing(NORMAL)
 
-    async def _take_in_turn(self, raw: bytes) -> None:
+    async def _on_packet(self, raw: bytes) -> None:
         try:
-            if not self._take_at_once(raw):
-                await self._take_plainly(str(raw, "utf-8"))
+            if not self._try_fast_path(raw):
+                await self._on_plain_packet(str(raw, "utf-8"))
         except UnicodeDecodeError:
-            self.cut("no_text", NO_TEXT)
-        except ValueError:  # what python-socketio raises for a packet that it cannot take apart
-            self._take_malformed()
-        except Exception as error:  # noqa: BLE001 - a fault of ours must not disturb others
-            self._fail(error)
+            self.close_for("no_text", INVALID_PAYLOAD)
+        except ValueError:  # raised by python-socketio for a packet that it cannot parse
+            self._on_malformed()
+        except Exception as error:  # noqa: BLE001 - a bug must not disturb other sockets
+            self._on_error(error)
 
-    async def _take_plainly(self, text: str) -> None:
+    async def _on_plain_packet(self, text: str) -> None:
         kind = text[:2]
         if kind == "40":
-            await self._take_connect(text)
-        elif kind in ("42", "45") and self.session is not None and not _ELSEWHERE.match(text):
-            await self._hand_on(text)
+            await self._on_connect(text)
+        elif kind in ("42", "45") and self.session is not None and not _OTHER_NAMESPACE.match(text):
+            await self._delegate(text)
         elif text in ("1", "41"):
-            self.end(NORMAL)
+            self.start_closing(NORMAL)
         else:
-            self._take_malformed()
+            self._on_malformed()
 
-    def _fail(self, error: Exception) -> None:
-        self._shared.metrics.faults.inc()
-        if (left_out := self._shared.log.due()) is not None:
-            log.error("A packet could not be handled.", left_out=left_out, exc_info=error)
-        self.cut("fault", FAULT)
-
-    async def _take_connect(self, text: str) -> None:
+    async def _on_connect(self, text: str) -> None:
         found = _CONNECT.match(text)
         namespace = (found and found[1]) or "/"
         if namespace != "/":
             self.write(text_frame(f'44{namespace},{{"message":"Invalid namespace"}}'.encode()))
-            self.cut("namespace", POLICY)
-        elif self._asked:
-            self._take_malformed()
+            self.close_for("namespace", POLICY_VIOLATION)
+        elif self._connect_received:
+            self._on_malformed()
         else:
-            self._asked = True
+            self._connect_received = True
             try:
-                await self._hand_on(text)
+                await self._delegate(text)
             finally:
                 if self.session is None:
-                    self.cut("refused", POLICY)
+                    self.close_for("refused", POLICY_VIOLATION)
 
-    async def _hand_on(self, text: str) -> None:
+    async def _delegate(self, text: str) -> None:
         await self._engine.handlers["message"](self.sid, text[1:])
 
-    def _take_malformed(self) -> None:
+    def _on_malformed(self) -> None:
         self._malformed += 1
-        self._shared.metrics.malformed.inc()
+        self._context.metrics.malformed.inc()
         if self._malformed > MAX_MALFORMED and not self.closing:
-            if (left_out := self._shared.log.due()) is not None:
+            if (suppressed := self._context.log_throttle.should_emit()) is not None:
                 device = self.session and self.session.device
-                log.warning("A client sends what no device sends.", device=device, left_out=left_out)
-            self.cut("malformed", POLICY)
+                log.warning("A client keeps sending malformed packets.", device=device, suppressed=suppressed)
+            self.close_for("malformed", POLICY_VIOLATION)
+
+    def _on_error(self, error: Exception) -> None:
+        self._context.metrics.faults.inc()
+        if (suppressed := self._context.log_throttle.should_emit()) is not None:
+            log.error("A packet could not be handled.", suppressed=suppressed, exc_info=error)
+        self.close_for("fault", INTERNAL_ERROR)

@@ -1,8 +1,8 @@
-"""DEVICE → ANSWERER by the short way: readings go from the WebSocket frame to the decoder, with no task and no future.
+"""DEVICE → EVENT HANDLER, the fast path: readings go from the WebSocket frame to the decoder without task or future.
 
-A frame that holds a `reading` or `readings` event of an open session is taken here, synchronously, as the network
-delivers it; its acknowledgement is written by the callback of its confirm. All else is left to python-socketio, the
-plain path, which ends in the same `Answerer`: a device sees no difference but time.
+A frame that holds a `reading` or `readings` event of an open session is handled here, synchronously, as the network
+delivers it; its acknowledgement is written by the callback of its confirm. Everything else takes the plain path through
+python-socketio, which ends in the same `EventHandler`: a device sees no difference but time.
 """
 
 from functools import partial
@@ -10,42 +10,42 @@ from typing import Protocol
 
 import msgspec
 
-from gateway.ingest import ACCEPTED_ONE, Answer, Answerer
+from gateway.ingest import ACCEPTED_ONE, Ack, EventHandler
 from gateway.session import Session
 from gateway.socket.frames import text_frame
-from gateway.socket.packets import hot_event
+from gateway.socket.packets import reading_event
 
 _encode = msgspec.json.Encoder().encode
 _ACCEPTED_ONE = _encode(ACCEPTED_ONE)
 
 
 class Writable(Protocol):
-    """Takes WebSocket frames for one device."""
+    """Writes WebSocket frames to one device."""
 
     def write(self, frame: bytes) -> None:
-        """Send the frame with this turn's others."""
+        """Send the frame with the others of this turn of the event loop."""
 
 
-class FastLane:
-    """Takes the hot frames of every session."""
+class FastPath:
+    """Handles the frames with readings of every session."""
 
-    def __init__(self, answerer: Answerer) -> None:
-        self._answerer = answerer
+    def __init__(self, event_handler: EventHandler) -> None:
+        self._event_handler = event_handler
 
-    def take(self, socket: Writable, session: Session, frame: bytes) -> bool:
-        """Answer the frame's event, or return False: the frame is for the plain path."""
-        found = hot_event(frame)
+    def handle(self, socket: Writable, session: Session, frame: bytes) -> bool:
+        """Handle the frame's event and return True, or return False: the frame is for the plain path."""
+        found = reading_event(frame)
         if found is None:
             return False
-        number, event = found
-        self._answerer.answer(session, event, partial(_acknowledge, socket, number) if number else _nobody_asked)
+        ack_id, event = found
+        self._event_handler.handle(session, event, partial(_write_ack, socket, ack_id) if ack_id else _discard_ack)
         return True
 
 
-def _acknowledge(socket: Writable, number: bytes, answer: Answer) -> None:
-    text = _ACCEPTED_ONE if answer is ACCEPTED_ONE else _encode(answer)
-    socket.write(text_frame(b"43%b[%b]" % (number, text)))
+def _write_ack(socket: Writable, ack_id: bytes, ack: Ack) -> None:
+    text = _ACCEPTED_ONE if ack is ACCEPTED_ONE else _encode(ack)
+    socket.write(text_frame(b"43%b[%b]" % (ack_id, text)))
 
 
-def _nobody_asked(_: Answer) -> None:
-    """Stand for the acknowledgement of an event that was sent without an id."""
+def _discard_ack(_: Ack) -> None:
+    """Drop the acknowledgement of an event that was sent without an id."""

@@ -1,14 +1,14 @@
-"""WebSocket frames as a server sends them (RFC 6455, 5.2): unmasked, whole, never compressed."""
+"""WebSocket frames as a server sends them (RFC 6455, 5.2): unmasked, unfragmented, never compressed."""
 
 import struct
 
 # Close codes of RFC 6455, 7.4.1, and of its registry at IANA (1013).
 NORMAL = 1000
 GOING_AWAY = 1001
-UNSUPPORTED = 1003
-NO_TEXT = 1007
-POLICY = 1008
-FAULT = 1011
+UNSUPPORTED_DATA = 1003
+INVALID_PAYLOAD = 1007
+POLICY_VIOLATION = 1008
+INTERNAL_ERROR = 1011
 TRY_AGAIN_LATER = 1013
 
 _SHORT = [bytes((0x81, length)) for length in range(126)]
@@ -17,7 +17,7 @@ _PONG = 0x8A
 
 
 def text_frame(payload: bytes) -> bytes:
-    """Return a text frame around UTF-8."""
+    """Return a text frame with a payload of UTF-8."""
     length = len(payload)
     if length < 126:
         return _SHORT[length] + payload
@@ -28,8 +28,8 @@ def text_frame(payload: bytes) -> bytes:
 
 def close_frame(code: int, reason: str = "") -> bytes:
     """Return a close frame with its code and a reason of at most 123 bytes."""
-    told = reason.encode()
-    return struct.pack(">BBH", _CLOSE, 2 + len(told), code) + told
+    encoded = reason.encode()
+    return struct.pack(">BBH", _CLOSE, 2 + len(encoded), code) + encoded
 
 
 def pong_frame(payload: bytes) -> bytes:

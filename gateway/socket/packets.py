@@ -1,8 +1,8 @@
-"""Socket.IO packets, with payloads undecoded, so that one typed decoder sees them first, whichever way they come.
+"""Socket.IO packets with undecoded payloads: one typed decoder sees them first, on the fast path and the plain path.
 
-`hot_event` takes apart the frames that carry readings and nothing else. `DevicePacket` is what python-socketio is given
-for all others: every event, whatever its name, comes out as `[EVENT, Event]`, so clients cannot reach a handler by
-naming it (`connect` and `disconnect` among them), and what cannot be decoded still gets its answer.
+`reading_event` parses the frames that carry readings and nothing else. python-socketio uses `DevicePacket` for all
+others: every event, whatever its name, is decoded to `[EVENT, Event]`, so clients cannot reach a handler by naming it
+(`connect` and `disconnect` among them), and an event that cannot be decoded still gets its acknowledgement.
 """
 
 import re
@@ -15,13 +15,13 @@ from socketio.packet import Packet
 
 EVENT = "event"
 
-# Type (connect, disconnect, event, binary event), attachments, namespace, acknowledgement id, data. An id is taken
-# whole or not at all: an answer under a part of it would be another event's.
+# Type (connect, disconnect, event, binary event), attachments, namespace, acknowledgement id, data. An id is parsed
+# whole or not at all: an acknowledgement under a part of it would be another event's.
 _PACKET = re.compile(r"([0125])(?:(\d{1,10})-)?+(?:(/[^,]*),)?+(\d{0,18}+)(?!\d)(.*)", re.ASCII | re.DOTALL)
-# Engine.IO's message, Socket.IO's event, the acknowledgement's id, and the head of an array of a name and more.
-_HOT = re.compile(rb'42((?:0|[1-9]\d{0,17})?)\["reading(s?)",')
-_HOT_HEAD_BYTES = 2
-_END = ord("]")
+# Engine.IO's message, Socket.IO's event, the acknowledgement id, and the start of an array of a name and more.
+_READING = re.compile(rb'42((?:0|[1-9]\d{0,17})?)\["reading(s?)",')
+_TYPE_BYTES = 2
+_ARRAY_END = ord("]")
 
 _items = msgspec.json.Decoder(list[Raw])
 _name = msgspec.json.Decoder(str)
@@ -30,8 +30,8 @@ _name = msgspec.json.Decoder(str)
 class Event(msgspec.Struct, frozen=True, gc=False):
     """An event as it arrived: its name (None when it has none that can be read) and its undecoded arguments.
 
-    With `frame`, the frame that the event came in, `arguments` is a guess: all that follows the name, taken for one
-    payload. What does not decode so needs `second_look`.
+    With `frame`, the frame that the event came in, `arguments` is optimistic: everything after the name, as one
+    payload. If that does not decode, use `reparsed`.
     """
 
     name: str | None
@@ -39,19 +39,19 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     size: int = 0
     frame: bytes | None = None
 
-    def second_look(self) -> "Event | None":
-        """Return the event without a guess; None when it was none."""
+    def reparsed(self) -> "Event | None":
+        """Return the event parsed in full; None when it was already."""
         return None if self.frame is None else parse_event(self.frame[self.frame.index(b"[") :])
 
 
-def hot_event(frame: bytes) -> tuple[bytes, Event] | None:
-    """Return acknowledgement id (empty: none is asked for) and event of a frame with readings; None for all others."""
-    found = _HOT.match(frame)
-    if found is None or frame[-1] != _END or not (frame.isascii() or _is_utf8(frame)):
+def reading_event(frame: bytes) -> tuple[bytes, Event] | None:
+    """Return the acknowledgement id (empty: none requested) and the event of a frame with readings; None for others."""
+    found = _READING.match(frame)
+    if found is None or frame[-1] != _ARRAY_END or not (frame.isascii() or _is_utf8(frame)):
         return None
     number, many = found.groups()
-    size = len(frame) - len(number) - _HOT_HEAD_BYTES
-    # A payload that is one JSON value makes the array one too, and the other way round.
+    size = len(frame) - len(number) - _TYPE_BYTES
+    # The array is valid JSON exactly when the payload is one JSON value.
     return number, Event("readings" if many else "reading", (frame[found.end() : -1],), size, frame)
 
 
@@ -64,7 +64,7 @@ def _is_utf8(text: bytes) -> bool:
 
 
 def parse_event(array: bytes) -> Event:
-    """Take an event's array apart without decoding what is in it."""
+    """Parse an event's array without decoding its items."""
     try:
         items = _items.decode(array)
         return Event(_name.decode(items[0]), tuple(map(bytes, items[1:])), len(array))
@@ -77,31 +77,32 @@ class _Json:
 
     @staticmethod
     def loads(text: str, **_: Any) -> Any:
-        """Decode a CONNECT's object."""
+        """Decode the object of a CONNECT."""
         try:
             return msgspec.json.decode(text)
         except (msgspec.MsgspecError, RecursionError) as error:
-            # both libraries expect what the standard library raises
+            # both libraries expect the exception of the standard library
             raise ValueError(str(error)) from error
 
     @staticmethod
     def dumps(value: Any, **_: Any) -> str:
-        """Encode what the server sends."""
+        """Encode a packet's data."""
         return msgspec.json.encode(value).decode()
 
 
 class DevicePacket(Packet):  # type: ignore[misc]  # python-socketio carries no types
     """A Socket.IO packet of this protocol. A class of its own: `json=` would change every packet of the process.
 
-    Whatever claims to be an event comes out as one, so that it is answered: one that is no array, and one that
-    announces binary attachments, which this protocol does not have and whose wait would swallow what follows.
+    Every packet of an event type is decoded to an event, so that it is acknowledged: also one that is not an array, and
+    one that announces binary attachments, which this protocol does not have and whose wait would swallow the packets
+    that follow.
     """
 
     uses_binary_events = False
     json = _Json
 
     def decode(self, encoded_packet: str) -> int:
-        """Decode a packet as it arrived; ValueError when it is of no kind that a device sends."""
+        """Decode a packet as it arrived; ValueError when devices of this protocol do not send its type."""
         found = _PACKET.fullmatch(encoded_packet)
         if found is None:
             raise ValueError("not a packet of this protocol")

@@ -1,8 +1,8 @@
-"""When sessions end with their tokens: each is warned a minute before, then told, and closed.
+"""Timers for the end of each session's token: a warning a minute before, then the expiry.
 
-A timer would count the monotonic clock from the moment that it was set, and know nothing of a clock that was put right
-or a host that slept. So the time of day is looked at four times a second, for all sessions at once: those that are due
-next are on top of a heap, and a look at 100,000 sessions of which none is due costs as much as one at a single session.
+A timer of the event loop would count the monotonic clock from the moment it was set, and miss a clock that was set or a
+host that slept. So the time of day is compared four times a second, for all sessions at once: the next timers are on
+top of a heap, and a check of 100,000 sessions of which none is due costs as much as one of a single session.
 """
 
 import asyncio
@@ -17,78 +17,79 @@ from runtime.logs import logger
 
 log = logger("gateway.socket.session_timers")
 
-LOOK_EVERY_S = 0.25
-# After so many others have a turn.
-_LOOKED_AT_ONCE = 500
-# What is in the heap but holds no longer is thrown out when it is more than what holds, and than this.
-_MOST_STALE = 1000
+POLL_EVERY_S = 0.25
+# Timers run before other tasks get a turn.
+_BATCH = 500
+# Cancelled timers are removed from the heap when they outnumber the active ones by this.
+_MAX_STALE = 1000
 
-Tell = Callable[[str, bool], None]
-"""Takes the socket's id and whether the token is over (True) or about to be (False)."""
+OnExpiry = Callable[[str, bool], None]
+"""Called with the socket's id and whether the token has expired (True) or is about to (False)."""
 
 
-class _Due(NamedTuple):
-    """What comes next for a session. `at` and `expires_at` are in seconds since 1970."""
+class _Timer(NamedTuple):
+    """A session's next timer. `at` and `expires_at` are in seconds since 1970."""
 
     at: float
     sid: str
     expires_at: float
-    over: bool
+    expired: bool
 
 
-class Expiries:
-    """When each session's token ends. Times are seconds since 1970; who is due is told within `kept`."""
+class SessionTimers:
+    """The timers of all sessions. Times are seconds since 1970; `on_expiry` is called while `running` is entered."""
 
-    def __init__(self, warn_s: float, tell: Tell) -> None:
+    def __init__(self, warn_s: float, on_expiry: OnExpiry) -> None:
+        """`on_expiry` is called `warn_s` seconds before a token expires, and again when it does."""
         self._warn_s = warn_s
-        self._tell = tell
-        self._next: dict[str, _Due] = {}
-        self._heap: list[_Due] = []
+        self._on_expiry = on_expiry
+        self._next: dict[str, _Timer] = {}
+        self._heap: list[_Timer] = []
 
     def __len__(self) -> int:
         return len(self._next)
 
-    def set(self, sid: str, expires_at: float) -> None:
-        """Warn and end the session at its times; to be called again when its token is another."""
-        self._wait(_Due(expires_at - self._warn_s, sid, expires_at, over=False))
+    def schedule(self, sid: str, expires_at: float) -> None:
+        """Set the session's timers; call again when it has another token."""
+        self._push(_Timer(expires_at - self._warn_s, sid, expires_at, expired=False))
 
-    def drop(self, sid: str) -> None:
-        """Forget a session."""
+    def cancel(self, sid: str) -> None:
+        """Remove the session's timers."""
         self._next.pop(sid, None)
 
     @asynccontextmanager
-    async def kept(self) -> AsyncIterator[None]:
-        """Tell who is due as long as the context lasts."""
-        async with background(self._keep(), name="expiries"):
+    async def running(self) -> AsyncIterator[None]:
+        """Run due timers until the context is left."""
+        async with background(self._run(), name="session timers"):
             yield
 
-    async def _keep(self) -> None:
+    async def _run(self) -> None:
         while True:
             more = False
             try:
-                more = self.look() == _LOOKED_AT_ONCE
-            except Exception:  # what one session's end runs into must not keep all others from theirs
-                log.exception("The end of a session's token could not be told.")
-            await asyncio.sleep(0 if more else LOOK_EVERY_S)
+                more = self.run_due() == _BATCH
+            except Exception:  # an error at one session's expiry must not keep the timers of others from running
+                log.exception("A session could not be ended with its token.")
+            await asyncio.sleep(0 if more else POLL_EVERY_S)
 
-    def look(self) -> int:
-        """Tell who is due now; return how many were looked at, which are at most 500."""
-        now, looked_at = time.time(), 0
-        while self._heap and self._heap[0].at <= now and looked_at < _LOOKED_AT_ONCE:
-            looked_at += 1
-            due = heapq.heappop(self._heap)
-            if self._next.get(due.sid) is not due:
+    def run_due(self) -> int:
+        """Run the timers that are due now, at most 500; return how many were taken off the heap."""
+        now, taken = time.time(), 0
+        while self._heap and self._heap[0].at <= now and taken < _BATCH:
+            taken += 1
+            timer = heapq.heappop(self._heap)
+            if self._next.get(timer.sid) is not timer:
                 continue
-            if due.over:
-                del self._next[due.sid]
+            if timer.expired:
+                del self._next[timer.sid]
             else:
-                self._wait(due._replace(at=due.expires_at, over=True))
-            self._tell(due.sid, due.over)
-        return looked_at
+                self._push(timer._replace(at=timer.expires_at, expired=True))
+            self._on_expiry(timer.sid, timer.expired)
+        return taken
 
-    def _wait(self, due: _Due) -> None:
-        self._next[due.sid] = due
-        heapq.heappush(self._heap, due)
-        if len(self._heap) > 2 * len(self._next) + _MOST_STALE:
+    def _push(self, timer: _Timer) -> None:
+        self._next[timer.sid] = timer
+        heapq.heappush(self._heap, timer)
+        if len(self._heap) > 2 * len(self._next) + _MAX_STALE:
             self._heap = list(self._next.values())
             heapq.heapify(self._heap)

@@ -7,71 +7,69 @@ from aiohttp import web
 from aiohttp._websocket.reader import WebSocketDataQueue, WebSocketReader
 from aiohttp.http import WSMessage
 
-# What waits for the plain path before the client is no longer read; twice as much at most.
-WAITING_BYTES = 64 * 1024
+# Queued bytes for the plain path beyond which the client is no longer read; the queue holds at most twice as much.
+QUEUE_BYTES = 64 * 1024
 
 
-class Taker(Protocol):
-    """Sees each frame first, as the network delivers it."""
+class FrameSink(Protocol):
+    """Is offered each frame as the network delivers it."""
 
-    def take(self, message: WSMessage) -> bool:
-        """Return True when the frame needs nothing more. Must not raise: the parser would lose the exception."""
+    def on_frame(self, message: WSMessage) -> bool:
+        """Handle the frame and return True, or return False to have it queued.
+
+        Must not raise: the parser would lose the exception.
+        """
 
 
-class Frames(WebSocketDataQueue):
-    """The queue behind aiohttp's parser. What `taker` takes never enters it."""
+class FrameQueue(WebSocketDataQueue):
+    """The queue behind aiohttp's parser. A frame goes to `sink` first, unless others are queued before it."""
 
-    def __init__(self, request: web.BaseRequest, taker: Taker) -> None:
-        super().__init__(request.protocol, WAITING_BYTES, loop=asyncio.get_running_loop())
-        self._take = taker.take
-        self._gone = False
-        self._waiting: asyncio.Future[None] | None = None
-
-    @property
-    def waiting(self) -> bool:
-        """True while frames are in the queue."""
-        return self._size > 0
+    def __init__(self, request: web.BaseRequest, sink: FrameSink) -> None:
+        super().__init__(request.protocol, QUEUE_BYTES, loop=asyncio.get_running_loop())
+        self._on_frame = sink.on_frame
+        self._closed = False
+        self._closed_waiter: asyncio.Future[None] | None = None
 
     def feed_data(self, message: Any, size: int) -> None:
-        """Take or queue one frame; called by the parser."""
-        if not self._take(message):
+        """Hand one frame to the sink or queue it; called by the parser."""
+        if self._size or not self._on_frame(message):
             super().feed_data(message, size)
 
     def feed_eof(self) -> None:
-        """Learn that the connection is gone; called by the parser."""
+        """Note that the connection is closed; called by the parser."""
         super().feed_eof()
-        self._gone = True
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
+        self._closed = True
+        if self._closed_waiter is not None and not self._closed_waiter.done():
+            self._closed_waiter.set_result(None)
 
-    async def until_gone(self) -> None:
-        """Return once the connection is gone; for when a broken frame has ended the reading."""
-        if not self._gone:
-            self._waiting = asyncio.get_running_loop().create_future()
-            await self._waiting
+    async def wait_closed(self) -> None:
+        """Return once the connection is closed; for after a malformed frame, when nothing is read any more."""
+        if not self._closed:
+            self._closed_waiter = asyncio.get_running_loop().create_future()
+            await self._closed_waiter
 
 
-class Upgrade(web.WebSocketResponse):
-    """Answers an upgrade and gives its `frames`; the rest of what aiohttp's class does is not used.
+class RawWebSocketResponse(web.WebSocketResponse):
+    """Answers an upgrade and gives access to its `frames`; the rest of aiohttp's class is not used.
 
     Text stays undecoded: most of it goes to a JSON decoder that checks UTF-8 itself. `_post_start` and `write_eof` are
-    the two places where aiohttp would go on by itself; tests hold what they rely on.
+    the two places where aiohttp would start reading and write a close frame itself; tests cover what they rely on.
     """
 
-    frames: Frames
+    frames: FrameQueue
 
-    def __init__(self, taker: Taker, max_frame_bytes: int) -> None:
+    def __init__(self, sink: FrameSink, max_frame_bytes: int) -> None:
         super().__init__(compress=False)
-        self._taker = taker
+        self._sink = sink
         self._max_frame_bytes = max_frame_bytes
 
     def _post_start(self, request: web.BaseRequest, protocol: str | None, writer: Any) -> None:
         self._writer = writer
-        self.frames = Frames(request, self._taker)
-        # The parser refuses what reaches its bound, we what is beyond it.
+        self.frames = FrameQueue(request, self._sink)
+        # The parser refuses a frame that reaches its bound; we refuse one beyond it.
         self._parser = WebSocketReader(self.frames, self._max_frame_bytes + 1, compress=False, decode_text=False)
         request.protocol.set_parser(self._parser)
         request.protocol.keep_alive(False)
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Write nothing: the socket has said its last word."""
+        """Write nothing: the socket has sent its close frame itself."""

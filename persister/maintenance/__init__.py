@@ -1,1 +1,1 @@
-"""What happens beside the write path: deleted owners, retention, the collection itself."""
+"""What runs apart from the write path: erasure of deleted owners, retention, and the collections themselves."""

@@ -1,6 +1,6 @@
-"""The owners whose accounts are gone, as this worker knows them: what still comes of theirs is not stored.
+"""The deleted owners that this worker knows of: readings of theirs that still arrive are not stored.
 
-Ids are never reused, so an owner once here stays here; some 150 bytes each.
+Ids are never reused, so an owner stays in the set; about 150 bytes each.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ log = logger("persister.maintenance.erasure")
 
 
 class DeletedOwners:
-    """A set of owners; the series of a new one are forgotten, so that the hot path looks at their documents again."""
+    """A set of owners. Adding one forgets its series, so that the hot path decodes their documents again."""
 
     def __init__(self, known: KnownSeries) -> None:
         self._known = known
@@ -22,7 +22,7 @@ class DeletedOwners:
         return owner in self._owners
 
     def add(self, owners: Iterable[str]) -> None:
-        """Note owners as deleted."""
+        """Add owners."""
         for owner in owners:
             if owner not in self._owners:
                 self._owners.add(owner)
@@ -30,7 +30,7 @@ class DeletedOwners:
                 log.info("An owner is deleted; nothing more of theirs is stored.", owner=owner, series=forgotten)
 
     def replace(self, owners: Iterable[str]) -> None:
-        """Know just these: it is another database, and what was learned of the one before does not hold of it."""
+        """Keep only these owners: the others are not deleted in the database that answers now."""
         now = set(owners)
         self._owners &= now
         self.add(now)

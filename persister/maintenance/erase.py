@@ -1,7 +1,7 @@
-"""An operator's erasure: everything of one owner that is stored, whether or not there is a tombstone.
+"""An operator's erasure: removes everything that is stored of one owner, with or without a tombstone.
 
-Unlike the erasure of a deleted owner it leaves nothing behind: what is stored later is kept. Where the process can die,
-a part is erased, and the command is to be given again.
+Unlike the erasure of a deleted owner it leaves nothing behind, and what is stored later is kept. If the process dies, a
+part is erased, and the command has to be run again.
 """
 
 import asyncio
@@ -11,19 +11,19 @@ from typing import Any
 
 import msgspec
 
-from persister.maintenance.database_identity import Identity
-from persister.maintenance.erasure import LOOK_EVERY_S
-from persister.maintenance.store import Upkeep
-from readings.keys import devices_of
+from persister.maintenance.database_identity import DatabaseIdentity
+from persister.maintenance.erasure import POLL_EVERY_S
+from persister.maintenance.store import MaintenanceStore
+from readings.filters import of_owner
 
-Tell = Callable[[str], None]
-TELL_EVERY_S = 2.0
-# By then every worker that reaches the database has seen that what it knew of series does not hold.
-WORKERS_LOOK_S = 2 * LOOK_EVERY_S + 1
+Report = Callable[[str], None]
+REPORT_EVERY_S = 2.0
+# After this time every worker that reaches the database has seen that its known series are void.
+WORKERS_NOTICE_S = 2 * POLL_EVERY_S + 1
 
 
 class Erased(msgspec.Struct, frozen=True, rename="camel"):
-    """What there was of an owner and what there is now. `readings_deleted` may be more than there was before."""
+    """The counts of an owner before and after. `readings_deleted` may exceed `readings_before`."""
 
     owner: str
     readings_before: int
@@ -33,41 +33,41 @@ class Erased(msgspec.Struct, frozen=True, rename="camel"):
     series_after: int
 
 
-async def erase(database: Any, owner: str, tell: Tell, *, workers_look_s: float = WORKERS_LOOK_S) -> Erased:
-    """Delete what is stored of an owner; WriteFailed when MongoDB does not do it.
+async def erase(database: Any, owner: str, report: Report, *, workers_notice_s: float = WORKERS_NOTICE_S) -> Erased:
+    """Delete what is stored of an owner; WriteFailed if MongoDB is away or refuses. `report` gets lines on progress.
 
-    Workers remember which series have their documents, and these are deleted: so they are made to learn anew. What they
-    stored until then has readings and no document of its series, which is written here.
+    Workers remember which series have their documents, and these are deleted, so the workers are made to learn again.
+    What they stored until then has readings but no document of its series, which is written here.
     """
-    upkeep, identity = Upkeep(database), Identity(database)
-    bounds = devices_of(owner)
-    tell("counting …")
-    readings, series = await upkeep.count_readings(bounds), await upkeep.count_series(owner)
-    tell(f"{readings:,} readings in {series:,} series; erasing …")
-    deleted = await _delete(upkeep, bounds, tell)
+    maintenance, identity = MaintenanceStore(database), DatabaseIdentity(database)
+    bounds = of_owner(owner)
+    report("counting …")
+    readings, series = await maintenance.count_readings(bounds), await maintenance.count_series(owner)
+    report(f"{readings:,} readings in {series:,} series; erasing …")
+    deleted = await _delete(maintenance, bounds, report)
     if deleted or series:
-        await upkeep.delete_series(owner)
+        await maintenance.delete_series(owner)
         await identity.next_generation()
-        tell("waiting until the workers have seen it …")
-        await asyncio.sleep(workers_look_s)
-        await upkeep.note_series_of(owner)
+        report("waiting until the workers have noticed …")
+        await asyncio.sleep(workers_notice_s)
+        await maintenance.rebuild_series(owner)
     return Erased(
         owner,
         readings_before=readings,
         series_before=series,
         readings_deleted=deleted,
-        readings_after=await upkeep.count_readings(bounds),
-        series_after=await upkeep.count_series(owner),
+        readings_after=await maintenance.count_readings(bounds),
+        series_after=await maintenance.count_series(owner),
     )
 
 
-async def _delete(upkeep: Upkeep, bounds: dict[str, Any], tell: Tell) -> int:
-    told_at = time.monotonic()
+async def _delete(maintenance: MaintenanceStore, bounds: dict[str, Any], report: Report) -> int:
+    reported_at = time.monotonic()
 
     def progress(so_far: int) -> None:
-        nonlocal told_at
-        if time.monotonic() - told_at > TELL_EVERY_S:
-            told_at = time.monotonic()
-            tell(f"{so_far:,} readings erased …")
+        nonlocal reported_at
+        if time.monotonic() - reported_at > REPORT_EVERY_S:
+            reported_at = time.monotonic()
+            report(f"{so_far:,} readings erased …")
 
-    return await upkeep.delete_range(bounds, None, progress)
+    return await maintenance.delete_range(bounds, None, progress)

@@ -1,9 +1,9 @@
-"""Erases the readings of deleted owners, those that are still on their way included.
+"""Erases the readings of deleted owners, including those that are still on their way.
 
-What is true at each point: the message of a deletion is acknowledged when its tombstone is safe, and from then on the
-tombstone is the work. Every worker learns of new ones each 2 s and stores nothing more of those owners. What a worker
-had at hand before it knew is written at the latest when it lets go of it, after HOLD_SECONDS: so the key range is swept
-at once, and again after 10 s, a minute, and beyond that time.
+What is true at each point: the message of a deletion is acknowledged once its tombstone is safe, and from then on the
+tombstone is the work item. Every worker polls for new tombstones every 2 s and stores nothing more of those owners.
+What a worker held before it knew is written at the latest when it requeues it, after HOLD_SECONDS. The key range is
+therefore swept at once, and again after 10 s, after a minute, and beyond that time.
 """
 
 import asyncio
@@ -13,102 +13,104 @@ from broker.deleted_owner import DeletedOwner
 from broker.interface import Broker, Consumer, Delivery
 from broker.message import DecodeError
 from broker.topology import DELETED_OWNERS, OWNERS_EXCHANGE
-from persister.batch import DeadLetter
-from persister.maintenance.database_state import Learned
-from persister.maintenance.store import Upkeep
+from persister.batch import Unstorable
+from persister.dead_letters import ToDeadLetters
+from persister.maintenance.database_state import DatabaseState
+from persister.maintenance.store import MaintenanceStore
 from persister.metrics import PersisterMetrics
-from persister.retry import GivenUpError, Holding, LetGoError
-from persister.to_dead_letters import ToDeadLetters
-from persister.to_mongodb import WriteFailed
+from persister.mongodb_errors import WriteFailed
+from persister.retry import HeldTooLongError, Retrier
 from runtime.logs import logger
+from runtime.waiting import StoppedError
 
 log = logger("persister.maintenance.erasure")
 
-LOOK_EVERY_S = 2.0
+POLL_EVERY_S = 2.0
 PREFETCH = 16
 
 
 class Erasure:
-    """What one worker does about deleted owners."""
+    """One worker's part in the erasure of deleted owners."""
 
     def __init__(
         self,
-        upkeep: Upkeep,
-        learned: Learned,
+        maintenance: MaintenanceStore,
+        state: DatabaseState,
         dead_letters: ToDeadLetters,
-        holding: Holding,
+        retrier: Retrier,
         metrics: PersisterMetrics,
         *,
         hold_s: float,
     ) -> None:
-        self._upkeep = upkeep
-        self._learned = learned
+        self._maintenance = maintenance
+        self._state = state
         self._dead_letters = dead_letters
-        self._holding = holding
+        self._retrier = retrier
         self._metrics = metrics
         self._sweeps_after_s = (10.0, 60.0, max(3600.0, 2 * hold_s))
 
-    async def first_look(self) -> None:
-        """Learn of every deleted owner, before anything is stored. GivenUpError at a stop."""
+    async def load(self) -> None:
+        """Load every deleted owner, before anything is stored; StoppedError at a stop."""
         while True:
             try:
-                return await self._holding.until_done("tombstones", self._learned.first)
-            except LetGoError:
-                log.warning("MongoDB is still away; nothing is taken from the queue before it answers.")
+                return await self._retrier.run("tombstones", self._state.load)
+            except HeldTooLongError:
+                log.warning("MongoDB is still away; nothing is consumed before it answers.")
 
-    async def take_deletions(self, broker: Broker) -> None:
-        """Turn messages of deleted owners into tombstones, for ever."""
+    async def consume_deletions(self, broker: Broker) -> None:
+        """Turn messages about deleted owners into tombstones, until cancelled or stopped."""
         while True:
             try:
                 async with broker.consumer(DELETED_OWNERS, prefetch=PREFETCH) as consumer:
                     while True:
-                        await self._take(consumer, await consumer.get())
-            except GivenUpError:
+                        await self._record(consumer, await consumer.get())
+            except StoppedError:
                 return
-            except LetGoError:
-                log.warning("A deletion was held for too long; the broker is to deliver it again.")
+            except HeldTooLongError:
+                log.warning("A deletion was held past its deadline; the broker redelivers it.")
 
-    async def _take(self, consumer: Consumer, delivery: Delivery) -> None:
-        # Those behind it wait in the window meanwhile: their time has begun, too.
-        holding = self._holding.until(self._holding.deadline_of(delivery))
+    async def _record(self, consumer: Consumer, delivery: Delivery) -> None:
+        # Messages wait in the prefetch window behind others: the deadline counts from their arrival.
+        retrier = self._retrier.with_deadline(self._retrier.deadline_of(delivery))
         try:
             deleted = DeletedOwner.of(delivery.message)
         except DecodeError as error:
-            log.error("A message about a deleted owner was not understood.", reason=error.reason, error=str(error))
-            letter = DeadLetter(error.body, error.reason, str(error))
-            bury = partial(self._dead_letters.bury, letter, delivery.message, OWNERS_EXCHANGE)
-            await holding.until_done("dead letter", bury)
+            log.error("A message about a deleted owner could not be read.", reason=error.reason, error=str(error))
+            dead = Unstorable(error.body, error.reason, str(error))
+            publish = partial(self._dead_letters.publish, dead, delivery.message, OWNERS_EXCHANGE)
+            await retrier.run("dead letter", publish)
         else:
-            await holding.until_done("tombstone", partial(self._learned.note_deleted, deleted))
-        await holding.until_done("acknowledgement", partial(consumer.acknowledge, delivery))
+            await retrier.run("tombstone", partial(self._state.record_deletion, deleted))
+        await retrier.run("acknowledgement", partial(consumer.acknowledge, delivery))
 
-    async def keep_up(self) -> None:
-        """Learn of new tombstones, or of all where the database is another one, for ever."""
+    async def follow(self) -> None:
+        """Load new tombstones every 2 s until cancelled, or all of them if the database has changed."""
         while True:
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(POLL_EVERY_S)
             try:
-                await self._learned.keep_up()
+                await self._state.refresh()
             except WriteFailed as error:
                 log.warning("Deleted owners could not be read; trying again.", error=str(error))
 
-    async def sweep_what_is_due(self) -> None:
-        """Erase one owner after the other, for ever. Beside `keep_up`, for a sweep may take long."""
+    async def sweep(self) -> None:
+        """Erase the owners that are due, one after the other, until cancelled. It may take longer than `follow` may."""
         while True:
             try:
                 while await self._sweep_one():
                     pass
             except WriteFailed as error:
-                log.warning("An erasure could not go on; trying again.", error=str(error))
-            await asyncio.sleep(LOOK_EVERY_S)
+                log.warning("An erasure was interrupted; trying again.", error=str(error))
+            await asyncio.sleep(POLL_EVERY_S)
 
     async def _sweep_one(self) -> bool:
-        sweep = await self._upkeep.claim_sweep()
+        """Erase one owner that is due; return False if there is none."""
+        sweep = await self._maintenance.claim_sweep()
         if sweep is None:
             return False
-        erased = await self._upkeep.erase_owner(sweep.owner, partial(self._upkeep.renew_sweep, sweep))
+        erased = await self._maintenance.erase_owner(sweep.owner, partial(self._maintenance.renew_sweep, sweep))
         self._metrics.removed.labels("erasure").inc(erased)
         number = sweep.sweeps
         after_s = self._sweeps_after_s[number] if number < len(self._sweeps_after_s) else None
-        await self._upkeep.swept(sweep, next_in_s=after_s)
+        await self._maintenance.finish_sweep(sweep, next_in_s=after_s)
         log.info("The readings of a deleted owner are erased.", owner=sweep.owner, readings=erased, sweep=number + 1)
         return True

@@ -1,8 +1,9 @@
-"""The collection `readings`: made with its options, known by its UUID, and put right where an insert has made it.
+"""The collection `readings`: created with its options, identified by its UUID, and replaced if it lacks its options.
 
-An insert into a collection that is not there makes one without options. Workers therefore name the UUID of the one that
-they mean, and MongoDB refuses what would go elsewhere. A collection that was made by such an insert all the same (by an
-older version, by hand) is replaced while it is empty; one that holds readings is left alone, and the log says so.
+An insert into a missing collection creates one without options. Workers therefore name the UUID of the collection that
+they mean, and MongoDB refuses inserts that would go elsewhere. A collection that was created by an insert all the same
+(by an older version, by hand) is replaced while it is empty; one that holds readings is left alone, with a warning in
+the log.
 """
 
 import secrets
@@ -10,50 +11,50 @@ from dataclasses import dataclass
 from typing import Any
 
 from bson.binary import Binary
-from pymongo import WriteConcern
-from pymongo.errors import CollectionInvalid, OperationFailure
+from pymongo.errors import OperationFailure
 
-from persister.mongodb_errors import COLLECTION_UUID_MISMATCH, NAMESPACE_EXISTS, NAMESPACE_NOT_FOUND
+from persister.collections import SAFE, create_if_missing
+from persister.mongodb_errors import COLLECTION_UUID_MISMATCH, NAMESPACE_NOT_FOUND
+from readings.collections import READINGS
 from runtime.logs import logger
 
 log = logger("persister.readings")
 
-READINGS = "readings"
-# What an empty collection is called while another takes its place; it holds what was written into it meanwhile.
+# The name of an empty collection once it is replaced, with a suffix; it holds what was written into it meanwhile.
 REPLACED = "readings_replaced_"
 _ZSTD = "block_compressor=zstd"
 _TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """Which collection it is, and whether it is clustered by its key."""
+class CollectionInfo:
+    """The UUID of a collection, and whether it is clustered by its key."""
 
     uuid: Binary | None
     clustered: bool
 
 
 class ReadingsCollection:
-    """Looks after the collection of one database. Raises the driver's errors."""
+    """The collection of one database. Every method raises the driver's errors."""
 
     def __init__(self, database: Any, *, clustered: bool) -> None:
         self._database = database
         self._clustered = clustered
-        self._told: Any = None
+        self._warned_about: Any = None
 
-    async def prepared(self) -> Form:
-        """Return the collection's form, once there is one: made where it is missing, replaced where that is due."""
+    async def ensure(self) -> CollectionInfo:
+        """Create the collection if it is missing, replace it if that is due, and return what it is."""
         for _ in range(_TRIES):
             found = await self._found()
             if found is None:
                 await self._create()
-            elif not found.get("options") and await self._is_empty() and await self._replaced(found):
+            elif not found.get("options") and await self._is_empty() and await self._replace(found):
                 continue
             else:
-                await self._bring_back()
-                self._tell(found)
+                await self._merge_replaced()
+                self._warn_about_options(found)
                 options = found.get("options", {})
-                return Form(found.get("info", {}).get("uuid"), bool(options.get("clusteredIndex")))
+                return CollectionInfo(found.get("info", {}).get("uuid"), bool(options.get("clusteredIndex")))
         raise OperationFailure("the collection is being replaced again and again", COLLECTION_UUID_MISMATCH)
 
     async def _found(self) -> dict[str, Any] | None:
@@ -64,24 +65,18 @@ class ReadingsCollection:
         options: dict[str, Any] = {"storageEngine": {"wiredTiger": {"configString": _ZSTD}}}
         if self._clustered:
             options["clusteredIndex"] = {"key": {"_id": 1}, "unique": True}
-        try:
-            await self._database.create_collection(READINGS, **options)
-        except CollectionInvalid:
-            return  # another worker was first
-        except OperationFailure as error:
-            if error.code != NAMESPACE_EXISTS:
-                raise
+        await create_if_missing(self._database, READINGS, **options)
 
     async def _is_empty(self) -> bool:
         return await self._database[READINGS].find_one({}, {"_id": 1}) is None
 
-    async def _replaced(self, found: dict[str, Any]) -> bool:
-        """Put a collection with the right options in the place of one that is empty; False where that may not be."""
+    async def _replace(self, found: dict[str, Any]) -> bool:
+        """Replace an empty collection by one with the right options; False if that is not allowed."""
         database, client = self._database.name, self._database.client
         try:
             if (await client.admin.command("hello")).get("msg") == "isdbgrid":
-                return False  # it may be sharded, which is nothing that a worker may undo
-            # Not dropped: between the question and the answer a writer may have stored something there.
+                return False  # it may be sharded, which a worker must not undo
+            # Not dropped: a writer may have stored something there since the collection was found empty.
             await client.admin.command(
                 {
                     "renameCollection": f"{database}.{READINGS}",
@@ -91,31 +86,34 @@ class ReadingsCollection:
             )
         except OperationFailure as error:
             if error.code in (COLLECTION_UUID_MISMATCH, NAMESPACE_NOT_FOUND):
-                return True  # another worker was first: look again
+                return True  # another worker was first: start again
             log.warning("The empty collection could not be replaced.", error=str(error))
             return False
-        log.warning("The collection of readings had none of its options and was empty; it is made anew.")
+        log.warning("The collection of readings was empty and had none of its options; it was replaced.")
         await self._create()
         return True
 
-    async def _bring_back(self) -> None:
-        """Take over what is in collections that were replaced (maybe by a worker that died then), and drop them."""
+    async def _merge_replaced(self) -> None:
+        """Merge the readings of replaced collections into this one, and drop those collections.
+
+        A worker that died in between leaves this to the next one.
+        """
         names = await self._database.list_collection_names(filter={"name": {"$regex": f"^{REPLACED}[0-9a-f]{{16}}$"}})
         for name in names:
-            replaced = self._database.get_collection(name, write_concern=WriteConcern(w="majority", j=True))
+            replaced = self._database.get_collection(name, write_concern=SAFE)
             into = {"$merge": {"into": READINGS, "whenMatched": "keepExisting"}}
             await replaced.aggregate([into]).to_list(None)
             await replaced.drop()
 
-    def _tell(self, found: dict[str, Any]) -> None:
+    def _warn_about_options(self, found: dict[str, Any]) -> None:
         options, uuid = found.get("options", {}), found.get("info", {}).get("uuid")
         engine = options.get("storageEngine", {}).get("wiredTiger", {}).get("configString", "")
         is_clustered = bool(options.get("clusteredIndex"))
-        if self._told == uuid or (_ZSTD in engine and is_clustered is self._clustered):
+        if self._warned_about == uuid or (_ZSTD in engine and is_clustered is self._clustered):
             return
-        self._told = uuid
+        self._warned_about = uuid
         log.warning(
-            "The collection of readings has other options than it was to have; it holds readings and stays as it is.",
+            "The collection of readings has other options than configured; it holds readings and stays as it is.",
             zstd=_ZSTD in engine,
             clustered=is_clustered,
             clustered_wanted=self._clustered,

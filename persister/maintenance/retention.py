@@ -1,7 +1,7 @@
-"""Removes readings that are older than they are to be kept: series by series, by key range, in small steps.
+"""Removes readings past their retention: series by series, by key range, in small steps.
 
-One worker at a time does it, by a lease; the rest between two rounds is at least 20 times what the round took, so that
-it never has more than a twentieth of the database's time.
+One worker at a time does it, under a lease. The pause after a round is at least 20 times as long as the round, so that
+retention never takes more than a twentieth of the database's time.
 """
 
 import asyncio
@@ -10,33 +10,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from persister.maintenance.store import LEASE, Upkeep
+from persister.maintenance.store import LEASE, MaintenanceStore
 from persister.metrics import PersisterMetrics
-from persister.to_mongodb import WriteFailed
-from readings.keys import between
+from persister.mongodb_errors import WriteFailed
+from readings.filters import in_time_range
 from runtime.logs import logger
 from runtime.times import now_ms
 
 log = logger("persister.maintenance.retention")
 
-CHORE = "retention"
-LOOK_EVERY_S = 5.0
+JOB = "retention"
+CHECK_EVERY_S = 5.0
 ROUND_EVERY_S = 60.0
-REST = 20
-SERIES_AT_ONCE = 500
+PAUSE_FACTOR = 20
+SERIES_PER_QUERY = 500
 DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How many days readings are kept, and which sensorTypes for how many others; 0 keeps for ever."""
+    """The days for which readings are kept, in general and by sensorType; 0 keeps them without limit."""
 
     days: int = 0
     by_sensor_type: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, days: int, overrides: tuple[str, ...]) -> "Retention":
-        """Read overrides of the form `temperature=30`; ValueError names the one that is wrong."""
+        """Parse overrides of the form `temperature=30`; ValueError names an invalid one."""
         by_sensor_type: dict[str, int] = {}
         for text in overrides:
             sensor_type, _, number = text.rpartition("=")
@@ -49,40 +49,40 @@ class Retention:
 
     @property
     def removes_anything(self) -> bool:
-        """Whether there is anything to do."""
+        """Whether any reading is ever removed."""
         return self.days > 0 or any(self.by_sensor_type.values())
 
     def days_of(self, sensor_type: str) -> int:
-        """Return for how many days the readings of a sensorType are kept; 0 is for ever."""
+        """Return the days for which readings of a sensorType are kept; 0 is without limit."""
         return self.by_sensor_type.get(sensor_type, self.days)
 
 
-async def keep_to(retention: Retention, upkeep: Upkeep, metrics: PersisterMetrics) -> None:
-    """Remove what is too old, for ever; returns at once where everything is kept."""
+async def enforce(retention: Retention, maintenance: MaintenanceStore, metrics: PersisterMetrics) -> None:
+    """Remove what is too old, until cancelled; returns at once if everything is kept."""
     while retention.removes_anything:
         try:
-            if (server_ms := await upkeep.claim_chore(CHORE)) is not None:
+            if (server_ms := await maintenance.claim_job(JOB)) is not None:
                 started = time.monotonic()
-                # Of two clocks the one that is behind: what goes too early is gone.
-                removed = await remove_old(retention, upkeep, now_ms=min(server_ms, now_ms()))
+                # By the slower of two clocks: what is removed too early is lost.
+                removed = await remove_old(retention, maintenance, now_ms=min(server_ms, now_ms()))
                 metrics.removed.labels("retention").inc(removed)
                 took_s = time.monotonic() - started
-                await upkeep.chore_due_in(CHORE, max(ROUND_EVERY_S, REST * took_s))
+                await maintenance.schedule_job(JOB, max(ROUND_EVERY_S, PAUSE_FACTOR * took_s))
                 if removed:
                     log.info("Old readings were removed.", readings=removed, seconds=round(took_s, 1))
         except WriteFailed as error:
             log.warning("Old readings could not be removed; trying again.", error=str(error))
-        await asyncio.sleep(LOOK_EVERY_S)
+        await asyncio.sleep(CHECK_EVERY_S)
 
 
-async def remove_old(retention: Retention, upkeep: Upkeep, *, now_ms: int) -> int:
-    """Go through all series once; return how many readings were removed."""
-    renew = partial(upkeep.chore_due_in, CHORE, LEASE.total_seconds())
+async def remove_old(retention: Retention, maintenance: MaintenanceStore, *, now_ms: int) -> int:
+    """Go through all series once; return how many readings were removed. `now_ms`: milliseconds since 1970."""
+    renew = partial(maintenance.schedule_job, JOB, LEASE.total_seconds())
     removed, last = 0, None
-    while found := await upkeep.series_after(last, SERIES_AT_ONCE):
+    while found := await maintenance.series_after(last, SERIES_PER_QUERY):
         await renew()
         for series in found:
             if days := retention.days_of(series["sensorType"]):
-                removed += await upkeep.delete_range(between(series, to_ms=now_ms - days * DAY_MS), renew)
+                removed += await maintenance.delete_range(in_time_range(series, to_ms=now_ms - days * DAY_MS), renew)
         last = found[-1]
     return removed

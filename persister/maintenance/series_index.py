@@ -1,28 +1,28 @@
 """PERSISTER → MONGODB, in the background: the index of `series` by which readers find the devices of a sensorType.
 
-Readers do without it, more slowly, so nothing waits for it: not the first reading, nor a stop. A database that was
+Without it readers are slower, so nothing waits for it: neither the first reading nor a stop. A database that is
 restored or replaced under a running worker gets it again.
 """
 
 import asyncio
 
-from persister.maintenance.store import Upkeep
-from persister.to_mongodb import WriteFailed
+from persister.maintenance.store import MaintenanceStore
+from persister.mongodb_errors import WriteFailed
 from runtime.logs import logger
 
 log = logger("persister.maintenance.series_index")
 
-LOOK_EVERY_S = 600.0
+CHECK_EVERY_S = 600.0
 RETRY_AFTER_S = 10.0
 
 
-async def keep_series_index(upkeep: Upkeep) -> None:
-    """Have the index made, and look every ten minutes whether it is there, for ever. Where it is, a look is 0.3 ms."""
+async def maintain_series_index(maintenance: MaintenanceStore) -> None:
+    """Create the index, and check for it every ten minutes until cancelled. A check takes 0.3 ms if it exists."""
     while True:
         try:
-            await upkeep.index_series()
+            await maintenance.index_series()
         except WriteFailed as error:
-            log.warning("The index of the series could not be made; trying again.", error=str(error))
+            log.warning("The index of the series could not be created; trying again.", error=str(error))
             await asyncio.sleep(RETRY_AFTER_S)
         else:
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(CHECK_EVERY_S)

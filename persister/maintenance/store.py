@@ -1,47 +1,43 @@
 """PERSISTER → MONGODB, in the background: tombstones of deleted owners, leases, and deletes in small steps.
 
 A tombstone is the work item of an erasure and outlives its worker: `{_id: owner, deletedAt, notedAt, sweeps,
-nextSweepAt?, claim?, logged}`. Who claims one moves `nextSweepAt` ahead by a lease and keeps moving it; a worker that
-dies lets it come due. A claim that was lost meanwhile changes nothing any more.
+nextSweepAt?, claim?, logged}`. A worker that claims one moves `nextSweepAt` ahead by a lease and keeps extending it; if
+the worker dies, the tombstone comes due again. A claim that was lost meanwhile has no effect any more.
 
-No host's clock is asked: what is due is compared with the server's (`$$NOW`, `$currentDate`). And what is new is not a
-matter of time at all: `deletions` has a document `{_id: number, owner}` for each announced deletion. Who writes one
-takes the next number after the highest that it sees, and meets the other in `_id` where two do so at once; so a number
-is there only when all before it are, and whoever has read up to one misses nothing.
+No host's clock is involved: due times are compared with the server's clock (`$$NOW`, `$currentDate`). What is new does
+not depend on time at all: `deletions` has a document `{_id: number, owner}` for each announced deletion. Its writer
+takes the number after the highest that it sees, and of two that take the same one, `_id` refuses the second. A number
+therefore exists only if all before it do, and a reader that has read up to it has missed nothing.
 """
 
 import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pymongo
 from bson import Int64, MaxKey
-from pymongo import ReturnDocument, WriteConcern
-from pymongo.errors import CollectionInvalid, DuplicateKeyError
+from pymongo import ReturnDocument
+from pymongo.errors import DuplicateKeyError
 from pymongo.read_concern import ReadConcern
 
 from broker.deleted_owner import DeletedOwner
-from persister.failing import failing
-from persister.maintenance.readings_collection import READINGS
-from persister.to_mongodb import SERIES
+from persister.collections import DELETIONS, JOBS, SAFE, TOMBSTONES, create_if_missing
+from persister.mongodb_errors import translating_errors
+from readings.collections import READINGS, SERIES, SERIES_BY_SENSOR_TYPE
 from readings.document import AS_MILLISECONDS
-from readings.keys import SERIES_BY_SENSOR_TYPE, Key, devices_of
-
-TOMBSTONES = "deleted_owners"
-DELETIONS = "deletions"
-CHORES = "chores"
+from readings.filters import of_owner
+from readings.keys import Key
 
 LEASE = timedelta(seconds=60)
-# Deleted by one command: some 10 ms of the server's time.
-STEP_READINGS = 1000
-COUNTED_AT_ONCE = 100_000
-# An index is built while writes go on, some 10 s for a million series; a replica set ends it when all members have it.
-INDEX_S = 600.0
+# Readings deleted by one command: about 10 ms of the server's time.
+READINGS_PER_DELETE = 1000
+READINGS_PER_COUNT = 100_000
+# An index is built while writes go on, about 10 s for a million series; on a replica set until all members have it.
+INDEX_TIMEOUT_S = 600.0
 
 Renew = Callable[[], Awaitable[None]]
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
@@ -49,43 +45,41 @@ _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """A claimed tombstone: whose, how many sweeps there were, and what tells this claim from others."""
+    """A claimed tombstone: its owner, the number of sweeps so far, and the id of this claim."""
 
     owner: str
     sweeps: int
     claim: str
 
 
-class Upkeep:
-    """Deletes in one database, and what workers tell each other about it. Every call may raise WriteFailed."""
+class MaintenanceStore:
+    """Deletes in one database, and how its workers share the work. Every method may raise WriteFailed."""
 
     def __init__(self, database: Any) -> None:
-        safe = WriteConcern(w="majority", j=True)
         majority = ReadConcern("majority")
         self._database = database
-        self._readings = database.get_collection(READINGS, codec_options=AS_MILLISECONDS, write_concern=safe)
-        self._series = database.get_collection(SERIES, write_concern=safe)
-        self._tombstones = database.get_collection(TOMBSTONES, write_concern=safe, read_concern=majority)
-        self._deletions = database.get_collection(DELETIONS, write_concern=safe, read_concern=majority)
-        # As it is on the primary, safe or not: for the next number.
+        self._readings = database.get_collection(READINGS, codec_options=AS_MILLISECONDS, write_concern=SAFE)
+        self._series = database.get_collection(SERIES, write_concern=SAFE)
+        self._tombstones = database.get_collection(TOMBSTONES, write_concern=SAFE, read_concern=majority)
+        self._deletions = database.get_collection(DELETIONS, write_concern=SAFE, read_concern=majority)
+        # Read from the primary, safe or not: for the next number.
         self._newest = database.get_collection(DELETIONS)
-        self._chores = database.get_collection(CHORES, write_concern=safe)
+        self._jobs = database.get_collection(JOBS, write_concern=SAFE)
 
     async def prepare(self) -> None:
-        """Make the collections that are learned from, and the index of the tombstones."""
-        with failing():
-            for name in (SERIES, DELETIONS):
-                with suppress(CollectionInvalid):  # it is there
-                    await self._database.create_collection(name)
+        """Create the collections that workers learn from, and the index of the tombstones, if they are missing."""
+        with translating_errors():
+            for name in (SERIES, DELETIONS, TOMBSTONES):
+                await create_if_missing(self._database, name)
             await self._tombstones.create_index("nextSweepAt", sparse=True)
 
     async def index_series(self) -> None:
-        """Make the index of the series by their sensorType; where it is there, nothing happens."""
-        with failing(), pymongo.timeout(INDEX_S):
+        """Create the index of the series by their sensorType if it is missing."""
+        with translating_errors(), pymongo.timeout(INDEX_TIMEOUT_S):
             await self._series.create_index(SERIES_BY_SENSOR_TYPE)
 
-    async def note_deleted(self, deleted: DeletedOwner) -> None:
-        """Write a tombstone, due at once. A repetition makes it due again: an older copy may hold readings again."""
+    async def write_tombstone(self, deleted: DeletedOwner) -> None:
+        """Write a tombstone, due at once. Repeating it makes it due again: a restored copy may hold readings again."""
         change = {
             "$set": {
                 "deletedAt": datetime.fromtimestamp(deleted.deleted_at_ms / 1000, UTC),
@@ -95,7 +89,7 @@ class Upkeep:
             "$currentDate": {"notedAt": True, "nextSweepAt": True},
             "$unset": {"claim": ""},
         }
-        with failing():
+        with translating_errors():
             await self._tombstones.update_one({"_id": deleted.owner}, change, upsert=True)
             while True:
                 last = await self._newest.find_one({}, sort=[("_id", -1)])
@@ -107,27 +101,27 @@ class Upkeep:
                 return
 
     async def all_deleted(self) -> tuple[list[str], int]:
-        """Return every deleted owner, and the number up to which deletions are among them."""
-        with failing():
-            # First: a tombstone is there before its number.
+        """Return every deleted owner, and the number up to which deletions are included."""
+        with translating_errors():
+            # Read first: a tombstone is written before its number.
             last = await self._deletions.find_one({}, sort=[("_id", -1)])
             owners = [found["_id"] async for found in self._tombstones.find({}, {"_id": 1})]
         return owners, int(last["_id"]) if last else 0
 
     async def deleted_after(self, number: int) -> tuple[list[str], int]:
-        """Return the owners of the deletions after a number, and the highest number; those without one, too."""
-        with failing():
+        """Return the owners of the deletions after a number and of those without one, and the highest number."""
+        with translating_errors():
             found = [one async for one in self._deletions.find({"_id": {"$gt": Int64(number)}}).sort("_id", 1)]
-            # Written by a version that gave no numbers; its sweeps last for an hour.
+            # Written by a version without numbers, whose sweeps last for an hour.
             unnumbered = self._tombstones.find({"nextSweepAt": {"$exists": True}, "logged": {"$exists": False}})
             owners = [one["_id"] async for one in unnumbered]
         owners += [one["owner"] for one in found]
         return owners, int(found[-1]["_id"]) if found else number
 
     async def claim_sweep(self) -> Sweep | None:
-        """Take a tombstone that is due; None when nothing is."""
+        """Claim a tombstone that is due; None if there is none."""
         claim = secrets.token_hex(8)
-        with failing():
+        with translating_errors():
             found = await self._tombstones.find_one_and_update(
                 {"nextSweepAt": {"$exists": True}, "$expr": {"$lte": ["$nextSweepAt", "$$NOW"]}},
                 [{"$set": {"nextSweepAt": _after(LEASE), "claim": claim}}],
@@ -136,26 +130,26 @@ class Upkeep:
         return None if found is None else Sweep(found["_id"], int(found["sweeps"]), claim)
 
     async def renew_sweep(self, sweep: Sweep) -> None:
-        """Keep a claimed tombstone from coming due."""
-        with failing():
+        """Extend the lease on a claimed tombstone."""
+        with translating_errors():
             mine = {"_id": sweep.owner, "claim": sweep.claim}
             await self._tombstones.update_one(mine, [{"$set": {"nextSweepAt": _after(LEASE)}}])
 
-    async def swept(self, sweep: Sweep, *, next_in_s: float | None) -> None:
-        """Note the end of a sweep, and when the next one is due (None: it was the last).
+    async def finish_sweep(self, sweep: Sweep, *, next_in_s: float | None) -> None:
+        """Record the end of a sweep, and in how many seconds the next one is due (None: it was the last).
 
-        Where another worker has claimed it, or the owner was announced again meanwhile, that stands.
+        No effect if another worker has claimed the tombstone, or the owner was announced again, in the meantime.
         """
         change: list[dict[str, Any]] = [{"$set": {"sweeps": sweep.sweeps + 1}}, {"$unset": "claim"}]
         if next_in_s is None:
             change.append({"$unset": "nextSweepAt"})
         else:
             change.append({"$set": {"nextSweepAt": _after(timedelta(seconds=next_in_s))}})
-        with failing():
+        with translating_errors():
             await self._tombstones.update_one({"_id": sweep.owner, "claim": sweep.claim}, change)
 
-    async def claim_chore(self, name: str) -> int | None:
-        """Take a chore that is due, for the time of a lease; None while another worker has it.
+    async def claim_job(self, name: str) -> int | None:
+        """Claim a job that is due for the time of a lease; None if it is not due or another worker has it.
 
         Returns the server's time, in milliseconds since 1970.
         """
@@ -166,49 +160,50 @@ class Upkeep:
             "claimedAt": {"$cond": [is_due, "$$NOW", "$claimedAt"]},
             "dueAt": {"$cond": [is_due, _after(LEASE), "$dueAt"]},
         }
-        with failing():
-            found = await self._chores.find_one_and_update(
+        with translating_errors():
+            found = await self._jobs.find_one_and_update(
                 {"_id": name}, [{"$set": change}], upsert=True, return_document=ReturnDocument.AFTER
             )
         return round(found["claimedAt"].timestamp() * 1000) if found.get("claim") == claim else None
 
-    async def chore_due_in(self, name: str, seconds: float) -> None:
-        """Say when a chore is due again; in the middle of it, this renews the lease."""
-        with failing():
-            await self._chores.update_one({"_id": name}, [{"$set": {"dueAt": _after(timedelta(seconds=seconds))}}])
+    async def schedule_job(self, name: str, seconds: float) -> None:
+        """Make a job due again `seconds` from now; while it runs, this extends the lease."""
+        with translating_errors():
+            await self._jobs.update_one({"_id": name}, [{"$set": {"dueAt": _after(timedelta(seconds=seconds))}}])
 
     async def series_after(self, last: Key | None, limit: int) -> list[Key]:
         """Return the next series in the order of their keys."""
         query = {} if last is None else {"_id": {"$gt": last}}
-        with failing():
+        with translating_errors():
             cursor = self._series.find(query, {"_id": 1}).sort("_id", 1).limit(limit)
             return [found["_id"] async for found in cursor]
 
     async def erase_owner(self, owner: str, renew: Renew) -> int:
-        """Delete every reading and series of an owner; return how many readings there were."""
-        erased = await self.delete_range(devices_of(owner), renew)
+        """Delete every reading and series of an owner; return the number of deleted readings."""
+        erased = await self.delete_range(of_owner(owner), renew)
         await self.delete_series(owner)
         return erased
 
     async def delete_series(self, owner: str) -> None:
         """Delete the documents of an owner's series."""
-        with failing():
-            await self._series.delete_many(devices_of(owner))
+        with translating_errors():
+            await self._series.delete_many(of_owner(owner))
 
     async def delete_range(
         self, bounds: dict[str, Any], renew: Renew | None, progress: Callable[[int], None] | None = None
     ) -> int:
-        """Delete the readings of a key range, oldest key first, in steps with a rest after each as long as the step.
+        """Delete the readings of a key range, lowest key first; return how many were deleted.
 
-        `progress` is told after each step how many were deleted so far.
+        After each step it pauses for as long as the step took. `progress` is called after each step with the number
+        deleted so far, `renew` every quarter of a lease.
         """
         low, high = bounds["_id"]["$gte"], bounds["_id"]["$lt"]
         deleted, renewed_at = 0, time.monotonic()
         while True:
             started = time.monotonic()
-            with failing():
+            with translating_errors():
                 query = {"_id": {"$gte": low, "$lt": high}}
-                last = self._readings.find(query, {"_id": 1}).sort("_id", 1).skip(STEP_READINGS - 1).limit(1)
+                last = self._readings.find(query, {"_id": 1}).sort("_id", 1).skip(READINGS_PER_DELETE - 1).limit(1)
                 ends = [found["_id"] async for found in last]
                 step = {"_id": {"$gte": low, "$lte": ends[0]}} if ends else query
                 deleted += int((await self._readings.delete_many(step)).deleted_count)
@@ -223,27 +218,27 @@ class Upkeep:
             await asyncio.sleep(time.monotonic() - started)
 
     async def count_readings(self, bounds: dict[str, Any]) -> int:
-        """Return how many readings there are in a key range; counted in steps, so that no call takes long."""
+        """Return the number of readings in a key range, counted in steps so that no call takes long."""
         low, high, counted = bounds["_id"]["$gte"], bounds["_id"]["$lt"], 0
         after = "$gte"
         while True:
             query = {"_id": {after: low, "$lt": high}}
-            with failing():
-                last = self._readings.find(query, {"_id": 1}).sort("_id", 1).skip(COUNTED_AT_ONCE - 1).limit(1)
+            with translating_errors():
+                last = self._readings.find(query, {"_id": 1}).sort("_id", 1).skip(READINGS_PER_COUNT - 1).limit(1)
                 ends = [found["_id"] async for found in last]
                 if not ends:
                     return counted + int(await self._readings.count_documents(query))
-            counted, low, after = counted + COUNTED_AT_ONCE, ends[0], "$gt"
+            counted, low, after = counted + READINGS_PER_COUNT, ends[0], "$gt"
 
     async def count_series(self, owner: str) -> int:
-        """Return how many series an owner has."""
-        with failing():
-            return int(await self._series.count_documents(devices_of(owner)))
+        """Return the number of an owner's series."""
+        with translating_errors():
+            return int(await self._series.count_documents(of_owner(owner)))
 
-    async def note_series_of(self, owner: str) -> None:
-        """Write the documents of the series of which an owner has readings."""
-        bounds = devices_of(owner)
-        with failing():
+    async def rebuild_series(self, owner: str) -> None:
+        """Write the documents of all series of which an owner has readings."""
+        bounds = of_owner(owner)
+        with translating_errors():
             while found := await self._readings.find_one(bounds, {"_id": 1}, sort=[("_id", 1)]):
                 name = {part: found["_id"][part] for part in ("owner", "device", "sensorType")}
                 change = [{"$set": {"firstSeenAt": {"$ifNull": ["$firstSeenAt", "$$NOW"]}}}]
@@ -252,5 +247,5 @@ class Upkeep:
 
 
 def _after(time_from_now: timedelta) -> dict[str, Any]:
-    """Return a moment by the server's clock, for a pipeline."""
+    """Return a time by the server's clock, for an update pipeline."""
     return {"$add": ["$$NOW", round(time_from_now.total_seconds() * 1000)]}

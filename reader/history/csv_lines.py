@@ -1,30 +1,33 @@
-"""Readings as lines of CSV (RFC 4180): for programs, or for people, whose spreadsheets take texts for formulas."""
+"""Readings as lines of CSV (RFC 4180): for programs, or for spreadsheets, with formulas neutralized."""
 
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from reader.responses import Document, plain, time_text
-from readings.csv_row import CSV_COLUMNS, compact, location_cell
+from reader.responses import Document, json_value, time_text
+from readings.csv_row import CSV_COLUMNS, attribute_cell
+from readings.reading import ATTRIBUTES
 
-CSV_HEAD = ",".join(CSV_COLUMNS).encode() + b"\r\n"
+_NO_ATTRIBUTES = "," * (len(ATTRIBUTES) - 1)
 
-# The signs that begin a formula, and TAB, CR and LF, which spreadsheets leave out before they look:
-# https://owasp.org/www-community/attacks/CSV_Injection. Their full-width forms are formulas in a Japanese Excel
+CSV_HEADER = ",".join(CSV_COLUMNS).encode() + b"\r\n"
+
+# Characters that start a formula, and TAB, CR and LF, which spreadsheets strip first:
+# https://owasp.org/www-community/attacks/CSV_Injection. Their full-width forms start formulas in Japanese Excel
 # (github.com/OWASP/www-community/issues/1088) and in Apple's Numbers (github.com/adaltas/node-csv/pull/387).
-_SIGNS = "=+\\-@\uff1d\uff0b\uff0d\uff20\u30fc"
-# Also behind what may begin a cell where the spreadsheet is set to another separator, and behind spaces and quotes.
-_FORMULA = re.compile(rf'^(?=[\t\r\n])|(^|[,;|\t\r\n])(?=(?:[^\S\t\r\n]|")*[{_SIGNS}])')
+_FORMULA_STARTS = "=+\\-@\uff1d\uff0b\uff0d\uff20\u30fc"
+# Also after characters that start a cell under another separator setting, and after spaces and quotes.
+_FORMULA = re.compile(rf'^(?=[\t\r\n])|(^|[,;|\t\r\n])(?=(?:[^\S\t\r\n]|")*[{_FORMULA_STARTS}])')
 
 Lines = Callable[[Iterable[Document]], bytes]
 Cell = Callable[[str], str]
 
 
 def csv_lines(device: str, sensor_type: str, *, for_spreadsheet: bool = False) -> Lines:
-    """Return what writes the readings of one series: no head, CRLF, texts in quotes and nothing else.
+    """Return a function that encodes readings of one series: no header, CRLF, quotes only around text.
 
-    A text value is always quoted, so that `"1"` and `1` stay two things; so is a unit or location that is an empty
-    text, where there may be none. `for_spreadsheet` makes of each text that is a formula a text again (`as_text`).
+    A text value is always quoted, so that `"1"` and `1` remain distinct; so is an empty unit or location, which may
+    also be missing. `for_spreadsheet` neutralizes formulas (`as_text`).
     """
     cell, text_cell = (_text_as_text, _text_as_text) if for_spreadsheet else (_cell, _quoted)
     head = f"{cell(device)},{cell(sensor_type)},"
@@ -42,20 +45,18 @@ def csv_lines(device: str, sensor_type: str, *, for_spreadsheet: bool = False) -
 
 
 def as_text(text: str) -> str:
-    """Return a text that no spreadsheet takes for a formula: with an apostrophe where one would begin."""
+    """Return a text that no spreadsheet takes for a formula: an apostrophe is inserted where one would start."""
     return _FORMULA.sub(r"\g<0>'", text)
 
 
 def _rest(document: Document, cell: Cell) -> str:
     if len(document) == 3:
-        return ",,"
-    unit, location, tags = (document.get(name) for name in ("unit", "location", "tags"))
+        return _NO_ATTRIBUTES
     return ",".join(
-        (
-            "" if unit is None else cell(unit if isinstance(unit, str) else compact(unit)),
-            "" if location is None else cell(location_cell(location)),
-            "" if tags is None else cell(tags if isinstance(tags, str) else compact(tags)),
-        )
+        [
+            "" if (attribute := document.get(name)) is None else cell(attribute_cell(name, attribute))
+            for name in ATTRIBUTES
+        ]
     )
 
 
@@ -68,7 +69,7 @@ def _value_cell(value: Any, text_cell: Cell, cell: Cell) -> str:
         return "true" if value else "false"
     if isinstance(value, int):
         return str(int(value))
-    return cell(str(plain(value)))  # what only somebody's own hand can have put there
+    return cell(str(json_value(value)))  # only a manual write can have stored it
 
 
 def _cell(text: str) -> str:

@@ -1,7 +1,7 @@
-"""MONGODB → READER: every question as a range of the one key, within one owner.
+"""MONGODB → READER: every query is a range of the one key, within one owner.
 
-The only file here that asks the driver. Each method takes the owner first, which comes from the token, and builds its
-range with readings/keys.py: there is no way to ask past it.
+The only file here that uses the driver. Each method takes the owner first, which comes from the token, and builds its
+range with readings/keys.py: no query can reach beyond its owner.
 """
 
 import asyncio
@@ -14,43 +14,45 @@ from bson import decode_all
 from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
+from reader.fair_semaphore import FairSemaphore
 from reader.history.pipelines import kinds_pipeline, newest_pipeline, numbers_pipeline
-from reader.history.places import Places
-from reader.http.queries import Position
-from reader.responses import AS_STORED, Document, date_ms
-from readings.keys import SERIES_BY_SENSOR_TYPE, Key, between, devices_of, reading_key, series_key, series_of
+from reader.responses import AS_STORED, Document
+from readings.collections import SERIES_BY_SENSOR_TYPE
+from readings.document import position_of
+from readings.filters import in_time_range, of_device, of_owner
+from readings.keys import Key, Position, reading_key, series_key
 from runtime.mongodb import THREADS, mongodb_client
 
 READINGS = "readings"
 SERIES = "series"
-# Documents that are fetched and turned into bytes at once: some 5 ms, in which nobody else is served.
-ROWS_AT_ONCE = 1000
-# Questions that are with the driver at once, which has some threads; their answers are in memory, a page of 1,000 takes
-# some 2 MB. One owner has a share of the places. Who waits for one waits in turn, and its time runs.
-ASKED_AT_ONCE = min(16, THREADS)
-ASKED_AT_ONCE_BY_ONE = max(1, min(4, ASKED_AT_ONCE // 2))
-# Series whose newest reading is asked for in one question, of some 10 ms: each by itself takes the driver ten times as
-# long. So many questions one list asks at once: more would only wait for each other.
-TOGETHER = 50
-NEWEST_AT_ONCE = ASKED_AT_ONCE_BY_ONE
-# Lists of more than so many series gather their readings a few lists at a time, for the same reason; the others wait.
+# Documents fetched and encoded at once: some 5 ms, in which nothing else runs.
+BATCH_DOCUMENTS = 1000
+# Queries running in the driver, which has some threads; their results are in memory, some 2 MB for a page of 1,000. One
+# owner has a share of the slots. Waiting queries take turns, and the wait counts towards their timeout.
+MAX_CONCURRENT_QUERIES = min(16, THREADS)
+MAX_CONCURRENT_QUERIES_PER_OWNER = max(1, min(4, MAX_CONCURRENT_QUERIES // 2))
+# Series whose newest reading is fetched in one query, of some 10 ms: one query each takes the driver ten times as long.
+# And the queries one list runs at once: more would only wait for each other.
+SERIES_PER_QUERY = 50
+MAX_CONCURRENT_BATCHES = MAX_CONCURRENT_QUERIES_PER_OWNER
+# Only a few lists longer than this fetch their readings at a time, for the same reason; the others wait.
 SHORT_LIST = 32
-LONG_LISTS_AT_ONCE = 8
-LONG_LISTS_AT_ONCE_OF_ONE = 2
-# Buckets of texts may hold seven of 256 characters each: so many answers of 5,000 of them are in memory together.
-ALL_BUCKETS_AT_ONCE = 4
-ALL_BUCKETS_AT_ONCE_OF_ONE = 2
-# BadValue and NoQueryExecutionPlans: what mongod answers where the index that a question names is not there.
+MAX_CONCURRENT_LONG_LISTS = 8
+MAX_CONCURRENT_LONG_LISTS_PER_OWNER = 2
+# A bucket may hold seven texts of 256 characters: this many results of 5,000 buckets are in memory together.
+MAX_CONCURRENT_ALL_BUCKETS = 4
+MAX_CONCURRENT_ALL_BUCKETS_PER_OWNER = 2
+# BadValue and NoQueryExecutionPlans: mongod's errors when the index named by a hint does not exist.
 NO_SUCH_INDEX = (2, 291)
 
 
 class HistoryUnavailable(Exception):
-    """MongoDB does not answer, or not in time."""
+    """MongoDB did not respond, or not in time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """A stretch of one series: from a time (included) to another (not), None for an open end, and past a position."""
+    """A range of one series: `from_ms` (inclusive) to `to_ms` (exclusive), None for an open end, beyond a position."""
 
     device: str
     sensor_type: str
@@ -60,9 +62,9 @@ class Range:
     past: Position | None = None
 
     def query(self, owner: str) -> dict[str, Any]:
-        """Return the filter: always with both bounds, and no position widens it."""
+        """Return the filter, always with both bounds; no position widens it."""
         series = series_key(owner, self.device, self.sensor_type)
-        bounds = between(series, self.from_ms, self.to_ms)["_id"]
+        bounds = in_time_range(series, self.from_ms, self.to_ms)["_id"]
         if self.past is None:
             return {"_id": bounds}
         ts_ms, at = self.past[0], reading_key(owner, self.device, self.sensor_type, *self.past)
@@ -74,14 +76,14 @@ class Range:
 
 
 class FromMongoDB:
-    """Asks one database; what is safe only: a reading that a failover may still take back is not shown."""
+    """Queries one database with majority read concern: readings that a failover may roll back are not returned."""
 
     def __init__(self, client: Any, database: str, *, timeout_s: float) -> None:
         self._client = client
         self._timeout_s = timeout_s
-        self._places = Places(ASKED_AT_ONCE, ASKED_AT_ONCE_BY_ONE)
-        self._places_of_long_lists = Places(LONG_LISTS_AT_ONCE, LONG_LISTS_AT_ONCE_OF_ONE)
-        self._places_of_all_buckets = Places(ALL_BUCKETS_AT_ONCE, ALL_BUCKETS_AT_ONCE_OF_ONE)
+        self._slots = FairSemaphore(MAX_CONCURRENT_QUERIES, MAX_CONCURRENT_QUERIES_PER_OWNER)
+        self._long_list_slots = FairSemaphore(MAX_CONCURRENT_LONG_LISTS, MAX_CONCURRENT_LONG_LISTS_PER_OWNER)
+        self._all_bucket_slots = FairSemaphore(MAX_CONCURRENT_ALL_BUCKETS, MAX_CONCURRENT_ALL_BUCKETS_PER_OWNER)
         majority = ReadConcern("majority")
         self._readings = client[database].get_collection(READINGS, codec_options=AS_STORED, read_concern=majority)
         self._series = client[database].get_collection(SERIES, codec_options=AS_STORED, read_concern=majority)
@@ -93,41 +95,41 @@ class FromMongoDB:
         async with mongodb_client(url, name="tidegate reader", timeout_s=timeout_s) as client:
             yield cls(client, database, timeout_s=timeout_s)
 
-    async def page(self, owner: str, stretch: Range, limit: int) -> list[Document]:
-        """Return at most `limit` readings of a stretch, in its order. Every method raises HistoryUnavailable."""
-        async with self._asked(owner):
-            cursor = self._readings.find_raw_batches(stretch.query(owner), limit=limit, batch_size=limit)
-            batches = cursor.sort("_id", -1 if stretch.descending else 1)
+    async def page(self, owner: str, range_: Range, limit: int) -> list[Document]:
+        """Return at most `limit` readings of a range, in its order. Every method raises HistoryUnavailable."""
+        async with self._query(owner):
+            cursor = self._readings.find_raw_batches(range_.query(owner), limit=limit, batch_size=limit)
+            batches = cursor.sort("_id", -1 if range_.descending else 1)
             return [document async for batch in batches for document in decode_all(batch, AS_STORED)]
 
-    async def stream(self, owner: str, stretch: Range, limit: int | None = None) -> AsyncGenerator[list[Document]]:
-        """Give a stretch of any length, some documents at a time.
+    async def stream(self, owner: str, range_: Range, limit: int | None = None) -> AsyncGenerator[list[Document]]:
+        """Yield a range of any length in batches of documents.
 
-        Each part is a question of its own, with its own time limit and past the last one's position: a cursor of
-        MongoDB's has one limit for all that it ever gives, and does not outlive a failover or a client that pauses.
+        Each batch is a separate query with its own time limit, starting at the last one's position: a MongoDB cursor
+        has one limit for its whole life, and does not survive a failover or a client that pauses.
         """
         left = limit
         while left is None or left > 0:
-            most = ROWS_AT_ONCE if left is None else min(left, ROWS_AT_ONCE)
-            part = await self.page(owner, stretch, most)
-            if not part:
+            most = BATCH_DOCUMENTS if left is None else min(left, BATCH_DOCUMENTS)
+            batch = await self.page(owner, range_, most)
+            if not batch:
                 return
-            found, stretch = len(part), replace(stretch, past=position_of(part[-1]))
-            yield part
+            found, range_ = len(batch), replace(range_, past=position_of(batch[-1]))
+            yield batch
             if found < most:
                 return
             left = None if left is None else left - most
 
-    async def knows(self, owner: str, device: str) -> bool:
-        """Say whether anything of a device was ever stored: its series stay when retention has taken its readings."""
-        async with self._asked(owner):
-            for collection in (self._series, self._readings):  # the first may be behind, by as long as a write
-                if await collection.find_one(series_of(owner, device), {"_id": 1}) is not None:
+    async def has_device(self, owner: str, device: str) -> bool:
+        """Return whether anything of a device was ever stored: its series outlive the retention of its readings."""
+        async with self._query(owner):
+            for collection in (self._series, self._readings):  # `series` may lag by the time of a write
+                if await collection.find_one(of_device(owner, device), {"_id": 1}) is not None:
                     return True
         return False
 
     async def ends(self, owner: str, device: str, sensor_type: str) -> tuple[int, int] | None:
-        """Return the times of a series' first and last reading in milliseconds since 1970; None where it has none."""
+        """Return the times of a series' first and last reading in milliseconds since 1970; None if it has none."""
         first = await self.page(owner, Range(device, sensor_type), 1)
         last = await self.page(owner, Range(device, sensor_type, descending=True), 1)
         return (position_of(first[0])[0], position_of(last[0])[0]) if first and last else None
@@ -135,49 +137,49 @@ class FromMongoDB:
     async def series(
         self, owner: str, device: str | None, sensor_type: str | None, past: tuple[str, str] | None, limit: int
     ) -> list[tuple[str, str]]:
-        """Return the next series of an owner, or of one of the owner's devices, in the order of their keys."""
-        async with self._asked(owner):
+        """Return the next `limit` series of an owner, or of one of the owner's devices, in key order."""
+        async with self._query(owner):
             if device is None and sensor_type is not None:
                 return await self._series_of_a_type(owner, sensor_type, past, limit)
             names = {"owner": owner} if device is None else {"owner": owner, "device": device}
-            query = devices_of(owner) if device is None else series_of(owner, device)
+            query = of_owner(owner) if device is None else of_device(owner, device)
             if sensor_type is not None:
                 query = {
                     "_id": {"$gte": names | {"sensorType": sensor_type}, "$lte": names | {"sensorType": sensor_type}}
                 }
             if past is not None and (device is None or past[0] == device):
                 query["_id"] = {**query["_id"], "$gt": series_key(owner, *past)}
-            return await self._names(query, limit)
+            return await self._series_names(query, limit)
 
-    async def series_documents(self, owner: str, most: int) -> list[bytes]:
-        """Return the documents of at most so many series of an owner in the order of their keys, as they came."""
-        async with self._asked(owner):
-            cursor = self._series.find_raw_batches(devices_of(owner), {"_id": 1}, limit=most, batch_size=ROWS_AT_ONCE)
+    async def series_documents(self, owner: str, limit: int) -> list[bytes]:
+        """Return the documents of at most `limit` series of an owner in key order, as raw BSON batches."""
+        async with self._query(owner):
+            cursor = self._series.find_raw_batches(of_owner(owner), {"_id": 1}, limit=limit, batch_size=BATCH_DOCUMENTS)
             return [bytes(batch) async for batch in cursor.sort("_id", 1)]
 
     async def _series_of_a_type(
         self, owner: str, sensor_type: str, past: tuple[str, str] | None, limit: int
     ) -> list[tuple[str, str]]:
-        """Return the next series of one sensorType: out of its index, or where that is not there by a longer way.
+        """Return the next series of one sensorType from its index, or by a slower scan if there is no index.
 
-        The index comes with the persister, which may be older than this reader, or still be building it.
+        The persister creates the index; it may be older than this reader or still building it.
         """
         device: dict[str, Any] = {"$gte": ""}
         if past is not None:
             device = {"$gt" if past[1] >= sensor_type else "$gte": past[0]}
         query = {"_id.owner": owner, "_id.sensorType": sensor_type, "_id.device": device}
         try:
-            return await self._names(query, limit, by=SERIES_BY_SENSOR_TYPE)
+            return await self._series_names(query, limit, by=SERIES_BY_SENSOR_TYPE)
         except OperationFailure as error:
             if error.code not in NO_SUCH_INDEX:
                 raise
-        # Over all series of the owner, some 2 us each; of those that do not fit nothing is sent here.
-        within = devices_of(owner)["_id"]
+        # Scans all series of the owner, some 2 us each; only matches are transferred.
+        within = of_owner(owner)["_id"]
         if past is not None:
             within = {"$gt": series_key(owner, *past), "$lt": within["$lt"]}
-        return await self._names({"_id": within, "_id.sensorType": sensor_type}, limit)
+        return await self._series_names({"_id": within, "_id.sensorType": sensor_type}, limit)
 
-    async def _names(
+    async def _series_names(
         self, query: dict[str, Any], limit: int, *, by: list[tuple[str, int]] | None = None
     ) -> list[tuple[str, str]]:
         cursor = self._series.find(query, {"_id": 1}, limit=limit, batch_size=limit)
@@ -188,29 +190,32 @@ class FromMongoDB:
     async def newest(
         self, owner: str, series: Sequence[tuple[str, str]], before_ms: int | None = None
     ) -> list[Document | None]:
-        """Return the newest reading of each series (before a time), None of one that has none; some 0.2 ms each."""
+        """Return the newest reading of each series (before a time), or None; some 0.2 ms each."""
         found: dict[tuple[str, str], Document] = {}
-        parts = iter([series[start : start + TOGETHER] for start in range(0, len(series), TOGETHER)])
+        parts = iter([series[start : start + SERIES_PER_QUERY] for start in range(0, len(series), SERIES_PER_QUERY)])
 
-        async def ask() -> None:
+        async def fetch_batches() -> None:
             for part in parts:
-                found.update(await self._newest_together(owner, part, before_ms))
+                found.update(await self._newest_batch(owner, part, before_ms))
 
-        asking = [asyncio.ensure_future(ask()) for _ in range(min(NEWEST_AT_ONCE, -(-len(series) // TOGETHER)))]
+        tasks = [
+            asyncio.ensure_future(fetch_batches())
+            for _ in range(min(MAX_CONCURRENT_BATCHES, -(-len(series) // SERIES_PER_QUERY)))
+        ]
         try:
-            await asyncio.gather(*asking)
+            await asyncio.gather(*tasks)
         finally:
-            for one in asking:  # when one of them fails, the others would go on by themselves
+            for one in tasks:  # when one fails, the others would keep running
                 one.cancel()
         return [found.get(one) for one in series]
 
-    async def _newest_together(
+    async def _newest_batch(
         self, owner: str, series: Sequence[tuple[str, str]], before_ms: int | None
     ) -> dict[tuple[str, str], Document]:
         ranges = (Range(*one, to_ms=before_ms, descending=True) for one in series)
         pipeline = newest_pipeline([one.query(owner) for one in ranges], READINGS)
-        async with self._asked(owner):
-            # One more than there can be, so that no second trip asks for more; raw batches would always take a second.
+        async with self._query(owner):
+            # One more than possible, to avoid a second round trip; raw batches would always need one.
             cursor = self._readings.aggregate(pipeline, batchSize=len(series) + 1)
             documents = [document async for document in cursor]
         return {(document["_id"]["device"], document["_id"]["sensorType"]): document for document in documents}
@@ -218,21 +223,21 @@ class FromMongoDB:
     async def series_with_newest(
         self, owner: str, device: str | None, sensor_type: str | None, past: tuple[str, str] | None, limit: int
     ) -> list[tuple[tuple[str, str], Document | None]]:
-        """Return what `series` does, and the newest reading of each; a long list waits for its room."""
+        """Return the result of `series` with the newest reading of each; a long list waits for a slot."""
         found = await self.series(owner, device, sensor_type, past, limit)
         if len(found) <= SHORT_LIST:
             return list(zip(found, await self.newest(owner, found), strict=True))
-        found.clear()  # names take memory, too: they are read again
-        async with self._places_of_long_lists.one(owner):
+        found.clear()  # free the memory while waiting; the names are read again
+        async with self._long_list_slots.slot(owner):
             found = await self.series(owner, device, sensor_type, past, limit)
             return list(zip(found, await self.newest(owner, found), strict=True))
 
     async def newest_until(
         self, owner: str, series: Sequence[tuple[str, str]], until_ms: int
     ) -> list[tuple[Document | None, Document | None]]:
-        """Return of each series the newest reading up to a time (included), and the newest one beyond it, if any."""
+        """Return for each series the newest reading up to a time (inclusive), and the newest one beyond it, if any."""
         if len(series) > SHORT_LIST:
-            async with self._places_of_long_lists.one(owner):
+            async with self._long_list_slots.slot(owner):
                 newest = await self.newest(owner, series)
         else:
             newest = await self.newest(owner, series)
@@ -246,37 +251,31 @@ class FromMongoDB:
     async def buckets(
         self, owner: str, device: str, sensor_type: str, from_ms: int, to_ms: int, every_ms: int
     ) -> list[dict[str, Any]]:
-        """Return what the numeric readings of each `every_ms` come to, `_id` the bucket's beginning."""
-        async with self._asked(owner):
+        """Return the statistics of the numeric readings in each `every_ms`; `_id` is the bucket's start."""
+        async with self._query(owner):
             pipeline = numbers_pipeline(Range(device, sensor_type, from_ms, to_ms).query(owner), every_ms)
             return [bucket async for bucket in self._readings.aggregate(pipeline)]
 
     async def buckets_of_all(
         self, owner: str, device: str, sensor_type: str, from_ms: int, to_ms: int, every_ms: int
     ) -> list[dict[str, Any]]:
-        """Return what the readings of each `every_ms` come to, whatever their type; see reader/history/pipelines.py."""
-        async with self._places_of_all_buckets.one(owner), self._asked(owner):
+        """Return the statistics of all readings in each `every_ms`, by kind of value; see `kinds_pipeline`."""
+        async with self._all_bucket_slots.slot(owner), self._query(owner):
             pipeline = kinds_pipeline(Range(device, sensor_type, from_ms, to_ms).query(owner), every_ms)
             return [part async for part in self._readings.aggregate(pipeline)]
 
     @asynccontextmanager
-    async def _asked(self, owner: str) -> AsyncIterator[None]:
-        """Hold a place at the driver, translate what it raises, and take no longer than a question may.
+    async def _query(self, owner: str) -> AsyncIterator[None]:
+        """Hold a driver slot, translate the driver's errors and enforce the query timeout.
 
-        The driver has a few threads, and counts its time only from when one of them is free.
+        The driver has a few threads, and its own timeout starts only once one of them is free.
         """
         try:
-            async with asyncio.timeout(self._timeout_s), self._places.one(owner):
+            async with asyncio.timeout(self._timeout_s), self._slots.slot(owner):
                 yield
         except (PyMongoError, TimeoutError) as error:
             raise HistoryUnavailable(f"{type(error).__name__}: {str(error)[:300]}") from error
 
     async def check(self) -> None:
-        """Raise when MongoDB does not answer: for `/readyz`."""
+        """Raise when MongoDB does not respond; for `/readyz`."""
         await self._client.admin.command("ping")
-
-
-def position_of(document: Document) -> Position:
-    """Return where a reading stands in its series."""
-    key = document["_id"]
-    return date_ms(key["ts"]), int(key["seq"])

@@ -1,7 +1,7 @@
-"""What MongoDB works out itself: buckets of time over a stretch of a series, and the newest readings of many series.
+"""Aggregation pipelines for MongoDB: time buckets over a range of a series, and the newest readings of many series.
 
-Buckets go through their range of the key in order, once. Those of every kind are grouped twice: the same texts (or
-booleans) of a bucket first, so that the most frequent ones can be told.
+Bucket pipelines scan their key range in order, once. Those for all kinds group twice: equal texts (or booleans) of a
+bucket first, to find the most frequent ones.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from runtime.times import rfc3339
 Pipeline = list[dict[str, Any]]
 
 TOP_TEXTS = 5
-# As MongoDB calls the types of values that a reading may have.
+# MongoDB's names for the types of a reading's value.
 _TYPES = ["number", "bool", "string"]
 _KIND = {
     "$switch": {
@@ -26,26 +26,26 @@ _KIND = {
 
 
 def newest_pipeline(queries: Sequence[dict[str, Any]], collection: str) -> Pipeline:
-    """Return what finds the newest of each query's readings, in no order: one question instead of many."""
+    """Return the pipeline that finds the newest reading of each query, unordered: one command instead of many."""
     parts: list[Pipeline] = [[{"$match": query}, {"$sort": {"_id": -1}}, {"$limit": 1}] for query in queries]
     first, *others = parts
     unions: Pipeline = [{"$unionWith": {"coll": collection, "pipeline": other}} for other in others]
     return [*first, *unions]
 
 
-def _beginning(every_ms: int) -> dict[str, Any]:
+def _bucket_start(every_ms: int) -> dict[str, Any]:
     since_epoch = {"$toLong": "$_id.ts"}
     return {"$subtract": [since_epoch, {"$mod": [since_epoch, every_ms]}]}
 
 
 def numbers_pipeline(query: dict[str, Any], every_ms: int) -> Pipeline:
-    """Return what sums up the numeric readings that a query finds, `_id` the bucket's beginning."""
+    """Return the pipeline that aggregates the numeric readings of a query; `_id` is the bucket's start."""
     return [
         {"$match": {**query, "value": {"$type": "number"}}},
         {"$sort": {"_id": 1}},
         {
             "$group": {
-                "_id": _beginning(every_ms),
+                "_id": _bucket_start(every_ms),
                 "min": {"$min": "$value"},
                 "max": {"$max": "$value"},
                 "avg": {"$avg": "$value"},
@@ -59,7 +59,7 @@ def numbers_pipeline(query: dict[str, Any], every_ms: int) -> Pipeline:
 
 
 def kinds_pipeline(query: dict[str, Any], every_ms: int) -> Pipeline:
-    """Return what sums up all readings that a query finds, `_id` the bucket's beginning and the kind of value."""
+    """Return the pipeline that aggregates all readings of a query; `_id` is the bucket's start and the kind."""
     first, last = {"firstTs": 1, "firstSeq": 1}, {"lastTs": -1, "lastSeq": -1}
     return [
         {"$match": {**query, "value": {"$type": _TYPES}}},
@@ -67,7 +67,7 @@ def kinds_pipeline(query: dict[str, Any], every_ms: int) -> Pipeline:
         {
             "$group": {
                 "_id": {
-                    "at": _beginning(every_ms),
+                    "at": _bucket_start(every_ms),
                     "kind": _KIND,
                     "value": {"$cond": [{"$isNumber": "$value"}, None, "$value"]},
                 },
@@ -86,7 +86,7 @@ def kinds_pipeline(query: dict[str, Any], every_ms: int) -> Pipeline:
         {
             "$group": {
                 "_id": {"at": "$_id.at", "kind": "$_id.kind"},
-                # Of numbers there is one group a bucket.
+                # Numbers have one group per bucket.
                 "min": {"$first": "$min"},
                 "max": {"$first": "$max"},
                 "avg": {"$first": "$avg"},
@@ -107,18 +107,18 @@ def kinds_pipeline(query: dict[str, Any], every_ms: int) -> Pipeline:
 
 
 def buckets_of_kinds(parts: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the buckets that the parts of `kinds_pipeline`, each of one kind, belong to."""
+    """Merge the results of `kinds_pipeline`, each of one kind, into buckets."""
     buckets: dict[int, dict[str, Any]] = {}
     for part in parts:
         key = part.pop("_id")
         bucket = buckets.setdefault(key["at"], {"ts": rfc3339(key["at"]), "count": 0})
         bucket["count"] += part["count"]
-        name, told = _told(key["kind"], part)
-        bucket[name] = told
+        name, statistics = _statistics(key["kind"], part)
+        bucket[name] = statistics
     return list(buckets.values())
 
 
-def _told(kind: str, part: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def _statistics(kind: str, part: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     ends = {name: part[name] for name in ("count", "first", "last")}
     if kind == "number":
         return "numbers", {name: part[name] for name in ("min", "max", "avg")} | ends

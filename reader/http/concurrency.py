@@ -1,7 +1,7 @@
-"""How many requests may be answered at once, of everybody and of one owner; beyond it they wait a little in a queue.
+"""Limits on concurrent requests, in total and per owner; excess requests wait briefly in a queue.
 
-The queue is as long as what is inside, and short in time: a page's burst of questions is answered, and who asks for
-more than there is room for hears so.
+At most as many requests wait as may run, for at most `wait_s` seconds: a page's burst of requests succeeds, and a
+client over its limit gets 429 or 503.
 """
 
 import asyncio
@@ -15,83 +15,86 @@ from runtime.http.problems import Problem
 RETRY_AFTER_S = 1
 
 
-class Gate:
-    """Counts who is inside, and lets those in who wait, first come first served among those for whom there is room."""
+class ConcurrencyLimiter:
+    """Grants slots first come, first served, skipping owners that have reached their own limit."""
 
     def __init__(
-        self, metrics: ReaderMetrics, what: str, *, most: int, most_per_owner: int, wait_s: float = 0.0
+        self, metrics: ReaderMetrics, what: str, *, limit: int, limit_per_owner: int, wait_s: float = 0.0
     ) -> None:
+        """Limit `what` (a plural noun for error details); with `wait_s` 0 nothing waits."""
         self._metrics = metrics
         self._what = what
-        self._most = most
-        self._most_per_owner = most_per_owner
+        self._limit = limit
+        self._limit_per_owner = limit_per_owner
         self._wait_s = wait_s
-        self._inside: Counter[str] = Counter()
-        # Who waits, in the order of their coming.
-        self._waiting: dict[asyncio.Future[None], str] = {}
-        self._waiting_of: Counter[str] = Counter()
+        self._active: Counter[str] = Counter()
+        # Waiters and their owners, in order of arrival.
+        self._waiters: dict[asyncio.Future[None], str] = {}
+        self._waiting_per_owner: Counter[str] = Counter()
 
     @asynccontextmanager
-    async def entered(self, owner: str) -> AsyncIterator[None]:
-        """Stay inside as long as the context lasts; Problem 429 or 503 where there is no room, nor in time."""
-        if self._has_room(owner):  # nobody waits for it: whoever could have it has been let in
-            self._inside[owner] += 1
+    async def slot(self, owner: str) -> AsyncIterator[None]:
+        """Hold a slot while the context is open; Problem 429 or 503 when none becomes free in time."""
+        if self._has_slot(owner):  # no waiter could use it: it would have been granted the slot
+            self._active[owner] += 1
         else:
-            await self._let_in_later(owner)
+            await self._wait_for_slot(owner)
         try:
             yield
         finally:
-            self._leave(owner)
+            self._release(owner)
 
-    def _has_room(self, owner: str) -> bool:
-        return self._inside[owner] < self._most_per_owner and self._inside.total() < self._most
+    def _has_slot(self, owner: str) -> bool:
+        return self._active[owner] < self._limit_per_owner and self._active.total() < self._limit
 
-    async def _let_in_later(self, owner: str) -> None:
-        if not self._wait_s or self._waiting_of[owner] >= self._most_per_owner or len(self._waiting) >= self._most:
-            raise self._refused(*self._full(owner))
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting[turn] = owner
-        self._waiting_of[owner] += 1
+    async def _wait_for_slot(self, owner: str) -> None:
+        queue_full = len(self._waiters) >= self._limit or self._waiting_per_owner[owner] >= self._limit_per_owner
+        if queue_full or not self._wait_s:
+            raise self._rejection(*self._exceeded(owner))
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters[waiter] = owner
+        self._waiting_per_owner[owner] += 1
         try:
-            await asyncio.wait((turn,), timeout=self._wait_s)
+            await asyncio.wait((waiter,), timeout=self._wait_s)
         except asyncio.CancelledError:
-            if turn.done():
-                self._leave(owner)
+            if waiter.done():
+                self._release(owner)
             raise
         finally:
-            self._waiting.pop(turn, None)
-            _take_one(self._waiting_of, owner)
-        if not turn.done():
-            raise self._refused(*self._full(owner))
+            self._waiters.pop(waiter, None)
+            _decrement(self._waiting_per_owner, owner)
+        if not waiter.done():
+            raise self._rejection(*self._exceeded(owner))
 
-    def _leave(self, owner: str) -> None:
-        _take_one(self._inside, owner)
-        for turn, waiting in list(self._waiting.items()):
-            if self._inside.total() >= self._most:
+    def _release(self, owner: str) -> None:
+        _decrement(self._active, owner)
+        for waiter, waiting_owner in list(self._waiters.items()):
+            if self._active.total() >= self._limit:
                 return
-            if self._has_room(waiting):
-                self._inside[waiting] += 1
-                del self._waiting[turn]
-                turn.set_result(None)
+            if self._has_slot(waiting_owner):
+                self._active[waiting_owner] += 1
+                del self._waiters[waiter]
+                waiter.set_result(None)
 
-    def _full(self, owner: str) -> tuple[int, str, int]:
-        if self._inside[owner] >= self._most_per_owner:
-            return 429, "owner", self._most_per_owner
-        return 503, "everybody", self._most
+    def _exceeded(self, owner: str) -> tuple[int, str, int]:
+        """Return the status, scope and value of the limit that was reached."""
+        if self._active[owner] >= self._limit_per_owner:
+            return 429, "owner", self._limit_per_owner
+        return 503, "everybody", self._limit
 
-    def _refused(self, status: int, scope: str, limit: int) -> Problem:
+    def _rejection(self, status: int, scope: str, limit: int) -> Problem:
         self._metrics.busy.labels(scope).inc()
         code = "rate_limited" if status == 429 else "busy"
         return Problem(
             status,
-            f"{limit} {self._what} at once are answered; come again.",
+            f"At most {limit} {self._what} are served at a time; try again later.",
             code=code,
             headers={"Retry-After": str(RETRY_AFTER_S)},
             extra={"limit": limit, "scope": scope, "retryAfterMs": RETRY_AFTER_S * 1000},
         )
 
 
-def _take_one(counts: Counter[str], owner: str) -> None:
+def _decrement(counts: Counter[str], owner: str) -> None:
     counts[owner] -= 1
     if not counts[owner]:
         del counts[owner]

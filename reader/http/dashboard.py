@@ -1,6 +1,6 @@
-"""READER → EYES: the dashboard's files, as they lie beside this, and plotly's own script out of its package.
+"""READER → BROWSERS: the dashboard's files from `reader/page`, and plotly's script from its Python package.
 
-No build step: what is here is what the browser gets. Nothing comes from another origin, and the page's policy says so.
+There is no build step. Everything comes from the same origin, which the content security policy enforces.
 """
 
 import gzip
@@ -10,7 +10,7 @@ from importlib.resources import files
 
 from aiohttp import web
 
-# No inline script and no inline style sheet; what styles plotly sets, it sets on elements that are there.
+# No inline scripts or style sheets; plotly sets its styles on elements directly.
 POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -36,11 +36,11 @@ CHART = "plotly.min.js"
 
 
 class _File:
-    """One file in memory, packed once."""
+    """One file in memory, compressed once."""
 
     def __init__(self, name: str, content: bytes) -> None:
-        self.kind = _TYPES[name.rpartition(".")[2]]
-        self.packed = gzip.compress(content, 6, mtime=0)
+        self.content_type = _TYPES[name.rpartition(".")[2]]
+        self.compressed = gzip.compress(content, 6, mtime=0)
         self.etag = hashlib.sha256(content).hexdigest()[:20]
         self.content = content
 
@@ -53,23 +53,23 @@ class Dashboard:
         app.add_routes([web.get("/", self._page), web.get("/dashboard/{name}", self._file)])
 
     async def _page(self, request: web.Request) -> web.Response:
-        return _answer(request, _found(PAGE))
+        return _response(request, _load(PAGE))
 
     async def _file(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
         if name == PAGE or name not in _names():
             raise web.HTTPNotFound
-        return _answer(request, _found(name))
+        return _response(request, _load(name))
 
 
-def _answer(request: web.Request, file: _File) -> web.Response:
+def _response(request: web.Request, file: _File) -> web.Response:
     headers = {**_HEADERS, "ETag": f'"{file.etag}"', "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
     if file.etag in request.headers.get("If-None-Match", ""):
         return web.Response(status=304, headers=headers)
     if "gzip" in request.headers.get("Accept-Encoding", ""):
         headers["Content-Encoding"] = "gzip"
-        return web.Response(body=file.packed, content_type=file.kind, charset="utf-8", headers=headers)
-    return web.Response(body=file.content, content_type=file.kind, charset="utf-8", headers=headers)
+        return web.Response(body=file.compressed, content_type=file.content_type, charset="utf-8", headers=headers)
+    return web.Response(body=file.content, content_type=file.content_type, charset="utf-8", headers=headers)
 
 
 @cache
@@ -78,6 +78,6 @@ def _names() -> frozenset[str]:
 
 
 @cache
-def _found(name: str) -> _File:
+def _load(name: str) -> _File:
     folder = files("plotly") / "package_data" if name == CHART else files("reader.page")
     return _File(name, (folder / name).read_bytes())

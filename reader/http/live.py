@@ -1,11 +1,11 @@
-"""READER → BROWSERS: `GET /live`, Server-Sent Events of what is stored right now, over a connection that stays.
+"""READER → BROWSERS: `GET /live`, Server-Sent Events of readings as they are stored, over a long-lived connection.
 
-A feed that was cut goes on where it was: `Last-Event-ID` says where that is, and history has what came meanwhile. For
-one series that is exact, but for readings that were received late; for several it goes by the time of receipt, with an
-overlap of 2 s. So a reading may come twice, known by its identity. It may skip what history keeps.
+A feed that was cut resumes from its `Last-Event-ID`: the readings missed are backfilled from history. For one series
+that is exact, except for readings received late; for several it goes by the time of receipt, with an overlap of 2 s. So
+a reading may be sent twice, recognizable by its identity, and one that history keeps may be skipped.
 
-A feed begins with an id, so that one which is cut before its first reading goes on as well. That line, the comments and
-`retry` end with one newline: an empty line ends an event, and httpx-sse and fetch-event-source hand on empty ones.
+A feed begins with an id, so that one cut before its first reading resumes as well. That line, comments and `retry` end
+with a single newline: an empty line ends an event, and httpx-sse and fetch-event-source pass on empty events.
 """
 
 import asyncio
@@ -17,17 +17,18 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 from msgspec import UNSET
 
-from access.revocations import Revocations, revocation_keys_of
-from reader.history.export import cut
+from access.revocations import RevocationList, revocation_keys_of
 from reader.history.from_mongodb import FromMongoDB
-from reader.http.concurrency import Gate
-from reader.http.queries import LAST_MS, LiveQuery, Position, wrong
-from reader.http.request_guard import Asking
-from reader.live.audience import id_line
-from reader.live.backfill import LiveGap, beginning
+from reader.http.concurrency import ConcurrencyLimiter
+from reader.http.queries import LAST_MS, LiveQuery, invalid_parameter
+from reader.http.request_guard import RequestGuard
+from reader.live.backfill import Backfill, start_position
 from reader.live.feed import Feed
 from reader.live.from_live import FromLive
+from reader.live.owner_feeds import id_line
 from reader.metrics import ReaderMetrics
+from reader.responses import abort
+from readings.keys import Position
 from runtime.background import background
 from runtime.http.fields import read_query
 from runtime.http.operation import Operation
@@ -37,13 +38,13 @@ log = logger("reader.live")
 
 EVENT_STREAM = "text/event-stream"
 RETRY_MS = 2000
-# How often the time of day is held against the tokens of all feeds.
-LOOK_EVERY_S = 0.5
+# How often the tokens of all feeds are checked for expiry.
+CHECK_EXPIRY_EVERY_S = 0.5
 _EVENT_ID = re.compile(r"(\d{1,19})-(-?\d{1,19})-(\d{1,19})")
 _HEADERS = {
     "Content-Type": EVENT_STREAM,
     "Cache-Control": "no-store",
-    "X-Accel-Buffering": "no",  # nginx: hand events on as they come
+    "X-Accel-Buffering": "no",  # nginx: do not buffer events
     "X-Content-Type-Options": "nosniff",
 }
 
@@ -53,25 +54,25 @@ class LiveRoutes:
 
     def __init__(
         self,
-        asking: Asking,
-        gate: Gate,
+        guard: RequestGuard,
+        limiter: ConcurrencyLimiter,
         live: FromLive,
         history: FromMongoDB,
-        revocations: Revocations,
+        revocations: RevocationList,
         metrics: ReaderMetrics,
         *,
         unread_timeout_s: float,
     ) -> None:
-        self._asking = asking
-        self._gate = gate
+        self._guard = guard
+        self._limiter = limiter
         self._live = live
-        self._gap = LiveGap(history)
+        self._backfill = Backfill(history)
         self._revocations = revocations
         self._metrics = metrics
         self._unread_timeout_s = unread_timeout_s
 
     def calls(self) -> list[Operation]:
-        """Return what is served."""
+        """Return the operations served."""
         return [
             Operation(
                 method="GET",
@@ -79,13 +80,13 @@ class LiveRoutes:
                 handler=self._follow,
                 tag="readings",
                 summary="Follow your readings as they are stored",
-                description="Server-Sent Events: `reading`, with a reading as data, at most 10 a second and series; a "
-                "comment every 10 s; `expired` or `revoked` when the token is no longer good, and then the end. A "
-                "client that comes back with `Last-Event-ID` is given what it missed in the last 10 minutes, thinned "
-                "alike; over several series with an overlap of 2 s. There is an `id` at once, before the first event: "
-                "keep each as its line comes.",
+                description="Server-Sent Events: `reading`, with a reading as data, at most 10 per second and series; "
+                "a comment every 10 s; `expired` or `revoked` when the token is no longer valid, then the end. A "
+                "client that reconnects with `Last-Event-ID` gets what it missed in the last 10 minutes, thinned the "
+                "same way; over several series with an overlap of 2 s. An `id` is sent at once, before the first "
+                "event: keep each as its line arrives.",
                 query=LiveQuery,
-                request_headers={"Last-Event-ID": "the id of the last event that was seen"},
+                request_headers={"Last-Event-ID": "the id of the last event received"},
                 responses={200: str},
                 response_types=(EVENT_STREAM,),
                 problems=(403, 429),
@@ -95,32 +96,32 @@ class LiveRoutes:
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
-        """End feeds whose tokens are revoked or have expired, as long as the context lasts."""
+        """End feeds whose tokens are revoked or expired while the context is open."""
         with self._revocations.watched_by(self._end_revoked):
-            async with background(self._keep_ending(), name="live feeds' tokens"):
+            async with background(self._end_expired(), name="expiry of live feeds"):
                 yield
 
     def end_all(self) -> None:
-        """End every feed: the process stops, and browsers go to another."""
+        """End every feed: the process stops, and clients reconnect to another."""
         for feed in self._live.feeds():
             feed.end("stopping")
 
     def _end_revoked(self) -> None:
         for feed in self._live.feeds():
-            if self._revocations.revoked(feed.marks):
+            if self._revocations.is_revoked(feed.revocation_keys):
                 feed.end("revoked")
 
-    async def _keep_ending(self) -> None:
-        """End feeds with their tokens. A timer would count on when the clock is put right, or the host sleeps."""
+    async def _end_expired(self) -> None:
+        """End feeds whose tokens expire. A timer would be wrong after a clock correction or a sleep of the host."""
         while True:
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(CHECK_EXPIRY_EVERY_S)
             now = time.time()
             for feed in self._live.feeds():
                 if feed.expires_at <= now:
                     feed.end("expired")
 
     async def _follow(self, request: web.Request) -> web.StreamResponse:
-        claims = await self._asking.claims(request)
+        claims = await self._guard.claims(request)
         query = read_query(request, LiveQuery)
         since = _parse_event_id(request.headers.get("Last-Event-ID", ""))
         response = web.StreamResponse(headers=_HEADERS)
@@ -130,9 +131,9 @@ class LiveRoutes:
             None if query.device is UNSET else query.device,
             None if query.sensor_type is UNSET else query.sensor_type,
         )
-        marks, unread_timeout_s = revocation_keys_of(claims), self._unread_timeout_s
-        feed = Feed(wanted, marks, claims.exp, self._metrics, unread_timeout_s=unread_timeout_s)
-        async with self._gate.entered(claims.owner):
+        revocation_keys, unread_timeout_s = revocation_keys_of(claims), self._unread_timeout_s
+        feed = Feed(wanted, revocation_keys, claims.exp, self._metrics, unread_timeout_s=unread_timeout_s)
+        async with self._limiter.slot(claims.owner):
             with self._live.joined(claims.owner, feed):
                 await self._feed(request, response, claims.owner, feed, since)
         return response
@@ -145,18 +146,18 @@ class LiveRoutes:
         feed: Feed,
         since: tuple[int, Position] | None,
     ) -> None:
-        """Write the gap and then what is live, until the feed ends or its browser leaves."""
+        """Write the backfill and then live events, until the feed ends or its client disconnects."""
         try:
-            async with feed.limited():
+            async with feed.with_close_timeout():
                 await response.prepare(request)
-                begins = since or beginning(feed.wanted, self._live.last_received_ms(owner))
-                await feed.write(response, f"retry: {RETRY_MS}\n".encode() + id_line(*begins) + b": live\n")
-                known = await self._gap.fill(response, owner, feed, since)
+                start = since or start_position(feed.wanted, self._live.last_received_ms(owner))
+                await feed.write(response, f"retry: {RETRY_MS}\n".encode() + id_line(*start) + b": live\n")
+                known = await self._backfill.fill(response, owner, feed, since)
                 self._live.resumed(owner, feed, known)
-                await feed.written_to(response)
+                await feed.write_to(response)
         except TimeoutError:
             feed.end("slow")
-            cut(request)
+            abort(request)
         except ConnectionError:
             feed.end("gone")
         finally:
@@ -169,5 +170,5 @@ def _parse_event_id(text: str) -> tuple[int, Position] | None:
     found = _EVENT_ID.fullmatch(text)
     received, ts_ms, seq = (0, 0, 0) if found is None else map(int, found.groups())
     if found is None or max(map(abs, (received, ts_ms, seq))) > LAST_MS:
-        raise wrong("Last-Event-ID", "this is no id of an event of this feed")
+        raise invalid_parameter("Last-Event-ID", "this is not an event id of this feed")
     return received, (ts_ms, seq)

@@ -1,4 +1,4 @@
-"""What clients ask for, as types: times, cursors, the width of buckets. A cursor holds a position and nothing else."""
+"""Query parameters as types: times, cursors, bucket widths. A cursor encodes a position and nothing else."""
 
 import base64
 import binascii
@@ -9,22 +9,23 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from readings.keys import Position
 from readings.reading import ReadingError, parse_time
 from runtime.http.problems import FieldError, Problem
 
 MAX_LIMIT = 1000
 MAX_BUCKETS = 10_000
-# Those of all kinds may hold texts, which take more room.
+# Buckets of all kinds may contain texts, which are larger.
 MAX_BUCKETS_OF_ALL = 5000
-# A reading may be so far ahead of the server's clock and still be one of now.
+# A reading up to this far ahead of the server's clock counts as current.
 AHEAD_MS = 60_000
-# The last time that a date of MongoDB's can hold.
+# The latest date MongoDB can store.
 LAST_MS = 2**63 - 1
 
-# Wider than what a gateway takes: whatever lies in MongoDB can be asked for.
+# Wider than what a gateway accepts: everything stored in MongoDB can be queried.
 Id = Annotated[str, Meta(min_length=1, max_length=256, examples=["0199d3c4-7a20-7c1e-9f4b-5d2a8e6b1c37"])]
 SensorType = Annotated[str, Meta(min_length=1, max_length=256, examples=["temperature"])]
-# Its rules are `parse_moment`'s, which can say more than a pattern.
+# Validated by `parse_bound`, whose errors say more than a pattern's.
 Time = Annotated[str, Meta(max_length=64, examples=["2026-01-31T12:00:00Z"])]
 Limit = Annotated[int, Meta(ge=1, le=MAX_LIMIT)]
 Cursor = Annotated[str, Meta(max_length=512)]
@@ -32,26 +33,23 @@ Format = Literal["json", "ndjson", "csv"]
 For = Annotated[
     Literal["spreadsheet"],
     Meta(
-        description="Only with CSV: cells that a spreadsheet takes for a formula begin with an apostrophe, so that "
-        "opening the file runs nothing. For people; programs take the CSV without it."
+        description="Only with CSV: cells that a spreadsheet would take for a formula start with an apostrophe, so "
+        "that opening the file runs nothing. For people; programs should omit it."
     ),
 ]
 End = Annotated[
     bool,
     Meta(
-        description='Only with CSV or NDJSON: a last line, `# end n` or `{"end":true,"count":n}`, says that all n '
-        "readings have come. An export that was cut off has none."
+        description='Only with CSV or NDJSON: a last line, `# end n` or `{"end":true,"count":n}`, confirms that all n '
+        "readings were sent. An export that was cut off lacks it."
     ),
 ]
 
 _MILLISECONDS = re.compile(r"-?[0-9]{1,18}")
-# Ten digits of days are still a 64-bit number of milliseconds.
+# Ten digits of days still fit a 64-bit number of milliseconds.
 _EVERY = re.compile(r"([1-9][0-9]{0,9})(ms|s|m|h|d)")
 _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _POSITION = struct.Struct(">qq")
-
-Position = tuple[int, int]
-"""(ts, seq) of a reading within its series; ts in milliseconds since 1970."""
 
 
 class HistoryQuery(msgspec.Struct, rename="camel"):
@@ -59,7 +57,7 @@ class HistoryQuery(msgspec.Struct, rename="camel"):
 
     device: Id
     sensor_type: SensorType
-    # Included; `to` is not.
+    # Inclusive; `to` is exclusive.
     from_: Time | UnsetType = msgspec.field(default=UNSET, name="from")
     to: Time | UnsetType = UNSET
     order: Literal["asc", "desc"] = "asc"
@@ -71,7 +69,7 @@ class HistoryQuery(msgspec.Struct, rename="camel"):
 
 
 class SeriesQuery(msgspec.Struct, rename="camel"):
-    """Query of `GET /series` and `GET /readings/latest`; what is not named stands for all."""
+    """Query of `GET /series` and `GET /readings/latest`; an omitted filter matches all."""
 
     device: Id | UnsetType = UNSET
     sensor_type: SensorType | UnsetType = UNSET
@@ -87,19 +85,19 @@ class BucketsQuery(msgspec.Struct, rename="camel"):
     from_: Time | UnsetType = msgspec.field(default=UNSET, name="from")
     to: Time | UnsetType = UNSET
     every: Annotated[str, Meta(max_length=16, examples=["1m"])] = "1m"
-    # `all`: booleans and texts, too, each in their own form.
+    # `all`: also booleans and texts, each in its own form.
     values: Literal["number", "all"] = "number"
 
 
 class LiveQuery(msgspec.Struct, rename="camel"):
-    """Query of `GET /live`; what is not named stands for all."""
+    """Query of `GET /live`; an omitted filter matches all."""
 
     device: Id | UnsetType = UNSET
     sensor_type: SensorType | UnsetType = UNSET
 
 
-def parse_moment(field: str, text: str | UnsetType) -> int | None:
-    """Return a time in milliseconds since 1970, None where it was left out; Problem 422 when it is none."""
+def parse_bound(field: str, text: str | UnsetType) -> int | None:
+    """Return a time in milliseconds since 1970, None if omitted; Problem 422 if invalid."""
     if text is UNSET:
         return None
     if _MILLISECONDS.fullmatch(text):
@@ -107,24 +105,24 @@ def parse_moment(field: str, text: str | UnsetType) -> int | None:
     try:
         return parse_time(text)
     except ReadingError as error:
-        hint = " (in an address, + is written %2B)" if " " in text else ""
+        hint = " (in a URL, + must be encoded as %2B)" if " " in text else ""
         message = f"{field} must be milliseconds since 1970, or RFC 3339 with a zone and at most three decimals{hint}"
-        raise wrong(field, message) from error
+        raise invalid_parameter(field, message) from error
 
 
 def parse_range(from_: str | UnsetType, to: str | UnsetType) -> tuple[int | None, int | None]:
-    """Return both ends; Problem 422 when one is no time, or the end lies before the beginning."""
-    start, end = parse_moment("from", from_), parse_moment("to", to)
+    """Return both ends in milliseconds since 1970; Problem 422 if one is invalid or `to` lies before `from`."""
+    start, end = parse_bound("from", from_), parse_bound("to", to)
     if start is not None and end is not None and end < start:
-        raise wrong("to", "to must not lie before from")
+        raise invalid_parameter("to", "to must not lie before from")
     return start, end
 
 
 def parse_every(text: str) -> int:
-    """Return the width of a bucket in milliseconds; Problem 422 when it is none."""
+    """Return the width of a bucket in milliseconds; Problem 422 if invalid."""
     found = _EVERY.fullmatch(text)
     if found is None:
-        raise wrong("every", "every must be a whole number of ms, s, m, h or d: 250ms, 1s, 15m, 1h, 7d")
+        raise invalid_parameter("every", "every must be a whole number of ms, s, m, h or d: 250ms, 1s, 15m, 1h, 7d")
     return int(found[1]) * _UNIT_MS[found[2]]
 
 
@@ -134,11 +132,11 @@ def position_cursor(position: Position) -> str:
 
 
 def parse_position(text: str) -> Position:
-    """Return the position that a cursor holds; Problem 422 when it is none of ours."""
+    """Return the position encoded in a cursor; Problem 422 if invalid."""
     try:
         ts_ms, seq = _POSITION.unpack(_unpadded(text))
     except (struct.error, binascii.Error, ValueError) as error:
-        raise wrong("cursor", "this is no cursor of an earlier answer") from error
+        raise invalid_parameter("cursor", "this is not a cursor from an earlier response") from error
     return ts_ms, seq
 
 
@@ -148,20 +146,20 @@ def series_cursor(device: str, sensor_type: str) -> str:
 
 
 def parse_series(text: str | UnsetType) -> tuple[str, str] | None:
-    """Return the series that a cursor names, None where none was given; Problem 422 when it is none of ours."""
+    """Return the series encoded in a cursor, None if omitted; Problem 422 if invalid."""
     if text is UNSET:
         return None
     try:
         device, _, sensor_type = _unpadded(text).decode().partition("\0")
     except (binascii.Error, ValueError) as error:
-        raise wrong("cursor", "this is no cursor of an earlier answer") from error
-    if not device or not sensor_type:  # no series is without a name
-        raise wrong("cursor", "this is no cursor of an earlier answer")
+        raise invalid_parameter("cursor", "this is not a cursor from an earlier response") from error
+    if not device or not sensor_type:  # every series has both names
+        raise invalid_parameter("cursor", "this is not a cursor from an earlier response")
     return device, sensor_type
 
 
-def wrong(field: str, message: str) -> Problem:
-    """Return the 422 of one parameter."""
+def invalid_parameter(field: str, message: str) -> Problem:
+    """Return the Problem 422 for one parameter."""
     return Problem(422, "The request has the wrong form.", errors=(FieldError(field, "invalid", message),))
 
 

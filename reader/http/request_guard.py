@@ -1,4 +1,4 @@
-"""What every question has in common: whose it is, whether there is room for it, how long it took, how it fails."""
+"""Authentication, admission, timing and error mapping shared by all requests for history."""
 
 import time
 from collections.abc import AsyncIterator
@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 from access.bearer import Bearer
-from access.revocations import Revocations, revocation_keys_of
+from access.revocations import RevocationList, revocation_keys_of
 from access.tokens import Verified
 from reader.history.from_mongodb import HistoryUnavailable
-from reader.http.concurrency import Gate
+from reader.http.concurrency import ConcurrencyLimiter
 from reader.metrics import ReaderMetrics
 from runtime.http.problems import Problem
 from runtime.logs import logger
@@ -21,15 +21,20 @@ SCOPE = "readings:read"
 RETRY_AFTER_S = 2
 
 
-class Asking:
-    """Lets owners ask for what is theirs."""
+class RequestGuard:
+    """Admits requests of owners to their own readings."""
 
     def __init__(
-        self, bearer: Bearer, revocations: Revocations, questions: Gate, exports: Gate, metrics: ReaderMetrics
+        self,
+        bearer: Bearer,
+        revocations: RevocationList,
+        queries: ConcurrencyLimiter,
+        exports: ConcurrencyLimiter,
+        metrics: ReaderMetrics,
     ) -> None:
         self._bearer = bearer
         self._revocations = revocations
-        self._questions = questions
+        self._queries = queries
         self._exports = exports
         self._metrics = metrics
 
@@ -37,21 +42,21 @@ class Asking:
         """Return the claims of a token that may read; Problem 401, 403 or 503."""
         return await self._bearer.claims(request, SCOPE)
 
-    def stands(self, claims: Verified) -> bool:
-        """Say whether a token that was good when its question began still is: for answers that take long."""
-        return time.time() < claims.exp and not self._revocations.revoked(revocation_keys_of(claims))
+    def token_active(self, claims: Verified) -> bool:
+        """Return whether a token that was valid when its request began still is; for responses that take long."""
+        return time.time() < claims.exp and not self._revocations.is_revoked(revocation_keys_of(claims))
 
     @asynccontextmanager
-    async def asked(self, owner: str, call: str) -> AsyncIterator[None]:
-        """Answer one question within; Problem 429 or 503 when there is no room, 503 when MongoDB does not answer."""
+    async def admitted(self, owner: str, call: str) -> AsyncIterator[None]:
+        """Run one request in the context; Problem 429 or 503 without a free slot, 503 when MongoDB fails."""
         started = time.perf_counter()
-        gate = self._exports if call == "export" else self._questions
-        async with gate.entered(owner):
+        limiter = self._exports if call == "export" else self._queries
+        async with limiter.slot(owner):
             try:
                 yield
             except HistoryUnavailable as error:
                 self._metrics.failures.inc()
-                log.warning("MongoDB did not answer.", call=call, error=str(error))
+                log.warning("MongoDB did not respond.", call=call, error=str(error))
                 raise Problem(
                     503,
                     "The readings cannot be read at the moment.",

@@ -1,4 +1,4 @@
-"""READER → PEOPLE: `GET /series/search`, what there is as a page shows it: by name, searched, with newest values."""
+"""READER → CLIENTS: `GET /series/search`, an owner's series for web pages: by name, searchable, with newest values."""
 
 from typing import Annotated, Any
 
@@ -9,12 +9,12 @@ from msgspec import UNSET, Meta, UnsetType
 from access.bearer import required_token
 from reader.from_presence import FromPresence
 from reader.history.catalogue import Entry
-from reader.history.catalogues import Catalogues
+from reader.history.catalogue_cache import CatalogueCache
 from reader.history.from_mongodb import FromMongoDB
 from reader.http.queries import AHEAD_MS, Id
-from reader.http.request_guard import Asking
+from reader.http.request_guard import RequestGuard
 from reader.metrics import ReaderMetrics
-from reader.responses import Document, ReadingAnswer, json_answer, last_seen, reading_answer, time_text
+from reader.responses import Document, ReadingAnswer, json_response, last_seen, reading_object, time_text
 from readings.place import Place
 from runtime.http.fields import read_query
 from runtime.http.operation import Operation
@@ -34,10 +34,10 @@ class SearchQuery(msgspec.Struct, rename="camel"):
 
 
 class FoundSeries(msgspec.Struct, rename="camel"):
-    """A series, or a registered device that has sent nothing yet, for people; times are null while none is known.
+    """A series, or a registered device that has sent nothing yet; unknown times are null.
 
-    `name` is null where the device is not registered, or its name cannot be told now. `latest`: the newest reading that
-    is at most a minute ahead of the server's clock. `ahead`: the newest one beyond that, of a clock that is wrong.
+    `name` is null if the device is not registered or its name is currently unavailable. `latest`: the newest reading at
+    most a minute ahead of the server's clock. `ahead`: the newest one beyond that, from a wrong clock.
     """
 
     device: str
@@ -53,9 +53,9 @@ class FoundSeries(msgspec.Struct, rename="camel"):
 
 
 class FoundAnswer(msgspec.Struct):
-    """A part of what matches. `total` counts what does; `devices` and `online` the owner's, whatever was searched.
+    """A page of matches. `total` counts all matches; `devices` and `online` all of the owner's, matching or not.
 
-    `truncated` is true, and else left out, where there are more series than can be searched.
+    `truncated` is true if there are more series than can be searched, and omitted otherwise.
     """
 
     total: int
@@ -66,24 +66,24 @@ class FoundAnswer(msgspec.Struct):
 
 
 class SearchRoutes:
-    """What an owner has, for pages that show it."""
+    """The series and devices of an owner, for web pages."""
 
     def __init__(
         self,
-        asking: Asking,
+        guard: RequestGuard,
         history: FromMongoDB,
         presence: FromPresence,
-        catalogues: Catalogues,
+        catalogues: CatalogueCache,
         metrics: ReaderMetrics,
     ) -> None:
-        self._asking = asking
+        self._guard = guard
         self._history = history
         self._presence = presence
         self._catalogues = catalogues
         self._metrics = metrics
 
     def calls(self) -> list[Operation]:
-        """Return what is served."""
+        """Return the operations served."""
         return [
             Operation(
                 method="GET",
@@ -91,11 +91,11 @@ class SearchRoutes:
                 handler=self._search,
                 tag="readings",
                 summary="Search your series and devices by name, place or state",
-                description="For pages: by the devices' names (or ids) as people sort them, then by sensorType; "
-                "registered devices that have sent nothing yet are there, too. Every word of `text` occurs in the "
-                "device's name or id, in the sensorType or the registered location, or is `online` or `offline`. "
-                "Names need a token that may list devices. What is new is there within seconds, within a minute in "
-                "long lists.",
+                description="For web pages: in natural order of the devices' names (or ids), then by sensorType; "
+                "registered devices that have sent nothing yet are included. Every word of `text` must occur in the "
+                "device's name or id, in the sensorType or the registered location, or be `online` or `offline`. Names "
+                "require a token that may list devices. New series appear within seconds, in long lists within a "
+                "minute.",
                 query=SearchQuery,
                 responses={200: FoundAnswer},
                 problems=(403, 429),
@@ -104,12 +104,12 @@ class SearchRoutes:
         ]
 
     async def _search(self, request: web.Request) -> web.Response:
-        claims = await self._asking.claims(request)
+        claims = await self._guard.claims(request)
         query = read_query(request, SearchQuery)
         owner, device = claims.owner, None if query.device is UNSET else query.device
-        async with self._asking.asked(owner, "search"):
+        async with self._guard.admitted(owner, "search"):
             may_list = claims.allows(LIST_DEVICES)
-            catalogue = await self._catalogues.of(owner, required_token(request), may_list=may_list)
+            catalogue = await self._catalogues.get(owner, required_token(request), may_list=may_list)
             online = catalogue.online(lambda: self._presence.devices_of(owner))
             found = await catalogue.matching(query.text, device, online)
             shown = found[query.offset : query.offset + query.limit]
@@ -118,8 +118,8 @@ class SearchRoutes:
         newest = dict(zip(stored, found_newest, strict=True))
         items = [self._item(owner, entry, *newest.get(entry.series, (None, None))) for entry in shown]
         self._metrics.readings.labels("search").inc(sum(len(pair) - pair.count(None) for pair in found_newest))
-        answer = {"total": len(found), "devices": len(catalogue.devices), "online": len(online), "items": items}
-        return json_answer(answer | ({"truncated": True} if catalogue.truncated else {}))
+        body = {"total": len(found), "devices": len(catalogue.devices), "online": len(online), "items": items}
+        return json_response(body | ({"truncated": True} if catalogue.truncated else {}))
 
     def _item(self, owner: str, entry: Entry, latest: Document | None, ahead: Document | None) -> dict[str, Any]:
         last_seen_ms = last_seen(self._presence.last_seen_ms(owner, entry.device), latest, ahead)
@@ -131,10 +131,10 @@ class SearchRoutes:
             "connected": self._presence.connected(owner, entry.device),
             "lastSeenAt": None if last_seen_ms is None else rfc3339(last_seen_ms),
             "lastReadingAt": None if latest is None else time_text(latest["_id"]["ts"]),
-            "latest": None if latest is None else reading_answer(latest),
+            "latest": None if latest is None else reading_object(latest),
         }
         if entry.location is not None:
             item["location"] = entry.location
         if ahead is not None:
-            item["ahead"] = reading_answer(ahead)
+            item["ahead"] = reading_object(ahead)
         return item

@@ -1,4 +1,4 @@
-"""READER → PEOPLE: `GET /series` and `GET /readings/latest`, what there is and how fresh it is, and `GET /pipeline`."""
+"""READER → CLIENTS: `GET /series`, `GET /readings/latest` and `GET /pipeline`: an owner's series and their state."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,9 +7,9 @@ from aiohttp import web
 from msgspec import UNSET
 
 from reader.from_presence import FromPresence
-from reader.history.from_mongodb import FromMongoDB, position_of
+from reader.history.from_mongodb import FromMongoDB
 from reader.http.queries import AHEAD_MS, SeriesQuery, parse_series, series_cursor
-from reader.http.request_guard import Asking
+from reader.http.request_guard import RequestGuard
 from reader.live.from_live import FromLive
 from reader.metrics import ReaderMetrics
 from reader.responses import (
@@ -17,11 +17,12 @@ from reader.responses import (
     PipelineAnswer,
     ReadingsAnswer,
     SeriesAnswer,
-    json_answer,
+    json_response,
     last_seen,
-    reading_answer,
+    reading_object,
     time_text,
 )
+from readings.document import position_of
 from runtime.http.fields import read_query
 from runtime.http.operation import Operation
 from runtime.times import now_ms, rfc3339
@@ -30,19 +31,19 @@ Series = tuple[str, str]
 
 
 class SeriesRoutes:
-    """What an owner has, series by series."""
+    """The series of an owner."""
 
     def __init__(
-        self, asking: Asking, history: FromMongoDB, presence: FromPresence, live: FromLive, metrics: ReaderMetrics
+        self, guard: RequestGuard, history: FromMongoDB, presence: FromPresence, live: FromLive, metrics: ReaderMetrics
     ) -> None:
-        self._asking = asking
+        self._guard = guard
         self._history = history
         self._presence = presence
         self._live = live
         self._metrics = metrics
 
     def calls(self) -> list[Operation]:
-        """Return what is served."""
+        """Return the operations served."""
         return [
             Operation(
                 method="GET",
@@ -62,7 +63,7 @@ class SeriesRoutes:
                 tag="readings",
                 summary="List your series, and how fresh they are",
                 description="`connected`: the device has a session at a gateway. `lastSeenAt`: when it last had one, "
-                "or when its last reading came in. `lastReadingAt`: the time of its newest reading.",
+                "or when its last reading was received. `lastReadingAt`: the time of its newest reading.",
                 query=SeriesQuery,
                 responses={200: SeriesAnswer},
                 problems=(403, 429),
@@ -73,9 +74,9 @@ class SeriesRoutes:
                 path="/pipeline",
                 handler=self._pipeline,
                 tag="readings",
-                summary="Tell how fast your readings flow",
-                description="`readingsPerSecond`: what gateways accepted of yours, over their last 5 s. `lagSeconds`: "
-                "from the receipt of the newest reading to its place in the live feed; null while nothing flows.",
+                summary="Get the throughput and lag of your readings",
+                description="`readingsPerSecond`: how many of your readings gateways accepted, over their last 5 s. "
+                "`lagSeconds`: from receipt of the newest reading to the live feed; null while nothing is received.",
                 responses={200: PipelineAnswer},
                 problems=(403,),
                 secured=True,
@@ -83,37 +84,37 @@ class SeriesRoutes:
         ]
 
     async def _latest(self, request: web.Request) -> web.Response:
-        owner = (await self._asking.claims(request)).owner
+        owner = (await self._guard.claims(request)).owner
         query = read_query(request, SeriesQuery)
-        async with self._asking.asked(owner, "latest"):
-            found, cursor = await self._found(owner, query)
-        items = [reading_answer(newest) for _, newest in found if newest is not None]
+        async with self._guard.admitted(owner, "latest"):
+            found, cursor = await self._page(owner, query)
+        items = [reading_object(newest) for _, newest in found if newest is not None]
         self._metrics.readings.labels("latest").inc(len(items))
-        return json_answer({"items": items} | cursor)
+        return json_response({"items": items} | cursor)
 
     async def _series(self, request: web.Request) -> web.Response:
-        owner = (await self._asking.claims(request)).owner
+        owner = (await self._guard.claims(request)).owner
         query = read_query(request, SeriesQuery)
-        async with self._asking.asked(owner, "series"):
-            found, cursor = await self._found(owner, query)
-            behind = await self._behind(owner, found)
-        items = [self._item(owner, series, newest, behind.get(series)) for series, newest in found]
-        return json_answer({"items": items} | cursor)
+        async with self._guard.admitted(owner, "series"):
+            found, cursor = await self._page(owner, query)
+            current = await self._newest_current(owner, found)
+        items = [self._item(owner, series, newest, current.get(series)) for series, newest in found]
+        return json_response({"items": items} | cursor)
 
-    async def _behind(
+    async def _newest_current(
         self, owner: str, found: Sequence[tuple[Series, Document | None]]
     ) -> dict[Series, Document | None]:
-        """Return the newest readings of now of the series whose newest one lies ahead: it came in long ago, maybe."""
+        """Return the newest current reading of each series whose newest one lies ahead, and may be old."""
         until_ms = now_ms() + AHEAD_MS
         ahead = [series for series, newest in found if newest is not None and position_of(newest)[0] > until_ms]
         if not ahead:
             return {}
         return dict(zip(ahead, await self._history.newest(owner, ahead, before_ms=until_ms + 1), strict=True))
 
-    async def _found(
+    async def _page(
         self, owner: str, query: SeriesQuery
     ) -> tuple[Sequence[tuple[Series, Document | None]], dict[str, str]]:
-        """Return a page of series with the newest reading of each, and where the next page begins, if there is one."""
+        """Return a page of series with the newest reading of each, and the cursor of the next page, if any."""
         device = None if query.device is UNSET else query.device
         sensor_type = None if query.sensor_type is UNSET else query.sensor_type
         past = parse_series(query.cursor)
@@ -122,9 +123,9 @@ class SeriesRoutes:
         cursor = {"nextCursor": series_cursor(*shown[-1][0])} if len(found) > query.limit else {}
         return shown, cursor
 
-    def _item(self, owner: str, series: Series, newest: Document | None, behind: Document | None) -> dict[str, Any]:
+    def _item(self, owner: str, series: Series, newest: Document | None, current: Document | None) -> dict[str, Any]:
         device, sensor_type = series
-        last_seen_ms = last_seen(self._presence.last_seen_ms(owner, device), newest, behind)
+        last_seen_ms = last_seen(self._presence.last_seen_ms(owner, device), newest, current)
         return {
             "device": device,
             "sensorType": sensor_type,
@@ -134,6 +135,6 @@ class SeriesRoutes:
         }
 
     async def _pipeline(self, request: web.Request) -> web.Response:
-        owner = (await self._asking.claims(request)).owner
+        owner = (await self._guard.claims(request)).owner
         rate, lag_s = self._presence.readings_per_second(owner), self._live.lag_s(owner)
-        return json_answer({"readingsPerSecond": round(rate, 1), "lagSeconds": lag_s})
+        return json_response({"readingsPerSecond": round(rate, 1), "lagSeconds": lag_s})

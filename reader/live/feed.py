@@ -1,4 +1,4 @@
-"""One browser's live feed: what waits to be written is bounded, and who does not read is dropped."""
+"""One client's live feed: its buffer is bounded, and a client that does not read is dropped."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,74 +10,80 @@ from aiohttp import web
 from access.revocations import RevocationKeys
 from reader.metrics import ReaderMetrics
 
-# What waits for one browser at most, beside what its socket holds.
-MAX_WAITING_BYTES = 256 * 1024
-# One newline: an empty line would end an event, and some clients take one without data for one that has none to read.
+# Buffered for one client, besides the buffers of its socket.
+MAX_BUFFERED_BYTES = 256 * 1024
+# A single newline: an empty line would end an event, and some clients pass on events without data.
 HEARTBEAT = b": heartbeat\n"
-# What a feed may still take once it is to end, whatever it is at; with the 2 s in which a revocation is known, below 5.
-ENDING_S = 2.0
+# Time for a feed to close, whatever it is doing; with up to 2 s until a revocation is known, less than 5 s.
+CLOSE_TIMEOUT_S = 2.0
 
-Why = Literal["expired", "revoked", "slow", "gone", "stopping"]
+EndReason = Literal["expired", "revoked", "slow", "gone", "stopping"]
 Filter = tuple[str | None, str | None]
-"""Device and sensorType; None stands for all."""
+"""Device and sensorType; None matches all."""
 
 
 class Feed:
-    """Hands events on to one response. `end` may be called at any time."""
+    """Writes events to one response. `end` may be called at any time."""
 
     def __init__(
-        self, wanted: Filter, marks: RevocationKeys, expires_at: int, metrics: ReaderMetrics, *, unread_timeout_s: float
+        self,
+        wanted: Filter,
+        revocation_keys: RevocationKeys,
+        expires_at: int,
+        metrics: ReaderMetrics,
+        *,
+        unread_timeout_s: float,
     ) -> None:
-        """Make a feed for a token of these marks, which expires at `expires_at` (seconds since 1970)."""
+        """Create a feed for a token with these revocation keys that expires at `expires_at` (seconds since 1970)."""
         self.wanted = wanted
-        self.marks = marks
+        self.revocation_keys = revocation_keys
         self.expires_at = expires_at
         self._metrics = metrics
         self._unread_timeout_s = unread_timeout_s
-        self._waiting: list[bytes] = []
-        self._waiting_bytes = 0
-        self._some = asyncio.Event()
-        self._limit: asyncio.Timeout | None = None
-        self.ended: Why | None = None
+        self._buffer: list[bytes] = []
+        self._buffered_bytes = 0
+        self._wakeup = asyncio.Event()
+        self._timeout: asyncio.Timeout | None = None
+        self.ended: EndReason | None = None
 
     def offer(self, events: bytes) -> None:
-        """Add events; when too much waits, the older ones are left out: live is what is now."""
-        if self._waiting_bytes + len(events) > MAX_WAITING_BYTES:
-            self._metrics.live_skipped.inc(len(self._waiting))
-            self._waiting.clear()
-            self._waiting_bytes = 0
-        self._waiting.append(events)
-        self._waiting_bytes += len(events)
-        self._some.set()
+        """Buffer events; when the buffer is full, the older ones are dropped."""
+        if self._buffered_bytes + len(events) > MAX_BUFFERED_BYTES:
+            self._metrics.live_skipped.inc(len(self._buffer))
+            self._buffer.clear()
+            self._buffered_bytes = 0
+        self._buffer.append(events)
+        self._buffered_bytes += len(events)
+        self._wakeup.set()
 
-    def end(self, why: Why) -> None:
-        """Let the feed end soon; the first reason stands."""
-        self.ended = self.ended or why
-        self._some.set()
-        if self._limit is not None and not self._limit.expired() and self._limit.when() is None:
-            self._limit.reschedule(asyncio.get_running_loop().time() + ENDING_S)
+    def end(self, reason: EndReason) -> None:
+        """End the feed soon; the first reason is kept."""
+        self.ended = self.ended or reason
+        self._wakeup.set()
+        if self._timeout is not None and not self._timeout.expired() and self._timeout.when() is None:
+            self._timeout.reschedule(asyncio.get_running_loop().time() + CLOSE_TIMEOUT_S)
 
     @asynccontextmanager
-    async def limited(self) -> AsyncIterator[None]:
-        """Cut off with TimeoutError what still goes on `ENDING_S` after the end."""
+    async def with_close_timeout(self) -> AsyncIterator[None]:
+        """Raise TimeoutError in the context when it still runs `CLOSE_TIMEOUT_S` after `end`."""
         try:
-            async with asyncio.timeout(None if self.ended is None else ENDING_S) as self._limit:
+            async with asyncio.timeout(None if self.ended is None else CLOSE_TIMEOUT_S) as self._timeout:
                 yield
         finally:
-            self._limit = None
+            self._timeout = None
 
     async def write(self, response: web.StreamResponse, data: bytes) -> None:
-        """Write; TimeoutError when nothing was read for too long."""
+        """Write; TimeoutError when the client has not read for too long."""
         async with asyncio.timeout(self._unread_timeout_s):
             await response.write(data)
 
-    async def written_to(self, response: web.StreamResponse) -> None:
-        """Write what is offered, until the end."""
+    async def write_to(self, response: web.StreamResponse) -> None:
+        """Write buffered events until the feed ends, then the final event."""
         while self.ended is None:
-            await self._some.wait()
-            self._some.clear()
-            if self._waiting and self.ended is None:
-                waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
-                await self.write(response, b"".join(waiting))
+            await self._wakeup.wait()
+            self._wakeup.clear()
+            if self._buffer and self.ended is None:
+                events, self._buffer, self._buffered_bytes = self._buffer, [], 0
+                await self.write(response, b"".join(events))
         if self.ended in ("expired", "revoked"):
             await self.write(response, f"event: {self.ended}\ndata: {{}}\n\n".encode())

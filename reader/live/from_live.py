@@ -1,7 +1,7 @@
-"""BROKER → READER: what persisters have stored a moment ago, thinned again and handed to every feed that wants it.
+"""BROKER → READER: readings that persisters have just stored, thinned again and sent to every matching feed.
 
-Persisters tell the newest of each series in 100 ms, each of them; here what all of them told within 100 ms becomes at
-most one event a series. An event is made once, and those who want the same share the same bytes.
+Each persister broadcasts the newest reading of each series in 100 ms; here the broadcasts of all persisters within
+100 ms become at most one event per series. An event is encoded once, and feeds with the same filter share its bytes.
 """
 
 import asyncio
@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager, contextmanager
 from broker.interface import Broker, Subscriber
 from broker.live import LiveReading, live_readings
 from broker.topology import LIVE_EXCHANGE
-from reader.live.audience import UNREADABLE, Audience, LiveEvent
 from reader.live.feed import HEARTBEAT, Feed
+from reader.live.owner_feeds import FLUSH_EVERY_S, UNREADABLE, LiveEvent, OwnerFeeds
 from reader.metrics import ReaderMetrics
 from readings.document import DocumentError, received_ms, split_documents
 from runtime.background import background
@@ -22,49 +22,50 @@ from runtime.times import now_ms
 
 log = logger("reader.live")
 
-EVERY_S = 0.1
-# Payloads of up to 1 MiB that wait to be heard; beyond it the oldest are dropped.
-BOUND = 64
-# Owners whose last reading is remembered, for their lag; then all are forgotten.
+# Queued payloads of up to 1 MiB each; beyond it the oldest are dropped.
+MAX_QUEUED_PAYLOADS = 64
+# Owners whose last reading is kept to compute their lag; beyond it all are cleared.
 MAX_OWNERS = 10_000
-# A lag that was seen longer ago says nothing of now.
-LAG_KEPT_S = 10.0
-# Events that are held for a feed which reads its gap; the oldest are dropped.
+# An older lag says nothing about the present.
+LAG_VALID_S = 10.0
+# Events held for a feed that reads its backfill; beyond it the oldest are dropped.
 MAX_HELD = 10_000
 
 
 class FromLive:
-    """Everybody's feeds."""
+    """The feeds of all owners."""
 
     def __init__(self, subscriber: Subscriber, metrics: ReaderMetrics, *, heartbeat_s: float) -> None:
         self._subscriber = subscriber
         self._metrics = metrics
         self._heartbeat_s = heartbeat_s
-        self._audiences: dict[str, Audience] = {}
-        # Of each owner the last document that was heard, and when that was, in milliseconds since 1970.
+        self._owner_feeds: dict[str, OwnerFeeds] = {}
+        # By owner: the last document received, and when, in milliseconds since 1970.
         self._last: dict[str, tuple[bytes, int]] = {}
         self.check = subscriber.check
 
     @classmethod
     @asynccontextmanager
-    async def heard(cls, broker: Broker, metrics: ReaderMetrics, *, heartbeat_s: float) -> AsyncIterator["FromLive"]:
-        """Listen and serve as long as the context lasts."""
-        async with broker.subscriber(LIVE_EXCHANGE, bound=BOUND) as subscriber:
+    async def subscribed(
+        cls, broker: Broker, metrics: ReaderMetrics, *, heartbeat_s: float
+    ) -> AsyncIterator["FromLive"]:
+        """Subscribe and serve feeds while the context is open."""
+        async with broker.subscriber(LIVE_EXCHANGE, bound=MAX_QUEUED_PAYLOADS) as subscriber:
             live = cls(subscriber, metrics, heartbeat_s=heartbeat_s)
-            async with background(live.listen(), live.serve(), live.beat(), name="live"):
+            async with background(live.receive(), live.flush(), live.send_heartbeats(), name="live"):
                 yield live
 
-    async def listen(self) -> None:
-        """Take in what persisters tell, for ever."""
+    async def receive(self) -> None:
+        """Take in what persisters broadcast; never returns."""
         async for payload in self._subscriber:
-            self._take(self._readings(payload))
+            self._add(self._readings(payload))
 
     def _readings(self, payload: bytes) -> list[LiveReading]:
-        """Return the readings of a payload; what cannot be read of it is counted and left out."""
+        """Return the readings of a payload; those that cannot be decoded are counted and skipped."""
         try:
             return live_readings(payload)
         except UNREADABLE as error:
-            log.debug("A live payload was not understood.", error=str(error))
+            log.debug("A live payload could not be decoded.", error=str(error))
         try:
             documents = split_documents(payload)
         except DocumentError:
@@ -78,33 +79,33 @@ class FromLive:
                 self._metrics.live_unreadable.inc()
         return found
 
-    def _take(self, readings: list[LiveReading]) -> None:
-        heard_ms = now_ms()
+    def _add(self, readings: list[LiveReading]) -> None:
+        received_at_ms = now_ms()
         if len(self._last) > MAX_OWNERS:
             self._last.clear()
         for reading in readings:
-            self._last[reading.owner] = (reading.document, heard_ms)
-            audience = self._audiences.get(reading.owner)
-            if audience is None:
+            self._last[reading.owner] = (reading.document, received_at_ms)
+            feeds = self._owner_feeds.get(reading.owner)
+            if feeds is None:
                 continue
             try:
-                audience.hear(reading)
+                feeds.add(reading)
             except UNREADABLE:  # its `ts` lies beyond its end
                 self._metrics.live_unreadable.inc()
 
-    async def serve(self) -> None:
-        """Serve everybody every 100 ms, for ever."""
+    async def flush(self) -> None:
+        """Flush the feeds of all owners every 100 ms; never returns."""
         while True:
-            await asyncio.sleep(EVERY_S)
-            for owner, audience in self._audiences.items():
-                heard = bool(audience.heard)
-                if heard or audience.resumed:
-                    audience.serve()
-                if heard and (lag_s := self.lag_s(owner)) is not None:
+            await asyncio.sleep(FLUSH_EVERY_S)
+            for owner, feeds in self._owner_feeds.items():
+                pending = bool(feeds.pending)
+                if pending or feeds.resumed:
+                    feeds.flush()
+                if pending and (lag_s := self.lag_s(owner)) is not None:
                     self._metrics.live_lag_seconds.observe(lag_s)
 
-    async def beat(self) -> None:
-        """Show every feed that it lives, for ever."""
+    async def send_heartbeats(self) -> None:
+        """Send a heartbeat to every feed every `heartbeat_s`; never returns."""
         while True:
             await asyncio.sleep(self._heartbeat_s)
             for feed in self.feeds():
@@ -114,47 +115,47 @@ class FromLive:
         """Return every open feed."""
         return [
             feed
-            for audience in self._audiences.values()
-            for feeds in (*audience.feeds.values(), audience.resuming)
+            for owner_feeds in self._owner_feeds.values()
+            for feeds in (*owner_feeds.feeds.values(), owner_feeds.resuming)
             for feed in feeds
         ]
 
     @contextmanager
     def joined(self, owner: str, feed: Feed) -> Iterator[None]:
-        """Let a feed have what comes, held for it until `resumed`; without a gap to fill, call that at once."""
-        audience = self._audiences.setdefault(owner, Audience(self._metrics))
-        audience.resuming[feed] = deque(maxlen=MAX_HELD)
+        """Register a feed while the context is open; events are held for it until `resumed` is called."""
+        owner_feeds = self._owner_feeds.setdefault(owner, OwnerFeeds(self._metrics))
+        owner_feeds.resuming[feed] = deque(maxlen=MAX_HELD)
         self._metrics.live_feeds.inc()
         try:
             yield
         finally:
             self._metrics.live_feeds.dec()
-            audience.resuming.pop(feed, None)
-            audience.resumed.pop(feed, None)
-            if feed in (feeds := audience.feeds.get(feed.wanted, set())):
+            owner_feeds.resuming.pop(feed, None)
+            owner_feeds.resumed.pop(feed, None)
+            if feed in (feeds := owner_feeds.feeds.get(feed.wanted, set())):
                 feeds.remove(feed)
                 if not feeds:
-                    del audience.feeds[feed.wanted]
-            if audience.empty:
-                self._audiences.pop(owner, None)
+                    del owner_feeds.feeds[feed.wanted]
+            if owner_feeds.empty:
+                self._owner_feeds.pop(owner, None)
 
     def resumed(self, owner: str, feed: Feed, known: Callable[[LiveEvent], bool]) -> None:
-        """Let a feed have what was held for it, unless it is known already, and from now on what comes."""
-        self._audiences[owner].resumed[feed] = known
+        """Give a feed the events held for it, except those `known` accepts, and from now on all that match."""
+        self._owner_feeds[owner].resumed[feed] = known
 
     def last_received_ms(self, owner: str) -> int | None:
-        """Return when a gateway received the last reading of an owner that was told; None where none was."""
+        """Return when a gateway received the last reading broadcast for an owner; None if there was none."""
         try:
             return received_ms(self._last[owner][0])
-        except UNREADABLE:  # KeyError among them
+        except UNREADABLE:  # includes KeyError
             return None
 
     def lag_s(self, owner: str) -> float | None:
-        """Return how long an owner's last reading took from its gateway to here; None where there was none lately."""
-        document, heard_ms = self._last.get(owner, (b"", 0))
-        if now_ms() - heard_ms > LAG_KEPT_S * 1000:
+        """Return the seconds from a gateway's receipt of an owner's last reading to here; None without a recent one."""
+        document, received_at_ms = self._last.get(owner, (b"", 0))
+        if now_ms() - received_at_ms > LAG_VALID_S * 1000:
             return None
         try:
-            return max(0, heard_ms - received_ms(document)) / 1000
+            return max(0, received_at_ms - received_ms(document)) / 1000
         except UNREADABLE:
             return None

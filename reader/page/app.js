@@ -1,20 +1,20 @@
-// The page: its parts, and what they tell each other.
+// The page: creates its parts and connects them.
 
-import * as address from "./address.js";
-import { Charting, MOST_CHOSEN } from "./charting.js";
+import * as fragment from "./fragment.js";
+import { ChartCard, MOST_CHOSEN } from "./chart-card.js";
 import { DeviceList, keyOf } from "./devices.js";
 import * as format from "./format.js";
-import { label } from "./known.js";
-import { logOut, settled } from "./leaving.js";
+import { label } from "./known-series.js";
+import { logOut, logoutSettled } from "./logout.js";
 import { LiveFeed } from "./live.js";
 import { Login } from "./login.js";
-import { Manage } from "./manage.js";
+import { DeviceManager } from "./device-manager.js";
 import { fetchPlotly } from "./plotly.js";
 import { repeat } from "./polling.js";
 import * as session from "./session.js";
 
 const PIPELINE_EVERY_MS = 2000;
-const FEED_STATES = { live: "live", connecting: "connecting", waiting: "coming back" };
+const FEED_STATES = { live: "live", connecting: "connecting", waiting: "reconnecting" };
 
 const $ = (id) => document.getElementById(id);
 
@@ -22,26 +22,26 @@ class Page {
   constructor() {
     this.list = new DeviceList({
       onChosen: () => this.choose(),
-      onFirst: (items) => this.chooseFirst(items),
-      onWanted: (keys) => this.feed?.want(keys),
-      onLabels: () => this.charting.draw(),
-      onDetails: (one) => this.manage.details(one),
-      onSettled: () => this.charting.begin(),
+      onFirst: (items) => this.chooseInitial(items),
+      onWanted: (keys) => this.feed?.setKeys(keys),
+      onLabels: () => this.chartCard.draw(),
+      onDetails: (one) => this.deviceManager.details(one),
+      onSettled: () => this.chartCard.begin(),
     });
-    this.manage = new Manage({
+    this.deviceManager = new DeviceManager({
       onAdded: (one) => this.added(one),
       onRenamed: (device, name) => this.list.renamed(device, name),
       onChanged: () => this.list.changed(),
     });
-    this.charting = new Charting({ series: (key) => this.list.series(key), label });
+    this.chartCard = new ChartCard({ series: (key) => this.list.series(key), label });
     this.login = new Login({ onIn: () => this.entered() });
-    $("logout").addEventListener("click", () => this.leave());
+    $("logout").addEventListener("click", () => this.logOut());
     $("theme").addEventListener("click", () => this.switchTheme());
   }
 
   async entered() {
-    await settled();
-    if (this.feed) location.reload(); // nothing of the last user stays in memory
+    await logoutSettled();
+    if (this.feed) location.reload(); // clears everything of the previous user from memory
     else this.start();
   }
 
@@ -49,45 +49,45 @@ class Page {
     $("login").hidden = true;
     $("app").hidden = false;
     $("user").textContent = $("user").title = session.email();
-    this.feed = new LiveFeed({ onReading: (reading) => this.heard(reading), onState: (state) => this.tellFeed(state) });
+    this.feed = new LiveFeed({ onReading: (reading) => this.receive(reading), onState: (state) => this.showFeedState(state) });
     const keysIn = ({ series }) => series.map(([device, sensorType]) => keyOf({ device, sensorType }));
-    const kept = keysIn(address.read());
+    const restored = keysIn(fragment.read());
     fetchPlotly();
     this.list.start();
-    if (kept.length) this.list.choose(kept);
-    address.whenMoved((moved) => this.list.choose(keysIn(moved)));
+    if (restored.length) this.list.choose(restored);
+    fragment.onNavigate((moved) => this.list.choose(keysIn(moved)));
     this.feed.run();
-    this.endPolling = repeat(PIPELINE_EVERY_MS, () => this.tellPipeline());
-    this.charting.start();
+    this.endPolling = repeat(PIPELINE_EVERY_MS, () => this.refreshPipeline());
+    this.chartCard.start();
   }
 
-  // Show what the session's end leaves: nothing of it. The address stays unless somebody has logged out on purpose.
-  stop(notice, kept = location.hash) {
-    const whose = $("user").textContent;
+  // Clear everything of the ended session. The URL fragment stays, except after an explicit log-out.
+  stop(notice, hash = location.hash) {
+    const email = $("user").textContent;
     this.feed.stop();
     this.endPolling();
-    this.manage.close();
+    this.deviceManager.close();
     this.list.stop();
-    this.charting.choose([]);
-    history.replaceState(history.state, "", `${location.pathname}${location.search}${kept}`);
+    this.chartCard.choose([]);
+    history.replaceState(history.state, "", `${location.pathname}${location.search}${hash}`);
     $("user").textContent = $("user").title = "";
-    this.login.show(notice, notice === "expired" ? whose : "");
+    this.login.show(notice, notice === "expired" ? email : "");
   }
 
-  leave() {
+  logOut() {
     this.stop("ending", "");
-    logOut((how) => this.login.tell(how));
+    logOut((how) => this.login.showNotice(how));
   }
 
   switchTheme() {
     const theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
     document.documentElement.dataset.theme = theme;
     localStorage.setItem("tidegate.theme", theme);
-    this.charting.draw();
+    this.chartCard.draw();
   }
 
-  // What a newcomer sees at once: one series of each of the first sensorTypes.
-  chooseFirst(items) {
+  // The initial selection: one series of each of the first three sensorTypes.
+  chooseInitial(items) {
     if (this.list.chosen.size) return;
     const byType = new Map();
     for (const one of items) if (one.latest && !byType.has(one.sensorType)) byType.set(one.sensorType, keyOf(one));
@@ -95,11 +95,11 @@ class Page {
   }
 
   choose() {
-    const shown = this.charting.choose([...this.list.chosen]);
+    const shown = this.chartCard.choose([...this.list.chosen]);
     if (shown.length < this.list.chosen.size) this.list.choose(shown);
   }
 
-  // A new device is shown as soon as it has something to show.
+  // A new device is selected as soon as it has sent a reading.
   added({ device }) {
     this.awaited = device;
     this.list.expect(device);
@@ -111,32 +111,32 @@ class Page {
     if (chosen.size < MOST_CHOSEN) this.list.choose([...chosen, keyOf(reading)]);
   }
 
-  heard(reading) {
+  receive(reading) {
     if (reading.device === this.awaited) this.chooseAwaited(reading);
-    this.list.heard(reading);
-    this.charting.heard(reading);
-    this.manage.heard(reading);
+    this.list.receive(reading);
+    this.chartCard.receive(reading);
+    this.deviceManager.receive(reading);
   }
 
-  async tellPipeline() {
-    let told = { readingsPerSecond: null, lagSeconds: null };
+  async refreshPipeline() {
+    let pipeline = { readingsPerSecond: null, lagSeconds: null };
     try {
-      told = await session.getJson("/pipeline");
+      pipeline = await session.getJson("/pipeline");
     } catch {
-      // The list says that the server cannot be reached.
+      // The list reports that the server cannot be reached.
     }
-    const { readingsPerSecond: rate, lagSeconds: lag } = told;
+    const { readingsPerSecond: rate, lagSeconds: lag } = pipeline;
     $("rate").textContent = rate === null ? "–" : format.rough(rate);
     $("lag").textContent = lag === null ? "–" : lag < 1 ? `${Math.round(lag * 1000)} ms` : `${lag.toFixed(1)} s`;
   }
 
-  tellFeed(state) {
+  showFeedState(state) {
     $("feed-text").textContent = FEED_STATES[state];
     $("feed").querySelector(".dot").className = state === "live" ? "dot on" : "dot wait";
   }
 }
 
 const page = new Page();
-session.whenEnded((how) => page.stop(how));
+session.onSessionEnd((how) => page.stop(how));
 if (session.loggedIn()) page.start();
 else page.login.show();

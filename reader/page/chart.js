@@ -1,7 +1,7 @@
-// The chart: panels one above the other over the same time, drawn by plotly.
+// The chart: stacked panels with a shared time axis, drawn by plotly.
 //
-// The axis counts in milliseconds since 1970, UTC, and never goes back; what stands at its marks is written here, in the
-// zone that was chosen. So are the figures at the other axes: plotly guesses nothing.
+// The time axis is in milliseconds since 1970, UTC, and never runs backwards; its tick labels are formatted here, in
+// the selected time zone, and so are those of the value axes: plotly chooses nothing.
 
 /* global Plotly */
 
@@ -11,18 +11,18 @@ import { panelsOf } from "./panels.js";
 import { timeTicks } from "./ticks.js";
 import { plain, StateColours, tracesOf } from "./traces.js";
 
-// What stands above and below the panels in the window.
+// The height of the window not available to the panels.
 const AROUND_PX = 420;
 const MARGIN = { l: 52, r: 12, t: 4, b: 40 };
 const TITLE_PX = 24;
 const BETWEEN_PX = 8;
 const LEAST_PX = 300;
 const TIME_PX = { plain: 80, offset: 120 };
-// Of the width, for figures.
+// The largest share of the width for value labels.
 const WIDEST_LABEL = 0.4;
 const FONT_PX = 12;
-// Labels are made to fit here. Plotly would see to it, too: at each label that it places it measures all of them, and it
-// keeps the size of each text at each place where it ever was, while the marks of a live axis move with every drawing.
+// Labels are fitted here. Plotly would measure all labels for each one it places, and cache the size of every text at
+// every position, while the ticks of a live axis move with every drawing.
 const UNMEASURED = { ticklabeloverflow: "allow" };
 const CONFIG = { displayModeBar: false, responsive: true, doubleClick: false, showTips: false, scrollZoom: false };
 
@@ -45,8 +45,8 @@ export class Chart {
     return Math.max(200, this.element.clientWidth - MARGIN.l - MARGIN.r);
   }
 
-  // parts: as in parts.js; spanMs: what is shown, or is to be shown once there is enough; zone: of the labels.
-  // While somebody drags over the chart, it stands still.
+  // parts: as in parts.js; spanMs: the time range shown, or to be shown once filled; zone: of the labels.
+  // The chart is not redrawn while the user drags over it.
   draw(parts, { fromMs, toMs, spanMs, zone }) {
     if (this.dragging) return;
     const style = getComputedStyle(document.documentElement);
@@ -75,7 +75,7 @@ export class Chart {
     );
     const layout = this.#layout(panels, { fromMs, toMs, zone, margin, width, colour, family });
     Plotly.react(this.element, traces, layout, CONFIG);
-    this.hover.over(panels, { fromMs, toMs, zone, margin, width, pxMs, height: layout.height });
+    this.hover.update(panels, { fromMs, toMs, zone, margin, width, pxMs, height: layout.height });
     if (!this.drawn) this.#listen();
   }
 
@@ -88,7 +88,7 @@ export class Chart {
     this.element.on("plotly_doubleclick", () => this.onReset());
   }
 
-  // Room for the longest figure.
+  // The left margin, wide enough for the longest label.
   #left(panels) {
     const widths = panels.flatMap((panel) => panel.ticks.map(({ text }) => this.measure.measureText(text).width));
     const most = this.element.clientWidth * WIDEST_LABEL;
@@ -171,7 +171,7 @@ export class Chart {
     };
   }
 
-  // A text as it fits into a width, its middle left out where it must.
+  // A text shortened in the middle to fit a width.
   #fitting(text, px) {
     if (this.measure.measureText(text).width <= px) return text;
     const signs = [...text];

@@ -1,6 +1,6 @@
-// A device's token, shown once, and what a person pastes to use it; then whether a reading has come.
+// A device's token, shown once, with code to paste that uses it, and whether a reading has arrived.
 
-import { copies } from "./copying.js";
+import { bindCopyButton } from "./clipboard.js";
 import * as format from "./format.js";
 import { send } from "./session.js";
 import { SNIPPETS } from "./snippets.js";
@@ -14,8 +14,8 @@ export class Connect {
     for (const button of document.querySelectorAll("[data-language]")) {
       button.addEventListener("click", () => this.#show(button.dataset.language));
     }
-    copies($("copy-token"), () => this.token);
-    copies($("copy-snippet"), () => $("snippet").textContent);
+    bindCopyButton($("copy-token"), () => this.token);
+    bindCopyButton($("copy-snippet"), () => $("snippet").textContent);
   }
 
   // Get a new token for a device and show it.
@@ -25,13 +25,13 @@ export class Connect {
     this.device = device;
     $("token").textContent = token;
     const until = new Date(Date.now() + expiresIn * 1000);
-    $("token-until").textContent = `It serves until ${until.toLocaleDateString(undefined, { dateStyle: "long" })}.`;
+    $("token-until").textContent = `Valid until ${until.toLocaleDateString(undefined, { dateStyle: "long" })}.`;
     $("connect").hidden = false;
     $("arrived").textContent = "Waiting for its first reading…";
     this.#show(this.language);
   }
 
-  heard(reading) {
+  receive(reading) {
     if (reading.device !== this.device) return;
     const value = format.value(reading.value, reading.unit);
     $("arrived").textContent = `Received: ${value} (${reading.sensorType}), ${format.time(Date.parse(reading.ts))}.`;

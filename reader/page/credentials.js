@@ -1,23 +1,23 @@
-// The tokens of who is logged in. They live as long as the tab, and go into a header only.
+// The tokens of the session. They are kept as long as the tab, and sent only in a header.
 //
-// A duplicated tab begins with a copy of its original's tokens, and a refresh token serves once. So a tab that renews
-// tells the others, and one that is about to renew asks them first: who has the tokens that came of mine?
+// A duplicated tab starts with a copy of the original's tokens, and a refresh token can be used once. So a tab that
+// renews its tokens broadcasts them, and first asks the other tabs for newer tokens derived from its own.
 
 import { post } from "./http.js";
 
 const KEY = "tidegate.session";
 const RENEW_BEFORE_MS = 60_000;
-const ASK_MS = 150;
-// For how long the server takes a second use for a race; after it, for theft.
-const RACE_MS = 11_000;
-const MOST_REMEMBERED = 100;
+const ASK_TIMEOUT_MS = 150;
+// How long the server treats a second use as a race; after that, as theft.
+const REUSE_WINDOW_MS = 11_000;
+const MAX_REMEMBERED = 100;
 
 const tabs = new BroadcastChannel(KEY);
 let session = read();
 let renewing = null;
 let notBefore = 0;
-let onNews = () => {};
-let onLeft = () => {};
+let resolveNewer = () => {};
+let notifyLoggedOut = () => {};
 
 function read() {
   try {
@@ -27,12 +27,12 @@ function read() {
   }
 }
 
-// {access, refresh, until, email, before}, or null. `before`: the refresh tokens that these came of, all of them used.
+// {access, refresh, until, email, before}, or null. `before`: the used refresh tokens these were derived from.
 export function current() {
   return session;
 }
 
-// The claims of the access token, as the server wrote them; {} where they cannot be read.
+// The claims of the access token; {} if they cannot be decoded.
 export function claims() {
   try {
     return JSON.parse(atob(session.access.split(".")[1].replaceAll("-", "+").replaceAll("_", "/")));
@@ -41,14 +41,14 @@ export function claims() {
   }
 }
 
-// Take what the server has answered to a log-in or a renewal.
+// Store the response to a log-in or a renewal.
 export function keep(answer, email, before = []) {
   store({
     email,
     access: answer.accessToken,
     refresh: answer.refreshToken,
     until: Date.now() + answer.expiresIn * 1000,
-    before: before.slice(-MOST_REMEMBERED),
+    before: before.slice(-MAX_REMEMBERED),
   });
 }
 
@@ -63,35 +63,35 @@ export function forget() {
   sessionStorage.removeItem(KEY);
 }
 
-// Forget them here and in every tab that goes on with the same session; returns what they were.
-export function leave() {
-  const left = session;
-  if (left) tabs.postMessage({ leaves: claims().sid });
+// Forget the tokens here and in every tab of the same session; returns what they were.
+export function forgetEverywhere() {
+  const forgotten = session;
+  if (forgotten) tabs.postMessage({ leaves: claims().sid });
   forget();
-  return left;
+  return forgotten;
 }
 
-// Call when another tab has logged out of this session.
-export function whenLeft(call) {
-  onLeft = call;
+// Register a callback for a log-out of this session in another tab.
+export function onLoggedOut(call) {
+  notifyLoggedOut = call;
 }
 
 tabs.onmessage = ({ data: { asks, tells, leaves } }) => {
   if (asks && session?.before?.includes(asks)) tabs.postMessage({ tells: session });
   if (tells && tells.before.includes(session?.refresh)) {
     store(tells);
-    onNews();
+    resolveNewer();
   }
   if (leaves && claims().sid === leaves) {
     forget();
-    onLeft();
+    notifyLoggedOut();
   }
 };
 
-// Resolves when another tab has told newer tokens, or after a while.
-function news(ms, question) {
+// Resolves when another tab has broadcast newer tokens, or after `ms`.
+function newerTokens(ms, question) {
   return new Promise((done) => {
-    onNews = done;
+    resolveNewer = done;
     setTimeout(done, ms);
     if (question) tabs.postMessage(question);
   });
@@ -101,36 +101,36 @@ export function due() {
   return session !== null && Date.now() > session.until - RENEW_BEFORE_MS;
 }
 
-// One renewal at a time: a refresh token serves once. Refused where the session is over.
+// One renewal at a time: a refresh token can be used once. ApiError if the session has ended.
 export function renew() {
-  renewing ??= renewed().finally(() => {
+  renewing ??= renewNow().finally(() => {
     renewing = null;
   });
   return renewing;
 }
 
-async function renewed() {
-  const mine = session;
+async function renewNow() {
+  const own = session;
   for (;;) {
-    await news(ASK_MS, { asks: mine.refresh });
+    await newerTokens(ASK_TIMEOUT_MS, { asks: own.refresh });
     const wait = notBefore - Date.now();
-    if (session === mine && wait > 0) {
-      if (Date.now() < mine.until) return; // the access token serves that long
-      await news(wait);
+    if (session === own && wait > 0) {
+      if (Date.now() < own.until) return; // the access token is valid until then
+      await newerTokens(wait);
     }
-    if (session !== mine) return; // another tab has renewed it, or this one was logged out
+    if (session !== own) return; // renewed by another tab, or logged out
     try {
-      const answer = await post("/user/refresh", { refreshToken: mine.refresh });
-      if (session !== mine) return;
-      keep(answer, mine.email, [...(mine.before ?? []), mine.refresh]);
+      const answer = await post("/user/refresh", { refreshToken: own.refresh });
+      if (session !== own) return;
+      keep(answer, own.email, [...(own.before ?? []), own.refresh]);
       tabs.postMessage({ tells: session });
       return;
     } catch (error) {
-      if (session !== mine) return;
+      if (session !== own) return;
       if (error.code !== "refresh_used") throw error;
-      // Another tab was faster, and tells its tokens when it has them. If none does, the answer was lost or somebody
-      // else has the token: when it comes again after this time, the server ends the session for whoever has it.
-      notBefore = Date.now() + RACE_MS;
+      // Another tab was faster and will broadcast its tokens. If none does, the response was lost or the token stolen:
+      // a further use after this time makes the server end the session for everyone.
+      notBefore = Date.now() + REUSE_WINDOW_MS;
     }
   }
 }

@@ -1,35 +1,35 @@
-// The list of series: found by the server, shown as far as they are in sight, and chosen for the chart.
+// The list of series: searched by the server, rendered as far as visible, and selected for the chart.
 
-import { MOST_CHOSEN } from "./charting.js";
+import { MOST_CHOSEN } from "./chart-card.js";
 import * as format from "./format.js";
-import { Found } from "./found.js";
-import { Known, keyOf } from "./known.js";
+import { SearchResults } from "./search-results.js";
+import { KnownSeries, keyOf } from "./known-series.js";
 import { fill, fillEmpty, refresh } from "./rows.js";
-import { getJson, Refused } from "./session.js";
-import { VirtualList } from "./virtual.js";
+import { getJson, ApiError } from "./session.js";
+import { VirtualList } from "./virtual-list.js";
 
 export { keyOf };
 
 const REFRESH_MS = 500;
 const TYPED_MS = 200;
-// As many series are heard whether they are in sight or not; of more, only those that were looked at.
-const MOST_HEARD = 1000;
+// Up to this many series, all are followed live; beyond it, only those on loaded pages.
+const MAX_FOLLOWED = 1000;
 
 const $ = (id) => document.getElementById(id);
 
 export class DeviceList {
-  // onChosen(): other series are chosen; onWanted(keys): whose readings are wanted, series or devices, null for all;
-  // onFirst(items): the first that have readings; onLabels(): chosen ones have names now; onDetails(series)
-  // onSettled(): the list shows what there is, or why it does not; more than once
+  // onChosen(): the selection changed; onWanted(keys): series or devices to follow live, null for all;
+  // onFirst(items): the first page that has readings; onLabels(): names of selected series are known; onDetails(series)
+  // onSettled(): the list is shown, or an error; called repeatedly
   constructor({ onChosen, onWanted, onFirst, onLabels, onDetails, onSettled }) {
     Object.assign(this, { onChosen, onWanted, onFirst, onLabels, onDetails, onSettled });
-    this.known = new Known();
+    this.known = new KnownSeries();
     this.chosen = new Set();
-    this.expected = new Set(); // devices that were added here
+    this.expected = new Set(); // devices added here
     this.rows = new VirtualList($("series-frame"), $("series"), {
       keyAt: (place) => this.#keyAt(place),
       fill: (row, place) => this.#fill(row, place),
-      onLook: (first, last) => this.found?.look(first, last),
+      onVisible: (first, last) => this.results?.setVisible(first, last),
     });
     $("filter").addEventListener("input", () => this.#typed());
     $("series").addEventListener("change", ({ target }) => this.#changed(target));
@@ -39,20 +39,20 @@ export class DeviceList {
   }
 
   start() {
-    this.found = new Found({
-      ask: (query, signal) => getJson("/series/search", query, { signal }),
-      onAnswer: (answer, how) => this.#answered(answer, how),
-      onTrouble: (error) => this.#trouble(error instanceof Refused ? error.message : "The server cannot be reached; trying again."),
+    this.results = new SearchResults({
+      fetchPage: (query, signal) => getJson("/series/search", query, { signal }),
+      onAnswer: (answer, how) => this.#onResults(answer, how),
+      onError: (error) => this.#showError(error instanceof ApiError ? error.message : "The server cannot be reached; trying again."),
     });
-    this.found.text = this.#text;
+    this.results.text = this.#text;
     this.timer = setInterval(() => document.hidden || this.#refreshRows(), REFRESH_MS);
-    this.found.look(0, 0);
+    this.results.setVisible(0, 0);
   }
 
-  // Nothing of whom it belonged to stays.
+  // Clears everything of the session.
   stop() {
-    this.found?.stop();
-    this.found = null;
+    this.results?.stop();
+    this.results = null;
     clearInterval(this.timer);
     clearTimeout(this.typing);
     this.known.keep(new Set());
@@ -64,37 +64,37 @@ export class DeviceList {
     return this.known.get(key);
   }
 
-  // Readings of this device are wanted although nothing of it was found yet.
+  // Follow a device before any of its series is found.
   expect(device) {
     this.expected.add(device);
-    this.found.renew();
-    this.#tellWanted();
+    this.results.refresh();
+    this.#updateWanted();
   }
 
   renamed(device, name) {
     this.known.rename(device, name);
-    this.found.renew();
+    this.results.refresh();
     this.#fillAll();
   }
 
   changed() {
-    this.found.renew();
+    this.results.refresh();
   }
 
-  heard(reading) {
-    if (this.known.heard(reading) || !this.found) return;
-    if (this.found.whole || !this.found.total) this.found.renew(); // a new one
+  receive(reading) {
+    if (this.known.receive(reading) || !this.results) return;
+    if (this.results.whole || !this.results.total) this.results.refresh(); // a new series
   }
 
   choose(keys) {
     this.chosen = new Set(keys);
     this.#message("");
     this.#chosenChanged();
-    this.#askForChosen();
+    this.#loadChosen();
   }
 
   #keyAt(place) {
-    const item = this.found?.at(place);
+    const item = this.results?.at(place);
     return item && keyOf(item);
   }
 
@@ -109,7 +109,7 @@ export class DeviceList {
     this.rows.draw(true);
   }
 
-  // Twice a second: thousands of events must not become thousands of layouts.
+  // Twice a second: thousands of events must not cause thousands of layouts.
   #refreshRows() {
     for (const [key, row] of this.rows.rows) {
       const one = this.known.get(key);
@@ -117,43 +117,43 @@ export class DeviceList {
     }
   }
 
-  #answered(answer, { fresh }) {
-    for (const item of answer.items) this.known.told(item);
-    this.#keepFew();
+  #onResults(answer, { fresh }) {
+    for (const item of answer.items) this.known.update(item);
+    this.#prune();
     $("online").textContent = format.number(answer.online);
-    this.#tellFound(answer);
-    this.#trouble("");
+    this.#showCounts(answer);
+    this.#showError("");
     if (fresh) this.rows.toTop();
     this.rows.show(answer.total);
-    this.#tellWanted();
+    this.#updateWanted();
     const first = !this.filled && answer.items.some((item) => item.latest);
     this.filled ||= first;
     if (first) this.onFirst(answer.items);
     this.onSettled();
   }
 
-  #keepFew() {
-    const keys = new Set(this.found.items.map(keyOf));
+  #prune() {
+    const keys = new Set(this.results.items.map(keyOf));
     for (const key of this.chosen) keys.add(key);
     for (const key of this.rows.rows.keys()) keys.add(key);
     this.known.keep(keys);
   }
 
-  #tellWanted() {
-    const { whole, total, items } = this.found;
-    const all = total === null || total === 0 || (whole && total <= MOST_HEARD);
+  #updateWanted() {
+    const { whole, total, items } = this.results;
+    const all = total === null || total === 0 || (whole && total <= MAX_FOLLOWED);
     const keys = all ? null : [...new Set([...items.map(keyOf), ...this.chosen, ...this.expected])];
-    const told = keys && keys.join("\r");
-    if (told === this.told) return;
-    this.told = told;
+    const wantedText = keys && keys.join("\r");
+    if (wantedText === this.wantedText) return;
+    this.wantedText = wantedText;
     this.onWanted(keys);
   }
 
-  #tellFound({ total, devices, truncated }) {
-    const { text } = this.found;
+  #showCounts({ total, devices, truncated }) {
+    const { text } = this.results;
     const series = `${format.number(total)} series`;
-    const told = text ? `${series} found` : `${format.number(devices)} ${devices === 1 ? "device" : "devices"}, ${series}`;
-    set($("count"), truncated ? `${told}; there are more than can be searched` : told);
+    const summary = text ? `${series} found` : `${format.number(devices)} ${devices === 1 ? "device" : "devices"}, ${series}`;
+    set($("count"), truncated ? `${summary}; there are more than can be searched` : summary);
     $("no-series").hidden = total > 0 || text !== "";
     $("nothing-found").hidden = total > 0 || text === "";
     set($("not-found"), text);
@@ -166,7 +166,7 @@ export class DeviceList {
 
   #typed() {
     clearTimeout(this.typing);
-    this.typing = setTimeout(() => this.found?.search(this.#text), TYPED_MS);
+    this.typing = setTimeout(() => this.results?.search(this.#text), TYPED_MS);
   }
 
   #clearFilter() {
@@ -179,12 +179,12 @@ export class DeviceList {
     const { key } = box.closest("li");
     if (!box.checked) this.chosen.delete(key);
     else if (!this.known.get(key)) {
-      box.checked = false; // it is not known yet what would be chosen
+      box.checked = false; // its row is not loaded yet
       return;
     } else if (this.chosen.size < MOST_CHOSEN) this.chosen.add(key);
     else {
       box.checked = false;
-      this.#message(`At most ${MOST_CHOSEN} series are shown together: take one away first.`);
+      this.#message(`At most ${MOST_CHOSEN} series are shown together: remove one first.`);
       return;
     }
     this.#message("");
@@ -203,38 +203,38 @@ export class DeviceList {
     set($("clear-chosen"), `Clear ${count} chosen`);
     this.#fillAll();
     this.onChosen();
-    if (this.found) this.#tellWanted();
+    if (this.results) this.#updateWanted();
   }
 
-  // What was chosen by an address may lie anywhere in the list.
-  async #askForChosen() {
+  // Series selected by the URL may be anywhere in the list.
+  async #loadChosen() {
     const devices = new Set([...this.chosen].filter((key) => !this.known.get(key)).map((key) => key.split("\n")[0]));
     for (const device of devices) {
       try {
         const { items } = await getJson("/series/search", { device, limit: 200 });
-        for (const item of items) if (this.chosen.has(keyOf(item))) this.known.told(item);
+        for (const item of items) if (this.chosen.has(keyOf(item))) this.known.update(item);
       } catch {
-        // It goes by its id until it is found in the list.
+        // Its id is shown until it is found in the list.
       }
     }
     if (devices.size) this.onLabels();
   }
 
-  // What somebody is told stays until they choose something else; trouble, until it is over.
+  // A message stays until the next selection; an error, until it is resolved.
   #message(text) {
     this.notice = text;
-    this.#say();
+    this.#showMessages();
   }
 
-  #trouble(text) {
-    this.troubled = text;
-    this.#say();
+  #showError(text) {
+    this.errorText = text;
+    this.#showMessages();
     if (text) this.onSettled();
   }
 
-  #say() {
-    set($("list-message"), this.troubled || this.notice || "");
-    $("list-message").hidden = !(this.troubled || this.notice);
+  #showMessages() {
+    set($("list-message"), this.errorText || this.notice || "");
+    $("list-message").hidden = !(this.errorText || this.notice);
   }
 }
 

@@ -1,19 +1,19 @@
-// A series as a CSV file for people, whole or not at all. What has come is handed to the browser piece by piece, which
-// keeps it outside of the page's memory.
+// Downloads a series as a CSV file, completely or not at all. Received data is moved into Blobs, which the browser
+// keeps outside the page's memory.
 
 import * as format from "./format.js";
 import { get } from "./session.js";
 
-const PIECE_BYTES = 4 * 1024 * 1024;
+const BLOB_BYTES = 4 * 1024 * 1024;
 const NEWLINE = 10;
-// `# end 12345`: the line that only a whole export has. It is told apart from readings by the `#`, which no device's id has.
+// `# end 12345`: the last line of a complete export. No reading starts with `#`, as no device id contains it.
 const END = /(?:^|\r\n)# end (\d+)\r\n$/;
 const END_BYTES = 64;
 const KIND = { type: "text/csv;charset=utf-8" };
 
-class CutOff extends Error {}
+class IncompleteDownload extends Error {}
 
-// The button: what it saves, how far that is, and that it can be cancelled.
+// The button: starts a download, shows its progress and cancels it.
 export class Downloads {
   constructor(button, messages) {
     this.button = button;
@@ -25,14 +25,14 @@ export class Downloads {
   // files: [{series, from, to, name}]
   async clicked(files, failed) {
     if (this.running) return this.running.abort();
-    if (!files.length) return this.messages.tell("Choose a series first.");
+    if (!files.length) return this.messages.notify("Choose a series first.");
     const { signal } = (this.running = new AbortController());
     try {
       for (const file of files) await save(file, { signal, progress: (count, bytes) => this.#progress(file, count, bytes) });
-      this.messages.tell("");
+      this.messages.notify("");
     } catch (error) {
-      if (error instanceof CutOff) this.messages.tell("The download was cut off, and nothing was saved of it.", true);
-      else if (signal.aborted) this.messages.tell("The download was cancelled.");
+      if (error instanceof IncompleteDownload) this.messages.notify("The download was interrupted, and nothing was saved.", true);
+      else if (signal.aborted) this.messages.notify("The download was cancelled.");
       else failed(error);
     } finally {
       this.running = null;
@@ -42,38 +42,38 @@ export class Downloads {
 
   #progress({ name }, count, bytes) {
     this.button.textContent = "Cancel";
-    this.messages.tell(`${name}: ${format.readings(count)}, ${format.rough(bytes / 1e6)} MB so far.`);
+    this.messages.notify(`${name}: ${format.readings(count)}, ${format.rough(bytes / 1e6)} MB so far.`);
   }
 }
 
-// `progress(readings, bytes)` is called as they come. CutOff when the end is missing.
+// `progress(readings, bytes)` is called as data arrives. IncompleteDownload when the end line is missing.
 async function save({ series, from, to, name }, { progress, signal }) {
   const { device, sensorType } = series;
   const query = { device, sensorType, from: Math.floor(from), to: Math.ceil(to), format: "csv", for: "spreadsheet", end: true };
   const response = await get("/readings", query, { signal });
-  hand(await collected(response.body.getReader(), progress), `${name}.csv`);
+  saveAs(await collect(response.body.getReader(), progress), `${name}.csv`);
 }
 
-async function collected(reader, progress) {
-  const pieces = [];
-  let waiting = [];
-  let [bytes, lines, held] = [0, 0, 0];
-  const put = () => {
-    pieces.push(new Blob(waiting, KIND));
-    [waiting, held] = [[], 0];
+async function collect(reader, progress) {
+  const blobs = [];
+  let chunks = [];
+  let [bytes, lines, chunkBytes] = [0, 0, 0];
+  const flush = () => {
+    blobs.push(new Blob(chunks, KIND));
+    [chunks, chunkBytes] = [[], 0];
   };
   for (;;) {
     const { done, value } = await read(reader);
     if (done) break;
-    waiting.push(value);
+    chunks.push(value);
     bytes += value.length;
-    held += value.length;
+    chunkBytes += value.length;
     for (const byte of value) lines += Number(byte === NEWLINE);
-    if (held > PIECE_BYTES) put();
-    progress(Math.max(0, lines - 1), bytes); // the first line names the columns
+    if (chunkBytes > BLOB_BYTES) flush();
+    progress(Math.max(0, lines - 1), bytes); // without the header line
   }
-  put();
-  return whole(new Blob(pieces, KIND));
+  flush();
+  return withoutEndLine(new Blob(blobs, KIND));
 }
 
 async function read(reader) {
@@ -81,20 +81,20 @@ async function read(reader) {
     return await reader.read();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new CutOff();
+    throw new IncompleteDownload();
   }
 }
 
-async function whole(file) {
+async function withoutEndLine(file) {
   const begin = Math.max(0, file.size - END_BYTES);
   const tail = await file.slice(begin).text();
   const found = END.exec(tail);
-  if (!found) throw new CutOff();
+  if (!found) throw new IncompleteDownload();
   const end = tail.slice(found.index).replace(/^\r\n/, "");
   return file.slice(0, file.size - new TextEncoder().encode(end).length, KIND.type);
 }
 
-function hand(file, name) {
+function saveAs(file, name) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(file);
   link.download = name.replace(/[^\w.:-]+/g, "_");

@@ -1,37 +1,37 @@
 // The live feed: Server-Sent Events over fetch, because EventSource cannot carry a token in a header.
 
-import { parse } from "./exact.js";
-import { bearer, Refused, request } from "./http.js";
+import { parse } from "./exact-json.js";
+import { bearer, ApiError, request } from "./http.js";
 
-const SILENT_AFTER_MS = 35_000;
-const PAUSE_MS = [500, 15_000];
+const HEARTBEAT_TIMEOUT_MS = 35_000;
+const RETRY_MS = [500, 15_000];
 
 export class Feed {
-  // token(refused): a token that serves; throws Refused 401 where nobody is logged in
+  // token(rejected): a valid token other than `rejected`; throws ApiError 401 if logged out
   // onReadings([reading…]); onState("connecting" | "live" | "waiting")
   constructor({ token, onReadings, onState }) {
     Object.assign(this, { token, onReadings, onState, lastId: "", stopped: false });
   }
 
-  // Follow until `stop`, or until nobody is logged in.
+  // Follow the feed until `stop` or log-out.
   async run() {
-    let pause = PAUSE_MS[0];
-    let refused;
+    let delay = RETRY_MS[0];
+    let rejected;
     while (!this.stopped) {
       this.onState("connecting");
-      let least = 0;
+      let minDelay = 0;
       try {
-        await this.#follow(await this.token(refused));
-        [pause, refused] = [PAUSE_MS[0], undefined];
+        await this.#follow(await this.token(rejected));
+        [delay, rejected] = [RETRY_MS[0], undefined];
       } catch (error) {
-        if (this.stopped || (error.status === 401 && refused === this.used)) return;
-        refused = error.status === 401 ? this.used : undefined;
-        least = error.retryAfterMs ?? 0;
+        if (this.stopped || (error.status === 401 && rejected === this.lastToken)) return;
+        rejected = error.status === 401 ? this.lastToken : undefined;
+        minDelay = error.retryAfterMs ?? 0;
       }
       if (this.stopped) return;
       this.onState("waiting");
-      await new Promise((done) => setTimeout(done, Math.max(least, pause * (0.5 + Math.random() / 2))));
-      pause = Math.min(pause * 2, PAUSE_MS[1]);
+      await new Promise((done) => setTimeout(done, Math.max(minDelay, delay * (0.5 + Math.random() / 2))));
+      delay = Math.min(delay * 2, RETRY_MS[1]);
     }
   }
 
@@ -42,14 +42,14 @@ export class Feed {
 
   async #follow(token) {
     if (this.stopped) return;
-    this.used = token;
+    this.lastToken = token;
     this.abort = new AbortController();
     const headers = { Accept: "text/event-stream", ...bearer(token) };
     if (this.lastId) headers["Last-Event-ID"] = this.lastId;
     let timer;
     const watch = () => {
       clearTimeout(timer);
-      timer = setTimeout(() => this.abort.abort(), SILENT_AFTER_MS);
+      timer = setTimeout(() => this.abort.abort(), HEARTBEAT_TIMEOUT_MS);
     };
     watch();
     try {
@@ -70,13 +70,13 @@ export class Feed {
       text += value;
       const events = text.split("\n\n");
       text = events.pop();
-      const readings = events.map((event) => this.#readingOf(event)).filter(Boolean);
-      this.lastId = idAhead(text) ?? this.lastId;
+      const readings = events.map((event) => this.#parseEvent(event)).filter(Boolean);
+      this.lastId = leadingId(text) ?? this.lastId;
       if (readings.length && !this.stopped) this.onReadings(readings);
     }
   }
 
-  #readingOf(event) {
+  #parseEvent(event) {
     let name = "message";
     let data = "";
     for (const line of event.split("\n")) {
@@ -92,11 +92,11 @@ export class Feed {
   }
 }
 
-export { Refused };
+export { ApiError };
 
-// The id that stands before the next event, by itself: a feed that is cut before its first reading goes on from there.
-// An event's own id counts only with the whole event.
-function idAhead(text) {
+// A standalone id line before the next event: a feed cut before its first reading resumes from it. An event's own id
+// counts only once the event is complete.
+function leadingId(text) {
   const [before] = text.split("event:", 1);
   return [...before.matchAll(/^id: ?(.*)\n/gm)].at(-1)?.[1];
 }

@@ -1,13 +1,13 @@
-// How figures and times are written. What was measured is written with every digit that it has.
+// Formats numbers and times. Measured values keep all their digits.
 
-import { BROWSER_ZONE } from "./address.js";
+import { BROWSER_ZONE } from "./fragment.js";
 import { now } from "./clock.js";
 import { Zone } from "./zone.js";
 
 const SECONDS = { timeStyle: "medium" };
 const DAY_MINUTES = { dateStyle: "medium", timeStyle: "short" };
 const DAY_MS = 86_400_000;
-// Beyond these, all digits of a number are mostly zeros.
+// Outside this range, a number's plain digits would be mostly zeros.
 const PLAIN = [1e-7, 1e21];
 const EXACT = new Intl.NumberFormat(undefined, { maximumFractionDigits: 20 });
 const ROUGH = new Intl.NumberFormat(undefined, { maximumSignificantDigits: 5 });
@@ -16,19 +16,19 @@ const fixed = new Map();
 
 let zone = new Zone(BROWSER_ZONE);
 
-// The zone in which times are written from now on.
+// Set the time zone for formatting times.
 export function useZone(other) {
   zone = other;
 }
 
-// A reading's value: true and false are on and off.
+// A reading's value with its unit; booleans are on and off.
 export function value(of, unit = "") {
   if (of === null || of === undefined) return "–";
   const text = typeof of === "boolean" ? (of ? "on" : "off") : typeof of === "string" ? of : number(of);
   return unit ? `${text} ${unit}` : text;
 }
 
-// A number or a BigInt, exactly: the shortest digits that are this number and no other.
+// A number or BigInt, exactly: the shortest digits that identify it.
 export function number(of) {
   if (typeof of === "bigint") return EXACT.format(of);
   const size = Math.abs(of);
@@ -36,7 +36,7 @@ export function number(of) {
   return EXACT.format(String(of));
 }
 
-// A number with so many places behind the point.
+// A number with a fixed number of decimal places.
 export function decimal(of, places = 0) {
   if (!fixed.has(places)) {
     const digits = { minimumFractionDigits: places, maximumFractionDigits: places };
@@ -45,7 +45,7 @@ export function decimal(of, places = 0) {
   return fixed.get(places).format(String(of));
 }
 
-// A figure that was counted out, such as a rate: five digits of it.
+// A computed figure, such as a rate, with five significant digits.
 export function rough(of) {
   return ROUGH.format(of);
 }

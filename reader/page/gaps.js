@@ -1,20 +1,21 @@
-// Where a series pauses: there is no line across it.
+// Detects pauses in a series, where the line is interrupted.
 //
-// A sensor's rhythm is in its steps. A regular one pauses where a step is several of its usual ones, an irregular one
-// where it is many. One that sleeps has two sorts of steps, short ones and, a leap away, long ones: those are its pauses,
-// however many there are. A state that is told when it changes lasts until it does: it has pauses only where it is told
-// regularly.
+// A sensor's rhythm shows in its steps, the times between readings. A regular sensor pauses where a step is several
+// times the usual one, an irregular one where it is many times. A sensor that sleeps has short steps and much longer
+// ones, which are its pauses, however many. A state sent on change lasts until the next change: it has pauses only if
+// it is sent regularly.
 
 const REGULAR = 1.5;
 const REGULAR_STEPS = 4;
 const IRREGULAR_STEPS = 10;
 const LEAP = 8;
-// Of two readings alone nobody knows the rhythm; they belong together where they are close in what is shown.
+// Two readings have no rhythm; they are joined if close relative to the time range shown.
 const PART_OF_SPAN = 8;
-// A narrower gap cannot be seen. Of what is not regular it would only tear the line into dots.
+// Narrower gaps are invisible; in an irregular series they would only break the line into dots.
 const LEAST_PX = { regular: 6, irregular: 32 };
 
-// The shortest step that is a pause. points: sorted by t; a bucket's width, the span that is shown, a pixel's time: ms.
+// The shortest step that is a pause, in ms. points: sorted by t; everyMs: bucket width; spanMs: range shown; pxMs: ms
+// per pixel; lasting: a value holds until the next.
 export function pauseOf(points, { everyMs = 0, spanMs, pxMs, lasting = false }) {
   const steps = [];
   for (let at = 1; at < points.length; at += 1) {
@@ -30,7 +31,7 @@ export function pauseOf(points, { everyMs = 0, spanMs, pxMs, lasting = false }) 
   return Math.max(rhythm, everyMs * REGULAR_STEPS, LEAST_PX[regular ? "regular" : "irregular"] * pxMs);
 }
 
-// The shorter quarter says nothing: among the shortest steps of irregular sensors leaps are by chance.
+// The shortest quarter is skipped: among the shortest steps of irregular sensors, leaps occur by chance.
 function leapOf(steps) {
   for (let at = Math.floor((steps.length - 1) / 4) + 1; at < steps.length; at += 1) {
     if (steps[at] >= steps[at - 1] * LEAP) return steps[at];
@@ -38,7 +39,7 @@ function leapOf(steps) {
   return Infinity;
 }
 
-// The points in runs without a pause.
+// Split the points into runs without a pause.
 export function runs(points, pauseMs) {
   const found = [];
   points.forEach((point, at) => {

@@ -1,13 +1,13 @@
-// What is told of the time under the pointer: every series that is shown, with the reading next to it.
+// The tooltip: for each series shown, the reading nearest to the time under the pointer.
 
 import { duration, number, share, value } from "./format.js";
 
-const WHEN = {
+const TIME_FORMAT = {
   year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit",
   hourCycle: "h23", timeZoneName: "shortOffset",
 };
-const WITH_MS = { ...WHEN, fractionalSecondDigits: 3 };
-// How far away a reading may be.
+const TIME_FORMAT_MS = { ...TIME_FORMAT, fractionalSecondDigits: 3 };
+// The largest distance to a reading.
 const REACH_PX = 24;
 const APART_PX = 14;
 
@@ -27,8 +27,8 @@ export class Hover {
     }
   }
 
-  // What is drawn by now.
-  over(panels, view) {
+  // Set what is drawn.
+  update(panels, view) {
     this.panels = panels;
     this.view = view;
     if (this.pointer) this.show();
@@ -49,7 +49,7 @@ export class Hover {
     if (!found.length) return;
     const at = found.reduce((nearest, one) => (one.away < nearest.away ? one : nearest)).point.t;
     const rows = found.map(({ part, point }) => rowOf(part, point, this.labelOf(part.line)));
-    this.box.replaceChildren(line("when", zone.text(at, at % 1000 ? WITH_MS : WHEN)), ...rows);
+    this.box.replaceChildren(line("when", zone.text(at, at % 1000 ? TIME_FORMAT_MS : TIME_FORMAT)), ...rows);
     const px = margin.l + (at - fromMs) / pxMs;
     Object.assign(this.mark.style, { left: `${px}px`, top: `${margin.t}px`, height: `${height - margin.t - margin.b}px` });
     const left = px + APART_PX + this.box.offsetWidth < frame.width ? px + APART_PX : px - APART_PX - this.box.offsetWidth;
@@ -57,12 +57,12 @@ export class Hover {
     Object.assign(this.box.style, { left: `${Math.max(0, left)}px`, top: `${Math.max(0, top)}px` });
   }
 
-  // Of each part the reading next to a time; a state lasts until the next one.
+  // The reading of each part nearest to a time; a state lasts until the next one.
   #at(ms, reach) {
     const found = [];
     for (const part of this.panels.flatMap((panel) => panel.parts)) {
       const { points, kind, everyMs, pauseMs } = part;
-      let at = placeOf(points, ms);
+      let at = countUpTo(points, ms);
       const [before, after] = [points[at - 1], points[at]];
       const lasting = kind !== "number" && before && (after ? after.t - before.t < pauseMs : ms - before.t < Math.max(everyMs, reach));
       const point = lasting || !after || (before && ms - before.t <= after.t - ms) ? before : after;
@@ -73,8 +73,8 @@ export class Hover {
   }
 }
 
-// How many points lie at or before a time.
-function placeOf(points, ms) {
+// The number of points at or before a time.
+function countUpTo(points, ms) {
   let [low, high] = [0, points.length];
   while (low < high) {
     const middle = (low + high) >> 1;

@@ -1,8 +1,8 @@
-// Requests to the server, and how its refusals are read.
+// Requests to the server, with errors decoded from problem documents.
 
-import { learn } from "./clock.js";
+import { synchronize } from "./clock.js";
 
-export class Refused extends Error {
+export class ApiError extends Error {
   constructor(status, problem, retryAfter) {
     super(problem?.errors?.[0]?.message || problem?.detail || `The server answered ${status}.`);
     this.status = status;
@@ -12,11 +12,11 @@ export class Refused extends Error {
   }
 }
 
-// The answer of a call that was taken; Refused where it was not, TypeError where nobody answers.
+// A successful response; throws ApiError for an error response, TypeError without a response.
 export async function request(path, options) {
   const response = await fetch(path, options);
-  learn(response.headers.get("Date"));
-  if (!response.ok) throw await refusal(response);
+  synchronize(response.headers.get("Date"));
+  if (!response.ok) throw await apiErrorOf(response);
   return response;
 }
 
@@ -30,14 +30,14 @@ export async function post(path, body, options = {}) {
   return response.status === 204 ? null : response.json();
 }
 
-async function refusal(response) {
+async function apiErrorOf(response) {
   let problem = null;
   try {
     problem = await response.json();
   } catch {
-    // A proxy's answer is no problem document.
+    // A proxy's error is not a problem document.
   }
-  return new Refused(response.status, problem, response.headers.get("Retry-After"));
+  return new ApiError(response.status, problem, response.headers.get("Retry-After"));
 }
 
 export const bearer = (token) => ({ Authorization: `Bearer ${token}` });

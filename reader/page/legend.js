@@ -1,19 +1,19 @@
-// The table below the chart: a row for each kind of value of each series, with its figures.
+// The table below the chart: a row of statistics for each kind of value of each series.
 
 import * as format from "./format.js";
-import { figuresOf } from "./parts.js";
+import { statisticsOf } from "./parts.js";
 
 const MOST_STATES = 4;
 
 export class Legend {
-  // stateColour(text): the number of the colour in which a state is drawn
+  // stateColour(text): the number of a state's colour
   constructor(body, labelOf, stateColour) {
     this.body = body;
     this.stateColour = stateColour;
     this.labelOf = labelOf;
   }
 
-  // parts: as in parts.js; lines without any have a row that says so.
+  // parts: as in parts.js; a line without parts gets an empty row.
   draw(lines, parts) {
     const rows = lines.flatMap((line) => {
       const own = parts.filter((part) => part.line === line);
@@ -32,12 +32,12 @@ export class Legend {
   }
 
   #cells(part) {
-    const told = figuresOf(part);
-    const row = { ...this.#name(part.line), latest: format.value(told.latest, part.unit), at: format.time(told.at) };
-    if (part.kind === "number") return { ...row, figures: [told.low, told.mean, told.high] };
-    if (part.kind === "boolean") return { ...row, figures: [`on in ${told.on} of the readings`] };
-    const states = told.states.slice(0, MOST_STATES).map(([text, share]) => ({ colour: this.stateColour(text), text: `${text} ${share}` }));
-    const others = told.states.length - states.length;
+    const stats = statisticsOf(part);
+    const row = { ...this.#name(part.line), latest: format.value(stats.latest, part.unit), at: format.time(stats.at) };
+    if (part.kind === "number") return { ...row, figures: [stats.low, stats.mean, stats.high] };
+    if (part.kind === "boolean") return { ...row, figures: [`on in ${stats.on} of the readings`] };
+    const states = stats.states.slice(0, MOST_STATES).map(([text, share]) => ({ colour: this.stateColour(text), text: `${text} ${share}` }));
+    const others = stats.states.length - states.length;
     return { ...row, states, figures: [others ? `${others} more` : ""] };
   }
 }

@@ -1,20 +1,20 @@
-// One chosen series: what was loaded of it, what is heard of it, and what the live feed has left out.
+// One selected series: the readings loaded, those received live, and those omitted by the live feed.
 //
-// The feed brings the newest reading of 100 ms. So while a line is live, the readings since the last time up to which
-// all were known are asked for, and merged by (ts, seq). What came late is found by going through the window again.
+// The feed sends the newest reading of each 100 ms. So while a line is live, the readings since the time up to which
+// all are known are queried and merged by (ts, seq). Late readings are found by querying the whole window again.
 
 import * as history from "./history.js";
 import { now } from "./clock.js";
 
-// Loaded singly in the live window; with more than MOST_RAW it goes on in buckets.
-const MOST_LOADED = 5000;
-const MOST_RAW = 6000;
-// Readings of one series may be stored in another order than they were measured in: some of what is known is asked again.
+// The most readings loaded individually in the live window; beyond MAX_RAW the line continues in buckets.
+const MAX_LOADED = 5000;
+const MAX_RAW = 6000;
+// Readings of a series may be stored out of order: queries overlap what is known by this time.
 const OVERLAP_MS = 3000;
-// How often at most where the feed leaves readings out, and where it does not; and how often at least. What was left out
-// is drawn within a second: up to 0.3 s pass until it is stored, 0.1 s each for the answer and for drawing it.
-const ASK_EVERY_MS = { missing: 350, complete: 1000 };
-const ASK_QUIET_MS = 10_000;
+// The shortest interval of queries while the feed omits readings and while it does not, and the longest. Omitted
+// readings are drawn within a second: up to 0.3 s until stored, 0.1 s each for the response and for drawing.
+const QUERY_EVERY_MS = { missing: 350, complete: 1000 };
+const QUERY_QUIET_MS = 10_000;
 const AHEAD_EVERY_MS = 15_000;
 
 export class Line {
@@ -26,19 +26,19 @@ export class Line {
     this.everyMs = 0;
     this.last = null;
     this.ahead = null;
-    this.heardMeanwhile = [];
-    this.#rest();
+    this.receivedMeanwhile = [];
+    this.#reset();
   }
 
-  #rest() {
-    this.known = -Infinity; // up to here, every reading is known
+  #reset() {
+    this.known = -Infinity; // every reading up to here is known
     this.late = false;
     this.cursor = undefined;
-    this.askedAt = -Infinity;
+    this.queriedAt = -Infinity;
     this.missedAt = -Infinity;
-    this.heardTo = null; // the time of the newest that was heard, and how far such times usually are apart
-    this.usualMs = null;
-    this.heardSince = false;
+    this.newestReceivedTs = null; // ts of the newest reading received live, and the usual step between them
+    this.typicalStepMs = null;
+    this.receivedSince = false;
     this.aheadAt = performance.now();
     this.from = -Infinity;
   }
@@ -51,25 +51,25 @@ export class Line {
     return this.points?.length ?? this.buckets?.reduce((sum, one) => sum + one.count, 0) ?? 0;
   }
 
-  // Load a stretch of time: {from, to, width, live, moving, signal}; what was shown stays until the answer is there.
+  // Load a time range: {from, to, width, live, moving, signal}; the old points stay until the response arrives.
   async load({ from, to, width, live, moving, signal }) {
-    this.heardMeanwhile = [];
-    this.#rest();
+    this.receivedMeanwhile = [];
+    this.#reset();
     this.from = from;
     const end = moving ? Math.min(to, now()) + history.AHEAD_MS : to;
-    const most = live ? MOST_LOADED : undefined;
+    const maxReadings = live ? MAX_LOADED : undefined;
     const [found, ahead] = await Promise.all([
-      history.load(this, from, end, width, { most, many: this.everyMs > 0, signal }),
+      history.load(this, from, end, width, { maxReadings, preferBuckets: this.everyMs > 0, signal }),
       moving ? history.ahead(this, signal) : null,
     ]);
     if (signal?.aborted) return;
     Object.assign(this, found, { ahead, width });
     this.#knownUntil(found.last);
-    for (const point of this.heardMeanwhile) this.#add(point);
+    for (const point of this.receivedMeanwhile) this.#add(point);
   }
 
   // A reading of the live feed.
-  heard(reading) {
+  receive(reading) {
     const point = history.point(reading);
     if (point.v === null) return;
     if (point.t >= now() + history.AHEAD_MS) {
@@ -77,52 +77,52 @@ export class Line {
       this.ahead = { count: before.count + 1, to: Math.max(before.to, point.t) };
       return;
     }
-    this.heardSince = true;
-    this.#lookForGap(point.t);
+    this.receivedSince = true;
+    this.#detectGap(point.t);
     if (point.t >= this.from && point.t < this.known - OVERLAP_MS) this.late = true;
-    this.heardMeanwhile.push(point);
-    if (this.heardMeanwhile.length > MOST_RAW) this.heardMeanwhile.shift();
+    this.receivedMeanwhile.push(point);
+    if (this.receivedMeanwhile.length > MAX_RAW) this.receivedMeanwhile.shift();
     if (this.loaded) this.#add(point);
   }
 
-  // One that comes half as late again as they usually do may be the second one: of two in 100 ms the feed leaves one out.
-  #lookForGap(t) {
-    if (this.heardTo !== null && t > this.heardTo) {
-      const gap = t - this.heardTo;
-      if (gap > 1.5 * this.usualMs && this.usualMs !== null) this.missedAt = performance.now();
-      this.usualMs = this.usualMs === null ? gap : 0.9 * this.usualMs + 0.1 * gap;
+  // A step 1.5 times the usual one may hide a reading: of two within 100 ms, the feed sends one.
+  #detectGap(t) {
+    if (this.newestReceivedTs !== null && t > this.newestReceivedTs) {
+      const gap = t - this.newestReceivedTs;
+      if (gap > 1.5 * this.typicalStepMs && this.typicalStepMs !== null) this.missedAt = performance.now();
+      this.typicalStepMs = this.typicalStepMs === null ? gap : 0.9 * this.typicalStepMs + 0.1 * gap;
     }
-    if (!(t <= this.heardTo)) this.heardTo = t;
+    if (!(t <= this.newestReceivedTs)) this.newestReceivedTs = t;
   }
 
-  // Whether there is something to ask for.
+  // Whether a query is due.
   get due() {
-    if (!this.loaded || this.asking) return false;
-    const since = performance.now() - this.askedAt;
-    const missing = performance.now() - this.missedAt < ASK_QUIET_MS;
-    const often = ASK_EVERY_MS[missing ? "missing" : "complete"];
-    return since >= often && (this.heardSince || this.late || Boolean(this.cursor) || since >= ASK_QUIET_MS);
+    if (!this.loaded || this.querying) return false;
+    const since = performance.now() - this.queriedAt;
+    const missing = performance.now() - this.missedAt < QUERY_QUIET_MS;
+    const often = QUERY_EVERY_MS[missing ? "missing" : "complete"];
+    return since >= often && (this.receivedSince || this.late || Boolean(this.cursor) || since >= QUERY_QUIET_MS);
   }
 
-  // Ask for what was left out in the window that begins here.
+  // Query the readings omitted by the feed in the window that starts at `from`.
   async catchUp(from, signal) {
-    this.asking = true;
-    this.askedAt = performance.now();
-    this.heardSince = false;
-    this.heardMeanwhile = [];
+    this.querying = true;
+    this.queriedAt = performance.now();
+    this.receivedSince = false;
+    this.receivedMeanwhile = [];
     try {
-      if (this.ahead && performance.now() - this.aheadAt > AHEAD_EVERY_MS) await this.#lookAhead(signal);
-      else if (this.points && this.points.length <= MOST_RAW) await this.#catchUpReadings(from, signal);
+      if (this.ahead && performance.now() - this.aheadAt > AHEAD_EVERY_MS) await this.#refreshAhead(signal);
+      else if (this.points && this.points.length <= MAX_RAW) await this.#catchUpReadings(from, signal);
       else if (this.points) await this.#loadAgain(from, true, signal);
       else await this.#catchUpBuckets(from, signal);
     } finally {
-      this.asking = false;
+      this.querying = false;
     }
   }
 
-  async #lookAhead(signal) {
+  async #refreshAhead(signal) {
     this.aheadAt = performance.now();
-    this.heardSince = true; // what was left out is asked for the next time
+    this.receivedSince = true; // omitted readings are queried next time
     this.ahead = await history.ahead(this, signal);
   }
 
@@ -145,32 +145,32 @@ export class Line {
     const found = await history.buckets(this, from, now() + history.AHEAD_MS, this.everyMs, signal);
     if (signal?.aborted || !this.buckets) return;
     this.buckets = [...this.buckets.filter((one) => one.t < from), ...found];
-    for (const point of this.heardMeanwhile) this.#add(point);
+    for (const point of this.receivedMeanwhile) this.#add(point);
     this.#knownUntil(this.last);
-    // Few enough by now to be shown one by one.
-    if (this.count < MOST_LOADED / 2) await this.#loadAgain(windowFrom, false, signal);
+    // Few enough by now to show individually.
+    if (this.count < MAX_LOADED / 2) await this.#loadAgain(windowFrom, false, signal);
   }
 
-  async #loadAgain(from, many, signal) {
-    const options = { most: MOST_LOADED, many, signal };
+  async #loadAgain(from, preferBuckets, signal) {
+    const options = { maxReadings: MAX_LOADED, preferBuckets, signal };
     const found = await history.load(this, from, now() + history.AHEAD_MS, this.width, options);
     if (signal?.aborted) return;
     this.cursor = undefined;
     Object.assign(this, found);
-    for (const point of this.heardMeanwhile) this.#add(point);
+    for (const point of this.receivedMeanwhile) this.#add(point);
   }
 
   #knownUntil(last) {
     if (last) this.known = Math.min(last.t, now());
   }
 
-  // What lies before the window goes, so that a line that is live for hours is no longer than its window.
+  // Drop what lies before the window, so that a line live for hours stays bounded.
   trim(from) {
     this.from = from;
     const list = this.points ?? this.buckets;
-    const gone = (one) => one.t + (one.every ?? 0) < from;
+    const beforeWindow = (one) => one.t + (one.every ?? 0) < from;
     let count = 0;
-    while (count < list?.length && gone(list[count])) count += 1;
+    while (count < list?.length && beforeWindow(list[count])) count += 1;
     if (count) list.splice(0, count);
   }
 
@@ -183,15 +183,15 @@ export class Line {
 
 const later = (a, b) => a.t - b.t || a.seq - b.seq;
 
-// Where it belongs, in place of the same one.
+// Insert in order, replacing an equal one.
 function insert(points, point) {
-  const at = placeOf(points, (one) => later(one, point) < 0);
+  const at = countBefore(points, (one) => later(one, point) < 0);
   const same = at < points.length && later(points[at], point) === 0;
   points.splice(at, same ? 1 : 0, point);
 }
 
-// How many of a sorted list come before.
-function placeOf(list, before) {
+// How many elements of a sorted list satisfy `before`.
+function countBefore(list, before) {
   let [low, high] = [0, list.length];
   while (low < high) {
     const middle = (low + high) >> 1;
@@ -203,7 +203,7 @@ function placeOf(list, before) {
 
 function addToBuckets(buckets, { t, v }, every) {
   const start = Math.floor(t / every) * every;
-  const at = placeOf(buckets, (one) => one.t < start);
+  const at = countBefore(buckets, (one) => one.t < start);
   if (buckets[at]?.t !== start) buckets.splice(at, 0, { t: start, every, count: 0 });
   const bucket = buckets[at];
   bucket.count += 1;

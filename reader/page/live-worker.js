@@ -1,61 +1,61 @@
-// One live feed for all of a user's tabs: browsers open six connections to a server at most, and a feed holds one.
+// One live feed for all tabs of a user: browsers open at most six connections to a server, and a feed takes one.
 //
-// A shared worker, named by its user. It holds the feed while a tab that is seen wants it, and hands every tab the
-// readings that it asked for. Tokens stay with the tabs: the worker asks one of them for a token whenever it connects.
+// A shared worker, named by its user. It keeps the feed open while a visible tab wants it, and sends each tab the
+// readings it requested. Tokens stay in the tabs: the worker requests one from them whenever it connects.
 //
-// From a tab:  {wants, keys}       whether it is seen; the series ("device\nsensorType") or devices it wants, null for all
-//              {answer, token}     to {ask}; null: nobody is logged in there; undefined: the server gave none
+// From a tab:  {wants, keys}       whether it is visible; the series ("device\nsensorType") or devices, null for all
+//              {answer, token}     the reply to {ask}; null: logged out; undefined: the server returned none
 //              {pong} · {bye}
 // To a tab:    {state} · {readings} · {ask, refused} · {ping}
 
-import { Feed, Refused } from "./feed.js";
+import { Feed, ApiError } from "./feed.js";
 
 const PING_MS = 15_000;
-// A tab that was ended without a word.
-const SILENT_MS = 40_000;
-const ANSWER_MS = 10_000;
-// A feed that was closed for longer does not go on where it was: tabs load anew what they show.
-const RESUMED_WITHIN_MS = 10_000;
+// A tab silent for this long was closed without {bye}.
+const TAB_TIMEOUT_MS = 40_000;
+const TOKEN_TIMEOUT_MS = 10_000;
+// A feed closed for longer is not resumed: tabs reload what they show.
+const RESUME_WITHIN_MS = 10_000;
 
 const tabs = new Set();
-const answers = new Map();
+const tokenRequests = new Map();
 let feed = null;
 let state = "connecting";
 let last = { id: "", at: -Infinity };
-let asked = 0;
+let lastRequest = 0;
 
 self.onconnect = ({ ports: [port] }) => {
-  const tab = { port, wants: false, keys: null, heardAt: performance.now() };
-  port.onmessage = ({ data }) => take(tab, data);
-  port.onclose = () => take(tab, { bye: true }); // where the browser tells it
+  const tab = { port, wants: false, keys: null, lastReceivedAt: performance.now() };
+  port.onmessage = ({ data }) => onMessage(tab, data);
+  port.onclose = () => onMessage(tab, { bye: true }); // where supported
   port.postMessage({ state });
 };
 
-function take(tab, data) {
-  tab.heardAt = performance.now();
-  if (data.answer !== undefined) answers.get(data.answer)?.(data.token);
+function onMessage(tab, data) {
+  tab.lastReceivedAt = performance.now();
+  if (data.answer !== undefined) tokenRequests.get(data.answer)?.(data.token);
   if (data.bye) tabs.delete(tab);
   else tabs.add(tab);
   if (data.wants !== undefined) {
     tab.wants = data.wants;
     tab.keys = data.keys && new Set(data.keys);
   }
-  follow();
+  update();
 }
 
-const wanting = () => [...tabs].filter((tab) => tab.wants);
+const wantingTabs = () => [...tabs].filter((tab) => tab.wants);
 
-function follow() {
-  const wanted = wanting().length > 0;
+function update() {
+  const wanted = wantingTabs().length > 0;
   if (wanted && !feed) open();
   else if (!wanted && feed) close();
 }
 
 function open() {
-  const mine = (feed = new Feed({ token, onReadings: hand, onState: tell }));
-  if (performance.now() - last.at < RESUMED_WITHIN_MS) feed.lastId = last.id;
+  const opened = (feed = new Feed({ token, onReadings: deliver, onState: setState }));
+  if (performance.now() - last.at < RESUME_WITHIN_MS) feed.lastId = last.id;
   feed.run().then(() => {
-    if (feed === mine) feed = null; // nobody is logged in; the next word of a tab begins anew
+    if (feed === opened) feed = null; // logged out; the next message of a tab opens a new feed
   });
 }
 
@@ -65,44 +65,44 @@ function close() {
   feed = null;
 }
 
-function tell(now) {
-  state = now;
+function setState(newState) {
+  state = newState;
   for (const tab of tabs) tab.port.postMessage({ state });
 }
 
-function hand(readings) {
-  for (const { port, keys } of wanting()) {
-    const own = keys ? readings.filter((one) => wanted(one, keys)) : readings;
-    if (own.length) port.postMessage({ readings: own });
+function deliver(readings) {
+  for (const { port, keys } of wantingTabs()) {
+    const matching = keys ? readings.filter((one) => isWanted(one, keys)) : readings;
+    if (matching.length) port.postMessage({ readings: matching });
   }
 }
 
-const wanted = ({ device, sensorType }, keys) => keys.has(`${device}\n${sensorType}`) || keys.has(device);
+const isWanted = ({ device, sensorType }, keys) => keys.has(`${device}\n${sensorType}`) || keys.has(device);
 
-// Of the first tab that has one.
+// A token of the first tab that has one.
 async function token(refused) {
-  let over = true;
-  for (const tab of wanting()) {
-    const found = await answerOf(tab, refused);
+  let loggedOut = true;
+  for (const tab of wantingTabs()) {
+    const found = await tokenOf(tab, refused);
     if (found) return found;
-    over &&= found === null;
+    loggedOut &&= found === null;
   }
-  throw over ? new Refused(401, { detail: "No tab is logged in." }) : new Error("no token for now");
+  throw loggedOut ? new ApiError(401, { detail: "No tab is logged in." }) : new Error("no token for now");
 }
 
-function answerOf(tab, refused) {
-  const ask = (asked += 1);
+function tokenOf(tab, refused) {
+  const ask = (lastRequest += 1);
   return new Promise((done) => {
-    answers.set(ask, done);
-    setTimeout(done, ANSWER_MS);
+    tokenRequests.set(ask, done);
+    setTimeout(done, TOKEN_TIMEOUT_MS);
     tab.port.postMessage({ ask, refused });
-  }).finally(() => answers.delete(ask));
+  }).finally(() => tokenRequests.delete(ask));
 }
 
 setInterval(() => {
-  for (const tab of wanting()) {
-    if (performance.now() - tab.heardAt > SILENT_MS) tabs.delete(tab);
+  for (const tab of wantingTabs()) {
+    if (performance.now() - tab.lastReceivedAt > TAB_TIMEOUT_MS) tabs.delete(tab);
     else tab.port.postMessage({ ping: true });
   }
-  follow();
+  update();
 }, PING_MS);

@@ -1,14 +1,14 @@
-// What is stored right now, as long as the page is seen: out of the one feed of all tabs, or where the browser has no
-// shared workers, out of a feed of its own.
+// The live feed while the page is visible: shared by all tabs, or this tab's own where the browser has no shared
+// workers.
 
 import { Feed } from "./feed.js";
 import { loggedIn, owner, token } from "./session.js";
 
 const WORKER = "/dashboard/live-worker.js";
-// Another one, whenever tabs and worker would no longer understand each other: an old worker lives as long as a tab.
+// Increment for incompatible changes of the messages: an old worker lives as long as any tab.
 const PROTOCOL = 1;
-// A worker that says nothing for so long does not run here.
-const HELLO_MS = 5000;
+// A worker silent for this long does not work in this browser.
+const HELLO_TIMEOUT_MS = 5000;
 
 export class LiveFeed {
   constructor({ onReading, onState }) {
@@ -16,53 +16,53 @@ export class LiveFeed {
     this.onState = onState;
     this.keys = null;
     this.stopped = false;
-    this.changed = ({ type }) => {
-      if (type === "pageshow") this.gone = false;
-      this.#follow();
+    this.onVisibilityChange = ({ type }) => {
+      if (type === "pageshow") this.pageHidden = false;
+      this.#update();
     };
-    this.leaves = () => {
-      this.gone = true; // until it is shown again, out of the browser's memory
+    this.onPageHide = () => {
+      this.pageHidden = true; // until it is restored from the back/forward cache
       this.port?.postMessage({ bye: true });
     };
   }
 
   run() {
-    document.addEventListener("visibilitychange", this.changed);
-    addEventListener("pageshow", this.changed);
-    addEventListener("pagehide", this.leaves);
-    if (typeof SharedWorker === "undefined") this.#alone();
-    else this.#share();
+    document.addEventListener("visibilitychange", this.onVisibilityChange);
+    addEventListener("pageshow", this.onVisibilityChange);
+    addEventListener("pagehide", this.onPageHide);
+    if (typeof SharedWorker === "undefined") this.#useOwnFeed();
+    else this.#useWorker();
   }
 
-  // Only the readings of these series, "device\nsensorType", or devices; null for all.
-  want(keys) {
+  // Follow only these series ("device\nsensorType") or devices; null for all.
+  setKeys(keys) {
     this.keys = keys;
-    this.#follow();
+    this.#update();
   }
 
   stop() {
     this.stopped = true;
-    document.removeEventListener("visibilitychange", this.changed);
-    removeEventListener("pageshow", this.changed);
-    removeEventListener("pagehide", this.leaves);
+    document.removeEventListener("visibilitychange", this.onVisibilityChange);
+    removeEventListener("pageshow", this.onVisibilityChange);
+    removeEventListener("pagehide", this.onPageHide);
     this.port?.postMessage({ bye: true });
     this.port?.close();
     this.own?.stop();
   }
 
-  #share() {
+  #useWorker() {
     const worker = new SharedWorker(WORKER, { type: "module", name: `tidegate.live.${PROTOCOL}.${owner()}` });
-    const silent = setTimeout(() => this.#alone(), HELLO_MS);
-    worker.onerror = () => this.#alone();
+    const helloTimeout = setTimeout(() => this.#useOwnFeed(), HELLO_TIMEOUT_MS);
+    worker.onerror = () => this.#useOwnFeed();
     this.port = worker.port;
     this.port.onmessage = ({ data }) => {
-      clearTimeout(silent);
-      this.#take(data);
+      clearTimeout(helloTimeout);
+      this.#onMessage(data);
     };
-    this.#follow();
+    this.#update();
   }
 
-  async #take({ state, readings, ask, refused, ping }) {
+  async #onMessage({ state, readings, ask, refused, ping }) {
     if (this.stopped || !this.port) return;
     if (readings) this.onReadings(readings);
     if (state) this.onState(state);
@@ -73,27 +73,27 @@ export class LiveFeed {
     }
   }
 
-  #alone() {
-    if (this.stopped || this.ownOnly) return;
+  #useOwnFeed() {
+    if (this.stopped || this.withoutWorker) return;
     this.port?.close();
     this.port = null;
-    this.ownOnly = true;
-    this.#follow();
+    this.withoutWorker = true;
+    this.#update();
   }
 
-  #follow() {
-    if (this.stopped || this.gone) return;
+  #update() {
+    if (this.stopped || this.pageHidden) return;
     const wants = !document.hidden;
     if (this.port) this.port.postMessage({ wants, keys: this.keys });
-    else if (this.ownOnly && wants) this.#open();
-    else if (this.ownOnly) this.#close();
+    else if (this.withoutWorker && wants) this.#open();
+    else if (this.withoutWorker) this.#close();
   }
 
   #open() {
     if (this.own) return;
-    const mine = (this.own = new Feed({ token, onReadings: this.onReadings, onState: this.onState }));
-    mine.run().then(() => {
-      if (this.own === mine) this.own = null;
+    const opened = (this.own = new Feed({ token, onReadings: this.onReadings, onState: this.onState }));
+    opened.run().then(() => {
+      if (this.own === opened) this.own = null;
     });
   }
 

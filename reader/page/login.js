@@ -1,44 +1,44 @@
-// The page of who is not logged in: log in, sign up, and what has happened to the session before.
+// The log-in and sign-up page, with a notice about the previous session.
 
-import { onSubmit } from "./fields.js";
+import { onSubmit } from "./forms.js";
 import * as session from "./session.js";
 
 const NOTICES = {
-  expired: "Your session has expired or was ended. Log in, and you are back where you were.",
+  expired: "Your session has expired or was ended. Log in to continue where you left off.",
   left: "You have logged out in another tab.",
-  ending: "You are logged out here. The server is told…",
+  ending: "You are logged out here. Ending the session on the server…",
   ended: "You are logged out.",
   waiting:
-    "You are logged out here, but the server cannot be reached. The session ends as soon as the server answers: leave this page open for it.",
+    "You are logged out here, but the server cannot be reached. The session ends as soon as the server responds: keep this page open until then.",
 };
 
 const $ = (id) => document.getElementById(id);
 
 export class Login {
-  // onIn(): somebody has logged in
+  // onIn(): called after log-in
   constructor({ onIn }) {
     this.onIn = onIn;
     onSubmit($("login-form"), (values) => this.#logIn(values));
     onSubmit($("signup-form"), (values) => this.#signUp(values));
-    $("to-signup").addEventListener("click", () => this.#turn("signup"));
-    $("to-login").addEventListener("click", () => this.#turn("login"));
+    $("to-signup").addEventListener("click", () => this.#showForm("signup"));
+    $("to-login").addEventListener("click", () => this.#showForm("login"));
   }
 
-  // notice: a key of NOTICES, or none; address: whose session it was
+  // notice: a key of NOTICES, or none; address: the e-mail of the previous session
   show(notice, address = "") {
     $("app").hidden = true;
     $("login").hidden = false;
-    this.#turn("login");
-    this.tell(notice);
+    this.#showForm("login");
+    this.showNotice(notice);
     if (address) $("email").value = address;
     $(address ? "password" : "email").focus();
   }
 
-  tell(notice) {
+  showNotice(notice) {
     $("login-notice").textContent = NOTICES[notice] ?? "";
   }
 
-  #turn(to) {
+  #showForm(to) {
     $("login-form").hidden = to !== "login";
     $("signup-form").hidden = to !== "signup";
     if (to === "signup") $("new-email").value ||= $("email").value;
@@ -50,10 +50,10 @@ export class Login {
       await session.logIn(email.trim(), password);
     } catch (error) {
       if (error.status !== 401 && error.status !== 422) throw error;
-      error.errors = [{ message: "This e-mail and password do not fit." }];
+      error.errors = [{ message: "Wrong e-mail or password." }];
       throw error;
     }
-    this.#in();
+    this.#enter();
   }
 
   async #signUp({ name, email, password }) {
@@ -64,12 +64,12 @@ export class Login {
       throw error;
     }
     await session.logIn(email.trim(), password);
-    this.#in();
+    this.#enter();
   }
 
-  #in() {
+  #enter() {
     for (const field of document.querySelectorAll("#login [type=password]")) field.value = "";
-    this.tell("");
+    this.showNotice("");
     this.onIn();
   }
 }

@@ -1,37 +1,37 @@
-// The line above the chart. What somebody is told stays until they do something else; trouble, until it is over; and a
-// hint stands there while there is nothing else to say.
+// The message line above the chart. A notice stays until the next action, an error until it is resolved; a hint is
+// shown while there is neither.
 
 export class Messages {
   constructor(element) {
     this.element = element;
     this.notice = { text: "", bad: false };
-    this.problem = "";
-    this.idle = "";
+    this.errorText = "";
+    this.hintText = "";
   }
 
-  tell(text, bad = false) {
+  notify(text, bad = false) {
     this.notice = { text, bad };
-    this.#say();
+    this.#show();
   }
 
-  trouble(text) {
-    this.problem = text;
-    this.#say();
+  error(text) {
+    this.errorText = text;
+    this.#show();
   }
 
   hint(text) {
-    this.idle = text;
-    this.#say();
+    this.hintText = text;
+    this.#show();
   }
 
-  #say() {
-    set(this.element, this.problem || this.notice.text || this.idle);
-    const bad = this.problem || (this.notice.text && this.notice.bad);
+  #show() {
+    set(this.element, this.errorText || this.notice.text || this.hintText);
+    const bad = this.errorText || (this.notice.text && this.notice.bad);
     this.element.className = bad ? "message bad" : "message";
   }
 }
 
-// Only what is new: what is read out is not read out again.
+// Only when changed, so that screen readers do not repeat it.
 export function set(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }

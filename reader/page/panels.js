@@ -1,5 +1,4 @@
-// The chart's panels, one above the other over the same time: one for each unit of a sensorType, one for its booleans,
-// and a band for each series of texts.
+// The chart's stacked panels: one for each unit of a sensorType, one for its booleans, and a band for each text series.
 
 import { valueTicks } from "./ticks.js";
 

@@ -1,14 +1,14 @@
-// What there is to draw of a line: a part for each kind of value that it has, and for each unit of its numbers.
+// Splits a line into parts to draw: one for each kind of value, and for each unit of its numbers.
 //
 // A part is {line, kind, unit, points, everyMs}; kind is "number", "boolean" or "text". Its points:
 //   number   {t, v, low, high, count, first, last}
 //   boolean  {t, v, on, count}
 //   text     {t, v, top: [[text, n]…], count}
-// t is a reading's own time; a bucket's middle for numbers, else its beginning.
+// t is a reading's time; for a bucket of numbers its middle, else its start.
 
 import { decimal, number, share } from "./format.js";
 
-// A mean is no measurement: more digits say nothing.
+// A mean is computed: more digits are meaningless.
 const MEAN_DIGITS = 10;
 const KINDS = { boolean: "boolean", string: "text", number: "number", bigint: "number" };
 
@@ -19,10 +19,10 @@ export function partsOf(line) {
 
 function fromReadings(line) {
   const parts = new Map();
-  for (const { t, v, unit: told } of line.points) {
+  for (const { t, v, unit: pointUnit } of line.points) {
     const kind = KINDS[typeof v];
     if (kind === undefined) continue;
-    const unit = kind === "number" ? (told ?? "") : "";
+    const unit = kind === "number" ? (pointUnit ?? "") : "";
     const key = `${kind}\n${unit}`;
     if (!parts.has(key)) parts.set(key, { kind, unit, points: [] });
     parts.get(key).points.push(single(kind, t, v));
@@ -55,16 +55,16 @@ function ofNumbers({ t, every, numbers }) {
 const ofBooleans = ({ t, booleans: { on, count, last } }) => ({ t, v: last, on, count });
 const ofTexts = ({ t, texts: { top, count } }) => ({ t, v: top[0][0], top, count });
 
-// What a part comes to: {latest, at} and {low, high, mean}, {on} or {states}, each as it is written.
-export function figuresOf(part) {
+// The statistics of a part: {latest, at} and {low, high, mean}, {on} or {states}, the latter formatted.
+export function statisticsOf(part) {
   const { line, kind, points } = part;
   const end = points.at(-1);
   const last = line.last && KINDS[typeof line.last.v] === kind && part.everyMs ? line.last : null;
-  const told = { latest: last ? last.v : (end.last ?? end.v), at: last ? last.t : end.t };
+  const stats = { latest: last ? last.v : (end.last ?? end.v), at: last ? last.t : end.t };
   const count = points.reduce((sum, one) => sum + one.count, 0);
-  if (kind === "number") return { ...told, ...numbersOf(points, count) };
-  if (kind === "boolean") return { ...told, on: share(points.reduce((sum, one) => sum + one.on, 0) / count) };
-  return { ...told, states: statesOf(points, count) };
+  if (kind === "number") return { ...stats, ...numbersOf(points, count) };
+  if (kind === "boolean") return { ...stats, on: share(points.reduce((sum, one) => sum + one.on, 0) / count) };
+  return { ...stats, states: statesOf(points, count) };
 }
 
 function numbersOf(points, count) {
@@ -76,7 +76,7 @@ function numbersOf(points, count) {
   return { low: number(low), high: number(high), mean: low === high ? number(low) : meanText(points, count, low, high) };
 }
 
-// A place more than what was measured has, as far as it says anything.
+// One decimal place more than the measured values, as far as meaningful.
 function meanText(points, count, low, high) {
   if (points.some((one) => typeof one.v === "bigint")) {
     const sum = points.reduce((all, one) => all + roundOf(one.v) * BigInt(one.count), 0n);
@@ -99,7 +99,7 @@ function places(of) {
   return Math.max(0, (digits.split(".")[1]?.length ?? 0) - Number(power ?? 0));
 }
 
-// [[text, its share of the readings]…], the most frequent first.
+// [[text, its share of the readings]…], most frequent first.
 function statesOf(points, count) {
   const sums = new Map();
   for (const { top } of points) for (const [text, times] of top) sums.set(text, (sums.get(text) ?? 0) + times);

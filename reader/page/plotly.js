@@ -1,4 +1,4 @@
-// Plotly's script is large, and running it takes most of a second: it is fetched at once, and run when there is time.
+// Plotly's script is large and takes most of a second to run: it is fetched at once, and run after the first rendering.
 
 const SOURCE = "/dashboard/plotly.min.js";
 const AGAIN_MS = 5000;
@@ -11,11 +11,11 @@ export function fetchPlotly() {
   document.head.append(link);
 }
 
-// Run it once what was just drawn is seen; `ran()` when it is there, `failed()` when it did not come and is tried again.
+// Run it after the next frame; calls `ran()` once loaded, `failed()` when loading failed and is retried.
 export function runPlotly(ran, failed) {
   if (running) return;
   running = true;
-  if (document.hidden) append(ran, failed); // it has no frames
+  if (document.hidden) append(ran, failed); // a hidden page has no frames
   else requestAnimationFrame(() => setTimeout(() => append(ran, failed)));
 }
 

@@ -1,18 +1,18 @@
-// What is asked again and again: one question at a time, and none while the page is hidden.
+// Polling: one request at a time, and none while the page is hidden.
 
-// Call at once, and again `ms` after each answer; returns what ends it. `call` answers for its own errors.
+// Call at once, and again `ms` after each completion; returns a function that stops it. `call` handles its own errors.
 export function repeat(ms, call) {
   let timer;
-  let asking = false;
+  let running = false;
   let ended = false;
   const run = async () => {
-    if (asking || ended || document.hidden) return;
-    asking = true;
+    if (running || ended || document.hidden) return;
+    running = true;
     clearTimeout(timer);
     try {
       await call();
     } finally {
-      asking = false;
+      running = false;
       if (!ended) timer = setTimeout(run, ms);
     }
   };

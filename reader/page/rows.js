@@ -1,7 +1,7 @@
-// The rows of the list, of one height each, made once and used again for whatever comes into sight.
+// The rows of the list, all of one height, reused for whatever becomes visible.
 
 import * as format from "./format.js";
-import { label, stateOf } from "./known.js";
+import { label, stateOf } from "./known-series.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -38,7 +38,7 @@ export function element(tag, className = "") {
   return made;
 }
 
-// A row whose series was not loaded yet.
+// A row whose series is not loaded yet.
 export function fillEmpty({ parts, classList }) {
   classList.add("loading");
   for (const part of [parts.state, parts.value, parts.sensor, parts.ahead, parts.age]) set(part, "");
@@ -69,7 +69,7 @@ export function check({ parts, classList }, chosen) {
   classList.toggle("chosen", chosen);
 }
 
-// What changes while it is looked at.
+// Update what changes over time.
 export function refresh({ parts }, one) {
   const state = stateOf(one);
   parts.dot.className = `dot ${{ online: "on", sending: "sending", offline: "" }[state]}`;
@@ -87,13 +87,13 @@ export function refresh({ parts }, one) {
 
 export function stateText(one) {
   const state = stateOf(one);
-  if (state === "online") return "online: it has a session";
-  if (state === "sending") return "sending, without a session";
+  if (state === "online") return "online: connected";
+  if (state === "sending") return "sending without a connection";
   return one.lastSeenAt ? `offline, last seen ${format.time(Date.parse(one.lastSeenAt))}` : "offline, never seen";
 }
 
 export function aheadText({ value, unit, ts }) {
-  return `${format.value(value, unit)}, of a time ahead of now: ${format.time(Date.parse(ts))}`;
+  return `${format.value(value, unit)}, dated ahead of now: ${format.time(Date.parse(ts))}`;
 }
 
 function set(part, text) {

@@ -1,14 +1,14 @@
-// Who is logged in, and calls in their name.
+// The session of the user, and authorized requests.
 
-import { parse } from "./exact.js";
-import { bearer, post, Refused, request } from "./http.js";
+import { parse } from "./exact-json.js";
+import { bearer, post, ApiError, request } from "./http.js";
 import * as tokens from "./credentials.js";
 
-export { Refused };
+export { ApiError };
 
 const JSON_KIND = { "Content-Type": "application/json" };
 
-let onEnd = () => {};
+let notifyEnd = () => {};
 
 export function loggedIn() {
   return tokens.current() !== null;
@@ -23,10 +23,10 @@ export function owner() {
   return tokens.claims().sub ?? "";
 }
 
-// Call with "expired" when the server takes the tokens no more, with "left" when another tab has logged out.
-export function whenEnded(call) {
-  onEnd = call;
-  tokens.whenLeft(() => call("left"));
+// Register a callback: "expired" when the server rejects the tokens, "left" when another tab has logged out.
+export function onSessionEnd(call) {
+  notifyEnd = call;
+  tokens.onLoggedOut(() => call("left"));
 }
 
 export async function logIn(address, password) {
@@ -37,30 +37,30 @@ export async function signUp(name, address, password) {
   await post("/user/signup", { name, email: address, password });
 }
 
-// An access token that serves, another one than `refused`.
-export async function token(refused) {
-  if (tokens.due() || (refused && tokens.current()?.access === refused)) await tokens.renew().catch(ended);
-  if (!loggedIn()) throw new Refused(401, { detail: "You are logged out." });
+// A valid access token other than `rejected`.
+export async function token(rejected) {
+  if (tokens.due() || (rejected && tokens.current()?.access === rejected)) await tokens.renew().catch(endIfUnauthorized);
+  if (!loggedIn()) throw new ApiError(401, { detail: "You are logged out." });
   return tokens.current().access;
 }
 
-function ended(error) {
-  if (error instanceof Refused && error.status === 401 && loggedIn()) {
+function endIfUnauthorized(error) {
+  if (error instanceof ApiError && error.status === 401 && loggedIn()) {
     tokens.forget();
-    onEnd("expired");
+    notifyEnd("expired");
   }
   throw error;
 }
 
 async function call(path, options) {
-  let used = await token();
-  for (let again = true; ; again = false) {
+  let accessToken = await token();
+  for (let mayRetry = true; ; mayRetry = false) {
     try {
-      return await request(path, { ...options, headers: { ...options.headers, ...bearer(used) } });
+      return await request(path, { ...options, headers: { ...options.headers, ...bearer(accessToken) } });
     } catch (error) {
       if (error.status !== 401) throw error;
-      if (!again) return ended(error);
-      used = await token(used);
+      if (!mayRetry) return endIfUnauthorized(error);
+      accessToken = await token(accessToken);
     }
   }
 }
@@ -70,12 +70,12 @@ export function get(path, query = {}, options = {}) {
   return call(parameters.size ? `${path}?${parameters}` : path, options);
 }
 
-// The answer's body, its large integers exact.
+// The response body, with large integers kept exact.
 export async function getJson(path, query, options) {
   return parse(await (await get(path, query, options)).text());
 }
 
-// POST, PATCH or DELETE; the answer's body, null where it has none.
+// POST, PATCH or DELETE; the response body, or null.
 export async function send(method, path, body) {
   const response = await call(path, {
     method,

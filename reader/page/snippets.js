@@ -1,5 +1,5 @@
-// What a person pastes to let a device send: the same calls as in README's examples, which are longer and also renew
-// their token, with address and token filled in. A device that is refused for now, or cut off, comes back by itself.
+// Code to paste that lets a device send, with URL and token filled in: shorter versions of README's examples, which
+// also renew their token. A device that is rejected temporarily or disconnected reconnects by itself.
 
 const curl = (url, token) => `curl -sS '${url}/readings' -H 'Content-Type: application/json' \\
   -H 'Authorization: Bearer ${token}' \\

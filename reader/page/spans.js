@@ -1,14 +1,14 @@
-// Which stretch of time is shown: one that moves on with the clock, all there is, or one that stands still.
+// The time range shown: moving with the clock, everything, or fixed.
 
 import { now } from "./clock.js";
 import { ends } from "./history.js";
 
 export const LIVE_MS = 5 * 60_000;
 const LENGTHS_MS = { live: LIVE_MS, "1h": 3_600_000, "24h": 86_400_000, "7d": 7 * 86_400_000 };
-// How often what moves on is loaded anew: a few pixels' time, and all there is as often as a day.
+// How often a moving range is reloaded: every few pixels; everything as often as a day.
 const REFRESH_MS = { "1h": 10_000, "24h": 60_000, "7d": 300_000, all: 60_000 };
 const LEAST_MS = 20;
-// The years 1 to 9999, as every time is written; beyond, an address or somebody who moves on and on leads nowhere.
+// The years 1 to 9999, which every time format covers; URLs and navigation are limited to them.
 const FIRST_MS = Date.parse("0001-01-01T00:00:00Z");
 const LAST_MS = Date.parse("9999-12-31T00:00:00Z");
 const MOVES = { earlier: [-0.5, -0.5], later: [0.5, 0.5], in: [0.25, -0.25], out: [-0.5, 0.5] };
@@ -32,7 +32,7 @@ export class Span {
     return this.name === "live";
   }
 
-  // Whether time goes on in it.
+  // Whether the range moves with time.
   get moving() {
     return this.name !== "range";
   }
@@ -45,14 +45,14 @@ export class Span {
     return this.asOf + (REFRESH_MS[this.name] ?? Infinity);
   }
 
-  // To now. All there is has ends of its own.
+  // Move to now. "all" has its own ends.
   moveOn() {
     if (!this.moving) return;
     this.to = this.asOf = now();
     this.from = this.to - (LENGTHS_MS[this.name] ?? LIVE_MS);
   }
 
-  // All there is of some lines; a reading is not at the very edge.
+  // Cover everything of some lines, with a margin at the end.
   async around(lines) {
     const found = (await Promise.all(lines.map((line) => ends(line)))).filter(Boolean);
     this.asOf = now();

@@ -1,4 +1,4 @@
-// Before anything is drawn: the theme that was chosen, else the system's.
+// Set the theme before the first rendering: the user's choice, else the system's.
 (() => {
   const chosen = localStorage.getItem("tidegate.theme");
   const dark = chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;

@@ -1,4 +1,4 @@
-// Where an axis has its marks, and what stands at them.
+// Tick positions and labels of the axes.
 
 import { decimal, number } from "./format.js";
 
@@ -10,18 +10,18 @@ const STEPS_MS = [
 ];
 const STEPS_MONTHS = [1, 2, 3, 6, 12, 24, 60, 120, 240, 600, 1200];
 const MONTH = 30 * DAY;
-// The first Monday since 1970, in days: weeks begin with it.
+// The first Monday since 1970, in days: weeks start on Mondays.
 const MONDAY = 4;
 const MOST = 200;
 
-// The marks of a stretch of time at round times of a zone: [{at: ms, text, day}]; `day` is told where it has changed.
+// Ticks of a time range at round times of a zone: [{at: ms, text, day}]; `day` is set where it changes.
 export function timeTicks(fromMs, toMs, wanted, zone) {
   const least = (toMs - fromMs) / Math.max(1, wanted);
   const step = STEPS_MS.find((ms) => ms >= least);
   const marks = step === undefined ? monthMarks(fromMs, toMs, least, zone) : marksEach(step, fromMs, toMs, zone);
   const options = labelOptions(step);
   const offsets = new Set([fromMs, ...marks, toMs].map((ms) => zone.offset(ms)));
-  const telling = offsets.size > 1 && step < DAY; // an hour may come twice: the offset tells which
+  const telling = offsets.size > 1 && step < DAY; // an hour may occur twice: the offset distinguishes them
   let before = null;
   return marks.map((at) => {
     const day = step < DAY ? zone.text(at, { dateStyle: "medium" }) : "";
@@ -52,12 +52,12 @@ function marksEach(step, fromMs, toMs, zone) {
   return marks;
 }
 
-// The next instant after this one at which the zone's clocks show a multiple of the step.
+// The next instant at which the zone's clocks show a multiple of the step.
 function nextMark(at, step, base, zone) {
   const shown = (Math.floor((zone.shown(at) - base) / step) + 1) * step + base;
   const straight = shown - zone.offset(at);
   if (mod(zone.shown(straight) - base, step) === 0) return straight;
-  const turned = zone.instant(shown); // the clocks were set in between
+  const turned = zone.instant(shown); // a clock change lies in between
   return turned > at ? turned : straight;
 }
 
@@ -76,7 +76,7 @@ function monthMarks(fromMs, toMs, least, zone) {
 
 const mod = (a, b) => ((a % b) + b) % b;
 
-// Round figures between two: [{at, text}], about so many.
+// Ticks at round values between two: [{at, text}], about `wanted` of them.
 export function valueTicks(low, high, wanted) {
   const least = (high - low) / Math.max(1, wanted);
   if (!(least > 0) || !Number.isFinite(least)) return [{ at: low, text: number(low) }];
@@ -85,14 +85,14 @@ export function valueTicks(low, high, wanted) {
   const marks = [];
   for (let count = Math.ceil(low / step); count * step <= high && marks.length < MOST; count += 1) {
     const at = step < 1 ? Number((count * step).toPrecision(15)) : count * step;
-    if (marks.length && at === marks.at(-1)) break; // finer than a number can tell apart
+    if (marks.length && at === marks.at(-1)) break; // finer than a number's precision
     marks.push(at);
   }
   const text = labelOf(step, Math.max(Math.abs(low), Math.abs(high)));
   return marks.map((at) => ({ at, text: text(at) }));
 }
 
-// With as many places as the step has; very large and very small ones with a power of ten, where that is shorter.
+// With as many decimal places as the step; exponential for very large and small values, where that is shorter.
 function labelOf(step, largest) {
   const places = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
   const digits = Math.floor(Math.log10(largest) - Math.log10(step) + 1e-9);

@@ -1,6 +1,6 @@
-// What stands above the chart: spans, moving about, from and to, the zone. It tells what was asked for, and shows what is.
+// The toolbar above the chart: range presets, navigation, custom range, time zone. Reports input and shows the state.
 
-import { BROWSER_ZONE } from "./address.js";
+import { BROWSER_ZONE } from "./fragment.js";
 import { browserZone } from "./zone.js";
 
 const $ = (id) => document.getElementById(id);
@@ -50,10 +50,10 @@ export class Toolbar {
   #submit(event) {
     event.preventDefault();
     const [from, to] = [$("from"), $("to")].map((input) => Date.parse(`${input.value}Z`));
-    const wrong = Number.isNaN(from) || Number.isNaN(to) ? "Both times are needed." : from >= to ? "From must lie before to." : "";
-    $("range-error").textContent = wrong;
-    if (wrong) return;
-    // Of an hour that comes twice, all of it.
+    const error = Number.isNaN(from) || Number.isNaN(to) ? "Both times are required." : from >= to ? "From must be before To." : "";
+    $("range-error").textContent = error;
+    if (error) return;
+    // All of an hour that occurs twice.
     this.onRange(this.zone.instant(from), this.zone.instant(to, true));
     this.#open(false);
     $("range").focus();
@@ -70,7 +70,7 @@ export class Toolbar {
     );
   }
 
-  // A name that the browser knows, and does not list.
+  // A name that the browser accepts but does not list.
   #chooseZone(name) {
     $("zone").value = name;
     if ($("zone").value === name) return;
@@ -79,5 +79,5 @@ export class Toolbar {
   }
 }
 
-// As an input of type datetime-local has it.
+// The format of an input of type datetime-local.
 const written = (shownMs) => new Date(shownMs).toISOString().slice(0, 19);

@@ -1,16 +1,16 @@
-// What plotly draws of the parts of a series. Texts are escaped: plotly reads a little markup in them.
+// The plotly traces of the parts of a series. Texts are escaped: plotly interprets some markup.
 
 import { runs } from "./gaps.js";
 
-// Readings that are further apart are shown as points, too.
+// Readings further apart are also drawn as points.
 const MARKER_PX = 12;
 const STATE_COLOURS = 8;
-// A state that is told once and never again is as wide as can be seen.
+// The least width of a state, so that a single reading is visible.
 const LEAST_STATE_PX = 5;
 
 export const plain = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 
-// part: as in parts.js, with pauseMs; panel: its number, from 1; toMs: where the shown span ends.
+// part: as in parts.js, with pauseMs; panel: its number, from 1; toMs: the end of the range shown.
 export function tracesOf(part, { panel, label, colour, pxMs, toMs, stateColour, textColour }) {
   const place = { type: "scatter", xaxis: "x", yaxis: `y${panel === 1 ? "" : panel}`, showlegend: false, hoverinfo: "skip" };
   const stretches = runs(part.points, part.pauseMs);
@@ -44,7 +44,7 @@ function rangeOf(run, everyMs) {
   return [...up, ...down.reverse()];
 }
 
-// Steps at 0 and 1; below them, how much of the readings was on.
+// Steps at 0 and 1; below them, the share of readings that were on.
 function booleans({ everyMs }, stretches, named, place, colour) {
   return [
     { ...place, ...areaOf(stretches.map((run) => sharesOf(run, everyMs)), colour) },
@@ -69,7 +69,7 @@ function sharesOf(run, everyMs) {
   return found;
 }
 
-// A closed area for each stretch, so that none reaches across a pause.
+// A closed area for each run, so that none spans a pause.
 function areaOf(outlines, colour) {
   const x = [];
   const y = [];
@@ -104,7 +104,7 @@ function joined(stretches, of) {
   return { x, y };
 }
 
-// A reading between two pauses has no line to be seen by.
+// A reading between two pauses has no line; draw a marker.
 function alone(stretches, place, colour, height) {
   const points = stretches.filter((run) => run.length === 1).map(([point]) => point);
   if (!points.length) return [];
@@ -148,7 +148,7 @@ function band(part, stretches, named, { pxMs, toMs, stateColour, textColour }) {
   };
 }
 
-// Each state its colour, the same one in every band, given in the order in which they are met.
+// Assigns each state a colour, the same in every band, in order of appearance.
 export class StateColours {
   constructor() {
     this.numbers = new Map();

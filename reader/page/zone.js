@@ -1,8 +1,8 @@
-// A time zone: how an instant is written in it, and which instant a written time means.
+// A time zone: formats instants and parses local times.
 //
-// Everything else in the page counts in milliseconds since 1970, UTC, so that nothing goes back when a zone's clocks do.
+// The rest of the page uses milliseconds since 1970, UTC, so that nothing runs backwards when a zone's clocks do.
 
-import { BROWSER_ZONE } from "./address.js";
+import { BROWSER_ZONE } from "./fragment.js";
 
 const FIELDS = { year: "numeric", month: "numeric", day: "numeric", hour: "numeric", minute: "numeric", second: "numeric" };
 const MINUTE_MS = 60_000;
@@ -11,7 +11,7 @@ const DAY_MS = 86_400_000;
 export const browserZone = () => new Intl.DateTimeFormat().resolvedOptions().timeZone;
 
 export class Zone {
-  // `chosen`: BROWSER_ZONE, "UTC" or a name of the IANA database; RangeError when the browser knows none of that name.
+  // `chosen`: BROWSER_ZONE, "UTC" or a name of the IANA database; RangeError if the browser does not know it.
   constructor(chosen) {
     this.chosen = chosen;
     this.name = chosen === BROWSER_ZONE ? browserZone() : chosen;
@@ -19,7 +19,7 @@ export class Zone {
     this.fields = new Intl.DateTimeFormat("en-US", { ...FIELDS, era: "short", hourCycle: "h23", timeZone: this.name });
   }
 
-  // An instant, written in this zone as Intl's options say.
+  // Format an instant in this zone, with Intl's options.
   text(ms, options) {
     return this.#format(options).format(ms);
   }
@@ -28,7 +28,7 @@ export class Zone {
     return this.#format(options).formatRange(fromMs, toMs);
   }
 
-  // By how much this zone's clocks are ahead of UTC at an instant, in milliseconds.
+  // The zone's offset from UTC at an instant, in milliseconds.
   offset(ms) {
     const parts = {};
     for (const { type, value } of this.fields.formatToParts(ms)) parts[type] = value;
@@ -45,13 +45,13 @@ export class Zone {
     return `${minutes < 0 ? "−" : "+"}${String(hours).padStart(2, "0")}:${String(rest).padStart(2, "0")}`;
   }
 
-  // What the clocks show, as if it were a time in UTC.
+  // The local time, as if it were UTC.
   shown(ms) {
     return ms + this.offset(ms);
   }
 
-  // The instant at which the clocks show this. An hour that they show twice means its first time, or with `later` its
-  // second; one that they leave out is counted on from before it.
+  // The instant of a local time. A time that occurs twice means the first, or with `later` the second; a skipped time
+  // is counted on from before the clock change.
   instant(shownMs, later = false) {
     const before = shownMs - this.offset(shownMs - DAY_MS);
     const after = shownMs - this.offset(shownMs + DAY_MS);

@@ -1,1 +1,1 @@
-"""Replaying recorded readings from CSV and NDJSON files."""
+"""Replaying recorded readings from CSV files."""

@@ -1,4 +1,4 @@
-"""A cell of a CSV → what a reading says: time, seq, location, tags. ValueError says what is wrong with a cell."""
+"""CSV CELLS → FIELDS: parse a time, seq, location or tags. ValueError says what is wrong with a cell."""
 
 import re
 
@@ -7,22 +7,22 @@ import msgspec
 from readings.place import Place
 from readings.reading import ReadingError, parse_time
 
-# `2**63` has 19 digits; beyond some more, Python refuses to convert.
+# `2**63` has 19 digits; Python refuses to convert very long numbers.
 MAX_DIGITS = 40
 INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
-# What pandas and databases write: a space or a T, any number of decimals, a zone with or without its colon, or none;
-# a date alone is its midnight.
+# Formats of pandas and databases: a space or a T, any number of decimals, a zone with or without a colon, or none;
+# a date alone means midnight.
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)(?:[ Tt](\d\d:\d\d:\d\d)(?:\.(\d+))?\s?([Zz]|[+-]\d\d:?\d\d)?)?", re.ASCII)
 _FORMS = "whole milliseconds since 1970, or for example 2026-01-31 12:00:00, with decimals and a zone or without"
 
 
-def time_cell(text: str) -> tuple[int, bool]:
-    """Return milliseconds since 1970, and whether something finer than them was cut off. Without a zone it is UTC."""
+def parse_time_cell(text: str) -> tuple[int, bool]:
+    """Return milliseconds since 1970, and whether finer digits were cut off. Without a zone the time is UTC."""
     if len(text) <= MAX_DIGITS and INTEGER.fullmatch(text):
         return int(text), False
     found = _TIME.fullmatch(text)
     if found is None:
-        raise ValueError(f"{text[:64]!r} is no time; a time is {_FORMS}")
+        raise ValueError(f"{text[:64]!r} is not a time; a time is {_FORMS}")
     day, clock, decimals, zone = found.groups(default="")
     if len(zone) == 5:
         zone = f"{zone[:3]}:{zone[3:]}"
@@ -30,27 +30,27 @@ def time_cell(text: str) -> tuple[int, bool]:
     try:
         ts_ms = parse_time(f"{day}T{clock or '00:00:00'}{milliseconds}{zone or 'Z'}")
     except ReadingError as error:
-        raise ValueError(f"{text[:64]!r} is no time: {error}") from error
+        raise ValueError(f"{text[:64]!r} is not a time: {error}") from error
     return ts_ms, bool(decimals[3:].strip("0"))
 
 
-def seq_cell(text: str) -> int:
-    """Return a sequence number, whatever its size."""
+def parse_seq_cell(text: str) -> int:
+    """Return a sequence number of any size."""
     if len(text) > MAX_DIGITS or not INTEGER.fullmatch(text):
-        raise ValueError(f"{text[:64]!r} is no seq: that is a whole number")
+        raise ValueError(f"{text[:64]!r} is not a seq: a seq is a whole number")
     return int(text)
 
 
-def location_cell(text: str) -> str | Place:
-    """Return a position where the cell is the JSON of one, `{"lat":48.1,"lon":11.5}`; else the text as it is."""
+def parse_location_cell(text: str) -> str | Place:
+    """Return a position if the cell is its JSON, `{"lat":48.1,"lon":11.5}`; otherwise the text unchanged."""
     try:
         return msgspec.json.decode(text, type=Place) if text.startswith("{") else text
     except (msgspec.MsgspecError, UnicodeError):
         return text
 
 
-def tags_cell(text: str) -> dict[str, str]:
-    """Return tags from a JSON object of texts."""
+def parse_tags_cell(text: str) -> dict[str, str]:
+    """Return tags from a JSON object of strings."""
     try:
         return msgspec.json.decode(text, type=dict[str, str])
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:

@@ -1,17 +1,19 @@
-"""FILE → ROWS: a CSV of any size, row by row, with the columns that a replay reads. ReplayError names what is wrong."""
+"""FILE → ROWS: a CSV of any size, row by row, with the columns that a replay reads. Raises ReplayError."""
 
 import csv
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import TextIO
 
-from readings.csv_row import CSV_COLUMNS, CSV_END
+from readings.csv_row import CSV_END, is_export_header
+from readings.reading import ATTRIBUTES
 from simulator.errors import ReplayError
 from simulator.replay.value_types import ValueType
 
-# A cell as it stands in the file, quotes included.
+# A raw cell of the file, quotes included.
 _CELL = re.compile(r'((?:"(?:[^"]|"")*"|[^,"\r\n])*)(?:,|\r|\n|$)')
 
 
@@ -19,42 +21,41 @@ _CELL = re.compile(r'((?:"(?:[^"]|"")*"|[^,"\r\n])*)(?:,|\r|\n|$)')
 class Replay:
     """A CSV file, the names of its columns, and how its values are read.
 
-    A column of None is the export's own where the file is an export (its header says so); otherwise times are in
-    `timestamp`, values in `value`, and nothing else is read. A column of "" is not read. `sensor_type` is that of all
-    rows, in place of a column and of the device's own. A row whose value is empty or one of `missing` is left out.
+    A column of None is the export's own if the file is an export (by its header); otherwise times are in `timestamp`,
+    values in `value`, and nothing else is read. A column of "" is not read. `attribute_columns` are those of optional
+    fields, by field. `sensor_type` applies to all rows, in place of a column and of the device's own type. Rows whose
+    value is empty or in `missing` are skipped.
     """
 
     path: Path
     time_column: str | None = None
     value_column: str | None = None
     sensor_type_column: str | None = None
-    unit_column: str | None = None
-    location_column: str | None = None
-    tags_column: str | None = None
     seq_column: str | None = None
     device_column: str | None = None
+    attribute_columns: Mapping[str, str] = dataclass_field(default_factory=dict)
     sensor_type: str | None = None
     value_type: ValueType = "auto"
     missing: tuple[str, ...] = ()
 
-    def bad(self, line: int, column: str, why: str) -> ReplayError:
-        """Return the error of a cell; without a column, of its line."""
+    def error_at(self, line: int, column: str, reason: str) -> ReplayError:
+        """Return the error for a cell; without a column, for its line."""
         where = f", column {column!r}" if column else ""
-        return ReplayError(f"{self.path}: line {line}{where}: {why}")
+        return ReplayError(f"{self.path}: line {line}{where}: {reason}")
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Where in a row each field stands, by its name in an export, and what the file calls it."""
+    """The index of each field in a row, by its name in an export, and its column name in the file."""
 
     exported: bool
-    places: dict[str, int]
+    indexes: dict[str, int]
     names: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class FileRow:
-    """The cells of one row, by field, without spaces around them; `texts` are those that stand in quotes."""
+    """The cells of one row by field, stripped of surrounding spaces; `texts` are the fields that were quoted."""
 
     line: int
     cells: dict[str, str]
@@ -65,61 +66,61 @@ _OPTIONS = {
     "ts": "--time-column",
     "value": "--value-column",
     "sensorType": "--sensor-type-column",
-    "unit": "--unit-column",
-    "location": "--location-column",
-    "tags": "--tags-column",
     "seq": "--seq-column",
     "device": "--device-column",
+    **{name: f"--{name}-column" for name in ATTRIBUTES},
 }
-_USUAL = {"ts": "timestamp", "value": "value"}
+_DEFAULT_COLUMNS = {"ts": "timestamp", "value": "value"}
 
 
-def columns_of(replay: Replay, header: list[str]) -> Columns:
-    """Find the columns; ReplayError names one that is not there, and the option that names another."""
+def find_columns(replay: Replay, header: list[str], line: int = 1) -> Columns:
+    """Find the columns; ReplayError names a missing one, and the option that selects another."""
     names = [name.strip() for name in header]
-    exported = tuple(names) == CSV_COLUMNS
-    asked = {
+    exported = is_export_header(names)
+    requested = {
         "ts": replay.time_column,
         "value": replay.value_column,
         "sensorType": replay.sensor_type_column if replay.sensor_type is None else "",
-        "unit": replay.unit_column,
-        "location": replay.location_column,
-        "tags": replay.tags_column,
         "seq": replay.seq_column,
         "device": replay.device_column,
+        **{name: replay.attribute_columns.get(name) for name in ATTRIBUTES},
     }
+    defaults = {name: name for name in names} if exported else _DEFAULT_COLUMNS
     found = {}
-    for field, column in asked.items():
-        name = column if column is not None else (field if exported else _USUAL.get(field, ""))
+    for field, column in requested.items():
+        name = column if column is not None else defaults.get(field, "")
         if name and name not in names:
-            there = f"the file has {', '.join(names) or 'none'}"
-            raise replay.bad(1, name, f"there is no such column; {there}; {_OPTIONS[field]} names another")
+            available = f"the file has {', '.join(names) or 'none'}"
+            raise replay.error_at(line, name, f"there is no such column; {available}; {_OPTIONS[field]} names another")
         if name:
             found[field] = name
-    for field in _USUAL:
+    for field in _DEFAULT_COLUMNS:
         if field not in found:
-            raise replay.bad(1, "", f"{_OPTIONS[field]} must name a column")
+            raise replay.error_at(line, "", f"{_OPTIONS[field]} must name a column")
     if exported and "device" in found:
         found["receivedAt"] = "receivedAt"
     return Columns(exported, {field: names.index(name) for field, name in found.items()}, found)
 
 
 def file_rows(replay: Replay) -> Generator[tuple[Columns, FileRow], None, None]:
-    """Yield the rows of the file, which is read in constant memory; blank ones are left out."""
+    """Yield the rows of the file, read in constant memory; blank rows are skipped."""
     line = 1
     try:
         with replay.path.open(encoding="utf-8-sig", newline="") as file:
-            lines = _Lines(file)
+            lines = _RecordLines(file)
             rows = csv.reader(lines, strict=True)
-            columns = columns_of(replay, next(rows, []))
-            lines.taken()
+            columns = find_columns(replay, next(rows, []))
+            lines.take_text()
             count = 0
             for row in rows:
                 line = rows.line_num
-                raw = lines.taken()
+                raw = lines.take_text()
                 if not any(row):
                     continue
-                if columns.exported and _is_none(replay, line, row, count):
+                if columns.exported and is_export_header(row):  # of an appended export, maybe of another version
+                    columns, count = find_columns(replay, row, line), 0
+                    continue
+                if columns.exported and _is_end(replay, line, row, count):
                     count = 0
                     continue
                 count += 1
@@ -132,8 +133,8 @@ def file_rows(replay: Replay) -> Generator[tuple[Columns, FileRow], None, None]:
         raise ReplayError(f"{replay.path}: after line {line}: {error}") from error
 
 
-class _Lines:
-    """The lines of a file, which also remembers the text of the record that is being read."""
+class _RecordLines:
+    """The lines of a file; keeps the raw text of the record being read."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -147,29 +148,29 @@ class _Lines:
         self._record.append(line)
         return line
 
-    def taken(self) -> str:
-        """Return the text of the records since the last call."""
+    def take_text(self) -> str:
+        """Return the raw text read since the last call."""
         text = "".join(self._record)
         self._record.clear()
         return text
 
 
-def _is_none(replay: Replay, line: int, row: list[str], count: int) -> bool:
-    """Say whether a row of an export is no reading: its last line, which is checked, or the head of another export."""
-    if len(row) == 1 and row[0].startswith(CSV_END):
-        if row[0] != f"{CSV_END}{count}":
-            raise replay.bad(line, "", f"the export ends with {row[0]!r}, but {count} readings stand before it")
-        return True
-    return tuple(row) == CSV_COLUMNS
+def _is_end(replay: Replay, line: int, row: list[str], count: int) -> bool:
+    """Return whether a row of an export is its end line; ReplayError if it gives another number of readings."""
+    if len(row) != 1 or not row[0].startswith(CSV_END):
+        return False
+    if row[0] != f"{CSV_END}{count}":
+        raise replay.error_at(line, "", f"the export ends with {row[0]!r}, but {count} readings precede it")
+    return True
 
 
 def _file_row(replay: Replay, columns: Columns, line: int, row: list[str], raw: str) -> FileRow:
     try:
-        if columns.exported:  # its texts are as they were stored, spaces around them too
+        if columns.exported:  # its texts are kept as stored, with surrounding spaces
             quoted = [cell.startswith('"') for cell in _CELL.findall(raw)]
-            cells = {field: row[place] for field, place in columns.places.items()}
-            return FileRow(line, cells, frozenset(field for field, place in columns.places.items() if quoted[place]))
-        return FileRow(line, {field: row[place].strip() for field, place in columns.places.items()}, frozenset())
+            cells = {field: row[index] for field, index in columns.indexes.items()}
+            return FileRow(line, cells, frozenset(field for field, index in columns.indexes.items() if quoted[index]))
+        return FileRow(line, {field: row[index].strip() for field, index in columns.indexes.items()}, frozenset())
     except IndexError:
-        missing = next(field for field, place in columns.places.items() if place >= len(row))
-        raise replay.bad(line, columns.names[missing], f"the row has only {len(row)} fields") from None
+        missing = next(field for field, index in columns.indexes.items() if index >= len(row))
+        raise replay.error_at(line, columns.names[missing], f"the row has only {len(row)} fields") from None

@@ -1,7 +1,7 @@
-"""What the values of a CSV are: numbers, texts or booleans, one type a sensor type, so that no typing error is stored.
+"""The types of the values of a CSV: numbers, texts or booleans, one type per sensor type.
 
-A cell that does not fit is an error, not a text: `1,5`, `45%` or `NA` among numbers would otherwise be readings that no
-chart and no sum ever shows.
+A cell that does not fit is an error, not a text: `1,5`, `45%` or `NA` among numbers would otherwise become readings
+that no chart and no sum includes.
 """
 
 import math
@@ -18,81 +18,81 @@ Kind = Literal["number", "text", "boolean", "unknown"]
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
-# Numbers in the notation of people: 1,5 and 1,234.5 and 1.234,5 and 1 234.5 and 45%.
-_PEOPLES = re.compile(r"[+-]?(\d*[.,]?\d+|\d{1,3}([,.'_ \u00a0\u202f]\d{3})+([.,]\d+)?)(\s?%)?", re.ASCII)
-# What stands for no value in files of measurements. It says nothing about the others, so it has no vote; where there is
-# nothing else, nobody knows what the values are.
-_MARKS = frozenset({"na", "n/a", "nan", "null", "none", "nil", "mm", "m", "?", "-", "--", "."})
+# Localized numbers: 1,5 and 1,234.5 and 1.234,5 and 1 234.5 and 45%.
+_LOCALIZED_NUMBER = re.compile(r"[+-]?(\d*[.,]?\d+|\d{1,3}([,.'_ \u00a0\u202f]\d{3})+([.,]\d+)?)(\s?%)?", re.ASCII)
+# Common markers of missing values. They say nothing about the other values and do not vote; if there is nothing else,
+# the type is unknown.
+_MISSING_MARKERS = frozenset({"na", "n/a", "nan", "null", "none", "nil", "mm", "m", "?", "-", "--", "."})
 _BOOLEANS = {"true": True, "false": False}
 _DIGITS = {"1": True, "0": False}
-_WAYS_OUT = "--missing {cell} leaves such rows out, --value-type text takes all values as texts"
+_REMEDIES = "--missing {cell} skips such rows, --value-type text reads all values as texts"
 
 
-class Votes:
+class TypeVotes:
     """Counts what the cells of one sensor type look like."""
 
-    __slots__ = ("_marked", "_seen")
+    __slots__ = ("_counts", "_has_markers")
 
     def __init__(self) -> None:
-        self._seen: Counter[Kind] = Counter()
-        self._marked = False
+        self._counts: Counter[Kind] = Counter()
+        self._has_markers = False
 
     def add(self, cell: str) -> None:
-        """Count a cell that is not missing. Numbers that only people can read are numbers here, and refused later."""
+        """Count a cell that is not missing. Localized numbers count as numbers, and are refused later."""
         lower = cell.lower() if len(cell) <= 5 else ""
-        if lower in _MARKS:
-            self._marked = True
+        if lower in _MISSING_MARKERS:
+            self._has_markers = True
             return
-        if _NUMBER.fullmatch(cell) or _NOT_FINITE.fullmatch(cell) or _PEOPLES.fullmatch(cell):
-            self._seen["number"] += 1
+        if _NUMBER.fullmatch(cell) or _NOT_FINITE.fullmatch(cell) or _LOCALIZED_NUMBER.fullmatch(cell):
+            self._counts["number"] += 1
         else:
-            self._seen["boolean" if lower in _BOOLEANS else "text"] += 1
+            self._counts["boolean" if lower in _BOOLEANS else "text"] += 1
 
     @property
     def kind(self) -> Kind:
-        """Number where at least half of the cells are numbers, else boolean by the same rule, else text.
+        """Number if at least half of the cells are numbers, else boolean by the same rule, else text.
 
-        Unknown where all of them stand for no value.
+        Unknown if all of them are markers of missing values.
         """
-        if self._marked and not self._seen:
+        if self._has_markers and not self._counts:
             return "unknown"
-        half = self._seen.total() / 2
+        half = self._counts.total() / 2
         for kind in ("number", "boolean"):
-            if self._seen[kind] and self._seen[kind] >= half:
+            if self._counts[kind] and self._counts[kind] >= half:
                 return kind
         return "text"
 
 
-def value_of(cell: str, kind: Kind, *, decided: bool) -> Value:
-    """Return the value of a cell; ValueError when it does not fit. `decided`: by the file's cells, not by a person."""
+def parse_value(cell: str, kind: Kind, *, inferred: bool) -> Value:
+    """Return the value of a cell; ValueError if it does not fit. `inferred`: `kind` was inferred from the file."""
     if kind == "text":
         return cell
     if kind == "unknown":
-        ways = _WAYS_OUT.format(cell=repr(cell))
-        raise ValueError(f"{cell!r} stands for no value, and no other value here says what they are; {ways}")
+        remedies = _REMEDIES.format(cell=repr(cell))
+        raise ValueError(f"{cell!r} marks a missing value, and no other value here shows their type; {remedies}")
     if kind == "boolean":
-        value = _BOOLEANS.get(cell.lower()) if decided else (_BOOLEANS | _DIGITS).get(cell.lower())
+        value = _BOOLEANS.get(cell.lower()) if inferred else (_BOOLEANS | _DIGITS).get(cell.lower())
         if value is None:
-            raise ValueError(_misfit(cell, "true or false", decided=decided))
+            raise ValueError(_type_mismatch(cell, "true or false", inferred=inferred))
         return value
-    number = plain_number(cell)
+    number = parse_number(cell)
     if number is None or not math.isfinite(number):
         infinite = number is not None or _NOT_FINITE.fullmatch(cell)
-        wanted = "a finite number" if infinite else "a number, as 1234.5"
-        raise ValueError(_misfit(cell, wanted, decided=decided))
+        expected = "a finite number" if infinite else "a number such as 1234.5"
+        raise ValueError(_type_mismatch(cell, expected, inferred=inferred))
     return number
 
 
-def plain_number(cell: str) -> int | float | None:
-    """Return the number that a cell is, as programs write it; None when it is none."""
+def parse_number(cell: str) -> int | float | None:
+    """Return the number in a cell, as programs write it, or None."""
     if len(cell) <= MAX_DIGITS and INTEGER.fullmatch(cell):
         return int(cell)
     return float(cell) if _NUMBER.fullmatch(cell) else None
 
 
-def _misfit(cell: str, wanted: str, *, decided: bool) -> str:
-    why = "; at least half of the values here are such ones" if decided else ""
-    ways = _WAYS_OUT.format(cell=repr(cell[:64]))
-    if _PEOPLES.fullmatch(cell) and not _NUMBER.fullmatch(cell):
-        ways = f"write it without separators of thousands, with a decimal point and without %, or: {ways}"
-    return f"{cell[:64]!r} is not {wanted}{why}; {ways}"
+def _type_mismatch(cell: str, expected: str, *, inferred: bool) -> str:
+    reason = "; at least half of the values here are" if inferred else ""
+    remedies = _REMEDIES.format(cell=repr(cell[:64]))
+    if _LOCALIZED_NUMBER.fullmatch(cell) and not _NUMBER.fullmatch(cell):
+        remedies = f"write it without thousands separators, with a decimal point and without %, or: {remedies}"
+    return f"{cell[:64]!r} is not {expected}{reason}; {remedies}"

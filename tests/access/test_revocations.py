@@ -1,4 +1,4 @@
-"""The list of revoked tokens: what each entry ends, and what it knows while its issuer is away."""
+"""The revocation list: what each entry revokes, and what is known while the issuer is unreachable."""
 
 import json
 import time
@@ -11,7 +11,13 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from access.revocations import ALL_EVERY_S, RevocationKeys, Revocations, fetch_revocations_over_http, revocation_keys_of
+from access.revocations import (
+    ALL_EVERY_S,
+    RevocationKeys,
+    RevocationList,
+    fetch_revocations_over_http,
+    revocation_keys_of,
+)
 from access.tokens import KeySet, TokenError, TokenVerifier, Verified
 from auth.migrate import migrate
 from runtime.http.listen import listen
@@ -23,7 +29,7 @@ LATER = "2040-01-01T00:00:00.000Z"
 
 
 class Issuer:
-    """Answers with what it has, and remembers what it was asked."""
+    """Serves its entries, and records the cursors requested."""
 
     def __init__(self, *items: dict[str, Any]) -> None:
         self.items = list(items)
@@ -67,35 +73,35 @@ def item(kind: str, name: str, gen: int | None = None, until: Any = LATER) -> di
     ],
 )
 async def test_what_an_entry_ends(entry: dict[str, Any], user: bool, device: bool) -> None:
-    known = Revocations(Issuer(entry).fetch)
+    known = RevocationList(Issuer(entry).fetch)
     assert await known.refresh()
-    assert (known.revoked(USER), known.revoked(DEVICE)) == (user, device)
+    assert (known.is_revoked(USER), known.is_revoked(DEVICE)) == (user, device)
 
 
 async def test_a_lower_gen_that_comes_later_takes_nothing_back() -> None:
     issuer = Issuer(item("device", "device", 9))
-    known = Revocations(issuer.fetch)
+    known = RevocationList(issuer.fetch)
     await known.refresh()
     issuer.items = [item("device", "device", 2)]
     await known.refresh()
-    assert known.revoked(DEVICE)
+    assert known.is_revoked(DEVICE)
 
 
 async def test_claims_are_in_force_revoked_or_not_to_be_judged_yet() -> None:
     issuer = Issuer()
-    known = Revocations(issuer.fetch)
+    known = RevocationList(issuer.fetch)
     claims = Verified(
         "iss", "tidegate", "device", 1, 2, "jti-d", "owner", "readings:write", 3, device="device", kid="key-2"
     )
     with pytest.raises(TokenError) as raised:
-        known.require_valid(claims)
+        known.require_active(claims)
     assert raised.value.code == "unavailable"
     await known.refresh()
-    assert known.require_valid(claims) == DEVICE
+    assert known.require_active(claims) == DEVICE
     issuer.items = [item("jti", "jti-d")]
     await known.refresh()
     with pytest.raises(TokenError) as raised:
-        known.require_valid(claims)
+        known.require_active(claims)
     assert raised.value.code == "revoked"
 
 
@@ -116,12 +122,12 @@ BAD_ANSWERS = [
 @pytest.mark.parametrize("bad", BAD_ANSWERS, ids=repr)
 async def test_while_the_issuer_is_away_or_odd_what_is_known_stays(bad: bytes | Exception) -> None:
     issuer = Issuer(item("jti", "jti-u"))
-    known = Revocations(issuer.fetch)
+    known = RevocationList(issuer.fetch)
     await known.refresh()
     await known.check()
     issuer.raw = bad or b" "
     assert not await known.refresh()
-    assert known.revoked(USER)
+    assert known.is_revoked(USER)
     with pytest.raises(TokenError):
         await known.check()
     issuer.raw = None
@@ -133,7 +139,7 @@ async def test_each_question_goes_back_by_30_seconds(monkeypatch: pytest.MonkeyP
     now = [1000.0]
     monkeypatch.setattr("access.revocations.time.monotonic", lambda: now[0])
     issuer = Issuer()
-    known = Revocations(issuer.fetch)
+    known = RevocationList(issuer.fetch)
     for number in range(40):
         issuer.cursor = number
         await known.refresh()
@@ -144,7 +150,7 @@ async def test_each_question_goes_back_by_30_seconds(monkeypatch: pytest.MonkeyP
 
 async def test_watchers_are_told_when_the_list_has_grown_and_only_then() -> None:
     issuer = Issuer(item("jti", "jti-u"))
-    known = Revocations(issuer.fetch)
+    known = RevocationList(issuer.fetch)
     told: list[int] = []
     with known.watched_by(lambda: told.append(len(known))):
         await known.refresh()
@@ -157,15 +163,15 @@ async def test_watchers_are_told_when_the_list_has_grown_and_only_then() -> None
 
 
 class Clocks:
-    """The time of day and the monotonic clock, as a test sets them."""
+    """The wall clock and the monotonic clock, set by a test."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.today, self.now = time.time(), 1000.0
         monkeypatch.setattr("access.revocations.time.time", lambda: self.today)
         monkeypatch.setattr("access.revocations.time.monotonic", lambda: self.now)
 
-    async def pass_s(self, seconds: float, known: Revocations) -> None:
-        """Let the time pass, and ask every 2 s as it does."""
+    async def pass_s(self, seconds: float, known: RevocationList) -> None:
+        """Advance both clocks, with a poll every 2 s."""
         for _ in range(round(seconds / 2)):
             self.today += 2
             self.now += 2
@@ -177,8 +183,8 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
     return Clocks(monkeypatch)
 
 
-class Sparing(Issuer):
-    """Answers, as `auth` does, with what it has only to those who ask for everything; it has told the rest before."""
+class WholeListIssuer(Issuer):
+    """Serves its entries, like `auth`, to requests for the whole list only; later cursors have seen them already."""
 
     async def fetch(self, since: str | None) -> bytes:
         self.asked.append(since)
@@ -188,51 +194,51 @@ class Sparing(Issuer):
 
 async def test_a_clock_that_was_an_hour_ahead_for_a_minute_makes_no_revoked_token_work_again(clocks: Clocks) -> None:
     until = int(clocks.today * 1000) + 1_800_000
-    issuer = Sparing(item("jti", "jti-u", until=until), item("kid", "key-2", until=until))
-    known = Revocations(issuer.fetch)
+    issuer = WholeListIssuer(item("jti", "jti-u", until=until), item("kid", "key-2", until=until))
+    known = RevocationList(issuer.fetch)
     await clocks.pass_s(120, known)
     clocks.today += 3600
     await clocks.pass_s(60, known)
-    assert known.revoked(USER)
+    assert known.is_revoked(USER)
     clocks.today -= 3600
     await clocks.pass_s(900, known)
-    assert known.revoked(USER)
-    assert known.revoked(DEVICE)
+    assert known.is_revoked(USER)
+    assert known.is_revoked(DEVICE)
 
 
 async def test_what_the_issuer_lost_counts_until_two_whole_lists_were_without_it(clocks: Clocks) -> None:
-    issuer = Sparing(item("jti", "jti-u", until=int(clocks.today * 1000) + 1_800_000))
-    known = Revocations(issuer.fetch)
+    issuer = WholeListIssuer(item("jti", "jti-u", until=int(clocks.today * 1000) + 1_800_000))
+    known = RevocationList(issuer.fetch)
     await clocks.pass_s(120, known)
     issuer.items = []  # by a clock of its own that is ahead, or restored from an older copy
     await clocks.pass_s(1200, known)
-    assert known.revoked(USER), "it is not past here"
+    assert known.is_revoked(USER), "it is not past here"
     clocks.today += 3600
     await clocks.pass_s(610, known)  # one whole list in this time
-    assert known.revoked(USER)
+    assert known.is_revoked(USER)
     clocks.today -= 3600
     await clocks.pass_s(300, known)
-    assert known.revoked(USER)
+    assert known.is_revoked(USER)
 
 
 async def test_what_no_longer_matters_is_forgotten_and_what_is_listed_never(clocks: Clocks) -> None:
     until = int(clocks.today * 1000) + 300_000
-    issuer = Sparing(item("jti", "jti-u", until=until), item("jti", "jti-d", until=until))
-    known = Revocations(issuer.fetch)
+    issuer = WholeListIssuer(item("jti", "jti-u", until=until), item("jti", "jti-d", until=until))
+    known = RevocationList(issuer.fetch)
     await clocks.pass_s(60, known)
     assert len(known) == 2
     issuer.items = issuer.items[1:]
     await clocks.pass_s(2 * ALL_EVERY_S + 300, known)
-    assert (len(known), known.revoked(USER), known.revoked(DEVICE)) == (1, False, True)
+    assert (len(known), known.is_revoked(USER), known.is_revoked(DEVICE)) == (1, False, True)
 
 
 async def test_everything_is_asked_for_every_ten_minutes_and_what_was_missed_is_learned(clocks: Clocks) -> None:
-    issuer = Sparing()
-    known = Revocations(issuer.fetch)
+    issuer = WholeListIssuer()
+    known = RevocationList(issuer.fetch)
     await clocks.pass_s(60, known)
     issuer.items = [item("jti", "jti-u")]
     await clocks.pass_s(ALL_EVERY_S, known)
-    assert known.revoked(USER)
+    assert known.is_revoked(USER)
     assert issuer.asked[16:].count(None) == 1, "until a cursor is 30 s old there is none to ask with"
 
 
@@ -244,15 +250,15 @@ async def test_a_whole_list_that_cannot_be_had_does_not_hold_up_what_is_new(cloc
             raise TimeoutError
         return json.dumps({"items": items, "cursor": "1"}).encode()
 
-    known = Revocations(fetch)
+    known = RevocationList(fetch)
     await clocks.pass_s(60, known)
     items.append(item("jti", "jti-u"))
     await clocks.pass_s(2, known)
-    assert known.revoked(USER)
+    assert known.is_revoked(USER)
     items[:] = [item("jti", "jti-d")]
     clocks.now += ALL_EVERY_S
     await clocks.pass_s(4, known)
-    assert known.revoked(DEVICE)
+    assert known.is_revoked(DEVICE)
 
 
 async def test_over_http_the_cursor_is_the_question_and_a_refusal_is_no_answer() -> None:
@@ -268,9 +274,9 @@ async def test_over_http_the_cursor_is_the_question_and_a_refusal_is_no_answer()
     async with aiohttp.ClientSession() as session:
         async with listen(app, "127.0.0.1", 0) as port:
             fetch = fetch_revocations_over_http(session, f"http://127.0.0.1:{port}/")
-            known = Revocations(fetch)
+            known = RevocationList(fetch)
             assert await known.refresh()
-            assert known.revoked(USER)
+            assert known.is_revoked(USER)
             await fetch("a&b")
             status = 503
             assert not await known.refresh()
@@ -291,18 +297,18 @@ async def test_what_auth_revokes_is_revoked_here(client: Client) -> None:
     device = await client.new_device(token)
     issued = await client.post(f"/devices/{device['id']}/token", token=token)
     marks = revocation_keys_of(await TokenVerifier(KeySet(client.service.jwks)).verify(issued.json["token"]))
-    async with Revocations(client.service.revocations).kept_fresh() as known:
-        assert not known.revoked(marks)
+    async with RevocationList(client.service.revocations).kept_fresh() as known:
+        assert not known.is_revoked(marks)
         await client.call("DELETE", f"/devices/{device['id']}/tokens", token=token)
         await known.refresh()
-        assert known.revoked(marks)
+        assert known.is_revoked(marks)
 
 
 @pytest.mark.parametrize("began_well", [True, False])
 async def test_an_outage_of_the_issuer_is_told_once_and_its_end_once(began_well: bool) -> None:
     issuer, away = Issuer(), ConnectionRefusedError("nobody listens")
     issuer.raw = None if began_well else away
-    revoked = Revocations(issuer.fetch)
+    revoked = RevocationList(issuer.fetch)
     with capture_logs() as logs:
         assert await revoked.refresh() is began_well
         for issuer.raw in (away, away, None, None, away):

@@ -1,4 +1,4 @@
-"""Which tokens are taken, and with which code all others are refused."""
+"""Which tokens are accepted, and with which code all others are refused."""
 
 import asyncio
 import hashlib
@@ -33,7 +33,7 @@ ISSUING = Issuer()
 
 
 class Keys:
-    """What an auth service answers, and how often it was asked."""
+    """Serves a JWKS like the auth service, and counts the requests."""
 
     def __init__(self, *issuers: Issuer) -> None:
         self.issuers = list(issuers)

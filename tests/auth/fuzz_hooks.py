@@ -1,4 +1,4 @@
-"""What schemathesis needs to know of us: how to log in. Loaded by it (SCHEMATHESIS_HOOKS), not by pytest.
+"""Hooks for schemathesis: how to log in. Loaded by schemathesis (SCHEMATHESIS_HOOKS), not by pytest.
 
 Calls that end a session get a user of their own each time, so that the others go on with a token that serves.
 """

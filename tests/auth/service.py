@@ -1,11 +1,13 @@
-"""The auth service behind a real socket, and a client that speaks to it."""
+"""The auth service on a real port, a client of it, and what tests read from its tokens and keys."""
 
+import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+import jwt
 import msgspec
 from aiohttp import web
 from multidict import CIMultiDictProxy
@@ -42,7 +44,7 @@ class Answer:
 
     @property
     def fields(self) -> dict[str, str]:
-        """The wrong fields of a problem, with their codes."""
+        """The invalid fields named by a problem, with their codes."""
         return {error["field"]: error["code"] for error in self.json["errors"]}
 
 
@@ -102,3 +104,41 @@ async def running(settings: AuthSettings, *, broker: Broker | None = None) -> As
         add_docs(app, PUBLIC_API, service.calls)
         async with listen(app, "127.0.0.1", 0) as port, aiohttp.ClientSession() as session:
             yield Client(session, f"http://127.0.0.1:{port}", service, registry)
+
+
+async def session(client: Client) -> dict[str, Any]:
+    """Sign up and log in; return the response to the log-in."""
+    assert (await client.sign_up()).status == 201
+    tokens: dict[str, Any] = (await client.log_in()).json
+    return tokens
+
+
+async def is_active(client: Client, access_token: str) -> bool:
+    """Return whether the service accepts an access token; otherwise it must be `revoked`."""
+    answer = await client.get("/user/token", token=access_token)
+    if answer.status == 401:
+        assert answer.json["code"] == "revoked"
+    return answer.status == 200
+
+
+def kid_of(token: str) -> str:
+    """Return the id of the key that signed a token."""
+    part = token.split(".", maxsplit=1)[0]
+    header: dict[str, str] = msgspec.json.decode(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    return header["kid"]
+
+
+async def new_token(client: Client) -> str:
+    """Log in again and return the access token."""
+    return str((await client.log_in()).json["accessToken"])
+
+
+async def published(client: Client) -> list[str]:
+    """Return the key ids in the JWKS."""
+    return [key["kid"] for key in (await client.get("/.well-known/jwks.json")).json["keys"]]
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    """Return the claims of a token, without verification."""
+    claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
+    return claims

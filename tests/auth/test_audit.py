@@ -4,8 +4,7 @@ import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from tests.auth.http.test_tokens import claims_of
-from tests.auth.service import PASSWORD, Client, make_settings, running
+from tests.auth.service import PASSWORD, Client, claims_of, make_settings, running
 
 
 def events(logs: list[EventDict], event: str) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Every bad input that we know of, a line each, over a real socket: what is refused, and with what."""
+"""All known kinds of bad input, one line each, sent to a real socket, with the expected refusal."""
 
 import asyncio
 import gzip
@@ -216,7 +216,7 @@ async def test_a_bad_method_or_path(sqlite_client: Client, method: str, path: st
 
 @pytest.fixture
 def issuer(tmp_path: Path) -> Issuer:
-    """The service's own signing key, so that the signature of a bad token is good."""
+    """The service's own signing key, for bad tokens with a valid signature."""
     it = Issuer()
     pem = it.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     (tmp_path / "key.pem").write_bytes(pem)
@@ -291,7 +291,7 @@ async def test_a_token_with_a_bad_header(keyed_client: Client, issuer: Issuer, c
 
 
 async def test_a_good_token_of_the_same_make_is_taken(keyed_client: Client, issuer: Issuer) -> None:
-    """So that the tests of bad tokens are refused for what they change, and for nothing else."""
+    """The unchanged token is accepted, so bad tokens are refused only for what a test changes."""
     token = await keyed_client.new_user()
     claims = jwt.decode(token, options={"verify_signature": False})
     again = issuer.sign(claims, jwt.get_unverified_header(token))
@@ -299,7 +299,7 @@ async def test_a_good_token_of_the_same_make_is_taken(keyed_client: Client, issu
 
 
 def forgeries(token: str, issuer: Issuer) -> dict[str, str]:
-    """Return tokens that no key of ours has signed."""
+    """Return tokens that none of the service's keys has signed."""
     head, body, signature = token.split(".")
     header = jwt.get_unverified_header(token)
     pem = issuer.private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from auth.common_passwords import _listed, is_common
+from auth.common_passwords import _load, is_common
 from auth.passwords import MIN_PASSWORD_CHARS
 
 
@@ -25,11 +25,11 @@ def test_what_few_would_try_is_not(password: str) -> None:
 
 
 def test_the_list_has_what_can_be_typed_and_no_more() -> None:
-    assert len(_listed()) == 16_285
-    assert all(len(word) >= MIN_PASSWORD_CHARS and word == word.lower() and word.isascii() for word in _listed())
+    assert len(_load()) == 16_285
+    assert all(len(word) >= MIN_PASSWORD_CHARS and word == word.lower() and word.isascii() for word in _load())
 
 
 def test_the_list_is_read_when_it_is_first_needed() -> None:
-    code = "from auth import app; from auth.common_passwords import _listed as l; print(l.cache_info().currsize)"
+    code = "from auth import app; from auth.common_passwords import _load as l; print(l.cache_info().currsize)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout == "0\n"

@@ -65,7 +65,7 @@ async def test_a_server_that_hangs_costs_at_most_3_seconds_and_recovers(own_serv
                 assert seconds < 3
             with pytest.raises(Problem):
                 await client.service.check()
-            # Whether a token still stands is not known; the keys that verify it are.
+            # Whether a token is still active is not known; the keys that verify it are.
             assert_unavailable(await client.get("/user/token", token=token))
             assert (await client.get("/.well-known/jwks.json")).status == 200
         finally:
@@ -130,24 +130,24 @@ async def test_an_error_rolls_everything_back(database_url: str) -> None:
         row = {"number": 7, "kid": "k", "public_key": "p", "sealed_private_key": "s", "created_at_ms": 1}
 
         async def fail() -> None:
-            async with database.writing() as connection:
+            async with database.begin() as connection:
                 await connection.execute(insert(signing_keys).values(row))
                 raise LookupError
 
         with pytest.raises(LookupError):
             await fail()
-        async with database.reading() as connection:
+        async with database.connect() as connection:
             assert await connection.scalar(select(func.count()).select_from(signing_keys)) == 0
 
 
 async def test_writers_of_one_file_have_their_turn_in_the_order_they_came(sqlite_url: str) -> None:
-    """Left to SQLite's locks, who looks at the wrong moment waits on, and starves among many."""
+    """With SQLite's own locks, a writer that polls at the wrong moment goes on waiting and may starve."""
     await migrate(sqlite_url)
     done: list[int] = []
     async with open_database(sqlite_url, connections=10, timeout_s=30) as database:
 
         async def write(number: int) -> None:
-            async with database.writing():
+            async with database.begin():
                 await asyncio.sleep(0.005)
                 done.append(number)
 

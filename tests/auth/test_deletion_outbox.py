@@ -1,4 +1,4 @@
-"""Deleted owners reach the broker, whatever is away meanwhile."""
+"""Deleted owners reach the broker, whichever server is down meanwhile."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from auth.app import auth_service
 from auth.database import open_database
-from auth.deletion_outbox import LOOK_EVERY_S, announce_again
+from auth.deletion_outbox import POLL_EVERY_S, announce_again
 from auth.migrate import migrate
 from auth.tables import announced_owners, deleted_owners
 from broker.connect import open_broker
@@ -23,9 +23,8 @@ from broker.message import Message
 from broker.topology import DELETED_OWNERS, OWNERS_EXCHANGE, Exchange
 from testing.servers.rabbitmq import RabbitMQServer
 from testing.waiting import eventually
-from tests.auth.operating import auth
+from tests.auth.processes import QUICK, auth, line_with, process
 from tests.auth.service import SECRET, Client, make_settings, running
-from tests.auth.test_process import QUICK, line_with, process
 
 
 async def next_owner(broker: Broker) -> str:
@@ -53,7 +52,7 @@ async def test_a_deletion_is_announced_once_there_is_a_broker(database_url: str,
 
 
 async def test_rabbitmq_away_keeps_the_deletion_until_it_is_back(database_url: str, tmp_path: Path) -> None:
-    """A process of its own: accounts are deleted while RabbitMQ is stopped, and announced when it is back."""
+    """In a separate process: accounts are deleted while RabbitMQ is stopped, and announced when it is back."""
     with RabbitMQServer(tmp_path) as server:
         url = server.create_vhost()
         settings = make_settings(database_url)
@@ -75,7 +74,7 @@ async def test_rabbitmq_away_keeps_the_deletion_until_it_is_back(database_url: s
 
 
 async def waiting_rows(database_url: str) -> int:
-    async with open_database(database_url, connections=1, timeout_s=5) as database, database.reading() as connection:
+    async with open_database(database_url, connections=1, timeout_s=5) as database, database.connect() as connection:
         return await connection.scalar(select(func.count()).select_from(deleted_owners)) or 0
 
 
@@ -95,12 +94,12 @@ async def test_a_deletion_is_announced_at_once_and_leaves_the_outbox(database_ur
             started = time.monotonic()
             owner = await delete_account(client, email)
             assert await next_owner(broker) == owner
-            assert time.monotonic() - started < LOOK_EVERY_S, "it is not the next look that found it"
+            assert time.monotonic() - started < POLL_EVERY_S, "it is not the next look that found it"
         await nothing_waits(client, database_url)
 
 
 class _LateOnce:
-    """A publisher whose first confirm is lost: the broker has the message, and nobody knows."""
+    """A publisher whose first confirm is lost, although the broker has the message."""
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
@@ -160,7 +159,7 @@ async def test_without_a_broker_deletions_wait_and_it_is_told_once(database_url:
 
 
 async def announced_owners_of(broker: Broker) -> list[str]:
-    """Take every announcement that waits."""
+    """Consume all announcements up to LAST."""
     found: list[str] = []
     async with asyncio.timeout(20), broker.consumer(DELETED_OWNERS, prefetch=16) as consumer:
         while True:
@@ -219,7 +218,7 @@ async def test_many_deleted_owners_are_announced_page_by_page_and_nobody_who_has
         living = str((await client.get("/user/me", token=token)).json["id"])
     async with open_database(database_url, connections=1, timeout_s=10) as database:
         rows = [{"owner_id": f"owner-{number:04}", "deleted_at_ms": number} for number in range(250)]
-        async with database.writing() as connection:
+        async with database.begin() as connection:
             await connection.execute(insert(announced_owners), [*rows, {"owner_id": living, "deleted_at_ms": 1}])
             await connection.execute(insert(deleted_owners), rows[:5])
         assert await announce_again(database, Heard(), None, lambda _: None) == 250
@@ -231,7 +230,7 @@ async def test_an_announcement_that_cannot_be_made_says_why(sqlite_url: str, tmp
     for arguments, url, code, says in (
         ((), "", 2, "BROKER_URL"),
         ((), f"embedded://{tmp_path / 'none'}", 1, "There is no file"),
-        (("--since", "yesterday"), "embedded://x", 2, "is no time"),
+        (("--since", "yesterday"), "embedded://x", 2, "is not a time"),
         ((), "http://x", 2, "BROKER_URL"),
     ):
         ran = await auth(sqlite_url, "users", "announce-deleted", *arguments, BROKER_URL=url)

@@ -1,4 +1,4 @@
-"""schemathesis against the service: what it makes of the document must never meet an answer outside the document."""
+"""schemathesis against the service: requests generated from the OpenAPI document get documented responses only."""
 
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -35,7 +35,7 @@ UNLIMITED = 1_000_000_000
 
 @asynccontextmanager
 async def counted_service(url: str, answers: Counter[int]) -> AsyncIterator[str]:
-    """Serve as the process does, and count the answers by status."""
+    """Serve as the process does, and count the responses by status."""
 
     @web.middleware
     async def counting(request: web.Request, handler: Handler) -> web.StreamResponse:

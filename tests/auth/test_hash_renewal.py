@@ -1,31 +1,13 @@
-"""A log-in renews a hash of another cost than new ones have."""
+"""A log-in renews a password hash whose cost is not the current one."""
 
 import asyncio
 
 import pytest
-from sqlalchemy import select, update
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from auth.passwords import PasswordHasher
-from auth.tables import users
 from runtime.http.problems import Problem
+from tests.auth.rows import store_hash, stored_hash
 from tests.auth.service import PASSWORD, make_settings, running
-
-
-async def stored_hash(url: str) -> str:
-    engine = create_async_engine(url)
-    async with engine.connect() as connection:
-        stored: str | None = await connection.scalar(select(users.c.password_hash))
-    await engine.dispose()
-    assert stored is not None
-    return stored
-
-
-async def store_hash(url: str, value: str) -> None:
-    engine = create_async_engine(url)
-    async with engine.begin() as connection:
-        await connection.execute(update(users).values(password_hash=value))
-    await engine.dispose()
 
 
 @pytest.mark.parametrize(("before", "after"), [(4, 5), (5, 4)])

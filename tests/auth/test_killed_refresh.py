@@ -1,4 +1,4 @@
-"""`kill -9` in a refresh: the client gets on, and no token works twice."""
+"""`kill -9` during a refresh: the client can continue, and no token works twice."""
 
 import asyncio
 import os
@@ -8,8 +8,8 @@ from pathlib import Path
 from sqlalchemy import update
 
 from auth.tables import refresh_tokens
-from tests.auth.http.test_tokens import change
-from tests.auth.refreshing import USER_AGENT
+from tests.auth.refresh_until_killed import USER_AGENT
+from tests.auth.rows import change
 from tests.auth.service import Client
 
 ROOT = Path(__file__).parents[2]
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 async def refresh_and_kill(database_url: str, token: str, where: str) -> None:
     child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.auth.refreshing", database_url, token, where),
+        *(sys.executable, "-m", "tests.auth.refresh_until_killed", database_url, token, where),
         cwd=ROOT,
         env={"PATH": os.environ["PATH"]},
         stdout=asyncio.subprocess.PIPE,

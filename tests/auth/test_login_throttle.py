@@ -7,7 +7,8 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from prometheus_client import CollectorRegistry
 
-from auth.login_throttle import Bucket, GuessingLimits
+from auth.login_throttle import LoginThrottle
+from auth.metrics import AuthMetrics
 from auth.migrate import migrate
 from runtime.http.addresses import ClientAddresses
 from runtime.http.problems import Problem
@@ -30,8 +31,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def limits(clock: Clock) -> GuessingLimits:
-    return GuessingLimits(make_settings(URL), ClientAddresses(), CollectorRegistry(), clock=clock)
+def limits(clock: Clock) -> LoginThrottle:
+    return LoginThrottle(make_settings(URL), ClientAddresses(), AuthMetrics(CollectorRegistry()), clock=clock)
 
 
 @cache  # making one takes milliseconds
@@ -39,13 +40,13 @@ def a_request(address: str) -> web.Request:
     return make_mocked_request("POST", "/user/login").clone(remote=address)
 
 
-def guess(limits: GuessingLimits, email: str = "ada@example.org", address: str = "192.0.2.1", **more: Any) -> None:
+def guess(limits: LoginThrottle, email: str = "ada@example.org", address: str = "192.0.2.1", **more: Any) -> None:
     with limits.log_in(a_request(address), email) as attempt:
         if not more.get("right"):
             attempt.failed()
 
 
-def guesses_until_refused(limits: GuessingLimits, **more: Any) -> tuple[int, Problem]:
+def guesses_until_refused(limits: LoginThrottle, **more: Any) -> tuple[int, Problem]:
     for n in range(1000):
         try:
             guess(limits, **more)
@@ -54,42 +55,7 @@ def guesses_until_refused(limits: GuessingLimits, **more: Any) -> tuple[int, Pro
     raise AssertionError("never refused")
 
 
-def test_a_bucket_takes_a_burst_and_then_one_at_a_time(clock: Clock) -> None:
-    bucket = Bucket(3, 10.0, clock=clock)
-    for _ in range(3):
-        assert bucket.wait_s("a") == 0
-        bucket.take("a")
-    assert bucket.wait_s("a") == 10
-    assert bucket.wait_s("b") == 0
-    clock.now += 10
-    assert bucket.wait_s("a") == 0
-    bucket.take("a")
-    assert bucket.wait_s("a") == 10
-    clock.now += 30
-    for _ in range(3):
-        assert bucket.wait_s("a") == 0
-        bucket.take("a")
-
-
-def test_a_debt_is_at_most_one_bucket(clock: Clock) -> None:
-    bucket = Bucket(3, 10.0, clock=clock)
-    for _ in range(100):
-        bucket.take("a")
-    assert bucket.wait_s("a") == 40
-
-
-def test_a_bucket_forgets_what_is_forgiven_and_the_longest_unused(clock: Clock) -> None:
-    bucket = Bucket(1, 10.0, clock=clock, max_keys=3)
-    for key in ("a", "b", "c", "a", "d"):
-        bucket.take(key)
-    assert len(bucket) == 3
-    assert [key for key in "abcd" if bucket.wait_s(key)] == ["a", "c", "d"]
-    clock.now += 60
-    bucket.take("e")
-    assert len(bucket) == 1
-
-
-def test_many_passwords_for_one_account_have_to_wait(limits: GuessingLimits, clock: Clock) -> None:
+def test_many_passwords_for_one_account_have_to_wait(limits: LoginThrottle, clock: Clock) -> None:
     taken, problem = guesses_until_refused(limits)
     assert (taken, problem.status, problem.code) == (10, 429, "rate_limited")
     assert problem.extra == {"limit": 10, "scope": "account", "retryAfterMs": 30_000}
@@ -101,14 +67,14 @@ def test_many_passwords_for_one_account_have_to_wait(limits: GuessingLimits, clo
     guess(limits)  # never for ever
 
 
-def test_an_account_is_the_same_however_its_address_is_written(limits: GuessingLimits) -> None:
+def test_an_account_is_the_same_however_its_address_is_written(limits: LoginThrottle) -> None:
     for n in range(10):
         guess(limits, "ADA@example.org" if n % 2 else "ada@EXAMPLE.org")
     with pytest.raises(Problem):
         guess(limits)
 
 
-def test_one_address_that_tries_many_accounts_has_to_wait(limits: GuessingLimits, clock: Clock) -> None:
+def test_one_address_that_tries_many_accounts_has_to_wait(limits: LoginThrottle, clock: Clock) -> None:
     for n in range(30):
         guess(limits, f"user-{n}@example.org")
     with pytest.raises(Problem) as caught:
@@ -119,7 +85,7 @@ def test_one_address_that_tries_many_accounts_has_to_wait(limits: GuessingLimits
     guess(limits, "user-31@example.org")
 
 
-def test_addresses_of_one_ipv6_network_count_as_one(limits: GuessingLimits) -> None:
+def test_addresses_of_one_ipv6_network_count_as_one(limits: LoginThrottle) -> None:
     for n in range(30):
         guess(limits, f"user-{n}@example.org", f"2001:db8:1:2::{n:x}")
     with pytest.raises(Problem):
@@ -127,7 +93,7 @@ def test_addresses_of_one_ipv6_network_count_as_one(limits: GuessingLimits) -> N
     guess(limits, "another@example.org", "2001:db8:1:3::1")
 
 
-def test_many_addresses_that_try_one_account_have_to_wait(limits: GuessingLimits) -> None:
+def test_many_addresses_that_try_one_account_have_to_wait(limits: LoginThrottle) -> None:
     for n in range(100):
         guess(limits, address=f"198.51.100.{n}")
     with pytest.raises(Problem) as caught:
@@ -136,7 +102,7 @@ def test_many_addresses_that_try_one_account_have_to_wait(limits: GuessingLimits
     guess(limits, "bob@example.org", "203.0.113.1")
 
 
-def test_others_do_not_lock_an_owner_out(limits: GuessingLimits) -> None:
+def test_others_do_not_lock_an_owner_out(limits: LoginThrottle) -> None:
     guess(limits, address="203.0.113.1", right=True)
     for n in range(100):
         guess(limits, address=f"198.51.100.{n}")
@@ -147,7 +113,7 @@ def test_others_do_not_lock_an_owner_out(limits: GuessingLimits) -> None:
     assert (taken, problem.extra["scope"]) == (10, "account")  # but a known address is no licence to guess
 
 
-def test_a_right_password_forgives_the_owners_mistakes(limits: GuessingLimits) -> None:
+def test_a_right_password_forgives_the_owners_mistakes(limits: LoginThrottle) -> None:
     for _ in range(5):
         for _ in range(5):
             guess(limits)
@@ -155,7 +121,7 @@ def test_a_right_password_forgives_the_owners_mistakes(limits: GuessingLimits) -
     assert guesses_until_refused(limits)[0] == 10
 
 
-def test_what_breaks_off_is_neither_right_nor_wrong(limits: GuessingLimits) -> None:
+def test_what_breaks_off_is_neither_right_nor_wrong(limits: LoginThrottle) -> None:
     for _ in range(9):
         guess(limits)
     for _ in range(20):
@@ -164,7 +130,7 @@ def test_what_breaks_off_is_neither_right_nor_wrong(limits: GuessingLimits) -> N
     assert guesses_until_refused(limits)[0] == 1
 
 
-def test_a_day_of_guessing_gets_no_further_than_the_limit(limits: GuessingLimits, clock: Clock) -> None:
+def test_a_day_of_guessing_gets_no_further_than_the_limit(limits: LoginThrottle, clock: Clock) -> None:
     got = 0
     for _ in range(24 * 120):
         clock.now += 30
@@ -177,7 +143,7 @@ def test_a_day_of_guessing_gets_no_further_than_the_limit(limits: GuessingLimits
     assert got <= 100 + 24 * 100
 
 
-def test_wrong_refresh_tokens_have_to_wait_and_hold_up_no_log_in(limits: GuessingLimits) -> None:
+def test_wrong_refresh_tokens_have_to_wait_and_hold_up_no_log_in(limits: LoginThrottle) -> None:
     for _ in range(30):
         with limits.refresh(a_request("192.0.2.1")) as attempt:
             attempt.failed()
@@ -187,7 +153,7 @@ def test_wrong_refresh_tokens_have_to_wait_and_hold_up_no_log_in(limits: Guessin
     guess(limits)
 
 
-def test_hundreds_of_sign_ups_a_minute_pass_and_a_flood_does_not(limits: GuessingLimits, clock: Clock) -> None:
+def test_hundreds_of_sign_ups_a_minute_pass_and_a_flood_does_not(limits: LoginThrottle, clock: Clock) -> None:
     for _ in range(300):
         limits.sign_up(a_request("192.0.2.1"))
     with pytest.raises(Problem) as caught:

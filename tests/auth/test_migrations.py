@@ -32,7 +32,7 @@ TABLES = {
 
 async def test_a_migration_makes_the_tables_and_says_so(empty_url: str) -> None:
     assert await migrate(empty_url) == Migration(before=None, after="0005")
-    async with open_engine(empty_url, connections=1, patience_s=5) as engine, engine.connect() as connection:
+    async with open_engine(empty_url, connections=1, wait_timeout_s=5) as engine, engine.connect() as connection:
         assert set(await connection.run_sync(lambda it: inspect(it).get_table_names())) == TABLES
 
 
@@ -56,7 +56,7 @@ async def test_two_processes_may_migrate_at_once(empty_url: str) -> None:
     said = [(await process.communicate())[1].decode() for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], said
     assert sum("The database was migrated." in text for text in said) == 1, said
-    assert sum("nothing was done" in text for text in said) == 2, said
+    assert sum("nothing was changed" in text for text in said) == 2, said
 
 
 async def test_the_migrations_make_the_tables_that_the_code_expects(database_url: str) -> None:
@@ -64,13 +64,13 @@ async def test_the_migrations_make_the_tables_that_the_code_expects(database_url
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         return list(compare_metadata(context, metadata))
 
-    async with open_engine(database_url, connections=1, patience_s=5) as engine, engine.connect() as connection:
+    async with open_engine(database_url, connections=1, wait_timeout_s=5) as engine, engine.connect() as connection:
         assert await connection.run_sync(differences) == []
 
 
 @pytest.mark.filterwarnings("ignore:.*already exists")
 async def test_a_migration_that_was_killed_half_way_can_run_again(database_url: str) -> None:
-    async with open_engine(database_url, connections=1, patience_s=5) as engine, engine.begin() as connection:
+    async with open_engine(database_url, connections=1, wait_timeout_s=5) as engine, engine.begin() as connection:
         await connection.execute(text("DELETE FROM alembic_version"))
         await connection.execute(text("DROP TABLE signing_keys"))
     assert await migrate(database_url) == Migration(before=None, after="0005")
@@ -83,7 +83,7 @@ async def test_a_database_that_is_not_migrated_stops_the_start(empty_url: str) -
 
 
 async def test_a_newer_schema_serves_and_is_left_alone(database_url: str) -> None:
-    async with open_engine(database_url, connections=1, patience_s=5) as engine, engine.begin() as connection:
+    async with open_engine(database_url, connections=1, wait_timeout_s=5) as engine, engine.begin() as connection:
         await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     async with open_database(database_url, connections=1, timeout_s=2) as database:
         await require_schema(database)
@@ -92,7 +92,7 @@ async def test_a_newer_schema_serves_and_is_left_alone(database_url: str) -> Non
 
 async def test_sqlite_is_durable_and_checks_references(sqlite_url: str, tmp_path: Path) -> None:
     await migrate(sqlite_url)
-    async with open_database(sqlite_url, connections=1, timeout_s=2) as database, database.reading() as connection:
+    async with open_database(sqlite_url, connections=1, timeout_s=2) as database, database.connect() as connection:
         assert await connection.scalar(text("PRAGMA journal_mode")) == "wal"
         assert await connection.scalar(text("PRAGMA synchronous")) == 2
         assert await connection.scalar(text("PRAGMA foreign_keys")) == 1
@@ -100,15 +100,15 @@ async def test_sqlite_is_durable_and_checks_references(sqlite_url: str, tmp_path
 
 
 async def test_what_was_revoked_before_a_migration_is_revoked_after_it(empty_url: str) -> None:
-    """From the schema of the release before keys could be revoked."""
+    """From the schema of the last release in which keys could not be revoked."""
     await migrate(empty_url)
     row = {"number": 7, "kind": "sid", "id": "family", "gen": None, "until_ms": 5}
-    async with open_engine(empty_url, connections=1, patience_s=5) as engine, engine.begin() as connection:
+    async with open_engine(empty_url, connections=1, wait_timeout_s=5) as engine, engine.begin() as connection:
         await connection.run_sync(_narrow)
         await connection.execute(insert(revocations).values(row))
         await connection.execute(text("UPDATE alembic_version SET version_num = '0002'"))
     assert (await migrate(empty_url)).before == "0002"
-    async with open_engine(empty_url, connections=1, patience_s=5) as engine, engine.begin() as connection:
+    async with open_engine(empty_url, connections=1, wait_timeout_s=5) as engine, engine.begin() as connection:
         assert [found._asdict() for found in await connection.execute(select(revocations))] == [row]
         await connection.execute(insert(revocations).values(row | {"number": 8, "id": "k" * 43}))
         indexes = await connection.run_sync(lambda it: inspect(it).get_indexes("revocations"))

@@ -1,4 +1,4 @@
-"""An outage of the users' database is told once, with its reason, and once when it is over; and without tracebacks."""
+"""An outage of the users' database is logged once at its start, with its reason, and once at its end; no tracebacks."""
 
 import asyncio
 import logging
@@ -10,15 +10,15 @@ import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from access.revocations import Revocations
+from access.revocations import RevocationList
 from access.tokens import KeySet
 from auth.database import open_database
 from auth.migrate import migrate
 from auth.tokens import keys as key_module
 from runtime.http.problems import Problem
 from testing.servers.mariadb import MariaDBServer
+from tests.auth.processes import QUICK, process
 from tests.auth.service import Client, make_settings, running
-from tests.auth.test_process import QUICK, process
 
 AWAY = "mysql+aiomysql://nobody:hunter22@127.0.0.1:1/none"
 
@@ -31,7 +31,7 @@ def own_server(tmp_path: Path) -> Iterator[MariaDBServer]:
 
 
 def told(logs: list[EventDict]) -> Counter[tuple[str, str]]:
-    """Count the lines of the loops and the database; what clients cause is left out."""
+    """Count the log lines of the polling loops and the database, without those that clients cause."""
     about = ("database", "signing keys", "revoked tokens", "issuer's keys")
     return Counter((line["log_level"], line["event"]) for line in logs if any(word in line["event"] for word in about))
 
@@ -63,7 +63,7 @@ async def test_each_part_tells_an_outage_once_and_its_end_once(
 
         async with (
             KeySet(client.service.jwks, every_s=0.1).kept_fresh(),
-            Revocations(revoked, every_s=0.1).kept_fresh(),
+            RevocationList(revoked, every_s=0.1).kept_fresh(),
         ):
             token = await client.new_user()
             with capture_logs() as logs:
@@ -106,7 +106,7 @@ async def test_a_connection_that_is_lost_when_it_goes_back_to_the_pool_leaves_no
         await database.check()
 
         async def cut() -> None:
-            async with database.reading():
+            async with database.connect():
                 own_server.kill()
                 raise LookupError
 

@@ -1,4 +1,4 @@
-"""One password, however a keyboard spells it: RFC 8265's OpaqueString, and hashes of before it."""
+"""A password matches however a keyboard encodes it (RFC 8265's OpaqueString), also against older hashes."""
 
 import time
 
@@ -6,9 +6,10 @@ import bcrypt
 import pytest
 from prometheus_client import CollectorRegistry
 
+from auth.metrics import AuthMetrics
 from auth.passwords import Verdict, _digest, password_error, password_hasher, prepared
+from tests.auth.rows import store_hash, stored_hash
 from tests.auth.service import Client, make_settings, running
-from tests.auth.test_hash_renewal import store_hash, stored_hash
 
 COMPOSED = "crème brûlée à la carte"
 APART = "cre\u0300me bru\u0302le\u0301e a\u0300 la carte"
@@ -16,7 +17,7 @@ OTHER_SPACES = COMPOSED.replace(" ", "\u00a0", 1).replace(" ", "\u3000", 1)
 
 
 def hash_as_typed(password: str) -> str:
-    """Make a hash as releases did that compared bytes."""
+    """Hash a password as typed, like older releases."""
     return bcrypt.hashpw(_digest(password), bcrypt.gensalt(4)).decode()
 
 
@@ -67,7 +68,7 @@ async def test_the_work_for_a_wrong_password_depends_on_what_was_typed_and_on_no
         return right
 
     monkeypatch.setattr(bcrypt, "checkpw", counting)
-    with password_hasher(cost=4, threads=1, queue=1, registry=CollectorRegistry()) as hasher:
+    with password_hasher(cost=4, threads=1, queue=1, metrics=AuthMetrics(CollectorRegistry())) as hasher:
         composed, apart = await hasher.hash("ein anderes Paßwort"), hash_as_typed("ein anderes Pa\u0301ßwort")
         for stored in (None, composed, apart, "damaged", "$2b$04$" + "z" * 53):
             done.clear()

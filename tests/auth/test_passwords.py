@@ -7,13 +7,14 @@ import bcrypt
 import pytest
 from prometheus_client import CollectorRegistry
 
+from auth.metrics import AuthMetrics
 from auth.passwords import PasswordHasher, Verdict, password_error, password_hasher
 from runtime.http.problems import Problem
 
 
 @pytest.fixture
 def hasher() -> Iterator[PasswordHasher]:
-    with password_hasher(cost=4, threads=2, queue=8, registry=CollectorRegistry()) as it:
+    with password_hasher(cost=4, threads=2, queue=8, metrics=AuthMetrics(CollectorRegistry())) as it:
         yield it
 
 
@@ -88,7 +89,7 @@ async def test_a_full_pool_refuses_at_once_and_recovers(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(bcrypt, "hashpw", waiting)
     registry = CollectorRegistry()
-    with password_hasher(cost=4, threads=1, queue=2, registry=registry) as hasher:
+    with password_hasher(cost=4, threads=1, queue=2, metrics=AuthMetrics(registry)) as hasher:
         taken = [asyncio.create_task(hasher.hash(f"password {n}")) for n in range(3)]
         await asyncio.sleep(0)
         with pytest.raises(Problem) as caught:
@@ -112,7 +113,7 @@ async def test_callers_who_go_away_do_not_free_a_busy_thread(monkeypatch: pytest
         return real(password, salt)
 
     monkeypatch.setattr(bcrypt, "hashpw", waiting)
-    with password_hasher(cost=4, threads=1, queue=0, registry=CollectorRegistry()) as hasher:
+    with password_hasher(cost=4, threads=1, queue=0, metrics=AuthMetrics(CollectorRegistry())) as hasher:
         gone = asyncio.create_task(hasher.hash("a password"))
         await asyncio.to_thread(begun.wait, 10)
         gone.cancel()
@@ -124,7 +125,7 @@ async def test_callers_who_go_away_do_not_free_a_busy_thread(monkeypatch: pytest
 
 
 async def test_the_event_loop_goes_on_while_passwords_are_hashed() -> None:
-    with password_hasher(cost=11, threads=1, queue=4, registry=CollectorRegistry()) as hasher:
+    with password_hasher(cost=11, threads=1, queue=4, metrics=AuthMetrics(CollectorRegistry())) as hasher:
         hashing = asyncio.create_task(hasher.hash("a password"))
         turns = 0
         while not hashing.done():
@@ -159,17 +160,17 @@ def test_passwords_are_not_the_name_or_the_address(password: str) -> None:
 
 
 async def test_what_waits_is_asked_again_when_its_turn_has_come() -> None:
-    with password_hasher(cost=4, threads=1, queue=20, registry=CollectorRegistry()) as hasher:
+    with password_hasher(cost=4, threads=1, queue=20, metrics=AuthMetrics(CollectorRegistry())) as hasher:
         stored = await hasher.hash("the right one")
         failed = 0
 
-        def allowed() -> None:
+        def recheck() -> None:
             if failed >= 3:
                 raise Problem(429)
 
         async def guess(password: str) -> None:
             nonlocal failed
-            verdict = await hasher.verify(password, stored, allowed=allowed)
+            verdict = await hasher.verify(password, stored, recheck=recheck)
             failed += verdict is Verdict.WRONG
 
         outcomes = await asyncio.gather(*(guess(f"guess {n}") for n in range(20)), return_exceptions=True)

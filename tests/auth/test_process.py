@@ -1,45 +1,11 @@
 import asyncio
-import os
 import signal
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
 import aiohttp
-import msgspec
 
 from auth.migrate import migrate
-from tests.auth.service import PASSWORD, SECRET
-
-QUICK = {"SIGNING_KEY_SECRET": SECRET, "BCRYPT_COST": "4", "HOST": "127.0.0.1", "PORT": "0", "OPS_PORT": "0"}
-
-
-@asynccontextmanager
-async def process(*arguments: str, **variables: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    it = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "auth", *arguments),
-        env={"PATH": os.environ["PATH"], "LOG_FORMAT": "json"} | variables,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield it
-    finally:
-        if it.returncode is None:
-            it.kill()
-        await it.communicate()
-
-
-async def line_with(it: asyncio.subprocess.Process, message: str) -> dict[str, Any]:
-    """Wait for a log line; the lines before it are dropped."""
-    assert it.stderr is not None
-    async with asyncio.timeout(60):
-        while raw := await it.stderr.readline():
-            line: dict[str, Any] = msgspec.json.decode(raw)
-            if line["message"] == message:
-                return line
-    raise AssertionError(f"the process has ended without saying: {message}")
+from tests.auth.processes import QUICK, line_with, process
+from tests.auth.service import PASSWORD
 
 
 async def test_the_process_serves_reports_and_stops_cleanly(database_url: str) -> None:

@@ -1,4 +1,4 @@
-"""A refresh token that comes twice: one client that is in a hurry, or two who have it."""
+"""A refresh token that is used twice: by one client in a race with itself, or by two clients."""
 
 import asyncio
 import time
@@ -14,9 +14,8 @@ from auth.sessions import RACE_MS
 from auth.tables import refresh_tokens
 from auth.tokens.issuer import used_by_hash
 from runtime.times import now_ms
-from tests.auth.http.test_tokens import change
-from tests.auth.service import Answer, Client, make_settings, running
-from tests.auth.test_sessions import session, stands
+from tests.auth.rows import change
+from tests.auth.service import Answer, Client, is_active, make_settings, running, session
 
 BROWSER = "a browser"
 HERE, NEAR, ELSEWHERE = "192.0.2.1", "2001:db8::1", "198.51.100.7"
@@ -28,7 +27,7 @@ async def refresh(client: Client, tokens: dict[str, Any], *, agent: str = BROWSE
 
 
 async def later(url: str, by_ms: int = RACE_MS + 1) -> None:
-    """Let so much time have passed since the tokens were used."""
+    """Backdate the first use of all tokens by `by_ms` milliseconds."""
     await change(url, update(refresh_tokens).values(used_at_ms=refresh_tokens.c.used_at_ms - by_ms))
 
 
@@ -50,8 +49,8 @@ async def test_of_many_refreshes_at_once_one_wins_and_the_session_goes_on(client
     assert sorted(map(outcome, answers)) == [(200, ""), *[USED] * 4]
     assert all(answer.headers["WWW-Authenticate"].startswith("Bearer") for answer in answers if answer.status == 401)
     (won,) = [answer.json for answer in answers if answer.status == 200]
-    assert await stands(client, first["accessToken"])
-    assert await stands(client, won["accessToken"])
+    assert await is_active(client, first["accessToken"])
+    assert await is_active(client, won["accessToken"])
     assert (await refresh(client, won)).status == 200
 
 
@@ -62,7 +61,7 @@ async def test_a_second_use_later_than_10_s_ends_the_session(client: Client, dat
     assert outcome(await refresh(client, first)) == USED
     await later(database_url, 5001)
     assert outcome(await refresh(client, first)) == ENDED
-    assert not await stands(client, won["accessToken"])
+    assert not await is_active(client, won["accessToken"])
     assert outcome(await refresh(client, won)) == ENDED
 
 
@@ -71,7 +70,7 @@ async def test_a_use_before_this_release_is_a_theft_as_it_was(client: Client, da
     won = (await refresh(client, first)).json
     await change(database_url, update(refresh_tokens).values(used_by_hash=None))
     assert outcome(await refresh(client, first)) == ENDED
-    assert not await stands(client, won["accessToken"])
+    assert not await is_active(client, won["accessToken"])
 
 
 @pytest.mark.parametrize(
@@ -90,7 +89,7 @@ async def test_a_race_is_of_one_network_and_one_program(
         first = await session(client)
         won = (await refresh(client, first)).json
         assert outcome(await refresh(client, first, agent=agent, address=address)) == expected
-        assert await stands(client, won["accessToken"]) is (expected == USED)
+        assert await is_active(client, won["accessToken"]) is (expected == USED)
 
 
 async def test_a_network_is_what_one_household_has_of_ipv6(behind_proxy: Any) -> None:
@@ -108,10 +107,10 @@ async def test_a_thief_who_was_first_within_10_s_is_ended_when_the_robbed_client
     thief = (await refresh(client, stolen)).json
     assert outcome(await refresh(client, stolen)) == USED
     thief = (await refresh(client, thief)).json  # and goes on
-    assert await stands(client, thief["accessToken"])
+    assert await is_active(client, thief["accessToken"])
     await later(database_url)
     assert outcome(await refresh(client, stolen)) == ENDED  # the robbed client has no other token to come with
-    assert not await stands(client, thief["accessToken"])
+    assert not await is_active(client, thief["accessToken"])
     assert outcome(await refresh(client, thief)) == ENDED
 
 
@@ -119,10 +118,10 @@ async def test_a_thief_who_was_second_within_10_s_is_ended_when_coming_again(cli
     stolen = await session(client)
     honest = (await refresh(client, stolen)).json
     assert outcome(await refresh(client, stolen)) == USED
-    assert await stands(client, honest["accessToken"])
+    assert await is_active(client, honest["accessToken"])
     await later(database_url)
     assert outcome(await refresh(client, stolen)) == ENDED
-    assert not await stands(client, honest["accessToken"])
+    assert not await is_active(client, honest["accessToken"])
 
 
 async def test_a_race_is_no_guess_and_is_written_down(database_url: str) -> None:
@@ -143,7 +142,7 @@ async def test_who_used_a_token_cannot_be_read_from_the_database(behind_proxy: A
     async with behind_proxy as client:
         first = await session(client)
         await refresh(client, first)
-    async with open_database(database_url, connections=1, timeout_s=5) as database, database.reading() as connection:
+    async with open_database(database_url, connections=1, timeout_s=5) as database, database.connect() as connection:
         rows = [dict(row._mapping) for row in await connection.execute(select(refresh_tokens))]
     assert BROWSER not in str(rows)
     assert HERE not in str(rows)
@@ -166,7 +165,7 @@ async def test_the_database_servers_clock_judges_and_not_the_hosts(
 
 
 async def test_the_database_servers_time_is_utc_wherever_the_server_is(database_url: str) -> None:
-    async with open_database(database_url, connections=1, timeout_s=5) as database, database.reading() as connection:
+    async with open_database(database_url, connections=1, timeout_s=5) as database, database.connect() as connection:
         if connection.dialect.name == "mysql":
             await connection.execute(text("SET time_zone = '+05:30'"))
         assert abs(await server_time_ms(connection) - now_ms()) < 5000

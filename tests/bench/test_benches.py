@@ -1,38 +1,26 @@
-"""The benches run: one moment of each, and what they print is what they promise."""
+"""The benches run, and their output has the documented form."""
 
 import json
 import os
-import secrets
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from bench.report import Figure, exit_code
+from tests.bench.harness import ROOT, leftover_processes, run_bench
 
-MARK = secrets.token_hex(8)
-ROOT = Path(__file__).parent.parent.parent
 NODE = ROOT / "bench" / "peers" / "node"
 
 
-def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "bench", *arguments]
-    # Whatever it starts inherits the mark.
-    environment = os.environ | {"TIDEGATE_BENCH_OF": MARK}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
-
-
 def test_the_benches_are_listed_with_what_they_measure() -> None:
-    listed = bench("--help")
+    listed = run_bench("--help")
     assert listed.returncode == 0
     assert "gateway" in listed.stdout
     assert "load" not in [line.split()[0] for line in listed.stdout.splitlines()[1:]]
 
 
-def test_a_bench_that_is_not_there_is_a_wrong_command() -> None:
-    assert bench("nothing").returncode == 2
+def test_an_unknown_bench_is_a_usage_error() -> None:
+    assert run_bench("nothing").returncode == 2
 
 
 def test_a_figure_holds_up_to_its_limit() -> None:
@@ -53,24 +41,12 @@ def test_one_figure_that_falls_short_is_the_exit_code_of_all() -> None:
 @pytest.mark.skipif(
     not (NODE / "node_modules").exists() and not os.environ.get("CI"), reason="its packages are not installed yet"
 )
-def test_the_gateways_bench_measures_every_part_beside_its_peers_and_leaves_nothing_behind() -> None:
+def test_the_gateway_bench_measures_every_part_with_its_peers_and_leaves_no_process_running() -> None:
     assert shutil.which("node")
-    done = bench("gateway", "--smoke", "--json")
+    done = run_bench("gateway", "--smoke", "--json")
     assert done.returncode in (0, 1), done.stderr
     report = json.loads(done.stdout)
-    asked = [figure for figure in report["figures"] if figure["limit"] is not None]
-    assert len(asked) == 9
-    assert all(figure["value"] > 0 and figure["verdict"] in ("holds", "FALLS SHORT") for figure in asked)
-    assert left_behind() == []
-
-
-def left_behind() -> list[str]:
-    """The command lines of processes that a bench of this run has started and that still run."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if MARK.encode() in (folder / "environ").read_bytes() and folder.name != str(os.getpid()):
-                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except OSError:
-            continue
-    return found
+    checked = [figure for figure in report["figures"] if figure["limit"] is not None]
+    assert len(checked) == 9
+    assert all(figure["value"] > 0 and figure["verdict"] in ("holds", "FALLS SHORT") for figure in checked)
+    assert leftover_processes() == []

@@ -1,4 +1,4 @@
-"""What the bench's load is made of: its frames, its readings, its percentiles."""
+"""The load generator's frames, readings and percentiles."""
 
 import pytest
 from msgspec import Raw
@@ -7,11 +7,12 @@ from msgspec.json import decode
 from bench.frames import TEXT, server_frames, text_frame
 from bench.load import histogram, percentile
 from bench.readings import event
-from readings.reading import Defaults, check_many, check_one
+from readings.encoder import ReadingEncoder
+from readings.reading import Defaults, check_one
 
 
 def frame(payload: bytes) -> bytes:
-    """A frame as a server sends it: a client's, without the mask."""
+    """Return a server's frame: a client's without the mask."""
     masked = text_frame(payload)
     head = len(masked) - len(payload) - 4
     return bytes((masked[0], masked[1] & 0x7F)) + masked[2:head] + payload
@@ -26,9 +27,11 @@ def test_a_frame_is_read_back_whatever_its_length(size: int) -> None:
 
 @pytest.mark.parametrize("size", [5, 200, 70_000])
 def test_a_torn_frame_waits_for_its_rest_and_those_before_it_are_read(size: int) -> None:
-    whole, torn = frame(b"first"), frame(b"x" * size)
+    complete, torn = frame(b"first"), frame(b"x" * size)
     for cut in (1, len(torn) // 2, len(torn) - 1):
-        assert [(payload, end) for _, payload, end in server_frames(whole + torn[:cut])] == [(b"first", len(whole))]
+        assert [(payload, end) for _, payload, end in server_frames(complete + torn[:cut])] == [
+            (b"first", len(complete))
+        ]
 
 
 def test_percentiles_are_values_that_occurred() -> None:
@@ -51,5 +54,5 @@ def test_the_readings_of_the_load_are_taken(size: int, placed: bool) -> None:
         assert name == "reading"
         check_one(bytes(payload), Defaults(), now_ms)
     else:
-        checked = check_many(bytes(payload), Defaults(), now_ms)
-        assert (name, len(checked.readings), checked.rejected) == ("readings", size, [])
+        encoded = ReadingEncoder("owner", "device", Defaults()).encode_many(bytes(payload), now_ms)
+        assert (name, len(encoded.documents), encoded.rejected) == ("readings", size, [])

@@ -1,4 +1,4 @@
-"""Plots and tables: what is measured stands in them, with units, and they are well-formed."""
+"""Plots and tables contain the measurements with units, and are well-formed."""
 
 from xml.etree import ElementTree
 
@@ -47,7 +47,7 @@ def test_a_table_leaves_cells_empty_that_a_row_does_not_have() -> None:
     assert table_markdown({}) == ""
 
 
-def test_figures_as_a_table_say_what_is_asked_and_the_verdict() -> None:
+def test_a_table_of_figures_has_their_limits_and_verdicts() -> None:
     text = markdown([Figure("part", 0, ""), Figure("a", 1234.5, "x", at_least=2000), Figure("  b", 1.5, "ms", 5)])
     assert "| **part** |" in text
     assert "| a | 1,234 x | >= 2,000 | FALLS SHORT |" in text

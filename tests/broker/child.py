@@ -1,4 +1,4 @@
-"""A process to be killed: `python -m tests.broker.child publish|consume URL` tells each step on standard output."""
+"""A process that tests kill: `python -m tests.broker.child publish|consume URL` prints each step."""
 
 import asyncio
 import sys

@@ -27,4 +27,4 @@ class System:
                 yield broker
         else:
             # Nobody kills the node under these tests, so there is no need to wait until fresh queues would outlive it.
-            yield RabbitMQBroker(self.url, queues, settle_s=0)
+            yield RabbitMQBroker(self.url, queues, durable_after_s=0)

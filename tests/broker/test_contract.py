@@ -1,4 +1,4 @@
-"""What `broker/interface.py` promises, held against both brokers."""
+"""The promises of `broker/interface.py`, tested on both brokers."""
 
 import asyncio
 import signal
@@ -80,7 +80,7 @@ def bodies(deliveries: list[Delivery]) -> list[bytes]:
 
 
 async def remaining(broker: Broker, queue: Queue = READINGS, *, count: int | None = None) -> list[Delivery]:
-    """Everything that is in the queue and on loan to nobody, in order; with `count`, exactly so many."""
+    """Return all undelivered messages of the queue, in order; with `count`, exactly that many."""
     deliveries: list[Delivery] = []
     async with broker.consumer(queue, prefetch=50_000) as consumer:
         while True:
@@ -175,7 +175,7 @@ async def test_a_message_that_comes_later_wakes_a_waiting_consumer_at_once(syste
     assert delivery.message.body == b"late"
 
 
-async def test_depth_counts_what_waits_and_not_what_is_on_loan(system: System) -> None:
+async def test_depth_counts_waiting_messages_and_not_delivered_ones(system: System) -> None:
     async with system.opened() as broker, broker.publisher() as publisher:
         await publish_all(publisher, numbered(5))
         await has_depth(broker, READINGS, 5)
@@ -215,7 +215,7 @@ async def test_prefetch_is_never_exceeded(system: System) -> None:
             assert await is_quiet(consumer)
 
 
-async def test_what_is_put_aside_takes_no_room_and_can_still_be_settled(system: System) -> None:
+async def test_a_parked_message_takes_no_room_and_can_still_be_settled(system: System) -> None:
     async with system.opened() as broker, broker.publisher() as publisher:
         await publish_all(publisher, numbered(20))
         async with broker.consumer(READINGS, prefetch=4) as consumer:
@@ -230,7 +230,7 @@ async def test_what_is_put_aside_takes_no_room_and_can_still_be_settled(system: 
             await consumer.acknowledge(more[3])
             assert bodies(await take(consumer, 1)) == [b"message 8"]
             await consumer.acknowledge(held[3])
-        # In which order they come back, those that were aside and the others, is not promised.
+        # The order in which parked and other messages come back is not promised.
         settled = {b"message 1", b"message 3", b"message 7"}
         assert set(bodies(await remaining(broker, count=17))) == {one.body for one in numbered(20)} - settled
 
@@ -344,7 +344,7 @@ async def test_two_consumers_share_a_queue_and_no_message_reaches_both(system: S
         await has_depth(broker, READINGS, 0)
 
 
-async def test_two_consumers_that_open_at_once_on_a_backlog_are_lent_different_messages(system: System) -> None:
+async def test_two_consumers_that_open_at_once_on_a_backlog_receive_different_messages(system: System) -> None:
     async with system.opened() as broker, broker.publisher() as publisher:
         await publish_all(publisher, numbered(20))
         async with broker.consumer(READINGS, prefetch=10) as one, broker.consumer(READINGS, prefetch=10) as other:
@@ -396,7 +396,7 @@ async def test_settling_on_a_consumer_that_was_left_is_ignored(system: System) -
 
 
 async def test_a_full_queue_refuses_and_takes_again_once_there_is_room(system: System) -> None:
-    small = Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, max_bytes=5_000, dead=DEAD_LETTERS)
+    small = Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, max_bytes=5_000, dead_letter_queue=DEAD_LETTERS)
     confirmed: list[str] = []
     async with system.opened((DEAD_LETTERS, small)) as broker, broker.publisher() as publisher:
 
@@ -428,7 +428,7 @@ async def test_a_full_queue_refuses_and_takes_again_once_there_is_room(system: S
 
 
 async def test_a_restart_does_not_forget_how_full_the_queue_is(system: System) -> None:
-    small = Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, max_bytes=2_000, dead=DEAD_LETTERS)
+    small = Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, max_bytes=2_000, dead_letter_queue=DEAD_LETTERS)
 
     async def fill(publisher: Publisher) -> None:
         for _ in range(50):

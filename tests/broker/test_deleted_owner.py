@@ -13,12 +13,12 @@ def test_what_was_written_is_read_again() -> None:
     assert OWNER.message().headers == {"x-schema": 1}
 
 
-def test_fields_that_a_later_worker_adds_are_none_of_ours() -> None:
+def test_unknown_fields_of_a_later_worker_are_ignored() -> None:
     body = bson.encode({"owner": "o", "deletedAt": DatetimeMS(1), "by": "operator"})
     assert DeletedOwner.of(Message(body)) == DeletedOwner("o", 1)
 
 
-def test_a_newer_form_is_told_apart_from_a_broken_one() -> None:
+def test_a_newer_schema_is_distinguished_from_a_malformed_message() -> None:
     with pytest.raises(DecodeError) as caught:
         DeletedOwner.of(Message(OWNER.message().body, {"x-schema": 2}))
     assert (caught.value.reason, caught.value.body) == ("newer_schema", OWNER.message().body)
@@ -42,7 +42,7 @@ def test_a_newer_form_is_told_apart_from_a_broken_one() -> None:
         Message(bson.encode({"owner": "o", "deletedAt": 1})),
     ],
 )
-def test_whose_readings_are_to_go_is_never_guessed(message: Message) -> None:
+def test_a_malformed_message_is_refused(message: Message) -> None:
     with pytest.raises(DecodeError) as caught:
         DeletedOwner.of(message)
     assert caught.value.reason == "undecodable"

@@ -10,7 +10,7 @@ import pytest
 
 from broker.interface import Broadcaster, BrokerUnavailable, Subscriber
 from broker.rabbitmq.broker import RabbitMQBroker
-from broker.rabbitmq.fanout import MAX_WAITING
+from broker.rabbitmq.fanout import MAX_BUFFERED
 from broker.topology import LIVE_EXCHANGE, PRESENCE_EXCHANGE, READINGS
 from testing.servers.rabbitmq import RabbitMQServer
 from testing.waiting import eventually
@@ -18,16 +18,16 @@ from tests.broker.system import System
 
 
 async def receive(subscriber: Subscriber, count: int) -> list[bytes]:
-    heard: list[bytes] = []
+    received: list[bytes] = []
     async with asyncio.timeout(10):
         async for payload in subscriber:
-            heard.append(payload)
-            if len(heard) == count:
+            received.append(payload)
+            if len(received) == count:
                 break
-    return heard
+    return received
 
 
-async def test_every_listener_hears_everything_in_order_and_other_exchanges_nothing(system: System) -> None:
+async def test_every_subscriber_receives_everything_in_order_and_nothing_of_other_exchanges(system: System) -> None:
     payloads = [f"payload {number}".encode() for number in range(200)]
     async with system.opened() as broker:
         await broker.declare()
@@ -63,7 +63,7 @@ async def test_a_large_payload_arrives_whole_and_an_empty_one_too(system: System
         assert await receive(subscriber, 3) == [large, b"", b"small"]
 
 
-async def test_a_listener_that_does_not_listen_keeps_the_newest_and_holds_nobody(system: System) -> None:
+async def test_a_subscriber_that_does_not_read_keeps_the_newest_and_blocks_nobody(system: System) -> None:
     async with (
         system.opened() as broker,
         broker.subscriber(LIVE_EXCHANGE, bound=5) as slow,
@@ -77,19 +77,19 @@ async def test_a_listener_that_does_not_listen_keeps_the_newest_and_holds_nobody
         await receive(quick, 1)
 
         async def the_last_is_there() -> bool:
-            waiting = slow._heard  # type: ignore[attr-defined]
+            waiting = slow._buffer  # type: ignore[attr-defined]
             return bool(waiting) and waiting[-1] == b"last"
 
         await eventually(the_last_is_there, "the newest has arrived")
         # RabbitMQ drops from the listener's queue as well; which ones of the newest are left is its choice.
-        kept = [await anext(aiter(slow)) for _ in range(len(slow._heard))]  # type: ignore[attr-defined]
+        kept = [await anext(aiter(slow)) for _ in range(len(slow._buffer))]  # type: ignore[attr-defined]
         assert 1 <= len(kept) <= 5
         assert kept[-1] == b"last"
         if system.embedded:
             assert (kept, slow.dropped) == ([b"996", b"997", b"998", b"999", b"last"], 996)
 
 
-async def test_a_listener_that_left_hears_nothing_and_leaves_no_queue(
+async def test_a_subscriber_that_left_receives_nothing_and_leaves_no_queue(
     rabbitmq_server: RabbitMQServer, rabbitmq_url: str
 ) -> None:
     vhost = urlsplit(rabbitmq_url).path[1:]
@@ -106,7 +106,7 @@ async def test_a_listener_that_left_hears_nothing_and_leaves_no_queue(
     await eventually(gone, "the listener's queue is gone")
 
 
-async def test_announcer_and_listener_come_back_after_their_connections_were_closed(
+async def test_broadcaster_and_subscriber_reconnect_after_their_connections_were_closed(
     rabbitmq_server: RabbitMQServer, rabbitmq_url: str
 ) -> None:
     broker = RabbitMQBroker(rabbitmq_url)
@@ -118,10 +118,10 @@ async def test_announcer_and_listener_come_back_after_their_connections_were_clo
         broadcaster.broadcast(b"before")
         assert await receive(subscriber, 1) == [b"before"]
         await asyncio.to_thread(rabbitmq_server.rabbitmqctl, "close_all_connections", "--vhost", vhost, "a test")
-        await announce_until_heard(broadcaster, subscriber)
+        await broadcast_until_received(broadcaster, subscriber)
 
 
-async def test_a_listener_whose_queue_was_deleted_listens_again(
+async def test_a_subscriber_whose_queue_was_deleted_subscribes_again(
     rabbitmq_server: RabbitMQServer, rabbitmq_url: str
 ) -> None:
     broker = RabbitMQBroker(rabbitmq_url)
@@ -133,7 +133,7 @@ async def test_a_listener_whose_queue_was_deleted_listens_again(
         (queue,) = await asyncio.to_thread(rabbitmq_server.api, "GET", f"queues/{vhost}")
         # An exclusive queue is its connection's alone; the management API may still end it.
         await asyncio.to_thread(rabbitmq_server.rabbitmqctl, "eval", _delete_queue(vhost, queue["name"]))
-        await announce_until_heard(broadcaster, subscriber)
+        await broadcast_until_received(broadcaster, subscriber)
 
 
 def _delete_queue(vhost: str, queue: str) -> str:
@@ -143,7 +143,7 @@ def _delete_queue(vhost: str, queue: str) -> str:
     )
 
 
-async def announce_until_heard(broadcaster: Broadcaster, subscriber: Subscriber) -> None:
+async def broadcast_until_received(broadcaster: Broadcaster, subscriber: Subscriber) -> None:
     hearing = asyncio.create_task(receive(subscriber, 1))
     async with asyncio.timeout(10):
         while not hearing.done():
@@ -173,13 +173,13 @@ async def test_announcing_faster_than_the_socket_takes_drops_the_oldest(rabbitmq
         broker.broadcaster(LIVE_EXCHANGE) as broadcaster,
         broker.subscriber(LIVE_EXCHANGE, bound=20_000) as subscriber,
     ):
-        for number in range(MAX_WAITING + 500):  # without a turn of the event loop between
+        for number in range(MAX_BUFFERED + 500):  # without a turn of the event loop between
             broadcaster.broadcast(str(number).encode())
         assert broadcaster.dropped == 500
-        assert (await receive(subscriber, MAX_WAITING))[0] == b"500"
+        assert (await receive(subscriber, MAX_BUFFERED))[0] == b"500"
 
 
-async def test_what_a_newer_version_announces_is_not_heard(rabbitmq_url: str) -> None:
+async def test_a_broadcast_of_a_newer_schema_is_dropped(rabbitmq_url: str) -> None:
     async with AsyncExitStack() as stack:
         broker = RabbitMQBroker(rabbitmq_url)
         broadcaster = await stack.enter_async_context(broker.broadcaster(LIVE_EXCHANGE))

@@ -1,4 +1,4 @@
-"""Live readings: the documents that a persister has written, and who reads them."""
+"""Live readings: payloads of stored documents, and how they are split again."""
 
 import pytest
 
@@ -26,7 +26,7 @@ def test_documents_travel_unchanged_with_their_series() -> None:
     assert readings[1].decoded()["value"] == 1.0
 
 
-def test_nothing_to_tell_is_no_payload_and_much_is_several() -> None:
+def test_no_documents_make_no_payload_and_many_make_several() -> None:
     assert list(live_payloads([])) == []
     one = document("d", 1)
     documents = [one] * (MAX_BYTES // len(one) + 5)

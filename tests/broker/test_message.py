@@ -1,11 +1,12 @@
-"""Messages: what this worker can read, and what becomes of the rest."""
+"""Messages: those that this worker decodes, and the reasons for refusing others."""
 
 from typing import Any
 
 import msgspec
 import pytest
 
-from broker.message import SCHEMA, SCHEMA_HEADER, DecodeError, Message
+from broker.headers import SCHEMA_HEADER
+from broker.message import SCHEMA, DecodeError, Message
 from readings.document import encode_document
 from readings.reading import Reading
 

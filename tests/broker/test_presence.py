@@ -1,4 +1,4 @@
-"""Presence: events in any order, late or twice, come to the same state; silence and loss heal by themselves."""
+"""Presence: events in any order, late or repeated, lead to the same state, which recovers from silence and loss."""
 
 import random
 
@@ -18,26 +18,26 @@ from broker.presence import (
     Disconnected,
     Event,
     OpenSession,
-    Presence,
-    Session,
+    PresenceState,
+    SessionKey,
     alive_events,
     decode_event,
     encode_event,
 )
 
-OLD, NEW = Session(1_000_000, "g1"), Session(2_000_000, "g2")
+OLD, NEW = SessionKey(1_000_000, "g1"), SessionKey(2_000_000, "g2")
 
 
-def connected(session: Session, device: str = "d") -> Connected:
+def connected(session: SessionKey, device: str = "d") -> Connected:
     return Connected("o", device, session, 5)
 
 
-def disconnected(session: Session, device: str = "d") -> Disconnected:
+def disconnected(session: SessionKey, device: str = "d") -> Disconnected:
     return Disconnected("o", device, session, 6)
 
 
-def folded(*events: Event, at: float = 0.0) -> Presence:
-    presence = Presence()
+def folded(*events: Event, at: float = 0.0) -> PresenceState:
+    presence = PresenceState()
     for event in events:
         presence.apply(event, at)
     return presence
@@ -80,8 +80,8 @@ def test_a_late_disconnect_does_not_end_a_newer_connect() -> None:
 
 def test_a_connect_that_comes_after_its_own_disconnect_opens_nothing() -> None:
     assert folded(disconnected(OLD), connected(OLD)).devices(0) == set()
-    told_again = folded(disconnected(OLD), Alive("g1", 1, [OpenSession("o", "d", OLD.connected_us)]))
-    assert told_again.devices(0) == set()
+    repeated = folded(disconnected(OLD), Alive("g1", 1, [OpenSession("o", "d", OLD.connected_us)]))
+    assert repeated.devices(0) == set()
 
 
 def test_15_s_of_silence_end_a_gateways_devices_and_its_voice_brings_them_back() -> None:
@@ -89,14 +89,15 @@ def test_15_s_of_silence_end_a_gateways_devices_and_its_voice_brings_them_back()
     presence.apply(Alive("g2", 1), 10)
     assert presence.devices(SILENT_AFTER_S - 0.1) == {("o", "one"), ("o", "other")}
     assert presence.devices(SILENT_AFTER_S) == {("o", "other")}
-    assert presence.silent(SILENT_AFTER_S) == {"g1"}
+    assert not presence.connected("o", "one", SILENT_AFTER_S)
+    assert presence.connected("o", "other", SILENT_AFTER_S)
     presence.apply(Alive("g1", 1), 20)
     assert presence.devices(20) == {("o", "one"), ("o", "other")}
 
 
-def test_one_who_listens_late_knows_every_session_after_30_s(rng: random.Random) -> None:
+def test_a_late_subscriber_knows_every_session_after_30_s(rng: random.Random) -> None:
     sessions = [OpenSession("o", f"d-{number}", 1_700_000_000_000_000 + 7919 * number) for number in range(5000)]
-    presence = Presence()
+    presence = PresenceState()
     start = rng.randrange(1000)
     for turn in range(start, start + SLICES):
         for event in alive_events("g", 1, sessions, turn):
@@ -109,7 +110,7 @@ def test_a_gateway_without_sessions_says_that_it_lives() -> None:
     assert list(alive_events("g", 1, [], 3)) == [Alive("g", 1, [])]
 
 
-def test_a_session_whose_disconnect_was_lost_ends_when_it_is_not_told_again() -> None:
+def test_a_session_whose_disconnect_was_lost_ends_when_it_is_not_repeated() -> None:
     presence = folded(connected(OLD))
     presence.apply(Alive("g1", 1), FORGET_AFTER_S - 1)
     assert presence.connected("o", "d", FORGET_AFTER_S - 1)
@@ -118,12 +119,12 @@ def test_a_session_whose_disconnect_was_lost_ends_when_it_is_not_told_again() ->
 
 
 def test_what_is_forgotten_takes_no_memory() -> None:
-    presence = Presence()
+    presence = PresenceState()
     for number in range(1000):
-        presence.apply(connected(Session(number, f"g{number}"), f"d-{number}"), 0)
-        presence.apply(disconnected(Session(-1 - number, "g"), f"d-{number}"), 0)
+        presence.apply(connected(SessionKey(number, f"g{number}"), f"d-{number}"), 0)
+        presence.apply(disconnected(SessionKey(-1 - number, "g"), f"d-{number}"), 0)
     presence.forget(FORGET_AFTER_S)
-    assert (presence._open, presence._ended, presence._heard) == ({}, {}, {})
+    assert (presence._open, presence._ended, presence._last_alive) == ({}, {}, {})
 
 
 sessions_of_devices = st.sets(
@@ -136,9 +137,9 @@ def test_any_order_and_any_repetition_of_the_same_events_come_to_the_same_state(
     opened: set[tuple[str, int, str]], data: st.DataObject
 ) -> None:
     ended = data.draw(st.sets(st.sampled_from(sorted(opened)))) if opened else set()
-    events: list[Event] = [connected(Session(us, gateway), device) for device, us, gateway in opened]
-    events += [disconnected(Session(us, gateway), device) for device, us, gateway in ended]
-    # What a gateway told while a session was open may arrive late, too.
+    events: list[Event] = [connected(SessionKey(us, gateway), device) for device, us, gateway in opened]
+    events += [disconnected(SessionKey(us, gateway), device) for device, us, gateway in ended]
+    # What a gateway reported while a session was open may arrive late, too.
     events += [Alive(gateway, 1, [OpenSession("o", device, us)]) for device, us, gateway in opened]
     repeated = events + (data.draw(st.lists(st.sampled_from(events), max_size=10)) if events else [])
     presence = folded(*data.draw(st.permutations(repeated)), at=1.0)

@@ -1,1 +1,1 @@
-"""Clients as users have them: the official JavaScript one and the Python one, against a gateway on a real port."""
+"""Real clients: the official JavaScript client and the Python client, against a gateway on a real port."""

@@ -1,10 +1,10 @@
-"""The broker that confirms when the test says so."""
+"""A broker whose confirms the test controls."""
 
 import pytest
 
-from tests.gateway.held import HeldBroker
+from tests.gateway.fakes import FakeBroker
 
 
 @pytest.fixture
-async def held() -> HeldBroker:
-    return HeldBroker()
+async def fake_broker() -> FakeBroker:
+    return FakeBroker()

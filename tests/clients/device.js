@@ -1,6 +1,6 @@
-// A device that streams, renews its token once, lets the next one expire, and comes back: one line of JSON an event.
-// TOKENS: an object with what it connects with first, what it renews with, and what it comes back with.
-// It ends when it has been acknowledged 20 times on its last connection of CONNECTIONS.
+// A device that streams, renews its token once, lets the next one expire, and reconnects; prints one JSON line per event.
+// TOKENS: an object with the tokens of the first connection, of the renewal, and of the reconnection.
+// It ends after 20 acknowledgements on the last of CONNECTIONS connections.
 const { io } = require("socket.io-client");
 
 const tokens = JSON.parse(process.env.TOKENS);
@@ -47,7 +47,7 @@ async function stream(connection) {
         here += 1;
       }
     } catch {
-      // lost with its connection: nothing was promised
+      // lost with its connection, so not acknowledged
     }
     if (connected === connections && here === 20) {
       say("acknowledged", acknowledged);

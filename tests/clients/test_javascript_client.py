@@ -1,4 +1,4 @@
-"""The official JavaScript client connects, streams, renews, is expired, and comes back by itself."""
+"""The official JavaScript client connects, streams, renews its token, expires, and reconnects by itself."""
 
 import asyncio
 import json
@@ -15,20 +15,20 @@ import pytest
 
 from readings.document import decode_document
 from testing.node import node_with
-from tests.gateway.held import HeldBroker
-from tests.gateway.running import ISSUING, TS, Running, gateway
+from tests.gateway.fakes import FakeBroker
+from tests.gateway.harness import ISSUING, TS, RunningGateway, gateway
 
 HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="session")
 def node() -> str:
-    """Node.js, with the client beside the script."""
+    """Node.js, with the client installed next to the script."""
     return node_with(HERE, "socket.io-client")
 
 
-class Told:
-    """What the device said, line by line."""
+class DeviceLog:
+    """The device's events, one per line of its output."""
 
     def __init__(self, process: Process) -> None:
         self.process = process
@@ -39,20 +39,20 @@ class Told:
         return [event for event, _ in self.lines]
 
     def data(self, event: str) -> Any:
-        return next(data for said, data in self.lines if said == event)
+        return next(data for name, data in self.lines if name == event)
 
     async def until(self, event: str, times: int = 1) -> None:
         assert self.process.stdout
         async with asyncio.timeout(30):
             while self.events.count(event) < times:
                 line = await self.process.stdout.readline()
-                assert line, f"the device has ended; it said {self.lines}"
-                said = json.loads(line)
-                self.lines.append((said["event"], said.get("data")))
+                assert line, f"the device has ended; its output: {self.lines}"
+                entry = json.loads(line)
+                self.lines.append((entry["event"], entry.get("data")))
 
 
 @asynccontextmanager
-async def device(node: str, running: Running, connections: int, **tokens: str) -> AsyncIterator[Told]:
+async def device(node: str, running: RunningGateway, connections: int, **tokens: str) -> AsyncIterator[DeviceLog]:
     environment = os.environ | {
         "URL": running.url,
         "TOKENS": json.dumps(tokens),
@@ -61,15 +61,15 @@ async def device(node: str, running: Running, connections: int, **tokens: str) -
     script = str(HERE / "device.js")
     process = await asyncio.create_subprocess_exec(node, script, env=environment, stdout=PIPE, stderr=sys.stderr)
     try:
-        yield Told(process)
+        yield DeviceLog(process)
     finally:
         if process.returncode is None:
             process.kill()
         await process.wait()
 
 
-def published(held: HeldBroker) -> set[int]:
-    documents = [decode_document(body) for message in held.held.messages for body in message.documents()]
+def published(fake_broker: FakeBroker) -> set[int]:
+    documents = [decode_document(body) for message in fake_broker.outgoing.messages for body in message.documents()]
     return {int(document["_id"]["ts"]) - TS for document in documents}
 
 
@@ -77,14 +77,14 @@ def token(seconds: float) -> str:
     return ISSUING.device(exp=int(time.time() + seconds) + 1)
 
 
-async def test_it_streams_renews_is_expired_and_comes_back(node: str, held: HeldBroker) -> None:
-    held.held.free = True
-    async with gateway(held, expiring_seconds=1.5) as running:
+async def test_it_streams_renews_expires_and_reconnects(node: str, fake_broker: FakeBroker) -> None:
+    fake_broker.outgoing.auto_confirm = True
+    async with gateway(fake_broker, expiring_seconds=1.5) as running:
         tokens = {"first": token(2), "renewal": token(5), "fresh": token(60)}
-        async with device(node, running, 2, **tokens) as told:
-            await told.until("acknowledged")
-            assert await asyncio.wait_for(told.process.wait(), 5) == 0
-    assert [event for event in told.events if event != "acknowledged"] == [
+        async with device(node, running, 2, **tokens) as log:
+            await log.until("acknowledged")
+            assert await asyncio.wait_for(log.process.wait(), 5) == 0
+    assert [event for event in log.events if event != "acknowledged"] == [
         "connect",
         "auth_expiring",
         "renewed",
@@ -93,29 +93,29 @@ async def test_it_streams_renews_is_expired_and_comes_back(node: str, held: Held
         "disconnect",
         "connect",
     ]
-    assert told.data("renewed")["status"] == "accepted"
-    assert told.data("disconnect") == "transport close"
-    acknowledged = set(told.data("acknowledged"))
+    assert log.data("renewed")["status"] == "accepted"
+    assert log.data("disconnect") == "transport close"
+    acknowledged = set(log.data("acknowledged"))
     assert len(acknowledged) > 100
-    assert acknowledged <= published(held)
+    assert acknowledged <= published(fake_broker)
 
 
-async def test_it_comes_back_by_itself_when_its_gateway_is_replaced(node: str, held: HeldBroker) -> None:
-    held.held.free = True
+async def test_it_reconnects_by_itself_when_its_gateway_is_replaced(node: str, fake_broker: FakeBroker) -> None:
+    fake_broker.outgoing.auto_confirm = True
     async with AsyncExitStack() as first, AsyncExitStack() as stack:
-        running = await first.enter_async_context(gateway(held))
-        told = await stack.enter_async_context(device(node, running, 2, first=token(60), fresh=token(60)))
-        await told.until("connect")
+        running = await first.enter_async_context(gateway(fake_broker))
+        log = await stack.enter_async_context(device(node, running, 2, first=token(60), fresh=token(60)))
+        await log.until("connect")
         await asyncio.sleep(0.5)
         await first.aclose()
-        async with gateway(held, at_port=int(running.url.rpartition(":")[2])):
-            await told.until("acknowledged")
-    acknowledged = set(told.data("acknowledged"))
+        async with gateway(fake_broker, at_port=int(running.url.rpartition(":")[2])):
+            await log.until("acknowledged")
+    acknowledged = set(log.data("acknowledged"))
     assert len(acknowledged) > 20
-    assert acknowledged <= published(held)
+    assert acknowledged <= published(fake_broker)
 
 
-async def test_a_refusal_tells_its_code(node: str, held: HeldBroker) -> None:
-    async with gateway(held) as running, device(node, running, 1, first="garbage") as told:
-        await told.until("connect_error")
-        assert told.data("connect_error") == {"code": "unauthorized"}
+async def test_a_refusal_has_a_code(node: str, fake_broker: FakeBroker) -> None:
+    async with gateway(fake_broker) as running, device(node, running, 1, first="garbage") as log:
+        await log.until("connect_error")
+        assert log.data("connect_error") == {"code": "unauthorized"}

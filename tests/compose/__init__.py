@@ -1,1 +1,1 @@
-"""The compose stack as it ships, on a real Docker Engine: up, scaled, killed, down, and an account of every reading."""
+"""The shipped compose stack on a real Docker Engine: up, scaled, killed, down, with every reading accounted for."""

@@ -29,7 +29,7 @@ STORED_WITHIN_S = 60.0
 
 
 def step(what: str, do: Callable[[], Any] | None = None) -> Any:
-    """Say what is done, and how long it took."""
+    """Print the step and how long it took."""
     print(f"{what} ... ", end="", flush=True)
     started = time.monotonic()
     result = do() if do is not None else None
@@ -42,8 +42,8 @@ def require(holds: bool, what: str) -> None:
         raise StackError(what)
 
 
-def look_at_containers(stack: Stack) -> str:
-    """All healthy, none restarted, none as root, none with a root that it could write to."""
+def check_containers(stack: Stack) -> str:
+    """Check that all are healthy, none restarted, none runs as root, and root filesystems are read-only."""
     containers = stack.containers()
     found = sorted({one["Config"]["Labels"]["com.docker.compose.service"] for one in containers})
     require(found == list(SERVICES), f"these run: {found}")
@@ -61,7 +61,7 @@ def look_at_containers(stack: Stack) -> str:
 
 
 async def signed_up(url: str) -> str:
-    """Make an account and return the owner."""
+    """Create an account and return its owner id."""
     async with (
         aiohttp.ClientSession(url, raise_for_status=True) as session,
         session.post("/user/signup", json=PERSON) as answer,
@@ -71,7 +71,7 @@ async def signed_up(url: str) -> str:
 
 
 async def logged_in(url: str) -> None:
-    """Log in with the account, whose tokens a restored key signs."""
+    """Log in with the account; its tokens are signed by the restored key."""
     who = {name: PERSON[name] for name in ("email", "password")}
     async with aiohttp.ClientSession(url, raise_for_status=True) as session:
         async with session.post("/user/login", json=who) as answer:
@@ -81,7 +81,7 @@ async def logged_in(url: str) -> None:
 
 
 def streaming(stack: Stack) -> "subprocess.Popen[str]":
-    """Start the simulator: 100 devices until it is told to stop."""
+    """Start the simulator: 100 devices until it is stopped."""
     command = [sys.executable, "-m", "simulator", "--url", stack.url, "--email", PERSON["email"], "--json"]
     return subprocess.Popen(
         [*command, "--devices", str(DEVICES), "--rate", str(RATE)],
@@ -93,8 +93,8 @@ def streaming(stack: Stack) -> "subprocess.Popen[str]":
     )
 
 
-def disturb(stack: Stack) -> None:
-    """Scale persisters 2 to 4 to 1 and gateways 2 to 3 to 2, and kill one container of each kind."""
+def scale_and_kill(stack: Stack) -> None:
+    """Scale persisters 2 to 4 to 1 and gateways 2 to 3 to 2, and kill one container of each service."""
     step("persisters 2 -> 4, gateways 2 -> 3", lambda: stack.scale(persister=4, gateway=3))
     time.sleep(3)
     step("persisters 4 -> 1, gateways 3 -> 2", lambda: stack.scale(persister=1, gateway=2))
@@ -103,24 +103,27 @@ def disturb(stack: Stack) -> None:
         time.sleep(2)
 
 
-def account(stack: Stack, simulator: "subprocess.Popen[str]", owner: str) -> str:
-    """Let the simulator end, and compare what it was promised with what is stored."""
+def verify_readings(stack: Stack, simulator: "subprocess.Popen[str]", owner: str) -> str:
+    """Stop the simulator, and compare acknowledged readings with stored ones."""
     simulator.terminate()
-    told = json.loads(simulator.communicate(timeout=60)[0].splitlines()[-1])
-    require(told["acked"] > 1000, f"hardly anything was acknowledged: {told}")
-    require(told["rejected"] == 0, f"readings were rejected: {told}")
+    summary = json.loads(simulator.communicate(timeout=60)[0].splitlines()[-1])
+    require(summary["acked"] > 1000, f"too few readings were acknowledged: {summary}")
+    require(summary["rejected"] == 0, f"readings were rejected: {summary}")
     deadline = time.monotonic() + STORED_WITHIN_S
-    while (stored := stack.count_stored(owner)) < told["acked"] and time.monotonic() < deadline:
+    while (stored := stack.count_stored(owner)) < summary["acked"] and time.monotonic() < deadline:
         time.sleep(0.5)
     require(
-        stored >= told["acked"], f"{told['acked'] - stored} of {told['acked']} acknowledged readings are not stored"
+        stored >= summary["acked"],
+        f"{summary['acked'] - stored} of {summary['acked']} acknowledged readings are not stored",
     )
-    require(stored <= told["sent"], f"{stored} readings are stored, only {told['sent']} different ones were sent")
-    return f"{told['sent']} sent, {told['acked']} acknowledged, {stored} stored, {told['reconnects']} reconnects"
+    require(stored <= summary["sent"], f"{stored} readings are stored, only {summary['sent']} distinct ones were sent")
+    return (
+        f"{summary['sent']} sent, {summary['acked']} acknowledged, {stored} stored, {summary['reconnects']} reconnects"
+    )
 
 
 def restored(stack: Stack, owner: str, stored: int) -> str:
-    """Back up, remove everything, restore: accounts and readings are there again, and devices can be served."""
+    """Back up, remove everything, restore: accounts and readings are back, and users can log in."""
     with tempfile.TemporaryDirectory(prefix="tidegate-backup-") as backup:
         stack.make("backup", backup)
         with suppress(StackError):
@@ -131,31 +134,33 @@ def restored(stack: Stack, owner: str, stored: int) -> str:
         stack.make("restore", backup)
     stack.make("up")
     found = stack.count_stored(owner)
-    require(found == stored, f"of {stored} readings {found} are there after the restore")
+    require(found == stored, f"{found} of {stored} readings are stored after the restore")
     asyncio.run(logged_in(stack.url))
     return f"{found} readings"
 
 
 def run(stack: Stack) -> None:
     step("make up", lambda: stack.make("up") and None)
-    step("healthy, none restarted, none as root, roots read-only", lambda: look_at_containers(stack))
+    step("healthy, none restarted, none as root, roots read-only", lambda: check_containers(stack))
     require(stack.config_warnings() == "", f"docker compose config: {stack.config_warnings()}")
     owner = asyncio.run(signed_up(stack.url))
     simulator = streaming(stack)
     try:
         time.sleep(5)
-        disturb(stack)
-        told = step("every acknowledged reading is stored, once", lambda: account(stack, simulator, owner))
+        scale_and_kill(stack)
+        summary = step("every acknowledged reading is stored, once", lambda: verify_readings(stack, simulator, owner))
     finally:
         if simulator.poll() is None:
             simulator.kill()
         simulator.wait()
-    stored = int(told.split(" acknowledged, ")[1].split()[0])
+    stored = int(summary.split(" acknowledged, ")[1].split()[0])
     took = stack.make("down")
     print(f"make down ... {took:.1f} s")
-    require(took <= DOWN_WITHIN_S, f"make down took {took:.1f} s, asked {DOWN_WITHIN_S:g}")
+    require(took <= DOWN_WITHIN_S, f"make down took {took:.1f} s, allowed {DOWN_WITHIN_S:g}")
     step("make up again", lambda: stack.make("up") and None)
-    require(stack.count_stored(owner) == stored, f"of {stored} readings {stack.count_stored(owner)} are there after it")
+    require(
+        stack.count_stored(owner) == stored, f"{stack.count_stored(owner)} of {stored} readings are stored after it"
+    )
     step("backup, everything removed, restore, make up", lambda: restored(stack, owner, stored))
     print("nothing was lost, nothing is stored twice")
 

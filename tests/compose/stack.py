@@ -1,4 +1,4 @@
-"""A checkout of its own with a compose project of its own, so that nothing that runs here already is touched."""
+"""A separate checkout with a separate compose project, so that running projects are not affected."""
 
 import json
 import os
@@ -20,7 +20,7 @@ HEALTHY_WITHIN_S = 120
 
 
 class StackError(Exception):
-    """Something is not as the issue of a deployment asks; the message says what."""
+    """A requirement of the deployment is violated; the message says which."""
 
 
 class Stack:
@@ -59,7 +59,7 @@ class Stack:
         return f"http://127.0.0.1:{self.port}"
 
     def make(self, target: str, arguments: str = "") -> float:
-        """Run `make up` or `make down` and return the seconds that it took."""
+        """Run a make target and return the seconds it took."""
         started = time.monotonic()
         self._run(["make", target, f"ARGS={arguments}"])
         return time.monotonic() - started
@@ -68,7 +68,7 @@ class Stack:
         return self._run(["docker", "compose", *arguments], check=check)
 
     def config_warnings(self) -> str:
-        """What `docker compose config` has to complain of."""
+        """Return the warnings and errors of `docker compose config`."""
         done = subprocess.run(
             ["docker", "compose", "--profile", "*", "config", "--quiet"],
             cwd=self.folder, env=self._environment, capture_output=True, text=True, check=False,
@@ -76,7 +76,7 @@ class Stack:
         return done.stderr + ("" if done.returncode == 0 else f"exit code {done.returncode}")
 
     def containers(self, service: str = "") -> list[dict[str, Any]]:
-        """What Docker says of the containers of a service, or of all; those that have done their work are left out."""
+        """Return `docker inspect` of the running containers of a service, or of all."""
         ids = self.compose("ps", "--quiet", *([service] if service else [])).split()
         found = json.loads(self._run(["docker", "inspect", *ids])) if ids else []
         return [one for one in found if one["State"]["Running"]]
@@ -89,7 +89,7 @@ class Stack:
         self.compose("up", "--detach", "--no-recreate", "--wait", *scales)
 
     def crash(self, service: str) -> None:
-        """Kill one of its containers as a crash would, and wait until as many are healthy again."""
+        """Kill one container of a service as a crash would, and wait until it is healthy again."""
         before = self.containers(service)
         os.kill(before[0]["State"]["Pid"], signal.SIGKILL)
         deadline = time.monotonic() + HEALTHY_WITHIN_S
@@ -103,7 +103,7 @@ class Stack:
             time.sleep(0.5)
 
     def count_stored(self, owner: str) -> int:
-        """Ask MongoDB itself."""
+        """Return the number of an owner's readings in MongoDB."""
         bounds = f"{{_id: {{$gte: {{owner: '{owner}'}}, $lt: {{owner: '{owner}', device: MaxKey()}}}}}}"
         script = f"print(db.getSiblingDB('tidegate').readings.countDocuments({bounds}))"
         login = 'mongosh --quiet --norc -u root -p "$MONGODB_ROOT_PASSWORD" admin --eval "$0"'

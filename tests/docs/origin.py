@@ -1,4 +1,4 @@
-"""Tidegate on one port, as a onebox has it: a gateway and a reader that are real, behind whatever is put in front."""
+"""Tidegate on one port, as in a onebox: a real gateway and a real reader, to put a proxy in front of."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from access.revocations import Revocations
+from access.revocations import RevocationList
 from access.tokens import KeySet
 from broker.embedded.broker import EmbeddedBroker
 from gateway.app import gateway_service
@@ -17,7 +17,7 @@ from runtime.http.addresses import ClientAddresses
 from runtime.http.listen import listen
 from runtime.http.problems import problem_middleware
 from testing.issuer import ISSUER
-from tests.reader.running import ISSUING, Mongo
+from tests.reader.harness import ISSUING, Mongo
 
 TRUSTED = "127.0.0.1/32"
 
@@ -36,7 +36,7 @@ async def no_devices(_: str, __: str, ___: str | None) -> bytes:
 
 @asynccontextmanager
 async def origin(broker: EmbeddedBroker, mongo: Mongo, *, ping_interval_s: float = 25) -> AsyncIterator[int]:
-    """Serve both, and `GET /address`: whom the limits take the client for."""
+    """Serve both, and `GET /address`: the client address that limits use."""
     named = {"broker_url": "embedded://unused", "auth_url": "http://unused", "token_issuer": ISSUER, "ops_port": 0}
     gateway_settings = GatewaySettings(**named, trusted_proxies=(TRUSTED,), ping_interval_seconds=ping_interval_s)  # type: ignore[arg-type]
     reader_settings = ReaderSettings(**named, readings_url=mongo[0], readings_database=mongo[1])  # type: ignore[arg-type]
@@ -48,7 +48,7 @@ async def origin(broker: EmbeddedBroker, mongo: Mongo, *, ping_interval_s: float
 
     app.router.add_get("/address", address)
     async with (
-        Revocations(nothing_revoked).kept_fresh() as revocations,
+        RevocationList(nothing_revoked).kept_fresh() as revocations,
         gateway_service(
             gateway_settings, broker=broker, keys=keys, revocations=revocations, registry=registry
         ) as gateway,

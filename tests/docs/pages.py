@@ -1,4 +1,4 @@
-"""What stands in the pages for others to copy: tests run exactly that."""
+"""The code blocks of the pages in docs/, which tests run unchanged."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ def page(name: str) -> str:
 
 
 def block(name: str, heading: str) -> str:
-    """Return the code that stands under a heading of a page in docs/; there is one block."""
+    """Return the only code block under a heading of a page in docs/."""
     section = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", page(name), re.DOTALL | re.MULTILINE)
     assert section, f"docs/{name} has no section {heading!r}"
     found = re.findall(r"^```\w+\n(.*?)^```$", section[1], re.DOTALL | re.MULTILINE)
@@ -27,22 +27,22 @@ def block(name: str, heading: str) -> str:
     return str(found[0])
 
 
-def replaced(text: str, changes: dict[str, str]) -> str:
-    """Put in what is another here; every change must find its place."""
+def replace_all(text: str, changes: dict[str, str]) -> str:
+    """Replace each key by its value; every key must occur."""
     for old, new in changes.items():
-        assert old in text, f"it no longer says {old!r}"
+        assert old in text, f"{old!r} no longer occurs"
         text = text.replace(old, new)
     return text
 
 
-def written(folder: Path, name: str, text: str) -> Path:
-    """Write a file of a test's own."""
+def write_file(folder: Path, name: str, text: str) -> Path:
+    """Write a file and return its path."""
     (folder / name).write_text(text)
     return folder / name
 
 
-async def said(*command: str, environment: Mapping[str, str], cwd: Path | None = None) -> Any:
-    """Run a program and return what it says, one JSON value; it has a minute."""
+async def run_json(*command: str, environment: Mapping[str, str], cwd: Path | None = None) -> Any:
+    """Run a program for at most a minute; return its output, one JSON value."""
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=cwd,

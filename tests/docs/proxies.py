@@ -1,15 +1,21 @@
 """nginx, HAProxy, Apache httpd and Caddy of this machine, each with its configuration from docs/proxies.md."""
 
+import asyncio
 import re
 import shutil
 import socket
+import ssl
 import subprocess
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
+
+import aiohttp
 
 from testing.servers.ports import free_port
 from testing.servers.process import Server, ServerError
-from tests.docs.pages import block, page, replaced, written
+from tests.docs.pages import block, page, replace_all, write_file
 
 PAGE = "proxies.md"
 PROGRAMS = {"nginx": "nginx", "haproxy": "haproxy", "apache": "apache2", "caddy": "caddy"}
@@ -62,20 +68,20 @@ def certificate(folder: Path) -> None:
         check=True,
         capture_output=True,
     )
-    written(folder, "both.pem", "".join((folder / name).read_text() for name in ("certificate.pem", "key.pem")))
+    write_file(folder, "both.pem", "".join((folder / name).read_text() for name in ("certificate.pem", "key.pem")))
 
 
-class InFront(Server):
+class ReverseProxy(Server):
     """One of them, in front of what listens on a port of 127.0.0.1; 0: of what it names itself."""
 
     def __init__(
-        self, folder: Path, kind: str, behind: int, *, said: str = "", changes: Mapping[str, str] | None = None
+        self, folder: Path, kind: str, behind: int, *, heading: str = "", changes: Mapping[str, str] | None = None
     ) -> None:
         """Take what stands under the heading `said`, else under the kind's; changes must find their place."""
         self.name, self.program = kind, PROGRAMS[kind]
         super().__init__(folder)
         self._behind = behind
-        self._heading = said or HEADINGS[kind]
+        self._heading = heading or HEADINGS[kind]
         self._changes = dict(changes or {})
 
     @property
@@ -100,23 +106,23 @@ class InFront(Server):
         program = shutil.which(self.program, path="/usr/sbin:/usr/local/sbin:/usr/local/bin:/usr/bin:/bin")
         if program is None:
             raise ServerError(f"{self.program} is not installed: testing/servers/install")
-        arguments: list[str] = getattr(self, f"_{self.name}")(self._said())
+        arguments: list[str] = getattr(self, f"_{self.name}")(self._page_config())
         return [program, *arguments], {"HOME": str(self.folder), "XDG_DATA_HOME": str(self.folder)}
 
-    def _said(self) -> str:
+    def _page_config(self) -> str:
         changes = self._changes | ({"127.0.0.1:8080": f"127.0.0.1:{self._behind}"} if self._behind else {})
         if self.name != "caddy":
             changes[CERTIFICATES] = str(self.folder)
-        return replaced(block(PAGE, self._heading), changes)
+        return replace_all(block(PAGE, self._heading), changes)
 
     def _nginx(self, text: str) -> list[str]:
         changes = {"listen 443": f"listen 127.0.0.1:{self.port}", NAME: "localhost"}
-        written(self.folder, "tidegate.conf", replaced(text, changes))
-        config = written(self.folder, "nginx.conf", AROUND_NGINX.format(folder=self.folder))
+        write_file(self.folder, "tidegate.conf", replace_all(text, changes))
+        config = write_file(self.folder, "nginx.conf", AROUND_NGINX.format(folder=self.folder))
         return ["-e", "stderr", "-p", str(self.folder), "-c", str(config)]
 
     def _haproxy(self, text: str) -> list[str]:
-        config = written(self.folder, "haproxy.cfg", replaced(text, {"bind :443": f"bind 127.0.0.1:{self.port}"}))
+        config = write_file(self.folder, "haproxy.cfg", replace_all(text, {"bind :443": f"bind 127.0.0.1:{self.port}"}))
         return ["-db", "-f", str(config)]
 
     def _apache(self, text: str) -> list[str]:
@@ -124,17 +130,41 @@ class InFront(Server):
         assert named, "the page no longer names Apache's modules"
         modules = [*APACHE_HAS, *named[1].split(), "socache_shmcb"]  # a2enmod takes what ssl needs along
         changes = {"*:443": f"127.0.0.1:{self.port}", NAME: "localhost"}
-        written(self.folder, "tidegate.conf", replaced(text, changes))
+        write_file(self.folder, "tidegate.conf", replace_all(text, changes))
         loaded = "\n".join(f"LoadModule {name}_module {APACHE_MODULES}/mod_{name}.so" for name in modules)
         around = AROUND_APACHE.format(folder=self.folder, modules=loaded, port=self.port)
-        return ["-D", "FOREGROUND", "-f", str(written(self.folder, "apache2.conf", around))]
+        return ["-D", "FOREGROUND", "-f", str(write_file(self.folder, "apache2.conf", around))]
 
     def _caddy(self, text: str) -> list[str]:
         tls = f"\ttls {self.folder}/certificate.pem {self.folder}/key.pem\n\tbind 127.0.0.1\n"
-        site = replaced(text, {f"{NAME} {{\n": f"https://localhost:{self.port} {{\n{tls}"})
-        config = written(self.folder, "Caddyfile", AROUND_CADDY + site)
+        site = replace_all(text, {f"{NAME} {{\n": f"https://localhost:{self.port} {{\n{tls}"})
+        config = write_file(self.folder, "Caddyfile", AROUND_CADDY + site)
         return ["run", "--adapter", "caddyfile", "--config", str(config)]
 
     def _answers(self) -> bool:
         with socket.create_connection(("127.0.0.1", self.port), timeout=1):
             return True
+
+
+class ProxyClient:
+    """An HTTP client of Tidegate through a proxy."""
+
+    def __init__(self, url: str, http: aiohttp.ClientSession, certificate: Path) -> None:
+        self.url = url
+        self.http = http
+        self.certificate = certificate
+
+
+@asynccontextmanager
+async def running_proxy(folder: Path, kind: str, port: int, **options: Any) -> AsyncIterator[ProxyClient]:
+    """Run a proxy of this kind in front of `port`; yields a client of it."""
+    server = ReverseProxy(folder / kind, kind, port, **options)
+    await asyncio.to_thread(server.start)
+    try:
+        context = ssl.create_default_context(cafile=server.certificate)
+        # From an address that no proxy has: all of 127.0.0.0/8 is this machine.
+        connector = aiohttp.TCPConnector(ssl=context, family=socket.AF_INET, local_addr=("127.0.0.5", 0))
+        async with aiohttp.ClientSession(connector=connector) as http:
+            yield ProxyClient(server.url, http, server.certificate)
+    finally:
+        await asyncio.to_thread(server.kill)

@@ -1,4 +1,4 @@
-"""What docs/operations.md says of devices' clocks and of retention, from a device's event to what is stored of it."""
+"""docs/operations.md on device clocks and retention, verified from a device's event to the stored reading."""
 
 import time
 from collections.abc import AsyncIterator
@@ -12,12 +12,12 @@ from pymongo import MongoClient
 from broker.embedded.broker import EmbeddedBroker
 from persister.app import persister_service
 from persister.maintenance.retention import Retention, remove_old
-from persister.maintenance.store import Upkeep
+from persister.maintenance.store import MaintenanceStore
 from persister.settings import PersisterSettings
 from persister.to_mongodb import ToMongoDB
 from testing.waiting import eventually
-from tests.gateway.running import ISSUING, Running, gateway
-from tests.reader.running import Mongo
+from tests.gateway.harness import ISSUING, RunningGateway, gateway
+from tests.reader.harness import Mongo
 
 DAY_MS = 86_400_000
 FIRST_OF_2000_MS = 946_684_800_000
@@ -25,9 +25,9 @@ SEQ_BITS, MOST_SEQ = 32, 2**52 - 1
 
 
 class Way:
-    """A device's way into MongoDB."""
+    """A device's path into MongoDB."""
 
-    def __init__(self, running: Running, mongo: Mongo, registry: CollectorRegistry) -> None:
+    def __init__(self, running: RunningGateway, mongo: Mongo, registry: CollectorRegistry) -> None:
         self._running = running
         self._mongo = mongo
         self._registry = registry
@@ -38,7 +38,7 @@ class Way:
             return answer
 
     async def stored(self, settled: int) -> list[Any]:
-        """Return the stored values by their keys, once so many readings were stored or known."""
+        """Return the stored values in key order, once `settled` readings are stored or duplicates."""
 
         def count(outcome: str) -> float:
             return self._registry.get_sample_value("tidegate_persister_readings_total", {"outcome": outcome}) or 0
@@ -90,10 +90,10 @@ async def test_a_clock_that_jumps_back_loses_readings_unless_seq_counts_on_or_ts
     ts = now_ms()
     for value in (1, 2):
         assert (await way.answered({"value": value, "ts": ts}))["status"] == "accepted"
-    assert await way.stored(2) == [1], "the second was told accepted, and the first stayed"
+    assert await way.stored(2) == [1], "the second was accepted, but the first stayed stored"
     for start in (1, 2):
         seq = (start << SEQ_BITS) + 7
-        for _ in range(2):  # sent again: the same
+        for _ in range(2):  # resent: unchanged
             assert (await way.answered({"value": 10 + start, "ts": ts, "seq": seq}))["status"] == "accepted"
     assert await way.stored(6) == [1, 11, 12]
     for _ in range(2):
@@ -120,5 +120,5 @@ async def test_what_is_older_than_its_retention_is_taken_and_then_removed_and_an
     assert sorted(await way.stored(4)) == [1, 2, 3, 4]
     rules = Retention.of(30, ("recorded=0",))
     async with ToMongoDB.connected(*mongodb_database, clustered=False, timeout_s=10) as store:
-        assert await remove_old(rules, Upkeep(store.database), now_ms=now) == 1
+        assert await remove_old(rules, MaintenanceStore(store.database), now_ms=now) == 1
     assert sorted(await way.stored(4)) == [2, 3, 4]

@@ -1,4 +1,4 @@
-"""Links between the pages lead somewhere."""
+"""Links between the pages have existing targets."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
 def anchors(file: Path) -> set[str]:
-    """Return what a page's headings are called in addresses: lower case, hyphens for blanks, no other signs."""
+    """Return the anchors of a page's headings: lower case, hyphens for spaces, no punctuation."""
     headings = re.findall(r"^#+ (.*)$", without_code(file), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

@@ -4,10 +4,7 @@ import asyncio
 import io
 import json
 import re
-import socket
-import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -21,23 +18,14 @@ from reader.history import from_mongodb
 from reader.history.from_mongodb import FromMongoDB, HistoryUnavailable
 from testing.node import node_with
 from tests.docs.origin import TRUSTED, origin
-from tests.docs.pages import page, said
-from tests.docs.proxies import PAGE, PROGRAMS, InFront
-from tests.reader.following import Persister
-from tests.reader.running import DEVICE, ISSUING, SENSOR, TS, Mongo, bearer, sent, stored_in, token_of
+from tests.docs.pages import page, run_json
+from tests.docs.proxies import PAGE, PROGRAMS, ProxyClient, running_proxy
+from tests.reader.harness import DEVICE, ISSUING, SENSOR, TS, Mongo, bearer, make_reading, open_store, user_token
+from tests.reader.live_client import Persister
 
 HERE = Path(__file__).parent
 ROWS = 3000
 EXPORT = {"device": DEVICE, "sensorType": SENSOR, "format": "ndjson"}
-
-
-class Front:
-    """A proxy, and people who reach Tidegate through it and no other way."""
-
-    def __init__(self, url: str, http: aiohttp.ClientSession, certificate: Path) -> None:
-        self.url = url
-        self.http = http
-        self.certificate = certificate
 
 
 @pytest.fixture
@@ -46,29 +34,15 @@ async def broker(tmp_path: Path) -> AsyncIterator[EmbeddedBroker]:
         yield opened
 
 
-@asynccontextmanager
-async def in_front(folder: Path, kind: str, port: int, **more: Any) -> AsyncIterator[Front]:
-    server = InFront(folder / kind, kind, port, **more)
-    await asyncio.to_thread(server.start)
-    try:
-        context = ssl.create_default_context(cafile=server.certificate)
-        # From an address that is no proxy's: all of 127.0.0.0/8 is this machine.
-        connector = aiohttp.TCPConnector(ssl=context, family=socket.AF_INET, local_addr=("127.0.0.5", 0))
-        async with aiohttp.ClientSession(connector=connector) as http:
-            yield Front(server.url, http, server.certificate)
-    finally:
-        await asyncio.to_thread(server.kill)
-
-
 @pytest.fixture(params=PROGRAMS)
 async def front(
     request: pytest.FixtureRequest, tmp_path: Path, broker: EmbeddedBroker, mongodb_database: Mongo
-) -> AsyncIterator[Front]:
-    async with origin(broker, mongodb_database) as port, in_front(tmp_path, request.param, port) as found:
+) -> AsyncIterator[ProxyClient]:
+    async with origin(broker, mongodb_database) as port, running_proxy(tmp_path, request.param, port) as found:
         yield found
 
 
-async def test_a_device_streams_through_it(front: Front) -> None:
+async def test_a_device_streams_through_it(front: ProxyClient) -> None:
     for origin_of_page in (None, front.url):
         client = socketio.AsyncClient(http_session=front.http, reconnection=False)
         headers = {} if origin_of_page is None else {"Origin": origin_of_page}
@@ -78,7 +52,7 @@ async def test_a_device_streams_through_it(front: Front) -> None:
         await client.disconnect()
 
 
-async def test_readings_of_a_mebibyte_pass_and_what_is_too_large_is_refused_by_tidegate(front: Front) -> None:
+async def test_readings_of_a_mebibyte_pass_and_what_is_too_large_is_refused_by_tidegate(front: ProxyClient) -> None:
     headers = bearer(ISSUING.device()) | {"Content-Type": "application/json"}
     readings = b'[{"value":1}' + b" " * (1024 * 1024 - 13) + b"]"
     async with front.http.post(front.url + "/readings", data=io.BytesIO(readings), headers=headers) as answer:
@@ -87,23 +61,23 @@ async def test_readings_of_a_mebibyte_pass_and_what_is_too_large_is_refused_by_t
         assert (answer.status, (await answer.json())["code"]) == (413, "too_large")
 
 
-async def test_the_clients_address_is_told_and_a_forged_one_is_not(front: Front) -> None:
+async def test_the_clients_address_is_forwarded_and_a_forged_one_is_not(front: ProxyClient) -> None:
     assert f"`TRUSTED_PROXIES={TRUSTED}`" in page(PAGE)
     for forged in ({}, {"X-Forwarded-For": "6.6.6.6"}, {"X-Forwarded-For": "6.6.6.6, 127.0.0.1"}):
         async with front.http.get(front.url + "/address", headers=forged) as answer:
             assert await answer.text() == "127.0.0.5"
 
 
-async def test_the_live_feed_comes_as_it_is_sent(front: Front, broker: EmbeddedBroker) -> None:
+async def test_the_live_feed_comes_as_it_is_sent(front: ProxyClient, broker: EmbeddedBroker) -> None:
     persister = Persister(broker)
-    async with asyncio.timeout(30), front.http.get(front.url + "/live", headers=bearer(token_of())) as answer:
+    async with asyncio.timeout(30), front.http.get(front.url + "/live", headers=bearer(user_token())) as answer:
         assert answer.content_type == "text/event-stream"
         await until(answer, b": live")
         for value in (20.25, 21.25, 22.25):
-            asked = asyncio.get_running_loop().time()
-            await persister.tells(sent(value, TS + int(value)))
+            query = asyncio.get_running_loop().time()
+            await persister.broadcast(make_reading(value, TS + int(value)))
             await until(answer, str(value).encode())
-            assert asyncio.get_running_loop().time() - asked < 2
+            assert asyncio.get_running_loop().time() - query < 2
 
 
 async def until(answer: aiohttp.ClientResponse, text: bytes) -> None:
@@ -112,12 +86,12 @@ async def until(answer: aiohttp.ClientResponse, text: bytes) -> None:
 
 
 class Interrupted:
-    """History of which a third can be read, then MongoDB is away; until it is asked once more."""
+    """A history that fails after a third of the rows, until `mended` is set."""
 
     def __init__(self) -> None:
         self.mended = False
         self._pages = 0
-        self._ask = FromMongoDB.page
+        self._read_page = FromMongoDB.page
 
     def again(self) -> None:
         self._pages = 0
@@ -126,44 +100,44 @@ class Interrupted:
         self._pages += 1
         if self._pages > 2 and not self.mended:
             raise HistoryUnavailable("MongoDB is away")
-        return await self._ask(history, *arguments)
+        return await self._read_page(history, *arguments)
 
 
 @pytest.fixture
 async def cut_off(monkeypatch: pytest.MonkeyPatch, mongodb_database: Mongo) -> Interrupted:
-    async with stored_in(mongodb_database) as store:
-        await store.holds(*(sent(n, TS + n) for n in range(ROWS)))
+    async with open_store(mongodb_database) as store:
+        await store.insert(*(make_reading(n, TS + n) for n in range(ROWS)))
     interrupted = Interrupted()
 
     async def page(self: FromMongoDB, *arguments: Any) -> Any:
         return await interrupted.page(self, *arguments)
 
-    monkeypatch.setattr(from_mongodb, "ROWS_AT_ONCE", ROWS // 6)
+    monkeypatch.setattr(from_mongodb, "BATCH_DOCUMENTS", ROWS // 6)
     monkeypatch.setattr(FromMongoDB, "page", page)
     return interrupted
 
 
 @pytest.fixture(scope="session")
 def node() -> str:
-    return node_with(HERE, "jose")  # beside others; Node.js has HTTP/2 in itself
+    return node_with(HERE, "jose")  # any package; HTTP/2 is built into Node.js
 
 
 def outcomes() -> dict[str, list[str]]:
-    """What the page says of a cut export, over HTTP/1.1 and HTTP/2."""
+    """Return what the page says about a cut export, over HTTP/1.1 and HTTP/2, by proxy."""
     rows = re.findall(r"^\| (\w+)[\w ]* [\d.]+ \| ([\w ]+) \| ([\w ]+) \|$", page(PAGE), re.MULTILINE)
     return {name.lower(): seen for name, *seen in rows}
 
 
 @pytest.mark.parametrize("kind", PROGRAMS)
-async def test_whether_a_cut_export_is_seen_as_cut_off_is_as_the_page_says(
+async def test_a_cut_export_is_detected_as_the_page_says(
     kind: str, tmp_path: Path, broker: EmbeddedBroker, mongodb_database: Mongo, cut_off: Interrupted, node: str
 ) -> None:
     with_http2 = {" ssl crt": " alpn h2,http/1.1 ssl crt"} if kind == "haproxy" else {}
     async with (
         origin(broker, mongodb_database) as port,
-        in_front(tmp_path, kind, port, changes=with_http2) as front,
+        running_proxy(tmp_path, kind, port, changes=with_http2) as front,
     ):
-        url, token = f"{front.url}/readings?{urlencode(EXPORT)}", token_of()
+        url, token = f"{front.url}/readings?{urlencode(EXPORT)}", user_token()
         async with front.http.get(url, headers=bearer(token)) as answer:
             assert answer.status == 200
             try:
@@ -172,22 +146,22 @@ async def test_whether_a_cut_export_is_seen_as_cut_off_is_as_the_page_says(
             except aiohttp.ClientPayloadError:
                 over_http1 = "seen as cut off"
         cut_off.again()
-        asked = {"URL": url, "TOKEN": token, "CERTIFICATE": str(front.certificate)}
-        told = await said(node, str(HERE / "over_http2.js"), environment=asked)
-        assert told["status"] == 200
-        if told["end"] == "whole":
-            assert told["lines"] == ROWS // 3
-        over_http2 = {"whole": "taken for whole", "cut off": "seen as cut off"}[told["end"]]
+        query = {"URL": url, "TOKEN": token, "CERTIFICATE": str(front.certificate)}
+        result = await run_json(node, str(HERE / "over_http2.js"), environment=query)
+        assert result["status"] == 200
+        if result["end"] == "whole":
+            assert result["lines"] == ROWS // 3
+        over_http2 = {"whole": "taken for whole", "cut off": "seen as cut off"}[result["end"]]
     assert [over_http1, over_http2] == outcomes()[kind]
 
 
-async def test_its_last_line_tells_a_whole_export_from_one_that_caddy_lets_look_whole(
+async def test_the_end_line_distinguishes_a_complete_export_from_one_cut_by_caddy(
     tmp_path: Path, broker: EmbeddedBroker, mongodb_database: Mongo, cut_off: Interrupted
 ) -> None:
-    async with origin(broker, mongodb_database) as port, in_front(tmp_path, "caddy", port) as front:
+    async with origin(broker, mongodb_database) as port, running_proxy(tmp_path, "caddy", port) as front:
         for cut_off.mended in (False, True):
-            asked = {**EXPORT, "end": "true"}
-            async with front.http.get(front.url + "/readings", params=asked, headers=bearer(token_of())) as answer:
+            query = {**EXPORT, "end": "true"}
+            async with front.http.get(front.url + "/readings", params=query, headers=bearer(user_token())) as answer:
                 last = (await answer.read()).splitlines()[-1]
             assert (last == b'{"end":true,"count":%d}' % ROWS) is cut_off.mended
 
@@ -199,7 +173,7 @@ async def test_pings_keep_a_socket_through_it_and_a_silence_beyond_its_time_out_
         quick = {"120s": "2s"} if kind in ("nginx", "haproxy") else {}
         async with (
             origin(broker, mongodb_database, ping_interval_s=ping_interval_s) as port,
-            in_front(tmp_path / str(ping_interval_s), kind, port, changes=quick) as front,
+            running_proxy(tmp_path / str(ping_interval_s), kind, port, changes=quick) as front,
             front.http.ws_connect(front.url + "/socket.io/?EIO=4&transport=websocket") as device,
         ):
             await device.send_str("40" + json.dumps({"token": ISSUING.device()}))
@@ -218,7 +192,7 @@ async def test_pings_keep_a_socket_through_it_and_a_silence_beyond_its_time_out_
 
     kinds = [(kind, every) for kind in PROGRAMS for every in (0.5, 30.0)]
     found = await asyncio.gather(*(lives(*one) for one in kinds))
-    # The other two wait without a limit.
+    # The other two have no timeout.
     assert dict(zip(kinds, found, strict=True)) == {
         (kind, every): every < 2 or kind in ("apache", "caddy") for kind, every in kinds
     }

@@ -1,4 +1,4 @@
-"""Drivers that read what persisters have stored, with the code of docs/reading-mongodb.md."""
+"""Drivers read stored readings with the code of docs/reading-mongodb.md."""
 
 import json
 import re
@@ -12,9 +12,9 @@ from bson import Int64, MaxKey, MinKey
 from pymongo import MongoClient
 
 from testing.node import node_with
-from tests.docs.pages import block, page, said, written
-from tests.reader.running import TS, Mongo, sent, stored_in
-from tests.reader.test_plans import stages
+from tests.docs.pages import block, page, run_json, write_file
+from tests.reader.harness import TS, Mongo, make_reading, open_store
+from tests.reader.query_plans import stages
 
 HERE = Path(__file__).parent
 PAGE = "reading-mongodb.md"
@@ -33,12 +33,12 @@ def clustered(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture
 async def stored(mongodb_database: Mongo, clustered: bool) -> Mongo:
     """40 series of 50 readings, one a millisecond."""
-    async with stored_in(mongodb_database, clustered=clustered) as store:
+    async with open_store(mongodb_database, clustered=clustered) as store:
         for owner in OWNERS:
             for device in DEVICES:
                 for sensor in SENSORS:
-                    readings = [sent(value(n), TS + n, n % 3, sensor=sensor) for n in range(EACH)]
-                    await store.holds(*readings, device=device, owner=owner)
+                    readings = [make_reading(value(n), TS + n, n % 3, sensor=sensor) for n in range(EACH)]
+                    await store.insert(*readings, device=device, owner=owner)
     return mongodb_database
 
 
@@ -53,7 +53,7 @@ def at(ms: int) -> datetime:
 def by_pymongo(stored: Mongo, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setenv("READINGS_URL", stored[0])
     monkeypatch.setenv("READINGS_DATABASE", stored[1])
-    return runpy.run_path(str(written(folder, "readings.py", block(PAGE, "Python: pymongo"))))
+    return runpy.run_path(str(write_file(folder, "readings.py", block(PAGE, "Python: pymongo"))))
 
 
 def test_pymongo_reads_a_series_its_newest_and_its_hours(
@@ -81,20 +81,20 @@ def test_each_filter_is_answered_as_the_page_says(
     code = by_pymongo(stored, tmp_path, monkeypatch)
     names = dict(zip(("owner", "device", "sensorType"), SERIES, strict=True))
     whole = code["stretch"](*SERIES)
-    asked: list[tuple[dict[str, Any], dict[str, int]]] = [
+    cases: list[tuple[dict[str, Any], dict[str, int]]] = [
         (whole, {}),
         ({**whole, "value": {"$gt": 20}}, {}),
         (whole, {"_id": -1}),
         (whole, {"value": 1}),
-        ({f"_id.{name}": said for name, said in names.items()}, {}),
+        ({f"_id.{name}": field_value for name, field_value in names.items()}, {}),
         ({"value": {"$gt": 3}}, {}),
         ({"receivedAt": {"$gte": at(TS + 20)}}, {}),
         ({"_id": {"$gte": {**names, "ts": MinKey()}}}, {}),
     ]
     rows = re.findall(r"^\| (.*(?:`|direction)\W?.*) \| (`(?:IX|COLL)SCAN`.*) \| ([\d,]+)", page(PAGE), re.MULTILINE)
-    assert len(rows) == len(asked), rows
+    assert len(rows) == len(cases), rows
     with code["client"]:
-        for (text, plan, looked_at), (filter_, order) in zip(rows, asked, strict=True):
+        for (text, plan, looked_at), (filter_, order) in zip(rows, cases, strict=True):
             found = code["readings"].find(filter_)
             explained = (found.sort(order) if order else found).explain()
             names_of = {stage["stage"] for stage in stages(explained["queryPlanner"]["winningPlan"])}
@@ -105,11 +105,11 @@ def test_each_filter_is_answered_as_the_page_says(
             assert abs(examined - int(looked_at.replace(",", ""))) <= 2, (text, examined)
 
 
-@pytest.mark.parametrize("wrong", ["another order", "milliseconds", "text"])
-def test_a_key_of_another_form_finds_nothing_and_says_nothing(stored: Mongo, wrong: str) -> None:
+@pytest.mark.parametrize("form", ["another order", "milliseconds", "text"])
+def test_a_key_of_another_form_finds_nothing_without_an_error(stored: Mongo, form: str) -> None:
     names: dict[str, Any] = dict(zip(("owner", "device", "sensorType"), SERIES, strict=True))
-    first, last = {"milliseconds": (TS, TS + 50), "text": ("2025", "2026")}.get(wrong, (MinKey(), MaxKey()))
-    if wrong == "another order":
+    first, last = {"milliseconds": (TS, TS + 50), "text": ("2025", "2026")}.get(form, (MinKey(), MaxKey()))
+    if form == "another order":
         names = dict(sorted(names.items()))
     client: MongoClient[dict[str, Any]]
     with MongoClient(stored[0]) as client:
@@ -160,21 +160,21 @@ async def test_javascript_reads_a_series_and_its_newest(stored: Mongo, tmp_path:
     assert named
     assert named[1] == json.loads((HERE / "package.json").read_text())["dependencies"][package]
     (tmp_path / "node_modules").symlink_to(HERE / "node_modules")
-    written(tmp_path, "readings.mjs", block(PAGE, f"JavaScript: {heading}"))
+    write_file(tmp_path, "readings.mjs", block(PAGE, f"JavaScript: {heading}"))
     environment = {
         "READINGS_URL": stored[0],
         "READINGS_DATABASE": stored[1],
         "ASKED": json.dumps([SERIES, START, END]),
     }
-    found = await said(node, str(written(tmp_path, "ask.mjs", driver)), environment=environment)
+    found = await run_json(node, str(write_file(tmp_path, "ask.mjs", driver)), environment=environment)
 
-    def told(number: int) -> list[object]:
+    def row_of(number: int) -> list[object]:
         known = f"Long {BEYOND_DOUBLES}" if number == 0 else value(number)
         written_as = at(TS + number).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         return [*SERIES, written_as, number % 3, known]
 
-    assert found["whole"] == [told(n) for n in range(EACH)]
-    assert found["part"] == [told(n) for n in range(10, 30)]
-    assert found["newest"] == told(EACH - 1)
+    assert found["whole"] == [row_of(n) for n in range(EACH)]
+    assert found["part"] == [row_of(n) for n in range(10, 30)]
+    assert found["newest"] == row_of(EACH - 1)
     assert "IXSCAN" in found["plan"]
     assert {one["name"] for one in found.get("made", [])} <= {"readings", "series"}

@@ -1,4 +1,4 @@
-"""From one RabbitMQ to another, as docs/operations.md has it: the oldest version at hand, and the newest beside it."""
+"""Moving from one RabbitMQ to another, as in docs/operations.md: from the oldest available version to the newest."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ from testing.waiting import eventually
 from tests.faults.fleet import Fleet
 from tests.faults.verdict import Stores, judged
 from tests.integration.services import ROOT, SECRET, Running, migrated, started
-from tests.reader.running import Mongo
+from tests.reader.harness import Mongo
 
 DEVICES = 6
 QUEUES = {"tidegate.readings", "tidegate.readings.dead", "tidegate.owners.deleted"}
@@ -24,14 +24,14 @@ QUEUES = {"tidegate.readings", "tidegate.readings.dead", "tidegate.owners.delete
 
 @pytest.fixture
 def new_url(newest_rabbitmq_server: RabbitMQServer) -> Iterator[str]:
-    """URL of a fresh vhost on the newest."""
+    """URL of a fresh vhost on the newest RabbitMQ."""
     url = newest_rabbitmq_server.create_vhost()
     yield url
     newest_rabbitmq_server.delete_vhost(url)
 
 
 class Moving:
-    """Gateways and persisters, each at one of two brokers, and devices that stream all the time."""
+    """Gateways and persisters, each on one of two brokers, and devices that stream continuously."""
 
     def __init__(self, stack: AsyncExitStack, mongo: Mongo, auth: Running, fleet: Fleet, port: int) -> None:
         self._stack = stack
@@ -45,12 +45,12 @@ class Moving:
         return await self._stack.enter_async_context(started("persister", BROKER_URL=broker_url, **settings))
 
     async def gateway(self, broker_url: str) -> Running:
-        """Start one at the address that devices know."""
+        """Start a gateway at the address that devices use."""
         settings = {"AUTH_URL": self._auth.url, "PORT": str(self._port)}
         return await self._stack.enter_async_context(started("gateway", BROKER_URL=broker_url, **settings))
 
     async def are_accepted(self) -> None:
-        """Wait until each device was told `accepted` once more."""
+        """Wait until each device has received another `accepted`."""
         await self.fleet.accepted_since(asyncio.get_running_loop().time(), 20)
 
 
@@ -89,10 +89,10 @@ async def declared(url: str) -> None:
 
 
 async def waiting(server: RabbitMQServer, url: str) -> dict[str, int]:
-    """Return what `rabbitmqctl list_queues` says of each queue."""
+    """Return the number of messages of each queue, by `rabbitmqctl list_queues`."""
     vhost = urlsplit(url).path[1:]
-    said = await asyncio.to_thread(server.rabbitmqctl, "list_queues", "-p", vhost, "name", "messages")
-    rows = [line.split() for line in said.splitlines() if line.startswith("tidegate.")]
+    output = await asyncio.to_thread(server.rabbitmqctl, "list_queues", "-p", vhost, "name", "messages")
+    rows = [line.split() for line in output.splitlines() if line.startswith("tidegate.")]
     return {name: int(messages) for name, messages in rows if name in QUEUES}
 
 
@@ -100,7 +100,7 @@ async def drained(server: RabbitMQServer, url: str) -> None:
     async def empty() -> bool:
         return await waiting(server, url) == dict.fromkeys(QUEUES, 0)
 
-    await eventually(empty, "nothing waits at the first broker", 30)
+    await eventually(empty, "the queues of the first broker are empty", 30)
 
 
 async def require_all_stored_once(moving: Moving, new_url: str, mongo: Mongo) -> None:
@@ -118,7 +118,7 @@ async def test_gateways_move_to_a_second_broker_while_workers_drain_the_first(
     first = await moving.gateway(rabbitmq_url)
     drains = await moving.persister(rabbitmq_url)
     await moving.are_accepted()
-    assert await drains.stop() == 0  # so that much waits at the first broker
+    assert await drains.stop() == 0  # so that messages queue up at the first broker
     await moving.are_accepted()
     await declared(new_url)
     await moving.persister(new_url)

@@ -1,4 +1,4 @@
-"""Those who verify tokens by themselves, with the code of docs/tokens.md and the packages that it names."""
+"""Verifying tokens offline, with the code of docs/tokens.md and the packages that it names."""
 
 import asyncio
 import json
@@ -17,18 +17,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from testing.node import node_with
-from tests.docs.pages import block, page, said, written
+from tests.docs.pages import block, page, run_json, write_file
 from tests.docs.venv import python_with
 from tests.integration.device import logged_in, registered_device
 from tests.integration.services import Running, migrated, started
-from tests.reader.running import bearer
+from tests.reader.harness import bearer
 
 HERE = Path(__file__).parent
 PAGE = "tokens.md"
 EMAIL = "ada@example.com"
 HEADINGS = {"pyjwt": "Python: PyJWT", "joserfc": "Python: joserfc"}
 
-# What each does with many tokens: it says whose each is, or null where the page says how a bad one is told.
+# Drivers of the page's code: print the owner of each token, or null if the code raises the error that the page names.
 DRIVERS = {
     "pyjwt": """
 import json, sys
@@ -65,7 +65,7 @@ console.log(JSON.stringify(said));
 
 @dataclass
 class Issued:
-    """An `auth` whose key is known here, and tokens that it issued."""
+    """An `auth` whose signing key is known to the test, and tokens that it issued."""
 
     auth: Running
     key: Ed25519PrivateKey
@@ -74,18 +74,18 @@ class Issued:
     device: str
 
     def like(self, key: Any = None, header: dict[str, Any] | None = None, **claims: Any) -> str:
-        """Sign another token than the user's; None takes a claim away."""
+        """Sign a variant of the user's token; None removes a claim."""
         changed = jwt.decode(self.user, options={"verify_signature": False}) | claims
-        told = {**jwt.get_unverified_header(self.user), **(header or {})}
-        kept = {name: value for name, value in changed.items() if value is not None}
-        return jwt.encode(kept, key or self.key, algorithm=told["alg"], headers=told)
+        headers = {**jwt.get_unverified_header(self.user), **(header or {})}
+        payload = {name: value for name, value in changed.items() if value is not None}
+        return jwt.encode(payload, key or self.key, algorithm=headers["alg"], headers=headers)
 
 
 @pytest.fixture
 async def issued(tmp_path: Path) -> AsyncIterator[Issued]:
     key = Ed25519PrivateKey.generate()
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-    written(tmp_path, "key.pem", pem).chmod(0o600)
+    write_file(tmp_path, "key.pem", pem).chmod(0o600)
     url = f"sqlite+aiosqlite:///{tmp_path}/users.db"
     await migrated(url)
     async with (
@@ -97,7 +97,7 @@ async def issued(tmp_path: Path) -> AsyncIterator[Issued]:
 
 
 def tokens(issued: Issued) -> dict[str, tuple[str, str]]:
-    """Tokens, the scope that is asked for, by a name that begins with `good` where the token is."""
+    """Return (token, required scope) by name; names of valid tokens begin with `good`."""
     reads, writes = "readings:read", "readings:write"
     return {
         "good user": (issued.user, reads),
@@ -118,18 +118,18 @@ def tokens(issued: Issued) -> dict[str, tuple[str, str]]:
     }
 
 
-async def told(issued: Issued, *command: str) -> dict[str, str | None]:
-    asked = tokens(issued)
+async def run_verifier(issued: Issued, *command: str) -> dict[str, str | None]:
+    cases = tokens(issued)
     process = await asyncio.create_subprocess_exec(
         *command,
         env={"URL": issued.auth.url, "PATH": "/usr/bin:/bin"},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
-    output, _ = await asyncio.wait_for(process.communicate(json.dumps(asked).encode()), 60)
+    output, _ = await asyncio.wait_for(process.communicate(json.dumps(cases).encode()), 60)
     assert process.returncode == 0
     found: dict[str, str | None] = json.loads(output)
-    assert found.keys() == asked.keys()
+    assert found.keys() == cases.keys()
     return found
 
 
@@ -141,20 +141,20 @@ def require_right(found: dict[str, str | None], owner: str) -> None:
 async def test_python_takes_good_tokens_and_no_others(package: str, issued: Issued, tmp_path: Path) -> None:
     python = sys.executable if package == "pyjwt" else python_with(tried("joserfc", "=="))
     code = block(PAGE, HEADINGS[package]) + DRIVERS[package] + DRIVEN
-    require_right(await told(issued, python, str(written(tmp_path, "verify.py", code))), issued.owner)
+    require_right(await run_verifier(issued, python, str(write_file(tmp_path, "verify.py", code))), issued.owner)
 
 
 async def test_jose_takes_good_tokens_and_no_others(issued: Issued, tmp_path: Path) -> None:
     node = node_with(HERE, "jose")
     assert tried("jose", "@").partition("@")[2] == versions()["jose"]
     (tmp_path / "node_modules").symlink_to(HERE / "node_modules")
-    written(tmp_path, "verified.mjs", block(PAGE, "JavaScript: jose"))
-    script = written(tmp_path, "verify.mjs", DRIVEN_BY_NODE)
-    require_right(await told(issued, node, str(script)), issued.owner)
+    write_file(tmp_path, "verified.mjs", block(PAGE, "JavaScript: jose"))
+    script = write_file(tmp_path, "verify.mjs", DRIVEN_BY_NODE)
+    require_right(await run_verifier(issued, node, str(script)), issued.owner)
 
 
 def tried(package: str, sign: str) -> str:
-    """Return the version that the page says was tried."""
+    """Return the requirement with the version that the page names as tried."""
     found = re.search(rf"install {package}` \(tried: ([\d.]+)\)", page(PAGE))
     assert found, package
     return f"{package}{sign}{found[1]}"
@@ -168,7 +168,7 @@ def versions() -> dict[str, str]:
 async def test_only_auth_knows_that_a_token_was_revoked(issued: Issued, tmp_path: Path) -> None:
     command = block(PAGE, "What it cannot tell")
 
-    async def asked(token: str) -> int:
+    async def cases(token: str) -> int:
         environment = {"URL": issued.auth.url, "TOKEN": token, "PATH": "/usr/bin:/bin"}
         process = await asyncio.create_subprocess_exec(
             "sh", "-c", command, env=environment, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
@@ -176,19 +176,19 @@ async def test_only_auth_knows_that_a_token_was_revoked(issued: Issued, tmp_path
         return await process.wait()
 
     curl_refused = 22
-    assert [await asked(token) for token in (issued.user, issued.device, "garbage")] == [0, 0, curl_refused]
+    assert [await cases(token) for token in (issued.user, issued.device, "garbage")] == [0, 0, curl_refused]
     async with aiohttp.ClientSession(issued.auth.url, raise_for_status=True) as http:
         (device,) = (await (await http.get("/devices", headers=bearer(issued.user))).json())["items"]
         await http.delete(f"/devices/{device['id']}/tokens", headers=bearer(issued.user))
         await http.post("/user/logout", headers=bearer(issued.user))
-    assert [await asked(token) for token in (issued.user, issued.device)] == [curl_refused, curl_refused]
+    assert [await cases(token) for token in (issued.user, issued.device)] == [curl_refused, curl_refused]
     code = block(PAGE, HEADINGS["pyjwt"]) + DRIVERS["pyjwt"] + DRIVEN
-    found = await told(issued, sys.executable, str(written(tmp_path, "verify.py", code)))
+    found = await run_verifier(issued, sys.executable, str(write_file(tmp_path, "verify.py", code)))
     assert (found["good user"], found["good device"]) == (issued.owner, issued.owner)
 
 
 def refusals() -> dict[str, tuple[str, str]]:
-    """What the page says of those that cannot: version and words."""
+    """Return the packages that cannot verify, by the page: version and error message."""
     rows = re.findall(r"^\| ([\w-]+)[ ()\w]* \| ([\d.]+) \| `([^`]+)` \|$", page(PAGE), re.MULTILINE)
     return {name: (version, words) for name, version, words in rows}
 
@@ -217,15 +217,15 @@ except JOSEError as error:
 """
 
 
-async def test_those_that_cannot_say_what_the_page_says(issued: Issued, tmp_path: Path) -> None:
+async def test_packages_that_cannot_verify_fail_as_the_page_says(issued: Issued, tmp_path: Path) -> None:
     named = refusals()
     assert named.keys() == {"jsonwebtoken", "python-jose"}
     environment = {"URL": issued.auth.url, "TOKEN": issued.user}
     assert versions()["jsonwebtoken"] == named["jsonwebtoken"][0]
     (tmp_path / "node_modules").symlink_to(HERE / "node_modules")
-    script = written(tmp_path, "verify.js", JSONWEBTOKEN)
+    script = write_file(tmp_path, "verify.js", JSONWEBTOKEN)
     node = node_with(HERE, "jsonwebtoken")
-    assert await said(node, str(script), environment=environment) == named["jsonwebtoken"][1]
+    assert await run_json(node, str(script), environment=environment) == named["jsonwebtoken"][1]
     python = python_with(f"python-jose[cryptography]=={named['python-jose'][0]}")
-    script = written(tmp_path, "verify.py", PYTHON_JOSE)
-    assert await said(python, str(script), environment=environment) == named["python-jose"][1]
+    script = write_file(tmp_path, "verify.py", PYTHON_JOSE)
+    assert await run_json(python, str(script), environment=environment) == named["python-jose"][1]

@@ -1,4 +1,4 @@
-"""Python packages that others use and that Tidegate does not: in environments of their own, kept from run to run."""
+"""Virtual environments of packages that Tidegate does not use, cached between runs."""
 
 import fcntl
 import os
@@ -12,15 +12,15 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tide
 
 
 def python_with(*packages: str) -> str:
-    """Return the path of a Python that has these (`name==version`); a few seconds the first time on a machine.
+    """Return a Python with these packages (`name==version`); takes a few seconds the first time on a machine.
 
-    Where they cannot be had, the test is skipped, but in CI it fails.
+    If they cannot be installed, the test is skipped; in CI it fails.
     """
     folder = CACHE / "-".join(("python", f"{sys.version_info.major}.{sys.version_info.minor}", *packages))
     python = folder / "bin" / "python"
     CACHE.mkdir(parents=True, exist_ok=True)
     with folder.with_name(folder.name + ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another worker may be installing
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another test worker may be installing
         if not (folder / "done").exists():
             for command in (
                 [sys.executable, "-m", "venv", "--clear", str(folder)],
@@ -28,7 +28,7 @@ def python_with(*packages: str) -> str:
             ):
                 done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
                 if done.returncode:
-                    said = (done.stderr or done.stdout).strip().splitlines()[-1]
-                    (pytest.fail if os.environ.get("CI") else pytest.skip)(f"cannot be had: {packages}: {said}")
+                    error = (done.stderr or done.stdout).strip().splitlines()[-1]
+                    (pytest.fail if os.environ.get("CI") else pytest.skip)(f"cannot be installed: {packages}: {error}")
             (folder / "done").touch()
     return str(python)

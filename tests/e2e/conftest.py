@@ -1,28 +1,28 @@
-"""What the dashboard's tests share: a onebox with simulated devices for each file, and a window on it for each test."""
+"""Fixtures of the dashboard's tests: a onebox with simulated devices per file, a browser window per test."""
 
 from collections.abc import Iterator
 
 import pytest
 
 from testing.browser import Browser
-from tests.e2e.site import Site
+from tests.e2e.demo_server import DemoServer
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """One for all tests of a file: what they add has names of its own."""
-    with Site.opened(tmp_path_factory.mktemp("dashboard") / "data", "--devices", "8", "--rate", "4") as opened:
+def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoServer]:
+    """One for all tests of a file; each test uses its own device names."""
+    with DemoServer.opened(tmp_path_factory.mktemp("dashboard") / "data", "--devices", "8", "--rate", "4") as opened:
         yield opened
 
 
 @pytest.fixture
-def browser(site: Site) -> Iterator[Browser]:
-    with Browser.opened(site.url) as opened:
+def browser(demo_server: DemoServer) -> Iterator[Browser]:
+    with Browser.opened(demo_server.url) as opened:
         yield opened
         assert opened.console_errors() == []
 
 
 @pytest.fixture
-def inside(browser: Browser, site: Site) -> Browser:
-    browser.log_in(site.person["email"], site.person["password"])
+def logged_in(browser: Browser, demo_server: DemoServer) -> Browser:
+    browser.log_in(demo_server.person["email"], demo_server.person["password"])
     return browser

@@ -1,4 +1,4 @@
-"""Pictures of the dashboard, of a onebox of its own: `python -m tests.e2e.screenshots [FOLDER]` (docs/images)."""
+"""Takes screenshots of the dashboard on its own onebox: `python -m tests.e2e.screenshots [FOLDER]` (docs/images)."""
 
 import asyncio
 import sys
@@ -14,18 +14,18 @@ from urllib.parse import quote
 import aiohttp
 
 from testing.browser import Browser
-from tests.e2e.running import ROOT, demo_person, running
-from tests.e2e.site import signed_up
+from tests.e2e.demo_server import wait_for_demo_user
+from tests.e2e.onebox_process import ROOT, demo_credentials, running_onebox
 
 FOLDER = ROOT / "docs" / "images"
-# As long as the curves need to be something to look at.
+# How long the curves need to fill.
 STREAMED_S = 45.0
-# What the live chart shows of the time before.
+# How much of the past the live chart shows.
 BEFORE_S = 300
 DEVICES = 12
 SIMULATED = ("sim-0001", "sim-0007", "sim-0002", "sim-0006")
 PRESS = {"name": "press-1", "sensorType": "state", "location": "hall 3"}
-# What the press does, and for how many seconds.
+# The states of the press, and their duration in seconds.
 ROUND = (("heating", 42), ("pressing", 27), ("cooling", 31), ("idle", 16))
 EVERY_S = 2
 
@@ -35,7 +35,7 @@ def look(browser: Browser) -> None:
 
 
 def add_device(browser: Browser) -> None:
-    """Add a device and show what it connects with."""
+    """Add a device and show its token and code."""
     browser.find("[data-add-device]").click()
     for name, text in (("name", "press-2"), ("sensor", "temperature"), ("location", "hall 3")):
         browser.find(f"#add-{name}").send_keys(text)
@@ -46,7 +46,7 @@ def add_device(browser: Browser) -> None:
 
 @dataclass(frozen=True)
 class Picture:
-    """A window, the series in its chart as (device's name, sensorType), and what is done before it is taken."""
+    """A window, the series in its chart as (device name, sensorType), and a step before the screenshot."""
 
     window: dict[str, Any]
     series: tuple[tuple[str, str | None], ...] = tuple((name, None) for name in SIMULATED)
@@ -59,13 +59,13 @@ PICTURES = {
     "dashboard-dark.png": Picture(WIDE | {"dark": True}),
     "dashboard-phone.png": Picture({"width": 390, "height": 844, "phone": True}),
     "dashboard-states.png": Picture(WIDE, tuple(("press-1", name) for name in ("state", "door", "pressure"))),
-    # The last one, for its device stays in the list.
+    # Last, because its device stays in the list.
     "dashboard-device.png": Picture(WIDE, then=add_device),
 }
 
 
 def press_at(ts_ms: int) -> list[dict[str, Any]]:
-    """Return what a press measures at a time: a state in words, a door that is open while it is idle, a pressure."""
+    """Return a press's readings at a time: a state, a door that is open while idle, a pressure."""
     at = ts_ms // 1000 % sum(seconds for _, seconds in ROUND)
     for state, seconds in ROUND:  # noqa: B007 - the one that is left
         if at < seconds:
@@ -79,7 +79,7 @@ def press_at(ts_ms: int) -> list[dict[str, Any]]:
 
 @asynccontextmanager
 async def press(url: str, person: dict[str, str]) -> AsyncIterator[None]:
-    """A press that has been sending for five minutes and goes on."""
+    """A press that has been sending for five minutes and continues."""
     async with aiohttp.ClientSession(url) as session:
         async with session.post("/user/login", json=person) as answer:
             bearer = {"Authorization": f"Bearer {(await answer.json())['accessToken']}"}
@@ -107,7 +107,7 @@ async def press(url: str, person: dict[str, str]) -> AsyncIterator[None]:
 
 
 async def fragment(url: str, person: dict[str, str], series: tuple[tuple[str, str | None], ...]) -> str:
-    """Return what stands in the address of a page that shows these series."""
+    """Return the URL fragment that shows these series."""
     chosen = []
     async with aiohttp.ClientSession(url) as session:
         async with session.post("/user/login", json=person) as answer:
@@ -120,7 +120,7 @@ async def fragment(url: str, person: dict[str, str], series: tuple[tuple[str, st
 
 
 def encode_one(url: str, person: dict[str, str], file: Path, wanted: Picture) -> None:
-    """Log in, wait until there is something to look at, and take a picture."""
+    """Log in, wait until the page is filled, and take a screenshot."""
     with Browser.opened(url, **wanted.window) as browser:
         browser.log_in(person["email"], person["password"])
         named = "(document.getElementById('chart').data ?? []).filter((trace) => trace.name)"
@@ -137,12 +137,12 @@ def encode_one(url: str, person: dict[str, str], file: Path, wanted: Picture) ->
 
 
 async def take(folder: Path, *, streamed_s: float = STREAMED_S) -> list[Path]:
-    """Take all pictures."""
+    """Take all screenshots."""
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="tidegate-screenshots-") as data:
-        async with running("--devices", str(DEVICES), "--rate", "2", data=Path(data)) as (_, url):
-            await signed_up(url, Path(data))
-            person = demo_person(Path(data))
+        async with running_onebox("--devices", str(DEVICES), "--rate", "2", data=Path(data)) as (_, url):
+            await wait_for_demo_user(url, Path(data))
+            person = demo_credentials(Path(data))
             async with press(url, person):
                 await asyncio.sleep(streamed_s)
                 for name, wanted in PICTURES.items():

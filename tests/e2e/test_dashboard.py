@@ -1,4 +1,4 @@
-"""The dashboard in a real browser, on a onebox with simulated devices: what a person sees and does."""
+"""The dashboard in a real browser, on a onebox with simulated devices."""
 
 import csv
 import functools
@@ -15,8 +15,8 @@ from pymongo import MongoClient
 
 from testing.browser import Browser
 from testing.node import node_with
+from tests.e2e.demo_server import DemoServer
 from tests.e2e.screenshots import PICTURES, take
-from tests.e2e.site import Site
 from tests.faults.onebox import socket_url
 
 HERE = Path(__file__).parent
@@ -34,85 +34,90 @@ def readings_sent() -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def history(site: Site) -> str:
+def history(demo_server: DemoServer) -> str:
     """A device with a day of readings, a week ago."""
-    site.send("tank-1", readings_sent())
+    demo_server.send("tank-1", readings_sent())
     return "tank-1"
 
 
-def test_a_wrong_password_is_told_and_opens_nothing(browser: Browser, site: Site) -> None:
-    browser.log_in(site.person["email"], "not the password")
-    assert "do not fit" in browser.until("return document.getElementById('login-error').textContent")
+def test_a_wrong_password_is_reported_and_opens_nothing(browser: Browser, demo_server: DemoServer) -> None:
+    browser.log_in(demo_server.person["email"], "not the password")
+    assert "Wrong e-mail or password" in browser.until("return document.getElementById('login-error').textContent")
     assert browser.run("return document.getElementById('app').hidden")
     assert [entry for entry in browser.console_errors() if "401" not in entry] == []
 
 
-def test_values_do_not_wait_for_the_charts_script_and_it_is_tried_again(inside: Browser) -> None:
-    inside.until("return document.querySelectorAll('#series .value').length > 0")
-    inside.driver.execute_cdp_cmd("Network.enable", {})
-    inside.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["*/plotly.min.js"]})
-    inside.driver.refresh()
-    inside.until(
+def test_values_do_not_wait_for_the_charts_script_and_it_is_tried_again(logged_in: Browser) -> None:
+    logged_in.until("return document.querySelectorAll('#series .value').length > 0")
+    logged_in.driver.execute_cdp_cmd("Network.enable", {})
+    logged_in.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["*/plotly.min.js"]})
+    logged_in.driver.refresh()
+    logged_in.until(
         "return [...document.querySelectorAll('#series .value')].some((value) => /[0-9]/.test(value.textContent))"
     )
-    inside.until("return document.getElementById('chart-message').textContent.includes('trying again')")
-    inside.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": []})
-    inside.until("return (document.getElementById('chart').data ?? []).some((trace) => trace.y.length > 3)")
-    assert "trying again" not in inside.text("#chart-message")
-    assert all("plotly.min.js" in line for line in inside.console_errors())
+    logged_in.until("return document.getElementById('chart-message').textContent.includes('trying again')")
+    logged_in.driver.execute_cdp_cmd("Network.setBlockedURLs", {"urls": []})
+    logged_in.until("return (document.getElementById('chart').data ?? []).some((trace) => trace.y.length > 3)")
+    assert "trying again" not in logged_in.text("#chart-message")
+    assert all("plotly.min.js" in line for line in logged_in.console_errors())
 
 
-def test_curves_move_within_five_seconds_and_values_change(inside: Browser) -> None:
+@pytest.mark.alone
+def test_curves_move_within_five_seconds_and_values_change(logged_in: Browser) -> None:
     began = time.monotonic()
-    inside.until("return (document.getElementById('chart').data ?? []).some((trace) => trace.y.length > 3)", within_s=5)
-    first = max(curve["x"][-1] for curve in inside.curves())
-    value = inside.find("#series .value").text
-    inside.until(
+    logged_in.until(
+        "return (document.getElementById('chart').data ?? []).some((trace) => trace.y.length > 3)", within_s=5
+    )
+    first = max(curve["x"][-1] for curve in logged_in.curves())
+    value = logged_in.find("#series .value").text
+    logged_in.until(
         "return Math.max(...document.getElementById('chart').data.map((trace) => trace.x.at(-1))) > arguments[0]",
         first,
         within_s=5,
     )
     assert time.monotonic() - began < 5
-    inside.until("return document.querySelector('#series .value').innerText !== arguments[0]", value, within_s=5)
-    assert inside.until("return Number(document.getElementById('rate').textContent) > 20")
-    assert inside.until("return document.getElementById('lag').textContent.endsWith('ms')")
-    assert inside.until("return document.getElementById('online').textContent") == "8"
-    assert inside.find("#feed-text").text == "live"
+    logged_in.until("return document.querySelector('#series .value').innerText !== arguments[0]", value, within_s=5)
+    assert logged_in.until("return Number(document.getElementById('rate').textContent) > 20")
+    assert logged_in.until("return document.getElementById('lag').textContent.endsWith('ms')")
+    assert logged_in.until("return document.getElementById('online').textContent") == "8"
+    assert logged_in.find("#feed-text").text == "live"
 
 
-def test_history_is_zoomed_into_bucket_by_bucket_until_single_readings_show(inside: Browser, history: str) -> None:
-    inside.choose(history)
-    inside.find("[data-span='7d']").click()
-    inside.find("[data-span='all']").click()
-    inside.until(
+def test_history_is_zoomed_into_bucket_by_bucket_until_single_readings_show(logged_in: Browser, history: str) -> None:
+    logged_in.choose(history)
+    logged_in.find("[data-span='7d']").click()
+    logged_in.find("[data-span='all']").click()
+    logged_in.until(
         "return document.getElementById('resolution').textContent.startsWith('8,640 readings, mean and range')"
     )
-    (curve,) = inside.curves()
+    (curve,) = logged_in.curves()
     assert 100 < len(curve["y"]) < 1000
     assert min(curve["y"]) < 5
     assert max(curve["y"]) > 1070
     # Drag over a twentieth of the chart.
-    box = inside.run(
+    box = logged_in.run(
         "const {x, y, width} = document.querySelector('.nsewdrag').getBoundingClientRect(); return [x, y, width]"
     )
     for kind, part in (("mousePressed", 0.50), ("mouseMoved", 0.52), ("mouseMoved", 0.55), ("mouseReleased", 0.55)):
         place = {"type": kind, "x": box[0] + box[2] * part, "y": box[1] + 60, "button": "left", "clickCount": 1}
-        inside.driver.execute_cdp_cmd("Input.dispatchMouseEvent", place)
-    inside.until("return !document.getElementById('resolution').textContent.includes('mean')")
-    (curve,) = inside.curves()
+        logged_in.driver.execute_cdp_cmd("Input.dispatchMouseEvent", place)
+    logged_in.until("return !document.getElementById('resolution').textContent.includes('mean')")
+    (curve,) = logged_in.curves()
     assert 350 < len(curve["y"]) < 520
     assert all(value in {reading["value"] for reading in readings_sent()} for value in curve["y"])
-    assert inside.find("[data-span='all']").get_attribute("aria-pressed") == "false"
-    inside.find("[data-move='out']").click()
-    inside.until("return document.getElementById('chart').data.at(-1).y.length > arguments[0]", len(curve["y"]) + 200)
+    assert logged_in.find("[data-span='all']").get_attribute("aria-pressed") == "false"
+    logged_in.find("[data-move='out']").click()
+    logged_in.until(
+        "return document.getElementById('chart').data.at(-1).y.length > arguments[0]", len(curve["y"]) + 200
+    )
 
 
-def test_the_csv_of_what_is_shown_is_what_was_sent(inside: Browser, history: str) -> None:
-    inside.choose(history)
-    inside.find("[data-span='all']").click()
-    inside.until("return document.getElementById('resolution').textContent.startsWith('8,640')")
-    inside.find("#download").click()
-    file = inside.downloads / "tank-1_level.csv"
+def test_the_csv_of_what_is_shown_is_what_was_sent(logged_in: Browser, history: str) -> None:
+    logged_in.choose(history)
+    logged_in.find("[data-span='all']").click()
+    logged_in.until("return document.getElementById('resolution').textContent.startsWith('8,640')")
+    logged_in.find("#download").click()
+    file = logged_in.downloads / "tank-1_level.csv"
     deadline = time.monotonic() + 10
     while not file.exists():
         assert time.monotonic() < deadline, "nothing was downloaded"
@@ -130,19 +135,21 @@ def time_text(ms: Any) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def test_markup_cannot_be_registered_and_shows_as_text_where_somebody_put_it(site: Site, browser: Browser) -> None:
+def test_markup_cannot_be_registered_and_shows_as_text_where_somebody_put_it(
+    demo_server: DemoServer, browser: Browser
+) -> None:
     body = {"sensorType": "temperature", "location": "x", "name": FORGED}
-    assert site.call("POST", "/devices", json=body)[0] == 422
-    assert site.call("POST", "/devices", json=body | {"name": "ok", "sensorType": FORGED})[0] == 422
-    _, claims = site.call("GET", "/user/token")
+    assert demo_server.call("POST", "/devices", json=body)[0] == 422
+    assert demo_server.call("POST", "/devices", json=body | {"name": "ok", "sensorType": FORGED})[0] == 422
+    _, claims = demo_server.call("GET", "/user/token")
     key = {"owner": claims["owner"], "device": FORGED, "sensorType": FORGED}
-    with MongoClient[dict[str, Any]](socket_url(site.data)) as client:
+    with MongoClient[dict[str, Any]](socket_url(demo_server.data)) as client:
         now = datetime.now(UTC)
         client["tidegate"]["series"].insert_one({"_id": key, "firstSeenAt": now})
         client["tidegate"]["readings"].insert_one(
             {"_id": key | {"ts": now, "seq": Int64(0)}, "value": FORGED, "receivedAt": now, "unit": FORGED}
         )
-    browser.log_in(site.person["email"], site.person["password"])
+    browser.log_in(demo_server.person["email"], demo_server.person["password"])
     browser.choose(FORGED)
     browser.find("[data-span='1h']").click()
     browser.until("return document.getElementById('legend').innerText.includes(arguments[0])", FORGED)
@@ -152,27 +159,29 @@ def test_markup_cannot_be_registered_and_shows_as_text_where_somebody_put_it(sit
     assert browser.run("return window.pwned") is None
 
 
-def test_nothing_comes_from_another_origin_and_the_token_is_in_no_lasting_place(inside: Browser, site: Site) -> None:
-    inside.until("return document.querySelectorAll('#series li').length > 0")
-    loaded = inside.run("return performance.getEntriesByType('resource').map((entry) => entry.name)")
+def test_nothing_comes_from_another_origin_and_the_token_is_in_no_lasting_place(
+    logged_in: Browser, demo_server: DemoServer
+) -> None:
+    logged_in.until("return document.querySelectorAll('#series li').length > 0")
+    loaded = logged_in.run("return performance.getEntriesByType('resource').map((entry) => entry.name)")
     assert any("plotly" in name for name in loaded)
-    assert all(name.startswith((site.url, "blob:")) for name in loaded)
+    assert all(name.startswith((demo_server.url, "blob:")) for name in loaded)
     assert not any("token" in name or "ey" in name.rpartition("?")[2] for name in loaded)
-    assert inside.run("return document.cookie + JSON.stringify(localStorage)") == "{}"
+    assert logged_in.run("return document.cookie + JSON.stringify(localStorage)") == "{}"
 
 
-def test_a_session_is_renewed_and_survives_a_reload_and_logging_out_ends_it(inside: Browser) -> None:
-    inside.until("return document.querySelectorAll('#series li').length > 0")
-    before = json.loads(inside.run("return sessionStorage.getItem('tidegate.session')"))
-    inside.run("sessionStorage.setItem('tidegate.session', JSON.stringify({...arguments[0], until: 0}))", before)
-    inside.driver.refresh()
-    inside.until("return document.querySelectorAll('#series li').length > 0")
-    after = json.loads(inside.run("return sessionStorage.getItem('tidegate.session')"))
+def test_a_session_is_renewed_and_survives_a_reload_and_logging_out_ends_it(logged_in: Browser) -> None:
+    logged_in.until("return document.querySelectorAll('#series li').length > 0")
+    before = json.loads(logged_in.run("return sessionStorage.getItem('tidegate.session')"))
+    logged_in.run("sessionStorage.setItem('tidegate.session', JSON.stringify({...arguments[0], until: 0}))", before)
+    logged_in.driver.refresh()
+    logged_in.until("return document.querySelectorAll('#series li').length > 0")
+    after = json.loads(logged_in.run("return sessionStorage.getItem('tidegate.session')"))
     assert after["refresh"] != before["refresh"]
     assert after["until"] > time.time() * 1000
-    inside.find("#logout").click()
-    inside.until("return !document.getElementById('login').hidden")
-    assert inside.run("return sessionStorage.getItem('tidegate.session')") is None
+    logged_in.find("#logout").click()
+    logged_in.until("return !document.getElementById('login').hidden")
+    assert logged_in.run("return sessionStorage.getItem('tidegate.session')") is None
 
 
 KEPT = "return JSON.parse(sessionStorage.getItem('tidegate.session'))"
@@ -181,12 +190,12 @@ LOGGED_OUT = "return !document.getElementById('login').hidden"
 
 
 def differs(window: Browser, refresh_token: str) -> None:
-    """Wait until the tab has other tokens."""
+    """Wait until the tab has new tokens."""
     window.until(f"{KEPT}.refresh !== arguments[0]", refresh_token)
 
 
 def expire(window: Browser, session: dict[str, Any], in_ms: int = 0) -> None:
-    """Load the page anew with these tokens, the access token expiring soon."""
+    """Reload the page with these tokens, the access token expiring soon."""
     window.run(
         "const until = Date.now() + arguments[1];"
         "sessionStorage.setItem('tidegate.session', JSON.stringify({...arguments[0], until}))",
@@ -197,7 +206,7 @@ def expire(window: Browser, session: dict[str, Any], in_ms: int = 0) -> None:
 
 
 def duplicated(window: Browser) -> tuple[str, str]:
-    """Duplicate the tab, tokens included; return both tabs' handles, the copy's being shown."""
+    """Duplicate the tab with its tokens and switch to the copy; return both tabs' handles."""
     driver = window.driver
     first = driver.current_window_handle
     window.run("window.open(location.href)")
@@ -206,96 +215,97 @@ def duplicated(window: Browser) -> tuple[str, str]:
     return first, driver.current_window_handle
 
 
-def test_a_duplicated_tab_goes_on_with_what_the_other_has_renewed(inside: Browser) -> None:
-    inside.until(LISTED)
-    old = inside.run(KEPT)
-    first, copy = duplicated(inside)
-    assert inside.run(KEPT)["refresh"] == old["refresh"]
-    inside.driver.switch_to.window(first)
-    expire(inside, old)
-    differs(inside, old["refresh"])
-    renewed = inside.run(KEPT)
-    inside.driver.switch_to.window(copy)
-    inside.until(f"{KEPT}.refresh === arguments[0]", renewed["refresh"])  # it was told
-    expire(inside, old)  # as a tab that was asleep
-    inside.until(LISTED)
-    assert inside.run(KEPT)["refresh"] == renewed["refresh"]  # it has asked
+@pytest.mark.alone  # a tab waits 150 ms for the others before it renews by itself
+def test_a_duplicated_tab_goes_on_with_what_the_other_has_renewed(logged_in: Browser) -> None:
+    logged_in.until(LISTED)
+    old = logged_in.run(KEPT)
+    first, copy = duplicated(logged_in)
+    assert logged_in.run(KEPT)["refresh"] == old["refresh"]
+    logged_in.driver.switch_to.window(first)
+    expire(logged_in, old)
+    differs(logged_in, old["refresh"])
+    renewed = logged_in.run(KEPT)
+    logged_in.driver.switch_to.window(copy)
+    logged_in.until(f"{KEPT}.refresh === arguments[0]", renewed["refresh"])  # broadcast by the other tab
+    expire(logged_in, old)  # as a tab that was asleep
+    logged_in.until(LISTED)
+    assert logged_in.run(KEPT)["refresh"] == renewed["refresh"]  # it has asked
     for handle in (first, copy):
-        inside.driver.switch_to.window(handle)
-        inside.driver.refresh()
-        inside.until(LISTED)
+        logged_in.driver.switch_to.window(handle)
+        logged_in.driver.refresh()
+        logged_in.until(LISTED)
 
 
-def test_two_tabs_that_renew_at_once_both_go_on(inside: Browser) -> None:
-    inside.until(LISTED)
-    old = inside.run(KEPT)
-    first, copy = duplicated(inside)
-    inside.driver.switch_to.window(first)
-    # Both load with a token that has expired, at one time: whoever is second hears that it was used.
-    inside.run(
+def test_two_tabs_that_renew_at_once_both_go_on(logged_in: Browser) -> None:
+    logged_in.until(LISTED)
+    old = logged_in.run(KEPT)
+    first, copy = duplicated(logged_in)
+    logged_in.driver.switch_to.window(first)
+    # Both load with an expired token at the same time: the second gets `refresh_used`.
+    logged_in.run(
         "sessionStorage.setItem('tidegate.session', JSON.stringify({...arguments[0], until: 0}));"
         "setTimeout(() => location.reload(), 300)",
         old,
     )
-    inside.driver.switch_to.window(copy)
-    inside.run(
+    logged_in.driver.switch_to.window(copy)
+    logged_in.run(
         "sessionStorage.setItem('tidegate.session', JSON.stringify({...arguments[0], until: 0}));"
         "setTimeout(() => location.reload(), 200)",
         old,
     )
     for handle in (first, copy):
-        inside.driver.switch_to.window(handle)
-        inside.until(LISTED)
-        differs(inside, old["refresh"])
-    copies = inside.run(KEPT)
-    inside.driver.switch_to.window(first)
-    inside.until(f"{KEPT}.refresh === arguments[0]", copies["refresh"])
+        logged_in.driver.switch_to.window(handle)
+        logged_in.until(LISTED)
+        differs(logged_in, old["refresh"])
+    copies = logged_in.run(KEPT)
+    logged_in.driver.switch_to.window(first)
+    logged_in.until(f"{KEPT}.refresh === arguments[0]", copies["refresh"])
 
 
-def test_a_refresh_token_that_somebody_else_has_used_logs_out_after_its_second_use(inside: Browser) -> None:
-    inside.until(LISTED)
-    old = inside.run(KEPT)
-    thief = inside.driver.execute_async_script(
+def test_a_refresh_token_that_somebody_else_has_used_logs_out_after_its_second_use(logged_in: Browser) -> None:
+    logged_in.until(LISTED)
+    old = logged_in.run(KEPT)
+    thief = logged_in.driver.execute_async_script(
         "const done = arguments[1];"
         "fetch('/user/refresh', {method: 'POST', headers: {'Content-Type': 'application/json'},"
         " body: JSON.stringify({refreshToken: arguments[0]})}).then((answer) => answer.json()).then(done)",
         old["refresh"],
     )
-    expire(inside, old, in_ms=40_000)
-    inside.until(LISTED)
-    assert inside.run(KEPT)["refresh"] == old["refresh"], "refused, and the access token serves on"
-    inside.until(LOGGED_OUT, within_s=30)
-    ended = inside.driver.execute_async_script(
+    expire(logged_in, old, in_ms=40_000)
+    logged_in.until(LISTED)
+    assert logged_in.run(KEPT)["refresh"] == old["refresh"], "refused, and the access token serves on"
+    logged_in.until(LOGGED_OUT, within_s=30)
+    ended = logged_in.driver.execute_async_script(
         "const done = arguments[1];"
         "fetch('/user/token', {headers: {Authorization: `Bearer ${arguments[0]}`}}).then(({status}) => done(status))",
         thief["accessToken"],
     )
     assert ended == 401
-    assert all(" 401 " in line for line in inside.console_errors())
+    assert all(" 401 " in line for line in logged_in.console_errors())
 
 
-def test_it_is_used_by_keyboard(inside: Browser) -> None:
-    inside.until("return document.querySelectorAll('#series li').length > 0")
+def test_it_is_used_by_keyboard(logged_in: Browser) -> None:
+    logged_in.until("return document.querySelectorAll('#series li').length > 0")
     reached: list[str] = []
     for _ in range(40):
-        inside.driver.switch_to.active_element.send_keys("\ue004")  # Tab
-        name = inside.run(
+        logged_in.driver.switch_to.active_element.send_keys("\ue004")  # Tab
+        name = logged_in.run(
             "const at = document.activeElement; return at.dataset.span ?? at.dataset.move ?? (at.id || at.type)"
         )
         if name is None:  # behind the last one, the page itself
             continue
         reached.append(name)
-        outline = inside.run("return getComputedStyle(document.activeElement).outlineStyle")
+        outline = logged_in.run("return getComputedStyle(document.activeElement).outlineStyle")
         assert outline != "none" or reached[-1] == "checkbox"  # its row is outlined
     assert {"theme", "logout", "filter", "checkbox", "live", "1h", "all", "earlier", "in", "download"} <= set(reached)
-    inside.run("document.querySelector('#series input').focus()")
-    was = inside.run("return document.activeElement.checked")
-    inside.driver.switch_to.active_element.send_keys(" ")
-    assert inside.run("return document.activeElement.checked") is not was
+    logged_in.run("document.querySelector('#series input').focus()")
+    was = logged_in.run("return document.activeElement.checked")
+    logged_in.driver.switch_to.active_element.send_keys(" ")
+    assert logged_in.run("return document.activeElement.checked") is not was
 
 
 def breaches(browser: Browser) -> list[tuple[str, list[str]]]:
-    """Return what axe finds, by all of its rules: WCAG 2.2 AA and what it calls best practices."""
+    """Return the violations axe finds by all its rules: WCAG 2.2 AA and its best practices."""
     found = browser.driver.execute_async_script(
         "const done = arguments[0];axe.run(document).then(({violations, passes}) => done([violations, passes.length]))"
     )
@@ -304,15 +314,15 @@ def breaches(browser: Browser) -> list[tuple[str, list[str]]]:
 
 
 @pytest.mark.parametrize("window", [{}, {"dark": True}, {"width": 390, "height": 844, "phone": True}])
-def test_axe_finds_nothing(site: Site, window: dict[str, Any]) -> None:
+def test_axe_finds_nothing(demo_server: DemoServer, window: dict[str, Any]) -> None:
     node_with(HERE, "axe-core")
     axe = (HERE / "node_modules" / "axe-core" / "axe.min.js").read_text()
-    with Browser.opened(site.url, before=axe, **window) as browser:
+    with Browser.opened(demo_server.url, before=axe, **window) as browser:
         assert breaches(browser) == []
         browser.find("#to-signup").click()
         assert breaches(browser) == []
         browser.find("#to-login").click()
-        browser.log_in(site.person["email"], site.person["password"])
+        browser.log_in(demo_server.person["email"], demo_server.person["password"])
         browser.until("return document.querySelectorAll('#legend tr').length > 0")
         assert breaches(browser) == []
         assert browser.run("return document.documentElement.scrollWidth <= innerWidth"), "it scrolls sideways"

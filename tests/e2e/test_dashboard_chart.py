@@ -1,63 +1,20 @@
-"""What the chart draws of odd sensors, in a real browser: every kind of value, exactly, where it belongs."""
+"""The chart of unusual sensors in a real browser: every kind of value, exact and in place."""
 
 import itertools
-import time
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 
 from testing.browser import Browser
-from tests.e2e.site import Site
-
-MINUTE_MS = 60_000
-
-
-def ago(minutes: float) -> int:
-    return int(time.time() * 1000 - minutes * MINUTE_MS)
+from tests.e2e.charts import MINUTE_MS, ago, every, looking, runs
+from tests.e2e.demo_server import DemoServer
 
 
-def shown(site: Site, *series: tuple[str, str], also: str = "span=1h") -> str:
-    """Return the address that shows these series."""
-    parts = [f"series={quote(device, safe='')}/{quote(sensor, safe='')}" for device, sensor in series]
-    return f"{site.url}/#{'&'.join([*parts, also])}"
-
-
-def looking(browser: Browser, site: Site, *series: tuple[str, str], also: str = "span=1h") -> None:
-    """Log in at that address, and wait until there is something to see of every series."""
-    browser.driver.get(shown(site, *series, also=also))
-    browser.driver.refresh()  # another fragment alone loads nothing
-    browser.log_in(site.person["email"], site.person["password"])
-    browser.until("return new Set(arguments[0]).size <= document.getElementById('legend').rows.length", list(series))
-    browser.until("return document.getElementById('chart').data?.length > 0")
-
-
-def every(
-    step_minutes: float, values: list[Any], sensor: str, *, back: float = 50, **also: Any
-) -> list[dict[str, Any]]:
-    """Return readings of one sensor, the first one `back` minutes ago."""
-    return [
-        {"sensorType": sensor, "ts": ago(back - step_minutes * n), "seq": n, "value": value, **also}
-        for n, value in enumerate(values)
-    ]
-
-
-def runs(curve: dict[str, Any]) -> list[list[float]]:
-    """Return the times of a line, in pieces that are joined."""
-    found: list[list[float]] = [[]]
-    for x, y in zip(curve["x"], curve["y"], strict=True):
-        if y is None:
-            found.append([])
-        else:
-            found[-1].append(x)
-    return found
-
-
-def test_a_text_is_never_markup_and_every_state_has_its_name(browser: Browser, site: Site) -> None:
+def test_a_text_is_never_markup_and_every_state_has_its_name(browser: Browser, demo_server: DemoServer) -> None:
     link = '<a href="https://example.org/">Log in again</a>'
     texts = ["1", "10", "2", "error", link, "<b>idle</b>", "idle&amp;<br>more"]
-    site.send("texts-1", every(6, texts, "state"))
-    looking(browser, site, ("texts-1", "state"))
+    demo_server.send("texts-1", every(6, texts, "state"))
+    looking(browser, demo_server, ("texts-1", "state"))
     (band,) = browser.curves()
     assert band["type"] == "bar"
     drawn = "return document.getElementById('chart').textContent"
@@ -75,10 +32,10 @@ def test_a_text_is_never_markup_and_every_state_has_its_name(browser: Browser, s
     assert browser.run("return document.querySelectorAll('#chart-hover a').length") == 0
 
 
-def test_texts_that_look_like_numbers_are_all_shown_as_they_are(browser: Browser, site: Site) -> None:
+def test_texts_that_look_like_numbers_are_all_shown_as_they_are(browser: Browser, demo_server: DemoServer) -> None:
     texts = ["1", "10", "2", "error", "idle"]
-    site.send("texts-2", every(8, texts, "state"))
-    looking(browser, site, ("texts-2", "state"))
+    demo_server.send("texts-2", every(8, texts, "state"))
+    looking(browser, demo_server, ("texts-2", "state"))
     (band,) = browser.curves()
     assert band["text"] == texts
     assert band["base"] == sorted(band["base"])
@@ -89,9 +46,9 @@ def test_texts_that_look_like_numbers_are_all_shown_as_they_are(browser: Browser
     )
 
 
-def test_booleans_are_steps_with_the_share_that_was_on(browser: Browser, site: Site) -> None:
-    site.send("booleans-1", every(5, [True, False, True, True], "door"))
-    looking(browser, site, ("booleans-1", "door"))
+def test_booleans_are_steps_with_the_share_that_was_on(browser: Browser, demo_server: DemoServer) -> None:
+    demo_server.send("booleans-1", every(5, [True, False, True, True], "door"))
+    looking(browser, demo_server, ("booleans-1", "door"))
     (curve,) = browser.curves()
     assert (curve["y"], curve["shape"]) == ([1, 0, 1, 1], "hv")
     (row,) = browser.figures()
@@ -99,29 +56,29 @@ def test_booleans_are_steps_with_the_share_that_was_on(browser: Browser, site: S
     assert "off" in browser.text("#chart")
 
 
-def test_a_state_that_is_told_when_it_changes_lasts_until_it_does(browser: Browser, site: Site) -> None:
+def test_a_state_sent_on_change_lasts_until_the_next_one(browser: Browser, demo_server: DemoServer) -> None:
     for sensor, values in (
         ("mode", ["idle", "run", "stop", "idle", "run"]),
         ("door", [True, False, True, False, True]),
     ):
         times = [50, 49, 20, 19.5, 18]
-        site.send(
+        demo_server.send(
             "changes-1",
             [
                 {"sensorType": sensor, "ts": ago(back), "seq": 0, "value": value}
                 for back, value in zip(times, values, strict=True)
             ],
         )
-    looking(browser, site, ("changes-1", "mode"), ("changes-1", "door"))
+    looking(browser, demo_server, ("changes-1", "mode"), ("changes-1", "door"))
     band, steps = browser.curves()
     ends = [base + length for base, length in zip(band["base"], band["x"], strict=True)]
     assert ends[:-1] == band["base"][1:]
     assert len(runs(steps)) == 1
 
 
-def test_a_series_of_several_kinds_shows_them_all(browser: Browser, site: Site) -> None:
-    site.send("mixed-1", every(3, [1.5, True, "stop", 2.5, False, "go"], "mixed", back=30))
-    looking(browser, site, ("mixed-1", "mixed"))
+def test_a_series_of_several_kinds_shows_them_all(browser: Browser, demo_server: DemoServer) -> None:
+    demo_server.send("mixed-1", every(3, [1.5, True, "stop", 2.5, False, "go"], "mixed", back=30))
+    looking(browser, demo_server, ("mixed-1", "mixed"))
     number, boolean, text = browser.curves()
     assert number["y"][0] == 1.5
     assert boolean["y"][0] == 1
@@ -129,22 +86,22 @@ def test_a_series_of_several_kinds_shows_them_all(browser: Browser, site: Site) 
     assert [row[1] for row in browser.figures()] == ["2.5", "off", "go"]
 
 
-def test_figures_are_exact(browser: Browser, site: Site) -> None:
+def test_figures_are_exact(browser: Browser, demo_server: DemoServer) -> None:
     values = {"money": 123456.78, "counter": 9007199254740993, "latitude": 48.1371543, "low": -9223372036854775808}
     for sensor, value in values.items():
-        site.send("exact-1", every(1, [value], sensor))
-    looking(browser, site, *(("exact-1", sensor) for sensor in values))
+        demo_server.send("exact-1", every(1, [value], sensor))
+    looking(browser, demo_server, *(("exact-1", sensor) for sensor in values))
     written = ["123,456.78", "9,007,199,254,740,993", "48.1371543", "-9,223,372,036,854,775,808"]
     for row, text in zip(browser.figures(), written, strict=True):
         assert row[1:5] == [text] * 4
 
 
-def test_units_have_an_axis_each_also_within_one_sensor(browser: Browser, site: Site) -> None:
-    site.send("units-1", every(2, [20.0, 21.0, 22.0], "temperature", unit="°C"))
-    site.send("units-2", every(2, [68.0, 70.0, 72.0], "temperature", unit="°F"))
+def test_units_have_an_axis_each_also_within_one_sensor(browser: Browser, demo_server: DemoServer) -> None:
+    demo_server.send("units-1", every(2, [20.0, 21.0, 22.0], "temperature", unit="°C"))
+    demo_server.send("units-2", every(2, [68.0, 70.0, 72.0], "temperature", unit="°F"))
     changed = every(2, [1.0, 2.0], "pressure", unit="bar") + every(2, [1000.0, 2000.0], "pressure", back=20, unit="hPa")
-    site.send("units-3", changed)
-    looking(browser, site, ("units-1", "temperature"), ("units-2", "temperature"), ("units-3", "pressure"))
+    demo_server.send("units-3", changed)
+    looking(browser, demo_server, ("units-1", "temperature"), ("units-2", "temperature"), ("units-3", "pressure"))
     axes = browser.run("return document.getElementById('chart').data.filter((one) => one.name).map((one) => one.yaxis)")
     assert len(axes) == len(set(axes)) == 4
     titles = browser.text("#chart")
@@ -152,9 +109,9 @@ def test_units_have_an_axis_each_also_within_one_sensor(browser: Browser, site: 
         assert title in titles
 
 
-def test_a_single_reading_is_drawn(browser: Browser, site: Site) -> None:
-    site.send("single-1", every(1, [7.0], "level"))
-    looking(browser, site, ("single-1", "level"))
+def test_a_single_reading_is_drawn(browser: Browser, demo_server: DemoServer) -> None:
+    demo_server.send("single-1", every(1, [7.0], "level"))
+    looking(browser, demo_server, ("single-1", "level"))
     browser.until("return document.querySelectorAll('#chart .points path').length === 1")
 
 
@@ -171,11 +128,11 @@ def test_a_single_reading_is_drawn(browser: Browser, site: Site) -> None:
     ],
 )
 def test_a_line_is_not_drawn_across_a_pause(
-    browser: Browser, site: Site, device: str, minutes: list[float], pieces: int
+    browser: Browser, demo_server: DemoServer, device: str, minutes: list[float], pieces: int
 ) -> None:
     readings = [{"sensorType": "level", "ts": ago(50 - at), "seq": n, "value": n} for n, at in enumerate(minutes)]
-    site.send(f"pause-{device}", readings)
-    looking(browser, site, (f"pause-{device}", "level"))
+    demo_server.send(f"pause-{device}", readings)
+    looking(browser, demo_server, (f"pause-{device}", "level"))
     (curve,) = browser.curves()
     assert len(runs(curve)) == pieces
     assert [y for y in curve["y"] if y is not None] == list(range(len(minutes)))
@@ -184,14 +141,14 @@ def test_a_line_is_not_drawn_across_a_pause(
 AUTUMN_MS = 1_792_886_400_000  # 2026-10-25T00:00:00Z; Berlin's clocks go from 03:00 back to 02:00 an hour later
 
 
-def test_the_hour_that_comes_twice_is_drawn_twice(site: Site) -> None:
+def test_the_hour_that_comes_twice_is_drawn_twice(demo_server: DemoServer) -> None:
     readings = [
         {"sensorType": "level", "ts": AUTUMN_MS + n * 10 * MINUTE_MS, "seq": 0, "value": n} for n in range(-6, 18)
     ]
-    site.send("autumn-1", readings)
+    demo_server.send("autumn-1", readings)
     also = "span=range&from=2026-10-24T23:00:00Z&to=2026-10-25T03:00:00Z"
-    with Browser.opened(site.url, zone="Europe/Berlin") as browser:
-        looking(browser, site, ("autumn-1", "level"), also=also)
+    with Browser.opened(demo_server.url, zone="Europe/Berlin") as browser:
+        looking(browser, demo_server, ("autumn-1", "level"), also=also)
         (curve,) = browser.curves()
         assert curve["x"] == [one["ts"] for one in readings]
         labels = browser.run(
@@ -202,12 +159,14 @@ def test_the_hour_that_comes_twice_is_drawn_twice(site: Site) -> None:
         assert browser.console_errors() == []
 
 
-def test_the_zone_is_chosen_and_stays_chosen(site: Site) -> None:
-    site.send("zone-1", [{"sensorType": "level", "ts": AUTUMN_MS + n * MINUTE_MS, "value": n} for n in range(30)])
+def test_the_zone_is_chosen_and_stays_chosen(demo_server: DemoServer) -> None:
+    demo_server.send(
+        "zone-1", [{"sensorType": "level", "ts": AUTUMN_MS + n * MINUTE_MS, "value": n} for n in range(30)]
+    )
     also = "span=range&from=2026-10-25T00:00:00Z&to=2026-10-25T00:30:00Z"
     first = "return document.querySelector('#chart .xtick text')?.textContent.slice(0, 5)"
-    with Browser.opened(site.url, zone="Asia/Tokyo") as browser:
-        looking(browser, site, ("zone-1", "level"), also=also)
+    with Browser.opened(demo_server.url, zone="Asia/Tokyo") as browser:
+        looking(browser, demo_server, ("zone-1", "level"), also=also)
         assert "Asia/Tokyo" in browser.text("#zone")
         browser.until(f"return ({first.removeprefix('return ')}) === '09:00'")
         for zone, time_there in (("UTC", "00:00"), ("America/New_York", "20:00"), ("Australia/Adelaide", "10:30")):
@@ -222,12 +181,12 @@ def test_the_zone_is_chosen_and_stays_chosen(site: Site) -> None:
         assert browser.console_errors() == []
 
 
-def test_long_figures_and_names_are_not_cut_off(site: Site) -> None:
+def test_long_figures_and_names_are_not_cut_off(demo_server: DemoServer) -> None:
     sensor = "a-very-long-name-of-a-sensor.that-goes-on-and-on-to-its-end-64-x"
-    site.send("long-1", every(2, [9007199254740980 + 2 * n for n in range(8)], sensor))
+    demo_server.send("long-1", every(2, [9007199254740980 + 2 * n for n in range(8)], sensor))
     for window in ({}, {"width": 390, "height": 844, "phone": True}):
-        with Browser.opened(site.url, **window) as browser:  # type: ignore[arg-type]
-            looking(browser, site, ("long-1", sensor))
+        with Browser.opened(demo_server.url, **window) as browser:  # type: ignore[arg-type]
+            looking(browser, demo_server, ("long-1", sensor))
             outside = browser.run(
                 "const frame = document.getElementById('chart').getBoundingClientRect();"
                 "return [...document.querySelectorAll('#chart .ytick text, #chart .annotation-text')]"
@@ -242,7 +201,7 @@ def test_long_figures_and_names_are_not_cut_off(site: Site) -> None:
 
 
 def many(sensor: str, values: list[Any], *, gap: range = range(0)) -> list[dict[str, Any]]:
-    """Return 3,000 readings, two a second, which are not drawn one by one; in the seconds of `gap` there are none."""
+    """Return 3,000 readings, two a second, enough to be drawn as buckets; none in the seconds of `gap`."""
     begin = ago(55)
     return [
         {"sensorType": sensor, "ts": begin + 500 * n, "seq": 0, "value": values[n % len(values)]}
@@ -251,9 +210,9 @@ def many(sensor: str, values: list[Any], *, gap: range = range(0)) -> list[dict[
     ]
 
 
-def test_many_booleans_are_steps_and_shares(browser: Browser, site: Site) -> None:
-    site.send("many-1", many("door", [True] * 900 + [False] * 300))
-    looking(browser, site, ("many-1", "door"))
+def test_many_booleans_are_steps_and_shares(browser: Browser, demo_server: DemoServer) -> None:
+    demo_server.send("many-1", many("door", [True] * 900 + [False] * 300))
+    looking(browser, demo_server, ("many-1", "door"))
     browser.until("return document.getElementById('resolution').textContent.startsWith('3,000 readings')")
     (curve,) = browser.curves()
     assert (set(curve["y"]), curve["shape"]) == ({0, 1}, "hv")
@@ -261,9 +220,9 @@ def test_many_booleans_are_steps_and_shares(browser: Browser, site: Site) -> Non
     assert browser.text("#resolution").startswith("3,000 readings, share that was on of each ")
 
 
-def test_many_texts_are_a_band_of_states(browser: Browser, site: Site) -> None:
-    site.send("many-2", many("mode", ["idle"] * 900 + ["<i>run</i>"] * 300))
-    looking(browser, site, ("many-2", "mode"))
+def test_many_texts_are_a_band_of_states(browser: Browser, demo_server: DemoServer) -> None:
+    demo_server.send("many-2", many("mode", ["idle"] * 900 + ["<i>run</i>"] * 300))
+    looking(browser, demo_server, ("many-2", "mode"))
     browser.until("return document.getElementById('resolution').textContent.startsWith('3,000 readings')")
     (band,) = browser.curves()
     assert set(band["text"]) == {"idle", "&lt;i&gt;run&lt;/i&gt;"}
@@ -273,23 +232,23 @@ def test_many_texts_are_a_band_of_states(browser: Browser, site: Site) -> None:
     assert "<i>run</i> 20%" in browser.figures()[0][2]
 
 
-def test_many_of_several_kinds_are_all_shown(browser: Browser, site: Site) -> None:
-    site.send("many-3", many("mixed", [9007199254740993, True, "stop"]))
-    looking(browser, site, ("many-3", "mixed"))
+def test_many_of_several_kinds_are_all_shown(browser: Browser, demo_server: DemoServer) -> None:
+    demo_server.send("many-3", many("mixed", [9007199254740993, True, "stop"]))
+    looking(browser, demo_server, ("many-3", "mixed"))
     browser.until("return document.getElementById('resolution').textContent.startsWith('3,000 readings')")
     assert [curve["type"] for curve in browser.curves()] == ["scatter", "scatter", "bar"]
     number, boolean, text = browser.figures()
-    told = "3,000 readings, mean and range, share that was on, most frequent text of each "
-    assert browser.text("#resolution").startswith(told)
+    expected = "3,000 readings, mean and range, share that was on, most frequent text of each "
+    assert browser.text("#resolution").startswith(expected)
     assert number[2:5] == ["9,007,199,254,740,993"] * 3
     assert boolean[2] == "on in 100% of the readings"
     assert text[2] == "stop 100%"
 
 
-def test_the_range_of_buckets_does_not_reach_across_a_gap(browser: Browser, site: Site) -> None:
+def test_the_range_of_buckets_does_not_reach_across_a_gap(browser: Browser, demo_server: DemoServer) -> None:
     gap = range(600, 1000)
-    site.send("many-4", many("level", [1, 5, 3], gap=gap))
-    looking(browser, site, ("many-4", "level"))
+    demo_server.send("many-4", many("level", [1, 5, 3], gap=gap))
+    looking(browser, demo_server, ("many-4", "level"))
     browser.until("return document.getElementById('resolution').textContent.startsWith('2,200 readings')")
     (curve,) = browser.curves()
     assert len(runs(curve)) == 2

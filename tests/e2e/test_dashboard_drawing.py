@@ -1,4 +1,4 @@
-"""What it costs to draw the chart again and again, in a real browser: nothing of a drawing is left when it is over."""
+"""The cost of repeated drawing in a real browser: a drawing leaves nothing behind."""
 
 import asyncio
 import threading
@@ -12,7 +12,7 @@ from testing.browser import Browser
 
 DRAWINGS = 200
 
-# Draws a line of 10 readings a second over five minutes that move on, a quarter of a second with each drawing.
+# Draws a line of 10 readings a second over five minutes, moving by a quarter of a second with each drawing.
 DRAW = """
 const [count, done] = arguments;
 const loaded = () => new Promise((ran, failed) => {
@@ -48,7 +48,7 @@ const begin = async () => {
   done("drawn");
 })().catch((error) => done(String(error)));
 """
-# Plotly measures a text that it has no size of by a copy of it, and keeps the size.
+# Plotly measures a new text with a copy of it, and caches its size.
 MEASURED = """
 window.measured = { all: 0, kept: 0 };
 const measure = Element.prototype.getBoundingClientRect;
@@ -58,7 +58,7 @@ Element.prototype.getBoundingClientRect = function () {
   return measure.call(this);
 };
 """
-# Notes how far a label that is seen reaches out of the chart at most.
+# Records how far visible labels extend beyond the chart.
 CUT_OFF = """
 window.cutOff = -Infinity;
 window.afterDrawing = () => {
@@ -74,7 +74,7 @@ window.afterDrawing = () => {
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[str]:
-    """The page alone, nothing behind it; gives its address."""
+    """Serve the page without a backend; yields its URL."""
     loop = asyncio.new_event_loop()
     app = web.Application()
     Dashboard().add_routes(app)
@@ -95,14 +95,14 @@ def draw(browser: Browser, times: int) -> None:
 
 
 def held(browser: Browser) -> tuple[int, int]:
-    """Return the nodes and the listeners that are left after a garbage collection."""
+    """Return the number of nodes and listeners after a garbage collection."""
     browser.driver.execute_cdp_cmd("HeapProfiler.collectGarbage", {})
     counted = browser.driver.execute_cdp_cmd("Memory.getDOMCounters", {})
     return counted["nodes"], counted["jsEventListeners"]
 
 
 def least_held(browser: Browser, looks: int = 10) -> tuple[int, int]:
-    """Return the least of some looks: what the last drawing has replaced is not always collected at once."""
+    """Return the minimum of several measurements: replaced nodes are not always collected at once."""
     found = []
     for _ in range(looks):
         found.append(held(browser))
@@ -119,10 +119,10 @@ def test_a_live_chart_holds_no_more_the_longer_it_is_drawn(page: str) -> None:
         draw(browser, DRAWINGS)
         measured = browser.run("return window.measured")
         nodes_after, listeners_after = least_held(browser)
-        # Marks of the axis come and go, one or two at a time; each drawing that stayed would be more than 100 nodes.
+        # Ticks come and go, one or two at a time; a drawing that is not freed would be more than 100 nodes.
         assert nodes_after < nodes + 50
         assert listeners_after == listeners
-        # The marks are elsewhere with each drawing: the size of a text is not kept for each place where it was.
+        # Ticks move with each drawing: text sizes are not cached for each position.
         assert measured["kept"] < DRAWINGS / 10
         assert measured["all"] / DRAWINGS < 20, "drawing measures every label for every label"
         assert browser.console_errors() == []
@@ -130,7 +130,7 @@ def test_a_live_chart_holds_no_more_the_longer_it_is_drawn(page: str) -> None:
 
 @pytest.mark.parametrize("locale", ["en-GB", "pt-BR", "lv-LV"])
 def test_a_label_is_left_out_where_it_would_be_cut_off(page: str, locale: str) -> None:
-    """Plotly is told to leave that to the page. Dates are long in some languages, the window is narrow on a phone."""
+    """The page fits labels itself. Dates are long in some languages, and a phone's window is narrow."""
     with Browser.opened(page, width=390, height=844, phone=True) as browser:
         browser.driver.set_script_timeout(120)
         browser.driver.execute_cdp_cmd("Emulation.setLocaleOverride", {"locale": locale})

@@ -1,4 +1,4 @@
-"""The dashboard's list in a real browser: what there is, found and chosen, however much it is."""
+"""The dashboard's list in a real browser: searched, scrolled and selected, however long."""
 
 import asyncio
 import time
@@ -8,11 +8,11 @@ import aiohttp
 import pytest
 
 from testing.browser import Browser
-from tests.e2e.site import Site
+from tests.e2e.demo_server import DemoServer
 
 MANY = 3000
 LISTED = "return document.querySelectorAll('#series li:not(.loading)').length > 0"
-# Counts the questions for the list: [how many are asked now, the most at once, all], and makes each take its time.
+# Counts requests for the list: running now, most at once, all; and delays each.
 COUNTED = (
     "window.asked = {now: 0, most: 0, all: 0}; const fetched = window.fetch;"
     "window.fetch = async (address, ...rest) => {"
@@ -27,8 +27,8 @@ HIDE = (
 )
 
 
-def entered(browser: Browser, site: Site) -> Browser:
-    browser.log_in(site.person["email"], site.person["password"])
+def entered(browser: Browser, demo_server: DemoServer) -> Browser:
+    browser.log_in(demo_server.person["email"], demo_server.person["password"])
     browser.until(LISTED)
     return browser
 
@@ -56,92 +56,96 @@ def level(value: Any, ts: int, **also: Any) -> dict[str, Any]:
     return {"sensorType": "level", "value": value, "ts": ts, "seq": 0, **also}
 
 
-def test_a_reading_ahead_of_now_neither_mutes_its_series_nor_is_its_newest(inside: Browser, site: Site) -> None:
+def test_a_reading_ahead_of_now_neither_mutes_its_series_nor_is_its_newest(
+    logged_in: Browser, demo_server: DemoServer
+) -> None:
     now = now_ms()
-    site.send("ahead-1", [level(1, now - 5000), level(99, now + 3_600_000)])
-    found = row_of(inside, "ahead-1")
+    demo_server.send("ahead-1", [level(1, now - 5000), level(99, now + 3_600_000)])
+    found = row_of(logged_in, "ahead-1")
     assert (found["value"], found["ahead"]) == ("1", "ahead")
-    assert found["aheadTitle"].startswith("99, of a time ahead of now")
+    assert found["aheadTitle"].startswith("99, dated ahead of now")
     for value in (2, 3):
-        site.send("ahead-1", [level(value, now_ms())])
-        inside.until("return document.querySelector('#series .value').innerText === arguments[0]", str(value))
-    site.send("ahead-1", [level(98, now_ms() + 7_200_000)])
-    inside.until("return document.querySelector('#series .mark-ahead').title.startsWith('98')")
-    assert row_of(inside, "ahead-1")["value"] == "3"
+        demo_server.send("ahead-1", [level(value, now_ms())])
+        logged_in.until("return document.querySelector('#series .value').innerText === arguments[0]", str(value))
+    demo_server.send("ahead-1", [level(98, now_ms() + 7_200_000)])
+    logged_in.until("return document.querySelector('#series .mark-ahead').title.startsWith('98')")
+    assert row_of(logged_in, "ahead-1")["value"] == "3"
 
 
-def test_what_comes_late_is_not_shown_as_the_newest(inside: Browser, site: Site) -> None:
-    site.send("late-1", [level(5, now_ms())])
-    assert row_of(inside, "late-1")["value"] == "5"
-    site.send("late-1", [level(4, now_ms() - 600_000)])
-    site.send("late-1", [level(6, now_ms())])
-    inside.until("return document.querySelector('#series .value').innerText === '6'")
-    inside.run("window.seen = new Set(); setInterval(() => seen.add(document.querySelector('.value').innerText), 20)")
-    site.send("late-1", [level(4, now_ms() - 500_000)])
-    site.send("late-1", [level(7, now_ms())])
-    inside.until("return window.seen.has('7')")
-    assert "4" not in inside.run("return [...window.seen]")
+def test_what_comes_late_is_not_shown_as_the_newest(logged_in: Browser, demo_server: DemoServer) -> None:
+    demo_server.send("late-1", [level(5, now_ms())])
+    assert row_of(logged_in, "late-1")["value"] == "5"
+    demo_server.send("late-1", [level(4, now_ms() - 600_000)])
+    demo_server.send("late-1", [level(6, now_ms())])
+    logged_in.until("return document.querySelector('#series .value').innerText === '6'")
+    logged_in.run(
+        "window.seen = new Set(); setInterval(() => seen.add(document.querySelector('.value').innerText), 20)"
+    )
+    demo_server.send("late-1", [level(4, now_ms() - 500_000)])
+    demo_server.send("late-1", [level(7, now_ms())])
+    logged_in.until("return window.seen.has('7')")
+    assert "4" not in logged_in.run("return [...window.seen]")
 
 
-def test_a_device_that_posts_over_http_is_sending_and_not_online(inside: Browser, site: Site) -> None:
-    assert inside.until("return document.getElementById('online').textContent") in {"–", "8"}
-    assert row_of(inside, "sim-0001")["dot"] == "dot on"
-    site.send("poster-1", [level(1, now_ms())])
-    assert row_of(inside, "poster-1")["state"] == "offline"
-    site.send("poster-1", [level(2, now_ms())])
-    inside.until("return document.querySelector('#series .dot').classList.contains('sending')")
-    found = row_of(inside, "poster-1")
+def test_a_device_that_posts_over_http_is_sending_and_not_online(logged_in: Browser, demo_server: DemoServer) -> None:
+    assert logged_in.until("return document.getElementById('online').textContent") in {"–", "8"}
+    assert row_of(logged_in, "sim-0001")["dot"] == "dot on"
+    demo_server.send("poster-1", [level(1, now_ms())])
+    assert row_of(logged_in, "poster-1")["state"] == "offline"
+    demo_server.send("poster-1", [level(2, now_ms())])
+    logged_in.until("return document.querySelector('#series .dot').classList.contains('sending')")
+    found = row_of(logged_in, "poster-1")
     assert (found["state"], found["dot"]) == ("sending", "dot sending")
-    assert inside.run("return document.getElementById('online').textContent") == "8"
+    assert logged_in.run("return document.getElementById('online').textContent") == "8"
     site_online = "return document.querySelectorAll('#series .dot.on').length"
-    inside.search("offline poster-1")
-    inside.until(f"{site_online} === 0 && document.querySelectorAll('#series li').length === 1")
+    logged_in.search("offline poster-1")
+    logged_in.until(f"{site_online} === 0 && document.querySelectorAll('#series li').length === 1")
 
 
-def test_names_are_shown_and_places_and_states_are_found(inside: Browser, site: Site) -> None:
+def test_names_are_shown_and_places_and_states_are_found(logged_in: Browser, demo_server: DemoServer) -> None:
     body = {"sensorType": "temperature", "location": "cellar of the west wing", "name": "boiler-7"}
-    status, made = site.call("POST", "/devices", json=body)
+    status, made = demo_server.call("POST", "/devices", json=body)
     assert status == 201
-    inside.search("west cellar offline")
-    inside.until("return document.getElementById('count').innerText === '1 series found'")
-    (row,) = inside.rows()
+    logged_in.search("west cellar offline")
+    logged_in.until("return document.getElementById('count').innerText === '1 series found'")
+    (row,) = logged_in.rows()
     assert "boiler-7" in row
     assert made["id"] not in row
-    inside.search("west cellar online")
-    inside.until("return !document.getElementById('nothing-found').hidden")
-    assert inside.text("#nothing-found p") == "Nothing fits “west cellar online”."
-    inside.find("#clear-filter").click()
-    inside.until("return document.getElementById('count').innerText.includes('devices')")
-    assert not inside.find("#nothing-found").is_displayed()
+    logged_in.search("west cellar online")
+    logged_in.until("return !document.getElementById('nothing-found').hidden")
+    assert logged_in.text("#nothing-found p") == "No match for “west cellar online”."
+    logged_in.find("#clear-filter").click()
+    logged_in.until("return document.getElementById('count').innerText.includes('devices')")
+    assert not logged_in.find("#nothing-found").is_displayed()
 
 
-def test_the_ninth_series_is_refused_by_a_message_that_stays(inside: Browser, site: Site) -> None:
+def test_the_ninth_series_is_refused_by_a_message_that_stays(logged_in: Browser, demo_server: DemoServer) -> None:
     for name in "abcd":
-        site.send(f"more-{name}", [level(1, now_ms())])
+        demo_server.send(f"more-{name}", [level(1, now_ms())])
     filled = (
         "return [...document.querySelectorAll('#series li:not(.loading)')]"
         ".filter(({parts}) => parts.value.innerText !== '–').map(({parts}) => parts.box)"
     )
-    inside.until(f"{filled}.length > 8")
-    inside.find("#clear-chosen").click()
-    boxes = inside.run(filled)
+    logged_in.until(f"{filled}.length > 8")
+    logged_in.find("#clear-chosen").click()
+    boxes = logged_in.run(filled)
     for box in boxes[:9]:
         box.click()
     assert [box.is_selected() for box in boxes[:9]] == [True] * 8 + [False]
-    told = "At most 8 series are shown together"
-    assert inside.text("#list-message").startswith(told)
-    rounds = inside.run("return performance.getEntriesByType('resource').length")
-    inside.until("return performance.getEntriesByType('resource').length > arguments[0] + 6", rounds)
-    assert inside.text("#list-message").startswith(told)
+    message = "At most 8 series are shown together"
+    assert logged_in.text("#list-message").startswith(message)
+    rounds = logged_in.run("return performance.getEntriesByType('resource').length")
+    logged_in.until("return performance.getEntriesByType('resource').length > arguments[0] + 6", rounds)
+    assert logged_in.text("#list-message").startswith(message)
     boxes[0].click()
-    assert not inside.find("#list-message").is_displayed()
+    assert not logged_in.find("#list-message").is_displayed()
     boxes[8].click()
     assert boxes[8].is_selected()
 
 
-async def _filled(site: Site) -> None:
-    async with aiohttp.ClientSession(site.url) as session:
-        async with session.post("/user/login", json=site.person) as answer:
+async def _filled(demo_server: DemoServer) -> None:
+    async with aiohttp.ClientSession(demo_server.url) as session:
+        async with session.post("/user/login", json=demo_server.person) as answer:
             bearer = {"Authorization": f"Bearer {(await answer.json())['accessToken']}"}
         for start in range(0, MANY, 1000):
             numbers = range(start, start + 1000)
@@ -151,21 +155,21 @@ async def _filled(site: Site) -> None:
 
 
 @pytest.fixture(scope="module")
-def many(site: Site) -> int:
-    """One device with thousands of series; returns how many rows the list has."""
-    asyncio.run(_filled(site))
+def many(demo_server: DemoServer) -> int:
+    """Store a device with thousands of series; returns the number of rows of the list."""
+    asyncio.run(_filled(demo_server))
     deadline = time.monotonic() + 30
     while True:
-        _, answer = site.call("GET", "/series/search", params={"device": "zz-many", "limit": "1"})
+        _, answer = demo_server.call("GET", "/series/search", params={"device": "zz-many", "limit": "1"})
         if answer["total"] == MANY:
-            _, answer = site.call("GET", "/series/search", params={"limit": "1"})
+            _, answer = demo_server.call("GET", "/series/search", params={"limit": "1"})
             return int(answer["total"])
         assert time.monotonic() < deadline, "the series are not there"
         time.sleep(0.2)
 
 
 def settled(browser: Browser, last: str) -> None:
-    """Wait until the rows in sight are filled, and one of them says this."""
+    """Wait until the visible rows are filled, and one of them contains this text."""
     browser.until(
         "return document.querySelectorAll('#series li.loading').length === 0"
         " && document.getElementById('series').innerText.includes(arguments[0])",
@@ -174,9 +178,9 @@ def settled(browser: Browser, last: str) -> None:
 
 
 def test_thousands_of_series_are_a_few_rows_that_are_filled_where_one_looks(
-    browser: Browser, site: Site, many: int
+    browser: Browser, demo_server: DemoServer, many: int
 ) -> None:
-    entered(browser, site)
+    entered(browser, demo_server)
     browser.until("return document.getElementById('count').innerText.endsWith(arguments[0])", f"{many:,} series")
     browser.run("document.getElementById('series-frame').scrollTop = 1e9")
     settled(browser, f"s{MANY - 1:04}")
@@ -202,8 +206,10 @@ def test_thousands_of_series_are_a_few_rows_that_are_filled_where_one_looks(
     settled(browser, "s2987")
 
 
-def test_the_focus_survives_scrolling_and_arrows_reach_every_row(browser: Browser, site: Site, many: int) -> None:
-    entered(browser, site)
+def test_the_focus_survives_scrolling_and_arrows_reach_every_row(
+    browser: Browser, demo_server: DemoServer, many: int
+) -> None:
+    entered(browser, demo_server)
     browser.search("zz-many")
     browser.until("return document.getElementById('count').innerText === arguments[0]", f"{MANY:,} series found")
     settled(browser, "s0000")
@@ -225,9 +231,9 @@ def test_the_focus_survives_scrolling_and_arrows_reach_every_row(browser: Browse
     assert browser.run(tabs) == ["INPUT", "BUTTON"]
 
 
-def test_one_question_at_a_time_and_none_while_hidden(site: Site, many: int) -> None:
-    with Browser.opened(site.url, before=COUNTED) as browser:
-        entered(browser, site)
+def test_one_question_at_a_time_and_none_while_hidden(demo_server: DemoServer, many: int) -> None:
+    with Browser.opened(demo_server.url, before=COUNTED) as browser:
+        entered(browser, demo_server)
         browser.run("window.slow = 700; window.asked.all = 0")
         for place in (0.9, 0.1, 0.5, 0.8, 0.2):
             browser.run(
@@ -255,12 +261,12 @@ def test_one_question_at_a_time_and_none_while_hidden(site: Site, many: int) -> 
 
 @pytest.mark.parametrize("window", [{}, {"width": 390, "height": 844, "phone": True}])
 def test_long_names_push_nothing_out_and_the_page_is_as_long_as_what_is_in_it(
-    site: Site, many: int, window: dict[str, Any]
+    demo_server: DemoServer, many: int, window: dict[str, Any]
 ) -> None:
     device, sensor = "n" * 63 + "1", "s" * 64
-    site.send(device, [{"sensorType": sensor, "value": "v" * 256, "ts": now_ms(), "unit": "u" * 32}])
-    with Browser.opened(site.url, **window) as browser:
-        entered(browser, site)
+    demo_server.send(device, [{"sensorType": sensor, "value": "v" * 256, "ts": now_ms(), "unit": "u" * 32}])
+    with Browser.opened(demo_server.url, **window) as browser:
+        entered(browser, demo_server)
         browser.choose(device)
         browser.search(device)
         browser.until("return document.getElementById('count').innerText === '1 series found'")

@@ -10,10 +10,10 @@ import aiohttp
 import pytest
 
 from testing.browser import Browser
-from tests.e2e.site import Site
-from tests.e2e.test_dashboard_chart import ago, looking, runs
+from tests.e2e.charts import ago, looking, runs
+from tests.e2e.demo_server import DemoServer
 
-# Notes in the page when each point is drawn for the first time.
+# Records in the page when each point is first drawn.
 WATCH = (
     "window.drawn = new Map(); window.most = 0;"
     "setInterval(() => { for (const {name, x} of document.getElementById('chart').data ?? []) {"
@@ -24,10 +24,10 @@ DRAWN = "return [...window.drawn]"
 
 
 @contextmanager
-def streaming(site: Site, device: str, hz: int, *, seconds: float) -> Iterator[list[int]]:
-    """Send a sensor's readings as they are measured, each in its own time, or 20 in one request; gives their times."""
+def streaming(demo_server: DemoServer, device: str, hz: int, *, seconds: float) -> Iterator[list[int]]:
+    """Send a sensor's readings as they are measured, one or 20 per request; returns their times."""
     sent: list[int] = []
-    thread = threading.Thread(target=lambda: asyncio.run(_stream(site, device, hz, seconds, sent)))
+    thread = threading.Thread(target=lambda: asyncio.run(_stream(demo_server, device, hz, seconds, sent)))
     thread.start()
     try:
         yield sent
@@ -35,10 +35,10 @@ def streaming(site: Site, device: str, hz: int, *, seconds: float) -> Iterator[l
         thread.join()
 
 
-async def _stream(site: Site, device: str, hz: int, seconds: float, sent: list[int]) -> None:
+async def _stream(demo_server: DemoServer, device: str, hz: int, seconds: float, sent: list[int]) -> None:
     at_once = max(1, hz // 10)
-    async with aiohttp.ClientSession(site.url) as session:
-        async with session.post("/user/login", json=site.person) as answer:
+    async with aiohttp.ClientSession(demo_server.url) as session:
+        async with session.post("/user/login", json=demo_server.person) as answer:
             headers = {"Authorization": f"Bearer {(await answer.json())['accessToken']}", "X-Device-Id": device}
         began = time.time()
         for number in range(int(seconds * hz / at_once)):
@@ -53,16 +53,18 @@ async def _stream(site: Site, device: str, hz: int, seconds: float, sent: list[i
 
 @pytest.mark.parametrize("hz", [5, 10])
 def test_every_reading_of_a_quick_sensor_is_drawn_live_whatever_came_before(
-    browser: Browser, site: Site, hz: int
+    browser: Browser, demo_server: DemoServer, hz: int
 ) -> None:
     """The last five minutes hold more than 1,000 readings, and the feed leaves some of the new ones out."""
     device = f"quick-{hz}"
     begin = ago(4.9)
-    site.send(device, [{"sensorType": "level", "ts": begin + 190 * n, "seq": 0, "value": n % 7} for n in range(1500)])
-    looking(browser, site, (device, "level"), also="span=live")
+    demo_server.send(
+        device, [{"sensorType": "level", "ts": begin + 190 * n, "seq": 0, "value": n % 7} for n in range(1500)]
+    )
+    looking(browser, demo_server, (device, "level"), also="span=live")
     browser.until("return document.getElementById('chart').data[0].x.length >= 1400")
     browser.run(WATCH)
-    with streaming(site, device, hz, seconds=8) as sent:
+    with streaming(demo_server, device, hz, seconds=8) as sent:
         pass
     assert len(sent) == 8 * hz
     browser.until("return arguments[0].every((at) => window.drawn.has(at))", sent, within_s=10)
@@ -72,62 +74,64 @@ def test_every_reading_of_a_quick_sensor_is_drawn_live_whatever_came_before(
 
 
 def test_a_sensor_too_quick_to_be_drawn_one_by_one_is_drawn_in_buckets_that_count_every_reading(
-    browser: Browser, site: Site
+    browser: Browser, demo_server: DemoServer
 ) -> None:
     begin = ago(2)
     history = [{"sensorType": "level", "ts": begin + 10 * n, "seq": 0, "value": n % 7} for n in range(8000)]
-    site.send("quick-200", history)
-    looking(browser, site, ("quick-200", "level"), also="span=live")
+    demo_server.send("quick-200", history)
+    looking(browser, demo_server, ("quick-200", "level"), also="span=live")
     browser.until("return document.getElementById('resolution').textContent.startsWith('8,000 readings, mean')")
     before = browser.curves()[0]["x"][-1]
-    with streaming(site, "quick-200", 200, seconds=6) as sent:
+    with streaming(demo_server, "quick-200", 200, seconds=6) as sent:
         browser.until("return document.getElementById('chart').data.at(-1).x.at(-1) > arguments[0]", before + 5000)
     total = f"{len(history) + len(sent):,} readings, mean"
     browser.until("return document.getElementById('resolution').textContent.startsWith(arguments[0])", total)
 
 
-def test_a_live_line_grows_no_longer_than_its_window(browser: Browser, site: Site) -> None:
-    """Readings leave at one end as they come in at the other."""
+def test_a_live_line_grows_no_longer_than_its_window(browser: Browser, demo_server: DemoServer) -> None:
+    """Readings leave at one end as they enter at the other."""
     begin = ago(4.95)
-    site.send("window-1", [{"sensorType": "level", "ts": begin + 50 * n, "seq": 0, "value": 1} for n in range(2000)])
-    looking(browser, site, ("window-1", "level"), also="span=live")
+    demo_server.send(
+        "window-1", [{"sensorType": "level", "ts": begin + 50 * n, "seq": 0, "value": 1} for n in range(2000)]
+    )
+    looking(browser, demo_server, ("window-1", "level"), also="span=live")
     browser.until("return document.getElementById('chart').data[0].x.length > 1000")
-    with streaming(site, "window-1", 10, seconds=6):
+    with streaming(demo_server, "window-1", 10, seconds=6):
         browser.until("return document.getElementById('chart').data[0].x.length < 2000")
     browser.until("return document.getElementById('chart').data[0].x[0] > arguments[0]", begin + 4000)
 
 
-def test_late_readings_are_drawn_where_they_belong(browser: Browser, site: Site) -> None:
-    """A device comes back with what it has kept, in one batch, of which the feed brings one reading."""
+def test_late_readings_are_drawn_where_they_belong(browser: Browser, demo_server: DemoServer) -> None:
+    """A device reconnects and sends what it buffered in one batch, of which the feed sends one reading."""
     now = ago(0)
     fresh = [{"sensorType": "level", "ts": now - 1000 * n, "seq": 0, "value": 5} for n in range(20)]
-    site.send("late-1", fresh[::-1])
-    looking(browser, site, ("late-1", "level"), also="span=live")
+    demo_server.send("late-1", fresh[::-1])
+    looking(browser, demo_server, ("late-1", "level"), also="span=live")
     browser.until("return document.getElementById('chart').data[0].x.length === 20")
     late = [{"sensorType": "level", "ts": now - 120_000 + 1000 * n, "seq": 0, "value": 9} for n in range(30)]
-    site.send("late-1", late)
+    demo_server.send("late-1", late)
     browser.until("return document.getElementById('chart').data[0].y.filter((y) => y === 9).length === 30")
     (curve,) = browser.curves()
     times = [x for piece in runs(curve) for x in piece]
     assert times == sorted(set(times))
-    site.send("late-1", [{"sensorType": "level", "ts": ago(0), "seq": 0, "value": 6}])
+    demo_server.send("late-1", [{"sensorType": "level", "ts": ago(0), "seq": 0, "value": 6}])
     browser.until("return document.getElementById('chart').data[0].y.at(-1) === 6")
 
 
-def test_readings_ahead_of_now_stand_apart_and_mute_nothing(browser: Browser, site: Site) -> None:
+def test_readings_ahead_of_now_stand_apart_and_mute_nothing(browser: Browser, demo_server: DemoServer) -> None:
     now = ago(0)
     ahead = [{"sensorType": "level", "ts": now + 3_600_000 + 60_000 * n, "seq": 0, "value": 99} for n in range(3)]
-    site.send("ahead-1", [{"sensorType": "level", "ts": now - 1000, "seq": 0, "value": 1}, *ahead])
-    looking(browser, site, ("ahead-1", "level"), also="span=live")
+    demo_server.send("ahead-1", [{"sensorType": "level", "ts": now - 1000, "seq": 0, "value": 1}, *ahead])
+    looking(browser, demo_server, ("ahead-1", "level"), also="span=live")
     assert browser.text("#ahead-text").startswith("3 readings ahead of now, up to ")
     for value in (2, 3):
-        site.send("ahead-1", [{"sensorType": "level", "ts": ago(0), "seq": 0, "value": value}])
+        demo_server.send("ahead-1", [{"sensorType": "level", "ts": ago(0), "seq": 0, "value": value}])
         browser.until("return document.getElementById('chart').data[0].y.at(-1) === arguments[0]", value)
     (curve,) = browser.curves()
     assert 99 not in curve["y"]
     assert browser.run("return document.getElementById('chart').layout.xaxis.range[1]") < now + 120_000
     assert browser.figures()[0][1] == "3"
-    site.send("ahead-1", [{"sensorType": "level", "ts": ago(0) + 7_200_000, "seq": 0, "value": 98}])
+    demo_server.send("ahead-1", [{"sensorType": "level", "ts": ago(0) + 7_200_000, "seq": 0, "value": 98}])
     browser.until("return document.getElementById('ahead-text').innerText.startsWith('4 readings ahead')")
     browser.find("#ahead-show").click()
     browser.until("return document.getElementById('chart').data[0].y.filter((y) => y === 99 || y === 98).length === 4")
@@ -135,9 +139,11 @@ def test_readings_ahead_of_now_stand_apart_and_mute_nothing(browser: Browser, si
     browser.until("return document.getElementById('chart').data[0].y.at(-1) === 3")
 
 
-def test_a_hidden_page_draws_nothing_and_catches_up_when_it_is_seen_again(browser: Browser, site: Site) -> None:
-    site.send("hidden-1", [{"sensorType": "level", "ts": ago(0), "seq": 0, "value": 0}])
-    looking(browser, site, ("hidden-1", "level"), also="span=live")
+def test_a_hidden_page_draws_nothing_and_catches_up_when_it_is_seen_again(
+    browser: Browser, demo_server: DemoServer
+) -> None:
+    demo_server.send("hidden-1", [{"sensorType": "level", "ts": ago(0), "seq": 0, "value": 0}])
+    looking(browser, demo_server, ("hidden-1", "level"), also="span=live")
     hide = (
         "Object.defineProperty(document, 'hidden', {value: arguments[0], configurable: true});"
         "Object.defineProperty(document, 'visibilityState', {value: arguments[1], configurable: true});"
@@ -148,7 +154,7 @@ def test_a_hidden_page_draws_nothing_and_catches_up_when_it_is_seen_again(browse
         "window.draws = 0; const react = Plotly.react;"
         "Plotly.react = (...all) => { window.draws += 1; return react(...all); }"
     )
-    with streaming(site, "hidden-1", 10, seconds=3) as sent:
+    with streaming(demo_server, "hidden-1", 10, seconds=3) as sent:
         pass
     assert browser.run("return window.draws") == 0
     browser.run(hide, False, "visible")
@@ -159,7 +165,7 @@ def test_a_hidden_page_draws_nothing_and_catches_up_when_it_is_seen_again(browse
 
 
 def wrong_clock(minutes: float) -> str:
-    """Return a script that gives the page a clock which is wrong by so much."""
+    """Return a script that makes the page's clock wrong by this much."""
     return (
         "{ const Right = Date; const off = " + str(round(minutes * 60_000)) + ";"
         "Date = class extends Right {"
@@ -169,13 +175,13 @@ def wrong_clock(minutes: float) -> str:
 
 
 @pytest.mark.parametrize("minutes", [-10, 10, -1440])
-def test_a_browser_whose_clock_is_wrong_shows_what_comes_in(site: Site, minutes: float) -> None:
-    with Browser.opened(site.url, before=wrong_clock(minutes)) as browser:
+def test_a_browser_whose_clock_is_wrong_shows_what_comes_in(demo_server: DemoServer, minutes: float) -> None:
+    with Browser.opened(demo_server.url, before=wrong_clock(minutes)) as browser:
         assert abs(browser.run("return Date.now()") / 1000 - time.time()) > 500
         device = f"clock{minutes}"
-        site.send(device, [{"sensorType": "level", "ts": ago(0), "seq": 0, "value": 1}])
-        looking(browser, site, (device, "level"), also="span=live")
-        site.send(device, [{"sensorType": "level", "ts": ago(0), "seq": 0, "value": 2}])
+        demo_server.send(device, [{"sensorType": "level", "ts": ago(0), "seq": 0, "value": 1}])
+        looking(browser, demo_server, (device, "level"), also="span=live")
+        demo_server.send(device, [{"sensorType": "level", "ts": ago(0), "seq": 0, "value": 2}])
         browser.until("return document.getElementById('chart').data[0].y.at(-1) === 2")
         low, high = browser.run("return document.getElementById('chart').layout.xaxis.range")
         assert low < time.time() * 1000
@@ -183,10 +189,12 @@ def test_a_browser_whose_clock_is_wrong_shows_what_comes_in(site: Site, minutes:
         assert browser.run("return document.getElementById('ahead').hidden")
 
 
-def test_a_stretch_is_dragged_over_at_leisure_while_the_chart_is_live(browser: Browser, site: Site) -> None:
-    site.send("dragged-1", [{"sensorType": "level", "ts": ago(2) + 1000 * n, "seq": 0, "value": n} for n in range(110)])
-    looking(browser, site, ("dragged-1", "level"), also="span=live")
-    with streaming(site, "dragged-1", 5, seconds=5):
+def test_a_range_can_be_dragged_slowly_while_the_chart_is_live(browser: Browser, demo_server: DemoServer) -> None:
+    demo_server.send(
+        "dragged-1", [{"sensorType": "level", "ts": ago(2) + 1000 * n, "seq": 0, "value": n} for n in range(110)]
+    )
+    looking(browser, demo_server, ("dragged-1", "level"), also="span=live")
+    with streaming(demo_server, "dragged-1", 5, seconds=5):
         box = browser.run(
             "const {x, y, width} = document.querySelector('.nsewdrag').getBoundingClientRect(); return [x, y, width]"
         )

@@ -1,4 +1,4 @@
-"""Who is logged in, in a real browser: signing up, sessions that end, and logging out when nobody answers."""
+"""Sessions in a real browser: signing up, sessions that end, and logging out while the server is down."""
 
 import asyncio
 import json
@@ -14,8 +14,8 @@ import pytest
 
 from testing.browser import Browser
 from testing.servers.ports import free_port
-from tests.e2e.running import answering, start
-from tests.e2e.site import Site
+from tests.e2e.demo_server import DemoServer
+from tests.e2e.onebox_process import start_onebox, wait_until_ready
 
 KEPT = "return JSON.parse(sessionStorage.getItem('tidegate.session'))"
 LISTED = "return document.querySelectorAll('#series li:not(.loading)').length > 0"
@@ -32,61 +32,63 @@ async def status_of(url: str, token: str) -> int:
 
 
 async def ended(url: str, token: str) -> None:
-    """Return once a token serves no more."""
+    """Wait until a token is no longer valid."""
     async with asyncio.timeout(20):
         while await status_of(url, token) != 401:
             await asyncio.sleep(0.1)
 
 
-def test_an_expired_session_says_so_and_comes_back_to_the_same_view(inside: Browser, site: Site) -> None:
-    inside.until(LISTED)
-    inside.choose("sim-0003")
-    inside.find("[data-span='1h']").click()
-    inside.until("return location.hash.includes('span=1h')")
-    shown = inside.run("return location.hash")
-    access = inside.run(KEPT)["access"]
+def test_an_expired_session_says_so_and_comes_back_to_the_same_view(
+    logged_in: Browser, demo_server: DemoServer
+) -> None:
+    logged_in.until(LISTED)
+    logged_in.choose("sim-0003")
+    logged_in.find("[data-span='1h']").click()
+    logged_in.until("return location.hash.includes('span=1h')")
+    shown = logged_in.run("return location.hash")
+    access = logged_in.run(KEPT)["access"]
 
     async def elsewhere() -> None:
         async with (
-            aiohttp.ClientSession(site.url) as session,
+            aiohttp.ClientSession(demo_server.url) as session,
             session.post("/user/logout", json={}, headers=bearer(access)) as answer,
         ):
             assert answer.status == 204
 
     asyncio.run(elsewhere())
-    inside.until("return !document.getElementById('login').hidden", within_s=20)
-    assert inside.run(NOTICE).startswith("Your session has expired or was ended.")
-    assert inside.run("return document.getElementById('email').value") == site.person["email"]
-    assert inside.text("#legend") == ""
-    assert inside.find_all("#series li") == []
-    inside.find("#password").send_keys(site.person["password"])
-    inside.find("#login-form [type=submit]").click()
-    inside.until("return document.getElementById('legend').innerText.includes('sim-0003')")
-    assert inside.run("return location.hash") == shown
-    assert inside.find("[data-span='1h']").get_attribute("aria-pressed") == "true"
-    assert all(" 401 " in line for line in inside.console_errors())
+    logged_in.until("return !document.getElementById('login').hidden", within_s=20)
+    assert logged_in.run(NOTICE).startswith("Your session has expired or was ended.")
+    assert logged_in.run("return document.getElementById('email').value") == demo_server.person["email"]
+    assert logged_in.text("#legend") == ""
+    assert logged_in.find_all("#series li") == []
+    logged_in.find("#password").send_keys(demo_server.person["password"])
+    logged_in.find("#login-form [type=submit]").click()
+    logged_in.until("return document.getElementById('legend').innerText.includes('sim-0003')")
+    assert logged_in.run("return location.hash") == shown
+    assert logged_in.find("[data-span='1h']").get_attribute("aria-pressed") == "true"
+    assert all(" 401 " in line for line in logged_in.console_errors())
 
 
-def test_logging_out_ends_the_session_in_its_other_tabs_too(inside: Browser, site: Site) -> None:
-    inside.until(LISTED)
-    access = inside.run(KEPT)["access"]
-    first = inside.driver.current_window_handle
-    inside.run("window.open(location.href)")
-    inside.driver.switch_to.window(next(handle for handle in inside.driver.window_handles if handle != first))
-    inside.until(LISTED)
-    inside.find("#logout").click()
-    inside.until("return document.getElementById('login-notice').innerText === 'You are logged out.'")
-    assert inside.run("return sessionStorage.length") == 0
-    assert inside.run("return location.hash") == ""
-    assert asyncio.run(status_of(site.url, access)) == 401
-    inside.driver.switch_to.window(first)
-    inside.until("return !document.getElementById('login').hidden")
-    assert inside.run(NOTICE) == "You have logged out in another tab."
-    assert inside.run("return sessionStorage.length") == 0
+def test_logging_out_ends_the_session_in_its_other_tabs_too(logged_in: Browser, demo_server: DemoServer) -> None:
+    logged_in.until(LISTED)
+    access = logged_in.run(KEPT)["access"]
+    first = logged_in.driver.current_window_handle
+    logged_in.run("window.open(location.href)")
+    logged_in.driver.switch_to.window(next(handle for handle in logged_in.driver.window_handles if handle != first))
+    logged_in.until(LISTED)
+    logged_in.find("#logout").click()
+    logged_in.until("return document.getElementById('login-notice').innerText === 'You are logged out.'")
+    assert logged_in.run("return sessionStorage.length") == 0
+    assert logged_in.run("return location.hash") == ""
+    assert asyncio.run(status_of(demo_server.url, access)) == 401
+    logged_in.driver.switch_to.window(first)
+    logged_in.until("return !document.getElementById('login').hidden")
+    assert logged_in.run(NOTICE) == "You have logged out in another tab."
+    assert logged_in.run("return sessionStorage.length") == 0
 
 
 class Restarting:
-    """A onebox that is ended and started again, on one port and one folder."""
+    """A onebox that is restarted on the same port and folder."""
 
     def __init__(self, data: Path) -> None:
         self.data = data
@@ -97,8 +99,8 @@ class Restarting:
 
     def start(self) -> None:
         async def started() -> Process:
-            process = await start("--port", str(self.port), "--devices", "0", data=self.data)
-            await answering(process, self.url)
+            process = await start_onebox("--port", str(self.port), "--devices", "0", data=self.data)
+            await wait_until_ready(process, self.url)
             return process
 
         self._process = self._runner.run(started())
@@ -157,34 +159,34 @@ def test_logging_out_while_the_server_is_away_says_so_and_ends_the_session_when_
         assert refreshed == 401
 
 
-def test_logging_out_with_an_access_token_that_has_expired_ends_the_session_as_well(inside: Browser) -> None:
-    inside.until(LISTED)
-    kept = inside.run(KEPT)
-    # As after a night's sleep: the access token serves no more, and the refresh token would for weeks.
+def test_logging_out_with_an_access_token_that_has_expired_ends_the_session_as_well(logged_in: Browser) -> None:
+    logged_in.until(LISTED)
+    kept = logged_in.run(KEPT)
+    # As after a night's sleep: the access token has expired, the refresh token is valid for weeks.
     broken = {**kept, "access": kept["access"][:-8] + "AAAAAAAA"}
-    inside.run("sessionStorage.setItem('tidegate.session', arguments[0])", json.dumps(broken))
-    inside.run(
+    logged_in.run("sessionStorage.setItem('tidegate.session', arguments[0])", json.dumps(broken))
+    logged_in.run(
         "window.fetch = ((fetched) => (address, ...rest) => String(address).startsWith('/user/')"
         " ? fetched(address, ...rest) : new Promise(() => {}))(window.fetch)"
     )
-    left = inside.driver.execute_async_script(
-        "const done = arguments[0]; const {logOut} = await import('/dashboard/leaving.js');"
+    left = logged_in.driver.execute_async_script(
+        "const done = arguments[0]; const {logOut} = await import('/dashboard/logout.js');"
         "const credentials = await import('/dashboard/credentials.js');"
         "Object.assign(credentials.current(), JSON.parse(sessionStorage.getItem('tidegate.session')));"
         "logOut(done);"
     )
     assert left == "ended"
-    inside.driver.refresh()
-    used = inside.driver.execute_async_script(
+    logged_in.driver.refresh()
+    used = logged_in.driver.execute_async_script(
         "const done = arguments[1];"
         "fetch('/user/token', {headers: {Authorization: `Bearer ${arguments[0]}`}}).then(({status}) => done(status))",
         kept["access"],
     )
     assert used == 401
-    assert all(" 401 " in line for line in inside.console_errors())
+    assert all(" 401 " in line for line in logged_in.console_errors())
 
 
-def test_somebody_signs_up_and_is_told_what_is_wrong_where_it_is(browser: Browser, site: Site) -> None:
+def test_a_sign_up_shows_errors_next_to_their_fields(browser: Browser, demo_server: DemoServer) -> None:
     sign_up(browser, "Ada", "not an address", "correct horse battery staple")
     assert browser.until("return document.getElementById('new-email-error').innerText")
     assert browser.run("return document.activeElement.id") == "new-email"
@@ -193,7 +195,7 @@ def test_somebody_signs_up_and_is_told_what_is_wrong_where_it_is(browser: Browse
     assert "anyone tries" in browser.until("return document.getElementById('new-password-error').innerText")
     assert browser.text("#new-email-error") == ""
     browser.find("#to-login").click()
-    sign_up(browser, "Ada", site.person["email"], "correct horse battery staple")
+    sign_up(browser, "Ada", demo_server.person["email"], "correct horse battery staple")
     assert "has an account" in browser.until("return document.getElementById('new-email-error').innerText")
     browser.find("#to-login").click()
     sign_up(browser, "Grace", "grace@example.org", "correct horse battery staple")
@@ -207,18 +209,18 @@ def test_a_server_that_takes_no_sign_ups_says_so(
 ) -> None:
     monkeypatch.setenv("SIGNUP", "closed")
     folder = tmp_path_factory.mktemp("closed") / "data"
-    with Site.opened(folder, "--devices", "1") as closed, Browser.opened(closed.url) as browser:
+    with DemoServer.opened(folder, "--devices", "1") as closed, Browser.opened(closed.url) as browser:
         sign_up(browser, "Ada", "ada@example.org", "correct horse battery staple")
-        told = browser.until("return document.querySelector('#signup-form .error').innerText")
-        assert told == "This server takes no sign-ups; ask its operator."
+        error = browser.until("return document.querySelector('#signup-form .error').innerText")
+        assert error == "Sign-up is closed on this server; ask its operator."
         assert browser.find("#signup-form").is_displayed()
 
 
-def test_what_is_refused_for_now_is_told_and_the_form_stays(browser: Browser, site: Site) -> None:
+def test_a_temporary_refusal_is_shown_and_the_form_stays(browser: Browser, demo_server: DemoServer) -> None:
     browser.run("window.fetch = () => Promise.reject(new TypeError('Failed to fetch'))")
     began = time.monotonic()
-    browser.log_in(site.person["email"], site.person["password"])
-    told = browser.until("return document.getElementById('login-error').innerText")
-    assert told == "The server cannot be reached; try again."
+    browser.log_in(demo_server.person["email"], demo_server.person["password"])
+    error = browser.until("return document.getElementById('login-error').innerText")
+    assert error == "The server cannot be reached; try again."
     assert browser.find("#login-form [type=submit]").is_enabled()
     assert time.monotonic() - began < 30

@@ -1,4 +1,4 @@
-"""Many tabs of one dashboard in one real browser: they share one live feed, and hidden ones hold none."""
+"""Many tabs in one real browser: they share one live feed, and hidden ones hold none."""
 
 import asyncio
 import re
@@ -10,7 +10,7 @@ import pytest
 
 from testing.browser import Browser
 from testing.servers.ports import free_port
-from tests.e2e.site import Site
+from tests.e2e.demo_server import DemoServer
 
 TABS = 8
 WITHOUT_WORKERS = "delete window.SharedWorker"
@@ -29,25 +29,25 @@ def ops_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, ops_port: int) -> Iterator[Site]:
+def demo_server(tmp_path_factory: pytest.TempPathFactory, ops_port: int) -> Iterator[DemoServer]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPS_PORT", str(ops_port))
         folder = tmp_path_factory.mktemp("tabs") / "data"
-        with Site.opened(folder, "--devices", "4", "--rate", "4") as opened:
+        with DemoServer.opened(folder, "--devices", "4", "--rate", "4") as opened:
             yield opened
 
 
 @pytest.fixture
-def feeds(ops_port: int, site: Site) -> Callable[[], int]:
-    """Returns how many live feeds the server has."""
+def feeds(ops_port: int, demo_server: DemoServer) -> Callable[[], int]:
+    """Return the number of live feeds on the server."""
 
-    async def asked() -> int:
+    async def count_feeds() -> int:
         async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{ops_port}/metrics") as answer:
             found = re.search(r"^tidegate_reader_live_feeds (\d+)", await answer.text(), re.MULTILINE)
             assert found
             return int(found[1])
 
-    return lambda: asyncio.run(asked())
+    return lambda: asyncio.run(count_feeds())
 
 
 def become(feeds: Callable[[], int], wanted: int, *, within_s: float = 20) -> None:
@@ -58,7 +58,7 @@ def become(feeds: Callable[[], int], wanted: int, *, within_s: float = 20) -> No
 
 
 def copies(browser: Browser, count: int) -> list[str]:
-    """Open windows that are all seen, each with the session of the first; return their handles."""
+    """Open windows that are all visible, each with the session of the first; return their handles."""
     first = browser.driver.current_window_handle
     for _ in range(count - 1):
         browser.driver.switch_to.window(first)
@@ -79,62 +79,62 @@ def live(browser: Browser, handle: str) -> None:
         browser.until(f"return ({VALUES.removeprefix('return ')}) !== arguments[0]", shown, within_s=10)
 
 
-def test_eight_tabs_share_one_live_feed_and_hidden_ones_hold_none(inside: Browser, feeds: Callable[[], int]) -> None:
-    inside.until(LISTED)
-    tabs = copies(inside, TABS)
+def test_eight_tabs_share_one_live_feed_and_hidden_ones_hold_none(logged_in: Browser, feeds: Callable[[], int]) -> None:
+    logged_in.until(LISTED)
+    tabs = copies(logged_in, TABS)
     assert len(tabs) == TABS
     for handle in tabs:
-        live(inside, handle)
-        assert not inside.run("return document.hidden")
+        live(logged_in, handle)
+        assert not logged_in.run("return document.hidden")
     assert feeds() == 1
     for handle in tabs[:-1]:
-        inside.driver.switch_to.window(handle)
-        inside.run(HIDE, True)
-    live(inside, tabs[-1])
+        logged_in.driver.switch_to.window(handle)
+        logged_in.run(HIDE, True)
+    live(logged_in, tabs[-1])
     assert feeds() == 1
-    inside.run(HIDE, True)
+    logged_in.run(HIDE, True)
     become(feeds, 0)
-    inside.driver.switch_to.window(tabs[2])
-    inside.run(HIDE, False)
+    logged_in.driver.switch_to.window(tabs[2])
+    logged_in.run(HIDE, False)
     become(feeds, 1)
-    live(inside, tabs[2])
+    live(logged_in, tabs[2])
     for handle in tabs[1:]:
-        inside.driver.switch_to.window(handle)
-        inside.driver.close()
+        logged_in.driver.switch_to.window(handle)
+        logged_in.driver.close()
     become(feeds, 0)
-    inside.driver.switch_to.window(tabs[0])
-    inside.run(HIDE, False)
-    live(inside, tabs[0])
-    inside.find("#logout").click()
-    inside.until("return document.getElementById('login-notice').innerText === 'You are logged out.'")
+    logged_in.driver.switch_to.window(tabs[0])
+    logged_in.run(HIDE, False)
+    live(logged_in, tabs[0])
+    logged_in.find("#logout").click()
+    logged_in.until("return document.getElementById('login-notice').innerText === 'You are logged out.'")
     become(feeds, 0)
 
 
 def test_the_feed_goes_on_with_the_token_of_a_tab_that_is_left(
-    inside: Browser, site: Site, feeds: Callable[[], int]
+    logged_in: Browser, demo_server: DemoServer, feeds: Callable[[], int]
 ) -> None:
     """Two sessions of one user: the one whose token the feed was opened with logs out."""
-    inside.until(LISTED)
-    first = inside.driver.current_window_handle
-    inside.driver.switch_to.new_window("window")
-    second = inside.driver.current_window_handle
-    inside.driver.get(site.url)
-    inside.log_in(site.person["email"], site.person["password"])
-    live(inside, second)
+    logged_in.until(LISTED)
+    first = logged_in.driver.current_window_handle
+    logged_in.driver.switch_to.new_window("window")
+    second = logged_in.driver.current_window_handle
+    logged_in.driver.get(demo_server.url)
+    logged_in.log_in(demo_server.person["email"], demo_server.person["password"])
+    live(logged_in, second)
     assert feeds() == 1
-    inside.driver.switch_to.window(first)
-    inside.find("#logout").click()
-    inside.until("return document.getElementById('login-notice').innerText === 'You are logged out.'")
-    live(inside, second)
+    logged_in.driver.switch_to.window(first)
+    logged_in.find("#logout").click()
+    logged_in.until("return document.getElementById('login-notice').innerText === 'You are logged out.'")
+    live(logged_in, second)
     become(feeds, 1)
 
 
 def test_a_browser_without_shared_workers_has_a_feed_of_its_own_while_it_is_seen(
-    site: Site, feeds: Callable[[], int]
+    demo_server: DemoServer, feeds: Callable[[], int]
 ) -> None:
-    with Browser.opened(site.url, before=WITHOUT_WORKERS) as browser:
+    with Browser.opened(demo_server.url, before=WITHOUT_WORKERS) as browser:
         assert browser.run("return typeof SharedWorker") == "undefined"
-        browser.log_in(site.person["email"], site.person["password"])
+        browser.log_in(demo_server.person["email"], demo_server.person["password"])
         browser.until(LISTED)
         live(browser, browser.driver.current_window_handle)
         assert feeds() == 1

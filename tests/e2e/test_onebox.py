@@ -1,4 +1,4 @@
-"""`python -m onebox` as a person starts it: real sockets, a real mongod, real signals."""
+"""`python -m onebox` as a user starts it: real sockets, a real mongod, real signals."""
 
 import asyncio
 import json
@@ -14,29 +14,19 @@ from pymongo import MongoClient
 
 from onebox.mongod import private_mongod
 from testing.waiting import eventually
-from tests.e2e.running import demo_person, running, start
+from tests.e2e.onebox_process import demo_credentials, running_onebox, start_onebox, summary
 from tests.integration.device import Identity, connected, readings
-
-
-async def summary(*arguments: str, data: Path) -> dict[str, Any]:
-    """Run a onebox to its end and return its summary; it must exit with 0."""
-    process = await start(*arguments, data=data)
-    out, err = await process.communicate()
-    assert process.returncode == 0, err.decode()
-    told: dict[str, Any] = json.loads(out.splitlines()[-1])
-    assert len(out.splitlines()) == 1, "standard output holds the summary and nothing else"
-    return told
 
 
 async def demo_device(url: str, data: Path) -> tuple[str, str]:
     """Log in as the demo user, register a device or find it; return its id and a token."""
-    person = demo_person(data)
+    person = demo_credentials(data)
     async with aiohttp.ClientSession(url) as session:
         await session.post("/user/signup", json={"name": "Demo", **person})
         async with session.post("/user/login", json=person) as answer:
             bearer = {"Authorization": f"Bearer {(await answer.json())['accessToken']}"}
-        asked = {"sensorType": "temperature", "location": "roof", "name": "mine"}
-        await session.post("/devices", json=asked, headers=bearer)
+        body = {"sensorType": "temperature", "location": "roof", "name": "mine"}
+        await session.post("/devices", json=body, headers=bearer)
         async with session.get("/devices", params={"name": "mine"}, headers=bearer) as answer:
             device = (await answer.json())["items"][0]["id"]
         async with session.post(f"/devices/{device}/token", headers=bearer) as answer:
@@ -88,10 +78,10 @@ async def test_a_replay_stores_every_row_once_and_a_second_one_finds_them_all(tm
 
 
 async def test_live_devices_lose_nothing_and_the_run_ends_by_itself(tmp_path: Path) -> None:
-    told = await summary("--devices", "20", "--rate", "10", "--seconds", "4", "--port", "0", data=tmp_path)
-    assert told["lost"] == told["rejected"] == told["duplicates"] == 0
-    assert told["sent"] == told["acked"] == told["stored"] > 400
-    assert 0 < told["ackP50Ms"] <= told["ackP99Ms"]
+    found = await summary("--devices", "20", "--rate", "10", "--seconds", "4", "--port", "0", data=tmp_path)
+    assert found["lost"] == found["rejected"] == found["duplicates"] == 0
+    assert found["sent"] == found["acked"] == found["stored"] > 400
+    assert 0 < found["ackP50Ms"] <= found["ackP99Ms"]
 
 
 async def test_what_was_acknowledged_survives_kill_minus_nine_of_the_process_group(
@@ -99,7 +89,7 @@ async def test_what_was_acknowledged_survives_kill_minus_nine_of_the_process_gro
 ) -> None:
     promised: set[Identity] = set()
     for _ in range(3):
-        async with running("--devices", "0", data=tmp_path) as (process, url):
+        async with running_onebox("--devices", "0", data=tmp_path) as (process, url):
             device, token = await demo_device(url, tmp_path)
             async with connected(url, token, device) as sender:
                 start_at = len(promised)
@@ -122,7 +112,7 @@ async def test_what_was_acknowledged_survives_kill_minus_nine_of_the_process_gro
 async def test_a_replay_that_was_killed_is_complete_after_a_second_start(tmp_path: Path) -> None:
     file = csv_with_repeated_times(tmp_path / "rows.csv", 20_000)
     data = tmp_path / "data"
-    process = await start("--replay", str(file), "--port", "0", data=data)
+    process = await start_onebox("--replay", str(file), "--port", "0", data=data)
     async with asyncio.timeout(30):
         while not (data / "queue.sqlite3-wal").exists() or (data / "queue.sqlite3-wal").stat().st_size < 500_000:
             await asyncio.sleep(0.01)
@@ -137,24 +127,27 @@ async def test_a_replay_that_was_killed_is_complete_after_a_second_start(tmp_pat
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_signal_drains_sums_up_and_leaves_nothing_running(tmp_path: Path, number: signal.Signals) -> None:
-    async with running("--devices", "0", data=tmp_path) as (process, url):
+    async with running_onebox("--devices", "0", data=tmp_path) as (process, url):
         device, token = await demo_device(url, tmp_path)
         async with connected(url, token, device) as sender:
             await sender.send_until_accepted(readings(0, 1000))
             os.killpg(process.pid, number)  # as a terminal's Ctrl-C does: to everyone in the group
             out, err = await process.communicate()
         assert process.returncode == 0, err.decode()
-        told = json.loads(out.splitlines()[-1])
-        assert (told["accepted"], told["stored"], told["lost"]) == (1000, 1000, 0)
+        found = json.loads(out.splitlines()[-1])
+        assert (found["accepted"], found["stored"], found["lost"]) == (1000, 1000, 0)
     assert not mongods_of(tmp_path)
 
 
 async def test_without_devices_there_is_a_demo_user_too_however_often_it_starts(tmp_path: Path) -> None:
     for _ in range(2):
-        async with running("--devices", "0", data=tmp_path) as (process, url), aiohttp.ClientSession(url) as session:
+        async with (
+            running_onebox("--devices", "0", data=tmp_path) as (process, url),
+            aiohttp.ClientSession(url) as session,
+        ):
 
             async def logs_in(session: aiohttp.ClientSession = session) -> bool:
-                async with session.post("/user/login", json=demo_person(tmp_path)) as answer:
+                async with session.post("/user/login", json=demo_credentials(tmp_path)) as answer:
                     return answer.status == 200
 
             await eventually(logs_in, "the demo user logs in")
@@ -164,10 +157,10 @@ async def test_without_devices_there_is_a_demo_user_too_however_often_it_starts(
 
 
 async def test_what_there_is_can_be_searched_by_the_names_of_the_devices(tmp_path: Path) -> None:
-    async with running("--devices", "3", "--rate", "10", data=tmp_path) as (_, url):
+    async with running_onebox("--devices", "3", "--rate", "10", data=tmp_path) as (_, url):
         device, device_token = await demo_device(url, tmp_path)
         async with aiohttp.ClientSession(url) as session:
-            async with session.post("/user/login", json=demo_person(tmp_path)) as answer:
+            async with session.post("/user/login", json=demo_credentials(tmp_path)) as answer:
                 bearer = {"Authorization": f"Bearer {(await answer.json())['accessToken']}"}
 
             async def searched(text: str) -> Any:
@@ -195,14 +188,14 @@ async def test_what_there_is_can_be_searched_by_the_names_of_the_devices(tmp_pat
 
 async def test_pages_of_listed_origins_may_read_every_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CORS_ORIGINS", "https://app.example")
-    async with running("--devices", "0", data=tmp_path) as (_, url), aiohttp.ClientSession(url) as session:
-        for origin, told in (("https://app.example", "https://app.example"), ("https://evil.example", None)):
+    async with running_onebox("--devices", "0", data=tmp_path) as (_, url), aiohttp.ClientSession(url) as session:
+        for origin, found in (("https://app.example", "https://app.example"), ("https://evil.example", None)):
             for path in ("/user/me", "/devices", "/series", "/readings"):
-                asked = {"Origin": origin, "Access-Control-Request-Method": "GET"}
-                async with session.options(path, headers=asked) as answer:
-                    assert (answer.status, answer.headers.get("Access-Control-Allow-Origin")) == (204, told)
+                body = {"Origin": origin, "Access-Control-Request-Method": "GET"}
+                async with session.options(path, headers=body) as answer:
+                    assert (answer.status, answer.headers.get("Access-Control-Allow-Origin")) == (204, found)
                 async with session.get(path, headers={"Origin": origin}) as answer:
-                    assert (answer.status, answer.headers.get("Access-Control-Allow-Origin")) == (401, told)
+                    assert (answer.status, answer.headers.get("Access-Control-Allow-Origin")) == (401, found)
 
 
 async def test_settings_of_its_services_are_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +212,7 @@ async def test_settings_of_its_services_are_in_force(tmp_path: Path, monkeypatch
     }
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    async with running("--devices", "0", data=tmp_path) as (process, url), aiohttp.ClientSession(url) as session:
+    async with running_onebox("--devices", "0", data=tmp_path) as (process, url), aiohttp.ClientSession(url) as session:
 
         async def sign_up(name: str, address: str) -> int:
             body = {"name": name, "email": f"{name}@example.org", "password": "correct horse battery"}
@@ -231,9 +224,9 @@ async def test_settings_of_its_services_are_in_force(tmp_path: Path, monkeypatch
         assert await sign_up("eve", "203.0.113.7:51235") == 429
         person = {"email": "ada@example.org", "password": "correct horse battery"}
         async with session.post("/user/login", json=person) as answer:
-            told = await answer.json()
-        assert told["expiresIn"] == 120
-        bearer = {"Authorization": f"Bearer {told['accessToken']}", "X-Device-Id": "d"}
+            found = await answer.json()
+        assert found["expiresIn"] == 120
+        bearer = {"Authorization": f"Bearer {found['accessToken']}", "X-Device-Id": "d"}
         for size, status in ((1, 202), (200, 413)):
             sent = {"sensorType": "t", "value": "x" * size, "ts": 1_750_000_000_000}
             async with session.post("/readings", json=sent, headers=bearer) as answer:
@@ -258,9 +251,9 @@ async def test_where_nobody_may_sign_up_the_demo_user_streams_all_the_same(
     monkeypatch.setenv("SIGNUP", "closed")
     monkeypatch.setenv("BCRYPT_COST", "4")
     for _ in range(2):
-        told = await summary("--devices", "2", "--rate", "10", "--seconds", "1", "--port", "0", data=tmp_path)
-        assert told["sent"] == told["acked"] == told["stored"] > 0
-    async with running("--devices", "0", data=tmp_path) as (_, url), aiohttp.ClientSession(url) as session:
+        found = await summary("--devices", "2", "--rate", "10", "--seconds", "1", "--port", "0", data=tmp_path)
+        assert found["sent"] == found["acked"] == found["stored"] > 0
+    async with running_onebox("--devices", "0", data=tmp_path) as (_, url), aiohttp.ClientSession(url) as session:
         body = {"name": "Ada", "email": "ada@example.org", "password": "correct horse battery"}
         async with session.post("/user/signup", json=body) as answer:
             assert answer.status == 403
@@ -271,7 +264,7 @@ async def test_a_secret_that_does_not_open_the_keys_is_told_in_a_line(
 ) -> None:
     await summary("--devices", "0", "--seconds", "0.1", "--port", "0", data=tmp_path)
     monkeypatch.setenv("SIGNING_KEY_SECRET", "another one than before")
-    process = await start("--devices", "0", "--seconds", "0.1", "--port", "0", data=tmp_path)
+    process = await start_onebox("--devices", "0", "--seconds", "0.1", "--port", "0", data=tmp_path)
     _, err = await process.communicate()
     assert process.returncode == 1
     assert "SIGNING_KEY_SECRET does not open" in err.decode().splitlines()[-1]
@@ -279,16 +272,16 @@ async def test_a_secret_that_does_not_open_the_keys_is_told_in_a_line(
 
 
 async def test_a_second_onebox_on_the_same_data_is_refused(tmp_path: Path) -> None:
-    async with running("--devices", "0", data=tmp_path) as (process, _):
-        second = await start("--port", "0", data=tmp_path)
+    async with running_onebox("--devices", "0", data=tmp_path) as (process, _):
+        second = await start_onebox("--port", "0", data=tmp_path)
         _, err = await second.communicate()
         assert second.returncode == 1
         assert f"process {process.pid}" in err.decode()
 
 
 async def test_a_port_that_is_taken_is_told_in_a_line(tmp_path: Path) -> None:
-    async with running("--devices", "0", data=tmp_path / "one") as (_, url):
-        second = await start("--port", url.rsplit(":", 1)[1], data=tmp_path / "other")
+    async with running_onebox("--devices", "0", data=tmp_path / "one") as (_, url):
+        second = await start_onebox("--port", url.rsplit(":", 1)[1], data=tmp_path / "other")
         out, err = await second.communicate()
         assert second.returncode == 1
         assert not out
@@ -308,7 +301,7 @@ async def test_a_port_that_is_taken_is_told_in_a_line(tmp_path: Path) -> None:
     ],
 )
 async def test_a_wrong_argument_exits_with_two_and_says_which(tmp_path: Path, arguments: list[str]) -> None:
-    process = await start(*arguments, data=tmp_path)
+    process = await start_onebox(*arguments, data=tmp_path)
     _, err = await process.communicate()
     assert process.returncode == 2
     assert arguments[0] in err.decode()
@@ -316,7 +309,7 @@ async def test_a_wrong_argument_exits_with_two_and_says_which(tmp_path: Path, ar
 
 async def test_a_file_with_a_bad_row_exits_with_two_and_names_the_line(tmp_path: Path) -> None:
     (tmp_path / "bad.csv").write_text("timestamp,value\n2024-01-01T00:00:00Z,1\nsoon,2\n")
-    process = await start("--replay", str(tmp_path / "bad.csv"), "--port", "0", data=tmp_path / "data")
+    process = await start_onebox("--replay", str(tmp_path / "bad.csv"), "--port", "0", data=tmp_path / "data")
     out, err = await process.communicate()
     assert (process.returncode, out) == (2, b"")
     assert "line 3" in err.decode()

@@ -1,4 +1,4 @@
-"""What an export holds goes back in, as NDJSON and as CSV, and comes out again as it was: on whole oneboxes."""
+"""Exports sent back as NDJSON and as CSV are stored and exported again unchanged, on whole oneboxes."""
 
 import asyncio
 import json
@@ -13,8 +13,7 @@ import pytest
 
 from onebox.demo import DEMO_EMAIL
 from testing.waiting import eventually
-from tests.e2e.running import ROOT, demo_person, running
-from tests.e2e.test_onebox import summary
+from tests.e2e.onebox_process import ROOT, demo_credentials, running_onebox, summary
 
 DEVICE, SENSOR = "press:1", "mixed"
 TS = 1_750_000_000_000
@@ -50,11 +49,13 @@ FIELDS: list[dict[str, Any]] = [
     {"location": '"{\\"lat\\":48.1,\\"lon\\":-11.5}"'},
     {"tags": {}},
     {"tags": {"z": "1", "a": "2"}, "unit": "m/s, squared"},
+    {"quality": "good"},
+    {"quality": "bad", "location": "", "tags": {"a": ""}},
 ]
 
 
 def readings() -> list[dict[str, Any]]:
-    """Values of every kind, with everything that a reading may say, and some whose time and seq a gateway gives."""
+    """Values of every kind, with all optional fields, and some whose time and seq a gateway assigns."""
     timed = [
         {"sensorType": SENSOR, "value": value, "ts": TS + number // 2, "seq": number % 2 * (2**52 - 1), **fields}
         for number, (value, fields) in enumerate((value, fields) for value in VALUES for fields in FIELDS)
@@ -62,7 +63,7 @@ def readings() -> list[dict[str, Any]]:
     return timed + [{"sensorType": SENSOR, "value": value, **FIELDS[1]} for value in VALUES]
 
 
-class Asking:
+class DemoUser:
     """The demo user of a running onebox."""
 
     def __init__(self, http: aiohttp.ClientSession, token: str) -> None:
@@ -85,7 +86,7 @@ class Asking:
             return await answer.read()
 
     async def whole_export(self, format_: str, count: int) -> bytes:
-        """Return the export as soon as it has so many readings."""
+        """Return the export once it has this many readings."""
         last = f"# end {count}\r\n" if format_ == "csv" else f'{{"end":true,"count":{count}}}\n'
 
         async def whole() -> bool:
@@ -95,8 +96,8 @@ class Asking:
         return await self.export(format_)
 
 
-async def asking(http: aiohttp.ClientSession, data: Path) -> Asking:
-    person = demo_person(data)
+async def log_in(http: aiohttp.ClientSession, data: Path) -> DemoUser:
+    person = demo_credentials(data)
     found: dict[str, str] = {}
 
     async def logged_in() -> bool:
@@ -105,18 +106,18 @@ async def asking(http: aiohttp.ClientSession, data: Path) -> Asking:
             return answer.status == 200
 
     await eventually(logged_in, "the demo user logs in")
-    return Asking(http, found["accessToken"])
+    return DemoUser(http, found["accessToken"])
 
 
 def as_stored(ndjson: bytes) -> list[str]:
-    """The readings of an export, with the types of their values, but for when they were received."""
+    """The readings of an export with the types of their values, without their times of receipt."""
     items = [json.loads(line) for line in ndjson.splitlines()[:-1]]
     for item in items:
         del item["receivedAt"]
     return [repr(item) for item in items]
 
 
-async def requeue(user: Asking, ndjson: bytes) -> None:
+async def requeue(user: DemoUser, ndjson: bytes) -> None:
     lines = ndjson.splitlines(keepends=True)[:-1]
     for start in range(0, len(lines), 300):
         await user.send(b"".join(lines[start : start + 300]), "application/x-ndjson")
@@ -124,10 +125,10 @@ async def requeue(user: Asking, ndjson: bytes) -> None:
 
 @pytest.fixture
 async def original(tmp_path: Path) -> tuple[bytes, bytes]:
-    """NDJSON and CSV of the same readings; where they came from, giving them back changes nothing."""
+    """Export NDJSON and CSV of the same readings; sending them back to their source changes nothing."""
     sent = readings()
-    async with running("--devices", "0", data=tmp_path / "a") as (_, url), aiohttp.ClientSession(url) as http:
-        user = await asking(http, tmp_path / "a")
+    async with running_onebox("--devices", "0", data=tmp_path / "a") as (_, url), aiohttp.ClientSession(url) as http:
+        user = await log_in(http, tmp_path / "a")
         for start in range(0, len(sent), 200):
             await user.send(json.dumps(sent[start : start + 200]).encode(), "application/json")
         ndjson = await user.whole_export("ndjson", len(sent))
@@ -151,18 +152,18 @@ async def test_an_export_goes_back_in_as_ndjson_over_http_and_as_csv_through_a_r
 ) -> None:
     ndjson, csv = original
     count = len(readings())
-    async with running("--devices", "0", data=tmp_path / "b") as (_, url), aiohttp.ClientSession(url) as http:
-        user = await asking(http, tmp_path / "b")
+    async with running_onebox("--devices", "0", data=tmp_path / "b") as (_, url), aiohttp.ClientSession(url) as http:
+        user = await log_in(http, tmp_path / "b")
         await requeue(user, ndjson)
         assert as_stored(await user.whole_export("ndjson", count)) == as_stored(ndjson)
     file = tmp_path / "export.csv"
     file.write_bytes(csv)
     for stored, duplicates in ((count, 0), (0, count)):
-        told = await summary("--replay", str(file), "--port", "0", data=tmp_path / "c")
-        assert [told[name] for name in ("sent", "acked", "rejected", "lost")] == [count, count, 0, 0]
-        assert (told["stored"], told["duplicates"]) == (stored, duplicates)
-    async with running("--devices", "0", data=tmp_path / "c") as (_, url), aiohttp.ClientSession(url) as http:
-        user = await asking(http, tmp_path / "c")
+        counts = await summary("--replay", str(file), "--port", "0", data=tmp_path / "c")
+        assert [counts[name] for name in ("sent", "acked", "rejected", "lost")] == [count, count, 0, 0]
+        assert (counts["stored"], counts["duplicates"]) == (stored, duplicates)
+    async with running_onebox("--devices", "0", data=tmp_path / "c") as (_, url), aiohttp.ClientSession(url) as http:
+        user = await log_in(http, tmp_path / "c")
         assert as_stored(await user.whole_export("ndjson", count)) == as_stored(ndjson)
 
 
@@ -170,15 +171,15 @@ async def test_the_commands_of_the_readme_give_an_export_back(tmp_path: Path) ->
     (commands,) = re.findall(r"```\n(curl [^`]*split -l 1000[^`]*)```", (ROOT / "README.md").read_text())
     commands = commands.replace("temperature", SENSOR).replace("me@example.com", DEMO_EMAIL)
     sent = readings()
-    async with running("--devices", "0", data=tmp_path / "a") as (_, url), aiohttp.ClientSession(url) as http:
-        user = await asking(http, tmp_path / "a")
+    async with running_onebox("--devices", "0", data=tmp_path / "a") as (_, url), aiohttp.ClientSession(url) as http:
+        user = await log_in(http, tmp_path / "a")
         await user.send(json.dumps(sent[:100]).encode(), "application/json")
         (tmp_path / "readings.csv").write_bytes(await user.whole_export("csv", 100))
         process = await asyncio.create_subprocess_exec(
             "bash", "-ec", commands, cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
             env=os.environ | {
                 "URL": url, "TOKEN": user.token, "DEVICE": DEVICE, "PYTHONPATH": str(ROOT),
-                "TIDEGATE_PASSWORD": demo_person(tmp_path / "a")["password"],
+                "TIDEGATE_PASSWORD": demo_credentials(tmp_path / "a")["password"],
                 "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             },
         )  # fmt: skip
@@ -195,7 +196,7 @@ async def test_a_onebox_replays_with_every_option_of_a_replay(tmp_path: Path) ->
     rows = ['2026-01-01 00:00:00.000001+00:00,"1,5",bar', "2026-01-01 00:00:00.000002+00:00,2,bar"]
     file.write_text("\n".join(["when,what,u", *rows, "2026-01-01 00:00:00.000003+00:00,3,bar"]) + "\n")
     options = ("--replay", str(file), "--time-column", "when", "--value-column", "what", "--unit-column", "u")
-    told = await summary(
+    counts = await summary(
         *options, "--sensor-type", "pressure", "--missing", "1,5", "--port", "0", data=tmp_path / "data"
     )
-    assert [told[name] for name in ("sent", "acked", "stored", "lost")] == [2, 2, 2, 0]
+    assert [counts[name] for name in ("sent", "acked", "stored", "lost")] == [2, 2, 2, 0]

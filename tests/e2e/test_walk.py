@@ -1,4 +1,4 @@
-"""The first ten minutes of somebody new: `make run`, the dashboard, a device, its snippets, its curve, an export.
+"""The first ten minutes of a new user: `make run`, the dashboard, a device, its snippets, its curve, an export.
 
 What a person reads is read here where it stands: address and user in the terminal, the snippets in the clipboard.
 """
@@ -21,7 +21,7 @@ import pytest
 
 from testing.browser import Browser
 from testing.servers.ports import free_port
-from tests.e2e.running import ROOT
+from tests.e2e.onebox_process import ROOT
 
 WELCOME = re.compile(r"Dashboard: (\S+) +log in as (\S+) / (\S+)")
 STARTED_WITHIN_S = 60.0
@@ -31,35 +31,35 @@ VALUE, UNIT = 20.5, "C"
 
 
 class Terminal:
-    """What runs in a terminal, what it says, and Ctrl-C."""
+    """A command in a terminal, its output, and Ctrl-C."""
 
     def __init__(self, command: list[str], log: Path) -> None:
         self._log = log
-        with log.open("wb") as said:
+        with log.open("wb") as output:
             self._process = subprocess.Popen(
-                command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True
+                command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
 
-    def said(self) -> str:
-        """Return everything so far."""
+    def output(self) -> str:
+        """Return the output so far."""
         return self._log.read_text()
 
-    def says(self, pattern: re.Pattern[str], within_s: float) -> re.Match[str]:
-        """Wait until it says something; fail when it ends before."""
+    def wait_for(self, pattern: re.Pattern[str], within_s: float) -> re.Match[str]:
+        """Wait for a pattern in the output; fail if the command ends first."""
         deadline = time.monotonic() + within_s
-        while (found := pattern.search(self.said())) is None:
-            assert self._process.poll() is None, self.said()
-            assert time.monotonic() < deadline, self.said()
+        while (found := pattern.search(self.output())) is None:
+            assert self._process.poll() is None, self.output()
+            assert time.monotonic() < deadline, self.output()
             time.sleep(0.1)
         return found
 
     def interrupt(self, within_s: float = 60.0) -> None:
-        """Press Ctrl-C: everything in this terminal gets the signal; wait until it has ended."""
+        """Press Ctrl-C, which signals everything in this terminal, and wait until it has ended."""
         os.killpg(self._process.pid, signal.SIGINT)
         self._process.wait(within_s)
 
     def end(self) -> None:
-        """End it however it stands."""
+        """Kill it."""
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
@@ -76,11 +76,11 @@ def terminal(command: list[str], log: Path) -> Iterator[Terminal]:
 
 @pytest.mark.skipif(not all(map(shutil.which, ("make", "curl"))), reason="make or curl is missing")
 def test_from_make_run_to_an_export_of_ones_own_device(tmp_path: Path) -> None:
-    # As `make run`; its packages are those that this test runs with.
+    # Like `make run`, with the packages of this test's environment.
     arguments = f"--devices 0 --port {free_port()} --data {tmp_path / 'data'}"
     run = ["make", "-o", ".venv/onebox.done", "run", f"BIN={Path(sys.executable).parent}", f"ARGS={arguments}"]
     with terminal(run, tmp_path / "onebox.log") as onebox:
-        url, email, password = onebox.says(WELCOME, STARTED_WITHIN_S).groups()
+        url, email, password = onebox.wait_for(WELCOME, STARTED_WITHIN_S).groups()
         with Browser.opened(url) as browser:
             may_paste(browser)
             browser.log_in(email, password)
@@ -94,13 +94,13 @@ def test_from_make_run_to_an_export_of_ones_own_device(tmp_path: Path) -> None:
         (device, SENSOR, VALUE, UNIT)
     }
     assert {row["location"] for row in rows} == {PLACE}
-    # That of curl, and those of Python; the last one may have been stored and its acknowledgement not been printed.
+    # One of curl, the rest of Python; the last may be stored without its acknowledgement printed.
     assert len(rows) in (1 + sent, 2 + sent)
-    assert f"{len(rows)} stored, 0 were stored already, 0 rejected: nothing was lost" in onebox.said()
+    assert f"{len(rows)} stored, 0 were stored already, 0 rejected: nothing was lost" in onebox.output()
 
 
 def device_added(browser: Browser) -> str:
-    """Add a device as the empty page asks for; return its id."""
+    """Add a device from the empty page; return its id."""
     browser.until("return !document.getElementById('no-series').hidden")
     browser.find("#no-series [data-add-device]").click()
     for field, text in (("#add-name", NAME), ("#add-sensor", SENSOR), ("#add-location", PLACE)):
@@ -144,7 +144,7 @@ def streamed_with_python(browser: Browser, folder: Path) -> int:
     file.write_text(copied(browser, "python"))
     browser.find("#device [data-close]").click()
     with terminal([sys.executable, str(file)], folder / "device.log") as device:
-        device.says(re.compile("accepted"), within_s=30)
+        device.wait_for(re.compile("accepted"), within_s=30)
         first = last_of(browser, at_least=3)
         later = last_of(browser, after=first["x"][-1])
         assert later["x"][-1] > first["x"][-1]
@@ -152,11 +152,11 @@ def streamed_with_python(browser: Browser, folder: Path) -> int:
         browser.until("return document.querySelector('#series .dot.on') !== null")
         assert [row.split("\n")[0] for row in browser.rows()] == [NAME]
         device.interrupt()
-        return len(re.findall("'accepted'", device.said())) // 2
+        return len(re.findall("'accepted'", device.output())) // 2
 
 
 def last_of(browser: Browser, *, at_least: int = 2, after: float = 0.0) -> dict[str, Any]:
-    """Wait until the device's curve has so many points, the last of them later than that."""
+    """Wait until the device's curve has this many points, the last of them later than that."""
     named = "(document.getElementById('chart').data ?? []).filter((trace) => trace.name === arguments[0])"
     browser.until(
         f"const found = {named}; return found.length === 1 && found[0].x.length >= arguments[1]"
@@ -170,7 +170,7 @@ def last_of(browser: Browser, *, at_least: int = 2, after: float = 0.0) -> dict[
 
 
 def exported(browser: Browser) -> list[dict[str, str]]:
-    """Download what the chart shows, and read it."""
+    """Download the chart's readings, and parse them."""
     browser.find("#download").click()
     deadline = time.monotonic() + 20
     while not (files := list(browser.downloads.glob("*.csv"))):

@@ -1,6 +1,6 @@
-"""`make chaos`: the fleet streams, faults come one after the other, and every reading is accounted for.
+"""`make chaos`: a fleet streams, faults are injected one after the other, and every reading is accounted for.
 
-Exit code 1 when a reading was lost, stored twice or invented, when a recovery took too long, or a process too much
+Exit code 1 if a reading was lost, stored twice or invented, if a recovery took too long, or if a process used too much
 memory.
 """
 
@@ -18,13 +18,13 @@ from functools import partial
 from pathlib import Path
 
 from runtime.logs import configure_logs
-from tests.faults import endings, restores  # noqa: F401 - they add their faults to FAULTS
+from tests.faults import endings, restores  # noqa: F401 - importing them adds their faults to FAULTS
 from tests.faults.clock import NEEDS_A_CLOCK, library
 from tests.faults.fleet import Fleet
 from tests.faults.onebox import Onebox
 from tests.faults.scenarios import FAULTS, NEEDS_A_SMALL_DISK
 from tests.faults.stack import Service, Stack, running_stack
-from tests.faults.verdict import COLUMNS, MOST_BYTES, RECOVERS_WITHIN_S, Stores, Verdict, judged, largest_bytes
+from tests.faults.verdict import COLUMNS, MAX_BYTES, RECOVERS_WITHIN_S, Stores, Verdict, judged, largest_bytes
 
 GIVES_UP_AFTER_S = 60.0
 Process = Service | Onebox
@@ -32,7 +32,7 @@ Make = Callable[[], Awaitable[None]]
 
 
 async def scenario(stores: Stores, fleet: Fleet, name: str, number: int, make: Make) -> Verdict:
-    """Make one fault, heal it, and account for what was sent meanwhile."""
+    """Inject one fault, wait until it is over, and account for what was sent meanwhile."""
     verdict = Verdict(name)
     sensor_type = f"{number}-{name}"[:64]
     fleet.begin(sensor_type)
@@ -46,29 +46,29 @@ async def scenario(stores: Stores, fleet: Fleet, name: str, number: int, make: M
         verdict.recovered_s = time.monotonic() - healed
         refused = [answer for sender in fleet.senders for answer in sender.refused]
         if refused:
-            verdict.trouble = f"refused: {refused[0]}"
+            verdict.failure = f"refused: {refused[0]}"
     except (TimeoutError, AssertionError) as error:
         at = traceback.extract_tb(error.__traceback__)[-1]
-        verdict.trouble = f"{type(error).__name__}: {error} in {at.name}, line {at.lineno}"
+        verdict.failure = f"{type(error).__name__}: {error} in {at.name}, line {at.lineno}"
     return verdict
 
 
 def row(verdict: Verdict) -> str:
     counts = "".join(f"{verdict.counts.get(name, 0):>13}" for name in COLUMNS)
     late = f"  LATE (asked {RECOVERS_WITHIN_S:g})" if verdict.late else ""
-    large = f"  LARGE (asked {MOST_BYTES / 1e6:g})" if verdict.large else ""
+    large = f"  LARGE (asked {MAX_BYTES / 1e6:g})" if verdict.large else ""
     times = f"{verdict.recovered_s:>10.1f} s{verdict.largest_bytes / 1e6:>8.0f} MB"
-    return f"{verdict.name:54}{counts}{times}{late}{large}  {verdict.trouble}"
+    return f"{verdict.name:54}{counts}{times}{late}{large}  {verdict.failure}"
 
 
 def faults_of(stack: Stack, fleet: Fleet, args: argparse.Namespace, rng: random.Random) -> Iterator[tuple[str, Make]]:
-    """Give one fault after the other until the time is over, each as often as the others."""
+    """Yield faults until the time is over, each as often as the others."""
     select = args.only or list(FAULTS)
     if library() is None and (away := NEEDS_A_CLOCK & set(select)):
-        print(f"NOT MADE, for libfaketime is not installed: {', '.join(away)}", flush=True)
+        print(f"SKIPPED, libfaketime is not installed: {', '.join(away)}", flush=True)
         select = [name for name in select if name not in away]
     if not stack.disk.small and (away := NEEDS_A_SMALL_DISK & set(select)):
-        print(f"NOT MADE, for it takes the right to mount: {', '.join(away)}", flush=True)
+        print(f"SKIPPED, mounting is not permitted: {', '.join(away)}", flush=True)
         select = [name for name in select if name not in away]
     until = time.monotonic() + args.minutes * 60
     first = True
@@ -93,16 +93,16 @@ async def streaming(auth_url: str, urls: list[str], args: argparse.Namespace) ->
 async def account(
     stores: Stores, fleet: Fleet, faults: Iterator[tuple[str, Make]], processes: Sequence[Process]
 ) -> list[Verdict]:
-    """Make the faults and tell of each; one that does not end well is the last, for the next would bear the blame."""
+    """Inject the faults and print each result. A failed one is the last: the next would be blamed for it."""
     verdicts: list[Verdict] = []
     print(f"{'':54}" + "".join(f"{name:>13}" for name in COLUMNS) + f"{'recovery':>12}{'memory':>11}", flush=True)
     for number, (name, make) in enumerate(faults):
         verdicts.append(await scenario(stores, fleet, name, number, make))
         verdicts[-1].largest_bytes = largest_bytes(process.pid for process in processes)
         for crash in (crash for process in processes for crash in process.crashes):
-            verdicts[-1].trouble = crash
+            verdicts[-1].failure = crash
         print(row(verdicts[-1]), flush=True)
-        if verdicts[-1].trouble:
+        if verdicts[-1].failure:
             break
     return verdicts
 
@@ -134,11 +134,11 @@ async def run(args: argparse.Namespace) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10, help="how long faults are made (default 10)")
-    parser.add_argument("--seed", type=int, default=1, help="of the order, the times and the devices (default 1)")
-    parser.add_argument("--devices", type=int, default=8, help="how many stream (default 8)")
-    parser.add_argument("--only", action="append", choices=sorted(FAULTS), help="this scenario; may be repeated")
-    parser.add_argument("--onebox", type=int, metavar="N", help="instead: kill -9 a onebox's process group N times")
+    parser.add_argument("--minutes", type=float, default=10, help="how long faults are injected (default 10)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the order, the times and the devices (default 1)")
+    parser.add_argument("--devices", type=int, default=8, help="number of devices (default 8)")
+    parser.add_argument("--only", action="append", choices=sorted(FAULTS), help="only this scenario; may be repeated")
+    parser.add_argument("--onebox", type=int, metavar="N", help="instead, kill -9 a onebox's process group N times")
     args = parser.parse_args()
     configure_logs("error", "console")
     return asyncio.run(run(args))

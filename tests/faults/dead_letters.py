@@ -1,4 +1,4 @@
-"""A dead-letter queue that refuses, which is seen and not believed, and good readings that must flow meanwhile."""
+"""Makes the dead-letter queue refuse, checks that it does, and checks that good readings flow meanwhile."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ from tests.faults.fleet import Fleet
 from tests.faults.stack import Stack
 from tests.faults.verdict import Stores, stored_of
 
-# A policy, and no missing binding: whoever opens a publisher declares the queue and binds it again.
+# A policy rather than a missing binding: opening a publisher declares the queue and binds it again.
 POLICY = "policies/%2F/dead-letters-full"
 DEFINITION = {
     "pattern": "^tidegate.readings.dead$",
@@ -21,12 +21,12 @@ DEFINITION = {
     "apply-to": "queues",
 }
 FULL_WITHIN_S = 10.0
-FILLER = Message(b"what fills the dead-letter queue")
+FILLER = Message(b"fills the dead-letter queue")
 
 
 @asynccontextmanager
 async def refused(stack: Stack) -> AsyncIterator[None]:
-    """Let the dead-letter queue refuse as long as the context lasts; AssertionError when it takes something."""
+    """Make the dead-letter queue refuse while the context lasts; AssertionError if it takes something."""
     await asyncio.to_thread(stack.rabbitmq.api, "PUT", POLICY, DEFINITION)
     try:
         await _full(stack.rabbitmq.url)
@@ -43,7 +43,7 @@ async def _full(url: str) -> None:
 
 
 async def _refuses(url: str) -> bool:
-    """Ask with a publish, which must be refused: a nack, and no other error."""
+    """Return whether a publish is refused: with a nack, and no other error."""
     async with open_broker(url) as broker, broker.publisher() as publisher:
         try:
             await publisher.publish(Message(FILLER.body), DEAD_EXCHANGE)
@@ -53,7 +53,7 @@ async def _refuses(url: str) -> bool:
 
 
 async def good_ones_flow(stack: Stack, fleet: Fleet, seconds: float, *, within_s: float) -> None:
-    """See for so long that everything acknowledged is stored within `within_s`."""
+    """Check for `seconds` that everything acknowledged is stored within `within_s`."""
     stores, ends = Stores(stack.mongodb.url, stack.rabbitmq.url), time.monotonic() + seconds
     while time.monotonic() < ends:
         acknowledged, since = fleet.acknowledged(), time.monotonic()
@@ -61,6 +61,6 @@ async def good_ones_flow(stack: Stack, fleet: Fleet, seconds: float, *, within_s
         while missing := acknowledged - {
             identity for identity, _ in await asyncio.to_thread(stored_of, stores, sensor_type)
         }:
-            assert time.monotonic() - since < within_s, f"{len(missing)} good readings stand still"
+            assert time.monotonic() - since < within_s, f"{len(missing)} good readings are held up"
             await asyncio.sleep(0.1)
         await asyncio.sleep(0.2)

@@ -1,4 +1,4 @@
-"""A small disk for one server, so that it can be full: a tmpfs that nobody else sees and that goes with its user."""
+"""A small disk for one server, so that it can be filled: a private tmpfs that disappears with its processes."""
 
 import ctypes
 import errno
@@ -16,14 +16,14 @@ PIECE = b"\0" * (1 << 20)
 
 
 class Disk:
-    """A folder on a file system of its own, or an ordinary folder where mounting is not allowed."""
+    """A folder on a file system of its own, or an ordinary folder if mounting is not allowed."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True)
         self.folder = folder
         self._ballast = folder / "ballast"
         self._libc = libc = ctypes.CDLL(None)
-        # Mounts are this process's and its children's own from here on, and vanish with the last of them.
+        # From here on mounts are private to this process and its children, and disappear with the last of them.
         self.small = (
             libc.unshare(CLONE_NEWNS) == 0
             and libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None) == 0
@@ -38,7 +38,7 @@ class Disk:
             self._libc.umount2(os.fsencode(self.folder), MNT_DETACH)
 
     def fill(self) -> None:
-        """Leave no room on it."""
+        """Fill it completely."""
         with self._ballast.open("wb", buffering=0) as ballast:
             try:
                 while True:
@@ -48,6 +48,6 @@ class Disk:
                     raise
 
     def empty(self) -> None:
-        """Give the room back."""
+        """Free the space again."""
         with suppress(FileNotFoundError):
             self._ballast.unlink()

@@ -1,4 +1,4 @@
-"""Faults under which rights have to end, or to go on: keys that are retired, clocks that leap."""
+"""Faults under which tokens must end, or stay valid: retired keys, clocks that leap."""
 
 import asyncio
 import base64
@@ -15,9 +15,9 @@ from tests.faults.scenarios import fault
 from tests.faults.stack import Service, Stack
 from tests.integration.device import logged_in, new_token, registered_device
 
-# What the end of a token may take until it is the end of everything that goes on under it.
+# How long it may take from the end of a token to the end of everything that runs under it.
 WITHIN_S = 5.0
-# How long a clock is wrong: long enough for what is done once a minute, and beyond the life of a user's token.
+# How long a clock is wrong: longer than tasks that run once a minute need, and than the life of a user's token.
 AHEAD_FOR_S = 62.0
 HOUR_S = 3600
 
@@ -36,7 +36,7 @@ async def until(holds: Callable[[], Awaitable[bool]], what: str, within_s: float
 
 @fault
 async def signing_key_retired_under_streaming_devices(stack: Stack, fleet: Fleet, _: random.Random) -> None:
-    """Every session of its tokens ends within 5 s, everywhere; whoever asks for a new token goes on."""
+    """Every session of its tokens ends within 5 s, everywhere; a device that gets a new token goes on."""
     old = {kid_of(sender.token) for sender in fleet.senders}
     new = (await stack.auth_keys("rotate", "--now")).strip()
 
@@ -50,10 +50,10 @@ async def signing_key_retired_under_streaming_devices(stack: Stack, fleet: Fleet
         await stack.auth_keys("retire", "--", kid)
     retired_at = time.monotonic()
 
-    async def all_told() -> bool:
-        return all(sender.told_ended_at > retired_at - WITHIN_S for sender in fleet.senders)
+    async def all_notified() -> bool:
+        return all(sender.notified_at > retired_at - WITHIN_S for sender in fleet.senders)
 
-    await until(all_told, "every device is told that its token has ended", WITHIN_S)
+    await until(all_notified, "every device is notified that its token has ended", WITHIN_S)
 
     async def all_renewed() -> bool:
         return all(kid_of(sender.token) == new for sender in fleet.senders)
@@ -63,7 +63,7 @@ async def signing_key_retired_under_streaming_devices(stack: Stack, fleet: Fleet
 
 @fault
 async def gateway_clock_leaps(stack: Stack, fleet: Fleet, random: random.Random) -> None:
-    """An hour ahead for a minute, and back; then an hour behind. What was revoked stays so, and nobody else is lost."""
+    """An hour ahead for a minute, and back; then an hour behind. Revoked tokens stay revoked, and no others end."""
     gateway = stack.gateways[0]
     email = f"clock-{random.randrange(10**9)}@example.com"
     _, device, _ = await registered_device(stack.auth.url, email)
@@ -111,7 +111,7 @@ def answering(gateway: Service, token: str, status: int) -> Callable[[], Awaitab
 
 
 async def posted(gateway: Service, token: str) -> int:
-    """Send a reading that is refused, if not its token before: nothing is stored that the run would have to know of."""
+    """Send a reading that is rejected unless its token is: the run has nothing stored to account for."""
     headers = {"Authorization": f"Bearer {token}"} | ({"X-Device-Id": "clock"} if "sid" in claims_of(token) else {})
     async with (
         aiohttp.ClientSession() as session,

@@ -1,4 +1,4 @@
-"""Devices that stream through either gateway, repeat what was not accepted, and remember what they were promised."""
+"""Devices that stream through either gateway, repeat what was not accepted, and record what was acknowledged."""
 
 import asyncio
 import random
@@ -17,7 +17,7 @@ from tests.integration.device import connected, new_token, registered_device
 
 Identity = tuple[str, str, str, int, int]
 ANSWER_WITHIN_S = 8.0
-MOST_READINGS = 20
+MAX_READINGS = 20
 
 
 class Sender:
@@ -26,10 +26,10 @@ class Sender:
     def __init__(self, number: int, urls: list[str], owner: str, device: str, token: str, seed: int) -> None:
         self.number = number
         self.owner, self.device, self.token = owner, device, token
-        # Gives another token, when this one is refused for good; None: it never should be.
+        # Returns a new token when this one is refused for good; None if that must not happen.
         self.renew: Callable[[], Awaitable[str]] | None = None
-        # When it was told, by an event or a refusal, that its token has ended.
-        self.told_ended_at = 0.0
+        # When an event or a refusal notified it that its token has ended.
+        self.notified_at = 0.0
         self._token_ended = False
         self._urls = urls
         self._random = random.Random(f"{seed}/{number}")
@@ -49,7 +49,7 @@ class Sender:
         return not self._pending
 
     async def run(self) -> None:
-        """Stream for ever, over whichever gateway takes the connection."""
+        """Stream until cancelled, over any gateway that takes the connection."""
         while True:
             self._urls.append(self._urls.pop(0))
             client, token = socketio.AsyncClient(reconnection=False), self.token
@@ -73,7 +73,7 @@ class Sender:
             self._ended()
 
     def _ended(self, *_: Any) -> None:
-        self._token_ended, self.told_ended_at = True, time.monotonic()
+        self._token_ended, self.notified_at = True, time.monotonic()
 
     async def _renewed(self) -> None:
         assert self.renew is not None
@@ -81,12 +81,12 @@ class Sender:
             self.token, self._token_ended = await self.renew(), False
 
     def move_to(self, url: str) -> None:
-        """Drop the connection, whatever is under way, unless it is to this gateway; the next one goes elsewhere."""
+        """Drop the connection at once unless it is to this gateway; the next one goes to another gateway."""
         if self._urls[0] != url:
             self._gone.set()
 
     async def repeat(self, urls: list[str], times: int) -> None:
-        """Send one reading so often, over connections to every gateway in turn, whatever the answers are."""
+        """Send one reading `times` times, over connections to each gateway in turn, whatever the answers are."""
         reading = self._batch(1)
         for url in urls:
             async with connected(url, self.token, self.device) as device:
@@ -95,18 +95,18 @@ class Sender:
                 self.acknowledged.update(map(self._identity, reading))
 
     def published_past_the_gateway(self, size: int) -> list[bytes]:
-        """Make readings that somebody else publishes, confirmed: they count as acknowledged."""
+        """Return readings that the caller publishes, confirmed: they count as acknowledged."""
         made = self._batch(size)
         self.acknowledged.update(map(self._identity, made))
         return [encode_document(self.owner, self.device, as_reading(one)) for one in made]
 
     async def _stream(self, client: Any) -> None:
-        # The client lets a call wait for its answer although the connection is gone.
+        # The client keeps a call waiting for its answer after the connection is gone.
         self._gone.clear()
         client.on("disconnect", lambda *_: self._gone.set())
         while True:
             await self.may_send.wait()
-            self._pending = self._pending or self._batch(self._random.randint(1, MOST_READINGS))
+            self._pending = self._pending or self._batch(self._random.randint(1, MAX_READINGS))
             answer = await self._answer(client)
             if answer["status"] == "retry":
                 await asyncio.sleep(answer["retryAfterMs"] / 1000)
@@ -137,7 +137,7 @@ class Sender:
         for _ in range(size):
             self._made += 1
             ts = time.time_ns() // 1_000_000 + self.clock_off_ms
-            # No two readings of a run have the same value: a second copy shows, whatever its key.
+            # Every reading of a run has its own value: a second copy shows, whatever its key.
             value = self.number * 1_000_000_000 + self._made
             reading = {"sensorType": self.sensor_type, "ts": ts, "seq": self._made, "value": value}
             made.append(reading)
@@ -149,7 +149,7 @@ class Sender:
 
 
 def as_reading(sent: dict[str, Any]) -> Reading:
-    """Return a reading as the gateway would make it of what a device sends."""
+    """Return the reading that the gateway makes of what a device sends."""
     return Reading(sent["sensorType"], sent["value"], sent["ts"], sent["seq"], time.time_ns() // 1_000_000)
 
 
@@ -172,7 +172,7 @@ class Fleet:
         return cls(senders)
 
     def begin(self, sensor_type: str, *, clock_off_ms: int = 0) -> None:
-        """Send under this name from here on; what was sent before is accounted for."""
+        """Send under this sensorType from here on; what was sent before is already accounted for."""
         for sender in self.senders:
             sender.sensor_type, sender.clock_off_ms = sensor_type, clock_off_ms
             sender.sent.clear()
@@ -180,12 +180,12 @@ class Fleet:
             sender.may_send.set()
 
     def move_half_to(self, url: str) -> None:
-        """Let every second device leave other gateways than this one."""
+        """Move every second device to this gateway."""
         for sender in self.senders[1::2]:
             sender.move_to(url)
 
     async def finish(self, within_s: float) -> None:
-        """Let everybody be told `accepted` for what is under way, and then be quiet."""
+        """Return once every device has `accepted` for what it has sent, and stop sending."""
         async with asyncio.timeout(within_s):
             while not all(sender.idle for sender in self.senders):
                 for sender in self.senders:
@@ -195,10 +195,10 @@ class Fleet:
         for sender in self.senders:
             sender.may_send.clear()
 
-    async def accepted_since(self, moment: float, within_s: float) -> None:
-        """Return when every device was told `accepted` after this moment."""
+    async def accepted_since(self, since: float, within_s: float) -> None:
+        """Return once every device has got an `accepted` after this time."""
         async with asyncio.timeout(within_s):
-            while not all(sender.last_accepted_at > moment for sender in self.senders):
+            while not all(sender.last_accepted_at > since for sender in self.senders):
                 await asyncio.sleep(0.02)
 
     def sent(self) -> dict[Identity, int]:

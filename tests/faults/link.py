@@ -1,4 +1,4 @@
-"""A TCP link between two processes that can be slow, silent or cut."""
+"""A TCP link between two processes that can be slowed down, silenced or cut."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, closing, suppress
 
 
 class Link:
-    """Hands bytes on; `delay_s` and the two gates may change at any time."""
+    """Forwards bytes; `delay_s` and the two gates may change at any time."""
 
     def __init__(self, to_port: int) -> None:
         self._to_port = to_port
@@ -29,7 +29,7 @@ class Link:
             link.cut()
 
     def hold(self, *, answers_only: bool = False) -> None:
-        """From here on nothing arrives (or no answer does), and no side is told."""
+        """Stop all traffic, or only the answers; the connections stay open."""
         self._back.clear()
         if not answers_only:
             self._forth.clear()
@@ -39,7 +39,7 @@ class Link:
         self._back.set()
 
     def cut(self) -> None:
-        """Close every connection, and lose what was held."""
+        """Close every connection, and lose what was held back."""
         for writer in self._open:
             writer.transport.abort()
 

@@ -1,4 +1,4 @@
-"""The proof on one machine: a onebox whose whole process group is killed again and again while a fleet streams."""
+"""A onebox whose whole process group is killed again and again while a fleet streams."""
 
 import asyncio
 import os
@@ -21,18 +21,18 @@ STARTS_WITHIN_S = 60.0
 
 
 def socket_url(data: Path) -> str:
-    """Return where the mongod of a running onebox answers."""
+    """Return the URL of a running onebox's mongod."""
     return f"mongodb://{quote(str(data / 'mongodb' / 'mongod.sock'), safe='')}"
 
 
 class Onebox:
-    """One that can be killed, and is started again on the same data and port."""
+    """A onebox that can be killed and restarted on the same data and port."""
 
     def __init__(self, data: Path) -> None:
         self._data = data
         self._port = free_port()
         self._process: Process | None = None
-        # One that ends by itself fails its scenario at once.
+        # A process that ends by itself fails its scenario at once.
         self.crashes: list[str] = []
 
     @property
@@ -77,13 +77,13 @@ class Onebox:
                     await asyncio.sleep(0.02)
 
     async def kill(self) -> None:
-        """SIGKILL to everything in its process group at once."""
+        """Send SIGKILL to the whole process group at once."""
         if self._process is not None and self._process.returncode is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             await self._process.wait()
 
     async def crash(self, random: random.Random) -> None:
-        """Be killed at some moment, and start again."""
+        """Kill it at a random time, and start it again."""
         await asyncio.sleep(random.uniform(0, 2))
         await self.kill()
         await asyncio.sleep(RESTART_AFTER_S)

@@ -1,4 +1,4 @@
-"""Messages that can never be stored, published past the gateways, and whether each one is among the dead letters."""
+"""Messages that can never be stored, published past the gateways, and the check that each is dead-lettered."""
 
 import asyncio
 from collections.abc import Iterator
@@ -16,22 +16,22 @@ from readings.reading import Reading
 from tests.faults.fleet import Fleet, Sender
 
 ARRIVES_WITHIN_S = 30.0
-# Deeper than MongoDB takes a document.
+# Nested more deeply than MongoDB allows.
 TOO_DEEP = 190
 READINGS_A_MESSAGE = 2
 _numbers = count()
 
-# What must be in the dead letters: the bytes of each letter, and its reason.
+# What must be in the dead-letter queue: the bytes of each dead letter, and its reason.
 Expected = dict[bytes, str]
 
 
 def no_reading() -> bytes:
-    """A document, but no reading's."""
+    """Return a document that is not a reading."""
     return bson.encode({"poison": next(_numbers)})
 
 
 def refused_reading() -> bytes:
-    """A reading's document that MongoDB refuses."""
+    """Return a reading's document that MongoDB refuses."""
     document = encode_document("poison", "poison", Reading("poison", 1, next(_numbers), 0, 1))
     value: Any = 1
     for _ in range(TOO_DEEP):
@@ -40,20 +40,20 @@ def refused_reading() -> bytes:
 
 
 def undecodable(_: Sender) -> tuple[Message, Expected]:
-    """No message of ours at all."""
+    """A message that does not decode at all."""
     body = b"\x10\x00\x00\x00 no message %d" % next(_numbers)
     return Message(body), {body: "undecodable"}
 
 
 def no_reading_inside(sender: Sender) -> tuple[Message, Expected]:
-    """A good message, but for one document in its middle."""
+    """A good message with one document in its middle that is not a reading."""
     first, second = sender.published_past_the_gateway(READINGS_A_MESSAGE)
     bad = no_reading()
     return Message.of([first, bad, second]), {bad: "undecodable"}
 
 
 def refused_inside(sender: Sender) -> tuple[Message, Expected]:
-    """A good message, but for one reading in its middle that MongoDB refuses."""
+    """A good message with one reading in its middle that MongoDB refuses."""
     first, second = sender.published_past_the_gateway(READINGS_A_MESSAGE)
     bad = refused_reading()
     return Message.of([first, bad, second]), {bad: "refused"}
@@ -63,7 +63,7 @@ KINDS = (undecodable, no_reading_inside, refused_inside)
 
 
 def mixed(fleet: Fleet, messages: int, one_in: int) -> Iterator[tuple[Message, Expected]]:
-    """Give messages of which one in so many is poison, of each kind in turn."""
+    """Yield messages of which one in `one_in` is poison, each kind in turn."""
     for number in range(messages):
         sender = fleet.senders[number % len(fleet.senders)]
         if number % one_in == one_in // 2:
@@ -73,40 +73,40 @@ def mixed(fleet: Fleet, messages: int, one_in: int) -> Iterator[tuple[Message, E
 
 
 async def publish(url: str, messages: Iterator[tuple[Message, Expected]]) -> Expected:
-    """Publish them all, confirmed; return what must be in the dead letters."""
+    """Publish all of them, confirmed; return what must be in the dead-letter queue."""
     expected: Expected = {}
     async with open_broker(url) as broker, broker.publisher() as publisher:
-        for message, letters in messages:
+        for message, dead_letters in messages:
             await publisher.publish(message, READINGS_EXCHANGE)
-            expected |= letters
+            expected |= dead_letters
     return expected
 
 
 async def arrived(url: str, expected: Expected) -> None:
-    """Return when every letter is there with its reason; AssertionError when one is not in time."""
+    """Return once every dead letter is there with its reason; AssertionError if one is late."""
     async with open_broker(url) as broker:
         deadline = asyncio.get_running_loop().time() + ARRIVES_WITHIN_S
-        while missing := expected.items() - (await _looked(broker)).items():
+        while missing := expected.items() - (await _dead_letters_or_none(broker)).items():
             assert asyncio.get_running_loop().time() < deadline, (
-                f"{len(missing)} of {len(expected)} are no dead letters"
+                f"{len(missing)} of {len(expected)} are not dead-lettered"
             )
             await asyncio.sleep(0.2)
 
 
 async def any_arrived(url: str, expected: Expected) -> bool:
-    """Say whether any of these letters is there."""
+    """Return whether any of these dead letters is there."""
     async with open_broker(url) as broker:
-        return bool(expected.items() & (await _letters(broker)).items())
+        return bool(expected.items() & (await _dead_letters(broker)).items())
 
 
-async def _looked(broker: Broker) -> Expected:
-    """Return what is there, or nothing where the look was cut off: by a consumer time-out of a few seconds."""
+async def _dead_letters_or_none(broker: Broker) -> Expected:
+    """Return what is there, or nothing if browsing was cut off by a consumer time-out of a few seconds."""
     try:
-        return await _letters(broker)
+        return await _dead_letters(broker)
     except BrokerUnavailable:
         return {}
 
 
-async def _letters(broker: Broker) -> Expected:
+async def _dead_letters(broker: Broker) -> Expected:
     async with broker.browser(DEAD_LETTERS) as browser:
-        return {letter.message.body: str(letter.message.headers.get("x-reason")) async for letter in browser}
+        return {one.message.body: str(one.message.headers.get("x-reason")) async for one in browser}

@@ -1,4 +1,4 @@
-"""Faults of the database of readings as a whole: restored, dropped; and of the clocks of those who write it."""
+"""Faults of the whole database of readings (restored, dropped) and of the clocks of its workers."""
 
 import asyncio
 import random
@@ -67,7 +67,7 @@ async def stored(stack: Stack, owner: str) -> int:
 
 
 async def series_are_there(stack: Stack, fleet: Fleet, sensor_type: str) -> None:
-    """Return when the series of every device has its document."""
+    """Return once the series of every device has its document."""
     devices = {(sender.owner, sender.device) for sender in fleet.senders}
 
     def asked() -> bool:
@@ -95,7 +95,7 @@ def rename(fleet: Fleet, sensor_type: str) -> None:
 
 
 def forgive(fleet: Fleet) -> None:
-    """What was stored is lost by an operator's doing; what is acknowledged from here on is not."""
+    """Forget what was acknowledged: an operator's action loses it. What is acknowledged from here on counts."""
     for sender in fleet.senders:
         sender.acknowledged.clear()
 
@@ -124,7 +124,7 @@ async def mongodb_restored_from_an_older_copy(stack: Stack, fleet: Fleet, random
         await asyncio.to_thread(stack.mongodb.stop)
         await asyncio.to_thread(shutil.copytree, data, copy)
         await asyncio.to_thread(stack.mongodb.restart)
-        # After the copy: every device's second series is met for the first time, and an owner is deleted.
+        # After the copy: every device's second series is seen for the first time, and an owner is deleted.
         rename(fleet, later)
         await announce_deleted(stack, gone)
         await series_are_there(stack, fleet, later)
@@ -139,9 +139,7 @@ async def mongodb_restored_from_an_older_copy(stack: Stack, fleet: Fleet, random
     await series_are_there(stack, fleet, later)
     await fleet.finish(WITHIN_S)
     await everything_is_stored(stack, fleet, later)
-    assert await gone_has(20), (
-        "the copy does not hold the deleted owner, or somebody has erased what is of a living one"
-    )
+    assert await gone_has(20), "the copy does not hold the deleted owner, or a living owner's readings were erased"
     await announce_deleted(stack, gone)
     await until(lambda: gone_has(0), "the owner who returned with the copy is erased again")
     forgive(fleet)
@@ -194,7 +192,7 @@ async def persister_clocks_apart(stack: Stack, _: Fleet, random: random.Random) 
 
                 await until(drained, "the queue is drained")
             await asyncio.sleep(0.5)
-            # Before the sweep after 10 s, which would take them away.
+            # Before the sweep after 10 s, which would remove them.
             kept = sum([await stored(stack, owner) for owner in owners])
             assert not kept, f"{kept} readings of deleted owners were stored by a worker who had not learned of them"
         finally:

@@ -1,4 +1,4 @@
-"""The faults by name. Each is made while the fleet streams, and returns when it is healed."""
+"""The faults by name. Each is injected while the fleet streams, and returns once it is over."""
 
 import asyncio
 import random
@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 
 from broker.failpoints import Point
 from testing.servers.process import Server
-from tests.clients.staying import JAVASCRIPT, PYTHON, SIMULATOR, all_have_said, staying
+from tests.clients.streaming_clients import JAVASCRIPT, PYTHON, SIMULATOR, streaming_clients, wait_for_event
 from tests.faults import dead_letters, poison
 from tests.faults.fleet import Fleet
 from tests.faults.stack import Service, Stack
@@ -20,7 +20,7 @@ Fault = Callable[[Stack, Fleet, random.Random], Awaitable[None]]
 FAULTS: dict[str, Fault] = {}
 NEEDS_A_SMALL_DISK = {"mongod_disk_full"}
 HOUR_MS = 3_600_000
-# RabbitMQ's, in place of 30 minutes; HOLD_SECONDS below it is less than half of it, as it is by default.
+# RabbitMQ's consumer time-out, in place of 30 minutes; HOLD_SECONDS is less than half of it, as by default.
 CONSUMER_TIMEOUT_S = 10.0
 SHORT_HOLD = "4"
 AUTH_LATE_S = 8.0
@@ -38,26 +38,26 @@ async def kill(service: Service) -> None:
 
 
 async def crash(server: Server, away_s: float) -> None:
-    """SIGKILL, and a new start on the same data."""
+    """Kill with SIGKILL, and restart on the same data."""
     await asyncio.to_thread(server.kill)
     await asyncio.sleep(away_s)
     await asyncio.to_thread(server.restart)
 
 
 async def freeze(server: Server, seconds: float) -> None:
-    """SIGSTOP for so long: connections stay, nothing is answered."""
+    """SIGSTOP for `seconds`: connections stay open, nothing is answered."""
     await asyncio.to_thread(server.pause)
     await asyncio.sleep(seconds)
     server.resume()
 
 
 async def die_at(services: list[Service], point: Point, times: int, fleet: Fleet) -> None:
-    """Let the first of them kill itself at a point."""
+    """Make the first of them kill itself at a failpoint."""
     armed = services[0]
     awaited = await armed.arm(point, times)
     dying = asyncio.ensure_future(armed.died(awaited))
     while not dying.done():
-        # All have gone to the other gateway when this one was started anew.
+        # All devices went to the other gateway when this one was restarted.
         if armed.name == "gateway":
             fleet.move_half_to(armed.url)
         await asyncio.wait((dying,), timeout=2)
@@ -192,13 +192,13 @@ async def dead_letter_queue_refuses_past_the_consumer_timeout(
     try:
         for persister in stack.persisters:
             await persister.restart(HOLD_SECONDS=SHORT_HOLD)
-        told = len(stack.rabbitmq.log_text())
+        log_start = len(stack.rabbitmq.log_text())
         async with dead_letters.refused(stack):
             # Many times what is tried at once.
             expected = await poison.publish(url, poison.mixed(fleet, messages=random.randint(60, 120), one_in=1))
             await dead_letters.good_ones_flow(stack, fleet, 2.5 * CONSUMER_TIMEOUT_S, within_s=8)
             assert not await poison.any_arrived(url, expected), "the dead-letter queue took something"
-        assert "timed out" not in stack.rabbitmq.log_text()[told:], "RabbitMQ has ended a channel"
+        assert "timed out" not in stack.rabbitmq.log_text()[log_start:], "RabbitMQ has closed a channel"
         await poison.arrived(url, expected)
     finally:
         await asyncio.to_thread(stack.rabbitmq.set_consumer_timeout, None)
@@ -221,8 +221,8 @@ async def mongod_stopped_for_30_s(stack: Stack, _: Fleet, random: random.Random)
 async def mongodb_away_through_many_releases(stack: Stack, _: Fleet, random: random.Random) -> None:
     for persister in stack.persisters:
         await persister.restart(HOLD_SECONDS="0.01", WRITE_TIMEOUT_SECONDS="0.1")
-    # First it answers every ping and takes no write, then it is gone. Whoever consumed on would return a message a
-    # hundred times and more.
+    # First it answers every ping and takes no write, then it is gone. A worker that kept consuming would requeue a
+    # message a hundred times and more.
     await asyncio.to_thread(stack.mongodb.step_down, 120)
     await asyncio.sleep(random.uniform(60, 65))
     await crash(stack.mongodb, random.uniform(5, 10))
@@ -233,8 +233,8 @@ async def mongodb_away_through_many_releases(stack: Stack, _: Fleet, random: ran
 @fault
 async def mongod_disk_full(stack: Stack, _: Fleet, random: random.Random) -> None:
     await asyncio.to_thread(stack.disk.fill)
-    # What is on its way to the disk is to go there now: it ends a mongod that has no room.
-    assert not await asyncio.to_thread(stack.mongodb.fsync), "mongod did not mind that its disk is full"
+    # Flush now what is still to be written: a mongod without room ends.
+    assert not await asyncio.to_thread(stack.mongodb.fsync), "mongod goes on although its disk is full"
     await asyncio.sleep(random.uniform(2, 5))
     stack.disk.empty()
     await asyncio.to_thread(stack.mongodb.restart)
@@ -270,9 +270,9 @@ async def auth_killed(stack: Stack, _: Fleet, __: random.Random) -> None:
 
 @fault
 async def auth_late(stack: Stack, fleet: Fleet, _: random.Random) -> None:
-    """A host comes up again, and auth last: its gateways have neither keys nor the list of revoked tokens for 8 s.
+    """A host restarts, and auth comes up last: for 8 s its gateways have neither keys nor the list of revoked tokens.
 
-    Beside the fleet, which has a way of its own to come back, are clients as users have them.
+    Besides the fleet, which has its own way to reconnect, there are clients as users have them.
     """
     await stack.auth.take_away()
     async with AsyncExitStack() as clients:
@@ -282,15 +282,17 @@ async def auth_late(stack: Stack, fleet: Fleet, _: random.Random) -> None:
             await asyncio.gather(*(gateway.alive() for gateway in stack.gateways))
             before = len(fleet.acknowledged())
             names = [PYTHON, SIMULATOR, *(JAVASCRIPT if shutil.which("npm") else ())]
-            told = await clients.enter_async_context(staying(stack.gateways[0].url, fleet.senders[0].token, *names))
+            told = await clients.enter_async_context(
+                streaming_clients(stack.gateways[0].url, fleet.senders[0].token, *names)
+            )
             await asyncio.sleep(AUTH_LATE_S)
-            assert len(fleet.acknowledged()) == before, "a gateway let somebody in that it could not know"
+            assert len(fleet.acknowledged()) == before, "a gateway admitted a client that it could not verify"
         finally:
             stack.auth.bring_back()
         await stack.auth.ready()
         ready_at = time.monotonic()
         await fleet.accepted_since(ready_at, RECOVERS_WITHIN_S)
-        await all_have_said(told, "accepted", ready_at, ready_at + RECOVERS_WITHIN_S - time.monotonic())
+        await wait_for_event(told, "accepted", ready_at, ready_at + RECOVERS_WITHIN_S - time.monotonic())
 
 
 @fault

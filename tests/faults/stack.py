@@ -1,4 +1,4 @@
-"""The real stack: three servers, auth, two gateways and two persisters, each kept running as compose would."""
+"""The real stack: three servers, auth, two gateways and two persisters, each restarted as compose would."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ DIES_WITHIN_S = 60.0
 
 
 class Service:
-    """One process that is started again whenever it ends."""
+    """One process that is restarted whenever it ends."""
 
     def __init__(self, name: str, folder: Path, **settings: str) -> None:
         self.name = name
@@ -44,7 +44,7 @@ class Service:
         }
         self._process: Process | None = None
         self._next_start: dict[str, str] = {}
-        # The status of each end, in order, and what it said at those that nobody had asked for.
+        # The exit status of each end, in order, and the log of those that were not requested.
         self.ends: list[int] = []
         self.crashes: list[str] = []
         self._end_asked = False
@@ -81,15 +81,15 @@ class Service:
 
     @property
     def pid(self) -> int:
-        """The process that runs, or ran last."""
+        """The pid of the process that runs, or ran last."""
         return self._process.pid if self._process else 0
 
     def log_tail(self) -> str:
-        """The end of what it logged."""
+        """The end of its log."""
         return self._log.read_text(errors="replace")[-1500:]
 
     def logged(self, *words: str) -> bool:
-        """Whether there is a line with all these words."""
+        """Whether its log has a line with all these words."""
         lines = self._log.read_text(errors="replace").splitlines()
         return any(all(word in line for word in words) for line in lines)
 
@@ -109,23 +109,23 @@ class Service:
         return self.ends[-1]
 
     async def restart(self, **settings: str) -> None:
-        """Start it anew, this once with these settings besides."""
+        """Restart it, this once with these additional settings."""
         self._next_start = settings
         code = await self.stop()
         assert code == 0, f"{self.name} ended with {code}"
         await self.ready()
 
     async def take_away(self) -> None:
-        """Stop it, and do not start it again before `bring_back`."""
+        """Stop it, and do not restart it before `bring_back`."""
         self._may_start.clear()
         assert await self.stop() == 0
 
     def bring_back(self) -> None:
-        """Let it be started again."""
+        """Allow it to be started again."""
         self._may_start.set()
 
     async def arm(self, point: Point, times: int) -> int:
-        """Start it anew so that it will kill itself at a point; return which end of it that will be."""
+        """Restart it so that it will kill itself at a failpoint; return the index of that end."""
         self._next_start = {VARIABLE: f"{point}:{times}"}
         await self.stop()
         awaited = len(self.ends)
@@ -133,26 +133,26 @@ class Service:
         return awaited
 
     async def died(self, awaited: int) -> None:
-        """Return when it has killed itself and runs again."""
+        """Return once it has killed itself and runs again."""
         try:
             async with asyncio.timeout(DIES_WITHIN_S):
                 while len(self.ends) == awaited:
                     await asyncio.sleep(0.02)
         except TimeoutError:
-            raise AssertionError(f"{self.name} did not come to its failpoint; {self.log_tail()}") from None
+            raise AssertionError(f"{self.name} did not reach its failpoint; {self.log_tail()}") from None
         assert self.ends[awaited] == -signal.SIGKILL, f"{self.name} ended with {self.ends[awaited]}"
         await asyncio.sleep(RESTART_AFTER_S)
         await self.ready()
 
     async def ready(self, within_s: float = 60) -> None:
-        """Return when `/readyz` says so."""
-        await self._says("readyz", within_s)
+        """Return once `/readyz` is 200."""
+        await self._answers("readyz", within_s)
 
     async def alive(self, within_s: float = 60) -> None:
-        """Return when `/healthz` answers: it may still miss what it needs."""
-        await self._says("healthz", within_s)
+        """Return once `/healthz` is 200: it may not be ready yet."""
+        await self._answers("healthz", within_s)
 
-    async def _says(self, question: str, within_s: float) -> None:
+    async def _answers(self, question: str, within_s: float) -> None:
         async with aiohttp.ClientSession() as session, asyncio.timeout(within_s):
             while True:
                 with suppress(aiohttp.ClientError):
@@ -164,7 +164,7 @@ class Service:
 
 @dataclass
 class Stack:
-    """What runs, and the links on which faults are made."""
+    """The servers and services, and the links on which faults are injected."""
 
     rabbitmq: RabbitMQServer
     mongodb: MongoDBServer
@@ -172,18 +172,18 @@ class Stack:
     # From the gateways to RabbitMQ, and from the persisters to MongoDB.
     to_rabbitmq: Link
     to_mongodb: Link
-    # What MongoDB's data lie on.
+    # Holds MongoDB's data.
     disk: Disk
-    # Where the users are.
+    # The users' database.
     users_url: str
     auth: Service
-    # The first gateway's.
+    # The first gateway's clock.
     clock: Clock
     gateways: list[Service]
     persisters: list[Service]
 
     async def auth_keys(self, *arguments: str) -> str:
-        """Run `python -m auth keys …` as an operator does, and return what it says."""
+        """Run `python -m auth keys …` as an operator does, and return its output."""
         settings = {"AUTH_DATABASE_URL": self.users_url, "SIGNING_KEY_SECRET": SECRET, "KEY_PUBLISH_SECONDS": "0"}
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "auth", "keys", *arguments),

@@ -1,4 +1,4 @@
-"""Two minutes of the proof, and one machine killed five times; `make chaos` runs it for as long as one likes."""
+"""Two minutes of faults, and a onebox killed five times; `make chaos` runs for any length of time."""
 
 import asyncio
 import re
@@ -10,14 +10,14 @@ from tests.integration.services import ROOT
 
 
 async def proven(seed: int, *arguments: str) -> tuple[int, int, int]:
-    """Run it with a seed; return how many scenarios there were, what was acknowledged, what was stored."""
+    """Run with a seed; return the numbers of scenarios, of acknowledged and of stored readings."""
     command = (sys.executable, "-m", "tests.faults", *arguments, "--seed", str(seed % 10_000))
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
-    told, _ = await process.communicate()
-    print(told.decode())
+    output, _ = await process.communicate()
+    print(output.decode())
     assert process.returncode == 0
     summary = r"(\d+) scenarios, seed .* (\d+) acknowledged, (\d+) stored, .* 0 lost, 0 duplicated, 0 foreign"
-    found = re.search(summary, told.decode())
+    found = re.search(summary, output.decode())
     assert found
     scenarios, acknowledged, stored = map(int, found.groups())
     return scenarios, acknowledged, stored

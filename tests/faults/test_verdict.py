@@ -1,4 +1,4 @@
-"""The account itself: it must not look away."""
+"""The verdict itself: it must notice everything that is wrong."""
 
 from pathlib import Path
 
@@ -14,13 +14,13 @@ from tests.faults.verdict import Stores, Verdict, dead_of
 
 
 @pytest.mark.parametrize("wrong", ["lost", "dead", "duplicated", "foreign"])
-def test_one_reading_that_is_not_where_it_belongs_is_enough(wrong: str) -> None:
+def test_one_reading_in_the_wrong_place_is_enough(wrong: str) -> None:
     counts = dict.fromkeys(("lost", "dead", "duplicated", "foreign"), 0)
     assert Verdict("name", counts).holds
     assert not Verdict("name", counts | {wrong: 1}).holds
 
 
-async def test_a_good_reading_is_found_in_a_letter_beside_bad_ones(tmp_path: Path) -> None:
+async def test_a_good_reading_is_found_in_a_dead_letter_among_bad_ones(tmp_path: Path) -> None:
     url = f"embedded://{tmp_path}/queue.db"
     good = encode_document("owner", "device", Reading("kind", 1, 2, 3, 4))
     async with open_broker(url) as broker, broker.publisher() as publisher:

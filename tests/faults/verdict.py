@@ -1,4 +1,4 @@
-"""What became of every reading of a scenario, asked of MongoDB and the dead letters themselves."""
+"""The outcome of every reading of a scenario, according to MongoDB and the dead-letter queue themselves."""
 
 import asyncio
 from collections import Counter
@@ -17,13 +17,13 @@ from tests.faults.fleet import Fleet, Identity
 
 COLUMNS = ("sent", "acknowledged", "stored", "dead", "lost", "duplicated", "foreign")
 RECOVERS_WITHIN_S = 10.0
-# What any of our processes may have had at most, at any time.
-MOST_BYTES = 200_000_000
+# The most memory that any Tidegate process may ever have had.
+MAX_BYTES = 200_000_000
 
 
 @dataclass(frozen=True)
 class Stores:
-    """Where the readings of a run are in the end; without a RabbitMQ nothing counts as dead."""
+    """Where the readings of a run end up; without RabbitMQ nothing counts as dead."""
 
     mongodb_url: str
     amqp_url: str = ""
@@ -32,32 +32,32 @@ class Stores:
 
 @dataclass
 class Verdict:
-    """One scenario's account."""
+    """The result of one scenario."""
 
     name: str
     counts: dict[str, int] = field(default_factory=dict)
     recovered_s: float = 0.0
     largest_bytes: int = 0
-    trouble: str = ""
+    failure: str = ""
 
     @property
     def late(self) -> bool:
-        """Whether the backlog took too long."""
+        """Whether recovery took too long."""
         return self.recovered_s > RECOVERS_WITHIN_S
 
     @property
     def large(self) -> bool:
-        """Whether a process needed too much memory."""
-        return self.largest_bytes >= MOST_BYTES
+        """Whether a process used too much memory."""
+        return self.largest_bytes >= MAX_BYTES
 
     @property
     def holds(self) -> bool:
-        """Whether I1 to I5 do: nothing is lost, stored twice or invented, and time and memory are within bounds.
+        """Whether I1 to I5 hold: nothing is lost, stored twice or invented, and time and memory are within bounds.
 
-        Nor is anything dead: what devices send here is good, and only what is itself bad may be a dead letter.
+        Nothing may be dead either: devices send only good readings here, and a good reading must not become one.
         """
         return (
-            not self.trouble
+            not self.failure
             and not self.large
             and not self.late
             and not any(self.counts.get(name) for name in ("lost", "dead", "duplicated", "foreign"))
@@ -65,14 +65,14 @@ class Verdict:
 
 
 def stored_of(stores: Stores, sensor_type: str) -> list[tuple[Identity, Any]]:
-    """Return what is stored under this name, whoever's it is."""
+    """Return what is stored under this sensorType, for any owner."""
     with MongoClient[dict[str, Any]](stores.mongodb_url, timeoutMS=20_000) as client:
         readings = client[stores.database].get_collection("readings", codec_options=AS_MILLISECONDS)
         return [(_identity(item["_id"]), item["value"]) for item in readings.find({"_id.sensorType": sensor_type})]
 
 
 async def dead_of(stores: Stores, sensor_type: str) -> list[Identity]:
-    """Return the readings of this name among the dead letters."""
+    """Return the readings of this sensorType among the dead letters."""
     found: list[Identity] = []
     if not stores.amqp_url:
         return found
@@ -87,7 +87,7 @@ async def dead_of(stores: Stores, sensor_type: str) -> list[Identity]:
 
 
 def _keys(body: bytes) -> list[dict[str, Any]]:
-    """Return the keys of the readings in a letter, whatever else is in it."""
+    """Return the keys of the readings in a dead letter, whatever else it contains."""
     keys: list[dict[str, Any]] = []
     with suppress(DocumentError):
         for part in split_documents(body):
@@ -97,7 +97,7 @@ def _keys(body: bytes) -> list[dict[str, Any]]:
 
 
 async def judged(stores: Stores, fleet: Fleet, sensor_type: str, within_s: float) -> dict[str, int]:
-    """Wait until everything acknowledged has arrived, or the time is over; then count."""
+    """Wait until everything acknowledged is stored or the time is over, then count."""
     sent, acknowledged = fleet.sent(), fleet.acknowledged()
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within_s
@@ -125,7 +125,7 @@ def _identity(key: dict[str, Any]) -> Identity:
 
 
 def largest_bytes(pids: Iterable[int]) -> int:
-    """Return the most memory that any of these processes has had since its start."""
+    """Return the peak memory of the largest of these processes."""
     largest = 0
     for pid in pids:
         with suppress(OSError):

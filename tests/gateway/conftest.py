@@ -1,4 +1,4 @@
-"""Gateways for the tests of this folder."""
+"""Brokers and gateways for the tests of this package."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -6,20 +6,20 @@ from pathlib import Path
 import pytest
 
 from broker.embedded.broker import EmbeddedBroker
-from tests.gateway.held import HeldBroker
-from tests.gateway.running import DEFAULTS, Running, gateway
+from tests.gateway.fakes import FakeBroker
+from tests.gateway.harness import DEFAULTS, RunningGateway, gateway
 
 
-@pytest.fixture(params=["true", "false"], ids=["fast lane", "plain path"])
-def lane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What uses this runs on both."""
+@pytest.fixture(params=["true", "false"], ids=["fast path", "plain path"])
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs the test on the fast path and on the plain path."""
     monkeypatch.setitem(DEFAULTS, "fast_lane", request.param == "true")
 
 
 @pytest.fixture
-def confirming(held: HeldBroker) -> None:
+def confirming(fake_broker: FakeBroker) -> None:
     """The broker confirms at once."""
-    held.held.free = True
+    fake_broker.outgoing.auto_confirm = True
 
 
 @pytest.fixture
@@ -29,18 +29,18 @@ async def embedded(tmp_path: Path) -> AsyncIterator[EmbeddedBroker]:
 
 
 @pytest.fixture
-async def running(embedded: EmbeddedBroker) -> AsyncIterator[Running]:
+async def running(embedded: EmbeddedBroker) -> AsyncIterator[RunningGateway]:
     async with gateway(embedded) as found:
         yield found
 
 
 @pytest.fixture
-async def held() -> HeldBroker:
-    return HeldBroker()
+async def fake_broker() -> FakeBroker:
+    return FakeBroker()
 
 
 @pytest.fixture
-async def holding(held: HeldBroker) -> AsyncIterator[Running]:
-    async with gateway(held) as found:
+async def stalled(fake_broker: FakeBroker) -> AsyncIterator[RunningGateway]:
+    async with gateway(fake_broker) as found:
         yield found
-        held.held.release()
+        fake_broker.outgoing.confirm_all()

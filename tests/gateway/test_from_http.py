@@ -18,21 +18,21 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 from structlog.testing import capture_logs
 
-from access.revocations import Revocations
+from access.revocations import RevocationList
 from access.tokens import KeySet
 from broker.embedded.broker import EmbeddedBroker
 from broker.interface import BrokerUnavailable, ConfirmLate, QueueFull, Unroutable
 from broker.topology import DEAD_LETTERS, READINGS, READINGS_EXCHANGE, Queue
-from gateway.from_http import ReadingSent
 from readings.document import decode_document
 from readings.exported import ExportedReading
+from readings.http_schema import ReadingSent
 from readings.reading import GENERATED_SEQ_START
 from runtime.http import bodies
 from testing.issuer import Issuer
 from testing.waiting import eventually
-from tests.gateway.held import HeldBroker
-from tests.gateway.running import ISSUING, TS, Running, closed, gateway, reading, stored
-from tests.readings.test_reading import good_readings, json_texts, near_readings
+from tests.gateway.fakes import FakeBroker
+from tests.gateway.harness import ISSUING, TS, RunningGateway, closed, gateway, reading, stored
+from tests.readings.cases import good_readings, json_texts, near_readings
 
 JSON = {"Content-Type": "application/json"}
 NDJSON = {"Content-Type": "application/x-ndjson"}
@@ -61,7 +61,12 @@ def bearer(token: str | None = None) -> dict[str, str]:
 
 
 async def post(
-    running: Running, body: Any, headers: dict[str, str] | None = None, *, query: str = "", token: str | None = None
+    running: RunningGateway,
+    body: Any,
+    headers: dict[str, str] | None = None,
+    *,
+    query: str = "",
+    token: str | None = None,
 ) -> Answer:
     """Send bytes as they are, anything else as JSON; with a device's token unless there is another in the headers."""
     raw: Any = body if isinstance(body, bytes | AsyncIterator) else json.dumps(body).encode()
@@ -88,7 +93,7 @@ def assert_problem(answer: Answer, status: int, code: str | None = None) -> None
     assert {"type", "title", "detail"} <= set(answer.json)
     assert answer.json.get("code") == code
     assert ("WWW-Authenticate" in answer.headers) == (status == 401)
-    # Who is to come again is told when, in seconds and in milliseconds.
+    # A temporary refusal says when to retry, in seconds and in milliseconds.
     assert ("Retry-After" in answer.headers) == ("retryAfterMs" in answer.json) == (status in (429, 503))
     if "Retry-After" in answer.headers:
         after_ms = answer.json["retryAfterMs"]
@@ -100,10 +105,10 @@ def assert_problem(answer: Answer, status: int, code: str | None = None) -> None
 
 
 async def test_a_reading_is_stored_under_owner_and_device_of_its_token(
-    running: Running, embedded: EmbeddedBroker
+    running: RunningGateway, embedded: EmbeddedBroker
 ) -> None:
     before = time.time_ns() // 1_000_000
-    assert_taken(await post(running, reading(21.5, seq=3, unit="°C")), 1)
+    assert_taken(await post(running, reading(21.5, seq=3, unit="°C", quality="bad")), 1)
     (document,) = await stored(embedded, 1)
     assert {name: document["_id"][name] for name in ("owner", "device", "sensorType", "seq")} == {
         "owner": "user-1",
@@ -113,21 +118,22 @@ async def test_a_reading_is_stored_under_owner_and_device_of_its_token(
     }
     assert before <= int(document["receivedAt"]) <= time.time_ns() // 1_000_000
     assert (document["value"], document["unit"], document["location"]) == (21.5, "°C", "roof")
+    assert (document["quality"], list(document)[-1]) == ("bad", "quality")
 
 
-async def test_a_users_token_names_the_device_in_a_header(running: Running, embedded: EmbeddedBroker) -> None:
+async def test_a_users_token_names_the_device_in_a_header(running: RunningGateway, embedded: EmbeddedBroker) -> None:
     headers = JSON | {"X-Device-Id": "kitchen:1"}
     assert_taken(await post(running, reading(1, sensorType="a"), headers, token=ISSUING.user()), 1)
     (document,) = await stored(embedded, 1)
     assert (document["_id"]["owner"], document["_id"]["device"]) == ("user-1", "kitchen:1")
 
 
-async def test_a_device_may_name_itself(running: Running) -> None:
+async def test_a_device_may_name_itself(running: RunningGateway) -> None:
     assert_taken(await post(running, reading(1), JSON | {"X-Device-Id": "device-1"}), 1)
 
 
 async def test_an_array_takes_the_good_readings_and_names_the_bad_ones(
-    running: Running, embedded: EmbeddedBroker
+    running: RunningGateway, embedded: EmbeddedBroker
 ) -> None:
     batch = [reading(1), reading(None), reading(2), reading(3, x=1), {"value": 4, "ts": "now"}, 7]
     bad = [(1, "invalid_value"), (3, "invalid_field"), (4, "invalid_ts"), (5, "invalid_reading")]
@@ -135,7 +141,7 @@ async def test_an_array_takes_the_good_readings_and_names_the_bad_ones(
     assert [document["value"] for document in await stored(embedded, 2)] == [1, 2]
 
 
-async def test_a_thousand_readings_are_taken(running: Running, embedded: EmbeddedBroker) -> None:
+async def test_a_thousand_readings_are_taken(running: RunningGateway, embedded: EmbeddedBroker) -> None:
     assert_taken(await post(running, [reading(number, seq=number) for number in range(1000)]), 1000)
     assert [document["value"] for document in await stored(embedded, 1000)] == list(range(1000))
 
@@ -154,16 +160,18 @@ ALONE: list[tuple[bytes, str]] = [
     (b'{"value":1,"tags":{"a":"\\u0085"}}', "invalid_field"),
     (b'{"value":1,"value":2}', "invalid_reading"),
     (b'{"value":1,"tags":{"a":"b","a":"c"}}', "invalid_reading"),
+    (b'{"value":1,"quality":"great"}', "invalid_field"),
+    (b'{"value":1,"quality":1}', "invalid_field"),
 ]
 
 
 @pytest.mark.parametrize(("body", "code"), ALONE, ids=lambda part: str(part)[:40])
-async def test_one_bad_reading_is_told_as_in_an_array(
-    holding: Running, held: HeldBroker, body: bytes, code: str
+async def test_one_bad_reading_is_reported_as_in_an_array(
+    stalled: RunningGateway, fake_broker: FakeBroker, body: bytes, code: str
 ) -> None:
-    assert_taken(await post(holding, body), 0, [(0, code)])
-    assert_taken(await post(holding, b"[" + body + b"]"), 0, [(0, code)])
-    assert held.held.messages == []
+    assert_taken(await post(stalled, body), 0, [(0, code)])
+    assert_taken(await post(stalled, b"[" + body + b"]"), 0, [(0, code)])
+    assert fake_broker.outgoing.messages == []
 
 
 LINES: dict[str, tuple[bytes, list[int], list[tuple[int, str]]]] = {
@@ -191,39 +199,41 @@ LINES: dict[str, tuple[bytes, list[int], list[tuple[int, str]]]] = {
 
 @pytest.mark.parametrize(("body", "values", "bad"), LINES.values(), ids=LINES)
 async def test_lines_are_taken_each_on_its_own(
-    holding: Running, held: HeldBroker, body: bytes, values: list[int], bad: list[tuple[int, str]]
+    stalled: RunningGateway, fake_broker: FakeBroker, body: bytes, values: list[int], bad: list[tuple[int, str]]
 ) -> None:
-    held.held.free = True
-    assert_taken(await post(holding, body, NDJSON), len(values), bad)
-    assert [document["value"] for document in documents(held)] == values
+    fake_broker.outgoing.auto_confirm = True
+    assert_taken(await post(stalled, body, NDJSON), len(values), bad)
+    assert [document["value"] for document in documents(fake_broker)] == values
 
 
-def documents(held: HeldBroker) -> list[dict[str, Any]]:
-    return [decode_document(found) for message in held.held.messages for found in message.documents()]
+def documents(fake_broker: FakeBroker) -> list[dict[str, Any]]:
+    return [decode_document(found) for message in fake_broker.outgoing.messages for found in message.documents()]
 
 
 @pytest.mark.parametrize(
     "content_type",
     ["application/x-ndjson", "application/ndjson", "application/jsonl", "Application/NDJSON; charset=UTF-8"],
 )
-async def test_every_name_of_ndjson_is_taken(holding: Running, held: HeldBroker, content_type: str) -> None:
-    held.held.free = True
-    assert_taken(await post(holding, b'{"value":1}\n{"value":2}', {"Content-Type": content_type}), 2)
+async def test_every_name_of_ndjson_is_taken(
+    stalled: RunningGateway, fake_broker: FakeBroker, content_type: str
+) -> None:
+    fake_broker.outgoing.auto_confirm = True
+    assert_taken(await post(stalled, b'{"value":1}\n{"value":2}', {"Content-Type": content_type}), 2)
 
 
 @pytest.mark.parametrize(
     ("encoding", "packed"), [("gzip", PACKED), ("GZIP", PACKED), ("deflate", zlib.compress(ONE)), ("identity", ONE)]
 )
-async def test_a_packed_body_is_taken(running: Running, encoding: str, packed: bytes) -> None:
+async def test_a_packed_body_is_taken(running: RunningGateway, encoding: str, packed: bytes) -> None:
     assert_taken(await post(running, packed, JSON | {"Content-Encoding": encoding}), 1)
 
 
-async def test_packed_lines_are_taken(running: Running) -> None:
+async def test_packed_lines_are_taken(running: RunningGateway) -> None:
     body = gzip.compress(b'{"value":1}\n{"value":2}\n')
     assert_taken(await post(running, body, NDJSON | {"Content-Encoding": "gzip"}), 2)
 
 
-async def test_a_body_as_large_as_may_be_is_taken_and_one_byte_more_is_not(running: Running) -> None:
+async def test_a_body_as_large_as_may_be_is_taken_and_one_byte_more_is_not(running: RunningGateway) -> None:
     assert_taken(await post(running, ONE + b" " * (MIB - len(ONE))), 1)
     assert_problem(await post(running, ONE + b" " * (MIB - len(ONE) + 1)), 413, "too_large")
 
@@ -281,15 +291,20 @@ REFUSED_BODIES: dict[str, tuple[bytes, dict[str, str], int, str | None]] = {
 
 @pytest.mark.parametrize(("body", "headers", "status", "code"), REFUSED_BODIES.values(), ids=REFUSED_BODIES)
 async def test_a_body_that_is_not_taken_is_refused_and_the_next_one_is_taken(
-    holding: Running, held: HeldBroker, body: bytes, headers: dict[str, str], status: int, code: str | None
+    stalled: RunningGateway,
+    fake_broker: FakeBroker,
+    body: bytes,
+    headers: dict[str, str],
+    status: int,
+    code: str | None,
 ) -> None:
-    held.held.free = True
-    assert_problem(await post(holding, body, headers), status, code)
-    assert held.held.messages == []
-    assert_taken(await post(holding, ONE), 1)
+    fake_broker.outgoing.auto_confirm = True
+    assert_problem(await post(stalled, body, headers), status, code)
+    assert fake_broker.outgoing.messages == []
+    assert_taken(await post(stalled, ONE), 1)
 
 
-async def test_a_body_of_unknown_length_is_bounded_all_the_same(running: Running) -> None:
+async def test_a_body_of_unknown_length_is_bounded_all_the_same(running: RunningGateway) -> None:
     async def parts(count: int) -> AsyncIterator[bytes]:
         yield ONE
         for _ in range(count):
@@ -299,7 +314,7 @@ async def test_a_body_of_unknown_length_is_bounded_all_the_same(running: Running
     assert_problem(await post(running, parts(17)), 413, "too_large")
 
 
-async def test_a_body_that_does_not_come_is_408(holding: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_body_that_does_not_come_is_408(stalled: RunningGateway, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "BODY_TIMEOUT_S", 0.1)
     arrived = asyncio.Event()
 
@@ -307,13 +322,13 @@ async def test_a_body_that_does_not_come_is_408(holding: Running, monkeypatch: p
         yield b'{"value":'
         await arrived.wait()
 
-    assert_problem(await post(holding, parts()), 408)
+    assert_problem(await post(stalled, parts()), 408)
     arrived.set()
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "HEAD"])
-async def test_another_method_is_405_and_names_the_one_that_serves(holding: Running, method: str) -> None:
-    async with holding.http.request(method, f"{holding.url}/readings", headers=bearer()) as answer:
+async def test_another_method_is_405_and_names_the_one_that_serves(stalled: RunningGateway, method: str) -> None:
+    async with stalled.http.request(method, f"{stalled.url}/readings", headers=bearer()) as answer:
         assert (answer.status, answer.headers["Allow"]) == (405, "POST")
 
 
@@ -348,8 +363,8 @@ class Listed:
     def __init__(self, *jtis: str) -> None:
         self.jtis = list(jtis)
 
-    def revocations(self, every_s: float = 60) -> Revocations:
-        return Revocations(self._fetch, every_s=every_s)
+    def revocations(self, every_s: float = 60) -> RevocationList:
+        return RevocationList(self._fetch, every_s=every_s)
 
     async def _fetch(self, _: str | None) -> bytes:
         until = int(time.time() + 3600) * 1000
@@ -363,14 +378,14 @@ async def two_keys() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("headers", "status", "code"), NOT_ADMITTED.values(), ids=NOT_ADMITTED)
-async def test_who_may_not_send_is_told_why_and_the_connection_goes_on(
-    held: HeldBroker, headers: Callable[[], dict[str, str]], status: int, code: str
+async def test_a_refused_client_gets_the_reason_and_keeps_its_connection(
+    fake_broker: FakeBroker, headers: Callable[[], dict[str, str]], status: int, code: str
 ) -> None:
-    held.held.free = True
+    fake_broker.outgoing.auto_confirm = True
     connector = aiohttp.TCPConnector(limit=1)
     async with (
         gateway(
-            held, revocations=Listed("gone").revocations(), keys=KeySet(two_keys), max_connections_per_device=1
+            fake_broker, revocations=Listed("gone").revocations(), keys=KeySet(two_keys), max_connections_per_device=1
         ) as found,
         aiohttp.ClientSession(connector=connector) as found.http,
     ):
@@ -383,7 +398,7 @@ async def test_who_may_not_send_is_told_why_and_the_connection_goes_on(
 
 
 def twice(name: str) -> dict[str, list[tuple[str, str]]]:
-    """Headers that say who asks, one of them two times: the same, and two that differ."""
+    """Credential headers, one of them repeated: with the same value, and with another."""
     user, other = f"Bearer {ISSUING.user()}", f"Bearer {ISSUING.user(sub='user-2', owner='user-2')}"
     usual = {"Authorization": user, "X-Device-Id": "kitchen:1"}
     another = {"Authorization": other, "X-Device-Id": "cellar:1"}[name]
@@ -397,47 +412,49 @@ def twice(name: str) -> dict[str, list[tuple[str, str]]]:
 
 @pytest.mark.parametrize("which", ["the same", "another", "an empty one", "an empty one first"])
 @pytest.mark.parametrize("name", ["Authorization", "X-Device-Id"])
-async def test_who_says_twice_who_asks_is_not_admitted(
-    holding: Running, held: HeldBroker, name: str, which: str
+async def test_repeated_credential_headers_are_refused(
+    stalled: RunningGateway, fake_broker: FakeBroker, name: str, which: str
 ) -> None:
-    held.held.free = True
+    fake_broker.outgoing.auto_confirm = True
     headers = CIMultiDict([*twice(name)[which], ("Content-Type", "application/json")])
     body = json.dumps(reading(1, sensorType="a"))
-    async with holding.http.post(f"{holding.url}/readings", data=body, headers=headers) as found:
+    async with stalled.http.post(f"{stalled.url}/readings", data=body, headers=headers) as found:
         answer = Answer(found.status, found.headers, await found.read())
     assert_problem(answer, 401, "unauthorized")
-    assert held.held.messages == []
-    assert refusals(holding, "unauthorized") == 1
+    assert fake_broker.outgoing.messages == []
+    assert refusals(stalled, "unauthorized") == 1
 
 
 @pytest.mark.parametrize("which", ["the same", "another", "an empty one", "an empty one first"])
 @pytest.mark.parametrize("name", ["Authorization", "X-Device-Id"])
-async def test_an_upgrade_that_says_twice_who_asks_gets_no_session(holding: Running, name: str, which: str) -> None:
-    url = f"{holding.url}/socket.io/?EIO=4&transport=websocket"
-    async with holding.http.ws_connect(url, headers=CIMultiDict(twice(name)[which])) as socket:
+async def test_an_upgrade_with_repeated_credential_headers_gets_no_session(
+    stalled: RunningGateway, name: str, which: str
+) -> None:
+    url = f"{stalled.url}/socket.io/?EIO=4&transport=websocket"
+    async with stalled.http.ws_connect(url, headers=CIMultiDict(twice(name)[which])) as socket:
         assert (await socket.receive_str(timeout=5)).startswith("0{")
         await socket.send_str("40")
         code, texts = await closed(socket)
     assert (code, [json.loads(text[2:])["data"] for text in texts]) == (1008, [{"code": "unauthorized"}])
-    assert holding.count("connections") == 0
+    assert stalled.count("connections") == 0
 
 
-def refusals(running: Running, code: str) -> float:
+def refusals(running: RunningGateway, code: str) -> float:
     return running.registry.get_sample_value("tidegate_gateway_connects_total", {"outcome": code}) or 0.0
 
 
 @pytest.mark.parametrize("name", ["token", "access_token"])
-async def test_a_token_in_the_address_is_not_taken(holding: Running, name: str) -> None:
+async def test_a_token_in_the_address_is_not_taken(stalled: RunningGateway, name: str) -> None:
     query = f"?{name}={ISSUING.device()}"
-    assert_problem(await post(holding, ONE, query=query), 401, "unauthorized")
-    assert_problem(await post(holding, ONE, JSON | {"Authorization": ""}, query=query), 401, "unauthorized")
+    assert_problem(await post(stalled, ONE, query=query), 401, "unauthorized")
+    assert_problem(await post(stalled, ONE, JSON | {"Authorization": ""}, query=query), 401, "unauthorized")
 
 
-async def test_without_keys_a_device_is_told_to_come_again(held: HeldBroker) -> None:
+async def test_without_keys_a_device_is_asked_to_retry(fake_broker: FakeBroker) -> None:
     async def away() -> dict[str, Any]:
         raise OSError("auth is down")
 
-    async with gateway(held, keys=KeySet(away)) as found:
+    async with gateway(fake_broker, keys=KeySet(away)) as found:
         assert_problem(await post(found, ONE), 503, "unavailable")
 
 
@@ -453,7 +470,7 @@ class Slow:
 
     @classmethod
     async def begun(
-        cls, running: Running, part: bytes, length: int | None, more: str = "", token: str | None = None
+        cls, running: RunningGateway, part: bytes, length: int | None, more: str = "", token: str | None = None
     ) -> "Slow":
         reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]))
         slow = cls(reader, writer)
@@ -480,7 +497,7 @@ class Slow:
         await self.writer.wait_closed()
 
 
-async def busy_for_another(running: Running, body: bytes = ONE) -> None:
+async def busy_for_another(running: RunningGateway, body: bytes = ONE) -> None:
     """Wait until another's request takes the place: the gateway has read the head of the one that was begun."""
 
     async def refused() -> bool:
@@ -492,7 +509,7 @@ async def busy_for_another(running: Running, body: bytes = ONE) -> None:
     await eventually(refused, "what was begun holds its place")
 
 
-async def free_for_all(running: Running, body: bytes = ONE) -> None:
+async def free_for_all(running: RunningGateway, body: bytes = ONE) -> None:
     """Wait until nothing is held, of the device's own connection neither."""
 
     async def taken() -> bool:
@@ -506,11 +523,13 @@ async def free_for_all(running: Running, body: bytes = ONE) -> None:
     [(1000, ""), (None, ""), (900, "Content-Encoding: gzip\r\n")],
     ids=["by its length", "of unknown length", "packed"],
 )
-async def test_a_body_holds_its_place_from_its_head_to_its_end(held: HeldBroker, length: int | None, more: str) -> None:
+async def test_a_body_is_reserved_from_its_head_to_its_end(
+    fake_broker: FakeBroker, length: int | None, more: str
+) -> None:
     """A packed one, or one of unknown length, that of the largest."""
-    held.held.free = True
+    fake_broker.outgoing.auto_confirm = True
     bounds: dict[str, Any] = {"max_event_bytes": 1000, "max_waiting_bytes": 1005, "max_connections_per_device": 1}
-    async with gateway(held, **bounds) as found:
+    async with gateway(fake_broker, **bounds) as found:
         slow = await Slow.begun(found, b"", length, more)
         await busy_for_another(found)
         await slow.close()
@@ -518,20 +537,20 @@ async def test_a_body_holds_its_place_from_its_head_to_its_end(held: HeldBroker,
         assert found.count("waiting_bytes") == 0
 
 
-async def test_a_body_that_was_read_holds_no_more_than_it_has(held: HeldBroker) -> None:
-    async with gateway(held, max_event_bytes=1000, max_waiting_bytes=1100) as found:
+async def test_a_body_that_was_read_reserves_no_more_than_its_size(fake_broker: FakeBroker) -> None:
+    async with gateway(fake_broker, max_event_bytes=1000, max_waiting_bytes=1100) as found:
         packed = asyncio.ensure_future(post(found, PACKED, GZIP))
-        await held.held.published(1)
+        await fake_broker.outgoing.wait_published(1)
         other = asyncio.ensure_future(post(found, PACKED, GZIP, token=ISSUING.device(sub="b", device="b")))
         assert_problem(await post(found, b"1" * 1001), 413, "too_large")
-        held.held.release()
+        fake_broker.outgoing.confirm_all()
         assert_taken(await packed, 1)
         assert_taken(await other, 1)
 
 
-async def test_one_device_holds_no_more_than_a_device_may(held: HeldBroker) -> None:
-    held.held.free = True
-    async with gateway(held, max_in_flight_bytes=1500) as found:
+async def test_one_device_reserves_no_more_than_its_limit(fake_broker: FakeBroker) -> None:
+    fake_broker.outgoing.auto_confirm = True
+    async with gateway(fake_broker, max_in_flight_bytes=1500) as found:
         slow = [await Slow.begun(found, b"", 1000)]
 
         async def refused() -> bool:
@@ -549,10 +568,10 @@ async def test_one_device_holds_no_more_than_a_device_may(held: HeldBroker) -> N
         await slow[0].close()
 
 
-async def test_a_token_that_is_revoked_while_its_body_comes_is_not_taken(held: HeldBroker) -> None:
-    held.held.free = True
+async def test_a_token_that_is_revoked_while_its_body_comes_is_not_taken(fake_broker: FakeBroker) -> None:
+    fake_broker.outgoing.auto_confirm = True
     listed = Listed()
-    async with gateway(held, revocations=listed.revocations(0.02), max_in_flight_bytes=len(ONE)) as found:
+    async with gateway(fake_broker, revocations=listed.revocations(0.02), max_in_flight_bytes=len(ONE)) as found:
         slow = await Slow.begun(found, ONE[:-1], len(ONE), token=ISSUING.device(jti="gone"))
         await device_is_busy(found)
         listed.jtis.append("gone")
@@ -564,21 +583,21 @@ async def test_a_token_that_is_revoked_while_its_body_comes_is_not_taken(held: H
         slow.writer.write(ONE[-1:])
         assert_problem(await slow.answer(), 401, "revoked")
         await slow.close()
-    assert not any(document["value"] == 2 for document in documents(held))
+    assert not any(document["value"] == 2 for document in documents(fake_broker))
 
 
-async def device_is_busy(running: Running) -> None:
+async def device_is_busy(running: RunningGateway) -> None:
     async def busy() -> bool:
         return (await post(running, ONE)).status == 503
 
     await eventually(busy, "what was begun has been seen")
 
 
-async def test_a_token_that_expires_while_its_body_comes_is_not_taken(held: HeldBroker) -> None:
-    async with gateway(held, max_in_flight_bytes=len(ONE)) as found:
+async def test_a_token_that_expires_while_its_body_comes_is_not_taken(fake_broker: FakeBroker) -> None:
+    async with gateway(fake_broker, max_in_flight_bytes=len(ONE)) as found:
         expires_at = int(time.time()) + 2
         slow = await Slow.begun(found, ONE[:-1], len(ONE), token=ISSUING.device(exp=expires_at))
-        held.held.free = True
+        fake_broker.outgoing.auto_confirm = True
         await device_is_busy(found)
 
         async def over() -> bool:
@@ -593,48 +612,54 @@ async def test_a_token_that_expires_while_its_body_comes_is_not_taken(held: Held
 # Who goes away
 
 
-async def test_a_client_that_goes_in_the_middle_of_its_body_leaves_nothing_behind(held: HeldBroker) -> None:
-    held.held.free = True
+async def test_a_client_that_disconnects_in_the_middle_of_its_body_leaves_nothing_behind(
+    fake_broker: FakeBroker,
+) -> None:
+    fake_broker.outgoing.auto_confirm = True
     bounds: dict[str, Any] = {"max_event_bytes": 1000, "max_waiting_bytes": 1005, "max_connections_per_device": 1}
-    async with gateway(held, **bounds) as found:
+    async with gateway(fake_broker, **bounds) as found:
         with capture_logs() as logs:
             for length in (1000, None):
                 slow = await Slow.begun(found, b'{"value":' if length else b'9\r\n{"value":\r\n', length)
                 await busy_for_another(found)
                 await slow.close()
                 await free_for_all(found)
-        assert logs == []  # a client that goes is no fault of ours
+        assert logs == []  # a client that disconnects is no internal error
 
 
-async def test_a_client_that_goes_before_the_confirm_leaves_nothing_behind_but_its_reading(held: HeldBroker) -> None:
+async def test_a_client_that_disconnects_before_the_confirm_leaves_only_its_reading(
+    fake_broker: FakeBroker,
+) -> None:
     bounds: dict[str, Any] = {"max_event_bytes": 1000, "max_waiting_bytes": 1005, "max_connections_per_device": 1}
-    async with gateway(held, **bounds) as found:
+    async with gateway(fake_broker, **bounds) as found:
         slow = await Slow.begun(found, ONE + b" " * 989, 1000)
-        await held.held.published(1)
+        await fake_broker.outgoing.wait_published(1)
         await slow.close()
         with capture_logs() as logs:
-            held.held.release()
+            fake_broker.outgoing.confirm_all()
             await free_for_all(found, ONE + b" " * 989)
         assert found.count("waiting_bytes") == 0
-        assert readings(found, "accepted") == len(held.held.messages)
+        assert readings(found, "accepted") == len(fake_broker.outgoing.messages)
         assert logs == []
 
 
-def readings(running: Running, answer: str) -> float:
+def readings(running: RunningGateway, answer: str) -> float:
     return running.registry.get_sample_value("tidegate_gateway_readings_total", {"answer": answer}) or 0.0
 
 
 # When there is no room
 
 
-async def test_a_reading_is_answered_after_its_confirm_and_not_before(holding: Running, held: HeldBroker) -> None:
+async def test_a_reading_is_answered_after_its_confirm_and_not_before(
+    stalled: RunningGateway, fake_broker: FakeBroker
+) -> None:
     for number, (body, accepted) in enumerate(((reading(1), 1), ([reading(1), reading(2)], 2))):
-        call = asyncio.ensure_future(post(holding, body))
-        await held.held.published(number + 1)
+        call = asyncio.ensure_future(post(stalled, body))
+        await fake_broker.outgoing.wait_published(number + 1)
         # Another's answer overtakes: the gateway works, only the answer waits.
-        assert_taken(await post(holding, {}), 0, [(0, "invalid_value")])
+        assert_taken(await post(stalled, {}), 0, [(0, "invalid_value")])
         assert not call.done()
-        held.held.confirm(number)
+        fake_broker.outgoing.confirm(number)
         assert_taken(await call, accepted)
 
 
@@ -648,23 +673,23 @@ async def test_a_reading_is_answered_after_its_confirm_and_not_before(holding: R
     ],
 )
 async def test_a_failed_publish_promises_nothing_and_the_next_one_is_taken(
-    holding: Running, held: HeldBroker, failure: Exception, code: str
+    stalled: RunningGateway, fake_broker: FakeBroker, failure: Exception, code: str
 ) -> None:
-    held.held.failure = failure
+    fake_broker.outgoing.failure = failure
     for body in (reading(1), [reading(1), reading(None)]):
-        assert_problem(await post(holding, body), 503, code)
-    held.held.failure = None
-    late = asyncio.ensure_future(post(holding, reading(1)))
-    await held.held.published(3)
-    held.held.fail(2, failure)
+        assert_problem(await post(stalled, body), 503, code)
+    fake_broker.outgoing.failure = None
+    late = asyncio.ensure_future(post(stalled, reading(1)))
+    await fake_broker.outgoing.wait_published(3)
+    fake_broker.outgoing.fail(2, failure)
     assert_problem(await late, 503, code)
-    assert (readings(holding, "accepted"), readings(holding, "retry")) == (0, 3)
-    held.held.free = True
-    assert_taken(await post(holding, reading(1)), 1)
+    assert (readings(stalled, "accepted"), readings(stalled, "retry")) == (0, 3)
+    fake_broker.outgoing.auto_confirm = True
+    assert_taken(await post(stalled, reading(1)), 1)
 
 
 async def test_a_full_queue_is_busy(tmp_path: Path) -> None:
-    small = Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, max_bytes=1000, dead=DEAD_LETTERS)
+    small = Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, max_bytes=1000, dead_letter_queue=DEAD_LETTERS)
     async with EmbeddedBroker.open_at(tmp_path / "queue.db", (DEAD_LETTERS, small)) as broker, gateway(broker) as found:
         answers = [await post(found, reading(number)) for number in range(20)]
         taken = [answer for answer in answers if answer.status == 202]
@@ -674,13 +699,13 @@ async def test_a_full_queue_is_busy(tmp_path: Path) -> None:
         assert await broker.depth(small) == len(taken)
 
 
-async def test_beyond_what_may_wait_for_its_confirm_the_gateway_is_busy(held: HeldBroker) -> None:
-    async with gateway(held, max_waiting_bytes=1000) as found:
+async def test_beyond_what_may_wait_for_its_confirm_the_gateway_is_busy(fake_broker: FakeBroker) -> None:
+    async with gateway(fake_broker, max_waiting_bytes=1000) as found:
         first = asyncio.ensure_future(post(found, reading(1)))
-        await held.held.published(1)
+        await fake_broker.outgoing.wait_published(1)
         # Their bodies would have room, their documents have not.
         assert_problem(await post(found, [{"value": 1}] * 10), 503, "busy")
-        held.held.release()
+        fake_broker.outgoing.confirm_all()
         assert_taken(await first, 1)
 
 
@@ -694,11 +719,11 @@ LIMITS: list[tuple[dict[str, Any], str, int]] = [
 
 
 @pytest.mark.parametrize(("bound", "scope", "limit"), LIMITS, ids=[next(iter(row[0])) for row in LIMITS])
-async def test_who_sends_more_than_may_be_is_told_when_to_come_again(
-    held: HeldBroker, bound: dict[str, Any], scope: str, limit: int
+async def test_beyond_the_rate_the_answer_says_when_to_retry(
+    fake_broker: FakeBroker, bound: dict[str, Any], scope: str, limit: int
 ) -> None:
-    held.held.free = True
-    async with gateway(held, **bound) as found:
+    fake_broker.outgoing.auto_confirm = True
+    async with gateway(fake_broker, **bound) as found:
         answers = [await post(found, [reading(number)]) for number in range(20)]
         assert_taken(answers[0], 1)
         limited = [answer for answer in answers if answer.status != 202]
@@ -706,34 +731,34 @@ async def test_who_sends_more_than_may_be_is_told_when_to_come_again(
         for answer in limited:
             assert_problem(answer, 429, "rate_limited")
             assert (answer.json["limit"], answer.json["scope"]) == (limit, scope)
-        assert len(held.held.messages) == len(answers) - len(limited)
+        assert len(fake_broker.outgoing.messages) == len(answers) - len(limited)
 
 
-async def test_bodies_that_are_no_json_count_against_the_rate(held: HeldBroker) -> None:
-    async with gateway(held, device_readings_per_minute=10) as found:
+async def test_bodies_that_are_no_json_count_against_the_rate(fake_broker: FakeBroker) -> None:
+    async with gateway(fake_broker, device_readings_per_minute=10) as found:
         answers = [await post(found, b"{") for _ in range(10)]
         assert [answer.status for answer in answers] == [400] * 10
         assert_problem(await post(found, ONE), 429, "rate_limited")
 
 
-async def test_each_request_counts_as_a_connection_while_it_lasts(held: HeldBroker) -> None:
-    async with gateway(held, max_connections_per_device=1) as found:
+async def test_each_request_counts_as_a_connection_while_it_lasts(fake_broker: FakeBroker) -> None:
+    async with gateway(fake_broker, max_connections_per_device=1) as found:
         first = asyncio.ensure_future(post(found, ONE))
-        await held.held.published(1)
+        await fake_broker.outgoing.wait_published(1)
         answer = await post(found, ONE)
         assert_problem(answer, 429, "rate_limited")
         assert (answer.json["limit"], answer.json["scope"]) == (1, "device")
-        held.held.release()
+        fake_broker.outgoing.confirm_all()
         assert_taken(await first, 1)
         assert_taken(await post(found, ONE), 1)
 
 
-async def test_a_gateway_that_drains_takes_nothing_new_and_answers_what_it_took(held: HeldBroker) -> None:
-    begun: asyncio.Future[Running] = asyncio.get_running_loop().create_future()
+async def test_a_draining_gateway_accepts_nothing_new_and_answers_what_it_accepted(fake_broker: FakeBroker) -> None:
+    begun: asyncio.Future[RunningGateway] = asyncio.get_running_loop().create_future()
     stop = asyncio.Event()
 
     async def until_stopped() -> None:
-        async with gateway(held) as found:
+        async with gateway(fake_broker) as found:
             begun.set_result(found)
             await stop.wait()
 
@@ -743,7 +768,7 @@ async def test_a_gateway_that_drains_takes_nothing_new_and_answers_what_it_took(
     for connection in (waiting, idle):  # open, and served once
         assert_problem(await connection.answer(), 400)
     await waiting.send(ONE, len(ONE))
-    await held.held.published(1)
+    await fake_broker.outgoing.wait_published(1)
     stop.set()
 
     async def closed() -> bool:
@@ -753,15 +778,15 @@ async def test_a_gateway_that_drains_takes_nothing_new_and_answers_what_it_took(
             return True
         return False
 
-    await eventually(closed, "nobody can connect any more")
+    await eventually(closed, "no client can connect any more")
     await idle.send(ONE, len(ONE))
     assert_problem(await idle.answer(), 503, "unavailable")
     slow.writer.write(b"}")
     assert_problem(await slow.answer(), 503, "unavailable")
-    held.held.release()
+    fake_broker.outgoing.confirm_all()
     assert_taken(await waiting.answer(), 1)
     await ending
-    assert len(held.held.messages) == 1
+    assert len(fake_broker.outgoing.messages) == 1
     for connection in (waiting, idle, slow):
         await connection.close()
 
@@ -777,17 +802,17 @@ items = st.one_of(
 payloads = st.one_of(items, st.lists(items, max_size=6))
 
 
-@pytest.mark.parametrize("fast_lane", [True, False], ids=["fast lane", "plain path"])
-async def test_the_same_payload_is_answered_and_stored_alike_over_a_socket_and_over_http(
-    held: HeldBroker, fast_lane: bool
+@pytest.mark.parametrize("fast_lane", [True, False], ids=["fast path", "plain path"])
+async def test_the_same_payload_is_acknowledged_and_stored_alike_over_a_socket_and_over_http(
+    fake_broker: FakeBroker, fast_lane: bool
 ) -> None:
-    held.held.free = True
-    async with gateway(held, fast_lane=fast_lane) as found, found.raw() as socket:
+    fake_broker.outgoing.auto_confirm = True
+    async with gateway(fake_broker, fast_lane=fast_lane) as found, found.raw() as socket:
         await socket.receive_str(timeout=5)
-        await compare_with(found, socket, held)
+        await compare_with(found, socket, fake_broker)
 
 
-async def compare_with(found: Running, socket: aiohttp.ClientWebSocketResponse, held: HeldBroker) -> None:
+async def compare_with(found: RunningGateway, socket: aiohttp.ClientWebSocketResponse, fake_broker: FakeBroker) -> None:
     """Hypothesis calls from a thread of its own; what it calls runs here."""
     loop = asyncio.get_running_loop()
 
@@ -802,21 +827,23 @@ async def compare_with(found: Running, socket: aiohttp.ClientWebSocketResponse, 
             json.dumps(payload, allow_nan=False)
         except ValueError:  # infinity is no JSON: over HTTP, none of the body is
             reject()
-        asyncio.run_coroutine_threadsafe(compare(found, socket, held, payload), loop).result(30)
+        asyncio.run_coroutine_threadsafe(compare(found, socket, fake_broker, payload), loop).result(30)
 
     await asyncio.to_thread(alike)
 
 
-async def compare(found: Running, socket: aiohttp.ClientWebSocketResponse, held: HeldBroker, payload: Any) -> None:
+async def compare(
+    found: RunningGateway, socket: aiohttp.ClientWebSocketResponse, fake_broker: FakeBroker, payload: Any
+) -> None:
     text = json.dumps(payload)
     event = "readings" if isinstance(payload, list) else "reading"
-    held.held.messages.clear()
+    fake_broker.outgoing.messages.clear()
     await socket.send_str(f'427["{event}",{text}]')
     (acknowledged,) = json.loads((await socket.receive_str(timeout=5)).removeprefix("437"))
-    over_socket = comparable(held)
-    held.held.messages.clear()
+    over_socket = comparable(fake_broker)
+    fake_broker.outgoing.messages.clear()
     answer = await post(found, text.encode())
-    assert comparable(held) == over_socket
+    assert comparable(fake_broker) == over_socket
     assert answer.status in (202, 422)
     if answer.status == 422:
         assert acknowledged["status"] == "rejected"
@@ -828,14 +855,14 @@ async def compare(found: Running, socket: aiohttp.ClientWebSocketResponse, held:
         assert answer.json == {"accepted": acknowledged["accepted"], "rejected": acknowledged.get("rejected", [])}
     # A line each, where a line can be one.
     if isinstance(payload, list) and answer.status == 202:
-        held.held.messages.clear()
+        fake_broker.outgoing.messages.clear()
         lines = await post(found, "\n".join(map(json.dumps, payload)).encode(), NDJSON)
-        assert (lines.json, comparable(held)) == (answer.json, over_socket)
+        assert (lines.json, comparable(fake_broker)) == (answer.json, over_socket)
 
 
-def comparable(held: HeldBroker) -> list[dict[str, Any]]:
+def comparable(fake_broker: FakeBroker) -> list[dict[str, Any]]:
     """The published documents, without what depends on when they came, or was drawn."""
-    found = documents(held)
+    found = documents(fake_broker)
     for document in found:
         del document["receivedAt"]
         if document["_id"]["seq"] >= GENERATED_SEQ_START:
@@ -856,7 +883,7 @@ EXPORTED = {
 
 
 async def test_lines_of_an_export_are_taken_with_the_identity_that_they_have(
-    running: Running, embedded: EmbeddedBroker
+    running: RunningGateway, embedded: EmbeddedBroker
 ) -> None:
     before = time.time_ns() // 1_000_000
     lines = [EXPORTED, EXPORTED | {"seq": 3, "unit": "C", "location": "hall"}]
@@ -870,7 +897,7 @@ async def test_lines_of_an_export_are_taken_with_the_identity_that_they_have(
     assert [document.get("location") for document in (first, second)] == [None, "hall"]
 
 
-async def test_a_reading_of_another_device_is_rejected_alone(running: Running, embedded: EmbeddedBroker) -> None:
+async def test_a_reading_of_another_device_is_rejected_alone(running: RunningGateway, embedded: EmbeddedBroker) -> None:
     batch = [EXPORTED, EXPORTED | {"device": "device-2"}, EXPORTED | {"receivedAt": "now"}, reading(2)]
     assert_taken(await post(running, batch), 2, [(1, "forbidden"), (2, "invalid_field")])
     assert_taken(await post(running, EXPORTED | {"device": "device-2"}), 0, [(0, "forbidden")])
@@ -881,13 +908,13 @@ async def test_a_reading_of_another_device_is_rejected_alone(running: Running, e
     ]
 
 
-async def test_a_gateways_seq_is_taken_of_an_exported_reading_alone(running: Running) -> None:
+async def test_a_gateways_seq_is_taken_of_an_exported_reading_alone(running: RunningGateway) -> None:
     without = {name: value for name, value in EXPORTED.items() if name != "receivedAt"}
     last = EXPORTED | {"seq": 2 * GENERATED_SEQ_START - 1}
     assert_taken(await post(running, [EXPORTED, without, last]), 2, [(1, "invalid_field")])
 
 
-async def test_a_socket_does_not_take_what_only_http_takes(running: Running) -> None:
+async def test_a_socket_does_not_take_what_only_http_takes(running: RunningGateway) -> None:
     async with running.connected({"token": ISSUING.device()}) as device:
         answer = await device.call("readings", [EXPORTED, reading(1)], timeout=5)
     assert [(item["index"], item["code"]) for item in answer["rejected"]] == [(0, "invalid_field")]
@@ -929,13 +956,17 @@ def test_what_is_accepted_is_as_described(sent: dict[str, Any]) -> None:
         {"tags": {str(number): "" for number in range(17)}},
         {"tags": {"a b": ""}},
         {"tags": {"a": "x" * 257}},
+        {"quality": "great"},
+        {"quality": 1},
         {"owner": "x"},
     ],
     ids=str,
 )
-async def test_what_the_description_refuses_the_gateway_refuses(holding: Running, fields: dict[str, Any]) -> None:
+async def test_what_the_description_refuses_the_gateway_refuses(
+    stalled: RunningGateway, fields: dict[str, Any]
+) -> None:
     sent = reading(1) | fields
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(sent, ReadingSent)
-    answer = await post(holding, sent)
+    answer = await post(stalled, sent)
     assert (answer.status, answer.json["accepted"]) == (202, 0)

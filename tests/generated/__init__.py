@@ -1,1 +1,1 @@
-"""Clients that other people's tools generate from docs/protocol/openapi.json, at work."""
+"""Clients that third-party generators create from docs/protocol/openapi.json."""

@@ -1,4 +1,4 @@
-"""openapi-python-client and openapi-typescript make clients of our description, and these do what people want."""
+"""openapi-python-client and openapi-typescript generate working clients from the OpenAPI description."""
 
 import json
 import os
@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from testing.node import node_with
-from tests.e2e.running import running
-from tests.generated.python import python_with_generator
+from tests.e2e.onebox_process import running_onebox
+from tests.generated.generator import python_with_generator
 from tools.openapi_file import FILE
 
 HERE = Path(__file__).parent
@@ -22,8 +22,8 @@ PLACE = {"lat": 48.1371543, "lon": 11.575}
 TIMES = ["2026-01-31T12:00:00.000Z", "2026-01-31T12:00:01.000Z", "2026-01-31T12:00:02.125Z"]
 
 
-def done(command: list[str], folder: Path, **environment: str) -> str:
-    """Run it and return all that it said; it must end well."""
+def run_command(command: list[str], folder: Path, **environment: str) -> str:
+    """Run the command and return its output; it must succeed."""
     ran = subprocess.run(
         command,
         cwd=folder,
@@ -55,11 +55,11 @@ async def test_a_generated_python_client_walks_from_sign_up_to_reading_back(tmp_
     client = tmp_path / "tidegate_client"
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"  # its ruff puts the client into form
     generate = [str(python.parent / "openapi-python-client"), "generate", "--meta", "none", "--fail-on-warning"]
-    told = done([*generate, "--path", str(FILE), "--output-path", str(client)], tmp_path, PATH=path)
-    assert told.split() == ["Generating", *str(client).split()]
-    async with running("--devices", "0", data=tmp_path / "data") as (_, url):
-        said = done([str(python), str(HERE / "walk.py")], tmp_path, PYTHONPATH=str(tmp_path), TIDEGATE_URL=url)
-    seen = json.loads(said)
+    output = run_command([*generate, "--path", str(FILE), "--output-path", str(client)], tmp_path, PATH=path)
+    assert output.split() == ["Generating", *str(client).split()]
+    async with running_onebox("--devices", "0", data=tmp_path / "data") as (_, url):
+        output = run_command([str(python), str(HERE / "walk.py")], tmp_path, PYTHONPATH=str(tmp_path), TIDEGATE_URL=url)
+    seen = json.loads(output)
     require_walked(seen)
     assert seen["createdAt"] == "datetime"
     assert seen["deviceClaim"] is False
@@ -72,11 +72,11 @@ async def test_a_generated_typescript_client_walks_from_sign_up_to_reading_back(
         shutil.copy(HERE / name, tmp_path)
     (tmp_path / "node_modules").symlink_to(HERE / "node_modules")
     bin_folder = HERE / "node_modules" / ".bin"
-    told = done([node, str(bin_folder / "openapi-typescript"), str(FILE), "-o", "schema.ts"], tmp_path)
-    assert [line.split()[0] for line in told.splitlines() if line] == ["✨", "🚀"], told
-    assert done([node, str(bin_folder / "tsc"), "--project", "tsconfig.json"], tmp_path) == ""
-    async with running("--devices", "0", data=tmp_path / "data") as (_, url):
-        seen = json.loads(done([node, "out/walk.js"], tmp_path, TIDEGATE_URL=url))
+    output = run_command([node, str(bin_folder / "openapi-typescript"), str(FILE), "-o", "schema.ts"], tmp_path)
+    assert [line.split()[0] for line in output.splitlines() if line] == ["✨", "🚀"], output
+    assert run_command([node, str(bin_folder / "tsc"), "--project", "tsconfig.json"], tmp_path) == ""
+    async with running_onebox("--devices", "0", data=tmp_path / "data") as (_, url):
+        seen = json.loads(run_command([node, "out/walk.js"], tmp_path, TIDEGATE_URL=url))
     require_walked(seen)
     assert seen["deviceClaim"] is None
     assert seen["session"] is True
@@ -90,6 +90,6 @@ def test_where_the_generator_cannot_be_installed_a_run_in_ci_fails_and_another_s
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("CI", ci)
     (tmp_path / "requirements.txt").write_text("./no-such-folder-here\n")
-    monkeypatch.setattr("tests.generated.python.REQUIREMENTS", tmp_path / "requirements.txt")
+    monkeypatch.setattr("tests.generated.generator.REQUIREMENTS", tmp_path / "requirements.txt")
     with pytest.raises(outcome, match="no-such-folder-here"):
         python_with_generator()

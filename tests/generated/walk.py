@@ -1,4 +1,4 @@
-"""From sign-up to reading back, in Python, with the generated client. Prints what it read. Run in its environment."""
+"""From sign-up to reading back with the generated Python client, in its environment; prints what it read."""
 
 import json
 import os
@@ -21,14 +21,14 @@ PASSWORD = "a horse that coils its battery"
 
 
 def given(answer: Any) -> Any:
-    """Return an answer that is no refusal."""
+    """Return the response; exit if it is a problem."""
     if answer is None or isinstance(answer, ProblemAnswer):
         raise SystemExit(f"refused: {answer}")
     return answer
 
 
 def read_back(owner: Any, device: str, number: int) -> list[Any]:
-    """Wait until all are stored, which is a moment after they were taken."""
+    """Wait until all are stored, shortly after they were accepted."""
     until = time.monotonic() + 20
     while True:
         page = get_readings.sync(client=owner, device=device, sensor_type="temperature")
@@ -39,7 +39,7 @@ def read_back(owner: Any, device: str, number: int) -> list[Any]:
 
 
 def main() -> None:
-    """Walk."""
+    """Run all steps."""
     anybody = Client(base_url=URL)
     user = given(post_user_signup.sync(client=anybody, body=SignUp(name="Py Thon", email=EMAIL, password=PASSWORD)))
     session = given(post_user_login.sync(client=anybody, body=LogIn(email=EMAIL, password=PASSWORD)))

@@ -42,7 +42,7 @@ const taken = given(await client(token).POST("/readings", { body: readings }));
 const query = { device: device.id, sensorType: "temperature" };
 let items: components["schemas"]["ReadingAnswer"][] = [];
 for (const until = Date.now() + 20_000; items.length < readings.length && Date.now() < until; ) {
-  items = (await owner.GET("/readings", { params: { query } })).data?.items ?? []; // stored a moment after it was taken
+  items = (await owner.GET("/readings", { params: { query } })).data?.items ?? []; // stored shortly after it was accepted
 }
 
 const claims = given(await owner.GET("/user/token"));

@@ -1,4 +1,4 @@
-"""The services on real servers, and one registered device."""
+"""All services on real servers, and one registered device."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -32,7 +32,7 @@ class Pipeline:
             return list(client[database]["readings"].find().sort("_id", 1))
 
     def identities(self) -> set[Identity]:
-        """Return the identity of everything that is stored, after checking that all of it is this device's."""
+        """Return the identities of all stored readings, after checking that all are this device's."""
         keys = [document["_id"] for document in self.stored()]
         assert {(key["owner"], key["device"]) for key in keys} <= {(self.owner, self.device)}
         return {
@@ -42,7 +42,7 @@ class Pipeline:
 
 @pytest.fixture
 async def pipeline(rabbitmq_url: str, mariadb_url: str, mongodb_database: tuple[str, str]) -> AsyncIterator[Pipeline]:
-    """The whole path as processes of their own."""
+    """The whole pipeline, each service a process of its own."""
     url, database = mongodb_database
     await migrated(mariadb_url)
     async with AsyncExitStack() as stack:

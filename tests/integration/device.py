@@ -1,4 +1,4 @@
-"""A small honest device: sends until it is told `accepted`, and remembers what it was promised."""
+"""A minimal device: sends until it gets `accepted`, and records what was acknowledged."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ class Device:
         self.acknowledged: set[Identity] = set()
 
     async def send(self, readings: list[dict[str, Any]]) -> dict[str, Any]:
-        """Send once and note what was accepted."""
+        """Send once, and record what was accepted."""
         answer: dict[str, Any] = await self.client.call("readings", readings, timeout=10)
         if answer["status"] == "accepted":
             assert answer["accepted"] == len(readings)
@@ -69,14 +69,14 @@ async def registered_device(auth_url: str, email: str = "ada@example.com") -> tu
 
 
 async def logged_in(session: aiohttp.ClientSession, email: str) -> str:
-    """Log one in who was registered as above; return the access token."""
+    """Log in a user who was registered as above; return the access token."""
     person = {"email": email, "password": "correct horse battery"}
     async with session.post("/user/login", json=person) as response:
         return str((await response.json())["accessToken"])
 
 
 async def new_token(auth_url: str, email: str, device: str) -> str:
-    """Log in and have another token made for a device."""
+    """Log in, and return a new token of a device."""
     async with aiohttp.ClientSession(auth_url, raise_for_status=True) as session:
         bearer = {"Authorization": f"Bearer {await logged_in(session, email)}"}
         async with session.post(f"/devices/{device}/token", headers=bearer) as response:

@@ -1,4 +1,4 @@
-"""A process as its next version will be, with one more form of messages.
+"""Runs a process as its next version would be, with one more message schema.
 
 `python -m tests.integration.next_version NAME [ARGS]`
 """

@@ -1,4 +1,4 @@
-"""Services as an operator starts them: `python -m NAME` with an environment, ready when `/readyz` says so."""
+"""Starts services as an operator does: `python -m NAME` with an environment, ready once `/readyz` is 200."""
 
 import asyncio
 import os
@@ -33,13 +33,13 @@ class Running:
         return f"http://127.0.0.1:{self.port}"
 
     async def stop(self) -> int:
-        """SIGTERM, and the exit code."""
+        """Send SIGTERM; return the exit code."""
         if self.process.returncode is None:
             self.process.send_signal(signal.SIGTERM)
         return await asyncio.wait_for(self.process.wait(), 15)
 
     async def kill(self) -> None:
-        """SIGKILL: no chance to say goodbye."""
+        """Send SIGKILL, and wait for the end."""
         self.process.kill()
         await self.process.wait()
 
@@ -86,7 +86,7 @@ async def _answers(running: Running, question: str) -> None:
             except aiohttp.ClientError:
                 pass
             await asyncio.sleep(0.05)
-    raise AssertionError(f"{running.name} does not say {question}: {answer}")
+    raise AssertionError(f"{running.name} is not {question}: {answer}")
 
 
 async def migrated(database_url: str) -> None:

@@ -1,4 +1,4 @@
-"""Servers that stop or die under the services, and come back."""
+"""Servers that stop or die while the services run, and come back."""
 
 import asyncio
 import time
@@ -44,7 +44,7 @@ def mongodb_count(server: MongoDBServer) -> int:
         return client["tidegate"]["readings"].count_documents({})
 
 
-async def test_a_device_hears_retry_within_five_seconds_while_rabbitmq_hangs_and_is_accepted_after(
+async def test_a_device_gets_retry_within_five_seconds_while_rabbitmq_hangs_and_accepted_afterwards(
     tmp_path: Path, mariadb_url: str
 ) -> None:
     await migrated(mariadb_url)

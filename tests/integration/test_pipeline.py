@@ -39,7 +39,7 @@ async def test_readings_of_one_device_through_two_gateways_are_stored_once_and_u
     assert stored[0]["location"] == "roof"
 
 
-async def test_the_good_readings_beside_wrong_ones_are_stored(pipeline: Pipeline) -> None:
+async def test_the_good_readings_among_invalid_ones_are_stored(pipeline: Pipeline) -> None:
     wrong: list[Any] = [
         {"sensorType": "temperature", "value": None},
         {"sensorType": "temperature", "value": 1, "ts": "soon"},
@@ -105,11 +105,13 @@ async def test_what_cannot_be_read_goes_to_the_dead_letters_with_its_bytes_and_i
     async with connected(pipeline.gateways[0].url, pipeline.token, pipeline.device) as device:
         await device.send_until_accepted(readings(0, 10))
     async with broker.consumer(DEAD_LETTERS, prefetch=10) as consumer, asyncio.timeout(15):
-        letters: list[Delivery] = [await consumer.get() for _ in poison]
-        for letter in letters:
-            await consumer.acknowledge(letter)
-    assert {letter.message.body: letter.message.headers["x-reason"] for letter in letters} == {
+        dead_letters: list[Delivery] = [await consumer.get() for _ in poison]
+        for dead_letter in dead_letters:
+            await consumer.acknowledge(dead_letter)
+    assert {dead_letter.message.body: dead_letter.message.headers["x-reason"] for dead_letter in dead_letters} == {
         body: reason for body, (reason, _) in poison.items()
     }
-    assert all({"x-error", "x-service", "x-first-seen"} <= set(letter.message.headers) for letter in letters)
+    assert all(
+        {"x-error", "x-service", "x-first-seen"} <= set(dead_letter.message.headers) for dead_letter in dead_letters
+    )
     await until(lambda: pipeline.identities() >= device.acknowledged)

@@ -1,4 +1,4 @@
-"""A signing key that may be known to others is retired: what it signed ends in every process, within 5 s."""
+"""A compromised signing key is retired: its tokens end in every process within 5 s."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ EMAIL = "ada@example.com"
 
 
 async def auth_keys(database_url: str, *arguments: str) -> str:
-    """Run `python -m auth keys …` beside the services; a rotation signs at once."""
+    """Run `python -m auth keys …` while the services run; a rotated key signs at once."""
     settings = {"AUTH_DATABASE_URL": database_url, "SIGNING_KEY_SECRET": SECRET, "KEY_PUBLISH_SECONDS": "0"}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "auth", "keys", *arguments),
@@ -30,9 +30,9 @@ async def auth_keys(database_url: str, *arguments: str) -> str:
         env=os.environ | settings,
         stdout=asyncio.subprocess.PIPE,
     )
-    said, _ = await process.communicate()
+    output, _ = await process.communicate()
     assert process.returncode == 0
-    return said.decode().strip()
+    return output.decode().strip()
 
 
 @pytest.fixture
@@ -45,20 +45,20 @@ async def reader(pipeline: Pipeline, rabbitmq_url: str) -> AsyncIterator[Running
 
 @asynccontextmanager
 async def listening(gateway: Running, token: str) -> AsyncIterator[list[str]]:
-    """Give what the device of one socket hears, its end included."""
-    client, heard = socketio.AsyncClient(reconnection=False), list[str]()
+    """Yield the events that one socket receives, its end included."""
+    client, received = socketio.AsyncClient(reconnection=False), list[str]()
     for name in ("auth_revoked", "disconnect"):
-        client.on(name, lambda *_, name=name: heard.append(name))
+        client.on(name, lambda *_, name=name: received.append(name))
     await client.connect(gateway.url, auth={"token": token}, transports=["websocket"])
     try:
-        yield heard
+        yield received
     finally:
         await client.disconnect()
 
 
 @asynccontextmanager
 async def following(reader: Running, token: str) -> AsyncIterator[list[str]]:
-    """Give the lines of a live feed, and "the end" behind the last."""
+    """Yield the lines of a live feed, and "the end" after the last one."""
     lines: list[str] = []
 
     async def read(response: aiohttp.ClientResponse) -> None:
@@ -118,8 +118,8 @@ async def test_what_a_retired_key_signed_ends_everywhere_within_5_s_and_new_toke
 
         await eventually(all_refuse, "every call is refused", WITHIN_S)
         left_s = WITHIN_S - (time.monotonic() - retired_at)
-        sockets_end = holds(lambda: all(heard == ["auth_revoked", "disconnect"] for heard in sockets))
-        await eventually(sockets_end, "every socket was told and has ended", left_s)
+        sockets_end = holds(lambda: all(received == ["auth_revoked", "disconnect"] for received in sockets))
+        await eventually(sockets_end, "every socket was notified and has ended", left_s)
         left_s = WITHIN_S - (time.monotonic() - retired_at)
         await eventually(holds(lambda: "event: revoked" in lines and lines[-1] == "the end"), "the feed ends", left_s)
         renewed = {

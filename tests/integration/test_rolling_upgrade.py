@@ -1,4 +1,4 @@
-"""Old and new versions side by side, in the wrong order even: what an old worker cannot read waits for a new one."""
+"""Old and new versions side by side, even in the wrong order: what an old worker cannot read waits for a new one."""
 
 import asyncio
 import os
@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from broker.connect import open_broker
 from broker.topology import DEAD_LETTERS, READINGS
+from readings.reading import ATTRIBUTES
 from testing.waiting import eventually
 from tests.integration.conftest import Pipeline
 from tests.integration.device import Device, connected, readings
@@ -17,21 +18,21 @@ NEXT_VERSION = "tests.integration.next_version"
 
 
 async def replayed(rabbitmq_url: str, module: str) -> str:
-    """Replay what was too new, with the tool of a version; return what it says."""
+    """Replay what was too new with the tool of one version; return its output."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", *module.split(), "dead-letters", "replay", "--reason", "newer_schema"),
         cwd=ROOT,
         env=os.environ | {"BROKER_URL": rabbitmq_url},
         stderr=asyncio.subprocess.PIPE,
     )
-    _, told = await process.communicate()
-    assert process.returncode == 0, told.decode()
-    return told.decode()
+    _, output = await process.communicate()
+    assert process.returncode == 0, output.decode()
+    return output.decode()
 
 
 @asynccontextmanager
 async def streaming(device: Device, start: int) -> AsyncIterator[None]:
-    """Send without a pause while the context lasts; what is under way at its end is sent to its end."""
+    """Send without a pause while the context lasts; the batch in progress is finished."""
     ending = asyncio.Event()
 
     async def send() -> None:
@@ -70,7 +71,7 @@ async def test_old_and_new_messages_and_workers_side_by_side_lose_nothing_and_st
             return await broker.depth(READINGS) == 0
 
         async with streaming(devices[0], 0), streaming(devices[1], 1_000_000):
-            await eventually(some_are_dead, "old workers put aside what is too new for them")
+            await eventually(some_are_dead, "old workers dead-letter what is too new for them")
             new = [
                 await stack.enter_async_context(started(f"{NEXT_VERSION} persister", **worker))
                 for _ in pipeline.persisters
@@ -93,7 +94,25 @@ async def test_old_and_new_messages_and_workers_side_by_side_lose_nothing_and_st
         async def all_is_stored() -> bool:
             return await asyncio.to_thread(pipeline.identities) == acknowledged
 
-        await eventually(all_is_stored, "what was put aside is stored")
+        await eventually(all_is_stored, "what was dead-lettered is stored")
         assert len(pipeline.stored()) == len(acknowledged)
         assert await broker.depth(DEAD_LETTERS) == 0
         assert [await worker.stop() for worker in new] == [0, 0]
+
+
+async def test_old_workers_store_an_attribute_that_they_do_not_know(pipeline: Pipeline, rabbitmq_url: str) -> None:
+    assert ATTRIBUTES[-1] == "quality"
+    url, database = pipeline.mongodb
+    worker = {"BROKER_URL": rabbitmq_url, "READINGS_URL": url, "READINGS_DATABASE": database}
+    async with started("tests.integration.previous_version persister", **worker) as old:
+        assert [await new.stop() for new in pipeline.persisters] == [0, 0]
+        async with connected(pipeline.gateways[0].url, pipeline.token, pipeline.device) as device:
+            sent = [reading | {"quality": "bad"} for reading in readings(0, 20)]
+            await device.send_until_accepted(sent)
+
+            async def all_is_stored() -> bool:
+                return await asyncio.to_thread(pipeline.identities) == device.acknowledged
+
+            await eventually(all_is_stored, "the old worker stores them")
+        assert [document["quality"] for document in pipeline.stored()] == ["bad"] * len(sent)
+        assert await old.stop() == 0

@@ -10,7 +10,7 @@ from tests.integration.device import connected, logged_in, readings
 from tests.integration.services import started
 
 
-async def test_a_page_is_told_names_and_newest_values_with_auth_and_without(
+async def test_a_page_shows_names_and_newest_values_with_auth_and_without(
     pipeline: Pipeline, rabbitmq_url: str
 ) -> None:
     url, database = pipeline.mongodb

@@ -70,13 +70,13 @@ async def test_a_readings_way_is_one_trace(pipeline: Pipeline, rabbitmq_url: str
 
 
 def test_without_an_endpoint_nothing_of_it_is_imported() -> None:
-    told = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-c", "import sys, gateway.app, persister.app; print('\\n'.join(sys.modules))"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
     )
-    loaded = {module.partition(".")[0] for module in told.stdout.splitlines()}
+    loaded = {module.partition(".")[0] for module in output.stdout.splitlines()}
     assert "gateway" in loaded
     assert "opentelemetry" not in loaded

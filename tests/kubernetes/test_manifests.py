@@ -1,4 +1,4 @@
-"""deploy/kubernetes against Kubernetes' and KEDA's schemas, base and overlay, and against what the services are."""
+"""deploy/kubernetes, base and overlays, against the schemas of Kubernetes and KEDA, and against the services."""
 
 import base64
 import json
@@ -35,7 +35,7 @@ Resource = dict[str, Any]
 
 
 def resources_of(folder: Path) -> list[Resource]:
-    """What a kustomization lists, of other kustomizations too, with its patches merged in."""
+    """Return the resources of a kustomization and those it includes, with its patches merged."""
     kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
     found: list[Resource] = []
     for name in kustomization["resources"]:
@@ -55,7 +55,7 @@ def resources_of(folder: Path) -> list[Resource]:
 
 
 def merged(one: Any, patch: Any) -> Any:
-    """A strategic merge: objects by key, lists of named things by name, everything else replaced."""
+    """A strategic merge: objects by key, lists of named items by name, everything else replaced."""
     if isinstance(one, dict) and isinstance(patch, dict):
         return {key: merged(one.get(key), patch[key]) if key in patch else one[key] for key in {**one, **patch}}
     if isinstance(one, list) and isinstance(patch, list):
@@ -94,11 +94,11 @@ def test_what_kubernetes_knows_follows_its_schemas(resources: list[Resource]) ->
     assert checked >= 19
 
 
-def test_a_wrong_manifest_would_be_seen() -> None:
-    wrong = kinds(resources_of(BASE), "Deployment")["gateway"]
-    wrong["spec"]["template"]["spec"]["containers"][0]["imagePullPolcy"] = "Always"
+def test_an_invalid_manifest_is_detected() -> None:
+    invalid = kinds(resources_of(BASE), "Deployment")["gateway"]
+    invalid["spec"]["template"]["spec"]["containers"][0]["imagePullPolcy"] = "Always"
     with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate(wrong, VERSION, strict=True)
+        kubernetes_validate.validate(invalid, VERSION, strict=True)
 
 
 def test_what_keda_knows_follows_its_schemas(resources: list[Resource]) -> None:
@@ -110,8 +110,8 @@ def test_what_keda_knows_follows_its_schemas(resources: list[Resource]) -> None:
         done = subprocess.run(
             [node, "validate.js"], cwd=HERE, input=json.dumps(these), capture_output=True, text=True, check=True
         )
-        told: list[str] = json.loads(done.stdout)
-        return told
+        errors: list[str] = json.loads(done.stdout)
+        return errors
 
     assert validated(ours) == []
     broken = deepcopy(ours)
@@ -133,7 +133,7 @@ def test_nothing_runs_as_root_or_writes_to_its_root_or_without_bounds(resources:
     for name, pod, container in containers(resources):
         assert pod["securityContext"]["runAsNonRoot"] is True, name
         assert pod["automountServiceAccountToken"] is False, name
-        # Else each Service of the namespace is in the environment: GATEWAY_PORT=tcp://…
+        # Otherwise each Service of the namespace sets variables: GATEWAY_PORT=tcp://…
         assert pod["enableServiceLinks"] is False, name
         rights = container["securityContext"]
         assert (rights["readOnlyRootFilesystem"], rights["allowPrivilegeEscalation"]) == (True, False), name
@@ -150,10 +150,10 @@ def test_each_service_has_what_operators_expect_of_it(resources: list[Resource])
     assert set(kinds(resources, "Service")) == names - {"persister"} | for_prometheus
     for name in for_prometheus:
         assert kinds(resources, "Service")[name]["spec"]["clusterIP"] == "None"
-    for name in names - {"persister"}:  # what has a Service waits until nobody asks it any more
+    for name in names - {"persister"}:  # a Service's pods wait until no requests are routed to them
         (container,) = deployments[name]["spec"]["template"]["spec"]["containers"]
         assert "preStop" in container["lifecycle"], name
-    # What an autoscaler counts is not set back by each `kubectl apply`.
+    # `kubectl apply` must not reset what an autoscaler sets.
     assert {name for name, one in deployments.items() if "replicas" not in one["spec"]} == {"gateway", "persister"}
     scaled = kinds(resources, "HorizontalPodAutoscaler")["gateway"]["spec"]["scaleTargetRef"]
     assert scaled["name"] == "gateway"
@@ -195,16 +195,16 @@ def test_databases_live_in_a_namespace_that_lets_their_pods_in() -> None:
     assert "pod-security.kubernetes.io/enforce" not in namespaces[data]["metadata"]["labels"]
 
 
-def referred(one: Any, keys: tuple[str, ...]) -> Iterator[Resource]:
-    """What any part of a resource names under these keys."""
+def references(one: Any, keys: tuple[str, ...]) -> Iterator[Resource]:
+    """Yield the references under these keys anywhere in a resource."""
     if isinstance(one, dict):
         for key, value in one.items():
             if key in keys:
                 yield value if isinstance(value, dict) else {"name": value}
-            yield from referred(value, keys)
+            yield from references(value, keys)
     elif isinstance(one, list):
         for value in one:
-            yield from referred(value, keys)
+            yield from references(value, keys)
 
 
 def test_the_secrets_that_are_made_are_those_that_are_read() -> None:
@@ -215,11 +215,11 @@ def test_the_secrets_that_are_made_are_those_that_are_read() -> None:
         kubernetes_validate.validate(one, VERSION, strict=True)
         values = {key: base64.b64decode(value).decode() for key, value in one["data"].items()}
         made[one["metadata"]["namespace"], one["metadata"]["name"]] = values
-    asked = {("tidegate", one["name"]): one for one in referred(resources_of(BASE), ("secretKeyRef",))}
+    referenced = {("tidegate", one["name"]): one for one in references(resources_of(BASE), ("secretKeyRef",))}
     keys = ("secretKeyRef", "passwordSecretRef", "secretName")
-    asked |= {("tidegate-data", one["name"]): one for one in referred(operators(), keys)}
-    assert set(asked) | {("tidegate-data", "rabbitmq-users")} == set(made)
-    for one in referred(resources_of(BASE), ("secretKeyRef",)):
+    referenced |= {("tidegate-data", one["name"]): one for one in references(operators(), keys)}
+    assert set(referenced) | {("tidegate-data", "rabbitmq-users")} == set(made)
+    for one in references(resources_of(BASE), ("secretKeyRef",)):
         assert one["key"] in made["tidegate", one["name"]]
 
     users = json.loads(made["tidegate-data", "rabbitmq-users"]["definitions.json"])
@@ -235,4 +235,4 @@ def test_compose_and_the_cluster_name_one_minor_version_of_rabbitmq() -> None:
     compose = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["rabbitmq"]["image"]
     cluster = yaml.safe_load((KUBERNETES / "operators" / "rabbitmq.yaml").read_text())["spec"]["image"]
     assert compose == cluster
-    assert re.fullmatch(r"rabbitmq:[0-9]+\.[0-9]+-management", compose), "a tag that moves to versions nobody has tried"
+    assert re.fullmatch(r"rabbitmq:[0-9]+\.[0-9]+-management", compose), "a tag that moves to untested versions"

@@ -1,4 +1,4 @@
-// Validates KEDA resources, a JSON array on standard input, against KEDA's own schemas; says what is wrong on each.
+// Validates KEDA resources, a JSON array on standard input, against KEDA's own schemas; prints the errors as a JSON array.
 const keda = require("@kubernetes-models/keda/keda.sh/v1alpha1");
 
 const resources = JSON.parse(require("fs").readFileSync(0, "utf8"));

@@ -1,4 +1,4 @@
-"""What Prometheus scrapes, and what dashboard and alerts ask of it: every name exists on real services."""
+"""Every metric that the dashboard and the alerts use exists on real services that Prometheus scrapes."""
 
 import asyncio
 import json
@@ -37,7 +37,7 @@ def alerts() -> list[dict[str, Any]]:
 
 
 class Prometheus:
-    """A server that scrapes what the shipped configuration names."""
+    """A Prometheus server with the shipped configuration."""
 
     def __init__(self, port: int, http: aiohttp.ClientSession) -> None:
         self._url = f"http://127.0.0.1:{port}/api/v1"
@@ -45,9 +45,9 @@ class Prometheus:
 
     async def get(self, path: str, **query: str) -> Any:
         async with self._http.get(f"{self._url}/{path}", params=query) as answer:
-            told = await answer.json()
-        assert told["status"] == "success", told
-        return told["data"]
+            response = await answer.json()
+        assert response["status"] == "success", response
+        return response["data"]
 
     async def values(self, expression: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = (await self.get("query", query=expression))["result"]
@@ -56,7 +56,7 @@ class Prometheus:
 
 @asynccontextmanager
 async def prometheus(folder: Path, ports: dict[str, int]) -> AsyncIterator[Prometheus]:
-    """Run it with the shipped jobs and rules; only where they are is another."""
+    """Run Prometheus with the shipped jobs and rules, and this test's addresses."""
     config = yaml.safe_load(CONFIG.read_text())
     assert {job["job_name"] for job in config["scrape_configs"]} == set(ports)
     for job in config["scrape_configs"]:
@@ -81,13 +81,13 @@ async def prometheus(folder: Path, ports: dict[str, int]) -> AsyncIterator[Prome
         await process.wait()
 
 
-async def test_every_service_is_scraped_and_every_name_that_is_asked_for_exists(
+async def test_every_service_is_scraped_and_every_queried_name_exists(
     tmp_path: Path, mariadb_url: str, mongodb_database: tuple[str, str]
 ) -> None:
     await migrated(mariadb_url)
     url, database = mongodb_database
     with RabbitMQServer(tmp_path / "rabbitmq", metrics=True) as rabbitmq:
-        await RabbitMQBroker(rabbitmq.url, settle_s=0).declare()
+        await RabbitMQBroker(rabbitmq.url, durable_after_s=0).declare()
         storage = {"READINGS_URL": url, "READINGS_DATABASE": database, "BROKER_URL": rabbitmq.url}
         users = {"AUTH_DATABASE_URL": mariadb_url, "SIGNING_KEY_SECRET": SECRET, "BCRYPT_COST": "4"}
         async with AsyncExitStack() as stack:
@@ -110,9 +110,9 @@ async def test_every_service_is_scraped_and_every_name_that_is_asked_for_exists(
 
             await eventually(all_are_up, "everything is scraped", timeout_s=40)
             known = set(await server.get("label/__name__/values"))
-            asked = [*dashboard_expressions(), *(alert["expr"] for alert in alerts())]
-            assert len(asked) > 50
-            for expression in asked:
+            expressions = [*dashboard_expressions(), *(alert["expr"] for alert in alerts())]
+            assert len(expressions) > 50
+            for expression in expressions:
                 names = set(METRIC.findall(expression))
                 assert names, expression
                 assert names <= known, f"{names - known} in {expression}"
@@ -128,7 +128,7 @@ async def test_every_service_is_scraped_and_every_name_that_is_asked_for_exists(
 
 
 async def follows_conventions(server: Prometheus, name: str) -> None:
-    """Units are base units, counters end with _total, no label grows with devices."""
+    """Check that units are base units, counters end with _total, and no label grows with devices."""
     (about,) = (await server.get("metadata", metric=base(name))).get(base(name), [{"type": "unknown"}])
     if about["type"] == "counter":
         assert name.endswith(("_total", "_created")), name
@@ -147,7 +147,7 @@ def base(name: str) -> str:
 def test_the_rules_and_the_configuration_pass_promtool(tmp_path: Path) -> None:
     (tmp_path / "prometheus.yml").write_text(CONFIG.read_text().replace("/etc/prometheus/alerts.yml", str(ALERTS)))
     kubernetes = (DEPLOY / "kubernetes" / "prometheus.yml").read_text()
-    # Some builds of promtool do not know Kubernetes: everything but where the pods are found.
+    # Some builds of promtool lack Kubernetes support: check everything but the service discovery.
     of_kubernetes = yaml.safe_load(kubernetes.replace("/etc/prometheus/alerts.yml", str(ALERTS)))
     (found,) = of_kubernetes["scrape_configs"][0].pop("kubernetes_sd_configs")
     assert found == {"role": "pod", "namespaces": {"names": ["tidegate"]}}
@@ -158,7 +158,7 @@ def test_the_rules_and_the_configuration_pass_promtool(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-# What alerts make of series, minute by minute, and which then fire.
+# Input series, minute by minute, and the alerts that fire.
 CASES: dict[str, tuple[dict[str, str], set[tuple[str, str]]]] = {
     "all is well": ({}, set()),
     "no gateway and no reader": (
@@ -176,7 +176,7 @@ CASES: dict[str, tuple[dict[str, str], set[tuple[str, str]]]] = {
         },
         {("TidegateQueueIsFull", "")},
     ),
-    "one who guesses, among many who do not": (
+    "one password guesser among many users": (
         {
             'tidegate_auth_logins_total{outcome="ok"}': "0+600x30",
             'tidegate_auth_logins_total{outcome="failed"}': "0+2x30",
@@ -192,7 +192,7 @@ CASES: dict[str, tuple[dict[str, str], set[tuple[str, str]]]] = {
         },
         {("TidegateLogInsFail", "")},
     ),
-    "people who mistype": (
+    "users who mistype": (
         {
             'tidegate_auth_logins_total{outcome="ok"}': "0+600x30",
             'tidegate_auth_logins_total{outcome="failed"}': "0+60x30",
@@ -236,7 +236,7 @@ def test_an_alert_fires_when_it_should(case: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_alert_says_what_to_do_where_the_runbook_has_it() -> None:
+def test_every_alert_links_to_its_section_of_the_runbook() -> None:
     text = (ROOT / "docs" / "operations.md").read_text()
     titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}

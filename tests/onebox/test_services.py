@@ -15,7 +15,7 @@ from onebox.services import SET_BY_ONEBOX, ServiceSettings, services_from_env
 from persister.settings import PersisterSettings
 from reader.settings import ReaderSettings
 from runtime.settings import ProcessSettings, SettingsError
-from tests.e2e.running import ROOT
+from tests.e2e.onebox_process import ROOT
 
 SERVICES: dict[str, type[Any]] = {
     "auth": AuthSettings,

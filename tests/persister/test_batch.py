@@ -1,4 +1,4 @@
-"""A batch by itself: which of its documents wait, what became of each, and the newest that was stored."""
+"""A batch: its pending documents, the outcome of each, and the newest stored one of a series."""
 
 from collections.abc import Sequence
 from itertools import groupby, permutations
@@ -7,7 +7,7 @@ import pytest
 
 from broker.interface import Delivery
 from broker.message import Message
-from persister.batch import TOO_OFTEN, Batch, DeadLetter, Opened, Outcome
+from persister.batch import MAX_DELIVERIES, Batch, BatchedDelivery, Outcome, Unstorable
 from readings.document import encode_document, series_bytes
 from readings.reading import Reading
 
@@ -23,7 +23,7 @@ def document(sensor_type: str, ts_ms: int, seq: int = 0) -> bytes:
 
 
 def delivered(*messages: Sequence[bytes] | Message, counts: Sequence[int] = ()) -> list[Delivery]:
-    """Deliveries of these messages, or of messages of these documents; the first time unless `counts` say otherwise."""
+    """Return deliveries of these messages or documents; `counts`: how often each was delivered before."""
     return [
         Delivery(message if isinstance(message, Message) else Message.of(message), tag, count)
         for tag, (message, count) in enumerate(zip(messages, counts or [0] * len(messages), strict=True), 1)
@@ -31,10 +31,10 @@ def delivered(*messages: Sequence[bytes] | Message, counts: Sequence[int] = ()) 
 
 
 def settled(deliveries: Sequence[Delivery], outcomes: Sequence[Outcome] | None = None) -> Batch:
-    """A batch whose documents have these outcomes, in the order of arrival; all are stored unless told otherwise."""
+    """Return a batch whose documents have these outcomes, in the order of arrival; all stored by default."""
     batch = Batch(deliveries)
     places = range(len(batch.documents))
-    batch.settle(places, [STORED] * len(places) if outcomes is None else list(outcomes))
+    batch.set_outcomes(places, [STORED] * len(places) if outcomes is None else list(outcomes))
     return batch
 
 
@@ -95,43 +95,43 @@ def test_times_belong_to_their_documents_also_behind_a_message_without_any() -> 
 @pytest.mark.parametrize("outcomes", [[STORED, STORED], [STORED, DUPLICATE], [DEAD, STORED], [DUPLICATE, DUPLICATE]])
 def test_settling_fewer_places_than_there_are_documents_notes_only_those(outcomes: list[Outcome]) -> None:
     batch = Batch(delivered([document("a", 1), document("b", 2)], [document("a", 3), document("b", 4)]))
-    batch.settle([2, 1], outcomes)
+    batch.set_outcomes([2, 1], outcomes)
     assert batch.outcomes == [RETRY, outcomes[1], outcomes[0], RETRY]
 
 
 def test_settling_the_rest_leaves_alone_what_was_settled_before() -> None:
     batch = Batch(delivered([document("a", 1), document("b", 2), document("a", 3)]))
-    batch.settle([1], [DUPLICATE])
-    batch.settle([0, 2], [STORED, STORED])
+    batch.set_outcomes([1], [DUPLICATE])
+    batch.set_outcomes([0, 2], [STORED, STORED])
     assert batch.outcomes == [STORED, DUPLICATE, STORED]
 
 
 def test_settling_all_as_stored_notes_all_whatever_the_order_of_the_places() -> None:
     first, second = [document("b", 1), document("a", 2)], [document("b", 3)]
     batch = Batch(delivered(first, second))
-    batch.settle([1, 0, 2], [STORED] * 3)
+    batch.set_outcomes([1, 0, 2], [STORED] * 3)
     assert batch.outcomes == [STORED] * 3
-    assert not batch.waiting()
-    found = [(opened.delivery.tag, documents, outcomes) for opened, documents, outcomes in batch.results()]
+    assert not batch.pending()
+    found = [(batched.delivery.tag, documents, outcomes) for batched, documents, outcomes in batch.results()]
     assert found == [(1, first, [STORED] * 2), (2, second, [STORED])]
 
 
 def test_settling_all_when_not_all_was_stored_notes_each_at_its_place() -> None:
     batch = Batch(delivered([document("b", 1), document("a", 2), document("b", 3)]))
-    batch.settle([1, 0, 2], [STORED, DUPLICATE, ERASED])
+    batch.set_outcomes([1, 0, 2], [STORED, DUPLICATE, ERASED])
     assert batch.outcomes == [DUPLICATE, STORED, ERASED]
 
 
 # Waiting
 
 
-def waiting_by_series(batch: Batch) -> list[list[int]]:
-    """The runs of places of one series in what waits. Which series comes first is left open."""
-    runs = groupby(batch.waiting(), key=lambda place: series_bytes(batch.documents[place]))
+def pending_by_series(batch: Batch) -> list[list[int]]:
+    """Return the pending indexes, series by series. The order of the series is not specified."""
+    runs = groupby(batch.pending(), key=lambda place: series_bytes(batch.documents[place]))
     return sorted(list(places) for _, places in runs)
 
 
-# Where the times of a series fall, so that order of time is not order of arrival.
+# The times of a series are not in the order of arrival.
 MIXED = [
     [document("b", 9), document("a", 8), document("b", 7)],
     [document("c", 6)],
@@ -141,67 +141,69 @@ MIXED = [
 
 def test_what_waits_has_each_series_together_and_in_the_order_of_arrival() -> None:
     batch = Batch(delivered(*MIXED))
-    assert waiting_by_series(batch) == [[0, 2, 5], [1, 4, 6], [3]]
+    assert pending_by_series(batch) == [[0, 2, 5], [1, 4, 6], [3]]
 
 
 @pytest.mark.parametrize("outcome", [STORED, DUPLICATE, DEAD, ERASED])
 def test_what_has_an_outcome_waits_no_more_and_the_rest_stays_in_order(outcome: Outcome) -> None:
     batch = Batch(delivered(*MIXED))
-    batch.settle([2, 3, 1], [outcome] * 3)
-    assert waiting_by_series(batch) == [[0, 5], [4, 6]]
+    batch.set_outcomes([2, 3, 1], [outcome] * 3)
+    assert pending_by_series(batch) == [[0, 5], [4, 6]]
 
 
-def test_what_was_buried_waits_no_more() -> None:
+def test_what_is_marked_dead_is_pending_no_more() -> None:
     batch = Batch(delivered(*MIXED))
-    batch.bury(5, "refused", "too odd")
-    assert waiting_by_series(batch) == [[0, 2], [1, 4, 6], [3]]
+    batch.mark_dead(5, "refused", "too odd")
+    assert pending_by_series(batch) == [[0, 2], [1, 4, 6], [3]]
 
 
 def test_of_what_was_delivered_before_all_waits_again_that_has_no_outcome() -> None:
     batch = Batch(delivered(*MIXED, TORN, [document("d", 1)], counts=[1, 0, 2, 1, 0]))
-    assert batch.waiting_again() == [0, 1, 2, 4, 5, 6]
-    batch.settle([0, 4, 6], [STORED, DUPLICATE, ERASED])
-    batch.bury(1, "refused", "too odd")
-    assert batch.waiting_again() == [2, 5]
+    assert batch.pending_redelivered() == [0, 1, 2, 4, 5, 6]
+    batch.set_outcomes([0, 4, 6], [STORED, DUPLICATE, ERASED])
+    batch.mark_dead(1, "refused", "too odd")
+    assert batch.pending_redelivered() == [2, 5]
 
 
 def test_nothing_waits_again_of_what_came_for_the_first_time() -> None:
     batch = Batch(delivered(*MIXED))
-    assert batch.waiting_again() == []
-    assert len(batch.waiting()) == 7
+    assert batch.pending_redelivered() == []
+    assert len(batch.pending()) == 7
 
 
-# Burying
+# Dead documents
 
 
-def letters_of(opened: Sequence[Opened]) -> list[list[tuple[bytes, str]]]:
-    return [[(letter.body, letter.reason) for letter in one.letters] for one in opened]
+def unstorable_of(deliveries: Sequence[BatchedDelivery]) -> list[list[tuple[bytes, str]]]:
+    return [[(dead.body, dead.reason) for dead in one.unstorable] for one in deliveries]
 
 
-@pytest.mark.parametrize(("without", "count", "reason"), [(TORN, 0, "undecodable"), (TORN, TOO_OFTEN, "too_often")])
+@pytest.mark.parametrize(
+    ("without", "count", "reason"), [(TORN, 0, "undecodable"), (TORN, MAX_DELIVERIES, "too_often")]
+)
 @pytest.mark.parametrize("number", [1, 2])
-def test_a_letter_lies_with_its_message_also_beside_messages_without_documents(
+def test_a_dead_document_is_noted_with_its_message_also_beside_messages_without_documents(
     without: Message, count: int, reason: str, number: int
 ) -> None:
     one, two, three, four = (document("a", ts_ms) for ts_ms in range(4))
     messages: list[list[bytes] | Message] = []
     counts: list[int] = []
-    for holding in ([one, two], [three, four]):
-        messages += [without] * number + [holding]
+    for documents in ([one, two], [three, four]):
+        messages += [without] * number + [documents]
         counts += [count] * number + [0]
-    # One stands at the end, too.
+    # One is at the end, too.
     batch = Batch(delivered(*messages, without, counts=[*counts, count]))
     dead = [[(without.body, reason)]] * number
-    assert letters_of(batch.opened) == [*dead, [], *dead, [], dead[0]]
+    assert unstorable_of(batch.deliveries) == [*dead, [], *dead, [], dead[0]]
     for place in (2, 1, 0, 3):  # at the beginning and at the end of a message
-        batch.bury(place, "refused", "too odd")
+        batch.mark_dead(place, "refused", "too odd")
     ours = [[(body, "refused") for body in bodies] for bodies in ([two, one], [three, four])]
-    assert letters_of(batch.opened) == [*dead, ours[0], *dead, ours[1], dead[0]]
+    assert unstorable_of(batch.deliveries) == [*dead, ours[0], *dead, ours[1], dead[0]]
     assert batch.outcomes == [DEAD] * 4
 
 
-def test_burying_one_document_leaves_its_neighbours_and_keeps_reason_and_error() -> None:
+def test_marking_one_document_dead_leaves_its_neighbours_and_keeps_reason_and_error() -> None:
     batch = settled(delivered([document("a", 1), document("a", 2), document("a", 3)]))
-    batch.bury(1, "refused", "too odd")
+    batch.mark_dead(1, "refused", "too odd")
     assert batch.outcomes == [STORED, DEAD, STORED]
-    assert batch.opened[0].letters == [DeadLetter(document("a", 2), "refused", "too odd")]
+    assert batch.deliveries[0].unstorable == [Unstorable(document("a", 2), "refused", "too odd")]

@@ -1,4 +1,4 @@
-"""Workers whose clocks are wrong: nothing is missed by it, and nothing goes too early."""
+"""Workers with wrong clocks miss no deletion, and remove nothing too early."""
 
 import asyncio
 import time
@@ -26,7 +26,7 @@ Mongo = tuple[str, str]
 
 
 def clock(folder: Path, seconds: int) -> dict[str, str]:
-    """The variables of a process whose clock is so far ahead."""
+    """Return the variables of a process whose clock is ahead by this many seconds."""
     made = Clock(folder / "clock")
     assert library() is not None, "libfaketime is not installed: testing/servers/install"
     made.leap(seconds)
@@ -34,7 +34,7 @@ def clock(folder: Path, seconds: int) -> dict[str, str]:
 
 
 async def erased_of(worker: Running) -> int:
-    """How many readings of deleted owners a worker has not stored."""
+    """Return how many readings of deleted owners a worker has not stored."""
     async with (
         aiohttp.ClientSession() as session,
         session.get(f"http://127.0.0.1:{worker.ops_port}/metrics") as response,
@@ -46,7 +46,7 @@ async def erased_of(worker: Running) -> int:
 
 
 async def takers(url: str) -> int:
-    """How many workers take announcements."""
+    """Return how many workers consume announcements."""
     async with await aio_pika.connect(url) as connection, connection.channel() as channel:
         queue = await channel.declare_queue(DELETED_OWNERS.name, passive=True)
         return queue.declaration_result.consumer_count or 0
@@ -56,7 +56,7 @@ async def takers(url: str) -> int:
 async def test_a_worker_whose_clock_is_ten_minutes_off_learns_of_every_deletion(
     tmp_path: Path, rabbitmq_url: str, mongodb_database: Mongo, seconds: int
 ) -> None:
-    """Each worker notes some of the deletions, and is given readings of all these owners."""
+    """Each worker records some of the deletions, and gets readings of all these owners."""
     url, name = mongodb_database
     settings = {"BROKER_URL": rabbitmq_url, "READINGS_URL": url, "READINGS_DATABASE": name}
     owners = [f"gone-{number}" for number in range(4)]
@@ -70,8 +70,8 @@ async def test_a_worker_whose_clock_is_ten_minutes_off_learns_of_every_deletion(
         async def both_take() -> bool:
             return await takers(rabbitmq_url) == 2
 
-        # In turn: each notes some by its own clock, which the other one is to learn.
-        await eventually(both_take, "both take announcements", 20)
+        # In turn: each records some by its own clock, and the other has to learn of them.
+        await eventually(both_take, "both consume announcements", 20)
         for owner in owners:
             await publisher.publish(DeletedOwner(owner, 1_700_000_000_000).message(), OWNERS_EXCHANGE)
 
@@ -83,7 +83,7 @@ async def test_a_worker_whose_clock_is_ten_minutes_off_learns_of_every_deletion(
         await asyncio.sleep(3)  # both ask every 2 s
         documents = [
             encode_document(owner, "d", Reading("s", number, 1_700_000_000_000 + number, 0, 1))
-            for owner in owners  # not in turn, as the workers are given messages
+            for owner in owners  # not in turn, unlike the messages that the workers get
             for number in range(100)
         ]
         for one in documents:
@@ -112,7 +112,7 @@ async def test_a_clock_an_hour_ahead_removes_no_reading_an_hour_too_early(
         async with started("persister", **settings, **clock(tmp_path, 3600)):
 
             async def removed() -> bool:
-                # The round is over, whose end says when the next one is due.
+                # The round is over: its end schedules the next one.
                 chore = database["chores"].find_one({"_id": "retention"})
                 return bool(chore) and not database["readings"].count_documents({"_id.device": "old"})
 

@@ -1,4 +1,4 @@
-"""`python -m persister erase` as an operator runs it, and beside running workers."""
+"""`python -m persister erase` as an operator runs it, and while workers run."""
 
 import asyncio
 import json
@@ -120,7 +120,7 @@ async def test_without_yes_nothing_is_erased(mongodb_database: Mongo) -> None:
 async def test_a_mongodb_that_is_away_is_exit_code_1_and_no_traceback() -> None:
     ran = await persister("erase", "owner", "--yes", READINGS_URL="mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=300")
     assert ran.code == 1
-    assert "MongoDB did not do it" in ran.err
+    assert "MongoDB is away or refused" in ran.err
     assert "Traceback" not in ran.err
 
 
@@ -147,7 +147,7 @@ async def test_the_series_of_a_living_owner_are_seen_again_with_their_new_readin
     mongodb_database: Mongo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Workers know the series, whose documents are erased beneath them while readings come in."""
-    monkeypatch.setattr(erasure, "LOOK_EVERY_S", 0.2)
+    monkeypatch.setattr(erasure, "POLL_EVERY_S", 0.2)
     url, name = mongodb_database
     settings = PersisterSettings(broker_url="embedded://unused", readings_url=url, readings_database=name)
     async with EmbeddedBroker.open_at(tmp_path / "queue.sqlite3") as broker, broker.publisher() as publisher:
@@ -168,7 +168,7 @@ async def test_the_series_of_a_living_owner_are_seen_again_with_their_new_readin
                 return counts(mongodb_database).get("owner") == (150, 3)
 
             await eventually(all_stored, "everything is stored")
-            erasing = asyncio.ensure_future(erase(store.database, "owner", lambda _: None, workers_look_s=1))
+            erasing = asyncio.ensure_future(erase(store.database, "owner", lambda _: None, workers_notice_s=1))
             await publish(range(100, 400), "ab")
             erased = await erasing
             assert (erased.readings_before >= 150, erased.series_before) == (True, 3)

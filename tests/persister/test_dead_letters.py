@@ -1,4 +1,4 @@
-"""More bad messages than a consumer may hold, while the dead-letter queue refuses them."""
+"""More bad messages than the prefetch window, while the dead-letter queue refuses them."""
 
 import asyncio
 import time
@@ -13,18 +13,21 @@ from pymongo import MongoClient
 from broker.interface import Broker, Delivery
 from broker.message import Message
 from broker.topology import DEAD_EXCHANGE, DELETED_OWNERS, READINGS, READINGS_EXCHANGE, Queue
-from persister import dead_letters as burials
-from persister import retry as holding
+from persister import dead_letters, retry
 from persister.app import persister_service
 from persister.settings import PersisterSettings
 from testing.waiting import eventually
 from tests.broker.system import System
-from tests.persister.test_persister import Bench, document
+from tests.persister.harness import Harness, document
 
 PREFETCH = 8
 POISON = 5 * PREFETCH
 FULL_AT_ONCE = Queue("tidegate.readings.dead", DEAD_EXCHANGE, "#", max_bytes=1)
-QUEUES = (FULL_AT_ONCE, Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, dead=FULL_AT_ONCE), DELETED_OWNERS)
+QUEUES = (
+    FULL_AT_ONCE,
+    Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, dead_letter_queue=FULL_AT_ONCE),
+    DELETED_OWNERS,
+)
 
 
 @pytest.fixture(params=["embedded", "rabbitmq"])
@@ -54,10 +57,10 @@ def count(mongodb_database: tuple[str, str]) -> int:
 async def test_good_messages_behind_more_bad_ones_than_the_window_are_stored_while_dead_letters_are_refused(
     system: System, mongodb_database: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(holding, "PAUSE_S", (0.05, 0.1))
+    monkeypatch.setattr(retry, "BACKOFF_S", (0.05, 0.1))
     async with system.opened(QUEUES) as broker, broker.publisher() as publisher:
         await broker.declare()
-        # One is in it: there is room for no other.
+        # It holds one message and has no room for another.
         await publisher.publish(Message(b"full"), DEAD_EXCHANGE) if not system.embedded else None
         for number in range(POISON):
             await publisher.publish(Message(b"poison %d" % number), READINGS_EXCHANGE)
@@ -70,99 +73,99 @@ async def test_good_messages_behind_more_bad_ones_than_the_window_are_stored_whi
 
             await eventually(stored, "the good ones are stored", 20)
             assert (registry.get_sample_value("tidegate_persister_parked") or 0) >= POISON - 2
-            letters = registry.get_sample_value("tidegate_persister_dead_letters_total", {"reason": "undecodable"})
-            assert (letters or 0) <= 2
+            published = registry.get_sample_value("tidegate_persister_dead_letters_total", {"reason": "undecodable"})
+            assert (published or 0) <= 2
 
 
-def parked_bench(monkeypatch: pytest.MonkeyPatch, poison: int, hold_s: float = 60) -> Bench:
-    monkeypatch.setattr(burials, "GIVE_BACK_EVERY_S", 0.01)
-    monkeypatch.setattr(holding, "PAUSE_S", (0.05, 0.1))
-    return Bench([Message(b"poison %03d" % number) for number in range(poison)], dead_failures=10**9, hold_s=hold_s)
+def parking_harness(monkeypatch: pytest.MonkeyPatch, poison: int, hold_s: float = 60) -> Harness:
+    monkeypatch.setattr(dead_letters, "REQUEUE_EVERY_S", 0.01)
+    monkeypatch.setattr(retry, "BACKOFF_S", (0.05, 0.1))
+    return Harness([Message(b"poison %03d" % number) for number in range(poison)], dead_failures=10**9, hold_s=hold_s)
 
 
-@pytest.mark.parametrize(("name", "bound"), [("MOST_PARKED", 20), ("MOST_PARKED_BYTES", 20 * len(b"poison 000"))])
+@pytest.mark.parametrize(("name", "bound"), [("MAX_PARKED", 20), ("MAX_PARKED_BYTES", 20 * len(b"poison 000"))])
 async def test_what_waits_for_dead_letters_is_bounded_and_goes_back_one_by_one_beyond(
     monkeypatch: pytest.MonkeyPatch, name: str, bound: int
 ) -> None:
-    monkeypatch.setattr(burials, name, bound)
-    bench = parked_bench(monkeypatch, 40)
-    task = asyncio.ensure_future(bench.persister.run(bench.stop))
+    monkeypatch.setattr(dead_letters, name, bound)
+    harness = parking_harness(monkeypatch, 40)
+    task = asyncio.ensure_future(harness.persister.run(harness.stop))
 
-    async def some_went_back() -> bool:
-        return len(bench.queue.given_back) > 5
+    async def some_are_requeued() -> bool:
+        return len(harness.queue.requeued) > 5
 
-    await eventually(some_went_back, "messages go back")
-    assert len(bench.queue.aside) <= 20 + len(bench.queue.given_back)
-    assert len(set(bench.queue.given_back)) > 5, "each in its turn"
-    bench.dead.failures = 0
+    await eventually(some_are_requeued, "messages are requeued")
+    assert len(harness.queue.parked) <= 20 + len(harness.queue.requeued)
+    assert len(set(harness.queue.requeued)) > 5, "each in its turn"
+    harness.dead.failures = 0
 
     async def all_dead() -> bool:
-        return not bench.queue.open
+        return not harness.queue.open
 
     await eventually(all_dead, "every one is a dead letter")
-    bench.stop.set()
+    harness.stop.set()
     await task
-    assert {letter.body for letter in bench.dead.letters} == {b"poison %03d" % number for number in range(40)}
-    assert {letter.headers["x-reason"] for letter in bench.dead.letters} == {"undecodable"}
+    assert {dead.body for dead in harness.dead.messages} == {b"poison %03d" % number for number in range(40)}
+    assert {dead.headers["x-reason"] for dead in harness.dead.messages} == {"undecodable"}
 
 
 async def test_every_bad_message_goes_back_at_its_own_deadline_also_one_that_waits_in_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     hold_s = 1.0
-    monkeypatch.setattr(burials, "LOOK_EVERY_S", 0.05)
-    bench = parked_bench(monkeypatch, 4 * burials.AT_ONCE, hold_s=hold_s)
+    monkeypatch.setattr(dead_letters, "DEADLINE_CHECK_EVERY_S", 0.05)
+    harness = parking_harness(monkeypatch, 4 * dead_letters.MAX_WORKERS, hold_s=hold_s)
     held_s: dict[int, list[float]] = {}
-    requeue = bench.queue.requeue
+    requeue = harness.queue.requeue
 
     async def noting(delivery: Delivery) -> None:
         held_s.setdefault(delivery.tag, []).append(time.monotonic() - delivery.arrived_at)
         await requeue(delivery)
 
-    monkeypatch.setattr(bench.queue, "requeue", noting)
-    task = asyncio.ensure_future(bench.persister.run(bench.stop))
+    monkeypatch.setattr(harness.queue, "requeue", noting)
+    task = asyncio.ensure_future(harness.persister.run(harness.stop))
 
-    async def each_went_back() -> bool:
-        return len(held_s) == 4 * burials.AT_ONCE
+    async def each_is_requeued() -> bool:
+        return len(held_s) == 4 * dead_letters.MAX_WORKERS
 
-    await eventually(each_went_back, "each goes back, and none waits for those before it")
+    await eventually(each_is_requeued, "each is requeued, and none waits for those before it")
     assert all(times[0] >= hold_s for times in held_s.values())
     # Twice the hold is what RabbitMQ's time-out has by default.
     assert max(max(times) for times in held_s.values()) < 2 * hold_s
     assert not task.done()
-    noted = {delivery.tag for delivery in bench.requeues.noted}
-    assert noted == set(held_s)
-    assert bench.requeues.writes
-    bench.dead.failures = 0
+    recorded = {delivery.tag for delivery in harness.requeues.recorded}
+    assert recorded == set(held_s)
+    assert harness.requeues.writes
+    harness.dead.failures = 0
 
     async def all_dead() -> bool:
-        return not bench.queue.open
+        return not harness.queue.open
 
     await eventually(all_dead, "every one is a dead letter")
-    bench.stop.set()
+    harness.stop.set()
     await task
 
 
 async def test_few_ask_a_dead_letter_queue_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = parked_bench(monkeypatch, 100)
+    harness = parking_harness(monkeypatch, 100)
     bodies: set[bytes] = set()
-    publish = bench.dead.publish
+    publish = harness.dead.publish
 
     async def noting(message: Message, exchange: object) -> None:
         bodies.add(message.body)
         await publish(message, exchange)
 
-    bench.dead.publish = noting  # type: ignore[method-assign,assignment]
-    task = asyncio.ensure_future(bench.persister.run(bench.stop))
+    harness.dead.publish = noting  # type: ignore[method-assign,assignment]
+    task = asyncio.ensure_future(harness.persister.run(harness.stop))
 
     async def parked() -> bool:
-        return bench.persister.ledger.parked == 100
+        return harness.persister.acks.parked == 100
 
     await eventually(parked, "all are parked")
     await asyncio.sleep(0.2)
-    assert len(bodies) == burials.AT_ONCE
-    bench.dead.failures = 0
+    assert len(bodies) == dead_letters.MAX_WORKERS
+    harness.dead.failures = 0
     async with asyncio.timeout(10):
-        await bench.queue.settled.wait()
-    bench.stop.set()
+        await harness.queue.settled.wait()
+    harness.stop.set()
     await task

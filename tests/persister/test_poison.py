@@ -1,31 +1,27 @@
-"""Which documents die of what a server answers, and that an outage kills none."""
+"""Which documents are dead by a server's answers, and that an outage kills none."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import bson
 import pytest
-from prometheus_client import CollectorRegistry
 
 from broker.message import Message
-from persister import retry as holding
+from persister import retry
 from persister.batch import Outcome
-from persister.metrics import PersisterMetrics
-from persister.mongodb_errors import OF_THE_DOCUMENT, is_outage
-from persister.poison import Sifter
-from persister.retry import Holding, LetGoError
-from persister.to_mongodb import ToMongoDB, WriteFailed, WriteRefused, Written
+from persister.mongodb_errors import DOCUMENT_ERRORS, WriteFailed, WriteRefused, is_outage
+from persister.retry import HeldTooLongError
+from persister.to_mongodb import ToMongoDB, Written
 from readings.document import AS_MILLISECONDS
 from testing.waiting import eventually
-from tests.persister.test_persister import Bench, document
-from tests.persister.test_to_mongodb import stored
+from tests.persister.harness import Harness, document, stored
 
 UNKNOWN = 1
 
 
 class Server:
-    """Refuses documents with a code that may mean anything, a whole write or one by one."""
+    """Refuses documents with an ambiguous code, whole writes or single documents."""
 
     def __init__(self, bad: Sequence[bytes], *, whole: bool = True) -> None:
         self.bad = set(bad)
@@ -44,8 +40,11 @@ class Server:
         return Written(outcomes, dict.fromkeys(refused, "no"), dict.fromkeys(refused, UNKNOWN))
 
 
-def sifter(server: Server, hold_s: float = 60) -> Sifter:
-    return Sifter(server, Holding(asyncio.Event(), PersisterMetrics(CollectorRegistry()), hold_s=hold_s))
+def writer(server: Server, hold_s: float = 60) -> Callable[[Sequence[bytes], Callable[[], None]], Awaitable[Written]]:
+    """Return what writes documents to this server as a persister does."""
+    harness = Harness([], hold_s=hold_s)
+    harness.replace_store(server)
+    return lambda documents, on_ambiguous: harness.persister.write(documents, on_ambiguous, harness.retrier)
 
 
 def never() -> None:
@@ -54,7 +53,7 @@ def never() -> None:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(holding, "PAUSE_S", (0.01, 0.02))
+    monkeypatch.setattr(retry, "BACKOFF_S", (0.01, 0.02))
 
 
 @pytest.mark.parametrize(
@@ -76,7 +75,7 @@ async def test_only_what_a_server_refuses_again_after_it_stored_others_dies(
 ) -> None:
     documents = [document(number) for number in range(100)]
     server = Server([one for number, one in enumerate(documents) if is_bad(number)], whole=whole)
-    written = await sifter(server).write(documents, never)
+    written = await writer(server)(documents, never)
     dead = [documents[place] for place, outcome in enumerate(written.outcomes) if outcome is Outcome.DEAD]
     assert set(dead) == server.bad
     assert set(written.errors) == {documents.index(one) for one in dead}
@@ -88,19 +87,19 @@ async def test_a_server_that_refuses_everything_kills_nothing_and_is_not_asked_f
     documents = [document(number) for number in range(1000)]
     server = Server([], whole=whole)
     server.sick = True
-    doubts = 0
+    ambiguous = 0
 
-    def in_doubt() -> None:
-        nonlocal doubts
-        doubts += 1
+    def on_ambiguous() -> None:
+        nonlocal ambiguous
+        ambiguous += 1
 
-    writing = asyncio.ensure_future(sifter(server).write(documents, in_doubt))
+    writing = asyncio.ensure_future(writer(server)(documents, on_ambiguous))
 
     async def tried() -> bool:
-        return doubts >= 5
+        return ambiguous >= 5
 
     await eventually(tried, "it is tried again and again")
-    assert server.asked <= (doubts + 1) * 65
+    assert server.asked <= (ambiguous + 1) * 65
     assert not writing.done()
     server.sick = False
     assert (await writing).outcomes == [Outcome.STORED] * 1000
@@ -113,65 +112,65 @@ async def test_a_server_that_falls_ill_in_the_middle_kills_nothing() -> None:
     ill_after = server.write
 
     async def write(some: Sequence[bytes]) -> Written:
-        # What is refused from here on is refused with another code than the bad one was.
+        # From here on it refuses with another code than that of the bad document.
         if len(server.taken) >= 32 and server.sick:
             raise WriteRefused("ill", UNKNOWN + 1, certain=False)
         return await ill_after(some)
 
     server.sick = False
     server.write = write  # type: ignore[method-assign,assignment]
-    found = sifter(server, hold_s=0.1)
+    write_all = writer(server, hold_s=0.1)
 
     async def fall_ill() -> None:
         while len(server.taken) < 32:
             await asyncio.sleep(0)
         server.sick = True
 
-    writing = asyncio.gather(found.write(documents, lambda: None), fall_ill())
+    writing = asyncio.gather(write_all(documents, lambda: None), fall_ill())
     written, _ = await writing
     assert [place for place, outcome in enumerate(written.outcomes) if outcome is Outcome.DEAD] == [0]
 
 
-async def test_one_that_is_alone_in_doubt_lets_others_pass_and_dies_of_their_success() -> None:
-    bench = Bench([Message.of([document(1)])], writes_in_flight=1)
+async def test_an_ambiguous_document_lets_others_pass_and_is_dead_once_they_are_stored() -> None:
+    harness = Harness([Message.of([document(1)])], writes_in_flight=1)
     server = Server([document(1)])
-    bench.store.write = server.write  # type: ignore[method-assign]
-    task = asyncio.ensure_future(bench.persister.run(bench.stop))
+    harness.store.write = server.write  # type: ignore[method-assign]
+    task = asyncio.ensure_future(harness.persister.run(harness.stop))
 
     async def tried() -> bool:
         return server.asked > 5
 
     await eventually(tried, "it is tried")
-    assert not bench.dead.letters
-    bench.queue.deliver(Message.of([document(2)]), 2)
+    assert not harness.dead.messages
+    harness.queue.deliver(Message.of([document(2)]), 2)
     async with asyncio.timeout(5):
-        await bench.queue.settled.wait()
-    bench.stop.set()
+        await harness.queue.settled.wait()
+    harness.stop.set()
     await task
-    assert [(letter.body, letter.headers["x-reason"]) for letter in bench.dead.letters] == [(document(1), "refused")]
+    assert [(dead.body, dead.headers["x-reason"]) for dead in harness.dead.messages] == [(document(1), "refused")]
     assert server.taken == [document(2)]
 
 
 async def test_only_the_batch_that_is_not_done_is_delivered_again_after_it_was_held_for_too_long() -> None:
-    bench = Bench([Message.of([document(1)])], hold_s=0.3)
-    write = bench.store.write
+    harness = Harness([Message.of([document(1)])], hold_s=0.3)
+    write = harness.store.write
 
     async def without_the_first(documents: Sequence[bytes]) -> Written:
         if document(1) in documents:
             raise WriteFailed("away")
         return await write(documents)
 
-    bench.store.write = without_the_first  # type: ignore[method-assign]
-    task = asyncio.ensure_future(bench.persister.run(bench.stop))
+    harness.store.write = without_the_first  # type: ignore[method-assign]
+    task = asyncio.ensure_future(harness.persister.run(harness.stop))
     await asyncio.sleep(0.05)
     for tag in range(2, 8):
-        bench.queue.deliver(Message.of([document(tag)]), tag)
+        harness.queue.deliver(Message.of([document(tag)]), tag)
     with pytest.raises(ExceptionGroup) as raised:
         await asyncio.wait_for(task, 5)
-    assert raised.group_contains(LetGoError)
-    assert list(bench.queue.open) == [1]
-    assert bench.queue.stopped, "acknowledging makes room, and nothing must come into it"
-    assert all(not multiple for _, multiple in bench.queue.acknowledged)
+    assert raised.group_contains(HeldTooLongError)
+    assert list(harness.queue.open) == [1]
+    assert harness.queue.stopped, "acknowledging makes room, and nothing must come into it"
+    assert all(not multiple for _, multiple in harness.queue.acknowledged)
 
 
 # Codes of MongoDB
@@ -183,16 +182,16 @@ AWAY = (6, 7, 13, 18, 28, 50, 64, 79, 89, 91, 100, 112, 133, 189, 202, 262, 8000
 async def test_what_a_server_says_of_itself_is_an_outage(code: int | None) -> None:
     assert is_outage(code)
     with pytest.raises(WriteFailed):
-        ToMongoDB._sorted({"writeErrors": [{"index": 0, "code": code, "errmsg": "no"}]}, 2)
+        ToMongoDB._result_of({"writeErrors": [{"index": 0, "code": code, "errmsg": "no"}]}, 2)
 
 
 def test_a_label_makes_any_code_an_outage_and_no_code_of_a_document_is_one() -> None:
     assert is_outage(UNKNOWN, {"errorLabels": ["RetryableWriteError"]})
-    assert not any(is_outage(code) for code in (*OF_THE_DOCUMENT, UNKNOWN, 2, 9, 14))
+    assert not any(is_outage(code) for code in (*DOCUMENT_ERRORS, UNKNOWN, 2, 9, 14))
 
 
 def nested(number: int, depth: int) -> bytes:
-    """A document whose value lies so deep."""
+    """Return a document whose value is nested this deeply."""
     value: Any = 1
     for _ in range(depth):
         value = {"a": value}
@@ -205,10 +204,10 @@ async def test_a_document_that_is_nested_too_deeply_for_mongodb_is_dead_alone(
 ) -> None:
     url, name = mongodb_database
     bad = nested(3, depth)
-    bench = Bench([Message.of([document(1), document(2), bad, document(4)]), Message.of([nested(5, depth)])])
+    harness = Harness([Message.of([document(1), document(2), bad, document(4)]), Message.of([nested(5, depth)])])
     async with ToMongoDB.connected(url, name, clustered=False, timeout_s=10) as store:
-        bench.replace_store(store)
-        await bench.run()
-    assert sorted(letter.body for letter in bench.dead.letters) == sorted([bad, nested(5, depth)])
-    assert {letter.headers["x-reason"] for letter in bench.dead.letters} == {"refused"}
+        harness.replace_store(store)
+        await harness.run()
+    assert sorted(dead.body for dead in harness.dead.messages) == sorted([bad, nested(5, depth)])
+    assert {dead.headers["x-reason"] for dead in harness.dead.messages} == {"refused"}
     assert [item["value"] for item in stored(mongodb_database)] == [1, 2, 4]

@@ -1,4 +1,4 @@
-"""What a worker puts back of its own will, on real servers: no outage makes a dead letter of a good message."""
+"""What a worker requeues itself, on real servers: no outage makes a dead letter of a good message."""
 
 import asyncio
 import time
@@ -15,25 +15,29 @@ from pymongo import MongoClient
 from broker.interface import Broker, Delivery, QueueFull
 from broker.message import Message
 from broker.topology import DEAD_EXCHANGE, DEAD_LETTERS, DELETED_OWNERS, READINGS, READINGS_EXCHANGE, Queue
-from persister import dead_letters as burials
-from persister import retry as holding
+from persister import dead_letters, retry
 from persister.app import persister_service
-from persister.batch import TOO_OFTEN
-from persister.requeues import MOST_REMEMBERED, Requeues
+from persister.batch import MAX_DELIVERIES
+from persister.mongodb_errors import WriteFailed
+from persister.requeues import MAX_REMEMBERED, Requeues
 from persister.settings import PersisterSettings
-from persister.to_mongodb import ToMongoDB, WriteFailed
+from persister.to_mongodb import ToMongoDB
 from runtime.mongodb import mongodb_client
 from testing.servers.mongodb import MongoDBServer
 from testing.servers.rabbitmq import RabbitMQServer
 from testing.waiting import eventually
 from tests.broker.system import System
-from tests.persister.test_persister import document
+from tests.persister.harness import document
 
-# In place of 100, so that an outage of some seconds is long.
+# In place of 100, so that an outage of a few seconds is long enough.
 OFTEN = 6
 HOLD_S = 0.1
 FULL_AT_ONCE = Queue(DEAD_LETTERS.name, DEAD_EXCHANGE, "#", max_bytes=1)
-QUEUES = (FULL_AT_ONCE, Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, dead=FULL_AT_ONCE), DELETED_OWNERS)
+QUEUES = (
+    FULL_AT_ONCE,
+    Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, dead_letter_queue=FULL_AT_ONCE),
+    DELETED_OWNERS,
+)
 
 
 @pytest.fixture(params=["embedded", "rabbitmq"])
@@ -45,11 +49,11 @@ def system(request: pytest.FixtureRequest, tmp_path: Path) -> System:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let everything that takes hours take seconds."""
-    for module in ("batch", "persist"):
-        monkeypatch.setattr(f"persister.{module}.TOO_OFTEN", OFTEN)
-    monkeypatch.setattr(holding, "PAUSE_S", (0.02, 0.05))
-    monkeypatch.setattr(burials, "LOOK_EVERY_S", 0.05)
+    """Make everything that takes hours take seconds."""
+    for module in ("batch", "persister"):
+        monkeypatch.setattr(f"persister.{module}.MAX_DELIVERIES", OFTEN)
+    monkeypatch.setattr(retry, "BACKOFF_S", (0.02, 0.05))
+    monkeypatch.setattr(dead_letters, "DEADLINE_CHECK_EVERY_S", 0.05)
 
 
 @asynccontextmanager
@@ -73,7 +77,7 @@ async def publish(broker: Broker, messages: Iterable[Message]) -> None:
             await publisher.publish(message, READINGS_EXCHANGE)
 
 
-async def letters(broker: Broker) -> list[Message]:
+async def dead_letters_in(broker: Broker) -> list[Message]:
     async with broker.browser(DEAD_LETTERS) as browser:
         return [delivery.message async for delivery in browser]
 
@@ -96,14 +100,14 @@ async def test_no_primary_for_longer_than_too_often_takes_makes_no_dead_letter_o
     async with system.opened() as broker:
         await broker.declare()
         with MongoDBServer(tmp_path / "m", replica_set=True) as mongodb:
-            # As a node that answers every ping and takes no write.
+            # A node that answers every ping and takes no write.
             direct = f"mongodb://127.0.0.1:{mongodb.port}/?directConnection=true"
             async with storing(broker, direct, "tidegate") as registry:
                 await publish(broker, [Message.of([document(0)])])
                 await all_stored(direct, "tidegate", 1)
                 await asyncio.to_thread(mongodb.step_down, 60)
                 await publish(broker, (Message.of([document(number)]) for number in range(1, 20)))
-                # As long as a worker takes that consumes on, to return its messages too often.
+                # As long as a worker that kept consuming would need to requeue its messages too often.
                 asked = registry.get_sample_value("tidegate_persister_retries_total", {"what": "probe"}) or 0
 
                 async def asked_long_enough() -> bool:
@@ -114,7 +118,7 @@ async def test_no_primary_for_longer_than_too_often_takes_makes_no_dead_letter_o
                 with MongoClient[dict[str, Any]](direct) as client:
                     client.admin.command({"replSetFreeze": 0})
                 await all_stored(direct, "tidegate", 20)
-        assert await letters(broker) == []
+        assert await dead_letters_in(broker) == []
 
 
 async def test_a_mongodb_that_takes_every_write_but_those_of_readings_makes_no_dead_letter_of_a_good_message(
@@ -136,15 +140,15 @@ async def test_a_mongodb_that_takes_every_write_but_those_of_readings_makes_no_d
             async def returned_too_often() -> bool:
                 return await asyncio.to_thread(returns, *mongodb_database) > 2 * OFTEN
 
-            await eventually(returned_too_often, "the first message was put back very often", 60)
+            await eventually(returned_too_often, "the first message was requeued very often", 60)
             monkeypatch.setattr(ToMongoDB, "write", write)
             await all_stored(*mongodb_database, 20)
-        assert await letters(broker) == []
+        assert await dead_letters_in(broker) == []
         assert refused > 2 * OFTEN
 
 
 def returns(url: str, name: str) -> int:
-    """How often the message was put back that was so most often. To look into the queue would count, too."""
+    """The highest number of requeues of one message. Browsing the queue would count too."""
     with MongoClient[dict[str, Any]](url, timeoutMS=5000) as client:
         found = client[name]["requeues"].find({"by": {"$exists": True}})
         return max((sum(one["by"].values()) for one in found), default=0)
@@ -163,12 +167,12 @@ async def test_a_message_whose_consumers_were_lost_too_often_is_dead_as_ever(
         async with storing(broker, *mongodb_database):
 
             async def dead() -> bool:
-                return bool(await letters(broker))
+                return bool(await dead_letters_in(broker))
 
             await eventually(dead, "it is dead")
             await all_stored(*mongodb_database, 1)
-        (letter,) = await letters(broker)
-        assert (letter.documents(), letter.headers["x-reason"]) == ([document(1)], "too_often")
+        (dead_letter,) = await dead_letters_in(broker)
+        assert (dead_letter.documents(), dead_letter.headers["x-reason"]) == ([document(1)], "too_often")
 
 
 async def test_however_long_dead_letters_are_refused_only_what_is_bad_becomes_one_and_with_its_own_reason(
@@ -185,29 +189,29 @@ async def test_however_long_dead_letters_are_refused_only_what_is_bad_becomes_on
             async def returned_too_often() -> bool:
                 return await asyncio.to_thread(returns, *mongodb_database) > 2 * OFTEN
 
-            await eventually(returned_too_often, "it was put back very often", 30)
-            assert len(await letters(broker)) == (0 if system.embedded else 1), "nothing got in"
-            await taking(broker, embedded=system.embedded)
+            await eventually(returned_too_often, "it was requeued very often", 30)
+            assert len(await dead_letters_in(broker)) == (0 if system.embedded else 1), "nothing got in"
+            await making_room(broker, embedded=system.embedded)
 
             async def dead() -> bool:
-                return bool(await letters(broker))
+                return bool(await dead_letters_in(broker))
 
             await eventually(dead, "it is dead")
-        (letter,) = await letters(broker)
-        assert (letter.documents(), letter.headers["x-reason"]) == ([bad], "undecodable")
+        (dead_letter,) = await dead_letters_in(broker)
+        assert (dead_letter.documents(), dead_letter.headers["x-reason"]) == ([bad], "undecodable")
 
 
 async def refusing(broker: Broker, *, embedded: bool) -> None:
-    """Fill the dead-letter queue, and see that it refuses."""
+    """Fill the dead-letter queue, and check that it refuses."""
     async with broker.publisher() as publisher:
-        if not embedded:  # which takes one message too many; the other one takes nothing at all
+        if not embedded:  # RabbitMQ takes one message too many; the embedded queue takes none
             await publisher.publish(Message(b"full"), DEAD_EXCHANGE)
         with pytest.raises(QueueFull):
             await publisher.publish(Message(b"full"), DEAD_EXCHANGE)
-    assert len(await letters(broker)) == (0 if embedded else 1)
+    assert len(await dead_letters_in(broker)) == (0 if embedded else 1)
 
 
-async def taking(broker: Broker, *, embedded: bool) -> None:
+async def making_room(broker: Broker, *, embedded: bool) -> None:
     """Make room in the dead-letter queue."""
     if embedded:
         broker._states[DEAD_LETTERS.name].queue = DEAD_LETTERS  # type: ignore[attr-defined]
@@ -228,7 +232,7 @@ async def test_rabbitmqs_consumer_timeout_ends_no_channel_while_more_bad_message
         async with system.opened(QUEUES) as broker:
             await broker.declare()
             await refusing(broker, embedded=False)
-            poison = [Message(b"poison %d" % number) for number in range(4 * burials.AT_ONCE)]
+            poison = [Message(b"poison %d" % number) for number in range(4 * dead_letters.MAX_WORKERS)]
             await publish(broker, poison)
             async with storing(broker, *url, hold_s=TIMEOUT_S / 2), broker.publisher() as publisher:
                 since, slowest = time.monotonic(), 0.0
@@ -241,7 +245,7 @@ async def test_rabbitmqs_consumer_timeout_ends_no_channel_while_more_bad_message
             assert slowest < TIMEOUT_S / 2, "good readings stood still"
             assert "timed out" not in rabbitmq.log_text(), "a channel was ended"
             # All are there still: nothing got into the dead letters, and nothing was lost.
-            await taking(broker, embedded=False)
+            await making_room(broker, embedded=False)
             assert await broker.depth(READINGS) == len(poison)
 
 
@@ -250,47 +254,47 @@ async def test_what_this_worker_returned_counts_before_it_is_written_and_what_ot
 ) -> None:
     async with opened(mongodb_database) as (ours, others):
         message, other = Message.of([document(1)]), Message.of([document(2)])
-        ours.note([Delivery(message, 1, 0)])
-        ours.note([Delivery(message, 2, 1)])
-        assert await ours.returns(message) == 2
-        assert await others.returns(message) == 0
+        ours.record([Delivery(message, 1, 0)])
+        ours.record([Delivery(message, 2, 1)])
+        assert await ours.count(message) == 2
+        assert await others.count(message) == 0
         for _ in range(3):  # the same again changes nothing
             await ours.write()
             await ours.probe()
-        others.note([Delivery(message, 1, 2), Delivery(other, 2, 0)])
+        others.record([Delivery(message, 1, 2), Delivery(other, 2, 0)])
         await others.write()
-        assert await ours.returns(message) == await others.returns(message) == 3
-        assert await ours.returns(other) == 1
-        assert await ours.returns(Message.of([document(3)])) == 0
+        assert await ours.count(message) == await others.count(message) == 3
+        assert await ours.count(other) == 1
+        assert await ours.count(Message.of([document(3)])) == 0
 
 
 async def test_messages_without_an_id_are_told_apart_by_their_bytes(mongodb_database: tuple[str, str]) -> None:
     async with opened(mongodb_database) as (ours, others):
-        ours.note([Delivery(Message(b"one", message_id=""), 1, 0)])
+        ours.record([Delivery(Message(b"one", message_id=""), 1, 0)])
         await ours.write()
-        assert await others.returns(Message(b"one", message_id="")) == 1
-        assert await others.returns(Message(b"two", message_id="")) == 0
+        assert await others.count(Message(b"one", message_id="")) == 1
+        assert await others.count(Message(b"two", message_id="")) == 0
 
 
 async def test_a_worker_remembers_a_bounded_number_of_returns() -> None:
     async with mongodb_client("mongodb://127.0.0.1:9", name="test", timeout_s=0.2) as client:
         requeues = Requeues(client["tidegate"])
-        requeues.note(
-            Delivery(Message(b"", message_id=str(number)), number, 0) for number in range(MOST_REMEMBERED + 5)
+        requeues.record(
+            Delivery(Message(b"", message_id=str(number)), number, 0) for number in range(MAX_REMEMBERED + 5)
         )
-        assert len(requeues._returns) == len(requeues._unwritten) == MOST_REMEMBERED
+        assert len(requeues._counts) == len(requeues._unwritten) == MAX_REMEMBERED
         with pytest.raises(WriteFailed):
             await requeues.write()
-        assert len(requeues._unwritten) == MOST_REMEMBERED, "they are still to be written"
+        assert len(requeues._unwritten) == MAX_REMEMBERED, "they are still to be written"
 
 
 @asynccontextmanager
 async def opened(mongodb_database: tuple[str, str]) -> AsyncIterator[tuple[Requeues, Requeues]]:
-    """Two workers' memories of one database."""
+    """Yield the requeues of two workers on one database."""
     url, name = mongodb_database
     async with mongodb_client(url, name="test", timeout_s=5) as client:
         yield Requeues(client[name]), Requeues(client[name])
 
 
 def test_too_often_is_what_the_design_says() -> None:
-    assert TOO_OFTEN == 100
+    assert MAX_DELIVERIES == 100

@@ -8,9 +8,11 @@ from pymongo import MongoClient
 
 from persister.batch import Outcome
 from persister.from_broker import MAX_BATCH_BYTES
-from persister.to_mongodb import ToMongoDB, WriteFailed, WriteRefused
+from persister.mongodb_errors import WriteFailed, WriteRefused
+from persister.to_mongodb import ToMongoDB
 from readings.document import encode_document
 from readings.reading import Reading
+from tests.persister.harness import stored
 
 
 def document(number: int, value: float = 1.5) -> bytes:
@@ -24,12 +26,6 @@ async def store(request: pytest.FixtureRequest, mongodb_database: tuple[str, str
         await connected.prepare()
         await connected.prepare()  # a second worker
         yield connected
-
-
-def stored(mongodb_database: tuple[str, str], collection: str = "readings") -> list[dict[str, Any]]:
-    url, name = mongodb_database
-    with MongoClient[dict[str, Any]](url) as client:
-        return list(client[name][collection].find().sort("_id", 1))
 
 
 async def test_a_repetition_is_a_duplicate_and_the_first_one_wins(
@@ -58,10 +54,10 @@ async def test_the_largest_batch_is_written_in_one_go_and_more_than_a_command_ta
 
 def test_an_answer_about_other_documents_than_were_sent_proves_nothing() -> None:
     duplicate = {"index": 0, "code": 11000, "errmsg": "E11000"}
-    assert ToMongoDB._sorted({"n": 1, "writeErrors": [duplicate]}, 2).outcomes == [Outcome.DUPLICATE, Outcome.STORED]
+    assert ToMongoDB._result_of({"n": 1, "writeErrors": [duplicate]}, 2).outcomes == [Outcome.DUPLICATE, Outcome.STORED]
     for reply in ({"n": 1}, {"n": 3}, {}, {"n": 0, "writeErrors": [duplicate]}):
         with pytest.raises(WriteFailed):
-            ToMongoDB._sorted(reply, 2)
+            ToMongoDB._result_of(reply, 2)
 
 
 async def test_the_collection_has_the_form_that_was_asked_for(

@@ -1,4 +1,4 @@
-"""Where the proxy hands requests, what it adds, and what it keeps away: before services that only tell what came."""
+"""How the proxy routes requests, what it adds, and what it blocks, in front of services that echo requests."""
 
 import asyncio
 import gzip
@@ -15,18 +15,18 @@ import pytest
 from aiohttp import web
 
 from testing.servers.ports import free_port
-from tests.gateway.running import UPGRADE
-from tests.proxy.names import Names
-from tests.proxy.running import CONFIG, SERVICES, Proxy, proxied
+from tests.gateway.harness import UPGRADE
+from tests.proxy.name_server import NameServer
+from tests.proxy.nginx import CONFIG, SERVICES, Proxy, running_nginx
 
 SERVICE = web.AppKey("service", str)
-FULL = "a gateway that takes no more sockets"
+FULL_GATEWAY = "a full gateway"
 
 
-async def tell(request: web.Request) -> web.StreamResponse:
-    """Answer with what came; `/live` streams, `/big` is long."""
+async def echo(request: web.Request) -> web.StreamResponse:
+    """Respond with the request; `/live` streams."""
     service = request.app[SERVICE]
-    if request.headers.get("Upgrade") == "websocket" and service == FULL:
+    if request.headers.get("Upgrade") == "websocket" and service == FULL_GATEWAY:
         problem = {"type": "about:blank", "status": 503, "code": "busy", "retryAfterMs": 7000}
         return web.json_response(
             problem, status=503, headers={"Retry-After": "7"}, content_type="application/problem+json"
@@ -35,7 +35,7 @@ async def tell(request: web.Request) -> web.StreamResponse:
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         async for message in socket:
-            await socket.send_str(f"{service} heard {message.data}")
+            await socket.send_str(f"{service} received {message.data}")
         return socket
     if request.path == "/live":
         stream = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
@@ -46,15 +46,15 @@ async def tell(request: web.Request) -> web.StreamResponse:
         return stream
     body = await request.read()
     headers = {name.lower(): value for name, value in request.headers.items()}
-    told = {"service": service, "path": request.path, "method": request.method, "headers": headers}
-    return web.json_response({**told, "size": len(body), "long": "x" * 3000})
+    echoed = {"service": service, "path": request.path, "method": request.method, "headers": headers}
+    return web.json_response({**echoed, "size": len(body), "long": "x" * 3000})
 
 
 @asynccontextmanager
-async def telling(service: str, address: str, port: int) -> AsyncIterator[None]:
+async def echo_service(service: str, address: str, port: int) -> AsyncIterator[None]:
     app = web.Application(client_max_size=10 * 1024 * 1024)
     app[SERVICE] = service
-    app.router.add_route("*", "/{path:.*}", tell)
+    app.router.add_route("*", "/{path:.*}", echo)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, address, port).start()
@@ -64,35 +64,35 @@ async def telling(service: str, address: str, port: int) -> AsyncIterator[None]:
         await runner.cleanup()
 
 
-class Front:
-    """The proxy and what is behind it."""
+class ProxyFixture:
+    """The proxy and the services behind it."""
 
-    def __init__(self, proxy: Proxy, names: Names, ports: dict[str, int], http: aiohttp.ClientSession) -> None:
+    def __init__(self, proxy: Proxy, names: NameServer, ports: dict[str, int], http: aiohttp.ClientSession) -> None:
         self.proxy = proxy
         self.names = names
         self.ports = ports
         self.http = http
 
     async def get(self, path: str, method: str = "GET", **options: Any) -> tuple[int, Any, Any]:
-        """Return status, headers and the body, decoded where it is JSON."""
+        """Return status, headers and the body, decoded if it is JSON."""
         async with self.http.request(method, path, **options) as answer:
             body = await answer.read()
             return answer.status, answer.headers, json.loads(body) if "json" in answer.content_type else body
 
 
 @pytest.fixture
-async def front(tmp_path: Path) -> AsyncIterator[Front]:
+async def front(tmp_path: Path) -> AsyncIterator[ProxyFixture]:
     ports = {name: free_port() for name in SERVICES}
     async with AsyncExitStack() as stack:
-        names = await stack.enter_async_context(Names.served())
+        names = await stack.enter_async_context(NameServer.serving())
         for name, port in ports.items():
             names.addresses[f"{name}.test"] = ["127.0.0.1"]
-            await stack.enter_async_context(telling(name, "127.0.0.1", port))
-        proxy = await stack.enter_async_context(proxied(tmp_path, names, **ports))
+            await stack.enter_async_context(echo_service(name, "127.0.0.1", port))
+        proxy = await stack.enter_async_context(running_nginx(tmp_path, names, **ports))
         http = await stack.enter_async_context(
             aiohttp.ClientSession(proxy.url, auto_decompress=False, headers={"Accept-Encoding": "identity"})
         )
-        yield Front(proxy, names, ports, http)
+        yield ProxyFixture(proxy, names, ports, http)
 
 
 @pytest.mark.parametrize(
@@ -119,54 +119,59 @@ async def front(tmp_path: Path) -> AsyncIterator[Front]:
         ("GET", "/grafana/login", "grafana"),
     ],
 )
-async def test_each_call_reaches_its_service(front: Front, method: str, path: str, service: str) -> None:
-    status, _, told = await front.get(path, method)
-    assert (status, told["service"], told["path"], told["method"]) == (200, service, path.partition("?")[0], method)
+async def test_each_call_reaches_its_service(front: ProxyFixture, method: str, path: str, service: str) -> None:
+    status, _, echoed = await front.get(path, method)
+    assert (status, echoed["service"], echoed["path"], echoed["method"]) == (
+        200,
+        service,
+        path.partition("?")[0],
+        method,
+    )
 
 
 @pytest.mark.parametrize("path", ["/revocations", "/metrics", "/healthz", "/readyz", "/nothing", "/.env"])
-async def test_what_is_for_the_inside_only_is_not_there(front: Front, path: str) -> None:
-    status, headers, told = await front.get(path)
-    assert (status, headers["Content-Type"], told["status"]) == (404, "application/problem+json", 404)
+async def test_internal_paths_are_not_routed(front: ProxyFixture, path: str) -> None:
+    status, headers, echoed = await front.get(path)
+    assert (status, headers["Content-Type"], echoed["status"]) == (404, "application/problem+json", 404)
 
 
-async def test_what_a_client_says_of_its_address_is_not_believed(front: Front) -> None:
+async def test_addresses_that_a_client_claims_are_ignored(front: ProxyFixture) -> None:
     forged = {"X-Forwarded-For": "6.6.6.6", "X-Forwarded-Proto": "https", "X-Real-Ip": "6.6.6.6"}
-    _, _, told = await front.get("/user/token", headers=forged)
-    seen = told["headers"]
+    _, _, echoed = await front.get("/user/token", headers=forged)
+    seen = echoed["headers"]
     assert (seen["x-forwarded-for"], seen["x-forwarded-proto"]) == ("127.0.0.1", "http")
     assert seen["x-forwarded-host"] == seen["host"] == f"127.0.0.1:{front.proxy.port}"
     assert len(seen["x-request-id"]) == 32
 
 
-async def test_guesses_of_passwords_have_to_wait_and_other_calls_do_not(front: Front) -> None:
+async def test_log_ins_are_rate_limited_and_other_calls_are_not(front: ProxyFixture) -> None:
     statuses = [(await front.get("/user/login", "POST"))[0] for _ in range(100)]
     assert statuses[:50] == [200] * 50
-    status, headers, told = await front.get("/user/login", "POST")
-    assert (status, told["code"], headers["Retry-After"]) == (429, "rate_limited", "1")
+    status, headers, echoed = await front.get("/user/login", "POST")
+    assert (status, echoed["code"], headers["Retry-After"]) == (429, "rate_limited", "1")
     assert headers["Content-Type"] == "application/problem+json"
     assert (await front.get("/user/token"))[0] == 200
 
 
-async def test_bodies_and_headers_have_a_bound(front: Front) -> None:
+async def test_bodies_and_headers_have_a_bound(front: ProxyFixture) -> None:
     assert (await front.get("/readings", "POST", data=io.BytesIO(b"x" * 1_100_000)))[2]["size"] == 1_100_000
-    status, headers, told = await front.get("/readings", "POST", data=io.BytesIO(b"x" * 2_200_000))
-    assert (status, headers["Content-Type"], told["code"]) == (413, "application/problem+json", "too_large")
+    status, headers, echoed = await front.get("/readings", "POST", data=io.BytesIO(b"x" * 2_200_000))
+    assert (status, headers["Content-Type"], echoed["code"]) == (413, "application/problem+json", "too_large")
     assert (await front.get("/user/token", headers={"Authorization": "Bearer " + "x" * 8100}))[0] == 200
     for path, more, code in (("/user/token", {"X": "x" * 70_000}, 431), ("/series?q=" + "x" * 70_000, {}, 414)):
-        status, headers, told = await front.get(path, headers=more)
-        assert (status, headers["Content-Type"], told["status"]) == (code, "application/problem+json", code)
+        status, headers, echoed = await front.get(path, headers=more)
+        assert (status, headers["Content-Type"], echoed["status"]) == (code, "application/problem+json", code)
     assert (await front.get("/problem/address_too_long"))[0] == 404  # not from outside
 
 
-async def test_every_answer_has_the_headers_that_browsers_heed(front: Front) -> None:
+async def test_every_answer_has_the_headers_that_browsers_heed(front: ProxyFixture) -> None:
     for path in ("/user/token", "/nothing", "/docs"):
         _, headers, _ = await front.get(path)
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert headers["Server"] == "nginx"  # without its version
 
 
-async def test_json_is_packed_and_an_event_stream_is_not_and_comes_as_it_is_sent(front: Front) -> None:
+async def test_json_is_packed_and_an_event_stream_is_not_and_comes_as_it_is_sent(front: ProxyFixture) -> None:
     async with front.http.get("/series", headers={"Accept-Encoding": "gzip"}) as answer:
         assert answer.headers["Content-Encoding"] == "gzip"
         assert json.loads(gzip.decompress(await answer.read()))["service"] == "reader"
@@ -180,31 +185,33 @@ async def test_json_is_packed_and_an_event_stream_is_not_and_comes_as_it_is_sent
     assert came[2] - came[0] > 0.3
 
 
-async def test_a_websocket_goes_through(front: Front) -> None:
+async def test_a_websocket_goes_through(front: ProxyFixture) -> None:
     async with front.http.ws_connect("/socket.io/?EIO=4&transport=websocket") as socket:
         await socket.send_str("hello")
-        assert (await socket.receive_str(timeout=5)) == "gateway heard hello"
+        assert (await socket.receive_str(timeout=5)) == "gateway received hello"
 
 
-async def test_a_gateway_that_refuses_an_upgrade_for_now_is_passed_over_and_heard_when_all_do(front: Front) -> None:
+async def test_a_temporarily_refusing_gateway_is_skipped_and_its_response_returned_when_all_refuse(
+    front: ProxyFixture,
+) -> None:
     path = "/socket.io/?EIO=4&transport=websocket"
-    async with telling(FULL, "127.0.0.2", front.ports["gateway"]):
+    async with echo_service(FULL_GATEWAY, "127.0.0.2", front.ports["gateway"]):
         front.names.addresses["gateway.test"] = ["127.0.0.2"]
         await until_answered(front, path, 503)
-        status, headers, told = await front.get(path, headers=UPGRADE)
-        assert (status, headers.getall("Retry-After"), told["code"]) == (503, ["7"], "busy")
+        status, headers, echoed = await front.get(path, headers=UPGRADE)
+        assert (status, headers.getall("Retry-After"), echoed["code"]) == (503, ["7"], "busy")
         front.names.addresses["gateway.test"] = ["127.0.0.2", "127.0.0.1"]
         await until_answered(front, path, 101)
-        await asyncio.sleep(1.2)  # nginx keeps an address for a second, each of its workers by itself
+        await asyncio.sleep(1.2)  # each nginx worker caches an address for a second
         for _ in range(10):
             async with front.http.ws_connect(path) as socket:
                 await socket.send_str("hello")
-                assert (await socket.receive_str(timeout=5)) == "gateway heard hello"
-    assert re.search(r'"upstream":"127.0.0.2:\d+, 127.0.0.1:\d+"', front.proxy.log), "the full one was never asked"
+                assert (await socket.receive_str(timeout=5)) == "gateway received hello"
+    assert re.search(r'"upstream":"127.0.0.2:\d+, 127.0.0.1:\d+"', front.proxy.log), "the full gateway was never tried"
 
 
-async def until_answered(front: Front, path: str, status: int) -> None:
-    """Ask for an upgrade until the proxy has asked again who is behind its name."""
+async def until_answered(front: ProxyFixture, path: str, status: int) -> None:
+    """Request upgrades until the proxy has resolved the name again."""
     answered = 0
     async with asyncio.timeout(10):
         while answered != status:
@@ -212,26 +219,26 @@ async def until_answered(front: Front, path: str, status: int) -> None:
                 answered = answer.status
 
 
-async def test_replicas_are_found_as_they_come_and_go(front: Front) -> None:
+async def test_replicas_are_found_as_they_come_and_go(front: ProxyFixture) -> None:
     front.names.addresses["reader.test"] = ["127.0.0.2"]  # nothing listens there yet
     status = 200
     async with asyncio.timeout(10):
         while status != 503:
-            status, headers, told = await front.get("/series")
-    assert (headers["Retry-After"], told["code"], headers["Content-Type"]) == (
+            status, headers, echoed = await front.get("/series")
+    assert (headers["Retry-After"], echoed["code"], headers["Content-Type"]) == (
         "2",
         "unavailable",
         "application/problem+json",
     )
-    async with telling("another reader", "127.0.0.2", front.ports["reader"]):
+    async with echo_service("another reader", "127.0.0.2", front.ports["reader"]):
         assert (await front.get("/series"))[2]["service"] == "another reader"
-        # One that is gone beside one that lives: every request is answered.
+        # One replica is gone, one runs: every request is answered.
         front.names.addresses["reader.test"] = ["127.0.0.3", "127.0.0.2"]
         await asyncio.sleep(1.2)
         assert [(await front.get("/series"))[0] for _ in range(10)] == [200] * 10
 
 
-async def test_the_description_of_all_calls_and_its_page_are_served(front: Front) -> None:
+async def test_the_description_of_all_calls_and_its_page_are_served(front: ProxyFixture) -> None:
     _, _, document = await front.get("/openapi.json")
     assert {"/user/login", "/readings", "/live", "/series"} <= set(document["paths"])
     status, headers, page = await front.get("/docs")
@@ -240,10 +247,10 @@ async def test_the_description_of_all_calls_and_its_page_are_served(front: Front
     assert "default-src 'none'" in headers["Content-Security-Policy"]
 
 
-async def test_each_request_is_one_line_of_json_without_its_query(front: Front) -> None:
+async def test_each_request_is_one_line_of_json_without_its_query(front: ProxyFixture) -> None:
     await front.get('/series?token=secret"x', headers={"User-Agent": 'quo"te'})
     async with asyncio.timeout(10):
-        while '"path":"/series"' not in front.proxy.log:  # it is written after the answer
+        while '"path":"/series"' not in front.proxy.log:  # it is written after the response
             await asyncio.sleep(0.02)
     entry = json.loads(front.proxy.log.splitlines()[-1])
     assert (entry["path"], entry["status"], entry["method"], entry["client"]) == ("/series", 200, "GET", "127.0.0.1")

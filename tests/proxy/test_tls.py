@@ -10,48 +10,50 @@ from aiohttp import web
 
 from runtime.http.listen import listen
 from testing.servers.ports import free_port
-from tests.proxy.names import Names
-from tests.proxy.running import proxied, with_tls
+from tests.proxy.name_server import NameServer
+from tests.proxy.nginx import enable_tls, running_nginx
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @asynccontextmanager
-async def secured(folder: Path, upstream: Handler) -> AsyncIterator[int]:
-    """Run the proxy with TLS in front of a reader that answers like this; gives the port of TLS."""
-    port, tls_port = free_port(), with_tls(folder)
+async def tls_proxy(folder: Path, upstream: Handler) -> AsyncIterator[int]:
+    """Run the proxy with TLS in front of a reader with this handler; yields the TLS port."""
+    port, tls_port = free_port(), enable_tls(folder)
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", upstream)
-    async with Names.served() as names, listen(app, "127.0.0.1", port):
+    async with NameServer.serving() as names, listen(app, "127.0.0.1", port):
         names.addresses["reader.test"] = ["127.0.0.1"]
-        async with proxied(folder, names, reader=port):
+        async with running_nginx(folder, names, reader=port):
             yield tls_port
 
 
-async def curled(folder: Path, url: str, *arguments: str) -> tuple[int, str]:
-    """Return curl's exit code and what it printed."""
+async def run_curl(folder: Path, url: str, *arguments: str) -> tuple[int, str]:
+    """Return curl's exit code and what it output."""
     certificate = str(folder / "tls" / "certificate.pem")
     process = await asyncio.create_subprocess_exec(
         *("curl", "-sS", "-N", "--max-time", "20", "--cacert", certificate, *arguments, url),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    printed, _ = await process.communicate()
+    output, _ = await process.communicate()
     assert process.returncode is not None
-    return process.returncode, printed.decode()
+    return process.returncode, output.decode()
 
 
 async def echo(request: web.Request) -> web.Response:
     return web.json_response({"proto": request.headers["X-Forwarded-Proto"], "host": request.host})
 
 
-@pytest.mark.parametrize(("asked", "spoken"), [("--http2", "2"), ("--http1.1", "1.1")])
-async def test_it_speaks_tls_and_http_2_where_a_certificate_is_given(tmp_path: Path, asked: str, spoken: str) -> None:
-    async with secured(tmp_path, echo) as port:
-        code, printed = await curled(tmp_path, f"https://localhost:{port}/series", asked, "-i", "-w", "%{http_version}")
-    assert code == 0, printed
-    assert printed.endswith(f'{{"proto": "https", "host": "localhost:{port}"}}{spoken}')
-    assert "strict-transport-security: max-age=31536000" in printed.lower()
+@pytest.mark.parametrize(("option", "spoken"), [("--http2", "2"), ("--http1.1", "1.1")])
+async def test_it_speaks_tls_and_http_2_where_a_certificate_is_given(tmp_path: Path, option: str, spoken: str) -> None:
+    async with tls_proxy(tmp_path, echo) as port:
+        code, output = await run_curl(
+            tmp_path, f"https://localhost:{port}/series", option, "-i", "-w", "%{http_version}"
+        )
+    assert code == 0, output
+    assert output.endswith(f'{{"proto": "https", "host": "localhost:{port}"}}{spoken}')
+    assert "strict-transport-security: max-age=31536000" in output.lower()
 
 
 async def test_a_feed_comes_event_by_event_over_http_2(tmp_path: Path) -> None:
@@ -65,7 +67,7 @@ async def test_a_feed_comes_event_by_event_over_http_2(tmp_path: Path) -> None:
         await response.write(b"data: second\n\n")
         return response
 
-    async with secured(tmp_path, feed) as port:
+    async with tls_proxy(tmp_path, feed) as port:
         process = await asyncio.create_subprocess_exec(
             *("curl", "-sS", "-N", "--http2", "--cacert", str(tmp_path / "tls" / "certificate.pem")),
             f"https://localhost:{port}/live",
@@ -78,8 +80,8 @@ async def test_a_feed_comes_event_by_event_over_http_2(tmp_path: Path) -> None:
         assert process.returncode == 0
 
 
-@pytest.mark.parametrize("version_asked", ["--http2", "--http1.1"])
-async def test_an_export_that_is_cut_off_does_not_look_whole(tmp_path: Path, version_asked: str) -> None:
+@pytest.mark.parametrize("version_option", ["--http2", "--http1.1"])
+async def test_an_export_that_is_cut_off_does_not_look_whole(tmp_path: Path, version_option: str) -> None:
     async def export(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/csv"})
         await response.prepare(request)
@@ -88,6 +90,6 @@ async def test_an_export_that_is_cut_off_does_not_look_whole(tmp_path: Path, ver
         request.transport.abort()
         return response
 
-    async with secured(tmp_path, export) as port:
-        code, printed = await curled(tmp_path, f"https://localhost:{port}/readings?device=x", version_asked)
-    assert code != 0, printed
+    async with tls_proxy(tmp_path, export) as port:
+        code, output = await run_curl(tmp_path, f"https://localhost:{port}/readings?device=x", version_option)
+    assert code != 0, output

@@ -1,4 +1,4 @@
-"""Readers for the tests of this folder."""
+"""Fixtures of the reader's tests."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from broker.embedded.broker import EmbeddedBroker
-from tests.reader.following import Persister
-from tests.reader.resuming import Gap
-from tests.reader.running import Mongo, Running, Store, reader, stored_in
+from tests.reader.backfill_hooks import QueryHooks
+from tests.reader.harness import Mongo, ReaderClient, Store, open_reader, open_store
+from tests.reader.live_client import Persister
 
 
 @pytest.fixture
@@ -19,13 +19,13 @@ async def broker(tmp_path: Path) -> AsyncIterator[EmbeddedBroker]:
 
 @pytest.fixture
 async def store(mongodb_database: Mongo) -> AsyncIterator[Store]:
-    async with stored_in(mongodb_database) as opened:
+    async with open_store(mongodb_database) as opened:
         yield opened
 
 
 @pytest.fixture
-async def running(broker: EmbeddedBroker, mongodb_database: Mongo) -> AsyncIterator[Running]:
-    async with reader(broker, mongodb_database) as found:
+async def reader_client(broker: EmbeddedBroker, mongodb_database: Mongo) -> AsyncIterator[ReaderClient]:
+    async with open_reader(broker, mongodb_database) as found:
         yield found
 
 
@@ -35,5 +35,5 @@ def persister(broker: EmbeddedBroker) -> Persister:
 
 
 @pytest.fixture
-def gap(monkeypatch: pytest.MonkeyPatch) -> Gap:
-    return Gap(monkeypatch)
+def query_hooks(monkeypatch: pytest.MonkeyPatch) -> QueryHooks:
+    return QueryHooks(monkeypatch)

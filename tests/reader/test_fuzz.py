@@ -1,4 +1,4 @@
-"""schemathesis against the reader's own document: nothing it makes of it meets a fault or an answer outside of it."""
+"""schemathesis against the reader's OpenAPI document: no server error, and no response outside the document."""
 
 from collections import Counter
 from pathlib import Path
@@ -8,7 +8,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from access.public_api import PUBLIC_API
-from access.revocations import Revocations
+from access.revocations import RevocationList
 from access.tokens import KeySet
 from broker.embedded.broker import EmbeddedBroker
 from reader.app import reader_service
@@ -18,15 +18,26 @@ from runtime.http.listen import listen
 from runtime.http.problems import Handler, problem_middleware
 from testing.issuer import ISSUER
 from tests.fuzzing import fuzz
-from tests.reader.running import DEVICE, SENSOR, TS, Mongo, Store, jwks, no_devices, nothing_revoked, sent, token_of
+from tests.reader.harness import (
+    DEVICE,
+    SENSOR,
+    TS,
+    Mongo,
+    Store,
+    jwks,
+    make_reading,
+    no_devices,
+    no_revocations,
+    user_token,
+)
 
 EXAMPLES = 60
-# Not `positive_data_acceptance`: what a time is, and what a cursor, no schema can say.
+# Not `positive_data_acceptance`: no schema can describe valid times and cursors.
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
     "response_schema_conformance,negative_data_rejection,unsupported_method,allow_header_conformance,ignored_auth"
 )
-# Half of what would do by the schema becomes a question that has an answer.
+# Half of the values valid by the schema become requests that succeed.
 HOOKS = f"""
 import random
 import urllib.parse
@@ -47,7 +58,7 @@ def map_query(context, query):
                 query[name] = GOOD[name]
     return query
 """
-# A token that is fine and a query that is not, or the other way round.
+# A valid token with an invalid query, or the other way round.
 CONFIG = """[checks]
 negative_data_rejection.expected-statuses = [400, 401, 403, 405, 414, 422, 431]
 """
@@ -57,8 +68,8 @@ async def test_hundreds_of_requests_meet_no_fault_and_nothing_undescribed(
     broker: EmbeddedBroker, mongodb_database: Mongo, store: Store, tmp_path: Path, seed: int
 ) -> None:
     values: list[Any] = [1, 2.5, -(2**63), True, "text"]
-    await store.holds(*(sent(values[n % 5], TS + n * 1000, unit="u", tags={"a": "b"}) for n in range(300)))
-    await store.holds(sent(1, location="here", sensor="other"))
+    await store.insert(*(make_reading(values[n % 5], TS + n * 1000, unit="u", tags={"a": "b"}) for n in range(300)))
+    await store.insert(make_reading(1, location="here", sensor="other"))
     answers: Counter[int] = Counter()
     shown: Counter[str] = Counter()
 
@@ -81,7 +92,7 @@ async def test_hundreds_of_requests_meet_no_fault_and_nothing_undescribed(
     (tmp_path / "schemathesis.toml").write_text(CONFIG)
     (tmp_path / "reader_hooks.py").write_text(HOOKS)
     async with (
-        Revocations(nothing_revoked).kept_fresh() as revocations,
+        RevocationList(no_revocations).kept_fresh() as revocations,
         reader_service(
             chosen,
             broker=broker,
@@ -94,7 +105,7 @@ async def test_hundreds_of_requests_meet_no_fault_and_nothing_undescribed(
         service.add_routes(app)
         add_docs(app, PUBLIC_API, service.calls)
         async with listen(app, "127.0.0.1", 0) as port:
-            options = ["--header", f"Authorization: Bearer {token_of()}", "--max-examples", str(EXAMPLES)]
+            options = ["--header", f"Authorization: Bearer {user_token()}", "--max-examples", str(EXAMPLES)]
             options += ["--exclude-path", "/live"]  # it never ends
             hooks = {"SCHEMATHESIS_HOOKS": "reader_hooks", "PYTHONPATH": f"{Path.cwd()}:{tmp_path}"}
             url = f"http://127.0.0.1:{port}"

@@ -1,4 +1,4 @@
-"""I6: whatever somebody asks, and however, nothing of another owner comes out.
+"""Invariant I6: no request, however formed, returns anything of another owner.
 
 Both owners have the same devices and sensor types. Every parameter of every call is tried with everything that a
 curious client might put into it; a call or a parameter that is new and not tried here fails a test.
@@ -15,31 +15,33 @@ import msgspec
 import pytest
 
 from broker.embedded.broker import EmbeddedBroker
-from broker.presence import Alive, Connected, OpenSession, Session, encode_event
+from broker.presence import Alive, Connected, OpenSession, SessionKey, encode_event
 from broker.topology import PRESENCE_EXCHANGE
 from runtime.times import now_ms
 from testing.waiting import eventually
-from tests.reader.following import Persister, following
-from tests.reader.running import Answered, Running, Store, sent, series, token_of
+from tests.reader.harness import ReaderClient, Response, Store, make_reading, series, user_token
+from tests.reader.live_client import Persister, live_client
 
-# The one who asks sorts between the two who must not be seen, by every part of the key.
+# The requesting owner sorts between the two hidden ones, by every part of the key.
 ALICE, MALLORY, ZOE = "user-1", "user-2", "user-3"
 DEVICES, SENSORS = ("device-1", "device-2"), ("humidity", "temperature")
-# What is in everything that the others have, and in nothing else.
+# Contained in all data of the others, and in nothing else.
 MARKS = (b"hidden", b"424242")
 EDGES = (-(2**63), 0, 2**63 - 1)
 
 
 @functools.cache
 def now() -> int:
-    """The time of the first test here, in milliseconds: what is stored is stored about then."""
+    """The time of the first test here, in milliseconds; the readings are stored around it."""
     return now_ms()
 
 
 def private(number: int, sensor: str, **more: Any) -> list[Any]:
     values: list[Any] = ["hidden", 424242, 424242.5]
     return [
-        sent(value, now() - 1000 + number * 10 + n, n, sensor=sensor, unit="hidden", tags={"hidden": "hidden"}, **more)
+        make_reading(
+            value, now() - 1000 + number * 10 + n, n, sensor=sensor, unit="hidden", tags={"hidden": "hidden"}, **more
+        )
         for n, value in enumerate(values)
     ]
 
@@ -47,32 +49,34 @@ def private(number: int, sensor: str, **more: Any) -> list[Any]:
 async def fill(store: Store) -> None:
     for owner, device, sensor in itertools.product((ALICE, ZOE), DEVICES, SENSORS):
         for number in range(5):
-            await store.holds(*private(number, sensor), device=device, owner=owner)
+            await store.insert(*private(number, sensor), device=device, owner=owner)
     for owner in (ALICE, ZOE):
-        await store.holds(*private(0, "hidden"), device="hidden", owner=owner)
+        await store.insert(*private(0, "hidden"), device="hidden", owner=owner)
     for device, sensor in itertools.product(DEVICES, SENSORS):
-        await store.holds(
-            *(sent(number, now() - 990 + number, sensor=sensor) for number in range(9)), device=device, owner=MALLORY
+        await store.insert(
+            *(make_reading(number, now() - 990 + number, sensor=sensor) for number in range(9)),
+            device=device,
+            owner=MALLORY,
         )
 
 
 @pytest.fixture
-async def asked(running: Running, store: Store, broker: EmbeddedBroker) -> AsyncIterator[Running]:
-    """A reader that knows much of alice and zoe, some of which mallory may not even guess."""
+async def populated(reader_client: ReaderClient, store: Store, broker: EmbeddedBroker) -> AsyncIterator[ReaderClient]:
+    """A reader with data of alice and zoe, some of which mallory cannot even guess."""
     await fill(store)
     async with broker.broadcaster(PRESENCE_EXCHANGE) as broadcaster:
         for owner in (ALICE, ZOE):
-            broadcaster.broadcast(encode_event(Connected(owner, "device-1", Session(1, "g"), now())))
+            broadcaster.broadcast(encode_event(Connected(owner, "device-1", SessionKey(1, "g"), now())))
             alive = Alive("g" + owner, now(), [OpenSession(owner, "device-2", 2)], [(owner, 424242)])
             broadcaster.broadcast(encode_event(alive))
         for owner in (ALICE, ZOE):
-            await Persister(broker).tells(*private(9, "temperature"), owner=owner)
+            await Persister(broker).broadcast(*private(9, "temperature"), owner=owner)
 
         async def known() -> bool:
-            return b"84848.4" in (await running.ask("/pipeline", token=token_of(ZOE))).body
+            return b"84848.4" in (await reader_client.fetch("/pipeline", token=user_token(ZOE))).body
 
-        await eventually(known, "presence is heard")
-        yield running
+        await eventually(known, "presence is received")
+        yield reader_client
 
 
 ODD = [
@@ -171,7 +175,7 @@ VALUES = {
     ],
     "offset": ["0", "1", "2147483647", "2147483648", "-1"],
 }
-# Parameters of no call: whose is only the token's to say.
+# Parameters of no call: only the token determines the owner.
 FOREIGN: list[dict[str, str]] = [
     *({name: ALICE} for name in ("owner", "user", "sub", "_id", "_id.owner", "$where", "tenant", "userId")),
     *({"filter": f'{{"_id.owner":"{ALICE}"}}'}, {"owner[$ne]": MALLORY}, {"device[$gt]": ""}, {"sensorType[$ne]": ""}),
@@ -197,22 +201,22 @@ CALLS: dict[str, dict[str, Any]] = {
 }
 
 
-def parameters(running: Running) -> dict[str, set[str]]:
+def parameters(reader_client: ReaderClient) -> dict[str, set[str]]:
     return {
         call.path: {field.encode_name for field in msgspec.structs.fields(call.query)} if call.query else set()
-        for call in running.calls
+        for call in reader_client.calls
     }
 
 
-async def test_every_call_and_every_parameter_is_tried_here(running: Running) -> None:
-    declared = parameters(running)
+async def test_every_call_and_every_parameter_is_tried_here(reader_client: ReaderClient) -> None:
+    declared = parameters(reader_client)
     assert set(declared) == {*CALLS, "/live"}
     assert set().union(*declared.values()) == set(VALUES)
-    assert [call.path for call in running.calls if call.request_headers] == ["/live"]
-    assert {call.method for call in running.calls} == {"GET"}
+    assert [call.path for call in reader_client.calls if call.request_headers] == ["/live"]
+    assert {call.method for call in reader_client.calls} == {"GET"}
 
 
-def require_nothing_hidden(answer: Answered, *shown: Any) -> None:
+def require_nothing_hidden(answer: Response, *shown: Any) -> None:
     assert answer.status in (200, 404, 422), (answer.status, shown)
     for mark in MARKS:
         assert mark not in answer.body, shown
@@ -220,53 +224,53 @@ def require_nothing_hidden(answer: Answered, *shown: Any) -> None:
 
 
 @pytest.mark.parametrize("path", CALLS)
-async def test_the_owners_themselves_are_shown_what_must_not_come_out(asked: Running, path: str) -> None:
+async def test_the_owners_themselves_are_shown_what_must_not_come_out(populated: ReaderClient, path: str) -> None:
     for owner in (ALICE, ZOE):
-        body = (await asked.ask(path, CALLS[path], token=token_of(owner))).body
+        body = (await populated.fetch(path, CALLS[path], token=user_token(owner))).body
         assert any(mark in body for mark in (*MARKS, b"84848.4", b'"connected":true'))
 
 
 @pytest.mark.parametrize("path", CALLS)
-async def test_no_value_of_any_parameter_brings_out_what_is_anothers(asked: Running, path: str) -> None:
-    token, tried = token_of(MALLORY), 0
+async def test_no_value_of_any_parameter_brings_out_what_is_anothers(populated: ReaderClient, path: str) -> None:
+    token, tried = user_token(MALLORY), 0
     cursors = [*CURSORS, *(position(now(), seq) for seq in EDGES)]
     for owner in (ALICE, ZOE):  # cursors that were given to others
         for order in ("asc", "desc"):
-            answer = await asked.ask(path, CALLS[path] | {"limit": 1, "order": order}, token=token_of(owner))
+            answer = await populated.fetch(path, CALLS[path] | {"limit": 1, "order": order}, token=user_token(owner))
             cursors += [answer.json["nextCursor"]] if "nextCursor" in answer.json else []
-    for name in sorted(parameters(asked)[path]):
+    for name in sorted(parameters(populated)[path]):
         for value in cursors if name == "cursor" else VALUES[name]:
             for more in ({}, {"order": "desc"}, {"format": "csv"}) if path == "/readings" else ({},):
                 query = CALLS[path] | more | {name: value}
-                require_nothing_hidden(await asked.ask(path, query, token=token), path, query)
+                require_nothing_hidden(await populated.fetch(path, query, token=token), path, query)
                 tried += 1
     for query in FOREIGN:
-        answer = await asked.ask(path, CALLS[path] | query, token=token)
+        answer = await populated.fetch(path, CALLS[path] | query, token=token)
         require_nothing_hidden(answer, path, query)
-        assert answer.body == (await asked.ask(path, CALLS[path], token=token)).body
+        assert answer.body == (await populated.fetch(path, CALLS[path], token=token)).body
     for headers in HEADERS:
-        require_nothing_hidden(await asked.ask(path, CALLS[path], token=token, headers=headers), path, headers)
+        require_nothing_hidden(await populated.fetch(path, CALLS[path], token=token, headers=headers), path, headers)
     print(f"{path}: {tried} values")
     assert tried >= 100 or path == "/pipeline"
 
 
 @pytest.mark.parametrize("path", ["/readings", "/readings/buckets", "/readings/latest", "/series", "/series/search"])
-async def test_no_pair_of_names_brings_out_what_is_anothers(asked: Running, path: str) -> None:
-    token = token_of(MALLORY)
+async def test_no_pair_of_names_brings_out_what_is_anothers(populated: ReaderClient, path: str) -> None:
+    token = user_token(MALLORY)
     for device, sensor in itertools.product(("hidden", ALICE, "\x00", '{"$gt":""}', *DEVICES), repeat=2):
         for query in (series(device, sensor), series(sensor, device)):
-            require_nothing_hidden(await asked.ask(path, CALLS[path] | query, token=token), path, query)
+            require_nothing_hidden(await populated.fetch(path, CALLS[path] | query, token=token), path, query)
 
 
-async def test_what_mallory_sees_is_mallorys_alone(asked: Running) -> None:
-    token = token_of(MALLORY)
-    listed = (await asked.ask("/series", token=token)).items
+async def test_what_mallory_sees_is_mallorys_alone(populated: ReaderClient) -> None:
+    token = user_token(MALLORY)
+    listed = (await populated.fetch("/series", token=token)).items
     assert [(item["device"], item["sensorType"]) for item in listed] == list(itertools.product(DEVICES, SENSORS))
     assert {item["connected"] for item in listed} == {False}
-    assert [item["value"] for item in (await asked.ask("/readings/latest", token=token)).items] == [8] * 4
-    assert [item["value"] for item in (await asked.ask("/readings", ONE, token=token)).items] == list(range(9))
-    assert (await asked.ask("/pipeline", token=token)).json == {"readingsPerSecond": 0, "lagSeconds": None}
-    assert (await asked.ask("/series", token=token_of("nobody"))).items == []
+    assert [item["value"] for item in (await populated.fetch("/readings/latest", token=token)).items] == [8] * 4
+    assert [item["value"] for item in (await populated.fetch("/readings", ONE, token=token)).items] == list(range(9))
+    assert (await populated.fetch("/pipeline", token=token)).json == {"readingsPerSecond": 0, "lagSeconds": None}
+    assert (await populated.fetch("/series", token=user_token("nobody"))).items == []
 
 
 FILTERS: list[dict[str, str]] = [
@@ -276,33 +280,37 @@ FILTERS: list[dict[str, str]] = [
 
 
 async def test_no_filter_and_no_place_to_go_on_from_brings_anothers_readings_into_a_feed(
-    asked: Running, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+    populated: ReaderClient, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reader.live.from_live.EVERY_S", 0.02)
+    monkeypatch.setattr("reader.live.from_live.FLUSH_EVERY_S", 0.02)
     persister = Persister(broker)
     for after in (None, "1-1-0", f"{now() - 500}-{now() - 995}-0"):
         for chosen in FILTERS:
             async with (
-                following(asked, {"device": "device-1"}, token=token_of(ZOE)) as witness,
-                following(asked, chosen, token=token_of(MALLORY), after=after) as follows,
+                live_client(populated, {"device": "device-1"}, token=user_token(ZOE)) as witness,
+                live_client(populated, chosen, token=user_token(MALLORY), after=after) as feed,
             ):
                 for owner in (ALICE, ZOE):
                     for sensor in SENSORS:
-                        await persister.tells(*private(20, sensor), owner=owner, device="device-1")
-                await witness.until(lambda self: len(self.values) == len(SENSORS), "the owner has heard it")
+                        await persister.broadcast(*private(20, sensor), owner=owner, device="device-1")
+                await witness.until(lambda self: len(self.values) == len(SENSORS), "the owner has received it")
                 for sensor in SENSORS:
-                    await persister.tells(sent("mine", now() + 10, sensor=sensor), owner=MALLORY, device="device-1")
-                await follows.until(lambda self: "mine" in self.values, "the own reading is heard")
+                    await persister.broadcast(
+                        make_reading("mine", now() + 10, sensor=sensor), owner=MALLORY, device="device-1"
+                    )
+                await feed.until(lambda self: "mine" in self.values, "the own reading is received")
             for mark in MARKS:
-                assert mark.decode() not in repr(follows.events)
+                assert mark.decode() not in repr(feed.events)
                 assert mark.decode() in repr(witness.events)
 
 
-async def test_no_other_text_in_a_feeds_parameters_opens_anothers(asked: Running) -> None:
+async def test_no_other_text_in_a_feeds_parameters_opens_anothers(populated: ReaderClient) -> None:
     for name in ("device", "sensorType"):
         for value in VALUES[name]:
-            answer = await asked.ask("/live", {name: value}, method="HEAD", token=token_of(MALLORY))
+            answer = await populated.fetch("/live", {name: value}, method="HEAD", token=user_token(MALLORY))
             assert answer.status in (200, 422)
     for last in (*IDS, f"{now()}-{now()}-0", f"{now()}-1-1-{ALICE}"):
-        answer = await asked.ask("/live", method="HEAD", headers={"Last-Event-ID": last}, token=token_of(MALLORY))
+        answer = await populated.fetch(
+            "/live", method="HEAD", headers={"Last-Event-ID": last}, token=user_token(MALLORY)
+        )
         assert answer.status in (200, 422)

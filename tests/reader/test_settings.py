@@ -1,4 +1,4 @@
-"""What can be set on a reader: defaults, and bad values that stop the start and are named."""
+"""The reader's settings: defaults, and invalid values that prevent the start and are named."""
 
 import asyncio
 import os
@@ -76,8 +76,8 @@ async def test_bad_values_stop_the_process_before_it_does_anything() -> None:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    told = (await asyncio.wait_for(process.communicate(), 30))[0].decode()
+    output = (await asyncio.wait_for(process.communicate(), 30))[0].decode()
     assert process.returncode not in (0, None)
-    assert "PORT='x'" in told
-    assert "MAX_LIVE='0'" in told
-    assert "Traceback" not in told
+    assert "PORT='x'" in output
+    assert "MAX_LIVE='0'" in output
+    assert "Traceback" not in output

@@ -1,12 +1,13 @@
-"""The documents that MongoDB stores: exactly the bytes of DESIGN's section "Storage"."""
+"""The documents that MongoDB stores: their bytes, and how they are split, decoded and identified."""
 
 import struct
+from contextlib import suppress
 from typing import Any
 
 import bson
 import msgspec
 import pytest
-from bson import SON, Int64, MaxKey, MinKey
+from bson import Int64
 from bson.datetime_ms import DatetimeMS
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,12 +23,13 @@ from readings.document import (
     series_bytes,
     split_documents,
 )
-from readings.keys import between, reading_key, series_key
+from readings.keys import reading_key
 from readings.place import Place
 from readings.reading import Reading
+from tests.readings.cases import closed
 
 PLAIN = Reading("temperature", 21.5, 1_750_000_000_123, 7, 1_750_000_000_456)
-FULL = msgspec.structs.replace(PLAIN, unit="°C", location=Place(1.5, 2.5), tags={"room": "a"})
+FULL = msgspec.structs.replace(PLAIN, unit="°C", location=Place(1.5, 2.5), tags={"room": "a"}, quality="bad")
 
 names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20)
 readings = st.builds(
@@ -66,6 +68,7 @@ def test_the_document_starts_with_its_id_whose_fields_have_the_order_and_types_o
         (0x02, "unit"),
         (0x03, "location"),
         (0x03, "tags"),
+        (0x02, "quality"),
     ]
     (length,) = struct.unpack_from("<i", document, 9)
     assert elements(document[9 : 9 + length]) == [
@@ -104,6 +107,38 @@ def test_times_are_milliseconds_of_a_date() -> None:
     assert received_ms(document) == PLAIN.received_ms
 
 
+@given(names, names, readings, st.none() | names)
+def test_the_time_of_receipt_is_read_without_decoding_the_document(
+    owner: str, device: str, reading: Reading, unit: str | None
+) -> None:
+    document = encode_document(owner, device, msgspec.structs.replace(reading, unit=unit))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("readings.document.decode_document", None)
+        assert received_ms(document) == reading.received_ms
+
+
+def test_the_time_of_receipt_of_a_document_in_another_order_is_found_by_decoding() -> None:
+    fields = {"_id": dict(reading_key("o", "d", "t", 1, 2)), "receivedAt": DatetimeMS(3), "value": 1}
+    assert received_ms(bson.encode(fields)) == 3
+    assert received_ms(bson.encode(fields | {"value": [{"receivedAt": DatetimeMS(4)}]})) == 3
+
+
+@given(st.binary(max_size=120))
+def test_any_bytes_have_no_time_of_receipt(raw: bytes) -> None:
+    with pytest.raises(DocumentError):
+        received_ms(raw)
+
+
+@given(readings, st.integers(0, 200), st.integers(1, 255))
+def test_of_a_document_with_one_byte_changed_the_time_of_receipt_is_a_number_or_refused(
+    reading: Reading, at: int, change: int
+) -> None:
+    document = bytearray(encode_document("o", "d", reading))
+    document[at % len(document)] ^= change
+    with suppress(DocumentError):
+        assert isinstance(received_ms(bytes(document)), int)
+
+
 def test_a_place_without_altitude_is_stored_without_it() -> None:
     document = decode_document(encode_document("o", "d", msgspec.structs.replace(PLAIN, location=Place(1, 2))))
     assert document["location"] == {"lat": 1.0, "lon": 2.0}
@@ -112,7 +147,7 @@ def test_a_place_without_altitude_is_stored_without_it() -> None:
 # Splitting
 
 
-def test_documents_that_stand_back_to_back_are_cut_apart() -> None:
+def test_documents_that_are_back_to_back_are_split() -> None:
     documents = [encode_document("o", "d", reading) for reading in (PLAIN, FULL, PLAIN)]
     assert split_documents(b"".join(documents)) == documents
     assert split_documents(b"") == []
@@ -144,8 +179,8 @@ def test_any_bytes_are_cut_whole_or_refused(raw: bytes) -> None:
     assert b"".join(documents) == raw
 
 
-def cut_one_by_one(body: bytes) -> IndexedDocuments:
-    """What `cut_documents` is to say, by the functions that look at one document."""
+def indexed_one_by_one(body: bytes) -> IndexedDocuments:
+    """Return the result expected of `index_documents`, by the functions for one document."""
     cut = IndexedDocuments(split_documents(body), [], [])
     for document in cut.documents:
         try:
@@ -157,10 +192,10 @@ def cut_one_by_one(body: bytes) -> IndexedDocuments:
     return cut
 
 
-def both_cut(body: bytes) -> None:
+def assert_indexed_alike(body: bytes) -> None:
     """Assert that both ways say the same, or refuse with the same words."""
     said: list[IndexedDocuments | str] = []
-    for cut in (cut_one_by_one, index_documents):
+    for cut in (indexed_one_by_one, index_documents):
         try:
             said.append(cut(body))
         except DocumentError as error:
@@ -183,9 +218,9 @@ def test_cutting_in_one_loop_says_of_any_bytes_what_cutting_one_by_one_says(
         b"".join(part if isinstance(part, bytes) else encode_document("o", "d", part) for part in parts)
         or b"\5\0\0\0\0"
     )
-    both_cut(bytes(body))
+    assert_indexed_alike(bytes(body))
     body[at % len(body)] ^= change
-    both_cut(bytes(body))
+    assert_indexed_alike(bytes(body))
 
 
 @pytest.mark.parametrize("length", [-(2**31), -200, -1, 0, 25, 26, 30, 31, 80, 200, 2**31 - 1])
@@ -195,15 +230,7 @@ def test_lengths_that_lie_are_seen_when_cut_in_one_loop(length: int, where: int)
     bad = bytearray(good)
     struct.pack_into("<i", bad, where, length)
     for body in (bytes(bad), good + bytes(bad), bytes(bad) + good):
-        both_cut(body)
-
-
-def closed(raw: bytes) -> bytes:
-    """These bytes with the length and the last byte of a document, so that it is cut out, whatever it holds."""
-    document = bytearray(raw)
-    struct.pack_into("<i", document, 0, len(document))
-    document[-1] = 0
-    return bytes(document)
+        assert_indexed_alike(body)
 
 
 @pytest.mark.parametrize("reading", [FULL, PLAIN], ids=["full", "plain"])
@@ -216,7 +243,7 @@ def test_a_document_that_ends_too_early_anywhere_is_cut_alike_and_leaves_its_nei
         short = closed(good[:size])
         for parts in ([short], [short, good], [good, short], [good, short, good]):
             body = b"".join(parts)
-            both_cut(body)
+            assert_indexed_alike(body)
             cut = index_documents(body)
             assert cut.documents == parts
             assert all(one == named for one in zip(*cut, strict=True) if one[0] == good)
@@ -356,26 +383,3 @@ def test_names_that_run_into_each_other_are_different_series() -> None:
 def test_series_bytes_refuses_a_key_of_another_form(document: bytes) -> None:
     with pytest.raises(DocumentError):
         series_bytes(document)
-
-
-# Keys
-
-
-def test_keys_have_the_contracts_order() -> None:
-    assert list(series_key("o", "d", "t")) == ["owner", "device", "sensorType"]
-    assert list(reading_key("o", "d", "t", 1, 2)) == ["owner", "device", "sensorType", "ts", "seq"]
-
-
-def test_a_range_has_both_bounds_on_the_whole_key_in_order() -> None:
-    series = series_key("o", "d", "t")
-    assert between(series, 1, 2) == {
-        "_id": {"$gte": {**series, "ts": DatetimeMS(1)}, "$lt": {**series, "ts": DatetimeMS(2)}}
-    }
-    for query in (between(series, 1, 2), between(series)):
-        assert list(query) == ["_id"]
-        assert list(query["_id"]) == ["$gte", "$lt"]
-        for bound in query["_id"].values():
-            assert list(bound) == ["owner", "device", "sensorType", "ts"]
-    assert isinstance(between(series)["_id"]["$gte"]["ts"], MinKey)
-    assert isinstance(between(series)["_id"]["$lt"]["ts"], MaxKey)
-    assert bson.encode(SON(between(series, 1, 2)))

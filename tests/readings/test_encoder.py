@@ -1,4 +1,4 @@
-"""The quick way from what a device sends to documents, held against the plain one: no difference but time."""
+"""The encoder, compared with the plain way in `reference.py`: no difference but time."""
 
 import json
 from typing import Any
@@ -8,74 +8,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from readings import encoder as intake
+from readings import encoder
 from readings.document import decode_document, encode_document
 from readings.encoder import EncodedEvent, ReadingEncoder
 from readings.place import Place
-from readings.reading import GENERATED_SEQ_START, Defaults, Reading, ReadingError, check_many, check_one
+from readings.reading import Defaults, Reading, ReadingError, check_one
 from readings.template import Template
-from tests.readings.test_reading import (
+from tests.readings.cases import (
     NOT_TWICE,
     NOW,
     REFUSED,
     TAKEN,
     TWICE,
     TYPED,
+    defaults,
+    few_series,
     good_readings,
     json_values,
     near_readings,
     object_texts,
-    places,
     shortened,
     texts,
     values,
 )
+from tests.readings.reference import DEVICE, OWNER, outcome, without_generated
+from tests.readings.reference import encode_many as plain
+from tests.readings.reference import encode_one as plain_one
 
-OWNER, DEVICE = "owner-é", "device-1"
 TEMPLATED = {"value": 1.5, "ts": NOW}
-
-defaults = st.sampled_from(
-    [TYPED, Defaults(), Defaults("temperature", "roof"), Defaults("temperature", Place(1.0, 2.0, 3.0))]
-)
-# A few series, so that a session meets each more than once and templates come into use.
-few_series = st.fixed_dictionaries(
-    {"value": values},
-    optional={
-        "sensorType": st.sampled_from(["temperature", "humidity", "", "ä"]),
-        "ts": st.one_of(st.integers(NOW, NOW + 9), st.sampled_from([0, "2025-06-15T15:06:40.5Z", "now", 2**63])),
-        "seq": st.sampled_from([0, 1, -1, 2**52 - 1, 2**52, 2**64]),
-        "unit": st.sampled_from(["°C", "%", "", "a\0b", "x" * 33]),
-        "location": st.sampled_from(["", "here"]) | places,
-        "tags": st.sampled_from([{}, {"room": "a"}, {"": "a"}]),
-    },
-)
-
-
-def plain(raw: bytes, given: Defaults, now_ms: int = NOW) -> EncodedEvent:
-    checked = check_many(raw, given, now_ms)
-    return EncodedEvent([encode_document(OWNER, DEVICE, reading) for reading in checked.readings], checked.rejected)
-
-
-def plain_one(raw: bytes) -> bytes:
-    return encode_document(OWNER, DEVICE, check_one(raw, TYPED, NOW))
-
-
-def without_drawn(taken: EncodedEvent) -> EncodedEvent:
-    """A drawn sequence number is another one each time: it only has to be drawn in both."""
-    documents = []
-    for document in taken.documents:
-        seq = decode_document(document)["_id"]["seq"]
-        documents.append(
-            document.replace(seq.to_bytes(8, "little"), b"DRAWNSEQ") if seq >= GENERATED_SEQ_START else document
-        )
-    return EncodedEvent(documents, taken.rejected)
-
-
-def outcome(call: Any, *arguments: Any) -> Any:
-    try:
-        return call(*arguments)
-    except ReadingError as error:
-        return error.code, error.detail
 
 
 @given(defaults, st.lists(st.lists(few_series | good_readings, min_size=1, max_size=6), min_size=2, max_size=4))
@@ -85,7 +45,9 @@ def test_a_sessions_events_give_the_bytes_and_the_refusals_of_the_plain_way(
     session = ReadingEncoder(OWNER, DEVICE, given_)
     for number, event in enumerate([*events, *events]):
         raw = json.dumps(event).encode()
-        assert without_drawn(session.encode_many(raw, NOW + number)) == without_drawn(plain(raw, given_, NOW + number))
+        assert without_generated(session.encode_many(raw, NOW + number)) == without_generated(
+            plain(raw, given_, NOW + number)
+        )
 
 
 @given(defaults, st.lists(st.one_of(json_values, near_readings, few_series), max_size=6) | json_values)
@@ -95,7 +57,7 @@ def test_whatever_json_is_sent_has_the_outcome_of_the_plain_way(given_: Defaults
     raw = json.dumps(event).encode()  # NaN and Infinity included
     quick, expected = outcome(session.encode_many, raw, NOW), outcome(plain, raw, given_)
     if isinstance(expected, EncodedEvent):
-        quick, expected = without_drawn(quick), without_drawn(expected)
+        quick, expected = without_generated(quick), without_generated(expected)
     assert quick == expected
 
 
@@ -110,7 +72,7 @@ def test_one_reading_has_the_outcome_of_the_plain_way_the_first_and_the_second_t
         quick = outcome(session.encode_one, raw, NOW)
         if isinstance(expected, Reading):
             document = encode_document(OWNER, DEVICE, expected)
-            assert without_drawn(EncodedEvent([quick], [])) == without_drawn(EncodedEvent([document], []))
+            assert without_generated(EncodedEvent([quick], [])) == without_generated(EncodedEvent([document], []))
         else:
             assert quick == expected
 
@@ -131,16 +93,16 @@ def test_a_template_in_use_lets_through_what_the_plain_way_does_and_no_more(fiel
 
 
 @given(defaults, st.lists(st.lists(object_texts, max_size=4), min_size=1, max_size=3))
-def test_names_that_stand_twice_have_the_outcome_of_the_plain_way(given_: Defaults, events: list[list[str]]) -> None:
+def test_names_that_occur_twice_have_the_outcome_of_the_plain_way(given_: Defaults, events: list[list[str]]) -> None:
     session = ReadingEncoder(OWNER, DEVICE, given_)
     usual = f'{{"value":1.5,"ts":{NOW},"unit":"C"}}'
     for event in [*events, *events]:
         raw = f"[{','.join([usual, *event, usual])}]".encode()
-        assert without_drawn(session.encode_many(raw, NOW)) == without_drawn(plain(raw, given_))
+        assert without_generated(session.encode_many(raw, NOW)) == without_generated(plain(raw, given_))
 
 
 @pytest.mark.parametrize("raw", TWICE + NOT_TWICE)
-def test_a_name_that_stands_twice_is_refused_and_no_other_reading_with_it(raw: str) -> None:
+def test_a_name_that_occurs_twice_is_refused_and_no_other_reading_with_it(raw: str) -> None:
     usual = f'{{"value":1.5,"ts":{NOW},"seq":1}}'
     session = ReadingEncoder(OWNER, DEVICE, TYPED)
     for _ in range(2):  # the second time there are templates
@@ -162,7 +124,8 @@ def test_a_name_that_stands_twice_is_refused_and_no_other_reading_with_it(raw: s
         {"seq": 1},
         {"unit": "C", "seq": 1},
         {"sensorType": "a", "unit": "°C"},
-        {"tags": {"a": "b"}, "location": "x"},
+        {"quality": "bad"},
+        {"tags": {"a": "b"}, "location": "x", "quality": "good"},
         {"location": {"lat": 1.5, "lon": 2.5, "alt": 3.5}, "seq": 3},
     ],
     ids=str,
@@ -172,15 +135,15 @@ def test_an_event_with_each_name_once_is_looked_at_once(
 ) -> None:
     session = ReadingEncoder(OWNER, DEVICE, TYPED)
     one = json.dumps(TEMPLATED | fields).encode()
-    monkeypatch.setattr(intake, "require_names_once", None)  # whoever needs the second look fails
-    monkeypatch.setattr(intake, "split_array", None)
+    monkeypatch.setattr(encoder, "require_unique_names", None)  # whoever needs the second look fails
+    monkeypatch.setattr(encoder, "split_array", None)
     for _ in range(2):
         session.encode_one(one, NOW)
         assert len(session.encode_many(b"[" + one + b"," + one + b"]", NOW).documents) == 2
 
 
-@pytest.mark.parametrize("first", [{"unit": "%"}, {"sensorType": "humidity"}, {}])
-@pytest.mark.parametrize("then", [{"unit": "°C"}, {"sensorType": "pressure"}, {}])
+@pytest.mark.parametrize("first", [{"unit": "%"}, {"sensorType": "humidity"}, {"quality": "good"}, {}])
+@pytest.mark.parametrize("then", [{"unit": "°C"}, {"sensorType": "pressure"}, {"quality": "uncertain"}, {}])
 def test_neighbours_of_different_series_do_not_share_a_template(first: dict[str, str], then: dict[str, str]) -> None:
     raw = json.dumps([TEMPLATED | first, TEMPLATED | then, TEMPLATED | first]).encode()
     session = ReadingEncoder(OWNER, DEVICE, TYPED)
@@ -205,14 +168,19 @@ readings = st.builds(
 )
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=36)
 units = st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=32)
+qualities = st.sampled_from([None, "good", "uncertain", "bad"])
 spots = st.none() | texts | st.builds(Place, st.floats(-90, 90), st.floats(-180, 180), st.none() | st.floats(-9, 9))
 
 
-@given(names, names, readings, units, spots, st.none() | st.dictionaries(st.text("ab", min_size=1), texts, max_size=3))
+tag_sets = st.none() | st.dictionaries(st.text("ab", min_size=1), texts, max_size=3)
+attribute_sets = st.fixed_dictionaries({"unit": units, "location": spots, "tags": tag_sets, "quality": qualities})
+
+
+@given(names, names, readings, attribute_sets)
 def test_a_template_fills_in_exactly_the_bytes_that_bson_encodes(
-    owner: str, device: str, reading: Reading, unit: str | None, place: str | Place | None, tags: dict[str, str] | None
+    owner: str, device: str, reading: Reading, attributes: dict[str, Any]
 ) -> None:
-    whole = msgspec.structs.replace(reading, unit=unit, location=place, tags=tags)
+    whole = msgspec.structs.replace(reading, **attributes)
     template = Template(owner, device, msgspec.structs.replace(whole, value="another", seq=7))
     filled = template.document(reading.value, reading.ts_ms, reading.seq, reading.received_ms)
     assert filled == encode_document(owner, device, whole)
@@ -244,8 +212,8 @@ def test_a_session_keeps_a_bounded_number_of_templates_and_takes_what_is_beyond(
         made.append(series)
         return Template(*series)
 
-    monkeypatch.setattr(intake, "MAX_TEMPLATES", 3)
-    monkeypatch.setattr(intake, "Template", counted)
+    monkeypatch.setattr(encoder, "MAX_TEMPLATES", 3)
+    monkeypatch.setattr(encoder, "Template", counted)
     session = ReadingEncoder(OWNER, DEVICE, TYPED)
     raw = json.dumps([{"sensorType": f"s{number}", "value": 1.5, "ts": NOW} for number in range(9)]).encode()
     for _ in range(2):
@@ -260,8 +228,8 @@ def test_the_places_of_a_device_on_the_move_leave_room_for_templates(monkeypatch
         made.append(series)
         return Template(*series)
 
-    monkeypatch.setattr(intake, "MAX_PLACED", 2)
-    monkeypatch.setattr(intake, "Template", counted)
+    monkeypatch.setattr(encoder, "MAX_LOCATION_TEMPLATES", 2)
+    monkeypatch.setattr(encoder, "Template", counted)
     session = ReadingEncoder(OWNER, DEVICE, TYPED)
     raw = json.dumps([TEMPLATED | {"location": {"lat": 1.0, "lon": 1.0 + step}} for step in range(5)]).encode()
     assert session.encode_many(raw, NOW) == plain(raw, TYPED)
@@ -282,6 +250,11 @@ SHAPES: list[dict[str, Any]] = [
     {"location": {"lat": 2.0, "lon": 1.0}},
     {"location": {"lat": 2.0, "lon": 1.0}, "tags": {"a": "1"}},
     {"location": {"lat": 2.0, "lon": 91.0}, "tags": {"a": "2"}},
+    {"quality": "good"},
+    {"quality": "bad"},
+    {"quality": "bad", "location": {"lat": 2.0, "lon": 1.0}},
+    {"quality": "bad", "tags": {"a": "1", "b": "2"}},
+    {"sensorType": "", "quality": "good"},
     {"sensorType": "", "tags": {"a": "1"}},
     {"sensorType": ""},
 ]
@@ -303,7 +276,7 @@ def test_a_template_is_made_once_for_a_series(monkeypatch: pytest.MonkeyPatch) -
         made.append(series)
         return Template(*series)
 
-    monkeypatch.setattr(intake, "Template", counted)
+    monkeypatch.setattr(encoder, "Template", counted)
     session = ReadingEncoder(OWNER, DEVICE, TYPED)
     for number in range(5):
         session.encode_one(json.dumps({**TEMPLATED, "seq": number}).encode(), NOW)

@@ -1,4 +1,4 @@
-"""Readings that come back as the reader gives them out."""
+"""Readings in the form in which the reader exports them."""
 
 import json
 from typing import Any
@@ -7,13 +7,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from reader.responses import as_ndjson
+from reader.responses import encode_ndjson
 from readings.document import decode_document, encode_document
 from readings.encoder import EncodedEvent, ReadingEncoder
 from readings.exported import ExportedReadingEncoder
 from readings.reading import GENERATED_SEQ_START, Defaults, Reading, ReadingError
-from tests.readings.test_encoder import DEVICE, OWNER, defaults, few_series, outcome, without_drawn
-from tests.readings.test_reading import NOW, TYPED, good_readings, json_values, near_readings
+from tests.readings.cases import NOW, TYPED, defaults, few_series, good_readings, json_values, near_readings
+from tests.readings.reference import DEVICE, OWNER, outcome, without_generated
 
 RECEIVED = "2025-06-15T15:06:40.250Z"
 EXPORTED = {"device": DEVICE, "sensorType": "temperature", "ts": NOW, "seq": 3, "value": 1.5, "receivedAt": RECEIVED}
@@ -35,17 +35,17 @@ def test_what_devices_send_has_the_outcome_that_it_has_on_a_socket(given_: Defau
     plain, ours = ReadingEncoder(OWNER, DEVICE, given_), ExportedReadingEncoder(OWNER, DEVICE, given_)
     found, expected = outcome(ours.encode_many, raw, NOW), outcome(plain.encode_many, raw, NOW)
     if isinstance(expected, EncodedEvent):  # else it is no JSON: NaN and Infinity
-        found, expected = without_drawn(found), without_drawn(expected)
+        found, expected = without_generated(found), without_generated(expected)
     assert found == expected
 
 
 @given(st.lists(few_series | near_readings, min_size=1, max_size=6))
-def test_beside_an_exported_reading_the_others_have_the_outcome_that_they_have_without_it(event: Any) -> None:
+def test_next_to_an_exported_reading_the_others_have_the_same_outcome_as_without_it(event: Any) -> None:
     plain, ours = ReadingEncoder(OWNER, DEVICE, TYPED), ExportedReadingEncoder(OWNER, DEVICE, TYPED)
     expected = outcome(plain.encode_many, json.dumps(event).encode(), NOW)
     assume(isinstance(expected, EncodedEvent))  # else it is no JSON: NaN and Infinity
-    expected = without_drawn(expected)
-    found = without_drawn(ours.encode_many(json.dumps([*event, EXPORTED]).encode(), NOW))
+    expected = without_generated(expected)
+    found = without_generated(ours.encode_many(json.dumps([*event, EXPORTED]).encode(), NOW))
     assert found.documents.pop() == ours.encode_one(json.dumps(EXPORTED).encode(), NOW)
     assert found == expected
 
@@ -56,7 +56,7 @@ def test_a_reading_that_was_stored_goes_out_and_comes_back_as_the_same_document(
     first = intake.encode_one(json.dumps({**sent, "ts": NOW, "seq": min(seq, GENERATED_SEQ_START - 1)}).encode(), NOW)
     stored = decode_document(first)
     stored["_id"]["seq"] = seq
-    line = as_ndjson([stored])
+    line = encode_ndjson([stored])
     again = decode_document(ExportedReadingEncoder(OWNER, DEVICE, Defaults()).encode_one(line, NOW))
     assert repr(again) == repr(stored)
 
@@ -97,7 +97,7 @@ def test_an_exported_reading_has_the_location_that_it_had_or_none() -> None:
 
 
 @pytest.mark.parametrize("name", ["device", "receivedAt", "value"])
-def test_a_name_that_stands_twice_is_refused_alone(name: str) -> None:
+def test_a_name_that_occurs_twice_is_refused_alone(name: str) -> None:
     text = json.dumps(EXPORTED)
     twice = text[:-1] + f', "{name}": {json.dumps(EXPORTED[name])}}}'
     taken = ExportedReadingEncoder(OWNER, DEVICE, TYPED).encode_many(f"[{text},{twice},{text}]".encode(), NOW)

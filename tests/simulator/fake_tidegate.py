@@ -1,4 +1,4 @@
-"""A small Tidegate on a real socket that can be told to misbehave, and remembers every identity that it was sent."""
+"""A fake Tidegate on a real socket that can be scripted to fail, and records every identity that it receives."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ Action = str | dict[str, Any]
 
 
 class FakeTidegate:
-    """Answers events with what `script` holds, then with `accepted`. Tokens are `token-<device id>-<n>`."""
+    """Acknowledges events as `script` says, then with `accepted`. Tokens are `token/<device id>/<n>`."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -28,12 +28,12 @@ class FakeTidegate:
         self.events: list[tuple[str, str, list[dict[str, Any]]]] = []
         self.accepted: set[tuple[str, str, int, int]] = set()
         self.refusals: dict[str, deque[dict[str, Any]]] = {}
-        # Retry-After of upgrades that are refused with 503, and reasons of connections that are closed with 1013.
+        # Retry-After of upgrades refused with 503, and reasons of connections closed with 1013.
         self.not_upgraded: deque[int] = deque()
-        self.closed_for_now: deque[str] = deque()
+        self.closed_temporarily: deque[str] = deque()
         self.reject_value: object = None
         self.users: dict[str, str] = {}
-        # The owners of tokens that are not of the one user who logs in.
+        # Owners by token, for users other than the one who logs in.
         self.owners: dict[str, str] = {}
         self.devices: dict[str, dict[str, Any]] = {}
         self.logins = self.tokens = self.connects = 0
@@ -48,23 +48,23 @@ class FakeTidegate:
         self.sio.on("readings", self._many)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until something that arrived makes the condition true."""
+        """Wait until the condition is true; it is checked after each event."""
         async with asyncio.timeout(10), self._changed:
             await self._changed.wait_for(condition)
 
-    async def _tell(self) -> None:
+    async def _notify(self) -> None:
         async with self._changed:
             self._changed.notify_all()
 
     def identities(self, event: int) -> list[tuple[int, int]]:
-        """Return the identities of one event as it arrived."""
+        """Return the identities of one received event."""
         return [(item["ts"], item.get("seq", 0)) for item in self.events[event][2]]
 
     async def _connect(self, sid: str, environ: dict[str, Any], auth: Any) -> None:
         device = auth["token"].split("/")[1]
         self.connects += 1
-        if self.closed_for_now:
-            reason = self.closed_for_now.popleft().encode()
+        if self.closed_temporarily:
+            reason = self.closed_temporarily.popleft().encode()
             close = bytes((0x88, 2 + len(reason))) + (1013).to_bytes(2, "big") + reason
             environ["aiohttp.request"].transport.write(close)
             await self._released.wait()
@@ -72,7 +72,7 @@ class FakeTidegate:
             data = self.refusals[device].popleft()
             raise socketio.exceptions.ConnectionRefusedError("refused", data)
         self._sids[sid] = device
-        await self._tell()
+        await self._notify()
 
     async def _one(self, sid: str, reading: dict[str, Any]) -> Any:
         return await self._event(sid, "reading", [reading])
@@ -83,7 +83,7 @@ class FakeTidegate:
     async def _event(self, sid: str, name: str, readings: list[dict[str, Any]]) -> Any:
         device = self._sids[sid]
         self.events.append((device, name, readings))
-        await self._tell()
+        await self._notify()
         action = self.script.popleft() if self.script else None
         if action == CUT:
             self.cut(sid)
@@ -101,12 +101,12 @@ class FakeTidegate:
         return {"status": "partial", "accepted": len(good), "rejected": items}
 
     def cut(self, sid: str) -> None:
-        """Cut the connection without a word."""
+        """Abort the connection without a close."""
         eio_sid = self.sio.manager.eio_sid_from_sid(sid, "/")
         self.sio.environ[eio_sid]["aiohttp.request"].transport.abort()
 
     def cut_all(self) -> None:
-        """Cut every connection."""
+        """Abort every connection."""
         for sid in list(self._sids):
             if self.sio.manager.is_connected(sid, "/"):
                 self.cut(sid)
@@ -138,10 +138,10 @@ class FakeTidegate:
         return web.json_response(answer)
 
     async def _readings(self, request: web.Request) -> web.StreamResponse:
-        """Take readings over HTTP, of the device that the header names; `http_script` as `script`, with statuses."""
+        """Accept readings over HTTP for the device in the header; `http_script` is like `script`, with statuses."""
         device, readings = request.headers["X-Device-Id"], await request.json()
         self.events.append((device, "http", readings))
-        await self._tell()
+        await self._notify()
         if refused := self._guard(request):
             return refused
         action = self.http_script.popleft() if self.http_script else 202

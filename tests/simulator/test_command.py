@@ -48,10 +48,16 @@ async def test_a_signal_stops_flushes_and_still_prints_the_summary(tidegate: Fak
 
 async def test_bad_arguments_and_bad_files_exit_with_2(tidegate: FakeTidegate, tmp_path: Path) -> None:
     common = ("--url", tidegate.url, "--email", "a@b.example")
-    for wrong in (("--devices", "0"), ("--rate", "nan"), ("--batch", "1001"), ("--replay", "missing.csv"), ("--what",)):
-        code, _, err = await finish(await start(*common, *wrong))
+    for arguments in (
+        ("--devices", "0"),
+        ("--rate", "nan"),
+        ("--batch", "1001"),
+        ("--replay", "missing.csv"),
+        ("--what",),
+    ):
+        code, _, err = await finish(await start(*common, *arguments))
         assert code == 2
-        assert wrong[-1].lstrip("-") in err
+        assert arguments[-1].lstrip("-") in err
     path = tmp_path / "rows.csv"
     path.write_text("timestamp,value\nnever,1\n")
     code, out, err = await finish(await start(*common, "--json", "--replay", str(path)))
@@ -60,7 +66,7 @@ async def test_bad_arguments_and_bad_files_exit_with_2(tidegate: FakeTidegate, t
     assert not tidegate.users
 
 
-async def test_a_file_whose_values_do_not_fit_exits_with_2_and_options_lead_out(
+async def test_a_file_whose_values_do_not_fit_exits_with_2_and_options_help(
     tidegate: FakeTidegate, tmp_path: Path
 ) -> None:
     path = tmp_path / "plant.csv"
@@ -77,23 +83,23 @@ async def test_a_file_whose_values_do_not_fit_exits_with_2_and_options_lead_out(
     assert {(kind, seq) for _, kind, _, seq in tidegate.accepted} == {("pressure", 0)}
 
 
-async def test_options_of_a_replay_that_do_not_go_together_are_told(tidegate: FakeTidegate, tmp_path: Path) -> None:
+async def test_conflicting_replay_options_are_errors(tidegate: FakeTidegate, tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("timestamp,value\n2024-05-01 00:00:00,1\n")
     common = ("--url", tidegate.url, "--email", "a@b.example")
-    for wrong, told in (
+    for arguments, message in (
         (("--unit-column", "u"), "--unit-column goes with --replay"),
         (("--missing", "NA"), "--missing goes with --replay"),
         (("--replay", str(path), "--sensor-type", "a", "--sensor-type-column", "b"), "give one of them"),
         (("--replay", str(path), "--sensor-type", "a/b"), "must be 1 to 64 of"),
         (("--replay", str(path), "--value-type", "float"), "'auto', 'number', 'text', 'boolean'"),
     ):
-        code, _, err = await finish(await start(*common, *wrong))
+        code, _, err = await finish(await start(*common, *arguments))
         assert code == 2
-        assert told in err
+        assert message in err
 
 
-async def test_a_server_that_is_not_there_is_told_with_a_way_out(tidegate: FakeTidegate) -> None:
+async def test_an_unreachable_server_is_reported_with_a_hint(tidegate: FakeTidegate) -> None:
     code, _, err = await finish(await start("--url", "http://127.0.0.1:1", "--email", "a@b.example"))
     assert code == 1
     assert "is Tidegate running there?" in err

@@ -12,8 +12,9 @@ from runtime.http.listen import listen
 from runtime.http.problems import problem_middleware
 from simulator.api import Api
 from simulator.device import device_session
-from simulator.running import Devices
-from simulator.serve import DeviceRoutes
+from simulator.device_pool import DevicePool
+from simulator.metrics import SimulatorMetrics
+from simulator.serve import SimulatorRoutes
 from tests.simulator.fake_tidegate import FakeTidegate
 
 USER = {"Authorization": "Bearer user-1"}
@@ -27,11 +28,15 @@ async def service(
     app = web.Application(middlewares=[problem_middleware])
     async with (
         device_session() as http,
-        Devices(
-            http, url, CollectorRegistry(), max_devices=max_devices, max_devices_per_user=max_devices_per_user
+        DevicePool(
+            http,
+            url,
+            SimulatorMetrics(CollectorRegistry()),
+            max_devices=max_devices,
+            max_devices_per_user=max_devices_per_user,
         ).open() as devices,
     ):
-        DeviceRoutes(Api(http, url, attempts=1), devices).add_to(app)
+        SimulatorRoutes(Api(http, url, attempts=1), devices).add_to(app)
         async with listen(app, "127.0.0.1", 0) as port:
             yield http, f"http://127.0.0.1:{port}/simulator/devices"
 
@@ -53,7 +58,7 @@ async def test_a_device_is_started_listed_and_stopped(tidegate: FakeTidegate) ->
         assert (await call(http, "DELETE", f"{url}/d1", headers=USER))[0] == 404
 
 
-async def test_what_is_wrong_is_told_as_a_problem(tidegate: FakeTidegate) -> None:
+async def test_errors_are_problems(tidegate: FakeTidegate) -> None:
     tidegate.logins = 1
     async with service(tidegate.url, max_devices=1) as (http, url):
         assert (await call(http, "GET", url))[0] == 401

@@ -1,1 +1,1 @@
-"""One module a step, in order of their numbers."""
+"""One module per step, in order of their numbers."""

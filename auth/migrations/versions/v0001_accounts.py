@@ -11,7 +11,7 @@ _MYSQL = {"mysql_engine": "InnoDB", "mysql_default_charset": "utf8mb4"}
 
 
 def upgrade() -> None:
-    """Make the first tables."""
+    """Create the first tables."""
     _users()
     _devices()
     _refresh_tokens()

@@ -1,4 +1,4 @@
-"""The deleted owners that were announced."""
+"""Deleted owners that have been announced."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -9,7 +9,7 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """Keep the ids of deleted owners, so that they can be announced again to a database that was restored."""
+    """Keep the ids of deleted owners, so that they can be announced again after readings were restored."""
     exact = mysql.VARCHAR(36, charset="ascii", collation="ascii_bin")
     op.create_table(
         "announced_owners",

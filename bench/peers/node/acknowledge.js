@@ -1,4 +1,4 @@
-// A Socket.IO server as its makers ship it, which acknowledges and does nothing else. Ends when its standard input does.
+// A stock Socket.IO server that only acknowledges. Ends when its standard input ends.
 const { createServer } = require("node:http");
 const { Server } = require("socket.io");
 

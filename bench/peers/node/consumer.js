@@ -1,4 +1,4 @@
-// RabbitMQ to MongoDB: gathers messages, writes them with one insertMany, then acknowledges them with one frame.
+// RabbitMQ to MongoDB: collects messages, writes them with one insertMany, then acknowledges them with one frame.
 const { QUEUE, assertQueue, openConnection } = require("./queue.js");
 const { documentOf, exceptDuplicates, openReadings } = require("./readings.js");
 

@@ -1,10 +1,10 @@
-// The way to RabbitMQ, the same for the server and the consumer.
+// The RabbitMQ connection, shared by the server and the consumer.
 const amqp = require("amqplib");
 
 exports.QUEUE = process.env.QUEUE;
 
 exports.openConnection = async () => {
-  // amqplib leaves Nagle's algorithm on unless told: small messages would wait for the acknowledgement of others.
+  // amqplib leaves Nagle's algorithm on by default: small messages would wait for the acknowledgement of others.
   const connection = await amqp.connect(process.env.AMQP_URL, { noDelay: true });
   connection.on("close", () => process.exit(1)); // without it nothing is stored, and that must be seen
   return connection;

@@ -1,10 +1,10 @@
-// The collection of readings, and a reading as it is stored in all systems: the same document, field by field.
+// The collection of readings, and a reading's document, identical in all systems.
 const { Long, MongoBulkWriteError, MongoClient } = require("mongodb");
 
 const DUPLICATE_KEY = 11000;
 
 exports.openReadings = async () => {
-  // As safe as Tidegate's writes. The pool has the driver's default of 100 connections.
+  // The same write concern as Tidegate's. The pool has the driver's default of 100 connections.
   const client = new MongoClient(process.env.MONGODB_URL, { writeConcern: { w: "majority", journal: true } });
   await client.connect();
   return client.db(process.env.DATABASE).collection("readings");
@@ -17,7 +17,7 @@ exports.documentOf = (owner, device, { sensorType, value, ts, seq, unit }, recei
   return document;
 };
 
-// Takes what says that a reading is stored already as success: it was sent, or delivered, twice.
+// Treats a duplicate key as success: the reading was sent, or delivered, twice.
 exports.exceptDuplicates = (error) => {
   if (error instanceof MongoBulkWriteError) {
     const errors = [error.writeErrors].flat();

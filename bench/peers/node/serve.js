@@ -3,12 +3,12 @@ const { createServer } = require("node:http");
 const { importSPKI, jwtVerify } = require("jose");
 const { Server } = require("socket.io");
 
-// `one(owner, device, reading)` and `many(owner, device, readings)` return promises that are kept once it is safe.
+// `one(owner, device, reading)` and `many(owner, device, readings)` return promises that resolve once the data is safe.
 exports.serve = async ({ one, many }) => {
   const key = await importSPKI(process.env.PUBLIC_KEY_PEM, "EdDSA"); // once, not at every connection
   const claims = { algorithms: ["EdDSA"], issuer: process.env.TOKEN_ISSUER, audience: "tidegate" };
   const server = createServer();
-  // Socket.IO's defaults: no compression, and a ping each 25 s. WebSocket alone is what devices of this load speak.
+  // Socket.IO's defaults: no compression, and a ping every 25 s. The load uses WebSocket only.
   const io = new Server(server, { transports: ["websocket"], serveClient: false });
 
   io.use(async (socket, next) => {
@@ -21,7 +21,7 @@ exports.serve = async ({ one, many }) => {
     }
   });
 
-  // Readings are not validated, and nobody's rate is limited: what that saves speaks for this system.
+  // Readings are not validated and rates not limited, which saves this system some work.
   io.on("connection", (socket) => {
     const { owner, device } = socket.data;
     socket.on("reading", (reading, acknowledge) => settle(one(owner, device, reading), 1, acknowledge));

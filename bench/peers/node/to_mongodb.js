@@ -1,4 +1,4 @@
-// Node.js, straight to MongoDB: each event is one write, acknowledged once the majority has it in its journal.
+// Node.js, directly to MongoDB: each event is one write, acknowledged once the majority has it in its journal.
 const { serve } = require("./serve.js");
 const { documentOf, exceptDuplicates, openReadings } = require("./readings.js");
 

@@ -1,4 +1,4 @@
-// Node.js with RabbitMQ in between: one persistent message a reading, acknowledged to the device once confirmed.
+// Node.js with RabbitMQ in between: one persistent message per reading, acknowledged to the device once confirmed.
 const { once } = require("node:events");
 const { serve } = require("./serve.js");
 const { QUEUE, assertQueue, openConnection } = require("./queue.js");
@@ -21,7 +21,7 @@ async function main() {
 
   await serve({
     one: publish,
-    // All are on their way at once; their confirms come together, many in one frame.
+    // All are published concurrently; their confirms arrive together, many in one frame.
     many: (owner, device, readings) => Promise.all(readings.map((reading) => publish(owner, device, reading))),
   });
 }

@@ -1,1 +1,1 @@
-"""The path of tutorials in Python: python-socketio, aio-pika, Motor."""
+"""The usual Python stack of tutorials: python-socketio, aio-pika, Motor."""

@@ -1,4 +1,4 @@
-"""python-socketio on aiohttp as its makers ship it, which only acknowledges."""
+"""Stock python-socketio on aiohttp, which only acknowledges."""
 
 import os
 from typing import Any

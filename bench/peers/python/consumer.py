@@ -27,7 +27,7 @@ Received = asyncio.Queue[AbstractIncomingMessage]
 
 
 def document_of(body: bytes) -> dict[str, Any]:
-    """Return a message's reading as it is stored in all systems: the same document, field by field."""
+    """Return a message's reading as a document, identical in all systems."""
     sent = json.loads(body)
     key = {
         "owner": sent["owner"],
@@ -41,12 +41,12 @@ def document_of(body: bytes) -> dict[str, Any]:
 
 
 def date(ms: int) -> datetime:
-    """Return a time of milliseconds since 1970."""
+    """Return a datetime from milliseconds since 1970."""
     return datetime.fromtimestamp(ms / 1000, UTC)
 
 
 async def gather(received: Received) -> list[AbstractIncomingMessage]:
-    """Return up to 1,000 messages, or what has come within 10 ms of the first."""
+    """Return up to 1,000 messages, or those that arrive within 10 ms of the first."""
     batch = [await received.get()]
     try:
         async with asyncio.timeout(LINGER_S):
@@ -69,7 +69,7 @@ async def store(collection: Any, documents: list[dict[str, Any]]) -> None:
 
 
 async def consume() -> None:
-    """Carry messages over, for ever."""
+    """Store messages until cancelled."""
     # As safe as Tidegate's writes; everything else is Motor's default.
     mongodb: Any = AsyncIOMotorClient(os.environ["MONGODB_URL"], w="majority", journal=True)
     collection = mongodb[os.environ["DATABASE"]]["readings"]

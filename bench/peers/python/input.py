@@ -1,4 +1,4 @@
-"""The end of standard input, with which whoever started a process ends it."""
+"""Ends the process when its standard input ends, which the parent process closes."""
 
 import asyncio
 import signal

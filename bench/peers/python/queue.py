@@ -1,4 +1,4 @@
-"""The way to RabbitMQ, the same for the server and the consumer."""
+"""The RabbitMQ connection, shared by the server and the consumer."""
 
 import os
 
@@ -9,10 +9,10 @@ QUEUE = os.environ.get("QUEUE", "readings")
 
 
 async def connect() -> AbstractConnection:
-    """Connect; not `connect_robust`, whose bookkeeping for reconnects costs a little and stores nothing."""
+    """Connect; not `connect_robust`, whose bookkeeping for reconnects adds overhead without a benefit here."""
     return await aio_pika.connect(os.environ["AMQP_URL"])
 
 
 async def declare_queue(channel: AbstractChannel) -> AbstractQueue:
-    """Return the queue of readings, which both processes declare alike."""
+    """Declare and return the queue of readings, identically in both processes."""
     return await channel.declare_queue(QUEUE, durable=True, arguments={"x-queue-type": "quorum"})

@@ -31,7 +31,7 @@ class Devices:
         self._app = app
 
     async def connect(self, sid: str, _: dict[str, Any], auth: dict[str, Any] | None) -> None:
-        """Verify the token, once a connection."""
+        """Verify the token once per connection."""
         try:
             claims = jwt.decode(
                 (auth or {}).get("token", ""),
@@ -46,7 +46,7 @@ class Devices:
         await self._sio.save_session(sid, series)
 
     async def reading(self, sid: str, sent: dict[str, Any]) -> dict[str, Any]:
-        """Acknowledge one reading; nothing is acknowledged where this raises."""
+        """Acknowledge one reading; nothing is acknowledged if this raises."""
         await self._publish(await self._sio.get_session(sid), sent)
         return {"status": "accepted", "accepted": 1}
 
@@ -57,7 +57,7 @@ class Devices:
         return {"status": "accepted", "accepted": len(sent)}
 
     async def _publish(self, series: dict[str, str], reading: dict[str, Any]) -> None:
-        """Return once it is confirmed: channels of aio-pika have publisher confirms unless told otherwise."""
+        """Return once it is confirmed: aio-pika enables publisher confirms by default."""
         body = json.dumps({**reading, **series, "receivedAt": time.time_ns() // 1_000_000}).encode()
         message = Message(body, delivery_mode=DeliveryMode.PERSISTENT)
         await self._app[EXCHANGE].publish(message, routing_key=QUEUE)
@@ -73,7 +73,7 @@ async def broker(app: web.Application) -> AsyncIterator[None]:
 
 
 async def watch_input(_: web.Application) -> AsyncIterator[None]:
-    """Follow standard input as long as the server runs."""
+    """Watch standard input while the server runs."""
     task = asyncio.create_task(end_with_input())
     yield
     task.cancel()

@@ -1,10 +1,10 @@
-"""What all commands of operators share: exit codes, help, and one line where a server is away."""
+"""What all operators' commands share: exit codes, help, and one line if a server is unreachable."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.auth.operating import auth
+from tests.auth.processes import auth
 
 AWAY = "mysql+aiomysql://nobody:hunter22@127.0.0.1:9/auth"
 
@@ -47,7 +47,7 @@ async def test_a_wrong_command_line_is_2_with_the_usage(sqlite_url: str, argumen
 
 async def test_a_bad_setting_is_2_and_a_secret_is_not_repeated() -> None:
     ran = await auth("mysql+aiomysql://nobody:hunter22@127.0.0.1:port/auth", "users", "list")
-    assert (ran.code, ran.err) == (2, "AUTH_DATABASE_URL=(hidden): is no URL that can be read\n")
+    assert (ran.code, ran.err) == (2, "AUTH_DATABASE_URL=(hidden): is not a valid URL\n")
 
 
 @pytest.mark.parametrize(

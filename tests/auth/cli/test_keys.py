@@ -1,7 +1,6 @@
-"""Keys that operators change beside running services."""
+"""Operators rotate and retire keys while services run."""
 
 import asyncio
-import base64
 import time
 from pathlib import Path
 
@@ -11,28 +10,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from access.revocations import Revocations
+from access.revocations import RevocationList
 from access.tokens import MAX_LIFETIME_S, KeySet, TokenError, TokenVerifier, fetch_jwks_over_http
 from auth.database import open_database
 from auth.migrate import migrate
 from auth.tokens import revocations as auth_revocations
 from runtime.times import now_ms, rfc3339
-from tests.auth.operating import Ran, auth, keys
-from tests.auth.service import SECRET, Client, make_settings, running
-
-
-def kid_of(token: str) -> str:
-    part = token.split(".", maxsplit=1)[0]
-    header: dict[str, str] = msgspec.json.decode(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
-    return header["kid"]
-
-
-async def new_token(client: Client) -> str:
-    return str((await client.log_in()).json["accessToken"])
-
-
-async def published(client: Client) -> list[str]:
-    return [key["kid"] for key in (await client.get("/.well-known/jwks.json")).json["keys"]]
+from tests.auth.processes import Ran, auth, keys
+from tests.auth.service import SECRET, Client, kid_of, make_settings, new_token, published, running
 
 
 async def test_a_rotation_needs_no_restart_and_drops_nobody_and_a_retired_key_ends_its_tokens(
@@ -84,13 +69,13 @@ async def test_a_rotation_needs_no_restart_and_drops_nobody_and_a_retired_key_en
 
 
 async def every_service_refuses(gateways: list[KeySet], replicas: tuple[Client, ...], token: str) -> None:
-    """Each asks another replica what ended, while it still has the key."""
+    """Each polls another replica for revocations while it still has the key."""
     for gateway, replica in zip(gateways, replicas, strict=True):
         verified = await TokenVerifier(gateway).verify(token)
-        listed = Revocations(replica.service.revocations)
+        listed = RevocationList(replica.service.revocations)
         assert await listed.refresh()
         with pytest.raises(TokenError) as refused:
-            listed.require_valid(verified)
+            listed.require_active(verified)
         assert refused.value.code == "revoked"
 
 
@@ -105,7 +90,7 @@ async def test_a_retired_key_is_revoked_with_its_retirement_for_as_long_as_any_t
     assert (await rotated_at_once(database_url)).code == 0
     old = msgspec.json.decode((await auth(database_url, "keys", "list", "--json")).out)[0]["kid"]
     async with open_database(database_url, connections=1, timeout_s=5) as database:
-        revocations = auth_revocations.Revocations(database, access_s=60, device_s=60)
+        revocations = auth_revocations.RevocationLog(database, access_s=60, device_s=60)
         refused = await keys(database_url, "retire", "unknown")
         assert refused.code == 1
         assert (await revocations.after(None)).items == []
@@ -197,7 +182,7 @@ async def test_keys_from_files_serve_and_are_changed_as_files(sqlite_url: str, t
     taken_out = "x" * 43
     assert (await auth(sqlite_url, "keys", "retire", taken_out, SIGNING_KEY_FILES=str(file))).code == 0
     odd = await auth(sqlite_url, "keys", "retire", "odd", SIGNING_KEY_FILES=str(file))
-    assert (odd.code, odd.err) == (1, "'odd' is no id of a key: 43 characters, as `list` showed it.\n")
+    assert (odd.code, odd.err) == (1, "'odd' is not the id of a key: 43 characters, as `list` shows it.\n")
     async with running(settings) as client:
         items = msgspec.json.decode(await client.service.revocations(None))["items"]
         assert [(item["kind"], item["id"]) for item in items] == [("kid", taken_out)]

@@ -1,4 +1,4 @@
-"""Accounts that operators run, where nobody may sign up."""
+"""Operators manage accounts while sign-up is closed."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ from auth.database import open_database
 from auth.ids import new_id
 from auth.migrate import migrate
 from auth.tables import users as user_table
-from tests.auth.operating import Ran, auth
+from tests.auth.processes import Ran, auth
 from tests.auth.service import PASSWORD, make_settings, running
 
 OPERATORS_PASSWORD = "set by an operator"
@@ -74,7 +74,7 @@ async def test_every_account_is_listed_whatever_the_locale_and_however_many(data
     ]
     async with (
         open_database(database_url, connections=1, timeout_s=10) as database,
-        database.writing() as connection,
+        database.begin() as connection,
     ):
         await connection.execute(insert(user_table), rows)
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -116,10 +116,10 @@ async def test_a_password_is_asked_for_twice_on_the_terminal(sqlite_url: str) ->
 @pytest.mark.parametrize(
     ("arguments", "stdin", "says"),
     [
-        (("create", "--email", "no address", "--name", "Ada", "--generate"), b"", "no e-mail address"),
+        (("create", "--email", "no address", "--name", "Ada", "--generate"), b"", "not an e-mail address"),
         (("create", "--email", "a@example.org", "--name", "\n", "--generate"), b"", "a name has 1 to 200 characters"),
         (("create", *ADA, "--password-stdin"), b"short\n", "at least 8 characters"),
-        (("create", *ADA, "--password-stdin"), b"password1\n", "among the first that anyone tries"),
+        (("create", *ADA, "--password-stdin"), b"password1\n", "among the first that attackers try"),
         (("create", *ADA, "--password-stdin"), b"ada@example.org\n", "must not be the name"),
         (("create", *ADA, "--password-stdin"), b"\xff\xfe12345678\n", "not UTF-8"),
         (("create", *ADA), b"", "--password-stdin"),

@@ -8,7 +8,7 @@ SIGN_UP = {"name": "Ada", "email": "ada@example.org", "password": "correct horse
 
 
 def assert_problem(answer: Answer, status: int) -> None:
-    """The one form of errors: RFC 9457."""
+    """Every error has the form of RFC 9457."""
     assert answer.status == status, answer.raw
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert {"type", "title", "status", "detail"} <= set(answer.json)

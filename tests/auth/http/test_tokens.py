@@ -6,23 +6,11 @@ import aiohttp
 import jwt
 import pytest
 from sqlalchemy import delete, update
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from access.tokens import KeySet, TokenVerifier, fetch_jwks_over_http
 from auth.tables import devices, users
-from tests.auth.service import Client, make_settings, running
-
-
-async def change(url: str, statement: Any) -> None:
-    engine = create_async_engine(url)
-    async with engine.begin() as connection:
-        await connection.execute(statement)
-    await engine.dispose()
-
-
-def claims_of(token: str) -> dict[str, Any]:
-    claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
-    return claims
+from tests.auth.rows import change
+from tests.auth.service import Client, claims_of, make_settings, running
 
 
 async def test_a_users_token_has_exactly_the_claims_of_the_design(client: Client) -> None:

@@ -71,14 +71,14 @@ async def test_the_private_key_cannot_be_read_without_the_secret(database_url: s
 
 
 async def stored(database: Database) -> str:
-    async with database.reading() as connection:
+    async with database.connect() as connection:
         return str(await connection.scalar(select(signing_keys.c.sealed_private_key)))
 
 
 async def test_a_damaged_key_stops_the_start(database_url: str) -> None:
     await load(database_url)
     async with open_database(database_url, connections=1, timeout_s=2) as database:
-        async with database.writing() as connection:
+        async with database.begin() as connection:
             await connection.execute(update(signing_keys).values(sealed_private_key="AAAA"))
         with pytest.raises(KeysError):
             await StoredKeys(database, SECRET).load()
@@ -122,7 +122,7 @@ def new_keys() -> Keys:
 
 
 class Stored:
-    """What a database would answer, and how often it was asked."""
+    """Returns keys like a database, and counts the reads."""
 
     def __init__(self, keys: Keys) -> None:
         self.keys = keys
@@ -219,7 +219,7 @@ async def test_keys_go_when_the_last_token_that_they_signed_has(database_url: st
         # Not sooner: a replica may have signed with it a second after the rotation.
         assert row.retires_at_ms >= row.created_at_ms + 3601 * 1000
         assert set((await stored.load()).public) == {old, new}
-        async with database.writing() as connection:
+        async with database.begin() as connection:
             await connection.execute(
                 update(signing_keys).where(signing_keys.c.kid == old).values(retires_at_ms=now_ms())
             )
@@ -273,9 +273,9 @@ def test_a_key_file_that_does_not_serve_is_named(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no key")
     for path, why in (
         (public_pem(tmp_path / "public", key), "must hold a private key"),
-        (private_pem(tmp_path / "locked", key, b"secret"), "holds no key"),
+        (private_pem(tmp_path / "locked", key, b"secret"), "holds no usable key"),
         (private_pem(tmp_path / "curve", generate_private_key(SECP256R1())), "must hold an Ed25519 key"),
-        (str(tmp_path / "text"), "holds no key"),
+        (str(tmp_path / "text"), "holds no usable key"),
         (str(tmp_path / "missing"), "cannot be read"),
     ):
         with pytest.raises(KeysError, match=why) as refused:

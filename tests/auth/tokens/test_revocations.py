@@ -13,10 +13,11 @@ from sqlalchemy import select, text
 from access.tokens import CLOCK_AHEAD_S
 from auth.accounts import Accounts
 from auth.database import Database, database_now_ms, open_database
+from auth.metrics import AuthMetrics
 from auth.migrate import migrate
 from auth.passwords import password_hasher
 from auth.tables import revocations as table
-from auth.tokens.revocations import Revocations
+from auth.tokens.revocations import RevocationLog
 from runtime.http.listen import listen
 from runtime.http.problems import problem_middleware
 from runtime.times import now_ms
@@ -101,9 +102,9 @@ async def test_strangers_do_not_reach_the_list_where_it_is_not_mounted(client: C
 
 
 async def test_the_commit_order_hides_nothing_from_a_cursor(database_url: str) -> None:
-    """Many writers at once, and a reader who goes on from each cursor: all rows are seen."""
+    """With many concurrent writers, a reader that continues from each cursor sees all rows."""
     async with open_database(database_url, connections=8, timeout_s=10) as database:
-        revocations = Revocations(database, access_s=60, device_s=60)
+        revocations = RevocationLog(database, access_s=60, device_s=60)
         seen: list[str] = []
         done = asyncio.Event()
 
@@ -118,8 +119,8 @@ async def test_the_commit_order_hides_nothing_from_a_cursor(database_url: str) -
                     return
 
         async def write(name: str, linger_s: float) -> None:
-            async with database.writing() as connection:
-                await revocations.end_session(connection, name)
+            async with database.begin() as connection:
+                await revocations.revoke_session(connection, name)
                 await asyncio.sleep(linger_s)  # committed later than the number was given out
 
         reading = asyncio.ensure_future(read())
@@ -130,20 +131,20 @@ async def test_the_commit_order_hides_nothing_from_a_cursor(database_url: str) -
 
 
 async def test_a_number_is_given_out_when_all_lower_ones_are_committed(database_url: str) -> None:
-    """Two transactions overlap: the second waits for the first one's commit, so its number cannot be seen before."""
+    """Two transactions overlap: the second waits for the first one's commit, so its number is not visible earlier."""
     async with open_database(database_url, connections=4, timeout_s=10) as database:
-        revocations = Revocations(database, access_s=60, device_s=60)
+        revocations = RevocationLog(database, access_s=60, device_s=60)
         numbered, commit = asyncio.Event(), asyncio.Event()
 
         async def first() -> None:
-            async with database.writing() as connection:
-                await revocations.end_session(connection, "first")
+            async with database.begin() as connection:
+                await revocations.revoke_session(connection, "first")
                 numbered.set()
                 await commit.wait()
 
         async def second() -> None:
-            async with database.writing() as connection:
-                await revocations.end_session(connection, "second")
+            async with database.begin() as connection:
+                await revocations.revoke_session(connection, "second")
 
         writing = asyncio.ensure_future(first())
         await numbered.wait()
@@ -157,12 +158,12 @@ async def test_a_number_is_given_out_when_all_lower_ones_are_committed(database_
 
 
 async def test_many_rows_are_listed_at_once(database_url: str) -> None:
-    """A user with as many devices as one may have, disabled in one transaction of the default length."""
+    """A user with the maximum number of devices is disabled in one transaction of default duration."""
     async with open_database(database_url, connections=1, timeout_s=10) as database:
-        revocations = Revocations(database, access_s=60, device_s=60)
+        revocations = RevocationLog(database, access_s=60, device_s=60)
         devices = [(f"d{number}", 1) for number in range(10_000)]
-        async with database.writing() as connection:
-            await revocations.end_user_tokens(connection, "u", 1, devices)
+        async with database.begin() as connection:
+            await revocations.revoke_user_tokens(connection, "u", 1, devices)
         revoked = await revocations.after(None)
         assert [(item.kind, item.id) for item in revoked.items] == [
             ("user", "u"),
@@ -178,20 +179,20 @@ async def test_what_is_no_cursor_is_refused(sqlite_client: Client, since: str) -
 
 
 async def written(database: Database, sid: str, *, ended_ago_s: int) -> None:
-    """Write the end of a session whose last token would have expired so long ago."""
-    revocations = Revocations(database, access_s=-ended_ago_s - CLOCK_AHEAD_S, device_s=60)
-    async with database.writing() as connection:
-        await revocations.end_session(connection, sid)
+    """Write the revocation of a session whose last token expired `ended_ago_s` seconds ago."""
+    revocations = RevocationLog(database, access_s=-ended_ago_s - CLOCK_AHEAD_S, device_s=60)
+    async with database.begin() as connection:
+        await revocations.revoke_session(connection, sid)
 
 
 async def test_a_row_is_kept_beyond_its_end_for_hosts_whose_clocks_are_behind_and_then_goes(database_url: str) -> None:
     async with open_database(database_url, connections=1, timeout_s=5) as database:
-        revocations = Revocations(database, access_s=60, device_s=60)
+        revocations = RevocationLog(database, access_s=60, device_s=60)
         await written(database, "an hour ago", ended_ago_s=3600)
         await written(database, "three hours ago", ended_ago_s=3 * 3600)
         assert [item.id for item in (await revocations.after(None)).items] == ["an hour ago"]
         await written(database, "present", ended_ago_s=-60)
-        async with database.reading() as connection:
+        async with database.connect() as connection:
             rows = await connection.scalars(select(table.c.id).order_by(table.c.number))
             assert list(rows) == ["an hour ago", "present"]
 
@@ -202,23 +203,23 @@ async def test_in_sqlite_a_row_is_kept_for_twice_the_life_of_the_longest_token(s
     async with open_database(sqlite_url, connections=1, timeout_s=5) as database:
         await written(database, "10 days ago", ended_ago_s=10 * day)
         for device_s, listed in ((30 * day, ["10 days ago"]), (day, [])):
-            revocations = Revocations(database, access_s=60, device_s=device_s)
+            revocations = RevocationLog(database, access_s=60, device_s=device_s)
             assert [item.id for item in (await revocations.after(None)).items] == listed
 
 
 async def test_the_clock_of_this_host_ends_no_revocation(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The host's clock leaps ahead by more than an hour for as long as it takes to ask and to write, and back."""
+    """The host's clock jumps ahead by more than an hour during a read and a write, and then back."""
     async with open_database(database_url, connections=1, timeout_s=5) as database:
-        revocations = Revocations(database, access_s=3600, device_s=3600)
-        async with database.writing() as connection:
-            await revocations.end_session(connection, "first")
+        revocations = RevocationLog(database, access_s=3600, device_s=3600)
+        async with database.begin() as connection:
+            await revocations.revoke_session(connection, "first")
         real, real_ns = time.time, time.time_ns
         with monkeypatch.context() as ahead:
             ahead.setattr(time, "time", lambda: real() + 3720)
             ahead.setattr(time, "time_ns", lambda: real_ns() + 3720 * 10**9)
             assert [item.id for item in (await revocations.after(None)).items] == ["first"]
-            async with database.writing() as connection:
-                await revocations.end_session(connection, "second")
+            async with database.begin() as connection:
+                await revocations.revoke_session(connection, "second")
         found = (await revocations.after(None)).items
         assert [item.id for item in found] == ["first", "second"]
         if database_url.startswith("mysql"):
@@ -226,8 +227,8 @@ async def test_the_clock_of_this_host_ends_no_revocation(database_url: str, monk
 
 
 async def test_the_database_says_what_time_it_is(database_url: str) -> None:
-    """In UTC, whatever the zone of the session."""
-    async with open_database(database_url, connections=1, timeout_s=5) as database, database.reading() as connection:
+    """In UTC, whatever the time zone of the session."""
+    async with open_database(database_url, connections=1, timeout_s=5) as database, database.connect() as connection:
         if connection.dialect.name == "mysql":
             await connection.execute(text("SET time_zone = '+05:30'"))
         before = now_ms()
@@ -242,8 +243,8 @@ async def test_a_disabled_user_is_out_with_all_devices_until_enabled(database_ur
         me = await claims(client, token)
         device, device_token = await device_with_token(client, token)
         async with open_database(database_url, connections=1, timeout_s=5) as database:
-            with password_hasher(cost=4, threads=1, queue=1, registry=CollectorRegistry()) as passwords:
-                accounts = Accounts(database, passwords, Revocations(database, access_s=60, device_s=60))
+            with password_hasher(cost=4, threads=1, queue=1, metrics=AuthMetrics(CollectorRegistry())) as passwords:
+                accounts = Accounts(database, passwords, RevocationLog(database, access_s=60, device_s=60))
                 await accounts.disable(me["sub"])
                 for one in (token, device_token):
                     assert (await client.get("/user/token", token=one)).json["code"] == "revoked"

@@ -1,4 +1,4 @@
-"""A new key is published before it signs, so that who keeps a copy of the keys has it before its first token."""
+"""A new key is published before it signs, so that verifiers that cache keys have it before its first token."""
 
 import asyncio
 import time
@@ -14,10 +14,9 @@ from auth.database import open_database
 from auth.migrate import migrate
 from auth.tables import signing_keys
 from auth.tokens.stored_keys import StoredKeys, StoredKeySet
-from tests.auth.cli.test_keys import kid_of, new_token, published
-from tests.auth.http.test_tokens import change
-from tests.auth.operating import auth, keys
-from tests.auth.service import SECRET, Client, make_settings, running
+from tests.auth.processes import auth, keys
+from tests.auth.rows import change
+from tests.auth.service import SECRET, Client, kid_of, make_settings, new_token, published, running
 
 MONTH_MS = 30 * 86_400_000
 LATE_MS = 60_000
@@ -45,7 +44,7 @@ def milliseconds(shown: str) -> int:
 
 
 async def test_who_keeps_a_copy_of_the_keys_refuses_no_token_of_a_new_one(database_url: str) -> None:
-    """As jose does, which asks for a key set again 30 s after it last did; here 2 s, and 5 in place of the 60."""
+    """Like jose, which fetches a key set at most every 30 s; here 2 s, and 5 s instead of the 60 s."""
     async with running(make_settings(database_url)) as first, running(make_settings(database_url)) as second:
         await first.sign_up()
         kept = jwt.PyJWKSet.from_dict((await first.get("/.well-known/jwks.json")).json)
@@ -165,7 +164,7 @@ async def test_when_a_key_begins_to_sign_the_database_servers_clock_says(
 
 
 async def test_a_clock_that_is_set_back_gives_no_ended_key_its_rights_back(database_url: str) -> None:
-    """The retired key would sign again, and every service refuse what it signs; the withdrawn one would verify."""
+    """Otherwise the retired key would sign tokens that all services refuse, and the withdrawn one would verify."""
     await migrate(database_url)
     async with open_database(database_url, connections=1, timeout_s=10) as database:
         stored = StoredKeys(database, SECRET)

@@ -66,8 +66,8 @@ def readings(device: str, count: int) -> bytes:
 
 
 def letter(reason: str, body: bytes, message_id: str, **headers: str | int) -> Message:
-    told: dict[str, str | int] = {"x-reason": reason, "x-error": "why", "x-service": "persister", "x-first-seen": SEEN}
-    return Message(body, {**told, **{name.replace("_", "-"): text for name, text in headers.items()}}, message_id)
+    added: dict[str, str | int] = {"x-reason": reason, "x-error": "why", "x-service": "persister", "x-first-seen": SEEN}
+    return Message(body, {**added, **{name.replace("_", "-"): text for name, text in headers.items()}}, message_id)
 
 
 REFUSED = letter("refused", readings("d-1", 3), "refused-id", x_schema=1)
@@ -99,7 +99,7 @@ async def ids(system: System) -> list[str]:
     return sorted(row["id"] for row in (await letters(system, "list", "--json")).rows())
 
 
-async def test_list_tells_what_each_letter_says_and_takes_nothing(system: System) -> None:
+async def test_list_shows_each_dead_letter_and_removes_none(system: System) -> None:
     async with dead(system, REFUSED, OTHERS, GARBAGE) as broker:
         table = await letters(system, "list")
         assert table.code == 0
@@ -153,7 +153,7 @@ async def test_show_decodes_documents_and_shows_bytes_that_it_cannot_without_ste
         assert "no dead letter no-such-id" in missing.errors
 
 
-async def test_replay_brings_the_chosen_back_as_they_were_and_counts_tries(system: System) -> None:
+async def test_replay_publishes_the_selected_dead_letters_unchanged_and_counts_replays(system: System) -> None:
     async with dead(system, REFUSED, OTHERS, GARBAGE) as broker:
         done = await letters(system, "replay", "--device", "d-1")
         assert (done.code, done.errors.splitlines()[-1]) == (0, "1 dead letters replayed.")
@@ -167,10 +167,10 @@ async def test_replay_brings_the_chosen_back_as_they_were_and_counts_tries(syste
             async with asyncio.timeout(10):
                 await consumer.reject(await consumer.get())
 
-        async def buried() -> bool:
+        async def dead_lettered() -> bool:
             return await broker.depth(DEAD_LETTERS) == 3
 
-        await eventually(buried, "the rejected message is a dead letter")
+        await eventually(dead_lettered, "the rejected message is a dead letter")
         (row,) = (await letters(system, "list", "--json", "--reason", "rejected")).rows()
         assert (row["replays"], row["service"], row["device"]) == (1, "broker", "d-1")
         assert row["firstSeen"].startswith("20")
@@ -186,7 +186,7 @@ async def test_replay_leaves_what_does_not_decode_unless_forced(system: System) 
     async with dead(system, GARBAGE, newer, OTHERS) as broker:
         done = await letters(system, "replay")
         assert done.code == 0
-        assert "1 dead letters replayed.\n2 left: " in done.errors
+        assert "1 dead letters replayed.\n2 skipped: " in done.errors
         assert [message.body for message in await taken(broker, 1)] == [OTHERS.body]
         assert await ids(system) == ["garbage-id", "newer-id"]
         assert (await letters(system, "replay", "newer-id", "--force")).code == 0
@@ -224,7 +224,7 @@ async def test_replay_stops_when_the_readings_are_full_and_loses_nothing(tmp_pat
     assert await ids(system) == ["others-id", "refused-id"]
 
 
-async def test_discard_forgets_the_chosen_only(system: System) -> None:
+async def test_discard_deletes_only_the_selected_dead_letters(system: System) -> None:
     async with dead(system, REFUSED, OTHERS, GARBAGE) as broker:
         assert (await letters(system, "discard", "--reason", "refused", "--limit", "1")).code == 0
         assert len(await ids(system)) == 2
@@ -236,7 +236,7 @@ async def test_discard_forgets_the_chosen_only(system: System) -> None:
 
 
 @pytest.mark.parametrize(("answer", "left"), [(b"n\n", 1), (b"\n", 1), (b"y\n", 0)])
-async def test_discard_asks_whoever_sits_at_a_terminal(tmp_path: Path, answer: bytes, left: int) -> None:
+async def test_discard_asks_for_confirmation_on_a_terminal(tmp_path: Path, answer: bytes, left: int) -> None:
     system = System(f"embedded://{tmp_path}/queue.db")
     ours, theirs = pty.openpty()
     async with dead(system, REFUSED):
@@ -272,7 +272,7 @@ async def test_list_shows_more_than_a_hundred(tmp_path: Path) -> None:
         assert len((await letters(system, "list", "--json")).rows()) == 150
 
 
-async def test_a_letter_is_named_by_its_id_however_the_queue_is_ordered(system: System) -> None:
+async def test_a_dead_letter_is_selected_by_its_id_whatever_the_order_of_the_queue(system: System) -> None:
     nameless = [letter("undecodable", b"garbage %d" % number, "") for number in range(3)]
     async with dead(system, *nameless, REFUSED):
         rows = (await letters(system, "list", "--json", "--reason", "undecodable")).rows()
@@ -301,7 +301,7 @@ async def test_the_beginning_of_several_ids_names_none_of_them(system: System) -
         assert await ids(system) == ["same-id-1", "same-id-2"]
 
 
-async def test_a_device_is_seen_beside_an_owner_of_36_characters(tmp_path: Path) -> None:
+async def test_a_device_is_shown_next_to_an_owner_of_36_characters(tmp_path: Path) -> None:
     system = System(f"embedded://{tmp_path}/queue.db")
     owner, device = "0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b", "greenhouse-7.north_wall:sensor-12"
     body = encode_document(owner, device, Reading("t", 1, 1, 0, 1))
@@ -320,22 +320,22 @@ async def test_what_does_not_decode_does_not_count_against_the_limit_of_a_replay
         assert len(await ids(system)) == 4
 
 
-async def test_a_replayed_letter_that_dies_again_meanwhile_is_not_replayed_for_ever(system: System) -> None:
+async def test_a_replayed_dead_letter_that_comes_back_at_once_is_not_replayed_in_a_loop(system: System) -> None:
     async with dead(system, REFUSED, OTHERS) as broker, broker.consumer(READINGS, prefetch=1) as consumer:
-        buried = 0
+        dead_lettered = 0
 
-        async def bury_everything() -> None:
-            nonlocal buried
+        async def reject_everything() -> None:
+            nonlocal dead_lettered
             while True:
                 await consumer.reject(await consumer.get())
-                buried += 1
+                dead_lettered += 1
 
-        worker = asyncio.create_task(bury_everything())
+        worker = asyncio.create_task(reject_everything())
         done = await letters(system, "replay", "--rate", "5")
         assert "2 dead letters replayed." in done.errors
 
         async def back() -> bool:
-            return buried == 2 and await broker.depth(DEAD_LETTERS) == 2
+            return dead_lettered == 2 and await broker.depth(DEAD_LETTERS) == 2
 
         await eventually(back, "both are dead letters again")
         worker.cancel()
@@ -343,7 +343,7 @@ async def test_a_replayed_letter_that_dies_again_meanwhile_is_not_replayed_for_e
             await worker
 
 
-async def test_a_letter_of_the_brokers_own_is_read_from_its_x_death(rabbitmq_url: str) -> None:
+async def test_a_message_that_the_broker_dead_lettered_is_described_by_its_x_death(rabbitmq_url: str) -> None:
     system = System(rabbitmq_url)
     async with dead(system):
         async with await aio_pika.connect(rabbitmq_url) as connection:
@@ -373,7 +373,7 @@ async def test_a_letter_of_the_brokers_own_is_read_from_its_x_death(rabbitmq_url
 async def test_a_broker_that_is_away_is_exit_code_1_and_one_clear_line(url: str, action: list[str]) -> None:
     ran = await letters(System(url), *action)
     assert ran.code == 1
-    assert "The broker did not do it: " in ran.errors
+    assert "The broker failed: " in ran.errors
     assert "secret" not in ran.errors
 
 
@@ -408,6 +408,6 @@ async def test_declare_makes_every_queue_and_may_be_repeated(system: System) -> 
         assert await broker.depth(DEAD_LETTERS) == await broker.depth(READINGS) == 0
 
 
-async def test_declare_waits_only_as_long_as_it_was_told() -> None:
+async def test_declare_waits_no_longer_than_its_option_says() -> None:
     ran = await run(System("amqp://127.0.0.1:9/"), "declare", "--wait", "0")
     assert ran.code == 1

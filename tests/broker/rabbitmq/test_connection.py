@@ -1,34 +1,46 @@
-"""What a link makes of the driver's failures, and of those that meet its own end."""
+"""A connection that is lost, at any point, is opened again."""
 
 import asyncio
+from contextlib import closing, suppress
 
 import pytest
+from yarl import URL
 
-from broker.interface import BrokerUnavailable
-from broker.rabbitmq.errors import translating_errors
+from broker.message import Message
+from broker.rabbitmq import connection as rabbitmq_connection
+from broker.rabbitmq.broker import RabbitMQBroker
+from broker.topology import (
+    READINGS_EXCHANGE,
+)
 
 
-async def test_a_failure_of_the_driver_is_that_the_broker_is_away() -> None:
-    for failure in (ConnectionError("refused"), Exception("in the handshake"), asyncio.CancelledError()):
-        with pytest.raises(BrokerUnavailable), translating_errors():
-            raise failure
+async def test_a_connection_that_dies_at_any_point_of_its_handshake_is_opened_again(
+    rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rabbitmq_connection, "RECONNECT_S", (0.001, 0.001))
+    monkeypatch.setattr(rabbitmq_connection, "START_TIMEOUT_S", 20)
+    url = URL(rabbitmq_url)
+    # How many bytes of answers pass before a connection is cut: all of the handshake's, and some of what follows it.
+    cuts = [*range(0, 40, 5), *range(40, 1000, 40), *range(500, 660, 2)]
 
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        left = cuts.pop(0) if cuts else 10**9
+        back, forth = await asyncio.open_connection("127.0.0.1", url.port)
+        with closing(writer), closing(forth):
+            asking = asyncio.ensure_future(carry(reader, forth))
+            while left > 0 and (data := await back.read(min(left, 65536))):
+                writer.write(data)
+                left -= len(data)
+            asking.cancel()
 
-async def test_a_failure_in_the_moment_of_the_cancellation_does_not_keep_the_task() -> None:
-    async def connects_for_ever() -> None:
-        while True:
-            try:
-                with translating_errors():
-                    try:
-                        await asyncio.Event().wait()
-                    except asyncio.CancelledError:  # as Python 3.11's wait_for does when the call has just failed
-                        raise ConnectionError("refused") from None
-            except BrokerUnavailable:
-                await asyncio.sleep(0)
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
 
-    task = asyncio.ensure_future(connects_for_ever())
-    await asyncio.sleep(0)
-    task.cancel()
-    async with asyncio.timeout(5):
-        await asyncio.wait((task,))
-    assert task.cancelled()
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    async with server:
+        broker = RabbitMQBroker(str(url.with_port(server.sockets[0].getsockname()[1])), durable_after_s=0)
+        async with broker.publisher() as publisher:
+            assert not cuts
+            await publisher.publish(Message(b"through"), READINGS_EXCHANGE)

@@ -17,7 +17,7 @@ from yarl import URL
 from broker.connect import check_url, open_broker
 from broker.interface import BrokerUnavailable
 from broker.message import Message
-from broker.rabbitmq import connection as rabbitmq_link
+from broker.rabbitmq import connection as rabbitmq_connection
 from broker.rabbitmq.address import parse_hosts
 from broker.rabbitmq.broker import RabbitMQBroker
 from broker.settings import BrokerSettings
@@ -33,7 +33,7 @@ NAME = "rabbitmq.cluster.test"
 @pytest.fixture(autouse=True)
 def no_hurry_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """A context waits for its connection, so that the time it takes can be measured."""
-    monkeypatch.setattr(rabbitmq_link, "START_TIMEOUT_S", 30.0)
+    monkeypatch.setattr(rabbitmq_connection, "START_TIMEOUT_S", 30.0)
 
 
 class Node:
@@ -127,7 +127,7 @@ def make_certificate(certificate: Path, key: Path) -> None:
 
 async def publishes_within(url: str, seconds: float) -> None:
     began = time.monotonic()
-    async with RabbitMQBroker(url, settle_s=0).publisher(READINGS_EXCHANGE) as publisher:
+    async with RabbitMQBroker(url, durable_after_s=0).publisher(READINGS_EXCHANGE) as publisher:
         await publisher.publish(Message(b"reading"), READINGS_EXCHANGE)
         assert time.monotonic() - began < seconds
 
@@ -139,7 +139,7 @@ async def test_behind_one_name_a_first_address_that_is_dead_costs_seconds(
     port = nodes[0].port
     named += ["127.0.0.11", *(node.address for node in nodes)]
     url = str(URL(rabbitmq_url).with_host(NAME).with_port(port))
-    await RabbitMQBroker(rabbitmq_url, settle_s=0).declare()
+    await RabbitMQBroker(rabbitmq_url, durable_after_s=0).declare()
     with BAD[bad]("127.0.0.11", port):
         for _ in range(6):  # each begins at a random one
             await publishes_within(url, A_FEW_SECONDS)
@@ -151,7 +151,7 @@ async def test_of_several_hosts_one_that_is_dead_costs_seconds(bad: str, nodes: 
     port = nodes[0].port
     hosts = ",".join(f"{address}:{port}" for address in ("127.0.0.11", *(node.address for node in nodes)))
     url = rabbitmq_url.replace(f"127.0.0.1:{URL(rabbitmq_url).port}", hosts)
-    await RabbitMQBroker(rabbitmq_url, settle_s=0).declare()
+    await RabbitMQBroker(rabbitmq_url, durable_after_s=0).declare()
     with BAD[bad]("127.0.0.11", port):
         for _ in range(6):
             await publishes_within(url, A_FEW_SECONDS)
@@ -162,8 +162,8 @@ async def test_of_several_hosts_one_that_is_dead_costs_seconds(bad: str, nodes: 
 async def test_a_command_begins_only_when_each_host_had_its_time(
     nodes: list[Node], rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await RabbitMQBroker(rabbitmq_url, settle_s=0).declare()
-    monkeypatch.setattr(rabbitmq_link, "START_TIMEOUT_S", 3.0)  # as it is
+    await RabbitMQBroker(rabbitmq_url, durable_after_s=0).declare()
+    monkeypatch.setattr(rabbitmq_connection, "START_TIMEOUT_S", 3.0)  # as it is
     monkeypatch.setattr("broker.rabbitmq.connector.random.sample", lambda hosts, count: list(hosts))
     port = nodes[0].port
     hosts = ",".join(f"{address}:{port}" for address in ("127.0.0.11", "127.0.0.10", nodes[0].address))
@@ -176,7 +176,7 @@ async def test_a_command_begins_only_when_each_host_had_its_time(
 async def test_after_a_loss_the_next_connection_is_to_another_host(nodes: list[Node], rabbitmq_url: str) -> None:
     hosts = ",".join(f"{node.address}:{node.port}" for node in nodes)
     url = rabbitmq_url.replace(f"127.0.0.1:{URL(rabbitmq_url).port}", hosts)
-    async with RabbitMQBroker(url, settle_s=0).publisher(READINGS_EXCHANGE) as publisher:
+    async with RabbitMQBroker(url, durable_after_s=0).publisher(READINGS_EXCHANGE) as publisher:
         for loss in range(4):
             used, other = sorted(nodes, key=lambda node: -len(node._open))
             assert (len(used._open), len(other._open)) == (2, 0)
@@ -184,7 +184,7 @@ async def test_after_a_loss_the_next_connection_is_to_another_host(nodes: list[N
             used.drop_all()
 
             async def elsewhere(other: Node = other, before: int = before) -> bool:
-                return other.connections > before and publisher.link.usable.is_set()
+                return other.connections > before and publisher.connection.usable.is_set()
 
             await eventually(elsewhere, f"after loss {loss} it is at the other host")
             await publisher.publish(Message(b"reading"), READINGS_EXCHANGE)
@@ -192,7 +192,7 @@ async def test_after_a_loss_the_next_connection_is_to_another_host(nodes: list[N
 
 async def test_connections_spread_over_the_hosts(nodes: list[Node], rabbitmq_url: str) -> None:
     hosts = ",".join(f"{node.address}:{node.port}" for node in nodes)
-    broker = RabbitMQBroker(rabbitmq_url.replace(f"127.0.0.1:{URL(rabbitmq_url).port}", hosts), settle_s=0)
+    broker = RabbitMQBroker(rabbitmq_url.replace(f"127.0.0.1:{URL(rabbitmq_url).port}", hosts), durable_after_s=0)
     await broker.declare()
     for _ in range(30):  # all at one of two: once in 500 million runs
         await broker.depth(READINGS)
@@ -202,7 +202,7 @@ async def test_connections_spread_over_the_hosts(nodes: list[Node], rabbitmq_url
 async def test_where_no_host_answers_each_is_named_with_its_reason_once_and_no_password(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(rabbitmq_link, "START_TIMEOUT_S", 7.0)
+    monkeypatch.setattr(rabbitmq_connection, "START_TIMEOUT_S", 7.0)
     port = free_port()
     url = f"amqp://guest:hunter2@127.0.0.11:{port},127.0.0.12:{port},nowhere.invalid/"
     with silent("127.0.0.12", port), capture_logs() as logs:
@@ -215,7 +215,7 @@ async def test_where_no_host_answers_each_is_named_with_its_reason_once_and_no_p
         "nowhere.invalid",
     ):
         assert words in str(away.value)
-    assert [line["event"] for line in logs] == ["RabbitMQ is away; trying again."], logs
+    assert [line["event"] for line in logs] == ["RabbitMQ is unreachable; retrying."], logs
     assert "hunter2" not in str(logs)
 
 
@@ -242,7 +242,7 @@ async def test_over_tls_an_address_of_a_name_is_still_checked_against_the_name(
         node.drop_all()
 
 
-# What BROKER_URL may say
+# The forms of BROKER_URL
 
 
 @pytest.mark.parametrize(
@@ -277,9 +277,9 @@ def test_hosts_and_their_ports_are_read_from_the_address(url: str, hosts: list[t
         ("amqp://user:hunter2@a:5672,b:65536/", "host 2 of 2: its port"),
         ("amqp://user:hunter2@a:0/", "host 1 of 1: its port"),
         ("amqp://user:hunter2@a:/", "host 1 of 1: its port"),
-        ("amqp://user:hunter2@::1/", "IPv6 addresses stand in brackets"),
+        ("amqp://user:hunter2@::1/", "with an IPv6 address in brackets"),
         ("amqp://user:hunter2@[::1,b/", "host 1 of 2"),
-        ("amqp://user:hunter2@[hunter2]/", "no IPv6 address"),
+        ("amqp://user:hunter2@[hunter2]/", "not an IPv6 address"),
         ("amqp://user:hunter2@a b/", "NAME"),
         ("amqp://user:hun/ter2@a/", "host 1 of 1: its port"),
         ("amqp://user:hunter2,b:5672/", "host 1 of 2: its port"),

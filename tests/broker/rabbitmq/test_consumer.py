@@ -38,7 +38,7 @@ def impatient_url(newest_rabbitmq_server: RabbitMQServer) -> Iterator[str]:
 async def test_what_was_held_for_too_long_comes_again_and_a_late_acknowledgement_settles_nothing(
     impatient_url: str,
 ) -> None:
-    broker = RabbitMQBroker(impatient_url, settle_s=0)
+    broker = RabbitMQBroker(impatient_url, durable_after_s=0)
     bodies = [b"message %d" % number for number in range(8)]
     async with broker.publisher(READINGS_EXCHANGE) as publisher:
         for body in bodies:
@@ -62,7 +62,7 @@ async def test_what_was_held_for_too_long_comes_again_and_a_late_acknowledgement
     assert sorted(settled) == bodies
     lost = [line for line in logs if "lost" in line["event"]]
     assert len(lost) == 1
-    assert "held for too long" in lost[0]["error"]
+    assert "stayed unsettled for too long" in lost[0]["error"]
 
     async def empty() -> bool:
         return await broker.depth(READINGS) == 0
@@ -71,21 +71,21 @@ async def test_what_was_held_for_too_long_comes_again_and_a_late_acknowledgement
 
 
 async def test_in_the_moment_of_the_cancellation_all_that_was_delivered_is_stale(impatient_url: str) -> None:
-    broker = RabbitMQBroker(impatient_url, settle_s=0)
+    broker = RabbitMQBroker(impatient_url, durable_after_s=0)
     async with broker.publisher(READINGS_EXCHANGE) as publisher:
         await publisher.publish(Message(b"held"), READINGS_EXCHANGE)
     async with broker.consumer(READINGS, prefetch=3) as consumer:
         async with asyncio.timeout(WITHIN_S):
             held = await consumer.get()
-            while consumer.link.usable.is_set():  # until the broker's word is there; no later connection is yet
+            while consumer.connection.usable.is_set():  # until the broker's word is there; no later connection is yet
                 await asyncio.sleep(0)
         assert await consumer.acknowledge(held) is False
         async with asyncio.timeout(WITHIN_S):
             assert (await consumer.get()).message.body == b"held"
 
 
-async def test_what_is_put_aside_for_too_long_comes_again_as_well(impatient_url: str) -> None:
-    broker = RabbitMQBroker(impatient_url, settle_s=0)
+async def test_a_message_parked_for_too_long_is_redelivered_as_well(impatient_url: str) -> None:
+    broker = RabbitMQBroker(impatient_url, durable_after_s=0)
     async with broker.publisher(READINGS_EXCHANGE) as publisher:
         for number in range(6):
             await publisher.publish(Message(b"message %d" % number), READINGS_EXCHANGE)

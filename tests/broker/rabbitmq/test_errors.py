@@ -1,4 +1,4 @@
-"""What RabbitMQ refuses is said as refused, with the right that is missing, and no safety is lost to a question."""
+"""Refusals of RabbitMQ are reported with the missing permission, and a refused probe costs no durability."""
 
 import asyncio
 import time
@@ -12,8 +12,9 @@ from yarl import URL
 
 from broker.interface import BrokerError, BrokerRefused, BrokerUnavailable, Publisher
 from broker.message import Message
-from broker.rabbitmq import connection as rabbitmq_link
+from broker.rabbitmq import connection as rabbitmq_connection
 from broker.rabbitmq.broker import RabbitMQBroker
+from broker.rabbitmq.errors import translating_errors
 from broker.topology import (
     DEAD_EXCHANGE,
     DEAD_LETTERS,
@@ -27,10 +28,10 @@ from broker.topology import (
 from testing.servers.rabbitmq import RabbitMQServer
 from testing.waiting import eventually
 
-REFUSED = "RabbitMQ refuses what this process needs; trying again."
-AWAY = ("RabbitMQ is away; trying again.", "The connection to RabbitMQ was lost; opening another.")
+REFUSED = "RabbitMQ refuses what this process needs; retrying."
+AWAY = ("RabbitMQ is unreachable; retrying.", "The connection to RabbitMQ was lost; reconnecting.")
 NOTHING = "^$"
-SETTLE_S = 1.0
+DURABLE_AFTER_S = 1.0
 As = Callable[..., str]
 
 
@@ -74,7 +75,7 @@ def of(logs: list[Any], *events: str) -> list[Any]:
 @asynccontextmanager
 async def unhurried(broker: RabbitMQBroker, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Publisher]:
     """A publisher that is handed over at once, connected or not."""
-    monkeypatch.setattr(rabbitmq_link, "START_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(rabbitmq_connection, "START_TIMEOUT_S", 0.01)
     async with broker.publisher(READINGS_EXCHANGE) as publisher:
         yield publisher
 
@@ -87,20 +88,20 @@ async def published(publisher: Publisher) -> bool:
     return True
 
 
-# What is said
+# Reports
 
 
 async def test_a_consumer_without_its_right_says_which_one_is_missing_and_never_that_the_broker_is_away(
     each_rabbitmq_server: RabbitMQServer, each_rabbitmq_url: str, as_user: As, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rabbitmq_link, "START_TIMEOUT_S", 1.5)
-    await RabbitMQBroker(each_rabbitmq_url, settle_s=0).declare()
+    monkeypatch.setattr(rabbitmq_connection, "START_TIMEOUT_S", 1.5)
+    await RabbitMQBroker(each_rabbitmq_url, durable_after_s=0).declare()
     url = as_user(write=r"^tidegate\.readings$")
     with capture_logs() as logs:
         async with RabbitMQBroker(url).consumer(READINGS, prefetch=1) as consumer:
             with pytest.raises(BrokerRefused, match="refused for user"):
                 await consumer.check()
-    (line,) = of(logs, REFUSED)  # several tries, told once
+    (line,) = of(logs, REFUSED)  # several retries, logged once
     assert line["log_level"] == "warning"
     assert (line["user"], line["resource"]) == (URL(url).user, "queue 'tidegate.readings'")
     if not each_rabbitmq_server.version.startswith("3."):  # its sentence does not say
@@ -108,10 +109,10 @@ async def test_a_consumer_without_its_right_says_which_one_is_missing_and_never_
     assert not of(logs, *AWAY)
 
 
-async def test_a_publish_without_its_right_fails_as_refused_and_is_told_once_however_often_it_is_tried(
+async def test_a_publish_without_permission_fails_as_refused_and_is_logged_once_however_often_it_is_retried(
     each_rabbitmq_server: RabbitMQServer, each_rabbitmq_url: str, as_user: As
 ) -> None:
-    await RabbitMQBroker(each_rabbitmq_url, settle_s=0).declare()
+    await RabbitMQBroker(each_rabbitmq_url, durable_after_s=0).declare()
     url = as_user(read=r"^tidegate\.(readings|declared)$")
     failures: list[BrokerError] = []
     with capture_logs() as logs:
@@ -138,7 +139,7 @@ async def test_a_publish_without_its_right_fails_as_refused_and_is_told_once_how
 async def test_a_wrong_password_and_a_vhost_that_is_not_there_are_refusals(
     rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rabbitmq_link, "START_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(rabbitmq_connection, "START_TIMEOUT_S", 1.0)
     for url in (str(URL(rabbitmq_url).with_password("wrong")), f"{rabbitmq_url}-none"):
         with capture_logs() as logs:
             async with RabbitMQBroker(url).broadcaster(LIVE_EXCHANGE):
@@ -148,33 +149,33 @@ async def test_a_wrong_password_and_a_vhost_that_is_not_there_are_refusals(
 
 
 async def test_a_queue_of_other_arguments_is_a_refusal(each_rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rabbitmq_link, "START_TIMEOUT_S", 1.0)
-    await RabbitMQBroker(each_rabbitmq_url, settle_s=0).declare()
-    other = Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, max_bytes=5_000, dead=DEAD_LETTERS)
+    monkeypatch.setattr(rabbitmq_connection, "START_TIMEOUT_S", 1.0)
+    await RabbitMQBroker(each_rabbitmq_url, durable_after_s=0).declare()
+    other = Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, max_bytes=5_000, dead_letter_queue=DEAD_LETTERS)
     with pytest.raises(BrokerRefused, match="inequivalent arg"):
         await RabbitMQBroker(each_rabbitmq_url, (DEAD_LETTERS, other)).declare()
 
 
-async def test_why_a_connection_was_lost_is_told(
+async def test_the_reason_of_a_lost_connection_is_logged(
     rabbitmq_server: RabbitMQServer, rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rabbitmq_link, "LASTING_S", 0.0)
+    monkeypatch.setattr(rabbitmq_connection, "STABLE_AFTER_S", 0.0)
     with capture_logs() as logs:
-        async with RabbitMQBroker(rabbitmq_url, settle_s=0).publisher(READINGS_EXCHANGE) as publisher:
+        async with RabbitMQBroker(rabbitmq_url, durable_after_s=0).publisher(READINGS_EXCHANGE) as publisher:
             for why in ("first reason", "second reason"):
                 rabbitmq_server.rabbitmqctl("close_all_connections", "--vhost", URL(rabbitmq_url).path[1:], why)
 
-                async def told(why: str = why) -> bool:
+                async def reported(why: str = why) -> bool:
                     return any(why in line["error"] for line in of(logs, AWAY[1]))
 
-                await eventually(told, "the reason is in the log")
+                await eventually(reported, "the reason is in the log")
                 await eventually(lambda: published(publisher), "it is connected again")
 
 
-# What is safe
+# Durability
 
 
-async def test_who_may_not_declare_publishes_nothing_until_somebody_has_declared_and_waited(
+async def test_a_user_who_may_not_declare_publishes_nothing_until_another_has_declared_and_waited(
     each_rabbitmq_url: str, as_user: As, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = as_user(write=r"^tidegate\.readings$", read=r"^tidegate\.declared$")
@@ -182,35 +183,35 @@ async def test_who_may_not_declare_publishes_nothing_until_somebody_has_declared
         with pytest.raises(BrokerUnavailable):
             await publisher.publish(Message(b"too early"), READINGS_EXCHANGE)
 
-        async def told() -> bool:
+        async def reported() -> bool:
             try:
                 await publisher.check()
             except BrokerError as error:
                 return "python -m broker declare" in str(error)
             return False
 
-        await eventually(told, "it says what is to be done")
+        await eventually(reported, "it says what is to be done")
         # The queue is there, and nobody has waited for it.
         async with RabbitMQBroker(each_rabbitmq_url).consumer(READINGS, prefetch=1):
             for _ in range(20):
                 assert not await published(publisher)
                 await asyncio.sleep(0.1)
-            await RabbitMQBroker(each_rabbitmq_url, settle_s=0).declare()
+            await RabbitMQBroker(each_rabbitmq_url, durable_after_s=0).declare()
             await eventually(lambda: published(publisher), "it publishes once the marker is there")
 
 
-async def test_who_may_not_ask_for_the_marker_waits_until_what_it_sees_would_outlive_a_crash(
+async def test_a_user_who_may_not_probe_the_marker_waits_until_the_queue_would_survive_a_crash(
     newest_url: str, as_newest_user: As, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = as_newest_user(write=r"^tidegate\.readings$")  # as a gateway had it before 4.3
-    async with unhurried(RabbitMQBroker(url, settle_s=SETTLE_S), monkeypatch) as publisher:
+    async with unhurried(RabbitMQBroker(url, durable_after_s=DURABLE_AFTER_S), monkeypatch) as publisher:
         for _ in range(5):
             assert not await published(publisher)
             await asyncio.sleep(0.1)
         began = time.monotonic()
         async with RabbitMQBroker(newest_url).consumer(READINGS, prefetch=1):  # declares, waits for nothing
             await eventually(lambda: published(publisher), "it publishes")
-        assert time.monotonic() - began >= SETTLE_S
+        assert time.monotonic() - began >= DURABLE_AFTER_S
 
 
 @pytest.mark.parametrize(
@@ -224,7 +225,7 @@ async def test_who_may_not_ask_for_the_marker_waits_until_what_it_sees_would_out
 async def test_rights_that_were_given_before_there_was_a_right_to_ask_still_do(
     newest_url: str, as_newest_user: As, write: str, read: str, exchange: Exchange
 ) -> None:
-    await RabbitMQBroker(newest_url, settle_s=0).declare()
+    await RabbitMQBroker(newest_url, durable_after_s=0).declare()
     async with asyncio.timeout(20), RabbitMQBroker(as_newest_user("^$", write, read)).publisher(exchange) as publisher:
         await publisher.publish(Message(b"as before"), exchange)
 
@@ -232,11 +233,40 @@ async def test_rights_that_were_given_before_there_was_a_right_to_ask_still_do(
 async def test_a_service_that_finds_all_it_uses_has_nothing_refused(
     newest_rabbitmq_server: RabbitMQServer, newest_url: str, as_newest_user: As
 ) -> None:
-    await RabbitMQBroker(newest_url, settle_s=0).declare()
+    await RabbitMQBroker(newest_url, durable_after_s=0).declare()
     url = as_newest_user(write=r"^tidegate\.readings$", read=r"^tidegate\.declared$")
-    broker = RabbitMQBroker(url, settle_s=3600)  # no wait where the marker is
+    broker = RabbitMQBroker(url, durable_after_s=3600)  # no wait where the marker is
     async with asyncio.timeout(20), broker.publisher(READINGS_EXCHANGE) as publisher:
         await publisher.publish(Message(b"reading"), READINGS_EXCHANGE)
     logged = "".join(file.read_text() for file in (newest_rabbitmq_server.folder / "log").glob("*.log"))
     assert "guest" in logged  # it is the log
     assert f"refused for user '{URL(url).user}'" not in logged
+
+
+# Translation
+
+
+async def test_a_failure_of_the_driver_is_that_the_broker_is_away() -> None:
+    for failure in (ConnectionError("refused"), Exception("in the handshake"), asyncio.CancelledError()):
+        with pytest.raises(BrokerUnavailable), translating_errors():
+            raise failure
+
+
+async def test_a_failure_in_the_moment_of_the_cancellation_does_not_keep_the_task() -> None:
+    async def connects_for_ever() -> None:
+        while True:
+            try:
+                with translating_errors():
+                    try:
+                        await asyncio.Event().wait()
+                    except asyncio.CancelledError:  # as Python 3.11's wait_for does when the call has just failed
+                        raise ConnectionError("refused") from None
+            except BrokerUnavailable:
+                await asyncio.sleep(0)
+
+    task = asyncio.ensure_future(connects_for_ever())
+    await asyncio.sleep(0)
+    task.cancel()
+    async with asyncio.timeout(5):
+        await asyncio.wait((task,))
+    assert task.cancelled()

@@ -13,7 +13,7 @@ from yarl import URL
 
 from broker.interface import BrokerError, BrokerUnavailable
 from broker.message import Message
-from broker.rabbitmq import connection as rabbitmq_link
+from broker.rabbitmq import connection as rabbitmq_connection
 from broker.rabbitmq.broker import RabbitMQBroker
 from broker.topology import (
     DEAD_EXCHANGE,
@@ -48,7 +48,7 @@ def urls(each_rabbitmq_server: RabbitMQServer, each_rabbitmq_url: str) -> Iterat
 
 @pytest.fixture
 async def brokers(urls: dict[str, str], each_rabbitmq_url: str) -> dict[str, RabbitMQBroker]:
-    await RabbitMQBroker(each_rabbitmq_url, settle_s=0).declare()
+    await RabbitMQBroker(each_rabbitmq_url, durable_after_s=0).declare()
     return {name: RabbitMQBroker(url) for name, url in urls.items()}
 
 
@@ -63,8 +63,8 @@ async def test_what_each_service_does_is_allowed(brokers: dict[str, RabbitMQBrok
         brokers["persister"].broadcaster(LIVE_EXCHANGE) as live,
         brokers["persister"].consumer(READINGS, prefetch=1) as readings,
         brokers["persister"].consumer(DELETED_OWNERS, prefetch=1) as owners,
-        brokers["reader"].subscriber(LIVE_EXCHANGE, bound=5) as heard_live,
-        brokers["reader"].subscriber(PRESENCE_EXCHANGE, bound=5) as heard_presence,
+        brokers["reader"].subscriber(LIVE_EXCHANGE, bound=5) as live_subscriber,
+        brokers["reader"].subscriber(PRESENCE_EXCHANGE, bound=5) as presence_subscriber,
     ):
         await gateway.publish(Message(b"reading"), READINGS_EXCHANGE)
         for consumer, body in ((readings, b"reading"), (owners, b"deleted")):
@@ -75,8 +75,8 @@ async def test_what_each_service_does_is_allowed(brokers: dict[str, RabbitMQBrok
         assert await brokers["persister"].depth(READINGS) == 0
         presence.broadcast(b"here")
         live.broadcast(b"stored")
-        assert await anext(aiter(heard_presence)) == b"here"
-        assert await anext(aiter(heard_live)) == b"stored"
+        assert await anext(aiter(presence_subscriber)) == b"here"
+        assert await anext(aiter(live_subscriber)) == b"stored"
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ async def test_nobody_publishes_what_is_not_its_own_to_publish(
 async def test_only_persisters_take_readings_and_nobody_takes_dead_letters(
     brokers: dict[str, RabbitMQBroker], service: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rabbitmq_link, "START_TIMEOUT_S", 1.0)  # what is refused is tried again, for ever
+    monkeypatch.setattr(rabbitmq_connection, "START_TIMEOUT_S", 1.0)  # what is refused is tried again, for ever
     for queue in (READINGS, DELETED_OWNERS, DEAD_LETTERS):
         async with brokers[service].consumer(queue, prefetch=1) as consumer:
             with pytest.raises(BrokerUnavailable):

@@ -1,119 +1,119 @@
-"""What a device and its owner may send: never more than the bounds, and no refusal that they do not ask for."""
+"""Rate limits of a device and its owner: never more than the limits, and no refusal below them."""
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.limits.rates import UNLOOKED, Allowance, Party, Rates
+from gateway.limits.rates import LEASE_DIVISOR, Rates, SessionQuota, TokenBuckets
 
 PLENTY = 10**12
 SMALL = Rates(10, 300, 1000, 30_000)
 ENDLESS = Rates(PLENTY, PLENTY, PLENTY, PLENTY)
 
 
-def allowance(device: Rates = SMALL, owner: Rates = ENDLESS) -> Allowance:
-    return Allowance(Party(device), Party(owner))
+def quota(device: Rates = SMALL, owner: Rates = ENDLESS) -> SessionQuota:
+    return SessionQuota(TokenBuckets(device), TokenBuckets(owner))
 
 
 def test_a_bucket_lets_a_seconds_worth_through_at_once_and_then_as_it_fills() -> None:
-    mine = allowance()
-    assert [mine.admit(1, 1, 5.0) for _ in range(10)] == [None] * 10
-    refused = mine.admit(1, 1, 5.0)
+    mine = quota()
+    assert [mine.acquire(1, 1, 5.0) for _ in range(10)] == [None] * 10
+    refused = mine.acquire(1, 1, 5.0)
     assert refused is not None
     assert (refused.limit, refused.scope, refused.retry_after_ms) == (10, "device", 100)
     assert mine.limited
-    assert mine.admit(1, 1, 5.05) is not None
-    assert mine.admit(1, 1, 5.1) is None
+    assert mine.acquire(1, 1, 5.05) is not None
+    assert mine.acquire(1, 1, 5.1) is None
     assert not mine.limited
 
 
 def test_the_minutes_bound_holds_below_the_seconds() -> None:
-    mine = allowance(Rates(10, 30, PLENTY, PLENTY))
-    taken = sum(mine.admit(1, 1, at / 10) is None for at in range(600))
+    mine = quota(Rates(10, 30, PLENTY, PLENTY))
+    taken = sum(mine.acquire(1, 1, at / 10) is None for at in range(600))
     assert 30 + 29 <= taken <= 60, "30 at once and one every 2 s"
 
 
 def test_bytes_have_bounds_of_their_own() -> None:
-    mine = allowance()
-    assert mine.admit(1, 1000, 0.0) is None
-    refused = mine.admit(1, 500, 0.0)
+    mine = quota()
+    assert mine.acquire(1, 1000, 0.0) is None
+    refused = mine.acquire(1, 500, 0.0)
     assert refused is not None
     assert (refused.limit, refused.scope) == (1000, "device")
     assert refused.wait_s == pytest.approx(0.5, abs=0.01)
 
 
 def test_what_is_larger_than_a_bucket_goes_through_a_full_one_and_is_paid_afterwards() -> None:
-    mine = allowance()
-    assert mine.admit(25, 1, 0.0) is None
-    refused = mine.admit(1, 1, 0.0)
+    mine = quota()
+    assert mine.acquire(25, 1, 0.0) is None
+    refused = mine.acquire(1, 1, 0.0)
     assert refused is not None
     assert refused.wait_s == pytest.approx(1.6, abs=0.01)
-    assert mine.admit(25, 1, 2.0) is not None, "the bucket is not full yet"
-    assert mine.admit(25, 1, 2.51) is None
+    assert mine.acquire(25, 1, 2.0) is not None, "the bucket is not full yet"
+    assert mine.acquire(25, 1, 2.51) is None
 
 
 def test_an_owner_shares_one_bound_between_its_devices() -> None:
-    owner = Party(SMALL)
-    one, other = Allowance(Party(ENDLESS), owner), Allowance(Party(ENDLESS), owner)
-    assert one.admit(6, 1, 0.0) is None
-    refused = other.admit(6, 1, 0.0)
+    owner = TokenBuckets(SMALL)
+    one, other = SessionQuota(TokenBuckets(ENDLESS), owner), SessionQuota(TokenBuckets(ENDLESS), owner)
+    assert one.acquire(6, 1, 0.0) is None
+    refused = other.acquire(6, 1, 0.0)
     assert refused is not None
     assert refused.scope == "owner"
-    assert other.admit(4, 1, 0.0) is None
+    assert other.acquire(4, 1, 0.0) is None
 
 
-def test_a_refusal_takes_nothing_and_what_is_given_back_is_there_again() -> None:
-    mine = allowance()
-    assert mine.admit(8, 1, 0.0) is None
+def test_a_refusal_takes_nothing_and_what_is_refunded_is_there_again() -> None:
+    mine = quota()
+    assert mine.acquire(8, 1, 0.0) is None
     for _ in range(100):
-        assert mine.admit(3, 1, 0.0) is not None
-    assert mine.admit(2, 1, 0.0) is None
-    mine.requeue(2, 1)
-    assert mine.admit(2, 1, 0.0) is None
-    assert mine.closed(1, 0.0) is not None
-    assert mine.closed(1, 1.0) is None
+        assert mine.acquire(3, 1, 0.0) is not None
+    assert mine.acquire(2, 1, 0.0) is None
+    mine.refund(2, 1)
+    assert mine.acquire(2, 1, 0.0) is None
+    assert mine.check(1, 0.0) is not None
+    assert mine.check(1, 1.0) is None
 
 
 EVENTS = st.lists(st.tuples(st.floats(0, 3), st.integers(1, 400)), min_size=1, max_size=80)
 
 
-@given(events=EVENTS, held=st.integers(5, 600))
+@given(events=EVENTS, limit=st.integers(5, 600))
 @settings(max_examples=300, deadline=None)
 def test_no_interval_lets_more_through_than_a_bucket_and_what_flows_in(
-    events: list[tuple[float, int]], held: int
+    events: list[tuple[float, int]], limit: int
 ) -> None:
-    mine = allowance(Rates(held, held * 60, PLENTY, PLENTY))
+    mine = quota(Rates(limit, limit * 60, PLENTY, PLENTY))
     now, admitted = 0.0, list[tuple[float, int]]()
     for pause_s, readings in events:
         now += pause_s
-        if mine.admit(readings, 1, now) is None:
+        if mine.acquire(readings, 1, now) is None:
             admitted.append((now, readings))
     for start in range(len(admitted)):
         total = 0
         for at, readings in admitted[start:]:
             total += readings
-            if readings <= held:  # a larger one goes through a full bucket
-                oversize = max((size for _, size in admitted[start:] if size > held), default=0)
-                assert total <= held + (at - admitted[start][0]) * held + oversize + 1e-3
+            if readings <= limit:  # a larger one goes through a full bucket
+                oversize = max((size for _, size in admitted[start:] if size > limit), default=0)
+                assert total <= limit + (at - admitted[start][0]) * limit + oversize + 1e-3
 
 
-@given(events=EVENTS, held=st.integers(5, 600))
+@given(events=EVENTS, limit=st.integers(5, 600))
 @settings(max_examples=300, deadline=None)
-def test_after_the_wait_that_was_told_the_same_is_admitted(events: list[tuple[float, int]], held: int) -> None:
-    mine = allowance(Rates(held, held * 60, PLENTY, PLENTY))
+def test_after_the_wait_in_the_refusal_the_same_is_accepted(events: list[tuple[float, int]], limit: int) -> None:
+    mine = quota(Rates(limit, limit * 60, PLENTY, PLENTY))
     now = 0.0
     for pause_s, readings in events:
         now += pause_s
-        if (refused := mine.admit(readings, 1, now)) is not None:
+        if (refused := mine.acquire(readings, 1, now)) is not None:
             now += refused.retry_after_ms / 1000
-            assert mine.admit(readings, 1, now) is None
+            assert mine.acquire(readings, 1, now) is None
 
 
-@given(burst=st.integers(1, 200), held=st.integers(16, 20_000))
+@given(burst=st.integers(1, 200), limit=st.integers(16, 20_000))
 @settings(max_examples=200, deadline=None)
-def test_who_stays_a_tenth_below_the_bound_is_never_refused(burst: int, held: int) -> None:
-    burst = min(burst, held - 2 * (held // UNLOOKED) - 1)
-    mine = allowance(Rates(held, held * 60, PLENTY, PLENTY))
-    every_s = burst / (held * 0.9)
+def test_a_session_a_tenth_below_the_limit_is_never_refused(burst: int, limit: int) -> None:
+    burst = min(burst, limit - 2 * (limit // LEASE_DIVISOR) - 1)
+    mine = quota(Rates(limit, limit * 60, PLENTY, PLENTY))
+    every_s = burst / (limit * 0.9)
     for number in range(300):
-        assert mine.admit(burst, 1, number * every_s) is None
+        assert mine.acquire(burst, 1, number * every_s) is None

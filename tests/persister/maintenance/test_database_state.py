@@ -21,13 +21,14 @@ from broker.topology import DEAD_LETTERS, OWNERS_EXCHANGE, READINGS, READINGS_EX
 from persister.app import persister_service
 from persister.known_series import KnownSeries
 from persister.maintenance import erasure
-from persister.maintenance.database_identity import Identity
-from persister.maintenance.database_state import Learned
+from persister.maintenance.database_identity import DatabaseIdentity
+from persister.maintenance.database_state import DatabaseState
 from persister.maintenance.deleted_owners import DeletedOwners
 from persister.maintenance.readings_collection import REPLACED
-from persister.maintenance.store import Upkeep
+from persister.maintenance.store import MaintenanceStore
+from persister.mongodb_errors import WriteFailed
 from persister.settings import PersisterSettings
-from persister.to_mongodb import ToMongoDB, WriteFailed
+from persister.to_mongodb import ToMongoDB
 from readings.document import encode_document, series_bytes
 from readings.reading import Reading
 from testing.servers.mongodb import MongoDBServer
@@ -44,7 +45,9 @@ def document(device: str, number: int, owner: str = "owner") -> bytes:
 class System:
     """Two workers on a mongod that can be restored."""
 
-    def __init__(self, server: MongoDBServer, broker: EmbeddedBroker, copy: Path, looks: Counter[Learned]) -> None:
+    def __init__(
+        self, server: MongoDBServer, broker: EmbeddedBroker, copy: Path, looks: Counter[DatabaseState]
+    ) -> None:
         self.server, self._broker, self._copy, self._looks = server, broker, copy, looks
 
     async def publish(self, *documents: bytes) -> None:
@@ -74,7 +77,7 @@ class System:
         return client[NAME]
 
     def found(self, collection: str) -> list[tuple[str, str]]:
-        """Owner and device of what is in a collection."""
+        """Return owner and device of each document of a collection."""
         with MongoClient[dict[str, Any]](self.server.url) as client:
             return [
                 (one["_id"]["owner"], one["_id"]["device"])
@@ -82,10 +85,10 @@ class System:
             ]
 
     async def has(self, readings: list[tuple[str, str]], series: list[tuple[str, str]]) -> None:
-        """Return when these are stored, nothing else, and nothing waits."""
+        """Return once exactly these are stored and the queue is empty."""
 
         async def so() -> bool:
-            settled = self._broker.waiting(READINGS) == 0  # on loan or not
+            settled = self._broker.unsettled(READINGS) == 0  # delivered or not
             return settled and self.found("readings") == readings and self.found("series") == series
 
         try:
@@ -96,13 +99,13 @@ class System:
         assert await self._broker.depth(DEAD_LETTERS) == 0
 
     async def looked(self) -> None:
-        """Return when each worker has begun and ended a look at the database, and found it the same."""
+        """Return once each worker has begun and finished a check of the database, and found it the same."""
         least = {worker: looks + 2 for worker, looks in self._looks.items()}
 
         async def so() -> bool:
             return all(self._looks[worker] >= looks for worker, looks in least.items())
 
-        await eventually(so, "each worker has looked", 20)
+        await eventually(so, "each worker has checked", 20)
 
     def options(self) -> dict[str, Any]:
         with MongoClient[dict[str, Any]](self.server.url) as client:
@@ -112,15 +115,15 @@ class System:
 
 @pytest.fixture
 async def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[System]:
-    monkeypatch.setattr(erasure, "LOOK_EVERY_S", 0.2)
-    looks: Counter[Learned] = Counter()
-    keep_up = Learned.keep_up
+    monkeypatch.setattr(erasure, "POLL_EVERY_S", 0.2)
+    looks: Counter[DatabaseState] = Counter()
+    refresh = DatabaseState.refresh
 
-    async def counted(learned: Learned) -> None:
-        await keep_up(learned)
-        looks[learned] += 1
+    async def counted(state: DatabaseState) -> None:
+        await refresh(state)
+        looks[state] += 1
 
-    monkeypatch.setattr(Learned, "keep_up", counted)
+    monkeypatch.setattr(DatabaseState, "refresh", counted)
     async with AsyncExitStack() as stack:
         server = stack.enter_context(MongoDBServer(tmp_path / "mongod"))
         broker = await stack.enter_async_context(EmbeddedBroker.open_at(tmp_path / "queue.sqlite3"))
@@ -143,8 +146,8 @@ async def test_a_series_first_met_after_the_copy_gets_its_document_again(system:
     for number in range(20):
         await system.publish(document("b", number))
     await system.has([A] + [B] * 20, [A, B])
-    # What was stored since a worker's last look may be in the database that answers now, or may not: a series is
-    # written again in doubt.
+    # What was stored since a worker's last check may be in the database that answers now, or may not: the series is
+    # written again in any case.
     await system.looked()
     await system.restore()
     await system.has([A], [A])
@@ -172,8 +175,8 @@ async def test_one_reading_that_is_stored_before_anyone_has_seen_the_restore_mak
     for number in range(20):
         await system.publish(document("b", number))
     await system.has([A] + [B] * 20, [A, B])
-    monkeypatch.setattr(erasure, "LOOK_EVERY_S", 4)
-    await asyncio.sleep(0.5)  # the last look of before is over
+    monkeypatch.setattr(erasure, "POLL_EVERY_S", 4)
+    await asyncio.sleep(0.5)  # the last check before the restore is over
     await system.restore()
     await system.publish(document("b", 100))
     await system.has([A, B], [A, B])
@@ -210,7 +213,7 @@ async def test_a_deleted_owner_who_returns_with_a_copy_is_erased_when_announced_
     await system.has([("gone", "g"), A], [("gone", "g"), A])
     await system.announce_deleted("gone")
     await system.has([A], [A])
-    await system.copy()  # with the tombstone, all of whose sweeps are to be thought of as over
+    await system.copy()  # with the tombstone, whose sweeps are treated as finished
     with MongoClient[dict[str, Any]](system.server.url) as client:
         client[NAME]["deleted_owners"].update_one({}, {"$set": {"sweeps": 4}, "$unset": {"nextSweepAt": ""}})
         client[NAME]["readings"].insert_one({"_id": {"owner": "gone", "device": "g"}})
@@ -221,7 +224,7 @@ async def test_a_deleted_owner_who_returns_with_a_copy_is_erased_when_announced_
 async def test_a_copy_of_before_a_deletion_makes_its_owner_a_living_one_until_it_is_announced_again(
     system: System,
 ) -> None:
-    """The accounts may have been restored as well: what is accepted of theirs is to be stored."""
+    """The accounts may have been restored too: what is accepted of theirs has to be stored."""
     await system.publish(document("g", 1, "gone"))
     await system.has([("gone", "g")], [("gone", "g")])
     await system.copy()
@@ -260,15 +263,15 @@ async def test_a_collection_without_options_that_holds_readings_is_left_alone_an
     with capture_logs() as logs:
         await store.prepare()
         await store.prepare()
-    (told,) = [one for one in logs if "has other options" in one["event"]]
-    assert (told["zstd"], told["clustered"], told["clustered_wanted"]) == (False, False, True)
+    (warning,) = [one for one in logs if "has other options" in one["event"]]
+    assert (warning["zstd"], warning["clustered"], warning["clustered_wanted"]) == (False, False, True)
     assert await store.database["readings"].find_one() == {"_id": 1}
     assert (await store.write([document("a", 1)])).errors == {}
-    assert await store.present([document("a", 1)]) == [0], "asked as of an ordinary collection, which it is"
+    assert await store.find_stored([document("a", 1)]) == [0], "queried like an ordinary collection, which it is"
 
 
 async def test_what_was_written_while_the_collection_was_replaced_is_taken_over(store: ToMongoDB) -> None:
-    """Of a worker that died between the two steps, too."""
+    """Also after a worker that died between the two steps."""
     await store.database[f"{REPLACED}0123456789abcdef"].insert_many([{"_id": number} for number in range(3)])
     await store.prepare()
     assert [one["_id"] async for one in store.database["readings"].find().sort("_id", 1)] == [0, 1, 2]
@@ -281,7 +284,7 @@ async def test_workers_that_prepare_an_empty_collection_at_once_lose_nothing(sto
     written: list[bytes] = []
 
     async def write() -> None:
-        """An older version, which does not name the collection that it means."""
+        """Write as an older version does, without naming the collection's UUID."""
         while not stop.is_set():
             one = document("a", len(written))
             await store.database.command({"insert": "readings", "documents": [RawBSONDocument(one)]})
@@ -310,39 +313,39 @@ async def test_a_write_into_a_collection_that_was_dropped_fails_and_the_next_one
 
 async def test_the_identity_is_the_same_until_something_else_answers(store: ToMongoDB) -> None:
     database = store.database
-    await Upkeep(database).prepare()
-    one, other = Identity(database), Identity(database)
-    await asyncio.gather(one.begin(), other.begin())
-    assert await one.changed() == await other.changed() == ""
+    await MaintenanceStore(database).prepare()
+    one, other = DatabaseIdentity(database), DatabaseIdentity(database)
+    await asyncio.gather(one.adopt(), other.adopt())
+    assert await one.mismatch() == await other.mismatch() == ""
     copy = await database["database"].find().to_list(None)
     await asyncio.gather(*(one.mark() for _ in range(10)))
-    assert await one.changed() == ""
+    assert await one.mismatch() == ""
     for document_of_copy in copy:
         await database["database"].replace_one({"_id": document_of_copy["_id"]}, document_of_copy)
-    # The other has learned nothing since the copy: for it, it is the same.
-    assert "older copy" in await one.changed()
-    assert await other.changed() == ""
+    # The other has learned nothing since the copy: to it the database is the same.
+    assert "older copy" in await one.mismatch()
+    assert await other.mismatch() == ""
     with pytest.raises(WriteFailed):
         await one.mark()
-    await one.begin()
+    await one.adopt()
     await one.mark()
-    assert await one.changed() == ""
+    assert await one.mismatch() == ""
     await one.next_generation()
-    assert "operator" in await one.changed()
-    assert "operator" in await other.changed()
+    assert "operator" in await one.mismatch()
+    assert "operator" in await other.mismatch()
     await database["database"].delete_many({})
-    assert "dropped" in await one.changed()
+    assert "dropped" in await one.mismatch()
 
 
-class Changed(Identity):
-    """Finds out that the database is another one, and something is stored while it asks."""
+class Changed(DatabaseIdentity):
+    """Finds another database, and something is stored while it looks."""
 
     def __init__(self, database: Any, known: KnownSeries, name: bytes) -> None:
         super().__init__(database)
         self._known_series, self._name = known, name
 
-    async def changed(self) -> str:
-        self._known_series.stored([self._name])
+    async def mismatch(self) -> str:
+        self._known_series.record_stored([self._name])
         return "it is another one"
 
 
@@ -351,29 +354,33 @@ async def test_a_reading_stored_while_a_worker_asks_whose_database_it_is_makes_i
 ) -> None:
     name, known = series_bytes(document("a", 1)), KnownSeries(10)
     known.add(name)
-    learned = Learned(store, Upkeep(store.database), Changed(store.database, known, name), known, DeletedOwners(known))
-    await learned.first()
-    await learned.look()
-    assert not known.meet(name)
+    state = DatabaseState(
+        store, MaintenanceStore(store.database), Changed(store.database, known, name), known, DeletedOwners(known)
+    )
+    await state.load()
+    await state.verify()
+    assert not known.touch(name)
     assert [one["_id"]["device"] async for one in store.database["series"].find()] == ["a"]
 
 
 async def test_numbers_of_deletions_that_begin_anew_are_learned_all_the_same(store: ToMongoDB) -> None:
-    """The collection of the numbers was dropped, or brought back from an older copy, by itself."""
+    """The collection of numbers was dropped, or restored from an older copy, by itself."""
 
-    def worker() -> tuple[Learned, DeletedOwners]:
+    def worker() -> tuple[DatabaseState, DeletedOwners]:
         known = KnownSeries(10)
         deleted = DeletedOwners(known)
-        return Learned(store, Upkeep(store.database), Identity(store.database), known, deleted), deleted
+        return DatabaseState(
+            store, MaintenanceStore(store.database), DatabaseIdentity(store.database), known, deleted
+        ), deleted
 
     (one, _), (other, known_to_other) = worker(), worker()
-    await one.first()
-    await other.first()
-    await one.note_deleted(DeletedOwner("first", TS))
-    await one.note_deleted(DeletedOwner("second", TS))
-    await other.keep_up()
+    await one.load()
+    await other.load()
+    await one.record_deletion(DeletedOwner("first", TS))
+    await one.record_deletion(DeletedOwner("second", TS))
+    await other.refresh()
     assert "second" in known_to_other
     await store.database["deletions"].drop()
-    await one.note_deleted(DeletedOwner("third", TS))
-    await other.keep_up()
+    await one.record_deletion(DeletedOwner("third", TS))
+    await other.refresh()
     assert "third" in known_to_other

@@ -1,4 +1,4 @@
-"""Deleted owners vanish, with what is still on its way, and nobody else's readings do."""
+"""The readings of deleted owners are erased, including those still on their way, and no others."""
 
 import asyncio
 import itertools
@@ -16,16 +16,14 @@ from pymongo import MongoClient
 from broker.deleted_owner import DeletedOwner
 from broker.embedded.broker import EmbeddedBroker
 from broker.message import Message
-from broker.operator.dead_letters import Outcome, Selector, replay
+from broker.operator.dead_letters import OperationCounts, Selector, replay
 from broker.topology import DEAD_LETTERS, DELETED_OWNERS, OWNERS_EXCHANGE, READINGS_EXCHANGE
 from persister.app import persister_service
-from persister.known_series import KnownSeries
-from persister.maintenance import erasure
-from persister.maintenance import store as upkeep
-from persister.maintenance.store import Sweep, Upkeep
+from persister.maintenance import erasure, store
+from persister.maintenance.store import MaintenanceStore, Sweep
 from persister.settings import PersisterSettings
 from persister.to_mongodb import ToMongoDB
-from readings.document import encode_document, series_bytes
+from readings.document import encode_document
 from readings.reading import Reading
 from testing.waiting import eventually
 
@@ -79,7 +77,7 @@ def total(registries: list[CollectorRegistry], name: str, **labels: str) -> floa
 async def test_the_readings_and_series_of_a_deleted_owner_vanish_and_nobody_elses(
     registries: list[CollectorRegistry], broker: EmbeddedBroker, mongodb_database: Mongo
 ) -> None:
-    # Names that stand around it in the order of keys.
+    # Names next to it in the order of keys.
     names = ["owne", "owner", "owner2", "ownes", "Owner"]
     async with broker.publisher() as publisher:
         for name, device in itertools.product(names, ("a", "z")):
@@ -115,7 +113,7 @@ async def test_under_load_what_is_still_on_its_way_vanishes_too(
     mongodb_database: Mongo,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(erasure, "LOOK_EVERY_S", 0.3)
+    monkeypatch.setattr(erasure, "POLL_EVERY_S", 0.3)
     numbers = itertools.count()
     sent = 0
 
@@ -138,7 +136,7 @@ async def test_under_load_what_is_still_on_its_way_vanishes_too(
         stored = owners(mongodb_database)
         return stored.get("stays", 0) >= sent and "gone" not in stored
 
-    # The sweep after 10 s takes what a worker still wrote before it knew.
+    # The sweep after 10 s removes what a worker wrote before it knew.
     await eventually(settled, "only the owner who stays is stored", 25)
     assert "gone" not in owners(mongodb_database, "series")
     assert total(registries, "tidegate_persister_readings_total", outcome="erased") > 0
@@ -149,8 +147,8 @@ async def test_a_worker_that_starts_later_stores_nothing_of_an_owner_deleted_bef
     broker: EmbeddedBroker, mongodb_database: Mongo
 ) -> None:
     url, name = mongodb_database
-    async with ToMongoDB.connected(url, name, clustered=False, timeout_s=5) as store:
-        await Upkeep(store.database).note_deleted(DeletedOwner("gone", TS))
+    async with ToMongoDB.connected(url, name, clustered=False, timeout_s=5) as connected:
+        await MaintenanceStore(connected.database).write_tombstone(DeletedOwner("gone", TS))
     async with broker.publisher() as publisher:
         await publisher.publish(Message.of([document("gone", 1), document("stays", 1)]), READINGS_EXCHANGE)
     settings = PersisterSettings(broker_url="embedded://unused", readings_url=url, readings_database=name)
@@ -173,101 +171,105 @@ async def test_a_message_that_is_not_understood_is_a_dead_letter_and_replays_to_
         await publisher.publish(Message(newer.body, {"x-schema": 2}), OWNERS_EXCHANGE)
         await publisher.publish(Message(b"\x05\x00\x00\x00\x00"), OWNERS_EXCHANGE)
 
-    async def buried() -> bool:
+    async def dead_lettered() -> bool:
         return await broker.depth(DEAD_LETTERS) == 2
 
-    await eventually(buried, "both are dead letters")
+    await eventually(dead_lettered, "both are dead letters")
     async with broker.browser(DEAD_LETTERS) as browser:
         headers = [delivery.message.headers async for delivery in browser]
     assert [(one["x-reason"], one["x-exchange"]) for one in headers] == [
         ("newer_schema", "tidegate.owners"),
         ("undecodable", "tidegate.owners"),
     ]
-    outcome = Outcome()
-    await replay(broker, Selector(), rate=100, force=True, progress=lambda *_: None, outcome=outcome)
-    assert outcome.done == 2
-    await eventually(buried, "both are dead letters again")
+    counts = OperationCounts()
+    await replay(broker, Selector(), rate=100, force=True, progress=lambda *_: None, counts=counts)
+    assert counts.done == 2
+    await eventually(dead_lettered, "both are dead letters again")
     assert not found(mongodb_database, "deleted_owners")
 
 
 @pytest.fixture
-async def upkeep_of(mongodb_database: Mongo) -> AsyncIterator[Upkeep]:
+async def maintenance(mongodb_database: Mongo) -> AsyncIterator[MaintenanceStore]:
     url, name = mongodb_database
-    async with ToMongoDB.connected(url, name, clustered=False, timeout_s=5) as store:
-        await store.prepare()
-        made = Upkeep(store.database)
+    async with ToMongoDB.connected(url, name, clustered=False, timeout_s=5) as connected:
+        await connected.prepare()
+        made = MaintenanceStore(connected.database)
         await made.prepare()
         yield made
 
 
-async def claimed(upkeep_of: Upkeep) -> Sweep:
-    sweep = await upkeep_of.claim_sweep()
+async def claimed(maintenance: MaintenanceStore) -> Sweep:
+    sweep = await maintenance.claim_sweep()
     assert sweep
     return sweep
 
 
-async def test_a_sweep_whose_worker_died_comes_due_again(upkeep_of: Upkeep, monkeypatch: pytest.MonkeyPatch) -> None:
-    await upkeep_of.note_deleted(DeletedOwner("gone", TS))
-    monkeypatch.setattr(upkeep, "LEASE", timedelta(seconds=0.3))
-    dead = await claimed(upkeep_of)
+async def test_a_sweep_whose_worker_died_comes_due_again(
+    maintenance: MaintenanceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await maintenance.write_tombstone(DeletedOwner("gone", TS))
+    monkeypatch.setattr(store, "LEASE", timedelta(seconds=0.3))
+    dead = await claimed(maintenance)
     assert (dead.owner, dead.sweeps) == ("gone", 0)
-    assert await upkeep_of.claim_sweep() is None
+    assert await maintenance.claim_sweep() is None
     await asyncio.sleep(0.4)
-    sweep = await claimed(upkeep_of)
+    sweep = await claimed(maintenance)
     assert (sweep.owner, sweep.sweeps) == ("gone", 0)
-    await upkeep_of.swept(sweep, next_in_s=0.2)
-    await upkeep_of.swept(dead, next_in_s=None)  # it was not dead, only slow
-    assert await upkeep_of.claim_sweep() is None
+    await maintenance.finish_sweep(sweep, next_in_s=0.2)
+    await maintenance.finish_sweep(dead, next_in_s=None)  # it was not dead, only slow
+    assert await maintenance.claim_sweep() is None
     await asyncio.sleep(0.3)
-    sweep = await claimed(upkeep_of)
+    sweep = await claimed(maintenance)
     assert (sweep.owner, sweep.sweeps) == ("gone", 1)
-    await upkeep_of.swept(sweep, next_in_s=None)
+    await maintenance.finish_sweep(sweep, next_in_s=None)
     await asyncio.sleep(0.4)
-    assert await upkeep_of.claim_sweep() is None
-    assert await upkeep_of.all_deleted() == (["gone"], 1)
+    assert await maintenance.claim_sweep() is None
+    assert await maintenance.all_deleted() == (["gone"], 1)
 
 
-async def test_an_owner_who_is_announced_again_is_swept_again(upkeep_of: Upkeep) -> None:
-    await upkeep_of.note_deleted(DeletedOwner("gone", TS))
-    await upkeep_of.swept(await claimed(upkeep_of), next_in_s=None)
-    assert await upkeep_of.claim_sweep() is None
-    await upkeep_of.note_deleted(DeletedOwner("gone", TS))
-    sweep = await claimed(upkeep_of)
+async def test_an_owner_who_is_announced_again_is_swept_again(maintenance: MaintenanceStore) -> None:
+    await maintenance.write_tombstone(DeletedOwner("gone", TS))
+    await maintenance.finish_sweep(await claimed(maintenance), next_in_s=None)
+    assert await maintenance.claim_sweep() is None
+    await maintenance.write_tombstone(DeletedOwner("gone", TS))
+    sweep = await claimed(maintenance)
     assert (sweep.owner, sweep.sweeps) == ("gone", 0)
-    # In the middle of a sweep, which has passed what the copy brings: its end does not put off the next one.
-    await upkeep_of.note_deleted(DeletedOwner("gone", TS))
-    await upkeep_of.swept(sweep, next_in_s=3600)
-    assert (await claimed(upkeep_of)).sweeps == 0
+    # During a sweep that has already passed what the copy holds: its end does not postpone the next one.
+    await maintenance.write_tombstone(DeletedOwner("gone", TS))
+    await maintenance.finish_sweep(sweep, next_in_s=3600)
+    assert (await claimed(maintenance)).sweeps == 0
 
 
-async def test_of_many_deletions_at_once_nobody_who_reads_on_misses_one(upkeep_of: Upkeep) -> None:
+async def test_of_many_deletions_at_once_nobody_who_reads_on_misses_one(maintenance: MaintenanceStore) -> None:
     names = [f"owner-{number}" for number in range(60)]
-    writing = asyncio.ensure_future(asyncio.gather(*(upkeep_of.note_deleted(DeletedOwner(name, TS)) for name in names)))
+    writing = asyncio.ensure_future(
+        asyncio.gather(*(maintenance.write_tombstone(DeletedOwner(name, TS)) for name in names))
+    )
     learned: list[str] = []
     number = 0
     while not writing.done():
-        found, number = await upkeep_of.deleted_after(number)
+        found, number = await maintenance.deleted_after(number)
         learned += found
     await writing
-    learned += (await upkeep_of.deleted_after(number))[0]
+    learned += (await maintenance.deleted_after(number))[0]
     assert sorted(learned) == sorted(names)
 
 
 async def test_a_deletion_noted_by_an_older_version_is_learned_as_well(
-    upkeep_of: Upkeep, mongodb_database: Mongo
+    maintenance: MaintenanceStore, mongodb_database: Mongo
 ) -> None:
     now = datetime.now(UTC)
     with MongoClient[dict[str, Any]](mongodb_database[0]) as client:
         old = {"_id": "gone", "deletedAt": now, "notedAt": now, "sweeps": 0, "nextSweepAt": now}
         client[mongodb_database[1]]["deleted_owners"].insert_one(old)
-    assert await upkeep_of.deleted_after(0) == (["gone"], 0)
+    assert await maintenance.deleted_after(0) == (["gone"], 0)
 
 
 async def test_a_long_sweep_renews_its_claim(
-    upkeep_of: Upkeep, mongodb_database: Mongo, monkeypatch: pytest.MonkeyPatch
+    maintenance: MaintenanceStore, mongodb_database: Mongo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upkeep, "STEP_READINGS", 10)
-    monkeypatch.setattr(upkeep, "LEASE", timedelta(0))
+    monkeypatch.setattr(store, "READINGS_PER_DELETE", 10)
+    monkeypatch.setattr(store, "LEASE", timedelta(0))
     with MongoClient[dict[str, Any]](mongodb_database[0]) as client:
         bodies = [bson.decode(document("gone", number)) for number in range(95)]
         client[mongodb_database[1]]["readings"].insert_many(bodies)
@@ -277,18 +279,6 @@ async def test_a_long_sweep_renews_its_claim(
         nonlocal renewed
         renewed += 1
 
-    assert await upkeep_of.erase_owner("gone", renew) == 95
+    assert await maintenance.erase_owner("gone", renew) == 95
     assert renewed == 9
     assert not found(mongodb_database)
-
-
-def test_forgetting_an_owner_forgets_all_its_series_and_no_other() -> None:
-    known = KnownSeries(100)
-    for owner, device in itertools.product(("owne", "owner", "owner2"), "ab"):
-        name = series_bytes(document(owner, 1, device))
-        assert not known.meet(name)
-        known.add(name)
-    assert known.forget("owner") == 2
-    assert not known.meet(series_bytes(document("owner", 1, "a")))
-    assert known.meet(series_bytes(document("owne", 1, "a")))
-    assert known.meet(series_bytes(document("owner2", 1, "b")))

@@ -1,4 +1,4 @@
-"""Old readings are removed by series and time, and nothing that is to stay."""
+"""Old readings are removed by series and time, and no others."""
 
 import asyncio
 import time
@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry
 from pymongo import MongoClient
 
 from persister.maintenance import retention
-from persister.maintenance.retention import CHORE, DAY_MS, Retention, keep_to, remove_old
-from persister.maintenance.store import Upkeep
+from persister.maintenance.retention import DAY_MS, JOB, Retention, enforce, remove_old
+from persister.maintenance.store import MaintenanceStore
 from persister.metrics import PersisterMetrics
 from persister.settings import PersisterSettings
 from persister.to_mongodb import ToMongoDB
@@ -21,7 +21,7 @@ from readings.document import encode_document
 from readings.reading import Reading
 from runtime.settings import SettingsError, from_env
 from simulator.replay.file import Replay
-from simulator.replay.points import replay_points
+from simulator.replay.readings import replay_readings
 from testing.waiting import eventually
 
 Mongo = tuple[str, str]
@@ -64,7 +64,7 @@ async def test_each_sensor_type_keeps_its_days_to_the_millisecond(store: ToMongo
     await fill(store, "a", "vibration", hours)
     await fill(store, "c", "temperature", edge)
     rules = Retention.of(30, ("vibration=7", "door=0"))
-    removed = await remove_old(rules, Upkeep(store.database), now_ms=NOW)
+    removed = await remove_old(rules, MaintenanceStore(store.database), now_ms=NOW)
     found = kept(mongodb_database)
     last_30 = [ts for ts in hours if ts >= NOW - 30 * DAY_MS]
     assert found["a", "temperature"] == found["b", "temperature"] == last_30
@@ -72,11 +72,11 @@ async def test_each_sensor_type_keeps_its_days_to_the_millisecond(store: ToMongo
     assert found["a", "door"] == hours
     assert found["c", "temperature"] == edge[1:]
     assert removed == 4 * len(hours) + 2 - sum(map(len, found.values()))
-    assert await remove_old(rules, Upkeep(store.database), now_ms=NOW) == 0
+    assert await remove_old(rules, MaintenanceStore(store.database), now_ms=NOW) == 0
 
 
 def recorded(path: Path, rows: int) -> Path:
-    """A file as a machine records it: every five minutes, with gaps, and the hour that a clock was set back twice."""
+    """Write a file as a machine records it: every five minutes, with gaps, and an hour repeated by a clock set back."""
     first = datetime(2023, 3, 1, tzinfo=UTC)
     minutes = [5 * row for row in range(rows) if row % 1000 < 980]
     minutes[500:500] = minutes[488:500]
@@ -89,17 +89,17 @@ async def test_of_a_replayed_recording_the_last_days_stay(
     store: ToMongoDB, mongodb_database: Mongo, tmp_path: Path
 ) -> None:
     file = Replay(recorded(tmp_path / "recorded.csv", 20_000))
-    points = list(replay_points(file, "temperature"))
+    points = list(replay_readings(file, "temperature"))
     documents = [
-        encode_document("owner", "a", Reading(point.sensor_type, point.value, point.ts, point.seq, NOW))
-        for point in points
+        encode_document("owner", "a", Reading(reading.sensor_type, reading.value, reading.ts, reading.seq, NOW))
+        for reading in points
     ]
     for start in range(0, len(documents), 4000):
         await store.write(documents[start : start + 4000])
     await store.write_series([{"owner": "owner", "device": "a", "sensorType": "temperature"}])
-    end = max(point.ts for point in points)
-    removed = await remove_old(Retention(30), Upkeep(store.database), now_ms=end)
-    last_30 = sorted(point.ts for point in points if point.ts >= end - 30 * DAY_MS)
+    end = max(reading.ts for reading in points)
+    removed = await remove_old(Retention(30), MaintenanceStore(store.database), now_ms=end)
+    last_30 = sorted(reading.ts for reading in points if reading.ts >= end - 30 * DAY_MS)
     assert kept(mongodb_database)["a", "temperature"] == last_30
     assert removed == len(points) - len(last_30)
     assert 0 < len(last_30) < len(set(points)) == len(points)
@@ -108,7 +108,7 @@ async def test_of_a_replayed_recording_the_last_days_stay(
 async def test_writes_go_on_meanwhile_and_nothing_new_is_removed(store: ToMongoDB, mongodb_database: Mongo) -> None:
     old = [NOW - 400 * DAY_MS + number for number in range(30_000)]
     await fill(store, "a", "temperature", old)
-    removing = asyncio.ensure_future(remove_old(Retention(30), Upkeep(store.database), now_ms=NOW))
+    removing = asyncio.ensure_future(remove_old(Retention(30), MaintenanceStore(store.database), now_ms=NOW))
     slowest, number = 0.0, 0
     while not removing.done():
         started = time.monotonic()
@@ -124,14 +124,14 @@ async def test_writes_go_on_meanwhile_and_nothing_new_is_removed(store: ToMongoD
 async def test_one_worker_does_it_and_the_next_round_waits(
     mongodb_database: Mongo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr(retention, "CHECK_EVERY_S", 0.1)
     url, name = mongodb_database
     async with ToMongoDB.connected(url, name, clustered=False, timeout_s=10) as store:
         await store.prepare()
         await fill(store, "a", "temperature", [1_000_000_000_000 + number for number in range(100)])
         registries = [CollectorRegistry(), CollectorRegistry()]
         workers = [
-            asyncio.ensure_future(keep_to(Retention(1), Upkeep(store.database), PersisterMetrics(registry)))
+            asyncio.ensure_future(enforce(Retention(1), MaintenanceStore(store.database), PersisterMetrics(registry)))
             for registry in registries
         ]
 
@@ -140,7 +140,7 @@ async def test_one_worker_does_it_and_the_next_round_waits(
 
         await eventually(gone, "the old readings are removed")
         await asyncio.sleep(0.3)
-        assert not await Upkeep(store.database).claim_chore(CHORE)
+        assert not await MaintenanceStore(store.database).claim_job(JOB)
         for worker in workers:
             worker.cancel()
         await asyncio.wait(workers)
@@ -151,7 +151,7 @@ async def test_one_worker_does_it_and_the_next_round_waits(
 async def test_where_everything_is_kept_nothing_runs(store: ToMongoDB) -> None:
     metrics = PersisterMetrics(CollectorRegistry())
     for rules in (Retention(), Retention.of(0, ("door=0",))):
-        await asyncio.wait_for(keep_to(rules, Upkeep(store.database), metrics), 1)
+        await asyncio.wait_for(enforce(rules, MaintenanceStore(store.database), metrics), 1)
 
 
 def test_the_settings_of_retention() -> None:

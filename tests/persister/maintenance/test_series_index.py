@@ -1,4 +1,4 @@
-"""The index of the series: there soon after a worker is, again after it was lost, and in nobody's way."""
+"""The index of the series: created soon after a worker starts, and again after it was lost; nothing waits for it."""
 
 import asyncio
 from typing import Any
@@ -10,10 +10,11 @@ from pymongo import MongoClient
 from broker.embedded.broker import EmbeddedBroker
 from persister.app import persister_service
 from persister.maintenance import series_index
-from persister.maintenance.series_index import keep_series_index
-from persister.maintenance.store import Upkeep
+from persister.maintenance.series_index import maintain_series_index
+from persister.maintenance.store import MaintenanceStore
+from persister.mongodb_errors import WriteFailed
 from persister.settings import PersisterSettings
-from persister.to_mongodb import ToMongoDB, WriteFailed
+from persister.to_mongodb import ToMongoDB
 from testing.waiting import eventually
 
 Mongo = tuple[str, str]
@@ -34,7 +35,7 @@ async def until_indexed(mongo: Mongo) -> None:
 
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("LOOK_EVERY_S", "RETRY_AFTER_S"):
+    for name in ("CHECK_EVERY_S", "RETRY_AFTER_S"):
         monkeypatch.setattr(series_index, name, 0.05)
 
 
@@ -56,7 +57,7 @@ async def test_a_worker_makes_it_on_a_database_that_has_series_without_it(
 async def test_it_comes_back_on_a_database_that_was_dropped(mongodb_database: Mongo) -> None:
     url, name = mongodb_database
     async with ToMongoDB.connected(url, name, clustered=False, timeout_s=10) as store:
-        keeping = asyncio.ensure_future(keep_series_index(Upkeep(store.database)))
+        keeping = asyncio.ensure_future(maintain_series_index(MaintenanceStore(store.database)))
         await until_indexed(mongodb_database)
         await store.database["series"].drop()
         await until_indexed(mongodb_database)
@@ -66,15 +67,15 @@ async def test_it_comes_back_on_a_database_that_was_dropped(mongodb_database: Mo
 @pytest.mark.usefixtures("often")
 async def test_a_refusal_is_tried_again(mongodb_database: Mongo, monkeypatch: pytest.MonkeyPatch) -> None:
     url, name = mongodb_database
-    make, refusals = Upkeep.index_series, iter((WriteFailed("away"), WriteFailed("not allowed")))
+    make, refusals = MaintenanceStore.index_series, iter((WriteFailed("away"), WriteFailed("not allowed")))
 
-    async def refuse_at_first(self: Upkeep) -> None:
+    async def refuse_at_first(self: MaintenanceStore) -> None:
         if (refusal := next(refusals, None)) is not None:
             raise refusal
         await make(self)
 
-    monkeypatch.setattr(Upkeep, "index_series", refuse_at_first)
+    monkeypatch.setattr(MaintenanceStore, "index_series", refuse_at_first)
     async with ToMongoDB.connected(url, name, clustered=False, timeout_s=10) as store:
-        keeping = asyncio.ensure_future(keep_series_index(Upkeep(store.database)))
+        keeping = asyncio.ensure_future(maintain_series_index(MaintenanceStore(store.database)))
         await until_indexed(mongodb_database)
         keeping.cancel()

@@ -1,4 +1,4 @@
-"""What a replay takes for numbers, texts and booleans, and what it refuses rather than store as something else."""
+"""Which cells a replay reads as numbers, texts and booleans, and which it refuses."""
 
 import datetime
 from pathlib import Path
@@ -8,8 +8,8 @@ import pytest
 
 from simulator.errors import ReplayError
 from simulator.replay.file import Replay
-from simulator.replay.points import check_replay, replay_points
-from tests.simulator.replay.test_points import csv_file
+from simulator.replay.readings import check_replay, replay_readings
+from tests.simulator.replay.csv_files import csv_file
 
 TIME = "2024-05-01 00:00:00"
 T0 = 1_714_521_600_000
@@ -20,7 +20,7 @@ def rows(folder: Path, *cells: str, **options: Any) -> Replay:
 
 
 def values(replay: Replay) -> list[Any]:
-    return [point.value for point in replay_points(replay, "x")]
+    return [reading.value for reading in replay_readings(replay, "x")]
 
 
 async def refusal(replay: Replay) -> str:
@@ -30,16 +30,16 @@ async def refusal(replay: Replay) -> str:
 
 
 @pytest.mark.parametrize("cell", ['"1,5"', '"1,234.5"', "1 234.5", "45%", "NA", "MM", "?", "NaN", "-inf", "1e999", "x"])
-async def test_what_is_no_number_among_numbers_is_an_error_with_the_ways_out(tmp_path: Path, cell: str) -> None:
+async def test_a_cell_that_is_not_a_number_among_numbers_is_an_error_with_remedies(tmp_path: Path, cell: str) -> None:
     replay = rows(tmp_path, "1", cell, "2")
-    told = await refusal(replay)
-    assert told.startswith(f"{replay.path}: line 3, column 'value': {cell.strip(chr(34))!r} is not a")
-    assert "--missing" in told
-    assert "--value-type text" in told
+    error_text = await refusal(replay)
+    assert error_text.startswith(f"{replay.path}: line 3, column 'value': {cell.strip(chr(34))!r} is not a")
+    assert "--missing" in error_text
+    assert "--value-type text" in error_text
 
 
 @pytest.mark.parametrize("cell", ['"1,5"', "45%", "NA", "?"])
-async def test_the_ways_out_lead_out(tmp_path: Path, cell: str) -> None:
+async def test_the_remedies_work(tmp_path: Path, cell: str) -> None:
     text = cell.strip('"')
     left_out = rows(tmp_path, "1", cell, "2", missing=(text, "MM"))
     assert (await check_replay(left_out)).readings == 2
@@ -82,16 +82,16 @@ async def test_a_files_values_are_of_one_type_each_sensor(tmp_path: Path, cells:
 async def test_half_decides_and_marks_of_missing_values_do_not_vote(
     tmp_path: Path, cells: list[str], column: str, line: int
 ) -> None:
-    told = await refusal(rows(tmp_path, *cells))
-    assert f"line {line}, column 'value'" in told
-    assert column in told
+    error_text = await refusal(rows(tmp_path, *cells))
+    assert f"line {line}, column 'value'" in error_text
+    assert column in error_text
 
 
 @pytest.mark.parametrize("cells", [["NA"], ["MM", "MM"], ["?", "NA", ""]], ids=str)
 async def test_marks_of_missing_values_alone_are_no_texts(tmp_path: Path, cells: list[str]) -> None:
-    told = await refusal(rows(tmp_path, *cells))
-    assert f"line 2, column 'value': {cells[0]!r} stands for no value" in told
-    assert f"--missing {cells[0]!r} leaves such rows out, --value-type text" in told
+    error_text = await refusal(rows(tmp_path, *cells))
+    assert f"line 2, column 'value': {cells[0]!r} marks a missing value" in error_text
+    assert f"--missing {cells[0]!r} skips such rows, --value-type text" in error_text
     assert values(rows(tmp_path, *cells, value_type="text")) == [cell for cell in cells if cell]
 
 
@@ -109,7 +109,7 @@ async def test_a_type_that_is_given_is_not_decided(tmp_path: Path) -> None:
     assert "'2' is not true or false" in await refusal(rows(tmp_path, "1", "2", value_type="boolean"))
 
 
-async def test_a_file_without_a_value_is_told(tmp_path: Path) -> None:
+async def test_a_file_without_a_value_is_an_error(tmp_path: Path) -> None:
     assert "no row has a value" in await refusal(rows(tmp_path, "", "NA", missing=("NA",)))
 
 
@@ -128,22 +128,22 @@ async def test_a_file_without_a_value_is_told(tmp_path: Path) -> None:
 async def test_the_times_of_pandas_are_taken_and_cut_to_milliseconds(tmp_path: Path, text: str, ms: int) -> None:
     replay = Replay(csv_file(tmp_path, "timestamp,value", f"{text},1"))
     assert (await check_replay(replay)).readings == 1
-    assert [point.ts - T0 for point in replay_points(replay, "x")] == [ms]
+    assert [reading.ts - T0 for reading in replay_readings(replay, "x")] == [ms]
 
 
 async def test_readings_within_a_millisecond_are_counted_so_that_none_becomes_another(tmp_path: Path) -> None:
     micros = [100, 200, 999, 1000, 1001]
     lines = [f"{datetime.datetime(2024, 5, 1, microsecond=micro, tzinfo=datetime.UTC)},{micro}" for micro in micros]
     found = [
-        (point.ts - T0, point.seq)
-        for point in replay_points(Replay(csv_file(tmp_path, "timestamp,value", *lines)), "x")
+        (reading.ts - T0, reading.seq)
+        for reading in replay_readings(Replay(csv_file(tmp_path, "timestamp,value", *lines)), "x")
     ]
     assert found == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
     counted = Replay(csv_file(tmp_path, "timestamp,value,n", *(f"{line},0" for line in lines)), seq_column="n")
     assert "line 2, column 'n': times finer than a millisecond are cut" in await refusal(counted)
 
 
-async def test_seconds_taken_for_milliseconds_are_told(tmp_path: Path) -> None:
-    told = await refusal(Replay(csv_file(tmp_path, "timestamp,value", "1714521600,1")))
-    assert "column 'timestamp'" in told
-    assert "milliseconds since 1970" in told
+async def test_seconds_given_as_milliseconds_are_an_error(tmp_path: Path) -> None:
+    error_text = await refusal(Replay(csv_file(tmp_path, "timestamp,value", "1714521600,1")))
+    assert "column 'timestamp'" in error_text
+    assert "milliseconds since 1970" in error_text

@@ -1,0 +1,63 @@
+"""The targets of Tidegate relative to its alternatives, and the figures that are checked against them."""
+
+from bench.measurements import Measurements, Workload
+from bench.report import Figure
+from bench.systems import CLUSTERED, FLOOR, NODE_MONGODB, NODE_RABBITMQ, PEERS, PYTHON, TIDEGATE
+
+W1 = Workload("1 reading an event, 20 connections x 10 in flight", 1, 20, 10)
+W1_WIDE = Workload("1 reading an event, 200 connections x 2 in flight", 1, 200, 2)
+W100 = Workload("100 readings an event, 20 connections x 10 in flight", 100, 20, 10)
+WORKLOADS = (W1, W1_WIDE, W100)
+
+# The minimum ratio of each alternative's CPU time to Tidegate's.
+MIN_COST_RATIO = {
+    NODE_MONGODB: {W1: 12.0, W1_WIDE: 12.0, W100: 3.5},
+    NODE_RABBITMQ: {W1: 4.0, W1_WIDE: 4.0, W100: 10.0},
+    PYTHON: {W1: 15.0, W1_WIDE: 15.0, W100: 40.0},
+}
+MAX_FLOOR_RATIO = 2.2
+MIN_STORED_PER_SECOND = {W1: 25_000, W1_WIDE: 25_000, W100: 230_000}
+MAX_P50_P99_MS = {W1: (5.0, 25.0), W100: (8.0, 40.0)}
+
+Found = dict[tuple[Workload, str], Measurements]
+AckLatencies = dict[Workload, tuple[float, float]]
+
+
+def figures_of(found: Found, acks: AckLatencies) -> list[Figure]:
+    """Return every figure with its target."""
+    figures: list[Figure] = []
+    for workload in WORKLOADS:
+        ours = found[workload, TIDEGATE]
+        figures.append(Figure(f"{workload.name}: {TIDEGATE}, all processes", ours.total_us, "µs a reading"))
+        figures.append(Figure("  the load's own beside it", ours.load_us, "µs a reading"))
+        if (workload, CLUSTERED) in found:
+            figures.append(Figure(f"  {CLUSTERED}", found[workload, CLUSTERED].total_us, "µs a reading"))
+        for peer in PEERS:
+            if (workload, peer) in found:
+                figures += _peer_figures(peer, found[workload, peer], ours, MIN_COST_RATIO[peer][workload])
+        if workload is W100 and (workload, FLOOR) in found:
+            floor = found[workload, FLOOR].total_us
+            figures.append(Figure(f"  {FLOOR}, client and mongod", floor, "µs a reading"))
+            figures.append(Figure(f"    {TIDEGATE}, of that", ours.total_us / floor, "x", MAX_FLOOR_RATIO))
+        rate = MIN_STORED_PER_SECOND[workload]
+        figures.append(Figure("  stored, the load on the same machine", ours.per_second, "readings/s", at_least=rate))
+        if workload in acks:
+            for name, value, most in zip(("p50", "p99"), acks[workload], MAX_P50_P99_MS[workload], strict=True):
+                figures.append(Figure(f"  acknowledged at half of saturation: {name}", value, "ms", most))
+    return figures
+
+
+def _peer_figures(peer: str, theirs: Measurements, ours: Measurements, min_ratio: float) -> list[Figure]:
+    figures = [
+        Figure(f"  {peer}", theirs.total_us, "µs a reading"),
+        Figure("    the load's own beside it", theirs.load_us, "µs a reading"),
+        Figure(f"    times as dear as {TIDEGATE}", theirs.total_us / ours.total_us, "x", at_least=min_ratio),
+    ]
+    if theirs.lost:
+        figures.append(Figure("    acknowledged, but not stored", theirs.lost, "readings"))
+    return figures
+
+
+def table_of(found: Found) -> dict[str, dict[str, float]]:
+    """Return one row per workload and system."""
+    return {f"{workload.name}: {name}": measurements.row() for (workload, name), measurements in found.items()}

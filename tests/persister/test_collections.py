@@ -1,0 +1,70 @@
+"""Collections are created once, whoever is first."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from pymongo.errors import OperationFailure
+
+from persister.collections import DELETIONS, TOMBSTONES, create_if_missing
+from persister.maintenance.database_identity import DatabaseIdentity
+from persister.maintenance.store import MaintenanceStore
+from persister.mongodb_errors import NAMESPACE_EXISTS
+from persister.requeues import Requeues
+from readings.collections import SERIES
+from runtime.mongodb import mongodb_client
+
+WORKERS = 8
+
+
+@pytest.fixture
+async def databases(mongodb_database: tuple[str, str]) -> AsyncIterator[list[Any]]:
+    """One empty database, as several workers reach it."""
+    url, name = mongodb_database
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(mongodb_client(url, name="test", timeout_s=10)) for _ in range(WORKERS)
+        ]
+        yield [client[name] for client in clients]
+
+
+class Unseen:
+    """A database in which another worker creates each collection after the driver has looked for it."""
+
+    def __init__(self, database: Any) -> None:
+        self._database = database
+
+    async def create_collection(self, name: str, **options: Any) -> None:
+        await self._database.create_collection(name, **options)
+        await self._database.create_collection(name, check_exists=False, **options)
+
+
+async def test_a_collection_that_another_worker_creates_meanwhile_is_a_success(databases: list[Any]) -> None:
+    with pytest.raises(OperationFailure) as raised:
+        await Unseen(databases[0]).create_collection("other")
+    assert raised.value.code == NAMESPACE_EXISTS
+    await create_if_missing(Unseen(databases[0]), "new")
+    await create_if_missing(databases[0], "new")
+    assert sorted(await databases[0].list_collection_names()) == ["new", "other"]
+
+
+async def test_a_collection_that_cannot_be_created_is_no_success(databases: list[Any]) -> None:
+    with pytest.raises(OperationFailure):
+        await create_if_missing(databases[0], "new", capped=True)  # without a size
+
+
+async def test_workers_that_start_at_once_prepare_one_database_without_a_failure(databases: list[Any]) -> None:
+    for _ in range(10):
+        await databases[0].client.drop_database(databases[0].name)
+        await asyncio.gather(*(MaintenanceStore(database).prepare() for database in databases))
+        await asyncio.gather(*(DatabaseIdentity(database).adopt() for database in databases))
+        names = set(await databases[0].list_collection_names())
+        assert names >= {SERIES, DELETIONS, TOMBSTONES}
+
+
+async def test_workers_that_start_at_once_probe_one_database_without_a_failure(databases: list[Any]) -> None:
+    for _ in range(10):
+        await databases[0].client.drop_database(databases[0].name)
+        await asyncio.gather(*(Requeues(database).probe() for database in databases))

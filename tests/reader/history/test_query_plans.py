@@ -1,0 +1,322 @@
+"""The plans of the reader's MongoDB commands: each scans a range of the one key, and nothing else.
+
+Each command is explained as it was sent, on both forms of the collection, among other owners' readings.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from bson import decode_all
+from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
+
+from persister.maintenance.store import MaintenanceStore
+from reader.history.from_mongodb import FromMongoDB, Range
+from readings.keys import Position
+from tests.reader.harness import TS, Mongo, Store, make_reading, open_store
+from tests.reader.query_plans import Plan, stages
+
+OWNERS = ("alice", "bob", "carol")
+DEVICES = ("d-1", "d-2", "d-3")
+SENSORS = ("door", "humidity", "temperature")
+EACH = 150
+DAY_MS = 86_400_000
+
+# Scans of `_id` ranges, and stages that pass documents on. No SORT, which needs all documents first, and no COLLSCAN.
+RANGES = {"IXSCAN", "CLUSTERED_IXSCAN"}
+HARMLESS = {"FETCH", "LIMIT", "PROJECTION_SIMPLE", "PROJECTION_COVERED", "PROJECTION_DEFAULT"}
+
+
+class Recorder(CommandListener):
+    """Records each command as the driver sends it."""
+
+    def __init__(self) -> None:
+        self.commands: list[dict[str, Any]] = []
+
+    def started(self, event: CommandStartedEvent) -> None:
+        if event.command_name in ("find", "aggregate", "getMore"):
+            left_out = ("lsid", "$db", "maxTimeMS", "$clusterTime", "$readPreference")
+            self.commands.append({name: value for name, value in event.command.items() if name not in left_out})
+
+    def succeeded(self, event: CommandSucceededEvent) -> None:
+        """Ignored."""
+
+    def failed(self, event: CommandFailedEvent) -> None:
+        """Ignored."""
+
+
+class Explained:
+    """A reader's queries, and the plans of the commands they sent."""
+
+    def __init__(self, client: Any, name: str, recorder: Recorder) -> None:
+        self.database = client[name]
+        self.history = FromMongoDB(client, name, timeout_s=10)
+        self.recorder = recorder
+
+    async def plans(self) -> list[Plan]:
+        """Explain the commands sent since the last call."""
+        commands, self.recorder.commands = self.recorder.commands, []
+        assert commands
+        found: list[Plan] = []
+        for command in commands:
+            assert command.keys() & {"find", "aggregate"}, "a getMore: a second trip for what one could bring"
+            found.append(await self.database.command({"explain": command, "verbosity": "executionStats"}))
+        self.recorder.commands = []
+        return found
+
+    async def plan(self) -> Plan:
+        (found,) = await self.plans()
+        return found
+
+
+def require_range(
+    plan: Plan,
+    returned: int,
+    *,
+    examined: int | None = None,
+    also_allowed: frozenset[str] = frozenset(),
+    index: str = "_id_",
+) -> None:
+    """Assert that a plan scans a range of `_id` (or another index), and examines only what it returns and the ends."""
+    cursor = plan["stages"][0]["$cursor"] if "stages" in plan else plan
+    winning = list(stages(cursor["queryPlanner"]["winningPlan"]))
+    names = {stage["stage"] for stage in winning}
+    assert names & RANGES, names
+    assert names <= RANGES | HARMLESS | also_allowed, names
+    for stage in winning:
+        if stage["stage"] == "IXSCAN":
+            assert stage["indexName"] == index
+        if stage["stage"] == "CLUSTERED_IXSCAN":
+            assert {"minRecord", "maxRecord"} <= stage.keys()
+    stats = cursor["executionStats"]
+    examined = returned if examined is None else examined
+    assert stats["nReturned"] == returned
+    assert stats["totalDocsExamined"] <= examined + 3
+    assert stats["totalKeysExamined"] <= examined + 3
+
+
+@pytest.fixture(params=[False, True], ids=["ordinary", "clustered"])
+async def explained(request: pytest.FixtureRequest, mongodb_database: Mongo) -> AsyncIterator[Explained]:
+    """27 series of three owners, each with three readings per millisecond."""
+    async with open_store(mongodb_database, clustered=request.param) as store:
+        await fill(store)
+    recorder = Recorder()
+    client: Any = AsyncIOMotorClient(mongodb_database[0], timeoutMS=10_000, event_listeners=[recorder])
+    yield Explained(client, mongodb_database[1], recorder)
+    client.close()
+
+
+async def fill(store: Store) -> None:
+    for owner in OWNERS:
+        for device in DEVICES:
+            for sensor in SENSORS:
+                readings = [make_reading(n / 2, TS + n // 3, n % 3, sensor=sensor) for n in range(EACH)]
+                await store.insert(*readings, device=device, owner=owner)
+
+
+PAST: Position = (TS + 10, 1)
+# How many of the 150 a range contains: 3 per millisecond.
+STRETCHES: dict[str, tuple[dict[str, Any], int]] = {
+    "all": ({}, EACH),
+    "from": ({"from_ms": TS + 5}, EACH - 15),
+    "to": ({"to_ms": TS + 5}, 15),
+    "from and to": ({"from_ms": TS + 5, "to_ms": TS + 15}, 30),
+    "nothing": ({"from_ms": TS + 5, "to_ms": TS + 5}, 0),
+    "days around": ({"from_ms": TS - 365 * DAY_MS, "to_ms": TS + 365 * DAY_MS}, EACH),
+    "past a position": ({"past": PAST}, EACH - 32),
+    "past a position, within": ({"past": PAST, "from_ms": TS + 5, "to_ms": TS + 15}, 13),
+    "past a position ahead of it": ({"past": (TS, 0), "from_ms": TS + 5, "to_ms": TS + 15}, 30),
+}
+BACKWARD = {"past a position": 31, "past a position, within": 16, "past a position ahead of it": 0}
+
+
+@pytest.mark.parametrize("descending", [False, True], ids=["asc", "desc"])
+async def test_a_page_is_one_range_of_the_key(explained: Explained, descending: bool) -> None:
+    for name, (bounds, forward) in STRETCHES.items():
+        count = BACKWARD.get(name, forward) if descending else forward
+        queried = Range("d-2", "humidity", descending=descending, **bounds)
+        for limit in (1, 10, 1001):
+            print(name, limit)
+            found = await explained.history.page("bob", queried, limit)
+            assert len(found) == min(count, limit)
+            assert {tuple(one["_id"].values())[:3] for one in found} <= {("bob", "d-2", "humidity")}
+            require_range(await explained.plan(), min(count, limit))
+
+
+@pytest.mark.parametrize("descending", [False, True], ids=["asc", "desc"])
+async def test_each_part_of_a_stream_is_a_question_of_its_own_and_looks_at_nothing_twice(
+    explained: Explained, descending: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A MongoDB cursor has one time limit for its whole life, and an export may take longer.
+    monkeypatch.setattr("reader.history.from_mongodb.BATCH_DOCUMENTS", 7)
+    range_ = Range("d-2", "humidity", descending=descending)
+    parts = [len(part) async for part in explained.history.stream("bob", range_)]
+    assert parts == [7] * 21 + [3]
+    for plan, size in zip(await explained.plans(), parts, strict=True):
+        require_range(plan, size)
+
+
+async def test_the_newest_readings_are_found_without_looking_at_others(explained: Explained) -> None:
+    series = [(device, sensor) for device in DEVICES for sensor in SENSORS]
+    newest = await explained.history.newest("bob", series)
+    assert {(one["_id"]["seq"], one["value"]) for one in newest if one} == {(2, 74.5)}
+    assert [(one["_id"]["device"], one["_id"]["sensorType"]) for one in newest if one] == series
+    require_newest(await explained.plan(), 9, 9)
+    assert await explained.history.newest("bob", [("d-2", "nothing")]) == [None]
+    require_newest(await explained.plan(), 1, 0)
+    before = await explained.history.newest("bob", series[:2], TS + 5)
+    assert {one["_id"]["ts"].timestamp() * 1000 for one in before if one} == {TS + 4}
+    require_newest(await explained.plan(), 2, 2)
+
+
+def require_newest(plan: Plan, queried: int, found: int) -> None:
+    """Assert that one query finds the newest reading of `queried` series by the key alone."""
+    cursors = list(cursors_of(plan))
+    assert len(cursors) == queried
+    examined = 0
+    for cursor in cursors:
+        assert {stage["stage"] for stage in stages(cursor["queryPlanner"]["winningPlan"])} <= RANGES | HARMLESS
+        assert {stage["stage"] for stage in stages(cursor["queryPlanner"]["winningPlan"])} & RANGES
+        examined += cursor["executionStats"]["totalKeysExamined"]
+        assert cursor["executionStats"]["totalDocsExamined"] <= 1 + 3
+    assert examined <= found + 3 * queried
+
+
+def cursors_of(plan: Any) -> Iterator[Plan]:
+    """Yield every part of an `explain` result that has its own plan."""
+    if isinstance(plan, dict):
+        if "queryPlanner" in plan:
+            yield plan
+        else:
+            for part in plan.values():
+                yield from cursors_of(part)
+    elif isinstance(plan, list):
+        for part in plan:
+            yield from cursors_of(part)
+
+
+async def test_a_long_list_fetches_its_newest_readings_in_few_queries(
+    explained: Explained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reader.history.from_mongodb.SERIES_PER_QUERY", 4)
+    series = [(device, sensor) for device in DEVICES for sensor in SENSORS]
+    await explained.history.newest_until("bob", series, TS + 1000)
+    assert sorted(len(list(cursors_of(plan))) for plan in await explained.plans()) == [1, 4, 4]
+    found = await explained.history.newest_until("bob", series, TS + 5)
+    assert {(one[0]["_id"]["seq"], one[1]["_id"]["seq"]) for one in found if one[0] and one[1]} == {(2, 2)}
+    assert len(await explained.plans()) == 6
+
+
+async def test_both_ends_of_a_series_are_found_at_once(explained: Explained) -> None:
+    assert await explained.history.ends("bob", "d-2", "humidity") == (TS, TS + 49)
+    for plan in await explained.plans():
+        require_range(plan, 1)
+
+
+@pytest.mark.parametrize("clipped", [False, True], ids=["all", "a part"])
+@pytest.mark.parametrize("kinds", [False, True], ids=["numbers", "every kind"])
+async def test_buckets_go_through_their_range_in_order_once(explained: Explained, clipped: bool, kinds: bool) -> None:
+    start, end = (TS + 5, TS + 15) if clipped else (TS - 1000, TS + 1000)
+    fetch = explained.history.buckets_of_all if kinds else explained.history.buckets
+    buckets = await fetch("bob", "d-2", "humidity", start, end, 5)
+    count = sum(bucket["count"] for bucket in buckets)
+    assert count == (30 if clipped else EACH)
+    plan = await explained.plan()
+    # If the server groups within its plan, the plan returns the groups.
+    grouped = "stages" not in plan
+    require_range(plan, len(buckets) if grouped else count, examined=count, also_allowed=frozenset({"GROUP"}))
+
+
+@pytest.mark.parametrize(
+    ("device", "past", "count"),
+    [
+        (None, None, 9),
+        (None, ("d-2", "humidity"), 4),
+        (None, ("d-9", "x"), 0),
+        ("d-2", None, 3),
+        ("d-2", ("d-2", "door"), 2),
+        ("d-9", None, 0),
+    ],
+)
+async def test_the_list_of_series_is_one_range(
+    explained: Explained, device: str | None, past: tuple[str, str] | None, count: int
+) -> None:
+    assert len(await explained.history.series("bob", device, None, past, 1000)) == count
+    require_range(await explained.plan(), count)
+
+
+BY_TYPE = [
+    (None, 3),
+    (("d-2", "door"), 2),
+    (("d-2", "humidity"), 1),
+    (("d-2", "temperature"), 1),
+    (("d-3", "humidity"), 0),
+    (("a", "x"), 3),
+    (("d-9", "x"), 0),
+]
+
+
+@pytest.mark.parametrize(("past", "count"), BY_TYPE)
+async def test_the_series_of_a_sensor_type_are_one_range_of_its_index(
+    explained: Explained, past: tuple[str, str] | None, count: int
+) -> None:
+    await MaintenanceStore(explained.database).index_series()
+    for limit in (1, 1000):
+        found = await explained.history.series("bob", None, "humidity", past, limit)
+        assert found == [(device, "humidity") for device in DEVICES][3 - count :][:limit]
+        require_range(await explained.plan(), min(count, limit), index="_id.owner_1__id.sensorType_1__id.device_1")
+    assert await explained.history.series("bob", None, "nothing", past, 1000) == []
+    require_range(await explained.plan(), 0, index="_id.owner_1__id.sensorType_1__id.device_1")
+
+
+@pytest.mark.parametrize(("past", "count"), BY_TYPE)
+async def test_without_that_index_the_series_of_the_owner_are_gone_through_by_the_server(
+    explained: Explained, past: tuple[str, str] | None, count: int
+) -> None:
+    for limit in (1, 1000):
+        found = await explained.history.series("bob", None, "humidity", past, limit)
+        assert found == [(device, "humidity") for device in DEVICES][3 - count :][:limit]
+        refused, queried = explained.recorder.commands
+        assert refused["hint"]
+        explained.recorder.commands = [queried]
+        require_range(await explained.plan(), min(count, limit), examined=9)
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+async def test_one_sensor_type_of_one_device_is_looked_up(explained: Explained, indexed: bool) -> None:
+    if indexed:
+        await MaintenanceStore(explained.database).index_series()
+    for past, count in ((None, 1), (("d-2", "door"), 1), (("d-2", "humidity"), 0), (("d-3", "a"), 1)):
+        assert len(await explained.history.series("bob", "d-2", "humidity", past, 1000)) == count
+        require_range(await explained.plan(), count)
+
+
+async def test_a_scan_would_be_seen(explained: Explained) -> None:
+    fetch = explained.history._readings
+    for filter_ in ({"_id.device": "d-2", "_id.sensorType": "humidity"}, {"value": 1.5}):
+        assert await fetch.find(filter_).batch_size(1000).to_list(None)
+        with pytest.raises(AssertionError, match=r"COLLSCAN"):
+            require_range(await explained.plan(), EACH)
+    bob = Range("d-2", "humidity").query("bob")
+    assert await fetch.find(bob).sort("value", 1).batch_size(1000).to_list(None)
+    with pytest.raises(AssertionError, match=r"'SORT'"):
+        require_range(await explained.plan(), EACH)
+    assert await fetch.find({**bob, "_id.seq": 2}).batch_size(1000).to_list(None)
+    with pytest.raises(AssertionError, match=r"assert 15\d <= "):
+        require_range(await explained.plan(), EACH // 3)
+
+
+async def test_all_series_of_an_owner_are_one_range(explained: Explained) -> None:
+    for most, count in ((100, 9), (5, 5)):
+        documents = await explained.history.series_documents("bob", most)
+        assert len(decode_all(b"".join(documents))) == count
+        require_range(await explained.plan(), count)
+
+
+async def test_whether_a_device_is_known_is_one_look_at_its_series(explained: Explained) -> None:
+    assert await explained.history.has_device("bob", "d-2")
+    require_range(await explained.plan(), 1)
+    assert not await explained.history.has_device("bob", "d-22")
+    for plan in await explained.plans():
+        require_range(plan, 0)
