@@ -1,7 +1,8 @@
-"""Marks the tests that need a server or another process as `server`: `make test-fast` runs all others.
+"""Marks the tests that `make test-fast` leaves out: `server` needs a server or another process, `slow` takes its time.
 
-A pytest plugin. A test is marked if it uses a fixture that starts a server, if one of its parameters names a server, or
-if its module or the module of one of its fixtures starts processes, itself or through a helper module that it imports.
+A pytest plugin. A test is marked `server` if it uses a fixture that starts a server, if one of its parameters names a
+server, or if its module or the module of one of its fixtures starts processes, itself or through a helper module that
+it imports. `slow` are the modules below, most of whose tests wait for real deadlines.
 """
 
 import ast
@@ -25,26 +26,50 @@ STARTERS = {
     "multiprocessing",
     "webdriver",
 }
+# Modules that take about 10 s or more, or more than a second a test; together twice as long as all others.
+SLOW = {
+    "tests/auth/http/test_devices.py",
+    "tests/auth/test_bad_input.py",
+    "tests/clients/test_python_client.py",
+    "tests/gateway/limits/test_connections.py",
+    "tests/gateway/socket/test_device_socket.py",
+    "tests/gateway/socket/test_engine.py",
+    "tests/gateway/test_admission.py",
+    "tests/gateway/test_from_devices.py",
+    "tests/gateway/test_from_http.py",
+    "tests/gateway/test_ingest.py",
+    "tests/persister/test_worker.py",
+    "tests/simulator/test_device.py",
+    "tests/simulator/test_http_sender.py",
+}
+FAST = "not server and not slow"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker."""
+    """Register the markers."""
     config.addinivalue_line("markers", "server: starts a server or another process; `make test-fast` leaves it out")
+    config.addinivalue_line("markers", "slow: in a slow module; `make test-fast` leaves it out")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Skip modules that `-m "not server"` would deselect as a whole: importing them takes as long as the tests."""
-    if config.option.markexpr != "not server" or not collection_path.match("test_*.py"):
+    """Skip modules that `make test-fast` would deselect as a whole: importing them takes as long as its tests."""
+    if config.option.markexpr != FAST or not collection_path.match("test_*.py"):
         return None
-    return starts_processes(collection_path) or None
+    return is_slow(collection_path) or starts_processes(collection_path) or None
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m deselects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a server or another process."""
+    """Mark what needs a server or another process, and what is slow."""
     for item in items:
         if isinstance(item, pytest.Function) and needs_server(item):
             item.add_marker("server")
+        if is_slow(item.path):
+            item.add_marker("slow")
+
+
+def is_slow(path: Path) -> bool:
+    return path.is_relative_to(ROOT) and path.relative_to(ROOT).as_posix() in SLOW
 
 
 def needs_server(item: pytest.Function) -> bool:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.fast import FAST, SLOW
 from tests.workers import LONGEST
 
 ROOT = Path(__file__).parent.parent
@@ -45,3 +46,8 @@ def test_one_who_is_alone_is_alone_and_the_others_are_not(tmp_path: Path) -> Non
 
 def test_the_files_that_begin_a_run_are_there() -> None:
     assert [name for name in LONGEST if not (ROOT / name).is_file()] == []
+
+
+def test_the_slow_modules_are_there_and_make_leaves_them_out() -> None:
+    assert [name for name in SLOW if not (ROOT / name).is_file()] == []
+    assert f'-m "{FAST}"' in (ROOT / "Makefile").read_text()
