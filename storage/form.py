@@ -13,7 +13,7 @@ TS_HEAD, SEQ_HEAD = b"\x09ts\x00", b"\x12seq\x00"
 TS_SEQ_BYTES = len(TS_HEAD) + 8 + len(SEQ_HEAD) + 8 + 1
 VALUE_NAME, RECEIVED_HEAD = b"value\x00", b"\x09receivedAt\x00"
 # Bytes of a value by its kind; a text gives its length.
-_SIZES = {Kind.FLOAT: 8, Kind.BOOLEAN: 1, Kind.INT32: 4, Kind.INT64: 8}
+VALUE_SIZES = {Kind.FLOAT: 8, Kind.BOOLEAN: 1, Kind.INT32: 4, Kind.INT64: 8}
 # The same as arrays; a float's bits are kept as an integer.
 VALUE_TYPES = {Kind.FLOAT: "<i8", Kind.BOOLEAN: "u1", Kind.INT32: "<i4", Kind.INT64: "<i8"}
 
@@ -42,7 +42,7 @@ def form_of(document: bytes) -> Form | None:
         ts_at = id_end - TS_SEQ_BYTES + len(TS_HEAD)
         kind = Kind(document[id_end])
         value_at = id_end + 1 + len(VALUE_NAME)
-        size = 4 + _LENGTH.unpack_from(document, value_at)[0] if kind == Kind.TEXT else _SIZES[kind]
+        size = 4 + _LENGTH.unpack_from(document, value_at)[0] if kind == Kind.TEXT else VALUE_SIZES[kind]
     except (struct.error, LookupError, ValueError):
         return None
     received_at = value_at + size + len(RECEIVED_HEAD)

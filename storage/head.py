@@ -127,6 +127,8 @@ def _value(columns: Columns, at: int) -> Any:
 def _parts(ts: Integers) -> tuple[Integers, list[int | None]]:
     """Return where hours with HOUR_READINGS or more, and what is between them, start; and those hours' times."""
     hours = ts // HOUR_MS
+    if hours[0] == hours[-1]:
+        return np.zeros(1, np.int64), [int(hours[0]) * HOUR_MS if len(ts) >= HOUR_READINGS else None]
     starts = np.flatnonzero(np.concatenate(([True], hours[1:] != hours[:-1])))
     is_full = np.diff(starts, append=len(ts)) >= HOUR_READINGS
     is_kept = is_full.copy()

@@ -16,6 +16,8 @@ from storage.columns import Columns, Kind
 from storage.packed import BlockError, Floats, Integers
 
 Number = int | float
+# Members of an enum take longer to look up.
+_FLOAT, _INT64 = int(Kind.FLOAT), int(Kind.INT64)
 # Integers up to here are doubles without loss.
 _EXACT = 2**53
 
@@ -73,6 +75,8 @@ class Sums:
 
 def merge(parts: Sequence[Sums]) -> Sums:
     """Return the sums of all parts, which follow each other in time; there is at least one."""
+    if len(parts) == 1:
+        return parts[0]
     return Sums(
         sum(part.count for part in parts),
         _merged_numbers([part.numbers for part in parts if part.numbers is not None]),
@@ -192,13 +196,10 @@ def _first_equal(numbers: Any, extreme: np.ufunc, begins: Integers, ends: Intege
 
 def number_at(columns: Columns, at: int) -> Number:
     """Return a number with its type."""
-    value = columns.values[at : at + 1]
-    match columns.kinds[at]:
-        case Kind.FLOAT:
-            return float(value.view(np.float64)[0])
-        case Kind.INT64:
-            return Int64(int(value[0]))
-    return int(value[0])
+    kind, value = int(columns.kinds[at]), int(columns.values[at])
+    if kind == _FLOAT:
+        return float(columns.values.view(np.float64)[at])
+    return Int64(value) if kind == _INT64 else value
 
 
 def _as_doubles(numbers: list[Number]) -> list[float]:

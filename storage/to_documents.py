@@ -12,15 +12,16 @@ from storage.form import (
     TS_HEAD,
     TS_SEQ_BYTES,
     VALUE_NAME,
+    VALUE_SIZES,
     VALUE_TYPES,
     coordinates_of,
 )
 from storage.packed import Integers
 
 _LENGTH = struct.Struct("<i")
-_NUMBER_BYTES = {Kind.FLOAT: 8, Kind.BOOLEAN: 1, Kind.INT32: 4, Kind.INT64: 8}
-# ts, seq, the head of a value, the value, receivedAt.
-_TEXT_PARTS = struct.Struct("<q5sq")
+_TS_SEQ = struct.Struct("<q5sq")
+# So few documents are faster one by one.
+_FEW = 8
 _INT64 = struct.Struct("<q")
 
 
@@ -47,8 +48,8 @@ def _of_one_form(columns: Columns, index: Integers | None) -> list[bytes]:
     if kind == Kind.OTHER:
         return [columns.others[at] for at in columns.values.tolist()]
     tail = columns.tail_list[columns.tails[0]]
-    if kind == Kind.TEXT:
-        return _of_texts(columns, tail)
+    if kind == Kind.TEXT or len(columns) <= _FEW:
+        return _one_by_one(columns, kind, tail)
     return _of_numbers(columns, kind, tail)
 
 
@@ -58,7 +59,7 @@ def _head(series: bytes) -> bytes:
 
 
 def _of_numbers(columns: Columns, kind: Kind, tail: bytes) -> list[bytes]:
-    head, size = _head(columns.series), _NUMBER_BYTES[kind]
+    head, size = _head(columns.series), VALUE_SIZES[kind]
     ts_at = 4 + len(head)
     seq_at = ts_at + 8 + len(SEQ_HEAD)
     value_head = bytes((0, kind)) + VALUE_NAME
@@ -89,28 +90,31 @@ def _of_numbers(columns: Columns, kind: Kind, tail: bytes) -> list[bytes]:
     return [body[at : at + length] for at in range(0, len(body), length)]
 
 
-def _of_texts(columns: Columns, tail: bytes) -> list[bytes]:
-    head = _head(columns.series)
-    value_head = bytes((0, Kind.TEXT)) + VALUE_NAME
-    parts = [text + b"\x00" for text in columns.texts]
-    fixed = 4 + len(head) + _TEXT_PARTS.size + len(value_head) + 4 + len(RECEIVED_HEAD) + 8 + len(tail)
+def _one_by_one(columns: Columns, kind: Kind, tail: bytes) -> list[bytes]:
+    """Return documents whose values have no fixed size, or few others."""
+    head, value_head = _head(columns.series), bytes((0, kind)) + VALUE_NAME
+    fixed = 4 + len(head) + _TS_SEQ.size + len(value_head) + len(RECEIVED_HEAD) + 8 + len(tail)
     places = [()] * len(columns) if not tail[0] or columns.places is None else map(tuple, columns.places.tolist())
-    rows = zip(
-        *(array.tolist() for array in (columns.ts, columns.seq, columns.values, columns.received)), places, strict=True
-    )
+    ts_seq_received = (columns.ts.tolist(), columns.seq.tolist(), columns.received.tolist())
     documents = []
-    for ts, seq, value, received, place in rows:
-        text = parts[value]
+    for ts, seq, received, value, place in zip(*ts_seq_received, _packed(columns, kind), places, strict=True):
         documents.append(
             b"".join(
                 (
-                    *(_LENGTH.pack(fixed + len(text)), head, _TEXT_PARTS.pack(ts, SEQ_HEAD, seq), value_head),
-                    *(_LENGTH.pack(len(text)), text, RECEIVED_HEAD, _INT64.pack(received)),
-                    *(_with_place(tail[1:], place), b"\x00"),
+                    *(_LENGTH.pack(fixed + len(value)), head, _TS_SEQ.pack(ts, SEQ_HEAD, seq), value_head, value),
+                    *(RECEIVED_HEAD, _INT64.pack(received), _with_place(tail[1:], place), b"\x00"),
                 )
             )
         )
     return documents
+
+
+def _packed(columns: Columns, kind: Kind) -> list[bytes]:
+    """Return the values as BSON."""
+    values = columns.values.tolist()
+    if kind == Kind.TEXT:
+        return [_LENGTH.pack(len(columns.texts[at]) + 1) + columns.texts[at] + b"\x00" for at in values]
+    return [value.to_bytes(8, "little", signed=True)[: VALUE_SIZES[kind]] for value in values]
 
 
 def _with_place(tail: bytes, place: tuple[float, ...]) -> bytes:
