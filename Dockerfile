@@ -21,6 +21,7 @@ COPY --from=packages /opt/tidegate /opt/tidegate
 WORKDIR /app
 COPY runtime runtime
 COPY readings readings
+COPY storage storage
 COPY access access
 COPY broker broker
 COPY auth auth

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SHARED = ("runtime", "readings", "access", "broker")
+SHARED = ("runtime", "readings", "storage", "access", "broker")
 SERVICES = ("auth", "gateway", "persister", "reader", "simulator")
 PACKAGES = (*SHARED, *SERVICES, "onebox")
 DEVELOPMENT = ("bench", "testing", "tests", "tools")
@@ -18,6 +18,7 @@ DEVELOPMENT = ("bench", "testing", "tests", "tools")
 ALLOWED = {
     "runtime": {"runtime"},
     "readings": {"runtime", "readings"},
+    "storage": {"readings", "storage"},
     "access": {"runtime", "readings", "access"},
     "broker": {"runtime", "readings", "access", "broker"},
     "onebox": set(PACKAGES),

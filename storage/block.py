@@ -1,0 +1,33 @@
+"""A block: readings of one series in order, each once, as a head and columns, which are two documents in storage."""
+
+from typing import NamedTuple
+
+from readings.keys import Position
+from storage.columns import Columns
+from storage.decode import decode
+from storage.encode import encode
+from storage.head import Head, head_of
+from storage.packed import BlockError
+
+
+class Block(NamedTuple):
+    """A head, and the columns as `encode` returns them."""
+
+    head: Head
+    columns: bytes
+
+
+def encode_block(columns: Columns, start: Position, until: Position) -> Block:
+    """Return a block with these bounds, `until` not included; BlockTooLarge when half of the readings may fit.
+
+    ValueError when there are no readings, or readings out of order or outside of the bounds.
+    """
+    return Block(head_of(columns, start, until), encode(columns))
+
+
+def decode_block(block: Block) -> Columns:
+    """Return the readings; BlockError when the columns are damaged, of a later version, or not those of the head."""
+    columns = decode(block.columns, block.head.series)
+    if len(columns) != block.head.sums.count:
+        raise BlockError(f"the columns have {len(columns)} readings, and the head counts {block.head.sums.count}")
+    return columns
