@@ -23,12 +23,12 @@ import numpy.typing as npt
 
 from readings.document import encode_document, series_bytes
 from readings.reading import Reading
-from storage.block import decode_block, encode_block
-from storage.columns import Columns
-from storage.decode import decode, decode_values
-from storage.encode import encode
-from storage.from_documents import columns_of
-from storage.to_documents import documents_of
+from storage.codec.block import decode_block, encode_block
+from storage.codec.columns import Columns
+from storage.codec.decode import decode, decode_values
+from storage.codec.encode import encode
+from storage.codec.from_documents import columns_of
+from storage.codec.to_documents import documents_of
 
 SIZES = (150, 1000, 8192)
 OWNER, DEVICE = "0198c0de-0000-7000-8000-000000000001", "0198c0de-0000-7000-8000-0000000000d1"

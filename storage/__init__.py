@@ -1,4 +1,4 @@
-"""How readings are kept once nothing is added to them: many readings of one series as one block.
+"""How readings are stored, wherever they are at the moment; reader and persister both import it.
 
-Knows the documents of `readings` and no database driver; reader and persister both import it.
+`codec` packs many readings of one series as a block.
 """

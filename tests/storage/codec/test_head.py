@@ -12,12 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from readings.document import AS_MILLISECONDS, decode_document
-from storage.decode import decode
-from storage.encode import encode
-from storage.head import HOUR_MS, Head, head_from, head_of
-from storage.packed import BlockError
-from storage.sums import Sums, merge
-from tests.storage.cases import SERIES, START_MS, columns, document, documents, floats, in_order, positions, value_of
+from storage.codec.decode import decode
+from storage.codec.encode import encode
+from storage.codec.head import HOUR_MS, Head, head_from, head_of
+from storage.codec.packed import BlockError
+from storage.codec.sums import Sums, merge
+from tests.storage.codec.cases import (
+    SERIES,
+    START_MS,
+    columns,
+    document,
+    documents,
+    floats,
+    in_order,
+    positions,
+    value_of,
+)
 
 EVER = (-(2**63), 0), (2**63 - 1, 0)
 

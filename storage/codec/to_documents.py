@@ -4,8 +4,8 @@ import struct
 
 import numpy as np
 
-from storage.columns import Columns, Kind
-from storage.form import (
+from storage.codec.columns import Columns, Kind
+from storage.codec.form import (
     ID_HEAD,
     RECEIVED_HEAD,
     SEQ_HEAD,
@@ -16,7 +16,7 @@ from storage.form import (
     VALUE_TYPES,
     coordinates_of,
 )
-from storage.packed import Integers
+from storage.codec.packed import Integers
 
 _LENGTH = struct.Struct("<i")
 _TS_SEQ = struct.Struct("<q5sq")

@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from readings.document import id_bytes, split_documents
-from storage.block import Block, decode_block, encode_block
-from storage.columns import Columns, Kind
-from storage.decode import decode, decode_values
-from storage.encode import encode
-from storage.packed import MAX_READINGS, BlockError, BlockTooLarge
-from storage.sections import START, VERSION, Section
-from storage.to_documents import documents_of
-from tests.storage.cases import (
+from storage.codec.block import Block, decode_block, encode_block
+from storage.codec.columns import Columns, Kind
+from storage.codec.decode import decode, decode_values
+from storage.codec.encode import encode
+from storage.codec.packed import MAX_READINGS, BlockError, BlockTooLarge
+from storage.codec.sections import START, VERSION, Section
+from storage.codec.to_documents import documents_of
+from tests.storage.codec.cases import (
     SERIES,
     START_MS,
     columns,

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from bson import Int64
 
-from storage.columns import Columns, Kind
-from storage.packed import BlockError, Floats, Integers
+from storage.codec.columns import Columns, Kind
+from storage.codec.packed import BlockError, Floats, Integers
 
 Number = int | float
 # Members of an enum take longer to look up.

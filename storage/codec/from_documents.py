@@ -9,9 +9,9 @@ import struct
 import numpy as np
 
 from readings.document import DocumentError, date_ms, decode_document, series_bytes
-from storage.columns import Booleans, Bytes, Columns, Kind
-from storage.form import VALUE_TYPES, Form, coordinates_of, form_of
-from storage.packed import Floats, Integers
+from storage.codec.columns import Booleans, Bytes, Columns, Kind
+from storage.codec.form import VALUE_TYPES, Form, coordinates_of, form_of
+from storage.codec.packed import Floats, Integers
 
 _LENGTH = struct.Struct("<i")
 # Documents of one length with more forms than this are read one by one.

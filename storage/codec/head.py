@@ -14,11 +14,11 @@ from bson.datetime_ms import DatetimeMS
 
 from readings.document import AS_MILLISECONDS, date_ms, series_bytes
 from readings.keys import Key, Position, reading_key
-from storage.columns import Columns, Kind
-from storage.packed import BlockError, Integers
-from storage.sections import VERSION
-from storage.sums import Sums, merge, number_at, sums_from, sums_of, text_at
-from storage.to_documents import documents_of
+from storage.codec.columns import Columns, Kind
+from storage.codec.packed import BlockError, Integers
+from storage.codec.sections import VERSION
+from storage.codec.sums import Sums, merge, number_at, sums_from, sums_of, text_at
+from storage.codec.to_documents import documents_of
 
 HOUR_MS = 3_600_000
 # Hours with fewer readings have no sums of their own: their columns are opened.

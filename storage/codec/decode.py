@@ -1,13 +1,13 @@
-"""From a block to its columns, or to its times and numbers only; see storage/sections.py for its format."""
+"""From a block to its columns, or to its times and numbers only; see storage/codec/sections.py for its format."""
 
 import zlib
 from typing import NamedTuple
 
 import numpy as np
 
-from storage.columns import Booleans, Bytes, Columns, Kind
-from storage.form import coordinates_of
-from storage.packed import (
+from storage.codec.columns import Booleans, Bytes, Columns, Kind
+from storage.codec.form import coordinates_of
+from storage.codec.packed import (
     MAX_READINGS,
     BlockError,
     Floats,
@@ -17,7 +17,7 @@ from storage.packed import (
     unpack_integers,
     unpack_list,
 )
-from storage.sections import MAX_BLOCK_BYTES, NUMBER, PLACES, START, VERSION, Section, kinds_without_fraction
+from storage.codec.sections import MAX_BLOCK_BYTES, NUMBER, PLACES, START, VERSION, Section, kinds_without_fraction
 
 _LAST_SECTION = max(Section)
 _KNOWN_KINDS = np.zeros(256, np.bool_)

@@ -1,12 +1,12 @@
-"""From columns to a block, see storage/sections.py for its format."""
+"""From columns to a block, see storage/codec/sections.py for its format."""
 
 import zlib
 
 import numpy as np
 
-from storage.columns import Booleans, Columns, Kind
-from storage.packed import MAX_READINGS, BlockTooLarge, Integers, pack, pack_list, sized, uint
-from storage.sections import MAX_BLOCK_BYTES, NUMBER, PLACES, START, VERSION, Section, kinds_without_fraction
+from storage.codec.columns import Booleans, Columns, Kind
+from storage.codec.packed import MAX_READINGS, BlockTooLarge, Integers, pack, pack_list, sized, uint
+from storage.codec.sections import MAX_BLOCK_BYTES, NUMBER, PLACES, START, VERSION, Section, kinds_without_fraction
 
 _ALL_ZEROS = pack(np.zeros(1, np.int64))
 _ALL_FLOATS = pack(np.full(1, Kind.FLOAT, np.int64))

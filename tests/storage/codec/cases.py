@@ -12,8 +12,8 @@ from readings.document import AS_MILLISECONDS, decode_document, encode_document,
 from readings.keys import Position, reading_key
 from readings.place import Place
 from readings.reading import Reading
-from storage.columns import Columns, concatenate
-from storage.from_documents import columns_of
+from storage.codec.columns import Columns, concatenate
+from storage.codec.from_documents import columns_of
 
 OWNER, DEVICE, SENSOR_TYPE = "0198c0de-0000-7000-8000-000000000001", "press-1", "temperature"
 START_MS = 1_767_225_600_000

@@ -3,7 +3,7 @@
 A block is: the version, one byte; the CRC-32 of what follows, four bytes; the number of readings; then sections, each
 an id, a length and that many bytes. Numbers in front of sections are as `packed.uint` writes them; a section is what
 `packed.pack` or `packed.pack_list` returned. Ids ascend, and a section that would be empty is left out. Every version
-that was ever written can be read: tests/storage/golden has blocks of each.
+that was ever written can be read: tests/storage/codec/golden has blocks of each.
 """
 
 import struct
@@ -11,8 +11,8 @@ from enum import IntEnum
 
 import numpy as np
 
-from storage.columns import INT32, Bytes, Kind
-from storage.packed import Floats
+from storage.codec.columns import INT32, Bytes, Kind
+from storage.codec.packed import Floats
 
 VERSION = 1
 # With its head and key well below the 16 MiB of a document in MongoDB.

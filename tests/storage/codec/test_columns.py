@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from readings.document import DocumentError
-from storage.columns import Kind, concatenate, first_wins
-from storage.decode import decode
-from storage.encode import encode
-from storage.from_documents import columns_of
-from storage.to_documents import documents_of
-from tests.storage.cases import (
+from storage.codec.columns import Kind, concatenate, first_wins
+from storage.codec.decode import decode
+from storage.codec.encode import encode
+from storage.codec.from_documents import columns_of
+from storage.codec.to_documents import documents_of
+from tests.storage.codec.cases import (
     DEVICE,
     OWNER,
     SENSOR_TYPE,

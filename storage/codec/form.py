@@ -3,7 +3,7 @@
 import struct
 from typing import NamedTuple
 
-from storage.columns import Kind
+from storage.codec.columns import Kind
 
 _LENGTH = struct.Struct("<i")
 # The type and name of `_id`, and the offset of its length.

@@ -1,4 +1,4 @@
-"""Writes the golden files of the current version: `python -m tests.storage.golden`. Once a version; none is rewritten.
+"""Writes the golden files of the current version: `python -m tests.storage.codec.golden`. Once a version; none is rewritten.
 
 NAME.block is a block, NAME.bson.zz are its documents, back to back, compressed. The second half of the readings has
 seal number 8, the first one 7.
@@ -11,9 +11,9 @@ from typing import Any
 
 from bson import Decimal128, Int64
 
-from storage.encode import encode
-from storage.sections import VERSION
-from tests.storage.cases import START_MS, columns_by_seal, document, moving
+from storage.codec.encode import encode
+from storage.codec.sections import VERSION
+from tests.storage.codec.cases import START_MS, columns_by_seal, document, moving
 
 FOLDER = Path(__file__).parent / "golden"
 

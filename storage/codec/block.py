@@ -3,11 +3,11 @@
 from typing import NamedTuple
 
 from readings.keys import Position
-from storage.columns import Columns
-from storage.decode import decode
-from storage.encode import encode
-from storage.head import Head, head_of
-from storage.packed import BlockError
+from storage.codec.columns import Columns
+from storage.codec.decode import decode
+from storage.codec.encode import encode
+from storage.codec.head import Head, head_of
+from storage.codec.packed import BlockError
 
 
 class Block(NamedTuple):
