@@ -1,4 +1,4 @@
-"""Writes the golden files of the current version: `python -m tests.storage.codec.golden`. Once a version; none is rewritten.
+"""Writes the golden files of the current version, once a version: `python -m tests.storage.codec.golden`.
 
 NAME.block is a block, NAME.bson.zz are its documents, back to back, compressed. The second half of the readings has
 seal number 8, the first one 7.
