@@ -1,0 +1,129 @@
+"""The documents of pieces and blocks: which fields hold what, and in which order a change becomes visible.
+
+**A block** is a head in `readings.blocks` and its columns in `readings.columns`. Beside what `storage.codec.head` says,
+a head has `columns` (the `_id.id` of its columns), `edit` (replaced at each change of the head, which names the one that it
+saw) and, until the block before it ends where it begins, `pending: true`. So:
+
+- The columns of a block are never changed. Others are inserted, the head is replaced by one that names them if its
+  `edit` is still the same, and only then the old ones are deleted.
+- A block is split by inserting its right part, pending, then replacing the head of the left one, and then taking
+  `pending` away. Before the left head ends where it begins, a pending block is nothing: its readings are still in the
+  left one. A pending block is live if, and only if, a block that is live ends where it begins.
+- Live blocks follow each other without a gap from the first one on. Retention deletes the first ones.
+
+**A piece** is one document with columns, never changed. Of several pieces that are merged the new one, whose `level` is
+higher than theirs, is inserted before they are deleted: reading them by ascending `_id` misses nothing.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from bson import Binary, Int64, ObjectId
+from bson.datetime_ms import DatetimeMS
+
+from readings.document import date_ms
+from readings.keys import Key, Position, series_key
+from storage.codec.columns import Columns
+from storage.codec.decode import decode
+from storage.codec.encode import encode
+from storage.codec.head import Head, head_from
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StoredHead:
+    """A head as it is stored. `last_seal`: the seal number by which its newest reading came."""
+
+    head: Head
+    columns: ObjectId
+    edit: ObjectId
+    last_seal: int
+    pending: bool = False
+
+    def document(self) -> dict[str, Any]:
+        """Return the head's document."""
+        document = self.head.document()
+        document |= {"columns": self.columns, "edit": self.edit, "lastSeal": Int64(self.last_seal)}
+        return document | {"pending": True} if self.pending else document
+
+
+def stored_head(document: dict[str, Any]) -> StoredHead:
+    """Return the head of a document decoded with AS_MILLISECONDS; BlockError for another document."""
+    return StoredHead(
+        head_from(document),
+        document["columns"],
+        document["edit"],
+        int(document["lastSeal"]),
+        bool(document.get("pending")),
+    )
+
+
+def columns_key(series: Key, start: Position, number: ObjectId) -> Key:
+    """Return the `_id` of columns of the block that begins at `start`."""
+    return {**names_of(series), "ts": DatetimeMS(start[0]), "seq": Int64(start[1]), "id": number}
+
+
+def columns_document(series: Key, start: Position, number: ObjectId, data: bytes) -> dict[str, Any]:
+    """Return the document of a block's columns, as `encode` returns them."""
+    return {"_id": columns_key(series, start, number), "data": Binary(data)}
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece without its columns. Pieces that were written by one merge have the same `run`."""
+
+    key: Key
+    run: ObjectId
+    count: int
+    first: Position
+    last: Position
+    newest: dict[str, Any]
+    last_seal: int
+
+    @property
+    def level(self) -> int:
+        """0 for what comes from a sealed collection, and one more than the highest of those that were merged."""
+        return int(self.key["level"])
+
+
+def piece_document(series: Key, level: int, run: ObjectId, columns: Columns, newest: dict[str, Any]) -> dict[str, Any]:
+    """Return the document of a piece; the columns are ordered and not empty.
+
+    `newest` has the fields of the last reading but its series, as in a head.
+    """
+    return {
+        "_id": {**names_of(series), "level": level, "id": ObjectId()},
+        "version": VERSION,
+        "run": run,
+        "count": len(columns),
+        "first": {"ts": DatetimeMS(int(columns.ts[0])), "seq": Int64(int(columns.seq[0]))},
+        "last": {"ts": DatetimeMS(int(columns.ts[-1])), "seq": Int64(int(columns.seq[-1]))},
+        "lastSeal": Int64(int(columns.seals[-1])),
+        "newest": newest,
+        "columns": Binary(encode(columns)),
+    }
+
+
+def piece_of(document: dict[str, Any]) -> Piece:
+    """Return the piece of a document decoded with AS_MILLISECONDS."""
+    first, last = document["first"], document["last"]
+    return Piece(
+        document["_id"],
+        document["run"],
+        int(document["count"]),
+        (date_ms(first["ts"]), int(first["seq"])),
+        (date_ms(last["ts"]), int(last["seq"])),
+        document["newest"],
+        int(document["lastSeal"]),
+    )
+
+
+def piece_columns(document: dict[str, Any], series: bytes) -> Columns:
+    """Return the readings of a piece; `series` are the bytes of `series_bytes`. BlockError when they are damaged."""
+    return decode(bytes(document["columns"]), series)
+
+
+def names_of(key: Key) -> Key:
+    """Return the series of any key that begins with one."""
+    return series_key(key["owner"], key["device"], key["sensorType"])

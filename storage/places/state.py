@@ -1,0 +1,51 @@
+"""The one document that says which sealed collections there are, and who seals and compacts.
+
+It is among the blocks, `{_id: "state"}`, so that a copy of the blocks never comes without the seal numbers that are in
+use: `next: int64, blocks: bool, waiting: [{number: int64, sealedAt: Date, failures: int, aside: bool}],
+retention: {days: int, bySensorType: {…}}`, and what the lease holders keep there (`sealing`, `compaction`).
+
+A seal number is in `waiting` before the collection is renamed, and until after that collection is dropped. `blocks` is
+true before the first piece or block is written. Whoever reads `readings` first and this document then, therefore knows
+of each place into which a reading may have moved meanwhile.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+STATE = "state"
+DAY_MS = 86_400_000
+_PROJECTION = {"waiting": 1, "blocks": 1, "retention": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What readers need of the document. `waiting`: the numbers of sealed collections, lowest first."""
+
+    waiting: tuple[int, ...] = ()
+    has_blocks: bool = False
+    retention_days: int = 0
+    retention_by_sensor_type: Mapping[str, int] = field(default_factory=dict)
+
+    def oldest_ms(self, sensor_type: str, now_ms: int) -> int | None:
+        """Return the time before which readings are past their retention; None if they are kept without limit."""
+        days = self.retention_by_sensor_type.get(sensor_type, self.retention_days)
+        return now_ms - days * DAY_MS if days else None
+
+
+def state_of(document: Mapping[str, Any] | None) -> State:
+    """Return the state of a stored document; None for a database in which nothing was ever sealed."""
+    if document is None:
+        return State()
+    retention = document.get("retention") or {}
+    return State(
+        tuple(sorted(int(one["number"]) for one in document.get("waiting", ()))),
+        bool(document.get("blocks")),
+        int(retention.get("days", 0)),
+        dict(retention.get("bySensorType", {})),
+    )
+
+
+async def read_state(blocks: Any, session: Any = None) -> State:
+    """Read the state from the collection of the blocks; the driver's errors."""
+    return state_of(await blocks.find_one({"_id": STATE}, _PROJECTION, session=session))
