@@ -1,8 +1,8 @@
 """The documents of pieces and blocks: which fields hold what, and in which order a change becomes visible.
 
 **A block** is a head in `readings.blocks` and its columns in `readings.columns`. Beside what `storage.codec.head` says,
-a head has `columns` (the `_id.id` of its columns), `edit` (replaced at each change of the head, which names the one that it
-saw) and, until the block before it ends where it begins, `pending: true`. So:
+a head has `columns` (the `_id.id` of its columns), `edit` (replaced at each change of the head, which names the one
+that it saw) and, until the block before it ends where it begins, `pending: true`. So:
 
 - The columns of a block are never changed. Others are inserted, the head is replaced by one that names them if its
   `edit` is still the same, and only then the old ones are deleted.
