@@ -6,14 +6,21 @@ length are compared with the first of them at once; those that are equal to it e
 
 import struct
 
+import bson
 import numpy as np
+from bson.codec_options import CodecOptions
+from bson.errors import InvalidBSON
 
-from readings.document import DocumentError, date_ms, decode_document, series_bytes
+from readings.document import DocumentError, series_bytes
 from storage.codec.columns import Booleans, Bytes, Columns, Kind
-from storage.codec.form import VALUE_TYPES, Form, coordinates_of, form_of
+from storage.codec.form import SEQ_HEAD, VALUE_TYPES, Form, coordinates_of, form_of
 from storage.codec.packed import Floats, Integers
 
 _LENGTH = struct.Struct("<i")
+_ID_AT = 9
+# The milliseconds of `ts`, type and name of `seq`, and `seq`; the closing zero of `_id` follows.
+_TS_SEQ = struct.Struct("<q5sq")
+_REPLACING: CodecOptions[dict[str, object]] = CodecOptions(unicode_decode_error_handler="replace")
 # Documents of one length with more forms than this are read one by one.
 _MAX_FORMS = 16
 
@@ -41,7 +48,7 @@ def split(body: bytes) -> Integers:
 def columns_of(body: bytes, seal: int) -> Columns:
     """Return documents of one series, back to back, as columns, all with one seal number.
 
-    DocumentError when they are not whole, or not readings, or of several series.
+    DocumentError when they are not whole, or of several series, or have another key than readings.
     """
     starts = split(body)
     if len(starts) < 2:
@@ -102,9 +109,14 @@ class _Found:
         return form_of(document)
 
     def add_other(self, at: int, document: bytes) -> None:
-        """Add a document whole; DocumentError when it is not a reading."""
-        key = decode_document(document)["_id"]
-        self._ts[at], self._seq[at] = date_ms(key["ts"]), int(key["seq"])
+        """Add a document whole; DocumentError when its key is not a reading's."""
+        series = series_bytes(document)
+        if _names(series) != ["owner", "device", "sensorType"]:
+            raise DocumentError("the _id is not {owner, device, sensorType, ts, seq}")
+        key_end = _ID_AT + _LENGTH.unpack_from(document, _ID_AT)[0]
+        self._ts[at], seq_head, self._seq[at] = _TS_SEQ.unpack_from(document, key_end - _TS_SEQ.size - 1)
+        if seq_head != SEQ_HEAD:
+            raise DocumentError("the _id does not end with ts and seq")
         self._values[at] = len(self._others)
         self._others.append(document)
 
@@ -145,6 +157,13 @@ class _Found:
                 self._places = np.zeros((len(self._ts), 3))
             self._places[index, name] = column(at, "<f8")
         self._tails[index] = self._tail_list.setdefault(bytes((bool(coordinates), *tail)), len(self._tail_list))
+
+
+def _names(series: bytes) -> list[str]:
+    try:
+        return list(bson.decode(_LENGTH.pack(len(series) + 5) + series + b"\0", _REPLACING))
+    except InvalidBSON as error:
+        raise DocumentError(f"the _id is damaged: {error}") from error
 
 
 def _read_rows(rows: Bytes, index: Integers, found: _Found) -> None:

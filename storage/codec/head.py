@@ -21,6 +21,8 @@ from storage.codec.sums import Sums, merge, number_at, sums_from, sums_of, text_
 from storage.codec.to_documents import documents_of
 
 HOUR_MS = 3_600_000
+# A text that is not UTF-8 must not hide the block that it is in.
+_AS_MILLISECONDS = AS_MILLISECONDS.with_options(unicode_decode_error_handler="replace")
 # Hours with fewer readings have no sums of their own: their columns are opened.
 HOUR_READINGS = 64
 
@@ -106,7 +108,7 @@ def head_from(document: dict[str, Any]) -> Head:
 
 def _reading(columns: Columns, at: int) -> dict[str, Any]:
     (document,) = documents_of(columns.take(slice(at, at + 1)))
-    return bson.decode(document, AS_MILLISECONDS)
+    return bson.decode(document, _AS_MILLISECONDS)
 
 
 def _named(position: Position) -> dict[str, Any]:
@@ -116,7 +118,7 @@ def _named(position: Position) -> dict[str, Any]:
 def _value(columns: Columns, at: int) -> Any:
     match columns.kinds[at]:
         case Kind.OTHER:
-            return _reading(columns, at)["value"]
+            return _reading(columns, at).get("value")
         case Kind.TEXT:
             return text_at(columns, at)
         case Kind.BOOLEAN:

@@ -18,15 +18,17 @@ higher than theirs, is inserted before they are deleted: reading them by ascendi
 from dataclasses import dataclass
 from typing import Any
 
+import bson
 from bson import Binary, Int64, ObjectId
 from bson.datetime_ms import DatetimeMS
 
-from readings.document import date_ms
-from readings.keys import Key, Position, series_key
+from readings.document import date_ms, series_bytes
+from readings.keys import Key, Position, reading_key, series_key
 from storage.codec.columns import Columns
 from storage.codec.decode import decode
 from storage.codec.encode import encode
 from storage.codec.head import Head, head_from
+from storage.places.window import Window
 
 VERSION = 1
 
@@ -40,6 +42,11 @@ class StoredHead:
     edit: ObjectId
     last_seal: int
     pending: bool = False
+
+    def lies_in(self, window: Window) -> bool:
+        """Return whether any of its readings may lie in a window."""
+        first, last = (_position(one) for one in (self.head.first, self.head.last))
+        return first < window.end and last >= window.start
 
     def document(self) -> dict[str, Any]:
         """Return the head's document."""
@@ -107,13 +114,12 @@ def piece_document(series: Key, level: int, run: ObjectId, columns: Columns, new
 
 def piece_of(document: dict[str, Any]) -> Piece:
     """Return the piece of a document decoded with AS_MILLISECONDS."""
-    first, last = document["first"], document["last"]
     return Piece(
         document["_id"],
         document["run"],
         int(document["count"]),
-        (date_ms(first["ts"]), int(first["seq"])),
-        (date_ms(last["ts"]), int(last["seq"])),
+        _position(document["first"]),
+        _position(document["last"]),
         document["newest"],
         int(document["lastSeal"]),
     )
@@ -122,6 +128,17 @@ def piece_of(document: dict[str, Any]) -> Piece:
 def piece_columns(document: dict[str, Any], series: bytes) -> Columns:
     """Return the readings of a piece; `series` are the bytes of `series_bytes`. BlockError when they are damaged."""
     return decode(bytes(document["columns"]), series)
+
+
+def _position(names: dict[str, Any]) -> Position:
+    return date_ms(names["ts"]), int(names["seq"])
+
+
+def series_name(series: Key) -> bytes:
+    """Return the bytes that identify a series, as `series_bytes` returns them."""
+    return series_bytes(
+        bson.encode({"_id": reading_key(series["owner"], series["device"], series["sensorType"], 0, 0), "value": None})
+    )
 
 
 def names_of(key: Key) -> Key:

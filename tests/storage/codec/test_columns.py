@@ -9,7 +9,7 @@ from bson.datetime_ms import DatetimeMS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from readings.document import DocumentError
+from readings.document import AS_MILLISECONDS, DocumentError
 from storage.codec.columns import Kind, concatenate, first_wins
 from storage.codec.decode import decode
 from storage.codec.encode import encode
@@ -108,13 +108,20 @@ BROKEN = document(1.5, START_MS)
         bson.encode({"a": 1}),
         BROKEN + b"\x01\x00\x00\x00\x00",
         bson.encode({"_id": {"owner": OWNER, "device": DEVICE, "ts": DatetimeMS(1), "seq": Int64(1)}}),
-        bson.encode({**bson.decode(BROKEN), "receivedAt": 1}),
         document(1.5, START_MS).replace(b"\x12seq", b"\x09seq"),
     ],
 )
 def test_what_is_not_a_series_of_readings_is_refused(body: bytes) -> None:
     with pytest.raises(DocumentError):
         columns_of(body, 1)
+
+
+@pytest.mark.parametrize("fields", [{}, {"value": None}, {"value": [1], "receivedAt": 1}, {"other": 1, "value": 1}])
+def test_what_has_the_key_of_a_reading_is_kept_whole(fields: dict[str, Any]) -> None:
+    odd = bson.encode({"_id": bson.decode(document(1, START_MS), AS_MILLISECONDS)["_id"], **fields})
+    found = columns_of(odd + document(1, START_MS + 1), 1)
+    assert documents_of(found) == [odd, document(1, START_MS + 1)]
+    assert found.ts.tolist() == [START_MS, START_MS + 1]
 
 
 @given(documents(), st.data())

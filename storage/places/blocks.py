@@ -1,0 +1,139 @@
+"""The blocks of a series, and its pieces: which of them have readings of a window, and these readings."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from bson import MaxKey, MinKey
+from pymongo.read_concern import ReadConcern
+
+from readings.document import AS_MILLISECONDS
+from readings.filters import in_time_range
+from storage.codec.block import Block, decode_block
+from storage.codec.columns import Columns
+from storage.places.documents import StoredHead, columns_key, piece_columns, series_name, stored_head
+from storage.places.moving import PlacesChanged
+from storage.places.names import BLOCKS, COLUMNS, PIECES
+from storage.places.window import Window
+
+_SETTLED = {"pending": {"$exists": False}}
+# Heads fetched at once where many are needed; some hundred bytes for each hour that they sum up.
+HEADS_PER_QUERY = 500
+
+
+class Blocks:
+    """Pieces and blocks of one database. Every method raises the driver's errors and BlockError."""
+
+    def __init__(self, database: Any) -> None:
+        options: dict[str, Any] = {"codec_options": AS_MILLISECONDS, "read_concern": ReadConcern("majority")}
+        self.heads = database.get_collection(BLOCKS, **options)
+        self._columns = database.get_collection(COLUMNS, **options)
+        self._pieces = database.get_collection(PIECES, **options)
+
+    async def pieces(self, window: Window, session: Any) -> list[Columns]:
+        """Return the readings of all pieces that have some in a window, those outside of it included."""
+        # By ascending _id: what is merged meanwhile is found further on.
+        query = {
+            "_id": {"$gte": {**window.series, "level": MinKey()}, "$lt": {**window.series, "level": MaxKey()}},
+            "last.ts": {"$gte": window.key(window.start)["ts"]},
+            "first.ts": {"$lte": window.key(window.end)["ts"]},
+        }
+        series = series_name(window.series)
+        found = self._pieces.find(query, session=session).sort("_id", 1)
+        return [piece_columns(document, series) async for document in found]
+
+    async def columns(self, stored: StoredHead, session: Any) -> Columns:
+        """Return the readings of a block; PlacesChanged if its head has been replaced."""
+        key = columns_key(stored.head.key, stored.head.start, stored.columns)
+        document = await self._columns.find_one({"_id": key}, session=session)
+        if document is None:
+            raise PlacesChanged
+        return decode_block(Block(stored.head, bytes(document["data"])))
+
+    async def many_columns(self, heads: Sequence[StoredHead], session: Any) -> list[Columns]:
+        """Return the readings of each of several blocks of one series, asked for at once."""
+        keys = [columns_key(one.head.key, one.head.start, one.columns) for one in heads]
+        found = {
+            document["_id"]["id"]: document
+            async for document in self._columns.find({"_id": {"$in": keys}}, session=session)
+        }
+        if len(found) < len(keys):
+            raise PlacesChanged
+        return [decode_block(Block(one.head, bytes(found[one.columns]["data"]))) for one in heads]
+
+    async def walk(self, window: Window, session: Any) -> AsyncIterator[StoredHead]:
+        """Yield the live blocks of a window one after the other, in its direction; PlacesChanged if one is missing."""
+        if window.descending:
+            async for stored in self._walk_down(window, session):
+                yield stored
+            return
+        first = await self._first(window, session)
+        if first is None:
+            return
+        yield first
+        stored = first
+        while stored.head.until < window.end:
+            stored = await self._at(window, stored, session)
+            yield stored
+
+    async def heads_of(self, window: Window, session: Any) -> list[StoredHead]:
+        """Return the first HEADS_PER_QUERY live blocks of a window, lowest first; PlacesChanged if one is missing.
+
+        Fewer are all of the window's.
+        """
+        first = await self._first(window, session)
+        if first is None:
+            return []
+        live = [first]
+        query = {"_id": {"$gt": first.head.key, "$lt": window.key(window.end)}}
+        cursor = self.heads.find(query, limit=HEADS_PER_QUERY, batch_size=HEADS_PER_QUERY + 1, session=session)
+        documents = [document async for document in cursor.sort("_id", 1)]
+        for document in documents:
+            stored = stored_head(document)
+            if stored.head.start == live[-1].head.until:
+                live.append(stored)
+            elif stored.head.start > live[-1].head.until:
+                raise PlacesChanged
+        if len(documents) < HEADS_PER_QUERY and live[-1].head.until < window.end:
+            raise PlacesChanged
+        return live
+
+    async def _first(self, window: Window, session: Any) -> StoredHead | None:
+        """Return the live block in which a window starts, or else the first one behind that."""
+        begin = {"$gte": in_time_range(window.series)["_id"]["$gte"], "$lte": window.key(window.start)}
+        found = await self.heads.find_one({"_id": begin, **_SETTLED}, sort=[("_id", -1)], session=session)
+        if found is None:  # what was before has been removed
+            rest = {"$gt": window.key(window.start), "$lt": window.key(window.end)}
+            found = await self.heads.find_one({"_id": rest, **_SETTLED}, sort=[("_id", 1)], session=session)
+            return None if found is None else stored_head(found)
+        stored = stored_head(found)
+        while stored.head.until <= window.start:
+            stored = await self._at(window, stored, session)
+        return stored
+
+    async def _at(self, window: Window, before: StoredHead, session: Any) -> StoredHead:
+        """Return the block that begins where another one ends."""
+        found = await self.heads.find_one({"_id": window.key(before.head.until)}, session=session)
+        if found is None:
+            raise PlacesChanged
+        return stored_head(found)
+
+    async def _walk_down(self, window: Window, session: Any) -> AsyncIterator[StoredHead]:
+        lowest = in_time_range(window.series)["_id"]["$gte"]
+        end = window.end
+        above: StoredHead | None = None
+        while True:
+            query = {"_id": {"$gte": lowest, "$lt": window.key(end)}, **_SETTLED}
+            found = await self.heads.find_one(query, sort=[("_id", -1)], session=session)
+            if found is None:
+                return
+            # A block that is still marked as pending, though it is live, lies between two that are not.
+            chain = [stored_head(found)]
+            while chain[-1].head.until < end:
+                chain.append(await self._at(window, chain[-1], session))
+            if above is not None and chain[-1].head.until != end:
+                raise PlacesChanged
+            for stored in reversed(chain):
+                yield stored
+            above, end = chain[0], chain[0].head.start
+            if end <= window.start:
+                return

@@ -1,0 +1,174 @@
+"""The newest reading of each of many series, over all places.
+
+What is newest in the places behind `readings` is remembered, and holds until a collection that was sealed since has
+been compacted: from then on a newer reading may be in a block.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bson import MaxKey, MinKey
+
+from readings.collections import READINGS
+from readings.document import date_ms, position_of
+from readings.filters import in_time_range
+from readings.keys import Key, Position, reading_key, series_key
+from storage.places.documents import names_of
+from storage.places.moving import until_unmoved
+from storage.places.names import BLOCKS, PIECES, UNSEALED, sealed_name
+from storage.places.reading import Places
+from storage.places.state import State
+from storage.places.window import Window
+
+Document = dict[str, Any]
+Names = tuple[str, str]
+"""Device and sensorType of a series."""
+
+# Series remembered, some 500 bytes each.
+MAX_KNOWN = 50_000
+# An operator may erase an owner or restore a copy: what is remembered is looked up again after this time.
+KNOWN_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A reading that may be the newest: of two at one position the one with the lower seal number is."""
+
+    position: Position
+    number: int
+    document: Document
+
+    @property
+    def rank(self) -> tuple[Position, int]:
+        return self.position, -self.number
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What was newest behind `readings`, `newest` or nothing, in all that was sealed under numbers below `final`."""
+
+    newest: _Candidate | None
+    final: int
+    at: float
+
+    def holds(self, state: State) -> bool:
+        later = sum(number >= self.final for number in state.waiting)
+        return later == state.next - self.final and time.monotonic() - self.at < KNOWN_S
+
+
+class Newest:
+    """Finds newest readings in one database. Raises the driver's errors."""
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        self._known: OrderedDict[tuple[str, str, str], _Known] = OrderedDict()
+
+    async def of(self, owner: str, series: Sequence[Names]) -> dict[Names, Document]:
+        """Return the newest reading of each series of an owner that has one, as a document.
+
+        All in one query a place: some dozens of series are best.
+        """
+        async with self._places.session() as session:
+            hot = await self._last(READINGS, UNSEALED, owner, series, session)
+            state = await self._places.state(session)
+            known = {one: found for one in series if (found := self._known.get((owner, *one))) and found.holds(state)}
+            behind = {one: found.newest for one, found in known.items() if found.newest is not None}
+            for number in state.waiting:
+                asked = [one for one in series if one not in known or number >= known[one].final]
+                _keep_newest(behind, await self._last(sealed_name(number), number, owner, asked, session))
+            unknown = [one for one in series if one not in known]
+            if state.has_blocks and unknown:
+                _keep_newest(behind, await self._pieces(owner, unknown, session))
+                _keep_newest(behind, await until_unmoved(lambda: self._blocks(owner, unknown, session)))
+        for one in unknown:
+            self._remember((owner, *one), _Known(behind.get(one), state.final, time.monotonic()))
+        _keep_newest(behind, hot)
+        now_ms = int(time.time() * 1000)
+        return {
+            one: found.document
+            for one, found in behind.items()
+            if (oldest := state.oldest_ms(one[1], now_ms)) is None or found.position[0] >= oldest
+        }
+
+    def _remember(self, name: tuple[str, str, str], known: _Known) -> None:
+        self._known[name] = known
+        self._known.move_to_end(name)
+        if len(self._known) > MAX_KNOWN:
+            self._known.popitem(last=False)
+
+    async def _last(
+        self, name: str, number: int, owner: str, series: Sequence[Names], session: Any
+    ) -> dict[Names, _Candidate]:
+        """Return the newest document of each series in `readings` or a sealed collection."""
+        filters = (in_time_range(series_key(owner, *one)) for one in series)
+        parts = [[{"$match": one}, {"$sort": {"_id": -1}}, {"$limit": 1}] for one in filters]
+        found = await self._each(name, parts, session)
+        return {_names(one["_id"]): _Candidate(position_of(one), number, one) for one in found}
+
+    async def _pieces(self, owner: str, series: Sequence[Names], session: Any) -> dict[Names, _Candidate]:
+        parts = [
+            [
+                {"$match": {"_id": {"$gte": {**key, "level": MinKey()}, "$lt": {**key, "level": MaxKey()}}}},
+                {"$sort": {"last.ts": -1, "last.seq": -1, "lastSeal": 1}},
+                {"$limit": 1},
+                {"$project": {"last": "$newest", "lastSeal": 1}},
+            ]
+            for key in (series_key(owner, *one) for one in series)
+        ]
+        return _candidates(await self._each(PIECES, parts, session))
+
+    async def _blocks(self, owner: str, series: Sequence[Names], session: Any) -> dict[Names, _Candidate]:
+        fields = {"last": 1, "lastSeal": 1, "pending": 1}
+        parts = [
+            [{"$match": in_time_range(key)}, {"$sort": {"_id": -1}}, {"$limit": 1}, {"$project": fields}]
+            for key in (series_key(owner, *one) for one in series)
+        ]
+        found = await self._each(BLOCKS, parts, session)
+        candidates = _candidates(one for one in found if not one.get("pending"))
+        for document in found:
+            if document.get("pending"):
+                window = Window(names_of(document["_id"]), descending=True)
+                async for stored in self._places.blocks.walk(window, session):
+                    last = {"_id": stored.head.key, "last": stored.head.last, "lastSeal": stored.last_seal}
+                    candidates |= _candidates([last])
+                    break
+        return candidates
+
+    async def _each(self, name: str, parts: list[list[dict[str, Any]]], session: Any) -> list[Document]:
+        """Return what several short pipelines on one collection find, in one command instead of many."""
+        if not parts:
+            return []
+        first, *others = parts
+        pipeline = [*first, *({"$unionWith": {"coll": name, "pipeline": other}} for other in others)]
+
+        async def ask() -> list[Document]:
+            cursor = self._places.collection(name).aggregate(pipeline, batchSize=len(parts) + 1, session=session)
+            return [document async for document in cursor]
+
+        return await until_unmoved(ask)
+
+
+def _candidates(found: Iterable[Document]) -> dict[Names, _Candidate]:
+    return {_names(one["_id"]): _candidate(one) for one in found}
+
+
+def _candidate(found: Document) -> _Candidate:
+    """Return the reading that a piece or the head of a block has as its last one."""
+    last = dict(found["last"])
+    position = date_ms(last.pop("ts")), int(last.pop("seq"))
+    key = found["_id"]
+    document = {"_id": reading_key(key["owner"], key["device"], key["sensorType"], *position), **last}
+    return _Candidate(position, int(found["lastSeal"]), document)
+
+
+def _keep_newest(kept: dict[Names, _Candidate], found: dict[Names, _Candidate]) -> None:
+    for one, candidate in found.items():
+        if (other := kept.get(one)) is None or candidate.rank > other.rank:
+            kept[one] = candidate
+
+
+def _names(key: Key) -> Names:
+    return key["device"], key["sensorType"]
