@@ -24,6 +24,7 @@ from storage.places.state import State
 from storage.places.window import Window
 
 Document = dict[str, Any]
+Pipeline = list[dict[str, Any]]
 Names = tuple[str, str]
 """Device and sensorType of a series."""
 
@@ -104,12 +105,12 @@ class Newest:
     ) -> dict[Names, _Candidate]:
         """Return the newest document of each series in `readings` or a sealed collection."""
         filters = (in_time_range(series_key(owner, *one)) for one in series)
-        parts = [[{"$match": one}, {"$sort": {"_id": -1}}, {"$limit": 1}] for one in filters]
+        parts: list[Pipeline] = [[{"$match": one}, {"$sort": {"_id": -1}}, {"$limit": 1}] for one in filters]
         found = await self._each(name, parts, session)
         return {_names(one["_id"]): _Candidate(position_of(one), number, one) for one in found}
 
     async def _pieces(self, owner: str, series: Sequence[Names], session: Any) -> dict[Names, _Candidate]:
-        parts = [
+        parts: list[Pipeline] = [
             [
                 {"$match": {"_id": {"$gte": {**key, "level": MinKey()}, "$lt": {**key, "level": MaxKey()}}}},
                 {"$sort": {"last.ts": -1, "last.seq": -1, "lastSeal": 1}},
@@ -122,7 +123,7 @@ class Newest:
 
     async def _blocks(self, owner: str, series: Sequence[Names], session: Any) -> dict[Names, _Candidate]:
         fields = {"last": 1, "lastSeal": 1, "pending": 1}
-        parts = [
+        parts: list[Pipeline] = [
             [{"$match": in_time_range(key)}, {"$sort": {"_id": -1}}, {"$limit": 1}, {"$project": fields}]
             for key in (series_key(owner, *one) for one in series)
         ]
@@ -137,7 +138,7 @@ class Newest:
                     break
         return candidates
 
-    async def _each(self, name: str, parts: list[list[dict[str, Any]]], session: Any) -> list[Document]:
+    async def _each(self, name: str, parts: list[Pipeline], session: Any) -> list[Document]:
         """Return what several short pipelines on one collection find, in one command instead of many."""
         if not parts:
             return []
