@@ -63,7 +63,7 @@ def random_layout(dice: random.Random) -> Layout:
             layout.collections[name] = [bson.decode(each, AS_MILLISECONDS) for each in made]
             if number != UNSEALED:
                 waiting.append({"number": Int64(number), "renamed": dice.random() < 0.5})
-        if progress != "hot" and (progress != "waiting"):
+        if progress not in {"hot", "waiting"}:
             part = made if progress == "compacted" else made[: dice.randint(1, len(made))]
             moved.append((number, part))
     if seals or dice.random() < 0.5:

@@ -116,7 +116,8 @@ async def test_sums_are_what_the_model_says(
             for start, sums in _by_bucket(one, width_ms):
                 found.setdefault(start, []).append(sums)
         merged = {start: merge(parts) for start, parts in found.items()}
-        assert merged.keys() == (model := _model(expected, width_ms)).keys()
+        model = _model(expected, width_ms)
+        assert merged.keys() == model.keys()
         for start, sums in merged.items():
             _assert_same(sums, model[start])
 
