@@ -165,7 +165,7 @@ class _TopTexts:
         if not len(index):
             return
         parts = np.searchsorted(starts, index, "right") - 1
-        each, counts = np.unique(parts * len(columns.texts) + columns.values[index], return_counts=True)
+        each, counts = _distinct(parts * len(columns.texts) + columns.values[index])
         rows = zip(*(array.tolist() for array in (*np.divmod(each, len(columns.texts)), counts)), strict=True)
         for part, texts in groupby(rows, itemgetter(0)):
             self._begin(buckets[part])
@@ -187,3 +187,12 @@ class _TopTexts:
             self._found[self._bucket] = [[text.decode(errors="replace"), count] for text, count in most]
         if bucket != self._bucket:
             self._bucket, self._counts = bucket, {}
+
+
+def _distinct(numbers: Integers) -> tuple[Integers, Integers]:
+    """Return the distinct numbers, none of which is negative, in order, and how often each occurs."""
+    if numbers.max() > 4 * len(numbers):
+        return np.unique(numbers, return_counts=True)
+    counts = np.bincount(numbers)
+    found = np.flatnonzero(counts)
+    return found, counts[found]
