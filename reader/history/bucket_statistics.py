@@ -5,8 +5,10 @@ Booleans are 0 and 1 in one place only, `_as_numbers`: the mean of a bucket of b
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from reader.history.bucket_sums import BucketSums
 from reader.history.pipelines import TOP_TEXTS, Pipeline, kinds_pipeline, numbers_pipeline, summary_pipeline
 from runtime.times import rfc3339
 
@@ -17,9 +19,13 @@ NUMBERS = ("min", "max", "avg", "first", "last", "count")
 
 @dataclass(frozen=True, slots=True)
 class Aggregation:
-    """What buckets say: how they are computed, how their parts become a response, and how many there may be."""
+    """What buckets say: how they are computed, how their parts become a response, and how many there may be.
+
+    `pipeline` and `sums` give the same parts: of documents in MongoDB, or of readings added here.
+    """
 
     pipeline: Callable[[dict[str, Any], Sequence[int]], Pipeline]
+    sums: Callable[[Sequence[int]], BucketSums]
     buckets: Callable[[Iterable[Part]], list[Bucket]]
     max_buckets: int
     # A bucket may hold this many texts of 256 characters.
@@ -94,6 +100,8 @@ def _texts(part: Part) -> Bucket:
 
 _STATISTICS = {"number": _numbers, "boolean": _booleans, "text": _texts}
 
-SUMMARY = Aggregation(summary_pipeline, summary_buckets, max_buckets=10_000, texts=2)
-NUMBERS_ALONE = Aggregation(numbers_pipeline, number_buckets, max_buckets=10_000, texts=0)
-KINDS = Aggregation(kinds_pipeline, kind_buckets, max_buckets=5000, texts=2 + TOP_TEXTS)
+SUMMARY = Aggregation(summary_pipeline, BucketSums, summary_buckets, max_buckets=10_000, texts=2)
+NUMBERS_ALONE = Aggregation(
+    numbers_pipeline, partial(BucketSums, numbers_alone=True), number_buckets, max_buckets=10_000, texts=0
+)
+KINDS = Aggregation(kinds_pipeline, partial(BucketSums, top=True), kind_buckets, max_buckets=5000, texts=2 + TOP_TEXTS)
