@@ -19,8 +19,10 @@ _LENGTH = struct.Struct("<i")
 # ts, a date, and seq, an int64, with their names: at the start of `until`, `first` and `last`, at the end of `_id`.
 _POSITION = struct.Struct("<4sq5sq")
 _TS, _SEQ = b"\x09ts\x00", b"\x12seq\x00"
-# BSON's types of the other fields: documents and an array, which give their length, and int32.
-_WITH_LENGTH, _INT32 = (0x03, 0x04), 0x10
+# BSON's types of the other fields: documents and an array, which give their length; and the bytes of an ObjectId, a
+# boolean, an int32 and an int64.
+_WITH_LENGTH = (0x03, 0x04)
+_SIZES = {0x07: 12, 0x08: 1, 0x10: 4, 0x12: 8}
 _SUMS = (("numbers", b"\x03numbers"), ("booleans", b"\x03booleans"), ("texts", b"\x03texts"))
 # Where the values of a document's fields begin and end, by their type and name.
 _Fields = dict[bytes, tuple[int, int]]
@@ -82,12 +84,12 @@ def _fields(document: bytes) -> _Fields:
         at = name_end + 1
         if kind in _WITH_LENGTH:
             (size,) = _LENGTH.unpack_from(document, at)
-        elif kind == _INT32:
-            size = 4
+            if size < 5:
+                raise ValueError(f"{key!r} has {size} bytes")
+        elif kind in _SIZES:
+            size = _SIZES[kind]
         else:
             raise ValueError(f"{key!r} has another type")
-        if size < 4:
-            raise ValueError(f"{key!r} has {size} bytes")
         fields[key] = at, at + size
         at += size
     if at != end or _LENGTH.unpack_from(document)[0] != len(document) or document[end]:

@@ -1,15 +1,17 @@
 """The blocks of a series, and its pieces: which of them have readings of a window, and these readings."""
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
 
+import bson
 from bson import MaxKey, MinKey
 from pymongo.read_concern import ReadConcern
 
-from readings.document import AS_MILLISECONDS
+from readings.document import AS_MILLISECONDS, split_documents
 from readings.filters import in_time_range
 from storage.codec.block import Block, decode_block
 from storage.codec.columns import Columns
+from storage.codec.head_sums import HeadSums, head_sums_from
 from storage.places.documents import StoredHead, columns_key, piece_columns, series_name, stored_head
 from storage.places.moving import PlacesChanged
 from storage.places.names import BLOCKS, COLUMNS, PIECES
@@ -18,6 +20,17 @@ from storage.places.window import Window
 _SETTLED = {"pending": {"$exists": False}}
 # Heads fetched at once where many are needed; some hundred bytes for each hour that they sum up.
 HEADS_PER_QUERY = 500
+
+
+class StoredSums(NamedTuple):
+    """The sums of a block, and its whole head as it is stored."""
+
+    sums: HeadSums
+    document: bytes
+
+    def stored(self) -> StoredHead:
+        """Return the head; BlockError when it is damaged."""
+        return stored_head(bson.decode(self.document, AS_MILLISECONDS))
 
 
 class Blocks:
@@ -49,17 +62,6 @@ class Blocks:
             raise PlacesChanged
         return decode_block(Block(stored.head, bytes(document["data"])))
 
-    async def many_columns(self, heads: Sequence[StoredHead], session: Any) -> list[Columns]:
-        """Return the readings of each of several blocks of one series, asked for at once."""
-        keys = [columns_key(one.head.key, one.head.start, one.columns) for one in heads]
-        found = {
-            document["_id"]["id"]: document
-            async for document in self._columns.find({"_id": {"$in": keys}}, session=session)
-        }
-        if len(found) < len(keys):
-            raise PlacesChanged
-        return [decode_block(Block(one.head, bytes(found[one.columns]["data"]))) for one in heads]
-
     async def walk(self, window: Window, session: Any) -> AsyncIterator[StoredHead]:
         """Yield the live blocks of a window one after the other, in its direction; PlacesChanged if one is missing."""
         if window.descending:
@@ -75,25 +77,27 @@ class Blocks:
             stored = await self._at(window, stored, session)
             yield stored
 
-    async def heads_of(self, window: Window, session: Any) -> list[StoredHead]:
-        """Return the first HEADS_PER_QUERY live blocks of a window, lowest first; PlacesChanged if one is missing.
+    async def sums_of(self, window: Window, session: Any) -> list[StoredSums]:
+        """Return the sums of the first HEADS_PER_QUERY live blocks of a window, lowest first; fewer are all of them.
 
-        Fewer are all of the window's.
+        PlacesChanged if one is missing.
         """
         first = await self._first(window, session)
         if first is None:
             return []
-        live = [first]
-        query = {"_id": {"$gt": first.head.key, "$lt": window.key(window.end)}}
-        cursor = self.heads.find(query, limit=HEADS_PER_QUERY, batch_size=HEADS_PER_QUERY + 1, session=session)
-        documents = [document async for document in cursor.sort("_id", 1)]
+        query = {"_id": {"$gte": first.head.key, "$lt": window.key(window.end)}}
+        cursor = self.heads.find_raw_batches(query, limit=HEADS_PER_QUERY, batch_size=HEADS_PER_QUERY, session=session)
+        documents = [one async for batch in cursor.sort("_id", 1) for one in split_documents(batch)]
+        live: list[StoredSums] = []
+        until = first.head.start
         for document in documents:
-            stored = stored_head(document)
-            if stored.head.start == live[-1].head.until:
-                live.append(stored)
-            elif stored.head.start > live[-1].head.until:
+            sums = head_sums_from(document)
+            if sums.start == until:
+                live.append(StoredSums(sums, document))
+                until = sums.until
+            elif sums.start > until:
                 raise PlacesChanged
-        if len(documents) < HEADS_PER_QUERY and live[-1].head.until < window.end:
+        if not live or (len(documents) < HEADS_PER_QUERY and until < window.end):
             raise PlacesChanged
         return live
 

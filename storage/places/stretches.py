@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from readings.document import date_ms
 from readings.keys import Position
 from storage.codec.columns import Columns, concatenate, first_wins
 from storage.codec.head import HOUR_MS
+from storage.codec.head_sums import HeadSums
 from storage.codec.sums import Sums
-from storage.places.blocks import HEADS_PER_QUERY
-from storage.places.documents import StoredHead
+from storage.places.blocks import HEADS_PER_QUERY, StoredSums
 from storage.places.moving import MAX_TRIES, PAUSE_S, PlacesChanged, until_unmoved
+from storage.places.names import BEGINNING
 from storage.places.reading import Places
 from storage.places.window import Window, position_index
 
@@ -61,23 +61,23 @@ async def stretches(places: Places, window: Window, may_use: MayUse) -> AsyncGen
 
 async def _look(places: Places, window: Window, session: Any) -> "_Part":
     found, state = await places.loose(window, LOOSE_READINGS, session)
-    heads: list[StoredHead] = []
+    blocks: list[StoredSums] = []
     if state.has_blocks:
-        heads = await until_unmoved(lambda: places.blocks.heads_of(found.rest, session))
+        blocks = await until_unmoved(lambda: places.blocks.sums_of(found.rest, session))
     rest = found.rest
-    if len(heads) == HEADS_PER_QUERY:
-        rest = replace(rest, end=min(rest.end, heads[-1].head.until))
+    if len(blocks) == HEADS_PER_QUERY:
+        rest = replace(rest, end=min(rest.end, blocks[-1].sums.until))
     loose = found.columns(exact=False)
-    return _Part(rest, None if loose is None else rest.cut(loose), heads)
+    return _Part(rest, None if loose is None else rest.cut(loose), blocks)
 
 
 class _Part:
-    """A part of the window: its readings that are in no block, and the heads of its blocks."""
+    """A part of the window: its readings that are in no block, and its blocks."""
 
-    def __init__(self, window: Window, loose: Columns | None, heads: list[StoredHead]) -> None:
+    def __init__(self, window: Window, loose: Columns | None, blocks: list[StoredSums]) -> None:
         self._window = window
         self._loose = loose
-        self._heads = heads
+        self._blocks = blocks
         self._hours = frozenset() if loose is None else frozenset(np.unique(loose.ts // HOUR_MS).tolist())
         # How many of the loose readings have been yielded.
         self._taken = 0
@@ -86,18 +86,19 @@ class _Part:
         self, places: Places, may_use: MayUse, session: Any
     ) -> AsyncGenerator[tuple[Position, list[Columns | Stretch]]]:
         """Yield readings and sums in order, with the position up to which they go."""
-        for stored in self._heads:
-            if not stored.lies_in(self._window):
+        for block in self._blocks:
+            sums = block.sums
+            if sums.first >= self._window.end or sums.last < self._window.start:
                 continue
-            found = self._sums(stored, may_use)
+            found = self._sums(sums, may_use)
             if found is None:
-                until = min(stored.head.until, self._window.end)
-                own = self._window.cut(await places.blocks.columns(stored, session))
-                before = self._loose_before(stored.head.start)
+                until = min(sums.until, self._window.end)
+                own = self._window.cut(await places.blocks.columns(block.stored(), session))
+                before = self._loose_before(sums.start)
                 merged = first_wins(concatenate([own, *self._loose_before(until)])).columns
                 yield until, [*before, merged]
             else:
-                yield (date_ms(stored.head.last["ts"]) + 1, 0), found
+                yield (sums.last[0] + 1, 0), found
         yield self._window.end, list(self._loose_before(self._window.end))
 
     def _loose_before(self, position: Position) -> list[Columns]:
@@ -107,40 +108,33 @@ class _Part:
         begin, self._taken = self._taken, max(self._taken, position_index(self._loose, position))
         return [self._loose.take(slice(begin, self._taken))] if self._taken > begin else []
 
-    def _sums(self, stored: StoredHead, may_use: MayUse) -> list[Columns | Stretch] | None:
+    def _sums(self, block: HeadSums, may_use: MayUse) -> list[Columns | Stretch] | None:
         """Return a block as sums, with the loose readings before and between them; None if it has to be opened."""
-        parts = self._usable(stored, may_use)
+        parts = self._usable(block, may_use)
         if parts is None:
             return None
         found: list[Columns | Stretch] = []
         for part in parts:
-            found += self._loose_before((part.first_ms, -(2**63)))
+            found += self._loose_before((part.first_ms, BEGINNING[1]))
             found.append(part)
         return found
 
-    def _usable(self, stored: StoredHead, may_use: MayUse) -> list[Stretch] | None:
-        head = stored.head
-        first, last = (date_ms(one["ts"]) for one in (head.first, head.last))
-        whole = Stretch(first, last, head.sums)
-        if not self._holds(stored):
+    def _usable(self, block: HeadSums, may_use: MayUse) -> list[Stretch] | None:
+        if block.first < self._window.start or block.last >= self._window.end:
             return None
-        if self._is_alone(first, last) and may_use(whole):
+        first_ms, last_ms = block.first[0], block.last[0]
+        whole = Stretch(first_ms, last_ms, block.sums)
+        if self._is_alone(whole) and may_use(whole):
             return [whole]
         hours = [
-            Stretch(max(hour, first), min(hour + HOUR_MS - 1, last), sums) for hour, sums in sorted(head.hours.items())
+            Stretch(max(hour, first_ms), min(hour + HOUR_MS - 1, last_ms), sums) for hour, sums in block.hours().items()
         ]
-        if sum(one.sums.count for one in hours) != head.sums.count:
-            return None
-        usable = all(self._is_alone(one.first_ms, one.last_ms) and may_use(one) for one in hours)
-        return hours if usable else None
+        # What is in no hour's sums is in the columns only.
+        all_summed = sum(one.sums.count for one in hours) == block.sums.count
+        return hours if all_summed and all(self._is_alone(one) and may_use(one) for one in hours) else None
 
-    def _holds(self, stored: StoredHead) -> bool:
-        """Return whether all readings of a block lie in the window."""
-        first, last = ((date_ms(one["ts"]), int(one["seq"])) for one in (stored.head.first, stored.head.last))
-        return self._window.start <= first and last < self._window.end
-
-    def _is_alone(self, first_ms: int, last_ms: int) -> bool:
-        """Return whether no loose reading is in the hours of two times, or between them."""
+    def _is_alone(self, stretch: Stretch) -> bool:
+        """Return whether no loose reading is in the hours of a stretch."""
         if not self._hours:
             return True
-        return self._hours.isdisjoint(range(first_ms // HOUR_MS, last_ms // HOUR_MS + 1))
+        return self._hours.isdisjoint(range(stretch.first_ms // HOUR_MS, stretch.last_ms // HOUR_MS + 1))

@@ -64,7 +64,8 @@ async def test_pages_are_what_the_model_says(database: tuple[Any, str], seed: in
     readings = layout.readings()
     for _ in range(4):
         window, limit = random_window(readings, dice), dice.choice([7, 30, 100, 1000])
-        expected, found = within(readings, window), []
+        expected = within(readings, window)
+        found: list[bytes] = []
         rest = window
         while page := await places.documents(rest, limit):
             assert len(page) == limit or len(found) + len(page) == len(expected)
