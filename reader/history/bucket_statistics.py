@@ -1,4 +1,4 @@
-"""From the statistics of each kind of value in a bucket, the parts of `summary_pipeline`, to the buckets of a response.
+"""From the statistics of each kind of value in a bucket, the parts of `BucketSums`, to the buckets of a response.
 
 Booleans are 0 and 1 in one place only, `_as_numbers`: the mean of a bucket of booleans is the share that was on.
 """
@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from reader.history.bucket_sums import BucketSums
-from reader.history.pipelines import TOP_TEXTS, Pipeline, kinds_pipeline, numbers_pipeline, summary_pipeline
+from reader.history.bucket_sums import TOP_TEXTS, BucketSums
 from runtime.times import rfc3339
 
 Part = dict[str, Any]
@@ -19,12 +18,8 @@ NUMBERS = ("min", "max", "avg", "first", "last", "count")
 
 @dataclass(frozen=True, slots=True)
 class Aggregation:
-    """What buckets say: how they are computed, how their parts become a response, and how many there may be.
+    """What buckets say: how they are computed, how their parts become a response, and how many there may be."""
 
-    `pipeline` and `sums` give the same parts: of documents in MongoDB, or of readings added here.
-    """
-
-    pipeline: Callable[[dict[str, Any], Sequence[int]], Pipeline]
     sums: Callable[[Sequence[int]], BucketSums]
     buckets: Callable[[Iterable[Part]], list[Bucket]]
     max_buckets: int
@@ -33,12 +28,12 @@ class Aggregation:
 
 
 def number_buckets(parts: Iterable[Part]) -> list[Bucket]:
-    """Return the buckets of `numbers_pipeline`."""
+    """Return the buckets of numbers alone."""
     return [{"ts": rfc3339(part.pop("_id")), **part} for part in parts]
 
 
 def summary_buckets(parts: Iterable[Part]) -> list[Bucket]:
-    """Return the buckets of `summary_pipeline`: min, max, avg, first, last and count are those of the numbers.
+    """Return the buckets of all readings: min, max, avg, first, last and count are those of the numbers.
 
     In a bucket without numbers they are those of its booleans, true as 1 and false as 0. A bucket of texts alone has
     a count of 0 and none of the others. Booleans and texts have statistics of their own in each bucket that has some.
@@ -47,7 +42,7 @@ def summary_buckets(parts: Iterable[Part]) -> list[Bucket]:
 
 
 def kind_buckets(parts: Iterable[Part]) -> list[Bucket]:
-    """Return the buckets of `kinds_pipeline`: the count of all readings, and the statistics of each kind."""
+    """Return the buckets by kind: the count of all readings, and the statistics of each kind."""
     return [
         {"ts": rfc3339(at), "count": sum(part["count"] for part in kinds.values())}
         | {f"{kind}s": statistics(kinds[kind]) for kind, statistics in _STATISTICS.items() if kind in kinds}
@@ -100,8 +95,6 @@ def _texts(part: Part) -> Bucket:
 
 _STATISTICS = {"number": _numbers, "boolean": _booleans, "text": _texts}
 
-SUMMARY = Aggregation(summary_pipeline, BucketSums, summary_buckets, max_buckets=10_000, texts=2)
-NUMBERS_ALONE = Aggregation(
-    numbers_pipeline, partial(BucketSums, numbers_alone=True), number_buckets, max_buckets=10_000, texts=0
-)
-KINDS = Aggregation(kinds_pipeline, partial(BucketSums, top=True), kind_buckets, max_buckets=5000, texts=2 + TOP_TEXTS)
+SUMMARY = Aggregation(BucketSums, summary_buckets, max_buckets=10_000, texts=2)
+NUMBERS_ALONE = Aggregation(partial(BucketSums, numbers_alone=True), number_buckets, max_buckets=10_000, texts=0)
+KINDS = Aggregation(partial(BucketSums, top=True), kind_buckets, max_buckets=5000, texts=2 + TOP_TEXTS)

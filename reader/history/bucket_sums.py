@@ -6,18 +6,22 @@ Nothing here knows where readings are stored. Both ways give the same statistics
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from contextlib import aclosing
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
-from reader.history.pipelines import TOP_TEXTS
 from storage.codec.columns import Columns, Kind
 from storage.codec.packed import Integers
 from storage.codec.plain_values import with_plain_values
 from storage.codec.sums import Booleans, Numbers, Sums, Texts, merge, sums_of
+from storage.places.reading import Places
+from storage.places.stretches import Stretch, stretches
+from storage.places.window import Window
 
+TOP_TEXTS = 5
 # Distinct texts of one bucket that are counted for `top`: some 30 to 200 MB.
 MAX_TEXTS = 200_000
 
@@ -59,6 +63,18 @@ class BucketSums:
             self._bucket = bisect_right(self._boundaries, first_ms) - 1
             self._start, self._end = self._boundaries[self._bucket], self._boundaries[self._bucket + 1]
         return last_ms < self._end
+
+    async def add_all(self, places: Places, window: Window) -> None:
+        """Add the readings of a window, from wherever they are; the driver's errors, BlockError, TooManyTexts."""
+        async with aclosing(stretches(places, window, self._will_do)) as found:
+            async for one in found:
+                if isinstance(one, Stretch):
+                    self.add_sums(*one)
+                else:
+                    self.add_columns(one)
+
+    def _will_do(self, stretch: Stretch) -> bool:
+        return self.in_one_bucket(stretch.first_ms, stretch.last_ms) and self.can_use(stretch.sums)
 
     def add_sums(self, first_ms: int, last_ms: int, sums: Sums) -> None:
         """Add the sums of readings between two times, both included.

@@ -1,13 +1,13 @@
 """MONGODB → READER: every query is a range of the one key, within one owner.
 
-The only file here that uses the driver. Each method takes the owner first, which comes from the token, and builds its
-range with readings/keys.py: no query can reach beyond its owner.
+Readings come from all their places (`storage.places`). Each method takes the owner first, which comes from the token,
+and builds its range with readings/keys.py: no query can reach beyond its owner.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from bson import decode_all
@@ -16,13 +16,19 @@ from pymongo.read_concern import ReadConcern
 
 from reader.fair_semaphore import FairSemaphore
 from reader.history.bucket_statistics import Aggregation, Part
-from reader.history.pipelines import newest_pipeline
 from reader.responses import AS_STORED, Document
 from readings.collections import SERIES_BY_SENSOR_TYPE
 from readings.document import position_of
-from readings.filters import in_time_range, of_device, of_owner
-from readings.keys import Key, Position, reading_key, series_key
+from readings.filters import of_device, of_owner
+from readings.keys import Key, Position, series_key
 from runtime.mongodb import THREADS, mongodb_client
+from storage.codec.columns import Columns
+from storage.codec.packed import BlockError
+from storage.places.moving import PlacesChanged
+from storage.places.names import BEGINNING, END
+from storage.places.newest import Newest
+from storage.places.reading import Places
+from storage.places.window import Window, position_at
 
 READINGS = "readings"
 SERIES = "series"
@@ -63,18 +69,12 @@ class Range:
     descending: bool = False
     past: Position | None = None
 
-    def query(self, owner: str) -> dict[str, Any]:
-        """Return the filter, always with both bounds; no position widens it."""
-        series = series_key(owner, self.device, self.sensor_type)
-        bounds = in_time_range(series, self.from_ms, self.to_ms)["_id"]
-        if self.past is None:
-            return {"_id": bounds}
-        ts_ms, at = self.past[0], reading_key(owner, self.device, self.sensor_type, *self.past)
-        if self.descending:
-            inside = self.to_ms is None or ts_ms < self.to_ms
-            return {"_id": {"$gte": bounds["$gte"], "$lt": at if inside else bounds["$lt"]}}
-        inside = self.from_ms is None or ts_ms >= self.from_ms
-        return {"_id": {"$gt": at, "$lt": bounds["$lt"]} if inside else bounds}
+    def window(self, owner: str) -> Window:
+        """Return the window, always with both bounds; no position widens it."""
+        start = BEGINNING if self.from_ms is None else (self.from_ms, BEGINNING[1])
+        end = END if self.to_ms is None else (self.to_ms, BEGINNING[1])
+        window = Window(series_key(owner, self.device, self.sensor_type), start, end, self.descending)
+        return window if self.past is None else window.behind(self.past)
 
 
 class FromMongoDB:
@@ -87,6 +87,8 @@ class FromMongoDB:
         self._long_list_slots = FairSemaphore(MAX_CONCURRENT_LONG_LISTS, MAX_CONCURRENT_LONG_LISTS_PER_OWNER)
         self._many_text_slots = FairSemaphore(MAX_CONCURRENT_MANY_TEXTS, MAX_CONCURRENT_MANY_TEXTS_PER_OWNER)
         majority = ReadConcern("majority")
+        self._places = Places(client, database)
+        self._newest = Newest(self._places)
         self._readings = client[database].get_collection(READINGS, codec_options=AS_STORED, read_concern=majority)
         self._series = client[database].get_collection(SERIES, codec_options=AS_STORED, read_concern=majority)
 
@@ -100,27 +102,24 @@ class FromMongoDB:
     async def page(self, owner: str, range_: Range, limit: int) -> list[Document]:
         """Return at most `limit` readings of a range, in its order. Every method raises HistoryUnavailable."""
         async with self._query(owner):
-            cursor = self._readings.find_raw_batches(range_.query(owner), limit=limit, batch_size=limit)
-            batches = cursor.sort("_id", -1 if range_.descending else 1)
-            return [document async for batch in batches for document in decode_all(batch, AS_STORED)]
+            found = await self._places.documents(range_.window(owner), limit)
+        return decode_all(b"".join(found), AS_STORED)
 
-    async def stream(self, owner: str, range_: Range, limit: int | None = None) -> AsyncGenerator[list[Document]]:
-        """Yield a range of any length in batches of documents.
+    async def stream_columns(self, owner: str, range_: Range, limit: int | None = None) -> AsyncGenerator[Columns]:
+        """Yield a range of any length as columns, at most `limit` readings.
 
-        Each batch is a separate query with its own time limit, starting at the last one's position: a MongoDB cursor
-        has one limit for its whole life, and does not survive a failover or a client that pauses.
+        Each batch is a question with its own time limit, starting at the last one's position: a MongoDB cursor has one
+        limit for its whole life, and does not survive a failover or a client that pauses.
         """
-        left = limit
+        window, left = range_.window(owner), limit
         while left is None or left > 0:
-            most = BATCH_DOCUMENTS if left is None else min(left, BATCH_DOCUMENTS)
-            batch = await self.page(owner, range_, most)
-            if not batch:
+            async with self._query(owner):
+                columns = await self._places.batch(window, left)
+            if columns is None:
                 return
-            found, range_ = len(batch), replace(range_, past=position_of(batch[-1]))
-            yield batch
-            if found < most:
-                return
-            left = None if left is None else left - most
+            window = window.behind(position_at(columns, -1))
+            left = None if left is None else left - len(columns)
+            yield columns
 
     async def has_device(self, owner: str, device: str) -> bool:
         """Return whether anything of a device was ever stored: its series outlive the retention of its readings."""
@@ -189,38 +188,33 @@ class FromMongoDB:
         keys: list[Key] = [document["_id"] async for document in cursor]
         return [(key["device"], key["sensorType"]) for key in keys]
 
-    async def newest(
-        self, owner: str, series: Sequence[tuple[str, str]], before_ms: int | None = None
-    ) -> list[Document | None]:
-        """Return the newest reading of each series (before a time), or None; some 0.2 ms each."""
+    async def newest(self, owner: str, series: Sequence[tuple[str, str]]) -> list[Document | None]:
+        """Return the newest reading of each series, or None; some 0.2 ms each."""
         found: dict[tuple[str, str], Document] = {}
         parts = iter([series[start : start + SERIES_PER_QUERY] for start in range(0, len(series), SERIES_PER_QUERY)])
 
         async def fetch_batches() -> None:
             for part in parts:
-                found.update(await self._newest_batch(owner, part, before_ms))
+                async with self._query(owner):
+                    found.update(await self._newest.of(owner, part))
 
-        tasks = [
-            asyncio.ensure_future(fetch_batches())
-            for _ in range(min(MAX_CONCURRENT_BATCHES, -(-len(series) // SERIES_PER_QUERY)))
-        ]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for one in tasks:  # when one fails, the others would keep running
-                one.cancel()
+        await _together(fetch_batches, min(MAX_CONCURRENT_BATCHES, -(-len(series) // SERIES_PER_QUERY)))
         return [found.get(one) for one in series]
 
-    async def _newest_batch(
-        self, owner: str, series: Sequence[tuple[str, str]], before_ms: int | None
-    ) -> dict[tuple[str, str], Document]:
-        ranges = (Range(*one, to_ms=before_ms, descending=True) for one in series)
-        pipeline = newest_pipeline([one.query(owner) for one in ranges], READINGS)
-        async with self._query(owner):
-            # One more than possible, to avoid a second round trip; raw batches would always need one.
-            cursor = self._readings.aggregate(pipeline, batchSize=len(series) + 1)
-            documents = [document async for document in cursor]
-        return {(document["_id"]["device"], document["_id"]["sensorType"]): document for document in documents}
+    async def newest_before(
+        self, owner: str, series: Sequence[tuple[str, str]], before_ms: int
+    ) -> list[Document | None]:
+        """Return the newest reading of each series before a time, or None; one query each."""
+        found: dict[tuple[str, str], Document] = {}
+        ranges = iter([Range(*one, to_ms=before_ms, descending=True) for one in series])
+
+        async def fetch() -> None:
+            for range_ in ranges:
+                for document in await self.page(owner, range_, 1):
+                    found[range_.device, range_.sensor_type] = document
+
+        await _together(fetch, min(MAX_CONCURRENT_BATCHES, len(series)))
+        return [found.get(one) for one in series]
 
     async def series_with_newest(
         self, owner: str, device: str | None, sensor_type: str | None, past: tuple[str, str] | None, limit: int
@@ -244,7 +238,7 @@ class FromMongoDB:
         else:
             newest = await self.newest(owner, series)
         ahead = [number for number, one in enumerate(newest) if one and position_of(one)[0] > until_ms]
-        before = await self.newest(owner, [series[number] for number in ahead], before_ms=until_ms + 1)
+        before = await self.newest_before(owner, [series[number] for number in ahead], until_ms + 1)
         found: list[tuple[Document | None, Document | None]] = [(one, None) for one in newest]
         for number, one in zip(ahead, before, strict=True):
             found[number] = one, newest[number]
@@ -253,11 +247,12 @@ class FromMongoDB:
     async def buckets(
         self, owner: str, range_: Range, boundaries: Sequence[int], aggregation: Aggregation
     ) -> list[Part]:
-        """Return the statistics of the readings between boundaries, which cover the range; see the pipelines."""
+        """Return the statistics of the readings between boundaries, which cover the range; see `BucketSums.parts`."""
         many_texts = aggregation.texts * (len(boundaries) - 1) > MANY_TEXTS
+        sums = aggregation.sums(boundaries)
         async with self._many_text_slots.slot(owner) if many_texts else nullcontext(), self._query(owner):
-            pipeline = aggregation.pipeline(range_.query(owner), boundaries)
-            return [part async for part in self._readings.aggregate(pipeline)]
+            await sums.add_all(self._places, range_.window(owner))
+            return sums.parts()
 
     @asynccontextmanager
     async def _query(self, owner: str) -> AsyncIterator[None]:
@@ -268,9 +263,19 @@ class FromMongoDB:
         try:
             async with asyncio.timeout(self._timeout_s), self._slots.slot(owner):
                 yield
-        except (PyMongoError, TimeoutError) as error:
+        except (PyMongoError, BlockError, PlacesChanged, TimeoutError) as error:
             raise HistoryUnavailable(f"{type(error).__name__}: {str(error)[:300]}") from error
 
     async def check(self) -> None:
         """Raise when MongoDB does not respond; for `/readyz`."""
         await self._client.admin.command("ping")
+
+
+async def _together(fetch: Callable[[], Awaitable[None]], count: int) -> None:
+    """Run `fetch` several times at once; when one fails, the others end, too."""
+    tasks = [asyncio.ensure_future(fetch()) for _ in range(count)]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for one in tasks:
+            one.cancel()

@@ -93,10 +93,10 @@ async def _series(history: FromMongoDB, owner: str, selection: Selection) -> Asy
 async def _with_readings(
     history: FromMongoDB, owner: str, selection: Selection, series: list[tuple[str, str]]
 ) -> list[tuple[str, str]]:
-    """Drop series that have no reading in the time range: their newest before its end is older than its start."""
+    """Drop series that have no reading in the time range or behind it: their newest is older than its start."""
     if selection.from_ms is None and selection.to_ms is None:
         return series
-    newest = await history.newest(owner, series, before_ms=selection.to_ms)
+    newest = await history.newest(owner, series)
     first_ms = selection.from_ms
     return [
         one

@@ -109,7 +109,7 @@ class SeriesRoutes:
         ahead = [series for series, newest in found if newest is not None and position_of(newest)[0] > until_ms]
         if not ahead:
             return {}
-        return dict(zip(ahead, await self._history.newest(owner, ahead, before_ms=until_ms + 1), strict=True))
+        return dict(zip(ahead, await self._history.newest_before(owner, ahead, until_ms + 1), strict=True))
 
     async def _page(
         self, owner: str, query: SeriesQuery

@@ -82,15 +82,16 @@ class Places:
     async def stream(self, window: Window, limit: int | None = None) -> AsyncGenerator[Columns]:
         """Yield the readings of a window in its direction, at most `limit`, some thousand at a time."""
         left = limit
-        while left is None or left > 0:
-            most = STREAM_READINGS if left is None else min(left, STREAM_READINGS)
-            async with self.session() as session:
-                columns = await self.read(window, most, session, exact=left is not None)
-            if columns is None:
-                return
+        while (left is None or left > 0) and (columns := await self.batch(window, left)) is not None:
             window = window.behind(position_at(columns, -1))
             left = None if left is None else left - len(columns)
             yield columns
+
+    async def batch(self, window: Window, limit: int | None) -> Columns | None:
+        """Return some thousand readings at the start of a window, at most `limit`; None if there are none."""
+        most = STREAM_READINGS if limit is None else min(limit, STREAM_READINGS)
+        async with self.session() as session:
+            return await self.read(window, most, session, exact=limit is not None)
 
     async def loose(self, window: Window, limit: int, session: Any) -> tuple["Found", State]:
         """Return the first `limit` readings of a window that are in no block, and the state as it was after hot."""
