@@ -17,12 +17,14 @@ from pymongo.read_concern import ReadConcern
 from reader.fair_semaphore import FairSemaphore
 from reader.history.bucket_statistics import Aggregation, Part
 from reader.history.pipelines import newest_pipeline
+from reader.history.raw_batches import MIN_READINGS, Batch, batch_from
 from reader.responses import AS_STORED, Document
 from readings.collections import SERIES_BY_SENSOR_TYPE
 from readings.document import position_of
 from readings.filters import in_time_range, of_device, of_owner
 from readings.keys import Key, Position, reading_key, series_key
 from runtime.mongodb import THREADS, mongodb_client
+from storage.codec.columns import Columns
 
 READINGS = "readings"
 SERIES = "series"
@@ -121,6 +123,28 @@ class FromMongoDB:
             if found < most:
                 return
             left = None if left is None else left - most
+
+    async def columns(self, owner: str, range_: Range, limit: int) -> Batch | None:
+        """Return the first `limit` readings of a range as columns, fewer if they exceed 16 MiB; None without any."""
+        async with self._query(owner):
+            cursor = self._readings.find_raw_batches(range_.query(owner), limit=limit, batch_size=limit)
+            async with cursor.sort("_id", -1 if range_.descending else 1) as batches:
+                body, is_cut = await anext(batches, b""), batches.alive
+        return await batch_from(body, series_key(owner, range_.device, range_.sensor_type), limit, is_cut=is_cut)
+
+    async def stream_columns(self, owner: str, range_: Range, limit: int | None = None) -> AsyncGenerator[Columns]:
+        """Yield a range of any length as columns, at most `limit` readings; queries as those of `stream`."""
+        left, most = limit, MIN_READINGS
+        while left is None or left > 0:
+            batch = await self.columns(owner, range_, most if left is None else min(left, most))
+            if batch is None:
+                return
+            ts, seq = batch.columns.ts, batch.columns.seq
+            range_, most = replace(range_, past=(int(ts[-1]), int(seq[-1]))), batch.next_limit
+            left = None if left is None else left - len(ts)
+            yield batch.columns
+            if not batch.has_more:
+                return
 
     async def has_device(self, owner: str, device: str) -> bool:
         """Return whether anything of a device was ever stored: its series outlive the retention of its readings."""
