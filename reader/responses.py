@@ -1,6 +1,5 @@
 """Responses: readings as JSON and NDJSON, converted from MongoDB documents."""
 
-from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -186,8 +185,3 @@ def abort(request: web.Request) -> None:
     """Close the connection without ending the response, so that the client sees it is incomplete."""
     if request.transport is not None:
         request.transport.abort()
-
-
-def encode_ndjson(documents: Iterable[Document]) -> bytes:
-    """Return one line of JSON per reading."""
-    return _encoder.encode_lines([reading_object(document) for document in documents])

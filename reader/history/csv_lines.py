@@ -1,14 +1,13 @@
 """Readings as lines of CSV (RFC 4180): for programs, or for spreadsheets, with formulas neutralized."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
+from reader.history.lines import LineForm, json_module_floats, repr_floats
 from reader.responses import Document, json_value, time_text
 from readings.csv_row import CSV_COLUMNS, attribute_cell
 from readings.reading import ATTRIBUTES
-
-_NO_ATTRIBUTES = "," * (len(ATTRIBUTES) - 1)
 
 CSV_HEADER = ",".join(CSV_COLUMNS).encode() + b"\r\n"
 
@@ -19,12 +18,11 @@ _FORMULA_STARTS = "=+\\-@\uff1d\uff0b\uff0d\uff20\u30fc"
 # Also after characters that start a cell under another separator setting, and after spaces and quotes.
 _FORMULA = re.compile(rf'^(?=[\t\r\n])|(^|[,;|\t\r\n])(?=(?:[^\S\t\r\n]|")*[{_FORMULA_STARTS}])')
 
-Lines = Callable[[Iterable[Document]], bytes]
 Cell = Callable[[str], str]
 
 
-def csv_lines(device: str, sensor_type: str, *, for_spreadsheet: bool = False) -> Lines:
-    """Return a function that encodes readings of one series: no header, CRLF, quotes only around text.
+def csv_form(device: str, sensor_type: str, *, for_spreadsheet: bool = False) -> LineForm:
+    """Return the form of the lines of one series: no header, CRLF, quotes only around text.
 
     A text value is always quoted, so that `"1"` and `1` remain distinct; so is an empty unit or location, which may
     also be missing. `for_spreadsheet` neutralizes formulas (`as_text`).
@@ -32,16 +30,30 @@ def csv_lines(device: str, sensor_type: str, *, for_spreadsheet: bool = False) -
     cell, text_cell = (_text_as_text, _text_as_text) if for_spreadsheet else (_cell, _quoted)
     head = f"{cell(device)},{cell(sensor_type)},"
 
-    def lines(documents: Iterable[Document]) -> bytes:
-        return "".join([line(document) for document in documents]).encode()
+    def attribute(document: Document, name: str) -> bytes:
+        return f",{_attribute(document, name, cell)}".encode()
 
-    def line(document: Document) -> str:
+    def line(document: Document) -> bytes:
+        """Return a line of a document of any form; columns become the same lines several times as fast."""
         key, value = document["_id"], document.get("value")
-        ts, received = key["ts"], document.get("receivedAt")
+        ts, received = time_text(key["ts"]), time_text(document.get("receivedAt")) or ""
         shown = repr(value) if type(value) is float else _value_cell(value, text_cell, cell)
-        return f"{head}{time_text(ts)},{key['seq']},{shown},{time_text(received) or ''},{_rest(document, cell)}\r\n"
+        rest = ",".join([_attribute(document, name, cell) for name in ATTRIBUTES])
+        return f"{head}{ts},{key['seq']},{shown},{received},{rest}\r\n".encode()
 
-    return lines
+    return LineForm(
+        head.encode(),
+        after_ts=b",",
+        after_seq=b",",
+        after_value=b",",
+        after_received=b"",
+        end=b"\r\n",
+        floats=repr_floats,
+        coordinates=json_module_floats,
+        text=lambda text: text_cell(text).encode(),
+        attribute=attribute,
+        document=line,
+    )
 
 
 def as_text(text: str) -> str:
@@ -49,15 +61,8 @@ def as_text(text: str) -> str:
     return _FORMULA.sub(r"\g<0>'", text)
 
 
-def _rest(document: Document, cell: Cell) -> str:
-    if len(document) == 3:
-        return _NO_ATTRIBUTES
-    return ",".join(
-        [
-            "" if (attribute := document.get(name)) is None else cell(attribute_cell(name, attribute))
-            for name in ATTRIBUTES
-        ]
-    )
+def _attribute(document: Document, name: str, cell: Cell) -> str:
+    return "" if (attribute := document.get(name)) is None else cell(attribute_cell(name, attribute))
 
 
 def _value_cell(value: Any, text_cell: Cell, cell: Cell) -> str:

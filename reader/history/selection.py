@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from reader.history.from_mongodb import FromMongoDB, Range
-from reader.responses import Document
 from readings.document import position_of
 from readings.keys import Position
+from storage.codec.columns import Columns
 
 # Series listed at a time. With a time range, those without a reading in it are found together, in some 0.1 ms each; a
 # query for each of them would take ten times as long, and nothing is sent meanwhile.
@@ -49,7 +49,7 @@ class SeriesRows(NamedTuple):
 
     device: str
     sensor_type: str
-    documents: list[Document]
+    columns: Columns
 
 
 Rows = AsyncGenerator[SeriesRows]
@@ -64,11 +64,12 @@ async def stream_selection(history: FromMongoDB, owner: str, selection: Selectio
     left = limit
     async with aclosing(_series(history, owner, selection)) as found:
         async for device, sensor_type in found:
-            async with aclosing(history.stream(owner, selection.range_of(device, sensor_type), left)) as batches:
-                async for batch in batches:
+            range_ = selection.range_of(device, sensor_type)
+            async with aclosing(history.stream_columns(owner, range_, left)) as batches:
+                async for columns in batches:
                     if left is not None:
-                        left -= len(batch)
-                    yield SeriesRows(device, sensor_type, batch)
+                        left -= len(columns)
+                    yield SeriesRows(device, sensor_type, columns)
             if left == 0:
                 return
 

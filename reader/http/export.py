@@ -54,10 +54,9 @@ class Export:
                     log.info("An export was aborted: its token expired or was revoked.")
                     abort(request)
                     return response
-                self._metrics.readings.labels("export").inc(len(batch.documents))
-                count += len(batch.documents)
+                self._metrics.readings.labels("export").inc(len(batch.columns))
+                count += len(batch.columns)
                 data += await encoder.encode(batch)
-                batch.documents.clear()  # while a slow client reads, only the encoded bytes stay in memory
                 await _write(request, response, data)
                 data = b""
             # Everything has been sent by now; an aborted export never gets its end.

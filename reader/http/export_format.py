@@ -9,10 +9,11 @@ from weakref import WeakSet
 
 from aiohttp import web
 
-from reader.history.csv_lines import CSV_HEADER, Lines, csv_lines
+from reader.history.csv_lines import CSV_HEADER, csv_form
+from reader.history.lines import LineForm
+from reader.history.ndjson_lines import ndjson_form
 from reader.history.parquet import ParquetRows
 from reader.history.selection import SeriesRows
-from reader.responses import encode_ndjson
 from readings.csv_row import CSV_END
 from runtime.http.operation import JSON
 
@@ -72,14 +73,23 @@ class LineEncoder:
     def __init__(self, export_format: ExportFormat) -> None:
         self._format = export_format
         self._series: tuple[str, str] | None = None
-        self._lines: Lines = encode_ndjson
+        self._form: LineForm | None = None
 
     async def encode(self, rows: SeriesRows) -> bytes:
         """Return the lines of readings."""
-        if self._format.media_type == CSV and rows[:2] != self._series:
+        if self._form is None or rows[:2] != self._series:
             self._series = rows[:2]
-            self._lines = csv_lines(*self._series, for_spreadsheet=self._format.for_spreadsheet)
-        return self._lines(rows.documents)
+            self._form = self._form_of(*self._series)
+        parts = []
+        for part in self._form.lines(rows.columns):
+            parts.append(part)
+            await asyncio.sleep(0)  # others have their turn after each slice
+        return b"".join(parts)
+
+    def _form_of(self, device: str, sensor_type: str) -> LineForm:
+        if self._format.media_type == CSV:
+            return csv_form(device, sensor_type, for_spreadsheet=self._format.for_spreadsheet)
+        return ndjson_form(device, sensor_type)
 
     async def end(self, count: int) -> bytes:
         """Return the line that confirms `count` readings; empty unless requested."""

@@ -22,7 +22,7 @@ import bson
 from bson import Binary, Int64, ObjectId
 from bson.datetime_ms import DatetimeMS
 
-from readings.document import date_ms, series_bytes
+from readings.document import AS_MILLISECONDS, date_ms, series_bytes
 from readings.keys import Key, Position, reading_key, series_key
 from storage.codec.columns import Columns
 from storage.codec.decode import decode
@@ -31,6 +31,8 @@ from storage.codec.head import Head, head_from
 from storage.places.window import Window
 
 VERSION = 1
+# MongoDB also stores text that is not UTF-8: it must not hide its neighbours.
+READABLE = AS_MILLISECONDS.with_options(unicode_decode_error_handler="replace")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,18 +17,17 @@ from pymongo import ReadPreference
 from pymongo.read_concern import ReadConcern
 
 from readings.collections import READINGS
-from readings.document import AS_MILLISECONDS, split_documents
+from readings.document import split_documents
 from storage.codec.columns import Columns, concatenate, first_wins
-from storage.codec.from_documents import columns_of
 from storage.codec.to_documents import documents_of
 from storage.places.blocks import Blocks
+from storage.places.documents import READABLE
 from storage.places.moving import until_unmoved
 from storage.places.names import BEGINNING, UNSEALED, sealed_name
+from storage.places.raw import Raw, read_raw
 from storage.places.state import State, read_state
 from storage.places.window import Window, position_at
 
-# MongoDB also stores text that is not UTF-8: it must not hide its neighbours.
-_READABLE = AS_MILLISECONDS.with_options(unicode_decode_error_handler="replace")
 # Readings that a stream reads at a time, some 150 bytes each as documents.
 STREAM_READINGS = 16_384
 
@@ -39,7 +38,7 @@ class Places:
     def __init__(self, client: Any, database: str) -> None:
         self._client = client
         self._database = client[database].with_options(
-            codec_options=_READABLE, read_preference=ReadPreference.PRIMARY, read_concern=ReadConcern("majority")
+            codec_options=READABLE, read_preference=ReadPreference.PRIMARY, read_concern=ReadConcern("majority")
         )
         self.blocks = Blocks(self._database)
         # As it was when last read; only the limits of retention are taken from here.
@@ -66,7 +65,7 @@ class Places:
             window, hot = await self._hot(window, limit, session)
             state = await self.state(session)
             if not state.waiting and not state.has_blocks:
-                return split_documents(hot)
+                return split_documents(hot.documents)
             found = await self._loose(hot, state, window, limit, session)
             columns = await self._with_blocks(found, state, limit, session, exact=True)
             return [] if columns is None else documents_of(columns)
@@ -99,7 +98,7 @@ class Places:
         state = await self.state(session)
         return await self._loose(hot, state, window, limit, session), state
 
-    async def _hot(self, window: Window, limit: int, session: Any) -> tuple[Window, bytes]:
+    async def _hot(self, window: Window, limit: int, session: Any) -> tuple[Window, Raw]:
         """Return a window without what is past its retention, and the first unsealed documents in it."""
         state = self._state or await self.state(session)
         oldest = state.oldest_ms(window.series["sensorType"], int(time.time() * 1000))
@@ -107,12 +106,12 @@ class Places:
             window = replace(window, start=max(window.start, (oldest, BEGINNING[1])))
         return window, await self.raw(READINGS, window, limit, session)
 
-    async def _loose(self, hot: bytes, state: State, window: Window, limit: int, session: Any) -> "Found":
+    async def _loose(self, hot: Raw, state: State, window: Window, limit: int, session: Any) -> "Found":
         found = Found(window, limit)
-        found.add(columns_from(hot, UNSEALED, window))
+        found.add(hot.columns(UNSEALED, window), is_cut=hot.is_cut)
         for number in state.waiting:
-            rest = found.rest
-            found.add(columns_from(await self.raw(sealed_name(number), rest, limit, session), number, window))
+            raw = await self.raw(sealed_name(number), found.rest, limit, session)
+            found.add(raw.columns(number, window), is_cut=raw.is_cut)
         if state.has_blocks:
             for piece in await until_unmoved(lambda: self.blocks.pieces(found.rest, session)):
                 found.add(piece)
@@ -138,18 +137,9 @@ class Places:
                     break
         return concatenate(found[::-1] if window.descending else found) if found else None
 
-    async def raw(self, name: str, window: Window, limit: int, session: Any) -> bytes:
-        """Return the first documents of a window in `readings` or a sealed collection, back to back."""
-        if window.is_empty:
-            return b""
-
-        async def read() -> bytes:
-            cursor = self._database[name].find_raw_batches(
-                window.filter(), limit=limit, batch_size=limit, session=session
-            )
-            return b"".join([batch async for batch in cursor.sort("_id", -1 if window.descending else 1)])
-
-        return await until_unmoved(read)
+    async def raw(self, name: str, window: Window, limit: int, session: Any) -> Raw:
+        """Return the first documents of a window in `readings` or a sealed collection."""
+        return await until_unmoved(lambda: read_raw(self._database[name], window, limit, session))
 
 
 class Found:
@@ -160,8 +150,8 @@ class Found:
         self._limit = limit
         self._parts: list[Columns] = []
 
-    def add(self, columns: Columns | None, *, whole: bool = False) -> None:
-        """Add the first readings of one place, in order, which are all that it has if they are fewer than the limit.
+    def add(self, columns: Columns | None, *, whole: bool = False, is_cut: bool = False) -> None:
+        """Add the first readings of one place, in order: all that it has if they are fewer than the limit, or not cut.
 
         What lies behind as many as the limit is left out, or if they are to be kept `whole`, what lies behind them all.
         """
@@ -169,8 +159,8 @@ class Found:
         if columns is None or not len(columns):
             return
         self._parts.append(columns)
-        if (count := len(columns)) >= self._limit:
-            last = count if whole else self._limit
+        if (count := len(columns)) >= self._limit or is_cut:
+            last = count if whole else min(count, self._limit)
             self.rest = self.rest.until(position_at(columns, count - last if self.rest.descending else last - 1))
 
     def columns(self, *, exact: bool) -> Columns | None:
@@ -181,11 +171,3 @@ class Found:
         if exact and len(columns) > self._limit:
             columns = columns.take(slice(-self._limit, None) if self.rest.descending else slice(0, self._limit))
         return columns.take(np.arange(len(columns))[::-1]) if self.rest.descending else columns
-
-
-def columns_from(raw: bytes, number: int, window: Window) -> Columns | None:
-    """Return documents, which were read in the direction of a window, as columns in order; None if there are none."""
-    if not raw:
-        return None
-    columns = columns_of(raw, number)
-    return columns.take(np.arange(len(columns))[::-1]) if window.descending else columns

@@ -11,8 +11,8 @@ import bson
 import msgspec
 import pytest
 
-from reader.history.csv_lines import CSV_HEADER, csv_lines
-from reader.history.parquet import PARQUET_COLUMNS
+from reader.history.arrow_arrays import PARQUET_COLUMNS
+from reader.history.csv_lines import CSV_HEADER, csv_form
 from reader.responses import AS_STORED, reading_object
 from readings.csv_row import CSV_COLUMNS, attribute_cell
 from readings.encoder import ReadingEncoder
@@ -23,6 +23,7 @@ from simulator.reading import DeviceReading
 from simulator.replay.file import Replay
 from simulator.replay.options import add_replay_options, replay_of
 from simulator.replay.readings import replay_readings
+from storage.codec.from_documents import columns_of
 from tests.readings.cases import NOW, TYPED
 from tests.readings.reference import DEVICE, OWNER, encode_one
 
@@ -105,11 +106,12 @@ def test_the_encoder_tells_readings_apart_by_an_attribute(
 @pytest.mark.parametrize("name", ATTRIBUTES)
 def test_an_attribute_is_stored_returned_and_exported(name: str) -> None:
     for attribute in SAMPLES[name]:
-        document = bson.decode(encode_one(raw(**{name: attribute})), AS_STORED)
+        stored = encode_one(raw(**{name: attribute}))
+        document = bson.decode(stored, AS_STORED)
         assert document[name] == attribute, f"{name} is missing in the document"
         assert reading_object(document)[name] == attribute, f"{name} is missing in the reader's answer"
-        line = csv_lines(DEVICE, "temperature")([document]).decode()
-        (row,) = csv.reader([line])
+        (line,) = csv_form(DEVICE, "temperature").lines(columns_of(stored, 1))
+        (row,) = csv.reader([line.decode()])
         assert len(row) == len(CSV_COLUMNS)
         assert row[CSV_COLUMNS.index(name)] == attribute_cell(name, attribute), f"{name} is missing in CSV"
 
@@ -123,8 +125,8 @@ def test_an_attribute_is_replayed_from_an_export_and_from_a_column_of_any_name(n
     options = replay_of(parser, parser.parse_args(["--replay", str(plain), f"--{name}-column", "x"]))
     assert options is not None
     for attribute in SAMPLES[name]:
-        document = bson.decode(encode_one(raw(**{name: attribute})), AS_STORED)
-        exported.write_bytes(CSV_HEADER + csv_lines(DEVICE, "temperature")([document]))
+        columns = columns_of(encode_one(raw(**{name: attribute})), 1)
+        exported.write_bytes(CSV_HEADER + b"".join(csv_form(DEVICE, "temperature").lines(columns)))
         with plain.open("w", newline="") as file:
             csv.writer(file).writerows([["timestamp", "value", "x"], [NOW, 1.5, attribute_cell(name, attribute)]])
         for replay in (Replay(exported), options):

@@ -3,15 +3,18 @@
 import json
 from typing import Any
 
+import bson
 import pytest
+from bson import Int64
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from reader.responses import encode_ndjson
+from reader.history.ndjson_lines import ndjson_form
 from readings.document import decode_document, encode_document
 from readings.encoder import EncodedEvent, ReadingEncoder
 from readings.exported import ExportedReadingEncoder
 from readings.reading import GENERATED_SEQ_START, Defaults, Reading, ReadingError
+from storage.codec.from_documents import columns_of
 from tests.readings.cases import NOW, TYPED, defaults, few_series, good_readings, json_values, near_readings
 from tests.readings.reference import DEVICE, OWNER, outcome, without_generated
 
@@ -56,7 +59,8 @@ def test_a_reading_that_was_stored_goes_out_and_comes_back_as_the_same_document(
     first = intake.encode_one(json.dumps({**sent, "ts": NOW, "seq": min(seq, GENERATED_SEQ_START - 1)}).encode(), NOW)
     stored = decode_document(first)
     stored["_id"]["seq"] = seq
-    line = encode_ndjson([stored])
+    document = bson.encode({**stored, "_id": stored["_id"] | {"seq": Int64(seq)}})
+    (line,) = ndjson_form(DEVICE, stored["_id"]["sensorType"]).lines(columns_of(document, 1))
     again = decode_document(ExportedReadingEncoder(OWNER, DEVICE, Defaults()).encode_one(line, NOW))
     assert repr(again) == repr(stored)
 

@@ -4,21 +4,31 @@ import json
 import math
 import random
 import struct
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import bson
+import numpy as np
+import pyarrow
 import pytest
 from bson import Decimal128, Int64
 from bson.datetime_ms import DatetimeMS
+from hypothesis import given
+from hypothesis import strategies as st
 
 from reader.history import parquet as parquet_rows
-from reader.history.parquet import PARQUET_COLUMNS, ParquetRows
+from reader.history.arrow_arrays import PARQUET_COLUMNS
+from reader.history.parquet import ParquetRows
+from reader.history.raw_batches import columns_from
 from reader.responses import AS_STORED, Document
 from readings.document import encode_document
+from readings.keys import series_key
 from readings.place import Place
+from storage.codec.columns import Columns, Kind
 from tests.reader.harness import DEVICE, OWNER, SENSOR, TS, VALUES, make_reading
 from tests.reader.parquet_tables import row_groups_of, table_of
+from tests.storage.codec import cases
 
 COLUMNS = {
     "device": "string",
@@ -39,14 +49,22 @@ VALUE_COLUMNS = {float: "valueNumber", int: "valueInteger", bool: "valueBoolean"
 
 
 def stored(*values: Any, ts: int = TS, **more: Any) -> list[Document]:
-    """Return documents as MongoDB returns them."""
+    """Return documents as the driver decodes them."""
+    return [bson.decode(document, AS_STORED) for document in documents_of(*values, ts=ts, **more)]
+
+
+def documents_of(*values: Any, ts: int = TS, **more: Any) -> list[bytes]:
     readings = [make_reading(value, ts + number, **more) for number, value in enumerate(values)]
-    return [bson.decode(encode_document(OWNER, DEVICE, reading), AS_STORED) for reading in readings]
+    return [encode_document(OWNER, DEVICE, reading) for reading in readings]
 
 
-def rows_of(*documents: Document, device: str = DEVICE, sensor: str = SENSOR) -> list[dict[str, Any]]:
+def columns_of(*values: Any, ts: int = TS, **more: Any) -> Columns:
+    return columns_from(b"".join(documents_of(*values, ts=ts, **more)), series_key(OWNER, DEVICE, SENSOR))
+
+
+def rows_of(columns: Columns) -> list[dict[str, Any]]:
     rows = ParquetRows()
-    rows.append(device, sensor, documents)
+    rows.append(DEVICE, SENSOR, columns)
     found: list[dict[str, Any]] = table_of(rows.end()).to_pylist()
     return found
 
@@ -57,7 +75,7 @@ def bits(value: Any) -> Any:
 
 def test_the_columns_and_their_types() -> None:
     rows = ParquetRows()
-    rows.append(DEVICE, SENSOR, stored(1.5))
+    rows.append(DEVICE, SENSOR, columns_of(1.5))
     schema = table_of(rows.end()).schema
     assert {field.name: str(field.type) for field in schema} == COLUMNS
     assert tuple(schema.names) == tuple(COLUMNS) == PARQUET_COLUMNS
@@ -70,7 +88,7 @@ def test_no_readings_are_a_file_with_the_columns_and_no_rows() -> None:
 
 @pytest.mark.parametrize("value", VALUES, ids=repr)
 def test_a_value_is_in_the_column_of_its_type_and_in_no_other(value: Any) -> None:
-    (row,) = rows_of(*stored(value))
+    (row,) = rows_of(columns_of(value))
     found = {name: row[name] for name in VALUE_COLUMNS.values() if row[name] is not None}
     assert list(found) == [VALUE_COLUMNS[type(value)]]
     (kept,) = found.values()
@@ -78,14 +96,13 @@ def test_a_value_is_in_the_column_of_its_type_and_in_no_other(value: Any) -> Non
 
 
 def test_values_of_all_types_may_be_neighbours() -> None:
-    rows = rows_of(*stored(*VALUES))
+    rows = rows_of(columns_of(*VALUES))
     for row, value in zip(rows, VALUES, strict=True):
         assert [bits(row[name]) for name in VALUE_COLUMNS.values() if row[name] is not None] == [bits(value)]
 
 
 def test_times_are_those_stored_to_the_millisecond() -> None:
-    documents = stored(1.0, ts=TS + 1, received_ms=TS + 12_345)
-    (row,) = rows_of(*documents)
+    (row,) = rows_of(columns_of(1.0, ts=TS + 1, received_ms=TS + 12_345))
     assert row["ts"] == datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=TS + 1)
     assert row["receivedAt"] == datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=TS + 12_345)
     assert row["seq"] == 0
@@ -106,7 +123,7 @@ def test_times_are_those_stored_to_the_millisecond() -> None:
     ],
 )
 def test_attributes_are_texts_and_location_and_tags_json(attributes: dict[str, Any], expected: dict[str, str]) -> None:
-    (row,) = rows_of(*stored(1.0, **attributes))
+    (row,) = rows_of(columns_of(1.0, **attributes))
     names = ("unit", "location", "tags", "quality")
     assert {name: row[name] for name in names} == dict.fromkeys(names) | expected
     for name in ("location", "tags"):
@@ -129,22 +146,23 @@ def test_what_only_a_manual_write_stores_hides_no_neighbour() -> None:
         for value, received, more in values
     ]
     odd.append({"_id": key | {"ts": DatetimeMS(-(2**63)), "seq": 2.0}})
-    odd.append({"_id": key | {"ts": "text", "seq": Int64(3)}, "value": 1.5})
+    plain = documents_of(2.5, "x", unit="V")
+    body = b"".join([plain[0], *map(bson.encode, odd), bson.encode({"_id": key | {"ts": "text"}}), plain[1]])
     rows = ParquetRows()
-    rows.append(DEVICE, SENSOR, odd + stored(2.5))
+    rows.append(DEVICE, SENSOR, columns_from(body, series_key(OWNER, DEVICE, SENSOR)))
     table = table_of(rows.end())
     milliseconds = table.set_column(2, "ts", table["ts"].cast("int64")).drop_columns("receivedAt").to_pylist()
-    assert [row["ts"] for row in milliseconds] == [1_735_689_600_000] * 5 + [-(2**63), None, TS]
+    assert [row["ts"] for row in milliseconds] == [TS, *[1_735_689_600_000] * 5, -(2**63), TS + 1]
     received_ms = table["receivedAt"].cast("int64").to_pylist()
-    assert received_ms == [None, None, 2**62, -62135596800000, None, None, None, TS + 250]
+    assert received_ms == [TS + 250, None, None, 2**62, -62135596800000, None, None, TS + 251]
     numbers = table["valueNumber"].to_pylist()
-    assert math.isnan(numbers[1])
-    assert [numbers[0], *numbers[2:]] == [None, math.inf, None, None, None, 1.5, 2.5]
-    assert table["valueText"].to_pylist() == [None, None, None, "1.50", "{'a': 1}", None, None, None]
-    assert table["unit"].to_pylist()[1] == "7"
-    assert table["location"].to_pylist()[2] == "[1,null]"
-    assert table["tags"].to_pylist()[3] == '"text"'
-    assert table["quality"].to_pylist()[4] == '{"a":1}'
+    assert math.isnan(numbers[2])
+    assert [*numbers[:2], *numbers[3:]] == [2.5, None, math.inf, None, None, None, None]
+    assert table["valueText"].to_pylist() == [None, None, None, None, "1.50", "{'a': 1}", None, "x"]
+    assert table["unit"].to_pylist() == ["V", None, "7", None, None, None, None, "V"]
+    assert table["location"].to_pylist()[3] == "[1,null]"
+    assert table["tags"].to_pylist()[4] == '"text"'
+    assert table["quality"].to_pylist()[5] == '{"a":1}'
 
 
 def test_random_readings_of_many_series_are_read_back_as_they_were(rng: random.Random) -> None:
@@ -153,9 +171,10 @@ def test_random_readings_of_many_series_are_read_back_as_they_were(rng: random.R
     rows, expected, parts = ParquetRows(), [], []
     for number in range(rng.randint(2, 400)):
         device, sensor = f"d-{rng.randint(0, 3)}", f"s-{number}"
-        documents = stored(*rng.choices(choices, k=rng.randint(0, 60)), ts=TS + number, **rng.choice(more))
-        expected += [(device, sensor, document) for document in documents]
-        if rows.append(device, sensor, documents) or rng.random() < 0.02:
+        values = rng.choices(choices, k=rng.randint(1, 60))
+        said = rng.choice(more)
+        expected += [(device, sensor, document) for document in stored(*values, ts=TS + number, **said)]
+        if rows.append(device, sensor, columns_of(*values, ts=TS + number, **said)) or rng.random() < 0.02:
             parts.append(rows.take_row_group())
     table = table_of(b"".join(parts) + rows.end())
     found = table.to_pylist()
@@ -172,7 +191,7 @@ def encoded(rows: ParquetRows, count: int, *values: Any, **more: Any) -> bytes:
     """Encode `values` as `count` series; return the file."""
     file = rows.take()
     for number in range(count):
-        if rows.append(DEVICE, f"s-{number}", stored(*values, **more)):
+        if rows.append(DEVICE, f"s-{number}", columns_of(*values, **more)):
             file += rows.take_row_group()
     return file + rows.end()
 
@@ -194,11 +213,11 @@ def test_a_row_group_ends_after_a_time_so_that_something_is_sent() -> None:
     now = 0.0
     rows = ParquetRows(lambda: now)
     assert rows.take() == b"PAR1"
-    assert not rows.append(DEVICE, SENSOR, stored(1.0))
+    assert not rows.append(DEVICE, SENSOR, columns_of(1.0))
     now = parquet_rows.ROW_GROUP_SECONDS
-    assert rows.append(DEVICE, SENSOR, stored(2.0, ts=TS + 1))
+    assert rows.append(DEVICE, SENSOR, columns_of(2.0, ts=TS + 1))
     assert len(rows.take_row_group()) > 50
-    assert not rows.append(DEVICE, SENSOR, stored(3.0, ts=TS + 2))
+    assert not rows.append(DEVICE, SENSOR, columns_of(3.0, ts=TS + 2))
 
 
 def test_a_file_without_its_end_cannot_be_opened(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,3 +227,34 @@ def test_a_file_without_its_end_cannot_be_opened(monkeypatch: pytest.MonkeyPatch
     for cut in (0, 4, len(file) // 2, len(file) - 8, len(file) - 1):
         with pytest.raises(Exception, match=r"(?i)parquet"):
             table_of(file[:cut])
+
+
+@given(parts=st.lists(cases.documents(), min_size=1, max_size=3))
+def test_columns_are_the_rows_of_their_documents(parts: list[list[bytes]]) -> None:
+    rows, whole = ParquetRows(), ParquetRows()
+    for part in parts:
+        rows.append(DEVICE, SENSOR, cases.columns(part))
+        whole.append(DEVICE, SENSOR, kept_whole(part))
+    found, expected = table_of(rows.end()), table_of(whole.end())
+    assert found.schema == expected.schema
+    for name in PARQUET_COLUMNS:
+        assert repr(found[name].to_pylist()) == repr(expected[name].to_pylist()), name
+
+
+def kept_whole(made: list[bytes]) -> Columns:
+    """Return documents as if none of them fitted columns."""
+    found = cases.columns(made)
+    kinds, values = np.full(len(made), Kind.OTHER, np.uint8), np.arange(len(made))
+    return replace(found, kinds=kinds, values=values, others=made)
+
+
+def test_many_short_series_take_no_more_memory_than_their_rows() -> None:
+    pool = pyarrow.default_memory_pool()
+    rows, one = ParquetRows(), columns_of(1.5)
+    before = pool.bytes_allocated()
+    for number in range(2000):
+        rows.append(DEVICE, f"s-{number}", one)
+    held = pool.bytes_allocated() - before
+    table = table_of(rows.end())
+    assert table["sensorType"].to_pylist() == [f"s-{number}" for number in range(2000)]
+    assert held < 2000 * 1000, "a batch of each series takes 1.5 kB and more"

@@ -159,6 +159,22 @@ async def test_each_part_of_a_stream_is_a_question_of_its_own_and_looks_at_nothi
         require_range(plan, size)
 
 
+@pytest.mark.parametrize("descending", [False, True], ids=["asc", "desc"])
+async def test_a_stream_of_columns_looks_at_nothing_twice_either(
+    explained: Explained, descending: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reader.history.from_mongodb.MIN_READINGS", 7)
+    monkeypatch.setattr("reader.history.raw_batches.MIN_READINGS", 7)
+    monkeypatch.setattr("reader.history.raw_batches.MAX_READINGS", 50)
+    range_ = Range("d-2", "humidity", descending=descending)
+    parts = [part async for part in explained.history.stream_columns("bob", range_)]
+    assert [len(part) for part in parts] == [7, 50, 50, 43]
+    found = [one for part in parts for one in zip(part.ts.tolist(), part.seq.tolist(), strict=True)]
+    assert found == sorted(set(found), reverse=descending)
+    for plan, part in zip(await explained.plans(), parts, strict=True):
+        require_range(plan, len(part))
+
+
 async def test_the_newest_readings_are_found_without_looking_at_others(explained: Explained) -> None:
     series = [(device, sensor) for device in DEVICES for sensor in SENSORS]
     newest = await explained.history.newest("bob", series)

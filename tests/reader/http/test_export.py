@@ -19,7 +19,8 @@ from pyarrow.parquet import ParquetFile
 from pymongo import MongoClient
 
 from broker.embedded.broker import EmbeddedBroker
-from reader.history.from_mongodb import BATCH_DOCUMENTS, FromMongoDB
+from reader.history.from_mongodb import FromMongoDB
+from reader.history.raw_batches import MAX_READINGS
 from reader.http import export
 from readings.document import encode_document
 from testing.servers.mongodb import MongoDBServer
@@ -128,14 +129,14 @@ def at(ms: int) -> str:
 def queried(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of readings each MongoDB query returned."""
     brought: list[int] = []
-    fetch = FromMongoDB.page
+    fetch = FromMongoDB.columns
 
     async def counted(self: FromMongoDB, *arguments: Any) -> Any:
         found = await fetch(self, *arguments)
-        brought.append(len(found))
+        brought.append(len(found.columns) if found else 0)
         return found
 
-    monkeypatch.setattr(FromMongoDB, "page", counted)
+    monkeypatch.setattr(FromMongoDB, "columns", counted)
     return brought
 
 
@@ -164,7 +165,7 @@ async def test_nothing_is_read_ahead_for_a_client_that_does_not_read(
 
         await eventually(waits, "the reader stops querying MongoDB")
         assert sum(queried) < MANY * 0.75
-        assert max(queried) <= BATCH_DOCUMENTS
+        assert max(queried) <= MAX_READINGS
 
 
 async def test_a_client_that_does_not_read_is_cut_off_and_its_place_is_free(
@@ -236,13 +237,13 @@ async def read_into(chunks: list[bytes], response: aiohttp.ClientResponse) -> No
 async def test_an_export_does_not_outlive_its_token(
     broker: EmbeddedBroker, many: Mongo, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    fetch, listing = FromMongoDB.page, FakeRevocations()
+    fetch, listing = FromMongoDB.columns, FakeRevocations()
 
     async def slow(self: FromMongoDB, *arguments: Any) -> Any:
         await asyncio.sleep(0.05)
         return await fetch(self, *arguments)
 
-    monkeypatch.setattr(FromMongoDB, "page", slow)
+    monkeypatch.setattr(FromMongoDB, "columns", slow)
     expires_at = int(time.time()) + (2 if how == "expired" else 600)
     async with (
         open_reader(broker, many, revocations=listing.polling()) as reader_client,

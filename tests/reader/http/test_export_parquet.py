@@ -15,14 +15,15 @@ from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient
 
 from broker.embedded.broker import EmbeddedBroker
-from reader.history.from_mongodb import BATCH_DOCUMENTS
-from reader.history.parquet import PARQUET_COLUMNS, ROW_GROUP_ROWS, ParquetRows
+from reader.history.arrow_arrays import PARQUET_COLUMNS
+from reader.history.parquet import ROW_GROUP_ROWS, ParquetRows
+from reader.history.raw_batches import MAX_READINGS
 from reader.history.selection import SeriesRows
 from reader.http import export
 from reader.http.export_format import PARQUET, Encoder, ExportFormat
-from reader.responses import AS_STORED
 from readings.document import encode_document
 from readings.keys import series_key
+from storage.codec.from_documents import columns_of
 from testing.servers.mongodb import MongoDBServer
 from testing.waiting import eventually
 from tests.reader.harness import (
@@ -121,7 +122,7 @@ async def test_a_long_export_arrives_in_row_groups_and_holds_one(broker: Embedde
     assert read_when_first_came == MANY
     groups = row_groups_of(file)
     assert sum(groups) == MANY
-    assert max(groups) < ROW_GROUP_ROWS + BATCH_DOCUMENTS
+    assert max(groups) < ROW_GROUP_ROWS + MAX_READINGS
     table = table_of(file)
     assert table["sensorType"].to_pylist() == [f"s-{n // (MANY // SERIES):02}" for n in range(MANY)]
     assert table["valueNumber"].to_pylist() == [n % (MANY // SERIES) / 8 for n in range(MANY)]
@@ -202,11 +203,12 @@ def test_pyarrow_is_imported_by_no_process_that_encodes_nothing() -> None:
 
 async def test_many_exports_share_the_memory_of_row_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reader.http.export_format.ROW_GROUPS_BYTES", 1_000_000)
-    documents = [bson.decode(encode_document(OWNER, "d", make_reading(1.5, TS + n)), AS_STORED) for n in range(1000)]
+    documents = [encode_document(OWNER, "d", make_reading(1.5, TS + n)) for n in range(1000)]
+    columns = columns_of(b"".join(documents), 1)
 
     async def rows_of_a_group(encoder: Encoder) -> int:
         for number in range(1, 60):
-            if await encoder.encode(SeriesRows("d", "s", documents)):
+            if await encoder.encode(SeriesRows("d", "s", columns)):
                 return number * 1000
         return 0
 

@@ -1,0 +1,80 @@
+"""Documents of `readings` and sealed collections as columns, also those that only a manual write can have stored."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import bson
+import numpy as np
+
+from readings.document import DocumentError, position_of, split_documents
+from runtime.logs import logger
+from storage.codec.columns import Columns, Kind, concatenate
+from storage.codec.from_documents import columns_of
+from storage.places.documents import READABLE, series_name
+from storage.places.window import Window
+
+log = logger("storage.places")
+
+
+class Raw(NamedTuple):
+    """The first documents of a window, back to back. `is_cut`: there are more, though fewer than the limit came."""
+
+    documents: bytes
+    is_cut: bool
+
+    def columns(self, number: int, window: Window) -> Columns | None:
+        """Return the documents, which are in the direction of the window, as columns in order; None without any."""
+        if not self.documents:
+            return None
+        try:
+            columns = columns_of(self.documents, number)
+        except DocumentError:
+            columns = concatenate([*_parts(split_documents(self.documents), number, window)])
+        return columns.take(np.arange(len(columns))[::-1]) if window.descending else columns
+
+
+async def read_raw(collection: Any, window: Window, limit: int, session: Any) -> Raw:
+    """Return the first documents of a window, at most `limit`, and at most 16 MiB; the driver's errors."""
+    if window.is_empty:
+        return Raw(b"", is_cut=False)
+    cursor = collection.find_raw_batches(window.filter(), limit=limit, batch_size=limit, session=session)
+    async with cursor.sort("_id", -1 if window.descending else 1) as batches:
+        return Raw(await anext(batches, b""), is_cut=batches.alive)
+
+
+def _parts(documents: list[bytes], number: int, window: Window) -> Iterator[Columns]:
+    """Yield columns of documents that are not all readings; those that are stay together."""
+    if len(documents) == 1:
+        yield _whole(documents[0], number, window)
+        return
+    half = len(documents) // 2
+    for some in (documents[:half], documents[half:]):
+        try:
+            yield columns_of(b"".join(some), number)
+        except DocumentError:
+            yield from _parts(some, number, window)
+
+
+def _whole(document: bytes, number: int, window: Window) -> Columns:
+    """Return a document that is kept whole; no reading, if it has no time."""
+    ts_ms, seq, count = 0, 0, 1
+    try:
+        ts_ms, seq = position_of(bson.decode(document, READABLE))
+    except (KeyError, TypeError, ValueError) as error:
+        log.warning("A document without a time or a seq was left out.", error=repr(error))
+        count = 0
+    zeros = np.zeros(count, np.int64)
+    return Columns(
+        series_name(window.series),
+        ts=np.full(count, ts_ms),
+        seq=np.full(count, seq),
+        received=zeros,
+        seals=np.full(count, number),
+        kinds=np.full(count, Kind.OTHER, np.uint8),
+        values=zeros,
+        tails=zeros,
+        places=None,
+        tail_list=[],
+        texts=[],
+        others=[document][:count],
+    )
