@@ -10,12 +10,12 @@ from bson import Decimal128, Int64
 from bson.datetime_ms import DatetimeMS
 from hypothesis import given
 from hypothesis import strategies as st
+from reader.history.raw_batches import columns_from
 
 from reader.history import lines
 from reader.history.csv_lines import csv_form
 from reader.history.lines import LineForm
 from reader.history.ndjson_lines import ndjson_form
-from reader.history.raw_batches import columns_from
 from reader.responses import AS_STORED
 from readings.keys import reading_key, series_key
 from storage.codec.columns import Columns, concatenate

@@ -16,11 +16,11 @@ from bson import Decimal128, Int64
 from bson.datetime_ms import DatetimeMS
 from hypothesis import given
 from hypothesis import strategies as st
+from reader.history.raw_batches import columns_from
 
 from reader.history import parquet as parquet_rows
 from reader.history.arrow_arrays import PARQUET_COLUMNS
 from reader.history.parquet import ParquetRows
-from reader.history.raw_batches import columns_from
 from reader.responses import AS_STORED, Document
 from readings.document import encode_document
 from readings.keys import series_key

@@ -17,10 +17,10 @@ from bson.raw_bson import RawBSONDocument
 from pyarrow import ArrowInvalid
 from pyarrow.parquet import ParquetFile
 from pymongo import MongoClient
+from reader.history.raw_batches import MAX_READINGS
 
 from broker.embedded.broker import EmbeddedBroker
 from reader.history.from_mongodb import FromMongoDB
-from reader.history.raw_batches import MAX_READINGS
 from reader.http import export
 from readings.document import encode_document
 from testing.servers.mongodb import MongoDBServer

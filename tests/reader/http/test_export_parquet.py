@@ -13,11 +13,11 @@ import pyarrow
 import pytest
 from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient
+from reader.history.raw_batches import MAX_READINGS
 
 from broker.embedded.broker import EmbeddedBroker
 from reader.history.arrow_arrays import PARQUET_COLUMNS
 from reader.history.parquet import ROW_GROUP_ROWS, ParquetRows
-from reader.history.raw_batches import MAX_READINGS
 from reader.history.selection import SeriesRows
 from reader.http import export
 from reader.http.export_format import PARQUET, Encoder, ExportFormat
