@@ -1,27 +1,29 @@
 """The outcomes of this run's readings, counted as the persister settles them and checked against MongoDB.
 
-`lost` does not trust the pipeline: every acknowledged reading is looked up in the collection by its key, and one that
-is neither there nor among the dead letters is lost. Readings found by a sweep are forgotten, so memory is bounded by
-what was acknowledged since the last one.
+`lost` does not trust the pipeline: every acknowledged reading is looked up by its key, wherever readings are stored,
+and one that is neither there nor among the dead letters is lost. Readings found by a sweep are forgotten, so memory is
+bounded by what was acknowledged since the last one.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import aclosing, asynccontextmanager
 
 from pymongo.errors import PyMongoError
 
 from broker.embedded.broker import EmbeddedBroker
 from broker.topology import DEAD_LETTERS
 from persister.batch import Outcome
-from readings.collections import READINGS
-from readings.document import AS_MILLISECONDS, DocumentError, decode_document, received_ms, split_documents
-from readings.filters import in_time_range
+from readings.document import DocumentError, decode_document, received_ms, split_documents
 from readings.keys import series_key
 from runtime.background import background
 from runtime.logs import logger
 from runtime.mongodb import mongodb_client
+from storage.codec.packed import BlockError
+from storage.places.moving import PlacesChanged
+from storage.places.names import BEGINNING
+from storage.places.reading import Places
+from storage.places.window import Window
 
 log = logger("onebox.reading_audit")
 
@@ -33,8 +35,8 @@ Identity = tuple[int, int]
 class ReadingAudit:
     """Follows the readings of one run."""
 
-    def __init__(self, collection: Any, started_ms: int) -> None:
-        self._collection = collection
+    def __init__(self, places: Places, started_ms: int) -> None:
+        self._places = places
         self._started_ms = started_ms
         self._acknowledged: dict[Series, set[Identity]] = {}
         self.stored = 0
@@ -47,8 +49,7 @@ class ReadingAudit:
     async def over(cls, url: str, database: str, started_ms: int) -> AsyncIterator["ReadingAudit"]:
         """Open the audit of a run that began at `started_ms`, and sweep while the context lasts."""
         async with mongodb_client(url, name="tidegate onebox", timeout_s=10) as client:
-            # Times as plain milliseconds: exact, and without a time zone.
-            audit = cls(client[database].get_collection(READINGS, codec_options=AS_MILLISECONDS), started_ms)
+            audit = cls(Places(client, database), started_ms)
             async with background(audit._keep_sweeping(), name="audit"):
                 yield audit
 
@@ -78,7 +79,7 @@ class ReadingAudit:
             await asyncio.sleep(SWEEP_EVERY_S)
             try:
                 await self.sweep()
-            except PyMongoError as error:
+            except (PyMongoError, BlockError, PlacesChanged) as error:
                 log.warning("The readings could not be checked; retrying.", error=str(error)[:200])
 
     async def sweep(self) -> None:
@@ -87,9 +88,10 @@ class ReadingAudit:
             if not identities:
                 continue
             first, last = min(identities)[0], max(identities)[0]
-            query = in_time_range(series_key(*series), first, last + 1)
-            async for found in self._collection.find(query, {"_id": 1}, batch_size=10_000):
-                identities.discard((int(found["_id"]["ts"]), int(found["_id"]["seq"])))
+            window = Window(series_key(*series), (first, BEGINNING[1]), (last + 1, BEGINNING[1]))
+            async with aclosing(self._places.stream(window)) as batches:
+                async for found in batches:
+                    identities.difference_update(zip(found.ts.tolist(), found.seq.tolist(), strict=True))
 
     async def lost(self, broker: EmbeddedBroker) -> int:
         """Return how many acknowledged readings are neither in MongoDB nor among the dead letters."""
