@@ -13,8 +13,8 @@ import msgspec
 
 from persister.maintenance.database_identity import DatabaseIdentity
 from persister.maintenance.erasure import POLL_EVERY_S
+from persister.maintenance.removal import Removal
 from persister.maintenance.store import MaintenanceStore
-from readings.filters import of_owner
 
 Report = Callable[[str], None]
 REPORT_EVERY_S = 2.0
@@ -40,28 +40,28 @@ async def erase(database: Any, owner: str, report: Report, *, workers_notice_s: 
     What they stored until then has readings but no document of its series, which is written here.
     """
     maintenance, identity = MaintenanceStore(database), DatabaseIdentity(database)
-    bounds = of_owner(owner)
+    removal = Removal(database, progress=_reporting(report))
     report("counting …")
-    readings, series = await maintenance.count_readings(bounds), await maintenance.count_series(owner)
+    readings, series = await removal.count(owner), await maintenance.count_series(owner)
     report(f"{readings:,} readings in {series:,} series; erasing …")
-    deleted = await _delete(maintenance, bounds, report)
-    if deleted or series:
+    await removal.of_owner(owner)
+    if removal.deleted or series:
         await maintenance.delete_series(owner)
         await identity.next_generation()
         report("waiting until the workers have noticed …")
         await asyncio.sleep(workers_notice_s)
-        await maintenance.rebuild_series(owner)
+        await removal.rebuild_series(owner)
     return Erased(
         owner,
         readings_before=readings,
         series_before=series,
-        readings_deleted=deleted,
-        readings_after=await maintenance.count_readings(bounds),
+        readings_deleted=removal.deleted,
+        readings_after=await removal.count(owner),
         series_after=await maintenance.count_series(owner),
     )
 
 
-async def _delete(maintenance: MaintenanceStore, bounds: dict[str, Any], report: Report) -> int:
+def _reporting(report: Report) -> Callable[[int], None]:
     reported_at = time.monotonic()
 
     def progress(so_far: int) -> None:
@@ -70,4 +70,4 @@ async def _delete(maintenance: MaintenanceStore, bounds: dict[str, Any], report:
             reported_at = time.monotonic()
             report(f"{so_far:,} readings erased …")
 
-    return await maintenance.delete_range(bounds, None, progress)
+    return progress

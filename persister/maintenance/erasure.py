@@ -16,6 +16,7 @@ from broker.topology import DELETED_OWNERS, OWNERS_EXCHANGE
 from persister.batch import Unstorable
 from persister.dead_letters import ToDeadLetters
 from persister.maintenance.database_state import DatabaseState
+from persister.maintenance.removal import Removal
 from persister.maintenance.store import MaintenanceStore
 from persister.metrics import PersisterMetrics
 from persister.mongodb_errors import WriteFailed
@@ -107,7 +108,10 @@ class Erasure:
         sweep = await self._maintenance.claim_sweep()
         if sweep is None:
             return False
-        erased = await self._maintenance.erase_owner(sweep.owner, partial(self._maintenance.renew_sweep, sweep))
+        removal = Removal(self._maintenance.database, partial(self._maintenance.renew_sweep, sweep))
+        await removal.of_owner(sweep.owner)
+        await self._maintenance.delete_series(sweep.owner)
+        erased = removal.deleted
         self._metrics.removed.labels("erasure").inc(erased)
         number = sweep.sweeps
         after_s = self._sweeps_after_s[number] if number < len(self._sweeps_after_s) else None

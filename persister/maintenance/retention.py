@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
+from persister.maintenance.removal import Removal
 from persister.maintenance.store import LEASE, MaintenanceStore
 from persister.metrics import PersisterMetrics
 from persister.mongodb_errors import WriteFailed
-from readings.filters import in_time_range
 from runtime.logs import logger
 from runtime.times import now_ms
 
@@ -78,11 +78,11 @@ async def enforce(retention: Retention, maintenance: MaintenanceStore, metrics: 
 async def remove_old(retention: Retention, maintenance: MaintenanceStore, *, now_ms: int) -> int:
     """Go through all series once; return how many readings were removed. `now_ms`: milliseconds since 1970."""
     renew = partial(maintenance.schedule_job, JOB, LEASE.total_seconds())
-    removed, last = 0, None
+    removal, last = Removal(maintenance.database, renew), None
     while found := await maintenance.series_after(last, SERIES_PER_QUERY):
         await renew()
         for series in found:
             if days := retention.days_of(series["sensorType"]):
-                removed += await maintenance.delete_range(in_time_range(series, to_ms=now_ms - days * DAY_MS), renew)
+                await removal.before(series, now_ms - days * DAY_MS)
         last = found[-1]
-    return removed
+    return removal.deleted

@@ -1,4 +1,4 @@
-"""PERSISTER → MONGODB, in the background: tombstones of deleted owners, leases, and deletes in small steps.
+"""PERSISTER → MONGODB, in the background: tombstones of deleted owners, and leases.
 
 A tombstone is the work item of an erasure and outlives its worker: `{_id: owner, deletedAt, notedAt, sweeps,
 nextSweepAt?, claim?, logged}`. A worker that claims one moves `nextSweepAt` ahead by a lease and keeps extending it; if
@@ -10,16 +10,13 @@ takes the number after the highest that it sees, and of two that take the same o
 therefore exists only if all before it do, and a reader that has read up to it has missed nothing.
 """
 
-import asyncio
 import secrets
-import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pymongo
-from bson import Int64, MaxKey
+from bson import Int64
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 from pymongo.read_concern import ReadConcern
@@ -27,19 +24,14 @@ from pymongo.read_concern import ReadConcern
 from broker.deleted_owner import DeletedOwner
 from persister.collections import DELETIONS, JOBS, SAFE, TOMBSTONES, create_if_missing
 from persister.mongodb_errors import translating_errors
-from readings.collections import READINGS, SERIES, SERIES_BY_SENSOR_TYPE
-from readings.document import AS_MILLISECONDS
+from readings.collections import SERIES, SERIES_BY_SENSOR_TYPE
 from readings.filters import of_owner
 from readings.keys import Key
 
 LEASE = timedelta(seconds=60)
-# Readings deleted by one command: about 10 ms of the server's time.
-READINGS_PER_DELETE = 1000
-READINGS_PER_COUNT = 100_000
 # An index is built while writes go on, about 10 s for a million series; on a replica set until all members have it.
 INDEX_TIMEOUT_S = 600.0
 
-Renew = Callable[[], Awaitable[None]]
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -53,18 +45,22 @@ class Sweep:
 
 
 class MaintenanceStore:
-    """Deletes in one database, and how its workers share the work. Every method may raise WriteFailed."""
+    """How the workers of one database share its maintenance. Every method may raise WriteFailed."""
 
     def __init__(self, database: Any) -> None:
         majority = ReadConcern("majority")
         self._database = database
-        self._readings = database.get_collection(READINGS, codec_options=AS_MILLISECONDS, write_concern=SAFE)
         self._series = database.get_collection(SERIES, write_concern=SAFE)
         self._tombstones = database.get_collection(TOMBSTONES, write_concern=SAFE, read_concern=majority)
         self._deletions = database.get_collection(DELETIONS, write_concern=SAFE, read_concern=majority)
         # Read from the primary, safe or not: for the next number.
         self._newest = database.get_collection(DELETIONS)
         self._jobs = database.get_collection(JOBS, write_concern=SAFE)
+
+    @property
+    def database(self) -> Any:
+        """The database."""
+        return self._database
 
     async def prepare(self) -> None:
         """Create the collections that workers learn from, and the index of the tombstones, if they are missing."""
@@ -178,72 +174,15 @@ class MaintenanceStore:
             cursor = self._series.find(query, {"_id": 1}).sort("_id", 1).limit(limit)
             return [found["_id"] async for found in cursor]
 
-    async def erase_owner(self, owner: str, renew: Renew) -> int:
-        """Delete every reading and series of an owner; return the number of deleted readings."""
-        erased = await self.delete_range(of_owner(owner), renew)
-        await self.delete_series(owner)
-        return erased
-
     async def delete_series(self, owner: str) -> None:
         """Delete the documents of an owner's series."""
         with translating_errors():
             await self._series.delete_many(of_owner(owner))
 
-    async def delete_range(
-        self, bounds: dict[str, Any], renew: Renew | None, progress: Callable[[int], None] | None = None
-    ) -> int:
-        """Delete the readings of a key range, lowest key first; return how many were deleted.
-
-        After each step it pauses for as long as the step took. `progress` is called after each step with the number
-        deleted so far, `renew` every quarter of a lease.
-        """
-        low, high = bounds["_id"]["$gte"], bounds["_id"]["$lt"]
-        deleted, renewed_at = 0, time.monotonic()
-        while True:
-            started = time.monotonic()
-            with translating_errors():
-                query = {"_id": {"$gte": low, "$lt": high}}
-                last = self._readings.find(query, {"_id": 1}).sort("_id", 1).skip(READINGS_PER_DELETE - 1).limit(1)
-                ends = [found["_id"] async for found in last]
-                step = {"_id": {"$gte": low, "$lte": ends[0]}} if ends else query
-                deleted += int((await self._readings.delete_many(step)).deleted_count)
-            if not ends:
-                return deleted
-            low = ends[0]
-            if progress is not None:
-                progress(deleted)
-            if renew is not None and time.monotonic() - renewed_at > LEASE.total_seconds() / 4:
-                await renew()
-                renewed_at = time.monotonic()
-            await asyncio.sleep(time.monotonic() - started)
-
-    async def count_readings(self, bounds: dict[str, Any]) -> int:
-        """Return the number of readings in a key range, counted in steps so that no call takes long."""
-        low, high, counted = bounds["_id"]["$gte"], bounds["_id"]["$lt"], 0
-        after = "$gte"
-        while True:
-            query = {"_id": {after: low, "$lt": high}}
-            with translating_errors():
-                last = self._readings.find(query, {"_id": 1}).sort("_id", 1).skip(READINGS_PER_COUNT - 1).limit(1)
-                ends = [found["_id"] async for found in last]
-                if not ends:
-                    return counted + int(await self._readings.count_documents(query))
-            counted, low, after = counted + READINGS_PER_COUNT, ends[0], "$gt"
-
     async def count_series(self, owner: str) -> int:
         """Return the number of an owner's series."""
         with translating_errors():
             return int(await self._series.count_documents(of_owner(owner)))
-
-    async def rebuild_series(self, owner: str) -> None:
-        """Write the documents of all series of which an owner has readings."""
-        bounds = of_owner(owner)
-        with translating_errors():
-            while found := await self._readings.find_one(bounds, {"_id": 1}, sort=[("_id", 1)]):
-                name = {part: found["_id"][part] for part in ("owner", "device", "sensorType")}
-                change = [{"$set": {"firstSeenAt": {"$ifNull": ["$firstSeenAt", "$$NOW"]}}}]
-                await self._series.update_one({"_id": name}, change, upsert=True)
-                bounds = {"_id": {"$gt": {**name, "ts": MaxKey()}, "$lt": bounds["_id"]["$lt"]}}
 
 
 def _after(time_from_now: timedelta) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from broker.message import Message
 from broker.operator.dead_letters import OperationCounts, Selector, replay
 from broker.topology import DEAD_LETTERS, DELETED_OWNERS, OWNERS_EXCHANGE, READINGS_EXCHANGE
 from persister.app import persister_service
-from persister.maintenance import erasure, store
+from persister.maintenance import erasure, removal, store
+from persister.maintenance.removal import Removal
 from persister.maintenance.store import MaintenanceStore, Sweep
 from persister.settings import PersisterSettings
 from persister.to_mongodb import ToMongoDB
@@ -268,8 +269,7 @@ async def test_a_deletion_noted_by_an_older_version_is_learned_as_well(
 async def test_a_long_sweep_renews_its_claim(
     maintenance: MaintenanceStore, mongodb_database: Mongo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "READINGS_PER_DELETE", 10)
-    monkeypatch.setattr(store, "LEASE", timedelta(0))
+    monkeypatch.setattr(removal, "DOCUMENTS_PER_DELETE", 10)
     with MongoClient[dict[str, Any]](mongodb_database[0]) as client:
         bodies = [bson.decode(document("gone", number)) for number in range(95)]
         client[mongodb_database[1]]["readings"].insert_many(bodies)
@@ -279,6 +279,8 @@ async def test_a_long_sweep_renews_its_claim(
         nonlocal renewed
         renewed += 1
 
-    assert await maintenance.erase_owner("gone", renew) == 95
+    erasing = Removal(maintenance.database, renew, renew_every_s=0)
+    await erasing.of_owner("gone")
+    assert erasing.deleted == 95
     assert renewed == 9
     assert not found(mongodb_database)
