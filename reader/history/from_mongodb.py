@@ -111,15 +111,14 @@ class FromMongoDB:
         Each batch is a question with its own time limit, starting at the last one's position: a MongoDB cursor has one
         limit for its whole life, and does not survive a failover or a client that pauses.
         """
-        window, left = range_.window(owner), limit
-        while left is None or left > 0:
+        window, left, has_more = range_.window(owner), limit, True
+        while has_more and (left is None or left > 0):
             async with self._query(owner):
-                columns = await self._places.batch(window, left)
-            if columns is None:
-                return
-            window = window.behind(position_at(columns, -1))
-            left = None if left is None else left - len(columns)
-            yield columns
+                columns, has_more = await self._places.batch(window, left)
+            if columns is not None:
+                window = window.behind(position_at(columns, -1))
+                left = None if left is None else left - len(columns)
+                yield columns
 
     async def has_device(self, owner: str, device: str) -> bool:
         """Return whether anything of a device was ever stored: its series outlive the retention of its readings."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pymongo import ReadPreference
@@ -30,6 +30,13 @@ from storage.places.window import Window, position_at
 
 # Readings that a stream reads at a time, some 150 bytes each as documents.
 STREAM_READINGS = 16_384
+
+
+class Batch(NamedTuple):
+    """The first readings of a window in its direction, None if it has none, and whether there may be more."""
+
+    columns: Columns | None
+    has_more: bool
 
 
 class Places:
@@ -67,11 +74,11 @@ class Places:
             if not state.waiting and not state.has_blocks:
                 return split_documents(hot.documents)
             found = await self._loose(hot, state, window, limit, session)
-            columns = await self._with_blocks(found, state, limit, session, exact=True)
+            columns, _ = await self._with_blocks(found, state, limit, session, exact=True)
             return [] if columns is None else documents_of(columns)
 
-    async def read(self, window: Window, limit: int, session: Any, *, exact: bool = True) -> Columns | None:
-        """Return the first readings of a window, each once, in its direction; None if there are none.
+    async def read(self, window: Window, limit: int, session: Any, *, exact: bool = True) -> Batch:
+        """Return the first readings of a window, each once, in its direction.
 
         At most `limit`; if not `exact`, as many as are quickest to read.
         """
@@ -80,14 +87,16 @@ class Places:
 
     async def stream(self, window: Window, limit: int | None = None) -> AsyncGenerator[Columns]:
         """Yield the readings of a window in its direction, at most `limit`, some thousand at a time."""
-        left = limit
-        while (left is None or left > 0) and (columns := await self.batch(window, left)) is not None:
-            window = window.behind(position_at(columns, -1))
-            left = None if left is None else left - len(columns)
-            yield columns
+        left, has_more = limit, True
+        while has_more and (left is None or left > 0):
+            columns, has_more = await self.batch(window, left)
+            if columns is not None:
+                window = window.behind(position_at(columns, -1))
+                left = None if left is None else left - len(columns)
+                yield columns
 
-    async def batch(self, window: Window, limit: int | None) -> Columns | None:
-        """Return some thousand readings at the start of a window, at most `limit`; None if there are none."""
+    async def batch(self, window: Window, limit: int | None) -> Batch:
+        """Return some thousand readings at the start of a window, at most `limit`."""
         most = STREAM_READINGS if limit is None else min(limit, STREAM_READINGS)
         async with self.session() as session:
             return await self.read(window, most, session, exact=limit is not None)
@@ -117,12 +126,10 @@ class Places:
                 found.add(piece)
         return found
 
-    async def _with_blocks(
-        self, found: "Found", state: State, limit: int, session: Any, *, exact: bool
-    ) -> Columns | None:
+    async def _with_blocks(self, found: "Found", state: State, limit: int, session: Any, *, exact: bool) -> Batch:
         if state.has_blocks:
             found.add(await until_unmoved(lambda: self._of_blocks(found.rest, limit, session)), whole=not exact)
-        return found.columns(exact=exact)
+        return found.batch(exact=exact)
 
     async def _of_blocks(self, window: Window, limit: int, session: Any) -> Columns | None:
         """Return the readings of the first blocks of a window in order, at least `limit` if it has so many."""
@@ -148,6 +155,7 @@ class Found:
     def __init__(self, window: Window, limit: int) -> None:
         self.rest = window
         self._limit = limit
+        self._is_cut = False
         self._parts: list[Columns] = []
 
     def add(self, columns: Columns | None, *, whole: bool = False, is_cut: bool = False) -> None:
@@ -160,14 +168,22 @@ class Found:
             return
         self._parts.append(columns)
         if (count := len(columns)) >= self._limit or is_cut:
+            self._is_cut = True
             last = count if whole else min(count, self._limit)
             self.rest = self.rest.until(position_at(columns, count - last if self.rest.descending else last - 1))
 
-    def columns(self, *, exact: bool) -> Columns | None:
-        """Return what was found, in the direction of the window; None if that is nothing."""
-        if not self._parts:
-            return None
-        columns = self.rest.cut(first_wins(concatenate(self._parts)).columns)
-        if exact and len(columns) > self._limit:
+    def columns(self) -> Columns | None:
+        """Return what was found, in order; None if that is nothing."""
+        return self.rest.cut(first_wins(concatenate(self._parts)).columns) if self._parts else None
+
+    def batch(self, *, exact: bool) -> Batch:
+        """Return what was found, in the direction of the window, and no more than the limit if it is to be `exact`."""
+        columns = self.columns()
+        if columns is None:
+            return Batch(None, has_more=False)
+        is_long = exact and len(columns) > self._limit
+        if is_long:
             columns = columns.take(slice(-self._limit, None) if self.rest.descending else slice(0, self._limit))
-        return columns.take(np.arange(len(columns))[::-1]) if self.rest.descending else columns
+        if self.rest.descending:
+            columns = columns.take(np.arange(len(columns))[::-1])
+        return Batch(columns, self._is_cut or is_long)

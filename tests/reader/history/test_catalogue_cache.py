@@ -19,6 +19,7 @@ from reader.history.catalogue import build_catalogue
 from reader.history.from_mongodb import FromMongoDB
 from reader.history.lru_cache import ENTRY_WEIGHT, LRUCache
 from runtime.http.listen import listen
+from storage.places.newest import Newest
 from testing.waiting import eventually
 from tests.reader.auth_stub import MANAGE_SCOPE, AuthStub, labels, search
 from tests.reader.harness import SENSOR, Mongo, ReaderClient, Store, make_reading, open_reader, user_token
@@ -31,7 +32,7 @@ class QueryCounter:
         self.lists: list[str] = []
         self.newest: list[int] = []
         self.held: dict[str, asyncio.Event] = {}
-        list_, newest = FromMongoDB.series_documents, FromMongoDB._newest_batch
+        list_, newest = FromMongoDB.series_documents, Newest.of
 
         async def listed(history: FromMongoDB, owner: str, most: int) -> list[bytes]:
             self.lists.append(owner)
@@ -39,12 +40,12 @@ class QueryCounter:
                 await self.held[owner].wait()
             return await list_(history, owner, most)
 
-        async def queries(history: FromMongoDB, owner: str, series: Any, before_ms: int | None) -> Any:
+        async def queries(history: Newest, owner: str, series: Any) -> Any:
             self.newest.append(len(series))
-            return await newest(history, owner, series, before_ms)
+            return await newest(history, owner, series)
 
         monkeypatch.setattr(FromMongoDB, "series_documents", listed)
-        monkeypatch.setattr(FromMongoDB, "_newest_batch", queries)
+        monkeypatch.setattr(Newest, "of", queries)
 
 
 @pytest.fixture

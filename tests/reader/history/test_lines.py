@@ -10,7 +10,6 @@ from bson import Decimal128, Int64
 from bson.datetime_ms import DatetimeMS
 from hypothesis import given
 from hypothesis import strategies as st
-from reader.history.raw_batches import columns_from
 
 from reader.history import lines
 from reader.history.csv_lines import csv_form
@@ -19,6 +18,9 @@ from reader.history.ndjson_lines import ndjson_form
 from reader.responses import AS_STORED
 from readings.keys import reading_key, series_key
 from storage.codec.columns import Columns, concatenate
+from storage.places.names import UNSEALED
+from storage.places.raw import Raw
+from storage.places.window import Window
 from tests.storage.codec.cases import DEVICE, OWNER, SENSOR_TYPE, START_MS, columns, document, documents, moving
 
 FORMS = {
@@ -116,7 +118,8 @@ def test_documents_that_only_a_manual_write_stores_hide_no_neighbour(form: LineF
         made += [bson.encode(each), document("x", START_MS), document(2, START_MS, unit="V")]
     nameless = bson.encode({"_id": key | {"ts": "text"}, "value": 1})
     body = b"".join([*made[:2], nameless, *made[2:]])
-    found = columns_from(body, series_key(OWNER, DEVICE, SENSOR_TYPE))
+    found = Raw(body, is_cut=False).columns(UNSEALED, Window(series_key(OWNER, DEVICE, SENSOR_TYPE)))
+    assert found is not None
     assert encoded(form, found) == one_by_one(form, made)
     # Also bytes that are not UTF-8, which the driver decodes only as it is told to.
     spoilt = [document("spoilt", START_MS, unit="spoilt").replace(b"spoilt", b"sp\xffilt")]

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from broker.embedded.broker import EmbeddedBroker
-from reader.history.from_mongodb import MAX_CONCURRENT_BATCHES, FromMongoDB, HistoryUnavailable
+from reader.history.from_mongodb import MAX_CONCURRENT_BATCHES, HistoryUnavailable
+from storage.places.newest import Newest
 from testing.servers.mongodb import MongoDBServer
 from testing.waiting import eventually
 from tests.reader.harness import TS, ReaderClient, Store, make_reading, open_reader, open_store, series, user_token
@@ -126,7 +127,7 @@ async def test_a_question_that_fails_leaves_nothing_running_behind(
             open_ -= 1
 
     monkeypatch.setattr("reader.history.from_mongodb.SERIES_PER_QUERY", 5)
-    monkeypatch.setattr(FromMongoDB, "_newest_batch", fails)
+    monkeypatch.setattr(Newest, "of", fails)
     assert (await reader_client.fetch("/readings/latest")).status == 503
 
     async def quiet() -> bool:

@@ -16,7 +16,6 @@ from bson import Decimal128, Int64
 from bson.datetime_ms import DatetimeMS
 from hypothesis import given
 from hypothesis import strategies as st
-from reader.history.raw_batches import columns_from
 
 from reader.history import parquet as parquet_rows
 from reader.history.arrow_arrays import PARQUET_COLUMNS
@@ -26,6 +25,9 @@ from readings.document import encode_document
 from readings.keys import series_key
 from readings.place import Place
 from storage.codec.columns import Columns, Kind
+from storage.places.names import UNSEALED
+from storage.places.raw import Raw
+from storage.places.window import Window
 from tests.reader.harness import DEVICE, OWNER, SENSOR, TS, VALUES, make_reading
 from tests.reader.parquet_tables import row_groups_of, table_of
 from tests.storage.codec import cases
@@ -59,7 +61,13 @@ def documents_of(*values: Any, ts: int = TS, **more: Any) -> list[bytes]:
 
 
 def columns_of(*values: Any, ts: int = TS, **more: Any) -> Columns:
-    return columns_from(b"".join(documents_of(*values, ts=ts, **more)), series_key(OWNER, DEVICE, SENSOR))
+    return columns_from(b"".join(documents_of(*values, ts=ts, **more)))
+
+
+def columns_from(body: bytes) -> Columns:
+    found = Raw(body, is_cut=False).columns(UNSEALED, Window(series_key(OWNER, DEVICE, SENSOR)))
+    assert found is not None
+    return found
 
 
 def rows_of(columns: Columns) -> list[dict[str, Any]]:
@@ -149,7 +157,7 @@ def test_what_only_a_manual_write_stores_hides_no_neighbour() -> None:
     plain = documents_of(2.5, "x", unit="V")
     body = b"".join([plain[0], *map(bson.encode, odd), bson.encode({"_id": key | {"ts": "text"}}), plain[1]])
     rows = ParquetRows()
-    rows.append(DEVICE, SENSOR, columns_from(body, series_key(OWNER, DEVICE, SENSOR)))
+    rows.append(DEVICE, SENSOR, columns_from(body))
     table = table_of(rows.end())
     milliseconds = table.set_column(2, "ts", table["ts"].cast("int64")).drop_columns("receivedAt").to_pylist()
     assert [row["ts"] for row in milliseconds] == [TS, *[1_735_689_600_000] * 5, -(2**63), TS + 1]

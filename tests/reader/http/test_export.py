@@ -17,12 +17,11 @@ from bson.raw_bson import RawBSONDocument
 from pyarrow import ArrowInvalid
 from pyarrow.parquet import ParquetFile
 from pymongo import MongoClient
-from reader.history.raw_batches import MAX_READINGS
 
 from broker.embedded.broker import EmbeddedBroker
-from reader.history.from_mongodb import FromMongoDB
 from reader.http import export
 from readings.document import encode_document
+from storage.places.reading import STREAM_READINGS, Places
 from testing.servers.mongodb import MongoDBServer
 from testing.waiting import eventually
 from tests.reader.harness import (
@@ -129,14 +128,14 @@ def at(ms: int) -> str:
 def queried(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of readings each MongoDB query returned."""
     brought: list[int] = []
-    fetch = FromMongoDB.columns
+    fetch = Places.batch
 
-    async def counted(self: FromMongoDB, *arguments: Any) -> Any:
+    async def counted(self: Places, *arguments: Any) -> Any:
         found = await fetch(self, *arguments)
-        brought.append(len(found.columns) if found else 0)
+        brought.append(0 if found.columns is None else len(found.columns))
         return found
 
-    monkeypatch.setattr(FromMongoDB, "columns", counted)
+    monkeypatch.setattr(Places, "batch", counted)
     return brought
 
 
@@ -165,7 +164,7 @@ async def test_nothing_is_read_ahead_for_a_client_that_does_not_read(
 
         await eventually(waits, "the reader stops querying MongoDB")
         assert sum(queried) < MANY * 0.75
-        assert max(queried) <= MAX_READINGS
+        assert max(queried) <= STREAM_READINGS
 
 
 async def test_a_client_that_does_not_read_is_cut_off_and_its_place_is_free(
@@ -237,13 +236,13 @@ async def read_into(chunks: list[bytes], response: aiohttp.ClientResponse) -> No
 async def test_an_export_does_not_outlive_its_token(
     broker: EmbeddedBroker, many: Mongo, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    fetch, listing = FromMongoDB.columns, FakeRevocations()
+    fetch, listing = Places.batch, FakeRevocations()
 
-    async def slow(self: FromMongoDB, *arguments: Any) -> Any:
+    async def slow(self: Places, *arguments: Any) -> Any:
         await asyncio.sleep(0.05)
         return await fetch(self, *arguments)
 
-    monkeypatch.setattr(FromMongoDB, "columns", slow)
+    monkeypatch.setattr(Places, "batch", slow)
     expires_at = int(time.time()) + (2 if how == "expired" else 600)
     async with (
         open_reader(broker, many, revocations=listing.polling()) as reader_client,

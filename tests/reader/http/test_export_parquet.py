@@ -13,7 +13,6 @@ import pyarrow
 import pytest
 from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient
-from reader.history.raw_batches import MAX_READINGS
 
 from broker.embedded.broker import EmbeddedBroker
 from reader.history.arrow_arrays import PARQUET_COLUMNS
@@ -24,6 +23,7 @@ from reader.http.export_format import PARQUET, Encoder, ExportFormat
 from readings.document import encode_document
 from readings.keys import series_key
 from storage.codec.from_documents import columns_of
+from storage.places.reading import STREAM_READINGS
 from testing.servers.mongodb import MongoDBServer
 from testing.waiting import eventually
 from tests.reader.harness import (
@@ -122,7 +122,7 @@ async def test_a_long_export_arrives_in_row_groups_and_holds_one(broker: Embedde
     assert read_when_first_came == MANY
     groups = row_groups_of(file)
     assert sum(groups) == MANY
-    assert max(groups) < ROW_GROUP_ROWS + MAX_READINGS
+    assert max(groups) < ROW_GROUP_ROWS + STREAM_READINGS
     table = table_of(file)
     assert table["sensorType"].to_pylist() == [f"s-{n // (MANY // SERIES):02}" for n in range(MANY)]
     assert table["valueNumber"].to_pylist() == [n % (MANY // SERIES) / 8 for n in range(MANY)]

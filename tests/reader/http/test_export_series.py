@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from broker.embedded.broker import EmbeddedBroker
-from reader.history.from_mongodb import FromMongoDB
+from storage.places.reading import Places
 from tests.reader.harness import (
     DEVICE,
     ISSUING,
@@ -147,14 +147,14 @@ async def test_many_series_are_listed_a_part_at_a_time(
 async def test_series_without_a_reading_in_the_range_are_not_queried_one_by_one(
     filled: ReaderClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fetch, queried = FromMongoDB.columns, 0
+    fetch, queried = Places.batch, 0
 
-    async def counted(self: FromMongoDB, *arguments: Any) -> Any:
+    async def counted(self: Places, *arguments: Any) -> Any:
         nonlocal queried
         queried += 1
         return await fetch(self, *arguments)
 
-    monkeypatch.setattr(FromMongoDB, "columns", counted)
+    monkeypatch.setattr(Places, "batch", counted)
     assert await exported(filled, "csv", from_=TS + 9000) == []
     assert queried == 0
     assert len(await exported(filled, "csv", from_=TS + 1000, to=TS + 1001)) == 3 * len(SENSORS)
@@ -271,15 +271,15 @@ async def test_an_export_of_everything_is_one_export_at_its_limit(
     monkeypatch.setattr("reader.app.QUERY_WAIT_S", 0.0)
     await store.insert(make_reading(0))
     async with open_reader(broker, mongodb_database, max_exports_per_owner=1) as reader_client:
-        fetch = FromMongoDB.columns
+        fetch = Places.batch
         answers: list[Response] = []
 
-        async def within(self: FromMongoDB, *arguments: Any) -> Any:
+        async def within(self: Places, *arguments: Any) -> Any:
             if not answers:
                 answers.append(await reader_client.fetch("/readings", {"format": "parquet"}))
             return await fetch(self, *arguments)
 
-        monkeypatch.setattr(FromMongoDB, "columns", within)
+        monkeypatch.setattr(Places, "batch", within)
         assert len(rows_of(await reader_client.fetch("/readings", {"format": "ndjson"}), "ndjson")) == 1
         assert (answers[0].status, answers[0].json["code"]) == (429, "rate_limited")
         assert (await reader_client.fetch("/readings", {"format": "parquet"})).status == 200
