@@ -20,11 +20,10 @@ from storage.codec.columns import Columns, first_wins
 from storage.codec.from_documents import columns_of, split
 from storage.codec.packed import Integers
 from storage.places.documents import names_of
+from storage.places.raw_find import find_raw
 
 READINGS_PER_READ = 32_768
 CHUNK_READINGS, CHUNK_BYTES = 32_768, 8 * 1024 * 1024
-# MongoDB returns at most 16 MiB at once; with what is left over from the read before, a read holds twice as much.
-READ_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,33 +71,18 @@ class SealedScan:
 
     async def _read(self) -> list[Chunk]:
         query = {} if self._after is None else {"_id": {"$gt": self._after}}
-        cursor = self._collection.find_raw_batches(
-            query, sort=[("_id", 1)], limit=READINGS_PER_READ, batch_size=READINGS_PER_READ
-        )
-        parts, size = [], 0
-        self._at_end = True
-        async for part in cursor:
-            parts.append(part)
-            size += len(part)
-            if size >= READ_BYTES // 2:
-                self._at_end = False
-                break
-        await cursor.close()
-        if not parts:
-            self._at_end = True
-        return list(self._chunks_of(b"".join((self._rest, *parts)), size))
+        read = await find_raw(self._collection, query, limit=READINGS_PER_READ)
+        self._at_end = not read
+        return list(self._chunks_of(self._rest + read))
 
-    def _chunks_of(self, body: bytes, read: int) -> Iterator[Chunk]:
+    def _chunks_of(self, body: bytes) -> Iterator[Chunk]:
         """Yield the chunks that are whole, and keep the rest for the next read."""
         self._rest = b""
         if not body:
             return
         starts = split(body)
         count = len(starts) - 1
-        if read:
-            self._after = _key(body[starts[-2] :])
-            # Fewer documents than the limit, after the last batch: there are no more.
-            self._at_end = self._at_end and int(np.searchsorted(starts, len(body) - read)) + READINGS_PER_READ > count
+        self._after = _key(body[starts[-2] :])
         at = 0
         while at < count:
             series = series_bytes(body[starts[at] : starts[at + 1]])
