@@ -35,6 +35,11 @@ class Counts:
     blocks: int = 0
     pieces: int = 0
 
+    def add(self, other: "Counts") -> None:
+        """Add what else was done."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
 
 @dataclass(slots=True, eq=False)
 class _Work:

@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 import pymongo
+from bson.errors import BSONError
 from pymongo.errors import OperationFailure
 from pymongo.read_concern import ReadConcern
 
@@ -19,16 +20,23 @@ from persister.compaction.batch import BatchWriter, Counts
 from persister.compaction.blocks import Blocks, Step
 from persister.compaction.garbage import Garbage
 from persister.compaction.heads import ChangedError, Heads
-from persister.compaction.lease import Lease, LeaseLostError, Progress, Waiting
+from persister.compaction.lease import Lease, Progress, Waiting
 from persister.compaction.metrics import CompactorMetrics
 from persister.compaction.pieces import Pieces
 from persister.compaction.scan import SealedScan
 from persister.compaction.throttle import Throttle
 from persister.maintenance.store import MaintenanceStore
-from persister.mongodb_errors import COLLECTION_UUID_MISMATCH, NAMESPACE_NOT_FOUND, UNKNOWN_FIELD
-from readings.document import AS_MILLISECONDS
+from persister.mongodb_errors import (
+    COLLECTION_UUID_MISMATCH,
+    NAMESPACE_NOT_FOUND,
+    UNKNOWN_FIELD,
+    error_text,
+    is_outage,
+)
+from readings.document import AS_MILLISECONDS, DocumentError
 from readings.filters import of_owner
 from runtime.logs import logger
+from storage.codec.packed import BlockError, BlockTooLarge
 from storage.places.names import BLOCKS, COLUMNS, PIECES, sealed_name
 
 log = logger("persister.compaction")
@@ -40,6 +48,27 @@ _ZSTD = {"storageEngine": {"wiredTiger": {"configString": "block_compressor=zstd
 # Columns are compressed already.
 _PLAIN = {"storageEngine": {"wiredTiger": {"configString": "block_compressor=none"}}}
 _OPTIONS = {BLOCKS: _ZSTD, PIECES: _ZSTD, COLUMNS: _PLAIN}
+
+
+# Not what goes wrong with MongoDB, which is tried again without end.
+_FAILURES = (
+    ChangedError,
+    BlockError,
+    BlockTooLarge,
+    DocumentError,
+    BSONError,
+    ValueError,
+    LookupError,
+    OperationFailure,
+)
+
+
+class CompactionError(Exception):
+    """A sealed collection could not be compacted; the cause is what went wrong."""
+
+    def __init__(self, number: int, error: Exception) -> None:
+        super().__init__(error_text(error))
+        self.number = number
 
 
 async def pass_failpoint(point: Point) -> None:
@@ -64,6 +93,7 @@ class Compactor:
         heads, columns, pieces = (database.get_collection(name, **options) for name in (BLOCKS, COLUMNS, PIECES))
         self._collections = (pieces, heads, columns)
         self.lease = Lease(database)
+        self.totals = Counts()
         self._maintenance = MaintenanceStore(database)
         self._heads = Heads(heads)
         blocks = Blocks(heads, columns, self._guarded)
@@ -78,21 +108,32 @@ class Compactor:
     async def compact_next(self, stop: asyncio.Event) -> Waiting | None:
         """Compact the lowest one that waits and is not set aside, until it is dropped or `stop`; None if there is none.
 
-        LeaseLostError, also while another process has the lease; whatever goes wrong with the collection itself.
+        LeaseLostError, also while another process has the lease; CompactionError for what is wrong with the collection
+        itself.
         """
         if not await self.lease.acquire():
-            raise LeaseLostError("another process has the lease")
+            return None
         for waiting in self.lease.waiting:
-            if waiting.is_set_aside:
+            if waiting.is_given_up:
                 continue
             uuid = await self._uuid(sealed_name(waiting.number))
             if uuid is not None:
-                await self._compact(waiting, uuid, stop)
+                await self._compact_or_fail(waiting, uuid, stop)
                 return waiting
             if await self.lease.server_ms() - waiting.sealed_ms > MISSING_MS:
                 await self.lease.remove(waiting.number)
                 log.warning("A sealed collection does not exist; its number is off the list.", number=waiting.number)
         return None
+
+    async def _compact_or_fail(self, waiting: Waiting, uuid: Any, stop: asyncio.Event) -> None:
+        self.lease.is_dirty = True
+        try:
+            await self._compact(waiting, uuid, stop)
+        except _FAILURES as error:
+            if isinstance(error, OperationFailure) and is_outage(error.code, error.details):
+                raise
+            raise CompactionError(waiting.number, error) from error
+        self.lease.is_dirty = False
 
     async def _uuid(self, name: str) -> Any:
         cursor = await self._database.list_collections(filter={"name": name})
@@ -145,6 +186,7 @@ class Compactor:
         await self._step("compactor.saved")
 
     def _count(self, counts: Counts) -> None:
+        self.totals.add(counts)
         metrics = self._metrics
         metrics.readings.inc(counts.readings)
         metrics.written_bytes.inc(counts.bytes)
@@ -162,6 +204,7 @@ class Compactor:
                 await self.lease.renew()
                 await collection.delete_many(of_owner(owner))
         await self.lease.renew()
+        await self._check_end(progress)
         await self._step("compactor.before_drop")
         with pymongo.timeout(self.lease.left_s):
             if not await self._drop(sealed_name(progress.number), progress.uuid):
@@ -171,6 +214,13 @@ class Compactor:
         self._metrics.repeats.inc(progress.repeats)
         self._metrics.dropped.inc()
         log.info("A sealed collection is compacted.", number=progress.number, repeats=progress.repeats)
+
+    async def _check_end(self, progress: Progress) -> None:
+        """Make sure that nothing is behind the last reading that was read, with another read concern."""
+        collection = self._database[sealed_name(progress.number)]
+        query = {} if progress.done is None else {"_id": {"$gt": progress.done}}
+        if await collection.find_one(query, {"_id": 1}, sort=[("_id", 1)]) is not None:
+            raise LookupError("there are readings that were not found before")
 
     async def _drop(self, name: str, uuid: Any) -> bool:
         """Drop a collection if it is still the one that was read; return whether it is gone."""
@@ -184,6 +234,32 @@ class Compactor:
             elif error.code not in (NAMESPACE_NOT_FOUND, COLLECTION_UUID_MISMATCH):
                 raise
         return await self._uuid(name) is None
+
+    async def record_failure(self, number: int) -> bool:
+        """Count a failure; return whether the collection is set aside now. LeaseLostError."""
+        self._metrics.failures.inc()
+        return await self.lease.record_failure(number)
+
+    async def refresh_metrics(self) -> None:
+        """Set the gauges, with or without the lease."""
+        waiting = await self.lease.read()
+        metrics = self._metrics
+        metrics.waiting.set(sum(not one.is_given_up for one in waiting))
+        metrics.given_up.set(sum(one.is_given_up for one in waiting))
+        oldest = await self.lease.server_ms() - waiting[0].sealed_ms if waiting else 0
+        metrics.oldest_seconds.set(max(0.0, oldest / 1000))
+        sizes = [await self._bytes(sealed_name(one.number)) for one in waiting]
+        metrics.sealed_bytes.set(sum(sizes))
+
+    async def _bytes(self, name: str) -> int:
+        stages = [{"$collStats": {"storageStats": {}}}, {"$project": {"size": "$storageStats.totalSize"}}]
+        try:
+            cursor = self._database[name].aggregate(stages)
+            return sum([int(found.get("size", 0)) async for found in cursor])
+        except OperationFailure as error:
+            if error.code == NAMESPACE_NOT_FOUND:
+                return 0
+            raise
 
     async def remove_garbage(self) -> int:
         """Remove what processes left that ended in the middle of a change; return how many documents were deleted."""

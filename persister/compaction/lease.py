@@ -41,7 +41,7 @@ class Waiting:
     number: int
     sealed_ms: int
     failures: int
-    is_set_aside: bool
+    is_given_up: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,8 @@ class Lease:
         self._mine = {"_id": STATE, "compaction.holder": self._holder}
         self._until = 0.0
         self._document: dict[str, Any] = {}
+        # Whether this holder itself was interrupted in the middle of a change.
+        self.is_dirty = False
 
     @property
     def left_s(self) -> float:
@@ -75,24 +77,35 @@ class Lease:
             raise LeaseLostError("the lease has run out")
         return left
 
-    async def acquire(self) -> bool:
-        """Take the lease if nobody has it; a repetition renews it. False as long as another process has it."""
+    async def acquire(self, *, to_unseal: bool = False) -> bool:
+        """Take the lease if nobody has it; a repetition renews it. False if nothing was ever sealed.
+
+        LeaseLostError as long as another process has it, and from the first time that it was taken `to_unseal` on until
+        everything is put back.
+        """
         asked_at = time.monotonic()
         is_mine: dict[str, Any] = {"$eq": ["$compaction.holder", self._holder]}
         is_free = {"$lte": [{"$ifNull": ["$compaction.until", _LONG_AGO]}, "$$NOW"]}
         was_lost = {"$and": [{"$ne": [{"$ifNull": ["$compaction.holder", ""]}, ""]}, {"$not": [is_mine]}]}
-        change = {
-            "compaction.unclean": {"$or": [{"$ifNull": ["$compaction.unclean", False]}, was_lost]},
+        change: dict[str, Any] = {
+            "compaction.unclean": {"$or": [{"$ifNull": ["$compaction.unclean", False]}, was_lost, self.is_dirty]},
             "compaction.holder": self._holder,
             "compaction.until": _after(LEASE_S),
         }
+        query: dict[str, Any] = {"_id": STATE, "$expr": {"$or": [is_mine, is_free]}}
+        if to_unseal:
+            change["unsealing"] = {"$ifNull": ["$unsealing", {"$literal": {}}]}
+        else:
+            query["unsealing"] = {"$exists": False}
         found = await self._state.find_one_and_update(
-            {"_id": STATE, "unsealing": {"$exists": False}, "$expr": {"$or": [is_mine, is_free]}},
+            query,
             [{"$set": change}],
             return_document=ReturnDocument.AFTER,
         )
         if found is None:
-            return False
+            if await self._state.find_one({"_id": STATE}, {"_id": 1}) is None:
+                return False
+            raise LeaseLostError("another process has the lease")
         self._renewed(asked_at)
         self._document = found
         return True
@@ -180,7 +193,10 @@ class Lease:
     async def release(self) -> None:
         """Give the lease up. Nothing happens if another process has it."""
         self._until = 0.0
-        await self._state.update_one(self._mine, {"$unset": {"compaction.holder": "", "compaction.until": ""}})
+        change: dict[str, Any] = {"$unset": {"compaction.holder": "", "compaction.until": ""}}
+        if self.is_dirty:
+            change["$set"] = {"compaction.unclean": True}
+        await self._state.update_one(self._mine, change)
 
     async def read(self) -> list[Waiting]:
         """Read the list, with or without the lease."""

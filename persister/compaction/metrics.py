@@ -13,8 +13,8 @@ class CompactorMetrics:
         self.oldest_seconds = Gauge(
             "tidegate_compactor_oldest_seconds", "Age in seconds of the oldest of them", registry=registry
         )
-        self.set_aside = Gauge(
-            "tidegate_compactor_set_aside",
+        self.given_up = Gauge(
+            "tidegate_compactor_given_up",
             "Sealed collections that failed three times and stay where they are",
             registry=registry,
         )
