@@ -7,6 +7,12 @@
 - `gateway.confirmed`: the broker has the message, no device has its acknowledgement
 - `persister.before_insert`: a batch is assembled, none of it is stored
 - `persister.inserted`: the batch is stored, no message is acknowledged
+- `compactor.begun`: a sealed collection is opened, nothing of it is written
+- `compactor.before_columns`, `.columns_inserted`, `.heads_inserted`, `.head_replaced`, `.pending_cleared`: the steps in
+  which blocks are written (persister/compaction/blocks.py)
+- `compactor.before_pieces`, `.pieces_inserted`: pieces, whose predecessors are deleted afterwards
+- `compactor.before_save`, `.saved`: the position
+- `compactor.before_drop`, `.dropped`: the sealed collection, whose number is still in the list
 """
 
 import os
@@ -19,6 +25,18 @@ Point = Literal[
     "gateway.confirmed",
     "persister.before_insert",
     "persister.inserted",
+    "compactor.begun",
+    "compactor.before_columns",
+    "compactor.columns_inserted",
+    "compactor.heads_inserted",
+    "compactor.head_replaced",
+    "compactor.pending_cleared",
+    "compactor.before_pieces",
+    "compactor.pieces_inserted",
+    "compactor.before_save",
+    "compactor.saved",
+    "compactor.before_drop",
+    "compactor.dropped",
 ]
 VARIABLE = "TIDEGATE_FAILPOINT"
 

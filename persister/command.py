@@ -1,6 +1,7 @@
-"""The command line of `python -m persister`: without a command it stores readings; `erase` is for operators.
+"""The command line of `python -m persister`: without a command it stores readings, with `compact` it compacts them.
 
-Exit codes of `erase`: 0 done; 1 MongoDB is away or refused; 2 an invalid command line or environment, or no `--yes`.
+`erase`, `compact --all` and `unseal` are for operators. Their exit codes: 0 done; 1 MongoDB is away or refused, or not
+all could be done; 2 an invalid command line or environment, or no `--yes`.
 """
 
 import argparse
@@ -12,9 +13,11 @@ from collections.abc import Sequence
 import msgspec
 
 from persister.app import serve
+from persister.compaction.command import add_commands, compact, unseal
+from persister.compaction.service import serve_compactor
 from persister.maintenance.erase import Erased, erase
 from persister.mongodb_errors import WriteFailed
-from persister.settings import PersisterSettings, ReadingsSettings
+from persister.settings import CompactSettings, PersisterSettings, ReadingsSettings
 from runtime.command_line import CommandParser, service_parser
 from runtime.logs import configure_logs, logger
 from runtime.mongodb import mongodb_client
@@ -39,8 +42,17 @@ def main(arguments: Sequence[str]) -> int:
         args = _parser().parse_args(arguments)
     except SystemExit as stop:  # argparse has said why
         return int(stop.code or 0)
-    if args.command is None:
-        return run_service(PersisterSettings, serve)
+    match args.command:
+        case None:
+            return run_service(PersisterSettings, serve)
+        case "compact":
+            return compact(as_json=args.json) if args.all else run_service(CompactSettings, serve_compactor)
+        case "unseal":
+            return unseal(is_confirmed=args.yes, is_forced=args.force)
+    return _erase_command(args)
+
+
+def _erase_command(args: argparse.Namespace) -> int:
     if error := _argument_error(args):
         _print_error(error)
         return 2
@@ -128,10 +140,11 @@ def _parser() -> CommandParser:
         "Takes readings from the broker and stores each once in MongoDB, in batches; any number may share one queue. "
         "Erases the readings of deleted owners and those past their retention. `erase` is for operators.",
         PersisterSettings,
-        epilog="`erase` exits with 0 when it is done, 1 if MongoDB is away or refuses, 2 if the command line or a "
-        "setting is invalid.",
+        epilog="`erase`, `compact --all` and `unseal` exit with 0 when they are done, 1 if MongoDB is away or refuses, "
+        "or a part could not be done, 2 if the command line or a setting is invalid.",
     )
-    commands = parser.add_subparsers(dest="command", metavar="{erase}")
+    commands = parser.add_subparsers(dest="command", metavar="{compact,erase,unseal}")
+    add_commands(commands)
     erasing = commands.add_parser(
         "erase",
         help="erase the stored readings of an owner",

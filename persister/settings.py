@@ -1,12 +1,17 @@
 """The persister's settings."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
 
 from broker.connect import check_url
 from broker.settings import BROKER_URLS
 from persister.maintenance.retention import Retention
 from readings.settings import check_readings_url, readings_database_setting
 from runtime.settings import NotNegative, Port, Positive, ProcessSettings, Seconds, ops_port_setting, setting
+
+Cores = Annotated[float, msgspec.Meta(gt=0, le=64)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +23,17 @@ class ReadingsSettings(ProcessSettings):
 
     def __post_init__(self) -> None:
         check_readings_url(self.readings_url)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompactSettings(ReadingsSettings):
+    """The environment of `python -m persister compact` and `unseal`."""
+
+    ops_port: Port = ops_port_setting(9008)
+    readings_clustered: bool = setting(False, about="create the collection clustered by its key")
+    compact_cores: Cores = setting(
+        0.5, about="processor cores that compaction takes at most on average, those of MongoDB for it included"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""Moves the readings of sealed collections into pieces and blocks, and those of pieces into blocks."""

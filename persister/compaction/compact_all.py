@@ -1,0 +1,81 @@
+"""`python -m persister compact --all`: seals what there is, compacts until nothing waits, and ends."""
+
+import asyncio
+import time
+
+import msgspec
+
+from persister.compaction.compactor import CompactionError, Compactor
+from persister.compaction.lease import LeaseLostError
+from persister.compaction.service import Report, SealNow, record_failure, release
+from persister.mongodb_errors import translating_errors
+from runtime.background import background
+
+REPORT_EVERY_S = 2.0
+RETRY_AFTER_S = 1.0
+
+
+class Compacted(msgspec.Struct, frozen=True, rename="camel"):
+    """What was done. `repeats` were sent again after their first copy was sealed; `left` are the numbers set aside."""
+
+    collections: int
+    readings: int
+    repeats: int
+    blocks: int
+    pieces: int
+    bytes_written: int
+    seconds: float
+    left: tuple[int, ...]
+
+
+async def compact_all(compactor: Compactor, seal_now: SealNow | None, report: Report) -> Compacted:
+    """Compact until nothing waits; WriteFailed if MongoDB is away or refuses. `report` gets lines on progress."""
+    started = time.monotonic()
+    if seal_now is not None:
+        report("sealing …")
+        await seal_now()
+    collections = 0
+    with translating_errors():
+        try:
+            async with background(_report(compactor, report), name="progress"):
+                while await _compact_one(compactor, report):
+                    collections += 1
+        finally:
+            await release(compactor)
+        left = tuple(one.number for one in await compactor.lease.read() if one.is_given_up)
+    totals = compactor.totals
+    return Compacted(
+        collections,
+        totals.readings,
+        totals.repeats,
+        totals.blocks,
+        totals.pieces,
+        totals.bytes,
+        round(time.monotonic() - started, 3),
+        left,
+    )
+
+
+async def _compact_one(compactor: Compactor, report: Report) -> bool:
+    """Compact the next sealed collection; False if nothing waits."""
+    said = False
+    while True:
+        try:
+            waiting = await compactor.compact_next(asyncio.Event())
+        except LeaseLostError:
+            if not said:
+                report("another process compacts; waiting …")
+                said = True
+        except CompactionError as failed:
+            await record_failure(compactor, failed)
+        else:
+            if waiting is not None:
+                report(f"{waiting.number} is compacted")
+            return waiting is not None
+        await asyncio.sleep(RETRY_AFTER_S)
+
+
+async def _report(compactor: Compactor, report: Report) -> None:
+    while True:
+        await asyncio.sleep(REPORT_EVERY_S)
+        report(f"{compactor.totals.readings:,} readings compacted …")

@@ -1,0 +1,276 @@
+"""Compacts one sealed collection after the other, lowest number first, under a lease.
+
+Each step may be repeated: a sealed collection gains nothing, what was written of it is recognized by its seal number,
+and its number leaves the list only when the collection is gone. The lease saves work; what keeps readings is the order
+of writes and the compare-and-swap of heads (persister/compaction/blocks.py).
+"""
+
+import asyncio
+import time
+from typing import Any
+
+import pymongo
+from bson.errors import BSONError
+from pymongo.errors import OperationFailure
+from pymongo.read_concern import ReadConcern
+
+from broker.failpoints import Point, failpoint
+from persister.collections import SAFE, create_if_missing
+from persister.compaction.batch import BatchWriter, Counts
+from persister.compaction.blocks import Blocks, Step
+from persister.compaction.garbage import Garbage
+from persister.compaction.heads import ChangedError, Heads
+from persister.compaction.lease import Lease, Progress, Waiting
+from persister.compaction.metrics import CompactorMetrics
+from persister.compaction.pieces import Pieces
+from persister.compaction.scan import SealedScan
+from persister.compaction.throttle import Throttle
+from persister.maintenance.store import MaintenanceStore
+from persister.mongodb_errors import (
+    COLLECTION_UUID_MISMATCH,
+    NAMESPACE_NOT_FOUND,
+    UNKNOWN_FIELD,
+    error_text,
+    is_outage,
+)
+from readings.document import AS_MILLISECONDS, DocumentError
+from readings.filters import of_owner
+from runtime.logs import logger
+from storage.codec.packed import BlockError, BlockTooLarge
+from storage.places.names import BLOCKS, COLUMNS, PIECES, sealed_name
+
+log = logger("persister.compaction")
+
+SAVE_EVERY_S = 1.0
+# Longer than any rename takes: a number whose collection does not exist is taken off the list only then.
+MISSING_MS = 600_000
+_ZSTD = {"storageEngine": {"wiredTiger": {"configString": "block_compressor=zstd"}}}
+# Columns are compressed already.
+_PLAIN = {"storageEngine": {"wiredTiger": {"configString": "block_compressor=none"}}}
+_OPTIONS = {BLOCKS: _ZSTD, PIECES: _ZSTD, COLUMNS: _PLAIN}
+
+
+# Not what goes wrong with MongoDB, which is tried again without end.
+_FAILURES = (
+    ChangedError,
+    BlockError,
+    BlockTooLarge,
+    DocumentError,
+    BSONError,
+    ValueError,
+    LookupError,
+    OperationFailure,
+)
+
+
+class CompactionError(Exception):
+    """A sealed collection could not be compacted; the cause is what went wrong."""
+
+    def __init__(self, number: int, error: Exception) -> None:
+        super().__init__(error_text(error))
+        self.number = number
+
+
+async def pass_failpoint(point: Point) -> None:
+    """End the process if the failpoint is armed."""
+    failpoint(point)
+
+
+class Compactor:
+    """Compacts the sealed collections of one database. Methods raise the driver's errors unless they say otherwise."""
+
+    def __init__(self, database: Any, metrics: CompactorMetrics, *, cores: float, step: Step = pass_failpoint) -> None:
+        self._database = database
+        self._metrics = metrics
+        self._step = step
+        self._throttle = Throttle(cores)
+        options = {
+            "codec_options": AS_MILLISECONDS,
+            "write_concern": SAFE,
+            "read_concern": ReadConcern("majority"),
+        }
+        self._options = options
+        heads, columns, pieces = (database.get_collection(name, **options) for name in (BLOCKS, COLUMNS, PIECES))
+        self._collections = (pieces, heads, columns)
+        self.lease = Lease(database)
+        self.totals = Counts()
+        self._maintenance = MaintenanceStore(database)
+        self._heads = Heads(heads)
+        blocks = Blocks(heads, columns, self._guarded)
+        self._garbage = Garbage(heads, columns, blocks, self._heads)
+        self._writer = BatchWriter(blocks, self._heads, Pieces(pieces), self._garbage, self._guarded)
+
+    async def _guarded(self, point: Point) -> None:
+        """Pass a failpoint, then refuse to go on without the lease."""
+        await self._step(point)
+        self.lease.left_s  # noqa: B018 - raises
+
+    async def compact_next(self, stop: asyncio.Event) -> Waiting | None:
+        """Compact the lowest one that waits and is not set aside, until it is dropped or `stop`; None if there is none.
+
+        LeaseLostError, also while another process has the lease; CompactionError for what is wrong with the collection
+        itself.
+        """
+        if not await self.lease.acquire():
+            return None
+        for waiting in self.lease.waiting:
+            if waiting.is_given_up:
+                continue
+            uuid = await self._uuid(sealed_name(waiting.number))
+            if uuid is not None:
+                await self._compact_or_fail(waiting, uuid, stop)
+                return waiting
+            if await self.lease.server_ms() - waiting.sealed_ms > MISSING_MS:
+                await self.lease.remove(waiting.number)
+                log.warning("A sealed collection does not exist; its number is off the list.", number=waiting.number)
+        return None
+
+    async def _compact_or_fail(self, waiting: Waiting, uuid: Any, stop: asyncio.Event) -> None:
+        self.lease.is_dirty = True
+        try:
+            await self._compact(waiting, uuid, stop)
+        except _FAILURES as error:
+            if isinstance(error, OperationFailure) and is_outage(error.code, error.details):
+                raise
+            raise CompactionError(waiting.number, error) from error
+        self.lease.is_dirty = False
+
+    async def _uuid(self, name: str) -> Any:
+        cursor = await self._database.list_collections(filter={"name": name})
+        found = [one async for one in cursor]
+        return found[0]["info"]["uuid"] if found else None
+
+    async def _compact(self, waiting: Waiting, uuid: Any, stop: asyncio.Event) -> None:
+        progress = await self._begin(waiting.number, uuid)
+        owners, _ = await self._maintenance.all_deleted()
+        deleted = frozenset(owners)
+        collection = self._database.get_collection(sealed_name(waiting.number), **self._options)
+        scan = SealedScan(collection, waiting.number, progress.done)
+        saved_at = time.monotonic()
+        self._throttle.start()
+        while not stop.is_set():
+            with pymongo.timeout(self.lease.left_s):
+                chunks = await scan.next_batch()
+                if not chunks:
+                    break
+                kept = [chunk for chunk in chunks if chunk.key["owner"] not in deleted]
+                counts = await self._writer.write(kept) if kept else Counts()
+            self._count(counts)
+            progress = Progress(
+                progress.number, uuid, chunks[-1].last, progress.repeats + counts.repeats, progress.deletions
+            )
+            if time.monotonic() - saved_at >= SAVE_EVERY_S:
+                await self._save(progress)
+                saved_at = time.monotonic()
+            if pause_s := self._throttle.pause_s():
+                await asyncio.sleep(pause_s)
+        await self._save(progress)
+        if not stop.is_set():
+            await self._finish(progress)
+
+    async def _begin(self, number: int, uuid: Any) -> Progress:
+        for name, options in _OPTIONS.items():
+            await create_if_missing(self._database, name, **options)
+        progress = self.lease.progress_of(number, uuid)
+        if progress is None:
+            _, deletions = await self._maintenance.all_deleted()
+            progress = Progress(number, uuid, deletions=deletions)
+            await self.lease.save(progress)
+        await self.lease.mark_blocks()
+        await self._step("compactor.begun")
+        return progress
+
+    async def _save(self, progress: Progress) -> None:
+        await self._step("compactor.before_save")
+        await self.lease.save(progress)
+        await self._step("compactor.saved")
+
+    def _count(self, counts: Counts) -> None:
+        self.totals.add(counts)
+        metrics = self._metrics
+        metrics.readings.inc(counts.readings)
+        metrics.written_bytes.inc(counts.bytes)
+        metrics.blocks.inc(counts.blocks)
+        metrics.pieces.inc(counts.pieces)
+
+    async def _finish(self, progress: Progress) -> None:
+        """Drop a collection whose readings are all in their places, and take it off the list."""
+        if self.lease.is_unclean:
+            await self.remove_garbage()
+        # Whose deletion was announced after the compaction began, and may have been written since.
+        owners, _ = await self._maintenance.deleted_after(progress.deletions)
+        for owner in owners:
+            for collection in self._collections:
+                await self.lease.renew()
+                await collection.delete_many(of_owner(owner))
+        await self.lease.renew()
+        await self._check_end(progress)
+        await self._step("compactor.before_drop")
+        with pymongo.timeout(self.lease.left_s):
+            if not await self._drop(sealed_name(progress.number), progress.uuid):
+                return
+        await self._step("compactor.dropped")
+        await self.lease.remove(progress.number)
+        self._metrics.repeats.inc(progress.repeats)
+        self._metrics.dropped.inc()
+        log.info("A sealed collection is compacted.", number=progress.number, repeats=progress.repeats)
+
+    async def _check_end(self, progress: Progress) -> None:
+        """Make sure that nothing is behind the last reading that was read, with another read concern."""
+        collection = self._database[sealed_name(progress.number)]
+        query = {} if progress.done is None else {"_id": {"$gt": progress.done}}
+        if await collection.find_one(query, {"_id": 1}, sort=[("_id", 1)]) is not None:
+            raise LookupError("there are readings that were not found before")
+
+    async def _drop(self, name: str, uuid: Any) -> bool:
+        """Drop a collection if it is still the one that was read; return whether it is gone."""
+        command: dict[str, Any] = {"drop": name, "writeConcern": SAFE.document}
+        try:
+            await self._database.command({**command, "collectionUUID": uuid})
+        except OperationFailure as error:
+            if error.code == UNKNOWN_FIELD:  # a server older than 6.0
+                if await self._uuid(name) == uuid:
+                    await self._database.command(command)
+            elif error.code not in (NAMESPACE_NOT_FOUND, COLLECTION_UUID_MISMATCH):
+                raise
+        return await self._uuid(name) is None
+
+    async def record_failure(self, number: int) -> bool:
+        """Count a failure; return whether the collection is set aside now. LeaseLostError."""
+        self._metrics.failures.inc()
+        return await self.lease.record_failure(number)
+
+    async def refresh_metrics(self) -> None:
+        """Set the gauges, with or without the lease."""
+        waiting = await self.lease.read()
+        metrics = self._metrics
+        metrics.waiting.set(sum(not one.is_given_up for one in waiting))
+        metrics.given_up.set(sum(one.is_given_up for one in waiting))
+        oldest = await self.lease.server_ms() - waiting[0].sealed_ms if waiting else 0
+        metrics.oldest_seconds.set(max(0.0, oldest / 1000))
+        sizes = [await self._bytes(sealed_name(one.number)) for one in waiting]
+        metrics.sealed_bytes.set(sum(sizes))
+
+    async def _bytes(self, name: str) -> int:
+        stages = [{"$collStats": {"storageStats": {}}}, {"$project": {"size": "$storageStats.totalSize"}}]
+        try:
+            cursor = self._database[name].aggregate(stages)
+            return sum([int(found.get("size", 0)) async for found in cursor])
+        except OperationFailure as error:
+            if error.code == NAMESPACE_NOT_FOUND:
+                return 0
+            raise
+
+    async def remove_garbage(self) -> int:
+        """Remove what processes left that ended in the middle of a change; return how many documents were deleted."""
+        removed = 0
+        async for series in self._garbage.series():
+            await self.lease.renew()
+            try:
+                removed += await self._garbage.remove(series)
+            except ChangedError:
+                continue  # someone is changing it; there will be another time
+        await self.lease.cleaned()
+        if removed:
+            log.info("What an ended compactor left is removed.", documents=removed)
+        return removed

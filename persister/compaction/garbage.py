@@ -1,0 +1,85 @@
+"""Removes what a compactor left that ended in the middle of a change: pending heads and columns of no block.
+
+A writer that is still alive, or only paused, may be about to use them. So they are listed first; then the `edit` of
+the live block in whose bounds they are is changed; then they are deleted. Whoever inserted something that is in the
+list had read the head before it was changed, so his own change of it fails.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from bson import MaxKey, MinKey
+
+from persister.compaction.blocks import Blocks
+from persister.compaction.heads import HeadInfo, Heads, live
+from readings.document import date_ms
+from readings.keys import Key, Position
+from runtime.logs import logger
+from storage.places.documents import names_of
+from storage.places.state import STATE
+
+log = logger("persister.compaction")
+
+HEADS_PER_READ = 5000
+_NAMES = {"_id": 1, "columns": 1, "pending": 1}
+
+
+class Garbage:
+    """What no block needs, in one database. Every method raises the driver's errors, and ChangedError."""
+
+    def __init__(self, heads_collection: Any, columns: Any, blocks: Blocks, heads: Heads) -> None:
+        self._collection = heads_collection
+        self._columns = columns
+        self._blocks = blocks
+        self._heads = heads
+
+    async def remove(self, series: Key) -> int:
+        """Remove it from one series; return how many heads and columns were deleted."""
+        heads = await self._heads.all(series)
+        alive = live(heads)
+        bounds = {"$gte": {**series, "ts": MinKey()}, "$lt": {**series, "ts": MaxKey()}}
+        columns = [found["_id"] async for found in self._columns.find({"_id": bounds}, {"_id": 1})]
+        used = {head.columns for head in alive}
+        kept = {head.edit for head in alive}
+        removed = 0
+        for block in alive:
+            pending = [head for head in heads if head.edit not in kept and block.start <= head.start < block.until]
+            unused = [key for key in columns if key["id"] not in used and _is_within(key, block)]
+            if (pending or unused) and await self._blocks.fence(block):
+                await self._blocks.delete_pending(pending, unused)
+                removed += len(pending) + len(unused)
+        return removed
+
+    async def series(self) -> AsyncIterator[Key]:
+        """Yield each series that seems to have some, in order; it may turn out to be in use."""
+        after: Any = MinKey()
+        while True:
+            query = {"_id": {"$gt": after, "$ne": STATE, "$type": "object"}}
+            cursor = self._collection.find(query, _NAMES).sort("_id", 1).limit(HEADS_PER_READ)
+            heads = await cursor.to_list(HEADS_PER_READ)
+            end = heads[-1]["_id"] if len(heads) == HEADS_PER_READ else MaxKey()
+            for series in await self._suspects(heads, after, end):
+                yield series
+            if len(heads) < HEADS_PER_READ:
+                return
+            after = end
+
+    async def _suspects(self, heads: list[dict[str, Any]], after: Any, end: Any) -> list[Key]:
+        used = {one["columns"] for one in heads if not one.get("pending")}
+        found = {_name(one["_id"]): names_of(one["_id"]) for one in heads if one.get("pending")}
+        # Columns begin with the key of their head, and are behind it in order.
+        upper = {"$lt": {**end, "id": MaxKey()}} if isinstance(end, dict) else {"$lt": end}
+        cursor = self._columns.find({"_id": {"$gt": after, **upper}}, {"_id": 1}).sort("_id", 1)
+        async for document in cursor:
+            if document["_id"]["id"] not in used:
+                found[_name(document["_id"])] = names_of(document["_id"])
+        return list(found.values())
+
+
+def _name(key: Key) -> tuple[Any, ...]:
+    return tuple(names_of(key).values())
+
+
+def _is_within(key: Key, block: HeadInfo) -> bool:
+    position: Position = (date_ms(key["ts"]), int(key["seq"]))
+    return block.start <= position < block.until

@@ -1,0 +1,87 @@
+"""Finds documents as bytes, back to back, at a fraction of what the driver takes.
+
+The driver's raw batches make an object of each document: 1.2 µs, as much as MongoDB takes to find it. Here the reply
+of one `find` command is taken as one object, and the documents are cut out of it together where they have the same
+length, as neighbours mostly do.
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
+
+_AS_BYTES = CodecOptions(document_class=RawBSONDocument)
+_LENGTH = struct.Struct("<i")
+_BATCH = b"\x04firstBatch\x00"
+# Fewer documents of one length in a row are faster one by one.
+_FEW = 16
+_EMBEDDED = 3
+
+
+async def find_raw(
+    collection: Any, query: dict[str, Any], *, limit: int, projection: dict[str, Any] | None = None
+) -> bytes:
+    """Return documents in the order of `_id`, back to back: at most `limit`, or as many as fit the 16 MiB of a reply.
+
+    There may be more, unless it returns none. The driver's errors.
+    """
+    command: dict[str, Any] = {
+        "find": collection.name,
+        "filter": query,
+        "sort": {"_id": 1},
+        "limit": limit,
+        "batchSize": limit,
+        "singleBatch": True,
+    }
+    if projection is not None:
+        command["projection"] = projection
+    if collection.read_concern.document:
+        command["readConcern"] = collection.read_concern.document
+    reply = await collection.database.command(command, codec_options=_AS_BYTES)
+    return documents_of_reply(reply.raw)
+
+
+def documents_of_reply(reply: bytes) -> bytes:
+    """Return the documents of a reply to `find`; ValueError when it has none of its form."""
+    # Nothing that a user has written is in front of it.
+    at = reply.find(_BATCH)
+    if at < 0:
+        raise ValueError("the reply has no batch")
+    at += len(_BATCH)
+    (size,) = _LENGTH.unpack_from(reply, at)
+    return b"".join(_documents(reply, at + 4, at + size - 1))
+
+
+def _documents(array: bytes, at: int, end: int) -> Iterator[bytes]:
+    """Yield the documents of the elements of an array, several at once; keys count from 0."""
+    number, unpack, digits = 0, _LENGTH.unpack_from, 1
+    while at < end:
+        if number == 10**digits:
+            digits += 1
+        head = digits + 2
+        (length,) = unpack(array, at + head)
+        if length < 5 or at + head + length > end or array[at] != _EMBEDDED:
+            raise ValueError(f"element {number} of the batch is no document")
+        same = _same_length(array, at, end, head, length, 10**digits - number)
+        if same < _FEW:
+            yield array[at + head : at + head + length]
+            at, number = at + head + length, number + 1
+            continue
+        rows = np.frombuffer(array, np.uint8, same * (head + length), at).reshape(same, -1)
+        yield rows[:, head:].tobytes()
+        at, number = at + rows.size, number + same
+
+
+def _same_length(array: bytes, at: int, end: int, head: int, length: int, most: int) -> int:
+    """Return how many elements from here on have this length, of at most `most` with a key of this size."""
+    stride = head + length
+    most = min(most, (end - at) // stride)
+    if most < _FEW or _LENGTH.unpack_from(array, at + (_FEW - 1) * stride + head)[0] != length:
+        return 1
+    lengths = np.ndarray((most,), "<i4", array, at + head, (stride,))
+    kinds = np.ndarray((most,), np.uint8, array, at, (stride,))
+    differing = np.flatnonzero((lengths != length) | (kinds != _EMBEDDED))
+    return int(differing[0]) if len(differing) else most
