@@ -7,6 +7,8 @@
 - `gateway.confirmed`: the broker has the message, no device has its acknowledgement
 - `persister.before_insert`: a batch is assembled, none of it is stored
 - `persister.inserted`: the batch is stored, no message is acknowledged
+- `persister.before_rename`: a seal number is taken, the collection is not renamed
+- `persister.renamed`: the collection is renamed, the next one is not created
 """
 
 import os
@@ -19,6 +21,8 @@ Point = Literal[
     "gateway.confirmed",
     "persister.before_insert",
     "persister.inserted",
+    "persister.before_rename",
+    "persister.renamed",
 ]
 VARIABLE = "TIDEGATE_FAILPOINT"
 

@@ -5,6 +5,11 @@ failed write, another database may answer, so the `Guard` verifies it before the
 
 If the process dies during a write, any part of the batch may be stored and none of its messages is acknowledged: the
 broker redelivers them, and stored readings end as duplicates of the key (docs/decisions/0001).
+
+Where readings are sealed, inserts go by name to whatever collection is `readings` then. A batch may end in two of them,
+and one that is written again, because the outcome of the first write was not known, may be stored in both. That is
+allowed: of two copies of a reading the one with the lower seal number wins, and readers and the compactor drop the
+other. No collection holds one twice.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -12,12 +17,9 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from bson.codec_options import CodecOptions
 from bson.errors import BSONError
-from bson.raw_bson import RawBSONDocument
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
-from pymongo.read_concern import ReadConcern
 
 from persister.batch import Outcome
 from persister.collections import SAFE
@@ -33,14 +35,14 @@ from persister.mongodb_errors import (
     is_outage,
     translating_errors,
 )
+from persister.raw_bson import RawBson
+from persister.stored import StoredReadings
 from readings.collections import READINGS, SERIES
-from readings.document import id_bytes
 from runtime.logs import logger
 from runtime.mongodb import mongodb_client
 
 log = logger("persister.mongodb")
 
-KEYS_PER_QUERY = 1000
 # In place of MongoDB's code, for what the driver could not even send.
 DRIVER_ERROR = 0
 
@@ -59,16 +61,6 @@ class Written:
         self.ambiguous = ambiguous or {}
 
 
-class _RawBson:
-    """Encoded documents, marked so that the driver's encoder takes their bytes as they are."""
-
-    __slots__ = ("raw",)
-    _type_marker = 101
-
-    def __init__(self, raw: bytes) -> None:
-        self.raw = raw
-
-
 class Guard(Protocol):
     """Knows which database this worker's knowledge comes from."""
 
@@ -82,18 +74,16 @@ class Guard(Protocol):
 class ToMongoDB:
     """Writes the readings and series of one database."""
 
-    def __init__(self, client: Any, database: str, *, clustered: bool) -> None:
+    def __init__(self, client: Any, database: str, *, clustered: bool, sealing: bool = False) -> None:
         self._client = client
         self._database = client[database]
-        # Majority only: a reading that a failover may still roll back does not count as stored.
-        self._readings = self._database.get_collection(
-            READINGS, codec_options=CodecOptions(document_class=RawBSONDocument), read_concern=ReadConcern("majority")
-        )
+        self._stored = StoredReadings(self._database)
         self._series = self._database.get_collection(SERIES, write_concern=SAFE)
         self._collection = ReadingsCollection(self._database, clustered=clustered)
         self._info = CollectionInfo(None, clustered)
-        # Whether inserts name the UUID of their collection; a server may refuse that.
-        self._names_collection = True
+        # Whether inserts name the UUID of their collection; a server may refuse that. Not with sealing: after each
+        # rename the server would refuse whole batches, at 70 µs a document.
+        self._names_collection = not sealing
         self._mismatched: Any = None
         # A call has failed: the database is verified before the next write.
         self._must_verify = False
@@ -107,11 +97,11 @@ class ToMongoDB:
     @classmethod
     @asynccontextmanager
     async def connected(
-        cls, url: str, database: str, *, clustered: bool, timeout_s: float
+        cls, url: str, database: str, *, clustered: bool, timeout_s: float, sealing: bool = False
     ) -> AsyncIterator["ToMongoDB"]:
         """Open a client, which connects when it is first used and again after every loss."""
         async with mongodb_client(url, name="tidegate persister", timeout_s=timeout_s) as client:
-            yield cls(client, database, clustered=clustered)
+            yield cls(client, database, clustered=clustered, sealing=sealing)
 
     def set_guard(self, guard: Guard) -> None:
         """Verify the database through this guard from now on."""
@@ -150,7 +140,7 @@ class ToMongoDB:
         command: dict[str, Any] = {
             "insert": READINGS,
             "ordered": False,
-            "documents": [_RawBson(b"".join(documents))],
+            "documents": [RawBson(b"".join(documents))],
             "writeConcern": SAFE.document,
         }
         uuid = self._info.uuid
@@ -205,20 +195,11 @@ class ToMongoDB:
 
     async def find_stored(self, documents: Sequence[bytes]) -> list[int]:
         """Return the indexes of the documents that are stored already; WriteFailed if nothing is certain."""
-        if self._info.clustered:  # where a query for many keys scans the whole collection
-            return []
-        indexes = {id_bytes(document): index for index, document in enumerate(documents)}
-        keys = list(indexes)
-        found: list[int] = []
         try:
-            for start in range(0, len(keys), KEYS_PER_QUERY):
-                part = [_RawBson(key) for key in keys[start : start + KEYS_PER_QUERY]]
-                cursor = self._readings.find({"_id": {"$in": part}}, {"_id": 1}, batch_size=KEYS_PER_QUERY)
-                found += [indexes[id_bytes(document.raw)] async for document in cursor]
-        except PyMongoError as error:
+            return await self._stored.find(documents, clustered=self._info.clustered)
+        except WriteFailed:
             self._must_verify = True
-            raise WriteFailed(error_text(error)) from error
-        return found
+            raise
 
     async def write_series(self, keys: Sequence[dict[str, Any]]) -> None:
         """Write the documents of new series, so that they may be remembered; WriteFailed if nothing is certain."""
