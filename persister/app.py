@@ -100,7 +100,7 @@ async def persister_service(
             retaining = enforce(settings.retention(), maintenance, metrics)
             jobs = [retaining, maintain_series_index(maintenance)]
             if settings.sealing == "on":
-                jobs.append(sealer_of(settings, store.database, metrics).run())
+                jobs.append(sealer_of(settings, store, metrics).run())
             tasks.create_task(_run(worker, erasure, jobs, broker, metrics, stop))
             try:
                 yield {"broker": worker.check, "mongodb": store.check}
@@ -125,14 +125,15 @@ async def _run(
             await worker.run(stop)
 
 
-def sealer_of(settings: PersisterSettings, database: Any, metrics: PersisterMetrics) -> Sealer:
+def sealer_of(settings: PersisterSettings, store: ToMongoDB, metrics: PersisterMetrics) -> Sealer:
     """Return what seals the readings of a database by these settings."""
     return Sealer(
-        database,
+        store.database,
         clustered=settings.readings_clustered,
         seal_readings=settings.seal_readings,
         seal_seconds=settings.seal_seconds,
         metrics=metrics.sealing,
+        pause=store.pause,
     )
 
 

@@ -37,6 +37,7 @@ from persister.mongodb_errors import (
 )
 from persister.raw_bson import RawBson
 from persister.stored import StoredReadings
+from persister.write_pause import WritePause
 from readings.collections import READINGS, SERIES
 from runtime.logs import logger
 from runtime.mongodb import mongodb_client
@@ -88,6 +89,8 @@ class ToMongoDB:
         # A call has failed: the database is verified before the next write.
         self._must_verify = False
         self._guard: Guard | None = None
+        # Used by what renames the collection.
+        self.pause = WritePause()
 
     @property
     def database(self) -> Any:
@@ -124,7 +127,9 @@ class ToMongoDB:
         if self._must_verify:
             await self.verify()
         try:
-            return self._result_of(await self._insert(documents), len(documents))
+            async with self.pause.writing():
+                reply = await self._insert(documents)
+            return self._result_of(reply, len(documents))
         except WriteFailed:
             self._must_verify = True
             raise

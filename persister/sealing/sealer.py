@@ -37,6 +37,7 @@ from persister.mongodb_errors import (
 )
 from persister.sealing.metrics import SealingMetrics
 from persister.sealing.state_document import MAX_WAITING, SealingState, StateDocument
+from persister.write_pause import WritePause
 from readings.collections import READINGS
 from runtime.logs import logger
 from storage.places.names import SEALED_PREFIX, seal_number, sealed_name
@@ -98,8 +99,16 @@ class Sealer:
     """Seals the readings of one database, for one process. Every public method may raise WriteFailed."""
 
     def __init__(
-        self, database: Any, *, clustered: bool, seal_readings: int, seal_seconds: float, metrics: SealingMetrics
+        self,
+        database: Any,
+        *,
+        clustered: bool,
+        seal_readings: int,
+        seal_seconds: float,
+        metrics: SealingMetrics,
+        pause: WritePause | None = None,
     ) -> None:
+        """`pause`: of the writes of this process, if it writes readings."""
         self._database = database
         self._readings = database[READINGS]
         self._collection = ReadingsCollection(database, clustered=clustered)
@@ -107,6 +116,7 @@ class Sealer:
         self._seal_readings = seal_readings
         self._seal_seconds = seal_seconds
         self._metrics = metrics
+        self._pause = pause or WritePause()
         self._holder = secrets.token_hex(12)
         self._look_at = 0.0
         self._is_mongos: bool | None = None
@@ -178,10 +188,11 @@ class Sealer:
         if number is None:
             return None
         failpoint("persister.before_rename")
-        if not await self._rename(found.uuid, number):
-            return None
-        failpoint("persister.renamed")
-        await self._collection.create()
+        async with self._pause.paused():
+            if not await self._rename(found.uuid, number):
+                return None
+            failpoint("persister.renamed")
+            await self._collection.create()
         self._metrics.seals.inc()
         log.info(
             "Readings were sealed.",
