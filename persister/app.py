@@ -133,7 +133,6 @@ def sealer_of(settings: PersisterSettings, store: ToMongoDB, metrics: PersisterM
         seal_readings=settings.seal_readings,
         seal_seconds=settings.seal_seconds,
         metrics=metrics.sealing,
-        pause=store.pause,
     )
 
 

@@ -33,6 +33,11 @@ class CollectionInfo:
     clustered: bool
 
 
+async def is_mongos(client: Any) -> bool:
+    """Return whether a sharded cluster answers; raises the driver's errors."""
+    return bool((await client.admin.command("hello")).get("msg") == "isdbgrid")
+
+
 class ReadingsCollection:
     """The collection of one database. Every method raises the driver's errors."""
 
@@ -75,7 +80,7 @@ class ReadingsCollection:
         """Replace an empty collection by one with the right options; False if that is not allowed."""
         database, client = self._database.name, self._database.client
         try:
-            if (await client.admin.command("hello")).get("msg") == "isdbgrid":
+            if await is_mongos(client):
                 return False  # it may be sharded, which a worker must not undo
             # Not dropped: a writer may have stored something there since the collection was found empty.
             await client.admin.command(

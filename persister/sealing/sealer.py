@@ -4,8 +4,9 @@ What each step leaves if the process dies behind it, and what repairs it:
 
 - The number is taken, and waits: nothing has that name. Readers find nothing there, and the compactor takes the number
   off the list some minutes later.
-- The collection is renamed: the next insert creates `readings`, without its options. Such a collection is sealed again
-  at once, by any worker; without an insert it is created by the next check.
+- The collection is renamed: `readings` is created by the first worker whose insert is refused, because it names the
+  UUID (persister/to_mongodb.py), or by the next check. An insert by name would create it without its options (by hand,
+  by a server older than 6.0): such a collection is sealed again at once, by any worker.
 - The next collection is created: its birth is recorded by the next check.
 
 The lease only keeps workers from doing the same at once. A collection is renamed by its UUID, and the UUID is read
@@ -25,7 +26,7 @@ import pymongo
 from pymongo.errors import OperationFailure, PyMongoError
 
 from broker.failpoints import failpoint
-from persister.maintenance.readings_collection import ReadingsCollection
+from persister.maintenance.readings_collection import ReadingsCollection, is_mongos
 from persister.mongodb_errors import (
     COLLECTION_UUID_MISMATCH,
     NAMESPACE_NOT_FOUND,
@@ -37,7 +38,6 @@ from persister.mongodb_errors import (
 )
 from persister.sealing.metrics import SealingMetrics
 from persister.sealing.state_document import MAX_WAITING, SealingState, StateDocument
-from persister.write_pause import WritePause
 from readings.collections import READINGS
 from runtime.logs import logger
 from storage.places.names import SEALED_PREFIX, seal_number, sealed_name
@@ -51,13 +51,13 @@ LOOK_EVERY_S = 10.0
 LEASE_S = 60.0
 # It waits for the lock of one collection, behind operations that began before; mongod itself takes 1 to 3 ms.
 RENAME_TIMEOUT_S = 30.0
-# An insert that comes between rename and creation makes one more seal necessary.
-TRIES = 5
+# An insert by name that comes between rename and creation makes one more seal necessary; under load so does the next.
+TRIES = 3
 
 # The server has done nothing and will do nothing.
 _REFUSALS = {UNAUTHORIZED, NAMESPACE_NOT_FOUND, COLLECTION_UUID_MISMATCH, UNKNOWN_FIELD}
 # The birth of the next collection, recorded with majority behind this, is safe only if the rename is. Waiting for that
-# here would let inserts create the next collection meanwhile.
+# here would hold up the next writes.
 _APPLIED = {"w": 1}
 
 
@@ -106,9 +106,7 @@ class Sealer:
         seal_readings: int,
         seal_seconds: float,
         metrics: SealingMetrics,
-        pause: WritePause | None = None,
     ) -> None:
-        """`pause`: of the writes of this process, if it writes readings."""
         self._database = database
         self._readings = database[READINGS]
         self._collection = ReadingsCollection(database, clustered=clustered)
@@ -116,7 +114,6 @@ class Sealer:
         self._seal_readings = seal_readings
         self._seal_seconds = seal_seconds
         self._metrics = metrics
-        self._pause = pause or WritePause()
         self._holder = secrets.token_hex(12)
         self._look_at = 0.0
         self._is_mongos: bool | None = None
@@ -188,11 +185,10 @@ class Sealer:
         if number is None:
             return None
         failpoint("persister.before_rename")
-        async with self._pause.paused():
-            if not await self._rename(found.uuid, number):
-                return None
-            failpoint("persister.renamed")
-            await self._collection.create()
+        if not await self._rename(found.uuid, number):
+            return None
+        failpoint("persister.renamed")
+        await self._collection.create()
         self._metrics.seals.inc()
         log.info(
             "Readings were sealed.",
@@ -280,7 +276,7 @@ class Sealer:
     async def _through_mongos(self) -> bool:
         """Return whether this is a sharded cluster, in which nothing is sealed."""
         if self._is_mongos is None:
-            self._is_mongos = (await self._database.client.admin.command("hello")).get("msg") == "isdbgrid"
+            self._is_mongos = await is_mongos(self._database.client)
             if self._is_mongos:
                 log.warning("Nothing is sealed through mongos: a sharded collection keeps its name.")
         return self._is_mongos
