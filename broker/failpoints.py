@@ -13,6 +13,8 @@
 - `compactor.before_pieces`, `.pieces_inserted`: pieces, whose predecessors are deleted afterwards
 - `compactor.before_save`, `.saved`: the position
 - `compactor.before_drop`, `.dropped`: the sealed collection, whose number is still in the list
+- `persister.before_rename`: a seal number is taken, the collection is not renamed
+- `persister.renamed`: the collection is renamed, the next one is not created
 """
 
 import os
@@ -37,6 +39,8 @@ Point = Literal[
     "compactor.saved",
     "compactor.before_drop",
     "compactor.dropped",
+    "persister.before_rename",
+    "persister.renamed",
 ]
 VARIABLE = "TIDEGATE_FAILPOINT"
 

@@ -1,7 +1,7 @@
 """The persister's wiring: broker → batches → MongoDB, and dead letters back to the broker."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
@@ -24,6 +24,7 @@ from persister.metrics import PersisterMetrics
 from persister.persister import OnSettled, Persister
 from persister.requeues import Requeues
 from persister.retry import Retrier
+from persister.sealing.sealer import Sealer
 from persister.settings import PersisterSettings
 from persister.to_live import ToLive
 from persister.to_mongodb import ToMongoDB
@@ -54,6 +55,7 @@ async def persister_service(
             settings.readings_database,
             clustered=settings.readings_clustered,
             timeout_s=settings.write_timeout_seconds,
+            sealing=settings.sealing == "on",
         ) as store,
         broker.publisher(DEAD_EXCHANGE) as publisher,
         broker.broadcaster(LIVE_EXCHANGE) as broadcaster,
@@ -96,8 +98,10 @@ async def persister_service(
         )
         async with asyncio.TaskGroup() as tasks:
             retaining = enforce(settings.retention(), maintenance, metrics)
-            indexing = maintain_series_index(maintenance)
-            tasks.create_task(_run(worker, erasure, (retaining, indexing), broker, metrics, stop))
+            jobs = [retaining, maintain_series_index(maintenance)]
+            if settings.sealing == "on":
+                jobs.append(sealer_of(settings, store, metrics).run())
+            tasks.create_task(_run(worker, erasure, jobs, broker, metrics, stop))
             try:
                 yield {"broker": worker.check, "mongodb": store.check}
             finally:
@@ -107,7 +111,7 @@ async def persister_service(
 async def _run(
     worker: Worker,
     erasure: Erasure,
-    jobs: tuple[Coroutine[Any, Any, None], ...],
+    jobs: Sequence[Coroutine[Any, Any, None]],
     broker: Broker,
     metrics: PersisterMetrics,
     stop: asyncio.Event,
@@ -119,6 +123,17 @@ async def _run(
             async with background(report_depth(broker, metrics), name="depth"):
                 await erasure.load()
             await worker.run(stop)
+
+
+def sealer_of(settings: PersisterSettings, store: ToMongoDB, metrics: PersisterMetrics) -> Sealer:
+    """Return what seals the readings of a database by these settings."""
+    return Sealer(
+        store.database,
+        clustered=settings.readings_clustered,
+        seal_readings=settings.seal_readings,
+        seal_seconds=settings.seal_seconds,
+        metrics=metrics.sealing,
+    )
 
 
 async def serve(settings: PersisterSettings, shutdown: Shutdown) -> None:

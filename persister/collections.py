@@ -14,6 +14,10 @@ DATABASE = "database"
 # Stored databases have this collection, so its name cannot change.
 JOBS = "chores"
 
+# The options of a collection with zstd instead of snappy, for `create_if_missing`.
+ZSTD_CONFIG = "block_compressor=zstd"
+ZSTD: dict[str, Any] = {"storageEngine": {"wiredTiger": {"configString": ZSTD_CONFIG}}}
+
 # A confirmed write has survived `kill -9` of the server.
 SAFE = WriteConcern(w="majority", j=True)
 

@@ -2,6 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from persister.sealing.metrics import SealingMetrics
 from runtime.metrics import preset_labels
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15)
@@ -60,6 +61,7 @@ class PersisterMetrics:
             "tidegate_persister_removed_total", "Stored readings removed, by cause", ["why"], registry=registry
         )
         preset_labels(self.removed, "erasure", "retention")
+        self.sealing = SealingMetrics(registry)
         self.parked = Gauge(
             "tidegate_persister_parked", "Messages waiting for the dead-letter queue", registry=registry
         )

@@ -1,7 +1,7 @@
 """The persister's settings."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -56,6 +56,12 @@ class PersisterSettings(ReadingsSettings):
     stuck_seconds: Seconds = setting(
         60.0, about="the process ends after this long without a delivery while messages wait"
     )
+
+    sealing: Literal["on", "off"] = setting(
+        "on", about="whether `readings` is sealed: renamed, for the compactor, and begun again"
+    )
+    seal_readings: Positive = setting(5_000_000, about="the number of readings at which `readings` is sealed")
+    seal_seconds: Seconds = setting(3600.0, about="the age at which `readings` is sealed, unless it is empty")
 
     retention_days: NotNegative = setting(0, about="days for which readings are kept; 0: without limit")
     retention_days_by_sensor_type: tuple[str, ...] = setting(

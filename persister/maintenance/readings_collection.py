@@ -13,7 +13,7 @@ from typing import Any
 from bson.binary import Binary
 from pymongo.errors import OperationFailure
 
-from persister.collections import SAFE, create_if_missing
+from persister.collections import SAFE, ZSTD, ZSTD_CONFIG, create_if_missing
 from persister.mongodb_errors import COLLECTION_UUID_MISMATCH, NAMESPACE_NOT_FOUND
 from readings.collections import READINGS
 from runtime.logs import logger
@@ -22,7 +22,6 @@ log = logger("persister.readings")
 
 # The name of an empty collection once it is replaced, with a suffix; it holds what was written into it meanwhile.
 REPLACED = "readings_replaced_"
-_ZSTD = "block_compressor=zstd"
 _TRIES = 5
 
 
@@ -32,6 +31,11 @@ class CollectionInfo:
 
     uuid: Binary | None
     clustered: bool
+
+
+async def is_mongos(client: Any) -> bool:
+    """Return whether a sharded cluster answers; raises the driver's errors."""
+    return bool((await client.admin.command("hello")).get("msg") == "isdbgrid")
 
 
 class ReadingsCollection:
@@ -47,8 +51,8 @@ class ReadingsCollection:
         for _ in range(_TRIES):
             found = await self._found()
             if found is None:
-                await self._create()
-            elif not found.get("options") and await self._is_empty() and await self._replace(found):
+                await self.create()
+            elif not found.get("options") and await self.is_empty() and await self._replace(found):
                 continue
             else:
                 await self._merge_replaced()
@@ -61,20 +65,22 @@ class ReadingsCollection:
         cursor = await self._database.list_collections(filter={"name": READINGS})
         return next(iter([one async for one in cursor]), None)
 
-    async def _create(self) -> None:
-        options: dict[str, Any] = {"storageEngine": {"wiredTiger": {"configString": _ZSTD}}}
+    async def create(self) -> None:
+        """Create the collection with its options unless it exists."""
+        options = dict(ZSTD)
         if self._clustered:
             options["clusteredIndex"] = {"key": {"_id": 1}, "unique": True}
-        await create_if_missing(self._database, READINGS, **options)
+        await create_if_missing(self._database, READINGS, check_exists=False, **options)
 
-    async def _is_empty(self) -> bool:
+    async def is_empty(self) -> bool:
+        """Return whether the collection holds nothing, also where the server's count is wrong after a crash."""
         return await self._database[READINGS].find_one({}, {"_id": 1}) is None
 
     async def _replace(self, found: dict[str, Any]) -> bool:
         """Replace an empty collection by one with the right options; False if that is not allowed."""
         database, client = self._database.name, self._database.client
         try:
-            if (await client.admin.command("hello")).get("msg") == "isdbgrid":
+            if await is_mongos(client):
                 return False  # it may be sharded, which a worker must not undo
             # Not dropped: a writer may have stored something there since the collection was found empty.
             await client.admin.command(
@@ -90,7 +96,7 @@ class ReadingsCollection:
             log.warning("The empty collection could not be replaced.", error=str(error))
             return False
         log.warning("The collection of readings was empty and had none of its options; it was replaced.")
-        await self._create()
+        await self.create()
         return True
 
     async def _merge_replaced(self) -> None:
@@ -109,12 +115,12 @@ class ReadingsCollection:
         options, uuid = found.get("options", {}), found.get("info", {}).get("uuid")
         engine = options.get("storageEngine", {}).get("wiredTiger", {}).get("configString", "")
         is_clustered = bool(options.get("clusteredIndex"))
-        if self._warned_about == uuid or (_ZSTD in engine and is_clustered is self._clustered):
+        if self._warned_about == uuid or (ZSTD_CONFIG in engine and is_clustered is self._clustered):
             return
         self._warned_about = uuid
         log.warning(
             "The collection of readings has other options than configured; it holds readings and stays as it is.",
-            zstd=_ZSTD in engine,
+            zstd=ZSTD_CONFIG in engine,
             clustered=is_clustered,
             clustered_wanted=self._clustered,
         )

@@ -1,0 +1,184 @@
+"""How the persister changes the state document of `storage.places.state`. Every write is majority and journaled.
+
+Each field has one writer at a time: the lease holder of `sealing` for `next` and what is added to `waiting`, the worker
+that enforces the retention for `retention`. Each change names its condition, so that a process whose lease ended while
+it was stopped changes nothing that it may not. Times are the server's (`$$NOW`).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from bson import Int64
+from pymongo import ReturnDocument
+from pymongo.read_concern import ReadConcern
+
+from persister.collections import SAFE, ZSTD, create_if_missing
+from persister.mongodb_errors import translating_errors
+from storage.places.names import BLOCKS
+from storage.places.state import STATE
+
+# While so many sealed collections wait, no further one is sealed: each is one more for readers to ask.
+MAX_WAITING = 8
+
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+_DEFAULTS = {
+    "next": {"$ifNull": ["$next", Int64(0)]},
+    "waiting": {"$ifNull": ["$waiting", []]},
+    "blocks": {"$ifNull": ["$blocks", False]},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SealingState:
+    """What sealing needs of the state. `born_at`: since when `hot_uuid` is the collection that readings go to.
+
+    `waiting`: by seal number, when it was taken. `now`: the server's time, None if there is no document yet.
+    """
+
+    waiting: Mapping[int, datetime]
+    hot_uuid: Any = None
+    born_at: datetime = _LONG_AGO
+    now: datetime | None = None
+
+    @property
+    def oldest_seconds(self) -> float:
+        """The age of the oldest number that waits; 0 if none does."""
+        if self.now is None or not self.waiting:
+            return 0.0
+        return max(0.0, (self.now - min(self.waiting.values())).total_seconds())
+
+    @property
+    def age_seconds(self) -> float:
+        """Since when `hot_uuid` receives readings."""
+        return 0.0 if self.now is None else (self.now - self.born_at).total_seconds()
+
+
+class StateDocument:
+    """The document of one database. Every method may raise WriteFailed."""
+
+    def __init__(self, database: Any) -> None:
+        self._database = database
+        self._blocks = database.get_collection(BLOCKS, write_concern=SAFE, read_concern=ReadConcern("majority"))
+
+    async def read(self) -> SealingState:
+        """Read what sealing needs."""
+        with translating_errors():
+            found = await self._blocks.find_one({"_id": STATE}, {"waiting": 1, "sealing": 1, "now": "$$NOW"})
+        if found is None:
+            return SealingState({})
+        sealing = found.get("sealing", {})
+        return SealingState(
+            {int(one["number"]): one["sealedAt"] for one in found.get("waiting", ())},
+            sealing.get("hotUuid"),
+            sealing.get("bornAt", _LONG_AGO),
+            found["now"],
+        )
+
+    async def claim(self, holder: str, seconds: float) -> bool:
+        """Take the lease of `sealing`, or extend it; False if another process has it. Creates the document."""
+        is_free = {
+            "$or": [
+                {"$eq": ["$sealing.holder", holder]},
+                {"$lte": [{"$ifNull": ["$sealing.until", _LONG_AGO]}, "$$NOW"]},
+            ]
+        }
+        mine = {"holder": holder, "until": {"$add": ["$$NOW", round(seconds * 1000)]}}
+        change = {
+            **_DEFAULTS,
+            "sealing": {"$cond": [is_free, {"$mergeObjects": ["$sealing", mine]}, "$sealing"]},
+        }
+        await self._create_collection()
+        with translating_errors():
+            found = await self._blocks.find_one_and_update(
+                {"_id": STATE}, [{"$set": change}], {"sealing": 1}, upsert=True, return_document=ReturnDocument.AFTER
+            )
+        return bool(found["sealing"].get("holder") == holder)
+
+    async def release(self, holder: str) -> None:
+        """End the lease."""
+        await self._change(holder, [{"$set": {"sealing.until": "$$NOW"}}])
+
+    async def set_birth(self, holder: str, uuid: Any) -> bool:
+        """Record that the collection with this UUID receives readings from now on; False if the lease is lost."""
+        return await self._change(holder, [{"$set": {"sealing.hotUuid": uuid, "sealing.bornAt": "$$NOW"}}])
+
+    async def take_number(self, holder: str) -> int | None:
+        """Take the next seal number, which waits from now on; None if the lease is lost or MAX_WAITING wait already.
+
+        It is taken once, whatever becomes of it. The caller must have read the UUID of the collection that it means to
+        rename before: then of two numbers the lower one is of the earlier collection, even if the lease was lost.
+        """
+        number = {"$add": [{"$max": ["$next", {"$max": "$waiting.number"}]}, Int64(1)]}
+        query = {
+            "_id": STATE,
+            "sealing.holder": holder,
+            "$expr": {"$lt": [{"$size": "$waiting"}, MAX_WAITING]},
+        }
+        changes = [
+            {"$set": {"next": number}},
+            {"$set": {"waiting": {"$concatArrays": ["$waiting", [_waiting("$next")]]}}},
+        ]
+        with translating_errors():
+            found = await self._blocks.find_one_and_update(
+                query, changes, {"next": 1}, return_document=ReturnDocument.AFTER
+            )
+        return None if found is None else int(found["next"])
+
+    async def withdraw(self, holder: str, number: int) -> None:
+        """Take a number off the list that MongoDB has refused to rename a collection to; it is not used again."""
+        others = {"$filter": {"input": "$waiting", "as": "one", "cond": {"$ne": ["$$one.number", Int64(number)]}}}
+        await self._change(holder, [{"$set": {"waiting": others}}])
+
+    async def include(self, numbers: Iterable[int]) -> None:
+        """Let sealed collections that exist wait if they do not, and raise `next` to the highest of their numbers.
+
+        For a restored database: its state may be older than its collections.
+        """
+        wanted = [Int64(number) for number in sorted(numbers)]
+        missing = {"$setDifference": [wanted, "$waiting.number"]}
+        added = {"$map": {"input": missing, "as": "number", "in": _waiting("$$number")}}
+        changes = [
+            {"$set": _DEFAULTS},
+            {
+                "$set": {
+                    "next": {"$max": ["$next", *wanted]},
+                    "waiting": {"$concatArrays": ["$waiting", added]},
+                }
+            },
+        ]
+        await self._create_collection()
+        with translating_errors():
+            await self._blocks.update_one({"_id": STATE}, changes, upsert=True)
+
+    async def publish_retention(self, days: int, by_sensor_type: Mapping[str, int]) -> None:
+        """Let readers know for how long readings are kept; writes nothing if they know. 0: without limit."""
+        retention = {"days": days, "bySensorType": dict(sorted(by_sensor_type.items()))}
+        with translating_errors():
+            if days or any(by_sensor_type.values()):
+                known = await self._blocks.find_one({"_id": STATE}, {"retention": 1})
+                if known is None:
+                    await self._create_collection()
+                elif known.get("retention") == retention:
+                    return
+                change = {"$set": {"retention": {"$literal": retention}}}
+                await self._blocks.update_one({"_id": STATE}, [{"$set": _DEFAULTS}, change], upsert=True)
+            else:
+                await self._blocks.update_one(
+                    {"_id": STATE, "retention": {"$exists": True}}, {"$unset": {"retention": ""}}
+                )
+
+    async def _change(self, holder: str, changes: list[dict[str, Any]]) -> bool:
+        """Change the document if this process has the lease; return whether it does."""
+        with translating_errors():
+            result = await self._blocks.update_one({"_id": STATE, "sealing.holder": holder}, changes)
+        return bool(result.matched_count)
+
+    async def _create_collection(self) -> None:
+        with translating_errors():
+            await create_if_missing(self._database, BLOCKS, **ZSTD)
+
+
+def _waiting(number: str) -> dict[str, Any]:
+    return {"number": number, "sealedAt": "$$NOW", "failures": 0, "aside": False}
