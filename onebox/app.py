@@ -31,6 +31,7 @@ from onebox.run import Plan, Summary
 from onebox.services import ServiceSettings
 from onebox.settings import OneboxSettings
 from persister.app import persister_service
+from persister.compaction.service import compactor_service
 from reader.app import reader_service
 from runtime.http.cors import allow_origins
 from runtime.http.docs import add_docs
@@ -112,10 +113,13 @@ class Onebox:
             open_tracing("persister") as tracing,
         ):
             self._services = self._services.with_mongod(mongod.url)
-            async with persister_service(
-                self._services.persister, broker=broker, registry=registry, on_settled=audit.watch, tracing=tracing
-            ) as checks:
-                yield _Storage(mongod, broker, audit, registry, dict(checks))
+            async with (
+                persister_service(
+                    self._services.persister, broker=broker, registry=registry, on_settled=audit.watch, tracing=tracing
+                ) as checks,
+                compactor_service(self._services.compactor, registry) as compactor_checks,
+            ):
+                yield _Storage(mongod, broker, audit, registry, {**compactor_checks, **checks})
 
     async def _serve(self, storage: _Storage, secrets: Secrets, tally: RunStats, shutdown: Shutdown) -> None:
         """Serve auth, gateway and reader on one port, run the devices, and stop accepting readings again."""

@@ -8,11 +8,11 @@ from typing import TypeVar
 from auth.settings import AuthSettings
 from gateway.settings import GatewaySettings
 from onebox.run import Plan
-from persister.settings import PersisterSettings
+from persister.settings import CompactSettings, PersisterSettings
 from reader.settings import ReaderSettings
 from runtime.settings import SettingsError, from_env
 
-SERVICES = (AuthSettings, GatewaySettings, PersisterSettings, ReaderSettings)
+SERVICES = (AuthSettings, GatewaySettings, PersisterSettings, CompactSettings, ReaderSettings)
 # The command line says where the process listens; the addresses of its parts are internal.
 SET_BY_ONEBOX = ("HOST", "PORT", "AUTH_DATABASE_URL", "AUTH_URL", "BROKER_URL", "READINGS_URL")
 # Placeholders until the data folder is locked and mongod runs.
@@ -29,12 +29,13 @@ class ServiceSettings:
     auth: AuthSettings
     gateway: GatewaySettings
     persister: PersisterSettings
+    compactor: CompactSettings
     reader: ReaderSettings
 
     def with_mongod(self, url: str) -> "ServiceSettings":
         """Return a copy with the URL of the running mongod."""
         persister, reader = replace(self.persister, readings_url=url), replace(self.reader, readings_url=url)
-        return replace(self, persister=persister, reader=reader)
+        return replace(self, persister=persister, compactor=replace(self.compactor, readings_url=url), reader=reader)
 
     def with_secret(self, secret: str) -> "ServiceSettings":
         """Return a copy with the secret that seals the signing keys, unless the environment sets one."""
@@ -65,10 +66,10 @@ def services_from_env(plan: Plan, environ: Mapping[str, str] | None = None) -> S
             return None
 
     auth, gateway = read(AuthSettings), read(GatewaySettings)
-    persister, reader = read(PersisterSettings), read(ReaderSettings)
-    if auth is None or gateway is None or persister is None or reader is None:
+    persister, compactor, reader = read(PersisterSettings), read(CompactSettings), read(ReaderSettings)
+    if auth is None or gateway is None or persister is None or compactor is None or reader is None:
         raise SettingsError("\n".join(wrong))
-    return ServiceSettings(auth=auth, gateway=gateway, persister=persister, reader=reader)
+    return ServiceSettings(auth=auth, gateway=gateway, persister=persister, compactor=compactor, reader=reader)
 
 
 def ignored_variables(environ: Mapping[str, str] | None = None) -> list[str]:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,6 +16,8 @@ from persister.compaction.metrics import CompactorMetrics
 from persister.compaction.service import SealNow
 from persister.compaction.unseal import Unsealed, UnsealRefusedError, unseal_all
 from persister.mongodb_errors import WriteFailed
+from persister.sealing.metrics import SealingMetrics
+from persister.sealing.sealer import Sealer
 from persister.settings import CompactSettings
 from runtime.logs import configure_logs, logger
 from runtime.mongodb import mongodb_client
@@ -71,10 +74,16 @@ def compact(*, as_json: bool) -> int:
     return _run(work, lambda done: _print_compacted(done, as_json=as_json), name="compact")
 
 
-def sealing(settings: CompactSettings, database: Any) -> SealNow | None:
-    """Return what seals `readings` at once; None without sealing."""
-    del settings, database
-    return None
+def sealing(settings: CompactSettings, database: Any) -> SealNow:
+    """Return what seals `readings` at once, whatever its size."""
+    sealer = Sealer(
+        database,
+        clustered=settings.readings_clustered,
+        seal_readings=0,
+        seal_seconds=0,
+        metrics=SealingMetrics(CollectorRegistry()),
+    )
+    return partial(sealer.seal, force=True)
 
 
 def unseal(*, is_confirmed: bool, is_forced: bool) -> int:

@@ -45,10 +45,11 @@ def state_of(document: Mapping[str, Any] | None) -> State:
         return State()
     retention, waiting = document.get("retention") or {}, document.get("waiting", ())
     unnamed = [int(one["number"]) for one in waiting if not one.get("renamed")]
+    following = int(document.get("next", 0)) + 1
     return State(
         tuple(sorted(int(one["number"]) for one in waiting)),
-        int(document.get("next", 1)),
-        min([*unnamed, int(document.get("next", 1))]),
+        following,
+        min([*unnamed, following]),
         bool(document.get("blocks")),
         int(retention.get("days", 0)),
         dict(retention.get("bySensorType", {})),
