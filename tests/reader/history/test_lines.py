@@ -118,7 +118,7 @@ def test_documents_that_only_a_manual_write_stores_hide_no_neighbour(form: LineF
         made += [bson.encode(each), document("x", START_MS), document(2, START_MS, unit="V")]
     nameless = bson.encode({"_id": key | {"ts": "text"}, "value": 1})
     body = b"".join([*made[:2], nameless, *made[2:]])
-    found = Raw(body, is_cut=False).columns(UNSEALED, Window(series_key(OWNER, DEVICE, SENSOR_TYPE)))
+    found = Raw(body).columns(UNSEALED, Window(series_key(OWNER, DEVICE, SENSOR_TYPE)))
     assert found is not None
     assert encoded(form, found) == one_by_one(form, made)
     # Also bytes that are not UTF-8, which the driver decodes only as it is told to.

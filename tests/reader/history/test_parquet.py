@@ -65,7 +65,7 @@ def columns_of(*values: Any, ts: int = TS, **more: Any) -> Columns:
 
 
 def columns_from(body: bytes) -> Columns:
-    found = Raw(body, is_cut=False).columns(UNSEALED, Window(series_key(OWNER, DEVICE, SENSOR)))
+    found = Raw(body).columns(UNSEALED, Window(series_key(OWNER, DEVICE, SENSOR)))
     assert found is not None
     return found
 
