@@ -65,7 +65,9 @@ class Arrays:
         return arrow.RecordBatch.from_arrays(arrays, schema=self.schema)
 
     def _same(self, text: str, count: int) -> Any:
-        return self._arrow.DictionaryArray.from_arrays(np.zeros(count, np.int32), [text])
+        # With a type: without one, pyarrow tries to import pandas each time.
+        texts = self._arrow.array([text], self._text)
+        return self._arrow.DictionaryArray.from_arrays(np.zeros(count, np.int32), texts)
 
     def _values(self, columns: Columns) -> list[Any]:
         arrow, values, kinds = self._arrow, columns.values, columns.kinds
