@@ -93,7 +93,7 @@ class Arrays:
         """Return a column of each attribute."""
         tails = columns.tails
         used, index = (tails[:1], None) if (tails == tails[0]).all() else np.unique(tails, return_inverse=True)
-        documents = [attributes_of(columns.tail_list[at]) for at in used.tolist()]
+        documents = attributes_of(columns.tail_list[at] for at in used.tolist())
         arrays = []
         for name in ATTRIBUTES:
             texts = [_attribute(name, document.get(name)) for document in documents]
