@@ -25,6 +25,7 @@ from persister.persister import OnSettled, Persister
 from persister.requeues import Requeues
 from persister.retry import Retrier
 from persister.sealing.sealer import Sealer
+from persister.sealing.state_document import StateDocument
 from persister.settings import PersisterSettings
 from persister.to_live import ToLive
 from persister.to_mongodb import ToMongoDB
@@ -97,7 +98,7 @@ async def persister_service(
             stuck_after_s=settings.stuck_seconds,
         )
         async with asyncio.TaskGroup() as tasks:
-            retaining = enforce(settings.retention(), maintenance, metrics)
+            retaining = enforce(settings.retention(), maintenance, StateDocument(store.database), metrics)
             jobs = [retaining, maintain_series_index(maintenance)]
             if settings.sealing == "on":
                 jobs.append(sealer_of(settings, store, metrics).run())

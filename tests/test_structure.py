@@ -18,7 +18,7 @@ DEVELOPMENT = ("bench", "testing", "tests", "tools")
 ALLOWED = {
     "runtime": {"runtime"},
     "readings": {"runtime", "readings"},
-    "storage": {"readings", "storage"},
+    "storage": {"runtime", "readings", "storage"},
     "access": {"runtime", "readings", "access"},
     "broker": {"runtime", "readings", "access", "broker"},
     "onebox": set(PACKAGES),

@@ -1,6 +1,7 @@
 """Removes readings past their retention: series by series, by key range, in small steps.
 
-One worker at a time does it, under a lease. The pause after a round is at least 20 times as long as the round, so that
+One worker at a time does it, under a lease, and publishes the limits in the state document first, because readers show
+nothing older (storage/places/state.py). The pause after a round is at least 20 times as long as the round, so that
 retention never takes more than a twentieth of the database's time.
 """
 
@@ -14,6 +15,7 @@ from persister.maintenance.removal import Removal
 from persister.maintenance.store import LEASE, MaintenanceStore
 from persister.metrics import PersisterMetrics
 from persister.mongodb_errors import WriteFailed
+from persister.sealing.state_document import StateDocument
 from runtime.logs import logger
 from runtime.times import now_ms
 
@@ -57,12 +59,21 @@ class Retention:
         return self.by_sensor_type.get(sensor_type, self.days)
 
 
-async def enforce(retention: Retention, maintenance: MaintenanceStore, metrics: PersisterMetrics) -> None:
-    """Remove what is too old, until cancelled; returns at once if everything is kept."""
-    while retention.removes_anything:
+async def enforce(
+    retention: Retention, maintenance: MaintenanceStore, state: StateDocument, metrics: PersisterMetrics
+) -> None:
+    """Remove what is too old, until cancelled, and let readers know the limit. Returns if everything is kept."""
+    while not retention.removes_anything:
+        try:
+            return await state.publish_retention(0, {})
+        except WriteFailed as error:
+            log.warning("That readings are kept without limit could not be stored; trying again.", error=str(error))
+        await asyncio.sleep(CHECK_EVERY_S)
+    while True:
         try:
             if (server_ms := await maintenance.claim_job(JOB)) is not None:
                 started = time.monotonic()
+                await state.publish_retention(retention.days, retention.by_sensor_type)
                 # By the slower of two clocks: what is removed too early is lost.
                 removed = await remove_old(retention, maintenance, now_ms=min(server_ms, now_ms()))
                 metrics.removed.labels("retention").inc(removed)

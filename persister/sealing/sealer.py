@@ -6,7 +6,8 @@ What each step leaves if the process dies behind it, and what repairs it:
   off the list some minutes later.
 - The collection is renamed: `readings` is created by the first worker whose insert is refused, because it names the
   UUID (persister/to_mongodb.py), or by the next check. An insert by name would create it without its options (by hand,
-  by a server older than 6.0): such a collection is sealed again at once, by any worker.
+  by a server older than 6.0): such a collection is sealed again at once, by any worker. The first one of a database
+  is not: it is sealed when it is due.
 - The next collection is created: its birth is recorded by the next check.
 
 The lease only keeps workers from doing the same at once. A collection is renamed by its UUID, and the UUID is read
@@ -256,7 +257,7 @@ class Sealer:
             return ""
         if force:
             return "asked for"
-        if not found.has_options:
+        if found.state.last_number and not found.has_options:
             return "an insert created it, without its options"
         if await self._readings.estimated_document_count() >= self._seal_readings:
             return "large enough"

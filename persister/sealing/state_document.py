@@ -34,10 +34,12 @@ _DEFAULTS = {
 class SealingState:
     """What sealing needs of the state. `born_at`: since when `hot_uuid` is the collection that readings go to.
 
-    `waiting`: by seal number, when it was taken. `now`: the server's time, None if there is no document yet.
+    `waiting`: by seal number, when it was taken. `last_number`: the highest one taken, 0 if nothing was ever sealed.
+    `now`: the server's time, None if there is no document yet.
     """
 
     waiting: Mapping[int, datetime]
+    last_number: int = 0
     hot_uuid: Any = None
     born_at: datetime = _LONG_AGO
     now: datetime | None = None
@@ -65,12 +67,13 @@ class StateDocument:
     async def read(self) -> SealingState:
         """Read what sealing needs."""
         with translating_errors():
-            found = await self._blocks.find_one({"_id": STATE}, {"waiting": 1, "sealing": 1, "now": "$$NOW"})
+            found = await self._blocks.find_one({"_id": STATE}, {"next": 1, "waiting": 1, "sealing": 1, "now": "$$NOW"})
         if found is None:
             return SealingState({})
         sealing = found.get("sealing", {})
         return SealingState(
             {int(one["number"]): one["sealedAt"] for one in found.get("waiting", ())},
+            int(found.get("next", 0)),
             sealing.get("hotUuid"),
             sealing.get("bornAt", _LONG_AGO),
             found["now"],

@@ -7,6 +7,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from contextlib import aclosing
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -19,6 +20,7 @@ from storage.codec.plain_values import with_plain_values
 from storage.codec.sums import Booleans, Numbers, Sums, Texts, merge, sums_of
 from storage.places.reading import Places
 from storage.places.stretches import Stretch, stretches
+from storage.places.threads import in_thread_if_large
 from storage.places.window import Window
 
 TOP_TEXTS = 5
@@ -71,7 +73,7 @@ class BucketSums:
                 if isinstance(one, Stretch):
                     self.add_sums(*one)
                 else:
-                    self.add_columns(one)
+                    await in_thread_if_large(len(one), partial(self.add_columns, one))
 
     def _will_do(self, stretch: Stretch) -> bool:
         return self.in_one_bucket(stretch.first_ms, stretch.last_ms) and self.can_use(stretch.sums)
@@ -120,7 +122,7 @@ class BucketSums:
         return columns if until - begin == len(ts) else columns.take(slice(begin, until))
 
     def parts(self) -> list[dict[str, Any]]:
-        """Return the statistics as the pipelines give them, in the order of time; buckets without any are left out.
+        """Return the statistics, in the order of time; buckets without any are left out.
 
         `_id` is the bucket's start in milliseconds since 1970, or `at` and `kind`. Numbers have `min`, `max`, `avg`,
         `first`, `last` and `count`, booleans and texts what they have of them; booleans `on`, texts `top`.

@@ -18,19 +18,20 @@ from reader.fair_semaphore import FairSemaphore
 from reader.history.bucket_statistics import Aggregation, Part
 from reader.responses import AS_STORED, Document
 from readings.collections import SERIES_BY_SENSOR_TYPE
-from readings.document import position_of
+from readings.document import DocumentError, position_of
 from readings.filters import of_device, of_owner
 from readings.keys import Key, Position, series_key
 from runtime.mongodb import THREADS, mongodb_client
 from storage.codec.columns import Columns
 from storage.codec.packed import BlockError
+from storage.places.in_range import series_in_range
 from storage.places.moving import PlacesChanged
 from storage.places.names import BEGINNING, END
 from storage.places.newest import Newest
-from storage.places.reading import Places
+from storage.places.reading import FIRST_READINGS, Places
+from storage.places.threads import in_thread_if_large
 from storage.places.window import Window, position_at
 
-READINGS = "readings"
 SERIES = "series"
 # Documents fetched and encoded at once: some 5 ms, in which nothing else runs.
 BATCH_DOCUMENTS = 1000
@@ -52,6 +53,8 @@ MAX_CONCURRENT_MANY_TEXTS = 4
 MAX_CONCURRENT_MANY_TEXTS_PER_OWNER = 2
 # BadValue and NoQueryExecutionPlans: mongod's errors when the index named by a hint does not exist.
 NO_SUCH_INDEX = (2, 291)
+
+FindNewest = Callable[[str, Sequence[tuple[str, str]]], Awaitable[dict[tuple[str, str], Document]]]
 
 
 class HistoryUnavailable(Exception):
@@ -89,7 +92,6 @@ class FromMongoDB:
         majority = ReadConcern("majority")
         self._places = Places(client, database)
         self._newest = Newest(self._places)
-        self._readings = client[database].get_collection(READINGS, codec_options=AS_STORED, read_concern=majority)
         self._series = client[database].get_collection(SERIES, codec_options=AS_STORED, read_concern=majority)
 
     @classmethod
@@ -111,10 +113,10 @@ class FromMongoDB:
         Each batch is a question with its own time limit, starting at the last one's position: a MongoDB cursor has one
         limit for its whole life, and does not survive a failover or a client that pauses.
         """
-        window, left, has_more = range_.window(owner), limit, True
+        window, left, has_more, size = range_.window(owner), limit, True, FIRST_READINGS
         while has_more and (left is None or left > 0):
             async with self._query(owner):
-                columns, has_more = await self._places.batch(window, left)
+                columns, has_more, size = await self._places.batch(window, left, size)
             if columns is not None:
                 window = window.behind(position_at(columns, -1))
                 left = None if left is None else left - len(columns)
@@ -122,11 +124,11 @@ class FromMongoDB:
 
     async def has_device(self, owner: str, device: str) -> bool:
         """Return whether anything of a device was ever stored: its series outlive the retention of its readings."""
+        query = of_device(owner, device)
         async with self._query(owner):
-            for collection in (self._series, self._readings):  # `series` may lag by the time of a write
-                if await collection.find_one(of_device(owner, device), {"_id": 1}) is not None:
-                    return True
-        return False
+            if await self._series.find_one(query, {"_id": 1}) is not None:
+                return True
+            return await self._places.has_any(query)  # `series` may lag by the time of a write
 
     async def ends(self, owner: str, device: str, sensor_type: str) -> tuple[int, int] | None:
         """Return the times of a series' first and last reading in milliseconds since 1970; None if it has none."""
@@ -189,31 +191,38 @@ class FromMongoDB:
 
     async def newest(self, owner: str, series: Sequence[tuple[str, str]]) -> list[Document | None]:
         """Return the newest reading of each series, or None; some 0.2 ms each."""
+        return await self._of_each(owner, series, self._newest.of)
+
+    async def newest_before(
+        self, owner: str, series: Sequence[tuple[str, str]], before_ms: int
+    ) -> list[Document | None]:
+        """Return the newest reading of each series before a time, or None."""
+        return await self._of_each(owner, series, lambda owner, part: self._newest.before(owner, part, before_ms))
+
+    async def _of_each(self, owner: str, series: Sequence[tuple[str, str]], find: FindNewest) -> list[Document | None]:
         found: dict[tuple[str, str], Document] = {}
         parts = iter([series[start : start + SERIES_PER_QUERY] for start in range(0, len(series), SERIES_PER_QUERY)])
 
         async def fetch_batches() -> None:
             for part in parts:
                 async with self._query(owner):
-                    found.update(await self._newest.of(owner, part))
+                    found.update(await find(owner, part))
 
         await _together(fetch_batches, min(MAX_CONCURRENT_BATCHES, -(-len(series) // SERIES_PER_QUERY)))
         return [found.get(one) for one in series]
 
-    async def newest_before(
-        self, owner: str, series: Sequence[tuple[str, str]], before_ms: int
-    ) -> list[Document | None]:
-        """Return the newest reading of each series before a time, or None; one query each."""
-        found: dict[tuple[str, str], Document] = {}
-        ranges = iter([Range(*one, to_ms=before_ms, descending=True) for one in series])
-
-        async def fetch() -> None:
-            for range_ in ranges:
-                for document in await self.page(owner, range_, 1):
-                    found[range_.device, range_.sensor_type] = document
-
-        await _together(fetch, min(MAX_CONCURRENT_BATCHES, len(series)))
-        return [found.get(one) for one in series]
+    async def in_range(
+        self, owner: str, series: Sequence[tuple[str, str]], from_ms: int | None, to_ms: int | None
+    ) -> list[tuple[str, str]]:
+        """Return those of the series that have readings in a range, and few that have earlier and later ones only."""
+        start = BEGINNING if from_ms is None else (from_ms, BEGINNING[1])
+        end = END if to_ms is None else (to_ms, BEGINNING[1])
+        found: set[tuple[str, str]] = set()
+        for begin in range(0, len(series), SERIES_PER_QUERY):
+            async with self._query(owner):
+                part = series[begin : begin + SERIES_PER_QUERY]
+                found |= await series_in_range(self._places, owner, part, start, end)
+        return [one for one in series if one in found]
 
     async def series_with_newest(
         self, owner: str, device: str | None, sensor_type: str | None, past: tuple[str, str] | None, limit: int
@@ -251,7 +260,7 @@ class FromMongoDB:
         sums = aggregation.sums(boundaries)
         async with self._many_text_slots.slot(owner) if many_texts else nullcontext(), self._query(owner):
             await sums.add_all(self._places, range_.window(owner))
-            return sums.parts()
+            return await in_thread_if_large(len(boundaries), sums.parts)
 
     @asynccontextmanager
     async def _query(self, owner: str) -> AsyncIterator[None]:
@@ -262,7 +271,7 @@ class FromMongoDB:
         try:
             async with asyncio.timeout(self._timeout_s), self._slots.slot(owner):
                 yield
-        except (PyMongoError, BlockError, PlacesChanged, TimeoutError) as error:
+        except (PyMongoError, BlockError, DocumentError, PlacesChanged, TimeoutError) as error:
             raise HistoryUnavailable(f"{type(error).__name__}: {str(error)[:300]}") from error
 
     async def check(self) -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from reader.history.from_mongodb import FromMongoDB, Range
-from readings.document import position_of
 from readings.keys import Position
 from storage.codec.columns import Columns
 
@@ -87,20 +86,7 @@ async def _series(history: FromMongoDB, owner: str, selection: Selection) -> Asy
             page = await history.series(owner, device, only_type, past, SERIES_PER_PAGE)
             past, more = (page[-1] if page else None), len(page) == SERIES_PER_PAGE
             named = [one for one in page if not wanted or one[1] in wanted]
-            for one in await _with_readings(history, owner, selection, named):
+            if selection.from_ms is not None or selection.to_ms is not None:
+                named = await history.in_range(owner, named, selection.from_ms, selection.to_ms)
+            for one in named:
                 yield one
-
-
-async def _with_readings(
-    history: FromMongoDB, owner: str, selection: Selection, series: list[tuple[str, str]]
-) -> list[tuple[str, str]]:
-    """Drop series that have no reading in the time range or behind it: their newest is older than its start."""
-    if selection.from_ms is None and selection.to_ms is None:
-        return series
-    newest = await history.newest(owner, series)
-    first_ms = selection.from_ms
-    return [
-        one
-        for one, reading in zip(series, newest, strict=True)
-        if reading is not None and (first_ms is None or position_of(reading)[0] >= first_ms)
-    ]

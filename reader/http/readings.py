@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 
 from reader.history.bucket_boundaries import BucketWidth, TooManyBuckets, boundaries
 from reader.history.bucket_statistics import KINDS, NUMBERS_ALONE, SUMMARY
+from reader.history.bucket_sums import TooManyTexts
 from reader.history.from_mongodb import FromMongoDB, Range
 from reader.history.selection import Rows, Selection, stream_selection
 from reader.http.export import Export
@@ -33,6 +34,7 @@ from readings.document import position_of
 from runtime.http.fields import read_query
 from runtime.http.operation import JSON, Operation
 from runtime.http.problems import Problem
+from storage.places.threads import in_thread_if_large
 
 DEFAULT_LIMIT = 100
 _SHOWN_CHARS = 64
@@ -163,10 +165,13 @@ class ReadingsRoutes:
                 to_ms = min(ends[1] + 1, LAST_MS) if to_ms is None else to_ms
             bounds = await _boundaries(width, zone, from_ms, to_ms, aggregation.max_buckets)
             range_ = Range(query.device, query.sensor_type, from_ms, to_ms)
-            found = await self._history.buckets(claims.owner, range_, bounds, aggregation)
+            try:
+                found = await self._history.buckets(claims.owner, range_, bounds, aggregation)
+            except TooManyTexts as error:
+                raise invalid_parameter("every", str(error)) from error
             if not found:
                 await self._require_device(claims.owner, query.device)
-        return json_response({"items": aggregation.buckets(found)})
+        return json_response({"items": await in_thread_if_large(len(found), partial(aggregation.buckets, found))})
 
     async def _require_device(self, owner: str, device: str, name: str = "this id") -> None:
         """Raise Problem 404 if nothing of a device was ever stored."""

@@ -3,11 +3,14 @@
 from dataclasses import replace
 from typing import Any
 
+import bson
 import numpy as np
 from bson import Int64
 
-from readings.document import decode_document
+from readings.document import AS_MILLISECONDS
 from storage.codec.columns import INT32, Columns, Kind
+
+_READABLE = AS_MILLISECONDS.with_options(unicode_decode_error_handler="replace")
 
 
 def with_plain_values(columns: Columns) -> Columns:
@@ -16,7 +19,7 @@ def with_plain_values(columns: Columns) -> Columns:
     The others keep their kind, OTHER. What is returned has the values of all readings, and no longer their documents.
     """
     index = np.flatnonzero(columns.kinds == Kind.OTHER).tolist() if columns.others else []
-    found = {at: decode_document(columns.others[columns.values[at]])["value"] for at in index}
+    found = {at: bson.decode(columns.others[columns.values[at]], _READABLE).get("value") for at in index}
     found = {at: value for at, value in found.items() if isinstance(value, bool | int | float | str)}
     if not found:
         return columns

@@ -9,13 +9,16 @@ from pymongo.read_concern import ReadConcern
 
 from readings.document import AS_MILLISECONDS, split_documents
 from readings.filters import in_time_range
+from readings.keys import Position
 from storage.codec.block import Block, decode_block
-from storage.codec.columns import Columns
+from storage.codec.columns import Columns, concatenate, first_wins
 from storage.codec.head_sums import HeadSums, head_sums_from
-from storage.places.documents import StoredHead, columns_key, piece_columns, series_name, stored_head
+from storage.codec.packed import BlockError
+from storage.places.documents import StoredHead, columns_key, piece_columns, piece_of, series_name, stored_head
 from storage.places.moving import PlacesChanged
 from storage.places.names import BLOCKS, COLUMNS, PIECES
-from storage.places.window import Window
+from storage.places.threads import in_thread_if_large
+from storage.places.window import Window, after, position_index
 
 _SETTLED = {"pending": {"$exists": False}}
 # Heads fetched at once where many are needed; some hundred bytes for each hour that they sum up.
@@ -42,17 +45,20 @@ class Blocks:
         self._columns = database.get_collection(COLUMNS, **options)
         self._pieces = database.get_collection(PIECES, **options)
 
-    async def pieces(self, window: Window, session: Any) -> list[Columns]:
-        """Return the readings of all pieces that have some in a window, those outside of it included."""
+    async def of_pieces(self, window: Window, limit: int, session: Any) -> Columns | None:
+        """Return the readings of a window that are in pieces, in order, each once; None if there are none.
+
+        All of them, or those at its start in its direction: at least `limit`. Other pieces are not opened.
+        """
         # By ascending _id: what is merged meanwhile is found further on.
-        query = {
-            "_id": {"$gte": {**window.series, "level": MinKey()}, "$lt": {**window.series, "level": MaxKey()}},
-            "last.ts": {"$gte": window.key(window.start)["ts"]},
-            "first.ts": {"$lte": window.key(window.end)["ts"]},
-        }
-        series = series_name(window.series)
-        found = self._pieces.find(query, session=session).sort("_id", 1)
-        return [piece_columns(document, series) async for document in found]
+        query = pieces_filter(window)
+        documents = [document async for document in self._pieces.find(query, session=session).sort("_id", 1)]
+        if not documents:
+            return None
+        return await in_thread_if_large(
+            sum(int(document.get("count", 0)) for document in documents),
+            lambda: _first_of_pieces(documents, window, limit),
+        )
 
     async def columns(self, stored: StoredHead, session: Any) -> Columns:
         """Return the readings of a block; PlacesChanged if its head has been replaced."""
@@ -60,7 +66,9 @@ class Blocks:
         document = await self._columns.find_one({"_id": key}, session=session)
         if document is None:
             raise PlacesChanged
-        return decode_block(Block(stored.head, bytes(document["data"])))
+        if not isinstance(data := document.get("data"), bytes):
+            raise BlockError("the columns of a block have no data")
+        return await in_thread_if_large(stored.head.sums.count, lambda: decode_block(Block(stored.head, data)))
 
     async def walk(self, window: Window, session: Any) -> AsyncIterator[StoredHead]:
         """Yield the live blocks of a window one after the other, in its direction; PlacesChanged if one is missing."""
@@ -88,16 +96,8 @@ class Blocks:
         query = {"_id": {"$gte": first.head.key, "$lt": window.key(window.end)}}
         cursor = self.heads.find_raw_batches(query, limit=HEADS_PER_QUERY, batch_size=HEADS_PER_QUERY, session=session)
         documents = [one async for batch in cursor.sort("_id", 1) for one in split_documents(batch)]
-        live: list[StoredSums] = []
-        until = first.head.start
-        for document in documents:
-            sums = head_sums_from(document)
-            if sums.start == until:
-                live.append(StoredSums(sums, document))
-                until = sums.until
-            elif sums.start > until:
-                raise PlacesChanged
-        if not live or (len(documents) < HEADS_PER_QUERY and until < window.end):
+        live = await in_thread_if_large(len(documents) * 20, lambda: _live_sums(documents, first.head.start))
+        if not live or (len(documents) < HEADS_PER_QUERY and live[-1].sums.until < window.end):
             raise PlacesChanged
         return live
 
@@ -141,3 +141,50 @@ class Blocks:
             above, end = chain[0], chain[0].head.start
             if end <= window.start:
                 return
+
+
+def pieces_filter(window: Window) -> dict[str, Any]:
+    """Return the filter of the pieces that may have readings of a window."""
+    return {
+        "_id": {"$gte": {**window.series, "level": MinKey()}, "$lt": {**window.series, "level": MaxKey()}},
+        "last.ts": {"$gte": window.key(window.start)["ts"]},
+        "first.ts": {"$lte": window.key(window.end)["ts"]},
+    }
+
+
+def _live_sums(documents: list[bytes], start: Position) -> list[StoredSums]:
+    """Return the sums of heads that follow each other from `start` on; PlacesChanged if one is missing."""
+    live: list[StoredSums] = []
+    for document in documents:
+        sums = head_sums_from(document)
+        if sums.start == start:
+            live.append(StoredSums(sums, document))
+            start = sums.until
+        elif sums.start > start:
+            raise PlacesChanged
+    return live
+
+
+def _first_of_pieces(documents: list[dict[str, Any]], window: Window, limit: int) -> Columns | None:
+    """Return the first readings of pieces in the direction of a window, in order: at least `limit`, or all."""
+    pieces = [(piece_of(document), document) for document in documents]
+    pieces.sort(key=(lambda each: each[0].last) if window.descending else (lambda each: each[0].first))
+    if window.descending:
+        pieces.reverse()
+    series, found, count = series_name(window.series), list[Columns](), 0
+    for number, (_, document) in enumerate(pieces, start=1):
+        found.append(window.cut(piece_columns(document, series)))
+        count += len(found[-1])
+        if count < limit or number == len(pieces):
+            continue
+        merged = first_wins(concatenate(found)).columns
+        following = pieces[number][0]
+        # What lies before all that follows is whole.
+        if window.descending:
+            whole = merged.take(slice(position_index(merged, after(following.last)), None))
+        else:
+            whole = merged.take(slice(0, position_index(merged, following.first)))
+        if len(whole) >= limit:
+            return whole
+        found, count = [merged], len(merged)
+    return first_wins(concatenate(found)).columns

@@ -28,6 +28,7 @@ from storage.codec.columns import Columns
 from storage.codec.decode import decode
 from storage.codec.encode import encode
 from storage.codec.head import Head, head_from
+from storage.codec.packed import BlockError
 from storage.places.window import Window
 
 VERSION = 1
@@ -59,13 +60,12 @@ class StoredHead:
 
 def stored_head(document: dict[str, Any]) -> StoredHead:
     """Return the head of a document decoded with AS_MILLISECONDS; BlockError for another document."""
-    return StoredHead(
-        head_from(document),
-        document["columns"],
-        document["edit"],
-        int(document["lastSeal"]),
-        bool(document.get("pending")),
-    )
+    head = head_from(document)
+    try:
+        columns, edit, last_seal = document["columns"], document["edit"], int(document["lastSeal"])
+    except (LookupError, TypeError, ValueError) as error:
+        raise BlockError(f"not the head of a block: {error!r}") from error
+    return StoredHead(head, columns, edit, last_seal, bool(document.get("pending")))
 
 
 def columns_key(series: Key, start: Position, number: ObjectId) -> Key:
@@ -115,21 +115,26 @@ def piece_document(series: Key, level: int, run: ObjectId, columns: Columns, new
 
 
 def piece_of(document: dict[str, Any]) -> Piece:
-    """Return the piece of a document decoded with AS_MILLISECONDS."""
-    return Piece(
-        document["_id"],
-        document["run"],
-        int(document["count"]),
-        _position(document["first"]),
-        _position(document["last"]),
-        document["newest"],
-        int(document["lastSeal"]),
-    )
+    """Return the piece of a document decoded with AS_MILLISECONDS; BlockError for another document."""
+    try:
+        return Piece(
+            document["_id"],
+            document["run"],
+            int(document["count"]),
+            _position(document["first"]),
+            _position(document["last"]),
+            document["newest"],
+            int(document["lastSeal"]),
+        )
+    except (LookupError, TypeError, ValueError) as error:
+        raise BlockError(f"not a piece: {error!r}") from error
 
 
 def piece_columns(document: dict[str, Any], series: bytes) -> Columns:
     """Return the readings of a piece; `series` are the bytes of `series_bytes`. BlockError when they are damaged."""
-    return decode(bytes(document["columns"]), series)
+    if not isinstance(columns := document.get("columns"), bytes):
+        raise BlockError("the piece has no columns")
+    return decode(columns, series)
 
 
 def _position(names: dict[str, Any]) -> Position:

@@ -6,27 +6,26 @@ been compacted: from then on a newer reading may be in a block.
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import bson
 from bson import MaxKey, MinKey
+from bson.datetime_ms import DatetimeMS
 
 from readings.collections import READINGS
 from readings.document import date_ms, position_of
 from readings.filters import in_time_range
-from readings.keys import Key, Position, reading_key, series_key
-from storage.places.documents import names_of
+from readings.keys import Position, reading_key, series_key
+from storage.codec.packed import BlockError
+from storage.places.documents import READABLE, names_of
+from storage.places.each import Document, Names, Pipeline, find_each, names
 from storage.places.moving import until_unmoved
-from storage.places.names import BLOCKS, PIECES, UNSEALED, sealed_name
+from storage.places.names import BEGINNING, BLOCKS, PIECES, UNSEALED, sealed_name
 from storage.places.reading import Places
 from storage.places.state import State
 from storage.places.window import Window
-
-Document = dict[str, Any]
-Pipeline = list[dict[str, Any]]
-Names = tuple[str, str]
-"""Device and sensorType of a series."""
 
 # Series remembered, some 500 bytes each.
 MAX_KNOWN = 50_000
@@ -82,17 +81,12 @@ class Newest:
                 _keep_newest(behind, await self._last(sealed_name(number), number, owner, asked, session))
             unknown = [one for one in series if one not in known]
             if state.has_blocks and unknown:
-                _keep_newest(behind, await self._pieces(owner, unknown, session))
+                _keep_newest(behind, _candidates(await self._last_pieces(owner, unknown, session)))
                 _keep_newest(behind, await until_unmoved(lambda: self._blocks(owner, unknown, session)))
         for one in unknown:
             self._remember((owner, *one), _Known(behind.get(one), state.final, time.monotonic()))
         _keep_newest(behind, hot)
-        now_ms = int(time.time() * 1000)
-        return {
-            one: found.document
-            for one, found in behind.items()
-            if (oldest := state.oldest_ms(one[1], now_ms)) is None or found.position[0] >= oldest
-        }
+        return {one: candidate.document for one, candidate in self._retained(behind, state)}
 
     def _remember(self, name: tuple[str, str, str], known: _Known) -> None:
         self._known[name] = known
@@ -100,34 +94,79 @@ class Newest:
         if len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
 
+    async def before(self, owner: str, series: Sequence[Names], before_ms: int) -> dict[Names, Document]:
+        """Return the newest reading of each series before a time, as `of`; nothing of it is remembered."""
+        opened: set[Names] = set()
+        async with self._places.session() as session:
+            found = await self._last(READINGS, UNSEALED, owner, series, session, before_ms)
+            state = await self._places.state(session)
+            for number in state.waiting:
+                _keep_newest(found, await self._last(sealed_name(number), number, owner, series, session, before_ms))
+            if state.has_blocks:
+                for last in (
+                    await self._last_pieces(owner, series, session, before_ms),
+                    await self._last_heads(owner, series, session, before_ms),
+                ):
+                    candidates = _candidates(last)
+                    # What is newest in one that goes on behind that time, only its columns say.
+                    opened |= {one for one, candidate in candidates.items() if candidate.position[0] >= before_ms}
+                    opened |= {names(one["_id"]) for one in last if one.get("pending")}
+                    _keep_newest(found, candidates)
+        documents = {one: candidate.document for one, candidate in self._retained(found, state) if one not in opened}
+        for one in opened:
+            window = Window(series_key(owner, *one), end=(before_ms, BEGINNING[1]), descending=True)
+            for raw in await self._places.documents(window, 1):
+                documents[one] = bson.decode(raw, READABLE)
+        return documents
+
+    def _retained(self, found: dict[Names, _Candidate], state: State) -> Iterator[tuple[Names, _Candidate]]:
+        """Yield what is not past its retention."""
+        now_ms = int(time.time() * 1000)
+        for one, candidate in found.items():
+            oldest_ms = state.oldest_ms(one[1], now_ms)
+            if oldest_ms is None or candidate.position[0] >= oldest_ms:
+                yield one, candidate
+
     async def _last(
-        self, name: str, number: int, owner: str, series: Sequence[Names], session: Any
+        self, name: str, number: int, owner: str, series: Sequence[Names], session: Any, before_ms: int | None = None
     ) -> dict[Names, _Candidate]:
         """Return the newest document of each series in `readings` or a sealed collection."""
-        filters = (in_time_range(series_key(owner, *one)) for one in series)
+        filters = (in_time_range(series_key(owner, *one), to_ms=before_ms) for one in series)
         parts: list[Pipeline] = [[{"$match": one}, {"$sort": {"_id": -1}}, {"$limit": 1}] for one in filters]
-        found = await self._each(name, parts, session)
-        return {_names(one["_id"]): _Candidate(position_of(one), number, one) for one in found}
+        found = await find_each(self._places.collection(name), parts, session)
+        return {names(one["_id"]): _Candidate(position_of(one), number, one) for one in found}
 
-    async def _pieces(self, owner: str, series: Sequence[Names], session: Any) -> dict[Names, _Candidate]:
+    async def _last_pieces(
+        self, owner: str, series: Sequence[Names], session: Any, before_ms: int | None = None
+    ) -> list[Document]:
+        """Return the newest reading of the pieces of each series that begin before a time."""
+        begins = {} if before_ms is None else {"first.ts": {"$lt": DatetimeMS(before_ms)}}
         parts: list[Pipeline] = [
             [
-                {"$match": {"_id": {"$gte": {**key, "level": MinKey()}, "$lt": {**key, "level": MaxKey()}}}},
+                {"$match": {"_id": {"$gte": {**key, "level": MinKey()}, "$lt": {**key, "level": MaxKey()}}} | begins},
                 {"$sort": {"last.ts": -1, "last.seq": -1, "lastSeal": 1}},
                 {"$limit": 1},
                 {"$project": {"last": "$newest", "lastSeal": 1}},
             ]
             for key in (series_key(owner, *one) for one in series)
         ]
-        return _candidates(await self._each(PIECES, parts, session))
+        return await find_each(self._places.collection(PIECES), parts, session)
+
+    async def _last_heads(
+        self, owner: str, series: Sequence[Names], session: Any, before_ms: int | None = None
+    ) -> list[Document]:
+        """Return the newest reading of the last block of each series that begins before a time; it may be pending."""
+        last: Pipeline = [
+            {"$sort": {"_id": -1}},
+            {"$limit": 1},
+            {"$project": {"last": 1, "lastSeal": 1, "pending": 1}},
+        ]
+        filters = (in_time_range(series_key(owner, *one), to_ms=before_ms) for one in series)
+        parts: list[Pipeline] = [[{"$match": one}, *last] for one in filters]
+        return await find_each(self._places.collection(BLOCKS), parts, session)
 
     async def _blocks(self, owner: str, series: Sequence[Names], session: Any) -> dict[Names, _Candidate]:
-        fields = {"last": 1, "lastSeal": 1, "pending": 1}
-        parts: list[Pipeline] = [
-            [{"$match": in_time_range(key)}, {"$sort": {"_id": -1}}, {"$limit": 1}, {"$project": fields}]
-            for key in (series_key(owner, *one) for one in series)
-        ]
-        found = await self._each(BLOCKS, parts, session)
+        found = await self._last_heads(owner, series, session)
         candidates = _candidates(one for one in found if not one.get("pending"))
         for document in found:
             if document.get("pending"):
@@ -138,22 +177,12 @@ class Newest:
                     break
         return candidates
 
-    async def _each(self, name: str, parts: list[Pipeline], session: Any) -> list[Document]:
-        """Return what several short pipelines on one collection find, in one command instead of many."""
-        if not parts:
-            return []
-        first, *others = parts
-        pipeline = [*first, *({"$unionWith": {"coll": name, "pipeline": other}} for other in others)]
-
-        async def ask() -> list[Document]:
-            cursor = self._places.collection(name).aggregate(pipeline, batchSize=len(parts) + 1, session=session)
-            return [document async for document in cursor]
-
-        return await until_unmoved(ask)
-
 
 def _candidates(found: Iterable[Document]) -> dict[Names, _Candidate]:
-    return {_names(one["_id"]): _candidate(one) for one in found}
+    try:
+        return {names(one["_id"]): _candidate(one) for one in found}
+    except (LookupError, TypeError, ValueError) as error:
+        raise BlockError(f"neither a piece nor the head of a block: {error!r}") from error
 
 
 def _candidate(found: Document) -> _Candidate:
@@ -169,7 +198,3 @@ def _keep_newest(kept: dict[Names, _Candidate], found: dict[Names, _Candidate]) 
     for one, candidate in found.items():
         if (other := kept.get(one)) is None or candidate.rank > other.rank:
             kept[one] = candidate
-
-
-def _names(key: Key) -> Names:
-    return key["device"], key["sensorType"]

@@ -1,5 +1,6 @@
 """Documents of `readings` and sealed collections as columns, also those that only a manual write can have stored."""
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -11,35 +12,51 @@ from runtime.logs import logger
 from storage.codec.columns import Columns, Kind, concatenate
 from storage.codec.from_documents import columns_of
 from storage.places.documents import READABLE, series_name
+from storage.places.raw_find import find_first
 from storage.places.window import Window
 
 log = logger("storage.places")
 
+# Larger batches are read in a thread: 0.1 us a reading, but 50 where many have attributes of their own.
+_THREAD_BYTES = 64 * 1024
+
 
 class Raw(NamedTuple):
-    """The first documents of a window, back to back. `is_cut`: there are more, though fewer than the limit came."""
+    """The first documents of a window, back to back. `is_cut`: there may be more."""
 
     documents: bytes
-    is_cut: bool
+    total: int = 0
+    is_cut: bool = False
+
+    async def read(self, number: int, window: Window) -> Columns | None:
+        """Return what `columns` returns; many documents are read in a thread, the event loop goes on meanwhile."""
+        if len(self.documents) < _THREAD_BYTES:
+            return self.columns(number, window)
+        return await asyncio.to_thread(self.columns, number, window)
 
     def columns(self, number: int, window: Window) -> Columns | None:
-        """Return the documents, which are in the direction of the window, as columns in order; None without any."""
+        """Return the documents, which are in the direction of the window, as columns in order; None without any.
+
+        A document of any form that has a time and a `seq` is kept whole. One without is not a reading: it is left out.
+        DocumentError if there may be more documents behind it, and none of these is a reading.
+        """
         if not self.documents:
             return None
         try:
             columns = columns_of(self.documents, number)
         except DocumentError:
             columns = concatenate([*_parts(split_documents(self.documents), number, window)])
-        return columns.take(np.arange(len(columns))[::-1]) if window.descending else columns
+        if self.is_cut and not len(columns):
+            raise DocumentError("no document has a time and a seq")
+        return columns.take(slice(None, None, -1)) if window.descending else columns
 
 
 async def read_raw(collection: Any, window: Window, limit: int, session: Any) -> Raw:
     """Return the first documents of a window, at most `limit`, and at most 16 MiB; the driver's errors."""
     if window.is_empty:
-        return Raw(b"", is_cut=False)
-    cursor = collection.find_raw_batches(window.filter(), limit=limit, batch_size=limit, session=session)
-    async with cursor.sort("_id", -1 if window.descending else 1) as batches:
-        return Raw(await anext(batches, b""), is_cut=batches.alive)
+        return Raw(b"")
+    found = await find_first(collection, window.filter(), limit=limit, descending=window.descending, session=session)
+    return Raw(found.documents, found.total, found.is_cut or found.total >= limit)
 
 
 def _parts(documents: list[bytes], number: int, window: Window) -> Iterator[Columns]:

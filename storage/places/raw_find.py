@@ -7,15 +7,19 @@ length, as neighbours mostly do.
 
 import struct
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
+from pymongo.errors import AutoReconnect, ServerSelectionTimeoutError
 
 _AS_BYTES = CodecOptions(document_class=RawBSONDocument)
 _LENGTH = struct.Struct("<i")
 _BATCH = b"\x04firstBatch\x00"
+# The id of the reply's cursor, behind the batch; in front of it where the collection does not exist.
+_CURSOR = struct.Struct("<4xq")
+_CURSOR_HEAD = b"\x12id\x00"
 # Fewer documents of one length in a row are faster one by one.
 _FEW = 16
 _EMBEDDED = 3
@@ -44,19 +48,74 @@ async def find_raw(
     return documents_of_reply(reply.raw)
 
 
+class RawDocuments(NamedTuple):
+    """Documents, back to back, how many they are, and whether MongoDB has more of those that it was asked for."""
+
+    documents: bytes
+    total: int
+    is_cut: bool
+
+
+async def find_first(
+    collection: Any, query: dict[str, Any], *, limit: int, descending: bool = False, session: Any = None
+) -> RawDocuments:
+    """Return the first documents in the order of `_id`, `limit` or fewer; the driver's errors.
+
+    Asked a second time when the connection is lost or the primary steps down, as the driver asks its own finds.
+    """
+    command: dict[str, Any] = {
+        "find": collection.name,
+        "filter": query,
+        "sort": {"_id": -1 if descending else 1},
+        "limit": limit,
+        "batchSize": limit,
+    }
+
+    async def ask() -> Any:
+        concern = {"readConcern": collection.read_concern.document} if collection.read_concern.document else {}
+        return await collection.database.command(command | concern, codec_options=_AS_BYTES, session=session)
+
+    try:
+        reply = (await ask()).raw
+    except ServerSelectionTimeoutError:
+        raise
+    except AutoReconnect:
+        reply = (await ask()).raw
+    start, end = _batch_of(reply)
+    parts = list(_documents(reply, start, end))
+    cursor = _cursor_of(reply, start, end)
+    if cursor:  # the reply was full
+        await collection.database.command({"killCursors": collection.name, "cursors": [cursor]}, session=session)
+    return RawDocuments(b"".join(part for part, _ in parts), sum(count for _, count in parts), cursor != 0)
+
+
 def documents_of_reply(reply: bytes) -> bytes:
     """Return the documents of a reply to `find`; ValueError when it has none of its form."""
+    start, end = _batch_of(reply)
+    return b"".join(part for part, _ in _documents(reply, start, end))
+
+
+def _batch_of(reply: bytes) -> tuple[int, int]:
+    """Return where the elements of a reply's batch begin and end; ValueError when it has none."""
     # Nothing that a user has written is in front of it.
     at = reply.find(_BATCH)
     if at < 0:
         raise ValueError("the reply has no batch")
     at += len(_BATCH)
     (size,) = _LENGTH.unpack_from(reply, at)
-    return b"".join(_documents(reply, at + 4, at + size - 1))
+    return at + 4, at + size - 1
 
 
-def _documents(array: bytes, at: int, end: int) -> Iterator[bytes]:
-    """Yield the documents of the elements of an array, several at once; keys count from 0."""
+def _cursor_of(reply: bytes, start: int, end: int) -> int:
+    """Return the id of the cursor, 0 when there is nothing more to read; ValueError when there is none."""
+    at = end + 1 if reply.startswith(_CURSOR_HEAD, end + 1) else reply.find(_CURSOR_HEAD, 0, start)
+    if at < 0:
+        raise ValueError("the reply has no cursor")
+    return int(_CURSOR.unpack_from(reply, at)[0])
+
+
+def _documents(array: bytes, at: int, end: int) -> Iterator[tuple[bytes, int]]:
+    """Yield the documents of the elements of an array, several at once, and their number; keys count from 0."""
     number, unpack, digits = 0, _LENGTH.unpack_from, 1
     while at < end:
         if number == 10**digits:
@@ -67,11 +126,11 @@ def _documents(array: bytes, at: int, end: int) -> Iterator[bytes]:
             raise ValueError(f"element {number} of the batch is no document")
         same = _same_length(array, at, end, head, length, 10**digits - number)
         if same < _FEW:
-            yield array[at + head : at + head + length]
+            yield array[at + head : at + head + length], 1
             at, number = at + head + length, number + 1
             continue
         rows = np.frombuffer(array, np.uint8, same * (head + length), at).reshape(same, -1)
-        yield rows[:, head:].tobytes()
+        yield rows[:, head:].tobytes(), same
         at, number = at + rows.size, number + same
 
 

@@ -33,9 +33,13 @@ class State:
     retention_days: int = 0
     retention_by_sensor_type: Mapping[str, int] = field(default_factory=dict)
 
+    def days(self, sensor_type: str) -> int:
+        """Return how many days readings of a type are kept; 0 for no limit."""
+        return self.retention_by_sensor_type.get(sensor_type, self.retention_days)
+
     def oldest_ms(self, sensor_type: str, now_ms: int) -> int | None:
         """Return the time before which readings are past their retention; None if they are kept without limit."""
-        days = self.retention_by_sensor_type.get(sensor_type, self.retention_days)
+        days = self.days(sensor_type)
         return now_ms - days * DAY_MS if days else None
 
 

@@ -52,7 +52,8 @@ class Window:
 
 def after(position: Position) -> Position:
     """Return the lowest position above another one."""
-    return position[0], position[1] + 1
+    ts, seq = position
+    return (ts, seq + 1) if seq < END[1] else (ts + 1, BEGINNING[1])
 
 
 def position_at(columns: Columns, at: int) -> Position:

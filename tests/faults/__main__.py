@@ -18,7 +18,8 @@ from functools import partial
 from pathlib import Path
 
 from runtime.logs import configure_logs
-from tests.faults import endings, restores  # noqa: F401 - importing them adds their faults to FAULTS
+from tests.faults import compaction, endings, restores  # noqa: F401 - importing them adds their faults to FAULTS
+from tests.faults.answers import compared_with_answers
 from tests.faults.clock import NEEDS_A_CLOCK, library
 from tests.faults.fleet import Fleet
 from tests.faults.onebox import Onebox
@@ -111,7 +112,10 @@ async def on_the_stack(folder: Path, args: argparse.Namespace, rng: random.Rando
     async with running_stack(folder) as stack:
         stores = Stores(stack.mongodb.url, stack.rabbitmq.url)
         async with streaming(stack.auth.url, [gateway.url for gateway in stack.gateways], args) as fleet:
-            return await account(stores, fleet, faults_of(stack, fleet, args, rng), stack.services)
+            verdicts = await account(stores, fleet, faults_of(stack, fleet, args, rng), stack.services)
+            if all(verdict.holds for verdict in verdicts):
+                print(await compared_with_answers(stack, stores, fleet), flush=True)
+            return verdicts
 
 
 async def on_a_onebox(folder: Path, args: argparse.Namespace, rng: random.Random) -> list[Verdict]:

@@ -18,8 +18,10 @@ from broker.connect import open_broker
 from broker.deleted_owner import DeletedOwner
 from broker.message import Message
 from broker.topology import OWNERS_EXCHANGE, READINGS, READINGS_EXCHANGE
+from persister.maintenance.removal import Removal
 from readings.document import encode_document
 from readings.reading import Reading
+from runtime.mongodb import mongodb_client
 from tests.faults.clock import Clock
 from tests.faults.fleet import Fleet
 from tests.faults.scenarios import fault
@@ -59,11 +61,9 @@ async def announce_deleted(stack: Stack, *owners: str) -> None:
 
 
 async def stored(stack: Stack, owner: str) -> int:
-    def counted() -> int:
-        with database_of(stack) as database:
-            return int(database["readings"].count_documents({"_id.owner": owner}))
-
-    return await asyncio.to_thread(counted)
+    """Return how many readings of an owner there are, in any place."""
+    async with mongodb_client(stack.mongodb.url, name="chaos", timeout_s=10) as client:
+        return await Removal(client["tidegate"]).count(owner)
 
 
 async def series_are_there(stack: Stack, fleet: Fleet, sensor_type: str) -> None:

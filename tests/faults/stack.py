@@ -26,13 +26,16 @@ from tests.integration.services import ROOT, SECRET, migrated
 RESTART_AFTER_S = 0.3
 STOPS_WITHIN_S = 15.0
 DIES_WITHIN_S = 60.0
+# So small that readings are sealed every few seconds, in the middle of every other fault.
+SEALING = {"SEAL_READINGS": "2000", "SEAL_SECONDS": "10"}
 
 
 class Service:
     """One process that is restarted whenever it ends."""
 
-    def __init__(self, name: str, folder: Path, **settings: str) -> None:
+    def __init__(self, name: str, folder: Path, *arguments: str, **settings: str) -> None:
         self.name = name
+        self._arguments = arguments
         self.port, self.ops_port = free_port(), free_port()
         self._log = folder / f"{name}-{self.port}.log"
         self._settings = {
@@ -60,7 +63,7 @@ class Service:
             await self._may_start.wait()
             with self._log.open("ab") as log:
                 self._process = await asyncio.create_subprocess_exec(
-                    *(*ENDS_WITH_PARENT, sys.executable, "-m", self.name),
+                    *(*ENDS_WITH_PARENT, sys.executable, "-m", self.name, *self._arguments),
                     cwd=ROOT,
                     env={**os.environ, **self._settings, **self._next_start},
                     stdin=asyncio.subprocess.DEVNULL,
@@ -181,6 +184,8 @@ class Stack:
     clock: Clock
     gateways: list[Service]
     persisters: list[Service]
+    compactors: list[Service]
+    reader: Service
 
     async def auth_keys(self, *arguments: str) -> str:
         """Run `python -m auth keys …` as an operator does, and return its output."""
@@ -198,7 +203,7 @@ class Stack:
 
     @property
     def services(self) -> list[Service]:
-        return [self.auth, *self.gateways, *self.persisters]
+        return [self.auth, *self.gateways, *self.persisters, *self.compactors, self.reader]
 
 
 @asynccontextmanager
@@ -226,9 +231,25 @@ async def running_stack(folder: Path) -> AsyncIterator[Stack]:
             for settings in (clock.settings, {})
         ]
         mongo = f"mongodb://127.0.0.1:{to_mongodb.port}/?directConnection=true"
-        persisters = [Service("persister", folder, BROKER_URL=rabbitmq.url, READINGS_URL=mongo) for _ in range(2)]
+        persisters = [
+            Service("persister", folder, BROKER_URL=rabbitmq.url, READINGS_URL=mongo, **SEALING) for _ in range(2)
+        ]
+        compactors = [Service("persister", folder, "compact", READINGS_URL=mongo) for _ in range(2)]
+        reader = Service("reader", folder, BROKER_URL=rabbitmq.url, READINGS_URL=mongodb.url, AUTH_URL=auth.url)
         made = Stack(
-            rabbitmq, mongodb, mariadb, to_rabbitmq, to_mongodb, disk, users, auth, clock, gateways, persisters
+            rabbitmq,
+            mongodb,
+            mariadb,
+            to_rabbitmq,
+            to_mongodb,
+            disk,
+            users,
+            auth,
+            clock,
+            gateways,
+            persisters,
+            compactors,
+            reader,
         )
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(service.run(), name=service.name) for service in made.services]

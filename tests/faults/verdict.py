@@ -4,15 +4,17 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pymongo import MongoClient
-
 from broker.connect import open_broker
 from broker.topology import DEAD_LETTERS
-from readings.document import AS_MILLISECONDS, DocumentError, decode_document, split_documents
+from readings.document import DocumentError, decode_document, split_documents
+from runtime.mongodb import mongodb_client
+from storage.codec.to_documents import documents_of
+from storage.places.reading import Places
+from storage.places.window import Window
 from tests.faults.fleet import Fleet, Identity
 
 COLUMNS = ("sent", "acknowledged", "stored", "dead", "lost", "duplicated", "foreign")
@@ -65,10 +67,26 @@ class Verdict:
 
 
 def stored_of(stores: Stores, sensor_type: str) -> list[tuple[Identity, Any]]:
-    """Return what is stored under this sensorType, for any owner."""
-    with MongoClient[dict[str, Any]](stores.mongodb_url, timeoutMS=20_000) as client:
-        readings = client[stores.database].get_collection("readings", codec_options=AS_MILLISECONDS)
-        return [(_identity(item["_id"]), item["value"]) for item in readings.find({"_id.sensorType": sensor_type})]
+    """Return what a reader finds under this sensorType, for any owner, wherever it is stored."""
+    return asyncio.run(_stored_of(stores, sensor_type))
+
+
+async def _stored_of(stores: Stores, sensor_type: str) -> list[tuple[Identity, Any]]:
+    found: list[tuple[Identity, Any]] = []
+    async with mongodb_client(stores.mongodb_url, name="chaos", timeout_s=20) as client:
+        places = Places(client, stores.database)
+        series = await client[stores.database]["series"].find({"_id.sensorType": sensor_type}).to_list(None)
+        for window in (Window(one["_id"]) for one in series):
+            upwards = [each async for columns in places.stream(window) for each in documents_of(columns)]
+            downwards = [
+                each
+                async for columns in places.stream(replace(window, descending=True))
+                for each in documents_of(columns)
+            ]
+            # More may have been stored meanwhile.
+            assert set(upwards) <= set(downwards), f"{window.series} has other readings backwards"
+            found += [(_identity(one["_id"]), one["value"]) for one in map(decode_document, upwards)]
+    return found
 
 
 async def dead_of(stores: Stores, sensor_type: str) -> list[Identity]:

@@ -31,9 +31,8 @@ def by_kind(values: Iterable[Any]) -> tuple[list[Any], list[bool], list[str]]:
 
 
 def numbers_of(values: Sequence[Any]) -> dict[str, Any]:
-    # MongoDB's sums are of 2**33 and of 0.1.
     exact = sum(map(Fraction, values), Fraction())
-    average = pytest.approx(float(exact / len(values)), rel=1e-9, abs=1e-4) if abs(exact) < OVERFLOW else None
+    average = pytest.approx(float(exact / len(values)), rel=1e-12, abs=0) if abs(exact) < OVERFLOW else None
     return {"min": min(values), "max": max(values), "avg": average} | ends_of(values)
 
 

@@ -37,14 +37,20 @@ def test_secrets_are_not_shown() -> None:
     assert "hunter2" not in repr(from_env(ReaderSettings, GOOD))
 
 
-@pytest.mark.parametrize("url", ["mongodb://host", "mongodb+srv://host"])
+@pytest.mark.parametrize(
+    "url", ["mongodb://host", "mongodb+srv://host", "mongodb://a,b/?readPreference=primary", "mongodb://a/?w=1"]
+)
 def test_both_forms_of_mongodbs_addresses_are_taken(url: str) -> None:
     assert from_env(ReaderSettings, GOOD | {"READINGS_URL": url}).readings_url == url
 
 
 BAD = {
     "BROKER_URL": ["hunter2", "http://hunter2", "redis://hunter2"],
-    "READINGS_URL": ["hunter2", "mysql://hunter2", "http://hunter2", "//hunter2"],
+    "READINGS_URL": [
+        *("hunter2", "mysql://hunter2", "http://hunter2", "//hunter2"),
+        *("mongodb://u:hunter2@a,b/?readPreference=secondary", "mongodb://u:hunter2@a?w=1&READpreference=nearest"),
+        "mongodb+srv://u:hunter2@a/x?w=1;readPreference=secondaryPreferred",
+    ],
     "PORT": ["-1", "65536", "http", "80.5"],
     "OPS_PORT": ["-1", "65536"],
     "REVOCATIONS_EVERY_SECONDS": ["0", "-1", "inf", "nan", "often"],

@@ -15,6 +15,7 @@ from persister.maintenance import retention
 from persister.maintenance.retention import DAY_MS, JOB, Retention, enforce, remove_old
 from persister.maintenance.store import MaintenanceStore
 from persister.metrics import PersisterMetrics
+from persister.sealing.state_document import StateDocument
 from persister.settings import PersisterSettings
 from persister.to_mongodb import ToMongoDB
 from readings.document import encode_document
@@ -131,7 +132,14 @@ async def test_one_worker_does_it_and_the_next_round_waits(
         await fill(store, "a", "temperature", [1_000_000_000_000 + number for number in range(100)])
         registries = [CollectorRegistry(), CollectorRegistry()]
         workers = [
-            asyncio.ensure_future(enforce(Retention(1), MaintenanceStore(store.database), PersisterMetrics(registry)))
+            asyncio.ensure_future(
+                enforce(
+                    Retention(1),
+                    MaintenanceStore(store.database),
+                    StateDocument(store.database),
+                    PersisterMetrics(registry),
+                )
+            )
             for registry in registries
         ]
 
@@ -151,7 +159,9 @@ async def test_one_worker_does_it_and_the_next_round_waits(
 async def test_where_everything_is_kept_nothing_runs(store: ToMongoDB) -> None:
     metrics = PersisterMetrics(CollectorRegistry())
     for rules in (Retention(), Retention.of(0, ("door=0",))):
-        await asyncio.wait_for(enforce(rules, MaintenanceStore(store.database), metrics), 1)
+        await asyncio.wait_for(
+            enforce(rules, MaintenanceStore(store.database), StateDocument(store.database), metrics), 1
+        )
 
 
 def test_the_settings_of_retention() -> None:

@@ -94,7 +94,9 @@ def test_times_to_the_ends_of_the_calendar_and_beyond(form: LineForm) -> None:
 def test_locations_that_move(form: LineForm) -> None:
     made = moving(100)
     places: list[dict[str, float]] = [{"lat": n / 3, "lon": -n * 1e-7} for n in range(50)]
-    places += [{"lat": -0.0, "lon": 1e-5, "alt": alt} for alt in (math.nan, math.inf, 1e17, *range(40))]
+    places += [
+        {"lat": -0.0, "lon": 1e-5, "alt": alt} for alt in (math.nan, math.inf, 1e17, *(n / 7 for n in range(40)))
+    ]
     made += [
         document(1, START_MS + n, unit=("V", "0.0")[n % 2], location=place | {}, tags={"0.0": "0.0"}, quality="bad")
         for n, place in enumerate(places)
@@ -118,7 +120,7 @@ def test_documents_that_only_a_manual_write_stores_hide_no_neighbour(form: LineF
         made += [bson.encode(each), document("x", START_MS), document(2, START_MS, unit="V")]
     nameless = bson.encode({"_id": key | {"ts": "text"}, "value": 1})
     body = b"".join([*made[:2], nameless, *made[2:]])
-    found = Raw(body, is_cut=False).columns(UNSEALED, Window(series_key(OWNER, DEVICE, SENSOR_TYPE)))
+    found = Raw(body).columns(UNSEALED, Window(series_key(OWNER, DEVICE, SENSOR_TYPE)))
     assert found is not None
     assert encoded(form, found) == one_by_one(form, made)
     # Also bytes that are not UTF-8, which the driver decodes only as it is told to.

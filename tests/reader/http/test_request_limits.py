@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from broker.embedded.broker import EmbeddedBroker
-from reader.history.from_mongodb import FromMongoDB
+from storage.places.reading import Places
 from testing.waiting import eventually
 from tests.reader.harness import (
     DEVICE,
@@ -79,15 +79,15 @@ async def test_so_many_questions_at_once_and_no_more(
 ) -> None:
     for owner in ("user-1", "other"):
         await store.insert(make_reading(1), owner=owner)
-    fetch, go, inside = FromMongoDB.page, asyncio.Event(), 0
+    fetch, go, inside = Places._hot, asyncio.Event(), 0
 
-    async def held(self: FromMongoDB, *arguments: Any) -> Any:
+    async def held(self: Places, *arguments: Any) -> Any:
         nonlocal inside
         inside += 1
         await go.wait()
         return await fetch(self, *arguments)
 
-    monkeypatch.setattr(FromMongoDB, "page", held)
+    monkeypatch.setattr(Places, "_hot", held)
     monkeypatch.setattr("reader.app.QUERY_WAIT_S", 0.1)
     chosen: dict[str, Any] = {limit.format(what): 2}
     exporting = ("/readings", series(format="csv"))
