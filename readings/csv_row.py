@@ -15,6 +15,8 @@ from readings.reading import ATTRIBUTES
 CSV_COLUMNS = ("device", "sensorType", "ts", "seq", "value", "receivedAt", *ATTRIBUTES)
 # The columns that every export has. Those of attributes that were added since follow; older exports do not have them.
 _FIRST_COLUMNS = CSV_COLUMNS.index("tags") + 1
+# Made once: `json.dumps` would make one for each value.
+_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
 # The start of the optional last line; the number of readings follows.
 CSV_END = "# end "
 
@@ -26,7 +28,7 @@ def is_export_header(row: Sequence[str]) -> bool:
 
 def compact(value: Any) -> str:
     """Return the JSON of a value without spaces, for a cell."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+    return _compact(value)
 
 
 def attribute_cell(name: str, attribute: Any) -> str:

@@ -12,7 +12,7 @@ from broker.settings import BrokerSettings
 from gateway.settings import GatewaySettings
 from onebox.services import SET_BY_ONEBOX
 from onebox.settings import OneboxSettings
-from persister.settings import PersisterSettings
+from persister.settings import CompactSettings, PersisterSettings
 from reader.settings import ReaderSettings
 from runtime.settings import REQUIRED, ProcessSettings, choices, table
 from simulator.command import PASSWORD_VARIABLE
@@ -43,12 +43,13 @@ SERVICES = {
     "auth": AuthSettings,
     "gateway": GatewaySettings,
     "persister": PersisterSettings,
+    "persister compact": CompactSettings,
     "reader": ReaderSettings,
     "simulator serve": SimulatorSettings,
     "onebox": OneboxSettings,
 }
 ONEBOX_NOTE = f"""
-It also reads all settings of `auth`, `gateway`, `persister` and `reader`, except those that it sets itself:
+It also reads all settings of `auth`, `gateway`, `persister`, `persister compact` and `reader`, except those that it sets itself:
 {", ".join(f"`{name}`" for name in SET_BY_ONEBOX)}. `--host` and `--port` say where it listens. Unless
 `SIGNING_KEY_SECRET` is set, it generates a secret and keeps it in the data folder.
 """

@@ -65,7 +65,9 @@ class Arrays:
         return arrow.RecordBatch.from_arrays(arrays, schema=self.schema)
 
     def _same(self, text: str, count: int) -> Any:
-        return self._arrow.DictionaryArray.from_arrays(np.zeros(count, np.int32), [text])
+        # With a type: without one, pyarrow tries to import pandas each time.
+        texts = self._arrow.array([text], self._text)
+        return self._arrow.DictionaryArray.from_arrays(np.zeros(count, np.int32), texts)
 
     def _values(self, columns: Columns) -> list[Any]:
         arrow, values, kinds = self._arrow, columns.values, columns.kinds
@@ -91,7 +93,7 @@ class Arrays:
         """Return a column of each attribute."""
         tails = columns.tails
         used, index = (tails[:1], None) if (tails == tails[0]).all() else np.unique(tails, return_inverse=True)
-        documents = [attributes_of(columns.tail_list[at]) for at in used.tolist()]
+        documents = attributes_of(columns.tail_list[at] for at in used.tolist())
         arrays = []
         for name in ATTRIBUTES:
             texts = [_attribute(name, document.get(name)) for document in documents]

@@ -1,6 +1,6 @@
 """The attributes of columns: decoded from the bytes that many readings share, each time once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import bson
 
@@ -15,9 +15,10 @@ def is_moving(tail: bytes) -> bool:
     return tail[0] == 1
 
 
-def attributes_of(tail: bytes) -> Document:
-    """Return the attributes of a tail as a document has them; coordinates that are in `places` are zeros."""
-    return bson.decode((len(tail) + 4).to_bytes(4, "little") + tail[1:] + b"\x00", AS_STORED)
+def attributes_of(tails: Iterable[bytes]) -> list[Document]:
+    """Return the attributes of tails as documents have them; coordinates that are in `places` are zeros."""
+    whole = [b"%b%b\x00" % ((len(tail) + 4).to_bytes(4, "little"), tail[1:]) for tail in tails]
+    return bson.decode_all(b"".join(whole), AS_STORED)
 
 
 def around_coordinates(location: bytes) -> list[bytes]:

@@ -18,6 +18,9 @@ _FORMULA_STARTS = "=+\\-@\uff1d\uff0b\uff0d\uff20\u30fc"
 # Also after characters that start a cell under another separator setting, and after spaces and quotes.
 _FORMULA = re.compile(rf'^(?=[\t\r\n])|(^|[,;|\t\r\n])(?=(?:[^\S\t\r\n]|")*[{_FORMULA_STARTS}])')
 
+# Signs of CSV's own.
+_SIGNS = re.compile(r'[,"\r\n]')
+
 Cell = Callable[[str], str]
 
 
@@ -30,15 +33,15 @@ def csv_form(device: str, sensor_type: str, *, for_spreadsheet: bool = False) ->
     cell, text_cell = (_text_as_text, _text_as_text) if for_spreadsheet else (_cell, _quoted)
     head = f"{cell(device)},{cell(sensor_type)},"
 
-    def attribute(document: Document, name: str) -> bytes:
-        return f",{_attribute(document, name, cell)}".encode()
+    def attribute(name: str, value: Any) -> bytes:
+        return f",{_attribute(name, value, cell)}".encode()
 
     def line(document: Document) -> bytes:
         """Return a line of a document of any form; columns become the same lines several times as fast."""
         key, value = document["_id"], document.get("value")
         ts, received = time_text(key["ts"]), time_text(document.get("receivedAt")) or ""
         shown = repr(value) if type(value) is float else _value_cell(value, text_cell, cell)
-        rest = ",".join([_attribute(document, name, cell) for name in ATTRIBUTES])
+        rest = ",".join([_attribute(name, document.get(name), cell) for name in ATTRIBUTES])
         return f"{head}{ts},{key['seq']},{shown},{received},{rest}\r\n".encode()
 
     return LineForm(
@@ -52,6 +55,7 @@ def csv_form(device: str, sensor_type: str, *, for_spreadsheet: bool = False) ->
         coordinates=json_module_floats,
         text=lambda text: text_cell(text).encode(),
         attribute=attribute,
+        absent=b",",
         document=line,
     )
 
@@ -61,8 +65,8 @@ def as_text(text: str) -> str:
     return _FORMULA.sub(r"\g<0>'", text)
 
 
-def _attribute(document: Document, name: str, cell: Cell) -> str:
-    return "" if (attribute := document.get(name)) is None else cell(attribute_cell(name, attribute))
+def _attribute(name: str, attribute: Any, cell: Cell) -> str:
+    return "" if attribute is None else cell(attribute_cell(name, attribute))
 
 
 def _value_cell(value: Any, text_cell: Cell, cell: Cell) -> str:
@@ -78,7 +82,7 @@ def _value_cell(value: Any, text_cell: Cell, cell: Cell) -> str:
 
 
 def _cell(text: str) -> str:
-    return _quoted(text) if not text or any(sign in text for sign in ',"\r\n') else text
+    return _quoted(text) if not text or _SIGNS.search(text) else text
 
 
 def _text_as_text(text: str) -> str:

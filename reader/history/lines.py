@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import bson
 import msgspec
@@ -23,7 +24,8 @@ from storage.codec.packed import Floats, Integers
 # Readings encoded at once: 1 to 4 ms, in which nothing else runs, or some 10 where each one has attributes of its own.
 SLICE = 4096
 SMALL_SLICE = 1024
-_MANY_TAILS = 64
+# Attributes take some 5 us to decode and encode.
+MANY_TAILS = 64
 
 Texts = list[bytes]
 
@@ -32,8 +34,8 @@ Texts = list[bytes]
 class LineForm:
     """The lines of one series: the bytes in front of ts, then those behind ts, seq, value, receivedAt and attributes.
 
-    `attribute` returns an attribute of a document, by its name, with what separates it from the one before, or what
-    stands for its absence. `document` encodes a whole document as a line, as columns' readings are.
+    `attribute` returns an attribute, of this name, with what separates it from the one before; `absent` is that of one
+    that a reading does not have. `document` encodes a whole document as a line, as columns' readings are.
     """
 
     head: bytes
@@ -45,14 +47,15 @@ class LineForm:
     floats: Callable[[Floats], Texts]
     coordinates: Callable[[Floats], Texts]
     text: Callable[[str], bytes]
-    attribute: Callable[[Document, str], bytes]
+    attribute: Callable[[str, Any], bytes]
+    absent: bytes
     document: Callable[[Document], bytes]
 
     def lines(self, columns: Columns) -> Iterator[bytes]:
         """Yield the lines of readings of the series, some thousands at a time."""
         tails: dict[int, Texts] = {}
         texts: dict[int, bytes] = {}
-        few = len(columns.tail_list) > _MANY_TAILS or columns.others
+        few = len(columns.tail_list) > MANY_TAILS or columns.others
         size = SMALL_SLICE if few else SLICE
         for start in range(0, len(columns), size):
             yield _Slice(self, columns.take(slice(start, start + size)), tails, texts).encode()
@@ -94,7 +97,9 @@ class _Slice:
             parts += [_integers(columns.seq), [form.after_seq] * count]
         parts.append(self._values(columns))
         if columns.places is None and _is_constant(columns.tails):
-            (tail,) = self._tail(int(columns.tails[0]))
+            at = int(columns.tails[0])
+            self._encode_tails([at])
+            (tail,) = self._tails[at]
             parts.append(_with_times(form.after_value, columns.received, form.after_received + tail))
         else:
             parts.append(_with_times(form.after_value, columns.received, form.after_received))
@@ -129,32 +134,35 @@ class _Slice:
     def _tail_texts(self, columns: Columns) -> Texts:
         """Return the attributes of each reading, and the end of its line."""
         tails = columns.tails
-        used = {at: self._tail(at) for at in np.unique(tails).tolist()}
-        texts = [used[at][0] for at in tails.tolist()]
-        for at, parts in used.items():
+        used = np.unique(tails).tolist()
+        self._encode_tails(used)
+        texts = [self._tails[at][0] for at in tails.tolist()]
+        for number in used:
+            parts = self._tails[number]
             if len(parts) > 1 and columns.places is not None:
-                index = np.flatnonzero(tails == at)
+                index = np.flatnonzero(tails == number)
                 coordinates = [self._form.coordinates(place) for place in columns.places[index].T]
                 for one, text in zip(index.tolist(), with_coordinates(parts, coordinates), strict=True):
                     texts[one] = text
         return texts
 
-    def _tail(self, at: int) -> Texts:
-        """Return the text of attributes and the end of the line: around coordinates, if there are any in `places`."""
-        if at in self._tails:
-            return self._tails[at]
-        tail = self._columns.tail_list[at]
-        document = attributes_of(tail)
-        parts = [b""]
+    def _encode_tails(self, used: list[int]) -> None:
+        """Encode attributes and the end of the line: around coordinates, if there are any in `places`."""
+        new = [at for at in used if at not in self._tails]
+        tails = [self._columns.tail_list[at] for at in new]
+        for at, tail, document in zip(new, tails, attributes_of(tails), strict=True):
+            self._tails[at] = self._tail(document, is_moving(tail))
+
+    def _tail(self, document: Document, moving: bool) -> Texts:
+        form, parts = self._form, [b""]
         for name in ATTRIBUTES:
-            text = self._form.attribute(document, name)
-            if name == "location" and is_moving(tail):
+            text = form.attribute(name, document[name]) if name in document else form.absent
+            if moving and name == "location":
                 first, *others = around_coordinates(text)
                 parts = [parts[0] + first, *others]
             else:
                 parts[-1] += text
-        parts[-1] += self._form.end
-        self._tails[at] = parts
+        parts[-1] += form.end
         return parts
 
 

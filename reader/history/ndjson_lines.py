@@ -1,5 +1,7 @@
 """Readings as lines of JSON (NDJSON), as `reading_object` has them."""
 
+from typing import Any
+
 from reader.history.lines import LineForm, json_floats
 from reader.responses import Document, encode_json, reading_object
 
@@ -18,12 +20,13 @@ def ndjson_form(device: str, sensor_type: str) -> LineForm:
         coordinates=json_floats,
         text=encode_json,
         attribute=_attribute,
+        absent=b"",
         document=_line,
     )
 
 
-def _attribute(document: Document, name: str) -> bytes:
-    return b',"%b":%b' % (name.encode(), encode_json(document[name])) if name in document else b""
+def _attribute(name: str, attribute: Any) -> bytes:
+    return b',"%b":%b' % (name.encode(), encode_json(attribute))
 
 
 def _line(document: Document) -> bytes:

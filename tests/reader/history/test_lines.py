@@ -94,7 +94,9 @@ def test_times_to_the_ends_of_the_calendar_and_beyond(form: LineForm) -> None:
 def test_locations_that_move(form: LineForm) -> None:
     made = moving(100)
     places: list[dict[str, float]] = [{"lat": n / 3, "lon": -n * 1e-7} for n in range(50)]
-    places += [{"lat": -0.0, "lon": 1e-5, "alt": alt} for alt in (math.nan, math.inf, 1e17, *range(40))]
+    places += [
+        {"lat": -0.0, "lon": 1e-5, "alt": alt} for alt in (math.nan, math.inf, 1e17, *(n / 7 for n in range(40)))
+    ]
     made += [
         document(1, START_MS + n, unit=("V", "0.0")[n % 2], location=place | {}, tags={"0.0": "0.0"}, quality="bad")
         for n, place in enumerate(places)

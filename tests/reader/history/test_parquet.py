@@ -265,4 +265,4 @@ def test_many_short_series_take_no_more_memory_than_their_rows() -> None:
     held = pool.bytes_allocated() - before
     table = table_of(rows.end())
     assert table["sensorType"].to_pylist() == [f"s-{number}" for number in range(2000)]
-    assert held < 2000 * 1000, "a batch of each series takes 1.5 kB and more"
+    assert held < 2000 * 500, "a batch of each series takes 1 kB and more"
