@@ -20,8 +20,8 @@ from storage.places.names import BLOCKS, COLUMNS, PIECES, sealed_name
 from storage.places.state import STATE
 from testing.servers.mongodb import MongoDBServer
 from tests.reader.harness import Mongo, ReaderClient, Response, open_reader, series, user_token
-from tests.reader.parquet_tables import table_of
 from tests.reader.live_client import Persister, live_client
+from tests.reader.parquet_tables import table_of
 from tests.storage.codec.cases import DEVICE, OWNER, SENSOR_TYPE, START_MS
 from tests.storage.places.layout import Layout, random_layout
 
