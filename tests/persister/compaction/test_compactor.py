@@ -77,7 +77,7 @@ async def test_repeats_are_counted_at_the_drop_and_a_redo_is_none(world: World) 
 
 async def test_a_stop_saves_the_position_and_the_next_one_goes_on_there(world: World) -> None:
     await sealed(world, 1, 3000)
-    stop = asyncio.Event()
+    stop, batches = asyncio.Event(), 0
 
     async def after_two(at: Point) -> None:
         nonlocal batches
@@ -85,7 +85,6 @@ async def test_a_stop_saves_the_position_and_the_next_one_goes_on_there(world: W
         if batches == 2:
             stop.set()
 
-    batches = 0
     first = world.compactor(after_two)
     await first.compact_next(stop)
     await first.lease.release()
@@ -164,6 +163,8 @@ async def test_another_collection_of_the_same_name_is_not_dropped(world: World) 
     await sealed(world)
     other = [reading("device-9", 5000 + ts, "restored") for ts in range(30)]
 
+    is_restored = False
+
     async def restore(at: Point) -> None:
         nonlocal is_restored
         if at == "compactor.before_drop" and not is_restored:
@@ -172,7 +173,6 @@ async def test_another_collection_of_the_same_name_is_not_dropped(world: World) 
             await world.store(other)
             await world.database["readings"].rename(sealed_name(1))
 
-    is_restored = False
     compactor = world.compactor(restore)
     await compactor.compact_next(NEVER)
     assert sorted(await waiting(world)) == [1]
