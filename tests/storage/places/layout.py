@@ -67,7 +67,7 @@ def random_layout(dice: random.Random) -> Layout:
             part = made if progress == "compacted" else made[: dice.randint(1, len(made))]
             moved.append((number, part))
     if seals or dice.random() < 0.5:
-        state = {"_id": STATE, "next": Int64(seals), "waiting": waiting, "blocks": bool(moved)}
+        state = {"_id": STATE, "highest": Int64(seals), "waiting": waiting, "blocks": bool(moved)}
         layout.collections[BLOCKS] = [state]
     _add_pieces_and_blocks(layout, moved, dice)
     return layout
