@@ -1,8 +1,8 @@
 """How the persister changes the state document of `storage.places.state`. Every write is majority and journaled.
 
-Each field has one writer at a time: the lease holder of `sealing` for `highest` and what is added to `waiting`, the worker
-that enforces the retention for `retention`. Each change names its condition, so that a process whose lease ended while
-it was stopped changes nothing that it may not. Times are the server's (`$$NOW`).
+Each field has one writer at a time: the lease holder of `sealing` for `highest` and what is added to `waiting`, the
+worker that enforces the retention for `retention`. Each change names its condition, so that a process whose lease ended
+while it was stopped changes nothing that it may not. Times are the server's (`$$NOW`).
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,8 +1,8 @@
 """The one document that says which sealed collections there are, and who seals and compacts.
 
 It is among the blocks, `{_id: "state"}`, so that a copy of the blocks never comes without the seal numbers that are in
-use: `highest: int64, blocks: bool, waiting: [{number: int64, sealedAt: Date, renamed: bool, failures: int, aside: bool}],
-retention: {days: int, bySensorType: {…}}`, and what the lease holders keep there (`sealing`, `compaction`).
+use: `highest: int64, blocks: bool, waiting: [{number: int64, sealedAt: Date, renamed: bool, failures: int, aside:
+bool}], retention: {days: int, bySensorType: {…}}`, and what the lease holders keep there (`sealing`, `compaction`).
 
 A seal number is in `waiting` before the collection is renamed, and until after that collection is dropped. `blocks` is
 true before the first piece or block is written. Whoever reads `readings` first and this document then, therefore knows
@@ -22,8 +22,8 @@ _PROJECTION = {"highest": 1, "waiting.number": 1, "waiting.renamed": 1, "blocks"
 class State:
     """What readers need of the document.
 
-    `waiting`: the numbers of sealed collections, lowest first. `highest`: the highest ever. `final`: what is sealed under
-    a number below it gains nothing any more; of higher numbers the collection may not have been renamed yet.
+    `waiting`: the numbers of sealed collections, lowest first. `highest`: the highest ever. `final`: what is sealed
+    under a number below it gains nothing any more; of higher numbers the collection may not have been renamed yet.
     """
 
     waiting: tuple[int, ...] = ()
