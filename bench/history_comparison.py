@@ -42,7 +42,7 @@ class Comparison:
             return Figure(self.what, self.now, self.unit, self.at_most, self.at_least)
         if self.ratio is None:
             return None
-        return Figure(f"  of that of {self.against}", self.ratio, "x", self.at_most, self.at_least)
+        return Figure(f"  ratio to {self.against}", self.ratio, "x", self.at_most, self.at_least)
 
     def figures(self) -> list[Figure]:
         """Return its lines; one of them has the verdict."""

@@ -21,6 +21,7 @@ from broker.deleted_owner import DeletedOwner
 from persister.collections import TOMBSTONES
 from persister.maintenance.store import MaintenanceStore
 from readings.collections import READINGS
+from readings.document import AS_MILLISECONDS
 from storage.places.names import BLOCKS, COLUMNS, PIECES
 from storage.places.state import STATE
 
@@ -114,6 +115,7 @@ async def _announce(setup: HistorySetup, database: str) -> None:
 
 def _left(database: Any) -> bool:
     """Return whether any document with readings is left."""
+    database = database.with_options(codec_options=AS_MILLISECONDS)  # first blocks begin before any datetime
     if database[BLOCKS].find_one({"_id": {"$ne": STATE}}, {"_id": 1}) is not None:
         return True
     return any(database[name].find_one({}, {"_id": 1}) is not None for name in (READINGS, PIECES, COLUMNS))
