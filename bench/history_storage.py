@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
-from bson.datetime_ms import DatetimeMS
 from pymongo.read_concern import ReadConcern
 
 from bench.history_setup import HistorySetup
@@ -17,7 +16,7 @@ from bench.history_systems import VersionSystem
 from bench.load import percentile
 from bench.processes import BenchError, LineProcess
 from readings.collections import READINGS
-from readings.document import AS_MILLISECONDS
+from readings.document import AS_MILLISECONDS, date_ms
 from readings.filters import in_time_range
 from readings.keys import series_key
 from storage.places.names import BLOCKS, sealed_name
@@ -76,7 +75,7 @@ class SampledStorage:
             query = in_time_range(series_key(OWNER, DEVICE, SENSOR_TYPE), since)
             name = names.pop(0)
             for document in self._database[name].find(query, {"_id.ts": 1}):
-                ts = int(DatetimeMS(document["_id"]["ts"]))
+                ts = date_ms(document["_id"]["ts"])
                 found.setdefault(ts, time.time() * 1000 - ts)
             if name == READINGS:
                 state = state_of(self._database[BLOCKS].find_one({"_id": "state"}))
