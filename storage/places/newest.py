@@ -56,7 +56,7 @@ class _Known:
 
     def holds(self, state: State) -> bool:
         later = sum(number >= self.final for number in state.waiting)
-        return later == state.next - self.final and time.monotonic() - self.at < KNOWN_S
+        return later == state.highest + 1 - self.final and time.monotonic() - self.at < KNOWN_S
 
 
 class Newest:

@@ -82,7 +82,7 @@ class World:
         self.number += 1
         state = self.database[BLOCKS]
         waiting = {"number": Int64(self.number), "sealedAt": datetime.now(UTC), "failures": 0, "aside": False}
-        change = {"$set": {"next": Int64(self.number)}, "$push": {"waiting": waiting}}
+        change = {"$set": {"highest": Int64(self.number)}, "$push": {"waiting": waiting}}
         await state.update_one({"_id": STATE}, change, upsert=True)
         await self.database["readings"].rename(sealed_name(self.number))
         return self.number

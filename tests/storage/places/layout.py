@@ -1,6 +1,7 @@
 """Readings of one series, laid out over all places at random, and a model of what a reader has to find."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,14 +26,15 @@ VALUES: list[Any] = [1.5, -0.0, 20.25, 3, 2**40, True, False, "on", "off"]
 
 @dataclass
 class Layout:
-    """What is in which place, and the copy of each reading that counts."""
+    """What is in which place, and by device the copy of each reading that counts."""
 
     collections: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    copies: dict[Position, tuple[int, bytes]] = field(default_factory=dict)
+    copies: dict[str, dict[Position, tuple[int, bytes]]] = field(default_factory=dict)
 
-    def readings(self) -> list[bytes]:
-        """Return what a reader has to find, in order."""
-        return [self.copies[position][1] for position in sorted(self.copies)]
+    def readings(self, device: str = DEVICE) -> list[bytes]:
+        """Return what a reader has to find of a device, in order."""
+        copies = self.copies[device]
+        return [copies[position][1] for position in sorted(copies)]
 
     async def store(self, database: Any) -> None:
         """Write it to an empty database."""
@@ -41,34 +43,55 @@ class Layout:
                 await database[name].insert_many(documents)
 
     def count(self, number: int, made: list[bytes]) -> None:
-        """Count documents that are under this seal number."""
+        """Count documents of DEVICE that are under this seal number."""
+        copies = self.copies.setdefault(DEVICE, {})
         for each in made:
             position = position_of(bson.decode(each, AS_MILLISECONDS))
-            if number < self.copies.get(position, (UNSEALED + 1, b""))[0]:
-                self.copies[position] = number, each
+            if number < copies.get(position, (UNSEALED + 1, b""))[0]:
+                copies[position] = number, each
+
+    def add(self, other: "Layout", device: str) -> None:
+        """Add what is laid out for DEVICE as another one's, whose name has the same length."""
+        for name, documents in other.collections.items():
+            named = [each | {"_id": each["_id"] | {"device": device}} for each in documents]
+            self.collections.setdefault(name, []).extend(named)
+        named_copies = other.copies[DEVICE].items()
+        self.copies[device] = {at: (n, raw.replace(DEVICE.encode(), device.encode())) for at, (n, raw) in named_copies}
 
 
-def random_layout(dice: random.Random) -> Layout:
-    """Lay out up to some hundred readings, with repeats and late ones, in the middle of several merges."""
-    layout = Layout()
+def random_layout(dice: random.Random, devices: Sequence[str] = (DEVICE,)) -> Layout:
+    """Lay out up to some hundred readings of each device, with repeats and late ones, in the middle of several merges.
+
+    A compactor takes one sealed collection after the other, and in each one series after the other.
+    """
     seals = dice.randint(0, 4)
+    progress = {number: dice.choice(["waiting", "in the middle", "compacted"]) for number in range(1, seals + 1)}
+    layout = Layout()
+    for device in devices:
+        layout.add(_random_series(dice, progress), device)
+    if seals or dice.random() < 0.5:
+        names = [number for number, one in progress.items() if one != "compacted"]
+        waiting = [{"number": Int64(number), "renamed": dice.random() < 0.5} for number in names]
+        has_blocks = any(one != "waiting" for one in progress.values())
+        state = {"_id": STATE, "highest": Int64(seals), "waiting": waiting, "blocks": has_blocks}
+        layout.collections.setdefault(BLOCKS, []).append(state)
+    return layout
+
+
+def _random_series(dice: random.Random, progress: dict[int, str]) -> Layout:
+    layout = Layout()
     moved: list[tuple[int, list[bytes]]] = []
-    waiting = []
-    for number in [*range(1, seals + 1), UNSEALED]:
-        made = random_documents(dice, number if number <= seals else seals + 1)
+    for number in [*progress, UNSEALED]:
+        made = random_documents(dice, number if number != UNSEALED else len(progress) + 1)
         layout.count(number, made)
-        progress = "hot" if number == UNSEALED else dice.choice(["waiting", "in the middle", "compacted"])
-        if progress != "compacted":
+        here = "hot" if number == UNSEALED else progress[number]
+        if here != "compacted":
             name = READINGS if number == UNSEALED else sealed_name(number)
             layout.collections[name] = [bson.decode(each, AS_MILLISECONDS) for each in made]
-            if number != UNSEALED:
-                waiting.append({"number": Int64(number), "renamed": dice.random() < 0.5})
-        if progress not in {"hot", "waiting"}:
-            part = made if progress == "compacted" else made[: dice.randint(1, len(made))]
-            moved.append((number, part))
-    if seals or dice.random() < 0.5:
-        state = {"_id": STATE, "next": Int64(seals), "waiting": waiting, "blocks": bool(moved)}
-        layout.collections[BLOCKS] = [state]
+        if here == "compacted":
+            moved.append((number, made))
+        if here == "in the middle":
+            moved.append((number, made[: dice.randint(1, len(made))]))
     _add_pieces_and_blocks(layout, moved, dice)
     return layout
 
