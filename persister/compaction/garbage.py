@@ -34,8 +34,14 @@ class Garbage:
         self._heads = heads
 
     async def remove(self, series: Key) -> int:
-        """Remove it from one series; return how many heads and columns were deleted."""
+        """Remove it from one series; return how many heads and columns were deleted.
+
+        Live heads that are still pending become ones that are not.
+        """
         heads = await self._heads.all(series)
+        if pending_live := [(head.key, head.edit) for head in live(heads) if head.pending]:
+            await self._blocks.settle(pending_live)
+            heads = await self._heads.all(series)
         alive = live(heads)
         bounds = {"$gte": {**series, "ts": MinKey()}, "$lt": {**series, "ts": MaxKey()}}
         columns = [found["_id"] async for found in self._columns.find({"_id": bounds}, {"_id": 1})]

@@ -120,6 +120,10 @@ class Lease:
         """Whether a holder has lost the lease since garbage was last removed."""
         return bool(self._document["compaction"].get("unclean"))
 
+    def was_begun(self, number: int) -> bool:
+        """Return whether a compaction of this number was begun last: then its collection existed."""
+        return bool(self._document["compaction"].get("number") == number)
+
     def progress_of(self, number: int, uuid: Any) -> Progress | None:
         """Return what was saved for this collection; None if it has not been begun."""
         saved = self._document["compaction"]

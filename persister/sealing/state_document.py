@@ -120,7 +120,9 @@ class StateDocument:
         return await self._change(holder, [{"$set": change}])
 
     async def take_number(self, holder: str) -> int | None:
-        """Take the next seal number, which waits from now on; None if the lease is lost or MAX_WAITING wait already.
+        """Take the next seal number, which waits from now on.
+
+        None if the lease is lost, if MAX_WAITING wait already, and while `unseal` puts readings back.
 
         It is taken once, whatever becomes of it. The caller must have read the UUID of the collection that it means to
         rename before: then of two numbers the lower one is of the earlier collection, even if the lease was lost.
@@ -129,6 +131,7 @@ class StateDocument:
         query = {
             "_id": STATE,
             "sealing.holder": holder,
+            "unsealing": {"$exists": False},
             "$expr": {"$lt": [{"$size": "$waiting"}, MAX_WAITING]},
         }
         changes = [

@@ -167,12 +167,15 @@ class World:
         """Return how many heads are not live, and how many columns no live head names."""
         live = [head for head, _ in await self.live()]
         heads = await self._collection(BLOCKS).count_documents({"_id": {"$ne": STATE}})
-        columns = {one["_id"]["id"] for one in await self._collection(COLUMNS).find({}, {"_id": 1}).to_list(None)}
-        return heads - len(live), len(columns - {head.columns for head in live})
+        return heads - len(live), len(await self.columns() - {head.columns for head in live})
 
     async def count(self, name: str) -> int:
         """Return the number of documents in a collection, without the state."""
         return int(await self.database[name].count_documents({"_id": {"$ne": STATE}}))
+
+    async def columns(self) -> set[Any]:
+        """Return the last parts of the keys of all columns of blocks."""
+        return {one["_id"]["id"] for one in await self._collection(COLUMNS).find({}, {"_id": 1}).to_list(None)}
 
     def _collection(self, name: str) -> Any:
         return self.database.get_collection(name, codec_options=AS_MILLISECONDS)
