@@ -14,7 +14,6 @@ import pytest
 import socketio
 
 from broker.embedded.broker import EmbeddedBroker
-from reader.history import from_mongodb
 from reader.history.from_mongodb import FromMongoDB, HistoryUnavailable
 from testing.node import node_with
 from tests.docs.origin import TRUSTED, origin
@@ -90,17 +89,17 @@ class Interrupted:
 
     def __init__(self) -> None:
         self.mended = False
-        self._pages = 0
-        self._read_page = FromMongoDB.page
+        self._queries = 0
+        self._query = FromMongoDB.columns
 
     def again(self) -> None:
-        self._pages = 0
+        self._queries = 0
 
-    async def page(self, history: FromMongoDB, *arguments: Any) -> Any:
-        self._pages += 1
-        if self._pages > 2 and not self.mended:
+    async def columns(self, history: FromMongoDB, *arguments: Any) -> Any:
+        self._queries += 1
+        if self._queries > 2 and not self.mended:
             raise HistoryUnavailable("MongoDB is away")
-        return await self._read_page(history, *arguments)
+        return await self._query(history, *arguments)
 
 
 @pytest.fixture
@@ -109,11 +108,12 @@ async def cut_off(monkeypatch: pytest.MonkeyPatch, mongodb_database: Mongo) -> I
         await store.insert(*(make_reading(n, TS + n) for n in range(ROWS)))
     interrupted = Interrupted()
 
-    async def page(self: FromMongoDB, *arguments: Any) -> Any:
-        return await interrupted.page(self, *arguments)
+    async def columns(self: FromMongoDB, *arguments: Any) -> Any:
+        return await interrupted.columns(self, *arguments)
 
-    monkeypatch.setattr(from_mongodb, "BATCH_DOCUMENTS", ROWS // 6)
-    monkeypatch.setattr(FromMongoDB, "page", page)
+    for name in ("reader.history.from_mongodb.MIN_READINGS", "reader.history.raw_batches.MAX_READINGS"):
+        monkeypatch.setattr(name, ROWS // 6)
+    monkeypatch.setattr(FromMongoDB, "columns", columns)
     return interrupted
 
 

@@ -79,15 +79,21 @@ async def test_so_many_questions_at_once_and_no_more(
 ) -> None:
     for owner in ("user-1", "other"):
         await store.insert(make_reading(1), owner=owner)
-    fetch, go, inside = FromMongoDB.page, asyncio.Event(), 0
+    go, inside = asyncio.Event(), 0
 
-    async def held(self: FromMongoDB, *arguments: Any) -> Any:
-        nonlocal inside
-        inside += 1
-        await go.wait()
-        return await fetch(self, *arguments)
+    def hold(method: str) -> None:
+        fetch = getattr(FromMongoDB, method)
 
-    monkeypatch.setattr(FromMongoDB, "page", held)
+        async def held(self: FromMongoDB, *arguments: Any) -> Any:
+            nonlocal inside
+            inside += 1
+            await go.wait()
+            return await fetch(self, *arguments)
+
+        monkeypatch.setattr(FromMongoDB, method, held)
+
+    hold("page")
+    hold("columns")
     monkeypatch.setattr("reader.app.QUERY_WAIT_S", 0.1)
     chosen: dict[str, Any] = {limit.format(what): 2}
     exporting = ("/readings", series(format="csv"))
