@@ -48,8 +48,8 @@ def add_commands(commands: Any) -> None:
         "compact",
         help="move sealed readings into blocks",
         description=_COMPACT,
-        epilog="With --all the exit code is 0 when it is done, and 1 if MongoDB is away or refuses, or a sealed collection "
-        "was given up.",
+        epilog="With --all the exit code is 0 when it is done, and 1 if MongoDB is away or refuses, or a sealed "
+        "collection was given up.",
         settings=CompactSettings,
         exit_codes=SERVICE_EXIT_CODES,
         allow_abbrev=False,
