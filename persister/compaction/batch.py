@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from persister.compaction.at_once import gather_some
 from persister.compaction.blocks import Blocks, Change, Step, appended, begun, replaced
 from persister.compaction.garbage import Garbage
 from persister.compaction.heads import ChangedError, HeadInfo, Heads
@@ -78,7 +79,7 @@ class BatchWriter:
 
     async def _try(self, chunks: list[Chunk], counts: Counts) -> list[Chunk]:
         """Write chunks; return those whose series someone else has changed meanwhile."""
-        works = [work for work in await self._planned(chunks) if not work.plan.stored]
+        works = planned = [work for work in await self._planned(chunks) if not work.plan.stored]
         loaded = await self._pieces.load([piece for work in works for piece in work.plan.merged])
         for work in works:
             self._arrange(work, loaded)
@@ -97,13 +98,13 @@ class BatchWriter:
         counts.repeats += sum(work.repeats for work in works)
         counts.pieces += len(documents)
         counts.bytes += sum(len(document["columns"]) for document in documents)
-        return [work.chunk for work in again]
+        return [work.chunk for work in planned if work in again]
 
     async def _planned(self, chunks: list[Chunk]) -> list[_Work]:
         pieces = await self._pieces.of([chunk.key for chunk in chunks])
         works = [_Work(chunk, pieces[name_of(chunk.key)]) for chunk in chunks]
         asking = [work for work in works if needs_end(work.chunk.incoming, work.pieces)]
-        heads = await asyncio.gather(*(self._last(work.chunk) for work in asking))
+        heads = await gather_some(self._last(work.chunk) for work in asking)
         for work, head in zip(asking, heads, strict=True):
             work.head = head
         for work in works:
@@ -164,8 +165,12 @@ class BatchWriter:
             appending = []
             for work, change, rest in changes.values():
                 _count(counts, change)
-                if rest is not None and len(rest):
-                    work.head = await self._last(work.chunk)
+                if rest is None or not len(rest):
+                    continue
+                work.head = await self._last(work.chunk)
+                if work.head is None or work.head.last >= position_at(rest, 0):  # someone else was here
+                    again.append(work)
+                else:
                     appending.append((work, rest))
         return again
 

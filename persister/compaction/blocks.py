@@ -6,7 +6,6 @@ replacement makes everything visible at once. A process that ends before it leav
 no reader looks at, and `persister.compaction.garbage` removes them.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +15,7 @@ from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from broker.failpoints import Point
+from persister.compaction.at_once import gather_some
 from persister.compaction.heads import HeadInfo
 from persister.compaction.planner import BLOCK_MAX, BLOCK_USUAL
 from persister.compaction.positions import cut, position_at
@@ -131,7 +131,7 @@ class Blocks:
         await self._insert_heads(changes)
         await self._step("compactor.heads_inserted")
         possible = [change for change in changes if not change.is_refused]
-        done = await asyncio.gather(*(self._replace_left(change) for change in possible))
+        done = await gather_some(self._replace_left(change) for change in possible)
         await self._step("compactor.head_replaced")
         lost = [change for change in changes if change.is_refused]
         lost += [change for change, is_done in zip(possible, done, strict=True) if not is_done]

@@ -153,8 +153,8 @@ class Compactor:
         collection = self._database.get_collection(sealed_name(waiting.number), **self._options)
         scan = SealedScan(collection, waiting.number, progress.done)
         saved_at = time.monotonic()
-        self._throttle.start()
         while not stop.is_set():
+            self._throttle.start()
             with pymongo.timeout(self.lease.left_s):
                 chunks = await scan.next_batch()
                 if not chunks:

@@ -94,9 +94,10 @@ class Removal:
             with translating_errors():
                 next_one = {"_id": {**one["_id"], **one["until"]}, "pending": True}
                 await heads.update_one(next_one, {"$unset": {"pending": ""}, "$set": {"edit": ObjectId()}})
-                if (await heads.delete_one({"_id": one["_id"], "edit": one["edit"]})).deleted_count:
-                    self.deleted += int(one["count"])
-                    await columns.delete_one({"_id": {**one["_id"], "id": one["columns"]}})
+                if not (await heads.delete_one({"_id": one["_id"], "edit": one["edit"]})).deleted_count:
+                    return  # it was changed, and is the first one of the next round: there must be no gap behind it
+                self.deleted += int(one["count"])
+                await columns.delete_one({"_id": {**one["_id"], "id": one["columns"]}})
             await self._pause(0.0)
 
     async def _delete_range(self, name: str, query: Filter, count: str | None, *, counts: bool = True) -> None:
