@@ -103,7 +103,11 @@ class World:
         return compactor
 
     async def read(self) -> dict[bytes, bytes]:
-        """Read all places in the order in which readers do, and drop repetitions."""
+        """Read all places, and drop repetitions."""
+        return {key: by_seal[min(by_seal)] for key, by_seal in (await self.copies()).items()}
+
+    async def copies(self) -> dict[bytes, dict[int, bytes]]:
+        """Read all places in the order in which readers do: the copies of each reading by their seal number."""
         copies: dict[bytes, dict[int, bytes]] = {}
 
         def add(document: bytes, seal: int) -> None:
@@ -121,7 +125,7 @@ class World:
         if state.get("blocks"):
             for document, seal in [*await self._in_pieces(), *await self._in_blocks()]:
                 add(document, seal)
-        return {key: by_seal[min(by_seal)] for key, by_seal in copies.items()}
+        return copies
 
     async def _in_pieces(self) -> list[tuple[bytes, int]]:
         found = []
