@@ -279,12 +279,14 @@ class Compactor:
     async def remove_garbage(self) -> int:
         """Remove what processes left that ended in the middle of a change; return how many documents were deleted."""
         removed = 0
-        async for series in self._garbage.series():
+        async for some in self._garbage.series():
             await self.lease.renew()
-            try:
-                removed += await self._garbage.remove(series)
-            except ChangedError:
-                continue  # someone is changing it; there will be another time
+            for series in some:
+                await self.lease.renew()
+                try:
+                    removed += await self._garbage.remove(series)
+                except ChangedError:
+                    continue  # someone is changing it; there will be another time
         await self.lease.cleaned()
         if removed:
             log.info("What an ended compactor left is removed.", documents=removed)
