@@ -57,7 +57,7 @@ FULL = Effort(
     YearEffort(week=7, month=30, year=365, asked=7, asked_cold=3, exported=30),
     ReadsEffort(series=1000, older=5000, newer=50, gap=5000, rounds=4, asked=8),
     CompactionEffort(series=1000, each=5000),
-    IngestEffort(rounds=5, seconds=3, sealed_seconds=15, hot=MILLION, in_blocks=49 * MILLION),
+    IngestEffort(7, 3, 4, seconds=3, sealed_seconds=15, hot=MILLION, in_blocks=49 * MILLION),
     ErasureEffort(series=1000, in_blocks=10 * MILLION, documents=200_000),
 )
 QUICK = Effort(
@@ -65,7 +65,7 @@ QUICK = Effort(
     YearEffort(week=2, month=10, year=60, asked=3, asked_cold=1, exported=5),
     ReadsEffort(series=1000, older=500, newer=20, gap=5000, rounds=1, asked=3),
     CompactionEffort(series=200, each=5000),
-    IngestEffort(rounds=1, seconds=1.5, sealed_seconds=8, hot=200_000, in_blocks=5 * MILLION),
+    IngestEffort(1, 1, 1, seconds=1.5, sealed_seconds=8, hot=200_000, in_blocks=5 * MILLION),
     ErasureEffort(series=200, in_blocks=2 * MILLION, documents=40_000),
 )
 SMOKE = Effort(
@@ -73,7 +73,7 @@ SMOKE = Effort(
     YearEffort(week=1, month=2, year=3, asked=1, asked_cold=1, exported=1),
     ReadsEffort(series=100, older=20, newer=10, gap=500, rounds=1, asked=1),
     CompactionEffort(series=10, each=5000),
-    IngestEffort(rounds=1, seconds=0.3, sealed_seconds=3, hot=5000, in_blocks=100_000),
+    IngestEffort(1, 1, 1, seconds=0.3, sealed_seconds=3, hot=5000, in_blocks=100_000),
     ErasureEffort(series=10, in_blocks=100_000, documents=2000),
 )
 

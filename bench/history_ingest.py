@@ -34,9 +34,11 @@ SERIES_PER_WRITE = 50
 
 @dataclass(frozen=True)
 class IngestEffort:
-    """Turns and their seconds; the seconds of a run with five seals; readings in `readings` and in blocks."""
+    """Turns of both versions, those through seals, and those beside blocks; their seconds; readings in two places."""
 
     rounds: int
+    sealed_rounds: int
+    block_rounds: int
     seconds: float
     sealed_seconds: float
     hot: int
@@ -91,10 +93,13 @@ def measure_seals(
     found = []
     for name, workload in WORKLOADS.items():
         rate = pipelines.now[name].per_second / workload.size / 2
-        readings = rate * workload.size * effort.sealed_seconds
-        without = _through_seals(setup, servers, workload, rate, effort.sealed_seconds, 0)
-        sealed = _through_seals(setup, servers, workload, rate, effort.sealed_seconds, readings / (SEALS + SPARE_SEALS))
-        progress(f"  {name}: without seals {without}; through {sealed.seals} of them {sealed}")
+        seal_readings = rate * workload.size * effort.sealed_seconds / (SEALS + SPARE_SEALS)
+        runs: dict[float, list[Latencies]] = {0: [], seal_readings: []}
+        for _ in range(effort.sealed_rounds):
+            for each, latencies in runs.items():
+                latencies.append(_through_seals(setup, servers, workload, rate, effort.sealed_seconds, each))
+                progress(f"  {name}: {latencies[-1]}")
+        without, sealed = (_medians(latencies) for latencies in runs.values())
         what, limit = f"{name}, through {sealed.seals} seals", MAX_SEAL_RATIO
         same: dict[str, Any] = {"against": "the same without seals"}
         found += [
@@ -111,6 +116,14 @@ class Latencies:
     acknowledged: float
     stored: float
     seals: int
+
+
+def _medians(runs: list[Latencies]) -> Latencies:
+    return Latencies(
+        median(one.acknowledged for one in runs),
+        median(one.stored for one in runs),
+        round(median(one.seals for one in runs)),
+    )
 
 
 def _through_seals(
@@ -165,7 +178,7 @@ def _mongod_us(system: System, workload: Workload, effort: IngestEffort, idle: d
     collection = system.fresh()
     Preloader(collection, system.servers.environment.folder).fill(effort.hot)
     found: list[Measurement] = []
-    for _ in range(effort.rounds + 1):
+    for _ in range(effort.block_rounds + 1):
         found.append(measure_system(system, workload, effort.seconds, idle, onto=collection))
         print_measurement(workload.name, found[-1])
     return median(one.cpu_us["mongod"] for one in found[1:])

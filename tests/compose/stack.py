@@ -109,7 +109,7 @@ class Stack:
         """Return how many seals there were, how many wait, and how many documents the blocks and pieces are."""
         script = (
             "const tidegate = db.getSiblingDB('tidegate'), state = tidegate['readings.blocks'].findOne({_id: 'state'});"
-            "print(JSON.stringify({seals: Number(state?.next ?? 0), waiting: (state?.waiting ?? []).length,"
+            "print(JSON.stringify({seals: Number(state?.highest ?? 0), waiting: (state?.waiting ?? []).length,"
             " givenUp: (state?.waiting ?? []).filter(one => one.aside).length,"
             " blocks: tidegate['readings.columns'].countDocuments({}),"
             " pieces: tidegate['readings.pieces'].countDocuments({})}))"
