@@ -6,10 +6,12 @@ are elsewhere. So a process may end anywhere in it, and the batch may be written
 
 import asyncio
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
+
+import pymongo
 
 from persister.compaction.at_once import gather_some
 from persister.compaction.blocks import Blocks, Change, Step, appended, begun, replaced
@@ -22,6 +24,9 @@ from persister.compaction.scan import Chunk
 from storage.codec.columns import Columns, concatenate, first_wins
 from storage.codec.decode import decode
 from storage.places.documents import Piece, piece_columns
+
+TimeLeft = Callable[[], Awaitable[float | None]]
+"""Renews the lease if it is time, and returns for how many seconds it holds; None without a lease."""
 
 _TRIES = 10
 # While series are merged with their pieces, a reading takes some 200 bytes.
@@ -64,10 +69,23 @@ class _Work:
         return len(self.chunk.columns) + sum(piece.count for piece in self.plan.merged)
 
 
+async def without_end() -> None:
+    """Return the time left where nobody else writes."""
+
+
 class BatchWriter:
     """Writes to pieces and blocks. Raises the driver's errors, BlockError, and ChangedError when tries are used up."""
 
-    def __init__(self, blocks: Blocks, heads: Heads, pieces: Pieces, garbage: Garbage, step: Step) -> None:
+    def __init__(
+        self,
+        blocks: Blocks,
+        heads: Heads,
+        pieces: Pieces,
+        garbage: Garbage,
+        step: Step,
+        time_left: TimeLeft = without_end,
+    ) -> None:
+        self._time_left = time_left
         self._blocks = blocks
         self._heads = heads
         self._pieces = pieces
@@ -86,10 +104,12 @@ class BatchWriter:
 
     async def _try(self, chunks: list[Chunk], counts: Counts) -> list[Chunk]:
         """Write chunks; return those whose series someone else has changed meanwhile."""
-        works = [work for work in await self._planned(chunks) if not work.plan.stored]
+        with pymongo.timeout(await self._time_left()):
+            works = [work for work in await self._planned(chunks) if not work.plan.stored]
         again: list[_Work] = []
         for some in _parted(works):
-            again += await self._write_some(some, counts)
+            with pymongo.timeout(await self._time_left()):
+                again += await self._write_some(some, counts)
         return [work.chunk for work in works if work in again]
 
     async def _write_some(self, planned: list[_Work], counts: Counts) -> list[_Work]:
