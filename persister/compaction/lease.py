@@ -174,11 +174,12 @@ class Lease:
             raise LeaseLostError("another process has the lease")
 
     async def remove(self, number: int) -> None:
-        """Take a number off the list; its collection is gone. LeaseLostError."""
-        change = {
-            "$pull": {"waiting": {"number": Int64(number)}},
-            "$unset": {f"compaction.{name}": "" for name in ("number", "uuid", "done", "repeats", "deletions")},
-        }
+        """Take a number off the list, and its position if it is saved; its collection is gone. LeaseLostError."""
+        saved = ("number", "uuid", "done", "repeats", "deletions")
+        others = {"$filter": {"input": "$waiting", "cond": {"$ne": ["$$this.number", Int64(number)]}}}
+        is_saved = {"$eq": ["$compaction.number", Int64(number)]}
+        kept = {f"compaction.{name}": {"$cond": [is_saved, "$$REMOVE", f"$compaction.{name}"]} for name in saved}
+        change = [{"$set": {"waiting": others, **kept}}]
         result = await self._state.update_one(self._mine, change)
         if not result.matched_count:
             raise LeaseLostError("another process has the lease")
