@@ -71,3 +71,22 @@ def lines(title: str, unit: str, points: dict[str, list[tuple[str, float]]]) -> 
             body.append(_text(x, y - 8, f"{value:,.1f}" if value < 100 else f"{value:,.0f}", "middle"))
             body.append(_text(x, top + 137, label, "middle", "#555"))
     return _svg(60 + len(points) * panel, body, title)
+
+
+def groups(title: str, panels: dict[str, list[tuple[str, float]]]) -> str:
+    """Return one group of bars per name in `panels`, each group with its own scale, from zero."""
+    body, y = [_text(20, FIRST_LINE, title, colour="#000")], FIRST_LINE
+    for name, values in panels.items():
+        y += 36
+        body.append(_text(20, y, name, colour="#000"))
+        y += 10
+        most = max((value for _, value in values), default=1.0) or 1.0
+        for index, (what, value) in enumerate(values):
+            width = max(0.0, value) / most * (WIDTH - LEFT - 80)
+            body.append(_text(LEFT - 10, y + 15, what, "end"))
+            body.append(
+                f'<rect x="{LEFT}" y="{y:.1f}" width="{width:.1f}" height="{BAR}" fill="{COLOURS[index % 6]}"/>'
+            )
+            body.append(_text(LEFT + width + 6, y + 15, f"{value:,.0f}" if value >= 100 else f"{value:.3g}"))
+            y += BAR + GAP
+    return _svg(round(y + 16), body, title)

@@ -47,9 +47,13 @@ def memory_of(pids: Iterable[int]) -> int:
 class BenchProcess:
     """One process that runs while the context is active."""
 
-    def __init__(self, command: list[str], *, log: Path, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, command: list[str], *, log: Path, environment: dict[str, str] | None = None, folder: Path = ROOT
+    ) -> None:
+        """`folder`: where the command runs, and so whose modules it finds."""
         self._command = command
         self._log = log
+        self._folder = folder
         self._environment = os.environ | (environment or {})
         self._process: subprocess.Popen[bytes]
 
@@ -57,7 +61,7 @@ class BenchProcess:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*ENDS_WITH_PARENT, *self._command],
-                cwd=ROOT,
+                cwd=self._folder,
                 env=self._environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE if self.line_protocol else log,

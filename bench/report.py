@@ -67,14 +67,17 @@ def markdown(figures: list[Figure]) -> str:
         if not figure.unit:
             lines.append(f"| **{figure.what}** | | | |")
             continue
-        value = _rounded(figure.value)
+        value = rounded(figure.value)
         indent = "&nbsp;" * (len(figure.what) - len(figure.what.lstrip()))
         lines.append(f"| {indent}{figure.what.strip()} | {value} {figure.unit} | {figure.target} | {figure.verdict} |")
     return "\n".join(lines) + "\n"
 
 
-def _rounded(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 or value == 0 else f"{value:.2f}"
+def rounded(value: float) -> str:
+    """Return a figure for a table."""
+    if abs(value) >= 1000 or value == 0:
+        return f"{value:,.0f}"
+    return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
 
 
 def table_markdown(table: dict[str, dict[str, float]]) -> str:
@@ -84,7 +87,7 @@ def table_markdown(table: dict[str, dict[str, float]]) -> str:
     names = list(dict.fromkeys(name for row in table.values() for name in row))
     lines = ["| | " + " | ".join(COLUMNS.get(name, name) for name in names) + " |", "|---" * (len(names) + 1) + "|"]
     for what, row in table.items():
-        cells = [_rounded(row[name]) if name in row else "" for name in names]
+        cells = [rounded(row[name]) if name in row else "" for name in names]
         lines.append(f"| {what} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

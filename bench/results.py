@@ -28,6 +28,8 @@ class Details:
     not_measured: dict[str, str] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
     svg: str = ""
+    # What the numbers of the table are.
+    table_title: str = "µs of processor time a reading, and MiB"
 
 
 def versions() -> dict[str, str]:
@@ -72,7 +74,7 @@ def finish(name: str, title: str, figures: list[Figure], details: Details, *, as
         return exit_code(figures)
     code = show(title, figures, as_json=False)
     if details.table:
-        print(f"\nµs of processor time a reading, and MiB\n\n{table_markdown(details.table)}")
+        print(f"\n{details.table_title}\n\n{table_markdown(details.table)}")
     for what, why in details.not_measured.items():
         print(f"  not measured: {what}: {why}")
     return code

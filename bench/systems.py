@@ -15,10 +15,12 @@ from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pymongo import MongoClient, WriteConcern
+from pymongo.errors import CollectionInvalid, OperationFailure
 
 from bench.environment import Environment, node_command, start_environment
 from bench.processes import ROOT, BenchProcess, LineProcess, cpu_of, memory_of
 from bench.report import progress
+from persister.mongodb_errors import NAMESPACE_EXISTS
 from testing.issuer import ISSUER
 from testing.servers.mongodb import MongoDBServer
 from testing.servers.ports import free_port
@@ -82,11 +84,18 @@ class SharedServers:
 
     def fresh(self, database: str, *, clustered: bool = False) -> Any:
         """Return an empty collection of readings with the options that a persister sets."""
-        self.client[database].drop_collection("readings")
         options: dict[str, Any] = {"storageEngine": {"wiredTiger": {"configString": "block_compressor=zstd"}}}
         if clustered:
             options["clusteredIndex"] = {"key": {"_id": 1}, "unique": True}
-        return self.client[database].create_collection("readings", write_concern=SAFE, **options)
+        while True:
+            self.client[database].drop_collection("readings")
+            try:
+                return self.client[database].create_collection("readings", write_concern=SAFE, **options)
+            except CollectionInvalid:
+                continue  # a persister has found it missing, and created it
+            except OperationFailure as error:
+                if error.code != NAMESPACE_EXISTS:
+                    raise
 
 
 @dataclass(frozen=True)

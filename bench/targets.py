@@ -61,3 +61,19 @@ def _peer_figures(peer: str, theirs: Measurements, ours: Measurements, min_ratio
 def table_of(found: Found) -> dict[str, dict[str, float]]:
     """Return one row per workload and system."""
     return {f"{workload.name}: {name}": measurements.row() for (workload, name), measurements in found.items()}
+
+
+# History. Bytes a reading on disk: 1 Hz with two decimals, 1 Hz and each 5 min with full precision.
+MAX_BYTES_A_READING = (4.0, 8.5, 8.5)
+# Everything else is relative to the version before blocks. Buckets of a week to the same there, of a month and of a
+# year to those of one day; short questions by the number of sealed collections that wait.
+MAX_WEEK_RATIO = 1 / 20
+MAX_WARM_RATIO, MAX_COLD_RATIO = 0.3, 1.0
+MIN_CSV_RATIO, MIN_PARQUET_RATIO = 4.0, 14.0
+MAX_READ_RATIO = {0: 1.3, 8: 2.0}
+# Compaction: of the cost of W100; bytes of memory; how many times what W100 stores.
+MAX_COMPACTION_RATIO, MAX_COMPACTION_MIB, MIN_COMPACTION_RATE = 0.3, 300e6 / 1024**2, 2.0
+MAX_INGEST_RATIO = 1.03
+MAX_SEAL_RATIO = 2.0
+MAX_BLOCKS_RATIO = 1.1
+MAX_ERASURE_RATIO = 1 / 200

@@ -13,6 +13,7 @@ from auth.metrics import AuthMetrics
 from broker.interface import BrokerError
 from gateway.metrics import GatewayMetrics
 from persister.batch import Outcome
+from persister.compaction.metrics import CompactorMetrics
 from persister.metrics import PersisterMetrics
 from reader.live.feed import EndReason
 from reader.metrics import ReaderMetrics
@@ -50,6 +51,8 @@ def metrics_of(service: str) -> CollectorRegistry:
             GatewayMetrics(registry)
         case "persister":
             PersisterMetrics(registry)
+        case "compactor":
+            CompactorMetrics(registry)
         case "reader":
             ReaderMetrics(registry)
         case "simulator":
@@ -97,7 +100,7 @@ COUNTED: dict[str, tuple[str, set[str]]] = {
 }
 
 
-SERVICES = ["gateway", "persister", "reader", "simulator", "auth"]
+SERVICES = ["gateway", "persister", "compactor", "reader", "simulator", "auth"]
 
 
 def documented(service: str) -> set[tuple[str, str, str]]:

@@ -153,13 +153,14 @@ async def test_what_operators_type_runs_beside_the_parts_that_are_started_as_rea
     migrates, *rest = (line for line in python if "simulator" not in line)
     assert migrates.endswith(" auth migrate")
     await shell(migrates, **settings)
-    parts = [line.split("&& ")[-1].split()[-1] for line in rest if re.search(r"-m \w+$", line)]
-    assert parts == ["auth", "gateway", "persister", "reader"]
+    service = re.compile(r"-m (\w+(?: compact)?)$")
+    parts = [found[1] for line in rest if (found := service.search(line))]
+    assert parts == ["auth", "gateway", "persister", "persister compact", "reader"]
     async with AsyncExitStack() as stack:
         for part in parts:
             one = await stack.enter_async_context(started(part, **settings))
             settings |= {"AUTH_URL": one.url} if part == "auth" else {}
-        for line in (line for line in rest if not re.search(r"-m \w+$", line)):
+        for line in (line for line in rest if not service.search(line)):
             if "KID" in line:
                 listed = await shell(f"{sys.executable} -m auth keys list", **settings)
                 settings["KID"] = re.findall(r"[\w-]{43}", listed)[0]

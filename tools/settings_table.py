@@ -49,9 +49,10 @@ SERVICES = {
     "onebox": OneboxSettings,
 }
 ONEBOX_NOTE = f"""
-It also reads all settings of `auth`, `gateway`, `persister`, `persister compact` and `reader`, except those that it sets itself:
-{", ".join(f"`{name}`" for name in SET_BY_ONEBOX)}. `--host` and `--port` say where it listens. Unless
-`SIGNING_KEY_SECRET` is set, it generates a secret and keeps it in the data folder.
+It also reads all settings of `auth`, `gateway`, `persister`, `persister compact` and `reader`, except
+those that it sets itself: {", ".join(f"`{name}`" for name in SET_BY_ONEBOX)}.
+`--host` and `--port` say where it listens. Unless `SIGNING_KEY_SECRET` is set, it generates a secret and keeps it in
+the data folder.
 """
 OTHER_COMMANDS = f"""
 ## Other commands

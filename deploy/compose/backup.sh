@@ -1,6 +1,7 @@
 #!/bin/bash
 # Writes a backup of the compose stack to a folder: accounts (a dump while auth works), readings (a copy of MongoDB's
-# files; only MongoDB stops, and devices stream on into the queue), and .env, whose secrets both need.
+# files, whole at any step of sealing and compaction; only MongoDB stops, and devices stream on into the queue), and .env,
+# whose secrets both need.
 # Messages in RabbitMQ are on their way to MongoDB and are not part of it. COMPOSE holds more options of docker compose.
 set -euo pipefail
 root="$(realpath "$(dirname "$0")/../..")"

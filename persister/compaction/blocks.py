@@ -6,7 +6,6 @@ replacement makes everything visible at once. A process that ends before it leav
 no reader looks at, and `persister.compaction.garbage` removes them.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +15,7 @@ from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from broker.failpoints import Point
+from persister.compaction.at_once import gather_some
 from persister.compaction.heads import HeadInfo
 from persister.compaction.planner import BLOCK_MAX, BLOCK_USUAL
 from persister.compaction.positions import cut, position_at
@@ -131,12 +131,12 @@ class Blocks:
         await self._insert_heads(changes)
         await self._step("compactor.heads_inserted")
         possible = [change for change in changes if not change.is_refused]
-        done = await asyncio.gather(*(self._replace_left(change) for change in possible))
+        done = await gather_some(self._replace_left(change) for change in possible)
         await self._step("compactor.head_replaced")
         lost = [change for change in changes if change.is_refused]
         lost += [change for change, is_done in zip(possible, done, strict=True) if not is_done]
         await self._undo(lost)
-        await self._settle([change for change, is_done in zip(possible, done, strict=True) if is_done])
+        await self._clean_up([change for change, is_done in zip(possible, done, strict=True) if is_done])
         return lost
 
     async def _insert_heads(self, changes: Sequence[Change]) -> None:
@@ -181,18 +181,10 @@ class Blocks:
         columns = [part.columns["_id"] for change in changes for part in (*change.first, *change.rights)]
         await self._columns.delete_many({"_id": {"$in": columns}})
 
-    async def _settle(self, changes: Sequence[Change]) -> None:
+    async def _clean_up(self, changes: Sequence[Change]) -> None:
         """Take `pending` away, and delete the columns that were replaced."""
         rights = [part.document for change in changes for part in change.rights]
-        if rights:
-            updates = [
-                UpdateOne(
-                    {"_id": document["_id"], "edit": document["edit"]},
-                    {"$unset": {"pending": ""}, "$set": {"edit": ObjectId()}},
-                )
-                for document in rights
-            ]
-            await self._blocks.bulk_write(updates, ordered=False)
+        await self.settle([(document["_id"], document["edit"]) for document in rights])
         await self._step("compactor.pending_cleared")
         old = [
             columns_key(names_of(change.left.key), change.left.start, change.left.columns)
@@ -201,6 +193,13 @@ class Blocks:
         ]
         if old:
             await self._columns.delete_many({"_id": {"$in": old}})
+
+    async def settle(self, heads: Sequence[tuple[Key, ObjectId]]) -> None:
+        """Take `pending` away from live heads, given by `_id` and `edit`."""
+        change = {"$unset": {"pending": ""}, "$set": {"edit": ObjectId()}}
+        if heads:
+            updates = [UpdateOne({"_id": key, "edit": edit}, change) for key, edit in heads]
+            await self._blocks.bulk_write(updates, ordered=False)
 
     async def columns_of(self, head: HeadInfo) -> bytes | None:
         """Return the columns of a block, packed; None if they were replaced meanwhile."""

@@ -19,6 +19,7 @@ from persister.mongodb_errors import WriteFailed
 from persister.sealing.metrics import SealingMetrics
 from persister.sealing.sealer import Sealer
 from persister.settings import CompactSettings
+from runtime.command_line import SERVICE_EXIT_CODES
 from runtime.logs import configure_logs, logger
 from runtime.mongodb import mongodb_client
 from runtime.operators import system_user
@@ -47,7 +48,10 @@ def add_commands(commands: Any) -> None:
         "compact",
         help="move sealed readings into blocks",
         description=_COMPACT,
+        epilog="With --all the exit code is 0 when it is done, and 1 if MongoDB is away or refuses, or a sealed "
+        "collection was given up.",
         settings=CompactSettings,
+        exit_codes=SERVICE_EXIT_CODES,
         allow_abbrev=False,
     )
     compacting.add_argument("--all", action="store_true", help="seal, compact until nothing waits, and end")

@@ -7,6 +7,7 @@ of writes and the compare-and-swap of heads (persister/compaction/blocks.py).
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import Any
 
 import pymongo
@@ -15,12 +16,12 @@ from pymongo.errors import OperationFailure
 from pymongo.read_concern import ReadConcern
 
 from broker.failpoints import Point, failpoint
-from persister.collections import SAFE, create_if_missing
+from persister.collections import SAFE, ZSTD, create_if_missing
 from persister.compaction.batch import BatchWriter, Counts
 from persister.compaction.blocks import Blocks, Step
 from persister.compaction.garbage import Garbage
 from persister.compaction.heads import ChangedError, Heads
-from persister.compaction.lease import Lease, Progress, Waiting
+from persister.compaction.lease import LEASE_S, Lease, Progress, Waiting
 from persister.compaction.metrics import CompactorMetrics
 from persister.compaction.pieces import Pieces
 from persister.compaction.scan import SealedScan
@@ -44,10 +45,9 @@ log = logger("persister.compaction")
 SAVE_EVERY_S = 1.0
 # Longer than any rename takes: a number whose collection does not exist is taken off the list only then.
 MISSING_MS = 600_000
-_ZSTD = {"storageEngine": {"wiredTiger": {"configString": "block_compressor=zstd"}}}
 # Columns are compressed already.
 _PLAIN = {"storageEngine": {"wiredTiger": {"configString": "block_compressor=none"}}}
-_OPTIONS = {BLOCKS: _ZSTD, PIECES: _ZSTD, COLUMNS: _PLAIN}
+_OPTIONS = {BLOCKS: ZSTD, PIECES: ZSTD, COLUMNS: _PLAIN}
 
 
 # Not what goes wrong with MongoDB, which is tried again without end.
@@ -98,12 +98,18 @@ class Compactor:
         self._heads = Heads(heads)
         blocks = Blocks(heads, columns, self._guarded)
         self._garbage = Garbage(heads, columns, blocks, self._heads)
-        self._writer = BatchWriter(blocks, self._heads, Pieces(pieces), self._garbage, self._guarded)
+        self._writer = BatchWriter(blocks, self._heads, Pieces(pieces), self._garbage, self._guarded, self._time_left)
 
     async def _guarded(self, point: Point) -> None:
         """Pass a failpoint, then refuse to go on without the lease."""
         await self._step(point)
         self.lease.left_s  # noqa: B018 - raises
+
+    async def _time_left(self) -> float:
+        """Return how many seconds of the lease are left, at least half of it."""
+        if self.lease.left_s < LEASE_S / 2:
+            await self.lease.renew()
+        return self.lease.left_s
 
     async def compact_next(self, stop: asyncio.Event) -> Waiting | None:
         """Compact the lowest one that waits and is not set aside, until it is dropped or `stop`; None if there is none.
@@ -120,10 +126,16 @@ class Compactor:
             if uuid is not None:
                 await self._compact_or_fail(waiting, uuid, stop)
                 return waiting
-            if await self.lease.server_ms() - waiting.sealed_ms > MISSING_MS:
-                await self.lease.remove(waiting.number)
-                log.warning("A sealed collection does not exist; its number is off the list.", number=waiting.number)
+            await self._remove_missing(waiting)
         return None
+
+    async def _remove_missing(self, waiting: Waiting) -> None:
+        """Take a number off the list whose collection is gone, not one whose collection is just being renamed."""
+        if self.lease.was_begun(waiting.number):
+            await self.lease.remove(waiting.number)
+        elif await self.lease.server_ms() - waiting.sealed_ms > MISSING_MS:
+            await self.lease.remove(waiting.number)
+            log.warning("A sealed collection does not exist; its number is off the list.", number=waiting.number)
 
     async def _compact_or_fail(self, waiting: Waiting, uuid: Any, stop: asyncio.Event) -> None:
         self.lease.is_dirty = True
@@ -147,14 +159,14 @@ class Compactor:
         collection = self._database.get_collection(sealed_name(waiting.number), **self._options)
         scan = SealedScan(collection, waiting.number, progress.done)
         saved_at = time.monotonic()
-        self._throttle.start()
         while not stop.is_set():
+            self._throttle.start()
             with pymongo.timeout(self.lease.left_s):
                 chunks = await scan.next_batch()
                 if not chunks:
                     break
-                kept = [chunk for chunk in chunks if chunk.key["owner"] not in deleted]
-                counts = await self._writer.write(kept) if kept else Counts()
+            kept = [chunk for chunk in chunks if chunk.key["owner"] not in deleted]
+            counts = await self._writer.write(kept) if kept else Counts()
             self._count(counts)
             progress = Progress(
                 progress.number, uuid, chunks[-1].last, progress.repeats + counts.repeats, progress.deletions
@@ -162,11 +174,20 @@ class Compactor:
             if time.monotonic() - saved_at >= SAVE_EVERY_S:
                 await self._save(progress)
                 saved_at = time.monotonic()
-            if pause_s := self._throttle.pause_s():
-                await asyncio.sleep(pause_s)
+            await self._pause(self._throttle.pause_s(), stop)
         await self._save(progress)
         if not stop.is_set():
             await self._finish(progress)
+
+    async def _pause(self, seconds: float, stop: asyncio.Event) -> None:
+        """Sleep, but not longer than until `stop`, and keep the lease."""
+        until = time.monotonic() + seconds
+        while (left_s := until - time.monotonic()) > 0 and not stop.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(left_s, LEASE_S / 3)):
+                    await stop.wait()
+            if left_s > LEASE_S / 3:
+                await self.lease.renew()
 
     async def _begin(self, number: int, uuid: Any) -> Progress:
         for name, options in _OPTIONS.items():
@@ -264,12 +285,14 @@ class Compactor:
     async def remove_garbage(self) -> int:
         """Remove what processes left that ended in the middle of a change; return how many documents were deleted."""
         removed = 0
-        async for series in self._garbage.series():
+        async for some in self._garbage.series():
             await self.lease.renew()
-            try:
-                removed += await self._garbage.remove(series)
-            except ChangedError:
-                continue  # someone is changing it; there will be another time
+            for series in some:
+                await self.lease.renew()
+                try:
+                    removed += await self._garbage.remove(series)
+                except ChangedError:
+                    continue  # someone is changing it; there will be another time
         await self.lease.cleaned()
         if removed:
             log.info("What an ended compactor left is removed.", documents=removed)

@@ -16,7 +16,8 @@ from storage.codec.to_documents import documents_of
 from storage.places.documents import Piece, piece_document, piece_of
 
 Name = tuple[str, str, str]
-_WITHOUT_COLUMNS = {"columns": 0}
+# Of a piece that is planned with: its bounds and its size. What a decoded document costs adds up.
+_BOUNDS = {"columns": 0, "newest": 0, "version": 0}
 # One scan over all series between the first and the last, while it does not find more than this a series asked for.
 _FOREIGN = 16
 
@@ -57,13 +58,13 @@ class Pieces:
         found: dict[Name, list[Piece]] = {name_of(key): [] for key in series}
         query = {"_id": {"$gte": series[0], "$lt": {**series[-1], "level": MaxKey()}}}
         left = _FOREIGN * len(series) + 100
-        cursor = self._collection.find(query, _WITHOUT_COLUMNS).sort("_id", 1).limit(left)
+        cursor = self._collection.find(query, _BOUNDS).sort("_id", 1).limit(left)
         last: Name | None = None
         async for document in cursor:
             last = name_of(document["_id"])
             left -= 1
             if last in found:
-                found[last].append(piece_of(document))
+                found[last].append(_piece(document))
         if not left and last is not None:
             await self._each(found, [key for key in series if _bytes(name_of(key)) >= _bytes(last)])
         return found
@@ -72,8 +73,8 @@ class Pieces:
         """Read the pieces of one series after the other, as there are too many others between them."""
         for key in series:
             query = {"_id": {"$gte": {**key, "level": MinKey()}, "$lt": {**key, "level": MaxKey()}}}
-            cursor = self._collection.find(query, _WITHOUT_COLUMNS).sort("_id", 1)
-            found[name_of(key)] = [piece_of(document) async for document in cursor]
+            cursor = self._collection.find(query, _BOUNDS).sort("_id", 1)
+            found[name_of(key)] = [_piece(document) async for document in cursor]
 
     async def load(self, pieces: Sequence[Piece]) -> dict[ObjectId, dict[str, Any]]:
         """Return the documents of pieces by the last part of their key; some may have been deleted meanwhile."""
@@ -95,6 +96,10 @@ class Pieces:
     async def delete_series(self, bounds: dict[str, Any]) -> None:
         """Delete all pieces in bounds of `readings.filters`."""
         await self._collection.delete_many(bounds)
+
+
+def _piece(document: dict[str, Any]) -> Piece:
+    return piece_of(document | {"newest": {}})
 
 
 def _bytes(name: Name) -> tuple[bytes, ...]:

@@ -81,9 +81,14 @@ def plan(incoming: Incoming, pieces: Sequence[Piece], *, end: Position | None, b
     # A new piece has readings of one short time, mostly; an older one that begins before the end is of late ones.
     likely = sum(piece.count for piece in tail if piece.level == 0 or piece.first > (end or BEGINNING))
     if behind + likely >= BLOCK_MIN:
+        others = [piece for piece in pieces if piece not in tail]
+        late = incoming.count - behind
+        if late and runs_of(others) >= MAX_RUNS:
+            tail += _smallest(late, others)[0]
         return Plan(tuple(tail), takes_incoming=True)
     if runs_of(pieces) >= MAX_RUNS:
-        return _merge_smallest(incoming, pieces)
+        merged, takes_incoming = _smallest(incoming.count, pieces)
+        return Plan(tuple(merged), takes_incoming)
     return Plan(takes_incoming=incoming.count - behind >= BLOCK_MIN)
 
 
@@ -102,11 +107,12 @@ def _is_stored(incoming: Incoming, pieces: Sequence[Piece]) -> bool:
     )
 
 
-def _merge_smallest(incoming: Incoming, pieces: Sequence[Piece]) -> Plan:
+def _smallest(count: int, pieces: Sequence[Piece]) -> tuple[list[Piece], bool]:
+    """Return the pieces of the smallest runs, and whether `count` incoming readings are merged with them."""
     runs: dict[object, list[Piece]] = {}
     for piece in pieces:
         runs.setdefault(piece.run, []).append(piece)
-    sizes = [(incoming.count, list[Piece]())]
+    sizes = [(count, list[Piece]())]
     sizes += [(sum(piece.count for piece in run), run) for run in runs.values()]
     sizes.sort(key=lambda one: one[0])
     merged: list[Piece] = []
@@ -117,4 +123,4 @@ def _merge_smallest(incoming: Incoming, pieces: Sequence[Piece]) -> Plan:
         so_far += size
         merged += run
         takes_incoming |= not run
-    return Plan(tuple(merged), takes_incoming)
+    return merged, takes_incoming

@@ -29,6 +29,9 @@ def count_until(columns: Columns, position: Position) -> int:
 
 def cut(columns: Columns, most: int) -> Iterator[Columns]:
     """Yield the readings in as few parts of nearly the same size as have at most `most` each."""
+    if len(columns) <= most:
+        yield columns
+        return
     bounds = np.linspace(0, len(columns), -(-len(columns) // most) + 1).astype(np.int64).tolist()
     for start, end in pairwise(bounds):
         yield columns.take(slice(start, end))

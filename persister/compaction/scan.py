@@ -24,6 +24,8 @@ from storage.places.raw_find import find_raw
 
 READINGS_PER_READ = 32_768
 CHUNK_READINGS, CHUNK_BYTES = 32_768, 8 * 1024 * 1024
+# So that a batch of series with a reading each takes a second at most, a fraction of a lease.
+CHUNKS_PER_BATCH = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,8 @@ class SealedScan:
         while not self._chunks and not self._at_end:
             self._chunks = await self._read()
         taken = 1
-        while taken < len(self._chunks) and self._chunks[taken].series != self._chunks[taken - 1].series:
+        most = min(len(self._chunks), CHUNKS_PER_BATCH)
+        while taken < most and self._chunks[taken].series != self._chunks[taken - 1].series:
             taken += 1
         batch, self._chunks = self._chunks[:taken], self._chunks[taken:]
         return batch

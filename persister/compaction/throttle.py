@@ -2,26 +2,31 @@
 
 import time
 
-# MongoDB takes about as much as the compactor itself (docs/decisions/0022).
+# MongoDB takes one to two times as much as the compactor itself (docs/decisions/0022).
 WITH_MONGODB = 2.0
 # What was not used earlier is not saved up for longer than this.
 _MOST_S = 1.0
 
 
 class Throttle:
-    """Says how long to sleep so that CPU seconds a second stay below a bound, those of MongoDB included."""
+    """Says how long to sleep so that CPU seconds a second stay below a bound, those of MongoDB included.
+
+    Only what the process uses during a step counts: in onebox it also does other things, which must not make the
+    pauses longer and longer.
+    """
 
     def __init__(self, cores: float) -> None:
         self._cores = cores
-        self._at, self._cpu = time.monotonic(), time.process_time()
+        # Until when what was used so far is paid for.
+        self._paid_until = time.monotonic()
+        self._cpu = time.process_time()
 
     def start(self) -> None:
-        """Count from now on."""
-        self._at, self._cpu = time.monotonic(), time.process_time()
+        """Begin a step."""
+        self._paid_until = max(self._paid_until, time.monotonic() - _MOST_S)
+        self._cpu = time.process_time()
 
     def pause_s(self) -> float:
-        """Return how many seconds to sleep now, after a step. The process counts as a whole."""
-        now, cpu = time.monotonic(), time.process_time()
-        due = self._at + (cpu - self._cpu) * WITH_MONGODB / self._cores
-        self._at, self._cpu = max(due, now - _MOST_S), cpu
-        return max(0.0, due - now)
+        """Return how many seconds to sleep behind a step, before the next one is begun."""
+        self._paid_until += (time.process_time() - self._cpu) * WITH_MONGODB / self._cores
+        return max(0.0, self._paid_until - time.monotonic())

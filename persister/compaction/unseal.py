@@ -42,7 +42,7 @@ from persister.mongodb_errors import (
     translating_errors,
 )
 from readings.collections import READINGS
-from readings.document import AS_MILLISECONDS, series_bytes
+from readings.document import AS_MILLISECONDS
 from readings.filters import of_owner
 from readings.keys import Key, Position, reading_key
 from storage.codec.columns import Columns, concatenate, first_wins
@@ -50,7 +50,7 @@ from storage.codec.decode import decode
 from storage.codec.from_documents import columns_of, split
 from storage.codec.packed import BlockError
 from storage.codec.to_documents import documents_of
-from storage.places.documents import Piece, columns_key, names_of, piece_columns, piece_of
+from storage.places.documents import Piece, columns_key, names_of, piece_columns, piece_of, series_name
 from storage.places.names import BEGINNING, BLOCKS, COLUMNS, END, PIECES, SEALED_PREFIX, seal_number, sealed_name
 from storage.places.raw_find import find_raw
 from storage.places.state import STATE
@@ -188,7 +188,7 @@ class _Unseal:
         self, series: Key, start: Position, until: Position, head: HeadInfo | None, pieces: Sequence[Piece]
     ) -> None:
         """Put back what a series has between two positions: in a block, if there is one, and in pieces."""
-        name = series_bytes(bson.encode({"_id": {**series, "ts": DatetimeMS(0), "seq": Int64(0)}, "value": None}))
+        name = series_name(series)
         parts: list[Columns] = []
         if head is not None:
             found = await self._columns.find_one({"_id": columns_key(series, head.start, head.columns)})
@@ -246,6 +246,9 @@ class _Unseal:
 
     async def _commit(self, uuids: dict[str, Any]) -> None:
         """Let the state say that everything is in `readings`, and what is to be removed."""
+        if (await self._uuids()).keys() - uuids.keys():
+            # It holds copies that were put back until then, and its number would let them win against later ones.
+            raise WriteFailed("readings were sealed meanwhile; set SEALING=off, and run it again")
         remove = [{"name": name, "uuid": uuid} for name, uuid in uuids.items()]
         change = {
             "$set": {"blocks": False, "unsealing.remove": remove},
@@ -260,18 +263,21 @@ class _Unseal:
         self._report("removing blocks, pieces and sealed collections …")
         removed = 0
         for one in state["unsealing"]["remove"]:
-            try:
-                await self._database.command(
-                    {"drop": one["name"], "collectionUUID": one["uuid"], "writeConcern": SAFE.document}
-                )
-                removed += 1
-            except OperationFailure as error:
-                if error.code not in (NAMESPACE_NOT_FOUND, COLLECTION_UUID_MISMATCH):
-                    raise
+            removed += await self._remove_one(one["name"], one["uuid"])
             await self._lease.renew()
         await self._blocks.delete_many({"_id": {"$type": "object"}})
         await self._blocks.update_one({"_id": STATE}, {"$unset": {"unsealing": "", "compaction": ""}})
         return removed
+
+    async def _remove_one(self, name: str, uuid: Any) -> bool:
+        """Drop a collection if it is still the same; return whether it was."""
+        try:
+            await self._database.command({"drop": name, "collectionUUID": uuid, "writeConcern": SAFE.document})
+        except OperationFailure as error:
+            if error.code not in (NAMESPACE_NOT_FOUND, COLLECTION_UUID_MISMATCH):
+                raise
+            return False
+        return True
 
 
 def _all_of(series: Key) -> dict[str, Any]:

@@ -50,6 +50,8 @@ async def erase(database: Any, owner: str, report: Report, *, workers_notice_s: 
         await identity.next_generation()
         report("waiting until the workers have noticed …")
         await asyncio.sleep(workers_notice_s)
+        # A compactor writes what it has read within a second or two.
+        await removal.of_owner_in_blocks(owner)
         await removal.rebuild_series(owner)
     return Erased(
         owner,

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from bson import MaxKey
+from bson import MaxKey, ObjectId
 from bson.datetime_ms import DatetimeMS
 from pymongo.errors import OperationFailure
 from pymongo.read_concern import ReadConcern
@@ -57,6 +57,11 @@ class Removal:
         bounds = of_owner(owner)
         async for name in self._collections_of_documents():
             await self._delete_range(name, bounds, None)
+        await self.of_owner_in_blocks(owner)
+
+    async def of_owner_in_blocks(self, owner: str) -> None:
+        """Delete what pieces and blocks have of an owner: also what a compactor had read before it was deleted."""
+        bounds = of_owner(owner)
         for name in (PIECES, BLOCKS):
             await self._delete_range(name, bounds, "$count")
         await self._delete_range(COLUMNS, bounds, None, counts=False)
@@ -75,16 +80,24 @@ class Removal:
         await self._delete_blocks({**all_of_series, **is_older})
 
     async def _delete_blocks(self, query: Filter) -> None:
-        """Delete whole blocks, the oldest first, each only if it is still the one that was found."""
+        """Delete whole blocks, the oldest first, each only if it is still the one that was found.
+
+        A pending block is live because of the one that ends where it begins (storage.places.documents). So it is made
+        one that is not pending before that one goes; until then it is not deleted itself.
+        """
         heads, columns = self._collection(BLOCKS), self._collection(COLUMNS)
+        query = {**query, "pending": {"$exists": False}}
         with translating_errors():
-            found = heads.find(query, {"count": 1, "edit": 1, "columns": 1}).sort("_id", 1)
+            found = heads.find(query, {"count": 1, "edit": 1, "columns": 1, "until": 1}).sort("_id", 1)
             blocks = [one async for one in found]
         for one in blocks:
             with translating_errors():
-                if (await heads.delete_one({"_id": one["_id"], "edit": one["edit"]})).deleted_count:
-                    self.deleted += int(one["count"])
-                    await columns.delete_one({"_id": {**one["_id"], "id": one["columns"]}})
+                next_one = {"_id": {**one["_id"], **one["until"]}, "pending": True}
+                await heads.update_one(next_one, {"$unset": {"pending": ""}, "$set": {"edit": ObjectId()}})
+                if not (await heads.delete_one({"_id": one["_id"], "edit": one["edit"]})).deleted_count:
+                    return  # it was changed, and is the first one of the next round: there must be no gap behind it
+                self.deleted += int(one["count"])
+                await columns.delete_one({"_id": {**one["_id"], "id": one["columns"]}})
             await self._pause(0.0)
 
     async def _delete_range(self, name: str, query: Filter, count: str | None, *, counts: bool = True) -> None:

@@ -248,7 +248,7 @@ class Sealer:
             log.warning("Sealed collections were not on the list; now they are.", numbers=sorted(found.missing))
             await self._state.include(found.sealed)
         if found.uuid != found.state.hot_uuid:
-            await self._state.set_birth(self._holder, found.uuid)
+            await self._state.set_birth(self._holder, found.uuid, found.sealed)
         return await self._look() if found.must_repair else found
 
     async def _reason(self, found: _Found, *, force: bool) -> str:

@@ -1,8 +1,8 @@
 """How the persister changes the state document of `storage.places.state`. Every write is majority and journaled.
 
-Each field has one writer at a time: the lease holder of `sealing` for `next` and what is added to `waiting`, the worker
-that enforces the retention for `retention`. Each change names its condition, so that a process whose lease ended while
-it was stopped changes nothing that it may not. Times are the server's (`$$NOW`).
+Each field has one writer at a time: the lease holder of `sealing` for `highest` and what is added to `waiting`, the
+worker that enforces the retention for `retention`. Each change names its condition, so that a process whose lease ended
+while it was stopped changes nothing that it may not. Times are the server's (`$$NOW`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,7 +24,7 @@ MAX_WAITING = 8
 
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _DEFAULTS = {
-    "next": {"$ifNull": ["$next", Int64(0)]},
+    "highest": {"$ifNull": ["$highest", Int64(0)]},
     "waiting": {"$ifNull": ["$waiting", []]},
     "blocks": {"$ifNull": ["$blocks", False]},
 }
@@ -67,13 +67,15 @@ class StateDocument:
     async def read(self) -> SealingState:
         """Read what sealing needs."""
         with translating_errors():
-            found = await self._blocks.find_one({"_id": STATE}, {"next": 1, "waiting": 1, "sealing": 1, "now": "$$NOW"})
+            found = await self._blocks.find_one(
+                {"_id": STATE}, {"highest": 1, "waiting": 1, "sealing": 1, "now": "$$NOW"}
+            )
         if found is None:
             return SealingState({})
         sealing = found.get("sealing", {})
         return SealingState(
             {int(one["number"]): one["sealedAt"] for one in found.get("waiting", ())},
-            int(found.get("next", 0)),
+            int(found.get("highest", 0)),
             sealing.get("hotUuid"),
             sealing.get("bornAt", _LONG_AGO),
             found["now"],
@@ -103,31 +105,44 @@ class StateDocument:
         """End the lease."""
         await self._change(holder, [{"$set": {"sealing.until": "$$NOW"}}])
 
-    async def set_birth(self, holder: str, uuid: Any) -> bool:
-        """Record that the collection with this UUID receives readings from now on; False if the lease is lost."""
-        return await self._change(holder, [{"$set": {"sealing.hotUuid": uuid, "sealing.bornAt": "$$NOW"}}])
+    async def set_birth(self, holder: str, uuid: Any, renamed: Iterable[int]) -> bool:
+        """Record that the collection with this UUID receives readings from now on; False if the lease is lost.
+
+        `renamed`: the numbers under which collections exist, which gain nothing any more.
+        """
+        numbers = [Int64(number) for number in sorted(renamed)]
+        is_renamed = {"$mergeObjects": ["$$one", {"renamed": {"$in": ["$$one.number", numbers]}}]}
+        change = {
+            "sealing.hotUuid": uuid,
+            "sealing.bornAt": "$$NOW",
+            "waiting": {"$map": {"input": "$waiting", "as": "one", "in": is_renamed}},
+        }
+        return await self._change(holder, [{"$set": change}])
 
     async def take_number(self, holder: str) -> int | None:
-        """Take the next seal number, which waits from now on; None if the lease is lost or MAX_WAITING wait already.
+        """Take the next seal number, which waits from now on.
+
+        None if the lease is lost, if MAX_WAITING wait already, and while `unseal` puts readings back.
 
         It is taken once, whatever becomes of it. The caller must have read the UUID of the collection that it means to
         rename before: then of two numbers the lower one is of the earlier collection, even if the lease was lost.
         """
-        number = {"$add": [{"$max": ["$next", {"$max": "$waiting.number"}]}, Int64(1)]}
+        number = {"$add": [{"$max": ["$highest", {"$max": "$waiting.number"}]}, Int64(1)]}
         query = {
             "_id": STATE,
             "sealing.holder": holder,
+            "unsealing": {"$exists": False},
             "$expr": {"$lt": [{"$size": "$waiting"}, MAX_WAITING]},
         }
         changes = [
-            {"$set": {"next": number}},
-            {"$set": {"waiting": {"$concatArrays": ["$waiting", [_waiting("$next")]]}}},
+            {"$set": {"highest": number}},
+            {"$set": {"waiting": {"$concatArrays": ["$waiting", [_waiting("$highest")]]}}},
         ]
         with translating_errors():
             found = await self._blocks.find_one_and_update(
-                query, changes, {"next": 1}, return_document=ReturnDocument.AFTER
+                query, changes, {"highest": 1}, return_document=ReturnDocument.AFTER
             )
-        return None if found is None else int(found["next"])
+        return None if found is None else int(found["highest"])
 
     async def withdraw(self, holder: str, number: int) -> None:
         """Take a number off the list that MongoDB has refused to rename a collection to; it is not used again."""
@@ -135,7 +150,7 @@ class StateDocument:
         await self._change(holder, [{"$set": {"waiting": others}}])
 
     async def include(self, numbers: Iterable[int]) -> None:
-        """Let sealed collections that exist wait if they do not, and raise `next` to the highest of their numbers.
+        """Let sealed collections that exist wait if they do not, and raise `highest` to the highest of their numbers.
 
         For a restored database: its state may be older than its collections.
         """
@@ -146,7 +161,7 @@ class StateDocument:
             {"$set": _DEFAULTS},
             {
                 "$set": {
-                    "next": {"$max": ["$next", *wanted]},
+                    "highest": {"$max": ["$highest", *wanted]},
                     "waiting": {"$concatArrays": ["$waiting", added]},
                 }
             },

@@ -25,7 +25,7 @@ from storage.codec.packed import Floats, Integers
 SLICE = 4096
 SMALL_SLICE = 1024
 # Attributes take some 5 us to decode and encode.
-MANY_TAILS = 64
+_MANY_TAILS = 64
 
 Texts = list[bytes]
 
@@ -55,8 +55,7 @@ class LineForm:
         """Yield the lines of readings of the series, some thousands at a time."""
         tails: dict[int, Texts] = {}
         texts: dict[int, bytes] = {}
-        few = len(columns.tail_list) > MANY_TAILS or columns.others
-        size = SMALL_SLICE if few else SLICE
+        size = SMALL_SLICE if differ(columns) else SLICE
         for start in range(0, len(columns), size):
             yield _Slice(self, columns.take(slice(start, start + size)), tails, texts).encode()
 
@@ -164,6 +163,11 @@ class _Slice:
                 parts[-1] += text
         parts[-1] += form.end
         return parts
+
+
+def differ(columns: Columns) -> bool:
+    """Return whether readings have little in common, so that each takes 1 us and more, not a fraction of it."""
+    return columns.places is not None or len(columns.tail_list) > _MANY_TAILS or bool(columns.others)
 
 
 def _is_constant(array: Integers) -> bool:

@@ -11,7 +11,7 @@ from weakref import WeakSet
 from aiohttp import web
 
 from reader.history.csv_lines import CSV_HEADER, csv_form
-from reader.history.lines import MANY_TAILS, LineForm
+from reader.history.lines import LineForm, differ
 from reader.history.ndjson_lines import ndjson_form
 from reader.history.parquet import ParquetRows
 from reader.history.selection import SeriesRows
@@ -109,8 +109,7 @@ class ParquetEncoder:
     async def encode(self, rows: SeriesRows) -> bytes:
         """Add readings; return the row group that they complete, if any."""
         append = partial(self._rows.append, *rows, max_bytes=ROW_GROUPS_BYTES // len(_parquet_encoders))
-        slow = len(rows.columns.tail_list) > MANY_TAILS or rows.columns.others
-        if await _in_thread(append) if slow else append():
+        if await _in_thread(append) if differ(rows.columns) else append():
             return await _in_thread(self._rows.take_row_group)
         return b""
 

@@ -56,7 +56,7 @@ class _Known:
 
     def holds(self, state: State) -> bool:
         later = sum(number >= self.final for number in state.waiting)
-        return later == state.next - self.final and time.monotonic() - self.at < KNOWN_S
+        return later == state.highest + 1 - self.final and time.monotonic() - self.at < KNOWN_S
 
 
 class Newest:
@@ -65,8 +65,6 @@ class Newest:
     def __init__(self, places: Places) -> None:
         self._places = places
         self._known: OrderedDict[tuple[str, str, str], _Known] = OrderedDict()
-        # The highest seal number under which readings were found.
-        self._renamed = 0
 
     async def of(self, owner: str, series: Sequence[Names]) -> dict[Names, Document]:
         """Return the newest reading of each series of an owner that has one, as a document.
@@ -76,7 +74,6 @@ class Newest:
         async with self._places.session() as session:
             hot = await self._last(READINGS, UNSEALED, owner, series, session)
             state = await self._places.state(session)
-            final = await self._final(state, session)
             known = {one: found for one in series if (found := self._known.get((owner, *one))) and found.holds(state)}
             behind = {one: found.newest for one, found in known.items() if found.newest is not None}
             for number in state.waiting:
@@ -87,23 +84,9 @@ class Newest:
                 _keep_newest(behind, _candidates(await self._last_pieces(owner, unknown, session)))
                 _keep_newest(behind, await until_unmoved(lambda: self._blocks(owner, unknown, session)))
         for one in unknown:
-            self._remember((owner, *one), _Known(behind.get(one), final, time.monotonic()))
+            self._remember((owner, *one), _Known(behind.get(one), state.final, time.monotonic()))
         _keep_newest(behind, hot)
         return {one: candidate.document for one, candidate in self._retained(behind, state)}
-
-    async def _final(self, state: State, session: Any) -> int:
-        """Return a number: what is sealed under lower ones gains nothing any more.
-
-        A number waits before its collection is renamed, so that nothing is found under it until then. Once there is,
-        no lower number can be given to another collection (persister/sealing/sealer.py).
-        """
-        for number in reversed(state.waiting):
-            if number <= self._renamed:
-                break
-            if await self._places.has(sealed_name(number), {}, session):
-                self._renamed = number
-                break
-        return min((number for number in state.waiting if number > self._renamed), default=state.next)
 
     def _remember(self, name: tuple[str, str, str], known: _Known) -> None:
         self._known[name] = known

@@ -1,8 +1,8 @@
 """The one document that says which sealed collections there are, and who seals and compacts.
 
 It is among the blocks, `{_id: "state"}`, so that a copy of the blocks never comes without the seal numbers that are in
-use: `next: int64, blocks: bool, waiting: [{number: int64, sealedAt: Date, failures: int, aside: bool}],
-retention: {days: int, bySensorType: {…}}`, and what the lease holders keep there (`sealing`, `compaction`).
+use: `highest: int64, blocks: bool, waiting: [{number: int64, sealedAt: Date, renamed: bool, failures: int, aside:
+bool}], retention: {days: int, bySensorType: {…}}`, and what the lease holders keep there (`sealing`, `compaction`).
 
 A seal number is in `waiting` before the collection is renamed, and until after that collection is dropped. `blocks` is
 true before the first piece or block is written. Whoever reads `readings` first and this document then, therefore knows
@@ -15,19 +15,20 @@ from typing import Any
 
 STATE = "state"
 DAY_MS = 86_400_000
-_PROJECTION = {"next": 1, "waiting.number": 1, "blocks": 1, "retention": 1}
+_PROJECTION = {"highest": 1, "waiting.number": 1, "waiting.renamed": 1, "blocks": 1, "retention": 1}
 
 
 @dataclass(frozen=True, slots=True)
 class State:
     """What readers need of the document.
 
-    `waiting`: the numbers of sealed collections, lowest first, of which the highest may not have been renamed yet.
-    `next`: the next number.
+    `waiting`: the numbers of sealed collections, lowest first. `highest`: the highest ever. `final`: what is sealed
+    under a number below it gains nothing any more; of higher numbers the collection may not have been renamed yet.
     """
 
     waiting: tuple[int, ...] = ()
-    next: int = 1
+    highest: int = 0
+    final: int = 1
     has_blocks: bool = False
     retention_days: int = 0
     retention_by_sensor_type: Mapping[str, int] = field(default_factory=dict)
@@ -47,9 +48,12 @@ def state_of(document: Mapping[str, Any] | None) -> State:
     if document is None:
         return State()
     retention, waiting = document.get("retention") or {}, document.get("waiting", ())
+    unnamed = [int(one["number"]) for one in waiting if not one.get("renamed")]
+    highest = int(document.get("highest", 0))
     return State(
         tuple(sorted(int(one["number"]) for one in waiting)),
-        int(document.get("next", 0)) + 1,
+        highest,
+        min([*unnamed, highest + 1]),
         bool(document.get("blocks")),
         int(retention.get("days", 0)),
         dict(retention.get("bySensorType", {})),

@@ -1,8 +1,9 @@
 """`python -m tests.compose`: needs a Docker Engine with Compose v2 and the base images; exit code 1 when it fails.
 
 From a fresh checkout: `make up`; then 100 simulated devices stream through the proxy while services are scaled and
-killed; what was acknowledged is counted in MongoDB itself; `make down`, and up again, with nothing lost. Then a backup
-is taken, everything is removed, and the backup restored.
+killed, and readings are sealed and compacted meanwhile; what was acknowledged is counted in an export; `make down`, and
+up again, with nothing lost. Then everything is compacted, a backup is taken, everything is removed, and the backup
+restored.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from typing import Any
 
 import aiohttp
 
+from tests.compose.history import access_token, count_readings
 from tests.compose.stack import SERVICES, Stack, StackError
 from tests.integration.services import ROOT
 
@@ -60,24 +62,18 @@ def check_containers(stack: Stack) -> str:
     return f"{len(containers)} containers"
 
 
-async def signed_up(url: str) -> str:
-    """Create an account and return its owner id."""
+async def sign_up(url: str) -> None:
+    """Create the account."""
     async with (
         aiohttp.ClientSession(url, raise_for_status=True) as session,
         session.post("/user/signup", json=PERSON) as answer,
     ):
-        owner: str = (await answer.json())["id"]
-        return owner
+        await answer.json()
 
 
-async def logged_in(url: str) -> None:
-    """Log in with the account; its tokens are signed by the restored key."""
-    who = {name: PERSON[name] for name in ("email", "password")}
-    async with aiohttp.ClientSession(url, raise_for_status=True) as session:
-        async with session.post("/user/login", json=who) as answer:
-            token = (await answer.json())["accessToken"]
-        async with session.get("/user/token", headers={"Authorization": f"Bearer {token}"}) as answer:
-            await answer.json()
+async def count_stored(url: str) -> int:
+    """Log in, with the account's password and a token of the stored key, and count what the account has."""
+    return await count_readings(url, await access_token(url, PERSON["email"], PERSON["password"]))
 
 
 def streaming(stack: Stack) -> "subprocess.Popen[str]":
@@ -103,14 +99,14 @@ def scale_and_kill(stack: Stack) -> None:
         time.sleep(2)
 
 
-def verify_readings(stack: Stack, simulator: "subprocess.Popen[str]", owner: str) -> str:
-    """Stop the simulator, and compare acknowledged readings with stored ones."""
+def verify_readings(stack: Stack, simulator: "subprocess.Popen[str]") -> str:
+    """Stop the simulator, and compare acknowledged readings with those of an export."""
     simulator.terminate()
     summary = json.loads(simulator.communicate(timeout=60)[0].splitlines()[-1])
     require(summary["acked"] > 1000, f"too few readings were acknowledged: {summary}")
     require(summary["rejected"] == 0, f"readings were rejected: {summary}")
     deadline = time.monotonic() + STORED_WITHIN_S
-    while (stored := stack.count_stored(owner)) < summary["acked"] and time.monotonic() < deadline:
+    while (stored := asyncio.run(count_stored(stack.url))) < summary["acked"] and time.monotonic() < deadline:
         time.sleep(0.5)
     require(
         stored >= summary["acked"],
@@ -122,7 +118,21 @@ def verify_readings(stack: Stack, simulator: "subprocess.Popen[str]", owner: str
     )
 
 
-def restored(stack: Stack, owner: str, stored: int) -> str:
+def verify_compaction(stack: Stack, stored: int) -> str:
+    """Check that readings were sealed and compacted during the run, then compact everything and count again."""
+    before = stack.sealed_so_far()
+    require(before["seals"] >= 2, f"too little was sealed: {before}")
+    require(before["blocks"] + before["pieces"] > 0, f"nothing was compacted: {before}")
+    require(before["givenUp"] == 0, f"sealed collections were given up: {before}")
+    stack.compact_all()
+    after = stack.sealed_so_far()
+    require(after["waiting"] == 0, f"sealed collections wait after `compact --all`: {after}")
+    found = asyncio.run(count_stored(stack.url))
+    require(found == stored, f"{found} of {stored} readings are found after `compact --all`")
+    return f"{after['seals']} seals, {after['blocks']} blocks, {after['pieces']} pieces, {found} readings"
+
+
+def restored(stack: Stack, stored: int) -> str:
     """Back up, remove everything, restore: accounts and readings are back, and users can log in."""
     with tempfile.TemporaryDirectory(prefix="tidegate-backup-") as backup:
         stack.make("backup", backup)
@@ -133,9 +143,8 @@ def restored(stack: Stack, owner: str, stored: int) -> str:
         (stack.folder / ".env").unlink()
         stack.make("restore", backup)
     stack.make("up")
-    found = stack.count_stored(owner)
+    found = asyncio.run(count_stored(stack.url))
     require(found == stored, f"{found} of {stored} readings are stored after the restore")
-    asyncio.run(logged_in(stack.url))
     return f"{found} readings"
 
 
@@ -143,12 +152,12 @@ def run(stack: Stack) -> None:
     step("make up", lambda: stack.make("up") and None)
     step("healthy, none restarted, none as root, roots read-only", lambda: check_containers(stack))
     require(stack.config_warnings() == "", f"docker compose config: {stack.config_warnings()}")
-    owner = asyncio.run(signed_up(stack.url))
+    asyncio.run(sign_up(stack.url))
     simulator = streaming(stack)
     try:
         time.sleep(5)
         scale_and_kill(stack)
-        summary = step("every acknowledged reading is stored, once", lambda: verify_readings(stack, simulator, owner))
+        summary = step("every acknowledged reading is stored, once", lambda: verify_readings(stack, simulator))
     finally:
         if simulator.poll() is None:
             simulator.kill()
@@ -158,10 +167,10 @@ def run(stack: Stack) -> None:
     print(f"make down ... {took:.1f} s")
     require(took <= DOWN_WITHIN_S, f"make down took {took:.1f} s, allowed {DOWN_WITHIN_S:g}")
     step("make up again", lambda: stack.make("up") and None)
-    require(
-        stack.count_stored(owner) == stored, f"{stack.count_stored(owner)} of {stored} readings are stored after it"
-    )
-    step("backup, everything removed, restore, make up", lambda: restored(stack, owner, stored))
+    found = asyncio.run(count_stored(stack.url))
+    require(found == stored, f"{found} of {stored} readings are stored after it")
+    step("sealed, compacted, and still the same", lambda: verify_compaction(stack, stored))
+    step("backup, everything removed, restore, make up", lambda: restored(stack, stored))
     print("nothing was lost, nothing is stored twice")
 
 

@@ -15,8 +15,10 @@ from typing import Any, Self
 from testing.servers.ports import free_port
 from tests.integration.services import ROOT
 
-SERVICES = ("auth", "gateway", "mongodb", "mysql", "persister", "proxy", "rabbitmq", "reader")
+SERVICES = ("auth", "compactor", "gateway", "mongodb", "mysql", "persister", "proxy", "rabbitmq", "reader")
 HEALTHY_WITHIN_S = 120
+# Some 500 readings arrive a second: a seal every ten seconds, with merges of pieces.
+SEALING = {"SEAL_READINGS": "5000", "SEAL_SECONDS": "30"}
 
 
 class StackError(Exception):
@@ -34,6 +36,7 @@ class Stack:
             "TIDEGATE_PORT": str(self.port),
             "TIDEGATE_ADDRESS": "127.0.0.1",
             "PYTHON": sys.executable,
+            **SEALING,
         }
 
     def __enter__(self) -> Self:
@@ -102,12 +105,28 @@ class Stack:
                 raise StackError(f"{service} did not come back within {HEALTHY_WITHIN_S} s")
             time.sleep(0.5)
 
-    def count_stored(self, owner: str) -> int:
-        """Return the number of an owner's readings in MongoDB."""
-        bounds = f"{{_id: {{$gte: {{owner: '{owner}'}}, $lt: {{owner: '{owner}', device: MaxKey()}}}}}}"
-        script = f"print(db.getSiblingDB('tidegate').readings.countDocuments({bounds}))"
+    def sealed_so_far(self) -> dict[str, int]:
+        """Return how many seals there were, how many wait, and how many documents the blocks and pieces are."""
+        script = (
+            "const tidegate = db.getSiblingDB('tidegate'), state = tidegate['readings.blocks'].findOne({_id: 'state'});"
+            "print(JSON.stringify({seals: Number(state?.highest ?? 0), waiting: (state?.waiting ?? []).length,"
+            " givenUp: (state?.waiting ?? []).filter(one => one.aside).length,"
+            " blocks: tidegate['readings.columns'].countDocuments({}),"
+            " pieces: tidegate['readings.pieces'].countDocuments({})}))"
+        )
         login = 'mongosh --quiet --norc -u root -p "$MONGODB_ROOT_PASSWORD" admin --eval "$0"'
-        return int(self.compose("exec", "-T", "mongodb", "bash", "-c", login, script).split()[-1])
+        found: dict[str, int] = json.loads(
+            self.compose("exec", "-T", "mongodb", "bash", "-c", login, script).splitlines()[-1]
+        )
+        return found
+
+    def compact_all(self) -> dict[str, Any]:
+        """Seal and compact everything, as an operator does; return what the command prints."""
+        command = ("python", "-m", "persister", "compact", "--all", "--json")
+        done: dict[str, Any] = json.loads(
+            self.compose("run", "--rm", "--no-TTY", "compactor", *command).splitlines()[-1]
+        )
+        return done
 
     def _run(self, command: list[str], *, check: bool = True) -> str:
         done = subprocess.run(

@@ -15,7 +15,9 @@ import socketio
 
 from broker.embedded.broker import EmbeddedBroker
 from reader.history import from_mongodb
-from reader.history.from_mongodb import FromMongoDB, HistoryUnavailable
+from reader.history.from_mongodb import HistoryUnavailable
+from storage.places import reading
+from storage.places.reading import Places
 from testing.node import node_with
 from tests.docs.origin import TRUSTED, origin
 from tests.docs.pages import page, run_json
@@ -90,17 +92,17 @@ class Interrupted:
 
     def __init__(self) -> None:
         self.mended = False
-        self._pages = 0
-        self._read_page = FromMongoDB.page
+        self._batches = 0
+        self._read_batch = Places.batch
 
     def again(self) -> None:
-        self._pages = 0
+        self._batches = 0
 
-    async def page(self, history: FromMongoDB, *arguments: Any) -> Any:
-        self._pages += 1
-        if self._pages > 2 and not self.mended:
+    async def batch(self, places: Places, *arguments: Any) -> Any:
+        self._batches += 1
+        if self._batches > 2 and not self.mended:
             raise HistoryUnavailable("MongoDB is away")
-        return await self._read_page(history, *arguments)
+        return await self._read_batch(places, *arguments)
 
 
 @pytest.fixture
@@ -109,11 +111,13 @@ async def cut_off(monkeypatch: pytest.MonkeyPatch, mongodb_database: Mongo) -> I
         await store.insert(*(make_reading(n, TS + n) for n in range(ROWS)))
     interrupted = Interrupted()
 
-    async def page(self: FromMongoDB, *arguments: Any) -> Any:
-        return await interrupted.page(self, *arguments)
+    async def batch(self: Places, *arguments: Any) -> Any:
+        return await interrupted.batch(self, *arguments)
 
-    monkeypatch.setattr(from_mongodb, "BATCH_DOCUMENTS", ROWS // 6)
-    monkeypatch.setattr(FromMongoDB, "page", page)
+    monkeypatch.setattr(from_mongodb, "FIRST_READINGS", ROWS // 6)
+    monkeypatch.setattr(reading, "FIRST_READINGS", ROWS // 6)
+    monkeypatch.setattr(reading, "STREAM_READINGS", ROWS // 6)
+    monkeypatch.setattr(Places, "batch", batch)
     return interrupted
 
 

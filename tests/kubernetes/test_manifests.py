@@ -144,9 +144,10 @@ def test_nothing_runs_as_root_or_writes_to_its_root_or_without_bounds(resources:
 def test_each_service_has_what_operators_expect_of_it(resources: list[Resource]) -> None:
     names = {"auth", "gateway", "persister", "reader", "proxy"}
     deployments = kinds(resources, "Deployment")
-    assert set(deployments) == names | {"operator"}
+    assert set(deployments) == names | {"operator", "compactor"}
+    # A budget for the one compactor would keep its node from being drained, and nothing waits for it.
     assert set(kinds(resources, "PodDisruptionBudget")) == names
-    for_prometheus = {f"{name}-ops" for name in names - {"proxy"}}
+    for_prometheus = {f"{name}-ops" for name in {*names, "compactor"} - {"proxy"}}
     assert set(kinds(resources, "Service")) == names - {"persister"} | for_prometheus
     for name in for_prometheus:
         assert kinds(resources, "Service")[name]["spec"]["clusterIP"] == "None"
@@ -160,17 +161,55 @@ def test_each_service_has_what_operators_expect_of_it(resources: list[Resource])
     triggers = kinds(resources, "ScaledObject")["persister"]["spec"]["triggers"]
     assert {trigger["type"] for trigger in triggers} == {"rabbitmq", "prometheus"}
     for name, _, container in containers(resources):
-        if name in names and container["name"] == name:
+        if name in {*names, "compactor"} and container["name"] == name:
             assert {"readinessProbe", "livenessProbe"} <= set(container), name
 
 
-def test_each_variable_is_one_that_the_service_takes(resources: list[Resource]) -> None:
+def test_a_collection_that_was_given_up_does_not_restart_the_compactor(resources: list[Resource]) -> None:
+    (container,) = kinds(resources, "Deployment")["compactor"]["spec"]["template"]["spec"]["containers"]
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert container[probe].get("httpGet", {}).get("path") != "/readyz"
+
+
+def test_each_port_for_prometheus_is_open_to_it_and_is_the_one_that_the_process_takes(
+    resources: list[Resource],
+) -> None:
+    allowed: dict[str, set[int]] = {}
+    for one in kinds(resources, "NetworkPolicy").values():
+        selector = one["spec"]["podSelector"]
+        labels = [selector["matchLabels"]["app.kubernetes.io/name"]] if "matchLabels" in selector else []
+        labels += [name for found in selector.get("matchExpressions", ()) for name in found["values"]]
+        ports = {port["port"] for rule in one["spec"]["ingress"] for port in rule.get("ports", ())}
+        for label in labels:
+            allowed.setdefault(label, set()).update(ports)
     for name, _, container in containers(resources):
-        if name in SERVICES:
+        settings = SERVICES.get(command_of(container))
+        if settings is None or name == "declare":
+            continue
+        (port,) = (int(default) for variable, default, _ in table(settings) if variable == "OPS_PORT")
+        assert {"name": "ops", "containerPort": port} in container["ports"]
+        assert port in allowed[name], name
+        pod = kinds(resources, "Deployment")[name]["spec"]["template"]["metadata"]
+        assert pod["annotations"]["prometheus.io/port"] == str(port)
+
+
+def test_each_variable_is_one_that_the_service_takes(resources: list[Resource]) -> None:
+    checked = set()
+    for name, _, container in containers(resources):
+        command = command_of(container)
+        if command in SERVICES:
             given = {variable["name"] for variable in container["env"]}
-            known = {variable for variable, _, _ in table(SERVICES[name])}
+            known = {variable for variable, _, _ in table(SERVICES[command])}
             assert given <= known, f"{name}: {given - known}"
-            assert container["args"][:3] == ["python", "-m", name]
+            checked.add((name, command))
+    services = {(name, name) for name in ("auth", "gateway", "persister", "reader")}
+    assert checked == services | {("compactor", "persister compact")}
+
+
+def command_of(container: Resource) -> str:
+    """Return what `python -m` runs in a container, with a command if it has one; an empty string if it is not ours."""
+    args = container.get("args", [])
+    return " ".join(args[2:]) if args[:2] == ["python", "-m"] else ""
 
 
 def operators() -> list[Resource]:

@@ -95,7 +95,10 @@ async def test_every_service_is_scraped_and_every_queried_name_exists(
             gateway = await stack.enter_async_context(started("gateway", BROKER_URL=rabbitmq.url, AUTH_URL=auth.url))
             persister = await stack.enter_async_context(started("persister", **storage))
             reader = await stack.enter_async_context(started("reader", AUTH_URL=auth.url, **storage))
-            services = {"auth": auth, "gateway": gateway, "persister": persister, "reader": reader}
+            compactor = await stack.enter_async_context(started("persister compact", **storage))
+            services = {
+                "auth": auth, "gateway": gateway, "persister": persister, "reader": reader, "compactor": compactor
+            }  # fmt: skip
             _, device, token = await registered_device(auth.url)
             sender = await stack.enter_async_context(connected(gateway.url, token, device))
             await sender.send_until_accepted(readings(0, 100))
@@ -176,6 +179,38 @@ CASES: dict[str, tuple[dict[str, str], set[tuple[str, str]]]] = {
         },
         {("TidegateQueueIsFull", "")},
     ),
+    "no compactor, and nothing for it to do": (
+        {'up{job="compactor",instance="a"}': "_x30", "tidegate_persister_sealed_waiting": "0x30"},
+        set(),
+    ),
+    "no compactor, and a sealed collection": (
+        {'up{job="compactor",instance="a"}': "_x30", 'tidegate_persister_sealed_waiting{instance="b"}': "1x30"},
+        {("TidegateServiceGone", "compactor")},
+    ),
+    "two sealed collections that are soon compacted": (
+        {
+            'tidegate_persister_sealed_waiting{instance="a"}': "2x30",
+            'tidegate_persister_sealed_oldest_seconds{instance="a"}': "0+60x30",
+            "tidegate_compactor_given_up": "0x30",
+        },
+        set(),
+    ),
+    "sealed collections that gather, one of them for five hours": (
+        {
+            'tidegate_persister_sealed_waiting{instance="a"}': "7x30",
+            'tidegate_persister_sealed_oldest_seconds{instance="a"}': "18000+60x30",
+            "tidegate_compactor_given_up": "0x30",
+        },
+        {("TidegateSealedCollectionsWait", ""), ("TidegateCompactionLags", "")},
+    ),
+    "a sealed collection that was given up": (
+        {
+            'tidegate_persister_sealed_waiting{instance="a"}': "1x30",
+            'tidegate_persister_sealed_oldest_seconds{instance="a"}': "18000+60x30",
+            "tidegate_compactor_given_up": "1x30",
+        },
+        {("TidegateSealedCollectionGivenUp", "")},
+    ),
     "one password guesser among many users": (
         {
             'tidegate_auth_logins_total{outcome="ok"}': "0+600x30",
@@ -206,7 +241,7 @@ CASES: dict[str, tuple[dict[str, str], set[tuple[str, str]]]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_an_alert_fires_when_it_should(case: str, tmp_path: Path) -> None:
     given, expected = CASES[case]
-    jobs = ("auth", "gateway", "persister", "reader", "rabbitmq")
+    jobs = ("auth", "gateway", "persister", "reader", "compactor", "rabbitmq")
     series = {f'up{{job="{job}",instance="a"}}': "1x30" for job in jobs} | given
     firing = [
         {"labels": f'{{alertname="{name}",job="{job}"}}' if job else f'{{alertname="{name}"}}', "value": 1}

@@ -31,6 +31,7 @@ OTHER = {
     "signing_key_secret": ("one that was chosen", "one that was chosen"),
     "token_issuer": ("https://tidegate.example", "https://tidegate.example"),
     "signup": ("closed", "closed"),
+    "sealing": ("off", "off"),
     "cors_origins": ("https://app.example", ("https://app.example",)),
     "trusted_proxies": ("10.0.0.0/8,::1", ("10.0.0.0/8", "::1")),
     "readings_database": ("elsewhere", "elsewhere"),

@@ -42,6 +42,8 @@ SMALL = {
     "SAMPLE_EVERY": 2,
     "CHUNK_READINGS": 100,
     "READINGS_PER_READ": 70,
+    "READINGS_AT_ONCE": 150,
+    "CHUNKS_PER_BATCH": 4,
 }
 
 
@@ -82,7 +84,7 @@ class World:
         self.number += 1
         state = self.database[BLOCKS]
         waiting = {"number": Int64(self.number), "sealedAt": datetime.now(UTC), "failures": 0, "aside": False}
-        change = {"$set": {"next": Int64(self.number)}, "$push": {"waiting": waiting}}
+        change = {"$set": {"highest": Int64(self.number)}, "$push": {"waiting": waiting}}
         await state.update_one({"_id": STATE}, change, upsert=True)
         await self.database["readings"].rename(sealed_name(self.number))
         return self.number
@@ -103,7 +105,11 @@ class World:
         return compactor
 
     async def read(self) -> dict[bytes, bytes]:
-        """Read all places in the order in which readers do, and drop repetitions."""
+        """Read all places, and drop repetitions."""
+        return {key: by_seal[min(by_seal)] for key, by_seal in (await self.copies()).items()}
+
+    async def copies(self) -> dict[bytes, dict[int, bytes]]:
+        """Read all places in the order in which readers do: the copies of each reading by their seal number."""
         copies: dict[bytes, dict[int, bytes]] = {}
 
         def add(document: bytes, seal: int) -> None:
@@ -121,7 +127,7 @@ class World:
         if state.get("blocks"):
             for document, seal in [*await self._in_pieces(), *await self._in_blocks()]:
                 add(document, seal)
-        return {key: by_seal[min(by_seal)] for key, by_seal in copies.items()}
+        return copies
 
     async def _in_pieces(self) -> list[tuple[bytes, int]]:
         found = []
@@ -167,12 +173,15 @@ class World:
         """Return how many heads are not live, and how many columns no live head names."""
         live = [head for head, _ in await self.live()]
         heads = await self._collection(BLOCKS).count_documents({"_id": {"$ne": STATE}})
-        columns = {one["_id"]["id"] for one in await self._collection(COLUMNS).find({}, {"_id": 1}).to_list(None)}
-        return heads - len(live), len(columns - {head.columns for head in live})
+        return heads - len(live), len(await self.columns() - {head.columns for head in live})
 
     async def count(self, name: str) -> int:
         """Return the number of documents in a collection, without the state."""
         return int(await self.database[name].count_documents({"_id": {"$ne": STATE}}))
+
+    async def columns(self) -> set[Any]:
+        """Return the last parts of the keys of all columns of blocks."""
+        return {one["_id"]["id"] for one in await self._collection(COLUMNS).find({}, {"_id": 1}).to_list(None)}
 
     def _collection(self, name: str) -> Any:
         return self.database.get_collection(name, codec_options=AS_MILLISECONDS)

@@ -147,14 +147,14 @@ async def test_after_a_restore_the_next_number_is_above_all_that_exist_and_all_t
         await sealing.seal(force=True)
     # The state is an older copy than the collections.
     stored.update_state(
-        {"$set": {"next": 1, "waiting": [one for one in stored.state()["waiting"] if one["number"] == 1]}}
+        {"$set": {"highest": 1, "waiting": [one for one in stored.state()["waiting"] if one["number"] == 1]}}
     )
     await store.write([document(3)])
     with capture_logs() as logs:
         assert await sealing.seal(force=True) == 4
     assert [one["numbers"] for one in logs if "not on the list" in one["event"]] == [[2, 3]]
     assert sorted(stored.waiting()) == [1, 2, 3, 4]
-    assert stored.state()["next"] == 4
+    assert stored.state()["highest"] == 4
     assert sorted(stored.copies().values()) == [1] * 4
 
 
@@ -165,7 +165,7 @@ async def test_a_number_that_waits_is_not_taken_again_even_if_next_was_restored_
     await store.write([document(0)])
     await sealing.seal(force=True)
     await store.database["readings.sealed.1"].drop()
-    stored.update_state({"$set": {"next": 0}})
+    stored.update_state({"$set": {"highest": 0}})
     await store.write([document(1)])
     assert await sealing.seal(force=True) == 2
 
@@ -270,6 +270,9 @@ async def test_a_mongodb_that_is_away_is_a_failure_and_sealing_goes_on_afterward
             await sealer(away.database).seal(force=True)
         with capture_logs() as logs:
             running = asyncio.ensure_future(sealer(away.database).run())
+            async with asyncio.timeout(30):
+                while not logs:
+                    await asyncio.sleep(0.05)
             await asyncio.sleep(0.5)
             assert not running.done()
             running.cancel()

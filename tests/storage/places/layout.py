@@ -73,7 +73,7 @@ def random_layout(dice: random.Random, devices: Sequence[str] = (DEVICE,)) -> La
         names = [number for number, one in progress.items() if one != "compacted"]
         waiting = [{"number": Int64(number)} for number in names]
         has_blocks = any(one != "waiting" for one in progress.values())
-        state = {"_id": STATE, "next": Int64(seals), "waiting": waiting, "blocks": has_blocks}
+        state = {"_id": STATE, "highest": Int64(seals), "waiting": waiting, "blocks": has_blocks}
         layout.collections.setdefault(BLOCKS, []).append(state)
     return layout
 

@@ -1,0 +1,118 @@
+"""What compaction costs, as a process of its own with its default bound: processor time, memory and rate."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from bench.history_blocks import Compaction, opened
+from bench.history_comparison import Comparison
+from bench.history_ingest import Pipelines
+from bench.history_series import insert, interleaved, sensors
+from bench.history_setup import HistorySetup
+from bench.history_versions import NOW
+from bench.processes import BenchError, BenchProcess
+from bench.report import progress
+from bench.systems import SharedServers
+from bench.targets import MAX_COMPACTION_MIB, MAX_COMPACTION_RATIO, MIN_COMPACTION_RATE
+from readings.collections import READINGS
+from storage.places.names import BLOCKS
+from storage.places.state import STATE
+
+DATABASE = "compaction"
+MIB = 1024 * 1024
+POLL_S = 0.05
+TIMEOUT_S = 300.0
+# Documents in memory at a time.
+INSERTED_AT_ONCE = 500_000
+
+
+@dataclass(frozen=True)
+class CompactionEffort:
+    """What is sealed: series, and readings of each."""
+
+    series: int
+    each: int
+
+
+def measure_compaction(
+    setup: HistorySetup, servers: SharedServers, effort: CompactionEffort, idle: dict[str, float], pipelines: Pipelines
+) -> list[Comparison]:
+    """Compact one sealed collection, and compare with what W100 took in the same run."""
+    readings = asyncio.run(_seal_one(setup, effort))
+    servers.checkpoint()
+    settings = setup.settings(NOW, DATABASE)
+    log = setup.environment.folder / "compactor.log"
+    before, started = servers.cpu_s()["mongod"], time.perf_counter()
+    with NOW.running("persister", "compact", log=log, settings=settings) as compactor:
+        # Its start is not compaction.
+        at_start_s, begun_s = compactor.cpu_s(), time.perf_counter()
+        _wait_until_compacted(servers, compactor)
+        seconds = time.perf_counter() - begun_s
+        own_s, memory = compactor.cpu_s() - at_start_s, compactor.peak_memory_bytes()
+    servers.checkpoint()
+    passed = time.perf_counter() - started
+    mongod_s = servers.cpu_s()["mongod"] - before - idle.get("mongod", 0.0) * passed
+    servers.client.drop_database(DATABASE)
+    total_us, rate = (own_s + mongod_s) / readings * 1e6, readings / seconds
+    progress(
+        f"  {readings:,} readings in {seconds:.1f} s: {own_s / readings * 1e6:.2f} µs of the compactor and "
+        f"{mongod_s / readings * 1e6:.2f} of mongod each, {(own_s + mongod_s) / seconds:.2f} cores"
+    )
+    w100 = pipelines.before.get("W100")
+    return [
+        Comparison(
+            "compaction, all processes",
+            "µs a reading",
+            total_us,
+            None if w100 is None else w100.total_us,
+            MAX_COMPACTION_RATIO,
+            against="that commit's W100",
+        ),
+        Comparison(
+            "compaction, memory of the compactor at most",
+            "MiB",
+            memory / MIB,
+            at_most=MAX_COMPACTION_MIB,
+            is_absolute=True,
+        ),
+        Comparison(
+            "compaction with COMPACT_CORES at its default",
+            "readings/s",
+            rate,
+            pipelines.now["W100"].per_second,
+            at_least=MIN_COMPACTION_RATE,
+            against="what W100 stores on the whole machine",
+        ),
+    ]
+
+
+async def _seal_one(setup: HistorySetup, effort: CompactionEffort) -> int:
+    """Store readings and seal them; return how many there are."""
+    stored, parts = 0, sensors(effort.series, step_ms=1000)
+    each = max(1, INSERTED_AT_ONCE // effort.series)
+    async with opened(setup.mongodb.url, DATABASE) as database:
+        compaction = Compaction(database)
+        await compaction.seal()  # creates the collection
+        with setup.client() as client:
+            for start in range(0, effort.each, each):
+                columns = [sensor.next(min(each, effort.each - start)) for sensor in parts]
+                stored += await asyncio.to_thread(insert, client[DATABASE][READINGS], interleaved(columns))
+        await compaction.seal()
+    progress(f"  {stored:,} readings are sealed")
+    return stored
+
+
+def _wait_until_compacted(servers: SharedServers, compactor: BenchProcess) -> None:
+    blocks: Any = servers.client[DATABASE][BLOCKS]
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        waiting = (blocks.find_one({"_id": STATE}) or {}).get("waiting", [])
+        if not waiting:
+            return
+        if any(one.get("failures") for one in waiting):
+            raise BenchError(f"a sealed collection could not be compacted\n{compactor.log_tail()}")
+        if time.monotonic() > deadline:
+            raise BenchError(f"the compactor is not done after {TIMEOUT_S:.0f} s\n{compactor.log_tail()}")
+        compactor.require_running()
+        time.sleep(POLL_S)

@@ -1,0 +1,82 @@
+"""How long a reading takes until it is stored, sampled: a device sends some a second, and MongoDB is asked for them.
+
+A sample is found in `readings`, or in the sealed collection into which it has moved meanwhile.
+"""
+
+import sys
+import time
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
+
+from pymongo.read_concern import ReadConcern
+
+from bench.history_setup import HistorySetup
+from bench.history_systems import VersionSystem
+from bench.load import percentile
+from bench.processes import BenchError, LineProcess
+from readings.collections import READINGS
+from readings.document import AS_MILLISECONDS, date_ms
+from readings.filters import in_time_range
+from readings.keys import series_key
+from storage.places.names import BLOCKS, sealed_name
+from storage.places.state import state_of
+
+DEVICE, SENSOR_TYPE = "device-19", "sampled"
+OWNER = "owner-0"
+SAMPLES_A_SECOND = 50
+POLL_S = 0.005
+LAST_WAIT_S = 10.0
+
+
+class SampledStorage:
+    """The device, connected while the context is open."""
+
+    def __init__(self, setup: HistorySetup, database: Any, system: VersionSystem) -> None:
+        self._setup = setup
+        self._database = database.with_options(codec_options=AS_MILLISECONDS, read_concern=ReadConcern("majority"))
+        self._port = system.port
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        environment = self._setup.environment
+        command = [sys.executable, "-m", "bench.paced", f"http://127.0.0.1:{self._port}"]
+        self._device = self._stack.enter_context(LineProcess(command, log=environment.folder / "sampled.log"))
+        token = environment.device_auth(int(DEVICE.partition("-")[2]))["token"]
+        setup = {"token": token, "device": DEVICE, "sensorType": SENSOR_TYPE, "rate": SAMPLES_A_SECOND}
+        self._device.send(setup)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stack.close()
+
+    def p99_ms(self, seconds: float) -> float:
+        """Send for some seconds, and return the 99th percentile of the milliseconds until samples were found."""
+        from_ms = int(self._device.request({"run": seconds})["fromMs"])
+        found: dict[int, float] = {}
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self._look(found, from_ms)
+            time.sleep(POLL_S)
+        sent = {int(ts) for ts, _ in self._device.receive()["acknowledged"]}
+        deadline = time.monotonic() + LAST_WAIT_S
+        while sent - found.keys():
+            if time.monotonic() > deadline:
+                raise BenchError(f"{len(sent - found.keys())} of {len(sent)} samples were not found")
+            self._look(found, from_ms)
+        return percentile(list(found.values()), 0.99)
+
+    def _look(self, found: dict[int, float], from_ms: int) -> None:
+        """Add the samples that are stored since; in the order in which readings move."""
+        names = [READINGS]
+        while names:
+            # Samples are stored in the order of their times, mostly.
+            since = max(from_ms, max(found, default=from_ms) - 2000)
+            query = in_time_range(series_key(OWNER, DEVICE, SENSOR_TYPE), since)
+            name = names.pop(0)
+            for document in self._database[name].find(query, {"_id.ts": 1}):
+                ts = date_ms(document["_id"]["ts"])
+                found.setdefault(ts, time.time() * 1000 - ts)
+            if name == READINGS:
+                state = state_of(self._database[BLOCKS].find_one({"_id": "state"}))
+                names += [sealed_name(number) for number in state.waiting[-2:]]
