@@ -38,7 +38,7 @@ class World:
         return await self._reader.fetch(path, ONE | query, token=user_token(OWNER))
 
     async def store(self, **state: Any) -> None:
-        named = {"_id": STATE, "next": Int64(9), "waiting": [{"number": Int64(9)}], "blocks": True}
+        named = {"_id": STATE, "highest": Int64(9), "waiting": [{"number": Int64(9)}], "blocks": True}
         self.layout.collections.setdefault(BLOCKS, []).append(named | state)
         await self.layout.store(self.database)
         await self.database[SERIES].insert_one({"_id": series_key(OWNER, DEVICE, SENSOR_TYPE)})

@@ -29,9 +29,11 @@ class World:
         self.database = client[name]
         self.newest = Newest(Places(client, name))
 
-    async def state(self, following: int, *waiting: int, has_blocks: bool = False, **more: Any) -> None:
-        listed = [{"number": Int64(number)} for number in waiting]
-        state = {"_id": STATE, "next": Int64(following - 1), "waiting": listed, "blocks": has_blocks, **more}
+    async def state(self, highest: int, *waiting: int, has_blocks: bool = False, **more: Any) -> None:
+        """Store the state: what waits is renamed if it exists."""
+        names = await self.database.list_collection_names()
+        listed = [{"number": Int64(number), "renamed": sealed_name(number) in names} for number in waiting]
+        state = {"_id": STATE, "highest": Int64(highest), "waiting": listed, "blocks": has_blocks, **more}
         await self.database[BLOCKS].replace_one({"_id": STATE}, state, upsert=True)
 
     async def store(self, place: str, value: Any, ts: int) -> None:
@@ -60,18 +62,18 @@ async def world(mongodb_database: tuple[str, str]) -> AsyncIterator[World]:
 async def test_a_number_whose_collection_is_renamed_only_later_is_looked_at_again(world: World) -> None:
     await world.store(READINGS, "old", 0)
     await world.seal(1)
-    await world.state(3, 1, 2)  # 2 is taken, and not renamed
+    await world.state(2, 1, 2)  # 2 is taken, and not renamed
     assert await world.value() == "old"
     await world.store(READINGS, "new", 1)
     await world.seal(2)
     assert await world.value() == "new"
-    await world.state(3, 1)
+    await world.state(2, 1)
     await world.compact(2, "new", 1)
-    await world.state(3, 1, has_blocks=True)
+    await world.state(2, 1, has_blocks=True)
     assert await world.value() == "new"
 
 
-async def test_a_number_whose_collection_has_readings_of_others_only_counts_as_renamed(
+async def test_what_was_found_in_renamed_collections_is_not_looked_up_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await world.store(READINGS, "old", 0)
@@ -79,7 +81,7 @@ async def test_a_number_whose_collection_has_readings_of_others_only_counts_as_r
     other = bson.decode(document("other", START_MS), AS_MILLISECONDS)
     await world.database[READINGS].insert_one(other | {"_id": other["_id"] | {"device": "another"}})
     await world.seal(2)
-    await world.state(3, 1, 2)
+    await world.state(2, 1, 2)
     assert await world.value() == "old"
     names: list[str] = []
 
@@ -95,12 +97,12 @@ async def test_a_number_whose_collection_has_readings_of_others_only_counts_as_r
 async def test_what_is_sealed_and_compacted_at_once_is_looked_up(world: World) -> None:
     await world.store(READINGS, "old", 0)
     await world.seal(1)
-    await world.state(2, 1)
+    await world.state(1, 1)
     assert await world.value() == "old"
     await world.store(READINGS, "new", 1)
     await world.seal(2)
     await world.compact(2, "new", 1)
-    await world.state(3, 1, has_blocks=True)
+    await world.state(2, 1, has_blocks=True)
     assert await world.value() == "new"
 
 
@@ -110,7 +112,7 @@ async def test_the_first_copy_of_the_newest_reading_is_shown(world: World) -> No
     await world.store(READINGS, "second", 0)
     await world.seal(2)
     await world.store(READINGS, "third", 0)
-    await world.state(3, 1, 2)
+    await world.state(2, 1, 2)
     for _ in range(2):
         assert await world.value() == "first"
 
@@ -118,11 +120,11 @@ async def test_the_first_copy_of_the_newest_reading_is_shown(world: World) -> No
 async def test_what_is_remembered_is_not_shown_past_its_retention(world: World) -> None:
     await world.store(READINGS, "old", 0)
     await world.seal(1)
-    await world.state(2, 1)
+    await world.state(1, 1)
     assert await world.value() == "old"
-    await world.state(2, 1, retention={"days": 3, "bySensorType": {SENSOR_TYPE: 1}})
+    await world.state(1, 1, retention={"days": 3, "bySensorType": {SENSOR_TYPE: 1}})
     assert await world.value() is None
-    await world.state(2, 1, retention={"days": 1, "bySensorType": {SENSOR_TYPE: 0}})
+    await world.state(1, 1, retention={"days": 1, "bySensorType": {SENSOR_TYPE: 0}})
     assert await world.value() == "old"
 
 
@@ -130,6 +132,6 @@ async def test_what_is_remembered_is_not_shown_past_its_retention(world: World) 
 async def test_the_newest_before_a_time_is_found_in_pieces_that_go_on_behind_it(world: World, before_ms: int) -> None:
     part = columns([document(number, START_MS + number) for number in range(10)], 1)
     await world.database[PIECES].insert_one(piece_document(SERIES, 0, ObjectId(), part, newest_of(part)))
-    await world.state(2, has_blocks=True)
+    await world.state(1, has_blocks=True)
     found = await world.newest.before(OWNER, [ONE, (DEVICE, "another")], before_ms)
     assert {one: each["value"] for one, each in found.items()} == {ONE: min(before_ms - START_MS - 1, 9)}
