@@ -3,110 +3,27 @@
 Each command is explained as it was sent, on both forms of the collection, among other owners' readings.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from bson import decode_all
 from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
 from persister.maintenance.store import MaintenanceStore
 from reader.history.bucket_boundaries import DAY_MS, BucketWidth, boundaries
 from reader.history.bucket_statistics import KINDS, NUMBERS_ALONE, SUMMARY, Aggregation
-from reader.history.from_mongodb import FromMongoDB, Range
+from reader.history.from_mongodb import Range
 from reader.history.time_zones import time_zone
-from readings.document import AS_MILLISECONDS, position_of
+from readings.document import position_of
 from readings.keys import Position
-from storage.places.names import BLOCKS
-from storage.places.state import STATE
 from tests.reader.harness import TS, Mongo, Store, make_reading, open_store
-from tests.reader.query_plans import Plan, stages
+from tests.reader.query_plans import Explained, Recorder, cursors_of, require_newest, require_range
 
 OWNERS = ("alice", "bob", "carol")
 DEVICES = ("d-1", "d-2", "d-3")
 SENSORS = ("door", "humidity", "temperature")
 EACH = 150
-
-# Scans of `_id` ranges, and stages that pass documents on. No SORT, which needs all documents first, and no COLLSCAN.
-RANGES = {"IXSCAN", "CLUSTERED_IXSCAN"}
-HARMLESS = {"FETCH", "LIMIT", "PROJECTION_SIMPLE", "PROJECTION_COVERED", "PROJECTION_DEFAULT"}
-
-
-class Recorder(CommandListener):
-    """Records each command as the driver sends it."""
-
-    def __init__(self) -> None:
-        self.commands: list[dict[str, Any]] = []
-
-    def started(self, event: CommandStartedEvent) -> None:
-        if event.command_name in ("find", "aggregate", "getMore"):
-            left_out = ("lsid", "$db", "maxTimeMS", "$clusterTime", "$readPreference")
-            self.commands.append({name: value for name, value in event.command.items() if name not in left_out})
-
-    def succeeded(self, event: CommandSucceededEvent) -> None:
-        """Ignored."""
-
-    def failed(self, event: CommandFailedEvent) -> None:
-        """Ignored."""
-
-
-class Explained:
-    """A reader's queries, and the plans of the commands they sent."""
-
-    def __init__(self, client: Any, name: str, recorder: Recorder) -> None:
-        self.database = client[name]
-        self.history = FromMongoDB(client, name, timeout_s=10)
-        self.recorder = recorder
-
-    async def plans(self) -> list[Plan]:
-        """Explain the commands sent since the last call, but for reads of the state."""
-        commands, self.recorder.commands = self.recorder.commands, []
-        assert commands
-        found: list[Plan] = []
-        for command in commands:
-            assert command.keys() & {"find", "aggregate"}, "a getMore: a second trip for what one could bring"
-            explain = {"explain": command, "verbosity": "executionStats"}
-            plan = await self.database.command(explain, codec_options=AS_MILLISECONDS)
-            if command.get("find") == BLOCKS and command["filter"] == {"_id": STATE}:
-                assert stage_names(plan) <= {"EOF", "IDHACK", "PROJECTION_SIMPLE", "PROJECTION_DEFAULT"}
-            else:
-                found.append(plan)
-        self.recorder.commands = []
-        return found
-
-    async def plan(self) -> Plan:
-        (found,) = await self.plans()
-        return found
-
-
-def stage_names(plan: Plan) -> set[str]:
-    return {stage["stage"] for stage in stages(plan["queryPlanner"]["winningPlan"])}
-
-
-def require_range(
-    plan: Plan,
-    returned: int,
-    *,
-    examined: int | None = None,
-    index: str = "_id_",
-) -> None:
-    """Assert that a plan scans a range of `_id` (or another index), and examines only what it returns and the ends."""
-    cursor = plan["stages"][0]["$cursor"] if "stages" in plan else plan
-    winning = list(stages(cursor["queryPlanner"]["winningPlan"]))
-    names = {stage["stage"] for stage in winning}
-    assert names & RANGES, names
-    assert names <= RANGES | HARMLESS, names
-    for stage in winning:
-        if stage["stage"] == "IXSCAN":
-            assert stage["indexName"] == index
-        if stage["stage"] == "CLUSTERED_IXSCAN":
-            assert {"minRecord", "maxRecord"} <= stage.keys()
-    stats = cursor["executionStats"]
-    examined = returned if examined is None else examined
-    assert stats["nReturned"] == returned
-    assert stats["totalDocsExamined"] <= examined + 3
-    assert stats["totalKeysExamined"] <= examined + 3
 
 
 @pytest.fixture(params=[False, True], ids=["ordinary", "clustered"])
@@ -186,32 +103,6 @@ async def test_the_newest_readings_are_found_without_looking_at_others(explained
     before = await explained.history.newest_before("bob", series[:2], TS + 5)
     assert {position_of(one)[0] for one in before if one} == {TS + 4}
     require_newest(await explained.plan(), 2, 2)
-
-
-def require_newest(plan: Plan, queried: int, found: int) -> None:
-    """Assert that one query finds the newest reading of `queried` series by the key alone."""
-    cursors = list(cursors_of(plan))
-    assert len(cursors) == queried
-    examined = 0
-    for cursor in cursors:
-        assert {stage["stage"] for stage in stages(cursor["queryPlanner"]["winningPlan"])} <= RANGES | HARMLESS
-        assert {stage["stage"] for stage in stages(cursor["queryPlanner"]["winningPlan"])} & RANGES
-        examined += cursor["executionStats"]["totalKeysExamined"]
-        assert cursor["executionStats"]["totalDocsExamined"] <= 1 + 3
-    assert examined <= found + 3 * queried
-
-
-def cursors_of(plan: Any) -> Iterator[Plan]:
-    """Yield every part of an `explain` result that has its own plan."""
-    if isinstance(plan, dict):
-        if "queryPlanner" in plan:
-            yield plan
-        else:
-            for part in plan.values():
-                yield from cursors_of(part)
-    elif isinstance(plan, list):
-        for part in plan:
-            yield from cursors_of(part)
 
 
 async def test_a_long_list_fetches_its_newest_readings_in_few_queries(
@@ -322,7 +213,7 @@ async def test_a_scan_would_be_seen(explained: Explained) -> None:
     with pytest.raises(AssertionError, match=r"'SORT'"):
         require_range(await explained.plan(), EACH)
     assert await fetch.find({**bob, "_id.seq": 2}).batch_size(1000).to_list(None)
-    with pytest.raises(AssertionError, match=r"assert 15\d <= "):
+    with pytest.raises(AssertionError, match=r"15\d documents"):
         require_range(await explained.plan(), EACH // 3)
 
 
