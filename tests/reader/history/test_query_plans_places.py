@@ -92,8 +92,8 @@ def require_few(name: str, cursor: Plan, most: int) -> None:
 @pytest.mark.parametrize("descending", [False, True], ids=["asc", "desc"])
 async def test_a_page_within_the_blocks(explained: Explained, descending: bool) -> None:
     middle = START_MS + 100 * STEP_MS
-    bounds = (None, middle) if descending else (middle, None)
-    found = await explained.history.page("bob", Range("d-2", SENSOR_TYPE, *bounds, descending), 7)
+    from_ms, to_ms = (None, middle) if descending else (middle, None)
+    found = await explained.history.page("bob", Range("d-2", SENSOR_TYPE, from_ms, to_ms, descending), 7)
     assert len(found) == 7
     most = {READINGS: 7, SEALED[0]: 7, SEALED[1]: 7, PIECES: PIECES_EACH, BLOCKS: 1, COLUMNS: 1}
     names = await require_ranges(explained, most)
