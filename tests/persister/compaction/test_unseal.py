@@ -70,7 +70,7 @@ async def test_everything_is_back_with_its_first_value(world: World) -> None:
     assert await world.read() == before
     await assert_only_readings(world)
     state = await world.database[BLOCKS].find_one({"_id": STATE})
-    assert state["next"] == world.number, "numbers are never used twice"
+    assert state["highest"] == world.number, "numbers are never used twice"
 
 
 async def test_a_first_copy_in_a_collection_that_was_given_up_wins_against_blocks(world: World) -> None:
