@@ -102,16 +102,18 @@ class Places:
     async def has_any(self, query: dict[str, Any]) -> bool:
         """Return whether a filter on the first fields of keys finds anything in any place."""
         async with self.session() as session:
-            if await self._has(READINGS, query, session):
+            if await self.has(READINGS, query, session):
                 return True
             state = await self.state(session)
             names = [sealed_name(number) for number in state.waiting]
             for name in [*names, *((PIECES, self.blocks.heads.name) if state.has_blocks else ())]:
-                if await self._has(name, query, session):
+                if await self.has(name, query, session):
                     return True
         return False
 
-    async def _has(self, name: str, query: dict[str, Any], session: Any) -> bool:
+    async def has(self, name: str, query: dict[str, Any], session: Any) -> bool:
+        """Return whether a filter finds anything in one of the collections."""
+
         async def find() -> Any:
             return await self._database[name].find_one(query, {"_id": 1}, session=session)
 
