@@ -342,7 +342,7 @@ async def test_nor_while_the_primary_steps_down(
 # What a reader asks MongoDB for one part of a question.
 READS = (
     *((Places, name) for name in ("raw", "state", "_of_blocks", "has")),
-    *((Blocks, name) for name in ("of_pieces", "sums_of")),
+    *((Blocks, name) for name in ("pieces", "sums_of")),
 )
 
 
