@@ -6,10 +6,12 @@ are elsewhere. So a process may end anywhere in it, and the batch may be written
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
+
+import pymongo
 
 from persister.compaction.at_once import gather_some
 from persister.compaction.blocks import Blocks, Change, Step, appended, begun, replaced
@@ -23,7 +25,12 @@ from storage.codec.columns import Columns, concatenate, first_wins
 from storage.codec.decode import decode
 from storage.places.documents import Piece, piece_columns
 
+TimeLeft = Callable[[], Awaitable[float | None]]
+"""Renews the lease if it is time, and returns for how many seconds it holds; None without a lease."""
+
 _TRIES = 10
+# While series are merged with their pieces, a reading takes some 200 bytes.
+READINGS_AT_ONCE = 65_536
 
 
 @dataclass(slots=True)
@@ -56,11 +63,33 @@ class _Work:
     kept: list[Columns] = field(default_factory=list)
     repeats: int = 0
 
+    @property
+    def readings(self) -> int:
+        """How many readings it needs in memory, those of the pieces included."""
+        return len(self.chunk.columns) + sum(piece.count for piece in self.plan.merged)
+
+    def forget(self) -> None:
+        """Free the memory of what is written, or will be planned again."""
+        self.tail, self.late, self.kept = None, None, []
+
+
+async def without_end() -> None:
+    """Return the time left where nobody else writes."""
+
 
 class BatchWriter:
     """Writes to pieces and blocks. Raises the driver's errors, BlockError, and ChangedError when tries are used up."""
 
-    def __init__(self, blocks: Blocks, heads: Heads, pieces: Pieces, garbage: Garbage, step: Step) -> None:
+    def __init__(
+        self,
+        blocks: Blocks,
+        heads: Heads,
+        pieces: Pieces,
+        garbage: Garbage,
+        step: Step,
+        time_left: TimeLeft = without_end,
+    ) -> None:
+        self._time_left = time_left
         self._blocks = blocks
         self._heads = heads
         self._pieces = pieces
@@ -79,13 +108,24 @@ class BatchWriter:
 
     async def _try(self, chunks: list[Chunk], counts: Counts) -> list[Chunk]:
         """Write chunks; return those whose series someone else has changed meanwhile."""
-        works = planned = [work for work in await self._planned(chunks) if not work.plan.stored]
-        loaded = await self._pieces.load([piece for work in works for piece in work.plan.merged])
-        for work in works:
+        with pymongo.timeout(await self._time_left()):
+            works = [work for work in await self._planned(chunks) if not work.plan.stored]
+        again: list[_Work] = []
+        for some in _parted(works):
+            with pymongo.timeout(await self._time_left()):
+                again += await self._write_some(some, counts)
+            for work in some:
+                work.forget()
+        return [work.chunk for work in works if work in again]
+
+    async def _write_some(self, planned: list[_Work], counts: Counts) -> list[_Work]:
+        """Write what was planned; return the works to be done again."""
+        loaded = await self._pieces.load([piece for work in planned for piece in work.plan.merged])
+        for work in planned:
             self._arrange(work, loaded)
             await asyncio.sleep(0)
-        again = await self._append(works, counts)
-        works = [work for work in works if work not in again]
+        again = await self._append(planned, counts)
+        works = [work for work in planned if work not in again]
         for work in works:
             if work.late is not None and not await self._merge_late(work, work.late, counts):
                 again.append(work)
@@ -98,7 +138,7 @@ class BatchWriter:
         counts.repeats += sum(work.repeats for work in works)
         counts.pieces += len(documents)
         counts.bytes += sum(len(document["columns"]) for document in documents)
-        return [work.chunk for work in planned if work in again]
+        return again
 
     async def _planned(self, chunks: list[Chunk]) -> list[_Work]:
         pieces = await self._pieces.of([chunk.key for chunk in chunks])
@@ -232,6 +272,20 @@ class BatchWriter:
         if not work.plan.takes_incoming:
             documents += new_run(work.chunk.key, 0, [work.chunk.columns], work.chunk.newest)
         return documents
+
+
+def _parted(works: Sequence[_Work]) -> Iterator[list[_Work]]:
+    """Yield works in parts of READINGS_AT_ONCE, or of one work with more."""
+    part: list[_Work] = []
+    readings = 0
+    for work in works:
+        if part and readings + work.readings > READINGS_AT_ONCE:
+            yield part
+            part, readings = [], 0
+        part.append(work)
+        readings += work.readings
+    if part:
+        yield part
 
 
 def _count(counts: Counts, change: Change) -> None:

@@ -31,15 +31,14 @@ class Compacted(msgspec.Struct, frozen=True, rename="camel"):
 async def compact_all(compactor: Compactor, seal_now: SealNow | None, report: Report) -> Compacted:
     """Compact until nothing waits; WriteFailed if MongoDB is away or refuses. `report` gets lines on progress."""
     started = time.monotonic()
-    if seal_now is not None:
-        report("sealing …")
-        await seal_now()
-    collections = 0
     with translating_errors():
         try:
             async with background(_report(compactor, report), name="progress"):
-                while await _compact_one(compactor, report):
-                    collections += 1
+                is_sealed = await _seal(seal_now, report)
+                collections = await _compact_waiting(compactor, report)
+                # Nothing is sealed while too many wait.
+                if collections and not is_sealed and await _seal(seal_now, report):
+                    collections += await _compact_waiting(compactor, report)
         finally:
             await release(compactor)
         left = tuple(one.number for one in await compactor.lease.read() if one.is_given_up)
@@ -54,6 +53,20 @@ async def compact_all(compactor: Compactor, seal_now: SealNow | None, report: Re
         round(time.monotonic() - started, 3),
         left,
     )
+
+
+async def _seal(seal_now: SealNow | None, report: Report) -> bool:
+    if seal_now is None:
+        return False
+    report("sealing …")
+    return await seal_now() is not None
+
+
+async def _compact_waiting(compactor: Compactor, report: Report) -> int:
+    collections = 0
+    while await _compact_one(compactor, report):
+        collections += 1
+    return collections
 
 
 async def _compact_one(compactor: Compactor, report: Report) -> bool:

@@ -98,12 +98,18 @@ class Compactor:
         self._heads = Heads(heads)
         blocks = Blocks(heads, columns, self._guarded)
         self._garbage = Garbage(heads, columns, blocks, self._heads)
-        self._writer = BatchWriter(blocks, self._heads, Pieces(pieces), self._garbage, self._guarded)
+        self._writer = BatchWriter(blocks, self._heads, Pieces(pieces), self._garbage, self._guarded, self._time_left)
 
     async def _guarded(self, point: Point) -> None:
         """Pass a failpoint, then refuse to go on without the lease."""
         await self._step(point)
         self.lease.left_s  # noqa: B018 - raises
+
+    async def _time_left(self) -> float:
+        """Return how many seconds of the lease are left, at least half of it."""
+        if self.lease.left_s < LEASE_S / 2:
+            await self.lease.renew()
+        return self.lease.left_s
 
     async def compact_next(self, stop: asyncio.Event) -> Waiting | None:
         """Compact the lowest one that waits and is not set aside, until it is dropped or `stop`; None if there is none.
@@ -159,8 +165,8 @@ class Compactor:
                 chunks = await scan.next_batch()
                 if not chunks:
                     break
-                kept = [chunk for chunk in chunks if chunk.key["owner"] not in deleted]
-                counts = await self._writer.write(kept) if kept else Counts()
+            kept = [chunk for chunk in chunks if chunk.key["owner"] not in deleted]
+            counts = await self._writer.write(kept) if kept else Counts()
             self._count(counts)
             progress = Progress(
                 progress.number, uuid, chunks[-1].last, progress.repeats + counts.repeats, progress.deletions
@@ -279,12 +285,14 @@ class Compactor:
     async def remove_garbage(self) -> int:
         """Remove what processes left that ended in the middle of a change; return how many documents were deleted."""
         removed = 0
-        async for series in self._garbage.series():
+        async for some in self._garbage.series():
             await self.lease.renew()
-            try:
-                removed += await self._garbage.remove(series)
-            except ChangedError:
-                continue  # someone is changing it; there will be another time
+            for series in some:
+                await self.lease.renew()
+                try:
+                    removed += await self._garbage.remove(series)
+                except ChangedError:
+                    continue  # someone is changing it; there will be another time
         await self.lease.cleaned()
         if removed:
             log.info("What an ended compactor left is removed.", documents=removed)

@@ -11,11 +11,12 @@ from typing import Any
 from bson import MaxKey, MinKey
 
 from persister.compaction.blocks import Blocks
-from persister.compaction.heads import HeadInfo, Heads, live
+from persister.compaction.heads import Heads, live
 from readings.document import date_ms
 from readings.keys import Key, Position
 from runtime.logs import logger
 from storage.places.documents import names_of
+from storage.places.names import BEGINNING
 from storage.places.state import STATE
 
 log = logger("persister.compaction")
@@ -48,24 +49,25 @@ class Garbage:
         used = {head.columns for head in alive}
         kept = {head.edit for head in alive}
         removed = 0
-        for block in alive:
-            pending = [head for head in heads if head.edit not in kept and block.start <= head.start < block.until]
-            unused = [key for key in columns if key["id"] not in used and _is_within(key, block)]
+        # What is before the first block was of blocks that retention has removed: no change of these succeeds.
+        starts = [BEGINNING, *(block.start for block in alive[1:])]
+        for block, start in zip(alive, starts, strict=False):
+            pending = [head for head in heads if head.edit not in kept and start <= head.start < block.until]
+            unused = [key for key in columns if key["id"] not in used and start <= _position(key) < block.until]
             if (pending or unused) and await self._blocks.fence(block):
                 await self._blocks.delete_pending(pending, unused)
                 removed += len(pending) + len(unused)
         return removed
 
-    async def series(self) -> AsyncIterator[Key]:
-        """Yield each series that seems to have some, in order; it may turn out to be in use."""
+    async def series(self) -> AsyncIterator[list[Key]]:
+        """Yield the series that seem to have some, in order, some at a time; it may turn out to be in use."""
         after: Any = MinKey()
         while True:
             query = {"_id": {"$gt": after, "$ne": STATE, "$type": "object"}}
             cursor = self._collection.find(query, _NAMES).sort("_id", 1).limit(HEADS_PER_READ)
             heads = await cursor.to_list(HEADS_PER_READ)
             end = heads[-1]["_id"] if len(heads) == HEADS_PER_READ else MaxKey()
-            for series in await self._suspects(heads, after, end):
-                yield series
+            yield await self._suspects(heads, after, end)
             if len(heads) < HEADS_PER_READ:
                 return
             after = end
@@ -86,6 +88,5 @@ def _name(key: Key) -> tuple[Any, ...]:
     return tuple(names_of(key).values())
 
 
-def _is_within(key: Key, block: HeadInfo) -> bool:
-    position: Position = (date_ms(key["ts"]), int(key["seq"]))
-    return block.start <= position < block.until
+def _position(key: Key) -> Position:
+    return date_ms(key["ts"]), int(key["seq"])

@@ -1,9 +1,11 @@
 """The lease of compaction in the state document, the position saved there, and the list of sealed collections.
 
-`compaction: {holder, until, unclean, number, uuid, done, repeats, deletions}`: who has it and until when, by the
-server's clock; whether a holder lost it without giving it up, so that there may be something to clean up; the sealed
-collection that is being compacted, by its number and UUID; the key of the last reading that is in its place; how many
-readings were repeats so far; and the number of the last known deletion of an owner when it was begun.
+`compaction: {holder, until, turn, unclean, number, uuid, done, repeats, deletions}`: who has it and until when, by the
+server's clock; a token that each renewal replaces, so that a holder notices when the database has become an older copy
+of itself, in which less was done than it knows; whether a holder lost the lease without giving it up, so that there may
+be something to clean up; the sealed collection that is being compacted, by its number and UUID; the key of the last
+reading that is in its place; how many readings were repeats so far; and the number of the last known deletion of an
+owner when it was begun.
 """
 
 import secrets
@@ -63,11 +65,15 @@ class Lease:
             BLOCKS, codec_options=AS_MILLISECONDS, write_concern=SAFE, read_concern=ReadConcern("majority")
         )
         self._holder = holder or secrets.token_hex(8)
-        self._mine = {"_id": STATE, "compaction.holder": self._holder}
+        self._turn = ""
         self._until = 0.0
         self._document: dict[str, Any] = {}
         # Whether this holder itself was interrupted in the middle of a change.
         self.is_dirty = False
+
+    @property
+    def _mine(self) -> dict[str, Any]:
+        return {"_id": STATE, "compaction.holder": self._holder, "compaction.turn": self._turn}
 
     @property
     def left_s(self) -> float:
@@ -83,7 +89,7 @@ class Lease:
         LeaseLostError as long as another process has it, and from the first time that it was taken `to_unseal` on until
         everything is put back.
         """
-        asked_at = time.monotonic()
+        asked_at, turn = time.monotonic(), secrets.token_hex(8)
         is_mine: dict[str, Any] = {"$eq": ["$compaction.holder", self._holder]}
         is_free = {"$lte": [{"$ifNull": ["$compaction.until", _LONG_AGO]}, "$$NOW"]}
         was_lost = {"$and": [{"$ne": [{"$ifNull": ["$compaction.holder", ""]}, ""]}, {"$not": [is_mine]}]}
@@ -91,6 +97,7 @@ class Lease:
             "compaction.unclean": {"$or": [{"$ifNull": ["$compaction.unclean", False]}, was_lost, self.is_dirty]},
             "compaction.holder": self._holder,
             "compaction.until": _after(LEASE_S),
+            "compaction.turn": turn,
         }
         query: dict[str, Any] = {"_id": STATE, "$expr": {"$or": [is_mine, is_free]}}
         if to_unseal:
@@ -106,7 +113,7 @@ class Lease:
             if await self._state.find_one({"_id": STATE}, {"_id": 1}) is None:
                 return False
             raise LeaseLostError("another process has the lease")
-        self._renewed(asked_at)
+        self._renewed(asked_at, turn)
         self._document = found
         return True
 
@@ -154,11 +161,11 @@ class Lease:
         await self._change({"compaction.unclean": False, "compaction.until": _after(LEASE_S)})
 
     async def _change(self, change: dict[str, Any]) -> None:
-        asked_at = time.monotonic()
-        result = await self._state.update_one(self._mine, [{"$set": change}])
+        asked_at, turn = time.monotonic(), secrets.token_hex(8)
+        result = await self._state.update_one(self._mine, [{"$set": change | {"compaction.turn": turn}}])
         if not result.matched_count:
-            raise LeaseLostError("another process has the lease")
-        self._renewed(asked_at)
+            raise LeaseLostError("another process has the lease, or the database is an older copy")
+        self._renewed(asked_at, turn)
 
     async def mark_blocks(self) -> None:
         """Record that there may be pieces and blocks: before the first of them is written."""
@@ -167,11 +174,12 @@ class Lease:
             raise LeaseLostError("another process has the lease")
 
     async def remove(self, number: int) -> None:
-        """Take a number off the list; its collection is gone. LeaseLostError."""
-        change = {
-            "$pull": {"waiting": {"number": Int64(number)}},
-            "$unset": {f"compaction.{name}": "" for name in ("number", "uuid", "done", "repeats", "deletions")},
-        }
+        """Take a number off the list, and its position if it is saved; its collection is gone. LeaseLostError."""
+        saved = ("number", "uuid", "done", "repeats", "deletions")
+        others = {"$filter": {"input": "$waiting", "cond": {"$ne": ["$$this.number", Int64(number)]}}}
+        is_saved = {"$eq": ["$compaction.number", Int64(number)]}
+        kept = {f"compaction.{name}": {"$cond": [is_saved, "$$REMOVE", f"$compaction.{name}"]} for name in saved}
+        change = [{"$set": {"waiting": others, **kept}}]
         result = await self._state.update_one(self._mine, change)
         if not result.matched_count:
             raise LeaseLostError("another process has the lease")
@@ -197,7 +205,7 @@ class Lease:
     async def release(self) -> None:
         """Give the lease up. Nothing happens if another process has it."""
         self._until = 0.0
-        change: dict[str, Any] = {"$unset": {"compaction.holder": "", "compaction.until": ""}}
+        change: dict[str, Any] = {"$unset": {"compaction.holder": "", "compaction.until": "", "compaction.turn": ""}}
         if self.is_dirty:
             change["$set"] = {"compaction.unclean": True}
         await self._state.update_one(self._mine, change)
@@ -210,7 +218,8 @@ class Lease:
         """Return the server's time in milliseconds since 1970."""
         return int((await self._state.database.command("hello", codec_options=AS_MILLISECONDS))["localTime"])
 
-    def _renewed(self, asked_at: float) -> None:
+    def _renewed(self, asked_at: float, turn: str) -> None:
+        self._turn = turn
         self._until = asked_at + LEASE_S - _MARGIN_S
 
 

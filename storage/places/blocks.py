@@ -1,24 +1,24 @@
-"""The blocks of a series, and its pieces: which of them have readings of a window, and these readings."""
+"""The blocks of a series: which of them have readings of a window, and these readings."""
 
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
 import bson
-from bson import MaxKey, MinKey
 from pymongo.read_concern import ReadConcern
 
 from readings.document import AS_MILLISECONDS, split_documents
 from readings.filters import in_time_range
 from readings.keys import Position
 from storage.codec.block import Block, decode_block
-from storage.codec.columns import Columns, concatenate, first_wins
+from storage.codec.columns import Columns
 from storage.codec.head_sums import HeadSums, head_sums_from
 from storage.codec.packed import BlockError
-from storage.places.documents import StoredHead, columns_key, piece_columns, piece_of, series_name, stored_head
+from storage.places.documents import StoredHead, columns_key, head_end, stored_head
 from storage.places.moving import PlacesChanged
 from storage.places.names import BLOCKS, COLUMNS, PIECES
+from storage.places.pieces import Pieces, pieces_filter
 from storage.places.threads import in_thread_if_large
-from storage.places.window import Window, after, position_index
+from storage.places.window import Window
 
 _SETTLED = {"pending": {"$exists": False}}
 # Heads fetched at once where many are needed; some hundred bytes for each hour that they sum up.
@@ -45,20 +45,11 @@ class Blocks:
         self._columns = database.get_collection(COLUMNS, **options)
         self._pieces = database.get_collection(PIECES, **options)
 
-    async def of_pieces(self, window: Window, limit: int, session: Any) -> Columns | None:
-        """Return the readings of a window that are in pieces, in order, each once; None if there are none.
-
-        All of them, or those at its start in its direction: at least `limit`. Other pieces are not opened.
-        """
+    async def pieces(self, window: Window, session: Any) -> Pieces:
+        """Return the pieces that may have readings of a window."""
         # By ascending _id: what is merged meanwhile is found further on.
-        query = pieces_filter(window)
-        documents = [document async for document in self._pieces.find(query, session=session).sort("_id", 1)]
-        if not documents:
-            return None
-        return await in_thread_if_large(
-            sum(int(document.get("count", 0)) for document in documents),
-            lambda: _first_of_pieces(documents, window, limit),
-        )
+        found = self._pieces.find(pieces_filter(window), session=session).sort("_id", 1)
+        return Pieces([document async for document in found])
 
     async def columns(self, stored: StoredHead, session: Any) -> Columns:
         """Return the readings of a block; PlacesChanged if its head has been replaced."""
@@ -109,17 +100,20 @@ class Blocks:
             rest = {"$gt": window.key(window.start), "$lt": window.key(window.end)}
             found = await self.heads.find_one({"_id": rest, **_SETTLED}, sort=[("_id", 1)], session=session)
             return None if found is None else stored_head(found)
-        stored = stored_head(found)
-        while stored.head.until <= window.start:
-            stored = await self._at(window, stored, session)
-        return stored
+        # Of a block before the window, nothing else has to be readable.
+        while (until := head_end(found)) <= window.start:
+            found = await self._document_at(window, until, session)
+        return stored_head(found)
 
     async def _at(self, window: Window, before: StoredHead, session: Any) -> StoredHead:
         """Return the block that begins where another one ends."""
-        found = await self.heads.find_one({"_id": window.key(before.head.until)}, session=session)
+        return stored_head(await self._document_at(window, before.head.until, session))
+
+    async def _document_at(self, window: Window, start: Position, session: Any) -> dict[str, Any]:
+        found: dict[str, Any] | None = await self.heads.find_one({"_id": window.key(start)}, session=session)
         if found is None:
             raise PlacesChanged
-        return stored_head(found)
+        return found
 
     async def _walk_down(self, window: Window, session: Any) -> AsyncIterator[StoredHead]:
         lowest = in_time_range(window.series)["_id"]["$gte"]
@@ -143,15 +137,6 @@ class Blocks:
                 return
 
 
-def pieces_filter(window: Window) -> dict[str, Any]:
-    """Return the filter of the pieces that may have readings of a window."""
-    return {
-        "_id": {"$gte": {**window.series, "level": MinKey()}, "$lt": {**window.series, "level": MaxKey()}},
-        "last.ts": {"$gte": window.key(window.start)["ts"]},
-        "first.ts": {"$lte": window.key(window.end)["ts"]},
-    }
-
-
 def _live_sums(documents: list[bytes], start: Position) -> list[StoredSums]:
     """Return the sums of heads that follow each other from `start` on; PlacesChanged if one is missing."""
     live: list[StoredSums] = []
@@ -163,28 +148,3 @@ def _live_sums(documents: list[bytes], start: Position) -> list[StoredSums]:
         elif sums.start > start:
             raise PlacesChanged
     return live
-
-
-def _first_of_pieces(documents: list[dict[str, Any]], window: Window, limit: int) -> Columns | None:
-    """Return the first readings of pieces in the direction of a window, in order: at least `limit`, or all."""
-    pieces = [(piece_of(document), document) for document in documents]
-    pieces.sort(key=(lambda each: each[0].last) if window.descending else (lambda each: each[0].first))
-    if window.descending:
-        pieces.reverse()
-    series, found, count = series_name(window.series), list[Columns](), 0
-    for number, (_, document) in enumerate(pieces, start=1):
-        found.append(window.cut(piece_columns(document, series)))
-        count += len(found[-1])
-        if count < limit or number == len(pieces):
-            continue
-        merged = first_wins(concatenate(found)).columns
-        following = pieces[number][0]
-        # What lies before all that follows is whole.
-        if window.descending:
-            whole = merged.take(slice(position_index(merged, after(following.last)), None))
-        else:
-            whole = merged.take(slice(0, position_index(merged, following.first)))
-        if len(whole) >= limit:
-            return whole
-        found, count = [merged], len(merged)
-    return first_wins(concatenate(found)).columns

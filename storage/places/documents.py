@@ -68,6 +68,14 @@ def stored_head(document: dict[str, Any]) -> StoredHead:
     return StoredHead(head, columns, edit, last_seal, bool(document.get("pending")))
 
 
+def head_end(document: dict[str, Any]) -> Position:
+    """Return the upper bound in a head decoded with AS_MILLISECONDS; BlockError if it has none."""
+    try:
+        return _position(document["until"])
+    except (LookupError, TypeError, ValueError) as error:
+        raise BlockError(f"not the head of a block: {error!r}") from error
+
+
 def columns_key(series: Key, start: Position, number: ObjectId) -> Key:
     """Return the `_id` of columns of the block that begins at `start`."""
     return {**names_of(series), "ts": DatetimeMS(start[0]), "seq": Int64(start[1]), "id": number}

@@ -8,9 +8,9 @@ from readings.document import date_ms
 from readings.filters import in_time_range
 from readings.keys import Position, series_key
 from storage.codec.packed import BlockError
-from storage.places.blocks import pieces_filter
 from storage.places.each import Names, Pipeline, find_each, names
 from storage.places.names import BLOCKS, PIECES, sealed_name
+from storage.places.pieces import pieces_filter
 from storage.places.reading import Places
 from storage.places.window import Window
 

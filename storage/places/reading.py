@@ -23,6 +23,7 @@ from storage.places.documents import READABLE
 from storage.places.found import Batch, Found
 from storage.places.moving import until_unmoved
 from storage.places.names import BEGINNING, PIECES, UNSEALED, sealed_name
+from storage.places.pieces import Pieces
 from storage.places.raw import Raw, read_raw
 from storage.places.sessions import Sessions
 from storage.places.state import DAY_MS, State, read_state
@@ -67,8 +68,8 @@ class Places:
             window, hot, state = await self._hot(window, limit, session)
             if not state.waiting and not state.has_blocks:
                 return split_documents(hot.documents)
-            found = await self._loose(hot, state, window, limit, session)
-            await self._add_blocks(found, state, limit, session, exact=True)
+            found = await self._documents(hot, state, window, limit, session)
+            await self._add_pieces_and_blocks(found, state, limit, session, exact=True)
             columns, _, _ = found.batch(exact=True)
             return [] if columns is None else documents_of(columns)
 
@@ -86,8 +87,9 @@ class Places:
         """Return the readings at the start of a window, at most `limit`: `size`, or as many as are quickest to read."""
         most = min(size, STREAM_READINGS) if limit is None else min(limit, size, STREAM_READINGS)
         async with self.session() as session:
-            found, state = await self.loose(window, most, session)
-            await self._add_blocks(found, state, most, session, exact=limit is not None)
+            window, hot, state = await self._hot(window, most, session)
+            found = await self._documents(hot, state, window, most, session)
+            await self._add_pieces_and_blocks(found, state, most, session, exact=limit is not None)
             found_bytes, count = max(found.bytes, 1), found.documents
             following = BYTES * count // found_bytes if count else STREAM_READINGS
             return found.batch(exact=limit is not None)._replace(
@@ -97,21 +99,27 @@ class Places:
     async def loose(self, window: Window, limit: int, session: Any) -> tuple[Found, State]:
         """Return the first `limit` readings of a window that are in no block, and the state as it was after hot."""
         window, hot, state = await self._hot(window, limit, session)
-        return await self._loose(hot, state, window, limit, session), state
+        found = await self._documents(hot, state, window, limit, session)
+        if state.has_blocks:
+            pieces = await self._pieces(found.rest, session)
+            found.add(await pieces.first(found.rest, limit))
+        return found, state
 
     async def has_any(self, query: dict[str, Any]) -> bool:
         """Return whether a filter on the first fields of keys finds anything in any place."""
         async with self.session() as session:
-            if await self._has(READINGS, query, session):
+            if await self.has(READINGS, query, session):
                 return True
             state = await self.state(session)
             names = [sealed_name(number) for number in state.waiting]
             for name in [*names, *((PIECES, self.blocks.heads.name) if state.has_blocks else ())]:
-                if await self._has(name, query, session):
+                if await self.has(name, query, session):
                     return True
         return False
 
-    async def _has(self, name: str, query: dict[str, Any], session: Any) -> bool:
+    async def has(self, name: str, query: dict[str, Any], session: Any) -> bool:
+        """Return whether a filter finds anything in one of the collections."""
+
         async def find() -> Any:
             return await self._database[name].find_one(query, {"_id": 1}, session=session)
 
@@ -131,18 +139,28 @@ class Places:
             if state.days(window.series["sensorType"]) == days:
                 return retained, hot, state
 
-    async def _loose(self, hot: Raw, state: State, window: Window, limit: int, session: Any) -> Found:
+    async def _documents(self, hot: Raw, state: State, window: Window, limit: int, session: Any) -> Found:
         found = Found(window, limit)
         await found.add_documents(hot, UNSEALED)
         for number in state.waiting:
             await found.add_documents(await self.raw(sealed_name(number), found.rest, limit, session), number)
-        if state.has_blocks:
-            found.add(await until_unmoved(lambda: self.blocks.of_pieces(found.rest, limit, session)))
         return found
 
-    async def _add_blocks(self, found: Found, state: State, limit: int, session: Any, *, exact: bool) -> None:
-        if state.has_blocks and not found.rest.is_empty:
-            found.add(await until_unmoved(lambda: self._of_blocks(found.rest, limit, session)), whole=not exact)
+    async def _pieces(self, window: Window, session: Any) -> Pieces:
+        return await until_unmoved(lambda: self.blocks.pieces(window, session))
+
+    async def _add_pieces_and_blocks(
+        self, found: Found, state: State, limit: int, session: Any, *, exact: bool
+    ) -> None:
+        """Add what is in pieces and blocks; pieces are opened only where the readings are that will be returned."""
+        if not state.has_blocks or found.rest.is_empty:
+            return
+        pieces = await self._pieces(found.rest, session)
+        if pieces.count >= limit:
+            found.add(await pieces.first(found.rest, limit))
+        found.add(await until_unmoved(lambda: self._of_blocks(found.rest, limit, session)), whole=not exact)
+        if pieces.count < limit:
+            found.add(await pieces.first(found.rest, limit))
 
     async def _of_blocks(self, window: Window, limit: int, session: Any) -> Columns | None:
         """Return the readings of the first blocks of a window in order, at least `limit` if it has so many."""

@@ -41,13 +41,13 @@ class Stage(World):
     async def write(self, documents: list[bytes]) -> None:
         """Store what is not an erased owner's, as a persister does."""
         kept = {id_bytes(one): one for one in reversed(documents) if owner_of(one) not in self.erased}
-        while True:
+        while kept:
             try:
                 written = await self.to_mongodb.write(list(kept.values()))
             except WriteFailed:
                 continue  # it was renamed, and all of it is written again
+            assert not written.errors
             break
-        assert not written.errors
         self.model = kept | self.model
 
     def expected(self, name: Name) -> list[bytes]:

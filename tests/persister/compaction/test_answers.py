@@ -15,7 +15,7 @@ from tests.persister.compaction.answers import Answers, Sensors
 from tests.persister.compaction.stage import Stage
 from tests.persister.compaction.world import compact_with
 
-ROUNDS = 14
+ROUNDS = 10
 
 
 class Killed(Exception):
@@ -74,7 +74,7 @@ async def test_every_answer_is_what_the_model_says_also_in_the_middle_of_merges(
     assert await stage.garbage() == (0, 0)
     for collection in (PIECES, BLOCKS, COLUMNS):
         assert await stage.database[collection].count_documents(of_owner("owner-0")) == 0
-    assert during.deaths > 3
+    assert during.deaths > 1
     assert during.passed["compactor.head_replaced"] > 10, "too few blocks were changed for a test"
 
 

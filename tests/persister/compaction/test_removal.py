@@ -81,3 +81,31 @@ async def test_retention_leaves_a_block_alone_that_a_compactor_has_just_made_liv
     seen = [position_of(decode_document(one))[0] for one in (await world.read()).values()]
     assert sorted(seen) == [START_MS + ts * 1000 for ts in range(46, 66)]
     assert await world.garbage() == (0, 0)
+
+
+async def test_a_block_that_is_changed_meanwhile_stays_and_so_do_those_behind_it(world: World) -> None:
+    await world.store(reading("device-1", ts, 1) for ts in range(0, 400, 2))
+    await world.seal()
+    await world.compact()
+
+    class Interrupted(Removal):
+        is_changed = False
+
+        async def _pause(self, seconds: float) -> None:
+            await super()._pause(seconds)
+            if self.deleted and not self.is_changed:
+                self.is_changed = True
+                heads = [head for head, _ in await world.live()]
+                first = (heads[0].start[0] - START_MS) // 1000
+                await world.store(reading("device-1", first + ts, 2) for ts in range(1, 40, 2))
+                await world.seal()
+                await world.compact()
+
+    removal = Interrupted(world.database)
+    await removal.before(SERIES, START_MS + 390_000)
+    assert removal.is_changed
+    assert (await world.read()).items() <= world.model.items()  # the blocks follow each other
+    await Removal(world.database).before(SERIES, START_MS + 390_000)
+    seen = [position_of(decode_document(one))[0] for one in (await world.read()).values()]
+    assert min(seen) > START_MS + 300_000
+    assert await world.garbage() == (0, 0)

@@ -15,6 +15,7 @@ from persister.compaction import unseal
 from persister.compaction.lease import LeaseLostError
 from persister.compaction.unseal import Unsealed, UnsealRefusedError, unseal_all
 from persister.maintenance.store import MaintenanceStore
+from persister.mongodb_errors import WriteFailed
 from persister.sealing.state_document import StateDocument
 from readings.document import decode_document
 from storage.places.names import BLOCKS, COLUMNS, PIECES, sealed_name
@@ -157,20 +158,32 @@ async def test_it_refuses_beside_a_compactor_or_a_sealer(world: World) -> None:
     await assert_only_readings(world)
 
 
-async def test_what_was_sealed_meanwhile_stays(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    await mixed(world)
-    commit = unseal._Unseal._commit
+async def test_what_was_sealed_meanwhile_is_put_back_by_the_next_run(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A persister that took its number before the command began, and was stopped, renames in the middle of it."""
+    await world.store([reading("device-1", ts, "first") for ts in range(40)])
+    await world.seal()
+    await world.compact()
+    await world.store([reading("device-1", ts, "second") for ts in range(40)])
+    await world.seal()
+    await world.store([reading("device-1", ts, "third") for ts in range(40)])
+    put_back_blocks = unseal._Unseal._put_back_blocks
 
-    async def after_a_seal(self: Any, uuids: dict[str, Any]) -> None:
+    async def after_a_seal(self: Any) -> None:
         await world.database["readings"].rename(sealed_name(99))
         one = {"number": Int64(99), "sealedAt": datetime.now(UTC), "failures": 0, "aside": False}
         await world.database[BLOCKS].update_one({"_id": STATE}, {"$push": {"waiting": one}})
-        await commit(self, uuids)
+        await put_back_blocks(self)
 
-    monkeypatch.setattr(unseal._Unseal, "_commit", after_a_seal)
-    before = await world.read()
-    await put_back(world, is_forced=True)
-    assert await world.read() == before
+    with monkeypatch.context() as patch:
+        patch.setattr(unseal._Unseal, "_put_back_blocks", after_a_seal)
+        with pytest.raises(WriteFailed, match="sealed meanwhile"):
+            await put_back(world, is_forced=True)
+    assert await world.read() == world.model
+    await put_back(world)
+    assert await world.read() == world.model
+    await assert_only_readings(world)
 
 
 async def test_an_erased_owner_does_not_come_back(world: World) -> None:

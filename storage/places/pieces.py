@@ -1,0 +1,64 @@
+"""The pieces of a series that a question needs, opened only where it needs them."""
+
+from typing import Any
+
+from bson import MaxKey, MinKey
+
+from storage.codec.columns import Columns, concatenate, first_wins
+from storage.places.documents import Piece, piece_columns, piece_of, series_name
+from storage.places.threads import in_thread_if_large
+from storage.places.window import Window, after, position_index
+
+
+def pieces_filter(window: Window) -> dict[str, Any]:
+    """Return the filter of the pieces that may have readings of a window."""
+    return {
+        "_id": {"$gte": {**window.series, "level": MinKey()}, "$lt": {**window.series, "level": MaxKey()}},
+        "last.ts": {"$gte": window.key(window.start)["ts"]},
+        "first.ts": {"$lte": window.key(window.end)["ts"]},
+    }
+
+
+class Pieces:
+    """Pieces as they were found in a window. `count`: how many readings they have, repeats and others included.
+
+    BlockError when one of the documents is no piece; its columns are read only where they are needed.
+    """
+
+    def __init__(self, documents: list[dict[str, Any]]) -> None:
+        self._pieces = [(piece_of(document), document) for document in documents]
+        self.count = sum(piece.count for piece, _ in self._pieces)
+
+    async def first(self, window: Window, limit: int) -> Columns | None:
+        """Return the readings at the start of a window in its direction, in order: at least `limit`, or all of them.
+
+        The window lies in that of the pieces. None if they have none in it; BlockError when one of them is damaged.
+        """
+        pieces = [each for each in self._pieces if each[0].first < window.end and each[0].last >= window.start]
+        if not pieces:
+            return None
+        rows = min(sum(piece.count for piece, _ in pieces), limit)
+        return await in_thread_if_large(rows, lambda: _first(pieces, window, limit))
+
+
+def _first(pieces: list[tuple[Piece, dict[str, Any]]], window: Window, limit: int) -> Columns:
+    pieces.sort(key=(lambda each: each[0].last) if window.descending else (lambda each: each[0].first))
+    if window.descending:
+        pieces.reverse()
+    series, found, count = series_name(window.series), list[Columns](), 0
+    for number, (_, document) in enumerate(pieces, start=1):
+        found.append(window.cut(piece_columns(document, series)))
+        count += len(found[-1])
+        if count < limit or number == len(pieces):
+            continue
+        merged = first_wins(concatenate(found)).columns
+        following = pieces[number][0]
+        # What lies before all that follows is whole.
+        if window.descending:
+            whole = merged.take(slice(position_index(merged, after(following.last)), None))
+        else:
+            whole = merged.take(slice(0, position_index(merged, following.first)))
+        if len(whole) >= limit:
+            return whole
+        found, count = [merged], len(merged)
+    return first_wins(concatenate(found)).columns

@@ -1,0 +1,66 @@
+"""What ended compactors left is removed, also where retention has removed the blocks around it."""
+
+import pytest
+
+from broker.failpoints import Point
+from persister.compaction import garbage
+from persister.compaction.lease import Lease
+from persister.maintenance.removal import Removal
+from readings.keys import series_key
+from storage.places.names import BLOCKS
+from tests.persister.compaction.world import START_MS, World, reading
+
+SERIES = series_key("owner-1", "device-1", "temperature")
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+async def left_by(world: World, point: Point) -> None:
+    """Let a compactor die in the middle of a change of the first of several blocks."""
+    await world.store(reading("device-1", ts, 1) for ts in range(0, 400, 2))
+    await world.seal()
+    await world.compact()
+    await world.store(reading("device-1", ts, 2) for ts in range(1, 61, 2))
+    await world.seal()
+
+    async def step(at: Point) -> None:
+        if at == point:
+            raise Killed
+
+    with pytest.raises(Killed):
+        await world.compact(step)
+    await world.expire_lease()
+
+
+@pytest.mark.parametrize("point", ["compactor.columns_inserted", "compactor.heads_inserted"])
+async def test_it_is_removed_when_the_blocks_around_it_are_gone(world: World, point: Point) -> None:
+    await left_by(world, point)
+    assert sum(await world.garbage()) > 0
+    await Removal(world.database).before(SERIES, START_MS + 200_000)
+    await world.compact()
+    assert await world.garbage() == (0, 0)
+
+
+async def test_the_lease_is_kept_during_a_long_look_for_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(garbage, "HEADS_PER_READ", 2)
+    await world.store(reading("device-1", ts, 1) for ts in range(400))
+    await world.seal()
+    await world.compact()
+    heads = await world.count(BLOCKS)
+    renewals = 0
+    renew = Lease.renew
+
+    async def counted(self: Lease) -> None:
+        nonlocal renewals
+        renewals += 1
+        await renew(self)
+
+    monkeypatch.setattr(Lease, "renew", counted)
+    compactor = world.compactor()
+    assert await compactor.lease.acquire()
+    await compactor.remove_garbage()
+    assert renewals > heads // 2
+    assert await world.read() == world.model
+    await compactor.lease.release()
