@@ -23,7 +23,7 @@ def check_reads_primary(url: str) -> None:
     """Raise ValueError if READINGS_URL asks for a read preference other than primary.
 
     Readings move from one collection to the next: whoever reads them in that order from one member misses none. A
-    secondary that lags, or another one for the next question, would hide some (docs/decisions/0022).
+    secondary that lags, or another one for the next question, would hide some (docs/decisions/0024).
     """
     for name, value in parse_qsl(urlsplit(url).query.replace(";", "&")):
         if name.lower() == "readpreference" and value.lower() != "primary":

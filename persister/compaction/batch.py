@@ -68,6 +68,10 @@ class _Work:
         """How many readings it needs in memory, those of the pieces included."""
         return len(self.chunk.columns) + sum(piece.count for piece in self.plan.merged)
 
+    def forget(self) -> None:
+        """Free the memory of what is written, or will be planned again."""
+        self.tail, self.late, self.kept = None, None, []
+
 
 async def without_end() -> None:
     """Return the time left where nobody else writes."""
@@ -110,6 +114,8 @@ class BatchWriter:
         for some in _parted(works):
             with pymongo.timeout(await self._time_left()):
                 again += await self._write_some(some, counts)
+            for work in some:
+                work.forget()
         return [work.chunk for work in works if work in again]
 
     async def _write_some(self, planned: list[_Work], counts: Counts) -> list[_Work]:

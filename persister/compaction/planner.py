@@ -1,6 +1,6 @@
 """Decides what becomes of the readings that a series has in a sealed collection. Knows no database.
 
-The rules, and what they are for (docs/decisions/0022 has the figures):
+The rules, and what they are for (docs/decisions/0024 has the figures):
 
 - Readings behind the series' last block become a block as soon as there are BLOCK_MIN of them, together with those of
   pieces that are behind it too: in the usual case, readings in order, they are written once.

@@ -2,7 +2,7 @@
 
 import time
 
-# MongoDB takes one to two times as much as the compactor itself (docs/decisions/0022).
+# MongoDB takes a third to 2.4 times as much as the compactor itself (docs/decisions/0024).
 WITH_MONGODB = 2.0
 # What was not used earlier is not saved up for longer than this.
 _MOST_S = 1.0

@@ -71,7 +71,7 @@ def random_layout(dice: random.Random, devices: Sequence[str] = (DEVICE,)) -> La
         layout.add(_random_series(dice, progress), device)
     if seals or dice.random() < 0.5:
         names = [number for number, one in progress.items() if one != "compacted"]
-        waiting = [{"number": Int64(number)} for number in names]
+        waiting = [{"number": Int64(number), "renamed": dice.random() < 0.5} for number in names]
         has_blocks = any(one != "waiting" for one in progress.values())
         state = {"_id": STATE, "highest": Int64(seals), "waiting": waiting, "blocks": has_blocks}
         layout.collections.setdefault(BLOCKS, []).append(state)
