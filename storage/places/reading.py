@@ -8,6 +8,7 @@ before.
 
 import time
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from pymongo import ReadPreference
 from pymongo.read_concern import ReadConcern
 
 from readings.collections import READINGS
-from readings.document import split_documents
+from readings.document import DocumentError, split_documents
 from storage.codec.columns import Columns, concatenate
 from storage.codec.to_documents import documents_of
 from storage.places.blocks import Blocks
@@ -25,6 +26,7 @@ from storage.places.moving import until_unmoved
 from storage.places.names import BEGINNING, PIECES, UNSEALED, sealed_name
 from storage.places.pieces import Pieces
 from storage.places.raw import Raw, read_raw
+from storage.places.sealed_bounds import SealedBounds
 from storage.places.sessions import Sessions
 from storage.places.state import DAY_MS, State, read_state
 from storage.places.window import Window, position_at
@@ -52,6 +54,7 @@ class Places:
         self.session = Sessions(client).one
         # As it was when last read; only the limits of retention are taken from here.
         self._state: State | None = None
+        self._sealed_bounds = SealedBounds()
 
     def collection(self, name: str) -> Any:
         """Return one of the collections, as readers ask it."""
@@ -70,7 +73,9 @@ class Places:
                 return split_documents(hot.documents)
             found = await self._documents(hot, state, window, limit, session)
             await self._add_pieces_and_blocks(found, state, limit, session, exact=True)
-            columns, _, _ = found.batch(exact=True)
+            if found.places == 1 and hot.documents:
+                return split_documents(hot.documents)
+            columns, _, _ = await found.batch(exact=True)
             return [] if columns is None else documents_of(columns)
 
     async def stream(self, window: Window, limit: int | None = None) -> AsyncGenerator[Columns]:
@@ -92,9 +97,8 @@ class Places:
             await self._add_pieces_and_blocks(found, state, most, session, exact=limit is not None)
             found_bytes, count = max(found.bytes, 1), found.documents
             following = BYTES * count // found_bytes if count else STREAM_READINGS
-            return found.batch(exact=limit is not None)._replace(
-                next_size=min(max(following, FIRST_READINGS), STREAM_READINGS)
-            )
+            batch = await found.batch(exact=limit is not None)
+            return batch._replace(next_size=min(max(following, FIRST_READINGS), STREAM_READINGS))
 
     async def loose(self, window: Window, limit: int, session: Any) -> tuple[Found, State]:
         """Return the first `limit` readings of a window that are in no block, and the state as it was after hot."""
@@ -142,9 +146,18 @@ class Places:
     async def _documents(self, hot: Raw, state: State, window: Window, limit: int, session: Any) -> Found:
         found = Found(window, limit)
         await found.add_documents(hot, UNSEALED)
-        for number in state.waiting:
-            await found.add_documents(await self.raw(sealed_name(number), found.rest, limit, session), number)
+        # What is sealed last is mostly the newest.
+        for number in reversed(state.waiting) if window.descending else state.waiting:
+            if self._sealed_bounds.may_have(number, found.rest):
+                await self._add_sealed(found, number, limit, state, session)
         return found
+
+    async def _add_sealed(self, found: Found, number: int, limit: int, state: State, session: Any) -> None:
+        window = found.rest
+        raw = await self.raw(sealed_name(number), window, limit, session)
+        with suppress(DocumentError):
+            self._sealed_bounds.note(state, number, window, raw.first_position())
+        await found.add_documents(raw, number)
 
     async def _pieces(self, window: Window, session: Any) -> Pieces:
         return await until_unmoved(lambda: self.blocks.pieces(window, session))

@@ -69,7 +69,7 @@ async def _look(places: Places, window: Window, session: Any) -> "_Part":
     rest = found.rest
     if len(blocks) == HEADS_PER_QUERY:
         rest = replace(rest, end=min(rest.end, blocks[-1].sums.until))
-    loose = found.columns()
+    loose = await found.columns()
     return _Part(rest, None if loose is None else rest.cut(loose), blocks)
 
 
