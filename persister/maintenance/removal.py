@@ -83,22 +83,31 @@ class Removal:
         """Delete whole blocks, the oldest first, each only if it is still the one that was found.
 
         A pending block is live because of the one that ends where it begins (storage.places.documents). So it is made
-        one that is not pending before that one goes; until then it is not deleted itself.
+        one that is not pending before that one goes, and is the next to go: there must be no gap behind it.
         """
-        heads, columns = self._collection(BLOCKS), self._collection(COLUMNS)
         query = {**query, "pending": {"$exists": False}}
+        while await self._delete_blocks_before_a_pending_one(query):
+            pass
+
+    async def _delete_blocks_before_a_pending_one(self, query: Filter) -> bool:
+        """Return whether there was a pending one, so that the rest has to be looked for again."""
+        heads, columns = self._collection(BLOCKS), self._collection(COLUMNS)
         with translating_errors():
             found = heads.find(query, {"count": 1, "edit": 1, "columns": 1, "until": 1}).sort("_id", 1)
             blocks = [one async for one in found]
         for one in blocks:
             with translating_errors():
                 next_one = {"_id": {**one["_id"], **one["until"]}, "pending": True}
-                await heads.update_one(next_one, {"$unset": {"pending": ""}, "$set": {"edit": ObjectId()}})
+                change = {"$unset": {"pending": ""}, "$set": {"edit": ObjectId()}}
+                had_pending = bool((await heads.update_one(next_one, change)).modified_count)
                 if not (await heads.delete_one({"_id": one["_id"], "edit": one["edit"]})).deleted_count:
-                    return  # it was changed, and is the first one of the next round: there must be no gap behind it
+                    return False  # it was changed, and is the first one of the next round
                 self.deleted += int(one["count"])
                 await columns.delete_one({"_id": {**one["_id"], "id": one["columns"]}})
+            if had_pending:
+                return True
             await self._pause(0.0)
+        return False
 
     async def _delete_range(self, name: str, query: Filter, count: str | None, *, counts: bool = True) -> None:
         """Delete documents lowest key first; `count` is the field with how many readings each of them is."""

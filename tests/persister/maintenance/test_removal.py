@@ -58,7 +58,7 @@ async def test_an_owner_is_erased_from_all_places_and_another_one_is_not(
     assert await Places(client, mongodb_database[1]).documents(Window(SERIES), 10) == []
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(24))
 async def test_what_is_older_is_removed_and_nothing_else(
     client: Any, mongodb_database: tuple[str, str], seed: int
 ) -> None:
@@ -72,7 +72,8 @@ async def test_what_is_older_is_removed_and_nothing_else(
     assert found == [one for one in readings if position(one)[0] >= limit_ms]
     for place in (PIECES, BLOCKS):
         collection = database.get_collection(place, codec_options=AS_MILLISECONDS)
-        async for document in collection.find({"last": {"$exists": True}}):
+        # What is left of a split that was not finished is nothing, and the compactor's to remove.
+        async for document in collection.find({"last": {"$exists": True}, "pending": {"$exists": False}}):
             assert date_ms(document["last"]["ts"]) >= limit_ms
     columns = {one["_id"]["id"] async for one in database[COLUMNS].find({}, {"_id.id": 1})}
     heads = database[BLOCKS].find({"columns": {"$exists": True}}, {"_id": 0, "columns": 1})
