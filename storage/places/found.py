@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 from storage.codec.columns import Columns, concatenate, first_wins
 from storage.places.raw import Raw, columns_together
-from storage.places.threads import in_thread_if_large
 from storage.places.window import Window, position_at
 
 
@@ -35,15 +34,15 @@ class Found:
         # All that their places have, by seal number.
         self._raw: list[tuple[Raw, int]] = []
 
-    async def add_documents(self, raw: Raw, number: int) -> None:
+    def add_documents(self, raw: Raw, number: int) -> None:
         """Add the first documents of one place, in the direction of the window, with this seal number."""
         self.documents, self.bytes = self.documents + raw.total, self.bytes + len(raw.documents)
         self.places += bool(raw.documents and not raw.is_cut)
         if raw.is_cut:
-            self.add(await raw.read(number, self.rest), is_cut=True)
+            self.add(raw.columns(number, self.rest), is_cut=True)
         elif raw.documents:
             self._raw.append((raw, number))
-            await self._narrow()
+            self._narrow()
 
     def add(self, columns: Columns | None, *, whole: bool = False, is_cut: bool = False) -> None:
         """Add the first readings of one place, in order: all that it has if they are fewer than the limit, or not cut.
@@ -60,31 +59,29 @@ class Found:
             last = count if whole else min(count, self._limit)
             self.rest = self.rest.until(position_at(columns, count - last if self.rest.descending else last - 1))
 
-    async def _narrow(self) -> None:
+    def _narrow(self) -> None:
         """Leave out what lies behind the first readings of all that was found, if these are as many as the limit."""
-        if len(self._raw) + len(self._parts) < 2 or self._count() < self._limit:
+        if len(self._raw) + len(self._parts) < 2 or self.count() < self._limit:
             return
-        columns = await self.columns()
+        columns = self.columns()
         if columns is not None and (count := len(columns)) >= self._limit:
             self._is_cut = True
             self._raw, self._parts = [], [columns]
             last = count - self._limit if self.rest.descending else self._limit - 1
             self.rest = self.rest.until(position_at(columns, last))
 
-    def _count(self) -> int:
+    def count(self) -> int:
+        """Return how many readings were found, repeats included."""
         return sum(raw.total for raw, _ in self._raw) + sum(map(len, self._parts))
 
-    async def columns(self) -> Columns | None:
+    def columns(self) -> Columns | None:
         """Return what was found, in order; None if that is nothing."""
-        return await in_thread_if_large(self._count(), self._columns)
-
-    def _columns(self) -> Columns | None:
         parts = [*self._parts, *columns_together(self._raw, self.rest)]
         return self.rest.cut(first_wins(concatenate(parts)).columns) if parts else None
 
-    async def batch(self, *, exact: bool) -> Batch:
+    def batch(self, *, exact: bool) -> Batch:
         """Return what was found, in the direction of the window, and no more than the limit if it is to be `exact`."""
-        columns = await self.columns()
+        columns = self.columns()
         if columns is None:
             return Batch(None, has_more=False)
         is_long = exact and len(columns) > self._limit

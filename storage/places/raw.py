@@ -1,6 +1,5 @@
 """Documents of `readings` and sealed collections as columns, also those that only a manual write can have stored."""
 
-import asyncio
 import struct
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,8 +19,6 @@ from storage.places.window import Window
 
 log = logger("storage.places")
 
-# Larger batches are read in a thread: 0.1 us a reading, but 50 where many have attributes of their own.
-_THREAD_BYTES = 64 * 1024
 _LENGTH = struct.Struct("<i")
 
 
@@ -31,12 +28,6 @@ class Raw(NamedTuple):
     documents: bytes
     total: int = 0
     is_cut: bool = False
-
-    async def read(self, number: int, window: Window) -> Columns | None:
-        """Return what `columns` returns; many documents are read in a thread, the event loop goes on meanwhile."""
-        if len(self.documents) < _THREAD_BYTES:
-            return self.columns(number, window)
-        return await asyncio.to_thread(self.columns, number, window)
 
     def first_position(self) -> Position | None:
         """Return the position of the first document, None if there is none; DocumentError if it is no reading."""
@@ -81,11 +72,14 @@ def columns_together(found: list[tuple[Raw, int]], window: Window) -> list[Colum
     return [one for raw, number in found if (one := raw.columns(number, window)) is not None]
 
 
-async def read_raw(collection: Any, window: Window, limit: int, session: Any) -> Raw:
-    """Return the first documents of a window, at most `limit`, and at most 16 MiB; the driver's errors."""
+def read_raw(collection: Any, window: Window, limit: int, session: Any) -> Raw:
+    """Return the first documents of a window of a collection of the synchronous driver; its errors.
+
+    At most `limit`, and at most 16 MiB.
+    """
     if window.is_empty:
         return Raw(b"")
-    found = await find_first(collection, window.filter(), limit=limit, descending=window.descending, session=session)
+    found = find_first(collection, window.filter(), limit=limit, descending=window.descending, session=session)
     return Raw(found.documents, found.total, found.is_cut or found.total >= limit)
 
 

@@ -6,6 +6,7 @@ about another time need not ask it.
 
 import time
 from collections import OrderedDict
+from threading import Lock
 
 from readings.keys import Key, Position
 from storage.places.names import BEGINNING, END
@@ -34,6 +35,8 @@ class SealedBounds:
 
     def __init__(self) -> None:
         self._series: OrderedDict[_Name, _Bounds] = OrderedDict()
+        # Questions are asked in several threads.
+        self._lock = Lock()
 
     def may_have(self, number: int, window: Window) -> bool:
         """Return whether a sealed collection may have readings of a window."""
@@ -49,14 +52,15 @@ class SealedBounds:
         is_last, is_first = window.end == END, window.start == BEGINNING
         if not (is_last if window.descending or found is None else is_first):
             return
-        bounds = self._of(window.series, state)
-        if found is None:
-            # What is behind an open end has nothing from here on.
-            bounds.last[number] = min(bounds.last.get(number, END), _before(window.start))
-        elif window.descending:
-            bounds.last[number] = found
-        else:
-            bounds.first[number] = found
+        with self._lock:
+            bounds = self._of(window.series, state)
+            if found is None:
+                # What is behind an open end has nothing from here on.
+                bounds.last[number] = min(bounds.last.get(number, END), _before(window.start))
+            elif window.descending:
+                bounds.last[number] = found
+            else:
+                bounds.first[number] = found
 
     def _of(self, series: Key, state: State) -> _Bounds:
         name = _name(series)
