@@ -16,7 +16,9 @@ class ReaderSettings(ProcessSettings):
     """The environment of `python -m reader`."""
 
     broker_url: str = setting(about=f"for what is live: {BROKER_URLS}", secret=True)
-    readings_url: str = setting(about="`mongodb://…`; a user that may read is enough", secret=True)
+    readings_url: str = setting(
+        about="`mongodb://…`; a user that may read is enough; read from the primary only", secret=True
+    )
     readings_database: str = readings_database_setting()
     auth_url: str = setting(
         about="where the auth service answers, for its keys, revocations and names of devices; not the proxy"

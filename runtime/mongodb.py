@@ -1,17 +1,28 @@
 """A MongoDB client as a context manager: the only file that names the driver (docs/decisions/0004 says until when)."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import pymongo
-from motor.frameworks.asyncio import max_workers
+from motor.frameworks.asyncio import max_workers, run_on_executor
 from motor.motor_asyncio import AsyncIOMotorClient
+
+Result = TypeVar("Result")
 
 # All clients of a process share this thread pool: calls beyond its size queue together, whatever they are for.
 THREADS: int = max_workers
 # A closing client ends its sessions on the server; if the server is away, that would block the whole process for 30 s.
 CLOSE_TIMEOUT_S = 1.0
+
+
+async def in_driver_thread(calls: Callable[[], Result]) -> Result:
+    """Return what calls of the synchronous driver return, made in one of the threads of all clients.
+
+    A collection, a database or a session has the synchronous one in `delegate`.
+    """
+    return await run_on_executor(asyncio.get_running_loop(), calls)  # type: ignore[no-any-return,no-untyped-call]
 
 
 @asynccontextmanager

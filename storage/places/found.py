@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from storage.codec.columns import Columns, concatenate, first_wins
-from storage.places.raw import Raw
+from storage.places.raw import Raw, columns_together
 from storage.places.window import Window, position_at
 
 
@@ -21,20 +21,28 @@ class Batch(NamedTuple):
 class Found:
     """What was found of the first `limit` readings of a window.
 
-    `rest`: where the places that follow may have more. `documents` and `bytes` count what came as documents.
+    `rest`: where the places that follow may have more. `places` counts those that had any, `documents` and `bytes` what
+    came as documents.
     """
 
     def __init__(self, window: Window, limit: int) -> None:
         self.rest = window
-        self.documents, self.bytes = 0, 0
+        self.places, self.documents, self.bytes = 0, 0, 0
         self._limit = limit
         self._is_cut = False
         self._parts: list[Columns] = []
+        # All that their places have, by seal number.
+        self._raw: list[tuple[Raw, int]] = []
 
-    async def add_documents(self, raw: Raw, number: int) -> None:
+    def add_documents(self, raw: Raw, number: int) -> None:
         """Add the first documents of one place, in the direction of the window, with this seal number."""
         self.documents, self.bytes = self.documents + raw.total, self.bytes + len(raw.documents)
-        self.add(await raw.read(number, self.rest), is_cut=raw.is_cut)
+        self.places += bool(raw.documents and not raw.is_cut)
+        if raw.is_cut:
+            self.add(raw.columns(number, self.rest), is_cut=True)
+        elif raw.documents:
+            self._raw.append((raw, number))
+            self._narrow()
 
     def add(self, columns: Columns | None, *, whole: bool = False, is_cut: bool = False) -> None:
         """Add the first readings of one place, in order: all that it has if they are fewer than the limit, or not cut.
@@ -44,15 +52,32 @@ class Found:
         columns = None if columns is None else self.rest.cut(columns)
         if columns is None or not len(columns):
             return
+        self.places += 1
         self._parts.append(columns)
         if (count := len(columns)) >= self._limit or is_cut:
             self._is_cut = True
             last = count if whole else min(count, self._limit)
             self.rest = self.rest.until(position_at(columns, count - last if self.rest.descending else last - 1))
 
+    def _narrow(self) -> None:
+        """Leave out what lies behind the first readings of all that was found, if these are as many as the limit."""
+        if len(self._raw) + len(self._parts) < 2 or self.count() < self._limit:
+            return
+        columns = self.columns()
+        if columns is not None and (count := len(columns)) >= self._limit:
+            self._is_cut = True
+            self._raw, self._parts = [], [columns]
+            last = count - self._limit if self.rest.descending else self._limit - 1
+            self.rest = self.rest.until(position_at(columns, last))
+
+    def count(self) -> int:
+        """Return how many readings were found, repeats included."""
+        return sum(raw.total for raw, _ in self._raw) + sum(map(len, self._parts))
+
     def columns(self) -> Columns | None:
         """Return what was found, in order; None if that is nothing."""
-        return self.rest.cut(first_wins(concatenate(self._parts)).columns) if self._parts else None
+        parts = [*self._parts, *columns_together(self._raw, self.rest)]
+        return self.rest.cut(first_wins(concatenate(parts)).columns) if parts else None
 
     def batch(self, *, exact: bool) -> Batch:
         """Return what was found, in the direction of the window, and no more than the limit if it is to be `exact`."""

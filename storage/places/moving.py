@@ -20,6 +20,17 @@ class PlacesChanged(Exception):
     """A part was changed while it was read, and has to be read again."""
 
 
+def unless_moved(read: Callable[[], Found]) -> Found:
+    """Return what a query finds, asked again while its collection is renamed or dropped; as `until_unmoved`."""
+    for _ in range(MAX_TRIES):
+        try:
+            return read()
+        except OperationFailure as error:
+            if error.code not in MOVED:
+                raise
+    return read()
+
+
 async def until_unmoved(read: Callable[[], Awaitable[Found]]) -> Found:
     """Return what a part of a question finds, asked again from its start while readings leave their place."""
     for number in range(MAX_TRIES):

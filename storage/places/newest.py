@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from random import random
 from typing import Any
 
 import bson
@@ -29,8 +30,9 @@ from storage.places.window import Window
 
 # Series remembered, some 500 bytes each.
 MAX_KNOWN = 50_000
-# An operator may erase an owner or restore a copy: what is remembered is looked up again after this time.
-KNOWN_S = 60.0
+# An operator may erase an owner or restore a copy: what is remembered is looked up again after this time, or after half
+# of it, so that not all series are at once.
+KNOWN_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,8 @@ class Newest:
                 _keep_newest(behind, _candidates(await self._last_pieces(owner, unknown, session)))
                 _keep_newest(behind, await until_unmoved(lambda: self._blocks(owner, unknown, session)))
         for one in unknown:
-            self._remember((owner, *one), _Known(behind.get(one), state.final, time.monotonic()))
+            at = time.monotonic() - random() * KNOWN_S / 2
+            self._remember((owner, *one), _Known(behind.get(one), state.final, at))
         _keep_newest(behind, hot)
         return {one: candidate.document for one, candidate in self._retained(behind, state)}
 

@@ -1,13 +1,15 @@
 """Documents of `readings` and sealed collections as columns, also those that only a manual write can have stored."""
 
-import asyncio
+import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import bson
 import numpy as np
 
 from readings.document import DocumentError, position_of, split_documents
+from readings.keys import Position
 from runtime.logs import logger
 from storage.codec.columns import Columns, Kind, concatenate
 from storage.codec.from_documents import columns_of
@@ -17,8 +19,7 @@ from storage.places.window import Window
 
 log = logger("storage.places")
 
-# Larger batches are read in a thread: 0.1 us a reading, but 50 where many have attributes of their own.
-_THREAD_BYTES = 64 * 1024
+_LENGTH = struct.Struct("<i")
 
 
 class Raw(NamedTuple):
@@ -28,11 +29,15 @@ class Raw(NamedTuple):
     total: int = 0
     is_cut: bool = False
 
-    async def read(self, number: int, window: Window) -> Columns | None:
-        """Return what `columns` returns; many documents are read in a thread, the event loop goes on meanwhile."""
-        if len(self.documents) < _THREAD_BYTES:
-            return self.columns(number, window)
-        return await asyncio.to_thread(self.columns, number, window)
+    def first_position(self) -> Position | None:
+        """Return the position of the first document, None if there is none; DocumentError if it is no reading."""
+        if not self.documents:
+            return None
+        (length,) = _LENGTH.unpack_from(self.documents)
+        try:
+            return position_of(bson.decode(self.documents[:length], READABLE))
+        except (LookupError, TypeError, ValueError) as error:
+            raise DocumentError(f"no time or no seq: {error!r}") from error
 
     def columns(self, number: int, window: Window) -> Columns | None:
         """Return the documents, which are in the direction of the window, as columns in order; None without any.
@@ -51,11 +56,30 @@ class Raw(NamedTuple):
         return columns.take(slice(None, None, -1)) if window.descending else columns
 
 
-async def read_raw(collection: Any, window: Window, limit: int, session: Any) -> Raw:
-    """Return the first documents of a window, at most `limit`, and at most 16 MiB; the driver's errors."""
+def columns_together(found: list[tuple[Raw, int]], window: Window) -> list[Columns]:
+    """Return all documents of several places, which have these seal numbers, as columns in no order.
+
+    Together they take less time than one by one, where they are few.
+    """
+    if len(found) > 1:
+        try:
+            columns = columns_of(b"".join(raw.documents for raw, _ in found), 0)
+        except DocumentError:
+            pass
+        else:
+            numbers = [number for _, number in found]
+            return [replace(columns, seals=np.repeat(np.array(numbers), [raw.total for raw, _ in found]))]
+    return [one for raw, number in found if (one := raw.columns(number, window)) is not None]
+
+
+def read_raw(collection: Any, window: Window, limit: int, session: Any) -> Raw:
+    """Return the first documents of a window of a collection of the synchronous driver; its errors.
+
+    At most `limit`, and at most 16 MiB.
+    """
     if window.is_empty:
         return Raw(b"")
-    found = await find_first(collection, window.filter(), limit=limit, descending=window.descending, session=session)
+    found = find_first(collection, window.filter(), limit=limit, descending=window.descending, session=session)
     return Raw(found.documents, found.total, found.is_cut or found.total >= limit)
 
 

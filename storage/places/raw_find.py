@@ -56,10 +56,12 @@ class RawDocuments(NamedTuple):
     is_cut: bool
 
 
-async def find_first(
+def find_first(
     collection: Any, query: dict[str, Any], *, limit: int, descending: bool = False, session: Any = None
 ) -> RawDocuments:
-    """Return the first documents in the order of `_id`, `limit` or fewer; the driver's errors.
+    """Return the first documents of a collection of the synchronous driver in the order of `_id`; its errors.
+
+    `limit` or fewer, if they would be more than the 16 MiB of a reply.
 
     Asked a second time when the connection is lost or the primary steps down, as the driver asks its own finds.
     """
@@ -71,21 +73,21 @@ async def find_first(
         "batchSize": limit,
     }
 
-    async def ask() -> Any:
+    def ask() -> Any:
         concern = {"readConcern": collection.read_concern.document} if collection.read_concern.document else {}
-        return await collection.database.command(command | concern, codec_options=_AS_BYTES, session=session)
+        return collection.database.command(command | concern, codec_options=_AS_BYTES, session=session)
 
     try:
-        reply = (await ask()).raw
+        reply = ask().raw
     except ServerSelectionTimeoutError:
         raise
     except AutoReconnect:
-        reply = (await ask()).raw
+        reply = ask().raw
     start, end = _batch_of(reply)
     parts = list(_documents(reply, start, end))
     cursor = _cursor_of(reply, start, end)
     if cursor:  # the reply was full
-        await collection.database.command({"killCursors": collection.name, "cursors": [cursor]}, session=session)
+        collection.database.command({"killCursors": collection.name, "cursors": [cursor]}, session=session)
     return RawDocuments(b"".join(part for part, _ in parts), sum(count for _, count in parts), cursor != 0)
 
 

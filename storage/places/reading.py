@@ -6,9 +6,7 @@ number stays. All of one question is asked in one session, so that after a failo
 before.
 """
 
-import time
 from collections.abc import AsyncGenerator
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from pymongo import ReadPreference
@@ -16,17 +14,19 @@ from pymongo.read_concern import ReadConcern
 
 from readings.collections import READINGS
 from readings.document import split_documents
+from runtime.mongodb import in_driver_thread
 from storage.codec.columns import Columns, concatenate
 from storage.codec.to_documents import documents_of
 from storage.places.blocks import Blocks
 from storage.places.documents import READABLE
 from storage.places.found import Batch, Found
+from storage.places.loose import Loose, LooseReadings
 from storage.places.moving import until_unmoved
-from storage.places.names import BEGINNING, PIECES, UNSEALED, sealed_name
+from storage.places.names import PIECES, sealed_name
 from storage.places.pieces import Pieces
-from storage.places.raw import Raw, read_raw
 from storage.places.sessions import Sessions
-from storage.places.state import DAY_MS, State, read_state
+from storage.places.state import State, read_state
+from storage.places.threads import in_thread_if_large
 from storage.places.window import Window, position_at
 
 # Readings that a stream asks for at first, and then at most: so many that they have some BYTES as documents. 4,096
@@ -50,8 +50,7 @@ class Places:
         )
         self.blocks = Blocks(self._database)
         self.session = Sessions(client).one
-        # As it was when last read; only the limits of retention are taken from here.
-        self._state: State | None = None
+        self._loose_readings = LooseReadings(self._database.delegate)
 
     def collection(self, name: str) -> Any:
         """Return one of the collections, as readers ask it."""
@@ -59,17 +58,17 @@ class Places:
 
     async def state(self, session: Any) -> State:
         """Read the state."""
-        self._state = await read_state(self.blocks.heads, session)
-        return self._state
+        return await read_state(self.blocks.heads, session)
 
     async def documents(self, window: Window, limit: int) -> list[bytes]:
         """Return at most `limit` readings of a window as documents, in its direction."""
         async with self.session() as session:
-            window, hot, state = await self._hot(window, limit, session)
+            found, hot, state = await self._loose(window, limit, session)
             if not state.waiting and not state.has_blocks:
                 return split_documents(hot.documents)
-            found = await self._documents(hot, state, window, limit, session)
             await self._add_pieces_and_blocks(found, state, limit, session, exact=True)
+            if found.places == 1 and hot.documents:
+                return split_documents(hot.documents)
             columns, _, _ = found.batch(exact=True)
             return [] if columns is None else documents_of(columns)
 
@@ -87,19 +86,16 @@ class Places:
         """Return the readings at the start of a window, at most `limit`: `size`, or as many as are quickest to read."""
         most = min(size, STREAM_READINGS) if limit is None else min(limit, size, STREAM_READINGS)
         async with self.session() as session:
-            window, hot, state = await self._hot(window, most, session)
-            found = await self._documents(hot, state, window, most, session)
+            found, _, state = await self._loose(window, most, session)
             await self._add_pieces_and_blocks(found, state, most, session, exact=limit is not None)
             found_bytes, count = max(found.bytes, 1), found.documents
             following = BYTES * count // found_bytes if count else STREAM_READINGS
-            return found.batch(exact=limit is not None)._replace(
-                next_size=min(max(following, FIRST_READINGS), STREAM_READINGS)
-            )
+            batch = await in_thread_if_large(found.count(), lambda: found.batch(exact=limit is not None))
+            return batch._replace(next_size=min(max(following, FIRST_READINGS), STREAM_READINGS))
 
     async def loose(self, window: Window, limit: int, session: Any) -> tuple[Found, State]:
         """Return the first `limit` readings of a window that are in no block, and the state as it was after hot."""
-        window, hot, state = await self._hot(window, limit, session)
-        found = await self._documents(hot, state, window, limit, session)
+        found, _, state = await self._loose(window, limit, session)
         if state.has_blocks:
             pieces = await self._pieces(found.rest, session)
             found.add(await pieces.first(found.rest, limit))
@@ -125,26 +121,8 @@ class Places:
 
         return await until_unmoved(find) is not None
 
-    async def _hot(self, window: Window, limit: int, session: Any) -> tuple[Window, Raw, State]:
-        """Return a window without what is past its retention, the first unsealed documents in it, and then the state.
-
-        The limit is that of the state: hot is read again if it was another one before.
-        """
-        state = self._state or await self.state(session)
-        while True:
-            days = state.days(window.series["sensorType"])
-            retained = _retained(window, days)
-            hot = await self.raw(READINGS, retained, limit, session)
-            state = await self.state(session)
-            if state.days(window.series["sensorType"]) == days:
-                return retained, hot, state
-
-    async def _documents(self, hot: Raw, state: State, window: Window, limit: int, session: Any) -> Found:
-        found = Found(window, limit)
-        await found.add_documents(hot, UNSEALED)
-        for number in state.waiting:
-            await found.add_documents(await self.raw(sealed_name(number), found.rest, limit, session), number)
-        return found
+    async def _loose(self, window: Window, limit: int, session: Any) -> Loose:
+        return await in_driver_thread(lambda: self._loose_readings.read(window, limit, session.delegate))
 
     async def _pieces(self, window: Window, session: Any) -> Pieces:
         return await until_unmoved(lambda: self.blocks.pieces(window, session))
@@ -174,15 +152,3 @@ class Places:
                 if count >= limit:
                     break
         return concatenate(found[::-1] if window.descending else found) if found else None
-
-    async def raw(self, name: str, window: Window, limit: int, session: Any) -> Raw:
-        """Return the first documents of a window in `readings` or a sealed collection."""
-        return await until_unmoved(lambda: read_raw(self._database[name], window, limit, session))
-
-
-def _retained(window: Window, days: int) -> Window:
-    """Return a window without what is older than a number of days; 0 for no limit."""
-    if not days:
-        return window
-    oldest_ms = int(time.time() * 1000) - days * DAY_MS
-    return replace(window, start=max(window.start, (oldest_ms, BEGINNING[1])))

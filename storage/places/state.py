@@ -60,6 +60,11 @@ def state_of(document: Mapping[str, Any] | None) -> State:
     )
 
 
+def state_in(blocks: Any, session: Any) -> State:
+    """Read the state from the collection of the blocks of the synchronous driver; its errors."""
+    return state_of(blocks.find_one({"_id": STATE}, _PROJECTION, session=session))
+
+
 async def read_state(blocks: Any, session: Any = None) -> State:
     """Read the state from the collection of the blocks; the driver's errors."""
     return state_of(await blocks.find_one({"_id": STATE}, _PROJECTION, session=session))

@@ -20,6 +20,7 @@ from storage.places.blocks import HEADS_PER_QUERY, StoredSums
 from storage.places.moving import MAX_TRIES, PAUSE_S, PlacesChanged, until_unmoved
 from storage.places.names import BEGINNING
 from storage.places.reading import Places
+from storage.places.threads import in_thread_if_large
 from storage.places.window import Window, position_index
 
 # Readings outside of blocks that are looked at together, some 150 bytes each as documents.
@@ -69,7 +70,7 @@ async def _look(places: Places, window: Window, session: Any) -> "_Part":
     rest = found.rest
     if len(blocks) == HEADS_PER_QUERY:
         rest = replace(rest, end=min(rest.end, blocks[-1].sums.until))
-    loose = found.columns()
+    loose = await in_thread_if_large(found.count(), found.columns)
     return _Part(rest, None if loose is None else rest.cut(loose), blocks)
 
 

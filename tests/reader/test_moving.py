@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +32,9 @@ from runtime.background import background
 from runtime.mongodb import mongodb_client
 from storage.places.blocks import Blocks
 from storage.places.each import find_each
+from storage.places.raw import read_raw
 from storage.places.reading import Places
+from storage.places.state import state_in
 from testing.servers.replica_set import ReplicaSet
 from tests.persister.compaction.world import make_small
 from tests.reader.harness import (
@@ -341,7 +343,7 @@ async def test_nor_while_the_primary_steps_down(
 
 # What a reader asks MongoDB for one part of a question.
 READS = (
-    *((Places, name) for name in ("raw", "state", "_of_blocks", "has")),
+    *((Places, name) for name in ("state", "_of_blocks", "has")),
     *((Blocks, name) for name in ("pieces", "sums_of")),
 )
 
@@ -368,6 +370,8 @@ async def test_whatever_moves_between_two_reads_of_one_question(
         for owner, name in READS:
             monkeypatch.setattr(owner, name, after(step, getattr(owner, name)))
         monkeypatch.setattr("storage.places.newest.find_each", after(step, find_each))
+        for name, read in (("read_raw", read_raw), ("state_in", state_in)):
+            monkeypatch.setattr(f"storage.places.loose.{name}", after_in_thread(step, read))
         for _ in range(QUESTIONS):
             if moving.sealed - moving.compacted > 4:
                 await moving.compact()
@@ -376,6 +380,17 @@ async def test_whatever_moves_between_two_reads_of_one_question(
             moves[:] = rng.choices(all_moves, k=rng.randint(1, 6))
             assert await answers.read_once(way)
         assert moving.compacted > 3
+
+
+def after_in_thread(step: Callable[[], Coroutine[Any, Any, None]], read: Any) -> Any:
+    """Return a function that runs in a thread, and waits there for a step in the event loop."""
+    loop = asyncio.get_running_loop()
+
+    def stepped(*arguments: Any) -> Any:
+        asyncio.run_coroutine_threadsafe(step(), loop).result()
+        return read(*arguments)
+
+    return stepped
 
 
 def after(step: Callable[[], Awaitable[None]], read: Any) -> Any:

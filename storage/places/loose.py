@@ -1,0 +1,88 @@
+"""Readings that are still documents: in `readings` and in sealed collections, read one after the other.
+
+All of a question in one of the driver's threads: a switch to the event loop and back for each query would take as long
+as the query.
+"""
+
+import time
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import pymongo
+
+from readings.collections import READINGS
+from readings.document import DocumentError
+from storage.places.found import Found
+from storage.places.moving import unless_moved
+from storage.places.names import BEGINNING, BLOCKS, UNSEALED, sealed_name
+from storage.places.raw import Raw, read_raw
+from storage.places.sealed_bounds import SealedBounds
+from storage.places.state import DAY_MS, State, state_in
+from storage.places.window import Window
+
+
+class Loose(NamedTuple):
+    """What was found, the documents of `readings` alone, and the state as it was after those."""
+
+    found: Found
+    hot: Raw
+    state: State
+
+
+class LooseReadings:
+    """Reads them in one database of the synchronous driver; its errors, and DocumentError."""
+
+    def __init__(self, database: Any) -> None:
+        self._database = database
+        self._bounds = SealedBounds()
+        # As it was when last read; only the limits of retention are taken from here.
+        self._state: State | None = None
+
+    def read(self, window: Window, limit: int, session: Any) -> Loose:
+        """Return the first readings of a window, each query within what is left of the client's time limit."""
+        with pymongo.timeout(self._database.client.options.timeout):
+            window, hot, state = self._hot(window, limit, session)
+            found = Found(window, limit)
+            found.add_documents(hot, UNSEALED)
+            # What is sealed last is mostly the newest.
+            for number in reversed(state.waiting) if window.descending else state.waiting:
+                if self._bounds.may_have(number, found.rest):
+                    self._add_sealed(found, number, limit, state, session)
+            return Loose(found, hot, state)
+
+    def _hot(self, window: Window, limit: int, session: Any) -> tuple[Window, Raw, State]:
+        """Return a window without what is past its retention, the first unsealed documents in it, and then the state.
+
+        The limit is that of the state: hot is read again if it was another one before.
+        """
+        state = self._state or self._read_state(session)
+        while True:
+            days = state.days(window.series["sensorType"])
+            retained = _retained(window, days)
+            hot = self._raw(READINGS, retained, limit, session)
+            state = self._read_state(session)
+            if state.days(window.series["sensorType"]) == days:
+                return retained, hot, state
+
+    def _read_state(self, session: Any) -> State:
+        self._state = state_in(self._database[BLOCKS], session)
+        return self._state
+
+    def _add_sealed(self, found: Found, number: int, limit: int, state: State, session: Any) -> None:
+        window = found.rest
+        raw = self._raw(sealed_name(number), window, limit, session)
+        with suppress(DocumentError):
+            self._bounds.note(state, number, window, raw.first_position())
+        found.add_documents(raw, number)
+
+    def _raw(self, name: str, window: Window, limit: int, session: Any) -> Raw:
+        return unless_moved(lambda: read_raw(self._database[name], window, limit, session))
+
+
+def _retained(window: Window, days: int) -> Window:
+    """Return a window without what is older than a number of days; 0 for no limit."""
+    if not days:
+        return window
+    oldest_ms = int(time.time() * 1000) - days * DAY_MS
+    return replace(window, start=max(window.start, (oldest_ms, BEGINNING[1])))

@@ -1,0 +1,84 @@
+"""Where the readings of a series in sealed collections begin and end, as far as questions have found out.
+
+A sealed collection that was renamed gains nothing: what was its first or last reading once, stays a bound. A question
+about another time need not ask it.
+"""
+
+import time
+from collections import OrderedDict
+from threading import Lock
+
+from readings.keys import Key, Position
+from storage.places.names import BEGINNING, END
+from storage.places.state import State
+from storage.places.window import Window
+
+# Series, some 1 KB each while eight collections wait.
+MAX_SERIES = 10_000
+# An operator may restore a copy.
+KNOWN_S = 60.0
+
+_Name = tuple[str, str, str]
+
+
+class _Bounds:
+    """Bounds in the collections of one series, by their numbers: the first reading or a later one, and the last."""
+
+    def __init__(self) -> None:
+        self.first: dict[int, Position] = {}
+        self.last: dict[int, Position] = {}
+        self.at = time.monotonic()
+
+
+class SealedBounds:
+    """The bounds that are known of one database."""
+
+    def __init__(self) -> None:
+        self._series: OrderedDict[_Name, _Bounds] = OrderedDict()
+        # Questions are asked in several threads.
+        self._lock = Lock()
+
+    def may_have(self, number: int, window: Window) -> bool:
+        """Return whether a sealed collection may have readings of a window."""
+        bounds = self._series.get(_name(window.series))
+        if bounds is None or time.monotonic() - bounds.at >= KNOWN_S:
+            return True
+        return window.start <= bounds.last.get(number, END) and window.end > bounds.first.get(number, BEGINNING)
+
+    def note(self, state: State, number: int, window: Window, found: Position | None) -> None:
+        """Record the first reading that a question found in its direction; None for nothing."""
+        if number >= state.final:  # it may get its readings only now
+            return
+        is_last, is_first = window.end == END, window.start == BEGINNING
+        if not (is_last if window.descending or found is None else is_first):
+            return
+        with self._lock:
+            bounds = self._of(window.series, state)
+            if found is None:
+                # What is behind an open end has nothing from here on.
+                bounds.last[number] = min(bounds.last.get(number, END), _before(window.start))
+            elif window.descending:
+                bounds.last[number] = found
+            else:
+                bounds.first[number] = found
+
+    def _of(self, series: Key, state: State) -> _Bounds:
+        name = _name(series)
+        bounds = self._series.get(name)
+        if bounds is None or time.monotonic() - bounds.at >= KNOWN_S:
+            bounds = self._series[name] = _Bounds()
+            if len(self._series) > MAX_SERIES:
+                self._series.popitem(last=False)
+        self._series.move_to_end(name)
+        for known in (bounds.first, bounds.last):
+            for number in known.keys() - set(state.waiting):
+                del known[number]
+        return bounds
+
+
+def _name(series: Key) -> _Name:
+    return series["owner"], series["device"], series["sensorType"]
+
+
+def _before(position: Position) -> Position:
+    return position[0], position[1] - 1
