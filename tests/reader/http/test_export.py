@@ -211,7 +211,7 @@ async def test_an_export_that_loses_mongodb_is_seen_to_be_incomplete(
         documents = [encode_document(OWNER, DEVICE, make_reading(1.5, TS + number)) for number in range(50_000)]
         with MongoClient[RawBSONDocument](server.url) as client:
             client["own"]["readings"].insert_many([RawBSONDocument(document) for document in documents])
-        async with open_reader(broker, (server.url, "own"), query_timeout_seconds=0.5) as reader_client:
+        async with open_reader(broker, (server.url, "own"), query_timeout_seconds=2.0) as reader_client:
             async with exported(reader_client, **query) as response:
                 assert response.status == 200
                 chunks = [await response.content.readany()]
