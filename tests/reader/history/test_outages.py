@@ -17,9 +17,8 @@ from tests.reader.harness import TS, ReaderClient, Store, make_reading, open_rea
 
 TIMEOUT_S = 0.5
 Query = dict[str, Any]
-SERIES: Query = series()
 CALLS: dict[str, tuple[str, Query]] = {
-    "a page": ("/readings", SERIES),
+    "a page": ("/readings", series()),
     "a csv": ("/readings", series(format="csv")),
     "an ndjson": ("/readings", series(format="ndjson")),
     "buckets": ("/readings/buckets", series()),
@@ -37,7 +36,7 @@ def server(tmp_path: Path) -> Iterator[MongoDBServer]:
         yield started
 
 
-async def eventually_answers(reader_client: ReaderClient, path: str = "/readings", query: Query = SERIES) -> bytes:
+async def eventually_answers(reader_client: ReaderClient, path: str = "/series", query: Query | None = None) -> bytes:
     """Ask until a response comes within `TIMEOUT_S`, and return its body: a server that has just started, or has just
     come back, may be slower than that on a loaded machine."""
     bodies = []
