@@ -14,6 +14,7 @@ from readings.reading import Reading
 from readings.template import Template
 
 BATCH = 4000
+OWNER = "owner-0"
 DEVICES, SENSORS = 20, 50
 SERIES = DEVICES * SENSORS
 BEGIN_MS = 1_700_006_400_000
@@ -63,7 +64,7 @@ class Preloader:
 
     def _fill_series(self, number: int, first: int, end: int) -> None:
         device, sensor_type = f"device-{number // SENSORS}", f"temperature-{number % SENSORS}"
-        template = Template("owner-0", device, Reading(sensor_type, 0.0, 0, 0, 0, unit="celsius"))
+        template = Template(OWNER, device, Reading(sensor_type, 0.0, 0, 0, 0, unit="celsius"))
         for start in range(first, end, BATCH):
             times = ((at, BEGIN_MS + at * STEP_MS) for at in range(start, min(start + BATCH, end)))
             batch = [RawBSONDocument(template.document(20 + at % 97 / 8, ts, 0, ts + 40)) for at, ts in times]

@@ -21,13 +21,15 @@ from runtime.logs import configure_logs
 from tests.faults import compaction, endings, restores  # noqa: F401 - importing them adds their faults to FAULTS
 from tests.faults.answers import compared_with_answers
 from tests.faults.clock import NEEDS_A_CLOCK, library
+from tests.faults.disk import DISK_BYTES
 from tests.faults.fleet import Fleet
 from tests.faults.onebox import Onebox
-from tests.faults.scenarios import FAULTS, NEEDS_A_SMALL_DISK
+from tests.faults.scenarios import FAULTS, LONG_FAULTS, NEEDS_A_SMALL_DISK
 from tests.faults.stack import Service, Stack, running_stack
 from tests.faults.verdict import COLUMNS, MAX_BYTES, RECOVERS_WITHIN_S, Stores, Verdict, judged, largest_bytes
 
 GIVES_UP_AFTER_S = 60.0
+LARGE_DISK_BYTES = 6 * DISK_BYTES
 Process = Service | Onebox
 Make = Callable[[], Awaitable[None]]
 
@@ -78,7 +80,7 @@ def faults_of(stack: Stack, fleet: Fleet, args: argparse.Namespace, rng: random.
             if not first and time.monotonic() >= until:
                 return
             first = False
-            yield name, partial(FAULTS[name], stack, fleet, rng)
+            yield name, partial((FAULTS | LONG_FAULTS)[name], stack, fleet, rng)
 
 
 @asynccontextmanager
@@ -109,7 +111,8 @@ async def account(
 
 
 async def on_the_stack(folder: Path, args: argparse.Namespace, rng: random.Random) -> list[Verdict]:
-    async with running_stack(folder) as stack:
+    disk_bytes = LARGE_DISK_BYTES if LONG_FAULTS.keys() & set(args.only or ()) else DISK_BYTES
+    async with running_stack(folder, disk_bytes) as stack:
         stores = Stores(stack.mongodb.url, stack.rabbitmq.url)
         async with streaming(stack.auth.url, [gateway.url for gateway in stack.gateways], args) as fleet:
             verdicts = await account(stores, fleet, faults_of(stack, fleet, args, rng), stack.services)
@@ -141,7 +144,12 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10, help="how long faults are injected (default 10)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the order, the times and the devices (default 1)")
     parser.add_argument("--devices", type=int, default=8, help="number of devices (default 8)")
-    parser.add_argument("--only", action="append", choices=sorted(FAULTS), help="only this scenario; may be repeated")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=sorted(FAULTS | LONG_FAULTS),
+        help=f"only this scenario; may be repeated. Only so: {', '.join(sorted(LONG_FAULTS))}",
+    )
     parser.add_argument("--onebox", type=int, metavar="N", help="instead, kill -9 a onebox's process group N times")
     args = parser.parse_args()
     configure_logs("error", "console")

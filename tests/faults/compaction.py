@@ -4,15 +4,23 @@ import asyncio
 import random
 import secrets
 import signal
+import time
 
+from bench.preload import OWNER as PRELOADED_OWNER
+from bench.preload import Preloader
 from broker.failpoints import Point
 from persister.compaction.lease import LEASE_S
-from storage.places.names import BLOCKS
+from readings.collections import READINGS
+from storage.places.names import BLOCKS, sealed_name
 from storage.places.state import STATE
 from tests.faults.fleet import Fleet
 from tests.faults.restores import announce_deleted, database_of, publish, stored, until
-from tests.faults.scenarios import crash, die_at, fault, kill
+from tests.faults.scenarios import crash, die_at, fault, kill, long_fault
 from tests.faults.stack import Stack
+
+FIRST_SEAL_READINGS = 20_000_000
+FIRST_SEAL_WITHIN_S = 900.0
+KILLED_EVERY_S = 30.0
 
 STEPS: tuple[Point, ...] = (
     "compactor.begun",
@@ -102,3 +110,58 @@ async def owner_erased_in_mid_merge(stack: Stack, _: Fleet, random: random.Rando
         return sum([await stored(stack, owner) for owner in owners]) == 0
 
     await until(gone, "the deleted owners are erased from all places")
+
+
+@long_fault
+async def first_seal_of_20_million_killed_every_30_s(stack: Stack, _: Fleet, random: random.Random) -> None:
+    """An installation that stored for years is upgraded: its first sealed collection is everything it has."""
+    await asyncio.gather(*(persister.take_away() for persister in stack.persisters))
+    try:
+        await asyncio.to_thread(_fill, stack)
+    finally:
+        for persister in stack.persisters:
+            persister.bring_back()
+    await asyncio.gather(*(persister.ready() for persister in stack.persisters))
+    number = await _number_of_the_large_one(stack)
+    deadline = time.monotonic() + FIRST_SEAL_WITHIN_S
+    kills = 0
+    while await asyncio.to_thread(_waits, stack, number):
+        assert time.monotonic() < deadline, f"not compacted within {FIRST_SEAL_WITHIN_S:g} s, {kills} times killed"
+        await asyncio.sleep(KILLED_EVERY_S)
+        await asyncio.gather(*(kill(compactor) for compactor in stack.compactors))
+        kills += 1
+    assert kills > 1, "it was compacted before it was killed"
+    found = await stored(stack, PRELOADED_OWNER)
+    assert found == FIRST_SEAL_READINGS, f"{found:,} of {FIRST_SEAL_READINGS:,} readings are stored"
+
+
+def _fill(stack: Stack) -> None:
+    with database_of(stack) as database:
+        Preloader(database[READINGS], stack.disk.folder).fill(FIRST_SEAL_READINGS)
+
+
+async def _number_of_the_large_one(stack: Stack) -> int:
+    """Return the seal number of the collection that has nearly everything, once it is sealed."""
+    large: list[int] = []
+
+    def look() -> None:
+        with database_of(stack) as database:
+            state = database[BLOCKS].find_one({"_id": STATE}) or {}
+            waiting = [one["number"] for one in state.get("waiting", ())]
+            large.extend(
+                number
+                for number in waiting
+                if database[sealed_name(number)].estimated_document_count() >= FIRST_SEAL_READINGS
+            )
+
+    async def is_sealed() -> bool:
+        await asyncio.to_thread(look)
+        return bool(large)
+
+    await until(is_sealed, "the collection of 20 million readings is sealed")
+    return large[0]
+
+
+def _waits(stack: Stack, number: int) -> bool:
+    with database_of(stack) as database:
+        return database[BLOCKS].find_one({"_id": STATE, "waiting.number": number}) is not None

@@ -11,14 +11,14 @@ from typing import Self
 CLONE_NEWNS = 0x0002_0000  # unshare(2)
 MS_REC, MS_PRIVATE = 0x4000, 0x4_0000  # mount(2)
 MNT_DETACH = 2  # umount(2)
-BYTES = 1024**3
+DISK_BYTES = 1024**3
 PIECE = b"\0" * (1 << 20)
 
 
 class Disk:
     """A folder on a file system of its own, or an ordinary folder if mounting is not allowed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, size_bytes: int) -> None:
         folder.mkdir(parents=True)
         self.folder = folder
         self._ballast = folder / "ballast"
@@ -27,7 +27,7 @@ class Disk:
         self.small = (
             libc.unshare(CLONE_NEWNS) == 0
             and libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None) == 0
-            and libc.mount(b"none", os.fsencode(folder), b"tmpfs", 0, f"size={BYTES}".encode()) == 0
+            and libc.mount(b"none", os.fsencode(folder), b"tmpfs", 0, f"size={size_bytes}".encode()) == 0
         )
 
     def __enter__(self) -> Self:

@@ -18,6 +18,8 @@ from tests.faults.verdict import RECOVERS_WITHIN_S
 
 Fault = Callable[[Stack, Fleet, random.Random], Awaitable[None]]
 FAULTS: dict[str, Fault] = {}
+# Takes minutes: injected only where it is named, once or as often as the time allows.
+LONG_FAULTS: dict[str, Fault] = {}
 NEEDS_A_SMALL_DISK = {"mongod_disk_full"}
 HOUR_MS = 3_600_000
 # RabbitMQ's consumer time-out, in place of 30 minutes; HOLD_SECONDS is less than half of it, as by default.
@@ -28,6 +30,11 @@ AUTH_LATE_S = 8.0
 
 def fault(run: Fault) -> Fault:
     FAULTS[run.__name__] = run
+    return run
+
+
+def long_fault(run: Fault) -> Fault:
+    LONG_FAULTS[run.__name__] = run
     return run
 
 

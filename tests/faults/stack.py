@@ -207,9 +207,9 @@ class Stack:
 
 
 @asynccontextmanager
-async def running_stack(folder: Path) -> AsyncIterator[Stack]:
+async def running_stack(folder: Path, disk_bytes: int) -> AsyncIterator[Stack]:
     async with AsyncExitStack() as stack:
-        disk = stack.enter_context(Disk(folder / "m"))
+        disk = stack.enter_context(Disk(folder / "m", disk_bytes))
         servers = (
             RabbitMQServer(folder / "r"),
             MongoDBServer(disk.folder, replica_set=True),
