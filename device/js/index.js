@@ -575,7 +575,8 @@ class Connection {
         fail(data?.code ? new DeviceRefused(data.code, message) : new Error(message));
       });
       this.#socket.on("disconnect", (reason) => fail(new Error(reason)));
-      this.#socket.io.on("close", (reason) => fail(new Error(reason)));
+      // A refusal closes the manager first, and is reported then.
+      this.#socket.io.on("close", (reason) => queueMicrotask(() => fail(new Error(reason))));
     });
     for (const [name, handler] of Object.entries(events)) this.#socket.on(name, handler);
     this.#socket.connect();
