@@ -90,8 +90,10 @@ class Receipts:
                 continue
             for count, packet in _packets(some):
                 for sid in sids:
-                    outcome = "sent" if self._send(sid, packet) else "dropped"
-                    self._metrics.receipts.labels(outcome).inc(count)
+                    if self._send(sid, packet):
+                        self._metrics.receipts.labels("sent").inc(count)
+                    else:
+                        self._metrics.receipts.labels("dropped").inc(count)
 
 
 def _packets(stored: Iterable[StoredSeries]) -> Iterator[tuple[int, bytes]]:

@@ -11,6 +11,7 @@ from reader.history.from_mongodb import FromMongoDB
 from reader.http.request_guard import RequestGuard
 from reader.metrics import ReaderMetrics
 from reader.responses import json_response
+from readings.http_schema import Id
 from readings.reading import ID_PATTERN, MAX_READINGS
 from runtime.http.bodies import read_json
 from runtime.http.fields import Body
@@ -25,7 +26,7 @@ _Seq = Annotated[int, Meta(ge=0, le=2**53 - 1, examples=[1])]
 class StoredItem(Body):
     """Readings of one series of the device: `[tsMs, seq]` of each."""
 
-    sensor_type: Annotated[str, Meta(pattern=f"^(?:{ID_PATTERN.pattern})$", examples=["temperature"])]
+    sensor_type: Id
     readings: Annotated[list[tuple[_Milliseconds, _Seq]], Meta(min_length=1, max_length=MAX_READINGS)]
 
 

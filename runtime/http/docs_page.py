@@ -124,6 +124,8 @@ def _example(document: Json, schema: Json) -> Any:
     if schema.get("type") == "object":
         required = schema.get("required") or list(schema.get("properties", ()))[:1]
         return {name: _example(document, schema["properties"][name]) for name in required}
+    if "prefixItems" in schema:
+        return [_example(document, item) for item in schema["prefixItems"]]
     if schema.get("type") == "array":
         return [_example(document, schema.get("items", {}))]
     return {"integer": schema.get("minimum", 0), "number": 0, "boolean": True, "null": None}.get(
@@ -150,6 +152,8 @@ def _type(schema: Json) -> str:
             return " or ".join(map(_type, schema[choice]))
     if "enum" in schema:
         return " or ".join(f"<code>{escape(json.dumps(value))}</code>" for value in schema["enum"])
+    if "prefixItems" in schema:
+        return f"[{', '.join(map(_type, schema['prefixItems']))}]"
     if schema.get("type") == "array":
         return f"list of {_type(schema.get('items', {}))}"
     rules = [f"{rule} {schema[rule]}" for rule in _RULES if rule in schema]
