@@ -124,10 +124,8 @@ def _example(document: Json, schema: Json) -> Any:
     if schema.get("type") == "object":
         required = schema.get("required") or list(schema.get("properties", ()))[:1]
         return {name: _example(document, schema["properties"][name]) for name in required}
-    if "prefixItems" in schema:
-        return [_example(document, item) for item in schema["prefixItems"]]
     if schema.get("type") == "array":
-        return [_example(document, schema.get("items", {}))]
+        return [_example(document, item) for item in schema.get("prefixItems") or [schema.get("items", {})]]
     return {"integer": schema.get("minimum", 0), "number": 0, "boolean": True, "null": None}.get(
         schema.get("type", ""), "…"
     )
