@@ -29,7 +29,7 @@ from pymongo.read_concern import ReadConcern
 from persister.collections import SAFE
 from persister.compaction.heads import ChangedError, HeadInfo, Heads, live
 from persister.compaction.lease import LEASE_S, Lease, LeaseLostError
-from persister.compaction.positions import count_before, cut, position_at
+from persister.compaction.positions import cut
 from persister.compaction.service import Report
 from persister.maintenance.readings_collection import ReadingsCollection
 from persister.maintenance.store import MaintenanceStore
@@ -54,6 +54,7 @@ from storage.places.documents import Piece, columns_key, names_of, piece_columns
 from storage.places.names import BEGINNING, BLOCKS, COLUMNS, END, PIECES, SEALED_PREFIX, seal_number, sealed_name
 from storage.places.raw_find import find_raw
 from storage.places.state import STATE
+from storage.places.window import position_at, position_index
 
 READINGS_PER_WRITE = 5000
 REPORT_EVERY_S = 2.0
@@ -201,7 +202,7 @@ class _Unseal:
             if found is None:
                 raise WriteFailed("a piece was merged meanwhile")
             columns = piece_columns(found, name)
-            parts.append(columns.take(slice(count_before(columns, start), count_before(columns, until))))
+            parts.append(columns.take(slice(position_index(columns, start), position_index(columns, until))))
         if not any(len(part) for part in parts):
             return
         merged = first_wins(concatenate(parts)).columns
