@@ -12,8 +12,8 @@ from bson import MaxKey, MinKey
 
 from persister.compaction.blocks import Blocks
 from persister.compaction.heads import Heads, live
-from readings.document import date_ms
-from readings.keys import Key, Position
+from readings.document import position_in
+from readings.keys import Key
 from runtime.logs import logger
 from storage.places.documents import names_of
 from storage.places.names import BEGINNING
@@ -53,7 +53,7 @@ class Garbage:
         starts = [BEGINNING, *(block.start for block in alive[1:])]
         for block, start in zip(alive, starts, strict=False):
             pending = [head for head in heads if head.edit not in kept and start <= head.start < block.until]
-            unused = [key for key in columns if key["id"] not in used and start <= _position(key) < block.until]
+            unused = [key for key in columns if key["id"] not in used and start <= position_in(key) < block.until]
             if (pending or unused) and await self._blocks.fence(block):
                 await self._blocks.delete_pending(pending, unused)
                 removed += len(pending) + len(unused)
@@ -86,7 +86,3 @@ class Garbage:
 
 def _name(key: Key) -> tuple[Any, ...]:
     return tuple(names_of(key).values())
-
-
-def _position(key: Key) -> Position:
-    return date_ms(key["ts"]), int(key["seq"])

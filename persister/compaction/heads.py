@@ -7,7 +7,7 @@ from typing import Any
 from bson import Int64, MaxKey, MinKey, ObjectId
 from bson.datetime_ms import DatetimeMS
 
-from readings.document import date_ms
+from readings.document import position_in
 from readings.keys import Key, Position
 from storage.places.names import END
 
@@ -38,18 +38,14 @@ def head_info(document: dict[str, Any]) -> HeadInfo:
     key, last, until = document["_id"], document["last"], document["until"]
     return HeadInfo(
         key,
-        _position(key),
-        _position(until),
+        position_in(key),
+        position_in(until),
         document["edit"],
         document["columns"],
         int(document["count"]),
-        _position(last),
+        position_in(last),
         bool(document.get("pending")),
     )
-
-
-def _position(document: dict[str, Any]) -> Position:
-    return date_ms(document["ts"]), int(document["seq"])
 
 
 def live(heads: Iterable[HeadInfo]) -> list[HeadInfo]:
