@@ -13,6 +13,7 @@ from bson import MaxKey, MinKey
 from persister.compaction.blocks import Blocks
 from persister.compaction.heads import Heads, live
 from readings.document import position_in
+from readings.filters import in_time_range
 from readings.keys import Key
 from runtime.logs import logger
 from storage.places.documents import names_of
@@ -44,8 +45,7 @@ class Garbage:
             await self._blocks.settle(pending_live)
             heads = await self._heads.all(series)
         alive = live(heads)
-        bounds = {"$gte": {**series, "ts": MinKey()}, "$lt": {**series, "ts": MaxKey()}}
-        columns = [found["_id"] async for found in self._columns.find({"_id": bounds}, {"_id": 1})]
+        columns = [found["_id"] async for found in self._columns.find(in_time_range(series), {"_id": 1})]
         used = {head.columns for head in alive}
         kept = {head.edit for head in alive}
         removed = 0

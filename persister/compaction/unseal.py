@@ -52,6 +52,7 @@ from storage.codec.packed import BlockError
 from storage.codec.to_documents import documents_of
 from storage.places.documents import Piece, columns_key, names_of, piece_columns, piece_of, series_name
 from storage.places.names import BEGINNING, BLOCKS, COLUMNS, END, PIECES, SEALED_PREFIX, seal_number, sealed_name
+from storage.places.pieces import of_pieces
 from storage.places.raw_find import find_raw
 from storage.places.state import STATE
 from storage.places.window import position_at, position_index
@@ -158,7 +159,7 @@ class _Unseal:
     async def _put_back_blocks(self) -> None:
         self._report("blocks …")
         async for series in self._series():
-            found = await self._pieces.find(_all_of(series), {"columns": 0}).to_list(None)
+            found = await self._pieces.find(of_pieces(series), {"columns": 0}).to_list(None)
             pieces = [piece_of(document) for document in found]
             alive = live(await self._heads.all(series))
             start = BEGINNING
@@ -279,10 +280,6 @@ class _Unseal:
                 raise
             return False
         return True
-
-
-def _all_of(series: Key) -> dict[str, Any]:
-    return {"_id": {"$gte": {**series, "level": MinKey()}, "$lt": {**series, "level": MaxKey()}}}
 
 
 def _key(series: Key, position: Position) -> Key:

@@ -12,7 +12,6 @@ from random import random
 from typing import Any
 
 import bson
-from bson import MaxKey, MinKey
 from bson.datetime_ms import DatetimeMS
 
 from readings.collections import READINGS
@@ -24,6 +23,7 @@ from storage.places.documents import READABLE, names_of
 from storage.places.each import Document, Names, Pipeline, find_each, names
 from storage.places.moving import until_unmoved
 from storage.places.names import BEGINNING, BLOCKS, PIECES, UNSEALED, sealed_name
+from storage.places.pieces import of_pieces
 from storage.places.reading import Places
 from storage.places.state import State
 from storage.places.window import Window
@@ -146,7 +146,7 @@ class Newest:
         begins = {} if before_ms is None else {"first.ts": {"$lt": DatetimeMS(before_ms)}}
         parts: list[Pipeline] = [
             [
-                {"$match": {"_id": {"$gte": {**key, "level": MinKey()}, "$lt": {**key, "level": MaxKey()}}} | begins},
+                {"$match": of_pieces(key) | begins},
                 {"$sort": {"last.ts": -1, "last.seq": -1, "lastSeal": 1}},
                 {"$limit": 1},
                 {"$project": {"last": "$newest", "lastSeal": 1}},
