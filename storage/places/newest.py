@@ -18,6 +18,7 @@ from readings.collections import READINGS
 from readings.document import date_ms, position_of
 from readings.filters import in_time_range
 from readings.keys import Position, reading_key, series_key
+from runtime.times import now_ms
 from storage.codec.packed import BlockError
 from storage.places.documents import READABLE, names_of
 from storage.places.each import Document, Names, Pipeline, find_each, names
@@ -124,9 +125,9 @@ class Newest:
 
     def _retained(self, found: dict[Names, _Candidate], state: State) -> Iterator[tuple[Names, _Candidate]]:
         """Yield what is not past its retention."""
-        now_ms = int(time.time() * 1000)
+        now = now_ms()
         for one, candidate in found.items():
-            oldest_ms = state.oldest_ms(one[1], now_ms)
+            oldest_ms = state.oldest_ms(one[1], now)
             if oldest_ms is None or candidate.position[0] >= oldest_ms:
                 yield one, candidate
 
