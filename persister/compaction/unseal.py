@@ -23,10 +23,10 @@ from bson import Int64, MaxKey, MinKey
 from bson.datetime_ms import DatetimeMS
 from bson.raw_bson import RawBSONDocument
 from pymongo import ReplaceOne
-from pymongo.errors import BulkWriteError, OperationFailure
+from pymongo.errors import BulkWriteError
 from pymongo.read_concern import ReadConcern
 
-from persister.collections import SAFE
+from persister.collections import SAFE, drop_if_same
 from persister.compaction.heads import ChangedError, HeadInfo, Heads, live
 from persister.compaction.lease import LEASE_S, Lease, LeaseLostError
 from persister.compaction.positions import cut
@@ -34,9 +34,7 @@ from persister.compaction.service import Report
 from persister.maintenance.readings_collection import ReadingsCollection
 from persister.maintenance.store import MaintenanceStore
 from persister.mongodb_errors import (
-    COLLECTION_UUID_MISMATCH,
     DUPLICATE_KEY,
-    NAMESPACE_NOT_FOUND,
     WriteFailed,
     error_text,
     translating_errors,
@@ -265,21 +263,11 @@ class _Unseal:
         self._report("removing blocks, pieces and sealed collections …")
         removed = 0
         for one in state["unsealing"]["remove"]:
-            removed += await self._remove_one(one["name"], one["uuid"])
+            removed += await drop_if_same(self._database, one["name"], one["uuid"])
             await self._lease.renew()
         await self._blocks.delete_many({"_id": {"$type": "object"}})
         await self._blocks.update_one({"_id": STATE}, {"$unset": {"unsealing": "", "compaction": ""}})
         return removed
-
-    async def _remove_one(self, name: str, uuid: Any) -> bool:
-        """Drop a collection if it is still the same; return whether it was."""
-        try:
-            await self._database.command({"drop": name, "collectionUUID": uuid, "writeConcern": SAFE.document})
-        except OperationFailure as error:
-            if error.code not in (NAMESPACE_NOT_FOUND, COLLECTION_UUID_MISMATCH):
-                raise
-            return False
-        return True
 
 
 def _key(series: Key, position: Position) -> Key:
