@@ -13,6 +13,7 @@
 
 "use strict";
 
+const { createHash } = require("node:crypto");
 const fs = require("node:fs");
 const path = require("node:path");
 const { io } = require("socket.io-client");
@@ -356,10 +357,11 @@ function writeAll(fd, bytes, position) {
 }
 
 // The readings that the server does not have yet, by number, oldest first, and the count of each series. Records:
-// `r12 {reading}`, `f1-9,12` (free), and the state, `s{next,counts,sensorType}`.
+// `r12 {reading}`, `f1-9,12` (free), and the state, `s{next,counts,sensorType,renewed}`.
 class Store {
   entries = new Map();
   sensorType = ""; // the device's own, which the token has; "" while it is not known
+  renewed = null; // the newest token, and the hash of the one that it renews: { of, text }
   #next = 1;
   #counts = new Map();
   #log = null;
@@ -387,6 +389,7 @@ class Store {
     } else if (record[0] === "s") {
       const state = JSON.parse(text);
       this.sensorType = state.sensorType;
+      this.renewed = state.renewed;
       this.#next = Math.max(this.#next, state.next);
       for (const [key, count] of Object.entries(state.counts)) this.#raise(key, count);
     }
@@ -429,9 +432,15 @@ class Store {
     this.#append(this.#state());
   }
 
+  /** Keep a token that the device has renewed by itself: what it was configured with ends some day. */
+  keepToken(renewed) {
+    this.renewed = renewed;
+    this.#append(this.#state());
+  }
+
   #state() {
     const counts = Object.fromEntries(this.#counts);
-    return `s${JSON.stringify({ next: this.#next, counts, sensorType: this.sensorType })}`;
+    return `s${JSON.stringify({ next: this.#next, counts, sensorType: this.sensorType, renewed: this.renewed })}`;
   }
 
   /** Add a reading, with `ts` and `seq`, and return its entry; throws if it cannot be written. */
@@ -614,12 +623,18 @@ class Token {
   fresh = false; // fetched for the present attempt
   #url;
   #source;
+  #given;
+  #of;
   #text;
+  #store;
 
-  constructor(url, token) {
+  constructor(url, token, store) {
     this.#url = url;
+    this.#store = store;
     this.#source = typeof token === "function" ? token : null;
-    this.#text = this.#source ? "" : token;
+    this.#given = this.#source ? "" : token;
+    this.#of = createHash("sha256").update(this.#given).digest("hex");
+    this.#text = this.#given && store.renewed?.of === this.#of ? store.renewed.text : this.#given;
   }
 
   get replaceable() {
@@ -646,11 +661,19 @@ class Token {
 
   accept(text) {
     this.#text = text;
+    if (!this.#source) this.#store.keepToken({ of: this.#of, text });
   }
 
   /** Fetch a new one before the next connect. */
   forget() {
     if (this.#source) this.#text = "";
+  }
+
+  /** After a refusal, return whether there is another token to try. */
+  replace() {
+    const another = this.#source ? !this.fresh : this.#text !== this.#given;
+    this.#text = this.#given;
+    return another;
   }
 
   /** Return a new token; DeviceRefused: this device cannot have one. */
@@ -762,11 +785,11 @@ class Device {
   constructor(options) {
     const { url, token, buffer, receipts, maxPending, drop } = checked(options);
     this.#url = url;
-    this.#token = new Token(url, token);
     this.#receipts = receipts;
     this.#maxPending = maxPending;
     this.#drop = drop;
     this.#store = new Store(buffer);
+    this.#token = new Token(url, token, this.#store);
     for (const entry of this.#store.entries.values()) this.#waiting.set(entry.number, entry);
     this.#learn();
     this.#index();
@@ -835,6 +858,7 @@ class Device {
   async #run() {
     let attempt = 0;
     let refusals = 0;
+    let earlier = null;
     while (!this.#closed) {
       const began = performance.now();
       try {
@@ -842,15 +866,17 @@ class Device {
       } catch (error) {
         if (this.#closed) return;
         if (error instanceof DeviceRefused) {
-          const replaced = this.#token.replaceable && !this.#token.fresh;
-          this.#token.forget();
-          if (replaced) continue;
-          this.#refuse(error);
+          // That of the newest token says more than that of a text which it replaced.
+          if (this.#token.replaceable || !earlier) earlier = error;
+          if (this.#token.replace()) continue;
+          this.#refuse(earlier);
+          earlier = null;
           if (!this.#token.replaceable) return;
           await this.#pause(backoff(refusals++, REFUSED_MS));
           continue;
         }
       }
+      if (this.#answeredAt > began) earlier = null;
       attempt = this.#answeredAt > began ? 0 : attempt + 1;
       if (this.#answeredAt > began) refusals = 0;
       await this.#pause(backoff(attempt, BACKOFF_MS));
@@ -1067,6 +1093,7 @@ class Device {
       const answer = await connection.request("authenticate", { token: text });
       if (answer?.status === "rejected") warn(`the gateway takes no new token: ${answer.code}: ${answer.detail}`);
       if (answer?.status !== "accepted") return answer?.status === "rejected";
+      if (this.#closed) return true;
       this.#token.accept(text);
       this.#learn();
       return true;
