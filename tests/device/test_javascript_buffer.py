@@ -172,7 +172,7 @@ async def test_a_retry_is_obeyed(fake_broker: FakeBroker) -> None:
         async with javascript_device(running.url, ISSUING.device()) as device:
             await device.call("send", count=1000)
             began = asyncio.get_running_loop().time()
-            await device.call("flush", ms=20_000)
+            await device.call("flush", ms=50_000)
             assert asyncio.get_running_loop().time() - began > 2.5
         retries = running.registry.get_sample_value("tidegate_gateway_limited_total", {"scope": "device"})
         assert 0 < (retries or 0) < 60
