@@ -53,11 +53,13 @@ class Buffer:
         self._removed: list[int] = []
         self._dirty = False
         self._lock = threading.Lock()
-        self._default_series = ""
+        self._default_series: str | None = None
         self.transactions = 0
         try:
             self._database = self._opened()
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
+            if isinstance(error, BufferFailed):
+                raise
             if getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY"):
                 raise BufferInUse(f"another device has {path} open") from error
             raise BufferFailed(f"{path}: {error}") from error
@@ -65,7 +67,8 @@ class Buffer:
         self.pending: int = rows[0]
         self._last_id: int = rows[1]
         self._next = self._counters()
-        self._count_default_as(self.noted("sensorType"))
+        if known := self.noted("sensorType"):
+            self._count_default_as(known[1:])
 
     def _opened(self) -> sqlite3.Connection:
         if self._path is not None:
@@ -95,18 +98,21 @@ class Buffer:
         return counters
 
     def default_series(self, name: str) -> None:
-        """Count readings without a sensorType as this series, also after a restart; raises BufferFailed."""
-        if name and name != self._default_series:
-            self.note("sensorType", name)
+        """Count readings without a sensorType as this series, also after a restart; raises BufferFailed.
+
+        Until it is known, all series count on together: one of them is the one without a name.
+        """
+        if name != self._default_series:
+            self.note("sensorType", f"={name}")
             self._count_default_as(name)
 
     def _count_default_as(self, name: str) -> None:
-        self._next[name] = max(self._next.get(name, 0), self._next.pop("", 0))
+        self._next[name] = max(self._next.pop("", 0), self._next.get(name, 0))
         self._default_series = name
 
     def series_of(self, row: Row) -> str:
         """Return the sensorType under which this reading is stored."""
-        return row.series or self._default_series
+        return row.series or self._default_series or ""
 
     def append(self, reading: Mapping[str, Any], instead_of: Row | None = None) -> Row:
         """Add a reading, with `ts` and `seq` where it has none, and remove another in the same transaction.
@@ -118,11 +124,11 @@ class Buffer:
         whole = dict(reading)
         given = whole.get("sensorType")
         name = given if isinstance(given, str) else ""
-        series = name or self._default_series
+        series = name or self._default_series or ""
         if whole.get("ts") is None:
             whole["ts"] = time.time_ns() // 1_000_000
         if whole.get("seq") is None:
-            whole["seq"] = self._next.get(series, 0)
+            whole["seq"] = self._next_of(series)
         seq = whole["seq"] if type(whole["seq"]) is int and 0 <= whole["seq"] < 1 << 52 else None
         ts = milliseconds(whole["ts"])
         body = encoded(whole)
@@ -136,6 +142,11 @@ class Buffer:
         if seq is not None:
             self._next[series] = max(self._next.get(series, 0), seq + 1)
         return row
+
+    def _next_of(self, series: str) -> int:
+        if self._default_series is None:
+            return max(self._next.values(), default=0)
+        return self._next.get(series, 0)
 
     def _insert(self, row: Row, instead_of: Row | None) -> None:
         try:

@@ -38,6 +38,8 @@ class Tokens:
         self._renew = renew
         self._buffer = buffer
         self._present = self._kept() or self._given
+        if self._present:
+            self._know_series()
         self._refused = False
         self._renewed_at = -RENEW_AT_MOST_EVERY_S
 
@@ -57,7 +59,7 @@ class Tokens:
                 await self.next()
             except NotNow as error:
                 _log.info("The token was not renewed, the present one is used: %s", error)
-        self._buffer.default_series(str(_claims(self._present).get("sensorType", "")))
+        self._know_series()
         return self._present
 
     async def next(self) -> str:
@@ -95,6 +97,12 @@ class Tokens:
             raise NotNow(f"the token function returned {type(token).__name__}, not a text")
         self._present = token
         return token
+
+    def _know_series(self) -> None:
+        try:
+            self._buffer.default_series(str(_claims(self._present).get("sensorType", "")))
+        except BufferFailed as error:
+            _log.warning("The device's sensorType could not be kept: %s", error)
 
     def _keep(self) -> None:
         try:
