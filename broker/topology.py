@@ -54,7 +54,8 @@ OWNERS_EXCHANGE = Exchange("tidegate.owners", "fanout", "owners.deleted")
 # Transient and unconfirmed, never bound to a durable queue. Each subscriber has a queue of its own.
 LIVE_EXCHANGE = Exchange("tidegate.live", "fanout", "live.v1")
 PRESENCE_EXCHANGE = Exchange("tidegate.presence", "fanout", "presence.v1", "application/json")
-FANOUTS = (LIVE_EXCHANGE, PRESENCE_EXCHANGE)
+STORED_EXCHANGE = Exchange("tidegate.stored", "fanout", "stored.v1", "application/json")
+FANOUTS = (LIVE_EXCHANGE, PRESENCE_EXCHANGE, STORED_EXCHANGE)
 
 # Declared last, once every queue is sure to survive a crash of the node: a process that finds it need not wait.
 DECLARED_EXCHANGE = Exchange("tidegate.declared", "fanout", "declared")

@@ -76,7 +76,8 @@ async def gateway_service(
         event_handler = EventHandler(to_broker, metrics, settings, presence.accepted)
         devices = FromDevices(settings, admission, event_handler, presence, revocations, metrics)
         checks = {"broker": publisher.check, "keys": keys.check, "revocations": revocations.check}
-        yield Gateway(devices, FromHttp(settings, admission, event_handler, metrics), checks)
+        async with devices.receipts.passed_on(broker):
+            yield Gateway(devices, FromHttp(settings, admission, event_handler, metrics), checks)
 
 
 async def serve(settings: GatewaySettings, shutdown: Shutdown) -> None:
