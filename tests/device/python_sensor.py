@@ -1,8 +1,9 @@
 """A program with the Python library, run as a process: it counts, and sends each number as the value of a reading.
 
 Environment: URL, TOKEN (or TOKEN_FILE, read by a token function), BUFFER, START (the first number), RATE (a second),
-MAX_PENDING, DISK_BYTES (BUFFER is then on a disk of its own). Every tenth reading has no value. It prints a JSON line
-per fact, after the library has told it. Lines of standard input: `fill` and `empty` the disk; `flush` ends it.
+MAX_PENDING, RECEIPTS, DISK_BYTES (BUFFER is then on a disk of its own). Every tenth reading has no value. It prints a
+JSON line per fact, after the library has told it. Lines of standard input: `fill` and `empty` the disk; `flush` ends
+it.
 """
 
 import asyncio
@@ -53,9 +54,11 @@ async def main(disk: Disk | None) -> None:
     buffer = str(disk.folder / "readings.db") if disk else os.environ["BUFFER"]
     done = asyncio.Event()
     given = os.environ.get("TOKEN") or token
-    pending = int(os.environ.get("MAX_PENDING", "100000"))
+    pending, receipts = int(os.environ.get("MAX_PENDING", "100000")), "RECEIPTS" in os.environ
     try:
-        async with Device(os.environ["URL"], token=given, buffer=buffer, max_pending=pending) as device:
+        async with Device(
+            os.environ["URL"], token=given, buffer=buffer, receipts=receipts, max_pending=pending
+        ) as device:
             device.on_rejected(lambda reading, code, _: say(rejected=int(reading["unit"]), code=code))
             device.on_dropped(lambda reading: say(dropped=reading["value"] or int(reading["unit"])))
             say(open=device.pending)

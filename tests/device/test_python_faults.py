@@ -109,7 +109,7 @@ async def test_it_outlives_its_tokens_and_stops_when_the_last_one_is_revoked(
 
 
 @pytest.mark.timeout(200)
-async def test_it_waits_for_a_broker_that_is_away_for_30_seconds(
+async def test_it_waits_for_a_broker_that_is_away_for_30_seconds_and_for_receipts(
     tmp_path: Path, mongodb_database: tuple[str, str]
 ) -> None:
     with RabbitMQServer(tmp_path / "rabbitmq") as rabbitmq:
@@ -127,6 +127,7 @@ async def test_it_waits_for_a_broker_that_is_away_for_30_seconds(
                 await one.until("rejected", 20, within_s=30)
                 await one.finish()
             await here.accounts_for(device, one)
+            await _waits_for_receipts(here, gateway.url, tmp_path)
 
 
 @pytest.mark.skipif(library() is None, reason="libfaketime is not installed")
@@ -186,3 +187,13 @@ async def _two_processes(here: System, url: str, folder: Path) -> None:
         await third.until("rejected")
         await third.finish()
     await here.accounts_for(device, first, third)
+
+
+async def _waits_for_receipts(here: System, url: str, folder: Path) -> None:
+    """Before it would ask for them: only `stored` events empty its buffer."""
+    device, token = await here.device("receipts@example.com")
+    async with sensor(url, folder / "receipts.db", TOKEN=token, RECEIPTS="1") as one:
+        await one.until("rejected", 10)
+        await one.finish(within_s=25)
+    assert one.numbers("flushed") == [0]
+    await here.accounts_for(device, one)
