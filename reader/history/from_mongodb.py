@@ -18,6 +18,7 @@ from pymongo.read_concern import ReadConcern
 from reader.fair_semaphore import FairSemaphore
 from reader.history.bucket_statistics import Aggregation, Part
 from reader.history.sequence import Completeness, Gap, SequenceGaps
+from reader.history.together import together
 from reader.responses import AS_STORED, Document
 from readings.collections import SERIES_BY_SENSOR_TYPE
 from readings.document import DocumentError, position_of
@@ -228,7 +229,7 @@ class FromMongoDB:
                 async with self._query(owner):
                     found.update(await find(owner, part))
 
-        await _together(fetch_batches, min(MAX_CONCURRENT_BATCHES, -(-len(series) // SERIES_PER_QUERY)))
+        await together(fetch_batches, min(MAX_CONCURRENT_BATCHES, -(-len(series) // SERIES_PER_QUERY)))
         return [found.get(one) for one in series]
 
     async def in_range(
@@ -297,13 +298,3 @@ class FromMongoDB:
     async def check(self) -> None:
         """Raise when MongoDB does not respond; for `/readyz`."""
         await self._client.admin.command("ping")
-
-
-async def _together(fetch: Callable[[], Awaitable[None]], count: int) -> None:
-    """Run `fetch` several times at once; when one fails, the others end, too."""
-    tasks = [asyncio.ensure_future(fetch()) for _ in range(count)]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for one in tasks:
-            one.cancel()
