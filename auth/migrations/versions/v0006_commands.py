@@ -38,9 +38,12 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["owner_id", "device_id"], ["devices.owner_id", "devices.id"], ondelete="CASCADE", name="commands_device"
         ),
-        sa.Index("commands_due", "kept", "status", "retry_at_ms"),
-        sa.Index("commands_remove", "remove_at_ms"),
         if_not_exists=True,
         mysql_engine="InnoDB",
         mysql_default_charset="utf8mb4",
     )
+    # MySQL cannot roll back an interrupted step: indexes that exist already are left as they are.
+    present = {found["name"] for found in sa.inspect(op.get_bind()).get_indexes("commands")}
+    for name, columns in (("commands_due", ["kept", "status", "retry_at_ms"]), ("commands_remove", ["remove_at_ms"])):
+        if name not in present:
+            op.create_index(name, "commands", columns)
