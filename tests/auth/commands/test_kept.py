@@ -3,10 +3,11 @@
 import asyncio
 from typing import Any
 
+from sqlalchemy import func, select, update
+
 from auth.commands.store import MAX_HISTORY
 from auth.tables import commands
 from broker.interface import Broker
-from sqlalchemy import func, select, update
 from tests.auth.commands.system import Device, done, gateway
 from tests.auth.rows import change
 from tests.auth.service import Client, make_settings, running
