@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
-from auth.commands.store import Command
+from auth.commands.command import Command
 from broker.commands import AnnounceSessions, Order, Reply, SendCommand, decode_reply, encode_order
 from broker.interface import Broadcaster, Broker, BrokerUnavailable, Subscriber
 from broker.presence import Alive, Connected, Disconnected, Event, PresenceState, SessionKey, decode_event

@@ -10,8 +10,9 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from auth.commands.gateways import Gateways
-from auth.commands.store import LEASE_MARGIN_MS, LEASE_ROWS, Command, CommandStore
+from auth.commands.command import Acknowledgement, Command
+from auth.commands.gateways import Gateways, OnSent
+from auth.commands.store import LEASE_MARGIN_MS, LEASE_ROWS, CommandStore
 from auth.errors import NoSuchDeviceError
 from auth.metrics import AuthMetrics
 from broker.commands import Reply
@@ -154,45 +155,70 @@ class KeptCommands:
         if session is None:
             await self._release(leased, online=False)
             return False
-        replies = await asyncio.gather(*(self._send(command, session) for command in leased))
-        if any(reply.outcome == "absent" for reply in replies):
-            self._gateways.end(*device, session)
-        waiting = [
-            command for command, reply in zip(leased, replies, strict=True) if not await self._settled(command, reply)
-        ]
+        replies = await self._send_all(leased, session)
         outcomes = {reply.outcome for reply in replies}
+        if "absent" in outcomes:
+            self._gateways.end(*device, session)
+        waiting = await self._settle(leased, replies)
         await self._release(waiting, online=not outcomes & {"absent", "lost"})
         if "absent" in outcomes:  # it may have another session
             return self._gateways.newest(*device) is not None
         return len(waiting) < len(leased) == LEASE_ROWS
 
-    async def _send(self, command: Command, session: SessionKey) -> Reply:
+    async def _send_all(self, leased: Sequence[Command], session: SessionKey) -> list[Reply]:
+        sent: list[Command] = []
+        marking: asyncio.Task[None] | None = None
+
+        async def on_sent(command: Command) -> None:
+            nonlocal marking
+            if command.delivered_at_ms is None:
+                sent.append(command)
+                if marking is None:
+                    marking = asyncio.ensure_future(self._mark_delivered(sent))
+
+        replies = await asyncio.gather(*(self._send(command, session, on_sent) for command in leased))
+        if marking is not None:
+            await marking
+        return replies
+
+    async def _send(self, command: Command, session: SessionKey, on_sent: OnSent) -> Reply:
         within_s = (command.timeout_ms + LEASE_MARGIN_MS / 2) / 1000
         try:
-            return await self._gateways.deliver(command, session, within_s=within_s, on_sent=self._mark_delivered)
+            return await self._gateways.deliver(command, session, within_s=within_s, on_sent=on_sent)
         except BrokerUnavailable:
             return Reply("", command.id, "unanswered")
 
-    async def _mark_delivered(self, command: Command) -> None:
-        if command.delivered_at_ms is None:
+    async def _mark_delivered(self, sent: Sequence[Command]) -> None:
+        """Record that these commands were sent, and those that are sent at the same time."""
+        await asyncio.sleep(GATHER_S)
+        try:
             async with self._transactions:
-                await self._store.mark_delivered(command)
+                await self._store.mark_delivered(sent)
+        except Problem as problem:  # the time is missing in the list, nothing else
+            self._log_outage(problem.detail)
 
-    async def _settled(self, command: Command, reply: Reply) -> bool:
-        """Record an acknowledgement; False if there is none."""
-        self._metrics.command_deliveries.labels(reply.outcome).inc()
-        if reply.outcome not in ("done", "failed"):
-            return False
-        async with self._transactions:
-            await self._store.finish(command, reply.outcome, bytes(reply.result).decode() or None, reply.detail)
-        log.info(
-            "A kept command was acknowledged.",
-            user=command.owner_id,
-            device=command.device_id,
-            command=command.id,
-            outcome=reply.outcome,
-        )
-        return True
+    async def _settle(self, leased: Sequence[Command], replies: Sequence[Reply]) -> list[Command]:
+        """Record the acknowledgements; return the commands that have none."""
+        acknowledged: list[tuple[Command, Acknowledgement]] = []
+        waiting = []
+        for command, reply in zip(leased, replies, strict=True):
+            self._metrics.command_deliveries.labels(reply.outcome).inc()
+            if (acknowledgement := Acknowledgement.of(reply)) is None:
+                waiting.append(command)
+            else:
+                acknowledged.append((command, acknowledgement))
+        if acknowledged:
+            async with self._transactions:
+                await self._store.finish(acknowledged)
+        for command, acknowledgement in acknowledged:
+            log.info(
+                "A kept command was acknowledged.",
+                user=command.owner_id,
+                device=command.device_id,
+                command=command.id,
+                outcome=acknowledgement.status,
+            )
+        return waiting
 
     async def _release(self, leased: Sequence[Command], *, online: bool) -> None:
         if leased:

@@ -9,9 +9,10 @@ from typing import Literal
 
 import msgspec
 
+from auth.commands.command import Acknowledgement, Command, NewCommand
 from auth.commands.gateways import Gateways
 from auth.commands.kept import KeptCommands
-from auth.commands.store import Command, CommandStore, NewCommand
+from auth.commands.store import CommandStore
 from auth.errors import AuthError
 from auth.metrics import AuthMetrics
 from broker.commands import Reply
@@ -37,12 +38,10 @@ class CommandTimeoutError(AuthError):
 
 
 class CommandOutcome(msgspec.Struct, frozen=True):
-    """A device's acknowledgement. `result` is its JSON, None if it gave none."""
+    """A device's acknowledgement of a command."""
 
     id: str
-    status: Literal["done", "failed"]
-    result: str | None
-    detail: str
+    acknowledgement: Acknowledgement
 
 
 class CommandSender:
@@ -78,8 +77,8 @@ class CommandSender:
             await self._store.discard(command)
             raise DeviceOfflineError
         self._metrics.command_deliveries.labels(reply.outcome).inc()
-        if reply.outcome in ("done", "failed"):
-            return await self._finish(command, reply)
+        if (acknowledgement := Acknowledgement.of(reply)) is not None:
+            return await self._finish(command, acknowledgement)
         await self._store.expire(command, delivered=True)
         raise CommandTimeoutError(command.id, "lost" if reply.outcome == "lost" else "unanswered")
 
@@ -95,11 +94,9 @@ class CommandSender:
             newest = self._gateways.newest(command.owner_id, command.device_id)
         return None
 
-    async def _finish(self, command: Command, reply: Reply) -> CommandOutcome:
-        status: Literal["done", "failed"] = "done" if reply.outcome == "done" else "failed"
-        result = bytes(reply.result).decode() or None
+    async def _finish(self, command: Command, acknowledgement: Acknowledgement) -> CommandOutcome:
         try:
-            await self._store.finish(command, status, result, reply.detail)
+            await self._store.finish([(command, acknowledgement)])
         except Problem as problem:  # the device has acknowledged all the same; the list will call it expired
             log.warning("A command's outcome could not be recorded.", command=command.id, why=problem.detail)
-        return CommandOutcome(command.id, status, result, reply.detail)
+        return CommandOutcome(command.id, acknowledgement)

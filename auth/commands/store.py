@@ -6,19 +6,19 @@ rows whose lease ends by itself; they are then delivered again, under the same i
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from sqlalchemy import ColumnElement, Row, case, delete, false, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from auth.commands.command import Acknowledgement, Command, CommandPage, NewCommand
 from auth.database import Database, database_now_ms, server_time_ms
 from auth.devices import lock_device
 from auth.errors import TooManyCommandsError
 from auth.ids import new_id
 from auth.tables import commands
 
-Status = Literal["pending", "delivered", "done", "failed", "expired"]
 UNFINISHED = ("pending", "delivered")
 
 MAX_PENDING = 100
@@ -35,42 +35,6 @@ MAX_RETRY_MS = 300_000
 OFFLINE_RETRY_MS = 3600_000
 # Rows that one statement removes.
 REMOVE_ROWS = 1000
-
-
-class Command(msgspec.Struct, frozen=True):
-    """A command. Times are milliseconds since 1970; `payload` and `result` are JSON."""
-
-    id: str
-    owner_id: str
-    device_id: str
-    name: str
-    payload: str
-    timeout_ms: int
-    kept: bool
-    status: Status
-    created_at_ms: int
-    expires_at_ms: int
-    delivered_at_ms: int | None
-    finished_at_ms: int | None
-    deliveries: int
-    result: str | None
-    detail: str | None
-
-
-class CommandPage(msgspec.Struct, frozen=True):
-    """A page of a list, the newest first. `next_cursor` requests the next page; None: this is the last one."""
-
-    items: list[Command]
-    next_cursor: str | None
-
-
-class NewCommand(msgspec.Struct, frozen=True):
-    """What a user sends: `keep_ms` of a command that is kept, None of one that is waited for."""
-
-    name: str
-    payload: str
-    timeout_ms: int
-    keep_ms: int | None = None
 
 
 class CommandStore:
@@ -123,33 +87,32 @@ class CommandStore:
         async with self._database.begin() as connection:
             await connection.execute(delete(commands).where(*_is(command)))
 
-    async def mark_delivered(self, command: Command) -> None:
-        """Record that the command was sent to the device."""
+    async def mark_delivered(self, sent: Sequence[Command]) -> None:
+        """Record that commands of one device were sent to it."""
         values = {
             "status": "delivered",
             "delivered_at_ms": func.coalesce(commands.c.delivered_at_ms, database_now_ms()),
         }
         async with self._database.begin() as connection:
-            await connection.execute(
-                update(commands).where(*_is(command), commands.c.status == "pending").values(values)
-            )
+            for command in sent:
+                pending = commands.c.status == "pending"
+                await connection.execute(update(commands).where(*_is(command), pending).values(values))
 
-    async def finish(
-        self, command: Command, status: Literal["done", "failed"], result: str | None, detail: str
-    ) -> None:
-        """Record the device's acknowledgement; the first one is kept."""
+    async def finish(self, acknowledged: Sequence[tuple[Command, Acknowledgement]]) -> None:
+        """Record the device's acknowledgements; the first one of a command is kept."""
         async with self._database.begin() as connection:
             now = await server_time_ms(connection)
-            values = {
-                "status": status,
-                "finished_at_ms": now,
-                "delivered_at_ms": func.coalesce(commands.c.delivered_at_ms, now),
-                "remove_at_ms": now + self._history_ms,
-                "result": result,
-                "detail": detail or None,
-            }
-            unfinished = commands.c.status.in_(UNFINISHED)
-            await connection.execute(update(commands).where(*_is(command), unfinished).values(values))
+            for command, acknowledgement in acknowledged:
+                values = {
+                    "status": acknowledgement.status,
+                    "finished_at_ms": now,
+                    "delivered_at_ms": func.coalesce(commands.c.delivered_at_ms, now),
+                    "remove_at_ms": now + self._history_ms,
+                    "result": acknowledgement.result,
+                    "detail": acknowledgement.detail or None,
+                }
+                unfinished = commands.c.status.in_(UNFINISHED)
+                await connection.execute(update(commands).where(*_is(command), unfinished).values(values))
 
     async def expire(self, command: Command, *, delivered: bool) -> None:
         """End a command that was waited for, without an acknowledgement."""

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from auth.commands.command import Command, CommandPage, Status
 from auth.commands.sender import CommandOutcome
-from auth.commands.store import Command, CommandPage, Status
 from auth.http.bodies import NAME
 from auth.ids import ID
 from broker.commands import MAX_PAYLOAD_BYTES
@@ -61,9 +61,10 @@ class CommandAnswer(msgspec.Struct):
     @classmethod
     def of(cls, outcome: CommandOutcome) -> "CommandAnswer":
         """Return the response for an outcome."""
-        if outcome.status == "done":
-            return cls(outcome.id, "done", result=_json(outcome.result))
-        return cls(outcome.id, "failed", detail=outcome.detail or UNSET)
+        given = outcome.acknowledgement
+        if given.status == "done":
+            return cls(outcome.id, "done", result=_json(given.result))
+        return cls(outcome.id, "failed", detail=given.detail or UNSET)
 
 
 class CommandKept(msgspec.Struct, rename="camel"):

@@ -5,8 +5,9 @@ from aiohttp import web
 
 from access.tokens import Claims
 from auth.audit import AuditLog
+from auth.commands.command import NewCommand
 from auth.commands.sender import CommandSender, CommandTimeoutError, DeviceOfflineError
-from auth.commands.store import CommandStore, NewCommand
+from auth.commands.store import CommandStore
 from auth.devices import DeviceRegistry
 from auth.errors import NoSuchDeviceError, TooManyCommandsError
 from auth.http.authorizer import Authorizer
@@ -110,7 +111,7 @@ class CommandRoutes:
             raise _too_many(error) from error
         except BrokerUnavailable as error:
             raise _unavailable() from error
-        self._audit.command_sent(request, claims, device, new.name, outcome.status, outcome.id)
+        self._audit.command_sent(request, claims, device, new.name, outcome.acknowledgement.status, outcome.id)
         return json_response(CommandAnswer.of(outcome))
 
     async def _device(self, request: web.Request) -> tuple[Claims, str]:

@@ -4,8 +4,8 @@ import asyncio
 from typing import Any
 
 from sqlalchemy import func, select, update
+from sqlalchemy.ext.asyncio import create_async_engine
 
-from auth.commands.store import MAX_HISTORY
 from auth.tables import commands
 from broker.interface import Broker
 from tests.auth.commands.system import Device, done, gateway
@@ -33,9 +33,9 @@ async def test_a_kept_command_is_delivered_at_once_to_a_connected_device(
 
 
 async def test_kept_commands_come_in_their_order(broker: Broker, auth: Client, device: Device) -> None:
-    sent = [(await device.command(payload=number, keepSeconds=600)).json["id"] for number in range(40)]
+    sent = [(await device.command(payload=number, keepSeconds=600)).json["id"] for number in range(20)]
     async with gateway(broker, auth) as url, device.connected(url, done()):
-        await device.listed_as(*["done"] * 40)
+        await device.listed_as(*["done"] * 20)
     assert [one["id"] for one in device.received] == sent
 
 
@@ -102,12 +102,9 @@ async def test_old_commands_are_removed(broker: Broker, auth: Client, users_url:
     async with running(make_settings(users_url), broker=broker), asyncio.timeout(10):
         while await _count(users_url):
             await asyncio.sleep(0.05)
-    assert MAX_HISTORY >= 100
 
 
 async def _count(url: str) -> int:
-    from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415
-
     engine = create_async_engine(url)
     async with engine.connect() as connection:
         found = await connection.scalar(select(func.count()).select_from(commands))
