@@ -87,7 +87,11 @@ class Compaction:
 
     async def compact(self) -> None:
         """Compact until nothing waits."""
-        await compact_all(self._compactor, None, lambda _: None)
+        await compact_all(self._compactor, _seal_nothing, lambda _: None)
+
+
+async def _seal_nothing() -> None:
+    """Leave `readings` as it is."""
 
 
 @asynccontextmanager

@@ -2,7 +2,7 @@
 
 Both are transient fanouts: every gateway receives every command and handles those to its own sessions, every `auth`
 receives every reply and handles those to its own commands. Losing a message loses no promise: `auth` reports a command
-as done only after the device's explicit acknowledgement. docs/decisions/0025-commands.md has the reasons.
+as done only after the device's explicit acknowledgement. docs/decisions/0026-commands.md has the reasons.
 """
 
 from typing import Literal

@@ -5,6 +5,8 @@ Services that publish dead letters set the headers from `REASON_HEADER` to `FIRS
 """
 
 SCHEMA_HEADER = "x-schema"
+# Which documents a persister announces once they are stored, see broker/receipts.py.
+RECEIPTS_HEADER = "x-receipts"
 
 REASON_HEADER = "x-reason"
 ERROR_HEADER = "x-error"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 from uuid import uuid4
 
-from broker.headers import SCHEMA_HEADER
+from broker.headers import RECEIPTS_HEADER, SCHEMA_HEADER
 from readings.document import DocumentError, IndexedDocuments, index_documents, split_documents
 
 # The form of the body. A worker dead-letters messages of a newer schema.
@@ -38,9 +38,14 @@ class Message:
     message_id: str = field(default_factory=lambda: uuid4().hex)
 
     @classmethod
-    def of(cls, documents: Sequence[bytes]) -> "Message":
-        """Return one message of the current schema with these documents as its body."""
-        return cls(b"".join(documents))
+    def of(cls, documents: Sequence[bytes], receipts: str = "") -> "Message":
+        """Return one message of the current schema with these documents as its body.
+
+        `receipts`: those whose devices asked to be told when they are stored, as broker/receipts.py writes them.
+        """
+        if not receipts:
+            return cls(b"".join(documents))
+        return cls(b"".join(documents), {SCHEMA_HEADER: SCHEMA, RECEIPTS_HEADER: receipts})
 
     def documents(self) -> list[bytes]:
         """Return the documents; DecodeError when the schema is missing or newer, or the body is not whole documents."""

@@ -56,7 +56,8 @@ LIVE_EXCHANGE = Exchange("tidegate.live", "fanout", "live.v1")
 PRESENCE_EXCHANGE = Exchange("tidegate.presence", "fanout", "presence.v1", "application/json")
 COMMANDS_EXCHANGE = Exchange("tidegate.commands", "fanout", "commands.v1", "application/json")
 REPLIES_EXCHANGE = Exchange("tidegate.replies", "fanout", "replies.v1", "application/json")
-FANOUTS = (LIVE_EXCHANGE, PRESENCE_EXCHANGE, COMMANDS_EXCHANGE, REPLIES_EXCHANGE)
+STORED_EXCHANGE = Exchange("tidegate.stored", "fanout", "stored.v1", "application/json")
+FANOUTS = (LIVE_EXCHANGE, PRESENCE_EXCHANGE, STORED_EXCHANGE, COMMANDS_EXCHANGE, REPLIES_EXCHANGE)
 
 # Declared last, once every queue is sure to survive a crash of the node: a process that finds it need not wait.
 DECLARED_EXCHANGE = Exchange("tidegate.declared", "fanout", "declared")

@@ -100,7 +100,15 @@ class Admission:
             raise AdmissionDenied("forbidden", "the owner has reached its limit of device ids") from error
         claim_sensor_type = partial(self._limits.claim_sensor_type, claims.owner)
         return Session(
-            claims.owner, device, address, _defaults(claims), revocation_keys, claims.exp, quota, claim_sensor_type
+            claims.owner,
+            device,
+            address,
+            _defaults(claims),
+            revocation_keys,
+            claims.exp,
+            quota,
+            claim_sensor_type,
+            receipts=isinstance(auth, dict) and auth.get("receipts") is True,
         )
 
     def release(self, session: Session) -> None:

@@ -77,7 +77,10 @@ async def gateway_service(
         event_handler = EventHandler(to_broker, metrics, settings, presence.accepted)
         devices = FromDevices(settings, admission, event_handler, presence, revocations, metrics)
         checks = {"broker": publisher.check, "keys": keys.check, "revocations": revocations.check}
-        async with CommandReceiver.receiving(broker, devices, presence, metrics):
+        async with (
+            devices.receipts.passed_on(broker),
+            CommandReceiver.receiving(broker, devices, presence, metrics),
+        ):
             yield Gateway(devices, FromHttp(settings, admission, event_handler, metrics), checks)
 
 

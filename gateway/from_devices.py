@@ -25,6 +25,7 @@ from gateway.ingest import UNAVAILABLE_RETRY_MS, Ack, EventHandler, rejected, re
 from gateway.metrics import GatewayMetrics
 from gateway.presence import PresenceBroadcaster
 from gateway.problems import problem
+from gateway.receipts import Receipts
 from gateway.session import Session
 from gateway.settings import GatewaySettings
 from gateway.socket.device_socket import DeviceSocket
@@ -85,6 +86,7 @@ class FromDevices:
         self._admission = admission
         self._event_handler = event_handler
         self._presence = presence
+        self.receipts = Receipts(self._send_receipt, metrics)
         self._revocations = revocations
         self._metrics = metrics
         self._max_connections = settings.max_connections
@@ -179,6 +181,7 @@ class FromDevices:
         self._sids[open_session.connected_us] = sid
         socket = self._sio.eio.sockets[sid]
         socket.session, socket.handle_fast = session, self._handle_fast
+        self.receipts.add(sid, session)
         self._timers.schedule(sid, session.expires_at)
 
     async def _disconnect(self, sid: str, *_: object) -> None:
@@ -187,6 +190,7 @@ class FromDevices:
             self._sids.pop(open_session.connected_us, None)
             self._timers.cancel(sid)
             self._presence.disconnected(open_session)
+            self.receipts.remove(sid, session)
             self._admission.release(session)
             self._metrics.connections.dec()
 
@@ -236,6 +240,16 @@ class FromDevices:
         """Send an event without python-socketio: retiring a key may end all sessions of a gateway at once."""
         if self._sio.manager.is_connected(sid, NAMESPACE):  # else its CONNECT has not been answered yet
             self._sio.eio.sockets[sid].write(text_frame(packet))
+
+    def _send_receipt(self, sid: str, packet: bytes) -> bool:
+        """Send a receipt, unless the client reads too slowly: it can ask for what it missed."""
+        socket = self._sio.eio.sockets.get(sid)
+        if socket is None or socket.closing or socket.has_backpressure:
+            return False
+        if not self._sio.manager.is_connected(sid, NAMESPACE):  # its CONNECT has not been answered yet
+            return False
+        socket.write(text_frame(packet))
+        return True
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)

@@ -115,7 +115,9 @@ class EventHandler:
             return _accepted_ack(encoded)
         try:
             self._to_broker.submit(
-                encoded.documents, _PendingEvent(self, session, event.size, encoded, started, on_ack)
+                encoded.documents,
+                _PendingEvent(self, session, event.size, encoded, started, on_ack),
+                receipts=session.receipts,
             )
         except Busy:
             quota.refund(count, event.size)

@@ -110,6 +110,13 @@ class GatewayMetrics:
             ["why"],
             registry=registry,
         )
+        self.receipts = Counter(
+            "tidegate_gateway_receipts_total",
+            "Readings whose storage was announced to a session that asked for it, by outcome",
+            ["outcome"],
+            registry=registry,
+        )
+        preset_labels(self.receipts, "sent", "dropped")
         preset_labels(self.connects, "accepted", *REFUSAL_CODES)
         preset_labels(self.cut, *CUT_REASONS)
         preset_labels(self.limited, "device", "owner")

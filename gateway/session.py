@@ -30,6 +30,8 @@ class Session:
     quota: SessionQuota
     # Called with each sensorType that the session uses for the first time; False refuses it.
     claim_sensor_type: Callable[[str], bool]
+    # Whether the device is told when its readings are stored.
+    receipts: bool = False
     encoder: ReadingEncoder = field(init=False, repr=False)
     # Events whose confirm is outstanding, and their size in bytes.
     in_flight_events: int = 0

@@ -22,6 +22,7 @@ from itertools import chain
 from broker.failpoints import failpoint
 from broker.interface import BrokerError, BrokerUnavailable, Publisher
 from broker.message import MAX_BYTES, MAX_READINGS, Message
+from broker.receipts import header_of
 from broker.topology import READINGS_EXCHANGE
 from gateway.metrics import GatewayMetrics
 from runtime.logs import logger
@@ -45,12 +46,13 @@ OnOutcome = Callable[[BrokerError | None], None]
 class _Entry:
     """Documents that belong together and travel in one message; `on_outcome` is called with that message's outcome."""
 
-    __slots__ = ("documents", "on_outcome", "size")
+    __slots__ = ("documents", "on_outcome", "receipts", "size")
 
-    def __init__(self, documents: Sequence[bytes], size: int, on_outcome: OnOutcome) -> None:
+    def __init__(self, documents: Sequence[bytes], size: int, on_outcome: OnOutcome, receipts: bool) -> None:
         self.documents = documents
         self.size = size
         self.on_outcome = on_outcome
+        self.receipts = receipts
 
 
 class ToBroker:
@@ -91,17 +93,20 @@ class ToBroker:
             while self._in_flight:
                 await asyncio.wait(self._in_flight)
 
-    def submit(self, documents: list[bytes], on_outcome: OnOutcome) -> None:
-        """Queue documents; `on_outcome` is called once, later, with the outcome of all. Busy: none are queued."""
+    def submit(self, documents: list[bytes], on_outcome: OnOutcome, *, receipts: bool = False) -> None:
+        """Queue documents; `on_outcome` is called once, later, with the outcome of all. Busy: none are queued.
+
+        `receipts`: their device is to be told when they are stored.
+        """
         size = sum(map(len, documents))
         if self._waiting_bytes + size > self._max_waiting_bytes:
             raise Busy
         if size <= MAX_BYTES and len(documents) <= MAX_READINGS:
-            self._buffer.append(_Entry(documents, size, on_outcome))
+            self._buffer.append(_Entry(documents, size, on_outcome, receipts))
         else:
             groups = _split(documents)
             joined = _JoinedOutcome(len(groups), on_outcome)
-            self._buffer.extend(_Entry(group, group_size, joined) for group, group_size in groups)
+            self._buffer.extend(_Entry(group, group_size, joined, receipts) for group, group_size in groups)
         self._waiting_bytes += size
         self._buffered_bytes += size
         self._buffered_readings += len(documents)
@@ -159,9 +164,8 @@ class ToBroker:
         failure: BrokerError | None = None
         try:
             failpoint("gateway.before_publish")
-            await self._publisher.publish(
-                Message.of(list(chain.from_iterable(entry.documents for entry in entries))), READINGS_EXCHANGE
-            )
+            documents = list(chain.from_iterable(entry.documents for entry in entries))
+            await self._publisher.publish(Message.of(documents, _receipts_of(entries)), READINGS_EXCHANGE)
             failpoint("gateway.confirmed")
         except BrokerError as error:
             failure = error
@@ -197,6 +201,19 @@ class _JoinedOutcome:
         self._failure = self._failure or failure
         if not self._remaining:
             self._on_outcome(self._failure)
+
+
+def _receipts_of(entries: list[_Entry]) -> str:
+    """Return which documents of a message need a receipt, as its header; nearly always none."""
+    if not any(entry.receipts for entry in entries):
+        return ""
+    ranges, start = [], 0
+    for entry in entries:
+        end = start + len(entry.documents)
+        if entry.receipts:
+            ranges.append((start, end))
+        start = end
+    return header_of(ranges)
 
 
 def _split(documents: list[bytes]) -> list[tuple[list[bytes], int]]:

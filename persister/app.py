@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from broker.connect import open_broker
 from broker.interface import Broker
-from broker.topology import DEAD_EXCHANGE, LIVE_EXCHANGE
+from broker.topology import DEAD_EXCHANGE, LIVE_EXCHANGE, STORED_EXCHANGE
 from persister.dead_letters import ToDeadLetters
 from persister.known_series import KnownSeries
 from persister.maintenance.database_identity import DatabaseIdentity
@@ -29,6 +29,7 @@ from persister.sealing.state_document import StateDocument
 from persister.settings import PersisterSettings
 from persister.to_live import ToLive
 from persister.to_mongodb import ToMongoDB
+from persister.to_receipts import ToReceipts
 from persister.watchdog import report_depth
 from persister.worker import Worker
 from runtime.background import background
@@ -61,6 +62,8 @@ async def persister_service(
         broker.publisher(DEAD_EXCHANGE) as publisher,
         broker.broadcaster(LIVE_EXCHANGE) as broadcaster,
         ToLive(broadcaster).broadcasting() as live,
+        broker.broadcaster(STORED_EXCHANGE) as to_gateways,
+        ToReceipts(to_gateways).broadcasting() as receipts,
     ):
         known = KnownSeries(settings.known_series)
         deleted = DeletedOwners(known)
@@ -76,6 +79,7 @@ async def persister_service(
             store=store,
             dead_letters=dead_letters,
             live=live,
+            receipts=receipts,
             retrier=retrier,
             known=known,
             deleted=deleted,

@@ -1,11 +1,11 @@
-"""The names of the collections that only the persister uses, and how a collection is created."""
+"""The names of the collections that only the persister uses, and how a collection is created and dropped."""
 
 from typing import Any
 
 from pymongo import WriteConcern
 from pymongo.errors import CollectionInvalid, OperationFailure
 
-from persister.mongodb_errors import NAMESPACE_EXISTS
+from persister.mongodb_errors import COLLECTION_UUID_MISMATCH, NAMESPACE_EXISTS, NAMESPACE_NOT_FOUND, UNKNOWN_FIELD
 
 TOMBSTONES = "deleted_owners"
 DELETIONS = "deletions"
@@ -31,3 +31,27 @@ async def create_if_missing(database: Any, name: str, **options: Any) -> None:
     except OperationFailure as error:
         if error.code != NAMESPACE_EXISTS:  # created between the driver's look and its command
             raise
+
+
+async def uuid_of(database: Any, name: str) -> Any:
+    """Return the UUID of a collection; None if there is none of that name. Raises the driver's errors."""
+    cursor = await database.list_collections(filter={"name": name})
+    found = [one async for one in cursor]
+    return found[0]["info"]["uuid"] if found else None
+
+
+async def drop_if_same(database: Any, name: str, uuid: Any) -> bool:
+    """Drop a collection if it has this UUID; return whether it had. Raises the driver's errors."""
+    command: dict[str, Any] = {"drop": name, "writeConcern": SAFE.document}
+    try:
+        await database.command({**command, "collectionUUID": uuid})
+    except OperationFailure as error:
+        if error.code in (NAMESPACE_NOT_FOUND, COLLECTION_UUID_MISMATCH):
+            return False
+        if error.code != UNKNOWN_FIELD:
+            raise
+        # A server older than 6.0.
+        if await uuid_of(database, name) != uuid:
+            return False
+        await database.command(command)
+    return True

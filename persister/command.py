@@ -5,30 +5,25 @@ all could be done; 2 an invalid command line or environment, or no `--yes`.
 """
 
 import argparse
-import asyncio
-import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
 from persister.app import serve
 from persister.compaction.command import add_commands, compact, unseal
 from persister.compaction.service import serve_compactor
+from persister.database_command import print_error, run_on_database
 from persister.maintenance.erase import Erased, erase
-from persister.mongodb_errors import WriteFailed
 from persister.settings import CompactSettings, PersisterSettings, ReadingsSettings
 from runtime.command_line import CommandParser, service_parser
-from runtime.logs import configure_logs, logger
-from runtime.mongodb import mongodb_client
+from runtime.logs import logger
 from runtime.operators import system_user
 from runtime.process import run_service
-from runtime.settings import SettingsError, from_env
 
 audit_log = logger("persister.audit")
 
-# For one step; the command as a whole has no time limit.
-_STEP_TIMEOUT_S = 30.0
 _ERASE = (
     "Erase every stored reading and series of an owner: one who came back with an older copy of the database and whom "
     "auth does not announce any more. It does not delete an account: new readings of an owner who still exists are "
@@ -54,15 +49,24 @@ def main(arguments: Sequence[str]) -> int:
 
 def _erase_command(args: argparse.Namespace) -> int:
     if error := _argument_error(args):
-        _print_error(error)
+        print_error(error)
         return 2
-    try:
-        settings = from_env(ReadingsSettings)
-    except SettingsError as error:
-        _print_error(str(error))
-        return 2
-    configure_logs(settings.log_level, settings.log_format)
-    return _erase(settings, args.owner, as_json=args.json)
+
+    async def work(settings: ReadingsSettings, database: Any) -> Erased:
+        erased = await erase(database, args.owner, print_error)
+        audit_log.info(
+            "An owner's readings were erased.",
+            owner=args.owner,
+            readings=erased.readings_deleted,
+            left=erased.readings_after,
+            by="operator",
+            system_user=system_user(),
+        )
+        return erased
+
+    return run_on_database(
+        "erase", ReadingsSettings, work, lambda erased: _print(erased, as_json=args.json), done="erased"
+    )
 
 
 def _argument_error(args: argparse.Namespace) -> str:
@@ -78,43 +82,10 @@ def _argument_error(args: argparse.Namespace) -> str:
     return ""
 
 
-def _erase(settings: ReadingsSettings, owner: str, *, as_json: bool) -> int:
-    try:
-        erased = asyncio.run(_run(settings, owner))
-        _print(erased, as_json=as_json)
-        sys.stdout.flush()
-    except WriteFailed as error:
-        _print_error(f"MongoDB is away or refused: {error}")
-        _print_error("What was erased so far stays erased; run the command again.")
-        return 1
-    except BrokenPipeError:  # the reader has closed the pipe, and the work is done
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        _print_error("Stopped. What was erased so far stays erased; run the command again.")
-        return 1
-    return 0
-
-
-async def _run(settings: ReadingsSettings, owner: str) -> Erased:
-    async with mongodb_client(
-        settings.readings_url, name="tidegate persister erase", timeout_s=_STEP_TIMEOUT_S
-    ) as client:
-        erased = await erase(client[settings.readings_database], owner, _print_error)
-    audit_log.info(
-        "An owner's readings were erased.",
-        owner=owner,
-        readings=erased.readings_deleted,
-        left=erased.readings_after,
-        by="operator",
-        system_user=system_user(),
-    )
-    return erased
-
-
-def _print(erased: Erased, *, as_json: bool) -> None:
+def _print(erased: Erased, *, as_json: bool) -> int:
     if as_json:
         sys.stdout.write(msgspec.json.encode(erased).decode() + "\n")
-        return
+        return 0
     sys.stdout.write(
         f"{'':10}{'before':>16}{'after':>16}\n"
         f"{'readings':10}{erased.readings_before:>16,}{erased.readings_after:>16,}\n"
@@ -127,11 +98,7 @@ def _print(erased: Erased, *, as_json: bool) -> None:
         )
     else:
         sys.stdout.write("If the owner is not deleted, new readings are kept.\n")
-
-
-def _print_error(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
+    return 0
 
 
 def _parser() -> CommandParser:

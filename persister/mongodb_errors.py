@@ -17,8 +17,6 @@ NAMESPACE_NOT_FOUND = 26
 NAMESPACE_EXISTS = 48
 # The collection does not exist, or is not the one that the insert named.
 COLLECTION_UUID_MISMATCH = 361
-# What a query ends with whose collection is renamed or dropped: QueryPlanKilled and SnapshotUnavailable.
-MOVED = frozenset({175, 246})
 # Servers older than 6.0 do not know `collectionUUID`.
 UNKNOWN_FIELD = 40415
 

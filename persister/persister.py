@@ -30,6 +30,7 @@ from persister.requeues import Requeues
 from persister.retry import Retrier
 from persister.to_live import ToLive
 from persister.to_mongodb import ToMongoDB, Written
+from persister.to_receipts import ToReceipts
 from persister.tracing import record_batch
 from readings.document import DocumentError
 from runtime.logs import logger
@@ -54,6 +55,7 @@ class Persister:
         store: ToMongoDB,
         dead_letters: ToDeadLetters,
         live: ToLive,
+        receipts: ToReceipts,
         *,
         retrier: Retrier,
         known: KnownSeries,
@@ -72,6 +74,7 @@ class Persister:
         self._store = store
         self._isolator = PoisonIsolator(store)
         self._live = live
+        self._receipts = receipts
         self._retrier = retrier
         self._known = known
         self._deleted = deleted
@@ -151,6 +154,7 @@ class Persister:
         self._live.add(batch.newest())
         settled = []
         for batched, documents, outcomes in batch.results():
+            self._receipts.add(batched.delivery.message, documents, outcomes)
             if batched.unstorable:
                 await self._dead_letterer.add(DeadLetterJob(batched, documents, outcomes), tasks)
             else:

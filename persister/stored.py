@@ -17,11 +17,12 @@ from pymongo import ReadPreference
 from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
-from persister.mongodb_errors import MOVED, WriteFailed, error_text
+from persister.mongodb_errors import WriteFailed, error_text
 from persister.raw_bson import RawBson
 from readings.collections import READINGS
 from readings.document import AS_MILLISECONDS, date_ms, id_bytes
 from readings.keys import Key
+from storage.places.moving import MOVED
 from storage.places.names import BLOCKS, SEALED_PREFIX, sealed_name
 from storage.places.state import read_state
 

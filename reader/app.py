@@ -23,6 +23,7 @@ from reader.http.readings import ReadingsRoutes
 from reader.http.request_guard import RequestGuard
 from reader.http.search import SearchRoutes
 from reader.http.series import SeriesRoutes
+from reader.http.stored import StoredRoutes
 from reader.live.from_live import FromLive
 from reader.metrics import ReaderMetrics
 from reader.settings import ReaderSettings
@@ -106,6 +107,7 @@ async def reader_service(
             *ReadingsRoutes(guard, history, metrics).calls(),
             *SeriesRoutes(guard, history, presence, live, metrics).calls(),
             *SearchRoutes(guard, history, presence, catalogues, metrics).calls(),
+            *StoredRoutes(guard, history, metrics).calls(),
             *live_routes.calls(),
         ]
         checks = {"mongodb": history.check, "broker": live.check, "keys": keys.check, "revocations": revocations.check}

@@ -210,8 +210,15 @@ def date_ms(date: datetime | DatetimeMS) -> int:
 
 def position_of(document: dict[str, Any]) -> Position:
     """Return the position of a reading in its series."""
-    key = document["_id"]
-    return date_ms(key["ts"]), int(key["seq"])
+    return position_in(document["_id"])
+
+
+def position_in(names: dict[str, Any]) -> Position:
+    """Return the position that a key, or another decoded document with `ts` and `seq`, has.
+
+    KeyError if it has none, TypeError or ValueError if these are no date and no number.
+    """
+    return date_ms(names["ts"]), int(names["seq"])
 
 
 def received_at_ms(document: dict[str, Any]) -> int | None:

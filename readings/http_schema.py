@@ -10,7 +10,7 @@ from readings.reading import GENERATED_SEQ_START, ID_PATTERN, MAX_TAGS, MAX_TEXT
 from runtime.http.fields import ONE_LINE, ONE_LINE_RULE
 from runtime.http.wording import rule
 
-_Id = Annotated[str, Meta(pattern=f"^{ID_PATTERN.pattern}$", extra=rule("1 to 64 of A-Z a-z 0-9 _ . : -"))]
+Id = Annotated[str, Meta(pattern=f"^{ID_PATTERN.pattern}$", extra=rule("1 to 64 of A-Z a-z 0-9 _ . : -"))]
 _Text = Annotated[str, Meta(max_length=MAX_TEXT, pattern=ONE_LINE, extra=ONE_LINE_RULE)]
 
 
@@ -31,12 +31,12 @@ class ReadingSent(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 
     # Only described, never decoded: a reading that breaks a rule is rejected alone, by readings/reading.py.
     value: Annotated[bool | int | float | _Text, Meta(examples=[21.5])]
-    sensor_type: Annotated[_Id, Meta(examples=["temperature"])] | UnsetType = UNSET
+    sensor_type: Annotated[Id, Meta(examples=["temperature"])] | UnsetType = UNSET
     ts: int | str | UnsetType = UNSET
     seq: Annotated[int, Meta(ge=0, lt=2 * GENERATED_SEQ_START)] | UnsetType = UNSET
     unit: Annotated[str, Meta(max_length=MAX_UNIT, pattern=ONE_LINE, extra=ONE_LINE_RULE)] | UnsetType = UNSET
     location: _Text | Place | UnsetType = UNSET
-    tags: Annotated[dict[_Id, _Text], Meta(max_length=MAX_TAGS)] | UnsetType = UNSET
+    tags: Annotated[dict[Id, _Text], Meta(max_length=MAX_TAGS)] | UnsetType = UNSET
     quality: Quality | UnsetType = UNSET
-    device: _Id | UnsetType = UNSET
+    device: Id | UnsetType = UNSET
     received_at: int | str | UnsetType = UNSET

@@ -81,6 +81,7 @@ COUNTED: dict[str, tuple[str, set[str]]] = {
     "tidegate_gateway_limited": ("gateway", {"device", "owner"}),
     "tidegate_gateway_ended": ("gateway", written("gateway/from_devices.py", "_end", 1)),
     "tidegate_gateway_messages": ("gateway", {"confirmed", *(kind.__name__ for kind in BrokerError.__subclasses__())}),
+    "tidegate_gateway_receipts": ("gateway", written("gateway/receipts.py", "labels")),
     "tidegate_persister_readings": (
         "persister",
         {outcome.value for outcome in Outcome if outcome is not Outcome.RETRY},

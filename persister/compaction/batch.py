@@ -19,11 +19,12 @@ from persister.compaction.garbage import Garbage
 from persister.compaction.heads import ChangedError, HeadInfo, Heads
 from persister.compaction.pieces import Pieces, name_of, new_run
 from persister.compaction.planner import BLOCK_MIN, DENSE, SAMPLE_EVERY, Plan, needs_end, plan
-from persister.compaction.positions import count_before, count_until, position_at
+from persister.compaction.positions import count_until
 from persister.compaction.scan import Chunk
 from storage.codec.columns import Columns, concatenate, first_wins
 from storage.codec.decode import decode
 from storage.places.documents import Piece, piece_columns
+from storage.places.window import position_at, position_index
 
 TimeLeft = Callable[[], Awaitable[float | None]]
 """Renews the lease if it is time, and returns for how many seconds it holds; None without a lease."""
@@ -224,8 +225,8 @@ class BatchWriter:
                 head = await self._heads.at(work.chunk.key, position_at(late, at + window // 2))
             except ChangedError:
                 return False
-            start = max(count_before(late, head.start), at) if head else at
-            until = count_before(late, head.until) if head else at
+            start = max(position_index(late, head.start), at) if head else at
+            until = position_index(late, head.until) if head else at
             if head is None or until - start < DENSE * head.count:
                 until = max(until, at + window)
                 kept.append(late.take(slice(at, until)))

@@ -18,7 +18,7 @@ from broker.failpoints import Point
 from persister.compaction.at_once import gather_some
 from persister.compaction.heads import HeadInfo
 from persister.compaction.planner import BLOCK_MAX, BLOCK_USUAL
-from persister.compaction.positions import cut, position_at
+from persister.compaction.positions import cut
 from persister.mongodb_errors import DUPLICATE_KEY
 from readings.keys import Key, Position
 from storage.codec.block import Block, encode_block
@@ -26,6 +26,7 @@ from storage.codec.columns import Columns
 from storage.codec.packed import BlockTooLarge
 from storage.places.documents import StoredHead, columns_document, columns_key, names_of
 from storage.places.names import BEGINNING, END
+from storage.places.window import position_at
 
 Step = Callable[[Point], Awaitable[None]]
 """Called in front of and behind each write, for the fault tests."""

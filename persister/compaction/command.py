@@ -1,11 +1,8 @@
 """The commands `compact` and `unseal` of `python -m persister`."""
 
-import asyncio
-import os
 import sys
-from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from prometheus_client import CollectorRegistry
@@ -15,20 +12,16 @@ from persister.compaction.compactor import Compactor
 from persister.compaction.metrics import CompactorMetrics
 from persister.compaction.service import SealNow
 from persister.compaction.unseal import Unsealed, UnsealRefusedError, unseal_all
-from persister.mongodb_errors import WriteFailed
+from persister.database_command import print_error, run_on_database
 from persister.sealing.metrics import SealingMetrics
 from persister.sealing.sealer import Sealer
 from persister.settings import CompactSettings
 from runtime.command_line import SERVICE_EXIT_CODES
-from runtime.logs import configure_logs, logger
-from runtime.mongodb import mongodb_client
+from runtime.logs import logger
 from runtime.operators import system_user
-from runtime.settings import SettingsError, from_env
 
 audit_log = logger("persister.audit")
 
-# For one call; a command as a whole has no time limit.
-_CALL_TIMEOUT_S = 30.0
 _COMPACT = (
     "Move the readings of sealed collections into blocks, in which they take a fraction of the room, until a signal "
     "ends the process. Several of these processes share the work. With --all: seal what there is, go on until nothing "
@@ -39,7 +32,6 @@ _UNSEAL = (
     "sealed collections: for going back to a version that does not know them. Set SEALING=off for all persisters and "
     "stop `compact` first. It may be interrupted, and is run again then."
 )
-Result = TypeVar("Result")
 
 
 def add_commands(commands: Any) -> None:
@@ -73,9 +65,9 @@ def compact(*, as_json: bool) -> int:
     async def work(settings: CompactSettings, database: Any) -> Compacted:
         metrics = CompactorMetrics(CollectorRegistry())
         compactor = Compactor(database, metrics, cores=settings.compact_cores)
-        return await compact_all(compactor, sealing(settings, database), _print_error)
+        return await compact_all(compactor, sealing(settings, database), print_error)
 
-    return _run(work, lambda done: _print_compacted(done, as_json=as_json), name="compact")
+    return run_on_database("compact", CompactSettings, work, lambda done: _print_compacted(done, as_json=as_json))
 
 
 def sealing(settings: CompactSettings, database: Any) -> SealNow:
@@ -93,48 +85,19 @@ def sealing(settings: CompactSettings, database: Any) -> SealNow:
 def unseal(*, is_confirmed: bool, is_forced: bool) -> int:
     """Run `unseal` and return the exit code."""
     if not is_confirmed:
-        _print_error("Nothing was done: this rewrites every stored reading and needs --yes.")
+        print_error("Nothing was done: this rewrites every stored reading and needs --yes.")
         return 2
 
     async def work(settings: CompactSettings, database: Any) -> Unsealed:
-        done = await unseal_all(database, _print_error, clustered=settings.readings_clustered, is_forced=is_forced)
+        done = await unseal_all(database, print_error, clustered=settings.readings_clustered, is_forced=is_forced)
         audit_log.info("Readings were put back.", readings=done.readings, by="operator", system_user=system_user())
         return done
 
-    return _run(work, _print_unsealed, name="unseal")
-
-
-def _run(work: Callable[[CompactSettings, Any], Awaitable[Result]], show: Callable[[Result], int], *, name: str) -> int:
     try:
-        settings = from_env(CompactSettings)
-    except SettingsError as error:
-        _print_error(str(error))
-        return 2
-    configure_logs(settings.log_level, settings.log_format)
-
-    async def connected() -> Result:
-        async with mongodb_client(
-            settings.readings_url, name=f"tidegate persister {name}", timeout_s=_CALL_TIMEOUT_S
-        ) as client:
-            return await work(settings, client[settings.readings_database])
-
-    code = 0
-    try:
-        code = show(asyncio.run(connected()))
-        sys.stdout.flush()
+        return run_on_database("unseal", CompactSettings, work, _print_unsealed)
     except UnsealRefusedError as error:
-        _print_error(f"Nothing was done: {error}")
+        print_error(f"Nothing was done: {error}")
         return 1
-    except WriteFailed as error:
-        _print_error(f"MongoDB is away or refused: {error}")
-        _print_error("What was done so far stays done; run the command again.")
-        return 1
-    except BrokenPipeError:  # the reader has closed the pipe, and the work is done
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        _print_error("Stopped. What was done so far stays done; run the command again.")
-        return 1
-    return code
 
 
 def _print_compacted(done: Compacted, *, as_json: bool) -> int:
@@ -147,7 +110,7 @@ def _print_compacted(done: Compacted, *, as_json: bool) -> int:
             f"columns; {done.repeats:,} readings were repeats.\n"
         )
     if done.left:
-        _print_error(f"These failed three times and stay where they are, readable: {', '.join(map(str, done.left))}")
+        print_error(f"These failed three times and stay where they are, readable: {', '.join(map(str, done.left))}")
     return 1 if done.left else 0
 
 
@@ -156,8 +119,3 @@ def _print_unsealed(done: Unsealed) -> int:
         f"{done.readings:,} readings are back in `readings`; {done.collections} collections were removed.\n"
     )
     return 0
-
-
-def _print_error(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()

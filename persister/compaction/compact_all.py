@@ -28,7 +28,7 @@ class Compacted(msgspec.Struct, frozen=True, rename="camel"):
     left: tuple[int, ...]
 
 
-async def compact_all(compactor: Compactor, seal_now: SealNow | None, report: Report) -> Compacted:
+async def compact_all(compactor: Compactor, seal_now: SealNow, report: Report) -> Compacted:
     """Compact until nothing waits; WriteFailed if MongoDB is away or refuses. `report` gets lines on progress."""
     started = time.monotonic()
     with translating_errors():
@@ -55,9 +55,7 @@ async def compact_all(compactor: Compactor, seal_now: SealNow | None, report: Re
     )
 
 
-async def _seal(seal_now: SealNow | None, report: Report) -> bool:
-    if seal_now is None:
-        return False
+async def _seal(seal_now: SealNow, report: Report) -> bool:
     report("sealing …")
     return await seal_now() is not None
 

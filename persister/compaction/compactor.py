@@ -16,7 +16,7 @@ from pymongo.errors import OperationFailure
 from pymongo.read_concern import ReadConcern
 
 from broker.failpoints import Point, failpoint
-from persister.collections import SAFE, ZSTD, create_if_missing
+from persister.collections import SAFE, ZSTD, create_if_missing, drop_if_same, uuid_of
 from persister.compaction.batch import BatchWriter, Counts
 from persister.compaction.blocks import Blocks, Step
 from persister.compaction.garbage import Garbage
@@ -27,13 +27,7 @@ from persister.compaction.pieces import Pieces
 from persister.compaction.scan import SealedScan
 from persister.compaction.throttle import Throttle
 from persister.maintenance.store import MaintenanceStore
-from persister.mongodb_errors import (
-    COLLECTION_UUID_MISMATCH,
-    NAMESPACE_NOT_FOUND,
-    UNKNOWN_FIELD,
-    error_text,
-    is_outage,
-)
+from persister.mongodb_errors import NAMESPACE_NOT_FOUND, error_text, is_outage
 from readings.document import AS_MILLISECONDS, DocumentError
 from readings.filters import of_owner
 from runtime.logs import logger
@@ -122,7 +116,7 @@ class Compactor:
         for waiting in self.lease.waiting:
             if waiting.is_given_up:
                 continue
-            uuid = await self._uuid(sealed_name(waiting.number))
+            uuid = await uuid_of(self._database, sealed_name(waiting.number))
             if uuid is not None:
                 await self._compact_or_fail(waiting, uuid, stop)
                 return waiting
@@ -146,11 +140,6 @@ class Compactor:
                 raise
             raise CompactionError(waiting.number, error) from error
         self.lease.is_dirty = False
-
-    async def _uuid(self, name: str) -> Any:
-        cursor = await self._database.list_collections(filter={"name": name})
-        found = [one async for one in cursor]
-        return found[0]["info"]["uuid"] if found else None
 
     async def _compact(self, waiting: Waiting, uuid: Any, stop: asyncio.Event) -> None:
         progress = await self._begin(waiting.number, uuid)
@@ -228,7 +217,9 @@ class Compactor:
         await self._check_end(progress)
         await self._step("compactor.before_drop")
         with pymongo.timeout(self.lease.left_s):
-            if not await self._drop(sealed_name(progress.number), progress.uuid):
+            name = sealed_name(progress.number)
+            await drop_if_same(self._database, name, progress.uuid)
+            if await uuid_of(self._database, name) is not None:
                 return
         await self._step("compactor.dropped")
         await self.lease.remove(progress.number)
@@ -242,19 +233,6 @@ class Compactor:
         query = {} if progress.done is None else {"_id": {"$gt": progress.done}}
         if await collection.find_one(query, {"_id": 1}, sort=[("_id", 1)]) is not None:
             raise LookupError("there are readings that were not found before")
-
-    async def _drop(self, name: str, uuid: Any) -> bool:
-        """Drop a collection if it is still the one that was read; return whether it is gone."""
-        command: dict[str, Any] = {"drop": name, "writeConcern": SAFE.document}
-        try:
-            await self._database.command({**command, "collectionUUID": uuid})
-        except OperationFailure as error:
-            if error.code == UNKNOWN_FIELD:  # a server older than 6.0
-                if await self._uuid(name) == uuid:
-                    await self._database.command(command)
-            elif error.code not in (NAMESPACE_NOT_FOUND, COLLECTION_UUID_MISMATCH):
-                raise
-        return await self._uuid(name) is None
 
     async def record_failure(self, number: int) -> bool:
         """Count a failure; return whether the collection is set aside now. LeaseLostError."""

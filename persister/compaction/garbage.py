@@ -12,8 +12,9 @@ from bson import MaxKey, MinKey
 
 from persister.compaction.blocks import Blocks
 from persister.compaction.heads import Heads, live
-from readings.document import date_ms
-from readings.keys import Key, Position
+from readings.document import position_in
+from readings.filters import in_time_range
+from readings.keys import Key
 from runtime.logs import logger
 from storage.places.documents import names_of
 from storage.places.names import BEGINNING
@@ -44,8 +45,7 @@ class Garbage:
             await self._blocks.settle(pending_live)
             heads = await self._heads.all(series)
         alive = live(heads)
-        bounds = {"$gte": {**series, "ts": MinKey()}, "$lt": {**series, "ts": MaxKey()}}
-        columns = [found["_id"] async for found in self._columns.find({"_id": bounds}, {"_id": 1})]
+        columns = [found["_id"] async for found in self._columns.find(in_time_range(series), {"_id": 1})]
         used = {head.columns for head in alive}
         kept = {head.edit for head in alive}
         removed = 0
@@ -53,7 +53,7 @@ class Garbage:
         starts = [BEGINNING, *(block.start for block in alive[1:])]
         for block, start in zip(alive, starts, strict=False):
             pending = [head for head in heads if head.edit not in kept and start <= head.start < block.until]
-            unused = [key for key in columns if key["id"] not in used and start <= _position(key) < block.until]
+            unused = [key for key in columns if key["id"] not in used and start <= position_in(key) < block.until]
             if (pending or unused) and await self._blocks.fence(block):
                 await self._blocks.delete_pending(pending, unused)
                 removed += len(pending) + len(unused)
@@ -86,7 +86,3 @@ class Garbage:
 
 def _name(key: Key) -> tuple[Any, ...]:
     return tuple(names_of(key).values())
-
-
-def _position(key: Key) -> Position:
-    return date_ms(key["ts"]), int(key["seq"])

@@ -7,7 +7,8 @@ from typing import Any
 from bson import Int64, MaxKey, MinKey, ObjectId
 from bson.datetime_ms import DatetimeMS
 
-from readings.document import date_ms
+from readings.document import position_in
+from readings.filters import in_time_range
 from readings.keys import Key, Position
 from storage.places.names import END
 
@@ -38,18 +39,14 @@ def head_info(document: dict[str, Any]) -> HeadInfo:
     key, last, until = document["_id"], document["last"], document["until"]
     return HeadInfo(
         key,
-        _position(key),
-        _position(until),
+        position_in(key),
+        position_in(until),
         document["edit"],
         document["columns"],
         int(document["count"]),
-        _position(last),
+        position_in(last),
         bool(document.get("pending")),
     )
-
-
-def _position(document: dict[str, Any]) -> Position:
-    return date_ms(document["ts"]), int(document["seq"])
 
 
 def live(heads: Iterable[HeadInfo]) -> list[HeadInfo]:
@@ -84,8 +81,7 @@ class Heads:
 
     async def all(self, series: Key) -> list[HeadInfo]:
         """Return every head of a series, live or not, in ascending order."""
-        bounds = {"$gte": {**series, "ts": MinKey()}, "$lt": {**series, "ts": MaxKey()}}
-        cursor = self._blocks.find({"_id": bounds}, _PROJECTION).sort("_id", 1)
+        cursor = self._blocks.find(in_time_range(series), _PROJECTION).sort("_id", 1)
         return [head_info(document) async for document in cursor]
 
     async def _at(self, series: Key, key: Key, position: Position) -> HeadInfo | None:

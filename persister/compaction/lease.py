@@ -24,7 +24,8 @@ from readings.keys import Key
 from storage.places.names import BLOCKS
 from storage.places.state import STATE
 
-LEASE_S = 30.0
+# After a kill nothing is compacted until it has run out. A batch takes up to 1 s, and MongoDB is given half of this.
+LEASE_S = 10.0
 # A sealed collection that failed so often is left where it is.
 FAILURES = 3
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import bson
-from bson import MaxKey, MinKey, ObjectId
+from bson import MaxKey, ObjectId
 
 from persister.compaction.planner import PIECE_MAX
 from persister.compaction.positions import cut
@@ -14,6 +14,7 @@ from storage.codec.columns import Columns
 from storage.codec.packed import BlockTooLarge
 from storage.codec.to_documents import documents_of
 from storage.places.documents import Piece, piece_document, piece_of
+from storage.places.pieces import of_pieces
 
 Name = tuple[str, str, str]
 # Of a piece that is planned with: its bounds and its size. What a decoded document costs adds up.
@@ -72,8 +73,7 @@ class Pieces:
     async def _each(self, found: dict[Name, list[Piece]], series: Iterable[Key]) -> None:
         """Read the pieces of one series after the other, as there are too many others between them."""
         for key in series:
-            query = {"_id": {"$gte": {**key, "level": MinKey()}, "$lt": {**key, "level": MaxKey()}}}
-            cursor = self._collection.find(query, _BOUNDS).sort("_id", 1)
+            cursor = self._collection.find(of_pieces(key), _BOUNDS).sort("_id", 1)
             found[name_of(key)] = [_piece(document) async for document in cursor]
 
     async def load(self, pieces: Sequence[Piece]) -> dict[ObjectId, dict[str, Any]]:

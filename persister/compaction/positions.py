@@ -1,4 +1,4 @@
-"""Positions (ts, seq) in ordered columns, and how columns are cut."""
+"""How ordered columns are cut."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -7,23 +7,12 @@ import numpy as np
 
 from readings.keys import Position
 from storage.codec.columns import Columns
-
-
-def position_at(columns: Columns, at: int) -> Position:
-    """Return the position of one reading."""
-    return int(columns.ts[at]), int(columns.seq[at])
-
-
-def count_before(columns: Columns, position: Position) -> int:
-    """Return how many readings of ordered columns are before a position."""
-    ts, seq = position
-    low, high = (int(np.searchsorted(columns.ts, ts, side)) for side in ("left", "right"))
-    return low + int(np.searchsorted(columns.seq[low:high], seq))
+from storage.places.window import position_at, position_index
 
 
 def count_until(columns: Columns, position: Position) -> int:
     """Return how many readings of ordered columns are before a position or at it."""
-    at = count_before(columns, position)
+    at = position_index(columns, position)
     return at + int(at < len(columns) and position_at(columns, at) == position)
 
 

@@ -13,7 +13,6 @@ import bson
 import numpy as np
 
 from persister.compaction.planner import Incoming
-from persister.compaction.positions import position_at
 from readings.document import AS_MILLISECONDS, id_bytes, series_bytes
 from readings.keys import Key
 from storage.codec.columns import Columns, first_wins
@@ -21,6 +20,7 @@ from storage.codec.from_documents import columns_of, split
 from storage.codec.packed import Integers
 from storage.places.documents import names_of
 from storage.places.raw_find import find_raw
+from storage.places.window import position_at
 
 READINGS_PER_READ = 32_768
 CHUNK_READINGS, CHUNK_BYTES = 32_768, 8 * 1024 * 1024

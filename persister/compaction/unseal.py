@@ -23,20 +23,18 @@ from bson import Int64, MaxKey, MinKey
 from bson.datetime_ms import DatetimeMS
 from bson.raw_bson import RawBSONDocument
 from pymongo import ReplaceOne
-from pymongo.errors import BulkWriteError, OperationFailure
+from pymongo.errors import BulkWriteError
 from pymongo.read_concern import ReadConcern
 
-from persister.collections import SAFE
+from persister.collections import SAFE, drop_if_same
 from persister.compaction.heads import ChangedError, HeadInfo, Heads, live
 from persister.compaction.lease import LEASE_S, Lease, LeaseLostError
-from persister.compaction.positions import count_before, cut, position_at
+from persister.compaction.positions import cut
 from persister.compaction.service import Report
 from persister.maintenance.readings_collection import ReadingsCollection
 from persister.maintenance.store import MaintenanceStore
 from persister.mongodb_errors import (
-    COLLECTION_UUID_MISMATCH,
     DUPLICATE_KEY,
-    NAMESPACE_NOT_FOUND,
     WriteFailed,
     error_text,
     translating_errors,
@@ -52,8 +50,10 @@ from storage.codec.packed import BlockError
 from storage.codec.to_documents import documents_of
 from storage.places.documents import Piece, columns_key, names_of, piece_columns, piece_of, series_name
 from storage.places.names import BEGINNING, BLOCKS, COLUMNS, END, PIECES, SEALED_PREFIX, seal_number, sealed_name
+from storage.places.pieces import of_pieces
 from storage.places.raw_find import find_raw
 from storage.places.state import STATE
+from storage.places.window import position_at, position_index
 
 READINGS_PER_WRITE = 5000
 REPORT_EVERY_S = 2.0
@@ -157,7 +157,7 @@ class _Unseal:
     async def _put_back_blocks(self) -> None:
         self._report("blocks …")
         async for series in self._series():
-            found = await self._pieces.find(_all_of(series), {"columns": 0}).to_list(None)
+            found = await self._pieces.find(of_pieces(series), {"columns": 0}).to_list(None)
             pieces = [piece_of(document) for document in found]
             alive = live(await self._heads.all(series))
             start = BEGINNING
@@ -201,7 +201,7 @@ class _Unseal:
             if found is None:
                 raise WriteFailed("a piece was merged meanwhile")
             columns = piece_columns(found, name)
-            parts.append(columns.take(slice(count_before(columns, start), count_before(columns, until))))
+            parts.append(columns.take(slice(position_index(columns, start), position_index(columns, until))))
         if not any(len(part) for part in parts):
             return
         merged = first_wins(concatenate(parts)).columns
@@ -263,25 +263,11 @@ class _Unseal:
         self._report("removing blocks, pieces and sealed collections …")
         removed = 0
         for one in state["unsealing"]["remove"]:
-            removed += await self._remove_one(one["name"], one["uuid"])
+            removed += await drop_if_same(self._database, one["name"], one["uuid"])
             await self._lease.renew()
         await self._blocks.delete_many({"_id": {"$type": "object"}})
         await self._blocks.update_one({"_id": STATE}, {"$unset": {"unsealing": "", "compaction": ""}})
         return removed
-
-    async def _remove_one(self, name: str, uuid: Any) -> bool:
-        """Drop a collection if it is still the same; return whether it was."""
-        try:
-            await self._database.command({"drop": name, "collectionUUID": uuid, "writeConcern": SAFE.document})
-        except OperationFailure as error:
-            if error.code not in (NAMESPACE_NOT_FOUND, COLLECTION_UUID_MISMATCH):
-                raise
-            return False
-        return True
-
-
-def _all_of(series: Key) -> dict[str, Any]:
-    return {"_id": {"$gte": {**series, "level": MinKey()}, "$lt": {**series, "level": MaxKey()}}}
 
 
 def _key(series: Key, position: Position) -> Key:

@@ -18,6 +18,7 @@ from persister.mongodb_errors import WriteFailed
 from persister.sealing.state_document import StateDocument
 from runtime.logs import logger
 from runtime.times import now_ms
+from storage.places.state import DAY_MS
 
 log = logger("persister.maintenance.retention")
 
@@ -26,7 +27,6 @@ CHECK_EVERY_S = 5.0
 ROUND_EVERY_S = 60.0
 PAUSE_FACTOR = 20
 SERIES_PER_QUERY = 500
-DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)

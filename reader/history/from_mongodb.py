@@ -29,6 +29,7 @@ from storage.places.moving import PlacesChanged
 from storage.places.names import BEGINNING, END
 from storage.places.newest import Newest
 from storage.places.reading import FIRST_READINGS, Places
+from storage.places.stored import stored_positions
 from storage.places.threads import in_thread_if_large
 from storage.places.window import Window, position_at
 
@@ -121,6 +122,12 @@ class FromMongoDB:
                 window = window.behind(position_at(columns, -1))
                 left = None if left is None else left - len(columns)
                 yield columns
+
+    async def stored(self, owner: str, device: str, sensor_type: str, positions: list[Position]) -> list[Position]:
+        """Return those of the positions, which are in order, at which readings of a series are stored."""
+        series = series_key(owner, device, sensor_type)
+        parts = stored_positions(self._places, series, positions, lambda: self._query(owner))
+        return [one async for part in parts for one in part]
 
     async def has_device(self, owner: str, device: str) -> bool:
         """Return whether anything of a device was ever stored: its series outlive the retention of its readings."""

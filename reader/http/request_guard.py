@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from access.bearer import Bearer
+from access.bearer import Bearer, forbidden
 from access.revocations import RevocationList, revocation_keys_of
 from access.tokens import Verified
 from reader.history.from_mongodb import HistoryUnavailable
@@ -17,7 +17,7 @@ from runtime.logs import logger
 
 log = logger("reader")
 
-SCOPE = "readings:read"
+SCOPE, WRITE_SCOPE = "readings:read", "readings:write"
 RETRY_AFTER_S = 2
 
 
@@ -41,6 +41,13 @@ class RequestGuard:
     async def claims(self, request: web.Request) -> Verified:
         """Return the claims of a token that may read; Problem 401, 403 or 503."""
         return await self._bearer.claims(request, SCOPE)
+
+    async def claims_of_device(self, request: web.Request) -> Verified:
+        """Return the claims of a token that may read, or of one that may send; Problem 401, 403 or 503."""
+        claims = await self._bearer.claims(request)
+        if not claims.allows(SCOPE) and not claims.allows(WRITE_SCOPE):
+            raise forbidden(WRITE_SCOPE)
+        return claims
 
     def token_active(self, claims: Verified) -> bool:
         """Return whether a token that was valid when its request began still is; for responses that take long."""

@@ -11,13 +11,12 @@ import numpy as np
 from bson.codec_options import CodecOptions
 from bson.errors import InvalidBSON
 
-from readings.document import DocumentError, series_bytes
+from readings.document import DocumentError, id_bytes, series_bytes
 from storage.codec.columns import Booleans, Bytes, Columns, Kind
 from storage.codec.form import SEQ_HEAD, VALUE_TYPES, Form, coordinates_of, form_of
 from storage.codec.packed import Floats, Integers
 
 _LENGTH = struct.Struct("<i")
-_ID_AT = 9
 # The milliseconds of `ts`, type and name of `seq`, and `seq`; the closing zero of `_id` follows.
 _TS_SEQ = struct.Struct("<q5sq")
 _REPLACING: CodecOptions[dict[str, object]] = CodecOptions(unicode_decode_error_handler="replace")
@@ -113,8 +112,8 @@ class _Found:
         series = series_bytes(document)
         if _names(series) != ["owner", "device", "sensorType"]:
             raise DocumentError("the _id is not {owner, device, sensorType, ts, seq}")
-        key_end = _ID_AT + _LENGTH.unpack_from(document, _ID_AT)[0]
-        self._ts[at], seq_head, self._seq[at] = _TS_SEQ.unpack_from(document, key_end - _TS_SEQ.size - 1)
+        key = id_bytes(document)
+        self._ts[at], seq_head, self._seq[at] = _TS_SEQ.unpack_from(key, len(key) - _TS_SEQ.size - 1)
         if seq_head != SEQ_HEAD:
             raise DocumentError("the _id does not end with ts and seq")
         self._values[at] = len(self._others)

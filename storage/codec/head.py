@@ -12,7 +12,7 @@ import numpy as np
 from bson import Int64
 from bson.datetime_ms import DatetimeMS
 
-from readings.document import AS_MILLISECONDS, date_ms, series_bytes
+from readings.document import AS_MILLISECONDS, date_ms, position_in, series_bytes
 from readings.keys import Key, Position, reading_key
 from storage.codec.columns import Columns, Kind
 from storage.codec.packed import BlockError, Integers
@@ -45,7 +45,7 @@ class Head:
     @property
     def start(self) -> Position:
         """The lower bound."""
-        return date_ms(self.key["ts"]), int(self.key["seq"])
+        return position_in(self.key)
 
     @property
     def series(self) -> bytes:
@@ -97,7 +97,7 @@ def head_from(document: dict[str, Any]) -> Head:
     try:
         key, until, hours = document["_id"], document["until"], document["hours"]
         first, last = document["first"], document["last"]
-        positions = [(date_ms(each["ts"]), int(each["seq"])) for each in (key, first, last, until)]
+        positions = [position_in(each) for each in (key, first, last, until)]
         by_hour = {date_ms(hour["ts"]): sums_from(hour) for hour in hours}
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise BlockError(f"not the head of a block: {error!r}") from error

@@ -22,7 +22,7 @@ import bson
 from bson import Binary, Int64, ObjectId
 from bson.datetime_ms import DatetimeMS
 
-from readings.document import AS_MILLISECONDS, date_ms, series_bytes
+from readings.document import AS_MILLISECONDS, position_in, series_bytes
 from readings.keys import Key, Position, reading_key, series_key
 from storage.codec.columns import Columns
 from storage.codec.decode import decode
@@ -48,7 +48,7 @@ class StoredHead:
 
     def lies_in(self, window: Window) -> bool:
         """Return whether any of its readings may lie in a window."""
-        first, last = (_position(one) for one in (self.head.first, self.head.last))
+        first, last = (position_in(one) for one in (self.head.first, self.head.last))
         return first < window.end and last >= window.start
 
     def document(self) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def stored_head(document: dict[str, Any]) -> StoredHead:
 def head_end(document: dict[str, Any]) -> Position:
     """Return the upper bound in a head decoded with AS_MILLISECONDS; BlockError if it has none."""
     try:
-        return _position(document["until"])
+        return position_in(document["until"])
     except (LookupError, TypeError, ValueError) as error:
         raise BlockError(f"not the head of a block: {error!r}") from error
 
@@ -129,8 +129,8 @@ def piece_of(document: dict[str, Any]) -> Piece:
             document["_id"],
             document["run"],
             int(document["count"]),
-            _position(document["first"]),
-            _position(document["last"]),
+            position_in(document["first"]),
+            position_in(document["last"]),
             document["newest"],
             int(document["lastSeal"]),
         )
@@ -143,10 +143,6 @@ def piece_columns(document: dict[str, Any], series: bytes) -> Columns:
     if not isinstance(columns := document.get("columns"), bytes):
         raise BlockError("the piece has no columns")
     return decode(columns, series)
-
-
-def _position(names: dict[str, Any]) -> Position:
-    return date_ms(names["ts"]), int(names["seq"])
 
 
 def series_name(series: Key) -> bytes:

@@ -4,7 +4,6 @@ All of a question in one of the driver's threads: a switch to the event loop and
 as the query.
 """
 
-import time
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -13,12 +12,13 @@ import pymongo
 
 from readings.collections import READINGS
 from readings.document import DocumentError
+from runtime.times import now_ms
 from storage.places.found import Found
 from storage.places.moving import unless_moved
 from storage.places.names import BEGINNING, BLOCKS, UNSEALED, sealed_name
 from storage.places.raw import Raw, read_raw
 from storage.places.sealed_bounds import SealedBounds
-from storage.places.state import DAY_MS, State, state_in
+from storage.places.state import State, state_in
 from storage.places.window import Window
 
 
@@ -56,13 +56,14 @@ class LooseReadings:
 
         The limit is that of the state: hot is read again if it was another one before.
         """
+        sensor_type = window.series["sensorType"]
         state = self._state or self._read_state(session)
         while True:
-            days = state.days(window.series["sensorType"])
-            retained = _retained(window, days)
+            days = state.days(sensor_type)
+            retained = _since(window, state.oldest_ms(sensor_type, now_ms()))
             hot = self._raw(READINGS, retained, limit, session)
             state = self._read_state(session)
-            if state.days(window.series["sensorType"]) == days:
+            if state.days(sensor_type) == days:
                 return retained, hot, state
 
     def _read_state(self, session: Any) -> State:
@@ -80,9 +81,6 @@ class LooseReadings:
         return unless_moved(lambda: read_raw(self._database[name], window, limit, session))
 
 
-def _retained(window: Window, days: int) -> Window:
-    """Return a window without what is older than a number of days; 0 for no limit."""
-    if not days:
-        return window
-    oldest_ms = int(time.time() * 1000) - days * DAY_MS
-    return replace(window, start=max(window.start, (oldest_ms, BEGINNING[1])))
+def _since(window: Window, oldest_ms: int | None) -> Window:
+    """Return a window without what is before a time; None for no limit."""
+    return window if oldest_ms is None else replace(window, start=max(window.start, (oldest_ms, BEGINNING[1])))

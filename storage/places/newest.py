@@ -12,18 +12,19 @@ from random import random
 from typing import Any
 
 import bson
-from bson import MaxKey, MinKey
 from bson.datetime_ms import DatetimeMS
 
 from readings.collections import READINGS
 from readings.document import date_ms, position_of
 from readings.filters import in_time_range
 from readings.keys import Position, reading_key, series_key
+from runtime.times import now_ms
 from storage.codec.packed import BlockError
 from storage.places.documents import READABLE, names_of
 from storage.places.each import Document, Names, Pipeline, find_each, names
 from storage.places.moving import until_unmoved
 from storage.places.names import BEGINNING, BLOCKS, PIECES, UNSEALED, sealed_name
+from storage.places.pieces import of_pieces
 from storage.places.reading import Places
 from storage.places.state import State
 from storage.places.window import Window
@@ -124,9 +125,9 @@ class Newest:
 
     def _retained(self, found: dict[Names, _Candidate], state: State) -> Iterator[tuple[Names, _Candidate]]:
         """Yield what is not past its retention."""
-        now_ms = int(time.time() * 1000)
+        now = now_ms()
         for one, candidate in found.items():
-            oldest_ms = state.oldest_ms(one[1], now_ms)
+            oldest_ms = state.oldest_ms(one[1], now)
             if oldest_ms is None or candidate.position[0] >= oldest_ms:
                 yield one, candidate
 
@@ -146,7 +147,7 @@ class Newest:
         begins = {} if before_ms is None else {"first.ts": {"$lt": DatetimeMS(before_ms)}}
         parts: list[Pipeline] = [
             [
-                {"$match": {"_id": {"$gte": {**key, "level": MinKey()}, "$lt": {**key, "level": MaxKey()}}} | begins},
+                {"$match": of_pieces(key) | begins},
                 {"$sort": {"last.ts": -1, "last.seq": -1, "lastSeal": 1}},
                 {"$limit": 1},
                 {"$project": {"last": "$newest", "lastSeal": 1}},

@@ -4,16 +4,21 @@ from typing import Any
 
 from bson import MaxKey, MinKey
 
+from readings.keys import Key
 from storage.codec.columns import Columns, concatenate, first_wins
 from storage.places.documents import Piece, piece_columns, piece_of, series_name
 from storage.places.threads import in_thread_if_large
 from storage.places.window import Window, after, position_index
 
 
+def of_pieces(series: Key) -> dict[str, Any]:
+    """Return the filter of all pieces of a series."""
+    return {"_id": {"$gte": {**series, "level": MinKey()}, "$lt": {**series, "level": MaxKey()}}}
+
+
 def pieces_filter(window: Window) -> dict[str, Any]:
     """Return the filter of the pieces that may have readings of a window."""
-    return {
-        "_id": {"$gte": {**window.series, "level": MinKey()}, "$lt": {**window.series, "level": MaxKey()}},
+    return of_pieces(window.series) | {
         "last.ts": {"$gte": window.key(window.start)["ts"]},
         "first.ts": {"$lte": window.key(window.end)["ts"]},
     }

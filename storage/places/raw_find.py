@@ -25,25 +25,12 @@ _FEW = 16
 _EMBEDDED = 3
 
 
-async def find_raw(
-    collection: Any, query: dict[str, Any], *, limit: int, projection: dict[str, Any] | None = None
-) -> bytes:
+async def find_raw(collection: Any, query: dict[str, Any], *, limit: int) -> bytes:
     """Return documents in the order of `_id`, back to back: at most `limit`, or as many as fit the 16 MiB of a reply.
 
     There may be more, unless it returns none. The driver's errors.
     """
-    command: dict[str, Any] = {
-        "find": collection.name,
-        "filter": query,
-        "sort": {"_id": 1},
-        "limit": limit,
-        "batchSize": limit,
-        "singleBatch": True,
-    }
-    if projection is not None:
-        command["projection"] = projection
-    if collection.read_concern.document:
-        command["readConcern"] = collection.read_concern.document
+    command = _find(collection, query, limit) | {"singleBatch": True}
     reply = await collection.database.command(command, codec_options=_AS_BYTES)
     return documents_of_reply(reply.raw)
 
@@ -65,17 +52,10 @@ def find_first(
 
     Asked a second time when the connection is lost or the primary steps down, as the driver asks its own finds.
     """
-    command: dict[str, Any] = {
-        "find": collection.name,
-        "filter": query,
-        "sort": {"_id": -1 if descending else 1},
-        "limit": limit,
-        "batchSize": limit,
-    }
 
     def ask() -> Any:
-        concern = {"readConcern": collection.read_concern.document} if collection.read_concern.document else {}
-        return collection.database.command(command | concern, codec_options=_AS_BYTES, session=session)
+        command = _find(collection, query, limit, descending=descending)
+        return collection.database.command(command, codec_options=_AS_BYTES, session=session)
 
     try:
         reply = ask().raw
@@ -89,6 +69,20 @@ def find_first(
     if cursor:  # the reply was full
         collection.database.command({"killCursors": collection.name, "cursors": [cursor]}, session=session)
     return RawDocuments(b"".join(part for part, _ in parts), sum(count for _, count in parts), cursor != 0)
+
+
+def _find(collection: Any, query: dict[str, Any], limit: int, *, descending: bool = False) -> dict[str, Any]:
+    """Return a command for the first documents in the order of `_id`; a session adds to its read concern."""
+    command: dict[str, Any] = {
+        "find": collection.name,
+        "filter": query,
+        "sort": {"_id": -1 if descending else 1},
+        "limit": limit,
+        "batchSize": limit,
+    }
+    if concern := collection.read_concern.document:
+        command["readConcern"] = concern
+    return command
 
 
 def documents_of_reply(reply: bytes) -> bytes:

@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+from broker.embedded.fanout import EmbeddedSubscriber
 from broker.interface import Consumer, QueueBrowser, Subscriber
 from broker.message import Message
-from broker.topology import PRESENCE_EXCHANGE, READINGS_EXCHANGE, Exchange, Queue
+from broker.topology import PRESENCE_EXCHANGE, READINGS_EXCHANGE, STORED_EXCHANGE, Exchange, Queue
 from testing.waiting import eventually
 
 
@@ -91,8 +92,10 @@ class FakeBroker:
         assert exchange == PRESENCE_EXCHANGE
         yield self.broadcasts
 
-    def subscriber(self, exchange: Exchange, *, bound: int) -> AbstractAsyncContextManager[Subscriber]:
-        raise NotImplementedError
+    @asynccontextmanager
+    async def subscriber(self, exchange: Exchange, *, bound: int) -> AsyncIterator[Subscriber]:
+        assert exchange == STORED_EXCHANGE
+        yield EmbeddedSubscriber(bound)
 
     def browser(self, queue: Queue) -> AbstractAsyncContextManager[QueueBrowser]:
         raise NotImplementedError

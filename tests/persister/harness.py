@@ -19,6 +19,7 @@ from persister.persister import Persister
 from persister.retry import Retrier
 from persister.to_live import ToLive
 from persister.to_mongodb import Written
+from persister.to_receipts import ToReceipts
 from readings.document import encode_document
 from readings.reading import Reading
 from tests.gateway.fakes import RecordingBroadcaster
@@ -192,6 +193,8 @@ class Harness:
         self.outcomes: list[Outcome] = []
         self.requeues = RequeueLog()
         self.live = RecordingBroadcaster()
+        self.receipts = RecordingBroadcaster()
+        self.to_receipts = ToReceipts(self.receipts)
         self.stop = asyncio.Event()
         self._writes_in_flight = writes_in_flight
         self.metrics = PersisterMetrics(self.registry)
@@ -205,6 +208,7 @@ class Harness:
             store,
             ToDeadLetters(self.dead),
             ToLive(self.live),
+            self.to_receipts,
             retrier=self.retrier,
             known=(known := KnownSeries(100)),
             deleted=DeletedOwners(known),

@@ -1,6 +1,5 @@
 """Redelivered readings are found wherever they are stored as documents."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -11,19 +10,6 @@ from persister.mongodb_errors import WriteFailed
 from persister.stored import StoredReadings
 from persister.to_mongodb import ToMongoDB
 from tests.persister.sealing.harness import Mongo, Stored, document, sealer
-
-
-@pytest.fixture(params=[False, True], ids=["ordinary", "clustered"])
-def clustered(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
-
-
-@pytest.fixture
-async def store(clustered: bool, mongodb_database: Mongo) -> AsyncIterator[ToMongoDB]:
-    url, name = mongodb_database
-    async with ToMongoDB.connected(url, name, clustered=clustered, timeout_s=10, sealing=True) as connected:
-        await connected.prepare()
-        yield connected
 
 
 async def test_they_are_found_in_the_collection_and_in_each_sealed_one_that_waits(

@@ -26,6 +26,7 @@ from persister.retry import Retrier
 from persister.settings import PersisterSettings
 from persister.to_live import ToLive
 from persister.to_mongodb import Written
+from persister.to_receipts import ToReceipts
 from persister.watchdog import StuckError
 from persister.worker import Worker
 from testing.waiting import eventually
@@ -95,6 +96,7 @@ def worker(
             store,  # type: ignore[arg-type]  # stands in for MongoDB
             ToDeadLetters(NoPublisher()),
             ToLive(RecordingBroadcaster()),
+            ToReceipts(RecordingBroadcaster()),
             retrier=retrier,
             known=(known := KnownSeries(10)),
             deleted=DeletedOwners(known),

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import get_args
 
 import pytest
 
@@ -16,9 +15,7 @@ from persister.maintenance.store import MaintenanceStore
 from readings.document import decode_document
 from readings.filters import of_owner
 from storage.places.names import BLOCKS, COLUMNS, PIECES, sealed_name
-from tests.persister.compaction.world import Source, World, compact_with, reading
-
-POINTS = [point for point in get_args(Point) if point.startswith("compactor.")]
+from tests.persister.compaction.world import POINTS, Source, World, compact_with, reading
 
 
 class Killed(Exception):

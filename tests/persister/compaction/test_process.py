@@ -12,22 +12,20 @@ import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
 from functools import partial
-from typing import get_args
 
 import aiohttp
 import pytest
 
-from broker.failpoints import Point
+from persister import database_command
 from persister.compaction import command
 from runtime.mongodb import mongodb_client
 from storage.places.names import BLOCKS, PIECES, sealed_name
 from storage.places.state import STATE
 from testing.servers.ports import free_port
 from testing.waiting import eventually
-from tests.persister.compaction.world import World, reading
+from tests.persister.compaction.world import POINTS, World, reading
 
 Mongo = tuple[str, str]
-POINTS = [point for point in get_args(Point) if point.startswith("compactor.")]
 
 
 async def started(mongo: Mongo, *arguments: str, **variables: str) -> Process:
@@ -171,6 +169,6 @@ def test_mongodb_is_away(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], run: Callable[[], int]
 ) -> None:
     monkeypatch.setenv("READINGS_URL", f"mongodb://127.0.0.1:{free_port()}/")
-    monkeypatch.setattr(command, "_CALL_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(database_command, "_CALL_TIMEOUT_S", 0.3)
     assert run() == 1
     assert "MongoDB is away or refused" in capsys.readouterr().err

@@ -1,16 +1,13 @@
 """Retention beside a compactor that died, or is about, in the middle of a change of the same blocks."""
 
-from typing import get_args
-
 import pytest
 
 from broker.failpoints import Point
 from persister.maintenance.removal import Removal
 from readings.document import decode_document, position_of
 from storage.places.names import BLOCKS
-from tests.persister.compaction.world import START_MS, World, reading
+from tests.persister.compaction.world import POINTS, START_MS, World, reading
 
-POINTS = [point for point in get_args(Point) if point.startswith("compactor.")]
 SERIES = {"owner": "owner-1", "device": "device-1", "sensorType": "temperature"}
 LIMIT_MS = START_MS + 45_000
 

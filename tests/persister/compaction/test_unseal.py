@@ -10,7 +10,7 @@ from bson import Int64
 
 from broker.deleted_owner import DeletedOwner
 from broker.failpoints import Point
-from persister.collections import ZSTD
+from persister.collections import ZSTD, drop_if_same
 from persister.compaction import unseal
 from persister.compaction.lease import LeaseLostError
 from persister.compaction.unseal import Unsealed, UnsealRefusedError, unseal_all
@@ -97,18 +97,19 @@ async def test_interrupted_anywhere_and_run_again(world: World, monkeypatch: pyt
         calls = 0
 
         def counted(method: Callable[..., Awaitable[Any]], most: int = most) -> Callable[..., Awaitable[Any]]:
-            async def call(self: Any, *arguments: Any) -> Any:
+            async def call(*arguments: Any) -> Any:
                 nonlocal calls
                 calls += 1
                 if calls > most:
                     raise Killed
-                return await method(self, *arguments)
+                return await method(*arguments)
 
             return call
 
         with monkeypatch.context() as patch:
-            for name in ("_write", "_commit", "_renew", "_remove_one"):
+            for name in ("_write", "_commit", "_renew"):
                 patch.setattr(unseal._Unseal, name, counted(getattr(unseal._Unseal, name)))
+            patch.setattr(unseal, "drop_if_same", counted(drop_if_same))
             try:
                 await put_back(world)
             except Killed:

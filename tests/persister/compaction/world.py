@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from bson import Int64
@@ -17,6 +17,7 @@ from bson.raw_bson import RawBSONDocument
 from prometheus_client import CollectorRegistry
 from pymongo.errors import BulkWriteError
 
+from broker.failpoints import Point
 from persister.compaction import batch, blocks, pieces, planner, scan
 from persister.compaction.blocks import Step
 from persister.compaction.compactor import Compactor, pass_failpoint
@@ -33,6 +34,8 @@ from storage.places.names import BLOCKS, COLUMNS, END, PIECES, UNSEALED, sealed_
 from storage.places.state import STATE
 
 START_MS = 1_767_225_600_000
+# Of a compactor, in the order in which it passes them.
+POINTS: list[Point] = [point for point in get_args(Point) if point.startswith("compactor.")]
 SMALL = {
     "BLOCK_MIN": 16,
     "BLOCK_USUAL": 32,

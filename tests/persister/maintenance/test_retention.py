@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from pymongo import MongoClient
 
 from persister.maintenance import retention
-from persister.maintenance.retention import DAY_MS, JOB, Retention, enforce, remove_old
+from persister.maintenance.retention import JOB, Retention, enforce, remove_old
 from persister.maintenance.store import MaintenanceStore
 from persister.metrics import PersisterMetrics
 from persister.sealing.state_document import StateDocument
@@ -23,6 +23,7 @@ from readings.reading import Reading
 from runtime.settings import SettingsError, from_env
 from simulator.replay.file import Replay
 from simulator.replay.readings import replay_readings
+from storage.places.state import DAY_MS
 from testing.waiting import eventually
 
 Mongo = tuple[str, str]

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -17,19 +16,6 @@ from persister.sealing import state_document
 from persister.to_mongodb import ToMongoDB
 from testing.waiting import eventually
 from tests.persister.sealing.harness import Mongo, Stored, document, sealer, writing, written
-
-
-@pytest.fixture(params=[False, True], ids=["ordinary", "clustered"])
-def clustered(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
-
-
-@pytest.fixture
-async def store(clustered: bool, mongodb_database: Mongo) -> AsyncIterator[ToMongoDB]:
-    url, name = mongodb_database
-    async with ToMongoDB.connected(url, name, clustered=clustered, timeout_s=10, sealing=True) as connected:
-        await connected.prepare()
-        yield connected
 
 
 @pytest.fixture

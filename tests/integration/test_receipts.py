@@ -1,0 +1,98 @@
+"""Receipts on real servers: behind the write, through any gateway, and what a device does when one is lost."""
+
+import asyncio
+from typing import Any
+
+import aiohttp
+import socketio
+
+from testing.waiting import eventually
+from tests.integration.conftest import Pipeline
+from tests.integration.device import connected, readings
+from tests.integration.services import started
+
+SENSOR = "temperature"
+
+
+async def test_a_device_is_told_what_is_stored_and_asks_for_what_it_missed(
+    pipeline: Pipeline, rabbitmq_url: str
+) -> None:
+    first, second = pipeline.gateways
+    told: list[tuple[int, int]] = []
+    listener = socketio.AsyncClient(reconnection=False)
+
+    def on_stored(event: Any) -> None:
+        told.extend((ts, seq) for item in event["items"] for ts, seq in item["readings"])
+        assert {item["sensorType"] for item in event["items"]} == {SENSOR}
+
+    listener.on("stored", on_stored)
+    # The device has come back to another gateway than the one that its readings went through.
+    asks = {"token": pipeline.token, "receipts": True}
+    await listener.connect(second.url, auth=asks, transports=["websocket"])
+    sender = socketio.AsyncClient(reconnection=False)
+    await sender.connect(first.url, auth=asks, transports=["websocket"])
+    sent = readings(0, 500)
+    assert (await sender.call("readings", sent))["status"] == "accepted"
+
+    async def all_told() -> bool:
+        return len(told) >= len(sent)
+
+    await eventually(all_told, "every reading has a receipt")
+    assert set(told) == {(reading["ts"], reading["seq"]) for reading in sent}
+    assert pipeline.identities() >= {(pipeline.device, SENSOR, ts, seq) for ts, seq in told}
+
+    async with connected(first.url, pipeline.token, pipeline.device) as silent:
+        await silent.send_until_accepted(readings(1000, 100))
+    await listener.disconnect()
+    await sender.call("readings", readings(2000, 100))
+    await sender.disconnect()
+    url, database = pipeline.mongodb
+    async with started(
+        "reader", BROKER_URL=rabbitmq_url, READINGS_URL=url, READINGS_DATABASE=database, AUTH_URL=pipeline.auth.url
+    ) as reader:
+        wanted = readings(2000, 100) + readings(5000, 3)
+        body = {"items": [{"sensorType": SENSOR, "readings": [[one["ts"], one["seq"]] for one in wanted]}]}
+        headers = {"Authorization": f"Bearer {pipeline.token}"}
+        found: list[Any] = []
+
+        async def all_found() -> bool:
+            async with (
+                aiohttp.ClientSession(headers=headers) as session,
+                session.post(f"{reader.url}/readings/stored", json=body) as response,
+            ):
+                assert response.status == 200, await response.text()
+                found[:] = [one for item in (await response.json())["items"] for one in item["readings"]]
+            return len(found) == 100
+
+        await eventually(all_found, "all but those that were never sent are stored")
+        assert found == [[one["ts"], one["seq"]] for one in readings(2000, 100)]
+    assert len(told) == len(sent), "nothing was announced to a device that is away, nor of a session that did not ask"
+
+
+async def test_nothing_is_announced_while_workers_die_before_they_have_stored_it(pipeline: Pipeline) -> None:
+    told: list[tuple[int, int]] = []
+    device = socketio.AsyncClient(reconnection=False)
+    device.on("stored", lambda event: told.extend(map(tuple, event["items"][0]["readings"])))
+    auth = {"token": pipeline.token, "receipts": True}
+    await device.connect(pipeline.gateways[0].url, auth=auth, transports=["websocket"])
+    sending = asyncio.ensure_future(_send(device, 20_000))
+    await asyncio.sleep(0.3)
+    await pipeline.persisters[0].kill()
+    await sending
+
+    async def quiet() -> bool:
+        before = len(told)
+        await asyncio.sleep(0.5)
+        return len(told) == before and len(pipeline.stored()) == 20_000
+
+    await eventually(quiet, "everything is stored", 20)
+    stored = {(ts, seq) for _, _, ts, seq in pipeline.identities()}
+    assert set(told) <= stored
+    assert len(set(told)) > 10_000, "a killed worker loses the receipts of what it had stored last, no others"
+    await device.disconnect()
+
+
+async def _send(device: Any, count: int) -> None:
+    for start in range(0, count, 500):
+        answer = await device.call("readings", readings(start, 500))
+        assert answer["status"] == "accepted"
