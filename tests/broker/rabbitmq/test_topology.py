@@ -26,6 +26,7 @@ from broker.topology import (
     READINGS,
     READINGS_EXCHANGE,
     REPLIES_EXCHANGE,
+    STORED_EXCHANGE,
     Exchange,
 )
 from testing.servers.rabbitmq import RabbitMQServer
@@ -94,6 +95,13 @@ async def test_what_each_service_does_is_allowed(brokers: dict[str, RabbitMQBrok
         assert await anext(aiter(orders)) == b"command"
         assert await anext(aiter(outcomes)) == b"outcome"
         assert await anext(aiter(sessions)) == b"here"
+    async with (
+        asyncio.timeout(20),
+        brokers["gateway"].subscriber(STORED_EXCHANGE, bound=5) as receipts,
+        brokers["persister"].broadcaster(STORED_EXCHANGE) as stored,
+    ):
+        stored.broadcast(b"receipt")
+        assert await anext(aiter(receipts)) == b"receipt"
 
 
 @pytest.mark.parametrize(
