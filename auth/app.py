@@ -12,12 +12,17 @@ from access.public_api import PUBLIC_API
 from access.tokens import KeySet, TokenVerifier
 from auth.accounts import Accounts
 from auth.audit import AuditLog
+from auth.commands.gateways import Gateways
+from auth.commands.kept import KeptCommands
+from auth.commands.sender import CommandSender
+from auth.commands.store import CommandStore
 from auth.database import Database, open_database
 from auth.deletion_outbox import OwnerDeletionOutbox
 from auth.devices import DeviceRegistry
 from auth.http.accounts import AccountRoutes
 from auth.http.authorizer import Authorizer
 from auth.http.bodies import MAX_PAGE, DevicesAnswer, RevocationsAnswer
+from auth.http.commands import CommandRoutes
 from auth.http.devices import DeviceRoutes
 from auth.http.sessions import SessionRoutes
 from auth.http.tokens import TokenRoutes
@@ -117,6 +122,7 @@ async def auth_service(
         await require_schema(database)
         metrics = AuthMetrics(registry)
         deletions = OwnerDeletionOutbox(database, metrics)
+        store = CommandStore(database, settings.command_history_seconds * 1000)
         with password_hasher(
             cost=settings.bcrypt_cost, threads=settings.hash_threads, queue=settings.hash_queue, metrics=metrics
         ) as passwords:
@@ -125,8 +131,23 @@ async def auth_service(
                 # As fresh as the ring, so that a retired key no longer verifies here a second later.
                 KeySet(keys.jwks, every_s=REREAD_EVERY_S, at_most_every_s=JWKS_AGE_S).kept_fresh() as key_set,
                 deletions.announcing(broker),
+                _command_sender(store, broker, metrics) as sender,
             ):
-                yield _service(settings, database, keys, key_set, passwords, deletions, metrics)
+                commands = (store, sender)
+                yield _service(settings, database, keys, key_set, passwords, deletions, commands, metrics)
+
+
+@asynccontextmanager
+async def _command_sender(
+    store: CommandStore, broker: Broker | None, metrics: AuthMetrics
+) -> AsyncIterator[CommandSender | None]:
+    if broker is None:
+        yield None
+        return
+    async with Gateways.connected(broker) as gateways:
+        kept = KeptCommands(store, gateways, metrics)
+        async with kept.delivering():
+            yield CommandSender(store, gateways, kept, metrics)
 
 
 async def _key_ring(settings: AuthSettings, database: Database) -> KeyRing:
@@ -143,6 +164,7 @@ def _service(
     key_set: KeySet,
     passwords: PasswordHasher,
     deletions: OwnerDeletionOutbox,
+    commands: tuple[CommandStore, CommandSender | None],
     metrics: AuthMetrics,
 ) -> AuthService:
     access_s, device_s = settings.access_token_seconds, settings.device_token_seconds
@@ -159,6 +181,7 @@ def _service(
         *AccountRoutes(accounts, authorizer, throttle, deletions, audit, signup_open=signup_open).calls(),
         *SessionRoutes(accounts, sessions, authorizer, throttle, audit, addresses).calls(),
         *DeviceRoutes(devices, issuer, authorizer, audit).calls(),
+        *CommandRoutes(devices, *commands, authorizer, audit).calls(),
         *TokenRoutes(authorizer, keys.jwks, revocations).calls(),
     ]
     return AuthService(database, keys, revocations, devices, calls)

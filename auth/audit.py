@@ -4,9 +4,11 @@ No line carries a password, a token, or the e-mail of a failed log-in (people ty
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 from aiohttp import web
 
+from access.tokens import Claims
 from auth.accounts import User
 from auth.devices import Device
 from auth.errors import NoSuchUserError, RefreshError, WrongCredentialsError
@@ -112,6 +114,28 @@ class AuditLog:
             user=device.owner_id,
             device=device.id,
             name=device.name,
+            address=self._addresses.of(request),
+        )
+
+    def command_sent(
+        self,
+        request: web.Request,
+        claims: Claims,
+        device_id: str,
+        name: str,
+        outcome: Literal["done", "failed", "timeout", "offline", "kept", "refused"],
+        command_id: str | None = None,
+    ) -> None:
+        """Record a command and what its sender was told; its payload and result are never logged."""
+        self._metrics.commands.labels(outcome).inc()
+        log.info(
+            "A command was sent." if outcome not in ("offline", "refused") else "A command was not sent.",
+            user=claims.owner,
+            by=claims.sub,
+            device=device_id,
+            command=command_id,
+            name=name,
+            outcome=outcome,
             address=self._addresses.of(request),
         )
 

@@ -90,7 +90,7 @@ class DeviceRegistry:
             values["location"] = _location_text(location)
         try:
             async with self._database.begin() as connection:
-                await _lock_device(connection, owner_id, device_id)
+                await lock_device(connection, owner_id, device_id)
                 await connection.execute(update(devices).where(*_matching(owner_id, device_id)).values(values))
         except IntegrityError as error:
             raise NameTakenError from error
@@ -99,14 +99,14 @@ class DeviceRegistry:
     async def delete(self, owner_id: str, device_id: str) -> None:
         """Remove a device and revoke its tokens; raise NoSuchDeviceError. The owner keeps its readings."""
         async with self._database.begin() as connection:
-            await _lock_device(connection, owner_id, device_id)
+            await lock_device(connection, owner_id, device_id)
             await connection.execute(delete(devices).where(*_matching(owner_id, device_id)))
             await self._revocations.revoke_device_tokens(connection, device_id, None)
 
     async def revoke_tokens(self, owner_id: str, device_id: str) -> None:
         """Revoke every token issued to a device so far; raise NoSuchDeviceError."""
         async with self._database.begin() as connection:
-            gen = await _lock_device(connection, owner_id, device_id) + 1
+            gen = await lock_device(connection, owner_id, device_id) + 1
             await connection.execute(update(devices).where(*_matching(owner_id, device_id)).values(gen=gen))
             await self._revocations.revoke_device_tokens(connection, device_id, gen)
 
@@ -132,7 +132,7 @@ class DeviceRegistry:
         return _device(row)
 
 
-async def _lock_device(connection: AsyncConnection, owner_id: str, device_id: str) -> int:
+async def lock_device(connection: AsyncConnection, owner_id: str, device_id: str) -> int:
     """Lock a device's row, so that one transaction at a time changes it; return its `gen`. NoSuchDeviceError."""
     if not is_id(device_id):
         raise NoSuchDeviceError

@@ -55,3 +55,11 @@ class TooManyDevicesError(AuthError):
 
 class NoSuchDeviceError(AuthError):
     """The owner has no device with this id, although others may."""
+
+
+class TooManyCommandsError(AuthError):
+    """The device has the maximum number of pending commands."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"at most {limit} pending commands")
+        self.limit = limit

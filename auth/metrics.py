@@ -49,3 +49,14 @@ class AuthMetrics:
         self.deletions_waiting = Gauge(
             "tidegate_auth_deleted_owners_waiting", "Deleted owners not yet announced.", registry=registry
         )
+        self.commands = Counter(
+            "tidegate_auth_commands_total", "Commands by what their sender was told.", ["outcome"], registry=registry
+        )
+        preset_labels(self.commands, "done", "failed", "timeout", "offline", "kept", "refused")
+        self.command_deliveries = Counter(
+            "tidegate_auth_command_deliveries_total",
+            "Deliveries of commands to gateways, by outcome.",
+            ["outcome"],
+            registry=registry,
+        )
+        preset_labels(self.command_deliveries, "done", "failed", "unanswered", "lost", "absent")

@@ -121,7 +121,12 @@ class AuthSettings(KeySettings):
     address_failure_seconds: Seconds = setting(2.0, about="time after which one of these is forgiven")
     address_signups: Positive = setting(300, about="sign-ups from an address before it has to wait")
     address_signup_seconds: Seconds = setting(0.1, about="time after which one of these is forgiven")
-    broker_url: str = setting("", about=f"{BROKER_URLS}; empty: deleted owners wait", secret=True)
+    command_history_seconds: Positive = setting(
+        7 * 86400, about="how long finished and expired commands are listed; at most 1,000 of a device"
+    )
+    broker_url: str = setting(
+        "", about=f"{BROKER_URLS}; empty: deleted owners wait, and no commands are sent", secret=True
+    )
     cors_origins: tuple[str, ...] = cors_origins_setting()
     trusted_proxies: tuple[str, ...] = trusted_proxies_setting()
 

@@ -8,6 +8,7 @@ the rows of one owner are stored together, and no query can omit the owner.
 from sqlalchemy import (
     BigInteger,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     MetaData,
@@ -123,6 +124,36 @@ class _AnnouncedOwners(TypedColumns):
     deleted_at_ms = C(BigInteger, nullable=False)
 
 
+class _Commands(TypedColumns):
+    owner_id = C(ascii_text(36), primary_key=True)
+    device_id = C(ascii_text(36), primary_key=True)
+    id = C(ascii_text(36), primary_key=True)
+    name = C(ascii_text(64), nullable=False)
+    # JSON.
+    payload = C(Text, nullable=False)
+    # How long one delivery waits for the device's acknowledgement.
+    timeout_ms = C(Integer, nullable=False)
+    # 1: delivered at every connect until it is finished or expires; 0: somebody waits for it, and it is sent once.
+    kept = C(Integer, nullable=False)
+    # pending, delivered, done, failed; one of the first two is expired from `expires_at_ms` on.
+    status = C(ascii_text(12), nullable=False)
+    created_at_ms = C(BigInteger, nullable=False)
+    expires_at_ms = C(BigInteger, nullable=False)
+    delivered_at_ms = C(BigInteger)
+    finished_at_ms = C(BigInteger)
+    # How often it was begun to be delivered.
+    deliveries = C(Integer, nullable=False)
+    # While the device stays connected: when it is delivered again.
+    retry_at_ms = C(BigInteger, nullable=False)
+    # Until then one replica delivers it, and no other does.
+    leased_until_ms = C(BigInteger, nullable=False)
+    # From then on it is removed.
+    remove_at_ms = C(BigInteger, nullable=False)
+    # JSON, as the device acknowledged.
+    result = C(Text)
+    detail = C(Text)
+
+
 users = Table("users", metadata, _Users, UniqueConstraint("email_key", name="users_email"))
 devices = Table("devices", metadata, _Devices, UniqueConstraint("owner_id", "name", name="devices_name"))
 refresh_tokens = Table(
@@ -133,3 +164,13 @@ revocations = Table("revocations", metadata, _Revocations, Index("revocations_un
 revocation_counter = Table("revocation_counter", metadata, _RevocationCounter)
 deleted_owners = Table("deleted_owners", metadata, _DeletedOwners)
 announced_owners = Table("announced_owners", metadata, _AnnouncedOwners)
+commands = Table(
+    "commands",
+    metadata,
+    _Commands,
+    ForeignKeyConstraint(
+        ["owner_id", "device_id"], ["devices.owner_id", "devices.id"], ondelete="CASCADE", name="commands_device"
+    ),
+    Index("commands_due", "kept", "status", "retry_at_ms"),
+    Index("commands_remove", "remove_at_ms"),
+)

@@ -136,6 +136,12 @@ class PresenceState:
         sessions = self._open.get(owner, {}).get(device, {})
         return any(self._is_open(session, seen_at, now) for session, seen_at in sessions.items())
 
+    def newest(self, owner: str, device: str, now: float) -> SessionKey | None:
+        """Return the device's newest open session, by connect time, at a gateway that is alive; None without one."""
+        sessions = self._open.get(owner, {}).get(device, {})
+        found = [session for session, seen_at in sessions.items() if self._is_open(session, seen_at, now)]
+        return max(found, key=lambda session: (session.connected_us, session.gateway), default=None)
+
     def devices_of(self, owner: str, now: float) -> set[str]:
         """Return an owner's connected devices; takes about 0.5 us per device."""
         alive = {gateway for gateway, at in self._last_alive.items() if now - at < SILENT_AFTER_S}

@@ -54,8 +54,10 @@ OWNERS_EXCHANGE = Exchange("tidegate.owners", "fanout", "owners.deleted")
 # Transient and unconfirmed, never bound to a durable queue. Each subscriber has a queue of its own.
 LIVE_EXCHANGE = Exchange("tidegate.live", "fanout", "live.v1")
 PRESENCE_EXCHANGE = Exchange("tidegate.presence", "fanout", "presence.v1", "application/json")
+COMMANDS_EXCHANGE = Exchange("tidegate.commands", "fanout", "commands.v1", "application/json")
+REPLIES_EXCHANGE = Exchange("tidegate.replies", "fanout", "replies.v1", "application/json")
 STORED_EXCHANGE = Exchange("tidegate.stored", "fanout", "stored.v1", "application/json")
-FANOUTS = (LIVE_EXCHANGE, PRESENCE_EXCHANGE, STORED_EXCHANGE)
+FANOUTS = (LIVE_EXCHANGE, PRESENCE_EXCHANGE, STORED_EXCHANGE, COMMANDS_EXCHANGE, REPLIES_EXCHANGE)
 
 # Declared last, once every queue is sure to survive a crash of the node: a process that finds it need not wait.
 DECLARED_EXCHANGE = Exchange("tidegate.declared", "fanout", "declared")

@@ -14,6 +14,7 @@ from broker.interface import Broker
 from broker.topology import PRESENCE_EXCHANGE, READINGS_EXCHANGE
 from broker.tracing import with_tracing
 from gateway.admission import Admission
+from gateway.commands import CommandReceiver
 from gateway.from_devices import FromDevices
 from gateway.from_http import FromHttp
 from gateway.ingest import EventHandler
@@ -76,7 +77,10 @@ async def gateway_service(
         event_handler = EventHandler(to_broker, metrics, settings, presence.accepted)
         devices = FromDevices(settings, admission, event_handler, presence, revocations, metrics)
         checks = {"broker": publisher.check, "keys": keys.check, "revocations": revocations.check}
-        async with devices.receipts.passed_on(broker):
+        async with (
+            devices.receipts.passed_on(broker),
+            CommandReceiver.receiving(broker, devices, presence, metrics),
+        ):
             yield Gateway(devices, FromHttp(settings, admission, event_handler, metrics), checks)
 
 

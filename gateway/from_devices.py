@@ -10,9 +10,9 @@ protocol is in docs/protocol/socketio.md.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import socketio
@@ -62,6 +62,15 @@ class _Authenticate(msgspec.Struct, forbid_unknown_fields=True):
 _decode = msgspec.json.Decoder(_Authenticate).decode
 
 
+class SessionSocket(NamedTuple):
+    """A session's owner, device and socket; `is_open` says whether its CONNECT is answered and it has not ended."""
+
+    owner: str
+    device: str
+    socket: DeviceSocket
+    is_open: Callable[[], bool]
+
+
 class FromDevices:
     """The Socket.IO server of one gateway."""
 
@@ -84,6 +93,8 @@ class FromDevices:
         self._stopping = False
         self._handle_fast = FastPath(event_handler).handle if settings.fast_lane else None
         self._sessions: dict[str, tuple[Session, OpenSession]] = {}
+        # By connect time, which no two sessions of a gateway share.
+        self._sids: dict[int, str] = {}
         self._timers = SessionTimers(settings.expiring_seconds, self._on_expiry)
         self._tasks: set[asyncio.Task[None]] = set()
         context = SocketContext(settings, metrics)
@@ -107,6 +118,15 @@ class FromDevices:
         self._sio.attach(app, socketio_path="socket.io")
         app.cleanup_ctx.append(self._background)
         app.on_shutdown.append(self._shut_down)
+
+    def session_at(self, connected_us: int) -> SessionSocket | None:
+        """Return the session with this connect time, or None when there is none, or it has ended."""
+        if (sid := self._sids.get(connected_us)) is None or (socket := self._sio.eio.sockets.get(sid)) is None:
+            return None
+        session = self._sessions[sid][0]
+        return SessionSocket(
+            session.owner, session.device, socket, lambda: self._sio.manager.is_connected(sid, NAMESPACE)
+        )
 
     async def _background(self, _: web.Application) -> AsyncIterator[None]:
         with self._revocations.watched_by(self._on_revocations):
@@ -156,7 +176,9 @@ class FromDevices:
             raise socketio.exceptions.ConnectionRefusedError(str(denied), denied.data()) from denied
         self._metrics.connects.labels("accepted").inc()
         self._metrics.connections.inc()
-        self._sessions[sid] = session, self._presence.connected(session.owner, session.device)
+        open_session = self._presence.connected(session.owner, session.device)
+        self._sessions[sid] = session, open_session
+        self._sids[open_session.connected_us] = sid
         socket = self._sio.eio.sockets[sid]
         socket.session, socket.handle_fast = session, self._handle_fast
         self.receipts.add(sid, session)
@@ -165,6 +187,7 @@ class FromDevices:
     async def _disconnect(self, sid: str, *_: object) -> None:
         if (found := self._sessions.pop(sid, None)) is not None:
             session, open_session = found
+            self._sids.pop(open_session.connected_us, None)
             self._timers.cancel(sid)
             self._presence.disconnected(open_session)
             self.receipts.remove(sid, session)

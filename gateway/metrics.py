@@ -6,11 +6,13 @@ reading.
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from broker.commands import Outcome
 from runtime.metrics import preset_labels
 
 # The codes of refused connects, and the causes of closing a socket; tests/test_metrics.py checks that none is missing.
@@ -125,6 +127,13 @@ class GatewayMetrics:
         self.faults = Counter(
             "tidegate_gateway_faults_total", "Events and packets that failed with an internal error", registry=registry
         )
+        self.commands = Counter(
+            "tidegate_gateway_commands_total",
+            "Commands to sessions of this gateway, by outcome",
+            ["outcome"],
+            registry=registry,
+        )
+        preset_labels(self.commands, *get_args(Outcome))
         self.readings = ReadingCounts(registry)
         self.answer_seconds = LockFreeHistogram(
             "tidegate_gateway_answer_seconds", "Time from an event to its acknowledgement", _SECONDS, registry

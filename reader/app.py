@@ -18,6 +18,7 @@ from reader.history.catalogue_cache import CatalogueCache
 from reader.history.from_mongodb import FromMongoDB
 from reader.http.concurrency import ConcurrencyLimiter
 from reader.http.dashboard import Dashboard
+from reader.http.gaps import GapsRoutes
 from reader.http.live import LiveRoutes
 from reader.http.readings import ReadingsRoutes
 from reader.http.request_guard import RequestGuard
@@ -108,6 +109,7 @@ async def reader_service(
             *SeriesRoutes(guard, history, presence, live, metrics).calls(),
             *SearchRoutes(guard, history, presence, catalogues, metrics).calls(),
             *StoredRoutes(guard, history, metrics).calls(),
+            *GapsRoutes(guard, history).calls(),
             *live_routes.calls(),
         ]
         checks = {"mongodb": history.check, "broker": live.check, "keys": keys.check, "revocations": revocations.check}

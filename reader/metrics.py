@@ -27,7 +27,9 @@ class ReaderMetrics:
         self.readings = Counter(
             "tidegate_reader_readings_total", "Readings returned, by kind of request", ["how"], registry=registry
         )
-        preset_labels(self.query_seconds, "readings", "export", "buckets", "latest", "series", "search", "stored")
+        preset_labels(
+            self.query_seconds, "readings", "export", "buckets", "latest", "series", "search", "stored", "gaps"
+        )
         preset_labels(self.busy, "owner", "everybody")
         preset_labels(self.readings, "page", "latest", "search", "export", "stored")
         self.catalogue_seconds = Histogram(

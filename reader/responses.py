@@ -52,14 +52,23 @@ class ReadingsAnswer(msgspec.Struct, rename="camel"):
     next_cursor: str | msgspec.UnsetType = msgspec.UNSET
 
 
+class SeriesCompleteness(msgspec.Struct):
+    """Received readings of the last 24 hours, of how many; null where that cannot be known."""
+
+    received: int
+    expected: int | None
+    share: float | None
+
+
 class SeriesItem(msgspec.Struct, rename="camel"):
-    """A series, and how fresh it is; unknown times are null."""
+    """A series, and how fresh it is; unknown times are null. `completeness` only where it was asked for."""
 
     device: str
     sensor_type: str
     connected: bool
     last_seen_at: TimeText | None
     last_reading_at: TimeText | None
+    completeness: SeriesCompleteness | msgspec.UnsetType = msgspec.UNSET
 
 
 class SeriesAnswer(msgspec.Struct, rename="camel"):

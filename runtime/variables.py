@@ -19,6 +19,7 @@ VARIABLES = frozenset(
         "BATCH_READINGS",
         "BCRYPT_COST",
         "BROKER_URL",
+        "COMMAND_HISTORY_SECONDS",
         "COMPACT_CORES",
         "CONFIRM_TIMEOUT_SECONDS",
         "CONNECT_TIMEOUT_SECONDS",

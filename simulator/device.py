@@ -8,15 +8,16 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import aiohttp
 
 from simulator.backoff import backoff
+from simulator.commands import refuse
 from simulator.errors import DeviceRefusedError, UnavailableError
 from simulator.reading import DeviceReading, OnSettled
 from simulator.send_window import SendWindow
-from simulator.socket_connection import SocketConnection
+from simulator.socket_connection import OnCommand, SocketConnection
 
 ACK_TIMEOUT_S = 10.0
 
@@ -66,6 +67,8 @@ class DeviceClient:
         )
         self._task: asyncio.Task[None] | None = None
         self._first_connect = asyncio.Event()
+        # Called with a command's name and payload; returns its acknowledgement.
+        self.on_command: OnCommand = refuse
         self._failure: Exception | None = None
 
     @property
@@ -139,7 +142,7 @@ class DeviceClient:
         fresh = self._token_source is None or not self._token
         while True:
             token = self._token or await self._fetch_token()
-            connection = SocketConnection(http, self._send_window.on_ack)
+            connection = SocketConnection(http, self._send_window.on_ack, self._on_command)
             try:
                 await connection.open(self._url, token, self.device if self._send_device else None)
             except DeviceRefusedError as error:
@@ -148,6 +151,9 @@ class DeviceClient:
                 fresh, self._token = True, ""
             else:
                 return connection
+
+    def _on_command(self, name: str, payload: object) -> dict[str, Any]:
+        return self.on_command(name, payload)
 
     async def _wait_until_lost(self, connection: SocketConnection) -> None:
         while not connection.lost:

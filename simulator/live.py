@@ -5,6 +5,7 @@ import time
 
 from msgspec import UNSET
 
+from simulator.commands import DeviceCommands
 from simulator.device import DeviceClient
 from simulator.reading import DeviceReading, SequenceCounter
 from simulator.waveform import Waveform
@@ -14,15 +15,20 @@ MAX_BEHIND_S = 1.0
 
 
 async def send_live(client: DeviceClient, sensor_type: str, *, rate: float, batch: int, delay_s: float = 0.0) -> None:
-    """Send `rate` readings per second in events of `batch`, until cancelled; the first event leaves after `delay_s`."""
+    """Send `rate` readings per second in events of `batch`, until cancelled; the first event leaves after `delay_s`.
+
+    Answers commands; `set_rate` changes the rate.
+    """
+    commands = DeviceCommands(client.device, sensor_type, rate)
+    client.on_command = commands.answer
     waveform, sequence = Waveform(sensor_type, client.device), SequenceCounter()
     await asyncio.sleep(delay_s)
-    clock, every_s = time.monotonic, 1 / rate
+    clock = time.monotonic
     # Readings are spaced evenly; an event leaves when its last reading has been measured.
     measured_at = clock()
     to_wall_s = time.time() - measured_at
     while True:
-        readings = []
+        readings, every_s = [], 1 / commands.rate
         for _ in range(batch):
             ts_ms = int((measured_at + to_wall_s) * 1000)
             value, seq = waveform.value(ts_ms), sequence.next(ts_ms)

@@ -17,6 +17,7 @@ import engineio
 import msgspec
 import socketio
 
+from simulator.commands import failed, refuse
 from simulator.errors import DeviceRefusedError, UnavailableError
 
 CONNECT_TIMEOUT_S = 10.0
@@ -48,6 +49,8 @@ class RejectedItem(msgspec.Struct):
 
 
 OnAck = Callable[[int, Ack], None]
+OnCommand = Callable[[str, object], dict[str, Any]]
+"""Executes a command, given its name and payload, and returns its acknowledgement."""
 
 _ack_decoder = msgspec.json.Decoder(list[Ack])
 
@@ -129,12 +132,13 @@ class _SessionAdapter:
 class SocketConnection:
     """A connection. `changed` is set when it is `lost`, or when the gateway announces that the token expires."""
 
-    def __init__(self, session: aiohttp.ClientSession, on_ack: OnAck) -> None:
+    def __init__(self, session: aiohttp.ClientSession, on_ack: OnAck, on_command: OnCommand = refuse) -> None:
         self.changed = asyncio.Event()
         self.lost = False
         self.expiring = False
         self.expired = False
         self._on_ack = on_ack
+        self._on_command = on_command
         self._next_id = 0
         self._refusal: tuple[Any, ...] = ()
         self._http = _SessionAdapter(session)
@@ -153,6 +157,7 @@ class SocketConnection:
         self._sio.on("connect_error", self._on_refusal)
         self._sio.on("auth_expiring", self._on_expiring)
         self._sio.on("auth_expired", self._on_expired)
+        self._sio.on("command", self._answer_command)
 
     async def open(self, url: str, token: str, device: str | None) -> None:
         """Connect; raises UnavailableError on a temporary failure, DeviceRefusedError on a permanent refusal."""
@@ -222,6 +227,11 @@ class SocketConnection:
     def _on_expiring(self, *_: Any) -> None:
         self.expiring = True
         self.changed.set()
+
+    def _answer_command(self, command: Any = None, *_: object) -> dict[str, Any]:
+        if not isinstance(command, dict) or not isinstance(name := command.get("name"), str):
+            return failed("this is not a command")
+        return self._on_command(name, command.get("payload"))
 
     def _on_expired(self, *_: Any) -> None:
         self.expired = True

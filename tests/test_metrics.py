@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from access.tokens import Code
 from auth.metrics import AuthMetrics
+from broker.commands import Outcome as CommandOutcome
 from broker.interface import BrokerError
 from gateway.metrics import GatewayMetrics
 from persister.batch import Outcome
@@ -81,6 +82,7 @@ COUNTED: dict[str, tuple[str, set[str]]] = {
     "tidegate_gateway_limited": ("gateway", {"device", "owner"}),
     "tidegate_gateway_ended": ("gateway", written("gateway/from_devices.py", "_end", 1)),
     "tidegate_gateway_messages": ("gateway", {"confirmed", *(kind.__name__ for kind in BrokerError.__subclasses__())}),
+    "tidegate_gateway_commands": ("gateway", set(get_args(CommandOutcome))),
     "tidegate_gateway_receipts": ("gateway", written("gateway/receipts.py", "labels")),
     "tidegate_persister_readings": (
         "persister",

@@ -153,7 +153,7 @@ class DeviceRoutes:
                 location=None if body.location is UNSET else body.location,
             )
         except NoSuchDeviceError as error:
-            raise _no_such_device() from error
+            raise no_such_device() from error
         except NameTakenError as error:
             raise _name_taken() from error
         self._audit.device_changed(request, claims.owner, device.id)
@@ -171,7 +171,7 @@ class DeviceRoutes:
         try:
             await end(claims.owner, device_id)
         except NoSuchDeviceError as error:
-            raise _no_such_device() from error
+            raise no_such_device() from error
         self._audit.device_ended(request, event, claims.owner, device_id)
         return web.Response(status=204)
 
@@ -202,16 +202,17 @@ class DeviceRoutes:
         try:
             return await self._devices.find_to_issue(claims.owner, request.match_info["id"])
         except NoSuchDeviceError as error:
-            raise _no_such_device() from error
+            raise no_such_device() from error
 
     async def _find(self, claims: Claims, request: web.Request) -> Device:
         try:
             return await self._devices.find(claims.owner, request.match_info["id"])
         except NoSuchDeviceError as error:
-            raise _no_such_device() from error
+            raise no_such_device() from error
 
 
-def _no_such_device() -> Problem:
+def no_such_device() -> Problem:
+    """Return the refusal of a device that this owner does not have."""
     return Problem(404, "You have no device with this id.", code="no_such_device")
 
 

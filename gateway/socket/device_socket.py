@@ -1,10 +1,10 @@
 """DEVICE → its session: the Engine.IO and Socket.IO packets that a socket accepts, and their deadlines.
 
 The fast path sees readings first, as the network delivers them. Everything else goes, one packet after the other, to
-python-socketio, if devices of this protocol send it: one CONNECT within a deadline, events, pongs, the close. Any other
-packet is counted as malformed, and a socket that keeps sending them is closed. A second CONNECT counts as malformed
-too: the official client sends one when its `auth` function took longer than a socket lived, and answers on the next
-one.
+python-socketio, if devices of this protocol send it: one CONNECT within a deadline, events, pongs, the close. An
+acknowledgement of an event that this gateway has sent goes to `client_acks.py`. Any other packet is counted as
+malformed, and a socket that keeps sending them is closed. A second CONNECT counts as malformed too: the official client
+sends one when its `auth` function took longer than a socket lived, and answers on the next one.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from aiohttp import WSMsgType, web
 from aiohttp.http import WSMessage
 
 from gateway.session import Session
+from gateway.socket.client_acks import ClientAcks, OnAck
 from gateway.socket.frames import INTERNAL_ERROR, INVALID_PAYLOAD, NORMAL, POLICY_VIOLATION, TRY_AGAIN_LATER, text_frame
 from gateway.socket.websocket import SocketContext, WebSocket
 from runtime.logs import logger
@@ -47,6 +48,7 @@ class DeviceSocket(WebSocket):
     # Read by Engine.IO: there is no other transport from which this one could have been upgraded.
     connected = upgraded = True
     __slots__ = (
+        "_client_acks",
         "_connect_by",
         "_connect_received",
         "_engine",
@@ -67,6 +69,8 @@ class DeviceSocket(WebSocket):
         self.closed = False
         self._engine = engine
         self._connect_received = False
+        # Made with the first event that wants an acknowledgement.
+        self._client_acks: ClientAcks | None = None
         self._malformed = 0
         self._connect_by = now + context.settings.connect_timeout_seconds
         self._ping_at = now + engine.ping_interval
@@ -85,6 +89,8 @@ class DeviceSocket(WebSocket):
         finally:
             self.flush()
             self.closing = self.closed = True
+            if self._client_acks is not None:
+                self._client_acks.close()
             await self._engine.handlers["disconnect"](self.sid, self._engine.reason.TRANSPORT_CLOSE)
         return response
 
@@ -123,6 +129,19 @@ class DeviceSocket(WebSocket):
             self._pong_by = now + self._engine.ping_timeout
             self.write(_PING_FRAME)
 
+    def emit(self, event: bytes, on_ack: OnAck) -> int:
+        """Send an event, a JSON array of its name and payload; return the id of its acknowledgement."""
+        if self._client_acks is None:
+            self._client_acks = ClientAcks()
+        number = self._client_acks.expect(on_ack)
+        self.write(text_frame(b"42%d%b" % (number, event)))
+        return number
+
+    def give_up_ack(self, number: int) -> None:
+        """Wait no longer for an acknowledgement; `on_ack` is not called."""
+        if self._client_acks is not None:
+            self._client_acks.give_up(number)
+
     async def send(self, packet: Any) -> None:
         """Send a packet; called by Engine.IO."""
         self.write(text_frame(packet.encode().encode()))
@@ -148,6 +167,8 @@ class DeviceSocket(WebSocket):
             await self._on_connect(text)
         elif kind in ("42", "45") and self.session is not None and not _OTHER_NAMESPACE.match(text):
             await self._delegate(text)
+        elif kind == "43" and self._client_acks is not None and self._client_acks.receive(text):
+            pass
         elif text in ("1", "41"):
             self.start_closing(NORMAL)
         else:

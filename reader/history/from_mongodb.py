@@ -6,8 +6,9 @@ and builds its range with readings/keys.py: no query can reach beyond its owner.
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from bson import decode_all
@@ -16,6 +17,8 @@ from pymongo.read_concern import ReadConcern
 
 from reader.fair_semaphore import FairSemaphore
 from reader.history.bucket_statistics import Aggregation, Part
+from reader.history.sequence import Completeness, Gap, SequenceGaps
+from reader.history.together import together
 from reader.responses import AS_STORED, Document
 from readings.collections import SERIES_BY_SENSOR_TYPE
 from readings.document import DocumentError, position_of
@@ -30,6 +33,7 @@ from storage.places.names import BEGINNING, END
 from storage.places.newest import Newest
 from storage.places.reading import FIRST_READINGS, Places
 from storage.places.stored import stored_positions
+from storage.places.stretches import positions
 from storage.places.threads import in_thread_if_large
 from storage.places.window import Window, position_at
 
@@ -129,6 +133,16 @@ class FromMongoDB:
         parts = stored_positions(self._places, series, positions, lambda: self._query(owner))
         return [one async for part in parts for one in part]
 
+    async def gaps(
+        self, owner: str, range_: Range, limit: int = 0, past: Position | None = None
+    ) -> tuple[Completeness, list[Gap]]:
+        """Return how complete a range is, and its gaps behind a position: one more than `limit` if there are more."""
+        found = SequenceGaps(limit, past)
+        async with self._query(owner), aclosing(positions(self._places, range_.window(owner))) as parts:
+            async for columns in parts:
+                await in_thread_if_large(len(columns), partial(found.add, columns.ts, columns.seq))
+            return found.finish(), found.gaps()
+
     async def has_device(self, owner: str, device: str) -> bool:
         """Return whether anything of a device was ever stored: its series outlive the retention of its readings."""
         query = of_device(owner, device)
@@ -215,7 +229,7 @@ class FromMongoDB:
                 async with self._query(owner):
                     found.update(await find(owner, part))
 
-        await _together(fetch_batches, min(MAX_CONCURRENT_BATCHES, -(-len(series) // SERIES_PER_QUERY)))
+        await together(fetch_batches, min(MAX_CONCURRENT_BATCHES, -(-len(series) // SERIES_PER_QUERY)))
         return [found.get(one) for one in series]
 
     async def in_range(
@@ -284,13 +298,3 @@ class FromMongoDB:
     async def check(self) -> None:
         """Raise when MongoDB does not respond; for `/readyz`."""
         await self._client.admin.command("ping")
-
-
-async def _together(fetch: Callable[[], Awaitable[None]], count: int) -> None:
-    """Run `fetch` several times at once; when one fails, the others end, too."""
-    tasks = [asyncio.ensure_future(fetch()) for _ in range(count)]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for one in tasks:
-            one.cancel()

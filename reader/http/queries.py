@@ -17,6 +17,8 @@ from readings.reading import ReadingError, parse_time
 from runtime.http.problems import FieldError, Problem
 
 MAX_LIMIT = 1000
+# Series on a page with their completeness: each is counted, reading by reading.
+MAX_COMPLETENESS = 100
 # Devices, or sensorTypes, that one export names; an address of 8 KiB has room for some 180 ids.
 MAX_NAMES = 100
 # A reading up to this far ahead of the server's clock counts as current.
@@ -65,6 +67,13 @@ End = Annotated[
     ),
 ]
 
+Completeness = Annotated[
+    bool,
+    Meta(
+        description="Also return how complete each series is over the last 24 hours, as `GET /devices/{id}/gaps` "
+        f"counts it; then at most {MAX_COMPLETENESS} series a page."
+    ),
+]
 Zone = Annotated[
     str,
     Meta(
@@ -102,12 +111,31 @@ class HistoryQuery(msgspec.Struct, rename="camel"):
 
 
 class SeriesQuery(msgspec.Struct, rename="camel"):
-    """Query of `GET /series` and `GET /readings/latest`; an omitted filter matches all."""
+    """Query of `GET /readings/latest`, and a page of `GET /series`; an omitted filter matches all."""
 
     device: Id | UnsetType = UNSET
     sensor_type: SensorType | UnsetType = UNSET
     limit: Limit = MAX_LIMIT
     cursor: Cursor | UnsetType = UNSET
+
+
+class SeriesListQuery(msgspec.Struct, rename="camel"):
+    """Query of `GET /series`; an omitted filter matches all."""
+
+    device: Id | UnsetType = UNSET
+    sensor_type: SensorType | UnsetType = UNSET
+    # By default as many as there may be.
+    limit: Limit | UnsetType = UNSET
+    cursor: Cursor | UnsetType = UNSET
+    completeness: Completeness = False
+
+    def series_query(self) -> SeriesQuery:
+        """Return the query of a page; Problem 422 if a page with completeness is too long."""
+        most = MAX_COMPLETENESS if self.completeness else MAX_LIMIT
+        limit = most if self.limit is UNSET else self.limit
+        if limit > most:
+            raise invalid_parameter("limit", f"with completeness=true, limit must be at most {MAX_COMPLETENESS}")
+        return SeriesQuery(self.device, self.sensor_type, limit, self.cursor)
 
 
 class BucketsQuery(msgspec.Struct, rename="camel"):

@@ -7,8 +7,9 @@ from aiohttp import web
 from msgspec import UNSET
 
 from reader.from_presence import FromPresence
-from reader.history.from_mongodb import FromMongoDB
-from reader.http.queries import AHEAD_MS, SeriesQuery, parse_series, series_cursor
+from reader.history.from_mongodb import FromMongoDB, Range
+from reader.http.gaps import completeness_object
+from reader.http.queries import AHEAD_MS, SeriesListQuery, SeriesQuery, parse_series, series_cursor
 from reader.http.request_guard import RequestGuard
 from reader.live.from_live import FromLive
 from reader.metrics import ReaderMetrics
@@ -28,6 +29,7 @@ from runtime.http.operation import Operation
 from runtime.times import now_ms, rfc3339
 
 Series = tuple[str, str]
+DAY_MS = 86_400_000
 
 
 class SeriesRoutes:
@@ -64,7 +66,7 @@ class SeriesRoutes:
                 summary="List your series, and how fresh they are",
                 description="`connected`: the device has a session at a gateway. `lastSeenAt`: when it last had one, "
                 "or when its last reading was received. `lastReadingAt`: the time of its newest reading.",
-                query=SeriesQuery,
+                query=SeriesListQuery,
                 responses={200: SeriesAnswer},
                 problems=(403, 429),
                 secured=True,
@@ -94,12 +96,26 @@ class SeriesRoutes:
 
     async def _series(self, request: web.Request) -> web.Response:
         owner = (await self._guard.claims(request)).owner
-        query = read_query(request, SeriesQuery)
+        query = read_query(request, SeriesListQuery)
+        page = query.series_query()
         async with self._guard.admitted(owner, "series"):
-            found, cursor = await self._page(owner, query)
+            found, cursor = await self._page(owner, page)
             current = await self._newest_current(owner, found)
-        items = [self._item(owner, series, newest, current.get(series)) for series, newest in found]
+            complete = await self._completeness(owner, found) if query.completeness else [{}] * len(found)
+        items = [
+            self._item(owner, series, newest, current.get(series)) | one
+            for (series, newest), one in zip(found, complete, strict=True)
+        ]
         return json_response({"items": items} | cursor)
+
+    async def _completeness(
+        self, owner: str, found: Sequence[tuple[Series, Document | None]]
+    ) -> Sequence[dict[str, Any]]:
+        """Return how complete each series is over the last 24 hours."""
+        from_ms = now_ms() - DAY_MS
+        ranges = [Range(*series, from_ms) for series, _ in found]
+        counted = [(await self._history.gaps(owner, range_))[0] for range_ in ranges]
+        return [{"completeness": completeness_object(one)} for one in counted]
 
     async def _newest_current(
         self, owner: str, found: Sequence[tuple[Series, Document | None]]

@@ -2,6 +2,7 @@
 
 import { Connect } from "./connect.js";
 import { bindCopyButton } from "./clipboard.js";
+import { sendCommand } from "./commands.js";
 import { clear, onSubmit } from "./forms.js";
 import * as format from "./format.js";
 import { keyOf, label } from "./known-series.js";
@@ -44,6 +45,7 @@ export class DeviceManager {
     $("device").addEventListener("close", () => this.connect.clear());
     onSubmit($("add-device-form"), (values) => this.#add(values));
     onSubmit($("change-device-form"), (values) => this.#change(values));
+    onSubmit($("command-form"), (values) => this.#command(values));
     $("new-token").addEventListener("click", () => this.#attempt(() => this.connect.issue(this.one.device)));
     $("revoke-tokens").addEventListener("click", () => this.#revoke());
     $("remove-device").addEventListener("click", () => this.#remove());
@@ -65,7 +67,8 @@ export class DeviceManager {
     $("device-title").textContent = label(one);
     $("device-id").textContent = one.device;
     $("registered").hidden = $("not-registered").hidden = true;
-    $("change-device").open = false;
+    $("change-device").open = $("command-device").open = false;
+    $("command-result").textContent = "";
     this.#notify("");
     this.#showState();
     if (!$("device").open) $("device").showModal();
@@ -130,6 +133,13 @@ export class DeviceManager {
     $("device-title").textContent = changed.name;
     this.#notify("Saved. Existing tokens keep what was registered when they were issued.");
     this.onRenamed(this.one.device, changed.name);
+  }
+
+  async #command(values) {
+    const { one } = this;
+    $("command-result").textContent = "";
+    const text = await sendCommand(pathOf(one.device), values);
+    if (this.one === one) $("command-result").textContent = text;
   }
 
   async #revoke() {

@@ -36,7 +36,7 @@ function showErrors(form, error) {
 }
 
 function fieldErrors(error) {
-  if (!(error instanceof ApiError)) return [{ message: "The server cannot be reached; try again." }];
+  if (!(error instanceof ApiError) && !error.errors) return [{ message: "The server cannot be reached; try again." }];
   const described = error.errors.filter(({ message }) => message);
   return described.length ? described : [{ field: error.field, message: error.message }];
 }

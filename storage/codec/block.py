@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from readings.keys import Position
 from storage.codec.columns import Columns
-from storage.codec.decode import decode
+from storage.codec.decode import decode, decode_positions
 from storage.codec.encode import encode
 from storage.codec.head import Head, head_of
 from storage.codec.packed import BlockError
@@ -25,9 +25,12 @@ def encode_block(columns: Columns, start: Position, until: Position) -> Block:
     return Block(head_of(columns, start, until), encode(columns))
 
 
-def decode_block(block: Block) -> Columns:
-    """Return the readings; BlockError when the columns are damaged, of a later version, or not those of the head."""
-    columns = decode(block.columns, block.head.series)
+def decode_block(block: Block, *, positions_alone: bool = False) -> Columns:
+    """Return the readings, or only their ts and seq as `decode_positions` does.
+
+    BlockError when the columns are damaged, of a later version, or not those of the head.
+    """
+    columns = (decode_positions if positions_alone else decode)(block.columns, block.head.series)
     if len(columns) != block.head.sums.count:
         raise BlockError(f"the columns have {len(columns)} readings, and the head counts {block.head.sums.count}")
     return columns

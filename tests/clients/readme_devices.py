@@ -15,12 +15,19 @@ from tools.settings_table import README
 LANGUAGES = ("python", "javascript")
 
 _EXAMPLE = re.compile(r"^```(python|javascript)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_LIBRARY = "from device import"
 _ACCEPTED = re.compile(r"accepted'?: (\d+)")
 
 
 def examples() -> dict[str, str]:
-    """Return the source of each device by language, in README's order."""
-    return dict(_EXAMPLE.findall(README.read_text()))
+    """Return the source of each device with a plain client by language, in README's order."""
+    return {language: text for language, text in _EXAMPLE.findall(README.read_text()) if _LIBRARY not in text}
+
+
+def library_example() -> str:
+    """Return the source of the device with the Python library."""
+    (found,) = (text for _, text in _EXAMPLE.findall(README.read_text()) if _LIBRARY in text)
+    return str(found)
 
 
 class ReadmeDevice:

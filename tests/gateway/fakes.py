@@ -7,7 +7,15 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from broker.embedded.fanout import EmbeddedSubscriber
 from broker.interface import Consumer, QueueBrowser, Subscriber
 from broker.message import Message
-from broker.topology import PRESENCE_EXCHANGE, READINGS_EXCHANGE, STORED_EXCHANGE, Exchange, Queue
+from broker.topology import (
+    COMMANDS_EXCHANGE,
+    PRESENCE_EXCHANGE,
+    READINGS_EXCHANGE,
+    REPLIES_EXCHANGE,
+    STORED_EXCHANGE,
+    Exchange,
+    Queue,
+)
 from testing.waiting import eventually
 
 
@@ -89,12 +97,12 @@ class FakeBroker:
 
     @asynccontextmanager
     async def broadcaster(self, exchange: Exchange) -> AsyncIterator[RecordingBroadcaster]:
-        assert exchange == PRESENCE_EXCHANGE
-        yield self.broadcasts
+        assert exchange in (PRESENCE_EXCHANGE, REPLIES_EXCHANGE)
+        yield self.broadcasts if exchange == PRESENCE_EXCHANGE else RecordingBroadcaster()
 
     @asynccontextmanager
     async def subscriber(self, exchange: Exchange, *, bound: int) -> AsyncIterator[Subscriber]:
-        assert exchange == STORED_EXCHANGE
+        assert exchange in (STORED_EXCHANGE, COMMANDS_EXCHANGE)
         yield EmbeddedSubscriber(bound)
 
     def browser(self, queue: Queue) -> AbstractAsyncContextManager[QueueBrowser]:

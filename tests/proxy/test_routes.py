@@ -113,6 +113,8 @@ async def front(tmp_path: Path) -> AsyncIterator[ProxyFixture]:
         ("GET", "/series", "reader"),
         ("GET", "/series/search?text=a", "reader"),
         ("GET", "/pipeline", "reader"),
+        ("GET", "/devices/1/gaps?sensorType=a", "reader"),
+        ("POST", "/readings/stored", "reader"),
         ("GET", "/", "reader"),
         ("GET", "/dashboard/app.js", "reader"),
         ("POST", "/simulator/devices", "simulator"),

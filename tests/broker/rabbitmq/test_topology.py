@@ -16,6 +16,7 @@ from broker.message import Message
 from broker.rabbitmq import connection as rabbitmq_connection
 from broker.rabbitmq.broker import RabbitMQBroker
 from broker.topology import (
+    COMMANDS_EXCHANGE,
     DEAD_EXCHANGE,
     DEAD_LETTERS,
     DELETED_OWNERS,
@@ -24,6 +25,8 @@ from broker.topology import (
     PRESENCE_EXCHANGE,
     READINGS,
     READINGS_EXCHANGE,
+    REPLIES_EXCHANGE,
+    STORED_EXCHANGE,
     Exchange,
 )
 from testing.servers.rabbitmq import RabbitMQServer
@@ -77,6 +80,28 @@ async def test_what_each_service_does_is_allowed(brokers: dict[str, RabbitMQBrok
         live.broadcast(b"stored")
         assert await anext(aiter(presence_subscriber)) == b"here"
         assert await anext(aiter(live_subscriber)) == b"stored"
+    async with (
+        asyncio.timeout(20),
+        brokers["gateway"].subscriber(COMMANDS_EXCHANGE, bound=5) as orders,
+        brokers["gateway"].broadcaster(REPLIES_EXCHANGE) as replies,
+        brokers["gateway"].broadcaster(PRESENCE_EXCHANGE) as presence,
+        brokers["auth"].broadcaster(COMMANDS_EXCHANGE) as commands,
+        brokers["auth"].subscriber(REPLIES_EXCHANGE, bound=5) as outcomes,
+        brokers["auth"].subscriber(PRESENCE_EXCHANGE, bound=5) as sessions,
+    ):
+        commands.broadcast(b"command")
+        replies.broadcast(b"outcome")
+        presence.broadcast(b"here")
+        assert await anext(aiter(orders)) == b"command"
+        assert await anext(aiter(outcomes)) == b"outcome"
+        assert await anext(aiter(sessions)) == b"here"
+    async with (
+        asyncio.timeout(20),
+        brokers["gateway"].subscriber(STORED_EXCHANGE, bound=5) as receipts,
+        brokers["persister"].broadcaster(STORED_EXCHANGE) as stored,
+    ):
+        stored.broadcast(b"receipt")
+        assert await anext(aiter(receipts)) == b"receipt"
 
 
 @pytest.mark.parametrize(

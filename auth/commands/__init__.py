@@ -1,0 +1,1 @@
+"""Commands to devices: in the users' database, to the gateways and back, and kept ones until they are delivered."""

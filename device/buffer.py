@@ -1,0 +1,280 @@
+"""READINGS → FILE: readings that are not acknowledged yet, in one SQLite file, and the next `seq` of each series.
+
+A reading is in the operating system's cache when `append` returns, so that a killed process loses nothing; `sync`,
+which the device calls once a second, makes it outlive a power cut. The file is locked as long as it is open.
+
+The next `seq` of a series is the largest in the file and one, or what `series` says: it is written in the transaction
+that removes readings, so that an insert touches one page only.
+"""
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from device.errors import BufferFailed, BufferInUse
+from device.reading import Row, encoded, milliseconds
+
+# No valid reading is as large, whatever its characters: 16 tags of 64 and 256, and four other texts.
+MAX_READING_BYTES = 100_000
+# Transactions between two checkpoints: each adds about two pages of 4 KiB to the log.
+CHECKPOINT_AFTER = 1000
+# Removals that wait for one transaction, at most until the next `sync`.
+REMOVE_AT_ONCE = 1000
+
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS readings (id INTEGER PRIMARY KEY, series TEXT, ts INTEGER, seq INTEGER, body TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS series (name TEXT PRIMARY KEY, next INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+# `locking_mode` before `journal_mode`: SQLite then needs no shared memory, and keeps the lock until the end.
+PRAGMAS = """
+PRAGMA locking_mode=EXCLUSIVE;
+PRAGMA journal_mode=WAL;
+PRAGMA synchronous=NORMAL;
+PRAGMA wal_autocheckpoint=0;
+PRAGMA journal_size_limit=8388608;
+PRAGMA cache_size=-256;
+"""
+
+
+class Buffer:
+    """The file, or memory if there is no path. Not for several threads, except `sync`, while nothing else is called."""
+
+    def __init__(self, path: str | os.PathLike[str] | None) -> None:
+        """Open or create it; raises BufferInUse or BufferFailed."""
+        self._path = None if path is None else Path(path)
+        self._log_file = -1
+        self._removed: list[int] = []
+        self._dirty = False
+        self._lock = threading.Lock()
+        self._default_series: str | None = None
+        self.transactions = 0
+        try:
+            self._database = self._opened()
+        except (OSError, sqlite3.Error) as error:
+            if isinstance(error, BufferFailed):
+                raise
+            if getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY"):
+                raise BufferInUse(f"another device has {path} open") from error
+            raise BufferFailed(f"{path}: {error}") from error
+        rows = self._database.execute("SELECT count(*), coalesce(max(id), 0) FROM readings").fetchone()
+        self.pending: int = rows[0]
+        self._last_id: int = rows[1]
+        self._next = self._counters()
+        if known := self.noted("sensorType"):
+            self._count_default_as(known[1:])
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._path is not None:
+            with suppress(FileExistsError):  # it may hold a token
+                os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        name = ":memory:" if self._path is None else str(self._path)
+        database = sqlite3.connect(name, timeout=0, isolation_level=None, check_same_thread=False)
+        try:
+            self._check_version(database)
+            database.executescript(PRAGMAS)
+            database.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def _check_version(self, database: sqlite3.Connection) -> None:
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION:
+            raise BufferFailed(f"{self._path} was written by a newer version of this library")
+
+    def _counters(self) -> dict[str, int]:
+        counters = dict(self._database.execute("SELECT name, next FROM series"))
+        for name, largest in self._database.execute("SELECT series, max(seq) FROM readings GROUP BY series"):
+            if largest is not None:
+                counters[name] = max(counters.get(name, 0), largest + 1)
+        return counters
+
+    def default_series(self, name: str) -> None:
+        """Count readings without a sensorType as this series, also after a restart; raises BufferFailed.
+
+        Until it is known, all series count on together: one of them is the one without a name.
+        """
+        if name != self._default_series:
+            self.note("sensorType", f"={name}")
+            self._count_default_as(name)
+
+    def _count_default_as(self, name: str) -> None:
+        self._next[name] = max(self._next.pop("", 0), self._next.get(name, 0))
+        self._default_series = name
+
+    def series_of(self, row: Row) -> str:
+        """Return the sensorType under which this reading is stored."""
+        return row.series or self._default_series or ""
+
+    def append(self, reading: Mapping[str, Any], instead_of: Row | None = None) -> Row:
+        """Add a reading, with `ts` and `seq` where it has none, and remove another in the same transaction.
+
+        Raises ValueError or TypeError if it is not JSON or too large, BufferFailed if it could not be written.
+        """
+        if not isinstance(reading, Mapping):
+            raise TypeError(f"a reading is a mapping of its fields, not {type(reading).__name__}")
+        whole = dict(reading)
+        given = whole.get("sensorType")
+        name = given if isinstance(given, str) else ""
+        series = name or self._default_series or ""
+        if whole.get("ts") is None:
+            whole["ts"] = time.time_ns() // 1_000_000
+        if whole.get("seq") is None:
+            whole["seq"] = self._next_of(series)
+        seq = whole["seq"] if type(whole["seq"]) is int and 0 <= whole["seq"] < 1 << 52 else None
+        ts = milliseconds(whole["ts"])
+        body = encoded(whole)
+        if len(body) > MAX_READING_BYTES:
+            raise ValueError(
+                f"a reading of {len(body)} bytes; the largest valid one is smaller than {MAX_READING_BYTES}"
+            )
+        row = Row(self._last_id + 1, name, ts if ts is not None and abs(ts) < 1 << 62 else None, seq, body)
+        self._insert(row, instead_of)
+        self._last_id = row.id
+        if seq is not None:
+            self._next[series] = max(self._next.get(series, 0), seq + 1)
+        return row
+
+    def _next_of(self, series: str) -> int:
+        if self._default_series is None:
+            return max(self._next.values(), default=0)
+        return self._next.get(series, 0)
+
+    def _insert(self, row: Row, instead_of: Row | None) -> None:
+        try:
+            if instead_of is None:
+                self._database.execute("INSERT INTO readings VALUES (?, ?, ?, ?, ?)", row)
+            else:
+                with self._transaction():
+                    self._write_counters()
+                    self._database.execute("DELETE FROM readings WHERE id = ?", (instead_of.id,))
+                    self._database.execute("INSERT INTO readings VALUES (?, ?, ?, ?, ?)", row)
+                self.pending -= 1
+        except sqlite3.Error as error:
+            raise BufferFailed(f"{self._path}: {error}") from error
+        self.pending += 1
+        self.transactions += 1
+        self._dirty = True
+
+    def after(self, last: int, limit: int) -> list[Row]:
+        """Return up to `limit` readings that came after the one with this id, oldest first."""
+        rows = self._database.execute("SELECT * FROM readings WHERE id > ? ORDER BY id LIMIT ?", (last, limit))
+        return [Row(*row) for row in rows]
+
+    def with_ids(self, ids: Iterable[int]) -> list[Row]:
+        """Return these readings, in the order of their ids."""
+        found = (self._database.execute("SELECT * FROM readings WHERE id = ?", (number,)) for number in sorted(ids))
+        return [Row(*row) for rows in found for row in rows]
+
+    def remove(self, ids: Iterable[int]) -> None:
+        """Remove readings, in the file with the next `sync` at the latest: until then a restart finds them again."""
+        before = len(self._removed)
+        self._removed += ids
+        self.pending -= len(self._removed) - before
+        if len(self._removed) >= REMOVE_AT_ONCE:
+            self.write_removals()
+
+    def write_removals(self) -> bool:
+        """Remove them in the file; returns False if that fails: the next call tries again."""
+        if not self._removed:
+            return True
+        try:
+            with self._transaction():
+                self._write_counters()
+                self._database.executemany("DELETE FROM readings WHERE id = ?", ((number,) for number in self._removed))
+        except sqlite3.Error:
+            return False
+        self._removed.clear()
+        self.transactions += 1
+        self._dirty = True
+        return True
+
+    def _transaction(self) -> "_Transaction":
+        return _Transaction(self._database, self._lock)
+
+    def _write_counters(self) -> None:
+        self._database.executemany(
+            "INSERT INTO series VALUES (?, ?) ON CONFLICT DO UPDATE SET next = excluded.next", self._next.items()
+        )
+
+    def note(self, name: str, value: str) -> None:
+        """Keep a text beside the readings; raises BufferFailed."""
+        try:
+            self._database.execute(
+                "INSERT INTO notes VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (name, value)
+            )
+        except sqlite3.Error as error:
+            raise BufferFailed(f"{self._path}: {error}") from error
+        self._dirty = True
+
+    def noted(self, name: str) -> str:
+        """Return that text, or an empty one."""
+        found = self._database.execute("SELECT value FROM notes WHERE name = ?", (name,)).fetchone()
+        return "" if found is None else str(found[0])
+
+    @property
+    def needs_sync(self) -> bool:
+        """Whether something was written since the last `sync`."""
+        return self._dirty and self._path is not None
+
+    def sync(self) -> None:
+        """Wait until everything written is on the disk; now and then move it from the log into the file.
+
+        For a thread of its own, and only if `needs_sync`. Raises BufferFailed.
+        """
+        self._dirty = False
+        try:
+            if self._log_file < 0:
+                self._log_file = os.open(f"{self._path}-wal", os.O_RDWR)
+            os.fsync(self._log_file)
+            if self.transactions >= CHECKPOINT_AFTER:
+                with self._lock:  # a checkpoint inside a transaction would fail
+                    self._database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                self.transactions = 0
+        except (OSError, sqlite3.Error) as error:
+            self._dirty = True
+            raise BufferFailed(f"{self._path}: {error}") from error
+
+    def close(self) -> None:
+        """Write what is left, and free the file."""
+        self.write_removals()
+        if self._log_file >= 0:
+            with suppress(OSError):
+                os.fsync(self._log_file)
+            os.close(self._log_file)
+        with suppress(sqlite3.Error):
+            self._database.close()
+
+
+class _Transaction:
+    """One transaction; it is rolled back if anything fails."""
+
+    def __init__(self, database: sqlite3.Connection, lock: threading.Lock) -> None:
+        self._database = database
+        self._lock = lock
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._database.execute("COMMIT")
+        finally:
+            if self._database.in_transaction:
+                with suppress(sqlite3.Error):
+                    self._database.execute("ROLLBACK")
+            self._lock.release()

@@ -1,0 +1,268 @@
+"""The device, as a program sees it: `send`, `flush`, and what is told to its functions."""
+
+import asyncio
+import inspect
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+
+import aiohttp
+
+from device.buffer import CHECKPOINT_AFTER, Buffer
+from device.commands import Command, Commands
+from device.errors import BufferFailed, DeviceRefused
+from device.link import Link
+from device.outbox import Outbox
+from device.reading import Row
+from device.receipts import Receipts
+from device.sender import Sender
+from device.server import Server
+from device.tokens import Token, Tokens
+
+# What a power cut may cost.
+SYNC_EVERY_S = 1.0
+# `send` lets other tasks run after this many readings.
+YIELD_AFTER = 32
+
+_log = logging.getLogger("device")
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+class Device:
+    """A device of `url`; enter it to open its buffer and to connect.
+
+    `token` is a device's token, or an async function that returns one. `buffer` is the path of the file that keeps
+    readings until they are acknowledged, None for memory. `receipts`: keep them until they are stored, not only
+    accepted. Beyond `max_pending` readings the oldest ones are dropped, or with `drop="newest"` those just sent.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: Token,
+        buffer: str | os.PathLike[str] | None = "readings.db",
+        receipts: bool = False,
+        max_pending: int = 100_000,
+        drop: Literal["oldest", "newest"] = "oldest",
+    ) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"url: {url!r} is not an http:// or https:// address")
+        if drop not in ("oldest", "newest"):
+            raise ValueError(f'drop: {drop!r} is neither "oldest" nor "newest"')
+        if max_pending < 1:
+            raise ValueError(f"max_pending: {max_pending} is less than 1")
+        self._url = url.rstrip("/")
+        self._token = token
+        self._path = buffer
+        self._wants_receipts = receipts
+        self._max_pending = max_pending
+        self._drops_oldest = drop == "oldest"
+        self._dropped = 0
+        self._sends = 0
+        self._refused: DeviceRefused | None = None
+        self._changed = asyncio.Event()
+        self._rejected_handler: Callable[..., Any] | None = None
+        self._dropped_handler: Callable[..., Any] | None = None
+        self._commands = Commands()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._handlers: set[asyncio.Future[Any]] = set()
+        self._syncing = asyncio.Lock()
+        self._buffer: Buffer | None = None
+
+    async def __aenter__(self) -> Self:
+        """Open the buffer and begin to connect; raises BufferInUse or BufferFailed."""
+        if self._buffer is not None:
+            raise RuntimeError("a device is entered once at a time")
+        self._buffer = buffer = Buffer(self._path)
+        self._refused = None
+        self._http = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+        server = Server(self._url, self._http)
+        self._tokens = Tokens(self._token, server.renewed, buffer)
+        self._outbox = Outbox(buffer)
+        self._receipts = Receipts(
+            buffer, lambda question: server.stored(question, self._tokens.present), self._free, self._send_again
+        )
+        self._sender = Sender(buffer, self._outbox, self._accepted, self._reject)
+        options = {"receipts": True} if self._wants_receipts else {}
+        self._link = Link(self._url, self._http, self._tokens, self._sender, options, self._take_event)
+        self._tasks = [asyncio.create_task(self._keep_connected()), asyncio.create_task(self._keep_time())]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close connection and buffer: what is pending stays in the file, and what is only in memory is lost."""
+        buffer, self._buffer = self._buffer, None
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
+        await self._receipts.close()
+        await self._commands.close()
+        await self._http.close()
+        if self._handlers:
+            await asyncio.wait(self._handlers, timeout=1.0)
+        if buffer is not None:
+            if buffer.pending and self._path is None:
+                _log.warning("%d readings were not acknowledged and are lost with the memory", buffer.pending)
+            async with self._syncing:
+                buffer.close()
+
+    @property
+    def pending(self) -> int:
+        """The number of readings in the buffer."""
+        return 0 if self._buffer is None else self._buffer.pending
+
+    @property
+    def dropped(self) -> int:
+        """The number of readings that were dropped since the start."""
+        return self._dropped
+
+    def on_rejected(self, handler: Handler) -> Handler:
+        """Call `handler(reading, code, detail)` with each reading that the server rejects."""
+        self._rejected_handler = handler
+        return handler
+
+    def on_dropped(self, handler: Handler) -> Handler:
+        """Call `handler(reading)` with each reading that is dropped because `max_pending` are waiting."""
+        self._dropped_handler = handler
+        return handler
+
+    def on_command(self, handler: Callable[[Command], Any]) -> Callable[[Command], Any]:
+        """Call `handler(command)` with each command; it returns the result, or a coroutine with it."""
+        self._commands.handler = handler
+        return handler
+
+    async def send(self, reading: Mapping[str, Any]) -> None:
+        """Put a reading into the buffer: it survives the end of this process when this returns.
+
+        Its time is now and its `seq` the next one unless it has them. Raises TypeError or ValueError where it is not
+        JSON, and BufferFailed where the buffer cannot be written: then it was not taken.
+        """
+        buffer = self._opened()
+        self._sends += 1
+        if self._sends % YIELD_AFTER == 0:
+            await asyncio.sleep(0)
+        if buffer.transactions >= 2 * CHECKPOINT_AFTER or self._syncing.locked():
+            await self._sync(buffer)
+        if buffer.pending < self._max_pending:
+            self._add(buffer.append(reading))
+        elif self._drops_oldest:
+            self._replace_oldest(buffer, reading)
+        else:
+            self._drop(dict(reading))
+
+    async def flush(self, timeout: float | None = 30) -> None:  # noqa: ASYNC109 - the documented name
+        """Return when the buffer is empty; raises TimeoutError, or DeviceRefused if the server refuses for good."""
+        buffer = self._opened()
+        async with asyncio.timeout(timeout):
+            while buffer.pending:
+                if self._refused is not None:
+                    raise DeviceRefused(self._refused.code, "the server refuses this device") from self._refused
+                self._changed.clear()
+                await self._changed.wait()
+        buffer.write_removals()
+
+    def _opened(self) -> Buffer:
+        if self._buffer is None:
+            raise RuntimeError("the device is not open: use it within `async with Device(…) as device`")
+        return self._buffer
+
+    def _add(self, row: Row) -> None:
+        self._outbox.add(row)
+        self._sender.wake.set()
+
+    def _replace_oldest(self, buffer: Buffer, reading: Mapping[str, Any]) -> None:
+        """Drop the oldest reading that is not in flight, or if there is none, the oldest."""
+        discard: Callable[[Row], None]
+        oldest, discard = self._receipts.oldest(), self._receipts.discard
+        if oldest is None:
+            oldest, discard = self._outbox.oldest(), self._outbox.discard_oldest
+        if oldest is None:
+            oldest, discard = self._sender.oldest_in_flight(), self._sender.discard
+        row = buffer.append(reading, instead_of=oldest)
+        if oldest is not None:
+            discard(oldest)
+            self._drop(json.loads(oldest.body))
+        self._add(row)
+
+    def _drop(self, reading: dict[str, Any]) -> None:
+        self._dropped += 1
+        if self._dropped_handler is None:
+            if self._dropped & (self._dropped - 1) == 0:  # the first, second, fourth, …
+                _log.warning("%d readings were dropped: the buffer is full", self._dropped)
+        else:
+            self._call(self._dropped_handler, reading)
+
+    def _accepted(self, rows: list[Row]) -> None:
+        if self._wants_receipts:
+            self._receipts.accepted(rows)
+        else:
+            self._free([row.id for row in rows])
+
+    def _free(self, ids: list[int]) -> None:
+        if self._buffer is not None:
+            self._buffer.remove(ids)
+            self._changed.set()
+
+    def _reject(self, row: Row, code: str, detail: str) -> None:
+        self._free([row.id])
+        if self._buffer is not None:
+            self._buffer.write_removals()
+        if self._rejected_handler is None:
+            _log.warning("A reading was rejected: %s, %s", code, detail)
+        else:
+            self._call(self._rejected_handler, json.loads(row.body), code, detail)
+
+    def _send_again(self, rows: list[Row]) -> None:
+        self._outbox.put_back(rows)
+        self._sender.wake.set()
+
+    def _call(self, handler: Callable[..., Any], *arguments: Any) -> None:
+        try:
+            result = handler(*arguments)
+        except Exception:  # noqa: BLE001 - the program's function must not stop the sending
+            _log.exception("A handler failed")
+            return
+        if inspect.isawaitable(result):
+            task = asyncio.ensure_future(result)
+            self._handlers.add(task)
+            task.add_done_callback(self._handled)
+
+    def _handled(self, task: "asyncio.Future[Any]") -> None:
+        self._handlers.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("A handler failed", exc_info=error)
+
+    async def _take_event(self, name: str, payload: Any) -> Any:
+        if name == "command":
+            return await self._commands.answer(payload)
+        if name == "stored" and self._wants_receipts:
+            self._receipts.stored(payload)
+        return None
+
+    async def _keep_connected(self) -> None:
+        self._refused = await self._link.run()
+        self._changed.set()
+
+    async def _keep_time(self) -> None:
+        """Once a second: write to the disk, and look for answers that are late."""
+        while (buffer := self._buffer) is not None:
+            await asyncio.sleep(SYNC_EVERY_S)
+            self._link.check()
+            self._receipts.check()
+            if not buffer.write_removals():
+                _log.warning("The buffer cannot be written: readings may be sent again after a restart")
+            await self._sync(buffer)
+
+    async def _sync(self, buffer: Buffer) -> None:
+        async with self._syncing:
+            if buffer.needs_sync:
+                try:
+                    await asyncio.to_thread(buffer.sync)
+                except BufferFailed as error:
+                    _log.warning("The buffer was not written to the disk: %s", error)

@@ -1,0 +1,41 @@
+"""The HTTP calls of a device: a new token, and which readings are stored."""
+
+from typing import Any
+
+import aiohttp
+
+from device.errors import NotNow
+
+TIMEOUT = aiohttp.ClientTimeout(total=10)
+
+
+class Server:
+    """The server's HTTP side; every call raises NotNow where it does not do what is asked."""
+
+    def __init__(self, url: str, http: aiohttp.ClientSession) -> None:
+        self._url = url
+        self._http = http
+
+    async def renewed(self, device: str, token: str) -> str:
+        """Return a new token of this device."""
+        answer = await self._post(f"/devices/{device}/token", token)
+        renewed = answer.get("token") if isinstance(answer, dict) else None
+        if not isinstance(renewed, str):
+            raise NotNow("the answer has no token")
+        return renewed
+
+    async def stored(self, question: dict[str, Any], token: str) -> Any:
+        """Return which of these readings are stored; None where the server has no such call."""
+        return await self._post("/readings/stored", token, question, unknown=(404, 405, 501))
+
+    async def _post(self, path: str, token: str, body: Any = None, unknown: tuple[int, ...] = ()) -> Any:
+        headers = {"Authorization": f"Bearer {token}"}
+        try:
+            async with self._http.post(self._url + path, json=body, headers=headers, timeout=TIMEOUT) as answer:
+                if answer.status in unknown:
+                    return None
+                if answer.status not in (200, 201):
+                    raise NotNow(f"POST {path} was answered with {answer.status}")
+                return await answer.json()
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            raise NotNow(f"POST {path}: {error!r}") from error

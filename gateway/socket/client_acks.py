@@ -1,0 +1,57 @@
+"""Acknowledgements that a client sends: of the events which a gateway has sent it with an id.
+
+Ids count up per socket, so that no client can acknowledge what another one received. An acknowledgement that nobody
+waits for any more is ignored once; one of an id that was not sent, or a second one, is no part of the protocol.
+"""
+
+import re
+from collections.abc import Callable
+
+OnAck = Callable[[bytes | None], None]
+"""Called once: with the array of the acknowledgement as it arrived, or with None when the connection has ended."""
+
+# Ids whose acknowledgement may still come after nobody waits for it: the oldest is dropped.
+MAX_LATE = 100
+
+_ACK = re.compile(r"43(\d{1,18})(\[.*\])", re.ASCII | re.DOTALL)
+
+
+class ClientAcks:
+    """The outstanding acknowledgements of one socket."""
+
+    __slots__ = ("_late", "_next", "_waiting")
+
+    def __init__(self) -> None:
+        self._next = 1
+        self._waiting: dict[int, OnAck] = {}
+        self._late: dict[int, None] = {}
+
+    def expect(self, on_ack: OnAck) -> int:
+        """Return the id under which the next event is to be sent; its acknowledgement goes to `on_ack`."""
+        number, self._next = self._next, self._next + 1
+        self._waiting[number] = on_ack
+        return number
+
+    def give_up(self, number: int) -> None:
+        """Wait no longer for an acknowledgement; when it comes all the same, it is ignored."""
+        if self._waiting.pop(number, None) is not None:
+            self._late[number] = None
+            if len(self._late) > MAX_LATE:
+                del self._late[next(iter(self._late))]
+
+    def receive(self, packet: str) -> bool:
+        """Take an acknowledgement packet; False for one that no event asked for."""
+        found = _ACK.fullmatch(packet)
+        if found is None:
+            return False
+        number = int(found[1])
+        if (on_ack := self._waiting.pop(number, None)) is not None:
+            on_ack(found[2].encode())
+            return True
+        return self._late.pop(number, 0) is None
+
+    def close(self) -> None:
+        """Report the end of the connection for everything that is outstanding."""
+        waiting, self._waiting = self._waiting, {}
+        for on_ack in waiting.values():
+            on_ack(None)

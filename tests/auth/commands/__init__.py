@@ -1,0 +1,1 @@
+"""Commands, from their call to a device and back."""

@@ -1,0 +1,188 @@
+"""The buffer of the Python library: one file, in which nothing is lost and no identity is used twice."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device import BufferFailed, BufferInUse
+from device.buffer import MAX_READING_BYTES, Buffer
+from device.outbox import FRESH, Outbox
+from device.reading import Row, milliseconds
+from tests.integration.services import ROOT
+
+
+def bodies(buffer: Buffer) -> list[dict[str, Any]]:
+    return [json.loads(row.body) for row in buffer.after(0, 1000)]
+
+
+def test_ts_and_seq_are_filled_in_and_given_ones_stay(tmp_path: Path) -> None:
+    buffer = Buffer(tmp_path / "b.db")
+    buffer.default_series("temperature")
+    for reading in ({"value": 1}, {"value": 2, "ts": 5}, {"value": 3, "ts": "2026-01-31T12:00:00Z", "seq": 40}):
+        buffer.append(reading)
+    buffer.append({"value": 4, "sensorType": "t"})
+    buffer.append({"value": 5})
+    found = bodies(buffer)
+    assert [one["seq"] for one in found] == [0, 1, 40, 0, 41]
+    assert [one["ts"] for one in found][1:3] == [5, "2026-01-31T12:00:00Z"]
+    assert all(type(found[at]["ts"]) is int for at in (0, 3, 4))
+    assert buffer.pending == 5
+    buffer.close()
+
+
+def test_a_seq_is_not_used_again_after_a_restart_even_if_its_reading_was_removed(tmp_path: Path) -> None:
+    first = Buffer(tmp_path / "b.db")
+    first.default_series("")
+    rows = [first.append({"value": value, "sensorType": name}) for value in range(5) for name in ("a", "b")]
+    first.remove([row.id for row in rows])
+    first.close()
+    second = Buffer(tmp_path / "b.db")
+    assert second.pending == 0
+    assert second.append({"value": 6, "sensorType": "a"}).seq == 5
+    second.close()
+
+
+def test_readings_without_a_sensor_type_count_with_those_that_name_the_device_s(tmp_path: Path) -> None:
+    first = Buffer(tmp_path / "b.db")
+    assert [first.append({"value": 1}).seq for _ in range(2)] == [0, 1]
+    assert first.append({"value": 1, "sensorType": "t"}).seq == 2
+    first.default_series("t")
+    assert first.append({"value": 1, "sensorType": "t"}).seq == 3
+    assert first.append({"value": 1}).seq == 4
+    first.close()
+    second = Buffer(tmp_path / "b.db")
+    assert second.append({"value": 1, "sensorType": "t"}).seq == 5
+    second.close()
+
+
+def test_a_killed_process_loses_nothing(tmp_path: Path) -> None:
+    program = (
+        "import os, sys; from device.buffer import Buffer; buffer = Buffer(sys.argv[1])\n"
+        "rows = [buffer.append({'value': n}) for n in range(3000)]; buffer.remove(row.id for row in rows[:1000])\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "b.db")], cwd=ROOT, check=False)
+    buffer = Buffer(tmp_path / "b.db")
+    assert [row.seq for row in buffer.after(0, 9999)] == list(range(1000, 3000))
+    assert buffer.append({"value": 1}).seq == 3000
+    buffer.close()
+
+
+def test_one_file_is_of_one_device(tmp_path: Path) -> None:
+    buffer = Buffer(tmp_path / "b.db")
+    with pytest.raises(BufferInUse):
+        Buffer(tmp_path / "b.db")
+    program = "import sys; from device.buffer import Buffer; Buffer(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "b.db")], cwd=ROOT, check=False, capture_output=True, text=True
+    )
+    assert "BufferInUse" in done.stderr
+    buffer.append({"value": 1})
+    buffer.close()
+    Buffer(tmp_path / "b.db").close()
+
+
+def test_a_file_that_is_not_a_buffer_or_a_newer_one_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("not a database at all, " * 100)
+    with pytest.raises(BufferFailed, match="not a database"):
+        Buffer(tmp_path / "text")
+    buffer = Buffer(tmp_path / "b.db")
+    buffer._database.execute("PRAGMA user_version=99")
+    buffer.close()
+    with pytest.raises(BufferFailed, match="newer version"):
+        Buffer(tmp_path / "b.db")
+    with pytest.raises(BufferFailed):
+        Buffer(tmp_path / "away" / "b.db")
+
+
+@pytest.mark.parametrize(
+    "reading", [{"value": float("nan")}, {"value": object()}, [1], "text", {"value": "x" * 100_000}]
+)
+def test_what_is_not_json_is_refused_and_takes_no_seq(reading: Any) -> None:
+    buffer = Buffer(None)
+    with pytest.raises((TypeError, ValueError)):
+        buffer.append(reading)
+    assert buffer.pending == 0
+    assert buffer.append({"value": 1}).seq == 0
+    buffer.close()
+
+
+def test_the_largest_valid_reading_fits() -> None:
+    tags = {f"{at:02}" + "k" * 62: "\U0001f600" * 256 for at in range(16)}
+    text = "\U0001f600" * 256
+    buffer = Buffer(None)
+    row = buffer.append({"value": text, "location": text, "unit": "\U0001f600" * 32, "tags": tags, "quality": "good"})
+    assert len(row.body) < MAX_READING_BYTES
+    buffer.close()
+
+
+def test_a_full_disk_refuses_readings_and_takes_them_again_when_there_is_room(tmp_path: Path) -> None:
+    buffer = Buffer(tmp_path / "b.db")
+    buffer._database.execute("PRAGMA max_page_count=20")
+    taken: list[Row] = []
+    with pytest.raises(BufferFailed, match="full"):
+        taken.extend(buffer.append({"value": value}) for value in range(10_000))
+    assert buffer.pending == len(taken) > 100
+    buffer.remove([row.id for row in taken[:-1]])
+    assert buffer.write_removals()
+    assert buffer.append({"value": -1}).seq == len(taken)
+    buffer.close()
+    again = Buffer(tmp_path / "b.db")
+    assert again.pending == 2
+    again.close()
+
+
+def test_it_is_written_to_the_disk_and_its_log_stays_small(tmp_path: Path) -> None:
+    buffer = Buffer(tmp_path / "b.db")
+    for _ in range(20):
+        rows = [buffer.append({"value": 1}) for _ in range(600)]
+        buffer.remove([row.id for row in rows])
+        buffer.write_removals()
+        assert buffer.needs_sync
+        buffer.sync()
+        assert not buffer.needs_sync
+    assert (tmp_path / "b.db-wal").stat().st_size < 16 << 20
+    assert (tmp_path / "b.db").stat().st_size < 1 << 20
+    assert (tmp_path / "b.db").stat().st_mode & 0o077 == 0
+    buffer.close()
+
+
+def test_the_outbox_gives_all_of_it_oldest_first_however_much_waits() -> None:
+    buffer = Buffer(None)
+    rows = [buffer.append({"value": value}) for value in range(10)]
+    outbox = Outbox(buffer)
+    for value in range(10, 2 * FRESH + 10):
+        outbox.add(buffer.append({"value": value}))
+    first = outbox.take(7, 10**6)
+    assert first == rows[:7]
+    outbox.put_back(first)
+    assert outbox.oldest() == rows[0]
+    outbox.discard_oldest(rows[0])
+    numbers: list[int] = []
+    while taken := outbox.take(300, 10_000):
+        assert sum(len(row.body) + 1 for row in taken) <= 10_000
+        numbers += [row.id for row in taken]
+    assert numbers == list(range(2, 2 * FRESH + 11))
+    buffer.close()
+
+
+@pytest.mark.parametrize(
+    ("ts", "is_read_as"),
+    [
+        (5, 5),
+        ("1970-01-01T00:00:01.5Z", 1500),
+        ("1970-01-01T01:00:00+01:00", 0),
+        ("2016-12-31T23:59:60Z", 1_483_228_800_000),
+        ("2016-12-31T23:59:60.7Z", 1_483_228_800_000),
+        ("1970-01-01T00:00:00", None),
+        ("soon", None),
+        (True, None),
+        (1.5, None),
+    ],
+)
+def test_times_are_read_as_the_server_reads_them(ts: object, is_read_as: int | None) -> None:
+    assert milliseconds(ts) == is_read_as

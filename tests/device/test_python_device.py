@@ -1,0 +1,305 @@
+"""The Python library against a server that answers as the test wants."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device import Command, Device, DeviceRefused
+from tests.device.fake_server import ISSUING, FakeServer, accepted, fake_server
+
+NOWHERE = "http://127.0.0.1:9"
+
+
+def opened(server: FakeServer, **options: Any) -> Device:
+    return Device(server.url, **({"token": ISSUING.device(), "buffer": None} | options))
+
+
+async def send(device: Device, *values: Any) -> None:
+    for value in values:
+        await device.send({"sensorType": "t", "value": value})
+
+
+async def test_the_oldest_come_first_in_batches_that_grow_with_what_waits(tmp_path: Path) -> None:
+    async with fake_server() as server:
+        async with Device(NOWHERE, token="a.b.c", buffer=tmp_path / "b.db") as device:
+            await send(device, *range(5000))
+            assert device.pending == 5000
+        async with opened(server, buffer=tmp_path / "b.db") as device:
+            await device.flush(10)
+            await send(device, -1)
+            await device.flush(10)
+    assert [len(event) for event in server.events] == [1000] * 5 + [1]
+    assert server.values == [*range(5000), -1]
+    assert [one["seq"] for event in server.events for one in event] == list(range(5001))
+
+
+async def test_events_stay_below_a_mebibyte() -> None:
+    async with fake_server() as server, opened(server) as device:
+        for _ in range(100):
+            await device.send({"value": "x" * 30_000})
+        await device.flush(10)
+    assert 3 < len(server.events) < 100
+    assert max(sum(len(one["value"]) for one in event) for event in server.events) < 1 << 20
+
+
+async def test_retry_is_obeyed_and_the_same_readings_are_sent_again() -> None:
+    times: list[float] = []
+
+    def later(readings: list[Any]) -> Any:
+        times.append(time.monotonic())
+        retry = {"status": "retry", "code": "busy", "retryAfterMs": 700}
+        return retry if len(times) == 1 else accepted(readings)
+
+    async with fake_server() as server, opened(server) as device:
+        server.answer = later
+        await send(device, 1)
+        await device.flush(10)
+    assert 0.7 <= times[1] - times[0] < 2
+    assert server.events[0] == server.events[1]
+
+
+async def test_batches_are_no_larger_than_the_limit_that_they_exceeded() -> None:
+    def limited(readings: list[Any]) -> Any:
+        if len(readings) > 10:
+            return {"status": "retry", "code": "rate_limited", "retryAfterMs": 50, "limit": 10, "scope": "device"}
+        return accepted(readings)
+
+    async with fake_server() as server, opened(server) as device:
+        server.answer = limited
+        await send(device, *range(50))
+        await device.flush(10)
+    assert max(len(event) for event in server.events[-4:]) <= 10
+
+
+@pytest.mark.parametrize("answer", [None, "yes", [], {"status": "maybe"}, {"status": "partial"}])
+async def test_an_answer_that_promises_nothing_frees_nothing(answer: Any) -> None:
+    async with fake_server() as server, opened(server) as device:
+        server.answer = lambda readings: answer if len(server.events) == 1 else accepted(readings)
+        await send(device, 1)
+        await device.flush(10)
+        assert server.values == [1, 1]
+
+
+async def test_rejected_readings_are_told_and_the_others_of_their_batch_are_free(tmp_path: Path) -> None:
+    told: list[tuple[Any, str, str]] = []
+
+    def partly(readings: list[Any]) -> Any:
+        bad = [at for at, one in enumerate(readings) if one["value"] % 2]
+        rejected = [{"index": at, "code": "invalid_value", "detail": "odd"} for at in bad]
+        return {"status": "partial", "accepted": len(readings) - len(bad), "rejected": rejected}
+
+    async with fake_server() as server:
+        async with Device(NOWHERE, token="a.b.c", buffer=tmp_path / "b.db") as device:
+            await send(device, *range(10))
+        async with opened(server, buffer=tmp_path / "b.db") as device:
+
+            @device.on_rejected
+            async def rejected(reading: Any, code: str, detail: str) -> None:
+                told.append((reading["value"], code, detail))
+
+            server.answer = partly
+            await device.flush(10)
+            await asyncio.sleep(0.05)
+    assert told == [(value, "invalid_value", "odd") for value in (1, 3, 5, 7, 9)]
+    assert len(server.events) == 1
+
+
+@pytest.mark.parametrize("code", ["invalid_reading", "too_large", "batch_size"])
+async def test_a_batch_that_is_rejected_as_a_whole_is_halved_until_the_fault_is_alone(
+    tmp_path: Path, code: str
+) -> None:
+    told: list[Any] = []
+
+    def whole(readings: list[Any]) -> Any:
+        if any(one["value"] == 77 for one in readings):
+            return {"status": "rejected", "code": code, "detail": "no"}
+        return accepted(readings)
+
+    async with fake_server() as server:
+        async with Device(NOWHERE, token="a.b.c", buffer=tmp_path / "b.db") as device:
+            await send(device, *range(200))
+        async with opened(server, buffer=tmp_path / "b.db") as device:
+            device.on_rejected(lambda reading, code, _: told.append((reading["value"], code)))
+            server.answer = whole
+            await device.flush(20)
+    assert told == [(77, code)]
+    assert {value for event in server.events for value in [one["value"] for one in event]} == set(range(200))
+
+
+@pytest.mark.parametrize(("drop", "lost"), [("oldest", [0, 1, 2]), ("newest", [5, 6, 7])])
+async def test_beyond_max_pending_readings_are_dropped_and_told(tmp_path: Path, drop: Any, lost: list[int]) -> None:
+    told: list[int] = []
+    options = {"buffer": tmp_path / "b.db", "max_pending": 5, "drop": drop}
+    async with fake_server() as server:
+        async with Device(NOWHERE, token="a.b.c", **options) as device:
+            device.on_dropped(lambda reading: told.append(reading["value"]))
+            await send(device, *range(8))
+            assert (device.pending, device.dropped) == (5, 3)
+        async with opened(server, **options) as device:
+            await device.flush(10)
+    assert told == lost
+    assert server.values == [value for value in range(8) if value not in lost]
+
+
+async def test_a_reading_in_flight_may_be_dropped_and_its_answer_changes_nothing() -> None:
+    told: list[int] = []
+    free = asyncio.Event()
+
+    async def slowly(readings: list[Any]) -> Any:
+        await free.wait()
+        return accepted(readings)
+
+    async with fake_server() as server, opened(server, max_pending=2) as device:
+        device.on_dropped(lambda reading: told.append(reading["value"]))
+        server.answer = slowly
+        await send(device, 0, 1)
+        async with asyncio.timeout(10):
+            while len(server.values) < 2:
+                await asyncio.sleep(0.01)
+        await send(device, 2)
+        assert (told, device.pending) == ([0], 2)
+        free.set()
+        await device.flush(10)
+        assert device.pending == 0
+
+
+async def test_answers_lost_with_their_connection_are_not_waited_for() -> None:
+    async with fake_server() as server, opened(server) as device:
+        server.answer = lambda readings: asyncio.sleep(30) if len(server.events) == 1 else accepted(readings)
+        await send(device, 1)
+        async with asyncio.timeout(5):
+            while not server.events:
+                await asyncio.sleep(0.01)
+        await server.drop()
+        await device.flush(8)
+    assert server.values == [1, 1]
+
+
+async def test_flush_times_out_and_is_at_once_done_with_an_empty_buffer() -> None:
+    async with Device(NOWHERE, token="a.b.c", buffer=None) as device:
+        await device.flush(0.1)
+        await send(device, 1)
+        with pytest.raises(TimeoutError):
+            await device.flush(0.2)
+        assert device.pending == 1
+
+
+@pytest.mark.parametrize("code", ["unauthorized", "expired", "revoked", "forbidden", "device_required"])
+async def test_a_refusal_for_good_is_raised_by_flush_and_ends_the_attempts(code: str) -> None:
+    async with fake_server() as server, opened(server) as device:
+        server.refuses = lambda _: code
+        await send(device, 1)
+        with pytest.raises(DeviceRefused) as refused:
+            await device.flush(10)
+        assert refused.value.code == code
+        await send(device, 2)
+        await asyncio.sleep(1.5)
+        assert (len(server.auths), device.pending) == (1, 2)
+
+
+async def test_a_token_function_is_asked_again_after_a_refusal_and_after_its_own_failures() -> None:
+    tokens = [RuntimeError("no network"), "old", "new"]
+
+    async def token() -> str:
+        one = tokens.pop(0)
+        if isinstance(one, Exception):
+            raise one
+        return str(one)
+
+    async with fake_server() as server, opened(server, token=token) as device:
+        server.refuses = lambda token: "expired" if token == "old" else None
+        await send(device, 1)
+        await device.flush(15)
+        assert [auth["token"] for auth in server.auths] == ["old", "new"]
+        await server.drop()
+        await server.connected(2)
+        assert server.auths[-1]["token"] == "new"
+
+
+async def test_a_token_function_whose_fresh_token_is_refused_too_is_refused_for_good() -> None:
+    asked: list[int] = []
+
+    async def token() -> str:
+        asked.append(1)
+        return "bad"
+
+    async with fake_server() as server, opened(server, token=token) as device:
+        server.refuses = lambda _: "revoked"
+        await send(device, 1)
+        with pytest.raises(DeviceRefused, match="revoked"):
+            await device.flush(10)
+    assert len(asked) == 2
+
+
+async def test_a_device_renews_its_own_token_and_keeps_it_beside_its_readings(tmp_path: Path) -> None:
+    given = ISSUING.device()
+    async with fake_server() as server:
+        async with opened(server, buffer=tmp_path / "b.db", token=given) as device:
+            await server.connected()
+            await server.emit("auth_expiring", {"expiresAt": "2026-01-01T00:00:00.000Z"})
+            async with asyncio.timeout(5):
+                while not server.authenticated:
+                    await asyncio.sleep(0.01)
+            await send(device, 1)
+            await device.flush(5)
+        async with opened(server, buffer=tmp_path / "b.db", token=given):
+            await server.connected(2)
+        async with opened(server, buffer=tmp_path / "b.db", token=ISSUING.device(jti="other")):
+            await server.connected(3)
+    assert server.renewals == [f"Bearer {given}"]
+    assert server.authenticated == ["renewed-1"]
+    assert [auth["token"] for auth in server.auths[:2]] == [given, "renewed-1"]
+    assert server.auths[2]["token"] not in (given, "renewed-1")
+
+
+async def test_a_renewed_token_that_is_refused_gives_way_to_the_given_one(tmp_path: Path) -> None:
+    half = ISSUING.device(iat=int(time.time()) - 3000, exp=int(time.time()) + 600)
+    async with fake_server() as server, opened(server, token=half) as device:
+        server.refuses = lambda token: None if token == half else "unauthorized"
+        await send(device, 1)
+        await device.flush(10)
+    assert [auth["token"] for auth in server.auths] == ["renewed-1", half]
+
+
+async def test_a_command_is_run_once_and_answered_as_often_as_it_comes() -> None:
+    ran: list[Command] = []
+    async with fake_server() as server, opened(server) as device:
+        await server.connected()
+        command = {"id": "c1", "name": "set_rate", "payload": {"rate": 2}}
+        assert (await server.call("command", command))["status"] == "failed"
+
+        @device.on_command
+        async def run(command: Command) -> Any:
+            ran.append(command)
+            if command.name == "fail":
+                raise ValueError("no such rate")
+            return object() if command.name == "odd" else {"rate": command.payload["rate"]}
+
+        for _ in range(2):
+            answer = await server.call("command", command | {"id": "c2"})
+            assert answer == {"status": "done", "result": {"rate": 2}}
+        assert ran == [Command("c2", "set_rate", {"rate": 2})]
+        failed = await server.call("command", {"id": "c3", "name": "fail"})
+        assert failed == {"status": "failed", "detail": "ValueError: no such rate"}
+        assert (await server.call("command", {"id": "c4", "name": "odd"}))["status"] == "failed"
+        assert (await server.call("command", "no object"))["status"] == "failed"
+        device.on_command(lambda command: command.name)
+        assert (await server.call("command", {"id": "c5", "name": "sync"}))["result"] == "sync"
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [({"url": "127.0.0.1"}, "url"), ({"drop": "all"}, "drop"), ({"max_pending": 0}, "max_pending")],
+)
+def test_wrong_options_are_named(options: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        Device(**{"url": "http://here", "token": "t", **options})
+
+
+async def test_a_device_that_is_not_open_says_so() -> None:
+    device = Device(NOWHERE, token="a.b.c", buffer=None)
+    with pytest.raises(RuntimeError, match="not open"):
+        await device.send({"value": 1})

@@ -1,0 +1,106 @@
+"""`receipts=True` of the Python library: a reading is kept until the server says that it is stored."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from device import Device, receipts
+from tests.device.fake_server import ISSUING, FakeServer, fake_server
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receipts, "ASK_AFTER_S", 0.5)
+    monkeypatch.setattr(receipts, "NO_ANSWER_S", 0.5)
+
+
+def opened(server: FakeServer, **options: Any) -> Device:
+    return Device(server.url, token=ISSUING.device(), buffer=None, receipts=True, **options)
+
+
+def listed(*readings: dict[str, Any]) -> dict[str, Any]:
+    return {"items": [{"sensorType": "temperature", "readings": [[one["ts"], one["seq"]] for one in readings]}]}
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def sent(server: FakeServer, device: Device, *values: int) -> list[dict[str, Any]]:
+    """Send them, and return them as the server received them."""
+    for value in values:
+        await device.send({"value": value} if value % 2 else {"value": value, "sensorType": "temperature"})
+    await until(lambda: len(server.values) >= len(values))
+    await asyncio.sleep(0.1)
+    return [one for event in server.events for one in event]
+
+
+async def test_the_buffer_is_freed_by_stored_events_and_by_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receipts, "ASK_AFTER_S", 30.0)
+    async with fake_server() as server, opened(server) as device:
+        readings = await sent(server, device, 1, 2, 3)
+        assert server.auths[0]["receipts"] is True
+        assert device.pending == 3
+        # Another ts, another series, and what is in no form that is known.
+        await server.emit("stored", listed({"ts": 1, "seq": 0}))
+        await server.emit("stored", {"items": [{"sensorType": "x", "readings": [[readings[0]["ts"], 0]]}]})
+        odd: list[Any] = [None, [], {"items": 1}, {"items": [{"readings": [[1], [[], 2]]}]}]
+        for payload in odd:
+            await server.emit("stored", payload)
+        await server.emit("stored", listed(*readings[:2]))
+        await until(lambda: device.pending == 1)
+        await server.emit("stored", listed(readings[2]))
+        await device.flush(5)
+    assert server.questions == []
+
+
+async def test_a_lost_receipt_is_asked_for_and_what_is_missing_is_sent_again() -> None:
+    async with fake_server() as server, opened(server) as device:
+        first: list[dict[str, Any]] = []
+        server.stored_answer = lambda _: (200, listed(*first[:1])) if server.questions[1:] else (503, None)
+        first += await sent(server, device, 1, 2)
+        await until(lambda: device.pending == 1)
+        assert server.questions[0] == listed(*first)
+        await until(lambda: len(server.values) == 3)
+        assert server.events[-1] == [first[1]]
+        await server.emit("stored", listed(first[1]))
+        await device.flush(5)
+    assert server.questions[-1] == listed(first[1])
+
+
+@pytest.mark.parametrize("status", [404, 405])
+async def test_with_a_server_that_has_no_receipts_readings_are_freed_when_they_are_accepted(status: int) -> None:
+    def ask(_: Any) -> tuple[int, Any]:
+        return status, None
+
+    async with fake_server() as server, opened(server) as device:
+        server.stored_answer = ask
+        await sent(server, device, 1, 2)
+        await device.flush(5)
+        await device.send({"value": 3})
+        await device.flush(0.3)
+    assert len(server.questions) == 1
+
+
+async def test_what_waits_for_its_receipt_is_the_oldest_that_is_dropped() -> None:
+    told: list[int] = []
+    async with fake_server() as server, opened(server, max_pending=2) as device:
+        device.on_dropped(lambda reading: told.append(reading["value"]))
+        await sent(server, device, 1, 2)
+        await device.send({"value": 3})
+        assert told == [1]
+        assert device.pending == 2
+
+
+async def test_the_same_identity_twice_is_one_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receipts, "ASK_AFTER_S", 30.0)
+    async with fake_server() as server, opened(server) as device:
+        for _ in range(2):
+            await device.send({"value": 1, "ts": 5, "seq": 7})
+        await until(lambda: device.pending == 1 and len(server.values) == 2)
+        await server.emit("stored", listed({"ts": 5, "seq": 7}))
+        await device.flush(5)
