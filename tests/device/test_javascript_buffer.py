@@ -45,13 +45,14 @@ async def test_a_second_process_on_a_buffer_is_an_error_until_the_first_is_kille
 
 
 async def test_of_many_processes_that_start_at_once_at_most_one_gets_the_buffer(buffer: Path) -> None:
+    decided = asyncio.Barrier(5)
+
     async def one() -> bool:
         async with javascript_device(NOWHERE, ISSUING.device(), buffer=buffer) as device:
             while not (device.all_of("ready") or device.all_of("refused")):
                 await asyncio.sleep(0.02)
-            started = bool(device.all_of("ready"))
-            await asyncio.sleep(2)
-            return started
+            await decided.wait()  # until then nobody ends, and so nobody's buffer becomes free
+            return bool(device.all_of("ready"))
 
     assert sum(await asyncio.gather(*(one() for _ in range(5)))) <= 1
 
