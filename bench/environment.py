@@ -29,6 +29,7 @@ class Peer:
     name: str
     server: BenchProcess
     load: LineProcess
+    port: int
     ops_port: int | None = None
 
 
@@ -65,7 +66,7 @@ class Environment:
             server.wait_for_port(ops_port if name == "gateway" else port)
             server.wait_for_port(port)
             speaking.send([self.device_auth(number) if name == "gateway" else {} for number in range(devices)])
-            yield Peer(name, server, speaking, ops_port if name == "gateway" else None)
+            yield Peer(name, server, speaking, port, ops_port if name == "gateway" else None)
 
     def empty_queue(self) -> None:
         """Purge the queue: nothing consumes here, and a queue of gigabytes would distort the measurement."""

@@ -156,7 +156,17 @@ export class ChartCard {
     } catch (error) {
       if (!signal.aborted) this.failed(error);
     }
-    if (!signal.aborted) this.draw();
+    if (signal.aborted) return;
+    this.draw();
+    for (const line of lines) this.#measure(line, signal);
+  }
+
+  // Measured behind the chart: of a long range it takes longer than the chart does.
+  async #measure(line, signal) {
+    const { from, to, live } = this.span;
+    if (live) line.completeness = null;
+    else await line.loadCompleteness({ from, to }, signal);
+    if (!signal.aborted && line.completeness) this.draw();
   }
 
   tick() {
@@ -218,6 +228,11 @@ export class ChartCard {
     const drawn = Object.keys(BUCKET_DESCRIPTIONS).filter((kind) => parts.some((part) => part.everyMs && part.kind === kind));
     const buckets = `${drawn.map((kind) => BUCKET_DESCRIPTIONS[kind]).join(", ")} of each ${format.duration(widest)}`;
     const description = [drawn.length ? `${count}, ${buckets}` : count];
+    const known = lines.map((line) => line.completeness).filter((one) => one?.expected);
+    if (known.length) {
+      const [received, expected] = ["received", "expected"].map((name) => known.reduce((sum, one) => sum + Number(one[name]), 0));
+      description.push(`${format.arrived(received, expected)} arrived`);
+    }
     if (moving && !live) description.push(`as of ${format.time(asOf)}`);
     set($("resolution"), description.join(" · "));
     const names = lines.map((line) => `${this.labelOf(line)} ${line.sensorType}`).join(", ");

@@ -58,6 +58,13 @@ export function share(of) {
   return SHARE.format(of);
 }
 
+// A share that is 100 % only if nothing is missing.
+export function arrived(received, expected) {
+  if (received >= expected) return "100%";
+  const percent = (100 * received) / expected;
+  return `${Math.min(percent, 99.99).toFixed(percent < 99 ? 0 : percent < 99.9 ? 1 : 2)}%`;
+}
+
 export function time(ms) {
   return zone.text(ms, Math.abs(now() - ms) < DAY_MS ? SECONDS : DAY_MINUTES);
 }

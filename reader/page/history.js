@@ -83,6 +83,14 @@ export async function ends(series) {
   return first.points.length && last.points.length ? [first.points[0].t, last.points[0].t] : null;
 }
 
+// How many readings of a range arrived, and of how many: {received, expected}; `expected` is null where the series'
+// `seq` does not tell.
+export async function completeness({ device, sensorType }, { from, to }, signal) {
+  const path = `/devices/${encodeURIComponent(device)}/gaps`;
+  const response = await get(path, { sensorType, from: floor(from), to: Math.ceil(to), limit: 1 }, { signal });
+  return parse(await response.text());
+}
+
 // The readings ahead of now: {count, to}, or null.
 export async function ahead(series, signal) {
   const from = now() + AHEAD_MS;

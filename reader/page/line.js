@@ -26,6 +26,7 @@ export class Line {
     this.everyMs = 0;
     this.last = null;
     this.ahead = null;
+    this.completeness = null;
     this.receivedMeanwhile = [];
     this.#reset();
   }
@@ -66,6 +67,17 @@ export class Line {
     Object.assign(this, found, { ahead, width });
     this.#knownUntil(found.last);
     for (const point of this.receivedMeanwhile) this.#add(point);
+  }
+
+  // Find out how complete a range is; a failure leaves that unknown.
+  async loadCompleteness(range, signal) {
+    this.completeness = null;
+    if (!this.count) return;
+    try {
+      this.completeness = await history.completeness(this, range, signal);
+    } catch {
+      // The chart does not depend on it.
+    }
   }
 
   // A reading of the live feed.

@@ -38,6 +38,15 @@ def test_one_figure_that_falls_short_is_the_exit_code_of_all() -> None:
     assert exit_code([Figure("a", 1, "x", 2), Figure("b", 9, "x", at_least=10)]) == 1
 
 
+def test_the_devices_bench_measures_the_library_beside_the_bare_client() -> None:
+    done = run_bench("devices", "--smoke", "--json")
+    assert done.returncode in (0, 1), done.stderr
+    report = json.loads(done.stdout)
+    assert [figure["limit"] for figure in report["figures"] if figure["limit"] is not None] == [1.5, 0.3]
+    assert all(figure["value"] > 0 for figure in report["figures"])
+    assert leftover_processes() == []
+
+
 @pytest.mark.skipif(
     not (NODE / "node_modules").exists() and not os.environ.get("CI"), reason="its packages are not installed yet"
 )

@@ -260,3 +260,14 @@ def test_the_range_of_buckets_does_not_reach_across_a_gap(browser: Browser, demo
     for area in areas:
         for before, after in itertools.pairwise(area):
             assert before is None or after is None or abs(after - before) < end - begin - 60_000
+
+
+def test_a_range_says_how_many_of_its_readings_arrived(browser: Browser, demo_server: DemoServer) -> None:
+    begin = ago(50)
+    numbered = [
+        {"sensorType": "counted", "ts": begin + 1000 * n, "seq": n, "value": n} for n in range(1000) if n % 100 != 50
+    ]
+    demo_server.send("many-5", numbered)
+    looking(browser, demo_server, ("many-5", "counted"))
+    # 0 to 999, of which ten are missing.
+    browser.until("return document.getElementById('resolution').textContent.includes('99.0% arrived')")
