@@ -20,7 +20,7 @@ from runtime.http.problems import Problem
 
 # A reading without `ts` has a `seq` of up to 2⁵³−1, given by the gateway.
 _Number = Annotated[int, Meta(ge=0, le=2**53 - 1, examples=[1_767_225_600_000])]
-# Not a tuple: its schema has `items: false`, which openapi-python-client 0.29.0 does not parse.
+# Not a tuple: its schema has `items: false`, which openapi-python-client 0.29.1 does not parse.
 _Position = Annotated[list[_Number], Meta(min_length=2, max_length=2, description="`[tsMs, seq]`")]
 
 
