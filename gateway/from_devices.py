@@ -244,9 +244,11 @@ class FromDevices:
     def _send_receipt(self, sid: str, packet: bytes) -> bool:
         """Send a receipt, unless the client reads too slowly: it can ask for what it missed."""
         socket = self._sio.eio.sockets.get(sid)
-        if socket is None or socket.closing or socket.has_backpressure:
+        if socket is None or not self._sio.manager.is_connected(sid, NAMESPACE):  # or CONNECT is not answered yet
             return False
-        if not self._sio.manager.is_connected(sid, NAMESPACE):  # its CONNECT has not been answered yet
+        if socket.has_backpressure:
+            socket.flush()  # all the receipts of one turn may be more than a client that reads well has unread
+        if socket.closing or socket.has_backpressure:
             return False
         socket.write(text_frame(packet))
         return True

@@ -4,6 +4,7 @@ A receipt goes to every session of the device at this gateway that asked. It is 
 read what it is sent: the device asks for it later (`POST /readings/stored`).
 """
 
+import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
@@ -21,8 +22,8 @@ from runtime.logs import logger
 
 log = logger("gateway.receipts")
 
-# Payloads of up to 5,000 readings that the subscriber keeps; some 130 kB each at most.
-MAX_QUEUED = 1000
+# Payloads of up to 5,000 readings that the subscriber keeps; some 130 kB each at most, so 26 MB in all.
+MAX_QUEUED = 200
 # Readings in one `stored` event.
 MAX_READINGS = 1000
 
@@ -81,6 +82,7 @@ class Receipts:
                 log.debug("A receipt could not be decoded.", error=str(error))
                 continue
             self.pass_on(stored)
+            await asyncio.sleep(0)  # payloads that have queued up are received without a pause
 
     def pass_on(self, stored: Iterable[StoredSeries]) -> None:
         """Send receipts to the sessions that asked for them."""

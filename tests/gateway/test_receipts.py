@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from broker.embedded.broker import EmbeddedBroker
-from broker.receipts import stored_payloads
+from broker.receipts import MAX_IDENTITIES, stored_payloads
 from broker.topology import READINGS, STORED_EXCHANGE
 from gateway.receipts import MAX_READINGS
 from testing.waiting import eventually
@@ -101,6 +101,46 @@ async def test_an_event_has_at_most_1000_readings(embedded: EmbeddedBroker, runn
     sizes = [sum(len(item["readings"]) for item in event["items"]) for event in listener.events]
     assert sizes == [MAX_READINGS] * 3 + [200]
     assert [(ts, seq) for sensor, ts, seq in listener.readings if sensor == "temperature"] == many
+
+
+async def test_a_client_that_reads_gets_every_receipt_of_a_large_payload(
+    embedded: EmbeddedBroker, running: RunningGateway
+) -> None:
+    many = [(TS + number, 2**53 - 1 - number) for number in range(MAX_IDENTITIES)]
+    async with listening(running) as listener:
+        for _ in range(5):
+            await announce(embedded, ("user-1", "device-1", "temperature", many))
+        await listener.wait(5 * MAX_IDENTITIES)
+    assert running.registry.get_sample_value("tidegate_gateway_receipts_total", {"outcome": "dropped"}) == 0
+
+
+async def test_a_client_that_does_not_read_misses_receipts_and_costs_little(
+    embedded: EmbeddedBroker, running: RunningGateway
+) -> None:
+    many = [(TS + number, number) for number in range(MAX_IDENTITIES)]
+    auth = {"token": ISSUING.device(), "receipts": True}
+    async with running.raw(auth) as socket, listening(running, device="device-2", sub="device-2") as other:
+        assert (await socket.receive_str(timeout=5)).startswith("40")
+        assert socket._conn is not None
+        assert socket._conn.transport is not None
+        socket._conn.transport.pause_reading()  # type: ignore[attr-defined]
+
+        async def missed() -> bool:
+            await announce(embedded, *(("user-1", "device-1", f"t{number}", many) for number in range(10)))
+            value = running.registry.get_sample_value("tidegate_gateway_receipts_total", {"outcome": "dropped"})
+            return (value or 0) > 10 * MAX_IDENTITIES
+
+        await eventually(missed, "receipts are dropped", 30)
+        await announce(embedded, ("user-1", "device-2", "temperature", [(TS, 1)]))
+        await other.wait(1)
+        assert running.count("connections") == 2
+
+
+async def test_a_session_that_is_renewed_is_still_told(embedded: EmbeddedBroker, running: RunningGateway) -> None:
+    async with listening(running) as listener:
+        assert (await listener.client.call("authenticate", {"token": ISSUING.device()}))["status"] == "accepted"
+        await announce(embedded, ("user-1", "device-1", "temperature", [(TS, 1)]))
+        await listener.wait(1)
 
 
 @pytest.mark.usefixtures("path")

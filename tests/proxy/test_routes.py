@@ -159,6 +159,9 @@ async def test_bodies_and_headers_have_a_bound(front: ProxyFixture) -> None:
     assert (await front.get("/readings", "POST", data=io.BytesIO(b"x" * 1_100_000)))[2]["size"] == 1_100_000
     status, headers, echoed = await front.get("/readings", "POST", data=io.BytesIO(b"x" * 2_200_000))
     assert (status, headers["Content-Type"], echoed["code"]) == (413, "application/problem+json", "too_large")
+    assert (await front.get("/readings/stored", "POST", data=io.BytesIO(b"x" * 150_000)))[2]["size"] == 150_000
+    for path in ("/readings/stored", "/readings/latest"):
+        assert (await front.get(path, "POST", data=io.BytesIO(b"x" * 270_000)))[0] == 413
     assert (await front.get("/user/token", headers={"Authorization": "Bearer " + "x" * 8100}))[0] == 200
     for path, more, code in (("/user/token", {"X": "x" * 70_000}, 431), ("/series?q=" + "x" * 70_000, {}, 414)):
         status, headers, echoed = await front.get(path, headers=more)

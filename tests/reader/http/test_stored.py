@@ -1,5 +1,6 @@
 """`POST /readings/stored`: which of a device's readings are stored, in whatever place."""
 
+import json
 import random
 from typing import Any
 
@@ -101,3 +102,12 @@ async def test_at_most_1000_readings_over_all_series(reader_client: ReaderClient
     assert (answer.status, answer.json["code"]) == (422, "batch_size")
     half = about(*((TS, at) for at in range(500)), sensor="t")
     assert (await ask(reader_client, {"items": other["items"] + half["items"]})).items == []
+
+
+async def test_the_longest_question_is_answered(reader_client: ReaderClient) -> None:
+    largest = 2**53 - 1
+    items = [{"sensorType": f"{number:064}", "readings": [[largest, largest]]} for number in range(1000)]
+    assert len(json.dumps({"items": items})) > 130_000
+    assert (await ask(reader_client, {"items": items})).items == []
+    answer = await ask(reader_client, {"items": items, "more": "x" * 300_000})
+    assert (answer.status, answer.json["code"]) == (413, "too_large")

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from storage.codec.to_documents import documents_of
 from storage.places.names import BEGINNING, END
 from storage.places.newest import Newest
 from storage.places.reading import Places
+from storage.places.stored import stored_positions
 from storage.places.stretches import Stretch, stretches
 from storage.places.window import Window
 from tests.storage.codec.cases import DEVICE, OWNER, SENSOR_TYPE, columns
@@ -162,3 +163,21 @@ async def test_the_newest_reading_is_what_the_model_says(database: tuple[Any, st
         expected = bson.decode(layout.readings()[-1], AS_MILLISECONDS)
         assert document == expected
         assert date_ms(document["receivedAt"]) == date_ms(expected["receivedAt"])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_which_of_some_readings_are_stored(database: tuple[Any, str], seed: int) -> None:
+    places, layout, dice = await laid_out(database, seed)
+    there = [position(each) for each in layout.readings()]
+    beside = [(ts + dice.choice([-1, 0, 1]), dice.choice([seq, seq + 1, 2**53 - 1])) for ts, seq in there]
+    beside += [(0, 0), (2**53 - 1, 2**53 - 1)]
+
+    @asynccontextmanager
+    async def query() -> AsyncIterator[None]:
+        yield
+
+    for count in (1, 20, len(there)):
+        wanted = sorted({*dice.sample(there, min(count, len(there))), *dice.sample(beside, min(count, len(beside)))})
+        parts = stored_positions(places, SERIES, wanted, query)
+        found = [one for part in [each async for each in parts] for one in part]
+        assert found == [one for one in wanted if one in set(there)]
