@@ -6,9 +6,8 @@ and builds its range with readings/keys.py: no query can reach beyond its owner.
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from bson import decode_all
@@ -17,6 +16,7 @@ from pymongo.read_concern import ReadConcern
 
 from reader.fair_semaphore import FairSemaphore
 from reader.history.bucket_statistics import Aggregation, Part
+from reader.history.gap_scan import scan_gaps
 from reader.history.sequence import Completeness, Gap, SequenceGaps
 from reader.history.together import together
 from reader.responses import AS_STORED, Document
@@ -33,7 +33,6 @@ from storage.places.names import BEGINNING, END
 from storage.places.newest import Newest
 from storage.places.reading import FIRST_READINGS, Places
 from storage.places.stored import stored_positions
-from storage.places.stretches import positions
 from storage.places.threads import in_thread_if_large
 from storage.places.window import Window, position_at
 
@@ -137,11 +136,8 @@ class FromMongoDB:
         self, owner: str, range_: Range, limit: int = 0, past: Position | None = None
     ) -> tuple[Completeness, list[Gap]]:
         """Return how complete a range is, and its gaps behind a position: one more than `limit` if there are more."""
-        found = SequenceGaps(limit, past)
-        async with self._query(owner), aclosing(positions(self._places, range_.window(owner))) as parts:
-            async for columns in parts:
-                await in_thread_if_large(len(columns), partial(found.add, columns.ts, columns.seq))
-            return found.finish(), found.gaps()
+        into = SequenceGaps(limit, past)
+        return await scan_gaps(self._places, range_.window(owner), into, lambda: self._query(owner))
 
     async def has_device(self, owner: str, device: str) -> bool:
         """Return whether anything of a device was ever stored: its series outlive the retention of its readings."""

@@ -188,19 +188,21 @@ def _part_starts(seq: Sequence[int], *, is_last: bool) -> tuple[list[int], int]:
 def _end_of_count(seq: Sequence[int], begin: int) -> tuple[int, int, bool]:
     """Return where a count can no longer go on, since when numbers are undecided, and whether these were late.
 
-    They were if they are missing above the first number, and what follows does not go on from them.
+    They were if they are missing above the lowest number, and what follows does not go on from them. Later readings may
+    be added in any parts: of the count, only what `_open_end` keeps matters here.
     """
-    first = top = seq[begin]
+    lowest = top = seq[begin]
     known = {top}
     at, late_from, size = begin + 1, begin + 1, len(seq)
     while at < size:
         number = seq[at]
         if number > top:
+            lowest = min(lowest, *seq[late_from:at]) if late_from < at else lowest
             top, late_from = number, at + 1
         elif number in known or top - number > MISORDERED:
             break
         known.add(number)
         at += 1
     undecided = seq[late_from:at]
-    is_late = all(number > first for number in undecided) and not (at < size and undecided and seq[at] > undecided[-1])
+    is_late = all(number > lowest for number in undecided) and not (at < size and undecided and seq[at] > undecided[-1])
     return at, late_from, is_late

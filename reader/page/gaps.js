@@ -1,4 +1,4 @@
-// Detects pauses in a series, where the line is interrupted.
+// Detects pauses in a series, and readings that are missing by their `seq`, where the line is interrupted.
 //
 // A sensor's rhythm shows in its steps, the times between readings. A regular sensor pauses where a step is several
 // times the usual one, an irregular one where it is many times. A sensor that sleeps has short steps and much longer
@@ -39,11 +39,32 @@ function leapOf(steps) {
   return Infinity;
 }
 
-// Split the points into runs without a pause.
+// As in `GET /devices/{id}/gaps`: seq counts readings where 9 of 10 neighbours differ by one, and is random from 2^52 on.
+const NUMBERED = 0.9;
+const COUNTED_BELOW = 2 ** 52;
+
+// The readings, sorted, that follow missing ones. Up to `knownTo` all that are stored are known. A number that is
+// further on is only late.
+export function afterMissing(readings, knownTo = Infinity) {
+  const counted = readings.filter(({ seq }) => seq < COUNTED_BELOW);
+  const pairs = counted.slice(1).map((reading, at) => [counted[at], reading]);
+  const following = pairs.filter(([before, { seq }]) => seq === before.seq + 1).length;
+  if (!pairs.length || following < pairs.length * NUMBERED) return new Set();
+  const seqs = new Set(counted.map(({ seq }) => seq));
+  const missing = pairs.filter(([before, { seq, t }]) => t <= knownTo && seq > before.seq + 1 && !seqs.has(before.seq + 1));
+  return new Set(missing.map(([, reading]) => reading));
+}
+
+// Whether nothing is drawn between two points.
+export function apart(before, point, pauseMs) {
+  return Boolean(point.missing) || point.t - before.t >= pauseMs;
+}
+
+// Split the points into runs without a pause or missing readings.
 export function runs(points, pauseMs) {
   const found = [];
   points.forEach((point, at) => {
-    if (at && point.t - points[at - 1].t < pauseMs) found.at(-1).push(point);
+    if (at && !apart(points[at - 1], point, pauseMs)) found.at(-1).push(point);
     else found.push([point]);
   });
   return found;

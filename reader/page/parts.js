@@ -4,9 +4,10 @@
 //   number   {t, v, low, high, count, first, last}
 //   boolean  {t, v, on, count}
 //   text     {t, v, top: [[text, n]…], count}
-// t is a reading's time; for a bucket of numbers its middle, else its start.
+// A point of one reading has `missing` if readings in front of it are. t is a reading's time; for a bucket of numbers its middle, else its start.
 
 import { decimal, number, share } from "./format.js";
+import { afterMissing } from "./gaps.js";
 
 // A mean is computed: more digits are meaningless.
 const MEAN_DIGITS = 10;
@@ -19,13 +20,15 @@ export function partsOf(line) {
 
 function fromReadings(line) {
   const parts = new Map();
-  for (const { t, v, unit: pointUnit } of line.points) {
+  const follows = afterMissing(line.points, line.known);
+  for (const reading of line.points) {
+    const { t, v, unit: pointUnit } = reading;
     const kind = KINDS[typeof v];
     if (kind === undefined) continue;
     const unit = kind === "number" ? (pointUnit ?? "") : "";
     const key = `${kind}\n${unit}`;
     if (!parts.has(key)) parts.set(key, { kind, unit, points: [] });
-    parts.get(key).points.push(single(kind, t, v));
+    parts.get(key).points.push({ ...single(kind, t, v), missing: follows.has(reading) });
   }
   return [...parts.values()];
 }

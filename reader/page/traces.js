@@ -1,6 +1,6 @@
 // The plotly traces of the parts of a series. Texts are escaped: plotly interprets some markup.
 
-import { runs } from "./gaps.js";
+import { apart, runs } from "./gaps.js";
 
 // Readings further apart are also drawn as points.
 const MARKER_PX = 12;
@@ -118,7 +118,7 @@ export function statesOf({ points, everyMs, pauseMs }, pxMs, toMs) {
   const states = [];
   points.forEach((point, at) => {
     const next = points[at + 1];
-    const paused = !next || next.t - point.t >= pauseMs;
+    const paused = !next || apart(point, next, pauseMs);
     const usual = everyMs || (at ? Math.min(point.t - points[at - 1].t, pauseMs) : 0);
     const end = paused ? Math.max(point.t + least, Math.min(point.t + usual, next?.t ?? toMs)) : next.t;
     const before = states.at(-1);

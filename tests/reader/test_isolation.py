@@ -10,6 +10,7 @@ import itertools
 import struct
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -50,6 +51,9 @@ async def fill(store: Store) -> None:
     for owner, device, sensor in itertools.product((ALICE, ZOE), DEVICES, SENSORS):
         for number in range(5):
             await store.insert(*private(number, sensor), device=device, owner=owner)
+        # The gap between these ends with a mark.
+        numbered = [make_reading("hidden", now() - 2000 + seq, 424240 + seq, sensor=sensor) for seq in (0, 3)]
+        await store.insert(*numbered, device=device, owner=owner)
     for owner in (ALICE, ZOE):
         await store.insert(*private(0, "hidden"), device="hidden", owner=owner)
     for device, sensor in itertools.product(DEVICES, SENSORS):
@@ -174,6 +178,7 @@ VALUES = {
         "424242",
     ],
     "zone": ["UTC", "Europe/Berlin", "Asia/Kolkata", "$_id.owner", "../hidden", f"Etc/{ALICE}"],
+    "completeness": ["true", "false", "$gt"],
     "offset": ["0", "1", "2147483647", "2147483648", "-1"],
 }
 # Parameters of no call: only the token determines the owner.
@@ -192,6 +197,7 @@ HEADERS = [
     ),
 ]
 ONE = series(DEVICES[0], SENSORS[1])
+GAPS = "/devices/{id}/gaps"
 CALLS: dict[str, dict[str, Any]] = {
     "/readings": ONE,
     "/readings/buckets": ONE | {"every": "1s"},
@@ -199,13 +205,19 @@ CALLS: dict[str, dict[str, Any]] = {
     "/series": {},
     "/series/search": {},
     "/pipeline": {},
+    GAPS: {"sensorType": SENSORS[1]},
 }
+
+
+def of_device(path: str, device: str = DEVICES[0]) -> str:
+    return path.replace("{id}", quote(device, safe=""))
 
 
 def parameters(reader_client: ReaderClient) -> dict[str, set[str]]:
     return {
         call.path: {field.encode_name for field in msgspec.structs.fields(call.query)} if call.query else set()
         for call in reader_client.calls
+        if call.method == "GET"
     }
 
 
@@ -213,8 +225,9 @@ async def test_every_call_and_every_parameter_is_tried_here(reader_client: Reade
     declared = parameters(reader_client)
     assert set(declared) == {*CALLS, "/live"}
     assert set().union(*declared.values()) == set(VALUES)
-    assert [call.path for call in reader_client.calls if call.request_headers] == ["/live"]
-    assert {call.method for call in reader_client.calls} == {"GET"}
+    assert [call.path for call in reader_client.calls if call.request_headers] == ["/readings/stored", "/live"]
+    # It has no query; tests/reader/http/test_stored.py asks for readings of others.
+    assert [call.path for call in reader_client.calls if call.method != "GET"] == ["/readings/stored"]
 
 
 def require_nothing_hidden(answer: Response, *shown: Any) -> None:
@@ -227,7 +240,7 @@ def require_nothing_hidden(answer: Response, *shown: Any) -> None:
 @pytest.mark.parametrize("path", CALLS)
 async def test_the_owners_themselves_are_shown_what_must_not_come_out(populated: ReaderClient, path: str) -> None:
     for owner in (ALICE, ZOE):
-        body = (await populated.fetch(path, CALLS[path], token=user_token(owner))).body
+        body = (await populated.fetch(of_device(path), CALLS[path], token=user_token(owner))).body
         assert any(mark in body for mark in (*MARKS, b"84848.4", b'"connected":true'))
 
 
@@ -237,20 +250,24 @@ async def test_no_value_of_any_parameter_brings_out_what_is_anothers(populated: 
     cursors = [*CURSORS, *(position(now(), seq) for seq in EDGES)]
     for owner in (ALICE, ZOE):  # cursors that were given to others
         for order in ("asc", "desc"):
-            answer = await populated.fetch(path, CALLS[path] | {"limit": 1, "order": order}, token=user_token(owner))
+            answer = await populated.fetch(
+                of_device(path), CALLS[path] | {"limit": 1, "order": order}, token=user_token(owner)
+            )
             cursors += [answer.json["nextCursor"]] if "nextCursor" in answer.json else []
     for name in sorted(parameters(populated)[path]):
         for value in cursors if name == "cursor" else VALUES[name]:
             for more in ({}, {"order": "desc"}, {"format": "csv"}) if path == "/readings" else ({},):
                 query = CALLS[path] | more | {name: value}
-                require_nothing_hidden(await populated.fetch(path, query, token=token), path, query)
+                require_nothing_hidden(await populated.fetch(of_device(path), query, token=token), path, query)
                 tried += 1
     for query in FOREIGN:
-        answer = await populated.fetch(path, CALLS[path] | query, token=token)
+        answer = await populated.fetch(of_device(path), CALLS[path] | query, token=token)
         require_nothing_hidden(answer, path, query)
-        assert answer.body == (await populated.fetch(path, CALLS[path], token=token)).body
+        assert answer.body == (await populated.fetch(of_device(path), CALLS[path], token=token)).body
     for headers in HEADERS:
-        require_nothing_hidden(await populated.fetch(path, CALLS[path], token=token, headers=headers), path, headers)
+        require_nothing_hidden(
+            await populated.fetch(of_device(path), CALLS[path], token=token, headers=headers), path, headers
+        )
     print(f"{path}: {tried} values")
     assert tried >= 100 or path == "/pipeline"
 
@@ -260,7 +277,17 @@ async def test_no_pair_of_names_brings_out_what_is_anothers(populated: ReaderCli
     token = user_token(MALLORY)
     for device, sensor in itertools.product(("hidden", ALICE, "\x00", '{"$gt":""}', *DEVICES), repeat=2):
         for query in (series(device, sensor), series(sensor, device)):
-            require_nothing_hidden(await populated.fetch(path, CALLS[path] | query, token=token), path, query)
+            require_nothing_hidden(
+                await populated.fetch(of_device(path), CALLS[path] | query, token=token), path, query
+            )
+
+
+async def test_no_device_in_an_address_brings_out_what_is_anothers(populated: ReaderClient) -> None:
+    for device in VALUES["device"]:
+        for sensor in (*SENSORS, "hidden"):
+            path = of_device(GAPS, device)
+            answer = await populated.fetch(path, {"sensorType": sensor}, token=user_token(MALLORY))
+            require_nothing_hidden(answer, path, sensor)
 
 
 @pytest.mark.parametrize("format_", ["csv", "ndjson", "parquet"])

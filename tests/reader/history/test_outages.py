@@ -13,7 +13,18 @@ from reader.history.from_mongodb import MAX_CONCURRENT_BATCHES, HistoryUnavailab
 from storage.places.newest import Newest
 from testing.servers.mongodb import MongoDBServer
 from testing.waiting import eventually
-from tests.reader.harness import TS, ReaderClient, Store, make_reading, open_reader, open_store, series, user_token
+from tests.reader.harness import (
+    DEVICE,
+    SENSOR,
+    TS,
+    ReaderClient,
+    Store,
+    make_reading,
+    open_reader,
+    open_store,
+    series,
+    user_token,
+)
 
 TIMEOUT_S = 0.5
 Query = dict[str, Any]
@@ -26,6 +37,8 @@ CALLS: dict[str, tuple[str, Query]] = {
     "latest": ("/readings/latest", {}),
     "series": ("/series", {}),
     "search": ("/series/search", {}),
+    "gaps": (f"/devices/{DEVICE}/gaps", {"sensorType": SENSOR}),
+    "complete series": ("/series", {"completeness": "true"}),
 }
 
 

@@ -66,6 +66,46 @@ def test_a_reading_that_is_late_by_its_time_is_no_gap_and_no_new_count() -> None
     assert complete.expected == 60
 
 
+def test_counts_out_of_order_are_found_to_the_reading(rng: random.Random) -> None:
+    """Each count has more than MISORDERED numbers: one that begins again inside of these cannot be told from late."""
+    for jitter in (0, 3, 40):
+        rows: Rows = []
+        expected: list[Gap] = []
+        ts = 0
+        for start in (rng.randint(0, 10**6), 0, 0, 0):
+            length = rng.randint(200, 1500)
+            kept = [number for number in range(length) if rng.random() > 0.01 or number == 0]
+            moved = {number: ts + 10 * number + rng.randint(0, 10 * jitter) * (number > 0) for number in kept}
+            ts += 10 * (length + jitter + 500)
+            rows += [(at, start + number) for number, at in moved.items()]
+            for number, following in pairwise(kept):
+                if following > number + 1:
+                    around = moved[number], moved[following]
+                    expected.append(Gap(start + number + 1, start + following - 1, *around))
+        rows.sort()
+        complete, found = found_in(rows, parts=rng.sample(range(len(rows)), 40))
+        assert sorted(found) == sorted(expected)
+        missing = sum(gap.to_seq - gap.from_seq + 1 for gap in expected)
+        assert complete == Completeness(len(rows), len(rows) + missing)
+
+
+def test_numbers_of_any_kind_have_the_same_gaps_in_any_parts(rng: random.Random) -> None:
+    """Parts differ with the place: in blocks there are other ones than in `readings`."""
+    tried = [[151, 83, 203, 108, 77], [77, 44, 93, 74, 82, 82], [159, 94, 239, 185, 144, 34, 239]]
+    for _ in range(300):
+        highest, steps = rng.choice([3, 110, 300, 2**52]), rng.random() < 0.5
+        numbers = [rng.randrange(highest)]
+        for _ in range(rng.choice([8, 90])):
+            moved = numbers[-1] + rng.choice([1, 1, 1, 2, 50, -1, -2, -50, -150])
+            numbers.append(min(max(moved, 0), 2**52 - 1) if steps else rng.randrange(highest))
+        tried.append(numbers)
+    for numbers in tried:
+        rows = list(enumerate(numbers))
+        whole = found_in(rows)
+        assert found_in(rows, parts=list(range(1, len(rows)))) == whole, numbers
+        assert found_in(rows, parts=rng.sample(range(len(rows)), 4)) == whole, numbers
+
+
 def test_what_cannot_be_known_is_none() -> None:
     assert found_in([]) == (Completeness(0, None), [])
     assert found_in([(1, 1)])[0] == Completeness(1, None)

@@ -151,6 +151,16 @@ async def test_buckets_of_all_kinds(both: Both, monkeypatch: pytest.MonkeyPatch)
                 await both.require_same("/readings/buckets", query, exactly=False)
 
 
+async def test_gaps(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    for loose, seconds in ((both.dice.choice([10, 100]), 0.0), (65_536, 1.0)):
+        monkeypatch.setattr("storage.places.stretches.LOOSE_READINGS", loose)
+        monkeypatch.setattr("reader.history.gap_scan.SCAN_S", seconds)
+        for device in DEVICES:
+            query = {"sensorType": SENSOR_TYPE} | both.bounds()
+            answer = await both.require_same(f"/devices/{device}/gaps", query)
+            assert "from" in query or "to" in query or answer.json["received"] == len(both.layout.readings(device))
+
+
 async def test_the_latest_readings_and_the_lists_of_series(both: Both) -> None:
     for _ in range(2):  # the second time from memory
         for path in ("/readings/latest", "/series", "/series/search"):

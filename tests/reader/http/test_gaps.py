@@ -42,8 +42,10 @@ async def test_dropped_readings_are_found_to_the_reading_in_every_place(
     ]
 
     async def check(where: str) -> None:
-        answer = await gaps(reader_client)
-        assert answer.items == expected, where
+        for seconds in (0.0, 1.0):  # a scan for each part, and one for all of them
+            monkeypatch.setattr("reader.history.gap_scan.SCAN_S", seconds)
+            answer = await gaps(reader_client)
+            assert answer.items == expected, where
         counts = {name: answer.json[name] for name in ("received", "expected", "share")}
         assert counts == {"received": len(kept), "expected": 5000, "share": len(kept) / 5000}, where
         half = TS + 2500 * 1000
@@ -87,6 +89,17 @@ async def test_pages_have_all_gaps_and_the_counts_of_the_whole_range(reader_clie
     assert [len(page) for page in pages] == [7, 7, 7, 4]
     first = await gaps(reader_client, limit=7)
     assert (first.json["received"], first.json["expected"]) == (475, 500)
+
+
+async def test_a_range_that_takes_too_long_is_refused_for_now(
+    reader_client: ReaderClient, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.insert(*(make_reading(1.5, TS + number, number) for number in range(50)))
+    monkeypatch.setattr("reader.history.gap_scan.MAX_SCAN_S", -1.0)
+    for path, query in ((f"/devices/{DEVICE}/gaps", {"sensorType": SENSOR}), ("/series", {"completeness": "true"})):
+        refused = await reader_client.fetch(path, query)
+        assert (refused.status, refused.json["code"]) == (503, "unavailable")
+        assert "Retry-After" in refused.headers
 
 
 async def test_where_it_cannot_be_known_there_are_no_figures(reader_client: ReaderClient, store: Store) -> None:
