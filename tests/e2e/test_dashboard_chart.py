@@ -262,21 +262,22 @@ def test_the_range_of_buckets_does_not_reach_across_a_gap(browser: Browser, demo
             assert before is None or after is None or abs(after - before) < end - begin - 60_000
 
 
-def test_a_line_is_not_drawn_across_missing_readings(browser: Browser, demo_server: DemoServer) -> None:
+@pytest.mark.parametrize(("sensor", "step"), [("counted", 1), ("steps-of-two", 2)])
+def test_a_line_is_not_drawn_across_missing_readings(
+    browser: Browser, demo_server: DemoServer, sensor: str, step: int
+) -> None:
     begin, late = ago(50), {200: 203.5}
-    for sensor, step in (("counted", 1), ("steps of two", 2)):
-        sensor_type = sensor.replace(" ", "-")
-        readings = [
-            {"sensorType": sensor_type, "ts": int(begin + 1000 * late.get(n, n)), "seq": step * n, "value": n}
-            for n in range(500)
-            if n not in (100, 300, 301)
-        ]
-        demo_server.send("missing-1", readings)
-        looking(browser, demo_server, ("missing-1", sensor_type))
-        browser.until("return document.getElementById('resolution').textContent.startsWith('497 readings')")
-        (curve,) = browser.curves()
-        # Numbers that do not count readings say nothing.
-        assert [len(run) for run in runs(curve)] == ([100, 199, 198] if step == 1 else [497])
+    readings = [
+        {"sensorType": sensor, "ts": int(begin + 1000 * late.get(n, n)), "seq": step * n, "value": n}
+        for n in range(500)
+        if n not in (100, 300, 301)
+    ]
+    demo_server.send(f"missing-{step}", readings)
+    looking(browser, demo_server, (f"missing-{step}", sensor))
+    browser.until("return document.getElementById('resolution').textContent.startsWith('497 readings')")
+    (curve,) = browser.curves()
+    # Numbers that do not count readings say nothing.
+    assert [len(run) for run in runs(curve)] == ([100, 199, 198] if step == 1 else [497])
 
 
 def test_a_range_says_how_many_of_its_readings_arrived(browser: Browser, demo_server: DemoServer) -> None:
