@@ -123,7 +123,7 @@ async def test_a_client_that_does_not_read_misses_receipts_and_costs_little(
         assert (await socket.receive_str(timeout=5)).startswith("40")
         assert socket._conn is not None
         assert socket._conn.transport is not None
-        socket._conn.transport.pause_reading()  # type: ignore[attr-defined]
+        socket._conn.transport.pause_reading()
 
         async def missed() -> bool:
             await announce(embedded, *(("user-1", "device-1", f"t{number}", many) for number in range(10)))
