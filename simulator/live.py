@@ -1,13 +1,14 @@
 """One live device: which values it sends, and when."""
 
 import asyncio
+import itertools
 import time
 
 from msgspec import UNSET
 
 from simulator.commands import DeviceCommands
 from simulator.device import DeviceClient
-from simulator.reading import DeviceReading, SequenceCounter
+from simulator.reading import DeviceReading
 from simulator.waveform import Waveform
 
 # A device that falls behind by more than this skips the readings it would have measured meanwhile.
@@ -21,7 +22,8 @@ async def send_live(client: DeviceClient, sensor_type: str, *, rate: float, batc
     """
     commands = DeviceCommands(client.device, sensor_type, rate)
     client.on_command = commands.answer
-    waveform, sequence = Waveform(sensor_type, client.device), SequenceCounter()
+    # Counted up over all readings, so that gaps show; a new run begins a new count.
+    waveform, sequence = Waveform(sensor_type, client.device), itertools.count()
     await asyncio.sleep(delay_s)
     clock = time.monotonic
     # Readings are spaced evenly; an event leaves when its last reading has been measured.
@@ -31,7 +33,7 @@ async def send_live(client: DeviceClient, sensor_type: str, *, rate: float, batc
         readings, every_s = [], 1 / commands.rate
         for _ in range(batch):
             ts_ms = int((measured_at + to_wall_s) * 1000)
-            value, seq = waveform.value(ts_ms), sequence.next(ts_ms)
+            value, seq = waveform.value(ts_ms), next(sequence)
             readings.append(DeviceReading(sensor_type, value, ts_ms, seq, unit=waveform.unit or UNSET))
             measured_at += every_s
         await client.send(readings)

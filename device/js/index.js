@@ -962,7 +962,8 @@ class Device {
         else this.#most = Math.ceil(batch.length / 2);
         return 0;
       case "retry":
-        if (answer.code !== "unavailable") this.#most = Math.ceil(batch.length / 2);
+        // `retryAfterMs` of a rate limit is when this event passes; of too much in flight, a smaller one may pass.
+        if (answer.code === "busy") this.#most = Math.ceil(batch.length / 2);
         return Math.min(Math.max(Number(answer.retryAfterMs) || 1000, 1), MOST_RETRY_MS) * (1 + Math.random() / 5);
       default:
         return 1000; // no acknowledgement, or none of Tidegate's

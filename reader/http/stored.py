@@ -22,15 +22,16 @@ from runtime.http.problems import Problem
 MAX_BODY_BYTES = 256 * 1024
 
 # A reading without `ts` has a `seq` of up to 2⁵³−1, given by the gateway.
-_Milliseconds = Annotated[int, Meta(ge=0, le=2**53 - 1, examples=[1_767_225_600_000])]
-_Seq = Annotated[int, Meta(ge=0, le=2**53 - 1, examples=[1])]
+_Number = Annotated[int, Meta(ge=0, le=2**53 - 1, examples=[1_767_225_600_000])]
+# Not a tuple: its schema has `items: false`, which openapi-python-client 0.29.1 does not parse.
+_Position = Annotated[list[_Number], Meta(min_length=2, max_length=2, description="`[tsMs, seq]`")]
 
 
 class StoredItem(Body):
     """Readings of one series of the device: `[tsMs, seq]` of each."""
 
     sensor_type: Id
-    readings: Annotated[list[tuple[_Milliseconds, _Seq]], Meta(min_length=1, max_length=MAX_READINGS)]
+    readings: Annotated[list[_Position], Meta(min_length=1, max_length=MAX_READINGS)]
 
 
 class StoredReadings(Body):
@@ -78,7 +79,7 @@ class StoredRoutes:
             raise Problem(422, f"At most {MAX_READINGS:,} readings can be asked for at once.", code="batch_size")
         wanted: dict[str, set[tuple[int, int]]] = {}
         for item in question.items:
-            wanted.setdefault(item.sensor_type, set()).update(item.readings)
+            wanted.setdefault(item.sensor_type, set()).update((ts_ms, seq) for ts_ms, seq in item.readings)
         items = []
         async with self._guard.admitted(claims.owner, "stored"):
             for sensor_type, positions in wanted.items():

@@ -125,7 +125,7 @@ def _example(document: Json, schema: Json) -> Any:
         required = schema.get("required") or list(schema.get("properties", ()))[:1]
         return {name: _example(document, schema["properties"][name]) for name in required}
     if schema.get("type") == "array":
-        return [_example(document, item) for item in schema.get("prefixItems") or [schema.get("items", {})]]
+        return [_example(document, schema.get("items", {}))] * schema.get("minItems", 1)
     return {"integer": schema.get("minimum", 0), "number": 0, "boolean": True, "null": None}.get(
         schema.get("type", ""), "…"
     )
@@ -150,8 +150,6 @@ def _type(schema: Json) -> str:
             return " or ".join(map(_type, schema[choice]))
     if "enum" in schema:
         return " or ".join(f"<code>{escape(json.dumps(value))}</code>" for value in schema["enum"])
-    if "prefixItems" in schema:
-        return f"[{', '.join(map(_type, schema['prefixItems']))}]"
     if schema.get("type") == "array":
         return f"list of {_type(schema.get('items', {}))}"
     rules = [f"{rule} {schema[rule]}" for rule in _RULES if rule in schema]

@@ -82,6 +82,8 @@ class Newest:
             for number in state.waiting:
                 asked = [one for one in series if one not in known or number >= known[one].final]
                 _keep_newest(behind, await self._last(sealed_name(number), number, owner, asked, session))
+            if not await self._are_there([one.final for one in known.values()], state, session):
+                known = {}
             unknown = [one for one in series if one not in known]
             if state.has_blocks and unknown:
                 _keep_newest(behind, _candidates(await self._last_pieces(owner, unknown, session)))
@@ -91,6 +93,17 @@ class Newest:
             self._remember((owner, *one), _Known(behind.get(one), state.final, at))
         _keep_newest(behind, hot)
         return {one: candidate.document for one, candidate in self._retained(behind, state)}
+
+    async def _are_there(self, finals: list[int], state: State, session: Any) -> bool:
+        """Return whether sealed collections behind what is known are still there, after they were asked.
+
+        One that has been dropped has nothing to find; its number leaves the list only later.
+        """
+        lowest = min(finals, default=UNSEALED)
+        for number in state.waiting:
+            if number >= lowest and not await self._places.has(sealed_name(number), {}, session):
+                return False
+        return True
 
     def _remember(self, name: tuple[str, str, str], known: _Known) -> None:
         self._known[name] = known

@@ -5,8 +5,9 @@ use: `highest: int64, blocks: bool, waiting: [{number: int64, sealedAt: Date, re
 bool}], retention: {days: int, bySensorType: {…}}`, and what the lease holders keep there (`sealing`, `compaction`).
 
 A seal number is in `waiting` before the collection is renamed, and until after that collection is dropped. `blocks` is
-true before the first piece or block is written. Whoever reads `readings` first and this document then, therefore knows
-of each place into which a reading may have moved meanwhile.
+true before the first piece or block is written, and there may be some as long as anything waits. Whoever reads
+`readings` first and this document then, therefore knows of each place into which a reading may have moved meanwhile, or
+moves while the places that it names are read.
 """
 
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ class State:
 
     `waiting`: the numbers of sealed collections, lowest first. `highest`: the highest ever. `final`: what is sealed
     under a number below it gains nothing any more; of higher numbers the collection may not have been renamed yet.
+    `has_blocks`: whether there are pieces and blocks, or may be as soon as what waits has been read.
     """
 
     waiting: tuple[int, ...] = ()
@@ -54,7 +56,7 @@ def state_of(document: Mapping[str, Any] | None) -> State:
         tuple(sorted(int(one["number"]) for one in waiting)),
         highest,
         min([*unnamed, highest + 1]),
-        bool(document.get("blocks")),
+        bool(document.get("blocks") or waiting),
         int(retention.get("days", 0)),
         dict(retention.get("bySensorType", {})),
     )

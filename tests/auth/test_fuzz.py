@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from access.public_api import PUBLIC_API
 from auth.app import auth_service
 from auth.migrate import migrate
+from broker.embedded.broker import EmbeddedBroker
 from runtime.http.docs import add_docs
 from runtime.http.listen import listen
 from runtime.http.problems import Handler, problem_middleware
@@ -34,8 +35,8 @@ UNLIMITED = 1_000_000_000
 
 
 @asynccontextmanager
-async def counted_service(url: str, answers: Counter[int]) -> AsyncIterator[str]:
-    """Serve as the process does, and count the responses by status."""
+async def counted_service(url: str, queue: Path, answers: Counter[int]) -> AsyncIterator[str]:
+    """Serve as the process does, with a broker and no gateway behind it, and count the responses by status."""
 
     @web.middleware
     async def counting(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -50,7 +51,10 @@ async def counted_service(url: str, answers: Counter[int]) -> AsyncIterator[str]
         address_failures=UNLIMITED,
         address_signups=UNLIMITED,
     )
-    async with auth_service(settings, registry=CollectorRegistry()) as service:
+    async with (
+        EmbeddedBroker.open_at(queue) as broker,
+        auth_service(settings, registry=CollectorRegistry(), broker=broker) as service,
+    ):
         app = web.Application(middlewares=[counting, problem_middleware])
         service.add_routes(app)
         add_docs(app, PUBLIC_API, service.calls)
@@ -65,7 +69,7 @@ async def test_two_thousand_requests_meet_no_fault_and_nothing_undescribed(
     await migrate(sqlite_url)
     answers: Counter[int] = Counter()
     (tmp_path / "schemathesis.toml").write_text(CONFIG)
-    async with counted_service(sqlite_url, answers) as url:
+    async with counted_service(sqlite_url, tmp_path / "queue.db", answers) as url:
         hooks = {"SCHEMATHESIS_HOOKS": "tests.auth.fuzz_hooks", "FUZZED_URL": url}
         generated, report = await fuzz(url, "--max-examples", "150", checks=CHECKS, seed=seed, folder=tmp_path, **hooks)
     print(report, dict(sorted(answers.items())), f"seed {seed}")

@@ -45,13 +45,14 @@ async def test_a_second_process_on_a_buffer_is_an_error_until_the_first_is_kille
 
 
 async def test_of_many_processes_that_start_at_once_at_most_one_gets_the_buffer(buffer: Path) -> None:
+    decided = asyncio.Barrier(5)
+
     async def one() -> bool:
         async with javascript_device(NOWHERE, ISSUING.device(), buffer=buffer) as device:
             while not (device.all_of("ready") or device.all_of("refused")):
                 await asyncio.sleep(0.02)
-            started = bool(device.all_of("ready"))
-            await asyncio.sleep(2)
-            return started
+            await decided.wait()  # until then nobody ends, and so nobody's buffer becomes free
+            return bool(device.all_of("ready"))
 
     assert sum(await asyncio.gather(*(one() for _ in range(5)))) <= 1
 
@@ -167,15 +168,13 @@ async def test_an_event_that_is_refused_as_a_whole_is_split(fake_broker: FakeBro
     assert published(fake_broker).keys() == set(range(401)) - {200}
 
 
-async def test_a_retry_is_obeyed(fake_broker: FakeBroker) -> None:
+async def test_a_rate_limit_is_kept_to_without_many_refusals(fake_broker: FakeBroker) -> None:
     async with gateway(fake_broker, device_readings_per_second=200) as running:
         async with javascript_device(running.url, ISSUING.device()) as device:
             await device.call("send", count=1000)
-            began = asyncio.get_running_loop().time()
-            await device.call("flush", ms=20_000)
-            assert asyncio.get_running_loop().time() - began > 2.5
+            await device.call("flush", ms=50_000)
         retries = running.registry.get_sample_value("tidegate_gateway_limited_total", {"scope": "device"})
-        assert 0 < (retries or 0) < 60
+        assert 0 < (retries or 0) < 15
     assert len(published(fake_broker)) == 1000
 
 

@@ -1,6 +1,9 @@
 """The JavaScript library with `receipts`, and its commands, against a server that the test controls."""
 
+import time
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from testing.waiting import eventually
 from tests.device.javascript_process import JavaScriptDevice, javascript_device
@@ -86,6 +89,23 @@ async def test_an_answer_that_promises_nothing_frees_nothing() -> None:
         server.answer = lambda _: {"status": "accepted", "accepted": 1}
         await device.call("flush", ms=10_000)
     assert len({(one["ts"], one["seq"]) for one in server.readings}) == 1
+
+
+async def test_a_retry_is_obeyed() -> None:
+    times: list[float] = []
+
+    def answer(readings: list[dict[str, Any]]) -> dict[str, Any]:
+        times.append(time.monotonic())
+        if len(times) < 3:
+            return {"status": "retry", "code": "busy", "retryAfterMs": 1200}
+        return {"status": "accepted", "accepted": len(readings)}
+
+    async with fake_server() as server, javascript_device(server.url, TOKEN) as device:
+        server.answer = answer
+        await device.call("send")
+        await device.call("flush", ms=20_000)
+    assert len(times) == 3
+    assert all(later - earlier >= 1.2 for earlier, later in pairwise(times))
 
 
 async def test_commands_are_run_once_and_answered() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.device.javascript_edge import edge, published
+from tests.device.javascript_edge import Edge, edge, published
 from tests.device.javascript_process import DeviceError, JavaScriptDevice, javascript_device
 from tests.e2e.onebox_process import demo_credentials, running_onebox
 from tests.gateway.fakes import FakeBroker
@@ -30,11 +30,12 @@ async def refusal(device: JavaScriptDevice, within_s: float = 30) -> str:
                     return str(error.code)
 
 
-async def comes_back(device: JavaScriptDevice, within_s: float = 20) -> None:
+async def comes_back(at: Edge, file: Path, device: JavaScriptDevice, within_s: float = 40) -> None:
     """Return when the buffer is empty: a device with a function tries again, though it was refused."""
     async with asyncio.timeout(within_s):
         while (await device.call("state"))["pending"]:
-            await asyncio.sleep(0.1)
+            await asyncio.to_thread(file.write_text, await at.new_token())
+            await asyncio.sleep(1)
 
 
 @pytest.mark.timeout(180)
@@ -95,8 +96,7 @@ async def test_a_function_is_asked_again_after_the_end_of_its_token(tmp_path: Pa
         file.write_text(await at.new_token())
         async with javascript_device(at.url, file, buffer=tmp_path / "readings.log") as device:
             assert await refusal(device) == "expired"
-            file.write_text(await at.new_token())
-            await comes_back(device)
+            await comes_back(at, file, device)
             renewed = len(device.all_of("token"))
             stop = asyncio.get_running_loop().time() + 8  # longer than the token lasts
             while asyncio.get_running_loop().time() < stop:
@@ -112,7 +112,7 @@ async def test_a_function_is_asked_again_after_the_end_of_its_token(tmp_path: Pa
                 file.write_text(await at.new_token())
                 await asyncio.sleep(0.5)
             await device.call("stream", everyMs=0)
-            await device.call("flush", ms=20_000)
+            await comes_back(at, file, device)
         await running.stop()
         stored = await at.stored()
         assert device.kept == stored.keys()

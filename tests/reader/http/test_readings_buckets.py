@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from reader.history import bucket_sums
 from readings.reading import Reading
 from tests.reader.bucket_model import MODELS
 from tests.reader.harness import SENSOR, TS, ReaderClient, Store, make_reading, series
@@ -256,3 +257,17 @@ async def test_buckets_of_every_kind_are_fewer_at_most(reader_client: ReaderClie
     most = await reader_client.fetch("/readings/buckets", query | {"to": TS + 50_000})
     assert [item["texts"]["first"] for item in most.items] == [str(number) for number in range(5000)]
     assert (await reader_client.fetch("/readings/buckets", query)).invalid_fields == ["every"]
+
+
+async def test_more_distinct_texts_than_one_bucket_counts_are_refused(
+    reader_client: ReaderClient, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bucket_sums, "MAX_TEXTS", 5)
+    await store.insert(*(make_reading(str(number % 6), TS + number) for number in range(12)))
+    refused = await reader_client.fetch("/readings/buckets", series(every="1h", values="all"))
+    assert refused.invalid_fields == ["every"]
+    assert "distinct texts" in refused.json["errors"][0]["message"]
+    narrower = await reader_client.fetch("/readings/buckets", series(every="5ms", values="all"))
+    assert sum(item["texts"]["count"] for item in narrower.items) == 12
+    (whole,) = (await reader_client.fetch("/readings/buckets", series(every="1h"))).items
+    assert whole["texts"]["count"] == 12

@@ -106,6 +106,32 @@ async def test_what_is_sealed_and_compacted_at_once_is_looked_up(world: World) -
     assert await world.value() == "new"
 
 
+@pytest.mark.parametrize("is_listed", [False, True], ids=["off the list", "on the list"])
+async def test_what_is_compacted_in_the_middle_of_the_question_is_looked_up(
+    world: World, monkeypatch: pytest.MonkeyPatch, is_listed: bool
+) -> None:
+    await world.store(READINGS, "old", 0)
+    await world.seal(1)
+    await world.state(1, 1)
+    assert await world.value() == "old"
+    await world.store(READINGS, "new", 1)
+    await world.seal(2)
+    await world.state(2, 1, 2)
+    left = [2]
+
+    async def compacted_before(collection: Any, parts: list[Pipeline], session: Any) -> list[Document]:
+        if collection.name == sealed_name(2) and left:
+            await world.compact(left.pop(), "new", 1)
+            await world.state(2, *((1, 2) if is_listed else (1,)), has_blocks=True)
+        return await find_each(collection, parts, session)
+
+    monkeypatch.setattr("storage.places.newest.find_each", compacted_before)
+    assert await world.value() == "new"
+    assert not left
+    await world.state(2, 1, has_blocks=True)
+    assert await world.value() == "new"
+
+
 async def test_the_first_copy_of_the_newest_reading_is_shown(world: World) -> None:
     await world.store(READINGS, "first", 0)
     await world.seal(1)
