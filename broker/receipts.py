@@ -6,12 +6,8 @@ device. Nothing of it is stored or confirmed: a lost receipt is asked for with `
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
-import bson
 import msgspec
-
-from readings.document import AS_MILLISECONDS, id_bytes
 
 # Identities in one payload, some 25 bytes each.
 MAX_IDENTITIES = 5000
@@ -56,12 +52,6 @@ def ranges_of(header: object, count: int) -> Ranges:
     except ValueError:
         return []
     return found
-
-
-def identity_of(document: bytes) -> tuple[tuple[str, str, str], tuple[int, int]]:
-    """Return the series and the position of a stored document, as `(owner, device, sensorType), (tsMs, seq)`."""
-    key: dict[str, Any] = bson.decode(id_bytes(document), AS_MILLISECONDS)
-    return (key["owner"], key["device"], key["sensorType"]), (int(key["ts"]), int(key["seq"]))
 
 
 def stored_payloads(stored: Iterable[tuple[tuple[str, str, str], Sequence[tuple[int, int]]]]) -> Iterator[bytes]:

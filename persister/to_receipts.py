@@ -8,15 +8,21 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import lru_cache
 
 from broker.headers import RECEIPTS_HEADER
 from broker.interface import Broadcaster
 from broker.message import Message
-from broker.receipts import identity_of, ranges_of, stored_payloads
+from broker.receipts import ranges_of, stored_payloads
 from persister.batch import Outcome
+from persister.known_series import key_of_name
+from readings.document import series_and_position
+from readings.keys import Position
 from runtime.background import background
 
 BROADCAST_EVERY_S = 0.1
+# Names of series kept decoded, some 500 bytes each.
+MAX_NAMES = 16_384
 _STORED = (Outcome.STORED, Outcome.DUPLICATE)
 
 
@@ -25,8 +31,8 @@ class ToReceipts:
 
     def __init__(self, broadcaster: Broadcaster) -> None:
         self._broadcaster = broadcaster
-        # By series: positions that are stored and not yet announced.
-        self.waiting: defaultdict[tuple[str, str, str], list[tuple[int, int]]] = defaultdict(list)
+        # By the bytes of the series: positions that are stored and not yet announced.
+        self.waiting: defaultdict[bytes, list[Position]] = defaultdict(list)
 
     @asynccontextmanager
     async def broadcasting(self) -> AsyncIterator["ToReceipts"]:
@@ -45,7 +51,7 @@ class ToReceipts:
         for start, end in ranges_of(header, len(documents)):
             for document, outcome in zip(documents[start:end], outcomes[start:end], strict=True):
                 if outcome in _STORED:
-                    series, position = identity_of(document)
+                    series, position = series_and_position(document)
                     self.waiting[series].append(position)
 
     async def _broadcast(self) -> None:
@@ -57,6 +63,12 @@ class ToReceipts:
         if not self.waiting:
             return
         waiting, self.waiting = self.waiting, defaultdict(list)
-        # By series: a gateway finds what belongs to a device in one place.
-        for payload in stored_payloads(sorted(waiting.items())):
+        # In order: the bytes begin with owner and device, so a gateway finds what belongs to a device in one place.
+        for payload in stored_payloads((_names(series), positions) for series, positions in sorted(waiting.items())):
             self._broadcaster.broadcast(payload)
+
+
+@lru_cache(MAX_NAMES)
+def _names(series: bytes) -> tuple[str, str, str]:
+    key = key_of_name(series)
+    return key["owner"], key["device"], key["sensorType"]

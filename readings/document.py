@@ -24,6 +24,8 @@ _INT64 = struct.Struct("<q")
 _BEGIN = struct.Struct("<i5si")
 # The type and name of `ts`, and its milliseconds.
 _TS = struct.Struct("<4sq")
+# `ts` and `seq`, each with its type and name.
+_TS_SEQ = struct.Struct("<4sq5sq")
 # The type and name of `receivedAt`, and its milliseconds.
 _RECEIVED_AT = struct.Struct("<12sq")
 # The offset of `_id`'s own length: behind the document's length, the type and the name `_id\0`.
@@ -157,6 +159,13 @@ def document_ts_ms(document: bytes) -> int:
     """Return the time of a document for which `series_bytes` succeeded, in milliseconds since 1970."""
     ts_at = _ID_AT + _LENGTH.unpack_from(document, _ID_AT)[0] - _TS_SEQ_BYTES + len(_TS_HEAD)
     return int(_INT64.unpack_from(document, ts_at)[0])
+
+
+def series_and_position(document: bytes) -> tuple[bytes, Position]:
+    """Return `series_bytes` of a document for which that succeeded, and its position in the series: in 0.4 us."""
+    ts_at = _ID_AT + _LENGTH.unpack_from(document, _ID_AT)[0] - _TS_SEQ_BYTES
+    _, ts_ms, _, seq = _TS_SEQ.unpack_from(document, ts_at)
+    return document[_SERIES_AT:ts_at], (ts_ms, seq)
 
 
 def received_ms(document: bytes) -> int:

@@ -75,9 +75,10 @@ class Found:
         return sum(raw.total for raw, _ in self._raw) + sum(map(len, self._parts))
 
     def columns(self) -> Columns | None:
-        """Return what was found, in order; None if that is nothing."""
+        """Return what was found, in order; None if that is no reading."""
         parts = [*self._parts, *columns_together(self._raw, self.rest)]
-        return self.rest.cut(first_wins(concatenate(parts)).columns) if parts else None
+        columns = self.rest.cut(first_wins(concatenate(parts)).columns) if parts else None
+        return columns if columns is not None and len(columns) else None
 
     def batch(self, *, exact: bool) -> Batch:
         """Return what was found, in the direction of the window, and no more than the limit if it is to be `exact`."""

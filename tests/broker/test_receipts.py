@@ -11,12 +11,9 @@ from broker.receipts import (
     StoredSeries,
     decode_stored,
     header_of,
-    identity_of,
     ranges_of,
     stored_payloads,
 )
-from readings.document import encode_document
-from readings.reading import Reading
 
 
 def test_ranges_survive_the_header_and_neighbours_are_joined(rng: random.Random) -> None:
@@ -34,11 +31,6 @@ def test_any_other_header_marks_nothing(header: object) -> None:
 def test_a_message_without_receipts_has_no_header_for_them() -> None:
     assert set(Message.of([b""]).headers) == {"x-schema"}
     assert Message.of([b""], "0-1").headers == {"x-schema": 1, "x-receipts": "0-1"}
-
-
-def test_the_identity_is_that_of_the_stored_document() -> None:
-    document = encode_document("owner", "device", Reading("t", 1.5, 1_700_000_000_123, 2**52 + 7, 1))
-    assert identity_of(document) == (("owner", "device", "t"), (1_700_000_000_123, 2**52 + 7))
 
 
 def test_payloads_are_bounded_and_together_have_everything() -> None:

@@ -60,6 +60,21 @@ def demo_credentials(data: Path) -> dict[str, str]:
     return {"email": DEMO_EMAIL, "password": json.loads((data / "secrets.json").read_text())["demoPassword"]}
 
 
+async def demo_device(url: str, data: Path) -> tuple[str, str]:
+    """Log in as the demo user, register a device or find it; return its id and a token."""
+    person = demo_credentials(data)
+    async with aiohttp.ClientSession(url) as session:
+        await session.post("/user/signup", json={"name": "Demo", **person})
+        async with session.post("/user/login", json=person) as answer:
+            bearer = {"Authorization": f"Bearer {(await answer.json())['accessToken']}"}
+        body = {"sensorType": "temperature", "location": "roof", "name": "mine"}
+        await session.post("/devices", json=body, headers=bearer)
+        async with session.get("/devices", params={"name": "mine"}, headers=bearer) as answer:
+            device = (await answer.json())["items"][0]["id"]
+        async with session.post(f"/devices/{device}/token", headers=bearer) as answer:
+            return device, (await answer.json())["token"]
+
+
 async def summary(*arguments: str, data: Path) -> dict[str, Any]:
     """Run a onebox to its end and return its summary; it must exit with 0."""
     process = await start_onebox(*arguments, data=data)

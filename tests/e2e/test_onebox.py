@@ -14,23 +14,8 @@ from pymongo import MongoClient
 
 from onebox.mongod import private_mongod
 from testing.waiting import eventually
-from tests.e2e.onebox_process import demo_credentials, running_onebox, start_onebox, summary
+from tests.e2e.onebox_process import demo_credentials, demo_device, running_onebox, start_onebox, summary
 from tests.integration.device import Identity, connected, readings
-
-
-async def demo_device(url: str, data: Path) -> tuple[str, str]:
-    """Log in as the demo user, register a device or find it; return its id and a token."""
-    person = demo_credentials(data)
-    async with aiohttp.ClientSession(url) as session:
-        await session.post("/user/signup", json={"name": "Demo", **person})
-        async with session.post("/user/login", json=person) as answer:
-            bearer = {"Authorization": f"Bearer {(await answer.json())['accessToken']}"}
-        body = {"sensorType": "temperature", "location": "roof", "name": "mine"}
-        await session.post("/devices", json=body, headers=bearer)
-        async with session.get("/devices", params={"name": "mine"}, headers=bearer) as answer:
-            device = (await answer.json())["items"][0]["id"]
-        async with session.post(f"/devices/{device}/token", headers=bearer) as answer:
-            return device, (await answer.json())["token"]
 
 
 def csv_with_repeated_times(path: Path, rows: int) -> Path:

@@ -43,10 +43,10 @@ def readings(start: int, count: int, sensor_type: str = "temperature") -> list[d
 
 
 @asynccontextmanager
-async def connected(url: str, token: str, device: str) -> AsyncIterator[Device]:
+async def connected(url: str, token: str, device: str, *, receipts: bool = False) -> AsyncIterator[Device]:
     """Connect with a token."""
     client = socketio.AsyncClient(reconnection=False)
-    await client.connect(url, auth={"token": token}, transports=["websocket"])
+    await client.connect(url, auth={"token": token, "receipts": receipts}, transports=["websocket"])
     try:
         yield Device(client, device)
     finally:

@@ -1,15 +1,18 @@
 """Receipts on real servers: behind the write, through any gateway, and what a device does when one is lost."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
+import pytest
 import socketio
 
 from testing.waiting import eventually
 from tests.integration.conftest import Pipeline
-from tests.integration.device import connected, readings
-from tests.integration.services import started
+from tests.integration.device import Device, connected, readings
+from tests.integration.services import Running, started
 
 SENSOR = "temperature"
 
@@ -50,22 +53,15 @@ async def test_a_device_is_told_what_is_stored_and_asks_for_what_it_missed(
     async with started(
         "reader", BROKER_URL=rabbitmq_url, READINGS_URL=url, READINGS_DATABASE=database, AUTH_URL=pipeline.auth.url
     ) as reader:
-        wanted = readings(2000, 100) + readings(5000, 3)
-        body = {"items": [{"sensorType": SENSOR, "readings": [[one["ts"], one["seq"]] for one in wanted]}]}
-        headers = {"Authorization": f"Bearer {pipeline.token}"}
-        found: list[Any] = []
+        wanted = [(one["ts"], one["seq"]) for one in readings(2000, 100) + readings(5000, 3)]
+        found: list[tuple[int, int]] = []
 
         async def all_found() -> bool:
-            async with (
-                aiohttp.ClientSession(headers=headers) as session,
-                session.post(f"{reader.url}/readings/stored", json=body) as response,
-            ):
-                assert response.status == 200, await response.text()
-                found[:] = [one for item in (await response.json())["items"] for one in item["readings"]]
+            found[:] = await _listed(reader.url, pipeline.token, wanted)
             return len(found) == 100
 
         await eventually(all_found, "all but those that were never sent are stored")
-        assert found == [[one["ts"], one["seq"]] for one in readings(2000, 100)]
+        assert found == wanted[:100]
     assert len(told) == len(sent), "nothing was announced to a device that is away, nor of a session that did not ask"
 
 
@@ -90,6 +86,59 @@ async def test_nothing_is_announced_while_workers_die_before_they_have_stored_it
     assert set(told) <= stored
     assert len(set(told)) > 10_000, "a killed worker loses the receipts of what it had stored last, no others"
     await device.disconnect()
+
+
+@pytest.mark.parametrize(("point", "stored"), [("persister.before_insert", 0), ("persister.inserted", 100)])
+async def test_what_a_killed_worker_did_not_tell_is_listed_if_stored_and_told_when_redelivered(
+    pipeline: Pipeline, rabbitmq_url: str, point: str, stored: int
+) -> None:
+    url, database = pipeline.mongodb
+    settings = {"BROKER_URL": rabbitmq_url, "READINGS_URL": url, "READINGS_DATABASE": database}
+    sent = readings(0, 100)
+    identities = [(one["ts"], one["seq"]) for one in sent]
+    told: list[tuple[int, int]] = []
+
+    @asynccontextmanager
+    async def device_at(gateway: Running) -> AsyncIterator[Device]:
+        async with connected(gateway.url, pipeline.token, pipeline.device, receipts=True) as device:
+            device.client.on("stored", lambda event: told.extend(_identities(event)))
+            yield device
+
+    async def all_told() -> bool:
+        return set(told) == set(identities)
+
+    for one in pipeline.persisters:
+        assert await one.stop() == 0
+    async with started("reader", **settings, AUTH_URL=pipeline.auth.url) as reader:
+        async with (
+            started("persister", **settings, TIDEGATE_FAILPOINT=f"{point}:1") as killed,
+            device_at(pipeline.gateways[0]) as device,
+        ):
+            await device.send_until_accepted(sent)
+            await asyncio.wait_for(killed.process.wait(), 20)
+            await asyncio.sleep(0.5)
+            assert told == []
+            assert len(await _listed(reader.url, pipeline.token, identities)) == stored
+        # The device is at another gateway when its readings are redelivered to another worker.
+        async with device_at(pipeline.gateways[1]), started("persister", **settings):
+            await eventually(all_told, "what was redelivered has receipts", 20)
+        assert await _listed(reader.url, pipeline.token, identities) == identities
+    assert len(pipeline.stored()) == 100
+
+
+def _identities(event: Any) -> list[tuple[int, int]]:
+    return [(ts, seq) for item in event["items"] for ts, seq in item["readings"]]
+
+
+async def _listed(url: str, token: str, identities: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ask which of these readings are stored."""
+    body = {"items": [{"sensorType": SENSOR, "readings": identities}]}
+    async with (
+        aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as session,
+        session.post(f"{url}/readings/stored", json=body) as response,
+    ):
+        assert response.status == 200, await response.text()
+        return _identities(await response.json())
 
 
 async def _send(device: Any, count: int) -> None:

@@ -1,7 +1,11 @@
 """What a persister announces to devices that asked, and when."""
 
+from itertools import groupby
+
 from broker.message import Message
 from broker.receipts import decode_stored
+from readings.document import encode_document
+from readings.reading import Reading
 from tests.persister.harness import Harness, document
 
 
@@ -60,3 +64,15 @@ async def test_a_header_of_another_form_announces_nothing_and_is_stored() -> Non
     await run(harness)
     assert harness.store.written == [document(1), document(2)]
     assert announced(harness) == {}
+
+
+async def test_what_belongs_to_a_device_is_announced_in_one_place() -> None:
+    names = [(owner, device, sensor) for sensor in ("t", "é") for device in ("d", "dd") for owner in ("o", "oo")]
+    sent = [encode_document(*name[:2], Reading(name[2], 1, 1_700_000_000_000, 2**53 - 1, 1)) for name in names]
+    harness = Harness([Message.of([one], "0-1") for one in sent])
+    await run(harness)
+    found = [one for payload in harness.receipts.payloads for one in decode_stored(payload)]
+    assert {(one.owner, one.device, one.sensor_type) for one in found} == set(names)
+    assert all(one.readings == [(1_700_000_000_000, 2**53 - 1)] for one in found)
+    devices = [(one.owner, one.device) for one in found]
+    assert [device for device, _ in groupby(devices)] == list(dict.fromkeys(devices))

@@ -20,6 +20,7 @@ from readings.document import (
     encode_document,
     index_documents,
     received_ms,
+    series_and_position,
     series_bytes,
     split_documents,
 )
@@ -40,6 +41,12 @@ readings = st.builds(
     st.integers(0, 2**53 - 1),
     st.integers(946_684_800_000, 4_000_000_000_000),
 )
+
+
+@given(names, names, readings)
+def test_the_series_and_the_position_are_those_of_the_key(owner: str, device: str, reading: Reading) -> None:
+    document = encode_document(owner, device, reading)
+    assert series_and_position(document) == (series_bytes(document), (reading.ts_ms, reading.seq))
 
 
 def elements(document: bytes) -> list[tuple[int, str]]:

@@ -5,7 +5,9 @@ import random
 from typing import Any
 
 import pytest
+from bson.datetime_ms import DatetimeMS
 
+from runtime.mongodb import mongodb_client
 from tests.reader.harness import (
     DEVICE,
     ISSUING,
@@ -111,3 +113,13 @@ async def test_the_longest_question_is_answered(reader_client: ReaderClient) -> 
     assert (await ask(reader_client, {"items": items})).items == []
     answer = await ask(reader_client, {"items": items, "more": "x" * 300_000})
     assert (answer.status, answer.json["code"]) == (413, "too_large")
+
+
+async def test_a_document_that_is_no_reading_is_not_listed(
+    reader_client: ReaderClient, mongodb_database: tuple[str, str]
+) -> None:
+    url, database = mongodb_database
+    key = {"owner": "user-1", "device": DEVICE, "sensorType": SENSOR, "ts": DatetimeMS(TS)}
+    async with mongodb_client(url, name="test", timeout_s=10) as client:
+        await client[database]["readings"].insert_one({"_id": key, "value": 1})
+    assert (await ask(reader_client, about((TS - 1, 0), (TS, 0)))).items == []
