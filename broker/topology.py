@@ -48,6 +48,7 @@ class Queue:
 
 
 READINGS_EXCHANGE = Exchange("tidegate.readings", "topic", "readings.v1")
+BACKFILL_EXCHANGE = Exchange("tidegate.backfill", "topic", "readings.v1")
 DEAD_EXCHANGE = Exchange("tidegate.dead", "fanout", "readings.dead")
 OWNERS_EXCHANGE = Exchange("tidegate.owners", "fanout", "owners.deleted")
 
@@ -66,6 +67,11 @@ DEAD_LETTERS = Queue("tidegate.readings.dead", DEAD_EXCHANGE, "#")
 # The only queue ever bound to the readings' exchange: with a second one, a confirm would no longer prove that a reading
 # is in this queue.
 READINGS = Queue("tidegate.readings", READINGS_EXCHANGE, "readings.*", dead_letter_queue=DEAD_LETTERS)
+# Readings that are late by their own clock (gateway/lanes.py), so that live ones never wait behind an hour of them. The
+# same holds for its exchange.
+BACKFILL = Queue("tidegate.backfill", BACKFILL_EXCHANGE, "readings.*", dead_letter_queue=DEAD_LETTERS)
 DELETED_OWNERS = Queue("tidegate.owners.deleted", OWNERS_EXCHANGE, "#")
 
-QUEUES = (DEAD_LETTERS, READINGS, DELETED_OWNERS)
+QUEUES = (DEAD_LETTERS, READINGS, BACKFILL, DELETED_OWNERS)
+# Everything that persisters store.
+LANES = (READINGS, BACKFILL)

@@ -1,7 +1,8 @@
-"""The gateway's wiring: keys and revocations → admission; devices → event handler → broker; sessions → presence."""
+"""The gateway's wiring: keys and revocations → admission; devices → handler → lanes → broker; sessions → presence."""
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 
 import aiohttp
 from aiohttp import web
@@ -10,14 +11,15 @@ from prometheus_client import CollectorRegistry
 from access.revocations import RevocationList, fetch_revocations_over_http
 from access.tokens import KeySet, TokenVerifier, fetch_jwks_over_http
 from broker.connect import open_broker
-from broker.interface import Broker
-from broker.topology import PRESENCE_EXCHANGE, READINGS_EXCHANGE
+from broker.interface import Broker, Publisher
+from broker.topology import BACKFILL_EXCHANGE, PRESENCE_EXCHANGE, READINGS_EXCHANGE, Exchange
 from broker.tracing import with_tracing
 from gateway.admission import Admission
 from gateway.commands import CommandReceiver
 from gateway.from_devices import FromDevices
 from gateway.from_http import FromHttp
 from gateway.ingest import EventHandler
+from gateway.lanes import Lanes
 from gateway.limits.connections import ConnectionLimits
 from gateway.metrics import GatewayMetrics
 from gateway.presence import PresenceBroadcaster, new_gateway_id
@@ -63,18 +65,14 @@ async def gateway_service(
     metrics = GatewayMetrics(registry)
     verifier = TokenVerifier(keys, settings.token_issuer)
     admission = Admission(verifier, revocations, ConnectionLimits(settings), ClientAddresses(settings.trusted_proxies))
+    lane = partial(_lane, broker, settings, metrics, tracing)
     async with (
-        broker.publisher(READINGS_EXCHANGE, confirm_timeout_s=settings.confirm_timeout_seconds) as publisher,
+        lane(READINGS_EXCHANGE) as (live, publisher),
+        lane(BACKFILL_EXCHANGE) if settings.backfill_after_seconds else nullcontext((None, None)) as (backfill, _),
         broker.broadcaster(PRESENCE_EXCHANGE) as broadcaster,
         PresenceBroadcaster(broadcaster, new_gateway_id()).broadcasting() as presence,
-        ToBroker(
-            with_tracing(publisher, tracing),
-            metrics,
-            slots=settings.publish_slots,
-            max_waiting_bytes=settings.max_waiting_bytes,
-        ).running() as to_broker,
     ):
-        event_handler = EventHandler(to_broker, metrics, settings, presence.accepted)
+        event_handler = EventHandler(Lanes(live, backfill, metrics), metrics, settings, presence.accepted)
         devices = FromDevices(settings, admission, event_handler, presence, revocations, metrics)
         checks = {"broker": publisher.check, "keys": keys.check, "revocations": revocations.check}
         async with (
@@ -82,6 +80,24 @@ async def gateway_service(
             CommandReceiver.receiving(broker, devices, presence, metrics),
         ):
             yield Gateway(devices, FromHttp(settings, admission, event_handler, metrics), checks)
+
+
+@asynccontextmanager
+async def _lane(
+    broker: Broker, settings: GatewaySettings, metrics: GatewayMetrics, tracing: Tracing | None, exchange: Exchange
+) -> AsyncIterator[tuple[ToBroker, Publisher]]:
+    """Open a publisher to one exchange. Its connection is its own, so that no lane waits behind the other one."""
+    async with (
+        broker.publisher(exchange, confirm_timeout_s=settings.confirm_timeout_seconds) as publisher,
+        ToBroker(
+            with_tracing(publisher, tracing),
+            metrics,
+            slots=settings.publish_slots,
+            max_waiting_bytes=settings.max_waiting_bytes,
+            exchange=exchange,
+        ).running() as to_broker,
+    ):
+        yield to_broker, publisher
 
 
 async def serve(settings: GatewaySettings, shutdown: Shutdown) -> None:

@@ -4,6 +4,7 @@ The fast path and the plain path through python-socketio both end here, so a dev
 """
 
 import asyncio
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -11,14 +12,16 @@ from typing import Any
 from uuid import uuid4
 
 from broker.interface import BrokerError, QueueFull
+from gateway.lanes import Lanes
 from gateway.limits.rates import LimitExceeded
 from gateway.metrics import GatewayMetrics
 from gateway.session import Session
 from gateway.settings import GatewaySettings
 from gateway.socket.packets import Event
-from gateway.to_broker import Busy, ToBroker
+from gateway.to_broker import Busy
+from readings.document import document_ts_ms
 from readings.encoder import EncodedEvent
-from readings.reading import MAX_READINGS, ReadingError
+from readings.reading import EARLIEST_MS, MAX_READINGS, ReadingError
 from runtime.log_throttle import LogThrottle
 from runtime.logs import logger
 
@@ -51,12 +54,14 @@ class EventHandler:
     """Handles the events of every session."""
 
     def __init__(
-        self, to_broker: ToBroker, metrics: GatewayMetrics, settings: GatewaySettings, accepted: defaultdict[str, int]
+        self, lanes: Lanes, metrics: GatewayMetrics, settings: GatewaySettings, accepted: defaultdict[str, int]
     ) -> None:
         """Handle events with these parts; `accepted` counts the accepted readings of each owner."""
-        self._to_broker = to_broker
+        self._lanes = lanes
         self._accepted = accepted
         self._metrics = metrics
+        # Without a backfill lane no reading is late.
+        self._backfill_after_ms = settings.backfill_after_seconds * 1000 or sys.maxsize
         self._max_event_bytes = settings.max_event_bytes
         self._max_in_flight_events = settings.max_in_flight_events
         self._max_in_flight_bytes = settings.max_in_flight_bytes
@@ -100,7 +105,9 @@ class EventHandler:
             return refusal
         quota = session.quota
         try:
-            encoded = self._encode(session, event)
+            now_ms = time.time_ns() // 1_000_000
+            late_before_ms = max(EARLIEST_MS, now_ms - self._backfill_after_ms)
+            encoded = self._encode(session, event, now_ms, late_before_ms)
         except _Rejected as error:
             quota.acquire(1, event.size, started)  # a rejected event counts too, but the rejection comes first
             self._metrics.readings.rejected += 1
@@ -114,10 +121,11 @@ class EventHandler:
             self._metrics.answer_seconds.observe(time.perf_counter() - started)
             return _accepted_ack(encoded)
         try:
-            self._to_broker.submit(
+            self._lanes.submit(
                 encoded.documents,
                 _PendingEvent(self, session, event.size, encoded, started, on_ack),
                 receipts=session.receipts,
+                late_before_ms=late_before_ms if encoded.late else None,
             )
         except Busy:
             quota.refund(count, event.size)
@@ -148,7 +156,7 @@ class EventHandler:
         ack = retry("rate_limited", exceeded.retry_after_ms)
         return {**ack, "limit": exceeded.limit, "scope": exceeded.scope}
 
-    def _encode(self, session: Session, event: Event) -> EncodedEvent:
+    def _encode(self, session: Session, event: Event, now_ms: int, late_before_ms: int) -> EncodedEvent:
         if event.size > self._max_event_bytes:
             raise _Rejected("too_large", f"an event may have at most {self._max_event_bytes} bytes")
         if event.name is None:
@@ -157,14 +165,15 @@ class EventHandler:
             raise _Rejected("unknown_event", f"there is no event {event.name[:64]!r}")
         if len(event.arguments) != 1:
             raise _Rejected("invalid_reading", f"{event.name} takes one payload, {len(event.arguments)} were sent")
-        payload, now_ms = event.arguments[0], time.time_ns() // 1_000_000
+        payload = event.arguments[0]
         try:
             if event.name == "reading":
-                return EncodedEvent([session.encoder.encode_one(payload, now_ms)], [])
-            encoded = session.encoder.encode_many(payload, now_ms)
+                document = session.encoder.encode_one(payload, now_ms)
+                return EncodedEvent([document], [], document_ts_ms(document) < late_before_ms)
+            encoded = session.encoder.encode_many(payload, now_ms, late_before_ms)
         except ReadingError as error:
             if (reparsed := event.reparsed()) is not None:
-                return self._encode(session, reparsed)
+                return self._encode(session, reparsed, now_ms, late_before_ms)
             raise _Rejected(error.code, error.detail) from error
         count = len(encoded.documents) + len(encoded.rejected)
         if not 1 <= count <= MAX_READINGS:
@@ -219,7 +228,7 @@ class _PendingEvent:
         self.encoded = encoded
 
     def __call__(self, failure: BrokerError | None) -> None:
-        """Acknowledge the event; called by ToBroker with the outcome of its documents."""
+        """Acknowledge the event; called by Lanes with the outcome of its documents."""
         self._on_ack(self._handler.on_confirm(self, failure))
 
 

@@ -153,6 +153,11 @@ class GatewayMetrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self.backfilled = Counter(
+            "tidegate_gateway_backfilled_total",
+            "Readings confirmed that took the backfill lane, because they were late by their own clock",
+            registry=registry,
+        )
         self.waiting_bytes = Gauge(
             "tidegate_gateway_waiting_bytes", "Bytes of readings received and not yet confirmed", registry=registry
         )

@@ -7,7 +7,7 @@ from broker.connect import check_url
 from broker.settings import BROKER_URLS
 from runtime.http.cors import check_origins
 from runtime.http.settings import check_proxies, cors_origins_setting, trusted_proxies_setting
-from runtime.settings import Port, Positive, ProcessSettings, Seconds, ops_port_setting, setting
+from runtime.settings import NotNegative, Port, Positive, ProcessSettings, Seconds, ops_port_setting, setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,12 @@ class GatewaySettings(ProcessSettings):
         10.0, about="how long a client may leave output unread; beyond it, the connection is aborted"
     )
     publish_slots: Positive = setting(4, about="unconfirmed messages at once")
-    max_waiting_bytes: Positive = setting(64 * 1024 * 1024, about="size of unconfirmed readings; beyond it, `busy`")
+    max_waiting_bytes: Positive = setting(
+        64 * 1024 * 1024, about="size of unconfirmed readings, late ones counted apart; beyond it, `busy`"
+    )
+    backfill_after_seconds: NotNegative = setting(
+        900, about="age by its own `ts` beyond which a reading is late and takes the backfill lane; 0: none is"
+    )
     confirm_timeout_seconds: Seconds = setting(4.0, about="how long a confirm may take; beyond it, `unavailable`")
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""GATEWAY → BROKER: batches the readings of all devices into few messages, each confirmed before any acknowledgement.
+"""LANE → BROKER: batches the readings of all devices into few messages, each confirmed before any acknowledgement.
 
 As in Nagle's algorithm, while nothing is in flight, whatever arrived within one turn of the event loop is published at
 once; otherwise readings are buffered until a confirm arrives or the message is full. So a quiet gateway answers at once
@@ -23,7 +23,7 @@ from broker.failpoints import failpoint
 from broker.interface import BrokerError, BrokerUnavailable, Publisher
 from broker.message import MAX_BYTES, MAX_READINGS, Message
 from broker.receipts import header_of
-from broker.topology import READINGS_EXCHANGE
+from broker.topology import READINGS_EXCHANGE, Exchange
 from gateway.metrics import GatewayMetrics
 from runtime.logs import logger
 
@@ -56,7 +56,7 @@ class _Entry:
 
 
 class ToBroker:
-    """Publishes the documents of every session of this gateway. Enter `running` before calling `submit`."""
+    """Publishes documents of every session of this gateway to one exchange. Enter `running` before calling `submit`."""
 
     def __init__(
         self,
@@ -66,20 +66,21 @@ class ToBroker:
         slots: int,
         max_waiting_bytes: int,
         linger_s: float = LINGER_S,
+        exchange: Exchange = READINGS_EXCHANGE,
     ) -> None:
         self._publisher = publisher
+        self._exchange = exchange
         self._metrics = metrics
         self._slots = slots
         self._max_waiting_bytes = max_waiting_bytes
         self._buffer: deque[_Entry] = deque()
         self._buffered_bytes = 0
         self._buffered_readings = 0
-        # Buffered or in flight.
-        self._waiting_bytes = 0
+        # Bytes buffered or in flight.
+        self.waiting_bytes = 0
         self._flush_scheduled = False
         self._linger_s = linger_s
         self._lingering = False
-        metrics.waiting_bytes.set_function(lambda: self._waiting_bytes)
         self._in_flight: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -99,20 +100,24 @@ class ToBroker:
         `receipts`: their device is to be told when they are stored.
         """
         size = sum(map(len, documents))
-        if self._waiting_bytes + size > self._max_waiting_bytes:
+        if self.waiting_bytes + size > self._max_waiting_bytes:
             raise Busy
         if size <= MAX_BYTES and len(documents) <= MAX_READINGS:
             self._buffer.append(_Entry(documents, size, on_outcome, receipts))
         else:
             groups = _split(documents)
-            joined = _JoinedOutcome(len(groups), on_outcome)
+            joined = JoinedOutcome(len(groups), on_outcome)
             self._buffer.extend(_Entry(group, group_size, joined, receipts) for group, group_size in groups)
-        self._waiting_bytes += size
+        self.waiting_bytes += size
         self._buffered_bytes += size
         self._buffered_readings += len(documents)
         if not self._flush_scheduled:
             self._flush_scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)
+
+    def has_room(self, documents: list[bytes]) -> bool:
+        """Return whether `submit` would queue these now."""
+        return self.waiting_bytes + sum(map(len, documents)) <= self._max_waiting_bytes
 
     def _flush(self) -> None:
         self._flush_scheduled = False
@@ -165,7 +170,7 @@ class ToBroker:
         try:
             failpoint("gateway.before_publish")
             documents = list(chain.from_iterable(entry.documents for entry in entries))
-            await self._publisher.publish(Message.of(documents, _receipts_of(entries)), READINGS_EXCHANGE)
+            await self._publisher.publish(Message.of(documents, _receipts_of(entries)), self._exchange)
             failpoint("gateway.confirmed")
         except BrokerError as error:
             failure = error
@@ -179,15 +184,15 @@ class ToBroker:
 
     def _report(self, entries: list[_Entry], failure: BrokerError | None) -> None:
         for entry in entries:
-            self._waiting_bytes -= entry.size
+            self.waiting_bytes -= entry.size
             try:
                 entry.on_outcome(failure)
             except Exception:  # the other entries of this message must get their outcome all the same
                 log.exception("The outcome of a publish could not be reported to its sender.")
 
 
-class _JoinedOutcome:
-    """Waits for the outcomes of all entries of one event; the first failure is the event's."""
+class JoinedOutcome:
+    """Waits for `count` outcomes of one event, and reports one; the first failure is the event's."""
 
     __slots__ = ("_failure", "_on_outcome", "_remaining")
 
@@ -197,6 +202,7 @@ class _JoinedOutcome:
         self._on_outcome = on_outcome
 
     def __call__(self, failure: BrokerError | None) -> None:
+        """Take one outcome; the last one is followed by the report."""
         self._remaining -= 1
         self._failure = self._failure or failure
         if not self._remaining:

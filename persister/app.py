@@ -1,4 +1,4 @@
-"""The persister's wiring: broker → batches → MongoDB, and dead letters back to the broker."""
+"""The persister's wiring: broker → lanes → batches → MongoDB, and dead letters back to the broker."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
@@ -9,10 +9,11 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from broker.connect import open_broker
-from broker.interface import Broker
+from broker.interface import Broker, BrokerRefused
 from broker.topology import DEAD_EXCHANGE, LIVE_EXCHANGE, STORED_EXCHANGE
 from persister.dead_letters import ToDeadLetters
 from persister.known_series import KnownSeries
+from persister.lanes import lanes_of
 from persister.maintenance.database_identity import DatabaseIdentity
 from persister.maintenance.database_state import DatabaseState
 from persister.maintenance.deleted_owners import DeletedOwners
@@ -74,6 +75,7 @@ async def persister_service(
         state = DatabaseState(store, maintenance, DatabaseIdentity(store.database), known, deleted)
         store.set_guard(state)
         erasure = Erasure(maintenance, state, dead_letters, retrier, metrics, hold_s=settings.hold_seconds)
+        lanes = lanes_of(metrics)
         make = partial(
             Persister,
             store=store,
@@ -92,42 +94,55 @@ async def persister_service(
             on_settled=on_settled,
             tracing=tracing,
         )
-        worker = Worker(
-            broker,
-            make,
-            metrics,
-            requeues=requeues,
-            retrier=retrier,
-            prefetch=settings.prefetch,
-            stuck_after_s=settings.stuck_seconds,
-        )
+        workers = [
+            Worker(
+                broker,
+                partial(make, lane=lane),
+                lane,
+                requeues=requeues,
+                retrier=retrier,
+                prefetch=settings.prefetch,
+                stuck_after_s=settings.stuck_seconds,
+            )
+            for lane in lanes
+        ]
         async with asyncio.TaskGroup() as tasks:
             retaining = enforce(settings.retention(), maintenance, StateDocument(store.database), metrics)
             jobs = [retaining, maintain_series_index(maintenance)]
             if settings.sealing == "on":
                 jobs.append(sealer_of(settings, store, metrics).run())
-            tasks.create_task(_run(worker, erasure, jobs, broker, metrics, stop))
+            tasks.create_task(_run(workers, broker, erasure, jobs, report_depth(broker, *lanes), stop))
             try:
-                yield {"broker": worker.check, "mongodb": store.check}
+                yield {"broker": partial(_check, workers), "mongodb": store.check}
             finally:
                 stop.set()
 
 
+async def _check(workers: Sequence[Worker]) -> None:
+    """Raise while nothing can be delivered. The backfill may be refused: by rights of an earlier release it is."""
+    live, backfill = workers
+    await live.check()
+    with suppress(BrokerRefused):
+        await backfill.check()
+
+
 async def _run(
-    worker: Worker,
+    workers: Sequence[Worker],
+    broker: Broker,
     erasure: Erasure,
     jobs: Sequence[Coroutine[Any, Any, None]],
-    broker: Broker,
-    metrics: PersisterMetrics,
+    reporting: Coroutine[Any, Any, None],
     stop: asyncio.Event,
 ) -> None:
     """Store readings until `stop`, with maintenance in the background."""
     maintenance = (erasure.consume_deletions(broker), erasure.follow(), erasure.sweep(), *jobs)
     async with background(*maintenance, name="maintenance"):
         with suppress(StoppedError):
-            async with background(report_depth(broker, metrics), name="depth"):
+            async with background(reporting, name="depth"):
                 await erasure.load()
-            await worker.run(stop)
+            async with asyncio.TaskGroup() as tasks:
+                for worker in workers:
+                    tasks.create_task(worker.run(stop), name="lane")
 
 
 def sealer_of(settings: PersisterSettings, store: ToMongoDB, metrics: PersisterMetrics) -> Sealer:

@@ -101,13 +101,17 @@ class DeadLetterJob:
 
 
 class DeadLetterer:
-    """Dead-letters for one consumer. Calls `on_settled` with each job whose dead letters are confirmed and settled."""
+    """Dead-letters for one consumer of the queue behind the exchange `source`.
+
+    Calls `on_settled` with each job whose dead letters are confirmed and settled.
+    """
 
     def __init__(
         self,
         consumer: Consumer,
         acks: AckTracker,
         dead_letters: ToDeadLetters,
+        source: Exchange,
         *,
         retrier: Retrier,
         requeues: Requeues,
@@ -117,6 +121,7 @@ class DeadLetterer:
         self._consumer = consumer
         self._acks = acks
         self._dead_letters = dead_letters
+        self._source = source
         self._retrier = retrier
         self._requeues = requeues
         self._metrics = metrics
@@ -178,7 +183,7 @@ class DeadLetterer:
         )
         try:
             for dead in job.batched.unstorable:
-                publish = partial(self._dead_letters.publish, dead, job.delivery.message)
+                publish = partial(self._dead_letters.publish, dead, job.delivery.message, self._source)
                 await retrier.run("dead letter", publish)
                 self._metrics.dead_letters.labels(dead.reason).inc()
         except HeldTooLongError:

@@ -2,6 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from broker.topology import BACKFILL, READINGS
 from persister.sealing.metrics import SealingMetrics
 from runtime.metrics import preset_labels
 
@@ -19,6 +20,28 @@ RETRIED = (
     "tombstones",
 )
 _READINGS = (1, 10, 50, 100, 250, 500, 1000, 2000, 4000)
+
+
+class LaneMetrics:
+    """The metrics of one queue of readings."""
+
+    def __init__(self, registry: CollectorRegistry, queue: str, prefix: str = "") -> None:
+        """Register them; `prefix` begins the names of what is not the live lane."""
+        self.depth = Gauge(
+            f"tidegate_persister_{prefix}queue_depth",
+            f"Messages waiting in {queue}, when last checked",
+            registry=registry,
+        )
+        self.lag_seconds = Gauge(
+            f"tidegate_persister_{prefix}lag_seconds",
+            f"Age in seconds of the oldest reading delivered from {queue} that is not stored yet, from its receipt on",
+            registry=registry,
+        )
+        self.parked = Gauge(
+            f"tidegate_persister_{prefix}parked",
+            f"Messages of {queue} waiting for the dead-letter queue",
+            registry=registry,
+        )
 
 
 class PersisterMetrics:
@@ -49,19 +72,10 @@ class PersisterMetrics:
             registry=registry,
         )
         preset_labels(self.retries, *RETRIED)
-        self.depth = Gauge(
-            "tidegate_persister_queue_depth", "Messages waiting in the queue, when last checked", registry=registry
-        )
-        self.lag_seconds = Gauge(
-            "tidegate_persister_lag_seconds",
-            "Age in seconds of the oldest delivered reading that is not stored yet",
-            registry=registry,
-        )
+        self.live = LaneMetrics(registry, READINGS.name)
+        self.backfill = LaneMetrics(registry, BACKFILL.name, "backfill_")
         self.removed = Counter(
             "tidegate_persister_removed_total", "Stored readings removed, by cause", ["why"], registry=registry
         )
         preset_labels(self.removed, "erasure", "retention")
         self.sealing = SealingMetrics(registry)
-        self.parked = Gauge(
-            "tidegate_persister_parked", "Messages waiting for the dead-letter queue", registry=registry
-        )

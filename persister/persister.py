@@ -22,6 +22,7 @@ from persister.batch import MAX_DELIVERIES, Batch, Outcome
 from persister.dead_letters import DeadLetterer, DeadLetterJob, ToDeadLetters
 from persister.from_broker import FromBroker
 from persister.known_series import KnownSeries, series_key_of
+from persister.lanes import Lane
 from persister.maintenance.deleted_owners import DeletedOwners
 from persister.metrics import PersisterMetrics
 from persister.mongodb_errors import WriteRefused
@@ -52,6 +53,7 @@ class Persister:
     def __init__(
         self,
         consumer: Consumer,
+        lane: Lane,
         store: ToMongoDB,
         dead_letters: ToDeadLetters,
         live: ToLive,
@@ -70,6 +72,7 @@ class Persister:
         tracing: Tracing | None = None,
     ) -> None:
         self._consumer = consumer
+        self._lane = lane
         self._slots = asyncio.Semaphore(writes_in_flight)
         self._store = store
         self._isolator = PoisonIsolator(store)
@@ -90,6 +93,7 @@ class Persister:
             consumer,
             self.acks,
             dead_letters,
+            lane.queue.exchange,
             retrier=retrier,
             requeues=requeues,
             metrics=metrics,
@@ -127,9 +131,10 @@ class Persister:
                 tasks.create_task(self._persist(deliveries, tasks), name="batch")
 
     async def _next_batch(self) -> list[Delivery]:
-        """Return the next deliveries to write, once there are some and a write slot is free: it is the caller's now."""
+        """Return the next deliveries to write, once it is their turn and a write slot is free: it is the caller's now."""
         await self._source.wait()
         await self._slots.acquire()
+        await self._lane.turn()
         deliveries = await self._source.next_batch()
         for delivery in deliveries:
             self.acks.add(delivery)
@@ -146,7 +151,8 @@ class Persister:
             if oldest.delivery_count >= MAX_DELIVERIES:  # then it is alone in its batch
                 deliveries = [await self._without_requeues(oldest, retrier)]
             batch = Batch(deliveries)
-            await self._store_batch(batch, slot, retrier)
+            with self._lane.writing():
+                await self._store_batch(batch, slot, retrier)
         finally:
             slot.release()
         stored_ns = time.time_ns()
@@ -162,7 +168,7 @@ class Persister:
                 self._report(documents, outcomes)
         await retrier.run("acknowledgement", partial(self.acks.settle, settled))
         if self._tracing is not None:
-            record_batch(self._tracing, batch, began_ns=began_ns, stored_ns=stored_ns, settled_ns=time.time_ns())
+            record_batch(self._tracing, batch, self._lane.queue.name, began_ns=began_ns, stored_ns=stored_ns)
 
     async def _without_requeues(self, delivery: Delivery, retrier: Retrier) -> Delivery:
         """Return the delivery with a `delivery_count` that leaves out those that ended in a worker's own requeue."""

@@ -9,9 +9,8 @@ import time
 from contextlib import suppress
 
 from broker.interface import Broker, BrokerError
-from broker.topology import READINGS
 from persister.acks import AckTracker
-from persister.metrics import PersisterMetrics
+from persister.lanes import Lane
 
 CHECK_EVERY_S = 5.0
 # If MongoDB answers, storing begins before this: no connection is opened only to be closed again.
@@ -22,29 +21,30 @@ class StuckError(Exception):
     """Messages wait, and none is delivered."""
 
 
-async def watch_deliveries(
-    broker: Broker, acks: AckTracker, metrics: PersisterMetrics, *, stuck_after_s: float
-) -> None:
+async def watch_deliveries(broker: Broker, lane: Lane, acks: AckTracker, *, stuck_after_s: float) -> None:
     """Check every 5 s until cancelled; StuckError if messages wait and none was delivered for `stuck_after_s`."""
     delivered, since = -1, time.monotonic()
     while True:
         await asyncio.sleep(min(CHECK_EVERY_S, stuck_after_s / 4))
         try:
-            depth = await broker.depth(READINGS)
+            depth = await broker.depth(lane.queue)
         except BrokerError:
             delivered = -1  # the broker is away, which is not this worker's fault
             continue
-        metrics.depth.set(depth)
+        lane.metrics.depth.set(depth)
         if delivered != acks.delivered or not depth or len(acks):
             delivered, since = acks.delivered, time.monotonic()
         elif time.monotonic() - since > stuck_after_s:
-            raise StuckError(f"{depth} messages wait, and none was delivered for {stuck_after_s:g} s")
+            raise StuckError(
+                f"{depth} messages wait in {lane.queue.name}, and none was delivered for {stuck_after_s:g} s"
+            )
 
 
-async def report_depth(broker: Broker, metrics: PersisterMetrics) -> None:
-    """Set the queue-depth metric every 5 s until cancelled: for the time in which nothing is consumed."""
+async def report_depth(broker: Broker, *lanes: Lane) -> None:
+    """Set the lanes' depth metrics every 5 s until cancelled: for the time in which nothing is consumed."""
     await asyncio.sleep(FIRST_REPORT_AFTER_S)
     while True:
-        with suppress(BrokerError):
-            metrics.depth.set(await broker.depth(READINGS))
+        for lane in lanes:
+            with suppress(BrokerError):
+                lane.metrics.depth.set(await broker.depth(lane.queue))
         await asyncio.sleep(CHECK_EVERY_S)

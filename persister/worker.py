@@ -1,4 +1,4 @@
-"""One worker: consumes until it is stopped, and starts a new consumer whenever messages were held past their deadline.
+"""One lane of a worker: consumes until it is stopped, and starts a new consumer whenever messages were held past their deadline.
 
 Before each consumer, the first one included, MongoDB has to take a write (`persister.requeues`). What a worker consumes
 and cannot store has to be requeued sooner or later, and on RabbitMQ 3.10 and 4.0 each return counts against the
@@ -13,8 +13,7 @@ from contextlib import suppress
 
 from broker.interface import Broker, BrokerUnavailable, Consumer
 from broker.message import DecodeError
-from broker.topology import READINGS
-from persister.metrics import PersisterMetrics
+from persister.lanes import Lane
 from persister.mongodb_errors import WriteFailed
 from persister.persister import Persister
 from persister.requeues import Requeues
@@ -34,13 +33,13 @@ MakePersister = Callable[[Consumer], Persister]
 
 
 class Worker:
-    """Runs a persister on a consumer, and the next one when messages were held past their deadline."""
+    """Runs a persister on a consumer of one lane, and the next one when messages were held past their deadline."""
 
     def __init__(
         self,
         broker: Broker,
         make: MakePersister,
-        metrics: PersisterMetrics,
+        lane: Lane,
         *,
         requeues: Requeues,
         retrier: Retrier,
@@ -49,15 +48,17 @@ class Worker:
     ) -> None:
         self._broker = broker
         self._make = make
-        self._metrics = metrics
+        self._lane = lane
         self._requeues = requeues
         self._retrier = retrier.with_deadline(NO_DEADLINE)
         self._prefetch = prefetch
         self._stuck_after_s = stuck_after_s
         self._consumer: Consumer | None = None
         self._persister: Persister | None = None
-        metrics.lag_seconds.set_function(self.lag_s)
-        metrics.parked.set_function(lambda: self._persister.acks.parked if self._consumer and self._persister else 0)
+        lane.metrics.lag_seconds.set_function(self.lag_s)
+        lane.metrics.parked.set_function(
+            lambda: self._persister.acks.parked if self._consumer and self._persister else 0
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Store what is delivered until `stop`; StuckError if nothing is delivered although messages wait."""
@@ -71,17 +72,15 @@ class Worker:
 
     async def _wait_until_writable(self) -> None:
         """Return once MongoDB takes a write; StoppedError."""
-        async with background(report_depth(self._broker, self._metrics), name="depth"):
+        async with background(report_depth(self._broker, self._lane), name="depth"):
             await self._retrier.run("probe", self._requeues.probe)
 
     async def _consume(self, stop: asyncio.Event) -> None:
         try:
-            async with self._broker.consumer(READINGS, prefetch=self._prefetch) as consumer:
+            async with self._broker.consumer(self._lane.queue, prefetch=self._prefetch) as consumer:
                 persister = self._make(consumer)
                 self._consumer, self._persister = consumer, persister
-                watching = watch_deliveries(
-                    self._broker, persister.acks, self._metrics, stuck_after_s=self._stuck_after_s
-                )
+                watching = watch_deliveries(self._broker, self._lane, persister.acks, stuck_after_s=self._stuck_after_s)
                 try:
                     async with background(watching, name="watchdog"):
                         await persister.run(stop)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from readings.document import encode_document
+from readings.document import document_ts_ms, encode_document
 from readings.place import Place
 from readings.reading import (
     EARLIEST_MS,
@@ -48,10 +48,14 @@ Key = tuple[object, ...]
 
 
 class EncodedEvent(msgspec.Struct, gc=False):
-    """The outcome of one event: the documents of the accepted readings, in the order sent, and the rejections."""
+    """The outcome of one event: the documents of the accepted readings, in the order sent, and the rejections.
+
+    `late`: whether there may be a reading among them that is earlier than `encode_many` was asked about.
+    """
 
     documents: list[bytes]
     rejected: list[Rejection]
+    late: bool = False
 
 
 class ReadingEncoder:
@@ -100,19 +104,24 @@ class ReadingEncoder:
             require_unique_names(raw)
         return self._document(payload, template, now_ms)
 
-    def encode_many(self, raw: bytes, now_ms: int) -> EncodedEvent:
-        """Encode an array of readings, each on its own; ReadingError when it is not an array at all."""
+    def encode_many(self, raw: bytes, now_ms: int, late_before_ms: int = EARLIEST_MS) -> EncodedEvent:
+        """Encode an array of readings, each on its own; ReadingError when it is not an array at all.
+
+        The result says whether one of them may be earlier than `late_before_ms`, which is at least EARLIEST_MS.
+        """
         event = EncodedEvent([], [])
         try:
             payloads = decode_many(raw)
         except ReadingError:  # one reading that does not decode fails the whole array
-            return self._encode_each(raw, now_ms)
+            return self._encode_each(raw, now_ms, late_before_ms)
         # One check for all: if a name occurs twice, there are more quotation marks than were decoded.
-        if self._encode_batch(payloads, now_ms, event) != raw.count(QUOTE):
-            return self._encode_each(raw, now_ms)
+        if self._encode_batch(payloads, now_ms, late_before_ms, event) != raw.count(QUOTE):
+            return self._encode_each(raw, now_ms, late_before_ms)
         return event
 
-    def _encode_batch(self, payloads: list[ReadingPayload], now_ms: int, event: EncodedEvent) -> int:
+    def _encode_batch(
+        self, payloads: list[ReadingPayload], now_ms: int, late_before_ms: int, event: EncodedEvent
+    ) -> int:
         """Encode decoded readings into `event`; return the sum of their `expected_quotes`.
 
         A busy gateway spends its time here: comparisons in place, few calls.
@@ -144,25 +153,36 @@ class ReadingEncoder:
             if seq is unset:
                 seq = 0
                 quotes -= SEQ_QUOTES
-            if template is None or type(ts) is not int or not earliest_ms <= ts <= latest_ms or not 0 <= seq < seq_end:
-                quotes += self._encode_slow(payload, template, now_ms, event) - usual
-                if template is None:
-                    sensor_type = None  # it may have one now
-                continue
+            if (
+                template is None
+                or type(ts) is not int
+                or not late_before_ms <= ts <= latest_ms
+                or not 0 <= seq < seq_end
+            ):
+                if (
+                    template is None
+                    or type(ts) is not int
+                    or not earliest_ms <= ts <= latest_ms
+                    or not 0 <= seq < seq_end
+                ):
+                    quotes += self._encode_slow(payload, template, now_ms, late_before_ms, event) - usual
+                    sensor_type = None if template is None else sensor_type  # it may have one now
+                    continue
+                event.late = True
             # JSON has neither NaN nor infinity, and a number too large for a float does not decode.
             if type(value) is float:
                 pack, head, value_head = template.of_float
             elif type(value) is int and -0x8000_0000 <= value <= 0x7FFF_FFFF:
                 pack, head, value_head = template.of_int32
             else:
-                quotes += self._encode_slow(payload, template, now_ms, event) - usual
+                quotes += self._encode_slow(payload, template, now_ms, late_before_ms, event) - usual
                 continue
             if unusual:
                 quotes += unusual
             append(pack(head, ts, seq_head, seq, value_head, value, received_head, now_ms, template.tail))
         return quotes
 
-    def _encode_each(self, raw: bytes, now_ms: int) -> EncodedEvent:
+    def _encode_each(self, raw: bytes, now_ms: int, late_before_ms: int) -> EncodedEvent:
         """Encode an array whose readings must be decoded one by one."""
         event = EncodedEvent([], [])
         for item in split_array(raw):
@@ -170,12 +190,17 @@ class ReadingEncoder:
                 event.documents.append(self.encode_one(item, now_ms))
             except ReadingError as error:
                 reject(event, error)
+        event.late = has_late(event.documents, late_before_ms)
         return event
 
-    def _encode_slow(self, payload: ReadingPayload, template: Template | None, now_ms: int, event: EncodedEvent) -> int:
+    def _encode_slow(
+        self, payload: ReadingPayload, template: Template | None, now_ms: int, late_before_ms: int, event: EncodedEvent
+    ) -> int:
         """Encode a reading in any other form; return its `expected_quotes`, as if it had a `seq`."""
         try:
-            event.documents.append(self._document(payload, template, now_ms))
+            document = self._document(payload, template, now_ms)
+            event.documents.append(document)
+            event.late = event.late or document_ts_ms(document) < late_before_ms
         except ReadingError as error:
             reject(event, error)
         return expected_quotes(payload) + (SEQ_QUOTES if payload.seq is UNSET else 0)
@@ -217,6 +242,11 @@ def _template_key(payload: ReadingPayload) -> Key:
     # Tags in their order, which is that of the stored bytes.
     tag_items = UNSET if tags is UNSET else tuple(tags.items())
     return payload.sensor_type, payload.unit, payload.quality, location, tag_items
+
+
+def has_late(documents: list[bytes], late_before_ms: int) -> bool:
+    """Return whether a document is earlier than `late_before_ms`, which nothing is at EARLIEST_MS."""
+    return late_before_ms > EARLIEST_MS and any(document_ts_ms(document) < late_before_ms for document in documents)
 
 
 def reject(event: EncodedEvent, error: ReadingError) -> None:

@@ -7,8 +7,9 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from readings.document import encode_document
-from readings.encoder import EncodedEvent, ReadingEncoder, reject
+from readings.encoder import EncodedEvent, ReadingEncoder, has_late, reject
 from readings.reading import (
+    EARLIEST_MS,
     GENERATED_SEQ_START,
     INT64,
     QUOTE,
@@ -60,22 +61,23 @@ class ExportedReadingEncoder(ReadingEncoder):
             require_unique_names(raw)
         return self._encode_exported(payload, now_ms)
 
-    def encode_many(self, raw: bytes, now_ms: int) -> EncodedEvent:
+    def encode_many(self, raw: bytes, now_ms: int, late_before_ms: int = EARLIEST_MS) -> EncodedEvent:
         """Encode an array of readings, exported or not, each on its own; ReadingError when it is not an array."""
         if not _maybe_exported(raw):
-            return super().encode_many(raw, now_ms)
+            return super().encode_many(raw, now_ms, late_before_ms)
         try:
             items = _many.decode(raw)
         except UNDECODABLE:  # one reading that does not decode fails the whole array
-            return self._encode_each(raw, now_ms)
+            return self._encode_each(raw, now_ms, late_before_ms)
         if sum(map(_expected_quotes, items)) != raw.count(QUOTE):
-            return self._encode_each(raw, now_ms)
+            return self._encode_each(raw, now_ms, late_before_ms)
         event = EncodedEvent([], [])
         for payload in items:
             try:
                 event.documents.append(self._encode_exported(payload, now_ms))
             except ReadingError as error:
                 reject(event, error)
+        event.late = has_late(event.documents, late_before_ms)
         return event
 
     def _encode_exported(self, payload: ExportedReading, now_ms: int) -> bytes:

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from access.revocations import RevocationKeys
 from broker.interface import BrokerUnavailable
 from gateway.ingest import Ack, EventHandler
+from gateway.lanes import Lanes
 from gateway.limits.connections import ConnectionLimits
 from gateway.metrics import GatewayMetrics
 from gateway.session import Session
@@ -52,7 +53,8 @@ class Edge:
         metrics = GatewayMetrics(CollectorRegistry())
         self.to_broker = ToBroker(self.publisher, metrics, slots=2, max_waiting_bytes=20_000)
         given_settings = GatewaySettings(broker_url="embedded://unused", auth_url="http://unused", **chosen)
-        self.event_handler = EventHandler(self.to_broker, metrics, given_settings, defaultdict(int))
+        lanes = Lanes(self.to_broker, None, metrics)
+        self.event_handler = EventHandler(lanes, metrics, given_settings, defaultdict(int))
         quota = ConnectionLimits(given_settings).acquire_session("owner", "device", "127.0.0.1")
         revocation_keys = RevocationKeys("jti", "owner", 0, None, "device", "key-1")
         self.session = Session("owner", "device", "127.0.0.1", Defaults("t"), revocation_keys, 0, quota, lambda _: True)
