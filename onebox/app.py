@@ -20,7 +20,7 @@ from auth.app import auth_service
 from auth.migrate import migrate
 from auth.tokens.keys import KeysError
 from broker.embedded.broker import EmbeddedBroker
-from broker.topology import READINGS
+from broker.topology import LANES
 from gateway.app import gateway_service
 from onebox.data_folder import Secrets, SecretsError, load_or_create_secrets
 from onebox.demo import DEMO_EMAIL, create_demo_user, run_devices
@@ -163,18 +163,18 @@ class Onebox:
             ):
                 url = f"http://{plan.host}:{port}"
                 log.info("Tidegate is up.", url=url, ops_port=ops_port)
-                sources = Sources(storage.registry, tally, lambda: storage.broker.unsettled(READINGS))
+                sources = Sources(storage.registry, tally, lambda: sum(map(storage.broker.unsettled, LANES)))
                 account = f"{DEMO_EMAIL} / {secrets.demo_password}"
                 freeze_startup_objects()
                 async with shown(View(sources, url, account, plan.seconds)):
                     await run_devices(plan, url, secrets.demo_password, tally, shutdown)
 
     async def _drain(self, storage: _Storage) -> None:
-        """Wait until every reading that this run accepted has an outcome and the queue is empty."""
+        """Wait until every reading that this run accepted has an outcome and the queues are empty."""
         progress, since = (-1, -1), time.monotonic()
         while True:
             accepted = count(storage.registry, GATEWAY_READINGS, answer="accepted")
-            depth = await storage.broker.depth(READINGS)
+            depth = sum([await storage.broker.depth(queue) for queue in LANES])
             if storage.audit.settled >= accepted and depth == 0:
                 return
             if (storage.audit.settled, depth) != progress:

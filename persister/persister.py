@@ -131,7 +131,7 @@ class Persister:
                 tasks.create_task(self._persist(deliveries, tasks), name="batch")
 
     async def _next_batch(self) -> list[Delivery]:
-        """Return the next deliveries to write, once it is their turn and a write slot is free: it is the caller's now."""
+        """Return the next deliveries to write, once it is their turn and a slot is free: it is the caller's now."""
         await self._source.wait()
         await self._slots.acquire()
         await self._lane.turn()

@@ -16,6 +16,7 @@ from typing import Any
 from broker.deleted_owner import DeletedOwner
 from broker.headers import (
     DEAD_LETTER_HEADERS,
+    DEATH_QUEUE_HEADER,
     DEATH_REASON_HEADER,
     DEATH_TIME_HEADER,
     ERROR_HEADER,
@@ -28,7 +29,14 @@ from broker.headers import (
 from broker.interface import Broker, Delivery, QueueBrowser
 from broker.live import live_readings
 from broker.message import DecodeError, Header, Message
-from broker.topology import DEAD_LETTERS, OWNERS_EXCHANGE, READINGS_EXCHANGE, Exchange
+from broker.topology import (
+    BACKFILL,
+    BACKFILL_EXCHANGE,
+    DEAD_LETTERS,
+    OWNERS_EXCHANGE,
+    READINGS_EXCHANGE,
+    Exchange,
+)
 from readings.document import DocumentError
 
 # The services' reasons (persister/metrics.py), RabbitMQ's (x-first-death-reason), and `unknown` for neither.
@@ -43,6 +51,8 @@ REASONS = (
     "delivery_limit",
     "unknown",
 )
+# The exchanges that a dead letter may name; one that names none is a reading's.
+_SOURCES = {exchange.name: exchange for exchange in (BACKFILL_EXCHANGE, OWNERS_EXCHANGE)}
 # The fewest characters of an id that select a dead letter, if no other id begins with them.
 MIN_ID_PREFIX = 6
 
@@ -88,7 +98,10 @@ class DeadLetter:
     @property
     def source(self) -> Exchange:
         """The exchange that a replay publishes it to."""
-        return OWNERS_EXCHANGE if self._header(EXCHANGE_HEADER) == OWNERS_EXCHANGE.name else READINGS_EXCHANGE
+        name = self._header(EXCHANGE_HEADER)
+        if name is None and self._header(DEATH_QUEUE_HEADER) == BACKFILL.name:  # the broker's own dead letter
+            return BACKFILL_EXCHANGE
+        return _SOURCES.get(name or "", READINGS_EXCHANGE)
 
     def devices(self) -> list[tuple[str, str]]:
         """Return owner and device of each reading; empty when the body does not decode."""

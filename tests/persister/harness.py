@@ -12,6 +12,7 @@ from broker.message import Message
 from persister.batch import Outcome
 from persister.dead_letters import ToDeadLetters
 from persister.known_series import KnownSeries
+from persister.lanes import lanes_of
 from persister.maintenance.deleted_owners import DeletedOwners
 from persister.metrics import PersisterMetrics
 from persister.mongodb_errors import WriteFailed, WriteRefused
@@ -205,6 +206,7 @@ class Harness:
         """Store elsewhere, before it runs."""
         self.persister = Persister(
             self.queue,
+            lanes_of(self.metrics)[0],
             store,
             ToDeadLetters(self.dead),
             ToLive(self.live),

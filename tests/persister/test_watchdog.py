@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from broker.interface import Broker, BrokerUnavailable
 from persister.acks import AckTracker
+from persister.lanes import lanes_of
 from persister.metrics import PersisterMetrics
 from persister.watchdog import StuckError, watch_deliveries
 from tests.persister.harness import Queue, delivery
@@ -33,6 +34,6 @@ async def test_a_worker_that_is_delivered_nothing_although_messages_wait_is_ende
     for tag in range(1, open_ones + 1):
         acks.add(delivery(tag))
     broker: Broker = Depth(depth)  # type: ignore[assignment]
-    watching = watch_deliveries(broker, acks, PersisterMetrics(CollectorRegistry()), stuck_after_s=0.2)
+    watching = watch_deliveries(broker, lanes_of(PersisterMetrics(CollectorRegistry()))[0], acks, stuck_after_s=0.2)
     with pytest.raises(StuckError if ends else TimeoutError):
         await asyncio.wait_for(watching, 1)

@@ -17,6 +17,7 @@ from persister.app import persister_service
 from persister.batch import Outcome
 from persister.dead_letters import ToDeadLetters
 from persister.known_series import KnownSeries
+from persister.lanes import lanes_of
 from persister.maintenance.deleted_owners import DeletedOwners
 from persister.metrics import PersisterMetrics
 from persister.mongodb_errors import WriteFailed
@@ -87,12 +88,14 @@ def worker(
     log: RequeueLog | None = None,
 ) -> Worker:
     metrics = PersisterMetrics(registry)
+    lane, _ = lanes_of(metrics)
     retrier = Retrier(stop, metrics, hold_s=0.2)
     requeues: Requeues = log or RequeueLog()  # type: ignore[assignment]  # stands in for MongoDB
 
     def make(consumer: Consumer) -> Persister:
         return Persister(
             consumer,
+            lane,
             store,  # type: ignore[arg-type]  # stands in for MongoDB
             ToDeadLetters(NoPublisher()),
             ToLive(RecordingBroadcaster()),
@@ -108,7 +111,7 @@ def worker(
             writes_in_flight=2,
         )
 
-    return Worker(broker, make, metrics, requeues=requeues, retrier=retrier, prefetch=10, stuck_after_s=0.3)
+    return Worker(broker, make, lane, requeues=requeues, retrier=retrier, prefetch=10, stuck_after_s=0.3)
 
 
 async def deliveries_of(broker: EmbeddedBroker) -> list[int]:
