@@ -16,6 +16,7 @@ VARIABLES = frozenset(
         "ADDRESS_SIGNUP_SECONDS",
         "AUTH_DATABASE_URL",
         "AUTH_URL",
+        "BACKFILL_AFTER_SECONDS",
         "BATCH_READINGS",
         "BCRYPT_COST",
         "BROKER_URL",

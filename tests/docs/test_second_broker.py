@@ -19,7 +19,7 @@ from tests.integration.services import ROOT, SECRET, Running, migrated, started
 from tests.reader.harness import Mongo
 
 DEVICES = 6
-QUEUES = {"tidegate.readings", "tidegate.readings.dead", "tidegate.owners.deleted"}
+QUEUES = {"tidegate.readings", "tidegate.backfill", "tidegate.readings.dead", "tidegate.owners.deleted"}
 
 
 @pytest.fixture

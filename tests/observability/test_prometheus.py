@@ -179,6 +179,11 @@ CASES: dict[str, tuple[dict[str, str], set[tuple[str, str]]]] = {
         },
         {("TidegateQueueIsFull", "")},
     ),
+    "late readings that become fewer": ({"tidegate_persister_backfill_queue_depth": "9000-100x30"}, set()),
+    "late readings that become no fewer": (
+        {"tidegate_persister_backfill_queue_depth": "5000x30"},
+        {("TidegateBackfillDoesNotFall", "")},
+    ),
     "no compactor, and nothing for it to do": (
         {'up{job="compactor",instance="a"}': "_x30", "tidegate_persister_sealed_waiting": "0x30"},
         set(),

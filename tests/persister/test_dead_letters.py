@@ -12,7 +12,7 @@ from pymongo import MongoClient
 
 from broker.interface import Broker, Delivery
 from broker.message import Message
-from broker.topology import DEAD_EXCHANGE, DELETED_OWNERS, READINGS, READINGS_EXCHANGE, Queue
+from broker.topology import BACKFILL, DEAD_EXCHANGE, DELETED_OWNERS, READINGS, READINGS_EXCHANGE, Queue
 from persister import dead_letters, retry
 from persister.app import persister_service
 from persister.settings import PersisterSettings
@@ -26,6 +26,7 @@ FULL_AT_ONCE = Queue("tidegate.readings.dead", DEAD_EXCHANGE, "#", max_bytes=1)
 QUEUES = (
     FULL_AT_ONCE,
     Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, dead_letter_queue=FULL_AT_ONCE),
+    BACKFILL,
     DELETED_OWNERS,
 )
 

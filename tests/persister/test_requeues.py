@@ -14,7 +14,7 @@ from pymongo import MongoClient
 
 from broker.interface import Broker, Delivery, QueueFull
 from broker.message import Message
-from broker.topology import DEAD_EXCHANGE, DEAD_LETTERS, DELETED_OWNERS, READINGS, READINGS_EXCHANGE, Queue
+from broker.topology import BACKFILL, DEAD_EXCHANGE, DEAD_LETTERS, DELETED_OWNERS, READINGS, READINGS_EXCHANGE, Queue
 from persister import dead_letters, retry
 from persister.app import persister_service
 from persister.batch import MAX_DELIVERIES
@@ -36,6 +36,7 @@ FULL_AT_ONCE = Queue(DEAD_LETTERS.name, DEAD_EXCHANGE, "#", max_bytes=1)
 QUEUES = (
     FULL_AT_ONCE,
     Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, dead_letter_queue=FULL_AT_ONCE),
+    BACKFILL,
     DELETED_OWNERS,
 )
 
