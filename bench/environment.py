@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.processes import ROOT, BenchError, BenchProcess, LineProcess
+from broker.topology import LANES
 from testing.issuer import ISSUER, Issuer
 from testing.servers.ports import free_port
 from testing.servers.rabbitmq import RabbitMQServer
@@ -69,9 +70,10 @@ class Environment:
             yield Peer(name, server, speaking, port, ops_port if name == "gateway" else None)
 
     def empty_queue(self) -> None:
-        """Purge the queue: nothing consumes here, and a queue of gigabytes would distort the measurement."""
+        """Purge the queues: nothing consumes here, and a queue of gigabytes would distort the measurement."""
         vhost = self.broker_url.rpartition("/")[2]
-        self.rabbitmq.api("DELETE", f"queues/{vhost}/tidegate.readings/contents")
+        for queue in LANES:
+            self.rabbitmq.api("DELETE", f"queues/{vhost}/{queue.name}/contents")
 
     def _command(self, name: str, port: int, ops_port: int) -> tuple[list[str], dict[str, str]]:
         if name == "node":

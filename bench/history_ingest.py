@@ -133,10 +133,10 @@ def _through_seals(
     settings = {"SEAL_READINGS": str(round(seal_readings))} if seal_readings else {}
     database = f"seals_{workload.size}_{'sealed' if seal_readings else 'unsealed'}"
     servers.fresh(database)
-    with running_version(servers, NOW, database, CONNECTIONS, **settings) as system:
+    with running_version(servers, NOW, database, CONNECTIONS, None, **settings) as system:
         system.load.request(workload.command(1.0, rate))
         servers.flush_writes()
-        with SampledStorage(setup, servers.client[database], system) as sampled:
+        with SampledStorage(setup.environment, servers.client[database], system) as sampled:
             system.load.send(workload.command(seconds, rate))
             stored = sampled.p99_ms(seconds)
             ran = system.load.receive()

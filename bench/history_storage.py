@@ -12,7 +12,7 @@ from typing import Any, Self
 from pymongo.errors import OperationFailure
 from pymongo.read_concern import ReadConcern
 
-from bench.history_setup import HistorySetup
+from bench.environment import Environment
 from bench.history_systems import VersionSystem
 from bench.load import percentile
 from bench.processes import BenchError, LineProcess
@@ -34,14 +34,14 @@ LAST_WAIT_S = 10.0
 class SampledStorage:
     """The device, connected while the context is open."""
 
-    def __init__(self, setup: HistorySetup, database: Any, system: VersionSystem) -> None:
-        self._setup = setup
+    def __init__(self, environment: Environment, database: Any, system: VersionSystem) -> None:
+        self._environment = environment
         self._database = database.with_options(codec_options=AS_MILLISECONDS, read_concern=ReadConcern("majority"))
         self._port = system.port
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        environment = self._setup.environment
+        environment = self._environment
         command = [sys.executable, "-m", "bench.paced", f"http://127.0.0.1:{self._port}"]
         self._device = self._stack.enter_context(LineProcess(command, log=environment.folder / "sampled.log"))
         token = environment.device_auth(int(DEVICE.partition("-")[2]))["token"]
@@ -54,6 +54,10 @@ class SampledStorage:
 
     def p99_ms(self, seconds: float) -> float:
         """Send for some seconds, and return the 99th percentile of the milliseconds until samples were found."""
+        return percentile(self.each_ms(seconds), 0.99)
+
+    def each_ms(self, seconds: float) -> list[float]:
+        """Send for some seconds, and return the milliseconds until each sample was found."""
         from_ms = int(self._device.request({"run": seconds})["fromMs"])
         found: dict[int, float] = {}
         deadline = time.monotonic() + seconds
@@ -66,7 +70,7 @@ class SampledStorage:
             if time.monotonic() > deadline:
                 raise BenchError(f"{len(sent - found.keys())} of {len(sent)} samples were not found")
             self._look(found, from_ms)
-        return percentile(list(found.values()), 0.99)
+        return list(found.values())
 
     def _look(self, found: dict[int, float], from_ms: int) -> None:
         """Add the samples that are stored since. A rename under the question ends it: the next one finds the rest."""

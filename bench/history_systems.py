@@ -1,7 +1,7 @@
 """Both versions of the pipeline on one RabbitMQ and one mongod: gateway, persister, and a load generator."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -20,9 +20,14 @@ class VersionSystem(System):
 
 @contextmanager
 def running_version(
-    servers: SharedServers, version: Version, database: str, connections: int, **persister: str
+    servers: SharedServers,
+    version: Version,
+    database: str,
+    connections: int,
+    gateway: Mapping[str, str] | None = None,
+    **persister: str,
 ) -> Iterator[VersionSystem]:
-    """Run gateway and persister of a version, with open connections; `persister` are more of its settings."""
+    """Run gateway and persister of a version, with open connections and more of their settings."""
     environment = servers.environment
     common = {
         "BROKER_URL": environment.rabbitmq.create_vhost(),
@@ -31,7 +36,7 @@ def running_version(
     }
     port, gateway_ops = free_port(), free_port()
     settings = {
-        "gateway": environment.gateway_settings(port, gateway_ops) | common,
+        "gateway": environment.gateway_settings(port, gateway_ops) | common | dict(gateway or {}),
         "persister": common | {"OPS_HOST": "127.0.0.1", "OPS_PORT": str(free_port()), **persister},
     }
     processes: dict[str, BenchProcess] = {}

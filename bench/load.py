@@ -3,8 +3,8 @@
 `{"connect": n}` opens connections until there are n; `{"run": seconds, "size": readings per event, "inFlight": n}`
 sends as fast as acknowledgements come. With `"rate"` it sends that many events per second instead, regardless of
 acknowledgements; with `"placed"` readings have a location; with `"sensors"` they alternate between that many sensors;
-with `"of"` only the first `of` connections send. Each response is a JSON line. Started by `bench.environment` as
-`python -m bench.load PORT`, with a line of tokens first.
+with `"of"` only the first `of` connections send; with `"behindMs"` readings are that old. Each response is a JSON
+line. Started by `bench.environment` as `python -m bench.load PORT`, with a line of tokens first.
 """
 
 import asyncio
@@ -141,6 +141,8 @@ class Load:
         self.prepared = [event(size, number, STAMP_MS, **options) for number in prepared]
         self.latencies, self.refused, self.late, self.lost = [], [], [], 0
         self.closed_loop = rate is None
+        if behind_ms := command.get("behindMs"):
+            self.ts_ms = time.time_ns() // 1_000_000 - behind_ms
         started, cpu = time.perf_counter(), time.process_time()
         if rate is None:
             for device in devices:
