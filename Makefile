@@ -25,7 +25,7 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-re
 
 test: $(VENV)/dev.done ## run every test, on real servers that the tests start themselves (ARGS="-k name" goes to pytest)
 	@testing/servers/install >&2
-	@testing/servers/install-newest-rabbitmq >/dev/null || echo "the newest RabbitMQ is not available here (see the line above)" >&2
+	@testing/servers/install-from-debian sid rabbitmq-server >/dev/null || echo "the newest RabbitMQ is not available here (see the line above)" >&2
 	@exec $(PYTEST) $(ARGS)
 
 test-fast: $(VENV)/dev.done ## run some 3,000 tests that need no server and no other process, in less than a minute
