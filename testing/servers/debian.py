@@ -5,7 +5,7 @@
 
 import shlex
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 INSTALL = Path(__file__).with_name("install-from-debian")
@@ -46,16 +46,16 @@ def entered(root: Path | None, command: Sequence[str]) -> list[str]:
     return [*([] if root is None else [str(ENTER), str(root)]), *command]
 
 
-def write_wrapper(file: Path, root: Path, program: str, environment: Mapping[str, str] | None = None) -> Path:
-    """Write a script that runs a program of a root folder like one of this machine, and return its path.
+def write_wrapper(
+    file: Path, root: Path | None, program: str, *, log: Path | None = None, **folders: Path
+) -> Path:
+    """Write a script that runs a program of a root folder as if it were of this machine, and return its path.
 
-    `environment`: variables with folders, which are prepended to those of the same name.
+    `log`: a file that gets its standard error; `folders`: prepended to the environment variables of these names.
     """
-    lines = [
-        f'export {name}={shlex.quote(value)}"${{{name}:+:${name}}}"' for name, value in (environment or {}).items()
-    ]
-    command = shlex.join(entered(root, [program]))
-    file.write_text("\n".join(["#!/bin/sh", *lines, f'exec {command} "$@"', ""]))
+    lines = [f'export {name}={shlex.quote(str(folder))}"${{{name}:+:${name}}}"' for name, folder in folders.items()]
+    output = "" if log is None else f" 2>>{shlex.quote(str(log))}"
+    file.write_text("\n".join(["#!/bin/sh", *lines, f'exec {shlex.join(entered(root, [program]))} "$@"{output}', ""]))
     file.chmod(0o755)
     return file
 

@@ -45,7 +45,9 @@ class Running:
 
 
 @asynccontextmanager
-async def started(name: str, *, until: str = "readyz", **settings: str) -> AsyncIterator[Running]:
+async def started(
+    name: str, *, until: str = "readyz", python: str = sys.executable, **settings: str
+) -> AsyncIterator[Running]:
     """Start a service (the name may have arguments) and wait until it is ready, or only until it is alive (`healthz`).
 
     It is killed at the end if a test has not stopped it.
@@ -60,7 +62,7 @@ async def started(name: str, *, until: str = "readyz", **settings: str) -> Async
         **settings,
     }
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", *name.split(), cwd=ROOT, env=environment, stdin=asyncio.subprocess.DEVNULL
+        python, "-m", *name.split(), cwd=ROOT, env=environment, stdin=asyncio.subprocess.DEVNULL
     )
     running = Running(name, process, port, ops_port, settings)
     try:

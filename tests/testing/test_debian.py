@@ -32,9 +32,8 @@ def test_a_program_there_sees_this_checkout_and_the_current_folder_and_ends_with
 ) -> None:
     assert newest_rabbitmq_server.running
     root = newest_rabbitmq_root()
-    folders = {"FOLDERS": "/first"}
-    wrapper = write_wrapper(tmp_path / "shell", root, "/bin/sh", folders)
-    script = f"cat {INSTALL}; pwd; cat /etc/debian_version; echo $FOLDERS; exit 7"
+    wrapper = write_wrapper(tmp_path / "shell", root, "/bin/sh", log=tmp_path / "log", FOLDERS=Path("/first"))
+    script = f"cat {INSTALL}; pwd; cat /etc/debian_version; echo $FOLDERS; echo late >&2; exit 7"
     done = subprocess.run(
         [str(wrapper), "-c", script],
         cwd=tmp_path,
@@ -45,7 +44,7 @@ def test_a_program_there_sees_this_checkout_and_the_current_folder_and_ends_with
     )
     version = (root / "etc" / "debian_version").read_text()
     assert done.stdout == INSTALL.read_text() + f"{tmp_path}\n{version}/first:/second\n"
-    assert (done.returncode, done.stderr) == (7, "")
+    assert (done.returncode, done.stderr, (tmp_path / "log").read_text()) == (7, "", "late\n")
     assert not list((root / "dev").iterdir()), "the mounts are of its namespace only"
 
 
