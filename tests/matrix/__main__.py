@@ -19,7 +19,7 @@ from tests.matrix.choices import CHOICES, LABELS, SUITES, Choice, Found, Program
 from tests.matrix.stack import running_stack
 from tests.matrix.walk import walk
 
-CELL_TIMEOUT_S = 240
+CELL_TIMEOUT_S = 600
 LOGS, LOG_LINES = ("rabbitmq/rabbitmq.log", "proxy/error.log", "services.log"), 15
 
 

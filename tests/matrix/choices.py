@@ -39,6 +39,8 @@ class Found:
     program: str
     version: str
     root: Path | None = None
+    # Where a Python finds the packages of the services, if not in this environment.
+    packages: Path | None = None
 
     def __str__(self) -> str:
         return f"{LABELS[self.program]} {self.version}"
@@ -124,7 +126,7 @@ def find(choice: Choice) -> Found:
     found = Found(choice.program, unpacked_version(root), root)
     if not _is(found, choice.version):
         raise NotAvailableError(f"Debian {choice.suite} has {found}")
-    return found
+    return replace(found, packages=_packages_for(found)) if choice.program == "python" else found
 
 
 def defaults() -> Programs:
@@ -132,7 +134,7 @@ def defaults() -> Programs:
     return Programs(*(own(program) for program in ("rabbitmq", "mariadb", "nginx", "python", "node")))
 
 
-def packages_for(python: Found) -> Path:
+def _packages_for(python: Found) -> Path:
     """Return a folder with the services' packages for the Python of a root folder; cached, a minute the first time.
 
     They are installed by this machine's pip, for which NotAvailableError is raised if one has no wheel for it.

@@ -16,7 +16,7 @@ from testing.servers.ports import free_port
 from testing.servers.process import Server
 from tests.integration.guarded_mongodb import GuardedMongoDBServer
 from tests.integration.services import ROOT, SECRET, Running, started
-from tests.matrix.choices import Programs, packages_for
+from tests.matrix.choices import Programs
 from tests.matrix.shipped_rabbitmq import ShippedRabbitMQServer
 from tests.proxy.name_server import NameServer
 from tests.proxy.nginx import enable_tls, nginx_program, running_nginx
@@ -59,7 +59,7 @@ async def running_stack(folder: Path, programs: Programs) -> AsyncIterator[Stack
         mongodb = GuardedMongoDBServer(folder / "mongodb")
         database = kind(folder / "database", root=programs.database.root)
         await asyncio.gather(*(_run(stack, server) for server in (rabbitmq, mongodb, database)))
-        packages = {} if programs.python.root is None else {"PYTHONPATH": packages_for(programs.python)}
+        packages = {} if programs.python.packages is None else {"PYTHONPATH": programs.python.packages}
         log = folder / "services.log"
         roots = programs.python.root, programs.node.root, programs.nginx.root
         paths = (
