@@ -4,10 +4,11 @@ import asyncio
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from testing.servers.debian import write_wrapper
 from testing.servers.mariadb import MariaDBServer
@@ -51,11 +52,16 @@ class Stack:
 
 
 @asynccontextmanager
-async def running_stack(folder: Path, programs: Programs) -> AsyncIterator[Stack]:
-    """Start the servers at once, then the services in the order of `make up`. Logs are in `folder`, as *.log."""
+async def running_stack(
+    folder: Path, programs: Programs, rights: Mapping[str, Any] | None = None
+) -> AsyncIterator[Stack]:
+    """Start the servers at once, then the services in the order of `make up`. Logs are in `folder`, as *.log.
+
+    `rights`: of RabbitMQ's users, instead of the shipped ones.
+    """
     async with AsyncExitStack() as stack:
         kind = MySQLServer if programs.database.program == "mysql" else MariaDBServer
-        rabbitmq = ShippedRabbitMQServer(folder / "rabbitmq", root=programs.rabbitmq.root)
+        rabbitmq = ShippedRabbitMQServer(folder / "rabbitmq", root=programs.rabbitmq.root, rights=rights)
         mongodb = GuardedMongoDBServer(folder / "mongodb")
         database = kind(folder / "database", root=programs.database.root)
         await asyncio.gather(*(_run(stack, server) for server in (rabbitmq, mongodb, database)))
