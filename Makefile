@@ -9,8 +9,8 @@ CODE := access auth bench broker device gateway onebox persister reader readings
 # Two makes must not fill one .venv at the same time; without flock(1), run one at a time.
 LOCK := $(shell command -v flock >/dev/null 2>&1 && echo flock .venv.lock)
 
-.PHONY: help run test test-fast fuzz bench chaos matrix check types format pre-commit openapi settings screenshots up down \
-	backup restore compose-test clean
+.PHONY: help run test test-fast fuzz bench chaos matrix check types format pre-commit openapi settings screenshots up \
+	down backup restore compose-test clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
