@@ -144,7 +144,7 @@ async def drained(server: RabbitMQServer, url: str) -> None:
         left = await waiting(server, url)
         return READINGS.name in left and not any(left.values())
 
-    await eventually(empty, "the queues of the first broker are empty", 60)
+    await eventually(empty, "the queues of the first broker are empty", 120)
 
 
 async def require_all_stored_once(moving: Moving, new_url: str, mongo: Mongo, *, least: int = 100) -> None:
@@ -156,6 +156,7 @@ async def require_all_stored_once(moving: Moving, new_url: str, mongo: Mongo, *,
     assert not any(sender.refused for sender in moving.fleet.senders)
 
 
+@pytest.mark.timeout(600)  # 10,000 confirmed messages on a machine that does other work at the same time
 async def test_gateways_move_to_a_second_broker_while_workers_drain_the_first(
     older_rabbitmq_server: RabbitMQServer, older_url: str, new_url: str, mongodb_database: Mongo, moving: Moving
 ) -> None:
