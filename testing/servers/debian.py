@@ -46,9 +46,7 @@ def entered(root: Path | None, command: Sequence[str]) -> list[str]:
     return [*([] if root is None else [str(ENTER), str(root)]), *command]
 
 
-def write_wrapper(
-    file: Path, root: Path | None, program: str, *, log: Path | None = None, **folders: Path
-) -> Path:
+def write_wrapper(file: Path, root: Path | None, program: str, *, log: Path | None = None, **folders: Path) -> Path:
     """Write a script that runs a program of a root folder as if it were of this machine, and return its path.
 
     `log`: a file that gets its standard error; `folders`: prepended to the environment variables of these names.

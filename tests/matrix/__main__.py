@@ -126,7 +126,10 @@ def main() -> int:
     if not (shutil.which("node") and shutil.which("npm")):
         sys.exit("node and npm are needed for the JavaScript devices")
     started = time.monotonic()
-    matrix = Matrix()
+    try:
+        matrix = Matrix()
+    except NotAvailableError as error:
+        sys.exit(f"this machine's own programs are needed: {error}")
     for cell in chosen:
         matrix.run_cell(cell)
     print(

@@ -106,6 +106,8 @@ def own(program: str) -> Found:
             raise NotAvailableError("this machine has no Node.js")
         output = subprocess.run([node, "--version"], capture_output=True, text=True, timeout=60, check=True).stdout
         return Found(program, output.strip().removeprefix("v"))
+    if shutil.which("dpkg-query") is None:
+        raise NotAvailableError("this is not a Debian system")
     package = next(choice.packages[0] for choice in CHOICES if choice.program == program)
     command = ["dpkg-query", "--showformat=${Version}", "--show", package]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
