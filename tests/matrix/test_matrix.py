@@ -27,7 +27,7 @@ async def test_the_walk_fails_where_a_right_is_missing(tmp_path: Path) -> None:
     assert "commands" in rights["auth"]["write"]
     rights["auth"]["write"] = rights["auth"]["write"].replace("commands", "no-commands")
     async with running_stack(tmp_path, defaults(), rights) as stack:
-        with pytest.raises(AssertionError, match="/commands: 50[34]"):
+        with pytest.raises(AssertionError, match=r"/commands: 50[34]"):
             await walk(stack, tmp_path)
 
 
