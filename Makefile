@@ -9,8 +9,8 @@ CODE := access auth bench broker device gateway onebox persister reader readings
 # Two makes must not fill one .venv at the same time; without flock(1), run one at a time.
 LOCK := $(shell command -v flock >/dev/null 2>&1 && echo flock .venv.lock)
 
-.PHONY: help run test test-fast fuzz bench chaos check types format pre-commit openapi settings screenshots up down \
-	backup restore compose-test clean
+.PHONY: help run test test-fast fuzz bench chaos matrix check types format pre-commit openapi settings screenshots up \
+	down backup restore compose-test clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -25,7 +25,7 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-re
 
 test: $(VENV)/dev.done ## run every test, on real servers that the tests start themselves (ARGS="-k name" goes to pytest)
 	@testing/servers/install >&2
-	@testing/servers/install-newest-rabbitmq >/dev/null || echo "the newest RabbitMQ is not available here (see the line above)" >&2
+	@testing/servers/install-from-debian sid rabbitmq-server >/dev/null || echo "the newest RabbitMQ is not available here (see the line above)" >&2
 	@exec $(PYTEST) $(ARGS)
 
 test-fast: $(VENV)/dev.done ## run some 3,000 tests that need no server and no other process, in less than a minute
@@ -44,6 +44,10 @@ bench: $(VENV)/dev.done ## measure the cost of a reading, here and in other syst
 chaos: $(VENV)/dev.done ## run a fleet under faults and account for every reading (ARGS="--minutes M --seed S")
 	@testing/servers/install >&2
 	@exec $(BIN)/python -m tests.faults $(ARGS)
+
+matrix: $(VENV)/dev.done ## run the whole pipeline on each version of each server (ARGS="--only rabbitmq", --short, --list)
+	@testing/servers/install >&2
+	@exec $(BIN)/python -m tests.matrix $(ARGS)
 
 check: $(VENV)/dev.done ## run formatter, linter and type checker
 	@$(BIN)/ruff format --check $(CODE)

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
+from testing.servers.debian import NotAvailableError, newest_rabbitmq_root, versions_line
 from testing.servers.mariadb import MariaDBServer
 from testing.servers.mongodb import MongoDBServer
-from testing.servers.newest import NotAvailableError, newest_rabbitmq_root, versions_line
 from testing.servers.rabbitmq import RabbitMQServer
 
 pytest_plugins = ("tests.collecting", "tests.fast", "tests.hanging", "tests.seeds", "tests.workers")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pymysql
 
+from testing.servers.debian import entered
 from testing.servers.ports import free_port
 from testing.servers.process import Server, ServerError
 
@@ -17,13 +18,15 @@ USER = "tidegate"
 
 
 class MariaDBServer(Server):
-    """MariaDB in place of MySQL, because Debian has no MySQL server."""
+    """MariaDB in place of MySQL, because Debian's stable releases have no MySQL server."""
 
     name = "mariadb"
     program = "mariadbd"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, root: Path | None = None) -> None:
+        """Use this machine's server, or the one in the root folder of another Debian."""
         super().__init__(folder)
+        self._root = root
         self._password = secrets.token_hex(8)
         self._data = self.folder / "data"
 
@@ -58,15 +61,8 @@ class MariaDBServer(Server):
         if self._data.exists():
             return
         done = subprocess.run(
-            [
-                "mariadb-install-db",
-                "--no-defaults",
-                "--user=root",
-                f"--datadir={self._data}",
-                f"--tmpdir={self.folder}",  # two servers created at the same time would clash in a shared one
-                "--skip-test-db",
-                "--innodb-log-file-size=16M",
-            ],
+            entered(self._root, self._initialization()),
+            cwd=self.folder,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -74,14 +70,26 @@ class MariaDBServer(Server):
             check=False,
         )
         if done.returncode:
-            raise ServerError(f"mariadb-install-db: {done.stdout}{done.stderr}")
+            raise ServerError(f"{self.name} did not create its data: {done.stdout}{done.stderr}")
         (self.folder / "init.sql").write_text(
             f"CREATE USER IF NOT EXISTS '{USER}'@'127.0.0.1' IDENTIFIED BY '{self._password}';\n"
             f"GRANT ALL ON *.* TO '{USER}'@'127.0.0.1' WITH GRANT OPTION;\n"
         )
 
+    def _initialization(self) -> list[str]:
+        """Return the command that creates the data folder."""
+        return [
+            "mariadb-install-db",
+            "--no-defaults",
+            "--user=root",
+            f"--datadir={self._data}",
+            f"--tmpdir={self.folder}",  # two servers created at the same time would clash in a shared one
+            "--skip-test-db",
+            "--innodb-log-file-size=16M",
+        ]
+
     def _command(self) -> tuple[list[str], Mapping[str, str]]:
-        program = shutil.which("mariadbd") or "/usr/sbin/mariadbd"
+        program = "/usr/sbin/mariadbd" if self._root else shutil.which("mariadbd") or "/usr/sbin/mariadbd"
         options = [
             "--no-defaults",
             "--user=root",
@@ -97,7 +105,7 @@ class MariaDBServer(Server):
             "--performance-schema=off",
             f"--init-file={self.folder / 'init.sql'}",
         ]
-        return [program, *options], {}
+        return entered(self._root, [program, *options]), {}
 
     def _answers(self) -> bool:
         with suppress(pymysql.Error):

@@ -17,17 +17,11 @@ from urllib.parse import quote, unquote, urlsplit
 import pamqp.frame
 from pamqp import commands
 
+from testing.servers.debian import entered
 from testing.servers.ports import free_port
 from testing.servers.process import Server, ServerError, wait_until
 
 BIN = Path("/usr/lib/rabbitmq/bin")  # not /usr/sbin: those wrappers change the user
-# In another Debian's root the server's folder is mounted at INSIDE, in a mount namespace of the process.
-INSIDE = Path("/srv")
-ENTER = """
-mount --bind "$2" "$1$3" && mount --bind /dev "$1/dev" && mount -t proc proc "$1/proc" || exit 1
-root=$1 inside=$3; shift 3
-exec chroot "$root" /usr/bin/env -C "$inside" "$@"
-"""
 AMQP_HEADER = b"AMQP\0\0\x09\x01"
 # No busy waiting, which would slow down a machine with two CPUs; node traffic on the loopback only.
 ERLANG_OPTIONS = "+sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}"
@@ -40,11 +34,11 @@ class RabbitMQServer(Server):
     program = "beam.smp"
 
     def __init__(self, folder: Path, *, metrics: bool = False, root: Path | None = None) -> None:
-        """Use this machine's RabbitMQ, or the one in another Debian's root folder."""
+        """Use this machine's RabbitMQ, or the one in the root folder of another Debian."""
         super().__init__(folder)
         self._metrics = metrics
         self._root = root
-        self._inside = self.folder if root is None else INSIDE
+        self._login = "guest:guest"
         self.metrics_port = 0
         # The folder in mnesia/ is named after the node, so the name is kept over restarts.
         self._node = f"tidegate-{secrets.token_hex(4)}@localhost"
@@ -52,7 +46,7 @@ class RabbitMQServer(Server):
     @property
     def url(self) -> str:
         """The URL of the default vhost."""
-        return f"amqp://guest:guest@127.0.0.1:{self.port}/"
+        return f"amqp://{self._login}@127.0.0.1:{self.port}/"
 
     @property
     def version(self) -> str:
@@ -70,7 +64,7 @@ class RabbitMQServer(Server):
     def rabbitmqctl(self, *arguments: str) -> str:
         """Run rabbitmqctl on the node and return what it prints; about 0.3 s."""
         done = subprocess.run(
-            self._entered([str(BIN / "rabbitmqctl"), "--quiet", *arguments]),
+            entered(self._root, [str(BIN / "rabbitmqctl"), "--quiet", *arguments]),
             env=os.environ | self._environment(),
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
@@ -103,7 +97,7 @@ class RabbitMQServer(Server):
             method=method,
             data=None if body is None else json.dumps(body).encode(),
             headers={
-                "Authorization": "Basic " + base64.b64encode(b"guest:guest").decode(),
+                "Authorization": "Basic " + base64.b64encode(self._login.encode()).decode(),
                 "Content-Type": "application/json",
             },
         )
@@ -152,27 +146,21 @@ class RabbitMQServer(Server):
             + (f"prometheus.tcp.ip = 127.0.0.1\nprometheus.tcp.port = {self.metrics_port}\n" if self._metrics else "")
             + "disk_free_limit.absolute = 50MB\nlog.file.level = info\n"
         )
-        return self._entered([str(BIN / "rabbitmq-server")]), self._environment()
-
-    def _entered(self, command: list[str]) -> list[str]:
-        if self._root is None:
-            return command
-        enter = ["unshare", "--mount", "--propagation", "private", "sh", "-c", ENTER, "enter"]
-        return [*enter, str(self._root), str(self.folder), str(INSIDE), *command]
+        return entered(self._root, [str(BIN / "rabbitmq-server")]), self._environment()
 
     def _environment(self) -> dict[str, str]:
         return {
-            "HOME": str(self._inside),  # for the cookie, which Erlang makes
+            "HOME": str(self.folder),  # for the cookie, which Erlang makes
             "RABBITMQ_NODENAME": self._node,
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(self._dist_port),
             "ERL_EPMD_PORT": str(self._epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "RABBITMQ_MNESIA_BASE": str(self._inside / "mnesia"),
-            "RABBITMQ_LOG_BASE": str(self._inside / "log"),
-            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._inside / "enabled_plugins"),
-            "RABBITMQ_CONFIG_FILE": str(self._inside / "rabbitmq.conf"),
+            "RABBITMQ_MNESIA_BASE": str(self.folder / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(self.folder / "log"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "enabled_plugins"),
+            "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq.conf"),
             "RABBITMQ_CONF_ENV_FILE": os.devnull,
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": ERLANG_OPTIONS,
         }

@@ -120,10 +120,14 @@ async def javascript_device(
     first: int = 0,
     sensor_type: str = "temperature",
     max_file_bytes: int = 0,
+    node: str = "",
     **options: Any,
 ) -> AsyncIterator[JavaScriptDevice]:
-    """Run a device; it is killed on exit of the context. A `token` that is a file is read at each renewal."""
-    node = node_with(LIBRARY, "socket.io-client")
+    """Run a device; it is killed on exit of the context. A `token` that is a file is read at each renewal.
+
+    `node`: another Node.js than this machine's.
+    """
+    installed = node_with(LIBRARY, "socket.io-client")
     chosen = {"url": url, "buffer": None if buffer is None else str(buffer)} | options
     environment = os.environ | {
         "OPTIONS": json.dumps(chosen),
@@ -132,7 +136,7 @@ async def javascript_device(
         ("TOKEN_FILE" if isinstance(token, Path) else "TOKEN"): str(token),
     }
     process = await asyncio.create_subprocess_exec(
-        node, str(SCRIPT), env=environment, stdin=PIPE, stdout=PIPE, stderr=sys.stderr, limit=2**22
+        node or installed, str(SCRIPT), env=environment, stdin=PIPE, stdout=PIPE, stderr=sys.stderr, limit=2**22
     )
     if max_file_bytes:
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))

@@ -57,12 +57,12 @@ class Sensor:
 
 
 @asynccontextmanager
-async def sensor(url: str, buffer: Path, **settings: str) -> AsyncIterator[Sensor]:
+async def sensor(url: str, buffer: Path, *, python: str = sys.executable, **settings: str) -> AsyncIterator[Sensor]:
     """Run a device; it is killed at the end if it has not finished."""
     environment = os.environ | {"URL": url, "BUFFER": str(buffer), "START": "1", "RATE": "50"} | settings
     environment |= {"PYTHONPATH": str(ROOT)}
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, str(SENSOR)), cwd=ROOT, env=environment, stdin=PIPE, stdout=PIPE
+        *(python, str(SENSOR)), cwd=ROOT, env=environment, stdin=PIPE, stdout=PIPE
     )
     running = Sensor(process)
     reading = asyncio.create_task(_read(running))

@@ -16,6 +16,8 @@ from testing.servers.ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 SECRET = "a-secret-of-the-tests-only"
+# A start takes 2 s; on a machine that does other work at the same time it may take a minute.
+READY_WITHIN_S = 90.0
 
 
 @dataclass
@@ -45,7 +47,9 @@ class Running:
 
 
 @asynccontextmanager
-async def started(name: str, *, until: str = "readyz", **settings: str) -> AsyncIterator[Running]:
+async def started(
+    name: str, *, until: str = "readyz", python: str = sys.executable, **settings: str
+) -> AsyncIterator[Running]:
     """Start a service (the name may have arguments) and wait until it is ready, or only until it is alive (`healthz`).
 
     It is killed at the end if a test has not stopped it.
@@ -60,7 +64,7 @@ async def started(name: str, *, until: str = "readyz", **settings: str) -> Async
         **settings,
     }
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", *name.split(), cwd=ROOT, env=environment, stdin=asyncio.subprocess.DEVNULL
+        python, "-m", *name.split(), cwd=ROOT, env=environment, stdin=asyncio.subprocess.DEVNULL
     )
     running = Running(name, process, port, ops_port, settings)
     try:
@@ -73,9 +77,11 @@ async def started(name: str, *, until: str = "readyz", **settings: str) -> Async
 
 
 async def _answers(running: Running, question: str) -> None:
-    answer = "nothing"
-    async with aiohttp.ClientSession() as session, asyncio.timeout(30):
-        while True:
+    answer, loop = "nothing", asyncio.get_running_loop()
+    deadline = loop.time() + READY_WITHIN_S
+    timeout = aiohttp.ClientTimeout(total=READY_WITHIN_S)
+    async with aiohttp.ClientSession(timeout=timeout) as session:
+        while loop.time() < deadline:
             if running.process.returncode is not None:
                 raise AssertionError(f"{running.name} ended with {running.process.returncode} before it was ready")
             try:
@@ -83,10 +89,10 @@ async def _answers(running: Running, question: str) -> None:
                     answer = await response.text()
                     if response.status == 200:
                         return
-            except aiohttp.ClientError:
+            except (aiohttp.ClientError, TimeoutError):
                 pass
             await asyncio.sleep(0.05)
-    raise AssertionError(f"{running.name} is not {question}: {answer}")
+    raise AssertionError(f"{running.name} is not {question} within {READY_WITHIN_S:g} s: {answer}")
 
 
 async def migrated(database_url: str) -> None:

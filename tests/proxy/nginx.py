@@ -70,8 +70,11 @@ def render_config(folder: Path, names: NameServer, ports: dict[str, int], proxy:
     return folder / "nginx.conf"
 
 
-def enable_tls(folder: Path) -> int:
-    """Enable TLS with a self-signed certificate for the proxy of this folder; return its port."""
+def enable_tls(folder: Path, program: str = "") -> int:
+    """Enable TLS with a self-signed certificate for the proxy of this folder; return its port.
+
+    `program`: the nginx that will run, if it is not this machine's.
+    """
     (folder / "tls").mkdir()
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     command += ["-subj", "/CN=localhost", "-days", "2", "-keyout", "tls/key.pem", "-out", "tls/certificate.pem"]
@@ -79,29 +82,35 @@ def enable_tls(folder: Path) -> int:
     port = free_port()
     text = CONFIG.with_name("tls.conf").read_text().replace("/etc/nginx/tls", f"{folder}/tls")
     text = text.replace("listen 8443 ssl;", f"listen 127.0.0.1:{port} ssl;")
-    if version() < (1, 25, 1):  # Debian 12's; the shipped file is for nginx:stable
+    if version(program) < (1, 25, 1):  # Debian 12's; the shipped file is for nginx:stable
         assert "http2 on;" in text
         text = text.replace("http2 on;", "").replace(" ssl;", " ssl http2;")
     (folder / "tls" / "tls.conf").write_text(text)
     return port
 
 
-def version() -> tuple[int, ...]:
-    """Return the version of the installed nginx."""
-    output = subprocess.run([nginx_program(), "-v"], capture_output=True, text=True, check=True, timeout=30).stderr
+def version(program: str = "") -> tuple[int, ...]:
+    """Return the version of this nginx, or of the installed one."""
+    output = subprocess.run(
+        [program or nginx_program(), "-v"], capture_output=True, text=True, check=True, timeout=30
+    ).stderr
     found = re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", output)
     assert found, output
     return tuple(map(int, found.groups()))
 
 
 @asynccontextmanager
-async def running_nginx(folder: Path, names: NameServer, **ports: int) -> AsyncIterator[Proxy]:
-    """Run nginx in front of services on `ports`; `names` resolves their addresses as `NAME.test`."""
+async def running_nginx(folder: Path, names: NameServer, program: str = "", /, **ports: int) -> AsyncIterator[Proxy]:
+    """Run nginx in front of services on `ports`; `names` resolves their addresses as `NAME.test`.
+
+    `program`: another nginx than this machine's.
+    """
     proxy = Proxy(free_port(), free_port(), free_port(), folder)
     config = render_config(folder, names, {name: ports.get(name, 9) for name in SERVICES}, proxy)
     with (folder / "error.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            *(nginx_program(), "-e", "stderr", "-p", str(folder), "-c", str(config), "-g", "daemon off;"), stderr=log
+            *(program or nginx_program(), "-e", "stderr", "-p", str(folder), "-c", str(config), "-g", "daemon off;"),
+            stderr=log,
         )
 
     async def healthy() -> bool:

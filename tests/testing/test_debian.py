@@ -1,4 +1,4 @@
-"""The newest RabbitMQ: kept once it is installed, and clearly reported if it is not available."""
+"""Programs of another Debian: kept once unpacked, run like this machine's, and reported if they are not available."""
 
 import asyncio
 import os
@@ -8,25 +8,51 @@ from pathlib import Path
 
 import pytest
 
-from testing.servers import newest
-from testing.servers.newest import NotAvailableError, newest_rabbitmq_root, versions_line
+from testing.servers import debian
+from testing.servers.debian import (
+    INSTALL,
+    NotAvailableError,
+    newest_rabbitmq_root,
+    unpacked_version,
+    versions_line,
+    write_wrapper,
+)
 from testing.servers.rabbitmq import RabbitMQServer
-
-SCRIPT = Path(newest.__file__).with_name("install-newest-rabbitmq")
 
 
 async def test_runs_at_once_find_the_same_folder(newest_rabbitmq_server: RabbitMQServer) -> None:
     assert tuple(map(int, newest_rabbitmq_server.version.split(".")[:2])) >= (4, 3)
     roots = await asyncio.gather(*(asyncio.to_thread(newest_rabbitmq_root) for _ in range(3)))
     assert len(set(roots)) == 1
-    assert (roots[0] / "version").read_text().strip() == newest_rabbitmq_server.version
+    assert unpacked_version(roots[0]) == newest_rabbitmq_server.version
+
+
+def test_a_program_there_sees_this_checkout_and_the_current_folder_and_ends_with_its_exit_code(
+    newest_rabbitmq_server: RabbitMQServer, tmp_path: Path
+) -> None:
+    assert newest_rabbitmq_server.running
+    root = newest_rabbitmq_root()
+    wrapper = write_wrapper(tmp_path / "shell", root, "/bin/sh", log=tmp_path / "log", FOLDERS=Path("/first"))
+    script = f"cat {INSTALL}; pwd; cat /etc/debian_version; echo $FOLDERS; echo late >&2; exit 7"
+    done = subprocess.run(
+        [str(wrapper), "-c", script],
+        cwd=tmp_path,
+        env={"FOLDERS": "/second", "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    version = (root / "etc" / "debian_version").read_text()
+    assert done.stdout == INSTALL.read_text() + f"{tmp_path}\n{version}/first:/second\n"
+    assert (done.returncode, done.stderr, (tmp_path / "log").read_text()) == (7, "", "late\n")
+    assert not list((root / "dev").iterdir()), "the mounts are of its namespace only"
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 def test_without_root_it_says_so_in_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     done = subprocess.run(
-        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "bash", "-s"],
-        input=SCRIPT.read_text(),  # that user may not be able to read the tree
+        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "bash", "-s", "sid", "rabbitmq-server"],
+        input=INSTALL.read_text(),  # that user may not be able to read the tree
         env={"PATH": os.environ["PATH"], "XDG_CACHE_HOME": str(tmp_path)},
         cwd="/",
         capture_output=True,
@@ -39,11 +65,10 @@ def test_without_root_it_says_so_in_one_line_and_leaves_nothing(tmp_path: Path) 
 
 
 def test_why_it_cannot_be_had_reaches_who_asks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "install-newest-rabbitmq").write_text(
-        "#!/bin/sh\necho 'downloading' >&2\necho 'no network' >&2\nexit 1\n"
-    )
-    (tmp_path / "install-newest-rabbitmq").chmod(0o755)
-    monkeypatch.setattr(newest, "__file__", str(tmp_path / "newest.py"))
+    script = tmp_path / "install"
+    script.write_text("#!/bin/sh\necho 'downloading' >&2\necho 'no network' >&2\nexit 1\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(debian, "INSTALL", script)
     with pytest.raises(NotAvailableError, match=r"^no network$"):
         newest_rabbitmq_root()
 
@@ -69,7 +94,7 @@ def test_where_it_cannot_be_had_the_run_says_so_and_in_ci_it_fails(ci: str, word
         ],
         env=os.environ
         | {"CI": ci, "XDG_CACHE_HOME": str(tmp_path), "PATH": f"{tmp_path}:{venv()}:{os.environ['PATH']}"},
-        cwd=SCRIPT.parents[2],
+        cwd=INSTALL.parents[2],
         capture_output=True,
         text=True,
         check=False,
