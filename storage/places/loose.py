@@ -1,14 +1,8 @@
-"""Readings that are still documents: in `readings` and in sealed collections, read one after the other.
-
-All of a question in one of the driver's threads: a switch to the event loop and back for each query would take as long
-as the query.
-"""
+"""Readings that are still documents: in `readings` and in sealed collections, read one after the other."""
 
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
-
-import pymongo
 
 from readings.collections import READINGS
 from readings.document import DocumentError
@@ -40,16 +34,15 @@ class LooseReadings:
         self._state: State | None = None
 
     def read(self, window: Window, limit: int, session: Any) -> Loose:
-        """Return the first readings of a window, each query within what is left of the client's time limit."""
-        with pymongo.timeout(self._database.client.options.timeout):
-            window, hot, state = self._hot(window, limit, session)
-            found = Found(window, limit)
-            found.add_documents(hot, UNSEALED)
-            # What is sealed last is mostly the newest.
-            for number in reversed(state.waiting) if window.descending else state.waiting:
-                if self._bounds.may_have(number, found.rest):
-                    self._add_sealed(found, number, limit, state, session)
-            return Loose(found, hot, state)
+        """Return the first readings of a window."""
+        window, hot, state = self._hot(window, limit, session)
+        found = Found(window, limit)
+        found.add_documents(hot, UNSEALED)
+        # What is sealed last is mostly the newest.
+        for number in reversed(state.waiting) if window.descending else state.waiting:
+            if self._bounds.may_have(number, found.rest):
+                self._add_sealed(found, number, limit, state, session)
+        return Loose(found, hot, state)
 
     def _hot(self, window: Window, limit: int, session: Any) -> tuple[Window, Raw, State]:
         """Return a window without what is past its retention, the first unsealed documents in it, and then the state.

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,11 +18,11 @@ from storage.codec.columns import Columns, concatenate, first_wins
 from storage.codec.head import HOUR_MS
 from storage.codec.head_sums import HeadSums
 from storage.codec.sums import Sums
-from storage.places.blocks import HEADS_PER_QUERY, StoredSums
-from storage.places.moving import MAX_TRIES, PAUSE_S, PlacesChanged, until_unmoved
+from storage.places.blocks import StoredSums
+from storage.places.first import FirstReadings
+from storage.places.moving import MAX_TRIES, PAUSE_S, PlacesChanged, unless_moved
 from storage.places.names import BEGINNING
 from storage.places.reading import Places
-from storage.places.threads import in_thread_if_large
 from storage.places.window import Window, position_index
 
 # Readings outside of blocks that are looked at together, some 150 bytes each as documents.
@@ -67,7 +68,7 @@ async def stretches(
     while not window.is_empty:
         try:
             async with places.session() as session:
-                part = await _look(places, window, session)
+                part = await places.ask(partial(_look, window=window), session)
                 async for until, found in part.in_order(places, may_use, session, positions_alone=positions_alone):
                     for one in found:
                         yield one
@@ -79,16 +80,19 @@ async def stretches(
             await asyncio.sleep(tries * PAUSE_S)
 
 
-async def _look(places: Places, window: Window, session: Any) -> "_Part":
-    found, state = await places.loose(window, LOOSE_READINGS, session)
-    blocks: list[StoredSums] = []
+def _look(first: FirstReadings, session: Any, window: Window) -> "_Part":
+    found, state = first.loose(window, LOOSE_READINGS, session)
+    rest, blocks = found.rest, list[StoredSums]()
     if state.has_blocks:
-        blocks = await until_unmoved(lambda: places.blocks.sums_of(found.rest, session))
-    rest = found.rest
-    if len(blocks) == HEADS_PER_QUERY:
+        blocks = unless_moved(lambda: first.blocks.sums_of(found.rest, session))
+    if blocks:  # if they are not all of them, the last one ends before the window
         rest = replace(rest, end=min(rest.end, blocks[-1].sums.until))
-    loose = await in_thread_if_large(found.count(), found.columns)
+    loose = found.columns()
     return _Part(rest, None if loose is None else rest.cut(loose), blocks)
+
+
+def _open(first: FirstReadings, session: Any, block: StoredSums, *, positions_alone: bool) -> Columns:
+    return first.blocks.columns(block.block(), session, positions_alone=positions_alone)
 
 
 class _Part:
@@ -115,7 +119,7 @@ class _Part:
             found = self._sums(sums, may_use)
             if found is None:
                 until = min(sums.until, self._window.end)
-                opened = await places.blocks.columns(block.stored(), session, positions_alone=positions_alone)
+                opened = await places.ask(partial(_open, block=block, positions_alone=positions_alone), session)
                 own = self._window.cut(opened)
                 before = self._loose_before(sums.start)
                 merged = first_wins(concatenate([own, *self._loose_before(until)])).columns

@@ -105,6 +105,7 @@ async def test_sums_are_what_the_model_says(
 ) -> None:
     places, layout, dice = await laid_out(database, seed)
     monkeypatch.setattr("storage.places.stretches.LOOSE_READINGS", dice.choice([10, 65_536]))
+    monkeypatch.setattr("storage.places.blocks.HEADS_PER_QUERY", dice.choice([1, 2, 3, 500]))
     readings = layout.readings()
     for _ in range(4):
         window = replace(random_window(readings, dice), descending=False)
