@@ -4,8 +4,11 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from bson import Int64
+
 from readings.collections import READINGS
-from readings.document import DocumentError
+from readings.document import DocumentError, position_of
+from readings.keys import Position
 from runtime.times import now_ms
 from storage.places.found import Found
 from storage.places.moving import unless_moved
@@ -14,6 +17,9 @@ from storage.places.raw import Raw, read_raw
 from storage.places.sealed_bounds import SealedBounds
 from storage.places.state import State, state_in
 from storage.places.window import Window
+
+# Asked one after the other, without asking before for where the readings of each begin.
+_FEW_SEALED = 2
 
 
 class Loose(NamedTuple):
@@ -38,11 +44,31 @@ class LooseReadings:
         window, hot, state = self._hot(window, limit, session)
         found = Found(window, limit)
         found.add_documents(hot, UNSEALED)
-        # What is sealed last is mostly the newest.
-        for number in reversed(state.waiting) if window.descending else state.waiting:
+        for number in self._which_may_have(found.rest, state, session):
             if self._bounds.may_have(number, found.rest):
                 self._add_sealed(found, number, limit, state, session)
         return Loose(found, hot, state)
+
+    def _which_may_have(self, window: Window, state: State, session: Any) -> list[int]:
+        """Return the sealed collections that may have readings of a window, those with the first ones first.
+
+        Of many of which nothing is known, one command asks for the first reading of each.
+        """
+        bounds = self._bounds
+        # What is sealed last is mostly the newest.
+        waiting = reversed(state.waiting) if window.descending else state.waiting
+        numbers = [number for number in waiting if bounds.may_have(number, window)]
+        unknown = [number for number in numbers if number < state.final and not bounds.is_known(number, window)]
+        nearest = {number: bounds.nearest(number, window) for number in numbers}
+        if len(unknown) > _FEW_SEALED:
+            found = unless_moved(lambda: first_positions(self._database, unknown, window, session))
+            for number in unknown:
+                bounds.note(state, number, window, found.get(number))
+                if number in found:
+                    nearest[number] = found[number]
+                else:
+                    del nearest[number]
+        return sorted(nearest, key=lambda number: nearest[number], reverse=window.descending)
 
     def _hot(self, window: Window, limit: int, session: Any) -> tuple[Window, Raw, State]:
         """Return a window without what is past its retention, the first unsealed documents in it, and then the state.
@@ -77,3 +103,27 @@ class LooseReadings:
 def _since(window: Window, oldest_ms: int | None) -> Window:
     """Return a window without what is before a time; None for no limit."""
     return window if oldest_ms is None else replace(window, start=max(window.start, (oldest_ms, BEGINNING[1])))
+
+
+def first_positions(database: Any, numbers: list[int], window: Window, session: Any) -> dict[int, Position]:
+    """Return the position of the first reading of a window in each sealed collection that has one.
+
+    Sealed collections gain nothing, and nothing moves from one to another: they may be read together.
+    """
+    first, *others = [
+        (
+            sealed_name(number),
+            [
+                {"$match": window.filter()},
+                {"$sort": {"_id": -1 if window.descending else 1}},
+                {"$limit": 1},
+                {"$project": {"number": {"$literal": Int64(number)}}},
+            ],
+        )
+        for number in numbers
+    ]
+    name, pipeline = first
+    pipeline += [{"$unionWith": {"coll": name, "pipeline": other}} for name, other in others]
+    # One more than possible, to avoid a second round trip.
+    found = database[name].aggregate(pipeline, batchSize=len(numbers) + 1, session=session)
+    return {int(document["number"]): position_of(document) for document in found}
