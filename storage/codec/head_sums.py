@@ -53,7 +53,7 @@ class HeadSums:
 def head_sums_from(document: bytes) -> HeadSums:
     """Return what buckets need of the head that `Head.document` stored, as BSON; BlockError for another document."""
     try:
-        fields = _fields(document)
+        fields = fields_of(document)
         (version,) = _LENGTH.unpack_from(document, fields[b"\x10version"][0])
         if version != VERSION:
             raise BlockError(f"the head has version {version}, and {VERSION} is the highest that is known")
@@ -74,7 +74,7 @@ def head_sums_from(document: bytes) -> HeadSums:
     return HeadSums(start, until, first, last, sums, hours)
 
 
-def _fields(document: bytes) -> _Fields:
+def fields_of(document: bytes) -> _Fields:
     """Return where the fields are; ValueError or struct.error when the document is not whole, or not of these types."""
     fields: _Fields = {}
     at, end = 4, len(document) - 1

@@ -1,16 +1,16 @@
 """The blocks of a series: which of them have readings of a window, and these readings."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import bson
 
-from readings.document import AS_MILLISECONDS, split_documents
+from readings.document import AS_MILLISECONDS
 from readings.filters import in_time_range
 from readings.keys import Position
 from storage.codec.block import decode_columns
 from storage.codec.columns import Columns
-from storage.codec.head_sums import HeadSums, head_sums_from
+from storage.codec.head_table import HeadTable, head_table, live_heads
 from storage.codec.packed import BlockError
 from storage.places.documents import SUMS, LiveBlock, columns_key, head_end, live_block, series_name
 from storage.places.moving import PlacesChanged
@@ -21,18 +21,7 @@ from storage.places.window import Window
 _SETTLED = {"pending": {"$exists": False}}
 _WITHOUT_SUMS = dict.fromkeys(SUMS, 0)
 # Heads fetched at once where many are needed; some hundred bytes for each hour that they sum up.
-HEADS_PER_QUERY = 500
-
-
-class StoredSums(NamedTuple):
-    """The sums of a block, and its whole head as it is stored."""
-
-    sums: HeadSums
-    document: bytes
-
-    def block(self) -> LiveBlock:
-        """Return the block; BlockError when its head is damaged."""
-        return live_block(bson.decode(self.document, AS_MILLISECONDS))
+HEADS_PER_QUERY = 2000
 
 
 class Blocks:
@@ -64,20 +53,26 @@ class Blocks:
                 return
             block = live_block(self._document_at(window, block.until, session))
 
-    def sums_of(self, window: Window, session: Any) -> list[StoredSums]:
-        """Return the sums of the first HEADS_PER_QUERY live blocks of a window, lowest first; fewer are all of them.
+    def heads_in(self, window: Window, session: Any) -> HeadTable | None:
+        """Return the heads of the first live blocks of a window, HEADS_PER_QUERY or fewer; None if there are none.
 
-        PlacesChanged if one is missing.
+        The last one ends behind the window if these are all. PlacesChanged if one is missing.
         """
         first = self._first(window, session)
         if first is None:
-            return []
+            return None
         query = {"_id": {"$gte": first.key, "$lt": window.key(window.end)}}
         found = find_first(self._heads, query, limit=HEADS_PER_QUERY, session=session)
-        live = _live_sums(split_documents(found.documents), first.start)
-        if not live or (found.total < HEADS_PER_QUERY and not found.is_cut and live[-1].sums.until < window.end):
+        live = live_heads(head_table(found.documents), first.start)
+        is_all = found.total < HEADS_PER_QUERY and not found.is_cut
+        if live is None or (is_all and tuple(live.until[-1].tolist()) < window.end):
             raise PlacesChanged
         return live
+
+    def opened(self, document: bytes, session: Any, *, positions_alone: bool = False) -> Columns:
+        """Return the readings of the block with this head, as `columns`."""
+        block = live_block(bson.decode(document, AS_MILLISECONDS))
+        return self.columns(block, session, positions_alone=positions_alone)
 
     def _first(self, window: Window, session: Any) -> LiveBlock | None:
         """Return the live block in which a window starts, or else the first one behind that."""
@@ -124,16 +119,3 @@ class Blocks:
             above, end = chain[0], chain[0].start
             if end <= window.start:
                 return
-
-
-def _live_sums(documents: list[bytes], start: Position) -> list[StoredSums]:
-    """Return the sums of heads that follow each other from `start` on; PlacesChanged if one is missing."""
-    live: list[StoredSums] = []
-    for document in documents:
-        sums = head_sums_from(document)
-        if sums.start == start:
-            live.append(StoredSums(sums, document))
-            start = sums.until
-        elif sums.start > start:
-            raise PlacesChanged
-    return live

@@ -347,7 +347,7 @@ READS_IN_THREAD = (
     *((loose, name) for name in ("read_raw", "state_in")),
     (first, "pieces_in"),
     (FirstReadings, "_of_blocks"),
-    (Blocks, "sums_of"),
+    (Blocks, "heads_in"),
 )
 
 
