@@ -19,10 +19,10 @@ _LENGTH = struct.Struct("<i")
 # ts, a date, and seq, an int64, with their names: at the start of `until`, `first` and `last`, at the end of `_id`.
 _POSITION = struct.Struct("<4sq5sq")
 _TS, _SEQ = b"\x09ts\x00", b"\x12seq\x00"
-# BSON's types of the other fields: documents and an array, which give their length; and the bytes of an ObjectId, a
-# boolean, an int32 and an int64.
+# BSON's types of the other fields: documents and an array, which give their length; and the bytes of a double, an
+# ObjectId, a boolean, an int32 and an int64.
 _WITH_LENGTH = (0x03, 0x04)
-_SIZES = {0x07: 12, 0x08: 1, 0x10: 4, 0x12: 8}
+_SIZES = {0x01: 8, 0x07: 12, 0x08: 1, 0x10: 4, 0x12: 8}
 _SUMS = (("numbers", b"\x03numbers"), ("booleans", b"\x03booleans"), ("texts", b"\x03texts"))
 # Where the values of a document's fields begin and end, by their type and name.
 _Fields = dict[bytes, tuple[int, int]]

@@ -30,15 +30,18 @@ _FEW = 8
 class HeadTable:
     """Heads in the order of their documents.
 
-    `bounds` has four rows, as arrays of ts and seq: `start`, `until`, and the positions of the first and the last
-    reading. `is_plain`: all that `merged` needs of a head is in arrays, `counts` of readings and of numbers, and
-    `floats` of what else `Numbers` has.
+    `start` and `until`, which is not included, and the `first` and the `last` reading are rows of ts and seq.
+    `is_plain`: all that `merged` needs of a head is in arrays, `counts` of readings and of numbers, and `floats` of
+    what else `Numbers` has.
     """
 
     documents: bytes
     begins: Integers
     ends: Integers
-    bounds: Integers
+    start: Integers
+    until: Integers
+    first: Integers
+    last: Integers
     is_plain: Booleans
     counts: Integers
     floats: Floats
@@ -46,37 +49,9 @@ class HeadTable:
     def __len__(self) -> int:
         return len(self.begins)
 
-    @property
-    def start(self) -> Integers:
-        """The lower bounds, ts and seq of each."""
-        return self.bounds[0]
-
-    @property
-    def until(self) -> Integers:
-        """The upper bounds, which are not included."""
-        return self.bounds[1]
-
-    @property
-    def first(self) -> Integers:
-        """The positions of the first readings."""
-        return self.bounds[2]
-
-    @property
-    def last(self) -> Integers:
-        """The positions of the last readings."""
-        return self.bounds[3]
-
     def take(self, index: Integers) -> "HeadTable":
         """Return some of the heads."""
-        return replace(
-            self,
-            begins=self.begins[index],
-            ends=self.ends[index],
-            bounds=self.bounds[:, index],
-            is_plain=self.is_plain[index],
-            counts=self.counts[index],
-            floats=self.floats[index],
-        )
+        return replace(self, **{name: getattr(self, name)[index] for name in _ARRAYS})
 
     def document(self, at: int) -> bytes:
         """Return one of the heads as it is stored."""
@@ -102,19 +77,20 @@ class HeadTable:
         return [Sums(count, Numbers(*row)) for count, row in zip(counts[:, 0].tolist(), rows, strict=True)]
 
 
+_ARRAYS = ("begins", "ends", "start", "until", "first", "last", "is_plain", "counts", "floats")
+
+
 def head_table(documents: bytes) -> HeadTable:
     """Return heads of one series, as stored and back to back; BlockError as `head_sums_from`, DocumentError."""
     at = split(documents) if documents else np.zeros(1, np.int64)
     count = len(at) - 1
-    table = HeadTable(
-        documents,
-        at[:-1],
-        at[1:],
-        np.zeros((4, count, 2), np.int64),
+    start, until, first, last = np.zeros((4, count, 2), np.int64)
+    is_plain, counts, floats = (
         np.zeros(count, np.bool_),
         np.zeros((count, 2), np.int64),
         np.zeros((count, len(_FLOATS))),
     )
+    table = HeadTable(documents, at[:-1], at[1:], start, until, first, last, is_plain, counts, floats)
     lengths = np.diff(at)
     for length in np.unique(lengths).tolist():
         index = np.flatnonzero(lengths == length)
@@ -122,8 +98,13 @@ def head_table(documents: bytes) -> HeadTable:
             _fill(table, index, np.frombuffer(documents, np.uint8)[at[index][:, None] + np.arange(length)])
     for one in np.flatnonzero(~table.is_plain).tolist():
         head = head_sums_from(table.document(one))
-        table.bounds[:, one] = head.start, head.until, head.first, head.last
+        for bound, position in zip(_bounds(table), (head.start, head.until, head.first, head.last), strict=True):
+            bound[one] = position
     return table
+
+
+def _bounds(table: HeadTable) -> tuple[Integers, Integers, Integers, Integers]:
+    return table.start, table.until, table.first, table.last
 
 
 def _fill(table: HeadTable, index: Integers, rows: npt.NDArray[np.uint8]) -> None:
@@ -139,15 +120,15 @@ def _fill(table: HeadTable, index: Integers, rows: npt.NDArray[np.uint8]) -> Non
     def column(at: int, dtype: str) -> npt.NDArray[np.generic]:
         return np.ndarray((len(rows),), dtype, rows, at, (rows.shape[1],))
 
-    for bound, position in enumerate(positions):
-        table.bounds[bound, index, 0] = column(position + _TS_AT, "<i8")
-        table.bounds[bound, index, 1] = column(position + _SEQ_AT, "<i8")
+    for bound, position in zip(_bounds(table), positions, strict=True):
+        bound[index, 0] = column(position + _TS_AT, "<i8")
+        bound[index, 1] = column(position + _SEQ_AT, "<i8")
     for number, position in enumerate(counts):
         table.counts[index, number] = column(position, "<i4")
     for number, position in enumerate(floats):
         table.floats[index, number] = column(position, "<f8")
     # What is out of order, or not finite, is for `head_sums_from`.
-    start, until, first, last = table.bounds[:, index]
+    start, until, first, last = (bound[index] for bound in _bounds(table))
     table.is_plain[index] = (
         (table.counts[index] > 0).all(1)
         & np.isfinite(table.floats[index]).all(1)
