@@ -218,5 +218,7 @@ class _Part:
 
     def _is_alone(self, stretch: Stretch) -> bool:
         """Return whether no loose reading is in the hours of a stretch."""
+        if not len(self._hours):
+            return True
         begin, end = np.searchsorted(self._hours, (stretch.first_ms // HOUR_MS, stretch.last_ms // HOUR_MS + 1))
         return bool(begin == end)
