@@ -262,10 +262,7 @@ class FromMongoDB:
         self, owner: str, series: Sequence[tuple[str, str]], until_ms: int
     ) -> list[tuple[Document | None, Document | None]]:
         """Return for each series the newest reading up to a time (inclusive), and the newest one beyond it, if any."""
-        if len(series) > SHORT_LIST:
-            async with self._long_list_slots.slot(owner):
-                newest = await self.newest(owner, series)
-        else:
+        async with self._long_list_slots.slot(owner) if len(series) > SHORT_LIST else nullcontext():
             newest = await self.newest(owner, series)
         ahead = [number for number, one in enumerate(newest) if one and position_of(one)[0] > until_ms]
         before = await self.newest_before(owner, [series[number] for number in ahead], until_ms + 1)

@@ -19,7 +19,7 @@ from storage.places.state import State, state_in
 from storage.places.window import Window
 
 # Asked one after the other, without asking before for where the readings of each begin.
-_FEW_SEALED = 2
+FEW_SEALED = 2
 
 
 class Loose(NamedTuple):
@@ -60,7 +60,7 @@ class LooseReadings:
         numbers = [number for number in waiting if bounds.may_have(number, window)]
         unknown = [number for number in numbers if number < state.final and not bounds.is_known(number, window)]
         nearest = {number: bounds.nearest(number, window) for number in numbers}
-        if len(unknown) > _FEW_SEALED:
+        if len(unknown) > FEW_SEALED:
             found = unless_moved(lambda: first_positions(self._database, unknown, window, session))
             for number in unknown:
                 bounds.note(state, number, window, found.get(number))

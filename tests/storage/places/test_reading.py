@@ -61,8 +61,11 @@ def within(readings: list[bytes], window: Window) -> list[bytes]:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_pages_are_what_the_model_says(database: tuple[Any, str], seed: int) -> None:
+async def test_pages_are_what_the_model_says(
+    database: tuple[Any, str], seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     places, layout, dice = await laid_out(database, seed)
+    monkeypatch.setattr("storage.places.loose.FEW_SEALED", dice.choice([0, 2]))
     readings = layout.readings()
     for _ in range(4):
         window, limit = random_window(readings, dice), dice.choice([7, 30, 100, 1000])
@@ -82,6 +85,7 @@ async def test_streams_are_what_the_model_says(
 ) -> None:
     places, layout, dice = await laid_out(database, seed)
     monkeypatch.setattr("storage.places.reading.STREAM_READINGS", dice.choice([3, 50, 16_384]))
+    monkeypatch.setattr("storage.places.loose.FEW_SEALED", dice.choice([0, 2]))
     readings = layout.readings()
     for _ in range(4):
         window, limit = random_window(readings, dice), dice.choice([None, None, 5, 200])
