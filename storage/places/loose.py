@@ -1,14 +1,12 @@
 """Readings that are still documents: in `readings` and in sealed collections, read one after the other."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from bson import Int64
-
 from readings.collections import READINGS
-from readings.document import DocumentError, position_of
-from readings.keys import Position
+from readings.document import DocumentError
 from runtime.times import now_ms
 from storage.places.found import Found
 from storage.places.moving import unless_moved
@@ -18,7 +16,7 @@ from storage.places.sealed_bounds import SealedBounds
 from storage.places.state import State, state_in
 from storage.places.window import Window
 
-# Asked one after the other, without asking before for where the readings of each begin.
+# Sealed collections asked for readings before one command asks whether any of the others has some.
 FEW_SEALED = 2
 
 
@@ -44,31 +42,34 @@ class LooseReadings:
         window, hot, state = self._hot(window, limit, session)
         found = Found(window, limit)
         found.add_documents(hot, UNSEALED)
-        for number in self._which_may_have(found.rest, state, session):
-            if self._bounds.may_have(number, found.rest):
+        # What is sealed last is mostly the newest.
+        numbers = state.waiting[::-1] if window.descending else state.waiting
+        asked, empty = 0, set[int]()
+        for at, number in enumerate(numbers):
+            if asked == FEW_SEALED:
+                empty = self._empty(numbers[at:], found.rest, state, session)
+                asked += 1
+            if number not in empty and self._bounds.may_have(number, found.rest):
                 self._add_sealed(found, number, limit, state, session)
+                asked += 1
         return Loose(found, hot, state)
 
-    def _which_may_have(self, window: Window, state: State, session: Any) -> list[int]:
-        """Return the sealed collections that may have readings of a window, those with the first ones first.
+    def _empty(self, numbers: Sequence[int], window: Window, state: State, session: Any) -> set[int]:
+        """Return sealed collections without a reading of a window, if that is true of all of which nothing is known.
 
-        Of many of which nothing is known, one command asks for the first reading of each.
+        Mostly it is: the first ones have the whole page. Each of the others would take a query of its own to say so.
         """
         bounds = self._bounds
-        # What is sealed last is mostly the newest.
-        waiting = reversed(state.waiting) if window.descending else state.waiting
-        numbers = [number for number in waiting if bounds.may_have(number, window)]
-        unknown = [number for number in numbers if number < state.final and not bounds.is_known(number, window)]
-        nearest = {number: bounds.nearest(number, window) for number in numbers}
-        if len(unknown) > FEW_SEALED:
-            found = unless_moved(lambda: first_positions(self._database, unknown, window, session))
-            for number in unknown:
-                bounds.note(state, number, window, found.get(number))
-                if number in found:
-                    nearest[number] = found[number]
-                else:
-                    del nearest[number]
-        return sorted(nearest, key=lambda number: nearest[number], reverse=window.descending)
+        unknown = [
+            number
+            for number in numbers
+            if number < state.final and bounds.may_have(number, window) and not bounds.is_known(number, window)
+        ]
+        if len(unknown) < 2 or unless_moved(lambda: have_any(self._database, unknown, window, session)):
+            return set()
+        for number in unknown:
+            bounds.note(state, number, window, None)
+        return set(unknown)
 
     def _hot(self, window: Window, limit: int, session: Any) -> tuple[Window, Raw, State]:
         """Return a window without what is past its retention, the first unsealed documents in it, and then the state.
@@ -105,25 +106,11 @@ def _since(window: Window, oldest_ms: int | None) -> Window:
     return window if oldest_ms is None else replace(window, start=max(window.start, (oldest_ms, BEGINNING[1])))
 
 
-def first_positions(database: Any, numbers: list[int], window: Window, session: Any) -> dict[int, Position]:
-    """Return the position of the first reading of a window in each sealed collection that has one.
+def have_any(database: Any, numbers: list[int], window: Window, session: Any) -> bool:
+    """Return whether any of some sealed collections has a reading of a window.
 
-    Sealed collections gain nothing, and nothing moves from one to another: they may be read together.
+    They gain nothing, and nothing moves from one to another: they may be read by one command.
     """
-    first, *others = [
-        (
-            sealed_name(number),
-            [
-                {"$match": window.filter()},
-                {"$sort": {"_id": -1 if window.descending else 1}},
-                {"$limit": 1},
-                {"$project": {"number": {"$literal": Int64(number)}}},
-            ],
-        )
-        for number in numbers
-    ]
-    name, pipeline = first
-    pipeline += [{"$unionWith": {"coll": name, "pipeline": other}} for name, other in others]
-    # One more than possible, to avoid a second round trip.
-    found = database[name].aggregate(pipeline, batchSize=len(numbers) + 1, session=session)
-    return {int(document["number"]): position_of(document) for document in found}
+    names, one = [sealed_name(number) for number in numbers], [{"$match": window.filter()}, {"$limit": 1}]
+    pipeline = [*one, *({"$unionWith": {"coll": name, "pipeline": one}} for name in names[1:]), {"$limit": 1}]
+    return any(True for _ in database[names[0]].aggregate(pipeline, session=session))

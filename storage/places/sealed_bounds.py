@@ -50,13 +50,6 @@ class SealedBounds:
         bounds = self._series.get(_name(window.series))
         return bounds is not None and number in (bounds.last if window.descending else bounds.first)
 
-    def nearest(self, number: int, window: Window) -> Position:
-        """Return where a sealed collection may have its first reading of a window, in the window's direction."""
-        bounds = self._series.get(_name(window.series))
-        if window.descending:
-            return END if bounds is None else bounds.last.get(number, END)
-        return BEGINNING if bounds is None else bounds.first.get(number, BEGINNING)
-
     def note(self, state: State, number: int, window: Window, found: Position | None) -> None:
         """Record the first reading that a question found in its direction; None for nothing."""
         if number >= state.final:  # it may get its readings only now

@@ -344,7 +344,7 @@ async def test_nor_while_the_primary_steps_down(
 # What a reader asks MongoDB for one part of a question.
 READS = ((Places, "state"), (Places, "has"))
 READS_IN_THREAD = (
-    *((loose, name) for name in ("read_raw", "state_in", "first_positions")),
+    *((loose, name) for name in ("read_raw", "state_in", "have_any")),
     (first, "pieces_in"),
     (FirstReadings, "_of_blocks"),
     (Blocks, "heads_in"),
@@ -357,7 +357,7 @@ async def test_whatever_moves_between_two_reads_of_one_question(
 ) -> None:
     make_small(monkeypatch)
     monkeypatch.setattr(f"{__name__}.EACH_WRITE", 12)
-    monkeypatch.setattr(loose, "FEW_SEALED", 1)
+    monkeypatch.setattr(loose, "FEW_SEALED", 0)
     async with (
         some_written(mongodb_database, rng) as written,
         open_reader(broker, mongodb_database, query_timeout_seconds=60.0) as reader_client,

@@ -56,17 +56,15 @@ def test_nothing_before_a_time_is_a_bound() -> None:
     assert bounds.may_have(3, window((10, 0)))
 
 
-def test_where_the_first_readings_may_be_in_a_direction() -> None:
+def test_a_bound_is_known_in_the_direction_of_a_window() -> None:
     bounds = SealedBounds()
     up, down = window((50, 0)), window(end=(200, 0), descending=True)
-    assert (bounds.nearest(3, up), bounds.nearest(3, down)) == (BEGINNING, END)
     assert not bounds.is_known(3, up)
     bounds.note(STATE, 3, window(), (100, 7))
-    assert (bounds.nearest(3, up), bounds.nearest(3, down)) == ((100, 7), END)
     assert (bounds.is_known(3, up), bounds.is_known(3, down)) == (True, False)
     bounds.note(STATE, 3, window(descending=True), (150, 1))
-    assert bounds.nearest(3, down) == (150, 1)
     assert bounds.is_known(3, down)
+    assert not bounds.is_known(4, down)
 
 
 def test_a_part_says_nothing_about_the_rest() -> None:
