@@ -374,8 +374,8 @@ async def test_whatever_moves_between_two_reads_of_one_question(
         for owner, name in READS:
             monkeypatch.setattr(owner, name, after(step, getattr(owner, name)))
         monkeypatch.setattr("storage.places.newest.find_each", after(step, find_each))
-        for owner, name in READS_IN_THREAD:
-            monkeypatch.setattr(owner, name, after_in_thread(step, getattr(owner, name)))
+        for place, name in READS_IN_THREAD:
+            monkeypatch.setattr(place, name, after_in_thread(step, getattr(place, name)))
         for _ in range(QUESTIONS):
             if moving.sealed - moving.compacted > 4:
                 await moving.compact()
