@@ -187,7 +187,12 @@ def encode_json(body: Any) -> bytes:
 
 def json_response(body: Any) -> web.Response:
     """Return a JSON response that caches must not store: it belongs to one owner and one moment."""
-    return web.Response(body=encode_json(body), content_type=JSON, headers={"Cache-Control": "no-store"})
+    return encoded_response(encode_json(body))
+
+
+def encoded_response(body: bytes) -> web.Response:
+    """Return the response of `json_response` for a body that is JSON already."""
+    return web.Response(body=body, content_type=JSON, headers={"Cache-Control": "no-store"})
 
 
 def abort(request: web.Request) -> None:

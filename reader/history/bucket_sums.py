@@ -68,15 +68,23 @@ class BucketSums:
 
     async def add_all(self, places: Places, window: Window) -> None:
         """Add the readings of a window, from wherever they are; the driver's errors, BlockError, TooManyTexts."""
-        async with aclosing(stretches(places, window, self._will_do)) as found:
+        async with aclosing(stretches(places, window, self)) as found:
             async for one in found:
                 if isinstance(one, Stretch):
                     self.add_sums(*one)
                 else:
                     await in_thread_if_large(len(one), partial(self.add_columns, one))
 
-    def _will_do(self, stretch: Stretch) -> bool:
+    def will_do(self, stretch: Stretch) -> bool:
+        """Return whether `add_sums` may take the sums of a stretch."""
         return self.in_one_bucket(stretch.first_ms, stretch.last_ms) and self.can_use(stretch.sums)
+
+    def buckets_of(self, first_ms: Integers, last_ms: Integers) -> Integers:
+        """Return in which bucket each two times are, both included; -1 if they are in several, or in none."""
+        buckets = np.searchsorted(self._inner, first_ms, "right")
+        is_one = buckets == np.searchsorted(self._inner, last_ms, "right")
+        is_inside = (first_ms >= self._boundaries[0]) & (last_ms < self._boundaries[-1])
+        return np.where(is_one & is_inside, buckets, -1)
 
     def add_sums(self, first_ms: int, last_ms: int, sums: Sums) -> None:
         """Add the sums of readings between two times, both included.

@@ -111,6 +111,11 @@ class FromMongoDB:
             found = await self._places.documents(range_.window(owner), limit)
         return decode_all(b"".join(found), AS_STORED)
 
+    async def page_columns(self, owner: str, range_: Range, limit: int) -> Columns | None:
+        """Return the same as `page` as columns; None for no reading."""
+        async with self._query(owner):
+            return (await self._places.page(range_.window(owner), limit)).columns
+
     async def stream_columns(self, owner: str, range_: Range, limit: int | None = None) -> AsyncGenerator[Columns]:
         """Yield a range of any length as columns, at most `limit` readings.
 
@@ -149,9 +154,9 @@ class FromMongoDB:
 
     async def ends(self, owner: str, device: str, sensor_type: str) -> tuple[int, int] | None:
         """Return the times of a series' first and last reading in milliseconds since 1970; None if it has none."""
-        first = await self.page(owner, Range(device, sensor_type), 1)
-        last = await self.page(owner, Range(device, sensor_type, descending=True), 1)
-        return (position_of(first[0])[0], position_of(last[0])[0]) if first and last else None
+        first = await self.page_columns(owner, Range(device, sensor_type), 1)
+        last = await self.page_columns(owner, Range(device, sensor_type, descending=True), 1)
+        return None if first is None or last is None else (int(first.ts[0]), int(last.ts[0]))
 
     async def series(
         self, owner: str, device: str | None, sensor_type: str | None, past: tuple[str, str] | None, limit: int
@@ -257,10 +262,7 @@ class FromMongoDB:
         self, owner: str, series: Sequence[tuple[str, str]], until_ms: int
     ) -> list[tuple[Document | None, Document | None]]:
         """Return for each series the newest reading up to a time (inclusive), and the newest one beyond it, if any."""
-        if len(series) > SHORT_LIST:
-            async with self._long_list_slots.slot(owner):
-                newest = await self.newest(owner, series)
-        else:
+        async with self._long_list_slots.slot(owner) if len(series) > SHORT_LIST else nullcontext():
             newest = await self.newest(owner, series)
         ahead = [number for number, one in enumerate(newest) if one and position_of(one)[0] > until_ms]
         before = await self.newest_before(owner, [series[number] for number in ahead], until_ms + 1)

@@ -13,6 +13,7 @@ from reader.history.bucket_boundaries import BucketWidth, TooManyBuckets, bounda
 from reader.history.bucket_statistics import KINDS, NUMBERS_ALONE, SUMMARY
 from reader.history.bucket_sums import TooManyTexts
 from reader.history.from_mongodb import FromMongoDB, Range
+from reader.history.ndjson_lines import json_items
 from reader.history.selection import Rows, Selection, stream_selection
 from reader.http.export import Export
 from reader.http.export_format import CSV, NDJSON, PARQUET, ExportFormat, negotiate_media_type
@@ -29,12 +30,12 @@ from reader.http.queries import (
 )
 from reader.http.request_guard import RequestGuard
 from reader.metrics import ReaderMetrics
-from reader.responses import BucketsAnswer, ReadingsAnswer, json_response, reading_object
-from readings.document import position_of
+from reader.responses import BucketsAnswer, ReadingsAnswer, encode_json, encoded_response, json_response
 from runtime.http.fields import read_query
 from runtime.http.operation import JSON, Operation
 from runtime.http.problems import Problem
 from storage.places.threads import in_thread_if_large
+from storage.places.window import position_at
 
 DEFAULT_LIMIT = 100
 _SHOWN_CHARS = 64
@@ -138,15 +139,16 @@ class ReadingsRoutes:
             await self._require_device(owner, device, name)
 
     async def _page(self, owner: str, range_: Range, limit: int) -> web.Response:
-        found = await self._history.page(owner, range_, limit + 1)
-        if not found:
+        found = await self._history.page_columns(owner, range_, limit + 1)
+        if found is None:
             await self._require_device(owner, range_.device)
-        shown = found[:limit]
+            return json_response({"items": []})
+        shown = found.take(slice(0, limit))
         self._metrics.readings.labels("page").inc(len(shown))
-        body = {"items": [reading_object(document) for document in shown]}
+        body = b'{"items":' + json_items(range_.device, range_.sensor_type, shown)
         if len(found) > limit:
-            body["nextCursor"] = position_cursor(position_of(shown[-1]))  # type: ignore[assignment]
-        return json_response(body)
+            body += b',"nextCursor":' + encode_json(position_cursor(position_at(shown, -1)))
+        return encoded_response(body + b"}")
 
     async def _buckets(self, request: web.Request) -> web.Response:
         claims = await self._guard.claims(request)

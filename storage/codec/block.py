@@ -30,7 +30,13 @@ def decode_block(block: Block, *, positions_alone: bool = False) -> Columns:
 
     BlockError when the columns are damaged, of a later version, or not those of the head.
     """
-    columns = (decode_positions if positions_alone else decode)(block.columns, block.head.series)
-    if len(columns) != block.head.sums.count:
-        raise BlockError(f"the columns have {len(columns)} readings, and the head counts {block.head.sums.count}")
-    return columns
+    head = block.head
+    return decode_columns(block.columns, head.series, head.sums.count, positions_alone=positions_alone)
+
+
+def decode_columns(columns: bytes, series: bytes, count: int, *, positions_alone: bool = False) -> Columns:
+    """Return the readings of a block with this series and count in its head; as `decode_block`."""
+    found = (decode_positions if positions_alone else decode)(columns, series)
+    if len(found) != count:
+        raise BlockError(f"the columns have {len(found)} readings, and the head counts {count}")
+    return found

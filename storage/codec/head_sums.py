@@ -19,10 +19,10 @@ _LENGTH = struct.Struct("<i")
 # ts, a date, and seq, an int64, with their names: at the start of `until`, `first` and `last`, at the end of `_id`.
 _POSITION = struct.Struct("<4sq5sq")
 _TS, _SEQ = b"\x09ts\x00", b"\x12seq\x00"
-# BSON's types of the other fields: documents and an array, which give their length; and the bytes of an ObjectId, a
-# boolean, an int32 and an int64.
+# BSON's types of the other fields: documents and an array, which give their length; and the bytes of a double, an
+# ObjectId, a boolean, an int32 and an int64.
 _WITH_LENGTH = (0x03, 0x04)
-_SIZES = {0x07: 12, 0x08: 1, 0x10: 4, 0x12: 8}
+_SIZES = {0x01: 8, 0x07: 12, 0x08: 1, 0x10: 4, 0x12: 8}
 _SUMS = (("numbers", b"\x03numbers"), ("booleans", b"\x03booleans"), ("texts", b"\x03texts"))
 # Where the values of a document's fields begin and end, by their type and name.
 _Fields = dict[bytes, tuple[int, int]]
@@ -53,7 +53,7 @@ class HeadSums:
 def head_sums_from(document: bytes) -> HeadSums:
     """Return what buckets need of the head that `Head.document` stored, as BSON; BlockError for another document."""
     try:
-        fields = _fields(document)
+        fields = fields_of(document)
         (version,) = _LENGTH.unpack_from(document, fields[b"\x10version"][0])
         if version != VERSION:
             raise BlockError(f"the head has version {version}, and {VERSION} is the highest that is known")
@@ -74,7 +74,7 @@ def head_sums_from(document: bytes) -> HeadSums:
     return HeadSums(start, until, first, last, sums, hours)
 
 
-def _fields(document: bytes) -> _Fields:
+def fields_of(document: bytes) -> _Fields:
     """Return where the fields are; ValueError or struct.error when the document is not whole, or not of these types."""
     fields: _Fields = {}
     at, end = 4, len(document) - 1

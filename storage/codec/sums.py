@@ -158,7 +158,7 @@ def _numbers(columns: Columns, starts: Integers) -> list[Numbers | None]:
             two_doubles(list(each)) for each in zip(*map(np.ndarray.tolist, (nearest, rests, low, lost)), strict=True)
         ]
         nearest, rests = np.array(both).T
-    places = [_first_equal(exact, extreme, begins, ends) for extreme in (np.minimum, np.maximum)]
+    places = [first_equal(exact, extreme, begins, ends) for extreme in (np.minimum, np.maximum)]
     least, most, first, last = (_numbers_at(columns, index[at]) for at in (*places, begins, ends - 1))
     counts = (ends - begins).tolist()
     fields = zip(counts, least, most, nearest.tolist(), rests.tolist(), first, last, strict=True)
@@ -187,7 +187,7 @@ def _finite(columns: Columns) -> tuple[Integers, Any, list[Floats]]:
     return index, exact, [np.where(is_float, floats, integers - low), low.astype(np.float64)]
 
 
-def _first_equal(numbers: Any, extreme: np.ufunc, begins: Integers, ends: Integers) -> Integers:
+def first_equal(numbers: Any, extreme: np.ufunc, begins: Integers, ends: Integers) -> Integers:
     """Return where in each part, which cover all numbers, its extreme is first."""
     extremes = np.repeat(extreme.reduceat(numbers, begins), ends - begins)
     found = np.flatnonzero(numbers == extremes)

@@ -29,9 +29,12 @@ from storage.codec.decode import decode
 from storage.codec.encode import encode
 from storage.codec.head import Head, head_from
 from storage.codec.packed import BlockError
+from storage.codec.sections import VERSION as CODEC_VERSION
 from storage.places.window import Window
 
 VERSION = 1
+# Fields of a head that no question but buckets needs: some hundred bytes for each hour.
+SUMS = ("numbers", "booleans", "texts", "hours")
 # MongoDB also stores text that is not UTF-8: it must not hide its neighbours.
 READABLE = AS_MILLISECONDS.with_options(unicode_decode_error_handler="replace")
 
@@ -45,11 +48,6 @@ class StoredHead:
     edit: ObjectId
     last_seal: int
     pending: bool = False
-
-    def lies_in(self, window: Window) -> bool:
-        """Return whether any of its readings may lie in a window."""
-        first, last = (position_in(one) for one in (self.head.first, self.head.last))
-        return first < window.end and last >= window.start
 
     def document(self) -> dict[str, Any]:
         """Return the head's document."""
@@ -74,6 +72,44 @@ def head_end(document: dict[str, Any]) -> Position:
         return position_in(document["until"])
     except (LookupError, TypeError, ValueError) as error:
         raise BlockError(f"not the head of a block: {error!r}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class LiveBlock:
+    """A block as it is found and opened: all of its head but the sums.
+
+    `start` is included and `until` is not; `first` and `last` are the positions of its readings, `newest` is the last
+    one of them, as in the head, and `count` how many there are.
+    """
+
+    key: Key
+    start: Position
+    until: Position
+    first: Position
+    last: Position
+    newest: dict[str, Any]
+    count: int
+    columns: ObjectId
+    last_seal: int
+
+    def lies_in(self, window: Window) -> bool:
+        """Return whether any of its readings may lie in a window."""
+        return self.first < window.end and self.last >= window.start
+
+
+def live_block(document: dict[str, Any]) -> LiveBlock:
+    """Return the block of a head decoded with AS_MILLISECONDS, maybe without its SUMS; BlockError for another one."""
+    if (version := document.get("version")) != CODEC_VERSION:
+        raise BlockError(f"the head has version {version!r}, and {CODEC_VERSION} is the highest that is known")
+    try:
+        key, newest, count, columns = (document[name] for name in ("_id", "last", "count", "columns"))
+        start, until, first, last = map(position_in, (key, document["until"], document["first"], newest))
+        last_seal = int(document["lastSeal"])
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise BlockError(f"not the head of a block: {error!r}") from error
+    if not start <= first <= last < until:
+        raise BlockError("the bounds, the first and the last reading are not in order")
+    return LiveBlock(key, start, until, first, last, newest, count, columns, last_seal)
 
 
 def columns_key(series: Key, start: Position, number: ObjectId) -> Key:

@@ -1,14 +1,9 @@
-"""Readings that are still documents: in `readings` and in sealed collections, read one after the other.
+"""Readings that are still documents: in `readings` and in sealed collections, read one after the other."""
 
-All of a question in one of the driver's threads: a switch to the event loop and back for each query would take as long
-as the query.
-"""
-
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
-
-import pymongo
 
 from readings.collections import READINGS
 from readings.document import DocumentError
@@ -20,6 +15,9 @@ from storage.places.raw import Raw, read_raw
 from storage.places.sealed_bounds import SealedBounds
 from storage.places.state import State, state_in
 from storage.places.window import Window
+
+# Sealed collections asked for readings before one command asks whether any of the others has some.
+FEW_SEALED = 2
 
 
 class Loose(NamedTuple):
@@ -40,16 +38,38 @@ class LooseReadings:
         self._state: State | None = None
 
     def read(self, window: Window, limit: int, session: Any) -> Loose:
-        """Return the first readings of a window, each query within what is left of the client's time limit."""
-        with pymongo.timeout(self._database.client.options.timeout):
-            window, hot, state = self._hot(window, limit, session)
-            found = Found(window, limit)
-            found.add_documents(hot, UNSEALED)
-            # What is sealed last is mostly the newest.
-            for number in reversed(state.waiting) if window.descending else state.waiting:
-                if self._bounds.may_have(number, found.rest):
-                    self._add_sealed(found, number, limit, state, session)
-            return Loose(found, hot, state)
+        """Return the first readings of a window."""
+        window, hot, state = self._hot(window, limit, session)
+        found = Found(window, limit)
+        found.add_documents(hot, UNSEALED)
+        # What is sealed last is mostly the newest.
+        numbers = state.waiting[::-1] if window.descending else state.waiting
+        asked, empty = 0, set[int]()
+        for at, number in enumerate(numbers):
+            if asked == FEW_SEALED:
+                empty = self._empty(numbers[at:], found.rest, state, session)
+                asked += 1
+            if number not in empty and self._bounds.may_have(number, found.rest):
+                self._add_sealed(found, number, limit, state, session)
+                asked += 1
+        return Loose(found, hot, state)
+
+    def _empty(self, numbers: Sequence[int], window: Window, state: State, session: Any) -> set[int]:
+        """Return sealed collections without a reading of a window, if that is true of all of which nothing is known.
+
+        Mostly it is: the first ones have the whole page. Each of the others would take a query of its own to say so.
+        """
+        bounds = self._bounds
+        unknown = [
+            number
+            for number in numbers
+            if number < state.final and bounds.may_have(number, window) and not bounds.is_known(number, window)
+        ]
+        if len(unknown) < 2 or unless_moved(lambda: have_any(self._database, unknown, window, session)):
+            return set()
+        for number in unknown:
+            bounds.note(state, number, window, None)
+        return set(unknown)
 
     def _hot(self, window: Window, limit: int, session: Any) -> tuple[Window, Raw, State]:
         """Return a window without what is past its retention, the first unsealed documents in it, and then the state.
@@ -84,3 +104,13 @@ class LooseReadings:
 def _since(window: Window, oldest_ms: int | None) -> Window:
     """Return a window without what is before a time; None for no limit."""
     return window if oldest_ms is None else replace(window, start=max(window.start, (oldest_ms, BEGINNING[1])))
+
+
+def have_any(database: Any, numbers: list[int], window: Window, session: Any) -> bool:
+    """Return whether any of some sealed collections has a reading of a window.
+
+    They gain nothing, and nothing moves from one to another: they may be read by one command.
+    """
+    names, one = [sealed_name(number) for number in numbers], [{"$match": window.filter()}, {"$limit": 1}]
+    pipeline = [*one, *({"$unionWith": {"coll": name, "pipeline": one}} for name in names[1:]), {"$limit": 1}]
+    return any(True for _ in database[names[0]].aggregate(pipeline, session=session))

@@ -1,6 +1,7 @@
 """What readers do when readings move to the next place while they read."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -21,13 +22,15 @@ class PlacesChanged(Exception):
 
 
 def unless_moved(read: Callable[[], Found]) -> Found:
-    """Return what a query finds, asked again while its collection is renamed or dropped; as `until_unmoved`."""
-    for _ in range(MAX_TRIES):
+    """Return what a part of a question finds in one of the driver's threads, as `until_unmoved`."""
+    for number in range(MAX_TRIES):
         try:
             return read()
         except OperationFailure as error:
             if error.code not in MOVED:
                 raise
+        except PlacesChanged:
+            time.sleep(number * PAUSE_S)
     return read()
 
 

@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import random
 from typing import Any
 
@@ -20,9 +21,10 @@ from readings.filters import in_time_range
 from readings.keys import Position, reading_key, series_key
 from runtime.times import now_ms
 from storage.codec.packed import BlockError
-from storage.places.documents import READABLE, names_of
+from storage.places.documents import READABLE, LiveBlock, names_of
 from storage.places.each import Document, Names, Pipeline, find_each, names
-from storage.places.moving import until_unmoved
+from storage.places.first import FirstReadings
+from storage.places.moving import unless_moved
 from storage.places.names import BEGINNING, BLOCKS, PIECES, UNSEALED, sealed_name
 from storage.places.pieces import of_pieces
 from storage.places.reading import Places
@@ -87,7 +89,7 @@ class Newest:
             unknown = [one for one in series if one not in known]
             if state.has_blocks and unknown:
                 _keep_newest(behind, _candidates(await self._last_pieces(owner, unknown, session)))
-                _keep_newest(behind, await until_unmoved(lambda: self._blocks(owner, unknown, session)))
+                _keep_newest(behind, await self._blocks(owner, unknown, session))
         for one in unknown:
             at = time.monotonic() - random() * KNOWN_S / 2
             self._remember((owner, *one), _Known(behind.get(one), state.final, at))
@@ -188,11 +190,14 @@ class Newest:
         for document in found:
             if document.get("pending"):
                 window = Window(names_of(document["_id"]), descending=True)
-                async for stored in self._places.blocks.walk(window, session):
-                    last = {"_id": stored.head.key, "last": stored.head.last, "lastSeal": stored.last_seal}
-                    candidates |= _candidates([last])
-                    break
+                last = await self._places.ask(partial(_last_block, window=window), session)
+                if last is not None:
+                    candidates |= _candidates([{"_id": last.key, "last": last.newest, "lastSeal": last.last_seal}])
         return candidates
+
+
+def _last_block(first: FirstReadings, session: Any, window: Window) -> LiveBlock | None:
+    return unless_moved(lambda: next(first.blocks.walk(window, session), None))
 
 
 def _candidates(found: Iterable[Document]) -> dict[Names, _Candidate]:

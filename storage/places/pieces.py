@@ -7,7 +7,6 @@ from bson import MaxKey, MinKey
 from readings.keys import Key
 from storage.codec.columns import Columns, concatenate, first_wins
 from storage.places.documents import Piece, piece_columns, piece_of, series_name
-from storage.places.threads import in_thread_if_large
 from storage.places.window import Window, after, position_index
 
 
@@ -24,6 +23,12 @@ def pieces_filter(window: Window) -> dict[str, Any]:
     }
 
 
+def pieces_in(collection: Any, window: Window, session: Any) -> "Pieces":
+    """Return the pieces that may have readings of a window; the errors of the synchronous driver, and BlockError."""
+    # By ascending _id: what is merged meanwhile is found further on.
+    return Pieces([*collection.find(pieces_filter(window), session=session).sort("_id", 1)])
+
+
 class Pieces:
     """Pieces as they were found in a window. `count`: how many readings they have, repeats and others included.
 
@@ -34,7 +39,7 @@ class Pieces:
         self._pieces = [(piece_of(document), document) for document in documents]
         self.count = sum(piece.count for piece, _ in self._pieces)
 
-    async def first(self, window: Window, limit: int) -> Columns | None:
+    def first(self, window: Window, limit: int) -> Columns | None:
         """Return the readings at the start of a window in its direction, in order: at least `limit`, or all of them.
 
         The window lies in that of the pieces. None if they have none in it; BlockError when one of them is damaged.
@@ -42,8 +47,7 @@ class Pieces:
         pieces = [each for each in self._pieces if each[0].first < window.end and each[0].last >= window.start]
         if not pieces:
             return None
-        rows = min(sum(piece.count for piece, _ in pieces), limit)
-        return await in_thread_if_large(rows, lambda: _first(pieces, window, limit))
+        return _first(pieces, window, limit)
 
 
 def _first(pieces: list[tuple[Piece, dict[str, Any]]], window: Window, limit: int) -> Columns:

@@ -45,18 +45,26 @@ class SealedBounds:
             return True
         return window.start <= bounds.last.get(number, END) and window.end > bounds.first.get(number, BEGINNING)
 
+    def is_known(self, number: int, window: Window) -> bool:
+        """Return whether the bound at which a window is read first is known."""
+        bounds = self._series.get(_name(window.series))
+        return bounds is not None and number in (bounds.last if window.descending else bounds.first)
+
     def note(self, state: State, number: int, window: Window, found: Position | None) -> None:
         """Record the first reading that a question found in its direction; None for nothing."""
         if number >= state.final:  # it may get its readings only now
             return
         is_last, is_first = window.end == END, window.start == BEGINNING
-        if not (is_last if window.descending or found is None else is_first):
+        if not (is_first or is_last if found is None else is_last if window.descending else is_first):
             return
         with self._lock:
             bounds = self._of(window.series, state)
             if found is None:
-                # What is behind an open end has nothing from here on.
-                bounds.last[number] = min(bounds.last.get(number, END), _before(window.start))
+                # It has nothing from here on to the open end.
+                if is_last:
+                    bounds.last[number] = min(bounds.last.get(number, END), _before(window.start))
+                else:
+                    bounds.first[number] = max(bounds.first.get(number, BEGINNING), window.end)
             elif window.descending:
                 bounds.last[number] = found
             else:

@@ -30,11 +30,11 @@ from persister.to_mongodb import ToMongoDB
 from readings.document import encode_document
 from runtime.background import background
 from runtime.mongodb import mongodb_client
+from storage.places import first, loose
 from storage.places.blocks import Blocks
 from storage.places.each import find_each
-from storage.places.raw import read_raw
+from storage.places.first import FirstReadings
 from storage.places.reading import Places
-from storage.places.state import state_in
 from testing.servers.replica_set import ReplicaSet
 from tests.persister.compaction.world import make_small
 from tests.reader.harness import (
@@ -342,9 +342,12 @@ async def test_nor_while_the_primary_steps_down(
 
 
 # What a reader asks MongoDB for one part of a question.
-READS = (
-    *((Places, name) for name in ("state", "_of_blocks", "has")),
-    *((Blocks, name) for name in ("pieces", "sums_of")),
+READS = ((Places, "state"), (Places, "has"))
+READS_IN_THREAD = (
+    *((loose, name) for name in ("read_raw", "state_in", "have_any")),
+    (first, "pieces_in"),
+    (FirstReadings, "_of_blocks"),
+    (Blocks, "heads_in"),
 )
 
 
@@ -354,6 +357,7 @@ async def test_whatever_moves_between_two_reads_of_one_question(
 ) -> None:
     make_small(monkeypatch)
     monkeypatch.setattr(f"{__name__}.EACH_WRITE", 12)
+    monkeypatch.setattr(loose, "FEW_SEALED", 0)
     async with (
         some_written(mongodb_database, rng) as written,
         open_reader(broker, mongodb_database, query_timeout_seconds=60.0) as reader_client,
@@ -370,8 +374,8 @@ async def test_whatever_moves_between_two_reads_of_one_question(
         for owner, name in READS:
             monkeypatch.setattr(owner, name, after(step, getattr(owner, name)))
         monkeypatch.setattr("storage.places.newest.find_each", after(step, find_each))
-        for name, read in (("read_raw", read_raw), ("state_in", state_in)):
-            monkeypatch.setattr(f"storage.places.loose.{name}", after_in_thread(step, read))
+        for place, name in READS_IN_THREAD:
+            monkeypatch.setattr(place, name, after_in_thread(step, getattr(place, name)))
         for _ in range(QUESTIONS):
             if moving.sealed - moving.compacted > 4:
                 await moving.compact()

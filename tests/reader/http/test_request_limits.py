@@ -79,7 +79,7 @@ async def test_so_many_questions_at_once_and_no_more(
 ) -> None:
     for owner in ("user-1", "other"):
         await store.insert(make_reading(1), owner=owner)
-    fetch, go, inside = Places._loose, asyncio.Event(), 0
+    fetch, go, inside = Places.ask, asyncio.Event(), 0
 
     async def held(self: Places, *arguments: Any) -> Any:
         nonlocal inside
@@ -87,7 +87,7 @@ async def test_so_many_questions_at_once_and_no_more(
         await go.wait()
         return await fetch(self, *arguments)
 
-    monkeypatch.setattr(Places, "_loose", held)
+    monkeypatch.setattr(Places, "ask", held)
     monkeypatch.setattr("reader.app.QUERY_WAIT_S", 0.1)
     chosen: dict[str, Any] = {limit.format(what): 2}
     exporting = ("/readings", series(format="csv"))

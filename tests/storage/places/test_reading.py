@@ -3,7 +3,7 @@
 import random
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import bson
@@ -15,6 +15,7 @@ from readings.keys import Position
 from runtime.mongodb import mongodb_client
 from storage.codec.columns import Columns
 from storage.codec.head import HOUR_MS
+from storage.codec.packed import Integers
 from storage.codec.sums import Sums, merge, sums_of
 from storage.codec.to_documents import documents_of
 from storage.places.names import BEGINNING, END
@@ -60,8 +61,11 @@ def within(readings: list[bytes], window: Window) -> list[bytes]:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_pages_are_what_the_model_says(database: tuple[Any, str], seed: int) -> None:
+async def test_pages_are_what_the_model_says(
+    database: tuple[Any, str], seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     places, layout, dice = await laid_out(database, seed)
+    monkeypatch.setattr("storage.places.loose.FEW_SEALED", dice.choice([0, 2]))
     readings = layout.readings()
     for _ in range(4):
         window, limit = random_window(readings, dice), dice.choice([7, 30, 100, 1000])
@@ -81,6 +85,7 @@ async def test_streams_are_what_the_model_says(
 ) -> None:
     places, layout, dice = await laid_out(database, seed)
     monkeypatch.setattr("storage.places.reading.STREAM_READINGS", dice.choice([3, 50, 16_384]))
+    monkeypatch.setattr("storage.places.loose.FEW_SEALED", dice.choice([0, 2]))
     readings = layout.readings()
     for _ in range(4):
         window, limit = random_window(readings, dice), dice.choice([None, None, 5, 200])
@@ -98,6 +103,20 @@ def hourly(readings: list[bytes]) -> dict[int, Sums]:
     return dict(zip((hours[starts] * HOUR_MS).tolist(), sums_of(made, starts), strict=True))
 
 
+@dataclass
+class Buckets:
+    """Buckets of one width, counted from 1970."""
+
+    width_ms: int
+
+    def will_do(self, one: Stretch) -> bool:
+        return one.first_ms // self.width_ms == one.last_ms // self.width_ms
+
+    def buckets_of(self, first_ms: Integers, last_ms: Integers) -> Integers:
+        buckets = first_ms // self.width_ms
+        return np.where(buckets == last_ms // self.width_ms, buckets, -1)
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("width_ms", [HOUR_MS, 24 * HOUR_MS])
 async def test_sums_are_what_the_model_says(
@@ -105,13 +124,14 @@ async def test_sums_are_what_the_model_says(
 ) -> None:
     places, layout, dice = await laid_out(database, seed)
     monkeypatch.setattr("storage.places.stretches.LOOSE_READINGS", dice.choice([10, 65_536]))
+    monkeypatch.setattr("storage.places.blocks.HEADS_PER_QUERY", dice.choice([1, 2, 3, 500]))
     readings = layout.readings()
     for _ in range(4):
         window = replace(random_window(readings, dice), descending=False)
         expected = within(readings, window)
         found: dict[int, list[Sums]] = {}
         last = BEGINNING[0]
-        async for one in stretches(places, window, lambda it: it.first_ms // width_ms == it.last_ms // width_ms):
+        async for one in stretches(places, window, Buckets(width_ms)):
             first_ms, last_ms = _times(one)
             assert last <= first_ms, "not in order"
             last = last_ms

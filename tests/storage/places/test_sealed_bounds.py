@@ -47,6 +47,26 @@ def test_a_collection_without_a_reading_of_the_series_is_not_asked_again() -> No
     assert bounds.may_have(4, window())
 
 
+def test_nothing_before_a_time_is_a_bound() -> None:
+    bounds = SealedBounds()
+    bounds.note(STATE, 3, window(end=(50, 0), descending=True), None)
+    assert not bounds.may_have(3, window(end=(50, 0)))
+    assert not bounds.may_have(3, window((10, 0), (20, 0)))
+    assert bounds.may_have(3, window(end=(50, 1)))
+    assert bounds.may_have(3, window((10, 0)))
+
+
+def test_a_bound_is_known_in_the_direction_of_a_window() -> None:
+    bounds = SealedBounds()
+    up, down = window((50, 0)), window(end=(200, 0), descending=True)
+    assert not bounds.is_known(3, up)
+    bounds.note(STATE, 3, window(), (100, 7))
+    assert (bounds.is_known(3, up), bounds.is_known(3, down)) == (True, False)
+    bounds.note(STATE, 3, window(descending=True), (150, 1))
+    assert bounds.is_known(3, down)
+    assert not bounds.is_known(4, down)
+
+
 def test_a_part_says_nothing_about_the_rest() -> None:
     bounds = SealedBounds()
     bounds.note(STATE, 3, window((10, 0), (20, 0), descending=True), (15, 0))
