@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 import engineio
 
-from device.errors import DeviceRefused, NotNow
+from device.errors import DeviceRefused, NotNow, retry_after_s
 
 # The gateway gives a connect 45 s; a device that waits longer than this tries another gateway.
 CONNECT_TIMEOUT_S = 15.0
@@ -47,8 +47,7 @@ class _Session:
         try:
             self.socket = await self._http.ws_connect(url, **options)
         except aiohttp.WSServerHandshakeError as error:
-            after = error.headers.get("Retry-After", "") if error.headers is not None else ""
-            self.retry_after_s = float(after) if after.isdecimal() else 0.0
+            self.retry_after_s = retry_after_s(error.headers.get("Retry-After") if error.headers is not None else None)
             raise
         return self.socket
 
