@@ -146,7 +146,9 @@ async def test_a_device_that_keeps_nothing_frees_what_was_kept_before(tmp_path: 
     async with fake_server() as server:
         async with opened(server, path) as device:
             await stored(server, device, 1, 2)
-        async with Device(server.url, **{"token": ISSUING.device(), "buffer": path, "receipts": True, **options}) as device:
+        async with Device(
+            server.url, **{"token": ISSUING.device(), "buffer": path, "receipts": True, **options}
+        ) as device:
             assert device.pending == 0
         assert kept_in(path) == (0, 0)
         assert server.questions == []
