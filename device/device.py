@@ -180,7 +180,6 @@ class Device:
                     raise DeviceRefused(self._refused.code, "the server refuses this device") from self._refused
                 self._changed.clear()
                 await self._changed.wait()
-        buffer.write_removals()
 
     def _opened(self) -> Buffer:
         if self._buffer is None:

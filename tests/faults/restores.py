@@ -95,7 +95,10 @@ def rename(fleet: Fleet, sensor_type: str) -> None:
 
 
 def forgive(fleet: Fleet) -> None:
-    """Forget what was acknowledged: an operator's action loses it. What is acknowledged from here on counts."""
+    """Forget what was acknowledged: an operator's action loses it. What is acknowledged from here on counts.
+
+    Devices with the library are forgiven nothing here: what they keep is what a restore needs.
+    """
     for sender in fleet.senders:
         sender.acknowledged.clear()
 
@@ -124,13 +127,16 @@ async def mongodb_restored_from_an_older_copy(stack: Stack, fleet: Fleet, random
         await asyncio.to_thread(stack.mongodb.stop)
         await asyncio.to_thread(shutil.copytree, data, copy)
         await asyncio.to_thread(stack.mongodb.restart)
+        copied_at = time.monotonic()
         # After the copy: every device's second series is seen for the first time, and an owner is deleted.
         rename(fleet, later)
         await announce_deleted(stack, gone)
         await series_are_there(stack, fleet, later)
         await until(lambda: gone_has(0), "the deleted owner is erased")
-        await asyncio.sleep(random.uniform(0, 2))
+        await asyncio.sleep(max(random.uniform(0, 2), copied_at + stack.backup_age_s - time.monotonic()))
         await asyncio.to_thread(stack.mongodb.stop)
+        age_s = time.monotonic() - copied_at
+        assert age_s < fleet.library.keep_stored_s, f"the copy is {age_s:.0f} s old: devices need not keep so long"
         forgive(fleet)
         await asyncio.sleep(random.uniform(0, 2))
         await asyncio.to_thread(shutil.rmtree, data)
@@ -161,6 +167,7 @@ async def mongodb_dropped_under_running_workers(stack: Stack, fleet: Fleet, rand
 
     for drop in (drop_readings, lambda: stack.mongodb.drop_database("tidegate")):
         await settled()
+        fleet.library.forgive()
         await asyncio.to_thread(drop)
         rename(fleet, name)
         await asyncio.sleep(random.uniform(0, 1))
