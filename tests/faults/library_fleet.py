@@ -18,6 +18,8 @@ from tests.integration.services import ROOT
 KILLED_EVERY_S = 6.0
 # In place of 30 s, so that a scenario does not wait for a receipt that was lost.
 ASK_AFTER_S = 3.0
+# Before the next start of one that was refused for good, as where a gateway's clock is wrong.
+REFUSED_AGAIN_S = 3.0
 VALUES_PER_LIFE = 1_000_000
 
 
@@ -57,6 +59,8 @@ class LibraryDevice:
                 await self._process.wait()
             if self._process.returncode not in (-signal.SIGKILL, REFUSED):
                 self.failures.append(f"a device ended with {self._process.returncode}")
+            elif self._process.returncode == REFUSED:
+                await asyncio.sleep(REFUSED_AGAIN_S)
 
     async def _read(self, process: Process) -> None:
         assert process.stdout
