@@ -33,6 +33,8 @@ class LibraryDevice:
         self._sensor_type = ""
         self._counted = ""
         self.idle = asyncio.Event()
+        # Whether its present process has sent anything: on a busy machine a start takes seconds.
+        self.has_sent = False
         # Readings of the present sensorType, by value, that were given to the library, and that it has taken.
         self.offered: set[int] = set()
         self.sent: set[int] = set()
@@ -50,6 +52,7 @@ class LibraryDevice:
                 stdin=PIPE,
                 stdout=PIPE,
             )
+            self.has_sent = False
             if self._sensor_type != begin:
                 self._order(self._sensor_type)
             try:
@@ -69,6 +72,7 @@ class LibraryDevice:
             for name, values in (("offered", self.offered), ("sent", self.sent)):
                 if name in fact and fact[name][0] == self._counted:
                     values.add(fact[name][1])
+            self.has_sent = self.has_sent or "sent" in fact
             if "told" in fact:
                 self.failures.append(f"a reading was {fact['told']}")
             if "idle" in fact and not self._sensor_type:
@@ -105,6 +109,7 @@ class LibraryFleet:
     def __init__(self, devices: list[LibraryDevice], keep_stored_s: float) -> None:
         self.devices = devices
         self.keep_stored_s = keep_stored_s
+        self.sensor_type = ""
         self._may_kill = asyncio.Event()
 
     @classmethod
@@ -125,10 +130,12 @@ class LibraryFleet:
         while self.devices:
             await asyncio.sleep(rng.uniform(0.5, 1.5) * KILLED_EVERY_S / len(self.devices))
             await self._may_kill.wait()
-            rng.choice(self.devices).kill()
+            if started := [device for device in self.devices if device.has_sent]:
+                rng.choice(started).kill()
 
     def begin(self, sensor_type: str) -> None:
         self._may_kill.set()
+        self.sensor_type = sensor_type
         for device in self.devices:
             device.begin(sensor_type)
 

@@ -88,6 +88,12 @@ async def everything_is_stored(stack: Stack, fleet: Fleet, sensor_type: str) -> 
     await until(lambda: asyncio.to_thread(asked), f"everything acknowledged of {sensor_type} is stored")
 
 
+async def library_values(stack: Stack, fleet: Fleet) -> set[int]:
+    """Return the values that are stored of devices with the library."""
+    found = await asyncio.to_thread(stored_of, Stores(stack.mongodb.url), fleet.library.sensor_type)
+    return {value for _, value in found}
+
+
 def rename(fleet: Fleet, sensor_type: str) -> None:
     for sender in fleet.senders:
         sender.sensor_type = sensor_type
@@ -134,6 +140,7 @@ async def mongodb_restored_from_an_older_copy(stack: Stack, fleet: Fleet, random
         await series_are_there(stack, fleet, later)
         await until(lambda: gone_has(0), "the deleted owner is erased")
         await asyncio.sleep(max(random.uniform(0, 2), copied_at + stack.backup_age_s - time.monotonic()))
+        before = await library_values(stack, fleet)
         await asyncio.to_thread(stack.mongodb.stop)
         age_s = time.monotonic() - copied_at
         assert age_s < fleet.library.keep_stored_s, f"the copy is {age_s:.0f} s old: devices need not keep so long"
@@ -142,6 +149,9 @@ async def mongodb_restored_from_an_older_copy(stack: Stack, fleet: Fleet, random
         await asyncio.to_thread(shutil.rmtree, data)
         await asyncio.to_thread(shutil.copytree, copy, data)
         await asyncio.to_thread(stack.mongodb.restart)
+        assert before - await library_values(stack, fleet), (
+            "the copy has everything that devices keep: it proves nothing"
+        )
     await series_are_there(stack, fleet, later)
     await fleet.finish(WITHIN_S)
     await everything_is_stored(stack, fleet, later)
