@@ -58,6 +58,7 @@ async def scenario(stores: Stores, fleet: Fleet, name: str, number: int, make: M
     fleet.library.begin(library_type)
     try:
         await asyncio.sleep(1)
+        await fleet.library.all_send(GIVES_UP_AFTER_S)
         await make()
         healed = time.monotonic()
         await fleet.accepted_since(healed, GIVES_UP_AFTER_S)

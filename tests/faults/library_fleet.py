@@ -139,6 +139,12 @@ class LibraryFleet:
         for device in self.devices:
             device.begin(sensor_type)
 
+    async def all_send(self, within_s: float) -> None:
+        """Return once every device has sent something under the present sensorType."""
+        async with asyncio.timeout(within_s):
+            while not all(device.sent for device in self.devices):
+                await asyncio.sleep(0.05)
+
     def forgive(self) -> None:
         """Forget what was sent until now: an operator has removed all of it."""
         for device in self.devices:

@@ -123,6 +123,9 @@ async def mongodb_restored_from_an_older_copy(stack: Stack, fleet: Fleet, random
     name, gone, data = fleet.senders[0].sensor_type, f"gone-{secrets.token_hex(4)}", stack.mongodb.folder / "data"
     later = f"{name[:50]}-later"
 
+    async def newer_than(copied: set[int]) -> bool:
+        return len(await library_values(stack, fleet) - copied) >= 20
+
     async def gone_has(readings: int) -> bool:
         return await stored(stack, gone) == readings
 
@@ -134,12 +137,14 @@ async def mongodb_restored_from_an_older_copy(stack: Stack, fleet: Fleet, random
         await asyncio.to_thread(shutil.copytree, data, copy)
         await asyncio.to_thread(stack.mongodb.restart)
         copied_at = time.monotonic()
+        copied = await library_values(stack, fleet)
         # After the copy: every device's second series is seen for the first time, and an owner is deleted.
         rename(fleet, later)
         await announce_deleted(stack, gone)
         await series_are_there(stack, fleet, later)
         await until(lambda: gone_has(0), "the deleted owner is erased")
         await asyncio.sleep(max(random.uniform(0, 2), copied_at + stack.backup_age_s - time.monotonic()))
+        await until(lambda: newer_than(copied), "devices with the library have something stored that the copy has not")
         before = await library_values(stack, fleet)
         await asyncio.to_thread(stack.mongodb.stop)
         age_s = time.monotonic() - copied_at
