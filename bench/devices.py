@@ -7,6 +7,7 @@ each as before. The library's buffers are files, those of a device that is meant
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from bench.results import Details, finish
 from runtime.process import raise_fd_limit
 
 MAX_SINGLE_RATIO, MAX_BATCH_RATIO = 1.5, 0.3
-TIMEOUT_S = 600.0
+TIMEOUT_S = 1800.0
 KINDS = ("library", "bare")
 COLUMNS = {"µs of CPU a reading": "cpuUs", "readings a second": "perSecond", "kB of memory a device": "kilobytes"}
 
@@ -98,10 +99,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench devices", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="200 devices, one round")
     parser.add_argument("--smoke", action="store_true", help="a minimal run that only shows that it works")
+    parser.add_argument("--save", action="store_true", help="store the figures of a smaller run as well")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     options = parser.parse_args()
     effort = SMOKE if options.smoke else QUICK if options.quick else FULL
     raise_fd_limit()
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as folder:
         try:
             with start_environment(Path(folder)) as environment:
@@ -110,9 +113,14 @@ def main() -> int:
             print(error, file=sys.stderr)
             return 2
     title = f"{effort.devices:,} devices of the library and of the bare client"
-    about = {"devices": effort.devices, "readings": [effort.single, effort.batches], "rounds": effort.rounds}
+    about: dict[str, Any] = {
+        "devices": effort.devices,
+        "readings": [effort.single, effort.batches],
+        "rounds": effort.rounds,
+    }
+    about["machineLoad"] = load
     details = Details(table, {}, about, table_title="Medians of the rounds")
-    return finish("devices", title, figures, details, as_json=options.json, save=effort is FULL)
+    return finish("devices", title, figures, details, as_json=options.json, save=effort is FULL or options.save)
 
 
 if __name__ == "__main__":

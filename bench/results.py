@@ -67,7 +67,8 @@ def finish(name: str, title: str, figures: list[Figure], details: Details, *, as
         text = [markdown(figures), table_markdown(details.table)]
         text += [f"not measured: {what}: {why}\n" for what, why in details.not_measured.items()]
         (FOLDER / f"{name}.md").write_text("\n".join(part for part in text if part))
-        if svg := details.svg or (bars(details.table) if details.table else ""):
+        plotted = details.table and all("total" in row for row in details.table.values())
+        if svg := details.svg or (bars(details.table) if plotted else ""):
             (FOLDER / f"{name}.svg").write_text(svg)
     if as_json:
         print(json.dumps(found, ensure_ascii=False))

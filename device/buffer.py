@@ -1,4 +1,6 @@
-"""READINGS → FILE: readings that are not acknowledged yet, in one SQLite file, and the next `seq` of each series.
+"""READINGS → FILE: readings that the server does not have yet, in one SQLite file, and the next `seq` of each series.
+
+Those that are known to be stored may be kept for a while, in case the server's database is restored from a backup.
 
 A reading is in the operating system's cache when `append` returns, so that a killed process loses nothing; `sync`,
 which the device calls once a second, makes it outlive a power cut. The file is locked as long as it is open.
@@ -11,12 +13,14 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from device.errors import BufferFailed, BufferInUse
+from device.file import Transaction, opened
+from device.kept import Kept
 from device.reading import Row, encoded, milliseconds
 
 # No valid reading is as large, whatever its characters: 16 tags of 64 and 256, and four other texts.
@@ -25,22 +29,12 @@ MAX_READING_BYTES = 100_000
 CHECKPOINT_AFTER = 1000
 # Removals that wait for one transaction, at most until the next `sync`.
 REMOVE_AT_ONCE = 1000
+# Of those that are kept, where the disk is full.
+MAKE_ROOM = 1000
 
-SCHEMA_VERSION = 1
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS readings (id INTEGER PRIMARY KEY, series TEXT, ts INTEGER, seq INTEGER, body TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS series (name TEXT PRIMARY KEY, next INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-"""
-# `locking_mode` before `journal_mode`: SQLite then needs no shared memory, and keeps the lock until the end.
-PRAGMAS = """
-PRAGMA locking_mode=EXCLUSIVE;
-PRAGMA journal_mode=WAL;
-PRAGMA synchronous=NORMAL;
-PRAGMA wal_autocheckpoint=0;
-PRAGMA journal_size_limit=8388608;
-PRAGMA cache_size=-256;
-"""
+_INSERT = "INSERT INTO readings (id, series, ts, seq, body) VALUES (?, ?, ?, ?, ?)"
+_SELECT = "SELECT id, series, ts, seq, body FROM readings WHERE "
+_DELETE = "DELETE FROM readings WHERE id = ?"
 
 
 class Buffer:
@@ -56,39 +50,20 @@ class Buffer:
         self._default_series: str | None = None
         self.transactions = 0
         try:
-            self._database = self._opened()
+            self._database = opened(self._path)
         except (OSError, sqlite3.Error) as error:
             if isinstance(error, BufferFailed):
                 raise
             if getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY"):
                 raise BufferInUse(f"another device has {path} open") from error
             raise BufferFailed(f"{path}: {error}") from error
+        self.kept = Kept(self._database, self._changing)
         rows = self._database.execute("SELECT count(*), coalesce(max(id), 0) FROM readings").fetchone()
-        self.pending: int = rows[0]
+        self.pending: int = rows[0] - self.kept.count
         self._last_id: int = rows[1]
         self._next = self._counters()
         if known := self.noted("sensorType"):
             self._count_default_as(known[1:])
-
-    def _opened(self) -> sqlite3.Connection:
-        if self._path is not None:
-            with suppress(FileExistsError):  # it may hold a token
-                os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        name = ":memory:" if self._path is None else str(self._path)
-        database = sqlite3.connect(name, timeout=0, isolation_level=None, check_same_thread=False)
-        try:
-            self._check_version(database)
-            database.executescript(PRAGMAS)
-            database.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
-        except BaseException:
-            database.close()
-            raise
-        return database
-
-    def _check_version(self, database: sqlite3.Connection) -> None:
-        (version,) = database.execute("PRAGMA user_version").fetchone()
-        if version > SCHEMA_VERSION:
-            raise BufferFailed(f"{self._path} was written by a newer version of this library")
 
     def _counters(self) -> dict[str, int]:
         counters = dict(self._database.execute("SELECT name, next FROM series"))
@@ -112,7 +87,11 @@ class Buffer:
 
     def series_of(self, row: Row) -> str:
         """Return the sensorType under which this reading is stored."""
-        return row.series or self._default_series or ""
+        return self.series_named(row.series)
+
+    def series_named(self, name: str) -> str:
+        """Return that name, or the sensorType of readings without one."""
+        return name or self._default_series or ""
 
     def append(self, reading: Mapping[str, Any], instead_of: Row | None = None) -> Row:
         """Add a reading, with `ts` and `seq` where it has none, and remove another in the same transaction.
@@ -150,28 +129,36 @@ class Buffer:
 
     def _insert(self, row: Row, instead_of: Row | None) -> None:
         try:
-            if instead_of is None:
-                self._database.execute("INSERT INTO readings VALUES (?, ?, ?, ?, ?)", row)
-            else:
-                with self._transaction():
-                    self._write_counters()
-                    self._database.execute("DELETE FROM readings WHERE id = ?", (instead_of.id,))
-                    self._database.execute("INSERT INTO readings VALUES (?, ?, ?, ?, ?)", row)
-                self.pending -= 1
+            try:
+                self._try_insert(row, instead_of)
+            except sqlite3.Error as error:
+                if not self.kept.count or getattr(error, "sqlite_errorname", "") != "SQLITE_FULL":
+                    raise
+                self._checkpoint()
+                self.drop_kept(MAKE_ROOM)
+                self._try_insert(row, instead_of)
         except sqlite3.Error as error:
             raise BufferFailed(f"{self._path}: {error}") from error
         self.pending += 1
-        self.transactions += 1
-        self._dirty = True
+        self._written()
+
+    def _try_insert(self, row: Row, instead_of: Row | None) -> None:
+        if instead_of is None:
+            self._database.execute(_INSERT, row)
+            return
+        with self._changing():
+            self._database.execute(_DELETE, (instead_of.id,))
+            self._database.execute(_INSERT, row)
+        self.pending -= 1
 
     def after(self, last: int, limit: int) -> list[Row]:
         """Return up to `limit` readings that came after the one with this id, oldest first."""
-        rows = self._database.execute("SELECT * FROM readings WHERE id > ? ORDER BY id LIMIT ?", (last, limit))
+        rows = self._database.execute(_SELECT + "id > ? AND stored IS NULL ORDER BY id LIMIT ?", (last, limit))
         return [Row(*row) for row in rows]
 
     def with_ids(self, ids: Iterable[int]) -> list[Row]:
         """Return these readings, in the order of their ids."""
-        found = (self._database.execute("SELECT * FROM readings WHERE id = ?", (number,)) for number in sorted(ids))
+        found = (self._database.execute(_SELECT + "id = ?", (number,)) for number in sorted(ids))
         return [Row(*row) for rows in found for row in rows]
 
     def remove(self, ids: Iterable[int]) -> None:
@@ -182,23 +169,57 @@ class Buffer:
         if len(self._removed) >= REMOVE_AT_ONCE:
             self.write_removals()
 
+    def keep(self, ids: Iterable[int]) -> None:
+        """Keep readings that are stored, in the file with the next `sync`: until then a restart sends them again."""
+        self.pending -= self.kept.add(ids)
+        if self.kept.marks >= REMOVE_AT_ONCE:
+            self.write_removals()
+
     def write_removals(self) -> bool:
-        """Remove them in the file; returns False if that fails: the next call tries again."""
-        if not self._removed:
+        """Remove and keep them in the file; returns False if that fails: the next call tries again."""
+        if not self._removed and not self.kept.marks:
             return True
         try:
-            with self._transaction():
-                self._write_counters()
-                self._database.executemany("DELETE FROM readings WHERE id = ?", ((number,) for number in self._removed))
+            with self._changing():
+                self._database.executemany(_DELETE, ((number,) for number in self._removed))
+                self.kept.write_marks()
         except sqlite3.Error:
             return False
         self._removed.clear()
-        self.transactions += 1
-        self._dirty = True
+        self.kept.forget_marks()
         return True
 
-    def _transaction(self) -> "_Transaction":
-        return _Transaction(self._database, self._lock)
+    def drop_kept(self, limit: int) -> None:
+        """Remove the oldest of those that are kept, if the file can be written."""
+        if self.write_removals():
+            self.kept.remove_oldest(limit)
+
+    def return_kept(self, ids: list[int]) -> list[Row]:
+        """Make kept readings pending again, and return them: they are not stored any more."""
+        made = self.kept.make_pending(ids)
+        self.pending += made
+        return self.with_ids(ids) if made else []
+
+    def count_missed(self, ids: Iterable[int]) -> None:
+        """Count in the file that these have to be sent again, if it can be written."""
+        with suppress(sqlite3.Error), self._changing():
+            self._database.executemany("UPDATE readings SET missed = missed + 1 WHERE id = ?", ((n,) for n in ids))
+
+    def missed(self) -> dict[int, int]:
+        """Return how often each pending reading had to be sent again, of those that had to."""
+        return dict(self._database.execute("SELECT id, missed FROM readings WHERE missed AND stored IS NULL"))
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Begin and end a transaction that may remove readings: what was counted in them is kept."""
+        with Transaction(self._database, self._lock):
+            self._write_counters()
+            yield
+        self._written()
+
+    def _written(self) -> None:
+        self.transactions += 1
+        self._dirty = True
 
     def _write_counters(self) -> None:
         self._database.executemany(
@@ -236,12 +257,15 @@ class Buffer:
                 self._log_file = os.open(f"{self._path}-wal", os.O_RDWR)
             os.fsync(self._log_file)
             if self.transactions >= CHECKPOINT_AFTER:
-                with self._lock:  # a checkpoint inside a transaction would fail
-                    self._database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-                self.transactions = 0
+                self._checkpoint()
         except (OSError, sqlite3.Error) as error:
             self._dirty = True
             raise BufferFailed(f"{self._path}: {error}") from error
+
+    def _checkpoint(self) -> None:
+        with self._lock:  # inside a transaction it would fail
+            self._database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        self.transactions = 0
 
     def close(self) -> None:
         """Write what is left, and free the file."""
@@ -252,29 +276,3 @@ class Buffer:
             os.close(self._log_file)
         with suppress(sqlite3.Error):
             self._database.close()
-
-
-class _Transaction:
-    """One transaction; it is rolled back if anything fails."""
-
-    def __init__(self, database: sqlite3.Connection, lock: threading.Lock) -> None:
-        self._database = database
-        self._lock = lock
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-        try:
-            self._database.execute("BEGIN IMMEDIATE")
-        except BaseException:
-            self._lock.release()
-            raise
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                self._database.execute("COMMIT")
-        finally:
-            if self._database.in_transaction:
-                with suppress(sqlite3.Error):
-                    self._database.execute("ROLLBACK")
-            self._lock.release()

@@ -16,13 +16,14 @@ from typing import Any
 import aiohttp
 import engineio
 
-from device.errors import DeviceRefused, NotNow
+from device.errors import DeviceRefused, NotNow, retry_after_s
 
 # The gateway gives a connect 45 s; a device that waits longer than this tries another gateway.
 CONNECT_TIMEOUT_S = 15.0
 CLOSE_TIMEOUT_S = 3.0
 TRY_AGAIN_LATER = 1013
 TEMPORARY = frozenset({"unavailable", "rate_limited", "busy"})
+MESSAGE = "4"  # of Engine.IO, around each packet of Socket.IO
 CONNECT, DISCONNECT, EVENT, ACK, CONNECT_ERROR = "01234"
 
 _log = logging.getLogger("device.engineio")
@@ -47,8 +48,7 @@ class _Session:
         try:
             self.socket = await self._http.ws_connect(url, **options)
         except aiohttp.WSServerHandshakeError as error:
-            after = error.headers.get("Retry-After", "") if error.headers is not None else ""
-            self.retry_after_s = float(after) if after.isdecimal() else 0.0
+            self.retry_after_s = retry_after_s(error.headers.get("Retry-After") if error.headers is not None else None)
             raise
         return self.socket
 
@@ -86,21 +86,33 @@ class Connection:
             reason = "temporarily refused" if self._close_code() == TRY_AGAIN_LATER else repr(error)
             raise NotNow(f"no connection to {url}: {reason}", self._session.retry_after_s) from error
 
-    async def emit(self, event: str, payload: str) -> int:
-        """Send an event whose payload is JSON, and return the number that its acknowledgement will have."""
+    def next_number(self) -> int:
+        """Return the number that the acknowledgement of the next event will have."""
         self._numbers += 1
-        number = self._numbers
-        await self._engine.send(f'{EVENT}{number}["{event}",{payload}]')
-        return number
+        return self._numbers
+
+    async def emit(self, number: int, event: str, payload: str) -> None:
+        """Send an event whose payload is JSON, past the queue of the library and the task that empties it.
+
+        Returns when the operating system takes it; a connection that does not is lost.
+        """
+        socket = self._session.socket
+        try:
+            if socket is not None:
+                await socket.send_str(f'{MESSAGE}{EVENT}{number}["{event}",{payload}]')
+        except (aiohttp.ClientError, OSError) as error:
+            _log.info("An event was not sent: %r", error)
+            self._on_disconnect()
 
     async def request(self, event: str, payload: dict[str, Any], timeout_s: float) -> Any:
         """Send an event and return its acknowledgement; raises TimeoutError, or NotNow if the connection is lost."""
         if self.lost.is_set():
             raise NotNow("the connection is lost")
-        number = await self.emit(event, _dumps(payload))
+        number = self.next_number()
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(timeout_s):
+                await self.emit(number, event, _dumps(payload))
                 return await answer
         finally:
             self._answers.pop(number, None)

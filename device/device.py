@@ -17,7 +17,8 @@ from device.errors import BufferFailed, DeviceRefused
 from device.link import Link
 from device.outbox import Outbox
 from device.reading import Row
-from device.receipts import Receipts
+from device.receipts import Receipts, Settle
+from device.recheck import Recheck
 from device.sender import Sender
 from device.server import Server
 from device.tokens import Token, Tokens
@@ -37,7 +38,8 @@ class Device:
 
     `token` is a device's token, or an async function that returns one. `buffer` is the path of the file that keeps
     readings until they are acknowledged, None for memory. `receipts`: keep them until they are stored, not only
-    accepted. Beyond `max_pending` readings the oldest ones are dropped, or with `drop="newest"` those just sent.
+    accepted, and for `keep_stored` seconds more: then they are asked about again, and sent again if the server has lost
+    them. Beyond `max_pending` readings the oldest ones are dropped, or with `drop="newest"` those just sent.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Device:
         token: Token,
         buffer: str | os.PathLike[str] | None = "readings.db",
         receipts: bool = False,
+        keep_stored: float = 600.0,
         max_pending: int = 100_000,
         drop: Literal["oldest", "newest"] = "oldest",
     ) -> None:
@@ -56,10 +59,13 @@ class Device:
             raise ValueError(f'drop: {drop!r} is neither "oldest" nor "newest"')
         if max_pending < 1:
             raise ValueError(f"max_pending: {max_pending} is less than 1")
+        if not 0 <= keep_stored < float("inf"):
+            raise ValueError(f"keep_stored: {keep_stored} is not a number of seconds")
         self._url = url.rstrip("/")
         self._token = token
         self._path = buffer
         self._wants_receipts = receipts
+        self._keep_stored_s = keep_stored if receipts else 0.0
         self._max_pending = max_pending
         self._drops_oldest = drop == "oldest"
         self._dropped = 0
@@ -84,9 +90,15 @@ class Device:
         server = Server(self._url, self._http)
         self._tokens = Tokens(self._token, server.renewed, buffer)
         self._outbox = Outbox(buffer)
-        self._receipts = Receipts(
-            buffer, lambda question: server.stored(question, self._tokens.present), self._free, self._send_again
-        )
+        if not self._keep_stored_s and buffer.kept.count:
+            buffer.drop_kept(buffer.kept.count)
+
+        async def ask(question: dict[str, Any]) -> Any:
+            return await server.stored(question, self._tokens.present)
+
+        keep = self._keep if self._keep_stored_s else self._free
+        self._receipts = Receipts(buffer, ask, Settle(self._free, keep, self._send_again, self._reject))
+        self._recheck = Recheck(buffer, ask, self._keep_stored_s, self._lost)
         self._sender = Sender(buffer, self._outbox, self._accepted, self._reject)
         options = {"receipts": True} if self._wants_receipts else {}
         self._link = Link(self._url, self._http, self._tokens, self._sender, options, self._take_event)
@@ -102,6 +114,7 @@ class Device:
             task.cancel()
         await asyncio.wait(self._tasks)
         await self._receipts.close()
+        await self._recheck.close()
         await self._commands.close()
         await self._http.close()
         if self._handlers:
@@ -114,7 +127,7 @@ class Device:
 
     @property
     def pending(self) -> int:
-        """The number of readings in the buffer."""
+        """The number of readings that the server does not have yet: the buffer may keep others, which are stored."""
         return 0 if self._buffer is None else self._buffer.pending
 
     @property
@@ -149,6 +162,8 @@ class Device:
             await asyncio.sleep(0)
         if buffer.transactions >= 2 * CHECKPOINT_AFTER or self._syncing.locked():
             await self._sync(buffer)
+        if buffer.kept.count and buffer.pending + buffer.kept.count >= self._max_pending:
+            buffer.drop_kept(max(1, self._max_pending // 100))
         if buffer.pending < self._max_pending:
             self._add(buffer.append(reading))
         elif self._drops_oldest:
@@ -157,7 +172,7 @@ class Device:
             self._drop(dict(reading))
 
     async def flush(self, timeout: float | None = 30) -> None:  # noqa: ASYNC109 - the documented name
-        """Return when the buffer is empty; raises TimeoutError, or DeviceRefused if the server refuses for good."""
+        """Return when no reading is pending; raises TimeoutError, or DeviceRefused if the server refuses for good."""
         buffer = self._opened()
         async with asyncio.timeout(timeout):
             while buffer.pending:
@@ -165,7 +180,6 @@ class Device:
                     raise DeviceRefused(self._refused.code, "the server refuses this device") from self._refused
                 self._changed.clear()
                 await self._changed.wait()
-        buffer.write_removals()
 
     def _opened(self) -> Buffer:
         if self._buffer is None:
@@ -208,6 +222,15 @@ class Device:
         if self._buffer is not None:
             self._buffer.remove(ids)
             self._changed.set()
+
+    def _keep(self, ids: list[int]) -> None:
+        if self._buffer is not None:
+            self._buffer.keep(ids)
+            self._changed.set()
+
+    def _lost(self, rows: list[Row]) -> None:
+        self._receipts.returned()
+        self._send_again(rows)
 
     def _reject(self, row: Row, code: str, detail: str) -> None:
         self._free([row.id])
@@ -255,6 +278,8 @@ class Device:
             await asyncio.sleep(SYNC_EVERY_S)
             self._link.check()
             self._receipts.check()
+            if self._keep_stored_s:
+                self._recheck.check(busy=self._outbox.has_returned)
             if not buffer.write_removals():
                 _log.warning("The buffer cannot be written: readings may be sent again after a restart")
             await self._sync(buffer)

@@ -1,5 +1,8 @@
 """What the library raises."""
 
+# A server that asks for more is asked again after this.
+MAX_RETRY_AFTER_S = 300.0
+
 
 class DeviceRefused(Exception):
     """The server refuses this device for good; `code` is the protocol's, as `revoked`."""
@@ -23,3 +26,8 @@ class NotNow(Exception):
     def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+def retry_after_s(header: str | None) -> float:
+    """Return the seconds of a `Retry-After`, up to 300; 0 where it has none, or a date."""
+    return min(float(header), MAX_RETRY_AFTER_S) if header is not None and header.isdecimal() else 0.0

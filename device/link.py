@@ -16,8 +16,6 @@ from device.tokens import Tokens
 
 # The first wait after a loss, which doubles with each connect that fails, and its bound: half of it to all of it.
 FIRST_WAIT_S, MAX_WAIT_S = 0.5, 5.0
-# A server that asks for more is asked again after this.
-MAX_RETRY_AFTER_S = 300.0
 RENEWAL_TIMEOUT_S = 10.0
 RENEW_AGAIN_S = 3.0
 
@@ -114,4 +112,4 @@ class Link:
 def wait_s(attempt: int, asked_s: float) -> float:
     """Return the wait before a connect, `attempt` after the last one that was of use: never less than was asked for."""
     longest_s = min(FIRST_WAIT_S * float(2 ** min(attempt, 10)), MAX_WAIT_S)
-    return min(asked_s, MAX_RETRY_AFTER_S) + longest_s * random.uniform(0.5, 1.0)
+    return asked_s + longest_s * random.uniform(0.5, 1.0)

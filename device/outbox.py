@@ -24,6 +24,11 @@ class Outbox:
     def __bool__(self) -> bool:
         return bool(self._again or self._fresh or not self._complete)
 
+    @property
+    def has_returned(self) -> bool:
+        """Whether some that were put back are still here."""
+        return bool(self._again)
+
     def add(self, row: Row) -> None:
         """Add one that was just appended to the buffer."""
         if self._complete:

@@ -2,6 +2,7 @@
 
 A receipt may be lost with its gateway. After 30 s without one the device asks for it, and again later, with longer and
 longer waits; what is still not stored at the second question is sent again, which changes nothing if it is on its way.
+One that is accepted again and again and never stored has become a dead letter: it is given up after some four hours.
 """
 
 import asyncio
@@ -9,45 +10,53 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from device.buffer import Buffer
 from device.errors import NotNow
+from device.identity import MAX_ASKED, Ask, Identity, identities, question
 from device.reading import Row
 
 ASK_AFTER_S = 30.0
 ASK_AT_MOST_AFTER_S = 600.0
 # After a question that was not answered.
 NO_ANSWER_S = 10.0
-MAX_ASKED = 1000
+# Times that a reading is sent again, each after an answer that does not list it: 10 minutes apart, most of them.
+MAX_MISSED = 24
+# Those that had to be sent again more often are not kept when they are stored: somebody removes them there.
+MAX_MISSED_KEPT = 3
 
 _log = logging.getLogger("device")
-
-Identity = tuple[str, int, int]
-# Takes the body of `POST /readings/stored`, and returns its answer's, or None where the server has no such call.
-Ask = Callable[[dict[str, Any]], Awaitable[dict[str, Any] | None]]
 
 
 class _Question(NamedTuple):
     due: float
-    asked: int
+    first: bool
     identities: list[Identity]
 
 
-class Receipts:
-    """`on_stored` gets ids of readings that are stored, `on_missing` readings that have to be sent again."""
+class Settle(NamedTuple):
+    """What becomes of readings: they leave the buffer, are kept in it, are sent again, or told as rejected."""
 
-    def __init__(
-        self, buffer: Buffer, ask: Ask, on_stored: Callable[[list[int]], None], on_missing: Callable[[list[Row]], None]
-    ) -> None:
+    free: Callable[[list[int]], None]
+    keep: Callable[[list[int]], None]
+    send_again: Callable[[list[Row]], None]
+    # With a code and a detail.
+    reject: Callable[[Row, str, str], None]
+
+
+class Receipts:
+    """Each reading that was accepted ends in one of the calls of a Settle."""
+
+    def __init__(self, buffer: Buffer, ask: Ask, settle: Settle) -> None:
         self._buffer = buffer
         self._ask = ask
-        self._on_stored = on_stored
-        self._on_missing = on_missing
+        self._settle = settle
         self._waiting: dict[Identity, int] = {}
         self._questions: deque[_Question] = deque()
-        self._asked: dict[Identity, int] = {}
+        # How often each had to be sent again, by id.
+        self._missed = buffer.missed()
         self._asking: asyncio.Task[None] | None = None
         self._ask_from = 0.0
         self.supported = True
@@ -55,7 +64,8 @@ class Receipts:
     def accepted(self, rows: list[Row]) -> None:
         """Wait for the receipts of these; a second one of the same identity is the same reading."""
         freed: list[int] = []
-        identities: list[Identity] = []
+        new: list[Identity] = []
+        most = 0
         for row in rows:
             if not self.supported or row.ts is None or row.seq is None:
                 freed.append(row.id)
@@ -65,18 +75,26 @@ class Receipts:
                 freed.append(row.id)
             else:
                 self._waiting[identity] = row.id
-                identities.append(identity)
-        if identities:
-            asked = max((self._asked.pop(identity, 0) for identity in identities), default=0)
-            self._questions.append(_Question(time.monotonic() + _wait_s(asked), asked, identities))
+                new.append(identity)
+                most = max(most, self._missed.get(row.id, 0)) if self._missed else 0
+        if new:
+            self._questions.append(_Question(time.monotonic() + _wait_s(most), not most, new))
         if freed:
-            self._on_stored(freed)
+            self._settle.free(freed)
 
     def stored(self, event: Any) -> None:
         """Take a `stored` event, or the answer to a question."""
-        found = [self._waiting.pop(identity) for identity in _identities(event) if identity in self._waiting]
+        found = [self._waiting.pop(identity) for identity in identities(event) if identity in self._waiting]
+        if self._missed:
+            removed = [number for number in found if self._missed.pop(number, 0) >= MAX_MISSED_KEPT]
+            self._settle.free(removed)
+            found = [number for number in found if number not in set(removed)]
         if found:
-            self._on_stored(found)
+            self._settle.keep(found)
+
+    def returned(self) -> None:
+        """Note that some that were kept are pending again, as they are not stored any more."""
+        self._missed |= self._buffer.missed()
 
     def oldest(self) -> Row | None:
         """Return the oldest reading that waits, without its JSON's being kept in memory."""
@@ -105,21 +123,29 @@ class Receipts:
             await asyncio.wait((self._asking,))
 
     async def _ask_for(self, due: list[_Question]) -> None:
-        for question in due:
-            for start in range(0, len(question.identities), MAX_ASKED):
-                missing = [one for one in question.identities[start : start + MAX_ASKED] if one in self._waiting]
+        for one in due:
+            for start in range(0, len(one.identities), MAX_ASKED):
+                missing = self._still_waiting(one.identities[start : start + MAX_ASKED])
                 if missing and not await self._answered(missing):
                     return
-            self._questions.remove(question)
-            self._ask_later(question)
+            self._questions.remove(one)
+            if missing := self._still_waiting(one.identities):
+                if one.first:
+                    self._questions.append(_Question(time.monotonic() + ASK_AFTER_S, False, missing))
+                else:
+                    self._send_again([self._waiting.pop(identity) for identity in missing])
+
+    def _still_waiting(self, some: list[Identity]) -> list[Identity]:
+        return [identity for identity in some if identity in self._waiting]
 
     async def _answered(self, missing: list[Identity]) -> bool:
         """Ask for these; returns False if there was no answer, so that the question stays."""
         try:
-            answer = await self._ask(_question(missing))
+            answer = await self._ask(question(missing))
         except NotNow as error:
             _log.info("The server was asked for receipts and did not answer: %s", error)
-            self._ask_from = time.monotonic() + NO_ANSWER_S * random.uniform(0.5, 1.0)
+            wait_s = max(NO_ANSWER_S * random.uniform(0.5, 1.0), error.retry_after_s)
+            self._ask_from = time.monotonic() + wait_s
             return False
         if answer is None:
             self.supported = False
@@ -127,44 +153,22 @@ class Receipts:
             freed = list(self._waiting.values())
             self._waiting.clear()
             self._questions.clear()
-            self._on_stored(freed)
+            self._settle.free(freed)
             return False
         self.stored(answer)
         return True
 
-    def _ask_later(self, question: _Question) -> None:
-        missing = [one for one in question.identities if one in self._waiting]
-        asked = question.asked + 1
-        if not missing:
-            return
-        if asked == 1:
-            self._questions.append(_Question(time.monotonic() + ASK_AFTER_S, asked, missing))
-            return
-        self._asked.update((identity, asked) for identity in missing)
-        self._on_missing(self._buffer.with_ids([self._waiting.pop(identity) for identity in missing]))
+    def _send_again(self, ids: list[int]) -> None:
+        for number in ids:
+            self._missed[number] = self._missed.get(number, 0) + 1
+        self._buffer.count_missed(ids)
+        given_up = {number for number in ids if self._missed[number] > MAX_MISSED}
+        rows = self._buffer.with_ids(ids)
+        self._settle.send_again([row for row in rows if row.id not in given_up])
+        for row in (row for row in rows if row.id in given_up):
+            del self._missed[row.id]
+            self._settle.reject(row, "not_stored", f"accepted {MAX_MISSED + 1} times and never stored")
 
 
-def _wait_s(asked: int) -> float:
-    return min(ASK_AFTER_S * float(2**asked), ASK_AT_MOST_AFTER_S)
-
-
-def _question(identities: Iterable[Identity]) -> dict[str, Any]:
-    series: dict[str, list[tuple[int, int]]] = {}
-    for name, ts, seq in identities:
-        series.setdefault(name, []).append((ts, seq))
-    return {"items": [{"sensorType": name, "readings": readings} for name, readings in series.items()]}
-
-
-def _identities(event: Any) -> list[Identity]:
-    """Return what an event lists; nothing of what is not in its form."""
-    items = event.get("items") if isinstance(event, dict) else None
-    found: list[Identity] = []
-    for item in items if isinstance(items, list) else ():
-        readings = item.get("readings") if isinstance(item, dict) else None
-        pairs = [one for one in readings if _is_pair(one)] if isinstance(readings, list) else []
-        found += [(str(item.get("sensorType")), ts, seq) for ts, seq in pairs]
-    return found
-
-
-def _is_pair(one: Any) -> bool:
-    return isinstance(one, list) and len(one) == 2 and all(type(number) is int for number in one)
+def _wait_s(missed: int) -> float:
+    return min(ASK_AFTER_S * float(2 ** (missed + 1 if missed else 0)), ASK_AT_MOST_AFTER_S)

@@ -122,8 +122,9 @@ class Sender:
             event, payload = "reading", rows[0].body
         else:
             event, payload = "readings", f"[{','.join([row.body for row in rows])}]"
-        number = await connection.emit(event, payload)
-        self._in_flight[number] = _Event(rows, time.monotonic())
+        number = connection.next_number()
+        self._in_flight[number] = _Event(rows, time.monotonic())  # before it may be cancelled
+        await connection.emit(number, event, payload)
 
     def _take_partial(self, event: _Event, rejected: list[Any]) -> None:
         why = {one["index"]: one for one in rejected if isinstance(one, dict) and isinstance(one.get("index"), int)}

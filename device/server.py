@@ -4,7 +4,7 @@ from typing import Any
 
 import aiohttp
 
-from device.errors import NotNow
+from device.errors import NotNow, retry_after_s
 
 TIMEOUT = aiohttp.ClientTimeout(total=10)
 
@@ -26,6 +26,8 @@ class Server:
 
     async def stored(self, question: dict[str, Any], token: str) -> Any:
         """Return which of these readings are stored; None where the server has no such call."""
+        if not token:
+            raise NotNow("there is no token yet")
         return await self._post("/readings/stored", token, question, unknown=(404, 405, 501))
 
     async def _post(self, path: str, token: str, body: Any = None, unknown: tuple[int, ...] = ()) -> Any:
@@ -35,7 +37,8 @@ class Server:
                 if answer.status in unknown:
                     return None
                 if answer.status not in (200, 201):
-                    raise NotNow(f"POST {path} was answered with {answer.status}")
+                    after_s = retry_after_s(answer.headers.get("Retry-After"))
+                    raise NotNow(f"POST {path} was answered with {answer.status}", after_s)
                 return await answer.json()
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise NotNow(f"POST {path}: {error!r}") from error

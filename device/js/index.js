@@ -6,7 +6,8 @@
 //
 // `send` returns when the reading is in the buffer; the device connects, sends, retries and reconnects by itself. A
 // reading leaves the buffer when the gateway has accepted it (with `receipts`: when it is stored), when it was rejected
-// (`onRejected`), or when the buffer is full (`onDropped`).
+// (`onRejected`), or when the buffer is full (`onDropped`). With `receipts` it is kept for a while after it was stored,
+// and asked about once more: a server that was restored from a backup gets again what it has lost.
 //
 // A killed process loses nothing: `send` writes to the file. A power cut loses at most a second: that is how often the
 // file is synchronised. After a doubt a reading is sent again under the same `ts` and `seq`, and so is stored once.
@@ -35,8 +36,16 @@ const REFUSED_MS = { least: 5000, most: 60_000 };
 const MOST_RETRY_MS = 300_000;
 const RECEIPT_MS = 30_000;
 const RECEIPT_CHECK_MS = 5000;
-// Accepted, and not stored after this: sent again. It doubles each time.
-const RESEND_MS = 60_000;
+// Accepted, and not stored after this: sent again. It doubles each time, up to the second one, and ends some day: a
+// reading that became a dead letter is never stored.
+const RESEND_MS = { least: 60_000, most: 600_000 };
+const MOST_MISSED = 24;
+// Those that had to be sent again more often are not kept when they are stored: somebody removes them there.
+const MOST_MISSED_KEPT = 3;
+// Kept readings whose time is over wait for each other, this part of it at most, so that questions are few.
+const TOGETHER = 0.5;
+const FIRST_QUESTION_MS = 10_000;
+const NO_ANSWER_MS = 10_000;
 const SENDS_A_TURN = 50;
 const SYNC_MS = 1000;
 const COMPACT_BYTES = 1_048_576;
@@ -46,7 +55,7 @@ const COMMANDS_KEPT = 1000;
 // The longest delay of a timer is 24.8 days.
 const MOST_RENEWAL_MS = 7 * 86_400_000;
 const LEAST_RENEWAL_MS = 60_000;
-const OPTIONS = new Set(["url", "token", "buffer", "receipts", "maxPending", "drop"]);
+const OPTIONS = new Set(["url", "token", "buffer", "receipts", "maxPending", "drop", "keepStoredMs"]);
 const HEADER = "tidegate device buffer 1\n";
 const FULL = new Set(["ENOSPC", "EFBIG", "EDQUOT"]);
 
@@ -56,6 +65,15 @@ class DeviceRefused extends Error {
     super(detail ? `${code}: ${detail}` : code);
     this.name = "DeviceRefused";
     this.code = code;
+  }
+}
+
+/** Not now; `retryAfterMs` is what the server asks for. */
+class NotNow extends Error {
+  constructor(status, header) {
+    super(`HTTP ${status}`);
+    this.status = status;
+    this.retryAfterMs = /^\d+$/.test(header ?? "") ? Math.min(Number(header) * 1000, MOST_RETRY_MS) : 0;
   }
 }
 
@@ -356,10 +374,13 @@ function writeAll(fd, bytes, position) {
   }
 }
 
-// The readings that the server does not have yet, by number, oldest first, and the count of each series. Records:
-// `r12 {reading}`, `f1-9,12` (free), and the state, `s{next,counts,sensorType,renewed}`.
+// The readings that the server does not have yet, by number, oldest first, those that are kept although it has them, in
+// the order in which they were stored, and the count of each series. Records: `r12 {reading}`, `f1-9,12` (free),
+// `k1767225600 1-9,12` (kept since), `m2 1-9,12` (had to be sent again that often, and are pending), and the state,
+// `s{next,counts,sensorType,renewed}`.
 class Store {
   entries = new Map();
+  kept = new Map();
   sensorType = ""; // the device's own, which the token has; "" while it is not known
   renewed = null; // the newest token, and the hash of the one that it renews: { of, text }
   #next = 1;
@@ -368,11 +389,17 @@ class Store {
   #live = 0; // bytes
   #owed = []; // records that a full disk did not take
   #compactAt = COMPACT_BYTES;
+  #clockOffMs = Date.now() - performance.now();
 
   constructor(file) {
     if (file === null) return;
     this.#log = new Log(file, (record) => this.#restore(record));
     this.#mergeCounts();
+  }
+
+  /** Seconds since 1970, by the clock of the start: one that is set later makes nothing older. */
+  get clock() {
+    return Math.floor((this.#clockOffMs + performance.now()) / 1000);
   }
 
   #restore(record) {
@@ -382,9 +409,14 @@ class Store {
       const reading = JSON.parse(text.slice(split + 1));
       this.#put(entryOf(Number(text.slice(0, split)), reading, Buffer.byteLength(record)));
     } else if (record[0] === "f") {
-      for (const range of text.split(",")) {
-        const [from, to = from] = range.split("-").map(Number);
-        for (let number = from; number <= to; number++) this.#remove(number);
+      for (const number of numbersOf(text)) this.#remove(number);
+    } else if (record[0] === "k" || record[0] === "m") {
+      const [count, numbers] = text.split(" ");
+      for (const number of numbersOf(numbers)) {
+        const entry = this.entries.get(number) ?? this.kept.get(number);
+        if (!entry) continue;
+        if (record[0] === "k") this.#move(entry, Math.min(Number(count), this.clock));
+        else this.#move(entry, null).missed = Number(count);
       }
     } else if (record[0] === "s") {
       const state = JSON.parse(text);
@@ -404,8 +436,20 @@ class Store {
   }
 
   #remove(number) {
-    const entry = this.entries.get(number);
-    if (entry && this.entries.delete(number)) this.#live -= entry.bytes;
+    const entry = this.entries.get(number) ?? this.kept.get(number);
+    if (!entry) return;
+    this.entries.delete(number);
+    this.kept.delete(number);
+    this.#live -= entry.bytes;
+  }
+
+  // To those that are kept, or with null to those that are pending.
+  #move(entry, storedAt) {
+    entry.storedAt = storedAt;
+    this.entries.delete(entry.number);
+    this.kept.delete(entry.number);
+    (storedAt === null ? this.entries : this.kept).set(entry.number, entry);
+    return entry;
   }
 
   #raise(key, count) {
@@ -465,6 +509,7 @@ class Store {
       this.#owed = [];
     } catch (error) {
       // What is freed has to make room; a failure in that is reported as the first.
+      if (FULL.has(error.code) && this.kept.size) this.#dropKept(MOST_READINGS);
       if (!FULL.has(error.code) || this.#garbage() < 4096 || !this.#compact()) throw error;
       this.#log.append([record]);
     }
@@ -482,11 +527,49 @@ class Store {
     }
   }
 
-  /** Remove entries. */
+  /** Remove entries, pending or kept. */
   free(entries) {
     if (!entries.length) return;
     for (const { number } of entries) this.#remove(number);
     this.#append(`f${ranges(entries)}`);
+    this.#compactSometimes();
+  }
+
+  /** Keep entries, which are stored now. */
+  keep(entries) {
+    if (!entries.length) return;
+    const now = this.clock;
+    for (const entry of entries) this.#move(entry, now);
+    this.#append(`k${now} ${ranges(entries)}`);
+    this.#compactSometimes();
+  }
+
+  /** Count that these have to be sent again; those that were kept are pending again. */
+  miss(entries) {
+    const byCount = new Map();
+    for (const entry of entries) {
+      entry.missed += 1;
+      if (entry.storedAt !== null) this.#move(entry, null);
+      if (!byCount.has(entry.missed)) byCount.set(entry.missed, []);
+      byCount.get(entry.missed).push(entry);
+    }
+    for (const [count, some] of byCount) this.#append(`m${count} ${ranges(some)}`);
+    this.#compactSometimes();
+  }
+
+  /** Remove the oldest of those that are kept. */
+  dropKept(count) {
+    this.free([...this.kept.values()].slice(0, count));
+  }
+
+  // On a full disk: the record of it comes later.
+  #dropKept(count) {
+    const oldest = [...this.kept.values()].slice(0, count);
+    for (const { number } of oldest) this.#remove(number);
+    this.#owed.push(`f${ranges(oldest)}`);
+  }
+
+  #compactSometimes() {
     if (this.#log !== null && this.#garbage() >= Math.max(this.#compactAt, this.#live)) this.#compact();
   }
 
@@ -509,7 +592,11 @@ class Store {
 
   *#records() {
     yield this.#state();
-    for (const { number, reading } of this.entries.values()) yield `r${number} ${JSON.stringify(reading)}`;
+    for (const entries of [this.kept, this.entries]) {
+      for (const { number, reading } of entries.values()) yield `r${number} ${JSON.stringify(reading)}`;
+      for (const [count, some] of runs(entries.values(), "missed")) if (count) yield `m${count} ${ranges(some)}`;
+      for (const [since, some] of runs(entries.values(), "storedAt")) if (since) yield `k${since} ${ranges(some)}`;
+    }
   }
 
   close() {
@@ -518,7 +605,7 @@ class Store {
 }
 
 function entryOf(number, reading, bytes) {
-  return { number, reading, bytes, sending: false, acceptedAt: 0, askedAt: 0, accepts: 0 };
+  return { number, reading, bytes, sending: false, acceptedAt: 0, askedAt: 0, missed: 0, storedAt: null, round: 0 };
 }
 
 function ranges(entries) {
@@ -530,6 +617,26 @@ function ranges(entries) {
     else found.push([number, number]);
   }
   return found.map(([from, to]) => (from === to ? from : `${from}-${to}`)).join(",");
+}
+
+function* numbersOf(text) {
+  for (const range of text.split(",")) {
+    const [from, to = from] = range.split("-").map(Number);
+    for (let number = from; number <= to; number++) yield number;
+  }
+}
+
+// Entries that follow each other and have the same value in that field: [value, entries].
+function* runs(entries, field) {
+  let run = [];
+  for (const entry of entries) {
+    if (run.length && run[0][field] !== entry[field]) {
+      yield [run[0][field], run];
+      run = [];
+    }
+    run.push(entry);
+  }
+  if (run.length) yield [run[0][field], run];
 }
 
 // A copy as JSON has it: a Buffer among the values would make a binary event, which gateways do not take.
@@ -589,6 +696,11 @@ class Connection {
     });
     for (const [name, handler] of Object.entries(events)) this.#socket.on(name, handler);
     this.#socket.connect();
+    // Of the `ws` package, which Engine.IO uses in Node.js; it reports a refusal without its Retry-After.
+    this.#socket.io.engine?.transport?.ws?.once?.("unexpected-response", (request, response) => {
+      this.#fail(new NotNow(response.statusCode, response.headers["retry-after"]));
+      request.destroy();
+    });
   }
 
   /** Send an event and return its acknowledgement; undefined if none comes: nothing is promised. */
@@ -780,24 +892,33 @@ class Device {
   #askedNow = false;
   #sends = 0;
   #renewal = null;
+  #keepStoredMs;
+  #askingAboutKept = false;
+  #askAboutKeptAt = 0;
+  #round = 1; // of questions about kept readings
+  #roundUntil = 0; // what was kept until then takes part in it, in seconds since 1970
+  #unsupported = false; // the server has no receipts
 
   /** Open the buffer and begin to connect; throws BufferInUse, or what the file system says. */
   constructor(options) {
-    const { url, token, buffer, receipts, maxPending, drop } = checked(options);
+    const { url, token, buffer, receipts, maxPending, drop, keepStoredMs } = checked(options);
     this.#url = url;
     this.#receipts = receipts;
     this.#maxPending = maxPending;
     this.#drop = drop;
+    this.#keepStoredMs = receipts ? keepStoredMs : 0;
     this.#store = new Store(buffer);
+    if (!this.#keepStoredMs) this.#store.dropKept(Infinity);
+    this.#askAboutKeptAt = performance.now() + Math.random() * Math.min(FIRST_QUESTION_MS, keepStoredMs);
     this.#token = new Token(url, token, this.#store);
     for (const entry of this.#store.entries.values()) this.#waiting.set(entry.number, entry);
     this.#learn();
     this.#index();
-    if (receipts) this.#asking = setInterval(() => this.#askForReceipts(), RECEIPT_CHECK_MS).unref();
+    if (receipts) this.#asking = setInterval(() => this.#ask(), RECEIPT_CHECK_MS).unref();
     this.#running = this.#run();
   }
 
-  /** The number of readings in the buffer. */
+  /** The number of readings that the server does not have yet. The buffer may keep others, which are stored. */
   get pending() {
     return this.#store.entries.size;
   }
@@ -810,6 +931,9 @@ class Device {
   /** Put a reading into the buffer. `ts` (now) and `seq` (counted by series) are filled in. */
   async send(reading) {
     if (this.#closed) throw new Error("the device is closed");
+    if (this.#store.kept.size && this.pending + this.#store.kept.size >= this.#maxPending) {
+      this.#store.dropKept(Math.max(1, Math.floor(this.#maxPending / 100)));
+    }
     if (this.#drop === "newest" && this.pending >= this.#maxPending) {
       this.#tellDropped(plain(reading));
       return;
@@ -823,7 +947,7 @@ class Device {
     if (++this.#sends % SENDS_A_TURN === 0) await new Promise(setImmediate);
   }
 
-  /** Wait until the buffer is empty, at most `ms`: TimeoutError; DeviceRefused if the server refuses for good. */
+  /** Wait until no reading is pending, at most `ms`: TimeoutError; DeviceRefused if the server refuses for good. */
   flush(ms = 30_000) {
     return new Promise((resolve, reject) => {
       if (!this.pending) return resolve();
@@ -861,10 +985,12 @@ class Device {
     let earlier = null;
     while (!this.#closed) {
       const began = performance.now();
+      let askedMs = 0;
       try {
         await this.#session();
       } catch (error) {
         if (this.#closed) return;
+        askedMs = error.retryAfterMs ?? 0;
         if (error instanceof DeviceRefused) {
           // That of the newest token says more than that of a text which it replaced.
           if (this.#token.replaceable || !earlier) earlier = error;
@@ -879,7 +1005,7 @@ class Device {
       if (this.#answeredAt > began) earlier = null;
       attempt = this.#answeredAt > began ? 0 : attempt + 1;
       if (this.#answeredAt > began) refusals = 0;
-      await this.#pause(backoff(attempt, BACKOFF_MS));
+      await this.#pause(askedMs + backoff(attempt, BACKOFF_MS));
     }
   }
 
@@ -979,7 +1105,7 @@ class Device {
       done.add(entry);
       this.#tell("onRejected", `a reading was rejected: ${code}: ${detail}`, code, entry.reading, code, detail);
     }
-    if (!this.#receipts) return this.#free(batch);
+    if (!this.#receipts || this.#unsupported) return this.#free(batch);
     for (const entry of batch) {
       if (!done.has(entry) && this.#store.entries.has(entry.number)) this.#awaitReceipt(entry);
     }
@@ -988,19 +1114,20 @@ class Device {
 
   #awaitReceipt(entry) {
     this.#waiting.delete(entry.number);
-    entry.accepts += 1;
     entry.acceptedAt = entry.askedAt = performance.now();
     this.#accepted.set(entry.number, entry);
   }
 
-  #free(entries) {
+  #free(entries, keep = false) {
     const freed = entries.filter(({ number }) => this.#store.entries.has(number));
     for (const entry of freed) {
       this.#waiting.delete(entry.number);
       this.#accepted.delete(entry.number);
       if (this.#receipts) this.#forgetIdentity(entry);
     }
-    this.#store.free(freed);
+    const kept = keep ? freed.filter(({ missed }) => missed < MOST_MISSED_KEPT) : [];
+    this.#store.keep(kept);
+    this.#store.free(freed.filter(({ storedAt }) => storedAt === null));
     if (!this.pending) this.#endFlushes(null);
   }
 
@@ -1129,17 +1256,16 @@ class Device {
     for (const entry of this.#store.entries.values()) this.#identities.set(this.#identity(entry), entry);
   }
 
-  // Free what is stored: `items` as in the event `stored`.
+  // Free or keep what is stored: `items` as in the event `stored`.
   #stored(found) {
-    if (this.#closed || !this.#receipts || !Array.isArray(found?.items)) return;
-    const stored = [];
-    for (const { sensorType, readings } of found.items) {
-      for (const [ts, seq] of Array.isArray(readings) ? readings : []) {
-        const entry = this.#identities.get(`${sensorType} ${ts} ${seq}`);
-        if (entry) stored.push(entry);
-      }
-    }
-    this.#free(stored);
+    if (this.#closed || !this.#receipts) return;
+    const entries = identitiesOf(found).map((identity) => this.#identities.get(identity));
+    this.#free([...new Set(entries)].filter(Boolean), this.#keepStoredMs > 0);
+  }
+
+  #ask() {
+    this.#askForReceipts();
+    this.#askAboutKept();
   }
 
   // Receipts may be lost with a connection: ask for those that are late.
@@ -1152,16 +1278,28 @@ class Device {
     if (!late.length || this.#askedNow || !this.#token.text) return;
     this.#askedNow = true;
     try {
-      const answer = await post(`${this.#url}/readings/stored`, this.#token.text, JSON.stringify(this.#asked(late)));
-      if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
-      this.#stored(await answer.json());
-      for (const entry of late) this.#stillLate(entry);
+      const found = await this.#question(late);
+      if (found === null) this.#free([...this.#accepted.values()]);
+      else this.#stored(found);
+      this.#sendAgain(late.filter((entry) => this.#isMissed(entry)));
     } catch (error) {
       warn(`receipts cannot be asked for: ${error.message}`, "receipts");
     } finally {
       this.#askedNow = false;
     }
     if (!this.#closed) this.#wake();
+  }
+
+  // Return what the server says is stored of these; null: it has no such call.
+  async #question(entries) {
+    const answer = await post(`${this.#url}/readings/stored`, this.#token.text, JSON.stringify(this.#asked(entries)));
+    if ([404, 405, 501].includes(answer.status)) {
+      warn("this server sends no receipts: readings are freed when they are accepted");
+      this.#unsupported = true;
+      return null;
+    }
+    if (!answer.ok) throw new NotNow(answer.status, answer.headers.get("retry-after"));
+    return answer.json();
   }
 
   #asked(entries) {
@@ -1174,14 +1312,86 @@ class Device {
     return { items: [...bySensorType].map(([sensorType, readings]) => ({ sensorType, readings })) };
   }
 
-  #stillLate(entry) {
-    if (!this.#accepted.has(entry.number)) return;
+  #isMissed(entry) {
+    if (!this.#accepted.has(entry.number)) return false;
     const now = performance.now();
     entry.askedAt = now;
-    if (now - entry.acceptedAt < RESEND_MS * 2 ** Math.min(entry.accepts - 1, 6)) return;
-    this.#accepted.delete(entry.number);
-    this.#waiting.set(entry.number, entry);
+    return now - entry.acceptedAt >= Math.min(RESEND_MS.least * 2 ** Math.min(entry.missed, 20), RESEND_MS.most);
   }
+
+  #sendAgain(entries) {
+    if (!entries.length || this.#closed) return;
+    this.#store.miss(entries);
+    for (const entry of entries) {
+      this.#accepted.delete(entry.number);
+      if (entry.missed <= MOST_MISSED) {
+        this.#waiting.set(entry.number, entry);
+        this.#identities.set(this.#identity(entry), entry);
+        continue;
+      }
+      const detail = `accepted ${entry.missed} times and never stored`;
+      this.#tell("onRejected", `a reading was given up: ${detail}`, "not_stored", entry.reading, "not_stored", detail);
+      this.#free([entry]);
+    }
+  }
+
+  // The server may have been restored from a backup: ask about kept readings once more before they are freed.
+  async #askAboutKept() {
+    if (this.#askingAboutKept || performance.now() < this.#askAboutKeptAt || !this.#token.text) return;
+    this.#askingAboutKept = true;
+    try {
+      for (let some = this.#nextKept(); some.length && !this.#closed; some = this.#nextKept()) {
+        this.#settleKept(some, await this.#question(some));
+      }
+      this.#round += 1;
+      this.#roundUntil = 0;
+      this.#askAboutKeptAt = performance.now() + this.#keepStoredMs * TOGETHER * (0.5 + Math.random() / 2);
+    } catch (error) {
+      warn(`stored readings cannot be asked about: ${error.message}`, "kept");
+      const waitMs = Math.max(NO_ANSWER_MS * (0.5 + Math.random() / 2), error.retryAfterMs ?? 0);
+      this.#askAboutKeptAt = performance.now() + waitMs;
+    } finally {
+      this.#askingAboutKept = false;
+    }
+  }
+
+  get #keptUntil() {
+    return this.#store.clock - this.#keepStoredMs / 1000;
+  }
+
+  #nextKept() {
+    const some = [];
+    const until = Math.max(this.#keptUntil, this.#roundUntil);
+    for (const entry of this.#store.kept.values()) {
+      if (entry.storedAt > until) break;
+      if (entry.round !== this.#round && some.push(entry) === MOST_READINGS) break;
+    }
+    return some;
+  }
+
+  #settleKept(entries, found) {
+    if (this.#closed) return;
+    const stored = new Set(identitiesOf(found));
+    const isThere = (entry) => found === null || stored.has(this.#identity(entry));
+    const still = entries.filter(({ number }) => this.#store.kept.has(number));
+    const missing = still.filter((entry) => !isThere(entry));
+    for (const entry of still) entry.round = this.#round;
+    this.#store.free(still.filter((entry) => isThere(entry) && (found === null || entry.storedAt <= this.#keptUntil)));
+    if (!missing.length) return;
+    // A sign of a restored server: all others are asked about at once.
+    this.#roundUntil = this.#store.clock;
+    warn(`${missing.length} readings were stored and are not any more: they are sent again`, "restored");
+    this.#sendAgain(missing);
+    this.#wake();
+  }
+}
+
+// `sensorType ts seq` of each reading that is listed.
+function identitiesOf(found) {
+  const items = Array.isArray(found?.items) ? found.items : [];
+  return items.flatMap(({ sensorType, readings }) =>
+    (Array.isArray(readings) ? readings : []).map(([ts, seq]) => `${sensorType} ${ts} ${seq}`),
+  );
 }
 
 // Grows from the least to the most, and is anything between half of that and all of it.
@@ -1192,6 +1402,7 @@ function backoff(attempt, { least, most }) {
 function checked(options) {
   for (const name of Object.keys(options)) if (!OPTIONS.has(name)) throw new TypeError(`no such option: ${name}`);
   const { url, token, buffer = "readings.log", receipts = false, maxPending = 100_000, drop = "oldest" } = options;
+  const { keepStoredMs = 600_000 } = options;
   const { origin, protocol } = new URL(url);
   if (!["http:", "https:"].includes(protocol)) throw new TypeError("url begins with http:// or https://");
   if (typeof token !== "function" && (typeof token !== "string" || !token)) {
@@ -1201,7 +1412,8 @@ function checked(options) {
   if (typeof receipts !== "boolean") throw new TypeError("receipts is true or false");
   if (!Number.isSafeInteger(maxPending) || maxPending < 1) throw new TypeError("maxPending is 1 or more");
   if (!["oldest", "newest"].includes(drop)) throw new TypeError('drop is "oldest" or "newest"');
-  return { url: origin, token, buffer, receipts, maxPending, drop };
+  if (!Number.isFinite(keepStoredMs) || keepStoredMs < 0) throw new TypeError("keepStoredMs is 0 or more");
+  return { url: origin, token, buffer, receipts, maxPending, drop, keepStoredMs };
 }
 
 module.exports = { Device, DeviceRefused, TimeoutError, BufferInUse };

@@ -15,7 +15,7 @@ from typing import Self
 from testing.servers import keeper
 from testing.servers.ports import listening_ports
 
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 120
 STOP_TIMEOUT_S = 20
 PORT_ATTEMPTS = 5
 BIND_FAILED = ("address already in use", "eaddrinuse", "address in use")

@@ -22,6 +22,8 @@ class FakeServer:
         self.events: list[list[dict[str, Any]]] = []
         self.asked: list[dict[str, Any]] = []
         self.stored: dict[str, list[list[int]]] = {}
+        # That of `POST /readings/stored`.
+        self.status = 200
         self.answer: Answer = lambda readings: {"status": "accepted", "accepted": len(readings)}
         self.sio = socketio.AsyncServer(async_mode="aiohttp", transports=["websocket"])
         self.sio.on("connect", self._connect)
@@ -40,6 +42,8 @@ class FakeServer:
         body = await request.json()
         assert request.headers["Authorization"] == "Bearer a-token"
         self.asked.append(body)
+        if self.status != 200:
+            return web.Response(status=self.status)
         items = [
             {
                 "sensorType": item["sensorType"],

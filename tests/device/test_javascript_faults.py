@@ -57,11 +57,11 @@ async def test_a_gateway_that_refuses_for_now_before_and_after_the_upgrade(
                 javascript_device(running.url, ISSUING.device(), buffer=tmp_path / "readings.log")
             )
             await device.call("send", count=10)
-            await refused(running.registry, "busy", 3)
+            await refused(running.registry, "busy", 2)
         async with gateway(fake_broker, at_port=port, max_connections_per_device=1) as running:
             async with running.raw() as socket:
                 assert (await socket.receive_str(timeout=5)).startswith("40{")
-                await refused(running.registry, "rate_limited", 3)
+                await refused(running.registry, "rate_limited", 2)
                 assert (await device.call("state"))["pending"] == 10
             await device.call("flush", ms=10_000)
         assert sum(fake_broker.outgoing.sizes) == 10

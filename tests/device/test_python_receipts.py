@@ -104,3 +104,19 @@ async def test_the_same_identity_twice_is_one_reading(monkeypatch: pytest.Monkey
         await until(lambda: device.pending == 1 and len(server.values) == 2)
         await server.emit("stored", listed({"ts": 5, "seq": 7}))
         await device.flush(5)
+
+
+async def test_a_reading_that_is_never_stored_is_told_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receipts, "ASK_AFTER_S", 0.1)
+    monkeypatch.setattr(receipts, "ASK_AT_MOST_AFTER_S", 0.1)
+    monkeypatch.setattr(receipts, "MAX_MISSED", 2)
+    told: list[tuple[int, str]] = []
+    async with fake_server() as server, opened(server) as device:
+        device.on_rejected(lambda reading, code, _: told.append((reading["value"], code)))
+        good: list[dict[str, Any]] = []
+        server.stored_answer = lambda _: (200, listed(*good))
+        good += (await sent(server, device, 1, 2))[1:]
+        await until(lambda: told)
+        assert told == [(1, "not_stored")]
+        assert device.pending == 0
+        assert server.values == [1, 2, 1, 1]

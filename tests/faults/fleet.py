@@ -13,6 +13,7 @@ import socketio
 
 from readings.document import encode_document
 from readings.reading import Reading
+from tests.faults.library_fleet import LibraryFleet
 from tests.integration.device import connected, new_token, registered_device
 
 Identity = tuple[str, str, str, int, int]
@@ -158,6 +159,7 @@ class Fleet:
 
     def __init__(self, senders: list[Sender]) -> None:
         self.senders = senders
+        self.library = LibraryFleet([], 0)
 
     @classmethod
     async def registered(cls, auth_url: str, urls: list[str], *, devices: int, seed: int) -> "Fleet":

@@ -88,6 +88,12 @@ async def everything_is_stored(stack: Stack, fleet: Fleet, sensor_type: str) -> 
     await until(lambda: asyncio.to_thread(asked), f"everything acknowledged of {sensor_type} is stored")
 
 
+async def library_values(stack: Stack, fleet: Fleet) -> set[int]:
+    """Return the values that are stored of devices with the library."""
+    found = await asyncio.to_thread(stored_of, Stores(stack.mongodb.url), fleet.library.sensor_type)
+    return {value for _, value in found}
+
+
 def rename(fleet: Fleet, sensor_type: str) -> None:
     for sender in fleet.senders:
         sender.sensor_type = sensor_type
@@ -95,7 +101,10 @@ def rename(fleet: Fleet, sensor_type: str) -> None:
 
 
 def forgive(fleet: Fleet) -> None:
-    """Forget what was acknowledged: an operator's action loses it. What is acknowledged from here on counts."""
+    """Forget what was acknowledged: an operator's action loses it. What is acknowledged from here on counts.
+
+    Devices with the library are forgiven nothing here: what they keep is what a restore needs.
+    """
     for sender in fleet.senders:
         sender.acknowledged.clear()
 
@@ -114,6 +123,9 @@ async def mongodb_restored_from_an_older_copy(stack: Stack, fleet: Fleet, random
     name, gone, data = fleet.senders[0].sensor_type, f"gone-{secrets.token_hex(4)}", stack.mongodb.folder / "data"
     later = f"{name[:50]}-later"
 
+    async def newer_than(copied: set[int]) -> bool:
+        return len(await library_values(stack, fleet) - copied) >= 20
+
     async def gone_has(readings: int) -> bool:
         return await stored(stack, gone) == readings
 
@@ -124,18 +136,27 @@ async def mongodb_restored_from_an_older_copy(stack: Stack, fleet: Fleet, random
         await asyncio.to_thread(stack.mongodb.stop)
         await asyncio.to_thread(shutil.copytree, data, copy)
         await asyncio.to_thread(stack.mongodb.restart)
+        copied_at = time.monotonic()
+        copied = await library_values(stack, fleet)
         # After the copy: every device's second series is seen for the first time, and an owner is deleted.
         rename(fleet, later)
         await announce_deleted(stack, gone)
         await series_are_there(stack, fleet, later)
         await until(lambda: gone_has(0), "the deleted owner is erased")
-        await asyncio.sleep(random.uniform(0, 2))
+        await asyncio.sleep(max(random.uniform(0, 2), copied_at + stack.backup_age_s - time.monotonic()))
+        await until(lambda: newer_than(copied), "devices with the library have something stored that the copy has not")
+        before = await library_values(stack, fleet)
         await asyncio.to_thread(stack.mongodb.stop)
+        age_s = time.monotonic() - copied_at
+        assert age_s < fleet.library.keep_stored_s, f"the copy is {age_s:.0f} s old: devices need not keep so long"
         forgive(fleet)
         await asyncio.sleep(random.uniform(0, 2))
         await asyncio.to_thread(shutil.rmtree, data)
         await asyncio.to_thread(shutil.copytree, copy, data)
         await asyncio.to_thread(stack.mongodb.restart)
+        assert before - await library_values(stack, fleet), (
+            "the copy has everything that devices keep: it proves nothing"
+        )
     await series_are_there(stack, fleet, later)
     await fleet.finish(WITHIN_S)
     await everything_is_stored(stack, fleet, later)
@@ -161,6 +182,7 @@ async def mongodb_dropped_under_running_workers(stack: Stack, fleet: Fleet, rand
 
     for drop in (drop_readings, lambda: stack.mongodb.drop_database("tidegate")):
         await settled()
+        fleet.library.forgive()
         await asyncio.to_thread(drop)
         rename(fleet, name)
         await asyncio.sleep(random.uniform(0, 1))

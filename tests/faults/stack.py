@@ -22,9 +22,14 @@ from tests.faults.clock import Clock
 from tests.faults.disk import Disk
 from tests.faults.link import Link
 from tests.integration.services import ROOT, SECRET, migrated
+from tests.proxy.name_server import NameServer
+from tests.proxy.nginx import running_nginx
 
+GATEWAYS = ("127.0.0.1", "127.0.0.2")
 RESTART_AFTER_S = 0.3
 STOPS_WITHIN_S = 15.0
+# Of all at once, on a machine that is busy.
+STARTS_WITHIN_S = 180.0
 DIES_WITHIN_S = 60.0
 # So small that readings are sealed every few seconds, in the middle of every other fault.
 SEALING = {"SEAL_READINGS": "2000", "SEAL_SECONDS": "10"}
@@ -36,10 +41,11 @@ class Service:
     def __init__(self, name: str, folder: Path, *arguments: str, **settings: str) -> None:
         self.name = name
         self._arguments = arguments
-        self.port, self.ops_port = free_port(), free_port()
+        self.host = settings.get("HOST", "127.0.0.1")
+        self.port, self.ops_port = int(settings.get("PORT", 0)) or free_port(), free_port()
         self._log = folder / f"{name}-{self.port}.log"
         self._settings = {
-            "HOST": "127.0.0.1",
+            "HOST": self.host,
             "PORT": str(self.port),
             "OPS_HOST": "127.0.0.1",
             "OPS_PORT": str(self.ops_port),
@@ -56,7 +62,7 @@ class Service:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     async def run(self) -> None:
         while True:
@@ -186,6 +192,10 @@ class Stack:
     persisters: list[Service]
     compactors: list[Service]
     reader: Service
+    # nginx with the shipped configuration, before auth, gateways and reader.
+    front_url: str
+    # The age of the backup from which MongoDB is restored.
+    backup_age_s: float
 
     async def auth_keys(self, *arguments: str) -> str:
         """Run `python -m auth keys …` as an operator does, and return its output."""
@@ -207,7 +217,7 @@ class Stack:
 
 
 @asynccontextmanager
-async def running_stack(folder: Path, disk_bytes: int) -> AsyncIterator[Stack]:
+async def running_stack(folder: Path, disk_bytes: int, backup_age_s: float) -> AsyncIterator[Stack]:
     async with AsyncExitStack() as stack:
         disk = stack.enter_context(Disk(folder / "m", disk_bytes))
         servers = (
@@ -226,9 +236,11 @@ async def running_stack(folder: Path, disk_bytes: int) -> AsyncIterator[Stack]:
         auth = Service("auth", folder, AUTH_DATABASE_URL=users, SIGNING_KEY_SECRET=SECRET, BCRYPT_COST="4")
         amqp = f"amqp://guest:guest@127.0.0.1:{to_rabbitmq.port}/"
         clock = Clock(folder / "clock")
+        # Two addresses of one name, with the same port: so nginx finds gateways.
+        gateway = {"BROKER_URL": amqp, "AUTH_URL": auth.url, "PORT": str(free_port())}
         gateways = [
-            Service("gateway", folder, BROKER_URL=amqp, AUTH_URL=auth.url, **settings)
-            for settings in (clock.settings, {})
+            Service("gateway", folder, HOST=host, **gateway, **settings)
+            for host, settings in zip(GATEWAYS, (clock.settings, {}), strict=True)
         ]
         mongo = f"mongodb://127.0.0.1:{to_mongodb.port}/?directConnection=true"
         persisters = [
@@ -236,6 +248,12 @@ async def running_stack(folder: Path, disk_bytes: int) -> AsyncIterator[Stack]:
         ]
         compactors = [Service("persister", folder, "compact", READINGS_URL=mongo) for _ in range(2)]
         reader = Service("reader", folder, BROKER_URL=rabbitmq.url, READINGS_URL=mongodb.url, AUTH_URL=auth.url)
+        names = await stack.enter_async_context(NameServer.serving())
+        names.addresses |= {"auth.test": ["127.0.0.1"], "gateway.test": list(GATEWAYS), "reader.test": ["127.0.0.1"]}
+        (folder / "front").mkdir()
+        front = await stack.enter_async_context(
+            running_nginx(folder / "front", names, auth=auth.port, gateway=gateways[0].port, reader=reader.port)
+        )
         made = Stack(
             rabbitmq,
             mongodb,
@@ -250,11 +268,13 @@ async def running_stack(folder: Path, disk_bytes: int) -> AsyncIterator[Stack]:
             persisters,
             compactors,
             reader,
+            front.url,
+            backup_age_s,
         )
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(service.run(), name=service.name) for service in made.services]
             try:
-                await asyncio.gather(*(service.ready() for service in made.services))
+                await asyncio.gather(*(service.ready(STARTS_WITHIN_S) for service in made.services))
                 yield made
             finally:
                 for task in running:

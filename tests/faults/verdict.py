@@ -16,6 +16,7 @@ from storage.codec.to_documents import documents_of
 from storage.places.reading import Places
 from storage.places.window import Window
 from tests.faults.fleet import Fleet, Identity
+from tests.faults.library_fleet import LibraryFleet
 
 COLUMNS = ("sent", "acknowledged", "stored", "dead", "lost", "duplicated", "foreign")
 RECOVERS_WITHIN_S = 10.0
@@ -135,6 +136,33 @@ async def judged(stores: Stores, fleet: Fleet, sensor_type: str, within_s: float
         "lost": len(missing - set(dead)),
         "duplicated": sum(number - 1 for number in copies.values()),
         "foreign": sum(1 for identity, value in stored if sent.get(identity) != value),
+    }
+
+
+async def judged_library(stores: Stores, library: LibraryFleet, sensor_type: str, within_s: float) -> dict[str, int]:
+    """Count what is stored of the devices that use the library, once nothing of theirs is pending.
+
+    All of it is by then, as their buffers are freed on receipts; unless MongoDB was restored since: `within_s`.
+    """
+    failures = library.failures()
+    assert not failures, failures[0]
+    sent, offered = library.sent(), library.offered()
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + within_s
+    while True:
+        stored = [value for _, value in await asyncio.to_thread(stored_of, stores, sensor_type)]
+        lost = sent.difference(stored)
+        if not lost or loop.time() > deadline:
+            break
+        await asyncio.sleep(0.5)
+    copies = Counter(stored)
+    return {
+        "sent": len(sent),
+        "acknowledged": len(sent),
+        "stored": len(sent.intersection(stored)),
+        "lost": len(lost),
+        "duplicated": sum(number - 1 for number in copies.values()),
+        "foreign": len(copies.keys() - offered),
     }
 
 
