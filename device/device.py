@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
-import aiohttp
-
 from device.buffer import CHECKPOINT_AFTER, Buffer
 from device.commands import Command, Commands
 from device.errors import BufferFailed, DeviceRefused
@@ -21,6 +19,7 @@ from device.receipts import Receipts
 from device.sender import Sender
 from device.server import Server
 from device.tokens import Token, Tokens
+from device.transport import Transport
 
 # What a power cut may cost.
 SYNC_EVERY_S = 1.0
@@ -38,6 +37,7 @@ class Device:
     `token` is a device's token, or an async function that returns one. `buffer` is the path of the file that keeps
     readings until they are acknowledged, None for memory. `receipts`: keep them until they are stored, not only
     accepted. Beyond `max_pending` readings the oldest ones are dropped, or with `drop="newest"` those just sent.
+    `transport` makes the way to the url: another than the network is for simulations.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class Device:
         receipts: bool = False,
         max_pending: int = 100_000,
         drop: Literal["oldest", "newest"] = "oldest",
+        transport: Callable[[str], Transport] = Server,
     ) -> None:
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"url: {url!r} is not an http:// or https:// address")
@@ -58,6 +59,7 @@ class Device:
             raise ValueError(f"max_pending: {max_pending} is less than 1")
         self._url = url.rstrip("/")
         self._token = token
+        self._make_transport = transport
         self._path = buffer
         self._wants_receipts = receipts
         self._max_pending = max_pending
@@ -80,16 +82,15 @@ class Device:
             raise RuntimeError("a device is entered once at a time")
         self._buffer = buffer = Buffer(self._path)
         self._refused = None
-        self._http = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
-        server = Server(self._url, self._http)
-        self._tokens = Tokens(self._token, server.renewed, buffer)
+        self._transport = transport = self._make_transport(self._url)
+        self._tokens = Tokens(self._token, transport.renewed, buffer)
         self._outbox = Outbox(buffer)
         self._receipts = Receipts(
-            buffer, lambda question: server.stored(question, self._tokens.present), self._free, self._send_again
+            buffer, lambda question: transport.stored(question, self._tokens.present), self._free, self._send_again
         )
         self._sender = Sender(buffer, self._outbox, self._accepted, self._reject)
         options = {"receipts": True} if self._wants_receipts else {}
-        self._link = Link(self._url, self._http, self._tokens, self._sender, options, self._take_event)
+        self._link = Link(self._url, transport, self._tokens, self._sender, options, self._take_event)
         self._tasks = [asyncio.create_task(self._keep_connected()), asyncio.create_task(self._keep_time())]
         return self
 
@@ -103,7 +104,7 @@ class Device:
         await asyncio.wait(self._tasks)
         await self._receipts.close()
         await self._commands.close()
-        await self._http.close()
+        await self._transport.close()
         if self._handlers:
             await asyncio.wait(self._handlers, timeout=1.0)
         if buffer is not None:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from device.buffer import Buffer
-from device.connection import Connection
 from device.outbox import Outbox
 from device.reading import Row
+from device.transport import Connection
 
 WINDOW = 4
 MAX_READINGS = 1000

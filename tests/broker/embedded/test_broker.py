@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from broker.embedded.broker import EmbeddedBroker
+from broker.embedded.store import CommitThread, QueueFile
 from broker.interface import BrokerUnavailable, ConfirmLate, QueueFull
 from broker.message import Message
 from broker.topology import (
@@ -131,9 +132,16 @@ async def test_what_another_process_moves_in_the_file_is_noticed_and_counted(tmp
 
 
 async def test_an_operation_whose_commit_fails_counts_nothing(tmp_path: Path) -> None:
-    async with EmbeddedBroker.open_at(tmp_path / "queue.db") as broker, broker.publisher() as publisher:
-        broker._store._connection.execute("PRAGMA query_only=ON")
+    files: list[QueueFile] = []
+
+    def committer(file: QueueFile) -> CommitThread:
+        files.append(file)
+        return CommitThread(file)
+
+    opening = EmbeddedBroker.open_at(tmp_path / "queue.db", committer=committer)
+    async with opening as broker, broker.publisher() as publisher:
+        files[0]._connection.execute("PRAGMA query_only=ON")
         with pytest.raises(BrokerUnavailable):
             await publisher.publish(Message(b"refused"), READINGS_EXCHANGE)
-        broker._store._connection.execute("PRAGMA query_only=OFF")
+        files[0]._connection.execute("PRAGMA query_only=OFF")
         assert counted(broker) == (0, 0)
