@@ -1,0 +1,132 @@
+"""Sealing and compaction: the real scan, merge, pieces and blocks on the model; sealer and lease are simulated.
+
+The constants of the planner are smaller, so that some tens of readings become blocks as 4,096 do.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from random import Random
+from typing import Any
+
+from bson.datetime_ms import DatetimeMS
+from pymongo.errors import PyMongoError
+from pymongo.read_concern import ReadConcern
+
+from persister.compaction import batch, blocks, pieces, planner
+from persister.compaction.batch import BatchWriter
+from persister.compaction.blocks import Blocks
+from persister.compaction.garbage import Garbage
+from persister.compaction.heads import ChangedError, Heads
+from persister.compaction.pieces import Pieces
+from persister.compaction.scan import SealedScan
+from readings.document import AS_MILLISECONDS
+from storage.places.names import BLOCKS, COLUMNS, PIECES, sealed_name
+from tests.simulation.history import History
+from tests.simulation.loop import Process
+from tests.simulation.mongodb import Server
+from tests.simulation.to_mongodb import Client
+
+POLL_EVERY_S = 0.5
+SMALL: list[tuple[Any, dict[str, float]]] = [
+    (planner, {"BLOCK_MIN": 16, "MAX_RUNS": 2, "SAMPLE_EVERY": 2}),
+    (batch, {"BLOCK_MIN": 16, "SAMPLE_EVERY": 2}),
+    (blocks, {"BLOCK_USUAL": 24, "BLOCK_MAX": 40}),
+    (pieces, {"PIECE_MAX": 24}),
+]
+
+
+@contextmanager
+def small_blocks() -> Iterator[None]:
+    """Let blocks begin at 16 readings, and runs of pieces be merged from the third one on."""
+    before = [(module, name, getattr(module, name)) for module, values in SMALL for name in values]
+    try:
+        for module, values in SMALL:
+            for name, value in values.items():
+                setattr(module, name, value)
+        yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)
+
+
+class Sealer:
+    """Seals now and then: takes a number, renames, and leaves it to the next insert to create the collection."""
+
+    def __init__(self, mongodb: Server, history: History, random: Random) -> None:
+        self._mongodb = mongodb
+        self._history = history
+        self._random = random
+
+    async def run(self, every_s: float) -> None:
+        """Seal whenever there is a majority and not too many wait."""
+        while True:
+            await asyncio.sleep(every_s * (0.5 + self._random.random()))
+            state = self._mongodb.state()
+            if not self._mongodb.has_majority or len(state["waiting"]) >= 4:
+                continue
+            number = state["highest"] + 1
+            waiting = [*state["waiting"], {"number": number, "sealedAt": DatetimeMS(0), "renamed": False}]
+            self._mongodb.save_state({**state, "highest": number, "waiting": waiting})
+            await asyncio.sleep(self._random.random() * 0.2)
+            if self._mongodb.has_majority and self._mongodb.rename(number):
+                self._history.add(f"readings are sealed as {number}")
+            else:
+                self._forget(number)
+
+    def _forget(self, number: int) -> None:
+        state = self._mongodb.state()
+        waiting = [one for one in state["waiting"] if one["number"] != number]
+        self._mongodb.save_state({**state, "waiting": waiting})
+
+
+class CompactorProgram:
+    """The compactor, through all its restarts; it has no saved position, so each of them begins again."""
+
+    def __init__(self, mongodb: Server, history: History) -> None:
+        self.name = "compactor"
+        self._mongodb = mongodb
+        self._history = history
+
+    def start(self, process: Process) -> "asyncio.Task[None]":
+        """Run in a process."""
+        return process.spawn(self._run())
+
+    def killed(self) -> None:
+        """Forget nothing: everything is in MongoDB."""
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(POLL_EVERY_S)
+            for one in sorted(self._mongodb.state()["waiting"], key=lambda one: one["number"]):
+                name = sealed_name(one["number"])
+                if name not in self._mongodb.collections:
+                    continue
+                try:
+                    await self._compact(name, one["number"])
+                except (PyMongoError, ChangedError) as error:
+                    self._history.add(f"does not compact {name}:", repr(error))
+                break
+
+    async def _compact(self, name: str, number: int) -> None:
+        database = Client(self._mongodb)["tidegate"]
+        options = {"codec_options": AS_MILLISECONDS, "read_concern": ReadConcern("majority")}
+        heads, columns, small = (database.get_collection(one, **options) for one in (BLOCKS, COLUMNS, PIECES))
+        reads = Heads(heads)
+        writes = Blocks(heads, columns, _step)
+        garbage = Garbage(heads, columns, writes, reads)
+        writer = BatchWriter(writes, reads, Pieces(small), garbage, _step)
+        scan = SealedScan(database.get_collection(name, **options), number, None)
+        self._mongodb.save_state({**self._mongodb.state(), "blocks": True})
+        while chunks := await scan.next_batch():
+            await writer.write(chunks)
+        await database.command({"drop": name})
+        state = self._mongodb.state()
+        waiting = [one for one in state["waiting"] if one["number"] != number]
+        self._mongodb.save_state({**state, "waiting": waiting})
+        self._history.add(f"has compacted {name}")
+
+
+async def _step(_: str) -> None:
+    """Let a crash come here."""
+    await asyncio.sleep(0)
