@@ -158,7 +158,7 @@ class EmbeddedBroker:
 
             try:
                 rows, measured = await self._store.run(deliver)
-            except BrokerUnavailable:
+            except BaseException:
                 state.requeued.extendleft(reversed(requeued))
                 raise
             self._reset_sizes(measured)

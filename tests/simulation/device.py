@@ -30,7 +30,7 @@ class Sent:
     """A reading of the plan. Its value is its number, so that it is found again whatever becomes of it.
 
     `twin` is the number of one with the same identity: at most one of the two is stored. `is_valid`: the gateway takes
-    it. `taken`: `send` has returned.
+    it. `is_refused`: MongoDB does not. `taken`: `send` has returned.
     """
 
     at: float
@@ -39,6 +39,7 @@ class Sent:
     position: tuple[int, int] | None = None
     twin: int | None = None
     is_valid: bool = True
+    is_refused: bool = False
     begun: bool = False
     taken: bool = False
 
@@ -164,7 +165,10 @@ class _Transport:
             raise NotNow("the reader does not answer")
         known = stored_positions(self._world.mongodb, self._process.name)
         items = [
-            {"sensorType": item["sensorType"], "readings": [list(one) for one in map(tuple, item["readings"]) if one in known[item["sensorType"]]]}
+            {
+                "sensorType": item["sensorType"],
+                "readings": [list(one) for one in map(tuple, item["readings"]) if one in known[item["sensorType"]]],
+            }
             for item in question["items"]
         ]
         self._world.history.add("asks:", question, "answer:", items)
@@ -227,5 +231,6 @@ class DeviceProgram:
 
     @property
     def is_drained(self) -> bool:
-        """Whether everything was sent and freed."""
-        return self._device is not None and all(one.begun for one in self.plan) and not self._device.pending
+        """Whether everything was sent and freed. With receipts, what MongoDB refuses stays in the file."""
+        kept = sum(one.is_refused for one in self.plan) if self.receipts else 0
+        return self._device is not None and all(one.begun for one in self.plan) and self._device.pending <= kept

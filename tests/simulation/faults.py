@@ -85,7 +85,9 @@ class Chaos:
             await asyncio.sleep(self._pause_s(2.0))
 
     async def _silent_device(self) -> None:
-        lines = [line for line in self._run.network.lines if line.is_open and line.near.process.name.startswith("device")]
+        lines = [
+            line for line in self._run.network.lines if line.is_open and line.near.process.name.startswith("device")
+        ]
         if lines:
             line = self._random.choice(lines)
             self._run.history.add("goes silent: the connection of", line.near.process.name)
@@ -104,7 +106,7 @@ class Chaos:
     async def _mongodb_errors(self) -> None:
         rate = self._random.choice((0.1, 0.4))
         self._run.mongodb.faults = Faults(
-            *(rate * self._random.choice((0, 1)) for _ in range(5)),
+            *(rate * self._random.choice((0, 1)) for _ in range(4)),
         )
         await asyncio.sleep(self._pause_s(6.0))
         self._run.mongodb.faults = Faults()

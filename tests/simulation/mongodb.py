@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import bson
@@ -26,6 +26,8 @@ from tests.simulation.history import History
 from tests.simulation.loop import Process
 
 HANGS_FOR_S = 4.0
+# Codes that can only mean a document.
+NOT_VALID, TOO_LARGE = 121, 10334
 NO_MAJORITY = {"code": 64, "errmsg": "waiting for replication timed out"}
 
 
@@ -45,7 +47,6 @@ class Faults:
     after: float = 0.0
     late: float = 0.0
     partial: float = 0.0
-    refused: float = 0.0
 
 
 class Server:
@@ -62,6 +63,8 @@ class Server:
         # What a write without a majority has replaced, in the order of the writes.
         self._undo: list[tuple[Stored, bytes, bytes | None]] = []
         self._uuids = 0
+        # Readings that it refuses, by their value: alone, or with all others of the same command.
+        self.refused: dict[int, Literal["alone", "all"]] = {}
         # The first document of each identity that a majority had.
         self.first: dict[bytes, bytes] = {}
         self.put(self.created(BLOCKS), bson.encode({"_id": STATE, "highest": 0, "waiting": [], "blocks": False}))
@@ -133,21 +136,24 @@ class Server:
         """Serve an `insert` command of readings, ordered or not."""
         stored = self._named_by(command.get("collectionUUID"))
         documents = split_documents(command["documents"][0].raw)
-        if self.random.random() < self.faults.refused:
-            raise OperationFailure("an interceptor refused it", 1)
+        if any(self._refusal(document) == "all" for document in documents):
+            raise OperationFailure("object to insert too large", TOO_LARGE)
         is_cut = len(documents) > 1 and self.random.random() < self.faults.partial
         if is_cut:
             documents = documents[: self.random.randrange(1, len(documents))]
         inserted, errors = 0, list[dict[str, Any]]()
         for index, document in enumerate(documents):
-            if id_of(document) not in stored.documents:
+            if self._refusal(document):
+                errors.append({"index": index, "code": NOT_VALID, "errmsg": "Document failed validation"})
+            elif id_of(document) in stored.documents:
+                errors.append({"index": index, "code": DUPLICATE_KEY, "errmsg": "E11000 duplicate key"})
+            else:
                 self.put(stored, document, is_reading=True)
                 inserted += 1
                 continue
-            errors.append({"index": index, "code": DUPLICATE_KEY, "errmsg": "E11000 duplicate key"})
             if command["ordered"]:
                 break
-        self.history.add(f"stores {inserted}, knows {len(errors)}", "(cut off)" if is_cut else "")
+        self.history.add(f"stores {inserted}, not {len(errors)}", "(cut off)" if is_cut else "")
         if is_cut:
             raise AutoReconnect("the primary stepped down in the middle of the write")
         reply: dict[str, Any] = {"n": inserted, "ok": 1.0}
@@ -156,6 +162,9 @@ class Server:
         if not self.has_majority:
             reply["writeConcernError"] = NO_MAJORITY
         return reply
+
+    def _refusal(self, document: bytes) -> str:
+        return self.refused.get(bson.decode(document)["value"], "") if self.refused else ""
 
     def _named_by(self, uuid: Any) -> Stored:
         """Return the readings if they are the collection that an insert names, or it names none."""

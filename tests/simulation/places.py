@@ -60,7 +60,9 @@ def live_heads(server: Server) -> list[dict[str, Any]]:
     heads.sort(key=lambda head: (head["_id"]["device"], head["_id"]["sensorType"], _position(head["_id"])))
     live: list[dict[str, Any]] = []
     for head in heads:
-        follows = bool(live) and _series(live[-1]) == _series(head) and _position(live[-1]["until"]) == _position(head["_id"])
+        follows = (
+            bool(live) and _series(live[-1]) == _series(head) and _position(live[-1]["until"]) == _position(head["_id"])
+        )
         if follows or not head.get("pending"):
             live.append(head)
     return live

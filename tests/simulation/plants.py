@@ -69,5 +69,3 @@ def planted(name: str | None) -> Iterator[None]:
         yield
     finally:
         setattr(owner, attribute, before)
-
-

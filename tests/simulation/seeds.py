@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from broker.message import Message
 from tests.simulation.clocks import simulated_clocks
 from tests.simulation.compaction import small_blocks
 from tests.simulation.faults import Chaos
@@ -62,14 +63,14 @@ async def _simulated(seed: int, random: Random, folder: Path, loop: SimulatedLoo
     run.start_all()
     faults: list[str] = []
     began = loop.time()
-    dead = 0
+    dead: list[Message] = []
     try:
         await Chaos(run, random).disturb(run.seconds)
         began = loop.time()
         while not run.is_drained and loop.time() - began < DRAINS_WITHIN_S:
             await asyncio.sleep(POLL_EVERY_S)
         if run.broker.is_up:
-            dead = len(await run.broker.dead_letters())
+            dead = await run.broker.dead_letters()
     except DeadlockError:
         faults.append("nothing is left to run")
     drained_s = loop.time() - began

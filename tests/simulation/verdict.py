@@ -5,6 +5,7 @@ from typing import Any
 
 import bson
 
+from broker.message import Message
 from readings.document import AS_MILLISECONDS
 from tests.simulation.device import DeviceProgram, Sent
 from tests.simulation.gateway import OWNER
@@ -12,15 +13,14 @@ from tests.simulation.places import Copy, copies
 from tests.simulation.world import Run
 
 
-def faults_of(run: Run, dead_letters: int) -> Iterator[str]:
+def faults_of(run: Run, dead_letters: list[Message]) -> Iterator[str]:
     """Yield what is not as promised: nothing, if all is well."""
+    dead = {bson.decode(one)["value"] for message in dead_letters for one in message.documents()}
     yield from run.errors
     yield from run.broker.errors
     if not run.is_drained:
         waiting = {device.name: device._device.pending if device._device else "down" for device in run.devices}
         yield f"readings are stuck: pending {waiting}, messages {run.broker.unsettled}"
-    if dead_letters:
-        yield f"{dead_letters} dead letters, and no reading was bad"
     found = copies(run.mongodb)
     winners = {identity: _winner(several) for identity, several in found.items()}
     sent = {sent.number: (device, sent) for device in run.devices for sent in device.plan}
@@ -36,7 +36,7 @@ def faults_of(run: Run, dead_letters: int) -> Iterator[str]:
         if first is not None and first != winner.document:
             yield f"{number} has taken the place of {bson.decode(first, AS_MILLISECONDS)['value']}, which was first"
     for device, one in sent.values():
-        yield from _missing(device, one, stored)
+        yield from _dead(one, dead) if one.is_refused or one.number in dead else _missing(device, one, stored)
 
 
 def _winner(several: list[Copy]) -> Copy:
@@ -53,6 +53,13 @@ def _foreign(number: int, document: dict[str, Any], sent: dict[int, tuple[Device
         yield f"{number} is stored as another series: {key}"
     if not one.is_valid:
         yield f"{number} is stored and was rejected"
+
+
+def _dead(one: Sent, dead: set[int]) -> Iterator[str]:
+    if not one.is_refused:
+        yield f"{one.number} is a dead letter and was not refused"
+    elif one.taken and one.number not in dead:
+        yield f"{one.number} was refused by MongoDB and is no dead letter"
 
 
 def _missing(device: DeviceProgram, one: Sent, stored: dict[int, bytes]) -> Iterator[str]:

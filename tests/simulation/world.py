@@ -55,19 +55,28 @@ class Run:
         self.network = Network(random)
         self.mongodb = Server(self.history, random)
         self.broker = BrokerServer(folder / "queue.db", self.network, self.history, random)
-        self.gateways = [GatewayServer(f"gateway-{n}", self.broker, self.history, random) for n in range(random.choice((1, 2)))]
+        self.gateways = [
+            GatewayServer(f"gateway-{n}", self.broker, self.history, random) for n in range(random.choice((1, 2)))
+        ]
         reachable = World(self.gateways, self.mongodb, self.network, self.history)
         # Until when devices send.
         self.seconds = random.uniform(1.0, 8.0)
         numbers = iter(range(1, 1 << 30))
         self.devices = [
-            DeviceProgram(f"device-{n}", folder / f"device-{n}.db", reachable, plan_of(random, self.seconds, numbers), random)
+            DeviceProgram(
+                f"device-{n}", folder / f"device-{n}.db", reachable, plan_of(random, self.seconds, numbers), random
+            )
             for n in range(random.choice((1, 2)))
         ]
         persisters = [
             PersisterProgram(f"persister-{n}", self.broker, self.mongodb, random) for n in range(random.choice((1, 2)))
         ]
         programs: list[Program] = [self.broker, *self.gateways, *self.devices, *persisters]
+        if random.random() < 0.2:
+            one = random.choice(random.choice(self.devices).plan)
+            if one.is_valid and one.twin is None:
+                one.is_refused = True
+                self.mongodb.refused[one.number] = random.choice(("alone", "all"))
         self.seals_every_s = random.choice((None, 0.4, 1.5))
         if self.seals_every_s is not None:
             programs.append(CompactorProgram(self.mongodb, self.history))
@@ -154,8 +163,8 @@ def plan_of(random: Random, seconds: float, numbers: Iterator[int]) -> list[Sent
         gap = random.choice((0.0, 0.001, 0.1))
         sensor_type = random.choice(SENSOR_TYPES)
         plan += [Sent(at + number * gap, next(numbers), sensor_type) for number in range(burst)]
-    for _ in range(random.randint(0, 3)):
-        position = EPOCH_S * 1000 - random.randint(1, 3), random.randint(0, 3) * 1000
+    for pair in range(random.randint(0, 3)):
+        position = EPOCH_S * 1000 - random.randint(1, 3), pair * 1000
         first, second = next(numbers), next(numbers)
         sensor_type = random.choice(SENSOR_TYPES)
         at, later = sorted((random.random() * seconds, random.random() * seconds))
