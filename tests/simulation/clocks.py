@@ -29,6 +29,7 @@ def simulated_clocks(loop: SimulatedLoop, seed: int) -> Iterator[None]:
         (os, "urandom", entropy.randbytes),
         (random, "_urandom", entropy.randbytes),
         (ObjectId, "_inc", 0),
+        (ObjectId, "_pid", os.getpid()),
         (ObjectId, "_ObjectId__random", bytes(5)),
     ]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced]

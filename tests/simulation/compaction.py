@@ -1,19 +1,12 @@
-"""Sealing and compaction: the real scan, merge, pieces and blocks on the model; sealer and lease are simulated.
-
-The constants of the planner are smaller, so that some tens of readings become blocks as 4,096 do.
-"""
+"""Sealing and compaction: the real scan, merge, pieces and blocks on the model; sealer and lease are simulated."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from random import Random
-from typing import Any
 
 from bson.datetime_ms import DatetimeMS
 from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
 
-from persister.compaction import batch, blocks, pieces, planner
 from persister.compaction.batch import BatchWriter
 from persister.compaction.blocks import Blocks
 from persister.compaction.garbage import Garbage
@@ -28,26 +21,6 @@ from tests.simulation.mongodb import Server
 from tests.simulation.to_mongodb import Client
 
 POLL_EVERY_S = 0.5
-SMALL: list[tuple[Any, dict[str, float]]] = [
-    (planner, {"BLOCK_MIN": 16, "MAX_RUNS": 2, "SAMPLE_EVERY": 2}),
-    (batch, {"BLOCK_MIN": 16, "SAMPLE_EVERY": 2}),
-    (blocks, {"BLOCK_USUAL": 24, "BLOCK_MAX": 40}),
-    (pieces, {"PIECE_MAX": 24}),
-]
-
-
-@contextmanager
-def small_blocks() -> Iterator[None]:
-    """Let blocks begin at 16 readings, and runs of pieces be merged from the third one on."""
-    before = [(module, name, getattr(module, name)) for module, values in SMALL for name in values]
-    try:
-        for module, values in SMALL:
-            for name, value in values.items():
-                setattr(module, name, value)
-        yield
-    finally:
-        for module, name, value in before:
-            setattr(module, name, value)
 
 
 class Sealer:

@@ -210,7 +210,8 @@ class DeviceProgram:
             for sent in self.plan:
                 if sent.begun:
                     continue
-                await asyncio.sleep(max(0.0, sent.at - loop.time()))
+                if (wait_s := sent.at - loop.time()) > 0:
+                    await asyncio.sleep(wait_s)
                 sent.begun = True
                 self._world.history.add("sends", sent.reading())
                 await device.send(sent.reading())

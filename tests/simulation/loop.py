@@ -52,10 +52,10 @@ class Process:
 class _Task(asyncio.Task[Any]):
     """A task whose place in a set does not depend on its address."""
 
-    _numbers = count()
+    numbers = count()
 
     def __init__(self, work: Generator[Any, None, Any], **options: Any) -> None:
-        self._number = next(_Task._numbers)
+        self._number = next(_Task.numbers)
         super().__init__(work, **options)
         self._log_destroy_pending = False
 
@@ -66,21 +66,38 @@ class _Task(asyncio.Task[Any]):
 class SimulatedLoop(asyncio.BaseEventLoop):
     """Runs callbacks of different processes in any order; those of one in any order too if `shuffles`."""
 
-    _ready: Any
-    _scheduled: list[asyncio.TimerHandle]
-
     def __init__(self, random: Random, *, shuffles: bool) -> None:
         super().__init__()
         self._random = random
         self._shuffles = shuffles
         self._now = 0.0
-        self._ready = []
+        self._due: list[asyncio.Handle] = []
+        # With a number, so that no two are compared as handles: that would take a tenth of a run.
+        self._later: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._numbers = count()
         self.steps = 0
+        _Task.numbers = count()
         self.set_task_factory(_task)
 
     def time(self) -> float:
         """Return the virtual time in seconds since the start."""
         return self._now
+
+    def call_soon(self, callback: Any, *arguments: Any, context: Any = None) -> asyncio.Handle:
+        """Run a callback with those that are due."""
+        handle = asyncio.Handle(callback, arguments, self, context)
+        self._due.append(handle)
+        return handle
+
+    def call_later(self, delay: float, callback: Any, *arguments: Any, context: Any = None) -> asyncio.TimerHandle:
+        """Run a callback in so many seconds."""
+        return self.call_at(self._now + delay, callback, *arguments, context=context)
+
+    def call_at(self, when: float, callback: Any, *arguments: Any, context: Any = None) -> asyncio.TimerHandle:
+        """Run a callback at a time of this loop."""
+        timer = asyncio.TimerHandle(when, callback, arguments, self, context)
+        heapq.heappush(self._later, (when, next(self._numbers), timer))
+        return timer
 
     def run_in_executor(  # type: ignore[override]  # the tuple of the base class's own arguments
         self, executor: Any, function: Callable[..., Result], *arguments: Any
@@ -117,22 +134,27 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         handle._run()
 
     def _next(self) -> asyncio.Handle:
-        ready, scheduled = self._ready, self._scheduled
-        while scheduled and (not ready or scheduled[0]._when <= self._now):  # type: ignore[attr-defined]
-            timer = heapq.heappop(scheduled)
-            timer._scheduled = False  # type: ignore[attr-defined]
-            if not timer._cancelled:
-                self._now = max(self._now, timer._when)  # type: ignore[attr-defined]
-                ready.append(timer)
-        if not ready:
-            raise DeadlockError
-        if len(ready) == 1:
-            return ready.pop()  # type: ignore[no-any-return]
-        chosen = int(self._random.random() * len(ready))
+        due, later = self._due, self._later
+        while later and (not due or later[0][0] <= self._now):
+            when, _, timer = heapq.heappop(later)
+            if not timer.cancelled():
+                self._now = max(self._now, when)
+                due.append(timer)
+        if len(due) <= 1:
+            if not due:
+                raise DeadlockError
+            return due.pop()
+        chosen = int(self._random.random() * len(due))
         if not self._shuffles:
-            process = ready[chosen]._context.get(_PROCESS)
-            chosen = next(at for at, handle in enumerate(ready) if handle._context.get(_PROCESS) is process)
-        return ready.pop(chosen)  # type: ignore[no-any-return]
+            process = due[chosen]._context.get(_PROCESS)  # type: ignore[attr-defined]
+            chosen = next(at for at, one in enumerate(due) if one._context.get(_PROCESS) is process)  # type: ignore[attr-defined]
+        return due.pop(chosen)
+
+    def forget(self) -> None:
+        """Drop what would still run, and close."""
+        self._due.clear()
+        self._later.clear()
+        self.close()
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         """Leave it in the heap, where it is skipped."""
