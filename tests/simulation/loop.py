@@ -10,9 +10,11 @@ import heapq
 from collections.abc import Callable, Coroutine, Generator
 from itertools import count
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, TypeVar, TypeVarTuple
 
 Result = TypeVar("Result")
+Arguments = TypeVarTuple("Arguments")
+Context = contextvars.Context | None
 _PROCESS: contextvars.ContextVar["Process | None"] = contextvars.ContextVar("process", default=None)
 
 
@@ -83,19 +85,25 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         """Return the virtual time in seconds since the start."""
         return self._now
 
-    def call_soon(self, callback: Any, *arguments: Any, context: Any = None) -> asyncio.Handle:
+    def call_soon(
+        self, callback: Callable[[*Arguments], object], *args: *Arguments, context: Context = None
+    ) -> asyncio.Handle:
         """Run a callback with those that are due."""
-        handle = asyncio.Handle(callback, arguments, self, context)
+        handle = asyncio.Handle(callback, args, self, context)
         self._due.append(handle)
         return handle
 
-    def call_later(self, delay: float, callback: Any, *arguments: Any, context: Any = None) -> asyncio.TimerHandle:
+    def call_later(
+        self, delay: float, callback: Callable[[*Arguments], object], *args: *Arguments, context: Context = None
+    ) -> asyncio.TimerHandle:
         """Run a callback in so many seconds."""
-        return self.call_at(self._now + delay, callback, *arguments, context=context)
+        return self.call_at(self._now + delay, callback, *args, context=context)
 
-    def call_at(self, when: float, callback: Any, *arguments: Any, context: Any = None) -> asyncio.TimerHandle:
+    def call_at(
+        self, when: float, callback: Callable[[*Arguments], object], *args: *Arguments, context: Context = None
+    ) -> asyncio.TimerHandle:
         """Run a callback at a time of this loop."""
-        timer = asyncio.TimerHandle(when, callback, arguments, self, context)
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
         heapq.heappush(self._later, (when, next(self._numbers), timer))
         return timer
 

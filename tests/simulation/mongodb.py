@@ -120,14 +120,16 @@ class Server:
         self.created(name)
 
     def drop(self, name: str) -> None:
-        """Drop a collection; OperationFailure if there is none."""
+        """Drop a collection; OperationFailure if there is none, AutoReconnect without a majority."""
+        if not self.has_majority:
+            raise AutoReconnect("no majority")
         if self.collections.pop(name, None) is None:
             raise OperationFailure("ns not found", NAMESPACE_NOT_FOUND)
 
     def rename(self, number: int) -> bool:
-        """Seal the readings under this number; return whether there were any."""
+        """Seal the readings under this number; return False if there are none, or no majority."""
         stored = self.collections.get(READINGS)
-        if stored is None or not stored.documents:
+        if stored is None or not stored.documents or not self.has_majority:
             return False
         self.collections[sealed_name(number)] = self.collections.pop(READINGS)
         return True

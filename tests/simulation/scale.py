@@ -1,4 +1,4 @@
-"""The product's constants that are smaller or larger here, so that a short run with few readings comes to everything."""
+"""Constants of the product that are other ones here, so that a short run with few readings comes to everything."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
