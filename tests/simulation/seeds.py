@@ -28,7 +28,7 @@ DRAINS_WITHIN_S = 200.0
 POLL_EVERY_S = 0.25
 # What a killed process leaves is never freed: that would run its cleanup, and take a fifth of the time. So a process
 # of this machine runs some seeds only.
-SEEDS_A_PROCESS = 100
+SEEDS_A_PROCESS = 20
 
 
 @dataclass(frozen=True)
