@@ -9,7 +9,7 @@ CODE := access auth bench broker device gateway onebox persister reader readings
 # Two makes must not fill one .venv at the same time; without flock(1), run one at a time.
 LOCK := $(shell command -v flock >/dev/null 2>&1 && echo flock .venv.lock)
 
-.PHONY: help run test test-fast fuzz bench chaos check types format pre-commit openapi settings screenshots up down \
+.PHONY: help run test test-fast fuzz bench chaos simulate check types format pre-commit openapi settings screenshots up down \
 	backup restore compose-test clean
 .DEFAULT_GOAL := help
 
@@ -44,6 +44,9 @@ bench: $(VENV)/dev.done ## measure the cost of a reading, here and in other syst
 chaos: $(VENV)/dev.done ## run a fleet under faults and account for every reading (ARGS="--minutes M --seed S")
 	@testing/servers/install >&2
 	@exec $(BIN)/python -m tests.faults $(ARGS)
+
+simulate: $(VENV)/dev.done ## run 10,000 seeds of the pipeline in virtual time, with crashes (ARGS="--seeds N --seed S --plant NAME")
+	@exec $(BIN)/python -m tests.simulation $(ARGS)
 
 check: $(VENV)/dev.done ## run formatter, linter and type checker
 	@$(BIN)/ruff format --check $(CODE)

@@ -57,7 +57,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=10_000, help="how many; 1 prints its history in any case")
     parser.add_argument("--seed", type=int, help="the first one (default: 1)")
     parser.add_argument("--plant", choices=PLANTS, help="plant a bug that has to be found")
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="seeds at once (default: one a core)")
+    parser.add_argument(
+        "--processes", type=int, default=os.cpu_count() or 1, help="seeds at once (default: one a core)"
+    )
     return parser.parse_args()
 
 

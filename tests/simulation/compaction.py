@@ -1,6 +1,7 @@
 """Sealing and compaction: the real scan, merge, pieces and blocks on the model; sealer and lease are simulated."""
 
 import asyncio
+from functools import partial
 from random import Random
 
 from bson.datetime_ms import DatetimeMS
@@ -30,6 +31,8 @@ class Sealer:
         self._mongodb = mongodb
         self._history = history
         self._random = random
+        # The last number that became a name or was given up.
+        self._last = 0
 
     async def run(self, every_s: float) -> None:
         """Seal whenever there is a majority and not too many wait."""
@@ -41,11 +44,21 @@ class Sealer:
             number = state["highest"] + 1
             waiting = [*state["waiting"], {"number": number, "sealedAt": DatetimeMS(0), "renamed": False}]
             self._mongodb.save_state({**state, "highest": number, "waiting": waiting})
+            if self._random.random() < 0.5:
+                self._mongodb.seals_within_insert = partial(self._seal, number)
             await asyncio.sleep(self._random.random() * 0.2)
-            if self._mongodb.rename(number):
-                self._history.add(f"readings are sealed as {number}")
-            else:
-                self._forget(number)
+            self._seal(number)
+
+    def _seal(self, number: int) -> None:
+        """Rename the readings, once; if that is not possible now, the number is given up."""
+        self._mongodb.seals_within_insert = None
+        if sealed_name(number) in self._mongodb.collections or number <= self._last:
+            return
+        self._last = number
+        if self._mongodb.rename(number):
+            self._history.add(f"readings are sealed as {number}")
+        else:
+            self._forget(number)
 
     def _forget(self, number: int) -> None:
         state = self._mongodb.state()

@@ -28,6 +28,7 @@ from tests.simulation.loop import Process
 HANGS_FOR_S = 4.0
 # Codes that can only mean a document.
 NOT_VALID, TOO_LARGE = 121, 10334
+RENAMED_BEHIND_DOCUMENT = 0.3
 NO_MAJORITY = {"code": 64, "errmsg": "waiting for replication timed out"}
 
 
@@ -65,6 +66,8 @@ class Server:
         self._uuids = 0
         # Readings that it refuses, by their value: alone, or with all others of the same command.
         self.refused: dict[int, Literal["alone", "all"]] = {}
+        # Renames the readings, if someone waits for the chance to do it in the middle of an insert.
+        self.seals_within_insert: Callable[[], None] | None = None
         # The first document of each identity that a majority had.
         self.first: dict[bytes, bytes] = {}
         self.put(self.created(BLOCKS), bson.encode({"_id": STATE, "highest": 0, "waiting": [], "blocks": False}))
@@ -136,7 +139,7 @@ class Server:
 
     def insert(self, command: Mapping[str, Any]) -> dict[str, Any]:
         """Serve an `insert` command of readings, ordered or not."""
-        stored = self._named_by(command.get("collectionUUID"))
+        stored = self.collections.get(READINGS) or self.created(READINGS)
         documents = split_documents(command["documents"][0].raw)
         if any(self._refusal(document) == "all" for document in documents):
             raise OperationFailure("object to insert too large", TOO_LARGE)
@@ -145,14 +148,13 @@ class Server:
             documents = documents[: self.random.randrange(1, len(documents))]
         inserted, errors = 0, list[dict[str, Any]]()
         for index, document in enumerate(documents):
-            if self._refusal(document):
-                errors.append({"index": index, "code": NOT_VALID, "errmsg": "Document failed validation"})
-            elif id_of(document) in stored.documents:
-                errors.append({"index": index, "code": DUPLICATE_KEY, "errmsg": "E11000 duplicate key"})
-            else:
+            if (error := self._error(stored, command.get("collectionUUID"), document)) is None:
                 self.put(stored, document, is_reading=True)
                 inserted += 1
+                if self.seals_within_insert is not None and self.random.random() < RENAMED_BEHIND_DOCUMENT:
+                    self.seals_within_insert()
                 continue
+            errors.append({"index": index, **error})
             if command["ordered"]:
                 break
         self.history.add(f"stores {inserted}, not {len(errors)}", "(cut off)" if is_cut else "")
@@ -168,12 +170,16 @@ class Server:
     def _refusal(self, document: bytes) -> str:
         return self.refused.get(bson.decode(document)["value"], "") if self.refused else ""
 
-    def _named_by(self, uuid: Any) -> Stored:
-        """Return the readings if they are the collection that an insert names, or it names none."""
-        stored = self.collections.get(READINGS)
-        if uuid is not None and (stored is None or stored.uuid != uuid):
-            raise OperationFailure("collection UUID mismatch", COLLECTION_UUID_MISMATCH)
-        return self.created(READINGS) if stored is None else stored
+    def _error(self, stored: Stored, uuid: Any, document: bytes) -> dict[str, Any] | None:
+        """Return why one document of an insert is not stored."""
+        now = self.collections.get(READINGS)
+        if uuid is not None and (now is None or now.uuid != uuid):
+            return {"code": COLLECTION_UUID_MISMATCH, "errmsg": "collection UUID mismatch"}
+        if self._refusal(document):
+            return {"code": NOT_VALID, "errmsg": "Document failed validation"}
+        if id_of(document) in stored.documents:
+            return {"code": DUPLICATE_KEY, "errmsg": "E11000 duplicate key"}
+        return None
 
     def put(self, stored: Stored, document: bytes, *, is_reading: bool = False) -> None:
         """Write a document, new or not."""
