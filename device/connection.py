@@ -9,7 +9,6 @@ number, and JSON: https://socket.io/docs/v4/socket-io-protocol/.
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -17,6 +16,7 @@ import aiohttp
 import engineio
 
 from device.errors import DeviceRefused, NotNow, retry_after_s
+from device.transport import OnAck, OnEvent
 
 # The gateway gives a connect 45 s; a device that waits longer than this tries another gateway.
 CONNECT_TIMEOUT_S = 15.0
@@ -29,8 +29,6 @@ CONNECT, DISCONNECT, EVENT, ACK, CONNECT_ERROR = "01234"
 _log = logging.getLogger("device.engineio")
 _log.setLevel(logging.CRITICAL)  # it logs lost connections as errors; here they are normal
 
-OnAck = Callable[[int, Any], None]
-OnEvent = Callable[[str, Any], Awaitable[Any]]
 _dumps = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 
@@ -53,7 +51,7 @@ class _Session:
         return self.socket
 
 
-class Connection:
+class SocketIoConnection:
     """A connection; `lost` is set at its end. `on_ack` gets each acknowledgement of `emit`, parsed, `on_event` events.
 
     What `on_event` returns is the acknowledgement of an event that asks for one.

@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
-import aiohttp
-
 from device.buffer import CHECKPOINT_AFTER, Buffer
 from device.commands import Command, Commands
 from device.errors import BufferFailed, DeviceRefused
@@ -22,6 +20,7 @@ from device.recheck import Recheck
 from device.sender import Sender
 from device.server import Server
 from device.tokens import Token, Tokens
+from device.transport import Transport
 
 # What a power cut may cost.
 SYNC_EVERY_S = 1.0
@@ -40,6 +39,7 @@ class Device:
     readings until they are acknowledged, None for memory. `receipts`: keep them until they are stored, not only
     accepted, and for `keep_stored` seconds more: then they are asked about again, and sent again if the server has lost
     them. Beyond `max_pending` readings the oldest ones are dropped, or with `drop="newest"` those just sent.
+    `transport` makes the way to the url: another than the network is for simulations.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class Device:
         keep_stored: float = 600.0,
         max_pending: int = 100_000,
         drop: Literal["oldest", "newest"] = "oldest",
+        transport: Callable[[str], Transport] = Server,
     ) -> None:
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"url: {url!r} is not an http:// or https:// address")
@@ -63,6 +64,7 @@ class Device:
             raise ValueError(f"keep_stored: {keep_stored} is not a number of seconds")
         self._url = url.rstrip("/")
         self._token = token
+        self._make_transport = transport
         self._path = buffer
         self._wants_receipts = receipts
         self._keep_stored_s = keep_stored if receipts else 0.0
@@ -86,22 +88,21 @@ class Device:
             raise RuntimeError("a device is entered once at a time")
         self._buffer = buffer = Buffer(self._path)
         self._refused = None
-        self._http = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
-        server = Server(self._url, self._http)
-        self._tokens = Tokens(self._token, server.renewed, buffer)
+        self._transport = transport = self._make_transport(self._url)
+        self._tokens = Tokens(self._token, transport.renewed, buffer)
         self._outbox = Outbox(buffer)
         if not self._keep_stored_s and buffer.kept.count:
             buffer.drop_kept(buffer.kept.count)
 
         async def ask(question: dict[str, Any]) -> Any:
-            return await server.stored(question, self._tokens.present)
+            return await transport.stored(question, self._tokens.present)
 
         keep = self._keep if self._keep_stored_s else self._free
         self._receipts = Receipts(buffer, ask, Settle(self._free, keep, self._send_again, self._reject))
         self._recheck = Recheck(buffer, ask, self._keep_stored_s, self._lost)
         self._sender = Sender(buffer, self._outbox, self._accepted, self._reject)
         options = {"receipts": True} if self._wants_receipts else {}
-        self._link = Link(self._url, self._http, self._tokens, self._sender, options, self._take_event)
+        self._link = Link(self._url, transport, self._tokens, self._sender, options, self._take_event)
         self._tasks = [asyncio.create_task(self._keep_connected()), asyncio.create_task(self._keep_time())]
         return self
 
@@ -116,7 +117,7 @@ class Device:
         await self._receipts.close()
         await self._recheck.close()
         await self._commands.close()
-        await self._http.close()
+        await self._transport.close()
         if self._handlers:
             await asyncio.wait(self._handlers, timeout=1.0)
         if buffer is not None:

@@ -7,12 +7,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import aiohttp
-
-from device.connection import Connection
 from device.errors import DeviceRefused, NotNow
 from device.sender import Sender
 from device.tokens import Tokens
+from device.transport import Connection, Transport
 
 # The first wait after a loss, which doubles with each connect that fails, and its bound: half of it to all of it.
 FIRST_WAIT_S, MAX_WAIT_S = 0.5, 5.0
@@ -28,14 +26,14 @@ class Link:
     def __init__(
         self,
         url: str,
-        http: aiohttp.ClientSession,
+        transport: Transport,
         tokens: Tokens,
         sender: Sender,
         options: dict[str, Any],
         on_event: Callable[[str, Any], Any],
     ) -> None:
         self._url = url
-        self._http = http
+        self._transport = transport
         self._tokens = tokens
         self._sender = sender
         self._options = options
@@ -63,7 +61,7 @@ class Link:
     async def _connect_once(self) -> None:
         """Connect, and return when the connection is lost."""
         token = await self._tokens.for_connect()
-        connection = Connection(self._http, self._sender.on_ack, self._take_event)
+        connection = self._transport.connection(self._sender.on_ack, self._take_event)
         try:
             await connection.open(self._url, {"token": token, **self._options})
             self._connection = connection

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from device.buffer import Buffer
-from device.connection import Connection
 from device.outbox import Outbox
 from device.reading import Row
+from device.transport import Connection
 
 WINDOW = 4
 MAX_READINGS = 1000
@@ -49,6 +49,7 @@ class Sender:
         self._on_rejected = on_rejected
         self._in_flight: dict[int, _Event] = {}
         self._discarded: set[int] = set()
+        # Ended by timers alone: one may fire before a clock that is read then has reached its time.
         self._paused_until = 0.0
         self._most = MAX_READINGS
         self._most_bytes = MAX_EVENT_BYTES
@@ -115,7 +116,7 @@ class Sender:
         return [row for row in event.rows if row.id not in self._discarded]
 
     def _may_send(self) -> bool:
-        return len(self._in_flight) < WINDOW and time.monotonic() >= self._paused_until
+        return len(self._in_flight) < WINDOW and not self._paused_until
 
     async def _send(self, connection: Connection, rows: list[Row]) -> None:
         if len(rows) == 1:
@@ -155,5 +156,13 @@ class Sender:
             self._most = limit  # a larger event passes only where the whole limit is free
         wait_s = asked / 1000 if isinstance(asked, int | float) else UNKNOWN_RETRY_S
         wait_s = min(max(wait_s, MIN_RETRY_S), MAX_RETRY_S) * random.uniform(1.0, 1.25)
-        self._paused_until = max(self._paused_until, time.monotonic() + wait_s)
-        asyncio.get_running_loop().call_later(wait_s, self.wake.set)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + wait_s
+        if until > self._paused_until:
+            self._paused_until = until
+            loop.call_at(until, self._end_pause, until)
+
+    def _end_pause(self, until: float) -> None:
+        if until == self._paused_until:  # nothing has made it longer
+            self._paused_until = 0.0
+            self.wake.set()

@@ -1,20 +1,30 @@
-"""The HTTP calls of a device: a new token, and which readings are stored."""
+"""The way to a server over the network: connections, and the HTTP calls for a new token and for what is stored."""
 
 from typing import Any
 
 import aiohttp
 
+from device.connection import SocketIoConnection
 from device.errors import NotNow, retry_after_s
+from device.transport import OnAck, OnEvent
 
 TIMEOUT = aiohttp.ClientTimeout(total=10)
 
 
 class Server:
-    """The server's HTTP side; every call raises NotNow where it does not do what is asked."""
+    """The server at `url`; every call raises NotNow where it does not do what is asked."""
 
-    def __init__(self, url: str, http: aiohttp.ClientSession) -> None:
+    def __init__(self, url: str) -> None:
         self._url = url
-        self._http = http
+        self._http = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+
+    def connection(self, on_ack: OnAck, on_event: OnEvent) -> SocketIoConnection:
+        """Return a connection that is not open yet."""
+        return SocketIoConnection(self._http, on_ack, on_event)
+
+    async def close(self) -> None:
+        """Close what HTTP has open."""
+        await self._http.close()
 
     async def renewed(self, device: str, token: str) -> str:
         """Return a new token of this device."""

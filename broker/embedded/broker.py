@@ -7,7 +7,7 @@ returns after the commit, and unsettled messages are redelivered after the next 
 
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from broker.embedded.fanout import EmbeddedFanout, EmbeddedSubscriber
 from broker.embedded.publisher import EmbeddedPublisher
 from broker.embedded.queue import QueueSize, QueueState, Row
 from broker.embedded.queue_browser import EmbeddedQueueBrowser
-from broker.embedded.store import EmbeddedStore
+from broker.embedded.store import Committer, CommitThread, EmbeddedStore, QueueFile
 from broker.interface import BrokerUnavailable, Delivery, QueueFull, Unroutable
 from broker.message import Message
 from broker.topology import FANOUTS, QUEUES, Exchange, Queue
@@ -49,9 +49,11 @@ class EmbeddedBroker:
 
     @classmethod
     @asynccontextmanager
-    async def open_at(cls, path: Path, queues: Sequence[Queue] = QUEUES) -> AsyncIterator["EmbeddedBroker"]:
+    async def open_at(
+        cls, path: Path, queues: Sequence[Queue] = QUEUES, *, committer: Callable[[QueueFile], Committer] = CommitThread
+    ) -> AsyncIterator["EmbeddedBroker"]:
         """Open the file at `path`, created if missing, for the duration of the context."""
-        store = EmbeddedStore(path)
+        store = EmbeddedStore(path, committer)
         try:
             broker = cls(store, queues)
             await broker._refresh_sizes()
@@ -156,7 +158,7 @@ class EmbeddedBroker:
 
             try:
                 rows, measured = await self._store.run(deliver)
-            except BrokerUnavailable:
+            except BaseException:
                 state.requeued.extendleft(reversed(requeued))
                 raise
             self._reset_sizes(measured)

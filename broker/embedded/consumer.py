@@ -62,14 +62,14 @@ class EmbeddedConsumer:
                         await self._state.available.wait()
 
     async def _fetch_batch(self) -> list[Delivery]:
-        # Shielded: a fetch that is cancelled half-way must still requeue what was delivered to it.
+        # Shielded: a fetch that is cancelled half-way must still requeue what was delivered to it, also if it is
+        # cancelled again while the disk is slow.
         fetching = asyncio.ensure_future(self._broker.deliver(self._state, self._capacity()))
         try:
             deliveries = await asyncio.shield(fetching)
         except asyncio.CancelledError:
-            with suppress(BrokerUnavailable):  # then nothing was delivered
-                self._state.requeued.extend(delivery.tag for delivery in await fetching)
-                self._state.available.set()
+            fetching.add_done_callback(self._requeue_fetched)
+            await asyncio.wait((fetching,))
             raise
         except BrokerUnavailable:
             await asyncio.sleep(POLL_INTERVAL_S)
@@ -79,6 +79,11 @@ class EmbeddedConsumer:
             self._arrived.put_nowait(delivery)
         self._update_capacity()
         return deliveries
+
+    def _requeue_fetched(self, fetching: "asyncio.Future[list[Delivery]]") -> None:
+        if not fetching.cancelled() and fetching.exception() is None:  # otherwise nothing was delivered
+            self._state.requeued.extend(delivery.tag for delivery in fetching.result())
+            self._state.available.set()
 
     def _capacity(self) -> int:
         return max(0, self._prefetch - len(self._unsettled) + len(self._parked))

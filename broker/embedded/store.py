@@ -1,7 +1,8 @@
 """The file behind the embedded broker: one SQLite database, one thread, group commit.
 
 Operations from the event loop queue up; the thread takes all that are waiting, runs them in one transaction, and
-resolves each only after the commit, which `synchronous=FULL` makes durable. So waiting operations share one fsync.
+resolves each only after the commit, which `synchronous=FULL` makes durable. So waiting operations share one fsync. What
+commits is an argument: the simulation commits without a thread, at moments of its own clock.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from broker.interface import BrokerUnavailable
 
@@ -35,8 +36,8 @@ CREATE INDEX IF NOT EXISTS messages_by_queue ON messages (queue, id);
 """
 
 
-class _Job:
-    """An operation queued for the thread. It is skipped if its caller was cancelled before it began."""
+class Job:
+    """An operation that waits for a commit. It is skipped if its caller was cancelled before it began."""
 
     __slots__ = ("abandoned", "done", "on_commit", "operation")
 
@@ -47,18 +48,13 @@ class _Job:
         self.abandoned = False
 
 
-class EmbeddedStore:
-    """Runs operations on the file in its own thread. `run` after `close` raises BrokerUnavailable."""
+class QueueFile:
+    """The file, open. Only one thread at a time may use it."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self._loop = asyncio.get_running_loop()
-        self._waiting: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._open = True
         self._connection = self._connect()
-        self._thread = threading.Thread(target=self._work, name="embedded broker", daemon=True)
-        self._thread.start()
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=5)
@@ -68,52 +64,7 @@ class EmbeddedStore:
         connection.executescript(_SCHEMA)
         return connection
 
-    async def run(
-        self, operation: Callable[[sqlite3.Connection], Result], *, on_commit: OnCommit | None = None
-    ) -> Result:
-        """Run one operation and return its result once it is committed; BrokerUnavailable when the file fails.
-
-        A caller that is cancelled does not learn the outcome; `on_commit` is called all the same.
-        """
-        if not self._open:
-            raise BrokerUnavailable("the embedded broker is closed")
-        job = _Job(operation, self._loop.create_future(), on_commit)
-        self._waiting.put(job)
-        try:
-            return cast("Result", await asyncio.shield(job.done))
-        except asyncio.CancelledError:
-            job.abandoned = True
-            raise
-
-    async def close(self) -> None:
-        """Finish the waiting operations, then close the file."""
-        if self._open:
-            self._open = False
-            self._waiting.put(None)
-            await asyncio.to_thread(self._thread.join)
-
-    def _work(self) -> None:
-        running = True
-        while running:
-            batch: list[_Job] = []
-            first = self._waiting.get()
-            while True:
-                if first is None:
-                    running = False
-                    break
-                batch.append(first)
-                if len(batch) >= MAX_OPERATIONS_A_COMMIT:
-                    break
-                try:
-                    first = self._waiting.get_nowait()
-                except queue.Empty:
-                    break
-            if batch:
-                results = self._commit(batch)
-                self._loop.call_soon_threadsafe(_resolve, batch, results)
-        self._connection.close()
-
-    def _commit(self, batch: list[_Job]) -> list[Any]:
+    def commit(self, batch: list[Job]) -> list[Any]:
         """Run a batch in one transaction; return a result or an exception for each. An error fails the whole batch."""
         try:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -130,11 +81,16 @@ class EmbeddedStore:
             return [error] * len(batch)
         return results
 
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
 
 _ABANDONED = BrokerUnavailable("its caller was cancelled")
 
 
-def _resolve(batch: list[_Job], results: list[Any]) -> None:
+def resolve(batch: list[Job], results: list[Any]) -> None:
+    """Tell the callers of a batch what `commit` returned; called in the event loop."""
     for job, result in zip(batch, results, strict=True):
         if job.on_commit is not None:
             job.on_commit(result)
@@ -142,3 +98,86 @@ def _resolve(batch: list[_Job], results: list[Any]) -> None:
             job.done.set_exception(result)
         else:
             job.done.set_result(result)
+
+
+class Committer(Protocol):
+    """Commits jobs in the order in which they were submitted, and resolves them in the event loop."""
+
+    def submit(self, job: Job) -> None:
+        """Commit a job soon, with others."""
+
+    async def close(self) -> None:
+        """Commit what was submitted, then close the file."""
+
+
+class CommitThread:
+    """Commits in a thread of its own."""
+
+    def __init__(self, file: QueueFile) -> None:
+        self._file = file
+        self._loop = asyncio.get_running_loop()
+        self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="embedded broker", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job) -> None:
+        """Commit a job soon, with others."""
+        self._waiting.put(job)
+
+    async def close(self) -> None:
+        """Commit what was submitted, then close the file."""
+        self._waiting.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _work(self) -> None:
+        running = True
+        while running:
+            batch: list[Job] = []
+            first = self._waiting.get()
+            while True:
+                if first is None:
+                    running = False
+                    break
+                batch.append(first)
+                if len(batch) >= MAX_OPERATIONS_A_COMMIT:
+                    break
+                try:
+                    first = self._waiting.get_nowait()
+                except queue.Empty:
+                    break
+            if batch:
+                results = self._file.commit(batch)
+                self._loop.call_soon_threadsafe(resolve, batch, results)
+        self._file.close()
+
+
+class EmbeddedStore:
+    """Runs operations on the file at `path`. `run` after `close` raises BrokerUnavailable."""
+
+    def __init__(self, path: Path, committer: Callable[[QueueFile], Committer] = CommitThread) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._open = True
+        self._committer = committer(QueueFile(path))
+
+    async def run(
+        self, operation: Callable[[sqlite3.Connection], Result], *, on_commit: OnCommit | None = None
+    ) -> Result:
+        """Run one operation and return its result once it is committed; BrokerUnavailable when the file fails.
+
+        A caller that is cancelled does not learn the outcome; `on_commit` is called all the same.
+        """
+        if not self._open:
+            raise BrokerUnavailable("the embedded broker is closed")
+        job = Job(operation, self._loop.create_future(), on_commit)
+        self._committer.submit(job)
+        try:
+            return cast("Result", await asyncio.shield(job.done))
+        except asyncio.CancelledError:
+            job.abandoned = True
+            raise
+
+    async def close(self) -> None:
+        """Finish the waiting operations, then close the file."""
+        if self._open:
+            self._open = False
+            await self._committer.close()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from broker.embedded.broker import EmbeddedBroker
+from broker.embedded.store import CommitThread, Job, QueueFile, resolve
 from broker.interface import BrokerUnavailable, ConfirmLate, QueueFull
 from broker.message import Message
 from broker.topology import (
@@ -131,9 +132,72 @@ async def test_what_another_process_moves_in_the_file_is_noticed_and_counted(tmp
 
 
 async def test_an_operation_whose_commit_fails_counts_nothing(tmp_path: Path) -> None:
-    async with EmbeddedBroker.open_at(tmp_path / "queue.db") as broker, broker.publisher() as publisher:
-        broker._store._connection.execute("PRAGMA query_only=ON")
+    files: list[QueueFile] = []
+
+    def committer(file: QueueFile) -> CommitThread:
+        files.append(file)
+        return CommitThread(file)
+
+    opening = EmbeddedBroker.open_at(tmp_path / "queue.db", committer=committer)
+    async with opening as broker, broker.publisher() as publisher:
+        files[0]._connection.execute("PRAGMA query_only=ON")
         with pytest.raises(BrokerUnavailable):
             await publisher.publish(Message(b"refused"), READINGS_EXCHANGE)
-        broker._store._connection.execute("PRAGMA query_only=OFF")
+        files[0]._connection.execute("PRAGMA query_only=OFF")
         assert counted(broker) == (0, 0)
+
+
+class PausedCommits:
+    """Commits what was submitted only when it is told to, as a disk that stands still."""
+
+    def __init__(self, file: QueueFile) -> None:
+        self._file = file
+        self.waiting: list[Job] = []
+        self.is_paused = False
+
+    def submit(self, job: Job) -> None:
+        """Keep a job, or commit it at once."""
+        self.waiting.append(job)
+        if not self.is_paused:
+            self.resume()
+
+    def resume(self) -> None:
+        """Commit what waits."""
+        self.is_paused = False
+        waiting, self.waiting = self.waiting, []
+        if waiting:
+            resolve(waiting, self._file.commit(waiting))
+
+    async def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+async def test_what_a_slow_fetch_had_taken_is_delivered_again_though_its_end_was_cancelled_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtime.background.CANCEL_AGAIN_S", 0.01)
+    commits: list[PausedCommits] = []
+
+    def committer(file: QueueFile) -> PausedCommits:
+        commits.append(PausedCommits(file))
+        return commits[0]
+
+    async def consume(broker: EmbeddedBroker) -> None:
+        async with broker.consumer(READINGS, prefetch=1):
+            await asyncio.Event().wait()
+
+    opening = EmbeddedBroker.open_at(tmp_path / "queue.db", committer=committer)
+    async with opening as broker, broker.publisher() as publisher, asyncio.timeout(10):
+        await publisher.publish(Message(b"one"), READINGS_EXCHANGE)
+        async with broker.consumer(READINGS, prefetch=1) as first:
+            await first.get()
+        commits[0].is_paused = True
+        second = asyncio.create_task(consume(broker))
+        while not commits[0].waiting:
+            await asyncio.sleep(0)
+        second.cancel()
+        await asyncio.wait((second,))
+        commits[0].resume()
+        async with broker.consumer(READINGS, prefetch=1) as third:
+            assert (await third.get()).message.body == b"one"

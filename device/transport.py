@@ -1,0 +1,44 @@
+"""What a device needs of the way to its server. `device.server` goes over the network; a simulation does not."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+OnAck = Callable[[int, Any], None]
+"""Gets the number of an event and its acknowledgement, parsed."""
+OnEvent = Callable[[str, Any], Awaitable[Any]]
+"""Gets an event of the server, its name and payload; what it returns is the acknowledgement, if one is wanted."""
+
+
+class Connection(Protocol):
+    """One connection, from its opening to its loss; `lost` is set at its end, and it does not come back."""
+
+    lost: asyncio.Event
+
+    async def open(self, url: str, auth: dict[str, Any]) -> None:
+        """Connect; raises NotNow, or DeviceRefused. Close it in any case."""
+
+    async def emit(self, event: str, payload: str) -> int:
+        """Send an event whose payload is JSON, and return the number that its acknowledgement will have."""
+
+    async def request(self, event: str, payload: dict[str, Any], timeout_s: float) -> Any:
+        """Send an event and return its acknowledgement; raises TimeoutError, or NotNow if the connection is lost."""
+
+    async def close(self) -> None:
+        """Close it within bounded time, whatever its state."""
+
+
+class Transport(Protocol):
+    """The way to one server; every call raises NotNow where the server does not do what is asked."""
+
+    def connection(self, on_ack: OnAck, on_event: OnEvent) -> Connection:
+        """Return a connection that is not open yet."""
+
+    async def renewed(self, device: str, token: str) -> str:
+        """Return a new token of this device."""
+
+    async def stored(self, question: dict[str, Any], token: str) -> Any:
+        """Return which of these readings are stored; None where the server has no such call."""
+
+    async def close(self) -> None:
+        """Close what is open."""

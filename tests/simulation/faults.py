@@ -1,0 +1,120 @@
+"""What the seed lets happen to the processes, their connections and MongoDB while the devices send."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from random import Random
+
+from tests.simulation.mongodb import Faults
+from tests.simulation.world import Run
+
+KILL_WITHIN_STEPS = 300
+Fault = Callable[[], Awaitable[None]]
+
+
+class Chaos:
+    """Disturbs one run, and mends everything at the end."""
+
+    def __init__(self, run: Run, random: Random) -> None:
+        self._run = run
+        self._random = random
+        self._faults: list[Fault] = [
+            self._kill_at_step,
+            self._kill_at_step,
+            self._kill,
+            self._restart_persister,
+            self._break_line,
+            self._silent_device,
+            self._lost_confirms,
+            self._slow_disk,
+            self._mongodb_errors,
+            self._mongodb_errors,
+            self._no_majority,
+        ]
+
+    async def disturb(self, seconds: float) -> None:
+        """Let some faults happen, at any time and some of them together."""
+        number = self._random.randint(0, 7)
+        chosen = [self._random.choice(self._faults) for _ in range(number)]
+        async with asyncio.TaskGroup() as tasks:
+            for fault in chosen:
+                tasks.create_task(self._later(fault, seconds))
+        await self.mend()
+
+    async def _later(self, fault: Fault, seconds: float) -> None:
+        await asyncio.sleep(self._random.random() * seconds)
+        await fault()
+
+    async def mend(self) -> None:
+        """Let nothing fail from now on, and every process run."""
+        run = self._run
+        run.history.add("-- no more faults --")
+        run.mongodb.faults = Faults()
+        run.broker.lost_confirms, run.broker.commit_s = 0.0, 0.002
+        for part in run.parts.values():
+            if part.process is not None:
+                part.process.kill_at = None
+
+    def _pause_s(self, most: float) -> float:
+        return most * self._random.random() ** 2
+
+    async def _kill(self) -> None:
+        name = self._random.choice(list(self._run.parts))
+        self._run.kill(name)
+        await asyncio.sleep(self._pause_s(3.0))
+        self._run.start(name)
+
+    async def _kill_at_step(self) -> None:
+        part = self._run.parts[self._random.choice(list(self._run.parts))]
+        if part.process is not None:
+            part.restarts_after_s = self._pause_s(2.0)
+            part.process.kill_at = part.process.steps + self._random.randint(1, KILL_WITHIN_STEPS)
+
+    async def _restart_persister(self) -> None:
+        name = self._random.choice([name for name in self._run.parts if name.startswith("persister")])
+        await self._run.stop_persister(name)
+        await asyncio.sleep(self._pause_s(2.0))
+        self._run.start(name)
+
+    async def _break_line(self) -> None:
+        for _ in range(self._random.randint(1, 4)):
+            lines = [line for line in self._run.network.lines if line.is_open]
+            if lines:
+                line = self._random.choice(lines)
+                self._run.history.add("breaks a connection of", line.near.process.name, line.far.process.name)
+                line.break_off()
+            await asyncio.sleep(self._pause_s(2.0))
+
+    async def _silent_device(self) -> None:
+        lines = [
+            line for line in self._run.network.lines if line.is_open and line.near.process.name.startswith("device")
+        ]
+        if lines:
+            line = self._random.choice(lines)
+            self._run.history.add("goes silent: the connection of", line.near.process.name)
+            line.break_off(silent_at=line.near)
+
+    async def _lost_confirms(self) -> None:
+        self._run.broker.lost_confirms = 0.5 * self._random.random()
+        await asyncio.sleep(self._pause_s(4.0))
+        self._run.broker.lost_confirms = 0.0
+
+    async def _slow_disk(self) -> None:
+        self._run.broker.commit_s = self._random.choice((0.1, 1.0, 8.0))
+        await asyncio.sleep(self._pause_s(3.0))
+        self._run.broker.commit_s = 0.002
+
+    async def _mongodb_errors(self) -> None:
+        rate = self._random.choice((0.1, 0.4))
+        self._run.mongodb.faults = Faults(
+            *(rate * self._random.choice((0, 1)) for _ in range(4)),
+        )
+        await asyncio.sleep(self._pause_s(6.0))
+        self._run.mongodb.faults = Faults()
+
+    async def _no_majority(self) -> None:
+        mongodb = self._run.mongodb
+        if not mongodb.has_majority:
+            return
+        mongodb.lose_majority()
+        await asyncio.sleep(self._pause_s(5.0))
+        mongodb.regain_majority(rolls_back=self._random.random() < 0.5)

@@ -1,0 +1,71 @@
+"""Bugs to be planted, so that the simulation proves that it would find them."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from broker.interface import Delivery
+from gateway.to_broker import ToBroker
+from persister.acks import AckTracker
+from persister.compaction import batch
+from storage.codec.columns import Columns, Merged, first_wins
+
+
+def _acknowledge_before_confirm() -> tuple[Any, str, Any]:
+    """Let the gateway tell its devices `accepted` when it publishes, not when the broker has confirmed."""
+    report = ToBroker._report
+
+    async def publish(self: ToBroker, entries: Any) -> None:
+        report(self, entries, None)
+        self._report = lambda *_: None  # type: ignore[method-assign]
+        try:
+            await original(self, entries)
+        finally:
+            del self._report
+
+    original = ToBroker._publish
+    return ToBroker, "_publish", publish
+
+
+def _acknowledge_unfinished() -> tuple[Any, str, Any]:
+    """Let the persister acknowledge everything before a batch that is done, also what is not written yet."""
+
+    def done_prefix(self: AckTracker) -> list[Delivery]:
+        opened = list(self._open.values())
+        last = max((at for at, (_, done) in enumerate(opened) if done), default=-1)
+        return [delivery for delivery, _ in opened[: last + 1]]
+
+    return AckTracker, "_done_prefix", done_prefix
+
+
+def _later_wins() -> tuple[Any, str, Any]:
+    """Let the compactor keep, of two copies of an identity, the one that was sealed later."""
+
+    def later_wins(columns: Columns) -> Merged:
+        merged = first_wins(replace(columns, seals=-columns.seals))
+        return Merged(replace(merged.columns, seals=-merged.columns.seals), merged.redone, merged.repeated)
+
+    return batch, "first_wins", later_wins
+
+
+PLANTS: dict[str, Callable[[], tuple[Any, str, Any]]] = {
+    "acknowledge-before-confirm": _acknowledge_before_confirm,
+    "acknowledge-unfinished-batch": _acknowledge_unfinished,
+    "merge-prefers-later": _later_wins,
+}
+
+
+@contextmanager
+def planted(name: str | None) -> Iterator[None]:
+    """Plant a bug, or none."""
+    if name is None:
+        yield
+        return
+    owner, attribute, value = PLANTS[name]()
+    before = getattr(owner, attribute)
+    setattr(owner, attribute, value)
+    try:
+        yield
+    finally:
+        setattr(owner, attribute, before)

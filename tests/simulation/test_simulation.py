@@ -1,0 +1,48 @@
+"""The simulation in short: some seeds find nothing, each planted bug is found, and a seed has one history."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.plants import PLANTS
+
+ROOT = Path(__file__).parents[2]
+# `make simulate` runs 10,000.
+SEEDS = 200
+FOUND_WITHIN = 1000
+
+
+def simulate(*arguments: str, hash_seed: str = "random") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tests.simulation", *arguments]
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.fuzz
+def test_seeds_find_nothing(seed: int) -> None:
+    run = simulate("--seeds", str(SEEDS), "--seed", str(seed), "--processes", "2")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert f"{SEEDS} seeds from {seed} on, nothing is wrong" in run.stdout
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+def test_a_planted_bug_is_found(plant: str) -> None:
+    found = simulate("--seeds", str(FOUND_WITHIN), "--plant", plant, "--processes", "2")
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert "WRONG: " in found.stdout
+    assert "again: python -m tests.simulation --seeds 1 --seed " in found.stdout
+
+
+def test_a_seed_has_the_same_history_whenever_and_wherever_it_runs() -> None:
+    first, second = (simulate("--seeds", "1", "--seed", "18", hash_seed=hash_seed) for hash_seed in ("1", "2"))
+    assert re.search(r"digest of this history: \w{64}", first.stdout), first.stderr
+    assert first.stdout == second.stdout
+
+
+def test_a_planted_bug_that_is_not_found_is_a_failure() -> None:
+    run = simulate("--seeds", "1", "--seed", "1", "--plant", "merge-prefers-later")
+    assert run.returncode == 1, run.stdout
