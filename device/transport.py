@@ -18,8 +18,11 @@ class Connection(Protocol):
     async def open(self, url: str, auth: dict[str, Any]) -> None:
         """Connect; raises NotNow, or DeviceRefused. Close it in any case."""
 
-    async def emit(self, event: str, payload: str) -> int:
-        """Send an event whose payload is JSON, and return the number that its acknowledgement will have."""
+    def next_number(self) -> int:
+        """Return the number that the acknowledgement of the next event will have."""
+
+    async def emit(self, number: int, event: str, payload: str) -> None:
+        """Send an event whose payload is JSON, under its number."""
 
     async def request(self, event: str, payload: dict[str, Any], timeout_s: float) -> Any:
         """Send an event and return its acknowledgement; raises TimeoutError, or NotNow if the connection is lost."""

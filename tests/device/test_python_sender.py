@@ -22,10 +22,12 @@ class Connection:
     async def open(self, url: str, auth: dict[str, Any]) -> None:
         raise NotImplementedError
 
-    async def emit(self, event: str, payload: str) -> int:
+    def next_number(self) -> int:
         self._numbers += 1
-        self.emitted.put_nowait(self._numbers)
         return self._numbers
+
+    async def emit(self, number: int, event: str, payload: str) -> None:
+        self.emitted.put_nowait(number)
 
     async def request(self, event: str, payload: dict[str, Any], timeout_s: float) -> Any:
         raise NotImplementedError

@@ -96,14 +96,17 @@ class _Connection:
         except TimeoutError as error:
             raise NotNow("the gateway does not answer") from error
 
-    async def emit(self, event: str, payload: str) -> int:
-        """Send an event as the device library does, and return its number."""
+    def next_number(self) -> int:
+        """Return the number of the next event."""
         self._numbers += 1
-        if self._line is not None:
-            self._line.to_far(f'{EVENT}{self._numbers}["{event}",{payload}]'.encode())
-        self._world.history.add(f"emits {event} {self._numbers}:", payload)
-        await asyncio.sleep(0)
         return self._numbers
+
+    async def emit(self, number: int, event: str, payload: str) -> None:
+        """Send an event as the device library does."""
+        if self._line is not None:
+            self._line.to_far(f'{EVENT}{number}["{event}",{payload}]'.encode())
+        self._world.history.add(f"emits {event} {number}:", payload)
+        await asyncio.sleep(0)
 
     async def request(self, event: str, payload: dict[str, Any], timeout_s: float) -> Any:
         """Do nothing: no token ends here."""

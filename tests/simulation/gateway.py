@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from access.revocations import RevocationKeys
 from gateway.ingest import EventHandler
+from gateway.lanes import Lanes
 from gateway.limits.connections import ConnectionLimits
 from gateway.metrics import GatewayMetrics
 from gateway.receipts import Receipts
@@ -85,7 +86,7 @@ class GatewayServer:
             link.publisher() as publisher,
             ToBroker(publisher, _metrics(), slots=self._slots, max_waiting_bytes=1 << 26).running() as to_broker,
         ):
-            handler = EventHandler(to_broker, _metrics(), _settings(), defaultdict(int))
+            handler = EventHandler(Lanes(to_broker, None, _metrics()), _metrics(), _settings(), defaultdict(int))
             receipts = Receipts(self._send_receipt, _metrics())
             async with receipts.passed_on(link):  # type: ignore[arg-type]  # as much of a broker as it uses
                 self._parts = FastPath(handler), receipts, ConnectionLimits(_settings(), clock=time.perf_counter)

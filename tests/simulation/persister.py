@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from broker.interface import Broker, Consumer
 from persister.dead_letters import ToDeadLetters
 from persister.known_series import KnownSeries
+from persister.lanes import lanes_of
 from persister.maintenance.deleted_owners import DeletedOwners
 from persister.metrics import PersisterMetrics
 from persister.persister import Persister
@@ -66,12 +67,14 @@ class PersisterProgram:
         metrics, link = _metrics(), BrokerLink(self._broker, process)
         store = ToMongoDB(Client(self._mongodb), "tidegate", clustered=False, sealing=self._sealing)
         known, requeues = KnownSeries(1000), Requeues(store.database)
+        lane, _ = lanes_of(metrics)
         retrier = Retrier(stop, metrics, hold_s=self._hold_s)
         async with link.publisher() as publisher, ToReceipts(link).broadcasting() as receipts:
 
             def make(consumer: Consumer) -> Persister:
                 return Persister(
                     consumer,
+                    lane,
                     store,
                     ToDeadLetters(publisher),
                     ToLive(link),
@@ -87,7 +90,7 @@ class PersisterProgram:
             worker = Worker(
                 cast("Broker", link),
                 make,
-                metrics,
+                lane,
                 requeues=requeues,
                 retrier=retrier,
                 prefetch=self._options["prefetch"],
