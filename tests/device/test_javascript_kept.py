@@ -92,8 +92,13 @@ async def test_they_make_room_for_new_ones_and_nobody_is_told(tmp_path: Path) ->
             await device.call("send", count=4)
             assert (await device.call("state"))["dropped"] == 0
             await device.call("wait", ms=LONG_MS)
-            await has_asked(server, 1)
-        assert asked(server)[0] == 4, "the oldest ones were dropped"
+
+            async def the_last_kept_one_is_asked_about() -> bool:
+                return 4 in asked(server)
+
+            # Those that were just sent, whose receipts are late by now, may be asked about before.
+            await eventually(the_last_kept_one_is_asked_about, "the one that is still kept is asked about", 20)
+        assert min(asked(server)) == 4, "the oldest ones were dropped"
         assert not device.told
 
 
