@@ -25,7 +25,7 @@ async def proven(seed: int, *arguments: str) -> tuple[int, int, int]:
 
 @pytest.mark.timeout(900)
 async def test_two_minutes_of_faults_lose_nothing_and_store_nothing_twice(seed: int) -> None:
-    scenarios, acknowledged, stored = await proven(seed, "--minutes", "2")
+    scenarios, acknowledged, stored = await proven(seed, "--minutes", "2", "--library-devices", "1")
     assert scenarios >= 5
     assert stored >= acknowledged > 1000
 
