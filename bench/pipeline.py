@@ -18,6 +18,7 @@ from statistics import median
 from typing import Any
 
 from bench.measurements import (
+    SHORTEST_MEASUREMENT_S,
     Measurement,
     Measurements,
     Workload,
@@ -175,7 +176,7 @@ def run(
         idle = idle_cpu(servers)
         progress("idle: " + ", ".join(f"{name} {value * 100:.1f} % of a core" for name, value in idle.items()))
         all_rounds = Rounds(systems, floor, missing, seconds, idle)
-        if seconds >= 1:  # a smoke run needs no warm-up
+        if seconds >= SHORTEST_MEASUREMENT_S:
             all_rounds.warm_up()
         for number in range(rounds):
             all_rounds.measure(number, rounds)

@@ -63,18 +63,18 @@ def copies(browser: Browser, count: int) -> list[str]:
     for _ in range(count - 1):
         browser.driver.switch_to.window(first)
         known = set(browser.driver.window_handles)
-        browser.run("window.open(location.href, '_blank', 'popup,width=900,height=700')")
+        browser.run("window.open(location.href, '_blank', 'popup,width=500,height=400')")
         (new,) = set(browser.driver.window_handles) - known
         browser.driver.switch_to.window(new)
         browser.until(LISTED, within_s=30)
     return browser.driver.window_handles
 
 
-def live(browser: Browser, handle: str) -> None:
-    """Wait until a tab shows new values more than once."""
+def live(browser: Browser, handle: str, *, changes: int = 2) -> None:
+    """Wait until a tab shows new values, as often as told."""
     browser.driver.switch_to.window(handle)
     browser.until(LIVE)
-    for _ in range(2):
+    for _ in range(changes):
         shown = browser.run(VALUES)
         browser.until(f"return ({VALUES.removeprefix('return ')}) !== arguments[0]", shown, within_s=10)
 
@@ -84,7 +84,7 @@ def test_eight_tabs_share_one_live_feed_and_hidden_ones_hold_none(logged_in: Bro
     tabs = copies(logged_in, TABS)
     assert len(tabs) == TABS
     for handle in tabs:
-        live(logged_in, handle)
+        live(logged_in, handle, changes=1)
         assert not logged_in.run("return document.hidden")
     assert feeds() == 1
     for handle in tabs[:-1]:

@@ -41,7 +41,9 @@ async def test_a_readings_way_is_one_trace(pipeline: Pipeline, rabbitmq_url: str
         export = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_COMPRESSION": "none"}
         worker = {"BROKER_URL": rabbitmq_url, "READINGS_URL": url, "READINGS_DATABASE": database}
         async with (
-            started("gateway", BROKER_URL=rabbitmq_url, AUTH_URL=pipeline.auth.url, **export) as gateway,
+            started(
+                "gateway", BROKER_URL=rabbitmq_url, AUTH_URL=pipeline.auth.url, BACKFILL_AFTER_SECONDS="0", **export
+            ) as gateway,
             started("persister", **worker, **export) as persister,
             connected(gateway.url, pipeline.token, pipeline.device) as device,
         ):
