@@ -17,7 +17,7 @@ from broker.embedded.publisher import EmbeddedPublisher
 from broker.embedded.store import Job, QueueFile, resolve
 from broker.interface import BrokerError, Delivery
 from broker.message import Message
-from broker.topology import DEAD_LETTERS, READINGS, READINGS_EXCHANGE, Exchange, Queue
+from broker.topology import DEAD_LETTERS, LANES, Exchange, Queue
 from runtime.background import background
 from tests.simulation.history import History
 from tests.simulation.loop import Process
@@ -74,11 +74,17 @@ class BrokerServer:
         self._publisher: EmbeddedPublisher | None = None
         self._commits: Commits | None = None
         self._subscribers: list[tuple[Line, EmbeddedSubscriber]] = []
-        bound = random.choice((1 << 30, 1 << 30, 20_000))
-        self._queues = (
-            DEAD_LETTERS,
-            Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, bound, dead_letter_queue=DEAD_LETTERS),
-        )
+        lanes = [
+            Queue(
+                lane.name,
+                lane.exchange,
+                lane.binding,
+                random.choice((1 << 30, 1 << 30, 20_000)),
+                dead_letter_queue=DEAD_LETTERS,
+            )
+            for lane in LANES
+        ]
+        self._queues = (DEAD_LETTERS, *lanes)
         # The slowest commit in seconds, and the share of confirms that are lost: faults.
         self.commit_s = 0.002
         self.lost_confirms = 0.0
@@ -118,7 +124,7 @@ class BrokerServer:
     @property
     def unsettled(self) -> int:
         """How many messages there are; -1 while it is away."""
-        return -1 if self._broker is None else self._broker.unsettled(READINGS)
+        return -1 if self._broker is None else sum(map(self._broker.unsettled, LANES))
 
     async def dead_letters(self) -> list[Message]:
         """Return what is in the dead-letter queue."""
@@ -154,7 +160,7 @@ class BrokerServer:
         else:
             line.to_near((number, failure), in_order=False)
 
-    def _accept_consuming(self, line: Line, prefetch: int) -> None:
+    def _accept_consuming(self, line: Line, queue: Queue, prefetch: int) -> None:
         channel = Channel(prefetch)
         line.far.receive = channel.commands.put_nowait
 
@@ -163,12 +169,12 @@ class BrokerServer:
                 channel.task.cancel()
 
         line.far.lost = lost
-        channel.task = line.far.process.spawn(self._consume(line, channel))
+        channel.task = line.far.process.spawn(self._consume(line, queue, channel))
 
-    async def _consume(self, line: Line, channel: Channel) -> None:
+    async def _consume(self, line: Line, queue: Queue, channel: Channel) -> None:
         assert self._broker is not None
         async with (
-            self._broker.consumer(READINGS, prefetch=channel.prefetch) as consumer,
+            self._broker.consumer(queue, prefetch=channel.prefetch) as consumer,
             background(self._settle(line, channel, consumer), name="commands"),
         ):
             while True:
@@ -210,14 +216,14 @@ class BrokerServer:
         for line, _ in self._subscribers:
             line.to_near(payload)
 
-    def asked_for_depth(self) -> "asyncio.Future[int]":
-        """Return what becomes the number of messages that wait; nothing, if the broker is away."""
+    def asked_for_depth(self, queue: Queue) -> "asyncio.Future[int]":
+        """Return what becomes the number of messages that wait in a queue; nothing, if the broker is away."""
         answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         if self.process is not None and self._broker is not None:
-            self.process.spawn(self._answer(self._broker, answer))
+            self.process.spawn(self._answer(self._broker, queue, answer))
         return answer
 
-    async def _answer(self, broker: EmbeddedBroker, answer: "asyncio.Future[int]") -> None:
-        depth = await broker.depth(READINGS)
+    async def _answer(self, broker: EmbeddedBroker, queue: Queue, answer: "asyncio.Future[int]") -> None:
+        depth = await broker.depth(queue)
         if not answer.done():
             answer.set_result(depth)

@@ -3,6 +3,8 @@
 import asyncio
 import time
 from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import cache
 from random import Random
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from access.revocations import RevocationKeys
+from broker.topology import BACKFILL_EXCHANGE, READINGS_EXCHANGE, Exchange
 from gateway.ingest import EventHandler
 from gateway.lanes import Lanes
 from gateway.limits.connections import ConnectionLimits
@@ -82,16 +85,23 @@ class GatewayServer:
 
     async def _serve(self, process: Process) -> None:
         link = BrokerLink(self._broker, process)
-        async with (
-            link.publisher() as publisher,
-            ToBroker(publisher, _metrics(), slots=self._slots, max_waiting_bytes=1 << 26).running() as to_broker,
-        ):
-            handler = EventHandler(Lanes(to_broker, None, _metrics()), _metrics(), _settings(), defaultdict(int))
+        async with self._lane(link, READINGS_EXCHANGE) as live, self._lane(link, BACKFILL_EXCHANGE) as backfill:
+            handler = EventHandler(Lanes(live, backfill, _metrics()), _metrics(), _settings(), defaultdict(int))
             receipts = Receipts(self._send_receipt, _metrics())
             async with receipts.passed_on(link):  # type: ignore[arg-type]  # as much of a broker as it uses
                 self._parts = FastPath(handler), receipts, ConnectionLimits(_settings(), clock=time.perf_counter)
                 self._history.add("is up")
                 await asyncio.Event().wait()
+
+    @asynccontextmanager
+    async def _lane(self, link: BrokerLink, exchange: Exchange) -> AsyncIterator[ToBroker]:
+        async with (
+            link.publisher() as publisher,
+            ToBroker(
+                publisher, _metrics(), slots=self._slots, max_waiting_bytes=1 << 26, exchange=exchange
+            ).running() as to_broker,
+        ):
+            yield to_broker
 
     def _send_receipt(self, sid: str, packet: bytes) -> bool:
         if (socket := self._sockets.get(sid)) is None:

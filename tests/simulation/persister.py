@@ -1,7 +1,7 @@
 """The persister: its real worker, batches, acknowledgements, retries and requeues, between the broker and the model."""
 
 import asyncio
-from functools import cache
+from functools import cache, partial
 from random import Random
 from typing import Any, cast
 
@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from broker.interface import Broker, Consumer
 from persister.dead_letters import ToDeadLetters
 from persister.known_series import KnownSeries
-from persister.lanes import lanes_of
+from persister.lanes import Lane, lanes_of
 from persister.maintenance.deleted_owners import DeletedOwners
 from persister.metrics import PersisterMetrics
 from persister.persister import Persister
@@ -67,11 +67,10 @@ class PersisterProgram:
         metrics, link = _metrics(), BrokerLink(self._broker, process)
         store = ToMongoDB(Client(self._mongodb), "tidegate", clustered=False, sealing=self._sealing)
         known, requeues = KnownSeries(1000), Requeues(store.database)
-        lane, _ = lanes_of(metrics)
         retrier = Retrier(stop, metrics, hold_s=self._hold_s)
         async with link.publisher() as publisher, ToReceipts(link).broadcasting() as receipts:
 
-            def make(consumer: Consumer) -> Persister:
+            def make(consumer: Consumer, lane: Lane) -> Persister:
                 return Persister(
                     consumer,
                     lane,
@@ -87,13 +86,15 @@ class PersisterProgram:
                     **self._options,
                 )
 
-            worker = Worker(
-                cast("Broker", link),
-                make,
-                lane,
-                requeues=requeues,
-                retrier=retrier,
-                prefetch=self._options["prefetch"],
-                stuck_after_s=STUCK_AFTER_S,
-            )
-            await worker.run(stop)
+            async with asyncio.TaskGroup() as tasks:
+                for lane in lanes_of(metrics):
+                    worker = Worker(
+                        cast("Broker", link),
+                        partial(make, lane=lane),
+                        lane,
+                        requeues=requeues,
+                        retrier=retrier,
+                        prefetch=self._options["prefetch"],
+                        stuck_after_s=STUCK_AFTER_S,
+                    )
+                    tasks.create_task(worker.run(stop))

@@ -10,7 +10,7 @@ from typing import Any
 from broker.embedded.fanout import EmbeddedSubscriber
 from broker.interface import BrokerError, BrokerUnavailable, ConfirmLate, Consumer, Delivery, Subscriber
 from broker.message import Message
-from broker.topology import READINGS, Exchange, Queue
+from broker.topology import Exchange, Queue
 from runtime.background import background
 from tests.simulation.broker import BrokerServer
 from tests.simulation.loop import Process
@@ -112,8 +112,8 @@ class PublisherLink(_Connected):
 class ConsumerLink(_Connected):
     """Consumes, as `broker.rabbitmq.consumer` does: every connection is a generation."""
 
-    def __init__(self, server: BrokerServer, process: Process, prefetch: int) -> None:
-        super().__init__(server, process, "consuming", prefetch)
+    def __init__(self, server: BrokerServer, process: Process, queue: Queue, prefetch: int) -> None:
+        super().__init__(server, process, "consuming", queue, prefetch)
         self._arrived: asyncio.Queue[Delivery] = asyncio.Queue()
         self._generation = 0
 
@@ -208,9 +208,8 @@ class BrokerLink:
 
     @asynccontextmanager
     async def consumer(self, queue: Queue, *, prefetch: int) -> AsyncIterator[Consumer]:
-        """Open a consumer of the readings."""
-        assert queue is READINGS
-        link = ConsumerLink(self._server, self._process, prefetch)
+        """Open a consumer of a lane."""
+        link = ConsumerLink(self._server, self._process, queue, prefetch)
         try:
             async with background(link.run(), name="connection"):
                 yield link
@@ -239,10 +238,9 @@ class BrokerLink:
             self._server.broadcast(payload)
 
     async def depth(self, queue: Queue) -> int:
-        """Return how many messages wait."""
-        del queue
+        """Return how many messages wait in a queue."""
         try:
             async with asyncio.timeout(CONFIRM_TIMEOUT_S):
-                return await self._server.asked_for_depth()
+                return await self._server.asked_for_depth(queue)
         except TimeoutError as error:
             raise BrokerUnavailable("the broker does not answer") from error
