@@ -16,6 +16,7 @@ from tests.e2e.demo_server import DemoServer
 
 CLIENTS = Path(__file__).parent.parent / "clients"
 LISTED = "return document.querySelectorAll('#series li:not(.loading)').length > 0"
+RESULT = "document.getElementById('command-result').innerText"
 ARRIVED = "return document.getElementById('arrived').innerText"
 
 
@@ -50,6 +51,13 @@ def opened(browser: Browser, name: str) -> None:
     )
     browser.find("#series .more").click()
     browser.until("return document.getElementById('device').open && !document.getElementById('registered').hidden")
+
+
+def simulated(demo_server: DemoServer) -> dict[str, Any]:
+    """Return one of the devices that the onebox itself runs."""
+    _, answer = demo_server.call("GET", "/devices")
+    first: dict[str, Any] = next(one for one in answer["items"] if not one["name"].startswith("press-"))
+    return first
 
 
 def confirm(browser: Browser, button: str, says: str) -> None:
@@ -184,6 +192,34 @@ def renewed(demo_server: DemoServer, device: str, token: str) -> int:
     """Return the status of a device's token renewal."""
     status, _ = demo_server.call("POST", f"/devices/{device}/token", headers={"Authorization": f"Bearer {token}"})
     return status
+
+
+def test_a_command_is_sent_and_its_answer_shown(logged_in: Browser, demo_server: DemoServer) -> None:
+    device = simulated(demo_server)
+    opened(logged_in, device["name"])
+    logged_in.find("#command-device summary").click()
+    fill(logged_in, "#command-form", name="identify", payload="")
+    logged_in.until(f"return {RESULT}.startsWith('Done: ')")
+    fill(logged_in, "#command-form", name="set_rate", payload='{"rate": 0}')
+    logged_in.until(
+        f"return {RESULT} === arguments[0]", "Failed: set_rate takes an object with a rate above 0 and at most 1000"
+    )
+    fill(logged_in, "#command-form", name="set_rate", payload="{rate")
+    logged_in.until("return document.getElementById('command-payload-error').innerText.startsWith('This is not JSON')")
+    assert logged_in.run(f"return {RESULT}") == ""
+    _, answer = demo_server.call("GET", f"/devices/{device['id']}/commands")
+    assert [(one["name"], one["status"]) for one in answer["items"]] == [("set_rate", "failed"), ("identify", "done")]
+
+
+def test_a_command_to_a_device_that_is_not_connected_says_so(logged_in: Browser, demo_server: DemoServer) -> None:
+    added(logged_in, demo_server, "press-off")
+    logged_in.find("#command-device summary").click()
+    fill(logged_in, "#command-form", name="identify", payload="")
+    logged_in.until("return document.querySelector('#command-form [role=alert]').innerText !== ''")
+    shown = logged_in.text("#command-form [role=alert]")
+    assert shown == "The device is not connected; it received nothing."
+    assert logged_in.run(f"return {RESULT}") == ""
+    assert all(" 409 " in line for line in logged_in.console_errors())
 
 
 def test_a_device_that_is_not_registered_says_what_that_means(logged_in: Browser, demo_server: DemoServer) -> None:
