@@ -28,8 +28,9 @@ from auth.http.sessions import SessionRoutes
 from auth.http.tokens import TokenRoutes
 from auth.login_throttle import LoginThrottle
 from auth.metrics import AuthMetrics
-from auth.migrate import migrate, require_schema
+from auth.migrate import migrate
 from auth.passwords import PasswordHasher, password_hasher
+from auth.schema import require_schema
 from auth.sessions import Sessions
 from auth.settings import AuthSettings, DatabaseSettings
 from auth.tokens.issuer import TokenIssuer

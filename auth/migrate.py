@@ -11,23 +11,15 @@ import time
 from contextlib import closing
 from dataclasses import dataclass
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, make_url, text
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from auth.database import BEGIN_TO_WRITE, Database, open_engine
-from runtime.process import CannotGoOnError
+from auth.database import BEGIN_TO_WRITE, open_engine
+from auth.schema import SchemaError, is_behind, revision_of
 
 # How long to wait for another process's migration.
 _LOCK_TIMEOUT_S = 60
-
-
-class SchemaError(CannotGoOnError):
-    """The database's schema does not fit this release, or cannot be upgraded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +45,6 @@ async def migrate(url: str) -> Migration:
                 return await connection.run_sync(_upgrade)
         except (OperationalError, InterfaceError) as error:
             raise SchemaError(f"The database does not answer as it should: {error.orig}") from error
-
-
-async def require_schema(database: Database) -> None:
-    """Raise SchemaError if a step of this release is missing; a newer schema is fine, as steps are additive."""
-    async with database.connect() as connection:
-        current = await connection.run_sync(_revision)
-    script = ScriptDirectory.from_config(_config())
-    missing = current is None or (current != script.get_current_head() and _knows(script, current))
-    if missing:
-        raise SchemaError(f"The database is at revision {current or 'none'}: run `python -m auth migrate` first.")
 
 
 def _use_wal(path: str) -> None:
@@ -93,25 +75,18 @@ async def _wait_for_turn(connection: AsyncConnection) -> None:
 
 
 def _upgrade(connection: Connection) -> Migration:
-    config = _config()
-    config.attributes["connection"] = connection
-    before = _revision(connection)
-    script = ScriptDirectory.from_config(config)
-    if before is None or _knows(script, before):
-        command.upgrade(config, "head")
-    return Migration(before=before, after=_revision(connection) or "")
+    before = revision_of(connection)
+    if is_behind(before):
+        _take_steps(connection)
+    return Migration(before=before, after=revision_of(connection) or "")
 
 
-def _revision(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
+def _take_steps(connection: Connection) -> None:
+    from alembic import command  # noqa: PLC0415 - takes as long as all of sqlalchemy, and is needed once a release
+    from alembic.config import Config  # noqa: PLC0415
 
-
-def _knows(script: ScriptDirectory, revision: str) -> bool:
-    return any(step.revision == revision for step in script.walk_revisions())
-
-
-def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", "auth:migrations")
     config.set_main_option("path_separator", "os")
-    return config
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

@@ -19,7 +19,7 @@ from auth.cli.announce import run_announce
 from auth.cli.keys import add_keys, run_list, run_retire, run_rotate
 from auth.cli.users import add_users, run_users
 from auth.errors import AuthError
-from auth.migrate import SchemaError
+from auth.schema import SchemaError
 from auth.settings import AnnounceSettings, AuthSettings, DatabaseSettings, KeyListSettings, KeySettings, UserSettings
 from auth.tokens.keys import KeysError
 from broker.interface import BrokerError

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from auth.database import Database, open_database
 from auth.errors import AuthError
-from auth.migrate import require_schema
+from auth.schema import require_schema
 from auth.settings import DatabaseSettings
 from runtime.logs import logger
 

@@ -1,19 +1,23 @@
 import asyncio
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Connection, String, insert, inspect, select, text
 from sqlalchemy.dialects import mysql
 
 from auth.app import auth_service
 from auth.database import open_database, open_engine
-from auth.migrate import Migration, SchemaError, migrate, require_schema
+from auth.migrate import Migration, migrate
+from auth.schema import STEPS, SchemaError, require_schema
 from auth.tables import metadata, revocations
 from tests.auth.service import make_settings
 
@@ -39,6 +43,14 @@ async def test_a_migration_makes_the_tables_and_says_so(empty_url: str) -> None:
 
 async def test_a_second_migration_does_nothing(database_url: str) -> None:
     assert await migrate(database_url) == Migration(before="0006", after="0006")
+
+
+async def test_the_steps_are_those_that_are_taken() -> None:
+    config = Config()
+    config.set_main_option("script_location", "auth:migrations")
+    config.set_main_option("path_separator", "os")
+    script = ScriptDirectory.from_config(config)
+    assert [step.revision for step in script.walk_revisions()] == list(reversed(STEPS))
 
 
 async def test_two_migrations_at_once_do_the_work_once(empty_url: str) -> None:
@@ -81,6 +93,12 @@ async def test_a_database_that_is_not_migrated_stops_the_start(empty_url: str) -
     with pytest.raises(SchemaError, match="python -m auth migrate"):
         async with auth_service(make_settings(empty_url), registry=CollectorRegistry()):
             pass
+
+
+def test_a_start_does_not_load_what_only_an_upgrade_needs() -> None:
+    loaded = subprocess.check_output([sys.executable, "-c", "import sys, auth.app; print(*sys.modules)"], text=True)
+    assert {"auth.schema", "sqlalchemy"} <= set(loaded.split())
+    assert "alembic" not in loaded
 
 
 async def test_a_newer_schema_serves_and_is_left_alone(database_url: str) -> None:

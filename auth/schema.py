@@ -1,0 +1,48 @@
+"""Which step the database's schema is at, and whether this release can work with it.
+
+Without Alembic, whose import takes a third of the start of `auth`: only a database that has to be upgraded needs it.
+"""
+
+import re
+from importlib.resources import files
+
+from sqlalchemy import Connection, inspect, text
+
+from auth.database import Database
+from runtime.process import CannotGoOnError
+
+_MODULE = re.compile(r"v(\d{4})_\w+\.py")
+
+
+def _steps() -> tuple[str, ...]:
+    modules = (_MODULE.fullmatch(file.name) for file in files("auth.migrations.versions").iterdir())
+    return tuple(sorted(module[1] for module in modules if module))
+
+
+# The revisions of this release's steps, oldest first: each step's module is named after its revision.
+STEPS = _steps()
+
+
+class SchemaError(CannotGoOnError):
+    """The database's schema does not fit this release, or cannot be upgraded."""
+
+
+def revision_of(connection: Connection) -> str | None:
+    """Return the revision of the newest step that was taken; None for an empty database."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return found
+
+
+def is_behind(revision: str | None) -> bool:
+    """Return whether a step of this release is missing; a newer schema is fine, as steps are additive."""
+    return revision is None or revision in STEPS[:-1]
+
+
+async def require_schema(database: Database) -> None:
+    """Raise SchemaError if a step of this release is missing."""
+    async with database.connect() as connection:
+        current = await connection.run_sync(revision_of)
+    if is_behind(current):
+        raise SchemaError(f"The database is at revision {current or 'none'}: run `python -m auth migrate` first.")
