@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from testing.servers import keeper
+from testing.servers.host import LOOPBACK, Host
 from testing.servers.ports import listening_ports
 
 START_TIMEOUT_S = 120
@@ -78,9 +79,10 @@ class Server(ABC):
     program: str  # the name of the serving process, which a script may have started
     port: int
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, host: Host = LOOPBACK) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder.resolve()
+        self.host = host
         self.log = self.folder / f"{self.name}.log"
         self._keeper: subprocess.Popen[bytes] | None = None
         self._server_pid = 0
@@ -176,7 +178,7 @@ class Server(ABC):
         command, environment = self._command()
         with self.log.open("wb") as log:
             self._keeper = subprocess.Popen(
-                [sys.executable, "-I", "-S", keeper.__file__, *command],
+                [sys.executable, "-I", "-S", keeper.__file__, *self.host.enter, *command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
