@@ -12,7 +12,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def private_mounts() -> bool:
     """Make mounts from here on private to this thread, and to what it starts; return whether that is permitted."""
-    return _libc.unshare(CLONE_NEWNS) == 0 and _libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None) == 0
+    return bool(_libc.unshare(CLONE_NEWNS) == 0 and _libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None) == 0)
 
 
 def private_network() -> bool:

@@ -34,9 +34,7 @@ class RabbitMQServer(Server):
     name = "rabbitmq"
     program = "beam.smp"
 
-    def __init__(
-        self, folder: Path, *, metrics: bool = False, root: Path | None = None, host: Host = LOOPBACK
-    ) -> None:
+    def __init__(self, folder: Path, *, metrics: bool = False, root: Path | None = None, host: Host = LOOPBACK) -> None:
         """Use this machine's RabbitMQ, or the one in the root folder of another Debian."""
         super().__init__(folder, host=host)
         self._metrics = metrics

@@ -75,9 +75,7 @@ class RabbitMQCluster:
     def __init__(self, folders: Sequence[Path], hosts: Sequence[Host], *, root: Path | None = None) -> None:
         """Use this machine's RabbitMQ, or the one in the root folder of another Debian."""
         cookie = secrets.token_hex(10)
-        self.nodes = [
-            Node(folder, host, hosts, cookie, root=root) for folder, host in zip(folders, hosts, strict=True)
-        ]
+        self.nodes = [Node(folder, host, hosts, cookie, root=root) for folder, host in zip(folders, hosts, strict=True)]
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -93,9 +91,7 @@ class RabbitMQCluster:
             self._stack = self._stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stack.close()
 
     @property

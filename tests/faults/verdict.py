@@ -42,6 +42,7 @@ class Verdict:
     recovered_s: float = 0.0
     largest_bytes: int = 0
     failure: str = ""
+    note: str = ""
 
     @property
     def late(self) -> bool:
