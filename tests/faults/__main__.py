@@ -134,7 +134,7 @@ def main() -> int:
     try:
         return asyncio.run(run(args))
     except NetworkError as error:
-        print(f"NOT RUN: {error}", file=sys.stderr)
+        print(f"NOT RUN: {error}", flush=True)
         return NOT_HERE
     except (asyncio.CancelledError, KeyboardInterrupt):
         return 128 + signal.SIGTERM

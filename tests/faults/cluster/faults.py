@@ -153,9 +153,9 @@ async def mongodb_majority_lost_for_40_s(cluster: Cluster, random: random.Random
     await restarted(*lost)
 
 
-@fault()
+@fault(storing="both workers are on the side of the primary that has no majority")
 async def primary_rolled_back(cluster: Cluster, random: random.Random) -> None:
-    """A primary without its majority goes on for a while, with a worker that still writes to it; then it is undone."""
+    """A primary parted from its majority takes writes for some 10 s, which are undone; workers and RabbitMQ reach it."""
     old = await primary(cluster)
     others = [member for member in cluster.mongodb.members if member is not old]
     mark = {"_id": random.getrandbits(48)}
@@ -169,7 +169,7 @@ async def primary_rolled_back(cluster: Cluster, random: random.Random) -> None:
             state: dict[str, Any] = client.admin.command("hello")
             return bool(state["secondary"]) and client["chaos"]["marks"].find_one(mark) is None
 
-    cluster.network.cut_off([old.host, random.choice(cluster.persisters).at])
+    cluster.network.cut_off([member.host for member in others])
     try:
         await asyncio.to_thread(written)
         await until(lambda: cluster.mongodb.primary_among(others) is not None, "the majority has a primary")
