@@ -127,10 +127,11 @@ class RabbitMQCluster:
                 return False
         return True
 
-    def move_leader(self, queue: str, to: Node) -> None:
-        """Make another node's member of a queue the leader."""
+    def move_leaders(self, queues: Sequence[str], to: Node) -> None:
+        """Make a node's members of these queues the leaders."""
+        names = ", ".join(f'<<"{queue}">>' for queue in queues)
         to.rabbitmqctl(
             "eval",
-            f'{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"{queue}">>)), '
-            f"rabbit_quorum_queue:transfer_leadership(Q, '{to.node}').",
+            f'[begin {{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, Name)), '
+            f"rabbit_quorum_queue:transfer_leadership(Q, '{to.node}') end || Name <- [{names}]].",
         )

@@ -77,8 +77,10 @@ async def queue_leader_killed_in_the_middle_of_confirms(cluster: Cluster, random
 @fault()
 async def queue_leader_moved(cluster: Cluster, random: random.Random) -> None:
     for _time in range(4):
-        for queue in QUEUE_NAMES:
-            await asyncio.to_thread(cluster.rabbitmq.move_leader, queue, random.choice(cluster.rabbitmq.nodes))
+        old = await leader(cluster)
+        to = random.choice([node for node in cluster.rabbitmq.nodes if node is not old])
+        await asyncio.to_thread(cluster.rabbitmq.move_leaders, QUEUE_NAMES, to)
+        await until(lambda to=to: cluster.rabbitmq.leader(READINGS.name) is to, "the leader has moved")
         await asyncio.sleep(random.uniform(1, 3))
 
 
@@ -117,6 +119,8 @@ async def rabbitmq_majority_lost_for_40_s(cluster: Cluster, random: random.Rando
     await asyncio.gather(*(asyncio.to_thread(node.kill) for node in lost))
     await asyncio.sleep(AWAY_S)
     await restarted(*lost)
+    # What follows counts as recovery.
+    await until(lambda: cluster.rabbitmq.leader(READINGS.name) is not None, "the readings' queue has a leader")
 
 
 @fault()
@@ -151,11 +155,13 @@ async def mongodb_majority_lost_for_40_s(cluster: Cluster, random: random.Random
     await asyncio.gather(*(asyncio.to_thread(member.kill) for member in lost))
     await asyncio.sleep(AWAY_S)
     await restarted(*lost)
+    # What follows counts as recovery: an election takes MongoDB some 11 s.
+    await until(lambda: cluster.mongodb.primary is not None, "a primary is elected")
 
 
 @fault(storing="both workers are on the side of the primary that has no majority")
 async def primary_rolled_back(cluster: Cluster, random: random.Random) -> None:
-    """A primary parted from its majority takes writes for some 10 s, which are undone; workers and RabbitMQ reach it."""
+    """A primary without its majority takes writes for some 10 s, which are undone; workers and RabbitMQ reach it."""
     old = await primary(cluster)
     others = [member for member in cluster.mongodb.members if member is not old]
     mark = {"_id": random.getrandbits(48)}

@@ -29,14 +29,15 @@ class Standstill:
     async def watch(self, fleet: Fleet, workers: list[Service]) -> None:
         """Measure until cancelled."""
         began = stored_at = time.monotonic()
-        stored: list[float] = []
+        stored: dict[Service, float] = {}
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=EVERY_S)) as session:
             while True:
-                counts = [await _stored(session, worker) for worker in workers]
+                for worker in workers:
+                    count = await _stored(session, worker)
+                    if count > stored.get(worker, count):
+                        stored_at = time.monotonic()
+                    stored[worker] = max(count, stored.get(worker, 0.0))
                 now = time.monotonic()
-                if any(count > before for count, before in zip(counts, stored, strict=False)):
-                    stored_at = now
-                stored = counts
                 accepted = [max(began, sender.last_accepted_at) for sender in fleet.senders]
                 self.accepting_s = max(self.accepting_s, now - max(accepted))
                 self.one_device_s = max(self.one_device_s, now - min(accepted))
