@@ -7,8 +7,12 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from subprocess import SubprocessError
+
+from pymongo.errors import PyMongoError
 
 from testing.servers.network import Network
+from testing.servers.process import ServerError
 from tests.faults.accounting import Make, account, streaming
 from tests.faults.answers import compared_with_answers
 from tests.faults.cluster.faults import FAULTS, SHORT
@@ -68,6 +72,8 @@ async def injected(name: str, cluster: Cluster, fleet: Fleet, rng: random.Random
     watching = asyncio.create_task(still.watch(fleet, cluster.persisters))
     try:
         await fault.run(cluster, rng)
+    except (ServerError, SubprocessError, PyMongoError, OSError) as error:
+        raise AssertionError(f"the fault could not be injected: {error}") from error
     finally:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
