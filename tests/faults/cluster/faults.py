@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pymongo import WriteConcern
@@ -19,6 +20,7 @@ AWAY_S = 40.0
 # RabbitMQ notices after 45 to 75 s that nodes are parted (net_ticktime), and pauses those in the minority.
 PAST_THE_TICK_S = 85.0
 BEHIND_S = 30
+ON_THE_MINORITY_SIDE = "its gateway reaches a minority only"
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Fault:
 
     run: Callable[[Cluster, random.Random], Awaitable[None]]
     accepting: str
+    one_device: str
     storing: str
 
 
@@ -41,11 +44,11 @@ SHORT = (
 Run = Callable[[Cluster, random.Random], Awaitable[None]]
 
 
-def fault(*, accepting: str = "", storing: str = "") -> Callable[[Run], Run]:
-    """Add a fault; `accepting` and `storing` are the reasons why these may stand still."""
+def fault(*, accepting: str = "", one_device: str = "", storing: str = "") -> Callable[[Run], Run]:
+    """Add a fault, and the reasons why all devices, one device or all workers may stand still."""
 
     def add(run: Run) -> Run:
-        FAULTS[run.__name__] = Fault(run, accepting, storing)
+        FAULTS[run.__name__] = Fault(run, accepting, one_device or accepting, storing)
         return run
 
     return add
@@ -55,6 +58,10 @@ async def leader(cluster: Cluster) -> Node:
     found = await asyncio.to_thread(cluster.rabbitmq.leader, READINGS.name)
     assert found is not None, "the readings' queue has no leader"
     return found
+
+
+def leads(cluster: Cluster, node: Node) -> bool:
+    return cluster.rabbitmq.leader(READINGS.name) is node
 
 
 async def primary(cluster: Cluster) -> Member:
@@ -80,7 +87,7 @@ async def queue_leader_moved(cluster: Cluster, random: random.Random) -> None:
         old = await leader(cluster)
         to = random.choice([node for node in cluster.rabbitmq.nodes if node is not old])
         await asyncio.to_thread(cluster.rabbitmq.move_leaders, QUEUE_NAMES, to)
-        await until(lambda to=to: cluster.rabbitmq.leader(READINGS.name) is to, "the leader has moved")
+        await until(partial(leads, cluster, to), "the leader has moved")
         await asyncio.sleep(random.uniform(1, 3))
 
 
@@ -100,12 +107,12 @@ async def partition(cluster: Cluster, random: random.Random, seconds: float) -> 
         cluster.network.heal()
 
 
-@fault()
+@fault(one_device=ON_THE_MINORITY_SIDE)
 async def gateway_on_the_minority_side(cluster: Cluster, random: random.Random) -> None:
     await partition(cluster, random, random.uniform(20, 30))
 
 
-@fault()
+@fault(one_device=ON_THE_MINORITY_SIDE)
 async def minority_paused_by_rabbitmq(cluster: Cluster, random: random.Random) -> None:
     await partition(cluster, random, PAST_THE_TICK_S + random.uniform(0, 10))
 

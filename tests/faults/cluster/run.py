@@ -23,6 +23,7 @@ from tests.faults.verdict import Stores, Verdict
 
 # Where there is a majority, something is accepted and stored again after this time: a primary is missed after 10 s.
 ACCEPTS_WITHIN_S = 15.0
+ONE_DEVICE_WITHIN_S = 20.0
 STORES_WITHIN_S = 30.0
 
 
@@ -81,9 +82,10 @@ async def injected(name: str, cluster: Cluster, fleet: Fleet, rng: random.Random
     note = [f"{times}, {still.storing_s:.0f} s without stored"]
     for what, seconds, bound, why in (
         ("accepting", still.accepting_s, ACCEPTS_WITHIN_S, fault.accepting),
+        ("one device", still.one_device_s, ONE_DEVICE_WITHIN_S, fault.one_device),
         ("storing", still.storing_s, STORES_WITHIN_S, fault.storing),
     ):
         assert why or seconds <= bound, f"{what} stood still for {seconds:.0f} s although a majority was there"
-        if why:
+        if why and why not in note[-1]:
             note.append(f"{what} may stand still: {why}")
     return "; ".join(note)
