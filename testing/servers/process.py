@@ -31,12 +31,16 @@ class PortTakenError(ServerError):
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = START_TIMEOUT_S) -> None:
-    """Check the condition every 20 ms until it holds; raise ServerError after the timeout."""
-    deadline = time.monotonic() + timeout_s
+    """Check the condition until it holds, first every 20 ms, later less often; raise ServerError after the timeout.
+
+    A check may cost as much as what is waited for: it reads every process in /proc.
+    """
+    began = time.monotonic()
     while not condition():
-        if time.monotonic() > deadline:
+        waited_s = time.monotonic() - began
+        if waited_s > timeout_s:
             raise ServerError(f"not within {timeout_s} s: {what}")
-        time.sleep(0.02)
+        time.sleep(min(max(0.02, 0.05 * waited_s), 0.5))
 
 
 def exists(pid: int) -> bool:
