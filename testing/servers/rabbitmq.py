@@ -71,7 +71,7 @@ class RabbitMQServer(Server):
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,  # its start alone, where the processors are busy with three nodes
             check=False,
         )
         if done.returncode:

@@ -3,11 +3,13 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from pymongo import WriteConcern
+from pymongo.errors import PyMongoError
 
 from broker.topology import READINGS
 from testing.servers.process import Server
@@ -173,18 +175,21 @@ async def primary_rolled_back(cluster: Cluster, random: random.Random) -> None:
     others = [member for member in cluster.mongodb.members if member is not old]
     mark = {"_id": random.getrandbits(48)}
 
-    def written() -> None:
+    def written() -> bool:
         with old.client() as client:
-            client["chaos"].get_collection("marks", write_concern=WriteConcern(w=1)).insert_one(dict(mark))
+            marks = client["chaos"].get_collection("marks", write_concern=WriteConcern(w=1))
+            return bool(marks.insert_one(dict(mark)).acknowledged)
 
     def undone() -> bool:
-        with old.client() as client:
+        # It closes its connections when it steps down and when it rolls back.
+        with suppress(PyMongoError), old.client() as client:
             state: dict[str, Any] = client.admin.command("hello")
             return bool(state["secondary"]) and client["chaos"]["marks"].find_one(mark) is None
+        return False
 
     cluster.network.cut_off([member.host for member in others])
     try:
-        await asyncio.to_thread(written)
+        assert await asyncio.to_thread(written)
         await until(lambda: cluster.mongodb.primary_among(others) is not None, "the majority has a primary")
         await asyncio.sleep(random.uniform(0, 4))
     finally:
