@@ -82,6 +82,7 @@ class Server(ABC):
     name: str
     program: str  # the name of the serving process, which a script may have started
     port: int
+    start_timeout_s: float = START_TIMEOUT_S
 
     def __init__(self, folder: Path, *, host: Host = LOOPBACK) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -191,7 +192,7 @@ class Server(ABC):
                 start_new_session=True,  # Ctrl-C is for pytest, which stops its servers in order
             )
         try:
-            wait_until(self._ready, f"{self.name} answers ({self.log})")
+            wait_until(self._ready, f"{self.name} answers ({self.log})", self.start_timeout_s)
         except BaseException:
             self._end_by_force()
             raise

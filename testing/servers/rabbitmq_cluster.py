@@ -21,6 +21,8 @@ VHOST = quote("/", safe="")
 class Node(RabbitMQServer):
     """One node. It joins the first of `hosts`, or another one that runs, when it is started on an empty folder."""
 
+    start_timeout_s = 400.0  # three at once, on two processors that do other work too
+
     def __init__(
         self, folder: Path, host: Host, hosts: Sequence[Host], cookie: str, *, root: Path | None = None
     ) -> None:
@@ -87,7 +89,7 @@ class RabbitMQCluster:
                 for node in others:
                     self._stack.callback(node.__exit__, None, None, None)
                 list(threads.map(Node.start, others))
-            wait_until(lambda: len(self.running()) == len(self.nodes), "every node is in the cluster")
+            wait_until(lambda: len(self.running()) == len(self.nodes), "every node is in the cluster", 400)
             self._stack = self._stack.pop_all()
         return self
 
