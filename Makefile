@@ -41,7 +41,7 @@ bench: $(VENV)/dev.done ## measure the cost of a reading, here and in other syst
 	@testing/servers/install >&2
 	@exec $(BIN)/python -m bench $(ARGS)
 
-chaos: $(VENV)/dev.done ## run a fleet under faults and account for every reading (ARGS="--minutes M --seed S")
+chaos: $(VENV)/dev.done ## run a fleet under faults and account for every reading (ARGS="--minutes M --seed S", "--cluster")
 	@testing/servers/install >&2
 	@exec $(BIN)/python -m tests.faults $(ARGS)
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from aio_pika.abc import AbstractConnection
 
 from broker.rabbitmq.address import parse_hosts
-from broker.rabbitmq.connection import close, driver_channel, open_connection
+from broker.rabbitmq.connection import HEARTBEAT_S, close, driver_channel, open_connection
 from broker.rabbitmq.connector import Connector
 from broker.rabbitmq.consumer import RabbitMQConsumer
 from broker.rabbitmq.errors import translating_errors
@@ -22,9 +22,6 @@ from broker.rabbitmq.queue_browser import RabbitMQQueueBrowser
 from broker.rabbitmq.topology import DURABLE_AFTER_S, NameProbe, declare_all, ensure_queue
 from broker.topology import QUEUES, Exchange, Queue
 from runtime.background import background
-
-# Longer than every confirm timeout, so that a hung broker trips that first and the heartbeat second.
-HEARTBEAT_S = 10
 
 
 class RabbitMQBroker:

@@ -24,6 +24,10 @@ PREPARE_TIMEOUT_S = 5.0
 START_TIMEOUT_S = 3.0
 # First and longest pause between attempts. A broker that is back is found within two of these.
 RECONNECT_S = (0.1, 2.0)
+# Longer than every confirm timeout, so that a hung broker trips that first and the heartbeat second. Each side sends
+# something every half of it. The driver waits for more than three of them, which is right where there is no other node.
+HEARTBEAT_S = 10
+SILENCE_CHECK_S = 1.0
 # A connection that lasted this long was stable: its loss starts a new outage.
 STABLE_AFTER_S = 5.0
 
@@ -78,10 +82,25 @@ class ReconnectingConnection:
             await asyncio.wait((self._lost,), timeout=STABLE_AFTER_S if self._lost_at_once else 0)
             if not self._lost.done():
                 log.info("Connected to RabbitMQ.", connection=self._name)
-            self._log_failure(await self._lost, "The connection to RabbitMQ was lost; reconnecting.")
+            self._log_failure(await self._until_lost(), "The connection to RabbitMQ was lost; reconnecting.")
         finally:
             self.usable.clear()
             await close(connection)
+
+    async def _until_lost(self) -> BrokerError:
+        """Return why it was lost. A node that is silent for a whole heartbeat is left for another, if there is one.
+
+        Such a node is paused, or packets to it are dropped: its connections stay open, and nothing is confirmed there.
+        """
+        found_silent = False
+        while not self._lost.done():
+            await asyncio.wait((self._lost,), timeout=SILENCE_CHECK_S)
+            silent = self._connector.has_another and self._connector.silent_s() > HEARTBEAT_S
+            # Twice in a row: if this process was paused, what arrived meanwhile is yet to be read.
+            if silent and found_silent:
+                self.reopen(f"silent for {HEARTBEAT_S:g} s")
+            found_silent = silent
+        return self._lost.result()
 
     def reopen(self, reason: str) -> None:
         """Drop this connection and open another, as when the broker has cancelled the consumer on it."""

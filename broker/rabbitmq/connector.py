@@ -47,6 +47,13 @@ class Connector:
     def __init__(self, hosts: tuple[Host, ...]) -> None:
         self._hosts = hosts
         self._last: Candidate | None = None
+        self._transport: _Transport | None = None
+        # Whether the last `connect` could have chosen another address.
+        self.has_another = False
+
+    def silent_s(self) -> float:
+        """Return for how many seconds nothing was received over the last connection."""
+        return 0.0 if self._transport is None else asyncio.get_running_loop().time() - self._transport.received_at
 
     async def connect(self, name: str) -> AbstractConnection:
         """Return a connection to the first node that answers; BrokerUnavailable, with each node's error, if none does.
@@ -57,15 +64,16 @@ class Connector:
         async with aclosing(self._candidates(reasons)) as candidates:
             async for candidate, silence_s in candidates:
                 try:
+                    transport = _Transport(candidate)
                     with translating_errors():
-                        connection = await _connect(candidate, name, silence_s)
+                        connection = await _connect(candidate, name, silence_s, transport)
                 except BrokerRefused:
                     self._last = candidate
                     raise
                 except BrokerUnavailable as error:
                     reasons.append(f"{candidate}: {error}")
                 else:
-                    self._last = candidate
+                    self._last, self._transport = candidate, transport
                     return connection
         raise BrokerUnavailable("; ".join(sorted(reasons)))  # the same text each time: an outage is logged once
 
@@ -80,6 +88,7 @@ class Connector:
                 reasons.append(f"{host.name}:{host.port}: no address ({str(error) or 'no answer'})")
                 continue
             single = len(hosts) == 1 and len(addresses) == 1
+            self.has_another = not single
             for address in random.sample(addresses, len(addresses)):
                 candidate = Candidate(host, address)
                 if candidate == self._last and not single:
@@ -97,9 +106,8 @@ async def _addresses(host: Host) -> list[str]:
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
-async def _connect(candidate: Candidate, name: str, silence_s: float) -> AbstractConnection:
+async def _connect(candidate: Candidate, name: str, silence_s: float, transport: "_Transport") -> AbstractConnection:
     """Open one connection; BrokerUnavailable when nothing is received for `silence_s`."""
-    transport = _Transport(candidate)
     connection = aio_pika.Connection(candidate.host.url, client_properties={"connection_name": name})
     connection.kwargs["transport_factory"] = transport
     connecting = asyncio.ensure_future(connection.connect())

@@ -10,6 +10,7 @@ import pymongo
 from pymongo.errors import OperationFailure, PyMongoError
 
 from onebox.mongod import MongodError, find_mongod
+from testing.servers.host import LOOPBACK, Host
 from testing.servers.ports import free_port
 from testing.servers.process import Server, ServerError
 
@@ -22,16 +23,23 @@ class MongoDBServer(Server):
     name = "mongod"
     program = "mongod"
 
-    def __init__(self, folder: Path, *, replica_set: bool = False, cache_gb: float | None = 0.25) -> None:
+    def __init__(
+        self, folder: Path, *, replica_set: bool = False, cache_gb: float | None = 0.25, host: Host = LOOPBACK
+    ) -> None:
         """Set the cache size; None is mongod's default, about half of the machine's memory."""
-        super().__init__(folder)
+        super().__init__(folder, host=host)
         self._replica_set = replica_set
         self._cache_gb = cache_gb
 
     @property
     def url(self) -> str:
         """The URL for clients, without a database."""
-        return f"mongodb://127.0.0.1:{self.port}/" + ("?replicaSet=rs0" if self._replica_set else "")
+        return f"mongodb://{self.address}/" + ("?replicaSet=rs0" if self._replica_set else "")
+
+    @property
+    def address(self) -> str:
+        """Host and port, as a replica set names its member."""
+        return f"{self.host.address}:{self.port}"
 
     def create_database(self) -> str:
         """Return a random name; MongoDB creates the database on the first write."""
@@ -39,26 +47,27 @@ class MongoDBServer(Server):
 
     def drop_database(self, name: str) -> None:
         """Drop a database."""
-        with self._client() as client:
+        with self.client() as client:
             client.drop_database(name)
 
     def step_down(self, seconds: int) -> None:
         """Step down as primary for some seconds; replica set only."""
-        with self._client() as client, suppress(PyMongoError):  # it closes the connection when it responds
+        with self.client() as client, suppress(PyMongoError):  # it closes the connection when it responds
             client.admin.command({"replSetStepDown": seconds, "force": True})
 
     def fsync(self) -> bool:
         """Flush everything to disk (fsync) and return whether the server confirms it."""
         try:
-            with self._client() as client:
+            with self.client() as client:
                 client.admin.command("fsync")
         except PyMongoError:
             return False
         return True
 
-    def _client(self) -> pymongo.MongoClient[dict[str, Any]]:
-        # Direct, because a replica set that is not initiated has no primary to select.
-        address = f"mongodb://127.0.0.1:{self.port}/?directConnection=true"
+    def client(self) -> pymongo.MongoClient[dict[str, Any]]:
+        """Return a client of this very server, whatever it is in its replica set."""
+        # A replica set that is not initiated has no primary to select.
+        address = f"mongodb://{self.address}/?directConnection=true"
         return pymongo.MongoClient(address, serverSelectionTimeoutMS=5000)
 
     def _choose_ports(self) -> None:
@@ -74,7 +83,7 @@ class MongoDBServer(Server):
             raise ServerError(str(error)) from error
         options = [
             *("--dbpath", str(self.folder / "data"), "--port", str(self.port)),
-            *("--bind_ip", "127.0.0.1", "--nounixsocket"),
+            *("--bind_ip", self.host.address, "--nounixsocket"),
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
             *(
                 "--setParameter",
@@ -88,7 +97,7 @@ class MongoDBServer(Server):
         return [str(program), *options], {"GLIBC_TUNABLES": "glibc.pthread.rseq=0"}
 
     def _answers(self) -> bool:
-        with suppress(PyMongoError), self._client() as client:
+        with suppress(PyMongoError), self.client() as client:
             if self._replica_set:
                 self._initiate(client)
             return bool(client.admin.command("hello")["isWritablePrimary"])
@@ -100,5 +109,5 @@ class MongoDBServer(Server):
         except OperationFailure as error:
             if error.code != NOT_YET_INITIALIZED:
                 raise
-            member = {"_id": 0, "host": f"127.0.0.1:{self.port}"}
+            member = {"_id": 0, "host": self.address}
             client.admin.command("replSetInitiate", {"_id": "rs0", "members": [member]})

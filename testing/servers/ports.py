@@ -29,7 +29,7 @@ def listening_ports(pid: int) -> set[int]:
             with suppress(OSError):
                 inodes.add(str(descriptor.readlink()).removeprefix("socket:[").removesuffix("]"))
     ports = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+    for table in (f"/proc/{pid}/net/tcp", f"/proc/{pid}/net/tcp6"):  # of the network that it is in
         with suppress(OSError):
             for line in Path(table).read_text().splitlines()[1:]:
                 _, local, _, state, *_, inode = line.split()[:10]

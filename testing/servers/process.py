@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from testing.servers import keeper
+from testing.servers.host import LOOPBACK, Host
 from testing.servers.ports import listening_ports
 
 START_TIMEOUT_S = 120
@@ -30,12 +31,16 @@ class PortTakenError(ServerError):
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = START_TIMEOUT_S) -> None:
-    """Check the condition every 20 ms until it holds; raise ServerError after the timeout."""
-    deadline = time.monotonic() + timeout_s
+    """Check the condition until it holds, first every 20 ms, later less often; raise ServerError after the timeout.
+
+    A check may cost as much as what is waited for: it reads every process in /proc.
+    """
+    began = time.monotonic()
     while not condition():
-        if time.monotonic() > deadline:
+        waited_s = time.monotonic() - began
+        if waited_s > timeout_s:
             raise ServerError(f"not within {timeout_s} s: {what}")
-        time.sleep(0.02)
+        time.sleep(min(max(0.02, 0.05 * waited_s), 0.5))
 
 
 def exists(pid: int) -> bool:
@@ -77,10 +82,12 @@ class Server(ABC):
     name: str
     program: str  # the name of the serving process, which a script may have started
     port: int
+    start_timeout_s: float = START_TIMEOUT_S
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, host: Host = LOOPBACK) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder.resolve()
+        self.host = host
         self.log = self.folder / f"{self.name}.log"
         self._keeper: subprocess.Popen[bytes] | None = None
         self._server_pid = 0
@@ -176,7 +183,7 @@ class Server(ABC):
         command, environment = self._command()
         with self.log.open("wb") as log:
             self._keeper = subprocess.Popen(
-                [sys.executable, "-I", "-S", keeper.__file__, *command],
+                [sys.executable, "-I", "-S", keeper.__file__, *self.host.enter, *command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
@@ -185,7 +192,7 @@ class Server(ABC):
                 start_new_session=True,  # Ctrl-C is for pytest, which stops its servers in order
             )
         try:
-            wait_until(self._ready, f"{self.name} answers ({self.log})")
+            wait_until(self._ready, f"{self.name} answers ({self.log})", self.start_timeout_s)
         except BaseException:
             self._end_by_force()
             raise

@@ -18,13 +18,14 @@ import pamqp.frame
 from pamqp import commands
 
 from testing.servers.debian import entered
+from testing.servers.host import LOOPBACK, Host
 from testing.servers.ports import free_port
 from testing.servers.process import Server, ServerError, wait_until
 
 BIN = Path("/usr/lib/rabbitmq/bin")  # not /usr/sbin: those wrappers change the user
 AMQP_HEADER = b"AMQP\0\0\x09\x01"
-# No busy waiting, which would slow down a machine with two CPUs; node traffic on the loopback only.
-ERLANG_OPTIONS = "+sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}"
+# No busy waiting, which would slow down a machine with two CPUs.
+ERLANG_OPTIONS = "+sbwt none +sbwtdcpu none +sbwtdio none"
 
 
 class RabbitMQServer(Server):
@@ -33,9 +34,9 @@ class RabbitMQServer(Server):
     name = "rabbitmq"
     program = "beam.smp"
 
-    def __init__(self, folder: Path, *, metrics: bool = False, root: Path | None = None) -> None:
+    def __init__(self, folder: Path, *, metrics: bool = False, root: Path | None = None, host: Host = LOOPBACK) -> None:
         """Use this machine's RabbitMQ, or the one in the root folder of another Debian."""
-        super().__init__(folder)
+        super().__init__(folder, host=host)
         self._metrics = metrics
         self._root = root
         self._login = "guest:guest"
@@ -46,12 +47,12 @@ class RabbitMQServer(Server):
     @property
     def url(self) -> str:
         """The URL of the default vhost."""
-        return f"amqp://{self._login}@127.0.0.1:{self.port}/"
+        return f"amqp://{self._login}@{self.host.address}:{self.port}/"
 
     @property
     def version(self) -> str:
         """The version that the running node announces to clients, such as "3.10.8"."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+        with socket.create_connection((self.host.address, self.port), timeout=10) as connection:
             connection.sendall(AMQP_HEADER)
             with connection.makefile("rb") as answer:
                 head = answer.read(7)  # type, channel, size
@@ -64,13 +65,13 @@ class RabbitMQServer(Server):
     def rabbitmqctl(self, *arguments: str) -> str:
         """Run rabbitmqctl on the node and return what it prints; about 0.3 s."""
         done = subprocess.run(
-            entered(self._root, [str(BIN / "rabbitmqctl"), "--quiet", *arguments]),
+            [*self.host.enter, *entered(self._root, [str(BIN / "rabbitmqctl"), "--quiet", *arguments])],
             env=os.environ | self._environment(),
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,  # its start alone, where the processors are busy with three nodes
             check=False,
         )
         if done.returncode:
@@ -93,7 +94,7 @@ class RabbitMQServer(Server):
     def api(self, method: str, path: str, body: object = None) -> Any:
         """Call the management API, as in api("GET", "queues"); return the decoded response, None if it is empty."""
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self._management_port}/api/{path}",
+            f"http://{self.host.address}:{self._management_port}/api/{path}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
             headers={
@@ -141,33 +142,40 @@ class RabbitMQServer(Server):
         (self.folder / "enabled_plugins").write_text(f"[{plugins}].\n")
 
     def _command(self) -> tuple[list[str], Mapping[str, str]]:
-        (self.folder / "rabbitmq.conf").write_text(
-            f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {self._management_port}\n"
-            + (f"prometheus.tcp.ip = 127.0.0.1\nprometheus.tcp.port = {self.metrics_port}\n" if self._metrics else "")
-            + "disk_free_limit.absolute = 50MB\nlog.file.level = info\n"
-        )
+        (self.folder / "rabbitmq.conf").write_text(self._configuration())
         return entered(self._root, [str(BIN / "rabbitmq-server")]), self._environment()
 
+    def _configuration(self) -> str:
+        address = self.host.address
+        return (
+            f"management.tcp.ip = {address}\nmanagement.tcp.port = {self._management_port}\n"
+            + (f"prometheus.tcp.ip = {address}\nprometheus.tcp.port = {self.metrics_port}\n" if self._metrics else "")
+            + "disk_free_limit.absolute = 50MB\nlog.file.level = info\n"
+        )
+
     def _environment(self) -> dict[str, str]:
+        address = self.host.address
+        # Node traffic by this address only.
+        interface = f"-kernel inet_dist_use_interface {{{address.replace('.', ',')}}}"
         return {
             "HOME": str(self.folder),  # for the cookie, which Erlang makes
             "RABBITMQ_NODENAME": self._node,
-            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_IP_ADDRESS": address,
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(self._dist_port),
             "ERL_EPMD_PORT": str(self._epmd_port),
-            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_ADDRESS": address,
             "RABBITMQ_MNESIA_BASE": str(self.folder / "mnesia"),
             "RABBITMQ_LOG_BASE": str(self.folder / "log"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "enabled_plugins"),
             "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq.conf"),
             "RABBITMQ_CONF_ENV_FILE": os.devnull,
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": ERLANG_OPTIONS,
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{ERLANG_OPTIONS} {interface}",
         }
 
     def _answers(self) -> bool:
         # The AMQP listener opens after all but the plugins', and create_vhost needs the management API.
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+        with suppress(OSError), socket.create_connection((self.host.address, self.port), timeout=1) as connection:
             connection.sendall(AMQP_HEADER)
             if connection.recv(1) == b"\x01":  # a method frame: Connection.Start
                 self.api("GET", "vhosts/%2F")

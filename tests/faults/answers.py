@@ -7,23 +7,23 @@ import aiohttp
 
 from runtime.times import parse_rfc3339
 from tests.faults.fleet import Fleet, Identity
-from tests.faults.stack import Stack
+from tests.faults.stack import Service
 from tests.faults.verdict import Stores, stored_of
 from tests.integration.device import logged_in
 
 
-async def compared_with_answers(stack: Stack, stores: Stores, fleet: Fleet) -> str:
+async def compared_with_answers(auth: Service, reader: Service, stores: Stores, fleet: Fleet) -> str:
     """Return how many readings GET answers; AssertionError if they are not those that are stored."""
     count = 0
-    async with aiohttp.ClientSession(stack.auth.url) as auth, aiohttp.ClientSession(stack.reader.url) as reader:
+    async with aiohttp.ClientSession(auth.url) as accounts, aiohttp.ClientSession(reader.url) as history:
         for sender in fleet.senders:
-            token = await logged_in(auth, f"device-{sender.number}@example.com")
-            reader.headers["Authorization"] = f"Bearer {token}"
-            for sensor_type in await _sensor_types(reader, sender.device):
+            token = await logged_in(accounts, f"device-{sender.number}@example.com")
+            history.headers["Authorization"] = f"Bearer {token}"
+            for sensor_type in await _sensor_types(history, sender.device):
                 stored = await asyncio.to_thread(stored_of, stores, sensor_type)
                 mine = [identity for identity, _ in stored if identity[:2] == (sender.owner, sender.device)]
                 for order in ("asc", "desc"):
-                    found = await _answered(reader, sender.owner, sender.device, sensor_type, order)
+                    found = await _answered(history, sender.owner, sender.device, sensor_type, order)
                     assert found == (mine if order == "asc" else mine[::-1]), f"{sensor_type} is answered otherwise"
                 count += len(mine)
     return f"GET answers {count} stored readings, each once, both ways"

@@ -9,11 +9,13 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import aiohttp
 
 from bench.processes import ENDS_WITH_PARENT
 from broker.failpoints import VARIABLE, Point
+from testing.servers.host import LOOPBACK, Host
 from testing.servers.mariadb import MariaDBServer
 from testing.servers.mongodb import MongoDBServer
 from testing.servers.ports import free_port
@@ -40,14 +42,15 @@ class Service:
 
     def __init__(self, name: str, folder: Path, *arguments: str, **settings: str) -> None:
         self.name = name
+        self.at = LOOPBACK
         self._arguments = arguments
-        self.host = settings.get("HOST", "127.0.0.1")
+        self.host = settings.get("HOST", self.at.address)
         self.port, self.ops_port = int(settings.get("PORT", 0)) or free_port(), free_port()
-        self._log = folder / f"{name}-{self.port}.log"
+        self._log = folder / f"{name}-{self.port}-{self.ops_port}.log"
         self._settings = {
             "HOST": self.host,
             "PORT": str(self.port),
-            "OPS_HOST": "127.0.0.1",
+            "OPS_HOST": self.at.address,
             "OPS_PORT": str(self.ops_port),
             **settings,
         }
@@ -64,12 +67,22 @@ class Service:
     def url(self) -> str:
         return f"http://{self.host}:{self.port}"
 
+    @property
+    def ops_url(self) -> str:
+        return f"http://{self.at.address}:{self.ops_port}"
+
+    def on(self, host: Host) -> Self:
+        """Let it run on another host, before it is started."""
+        self.at, self.host = host, host.address
+        self._settings |= {"HOST": host.address, "OPS_HOST": host.address}
+        return self
+
     async def run(self) -> None:
         while True:
             await self._may_start.wait()
             with self._log.open("ab") as log:
                 self._process = await asyncio.create_subprocess_exec(
-                    *(*ENDS_WITH_PARENT, sys.executable, "-m", self.name, *self._arguments),
+                    *(*ENDS_WITH_PARENT, *self.at.enter, sys.executable, "-m", self.name, *self._arguments),
                     cwd=ROOT,
                     env={**os.environ, **self._settings, **self._next_start},
                     stdin=asyncio.subprocess.DEVNULL,
@@ -165,7 +178,7 @@ class Service:
         async with aiohttp.ClientSession() as session, asyncio.timeout(within_s):
             while True:
                 with suppress(aiohttp.ClientError):
-                    async with session.get(f"http://127.0.0.1:{self.ops_port}/{question}") as response:
+                    async with session.get(f"{self.ops_url}/{question}") as response:
                         if response.status == 200:
                             return
                 await asyncio.sleep(0.05)

@@ -42,11 +42,13 @@ class Verdict:
     recovered_s: float = 0.0
     largest_bytes: int = 0
     failure: str = ""
+    note: str = ""
+    recovers_within_s: float = RECOVERS_WITHIN_S
 
     @property
     def late(self) -> bool:
         """Whether recovery took too long."""
-        return self.recovered_s > RECOVERS_WITHIN_S
+        return self.recovered_s > self.recovers_within_s
 
     @property
     def large(self) -> bool:

@@ -6,7 +6,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from structlog.testing import capture_logs
 from yarl import URL
 
 from broker.connect import check_url, open_broker
-from broker.interface import BrokerUnavailable
+from broker.interface import BrokerError, BrokerUnavailable
 from broker.message import Message
+from broker.rabbitmq import broker as rabbitmq_broker
 from broker.rabbitmq import connection as rabbitmq_connection
 from broker.rabbitmq.address import parse_hosts
 from broker.rabbitmq.broker import RabbitMQBroker
@@ -43,6 +44,9 @@ class Node:
         self.address, self.port, self._behind = address, port, behind
         self.connections = 0
         self._open: set[asyncio.StreamWriter] = set()
+        # While clear, connections stay open, and nothing is carried.
+        self.carries = asyncio.Event()
+        self.carries.set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Node"]:
@@ -59,14 +63,14 @@ class Node:
         self.connections += 1
         back, forth = await asyncio.open_connection("127.0.0.1", self._behind)
         self._open |= {writer, forth}
-        await asyncio.gather(_carry(reader, forth), _carry(back, writer), return_exceptions=True)
+        await asyncio.gather(self._carry(reader, forth), self._carry(back, writer), return_exceptions=True)
         self._open -= {writer, forth}
 
-
-async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with closing(writer):
-        while data := await reader.read(65536):
-            writer.write(data)
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with closing(writer):
+            while data := await reader.read(65536):
+                await self.carries.wait()
+                writer.write(data)
 
 
 @contextmanager
@@ -225,6 +229,53 @@ async def test_where_no_host_answers_each_is_named_with_its_reason_once_and_no_p
         assert words in str(away.value)
     assert [line["event"] for line in logs] == ["RabbitMQ is unreachable; retrying."], logs
     assert "hunter2" not in str(logs)
+
+
+async def test_a_node_that_falls_silent_is_left_for_another_after_one_heartbeat(
+    nodes: list[Node], rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (rabbitmq_connection, rabbitmq_broker):
+        monkeypatch.setattr(module, "HEARTBEAT_S", 2)
+    hosts = ",".join(f"{node.address}:{node.port}" for node in nodes)
+    url = rabbitmq_url.replace(URL(rabbitmq_url).authority.rpartition("@")[2], hosts)
+    broker = RabbitMQBroker(url, durable_after_s=0)
+    async with broker.publisher(READINGS_EXCHANGE, confirm_timeout_s=0.5) as publisher:
+        await publisher.publish(Message(b"before"), READINGS_EXCHANGE)
+        first = next(node for node in nodes if node.connections)
+        other = next(node for node in nodes if node is not first)
+
+        async def published() -> bool:
+            with suppress(BrokerError):
+                await publisher.publish(Message(b"after"), READINGS_EXCHANGE)
+                return True
+            return False
+
+        # Not while heartbeats arrive, however little is published.
+        await asyncio.sleep(3 * 2)
+        assert (first.connections, other.connections) == (1, 0)
+        first.carries.clear()
+        with capture_logs() as logs:
+            await eventually(published, "another node takes the next message", 30)
+        first.carries.set()
+    assert other.connections == 1
+    assert "silent for 2 s" in [line.get("error") for line in logs]
+
+
+async def test_a_node_without_another_is_left_to_the_drivers_own_rule(
+    rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (rabbitmq_connection, rabbitmq_broker):
+        monkeypatch.setattr(module, "HEARTBEAT_S", 2)
+    node = Node("127.0.0.12", free_port(), URL(rabbitmq_url).port or 0)
+    url = str(URL(rabbitmq_url).with_host(node.address).with_port(node.port))
+    async with (
+        node.running(),
+        RabbitMQBroker(url, durable_after_s=0).publisher(READINGS_EXCHANGE, confirm_timeout_s=8) as publisher,
+    ):
+        node.carries.clear()
+        asyncio.get_running_loop().call_later(5, node.carries.set)
+        await publisher.publish(Message(b"waits"), READINGS_EXCHANGE)
+        assert node.connections == 1
 
 
 async def test_over_tls_an_address_of_a_name_is_still_checked_against_the_name(
