@@ -13,6 +13,7 @@ class ForgetfulDisk:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True)
         self.folder = folder
+        self.ignores_syncs = False
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
@@ -43,6 +44,7 @@ class ForgetfulDisk:
     def ignore_syncs(self) -> None:
         """Do nothing on a sync from now on, but say that all is well."""
         self._do("ignore")
+        self.ignores_syncs = True
 
     def delay_syncs(self, seconds: float) -> None:
         """Let each sync take so long from now on."""

@@ -1,6 +1,7 @@
 """The stores under test: each starts on a folder, is written to by a process of its own, is killed and read again."""
 
 import asyncio
+import json
 import subprocess
 import sys
 import threading
@@ -126,8 +127,7 @@ class DeviceBuffer(Store):
     def numbers(self) -> list[int]:
         buffer = Buffer(self.url)
         try:
-            rows = buffer.after(0, 10**9)
-            return [int(row.body.split(b'"value":')[1].split(b",")[0].rstrip(b"}")) for row in rows]
+            return [json.loads(row.body)["value"] for row in buffer.after(0, 10**9)]
         finally:
             buffer.close()
 

@@ -22,6 +22,7 @@ from broker.topology import READINGS_EXCHANGE
 from device.buffer import Buffer
 from device.errors import BufferFailed
 from persister.collections import SAFE
+from runtime.logs import configure_logs
 from runtime.mongodb import mongodb_client
 
 WRITERS = 8
@@ -104,4 +105,5 @@ async def run(store: str, url: str, first: int) -> None:
 
 
 if __name__ == "__main__":
+    configure_logs("critical", "console")  # logs would stand between the lines of standard output
     asyncio.run(run(sys.argv[1], sys.argv[2], int(sys.argv[3])))
