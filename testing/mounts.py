@@ -13,7 +13,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 def private_mounts() -> bool:
     """Give the calling thread, and what it starts from now on, mounts of their own; False if that is not permitted."""
-    return _LIBC.unshare(CLONE_NEWNS) == 0 and _LIBC.mount(None, b"/", None, MS_REC | MS_PRIVATE, None) == 0
+    return bool(_LIBC.unshare(CLONE_NEWNS) == 0 and _LIBC.mount(None, b"/", None, MS_REC | MS_PRIVATE, None) == 0)
 
 
 def mount(kind: str, at: Path, options: str, flags: int = 0) -> None:

@@ -77,7 +77,9 @@ def run(args: argparse.Namespace, folder: Path) -> int:
     if args.control:
         account = prove("control", "embedded", partial(power_cuts, cuts=1), folder, args.seed, control=True)
         print(row(account))
-        print("the control lost numbers, as it must" if account.lost else "THE CONTROL LOST NOTHING: this proves nothing")
+        print(
+            "the control lost numbers, as it must" if account.lost else "THE CONTROL LOST NOTHING: this proves nothing"
+        )
         return 0 if account.lost else 1
     accounts = []
     for name, (store_name, scenario) in scenarios(args).items():

@@ -38,7 +38,7 @@ class ForgetfulDisk:
         self._do("sync")
 
     def cut(self, seed: int | None) -> None:
-        """Cut the power; some of what was not synced is kept, by this seed, or nothing (None). Kill the server first."""
+        """Cut the power, after the server was killed; part of what was not synced is kept, by this seed, or nothing."""
         self._do(f"cut {'none' if seed is None else seed}")
 
     def ignore_syncs(self) -> None:

@@ -89,15 +89,11 @@ class Fuse:
         if call in {2, 36, 42}:  # FORGET, INTERRUPT and BATCH_FORGET have no answer
             return
         try:
-            node = self.disk.nodes.get(number or ROOT)
-            if node is None:
-                raise OSError(errno.ESTALE, "unknown file")
+            node = self.disk.nodes[number or ROOT]
             if call in {20, 30}:  # FSYNC, FSYNCDIR
                 heapq.heappush(self._waiting, (time.monotonic() + self.delay_s, unique, node))
                 return
-            if call not in self._calls:
-                raise OSError(errno.ENOSYS, "not implemented")
-            self._answer(unique, self._calls[call](node, request[HEADER.size :], (uid, gid)))
+            self._answer(unique, self._calls.get(call, _unknown)(node, request[HEADER.size :], (uid, gid)))
         except OSError as error:
             self._answer(unique, b"", error.errno or errno.EIO)
 
@@ -236,6 +232,10 @@ class Fuse:
                 break
             found += one
         return found
+
+
+def _unknown(node: Node, body: memoryview, user: tuple[int, int]) -> bytes:
+    raise OSError(errno.ENOSYS, "not implemented")
 
 
 def _name(body: memoryview) -> bytes:

@@ -80,7 +80,7 @@ class Node:
         self.data = os.memfd_create("data")
         left = self.size
         os.lseek(self.durable, 0, os.SEEK_SET)
-        while left > 0 and (sent := os.sendfile(self.data, self.durable, None, left)):  # type: ignore[arg-type]
+        while left > 0 and (sent := os.sendfile(self.data, self.durable, None, left)):
             left -= sent
         os.ftruncate(self.data, self.size)
         self.forget_dirty()
