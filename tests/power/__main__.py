@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from runtime.logs import configure_logs
 from testing.mounts import private_mounts
 from tests.power.disk import ForgetfulDisk
 from tests.power.scenarios import Account, Proof, failed_sync, power_cuts, slow_disk
@@ -111,6 +112,7 @@ def main() -> int:
     if not Path("/dev/fuse").exists() or not private_mounts():
         print("FAILED: this needs root and /dev/fuse, to mount a disk of its own", file=sys.stderr)
         return 2
+    configure_logs("critical", "console")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers and mounts are ended
     with tempfile.TemporaryDirectory(prefix="tidegate-power-") as folder:
         return run(args, Path(folder))
