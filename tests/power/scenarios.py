@@ -57,9 +57,18 @@ class Proof:
     def cut(self, writing: Writing) -> None:
         """Kill the store, cut the power, start it on what is left and account for the numbers of this round."""
         self.store.kill(writing)
+        self.account.cuts += 1
         seed = self.rng.randrange(2**32)
         # Every fifth cut keeps nothing that was not synced. If the disk ignores syncs, any other leaves a torn heap.
         self.disk.cut(None if self.disk.ignores_syncs or seed % 5 == 0 else seed)
+        self._start_and_count(writing)
+
+    def kill(self, writing: Writing) -> None:
+        """The same, but the power stays."""
+        self.store.kill(writing)
+        self._start_and_count(writing)
+
+    def _start_and_count(self, writing: Writing) -> None:
         began = time.monotonic()
         self.store.start()
         found = self.store.numbers()
@@ -67,7 +76,6 @@ class Proof:
         account.slowest_start_s = max(account.slowest_start_s, time.monotonic() - began)
         self._sent |= writing.sent
         self._first = max(self._sent) + 1
-        account.cuts += 1
         account.sent += len(writing.sent)
         account.acknowledged += len(writing.acknowledged)
         account.lost += len(writing.acknowledged.keys() - set(found))
@@ -83,8 +91,11 @@ def power_cuts(proof: Proof, cuts: int) -> None:
         proof.cut(writing)
 
 
-def failed_sync(proof: Proof) -> None:
-    """Let one sync fail with EIO; a server that ends itself is started again, as its supervisor would. Then a cut."""
+def failed_sync(proof: Proof, *, then_cut: bool = True) -> None:
+    """Let one sync fail with EIO; a server that ends itself is started again, as its supervisor would. Then a cut.
+
+    Without a cut it is killed: MariaDB reads its log from the cache when it starts again, and does not write it anew.
+    """
     writing = proof.writing()
     time.sleep(0.5)
     proof.disk.fail_once()
@@ -94,7 +105,7 @@ def failed_sync(proof: Proof) -> None:
     if not _within(lambda: _accepts(proof, writing, failed), FIRST_WRITE_WITHIN_S):
         proof.account.failures.append("nothing was acknowledged after the failed sync")
     proof.account.recovered_s = time.monotonic() - failed
-    proof.cut(writing)
+    (proof.cut if then_cut else proof.kill)(writing)
 
 
 def _accepts(proof: Proof, writing: Writing, since: float) -> bool:
