@@ -9,7 +9,7 @@ CODE := access auth bench broker device gateway onebox persister reader readings
 # Two makes must not fill one .venv at the same time; without flock(1), run one at a time.
 LOCK := $(shell command -v flock >/dev/null 2>&1 && echo flock .venv.lock)
 
-.PHONY: help run test test-fast fuzz bench chaos matrix simulate check types format pre-commit openapi settings \
+.PHONY: help run test test-fast fuzz bench chaos matrix power simulate check types format pre-commit openapi settings \
 	screenshots up down backup restore compose-test clean
 .DEFAULT_GOAL := help
 
@@ -48,6 +48,10 @@ chaos: $(VENV)/dev.done ## run a fleet under faults and account for every readin
 matrix: $(VENV)/dev.done ## run the whole pipeline on each version of each server (ARGS="--only rabbitmq", --short, --list)
 	@testing/servers/install >&2
 	@exec $(BIN)/python -m tests.matrix $(ARGS)
+
+power: $(VENV)/dev.done ## cut the power of servers on a disk that forgets what was not synced (ARGS="--cuts N --seed S", --only, --list)
+	@testing/servers/install >&2
+	@exec $(BIN)/python -m tests.power $(ARGS)
 
 simulate: $(VENV)/dev.done ## run 10,000 seeds of the pipeline in virtual time, with crashes (ARGS="--seeds N --seed S --plant NAME")
 	@exec $(BIN)/python -m tests.simulation $(ARGS)

@@ -46,6 +46,7 @@ class Buffer:
         self._log_file = -1
         self._removed: list[int] = []
         self._dirty = False
+        self._log_in_doubt = False
         self._lock = threading.Lock()
         self._default_series: str | None = None
         self.transactions = 0
@@ -250,22 +251,28 @@ class Buffer:
         """Wait until everything written is on the disk; now and then move it from the log into the file.
 
         For a thread of its own, and only if `needs_sync`. Raises BufferFailed.
+
+        Linux reports a failed write once and forgets it: the next fsync succeeds, and the log has a hole. So after a
+        failure everything is moved into the file, before anything more counts as written.
         """
         self._dirty = False
         try:
             if self._log_file < 0:
                 self._log_file = os.open(f"{self._path}-wal", os.O_RDWR)
             os.fsync(self._log_file)
-            if self.transactions >= CHECKPOINT_AFTER:
+            if self.transactions >= CHECKPOINT_AFTER or self._log_in_doubt:
                 self._checkpoint()
         except (OSError, sqlite3.Error) as error:
-            self._dirty = True
+            self._dirty = self._log_in_doubt = True
             raise BufferFailed(f"{self._path}: {error}") from error
 
     def _checkpoint(self) -> None:
         with self._lock:  # inside a transaction it would fail
-            self._database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            ((_, pages, moved),) = self._database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        if self._log_in_doubt and moved < pages:
+            raise sqlite3.OperationalError(f"only {moved} of {pages} pages of the log were moved into the file")
         self.transactions = 0
+        self._log_in_doubt = False
 
     def close(self) -> None:
         """Write what is left, and free the file."""

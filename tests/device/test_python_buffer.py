@@ -1,10 +1,13 @@
 """The buffer of the Python library: one file, in which nothing is lost and no identity is used twice."""
 
+import errno
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -186,3 +189,24 @@ def test_the_outbox_gives_all_of_it_oldest_first_however_much_waits() -> None:
 )
 def test_times_are_read_as_the_server_reads_them(ts: object, is_read_as: int | None) -> None:
     assert milliseconds(ts) == is_read_as
+
+
+def test_a_reading_is_safe_after_a_failed_sync_though_the_log_has_a_hole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buffer = Buffer(tmp_path / "buffer")
+    buffer.append({"value": 1.0})
+    with monkeypatch.context() as failing:
+        failing.setattr("device.buffer.os.fsync", Mock(side_effect=OSError(errno.EIO, "Input/output error")))
+        with pytest.raises(BufferFailed):
+            buffer.sync()
+    buffer.append({"value": 2.0})
+    assert buffer.needs_sync
+    buffer.sync()
+
+    # What the failed sync should have written never reached the disk, so nothing in the log can be read.
+    shutil.copy(tmp_path / "buffer", tmp_path / "after the cut")
+    buffer.close()
+    left = Buffer(tmp_path / "after the cut")
+    assert [json.loads(row.body)["value"] for row in left.after(0, 10)] == [1.0, 2.0]
+    left.close()
