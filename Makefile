@@ -9,7 +9,7 @@ CODE := access auth bench broker device gateway onebox persister reader readings
 # Two makes must not fill one .venv at the same time; without flock(1), run one at a time.
 LOCK := $(shell command -v flock >/dev/null 2>&1 && echo flock .venv.lock)
 
-.PHONY: help run test test-fast fuzz bench chaos matrix simulate check types format pre-commit openapi settings \
+.PHONY: help run test test-fast fuzz bench chaos matrix simulate soak check types format pre-commit openapi settings \
 	screenshots up down backup restore compose-test clean
 .DEFAULT_GOAL := help
 
@@ -51,6 +51,10 @@ matrix: $(VENV)/dev.done ## run the whole pipeline on each version of each serve
 
 simulate: $(VENV)/dev.done ## run 10,000 seeds of the pipeline in virtual time, with crashes (ARGS="--seeds N --seed S --plant NAME")
 	@exec $(BIN)/python -m tests.simulation $(ARGS)
+
+soak: $(VENV)/dev.done ## run 1,000 devices for hours and judge what grows (ARGS="--hours H --resume DIR", "--overload --minutes M")
+	@testing/servers/install >&2
+	@exec $(BIN)/python -m tests.soak $(ARGS)
 
 check: $(VENV)/dev.done ## run formatter, linter and type checker
 	@$(BIN)/ruff format --check $(CODE)

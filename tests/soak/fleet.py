@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import msgspec
 
 from readings.place import Place
-from simulator.account import Account as Owner
+from simulator.account import Account as SimulatorAccount
 from simulator.account import NewDevice
 from simulator.api import Api
 from simulator.device import DeviceClient
@@ -27,14 +26,15 @@ DEVICES_PER_OWNER = 20
 PASSWORD = "correct horse battery"
 # Means, of one device.
 EVENT_EVERY_S, MAX_READINGS = 4.0, 3
-STAYS_S, AWAY_S = 120.0, 5.0
+STAYS_S, AWAY_S, MOST_AWAY_S = 120.0, 5.0, 30.0
 ALTERED_EVERY_S = 300.0
 AGED_PART = 0.01
 AGED_BY_MS = (24 * 60 - 2) * 60_000
 # SensorTypes of a device: one after the other, and then the first again.
 SENSORS = 8
 UNITS = ("C", "K", "bar", "V")
-FLUSH_S = 60.0
+# At the end: to send what is pending, and how often to connect again for it.
+FLUSH_S, LAST_TRIES = 30.0, 4
 STATE = "fleet.json"
 
 
@@ -52,6 +52,32 @@ class Counts:
     renewed: int = 0
     # Answers that a good reading must not get.
     rejected: int = 0
+
+
+class Owner(SimulatorAccount):
+    """A person with devices, and what people do with them besides."""
+
+    async def alter(self, device: str, change: dict[str, Any]) -> None:
+        """Change fields of a device."""
+        await self._call("PATCH", f"/devices/{device}", dict[str, Any], body=change)
+
+    async def revoke(self, device: str) -> None:
+        """Revoke all tokens of a device."""
+        await self._delete(f"/devices/{device}/tokens")
+
+    async def remove(self, device: str) -> None:
+        """Delete a device."""
+        await self._delete(f"/devices/{device}")
+
+    async def _delete(self, path: str) -> None:
+        for attempt in range(2):
+            headers = {"Authorization": f"Bearer {self._token}"}
+            async with self._api.http.delete(self._api.url + path, headers=headers) as response:
+                if response.status in (204, 404):
+                    return
+            if response.status != 401 or attempt:
+                raise ApiError(response.status, f"DELETE {path}: {response.status}")
+            await self.claims()  # logs in again
 
 
 @dataclass
@@ -95,14 +121,13 @@ class Device:
     async def alter(self) -> None:
         """Go on with another sensor: its type, unit and place."""
         self.sensor = (self.sensor + 1) % SENSORS
-        body = {"sensorType": f"sensor-{self.sensor}", "location": {"lat": 48.0 + self.sensor / 100, "lon": 11.0}}
-        await self.owner._call("PATCH", f"/devices/{self.account.device}", msgspec.Raw, body=body)  # noqa: SLF001
+        change = {"sensorType": f"sensor-{self.sensor}", "location": {"lat": 48.0 + self.sensor / 100, "lon": 11.0}}
+        await self.owner.alter(self.account.device, change)
         self.counts.altered += 1
 
     async def revoke(self) -> None:
         """Revoke all its tokens, as its owner does when one may be known to others."""
-        path = f"/devices/{self.account.device}/tokens"
-        await self.owner._call("DELETE", path, msgspec.Raw)  # noqa: SLF001
+        await self.owner.revoke(self.account.device)
         self.counts.revoked += 1
 
 
@@ -118,12 +143,12 @@ class Fleet:
         self.rng = random.Random(seed)
         self.failures: deque[str] = deque(maxlen=10)
         self._api = Api(http, url)
-        self._http = http
+        self.http = http
         self._ending = asyncio.Event()
 
     async def begin(self, devices: int, saved: Path) -> None:
         """Sign up owners and register devices, or go on with those of an earlier run, however many they were."""
-        past = json.loads(saved.read_text()) if saved.exists() else {"accounts": [], "devices": []}
+        past = _saved(saved)
         self.accounts = [Account.loaded(one) for one in past["accounts"]]
         devices = len(past["devices"]) or devices
         for number in range(-(-devices // DEVICES_PER_OWNER)):
@@ -168,24 +193,23 @@ class Fleet:
         device = self.devices[number]
         fresh = await self._registered(device.owner)
         self.devices[number] = fresh
-        with suppress(ApiError):
-            path = f"/devices/{device.account.device}"
-            await device.owner._call("DELETE", path, msgspec.Raw)  # noqa: SLF001
+        await device.owner.remove(device.account.device)
         self.counts.replaced += 1
 
     async def _keep(self, number: int) -> None:
         await self._pause(self.rng.random() * EVENT_EVERY_S)
-        while True:
+        tries = 0
+        while not self._ending.is_set() or (self.devices[number].pending and (tries := tries + 1) < LAST_TRIES):
             device = self.devices[number]
             try:
                 await self._connected(number, device)
             except DeviceRefusedError:
                 self.counts.refused += 1
             except SimulatorError as error:
-                self.failures.append(str(error))
-            if self._ending.is_set() and not device.pending:
-                return
-            await self._pause(self.rng.expovariate(1 / AWAY_S))
+                if self.devices[number] is device:
+                    self.failures.append(str(error))
+            # Not `_pause`, which ends at once when the fleet does.
+            await asyncio.sleep(0.5 if self._ending.is_set() else min(self.rng.expovariate(1 / AWAY_S), MOST_AWAY_S))
 
     async def _connected(self, number: int, device: Device) -> None:
         """One stay: what is pending first, then new readings, until it is over or the device is replaced."""
@@ -194,7 +218,7 @@ class Fleet:
             self.url,
             device.token,
             device.account.device,
-            http=self._http,
+            http=self.http,
             on_settled=device.settled,
             on_retried=self._retried,
             on_connection=self._connection,
@@ -223,6 +247,11 @@ class Fleet:
 
     def _connection(self, opened: bool) -> None:
         self.counts.connected += 1 if opened else -1
+
+
+def _saved(file: Path) -> dict[str, Any]:
+    saved: dict[str, Any] = {"accounts": [], "devices": []}
+    return json.loads(file.read_text()) if file.exists() else saved
 
 
 async def _within(seconds: float, call: Callable[[], Awaitable[Any]]) -> None:
