@@ -9,7 +9,7 @@ from contextlib import suppress
 import aiohttp
 
 from simulator.errors import SimulatorError
-from tests.soak.fleet import PASSWORD, Fleet
+from tests.soak.fleet import DEVICES_PER_OWNER, PASSWORD, Fleet
 from tests.soak.stack import Stack
 
 # Of the whole fleet of a thousand; fewer devices are revoked less often.
@@ -71,23 +71,27 @@ class Churn:
 
     async def _read(self) -> None:
         """Log in, read a chart and follow what is live for a while, as a browser does."""
-        number = self._rng.randrange(len(self._fleet.owners))
-        device = self._rng.choice(self._fleet.devices)
+        number = self._rng.randrange(len(self._fleet.devices))
+        device, owner = self._fleet.devices[number], number // DEVICES_PER_OWNER
         timeout = aiohttp.ClientTimeout(total=30)
         try:
-            async with aiohttp.ClientSession(self._fleet.url, timeout=timeout, raise_for_status=True) as session:
-                body = {"email": f"soak-{number}@example.com", "password": PASSWORD}
+            async with aiohttp.ClientSession(self._fleet.url, timeout=timeout) as session:
+                body = {"email": f"soak-{owner}@example.com", "password": PASSWORD}
                 async with session.post("/user/login", json=body) as response:
                     token = (await response.json())["accessToken"]
                 session.headers["Authorization"] = f"Bearer {token}"
-                query = {"device": device.account.device, "sensorType": "sensor-0", "limit": "1000"}
+                query = {"device": device.account.device, "sensorType": f"sensor-{device.sensor}", "limit": "1000"}
                 for path, asked in (("/series", {"limit": "100"}), ("/readings", query), ("/readings/latest", {})):
                     async with session.get(path, params=asked) as response:
                         await response.read()
+                        # 404: a sensor that has sent nothing yet.
+                        assert response.status in (200, 404), f"{path} is answered with {response.status}"
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LIVE_FOR_S), session.get("/live") as response:
+                        assert response.status == 200, f"/live is answered with {response.status}"
                         async for _ in response.content.iter_any():
                             pass
             self.reads += 1
-        except (aiohttp.ClientError, TimeoutError):
+        except (aiohttp.ClientError, TimeoutError, AssertionError) as error:
             self.failed_reads += 1
+            self._fleet.failures.append(f"a chart: {error!r}")

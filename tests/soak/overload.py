@@ -30,7 +30,7 @@ RETURNS_WITHIN_S = 10.0
 WINDOW_S, GOOD_PART, ANSWER_S = 3, 0.95, 1.0
 # Of the devices in a second, on average; and of the readings that are acknowledged.
 MAX_CONNECTS, MAX_RETRIED = 0.05, 1.0
-READY_WITHIN_S = 180.0
+READY_WITHIN_S, ENDS_WITHIN_S = 180.0, 180.0
 # Shipped values: the soak's make a collection every few seconds of this.
 PERSISTER = {"SEAL_READINGS": "5000000", "SEAL_SECONDS": "3600"}
 
@@ -133,19 +133,30 @@ class OverloadVerdict:
 
 
 class Load:
-    """The process with the devices."""
+    """The process with the devices; `run` reads what it says, all the time, so that a second is of its phase."""
 
     def __init__(self, process: Process) -> None:
+        loop = asyncio.get_running_loop()
         self._process = process
+        self._seconds: list[dict[str, float]] = []
+        self.ready: asyncio.Future[None] = loop.create_future()
+        self.ended: asyncio.Future[list[str]] = loop.create_future()
 
-    async def read(self, within_s: float) -> dict[str, Any]:
-        """Return its next line."""
+    async def run(self) -> None:
+        """Read its lines until it ends."""
         assert self._process.stdout
-        async with asyncio.timeout(within_s):
-            line = await self._process.stdout.readline()
-        assert line, "the load has ended"
-        found: dict[str, Any] = json.loads(line)
-        return found
+        async for line in self._process.stdout:
+            found = json.loads(line)
+            if "ready" in found:
+                self.ready.set_result(None)
+            elif "ended" in found:
+                self.ended.set_result(found["failures"])
+            else:
+                self._seconds.append(found)
+        for future in (self.ready, self.ended):
+            if not future.done():
+                future.set_exception(AssertionError("the load has ended"))
+                future.exception()  # seen here, if nobody awaits it
 
     def order(self, command: dict[str, Any]) -> None:
         """Send it a line."""
@@ -154,11 +165,11 @@ class Load:
 
     async def phase(self, rate: float | None, seconds: float, ended: asyncio.Event) -> Phase:
         """Let it send at a rate, and return what it did in each second."""
+        first = len(self._seconds)
         self.order({"rate": rate})
-        phase, until = Phase(rate or 0.0), time.monotonic() + seconds
-        while time.monotonic() < until and not ended.is_set():
-            phase.seconds.append(await self.read(60))
-        return phase
+        with suppress(TimeoutError):
+            await asyncio.wait_for(ended.wait(), seconds)
+        return Phase(rate or 0.0, self._seconds[first:])
 
 
 async def overload(plan: Plan, ended: asyncio.Event, tell: Callable[[str], None]) -> OverloadVerdict:
@@ -167,12 +178,14 @@ async def overload(plan: Plan, ended: asyncio.Event, tell: Callable[[str], None]
         process = await asyncio.create_subprocess_exec(
             *(*ENDS_WITH_PARENT, sys.executable, "-m", "tests.soak.load"), cwd=ROOT, stdin=PIPE, stdout=PIPE
         )
+        load = Load(process)
+        reading = asyncio.create_task(load.run())
         try:
-            load = Load(process)
             load.order({"url": stack.url, "devices": plan.devices, "folder": str(plan.folder)})
-            await load.read(READY_WITHIN_S)
+            await asyncio.wait_for(load.ready, READY_WITHIN_S)
             verdict = await _measured(plan, stack, load, ended, tell)
         finally:
+            reading.cancel()
             with suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
@@ -192,15 +205,14 @@ async def _measured(
     draining = asyncio.create_task(_drained(stack, DRAINED_WITHIN_S + plan.seconds))
     under = await load.phase(UNDER * capacity, max(30.0, plan.seconds / 5), ended)
     load.order({"end": True})
-    while not (last := await load.read(180)).get("ended"):
-        pass
+    load_failures = await asyncio.wait_for(load.ended, ENDS_WITHIN_S)
     at = await draining
     drained_s = None if at is None else at - over_at
     saved = json.loads(_text(plan.folder / STATE))["accounts"]
     accounts = [Account.loaded(one) for one in saved]
     outcome = await compared(stack.mongodb.url, accounts)
     largest = {name: largest_bytes(stack.pids()[name]) for name in OWN}
-    failures = stack.crashes + list(last["failures"])
+    failures = stack.crashes + load_failures
     return OverloadVerdict(len(saved), capacity, over, under, drained_s, largest, outcome, failures)
 
 

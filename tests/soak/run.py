@@ -163,7 +163,7 @@ def _failures(stack: Stack, fleet: Fleet, outcome: Outcome, last: dict[str, Any]
         failures.append(f"{fleet.counts.rejected} good readings were rejected")
     if last.get("given_up"):
         failures.append(f"{last['given_up']:.0f} sealed collections were given up")
-    failures += [f"a device: {failure}" for failure in fleet.failures]
+    failures += fleet.failures
     late_ms = time.time_ns() // 1_000_000 - outcome.oldest_aged_ms - DAY_MS
     if outcome.oldest_aged_ms and late_ms > AGED_WITHIN_MS:
         failures.append(f"a reading of {AGED} is stored {late_ms / 60_000:.0f} minutes after its time")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -89,7 +90,8 @@ async def running_stack(folder: Path, **persister: str) -> AsyncIterator[Stack]:
         ports = {name: services[name].port for name in ("auth", "gateway", "reader")}
         names.addresses |= {f"{name}.test": ["127.0.0.1"] for name in ports}
         front = folder / "nginx"
-        front.mkdir(exist_ok=True)
+        shutil.rmtree(front, ignore_errors=True)
+        front.mkdir()
         proxy = await stack.enter_async_context(running_nginx(front, names, **ports))
         front_pid = int((front / "nginx.pid").read_text())
         keys = KEYS | {"AUTH_DATABASE_URL": users}
