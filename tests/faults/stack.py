@@ -75,6 +75,7 @@ class Service:
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
+                    start_new_session=True,  # Ctrl-C is for the run, which stops its services in order
                 )
             self._end_asked = VARIABLE in self._next_start
             self._next_start = {}

@@ -176,7 +176,11 @@ async def overload(plan: Plan, ended: asyncio.Event, tell: Callable[[str], None]
     """Measure what the machine can take, offer twice that for the plan's time, then half for a fifth of it."""
     async with running_stack(plan.folder, **PERSISTER) as stack:
         process = await asyncio.create_subprocess_exec(
-            *(*ENDS_WITH_PARENT, sys.executable, "-m", "tests.soak.load"), cwd=ROOT, stdin=PIPE, stdout=PIPE
+            *(*ENDS_WITH_PARENT, sys.executable, "-m", "tests.soak.load"),
+            cwd=ROOT,
+            stdin=PIPE,
+            stdout=PIPE,
+            start_new_session=True,
         )
         load = Load(process)
         reading = asyncio.create_task(load.run())
