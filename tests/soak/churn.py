@@ -78,6 +78,7 @@ class Churn:
             async with aiohttp.ClientSession(self._fleet.url, timeout=timeout) as session:
                 body = {"email": f"soak-{owner}@example.com", "password": PASSWORD}
                 async with session.post("/user/login", json=body) as response:
+                    assert response.status == 200, f"a log-in is answered with {response.status}"
                     token = (await response.json())["accessToken"]
                 session.headers["Authorization"] = f"Bearer {token}"
                 query = {"device": device.account.device, "sensorType": f"sensor-{device.sensor}", "limit": "1000"}
