@@ -28,6 +28,8 @@ PASSWORD = "correct horse battery"
 EVENT_EVERY_S, MAX_READINGS = 4.0, 3
 STAYS_S, AWAY_S, MOST_AWAY_S = 120.0, 5.0, 30.0
 ALTERED_EVERY_S = 300.0
+# Devices that connect for the first time in a second: each takes a token first.
+FIRST_A_SECOND = 30
 AGED_PART = 0.01
 AGED_BY_MS = (24 * 60 - 2) * 60_000
 # SensorTypes of a device: one after the other, and then the first again.
@@ -197,7 +199,7 @@ class Fleet:
         self.counts.replaced += 1
 
     async def _keep(self, number: int) -> None:
-        await self._pause(self.rng.random() * EVENT_EVERY_S)
+        await self._pause(self.rng.random() * len(self.devices) / FIRST_A_SECOND)
         tries = 0
         while not self._ending.is_set() or (self.devices[number].pending and (tries := tries + 1) < LAST_TRIES):
             device = self.devices[number]

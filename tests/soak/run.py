@@ -93,7 +93,8 @@ async def soak(plan: Plan, ended: asyncio.Event, tell: Callable[[str], None]) ->
     made = [*lines(samples, settle_h), disk_line(samples, settle_h, DISK_BYTES_A_READING)]
     did = {name: number for name, number in asdict(fleet.counts).items() if name != "connected"}
     did |= {"rotations": churn.rotations, "keys retired": churn.retired, "reads": churn.reads}
-    did |= {"reads failed": churn.failed_reads, "aged readings left": outcome.aged}
+    did |= {"reads failed": churn.failed_reads, "reads refused for now": churn.refused_reads}
+    did |= {"aged readings left": outcome.aged}
     verdict = Verdict(outcome, made, failures, did)
     (plan.folder / "plot.svg").write_text(plot(samples))
     (plan.folder / "verdict.json").write_text(json.dumps(verdict.json(), indent=1) + "\n")
