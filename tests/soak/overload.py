@@ -26,6 +26,8 @@ OVER, UNDER = 2.0, 0.5
 DEVICES = 200
 MEASURED_S, DRAINED_WITHIN_S = 20.0, 300.0
 RETURNS_WITHIN_S = 10.0
+# Of what is offered: a machine that takes more was not overloaded, and the run proves nothing.
+OVERLOADED_PART = 0.9
 # Goodput is back when a window has this part of what is offered, and its answers take less than that.
 WINDOW_S, GOOD_PART, ANSWER_S = 3, 0.95, 1.0
 # Of the devices in a second, on average; and of the readings that are acknowledged.
@@ -49,6 +51,8 @@ class Phase:
     def returned_s(self) -> float | None:
         """Return after how many seconds goodput was what is offered, answered at once, and stayed so; None if never."""
         back: float | None = None
+        if not self.rate:
+            return back
         for end in range(WINDOW_S, len(self.seconds) + 1):
             window = self.seconds[end - WINDOW_S : end]
             part = sum(second["acknowledged"] for second in window) / (self.rate * WINDOW_S)
@@ -79,6 +83,9 @@ class OverloadVerdict:
         return {
             f"offered {self.over.a_second('offered'):,.0f} readings/s, {OVER:g} times {self.capacity:,.0f}": (
                 self.over.a_second("offered") > 0.9 * OVER * self.capacity
+            ),
+            f"{self.over.a_second('acknowledged'):,.0f} of them acknowledged: an overload": (
+                self.over.a_second("acknowledged") <= OVERLOADED_PART * self.over.a_second("offered")
             ),
             f"goodput back after {'never' if returned is None else f'{returned:.0f} s'} (asked {RETURNS_WITHIN_S:g})": (
                 returned is not None and returned <= RETURNS_WITHIN_S

@@ -43,9 +43,16 @@ def test_each_thing_that_was_asked_can_fail_an_overload() -> None:
     over, under = Phase(1000, [second(500, offered=1000)] * 5), Phase(250, [second(250, offered=250)] * 9)
     assert verdict(over, under).holds
     assert not verdict(Phase(1000, [second(500, offered=600)] * 5), under).holds
+    assert not verdict(Phase(1000, [second(990, offered=1000)] * 5), under).holds
     assert not verdict(over, Phase(250, [second(50, offered=250)] * 9)).holds
     assert not verdict(Phase(1000, [second(500, offered=1000, connects=3)] * 5), under).holds
     assert not verdict(Phase(1000, [second(500, offered=1000, retried=700)] * 5), under).holds
     assert not verdict(over, under, {"lost": 1}).holds
     assert not verdict(over, under, {"duplicated": 1}).holds
     assert not verdict(over, under, size=10**9).holds
+
+
+def test_an_overload_that_was_ended_before_it_began_does_not_hold() -> None:
+    nothing = Phase(0, [second(0, offered=0)] * 3)
+    assert nothing.returned_s() is None
+    assert not verdict(nothing, nothing).holds
