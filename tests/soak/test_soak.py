@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bench.processes import ENDS_WITH_PARENT
 from tests.integration.services import ROOT
 
 pytestmark = pytest.mark.timeout(600)
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.timeout(600)
 async def soaked(*arguments: str, interrupted_at: str = "") -> dict[str, Any]:
     """Run it, end it by SIGINT once it says something; return the verdict."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.soak", "--json", *arguments),
+        *(*ENDS_WITH_PARENT, sys.executable, "-m", "tests.soak", "--json", *arguments),
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
