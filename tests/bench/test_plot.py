@@ -55,7 +55,10 @@ def test_a_table_of_figures_has_their_limits_and_verdicts() -> None:
 
 
 def test_curves_name_every_panel_and_curve_and_share_the_axis_of_hours() -> None:
-    points = {"memory, MB": {"gateway": [(0.0, 50.0), (2.0, 100.0)], "auth": [(1.0, 100.0)]}, "nothing": {"empty": []}}
+    points: dict[str, dict[str, list[tuple[float, float]]]] = {
+        "memory, MB": {"gateway": [(0.0, 50.0), (2.0, 100.0)], "auth": [(1.0, 100.0)]},
+        "nothing": {"empty": []},
+    }
     svg = curves("A soak", "h", points)
     assert {"A soak", "memory, MB", "gateway", "auth", "nothing", "2 h", "100"} <= set(texts(svg))
     paths = [one.get("points") or "" for one in ElementTree.fromstring(svg).iter(f"{SVG}polyline")]  # noqa: S314
