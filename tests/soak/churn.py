@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import aiohttp
 
-from simulator.errors import SimulatorError
+from simulator.errors import SimulatorError, UnavailableError
 from tests.soak.fleet import DEVICES_PER_OWNER, PASSWORD, Fleet
 from tests.soak.stack import Stack
 
@@ -52,6 +52,8 @@ class Churn:
             await asyncio.sleep(seconds)
             try:
                 await do()
+            except UnavailableError:
+                self._fleet.counts.unavailable += 1
             except SimulatorError as error:
                 self._fleet.failures.append(str(error))
 

@@ -18,7 +18,7 @@ from simulator.account import Account as SimulatorAccount
 from simulator.account import NewDevice
 from simulator.api import Api
 from simulator.device import DeviceClient
-from simulator.errors import ApiError, DeviceRefusedError, SimulatorError
+from simulator.errors import ApiError, DeviceRefusedError, SimulatorError, UnavailableError
 from simulator.reading import DeviceReading, Identity, ReadingOutcome
 from tests.soak.oracle import AGED, Account, check_of, value_of
 
@@ -52,6 +52,8 @@ class Counts:
     revoked: int = 0
     replaced: int = 0
     renewed: int = 0
+    # Calls that were refused for now five times: a machine that is too busy, not a failure.
+    unavailable: int = 0
     # Answers that a good reading must not get.
     rejected: int = 0
 
@@ -77,6 +79,8 @@ class Owner(SimulatorAccount):
             async with self._api.http.delete(self._api.url + path, headers=headers) as response:
                 if response.status in (204, 404):
                     return
+            if response.status in (429, 503):
+                raise UnavailableError(f"DELETE {path}: {response.status}")
             if response.status != 401 or attempt:
                 raise ApiError(response.status, f"DELETE {path}: {response.status}")
             await self.claims()  # logs in again
@@ -207,6 +211,8 @@ class Fleet:
                 await self._connected(number, device)
             except DeviceRefusedError:
                 self.counts.refused += 1
+            except UnavailableError:
+                self.counts.unavailable += 1
             except SimulatorError as error:
                 if self.devices[number] is device:
                     self.failures.append(str(error))
