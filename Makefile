@@ -9,7 +9,7 @@ CODE := access auth bench broker device gateway onebox persister reader readings
 # Two makes must not fill one .venv at the same time; without flock(1), run one at a time.
 LOCK := $(shell command -v flock >/dev/null 2>&1 && echo flock .venv.lock)
 
-.PHONY: help run test test-fast fuzz bench chaos matrix power simulate check types format pre-commit openapi settings \
+.PHONY: help run test test-fast fuzz bench chaos matrix power simulate soak check types format pre-commit openapi settings \
 	screenshots up down backup restore compose-test clean
 .DEFAULT_GOAL := help
 
@@ -55,6 +55,10 @@ power: $(VENV)/dev.done ## cut the power of servers on a disk that forgets what 
 
 simulate: $(VENV)/dev.done ## run 10,000 seeds of the pipeline in virtual time, with crashes (ARGS="--seeds N --seed S --plant NAME")
 	@exec $(BIN)/python -m tests.simulation $(ARGS)
+
+soak: $(VENV)/dev.done ## run 1,000 devices for hours and judge what grows (ARGS="--hours H --resume DIR", "--overload --minutes M")
+	@testing/servers/install >&2
+	@exec $(BIN)/python -m tests.soak $(ARGS)
 
 check: $(VENV)/dev.done ## run formatter, linter and type checker
 	@$(BIN)/ruff format --check $(CODE)

@@ -73,6 +73,31 @@ def lines(title: str, unit: str, points: dict[str, list[tuple[str, float]]]) -> 
     return _svg(60 + len(points) * panel, body, title)
 
 
+def curves(title: str, unit: str, panels: dict[str, dict[str, list[tuple[float, float]]]]) -> str:
+    """Return one panel per name in `panels`, each with a curve per name in it: (x, y), y from zero; `unit` is of x."""
+    body, panel, left, right = [_text(20, FIRST_LINE, title, colour="#000")], 190, 90, WIDTH - 150
+    xs = [x for named in panels.values() for points in named.values() for x, _ in points]
+    first, span = min(xs, default=0.0), (max(xs, default=1.0) - min(xs, default=0.0)) or 1.0
+    for index, (name, named) in enumerate(panels.items()):
+        top = 40 + index * panel
+        most = max((y for points in named.values() for _, y in points), default=0.0) or 1.0
+        body.append(_text(20, top + 14, name))
+        for part in (0.0, 0.5, 1.0):
+            y = top + 144 - part * 115
+            body.append(f'<line x1="{left}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}" stroke="#ddd"/>')
+            body.append(_text(left - 8, y + 4, f"{most * part:,.4g}", "end", "#555"))
+        for number, (curve, points) in enumerate(named.items()):
+            colour = COLOURS[number % len(COLOURS)]
+            path = " ".join(
+                f"{left + (x - first) / span * (right - left):.1f},{top + 144 - y / most * 115:.1f}" for x, y in points
+            )
+            body.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
+            body.append(_text(right + 12, top + 34 + 17 * number, curve, colour=colour))
+        body.append(_text(left, top + 162, f"{first:.3g}", "middle", "#555"))
+        body.append(_text(right, top + 162, f"{first + span:.3g} {unit}", "middle", "#555"))
+    return _svg(60 + len(panels) * panel, body, title)
+
+
 def groups(title: str, panels: dict[str, list[tuple[str, float]]]) -> str:
     """Return one group of bars per name in `panels`, each group with its own scale, from zero."""
     body, y = [_text(20, FIRST_LINE, title, colour="#000")], FIRST_LINE

@@ -51,6 +51,9 @@ async def ops_server(
     # Memory, CPU time and open files of the process, under Prometheus' standard names.
     ProcessCollector(registry=registry)
     Gauge("tidegate_build_info", "The running version; always 1", ["version"], registry=registry).labels(VERSION).set(1)
+    # Read on the event loop, by the handler above; about 5 ms for 10,000 tasks.
+    tasks = Gauge("tidegate_tasks", "asyncio tasks that have not ended", registry=registry)
+    tasks.set_function(lambda: len(asyncio.all_tasks()))
     app = web.Application()
     app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
     async with listen(app, settings.ops_host, settings.ops_port) as port:

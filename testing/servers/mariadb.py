@@ -22,6 +22,7 @@ class MariaDBServer(Server):
 
     name = "mariadb"
     program = "mariadbd"
+    identity = ("port", "_password")
 
     def __init__(self, folder: Path, *, root: Path | None = None) -> None:
         """Use this machine's server, or the one in the root folder of another Debian."""

@@ -1,5 +1,6 @@
 """A server as a process: start, stop, kill, restart on the same data and ports, pause."""
 
+import json
 import os
 import signal
 import subprocess
@@ -83,6 +84,8 @@ class Server(ABC):
     program: str  # the name of the serving process, which a script may have started
     port: int
     start_timeout_s: float = START_TIMEOUT_S
+    # What a later process needs to start it on the same data: the names of attributes.
+    identity: tuple[str, ...] = ("port",)
 
     def __init__(self, folder: Path, *, host: Host = LOOPBACK) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -137,11 +140,27 @@ class Server(ABC):
         for attempt in range(PORT_ATTEMPTS):
             self._choose_ports()
             try:
-                return self._launch()
+                self._launch()
             except PortTakenError:
                 if attempt == PORT_ATTEMPTS - 1:
                     raise
-        return None
+            else:
+                return
+
+    def leave_identity(self) -> None:
+        """Write ports, names and passwords into the folder, for `start_again` in a later process."""
+        self._identity_file.write_text(json.dumps({name: getattr(self, name) for name in self.identity}))
+
+    def start_again(self) -> None:
+        """Start on the data and the ports of an earlier process that has called `leave_identity`."""
+        for name, value in json.loads(self._identity_file.read_text()).items():
+            setattr(self, name, value)
+        self._prepare()
+        self._launch()
+
+    @property
+    def _identity_file(self) -> Path:
+        return self.folder / "identity.json"
 
     def stop(self) -> None:
         """Stop it in an orderly way, by force after 20 s; do nothing if it does not run."""

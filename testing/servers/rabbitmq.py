@@ -33,6 +33,7 @@ class RabbitMQServer(Server):
 
     name = "rabbitmq"
     program = "beam.smp"
+    identity = ("port", "metrics_port", "_management_port", "_dist_port", "_epmd_port", "_node")
 
     def __init__(self, folder: Path, *, metrics: bool = False, root: Path | None = None, host: Host = LOOPBACK) -> None:
         """Use this machine's RabbitMQ, or the one in the root folder of another Debian."""

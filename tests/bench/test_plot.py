@@ -2,7 +2,7 @@
 
 from xml.etree import ElementTree
 
-from bench.plot import bars, lines
+from bench.plot import bars, curves, lines
 from bench.report import Figure, markdown, table_markdown
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -52,3 +52,18 @@ def test_a_table_of_figures_has_their_limits_and_verdicts() -> None:
     assert "| **part** |" in text
     assert "| a | 1,234 x | >= 2,000 | FALLS SHORT |" in text
     assert "b | 1.50 ms | <= 5 | holds |" in text
+
+
+def test_curves_name_every_panel_and_curve_and_share_the_axis_of_hours() -> None:
+    points: dict[str, dict[str, list[tuple[float, float]]]] = {
+        "memory, MB": {"gateway": [(0.0, 50.0), (2.0, 100.0)], "auth": [(1.0, 100.0)]},
+        "nothing": {"empty": []},
+    }
+    svg = curves("A soak", "h", points)
+    assert {"A soak", "memory, MB", "gateway", "auth", "nothing", "2 h", "100"} <= set(texts(svg))
+    paths = [one.get("points") or "" for one in ElementTree.fromstring(svg).iter(f"{SVG}polyline")]  # noqa: S314
+    ends = [[float(x) for x in point.split(",")] for point in paths[0].split()]
+    (x_first, y_first), (x_last, y_last) = ends
+    x_middle, y_high = (float(x) for x in paths[1].split(","))
+    assert x_middle == (x_first + x_last) / 2
+    assert y_last == y_high < y_first

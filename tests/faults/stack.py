@@ -23,7 +23,7 @@ from testing.servers.rabbitmq import RabbitMQServer
 from tests.faults.clock import Clock
 from tests.faults.disk import Disk
 from tests.faults.link import Link
-from tests.integration.services import ROOT, SECRET, migrated
+from tests.integration.services import ROOT, SECRET, migrated, run_auth_keys
 from tests.proxy.name_server import NameServer
 from tests.proxy.nginx import running_nginx
 
@@ -88,6 +88,7 @@ class Service:
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
+                    start_new_session=True,  # Ctrl-C is for the run, which stops its services in order
                 )
             self._end_asked = VARIABLE in self._next_start
             self._next_start = {}
@@ -213,16 +214,7 @@ class Stack:
     async def auth_keys(self, *arguments: str) -> str:
         """Run `python -m auth keys …` as an operator does, and return its output."""
         settings = {"AUTH_DATABASE_URL": self.users_url, "SIGNING_KEY_SECRET": SECRET, "KEY_PUBLISH_SECONDS": "0"}
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "auth", "keys", *arguments),
-            cwd=ROOT,
-            env={**os.environ, **settings},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        out, err = await process.communicate()
-        assert process.returncode == 0, f"auth keys {arguments[0]}: {err.decode()}"
-        return out.decode()
+        return await run_auth_keys(settings, *arguments)
 
     @property
     def services(self) -> list[Service]:

@@ -101,3 +101,17 @@ async def migrated(database_url: str) -> None:
         sys.executable, "-m", "auth", "migrate", cwd=ROOT, env={**os.environ, "AUTH_DATABASE_URL": database_url}
     )
     assert await process.wait() == 0
+
+
+async def run_auth_keys(settings: dict[str, str], *arguments: str) -> str:
+    """Run `python -m auth keys …` as an operator does, and return its output; AssertionError if it fails."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "auth", "keys", *arguments),
+        cwd=ROOT,
+        env={**os.environ, **settings},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    assert process.returncode == 0, f"auth keys {arguments[0]}: {err.decode()}"
+    return out.decode()

@@ -22,7 +22,7 @@ from tests.power.stores import STORES
 
 CUTS, SHORT_CUTS = 50, 10
 SLOW_SYNC_S, SLOW_FOR_S, SHORT_SLOW_FOR_S = 0.5, 60.0, 5.0
-# After a failed sync and a restart these do not outlive a power cut: docs/decisions/0029-power-cuts.md.
+# After a failed sync and a restart these do not outlive a power cut: docs/decisions/0030-power-cuts.md.
 NO_CUT_AFTER_EIO = {"mariadb"}
 Scenario = Callable[[Proof], None]
 

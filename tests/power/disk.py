@@ -8,7 +8,7 @@ from typing import Self
 
 
 class ForgetfulDisk:
-    """Mounted at a folder during the context; needs root and /dev/fuse. The mount is private, see testing.servers.namespaces."""
+    """Mounted at a folder during the context, for this process alone; needs root and /dev/fuse."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True)

@@ -111,6 +111,7 @@ async def running_nginx(folder: Path, names: NameServer, program: str = "", /, *
         process = await asyncio.create_subprocess_exec(
             *(program or nginx_program(), "-e", "stderr", "-p", str(folder), "-c", str(config), "-g", "daemon off;"),
             stderr=log,
+            start_new_session=True,  # Ctrl-C is for the run, which stops it
         )
 
     async def healthy() -> bool:

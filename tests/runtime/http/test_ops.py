@@ -1,6 +1,7 @@
 """Health checks and metrics, as probes see them."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -77,3 +78,20 @@ async def test_metrics_are_those_of_the_registry_in_prometheus_form() -> None:
         text = await answer.text()
     assert "tidegate_things_total 3.0" in text
     assert f'tidegate_build_info{{version="{VERSION}"}} 1.0' in text
+
+
+async def test_tasks_that_have_not_ended_are_counted_as_they_are_when_metrics_are_read() -> None:
+    async def tasks(session: aiohttp.ClientSession) -> float:
+        async with session.get("/metrics") as answer:
+            found = re.search(r"^tidegate_tasks (\S+)$", await answer.text(), re.MULTILINE)
+        assert found
+        return float(found[1])
+
+    async with serving(Shutdown(), {}) as session:
+        before = await tasks(session)
+        waiting = [asyncio.create_task(asyncio.Event().wait()) for _ in range(50)]
+        assert await tasks(session) >= before + 45
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting)
+        assert await tasks(session) <= before + 5
