@@ -42,7 +42,7 @@ class GuardedMongoDBServer(MongoDBServer):
         return [*command, "--keyFile", str(key)], environment
 
     def _answers(self) -> bool:
-        with suppress(PyMongoError), self._client() as client:
+        with suppress(PyMongoError), self.client() as client:
             if not self._has_users:
                 with suppress(OperationFailure):  # once it is done, this needs a user
                     self._initiate(client)
