@@ -215,12 +215,17 @@ class Log {
   #file;
   #fd;
   #claim;
+  #rewrite;
   #dirty = false;
+  // The system reports a failed write once and forgets it: the next fsync succeeds, and the file has a hole.
+  #inDoubt = false;
   #syncing = false;
   #timer = null;
   #syncedAt = -Infinity;
 
-  constructor(file, onRecord) {
+  /** `rewrite` replaces the file by what it should have, and returns whether it could. */
+  constructor(file, onRecord, rewrite) {
+    this.#rewrite = rewrite;
     const folder = fs.realpathSync(path.dirname(path.resolve(file)));
     this.#file = path.join(folder, path.basename(file));
     if (fs.existsSync(this.#file)) this.#file = fs.realpathSync(this.#file);
@@ -314,7 +319,7 @@ class Log {
     if (!this.#syncing) fs.closeSync(this.#fd);
     this.#fd = fd;
     this.size = size;
-    this.#dirty = false;
+    this.#dirty = this.#inDoubt = false;
     this.#syncFolder();
   }
 
@@ -337,20 +342,28 @@ class Log {
   #sync() {
     this.#timer = null;
     if (!this.#dirty) return;
+    this.#syncedAt = performance.now();
+    if (this.#inDoubt) {
+      if (!this.#rewrite()) this.#syncSoon();
+      return;
+    }
     this.#dirty = false;
     this.#syncing = true;
-    this.#syncedAt = performance.now();
     const fd = this.#fd;
     fs.fsync(fd, (error) => {
       this.#syncing = false;
       if (fd !== this.#fd) fs.closeSync(fd); // replaced or closed meanwhile
-      else if (error) warn(`${this.#file} cannot be synchronised: ${error.message}`);
+      else if (error) {
+        warn(`${this.#file} cannot be synchronised: ${error.message}`);
+        this.#dirty = this.#inDoubt = true;
+      }
       if (this.#dirty && this.#fd !== null) this.#syncSoon();
     });
   }
 
   close() {
     clearTimeout(this.#timer);
+    if (this.#inDoubt) this.#rewrite();
     const fd = this.#fd;
     this.#fd = null;
     try {
@@ -393,7 +406,11 @@ class Store {
 
   constructor(file) {
     if (file === null) return;
-    this.#log = new Log(file, (record) => this.#restore(record));
+    this.#log = new Log(
+      file,
+      (record) => this.#restore(record),
+      () => this.#compact(),
+    );
     this.#mergeCounts();
   }
 

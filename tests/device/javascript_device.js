@@ -55,6 +55,14 @@ const calls = {
     clearInterval(streaming);
     streaming = everyMs ? setInterval(send, everyMs, {}) : null;
   },
+  // The next sync of the buffer fails, as it does once after a disk error.
+  failSync() {
+    const { fsync } = fs;
+    fs.fsync = (fd, done) => {
+      fs.fsync = fsync;
+      setImmediate(done, Object.assign(new Error("EIO: i/o error, fsync"), { code: "EIO" }));
+    };
+  },
   clock({ aheadMs }) {
     ahead = aheadMs;
   },

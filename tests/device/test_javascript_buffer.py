@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from testing.servers.ports import free_port
+from testing.waiting import eventually
 from tests.device.javascript_edge import published
 from tests.device.javascript_process import DeviceError, javascript_device
 from tests.gateway.fakes import FakeBroker
@@ -55,6 +56,26 @@ async def test_of_many_processes_that_start_at_once_at_most_one_gets_the_buffer(
             return bool(device.all_of("ready"))
 
     assert sum(await asyncio.gather(*(one() for _ in range(5)))) <= 1
+
+
+def inode(file: Path) -> int:
+    return file.stat().st_ino
+
+
+async def test_after_a_failed_sync_the_file_is_written_anew(buffer: Path) -> None:
+    async with javascript_device(NOWHERE, ISSUING.device(), buffer=buffer) as device:
+        await device.call("send", count=3)
+        before = inode(buffer)
+        await device.call("failSync")
+        await device.call("send", count=1)
+
+        async def is_another_file() -> bool:
+            return inode(buffer) != before
+
+        await eventually(is_another_file, "the records are in a new file")
+        await device.kill()
+    async with javascript_device(NOWHERE, ISSUING.device(), buffer=buffer) as device:
+        assert (await device.call("state"))["pending"] == 4
 
 
 def rewrite(file: Path, damage: Callable[[bytes], bytes]) -> None:
