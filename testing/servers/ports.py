@@ -1,7 +1,9 @@
 """Ports of 127.0.0.1: free ones, and those that a process listens on."""
 
+import os
 import random
 import socket
+from collections import deque
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,13 +13,26 @@ LISTEN = "0A"  # proc(5), /proc/net/tcp
 CANDIDATES = range(15_000, 32_000)
 
 
+# Given by this process and perhaps not listened on yet.
+_given: deque[int] = deque(maxlen=100)
+
+
+def _own_candidates() -> range:
+    """Return the ports of this test process: those that run at the same time have ranges of their own."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return CANDIDATES[worker :: int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))]
+
+
 def free_port() -> int:
     """Return a port that is free now; another process may take it first, so callers must be ready to retry."""
     while True:
-        port = random.SystemRandom().choice(CANDIDATES)
+        port = random.SystemRandom().choice(_own_candidates())
+        if port in _given:
+            continue
         with socket.socket() as probe, suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
+            _given.append(port)
             return port
 
 
