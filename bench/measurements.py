@@ -36,10 +36,11 @@ class Workload:
     def command(self, seconds: float, rate: float | None = None) -> dict[str, Any]:
         """Return the command for the load generator; `rate` is in events per second, None for saturation.
 
-        In a smoke run each connection has one event in flight: the slowest peer takes a second for each 1,000 readings.
+        In a smoke run each connection has one event of many readings in flight: the slowest peer takes a second for
+        each 1,000 readings.
         """
         sensors = max(1, self.series // self.connections)
-        in_flight = self.in_flight if seconds >= SHORTEST_MEASUREMENT_S else 1
+        in_flight = self.in_flight if self.size == 1 or seconds >= SHORTEST_MEASUREMENT_S else 1
         shape = {"size": self.size, "of": self.connections, "inFlight": in_flight, "sensors": sensors}
         return {"run": seconds, "rate": rate, **shape}
 
