@@ -118,16 +118,19 @@ class RabbitMQCluster:
 
     def leader(self, queue: str) -> Node | None:
         """Return the node with a queue's leader; None while there is none."""
-        found: Mapping[str, Any] = self.ask(f"queues/{VHOST}/{queue}") or {}
-        return next((node for node in self.nodes if node.node == found.get("leader")), None)
+        leader = self._queue(queue).get("leader")
+        return next((node for node in self.nodes if node.node == leader), None)
 
     def whole(self, queues: Sequence[str]) -> bool:
         """Return whether each queue has a leader, and each of its members is online."""
         for queue in queues:
-            found: Mapping[str, Any] = self.ask(f"queues/{VHOST}/{queue}") or {}
+            found = self._queue(queue)
             if not found.get("leader") or len(found.get("online", ())) < len(self.nodes):
                 return False
         return True
+
+    def _queue(self, name: str) -> Mapping[str, Any]:
+        return self.ask(f"queues/{VHOST}/{name}") or {}
 
     def move_leaders(self, queues: Sequence[str], to: Node) -> None:
         """Make a node's members of these queues the leaders."""

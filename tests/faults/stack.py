@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -222,6 +222,19 @@ class Stack:
 
 
 @asynccontextmanager
+async def running_services(services: Sequence[Service]) -> AsyncIterator[None]:
+    """Run services while the context lasts, which begins when all are ready."""
+    async with asyncio.TaskGroup() as tasks:
+        running = [tasks.create_task(service.run(), name=service.name) for service in services]
+        try:
+            await asyncio.gather(*(service.ready(STARTS_WITHIN_S) for service in services))
+            yield
+        finally:
+            for task in running:
+                task.cancel()
+
+
+@asynccontextmanager
 async def running_stack(folder: Path, disk_bytes: int, backup_age_s: float) -> AsyncIterator[Stack]:
     async with AsyncExitStack() as stack:
         disk = stack.enter_context(Disk(folder / "m", disk_bytes))
@@ -276,11 +289,5 @@ async def running_stack(folder: Path, disk_bytes: int, backup_age_s: float) -> A
             front.url,
             backup_age_s,
         )
-        async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(service.run(), name=service.name) for service in made.services]
-            try:
-                await asyncio.gather(*(service.ready(STARTS_WITHIN_S) for service in made.services))
-                yield made
-            finally:
-                for task in running:
-                    task.cancel()
+        async with running_services(made.services):
+            yield made

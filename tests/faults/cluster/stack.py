@@ -15,7 +15,7 @@ from testing.servers.process import Server
 from testing.servers.rabbitmq_cluster import RabbitMQCluster
 from testing.servers.replica_set import MONGODS_ELECTION_TIMEOUT_MS, ReplicaSet
 from tests.faults.disk import Disk
-from tests.faults.stack import SEALING, STARTS_WITHIN_S, Service
+from tests.faults.stack import SEALING, Service, running_services
 from tests.integration.services import SECRET, migrated
 from tests.proxy.name_server import NameServer
 from tests.proxy.nginx import running_nginx
@@ -122,11 +122,5 @@ async def running_cluster(folder: Path, network: Network) -> AsyncIterator[Clust
             running_nginx(folder / "front", names, auth=auth.port, gateway=int(port), reader=made.reader.port)
         )
         made.front_url = front.url
-        async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(service.run(), name=service.name) for service in made.services]
-            try:
-                await asyncio.gather(*(service.ready(STARTS_WITHIN_S) for service in made.services))
-                yield made
-            finally:
-                for task in running:
-                    task.cancel()
+        async with running_services(made.services):
+            yield made
