@@ -93,14 +93,14 @@ class ReconnectingConnection:
         Such a node is paused, or packets to it are dropped: its connections stay open, and nothing is confirmed there.
         """
         found_silent = False
-        while not self._lost.done():
+        while self._connector.has_another and not self._lost.done():
             await asyncio.wait((self._lost,), timeout=SILENCE_CHECK_S)
-            silent = self._connector.has_another and self._connector.silent_s() > HEARTBEAT_S
+            silent = self._connector.silent_s() > HEARTBEAT_S
             # Twice in a row: if this process was paused, what arrived meanwhile is yet to be read.
             if silent and found_silent:
                 self.reopen(f"silent for {HEARTBEAT_S:g} s")
             found_silent = silent
-        return self._lost.result()
+        return await self._lost
 
     def reopen(self, reason: str) -> None:
         """Drop this connection and open another, as when the broker has cancelled the consumer on it."""
