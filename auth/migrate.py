@@ -82,7 +82,7 @@ def _upgrade(connection: Connection) -> Migration:
 
 
 def _take_steps(connection: Connection) -> None:
-    from alembic import command  # noqa: PLC0415 - takes as long as all of sqlalchemy, and is needed once a release
+    from alembic import command  # noqa: PLC0415 - auth/schema.py says why
     from alembic.config import Config  # noqa: PLC0415
 
     config = Config()

@@ -1,6 +1,6 @@
 """Which step the database's schema is at, and whether this release can work with it.
 
-Without Alembic, whose import takes a third of the start of `auth`: only a database that has to be upgraded needs it.
+Without Alembic, whose import took 13 % of the imports' CPU of `auth`: only a database that has to be upgraded needs it.
 """
 
 import re

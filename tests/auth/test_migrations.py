@@ -2,11 +2,11 @@ import asyncio
 import os
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -46,10 +46,7 @@ async def test_a_second_migration_does_nothing(database_url: str) -> None:
 
 
 async def test_the_steps_are_those_that_are_taken() -> None:
-    config = Config()
-    config.set_main_option("script_location", "auth:migrations")
-    config.set_main_option("path_separator", "os")
-    script = ScriptDirectory.from_config(config)
+    script = ScriptDirectory(str(files("auth") / "migrations"))
     assert [step.revision for step in script.walk_revisions()] == list(reversed(STEPS))
 
 
