@@ -102,6 +102,11 @@ class ReconnectingConnection:
             found_silent = silent
         return await self._lost
 
+    @property
+    def has_another(self) -> bool:
+        """Whether there is another node to go to."""
+        return self._connector.has_another
+
     def reopen(self, reason: str) -> None:
         """Drop this connection and open another, as when the broker has cancelled the consumer on it."""
         self.usable.clear()

@@ -19,6 +19,10 @@ from broker.rabbitmq.frames import PERSISTENT, channel_frame, publish_frames
 from broker.rabbitmq.topology import NameProbe, ensure_publishable
 from broker.topology import Exchange, Queue
 
+# A node that answers heartbeats and nothing else is left after this time, if there is another one. So does one that was
+# parted from the leader of its queue: RabbitMQ 4.3 confirmed nothing there for some 50 s after the partition.
+UNCONFIRMED_S = 8.0
+
 
 class RabbitMQPublisher:
     """Publishes persistent, mandatory messages and awaits each confirm."""
@@ -40,6 +44,9 @@ class RabbitMQPublisher:
         self._exchanges = {queue.exchange.name for queue in self._targets}
         self._channel: DriverChannel | None = None
         self._sending = asyncio.Lock()
+        # When the last message was sent, and the first one since the broker's last answer to any.
+        self._sent_at = 0.0
+        self._unanswered_since: float | None = None
 
     async def prepare(self, connection: AbstractConnection, channel: AbstractChannel) -> None:
         """Ensure that a publish over this new connection may be confirmed; see `ensure_publishable`."""
@@ -48,7 +55,7 @@ class RabbitMQPublisher:
         )
         driver = await driver_channel(channel)
         driver.closing.add_done_callback(lambda closed: _fail_all(driver, closed))
-        self._channel = driver
+        self._channel, self._unanswered_since = driver, None
 
     async def publish(self, message: Message, exchange: Exchange) -> None:
         """Return when the broker has confirmed; BrokerError in every other case."""
@@ -66,6 +73,7 @@ class RabbitMQPublisher:
                 async with asyncio.timeout(self._timeout_s):
                     await self._confirmed(channel, frames, message.message_id)
             except TimeoutError as error:
+                self._leave_if_unanswered(channel)
                 raise ConfirmLate(f"no confirm within {self._timeout_s:g} s") from error
             except PublishError as error:
                 raise Unroutable(f"no queue takes {exchange.routing_key} from {exchange.name}") from error
@@ -83,11 +91,27 @@ class RabbitMQPublisher:
             channel.delivery_tag += 1
             confirm = channel.confirmations[channel.delivery_tag] = loop.create_future()
             channel.message_id_delivery_tag[message_id] = channel.delivery_tag
+            self._sent()
         failpoint("gateway.mid_publish")
         try:
             await confirm
         finally:
             channel.message_id_delivery_tag.pop(message_id, None)
+            if not confirm.cancelled():
+                self._unanswered_since = None
+
+    def _sent(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._unanswered_since is None or now - self._sent_at > UNCONFIRMED_S:
+            self._unanswered_since = now
+        self._sent_at = now
+
+    def _leave_if_unanswered(self, channel: DriverChannel) -> None:
+        since = self._unanswered_since
+        if channel is not self._channel or since is None or not self.connection.has_another:
+            return
+        if asyncio.get_running_loop().time() - since > UNCONFIRMED_S:
+            self.connection.reopen(f"nothing was confirmed for {UNCONFIRMED_S:g} s")
 
     async def check(self) -> None:
         """Raise BrokerUnavailable while there is no connection."""

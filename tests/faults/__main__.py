@@ -17,9 +17,10 @@ from functools import partial
 from pathlib import Path
 
 from runtime.logs import configure_logs
+from testing.servers.debian import NotAvailableError
 from testing.servers.network import NetworkError
 from tests.faults import compaction, endings, restores  # noqa: F401 - importing them adds their faults to FAULTS
-from tests.faults.accounting import Make, account, streaming
+from tests.faults.accounting import Injection, account, streaming
 from tests.faults.answers import compared_with_answers
 from tests.faults.clock import NEEDS_A_CLOCK, library
 from tests.faults.cluster.faults import FAULTS as CLUSTER_FAULTS
@@ -37,7 +38,7 @@ BACKUP_PART, MIN_BACKUP_AGE_S, MAX_BACKUP_AGE_S = 0.05, 5.0, 300.0
 NOT_HERE = 2
 
 
-def faults_of(stack: Stack, fleet: Fleet, args: argparse.Namespace, rng: random.Random) -> Iterator[tuple[str, Make]]:
+def faults_of(stack: Stack, fleet: Fleet, args: argparse.Namespace, rng: random.Random) -> Iterator[Injection]:
     """Yield faults until the time is over, each as often as the others."""
     select = args.only or list(FAULTS)
     if library() is None and (away := NEEDS_A_CLOCK & set(select)):
@@ -53,7 +54,7 @@ def faults_of(stack: Stack, fleet: Fleet, args: argparse.Namespace, rng: random.
             if not first and time.monotonic() >= until:
                 return
             first = False
-            yield name, partial((FAULTS | LONG_FAULTS)[name], stack, fleet, rng)
+            yield Injection(name, partial((FAULTS | LONG_FAULTS)[name], stack, fleet, rng))
 
 
 async def on_the_stack(folder: Path, args: argparse.Namespace, rng: random.Random) -> list[Verdict]:
@@ -73,7 +74,7 @@ async def on_a_onebox(folder: Path, args: argparse.Namespace, rng: random.Random
         Onebox.running(folder / "data") as onebox,
         streaming(folder, onebox.url, [onebox.url], onebox.url, args) as fleet,
     ):
-        crashes = itertools.repeat(("onebox_process_group_killed", partial(onebox.crash, rng)), args.onebox)
+        crashes = itertools.repeat(Injection("onebox_process_group_killed", partial(onebox.crash, rng)), args.onebox)
         return await account(Stores(onebox.mongodb_url), fleet, crashes, [onebox])
 
 
@@ -133,7 +134,7 @@ def main() -> int:
     configure_logs("error", "console")
     try:
         return asyncio.run(run(args))
-    except NetworkError as error:
+    except (NetworkError, NotAvailableError) as error:
         print(f"NOT RUN: {error}", flush=True)
         return NOT_HERE
     except (asyncio.CancelledError, KeyboardInterrupt):

@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults.fleet import Fleet
@@ -27,33 +28,39 @@ GIVES_UP_AFTER_S = 60.0
 KEEP_MORE_S = 30.0
 # The faults after which stored readings are missing until devices have sent them again.
 RESTORES = {"mongodb_restored_from_an_older_copy"}
-# After a partition TCP pauses for as long again: it sends what was lost after ever longer times. Whatever two nodes say
-# to each other waits for that.
-RECOVERS_LATER_BY_S = {"gateway_on_the_minority_side": 30.0, "minority_paused_by_rabbitmq": 30.0}
 Process = Service | Onebox
 # Injects a fault, and returns once it is over: what is to be said of it, if anything.
 Make = Callable[[], Awaitable[str | None]]
 
 
-async def scenario(stores: Stores, fleet: Fleet, name: str, number: int, make: Make) -> Verdict:
+@dataclass(frozen=True)
+class Injection:
+    """A fault to inject now, and by how much longer than after others the recovery from it may take."""
+
+    name: str
+    make: Make
+    recovers_later_by_s: float = 0.0
+
+
+async def scenario(stores: Stores, fleet: Fleet, fault: Injection, number: int) -> Verdict:
     """Inject one fault, wait until it is over, and account for what was sent meanwhile."""
-    verdict = Verdict(name)
-    sensor_type = f"{number}-{name}"[:64]
+    verdict = Verdict(fault.name)
+    verdict.recovers_within_s += fault.recovers_later_by_s
+    sensor_type = f"{number}-{fault.name}"[:64]
     fleet.begin(sensor_type)
     library_type = f"library-{sensor_type}"[:64]
     fleet.library.begin(library_type)
     try:
         await asyncio.sleep(1)
         await fleet.library.all_send(GIVES_UP_AFTER_S)
-        verdict.note = await make() or ""
-        verdict.recovers_within_s += RECOVERS_LATER_BY_S.get(name, 0.0)
+        verdict.note = await fault.make() or ""
         healed = time.monotonic()
         await fleet.accepted_since(healed, GIVES_UP_AFTER_S)
         await fleet.finish(GIVES_UP_AFTER_S)
         verdict.counts = await judged(stores, fleet, sensor_type, GIVES_UP_AFTER_S)
         verdict.recovered_s = time.monotonic() - healed
         await fleet.library.finish(GIVES_UP_AFTER_S)
-        within_s = 1.5 * fleet.library.keep_stored_s + GIVES_UP_AFTER_S if name in RESTORES else 0.0
+        within_s = 1.5 * fleet.library.keep_stored_s + GIVES_UP_AFTER_S if fault.name in RESTORES else 0.0
         for column, count in (await judged_library(stores, fleet.library, library_type, within_s)).items():
             verdict.counts[column] += count
         refused = [answer for sender in fleet.senders for answer in sender.refused]
@@ -97,13 +104,13 @@ async def streaming(
 
 
 async def account(
-    stores: Stores, fleet: Fleet, faults: Iterator[tuple[str, Make]], processes: Sequence[Process]
+    stores: Stores, fleet: Fleet, faults: Iterator[Injection], processes: Sequence[Process]
 ) -> list[Verdict]:
     """Inject the faults and print each result. A failed one is the last: the next would be blamed for it."""
     verdicts: list[Verdict] = []
     print(f"{'':54}" + "".join(f"{name:>13}" for name in COLUMNS) + f"{'recovery':>12}{'memory':>11}", flush=True)
-    for number, (name, make) in enumerate(faults):
-        verdicts.append(await scenario(stores, fleet, name, number, make))
+    for number, fault in enumerate(faults):
+        verdicts.append(await scenario(stores, fleet, fault, number))
         verdicts[-1].largest_bytes = largest_bytes(process.pid for process in processes)
         for crash in (crash for process in processes for crash in process.crashes):
             verdicts[-1].failure = crash

@@ -15,10 +15,11 @@ from structlog.testing import capture_logs
 from yarl import URL
 
 from broker.connect import check_url, open_broker
-from broker.interface import BrokerError, BrokerUnavailable
+from broker.interface import BrokerError, BrokerUnavailable, ConfirmLate
 from broker.message import Message
 from broker.rabbitmq import broker as rabbitmq_broker
 from broker.rabbitmq import connection as rabbitmq_connection
+from broker.rabbitmq import publisher as rabbitmq_publisher
 from broker.rabbitmq.address import parse_hosts
 from broker.rabbitmq.broker import RabbitMQBroker
 from broker.settings import BrokerSettings
@@ -29,6 +30,7 @@ from testing.waiting import eventually
 
 A_FEW_SECONDS = 5.0
 NAME = "rabbitmq.cluster.test"
+HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +49,8 @@ class Node:
         # While clear, connections stay open, and nothing is carried.
         self.carries = asyncio.Event()
         self.carries.set()
+        # It says nothing but heartbeats.
+        self.only_beats = False
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Node"]:
@@ -63,14 +67,15 @@ class Node:
         self.connections += 1
         back, forth = await asyncio.open_connection("127.0.0.1", self._behind)
         self._open |= {writer, forth}
-        await asyncio.gather(self._carry(reader, forth), self._carry(back, writer), return_exceptions=True)
+        await asyncio.gather(self._carry(reader, forth), self._carry(back, writer, says=True), return_exceptions=True)
         self._open -= {writer, forth}
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, says: bool = False) -> None:
         with closing(writer):
             while data := await reader.read(65536):
                 await self.carries.wait()
-                writer.write(data)
+                if not (says and self.only_beats and data != HEARTBEAT):
+                    writer.write(data)
 
 
 @contextmanager
@@ -259,6 +264,54 @@ async def test_a_node_that_falls_silent_is_left_for_another_after_one_heartbeat(
         first.carries.set()
     assert other.connections == 1
     assert "silent for 2 s" in [line.get("error") for line in logs]
+
+
+async def test_a_node_that_confirms_nothing_is_left_for_another_and_one_that_was_late_once_is_not(
+    nodes: list[Node], rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rabbitmq_publisher, "UNCONFIRMED_S", 2.0)
+    hosts = ",".join(f"{node.address}:{node.port}" for node in nodes)
+    url = rabbitmq_url.replace(URL(rabbitmq_url).authority.rpartition("@")[2], hosts)
+    broker = RabbitMQBroker(url, durable_after_s=0)
+    async with broker.publisher(READINGS_EXCHANGE, confirm_timeout_s=0.5) as publisher:
+        await publisher.publish(Message(b"before"), READINGS_EXCHANGE)
+        first = next(node for node in nodes if node.connections)
+        other = next(node for node in nodes if node is not first)
+
+        for _time in range(3):  # after a pause that is longer, one late confirm is no reason
+            first.only_beats = True
+            with pytest.raises(ConfirmLate):
+                await publisher.publish(Message(b"late"), READINGS_EXCHANGE)
+            first.only_beats = False
+            await asyncio.sleep(2.2)
+        assert (first.connections, other.connections) == (1, 0)
+
+        first.only_beats = True
+        with capture_logs() as logs:
+            while not other.connections:
+                with suppress(BrokerError):
+                    await publisher.publish(Message(b"unconfirmed"), READINGS_EXCHANGE)
+                await asyncio.sleep(0.05)
+            await publisher.connection.usable.wait()
+            await publisher.publish(Message(b"after"), READINGS_EXCHANGE)
+    assert "nothing was confirmed for 2 s" in [line.get("error") for line in logs]
+
+
+async def test_a_node_that_confirms_nothing_is_kept_where_there_is_no_other(
+    rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rabbitmq_publisher, "UNCONFIRMED_S", 0.5)
+    node = Node("127.0.0.12", free_port(), URL(rabbitmq_url).port or 0)
+    url = str(URL(rabbitmq_url).with_host(node.address).with_port(node.port))
+    broker = RabbitMQBroker(url, durable_after_s=0)
+    async with node.running(), broker.publisher(READINGS_EXCHANGE, confirm_timeout_s=0.4) as publisher:
+        node.only_beats = True
+        for _time in range(4):
+            with pytest.raises(ConfirmLate):
+                await publisher.publish(Message(b"unconfirmed"), READINGS_EXCHANGE)
+        node.only_beats = False
+        await publisher.publish(Message(b"confirmed"), READINGS_EXCHANGE)
+        assert node.connections == 1
 
 
 async def test_a_node_without_another_is_left_to_the_drivers_own_rule(

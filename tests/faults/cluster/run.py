@@ -13,18 +13,13 @@ from pymongo.errors import PyMongoError
 
 from testing.servers.network import Network
 from testing.servers.process import ServerError
-from tests.faults.accounting import Make, account, streaming
+from tests.faults.accounting import Injection, account, streaming
 from tests.faults.answers import compared_with_answers
-from tests.faults.cluster.faults import FAULTS, SHORT
+from tests.faults.cluster.faults import ACCEPTS_WITHIN_S, FAULTS, ONE_DEVICE_WITHIN_S, SHORT, STORES_WITHIN_S
 from tests.faults.cluster.stack import Cluster, running_cluster
 from tests.faults.cluster.standstill import Standstill
 from tests.faults.fleet import Fleet
 from tests.faults.verdict import Stores, Verdict
-
-# Where there is a majority, something is accepted and stored again after this time: a primary is missed after 10 s.
-ACCEPTS_WITHIN_S = 15.0
-ONE_DEVICE_WITHIN_S = 20.0
-STORES_WITHIN_S = 30.0
 
 
 async def on_the_cluster(folder: Path, args: argparse.Namespace, rng: random.Random) -> list[Verdict]:
@@ -50,9 +45,7 @@ def versions(cluster: Cluster) -> str:
     return f"3 nodes of RabbitMQ {rabbitmq}, 3 members of MongoDB {mongodb}, 2 gateways, 2 workers"
 
 
-def faults_of(
-    cluster: Cluster, fleet: Fleet, args: argparse.Namespace, rng: random.Random
-) -> Iterator[tuple[str, Make]]:
+def faults_of(cluster: Cluster, fleet: Fleet, args: argparse.Namespace, rng: random.Random) -> Iterator[Injection]:
     """Yield faults until the time is over, each as often as the others; with `--short`, a few of them once."""
     select = args.only or list(SHORT if args.short else FAULTS)
     until = time.monotonic() + args.minutes * 60
@@ -60,7 +53,7 @@ def faults_of(
         for name in rng.sample(select, len(select)):
             if not args.short and time.monotonic() >= until:
                 return
-            yield name, partial(injected, name, cluster, fleet, rng)
+            yield Injection(name, partial(injected, name, cluster, fleet, rng), FAULTS[name].recovers_later_by_s)
         if args.short:
             return
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.topology import QUEUES
+from testing.servers.debian import newest_rabbitmq_root
 from testing.servers.host import Host
 from testing.servers.mariadb import MariaDBServer
 from testing.servers.network import OWN_ADDRESS, Network
@@ -87,7 +88,7 @@ async def running_cluster(folder: Path, network: Network) -> AsyncIterator[Clust
         # Before any thread: mounts are private to what is started later.
         disks = {host.name: stack.enter_context(Disk(folder / host.name, DISK_BYTES)) for host in [*nodes, *mongods]}
         assert all(disk.small for disk in disks.values()), "mounting is not permitted"
-        rabbitmq = RabbitMQCluster([disks[host.name].folder for host in nodes], nodes)
+        rabbitmq = RabbitMQCluster([disks[host.name].folder for host in nodes], nodes, root=newest_rabbitmq_root())
         mongodb = ReplicaSet(
             [disks[host.name].folder for host in mongods], mongods, election_timeout_ms=MONGODS_ELECTION_TIMEOUT_MS
         )
