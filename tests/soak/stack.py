@@ -12,7 +12,7 @@ from testing.servers.mariadb import MariaDBServer
 from testing.servers.mongodb import MongoDBServer
 from testing.servers.process import Server, descendants
 from testing.servers.rabbitmq import RabbitMQServer
-from tests.faults.stack import STARTS_WITHIN_S, Service
+from tests.faults.stack import Service, running_services
 from tests.integration.services import SECRET, migrated, run_auth_keys
 from tests.proxy.name_server import NameServer
 from tests.proxy.nginx import running_nginx
@@ -97,17 +97,13 @@ async def running_stack(folder: Path, **persister: str) -> AsyncIterator[Stack]:
         keys = KEYS | {"AUTH_DATABASE_URL": users}
         by_name = {"rabbitmq": rabbitmq, "mongod": mongodb, "mariadbd": mariadb}
         made = Stack(proxy.url, mongodb, rabbitmq, by_name, services, front_pid, keys)
-        async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(service.run(), name=name) for name, service in services.items()]
+        async with running_services(list(services.values())):
             try:
-                await asyncio.gather(*(service.ready(STARTS_WITHIN_S) for service in services.values()))
                 yield made
             finally:
                 for service in services.values():
                     with suppress(TimeoutError):
                         await service.take_away()
-                for task in running:
-                    task.cancel()
 
 
 def _services(folder: Path, users: str, amqp: str, mongo: str, persister: dict[str, str]) -> dict[str, Service]:
