@@ -28,7 +28,13 @@ SETTINGS = {
         "RETENTION_DAYS_BY_SENSOR_TYPE": f"{AGED}=1",
     },
 }
-KEYS = {"SIGNING_KEY_SECRET": SECRET, "ACCESS_TOKEN_SECONDS": str(TOKEN_S), "DEVICE_TOKEN_SECONDS": str(TOKEN_S)}
+# Of `auth` and of the commands that rotate its keys, which the shortest run does every 6 s.
+KEYS = {
+    "SIGNING_KEY_SECRET": SECRET,
+    "KEY_PUBLISH_SECONDS": "5",
+    "ACCESS_TOKEN_SECONDS": str(TOKEN_S),
+    "DEVICE_TOKEN_SECONDS": str(TOKEN_S),
+}
 STATE = "stack.json"
 
 
@@ -107,9 +113,7 @@ async def running_stack(folder: Path, **persister: str) -> AsyncIterator[Stack]:
 
 
 def _services(folder: Path, users: str, amqp: str, mongo: str, persister: dict[str, str]) -> dict[str, Service]:
-    auth = Service(
-        "auth", folder, AUTH_DATABASE_URL=users, BROKER_URL=amqp, BCRYPT_COST="4", KEY_PUBLISH_SECONDS="5", **KEYS
-    )
+    auth = Service("auth", folder, AUTH_DATABASE_URL=users, BROKER_URL=amqp, BCRYPT_COST="4", **KEYS)
     stores = {"BROKER_URL": amqp, "READINGS_URL": mongo}
     return {
         "auth": auth,
