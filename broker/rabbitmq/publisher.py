@@ -19,8 +19,8 @@ from broker.rabbitmq.frames import PERSISTENT, channel_frame, publish_frames
 from broker.rabbitmq.topology import NameProbe, ensure_publishable
 from broker.topology import Exchange, Queue
 
-# A node that answers heartbeats and nothing else is left after this time, if there is another one. So does one that was
-# parted from the leader of its queue: RabbitMQ 4.3 confirmed nothing there for some 50 s after the partition.
+# A node that answers heartbeats and nothing else is left after this time, if there is another one. RabbitMQ 4.3.6 was
+# like that for up to 67 s after a partition, on a connection to a node that was parted from the leader of its queue.
 UNCONFIRMED_S = 8.0
 
 

@@ -19,10 +19,6 @@ from tests.faults.cluster.stack import QUEUE_NAMES, Cluster, until
 from tests.faults.scenarios import crash, freeze
 
 AWAY_S = 40.0
-# Where there is a majority, something is accepted and stored again after this time: a primary is missed after 10 s.
-ACCEPTS_WITHIN_S = 15.0
-ONE_DEVICE_WITHIN_S = 20.0
-STORES_WITHIN_S = 30.0
 # RabbitMQ notices after 45 to 75 s that nodes are parted (net_ticktime).
 PAST_THE_TICK_S = 85.0
 # TCP sends what was lost again after ever longer times, and whatever is said over a connection waits for that.
@@ -56,11 +52,7 @@ Run = Callable[[Cluster, random.Random], Awaitable[None]]
 
 
 def fault(
-    *,
-    accepting: str = "",
-    one_device: str = "",
-    storing: str = "",
-    recovers_later_by_s: float = 0.0,
+    *, accepting: str = "", one_device: str = "", storing: str = "", recovers_later_by_s: float = 0.0
 ) -> Callable[[Run], Run]:
     """Add a fault, and the reasons why all devices, one device or all workers may stand still."""
 

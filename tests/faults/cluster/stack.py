@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.topology import QUEUES
-from testing.servers.debian import newest_rabbitmq_root
 from testing.servers.host import Host
 from testing.servers.mariadb import MariaDBServer
 from testing.servers.network import OWN_ADDRESS, Network
@@ -77,8 +76,8 @@ async def until(holds: Callable[[], bool], what: str) -> None:
 
 
 @asynccontextmanager
-async def running_cluster(folder: Path, network: Network) -> AsyncIterator[Cluster]:
-    """Run everything while the context lasts."""
+async def running_cluster(folder: Path, network: Network, rabbitmq_root: Path) -> AsyncIterator[Cluster]:
+    """Run everything while the context lasts; RabbitMQ is the one in a root folder of another Debian."""
 
     def hosts(kind: str, number: int) -> list[Host]:
         return [network.host(f"{kind}-{each}") for each in range(1, number + 1)]
@@ -88,7 +87,7 @@ async def running_cluster(folder: Path, network: Network) -> AsyncIterator[Clust
         # Before any thread: mounts are private to what is started later.
         disks = {host.name: stack.enter_context(Disk(folder / host.name, DISK_BYTES)) for host in [*nodes, *mongods]}
         assert all(disk.small for disk in disks.values()), "mounting is not permitted"
-        rabbitmq = RabbitMQCluster([disks[host.name].folder for host in nodes], nodes, root=newest_rabbitmq_root())
+        rabbitmq = RabbitMQCluster([disks[host.name].folder for host in nodes], nodes, root=rabbitmq_root)
         mongodb = ReplicaSet(
             [disks[host.name].folder for host in mongods], mongods, election_timeout_ms=MONGODS_ELECTION_TIMEOUT_MS
         )
