@@ -1,5 +1,6 @@
-"""The tables as the code uses them. An empty database gets them as they are here, an older one by
-`migrations/versions/`; tests compare the two.
+"""The tables as the code uses them.
+
+A new database gets them as they are here, an older one by `migrations/versions/`; a test compares the two.
 
 Times are integers (milliseconds since 1970, UTC), so that no driver, server or session time zone can shift them. Ids
 and hashes are ASCII and compared byte by byte; text entered by people is utf8mb4. Primary keys begin with the owner:
