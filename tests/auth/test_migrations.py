@@ -1,6 +1,5 @@
 import asyncio
 import os
-import subprocess
 import sys
 from importlib.resources import files
 from pathlib import Path
@@ -125,12 +124,6 @@ async def test_a_database_that_is_not_migrated_stops_the_start(empty_url: str) -
     with pytest.raises(SchemaError, match="python -m auth migrate"):
         async with auth_service(make_settings(empty_url), registry=CollectorRegistry()):
             pass
-
-
-def test_a_start_does_not_load_what_only_an_upgrade_needs() -> None:
-    loaded = subprocess.check_output([sys.executable, "-c", "import sys, auth.app; print(*sys.modules)"], text=True)
-    assert {"auth.schema", "sqlalchemy"} <= set(loaded.split())
-    assert "alembic" not in loaded
 
 
 async def test_a_newer_schema_serves_and_is_left_alone(database_url: str) -> None:

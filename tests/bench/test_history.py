@@ -14,10 +14,10 @@ from bench import versions
 from bench.history import PARTS
 from bench.history_comparison import BEGIN, COMMIT, END, Comparison, table, with_table
 from bench.history_series import BATCH, OWNER, UNIT, Sensor, interleaved, measurements_of, sensors
-from bench.versions import base_version
 from bench.plot import groups
 from bench.processes import ROOT, BenchError
 from bench.report import exit_code
+from bench.versions import base_version
 from readings.document import AS_MILLISECONDS, encode_document
 from readings.reading import Reading
 from storage.codec.to_documents import documents_of
