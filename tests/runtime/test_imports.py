@@ -10,7 +10,7 @@ import pytest
     ("module", "loaded", "left_out"),
     [
         ("auth.cli.command", "sqlalchemy", {"alembic", "aio_pika"}),
-        ("gateway.app", "socketio", {"aio_pika", "sqlite3", "numpy"}),
+        ("gateway.app", "socketio", {"sqlite3", "numpy"}),
         ("onebox.command", "onebox.mongod", {"onebox.pipeline", "gateway.app", "numpy"}),
         ("persister.command", "motor", {"numpy", "pcodec", "aio_pika"}),
     ],
