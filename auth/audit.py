@@ -8,7 +8,7 @@ from typing import Literal
 
 from aiohttp import web
 
-from access.tokens import Claims
+from access.claims import Claims
 from auth.accounts import User
 from auth.devices import Device
 from auth.errors import NoSuchUserError, RefreshError, WrongCredentialsError

@@ -11,8 +11,9 @@ from aiohttp import web
 from multidict import MultiMapping
 
 from access.bearer import TOKENS_IN_URL, RepeatedHeaderError, bearer_token, header_once
+from access.claims import Claims, Verified
 from access.revocations import RevocationKeys, RevocationList
-from access.tokens import Claims, TokenError, TokenVerifier, Verified
+from access.tokens import TokenError, TokenVerifier
 from gateway.limits.connections import ConnectionLimits, TooManyConnections, TooManyDevices
 from gateway.session import RENEWAL_BURST, Session
 from readings.reading import ID_PATTERN, Defaults

@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from access.bearer import Bearer
-from access.tokens import Verified
+from access.claims import Verified
 from auth.tokens.issuer import MANAGE_DEVICES
 from runtime.http.problems import Problem
 

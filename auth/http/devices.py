@@ -6,7 +6,7 @@ from aiohttp import web
 from msgspec import UNSET
 
 from access.bearer import forbidden, unauthorized
-from access.tokens import Claims
+from access.claims import Claims
 from auth.audit import AuditLog
 from auth.devices import Device, DeviceRegistry
 from auth.errors import NameTakenError, NoSuchDeviceError, NoSuchUserError, TooManyDevicesError

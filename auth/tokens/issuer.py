@@ -1,4 +1,4 @@
-"""Issues tokens: JWTs (RFC 9068) with the claims of `access.tokens.Claims`, and opaque refresh tokens.
+"""Issues tokens: JWTs (RFC 9068) with the claims of `access.claims.Claims`, and opaque refresh tokens.
 
 In: a user or a device from the database. Out: a signed JWT, which `access.tokens` verifies in every service.
 """
@@ -11,7 +11,8 @@ import time
 import jwt
 import msgspec
 
-from access.tokens import ALGORITHM, AUDIENCE, TOKEN_TYPE, Claims
+from access.claims import Claims
+from access.tokens import ALGORITHM, AUDIENCE, TOKEN_TYPE
 from auth.accounts import User
 from auth.devices import Device
 from auth.ids import new_id

@@ -24,7 +24,8 @@ import msgspec
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from access.tokens import CLOCK_AHEAD_S, MAX_LIFETIME_S
+from access.claims import MAX_LIFETIME_S
+from access.tokens import CLOCK_AHEAD_S
 from auth.database import Database, database_now_ms
 from auth.tables import revocation_counter, revocations
 

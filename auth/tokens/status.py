@@ -5,7 +5,8 @@
 
 from sqlalchemy import ColumnElement, exists, select
 
-from access.tokens import TokenError, Verified
+from access.claims import Verified
+from access.tokens import TokenError
 from auth.database import Database, database_now_ms
 from auth.tables import devices, refresh_tokens, signing_keys, users
 

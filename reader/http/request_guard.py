@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 from access.bearer import Bearer, forbidden
+from access.claims import Verified
 from access.revocations import RevocationList, revocation_keys_of
-from access.tokens import Verified
 from reader.history.from_mongodb import HistoryUnavailable
 from reader.http.concurrency import ConcurrencyLimiter
 from reader.metrics import ReaderMetrics

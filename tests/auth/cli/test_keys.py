@@ -10,8 +10,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from access.claims import MAX_LIFETIME_S
 from access.revocations import RevocationList
-from access.tokens import MAX_LIFETIME_S, KeySet, TokenError, TokenVerifier, fetch_jwks_over_http
+from access.tokens import KeySet, TokenError, TokenVerifier, fetch_jwks_over_http
 from auth.database import open_database
 from auth.migrate import migrate
 from auth.tokens import revocations as auth_revocations
