@@ -30,7 +30,7 @@ _FILES = (
 _KID = re.compile(r"[A-Za-z0-9_-]{43}")
 # Neither listing nor retiring a key decrypts it.
 _NO_SECRET = ""
-_WIDTH = 140
+_WIDTH = 180
 
 
 class KeyRow(msgspec.Struct, rename="camel"):
@@ -81,8 +81,8 @@ def add_keys(commands: Any) -> None:
         description="For a key that others may know: revokes every token that it signed. The auth service refuses "
         "them at once; elsewhere, sockets, live feeds and calls end within 5 seconds. Users log in again or refresh; "
         "devices need new tokens. API keys end, too: it prints how many. The signing key cannot be retired: use "
-        "`rotate --now` first. A key that is only published will never sign. Remove a key from SIGNING_KEY_FILES before "
-        "you retire it.",
+        "`rotate --now` first. A key that is only published will never sign. Remove a key from SIGNING_KEY_FILES "
+        "before you retire it.",
         settings=KeyListSettings,
     )
     retire.add_argument(

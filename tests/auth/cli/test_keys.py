@@ -36,6 +36,7 @@ async def test_a_rotation_needs_no_restart_and_drops_nobody_and_a_retired_key_en
         old = kid_of(old_token)
         for gateway in gateways:
             await TokenVerifier(gateway).verify(old_token)
+        made = (await first.post("/keys", {"name": "export", "scope": ["readings:read"]}, token=old_token)).json
 
         rotated = await keys(database_url, "rotate", KEY_PUBLISH_SECONDS="3")
         assert rotated.code == 0, rotated.err
@@ -53,8 +54,11 @@ async def test_a_rotation_needs_no_restart_and_drops_nobody_and_a_retired_key_en
 
         refused = await keys(database_url, "retire", new)
         assert (refused.code, refused.err) == (1, "This key signs; rotate first.\n")
+        row = msgspec.json.decode((await auth(database_url, "keys", "list", "--json")).out)[0]
+        assert (row["kid"], row["apiKeys"], row["apiKeysUntil"]) == (old, 1, made["expiresAt"])
         retired = await keys(database_url, "retire", old)
-        assert retired.code == 0, retired.err
+        assert (retired.code, retired.out) == (0, "API keys ended: 1\n"), retired.err
+        assert (await first.get("/user/token", token=made["key"])).status == 401
         for replica in replicas:
             assert (await replica.get("/user/token", token=old_token)).status == 401, "at once"
         await every_service_refuses(gateways, replicas, old_token)

@@ -62,7 +62,7 @@ async def test_an_owner_has_its_share_of_the_places_at_the_driver(
 ) -> None:
     await store.insert(make_reading(1), owner=GREEDY)
     await store.insert(make_reading(2), owner=OTHER)
-    fetch, go, inside = FromMongoDB._series_names, asyncio.Event(), 0
+    fetch, go, inside = SeriesNames._find, asyncio.Event(), 0
 
     async def held(self: FromMongoDB, *arguments: object, **more: object) -> object:
         nonlocal inside
@@ -70,7 +70,7 @@ async def test_an_owner_has_its_share_of_the_places_at_the_driver(
         await go.wait()
         return await fetch(self, *arguments, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(FromMongoDB, "_series_names", held)
+    monkeypatch.setattr(SeriesNames, "_find", held)
     asking = [asyncio.ensure_future(took(reader_client, GREEDY, "/series", {"sensorType": SENSOR})) for _ in range(30)]
     await asyncio.sleep(0.5)
     assert inside == MAX_CONCURRENT_QUERIES_PER_OWNER < MAX_CONCURRENT_QUERIES
