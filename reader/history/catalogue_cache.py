@@ -112,7 +112,9 @@ class CatalogueCache:
             took_s = time.monotonic() - started
         ttl_s = min(max(MIN_TTL_S, TTL_FACTOR * took_s), MAX_TTL_S if names_current else TTL_WITHOUT_NAMES_S)
         until = time.monotonic() + ttl_s
-        self._cache.put(key, built._replace(fresh_until=until, stale_until=until + ttl_s), len(built.catalogue))
+        self._cache.put(
+            key, built._replace(fresh_until=until, stale_until=until + ttl_s), len(built.catalogue) + _weight(key)
+        )
         self._metrics.catalogue_seconds.observe(took_s)
         self._metrics.catalogue_series.set(self._cache.value_weight)
         return built.catalogue
@@ -145,7 +147,7 @@ class CatalogueCache:
     def _on_fetched(self, key: Key, fetched: "asyncio.Task[RegisteredDevices]") -> None:
         self._fetches.pop(key, None)
         if not fetched.cancelled() and fetched.exception() is None:
-            self._devices.put(key, (fetched.result(), time.monotonic()), len(fetched.result().devices))
+            self._devices.put(key, (fetched.result(), time.monotonic()), len(fetched.result().devices) + _weight(key))
 
     async def _registered(self, key: Key, fetch: "asyncio.Task[RegisteredDevices]") -> tuple[RegisteredDevices, bool]:
         """Return the registered devices known, and whether they are current."""
@@ -163,6 +165,11 @@ class CatalogueCache:
         if age_s > NAMES_FRESH_S:
             self._metrics.names_missing.inc()
         return (registered if age_s <= NAMES_STALE_S else NO_DEVICES), age_s <= NAMES_FRESH_S
+
+
+def _weight(key: Key) -> int:
+    """Return the weight of the ids in a key."""
+    return len(key[1] or ())
 
 
 def _catalogue(stored: list[bytes], devices: list[RegisteredDevice]) -> Catalogue:

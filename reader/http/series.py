@@ -83,8 +83,8 @@ class SeriesRoutes:
                 tag="readings",
                 summary="Get the throughput and lag of your readings",
                 description="`readingsPerSecond`: how many of your readings gateways accepted, over their last 5 s. "
-                "`lagSeconds`: from receipt of the newest reading to the live feed; null while nothing is received. Not "
-                "for an API key that is limited to devices.",
+                "`lagSeconds`: from receipt of the newest reading to the live feed; null while nothing is received. "
+                "Not for an API key that is limited to devices.",
                 responses={200: PipelineAnswer},
                 problems=(403,),
                 secured=True,

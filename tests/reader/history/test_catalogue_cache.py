@@ -345,14 +345,14 @@ async def test_devices_are_fetched_with_the_callers_token_page_by_page() -> None
         )
 
     async with serving(answer) as (auth, requests):
-        found = await auth.devices("o", "the-token")
+        found = await auth.devices("o", None, "the-token")
         assert [(device.id, device.location) for device in found.devices] == [
             ("d-1", {"lat": 1.5, "lon": 2}),
             ("d-2", {"lat": 1.5, "lon": 2}),
         ]
         assert [dict(request.query) for request in requests] == [{"limit": "1000"}, {"limit": "1000", "cursor": "d-1"}]
         assert {request.headers["Authorization"] for request in requests} == {"Bearer the-token"}
-        assert (await auth.devices("o", "the-token")).digest == found.digest
+        assert (await auth.devices("o", None, "the-token")).digest == found.digest
 
 
 @pytest.mark.parametrize(
@@ -369,7 +369,7 @@ async def test_devices_are_fetched_with_the_callers_token_page_by_page() -> None
 async def test_an_answer_of_another_kind_leaves_the_devices_unknown(status: int, body: str, refused: bool) -> None:
     async with serving(lambda _: web.Response(status=status, text=body)) as (auth, _):
         with pytest.raises(DevicesUnavailable) as raised:
-            await auth.devices("o", "t")
+            await auth.devices("o", None, "t")
         assert raised.value.refused is refused
 
 
