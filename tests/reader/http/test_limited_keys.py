@@ -59,10 +59,12 @@ async def filled(
         await store.insert(make_reading(value, now - 1000 + number, number, sensor=sensor), device=device)
     await store.insert(make_reading("hidden", now, sensor="humidity"), device=MINE, owner=BOB)
     listed: RevocationList = revocations.polling()
-    async with open_reader(broker, mongodb_database, devices=auth.fetch, revocations=listed) as found:
-        async with broker.broadcaster(PRESENCE_EXCHANGE) as broadcaster:
-            broadcaster.broadcast(encode_event(Connected("g", now, OWNER, OTHER, SessionKey("g", now * 1000))))
-            yield found
+    async with (
+        open_reader(broker, mongodb_database, devices=auth.fetch, revocations=listed) as found,
+        broker.broadcaster(PRESENCE_EXCHANGE) as broadcaster,
+    ):
+        broadcaster.broadcast(encode_event(Connected(OWNER, OTHER, SessionKey(1, "g"), now)))
+        yield found
 
 
 def devices_in(items: list[dict[str, Any]]) -> set[str]:
@@ -71,9 +73,10 @@ def devices_in(items: list[dict[str, Any]]) -> set[str]:
 
 async def test_what_names_no_device_is_limited_to_those_of_the_key(filled: ReaderClient) -> None:
     for query in ({}, {"sensorType": "humidity"}, {"completeness": "true"}, {"limit": "1"}, {"limit": "2"}):
-        whole = [item for item in (await filled.fetch("/series", query | {"limit": "100"})).items]
+        whole = (await filled.fetch("/series", query | {"limit": "100"})).items
         assert devices_in(whole) == {MINE, TOO, OTHER}, "the owner's own session"
-        shown, cursor = list[dict[str, Any]](), {}
+        shown: list[dict[str, Any]] = []
+        cursor: dict[str, str] = {}
         while True:
             answer = await filled.fetch("/series", query | cursor, token=KEY)
             shown += answer.items
@@ -95,7 +98,7 @@ async def test_what_names_no_device_is_limited_to_those_of_the_key(filled: Reade
             exported.append(answer.body)
         assert MARK in exported[0]
         assert MARK not in exported[1]
-    ndjson = (await filled.fetch("/readings", {"format": "ndjson", "sensorType": SENSORS}, token=KEY)).body
+    ndjson = (await filled.fetch("/readings", {"format": "ndjson", "sensorType": list(SENSORS)}, token=KEY)).body
     assert ndjson.count(b"\n") == 12, "and a device that is silent is no error"
     one = ISSUING.api_key(devices=["silent"])
     for query in ({"format": "csv"}, {"format": "csv", "sensorType": "humidity"}):
