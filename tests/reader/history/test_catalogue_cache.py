@@ -279,23 +279,19 @@ async def test_names_that_are_refused_are_not_shown_from_memory(
 
 
 @pytest.mark.parametrize("limited_first", [True, False])
-async def test_a_token_that_is_limited_to_devices_shares_no_list_with_others_not_even_one_that_is_being_fetched(
-    keeping: ReaderClient, store: Store, auth: AuthStub, limited_first: bool
+async def test_a_token_that_is_limited_to_devices_shares_no_list_with_others_not_even_one_that_is_being_built(
+    keeping: ReaderClient, store: Store, auth: AuthStub, limited_first: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(catalogue_cache, "NAMES_WAIT_S", 60.0)
     auth.add("d-1", "press-1")
     auth.add("d-2", "secret-name", location="secret-place")
     await store.insert(make_reading(1), device="d-1")
     await store.insert(make_reading(2), device="d-2")
     tokens = [ISSUING.api_key(devices=["d-1"]), user_token()]
-    auth.go.clear()
     asking = [
         asyncio.ensure_future(keeping.fetch("/series/search", token=token))
         for token in (tokens if limited_first else reversed(tokens))
     ]
-    async with asyncio.timeout(10):
-        while len(auth.requests) < 2:
-            await asyncio.sleep(0.01)
-    auth.go.set()
     limited, whole = await asyncio.gather(*(asking if limited_first else reversed(asking)))
     for _ in range(2):
         assert ([item["name"] for item in limited.items], limited.json["total"]) == (["press-1"], 1)
