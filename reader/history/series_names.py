@@ -37,7 +37,7 @@ class SeriesNames:
     ) -> list[Series]:
         """Return the next `limit` series of an owner, or of one of the owner's devices, in key order."""
         if device is not None:
-            within = (device,)
+            within, past = (device,), past if past is not None and past[0] == device else None
         if within is not None:
             return await self._find(_of_devices(owner, within, sensor_type, past), limit)
         if sensor_type is not None:
