@@ -114,6 +114,8 @@ def test_a_link_with_a_key_shows_its_devices_read_only_until_the_key_is_deleted(
     browser.run("document.querySelector('#series li:not(.loading) button').click()")
     browser.until("return document.getElementById('device').open")
     browser.until("return document.getElementById('device-latest').innerText !== 'none yet'")
+    fetched = "performance.getEntriesByType('resource').filter(({ name }) => name.includes('/devices/'))"
+    browser.until(f"return {fetched}.some(({{ responseEnd }}) => responseEnd)")
     assert not browser.find("#registered").is_displayed()
     browser.find("#device [data-close]").click()
 
