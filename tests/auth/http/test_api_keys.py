@@ -7,15 +7,20 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from prometheus_client import CollectorRegistry
 from sqlalchemy import update
 from structlog.testing import capture_logs
 
 from auth.accounts import Accounts
 from auth.database import open_database
+from auth.devices import Device
+from auth.errors import ExpiredKeyError
 from auth.metrics import AuthMetrics
 from auth.passwords import password_hasher
 from auth.tables import api_keys, users
+from auth.tokens.issuer import IssuingKey, TokenIssuer
+from auth.tokens.keys import KeyRing, Keys
 from auth.tokens.revocations import RevocationLog
 from runtime.times import rfc3339
 from tests.auth.rows import change
@@ -277,6 +282,29 @@ async def test_no_token_outlives_the_key_that_issued_it(sqlite_client: Client, s
     await change(sqlite_url, update(api_keys).values(expires_at_ms=int(time.time() * 1000) - 1))
     for token in (made["key"], issued["token"], renewed):
         assert not await is_active(sqlite_client, token), "by the database's clock, whatever this host's"
+
+
+async def test_a_key_that_has_just_expired_is_revoked_with_its_deletion_for_services_whose_clocks_are_behind(
+    sqlite_client: Client, sqlite_url: str
+) -> None:
+    ada = await sqlite_client.new_user()
+    just, long_ago = [(await new_key(sqlite_client, ada))["id"] for _ in range(2)]
+    for key_id, ago_s in ((just, 60), (long_ago, 3 * 3600)):
+        past = update(api_keys).where(api_keys.c.id == key_id)
+        await change(sqlite_url, past.values(expires_at_ms=int((time.time() - ago_s) * 1000)))
+        assert (await sqlite_client.call("DELETE", f"/keys/{key_id}", token=ada)).status == 204
+    assert await listed_revocations(sqlite_client) == [("jti", just)]
+
+
+def test_a_key_issues_nothing_at_the_very_second_of_its_end() -> None:
+    ring = KeyRing(Keys("kid", Ed25519PrivateKey.generate(), {}))
+    issuer = TokenIssuer(ring, issuer="tidegate", access_s=60, device_s=3600)
+    device = Device("device", "owner", "name", "temperature", "", 0, 0)
+    now = int(time.time())
+    with pytest.raises(ExpiredKeyError):
+        issuer.for_device(device, IssuingKey("key", now))
+    assert issuer.for_device(device, IssuingKey("key", now + 50)).claims.exp == now + 50
+    assert issuer.for_device(device, IssuingKey("key", now + 9999)).expires_in == 3600
 
 
 async def test_a_new_password_ends_keys_if_it_is_asked_to(client: Client) -> None:
