@@ -353,6 +353,12 @@ NOT_ADMITTED: dict[str, tuple[Callable[[], dict[str, str]], int, str]] = {
     "no scope": (lambda: bearer(ISSUING.device(scope="readings:read")), 403, "forbidden"),
     "another device": (lambda: bearer() | {"X-Device-Id": "device-2"}, 403, "forbidden"),
     "a user without device": (lambda: bearer(ISSUING.user()), 422, "device_required"),
+    "an API key for others": (
+        lambda: bearer(ISSUING.api_key(devices=["device-2"])) | {"X-Device-Id": "device-1"},
+        403,
+        "forbidden",
+    ),
+    "an API key without device": (lambda: bearer(ISSUING.api_key(devices=["device-2"])), 422, "device_required"),
     "a user with an odd device": (lambda: bearer(ISSUING.user()) | {"X-Device-Id": "a/b"}, 422, "device_required"),
 }
 
