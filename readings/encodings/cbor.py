@@ -1,9 +1,10 @@
 """The part of CBOR (RFC 8949) that SenML packs consist of, decoded within bounds.
 
 An array of maps with integers or texts as keys. Anything else may only be the value of a key that SenML does not know:
-it is checked for its syntax and becomes `OTHER`. So there are no tags to run code for, no bignums, no shared values, and
-nothing is allocated by an announced length: that has to fit into the bytes that are there. A name that occurs twice is
-an error, as RFC 8949 (5.6) lets a strict decoder treat it.
+its syntax is checked, and it becomes `OTHER`. So there are no tags to run code for, no bignums, no shared values, and
+nothing is allocated by an announced length: that has to fit into the bytes that are there. A key that occurs twice is
+an error, as RFC 8949 (5.6) lets a strict decoder treat it. Texts and bytes of unknown length are refused, as SenML has
+none.
 """
 
 import struct
@@ -140,10 +141,8 @@ class _Reader:
             return OTHER
         if major == _SIMPLE:
             return self._simple(argument)
-        if major == _UINT:
-            return argument
-        if major == _NEGATIVE:
-            return -1 - argument
+        if major in (_UINT, _NEGATIVE):
+            return argument if major == _UINT else -1 - argument
         if major == _BYTES:
             return self._take(argument)
         if major == _TEXT:

@@ -67,10 +67,7 @@ class DecodingEncoder(ReadingEncoder):
     def encode_many(self, raw: bytes, now_ms: int, late_before_ms: int = EARLIEST_MS) -> EncodedEvent:
         """Encode the readings of a body, each on its own; BodyRefused, also kept in `refused`, if none is taken."""
         try:
-            # All is decoded first: of a body that is refused no sensorType counts as used.
-            items = list(islice(self._decode(raw), MAX_READINGS + 1))
-            if len(items) > MAX_READINGS:
-                raise BodyRefused("batch_size", f"1 to {MAX_READINGS} readings are accepted, more were sent")
+            items = self._items(raw)
         except BodyRefused as refused:
             self.refused = refused
             raise
@@ -78,12 +75,19 @@ class DecodingEncoder(ReadingEncoder):
         for index, sent in enumerate(items):
             try:
                 if isinstance(sent, ReadingError):
-                    raise sent  # noqa: TRY301 - to be rejected as those that are found below
+                    raise sent
                 event.documents.append(self._encode(index, sent, now_ms))
             except ReadingError as error:
                 event.rejected.append(Rejection(index, error.code, error.detail))
         event.late = has_late(event.documents, late_before_ms)
         return event
+
+    def _items(self, raw: bytes) -> list[SentReading | ReadingError]:
+        """Decode the whole body before any of it is encoded: of one that is refused no sensorType counts as used."""
+        items = list(islice(self._decode(raw), MAX_READINGS + 1))
+        if len(items) > MAX_READINGS:
+            raise BodyRefused("batch_size", f"1 to {MAX_READINGS} readings are accepted, more were sent")
+        return items
 
     def _encode(self, index: int, sent: SentReading, now_ms: int) -> bytes:
         sensor_type = sensor_type_of(sent.name)
