@@ -11,8 +11,21 @@ from readings.reading import Defaults
 from tests.readings.cases import NOW
 
 LABELS = {
-    **{"bver": -1, "bn": -2, "bt": -3, "bu": -4, "bv": -5, "bs": -6},
-    **{"n": 0, "u": 1, "v": 2, "vs": 3, "vb": 4, "s": 5, "t": 6, "ut": 7, "vd": 8},
+    "bver": -1,
+    "bn": -2,
+    "bt": -3,
+    "bu": -4,
+    "bv": -5,
+    "bs": -6,
+    "n": 0,
+    "u": 1,
+    "v": 2,
+    "vs": 3,
+    "vb": 4,
+    "s": 5,
+    "t": 6,
+    "ut": 7,
+    "vd": 8,
 }
 
 
@@ -28,24 +41,26 @@ def head(major: int, argument: int) -> bytes:
 
 def cbor(value: Any) -> bytes:
     """Return a value in CBOR: floats in 64 bits, `Decimal` as a decimal fraction."""
-    if value is None or isinstance(value, bool):
-        return {None: b"\xf6", False: b"\xf4", True: b"\xf5"}[value]
-    if isinstance(value, int):
-        return head(0, value) if value >= 0 else head(1, -1 - value)
-    if isinstance(value, float):
-        return b"\xfb" + struct.pack(">d", value)
-    if isinstance(value, Decimal):
-        sign, digits, exponent = value.as_tuple()
-        assert isinstance(exponent, int)
-        mantissa = int("".join(map(str, digits))) * (-1 if sign else 1)
-        return b"\xc4\x82" + cbor(exponent) + cbor(mantissa)
-    if isinstance(value, bytes):
-        return head(2, len(value)) + value
-    if isinstance(value, str):
-        return head(3, len(value.encode())) + value.encode()
-    if isinstance(value, list):
-        return head(4, len(value)) + b"".join(map(cbor, value))
-    return head(5, len(value)) + b"".join(cbor(key) + cbor(value[key]) for key in value)
+    match value:
+        case None | bool():
+            encoded = {None: b"\xf6", False: b"\xf4", True: b"\xf5"}[value]
+        case int():
+            encoded = head(0, value) if value >= 0 else head(1, -1 - value)
+        case float():
+            encoded = b"\xfb" + struct.pack(">d", value)
+        case Decimal():
+            sign, digits, exponent = value.as_tuple()
+            mantissa = int("".join(map(str, digits))) * (-1 if sign else 1)
+            encoded = b"\xc4\x82" + cbor(exponent) + cbor(mantissa)
+        case bytes():
+            encoded = head(2, len(value)) + value
+        case str():
+            encoded = head(3, len(value.encode())) + value.encode()
+        case list():
+            encoded = head(4, len(value)) + b"".join(map(cbor, value))
+        case _:
+            encoded = head(5, len(value)) + b"".join(cbor(key) + cbor(value[key]) for key in value)
+    return encoded
 
 
 def packed(records: list[dict[str, Any]]) -> bytes:
