@@ -89,10 +89,7 @@ def _scalar_of_json(raw: bytes) -> Scalar:
     """Return a value of JSON, numbers exactly; `OTHER` for arrays, objects, null and numbers that are too long."""
     first = raw[:1]
     if first == QUOTE:
-        try:
-            return _text.decode(raw)
-        except UNDECODABLE:  # half a surrogate pair
-            return OTHER
+        return _text.decode(raw)
     if first in (b"t", b"f"):
         return first == b"t"
     if first in (b"n", b"[", b"{") or len(raw) > MAX_NUMBER_CHARS:
