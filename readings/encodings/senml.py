@@ -46,6 +46,7 @@ _BASE64URL = re.compile(r"(?:[A-Za-z0-9_-]{4})*+(?:[A-Za-z0-9_-]{2,3})?")
 # Enough digits for every sum of two numbers that can be a time or a value.
 _EXACT = Context(prec=2 * MAX_EXPONENT)
 
+_raw = msgspec.json.Decoder(Raw)
 _raw_records = msgspec.json.Decoder(list[Raw])
 _raw_fields = msgspec.json.Decoder(dict[str, Raw])
 _text = msgspec.json.Decoder(str)
@@ -55,11 +56,11 @@ def decode_json(raw: bytes) -> Iterator[SentReading | ReadingError]:
     """Yield the reading of each record of a pack in JSON, or what is wrong with the record; or raise BodyRefused."""
     try:
         raw.decode()  # `Raw` is valid JSON, but not necessarily UTF-8
-        records = _raw_records.decode(raw)
-    except msgspec.ValidationError as error:
-        raise BodyRefused("invalid_reading", "a SenML pack must be an array of records") from error
+        records = _raw_records.decode(raw) if raw.lstrip().startswith(b"[") else _raw.decode(raw)
     except UNDECODABLE as error:
         raise BodyRefused("malformed", f"The body is not JSON: {error}") from error
+    if isinstance(records, Raw):
+        raise BodyRefused("invalid_reading", "a SenML pack must be an array of records")
     return _Pack().readings(map(_fields_of_json, records))
 
 
