@@ -56,7 +56,12 @@ def test_base_fields_last_until_they_are_replaced(in_form: InForm) -> None:
 
 @BOTH
 def test_a_base_value_is_added_exactly_and_stands_in_for_a_missing_value(in_form: InForm) -> None:
-    pack = [{"bn": "a", "bt": NOW_S, "bv": 20.1, "v": 0.2}, {"t": 1}, {"t": 2, "v": -1}, {"bv": 5, "t": 3, "v": 2}]
+    pack: Pack = [
+        {"bn": "a", "bt": NOW_S, "bv": 20.1, "v": 0.2},
+        {"t": 1},
+        {"t": 2, "v": -1},
+        {"bv": 5, "t": 3, "v": 2},
+    ]
     assert [row[1] for row in stored(*in_form(pack))] == [20.3, 20.1, 19.1, 7]
     # A record of base fields alone measures nothing.
     documents, rejected = taken(*in_form([{"bn": "a", "bt": NOW_S, "bv": 1}, {"v": 1}]))
@@ -68,7 +73,7 @@ def test_a_base_value_is_added_exactly_and_stands_in_for_a_missing_value(in_form
 
 @BOTH
 def test_values_keep_their_kind(in_form: InForm) -> None:
-    values = [{"v": 7}, {"v": 7.0}, {"v": -0.5}, {"v": 2**63 - 1}, {"vb": False}, {"vs": FACE * 256}, {"vs": ""}]
+    values: Pack = [{"v": 7}, {"v": 7.0}, {"v": -0.5}, {"v": 2**63 - 1}, {"vb": False}, {"vs": FACE * 256}, {"vs": ""}]
     found = [row[1] for row in stored(*in_form([{"bn": f"s{n}", **value} for n, value in enumerate(values)]))]
     assert found == [7, 7.0, -0.5, 2**63 - 1, False, FACE * 256, ""]
     kinds: list[type] = [int, float, float, int, bool, str, str]
