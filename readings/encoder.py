@@ -85,7 +85,7 @@ class ReadingEncoder:
         if payload.location is UNSET and payload.tags is UNSET:
             template = self._templates.get((payload.sensor_type, payload.unit, payload.quality))
         else:
-            template = self._templates.get(_template_key(payload))
+            template = self._templates.get(template_key(payload))
         missing_quotes = 0
         if seq is UNSET:
             seq, missing_quotes = 0, SEQ_QUOTES
@@ -130,7 +130,7 @@ class ReadingEncoder:
         unset, seq_head, received_head = UNSET, SEQ, RECEIVED
         earliest_ms, latest_ms, seq_end = EARLIEST_MS, now_ms + MAX_AHEAD_MS, GENERATED_SEQ_START
         # Only differences from the first one are added up: mostly there are none.
-        first = templates.get(_template_key(payloads[0])) if payloads else None
+        first = templates.get(template_key(payloads[0])) if payloads else None
         usual = 0 if first is None else first.quotes
         quotes, unusual = usual * len(payloads), 0
         # Neighbours are mostly of one series: its template is kept at hand.
@@ -141,7 +141,7 @@ class ReadingEncoder:
         for payload in payloads:
             value, ts, seq = payload.value, payload.ts, payload.seq
             if payload.location is not unset or payload.tags is not unset:
-                # As `_template_key`, without the call.
+                # As `template_key`, without the call.
                 tags = unset if payload.tags is unset else tuple(payload.tags.items())
                 template = templates.get((payload.sensor_type, payload.unit, payload.quality, payload.location, tags))
                 sensor_type = None
@@ -232,10 +232,11 @@ class ReadingEncoder:
                 return
             self._location_templates += 1
         quotes = expected_quotes(msgspec.structs.replace(payload, value=0, ts=0, seq=0))
-        self._templates[_template_key(payload)] = Template(self._owner, self._device, reading, quotes)
+        self._templates[template_key(payload)] = Template(self._owner, self._device, reading, quotes)
 
 
-def _template_key(payload: ReadingPayload) -> Key:
+def template_key(payload: ReadingPayload) -> Key:
+    """Return what the readings of one template have in common."""
     location, tags = payload.location, payload.tags
     if location is UNSET and tags is UNSET:
         return payload.sensor_type, payload.unit, payload.quality
