@@ -55,10 +55,7 @@ def readable(replay: Replay) -> Iterator[None]:
 
 
 def _open(replay: Replay) -> BinaryIO:
-    file = replay.path.open("rb")
-    if _is_gzipped(replay):
-        return cast("BinaryIO", gzip.GzipFile(fileobj=file))
-    return file
+    return cast("BinaryIO", gzip.open(replay.path)) if _is_gzipped(replay) else replay.path.open("rb")
 
 
 def _is_gzipped(replay: Replay) -> bool:
