@@ -78,7 +78,7 @@ def export_layout(replay: Replay, header: Sequence[str], line: int) -> Layout:
     if len(times) != 1 or len(values) != 1 or not all(times + values):
         raise replay.error_at(line, "", "an export has one column of times and one of values")
     index = index_of(replay, names, values[0], "value", line)
-    if "device" in fields:
+    if "device" in fields or replay.device is not None:
         fields["receivedAt"] = names.index("receivedAt")
     return Layout(
         names,
