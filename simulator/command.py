@@ -14,8 +14,7 @@ from runtime.process import Shutdown, run_until_stopped
 from simulator.errors import ReplayError, SimulatorError
 from simulator.fleet import REPLAY_BATCH, FleetPlan, run_fleet
 from simulator.progress import progress
-from simulator.replay.options import EPILOG as REPLAY_EPILOG
-from simulator.replay.options import add_replay_options, replay_of
+from simulator.replay.options import FILES, add_replay_options, replay_of
 from simulator.run_stats import RunStats, RunSummary
 from simulator.serve import serve
 from simulator.settings import SimulatorSettings
@@ -29,7 +28,7 @@ examples:
   python -m simulator --url http://127.0.0.1:8080 --email me@example.org --replay plant.csv --time-column when \\
       --value-column bar --sensor-type pressure --missing NA --missing '?'
 
-{REPLAY_EPILOG}
+{FILES}
 
 `python -m simulator serve` runs the simulator as a service; `python -m simulator serve --help` explains it.
 

@@ -89,7 +89,7 @@ async def _replay_over_http(
     timer = loop.call_later(plan.seconds, halted.set) if plan.seconds is not None else None
     stopping = asyncio.ensure_future(stop.wait())
     stopping.add_done_callback(lambda _: halted.set())
-    rows = replay_rows(checked.replay, "", checked.kinds)
+    rows = replay_rows(checked.replay, "", checked.survey)
     try:
         with contextlib.closing(rows):
             await HttpSender(account, stats, rows_at_once=plan.batch or MAX_READINGS).send(
@@ -255,7 +255,7 @@ class _Fleet:
         await send_live(client, device.sensor_type, rate=plan.rate, batch=batch, delay_s=delay_s)
 
     async def _replay(self, client: DeviceClient, device: Device, checked: CheckedReplay) -> None:
-        with contextlib.closing(replay_readings(checked.replay, device.sensor_type, checked.kinds)) as rows:
+        with contextlib.closing(replay_readings(checked.replay, device.sensor_type, checked.survey)) as rows:
             while readings := list(islice(rows, self._plan.batch or REPLAY_BATCH)):
                 await client.send(readings)
                 await asyncio.sleep(0)  # let the other devices run between batches

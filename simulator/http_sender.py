@@ -17,7 +17,7 @@ from simulator.account import Account
 from simulator.backoff import backoff
 from simulator.errors import ApiError, SimulatorError, UnavailableError
 from simulator.reading import DeviceReading, Identity, ReadingOutcome
-from simulator.replay.readings import ReplayRow
+from simulator.replay.row import ReadingRow
 from simulator.run_stats import RunStats
 from simulator.send_window import MAX_EVENT_BYTES
 
@@ -33,7 +33,7 @@ class HttpSender:
         self._rows_at_once = rows_at_once
         self._refused: set[str] = set()
 
-    async def send(self, rows: Iterator[ReplayRow], halted: asyncio.Event, flush_seconds: float) -> None:
+    async def send(self, rows: Iterator[ReadingRow], halted: asyncio.Event, flush_seconds: float) -> None:
         """Send until the rows end, or until `halted`; requests in flight may then take `flush_seconds` longer.
 
         A device that is refused permanently is recorded in the stats while the others continue. Raises SimulatorError
@@ -55,7 +55,7 @@ class HttpSender:
                 halting.cancel()
                 await asyncio.wait((sending, halting))
 
-    async def _send_batch(self, batch: list[ReplayRow]) -> None:
+    async def _send_batch(self, batch: list[ReadingRow]) -> None:
         by_device: dict[str, list[DeviceReading]] = {}
         for row in batch:
             by_device.setdefault(row.device, []).append(row.reading)

@@ -117,9 +117,7 @@ def _is_part_of_heading(names: list[str], cells: list[str]) -> bool:
     return len(cells) == len(names) and not has_a_time(cells) and not any(map(looks_numeric, cells))
 
 
-def _table_layout(
-    replay: Replay, records: list[Record], header: int | None, data: int, delimiter: str
-) -> Layout:
+def _table_layout(replay: Replay, records: list[Record], header: int | None, data: int, delimiter: str) -> Layout:
     rows = [cells for _, cells in records[data:]]
     if header is None:
         line, names = records[data][0], tuple(f"#{number + 1}" for number in range(len(records[data][1])))
@@ -195,4 +193,3 @@ def _chosen(replay: Replay, layout: Layout, wanted: str, line: int) -> ValueColu
     if not sensor_type and len(replay.value_columns) == 1:
         return replace(known, sensor_type="", chosen=True)
     return replace(known, sensor_type=sensor_type or known.sensor_type, chosen=True)
-

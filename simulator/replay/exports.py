@@ -126,7 +126,9 @@ def _parquet_row(replay: Replay, row: dict[str, Any], number: int) -> RowResult:
             values[0],
             _milliseconds(row["ts"]),
             row["seq"],
-            received.isoformat(timespec="milliseconds").replace("+00:00", "Z") if device and received is not None else UNSET,
+            received.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            if device and received is not None
+            else UNSET,
             **fields,
         )
     except (TypeError, ValueError, msgspec.MsgspecError) as error:

@@ -5,11 +5,12 @@ Reads a table once, or twice to find hours that its zone repeats, in constant me
 
 import asyncio
 from collections.abc import Generator, Hashable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from readings.reading import ID_PATTERN
 from simulator.replay.detect import detect_layout
 from simulator.replay.file import Replay
-from simulator.replay.layout import Layout
+from simulator.replay.layout import Layout, type_and_unit
 from simulator.replay.source import Form, form_of
 from simulator.replay.table import TableRow, table_rows
 from simulator.replay.times import TimeError, TimeEvidence, Times
@@ -26,7 +27,11 @@ Kinds = Mapping[tuple[int, str], Kind]
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """How a file is read. Of NDJSON and Parquet only `form` is set."""
+    """How a file is read. Of NDJSON and Parquet only `form` is set.
+
+    `markers` are marks of missing values among numbers that no option names, with their count; `left_out` are columns
+    without numbers, and what they have; `sensor_types` are those of cells that are not written as sensor types are.
+    """
 
     form: Form
     layout: Layout | None = None
@@ -36,6 +41,7 @@ class Survey:
     passed_twice: Passes = frozenset()
     markers: Mapping[str, int] | None = None
     left_out: tuple[tuple[str, str], ...] = ()
+    sensor_types: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def table(self) -> Layout:
@@ -80,16 +86,14 @@ def _steps(replay: Replay) -> Generator[Survey | None, None, None]:
     try:
         times = evidence.times()
     except TimeError as error:
-        raise replay.error_at(0, layout.name_of("ts"), str(error)) from error
+        raise replay.error(f"column {layout.name_of('ts')!r}: {error}") from error
     zone = replay.times.zone or (Zone(layout.zone) if layout.zone else UTC)
     passes = yield from _passes(replay, layout, times, zone)
     layout, left_out = votes.columns()
-    yield Survey(form, layout, times, votes.kinds(), zone, passes, votes.markers(), left_out)
+    yield Survey(form, layout, times, votes.kinds(), zone, passes, votes.markers(), left_out, votes.sensor_types())
 
 
-def _passes(
-    replay: Replay, layout: Layout, times: Times, zone: Zone
-) -> Generator[None, None, Passes]:
+def _passes(replay: Replay, layout: Layout, times: Times, zone: Zone) -> Generator[None, None, Passes]:
     """Return which series pass through a repeated hour twice, if that has to be known."""
     clock = Clock(zone)
     if not zone.needs_order:
@@ -149,6 +153,17 @@ class _Votes:
     def kinds(self) -> Kinds:
         chosen = self._replay.value_type
         return {key: votes.kind if chosen == "auto" else chosen for key, votes in self._votes.items()}
+
+    def sensor_types(self) -> Mapping[str, str]:
+        """Return sensor types by the cells that need another spelling, such as `Solar power`; raise ReplayError."""
+        cells = {cell for _, cell in self._votes if cell}
+        found = {cell: type_and_unit(cell, 0)[0] for cell in cells if not ID_PATTERN.fullmatch(cell)}
+        spelled: dict[str, str] = {}
+        for cell in sorted(cells):
+            name = found.get(cell, cell)
+            if (other := spelled.setdefault(name, cell)) != cell:
+                raise self._replay.error(f"the sensor types {other!r} and {cell!r} are both written {name!r}")
+        return found
 
     def markers(self) -> Mapping[str, int]:
         """Return marks of missing values that no option names, and how many there are in columns of numbers."""

@@ -116,9 +116,7 @@ def _check_end(replay: Replay, line: int, cell: str, count: int) -> None:
         raise replay.error_at(line, "", f"the export ends with {cell!r}, but {count} readings precede it")
 
 
-def _table_row(
-    replay: Replay, layout: Layout, line: int, row: Sequence[str], raw: str
-) -> TableRow | ReplayError:
+def _table_row(replay: Replay, layout: Layout, line: int, row: Sequence[str], raw: str) -> TableRow | ReplayError:
     if not layout.exported:
         row = [cell.strip() for cell in row]
         if len(row) > len(layout.names) and any(row[len(layout.names) :]):

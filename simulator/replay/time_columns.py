@@ -50,7 +50,9 @@ def _find_parts(
     for begin in range(len(names) - 2):
         parts = _parts_of(replay, names[begin:])
         columns = tuple(range(begin, begin + len(parts)))
-        if parts and all(_WHOLE.fullmatch(cells[index]) for cells in rows[:1] for index in columns if index < len(cells)):
+        if parts and all(
+            _WHOLE.fullmatch(cells[index]) for cells in rows[:1] for index in columns if index < len(cells)
+        ):
             return columns, parts
     return None
 
@@ -91,7 +93,9 @@ def _find_by_cells(
         return days[0], clocks[0]
     if days and clocks:
         shown = ", ".join(repr(names[index]) for index in sorted(days + clocks))
-        raise replay.error_at(line, "", f"which columns are its times? {shown} may be: --time-column, once or twice, says")
+        raise replay.error_at(
+            line, "", f"which columns are its times? {shown} may be: --time-column, once or twice, says"
+        )
     numbers = [index for index in mostly(is_number_of_time) if names[index].strip().lower() in _NAMES]
     found = _best(replay, names, days, line) or _best(replay, names, numbers, line)
     if found is None:

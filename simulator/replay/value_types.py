@@ -20,7 +20,9 @@ Kind = Literal["number", "text", "boolean", "unknown"]
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
 # Localized numbers: 1,5 and 1,234.5 and 1.234,5 and 1 234.5 and 45%.
-_LOCALIZED_NUMBER = re.compile(r"[+-]?(\d*[.,]?\d+([eE][+-]?\d+)?|\d{1,3}([,.'_ \u00a0\u202f]\d{3})+([.,]\d+)?)(\s?%)?", re.ASCII)
+_LOCALIZED_NUMBER = re.compile(
+    r"[+-]?(\d*[.,]?\d+([eE][+-]?\d+)?|\d{1,3}([,.'_ \u00a0\u202f]\d{3})+([.,]\d+)?)(\s?%)?", re.ASCII
+)
 # Common markers of missing values. They say nothing about the other values and do not vote; if there is nothing else,
 # the type is unknown.
 _MISSING_MARKERS = frozenset({"na", "n/a", "nan", "null", "none", "nil", "mm", "m", "?", "-", "--", "."})

@@ -99,9 +99,7 @@ class Clock:
                 return self._is_second_pass(local_ms, series)
             reason = "and its rows pass through this hour only once: --repeated-hour earlier or later decides"
         else:
-            reason = (
-                "it has two meanings: --repeated-hour earlier, later, or order (rows in the order of time) decides"
-            )
+            reason = "it has two meanings: --repeated-hour earlier, later, or order (rows in the order of time) decides"
         raise ValueError(f"the clocks of {zone.name} show this time twice (they are set back), {reason}")
 
     def _is_second_pass(self, local_ms: int, series: Hashable) -> bool:
