@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from readings.reading import ATTRIBUTES, ID_PATTERN, MAX_UNIT
-from runtime.command_line import CommandParser, whole_number
+from runtime.command_line import whole_number
 from runtime.time_zones import UnknownZone
 from simulator.replay.file import Replay, TextOptions
 from simulator.replay.times import EPOCH_UNITS, TimeOptions
@@ -33,13 +33,13 @@ _DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "space"
 
 FILES = """\
 files:
-  Tables of text (CSV and the like, with any delimiter), exports of Tidegate's own as CSV, NDJSON or Parquet, and weather
-  files as EPW; all but Parquet may be gzipped. Exports need no options: every row keeps all its fields, and readings that
-  are already stored are not duplicated. A column option of "" ignores a column of an export. #3 is the third column.
-  What the file does not say is never guessed. Dates such as 01/02/2026 are read as the other dates of the file show;
-  if none does, --time-format must say. Times without a zone are UTC unless --zone says otherwise; 24:00 is the next
-  day's midnight; whole numbers are s, ms, us or ns since 1970 by their size. Digits beyond milliseconds are cut, and seq
-  counts up, so that no two readings become one.
+  Tables of text (CSV and the like, with any delimiter), exports of Tidegate's own as CSV, NDJSON or Parquet, and
+  weather files as EPW; all but Parquet may be gzipped. Exports need no options: every row keeps all its fields, and
+  readings that are already stored are not duplicated. A column option of "" ignores a column of an export. #3 is the
+  third column. What the file does not say is never guessed. Dates such as 01/02/2026 are read as the other dates of
+  the file show; if none does, --time-format must say. Times without a zone are UTC unless --zone says otherwise; 24:00 is the next
+  day's midnight; whole numbers are s, ms, us or ns since 1970 by their size. Digits beyond milliseconds are cut, and
+  seq counts up, so that no two readings become one.
   --value-type auto reads the values of a sensor type as numbers if at least half of its cells in the file are numbers
   (1,5 and 45% and NaN count as such), else as booleans if half are true or false, else as texts. Markers such as NA and
   ? do not count, and a column of nothing else is an error. A value that does not fit ends the run before anything is
@@ -115,7 +115,7 @@ def add_file_options(group: Any) -> None:
     add("--encoding", type=_encoding, metavar="NAME", help="encoding of texts, as cp1252 (default: utf-8)")
 
 
-def replay_of(parser: CommandParser, options: argparse.Namespace) -> Replay | None:
+def replay_of(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Replay | None:
     """Return the replay, or None; exits through `parser.error` if options contradict each other."""
     if options.replay is not None:
         return file_of(parser, options, options.replay)
@@ -125,7 +125,9 @@ def replay_of(parser: CommandParser, options: argparse.Namespace) -> Replay | No
     return None
 
 
-def file_of(parser: CommandParser, options: argparse.Namespace, path: Path, device: str | None = None) -> Replay:
+def file_of(
+    parser: argparse.ArgumentParser, options: argparse.Namespace, path: Path, device: str | None = None
+) -> Replay:
     """Return a file with its options; exits through `parser.error` if options contradict each other."""
     if options.sensor_type is not None and options.sensor_type_column:
         parser.error("--sensor-type and --sensor-type-column: give one of them")
@@ -135,7 +137,7 @@ def file_of(parser: CommandParser, options: argparse.Namespace, path: Path, devi
         parser.error("--repeated-hour and --skipped-hour go with --zone")
     columns = {name: column for name in ATTRIBUTES if (column := getattr(options, f"{name}_column")) is not None}
     text = TextOptions(
-        encoding=options.encoding or TextOptions.encoding,
+        encoding=options.encoding or "utf-8",
         delimiter=options.delimiter,
         decimal=options.decimal,
         skip_rows=options.skip_rows,

@@ -34,6 +34,8 @@ _FIELD_BY_DETAIL = {
     "receivedAt": "receivedAt",
 }
 
+_UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+
 OnRefusal = Callable[[ReplayError], None]
 
 
@@ -86,7 +88,9 @@ class SeriesSpan:
 
 
 async def check_replay(
-    replay: Replay, *, keep_going: bool = False, on_refusal: OnRefusal = lambda _: None
+    replay: Replay, *, keep_going: bool = False, on_refusal: _UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+
+OnRefusal = lambda _: None
 ) -> CheckedReplay:
     """Read and validate the whole file, yielding to the event loop; ReplayError names the first bad row.
 
@@ -166,10 +170,12 @@ def _validated(replay: Replay, found: Survey) -> Iterator[RowResult]:
         refusals = list(result.refusals)
         good = []
         for row in result.readings:
+            if row.device and not ID_PATTERN.fullmatch(row.device):
+                error = ReadingError("forbidden", "a device is 1 to 64 of A-Z a-z 0-9 _ . : -")
+                refusals.append(_refusal(replay, found, row, error))
+                continue
+            encoder = http_encoder if row.device else socket_encoder
             try:
-                if row.device and not ID_PATTERN.fullmatch(row.device):
-                    raise ReadingError("forbidden", "a device is 1 to 64 of A-Z a-z 0-9 _ . : -")
-                encoder = http_encoder if row.device else socket_encoder
                 encoder.encode_one(msgspec.json.encode(row.reading), now_ms)
             except ReadingError as error:
                 refusals.append(_refusal(replay, found, row, error))
@@ -186,7 +192,7 @@ def _refusal(replay: Replay, found: Survey, row: ReadingRow, error: ReadingError
     elif error.code == "invalid_ts":
         name = "ts"
         if found.times.why.endswith("since 1970") or not found.times.why:
-            detail += f"; a whole number means {found.times.unit} since 1970"
+            detail += f"; a whole number means {_UNIT_NAMES[found.times.unit]} since 1970"
     elif error.code == "invalid_value":
         name = "value"
     else:

@@ -9,7 +9,7 @@ from simulator.replay.times import is_clock, is_time
 from simulator.replay.value_types import is_missing_marker, looks_numeric
 
 BLANKS = " "
-_DELIMITERS = (",", ";", "\t", "|", BLANKS)
+_DELIMITERS = (",", ";", "\t", "|")
 NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "|", BLANKS: "blanks"}
 _DECIMAL_COMMA = re.compile(r"[+-]?(\d*),(\d+)([eE][+-]?\d+)?", re.ASCII)
 _DECIMAL_POINT = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?", re.ASCII)
@@ -45,9 +45,13 @@ def sample_of(lines: Sequence[str], delimiter: str) -> list[Record]:
 
 
 def find_delimiter(lines: Sequence[str]) -> str:
-    """Return the delimiter that gives most rows the same number of cells, and most cells a meaning."""
+    """Return the delimiter that gives most rows the same number of cells, and most cells a meaning.
+
+    Blanks only if no other gives two: they are also between dates and times.
+    """
     scores = {delimiter: _score(sample_of(lines, delimiter)) for delimiter in _DELIMITERS}
-    return max(scores, key=lambda delimiter: scores[delimiter])
+    best = max(scores, key=lambda delimiter: scores[delimiter])
+    return BLANKS if scores[best] < 0 < _score(sample_of(lines, BLANKS)) else best
 
 
 def usual_length(records: Sequence[Record]) -> int:

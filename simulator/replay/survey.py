@@ -13,7 +13,8 @@ from simulator.replay.file import Replay
 from simulator.replay.layout import Layout, type_and_unit
 from simulator.replay.source import Form, form_of
 from simulator.replay.table import TableRow, table_rows
-from simulator.replay.times import TimeError, TimeEvidence, Times
+from simulator.replay.time_evidence import TimeEvidence
+from simulator.replay.times import TimeError, Times
 from simulator.replay.value_types import Kind, TypeVotes
 from simulator.replay.zones import Clock, Passes, Zone
 
@@ -46,7 +47,8 @@ class Survey:
     @property
     def table(self) -> Layout:
         """The layout of a table."""
-        assert self.layout is not None
+        if self.layout is None:
+            raise AssertionError(f"{self.form} is no table")
         return self.layout
 
 

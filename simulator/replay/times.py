@@ -1,8 +1,4 @@
-"""TIME CELLS → MILLISECONDS: the forms of time that files have, and what the whole file says about those with two readings.
-
-`TimeEvidence` is shown every cell of the file, then `times` decides: whether days or months come first, and the unit of
-whole numbers. Nothing is guessed: without evidence, or with contradicting evidence, `--time-format` must decide.
-"""
+"""CELLS → TIMES: the forms of time that files have. What a cell alone leaves open, `TimeEvidence` decides."""
 
 import re
 from dataclasses import dataclass
@@ -41,20 +37,20 @@ def _pattern(day: str) -> re.Pattern[str]:
 
 
 _YEAR_FIRST = _pattern(r"(\d{4})([-/.])(\d{1,2})\2(\d{1,2})")
-_YEAR_LAST = _pattern(r"(\d{1,2})([-/.])(\d{1,2})\2(\d{4})")
+YEAR_LAST = _pattern(r"(\d{1,2})([-/.])(\d{1,2})\2(\d{4})")
 _MONTH_NAMED = _pattern(rf"{_NAME}[ \t,/.-]*(\d{{1,2}})(?:[ \t,/.-]+)(\d{{4}})")
 _DAY_THEN_NAME = _pattern(rf"(\d{{1,2}})[ \t./-]*{_NAME}[ \t,/-]*(\d{{4}})")
 _COMPACT = re.compile(r"((?:19|20)\d\d)(\d\d)(\d\d)(?:[Tt]?(\d\d)(\d\d)(\d\d)?([Zz])?)?", re.ASCII)
 _ONLY_CLOCK = re.compile(_CLOCK, re.ASCII | re.IGNORECASE)
 _MIDNIGHT = re.compile(r"(?<![\d:])24(:00(?::00(?:[.,]0+)?)?)(?![\d:])")
 FORMS = (
-    "2026-01-31 12:00:00 (also with / or without seconds, with decimals and a zone), 31/01/2026, Jan 31 2026, 20260131, "
-    "or s, ms, us or ns since 1970; --time-format gives another"
+    "2026-01-31 12:00:00 (also with / or without seconds, with decimals and a zone), 31/01/2026, Jan 31 2026, "
+    "20260131, or s, ms, us or ns since 1970; --time-format gives another"
 )
 
 
 class Moment(NamedTuple):
-    """A time as written: milliseconds since 1970 by its own clock, or in UTC if it `is_utc`; whether digits were cut."""
+    """A time as written: milliseconds since 1970, by its own clock unless it `is_utc`; whether digits were cut."""
 
     ms: int
     is_utc: bool
@@ -108,7 +104,7 @@ class Times:
         year = self.options.year
         if found := _YEAR_FIRST.fullmatch(text):
             return _moment(found[1], found[3], found[4], found.groups()[4:], year)
-        if found := _YEAR_LAST.fullmatch(text):
+        if found := YEAR_LAST.fullmatch(text):
             first, second = found[1], found[3]
             day, month = (second, first) if self.order == "month" else (first, second)
             return _moment(found[4], month, day, found.groups()[4:], year)
@@ -124,66 +120,16 @@ class Times:
         raise TimeError(f"{text[:64]!r} is not a time; a time is {FORMS}")
 
 
-class TimeEvidence:
-    """Collects what the cells of a file say about its times. Lines are kept for messages."""
-
-    def __init__(self, options: TimeOptions, parts: tuple[str, ...], header: str) -> None:
-        """`header`: the names of the time columns, which may say the order, as in `Date (MM/DD/YYYY)`."""
-        self._options = options
-        self._parts = parts
-        self._orders: dict[DateOrder, str] = {}
-        self._units: dict[EpochUnit, int] = {}
-        self._undecided: tuple[int, str] | None = None
-        if named := re.search(r"(?i)\b(dd?[-/.]mm?|mm?[-/.]dd?)[-/.]y", header):
-            self._orders["day" if named[1][0] in "dD" else "month"] = f"by its name {header!r}"
-
-    def add(self, text: str, line: int) -> None:
-        """Take a cell into account."""
-        if self._parts or self._options.format is not None:
-            return
-        if found := _YEAR_LAST.fullmatch(text):
-            first, second = int(found[1]), int(found[3])
-            if self._undecided is None:
-                self._undecided = line, text
-            if first > 12 >= second:
-                self._orders.setdefault("day", f"{text!r} in line {line}")
-            elif second > 12 >= first:
-                self._orders.setdefault("month", f"{text!r} in line {line}")
-        elif (unit := _epoch_unit(text)) is not None:
-            self._units.setdefault(unit, line)
-
-    def times(self) -> Times:
-        """Decide; raise TimeError if the file leaves it open or contradicts itself."""
-        if len(self._orders) > 1:
-            shown = " and ".join(f"the {order} by {why}".replace("by by", "by") for order, why in self._orders.items())
-            raise TimeError(f"what comes first in its dates? {shown}; {_ask()}")
-        if len(self._units) > 1:
-            shown = " and ".join(f"{unit} in line {line}" for unit, line in self._units.items())
-            raise TimeError(f"its times are whole numbers of two units, {shown}; --time-format says which is right")
-        order, why = next(iter(self._orders.items()), (None, ""))
-        if self._undecided is not None and order is None:
-            line, text = self._undecided
-            raise TimeError(
-                f"is {text!r} in line {line} day first or month first? No time of the file shows it; {_ask()}"
-            )
-        unit = next(iter(self._units), "ms")
-        if self._undecided is None:
-            order, why = None, f"{unit} since 1970" if self._units else ""
-        else:
-            why = f"{order} first, {why}"
-        return Times(self._options, order, unit, self._parts, why)
-
-
 def is_time(text: str) -> bool:
     """Return whether a cell has a form of times that no number has."""
-    return any(form.fullmatch(text) for form in (_YEAR_FIRST, _YEAR_LAST, _MONTH_NAMED, _DAY_THEN_NAME)) or (
+    return any(form.fullmatch(text) for form in (_YEAR_FIRST, YEAR_LAST, _MONTH_NAMED, _DAY_THEN_NAME)) or (
         _EPOCH.fullmatch(text) is None and _COMPACT.fullmatch(text) is not None
     )
 
 
 def is_number_of_time(text: str) -> bool:
     """Return whether a number may be a time: since 1970, or 20260131."""
-    return _epoch_unit(text) is not None or _COMPACT.fullmatch(text) is not None
+    return epoch_unit(text) is not None or _COMPACT.fullmatch(text) is not None
 
 
 def is_clock(text: str) -> bool:
@@ -202,15 +148,12 @@ def parse_time_cell(text: str) -> tuple[int, bool]:
     return found.ms, found.cut
 
 
-def _ask() -> str:
-    return "--time-format '%d/%m/%Y %H:%M' or '%m/%d/%Y %H:%M' decides (as the file writes it)"
-
-
 def _month(name: str) -> str:
     return str(_MONTHS.index(name[:3].lower()) + 1)
 
 
-def _epoch_unit(text: str) -> EpochUnit | None:
+def epoch_unit(text: str) -> EpochUnit | None:
+    """Return the unit in which a number is a time that a reading may have; None if it is none."""
     found = _EPOCH.fullmatch(text) if 9 <= len(text) <= MAX_DIGITS else None
     if found is None or (len(found[1]) in (12, 14) and _COMPACT.fullmatch(text)):
         return None
@@ -252,7 +195,7 @@ def _moment(year: str, month: str, day: str, clock: tuple[str | None, ...], othe
 
 
 def _offset(zone: str) -> str:
-    if not zone[0] in "+-":
+    if zone[0] not in "+-":
         return "Z"
     return f"{zone[:3]}:{zone[-2:] if len(zone) > 3 else '00'}"
 

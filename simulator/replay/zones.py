@@ -28,7 +28,8 @@ class Zone:
 
     `name` is of the IANA database, or an offset as +01:00 or UTC-9. With `repeated="order"` the rows of a series are
     taken to be in the order of time: those of the first pass through the hour are the earlier, and from where the clock
-    does not advance on, the later. A series that passes it once is refused: `Clock.note` is shown all times of the file first.
+    does not advance on, the later. A series that passes it once is refused: `Clock.note` is shown all times of the file
+    first.
     """
 
     def __init__(self, name: str, *, repeated: RepeatedHour = "refuse", skipped: SkippedHour = "refuse") -> None:
