@@ -37,9 +37,9 @@ files:
   weather files as EPW; all but Parquet may be gzipped. Exports need no options: every row keeps all its fields, and
   readings that are already stored are not duplicated. A column option of "" ignores a column of an export. #3 is the
   third column. What the file does not say is never guessed. Dates such as 01/02/2026 are read as the other dates of
-  the file show; if none does, --time-format must say. Times without a zone are UTC unless --zone says otherwise; 24:00 is the next
-  day's midnight; whole numbers are s, ms, us or ns since 1970 by their size. Digits beyond milliseconds are cut, and
-  seq counts up, so that no two readings become one.
+  the file show; if none does, --time-format must say. Times without a zone are UTC unless --zone says otherwise;
+  24:00 is the next day's midnight; whole numbers are s, ms, us or ns since 1970 by their size. Digits beyond
+  milliseconds are cut, and seq counts up, so that no two readings become one.
   --value-type auto reads the values of a sensor type as numbers if at least half of its cells in the file are numbers
   (1,5 and 45% and NaN count as such), else as booleans if half are true or false, else as texts. Markers such as NA and
   ? do not count, and a column of nothing else is an error. A value that does not fit ends the run before anything is

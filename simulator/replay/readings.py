@@ -88,9 +88,7 @@ class SeriesSpan:
 
 
 async def check_replay(
-    replay: Replay, *, keep_going: bool = False, on_refusal: _UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
-
-OnRefusal = lambda _: None
+    replay: Replay, *, keep_going: bool = False, on_refusal: OnRefusal = lambda _: None
 ) -> CheckedReplay:
     """Read and validate the whole file, yielding to the event loop; ReplayError names the first bad row.
 
