@@ -23,6 +23,7 @@ from simulator.api import Api
 from simulator.device import device_session
 from simulator.errors import ApiError, SimulatorError
 from simulator.fleet import FleetPlan, run_fleet
+from simulator.replay.report import print_report
 from simulator.run_stats import RunStats
 
 log = logger("onebox")
@@ -49,7 +50,7 @@ async def run_devices(plan: Plan, url: str, password: str, tally: RunStats, shut
         replay=plan.replay,
         sign_up_name=DEMO_NAME,
     )
-    await run_fleet(fleet, stats=tally, stop=shutdown.event)
+    await run_fleet(fleet, stats=tally, stop=shutdown.event, on_survey=print_report)
 
 
 async def create_demo_user(settings: AuthSettings, password: str) -> None:

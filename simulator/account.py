@@ -138,25 +138,31 @@ class Account(Owner):
         self._name = name
         self._logging_in = asyncio.Lock()
 
-    async def open(self) -> None:
+    async def open(self, *, sign_up: bool = True) -> None:
         """Sign up unless the account exists, then log in; SimulatorError says what to do if that fails."""
-        closed = False
-        body = {"name": self._name, "email": self._email, "password": self._password}
-        try:
-            await self._api.call("POST", "/user/signup", msgspec.Raw, body=body)
-        except ApiError as error:
-            if error.status not in (403, 409):
-                raise
-            closed = error.status == 403
+        closed = sign_up and await self._sign_up()
         try:
             await self._log_in()
         except ApiError as error:
             if error.status != 401:
                 raise
             advice = (
-                "the server does not accept sign-ups: ask its operator for an account" if closed else "check --password"
+                "the server does not accept sign-ups: ask its operator for an account"
+                if closed
+                else "check --email and --password"
             )
             raise SimulatorError(f"{self._email} cannot log in; {advice}") from error
+
+    async def _sign_up(self) -> bool:
+        """Sign up unless the account exists; return whether the server does not accept it."""
+        body = {"name": self._name, "email": self._email, "password": self._password}
+        try:
+            await self._api.call("POST", "/user/signup", msgspec.Raw, body=body)
+        except ApiError as error:
+            if error.status not in (403, 409):
+                raise
+            return error.status == 403
+        return False
 
     async def _log_in(self) -> None:
         body = {"email": self._email, "password": self._password}

@@ -19,7 +19,7 @@ from simulator.errors import SimulatorError
 from simulator.http_sender import HttpSender
 from simulator.live import send_live
 from simulator.replay.file import Replay
-from simulator.replay.readings import CheckedReplay, check_replay, replay_readings, replay_rows
+from simulator.replay.readings import CheckedReplay, OnSurvey, check_replay, replay_readings, replay_rows
 from simulator.run_stats import RunStats
 from simulator.waveform import SENSOR_TYPES
 
@@ -60,12 +60,15 @@ class FleetPlan:
             raise ValueError("seconds must be above 0")
 
 
-async def run_fleet(plan: FleetPlan, *, stats: RunStats, stop: asyncio.Event) -> None:
+async def run_fleet(
+    plan: FleetPlan, *, stats: RunStats, stop: asyncio.Event, on_survey: OnSurvey = lambda *_: None
+) -> None:
     """Run the fleet until its seconds have passed, its file is sent or `stop` is set; then wait for acknowledgements.
 
-    Failed devices are recorded in `stats` while the others continue. Raises SimulatorError if the fleet cannot start.
+    Failed devices are recorded in `stats` while the others continue; `on_survey` is told how a file is read. Raises
+    SimulatorError if the fleet cannot start.
     """
-    checked = None if plan.replay is None else await check_replay(plan.replay)
+    checked = None if plan.replay is None else await check_replay(plan.replay, on_survey=on_survey)
     async with device_session() as http:
         account = Account(Api(http, plan.url), plan.email, plan.password, name=plan.sign_up_name)
         if checked is not None and checked.names_devices:

@@ -173,6 +173,8 @@ def _as_asked(replay: Replay, layout: Layout, line: int = 0) -> Layout:
     types_given = replay.sensor_type is not None or "sensorType" in layout.fields
     if types_given and len(values) == 1:
         values = (replace(values[0], sensor_type=""),)
+    elif not types_given and len(values) == 1 and (replay.device is not None or "device" in layout.fields):
+        values = (_named(replay, values[0]),)
     types: dict[str, ValueColumn] = {}
     for column in values:
         if (other := types.setdefault(column.sensor_type, column)) is not column:
@@ -181,6 +183,15 @@ def _as_asked(replay: Replay, layout: Layout, line: int = 0) -> Layout:
                 f"--value-column '#{column.index + 1}=TYPE' names the sensor type of one"
             )
     return replace(layout, values=values)
+
+
+def _named(replay: Replay, column: ValueColumn) -> ValueColumn:
+    """Return the only column with its name as sensor type, where no simulated device has one."""
+    if column.sensor_type:
+        return column
+    if column.name == "value":
+        raise replay.error("its rows name no sensor type: --sensor-type, or --sensor-type-column, does")
+    return replace(column, sensor_type=type_and_unit(column.name, column.index)[0])
 
 
 def _chosen(replay: Replay, layout: Layout, wanted: str, line: int) -> ValueColumn:

@@ -37,15 +37,21 @@ _FIELD_BY_DETAIL = {
 _UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 
 OnRefusal = Callable[[ReplayError], None]
+OnSurvey = Callable[[Replay, Survey], None]
+"""Called with a file and how it will be read, before its rows are checked."""
 
 
 @dataclass(slots=True)
 class RowCounts:
-    """What became of the rows of a file: their sum is `rows`. Of a `partly` imported row some values were refused."""
+    """What the rows of a file are: `rows` is the sum of the others.
+
+    All values of a `complete` row are readings, of a `partial` one some are refused, of a `refused` one all; an `empty`
+    one has none.
+    """
 
     rows: int = 0
-    imported: int = 0
-    partly: int = 0
+    complete: int = 0
+    partial: int = 0
     empty: int = 0
     refused: int = 0
 
@@ -53,10 +59,10 @@ class RowCounts:
         """Count a row."""
         self.rows += 1
         if not result.refusals:
-            self.imported += bool(result.readings)
+            self.complete += bool(result.readings)
             self.empty += not result.readings
         else:
-            self.partly += bool(result.readings)
+            self.partial += bool(result.readings)
             self.refused += not result.readings
 
 
@@ -88,13 +94,18 @@ class SeriesSpan:
 
 
 async def check_replay(
-    replay: Replay, *, keep_going: bool = False, on_refusal: OnRefusal = lambda _: None
+    replay: Replay,
+    *,
+    keep_going: bool = False,
+    on_survey: OnSurvey = lambda *_: None,
+    on_refusal: OnRefusal = lambda _: None,
 ) -> CheckedReplay:
     """Read and validate the whole file, yielding to the event loop; ReplayError names the first bad row.
 
     With `keep_going` bad rows are given to `on_refusal` instead.
     """
     found = await survey(replay)
+    on_survey(replay, found)
     counts, series, number = RowCounts(), dict[tuple[str, str], SeriesSpan](), 0
     for result in _validated(replay, found):
         if result.refusals and not keep_going:
