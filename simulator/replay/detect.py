@@ -83,10 +83,7 @@ def _heading(replay: Replay, records: list[Record]) -> tuple[int | None, int]:
         elif data is None:
             header = regular[0] if regular else 0
         else:
-            header = data
-            while header > 0 and len(records[header - 1][1]) == length:
-                header -= 1
-            header = None if header == data else header
+            header = _first_of_heading(records, data, length)
     else:
         header = None if has_a_time(records[0][1]) else 0
     if header is None:
@@ -95,6 +92,18 @@ def _heading(replay: Replay, records: list[Record]) -> tuple[int | None, int]:
     while data + 1 < len(records) and _is_part_of_heading(records[header][1], records[data][1]):
         data += 1
     return header, data
+
+
+def _first_of_heading(records: list[Record], data: int, length: int) -> int | None:
+    """Return the first of the rows above the data that have as many cells; lines such as *** may be between."""
+    found = None
+    for number in range(data - 1, -1, -1):
+        cells = records[number][1]
+        if len(cells) == length:
+            found = number
+        elif any(map(str.isalnum, "".join(cells))):
+            break
+    return found
 
 
 def _named_header(replay: Replay, records: list[Record]) -> int | None:
@@ -114,6 +123,8 @@ def _named_header(replay: Replay, records: list[Record]) -> int | None:
 
 def _is_part_of_heading(names: list[str], cells: list[str]) -> bool:
     """Return whether a row below the names is not one of data, but has units or the like: no time and no number."""
+    if not any(map(str.isalnum, "".join(cells))):
+        return True
     return len(cells) == len(names) and not has_a_time(cells) and not any(map(looks_numeric, cells))
 
 
@@ -126,7 +137,7 @@ def _table_layout(replay: Replay, records: list[Record], header: int | None, dat
         line, names = records[header][0], tuple(records[header][1])
         notes = [f"header in line {line}"]
     units: list[str] = []
-    if header is not None and data > header + 1:
+    if header is not None and data > header + 1 and len(records[header + 1][1]) == len(names):
         units = [unit_text(cell) for cell in records[header + 1][1]]
         notes.append(f"units in line {records[header + 1][0]}")
     decimal = replay.text.decimal or find_decimal([(0, cells) for cells in rows], delimiter)

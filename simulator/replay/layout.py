@@ -132,7 +132,7 @@ def type_and_unit(name: str, index: int) -> tuple[str, str]:
     if found := _WITH_UNIT.fullmatch(name):
         name, unit = found[1], found[2].strip()
     plain = "".join(c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c))
-    sensor_type = _NOT_IN_A_TYPE.sub("_", plain).strip("_")[:64]
+    sensor_type = _NOT_IN_A_TYPE.sub("_", plain).strip("_.")[:64]
     return sensor_type or f"column_{index + 1}", unit_text(unit)
 
 

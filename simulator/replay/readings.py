@@ -14,6 +14,7 @@ import msgspec
 from readings.encoder import ReadingEncoder
 from readings.exported import ExportedReadingEncoder
 from readings.reading import ATTRIBUTES, ID_PATTERN, Defaults, ReadingError
+from runtime.times import rfc3339
 from simulator.errors import ReplayError
 from simulator.reading import DeviceReading
 from simulator.replay.exports import ndjson_rows, parquet_rows
@@ -34,7 +35,6 @@ _FIELD_BY_DETAIL = {
     "receivedAt": "receivedAt",
 }
 
-_UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 
 OnRefusal = Callable[[ReplayError], None]
 OnSurvey = Callable[[Replay, Survey], None]
@@ -188,6 +188,8 @@ def _validated(replay: Replay, found: Survey) -> Iterator[RowResult]:
                 encoder.encode_one(msgspec.json.encode(row.reading), now_ms)
             except ReadingError as error:
                 refusals.append(_refusal(replay, found, row, error))
+                if error.code == "invalid_ts":  # the time is that of the whole row
+                    break
             else:
                 good.append(row)
         yield RowResult(result.line, good, refusals)
@@ -200,8 +202,7 @@ def _refusal(replay: Replay, found: Survey, row: ReadingRow, error: ReadingError
         name = "device"
     elif error.code == "invalid_ts":
         name = "ts"
-        if found.times.why.endswith("since 1970") or not found.times.why:
-            detail += f"; a whole number means {_UNIT_NAMES[found.times.unit]} since 1970"
+        detail = f"{rfc3339(row.reading.ts)}: {detail}"
     elif error.code == "invalid_value":
         name = "value"
     else:

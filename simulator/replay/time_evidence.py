@@ -19,7 +19,7 @@ class TimeEvidence:
         self._units: dict[EpochUnit, int] = {}
         self._undecided: tuple[int, str] | None = None
         if named := re.search(r"(?i)\b(dd?[-/.]mm?|mm?[-/.]dd?)[-/.]y", header):
-            self._orders["day" if named[1][0] in "dD" else "month"] = f"by its name {header!r}"
+            self._orders["day" if named[1][0] in "dD" else "month"] = f"as the name {header!r} says"
 
     def add(self, text: str, line: int) -> None:
         """Take a cell into account."""
@@ -30,17 +30,17 @@ class TimeEvidence:
             if self._undecided is None:
                 self._undecided = line, text
             if first > 12 >= second:
-                self._orders.setdefault("day", f"{text!r} in line {line}")
+                self._orders.setdefault("day", f"as {text!r} in line {line} shows")
             elif second > 12 >= first:
-                self._orders.setdefault("month", f"{text!r} in line {line}")
+                self._orders.setdefault("month", f"as {text!r} in line {line} shows")
         elif (unit := epoch_unit(text)) is not None:
             self._units.setdefault(unit, line)
 
     def times(self) -> Times:
         """Decide; raise TimeError if the file leaves it open or contradicts itself."""
         if len(self._orders) > 1:
-            shown = " and ".join(f"the {order} by {why}".replace("by by", "by") for order, why in self._orders.items())
-            raise TimeError(f"what comes first in its dates? {shown}; {_ask()}")
+            shown = " and ".join(f"the {order}, {why}" for order, why in self._orders.items())
+            raise TimeError(f"its dates contradict each other, first comes {shown}; {_ask()}")
         if len(self._units) > 1:
             shown = " and ".join(f"{unit} in line {line}" for unit, line in self._units.items())
             raise TimeError(f"its times are whole numbers of two units, {shown}; --time-format says which is right")

@@ -147,4 +147,4 @@ async def test_readings_within_a_millisecond_are_counted_so_that_none_becomes_an
 async def test_whole_numbers_that_are_times_in_no_unit_are_an_error(tmp_path: Path) -> None:
     error_text = await refusal(Replay(csv_file(tmp_path, "timestamp,value", "17145216,1")))
     assert "column 'timestamp'" in error_text
-    assert "milliseconds since 1970" in error_text
+    assert "1970-01-01T04:45:45.216Z: ts must lie between 2000-01-01 and 24 h from now" in error_text
