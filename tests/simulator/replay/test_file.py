@@ -200,4 +200,4 @@ async def test_a_missing_column_is_reported_with_the_option_that_names_another(t
         assert "line 1, column 'nowhere': there is no such column; the file has timestamp, value" in error_text
         assert f"--{field.replace('_', '-')}-column names another" in error_text
     invalid = csv_file(tmp_path, "timestamp,value,d", "1714521600000,1,a/b")
-    assert "column 'd': a device is 1 to 64 of" in await refusal(Replay(invalid, device_column="d"))
+    assert "column 'd': a device is 1 to 64 of" in await refusal(Replay(invalid, device_column="d", sensor_type="t"))
