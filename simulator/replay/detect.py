@@ -206,8 +206,10 @@ def _named(replay: Replay, column: ValueColumn) -> ValueColumn:
 
 
 def _chosen(replay: Replay, layout: Layout, wanted: str, line: int) -> ValueColumn:
-    name, _, sensor_type = (wanted, "", "") if wanted in layout.names else wanted.rpartition("=")
-    index = index_of(replay, layout.names, name or wanted, "value", line)
+    name, sensor_type = wanted, ""
+    if wanted not in layout.names and "=" in wanted:
+        name, _, sensor_type = wanted.rpartition("=")
+    index = index_of(replay, layout.names, name, "value", line)
     known = next((column for column in layout.values if column.index == index), None)
     if known is None:
         found_type, unit = type_and_unit(layout.names[index], index)

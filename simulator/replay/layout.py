@@ -129,6 +129,8 @@ def index_of(replay: Replay, names: Sequence[str], wanted: str, field_name: str,
 def type_and_unit(name: str, index: int) -> tuple[str, str]:
     """Return the sensor type and the unit that a column's name stands for: `GHI (W/m^2)` is GHI in W/m^2."""
     unit = ""
+    if _NUMBERED.fullmatch(name):
+        return f"column_{index + 1}", unit
     if found := _WITH_UNIT.fullmatch(name):
         name, unit = found[1], found[2].strip()
     plain = "".join(c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c))

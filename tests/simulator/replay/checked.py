@@ -15,10 +15,10 @@ Series = dict[str, list[tuple[int, Any]]]
 """Times in milliseconds since 1970 and values, by sensor type."""
 
 
-def file(path: Path, *lines: str, encoding: str = "utf-8", **options: Any) -> Replay:
+def file(path: Path, *lines: str, written_as: str = "utf-8", **options: Any) -> Replay:
     """Return a file of these lines, or one that exists, to be imported as DEVICE."""
     if lines:
-        path.write_bytes("".join(f"{line}\n" for line in lines).encode(encoding))
+        path.write_bytes("".join(f"{line}\n" for line in lines).encode(written_as))
     text = {name: options.pop(name) for name in ("encoding", "delimiter", "decimal", "skip_rows") if name in options}
     rules = {name: options.pop(name) for name in ("repeated", "skipped") if name in options}
     zone = options.pop("zone", None)
