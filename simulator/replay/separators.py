@@ -3,7 +3,7 @@
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 from simulator.replay.times import is_clock, is_time
 from simulator.replay.value_types import is_missing_marker, looks_numeric
@@ -18,27 +18,17 @@ Record = tuple[int, list[str]]
 """The last line of a row, from 1, and its cells."""
 
 
-def rows_of(lines: Iterable[str], delimiter: str) -> Iterator[Record]:
-    """Yield rows with their last lines, counted from 1. Raises csv.Error, after which the next row may be read."""
-    if delimiter == BLANKS:
-        for number, line in enumerate(lines, 1):
-            yield number, line.split()
-        return
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    for row in reader:
-        yield reader.line_num, row
-
-
 def sample_of(lines: Sequence[str], delimiter: str) -> list[Record]:
     """Return the rows of the first lines of a file, as far as they can be read; empty ones are left out."""
-    reader = csv.reader(lines, delimiter=delimiter) if delimiter != BLANKS else None
-    rows = ((reader.line_num, row) for row in reader) if reader is not None else rows_of(lines, delimiter)
+    if delimiter == BLANKS:
+        return [(number, cells) for number, line in enumerate(lines, 1) if (cells := line.split())]
+    reader = csv.reader(lines, delimiter=delimiter)
     found = []
     try:
-        for line, row in rows:
+        for row in reader:
             cells = [cell.strip() for cell in row]
             if any(cells):
-                found.append((line, cells))
+                found.append((reader.line_num, cells))
     except csv.Error:
         pass  # told with its line when the rows are read
     return found

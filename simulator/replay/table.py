@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import TextIO
@@ -12,9 +12,10 @@ from simulator.errors import ReplayError
 from simulator.replay.detect import not_text
 from simulator.replay.file import Replay
 from simulator.replay.layout import Layout, export_layout, is_export
-from simulator.replay.separators import Record, rows_of
+from simulator.replay.separators import BLANKS
 from simulator.replay.source import open_text, readable
 
+_NONE = frozenset[str]()
 # A raw cell of the file, quotes included.
 _CELL = re.compile(r'((?:"(?:[^"]|"")*"|[^,"\r\n])*)(?:,|\r|\n|$)')
 
@@ -32,7 +33,7 @@ class TableRow:
     time: str
     values: tuple[str, ...]
     cells: dict[str, str]
-    texts: frozenset[str] = frozenset()
+    texts: frozenset[str]
 
 
 def table_rows(replay: Replay, layout: Layout) -> Generator[TableRow | ReplayError, None, None]:
@@ -40,7 +41,8 @@ def table_rows(replay: Replay, layout: Layout) -> Generator[TableRow | ReplayErr
 
     The headers and end lines of exports, of which several may be appended, are no rows.
     """
-    line, count = layout.first_line - 1, 0
+    line, count, exported = layout.first_line - 1, 0, layout.exported
+    cells_of = _CellReader(replay, layout)
     with readable(replay), open_text(replay) as file:
         try:
             for line, row, raw in _records(replay, layout, file):
@@ -48,14 +50,14 @@ def table_rows(replay: Replay, layout: Layout) -> Generator[TableRow | ReplayErr
                     yield row
                 elif not any(row):
                     continue
-                elif layout.exported and is_export(row):  # appended, maybe of another version
-                    layout, count = export_layout(replay, row, line), 0
-                elif layout.exported and len(row) == 1 and row[0].startswith(CSV_END):
+                elif exported and is_export(row):  # appended, maybe of another version
+                    cells_of, count = _CellReader(replay, export_layout(replay, row, line)), 0
+                elif exported and len(row) == 1 and row[0].startswith(CSV_END):
                     _check_end(replay, line, row[0], count)
                     count = 0
                 else:
                     count += 1
-                    yield _table_row(replay, layout, line, row, raw)
+                    yield cells_of.read(line, row, raw)
         except (UnicodeError, LookupError) as error:
             raise not_text(replay, line, error) from error
 
@@ -65,26 +67,28 @@ def _records(replay: Replay, layout: Layout, file: TextIO) -> Iterator[tuple[int
     before = last = layout.first_line - 1
     for _ in islice(file, before):
         pass
-    lines = _RecordLines(file)
-    rows = rows_of(lines, layout.delimiter)
+    if layout.delimiter == BLANKS:
+        for last, line in enumerate(file, before + 1):
+            yield last, line.split(), ""
+        return
+    lines = _RecordLines(file) if layout.exported else None
+    rows = csv.reader(lines or file, delimiter=layout.delimiter, strict=True)
     while True:
+        first = last + 1
         try:
-            found = next(rows, None)
-        except csv.Error as error:
-            # The reader begins anew with the next line.
-            first, last = last + 1, before + lines.count
-            rows = _continued(rows_of(lines, layout.delimiter), last - before)
-            yield last, replay.error_at(first, "", f"the row cannot be read: {error}"), lines.take_text()
+            row = next(rows, None)
+        except csv.Error as error:  # the reader begins anew with the next line
+            last = before + rows.line_num
+            yield (
+                last,
+                replay.error_at(first, "", f"the row cannot be read: {error}"),
+                lines.take_text() if lines else "",
+            )
             continue
-        if found is None:
+        if row is None:
             return
-        last = before + found[0]
-        yield last, found[1], lines.take_text()
-
-
-def _continued(rows: Iterator[Record], lines: int) -> Iterator[Record]:
-    for number, row in rows:
-        yield number + lines, row
+        last = before + rows.line_num
+        yield last, row, lines.take_text() if lines else ""
 
 
 class _RecordLines:
@@ -93,7 +97,6 @@ class _RecordLines:
     def __init__(self, file: TextIO) -> None:
         self._file = file
         self._record: list[str] = []
-        self.count = 0
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -101,7 +104,6 @@ class _RecordLines:
     def __next__(self) -> str:
         line = next(self._file)
         self._record.append(line)
-        self.count += 1
         return line
 
     def take_text(self) -> str:
@@ -116,20 +118,35 @@ def _check_end(replay: Replay, line: int, cell: str, count: int) -> None:
         raise replay.error_at(line, "", f"the export ends with {cell!r}, but {count} readings precede it")
 
 
-def _table_row(replay: Replay, layout: Layout, line: int, row: Sequence[str], raw: str) -> TableRow | ReplayError:
-    if not layout.exported:
-        row = [cell.strip() for cell in row]
-        if len(row) > len(layout.names) and any(row[len(layout.names) :]):
-            return replay.error_at(line, "", f"the row has {len(row)} fields, and only {len(layout.names)} have names")
-    used = (*layout.times, *(column.index for column in layout.values), *layout.fields.values())
-    if (last := max(used)) >= len(row):
-        first = min(index for index in used if index >= len(row))
-        return replay.error_at(line, layout.names[first], f"the row has only {len(row)} fields of {last + 1}")
-    texts = frozenset[str]()
-    cells = {name: row[index] for name, index in layout.fields.items()}
-    if layout.exported:
-        quoted = [cell.startswith('"') for cell in _CELL.findall(raw)]
-        named = {**layout.fields, "value": layout.values[0].index}
-        texts = frozenset(name for name, index in named.items() if quoted[index])
-    time = row[layout.times[0]].strip() if len(layout.times) == 1 else " ".join(row[index] for index in layout.times)
-    return TableRow(line, layout, time, tuple(row[column.index] for column in layout.values), cells, texts)
+class _CellReader:
+    """Takes the cells that a layout reads out of rows."""
+
+    def __init__(self, replay: Replay, layout: Layout) -> None:
+        self._replay = replay
+        self._layout = layout
+        self._width = len(layout.names)
+        self._times = layout.times
+        self._values = [column.index for column in layout.values]
+        self._fields = list(layout.fields.items())
+        self._used = sorted({*layout.times, *self._values, *layout.fields.values()})
+        self._quotable = [*self._fields, ("value", self._values[0])]
+
+    def read(self, line: int, row: list[str], raw: str) -> TableRow | ReplayError:
+        """Return the cells of a row; `raw` is the text of an export's row."""
+        length = len(row)
+        if length <= self._used[-1]:
+            name = self._layout.names[next(index for index in self._used if index >= length)]
+            return self._replay.error_at(line, name, f"the row has only {length} fields of {self._used[-1] + 1}")
+        texts = _NONE
+        if self._layout.exported:
+            quoted = [cell.startswith('"') for cell in _CELL.findall(raw)]
+            texts = frozenset(name for name, index in self._quotable if quoted[index])
+        else:
+            row = [cell.strip() for cell in row]
+            if length > self._width and any(row[self._width :]):
+                reason = f"the row has {length} fields, and only {self._width} have names"
+                return self._replay.error_at(line, "", reason)
+        times = self._times
+        time = row[times[0]].strip() if len(times) == 1 else " ".join([row[index] for index in times])
+        values = tuple([row[index] for index in self._values])
+        return TableRow(line, self._layout, time, values, {name: row[index] for name, index in self._fields}, texts)

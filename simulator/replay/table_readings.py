@@ -121,6 +121,8 @@ def _seq_from_column(cell: str, *, cut: bool) -> int:
 def _optional_fields(row: TableRow) -> dict[str, Any]:
     """Return the optional fields that a row sets. An empty cell sets nothing, unless it is quoted."""
     fields: dict[str, Any] = {}
+    if not row.cells:
+        return fields
     for name, attribute in (*((name, name) for name in ATTRIBUTES), ("receivedAt", "received_at")):
         cell = row.cells.get(name, "")
         if not cell and name not in row.texts:

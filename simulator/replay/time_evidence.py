@@ -23,7 +23,7 @@ class TimeEvidence:
 
     def add(self, text: str, line: int) -> None:
         """Take a cell into account."""
-        if self._parts or self._options.format is not None:
+        if self._parts or self._options.format is not None or text[4:5] == "-":  # the year is first: no two meanings
             return
         if found := YEAR_LAST.fullmatch(text):
             first, second = int(found[1]), int(found[3])
