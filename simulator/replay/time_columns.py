@@ -84,7 +84,7 @@ def _find_by_cells(
     }
 
     def mostly(check: Callable[[str], bool]) -> list[int]:
-        return [index for index, cells in columns.items() if sum(map(check, cells)) * 2 > len(cells) > 0]
+        return [index for index, cells in columns.items() if sum(map(check, cells)) * 2 >= len(cells) > 0]
 
     days, clocks = mostly(is_day), mostly(is_clock)
     if whole := _best(replay, names, [index for index in mostly(is_time) if index not in days], line):
