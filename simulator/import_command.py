@@ -61,11 +61,11 @@ class ImportSummary(RunSummary, rename="camel", frozen=True, kw_only=True):
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    parser = _parser()
+    parser = import_parser()
     options = parser.parse_args(arguments)
     plan = _plan(parser, options)
     configure_logs("warning", "console")
-    with _refusals(options.refused) as refusals:
+    with _refusals(parser, options.refused) as refusals:
         run = _Run(plan, refusals, dry_run=options.dry_run)
         code = run_until_stopped(run.serve, STOP_FLUSH_S + 2)
     if run.error:
@@ -92,11 +92,15 @@ class _Refusals:
 
 
 @contextmanager
-def _refusals(path: Path | None) -> Iterator[_Refusals]:
+def _refusals(parser: CommandParser, path: Path | None) -> Iterator[_Refusals]:
     if path is None:
         yield _Refusals(None)
         return
-    with path.open("w", encoding="utf-8", newline="") as file:
+    try:
+        file = path.open("w", encoding="utf-8", newline="")
+    except OSError as error:
+        parser.error(f"--refused {path}: {error.strerror}")
+    with file:
         writer = csv.writer(file)
         writer.writerow(("file", "line", "column", "reason"))
         yield _Refusals(writer)
@@ -180,7 +184,8 @@ def _text(run: _Run, files: list[FileCounts], unsent: int) -> Iterator[str]:
     )
 
 
-def _parser() -> CommandParser:
+def import_parser() -> CommandParser:
+    """Return the parser of the command line."""
     parser = CommandParser(
         prog="python -m simulator import",
         description="Send recorded readings to a running Tidegate, once, as the devices that rows or --device name. "

@@ -242,7 +242,7 @@ async def test_the_commands_of_the_readme_give_an_export_back(tmp_path: Path) ->
             out, _ = await process.communicate()
         assert process.returncode == 0, out.decode()
         assert '{"accepted":100,"rejected":[]}' in out.decode()
-        assert "sent 100 readings, acknowledged 100 (100 accepted, 0 rejected)" in out.decode()
+        assert "sent 100 readings, acknowledged 100 (100 accepted, 0 rejected), 0 not acknowledged" in out.decode()
         assert (await user.whole_export("csv", 100)) == (tmp_path / "readings.csv").read_bytes()
 
 
