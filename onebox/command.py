@@ -13,8 +13,7 @@ from runtime.command_line import MAX_PORT, CommandParser, positive_number, whole
 from runtime.logs import configure_logs, logger
 from runtime.process import run_until_stopped, warn_of_unread
 from runtime.settings import SettingsError, from_env
-from simulator.replay.options import EPILOG as REPLAY_EPILOG
-from simulator.replay.options import add_replay_options, replay_of
+from simulator.replay.options import FILES, add_replay_options, replay_of
 
 log = logger("onebox")
 
@@ -72,7 +71,7 @@ def parse(arguments: list[str]) -> Plan:
     parser = CommandParser(
         prog="python -m onebox",
         description="The whole pipeline on this machine: accounts, gateway, queue, storage and simulated devices.",
-        epilog=f"{REPLAY_EPILOG}\n\nThe services read their own settings, except HOST, PORT and the URLs: see "
+        epilog=f"{FILES}\n\nThe services read their own settings, except HOST, PORT and the URLs: see "
         "`python -m gateway --help`, and the same for auth, persister and reader. Settings of the onebox itself:",
         settings=OneboxSettings,
         exit_codes=EXIT_CODES,

@@ -21,6 +21,7 @@ from onebox.run import Plan
 from runtime.logs import logger
 from runtime.process import Shutdown
 from simulator.fleet import FleetPlan, run_fleet
+from simulator.replay.report import print_report
 from simulator.run_stats import RunStats
 
 log = logger("onebox")
@@ -46,7 +47,7 @@ async def run_devices(plan: Plan, url: str, password: str, tally: RunStats, shut
         replay=plan.replay,
         sign_up_name=None,
     )
-    await run_fleet(fleet, stats=tally, stop=shutdown.event)
+    await run_fleet(fleet, stats=tally, stop=shutdown.event, on_survey=print_report)
 
 
 @asynccontextmanager

@@ -149,9 +149,9 @@ class Account(Owner):
         except ApiError as error:
             if error.status != 401:
                 raise
-            advice = (
-                "the server does not accept sign-ups: ask its operator for an account" if closed else "check --password"
-            )
+            advice = "check --password" if self._name is not None else "check --email and --password"
+            if closed:
+                advice = "the server does not accept sign-ups: ask its operator for an account"
             raise SimulatorError(f"{self._email} cannot log in; {advice}") from error
 
     async def _sign_up(self, name: str) -> bool:

@@ -1,7 +1,6 @@
 """The command line of `python -m simulator`: parse the arguments, run a fleet, print a summary, return an exit code."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 
@@ -11,16 +10,16 @@ from readings.reading import MAX_READINGS
 from runtime.command_line import CommandParser, positive_number, run_service_command, whole_number
 from runtime.logs import configure_logs
 from runtime.process import Shutdown, run_until_stopped
+from simulator.account_options import add_account_options, password_of
 from simulator.errors import ReplayError, SimulatorError
 from simulator.fleet import REPLAY_BATCH, FleetPlan, run_fleet
+from simulator.import_command import main as import_main
 from simulator.progress import progress
-from simulator.replay.options import EPILOG as REPLAY_EPILOG
-from simulator.replay.options import add_replay_options, replay_of
+from simulator.replay.options import FILES, add_replay_options, replay_of
+from simulator.replay.report import print_report
 from simulator.run_stats import RunStats, RunSummary
 from simulator.serve import serve
 from simulator.settings import SimulatorSettings
-
-PASSWORD_VARIABLE = "TIDEGATE_PASSWORD"  # noqa: S105 - the name of a variable
 
 EPILOG = f"""\
 examples:
@@ -29,9 +28,10 @@ examples:
   python -m simulator --url http://127.0.0.1:8080 --email me@example.org --replay plant.csv --time-column when \\
       --value-column bar --sensor-type pressure --missing NA --missing '?'
 
-{REPLAY_EPILOG}
+{FILES}
 
-`python -m simulator serve` runs the simulator as a service; `python -m simulator serve --help` explains it.
+`python -m simulator import FILE…` sends files once, as the devices that they or options name, and `python -m simulator
+serve` runs the simulator as a service; `python -m simulator serve --help` explains it.
 
 exit codes: 0 every reading was acknowledged; 1 a device failed or readings were not acknowledged; 2 bad arguments or a
 bad file. Ctrl-C stops sending, waits for readings in flight and prints the summary; a second one ends at once."""
@@ -44,6 +44,8 @@ registers a device for the user at TARGET_URL and starts it, GET lists the user'
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["import"]:
+        return import_main(arguments[1:])
     if arguments[:1] == ["serve"]:
         return run_service_command(arguments[1:], "simulator serve", SERVE_ABOUT, SimulatorSettings, serve)
     parser = _parser()
@@ -71,7 +73,7 @@ class _Run:
         title = f"{plan.devices} devices → {plan.url}" + (f" · {plan.replay.path.name}" if plan.replay else "")
         try:
             async with progress(self.stats, title=title, seconds=plan.seconds):
-                await run_fleet(plan, stats=self.stats, stop=shutdown.event)
+                await run_fleet(plan, stats=self.stats, stop=shutdown.event, on_survey=print_report)
         except SimulatorError as error:
             self.error = str(error)
             self.code = 2 if isinstance(error, ReplayError) else 1
@@ -110,9 +112,7 @@ def _parser() -> CommandParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--url", required=True, type=_url, help="Tidegate's URL, for example http://127.0.0.1:8080")
-    add("--email", required=True, help="the account that owns the devices; it is signed up if it does not exist")
-    add("--password", help=f"its password; prefer {PASSWORD_VARIABLE}, which does not show up in process lists")
+    add_account_options(parser, email_help="the account that owns the devices; it is signed up if it does not exist")
     add("--devices", type=whole_number(1, 100_000), default=10, metavar="N", help="number of devices (default: 10)")
     add("--rate", type=positive_number, default=1.0, metavar="R", help="readings per second and device (default: 1)")
     batch_help = f"readings per event, at most {MAX_READINGS} (default: 1; in a replay {REPLAY_BATCH})"
@@ -124,9 +124,7 @@ def _parser() -> CommandParser:
 
 
 def _plan(parser: argparse.ArgumentParser, options: argparse.Namespace) -> FleetPlan:
-    password = options.password or os.environ.get(PASSWORD_VARIABLE, "")
-    if not password:
-        parser.error(f"a password is required: --password, or {PASSWORD_VARIABLE} in the environment")
+    password = password_of(parser, options)
     replay = replay_of(parser, options)
     try:
         return FleetPlan(
@@ -141,9 +139,3 @@ def _plan(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Fleet
         )
     except ValueError as error:
         parser.error(str(error))
-
-
-def _url(text: str) -> str:
-    if not text.startswith(("http://", "https://")):
-        raise argparse.ArgumentTypeError(f"{text!r} must start with http:// or https://")
-    return text.rstrip("/")

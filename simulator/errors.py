@@ -31,4 +31,13 @@ class DeviceRefusedError(SimulatorError):
 
 
 class ReplayError(SimulatorError):
-    """A CSV cannot be replayed; the message names file, line and column."""
+    """A file, or a cell of it, cannot be read as readings; the message names file, line and column.
+
+    `line` is 0 if the whole file is meant.
+    """
+
+    def __init__(self, message: str, *, line: int = 0, column: str = "", reason: str = "") -> None:
+        super().__init__(message)
+        self.line = line
+        self.column = column
+        self.reason = reason or message

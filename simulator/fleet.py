@@ -19,7 +19,7 @@ from simulator.errors import SimulatorError
 from simulator.http_sender import HttpSender
 from simulator.live import send_live
 from simulator.replay.file import Replay
-from simulator.replay.readings import CheckedReplay, check_replay, replay_readings, replay_rows
+from simulator.replay.readings import CheckedReplay, OnSurvey, check_replay, replay_readings, replay_rows
 from simulator.run_stats import RunStats
 from simulator.waveform import SENSOR_TYPES
 
@@ -60,12 +60,15 @@ class FleetPlan:
             raise ValueError("seconds must be above 0")
 
 
-async def run_fleet(plan: FleetPlan, *, stats: RunStats, stop: asyncio.Event) -> None:
+async def run_fleet(
+    plan: FleetPlan, *, stats: RunStats, stop: asyncio.Event, on_survey: OnSurvey = lambda *_: None
+) -> None:
     """Run the fleet until its seconds have passed, its file is sent or `stop` is set; then wait for acknowledgements.
 
-    Failed devices are recorded in `stats` while the others continue. Raises SimulatorError if the fleet cannot start.
+    Failed devices are recorded in `stats` while the others continue; `on_survey` is told how a file is read. Raises
+    SimulatorError if the fleet cannot start.
     """
-    checked = None if plan.replay is None else await check_replay(plan.replay)
+    checked = None if plan.replay is None else await check_replay(plan.replay, on_survey=on_survey)
     async with device_session() as http:
         account = Account(Api(http, plan.url), plan.email, plan.password, name=plan.sign_up_name)
         if checked is not None and checked.names_devices:
@@ -89,7 +92,7 @@ async def _replay_over_http(
     timer = loop.call_later(plan.seconds, halted.set) if plan.seconds is not None else None
     stopping = asyncio.ensure_future(stop.wait())
     stopping.add_done_callback(lambda _: halted.set())
-    rows = replay_rows(checked.replay, "", checked.kinds)
+    rows = replay_rows(checked.replay, "", checked.survey)
     try:
         with contextlib.closing(rows):
             await HttpSender(account, stats, rows_at_once=plan.batch or MAX_READINGS).send(
@@ -255,7 +258,7 @@ class _Fleet:
         await send_live(client, device.sensor_type, rate=plan.rate, batch=batch, delay_s=delay_s)
 
     async def _replay(self, client: DeviceClient, device: Device, checked: CheckedReplay) -> None:
-        with contextlib.closing(replay_readings(checked.replay, device.sensor_type, checked.kinds)) as rows:
+        with contextlib.closing(replay_readings(checked.replay, device.sensor_type, checked.survey)) as rows:
             while readings := list(islice(rows, self._plan.batch or REPLAY_BATCH)):
                 await client.send(readings)
                 await asyncio.sleep(0)  # let the other devices run between batches

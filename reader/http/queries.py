@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from reader.history.bucket_boundaries import BucketWidth, Unit
-from reader.history.time_zones import UnknownZone, time_zone
+from runtime.time_zones import UnknownZone, time_zone
 from readings.keys import Position
 from readings.reading import ReadingError, parse_time
 from runtime.http.problems import FieldError, Problem

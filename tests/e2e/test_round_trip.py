@@ -1,6 +1,7 @@
-"""Exports sent back as NDJSON and as CSV are stored and exported again unchanged, on whole oneboxes."""
+"""Exports sent back in every form are stored and exported again unchanged, on whole oneboxes."""
 
 import asyncio
+import gzip
 import json
 import os
 import re
@@ -77,7 +78,8 @@ class DemoUser:
             assert (answer.status, (await answer.json())["rejected"]) == (202, [])
 
     async def export(self, format_: str, **names: str) -> bytes:
-        query = (names or {"device": DEVICE, "sensorType": SENSOR}) | {"format": format_, "end": "true"}
+        query = (names or {"device": DEVICE, "sensorType": SENSOR}) | {"format": format_}
+        query |= {"end": "true"} if format_ != "parquet" else {}
         async with self._http.get("/readings", params=query, headers=self._bearer) as answer:
             if answer.status == 404:  # nothing is stored of it yet
                 assert (await answer.json())["code"] == "no_such_device"
@@ -123,6 +125,23 @@ async def requeue(user: DemoUser, ndjson: bytes) -> None:
         await user.send(b"".join(lines[start : start + 300]), "application/x-ndjson")
 
 
+async def import_export(data: Path, url: str, *files: Path) -> dict[str, Any]:
+    """Import files as the demo user, and return the summary."""
+    person = demo_credentials(data)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "simulator", "import", "--url", url, "--email", person["email"], "--json"),
+        *map(str, files),
+        stdout=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+        env=os.environ | {"TIDEGATE_PASSWORD": person["password"]},
+    )
+    async with asyncio.timeout(60):
+        out, _ = await process.communicate()
+    assert process.returncode == 0
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
 @pytest.fixture
 async def original(tmp_path: Path) -> tuple[bytes, bytes]:
     """Export NDJSON and CSV of the same readings; sending them back to their source changes nothing."""
@@ -136,6 +155,11 @@ async def original(tmp_path: Path) -> tuple[bytes, bytes]:
         values = [repr(item["value"]) for item in map(json.loads, ndjson.splitlines()[:-1]) if item["seq"] < 2**52]
         assert values == [repr(item["value"]) for item in sent if "ts" in item]
         await requeue(user, ndjson)
+        (tmp_path / "export.ndjson.gz").write_bytes(gzip.compress(ndjson))
+        (tmp_path / "export.parquet").write_bytes(await user.export("parquet"))
+        files = tmp_path / "export.ndjson.gz", tmp_path / "export.parquet"
+        counts = await import_export(tmp_path / "a", url, *files)
+        assert [counts[name] for name in ("accepted", "rejected", "unsent")] == [2 * len(sent), 0, 0]
         await user.send(
             json.dumps({"sensorType": SENSOR, "ts": TS + 10**6, "value": "later"}).encode(), "application/json"
         )
@@ -147,13 +171,15 @@ async def original(tmp_path: Path) -> tuple[bytes, bytes]:
     return ndjson, csv
 
 
-async def test_an_export_goes_back_in_as_ndjson_over_http_and_as_csv_through_a_replay(
+async def test_an_export_goes_back_in_over_http_through_an_import_and_through_a_replay(
     original: tuple[bytes, bytes], tmp_path: Path
 ) -> None:
     ndjson, csv = original
     count = len(readings())
     async with running_onebox("--devices", "0", data=tmp_path / "b") as (_, url), aiohttp.ClientSession(url) as http:
         user = await log_in(http, tmp_path / "b")
+        await import_export(tmp_path / "b", url, tmp_path / "export.parquet")
+        assert as_stored(await user.whole_export("ndjson", count)) == as_stored(ndjson)
         await requeue(user, ndjson)
         assert as_stored(await user.whole_export("ndjson", count)) == as_stored(ndjson)
     file = tmp_path / "export.csv"
@@ -216,7 +242,7 @@ async def test_the_commands_of_the_readme_give_an_export_back(tmp_path: Path) ->
             out, _ = await process.communicate()
         assert process.returncode == 0, out.decode()
         assert '{"accepted":100,"rejected":[]}' in out.decode()
-        assert "sent 100 readings, acknowledged 100 (100 accepted, 0 rejected)" in out.decode()
+        assert "sent 100 readings, acknowledged 100 (100 accepted, 0 rejected), 0 not acknowledged" in out.decode()
         assert (await user.whole_export("csv", 100)) == (tmp_path / "readings.csv").read_bytes()
 
 

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from reader.history.bucket_boundaries import DAY_MS, BucketWidth, TooManyBuckets, Unit, boundaries
-from reader.history.time_zones import UnknownZone, time_zone, zone_names
+from runtime.time_zones import UnknownZone, time_zone, zone_names
 
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 LIMIT = 10_000

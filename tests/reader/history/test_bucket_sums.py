@@ -19,7 +19,7 @@ from reader.history import bucket_sums
 from reader.history.bucket_boundaries import DAY_MS, BucketWidth, boundaries
 from reader.history.bucket_statistics import KINDS, NUMBERS_ALONE, SUMMARY, Aggregation
 from reader.history.bucket_sums import BucketSums, TooManyTexts
-from reader.history.time_zones import time_zone
+from runtime.time_zones import time_zone
 from reader.responses import encode_json
 from readings.document import encode_document
 from readings.reading import Reading

@@ -14,7 +14,7 @@ from persister.maintenance.store import MaintenanceStore
 from reader.history.bucket_boundaries import DAY_MS, BucketWidth, boundaries
 from reader.history.bucket_statistics import KINDS, NUMBERS_ALONE, SUMMARY, Aggregation
 from reader.history.from_mongodb import Range
-from reader.history.time_zones import time_zone
+from runtime.time_zones import time_zone
 from readings.document import position_of
 from readings.keys import Position
 from tests.reader.harness import TS, Mongo, Store, make_reading, open_store

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from reader.history.bucket_boundaries import DAY_MS, BucketWidth, boundaries
-from reader.history.time_zones import time_zone
+from runtime.time_zones import time_zone
 from readings.reading import Reading
 from runtime.times import rfc3339
 from tests.reader.bucket_model import MODELS

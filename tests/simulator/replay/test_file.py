@@ -34,7 +34,7 @@ async def test_every_field_has_a_column_that_an_option_names(tmp_path: Path) -> 
     line = '1714521600000,400,ppm,"{""lat"": 48.1, ""lon"": 11.5}","{""room"":""a""}",bad,7,dev:9,co2'
     path = csv_file(tmp_path, "when,what,u,l,t,q,s,d,k", line, "1714521600000,401,,,,,8,dev:9,co2")
     attribute_columns = {"unit": "u", "location": "l", "tags": "t", "quality": "q"}
-    replay = Replay(path, "when", "what", "k", "s", "d", attribute_columns)
+    replay = Replay(path, ("when",), ("what",), "k", "s", "d", attribute_columns)
     checked = await check_replay(replay)
     assert (checked.readings, checked.devices, checked.names_devices) == (2, 1, True)
     first, second = replay_rows(replay, "unused")
@@ -194,8 +194,10 @@ async def test_a_missing_column_is_reported_with_the_option_that_names_another(t
         options: dict[str, Any] = {f"{field}_column": "nowhere"}
         if field in ATTRIBUTES:
             options = {"attribute_columns": {field: "nowhere"}}
+        elif field in ("time", "value"):
+            options = {f"{field}_columns": ("nowhere",)}
         error_text = await refusal(Replay(path, **options))
         assert "line 1, column 'nowhere': there is no such column; the file has timestamp, value" in error_text
         assert f"--{field.replace('_', '-')}-column names another" in error_text
     invalid = csv_file(tmp_path, "timestamp,value,d", "1714521600000,1,a/b")
-    assert "column 'd': a device is 1 to 64 of" in await refusal(Replay(invalid, device_column="d"))
+    assert "column 'd': a device is 1 to 64 of" in await refusal(Replay(invalid, device_column="d", sensor_type="t"))

@@ -51,7 +51,7 @@ async def test_a_leap_second_is_the_beginning_of_the_next_with_a_zone_or_without
 
 async def test_columns_can_be_named_and_carry_the_sensor_type(tmp_path: Path) -> None:
     path = csv_file(tmp_path, "kind,when,extra,reading", "co2,1714564800000,x,400", "noise,1714564800000,x,40")
-    replay = Replay(path, "when", "reading", "kind")
+    replay = Replay(path, ("when",), ("reading",), "kind")
     assert (await check_replay(replay)).readings == 2
     assert [(reading.sensor_type, reading.seq) for reading in replay_readings(replay, "temperature")] == [
         ("co2", 0),
@@ -81,7 +81,7 @@ async def test_a_bad_row_names_file_line_and_column(tmp_path: Path, row: str, co
 
 async def test_a_file_that_cannot_be_replayed_is_reported_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(
-        ReplayError, match="line 1, column 'timestamp': there is no such column; the file has time, value"
+        ReplayError, match="line 1: no column of times was found; the file has time, value; --time-column names it"
     ):
         await check_replay(Replay(csv_file(tmp_path, "time,value", "1,1")))
     with pytest.raises(ReplayError, match="no rows"):

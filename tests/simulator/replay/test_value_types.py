@@ -98,7 +98,8 @@ async def test_marks_of_missing_values_alone_are_no_texts(tmp_path: Path, cells:
 async def test_the_type_is_decided_for_each_sensor_type_by_its_own_values(tmp_path: Path) -> None:
     lines = [f"{TIME},{cell}" for cell in ("1,a", "idle,b", "2,b", "run,b", "3,a", "true,c")]
     replay = Replay(csv_file(tmp_path, "timestamp,value,kind", *lines), sensor_type_column="kind")
-    assert (await check_replay(replay)).kinds == {"a": "number", "b": "text", "c": "boolean"}
+    kinds = (await check_replay(replay)).survey.kinds
+    assert kinds == {(1, "a"): "number", (1, "b"): "text", (1, "c"): "boolean"}
     assert values(replay) == [1, "idle", "2", "run", 3, True]
 
 
@@ -143,7 +144,7 @@ async def test_readings_within_a_millisecond_are_counted_so_that_none_becomes_an
     assert "line 2, column 'n': times finer than a millisecond are cut" in await refusal(counted)
 
 
-async def test_seconds_given_as_milliseconds_are_an_error(tmp_path: Path) -> None:
-    error_text = await refusal(Replay(csv_file(tmp_path, "timestamp,value", "1714521600,1")))
+async def test_whole_numbers_that_are_times_in_no_unit_are_an_error(tmp_path: Path) -> None:
+    error_text = await refusal(Replay(csv_file(tmp_path, "timestamp,value", "17145216,1")))
     assert "column 'timestamp'" in error_text
-    assert "milliseconds since 1970" in error_text
+    assert "1970-01-01T04:45:45.216Z: ts must lie between 2000-01-01 and 24 h from now" in error_text

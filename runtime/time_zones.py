@@ -1,6 +1,6 @@
 """Time zones of the IANA database, from the package `tzdata`.
 
-The machine's own database is not used, nor MongoDB's: all readers of one version know the same zones and rules.
+The machine's own database is not used, nor MongoDB's: all processes of one version know the same zones and rules.
 """
 
 from functools import cache, lru_cache
