@@ -19,7 +19,7 @@ from gateway.metrics import GatewayMetrics
 from gateway.problems import problem
 from gateway.session import Session
 from gateway.settings import GatewaySettings
-from gateway.socket.packets import Event
+from gateway.socket.events import Event
 from readings.exported import ExportedReadingEncoder
 from readings.http_schema import ReadingSent
 from readings.reading import MAX_READINGS, Rejection

@@ -17,7 +17,7 @@ from gateway.limits.rates import LimitExceeded
 from gateway.metrics import GatewayMetrics
 from gateway.session import Session
 from gateway.settings import GatewaySettings
-from gateway.socket.packets import Event
+from gateway.socket.events import Event
 from gateway.to_broker import Busy
 from readings.document import document_ts_ms
 from readings.encoder import EncodedEvent
