@@ -13,6 +13,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
+from runtime.compiled import ignored_because
 from runtime.http.problems import Problem
 from runtime.logs import configure_logs, logger
 from runtime.settings import ProcessSettings, SettingsError, from_env, unread
@@ -88,6 +89,7 @@ def run_service(settings_type: type[AnySettings], serve: Serve[AnySettings]) -> 
         return 2
     configure_logs(settings.log_level, settings.log_format)
     warn_of_unread(settings_type)
+    warn_of_ignored()
     return run_until_stopped(lambda shutdown: serve(settings, shutdown), settings.drain_seconds)
 
 
@@ -96,6 +98,12 @@ def warn_of_unread(*settings: type[Any]) -> None:
     for found in unread(settings):
         meant = {"meant": found.meant} if found.meant else {}
         log.warning("A variable is set that no process reads; is it misspelt?", variable=found.variable, **meant)
+
+
+def warn_of_ignored() -> None:
+    """Log that there are compiled modules which do not fit, if so. Call once, at the start."""
+    if why := ignored_because():
+        log.warning("Compiled modules are ignored; `make build-fast` builds them anew.", why=why)
 
 
 def run_until_stopped(serve: Callable[[Shutdown], Awaitable[None]], drain_seconds: float) -> int:
