@@ -3,8 +3,8 @@
 CPU is that of all server processes: server, RabbitMQ, consumer, mongod; the load generator's is shown separately. A
 measurement's time ends when all acknowledged readings are stored, its CPU when mongod has also written its pages. Every
 write is journaled and waits for the majority, tokens are real and verified at connect, and there are 1,000 series with
-changing values. The collection is an ordinary one, the default; "clustered" is Tidegate on a clustered one. Tidegate has
-compiled modules if `make build-fast` has built them; beside it run the same without them, and an earlier commit.
+changing values. The collection is an ordinary one, the default; "clustered" is Tidegate on a clustered one. Tidegate
+has compiled modules if `make build-fast` has built them; beside it run the same without them, and an earlier commit.
 """
 
 import argparse

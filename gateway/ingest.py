@@ -19,7 +19,6 @@ from gateway.session import Session
 from gateway.settings import GatewaySettings
 from gateway.socket.events import Event
 from gateway.to_broker import Busy
-from readings.document import document_ts_ms
 from readings.encoder import EncodedEvent
 from readings.reading import EARLIEST_MS, MAX_READINGS, ReadingError, Rejection
 from runtime.log_throttle import LogThrottle
@@ -172,8 +171,7 @@ class EventHandler:
         payload = event.arguments[0]
         try:
             if event.name == "reading":
-                document = session.encoder.encode_one(payload, now_ms)
-                return EncodedEvent([document], [], document_ts_ms(document) < late_before_ms)
+                return session.encoder.encode_single(payload, now_ms, late_before_ms)
             encoded = session.encoder.encode_many(payload, now_ms, late_before_ms)
         except ReadingError as error:
             if (reparsed := event.reparsed()) is not None:
