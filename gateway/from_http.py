@@ -21,7 +21,7 @@ from gateway.metrics import GatewayMetrics
 from gateway.problems import problem
 from gateway.session import Session
 from gateway.settings import GatewaySettings
-from gateway.socket.packets import Event
+from gateway.socket.events import Event
 from readings.encoder import ReadingEncoder
 from readings.encodings.encoder import DecodingEncoder, Renamed
 from readings.encodings.sent import BodyRefused

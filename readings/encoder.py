@@ -77,6 +77,10 @@ class ReadingEncoder:
 
     def encode_one(self, raw: bytes, now_ms: int) -> bytes:
         """Return the document of one reading received at `now_ms`; ReadingError names what is wrong with it."""
+        return self.encode_single(raw, now_ms).documents[0]
+
+    def encode_single(self, raw: bytes, now_ms: int, late_before_ms: int = EARLIEST_MS) -> EncodedEvent:
+        """Encode one reading that is an event of its own; ReadingError names what is wrong with it."""
         try:
             payload = _decode_one(raw)
         except UNDECODABLE:
@@ -99,10 +103,12 @@ class ReadingEncoder:
             and raw.count(QUOTE) + missing_quotes == template.quotes
         ):
             pack, head, value_head = template.of_float if type(value) is float else template.of_int32
-            return pack(head, ts, SEQ, seq, value_head, value, RECEIVED, now_ms, template.tail)
+            document = pack(head, ts, SEQ, seq, value_head, value, RECEIVED, now_ms, template.tail)
+            return EncodedEvent([document], [], ts < late_before_ms)
         if raw.count(QUOTE) != expected_quotes(payload):
             require_unique_names(raw)
-        return self._document(payload, template, now_ms)
+        document = self._document(payload, template, now_ms)
+        return EncodedEvent([document], [], has_late([document], late_before_ms))
 
     def encode_many(self, raw: bytes, now_ms: int, late_before_ms: int = EARLIEST_MS) -> EncodedEvent:
         """Encode an array of readings, each on its own; ReadingError when it is not an array at all.
