@@ -108,8 +108,8 @@ class _Reader:
             return major, None
         else:
             raise CborError(f"byte {self.at - 1} ({byte:#04x}) begins no data item that is accepted")
-        # Each item of an array takes a byte at least, and each pair of a map two.
-        if major in (_ARRAY, _MAP) and argument * (major - 3) > len(self._raw) - self.at:
+        # Each item takes a byte at least.
+        if major in (_ARRAY, _MAP) and argument > len(self._raw) - self.at:
             raise CborError(f"{argument} items are announced at byte {self.at}, more than there are bytes")
         return major, argument
 

@@ -54,6 +54,15 @@ def test_the_second_of_two_names_that_would_be_one_is_rejected(
     assert detail in event.rejected[0].detail
 
 
+def test_a_name_that_is_too_long_is_rejected_by_its_beginning() -> None:
+    event = encoder(LineProtocol()).encode_many(b"m" * 62 + b" v=1,w2=2\n" + b"m" * 100_000 + b" v=3", NOW)
+    assert [decode_document(document)["value"] for document in event.documents] == [1]
+    assert [one.index for one in event.rejected] == [1, 2]
+    for one in event.rejected:
+        assert "has more than 64 characters" in one.detail
+        assert len(one.detail) < 200
+
+
 def test_a_name_whose_reading_was_rejected_keeps_no_other_from_being_stored() -> None:
     event = encoder(decode_json).encode_many(b'[{"n":"a/b","v":"x"},{"n":"a/b","vs":"\\u0000"},{"n":"a_b","v":2}]', NOW)
     assert [decode_document(document)["value"] for document in event.documents] == [2]

@@ -70,7 +70,8 @@ def test_a_value_has_the_kind_that_its_spelling_gives_it(text: str, value: Any) 
 @pytest.mark.parametrize(
     "text",
     ["1.5i", "1e3i", "-1u", "i", "u", "1_0", "1x", "0x10", "1i2", "tru", "tRUE", "yes", "NaN", "nan", "Inf", "-inf",
-     "+Infinity", "1e999", "9223372036854775808i", "18446744073709551615u", "1" * 401, "1" * 401 + "i", "٣", "1e", "."],
+     "+Infinity", "1e999", "9223372036854775808i", "18446744073709551615u", "1" * 401, "1" * 401 + "i",
+     "1" * 5000 + "i", "0." + "1" * 399, "٣", "1e", "."],
 )  # fmt: skip
 def test_what_is_no_value_rejects_its_field_alone(text: str) -> None:
     documents, rejected = taken(lines, f"m a=1,v={text},b=2 {NS}".encode())
@@ -213,6 +214,7 @@ def test_a_body_that_is_not_utf8_or_has_too_many_readings_is_refused() -> None:
         (b"x\n" * 1001, "batch_size"),
         (b"m " + b",".join(b"f%d=1" % n for n in range(1001)), "batch_size"),
         (b"m a=1,b=1\n" * 501, "batch_size"),
+        (b"m " + b",".join(b"f%d=1" % n for n in range(1001)) + b",broken", "batch_size"),
     ):
         with pytest.raises(BodyRefused) as raised:
             taken(lines, body)

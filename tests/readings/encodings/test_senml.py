@@ -325,6 +325,12 @@ def test_versions_up_to_10_are_understood(in_form: InForm, versions: tuple[int |
 
 
 @BOTH
+def test_later_versions_are_refused_from_the_first_record_on(in_form: InForm) -> None:
+    with pytest.raises(BodyRefused, match="record 0: bver is 11"):
+        taken(*in_form([{"bver": 11, "n": "a", "v": 1}]))
+
+
+@BOTH
 def test_a_label_that_is_not_known_is_ignored(in_form: InForm) -> None:
     fields: dict[str, Any] = {"colour": [1, {"a": [None, 2.5]}], "_x": "y", "": 0, "label__x": 1}
     assert stored(*in_form([{"n": "a", "t": NOW_S, "v": 1, **fields}])) == [("a", 1, NOW, 0)]
