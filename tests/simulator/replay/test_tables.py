@@ -96,6 +96,9 @@ async def test_long_tables_have_the_sensor_type_in_a_column_whose_texts_are_spel
     replay = file(tmp_path / "a.csv", *lines, sensor_type_column="what")
     assert await series_of(replay) == {"Solar_power": [(T0, 1)], "wind": [(T0, 2)]}
     assert "sensor types as Solar_power for 'Solar power'" in await report_of(replay)
+    without = file(tmp_path / "c.csv", *lines, sensor_type="x")
+    assert await series_of(without) == {"x": [(T0, 1), (T0, 2)]}
+    assert "not taken: 'what'; --value-column takes a column" in await report_of(without)
     same = file(tmp_path / "b.csv", *lines, "2026-01-31,Solar_power,2", sensor_type_column="what")
     assert "'Solar power' and 'Solar_power' are both written 'Solar_power'" in await refusal(same)
 
