@@ -129,38 +129,41 @@ class Owner:
 
 
 class Account(Owner):
-    """A user, authenticated by e-mail and password. `open` it first; logs in again when its access token expires."""
+    """A user, authenticated by e-mail and password. `open` it first; logs in again when its access token expires.
 
-    def __init__(self, api: Api, email: str, password: str, *, name: str = "Simulator") -> None:
+    `name`: that of a new user; None: the user exists.
+    """
+
+    def __init__(self, api: Api, email: str, password: str, *, name: str | None = "Simulator") -> None:
         super().__init__(api, "")
         self._email = email
         self._password = password
         self._name = name
         self._logging_in = asyncio.Lock()
 
-    async def open(self, *, sign_up: bool = True) -> None:
+    async def open(self) -> None:
         """Sign up unless the account exists, then log in; SimulatorError says what to do if that fails."""
-        closed = sign_up and await self._sign_up()
+        closed = self._name is not None and not await self._sign_up(self._name)
         try:
             await self._log_in()
         except ApiError as error:
             if error.status != 401:
                 raise
-            advice = "check --password" if sign_up else "check --email and --password"
+            advice = "check --password" if self._name is not None else "check --email and --password"
             if closed:
                 advice = "the server does not accept sign-ups: ask its operator for an account"
             raise SimulatorError(f"{self._email} cannot log in; {advice}") from error
 
-    async def _sign_up(self) -> bool:
-        """Sign up unless the account exists; return whether the server does not accept it."""
-        body = {"name": self._name, "email": self._email, "password": self._password}
+    async def _sign_up(self, name: str) -> bool:
+        """Sign up unless the account exists; return False if the server does not accept sign-ups."""
+        body = {"name": name, "email": self._email, "password": self._password}
         try:
             await self._api.call("POST", "/user/signup", msgspec.Raw, body=body)
         except ApiError as error:
             if error.status not in (403, 409):
                 raise
-            return error.status == 403
-        return False
+            return error.status != 403
+        return True
 
     async def _log_in(self) -> None:
         body = {"email": self._email, "password": self._password}

@@ -60,8 +60,8 @@ async def import_files(
     stats.expected = sum(found.readings for found in checked)
     stats.devices = len({device for found in checked for device, _ in found.series})
     async with device_session() as http:
-        account = Account(Api(http, plan.url), plan.email, plan.password)
-        await account.open(sign_up=False)
+        account = Account(Api(http, plan.url), plan.email, plan.password, name=None)
+        await account.open()
         for found in checked:
             if stop.is_set():
                 return

@@ -189,6 +189,13 @@ async def test_keeping_going_accounts_for_every_row(tmp_path: Path) -> None:
     assert str(refused[0]) == await refusal(replay)
 
 
+async def test_lines_within_a_quote_that_does_not_end_are_one_row_that_is_refused(tmp_path: Path) -> None:
+    replay = file(tmp_path / "a.csv", "t,a", "2026-01-31,1", '2026-01-31,"2', "2026-01-31,3", "2026-01-31,4")
+    checked, refused = await kept_of(replay)
+    assert (checked.rows.rows, checked.readings) == (2, 1)
+    assert "line 3: the row to line 5 cannot be read: unexpected end of data" in str(refused[0])
+
+
 async def test_a_row_that_is_mended_changes_the_identity_of_no_other(tmp_path: Path) -> None:
     def identities(value: str) -> list[tuple[int, int]]:
         replay = file(tmp_path / "a.csv", "t,a", *(f"2026-01-31,{cell}" for cell in ("1", value, "3")))
