@@ -15,6 +15,25 @@ RUN /opt/tidegate/bin/pip install -r /tmp/requirements/tracing.txt \
     && find /opt/tidegate -name __pycache__ -type d -prune -exec rm -rf {} + \
     && /opt/tidegate/bin/python -m compileall -q -j 0 /opt/tidegate/lib
 
+# Compiles what every reading of a gateway passes (docs/decisions/0033). The compiler stays in this stage. Where Debian's
+# packages cannot be had there is none: the image then runs the sources, and `tidegate_build_info` says so.
+FROM packages AS compiled
+COPY requirements/build.txt /tmp/requirements/
+RUN python -m pip install --target /opt/compiler -r /tmp/requirements/build.txt \
+    && { apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev \
+        && { [ -e "$(python -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ] \
+            || apt-get install -y --no-install-recommends python3-dev; }; \
+    } || echo "there is no compiler: the image will run the sources"
+WORKDIR /app
+COPY pyproject.toml .
+COPY tools/build_fast.py tools/
+COPY runtime runtime
+COPY readings readings
+COPY access access
+COPY broker broker
+COPY gateway gateway
+RUN PYTHONPATH=/opt/compiler /opt/tidegate/bin/python tools/build_fast.py --if-possible && mkdir -p build/compiled
+
 FROM python:3.13-slim
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin tidegate
 COPY --from=packages /opt/tidegate /opt/tidegate
@@ -29,6 +48,7 @@ COPY gateway gateway
 COPY persister persister
 COPY reader reader
 COPY simulator simulator
+COPY --from=compiled /app/build/compiled build/compiled
 RUN /opt/tidegate/bin/python -m compileall -q .
 # Nothing is written at run time: the code is compiled, logs go to standard error, and the root may be read-only.
 ENV PATH=/opt/tidegate/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 LOG_FORMAT=json

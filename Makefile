@@ -10,7 +10,7 @@ CODE := access auth bench broker device gateway onebox persister reader readings
 LOCK := $(shell command -v flock >/dev/null 2>&1 && echo flock .venv.lock)
 
 .PHONY: help run test test-fast fuzz bench chaos matrix power simulate soak check types format pre-commit openapi settings \
-	screenshots up down backup restore compose-test clean
+	screenshots build-fast test-compiled up down backup restore compose-test clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -84,6 +84,18 @@ settings: $(VENV)/dev.done ## generate docs/settings.md and the other lists of s
 screenshots: $(VENV)/dev.done ## take the pictures in docs/images
 	@testing/servers/install >&2
 	@$(BIN)/python -m tests.e2e.screenshots
+
+build-fast: $(VENV)/onebox.done $(VENV)/build.done ## compile the modules that every reading of a gateway passes (needs a C compiler)
+	@$(BIN)/python -m tools.build_fast
+
+# The modules that are compiled, what they rest on, and the whole way through processes of their own.
+COMPILED_TESTS = tests/runtime/test_compiled.py tests/gateway/limits/test_rates.py tests/gateway/test_lanes.py \
+	tests/gateway/test_to_broker.py tests/gateway/test_ingest.py tests/gateway/socket/test_fast_path.py \
+	tests/gateway/socket/test_device_socket.py tests/simulation/test_simulation.py tests/broker/test_contract.py \
+	tests/integration/test_pipeline.py
+test-compiled: $(VENV)/dev.done ## run the tests of the compiled modules on what `make build-fast` has compiled
+	@testing/servers/install >&2
+	@TIDEGATE_COMPILED=required exec $(PYTEST) $(COMPILED_TESTS) $(ARGS)
 
 up: ## Docker Compose: start everything on this host (ARGS="--scale persister=4"; COMPOSE="--profile demo" adds devices)
 	@$(PYTHON) deploy/compose/env.py

@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 from multidict import MultiMapping
 
-from access.tokens import TokenError, TokenVerifier, Verified
+from access.claims import Claims, Verified
+from access.tokens import TokenError, TokenVerifier
 from runtime.http.problems import Problem
 
 RETRY_AFTER_S = 2
@@ -86,6 +87,12 @@ def unauthorized(
 ) -> Problem:
     """Return Problem 401 for a token that is missing or not accepted."""
     return Problem(401, detail, code=code, headers={"WWW-Authenticate": challenge})
+
+
+def require_covered(claims: Claims, device: str) -> None:
+    """Raise Problem 403 for a device that the token does not cover, whether it exists or not."""
+    if not claims.covers(device):
+        raise Problem(403, "This token is for other devices.", code="forbidden")
 
 
 def forbidden(scope: str) -> Problem:

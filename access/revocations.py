@@ -17,7 +17,8 @@ from datetime import datetime
 import aiohttp
 import msgspec
 
-from access.tokens import TokenError, Verified
+from access.claims import Verified
+from access.tokens import TokenError
 from runtime.background import background
 from runtime.logs import logger
 
@@ -31,6 +32,7 @@ FETCH_TIMEOUT_S = 2.5
 ALL_EVERY_S = 600.0
 # An entry without `gen` revokes every token, whatever its own `gen`.
 _ANY_GEN = 2**63
+_NOTHING = (-1, 0.0)
 
 FetchRevocations = Callable[[str | None], Awaitable[bytes]]
 """Returns the response body of `GET /revocations?since=`; None requests every entry that still matters."""
@@ -66,11 +68,14 @@ class RevocationKeys(msgspec.Struct, frozen=True, gc=False):
     sid: str | None
     device: str | None
     kid: str
+    issuing_key: str | None = None
 
 
 def revocation_keys_of(claims: Verified) -> RevocationKeys:
     """Return the claims needed to check later whether the token has been revoked."""
-    return RevocationKeys(claims.jti, claims.owner, claims.gen, claims.sid, claims.device, claims.kid)
+    return RevocationKeys(
+        claims.jti, claims.owner, claims.gen, claims.sid, claims.device, claims.kid, claims.issuing_key
+    )
 
 
 class RevocationList:
@@ -117,18 +122,15 @@ class RevocationList:
         ended = self._revoked
         if not ended:
             return False
-        if ("jti", keys.jti) in ended or ("kid", keys.kid) in ended:
+        if ("jti", keys.jti) in ended or ("jti", keys.issuing_key) in ended or ("kid", keys.kid) in ended:
             return True
-        owner = ended.get(("user", keys.owner))
-        if keys.device is None:
-            if keys.sid is not None and ("sid", keys.sid) in ended:
-                return True
-            return owner is not None and keys.gen < owner[0]
-        # A user's `gen` covers the user's own tokens only; deleting a user also revokes the device tokens.
-        if owner is not None and owner[0] == _ANY_GEN:
-            return True
-        device = ended.get(("device", keys.device))
-        return device is not None and keys.gen < device[0]
+        of_owner = ended.get(("user", keys.owner), _NOTHING)[0]
+        if keys.device is not None:
+            # A user's `gen` covers the user's sessions only; deleting a user also revokes the device tokens.
+            return of_owner == _ANY_GEN or keys.gen < ended.get(("device", keys.device), _NOTHING)[0]
+        if keys.sid is None:  # an API key, which a new password ends by its `jti`, if at all
+            return of_owner == _ANY_GEN
+        return ("sid", keys.sid) in ended or keys.gen < of_owner
 
     @contextmanager
     def watched_by(self, callback: Callable[[], None]) -> Iterator[None]:

@@ -16,7 +16,7 @@ import aiohttp
 import jwt
 import msgspec
 
-from readings.place import Place
+from access.claims import Claims, Verified, fault_of
 from runtime.background import background
 from runtime.logs import logger
 
@@ -27,8 +27,6 @@ TOKEN_TYPE = "at+jwt"  # noqa: S105 - RFC 9068's media type, no secret
 ALGORITHM = "EdDSA"
 # A device token whose fields all have their maximum length takes about 3 kB.
 MAX_TOKEN_CHARS = 8192
-# Device tokens live for 30 days; no honest issuer exceeds this.
-MAX_LIFETIME_S = 31 * 86400
 # How far the issuer's clock may be ahead of this host's. Expiry gets no such leeway.
 CLOCK_AHEAD_S = 60
 # A wrong clock is logged at most once in this interval, not for every token.
@@ -50,42 +48,6 @@ class TokenError(Exception):
     def __init__(self, code: Code, message: str) -> None:
         super().__init__(message)
         self.code: Code = code
-
-
-class Claims(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """The claims of a token. `device` is set in device tokens only; times are seconds since 1970.
-
-    `client_id` is RFC 9068's: the client the token was issued to. Tokens issued before it was introduced have none.
-    """
-
-    iss: str
-    aud: str
-    sub: str
-    iat: int
-    exp: int
-    jti: str
-    owner: str
-    scope: str
-    gen: int
-    sid: str | None = None
-    device: str | None = None
-    sensor_type: str | None = None
-    location: str | Place | None = None
-    client_id: str | None = msgspec.field(default=None, name="client_id")
-
-    def allows(self, scope: str) -> bool:
-        """Return whether `scope` is among the space-separated scopes."""
-        return scope in self.scope.split(" ")
-
-
-class Verified(Claims, frozen=True, kw_only=True):
-    """Claims with a verified signature. `kid`, from the token's header, is the id of the key that signed them."""
-
-    kid: str
-
-    def payload(self) -> Claims:
-        """Return the claims as they are in the token, without `kid`."""
-        return Claims(**{name: getattr(self, name) for name in Claims.__struct_fields__})
 
 
 class KeySet:
@@ -245,7 +207,8 @@ class TokenVerifier:
             raise TokenError("expired", "the token has expired") from error
         except (jwt.PyJWTError, msgspec.ValidationError, ValueError, OverflowError) as error:
             raise TokenError("unauthorized", "the token is not valid") from error
-        _require_consistent(claims)
+        if fault := fault_of(claims):
+            raise TokenError("unauthorized", fault)
         self._require_issued_in_the_past(claims)
         return Verified(**{name: getattr(claims, name) for name in Claims.__struct_fields__}, kid=kid)
 
@@ -279,12 +242,3 @@ class TokenVerifier:
         if key is None:
             raise TokenError("unauthorized", "the token is signed with an unknown key")
         return sys.intern(kid), key  # sessions keep it: all sessions of one key share one string
-
-
-def _require_consistent(claims: Claims) -> None:
-    if not (claims.sub and claims.jti and claims.owner and claims.iss):
-        raise TokenError("unauthorized", "the token has empty claims")
-    if not 0 < claims.exp - claims.iat <= MAX_LIFETIME_S:
-        raise TokenError("unauthorized", "the token's lifetime is not allowed")
-    if (claims.device is None) == (claims.sid is None):
-        raise TokenError("unauthorized", "the token belongs neither to a user nor to a device")

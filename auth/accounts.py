@@ -12,8 +12,9 @@ from auth.database import Database
 from auth.errors import EmailTakenError, NoSuchUserError, WrongCredentialsError
 from auth.ids import new_id
 from auth.passwords import PasswordHasher, Recheck, Verdict, no_recheck
-from auth.tables import deleted_owners, devices, refresh_tokens, users
-from auth.tokens.revocations import RevocationLog
+from auth.tables import api_keys, deleted_owners, devices, refresh_tokens, users
+from auth.tokens.api_key_rows import delete_api_keys, longest_life_ms
+from auth.tokens.revocations import EndedKey, RevocationLog
 from runtime.http.problems import Problem
 from runtime.logs import logger
 from runtime.times import now_ms
@@ -106,11 +107,15 @@ class Accounts:
         async with self._database.connect() as connection:
             return [User(*row) for row in await connection.execute(query)]
 
-    async def change(self, user_id: str, *, name: str | None = None, password: str | None = None) -> None:
-        """Change the given fields; raise NoSuchUserError.
+    async def change(
+        self, user_id: str, *, name: str | None = None, password: str | None = None, end_keys: bool = False
+    ) -> int:
+        """Change the given fields and return how many valid API keys ended; raise NoSuchUserError.
 
-        A new password ends the user's sessions and revokes the user's tokens; device tokens stay valid.
+        A new password ends the user's sessions and revokes the user's tokens. Device tokens stay valid, and so do API
+        keys without `end_keys`.
         """
+        ended: list[EndedKey] = []
         values = {} if name is None else {"name": name}
         if password is not None:
             values["password_hash"] = await self._passwords.hash(password)
@@ -119,10 +124,17 @@ class Accounts:
             await connection.execute(update(users).where(users.c.id == user_id).values(values))
             if password is not None:
                 gen = await self._end_sessions(connection, user_id)
+                if end_keys:
+                    ended = await delete_api_keys(connection, api_keys.c.owner_id == user_id)
                 await self._revocations.revoke_user_tokens(connection, user_id, gen)
+                await self._revocations.revoke_api_keys(connection, ended)
+        return sum(key.was_valid for key in ended)
 
     async def disable(self, user_id: str) -> None:
-        """Block log-ins, and revoke every token of the user and of the user's devices; raise NoSuchUserError."""
+        """Block log-ins, revoke every token of the user and of the user's devices, and delete the API keys.
+
+        Raises NoSuchUserError.
+        """
         async with self._database.begin() as connection:
             await lock_user(connection, user_id)
             gen = await self._end_sessions(connection, user_id)
@@ -130,10 +142,12 @@ class Accounts:
             await connection.execute(update(devices).where(devices.c.owner_id == user_id).values(gen=devices.c.gen + 1))
             query = select(devices.c.id, devices.c.gen).where(devices.c.owner_id == user_id)
             ended = [(row.id, row.gen) for row in await connection.execute(query)]
+            keys = await delete_api_keys(connection, api_keys.c.owner_id == user_id)
             await self._revocations.revoke_user_tokens(connection, user_id, gen, ended)
+            await self._revocations.revoke_api_keys(connection, keys)
 
     async def enable(self, user_id: str) -> None:
-        """Let a disabled user log in again; raise NoSuchUserError. The user's devices need new tokens."""
+        """Let a disabled user log in again; raise NoSuchUserError. Devices need new tokens, scripts new API keys."""
         async with self._database.begin() as connection:
             await lock_user(connection, user_id)
             await connection.execute(update(users).where(users.c.id == user_id).values(disabled_at_ms=None))
@@ -143,8 +157,9 @@ class Accounts:
         async with self._database.begin() as connection:
             await lock_user(connection, user_id)
             await connection.execute(insert(deleted_owners).values(owner_id=user_id, deleted_at_ms=now_ms()))
+            api_keys_ms = await longest_life_ms(connection, user_id)
             await connection.execute(delete(users).where(users.c.id == user_id))
-            await self._revocations.revoke_owner(connection, user_id)
+            await self._revocations.revoke_owner(connection, user_id, api_keys_ms)
 
     async def _end_sessions(self, connection: AsyncConnection, user_id: str) -> int:
         """Delete the user's refresh tokens, increment `gen`, and return the new value."""

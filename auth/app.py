@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from access.public_api import PUBLIC_API
 from access.tokens import KeySet, TokenVerifier
 from auth.accounts import Accounts
+from auth.api_keys import ApiKeys
 from auth.audit import AuditLog
 from auth.commands.gateways import Gateways
 from auth.commands.kept import KeptCommands
@@ -20,6 +21,7 @@ from auth.database import Database, open_database
 from auth.deletion_outbox import OwnerDeletionOutbox
 from auth.devices import DeviceRegistry
 from auth.http.accounts import AccountRoutes
+from auth.http.api_keys import ApiKeyRoutes
 from auth.http.authorizer import Authorizer
 from auth.http.bodies import MAX_PAGE, DevicesAnswer, RevocationsAnswer
 from auth.http.commands import CommandRoutes
@@ -175,13 +177,15 @@ def _service(
     audit, throttle = AuditLog(metrics, addresses), LoginThrottle(settings, addresses, metrics)
     revocations = RevocationLog(database, access_s=access_s, device_s=device_s)
     sessions = Sessions(database, issuer, revocations, access_s=access_s, refresh_s=settings.refresh_token_seconds)
+    api_keys = ApiKeys(database, issuer, revocations)
     accounts = Accounts(database, passwords, revocations)
     devices = DeviceRegistry(database, revocations, settings.max_devices_per_owner)
     signup_open = settings.signup == "open"
     calls = [
         *AccountRoutes(accounts, authorizer, throttle, deletions, audit, signup_open=signup_open).calls(),
         *SessionRoutes(accounts, sessions, authorizer, throttle, audit, addresses).calls(),
-        *DeviceRoutes(devices, issuer, authorizer, audit).calls(),
+        *ApiKeyRoutes(api_keys, authorizer, audit).calls(),
+        *DeviceRoutes(devices, api_keys, issuer, authorizer, audit).calls(),
         *CommandRoutes(devices, *commands, authorizer, audit).calls(),
         *TokenRoutes(authorizer, keys.jwks, revocations).calls(),
     ]

@@ -8,12 +8,12 @@ from typing import Literal
 
 from aiohttp import web
 
-from access.tokens import Claims
+from access.claims import Claims
 from auth.accounts import User
 from auth.devices import Device
 from auth.errors import NoSuchUserError, RefreshError, WrongCredentialsError
 from auth.metrics import AuthMetrics
-from auth.tokens.issuer import IssuedToken
+from auth.tokens.issuer import IssuedToken, NewApiKey
 from runtime.http.addresses import ClientAddresses
 from runtime.logs import logger
 
@@ -86,16 +86,40 @@ class AuditLog:
         self._metrics.endings.labels("logout").inc(len(sids))
         log.info("A user logged out.", user=user_id, sids=list(sids), address=self._addresses.of(request))
 
-    def account_changed(self, request: web.Request, user_id: str, *, password: bool) -> None:
-        """Record a change of name or password; a new password has ended all sessions."""
+    def account_changed(self, request: web.Request, user_id: str, *, password: bool, keys_ended: int) -> None:
+        """Record a change of name or password; a new password has ended all sessions, and some or no API keys."""
         if password:
             self._metrics.endings.labels("password").inc()
-        log.info("An account was changed.", user=user_id, password=password, address=self._addresses.of(request))
+        log.info(
+            "An account was changed.",
+            user=user_id,
+            password=password,
+            keys_ended=keys_ended,
+            address=self._addresses.of(request),
+        )
 
     def account_deleted(self, request: web.Request, user_id: str) -> None:
         """Record the deletion of an account."""
         self._metrics.endings.labels("account").inc()
         log.info("An account was deleted.", user=user_id, address=self._addresses.of(request))
+
+    def key_created(self, request: web.Request, new: NewApiKey, issued: IssuedToken) -> None:
+        """Record a new API key, and what it permits."""
+        log.info(
+            "An API key was made.",
+            user=issued.claims.owner,
+            key=issued.claims.jti,
+            name=new.name,
+            scope=new.scope,
+            devices=None if new.devices is None else list(new.devices),
+            address=self._addresses.of(request),
+        )
+        self.token_issued(request, issued, by=issued.claims.owner)
+
+    def key_deleted(self, request: web.Request, user_id: str, key_id: str) -> None:
+        """Record the end of an API key."""
+        self._metrics.endings.labels("key").inc()
+        log.info("An API key was deleted.", user=user_id, key=key_id, address=self._addresses.of(request))
 
     def device_changed(self, request: web.Request, user_id: str, device_id: str) -> None:
         """Record a change of a device's registration."""
@@ -131,7 +155,7 @@ class AuditLog:
         log.info(
             "A command was sent." if outcome not in ("offline", "refused") else "A command was not sent.",
             user=claims.owner,
-            by=claims.sub,
+            by=claims.holder,
             device=device_id,
             command=command_id,
             name=name,
@@ -140,9 +164,9 @@ class AuditLog:
         )
 
     def token_issued(self, request: web.Request, issued: IssuedToken, *, by: str) -> None:
-        """Record an issued JWT; `by` is the id of the user or device that requested it."""
+        """Record an issued JWT; `by` is the id of the user, device or API key that requested it."""
         claims = issued.claims
-        kind = "user" if claims.device is None else "device"
+        kind = "device" if claims.device is not None else "user" if claims.key is None else "key"
         self._metrics.tokens.labels(kind).inc()
         log.info(
             "A token was issued.",

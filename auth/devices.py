@@ -1,5 +1,7 @@
 """Devices and their registration. Every query names the owner, so no owner can reach another's device."""
 
+from collections.abc import Sequence
+
 import msgspec
 from sqlalchemy import ColumnElement, Row, delete, exists, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -110,11 +112,18 @@ class DeviceRegistry:
             await connection.execute(update(devices).where(*_matching(owner_id, device_id)).values(gen=gen))
             await self._revocations.revoke_device_tokens(connection, device_id, gen)
 
-    async def page(self, owner_id: str, *, name: str | None, after: str | None, limit: int) -> DevicePage:
-        """Return at most `limit` devices of this owner, oldest first, with ids above `after`; by `name` if given."""
+    async def page(
+        self, owner_id: str, *, name: str | None, after: str | None, limit: int, within: Sequence[str] | None = None
+    ) -> DevicePage:
+        """Return at most `limit` devices of this owner, oldest first, with ids above `after`; by `name` if given.
+
+        `within`: only of these devices.
+        """
         query = select(devices).where(devices.c.owner_id == owner_id).order_by(devices.c.id).limit(limit + 1)
         if name is not None:
             query = query.where(devices.c.name == name)
+        if within is not None:
+            query = query.where(devices.c.id.in_(within))
         if after is not None:
             query = query.where(devices.c.id > after)
         async with self._database.connect() as connection:

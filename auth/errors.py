@@ -57,6 +57,30 @@ class NoSuchDeviceError(AuthError):
     """The owner has no device with this id, although others may."""
 
 
+class TooManyApiKeysError(AuthError):
+    """The owner has the maximum number of API keys."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"at most {limit} API keys")
+        self.limit = limit
+
+
+class NoSuchApiKeyError(AuthError):
+    """The owner has no API key with this id: it was deleted or has expired, or is another owner's."""
+
+
+class ExpiredKeyError(AuthError):
+    """The API key expires now, and so would what it issues."""
+
+
+class NotYourDevicesError(AuthError):
+    """The owner has no devices with these ids."""
+
+    def __init__(self, ids: set[str]) -> None:
+        super().__init__(f"{len(ids)} unknown devices")
+        self.ids = ids
+
+
 class TooManyCommandsError(AuthError):
     """The device has the maximum number of pending commands."""
 

@@ -22,11 +22,11 @@ class AuthMetrics:
         self.endings = Counter(
             "tidegate_auth_endings_total", "Events that revoked tokens, by cause.", ["what"], registry=registry
         )
-        preset_labels(self.endings, "logout", "reuse", "password", "account", "device")
+        preset_labels(self.endings, "logout", "reuse", "password", "account", "device", "key")
         self.tokens = Counter(
             "tidegate_auth_tokens_issued_total", "JWTs issued, by kind of holder.", ["kind"], registry=registry
         )
-        preset_labels(self.tokens, "user", "device")
+        preset_labels(self.tokens, "user", "device", "key")
         self.devices = Counter("tidegate_auth_devices_registered_total", "Devices registered.", registry=registry)
         self.rate_limited = Counter(
             "tidegate_auth_rate_limited_total",

@@ -7,7 +7,7 @@ from msgspec import Meta
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-from access.tokens import MAX_LIFETIME_S
+from access.claims import MAX_LIFETIME_S
 from broker.connect import check_url
 from broker.settings import BROKER_URLS
 from runtime.http.cors import check_origins

@@ -94,9 +94,24 @@ class _SigningKeys(TypedColumns):
     created_at_ms = C(BigInteger, nullable=False)
     # From then on it signs, until a later one does; before, it is only published. None: since its creation.
     signs_at_ms = C(BigInteger)
-    # From then on it no longer verifies: the last token it signed has expired. Negative: an operator retired it at that
-    # time, which no clock that is set back can undo.
+    # From then on it no longer verifies: the last token it signed has expired, apart from API keys, which keep it until
+    # the last of them has. Negative: an operator retired it at that time, which no clock that is set back can undo.
     retires_at_ms = C(BigInteger)
+
+
+class _ApiKeys(TypedColumns):
+    owner_id = C(ascii_text(36), ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    # The `jti` of the key, which is a JWT and is not stored.
+    id = C(ascii_text(36), primary_key=True)
+    name = C(String(100), nullable=False)
+    # Separated by spaces, as in the token.
+    scope = C(ascii_text(128), nullable=False)
+    # JSON: the ids of the devices that it is limited to. None: every device of the owner.
+    devices = C(Text)
+    # The signing key, which verifies for as long as any key that it signed.
+    kid = C(ascii_text(64), nullable=False)
+    created_at_ms = C(BigInteger, nullable=False)
+    expires_at_ms = C(BigInteger, nullable=False)
 
 
 class _Revocations(TypedColumns):
@@ -169,6 +184,7 @@ users = _table("users", _Users, UniqueConstraint("email_key", name="users_email"
 devices = _table("devices", _Devices, UniqueConstraint("owner_id", "name", name="devices_name"))
 refresh_tokens = _table("refresh_tokens", _RefreshTokens, UniqueConstraint("token_hash", name="refresh_tokens_hash"))
 signing_keys = _table("signing_keys", _SigningKeys, UniqueConstraint("kid", name="signing_keys_kid"))
+api_keys = _table("api_keys", _ApiKeys, Index("api_keys_kid", "kid", "expires_at_ms"))
 revocations = _table("revocations", _Revocations, Index("revocations_until", "until_ms"))
 revocation_counter = _table("revocation_counter", _RevocationCounter)
 deleted_owners = _table("deleted_owners", _DeletedOwners)

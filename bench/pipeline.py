@@ -3,7 +3,8 @@
 CPU is that of all server processes: server, RabbitMQ, consumer, mongod; the load generator's is shown separately. A
 measurement's time ends when all acknowledged readings are stored, its CPU when mongod has also written its pages. Every
 write is journaled and waits for the majority, tokens are real and verified at connect, and there are 1,000 series with
-changing values. The collection is an ordinary one, the default; "clustered" is Tidegate on a clustered one.
+changing values. The collection is an ordinary one, the default; "clustered" is Tidegate on a clustered one. Tidegate
+has compiled modules if `make build-fast` has built them; beside it run the same without them, and an earlier commit.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench.history_versions import BASE, base_version
 from bench.measurements import (
     SHORTEST_MEASUREMENT_S,
     Measurement,
@@ -28,10 +30,21 @@ from bench.measurements import (
     print_measurement,
     wait_until_stored,
 )
-from bench.processes import BenchError, LineProcess
+from bench.processes import ROOT, BenchError, LineProcess
 from bench.report import Figure, progress
 from bench.results import Details, finish
-from bench.systems import CLUSTERED, FLOOR, SYSTEMS, TIDEGATE, SharedServers, System, running, start_servers
+from bench.systems import (
+    BEFORE,
+    FLOOR,
+    OURS,
+    SYSTEMS,
+    TIDEGATE,
+    VERSIONS,
+    SharedServers,
+    System,
+    running,
+    start_servers,
+)
 from bench.targets import MAX_P50_P99_MS, WORKLOADS, Found, figures_of, table_of
 from runtime.process import raise_fd_limit
 
@@ -57,13 +70,20 @@ class Floor:
         return measure_bare_insert(self._servers, self._client, round(seconds * FLOOR_READINGS_A_SECOND), idle)
 
 
-def start(servers: SharedServers, names: list[str], stack: ExitStack) -> tuple[list[System], dict[str, str]]:
-    """Start systems; return those that run, and the reasons of the others."""
+def start(
+    servers: SharedServers, names: list[str], stack: ExitStack, folder: Path
+) -> tuple[list[System], dict[str, str]]:
+    """Start systems; return those that run, and the reasons of the others. `folder` is for a checkout."""
     systems, missing = [], {}
     for name in names:
         progress(f"starting: {name}")
         try:
-            systems.append(stack.enter_context(running(servers, name, CONNECTIONS)))
+            base = stack.enter_context(base_version(None, folder)) if name == BEFORE else None
+            if name == BEFORE and base is None:
+                missing[name] = f"this repository has no commit {BASE}"
+                continue
+            code = ROOT if base is None else base.folder
+            systems.append(stack.enter_context(running(servers, name, CONNECTIONS, folder=code)))
         except BenchError as error:
             if name == TIDEGATE:
                 raise
@@ -118,7 +138,7 @@ class Rounds:
         try:
             return measure_system(one, workload, seconds, self._idle)
         except BenchError as error:
-            if one.name in (TIDEGATE, CLUSTERED):
+            if one.name in OURS and one.name != BEFORE:
                 raise
             self._missing[one.name] = f"excluded during the run; its remaining work may slow down the others: {error}"
             progress(f"    {one.name} is excluded from now on: {error}")
@@ -170,7 +190,7 @@ def run(
 ) -> tuple[list[Figure], Details]:
     """Start everything, measure, and return the figures and the details to store."""
     with start_servers(folder, replica_set=replica_set) as servers, ExitStack() as stack:
-        systems, missing = start(servers, names, stack)
+        systems, missing = start(servers, names, stack, folder)
         command = [sys.executable, "-m", "bench.bare_insert", servers.mongodb.url, FLOOR_DATABASE]
         floor = Floor(servers, stack.enter_context(LineProcess(command, log=folder / "bare_insert.log")))
         idle = idle_cpu(servers)
@@ -203,11 +223,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--replica-set", action="store_true", help="MongoDB as a replica set of one (default: standalone)"
     )
-    parser.add_argument("--only", action="append", choices=SYSTEMS, help=f"{TIDEGATE} and this system; may be repeated")
+    parser.add_argument(
+        "--only", action="append", choices=(*SYSTEMS, *VERSIONS), help=f"{TIDEGATE} and this system; may be repeated"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     options = parser.parse_args(arguments)
     rounds, seconds = (1, 0.25) if options.smoke else (2, 1.5) if options.quick else (5, 3.0)
-    names = [name for name in SYSTEMS if name == TIDEGATE or not options.only or name in options.only]
+    usual = SYSTEMS if options.smoke else (*SYSTEMS, *VERSIONS)
+    names = [name for name in (*SYSTEMS, *VERSIONS) if name == TIDEGATE or name in (options.only or usual)]
     raise_fd_limit()
     with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as folder:
         try:

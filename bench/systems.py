@@ -17,9 +17,11 @@ from pymongo import MongoClient, WriteConcern
 from pymongo.errors import CollectionInvalid, OperationFailure
 
 from bench.environment import Environment, node_command, start_environment
+from bench.history_versions import BASE
 from bench.processes import ROOT, BenchProcess, LineProcess, cpu_of, memory_of
 from bench.report import progress
 from persister.mongodb_errors import NAMESPACE_EXISTS
+from runtime.compiled import VARIABLE as COMPILED
 from testing.servers.mongodb import MongoDBServer
 from testing.servers.ports import free_port
 from testing.servers.process import ServerError
@@ -32,6 +34,10 @@ FLOOR = "bare insert_many of raw BSON"
 NODE_SYSTEMS, PYTHON_SYSTEM = ROOT / "bench" / "peers" / "node", "bench.peers.python"
 PEERS = (NODE_MONGODB, NODE_RABBITMQ, PYTHON)
 SYSTEMS = (TIDEGATE, CLUSTERED, *PEERS)
+# Tidegate without its compiled modules, where there are some, and the commit that targets are ratios to.
+PURE, BEFORE = "Tidegate, not compiled", f"Tidegate, commit {BASE}"
+VERSIONS = (PURE, BEFORE)
+OURS = (TIDEGATE, CLUSTERED, *VERSIONS)
 
 # RabbitMQ flushes its write-ahead log, shared by all systems, to the queues' segment files once it has 512 MB. This
 # forces the flush now and waits for it; the log itself rolls over asynchronously.
@@ -140,8 +146,8 @@ def start_servers(folder: Path, *, replica_set: bool = False) -> Iterator[Shared
 
 
 @contextmanager
-def running(servers: SharedServers, name: str, connections: int) -> Iterator[System]:
-    """Run one of `SYSTEMS`, with `connections` open connections."""
+def running(servers: SharedServers, name: str, connections: int, *, folder: Path = ROOT) -> Iterator[System]:
+    """Run one of `SYSTEMS` or `VERSIONS`, with `connections` open connections; `folder`: a checkout of its code."""
     port = free_port()
     database = "bench_" + "_".join(
         "".join(character if character.isalpha() else " " for character in name.lower()).split()
@@ -151,7 +157,8 @@ def running(servers: SharedServers, name: str, connections: int) -> Iterator[Sys
     with ExitStack() as stack:
         for what, (command, environment, ready) in _commands(servers, name, port, database).items():
             log = servers.environment.folder / f"{database}-{what}.log"
-            processes[what] = stack.enter_context(BenchProcess(command, log=log, environment=environment))
+            process = BenchProcess(command, log=log, environment=environment, folder=folder)
+            processes[what] = stack.enter_context(process)
             if ready:
                 processes[what].wait_for_port(ready)
         processes["server" if "server" in processes else "gateway"].wait_for_port(port)
@@ -165,8 +172,8 @@ def running(servers: SharedServers, name: str, connections: int) -> Iterator[Sys
 
 def _commands(servers: SharedServers, name: str, port: int, database: str) -> Commands:
     """Return the processes of a system."""
-    if name in (TIDEGATE, CLUSTERED):
-        return _tidegate(servers, port, database, clustered=name == CLUSTERED)
+    if name in OURS:
+        return _tidegate(servers, port, database, clustered=name == CLUSTERED, compiled=name not in VERSIONS)
     environment = {"PORT": str(port), "MONGODB_URL": servers.mongodb.url, "DATABASE": database}
     environment |= servers.environment.node_settings()
     if name == NODE_MONGODB:
@@ -180,9 +187,13 @@ def _commands(servers: SharedServers, name: str, port: int, database: str) -> Co
     return {"server": (server, environment, port), "consumer": (consumer, environment, 0)}
 
 
-def _tidegate(servers: SharedServers, port: int, database: str, *, clustered: bool) -> Commands:
+def _tidegate(servers: SharedServers, port: int, database: str, *, clustered: bool, compiled: bool) -> Commands:
     """Return Tidegate's processes, as operators run them."""
-    common = {"BROKER_URL": servers.environment.rabbitmq.create_vhost(), "READINGS_URL": servers.mongodb.url}
+    common = {
+        "BROKER_URL": servers.environment.rabbitmq.create_vhost(),
+        "READINGS_URL": servers.mongodb.url,
+        COMPILED: "auto" if compiled else "off",
+    }
     gateway_ops, persister_ops = free_port(), free_port()
     gateway = servers.environment.gateway_settings(port, gateway_ops) | common
     persister = common | {

@@ -2,7 +2,7 @@
 
 from bench.measurements import Measurements, Workload
 from bench.report import Figure
-from bench.systems import CLUSTERED, FLOOR, NODE_MONGODB, NODE_RABBITMQ, PEERS, PYTHON, TIDEGATE
+from bench.systems import BEFORE, CLUSTERED, FLOOR, NODE_MONGODB, NODE_RABBITMQ, PEERS, PYTHON, TIDEGATE, VERSIONS
 
 W1 = Workload("1 reading an event, 20 connections x 10 in flight", 1, 20, 10)
 W1_WIDE = Workload("1 reading an event, 200 connections x 2 in flight", 1, 200, 2)
@@ -19,6 +19,10 @@ MAX_FLOOR_RATIO = 2.2
 MIN_STORED_PER_SECOND = {W1: 25_000, W1_WIDE: 25_000, W100: 230_000}
 MAX_P50_P99_MS = {W1: (5.0, 25.0), W100: (8.0, 40.0)}
 
+# Of the commit that the systems are compared with: all processes, one process.
+MAX_OF_BEFORE = {W1: 0.70, W100: 0.85}
+MAX_PART_OF_BEFORE = {W1: ("gateway", 0.6), W100: ("persister", 0.6)}
+
 Found = dict[tuple[Workload, str], Measurements]
 AckLatencies = dict[Workload, tuple[float, float]]
 
@@ -32,6 +36,9 @@ def figures_of(found: Found, acks: AckLatencies) -> list[Figure]:
         figures.append(Figure("  the load's own beside it", ours.load_us, "µs a reading"))
         if (workload, CLUSTERED) in found:
             figures.append(Figure(f"  {CLUSTERED}", found[workload, CLUSTERED].total_us, "µs a reading"))
+        for version in VERSIONS:
+            if (workload, version) in found:
+                figures += _version_figures(version, workload, found[workload, version], ours)
         for peer in PEERS:
             if (workload, peer) in found:
                 figures += _peer_figures(peer, found[workload, peer], ours, MIN_COST_RATIO[peer][workload])
@@ -44,6 +51,24 @@ def figures_of(found: Found, acks: AckLatencies) -> list[Figure]:
         if workload in acks:
             for name, value, most in zip(("p50", "p99"), acks[workload], MAX_P50_P99_MS[workload], strict=True):
                 figures.append(Figure(f"  acknowledged at half of saturation: {name}", value, "ms", most))
+    return figures
+
+
+def _version_figures(version: str, workload: Workload, theirs: Measurements, ours: Measurements) -> list[Figure]:
+    """Return what Tidegate takes of another version of itself: of the commit with targets, of its sources without."""
+    has_targets = version == BEFORE
+    ratio = ours.total_us / theirs.total_us
+    limit = MAX_OF_BEFORE.get(workload) if has_targets else None
+    figures = [
+        Figure(f"  {version}", theirs.total_us, "µs a reading"),
+        Figure(f"    {TIDEGATE}, of that", ratio, "x", limit),
+    ]
+    for process in ("gateway", "persister"):
+        name, most = MAX_PART_OF_BEFORE.get(workload, ("", 0.0))
+        part = ours.row()[process] / theirs.row()[process]
+        figures.append(
+            Figure(f"    its {process}, of that", part, "x", most if has_targets and name == process else None)
+        )
     return figures
 
 

@@ -2,12 +2,10 @@
 
 import sys
 
-from gateway.app import serve
-from gateway.settings import GatewaySettings
-from runtime.command_line import run_service_command
-
-ABOUT = """Receives readings from devices over Socket.IO and HTTP, verifies their senders, publishes them to the
-broker, and acknowledges each once it can no longer be lost."""
+from runtime.compiled import use_compiled
 
 if __name__ == "__main__":
-    sys.exit(run_service_command(sys.argv[1:], "gateway", ABOUT, GatewaySettings, serve))
+    use_compiled()
+    from gateway.command import main
+
+    sys.exit(main(sys.argv[1:]))

@@ -11,8 +11,9 @@ from aiohttp import web
 from multidict import MultiMapping
 
 from access.bearer import TOKENS_IN_URL, RepeatedHeaderError, bearer_token, header_once
+from access.claims import Claims, Verified
 from access.revocations import RevocationKeys, RevocationList
-from access.tokens import Claims, TokenError, TokenVerifier, Verified
+from access.tokens import TokenError, TokenVerifier
 from gateway.limits.connections import ConnectionLimits, TooManyConnections, TooManyDevices
 from gateway.session import RENEWAL_BURST, Session
 from readings.reading import ID_PATTERN, Defaults
@@ -119,7 +120,7 @@ class Admission:
         """Continue a session under another token of its owner and device; AdmissionDenied leaves it unchanged."""
         _count_renewal(session)
         claims = await self._claims(token)
-        if claims.owner != session.owner or claims.device not in (None, session.device):
+        if claims.owner != session.owner or not claims.covers(session.device):
             raise AdmissionDenied("forbidden", "the token belongs to another owner or device")
         session.renew(self._require_active(claims), _defaults(claims), claims.exp)
 
@@ -194,4 +195,6 @@ def _device(claims: Claims, requested: object) -> str:
         raise AdmissionDenied("device_required", "a user's token needs the device's id")
     if not isinstance(requested, str) or not ID_PATTERN.fullmatch(requested):
         raise AdmissionDenied("device_required", "device must be 1 to 64 of A-Z a-z 0-9 _ . : -")
+    if not claims.covers(requested):
+        raise AdmissionDenied("forbidden", "the token is for other devices")
     return requested

@@ -1,6 +1,7 @@
 """DEVICE → GATEWAY over plain HTTP: `POST /readings`, for devices without Socket.IO. Same checks, same guarantee.
 
-A request is one event of a session that lasts as long as the request; the same `EventHandler` handles it.
+A request is one event of a session that lasts as long as the request; the same `EventHandler` handles it. The session's
+encoder is that of the body's type.
 """
 
 import time
@@ -11,24 +12,24 @@ from typing import Annotated
 
 import msgspec
 from aiohttp import web
-from msgspec import Meta, Raw
+from msgspec import UNSET, Meta, Raw, UnsetType
 
 from gateway.admission import Admission, AdmissionDenied
+from gateway.body_types import LINE_PROTOCOL, OWN_TYPES, SENML_CBOR, SENML_JSON, LineProtocolQuery, encoder_of
 from gateway.ingest import BUSY_RETRY_MS, Ack, EventHandler
 from gateway.metrics import GatewayMetrics
 from gateway.problems import problem
 from gateway.session import Session
 from gateway.settings import GatewaySettings
-from gateway.socket.packets import Event
-from readings.exported import ExportedReadingEncoder
+from gateway.socket.events import Event
+from readings.encoder import ReadingEncoder
+from readings.encodings.encoder import DecodingEncoder, Renamed
+from readings.encodings.sent import BodyRefused
 from readings.http_schema import ReadingSent
 from readings.reading import MAX_READINGS, Rejection
 from runtime.http.bodies import json_response, read_bytes
 from runtime.http.operation import JSON, Operation
 from runtime.http.problems import Handler, Problem
-
-NDJSON = "application/x-ndjson"
-_NDJSON_TYPES = (NDJSON, "application/ndjson", "application/jsonl")
 
 # HTTP statuses of the protocol's codes; an error in a single reading is reported in a 202.
 _STATUS = {
@@ -49,10 +50,14 @@ _raw = msgspec.json.Decoder(Raw)
 
 
 class ReadingsTaken(msgspec.Struct):
-    """The number of accepted readings, and the rejected ones. `index` counts from 0, in the order sent."""
+    """The number of accepted readings, and the rejected ones. `index` counts from 0, in the order sent.
+
+    `renamed`, in answers to SenML and line protocol, lists the accepted readings whose name a sensorType cannot be.
+    """
 
     accepted: int
     rejected: list[Rejection]
+    renamed: list[Renamed] | UnsetType = UNSET
 
 
 def readings_call(handler: Handler) -> Operation:
@@ -63,12 +68,18 @@ def readings_call(handler: Handler) -> Operation:
         handler=handler,
         tag="readings",
         summary="Send readings without a socket",
-        # NDJSON is not listed among the body's types: openapi-python-client warns of each type that it does not know.
+        # Only JSON is listed among the body's types: openapi-python-client warns of each type that it does not know.
         description="One reading, an array of 1 to 1,000, or as many as lines of NDJSON with "
         "`Content-Type: application/x-ndjson`. Readings counted as accepted can no longer be lost. Readings with `ts` "
         "may be sent again without being stored twice; so may the lines of an export "
-        "(`GET /readings?format=ndjson`), 1,000 at a time.",
+        "(`GET /readings?format=ndjson`), 1,000 at a time.\n\n"
+        f"Also a SenML pack (RFC 8428) with `Content-Type: {SENML_JSON}` or `{SENML_CBOR}`, or InfluxDB's line "
+        f"protocol with `{LINE_PROTOCOL}` (or `text/plain` and `?format=influx`). Their readings are stored under "
+        "the name (`bn` and `n`, or measurement.field) with `_` for each character that a sensorType cannot have; "
+        "`renamed` in the answer lists them. Nanoseconds are kept: `ts` is the millisecond, `seq` the nanoseconds in "
+        "it.",
         body=ReadingSent | Annotated[list[ReadingSent], Meta(min_length=1, max_length=MAX_READINGS)],
+        query=LineProtocolQuery,
         request_headers={
             "X-Device-Id": "the device's id; required with a user's token, optional with a device's token"
         },
@@ -105,15 +116,13 @@ class FromHttp:
         except AdmissionDenied as denied:
             self._metrics.connects.labels(denied.code).inc()
             raise problem(_STATUS[denied.code], str(denied), denied.data()) from denied
-        session.encoder = ExportedReadingEncoder(
-            session.owner, session.device, session.defaults, session.claim_sensor_type
-        )
         try:
+            session.encoder = encoder_of(request, session)
             with self._reserve(session, self._max_body_bytes(request)):
                 event = await self._event(request)
             self._require_active(session)
             with self._reserve(session, event.size):  # never more than reserved above, and no await in between
-                return _response(await self._event_handler.handle_async(session, event), event)
+                return _response(await self._event_handler.handle_async(session, event), event, session.encoder)
         finally:
             self._admission.release(session)
 
@@ -150,20 +159,18 @@ class FromHttp:
 
     async def _event(self, request: web.Request) -> Event:
         """Read the body as the event that a socket would have sent; Problem 400, 408, 413, 415 or 422 when invalid."""
-        kind = request.content_type
-        if kind != JSON and kind not in _NDJSON_TYPES:
-            raise Problem(415, f"The body must be {JSON} or {NDJSON}.")
         if (request.charset or "utf-8").lower() not in ("utf-8", "utf8"):
-            raise Problem(415, "JSON is UTF-8; no other charset is accepted.")
+            raise Problem(415, "Only UTF-8 is accepted, no other charset.")
         try:
             body = await read_bytes(request, self._max_bytes)
         except ConnectionError as error:  # no client is left to answer; but it is not an internal error
             raise Problem(400, "The body ended with its connection.") from error
-        if kind != JSON:
-            return Event("readings", (_array_of_lines(body),), len(body))
-        _require_utf8(body)
-        name = "readings" if body.lstrip(_SPACE).startswith(b"[") else "reading"
-        return Event(name, (body,), len(body))
+        kind = request.content_type
+        if kind == JSON:
+            _require_utf8(body)
+            name = "readings" if body.lstrip(_SPACE).startswith(b"[") else "reading"
+            return Event(name, (body,), len(body))
+        return Event("readings", (_array_of_lines(body) if kind in OWN_TYPES else body,), len(body))
 
 
 def _array_of_lines(body: bytes) -> bytes:
@@ -200,13 +207,16 @@ def _require_utf8(body: bytes) -> None:
         raise Problem(400, f"The body is not UTF-8: {error}") from error
 
 
-def _response(ack: Ack, event: Event) -> web.Response:
+def _response(ack: Ack, event: Event, encoder: ReadingEncoder) -> web.Response:
     status, code = ack["status"], ack.get("code", "")
     if status in ("accepted", "partial"):
-        return json_response(ReadingsTaken(ack["accepted"], ack.get("rejected", [])), 202)
+        renamed = encoder.renamed if isinstance(encoder, DecodingEncoder) else []
+        return json_response(ReadingsTaken(ack["accepted"], ack.get("rejected", []), renamed or UNSET), 202)
     if status == "retry":
         detail = "Send the same request again later."
         raise problem(_STATUS[code], detail, {name: ack[name] for name in ack if name != "status"})
+    if isinstance(encoder, DecodingEncoder) and encoder.refused is not None:
+        raise _refusal(encoder.refused)
     if code in _STATUS and code != "forbidden":  # which here concerns a single reading
         raise problem(_STATUS[code], ack["detail"], {"code": code})
     (body,) = event.arguments
@@ -214,3 +224,9 @@ def _response(ack: Ack, event: Event) -> web.Response:
     if not body.lstrip(_SPACE).startswith(b"{"):
         raise problem(422, "The body must be a reading, or an array of readings.", {"code": code})
     return json_response(ReadingsTaken(0, [Rejection(0, code, ack["detail"])]), 202)
+
+
+def _refusal(refused: BodyRefused) -> Problem:
+    if refused.reason == "malformed":
+        return Problem(400, refused.detail)
+    return problem(422, refused.detail, {"code": refused.reason})

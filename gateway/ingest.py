@@ -17,11 +17,10 @@ from gateway.limits.rates import LimitExceeded
 from gateway.metrics import GatewayMetrics
 from gateway.session import Session
 from gateway.settings import GatewaySettings
-from gateway.socket.packets import Event
+from gateway.socket.events import Event
 from gateway.to_broker import Busy
-from readings.document import document_ts_ms
 from readings.encoder import EncodedEvent
-from readings.reading import EARLIEST_MS, MAX_READINGS, ReadingError
+from readings.reading import EARLIEST_MS, MAX_READINGS, ReadingError, Rejection
 from runtime.log_throttle import LogThrottle
 from runtime.logs import logger
 
@@ -60,6 +59,8 @@ class EventHandler:
         self._lanes = lanes
         self._accepted = accepted
         self._metrics = metrics
+        self._readings = metrics.readings
+        self._answer_seconds = metrics.answer_seconds
         # Without a backfill lane no reading is late.
         self._backfill_after_ms = settings.backfill_after_seconds * 1000 or sys.maxsize
         self._max_event_bytes = settings.max_event_bytes
@@ -110,29 +111,31 @@ class EventHandler:
             encoded = self._encode(session, event, now_ms, late_before_ms)
         except _Rejected as error:
             quota.acquire(1, event.size, started)  # a rejected event counts too, but the rejection comes first
-            self._metrics.readings.rejected += 1
+            self._readings.rejected += 1
             return rejected(error.code, str(error))
-        count = len(encoded.documents) + len(encoded.rejected)
-        if (exceeded := quota.acquire(count, event.size, started)) is not None:
+        documents, rejections, size = encoded.documents, encoded.rejected, event.size
+        accepted = len(documents)
+        count = accepted + len(rejections)
+        if (exceeded := quota.acquire(count, size, started)) is not None:
             return self._rate_limited(exceeded, count)
-        if encoded.rejected:
-            self._metrics.readings.rejected += len(encoded.rejected)
-        if not encoded.documents:
-            self._metrics.answer_seconds.observe(time.perf_counter() - started)
-            return _accepted_ack(encoded)
+        if rejections:
+            self._readings.rejected += len(rejections)
+        if not documents:
+            self._answer_seconds.observe(time.perf_counter() - started)
+            return _accepted_ack(0, rejections)
         try:
             self._lanes.submit(
-                encoded.documents,
-                _PendingEvent(self, session, event.size, encoded, started, on_ack),
+                documents,
+                _PendingEvent(self, session, size, accepted, rejections, started, on_ack),
                 receipts=session.receipts,
                 late_before_ms=late_before_ms if encoded.late else None,
             )
         except Busy:
-            quota.refund(count, event.size)
-            self._metrics.readings.retry += len(encoded.documents)
+            quota.refund(count, size)
+            self._readings.retry += accepted
             return retry("busy", BUSY_RETRY_MS)
         session.in_flight_events += 1
-        session.in_flight_bytes += event.size
+        session.in_flight_bytes += size
         self._in_flight += 1
         return None
 
@@ -152,7 +155,7 @@ class EventHandler:
 
     def _rate_limited(self, exceeded: LimitExceeded, count: int) -> Ack:
         self._metrics.limited.labels(exceeded.scope).inc()
-        self._metrics.readings.retry += count
+        self._readings.retry += count
         ack = retry("rate_limited", exceeded.retry_after_ms)
         return {**ack, "limit": exceeded.limit, "scope": exceeded.scope}
 
@@ -168,8 +171,7 @@ class EventHandler:
         payload = event.arguments[0]
         try:
             if event.name == "reading":
-                document = session.encoder.encode_one(payload, now_ms)
-                return EncodedEvent([document], [], document_ts_ms(document) < late_before_ms)
+                return session.encoder.encode_single(payload, now_ms, late_before_ms)
             encoded = session.encoder.encode_many(payload, now_ms, late_before_ms)
         except ReadingError as error:
             if (reparsed := event.reparsed()) is not None:
@@ -182,18 +184,18 @@ class EventHandler:
 
     def on_confirm(self, pending: "_PendingEvent", failure: BrokerError | None) -> Ack:
         """Return the acknowledgement of an event whose publish was confirmed, or has failed."""
-        pending.session.in_flight_events -= 1
-        pending.session.in_flight_bytes -= pending.size
+        session = pending.session
+        session.in_flight_events -= 1
+        session.in_flight_bytes -= pending.size
         self._in_flight -= 1
         if not self._in_flight:
             self._none_in_flight.set()
-        metrics, count = self._metrics, len(pending.encoded.documents)
-        metrics.answer_seconds.observe(time.perf_counter() - pending.started)
+        self._answer_seconds.observe(time.perf_counter() - pending.started)
         if failure is None:
-            metrics.readings.accepted += count
-            self._accepted[pending.session.owner] += count
-            return _accepted_ack(pending.encoded)
-        metrics.readings.retry += count
+            self._readings.accepted += pending.accepted
+            self._accepted[session.owner] += pending.accepted
+            return _accepted_ack(pending.accepted, pending.rejected)
+        self._readings.retry += pending.accepted
         if isinstance(failure, QueueFull):
             return retry("busy", BUSY_RETRY_MS)
         return retry("unavailable", UNAVAILABLE_RETRY_MS)
@@ -205,27 +207,35 @@ class EventHandler:
             log.error("An event could not be handled.", **fields, exc_info=error)
 
 
-def _accepted_ack(encoded: EncodedEvent) -> Ack:
-    count = len(encoded.documents)
-    if encoded.rejected:
-        return {"status": "partial", "accepted": count, "rejected": encoded.rejected}
+def _accepted_ack(count: int, rejected: list[Rejection]) -> Ack:
+    if rejected:
+        return {"status": "partial", "accepted": count, "rejected": rejected}
     return ACCEPTED_ONE if count == 1 else {"status": "accepted", "accepted": count}
 
 
 class _PendingEvent:
     """An event between its publish and its confirm."""
 
-    __slots__ = ("_handler", "_on_ack", "encoded", "session", "size", "started")
+    __slots__ = ("_handler", "_on_ack", "accepted", "rejected", "session", "size", "started")
 
     def __init__(
-        self, handler: EventHandler, session: Session, size: int, encoded: EncodedEvent, started: float, on_ack: OnAck
+        self,
+        handler: EventHandler,
+        session: Session,
+        size: int,
+        accepted: int,
+        rejected: list[Rejection],
+        started: float,
+        on_ack: OnAck,
     ) -> None:
         self._handler = handler
         self._on_ack = on_ack
         self.session = session
         self.size = size
         self.started = started
-        self.encoded = encoded
+        # How many of its readings are accepted with the confirm, and those that are not.
+        self.accepted = accepted
+        self.rejected = rejected
 
     def __call__(self, failure: BrokerError | None) -> None:
         """Acknowledge the event; called by Lanes with the outcome of its documents."""

@@ -14,8 +14,7 @@ be stored twice.
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
 
@@ -83,23 +82,23 @@ class ToBroker:
         self._lingering = False
         self._in_flight: set[asyncio.Task[None]] = set()
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator["ToBroker"]:
-        """On leaving, publish what is buffered and wait for the outcome of every message in flight."""
-        try:
-            yield self
-        finally:
-            self._linger_s, self._lingering = 0.0, False
-            self._flush()
-            while self._in_flight:
-                await asyncio.wait(self._in_flight)
+    def running(self) -> "Running":
+        """Return a context; on leaving it, what is buffered is published, and the outcome of every message awaited."""
+        return Running(self)
+
+    async def finish(self) -> None:
+        """Publish what is buffered and wait for the outcome of every message in flight."""
+        self._linger_s, self._lingering = 0.0, False
+        self._flush()
+        while self._in_flight:
+            await asyncio.wait(self._in_flight)
 
     def submit(self, documents: list[bytes], on_outcome: OnOutcome, *, receipts: bool = False) -> None:
         """Queue documents; `on_outcome` is called once, later, with the outcome of all. Busy: none are queued.
 
         `receipts`: their device is to be told when they are stored.
         """
-        size = sum(map(len, documents))
+        size = len(documents[0]) if len(documents) == 1 else sum(map(len, documents))
         if self.waiting_bytes + size > self._max_waiting_bytes:
             raise Busy
         if size <= MAX_BYTES and len(documents) <= MAX_READINGS:
@@ -169,7 +168,7 @@ class ToBroker:
         failure: BrokerError | None = None
         try:
             failpoint("gateway.before_publish")
-            documents = list(chain.from_iterable(entry.documents for entry in entries))
+            documents = list(chain.from_iterable([entry.documents for entry in entries]))
             await self._publisher.publish(Message.of(documents, _receipts_of(entries)), self._exchange)
             failpoint("gateway.confirmed")
         except BrokerError as error:
@@ -189,6 +188,23 @@ class ToBroker:
                 entry.on_outcome(failure)
             except Exception:  # the other entries of this message must get their outcome all the same
                 log.exception("The outcome of a publish could not be reported to its sender.")
+
+
+class Running:
+    """The context in which a lane publishes."""
+
+    __slots__ = ("_lane",)
+
+    def __init__(self, lane: ToBroker) -> None:
+        self._lane = lane
+
+    async def __aenter__(self) -> ToBroker:
+        """Return the lane."""
+        return self._lane
+
+    async def __aexit__(self, *_: object) -> None:
+        """Publish the rest."""
+        await self._lane.finish()
 
 
 class JoinedOutcome:
@@ -211,15 +227,13 @@ class JoinedOutcome:
 
 def _receipts_of(entries: list[_Entry]) -> str:
     """Return which documents of a message need a receipt, as its header; nearly always none."""
-    if not any(entry.receipts for entry in entries):
-        return ""
     ranges, start = [], 0
     for entry in entries:
         end = start + len(entry.documents)
         if entry.receipts:
             ranges.append((start, end))
         start = end
-    return header_of(ranges)
+    return header_of(ranges) if ranges else ""
 
 
 def _split(documents: list[bytes]) -> list[tuple[list[bytes], int]]:

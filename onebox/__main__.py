@@ -2,7 +2,10 @@
 
 import sys
 
-from onebox.command import main
+from runtime.compiled import use_compiled
 
 if __name__ == "__main__":
+    use_compiled()
+    from onebox.command import main
+
     sys.exit(main(sys.argv[1:]))

@@ -11,7 +11,7 @@ from onebox.services import SERVICES, ignored_variables, services_from_env
 from onebox.settings import OneboxSettings
 from runtime.command_line import MAX_PORT, CommandParser, positive_number, whole_number
 from runtime.logs import configure_logs, logger
-from runtime.process import run_until_stopped, warn_of_unread
+from runtime.process import run_until_stopped, warn_of_ignored, warn_of_unread
 from runtime.settings import SettingsError, from_env
 from simulator.replay.options import FILES, add_replay_options, replay_of
 
@@ -42,6 +42,7 @@ def main(arguments: list[str]) -> int:
     if ignored := ignored_variables():
         log.warning("Variables are set that a onebox sets itself; they are ignored.", variables=ignored)
     warn_of_unread(OneboxSettings, *SERVICES)
+    warn_of_ignored()
     # Only the user may read databases, queue and secrets, whatever the folder's mode.
     os.umask(0o077)
     onebox = Onebox(plan, settings, services)

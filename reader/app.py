@@ -8,8 +8,9 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from access.bearer import Bearer
+from access.claims import Verified
 from access.revocations import RevocationList, fetch_revocations_over_http
-from access.tokens import KeySet, TokenVerifier, Verified, fetch_jwks_over_http
+from access.tokens import KeySet, TokenVerifier, fetch_jwks_over_http
 from broker.connect import open_broker
 from broker.interface import Broker
 from reader.from_auth import FetchDevices, FromAuth, fetch_devices_over_http

@@ -1,6 +1,6 @@
 """AUTH → READER: the devices an owner has registered, with names and locations.
 
-Fetched page by page with the caller's own token: a client that may not list devices does not get their names here.
+Fetched page by page with the caller's own token: what it does not cover is neither listed by auth nor kept here.
 """
 
 import asyncio
@@ -80,8 +80,8 @@ class FromAuth:
         self._fetch = fetch
         self._slots = FairSemaphore(MAX_CONCURRENT_LISTS, 1)
 
-    async def devices(self, owner: str, token: str) -> RegisteredDevices:
-        """Return the devices of the token's owner; DevicesUnavailable."""
+    async def devices(self, owner: str, within: tuple[str, ...] | None, token: str) -> RegisteredDevices:
+        """Return the devices of the token's owner, only those `within` if the token is limited; DevicesUnavailable."""
         found: list[RegisteredDevice] = []
         digest = hashlib.blake2b(digest_size=16)
         cursor: str | None = None
@@ -91,7 +91,7 @@ class FromAuth:
                     body = await self._fetch(owner, token, cursor)
                     digest.update(body)
                     page = _decoder.decode(body)
-                    found += page.items
+                    found += page.items if within is None else [item for item in page.items if item.id in within]
                     cursor = page.next_cursor
                     if cursor is None:
                         break

@@ -5,7 +5,9 @@ them identify the series, and a worker that has seen a series once recognizes it
 """
 
 import struct
+from collections.abc import Callable
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import bson
@@ -22,8 +24,6 @@ _LENGTH = struct.Struct("<i")
 _INT64 = struct.Struct("<q")
 # The start of a document: its length, the type and name of `_id`, the length of `_id`.
 _BEGIN = struct.Struct("<i5si")
-# The type and name of `ts`, and its milliseconds.
-_TS = struct.Struct("<4sq")
 # `ts` and `seq`, each with its type and name.
 _TS_SEQ = struct.Struct("<4sq5sq")
 # The type and name of `receivedAt`, and its milliseconds.
@@ -37,8 +37,6 @@ _RECEIVED_AT_HEAD = b"\x09receivedAt\x00"
 # `ts` (1 + 3 + 8 bytes), `seq` (1 + 4 + 8 bytes) and the closing zero of `_id`.
 _TS_SEQ_BYTES = 12 + 13 + 1
 _SERIES_AT = _BEGIN.size
-# The offset of `ts` from the start of the document, less the length of `_id`.
-_TS_BEHIND_ID = _ID_AT - _TS_SEQ_BYTES
 # Bytes of a value by its BSON type: float, boolean, int32, int64. A text (0x02) gives its length.
 _VALUE_BYTES = {0x01: 8, 0x08: 1, 0x10: 4, 0x12: 8}
 _TEXT = 0x02
@@ -98,30 +96,31 @@ class IndexedDocuments(NamedTuple):
 def index_documents(body: bytes) -> IndexedDocuments:
     """Split documents that are back to back and read their keys in the same pass; DocumentError as `split_documents`.
 
-    Every stored reading goes through this loop: 0.36 us a reading, where `split_documents`, `series_bytes` and
-    `document_ts_ms` one after the other take 0.6.
+    Every stored reading goes through this loop. Neighbours mostly have keys of one length, so that one `unpack` finds
+    everything: 0.28 us a reading; one after the other `split_documents`, `series_bytes` and `document_ts_ms` take 0.6.
     """
     documents: list[bytes] = []
     series: list[bytes] = []
     times: list[int] = []
     at, end = 0, len(body)
-    begin, ts_of = _BEGIN.unpack_from, _TS.unpack_from
+    usual_id_length, unpack = 0, _unpack_to_ts(_TS_SEQ_BYTES + 4)
     while at < end:
         try:
-            length, id_head, id_length = begin(body, at)
-            series_at, ts_at, until = at + _SERIES_AT, at + id_length + _TS_BEHIND_ID, at + length
-            ts_head, ts_ms = ts_of(body, ts_at)
-        except struct.error:  # the body ends before `ts`
-            id_head = b""
-        if (
+            length, id_head, id_length, name, ts_head, ts_ms = unpack(body, at)
+            if id_length != usual_id_length:
+                usual_id_length, unpack = id_length, _unpack_to_ts(id_length)
+                length, id_head, id_length, name, ts_head, ts_ms = unpack(body, at)
+        except struct.error:  # the body ends before `ts`, or `_id` has no room for it
+            id_head, length, id_length, usual_id_length = b"", 0, 0, 0
+        until = at + length
+        if not (
             id_head == _ID_HEAD
             and ts_head == _TS_HEAD
-            and series_at < ts_at < until - _TS_SEQ_BYTES
+            and _ID_AT + id_length < length
+            and name
             and until <= end
             and body[until - 1] == 0
         ):
-            name = body[series_at:ts_at]
-        else:
             until = _end_of_document(body, at)
             name, ts_ms = _series_and_ts(body[at:until])
         documents.append(body[at:until])
@@ -129,6 +128,16 @@ def index_documents(body: bytes) -> IndexedDocuments:
         times.append(ts_ms)
         at = until
     return IndexedDocuments(documents, series, times)
+
+
+@lru_cache(maxsize=256)
+def _unpack_to_ts(id_length: int) -> Callable[[bytes, int], tuple[int, bytes, int, bytes, bytes, int]]:
+    """Return what reads a document up to `ts` if its `_id` has this length; struct.error if that has no room for it.
+
+    It reads the document's length, the type and name of `_id`, its length, the bytes that identify the series, the type
+    and name of `ts`, and its milliseconds.
+    """
+    return struct.Struct(f"<i5si{id_length - 4 - _TS_SEQ_BYTES}s4sq").unpack_from
 
 
 def _series_and_ts(document: bytes) -> tuple[bytes, int]:

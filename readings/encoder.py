@@ -77,6 +77,10 @@ class ReadingEncoder:
 
     def encode_one(self, raw: bytes, now_ms: int) -> bytes:
         """Return the document of one reading received at `now_ms`; ReadingError names what is wrong with it."""
+        return self.encode_single(raw, now_ms).documents[0]
+
+    def encode_single(self, raw: bytes, now_ms: int, late_before_ms: int = EARLIEST_MS) -> EncodedEvent:
+        """Encode one reading that is an event of its own; ReadingError names what is wrong with it."""
         try:
             payload = _decode_one(raw)
         except UNDECODABLE:
@@ -85,7 +89,7 @@ class ReadingEncoder:
         if payload.location is UNSET and payload.tags is UNSET:
             template = self._templates.get((payload.sensor_type, payload.unit, payload.quality))
         else:
-            template = self._templates.get(_template_key(payload))
+            template = self._templates.get(template_key(payload))
         missing_quotes = 0
         if seq is UNSET:
             seq, missing_quotes = 0, SEQ_QUOTES
@@ -99,10 +103,12 @@ class ReadingEncoder:
             and raw.count(QUOTE) + missing_quotes == template.quotes
         ):
             pack, head, value_head = template.of_float if type(value) is float else template.of_int32
-            return pack(head, ts, SEQ, seq, value_head, value, RECEIVED, now_ms, template.tail)
+            document = pack(head, ts, SEQ, seq, value_head, value, RECEIVED, now_ms, template.tail)
+            return EncodedEvent([document], [], ts < late_before_ms)
         if raw.count(QUOTE) != expected_quotes(payload):
             require_unique_names(raw)
-        return self._document(payload, template, now_ms)
+        document = self._document(payload, template, now_ms)
+        return EncodedEvent([document], [], has_late([document], late_before_ms))
 
     def encode_many(self, raw: bytes, now_ms: int, late_before_ms: int = EARLIEST_MS) -> EncodedEvent:
         """Encode an array of readings, each on its own; ReadingError when it is not an array at all.
@@ -130,7 +136,7 @@ class ReadingEncoder:
         unset, seq_head, received_head = UNSET, SEQ, RECEIVED
         earliest_ms, latest_ms, seq_end = EARLIEST_MS, now_ms + MAX_AHEAD_MS, GENERATED_SEQ_START
         # Only differences from the first one are added up: mostly there are none.
-        first = templates.get(_template_key(payloads[0])) if payloads else None
+        first = templates.get(template_key(payloads[0])) if payloads else None
         usual = 0 if first is None else first.quotes
         quotes, unusual = usual * len(payloads), 0
         # Neighbours are mostly of one series: its template is kept at hand.
@@ -141,7 +147,7 @@ class ReadingEncoder:
         for payload in payloads:
             value, ts, seq = payload.value, payload.ts, payload.seq
             if payload.location is not unset or payload.tags is not unset:
-                # As `_template_key`, without the call.
+                # As `template_key`, without the call.
                 tags = unset if payload.tags is unset else tuple(payload.tags.items())
                 template = templates.get((payload.sensor_type, payload.unit, payload.quality, payload.location, tags))
                 sensor_type = None
@@ -232,10 +238,11 @@ class ReadingEncoder:
                 return
             self._location_templates += 1
         quotes = expected_quotes(msgspec.structs.replace(payload, value=0, ts=0, seq=0))
-        self._templates[_template_key(payload)] = Template(self._owner, self._device, reading, quotes)
+        self._templates[template_key(payload)] = Template(self._owner, self._device, reading, quotes)
 
 
-def _template_key(payload: ReadingPayload) -> Key:
+def template_key(payload: ReadingPayload) -> Key:
+    """Return what the readings of one template have in common."""
     location, tags = payload.location, payload.tags
     if location is UNSET and tags is UNSET:
         return payload.sensor_type, payload.unit, payload.quality

@@ -49,17 +49,18 @@ class ExportedReadingEncoder(ReadingEncoder):
 
     __slots__ = ()
 
-    def encode_one(self, raw: bytes, now_ms: int) -> bytes:
-        """Return the document of one reading, exported or not; ReadingError names what is wrong with it."""
+    def encode_single(self, raw: bytes, now_ms: int, late_before_ms: int = EARLIEST_MS) -> EncodedEvent:
+        """Encode one reading, exported or not, that is an event of its own; ReadingError names what is wrong with it."""
         if not _maybe_exported(raw):
-            return super().encode_one(raw, now_ms)
+            return super().encode_single(raw, now_ms, late_before_ms)
         try:
             payload = _one.decode(raw)
         except UNDECODABLE as error:
             raise explain(raw, _field_types) from error
         if raw.count(QUOTE) != _expected_quotes(payload):
             require_unique_names(raw)
-        return self._encode_exported(payload, now_ms)
+        document = self._encode_exported(payload, now_ms)
+        return EncodedEvent([document], [], has_late([document], late_before_ms))
 
     def encode_many(self, raw: bytes, now_ms: int, late_before_ms: int = EARLIEST_MS) -> EncodedEvent:
         """Encode an array of readings, exported or not, each on its own; ReadingError when it is not an array."""

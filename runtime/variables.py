@@ -93,6 +93,7 @@ VARIABLES = frozenset(
         "SIGNUP",
         "STUCK_SECONDS",
         "TARGET_URL",
+        "TIDEGATE_COMPILED",
         "TIDEGATE_FAILPOINT",
         "TIDEGATE_PASSWORD",
         "TOKEN_ISSUER",

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from access.tokens import Claims
+from access.claims import Claims
 from readings.place import Place
 from simulator.api import Api
 from simulator.errors import ApiError, SimulatorError

@@ -49,6 +49,9 @@ class Issuer:
     def device(self, **changes: Any) -> str:
         return self.sign(device_claims(**changes))
 
+    def api_key(self, **changes: Any) -> str:
+        return self.sign(api_key_claims(**changes))
+
 
 def user_claims(**changes: Any) -> dict[str, Any]:
     """Return a user's claims; a change of None removes the claim."""
@@ -72,6 +75,12 @@ def device_claims(**changes: Any) -> dict[str, Any]:
     """Return the claims of a registered device; a change of None removes the claim."""
     changed = {"sub": "device-1", "sid": None, "device": "device-1", "scope": "readings:write"}
     return user_claims(**changed | {"sensorType": "temperature", "location": "roof"} | changes)
+
+
+def api_key_claims(**changes: Any) -> dict[str, Any]:
+    """Return the claims of a user's API key, of a year; a change of None removes the claim."""
+    changed = {"sid": None, "jti": "api-key-1", "key": "api-key-1", "exp": int(time.time()) + 365 * 86400}
+    return user_claims(**changed | changes)
 
 
 def at_this_time(claims: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from onebox.services import SET_BY_ONEBOX
 from onebox.settings import OneboxSettings
 from persister.settings import CompactSettings, PersisterSettings
 from reader.settings import ReaderSettings
+from runtime import compiled
 from runtime.settings import REQUIRED, ProcessSettings, choices, table
 from simulator.account_options import PASSWORD_VARIABLE
 from simulator.settings import SimulatorSettings
@@ -89,6 +90,10 @@ def settings_page() -> str:
     parts += [
         ONEBOX_NOTE,
         OTHER_COMMANDS,
+        "\n## Compiled modules\n\n"
+        f"`{compiled.VARIABLE}` (default `auto`; one of {', '.join(f'`{choice}`' for choice in compiled.CHOICES)}): "
+        "`gateway` and `onebox` load modules that `make build-fast`, or the image, has compiled, if they fit their "
+        "sources and the interpreter. `off` never loads them; `required` ends the process if they cannot be loaded.\n",
         "\n## Fault tests\n\n"
         f"`{failpoints.VARIABLE}=POINT:TIMES` kills a process (`kill -9`) when it passes a point for that many times. "
         f"Points: {points}.\n",
@@ -131,7 +136,11 @@ def with_table(text: str) -> str:
 def variables() -> str:
     """Return the module that lists the variables of every process."""
     settings = (*SERVICES.values(), DatabaseSettings, KeySettings, UserSettings, AnnounceSettings, BrokerSettings)
-    names = {name for kind in settings for name, _, _ in table(kind)} | {PASSWORD_VARIABLE, failpoints.VARIABLE}
+    names = {name for kind in settings for name, _, _ in table(kind)} | {
+        PASSWORD_VARIABLE,
+        failpoints.VARIABLE,
+        compiled.VARIABLE,
+    }
     return VARIABLES_HEAD + "".join(f'        "{name}",\n' for name in sorted(names)) + "    }\n)\n"
 
 

@@ -12,6 +12,8 @@ from rich.table import Table
 from auth.cli.common import audit_log, operators_database
 from auth.database import Database
 from auth.settings import KeyListSettings, KeySettings
+from auth.tables import api_keys
+from auth.tokens.api_key_rows import delete_api_keys, valid_keys_signed_by
 from auth.tokens.key_files import read_key_files
 from auth.tokens.keys import KeysError
 from auth.tokens.revocations import revoke_key
@@ -21,13 +23,14 @@ from runtime.times import rfc3339
 
 _FILES = (
     "The keys come from SIGNING_KEY_FILES. To rotate them, add the new key as a later file on every replica and "
-    "restart; a minute later put it first and restart again; remove the old one when its tokens have expired."
+    "restart; a minute later put it first and restart again; remove the old one when its tokens have expired, and the "
+    "API keys that `keys list` counts for it."
 )
 # A thumbprint: auth/tokens/keys.py.
 _KID = re.compile(r"[A-Za-z0-9_-]{43}")
 # Neither listing nor retiring a key decrypts it.
 _NO_SECRET = ""
-_WIDTH = 140
+_WIDTH = 180
 
 
 class KeyRow(msgspec.Struct, rename="camel"):
@@ -39,6 +42,8 @@ class KeyRow(msgspec.Struct, rename="camel"):
     state: State
     signs_at: str | None
     retires_at: str | None
+    api_keys: int
+    api_keys_until: str | None
 
 
 def add_keys(commands: Any) -> None:
@@ -52,7 +57,8 @@ def add_keys(commands: Any) -> None:
         help="create the key that signs next",
         description="Create a new key and print its id. Running services publish it at once and sign with it "
         "KEY_PUBLISH_SECONDS later, without a restart, so that verifiers that cache the keys have it by then. The "
-        "older keys verify until the last token that they signed has expired, and are then retired automatically: run "
+        "older keys verify until the last token that they signed has expired, API keys included, and are then retired "
+        "automatically: run "
         "this with the ACCESS_TOKEN_SECONDS, DEVICE_TOKEN_SECONDS and SIGNING_KEY_SECRET of the service.",
         settings=KeySettings,
     )
@@ -74,8 +80,9 @@ def add_keys(commands: Any) -> None:
         help="end a key and every token that it signed",
         description="For a key that others may know: revokes every token that it signed. The auth service refuses "
         "them at once; elsewhere, sockets, live feeds and calls end within 5 seconds. Users log in again or refresh; "
-        "devices need new tokens. The signing key cannot be retired: use `rotate --now` first. A key that is only "
-        "published will never sign. Remove a key from SIGNING_KEY_FILES before you retire it.",
+        "devices need new tokens. API keys end, too: it prints how many. The signing key cannot be retired: use "
+        "`rotate --now` first. A key that is only published will never sign. Remove a key from SIGNING_KEY_FILES "
+        "before you retire it.",
         settings=KeyListSettings,
     )
     retire.add_argument(
@@ -105,40 +112,46 @@ async def run_retire(settings: KeyListSettings, kid: str) -> None:
     """Retire a key; raise KeysError if that is refused."""
     async with operators_database(settings) as database:
         if settings.signing_key_files:
-            await _retire_file_key(database, settings.signing_key_files, kid)
+            ended = await _retire_file_key(database, settings.signing_key_files, kid)
         else:
-            await StoredKeys(database, _NO_SECRET).retire(kid)
-        audit_log.warning("A signing key was retired.", kid=kid, by="operator", system_user=system_user())
+            ended = await StoredKeys(database, _NO_SECRET).retire(kid)
+        audit_log.warning(
+            "A signing key was retired.", kid=kid, api_keys_ended=ended, by="operator", system_user=system_user()
+        )
+    sys.stdout.write(f"API keys ended: {ended}\n")
 
 
-async def _retire_file_key(database: Database, paths: tuple[str, ...], kid: str) -> None:
-    """Revoke what a key signed that was among the files, which only the operator knows."""
+async def _retire_file_key(database: Database, paths: tuple[str, ...], kid: str) -> int:
+    """Revoke what a key signed that was among the files, which only the operator knows; return the API keys ended."""
     if kid in read_key_files(paths).public:
         raise KeysError(f"This key is among SIGNING_KEY_FILES and would go on signing or verifying. {_FILES}")
     if not _KID.fullmatch(kid):
         raise KeysError(f"{kid!r} is not the id of a key: 43 characters, as `list` shows it.")
     async with database.begin() as connection:
-        await revoke_key(connection, kid)
+        ended = await delete_api_keys(connection, api_keys.c.kid == kid)
+        await revoke_key(connection, kid, ended)
+    return sum(key.was_valid for key in ended)
 
 
 async def run_list(settings: KeyListSettings, *, as_json: bool) -> None:
     """Print the keys as a table or as JSON."""
-    if settings.signing_key_files:
-        rows = _file_rows(settings.signing_key_files)
-    else:
-        rows = await _stored_rows(settings)
+    async with operators_database(settings) as database:
+        if settings.signing_key_files:
+            rows = await _file_rows(database, settings.signing_key_files)
+        else:
+            rows = await _stored_rows(database)
     if as_json:
         sys.stdout.write(msgspec.json.encode(rows).decode() + "\n")
         return
-    table = Table("number", "kid", "created", "state", box=box.SIMPLE)
+    table = Table("number", "kid", "created", "state", "API keys", box=box.SIMPLE)
     for row in rows:
-        table.add_row(str(row.number), row.kid, row.created_at or "–", _state_text(row))
+        table.add_row(str(row.number), row.kid, row.created_at or "–", _state_text(row), _keys_text(row))
     Console(width=None if sys.stdout.isatty() else _WIDTH).print(table)
 
 
-async def _stored_rows(settings: KeyListSettings) -> list[KeyRow]:
-    async with operators_database(settings) as database:
-        keys = await StoredKeys(database, _NO_SECRET).listed()
+async def _stored_rows(database: Database) -> list[KeyRow]:
+    keys = await StoredKeys(database, _NO_SECRET).listed()
+    counted = await _api_keys(database, [key.kid for key, _ in keys])
     return [
         KeyRow(
             key.number,
@@ -147,6 +160,7 @@ async def _stored_rows(settings: KeyListSettings) -> list[KeyRow]:
             state,
             _optional_time(key.signs_at_ms),
             _optional_time(key.ends_at_ms),
+            *counted[key.kid],
         )
         for key, state in keys
     ]
@@ -164,8 +178,21 @@ def _optional_time(milliseconds: int | None) -> str | None:
     return None if milliseconds is None else rfc3339(milliseconds)
 
 
-def _file_rows(paths: tuple[str, ...]) -> list[KeyRow]:
+def _keys_text(row: KeyRow) -> str:
+    return "–" if row.api_keys_until is None else f"{row.api_keys}, until {row.api_keys_until}"
+
+
+async def _file_rows(database: Database, paths: tuple[str, ...]) -> list[KeyRow]:
+    kids = list(read_key_files(paths).public)
+    counted = await _api_keys(database, kids)
     return [
-        KeyRow(number, kid, None, "signing" if number == 1 else "verifying", None, None)
-        for number, kid in enumerate(read_key_files(paths).public, start=1)
+        KeyRow(number, kid, None, "signing" if number == 1 else "verifying", None, None, *counted[kid])
+        for number, kid in enumerate(kids, start=1)
     ]
+
+
+async def _api_keys(database: Database, kids: list[str]) -> dict[str, tuple[int, str | None]]:
+    """Return how many valid API keys each signing key has signed, and when the last of them expires."""
+    async with database.connect() as connection:
+        counted = {kid: await valid_keys_signed_by(connection, kid) for kid in kids}
+    return {kid: (count, _optional_time(until_ms)) for kid, (count, until_ms) in counted.items()}

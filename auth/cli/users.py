@@ -57,10 +57,10 @@ def add_users(commands: Any) -> None:
     announcing.add_argument(
         "--since", type=since_ms, metavar="TIME", help="only those deleted since then: RFC 3339, or ms since 1970"
     )
-    disable = "Revoke every token of a user and of the user's devices, and block log-ins. Readings stay."
-    enable = "Let a disabled user log in again. The user's devices need new tokens."
+    disable = "Revoke every token of a user and of the user's devices, and block log-ins. Readings stay; API keys go."
+    enable = "Let a disabled user log in again. The user's devices need new tokens, and scripts new API keys."
     delete = "Delete an account, its devices and all tokens, and soon after all its readings. This cannot be undone."
-    change = f"Set a password. The user's sessions end; devices are not affected. {_PASSWORD}"
+    change = f"Set a password. The user's sessions end; devices and API keys are not affected. {_PASSWORD}"
     for verb in (
         _add(verbs, "disable", "revoke all tokens of a user and block log-ins", disable),
         _add(verbs, "enable", "let a disabled user log in again", enable),
@@ -69,6 +69,7 @@ def add_users(commands: Any) -> None:
     ):
         verb.add_argument("email", metavar="EMAIL", help="of the account")
     deleting.add_argument("--yes", action="store_true", help="do not ask to type the address again")
+    setting.add_argument("--end-keys", action="store_true", help="end the user's API keys, too")
     for verb in (create, setting):
         source = verb.add_mutually_exclusive_group()
         source.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
@@ -135,7 +136,7 @@ async def _change(accounts: Accounts, args: argparse.Namespace) -> None:
         match args.verb:
             case "set-password":
                 password = _password(args, (user.name, user.email))
-                await accounts.change(user.id, password=password)
+                await accounts.change(user.id, password=password, end_keys=args.end_keys)
             case "disable":
                 await accounts.disable(user.id)
             case "enable":

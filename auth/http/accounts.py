@@ -64,7 +64,8 @@ class AccountRoutes:
                 method="PATCH",
                 handler=self._change,
                 summary="Change your name or password",
-                description="A new password needs `currentPassword` and ends every session, this one included.",
+                description="A new password needs `currentPassword` and ends every session, this one included. API "
+                "keys go on working, as devices do; with `endKeys` they end, too, and so does what they issued.",
                 body=ProfileChange,
                 responses={200: UserAnswer},
                 problems=(403, 429),
@@ -110,13 +111,18 @@ class AccountRoutes:
         body = await read_json(request, ProfileChange)
         if body.name is UNSET and body.password is UNSET:
             raise Problem(422, "Give a name, or a password and the current one.")
+        if body.end_keys and body.password is UNSET:
+            alone = FieldError("endKeys", "invalid", "This takes a new password.")
+            raise Problem(422, alone.message, errors=(alone,))
         try:
             if body.password is not UNSET:
                 await self._check_passwords(request, claims.sub, body, body.password)
-            await self._accounts.change(claims.sub, name=body.name or None, password=body.password or None)
+            keys_ended = await self._accounts.change(
+                claims.sub, name=body.name or None, password=body.password or None, end_keys=body.end_keys
+            )
         except NoSuchUserError as error:
             raise _account_deleted() from error
-        self._audit.account_changed(request, claims.sub, password=body.password is not UNSET)
+        self._audit.account_changed(request, claims.sub, password=body.password is not UNSET, keys_ended=keys_ended)
         return await self._answer(claims.sub)
 
     async def _check_passwords(self, request: web.Request, user_id: str, body: ProfileChange, password: str) -> None:

@@ -1,10 +1,10 @@
-"""Authorization of auth's calls: whether a call needs a user's token, or the right to manage devices."""
+"""Authorization of auth's calls: whether a call needs a user's session, or the right to read or manage devices."""
 
 from aiohttp import web
 
-from access.bearer import Bearer
-from access.tokens import Verified
-from auth.tokens.issuer import MANAGE_DEVICES
+from access.bearer import Bearer, forbidden, require_covered
+from access.claims import Verified
+from auth.tokens.issuer import MANAGE_DEVICES, READ
 from runtime.http.problems import Problem
 
 
@@ -12,12 +12,31 @@ class Authorizer(Bearer):
     """Verifies the bearer tokens of requests to `auth`, and what they permit."""
 
     async def user(self, request: web.Request) -> Verified:
-        """Return the claims of a user's own token; raise Problem 401, or 403 for a device's token."""
+        """Return the claims of a user's session; raise Problem 401, or 403 for a device's token or an API key."""
         claims = await self.claims(request)
         if claims.device is not None:
             raise Problem(403, "This needs a user's token, not a device's.", code="forbidden")
+        if claims.sid is None:
+            raise Problem(403, "This needs a user who has logged in, not an API key.", code="forbidden")
         return claims
 
     async def device_manager(self, request: web.Request) -> Verified:
-        """Return the claims of a token that may manage its owner's devices; raise Problem 401 or 403."""
-        return await self.claims(request, MANAGE_DEVICES)
+        """Return the claims of a token that may manage the device in the path, or all devices; Problem 401 or 403."""
+        claims = await self.claims(request, MANAGE_DEVICES)
+        if "id" in request.match_info:
+            require_covered(claims, request.match_info["id"])
+        elif claims.devices is not None:
+            raise Problem(403, "This API key is limited to its devices.", code="forbidden")
+        return claims
+
+    async def device_reader(self, request: web.Request) -> Verified:
+        """Return the claims of a token that may read or manage devices, and the one in the path; Problem 401 or 403.
+
+        Where no device is in the path, the answer has to be limited to `devices` of the claims.
+        """
+        claims = await self.claims(request)
+        if not claims.allows(READ) and not claims.allows(MANAGE_DEVICES):
+            raise forbidden(READ)
+        if "id" in request.match_info:
+            require_covered(claims, request.match_info["id"])
+        return claims

@@ -110,11 +110,12 @@ class LogOut(Body):
 
 
 class ProfileChange(Body):
-    """Body of `PATCH /user/me`."""
+    """Body of `PATCH /user/me`. `endKeys`, with a new password: whether it ends every API key, too."""
 
     name: PersonName | UnsetType = UNSET
     password: NewPassword | UnsetType = UNSET
     current_password: TypedPassword | UnsetType = UNSET
+    end_keys: bool = False
 
 
 class NewDevice(Body):

@@ -3,7 +3,7 @@
 import msgspec
 from aiohttp import web
 
-from access.tokens import Claims
+from access.claims import Claims
 from auth.audit import AuditLog
 from auth.commands.command import NewCommand
 from auth.commands.sender import CommandSender, CommandTimeoutError, DeviceOfflineError

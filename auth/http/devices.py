@@ -5,14 +5,22 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 from msgspec import UNSET
 
-from access.bearer import forbidden, unauthorized
-from access.tokens import Claims
+from access.bearer import forbidden, require_covered, unauthorized
+from access.claims import Claims
+from auth.api_keys import ApiKeys
 from auth.audit import AuditLog
 from auth.devices import Device, DeviceRegistry
-from auth.errors import NameTakenError, NoSuchDeviceError, NoSuchUserError, TooManyDevicesError
+from auth.errors import (
+    ExpiredKeyError,
+    NameTakenError,
+    NoSuchApiKeyError,
+    NoSuchDeviceError,
+    NoSuchUserError,
+    TooManyDevicesError,
+)
 from auth.http.authorizer import Authorizer
 from auth.http.bodies import DeviceAnswer, DeviceChange, DeviceQuery, DevicesAnswer, DeviceTokenAnswer, NewDevice
-from auth.tokens.issuer import MANAGE_DEVICES, TokenIssuer
+from auth.tokens.issuer import MANAGE_DEVICES, IssuingKey, TokenIssuer
 from runtime.http.bodies import json_response, read_json
 from runtime.http.fields import read_query
 from runtime.http.operation import Operation
@@ -22,8 +30,16 @@ from runtime.http.problems import Problem
 class DeviceRoutes:
     """The calls of owners, and of devices that renew their own tokens."""
 
-    def __init__(self, devices: DeviceRegistry, issuer: TokenIssuer, authorizer: Authorizer, audit: AuditLog) -> None:
+    def __init__(
+        self,
+        devices: DeviceRegistry,
+        api_keys: ApiKeys,
+        issuer: TokenIssuer,
+        authorizer: Authorizer,
+        audit: AuditLog,
+    ) -> None:
         self._devices = devices
+        self._api_keys = api_keys
         self._issuer = issuer
         self._authorizer = authorizer
         self._audit = audit
@@ -49,6 +65,7 @@ class DeviceRoutes:
                 handler=self._list,
                 tag="devices",
                 summary="List your devices, the oldest first",
+                description="With `readings:read` or `devices:manage`. An API key limited to devices lists those.",
                 query=DeviceQuery,
                 responses={200: DevicesAnswer},
                 problems=(403,),
@@ -60,6 +77,7 @@ class DeviceRoutes:
                 handler=self._show,
                 tag="devices",
                 summary="Show a device",
+                description="With `readings:read` or `devices:manage`.",
                 responses={200: DeviceAnswer},
                 problems=(403, 404),
                 secured=True,
@@ -93,7 +111,8 @@ class DeviceRoutes:
                 handler=self._issue_token,
                 tag="devices",
                 summary="Issue a token for a device",
-                description="For its owner, or for the device itself with a token that is still valid.",
+                description="For its owner, or for the device itself with a token that is still valid. A token "
+                "issued with an API key ends with the key, when it expires or is deleted; so do its renewals.",
                 responses={201: DeviceTokenAnswer},
                 problems=(403, 404),
                 secured=True,
@@ -128,15 +147,19 @@ class DeviceRoutes:
         return response
 
     async def _list(self, request: web.Request) -> web.Response:
-        claims = await self._authorizer.device_manager(request)
+        claims = await self._authorizer.device_reader(request)
         query = read_query(request, DeviceQuery)
         page = await self._devices.page(
-            claims.owner, name=query.name or None, after=query.cursor or None, limit=query.limit
+            claims.owner,
+            name=query.name or None,
+            after=query.cursor or None,
+            limit=query.limit,
+            within=claims.devices,
         )
         return json_response(DevicesAnswer.of(page))
 
     async def _show(self, request: web.Request) -> web.Response:
-        claims = await self._authorizer.device_manager(request)
+        claims = await self._authorizer.device_reader(request)
         return json_response(DeviceAnswer.of(await self._find(claims, request)))
 
     async def _change(self, request: web.Request) -> web.Response:
@@ -180,12 +203,27 @@ class DeviceRoutes:
         if claims.device is None:
             if not claims.allows(MANAGE_DEVICES):
                 raise forbidden(MANAGE_DEVICES)
+            require_covered(claims, request.match_info["id"])
             device = await self._owned(claims, request)
         else:
             device = await self._own(claims, claims.device, request)
-        issued = self._issuer.for_device(device)
-        self._audit.token_issued(request, issued, by=claims.sub)
+        try:
+            issued = self._issuer.for_device(device, await self._issuing_key(claims))
+        except ExpiredKeyError as error:
+            raise unauthorized("The API key has expired.", code="expired") from error
+        self._audit.token_issued(request, issued, by=claims.holder)
         return json_response(DeviceTokenAnswer(issued.token, issued.expires_in), status=201)
+
+    async def _issuing_key(self, claims: Claims) -> IssuingKey | None:
+        """Return the API key with which, or with a token of which, a token is issued."""
+        if claims.key is not None:
+            return IssuingKey(claims.key, claims.exp)
+        if claims.issuing_key is None:
+            return None
+        try:
+            return await self._api_keys.issuing(claims.owner, claims.issuing_key)
+        except NoSuchApiKeyError as error:  # it has ended since the token was verified
+            raise unauthorized("The API key is gone.", code="revoked") from error
 
     async def _own(self, claims: Claims, device_id: str, request: web.Request) -> Device:
         if device_id != request.match_info["id"]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from aiohttp import web
 
-from access.tokens import Claims
+from access.claims import Claims
 from auth.http.authorizer import Authorizer
 from auth.http.bodies import JwksAnswer, RevocationQuery, RevocationsAnswer
 from auth.tokens.revocations import RevocationLog

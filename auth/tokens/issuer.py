@@ -1,4 +1,4 @@
-"""Issues tokens: JWTs (RFC 9068) with the claims of `access.tokens.Claims`, and opaque refresh tokens.
+"""Issues tokens: JWTs (RFC 9068) with the claims of `access.claims.Claims`, and opaque refresh tokens.
 
 In: a user or a device from the database. Out: a signed JWT, which `access.tokens` verifies in every service.
 """
@@ -11,25 +11,46 @@ import time
 import jwt
 import msgspec
 
-from access.tokens import ALGORITHM, AUDIENCE, TOKEN_TYPE, Claims
+from access.claims import Claims
+from access.tokens import ALGORITHM, AUDIENCE, TOKEN_TYPE
 from auth.accounts import User
 from auth.devices import Device
+from auth.errors import ExpiredKeyError
 from auth.ids import new_id
 from auth.tokens.keys import KeyRing
 
 MANAGE_DEVICES = "devices:manage"
-USER_SCOPE = f"readings:write readings:read {MANAGE_DEVICES}"
+READ = "readings:read"
+USER_SCOPE = f"readings:write {READ} {MANAGE_DEVICES}"
 DEVICE_SCOPE = "readings:write"
 # RFC 9068, 2.2, requires the client (RFC 8693, 4.3) that a token was issued to. Clients are not registered here: all
 # programs that log users in count as one first-party client, and each device is a client of its own.
 FIRST_PARTY_CLIENT = "tidegate"
 
 
+class NewApiKey(msgspec.Struct, frozen=True):
+    """What an API key permits; times are in seconds since 1970, `scope` is separated by spaces."""
+
+    name: str
+    scope: str
+    devices: tuple[str, ...] | None
+    created_at: int
+    expires_at: int
+
+
+class IssuingKey(msgspec.Struct, frozen=True):
+    """The API key that a device's token is issued with, and when it expires (seconds since 1970)."""
+
+    id: str
+    expires_at: int
+
+
 class IssuedToken(msgspec.Struct, frozen=True):
-    """A signed JWT and its claims."""
+    """A signed JWT, its claims, and the id of the key that signed it."""
 
     token: str
     claims: Claims
+    kid: str
 
     @property
     def expires_in(self) -> int:
@@ -65,16 +86,43 @@ class TokenIssuer:
             )
         )
 
-    def for_device(self, device: Device) -> IssuedToken:
-        """Return a device's token, with its sensor type and location as registered."""
+    def for_api_key(self, key_id: str, new: NewApiKey, owner_id: str) -> IssuedToken:
+        """Return an API key of a user."""
+        return self._sign(
+            Claims(
+                iss=self._issuer,
+                aud=AUDIENCE,
+                sub=owner_id,
+                iat=new.created_at,
+                exp=new.expires_at,
+                jti=key_id,
+                owner=owner_id,
+                scope=new.scope,
+                gen=0,
+                key=key_id,
+                devices=new.devices,
+                client_id=key_id,
+            )
+        )
+
+    def for_device(self, device: Device, issuing_key: IssuingKey | None = None) -> IssuedToken:
+        """Return a device's token, with its sensor type and location as registered.
+
+        Issued with an API key, it expires with the key at the latest; ExpiredKeyError if that is now.
+        """
         now = int(time.time())
+        expires_at = now + self._device_s
+        if issuing_key is not None:
+            expires_at = min(expires_at, issuing_key.expires_at)
+            if expires_at <= now:
+                raise ExpiredKeyError
         return self._sign(
             Claims(
                 iss=self._issuer,
                 aud=AUDIENCE,
                 sub=device.id,
                 iat=now,
-                exp=now + self._device_s,
+                exp=expires_at,
                 jti=new_id(),
                 owner=device.owner_id,
                 scope=DEVICE_SCOPE,
@@ -82,14 +130,17 @@ class TokenIssuer:
                 device=device.id,
                 sensor_type=device.sensor_type,
                 location=device.location,
+                issuing_key=None if issuing_key is None else issuing_key.id,
                 client_id=device.id,
             )
         )
 
     def _sign(self, claims: Claims) -> IssuedToken:
-        header = {"typ": TOKEN_TYPE, "kid": self._keys.kid}
+        kid = self._keys.kid
+        header = {"typ": TOKEN_TYPE, "kid": kid}
         payload = msgspec.to_builtins(claims)
-        return IssuedToken(jwt.encode(payload, self._keys.private_key, algorithm=ALGORITHM, headers=header), claims)
+        token = jwt.encode(payload, self._keys.private_key, algorithm=ALGORITHM, headers=header)
+        return IssuedToken(token, claims, kid)
 
 
 def new_refresh_token() -> str:

@@ -2,9 +2,9 @@
 
 | kind | id | with `gen` | without |
 |---|---|---|---|
-| `jti` | of a token | – | that token |
+| `jti` | of a token | – | that token; of an API key, also the device tokens that it issued |
 | `sid` | of a session | – | the user tokens of that session |
-| `user` | of a user | the user's own tokens with a lower `gen` | every token with that owner, devices' included |
+| `user` | of a user | the user's own tokens with a lower `gen`, but no API keys | every token with that owner |
 | `device` | of a device | its tokens with a lower `gen` | every token of that device |
 | `kid` | of a signing key | – | every token that it signed |
 
@@ -24,7 +24,8 @@ import msgspec
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from access.tokens import CLOCK_AHEAD_S, MAX_LIFETIME_S
+from access.claims import MAX_API_KEY_LIFETIME_S
+from access.tokens import CLOCK_AHEAD_S
 from auth.database import Database, database_now_ms
 from auth.tables import revocation_counter, revocations
 
@@ -32,6 +33,7 @@ Kind = Literal["jti", "sid", "user", "device", "kid"]
 
 # How long rows outlive the last of their tokens: a service whose clock is an hour behind still needs them.
 RETENTION_MS = 2 * 3_600_000
+_AHEAD_MS = CLOCK_AHEAD_S * 1000
 
 
 class Revocation(msgspec.Struct, frozen=True, array_like=True):
@@ -48,6 +50,18 @@ class RevocationBatch(msgspec.Struct, frozen=True):
 
     items: list[Revocation]
     number: int
+
+
+class EndedKey(msgspec.Struct, frozen=True):
+    """An API key that was deleted, and how long it would have been valid; negative if it had expired."""
+
+    id: str
+    life_ms: int
+
+    @property
+    def was_valid(self) -> bool:
+        """Whether the key had not expired."""
+        return self.life_ms > 0
 
 
 class _NewRevocation(msgspec.Struct, frozen=True):
@@ -68,8 +82,8 @@ class RevocationLog:
 
     def __init__(self, database: Database, *, access_s: int, device_s: int) -> None:
         self._database = database
-        self._access_ms = (access_s + CLOCK_AHEAD_S) * 1000
-        self._device_ms = (device_s + CLOCK_AHEAD_S) * 1000
+        self._access_ms = access_s * 1000 + _AHEAD_MS
+        self._device_ms = device_s * 1000 + _AHEAD_MS
 
     async def revoke_session(self, connection: AsyncConnection, sid: str) -> None:
         """Revoke the user tokens of one session."""
@@ -83,9 +97,15 @@ class RevocationLog:
         new += [_NewRevocation("device", device, least, self._device_ms) for device, least in devices]
         await _write(connection, new, self._longest_ms)
 
-    async def revoke_owner(self, connection: AsyncConnection, user_id: str) -> None:
-        """Revoke every token of a deleted owner, devices' included."""
-        await _write(connection, [_NewRevocation("user", user_id, None, self._longest_ms)], self._longest_ms)
+    async def revoke_owner(self, connection: AsyncConnection, user_id: str, api_keys_ms: int) -> None:
+        """Revoke every token of a deleted owner, devices' included; the last API key expires in `api_keys_ms`."""
+        life_ms = max(self._longest_ms, api_keys_ms + _AHEAD_MS)
+        await _write(connection, [_NewRevocation("user", user_id, None, life_ms)], self._longest_ms)
+
+    async def revoke_api_keys(self, connection: AsyncConnection, ended: Sequence[EndedKey]) -> None:
+        """Revoke API keys and the device tokens that they issued."""
+        if ended:
+            await _write(connection, _of_api_keys(ended), self._longest_ms)
 
     async def revoke_device_tokens(self, connection: AsyncConnection, device_id: str, gen: int | None) -> None:
         """Revoke a device's tokens below `gen`; None: all of them, as the device was removed."""
@@ -109,10 +129,17 @@ class RevocationLog:
         return max(self._access_ms, self._device_ms)
 
 
-async def revoke_key(connection: AsyncConnection, kid: str) -> None:
-    """Revoke every token that a key signed, for the longest lifetime accepted: a thief of the key may have used it."""
-    life_ms = (MAX_LIFETIME_S + CLOCK_AHEAD_S) * 1000
-    await _write(connection, [_NewRevocation("kid", kid, None, life_ms)], life_ms)
+async def revoke_key(connection: AsyncConnection, kid: str, api_keys: Sequence[EndedKey]) -> None:
+    """Revoke every token that a signing key signed, and what the API keys among them issued.
+
+    For the longest lifetime accepted: a thief of the key may have used it.
+    """
+    life_ms = MAX_API_KEY_LIFETIME_S * 1000 + _AHEAD_MS
+    await _write(connection, [_NewRevocation("kid", kid, None, life_ms), *_of_api_keys(api_keys)], life_ms)
+
+
+def _of_api_keys(ended: Sequence[EndedKey]) -> list[_NewRevocation]:
+    return [_NewRevocation("jti", key.id, None, key.life_ms + _AHEAD_MS) for key in ended]
 
 
 async def _write(connection: AsyncConnection, new: Sequence[_NewRevocation], longest_ms: int) -> None:

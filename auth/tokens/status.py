@@ -3,26 +3,33 @@
 `auth` checks it on each call, so that a revocation takes effect here at once; other services poll `/revocations`.
 """
 
-from sqlalchemy import ColumnElement, exists, select
+from sqlalchemy import ColumnElement, and_, exists, or_, select
 
-from access.tokens import TokenError, Verified
+from access.claims import Verified
+from access.tokens import TokenError
 from auth.database import Database, database_now_ms
-from auth.tables import devices, refresh_tokens, signing_keys, users
+from auth.tables import api_keys, devices, refresh_tokens, signing_keys, users
+from auth.tokens.api_key_rows import valid_key
 
 
 class TokenStatus:
-    """Looks up the account, device, session and key behind verified claims."""
+    """Looks up the account, device, session, API key and signing key behind verified claims."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def require_active(self, claims: Verified) -> None:
-        """Raise TokenError `revoked` if the token's account, device, session or key is gone or has revoked it."""
-        active = await (self._user(claims) if claims.device is None else self._device(claims, claims.device))
+        """Raise TokenError `revoked` if the token's account, device, session or keys are gone or have revoked it."""
+        if claims.device is not None:
+            active = await self._device(claims, claims.device)
+        elif claims.key is not None:
+            active = await self._api_key(claims, claims.key)
+        else:
+            active = await self._session(claims)
         if not active:
             raise TokenError("revoked", "the token was revoked")
 
-    async def _user(self, claims: Verified) -> bool:
+    async def _session(self, claims: Verified) -> bool:
         # A session lasts as long as its rows: a log-out, a reused refresh token and a new password delete them.
         session = exists().where(refresh_tokens.c.user_id == users.c.id, refresh_tokens.c.sid == claims.sid)
         query = select(users.c.id).where(
@@ -31,6 +38,15 @@ class TokenStatus:
             users.c.disabled_at_ms.is_(None),
             session,
             ~_retired(claims.kid),
+        )
+        async with self._database.connect() as connection:
+            return await connection.scalar(query) is not None
+
+    async def _api_key(self, claims: Verified, key_id: str) -> bool:
+        query = (
+            select(users.c.id)
+            .join(api_keys, api_keys.c.owner_id == users.c.id)
+            .where(*valid_key(claims.owner, key_id), users.c.disabled_at_ms.is_(None), ~_retired(claims.kid))
         )
         async with self._database.connect() as connection:
             return await connection.scalar(query) is not None
@@ -47,10 +63,15 @@ class TokenStatus:
                 ~_retired(claims.kid),
             )
         )
+        if claims.issuing_key is not None:
+            query = query.where(exists().where(*valid_key(claims.owner, claims.issuing_key)))
         async with self._database.connect() as connection:
             return await connection.scalar(query) is not None
 
 
 def _retired(kid: str) -> ColumnElement[bool]:
     # By the database's clock, whatever this host's or the operator's says, and before the keys are reread.
-    return exists().where(signing_keys.c.kid == kid, signing_keys.c.retires_at_ms <= database_now_ms())
+    columns = signing_keys.c
+    in_use = exists().where(api_keys.c.kid == kid, api_keys.c.expires_at_ms > database_now_ms())
+    ended = or_(columns.retires_at_ms < 0, and_(columns.retires_at_ms <= database_now_ms(), ~in_use))
+    return exists().where(columns.kid == kid, ended)

@@ -3,8 +3,9 @@
 A rotation publishes a new key at once, but the key signs later: verifiers may cache a key set for a while and must have
 the key before its first token arrives. Of the keys whose time to sign has come, the newest signs. A rotation also sets
 the older keys' time of retirement: when the last token they signed has expired. Until then they verify, so no token
-becomes invalid. The first start creates the first key, which signs at once; replicas that start concurrently, and
-operators who rotate concurrently, agree on one key.
+becomes invalid. An API key lives longer than other tokens: its signing key verifies until it expires or is deleted. The
+first start creates the first key, which signs at once; replicas that start concurrently, and operators who rotate
+concurrently, agree on one key.
 
 Times are the database server's, so that every replica switches to a new key within the second in which it rereads. A
 key that an operator retired stays retired even if that clock is set back: its time is stored negative, before all
@@ -16,11 +17,12 @@ from typing import Literal
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import insert, or_, select, update
+from sqlalchemy import func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from auth.database import Database, database_now_ms, server_time_ms
-from auth.tables import signing_keys
+from auth.tables import api_keys, signing_keys
+from auth.tokens.api_key_rows import delete_api_keys
 from auth.tokens.keys import Keys, KeysError, base64url, thumbprint
 from auth.tokens.revocations import revoke_key
 from auth.tokens.sealing import SealError, seal, unseal
@@ -62,6 +64,8 @@ class StoredKey(msgspec.Struct, frozen=True):
     created_at_ms: int
     signs_at_ms: int | None
     retires_at_ms: int | None
+    # When the last of the API keys that it signed expires.
+    api_keys_until_ms: int | None = None
 
     def pending(self, now: int) -> bool:
         """Return whether the key is published but does not sign yet, at the time `now`."""
@@ -70,11 +74,15 @@ class StoredKey(msgspec.Struct, frozen=True):
     @property
     def ends_at_ms(self) -> int | None:
         """When the key stops verifying, whether by rotation or retired by an operator."""
-        return None if self.retires_at_ms is None else abs(self.retires_at_ms)
+        if self.retires_at_ms is None or self.retires_at_ms < 0:
+            return None if self.retires_at_ms is None else -self.retires_at_ms
+        return max(self.retires_at_ms, (self.api_keys_until_ms or 0) + _GRACE_S * 1000)
 
     def retired(self, now: int) -> bool:
         """Return whether the key no longer verifies, at the time `now`."""
-        return self.retires_at_ms is not None and self.retires_at_ms <= now
+        if self.retires_at_ms is not None and self.retires_at_ms < 0:  # whatever the clock says
+            return True
+        return self.ends_at_ms is not None and self.ends_at_ms <= now
 
     def may_sign(self, now: int) -> bool:
         """Return whether the key may sign, at the time `now`: neither pending nor retired."""
@@ -161,10 +169,11 @@ class StoredKeys:
             raise KeysError("Another rotation was faster; there is a new key already.")
         return await self._found(str(row["kid"]))
 
-    async def retire(self, kid: str) -> None:
-        """Retire a key and revoke every token that it signed; raise KeysError for the signing or an unknown key.
+    async def retire(self, kid: str) -> int:
+        """Retire a key, revoke every token that it signed, and return how many valid API keys ended with it.
 
-        A pending key is withdrawn: it never signs, and the current key goes on signing.
+        Raises KeysError for the signing or an unknown key. A pending key is withdrawn: it never signs, and the current
+        key goes on signing.
         """
         keys = await self._read()
         if kid not in {row.kid for row in keys.rows}:
@@ -173,14 +182,16 @@ class StoredKeys:
             raise KeysError(_STILL_SIGNS if keys.pending else "This key signs; rotate first.")
         if keys.pending is not None and keys.pending.kid == kid:
             await self._withdraw(keys, keys.pending)
-            return
+            return 0
         now, columns = database_now_ms(), signing_keys.c
         # A key that is retired already keeps its time.
         not_retired = or_(columns.retires_at_ms.is_(None), columns.retires_at_ms > now)
         retired = update(signing_keys).where(columns.kid == kid, not_retired).values(retires_at_ms=-now)
         async with self._database.begin() as connection:
             await connection.execute(retired)
-            await revoke_key(connection, kid)
+            ended = await delete_api_keys(connection, api_keys.c.kid == kid)
+            await revoke_key(connection, kid, ended)
+        return sum(key.was_valid for key in ended)
 
     async def listed(self) -> list[tuple[StoredKey, State]]:
         """Return all keys, oldest first, each with its state."""
@@ -200,6 +211,7 @@ class StoredKeys:
             columns.created_at_ms,
             columns.signs_at_ms,
             columns.retires_at_ms,
+            select(func.max(api_keys.c.expires_at_ms)).where(api_keys.c.kid == columns.kid).scalar_subquery(),
         )
         async with self._database.connect() as connection:
             now = await server_time_ms(connection)
@@ -228,7 +240,7 @@ class StoredKeys:
                 raise KeysError("This key has begun to sign meanwhile; rotate first.")
             signing = update(signing_keys).where(columns.number == keys.signing.number)
             await connection.execute(signing.values(retires_at_ms=None))
-            await revoke_key(connection, pending.kid)  # it was published, so tokens signed with it would verify
+            await revoke_key(connection, pending.kid, ())  # it was published, so tokens signed with it would verify
 
     async def _unsealed(self, row: StoredKey) -> Ed25519PrivateKey:
         try:

@@ -46,7 +46,8 @@ class DeviceSocket(WebSocket):
     """
 
     # Read by Engine.IO: there is no other transport from which this one could have been upgraded.
-    connected = upgraded = True
+    connected = True
+    upgraded = True
     __slots__ = (
         "_client_acks",
         "_connect_by",

@@ -6,17 +6,22 @@ python-socketio, which ends in the same `EventHandler`: a device sees no differe
 """
 
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
 from gateway.ingest import ACCEPTED_ONE, Ack, EventHandler
 from gateway.session import Session
+from gateway.socket.events import reading_event
 from gateway.socket.frames import text_frame
-from gateway.socket.packets import reading_event
 
-_encode = msgspec.json.Encoder().encode
-_ACCEPTED_ONE = _encode(ACCEPTED_ONE)
+_encode: Final = msgspec.json.Encoder().encode
+# The acknowledgement of most events, in front of and behind its id. An id has at most 18 digits, so the frame is short.
+_MAX_ID_DIGITS: Final = 18
+_ACCEPTED_ONE_TAIL: Final = b"[%b]" % _encode(ACCEPTED_ONE)
+_ACCEPTED_ONE_HEADS: Final = [
+    text_frame(b"43" + bytes(digits) + _ACCEPTED_ONE_TAIL)[:4] for digits in range(_MAX_ID_DIGITS + 1)
+]
 
 
 class Writable(Protocol):
@@ -43,8 +48,10 @@ class FastPath:
 
 
 def _write_ack(socket: Writable, ack_id: bytes, ack: Ack) -> None:
-    text = _ACCEPTED_ONE if ack is ACCEPTED_ONE else _encode(ack)
-    socket.write(text_frame(b"43%b[%b]" % (ack_id, text)))
+    if ack is ACCEPTED_ONE:
+        socket.write(_ACCEPTED_ONE_HEADS[len(ack_id)] + ack_id + _ACCEPTED_ONE_TAIL)
+    else:
+        socket.write(text_frame(b"43%b[%b]" % (ack_id, _encode(ack))))
 
 
 def _discard_ack(_: Ack) -> None:

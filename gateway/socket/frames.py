@@ -1,6 +1,7 @@
 """WebSocket frames as a server sends them (RFC 6455, 5.2): unmasked, unfragmented, never compressed."""
 
 import struct
+from typing import Final
 
 # Close codes of RFC 6455, 7.4.1, and of its registry at IANA (1013).
 NORMAL = 1000
@@ -11,9 +12,9 @@ POLICY_VIOLATION = 1008
 INTERNAL_ERROR = 1011
 TRY_AGAIN_LATER = 1013
 
-_SHORT = [bytes((0x81, length)) for length in range(126)]
-_CLOSE = 0x88
-_PONG = 0x8A
+_SHORT: Final = [bytes((0x81, length)) for length in range(126)]
+_CLOSE: Final = 0x88
+_PONG: Final = 0x8A
 
 
 def text_frame(payload: bytes) -> bytes:

@@ -46,8 +46,8 @@ NAMES_STALE_S = 600.0
 INLINE_MAX_DEVICES = 300
 INLINE_MAX_BYTES = 30_000
 
-Key = tuple[str, bool]
-"""An owner, and whether the token may list the owner's devices; otherwise their names are not shown."""
+Key = tuple[str, tuple[str, ...] | None]
+"""An owner, and the devices that the token is limited to, if it is: no two of these share a list."""
 NO_DEVICES = RegisteredDevices([], b"")
 
 
@@ -59,17 +59,17 @@ class _Cached(NamedTuple):
 
 
 class CatalogueCache:
-    """The catalogues of all owners, each visible only to its owner."""
+    """The catalogues of all owners, each visible only to its owner's tokens with the same devices."""
 
     def __init__(self, history: FromMongoDB, auth: FromAuth, metrics: ReaderMetrics) -> None:
         self._history = history
         self._auth = auth
         self._metrics = metrics
         self._cache: LRUCache[Key, _Cached] = LRUCache(MAX_CACHED_SERIES)
-        # By owner: the registered devices, and when auth returned them.
-        self._devices: LRUCache[str, tuple[RegisteredDevices, float]] = LRUCache(MAX_CACHED_DEVICES)
+        # The registered devices, and when auth returned them.
+        self._devices: LRUCache[Key, tuple[RegisteredDevices, float]] = LRUCache(MAX_CACHED_DEVICES)
         self._builds: dict[Key, asyncio.Task[Catalogue]] = {}
-        self._fetches: dict[str, asyncio.Task[RegisteredDevices]] = {}
+        self._fetches: dict[Key, asyncio.Task[RegisteredDevices]] = {}
         self._slots = FairSemaphore(MAX_CONCURRENT_BUILDS, 1)
 
     @asynccontextmanager
@@ -84,12 +84,12 @@ class CatalogueCache:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def get(self, owner: str, token: str, *, may_list: bool) -> Catalogue:
+    async def get(self, owner: str, devices: tuple[str, ...] | None, token: str) -> Catalogue:
         """Return the catalogue of an owner; HistoryUnavailable when MongoDB does not respond.
 
-        `may_list`: the token may list the owner's devices.
+        `devices`: those that the token is limited to, or None.
         """
-        key = (owner, may_list)
+        key = (owner, devices)
         cached, now = self._cache.get(key), time.monotonic()
         if cached is not None and now < cached.fresh_until:
             return cached.catalogue
@@ -102,17 +102,19 @@ class CatalogueCache:
         return await asyncio.shield(build)
 
     async def _build(self, key: Key, token: str) -> Catalogue:
-        owner, may_list = key
+        owner, devices = key
         async with self._slots.slot(owner):
             started = time.monotonic()
-            fetch = self._fetch_devices(owner, token) if may_list else None
-            stored = await self._history.series_documents(owner, MAX_SERIES + 1)
-            registered, names_current = (NO_DEVICES, True) if fetch is None else await self._registered(owner, fetch)
+            fetch = self._fetch_devices(key, token)
+            stored = await self._history.series_documents(owner, MAX_SERIES + 1, devices)
+            registered, names_current = await self._registered(key, fetch)
             built = await self._build_if_changed(key, stored, registered)
             took_s = time.monotonic() - started
         ttl_s = min(max(MIN_TTL_S, TTL_FACTOR * took_s), MAX_TTL_S if names_current else TTL_WITHOUT_NAMES_S)
         until = time.monotonic() + ttl_s
-        self._cache.put(key, built._replace(fresh_until=until, stale_until=until + ttl_s), len(built.catalogue))
+        self._cache.put(
+            key, built._replace(fresh_until=until, stale_until=until + ttl_s), len(built.catalogue) + _weight(key)
+        )
         self._metrics.catalogue_seconds.observe(took_s)
         self._metrics.catalogue_series.set(self._cache.value_weight)
         return built.catalogue
@@ -134,20 +136,20 @@ class CatalogueCache:
         if not built.cancelled() and (error := built.exception()) is not None:  # waiting requests get the same error
             log.debug("A catalogue could not be built.", error=str(error))
 
-    def _fetch_devices(self, owner: str, token: str) -> "asyncio.Task[RegisteredDevices]":
-        """Fetch the devices of an owner, joining a running fetch: a long list takes longer than a request waits."""
-        fetch = self._fetches.get(owner)
+    def _fetch_devices(self, key: Key, token: str) -> "asyncio.Task[RegisteredDevices]":
+        """Fetch the devices of a key, joining a running fetch: a long list takes longer than a request waits."""
+        fetch = self._fetches.get(key)
         if fetch is None:
-            fetch = self._fetches[owner] = asyncio.ensure_future(self._auth.devices(owner, token))
-            fetch.add_done_callback(lambda fetched: self._on_fetched(owner, fetched))
+            fetch = self._fetches[key] = asyncio.ensure_future(self._auth.devices(*key, token))
+            fetch.add_done_callback(lambda fetched: self._on_fetched(key, fetched))
         return fetch
 
-    def _on_fetched(self, owner: str, fetched: "asyncio.Task[RegisteredDevices]") -> None:
-        self._fetches.pop(owner, None)
+    def _on_fetched(self, key: Key, fetched: "asyncio.Task[RegisteredDevices]") -> None:
+        self._fetches.pop(key, None)
         if not fetched.cancelled() and fetched.exception() is None:
-            self._devices.put(owner, (fetched.result(), time.monotonic()), len(fetched.result().devices))
+            self._devices.put(key, (fetched.result(), time.monotonic()), len(fetched.result().devices) + _weight(key))
 
-    async def _registered(self, owner: str, fetch: "asyncio.Task[RegisteredDevices]") -> tuple[RegisteredDevices, bool]:
+    async def _registered(self, key: Key, fetch: "asyncio.Task[RegisteredDevices]") -> tuple[RegisteredDevices, bool]:
         """Return the registered devices known, and whether they are current."""
         done, _ = await asyncio.wait((fetch,), timeout=NAMES_WAIT_S)
         if done:
@@ -158,11 +160,16 @@ class CatalogueCache:
                 log.error("Device names could not be fetched.", exc_info=error)
             elif error.refused:
                 return NO_DEVICES, False
-        registered, fetched_at = self._devices.get(owner) or (NO_DEVICES, float("-inf"))
+        registered, fetched_at = self._devices.get(key) or (NO_DEVICES, float("-inf"))
         age_s = time.monotonic() - fetched_at
         if age_s > NAMES_FRESH_S:
             self._metrics.names_missing.inc()
         return (registered if age_s <= NAMES_STALE_S else NO_DEVICES), age_s <= NAMES_FRESH_S
+
+
+def _weight(key: Key) -> int:
+    """Return the weight of the ids in a key."""
+    return len(key[1] or ())
 
 
 def _catalogue(stored: list[bytes], devices: list[RegisteredDevice]) -> Catalogue:

@@ -5,25 +5,25 @@ and builds its range with readings/keys.py: no query can reach beyond its owner.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from bson import decode_all
-from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from reader.fair_semaphore import FairSemaphore
 from reader.history.bucket_statistics import Aggregation, Part
 from reader.history.gap_scan import scan_gaps
 from reader.history.sequence import Completeness, Gap, SequenceGaps
+from reader.history.series_names import SeriesNames
 from reader.history.together import together
 from reader.responses import AS_STORED, Document
-from readings.collections import SERIES_BY_SENSOR_TYPE
 from readings.document import DocumentError, position_of
-from readings.filters import of_device, of_owner
-from readings.keys import Key, Position, series_key
+from readings.filters import of_device
+from readings.keys import Position, series_key
 from runtime.mongodb import THREADS, mongodb_client
 from storage.codec.columns import Columns
 from storage.codec.packed import BlockError
@@ -37,8 +37,6 @@ from storage.places.threads import in_thread_if_large
 from storage.places.window import Window, position_at
 
 SERIES = "series"
-# Documents fetched and encoded at once: some 5 ms, in which nothing else runs.
-BATCH_DOCUMENTS = 1000
 # Queries running in the driver, which has some threads; their results are in memory, some 2 MB for a page of 1,000. One
 # owner has a share of the slots. Waiting queries take turns, and the wait counts towards their timeout.
 MAX_CONCURRENT_QUERIES = min(16, THREADS)
@@ -55,8 +53,6 @@ MAX_CONCURRENT_LONG_LISTS_PER_OWNER = 2
 MANY_TEXTS = 2000
 MAX_CONCURRENT_MANY_TEXTS = 4
 MAX_CONCURRENT_MANY_TEXTS_PER_OWNER = 2
-# BadValue and NoQueryExecutionPlans: mongod's errors when the index named by a hint does not exist.
-NO_SUCH_INDEX = (2, 291)
 
 FindNewest = Callable[[str, Sequence[tuple[str, str]]], Awaitable[dict[tuple[str, str], Document]]]
 
@@ -97,6 +93,7 @@ class FromMongoDB:
         self._places = Places(client, database)
         self._newest = Newest(self._places)
         self._series = client[database].get_collection(SERIES, codec_options=AS_STORED, read_concern=majority)
+        self._names = SeriesNames(self._series)
 
     @classmethod
     @asynccontextmanager
@@ -159,57 +156,22 @@ class FromMongoDB:
         return None if first is None or last is None else (int(first.ts[0]), int(last.ts[0]))
 
     async def series(
-        self, owner: str, device: str | None, sensor_type: str | None, past: tuple[str, str] | None, limit: int
+        self,
+        owner: str,
+        device: str | None,
+        sensor_type: str | None,
+        past: tuple[str, str] | None,
+        limit: int,
+        within: Collection[str] | None = None,
     ) -> list[tuple[str, str]]:
-        """Return the next `limit` series of an owner, or of one of the owner's devices, in key order."""
+        """Return the next `limit` series of an owner, or of the owner's devices `within`, or of one, in key order."""
         async with self._query(owner):
-            if device is None and sensor_type is not None:
-                return await self._series_of_a_type(owner, sensor_type, past, limit)
-            names = {"owner": owner} if device is None else {"owner": owner, "device": device}
-            query = of_owner(owner) if device is None else of_device(owner, device)
-            if sensor_type is not None:
-                query = {
-                    "_id": {"$gte": names | {"sensorType": sensor_type}, "$lte": names | {"sensorType": sensor_type}}
-                }
-            if past is not None and (device is None or past[0] == device):
-                query["_id"] = {**query["_id"], "$gt": series_key(owner, *past)}
-            return await self._series_names(query, limit)
+            return await self._names.page(owner, device, sensor_type, past, limit, within)
 
-    async def series_documents(self, owner: str, limit: int) -> list[bytes]:
-        """Return the documents of at most `limit` series of an owner in key order, as raw BSON batches."""
+    async def series_documents(self, owner: str, limit: int, within: Collection[str] | None = None) -> list[bytes]:
+        """Return the documents of at most `limit` series in key order, as raw BSON batches; `within` as above."""
         async with self._query(owner):
-            cursor = self._series.find_raw_batches(of_owner(owner), {"_id": 1}, limit=limit, batch_size=BATCH_DOCUMENTS)
-            return [bytes(batch) async for batch in cursor.sort("_id", 1)]
-
-    async def _series_of_a_type(
-        self, owner: str, sensor_type: str, past: tuple[str, str] | None, limit: int
-    ) -> list[tuple[str, str]]:
-        """Return the next series of one sensorType from its index, or by a slower scan if there is no index.
-
-        The persister creates the index; it may be older than this reader or still building it.
-        """
-        device: dict[str, Any] = {"$gte": ""}
-        if past is not None:
-            device = {"$gt" if past[1] >= sensor_type else "$gte": past[0]}
-        query = {"_id.owner": owner, "_id.sensorType": sensor_type, "_id.device": device}
-        try:
-            return await self._series_names(query, limit, by=SERIES_BY_SENSOR_TYPE)
-        except OperationFailure as error:
-            if error.code not in NO_SUCH_INDEX:
-                raise
-        # Scans all series of the owner, some 2 us each; only matches are transferred.
-        within = of_owner(owner)["_id"]
-        if past is not None:
-            within = {"$gt": series_key(owner, *past), "$lt": within["$lt"]}
-        return await self._series_names({"_id": within, "_id.sensorType": sensor_type}, limit)
-
-    async def _series_names(
-        self, query: dict[str, Any], limit: int, *, by: list[tuple[str, int]] | None = None
-    ) -> list[tuple[str, str]]:
-        cursor = self._series.find(query, {"_id": 1}, limit=limit, batch_size=limit)
-        cursor = cursor.sort("_id", 1) if by is None else cursor.sort(by).hint(by)
-        keys: list[Key] = [document["_id"] async for document in cursor]
-        return [(key["device"], key["sensorType"]) for key in keys]
+            return await self._names.documents(owner, limit, within)
 
     async def newest(self, owner: str, series: Sequence[tuple[str, str]]) -> list[Document | None]:
         """Return the newest reading of each series, or None; some 0.2 ms each."""
@@ -247,15 +209,21 @@ class FromMongoDB:
         return [one for one in series if one in found]
 
     async def series_with_newest(
-        self, owner: str, device: str | None, sensor_type: str | None, past: tuple[str, str] | None, limit: int
+        self,
+        owner: str,
+        device: str | None,
+        sensor_type: str | None,
+        past: tuple[str, str] | None,
+        limit: int,
+        within: Collection[str] | None = None,
     ) -> list[tuple[tuple[str, str], Document | None]]:
         """Return the result of `series` with the newest reading of each; a long list waits for a slot."""
-        found = await self.series(owner, device, sensor_type, past, limit)
+        found = await self.series(owner, device, sensor_type, past, limit, within)
         if len(found) <= SHORT_LIST:
             return list(zip(found, await self.newest(owner, found), strict=True))
         found.clear()  # free the memory while waiting; the names are read again
         async with self._long_list_slots.slot(owner):
-            found = await self.series(owner, device, sensor_type, past, limit)
+            found = await self.series(owner, device, sensor_type, past, limit, within)
             return list(zip(found, await self.newest(owner, found), strict=True))
 
     async def newest_until(

@@ -132,7 +132,9 @@ class LiveRoutes:
             None if query.sensor_type is UNSET else query.sensor_type,
         )
         revocation_keys, unread_timeout_s = revocation_keys_of(claims), self._unread_timeout_s
-        feed = Feed(wanted, revocation_keys, claims.exp, self._metrics, unread_timeout_s=unread_timeout_s)
+        feed = Feed(
+            wanted, claims.devices, revocation_keys, claims.exp, self._metrics, unread_timeout_s=unread_timeout_s
+        )
         async with self._limiter.slot(claims.owner):
             with self._live.joined(claims.owner, feed):
                 await self._feed(request, response, claims.owner, feed, since)
@@ -150,7 +152,9 @@ class LiveRoutes:
         try:
             async with feed.with_close_timeout():
                 await response.prepare(request)
-                start = since or start_position(feed.wanted, self._live.last_received_ms(owner))
+                # When the last reading was received, of whatever device, is not told to a key that is for some.
+                last_received_ms = self._live.last_received_ms(owner) if feed.within is None else None
+                start = since or start_position(feed.wanted, last_received_ms)
                 await feed.write(response, f"retry: {RETRY_MS}\n".encode() + id_line(*start) + b": live\n")
                 known = await self._backfill.fill(response, owner, feed, since)
                 self._live.resumed(owner, feed, known)

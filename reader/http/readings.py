@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from zoneinfo import ZoneInfo
 
@@ -104,34 +105,38 @@ class ReadingsRoutes:
         claims = await self._guard.claims(request)
         media_type = negotiate_media_type(request, request.query.get("format"))
         query = read_query(request, HistoryQuery, once=("device", "sensorType") if media_type == JSON else ())
-        selection = _selection(query)
+        named = _selection(query)
         export_format = _export_format(media_type, query)
         limit = None if query.limit is UNSET else query.limit
         if export_format.media_type == JSON:
             async with self._guard.admitted(claims.owner, "readings"):
-                range_ = selection.range_of(selection.devices[0], selection.sensor_types[0])
+                range_ = named.range_of(named.devices[0], named.sensor_types[0])
                 return await self._page(claims.owner, range_, limit or DEFAULT_LIMIT)
         async with (
             self._guard.admitted(claims.owner, "export"),
-            aclosing(self._rows(claims.owner, selection, limit)) as rows,
+            aclosing(self._rows(claims.owner, named, claims.devices, limit)) as rows,
         ):
             if request.method == "HEAD":
-                await self._require_devices(claims.owner, selection)
+                await self._require_devices(claims.owner, named)
             token_active = partial(self._guard.token_active, claims)
-            return await self._export.answer(request, export_format, selection, rows, token_active)
+            return await self._export.answer(request, export_format, named, rows, token_active)
 
-    async def _rows(self, owner: str, selection: Selection, limit: int | None) -> Rows:
-        """Yield a selection in batches; Problem 404 if nothing of a device that it names was ever stored."""
+    async def _rows(self, owner: str, named: Selection, within: tuple[str, ...] | None, limit: int | None) -> Rows:
+        """Yield a selection in batches; Problem 404 if nothing of a device that it names was ever stored.
+
+        One that names no device is limited to those `within`.
+        """
         # One series that has readings needs no other query; of several, one may be unknown.
-        one_series, empty = selection.one_series is not None, True
+        one_series, empty = named.one_series is not None, True
         if not one_series:
-            await self._require_devices(owner, selection)
+            await self._require_devices(owner, named)
+        selection = named if named.devices or within is None else replace(named, devices=within)
         async with aclosing(stream_selection(self._history, owner, selection, limit)) as rows:
             async for batch in rows:
                 empty = False
                 yield batch
         if one_series and empty:
-            await self._require_devices(owner, selection)
+            await self._require_devices(owner, named)
 
     async def _require_devices(self, owner: str, selection: Selection) -> None:
         for device in selection.devices:

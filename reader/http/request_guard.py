@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from access.bearer import Bearer, forbidden
+from access.bearer import Bearer, forbidden, require_covered
+from access.claims import Verified
 from access.revocations import RevocationList, revocation_keys_of
-from access.tokens import Verified
 from reader.history.from_mongodb import HistoryUnavailable
 from reader.http.concurrency import ConcurrencyLimiter
 from reader.metrics import ReaderMetrics
@@ -39,15 +39,18 @@ class RequestGuard:
         self._metrics = metrics
 
     async def claims(self, request: web.Request) -> Verified:
-        """Return the claims of a token that may read; Problem 401, 403 or 503."""
-        return await self._bearer.claims(request, SCOPE)
+        """Return the claims of a token that may read, and what the request names; Problem 401, 403 or 503.
+
+        Where a request names no device, the answer has to be limited to `devices` of the claims.
+        """
+        return _covering(await self._bearer.claims(request, SCOPE), request)
 
     async def claims_of_device(self, request: web.Request) -> Verified:
-        """Return the claims of a token that may read, or of one that may send; Problem 401, 403 or 503."""
+        """Return the same for a token that may read, or one that may send."""
         claims = await self._bearer.claims(request)
         if not claims.allows(SCOPE) and not claims.allows(WRITE_SCOPE):
             raise forbidden(WRITE_SCOPE)
-        return claims
+        return _covering(claims, request)
 
     def token_active(self, claims: Verified) -> bool:
         """Return whether a token that was valid when its request began still is; for responses that take long."""
@@ -73,3 +76,12 @@ class RequestGuard:
                 ) from error
             finally:
                 self._metrics.query_seconds.labels(call).observe(time.perf_counter() - started)
+
+
+def _covering(claims: Verified, request: web.Request) -> Verified:
+    """Return the claims of a token that covers every device that a request names; Problem 403."""
+    for device in (*request.query.getall("device", ()), *request.headers.getall("X-Device-Id", ())):
+        require_covered(claims, device)
+    if "id" in request.match_info:
+        require_covered(claims, request.match_info["id"])
+    return claims

@@ -20,7 +20,6 @@ from runtime.http.fields import read_query
 from runtime.http.operation import Operation
 from runtime.times import TimeText, now_ms, rfc3339
 
-LIST_DEVICES = "devices:manage"
 MAX_FOUND = 200
 
 
@@ -53,7 +52,7 @@ class FoundSeries(msgspec.Struct, rename="camel"):
 
 
 class FoundAnswer(msgspec.Struct):
-    """A page of matches. `total` counts all matches; `devices` and `online` all of the owner's, matching or not.
+    """A page of matches. `total` counts all matches; `devices` and `online` all that the token covers, matching or not.
 
     `truncated` is true if there are more series than can be searched, and omitted otherwise.
     """
@@ -93,9 +92,8 @@ class SearchRoutes:
                 summary="Search your series and devices by name, place or state",
                 description="For web pages: in natural order of the devices' names (or ids), then by sensorType; "
                 "registered devices that have sent nothing yet are included. Every word of `text` must occur in the "
-                "device's name or id, in the sensorType or the registered location, or be `online` or `offline`. Names "
-                "require a token that may list devices. New series appear within seconds, in long lists within a "
-                "minute.",
+                "device's name or id, in the sensorType or the registered location, or be `online` or `offline`. New "
+                "series appear within seconds, in long lists within a minute.",
                 query=SearchQuery,
                 responses={200: FoundAnswer},
                 problems=(403, 429),
@@ -108,8 +106,7 @@ class SearchRoutes:
         query = read_query(request, SearchQuery)
         owner, device = claims.owner, None if query.device is UNSET else query.device
         async with self._guard.admitted(owner, "search"):
-            may_list = claims.allows(LIST_DEVICES)
-            catalogue = await self._catalogues.get(owner, required_token(request), may_list=may_list)
+            catalogue = await self._catalogues.get(owner, claims.devices, required_token(request))
             online = catalogue.online(lambda: self._presence.devices_of(owner))
             found = await catalogue.matching(query.text, device, online)
             shown = found[query.offset : query.offset + query.limit]

@@ -6,6 +6,7 @@ from typing import Any
 from aiohttp import web
 from msgspec import UNSET
 
+from access.claims import Claims
 from reader.from_presence import FromPresence
 from reader.history.from_mongodb import FromMongoDB, Range
 from reader.history.together import together
@@ -27,6 +28,7 @@ from reader.responses import (
 from readings.document import position_of
 from runtime.http.fields import read_query
 from runtime.http.operation import Operation
+from runtime.http.problems import Problem
 from runtime.times import now_ms, rfc3339
 
 Series = tuple[str, str]
@@ -81,7 +83,8 @@ class SeriesRoutes:
                 tag="readings",
                 summary="Get the throughput and lag of your readings",
                 description="`readingsPerSecond`: how many of your readings gateways accepted, over their last 5 s. "
-                "`lagSeconds`: from receipt of the newest reading to the live feed; null while nothing is received.",
+                "`lagSeconds`: from receipt of the newest reading to the live feed; null while nothing is received. "
+                "Not for an API key that is limited to devices.",
                 responses={200: PipelineAnswer},
                 problems=(403,),
                 secured=True,
@@ -89,20 +92,20 @@ class SeriesRoutes:
         ]
 
     async def _latest(self, request: web.Request) -> web.Response:
-        owner = (await self._guard.claims(request)).owner
+        claims = await self._guard.claims(request)
         query = read_query(request, SeriesQuery)
-        async with self._guard.admitted(owner, "latest"):
-            found, cursor = await self._page(owner, query)
+        async with self._guard.admitted(claims.owner, "latest"):
+            found, cursor = await self._page(claims, query)
         items = [reading_object(newest) for _, newest in found if newest is not None]
         self._metrics.readings.labels("latest").inc(len(items))
         return json_response({"items": items} | cursor)
 
     async def _series(self, request: web.Request) -> web.Response:
-        owner = (await self._guard.claims(request)).owner
-        query = read_query(request, SeriesListQuery)
+        claims = await self._guard.claims(request)
+        owner, query = claims.owner, read_query(request, SeriesListQuery)
         page = query.series_query()
         async with self._guard.admitted(owner, "series"):
-            found, cursor = await self._page(owner, page)
+            found, cursor = await self._page(claims, page)
             current = await self._newest_current(owner, found)
             complete = await self._completeness(owner, found) if query.completeness else [{}] * len(found)
         items = [
@@ -138,13 +141,15 @@ class SeriesRoutes:
         return dict(zip(ahead, await self._history.newest_before(owner, ahead, until_ms + 1), strict=True))
 
     async def _page(
-        self, owner: str, query: SeriesQuery
+        self, claims: Claims, query: SeriesQuery
     ) -> tuple[Sequence[tuple[Series, Document | None]], dict[str, str]]:
         """Return a page of series with the newest reading of each, and the cursor of the next page, if any."""
         device = None if query.device is UNSET else query.device
         sensor_type = None if query.sensor_type is UNSET else query.sensor_type
         past = parse_series(query.cursor)
-        found = await self._history.series_with_newest(owner, device, sensor_type, past, query.limit + 1)
+        found = await self._history.series_with_newest(
+            claims.owner, device, sensor_type, past, query.limit + 1, claims.devices
+        )
         shown = found[: query.limit]
         cursor = {"nextCursor": series_cursor(*shown[-1][0])} if len(found) > query.limit else {}
         return shown, cursor
@@ -161,6 +166,8 @@ class SeriesRoutes:
         }
 
     async def _pipeline(self, request: web.Request) -> web.Response:
-        owner = (await self._guard.claims(request)).owner
-        rate, lag_s = self._presence.readings_per_second(owner), self._live.lag_s(owner)
+        claims = await self._guard.claims(request)
+        if claims.devices is not None:
+            raise Problem(403, "These figures are of all devices, and this API key is for some.", code="forbidden")
+        rate, lag_s = self._presence.readings_per_second(claims.owner), self._live.lag_s(claims.owner)
         return json_response({"readingsPerSecond": round(rate, 1), "lagSeconds": lag_s})

@@ -6,7 +6,7 @@ from aiohttp import web
 from msgspec import Meta
 
 from access.bearer import RepeatedHeaderError, header_once
-from access.tokens import Verified
+from access.claims import Verified
 from reader.history.from_mongodb import FromMongoDB
 from reader.http.request_guard import RequestGuard
 from reader.metrics import ReaderMetrics

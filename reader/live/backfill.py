@@ -130,7 +130,7 @@ class Backfill:
         newest: MissedReading | None = None
         past: Series | None = None
         while True:
-            page = await self._history.series(owner, *feed.wanted, past, MAX_LIMIT)
+            page = await self._history.series(owner, *feed.wanted, past, MAX_LIMIT, feed.within)
             for series in page:
                 if feed.ended is not None:
                     return

@@ -1,7 +1,7 @@
 """One client's live feed: its buffer is bounded, and a client that does not read is dropped."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Literal
 
@@ -28,14 +28,22 @@ class Feed:
     def __init__(
         self,
         wanted: Filter,
+        within: Collection[str] | None,
         revocation_keys: RevocationKeys,
         expires_at: int,
         metrics: ReaderMetrics,
         *,
         unread_timeout_s: float,
     ) -> None:
-        """Create a feed for a token with these revocation keys that expires at `expires_at` (seconds since 1970)."""
+        """Create a feed for a token with these revocation keys that expires at `expires_at` (seconds since 1970).
+
+        `within`: the devices that the token is limited to; None without a limit.
+        """
         self.wanted = wanted
+        self.within = within
+        # A reading matches at most one of them.
+        devices = (wanted[0],) if wanted[0] is not None or within is None else within
+        self.filters = frozenset((device, wanted[1]) for device in devices)
         self.revocation_keys = revocation_keys
         self.expires_at = expires_at
         self._metrics = metrics

@@ -113,12 +113,14 @@ class FromLive:
 
     def feeds(self) -> list[Feed]:
         """Return every open feed."""
-        return [
-            feed
-            for owner_feeds in self._owner_feeds.values()
-            for feeds in (*owner_feeds.feeds.values(), owner_feeds.resuming)
-            for feed in feeds
-        ]
+        return list(
+            dict.fromkeys(
+                feed
+                for owner_feeds in self._owner_feeds.values()
+                for feeds in (*owner_feeds.feeds.values(), owner_feeds.resuming)
+                for feed in feeds
+            )
+        )
 
     @contextmanager
     def joined(self, owner: str, feed: Feed) -> Iterator[None]:
@@ -132,10 +134,11 @@ class FromLive:
             self._metrics.live_feeds.dec()
             owner_feeds.resuming.pop(feed, None)
             owner_feeds.resumed.pop(feed, None)
-            if feed in (feeds := owner_feeds.feeds.get(feed.wanted, set())):
-                feeds.remove(feed)
-                if not feeds:
-                    del owner_feeds.feeds[feed.wanted]
+            for wanted in feed.filters:
+                if feed in (feeds := owner_feeds.feeds.get(wanted, set())):
+                    feeds.remove(feed)
+                    if not feeds:
+                        del owner_feeds.feeds[wanted]
             if owner_feeds.empty:
                 self._owner_feeds.pop(owner, None)
 

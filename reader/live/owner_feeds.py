@@ -70,7 +70,7 @@ class OwnerFeeds:
         for (device, sensor_type), reading in pending.items():
             filters = filters_of(device, sensor_type)
             matching = [wanted for wanted in filters if wanted in self.feeds]
-            backlogs = [held for feed, held in self.resuming.items() if feed.wanted in filters]
+            backlogs = [held for feed, held in self.resuming.items() if not feed.filters.isdisjoint(filters)]
             if not matching and not backlogs:
                 continue
             try:
@@ -97,7 +97,8 @@ class OwnerFeeds:
             fresh = [event.data for event in held if not known(event)]
             if fresh:
                 feed.offer(b"".join(fresh))
-            self.feeds.setdefault(feed.wanted, set()).add(feed)
+            for wanted in feed.filters:
+                self.feeds.setdefault(wanted, set()).add(feed)
 
 
 def filters_of(device: str, sensor_type: str) -> tuple[Filter, ...]:

@@ -12,6 +12,7 @@ import { DeviceManager } from "./device-manager.js";
 import { fetchPlotly } from "./plotly.js";
 import { repeat } from "./polling.js";
 import * as session from "./session.js";
+import { takeKey } from "./shared-view.js";
 
 const PIPELINE_EVERY_MS = 2000;
 const FEED_STATES = { live: "live", connecting: "connecting", waiting: "reconnecting" };
@@ -48,7 +49,10 @@ class Page {
   start() {
     $("login").hidden = true;
     $("app").hidden = false;
-    $("user").textContent = $("user").title = session.email();
+    const readOnly = session.readOnly();
+    $("user").textContent = $("user").title = readOnly ? "Shared view, read-only" : session.email();
+    $("logout").textContent = readOnly ? "Leave" : "Log out";
+    for (const button of document.querySelectorAll("[data-add-device]")) button.hidden = readOnly;
     this.feed = new LiveFeed({ onReading: (reading) => this.receive(reading), onState: (state) => this.showFeedState(state) });
     const keysIn = ({ series }) => series.map(([device, sensorType]) => keyOf({ device, sensorType }));
     const restored = keysIn(fragment.read());
@@ -57,7 +61,8 @@ class Page {
     if (restored.length) this.list.choose(restored);
     fragment.onNavigate((moved) => this.list.choose(keysIn(moved)));
     this.feed.run();
-    this.endPolling = repeat(PIPELINE_EVERY_MS, () => this.refreshPipeline());
+    // The pipeline's figures are of all devices.
+    this.endPolling = session.limited() ? () => {} : repeat(PIPELINE_EVERY_MS, () => this.refreshPipeline());
     this.chartCard.start();
   }
 
@@ -75,6 +80,11 @@ class Page {
   }
 
   logOut() {
+    if (session.readOnly()) {
+      this.stop("viewLeft", "");
+      session.leave();
+      return;
+    }
     this.stop("ending", "");
     logOut((how) => this.login.showNotice(how));
   }
@@ -136,7 +146,9 @@ class Page {
   }
 }
 
+const link = takeKey();
+addEventListener("hashchange", () => takeKey() && location.reload()); // another link, opened in this tab
 const page = new Page();
 session.onSessionEnd((how) => page.stop(how));
 if (session.loggedIn()) page.start();
-else page.login.show();
+else page.login.show(link);

@@ -3,7 +3,7 @@
 // A duplicated tab starts with a copy of the original's tokens, and a refresh token can be used once. So a tab that
 // renews its tokens broadcasts them, and first asks the other tabs for newer tokens derived from its own.
 
-import { post } from "./http.js";
+import { ApiError, post } from "./http.js";
 
 const KEY = "tidegate.session";
 const RENEW_BEFORE_MS = 60_000;
@@ -27,18 +27,31 @@ function read() {
   }
 }
 
-// {access, refresh, until, email, before}, or null. `before`: the used refresh tokens these were derived from.
+// {access, refresh, until, email, before}, or null. `before`: the used refresh tokens these were derived from. With an
+// API key {access, key}: its token and id.
 export function current() {
   return session;
 }
 
 // The claims of the access token; {} if they cannot be decoded.
 export function claims() {
+  return claimsOf(session?.access);
+}
+
+function claimsOf(token) {
   try {
-    return JSON.parse(atob(session.access.split(".")[1].replaceAll("-", "+").replaceAll("_", "/")));
+    return JSON.parse(atob(token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/")));
   } catch {
     return {};
   }
+}
+
+// Keep an API key in place of a session; false, and nothing changes, for what is no API key that may read.
+export function keepKey(token) {
+  const { key, scope } = claimsOf(token);
+  if (!key || !`${scope}`.split(" ").includes("readings:read")) return false;
+  store({ access: token, key });
+  return true;
 }
 
 // Store the response to a log-in or a renewal.
@@ -98,11 +111,12 @@ function newerTokens(ms, question) {
 }
 
 export function due() {
-  return session !== null && Date.now() > session.until - RENEW_BEFORE_MS;
+  return session !== null && !session.key && Date.now() > session.until - RENEW_BEFORE_MS;
 }
 
-// One renewal at a time: a refresh token can be used once. ApiError if the session has ended.
+// One renewal at a time: a refresh token can be used once. ApiError if the session has ended, or with an API key.
 export function renew() {
+  if (session?.key) return Promise.reject(new ApiError(401, { detail: "The API key has ended." }));
   renewing ??= renewNow().finally(() => {
     renewing = null;
   });

@@ -7,7 +7,7 @@ import { clear, onSubmit } from "./forms.js";
 import * as format from "./format.js";
 import { keyOf, label } from "./known-series.js";
 import { aheadText, stateText } from "./rows.js";
-import { getJson, ApiError, send } from "./session.js";
+import { getJson, ApiError, readOnly, send } from "./session.js";
 
 const POSITION = /^(-?\d+(?:\.\d+)?)\s*[,;]\s*(-?\d+(?:\.\d+)?)(?:\s*[,;]\s*(-?\d+(?:\.\d+)?))?$/;
 
@@ -75,7 +75,7 @@ export class DeviceManager {
     await this.#attempt(async () => {
       const found = registered ?? (await this.#fetchRegistered(one.device));
       if (this.one !== one) return;
-      $("registered").hidden = !found;
+      $("registered").hidden = !found || readOnly();
       $("not-registered").hidden = Boolean(found);
       if (found) this.#fill(found);
     });

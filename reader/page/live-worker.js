@@ -1,6 +1,6 @@
 // One live feed for all tabs of a user: browsers open at most six connections to a server, and a feed takes one.
 //
-// A shared worker, named by its user. It keeps the feed open while a visible tab wants it, and sends each tab the
+// A shared worker, named by its user or API key. It keeps the feed open while a visible tab wants it, and sends each tab the
 // readings it requested. Tokens stay in the tabs: the worker requests one from them whenever it connects.
 //
 // From a tab:  {wants, keys}       whether it is visible; the series ("device\nsensorType") or devices, null for all

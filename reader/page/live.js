@@ -2,7 +2,7 @@
 // workers.
 
 import { Feed } from "./feed.js";
-import { loggedIn, owner, token } from "./session.js";
+import { holder, loggedIn, token } from "./session.js";
 
 const WORKER = "/dashboard/live-worker.js";
 // Increment for incompatible changes of the messages: an old worker lives as long as any tab.
@@ -51,7 +51,7 @@ export class LiveFeed {
   }
 
   #useWorker() {
-    const worker = new SharedWorker(WORKER, { type: "module", name: `tidegate.live.${PROTOCOL}.${owner()}` });
+    const worker = new SharedWorker(WORKER, { type: "module", name: `tidegate.live.${PROTOCOL}.${holder()}` });
     const helloTimeout = setTimeout(() => this.#useOwnFeed(), HELLO_TIMEOUT_MS);
     worker.onerror = () => this.#useOwnFeed();
     this.port = worker.port;

@@ -6,6 +6,9 @@ import * as session from "./session.js";
 const NOTICES = {
   expired: "Your session has expired or was ended. Log in to continue where you left off.",
   left: "You have logged out in another tab.",
+  viewEnded: "This view has expired or is no longer shared. Ask for a new link, or log in.",
+  viewLeft: "You have left the shared view.",
+  unusable: "This link has no API key that may show readings. Ask for a new one, or log in.",
   ending: "You are logged out here. Ending the session on the server…",
   ended: "You are logged out.",
   waiting:

@@ -18,12 +18,29 @@ export function email() {
   return tokens.current()?.email ?? "";
 }
 
-// The user's id.
-export function owner() {
-  return tokens.claims().sub ?? "";
+// Whether an API key is used, not a user's session: nothing is managed then.
+export function readOnly() {
+  return Boolean(tokens.current()?.key);
 }
 
-// Register a callback: "expired" when the server rejects the tokens, "left" when another tab has logged out.
+// Whether it is an API key for some devices only.
+export function limited() {
+  return Boolean(tokens.claims().devices);
+}
+
+// The id of the user, or of the API key.
+export function holder() {
+  const { key, sub } = tokens.claims();
+  return key ?? sub ?? "";
+}
+
+// Forget an API key, here where it is kept.
+export function leave() {
+  tokens.forget();
+}
+
+// Register a callback: "expired" or "viewEnded" when the server rejects the tokens or the API key, "left" when another
+// tab has logged out.
 export function onSessionEnd(call) {
   notifyEnd = call;
   tokens.onLoggedOut(() => call("left"));
@@ -46,8 +63,9 @@ export async function token(rejected) {
 
 function endIfUnauthorized(error) {
   if (error instanceof ApiError && error.status === 401 && loggedIn()) {
+    const how = readOnly() ? "viewEnded" : "expired";
     tokens.forget();
-    notifyEnd("expired");
+    notifyEnd(how);
   }
   throw error;
 }

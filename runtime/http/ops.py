@@ -12,6 +12,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from runtime.compiled import is_compiled
 from runtime.http.listen import listen
 from runtime.logs import logger
 from runtime.process import Shutdown
@@ -50,7 +51,13 @@ async def ops_server(
 
     # Memory, CPU time and open files of the process, under Prometheus' standard names.
     ProcessCollector(registry=registry)
-    Gauge("tidegate_build_info", "The running version; always 1", ["version"], registry=registry).labels(VERSION).set(1)
+    build_info = Gauge(
+        "tidegate_build_info",
+        "The running version, and whether modules of it are compiled; always 1",
+        ["version", "compiled"],
+        registry=registry,
+    )
+    build_info.labels(VERSION, str(is_compiled()).lower()).set(1)
     # Read on the event loop, by the handler above; about 5 ms for 10,000 tasks.
     tasks = Gauge("tidegate_tasks", "asyncio tasks that have not ended", registry=registry)
     tasks.set_function(lambda: len(asyncio.all_tasks()))

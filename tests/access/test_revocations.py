@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
+from access.claims import Verified
 from access.revocations import (
     ALL_EVERY_S,
     RevocationKeys,
@@ -18,13 +19,15 @@ from access.revocations import (
     fetch_revocations_over_http,
     revocation_keys_of,
 )
-from access.tokens import KeySet, TokenError, TokenVerifier, Verified
+from access.tokens import KeySet, TokenError, TokenVerifier
 from auth.migrate import migrate
 from runtime.http.listen import listen
 from tests.auth.service import Client, make_settings, running
 
 USER = RevocationKeys("jti-u", "owner", 3, "family", None, "key-1")
 DEVICE = RevocationKeys("jti-d", "owner", 3, None, "device", "key-2")
+KEY = RevocationKeys("key-u", "owner", 0, None, None, "key-1")
+DEVICE_OF_KEY = RevocationKeys("jti-k", "owner", 3, None, "device", "key-2", "key-u")
 LATER = "2040-01-01T00:00:00.000Z"
 
 
@@ -76,6 +79,27 @@ async def test_what_an_entry_ends(entry: dict[str, Any], user: bool, device: boo
     known = RevocationList(Issuer(entry).fetch)
     assert await known.refresh()
     assert (known.is_revoked(USER), known.is_revoked(DEVICE)) == (user, device)
+
+
+@pytest.mark.parametrize(
+    ("entry", "key", "device"),
+    [
+        (item("jti", "key-u"), True, True),
+        (item("jti", "jti-k"), False, True),
+        (item("kid", "key-1"), True, False),
+        (item("user", "owner"), True, True),
+        # A new password: keys end with it only if asked, and then by their `jti`.
+        (item("user", "owner", 4), False, False),
+        (item("device", "device", 4), False, True),
+        (item("sid", "key-u"), False, False),
+    ],
+)
+async def test_what_an_entry_ends_of_an_api_key_and_of_what_it_issued(
+    entry: dict[str, Any], key: bool, device: bool
+) -> None:
+    known = RevocationList(Issuer(entry).fetch)
+    assert await known.refresh()
+    assert (known.is_revoked(KEY), known.is_revoked(DEVICE_OF_KEY)) == (key, device)
 
 
 async def test_a_lower_gen_that_comes_later_takes_nothing_back() -> None:

@@ -16,15 +16,8 @@ from aiohttp import web
 from structlog.testing import capture_logs
 
 from access import tokens
-from access.tokens import (
-    Claims,
-    KeySet,
-    TokenError,
-    TokenVerifier,
-    Verified,
-    fetch_jwks_over_http,
-    public_keys,
-)
+from access.claims import Claims, Verified
+from access.tokens import KeySet, TokenError, TokenVerifier, fetch_jwks_over_http, public_keys
 from readings.place import Place
 from runtime.http.listen import listen
 from testing.issuer import ISSUER, Issuer, at_this_time, b64, b64_json, device_claims, user_claims
@@ -119,6 +112,40 @@ BAD_CLAIMS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("changes", BAD_CLAIMS, ids=" and ".join)
 async def test_a_token_with_a_wrong_claim_is_unauthorized(changes: dict[str, Any]) -> None:
     assert await refusal(ISSUING.user(**at_this_time(changes))) == "unauthorized"
+
+
+async def test_an_api_key_is_taken_for_a_year_with_the_devices_it_is_limited_to() -> None:
+    claims = await verify(ISSUING.api_key(devices=["device-1", "device-2"]))
+    assert (claims.sid, claims.device, claims.key, claims.jti) == (None, None, "api-key-1", "api-key-1")
+    assert [claims.covers(device) for device in ("device-1", "device-2", "device-3")] == [True, True, False]
+    assert (claims.holder, (await verify(ISSUING.api_key())).covers("device-3")) == ("api-key-1", True)
+
+
+async def test_a_devices_token_names_the_api_key_that_issued_it() -> None:
+    claims = await verify(ISSUING.device(issuingKey="api-key-1"))
+    assert (claims.issuing_key, claims.key, claims.holder) == ("api-key-1", None, "device-1")
+    assert [claims.covers(device) for device in ("device-1", "device-2")] == [True, False]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"exp": lambda now: now + 367 * 86400},
+        {"sid": "family-1"},
+        {"device": "device-1"},
+        {"jti": "another"},
+        {"issuingKey": "another"},
+        {"key": None},
+        {"key": None, "sid": "family-1"},
+        {"key": None, "sid": "family-1", "devices": ["device-1"], "exp": lambda now: now + 3600},
+        {"key": None, "sid": "family-1", "issuingKey": "api-key-1", "exp": lambda now: now + 3600},
+        {"key": None, "device": "device-1", "devices": ["device-1"], "exp": lambda now: now + 3600},
+        *({name: value} for name in ("key", "devices") for value in (7, {}, [7])),
+    ],
+    ids=str,
+)
+async def test_an_api_key_with_a_wrong_claim_is_unauthorized(changes: dict[str, Any]) -> None:
+    assert await refusal(ISSUING.api_key(**at_this_time(changes))) == "unauthorized"
 
 
 async def test_a_token_of_the_future_is_unavailable_for_one_of_two_clocks_is_wrong_and_it_may_be_good() -> None:

@@ -103,6 +103,8 @@ def tokens(issued: Issued) -> dict[str, tuple[str, str]]:
         "good user": (issued.user, reads),
         "good device": (issued.device, writes),
         "good, signed here": (issued.like(), reads),
+        "good API key": (issued.like(sid=None, jti="k", key="k"), reads),
+        "API key for other devices": (issued.like(sid=None, jti="k", key="k", devices=["another"]), reads),
         "device that would read": (issued.device, reads),
         "expired": (issued.like(exp=int(time.time()) - 120), reads),
         "of another issuer": (issued.like(iss="another"), reads),

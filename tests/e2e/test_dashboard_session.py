@@ -87,6 +87,67 @@ def test_logging_out_ends_the_session_in_its_other_tabs_too(logged_in: Browser, 
     assert logged_in.run("return sessionStorage.length") == 0
 
 
+async def delete_key(url: str, person: dict[str, str], key_id: str) -> None:
+    async with aiohttp.ClientSession(url, raise_for_status=True) as session:
+        async with session.post("/user/login", json=person) as answer:
+            token = (await answer.json())["accessToken"]
+        await session.delete(f"/keys/{key_id}", headers=bearer(token))
+
+
+def test_a_link_with_a_key_shows_its_devices_read_only_until_the_key_is_deleted(
+    browser: Browser, demo_server: DemoServer
+) -> None:
+    listed = demo_server.call("GET", "/devices?name=sim-0003")[1]["items"]
+    body = {"name": "a colleague", "scope": ["readings:read"], "devices": [listed[0]["id"]]}
+    made = demo_server.call("POST", "/keys", json=body)[1]
+    # In the page that is open: the same as in a new tab.
+    browser.run("location.hash = arguments[0]", f"#span=1h&key={made['key']}")
+    browser.until(LISTED)
+    assert browser.run("return location.hash.includes('key') || document.referrer.includes('key')") is False
+    browser.until("return location.hash.includes('span=1h')")
+    assert browser.run(KEPT) == {"access": made["key"], "key": made["id"]}
+    assert browser.run("return localStorage.length") == 0
+    browser.until("return document.getElementById('feed-text').innerText === 'live'")
+    assert all("sim-0003" in row for row in browser.rows())
+    assert browser.text("#user") == "Shared view, read-only"
+    assert [button.is_displayed() for button in browser.find_all("[data-add-device]")] == [False, False]
+    browser.run("document.querySelector('#series li:not(.loading) button').click()")
+    browser.until("return document.getElementById('device').open")
+    browser.until("return document.getElementById('device-latest').innerText !== 'none yet'")
+    fetched = "performance.getEntriesByType('resource').filter(({ name }) => name.includes('/devices/'))"
+    browser.until(f"return {fetched}.some(({{ responseEnd }}) => responseEnd)")
+    assert not browser.find("#registered").is_displayed()
+    browser.find("#device [data-close]").click()
+
+    browser.driver.refresh()
+    browser.until(LISTED)
+    asyncio.run(delete_key(demo_server.url, demo_server.person, made["id"]))
+    browser.until("return !document.getElementById('login').hidden", within_s=20)
+    assert browser.run(NOTICE).startswith("This view has expired or is no longer shared.")
+    assert browser.run("return sessionStorage.length") == 0
+    assert all(" 401 " in line for line in browser.console_errors())
+
+
+def test_a_shared_view_is_left_and_what_is_no_key_opens_nothing(browser: Browser, demo_server: DemoServer) -> None:
+    made = demo_server.call("POST", "/keys", json={"name": "a colleague", "scope": ["readings:read"]})[1]
+    browser.driver.get(f"{demo_server.url}/#key={made['key']}")
+    browser.driver.refresh()
+    browser.until(LISTED)
+    browser.until("return document.getElementById('rate').innerText !== '–'")
+    browser.find("#logout").click()
+    assert browser.run(NOTICE) == "You have left the shared view."
+    assert browser.run("return sessionStorage.length") == 0
+    asyncio.run(delete_key(demo_server.url, demo_server.person, made["id"]))
+    _, login = demo_server.call("POST", "/keys", json={"name": "a device", "scope": ["readings:write"]})
+    for text in ("nonsense", "", login["key"]):
+        browser.driver.get("about:blank")
+        browser.driver.get(f"{demo_server.url}/#key={text}")
+        browser.until("return document.getElementById('login-notice').innerText !== ''")
+        assert browser.run(NOTICE).startswith("This link has no API key")
+        assert browser.run("return sessionStorage.length") == 0
+        assert browser.run("return location.hash") == ""
+
+
 class Restarting:
     """A onebox that is restarted on the same port and folder."""
 

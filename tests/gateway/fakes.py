@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 from broker.embedded.fanout import EmbeddedSubscriber
 from broker.interface import Consumer, QueueBrowser, Subscriber
@@ -16,6 +17,7 @@ from broker.topology import (
     Exchange,
     Queue,
 )
+from readings.document import decode_document
 from testing.waiting import eventually
 
 
@@ -113,3 +115,8 @@ class FakeBroker:
 
     async def depth(self, queue: Queue) -> int:
         raise NotImplementedError
+
+
+def documents(fake_broker: FakeBroker) -> list[dict[str, Any]]:
+    """Return the documents that were published, decoded."""
+    return [decode_document(found) for message in fake_broker.outgoing.messages for found in message.documents()]

@@ -84,6 +84,18 @@ REFUSALS: list[tuple[str, str, Callable[[], dict[str, Any]]]] = [
     ("device with a line end", "device_required", lambda: {"auth": {"token": ISSUING.user(), "device": "a\n"}}),
     ("another device", "forbidden", lambda: {"auth": {"token": ISSUING.device(), "device": "device-2"}}),
     ("another device in the header", "forbidden", lambda: in_headers(ISSUING.device(), "device-2")),
+    ("an API key", "device_required", lambda: {"auth": {"token": ISSUING.api_key()}}),
+    (
+        "an API key for other devices",
+        "forbidden",
+        lambda: {"auth": {"token": ISSUING.api_key(devices=["device-2", "device-3"]), "device": "device-1"}},
+    ),
+    (
+        "an API key for other devices in the header",
+        "forbidden",
+        lambda: in_headers(ISSUING.api_key(devices=["device-2"]), "device-1"),
+    ),
+    ("an API key that reads", "forbidden", lambda: in_headers(ISSUING.api_key(scope="readings:read"), "device-1")),
     ("no scope", "forbidden", lambda: {"auth": {"token": ISSUING.device(scope="readings:read")}}),
     ("part of a scope", "forbidden", lambda: {"auth": {"token": ISSUING.device(scope="readings:writer x")}}),
     (

@@ -203,7 +203,12 @@ async def test_a_users_session_goes_on_with_another_token_of_the_user_or_with_th
         gateway(fake_broker) as running,
         running.connected({"token": ISSUING.user(), "device": "device-1"}) as client,
     ):
-        for token in (ISSUING.user(jti="other", sid="another"), ISSUING.device(), ISSUING.user()):
+        for token in (
+            ISSUING.user(jti="other", sid="another"),
+            ISSUING.device(),
+            ISSUING.api_key(devices=["device-1"]),
+            ISSUING.user(),
+        ):
             assert (await client.call("authenticate", {"token": token}, timeout=5))["status"] == "accepted"
 
 
@@ -211,6 +216,8 @@ BAD_TOKENS: dict[str, tuple[str, Callable[[], str]]] = {
     "another owner": ("forbidden", lambda: ISSUING.device(owner="user-2")),
     "another device": ("forbidden", lambda: ISSUING.device(sub="device-2", device="device-2")),
     "another user": ("forbidden", lambda: ISSUING.user(sub="user-2", owner="user-2")),
+    "an API key for others": ("forbidden", lambda: ISSUING.api_key(devices=["device-2"])),
+    "another owner's API key": ("forbidden", lambda: ISSUING.api_key(sub="user-2", owner="user-2")),
     "no scope": ("forbidden", lambda: ISSUING.device(scope="readings:read")),
     "expired": ("expired", lambda: ISSUING.device(iat=in_s(-60), exp=in_s(-30))),
     "no token": ("unauthorized", lambda: "garbage"),
@@ -340,6 +347,26 @@ async def test_a_revoked_device_is_notified_and_closed_and_others_stream_on(
         assert await stays.streams()
         assert stays.names == []
         assert running.registry.get_sample_value("tidegate_gateway_ended_total", {"why": "revoked"}) == 1
+
+
+async def test_the_end_of_an_api_key_ends_its_socket_and_that_of_a_token_that_it_issued(
+    fake_broker: FakeBroker,
+) -> None:
+    listing = Listing()
+    async with (
+        gateway(fake_broker, revocations=listing.polled()) as running,
+        running.connected({"token": ISSUING.api_key(devices=["d"]), "device": "d"}) as client,
+        device(running, jti="jti-2", issuingKey="api-key-1") as issued,
+        device(running) as stays,
+    ):
+        ends = Sender(client)
+        assert await issued.streams()
+        listing.revoke("user", "user-1", gen=5)  # a new password, which does not end it
+        listing.revoke("jti", "api-key-1")
+        for sender in (ends, issued):
+            await sender.receives("auth_revoked")
+        assert (await stays.authenticate({"token": ISSUING.api_key(devices=["device-1"])}))["code"] == "revoked"
+        assert await stays.streams()
 
 
 async def test_a_log_out_ends_the_users_sessions_and_not_the_devices(fake_broker: FakeBroker) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import gzip
-import io
 import json
 import time
 import zlib
@@ -23,82 +22,21 @@ from access.tokens import KeySet
 from broker.embedded.broker import EmbeddedBroker
 from broker.interface import BrokerUnavailable, ConfirmLate, QueueFull, Unroutable
 from broker.topology import DEAD_LETTERS, READINGS, READINGS_EXCHANGE, Queue
-from readings.document import decode_document
 from readings.exported import ExportedReading
 from readings.http_schema import ReadingSent
 from readings.reading import GENERATED_SEQ_START
 from runtime.http import bodies
 from testing.issuer import Issuer
 from testing.waiting import eventually
-from tests.gateway.fakes import FakeBroker
+from tests.gateway.fakes import FakeBroker, documents
 from tests.gateway.harness import ISSUING, TS, RunningGateway, closed, gateway, reading, stored
+from tests.gateway.http_client import JSON, MIB, Answer, assert_problem, assert_taken, bearer, post
 from tests.readings.cases import good_readings, json_texts, near_readings
 
-JSON = {"Content-Type": "application/json"}
 NDJSON = {"Content-Type": "application/x-ndjson"}
 GZIP = JSON | {"Content-Encoding": "gzip"}
 ONE = b'{"value":1}'
 PACKED = gzip.compress(ONE, mtime=0)
-MIB = 1024 * 1024
-
-
-class Answer:
-    """An answer that was read to its end."""
-
-    def __init__(self, status: int, headers: Any, raw: bytes) -> None:
-        self.status = status
-        self.headers = headers
-        self.json: dict[str, Any] = json.loads(raw)
-
-    @property
-    def rejected(self) -> list[tuple[int, str]]:
-        assert all(set(found) == {"index", "code", "detail"} and found["detail"] for found in self.json["rejected"])
-        return [(found["index"], found["code"]) for found in self.json["rejected"]]
-
-
-def bearer(token: str | None = None) -> dict[str, str]:
-    return {"Authorization": f"Bearer {ISSUING.device() if token is None else token}"}
-
-
-async def post(
-    running: RunningGateway,
-    body: Any,
-    headers: dict[str, str] | None = None,
-    *,
-    query: str = "",
-    token: str | None = None,
-) -> Answer:
-    """Send bytes as they are, anything else as JSON; with a device's token unless there is another in the headers."""
-    raw: Any = body if isinstance(body, bytes | AsyncIterator) else json.dumps(body).encode()
-    if isinstance(raw, bytes) and len(raw) >= MIB:  # aiohttp warns of larger ones
-        raw = io.BytesIO(raw)
-    sent = bearer(token) | (JSON if headers is None else headers)
-    async with (
-        asyncio.timeout(10),
-        running.http.post(f"{running.url}/readings{query}", data=raw, headers=sent) as found,
-    ):
-        return Answer(found.status, found.headers, await found.read())
-
-
-def assert_taken(answer: Answer, accepted: int, rejected: list[tuple[int, str]] | None = None) -> None:
-    assert answer.status == 202, answer.json
-    assert set(answer.json) == {"accepted", "rejected"}
-    assert (answer.json["accepted"], answer.rejected) == (accepted, rejected or [])
-    assert answer.headers["Cache-Control"] == "no-store"
-
-
-def assert_problem(answer: Answer, status: int, code: str | None = None) -> None:
-    assert answer.status == answer.json["status"] == status, answer.json
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    assert {"type", "title", "detail"} <= set(answer.json)
-    assert answer.json.get("code") == code
-    assert ("WWW-Authenticate" in answer.headers) == (status == 401)
-    # A temporary refusal says when to retry, in seconds and in milliseconds.
-    assert ("Retry-After" in answer.headers) == ("retryAfterMs" in answer.json) == (status in (429, 503))
-    if "Retry-After" in answer.headers:
-        after_ms = answer.json["retryAfterMs"]
-        assert after_ms > 0
-        assert after_ms <= int(answer.headers["Retry-After"]) * 1000 < after_ms + 1000
 
 
 # What is taken
@@ -204,10 +142,6 @@ async def test_lines_are_taken_each_on_its_own(
     fake_broker.outgoing.auto_confirm = True
     assert_taken(await post(stalled, body, NDJSON), len(values), bad)
     assert [document["value"] for document in documents(fake_broker)] == values
-
-
-def documents(fake_broker: FakeBroker) -> list[dict[str, Any]]:
-    return [decode_document(found) for message in fake_broker.outgoing.messages for found in message.documents()]
 
 
 @pytest.mark.parametrize(
@@ -353,6 +287,12 @@ NOT_ADMITTED: dict[str, tuple[Callable[[], dict[str, str]], int, str]] = {
     "no scope": (lambda: bearer(ISSUING.device(scope="readings:read")), 403, "forbidden"),
     "another device": (lambda: bearer() | {"X-Device-Id": "device-2"}, 403, "forbidden"),
     "a user without device": (lambda: bearer(ISSUING.user()), 422, "device_required"),
+    "an API key for others": (
+        lambda: bearer(ISSUING.api_key(devices=["device-2"])) | {"X-Device-Id": "device-1"},
+        403,
+        "forbidden",
+    ),
+    "an API key without device": (lambda: bearer(ISSUING.api_key(devices=["device-2"])), 422, "device_required"),
     "a user with an odd device": (lambda: bearer(ISSUING.user()) | {"X-Device-Id": "a/b"}, 422, "device_required"),
 }
 

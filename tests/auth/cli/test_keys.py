@@ -10,8 +10,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from access.claims import MAX_API_KEY_LIFETIME_S
 from access.revocations import RevocationList
-from access.tokens import MAX_LIFETIME_S, KeySet, TokenError, TokenVerifier, fetch_jwks_over_http
+from access.tokens import KeySet, TokenError, TokenVerifier, fetch_jwks_over_http
 from auth.database import open_database
 from auth.migrate import migrate
 from auth.tokens import revocations as auth_revocations
@@ -35,6 +36,7 @@ async def test_a_rotation_needs_no_restart_and_drops_nobody_and_a_retired_key_en
         old = kid_of(old_token)
         for gateway in gateways:
             await TokenVerifier(gateway).verify(old_token)
+        made = (await first.post("/keys", {"name": "export", "scope": ["readings:read"]}, token=old_token)).json
 
         rotated = await keys(database_url, "rotate", KEY_PUBLISH_SECONDS="3")
         assert rotated.code == 0, rotated.err
@@ -52,8 +54,11 @@ async def test_a_rotation_needs_no_restart_and_drops_nobody_and_a_retired_key_en
 
         refused = await keys(database_url, "retire", new)
         assert (refused.code, refused.err) == (1, "This key signs; rotate first.\n")
+        row = msgspec.json.decode((await auth(database_url, "keys", "list", "--json")).out)[0]
+        assert (row["kid"], row["apiKeys"], row["apiKeysUntil"]) == (old, 1, made["expiresAt"])
         retired = await keys(database_url, "retire", old)
-        assert retired.code == 0, retired.err
+        assert (retired.code, retired.out) == (0, "API keys ended: 1\n"), retired.err
+        assert (await first.get("/user/token", token=made["key"])).status == 401
         for replica in replicas:
             assert (await replica.get("/user/token", token=old_token)).status == 401, "at once"
         await every_service_refuses(gateways, replicas, old_token)
@@ -98,7 +103,9 @@ async def test_a_retired_key_is_revoked_with_its_retirement_for_as_long_as_any_t
         (item,) = (await revocations.after(None)).items
         assert (item.kind, item.id, item.gen) == ("kid", old, None)
         lives_s = (item.until_ms - now_ms()) / 1000
-        assert MAX_LIFETIME_S < lives_s < MAX_LIFETIME_S + 120, "whoever else has the key may have signed for so long"
+        assert MAX_API_KEY_LIFETIME_S < lives_s < MAX_API_KEY_LIFETIME_S + 120, (
+            "whoever else has the key may have signed for so long"
+        )
         # Again, for a key that an older release retired without a word to anybody.
         assert (await keys(database_url, "retire", old)).code == 0
         assert [one.id for one in (await revocations.after(None)).items] == [old, old]

@@ -183,3 +183,54 @@ async def test_a_clock_that_is_set_back_gives_no_ended_key_its_rights_back(datab
             }
         ended = milliseconds((await listed(database_url))[0]["retiresAt"])
     assert abs(ended - now.now) < 60_000, "when it was ended is still told"
+
+
+async def test_a_signing_key_verifies_until_the_last_api_key_that_it_signed_has_ended(database_url: str) -> None:
+    async with (
+        running(make_settings(database_url)) as client,
+        open_database(database_url, connections=1, timeout_s=10) as database,
+    ):
+        stored, token = StoredKeys(database, SECRET), await client.new_user()
+        body = {"name": "export", "scope": ["readings:read"]}
+        made = [(await client.post("/keys", body, token=token)).json for _ in range(2)]
+        old = kid_of(token)
+        new = (await stored.rotate(3600, 0)).kid
+        # The last other token that it signed has expired.
+        await change(database_url, update(signing_keys).where(signing_keys.c.kid == old).values(retires_at_ms=1))
+        await until_signs(client, new)
+        for key, kept in ((made[0], [old, new]), (made[1], [new])):
+            assert (await client.get("/user/token", token=made[1]["key"])).status == 200
+            assert await published(client) == [old, new]
+            ((row, state), _) = await stored.listed()
+            assert (state, row.ends_at_ms) == ("verifying", milliseconds(made[1]["expiresAt"]) + LATE_MS)
+            answer = await client.call("DELETE", f"/keys/{key['id']}", token=await new_token(client))
+            assert answer.status == 204
+            async with asyncio.timeout(10):
+                while await published(client) != kept:
+                    await asyncio.sleep(0.05)
+        assert [state for _, state in await stored.listed()] == ["retired", "signing"]
+
+
+async def test_a_retired_signing_key_ends_its_api_keys_and_what_they_issued_whatever_signed_that(
+    database_url: str,
+) -> None:
+    async with (
+        running(make_settings(database_url)) as client,
+        open_database(database_url, connections=1, timeout_s=10) as database,
+    ):
+        stored, token = StoredKeys(database, SECRET), await client.new_user()
+        device = (await client.new_device(token))["id"]
+        body = {"name": "export", "scope": ["devices:manage"]}
+        old_key = (await client.post("/keys", body, token=token)).json["key"]
+        new = (await stored.rotate(3600, 0)).kid
+        await until_signs(client, new)
+        new_key = (await client.post("/keys", body, token=await new_token(client))).json["key"]
+        issued = [
+            (await client.post(f"/devices/{device}/token", token=key)).json["token"] for key in (old_key, new_key)
+        ]
+        assert [kid_of(each) for each in issued] == [new, new]
+        assert await stored.retire(kid_of(old_key)) == 1
+        for each, status in ((old_key, 401), (issued[0], 401), (new_key, 200), (issued[1], 200)):
+            assert (await client.get("/user/token", token=each)).status == status
+        items = (await client.get("/revocations")).json["items"]
+        assert [item["kind"] for item in items] == ["kid", "jti"]

@@ -18,8 +18,9 @@ from gateway.limits.connections import ConnectionLimits
 from gateway.metrics import GatewayMetrics
 from gateway.session import Session
 from gateway.settings import GatewaySettings
+from gateway.socket.events import reading_event
 from gateway.socket.fast_path import FastPath
-from gateway.socket.packets import DevicePacket, reading_event
+from gateway.socket.packets import DevicePacket
 from gateway.to_broker import ToBroker
 from readings.reading import Defaults
 from tests.gateway.fakes import FakePublisher

@@ -22,7 +22,7 @@ from runtime.http.listen import listen
 from storage.places.newest import Newest
 from testing.waiting import eventually
 from tests.reader.auth_stub import MANAGE_SCOPE, AuthStub, labels, search
-from tests.reader.harness import SENSOR, Mongo, ReaderClient, Store, make_reading, open_reader, user_token
+from tests.reader.harness import ISSUING, SENSOR, Mongo, ReaderClient, Store, make_reading, open_reader, user_token
 
 
 class QueryCounter:
@@ -34,11 +34,11 @@ class QueryCounter:
         self.held: dict[str, asyncio.Event] = {}
         list_, newest = FromMongoDB.series_documents, Newest.of
 
-        async def listed(history: FromMongoDB, owner: str, most: int) -> list[bytes]:
+        async def listed(history: FromMongoDB, owner: str, most: int, within: Any) -> list[bytes]:
             self.lists.append(owner)
             if owner in self.held:
                 await self.held[owner].wait()
-            return await list_(history, owner, most)
+            return await list_(history, owner, most, within)
 
         async def queries(history: Newest, owner: str, series: Any) -> Any:
             self.newest.append(len(series))
@@ -278,21 +278,27 @@ async def test_names_that_are_refused_are_not_shown_from_memory(
     assert await labels(looking) == [("d-9", SENSOR)]
 
 
-async def test_names_are_not_for_tokens_that_may_not_list_devices(
-    keeping: ReaderClient, store: Store, auth: AuthStub
+@pytest.mark.parametrize("limited_first", [True, False])
+async def test_a_token_that_is_limited_to_devices_shares_no_list_with_others_not_even_one_that_is_being_built(
+    keeping: ReaderClient, store: Store, auth: AuthStub, limited_first: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    auth.add("d-1", "secret-name", location="secret-place")
-    auth.add("d-2", "secret-too")
+    monkeypatch.setattr(catalogue_cache, "NAMES_WAIT_S", 60.0)
+    auth.add("d-1", "press-1")
+    auth.add("d-2", "secret-name", location="secret-place")
     await store.insert(make_reading(1), device="d-1")
-    assert (await search(keeping))["total"] == 2
-    queries = len(auth.requests)
-    token = user_token(scope="readings:read")
-    answer = await keeping.fetch("/series/search", token=token)
-    assert b"secret" not in answer.body
-    assert (answer.json["total"], answer.json["devices"], answer.items[0]["registered"]) == (1, 1, False)
-    assert (await keeping.fetch("/series/search", {"text": "secret"}, token=token)).json["total"] == 0
-    assert len(auth.requests) == queries
-    assert (await search(keeping, "secret"))["total"] == 2
+    await store.insert(make_reading(2), device="d-2")
+    tokens = [ISSUING.api_key(devices=["d-1"]), user_token()]
+    asking = [
+        asyncio.ensure_future(keeping.fetch("/series/search", token=token))
+        for token in (tokens if limited_first else reversed(tokens))
+    ]
+    limited, whole = await asyncio.gather(*(asking if limited_first else reversed(asking)))
+    for _ in range(2):
+        assert ([item["name"] for item in limited.items], limited.json["total"]) == (["press-1"], 1)
+        assert b"secret" not in limited.body
+        assert [item["name"] for item in whole.items] == ["press-1", "secret-name"]
+        limited, whole = [await keeping.fetch("/series/search", token=token) for token in tokens]
+    assert len(auth.requests) == 2
 
 
 async def test_each_owner_is_shown_what_is_that_owners(keeping: ReaderClient, store: Store, auth: AuthStub) -> None:
@@ -345,14 +351,14 @@ async def test_devices_are_fetched_with_the_callers_token_page_by_page() -> None
         )
 
     async with serving(answer) as (auth, requests):
-        found = await auth.devices("o", "the-token")
+        found = await auth.devices("o", None, "the-token")
         assert [(device.id, device.location) for device in found.devices] == [
             ("d-1", {"lat": 1.5, "lon": 2}),
             ("d-2", {"lat": 1.5, "lon": 2}),
         ]
         assert [dict(request.query) for request in requests] == [{"limit": "1000"}, {"limit": "1000", "cursor": "d-1"}]
         assert {request.headers["Authorization"] for request in requests} == {"Bearer the-token"}
-        assert (await auth.devices("o", "the-token")).digest == found.digest
+        assert (await auth.devices("o", None, "the-token")).digest == found.digest
 
 
 @pytest.mark.parametrize(
@@ -369,7 +375,7 @@ async def test_devices_are_fetched_with_the_callers_token_page_by_page() -> None
 async def test_an_answer_of_another_kind_leaves_the_devices_unknown(status: int, body: str, refused: bool) -> None:
     async with serving(lambda _: web.Response(status=status, text=body)) as (auth, _):
         with pytest.raises(DevicesUnavailable) as raised:
-            await auth.devices("o", "t")
+            await auth.devices("o", None, "t")
         assert raised.value.refused is refused
 
 

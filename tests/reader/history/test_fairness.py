@@ -13,6 +13,7 @@ from reader.fair_semaphore import FairSemaphore
 from reader.history import from_mongodb
 from reader.history.bucket_statistics import KINDS, NUMBERS_ALONE, SUMMARY
 from reader.history.from_mongodb import MAX_CONCURRENT_QUERIES, MAX_CONCURRENT_QUERIES_PER_OWNER, FromMongoDB, Range
+from reader.history.series_names import SeriesNames
 from tests.reader.harness import SENSOR, TS, Mongo, ReaderClient, Store, make_reading, user_token
 
 SERIES = 40_000
@@ -62,15 +63,15 @@ async def test_an_owner_has_its_share_of_the_places_at_the_driver(
 ) -> None:
     await store.insert(make_reading(1), owner=GREEDY)
     await store.insert(make_reading(2), owner=OTHER)
-    fetch, go, inside = FromMongoDB._series_names, asyncio.Event(), 0
+    fetch, go, inside = SeriesNames._find, asyncio.Event(), 0
 
-    async def held(self: FromMongoDB, *arguments: object, **more: object) -> object:
+    async def held(self: SeriesNames, *arguments: object, **more: object) -> object:
         nonlocal inside
         inside += 1
         await go.wait()
         return await fetch(self, *arguments, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(FromMongoDB, "_series_names", held)
+    monkeypatch.setattr(SeriesNames, "_find", held)
     asking = [asyncio.ensure_future(took(reader_client, GREEDY, "/series", {"sensorType": SENSOR})) for _ in range(30)]
     await asyncio.sleep(0.5)
     assert inside == MAX_CONCURRENT_QUERIES_PER_OWNER < MAX_CONCURRENT_QUERIES

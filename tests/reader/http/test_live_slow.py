@@ -72,7 +72,7 @@ async def rest(client: socket.socket) -> bytes:
 def feed() -> tuple[Feed, CollectorRegistry]:
     registry = CollectorRegistry()
     marks = RevocationKeys("jti", "owner", 0, "sid", None, "key-1")
-    return Feed((None, None), marks, 2**33, ReaderMetrics(registry), unread_timeout_s=1), registry
+    return Feed((None, None), None, marks, 2**33, ReaderMetrics(registry), unread_timeout_s=1), registry
 
 
 async def test_what_waits_for_one_browser_is_bounded_and_it_is_the_newest() -> None:

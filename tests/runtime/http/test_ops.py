@@ -77,7 +77,7 @@ async def test_metrics_are_those_of_the_registry_in_prometheus_form() -> None:
         assert answer.headers["Content-Type"].startswith("text/plain")
         text = await answer.text()
     assert "tidegate_things_total 3.0" in text
-    assert f'tidegate_build_info{{version="{VERSION}"}} 1.0' in text
+    assert f'tidegate_build_info{{compiled="false",version="{VERSION}"}} 1.0' in text
 
 
 async def test_tasks_that_have_not_ended_are_counted_as_they_are_when_metrics_are_read() -> None:

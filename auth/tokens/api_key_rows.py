@@ -1,0 +1,43 @@
+"""The rows of API keys: what is valid, and the end of those that an owner, an operator or a new password ends.
+
+A key is a JWT, which readers and gateways verify by themselves. `auth` looks up its row at each call.
+"""
+
+from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from auth.database import database_now_ms, server_time_ms
+from auth.tables import api_keys
+from auth.tokens.revocations import RETENTION_MS, EndedKey
+
+
+def valid_key(owner_id: str, key_id: str) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions under which a row is this key and has not expired, by the database's clock."""
+    return api_keys.c.owner_id == owner_id, api_keys.c.id == key_id, api_keys.c.expires_at_ms > database_now_ms()
+
+
+async def delete_api_keys(connection: AsyncConnection, *conditions: ColumnElement[bool]) -> list[EndedKey]:
+    """Delete keys; return those that are to be revoked in the same transaction.
+
+    Expired ones included, for as long as a service whose clock is behind may still take them.
+    """
+    now = await server_time_ms(connection)
+    query = select(api_keys.c.id, api_keys.c.expires_at_ms).where(*conditions)
+    found = [EndedKey(row.id, row.expires_at_ms - now) for row in await connection.execute(query)]
+    if found:
+        await connection.execute(delete(api_keys).where(*conditions))
+    return [key for key in found if key.life_ms > -RETENTION_MS]
+
+
+async def longest_life_ms(connection: AsyncConnection, owner_id: str) -> int:
+    """Return when an owner's last API key expires, in milliseconds from now; 0 without any."""
+    last = await connection.scalar(select(func.max(api_keys.c.expires_at_ms)).where(api_keys.c.owner_id == owner_id))
+    return 0 if last is None else max(0, last - await server_time_ms(connection))
+
+
+async def valid_keys_signed_by(connection: AsyncConnection, kid: str) -> tuple[int, int | None]:
+    """Return how many valid API keys a signing key has signed, and when the last of them expires."""
+    signed = select(func.count(), func.max(api_keys.c.expires_at_ms))
+    valid = api_keys.c.kid == kid, api_keys.c.expires_at_ms > database_now_ms()
+    count, until_ms = (await connection.execute(signed.where(*valid))).one()
+    return count, until_ms

@@ -1,0 +1,132 @@
+"""Loads the modules that `make build-fast` has compiled, in place of their sources, while they fit.
+
+They fit if they were built by an interpreter of this kind and no source has changed since: neither theirs nor that of a
+module they import, as types and constants of those are compiled in. Else all of them are ignored, which is logged, and
+the sources run; so machine code never outlives an edit. TIDEGATE_COMPILED=off ignores them, `required` ends the process
+if they cannot be used.
+
+Call `use_compiled` at the start of a process, before anything imports one of these modules.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from importlib.abc import MetaPathFinder
+from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, ModuleSpec
+from importlib.util import spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+import msgspec
+
+VARIABLE = "TIDEGATE_COMPILED"
+CHOICES = ("auto", "off", "required")
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "build" / "compiled"
+MANIFEST = "manifest.json"
+
+
+class Manifest(msgspec.Struct):
+    """What was built, and from what. Paths are relative: of files to the build, of sources to the project."""
+
+    # The ending of extension modules of the interpreter that built them: its version, its ABI and the platform.
+    suffix: str
+    # The extension modules by module name, and the one that has the code of them all.
+    files: dict[str, str]
+    shared: str
+    # SHA-256 of every source that has a part in the build.
+    sources: dict[str, str]
+
+
+class NotUsableError(Exception):
+    """Compiled modules cannot be used; the message says why."""
+
+
+class _Finder(MetaPathFinder):
+    def __init__(self, folder: Path, files: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._files = files
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Find the modules of the build, and nothing else."""
+        if (file := self._files.get(fullname)) is None:
+            return None
+        location = str(self._folder / file)
+        return spec_from_file_location(fullname, location, loader=ExtensionFileLoader(fullname, location))
+
+
+class _State:
+    """Of this process: the modules that are loaded from a build, and why a build is ignored."""
+
+    def __init__(self) -> None:
+        self.modules: frozenset[str] = frozenset()
+        self.ignored = ""
+
+
+_state = _State()
+
+
+def use_compiled(folder: Path = FOLDER, root: Path = ROOT) -> None:
+    """Load compiled modules from now on, if there are any that fit; SystemExit if they are required and do not."""
+    choice = os.environ.get(VARIABLE) or "auto"
+    if choice not in CHOICES:
+        raise SystemExit(f"{VARIABLE} must be one of: {', '.join(CHOICES)}")
+    if choice == "off" or (choice == "auto" and not (folder / MANIFEST).exists()):
+        return
+    try:
+        _install(folder, root)
+    except NotUsableError as error:
+        if choice == "required":
+            raise SystemExit(f"{VARIABLE}=required, but {error}") from error
+        _state.ignored = str(error)
+
+
+def is_compiled() -> bool:
+    """Return whether this process has loaded a compiled module."""
+    return any(name in sys.modules for name in _state.modules)
+
+
+def ignored_because() -> str:
+    """Return why there are compiled modules that are not used; empty if they are used, or there are none."""
+    return _state.ignored
+
+
+def digest(source: bytes) -> str:
+    """Return what identifies a source in a manifest."""
+    return sha256(source).hexdigest()
+
+
+def _install(folder: Path, root: Path) -> None:
+    manifest = _read(folder)
+    if manifest.suffix != EXTENSION_SUFFIXES[0]:
+        raise NotUsableError(f"they are built for {manifest.suffix}, this is {EXTENSION_SUFFIXES[0]}")
+    for source, expected in manifest.sources.items():
+        try:
+            found = digest((root / source).read_bytes())
+        except OSError as error:
+            raise NotUsableError(f"{source} cannot be read: {error.strerror}") from error
+        if found != expected:
+            raise NotUsableError(f"{source} has changed since they were built")
+    if early := sorted(manifest.files.keys() & sys.modules.keys()):
+        raise NotUsableError(f"{early[0]} was imported before")
+    finder = _Finder(folder, manifest.files)
+    sys.meta_path.insert(0, finder)
+    try:
+        importlib.import_module(manifest.shared)
+    except ImportError as error:  # another C library, a file that is missing or cut off
+        sys.meta_path.remove(finder)
+        raise NotUsableError(f"they cannot be loaded: {error}") from error
+    _state.modules = frozenset(manifest.files.keys() - {manifest.shared})
+
+
+def _read(folder: Path) -> Manifest:
+    try:
+        return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+    except OSError as error:
+        raise NotUsableError(f"{folder / MANIFEST} cannot be read: {error.strerror}") from error
+    except msgspec.MsgspecError as error:
+        raise NotUsableError(f"{folder / MANIFEST} is not a manifest: {error}") from error

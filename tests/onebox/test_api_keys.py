@@ -1,0 +1,247 @@
+"""API keys at every call of the OpenAPI document, on a real port: auth, gateway and reader in one application."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import socketio
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from access.public_api import PUBLIC_API
+from access.revocations import RevocationList
+from access.tokens import KeySet
+from auth.app import auth_service
+from auth.migrate import migrate
+from broker.embedded.broker import EmbeddedBroker
+from gateway.app import gateway_service
+from gateway.settings import GatewaySettings
+from reader.app import reader_service
+from reader.settings import ReaderSettings
+from runtime.http.docs import add_docs
+from runtime.http.listen import listen
+from runtime.http.problems import problem_middleware
+from tests.auth.service import make_settings
+from tests.reader.harness import Mongo, make_reading, open_store
+
+READ, WRITE, MANAGE = "readings:read", "readings:write", "devices:manage"
+SCOPES = (READ, WRITE, MANAGE)
+PASSWORD = "correct horse battery"
+DEVICE = {"sensorType": "temperature", "location": "hidden"}
+STORED = {"items": [{"sensorType": "temperature", "readings": [[1, 1]]}]}
+SERIES = "device={id}&sensorType=temperature"
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a call asks of a key, and how it is called. `scopes`: one of them is enough; none: no key is."""
+
+    scopes: tuple[str, ...] = ()
+    query: str = ""
+    body: Any = None
+    headers: dict[str, str] = field(default_factory=dict)
+    # A key that is limited to devices gets 403, whatever is asked.
+    of_all_devices: bool = False
+
+    def names_a_device(self, path: str) -> bool:
+        return self.scopes != () and "{id}" in (path + self.query + "".join(self.headers.values()))
+
+
+PUBLIC = {"POST /user/signup", "POST /user/login", "POST /user/refresh", "GET /.well-known/jwks.json"}
+OF_DEVICE = {"X-Device-Id": "{id}"}
+CALLS = {
+    "GET /user/me": Call(),
+    "PATCH /user/me": Call(body={"name": "Eve"}),
+    "DELETE /user/me": Call(),
+    "POST /user/logout": Call(),
+    "POST /keys": Call(body={"name": "more", "scope": [READ]}),
+    "GET /keys": Call(),
+    "DELETE /keys/{id}": Call(),
+    "GET /user/token": Call(SCOPES),
+    "POST /devices": Call((MANAGE,), body=DEVICE | {"location": "new"}, of_all_devices=True),
+    "GET /devices": Call((READ, MANAGE)),
+    "GET /devices/{id}": Call((READ, MANAGE)),
+    "PATCH /devices/{id}": Call((MANAGE,), body={"sensorType": "pressure"}),
+    "POST /devices/{id}/token": Call((MANAGE,)),
+    "POST /devices/{id}/commands": Call((MANAGE,), body={"name": "x", "timeoutMs": 100}),
+    "GET /devices/{id}/commands": Call((MANAGE,)),
+    "DELETE /devices/{id}/tokens": Call((MANAGE,)),
+    "DELETE /devices/{id}": Call((MANAGE,)),
+    "POST /readings": Call((WRITE,), body={"sensorType": "temperature", "value": 1}, headers=OF_DEVICE),
+    "POST /readings/stored": Call((READ, WRITE), body=STORED, headers=OF_DEVICE),
+    "GET /readings": Call((READ,), SERIES),
+    "GET /readings/buckets": Call((READ,), SERIES),
+    "GET /readings/latest": Call((READ,), "device={id}"),
+    "GET /series": Call((READ,), "device={id}"),
+    "GET /series/search": Call((READ,), "device={id}"),
+    "GET /devices/{id}/gaps": Call((READ,), "sensorType=temperature"),
+    "GET /live": Call((READ,), "device={id}"),
+    "GET /pipeline": Call((READ,), of_all_devices=True),
+}
+
+
+class Client:
+    """A client of everything."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session = session
+        self.url = url
+
+    async def call(
+        self, method: str, path: str, token: str | None = None, body: Any = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, str]:
+        """Return status and body; of a live feed only the status."""
+        sent = dict(headers or {}) | ({} if token is None else {"Authorization": f"Bearer {token}"})
+        async with self._session.request(method, self.url + path, json=body, headers=sent) as response:
+            live = response.content_type == "text/event-stream"
+            return response.status, "" if live else await response.text()
+
+    async def json(self, method: str, path: str, token: str | None = None, body: Any = None) -> Any:
+        status, text = await self.call(method, path, token, body)
+        assert status in (200, 201), text
+        return json.loads(text)
+
+    async def tried(self, name: str, device: str, token: str) -> tuple[int, str]:
+        """Make one of the calls, about a device."""
+        (method, path), call = name.split(" "), CALLS[name]
+        address = path + (f"?{call.query}" if call.query else "")
+        headers = {header: value.replace("{id}", device) for header, value in call.headers.items()}
+        return await self.call(method, address.replace("{id}", device), token, call.body, headers)
+
+    async def new_user(self, email: str) -> tuple[str, str]:
+        """Return the user's id and a token."""
+        person = {"name": "Ada", "email": email, "password": PASSWORD}
+        user = (await self.json("POST", "/user/signup", body=person))["id"]
+        del person["name"]
+        return user, (await self.json("POST", "/user/login", body=person))["accessToken"]
+
+    async def new_device(self, token: str) -> str:
+        return str((await self.json("POST", "/devices", token, DEVICE))["id"])
+
+    async def new_key(self, token: str, scope: tuple[str, ...] = SCOPES, **more: Any) -> dict[str, Any]:
+        made: dict[str, Any] = await self.json("POST", "/keys", token, {"name": "k", "scope": scope, **more})
+        return made
+
+
+@asynccontextmanager
+async def everything(folder: Path, mongo: Mongo) -> AsyncIterator[Client]:
+    """Serve auth, gateway and reader on one port, wired as in a onebox."""
+    users = f"sqlite+aiosqlite:///{folder / 'users.db'}"
+    await migrate(users)
+    common: dict[str, Any] = {"broker_url": "embedded://unused", "auth_url": "http://unused"}
+    history: dict[str, Any] = {"readings_url": mongo[0], "readings_database": mongo[1]}
+    registry, app = CollectorRegistry(), web.Application(middlewares=[problem_middleware])
+    async with (
+        EmbeddedBroker.open_at(folder / "queue.db") as broker,
+        auth_service(make_settings(users), registry=registry, broker=broker) as auth,
+        KeySet(auth.jwks).kept_fresh() as keys,
+        RevocationList(auth.revocations).kept_fresh() as revocations,
+        gateway_service(
+            GatewaySettings(**common), broker=broker, keys=keys, revocations=revocations, registry=registry
+        ) as gateway,
+        reader_service(
+            ReaderSettings(**common, **history),
+            broker=broker,
+            keys=keys,
+            revocations=revocations,
+            devices=auth.devices,
+            registry=registry,
+        ) as reader,
+    ):
+        for part in (auth, gateway, reader):
+            part.add_routes(app)
+        add_docs(app, PUBLIC_API, [*auth.calls, *gateway.calls, *reader.calls])
+        async with listen(app, "127.0.0.1", 0) as port, aiohttp.ClientSession() as session:
+            yield Client(session, f"http://127.0.0.1:{port}")
+
+
+@pytest.fixture
+async def client(tmp_path: Path, mongodb_database: Mongo) -> AsyncIterator[Client]:
+    async with everything(tmp_path, mongodb_database) as found:
+        yield found
+
+
+async def test_a_key_at_every_call_does_what_its_scopes_and_devices_permit_and_nothing_else(
+    client: Client, mongodb_database: Mongo
+) -> None:
+    paths = (await client.json("GET", "/openapi.json"))["paths"]
+    declared = {f"{method.upper()} {path}": call for path, calls in paths.items() for method, call in calls.items()}
+    assert set(declared) == PUBLIC | set(CALLS), "a new call is tried here, too"
+    assert {name for name, call in declared.items() if not call["security"]} == PUBLIC
+
+    ada, ada_token = await client.new_user("ada@example.org")
+    _, bob_token = await client.new_user("bob@example.org")
+    mine, other = await client.new_device(ada_token), await client.new_device(ada_token)
+    others_token = (await client.json("POST", f"/devices/{other}/token", ada_token))["token"]
+    async with open_store(mongodb_database) as store:
+        for device in (mine, other):
+            await store.insert(make_reading("hidden" if device == other else 1.0), device=device, owner=ada)
+    before = await client.json("GET", f"/devices/{other}", ada_token)
+
+    bob = (await client.new_key(bob_token))["key"]
+    limited = (await client.new_key(ada_token, devices=[mine]))["key"]
+    for name, call in CALLS.items():
+        method, path = name.split(" ")
+        # Another owner's key, and one that is limited to another device.
+        status, text = await client.tried(name, other, bob)
+        assert (status == 403) is (not call.scopes), (name, status, text)
+        assert "hidden" not in text or method == "POST", name
+        status, text = await client.tried(name, other, limited)
+        refused = not call.scopes or call.of_all_devices or call.names_a_device(path)
+        assert (status == 403) is refused, (name, status, text)
+        assert "hidden" not in text or path == "/devices", name
+        assert other not in text
+    assert await client.json("GET", f"/devices/{other}", ada_token) == before
+    assert (await client.call("GET", "/user/token", others_token))[0] == 200
+    found = await client.json("GET", f"/readings?device={other}&sensorType=temperature", ada_token)
+    assert [item["value"] for item in found["items"]] == ["hidden"]
+
+    for scope in SCOPES:
+        device = await client.new_device(ada_token)
+        keys = [await client.new_key(ada_token, (scope,)), await client.new_key(ada_token, (scope,), devices=[device])]
+        for (name, call), key in ((each, key) for each in CALLS.items() for key in keys):
+            status, text = await client.tried(name, device, key["key"])
+            permitted = scope in call.scopes and not ("devices" in key and call.of_all_devices)
+            assert (status == 403) is not permitted, (scope, name, status, text)
+            assert status != 401, (scope, name)
+    assert len((await client.json("GET", "/keys", ada_token))["items"]) == 7
+    assert (await client.json("GET", "/user/me", ada_token))["name"] == "Ada"
+
+
+async def test_live_feeds_and_sockets_end_within_5_s_of_their_key_and_so_does_what_it_issued(client: Client) -> None:
+    _, token = await client.new_user("ada@example.org")
+    device = await client.new_device(token)
+    made, kept = await client.new_key(token, devices=[device]), await client.new_key(token)
+    issued = (await client.json("POST", f"/devices/{device}/token", made["key"]))["token"]
+    gone: asyncio.Queue[str] = asyncio.Queue()
+    sockets = []
+    for name, credentials in (
+        ("key", {"token": made["key"], "device": device}),
+        ("issued", {"token": issued}),
+        ("kept", {"token": kept["key"], "device": device}),
+    ):
+        socket = socketio.AsyncClient(reconnection=False)
+        socket.on("auth_revoked", lambda _, name=name: gone.put_nowait(name))
+        await socket.connect(client.url, auth=credentials, transports=["websocket"])
+        sockets.append(socket)
+    headers = {"Authorization": f"Bearer {made['key']}"}
+    async with aiohttp.ClientSession() as session, session.get(f"{client.url}/live", headers=headers) as feed:
+        assert feed.status == 200
+        async with asyncio.timeout(5):
+            assert (await client.call("DELETE", f"/keys/{made['id']}", token))[0] == 204
+            ended = {await gone.get(), await gone.get()}
+            text = (await feed.content.read()).decode()
+    assert ended == {"key", "issued"}
+    assert "event: revoked" in text
+    for path in ("/series", "/devices"):
+        assert (await client.call("GET", path, made["key"]))[0] == 401
+        assert (await client.call("GET", path, kept["key"]))[0] == 200
+    assert sockets[2].connected
+    for socket in sockets:
+        await socket.disconnect()

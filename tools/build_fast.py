@@ -1,0 +1,144 @@
+"""Compiles the modules that every reading of a gateway passes into build/compiled: `make build-fast`.
+
+mypyc makes one shared library of them, with an extension module for each; `runtime/compiled.py` loads them while they
+fit. What is compiled, what not and why: docs/decisions/0033. Needs a C compiler, Python's headers, and the packages of
+requirements/build.txt; run without them it says so and builds nothing, which is an error unless `--if-possible`.
+"""
+
+import argparse
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.util import find_spec
+from pathlib import Path
+
+import msgspec
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from runtime.compiled import FOLDER, MANIFEST, Manifest, digest  # noqa: E402 - the image's build runs this by its path
+
+GROUP = "tidegate"
+MODULES = (
+    "gateway.counts",
+    "gateway.ingest",
+    "gateway.lanes",
+    "gateway.limits.rates",
+    "gateway.session",
+    "gateway.socket.device_socket",
+    "gateway.socket.events",
+    "gateway.socket.fast_path",
+    "gateway.socket.frames",
+    "gateway.socket.websocket",
+    "gateway.to_broker",
+)
+# Run in a process of its own: it prints, and reads the command line.
+SCRIPT = """
+import sys
+from mypyc.build import mypycify
+from setuptools import setup
+sources, target = sys.argv[1].split(), sys.argv[2]
+modules = mypycify(sources, opt_level="2", debug_level="0", group_name={group!r}, target_dir=target)
+setup(
+    name={group!r},
+    packages=[],
+    ext_modules=modules,
+    script_args=["-q", "build_ext", "--build-lib", target + "/lib", "--build-temp", target + "/temp"],
+)
+"""
+
+
+class CannotBuildError(Exception):
+    """Something that compiling needs is missing; the message says what."""
+
+
+class CompilerError(Exception):
+    """mypyc, or the C compiler behind it, refuses a source; the message is its own."""
+
+
+def path_of(module: str) -> Path:
+    """Return the source of a module, relative to the project."""
+    file = Path(*module.split("."))
+    return file / "__init__.py" if (ROOT / file).is_dir() else file.with_suffix(".py")
+
+
+def sources_of(modules: tuple[str, ...]) -> list[Path]:
+    """Return the sources of modules and of everything of the project that they import, directly or not."""
+    found: set[Path] = set()
+    waiting = list(modules)
+    while waiting:
+        file = path_of(waiting.pop())
+        if file in found or not (ROOT / file).is_file():
+            continue
+        found.add(file)
+        waiting += [".".join(file.parts[:end]) for end in range(1, len(file.parts))]
+        for node in ast.walk(ast.parse((ROOT / file).read_text())):
+            if isinstance(node, ast.Import):
+                waiting += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return sorted(found)
+
+
+def require_tools() -> None:
+    """Raise CannotBuildError if something is missing."""
+    compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
+    if shutil.which(compiler) is None:
+        raise CannotBuildError(f"there is no C compiler ({compiler})")
+    if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
+        raise CannotBuildError("Python's headers are not installed")
+    for package in ("mypyc", "setuptools"):
+        if find_spec(package) is None:
+            raise CannotBuildError(f"{package} is not installed (requirements/build.txt)")
+
+
+def build() -> Manifest:
+    """Compile, and replace what was built before; CompilerError."""
+    sources = {str(file): digest((ROOT / file).read_bytes()) for file in sources_of(MODULES)}
+    with tempfile.TemporaryDirectory(prefix="tidegate-build-") as folder:
+        target = Path(folder)
+        compiled = " ".join(str(path_of(module)) for module in MODULES)
+        command = [sys.executable, "-c", SCRIPT.format(group=GROUP), compiled, folder]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise CompilerError(f"{done.stdout}{done.stderr}")
+        library = target / "lib"
+        suffix = EXTENSION_SUFFIXES[0]
+        names = {
+            ".".join(file.relative_to(library).parts)[: -len(suffix)]: file for file in library.rglob("*" + suffix)
+        }
+        files = {name: str(file.relative_to(library)) for name, file in sorted(names.items())}
+        manifest = Manifest(suffix, files, f"{GROUP}__mypyc", sources)
+        (library / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
+        # A process that starts in between finds nothing, or no manifest, and runs the sources.
+        shutil.rmtree(FOLDER, ignore_errors=True)
+        shutil.copytree(library, FOLDER)
+    return manifest
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Build; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tools.build_fast", description=__doc__)
+    parser.add_argument("--if-possible", action="store_true", help="succeed without a compiler, and build nothing")
+    options = parser.parse_args(arguments)
+    try:
+        require_tools()
+        manifest = build()
+    except CannotBuildError as error:
+        print(f"Nothing is compiled: {error}", file=sys.stderr)
+        return 0 if options.if_possible else 1
+    except CompilerError as error:
+        print(f"The compiler has failed:\n{error}", file=sys.stderr)
+        return 1
+    print(f"Compiled {len(manifest.files) - 1} modules into {FOLDER.relative_to(ROOT)}.", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
