@@ -16,7 +16,7 @@ from persister.settings import CompactSettings, PersisterSettings
 from reader.settings import ReaderSettings
 from runtime import compiled
 from runtime.settings import REQUIRED, ProcessSettings, choices, table
-from simulator.command import PASSWORD_VARIABLE
+from simulator.account_options import PASSWORD_VARIABLE
 from simulator.settings import SimulatorSettings
 
 ROOT = Path(__file__).parent.parent

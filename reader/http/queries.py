@@ -11,10 +11,10 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from reader.history.bucket_boundaries import BucketWidth, Unit
-from runtime.time_zones import UnknownZone, time_zone
 from readings.keys import Position
 from readings.reading import ReadingError, parse_time
 from runtime.http.problems import FieldError, Problem
+from runtime.time_zones import UnknownZone, time_zone
 
 MAX_LIMIT = 1000
 # Series on a page with their completeness: each is counted, reading by reading.

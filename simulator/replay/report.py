@@ -40,11 +40,20 @@ def _lines(replay: Replay, found: Survey) -> Iterator[str]:
     changed = sorted(found.sensor_types.items())
     if changed:
         yield "sensor types as " + ", ".join(f"{name} for {cell!r}" for cell, name in changed[:_MANY])
-    if found.left_out:
-        shown = ", ".join(f"{name!r} ({what})" for name, what in found.left_out[:_MANY])
-        yield f"not taken: {shown}; --value-column takes a column"
+    if left_out := list(_left_out(found)):
+        more = f" and {len(left_out) - _MANY} more" if len(left_out) > _MANY else ""
+        yield f"not taken: {', '.join(left_out[:_MANY])}{more}; --value-column takes a column"
     for marker, count in sorted((found.markers or {}).items()):
         yield f"{marker!r} is among the values {count} times: --missing={marker} skips it"
+
+
+def _left_out(found: Survey) -> Iterator[str]:
+    """Yield the columns that are not read."""
+    layout, reasons = found.table, dict(found.left_out)
+    read = {*layout.times, *layout.fields.values(), *(column.index for column in layout.values)}
+    for index, name in enumerate(layout.names):
+        if index not in read and name:
+            yield f"{name!r} ({reasons[name]})" if name in reasons else repr(name)
 
 
 def _about_times(replay: Replay, found: Survey) -> str:

@@ -79,11 +79,9 @@ def _records(replay: Replay, layout: Layout, file: TextIO) -> Iterator[tuple[int
             row = next(rows, None)
         except csv.Error as error:  # the reader begins anew with the next line
             last = before + rows.line_num
-            yield (
-                last,
-                replay.error_at(first, "", f"the row cannot be read: {error}"),
-                lines.take_text() if lines else "",
-            )
+            to = f" to line {last}" if last > first else ""
+            refused = replay.error_at(first, "", f"the row{to} cannot be read: {error}")
+            yield last, refused, lines.take_text() if lines else ""
             continue
         if row is None:
             return

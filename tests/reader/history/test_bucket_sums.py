@@ -19,10 +19,10 @@ from reader.history import bucket_sums
 from reader.history.bucket_boundaries import DAY_MS, BucketWidth, boundaries
 from reader.history.bucket_statistics import KINDS, NUMBERS_ALONE, SUMMARY, Aggregation
 from reader.history.bucket_sums import BucketSums, TooManyTexts
-from runtime.time_zones import time_zone
 from reader.responses import encode_json
 from readings.document import encode_document
 from readings.reading import Reading
+from runtime.time_zones import time_zone
 from storage.codec.columns import Columns
 from storage.codec.from_documents import columns_of
 from storage.codec.head import HOUR_MS, head_of

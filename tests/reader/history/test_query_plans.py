@@ -14,9 +14,9 @@ from persister.maintenance.store import MaintenanceStore
 from reader.history.bucket_boundaries import DAY_MS, BucketWidth, boundaries
 from reader.history.bucket_statistics import KINDS, NUMBERS_ALONE, SUMMARY, Aggregation
 from reader.history.from_mongodb import Range
-from runtime.time_zones import time_zone
 from readings.document import position_of
 from readings.keys import Position
+from runtime.time_zones import time_zone
 from tests.reader.harness import TS, Mongo, Store, make_reading, open_store
 from tests.reader.query_plans import Explained, Recorder, cursors_of, require_newest, require_range
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from reader.history.bucket_boundaries import DAY_MS, BucketWidth, boundaries
-from runtime.time_zones import time_zone
 from readings.reading import Reading
+from runtime.time_zones import time_zone
 from runtime.times import rfc3339
 from tests.reader.bucket_model import MODELS
 from tests.reader.harness import TS, ReaderClient, Store, make_reading, series

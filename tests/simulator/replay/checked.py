@@ -1,5 +1,6 @@
 """What files hold, as tests check it."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from simulator.errors import ReplayError
 from simulator.replay.file import Replay, TextOptions
 from simulator.replay.readings import CheckedReplay, check_replay, replay_rows
 from simulator.replay.report import report_lines
+from simulator.replay.row import ReadingRow
 from simulator.replay.times import TimeOptions
 from simulator.replay.zones import Zone
 
@@ -37,15 +39,29 @@ async def series_of(replay: Replay) -> Series:
 
 def series_in(checked: CheckedReplay) -> Series:
     """Return what a checked file holds."""
+    return _series(replay_rows(checked.replay, "", checked.survey, keep_going=checked.keep_going))
+
+
+def unchecked_series(replay: Replay) -> Series:
+    """Return what a file holds, without the checks that each reading can be stored, which take half of the time."""
+    return _series(replay_rows(replay, ""))
+
+
+def _series(rows: Iterable[ReadingRow]) -> Series:
     found: Series = {}
-    for row in replay_rows(checked.replay, "", checked.survey, keep_going=checked.keep_going):
+    for row in rows:
         found.setdefault(row.reading.sensor_type, []).append((row.reading.ts, row.reading.value))
     return found
 
 
 async def report_of(replay: Replay) -> str:
     """Return what is told about a file, without its name."""
-    checked = await check_replay(replay)
+    return report_on(await check_replay(replay))
+
+
+def report_on(checked: CheckedReplay) -> str:
+    """Return what is told about a checked file, without its name."""
+    replay = checked.replay
     return "\n".join(report_lines(replay, checked.survey)).replace(f"{replay.path}: ", "")
 
 

@@ -96,6 +96,9 @@ async def test_long_tables_have_the_sensor_type_in_a_column_whose_texts_are_spel
     replay = file(tmp_path / "a.csv", *lines, sensor_type_column="what")
     assert await series_of(replay) == {"Solar_power": [(T0, 1)], "wind": [(T0, 2)]}
     assert "sensor types as Solar_power for 'Solar power'" in await report_of(replay)
+    without = file(tmp_path / "c.csv", *lines, sensor_type="x")
+    assert await series_of(without) == {"x": [(T0, 1), (T0, 2)]}
+    assert "not taken: 'what'; --value-column takes a column" in await report_of(without)
     same = file(tmp_path / "b.csv", *lines, "2026-01-31,Solar_power,2", sensor_type_column="what")
     assert "'Solar power' and 'Solar_power' are both written 'Solar_power'" in await refusal(same)
 
@@ -184,6 +187,13 @@ async def test_keeping_going_accounts_for_every_row(tmp_path: Path) -> None:
         "b": [(T0, 2), (T0 + 3 * HOUR, 5), (T0 + 7 * HOUR, 11)],
     }
     assert str(refused[0]) == await refusal(replay)
+
+
+async def test_lines_within_a_quote_that_does_not_end_are_one_row_that_is_refused(tmp_path: Path) -> None:
+    replay = file(tmp_path / "a.csv", "t,a", "2026-01-31,1", '2026-01-31,"2', "2026-01-31,3", "2026-01-31,4")
+    checked, refused = await kept_of(replay)
+    assert (checked.rows.rows, checked.readings) == (2, 1)
+    assert "line 3: the row to line 5 cannot be read: unexpected end of data" in str(refused[0])
 
 
 async def test_a_row_that_is_mended_changes_the_identity_of_no_other(tmp_path: Path) -> None:

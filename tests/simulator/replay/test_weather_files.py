@@ -4,9 +4,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from simulator.replay.readings import replay_rows
+from simulator.replay.readings import check_replay, replay_rows
 from testing.wheels import file_of
-from tests.simulator.replay.checked import file, kept_of, refusal, report_of, series_in, series_of
+from tests.simulator.replay.checked import (
+    file,
+    kept_of,
+    refusal,
+    report_of,
+    report_on,
+    series_in,
+    series_of,
+    unchecked_series,
+)
 
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 
@@ -20,37 +29,35 @@ def published(package: str, name: str, **options: Any) -> Any:
 
 
 async def test_a_typical_year_with_a_station_above_the_names_two_columns_of_time_and_24_00() -> None:
-    replay = published(
-        "pvlib", "703165TY.csv", zone="-09:00", value_columns=("GHI (W/m^2)", "Dry-bulb (C)=temperature")
-    )
-    assert "line 3, column 'Date (MM/DD/YYYY) + Time (HH:MM)': 1997-01-01T10:00:00.000Z: ts must lie" in await refusal(
-        replay
-    )
-    in_a_year = published(
-        "pvlib",
-        "703165TY.csv",
-        zone="-09:00",
-        year=2023,
-        value_columns=("GHI (W/m^2)", "Dry-bulb (C)=temperature", "Pressure (mbar)"),
-    )
-    report = await report_of(in_a_year)
+    columns = ("GHI (W/m^2)", "Dry-bulb (C)=temperature")
+    checked = await check_replay(published("pvlib", "703165TY.csv", zone="-09:00", year=2023, value_columns=columns))
+    report = report_on(checked)
     assert "header in line 2" in report
+    assert "times from 'Date (MM/DD/YYYY) + Time (HH:MM)', month first, as the name" in report
     assert "GHI from 'GHI (W/m^2)', numbers in W/m^2" in report
-    found = await series_of(in_a_year)
-    assert {name: len(readings) for name, readings in found.items()} == dict.fromkeys(
-        ("GHI", "temperature", "Pressure"), 8760
-    )
+    found = series_in(checked)
+    assert found.keys() == {"GHI", "temperature"}
     assert found["temperature"][0] == (at("2023-01-01T10:00"), 4.0)
     assert found["temperature"][-1] == (at("2024-01-01T09:00"), -6.0)  # 12/31 24:00, nine hours behind
     times = [ts for ts, _ in found["GHI"]]
     assert times == list(range(at("2023-01-01T10:00"), at("2024-01-01T10:00"), 3_600_000))
 
 
+async def test_a_typical_year_takes_its_columns_of_numbers_in_a_dry_run_of_its_first_days(tmp_path: Path) -> None:
+    """All 68 columns, without the marks of their sources, which are letters."""
+    lines = file_of(REQUIREMENTS, "pvlib", "723170TYA.CSV").read_text().splitlines()[:50]
+    checked = await check_replay(file(tmp_path / "a.csv", *lines, zone="-05:00", year=2023))
+    report = report_on(checked)
+    assert "Dry-bulb from 'Dry-bulb (C)', numbers in C" in report
+    assert "'Dry-bulb source' (texts)" in report
+    assert checked.rows.complete == 48
+
+
 async def test_hourly_temperatures_in_local_time_without_seconds_and_with_slashes() -> None:
-    found = await series_of(published("vega_datasets", "seattle-temps.csv"))
+    found = unchecked_series(published("vega_datasets", "seattle-temps.csv"))
     assert found["temp"][:2] == [(at("2010-01-01"), 39.4), (at("2010-01-01T01:00"), 39.2)]
     assert len(found["temp"]) == 8759
-    seconds_last = await series_of(published("vega_datasets", "sf-temps.csv"))
+    seconds_last = unchecked_series(published("vega_datasets", "sf-temps.csv"))
     assert seconds_last["temp"][-1] == (at("2010-12-31T23:00"), 48.3)
     # Its hour 02:00 of 2010-03-14 never was in its zone: the file skips 03:00 instead.
     error = await refusal(published("vega_datasets", "sf-temps.csv", zone="America/Los_Angeles"))
@@ -58,27 +65,27 @@ async def test_hourly_temperatures_in_local_time_without_seconds_and_with_slashe
 
 
 async def test_wide_and_long_tables_of_vega() -> None:
-    weather = published("vega_datasets", "seattle-weather.csv")
-    found = await series_of(weather)
+    weather = await check_replay(published("vega_datasets", "seattle-weather.csv"))
+    found = series_in(weather)
     assert {name: len(readings) for name, readings in found.items()} == dict.fromkeys(
         ("precipitation", "temp_max", "temp_min", "wind"), 1461
     )
-    assert "not taken: 'weather' (texts)" in await report_of(weather)
-    stocks = await series_of(published("vega_datasets", "stocks.csv", sensor_type_column="symbol"))
+    assert "not taken: 'weather' (texts)" in report_on(weather)
+    stocks = unchecked_series(published("vega_datasets", "stocks.csv", sensor_type_column="symbol"))
     assert stocks["MSFT"][0] == (at("2000-01-01"), 39.81)
     assert sum(map(len, stocks.values())) == 560
-    power = await series_of(published("vega_datasets", "iowa-electricity.csv", sensor_type_column="source"))
+    power = unchecked_series(published("vega_datasets", "iowa-electricity.csv", sensor_type_column="source"))
     assert power["Fossil_Fuels"][0] == (at("2001-01-01"), 35361)
 
 
-async def test_load_profiles_and_a_test_reference_year_of_demandlib() -> None:
-    profiles = await series_of(published("demandlib", "selp_series.csv", value_columns=("h0", "g0")))
+def test_load_profiles_and_a_test_reference_year_of_demandlib() -> None:
+    profiles = unchecked_series(published("demandlib", "selp_series.csv", value_columns=("h0", "g0")))
     assert profiles["h0"][0] == (at("2007-01-01"), 0.08636)
     assert [len(readings) for readings in profiles.values()] == [2016, 2016]
     reference = published(
         "demandlib", "TRY2010_01_Jahr.dat", encoding="latin-1", year=2023, zone="+01:00", value_columns=("t", "p")
     )
-    found = await series_of(reference)
+    found = unchecked_series(reference)
     assert found["t"][0] == (at("2023-01-01"), -0.2)
     assert found["p"][-1] == (at("2023-12-31T23:00"), 1026.2)
     assert len(found["t"]) == 8760
