@@ -175,14 +175,15 @@ def test_a_shared_view_is_left_and_what_is_no_key_opens_nothing(browser: Browser
     assert browser.run(NOTICE) == "You have left the shared view."
     assert browser.run("return sessionStorage.length") == 0
     asyncio.run(delete_key(demo_server.url, demo_server.person, made["id"]))
-    _, login = demo_server.call("POST", "/keys", json={"name": "a device", "scope": ["readings:write"]})
-    for text in ("nonsense", "", login["key"]):
+    _, sending = demo_server.call("POST", "/keys", json={"name": "a device", "scope": ["readings:write"]})
+    for text in ("nonsense", "", sending["key"]):
         browser.driver.get("about:blank")
         browser.driver.get(f"{demo_server.url}/#key={text}")
         browser.until("return document.getElementById('login-notice').innerText !== ''")
         assert browser.run(NOTICE).startswith("This link has no API key")
         assert browser.run("return sessionStorage.length") == 0
         assert browser.run("return location.hash") == ""
+    asyncio.run(delete_key(demo_server.url, demo_server.person, sending["id"]))
 
 
 class Restarting:
