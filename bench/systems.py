@@ -17,9 +17,9 @@ from pymongo import MongoClient, WriteConcern
 from pymongo.errors import CollectionInvalid, OperationFailure
 
 from bench.environment import Environment, node_command, start_environment
-from bench.history_versions import BASE
 from bench.processes import ROOT, BenchProcess, LineProcess, cpu_of, memory_of
 from bench.report import progress
+from bench.versions import BASE
 from persister.mongodb_errors import NAMESPACE_EXISTS
 from runtime.compiled import VARIABLE as COMPILED
 from testing.servers.mongodb import MongoDBServer
