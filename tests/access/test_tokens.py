@@ -142,7 +142,7 @@ async def test_a_devices_token_names_the_api_key_that_issued_it() -> None:
         {"key": None, "device": "device-1", "devices": ["device-1"], "exp": lambda now: now + 3600},
         *({name: value} for name in ("key", "devices") for value in (7, {"a": 1}, [7])),
     ],
-    ids=str,
+    ids=" and ".join,
 )
 async def test_an_api_key_with_a_wrong_claim_is_unauthorized(changes: dict[str, Any]) -> None:
     assert await refusal(ISSUING.api_key(**at_this_time(changes))) == "unauthorized"
