@@ -1,7 +1,5 @@
 """A row of a file as readings."""
 
-from dataclasses import dataclass
-
 import msgspec
 
 from simulator.errors import ReplayError
@@ -16,8 +14,7 @@ class ReadingRow(msgspec.Struct, frozen=True):
     line: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class RowResult:
+class RowResult(msgspec.Struct, frozen=True):
     """The readings of one row, and why it, or some of its cells, are none. Neither: the row has no value."""
 
     line: int

@@ -3,9 +3,10 @@
 import csv
 import re
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from typing import TextIO
+
+import msgspec
 
 from readings.csv_row import CSV_END
 from simulator.errors import ReplayError
@@ -20,8 +21,7 @@ _NONE = frozenset[str]()
 _CELL = re.compile(r'((?:"(?:[^"]|"")*"|[^,"\r\n])*)(?:,|\r|\n|$)')
 
 
-@dataclass(frozen=True, slots=True)
-class TableRow:
+class TableRow(msgspec.Struct, frozen=True):
     """The cells of one row: its time, its values in the order of the layout's columns, and other fields by name.
 
     Those of an export are as stored, others are stripped of surrounding spaces; `texts` are the fields that were quoted
