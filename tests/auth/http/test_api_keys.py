@@ -24,6 +24,7 @@ from auth.tokens.issuer import IssuingKey, TokenIssuer
 from auth.tokens.keys import KeyRing, Keys
 from auth.tokens.revocations import RevocationLog
 from runtime.times import rfc3339
+from runtime.token_bucket import KeyedTokenBuckets
 from tests.auth.rows import change
 from tests.auth.service import PASSWORD, Answer, Client, claims_of, is_active
 
@@ -181,6 +182,18 @@ async def test_an_owner_has_at_most_100_keys_and_expired_ones_make_place(
     await new_key(sqlite_client, ada)
     names = [key["name"] for key in await listed(sqlite_client, ada)]
     assert (names[:7], len(names)) == (["1", "2", "3", "4", "5", "6", "8"], 99)
+
+
+async def test_a_user_who_makes_and_deletes_keys_without_end_has_to_wait(
+    sqlite_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada, bob = await sqlite_client.new_user(), await sqlite_client.new_user("bob@example.org")
+    await new_key(sqlite_client, ada)
+    monkeypatch.setattr(KeyedTokenBuckets, "wait_s", lambda _, key: 7.5 if key == claims_of(ada)["sub"] else 0.0)
+    refused = await sqlite_client.post("/keys", {"name": "x", "scope": ALL}, token=ada)
+    assert (refused.status, refused.json["code"], refused.headers["Retry-After"]) == (429, "rate_limited", "8")
+    assert len(await listed(sqlite_client, ada)) == 1
+    await new_key(sqlite_client, bob)
 
 
 async def test_no_key_makes_lists_or_deletes_keys_or_reads_or_changes_the_account(sqlite_client: Client) -> None:
