@@ -50,7 +50,7 @@ class ExportedReadingEncoder(ReadingEncoder):
     __slots__ = ()
 
     def encode_single(self, raw: bytes, now_ms: int, late_before_ms: int = EARLIEST_MS) -> EncodedEvent:
-        """Encode one reading, exported or not, that is an event of its own; ReadingError names what is wrong."""
+        """Encode one reading that is an event of its own, exported or not; ReadingError names what is wrong."""
         if not _maybe_exported(raw):
             return super().encode_single(raw, now_ms, late_before_ms)
         try:
