@@ -456,7 +456,7 @@ async def test_an_internal_error_is_acknowledged_and_logged_once_with_an_id(
     async with gateway(fake_broker, fast_lane=fast_lane) as running, running.raw() as socket:
         await socket.receive_str(timeout=5)
         with capture_logs() as lines, monkeypatch.context() as patched:
-            patched.setattr(ReadingEncoder, "encode_one", breaks)
+            patched.setattr(ReadingEncoder, "encode_single", breaks)
             for number in range(100):
                 await socket.send_str(f"42{number}{EVENT}")
                 answer = json.loads((await socket.receive_str(timeout=5)).removeprefix(f"43{number}"))[0]
