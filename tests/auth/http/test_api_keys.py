@@ -134,7 +134,6 @@ async def test_a_keys_claims_are_those_of_its_row_and_no_session(client: Client)
         ({"expiresAt": lambda: ahead(days=366, seconds=10)}, "expiresAt"),
         ({"sid": "x"}, "sid"),
     ],
-    ids=str,
 )
 async def test_a_wrong_field_is_named(sqlite_client: Client, changes: dict[str, Any], field: str) -> None:
     given = {name: value() if callable(value) else value for name, value in changes.items()}
