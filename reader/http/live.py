@@ -41,8 +41,8 @@ EVENT_STREAM = "text/event-stream"
 RETRY_MS = 2000
 # How often the tokens of all feeds are checked for expiry.
 CHECK_EXPIRY_EVERY_S = 0.5
-# The first id of a feed of some devices is this old: one that is cut before its first event misses nothing if persisters
-# lag less, and gets the readings of that time again, thinned.
+# The first id of a feed of some devices is this old: one that is cut before its first event misses nothing if
+# persisters lag less, and gets the readings of that time again, thinned.
 LIMITED_LAG_MS = 60_000
 _EVENT_ID = re.compile(r"(\d{1,19})-(-?\d{1,19})-(\d{1,19})")
 _HEADERS = {
