@@ -7,14 +7,16 @@ the same transaction its id is revoked, for readers and gateways.
 import msgspec
 from sqlalchemy import func, insert, select
 
+from access.claims import Verified
 from auth.accounts import lock_user
 from auth.database import Database, database_now_ms
-from auth.errors import NoSuchApiKeyError, NotYourDevicesError, TooManyApiKeysError
+from auth.errors import EndedSessionError, NoSuchApiKeyError, NotYourDevicesError, TooManyApiKeysError
 from auth.ids import is_id, new_id
 from auth.tables import api_keys, devices
 from auth.tokens.api_key_rows import delete_api_keys, valid_key
 from auth.tokens.issuer import IssuedToken, IssuingKey, NewApiKey, TokenIssuer
 from auth.tokens.revocations import RevocationLog
+from auth.tokens.status import session_is_active
 
 MAX_PER_OWNER = 100
 
@@ -38,17 +40,22 @@ class ApiKeys:
         self._issuer = issuer
         self._revocations = revocations
 
-    async def create(self, owner_id: str, new: NewApiKey) -> IssuedToken:
-        """Create a key; raise NoSuchUserError, NotYourDevicesError or TooManyApiKeysError.
+    async def create(self, claims: Verified, new: NewApiKey) -> IssuedToken:
+        """Create a key of the user whose session has these claims.
 
-        Expired keys are listed until their place is needed.
+        Raises NoSuchUserError, EndedSessionError, NotYourDevicesError or TooManyApiKeysError. Expired keys are listed
+        until their place is needed.
         """
-        of_owner, key_id = api_keys.c.owner_id == owner_id, new_id()
+        owner_id, key_id = claims.sub, new_id()
+        of_owner = api_keys.c.owner_id == owner_id
         async with self._database.begin() as connection:
             # One at a time, so that two concurrent ones cannot exceed the limit.
             await lock_user(connection, owner_id)
+            if not await session_is_active(connection, claims):
+                raise EndedSessionError
             if new.devices is not None:
-                query = select(devices.c.id).where(devices.c.owner_id == owner_id, devices.c.id.in_(new.devices))
+                ids = [one for one in new.devices if is_id(one)]
+                query = select(devices.c.id).where(devices.c.owner_id == owner_id, devices.c.id.in_(ids))
                 if unknown := set(new.devices) - set(await connection.scalars(query)):
                     raise NotYourDevicesError(unknown)
             count = select(func.count()).select_from(api_keys).where(of_owner)
@@ -101,7 +108,7 @@ class ApiKeys:
             await self._revocations.revoke_api_keys(connection, await delete_api_keys(connection, *this))
 
     async def issuing(self, owner_id: str, key_id: str) -> IssuingKey:
-        """Return a key that issued a token, to renew it; raise NoSuchApiKeyError if it has ended."""
+        """Return a key that a device's token is issued or renewed with; raise NoSuchApiKeyError if it has ended."""
         query = select(api_keys.c.expires_at_ms).where(*valid_key(owner_id, key_id))
         async with self._database.connect() as connection:
             expires_at_ms = await connection.scalar(query)

@@ -57,6 +57,10 @@ class NoSuchDeviceError(AuthError):
     """The owner has no device with this id, although others may."""
 
 
+class EndedSessionError(AuthError):
+    """The session has ended since its token was verified."""
+
+
 class TooManyApiKeysError(AuthError):
     """The owner has the maximum number of API keys."""
 

@@ -9,7 +9,13 @@ from access.bearer import unauthorized
 from access.claims import MAX_API_KEY_LIFETIME_S
 from auth.api_keys import ApiKeys
 from auth.audit import AuditLog
-from auth.errors import NoSuchApiKeyError, NoSuchUserError, NotYourDevicesError, TooManyApiKeysError
+from auth.errors import (
+    EndedSessionError,
+    NoSuchApiKeyError,
+    NoSuchUserError,
+    NotYourDevicesError,
+    TooManyApiKeysError,
+)
 from auth.http.api_key_bodies import ApiKeyItem, ApiKeyRequest, ApiKeysAnswer, NewApiKeyAnswer
 from auth.http.authorizer import Authorizer
 from auth.login_throttle import LoginThrottle
@@ -72,14 +78,17 @@ class ApiKeyRoutes:
 
     async def _create(self, request: web.Request) -> web.Response:
         claims = await self._authorizer.user(request)
-        new = _new_key(await read_json(request, ApiKeyRequest))
+        body = await read_json(request, ApiKeyRequest)
+        new = _new_key(body)
         self._throttle.new_api_key(claims.sub)
         try:
-            issued = await self._api_keys.create(claims.sub, new)
+            issued = await self._api_keys.create(claims, new)
         except NoSuchUserError as error:
             raise unauthorized("The account is gone.", code="revoked") from error
+        except EndedSessionError as error:
+            raise unauthorized("The session has ended.", code="revoked") from error
         except NotYourDevicesError as error:
-            raise _not_your_devices(new.devices or (), error.ids) from error
+            raise _not_your_devices(body, error.ids) from error
         except TooManyApiKeysError as error:
             detail = f"One user may have {error.limit} API keys: delete one first."
             raise Problem(422, detail, code="too_many_keys", extra={"limit": error.limit}) from error
@@ -123,7 +132,8 @@ def _wrong_time(message: str) -> Problem:
     return Problem(422, "The request has the wrong form.", errors=(FieldError("expiresAt", "invalid", message),))
 
 
-def _not_your_devices(named: tuple[str, ...], unknown: set[str]) -> Problem:
+def _not_your_devices(body: ApiKeyRequest, unknown: set[str]) -> Problem:
+    named = () if body.devices is UNSET else body.devices
     errors = [
         FieldError(f"devices[{number}]", "unknown", "You have no device with this id.")
         for number, device in enumerate(named)

@@ -215,13 +215,15 @@ class DeviceRoutes:
         return json_response(DeviceTokenAnswer(issued.token, issued.expires_in), status=201)
 
     async def _issuing_key(self, claims: Claims) -> IssuingKey | None:
-        """Return the API key with which, or with a token of which, a token is issued."""
-        if claims.key is not None:
-            return IssuingKey(claims.key, claims.exp)
-        if claims.issuing_key is None:
+        """Return the API key with which, or with a token of which, a token is issued.
+
+        Call it after the device was found: a key that ends later has a revocation that covers the token.
+        """
+        key_id = claims.issuing_key if claims.key is None else claims.key
+        if key_id is None:
             return None
         try:
-            return await self._api_keys.issuing(claims.owner, claims.issuing_key)
+            return await self._api_keys.issuing(claims.owner, key_id)
         except NoSuchApiKeyError as error:  # it has ended since the token was verified
             raise unauthorized("The API key is gone.", code="revoked") from error
 

@@ -3,29 +3,39 @@
 A key is a JWT, which readers and gateways verify by themselves. `auth` looks up its row at each call.
 """
 
-from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy import ColumnElement, delete, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from auth.database import database_now_ms, server_time_ms
-from auth.tables import api_keys
+from auth.tables import api_keys, signing_keys
 from auth.tokens.revocations import RETENTION_MS, EndedKey
+
+# SQLite takes some 32,000 parameters in one statement.
+_DELETED_AT_ONCE = 1000
 
 
 def valid_key(owner_id: str, key_id: str) -> tuple[ColumnElement[bool], ...]:
-    """Return the conditions under which a row is this key and has not expired, by the database's clock."""
-    return api_keys.c.owner_id == owner_id, api_keys.c.id == key_id, api_keys.c.expires_at_ms > database_now_ms()
+    """Return the conditions under which a row is this key and has not expired, by the database's clock.
+
+    One whose signing key an operator has retired is invalid, even if its row was inserted during the retirement.
+    """
+    retired = exists().where(signing_keys.c.kid == api_keys.c.kid, signing_keys.c.retires_at_ms < 0)
+    unexpired = api_keys.c.expires_at_ms > database_now_ms()
+    return api_keys.c.owner_id == owner_id, api_keys.c.id == key_id, unexpired, ~retired
 
 
 async def delete_api_keys(connection: AsyncConnection, *conditions: ColumnElement[bool]) -> list[EndedKey]:
     """Delete keys; return those that are to be revoked in the same transaction.
 
-    Expired ones included, for as long as a service whose clock is behind may still take them.
+    Expired ones included, for as long as a service whose clock is behind may still take them. A row inserted meanwhile
+    is not deleted, as it would not be revoked.
     """
     now = await server_time_ms(connection)
-    query = select(api_keys.c.id, api_keys.c.expires_at_ms).where(*conditions)
+    query = select(api_keys.c.id, api_keys.c.expires_at_ms).where(*conditions).with_for_update()
     found = [EndedKey(row.id, row.expires_at_ms - now) for row in await connection.execute(query)]
-    if found:
-        await connection.execute(delete(api_keys).where(*conditions))
+    for start in range(0, len(found), _DELETED_AT_ONCE):
+        ids = [key.id for key in found[start : start + _DELETED_AT_ONCE]]
+        await connection.execute(delete(api_keys).where(*conditions, api_keys.c.id.in_(ids)))
     return [key for key in found if key.life_ms > -RETENTION_MS]
 
 

@@ -4,6 +4,7 @@
 """
 
 from sqlalchemy import ColumnElement, and_, exists, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from access.claims import Verified
 from access.tokens import TokenError
@@ -25,22 +26,10 @@ class TokenStatus:
         elif claims.key is not None:
             active = await self._api_key(claims, claims.key)
         else:
-            active = await self._session(claims)
+            async with self._database.connect() as connection:
+                active = await session_is_active(connection, claims)
         if not active:
             raise TokenError("revoked", "the token was revoked")
-
-    async def _session(self, claims: Verified) -> bool:
-        # A session lasts as long as its rows: a log-out, a reused refresh token and a new password delete them.
-        session = exists().where(refresh_tokens.c.user_id == users.c.id, refresh_tokens.c.sid == claims.sid)
-        query = select(users.c.id).where(
-            users.c.id == claims.sub,
-            users.c.gen == claims.gen,
-            users.c.disabled_at_ms.is_(None),
-            session,
-            ~_retired(claims.kid),
-        )
-        async with self._database.connect() as connection:
-            return await connection.scalar(query) is not None
 
     async def _api_key(self, claims: Verified, key_id: str) -> bool:
         query = (
@@ -67,6 +56,24 @@ class TokenStatus:
             query = query.where(exists().where(*valid_key(claims.owner, claims.issuing_key)))
         async with self._database.connect() as connection:
             return await connection.scalar(query) is not None
+
+
+async def session_is_active(connection: AsyncConnection, claims: Verified) -> bool:
+    """Return whether a user's token is of a session that has not ended.
+
+    Whatever a session makes that outlives it asks this again in its own transaction, with the user's row locked: the
+    session may have ended since the request was authorized.
+    """
+    # A session lasts as long as its rows: a log-out, a reused refresh token and a new password delete them.
+    session = exists().where(refresh_tokens.c.user_id == users.c.id, refresh_tokens.c.sid == claims.sid)
+    query = select(users.c.id).where(
+        users.c.id == claims.sub,
+        users.c.gen == claims.gen,
+        users.c.disabled_at_ms.is_(None),
+        session,
+        ~_retired(claims.kid),
+    )
+    return await connection.scalar(query) is not None
 
 
 def _retired(kid: str) -> ColumnElement[bool]:

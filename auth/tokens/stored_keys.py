@@ -17,7 +17,7 @@ from typing import Literal
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import func, insert, or_, select, update
+from sqlalchemy import and_, exists, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from auth.database import Database, database_now_ms, server_time_ms
@@ -185,7 +185,10 @@ class StoredKeys:
             return 0
         now, columns = database_now_ms(), signing_keys.c
         # A key that is retired already keeps its time.
-        not_retired = or_(columns.retires_at_ms.is_(None), columns.retires_at_ms > now)
+        unexpired = exists().where(api_keys.c.kid == kid, api_keys.c.expires_at_ms > now - _GRACE_S * 1000)
+        not_retired = or_(
+            columns.retires_at_ms.is_(None), columns.retires_at_ms > now, and_(columns.retires_at_ms >= 0, unexpired)
+        )
         retired = update(signing_keys).where(columns.kid == kid, not_retired).values(retires_at_ms=-now)
         async with self._database.begin() as connection:
             await connection.execute(retired)

@@ -33,6 +33,7 @@ from runtime.background import background
 from runtime.http.fields import read_query
 from runtime.http.operation import Operation
 from runtime.logs import logger
+from runtime.times import now_ms
 
 log = logger("reader.live")
 
@@ -40,6 +41,9 @@ EVENT_STREAM = "text/event-stream"
 RETRY_MS = 2000
 # How often the tokens of all feeds are checked for expiry.
 CHECK_EXPIRY_EVERY_S = 0.5
+# The first id of a feed of some devices is this old: one that is cut before its first event misses nothing if
+# persisters lag less, and gets the readings of that time again, thinned.
+LIMITED_LAG_MS = 60_000
 _EVENT_ID = re.compile(r"(\d{1,19})-(-?\d{1,19})-(\d{1,19})")
 _HEADERS = {
     "Content-Type": EVENT_STREAM,
@@ -153,7 +157,8 @@ class LiveRoutes:
             async with feed.with_close_timeout():
                 await response.prepare(request)
                 # When the last reading was received, of whatever device, is not told to a key that is for some.
-                last_received_ms = self._live.last_received_ms(owner) if feed.within is None else None
+                limited = feed.within is not None
+                last_received_ms = now_ms() - LIMITED_LAG_MS if limited else self._live.last_received_ms(owner)
                 start = since or start_position(feed.wanted, last_received_ms)
                 await feed.write(response, f"retry: {RETRY_MS}\n".encode() + id_line(*start) + b": live\n")
                 known = await self._backfill.fill(response, owner, feed, since)

@@ -84,12 +84,18 @@ class Page {
 
   logOut() {
     if (session.readOnly()) {
-      this.stop("viewLeft", "");
       session.leave();
+      this.leaveView("viewLeft");
       return;
     }
     this.stop("ending", "");
     logOut((how) => this.login.showNotice(how));
+  }
+
+  // Return from a shared view to the session that the tab had before, if it had one.
+  leaveView(notice) {
+    this.stop(notice, "");
+    if (session.loggedIn()) location.reload();
   }
 
   switchTheme() {
@@ -152,6 +158,6 @@ class Page {
 const link = takeKey();
 addEventListener("hashchange", () => takeKey() && location.reload()); // another link, opened in this tab
 const page = new Page();
-session.onSessionEnd((how) => page.stop(how));
+session.onSessionEnd((how) => (how === "viewEnded" ? page.leaveView(how) : page.stop(how)));
 if (session.loggedIn()) page.start();
 else page.login.show(link);

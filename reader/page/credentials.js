@@ -1,4 +1,5 @@
-// The tokens of the session. They are kept as long as the tab, and sent only in a header.
+// The tokens of the session, or the API key of a shared view, which takes precedence while it is open. They are kept as
+// long as the tab, and sent only in a header.
 //
 // A duplicated tab starts with a copy of the original's tokens, and a refresh token can be used once. So a tab that
 // renews its tokens broadcasts them, and first asks the other tabs for newer tokens derived from its own.
@@ -6,6 +7,7 @@
 import { ApiError, post } from "./http.js";
 
 const KEY = "tidegate.session";
+const VIEW = "tidegate.view";
 const RENEW_BEFORE_MS = 60_000;
 const ASK_TIMEOUT_MS = 150;
 // How long the server treats a second use as a race; after that, as theft.
@@ -13,44 +15,47 @@ const REUSE_WINDOW_MS = 11_000;
 const MAX_REMEMBERED = 100;
 
 const tabs = new BroadcastChannel(KEY);
-let session = read();
+let session = read(KEY);
+let view = read(VIEW);
 let renewing = null;
 let notBefore = 0;
 let resolveNewer = () => {};
 let notifyLoggedOut = () => {};
 
-function read() {
+function read(name) {
   try {
-    return JSON.parse(sessionStorage.getItem(KEY));
+    return JSON.parse(sessionStorage.getItem(name));
   } catch {
     return null;
   }
 }
 
-// {access, refresh, until, email, before}, or null. `before`: the used refresh tokens these were derived from. With an
-// API key {access, key}: its token and id.
+// {access, refresh, until, email, before}, or null. `before`: the used refresh tokens these were derived from. In a
+// shared view {access, key}: the API key's token and id.
 export function current() {
-  return session;
+  return view ?? session;
 }
 
 // The claims of the access token; {} if they cannot be decoded.
 export function claims() {
-  return claimsOf(session?.access);
+  return claimsOf(current()?.access);
 }
 
 function claimsOf(token) {
   try {
-    return JSON.parse(atob(token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/")));
+    return JSON.parse(atob(token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/"))) ?? {};
   } catch {
     return {};
   }
 }
 
-// Keep an API key in place of a session; false, and nothing changes, for what is no API key that may read.
+// Keep an API key, beside the session; false, and nothing changes, for what is no API key that may read.
 export function keepKey(token) {
   const { key, scope } = claimsOf(token);
-  if (!key || !`${scope}`.split(" ").includes("readings:read")) return false;
-  store({ access: token, key });
+  if (![key, scope].every((claim) => typeof claim === "string" && claim)) return false;
+  if (!scope.split(" ").includes("readings:read")) return false;
+  view = { access: token, key };
+  sessionStorage.setItem(VIEW, JSON.stringify(view));
   return true;
 }
 
@@ -71,7 +76,14 @@ function store(newer) {
   sessionStorage.setItem(KEY, JSON.stringify(session));
 }
 
+// Forget the shared view, and keep the session for afterwards; without a view, forget the session.
 export function forget() {
+  if (!view) return forgetSession();
+  view = null;
+  sessionStorage.removeItem(VIEW);
+}
+
+function forgetSession() {
   session = null;
   sessionStorage.removeItem(KEY);
 }
@@ -79,8 +91,8 @@ export function forget() {
 // Forget the tokens here and in every tab of the same session; returns what they were.
 export function forgetEverywhere() {
   const forgotten = session;
-  if (forgotten) tabs.postMessage({ leaves: claims().sid });
-  forget();
+  if (forgotten) tabs.postMessage({ leaves: claimsOf(forgotten.access).sid });
+  forgetSession();
   return forgotten;
 }
 
@@ -95,9 +107,9 @@ tabs.onmessage = ({ data: { asks, tells, leaves } }) => {
     store(tells);
     resolveNewer();
   }
-  if (leaves && claims().sid === leaves) {
-    forget();
-    notifyLoggedOut();
+  if (leaves && claimsOf(session?.access).sid === leaves) {
+    forgetSession();
+    if (!view) notifyLoggedOut();
   }
 };
 
@@ -111,12 +123,12 @@ function newerTokens(ms, question) {
 }
 
 export function due() {
-  return session !== null && !session.key && Date.now() > session.until - RENEW_BEFORE_MS;
+  return !view && session !== null && Date.now() > session.until - RENEW_BEFORE_MS;
 }
 
-// One renewal at a time: a refresh token can be used once. ApiError if the session has ended, or with an API key.
+// One renewal at a time: a refresh token can be used once. ApiError if the session has ended, or in a shared view.
 export function renew() {
-  if (session?.key) return Promise.reject(new ApiError(401, { detail: "The API key has ended." }));
+  if (view) return Promise.reject(new ApiError(401, { detail: "The API key has ended." }));
   renewing ??= renewNow().finally(() => {
     renewing = null;
   });

@@ -34,7 +34,7 @@ export function holder() {
   return key ?? sub ?? "";
 }
 
-// Forget an API key, here where it is kept.
+// Forget the API key of a shared view; the session that the tab had before goes on.
 export function leave() {
   tokens.forget();
 }

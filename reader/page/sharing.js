@@ -14,22 +14,37 @@ const SCOPES = { "readings:read": "reads", "readings:write": "sends", "devices:m
 const $ = (id) => document.getElementById(id);
 const counted = (devices) => `${devices.length} device${devices.length === 1 ? "" : "s"}`;
 
+// A device that has sent readings may not be registered, or no longer be.
+function nameDevices(error, devices) {
+  for (const each of error.errors ?? []) {
+    const number = /^devices\[(\d+)\]$/.exec(each.field)?.[1];
+    if (number) each.message = `${devices[number]} is not registered and cannot be shared.`;
+  }
+  throw error;
+}
+
 export class Sharing {
   constructor() {
     $("share").addEventListener("click", () => this.#open());
-    $("sharing").addEventListener("close", () => this.#hideLink());
+    $("sharing").addEventListener("close", () => this.#closed());
     onSubmit($("share-form"), (values) => this.#make(values));
     bindCopyButton($("copy-link"), () => $("share-link").textContent);
   }
 
   #open() {
-    this.devices = [...new Set(fragment.read().series.map(([device]) => device))];
-    $("share-what").textContent = this.devices.length ? `The link shows ${counted(this.devices)}.` : "The link shows all devices.";
+    const devices = [...new Set(fragment.read().series.map(([device]) => device))];
+    this.shared = { devices, view: location.hash.slice(1) };
+    $("share-what").textContent = devices.length ? `The link shows ${counted(devices)}.` : "The link shows all devices.";
     $("share-form").reset();
     clear($("share-form"));
     this.#hideLink();
     $("sharing").showModal();
     this.#list();
+  }
+
+  #closed() {
+    this.shared = null;
+    this.#hideLink();
   }
 
   #hideLink() {
@@ -42,14 +57,17 @@ export class Sharing {
     if (!Number.isInteger(wanted) || wanted < 1 || wanted > MOST_DAYS) {
       throw { errors: [{ field: "days", message: `A whole number from 1 to ${MOST_DAYS}.` }] };
     }
-    const made = await send("POST", "/keys", {
+    const { shared } = this;
+    const { devices, view } = shared;
+    const body = {
       name: name.trim(),
       scope: ["readings:read"],
-      devices: this.devices.length ? this.devices : undefined,
+      devices: devices.length ? devices : undefined,
       // Without it, the server takes the longest.
       expiresAt: wanted < MOST_DAYS ? new Date(now() + wanted * DAY_MS).toISOString() : undefined,
-    });
-    const view = location.hash.slice(1);
+    };
+    const made = await send("POST", "/keys", body).catch((error) => nameDevices(error, devices));
+    if (shared !== this.shared) return; // closed meanwhile: the key is in the list, and can be ended there
     $("share-link").textContent = `${location.origin}${location.pathname}#key=${made.key}${view && `&${view}`}`;
     $("share-done").hidden = false;
     $("copy-link").focus();

@@ -19,6 +19,7 @@ from tests.e2e.demo_server import DemoServer
 from tests.e2e.onebox_process import start_onebox, wait_until_ready
 
 KEPT = "return JSON.parse(sessionStorage.getItem('tidegate.session'))"
+VIEW = "return JSON.parse(sessionStorage.getItem('tidegate.view'))"
 LISTED = "return document.querySelectorAll('#series li:not(.loading)').length > 0"
 NOTICE = "return document.getElementById('login-notice').innerText"
 
@@ -106,7 +107,7 @@ def test_a_link_with_a_key_shows_its_devices_read_only_until_the_key_is_deleted(
     browser.until(LISTED)
     assert browser.run("return location.hash.includes('key') || document.referrer.includes('key')") is False
     browser.until("return location.hash.includes('span=1h')")
-    assert browser.run(KEPT) == {"access": made["key"], "key": made["id"]}
+    assert browser.run(VIEW) == {"access": made["key"], "key": made["id"]}
     assert browser.run("return localStorage.length") == 0
     browser.until("return document.getElementById('feed-text').innerText === 'live'")
     assert all("sim-0003" in row for row in browser.rows())
@@ -164,21 +165,59 @@ def test_the_selected_series_are_shared_by_a_link_and_its_key_is_listed_and_ende
     logged_in.find("#sharing [data-close]").click()
     assert logged_in.run("return document.getElementById('share-link').textContent") == ""
 
+    answered = "performance.getEntriesByType('resource').filter((one) => one.name.endsWith('/keys')).length"
+    logged_in.find("#share").click()
+    logged_in.until("return document.getElementById('keys-message').innerText === 'None yet.'")
+    logged_in.find("#share-name").send_keys("closed too early")
+    before = logged_in.run(f"return {answered}")
+    logged_in.run("document.getElementById('share-form').requestSubmit(); document.getElementById('sharing').close()")
+    logged_in.until(f"return {answered} > arguments[0]", before)
+    assert logged_in.run("return document.getElementById('share-link').textContent") == ""
+    assert [key["name"] for key in demo_server.call("GET", "/keys")[1]["items"]] == ["closed too early"]
 
-def test_a_shared_view_is_left_and_what_is_no_key_opens_nothing(browser: Browser, demo_server: DemoServer) -> None:
+    logged_in.run("location.hash = '#series=removed/t'; document.getElementById('share').click()")
+    logged_in.find("#share-name").send_keys("x")
+    logged_in.find("#share-form [type=submit]").click()
+    refused = "removed is not registered and cannot be shared."
+    logged_in.until("return document.querySelector('#share-form .error').innerText === arguments[0]", refused)
+    assert all(" 422 " in line for line in logged_in.console_errors())
+
+
+def test_a_shared_view_leaves_the_session_of_its_tab_as_it_was_and_what_is_no_key_opens_nothing(
+    logged_in: Browser, demo_server: DemoServer
+) -> None:
+    browser, session = logged_in, logged_in.run(KEPT)
     made = demo_server.call("POST", "/keys", json={"name": "a colleague", "scope": ["readings:read"]})[1]
-    browser.driver.get(f"{demo_server.url}/#key={made['key']}")
-    browser.driver.refresh()
-    browser.until(LISTED)
-    browser.until("return document.getElementById('rate').innerText !== '–'")
-    browser.find("#logout").click()
-    assert browser.run(NOTICE) == "You have left the shared view."
-    assert browser.run("return sessionStorage.length") == 0
+    for notice in ("", "You have left the shared view."):
+        browser.driver.get("about:blank")
+        browser.driver.get(f"{demo_server.url}/#key={made['key']}")
+        browser.driver.refresh()
+        browser.until(LISTED)
+        browser.until("return document.getElementById('rate').innerText !== '–'")
+        assert browser.text("#user") == "Shared view, read-only"
+        browser.find("#logout").click()
+        if not notice:
+            browser.until("return document.getElementById('user').innerText === arguments[0]", session["email"])
+            assert browser.run(KEPT) == session
+            assert browser.run(VIEW) is None
+            browser.run("sessionStorage.clear()")
+        else:
+            assert browser.run(NOTICE) == notice
+            assert browser.run("return sessionStorage.length") == 0
     asyncio.run(delete_key(demo_server.url, demo_server.person, made["id"]))
     _, sending = demo_server.call("POST", "/keys", json={"name": "a device", "scope": ["readings:write"]})
-    for text in ("nonsense", "", sending["key"]):
+    token, no_claims = made["key"], made["key"].split(".")[0] + ".bnVsbA.x"  # null
+    for text in (
+        "key=nonsense",
+        "key=",
+        f"key={sending['key']}",
+        f"key={no_claims}",
+        token,
+        f"view={token}",
+        "k%65y=x",
+    ):
         browser.driver.get("about:blank")
-        browser.driver.get(f"{demo_server.url}/#key={text}")
+        browser.driver.get(f"{demo_server.url}/#{text}")
         browser.until("return document.getElementById('login-notice').innerText !== ''")
         assert browser.run(NOTICE).startswith("This link has no API key")
         assert browser.run("return sessionStorage.length") == 0

@@ -142,13 +142,15 @@ async def test_a_wrong_field_is_named(sqlite_client: Client, changes: dict[str, 
     assert (answer.status, list(answer.fields)) == (422, [field])
 
 
-async def test_another_owners_device_is_none_that_a_key_can_be_limited_to(sqlite_client: Client) -> None:
-    ada, bob = await sqlite_client.new_user(), await sqlite_client.new_user("bob@example.org")
-    mine, others = await sqlite_client.new_device(ada), await sqlite_client.new_device(bob)
-    body = {"name": "export", "scope": ["readings:read"], "devices": [mine["id"], others["id"]]}
-    answer = await sqlite_client.post("/keys", body, token=ada)
-    assert (answer.status, answer.fields) == (422, {"devices[1]": "unknown"})
-    assert await listed(sqlite_client, ada) == []
+async def test_another_owners_device_is_none_that_a_key_can_be_limited_to_and_neither_is_what_is_no_id(
+    client: Client,
+) -> None:
+    ada, bob = await client.new_user(), await client.new_user("bob@example.org")
+    mine, others = (await client.new_device(ada))["id"], (await client.new_device(bob))["id"]
+    named = [mine, mine, others, "é", mine.upper(), f"{mine}\x00"]
+    answer = await client.post("/keys", {"name": "export", "scope": ALL, "devices": named}, token=ada)
+    assert (answer.status, answer.fields) == (422, {f"devices[{number}]": "unknown" for number in range(2, 6)})
+    assert await listed(client, ada) == []
 
 
 async def test_a_key_may_live_for_366_days_and_a_device_list_may_have_100_ids(

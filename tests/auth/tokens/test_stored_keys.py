@@ -8,11 +8,11 @@ from typing import Any
 import jwt
 import msgspec
 import pytest
-from sqlalchemy import update
+from sqlalchemy import insert, select, update
 
 from auth.database import open_database
 from auth.migrate import migrate
-from auth.tables import signing_keys
+from auth.tables import api_keys, signing_keys
 from auth.tokens.stored_keys import StoredKeys, StoredKeySet
 from tests.auth.processes import auth, keys
 from tests.auth.rows import change
@@ -234,3 +234,29 @@ async def test_a_retired_signing_key_ends_its_api_keys_and_what_they_issued_what
             assert (await client.get("/user/token", token=each)).status == status
         items = (await client.get("/revocations")).json["items"]
         assert [item["kind"] for item in items] == ["kid", "jti"]
+
+
+async def test_a_key_that_only_api_keys_kept_is_retired_for_good_and_a_late_row_of_one_is_invalid(
+    sqlite_url: str,
+) -> None:
+    await migrate(sqlite_url)
+    async with (
+        running(make_settings(sqlite_url)) as client,
+        open_database(sqlite_url, connections=1, timeout_s=10) as database,
+    ):
+        stored, token = StoredKeys(database, SECRET), await client.new_user()
+        device, old = (await client.new_device(token))["id"], kid_of(token)
+        key = (await client.post("/keys", {"name": "export", "scope": ["devices:manage"]}, token=token)).json["key"]
+        await until_signs(client, (await stored.rotate(3600, 0)).kid)
+        issued = (await client.post(f"/devices/{device}/token", token=key)).json["token"]
+        expired = update(signing_keys).where(signing_keys.c.kid == old)
+        await change(sqlite_url, expired.values(retires_at_ms=int(time.time() * 1000) - 1000))
+        async with database.connect() as connection:
+            (row,) = (await connection.execute(select(api_keys))).mappings()
+        assert await stored.retire(old) == 1
+        keys = await stored._read()
+        assert StoredKeySet(keys.rows, keys.now - 5000).state(keys.rows[0]) == "retired", "of a clock that was set back"
+        await change(sqlite_url, insert(api_keys).values(**row))  # as by a replica that still signs with it
+        for path in ("/user/token", f"/devices/{device}/token"):
+            answer = await client.call("GET" if path == "/user/token" else "POST", path, token=issued)
+            assert (answer.status, answer.json["code"]) == (401, "revoked")

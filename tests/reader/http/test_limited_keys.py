@@ -190,17 +190,21 @@ async def test_a_live_feed_has_the_readings_of_the_keys_devices_live_held_and_ba
         assert (len(feed.values) > len(expected)) is resumed
 
 
-async def test_a_live_feed_begins_without_a_word_about_other_devices(
-    filled: ReaderClient, persister: Persister
+async def test_a_live_feed_begins_without_a_word_about_other_devices_and_resumes_without_a_gap(
+    filled: ReaderClient, persister: Persister, store: Store
 ) -> None:
-    """Its first id would tell when the last reading of any device was received."""
-    told = now_ms() - 5000
+    """Its first id would tell when the last reading of any device was received; persisters lag by 30 s here."""
+    lagging = now_ms() - 30_000
     async with live_client(filled) as witness:
-        await persister.broadcast(make_reading("hidden", told, received_ms=told), device=OTHER)
+        await persister.broadcast(make_reading("hidden", lagging, received_ms=lagging), device=OTHER)
         await witness.receives("hidden")
     async with live_client(filled) as owner, live_client(filled, token=KEY) as feed:
-        assert owner.last_id.startswith(f"{told}-")
-        assert int(feed.last_id.partition("-")[0]) > told + 4000
+        assert owner.last_id.startswith(f"{lagging}-")
+        assert 59_000 < now_ms() - int(feed.last_id.partition("-")[0]) < 70_000
+    await store.insert(make_reading("late", lagging + 1000, received_ms=lagging + 1000, sensor="humidity"), device=TOO)
+    async with live_client(filled, token=KEY, after=feed.last_id) as again:
+        await again.until(lambda self: "late" in self.values, "what was stored while the feed was cut is received")
+        assert "hidden" not in again.values
 
 
 async def test_a_live_feed_ends_with_its_key_and_the_owners_goes_on(
