@@ -18,7 +18,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.history_versions import BASE, base_version
 from bench.measurements import (
     SHORTEST_MEASUREMENT_S,
     Measurement,
@@ -46,6 +45,7 @@ from bench.systems import (
     start_servers,
 )
 from bench.targets import MAX_P50_P99_MS, WORKLOADS, Found, figures_of, table_of
+from bench.versions import BASE, base_version
 from runtime.process import raise_fd_limit
 
 CONNECTIONS = max(workload.connections for workload in WORKLOADS)
