@@ -14,7 +14,7 @@ LOCK := $(shell command -v flock >/dev/null 2>&1 && echo flock .venv.lock)
 .DEFAULT_GOAL := help
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/onebox.done ## run the whole pipeline on this machine (ARGS="--help" lists its options)
 	@exec $(BIN)/python -m onebox $(ARGS)
