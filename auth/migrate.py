@@ -16,7 +16,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from auth.database import BEGIN_TO_WRITE, open_engine
-from auth.schema import SchemaError, is_behind, revision_of
+from auth.schema import STEPS, SchemaError, create_schema, is_behind, revision_of
 
 # How long to wait for another process's migration.
 _LOCK_TIMEOUT_S = 60
@@ -24,7 +24,7 @@ _LOCK_TIMEOUT_S = 60
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """The revisions before and after a migration; `before` is None for an empty database, equal ones mean no change."""
+    """The revisions before and after a migration; `before` is None for a new database, equal ones mean no change."""
 
     before: str | None
     after: str
@@ -76,6 +76,8 @@ async def _wait_for_turn(connection: AsyncConnection) -> None:
 
 def _upgrade(connection: Connection) -> Migration:
     before = revision_of(connection)
+    if before is None and create_schema(connection):
+        return Migration(before=None, after=STEPS[-1])
     if is_behind(before):
         _take_steps(connection)
     return Migration(before=before, after=revision_of(connection) or "")

@@ -1,9 +1,13 @@
-"""The tables as the code uses them; `migrations/versions/` creates them, and a test compares the two.
+"""The tables as the code uses them.
+
+A new database gets them as they are here, an older one by `migrations/versions/`; a test compares the two.
 
 Times are integers (milliseconds since 1970, UTC), so that no driver, server or session time zone can shift them. Ids
 and hashes are ASCII and compared byte by byte; text entered by people is utf8mb4. Primary keys begin with the owner:
 the rows of one owner are stored together, and no query can omit the owner.
 """
+
+from typing import TypeVar
 
 from sqlalchemy import (
     BigInteger,
@@ -20,7 +24,10 @@ from sqlalchemy import (
 )
 from sqlalchemy import Column as C  # noqa: N817 - columns read as a table below
 from sqlalchemy.dialects import mysql
+from sqlalchemy.schema import SchemaItem
 from sqlalchemy.types import TypeEngine
+
+Columns = TypeVar("Columns", bound=TypedColumns)
 
 metadata = MetaData()
 
@@ -169,20 +176,21 @@ class _Commands(TypedColumns):
     detail = C(Text)
 
 
-users = Table("users", metadata, _Users, UniqueConstraint("email_key", name="users_email"))
-devices = Table("devices", metadata, _Devices, UniqueConstraint("owner_id", "name", name="devices_name"))
-refresh_tokens = Table(
-    "refresh_tokens", metadata, _RefreshTokens, UniqueConstraint("token_hash", name="refresh_tokens_hash")
-)
-signing_keys = Table("signing_keys", metadata, _SigningKeys, UniqueConstraint("kid", name="signing_keys_kid"))
-api_keys = Table("api_keys", metadata, _ApiKeys, Index("api_keys_kid", "kid", "expires_at_ms"))
-revocations = Table("revocations", metadata, _Revocations, Index("revocations_until", "until_ms"))
-revocation_counter = Table("revocation_counter", metadata, _RevocationCounter)
-deleted_owners = Table("deleted_owners", metadata, _DeletedOwners)
-announced_owners = Table("announced_owners", metadata, _AnnouncedOwners)
-commands = Table(
+def _table(name: str, columns: type[Columns], *constraints: SchemaItem) -> Table[Columns]:
+    return Table(name, metadata, columns, *constraints, mysql_engine="InnoDB", mysql_default_charset="utf8mb4")
+
+
+users = _table("users", _Users, UniqueConstraint("email_key", name="users_email"))
+devices = _table("devices", _Devices, UniqueConstraint("owner_id", "name", name="devices_name"))
+refresh_tokens = _table("refresh_tokens", _RefreshTokens, UniqueConstraint("token_hash", name="refresh_tokens_hash"))
+signing_keys = _table("signing_keys", _SigningKeys, UniqueConstraint("kid", name="signing_keys_kid"))
+api_keys = _table("api_keys", _ApiKeys, Index("api_keys_kid", "kid", "expires_at_ms"))
+revocations = _table("revocations", _Revocations, Index("revocations_until", "until_ms"))
+revocation_counter = _table("revocation_counter", _RevocationCounter)
+deleted_owners = _table("deleted_owners", _DeletedOwners)
+announced_owners = _table("announced_owners", _AnnouncedOwners)
+commands = _table(
     "commands",
-    metadata,
     _Commands,
     ForeignKeyConstraint(
         ["owner_id", "device_id"], ["devices.owner_id", "devices.id"], ondelete="CASCADE", name="commands_device"

@@ -12,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
 from bench.processes import ROOT, BenchError, BenchProcess, LineProcess
 from broker.topology import LANES
 from testing.issuer import ISSUER, Issuer
@@ -43,6 +45,7 @@ class Environment:
         self.broker_url = rabbitmq.create_vhost()
         self._keys_port = keys_port
         self.issuer = issuer
+        self._queues = {queue.name for queue in LANES}
 
     @property
     def auth_url(self) -> str:
@@ -60,27 +63,36 @@ class Environment:
         command, environment = self._command(name, port, ops_port)
         log = self.folder / f"{name}.log"
         load = [sys.executable, "-m", "bench.load", str(port)]
+        if name == "node":
+            self._queues.add(environment["QUEUE"])
         with (
             BenchProcess(command, log=log, environment=environment) as server,
             LineProcess(load, log=self.folder / f"{name}-load.log") as speaking,
         ):
             server.wait_for_port(ops_port if name == "gateway" else port)
             server.wait_for_port(port)
-            speaking.send([self.device_auth(number) if name == "gateway" else {} for number in range(devices)])
+            speaking.send([{} if name == "stock" else self.device_auth(number) for number in range(devices)])
             yield Peer(name, server, speaking, port, ops_port if name == "gateway" else None)
 
     def empty_queue(self) -> None:
         """Purge the queues: nothing consumes here, and a queue of gigabytes would distort the measurement."""
         vhost = self.broker_url.rpartition("/")[2]
-        for queue in LANES:
-            self.rabbitmq.api("DELETE", f"queues/{vhost}/{queue.name}/contents")
+        for queue in self._queues:
+            self.rabbitmq.api("DELETE", f"queues/{vhost}/{queue}/contents")
 
     def _command(self, name: str, port: int, ops_port: int) -> tuple[list[str], dict[str, str]]:
         if name == "node":
-            return node_command(NODE_FOLDER, "acknowledge.js"), {"PORT": str(port), "NODE_ENV": "production"}
+            environment = {"PORT": str(port), "AMQP_URL": self.broker_url, "QUEUE": "node-readings"}
+            return node_command(NODE_FOLDER, "checked.js"), environment | self.node_settings()
         if name == "stock":
             return [sys.executable, "-m", "bench.peers.python.acknowledge"], {"PORT": str(port)}
         return [sys.executable, "-m", "gateway"], self.gateway_settings(port, ops_port)
+
+    def node_settings(self) -> dict[str, str]:
+        """Return the environment variables by which a peer in Node.js verifies tokens."""
+        public_key = self.issuer.private.public_key()
+        pem = public_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+        return {"PUBLIC_KEY_PEM": pem, "TOKEN_ISSUER": ISSUER, "NODE_ENV": "production"}
 
     def gateway_settings(self, port: int, ops_port: int) -> dict[str, str]:
         """Return the environment variables of a gateway without effective limits."""

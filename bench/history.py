@@ -21,7 +21,6 @@ from bench.history_ingest import IngestEffort, measure_beside_blocks, measure_pi
 from bench.history_reads import ReadsEffort, measure_reads
 from bench.history_setup import HistorySetup
 from bench.history_sizes import SizesEffort, measure_sizes
-from bench.history_versions import BASE, base_version
 from bench.history_year import YearEffort, measure_year
 from bench.measurements import idle_cpu
 from bench.plot import groups
@@ -29,6 +28,7 @@ from bench.processes import ROOT, BenchError
 from bench.report import Figure, progress
 from bench.results import Details, finish
 from bench.systems import SharedServers
+from bench.versions import BASE, base_version
 from runtime.logs import configure_logs
 from runtime.process import raise_fd_limit
 from testing.servers.mongodb import MongoDBServer

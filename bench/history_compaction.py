@@ -10,11 +10,11 @@ from bench.history_comparison import Comparison
 from bench.history_ingest import Pipelines
 from bench.history_series import insert, interleaved, sensors
 from bench.history_setup import HistorySetup
-from bench.history_versions import NOW
 from bench.processes import BenchError, BenchProcess
 from bench.report import progress
 from bench.systems import SharedServers
 from bench.targets import MAX_COMPACTION_MIB, MAX_COMPACTION_RATIO, MIN_COMPACTION_RATE
+from bench.versions import NOW
 from readings.collections import READINGS
 from storage.places.names import BLOCKS
 from storage.places.state import STATE

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from bench.history_versions import BASE
 from bench.report import Figure, rounded
+from bench.versions import BASE
 
 COMMIT = f"commit {BASE}"
 TIME_SERIES = "a time-series collection"

@@ -12,11 +12,11 @@ from bench.history_comparison import Comparison
 from bench.history_series import OWNER, insert, interleaved, sensors
 from bench.history_setup import HistorySetup
 from bench.history_sizes import ZSTD
-from bench.history_versions import NOW, Version
 from bench.processes import BenchError
 from bench.report import progress
 from bench.systems import SharedServers
 from bench.targets import MAX_ERASURE_RATIO
+from bench.versions import NOW, Version
 from broker.deleted_owner import DeletedOwner
 from persister.collections import TOMBSTONES
 from persister.maintenance.store import MaintenanceStore

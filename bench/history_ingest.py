@@ -13,13 +13,13 @@ from bench.history_series import Sensor
 from bench.history_setup import HistorySetup
 from bench.history_storage import SampledStorage
 from bench.history_systems import running_version
-from bench.history_versions import NOW
 from bench.measurements import Measurement, Measurements, Workload, measure_system, print_measurement
 from bench.preload import DEVICES, SENSORS, SERIES, Preloader
 from bench.processes import BenchError
 from bench.report import progress
 from bench.systems import SharedServers, System
 from bench.targets import MAX_BLOCKS_RATIO, MAX_INGEST_RATIO, MAX_SEAL_RATIO, W1, W100
+from bench.versions import NOW
 from storage.places.names import BLOCKS, COLUMNS, PIECES
 from storage.places.state import STATE
 

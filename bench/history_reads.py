@@ -20,10 +20,10 @@ from bench.history_comparison import Comparison
 from bench.history_series import Sensor, insert, interleaved, sensors
 from bench.history_setup import HistorySetup, RunningReader, get_json, median_ms, timed
 from bench.history_sizes import ZSTD
-from bench.history_versions import NOW
 from bench.processes import BenchError
 from bench.report import progress
 from bench.targets import MAX_READ_RATIO
+from bench.versions import NOW
 from readings.collections import READINGS
 from storage.codec.columns import Columns
 from storage.codec.to_documents import documents_of

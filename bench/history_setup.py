@@ -14,8 +14,8 @@ from pymongo import MongoClient
 
 from bench.environment import Environment
 from bench.history_series import OWNER
-from bench.history_versions import NOW, Version
 from bench.processes import BenchError, BenchProcess
+from bench.versions import NOW, Version
 from testing.issuer import ISSUER
 from testing.servers.mongodb import MongoDBServer
 from testing.servers.ports import free_port

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from bench.history_versions import Version
 from bench.processes import BenchProcess, LineProcess
 from bench.systems import TIDEGATE, SharedServers, System
+from bench.versions import Version
 from testing.servers.ports import free_port
 
 

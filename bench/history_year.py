@@ -17,10 +17,10 @@ from bench.history_exports import measure_exports
 from bench.history_series import BEGIN_MS, DAY_MS, Sensor, insert, measurements_of, time_series
 from bench.history_setup import HistorySetup, RunningReader, get_json, median_ms, reconnect, timed
 from bench.history_sizes import ZSTD
-from bench.history_versions import NOW
 from bench.processes import BenchError
 from bench.report import progress
 from bench.targets import MAX_COLD_RATIO, MAX_WARM_RATIO, MAX_WEEK_RATIO
+from bench.versions import NOW
 from readings.collections import READINGS
 from readings.keys import Key
 from storage.codec.columns import Columns

@@ -7,6 +7,7 @@ from bench.environment import NAMES, Environment
 from bench.report import Figure, progress
 
 SETTLE_S = 1.5
+MAX_MEMORY_RATIO, MAX_CONNECT_RATIO = 0.8, 1.0
 
 
 def idle(environment: Environment, rounds: int, fewer: int, more: int) -> list[Figure]:
@@ -24,9 +25,9 @@ def idle(environment: Environment, rounds: int, fewer: int, more: int) -> list[F
     cpu_of = {name: median(values) for name, values in cpu.items()}
     return [
         *(Figure(f"memory of an idle connection: {name}", value, "kB") for name, value in kilobytes_of.items()),
-        Figure("  of the Node.js server's", kilobytes_of["gateway"] / kilobytes_of["node"], "x", 1.2),
+        Figure("  of the Node.js server's", kilobytes_of["gateway"] / kilobytes_of["node"], "x", MAX_MEMORY_RATIO),
         *(Figure(f"CPU to connect: {name}", value, "µs") for name, value in cpu_of.items()),
-        Figure("  of the Node.js server's", cpu_of["gateway"] / cpu_of["node"], "x", 1.2),
+        Figure("  of the Node.js server's", cpu_of["gateway"] / cpu_of["node"], "x", MAX_CONNECT_RATIO),
     ]
 
 

@@ -18,12 +18,12 @@ from typing import Any
 
 from bench.history_storage import SampledStorage
 from bench.history_systems import VersionSystem, running_version
-from bench.history_versions import NOW
 from bench.load import percentile
 from bench.processes import BenchError, LineProcess
 from bench.report import Figure, progress
 from bench.results import Details, finish
 from bench.systems import SharedServers, start_servers
+from bench.versions import NOW
 from runtime.process import raise_fd_limit
 
 MAX_STORAGE_RATIO, MIN_DRAIN_RATIO = 2.0, 0.8

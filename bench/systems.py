@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pymongo import MongoClient, WriteConcern
 from pymongo.errors import CollectionInvalid, OperationFailure
 
@@ -21,7 +20,6 @@ from bench.environment import Environment, node_command, start_environment
 from bench.processes import ROOT, BenchProcess, LineProcess, cpu_of, memory_of
 from bench.report import progress
 from persister.mongodb_errors import NAMESPACE_EXISTS
-from testing.issuer import ISSUER
 from testing.servers.mongodb import MongoDBServer
 from testing.servers.ports import free_port
 from testing.servers.process import ServerError
@@ -169,17 +167,8 @@ def _commands(servers: SharedServers, name: str, port: int, database: str) -> Co
     """Return the processes of a system."""
     if name in (TIDEGATE, CLUSTERED):
         return _tidegate(servers, port, database, clustered=name == CLUSTERED)
-    public_key = servers.environment.issuer.private.public_key().public_bytes(
-        Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
-    )
-    environment = {
-        "PORT": str(port),
-        "MONGODB_URL": servers.mongodb.url,
-        "DATABASE": database,
-        "PUBLIC_KEY_PEM": public_key.decode(),
-        "TOKEN_ISSUER": ISSUER,
-        "NODE_ENV": "production",
-    }
+    environment = {"PORT": str(port), "MONGODB_URL": servers.mongodb.url, "DATABASE": database}
+    environment |= servers.environment.node_settings()
     if name == NODE_MONGODB:
         return {"server": (node_command(NODE_SYSTEMS, "to_mongodb.js"), environment, port)}
     environment |= {"AMQP_URL": servers.environment.rabbitmq.create_vhost(), "QUEUE": "readings"}

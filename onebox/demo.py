@@ -1,17 +1,18 @@
-"""The demo user of a onebox and its simulated devices, which use the public interface like any other.
+"""The demo user of a onebox and its simulated devices.
 
-With SIGNUP=closed, the demo user is created directly in the database, as an operator would do.
+The user is created directly in the database, as an operator would do, so that it is there whether or not anyone may
+sign up, and its password is hashed while the services start. The devices use the public interface like any other.
 """
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
-import msgspec
 from prometheus_client import CollectorRegistry
 
 from auth.accounts import Accounts
 from auth.cli.common import operators_database
-from auth.errors import EmailTakenError
+from auth.errors import NoSuchUserError
 from auth.metrics import AuthMetrics
 from auth.passwords import password_hasher
 from auth.settings import AuthSettings
@@ -19,9 +20,6 @@ from auth.tokens.revocations import RevocationLog
 from onebox.run import Plan
 from runtime.logs import logger
 from runtime.process import Shutdown
-from simulator.api import Api
-from simulator.device import device_session
-from simulator.errors import ApiError, SimulatorError
 from simulator.fleet import FleetPlan, run_fleet
 from simulator.run_stats import RunStats
 
@@ -34,7 +32,6 @@ DEMO_NAME = "Demo"
 async def run_devices(plan: Plan, url: str, password: str, tally: RunStats, shutdown: Shutdown) -> None:
     """Run the fleet until its time is up, its file is sent, or a stop is requested; without devices, just wait."""
     if not plan.devices:
-        await sign_up(url, password)
         with suppress(TimeoutError):
             async with asyncio.timeout(plan.seconds):
                 await shutdown.wait()
@@ -47,32 +44,27 @@ async def run_devices(plan: Plan, url: str, password: str, tally: RunStats, shut
         rate=plan.rate,
         seconds=plan.seconds,
         replay=plan.replay,
-        sign_up_name=DEMO_NAME,
+        sign_up_name=None,
     )
     await run_fleet(fleet, stats=tally, stop=shutdown.event)
 
 
-async def create_demo_user(settings: AuthSettings, password: str) -> None:
-    """With SIGNUP=closed, create the demo user unless it exists; otherwise it signs up like any other."""
-    if settings.signup == "open":
-        return
+@asynccontextmanager
+async def demo_user(settings: AuthSettings, password: str) -> AsyncIterator["asyncio.Task[None]"]:
+    """Create the demo user unless it exists, beside what is done in the context; yields the task that does it."""
+    async with asyncio.TaskGroup() as tasks:
+        yield tasks.create_task(_create(settings, password), name="demo user")
+
+
+async def _create(settings: AuthSettings, password: str) -> None:
     revocations = {"access_s": settings.access_token_seconds, "device_s": settings.device_token_seconds}
     async with operators_database(settings) as database:
         with password_hasher(
             cost=settings.bcrypt_cost, threads=1, queue=1, metrics=AuthMetrics(CollectorRegistry())
         ) as passwords:
             accounts = Accounts(database, passwords, RevocationLog(database, **revocations))
-            with suppress(EmailTakenError):
+            try:
+                await accounts.find_by_email(DEMO_EMAIL)
+            except NoSuchUserError:
                 user = await accounts.create(DEMO_NAME, DEMO_EMAIL, password)
-                log.info("Sign-up is closed: the demo user was created directly.", user=user.id)
-
-
-async def sign_up(url: str, password: str) -> None:
-    """Sign up the demo user that the panel shows, unless it exists; a failure is logged and does not end the run."""
-    body = {"name": DEMO_NAME, "email": DEMO_EMAIL, "password": password}
-    async with device_session() as http:
-        try:
-            await Api(http, url, attempts=2).call("POST", "/user/signup", msgspec.Raw, body=body)
-        except SimulatorError as error:
-            if not isinstance(error, ApiError) or error.status not in (403, 409):
-                log.warning("The demo user could not be signed up.", error=str(error))
+                log.info("The demo user was created.", user=user.id)

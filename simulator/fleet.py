@@ -44,7 +44,7 @@ class FleetPlan:
     batch: int | None = None  # 1 live, 100 in a replay
     seconds: float | None = None
     replay: Replay | None = None
-    sign_up_name: str = "Simulator"
+    sign_up_name: str | None = "Simulator"  # None: the user exists
     window: int = 4
     max_unacked: int = 5000
     flush_seconds: float = 30.0  # timeout of the last acknowledgements

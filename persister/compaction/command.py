@@ -1,4 +1,4 @@
-"""The commands `compact` and `unseal` of `python -m persister`."""
+"""The commands `compact`, as a service and with `--all`, and `unseal` of `python -m persister`."""
 
 import sys
 from functools import partial
@@ -10,53 +10,22 @@ from prometheus_client import CollectorRegistry
 from persister.compaction.compact_all import Compacted, compact_all
 from persister.compaction.compactor import Compactor
 from persister.compaction.metrics import CompactorMetrics
-from persister.compaction.service import SealNow
+from persister.compaction.service import SealNow, serve_compactor
 from persister.compaction.unseal import Unsealed, UnsealRefusedError, unseal_all
 from persister.database_command import print_error, run_on_database
 from persister.sealing.metrics import SealingMetrics
 from persister.sealing.sealer import Sealer
 from persister.settings import CompactSettings
-from runtime.command_line import SERVICE_EXIT_CODES
 from runtime.logs import logger
 from runtime.operators import system_user
+from runtime.process import run_service
 
 audit_log = logger("persister.audit")
 
-_COMPACT = (
-    "Move the readings of sealed collections into blocks, in which they take a fraction of the room, until a signal "
-    "ends the process. Several of these processes share the work. With --all: seal what there is, go on until nothing "
-    "waits, and end."
-)
-_UNSEAL = (
-    "Put every sealed and compacted reading back into `readings`, one document each, and remove blocks, pieces and "
-    "sealed collections: for going back to a version that does not know them. Set SEALING=off for all persisters and "
-    "stop `compact` first. It may be interrupted, and is run again then."
-)
 
-
-def add_commands(commands: Any) -> None:
-    """Add `compact` and `unseal` to the commands of a parser."""
-    compacting = commands.add_parser(
-        "compact",
-        help="move sealed readings into blocks",
-        description=_COMPACT,
-        epilog="With --all the exit code is 0 when it is done, and 1 if MongoDB is away or refuses, or a sealed "
-        "collection was given up.",
-        settings=CompactSettings,
-        exit_codes=SERVICE_EXIT_CODES,
-        allow_abbrev=False,
-    )
-    compacting.add_argument("--all", action="store_true", help="seal, compact until nothing waits, and end")
-    compacting.add_argument("--json", action="store_true", help="with --all: print the counts as one JSON object")
-    unsealing = commands.add_parser(
-        "unseal",
-        help="put sealed and compacted readings back",
-        description=_UNSEAL,
-        settings=CompactSettings,
-        allow_abbrev=False,
-    )
-    unsealing.add_argument("--yes", action="store_true", help="confirm; without this nothing is done")
-    unsealing.add_argument("--force", action="store_true", help="also while a persister seals")
+def serve() -> int:
+    """Run the service and return the exit code."""
+    return run_service(CompactSettings, serve_compactor)
 
 
 def compact(*, as_json: bool) -> int:

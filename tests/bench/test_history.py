@@ -10,14 +10,14 @@ import pytest
 from bson import Int64
 from bson.datetime_ms import DatetimeMS
 
-from bench import history_versions
+from bench import versions
 from bench.history import PARTS
 from bench.history_comparison import BEGIN, COMMIT, END, Comparison, table, with_table
 from bench.history_series import BATCH, OWNER, UNIT, Sensor, interleaved, measurements_of, sensors
-from bench.history_versions import base_version
 from bench.plot import groups
 from bench.processes import ROOT, BenchError
 from bench.report import exit_code
+from bench.versions import base_version
 from readings.document import AS_MILLISECONDS, encode_document
 from readings.reading import Reading
 from storage.codec.to_documents import documents_of
@@ -129,7 +129,7 @@ def test_every_part_is_among_those_that_are_tried() -> None:
 
 
 def test_a_shallow_clone_measures_only_this_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history_versions, "BASE", "0" * 40)
+    monkeypatch.setattr(versions, "BASE", "0" * 40)
     with base_version(None, tmp_path) as base:
         assert base is None
     assert list(tmp_path.iterdir()) == []

@@ -33,7 +33,7 @@ def demo_server(tmp_path_factory: pytest.TempPathFactory, ops_port: int) -> Iter
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPS_PORT", str(ops_port))
         folder = tmp_path_factory.mktemp("tabs") / "data"
-        with DemoServer.opened(folder, "--devices", "4", "--rate", "4") as opened:
+        with DemoServer.opened(folder, "--devices", "2", "--rate", "1") as opened:
             yield opened
 
 

@@ -12,6 +12,8 @@ from tests.faults.cluster.faults import SHORT
 from tests.integration.services import ROOT
 
 CLUSTER_SEED = 7
+# Half of the default: other tests run beside these.
+FLEET = ("--devices", "4", "--library-devices", "1")
 
 
 async def proven(seed: int, *arguments: str) -> tuple[int, int, int]:
@@ -37,7 +39,7 @@ async def proven(seed: int, *arguments: str) -> tuple[int, int, int]:
 
 @pytest.mark.timeout(900)
 async def test_two_minutes_of_faults_lose_nothing_and_store_nothing_twice(seed: int) -> None:
-    scenarios, acknowledged, stored = await proven(seed, "--minutes", "2", "--library-devices", "1")
+    scenarios, acknowledged, stored = await proven(seed, "--minutes", "2", *FLEET)
     assert scenarios >= 5
     assert stored >= acknowledged > 1000
 
@@ -51,6 +53,6 @@ async def test_a_onebox_killed_five_times_loses_nothing_and_stores_nothing_twice
 
 @pytest.mark.timeout(900)
 async def test_clusters_that_fail_and_part_lose_nothing_and_store_nothing_twice() -> None:
-    scenarios, acknowledged, stored = await proven(CLUSTER_SEED, "--cluster", "--short", "--library-devices", "1")
+    scenarios, acknowledged, stored = await proven(CLUSTER_SEED, "--cluster", "--short", *FLEET)
     assert scenarios == len(SHORT)
     assert stored >= acknowledged > 1000

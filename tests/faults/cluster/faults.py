@@ -175,7 +175,9 @@ async def mongodb_majority_lost_for_40_s(cluster: Cluster, random: random.Random
     await until(lambda: cluster.mongodb.primary is not None, "a primary is elected")
 
 
-@fault(storing="both workers are on the side of the primary that has no majority")
+@fault(
+    storing="both workers are on the side of the primary that has no majority", recovers_later_by_s=RECOVERS_LATER_BY_S
+)
 async def primary_rolled_back(cluster: Cluster, random: random.Random) -> None:
     """A primary without its majority takes writes for some 10 s, which are undone; workers and RabbitMQ reach it."""
     old = await primary(cluster)

@@ -197,7 +197,7 @@ async def test_a_failure_to_encode_is_no_whole_file(
 
 
 def test_pyarrow_is_imported_by_no_process_that_encodes_nothing() -> None:
-    code = "import sys, onebox.app, reader.app, reader.http.export; sys.exit('pyarrow' in sys.modules)"
+    code = "import sys, onebox.pipeline, reader.app, reader.http.export; sys.exit('pyarrow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -1,4 +1,4 @@
-"""The two versions that the history benchmark compares: this tree, and the commit before blocks, in a work tree."""
+"""The two versions that benchmarks compare: this tree, and the commit before blocks, in a work tree."""
 
 import subprocess
 import sys
