@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+ClaimRefusal = Literal["unknown_key", "expired_key", "disabled"]
 CredentialsReason = Literal["unknown_user", "wrong_password", "damaged_hash", "disabled", "changed_meanwhile"]
 
 
@@ -79,6 +80,48 @@ class NotYourDevicesError(AuthError):
     def __init__(self, ids: set[str]) -> None:
         super().__init__(f"{len(ids)} unknown devices")
         self.ids = ids
+
+
+class NoSuchProvisioningKeyError(AuthError):
+    """The owner has no provisioning key with this id."""
+
+
+class TooManyProvisioningKeysError(AuthError):
+    """The owner has the maximum number of provisioning keys."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"at most {limit} provisioning keys")
+        self.limit = limit
+
+
+class ClaimRefusedError(AuthError):
+    """A provisioning key has ended, or never was, or its owner is disabled. Ids are None for an unknown key."""
+
+    def __init__(self, reason: ClaimRefusal, owner_id: str | None = None, key_id: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.owner_id = owner_id
+        self.key_id = key_id
+
+
+class TooManyClaimsError(AuthError):
+    """There are as many devices as may be claimed with the provisioning key."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"at most {limit} devices")
+        self.limit = limit
+
+
+class ClaimedError(AuthError):
+    """The device is claimed with another secret."""
+
+    def __init__(self, device_id: str) -> None:
+        super().__init__(device_id)
+        self.device_id = device_id
+
+
+class NotClaimedError(AuthError):
+    """The device is not claimed, or was released already."""
 
 
 class TooManyCommandsError(AuthError):

@@ -38,7 +38,7 @@ async def test_the_first_start_makes_a_key_and_the_next_uses_it(database_url: st
     first = await load(database_url)
     second = await load(database_url)
     assert first.kid == second.kid
-    assert first.private_key.private_bytes_raw() == second.private_key.private_bytes_raw()
+    assert first.current.private_key.private_bytes_raw() == second.current.private_key.private_bytes_raw()
     assert await first.jwks() == await second.jwks()
 
 
@@ -56,12 +56,12 @@ async def test_the_jwks_has_the_public_part_only(database_url: str) -> None:
     assert (jwk["kty"], jwk["crv"], jwk["alg"], jwk["use"]) == ("OKP", "Ed25519", "EdDSA", "sig")
     key = public_keys(await ring.jwks())[ring.kid]
     assert isinstance(key, Ed25519PublicKey)
-    key.verify(ring.private_key.sign(b"message"), b"message")
+    key.verify(ring.current.private_key.sign(b"message"), b"message")
 
 
 async def test_the_private_key_cannot_be_read_without_the_secret(database_url: str) -> None:
     ring = await load(database_url)
-    raw = ring.private_key.private_bytes_raw()
+    raw = ring.current.private_key.private_bytes_raw()
     async with open_database(database_url, connections=1, timeout_s=2) as database:
         row = await stored(database)
     assert raw not in base64.b64decode(row)
@@ -168,7 +168,7 @@ async def test_a_new_key_verifies_before_it_signs(monkeypatch: pytest.MonkeyPatc
             await asyncio.sleep(0)
         # Whoever gets a token of the new key now, and asks any replica, finds the key there.
         assert stored.keys.kid in await kids(other)
-        assert ring.private_key is stored.keys.private_key
+        assert ring.current.private_key is stored.keys.private_key
 
 
 @pytest.mark.parametrize("failure", [KeysError("there is none"), RuntimeError("a fault of ours")])
