@@ -104,7 +104,7 @@ class DeviceClaims:
         try:
             await lock_user(connection, key.owner_id)
         except NoSuchUserError as error:
-            raise ClaimRefusedError("unknown_key", key.owner_id, key.id) from error
+            raise ClaimRefusedError("unknown_key") from error
         columns = provisioning_keys.c
         query = (
             select(columns.max_devices, unexpired().label("is_valid"), users.c.disabled_at_ms)
@@ -113,16 +113,14 @@ class DeviceClaims:
         )
         row = (await connection.execute(query)).one_or_none()
         if row is None:
-            raise ClaimRefusedError("unknown_key", key.owner_id, key.id)
+            raise ClaimRefusedError("unknown_key")
         if not row.is_valid:
-            raise ClaimRefusedError("expired_key", key.owner_id, key.id)
+            raise ClaimRefusedError("expired_key")
         if row.disabled_at_ms is not None:
-            raise ClaimRefusedError("disabled", key.owner_id, key.id)
+            raise ClaimRefusedError("disabled")
         return row.max_devices
 
-    async def _claim(
-        self, connection: AsyncConnection, key: ClaimKey, claim: Claim, max_devices: int
-    ) -> Claimed:
+    async def _claim(self, connection: AsyncConnection, key: ClaimKey, claim: Claim, max_devices: int) -> Claimed:
         this = device_claims.c.owner_id == key.owner_id, device_claims.c.hardware_id == claim.hardware_id
         query = select(device_claims.c.device_id, device_claims.c.secret_hash, device_claims.c.provisioning_key_id)
         found = (await connection.execute(query.where(*this))).one_or_none()
@@ -135,13 +133,11 @@ class DeviceClaims:
             held = {"secret_hash": given, "provisioning_key_id": key.id, "claimed_at_ms": now_ms()}
             await connection.execute(update(device_claims).where(*this).values(held))
         elif not hmac.compare_digest(found.secret_hash, given):
-            raise ClaimedError(found.device_id)
+            raise ClaimedError
         device = select(devices).where(devices.c.owner_id == key.owner_id, devices.c.id == found.device_id)
         return Claimed(device_of((await connection.execute(device)).one()), is_new=False)
 
-    async def _register(
-        self, connection: AsyncConnection, key: ClaimKey, claim: Claim, max_devices: int
-    ) -> Device:
+    async def _register(self, connection: AsyncConnection, key: ClaimKey, claim: Claim, max_devices: int) -> Device:
         await self._require_place(connection, key, max_devices)
         count = select(func.count()).select_from(devices).where(devices.c.owner_id == key.owner_id)
         if (await connection.scalar(count) or 0) >= self._max_per_owner:

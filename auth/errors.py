@@ -95,13 +95,11 @@ class TooManyProvisioningKeysError(AuthError):
 
 
 class ClaimRefusedError(AuthError):
-    """A provisioning key has ended, or never was, or its owner is disabled. Ids are None for an unknown key."""
+    """A provisioning key has ended, or never was, or its owner is disabled."""
 
-    def __init__(self, reason: ClaimRefusal, owner_id: str | None = None, key_id: str | None = None) -> None:
+    def __init__(self, reason: ClaimRefusal) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.owner_id = owner_id
-        self.key_id = key_id
 
 
 class TooManyClaimsError(AuthError):
@@ -114,10 +112,6 @@ class TooManyClaimsError(AuthError):
 
 class ClaimedError(AuthError):
     """The device is claimed with another secret."""
-
-    def __init__(self, device_id: str) -> None:
-        super().__init__(device_id)
-        self.device_id = device_id
 
 
 class NotClaimedError(AuthError):
