@@ -8,7 +8,7 @@ lock on the owner's row already orders: neither a repeat nor a race makes a seco
 import hmac
 
 import msgspec
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import and_, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -19,8 +19,8 @@ from auth.errors import (
     ClaimedError,
     ClaimRefusedError,
     NameTakenError,
-    NotClaimedError,
     NoSuchUserError,
+    NotClaimedError,
     TooManyClaimsError,
     TooManyDevicesError,
 )
@@ -118,12 +118,14 @@ class DeviceClaims:
             raise ClaimRefusedError("expired_key")
         if row.disabled_at_ms is not None:
             raise ClaimRefusedError("disabled")
-        return row.max_devices
+        return int(row.max_devices)
 
     async def _claim(self, connection: AsyncConnection, key: ClaimKey, claim: Claim, max_devices: int) -> Claimed:
         this = device_claims.c.owner_id == key.owner_id, device_claims.c.hardware_id == claim.hardware_id
-        query = select(device_claims.c.device_id, device_claims.c.secret_hash, device_claims.c.provisioning_key_id)
-        found = (await connection.execute(query.where(*this))).one_or_none()
+        same = and_(devices.c.owner_id == device_claims.c.owner_id, devices.c.id == device_claims.c.device_id)
+        # One query: a device may be removed at any time, and its claim with it.
+        query = select(devices, device_claims.c.secret_hash, device_claims.c.provisioning_key_id)
+        found = (await connection.execute(query.join(device_claims, same).where(*this))).one_or_none()
         given = secret_hash(claim.secret)
         if found is None:
             return Claimed(await self._register(connection, key, claim, max_devices), is_new=True)
@@ -134,8 +136,7 @@ class DeviceClaims:
             await connection.execute(update(device_claims).where(*this).values(held))
         elif not hmac.compare_digest(found.secret_hash, given):
             raise ClaimedError
-        device = select(devices).where(devices.c.owner_id == key.owner_id, devices.c.id == found.device_id)
-        return Claimed(device_of((await connection.execute(device)).one()), is_new=False)
+        return Claimed(device_of(found), is_new=False)
 
     async def _register(self, connection: AsyncConnection, key: ClaimKey, claim: Claim, max_devices: int) -> Device:
         await self._require_place(connection, key, max_devices)

@@ -164,7 +164,6 @@ def row_of(device: Device) -> dict[str, object]:
 
 
 def device_of(row: Row[*tuple[object, ...]]) -> Device:
-    """Return the device of a row of its table."""
-    values = row._asdict()
-    location = msgspec.json.decode(values.pop("location"), type=Location)
-    return Device(**values, location=location)
+    """Return the device of a row that has the columns of its table, and maybe others."""
+    values = {name: row._mapping[name] for name in Device.__struct_fields__}
+    return Device(**values | {"location": msgspec.json.decode(values["location"], type=Location)})

@@ -101,7 +101,7 @@ def unexpired() -> ColumnElement[bool]:
     return or_(expires_at_ms.is_(None), expires_at_ms > database_now_ms())
 
 
-def _devices_of_key() -> Select[tuple[int]]:
+def _devices_of_key() -> Select[int]:
     same = (
         device_claims.c.owner_id == provisioning_keys.c.owner_id,
         device_claims.c.provisioning_key_id == provisioning_keys.c.id,

@@ -12,7 +12,6 @@ import msgspec
 from auth.device_import import DeviceRow, Refusal
 from auth.http.bodies import BatchDevice
 from readings.csv_row import read_location
-from readings.place import Place
 from runtime.http.bodies import parse_json
 from runtime.http.fields import convert_body
 from runtime.http.operation import JSON
@@ -84,10 +83,7 @@ def _row(given: Any) -> DeviceRow | Refusal:
         device = msgspec.convert(given, BatchDevice, str_keys=True)
     except msgspec.ValidationError:
         return _refusal(given)
-    location = device.location
-    if isinstance(location, Place):  # without the bounds that a request's position has
-        location = Place(location.lat, location.lon, location.alt)
-    return DeviceRow(device.name, device.sensor_type, location)
+    return DeviceRow(device.name, device.sensor_type, device.location)
 
 
 def _refusal(given: Any) -> Refusal:
