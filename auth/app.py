@@ -188,7 +188,9 @@ def _service(
     accounts = Accounts(database, passwords, revocations)
     most_devices = settings.max_devices_per_owner
     devices, imports = DeviceRegistry(database, revocations, most_devices), DeviceImport(database, most_devices)
-    device_claims = DeviceClaims(database, revocations, most_devices)
+    device_claims = DeviceClaims(
+        database, revocations, max_per_owner=most_devices, queue_timeout_s=settings.database_timeout_seconds
+    )
     claim_throttle = ClaimThrottle(settings, addresses, metrics)
     signup_open = settings.signup == "open"
     calls = [

@@ -5,7 +5,11 @@ lost answer costs nothing. Another secret is refused until the owner releases th
 lock on the owner's row already orders: neither a repeat nor a race makes a second device.
 """
 
+import asyncio
 import hmac
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from weakref import WeakValueDictionary
 
 import msgspec
 from sqlalchemy import and_, func, insert, select, update
@@ -29,7 +33,10 @@ from auth.provisioning import unexpired
 from auth.tables import device_claims, devices, provisioning_keys, users
 from auth.tokens.issuer import secret_hash
 from auth.tokens.revocations import RevocationLog
+from runtime.http.problems import Problem
 from runtime.times import now_ms
+
+RETRY_AFTER_S = 5
 
 
 class ClaimKey(msgspec.Struct, frozen=True):
@@ -57,10 +64,15 @@ class Claimed(msgspec.Struct, frozen=True):
 class DeviceClaims:
     """The claimed devices in the database."""
 
-    def __init__(self, database: Database, revocations: RevocationLog, max_per_owner: int) -> None:
+    def __init__(
+        self, database: Database, revocations: RevocationLog, *, max_per_owner: int, queue_timeout_s: float
+    ) -> None:
+        """`queue_timeout_s`: how long a claim waits for others of its owner; each takes some 5 ms."""
         self._database = database
+        self._queue_timeout_s = queue_timeout_s
         self._revocations = revocations
         self._max_per_owner = max_per_owner
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def find_key(self, text: str) -> ClaimKey:
         """Return the provisioning key with this text; raise ClaimRefusedError. It may end before it is used."""
@@ -80,11 +92,26 @@ class DeviceClaims:
         name, and a provisioning key is no reason to hand it over.
         """
         try:
-            async with self._database.begin() as connection:
+            async with self._turn_of(key.owner_id), self._database.begin() as connection:
                 max_devices = await self._lock_key(connection, key)
                 return await self._claim(connection, key, claim, max_devices)
         except IntegrityError as error:  # a device was renamed to this name meanwhile
             raise NameTakenError from error
+
+    @asynccontextmanager
+    async def _turn_of(self, owner_id: str) -> AsyncIterator[None]:
+        """Let one claim of an owner at a time have a connection: the others would hold theirs waiting for its lock."""
+        turn = self._turns.setdefault(owner_id, asyncio.Lock())
+        try:
+            async with asyncio.timeout(self._queue_timeout_s):
+                await turn.acquire()
+        except TimeoutError as error:
+            headers = {"Retry-After": str(RETRY_AFTER_S)}
+            raise Problem(503, "Too many devices claim at once; try again.", code="busy", headers=headers) from error
+        try:
+            yield
+        finally:
+            turn.release()
 
     async def release(self, owner_id: str, device_id: str) -> None:
         """Let the next secret claim a device, and revoke its tokens; raise NoSuchDeviceError or NotClaimedError."""
