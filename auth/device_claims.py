@@ -91,11 +91,16 @@ class DeviceClaims:
         ClaimedError, TooManyClaimsError, TooManyDevicesError, or NameTakenError: a device that was not claimed has this
         name, and a provisioning key is no reason to hand it over.
         """
+        async with self._database.connect() as connection:  # a repeat needs no lock
+            found = await _find(connection, key, claim)
+        if found.device is not None and found.secret_hash is not None:
+            return _held(found.device, found.secret_hash, claim)
         try:
             async with self._turn_of(key.owner_id), self._database.begin() as connection:
-                max_devices = await self._lock_key(connection, key)
-                return await self._claim(connection, key, claim, max_devices)
-        except IntegrityError as error:  # a device was renamed to this name meanwhile
+                return await self._claim(connection, key, claim)
+        except NoSuchUserError as error:
+            raise ClaimRefusedError("unknown_key") from error
+        except IntegrityError as error:  # a device that was not claimed has this name
             raise NameTakenError from error
 
     @asynccontextmanager
@@ -126,65 +131,93 @@ class DeviceClaims:
             await connection.execute(update(devices).where(*this_device).values(gen=gen))
             await self._revocations.revoke_device_tokens(connection, device_id, gen)
 
-    async def _lock_key(self, connection: AsyncConnection, key: ClaimKey) -> int:
-        """Let no other transaction of the owner claim, register or end a key; return the key's `max_devices`."""
-        try:
-            await lock_user(connection, key.owner_id)
-        except NoSuchUserError as error:
-            raise ClaimRefusedError("unknown_key") from error
-        columns = provisioning_keys.c
-        query = (
-            select(columns.max_devices, unexpired().label("is_valid"), users.c.disabled_at_ms)
-            .join(users, users.c.id == columns.owner_id)
-            .where(columns.owner_id == key.owner_id, columns.id == key.id)
-        )
-        row = (await connection.execute(query)).one_or_none()
-        if row is None:
-            raise ClaimRefusedError("unknown_key")
-        if not row.is_valid:
-            raise ClaimRefusedError("expired_key")
-        if row.disabled_at_ms is not None:
-            raise ClaimRefusedError("disabled")
-        return int(row.max_devices)
-
-    async def _claim(self, connection: AsyncConnection, key: ClaimKey, claim: Claim, max_devices: int) -> Claimed:
+    async def _claim(self, connection: AsyncConnection, key: ClaimKey, claim: Claim) -> Claimed:
+        # No other transaction of the owner claims, registers or ends a key meanwhile.
+        await lock_user(connection, key.owner_id)
+        found = await _find(connection, key, claim)
+        if found.device is None:
+            await self._require_place(connection, key, found.max_devices, new_device=True)
+            return Claimed(await _register(connection, key, claim), is_new=True)
+        if found.secret_hash is not None:
+            return _held(found.device, found.secret_hash, claim)
+        if found.claimed_with != key.id:
+            await self._require_place(connection, key, found.max_devices, new_device=False)
         this = device_claims.c.owner_id == key.owner_id, device_claims.c.hardware_id == claim.hardware_id
-        same = and_(devices.c.owner_id == device_claims.c.owner_id, devices.c.id == device_claims.c.device_id)
-        # One query: a device may be removed at any time, and its claim with it.
-        query = select(devices, device_claims.c.secret_hash, device_claims.c.provisioning_key_id)
-        found = (await connection.execute(query.join(device_claims, same).where(*this))).one_or_none()
-        given = secret_hash(claim.secret)
-        if found is None:
-            return Claimed(await self._register(connection, key, claim, max_devices), is_new=True)
-        if found.secret_hash is None:
-            if found.provisioning_key_id != key.id:
-                await self._require_place(connection, key, max_devices)
-            held = {"secret_hash": given, "provisioning_key_id": key.id, "claimed_at_ms": now_ms()}
-            await connection.execute(update(device_claims).where(*this).values(held))
-        elif not hmac.compare_digest(found.secret_hash, given):
-            raise ClaimedError
-        return Claimed(device_of(found), is_new=False)
+        held = {"secret_hash": secret_hash(claim.secret), "provisioning_key_id": key.id, "claimed_at_ms": now_ms()}
+        await connection.execute(update(device_claims).where(*this).values(held))
+        return Claimed(found.device, is_new=False)
 
-    async def _register(self, connection: AsyncConnection, key: ClaimKey, claim: Claim, max_devices: int) -> Device:
-        await self._require_place(connection, key, max_devices)
-        count = select(func.count()).select_from(devices).where(devices.c.owner_id == key.owner_id)
-        if (await connection.scalar(count) or 0) >= self._max_per_owner:
-            raise TooManyDevicesError(self._max_per_owner)
-        device = Device(new_id(), key.owner_id, claim.hardware_id, claim.sensor_type, "", 0, now_ms())
-        await connection.execute(insert(devices).values(row_of(device)))
-        row = {
-            "owner_id": key.owner_id,
-            "hardware_id": claim.hardware_id,
-            "device_id": device.id,
-            "provisioning_key_id": key.id,
-            "secret_hash": secret_hash(claim.secret),
-            "claimed_at_ms": device.created_at_ms,
-        }
-        await connection.execute(insert(device_claims).values(row))
-        return device
-
-    async def _require_place(self, connection: AsyncConnection, key: ClaimKey, max_devices: int) -> None:
+    async def _require_place(
+        self, connection: AsyncConnection, key: ClaimKey, max_devices: int, *, new_device: bool
+    ) -> None:
         of_key = device_claims.c.owner_id == key.owner_id, device_claims.c.provisioning_key_id == key.id
-        count = select(func.count()).select_from(device_claims).where(*of_key)
-        if (await connection.scalar(count) or 0) >= max_devices:
+        claimed = select(func.count()).select_from(device_claims).where(*of_key).scalar_subquery()
+        registered = select(func.count()).select_from(devices).where(devices.c.owner_id == key.owner_id)
+        counts = (await connection.execute(select(claimed, registered.scalar_subquery()))).one()
+        if counts[0] >= max_devices:
             raise TooManyClaimsError(max_devices)
+        if new_device and counts[1] >= self._max_per_owner:
+            raise TooManyDevicesError(self._max_per_owner)
+
+
+class _Found(msgspec.Struct, frozen=True):
+    """What a claim finds: its key's limit, and the device of its hardware id, if there is one.
+
+    `secret_hash` is None for a released device; `claimed_with` is the id of the key that the device counts for.
+    """
+
+    max_devices: int
+    device: Device | None
+    secret_hash: str | None
+    claimed_with: str | None
+
+
+async def _find(connection: AsyncConnection, key: ClaimKey, claim: Claim) -> _Found:
+    """Look everything up in one query, as a device may be removed at any time; raise ClaimRefusedError."""
+    keys, claims = provisioning_keys.c, device_claims.c
+    query = (
+        select(
+            keys.max_devices,
+            unexpired().label("is_valid"),
+            users.c.disabled_at_ms,
+            claims.secret_hash,
+            claims.provisioning_key_id,
+            devices,
+        )
+        .select_from(provisioning_keys)
+        .join(users, users.c.id == keys.owner_id)
+        .outerjoin(device_claims, and_(claims.owner_id == keys.owner_id, claims.hardware_id == claim.hardware_id))
+        .outerjoin(devices, and_(devices.c.owner_id == claims.owner_id, devices.c.id == claims.device_id))
+        .where(keys.owner_id == key.owner_id, keys.id == key.id)
+    )
+    row = (await connection.execute(query)).one_or_none()
+    if row is None:
+        raise ClaimRefusedError("unknown_key")
+    if not row.is_valid:
+        raise ClaimRefusedError("expired_key")
+    if row.disabled_at_ms is not None:
+        raise ClaimRefusedError("disabled")
+    device = None if row.id is None else device_of(row)
+    return _Found(row.max_devices, device, row.secret_hash, row.provisioning_key_id)
+
+
+def _held(device: Device, held_by: str, claim: Claim) -> Claimed:
+    """Return the device for its own secret; raise ClaimedError for another."""
+    if not hmac.compare_digest(held_by, secret_hash(claim.secret)):
+        raise ClaimedError
+    return Claimed(device, is_new=False)
+
+
+async def _register(connection: AsyncConnection, key: ClaimKey, claim: Claim) -> Device:
+    device = Device(new_id(), key.owner_id, claim.hardware_id, claim.sensor_type, "", 0, now_ms())
+    await connection.execute(insert(devices).values(row_of(device)))
+    row = {
+        "owner_id": key.owner_id,
+        "hardware_id": claim.hardware_id,
+        "device_id": device.id,
+        "provisioning_key_id": key.id,
+        "secret_hash": secret_hash(claim.secret),
+        "claimed_at_ms": device.created_at_ms,
+    }
+    await connection.execute(insert(device_claims).values(row))
+    return device

@@ -12,7 +12,7 @@ from auth.device_import import Outcome, Refusal, RefusalCode
 from auth.http.bodies import BatchDevice
 from auth.http.device_rows import MAX_ROWS
 
-_COLUMNS = ("index", "id", "name", "token", "code", "detail")
+COLUMNS = ("index", "id", "name", "token", "code", "detail")
 
 DeviceBatch = Annotated[list[BatchDevice], Meta(max_length=MAX_ROWS)]
 
@@ -53,12 +53,12 @@ def answer_rows(first: int, outcomes: Sequence[Outcome], tokens: Iterable[str] |
     return rows
 
 
-def csv_of(rows: Iterable[BatchRow]) -> bytes:
+def csv_of(rows: Iterable[BatchRow], columns: Sequence[str] = COLUMNS) -> bytes:
     """Return rows as CSV (RFC 4180) with a line of names; what a row has not is an empty cell."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(_COLUMNS)
-    writer.writerows([_cell(getattr(row, name)) for name in _COLUMNS] for row in rows)
+    writer.writerow(columns)
+    writer.writerows([_cell(getattr(row, name)) for name in columns] for row in rows)
     return text.getvalue().encode()
 
 

@@ -282,7 +282,7 @@ async def test_a_thousand_claims_with_lost_answers_make_each_device_once_and_lea
 ) -> None:
     """A hundred at once; a fifth of the answers is lost, and some of the connections before there is one."""
     await migrate(mariadb_url)
-    async with running(make_settings(mariadb_url)) as client:
+    async with running(make_settings(mariadb_url, database_timeout_seconds=300.0)) as client:
         await _claim_a_thousand(client, random.Random(seed))
 
 
