@@ -58,10 +58,8 @@ def main(arguments: list[str]) -> int:
             return _run_keys(args)
         case "devices":
             return _run(DeviceSettings, lambda settings: run_devices(settings, args))
-        case "users" if args.verb == "announce-deleted":
-            return _run(AnnounceSettings, lambda settings: run_announce(settings, args))
         case "users":
-            return _run(UserSettings, lambda settings: run_users(settings, args))
+            return _run_users(args)
     return run_service(AuthSettings, serve)
 
 
@@ -72,6 +70,12 @@ def _run_keys(args: argparse.Namespace) -> int:
         case "retire":
             return _run(KeyListSettings, lambda settings: run_retire(settings, args.kid))
     return _run(KeyListSettings, lambda settings: run_list(settings, as_json=args.json))
+
+
+def _run_users(args: argparse.Namespace) -> int:
+    if args.verb == "announce-deleted":
+        return _run(AnnounceSettings, lambda settings: run_announce(settings, args))
+    return _run(UserSettings, lambda settings: run_users(settings, args))
 
 
 def _run(settings_type: type[Settings], command: Callable[[Settings], Coroutine[Any, Any, None]]) -> int:

@@ -4,12 +4,13 @@ import asyncio
 import random
 import secrets
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry
-from sqlalchemy import select, update
+from sqlalchemy import insert, select, update
 from structlog.testing import capture_logs
 
 from auth.accounts import Accounts
@@ -102,15 +103,16 @@ async def test_a_key_with_a_wrong_field_is_refused(sqlite_client: Client, change
 
 
 async def test_an_owner_has_a_bounded_number_of_keys_and_expired_ones_make_place(
-    sqlite_client: Client, tmp_path: Any
+    sqlite_client: Client, tmp_path: Path
 ) -> None:
     token = await sqlite_client.new_user()
-    for _ in range(MAX_PER_OWNER):
-        await new_key(sqlite_client, token)
+    oldest = (await new_key(sqlite_client, token))["id"]
+    url = f"sqlite+aiosqlite:///{tmp_path / 'users.db'}"
+    row = {"owner_id": claims_of(token)["sub"], "name": "k", "max_devices": 1, "created_at_ms": 1}
+    more = [row | {"id": f"{GONE[:-4]}{n:04}", "key_hash": f"{n}"} for n in range(MAX_PER_OWNER - 1)]
+    await change(url, insert(provisioning_keys).values(more))
     refused = await sqlite_client.post("/provisioning", {"name": "k", "maxDevices": 1}, token=token)
     assert code_of(refused) == (422, "too_many_keys")
-    oldest = (await listed(sqlite_client, token))[0]["id"]
-    url = f"sqlite+aiosqlite:///{tmp_path / 'users.db'}"
     await change(url, update(provisioning_keys).where(provisioning_keys.c.id == oldest).values(expires_at_ms=1))
     await new_key(sqlite_client, token)
     assert oldest not in [item["id"] for item in await listed(sqlite_client, token)]
