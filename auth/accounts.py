@@ -110,7 +110,7 @@ class Accounts:
     async def change(
         self, user_id: str, *, name: str | None = None, password: str | None = None, end_keys: bool = False
     ) -> int:
-        """Change the given fields and return how many API keys ended; raise NoSuchUserError.
+        """Change the given fields and return how many valid API keys ended; raise NoSuchUserError.
 
         A new password ends the user's sessions and revokes the user's tokens. Device tokens stay valid, and so do API
         keys without `end_keys`.
@@ -128,7 +128,7 @@ class Accounts:
                     ended = await delete_api_keys(connection, api_keys.c.owner_id == user_id)
                 await self._revocations.revoke_user_tokens(connection, user_id, gen)
                 await self._revocations.revoke_api_keys(connection, ended)
-        return len(ended)
+        return sum(key.was_valid for key in ended)
 
     async def disable(self, user_id: str) -> None:
         """Block log-ins, revoke every token of the user and of the user's devices, and delete the API keys.

@@ -196,7 +196,7 @@ def _service(
     calls = [
         *AccountRoutes(accounts, authorizer, throttle, deletions, audit, signup_open=signup_open).calls(),
         *SessionRoutes(accounts, sessions, authorizer, throttle, audit, addresses).calls(),
-        *ApiKeyRoutes(api_keys, authorizer, audit).calls(),
+        *ApiKeyRoutes(api_keys, throttle, authorizer, audit).calls(),
         *DeviceRoutes(devices, api_keys, issuer, authorizer, audit).calls(),
         *DeviceBatchRoutes(imports, issuer, authorizer, audit).calls(),
         *ProvisioningRoutes(ProvisioningKeys(database), authorizer, audit).calls(),

@@ -10,7 +10,8 @@ each of which refills over time:
 Attackers cannot lock an owner out: an address that once logged in to the account with the right password is checked
 against the first bucket only, which other addresses cannot empty. During an attack, an owner at a new address competes
 with it for attempts. Responses do not reveal whether an account exists. Refresh tokens and sign-ups have buckets of
-their own, by address; every sign-up counts, whatever its outcome.
+their own, by address; every sign-up counts, whatever its outcome. New API keys have one by account: a key that is
+deleted leaves a revocation that every gateway and reader keeps for as long as the key would have lived.
 
 All state is in memory and bounded: each replica counts separately, so n replicas allow n times as many attempts, and a
 restart resets the counts. The limits only need to separate a few guesses a minute from a million.
@@ -41,6 +42,9 @@ Scope = Literal["account", "address", "key"]
 
 # about 350 bytes each. To push a key out of memory takes as many failures of others, each the time of a hash.
 MAX_KEYS = 50_000
+# New API keys of a user: as many as there may be at a time, then one a minute.
+API_KEY_BURST = 100
+API_KEY_EVERY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,7 @@ class LoginThrottle:
         self._address = bucket(settings.address_failures, settings.address_failure_seconds)
         self._refreshes = bucket(settings.address_failures, settings.address_failure_seconds)
         self._sign_ups = bucket(settings.address_signups, settings.address_signup_seconds)
+        self._api_keys = bucket(API_KEY_BURST, API_KEY_EVERY_S)
         # Pairs of account and address that have logged in successfully, least recently used first.
         self._trusted: OrderedDict[str, None] = OrderedDict()
         self._refused = metrics.rate_limited
@@ -132,6 +137,13 @@ class LoginThrottle:
     def sign_up(self, request: web.Request) -> None:
         """Count a sign-up; raise Problem 429 after too many from its address."""
         limits = [Limit("address", self._sign_ups, network_of(self._addresses.of(request)))]
+        attempt = ThrottledAttempt(limits, limits, self._refused)
+        attempt.check()
+        attempt.failed()
+
+    def new_api_key(self, user_id: str) -> None:
+        """Count a new API key; raise Problem 429 after too many of its user."""
+        limits = [Limit("account", self._api_keys, user_id)]
         attempt = ThrottledAttempt(limits, limits, self._refused)
         attempt.check()
         attempt.failed()

@@ -30,7 +30,7 @@ class AuthMetrics:
         self.devices = Counter("tidegate_auth_devices_registered_total", "Devices registered.", registry=registry)
         self.rate_limited = Counter(
             "tidegate_auth_rate_limited_total",
-            "Requests refused by the throttle for log-ins, refreshes, sign-ups and claims, by scope.",
+            "Requests refused by the throttle for log-ins, refreshes, sign-ups, API keys and claims, by scope.",
             ["scope"],
             registry=registry,
         )

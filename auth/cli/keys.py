@@ -130,7 +130,7 @@ async def _retire_file_key(database: Database, paths: tuple[str, ...], kid: str)
     async with database.begin() as connection:
         ended = await delete_api_keys(connection, api_keys.c.kid == kid)
         await revoke_key(connection, kid, ended)
-    return len(ended)
+    return sum(key.was_valid for key in ended)
 
 
 async def run_list(settings: KeyListSettings, *, as_json: bool) -> None:

@@ -12,6 +12,7 @@ from auth.audit import AuditLog
 from auth.errors import NoSuchApiKeyError, NoSuchUserError, NotYourDevicesError, TooManyApiKeysError
 from auth.http.api_key_bodies import ApiKeyItem, ApiKeyRequest, ApiKeysAnswer, NewApiKeyAnswer
 from auth.http.authorizer import Authorizer
+from auth.login_throttle import LoginThrottle
 from auth.tokens.issuer import NewApiKey
 from runtime.http.bodies import json_response, read_json
 from runtime.http.fields import MAX_FIELD_ERRORS
@@ -23,8 +24,9 @@ from runtime.times import parse_rfc3339
 class ApiKeyRoutes:
     """The calls of users about their API keys; none of them takes a key."""
 
-    def __init__(self, api_keys: ApiKeys, authorizer: Authorizer, audit: AuditLog) -> None:
+    def __init__(self, api_keys: ApiKeys, throttle: LoginThrottle, authorizer: Authorizer, audit: AuditLog) -> None:
         self._api_keys = api_keys
+        self._throttle = throttle
         self._authorizer = authorizer
         self._audit = audit
 
@@ -42,7 +44,7 @@ class ApiKeyRoutes:
                 "changes the account. At most 100 a user.",
                 body=ApiKeyRequest,
                 responses={201: NewApiKeyAnswer},
-                problems=(403,),
+                problems=(403, 429),
                 secured=True,
             ),
             Operation(
@@ -71,6 +73,7 @@ class ApiKeyRoutes:
     async def _create(self, request: web.Request) -> web.Response:
         claims = await self._authorizer.user(request)
         new = _new_key(await read_json(request, ApiKeyRequest))
+        self._throttle.new_api_key(claims.sub)
         try:
             issued = await self._api_keys.create(claims.sub, new)
         except NoSuchUserError as error:

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from auth.database import database_now_ms, server_time_ms
 from auth.tables import api_keys
-from auth.tokens.revocations import EndedKey
+from auth.tokens.revocations import RETENTION_MS, EndedKey
 
 
 def valid_key(owner_id: str, key_id: str) -> tuple[ColumnElement[bool], ...]:
@@ -17,13 +17,16 @@ def valid_key(owner_id: str, key_id: str) -> tuple[ColumnElement[bool], ...]:
 
 
 async def delete_api_keys(connection: AsyncConnection, *conditions: ColumnElement[bool]) -> list[EndedKey]:
-    """Delete keys; return those that had not expired, which are to be revoked in the same transaction."""
+    """Delete keys; return those that are to be revoked in the same transaction.
+
+    Expired ones included, for as long as a service whose clock is behind may still take them.
+    """
     now = await server_time_ms(connection)
     query = select(api_keys.c.id, api_keys.c.expires_at_ms).where(*conditions)
     found = [EndedKey(row.id, row.expires_at_ms - now) for row in await connection.execute(query)]
     if found:
         await connection.execute(delete(api_keys).where(*conditions))
-    return [key for key in found if key.life_ms > 0]
+    return [key for key in found if key.life_ms > -RETENTION_MS]
 
 
 async def longest_life_ms(connection: AsyncConnection, owner_id: str) -> int:

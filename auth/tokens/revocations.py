@@ -53,10 +53,15 @@ class RevocationBatch(msgspec.Struct, frozen=True):
 
 
 class EndedKey(msgspec.Struct, frozen=True):
-    """An API key that was deleted, and how long it would have been valid."""
+    """An API key that was deleted, and how long it would have been valid; negative if it had expired."""
 
     id: str
     life_ms: int
+
+    @property
+    def was_valid(self) -> bool:
+        """Whether the key had not expired."""
+        return self.life_ms > 0
 
 
 class _NewRevocation(msgspec.Struct, frozen=True):

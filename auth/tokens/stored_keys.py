@@ -191,7 +191,7 @@ class StoredKeys:
             await connection.execute(retired)
             ended = await delete_api_keys(connection, api_keys.c.kid == kid)
             await revoke_key(connection, kid, ended)
-        return len(ended)
+        return sum(key.was_valid for key in ended)
 
     async def listed(self) -> list[tuple[StoredKey, State]]:
         """Return all keys, oldest first, each with its state."""

@@ -13,6 +13,7 @@ import { fetchPlotly } from "./plotly.js";
 import { repeat } from "./polling.js";
 import * as session from "./session.js";
 import { takeKey } from "./shared-view.js";
+import { Sharing } from "./sharing.js";
 
 const PIPELINE_EVERY_MS = 2000;
 const FEED_STATES = { live: "live", connecting: "connecting", waiting: "reconnecting" };
@@ -35,6 +36,7 @@ class Page {
       onChanged: () => this.list.changed(),
     });
     this.chartCard = new ChartCard({ series: (key) => this.list.series(key), label });
+    new Sharing();
     this.login = new Login({ onIn: () => this.entered() });
     $("logout").addEventListener("click", () => this.logOut());
     $("theme").addEventListener("click", () => this.switchTheme());
@@ -51,6 +53,7 @@ class Page {
     $("app").hidden = false;
     const readOnly = session.readOnly();
     $("user").textContent = $("user").title = readOnly ? "Shared view, read-only" : session.email();
+    $("share").hidden = readOnly;
     $("logout").textContent = readOnly ? "Leave" : "Log out";
     for (const button of document.querySelectorAll("[data-add-device]")) button.hidden = readOnly;
     this.feed = new LiveFeed({ onReading: (reading) => this.receive(reading), onState: (state) => this.showFeedState(state) });

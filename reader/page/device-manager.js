@@ -3,6 +3,7 @@
 import { Connect } from "./connect.js";
 import { bindCopyButton } from "./clipboard.js";
 import { sendCommand } from "./commands.js";
+import { confirm } from "./confirm.js";
 import { clear, onSubmit } from "./forms.js";
 import * as format from "./format.js";
 import { keyOf, label } from "./known-series.js";
@@ -143,7 +144,7 @@ export class DeviceManager {
   }
 
   async #revoke() {
-    const confirmed = await this.#confirm(
+    const confirmed = await confirm(
       `Revoke the tokens of ${label(this.one)}?`,
       "The device is disconnected within five seconds, and can send again with a new token.",
       "Revoke its tokens",
@@ -158,7 +159,7 @@ export class DeviceManager {
   }
 
   async #remove() {
-    const confirmed = await this.#confirm(
+    const confirmed = await confirm(
       `Remove ${label(this.one)}?`,
       "Its tokens are revoked and it can no longer send. Its readings stay, listed under its id.",
       "Remove the device",
@@ -168,19 +169,6 @@ export class DeviceManager {
       await send("DELETE", pathOf(this.one.device));
       $("device").close();
       this.onRenamed(this.one.device, null);
-    });
-  }
-
-  #confirm(question, consequence, yes) {
-    const dialog = $("confirm");
-    $("confirm-title").textContent = question;
-    $("confirm-text").textContent = consequence;
-    $("confirm-yes").textContent = yes;
-    dialog.returnValue = "";
-    dialog.showModal();
-    $("confirm-yes").onclick = () => dialog.close("yes");
-    return new Promise((done) => {
-      dialog.onclose = () => done(dialog.returnValue === "yes");
     });
   }
 

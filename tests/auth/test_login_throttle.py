@@ -55,6 +55,21 @@ def guesses_until_refused(limits: LoginThrottle, **more: Any) -> tuple[int, Prob
     raise AssertionError("never refused")
 
 
+def test_new_api_keys_of_one_user_have_to_wait_after_a_hundred_and_others_do_not(
+    limits: LoginThrottle, clock: Clock
+) -> None:
+    for _ in range(100):
+        limits.new_api_key("ada")
+    with pytest.raises(Problem) as refused:
+        limits.new_api_key("ada")
+    assert (refused.value.status, refused.value.code) == (429, "rate_limited")
+    limits.new_api_key("bob")
+    clock.now += 60
+    limits.new_api_key("ada")
+    with pytest.raises(Problem):
+        limits.new_api_key("ada")
+
+
 def test_many_passwords_for_one_account_have_to_wait(limits: LoginThrottle, clock: Clock) -> None:
     taken, problem = guesses_until_refused(limits)
     assert (taken, problem.status, problem.code) == (10, 429, "rate_limited")

@@ -73,12 +73,12 @@ class Issued:
     user: str
     device: str
 
-    def like(self, key: Any = None, header: dict[str, Any] | None = None, **claims: Any) -> str:
+    def like(self, signed_with: Any = None, header: dict[str, Any] | None = None, **claims: Any) -> str:
         """Sign a variant of the user's token; None removes a claim."""
         changed = jwt.decode(self.user, options={"verify_signature": False}) | claims
         headers = {**jwt.get_unverified_header(self.user), **(header or {})}
         payload = {name: value for name, value in changed.items() if value is not None}
-        return jwt.encode(payload, key or self.key, algorithm=headers["alg"], headers=headers)
+        return jwt.encode(payload, signed_with or self.key, algorithm=headers["alg"], headers=headers)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import signal
 import time
 from asyncio.subprocess import Process
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import aiohttp
@@ -114,6 +115,8 @@ def test_a_link_with_a_key_shows_its_devices_read_only_until_the_key_is_deleted(
     browser.run("document.querySelector('#series li:not(.loading) button').click()")
     browser.until("return document.getElementById('device').open")
     browser.until("return document.getElementById('device-latest').innerText !== 'none yet'")
+    fetched = "performance.getEntriesByType('resource').filter(({ name }) => name.includes('/devices/'))"
+    browser.until(f"return {fetched}.some(({{ responseEnd }}) => responseEnd)")
     assert not browser.find("#registered").is_displayed()
     browser.find("#device [data-close]").click()
 
@@ -126,6 +129,42 @@ def test_a_link_with_a_key_shows_its_devices_read_only_until_the_key_is_deleted(
     assert all(" 401 " in line for line in browser.console_errors())
 
 
+def test_the_selected_series_are_shared_by_a_link_and_its_key_is_listed_and_ended(
+    logged_in: Browser, demo_server: DemoServer
+) -> None:
+    logged_in.until(LISTED)
+    logged_in.choose("sim-0004")
+    logged_in.until("return location.hash.includes('series=')")
+    logged_in.find("#share").click()
+    logged_in.until("return document.getElementById('keys-message').innerText === 'None yet.'")
+    assert logged_in.text("#share-what") == "The link shows 1 device."
+    logged_in.run("document.getElementById('share-days').value = '0'")
+    logged_in.find("#share-name").send_keys("<b>Bob</b>")
+    logged_in.find("#share-form [type=submit]").click()
+    logged_in.until("return document.getElementById('share-days-error').innerText !== ''")
+    logged_in.run("document.getElementById('share-days').value = '30'")
+    logged_in.find("#share-form [type=submit]").click()
+    logged_in.until("return !document.getElementById('share-done').hidden")
+    link = logged_in.text("#share-link")
+    (made,) = demo_server.call("GET", "/keys")[1]["items"]
+    (device,) = demo_server.call("GET", "/devices?name=sim-0004")[1]["items"]
+    assert (made["name"], made["scope"], made["devices"]) == ("<b>Bob</b>", ["readings:read"], [device["id"]])
+    assert timedelta(days=29.9) < datetime.fromisoformat(made["expiresAt"]) - datetime.now(UTC) < timedelta(days=30.1)
+    logged_in.until("return document.querySelectorAll('#keys li').length === 1")
+    assert logged_in.text("#keys li span").startswith("<b>Bob</b>: reads, 1 device, until ")
+
+    with Browser.opened(link) as colleague:
+        colleague.until("return document.getElementById('legend').innerText.includes('sim-0004')")
+        assert not colleague.find("#share").is_displayed()
+        assert colleague.console_errors() == []
+    logged_in.find("#keys button").click()
+    logged_in.find("#confirm-yes").click()
+    logged_in.until("return document.getElementById('keys-message').innerText === 'None yet.'")
+    assert demo_server.call("GET", "/keys")[1]["items"] == []
+    logged_in.find("#sharing [data-close]").click()
+    assert logged_in.run("return document.getElementById('share-link').textContent") == ""
+
+
 def test_a_shared_view_is_left_and_what_is_no_key_opens_nothing(browser: Browser, demo_server: DemoServer) -> None:
     made = demo_server.call("POST", "/keys", json={"name": "a colleague", "scope": ["readings:read"]})[1]
     browser.driver.get(f"{demo_server.url}/#key={made['key']}")
@@ -136,14 +175,15 @@ def test_a_shared_view_is_left_and_what_is_no_key_opens_nothing(browser: Browser
     assert browser.run(NOTICE) == "You have left the shared view."
     assert browser.run("return sessionStorage.length") == 0
     asyncio.run(delete_key(demo_server.url, demo_server.person, made["id"]))
-    _, login = demo_server.call("POST", "/keys", json={"name": "a device", "scope": ["readings:write"]})
-    for text in ("nonsense", "", login["key"]):
+    _, sending = demo_server.call("POST", "/keys", json={"name": "a device", "scope": ["readings:write"]})
+    for text in ("nonsense", "", sending["key"]):
         browser.driver.get("about:blank")
         browser.driver.get(f"{demo_server.url}/#key={text}")
         browser.until("return document.getElementById('login-notice').innerText !== ''")
         assert browser.run(NOTICE).startswith("This link has no API key")
         assert browser.run("return sessionStorage.length") == 0
         assert browser.run("return location.hash") == ""
+    asyncio.run(delete_key(demo_server.url, demo_server.person, sending["id"]))
 
 
 class Restarting:

@@ -102,6 +102,8 @@ async def front(tmp_path: Path) -> AsyncIterator[ProxyFixture]:
         ("POST", "/user/login", "auth"),
         ("GET", "/user/token", "auth"),
         ("DELETE", "/user/me", "auth"),
+        ("POST", "/keys", "auth"),
+        ("DELETE", "/keys/1", "auth"),
         ("GET", "/devices?name=a", "auth"),
         ("POST", "/devices/1/token", "auth"),
         ("GET", "/.well-known/jwks.json", "auth"),

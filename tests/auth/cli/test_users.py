@@ -34,8 +34,11 @@ async def test_operators_run_accounts_where_nobody_may_sign_up(database_url: str
         again = await users("create", *ADA, TIDEGATE_PASSWORD=PASSWORD)
         assert (again.code, again.err) == (1, "ada@example.org has an account.\n")
 
-        changed = await users("set-password", "ADA@example.org", "--password-stdin", stdin=OPERATORS_PASSWORD)
+        made = (await client.post("/keys", {"name": "export", "scope": ["readings:read"]}, token=token)).json
+        by_stdin = ("ADA@example.org", "--password-stdin", "--end-keys")
+        changed = await users("set-password", *by_stdin, stdin=OPERATORS_PASSWORD)
         assert changed.code == 0, changed.err
+        assert (await client.get("/user/token", token=made["key"])).status == 401
         assert (await client.get("/user/token", token=token)).status == 401
         assert (await client.log_in()).status == 401
         token = (await client.log_in(password=OPERATORS_PASSWORD)).json["accessToken"]

@@ -7,17 +7,24 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from prometheus_client import CollectorRegistry
-from sqlalchemy import update
+from sqlalchemy import insert, update
 from structlog.testing import capture_logs
 
 from auth.accounts import Accounts
 from auth.database import open_database
+from auth.devices import Device
+from auth.errors import ExpiredKeyError
+from auth.ids import new_id
 from auth.metrics import AuthMetrics
 from auth.passwords import password_hasher
-from auth.tables import api_keys, users
+from auth.tables import api_keys, devices, users
+from auth.tokens.issuer import IssuingKey, TokenIssuer
+from auth.tokens.keys import KeyRing, Keys
 from auth.tokens.revocations import RevocationLog
 from runtime.times import rfc3339
+from runtime.token_bucket import KeyedTokenBuckets
 from tests.auth.rows import change
 from tests.auth.service import PASSWORD, Answer, Client, claims_of, is_active
 
@@ -145,30 +152,48 @@ async def test_another_owners_device_is_none_that_a_key_can_be_limited_to(sqlite
     assert await listed(sqlite_client, ada) == []
 
 
-async def test_a_key_may_live_for_366_days_and_a_device_list_may_have_100_ids(sqlite_client: Client) -> None:
+async def test_a_key_may_live_for_366_days_and_a_device_list_may_have_100_ids(
+    sqlite_client: Client, sqlite_url: str
+) -> None:
     ada = await sqlite_client.new_user()
-    devices = [(await sqlite_client.new_device(ada))["id"] for _ in range(100)]
-    made = await new_key(sqlite_client, ada, devices=devices, expiresAt=ahead(days=366, seconds=-5))
-    assert sorted(made["devices"]) == sorted(devices)
-    assert (await sqlite_client.get("/devices", token=made["key"])).json.keys() == {"items"}
+    ids = [new_id() for _ in range(100)]
+    row = {"owner_id": claims_of(ada)["sub"], "sensor_type": "t", "location": '""', "gen": 0, "created_at_ms": 0}
+    await change(sqlite_url, insert(devices).values([row | {"id": one, "name": one} for one in ids]))
+    made = await new_key(sqlite_client, ada, devices=ids, expiresAt=ahead(days=366, seconds=-5))
+    assert made["devices"] == ids
+    found = (await sqlite_client.get("/devices", token=made["key"])).json
+    assert [device["id"] for device in found["items"]] == ids
 
 
 async def test_an_owner_has_at_most_100_keys_and_expired_ones_make_place(
     sqlite_client: Client, sqlite_url: str
 ) -> None:
     ada, bob = await sqlite_client.new_user(), await sqlite_client.new_user("bob@example.org")
-    keys = [await new_key(sqlite_client, ada, name=str(number)) for number in range(100)]
+    row = {"owner_id": claims_of(ada)["sub"], "scope": "readings:read", "kid": "x", "created_at_ms": 0}
+    valid = row | {"expires_at_ms": 2**42}
+    await change(sqlite_url, insert(api_keys).values([valid | {"id": new_id(), "name": str(n)} for n in range(99)]))
+    await new_key(sqlite_client, ada)
     refused = await sqlite_client.post("/keys", {"name": "x", "scope": ALL}, token=ada)
     assert (refused.status, refused.json["code"], refused.json["limit"]) == (422, "too_many_keys", 100)
     await new_key(sqlite_client, bob)
-    past = update(api_keys).where(api_keys.c.id.in_([keys[0]["id"], keys[7]["id"]])).values(expires_at_ms=1)
+    past = update(api_keys).where(api_keys.c.name.in_(["0", "7"])).values(expires_at_ms=1)
     await change(sqlite_url, past)
     assert len(await listed(sqlite_client, ada)) == 100, "they are still listed"
     await new_key(sqlite_client, ada)
-    assert [key["name"] for key in await listed(sqlite_client, ada)][:7] == [str(number) for number in range(1, 7)] + [
-        "8"
-    ]
-    assert len(await listed(sqlite_client, ada)) == 99
+    names = [key["name"] for key in await listed(sqlite_client, ada)]
+    assert (names[:7], len(names)) == (["1", "2", "3", "4", "5", "6", "8"], 99)
+
+
+async def test_a_user_who_makes_and_deletes_keys_without_end_has_to_wait(
+    sqlite_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada, bob = await sqlite_client.new_user(), await sqlite_client.new_user("bob@example.org")
+    await new_key(sqlite_client, ada)
+    monkeypatch.setattr(KeyedTokenBuckets, "wait_s", lambda _, key: 7.5 if key == claims_of(ada)["sub"] else 0.0)
+    refused = await sqlite_client.post("/keys", {"name": "x", "scope": ALL}, token=ada)
+    assert (refused.status, refused.json["code"], refused.headers["Retry-After"]) == (429, "rate_limited", "8")
+    assert len(await listed(sqlite_client, ada)) == 1
+    await new_key(sqlite_client, bob)
 
 
 async def test_no_key_makes_lists_or_deletes_keys_or_reads_or_changes_the_account(sqlite_client: Client) -> None:
@@ -277,6 +302,29 @@ async def test_no_token_outlives_the_key_that_issued_it(sqlite_client: Client, s
     await change(sqlite_url, update(api_keys).values(expires_at_ms=int(time.time() * 1000) - 1))
     for token in (made["key"], issued["token"], renewed):
         assert not await is_active(sqlite_client, token), "by the database's clock, whatever this host's"
+
+
+async def test_a_key_that_has_just_expired_is_revoked_with_its_deletion_for_services_whose_clocks_are_behind(
+    sqlite_client: Client, sqlite_url: str
+) -> None:
+    ada = await sqlite_client.new_user()
+    just, long_ago = [(await new_key(sqlite_client, ada))["id"] for _ in range(2)]
+    for key_id, ago_s in ((just, 60), (long_ago, 3 * 3600)):
+        past = update(api_keys).where(api_keys.c.id == key_id)
+        await change(sqlite_url, past.values(expires_at_ms=int((time.time() - ago_s) * 1000)))
+        assert (await sqlite_client.call("DELETE", f"/keys/{key_id}", token=ada)).status == 204
+    assert await listed_revocations(sqlite_client) == [("jti", just)]
+
+
+def test_a_key_issues_nothing_at_the_very_second_of_its_end() -> None:
+    ring = KeyRing(Keys("kid", Ed25519PrivateKey.generate(), {}))
+    issuer = TokenIssuer(ring, issuer="tidegate", access_s=60, device_s=3600)
+    device = Device("device", "owner", "name", "temperature", "", 0, 0)
+    now = int(time.time())
+    with pytest.raises(ExpiredKeyError):
+        issuer.for_device(device, IssuingKey("key", now))
+    assert issuer.for_device(device, IssuingKey("key", now + 50)).claims.exp == now + 50
+    assert issuer.for_device(device, IssuingKey("key", now + 9999)).expires_in == 3600
 
 
 async def test_a_new_password_ends_keys_if_it_is_asked_to(client: Client) -> None:
