@@ -74,7 +74,7 @@ CALLS = {
     "DELETE /provisioning/{id}": Call(),
     "GET /user/token": Call(SCOPES),
     "POST /devices": Call((MANAGE,), body=DEVICE | {"location": "new"}, of_all_devices=True),
-    "POST /devices/batch": Call((MANAGE,), body=[DEVICE | {"name": "more"}], of_all_devices=True),
+    "POST /devices/batch": Call((MANAGE,), body=[DEVICE | {"location": "new", "name": "more"}], of_all_devices=True),
     "GET /devices": Call((READ, MANAGE)),
     "GET /devices/{id}": Call((READ, MANAGE)),
     "PATCH /devices/{id}": Call((MANAGE,), body={"sensorType": "pressure"}),
