@@ -13,25 +13,32 @@ from access.tokens import KeySet, TokenVerifier
 from auth.accounts import Accounts
 from auth.api_keys import ApiKeys
 from auth.audit import AuditLog
+from auth.claim_throttle import ClaimThrottle
 from auth.commands.gateways import Gateways
 from auth.commands.kept import KeptCommands
 from auth.commands.sender import CommandSender
 from auth.commands.store import CommandStore
 from auth.database import Database, open_database
 from auth.deletion_outbox import OwnerDeletionOutbox
+from auth.device_claims import DeviceClaims
+from auth.device_import import DeviceImport
 from auth.devices import DeviceRegistry
 from auth.http.accounts import AccountRoutes
 from auth.http.api_keys import ApiKeyRoutes
 from auth.http.authorizer import Authorizer
 from auth.http.bodies import MAX_PAGE, DevicesAnswer, RevocationsAnswer
+from auth.http.claims import ClaimRoutes
 from auth.http.commands import CommandRoutes
+from auth.http.device_batch import DeviceBatchRoutes
 from auth.http.devices import DeviceRoutes
+from auth.http.provisioning import ProvisioningRoutes
 from auth.http.sessions import SessionRoutes
 from auth.http.tokens import TokenRoutes
 from auth.login_throttle import LoginThrottle
 from auth.metrics import AuthMetrics
 from auth.migrate import migrate
 from auth.passwords import PasswordHasher, password_hasher
+from auth.provisioning import ProvisioningKeys
 from auth.schema import require_schema
 from auth.sessions import Sessions
 from auth.settings import AuthSettings, DatabaseSettings
@@ -179,13 +186,21 @@ def _service(
     sessions = Sessions(database, issuer, revocations, access_s=access_s, refresh_s=settings.refresh_token_seconds)
     api_keys = ApiKeys(database, issuer, revocations)
     accounts = Accounts(database, passwords, revocations)
-    devices = DeviceRegistry(database, revocations, settings.max_devices_per_owner)
+    most_devices = settings.max_devices_per_owner
+    devices, imports = DeviceRegistry(database, revocations, most_devices), DeviceImport(database, most_devices)
+    device_claims = DeviceClaims(
+        database, revocations, max_per_owner=most_devices, queue_timeout_s=settings.database_timeout_seconds
+    )
+    claim_throttle = ClaimThrottle(settings, addresses, metrics)
     signup_open = settings.signup == "open"
     calls = [
         *AccountRoutes(accounts, authorizer, throttle, deletions, audit, signup_open=signup_open).calls(),
         *SessionRoutes(accounts, sessions, authorizer, throttle, audit, addresses).calls(),
         *ApiKeyRoutes(api_keys, throttle, authorizer, audit).calls(),
         *DeviceRoutes(devices, api_keys, issuer, authorizer, audit).calls(),
+        *DeviceBatchRoutes(imports, issuer, authorizer, audit).calls(),
+        *ProvisioningRoutes(ProvisioningKeys(database), authorizer, audit).calls(),
+        *ClaimRoutes(device_claims, issuer, authorizer, claim_throttle, audit).calls(),
         *CommandRoutes(devices, *commands, authorizer, audit).calls(),
         *TokenRoutes(authorizer, keys.jwks, revocations).calls(),
     ]

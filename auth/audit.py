@@ -10,9 +10,12 @@ from aiohttp import web
 
 from access.claims import Claims
 from auth.accounts import User
+from auth.device_claims import Claim, Claimed, ClaimKey
+from auth.device_import import Imported
 from auth.devices import Device
 from auth.errors import NoSuchUserError, RefreshError, WrongCredentialsError
 from auth.metrics import AuthMetrics
+from auth.provisioning import ProvisioningKey
 from auth.tokens.issuer import IssuedToken, NewApiKey
 from runtime.http.addresses import ClientAddresses
 from runtime.logs import logger
@@ -138,6 +141,67 @@ class AuditLog:
             user=device.owner_id,
             device=device.id,
             name=device.name,
+            address=self._addresses.of(request),
+        )
+
+    def devices_imported(
+        self, request: web.Request, claims: Claims, imported: Sequence[Imported], issued: Sequence[IssuedToken] | None
+    ) -> None:
+        """Record a chunk of an import: new devices, and those that got a token; one line, and none without either."""
+        new = [one.device.id for one in imported if one.is_new]
+        self._metrics.devices.inc(len(new))
+        self._metrics.tokens.labels("device").inc(len(issued or ()))
+        if new or issued:
+            log.info(
+                "Devices were imported.",
+                user=claims.owner,
+                by=claims.holder,
+                registered=new,
+                tokens_of=[one.claims.sub for one in issued or ()],
+                address=self._addresses.of(request),
+            )
+
+    def provisioning_key_created(self, request: web.Request, user_id: str, key: ProvisioningKey) -> None:
+        """Record a new provisioning key, and what it permits."""
+        log.info(
+            "A provisioning key was made.",
+            user=user_id,
+            provisioning_key=key.id,
+            name=key.name,
+            max_devices=key.max_devices,
+            expires_at_ms=key.expires_at_ms,
+            address=self._addresses.of(request),
+        )
+
+    def provisioning_key_deleted(self, request: web.Request, user_id: str, key_id: str) -> None:
+        """Record the end of a provisioning key."""
+        address = self._addresses.of(request)
+        log.info("A provisioning key was deleted.", user=user_id, provisioning_key=key_id, address=address)
+
+    def device_claimed(self, request: web.Request, key: ClaimKey, claimed: Claimed, issued: IssuedToken) -> None:
+        """Record a claim, new or repeated, and the token."""
+        self._metrics.claims.labels("new" if claimed.is_new else "repeated").inc()
+        if claimed.is_new:
+            self._metrics.devices.inc()
+        log.info(
+            "A device was claimed." if claimed.is_new else "A device claimed itself again.",
+            user=key.owner_id,
+            provisioning_key=key.id,
+            device=claimed.device.id,
+            name=claimed.device.name,
+            address=self._addresses.of(request),
+        )
+        self.token_issued(request, issued, by=claimed.device.id)
+
+    def claim_refused(self, request: web.Request, claim: Claim, key: ClaimKey | None, reason: str) -> None:
+        """Record a refused claim; `key` is None if there is none. `claimed`: somebody has the id and another secret."""
+        self._metrics.claims.labels("claimed" if reason == "claimed" else "refused").inc()
+        log.warning(
+            "A claim was refused.",
+            reason=reason,
+            hardware_id=claim.hardware_id,
+            user=None if key is None else key.owner_id,
+            provisioning_key=None if key is None else key.id,
             address=self._addresses.of(request),
         )
 

@@ -53,7 +53,6 @@ class DeviceRegistry:
         """
         device_id = new_id()
         device = Device(device_id, owner_id, name or device_id, sensor_type, location, 0, now_ms())
-        row = msgspec.structs.asdict(device) | {"location": _location_text(location)}
         try:
             async with self._database.begin() as connection:
                 # One registration per owner at a time, so that two concurrent ones cannot exceed the limit.
@@ -61,7 +60,7 @@ class DeviceRegistry:
                 count = select(func.count()).select_from(devices).where(devices.c.owner_id == owner_id)
                 if (await connection.scalar(count) or 0) >= self._max_per_owner:
                     raise TooManyDevicesError(self._max_per_owner)
-                await connection.execute(insert(devices).values(row))
+                await connection.execute(insert(devices).values(row_of(device)))
         except IntegrityError as error:
             raise NameTakenError from error
         return device
@@ -127,7 +126,7 @@ class DeviceRegistry:
         if after is not None:
             query = query.where(devices.c.id > after)
         async with self._database.connect() as connection:
-            found = [_device(row) for row in await connection.execute(query)]
+            found = [device_of(row) for row in await connection.execute(query)]
         items = found[:limit]
         return DevicePage(items, items[-1].id if len(found) > limit else None)
 
@@ -138,7 +137,7 @@ class DeviceRegistry:
             row = (await connection.execute(select(devices).where(*conditions))).one_or_none()
         if row is None:
             raise NoSuchDeviceError
-        return _device(row)
+        return device_of(row)
 
 
 async def lock_device(connection: AsyncConnection, owner_id: str, device_id: str) -> int:
@@ -159,7 +158,12 @@ def _location_text(location: Location) -> str:
     return msgspec.json.encode(location).decode()
 
 
-def _device(row: Row[*tuple[object, ...]]) -> Device:
-    values = row._asdict()
-    location = msgspec.json.decode(values.pop("location"), type=Location)
-    return Device(**values, location=location)
+def row_of(device: Device) -> dict[str, object]:
+    """Return a device as a row of its table."""
+    return msgspec.structs.asdict(device) | {"location": _location_text(device.location)}
+
+
+def device_of(row: Row[*tuple[object, ...]]) -> Device:
+    """Return the device of a row that has the columns of its table, and maybe others."""
+    values = {name: row._mapping[name] for name in Device.__struct_fields__}
+    return Device(**values | {"location": msgspec.json.decode(values["location"], type=Location)})

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+ClaimRefusal = Literal["unknown_key", "expired_key", "disabled"]
 CredentialsReason = Literal["unknown_user", "wrong_password", "damaged_hash", "disabled", "changed_meanwhile"]
 
 
@@ -83,6 +84,42 @@ class NotYourDevicesError(AuthError):
     def __init__(self, ids: set[str]) -> None:
         super().__init__(f"{len(ids)} unknown devices")
         self.ids = ids
+
+
+class NoSuchProvisioningKeyError(AuthError):
+    """The owner has no provisioning key with this id."""
+
+
+class TooManyProvisioningKeysError(AuthError):
+    """The owner has the maximum number of provisioning keys."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"at most {limit} provisioning keys")
+        self.limit = limit
+
+
+class ClaimRefusedError(AuthError):
+    """A provisioning key has ended, or never was, or its owner is disabled."""
+
+    def __init__(self, reason: ClaimRefusal) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class TooManyClaimsError(AuthError):
+    """There are as many devices as may be claimed with the provisioning key."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"at most {limit} devices")
+        self.limit = limit
+
+
+class ClaimedError(AuthError):
+    """The device is claimed with another secret."""
+
+
+class NotClaimedError(AuthError):
+    """The device is not claimed, or was released already."""
 
 
 class TooManyCommandsError(AuthError):

@@ -38,7 +38,7 @@ from runtime.token_bucket import Clock, KeyedTokenBuckets
 
 log = logger("auth.audit")
 
-Scope = Literal["account", "address"]
+Scope = Literal["account", "address", "key"]
 
 # about 350 bytes each. To push a key out of memory takes as many failures of others, each the time of a hash.
 MAX_KEYS = 50_000
@@ -57,7 +57,7 @@ class Limit:
 
 
 class ThrottledAttempt:
-    """One attempt at a log-in, refresh or sign-up; the caller reports its failure with `failed`."""
+    """One attempt at a log-in, refresh, sign-up or claim; the caller reports its failure with `failed`."""
 
     def __init__(self, checked: list[Limit], counted: list[Limit], refused: Counter) -> None:
         self._checked = checked

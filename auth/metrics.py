@@ -30,11 +30,15 @@ class AuthMetrics:
         self.devices = Counter("tidegate_auth_devices_registered_total", "Devices registered.", registry=registry)
         self.rate_limited = Counter(
             "tidegate_auth_rate_limited_total",
-            "Requests refused by the throttle for log-ins, refreshes, sign-ups and API keys, by scope.",
+            "Requests refused by the throttle for log-ins, refreshes, sign-ups, API keys and claims, by scope.",
             ["scope"],
             registry=registry,
         )
-        preset_labels(self.rate_limited, "account", "address")
+        preset_labels(self.rate_limited, "account", "address", "key")
+        self.claims = Counter(
+            "tidegate_auth_device_claims_total", "Claims of devices by outcome.", ["outcome"], registry=registry
+        )
+        preset_labels(self.claims, "new", "repeated", "claimed", "refused")
         self.hash_seconds = Histogram(
             "tidegate_auth_password_hash_seconds",
             "Time to hash or verify one password, in a worker thread.",

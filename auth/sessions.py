@@ -27,7 +27,7 @@ from auth.database import Database, server_time_ms
 from auth.errors import RefreshError, WrongCredentialsError
 from auth.ids import new_id
 from auth.tables import refresh_tokens
-from auth.tokens.issuer import IssuedToken, TokenIssuer, new_refresh_token, refresh_token_hash, used_by_hash
+from auth.tokens.issuer import IssuedToken, TokenIssuer, new_secret, secret_hash, used_by_hash
 from auth.tokens.revocations import RevocationLog
 
 # A second use by the same client within this time is a race: longer than clients wait before they retry.
@@ -55,7 +55,7 @@ class Sessions:
 
     async def begin(self, user: User) -> TokenPair:
         """Start a session; raise WrongCredentialsError if the account has changed since the password was checked."""
-        refresh_token, sid = new_refresh_token(), new_id()
+        refresh_token, sid = new_secret(), new_id()
         async with self._database.begin() as connection:
             await lock_user(connection, user.id)
             now = await server_time_ms(connection)
@@ -68,7 +68,7 @@ class Sessions:
 
     async def refresh(self, refresh_token: str, *, network: str, user_agent: str) -> tuple[User, TokenPair]:
         """Exchange an unused refresh token for new tokens; raise RefreshError with the reason if it is refused."""
-        columns, token_hash = refresh_tokens.c, refresh_token_hash(refresh_token)
+        columns, token_hash = refresh_tokens.c, secret_hash(refresh_token)
         used_by = used_by_hash(refresh_token, network, user_agent)
         user_query = select(columns.user_id).where(columns.token_hash == token_hash)
         query = select(columns.sid, columns.expires_at_ms, columns.used_at_ms, columns.used_by_hash)
@@ -92,7 +92,7 @@ class Sessions:
                     raise RefreshError("raced", user_id, row.sid)
                 await self._end(connection, user_id, row.sid)
             else:
-                renewed = new_refresh_token()
+                renewed = new_secret()
                 used = update(refresh_tokens).where(columns.token_hash == token_hash)
                 await connection.execute(used.values(used_at_ms=now, used_by_hash=used_by))
                 await self._delete_expired(connection, user_id, now)
@@ -110,7 +110,7 @@ class Sessions:
                 other = await connection.scalar(
                     select(refresh_tokens.c.sid).where(
                         refresh_tokens.c.user_id == user_id,
-                        refresh_tokens.c.token_hash == refresh_token_hash(refresh_token),
+                        refresh_tokens.c.token_hash == secret_hash(refresh_token),
                     )
                 )
                 if other is not None and other != sid:
@@ -128,7 +128,7 @@ class Sessions:
         row = {
             "user_id": user_id,
             "sid": sid,
-            "token_hash": refresh_token_hash(token),
+            "token_hash": secret_hash(token),
             "created_at_ms": now,
             "expires_at_ms": now + self._refresh_ms,
         }

@@ -67,6 +67,14 @@ class KeySettings(KeyListSettings):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceSettings(KeySettings):
+    """The settings of `python -m auth devices`: what tokens of devices, and their number, depend on."""
+
+    token_issuer: Annotated[str, Meta(min_length=1)] = setting("tidegate", about="`iss` of every token")
+    max_devices_per_owner: Positive = setting(10_000, about="how many devices one owner may register")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UserSettings(DatabaseSettings):
     """The settings of `python -m auth users`. Token lifetimes must be the service's: revocations last as long."""
 
@@ -88,16 +96,14 @@ class AnnounceSettings(DatabaseSettings):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AuthSettings(KeySettings):
+class AuthSettings(DeviceSettings):
     """The settings of the service."""
 
     host: str = setting("0.0.0.0", about="address of the HTTP interface")  # noqa: S104 - a container's own network
     port: Port = setting(8001, about="port of the HTTP interface; 0 takes any free one")
     ops_port: Port = ops_port_setting(9001)
-    token_issuer: Annotated[str, Meta(min_length=1)] = setting("tidegate", about="`iss` of every token")
     refresh_token_seconds: Positive = setting(30 * 86400, about="lifetime of a refresh token")
     signup: Literal["open", "closed"] = setting("open", about="whether anyone may sign up")
-    max_devices_per_owner: Positive = setting(10_000, about="how many devices one owner may register")
     bcrypt_cost: BcryptCost = setting(12, about="log2 of bcrypt's rounds; 12 takes about 0.25 s per password")
     hash_threads: Annotated[int, Meta(ge=0, le=256)] = setting(0, about="threads that hash passwords; 0: one per core")
     hash_queue: Annotated[int, Meta(ge=0)] = setting(
@@ -121,6 +127,14 @@ class AuthSettings(KeySettings):
     address_failure_seconds: Seconds = setting(2.0, about="time after which one of these is forgiven")
     address_signups: Positive = setting(300, about="sign-ups from an address before it has to wait")
     address_signup_seconds: Seconds = setting(0.1, about="time after which one of these is forgiven")
+    address_claims: Positive = setting(
+        2_000, about="claims of devices from an address before the next has to wait; auth/claim_throttle.py"
+    )
+    address_claim_seconds: Seconds = setting(0.05, about="time after which one of these is forgiven")
+    provisioning_key_claims: Positive = setting(
+        2_000, about="claims with a provisioning key before the next has to wait"
+    )
+    provisioning_key_claim_seconds: Seconds = setting(0.02, about="time after which one of these is forgiven")
     command_history_seconds: Positive = setting(
         7 * 86400, about="how long finished and expired commands are listed; at most 1,000 of a device"
     )

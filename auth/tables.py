@@ -114,6 +114,30 @@ class _ApiKeys(TypedColumns):
     expires_at_ms = C(BigInteger, nullable=False)
 
 
+class _ProvisioningKeys(TypedColumns):
+    owner_id = C(ascii_text(36), ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    id = C(ascii_text(36), primary_key=True)
+    name = C(String(100), nullable=False)
+    # SHA-256 in hex; the key itself is not stored.
+    key_hash = C(ascii_text(64), nullable=False)
+    max_devices = C(Integer, nullable=False)
+    created_at_ms = C(BigInteger, nullable=False)
+    # None: it does not expire.
+    expires_at_ms = C(BigInteger)
+
+
+class _DeviceClaims(TypedColumns):
+    owner_id = C(ascii_text(36), primary_key=True)
+    # The device's own id, unique for the owner whichever provisioning key it was claimed with.
+    hardware_id = C(ascii_text(64), primary_key=True)
+    device_id = C(ascii_text(36), nullable=False)
+    # The key whose devices it counts as; the key may have been deleted since.
+    provisioning_key_id = C(ascii_text(36), nullable=False)
+    # SHA-256 in hex of the device's secret. None: released, so the next secret is accepted.
+    secret_hash = C(ascii_text(64))
+    claimed_at_ms = C(BigInteger, nullable=False)
+
+
 class _Revocations(TypedColumns):
     # From `revocation_counter`, whose row stays locked until the commit: numbers become visible in order, so that no
     # row can appear below a number that a reader has passed.
@@ -185,6 +209,18 @@ devices = _table("devices", _Devices, UniqueConstraint("owner_id", "name", name=
 refresh_tokens = _table("refresh_tokens", _RefreshTokens, UniqueConstraint("token_hash", name="refresh_tokens_hash"))
 signing_keys = _table("signing_keys", _SigningKeys, UniqueConstraint("kid", name="signing_keys_kid"))
 api_keys = _table("api_keys", _ApiKeys, Index("api_keys_kid", "kid", "expires_at_ms"))
+provisioning_keys = _table(
+    "provisioning_keys", _ProvisioningKeys, UniqueConstraint("key_hash", name="provisioning_keys_hash")
+)
+device_claims = _table(
+    "device_claims",
+    _DeviceClaims,
+    ForeignKeyConstraint(
+        ["owner_id", "device_id"], ["devices.owner_id", "devices.id"], ondelete="CASCADE", name="device_claims_claimed"
+    ),
+    UniqueConstraint("owner_id", "device_id", name="device_claims_device"),
+    Index("device_claims_key", "owner_id", "provisioning_key_id"),
+)
 revocations = _table("revocations", _Revocations, Index("revocations_until", "until_ms"))
 revocation_counter = _table("revocation_counter", _RevocationCounter)
 deleted_owners = _table("deleted_owners", _DeletedOwners)

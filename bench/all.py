@@ -40,6 +40,7 @@ FULL_SUITE = (
     Part("reader", 6),
     Part("dashboard", 16),
     Part("auth_logins", 3),
+    Part("provisioning", 1),
 )
 QUICK = (
     Part("pipeline", 2.5, ("--quick",)),

@@ -75,17 +75,19 @@ class Connection:
     def __init__(self, port: int) -> None:
         self._port = port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self.body = b""  # of the last response
 
-    async def request(self, method: str, path: str, body: Any = None) -> int:
+    async def request(self, method: str, path: str, body: Any = None, *, token: str = "") -> int:
         """Return the status of the response, after reading its body."""
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._streams
         payload = b"" if body is None else json.dumps(body).encode()
         kind = "" if body is None else f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n"
-        writer.write(f"{method} {path} HTTP/1.1\r\nHost: bench\r\n{kind}\r\n".encode() + payload)
+        authorization = f"Authorization: Bearer {token}\r\n" if token else ""
+        writer.write(f"{method} {path} HTTP/1.1\r\nHost: bench\r\n{authorization}{kind}\r\n".encode() + payload)
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        await reader.readexactly(int(head.partition("content-length: ")[2].partition("\r\n")[0]))
+        self.body = await reader.readexactly(int(head.partition("content-length: ")[2].partition("\r\n")[0]))
         return int(head.split(" ", 2)[1])
 
     def close(self) -> None:
@@ -100,6 +102,8 @@ async def service(url: str, folder: Path, cost: int) -> AsyncIterator[Service]:
         "AUTH_DATABASE_URL": url,
         "SIGNING_KEY_SECRET": "only for benches, not secret",
         "BCRYPT_COST": str(cost),
+        # A disk that is busy with something else for some seconds ends no measurement.
+        "DATABASE_TIMEOUT_SECONDS": "30",
         "HOST": "127.0.0.1",
         "OPS_HOST": "127.0.0.1",
         "PORT": "0",

@@ -16,11 +16,20 @@ from sqlalchemy.exc import DBAPIError
 
 from auth.app import migrate_once, serve
 from auth.cli.announce import run_announce
+from auth.cli.devices import add_devices, run_devices
 from auth.cli.keys import add_keys, run_list, run_retire, run_rotate
 from auth.cli.users import add_users, run_users
 from auth.errors import AuthError
 from auth.schema import SchemaError
-from auth.settings import AnnounceSettings, AuthSettings, DatabaseSettings, KeyListSettings, KeySettings, UserSettings
+from auth.settings import (
+    AnnounceSettings,
+    AuthSettings,
+    DatabaseSettings,
+    DeviceSettings,
+    KeyListSettings,
+    KeySettings,
+    UserSettings,
+)
 from auth.tokens.keys import KeysError
 from broker.interface import BrokerError
 from runtime.command_line import CommandParser, service_parser
@@ -47,10 +56,10 @@ def main(arguments: list[str]) -> int:
             return run_service(DatabaseSettings, migrate_once)
         case "keys":
             return _run_keys(args)
-        case "users" if args.verb == "announce-deleted":
-            return _run(AnnounceSettings, lambda settings: run_announce(settings, args))
+        case "devices":
+            return _run(DeviceSettings, lambda settings: run_devices(settings, args))
         case "users":
-            return _run(UserSettings, lambda settings: run_users(settings, args))
+            return _run_users(args)
     return run_service(AuthSettings, serve)
 
 
@@ -61,6 +70,12 @@ def _run_keys(args: argparse.Namespace) -> int:
         case "retire":
             return _run(KeyListSettings, lambda settings: run_retire(settings, args.kid))
     return _run(KeyListSettings, lambda settings: run_list(settings, as_json=args.json))
+
+
+def _run_users(args: argparse.Namespace) -> int:
+    if args.verb == "announce-deleted":
+        return _run(AnnounceSettings, lambda settings: run_announce(settings, args))
+    return _run(UserSettings, lambda settings: run_users(settings, args))
 
 
 def _run(settings_type: type[Settings], command: Callable[[Settings], Coroutine[Any, Any, None]]) -> int:
@@ -109,9 +124,10 @@ def _parser() -> CommandParser:
         AuthSettings,
         epilog=f"A command exits with {EXIT_CODES}.",
     )
-    commands = parser.add_subparsers(dest="command", metavar="{migrate,keys,users}")
+    commands = parser.add_subparsers(dest="command", metavar="{migrate,keys,users,devices}")
     about = "upgrade the database to the newest schema"
     commands.add_parser("migrate", help=about, description=f"{about.capitalize()}.", settings=DatabaseSettings)
     add_keys(commands)
     add_users(commands)
+    add_devices(commands)
     return parser

@@ -126,6 +126,14 @@ class NewDevice(Body):
     name: DeviceName | None = None
 
 
+class BatchDevice(Body):
+    """A row of `POST /devices/batch`. The name is required: by it a repeated row is recognized."""
+
+    name: DeviceName
+    sensor_type: SensorType
+    location: LocationText | Position
+
+
 class DeviceChange(Body):
     """Body of `PATCH /devices/{id}`."""
 

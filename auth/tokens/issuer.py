@@ -59,7 +59,7 @@ class IssuedToken(msgspec.Struct, frozen=True):
 
 
 class TokenIssuer:
-    """Signs tokens with the current signing key."""
+    """Signs tokens with the current signing key, in any thread."""
 
     def __init__(self, keys: KeyRing, *, issuer: str, access_s: int, device_s: int) -> None:
         self._keys = keys
@@ -136,21 +136,21 @@ class TokenIssuer:
         )
 
     def _sign(self, claims: Claims) -> IssuedToken:
-        kid = self._keys.kid
-        header = {"typ": TOKEN_TYPE, "kid": kid}
+        keys = self._keys.current
+        header = {"typ": TOKEN_TYPE, "kid": keys.kid}
         payload = msgspec.to_builtins(claims)
-        token = jwt.encode(payload, self._keys.private_key, algorithm=ALGORITHM, headers=header)
-        return IssuedToken(token, claims, kid)
+        token = jwt.encode(payload, keys.private_key, algorithm=ALGORITHM, headers=header)
+        return IssuedToken(token, claims, keys.kid)
 
 
-def new_refresh_token() -> str:
-    """Return 256 random bits as text, which reveal nothing about the owner."""
+def new_secret() -> str:
+    """Return 256 random bits as text, which reveal nothing about the owner: a refresh token or provisioning key."""
     return secrets.token_urlsafe(32)
 
 
-def refresh_token_hash(token: str) -> str:
-    """Return the hash to store. A plain SHA-256 is enough, as nobody can guess 256 random bits."""
-    return hashlib.sha256(token.encode()).hexdigest()
+def secret_hash(secret: str) -> str:
+    """Return the hash to store of a random secret: SHA-256, as nobody can guess it, and no slow hash helps."""
+    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def used_by_hash(token: str, network: str, user_agent: str) -> str:

@@ -55,14 +55,9 @@ class KeyRing:
         self._failing = False
 
     @property
-    def kid(self) -> str:
-        """The id of the signing key."""
-        return self._keys.kid
-
-    @property
-    def private_key(self) -> Ed25519PrivateKey:
-        """The signing key."""
-        return self._keys.private_key
+    def current(self) -> Keys:
+        """The keys of this moment: a signing key and its id that belong together, in any thread."""
+        return self._keys
 
     async def jwks(self) -> dict[str, Any]:
         """Return the document of `/.well-known/jwks.json`, also for an `access.tokens.KeySet` of this process.

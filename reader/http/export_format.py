@@ -16,6 +16,7 @@ from reader.history.ndjson_lines import ndjson_form
 from reader.history.parquet import ParquetRows
 from reader.history.selection import SeriesRows
 from readings.csv_row import CSV_END
+from runtime.http.accept import preferred_media_type
 from runtime.http.operation import JSON
 
 CSV = "text/csv"
@@ -129,36 +130,4 @@ def negotiate_media_type(request: web.Request, format_: str | None) -> str:
     """
     if format_ is not None:
         return _FORMATS.get(format_, JSON)
-    weights: dict[str, float] = {}
-    for item in ",".join(request.headers.getall("Accept", ())).split(","):
-        media_type, *parameters = (part.strip().lower() for part in item.split(";"))
-        weights.setdefault(media_type, _weight(parameters))
-    best, best_rank = JSON, (0.0, 3, 0)  # weight 0: not acceptable
-    for media_type in _NAMES:
-        rank = _rank(media_type, weights)
-        if rank > best_rank:
-            best, best_rank = media_type, rank
-    return best
-
-
-def _rank(media_type: str, weights: dict[str, float]) -> tuple[float, int, int]:
-    """Rank a type by the weight of the most specific media range that matches it, its specificity and its position.
-
-    RFC 9110, 12.5.1.
-    """
-    order = list(weights)
-    for specificity, names in ((2, _NAMES[media_type]), (1, {media_type.partition("/")[0] + "/*"}), (0, {"*/*"})):
-        found = [name for name in order if name in names]
-        if found:
-            return max((weights[name], specificity, -order.index(name)) for name in found)
-    return 0.0, 0, 0
-
-
-def _weight(parameters: list[str]) -> float:
-    for parameter in parameters:
-        if parameter.startswith("q="):
-            try:
-                return float(parameter[2:])
-            except ValueError:
-                return 0.0
-    return 1.0
+    return preferred_media_type(request, _NAMES)

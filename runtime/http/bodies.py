@@ -30,17 +30,25 @@ async def read_json(request: web.Request, body_type: type[Body], *, max_bytes: i
     """
     if request.content_type != "application/json":
         raise Problem(415, "The body must be application/json.")
-    if (request.charset or "utf-8").lower() not in ("utf-8", "utf8"):
-        raise Problem(415, "JSON must be UTF-8; no other charset is accepted.")
-    raw = await read_bytes(request, max_bytes)
+    require_utf8(request)
+    return convert_body(parse_json(await read_bytes(request, max_bytes)), body_type)
+
+
+def parse_json(raw: bytes) -> Any:
+    """Return the value of a JSON body; raise Problem 400 as `runtime.http.json_text.parse` refuses it."""
     try:
-        parsed = parse(raw)
+        return parse(raw)
     except NotJsonError as error:
         raise Problem(400, str(error)) from error
-    return convert_body(parsed, body_type)
 
 
-async def read_bytes(request: web.Request, max_bytes: int) -> bytes:
+def require_utf8(request: web.Request) -> None:
+    """Raise Problem 415 if the request says that its text has another charset."""
+    if (request.charset or "utf-8").lower() not in ("utf-8", "utf8"):
+        raise Problem(415, "The body must be UTF-8; no other charset is accepted.")
+
+
+async def read_bytes(request: web.Request, max_bytes: int, *, timeout_s: float = BODY_TIMEOUT_S) -> bytes:
     """Read and decompress the whole body, bounded in size and time; raise Problem 400, 408, 413 or 415."""
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding != "identity" and encoding not in _WINDOW:
@@ -51,10 +59,10 @@ async def read_bytes(request: web.Request, max_bytes: int) -> bytes:
     if (request.content_length or 0) > max_bytes:
         raise _too_large(max_bytes)
     try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             raw = await _read_within(request, max_bytes)
     except TimeoutError as error:
-        raise Problem(408, f"The body did not arrive within {BODY_TIMEOUT_S:g} s.") from error
+        raise Problem(408, f"The body did not arrive within {timeout_s:g} s.") from error
     except web.RequestPayloadError as error:
         raise Problem(400, "The body does not have the length or encoding that its headers announce.") from error
     return raw if encoding == "identity" else _decompress(raw, encoding, max_bytes)

@@ -47,6 +47,15 @@ def test_the_devices_bench_measures_the_library_beside_the_bare_client() -> None
     assert leftover_processes() == []
 
 
+def test_the_provisioning_bench_measures_both_ways() -> None:
+    done = run_bench("provisioning", "--smoke", "--json")
+    assert done.returncode in (0, 1), done.stderr
+    figures = json.loads(done.stdout)["figures"]
+    assert [figure["atLeast"] for figure in figures if figure.get("atLeast") is not None] == [20]
+    assert all(figure["value"] > 0 for figure in figures)
+    assert leftover_processes() == []
+
+
 @pytest.mark.skipif(
     not (NODE / "node_modules").exists() and not os.environ.get("CI"), reason="its packages are not installed yet"
 )

@@ -93,7 +93,7 @@ async def test_each_call_reaches_the_service_that_the_page_names(behind: Replace
             found = await behind.service_of(method or "GET", path.replace("…", "x"))
             assert found.rpartition("-")[0] == name, call
             calls_made += 1
-    assert calls_made == 17
+    assert calls_made == 19
     assert await behind.service_of("GET", "/revocations") == "404"
 
 

@@ -53,7 +53,13 @@ class Call:
         return self.scopes != () and "{id}" in (path + self.query + "".join(self.headers.values()))
 
 
-PUBLIC = {"POST /user/signup", "POST /user/login", "POST /user/refresh", "GET /.well-known/jwks.json"}
+PUBLIC = {
+    "POST /user/signup",
+    "POST /user/login",
+    "POST /user/refresh",
+    "POST /devices/claim",
+    "GET /.well-known/jwks.json",
+}
 OF_DEVICE = {"X-Device-Id": "{id}"}
 CALLS = {
     "GET /user/me": Call(),
@@ -63,14 +69,19 @@ CALLS = {
     "POST /keys": Call(body={"name": "more", "scope": [READ]}),
     "GET /keys": Call(),
     "DELETE /keys/{id}": Call(),
+    "POST /provisioning": Call(body={"name": "more", "maxDevices": 1}),
+    "GET /provisioning": Call(),
+    "DELETE /provisioning/{id}": Call(),
     "GET /user/token": Call(SCOPES),
     "POST /devices": Call((MANAGE,), body=DEVICE | {"location": "new"}, of_all_devices=True),
+    "POST /devices/batch": Call((MANAGE,), body=[DEVICE | {"location": "new", "name": "more"}], of_all_devices=True),
     "GET /devices": Call((READ, MANAGE)),
     "GET /devices/{id}": Call((READ, MANAGE)),
     "PATCH /devices/{id}": Call((MANAGE,), body={"sensorType": "pressure"}),
     "POST /devices/{id}/token": Call((MANAGE,)),
     "POST /devices/{id}/commands": Call((MANAGE,), body={"name": "x", "timeoutMs": 100}),
     "GET /devices/{id}/commands": Call((MANAGE,)),
+    "DELETE /devices/{id}/claim": Call((MANAGE,)),
     "DELETE /devices/{id}/tokens": Call((MANAGE,)),
     "DELETE /devices/{id}": Call((MANAGE,)),
     "POST /readings": Call((WRITE,), body={"sensorType": "temperature", "value": 1}, headers=OF_DEVICE),

@@ -37,14 +37,14 @@ async def load(url: str, secret: str = SECRET) -> KeyRing:
 async def test_the_first_start_makes_a_key_and_the_next_uses_it(database_url: str) -> None:
     first = await load(database_url)
     second = await load(database_url)
-    assert first.kid == second.kid
-    assert first.private_key.private_bytes_raw() == second.private_key.private_bytes_raw()
+    assert first.current.kid == second.current.kid
+    assert first.current.private_key.private_bytes_raw() == second.current.private_key.private_bytes_raw()
     assert await first.jwks() == await second.jwks()
 
 
 async def test_replicas_that_start_together_agree_on_one_key(database_url: str) -> None:
     rings = await asyncio.gather(*(load(database_url) for _ in range(5)))
-    assert len({ring.kid for ring in rings}) == 1
+    assert len({ring.current.kid for ring in rings}) == 1
     for ring in rings:
         assert len((await ring.jwks())["keys"]) == 1
 
@@ -54,14 +54,14 @@ async def test_the_jwks_has_the_public_part_only(database_url: str) -> None:
     (jwk,) = (await ring.jwks())["keys"]
     assert set(jwk) == {"kty", "crv", "x", "kid", "use", "alg"}
     assert (jwk["kty"], jwk["crv"], jwk["alg"], jwk["use"]) == ("OKP", "Ed25519", "EdDSA", "sig")
-    key = public_keys(await ring.jwks())[ring.kid]
+    key = public_keys(await ring.jwks())[ring.current.kid]
     assert isinstance(key, Ed25519PublicKey)
-    key.verify(ring.private_key.sign(b"message"), b"message")
+    key.verify(ring.current.private_key.sign(b"message"), b"message")
 
 
 async def test_the_private_key_cannot_be_read_without_the_secret(database_url: str) -> None:
     ring = await load(database_url)
-    raw = ring.private_key.private_bytes_raw()
+    raw = ring.current.private_key.private_bytes_raw()
     async with open_database(database_url, connections=1, timeout_s=2) as database:
         row = await stored(database)
     assert raw not in base64.b64decode(row)
@@ -164,11 +164,11 @@ async def test_a_new_key_verifies_before_it_signs(monkeypatch: pytest.MonkeyPatc
     async with ring.kept_fresh(), asyncio.timeout(5):
         await other.jwks()
         stored.rotate()
-        while ring.kid == before:
+        while ring.current.kid == before:
             await asyncio.sleep(0)
         # Whoever gets a token of the new key now, and asks any replica, finds the key there.
         assert stored.keys.kid in await kids(other)
-        assert ring.private_key is stored.keys.private_key
+        assert ring.current.private_key is stored.keys.private_key
 
 
 @pytest.mark.parametrize("failure", [KeysError("there is none"), RuntimeError("a fault of ours")])
@@ -183,10 +183,10 @@ async def test_a_ring_keeps_its_keys_while_the_database_is_away_and_goes_on_afte
     async with ring.kept_fresh(), asyncio.timeout(5):
         while stored.asked < 3:
             await asyncio.sleep(0.005)
-        assert (ring.kid, await kids(ring)) == (before, [before])
+        assert (ring.current.kid, await kids(ring)) == (before, [before])
         stored.rotate()
         stored.failure = None
-        while ring.kid == before:
+        while ring.current.kid == before:
             await asyncio.sleep(0.005)
 
 
