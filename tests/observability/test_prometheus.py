@@ -140,7 +140,7 @@ async def follows_conventions(server: Prometheus, name: str) -> None:
     assert labels <= {"__name__", "job", "instance", "le", *FEW}, f"{name}: {labels}"
 
 
-FEW = ("answer", "outcome", "reason", "why", "what", "scope", "kind", "call", "how", "version")
+FEW = ("answer", "outcome", "reason", "why", "what", "scope", "kind", "call", "how", "version", "compiled")
 
 
 def base(name: str) -> str:

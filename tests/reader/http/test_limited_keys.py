@@ -31,8 +31,13 @@ from tests.reader.live_client import Persister, live_client
 MINE, TOO, OTHER, BOB = "mine", "mine-too", "another", "user-2"
 SENSORS = ("humidity", "temperature")
 MARK = b"hidden"
-KEY = ISSUING.api_key(devices=[MINE, TOO, "silent"])
 EXPORTS = ("csv", "ndjson", "parquet")
+
+
+def key() -> str:
+    """Return a key that is limited to some devices. Not made on import: it would be an hour old."""
+    token: str = ISSUING.api_key(devices=[MINE, TOO, "silent"])
+    return token
 
 
 @pytest.fixture
@@ -78,7 +83,7 @@ async def test_what_names_no_device_is_limited_to_those_of_the_key(filled: Reade
         shown: list[dict[str, Any]] = []
         cursor: dict[str, str] = {}
         while True:
-            answer = await filled.fetch("/series", query | cursor, token=KEY)
+            answer = await filled.fetch("/series", query | cursor, token=key())
             shown += answer.items
             if "nextCursor" not in answer.json:
                 break
@@ -87,24 +92,24 @@ async def test_what_names_no_device_is_limited_to_those_of_the_key(filled: Reade
         assert [(one["device"], one["sensorType"]) for one in shown] == [
             (one["device"], one["sensorType"]) for one in mine
         ]
-        newest = await filled.fetch("/readings/latest", query, token=KEY)
+        newest = await filled.fetch("/readings/latest", query, token=key())
         assert devices_in(newest.items) <= {MINE, TOO}
         assert MARK not in newest.body
     for format_ in EXPORTS:
         exported: list[bytes] = []
-        for token in (None, KEY):
+        for token in (None, key()):
             answer = await filled.fetch("/readings", {"format": format_}, token=token)
             assert answer.status == 200
             exported.append(answer.body)
         assert MARK in exported[0]
         assert MARK not in exported[1]
-    ndjson = (await filled.fetch("/readings", {"format": "ndjson", "sensorType": list(SENSORS)}, token=KEY)).body
+    ndjson = (await filled.fetch("/readings", {"format": "ndjson", "sensorType": list(SENSORS)}, token=key())).body
     assert ndjson.count(b"\n") == 12, "and a device that is silent is no error"
     one = ISSUING.api_key(devices=["silent"])
     for query in ({"format": "csv"}, {"format": "csv", "sensorType": "humidity"}):
         answer = await filled.fetch("/readings", query, token=one)
         assert (answer.status, answer.body.count(b"\n")) == (200, 1)
-    figures = await filled.fetch("/pipeline", token=KEY)
+    figures = await filled.fetch("/pipeline", token=key())
     assert (figures.status, figures.json["code"]) == (403, "forbidden")
 
 
@@ -116,7 +121,7 @@ async def test_a_search_finds_the_devices_of_the_key_and_no_other_whoever_asks_a
         assert answer.status == 200
         return answer
 
-    limited = [await found(KEY), await found(ISSUING.api_key(devices=[MINE])), await found(None), await found(KEY)]
+    limited = [await found(key()), await found(ISSUING.api_key(devices=[MINE])), await found(None), await found(key())]
     assert [devices_in(answer.items) for answer in limited] == [
         {MINE, TOO, "silent"},
         {MINE},
@@ -124,42 +129,42 @@ async def test_a_search_finds_the_devices_of_the_key_and_no_other_whoever_asks_a
         {MINE, TOO, "silent"},
     ]
     assert [answer.json["devices"] for answer in limited] == [3, 1, 5, 3]
-    assert (await found(KEY, "online")).items == []
-    assert (await found(KEY, "hidden")).items == []
+    assert (await found(key(), "online")).items == []
+    assert (await found(key(), "hidden")).items == []
 
     async def online() -> bool:
         return [item["device"] for item in (await search(filled, "online"))["items"]] == [OTHER] * 2
 
     await eventually(online, "the owner sees the other device online")
-    assert (await found(KEY, "online")).json["online"] == 0
+    assert (await found(key(), "online")).json["online"] == 0
 
 
 async def test_what_names_another_device_is_refused_alike_whether_it_exists_or_not(filled: ReaderClient) -> None:
     for device in (OTHER, "nowhere", "", "hidden", MINE.upper(), f"{MINE}\x00"):
         refusals = [
-            await filled.fetch("/readings", series(device, "humidity"), token=KEY),
-            *[await filled.fetch("/readings", series(device, "x", format=form), token=KEY) for form in EXPORTS],
-            await filled.fetch("/readings", {"device": [MINE, device], "format": "csv"}, token=KEY),
-            await filled.fetch("/readings", {"device": [MINE, device], "format": "csv"}, method="HEAD", token=KEY),
-            await filled.fetch("/readings/buckets", series(device, "humidity"), token=KEY),
-            await filled.fetch("/readings/latest", {"device": device}, token=KEY),
-            await filled.fetch("/series", {"device": device}, token=KEY),
-            await filled.fetch("/series", {"device": device, "completeness": "true"}, token=KEY),
-            await filled.fetch("/series/search", {"device": device}, token=KEY),
-            await filled.fetch("/live", {"device": device}, token=KEY),
-            await filled.fetch("/live", {"device": device}, method="HEAD", token=KEY),
+            await filled.fetch("/readings", series(device, "humidity"), token=key()),
+            *[await filled.fetch("/readings", series(device, "x", format=form), token=key()) for form in EXPORTS],
+            await filled.fetch("/readings", {"device": [MINE, device], "format": "csv"}, token=key()),
+            await filled.fetch("/readings", {"device": [MINE, device], "format": "csv"}, method="HEAD", token=key()),
+            await filled.fetch("/readings/buckets", series(device, "humidity"), token=key()),
+            await filled.fetch("/readings/latest", {"device": device}, token=key()),
+            await filled.fetch("/series", {"device": device}, token=key()),
+            await filled.fetch("/series", {"device": device, "completeness": "true"}, token=key()),
+            await filled.fetch("/series/search", {"device": device}, token=key()),
+            await filled.fetch("/live", {"device": device}, token=key()),
+            await filled.fetch("/live", {"device": device}, method="HEAD", token=key()),
         ]
         assert {answer.status for answer in refusals} == {403}
         assert {answer.json["detail"] for answer in refusals if answer.body} == {"This token is for other devices."}
-    gaps = await filled.fetch(f"/devices/{OTHER}/gaps", {"sensorType": "humidity"}, token=KEY)
+    gaps = await filled.fetch(f"/devices/{OTHER}/gaps", {"sensorType": "humidity"}, token=key())
     assert (gaps.status, gaps.json["code"]) == (403, "forbidden")
-    assert (await filled.fetch(f"/devices/{MINE}/gaps", {"sensorType": "humidity"}, token=KEY)).status == 200
+    assert (await filled.fetch(f"/devices/{MINE}/gaps", {"sensorType": "humidity"}, token=key())).status == 200
     asked = {"items": [{"sensorType": "humidity", "readings": [[1, 1]]}]}
     for device, status in ((OTHER, 403), ("nowhere", 403), (MINE, 200)):
-        headers = {"Authorization": f"Bearer {KEY}", "X-Device-Id": device}
+        headers = {"Authorization": f"Bearer {key()}", "X-Device-Id": device}
         async with filled.http.post(f"{filled.url}/readings/stored", json=asked, headers=headers) as response:
             assert response.status == status
-    assert len((await filled.fetch("/readings", series(MINE, "humidity"), token=KEY)).items) == 3
+    assert len((await filled.fetch("/readings", series(MINE, "humidity"), token=key())).items) == 3
 
 
 async def test_a_key_for_all_devices_reads_them_and_another_owners_key_reads_that_owners(filled: ReaderClient) -> None:
@@ -178,7 +183,7 @@ async def test_a_live_feed_has_the_readings_of_the_keys_devices_live_held_and_ba
     filled: ReaderClient, persister: Persister, store: Store, query: dict[str, str], resumed: bool
 ) -> None:
     after = f"{now_ms() - 60_000}-{now_ms() - 60_000}-0" if resumed else None
-    async with live_client(filled) as witness, live_client(filled, query, token=KEY, after=after) as feed:
+    async with live_client(filled) as witness, live_client(filled, query, token=key(), after=after) as feed:
         for device, value in ((OTHER, "hidden"), (TOO, "too"), (MINE, "last")):
             await persister.broadcast(make_reading(value, now_ms(), sensor="humidity"), device=device)
         await persister.broadcast(make_reading("hidden", now_ms(), sensor="humidity"), device=MINE, owner=BOB)
@@ -198,11 +203,11 @@ async def test_a_live_feed_begins_without_a_word_about_other_devices_and_resumes
     async with live_client(filled) as witness:
         await persister.broadcast(make_reading("hidden", lagging, received_ms=lagging), device=OTHER)
         await witness.receives("hidden")
-    async with live_client(filled) as owner, live_client(filled, token=KEY) as feed:
+    async with live_client(filled) as owner, live_client(filled, token=key()) as feed:
         assert owner.last_id.startswith(f"{lagging}-")
         assert 59_000 < now_ms() - int(feed.last_id.partition("-")[0]) < 70_000
     await store.insert(make_reading("late", lagging + 1000, received_ms=lagging + 1000, sensor="humidity"), device=TOO)
-    async with live_client(filled, token=KEY, after=feed.last_id) as again:
+    async with live_client(filled, token=key(), after=feed.last_id) as again:
         await again.until(lambda self: "late" in self.values, "what was stored while the feed was cut is received")
         assert "hidden" not in again.values
 
@@ -210,7 +215,7 @@ async def test_a_live_feed_begins_without_a_word_about_other_devices_and_resumes
 async def test_a_live_feed_ends_with_its_key_and_the_owners_goes_on(
     filled: ReaderClient, persister: Persister, revocations: FakeRevocations
 ) -> None:
-    async with live_client(filled) as stays, live_client(filled, token=KEY) as feed:
+    async with live_client(filled) as stays, live_client(filled, token=key()) as feed:
         revocations.revoke("jti", "api-key-1")
         await feed.ends(5)
         assert (feed.names, feed.ended) == (["revoked"], "end")
