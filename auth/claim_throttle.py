@@ -5,11 +5,12 @@ cost the database, not how often a key can be guessed, which nobody can. State a
 """
 
 import time
+from functools import partial
 
 from aiohttp import web
 
 from auth.device_claims import ClaimKey
-from auth.login_throttle import MAX_KEYS, Limit, ThrottledAttempt
+from auth.login_throttle import MAX_KEYS, Limit, count_attempt
 from auth.metrics import AuthMetrics
 from auth.settings import AuthSettings
 from runtime.http.addresses import ClientAddresses, network_of
@@ -27,9 +28,7 @@ class ClaimThrottle:
         *,
         clock: Clock = time.monotonic,
     ) -> None:
-        def bucket(burst: int, every_s: float) -> KeyedTokenBuckets:
-            return KeyedTokenBuckets(burst, every_s, max_keys=MAX_KEYS, clock=clock)
-
+        bucket = partial(KeyedTokenBuckets, max_keys=MAX_KEYS, clock=clock)
         self._addresses = addresses
         self._address = bucket(settings.address_claims, settings.address_claim_seconds)
         self._key = bucket(settings.provisioning_key_claims, settings.provisioning_key_claim_seconds)
@@ -37,13 +36,8 @@ class ClaimThrottle:
 
     def count_address(self, request: web.Request) -> None:
         """Count a claim from an address; raise Problem 429 after too many."""
-        self._count(Limit("address", self._address, network_of(self._addresses.of(request))))
+        count_attempt(Limit("address", self._address, network_of(self._addresses.of(request))), self._refused)
 
     def count_key(self, key: ClaimKey) -> None:
         """Count a claim with a provisioning key that exists; raise Problem 429 after too many."""
-        self._count(Limit("key", self._key, key.id))
-
-    def _count(self, limit: Limit) -> None:
-        attempt = ThrottledAttempt([limit], [limit], self._refused)
-        attempt.check()
-        attempt.failed()
+        count_attempt(Limit("key", self._key, key.id), self._refused)

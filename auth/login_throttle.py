@@ -23,6 +23,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from aiohttp import web
@@ -84,6 +85,13 @@ class ThrottledAttempt:
                 log.warning("Too many attempts; the next has to wait.", scope=limit.scope, wait_s=round(wait_s, 1))
 
 
+def count_attempt(limit: Limit, refused: Counter) -> None:
+    """Count an attempt whatever its outcome; raise Problem 429 after too many."""
+    attempt = ThrottledAttempt([limit], [limit], refused)
+    attempt.check()
+    attempt.failed()
+
+
 class LoginThrottle:
     """The throttle of one replica."""
 
@@ -95,9 +103,7 @@ class LoginThrottle:
         *,
         clock: Clock = time.monotonic,
     ) -> None:
-        def bucket(burst: int, every_s: float) -> KeyedTokenBuckets:
-            return KeyedTokenBuckets(burst, every_s, max_keys=MAX_KEYS, clock=clock)
-
+        bucket = partial(KeyedTokenBuckets, max_keys=MAX_KEYS, clock=clock)
         self._addresses = addresses
         self._account_from_address = bucket(settings.account_failures, settings.account_failure_seconds)
         self._account = bucket(settings.account_failures_anywhere, settings.account_failure_anywhere_seconds)
@@ -136,17 +142,11 @@ class LoginThrottle:
 
     def sign_up(self, request: web.Request) -> None:
         """Count a sign-up; raise Problem 429 after too many from its address."""
-        limits = [Limit("address", self._sign_ups, network_of(self._addresses.of(request)))]
-        attempt = ThrottledAttempt(limits, limits, self._refused)
-        attempt.check()
-        attempt.failed()
+        count_attempt(Limit("address", self._sign_ups, network_of(self._addresses.of(request))), self._refused)
 
     def new_api_key(self, user_id: str) -> None:
         """Count a new API key; raise Problem 429 after too many of its user."""
-        limits = [Limit("account", self._api_keys, user_id)]
-        attempt = ThrottledAttempt(limits, limits, self._refused)
-        attempt.check()
-        attempt.failed()
+        count_attempt(Limit("account", self._api_keys, user_id), self._refused)
 
     def _trust(self, pair: str) -> None:
         self._trusted[pair] = None

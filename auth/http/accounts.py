@@ -3,12 +3,11 @@
 from aiohttp import web
 from msgspec import UNSET
 
-from access.bearer import unauthorized
 from auth.accounts import Accounts
 from auth.audit import AuditLog
 from auth.deletion_outbox import OwnerDeletionOutbox
 from auth.errors import EmailTakenError, NoSuchUserError, WrongCredentialsError
-from auth.http.authorizer import Authorizer
+from auth.http.authorizer import Authorizer, account_gone
 from auth.http.bodies import ProfileChange, SignUp, UserAnswer
 from auth.login_throttle import LoginThrottle
 from auth.passwords import password_error
@@ -121,7 +120,7 @@ class AccountRoutes:
                 claims.sub, name=body.name or None, password=body.password or None, end_keys=body.end_keys
             )
         except NoSuchUserError as error:
-            raise _account_deleted() from error
+            raise account_gone() from error
         self._audit.account_changed(request, claims.sub, password=body.password is not UNSET, keys_ended=keys_ended)
         return await self._answer(claims.sub)
 
@@ -145,7 +144,7 @@ class AccountRoutes:
         try:
             await self._accounts.delete(claims.sub)
         except NoSuchUserError as error:
-            raise _account_deleted() from error
+            raise account_gone() from error
         self._deletions.wake()
         self._audit.account_deleted(request, claims.sub)
         return web.Response(status=204)
@@ -154,8 +153,4 @@ class AccountRoutes:
         try:
             return json_response(UserAnswer.of(await self._accounts.find(user_id)))
         except NoSuchUserError as error:
-            raise _account_deleted() from error
-
-
-def _account_deleted() -> Problem:
-    return unauthorized("The account is gone.", code="revoked")
+            raise account_gone() from error

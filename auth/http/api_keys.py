@@ -5,7 +5,6 @@ import time
 from aiohttp import web
 from msgspec import UNSET
 
-from access.bearer import unauthorized
 from access.claims import MAX_API_KEY_LIFETIME_S
 from auth.api_keys import ApiKeys
 from auth.audit import AuditLog
@@ -17,14 +16,14 @@ from auth.errors import (
     TooManyApiKeysError,
 )
 from auth.http.api_key_bodies import ApiKeyItem, ApiKeyRequest, ApiKeysAnswer, NewApiKeyAnswer
-from auth.http.authorizer import Authorizer
+from auth.http.authorizer import Authorizer, account_gone, session_ended
+from auth.http.expiry import expiry_ms, wrong_expiry
 from auth.login_throttle import LoginThrottle
 from auth.tokens.issuer import NewApiKey
 from runtime.http.bodies import json_response, read_json
 from runtime.http.fields import MAX_FIELD_ERRORS
 from runtime.http.operation import Operation
 from runtime.http.problems import FieldError, Problem
-from runtime.times import parse_rfc3339
 
 
 class ApiKeyRoutes:
@@ -84,9 +83,9 @@ class ApiKeyRoutes:
         try:
             issued = await self._api_keys.create(claims, new)
         except NoSuchUserError as error:
-            raise unauthorized("The account is gone.", code="revoked") from error
+            raise account_gone() from error
         except EndedSessionError as error:
-            raise unauthorized("The session has ended.", code="revoked") from error
+            raise session_ended() from error
         except NotYourDevicesError as error:
             raise _not_your_devices(body, error.ids) from error
         except TooManyApiKeysError as error:
@@ -105,7 +104,7 @@ class ApiKeyRoutes:
         try:
             await self._api_keys.delete(claims.sub, key_id)
         except NoSuchUserError as error:
-            raise unauthorized("The account is gone.", code="revoked") from error
+            raise account_gone() from error
         except NoSuchApiKeyError as error:
             raise Problem(404, "You have no API key with this id.", code="no_such_key") from error
         self._audit.key_deleted(request, claims.sub, key_id)
@@ -118,18 +117,11 @@ def _new_key(body: ApiKeyRequest) -> NewApiKey:
     latest = now + MAX_API_KEY_LIFETIME_S
     expires_at = latest
     if body.expires_at is not UNSET:
-        try:
-            expires_at = parse_rfc3339(body.expires_at) // 1000
-        except ValueError as error:
-            raise _wrong_time(f"This {error}.") from error
+        expires_at = expiry_ms(body.expires_at) // 1000
         if not now < expires_at <= latest:
-            raise _wrong_time("This must be in the future, and at most 366 days ahead.")
+            raise wrong_expiry("This must be in the future, and at most 366 days ahead.")
     devices = None if body.devices is UNSET else tuple(dict.fromkeys(body.devices))
     return NewApiKey(body.name, " ".join(dict.fromkeys(body.scope)), devices, now, expires_at)
-
-
-def _wrong_time(message: str) -> Problem:
-    return Problem(422, "The request has the wrong form.", errors=(FieldError("expiresAt", "invalid", message),))
 
 
 def _not_your_devices(body: ApiKeyRequest, unknown: set[str]) -> Problem:

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from access.bearer import Bearer, forbidden, require_covered
+from access.bearer import Bearer, forbidden, require_covered, unauthorized
 from access.claims import Verified
 from auth.tokens.issuer import MANAGE_DEVICES, READ
 from runtime.http.problems import Problem
@@ -40,3 +40,13 @@ class Authorizer(Bearer):
         if "id" in request.match_info:
             require_covered(claims, request.match_info["id"])
         return claims
+
+
+def account_gone() -> Problem:
+    """Return the refusal of a token whose account is deleted, or disabled, since the token was verified."""
+    return unauthorized("The account is gone.", code="revoked")
+
+
+def session_ended() -> Problem:
+    """Return the refusal of a token whose session has ended since the token was verified."""
+    return unauthorized("The session has ended.", code="revoked")

@@ -24,10 +24,10 @@ from runtime.times import TimeText, rfc3339
 # Devices in one response.
 MAX_PAGE = 1000
 NAME = r"^[A-Za-z0-9_.:-]+$(?!\n)"
-_NAME_RULE = rule("made of A-Z a-z 0-9 _ . : - only")
+NAME_RULE = rule("made of A-Z a-z 0-9 _ . : - only")
 _CURSOR_RULE = rule("a cursor from an earlier response")
-DeviceName = Annotated[str, Meta(min_length=1, max_length=64, pattern=NAME, extra=_NAME_RULE, examples=["press-1"])]
-SensorType = Annotated[str, Meta(min_length=1, max_length=64, pattern=NAME, extra=_NAME_RULE, examples=["temperature"])]
+DeviceName = Annotated[str, Meta(min_length=1, max_length=64, pattern=NAME, extra=NAME_RULE, examples=["press-1"])]
+SensorType = Annotated[str, Meta(min_length=1, max_length=64, pattern=NAME, extra=NAME_RULE, examples=["temperature"])]
 LocationText = Annotated[str, Meta(max_length=256, pattern=ONE_LINE, extra=ONE_LINE_RULE, examples=["hall 3"])]
 PersonName = Annotated[
     str,

@@ -7,7 +7,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from auth.commands.command import Command, CommandPage, Status
 from auth.commands.sender import CommandOutcome
-from auth.http.bodies import NAME
+from auth.http.bodies import NAME, NAME_RULE
 from auth.ids import ID
 from broker.commands import MAX_PAYLOAD_BYTES
 from runtime.http.fields import Body
@@ -25,7 +25,7 @@ CommandName = Annotated[
         min_length=1,
         max_length=64,
         pattern=NAME,
-        extra=rule("made of A-Z a-z 0-9 _ . : - only"),
+        extra=NAME_RULE,
         examples=["set_rate"],
     ),
 ]

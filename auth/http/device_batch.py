@@ -14,7 +14,7 @@ from access.claims import Verified
 from auth.audit import AuditLog
 from auth.device_import import DeviceImport, Imported
 from auth.errors import ExpiredKeyError, NoSuchUserError
-from auth.http.authorizer import Authorizer
+from auth.http.authorizer import Authorizer, account_gone
 from auth.http.batch_bodies import BatchAnswer, BatchQuery, BatchRow, DeviceBatch, answer_rows, csv_of
 from auth.http.device_rows import CSV, MAX_BYTES, read_rows
 from auth.tokens.issuer import IssuedToken, IssuingKey, TokenIssuer
@@ -106,7 +106,7 @@ class DeviceBatchRoutes:
                 self._audit.devices_imported(request, claims, imported, issued)
                 items += answer_rows(len(items), outcomes, None if issued is None else [one.token for one in issued])
         except NoSuchUserError as error:
-            raise unauthorized("The account is gone.", code="revoked") from error
+            raise account_gone() from error
         except ExpiredKeyError as error:
             raise unauthorized("The API key has expired.", code="expired") from error
         return items

@@ -18,7 +18,7 @@ from auth.errors import (
     NoSuchUserError,
     TooManyDevicesError,
 )
-from auth.http.authorizer import Authorizer
+from auth.http.authorizer import Authorizer, account_gone
 from auth.http.bodies import DeviceAnswer, DeviceChange, DeviceQuery, DevicesAnswer, DeviceTokenAnswer, NewDevice
 from auth.tokens.issuer import MANAGE_DEVICES, IssuingKey, TokenIssuer
 from runtime.http.bodies import json_response, read_json
@@ -135,7 +135,7 @@ class DeviceRoutes:
         try:
             device = await self._devices.register(claims.owner, body.name, body.sensor_type, body.location)
         except NoSuchUserError as error:
-            raise unauthorized("The account is gone.", code="revoked") from error
+            raise account_gone() from error
         except NameTakenError as error:
             raise _name_taken() from error
         except TooManyDevicesError as error:

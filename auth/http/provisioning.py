@@ -5,10 +5,10 @@ import time
 from aiohttp import web
 from msgspec import UNSET
 
-from access.bearer import unauthorized
 from auth.audit import AuditLog
 from auth.errors import NoSuchProvisioningKeyError, NoSuchUserError, TooManyProvisioningKeysError
-from auth.http.authorizer import Authorizer
+from auth.http.authorizer import Authorizer, account_gone
+from auth.http.expiry import expiry_ms, wrong_expiry
 from auth.http.provisioning_bodies import (
     NewProvisioningAnswer,
     ProvisioningAnswer,
@@ -18,8 +18,7 @@ from auth.http.provisioning_bodies import (
 from auth.provisioning import ProvisioningKeys
 from runtime.http.bodies import json_response, read_json
 from runtime.http.operation import Operation
-from runtime.http.problems import FieldError, Problem
-from runtime.times import parse_rfc3339
+from runtime.http.problems import Problem
 
 
 class ProvisioningRoutes:
@@ -78,7 +77,7 @@ class ProvisioningRoutes:
         try:
             key, text = await self._keys.create(claims.sub, body.name, body.max_devices, _expiry_ms(body))
         except NoSuchUserError as error:
-            raise unauthorized("The account is gone.", code="revoked") from error
+            raise account_gone() from error
         except TooManyProvisioningKeysError as error:
             detail = f"One user may have {error.limit} provisioning keys: delete one first."
             raise Problem(422, detail, code="too_many_keys", extra={"limit": error.limit}) from error
@@ -96,7 +95,7 @@ class ProvisioningRoutes:
         try:
             await self._keys.delete(claims.sub, key_id)
         except NoSuchUserError as error:
-            raise unauthorized("The account is gone.", code="revoked") from error
+            raise account_gone() from error
         except NoSuchProvisioningKeyError as error:
             detail = "You have no provisioning key with this id."
             raise Problem(404, detail, code="no_such_key") from error
@@ -108,14 +107,7 @@ def _expiry_ms(body: ProvisioningRequest) -> int | None:
     """Return when a key is to expire; Problem 422 for a time that is past."""
     if body.expires_at is UNSET:
         return None
-    try:
-        expires_at_ms = parse_rfc3339(body.expires_at)
-    except ValueError as error:
-        raise _wrong_time(f"This {error}.") from error
+    expires_at_ms = expiry_ms(body.expires_at)
     if expires_at_ms <= time.time() * 1000:
-        raise _wrong_time("This must be in the future.")
+        raise wrong_expiry("This must be in the future.")
     return expires_at_ms
-
-
-def _wrong_time(message: str) -> Problem:
-    return Problem(422, "The request has the wrong form.", errors=(FieldError("expiresAt", "invalid", message),))

@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, UnsetType
 from auth.device_claims import Claimed
 from auth.devices import Location
 from auth.http.api_key_bodies import KeyName
-from auth.http.bodies import NAME, SensorType
+from auth.http.bodies import NAME, NAME_RULE, SensorType
 from auth.provisioning import MAX_PER_OWNER, ProvisioningKey
 from auth.tokens.issuer import IssuedToken
 from runtime.http.fields import Body
@@ -25,7 +25,7 @@ HardwareId = Annotated[
         min_length=1,
         max_length=64,
         pattern=NAME,
-        extra=rule("made of A-Z a-z 0-9 _ . : - only"),
+        extra=NAME_RULE,
         examples=["00:1b:44:11:3a:b7"],
     ),
 ]

@@ -6,7 +6,7 @@ from access.bearer import unauthorized
 from auth.accounts import Accounts
 from auth.audit import AuditLog
 from auth.errors import NoSuchUserError, RefreshError, WrongCredentialsError
-from auth.http.authorizer import Authorizer
+from auth.http.authorizer import Authorizer, account_gone
 from auth.http.bodies import LogIn, LogOut, Refresh, SessionAnswer
 from auth.login_throttle import LoginThrottle
 from auth.sessions import Sessions
@@ -116,6 +116,6 @@ class SessionRoutes:
         try:
             ended = await self._sessions.end(claims.sub, claims.sid or "", body.refresh_token or None)
         except NoSuchUserError as error:
-            raise unauthorized("The account is gone.", code="revoked") from error
+            raise account_gone() from error
         self._audit.logged_out(request, claims.sub, ended)
         return web.Response(status=204)
