@@ -10,13 +10,13 @@ from sqlalchemy import func, insert, select
 from access.claims import Verified
 from auth.accounts import lock_user
 from auth.database import Database, database_now_ms
-from auth.errors import EndedSessionError, NoSuchApiKeyError, NotYourDevicesError, TooManyApiKeysError
+from auth.errors import NoSuchApiKeyError, NotYourDevicesError, TooManyApiKeysError
 from auth.ids import is_id, new_id
 from auth.tables import api_keys, devices
 from auth.tokens.api_key_rows import delete_api_keys, valid_key
 from auth.tokens.issuer import IssuedToken, IssuingKey, NewApiKey, TokenIssuer
 from auth.tokens.revocations import RevocationLog
-from auth.tokens.status import session_is_active
+from auth.tokens.status import lock_session
 
 MAX_PER_OWNER = 100
 
@@ -50,9 +50,7 @@ class ApiKeys:
         of_owner = api_keys.c.owner_id == owner_id
         async with self._database.begin() as connection:
             # One at a time, so that two concurrent ones cannot exceed the limit.
-            await lock_user(connection, owner_id)
-            if not await session_is_active(connection, claims):
-                raise EndedSessionError
+            await lock_session(connection, claims)
             if new.devices is not None:
                 ids = [one for one in new.devices if is_id(one)]
                 query = select(devices.c.id).where(devices.c.owner_id == owner_id, devices.c.id.in_(ids))

@@ -6,12 +6,14 @@ A key is opaque, shown once and stored hashed. It ends when it is deleted or exp
 import msgspec
 from sqlalchemy import ColumnElement, Select, delete, func, insert, or_, select
 
+from access.claims import Verified
 from auth.accounts import lock_user
 from auth.database import Database, database_now_ms
 from auth.errors import NoSuchProvisioningKeyError, TooManyProvisioningKeysError
 from auth.ids import is_id, new_id
 from auth.tables import device_claims, provisioning_keys
 from auth.tokens.issuer import new_secret, secret_hash
+from auth.tokens.status import lock_session
 from runtime.times import now_ms
 
 MAX_PER_OWNER = 100
@@ -40,12 +42,14 @@ class ProvisioningKeys:
         self._database = database
 
     async def create(
-        self, owner_id: str, name: str, max_devices: int, expires_at_ms: int | None
+        self, claims: Verified, name: str, max_devices: int, expires_at_ms: int | None
     ) -> tuple[ProvisioningKey, str]:
-        """Create a key and return it with its secret text; raise NoSuchUserError or TooManyProvisioningKeysError.
+        """Create a key of the user whose session has these claims, and return it with its secret text.
 
-        Expired keys are listed until their place is needed.
+        Raises NoSuchUserError, EndedSessionError or TooManyProvisioningKeysError. Expired keys are listed until their
+        place is needed.
         """
+        owner_id = claims.sub
         key, text = ProvisioningKey(new_id(), name, max_devices, 0, now_ms(), expires_at_ms), PREFIX + new_secret()
         of_owner = provisioning_keys.c.owner_id == owner_id
         row = {
@@ -59,7 +63,7 @@ class ProvisioningKeys:
         }
         async with self._database.begin() as connection:
             # One at a time, so that two concurrent ones cannot exceed the limit.
-            await lock_user(connection, owner_id)
+            await lock_session(connection, claims)
             count = select(func.count()).select_from(provisioning_keys).where(of_owner)
             if (await connection.scalar(count) or 0) >= MAX_PER_OWNER:
                 await connection.execute(delete(provisioning_keys).where(of_owner, ~unexpired()))

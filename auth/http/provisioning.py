@@ -6,8 +6,8 @@ from aiohttp import web
 from msgspec import UNSET
 
 from auth.audit import AuditLog
-from auth.errors import NoSuchProvisioningKeyError, NoSuchUserError, TooManyProvisioningKeysError
-from auth.http.authorizer import Authorizer, account_gone
+from auth.errors import EndedSessionError, NoSuchProvisioningKeyError, NoSuchUserError, TooManyProvisioningKeysError
+from auth.http.authorizer import Authorizer, account_gone, session_ended
 from auth.http.expiry import expiry_ms, wrong_expiry
 from auth.http.provisioning_bodies import (
     NewProvisioningAnswer,
@@ -75,9 +75,11 @@ class ProvisioningRoutes:
         claims = await self._authorizer.user(request)
         body = await read_json(request, ProvisioningRequest)
         try:
-            key, text = await self._keys.create(claims.sub, body.name, body.max_devices, _expiry_ms(body))
+            key, text = await self._keys.create(claims, body.name, body.max_devices, _expiry_ms(body))
         except NoSuchUserError as error:
             raise account_gone() from error
+        except EndedSessionError as error:
+            raise session_ended() from error
         except TooManyProvisioningKeysError as error:
             detail = f"One user may have {error.limit} provisioning keys: delete one first."
             raise Problem(422, detail, code="too_many_keys", extra={"limit": error.limit}) from error

@@ -8,7 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from access.claims import Verified
 from access.tokens import TokenError
+from auth.accounts import lock_user
 from auth.database import Database, database_now_ms
+from auth.errors import EndedSessionError
 from auth.tables import api_keys, devices, refresh_tokens, signing_keys, users
 from auth.tokens.api_key_rows import valid_key
 
@@ -27,7 +29,7 @@ class TokenStatus:
             active = await self._api_key(claims, claims.key)
         else:
             async with self._database.connect() as connection:
-                active = await session_is_active(connection, claims)
+                active = await _session_is_active(connection, claims)
         if not active:
             raise TokenError("revoked", "the token was revoked")
 
@@ -58,12 +60,17 @@ class TokenStatus:
             return await connection.scalar(query) is not None
 
 
-async def session_is_active(connection: AsyncConnection, claims: Verified) -> bool:
-    """Return whether a user's token is of a session that has not ended.
+async def lock_session(connection: AsyncConnection, claims: Verified) -> None:
+    """Lock the row of the user whose session makes a key, which outlives the session.
 
-    Whatever a session makes that outlives it asks this again in its own transaction, with the user's row locked: the
-    session may have ended since the request was authorized.
+    Raises NoSuchUserError or EndedSessionError: it may have ended since the request was authorized.
     """
+    await lock_user(connection, claims.sub)
+    if not await _session_is_active(connection, claims):
+        raise EndedSessionError
+
+
+async def _session_is_active(connection: AsyncConnection, claims: Verified) -> bool:
     # A session lasts as long as its rows: a log-out, a reused refresh token and a new password delete them.
     session = exists().where(refresh_tokens.c.user_id == users.c.id, refresh_tokens.c.sid == claims.sid)
     query = select(users.c.id).where(

@@ -14,8 +14,13 @@ from multidict import CIMultiDictProxy
 from prometheus_client import CollectorRegistry
 
 from access.public_api import PUBLIC_API
+from auth.accounts import Accounts
 from auth.app import AuthService, auth_service
+from auth.database import open_database
+from auth.metrics import AuthMetrics
+from auth.passwords import password_hasher
 from auth.settings import AuthSettings
+from auth.tokens.revocations import RevocationLog
 from broker.interface import Broker
 from runtime.http.docs import add_docs
 from runtime.http.listen import listen
@@ -142,3 +147,16 @@ def claims_of(token: str) -> dict[str, Any]:
     """Return the claims of a token, without verification."""
     claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
     return claims
+
+
+async def listed_revocations(client: Client) -> list[tuple[str, str]]:
+    items = (await client.get("/revocations")).json["items"]
+    return [(item["kind"], item["id"]) for item in items]
+
+
+@asynccontextmanager
+async def accounts(url: str) -> AsyncIterator[Accounts]:
+    """The accounts as an operator's command changes them."""
+    with password_hasher(cost=4, threads=1, queue=1, metrics=AuthMetrics(CollectorRegistry())) as passwords:
+        async with open_database(url, connections=1, timeout_s=30) as database:
+            yield Accounts(database, passwords, RevocationLog(database, access_s=3600, device_s=3600))

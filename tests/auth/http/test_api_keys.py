@@ -1,32 +1,24 @@
 """API keys over HTTP: what one permits, and what ends it. Two owners where rights are concerned."""
 
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from prometheus_client import CollectorRegistry
 from sqlalchemy import insert, update
 from structlog.testing import capture_logs
 
-from auth.accounts import Accounts
-from auth.database import open_database
 from auth.devices import Device
 from auth.errors import ExpiredKeyError
 from auth.ids import new_id
-from auth.metrics import AuthMetrics
-from auth.passwords import password_hasher
 from auth.tables import api_keys, devices, users
 from auth.tokens.issuer import IssuingKey, TokenIssuer
 from auth.tokens.keys import KeyRing, Keys
-from auth.tokens.revocations import RevocationLog
 from runtime.times import rfc3339
 from runtime.token_bucket import KeyedTokenBuckets
 from tests.auth.rows import change
-from tests.auth.service import PASSWORD, Answer, Client, claims_of, is_active
+from tests.auth.service import PASSWORD, Answer, Client, accounts, claims_of, is_active, listed_revocations
 
 YEAR_S = 366 * 86400
 ALL = ["readings:read", "readings:write", "devices:manage"]
@@ -43,19 +35,6 @@ async def new_key(client: Client, token: str, **changes: Any) -> dict[str, Any]:
 async def listed(client: Client, token: str) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = (await client.get("/keys", token=token)).json["items"]
     return items
-
-
-async def listed_revocations(client: Client) -> list[tuple[str, str]]:
-    items = (await client.get("/revocations")).json["items"]
-    return [(item["kind"], item["id"]) for item in items]
-
-
-@asynccontextmanager
-async def accounts(url: str) -> AsyncIterator[Accounts]:
-    """The accounts as an operator's command changes them."""
-    with password_hasher(cost=4, threads=1, queue=1, metrics=AuthMetrics(CollectorRegistry())) as passwords:
-        async with open_database(url, connections=1, timeout_s=30) as database:
-            yield Accounts(database, passwords, RevocationLog(database, access_s=3600, device_s=3600))
 
 
 def ahead(**by: float) -> str:

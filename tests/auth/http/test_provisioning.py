@@ -9,21 +9,16 @@ from typing import Any
 
 import aiohttp
 import pytest
-from prometheus_client import CollectorRegistry
 from sqlalchemy import insert, select, update
 from structlog.testing import capture_logs
 
-from auth.accounts import Accounts
 from auth.database import open_database
-from auth.metrics import AuthMetrics
 from auth.migrate import migrate
-from auth.passwords import password_hasher
 from auth.provisioning import MAX_PER_OWNER
 from auth.tables import device_claims, provisioning_keys
-from auth.tokens.revocations import RevocationLog
 from runtime.times import rfc3339
 from tests.auth.rows import change
-from tests.auth.service import Answer, Client, claims_of, is_active, make_settings, running
+from tests.auth.service import Answer, Client, accounts, claims_of, is_active, make_settings, running
 
 SECRET = "8c1f0a5d3b7e49268c1f0a5d3b7e4926"
 OTHER = "f" * 32
@@ -229,18 +224,16 @@ async def test_a_key_that_has_expired_or_whose_owner_is_disabled_claims_nothing(
     assert code_of(await claim(client, expired["key"])) == (401, "expired")
     assert await is_active(client, first["token"])
 
-    with password_hasher(cost=4, threads=1, queue=1, metrics=AuthMetrics(CollectorRegistry())) as passwords:
-        async with open_database(database_url, connections=1, timeout_s=30) as database:
-            accounts = Accounts(database, passwords, RevocationLog(database, access_s=3600, device_s=3600))
-            user = claims_of(token)["sub"]
-            await accounts.disable(user)
-            assert code_of(await claim(client, valid["key"])) == (401, "unauthorized")
-            assert not await is_active(client, first["token"])
-            await accounts.enable(user)
-            again = await claim(client, valid["key"])
-            assert (again.status, again.json["id"]) == (200, first["id"])
-            assert await is_active(client, again.json["token"])
-            await accounts.delete(user)
+    async with accounts(database_url) as operator:
+        user = claims_of(token)["sub"]
+        await operator.disable(user)
+        assert code_of(await claim(client, valid["key"])) == (401, "unauthorized")
+        assert not await is_active(client, first["token"])
+        await operator.enable(user)
+        again = await claim(client, valid["key"])
+        assert (again.status, again.json["id"]) == (200, first["id"])
+        assert await is_active(client, again.json["token"])
+        await operator.delete(user)
     assert code_of(await claim(client, valid["key"])) == (401, "unauthorized")
 
 
