@@ -10,6 +10,7 @@ none.
 import struct
 from collections.abc import Iterator
 from decimal import Decimal
+from itertools import repeat
 
 MAX_DEPTH = 16
 # Data items of one record, at any depth: a record with every label of SenML has some 35.
@@ -56,10 +57,7 @@ def decode_maps(raw: bytes) -> Iterator[Record | Scalar]:
     major, argument = reader.head()
     if major != _ARRAY:
         raise NotAnArrayError("the body must be an array of records")
-    left = argument
-    while not reader.ended() if left is None else left:
-        if left is not None:
-            left -= 1
+    for _ in reader.each(argument):
         reader.items = 0
         yield reader.record()
     reader.end()
@@ -80,12 +78,14 @@ class _Reader:
         if self.at != len(self._raw):
             raise CborError(f"{len(self._raw) - self.at} bytes follow the array")
 
-    def ended(self) -> bool:
-        """Return whether the array or map of unknown length that is being read ends here, and pass its end."""
-        if self._byte() == _BREAK:
-            self.at += 1
-            return True
-        return False
+    def each(self, count: int | None) -> Iterator[None]:
+        """Yield before each item of an array, or pair of a map; of unknown length (None) until its end is passed."""
+        if count is not None:
+            yield from repeat(None, count)
+            return
+        while self._byte() != _BREAK:
+            yield
+        self.at += 1
 
     def head(self) -> tuple[int, int | None]:
         """Read an item's major type and argument, which is None for an array or a map of unknown length.
@@ -121,10 +121,7 @@ class _Reader:
             self.at, self.items = start, 0
             return self._scalar(1)
         record: Record = {}
-        left = argument
-        while not self.ended() if left is None else left:
-            if left is not None:
-                left -= 1
+        for _ in self.each(argument):
             key = self._scalar(2)
             if type(key) is not int and type(key) is not str:
                 raise CborError("a key of a record must be an integer or a text")
@@ -187,11 +184,8 @@ class _Reader:
         self._scalar(depth)
 
     def _skip_items(self, major: int, count: int | None, depth: int) -> None:
-        left = count if count is None or major == _ARRAY else 2 * count
-        while not self.ended() if left is None else left:
-            if left is not None:
-                left -= 1
-            elif major == _MAP:
+        for _ in self.each(count):
+            if major == _MAP:
                 self.skip(depth + 1)
             self.skip(depth + 1)
 
