@@ -160,8 +160,17 @@ async def test_what_operators_type_runs_beside_the_parts_that_are_started_as_rea
         for part in parts:
             one = await stack.enter_async_context(started(part, **settings))
             settings |= {"AUTH_URL": one.url} if part == "auth" else {}
+        person = {"name": "Ada", "email": "ada@example.org", "password": "correct horse battery"}
+        async with (
+            aiohttp.ClientSession() as http,
+            http.post(f"{settings['AUTH_URL']}/user/signup", json=person) as made,
+        ):
+            assert made.status == 201
+        devices = tmp_path / "devices.csv"
+        devices.write_text("name,sensorType,location\npress-1,temperature,hall 3\n")
         for line in (line for line in rest if not service.search(line)):
             if "KID" in line:
                 listed = await shell(f"{sys.executable} -m auth keys list", **settings)
                 settings["KID"] = re.findall(r"[\w-]{43}", listed)[0]
-            await shell(line.replace("KID", "$KID").replace("OWNER", "somebody"), **settings)
+            typed = line.replace("KID", "$KID").replace("OWNER", "somebody").replace("[NAME…]", "")
+            await shell(typed.replace("FILE", str(devices)).replace("EMAIL", person["email"]), **settings)

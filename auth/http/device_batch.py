@@ -61,7 +61,6 @@ class DeviceBatchRoutes:
                 "request can be repeated. `tokens=true` issues a token for each. With `Accept: text/csv` the answer "
                 "is CSV. Rows are committed in groups; one import of an owner at a time, 503 `busy` for another.",
                 body=DeviceBatch,
-                body_types=(JSON, CSV),
                 query=BatchQuery,
                 responses={200: BatchAnswer},
                 response_types=(JSON, CSV),

@@ -48,8 +48,12 @@ def require_utf8(request: web.Request) -> None:
         raise Problem(415, "The body must be UTF-8; no other charset is accepted.")
 
 
-async def read_bytes(request: web.Request, max_bytes: int, *, timeout_s: float = BODY_TIMEOUT_S) -> bytes:
-    """Read and decompress the whole body, bounded in size and time; raise Problem 400, 408, 413 or 415."""
+async def read_bytes(request: web.Request, max_bytes: int, *, timeout_s: float | None = None) -> bytes:
+    """Read and decompress the whole body, bounded in size and time; raise Problem 400, 408, 413 or 415.
+
+    `timeout_s`: BODY_TIMEOUT_S without another.
+    """
+    timeout_s = BODY_TIMEOUT_S if timeout_s is None else timeout_s
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding != "identity" and encoding not in _WINDOW:
         names = list(_WINDOW)

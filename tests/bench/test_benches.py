@@ -51,7 +51,7 @@ def test_the_provisioning_bench_measures_both_ways() -> None:
     done = run_bench("provisioning", "--smoke", "--json")
     assert done.returncode in (0, 1), done.stderr
     figures = json.loads(done.stdout)["figures"]
-    assert [figure["atLeast"] for figure in figures if figure.get("atLeast") is not None] == [20]
+    assert [figure["at_least"] for figure in figures if figure["at_least"] is not None] == [20]
     assert all(figure["value"] > 0 for figure in figures)
     assert leftover_processes() == []
 
