@@ -26,6 +26,9 @@ from runtime.http.fields import read_query
 from runtime.http.operation import Operation
 from runtime.http.problems import Problem
 
+# `/devices/batch` and `/devices/claim` are paths of their own, with their own methods.
+DEVICE = "/devices/{id:(?!(?:batch|claim)$)[^/]+}"
+
 
 class DeviceRoutes:
     """The calls of owners, and of devices that renew their own tokens."""
@@ -73,7 +76,7 @@ class DeviceRoutes:
             ),
             Operation(
                 method="GET",
-                path="/devices/{id}",
+                path=DEVICE,
                 handler=self._show,
                 tag="devices",
                 summary="Show a device",
@@ -84,7 +87,7 @@ class DeviceRoutes:
             ),
             Operation(
                 method="PATCH",
-                path="/devices/{id}",
+                path=DEVICE,
                 handler=self._change,
                 tag="devices",
                 summary="Change a device's name, sensor type or location",
@@ -96,7 +99,7 @@ class DeviceRoutes:
             ),
             Operation(
                 method="DELETE",
-                path="/devices/{id}",
+                path=DEVICE,
                 handler=self._delete,
                 tag="devices",
                 summary="Remove a device and revoke its tokens",

@@ -233,3 +233,12 @@ async def until_busy(client: Client, token: str) -> Answer:
             pass
     assert (answer.status, answer.json["code"]) == (503, "busy")
     return answer
+
+
+@pytest.mark.parametrize("path", ["/devices/batch", "/devices/claim"])
+async def test_its_path_is_no_devices(sqlite_client: Client, path: str) -> None:
+    token = await sqlite_client.new_user()
+    for method in ("GET", "PATCH", "DELETE"):
+        answer = await sqlite_client.call(method, path, token=token)
+        assert (answer.status, answer.headers["Allow"]) == (405, "POST")
+    assert (await sqlite_client.get(f"{path}es", token=token)).status == 404
