@@ -189,8 +189,8 @@ class Sealer:
         if not await self._rename(found.uuid, number):
             return None
         failpoint("persister.renamed")
-        await self._collection.create()
         self._metrics.seals.inc()
+        await self._collection.create()
         log.info(
             "Readings were sealed.",
             number=number,

@@ -11,13 +11,14 @@ from bench.preload import OWNER as PRELOADED_OWNER
 from bench.preload import Preloader
 from broker.failpoints import Point
 from persister.compaction.lease import LEASE_S
+from persister.sealing.sealer import LEASE_S as SEALING_LEASE_S
 from readings.collections import READINGS
 from storage.places.names import BLOCKS, sealed_name
 from storage.places.state import STATE
 from tests.faults.fleet import Fleet
 from tests.faults.restores import announce_deleted, database_of, publish, stored, until
 from tests.faults.scenarios import crash, die_at, fault, kill, long_fault
-from tests.faults.stack import Stack
+from tests.faults.stack import DIES_WITHIN_S, Stack
 
 FIRST_SEAL_READINGS = 20_000_000
 FIRST_SEAL_WITHIN_S = 900.0
@@ -67,10 +68,12 @@ async def two_compactors_at_once(stack: Stack, _: Fleet, random: random.Random) 
 
 @fault
 async def sealer_killed_at_a_step(stack: Stack, fleet: Fleet, random: random.Random) -> None:
+    # A sealer that was killed still has the lease; only then does the next one seal.
+    within_s = SEALING_LEASE_S + DIES_WITHIN_S
     await stack.persisters[1].take_away()
     try:
-        await die_at(stack.persisters[:1], "persister.before_rename", random.randint(1, 2), fleet)
-        await die_at(stack.persisters[:1], "persister.renamed", random.randint(1, 2), fleet)
+        await die_at(stack.persisters[:1], "persister.before_rename", random.randint(1, 2), fleet, within_s)
+        await die_at(stack.persisters[:1], "persister.renamed", random.randint(1, 2), fleet, within_s)
     finally:
         stack.persisters[1].bring_back()
     await stack.persisters[1].ready()

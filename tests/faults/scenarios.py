@@ -13,7 +13,7 @@ from testing.servers.process import Server
 from tests.clients.streaming_clients import JAVASCRIPT, PYTHON, SIMULATOR, streaming_clients, wait_for_event
 from tests.faults import dead_letters, poison
 from tests.faults.fleet import Fleet
-from tests.faults.stack import Service, Stack
+from tests.faults.stack import DIES_WITHIN_S, Service, Stack
 from tests.faults.verdict import RECOVERS_WITHIN_S
 
 Fault = Callable[[Stack, Fleet, random.Random], Awaitable[None]]
@@ -58,11 +58,13 @@ async def freeze(server: Server, seconds: float) -> None:
     server.resume()
 
 
-async def die_at(services: list[Service], point: Point, times: int, fleet: Fleet) -> None:
+async def die_at(
+    services: list[Service], point: Point, times: int, fleet: Fleet, within_s: float = DIES_WITHIN_S
+) -> None:
     """Make the first of them kill itself at a failpoint."""
     armed = services[0]
     awaited = await armed.arm(point, times)
-    dying = asyncio.ensure_future(armed.died(awaited))
+    dying = asyncio.ensure_future(armed.died(awaited, within_s))
     while not dying.done():
         # All devices went to the other gateway when this one was restarted.
         if armed.name == "gateway":

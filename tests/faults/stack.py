@@ -155,10 +155,10 @@ class Service:
         await self.ready()
         return awaited
 
-    async def died(self, awaited: int) -> None:
+    async def died(self, awaited: int, within_s: float = DIES_WITHIN_S) -> None:
         """Return once it has killed itself and runs again."""
         try:
-            async with asyncio.timeout(DIES_WITHIN_S):
+            async with asyncio.timeout(within_s):
                 while len(self.ends) == awaited:
                     await asyncio.sleep(0.02)
         except TimeoutError:
