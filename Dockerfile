@@ -43,6 +43,8 @@ COPY readings readings
 COPY storage storage
 COPY access access
 COPY broker broker
+COPY database database
+COPY alarms alarms
 COPY auth auth
 COPY gateway gateway
 COPY persister persister

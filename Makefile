@@ -5,7 +5,7 @@ ARGS ?=
 COMPOSE ?=
 VENV := .venv
 BIN := $(VENV)/bin
-CODE := access auth bench broker device gateway onebox persister reader readings runtime simulator storage testing tests tools
+CODE := access alarms auth bench broker database device gateway onebox persister reader readings runtime simulator storage testing tests tools
 # Two makes must not fill one .venv at the same time; without flock(1), run one at a time.
 LOCK := $(shell command -v flock >/dev/null 2>&1 && echo flock .venv.lock)
 

@@ -8,13 +8,13 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from auth.database import Database
 from auth.errors import EmailTakenError, NoSuchUserError, WrongCredentialsError
-from auth.ids import new_id
 from auth.passwords import PasswordHasher, Recheck, Verdict, no_recheck
-from auth.tables import api_keys, deleted_owners, devices, refresh_tokens, users
 from auth.tokens.api_key_rows import delete_api_keys, longest_life_ms
 from auth.tokens.revocations import EndedKey, RevocationLog
+from database.connection import Database
+from database.ids import new_id
+from database.tables import api_keys, deleted_owners, devices, refresh_tokens, users
 from runtime.http.problems import Problem
 from runtime.logs import logger
 from runtime.times import now_ms

@@ -9,14 +9,14 @@ from sqlalchemy import func, insert, select
 
 from access.claims import Verified
 from auth.accounts import lock_user
-from auth.database import Database, database_now_ms
 from auth.errors import NoSuchApiKeyError, NotYourDevicesError, TooManyApiKeysError
-from auth.ids import is_id, new_id
-from auth.tables import api_keys, devices
 from auth.tokens.api_key_rows import delete_api_keys, valid_key
 from auth.tokens.issuer import IssuedToken, IssuingKey, NewApiKey, TokenIssuer
 from auth.tokens.revocations import RevocationLog
 from auth.tokens.status import lock_session
+from database.connection import Database, database_now_ms
+from database.ids import is_id, new_id
+from database.tables import api_keys, devices
 
 MAX_PER_OWNER = 100
 

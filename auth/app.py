@@ -18,7 +18,6 @@ from auth.commands.gateways import Gateways
 from auth.commands.kept import KeptCommands
 from auth.commands.sender import CommandSender
 from auth.commands.store import CommandStore
-from auth.database import Database, open_database
 from auth.deletion_outbox import OwnerDeletionOutbox
 from auth.device_claims import DeviceClaims
 from auth.device_import import DeviceImport
@@ -50,6 +49,7 @@ from auth.tokens.status import TokenStatus
 from auth.tokens.stored_keys import StoredKeys
 from broker.connect import open_broker
 from broker.interface import Broker
+from database.connection import Database, open_database
 from runtime.http.addresses import ClientAddresses
 from runtime.http.cors import allow_origins
 from runtime.http.docs import add_docs

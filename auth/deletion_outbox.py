@@ -13,12 +13,12 @@ from contextlib import asynccontextmanager
 from sqlalchemy import delete, insert, select, union
 from sqlalchemy.exc import IntegrityError
 
-from auth.database import Database
 from auth.metrics import AuthMetrics
-from auth.tables import announced_owners, deleted_owners, users
 from broker.deleted_owner import DeletedOwner
 from broker.interface import Broker, BrokerError, Publisher
 from broker.topology import OWNERS_EXCHANGE
+from database.connection import Database
+from database.tables import announced_owners, deleted_owners, users
 from runtime.background import background
 from runtime.http.problems import Problem
 from runtime.logs import logger

@@ -17,7 +17,6 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from auth.accounts import lock_user
-from auth.database import Database
 from auth.devices import Device, device_of, lock_device, row_of
 from auth.errors import (
     ClaimedError,
@@ -28,11 +27,12 @@ from auth.errors import (
     TooManyClaimsError,
     TooManyDevicesError,
 )
-from auth.ids import new_id
 from auth.provisioning import unexpired
-from auth.tables import device_claims, devices, provisioning_keys, users
 from auth.tokens.issuer import secret_hash
 from auth.tokens.revocations import RevocationLog
+from database.connection import Database
+from database.ids import new_id
+from database.tables import device_claims, devices, provisioning_keys, users
 from runtime.http.problems import Problem
 from runtime.times import now_ms
 

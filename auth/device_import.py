@@ -13,11 +13,11 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from auth.accounts import lock_user
-from auth.database import Database
 from auth.devices import Device, Location, device_of, row_of
 from auth.errors import NoSuchUserError
-from auth.ids import new_id
-from auth.tables import devices, users
+from database.connection import Database
+from database.ids import new_id
+from database.tables import devices, users
 from runtime.http.problems import Problem
 from runtime.times import now_ms
 

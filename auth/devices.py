@@ -8,11 +8,11 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from auth.accounts import lock_user
-from auth.database import Database
 from auth.errors import NameTakenError, NoSuchDeviceError, TooManyDevicesError
-from auth.ids import is_id, new_id
-from auth.tables import devices, users
 from auth.tokens.revocations import RevocationLog
+from database.connection import Database
+from database.ids import is_id, new_id
+from database.tables import devices, users
 from readings.place import Place
 from runtime.times import now_ms
 

@@ -15,8 +15,8 @@ from sqlalchemy import Connection, make_url, text
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from auth.database import BEGIN_TO_WRITE, open_engine
 from auth.schema import STEPS, SchemaError, create_schema, is_behind, revision_of
+from database.connection import BEGIN_TO_WRITE, open_engine
 
 # How long to wait for another process's migration.
 _LOCK_TIMEOUT_S = 60

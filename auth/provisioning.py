@@ -8,12 +8,12 @@ from sqlalchemy import ColumnElement, Select, delete, func, insert, or_, select
 
 from access.claims import Verified
 from auth.accounts import lock_user
-from auth.database import Database, database_now_ms
 from auth.errors import NoSuchProvisioningKeyError, TooManyProvisioningKeysError
-from auth.ids import is_id, new_id
-from auth.tables import device_claims, provisioning_keys
 from auth.tokens.issuer import new_secret, secret_hash
 from auth.tokens.status import lock_session
+from database.connection import Database, database_now_ms
+from database.ids import is_id, new_id
+from database.tables import device_claims, provisioning_keys
 from runtime.times import now_ms
 
 MAX_PER_OWNER = 100

@@ -8,8 +8,10 @@ from importlib.resources import files
 
 from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, String, Table, insert, inspect, text
 
-from auth.database import Database
-from auth.tables import metadata, revocation_counter
+from database.alarm_tables import alarm_leader, alarm_rule_counter
+from database.columns import metadata
+from database.connection import Database
+from database.tables import revocation_counter
 from runtime.process import CannotGoOnError
 
 _MODULE = re.compile(r"v(\d{4})_\w+\.py")
@@ -54,6 +56,8 @@ def create_schema(connection: Connection) -> bool:
         return False
     metadata.create_all(connection, checkfirst=False)
     connection.execute(insert(revocation_counter).values(id=1, number=0))
+    connection.execute(insert(alarm_rule_counter).values(id=1, number=0))
+    connection.execute(insert(alarm_leader).values(id=1, holder="", until_ms=0))
     _VERSION.create(connection)
     connection.execute(insert(_VERSION).values(version_num=STEPS[-1]))
     return True

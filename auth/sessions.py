@@ -23,12 +23,12 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from auth.accounts import User, lock_user, read_user
-from auth.database import Database, server_time_ms
 from auth.errors import RefreshError, WrongCredentialsError
-from auth.ids import new_id
-from auth.tables import refresh_tokens
 from auth.tokens.issuer import IssuedToken, TokenIssuer, new_secret, secret_hash, used_by_hash
 from auth.tokens.revocations import RevocationLog
+from database.connection import Database, server_time_ms
+from database.ids import new_id
+from database.tables import refresh_tokens
 
 # A second use by the same client within this time is a race: longer than clients wait before they retry.
 RACE_MS = 10_000

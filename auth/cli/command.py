@@ -86,7 +86,7 @@ def _run(settings_type: type[Settings], command: Callable[[Settings], Coroutine[
         sys.stderr.write(f"{error}\n")
         return 2
     configure_logs(settings.log_level, settings.log_format)
-    logging.getLogger("auth.database").setLevel(logging.ERROR)  # the error is printed below
+    logging.getLogger("database").setLevel(logging.ERROR)  # the error is printed below
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of people may be any Unicode, whatever the locale
         sys.stdout.reconfigure(encoding="utf-8")
     try:

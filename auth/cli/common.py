@@ -3,10 +3,10 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from auth.database import Database, open_database
 from auth.errors import AuthError
 from auth.schema import require_schema
 from auth.settings import DatabaseSettings
+from database.connection import Database, open_database
 from runtime.logs import logger
 
 # The service's audit logger, so that all security events are in one log.

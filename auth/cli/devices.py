@@ -13,18 +13,18 @@ from sqlalchemy import select
 
 from auth.accounts import email_key
 from auth.cli.common import RefusedError, audit_log, operators_database
-from auth.database import Database
 from auth.device_import import DeviceImport, DeviceRow, Imported, Refusal
 from auth.devices import Device, DeviceRegistry
 from auth.http.batch_bodies import answer_rows, csv_of
 from auth.http.device_rows import CSV, MAX_ROWS, read_rows
 from auth.settings import DeviceSettings
-from auth.tables import users
 from auth.tokens.issuer import TokenIssuer
 from auth.tokens.key_files import read_key_files
 from auth.tokens.keys import KeyRing
 from auth.tokens.revocations import RevocationLog
 from auth.tokens.stored_keys import StoredKeys
+from database.connection import Database
+from database.tables import users
 from runtime.http.operation import JSON
 from runtime.http.problems import Problem
 from runtime.operators import system_user

@@ -10,14 +10,14 @@ from rich.console import Console
 from rich.table import Table
 
 from auth.cli.common import audit_log, operators_database
-from auth.database import Database
 from auth.settings import KeyListSettings, KeySettings
-from auth.tables import api_keys
 from auth.tokens.api_key_rows import delete_api_keys, valid_keys_signed_by
 from auth.tokens.key_files import read_key_files
 from auth.tokens.keys import KeysError
 from auth.tokens.revocations import revoke_key
 from auth.tokens.stored_keys import State, StoredKeys
+from database.connection import Database
+from database.tables import api_keys
 from runtime.operators import system_user
 from runtime.times import rfc3339
 

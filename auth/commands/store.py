@@ -13,11 +13,11 @@ from sqlalchemy import ColumnElement, Row, case, delete, false, func, insert, or
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from auth.commands.command import Acknowledgement, Command, CommandPage, NewCommand
-from auth.database import Database, database_now_ms, server_time_ms
 from auth.devices import lock_device
 from auth.errors import TooManyCommandsError
-from auth.ids import new_id
-from auth.tables import commands
+from database.connection import Database, database_now_ms, server_time_ms
+from database.ids import new_id
+from database.tables import commands
 
 UNFINISHED = ("pending", "delivered")
 

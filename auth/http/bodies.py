@@ -12,10 +12,10 @@ from msgspec import UNSET, Meta, UnsetType
 from access.tokens import MAX_TOKEN_CHARS
 from auth.accounts import User
 from auth.devices import Device, DevicePage, Location
-from auth.ids import ID
 from auth.passwords import MAX_PASSWORD_BYTES, MIN_PASSWORD_CHARS
 from auth.sessions import TokenPair
 from auth.tokens.revocations import Kind, RevocationBatch
+from database.ids import ID
 from readings.place import Place
 from runtime.http.fields import ONE_LINE, ONE_LINE_RULE, Body
 from runtime.http.wording import rule

@@ -8,8 +8,8 @@ from msgspec import UNSET, Meta, UnsetType
 from auth.commands.command import Command, CommandPage, Status
 from auth.commands.sender import CommandOutcome
 from auth.http.bodies import NAME, NAME_RULE
-from auth.ids import ID
 from broker.commands import MAX_PAYLOAD_BYTES
+from database.ids import ID
 from runtime.http.fields import Body
 from runtime.http.wording import rule
 from runtime.times import TimeText, rfc3339

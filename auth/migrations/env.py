@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from auth.tables import metadata
+from database.columns import metadata
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
 context.run_migrations()

@@ -6,9 +6,9 @@ A key is a JWT, which readers and gateways verify by themselves. `auth` looks up
 from sqlalchemy import ColumnElement, delete, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from auth.database import database_now_ms, server_time_ms
-from auth.tables import api_keys, signing_keys
 from auth.tokens.revocations import RETENTION_MS, EndedKey
+from database.connection import database_now_ms, server_time_ms
+from database.tables import api_keys, signing_keys
 
 # SQLite takes some 32,000 parameters in one statement.
 _DELETED_AT_ONCE = 1000

@@ -16,8 +16,8 @@ from access.tokens import ALGORITHM, AUDIENCE, TOKEN_TYPE
 from auth.accounts import User
 from auth.devices import Device
 from auth.errors import ExpiredKeyError
-from auth.ids import new_id
 from auth.tokens.keys import KeyRing
+from database.ids import new_id
 
 MANAGE_DEVICES = "devices:manage"
 READ = "readings:read"

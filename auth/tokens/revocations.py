@@ -26,8 +26,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from access.claims import MAX_API_KEY_LIFETIME_S
 from access.tokens import CLOCK_AHEAD_S
-from auth.database import Database, database_now_ms
-from auth.tables import revocation_counter, revocations
+from database.connection import Database, database_now_ms
+from database.tables import revocation_counter, revocations
 
 Kind = Literal["jti", "sid", "user", "device", "kid"]
 

@@ -9,10 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from access.claims import Verified
 from access.tokens import TokenError
 from auth.accounts import lock_user
-from auth.database import Database, database_now_ms
 from auth.errors import EndedSessionError
-from auth.tables import api_keys, devices, refresh_tokens, signing_keys, users
 from auth.tokens.api_key_rows import valid_key
+from database.connection import Database, database_now_ms
+from database.tables import api_keys, devices, refresh_tokens, signing_keys, users
 
 
 class TokenStatus:

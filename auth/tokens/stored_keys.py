@@ -20,12 +20,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import and_, exists, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from auth.database import Database, database_now_ms, server_time_ms
-from auth.tables import api_keys, signing_keys
 from auth.tokens.api_key_rows import delete_api_keys
 from auth.tokens.keys import Keys, KeysError, base64url, thumbprint
 from auth.tokens.revocations import revoke_key
 from auth.tokens.sealing import SealError, seal, unseal
+from database.connection import Database, database_now_ms, server_time_ms
+from database.tables import api_keys, signing_keys
 from runtime.logs import logger
 from runtime.times import rfc3339
 

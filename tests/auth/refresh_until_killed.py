@@ -9,10 +9,10 @@ import sys
 from typing import Any, NoReturn
 
 from auth.accounts import User
-from auth.database import open_database
 from auth.sessions import Sessions
 from auth.tokens.issuer import IssuedToken
 from auth.tokens.revocations import RevocationLog
+from database.connection import open_database
 
 USER_AGENT = "the one that is killed"
 

@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from auth.tables import users
+from database.tables import users
 
 
 async def change(url: str, statement: Any) -> None:

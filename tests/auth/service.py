@@ -16,12 +16,12 @@ from prometheus_client import CollectorRegistry
 from access.public_api import PUBLIC_API
 from auth.accounts import Accounts
 from auth.app import AuthService, auth_service
-from auth.database import open_database
 from auth.metrics import AuthMetrics
 from auth.passwords import password_hasher
 from auth.settings import AuthSettings
 from auth.tokens.revocations import RevocationLog
 from broker.interface import Broker
+from database.connection import open_database
 from runtime.http.docs import add_docs
 from runtime.http.listen import listen
 from runtime.http.problems import problem_middleware

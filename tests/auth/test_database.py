@@ -11,9 +11,9 @@ from sqlalchemy import func, insert, select
 from structlog.testing import capture_logs
 
 from auth.app import auth_service
-from auth.database import open_database
 from auth.migrate import migrate
-from auth.tables import signing_keys
+from database.connection import open_database
+from database.tables import signing_keys
 from runtime.http.problems import Problem
 from testing.servers.mariadb import MariaDBServer
 from tests.auth.service import Answer, Client, make_settings, running

@@ -11,16 +11,16 @@ from sqlalchemy import func, insert, select
 from structlog.testing import capture_logs
 
 from auth.app import auth_service
-from auth.database import open_database
 from auth.deletion_outbox import POLL_EVERY_S, announce_again
 from auth.migrate import migrate
-from auth.tables import announced_owners, deleted_owners
 from broker.connect import open_broker
 from broker.deleted_owner import DeletedOwner
 from broker.embedded.broker import EmbeddedBroker
 from broker.interface import Broker, ConfirmLate, Publisher
 from broker.message import Message
 from broker.topology import DELETED_OWNERS, OWNERS_EXCHANGE, Exchange
+from database.connection import open_database
+from database.tables import announced_owners, deleted_owners
 from testing.servers.rabbitmq import RabbitMQServer
 from testing.waiting import eventually
 from tests.auth.processes import QUICK, auth, line_with, process

@@ -7,12 +7,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from auth.accounts import Accounts
-from auth.database import open_database
 from auth.devices import DeviceRegistry
 from auth.errors import NoSuchDeviceError
 from auth.metrics import AuthMetrics
 from auth.passwords import password_hasher
 from auth.tokens.revocations import RevocationLog
+from database.connection import open_database
 from tests.auth.service import Answer, Client
 
 GONE = "0190b5a0-0000-7000-8000-000000000000"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sqlalchemy import update
 
-from auth.tables import refresh_tokens
+from database.tables import refresh_tokens
 from tests.auth.refresh_until_killed import USER_AGENT
 from tests.auth.rows import change
 from tests.auth.service import Client

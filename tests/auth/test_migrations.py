@@ -14,10 +14,11 @@ from sqlalchemy import Connection, String, insert, inspect, select, text
 from sqlalchemy.dialects import mysql
 
 from auth.app import auth_service
-from auth.database import open_database, open_engine
 from auth.migrate import Migration, migrate
 from auth.schema import STEPS, SchemaError, require_schema
-from auth.tables import metadata, revocations
+from database.columns import metadata
+from database.connection import open_database, open_engine
+from database.tables import revocations
 from tests.auth.service import make_settings
 
 TABLES = {

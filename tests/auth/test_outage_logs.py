@@ -12,9 +12,9 @@ from structlog.typing import EventDict
 
 from access.revocations import RevocationList
 from access.tokens import KeySet
-from auth.database import open_database
 from auth.migrate import migrate
 from auth.tokens import keys as key_module
+from database.connection import open_database
 from runtime.http.problems import Problem
 from testing.servers.mariadb import MariaDBServer
 from tests.auth.processes import QUICK, process

@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import select, text, update
 from structlog.testing import capture_logs
 
-from auth.database import open_database, server_time_ms
 from auth.migrate import migrate
 from auth.sessions import RACE_MS
-from auth.tables import refresh_tokens
 from auth.tokens.issuer import used_by_hash
+from database.connection import open_database, server_time_ms
+from database.tables import refresh_tokens
 from runtime.times import now_ms
 from tests.auth.rows import change
 from tests.auth.service import Answer, Client, is_active, make_settings, running, session

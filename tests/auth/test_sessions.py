@@ -3,8 +3,8 @@ import asyncio
 from sqlalchemy import func, select
 from structlog.testing import capture_logs
 
-from auth.database import open_database
-from auth.tables import refresh_tokens
+from database.connection import open_database
+from database.tables import refresh_tokens
 from tests.auth.service import PASSWORD, Answer, Client, is_active, make_settings, running, session
 
 ANOTHER_PROGRAM = {"User-Agent": "another program"}

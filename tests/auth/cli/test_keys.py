@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from access.claims import MAX_API_KEY_LIFETIME_S
 from access.revocations import RevocationList
 from access.tokens import KeySet, TokenError, TokenVerifier, fetch_jwks_over_http
-from auth.database import open_database
 from auth.migrate import migrate
 from auth.tokens import revocations as auth_revocations
+from database.connection import open_database
 from runtime.times import now_ms, rfc3339
 from tests.auth.processes import Ran, auth, keys
 from tests.auth.service import SECRET, Client, kid_of, make_settings, new_token, published, running

@@ -9,10 +9,10 @@ import msgspec
 import pytest
 from sqlalchemy import insert
 
-from auth.database import open_database
-from auth.ids import new_id
 from auth.migrate import migrate
-from auth.tables import users as user_table
+from database.connection import open_database
+from database.ids import new_id
+from database.tables import users as user_table
 from tests.auth.processes import Ran, auth
 from tests.auth.service import PASSWORD, make_settings, running
 

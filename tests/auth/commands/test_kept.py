@@ -6,8 +6,8 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from auth.tables import commands
 from broker.interface import Broker
+from database.tables import commands
 from tests.auth.commands.system import Device, done, gateway
 from tests.auth.rows import change
 from tests.auth.service import Client, make_settings, running

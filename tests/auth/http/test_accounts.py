@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import func, select, text, update
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from auth.tables import refresh_tokens, users
+from database.tables import refresh_tokens, users
 from tests.auth.service import PASSWORD, Client, make_settings, running
 
 

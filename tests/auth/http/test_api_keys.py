@@ -11,10 +11,10 @@ from structlog.testing import capture_logs
 
 from auth.devices import Device
 from auth.errors import ExpiredKeyError
-from auth.ids import new_id
-from auth.tables import api_keys, devices, users
 from auth.tokens.issuer import IssuingKey, TokenIssuer
 from auth.tokens.keys import KeyRing, Keys
+from database.ids import new_id
+from database.tables import api_keys, devices, users
 from runtime.times import rfc3339
 from runtime.token_bucket import KeyedTokenBuckets
 from tests.auth.rows import change

@@ -11,10 +11,10 @@ import auth.accounts
 import auth.http.api_keys
 import auth.http.provisioning
 import auth.tokens.status
-from auth.database import open_database
 from auth.migrate import migrate
-from auth.tables import api_keys, provisioning_keys
 from auth.tokens.stored_keys import StoredKeys
+from database.connection import open_database
+from database.tables import api_keys, provisioning_keys
 from runtime.http.bodies import read_json
 from tests.auth.service import (
     SECRET,

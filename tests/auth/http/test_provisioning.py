@@ -12,10 +12,10 @@ import pytest
 from sqlalchemy import insert, select, update
 from structlog.testing import capture_logs
 
-from auth.database import open_database
 from auth.migrate import migrate
 from auth.provisioning import MAX_PER_OWNER
-from auth.tables import device_claims, provisioning_keys
+from database.connection import open_database
+from database.tables import device_claims, provisioning_keys
 from runtime.times import rfc3339
 from tests.auth.rows import change
 from tests.auth.service import Answer, Client, accounts, claims_of, is_active, make_settings, running

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import delete, update
 
 from access.tokens import KeySet, TokenVerifier, fetch_jwks_over_http
-from auth.tables import devices, users
+from database.tables import devices, users
 from tests.auth.rows import change
 from tests.auth.service import Client, claims_of, make_settings, running
 

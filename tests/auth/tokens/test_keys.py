@@ -17,13 +17,13 @@ from cryptography.hazmat.primitives.serialization import (
 from sqlalchemy import select, update
 
 from access.tokens import public_keys
-from auth.database import Database, open_database
-from auth.tables import signing_keys
 from auth.tokens import keys as key_module
 from auth.tokens.key_files import read_key_files
 from auth.tokens.keys import KeyRing, Keys, KeysError, base64url, thumbprint
 from auth.tokens.sealing import SealError, seal, unseal
 from auth.tokens.stored_keys import StoredKeys, new_key
+from database.connection import Database, open_database
+from database.tables import signing_keys
 from runtime.times import now_ms
 
 SECRET = "one secret of the tests"

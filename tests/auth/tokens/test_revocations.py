@@ -12,12 +12,12 @@ from sqlalchemy import select, text
 
 from access.tokens import CLOCK_AHEAD_S
 from auth.accounts import Accounts
-from auth.database import Database, database_now_ms, open_database
 from auth.metrics import AuthMetrics
 from auth.migrate import migrate
 from auth.passwords import password_hasher
-from auth.tables import revocations as table
 from auth.tokens.revocations import RevocationLog
+from database.connection import Database, database_now_ms, open_database
+from database.tables import revocations as table
 from runtime.http.listen import listen
 from runtime.http.problems import problem_middleware
 from runtime.times import now_ms

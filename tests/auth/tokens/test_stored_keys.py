@@ -10,10 +10,10 @@ import msgspec
 import pytest
 from sqlalchemy import insert, select, update
 
-from auth.database import open_database
 from auth.migrate import migrate
-from auth.tables import api_keys, signing_keys
 from auth.tokens.stored_keys import StoredKeys, StoredKeySet
+from database.connection import open_database
+from database.tables import api_keys, signing_keys
 from tests.auth.processes import auth, keys
 from tests.auth.rows import change
 from tests.auth.service import SECRET, Client, kid_of, make_settings, new_token, published, running

@@ -1,13 +1,8 @@
-"""The tables as the code uses them.
+"""The tables as the code uses them: accounts, devices, keys and commands.
 
-A new database gets them as they are here, an older one by `migrations/versions/`; a test compares the two.
-
-Times are integers (milliseconds since 1970, UTC), so that no driver, server or session time zone can shift them. Ids
-and hashes are ASCII and compared byte by byte; text entered by people is utf8mb4. Primary keys begin with the owner:
-the rows of one owner are stored together, and no query can omit the owner.
+A new database gets them as they are here, an older one by `auth/migrations/versions/`; a test compares the two.
+database/columns.py has what all tables have in common.
 """
-
-from typing import TypeVar
 
 from sqlalchemy import (
     BigInteger,
@@ -15,33 +10,14 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
-    MetaData,
     String,
-    Table,
     Text,
     TypedColumns,
     UniqueConstraint,
 )
 from sqlalchemy import Column as C  # noqa: N817 - columns read as a table below
-from sqlalchemy.dialects import mysql
-from sqlalchemy.schema import SchemaItem
-from sqlalchemy.types import TypeEngine
 
-Columns = TypeVar("Columns", bound=TypedColumns)
-
-metadata = MetaData()
-
-
-def ascii_text(length: int) -> TypeEngine[str]:
-    """ASCII text, compared byte by byte in every database (MySQL's default ignores case)."""
-    exact = mysql.VARCHAR(length, charset="ascii", collation="ascii_bin")
-    return String(length).with_variant(exact, "mysql")
-
-
-def exact_text(length: int) -> TypeEngine[str]:
-    """Any text, compared byte by byte."""
-    exact = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
-    return String(length).with_variant(exact, "mysql")
+from database.columns import ascii_text, exact_text, table
 
 
 class _Users(TypedColumns):
@@ -200,19 +176,15 @@ class _Commands(TypedColumns):
     detail = C(Text)
 
 
-def _table(name: str, columns: type[Columns], *constraints: SchemaItem) -> Table[Columns]:
-    return Table(name, metadata, columns, *constraints, mysql_engine="InnoDB", mysql_default_charset="utf8mb4")
-
-
-users = _table("users", _Users, UniqueConstraint("email_key", name="users_email"))
-devices = _table("devices", _Devices, UniqueConstraint("owner_id", "name", name="devices_name"))
-refresh_tokens = _table("refresh_tokens", _RefreshTokens, UniqueConstraint("token_hash", name="refresh_tokens_hash"))
-signing_keys = _table("signing_keys", _SigningKeys, UniqueConstraint("kid", name="signing_keys_kid"))
-api_keys = _table("api_keys", _ApiKeys, Index("api_keys_kid", "kid", "expires_at_ms"))
-provisioning_keys = _table(
+users = table("users", _Users, UniqueConstraint("email_key", name="users_email"))
+devices = table("devices", _Devices, UniqueConstraint("owner_id", "name", name="devices_name"))
+refresh_tokens = table("refresh_tokens", _RefreshTokens, UniqueConstraint("token_hash", name="refresh_tokens_hash"))
+signing_keys = table("signing_keys", _SigningKeys, UniqueConstraint("kid", name="signing_keys_kid"))
+api_keys = table("api_keys", _ApiKeys, Index("api_keys_kid", "kid", "expires_at_ms"))
+provisioning_keys = table(
     "provisioning_keys", _ProvisioningKeys, UniqueConstraint("key_hash", name="provisioning_keys_hash")
 )
-device_claims = _table(
+device_claims = table(
     "device_claims",
     _DeviceClaims,
     ForeignKeyConstraint(
@@ -221,11 +193,11 @@ device_claims = _table(
     UniqueConstraint("owner_id", "device_id", name="device_claims_device"),
     Index("device_claims_key", "owner_id", "provisioning_key_id"),
 )
-revocations = _table("revocations", _Revocations, Index("revocations_until", "until_ms"))
-revocation_counter = _table("revocation_counter", _RevocationCounter)
-deleted_owners = _table("deleted_owners", _DeletedOwners)
-announced_owners = _table("announced_owners", _AnnouncedOwners)
-commands = _table(
+revocations = table("revocations", _Revocations, Index("revocations_until", "until_ms"))
+revocation_counter = table("revocation_counter", _RevocationCounter)
+deleted_owners = table("deleted_owners", _DeletedOwners)
+announced_owners = table("announced_owners", _AnnouncedOwners)
+commands = table(
     "commands",
     _Commands,
     ForeignKeyConstraint(

@@ -22,7 +22,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from runtime.http.problems import Problem
 from runtime.logs import logger
 
-log = logger("auth.database")
+log = logger("database")
 
 RETRY_AFTER_S = 2
 # MySQL drops idle connections after 8 h, firewalls and proxies after minutes.

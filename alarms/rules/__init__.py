@@ -1,0 +1,1 @@
+"""Rules: what they watch, when they hold, and what they make of a series of readings."""

@@ -1,0 +1,49 @@
+"""Resolves the names of webhooks' hosts to addresses that may be reached, and to nothing else.
+
+aiohttp connects to the addresses that its resolver returns, so the address that was checked is the one connected to. It
+does not ask a resolver about a host that is an address already: `require_permitted` is for those.
+"""
+
+from ipaddress import ip_address
+from socket import AddressFamily
+
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import ThreadedResolver
+
+from alarms.webhooks.addresses import AddressGuard
+
+
+class AddressRefusedError(OSError):
+    """A host has no address that may be reached."""
+
+
+class GuardedResolver(AbstractResolver):
+    """Resolves names, and leaves out what may not be reached."""
+
+    def __init__(self, guard: AddressGuard, resolver: AbstractResolver | None = None) -> None:
+        self._guard = guard
+        self._resolver = resolver or ThreadedResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: AddressFamily = AddressFamily.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Return the addresses of a name that may be reached; AddressRefusedError if there is none among them."""
+        found = await self._resolver.resolve(host, port, family)
+        permitted = [one for one in found if self._guard.permits(one["host"])]
+        if not permitted:
+            raise AddressRefusedError(f"{host} resolves to no public address")
+        return permitted
+
+    async def close(self) -> None:
+        """Close the resolver behind it."""
+        await self._resolver.close()
+
+
+def require_permitted(host: str, guard: AddressGuard) -> None:
+    """Raise AddressRefusedError if a URL's host is itself an address that may not be reached."""
+    try:
+        ip_address(host.partition("%")[0])
+    except ValueError:
+        return  # a name
+    if not guard.permits(host):
+        raise AddressRefusedError(f"{host} is no public address")

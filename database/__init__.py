@@ -1,0 +1,1 @@
+"""The users' database: its tables and transactions, for the services that keep accounts, devices and alarms in it."""
