@@ -52,13 +52,24 @@ BACKFILL_EXCHANGE = Exchange("tidegate.backfill", "topic", "readings.v1")
 DEAD_EXCHANGE = Exchange("tidegate.dead", "fanout", "readings.dead")
 OWNERS_EXCHANGE = Exchange("tidegate.owners", "fanout", "owners.deleted")
 
+# What persisters stored of series that rules watch.
+ALARMS_EXCHANGE = Exchange("tidegate.alarms", "fanout", "alarms.v1", "application/json")
+
 # Transient and unconfirmed, never bound to a durable queue. Each subscriber has a queue of its own.
 LIVE_EXCHANGE = Exchange("tidegate.live", "fanout", "live.v1")
 PRESENCE_EXCHANGE = Exchange("tidegate.presence", "fanout", "presence.v1", "application/json")
 COMMANDS_EXCHANGE = Exchange("tidegate.commands", "fanout", "commands.v1", "application/json")
 REPLIES_EXCHANGE = Exchange("tidegate.replies", "fanout", "replies.v1", "application/json")
 STORED_EXCHANGE = Exchange("tidegate.stored", "fanout", "stored.v1", "application/json")
-FANOUTS = (LIVE_EXCHANGE, PRESENCE_EXCHANGE, STORED_EXCHANGE, COMMANDS_EXCHANGE, REPLIES_EXCHANGE)
+ALARM_EVENTS_EXCHANGE = Exchange("tidegate.alarms.events", "fanout", "alarms.events.v1", "application/json")
+FANOUTS = (
+    ALARM_EVENTS_EXCHANGE,
+    LIVE_EXCHANGE,
+    PRESENCE_EXCHANGE,
+    STORED_EXCHANGE,
+    COMMANDS_EXCHANGE,
+    REPLIES_EXCHANGE,
+)
 
 # Declared last, once every queue is sure to survive a crash of the node: a process that finds it need not wait.
 DECLARED_EXCHANGE = Exchange("tidegate.declared", "fanout", "declared")
@@ -71,7 +82,8 @@ READINGS = Queue("tidegate.readings", READINGS_EXCHANGE, "readings.*", dead_lett
 # same holds for its exchange.
 BACKFILL = Queue("tidegate.backfill", BACKFILL_EXCHANGE, "readings.*", dead_letter_queue=DEAD_LETTERS)
 DELETED_OWNERS = Queue("tidegate.owners.deleted", OWNERS_EXCHANGE, "#")
+ALARMS = Queue("tidegate.alarms", ALARMS_EXCHANGE, "#")
 
-QUEUES = (DEAD_LETTERS, READINGS, BACKFILL, DELETED_OWNERS)
+QUEUES = (DEAD_LETTERS, READINGS, BACKFILL, DELETED_OWNERS, ALARMS)
 # Everything that persisters store.
 LANES = (READINGS, BACKFILL)
