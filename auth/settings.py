@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from msgspec import Meta
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
 
 from access.claims import MAX_LIFETIME_S
 from broker.connect import check_url
 from broker.settings import BROKER_URLS
+from database.settings import check_database_url, database_url_setting
 from runtime.http.cors import check_origins
 from runtime.http.settings import check_proxies, cors_origins_setting, trusted_proxies_setting
 from runtime.settings import Port, Positive, ProcessSettings, Seconds, ops_port_setting, setting
@@ -17,26 +16,16 @@ from runtime.settings import Port, Positive, ProcessSettings, Seconds, ops_port_
 BcryptCost = Annotated[int, Meta(ge=4, le=16)]
 TokenSeconds = Annotated[int, Meta(ge=1, le=MAX_LIFETIME_S)]
 
-_SCHEMES = ("mysql+aiomysql://", "sqlite+aiosqlite:///")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseSettings(ProcessSettings):
     """The settings of `python -m auth migrate`: the database only."""
 
-    auth_database_url: str = setting(
-        about="URL of the users' database: `mysql+aiomysql://USER:PASSWORD@HOST/NAME` or `sqlite+aiosqlite:///PATH`",
-        secret=True,
-    )
+    auth_database_url: str = database_url_setting()
 
     def __post_init__(self) -> None:
-        """Refuse untested drivers; the URL holds a password, so errors never repeat it."""
-        if not self.auth_database_url.startswith(_SCHEMES):
-            raise ValueError(f"AUTH_DATABASE_URL=(hidden): must begin with {' or '.join(_SCHEMES)}")
-        try:
-            make_url(self.auth_database_url)
-        except (ArgumentError, ValueError):
-            raise ValueError("AUTH_DATABASE_URL=(hidden): is not a valid URL") from None
+        """Check the URL."""
+        check_database_url(self.auth_database_url)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

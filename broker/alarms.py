@@ -1,7 +1,7 @@
 """What persisters announce on `tidegate.alarms`: stored readings of series that rules watch.
 
-Announced with a confirm before the readings' messages are acknowledged, so that none is missed: a persister that dies in
-between gets the messages again and announces them again. Whoever evaluates knows repeats by their identity.
+Announced with a confirm before the messages of the readings are acknowledged: a persister that dies in
+between gets them again and announces them again. Whoever evaluates knows repeats by their identity.
 
 `tidegate.alarms.events` carries what became of alarms to readers, for live feeds; transient and unconfirmed.
 """
@@ -27,7 +27,7 @@ class WatchedReading(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class WatchedReadings(msgspec.Struct, frozen=True, array_like=True):
-    """Stored readings of one series: `[owner, device, sensorType, unit, [reading, …]]`, the unit of the last of them."""
+    """Stored readings of a series: `[owner, device, sensorType, unit, [reading, …]]`, the unit of the last of them."""
 
     owner: str
     device: str

@@ -15,6 +15,9 @@
 - `compactor.before_drop`, `.dropped`: the sealed collection, whose number is still in the list
 - `persister.before_rename`: a seal number is taken, the collection is not renamed
 - `persister.renamed`: the collection is renamed, the next one is not created
+- `persister.before_announce`, `.announced`: a batch is stored, and what rules watch of it is not, or is, announced
+- `alarms.before_commit`, `.committed`: changes of alarms are found, and not, or already, stored
+- `alarms.before_send`, `.sent`: a notification is leased, and not sent, or sent and not noted
 """
 
 import os
@@ -41,6 +44,12 @@ Point = Literal[
     "compactor.dropped",
     "persister.before_rename",
     "persister.renamed",
+    "persister.before_announce",
+    "persister.announced",
+    "alarms.before_commit",
+    "alarms.committed",
+    "alarms.before_send",
+    "alarms.sent",
 ]
 VARIABLE = "TIDEGATE_FAILPOINT"
 

@@ -5,7 +5,6 @@ same readings make the same transitions whenever they arrive: an hour that comes
 that hour.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -70,20 +69,3 @@ def advance(trigger: Trigger, state: State, point: Point, previous: Point | None
     if phase in (Phase.OK, Phase.PENDING):
         phase = Phase.FIRING if point.ts_ms - since_ms >= trigger.for_ms else Phase.PENDING
     return State(phase, since_ms), None if phase is state.phase else Transition(phase, point)
-
-
-def replay(trigger: Trigger, points: Iterator[Point]) -> Iterator[Transition]:
-    """Yield the transitions that readings in their order would have made, from ok: for a trial of a rule."""
-    state, previous = OK, None
-    for point in points:
-        state, transition = advance(trigger, state, point, previous)
-        previous = point
-        if transition is not None:
-            yield transition
-
-
-def acknowledged(state: State) -> State:
-    """Return the state after its owner has acknowledged it; ValueError unless it is firing."""
-    if state.phase is not Phase.FIRING:
-        raise ValueError(f"an alarm that is {state.phase} cannot be acknowledged")
-    return State(Phase.ACKNOWLEDGED, state.since_ms)

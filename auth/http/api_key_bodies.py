@@ -12,7 +12,7 @@ from runtime.times import TimeText, rfc3339
 
 MAX_DEVICES = 100
 
-Scope = Literal["readings:read", "readings:write", "devices:manage"]
+Scope = Literal["readings:read", "readings:write", "devices:manage", "alarms:manage"]
 KeyName = Annotated[
     str, Meta(min_length=1, max_length=100, pattern=ONE_LINE, extra=ONE_LINE_RULE, examples=["nightly export"])
 ]

@@ -21,7 +21,7 @@ from database.ids import new_id
 
 MANAGE_DEVICES = "devices:manage"
 READ = "readings:read"
-USER_SCOPE = f"readings:write {READ} {MANAGE_DEVICES}"
+USER_SCOPE = f"readings:write {READ} {MANAGE_DEVICES} alarms:manage"
 DEVICE_SCOPE = "readings:write"
 # RFC 9068, 2.2, requires the client (RFC 8693, 4.3) that a token was issued to. Clients are not registered here: all
 # programs that log users in count as one first-party client, and each device is a client of its own.

@@ -1,0 +1,173 @@
+"""The ledger as its senders and its readers use it: what is due, what became of it."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import delete, select, update
+
+from database.alarm_tables import alarm_deliveries, alarm_rules
+from database.connection import Database, server_time_ms
+
+State = Literal["pending", "delivered", "dead"]
+# Longer than a call may take.
+LEASE_MS = 30_000
+# What is finished is kept as long as the history.
+REMOVE_ROWS = 1000
+
+
+class NoSuchDeliveryError(Exception):
+    """The owner has no such delivery."""
+
+
+class NotDeadError(Exception):
+    """Only a delivery that was given up is replayed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A row of the ledger; times in ms since 1970."""
+
+    owner: str
+    id: str
+    rule_id: str
+    alarm_id: str | None
+    kind: str
+    target: str
+    body: str
+    state: State
+    attempts: int
+    last_status: str | None
+    created_at_ms: int
+    due_at_ms: int
+    give_up_at_ms: int
+    finished_at_ms: int | None
+
+
+class DeliveryStore:
+    """The ledger of all owners. Every method raises Problem 503 if the database does not answer."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def lease(self, limit: int, busy: Collection[str]) -> list[tuple[Delivery, tuple[str, ...]]]:
+        """Lease what is due, except of `busy` owners: each with the sealed secrets that sign it now."""
+        table = alarm_deliveries.c
+        async with self._database.connect() as connection:
+            now = await server_time_ms(connection)
+            due = (table.state == "pending", table.due_at_ms <= now, table.leased_until_ms <= now)
+            query = select(alarm_deliveries).where(*due).order_by(table.due_at_ms).limit(limit)
+            if busy:
+                query = query.where(table.owner_id.not_in(busy))
+            found = [_delivery(row._asdict()) for row in await connection.execute(query)]
+        leased: list[tuple[Delivery, tuple[str, ...]]] = []
+        if not found:
+            return leased
+        async with self._database.begin() as connection:
+            for one in found:
+                is_free = (table.state == "pending", table.leased_until_ms <= now)
+                values = {"leased_until_ms": now + LEASE_MS}
+                result = await connection.execute(update(alarm_deliveries).where(*_is(one), *is_free).values(values))
+                if result.rowcount == 1:
+                    leased.append((one, ()))
+            secrets = await _secrets(connection, [one for one, _ in leased], now)
+        return [(one, secrets.get((one.owner, one.rule_id), ())) for one, _ in leased]
+
+    async def finish(self, delivery: Delivery, state: State, status: str) -> None:
+        """Note that a delivery is delivered, or was given up."""
+        async with self._database.begin() as connection:
+            values = {
+                "state": state,
+                "last_status": status,
+                "attempts": alarm_deliveries.c.attempts + 1,
+                "finished_at_ms": await server_time_ms(connection),
+                "leased_until_ms": 0,
+            }
+            await connection.execute(update(alarm_deliveries).where(*_is(delivery)).values(values))
+
+    async def postpone(self, delivery: Delivery, status: str, pause_ms: int) -> State:
+        """Note a failed attempt: it is due again after a pause, or given up if that would be too late."""
+        async with self._database.begin() as connection:
+            now = await server_time_ms(connection)
+            state: State = "pending" if now + pause_ms < delivery.give_up_at_ms else "dead"
+            values: dict[str, Any] = {
+                "state": state,
+                "last_status": status,
+                "attempts": alarm_deliveries.c.attempts + 1,
+                "due_at_ms": now + pause_ms,
+                "finished_at_ms": None if state == "pending" else now,
+                "leased_until_ms": 0,
+            }
+            await connection.execute(update(alarm_deliveries).where(*_is(delivery)).values(values))
+        return state
+
+    async def page(
+        self, owner: str, *, state: State | None, before: str | None, limit: int
+    ) -> tuple[list[Delivery], str | None]:
+        """Return deliveries of an owner, the newest first, and the cursor of the next page."""
+        table = alarm_deliveries.c
+        query = select(alarm_deliveries).where(table.owner_id == owner).order_by(table.id.desc()).limit(limit + 1)
+        if state is not None:
+            query = query.where(table.state == state)
+        if before is not None:
+            query = query.where(table.id < before)
+        async with self._database.connect() as connection:
+            found = [_delivery(row._asdict()) for row in await connection.execute(query)]
+        return found[:limit], found[limit - 1].id if len(found) > limit else None
+
+    async def replay(self, owner: str, delivery_id: str, give_up_after_ms: int) -> Delivery:
+        """Make a delivery that was given up due again, under the same id; NoSuchDeliveryError, NotDeadError."""
+        table = alarm_deliveries.c
+        is_it = (table.owner_id == owner, table.id == delivery_id)
+        async with self._database.begin() as connection:
+            now = await server_time_ms(connection)
+            values = {
+                "state": "pending",
+                "due_at_ms": now,
+                "give_up_at_ms": now + give_up_after_ms,
+                "finished_at_ms": None,
+                "leased_until_ms": 0,
+            }
+            result = await connection.execute(
+                update(alarm_deliveries).where(*is_it, table.state == "dead").values(values)
+            )
+            row = (await connection.execute(select(alarm_deliveries).where(*is_it))).one_or_none()
+        if row is None:
+            raise NoSuchDeliveryError
+        if result.rowcount != 1:
+            raise NotDeadError
+        return _delivery(row._asdict())
+
+    async def forget(self, finished_before_ms: int) -> None:
+        """Remove at most some deliveries that were finished before a time, in ms since 1970."""
+        table = alarm_deliveries.c
+        async with self._database.begin() as connection:
+            old = select(table.owner_id, table.id).where(table.finished_at_ms < finished_before_ms).limit(REMOVE_ROWS)
+            for owner, delivery_id in list(await connection.execute(old)):
+                is_it = (table.owner_id == owner, table.id == delivery_id)
+                await connection.execute(delete(alarm_deliveries).where(*is_it))
+
+
+def _is(delivery: Delivery) -> tuple[Any, Any]:
+    return alarm_deliveries.c.owner_id == delivery.owner, alarm_deliveries.c.id == delivery.id
+
+
+async def _secrets(
+    connection: Any, deliveries: Sequence[Delivery], now_ms: int
+) -> dict[tuple[str, str], tuple[str, ...]]:
+    """Return the sealed secrets of rules, also of removed ones: what their alarms have said is still to be told."""
+    table = alarm_rules.c
+    query = select(
+        table.owner_id, table.id, table.sealed_secret, table.previous_sealed_secret, table.previous_until_ms
+    ).where(table.id.in_({one.rule_id for one in deliveries}))
+    found: dict[tuple[str, str], tuple[str, ...]] = {}
+    for owner, rule, current, previous, until_ms in await connection.execute(query):
+        both = (current, previous if until_ms is not None and until_ms > now_ms else None)
+        found[owner, rule] = tuple(one for one in both if one)
+    return found
+
+
+def _delivery(row: dict[str, Any]) -> Delivery:
+    row["owner"] = row.pop("owner_id")
+    del row["leased_until_ms"]
+    return Delivery(**row)

@@ -1,0 +1,188 @@
+"""RabbitMQ → alarms: takes what persisters announce, in rounds, evaluates it, stores what changes, acknowledges.
+
+Where this process can die: before a change is stored, nothing of it is known, and the messages are delivered again.
+Behind that, the messages are delivered again as well, and change nothing: an alarm's row says up to which reading it is
+evaluated. A notification is due from the transaction on that stored its change (alarms/deliveries/ledger.py).
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+import msgspec
+
+from alarms.deliveries.notification import Recorded
+from alarms.evaluation.evaluator import Change, Evaluator
+from alarms.evaluation.reorder import Reorder
+from alarms.evaluation.silence import Silences
+from alarms.evaluation.store import AlarmStore
+from alarms.metrics import AlarmsMetrics
+from alarms.rules.book import RuleBook
+from broker.alarms import decode_announcement
+from broker.failpoints import failpoint
+from broker.interface import Broker, Consumer, Delivery
+from broker.topology import ALARMS
+from runtime.http.problems import Problem
+from runtime.logs import logger
+from runtime.times import now_ms
+
+log = logger("alarms")
+
+# A reading is evaluated one to two rounds after it was announced.
+ROUND_S = 0.2
+# Messages of up to 5,000 readings that are held at once.
+PREFETCH = 200
+RULES_EVERY_S = 1.0
+SAVE_EVERY_S = 5.0
+RETRY_S = 1.0
+FORGET_EVERY_S = 600.0
+
+Result = TypeVar("Result")
+
+OnRecorded = Callable[[Sequence[Recorded]], None]
+"""Called with what was stored."""
+
+
+class Evaluation:
+    """Evaluates while this process leads."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        book: RuleBook,
+        store: AlarmStore,
+        metrics: AlarmsMetrics,
+        on_recorded: OnRecorded,
+        *,
+        history_ms: int,
+    ) -> None:
+        self._broker = broker
+        self._book = book
+        self._store = store
+        self._metrics = metrics
+        self._on_recorded = on_recorded
+        self._history_ms = history_ms
+
+    async def run(self) -> None:
+        """Evaluate until cancelled; NotLeaderError when another process does."""
+        run = _Run(self._book, self._store, self._metrics, self._on_recorded)
+        await run.load()
+        async with self._broker.consumer(ALARMS, prefetch=PREFETCH) as consumer:
+            forget_at = 0.0
+            while True:
+                await run.round(consumer)
+                if time.monotonic() >= forget_at:
+                    forget_at = time.monotonic() + FORGET_EVERY_S
+                    await run.retried(partial(self._store.forget, now_ms() - self._history_ms))
+
+
+class _Run:
+    """One time of leading."""
+
+    def __init__(self, book: RuleBook, store: AlarmStore, metrics: AlarmsMetrics, on_recorded: OnRecorded) -> None:
+        self._book = book
+        self._store = store
+        self._metrics = metrics
+        self._on_recorded = on_recorded
+        self._evaluator = Evaluator(book)
+        self._silences = Silences(self._evaluator)
+        self._reorder = Reorder()
+        # Of the round before: all of their readings are evaluated at the end of this one.
+        self._last: Delivery | None = None
+        self._rules_at = self._save_at = 0.0
+        self._is_caught_up = False
+
+    async def load(self) -> None:
+        """Read what is known of alarms."""
+        evaluator = self._evaluator
+        evaluator.alarms, evaluator.newest = await self.retried(self._store.load)
+
+    async def round(self, consumer: Consumer) -> None:
+        """Take what has been announced in a round, evaluate what the round before took, store, acknowledge."""
+        changes = await self._follow_rules()
+        taken = await self._take(consumer)
+        ordered = self._reorder.next_round()
+        changes += self._evaluator.evaluate(ordered)
+        for group in ordered:
+            self._silences.seen(group.series, self._book.of_series(group.series))
+        # What waits in the queue may be what was missed.
+        self._is_caught_up = self._is_caught_up or taken is None
+        if self._is_caught_up:
+            changes += self._silences.due(now_ms())
+        await self._commit(changes)
+        if self._last is not None:
+            await consumer.acknowledge(self._last, multiple=True)
+        self._last = taken
+        await self._save()
+        self._observe()
+
+    async def _take(self, consumer: Consumer) -> Delivery | None:
+        """Take messages until the round ends; return the last, None if there was none."""
+        ends_at = asyncio.get_running_loop().time() + ROUND_S
+        last: Delivery | None = None
+        while True:
+            try:
+                async with asyncio.timeout_at(ends_at):
+                    delivery = await consumer.get()
+            except TimeoutError:
+                return last
+            if last is not None and delivery.generation != last.generation:
+                # The messages before are delivered again, on this connection.
+                self._last = None
+            last = delivery
+            try:
+                for announced in decode_announcement(delivery.message.body):
+                    self._reorder.add(announced)
+            except msgspec.DecodeError as error:
+                self._metrics.undecodable.inc()
+                log.error("An announcement cannot be decoded; it is dropped.", error=str(error))
+
+    async def _follow_rules(self) -> list[Change]:
+        if time.monotonic() < self._rules_at:
+            return []
+        self._rules_at = time.monotonic() + RULES_EVERY_S
+        changed = await self.retried(self._book.refresh)
+        self._silences.watch_rules(self._book.silences())
+        ended: list[Change] = []
+        for before, after in changed:
+            if after is None or after.version != before.version:
+                ended += self._evaluator.end_of(before, now_ms())
+        return ended
+
+    async def _commit(self, changes: list[Change]) -> None:
+        if not changes:
+            return
+        failpoint("alarms.before_commit")
+        recorded = await self.retried(lambda: self._store.commit(changes))
+        failpoint("alarms.committed")
+        for one in recorded:
+            self._metrics.changes.labels(one.state).inc()
+        self._on_recorded(recorded)
+
+    async def _save(self) -> None:
+        evaluator = self._evaluator
+        if not evaluator.unsaved or time.monotonic() < self._save_at:
+            return
+        self._save_at = time.monotonic() + SAVE_EVERY_S
+        unsaved, evaluator.unsaved = evaluator.unsaved, set()
+        newest = [(series, evaluator.newest[series]) for series in unsaved if series in evaluator.newest]
+        if newest:
+            await self.retried(lambda: self._store.save(newest))
+
+    def _observe(self) -> None:
+        evaluator, metrics = self._evaluator, self._metrics
+        metrics.rules.set(len(self._book))
+        metrics.evaluated.inc(evaluator.evaluated)
+        metrics.late.inc(evaluator.late)
+        evaluator.evaluated = evaluator.late = 0
+
+    async def retried(self, do: Callable[[], Awaitable[Result]]) -> Result:
+        """Return what `do` returns, once the database answers."""
+        while True:
+            try:
+                return await do()
+            except Problem as problem:
+                log.debug("The database does not answer; trying again.", why=problem.detail)
+            await asyncio.sleep(RETRY_S)

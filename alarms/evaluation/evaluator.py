@@ -1,0 +1,158 @@
+"""From readings in their order to changes of alarms, in memory. What it returns is to be stored before it goes on.
+
+Each reading is evaluated once, by its position: one that is not behind the newest of its series is a repeat, or late.
+A late one, at which a condition holds that needs no other reading, is an alarm of its own, which fires and ends at that
+time; unless an alarm was firing then anyway. Everything else that is late changes nothing.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from alarms.evaluation.reorder import Ordered, point_of
+from alarms.rules.book import RuleBook
+from alarms.rules.conditions import Above, Below, Equals, Outside
+from alarms.rules.point import Point
+from alarms.rules.rule import Rule, Series
+from alarms.rules.state import OK, Phase, State, advance
+from broker.alarms import WatchedReading
+from readings.keys import Position
+
+Cause = Literal["reading", "late", "silence", "owner", "rule"]
+_NOWHERE: Position = (-1, -1)
+_WITHOUT_OTHERS = (Above, Below, Outside, Equals)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change of one alarm: its new state, and why. `point` is None where no reading is the cause.
+
+    `position`: up to which readings are evaluated; `ts_ms`: as of when it has changed, in ms since 1970.
+    """
+
+    rule: Rule
+    device: str
+    sensor_type: str
+    state: State
+    cause: Cause
+    position: Position
+    ts_ms: int
+    point: Point | None = None
+    unit: str | None = None
+
+
+@dataclass(slots=True)
+class Alarm:
+    """What is known of one alarm: its state, and the position of the reading that made its newest transition."""
+
+    state: State = OK
+    position: Position = _NOWHERE
+
+
+@dataclass(slots=True)
+class Newest:
+    """The newest evaluated reading of a series, and when a gateway received the last one, in ms since 1970."""
+
+    point: Point
+    received_ms: int
+
+
+AlarmKey = tuple[str, str, str]
+"""Rule, device, sensorType."""
+
+
+class Evaluator:
+    """The alarms of all owners, as of the readings evaluated so far."""
+
+    def __init__(self, book: RuleBook) -> None:
+        self._book = book
+        self.alarms: dict[AlarmKey, Alarm] = {}
+        self.newest: dict[Series, Newest] = {}
+        # Series whose newest reading is to be stored: rules compare with it after a restart.
+        self.unsaved: set[Series] = set()
+        self.evaluated = self.late = 0
+
+    def evaluate(self, ordered: Iterable[Ordered]) -> Iterator[Change]:
+        """Evaluate readings; yield the changes in their order."""
+        for group in ordered:
+            rules = self._book.of_series(group.series)
+            if rules:
+                yield from self._evaluate(group, rules)
+            else:
+                self.newest.pop(group.series, None)
+
+    def _evaluate(self, group: Ordered, rules: Sequence[Rule]) -> Iterator[Change]:
+        newest = self.newest.get(group.series)
+        for reading in group.readings:
+            point = point_of(reading)
+            if newest is not None and point.position <= newest.point.position:
+                if point.position != newest.point.position:
+                    self.late += 1
+                    yield from self._late(group, rules, point)
+                continue
+            self.evaluated += 1
+            previous = None if newest is None else newest.point
+            for rule in rules:
+                yield from self._next(group, rule, point, previous)
+            newest = self._remember(group.series, newest, point, reading)
+        if newest is not None and any(rule.needs_previous for rule in rules):
+            self.unsaved.add(group.series)
+
+    def _remember(self, series: Series, newest: Newest | None, point: Point, reading: WatchedReading) -> Newest:
+        if newest is None:
+            newest = self.newest[series] = Newest(point, reading.received_ms)
+        newest.point, newest.received_ms = point, max(newest.received_ms, reading.received_ms)
+        return newest
+
+    def _next(self, group: Ordered, rule: Rule, point: Point, previous: Point | None) -> Iterator[Change]:
+        _, device, sensor_type = group.series
+        alarm = self.alarms.get((rule.id, device, sensor_type))
+        if alarm is not None and point.position <= alarm.position:
+            return  # evaluated before this process began
+        if rule.trigger is None:
+            if alarm is None or alarm.state.phase is Phase.OK:
+                return
+            state = OK
+        else:
+            before = OK if alarm is None else alarm.state
+            state, transition = advance(rule.trigger, before, point, previous)
+            if transition is None:
+                return
+        if alarm is None:
+            alarm = self.alarms[rule.id, device, sensor_type] = Alarm()
+        alarm.state, alarm.position = state, point.position
+        yield Change(rule, device, sensor_type, state, "reading", point.position, point.ts_ms, point, group.unit)
+
+    def _late(self, group: Ordered, rules: Sequence[Rule], point: Point) -> Iterator[Change]:
+        _, device, sensor_type = group.series
+        for rule in rules:
+            trigger = rule.trigger
+            if trigger is None or trigger.for_ms or not isinstance(trigger.condition, _WITHOUT_OTHERS):
+                continue
+            alarm = self.alarms.get((rule.id, device, sensor_type))
+            since_ms = None if alarm is None else alarm.state.since_ms
+            if since_ms is not None and since_ms <= point.ts_ms:
+                continue  # it has been firing since before
+            if trigger.holds(point, None, held=False):
+                state = State(Phase.FIRING, point.ts_ms)
+                yield Change(rule, device, sensor_type, state, "late", point.position, point.ts_ms, point, group.unit)
+
+    def silent(self, rule: Rule, device: str, since_ms: int) -> Change | None:
+        """Return the change that a silence makes, which began to count at a time; None if it is known."""
+        sensor_type = rule.definition.sensor_type
+        alarm = self.alarms.setdefault((rule.id, device, sensor_type), Alarm())
+        if alarm.state.phase is not Phase.OK:
+            return None
+        alarm.state = State(Phase.FIRING, since_ms)
+        return Change(rule, device, sensor_type, alarm.state, "silence", alarm.position, since_ms)
+
+    def end_of(self, rule: Rule, now_ms: int) -> list[Change]:
+        """Return the ends of the alarms of a rule that is removed, or watches something else."""
+        ended = []
+        for (rule_id, device, sensor_type), alarm in list(self.alarms.items()):
+            if rule_id != rule.id:
+                continue
+            del self.alarms[rule_id, device, sensor_type]
+            if alarm.state.phase is not Phase.OK:
+                ended.append(Change(rule, device, sensor_type, OK, "rule", alarm.position, now_ms))
+        return ended

@@ -1,0 +1,216 @@
+"""Stores changes of alarms: the alarm, the row in its history, and the notifications, in one transaction."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import and_, delete, insert, or_, select, tuple_
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from alarms.deliveries.ledger import enter
+from alarms.deliveries.notification import Recorded
+from alarms.evaluation.evaluator import Alarm, AlarmKey, Change, Newest
+from alarms.evaluation.leader import Leader
+from alarms.rules.point import Point
+from alarms.rules.rule import Series
+from alarms.rules.state import Phase, State
+from database.alarm_tables import alarm_history, alarm_series, alarms
+from database.connection import Database, server_time_ms
+from database.ids import new_id
+from database.tables import users
+from database.upsert import upsert
+
+# In one transaction, some milliseconds each hundred.
+CHANGES_AT_ONCE = 200
+_NOTIFIED = {Phase.FIRING, Phase.ACKNOWLEDGED}
+
+
+class AlarmStore:
+    """The alarms of all owners. Every method raises Problem 503 if the database does not answer."""
+
+    def __init__(self, database: Database, leader: Leader) -> None:
+        self._database = database
+        self._leader = leader
+
+    async def load(self) -> tuple[dict[AlarmKey, Alarm], dict[Series, Newest]]:
+        """Return every alarm, and the newest readings that rules compare with."""
+        known: dict[AlarmKey, Alarm] = {}
+        newest: dict[Series, Newest] = {}
+        async with self._database.connect() as connection:
+            for row in await connection.execute(select(alarms)):
+                phase = Phase(row.state)
+                # Whether its owner has seen it does not matter here.
+                state = State(Phase.FIRING if phase is Phase.ACKNOWLEDGED else phase, row.since_ms)
+                known[row.rule_id, row.device, row.sensor_type] = Alarm(state, (row.ts_ms, row.seq))
+            for row in await connection.execute(select(alarm_series)):
+                point = Point(row.ts_ms, row.seq, msgspec.json.decode(row.value))
+                newest[row.owner_id, row.device, row.sensor_type] = Newest(point, row.received_at_ms)
+        return known, newest
+
+    async def commit(self, changes: Sequence[Change]) -> list[Recorded]:
+        """Store changes in their order; return what was recorded. NotLeaderError if another process evaluates.
+
+        Of an owner whose account is deleted nothing is stored.
+        """
+        recorded: list[Recorded] = []
+        for start in range(0, len(changes), CHANGES_AT_ONCE):
+            some = changes[start : start + CHANGES_AT_ONCE]
+            try:
+                recorded += await self._commit(some)
+            except IntegrityError:
+                there = await self._existing({one.rule.owner for one in some})
+                recorded += await self._commit([one for one in some if one.rule.owner in there])
+        return recorded
+
+    async def save(self, newest: Iterable[tuple[Series, Newest]]) -> None:
+        """Store the newest readings of series; NotLeaderError if another process evaluates."""
+        rows = [
+            {
+                "owner_id": owner,
+                "device": device,
+                "sensor_type": sensor_type,
+                "ts_ms": one.point.ts_ms,
+                "seq": one.point.seq,
+                "value": msgspec.json.encode(one.point.value).decode(),
+                "received_at_ms": one.received_ms,
+            }
+            for (owner, device, sensor_type), one in newest
+        ]
+        there = await self._existing({str(row["owner_id"]) for row in rows})
+        rows = [row for row in rows if row["owner_id"] in there]
+        async with self._database.begin() as connection:
+            await self._leader.renew(connection)
+            await upsert(connection, alarm_series, rows)
+
+    async def forget(self, before_ms: int) -> None:
+        """Delete what the histories recorded before a time, in ms since 1970."""
+        async with self._database.begin() as connection:
+            await connection.execute(delete(alarm_history).where(alarm_history.c.recorded_at_ms < before_ms))
+
+    async def _existing(self, owners: set[str]) -> set[str]:
+        async with self._database.connect() as connection:
+            return set(await connection.scalars(select(users.c.id).where(users.c.id.in_(owners))))
+
+    async def _commit(self, changes: Sequence[Change]) -> list[Recorded]:
+        async with self._database.begin() as connection:
+            await self._leader.renew(connection)
+            now = await server_time_ms(connection)
+            rows = await _alarm_rows(connection, changes)
+            recorded: list[Recorded] = []
+            for change in changes:
+                recorded += await _apply(connection, rows, change, now)
+            if recorded:
+                touched = {(one.rule.owner, one.rule.id, one.device, one.sensor_type) for one in recorded}
+                await upsert(connection, alarms, [rows[key] for key in touched])
+                await connection.execute(insert(alarm_history), [_history_row(one) for one in recorded])
+                await enter(connection, recorded, now)
+        return recorded
+
+
+_Key = tuple[str, str, str, str]
+
+
+async def _alarm_rows(connection: AsyncConnection, changes: Sequence[Change]) -> dict[_Key, dict[str, Any]]:
+    """Return the rows of the alarms that change, locked."""
+    keys = {_key(one) for one in changes}
+    columns = (alarms.c.owner_id, alarms.c.rule_id, alarms.c.device, alarms.c.sensor_type)
+    found = await connection.execute(select(alarms).where(tuple_(*columns).in_(keys)).with_for_update())
+    return {(row.owner_id, row.rule_id, row.device, row.sensor_type): row._asdict() for row in found}
+
+
+def _key(change: Change) -> _Key:
+    return change.rule.owner, change.rule.id, change.device, change.sensor_type
+
+
+async def _apply(
+    connection: AsyncConnection, rows: dict[_Key, dict[str, Any]], change: Change, now_ms: int
+) -> list[Recorded]:
+    """Apply a change to its alarm's row; return what is recorded of it."""
+    row = rows.get(_key(change))
+    if change.cause == "late":
+        if row is not None and await _is_covered(connection, row, change):
+            return []
+        row = rows[_key(change)] = row or _new_row(change, now_ms)
+        return [_record(row, change, phase, now_ms, is_notified=True) for phase in (Phase.FIRING, Phase.OK)]
+    row = rows[_key(change)] = row or _new_row(change, now_ms)
+    before, phase = Phase(row["state"]), change.state.phase
+    if before is phase:
+        return []
+    row |= {
+        "state": str(phase),
+        "since_ms": change.state.since_ms,
+        "ts_ms": change.position[0],
+        "seq": change.position[1],
+        "rule_version": change.rule.version,
+        "changed_at_ms": now_ms,
+    }
+    return [_record(row, change, phase, now_ms, is_notified=bool({before, phase} & _NOTIFIED))]
+
+
+def _new_row(change: Change, now_ms: int) -> dict[str, Any]:
+    return {
+        "owner_id": change.rule.owner,
+        "id": new_id(),
+        "rule_id": change.rule.id,
+        "device": change.device,
+        "sensor_type": change.sensor_type,
+        "rule_version": change.rule.version,
+        "state": str(Phase.OK),
+        "since_ms": None,
+        "ts_ms": -1,
+        "seq": -1,
+        "number": 0,
+        "changed_at_ms": now_ms,
+    }
+
+
+def _record(row: dict[str, Any], change: Change, phase: Phase, now_ms: int, *, is_notified: bool) -> Recorded:
+    row["number"] += 1
+    return Recorded(
+        change.rule,
+        row["id"],
+        row["number"],
+        phase.value,
+        change.cause,
+        change.device,
+        change.sensor_type,
+        change.ts_ms,
+        0 if change.point is None else change.point.seq,
+        now_ms,
+        None if change.point is None else change.point.value,
+        change.unit,
+        is_notified,
+    )
+
+
+def _history_row(one: Recorded) -> dict[str, Any]:
+    return {
+        "owner_id": one.rule.owner,
+        "alarm_id": one.alarm_id,
+        "number": one.number,
+        "state": one.state,
+        "cause": one.cause,
+        "ts_ms": one.ts_ms,
+        "seq": one.seq,
+        "value": None if one.value is None else msgspec.json.encode(one.value).decode(),
+        "unit": one.unit,
+        "recorded_at_ms": one.recorded_at_ms,
+    }
+
+
+async def _is_covered(connection: AsyncConnection, row: dict[str, Any], change: Change) -> bool:
+    """Return whether the alarm was firing at a late reading's time, or that reading is recorded already."""
+    table, (ts_ms, seq) = alarm_history.c, change.position
+    until = or_(table.ts_ms < ts_ms, and_(table.ts_ms == ts_ms, table.seq <= seq))
+    query = (
+        select(table.state, table.cause, table.ts_ms, table.seq)
+        .where(table.owner_id == row["owner_id"], table.alarm_id == row["id"], until)
+        .order_by(table.ts_ms.desc(), table.seq.desc(), table.number.desc())
+    )
+    for found in await connection.execute(query.where(table.cause == "late").limit(1)):
+        if (found.ts_ms, found.seq) == (ts_ms, seq):
+            return True
+    for found in await connection.execute(query.where(table.cause != "late", table.cause != "owner").limit(1)):
+        return bool(found.state == Phase.FIRING)
+    return False

@@ -1,0 +1,168 @@
+"""Tries a rule on what is stored: when it would have fired in the last day. A reader is asked, with the owner's token.
+
+What is tried is the rule itself, on readings in their order. `changed`, `rate` and `gap` see the first reading of the
+day without the one before it.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import aiohttp
+import msgspec
+
+from alarms.rules.point import Point
+from alarms.rules.rule import Rule
+from alarms.rules.state import OK, Phase, State, advance
+from runtime.http.problems import Problem
+from runtime.times import parse_rfc3339, rfc3339
+
+DAY_MS = 86_400_000
+MAX_SERIES = 100
+MAX_READINGS = 1_000_000
+MAX_FIRINGS = 1000
+TIMEOUT_S = 30.0
+RETRY_AFTER_S = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Firing:
+    """From when an alarm would have been firing until when; None: still."""
+
+    device: str
+    sensor_type: str
+    from_ms: int
+    to_ms: int | None
+
+
+@dataclass(slots=True)
+class Trial:
+    """What a trial has found, and in how much."""
+
+    firings: list[Firing] = field(default_factory=list)
+    series: int = 0
+    readings: int = 0
+    complete: bool = True
+
+
+class _Series(msgspec.Struct, rename="camel"):
+    device: str
+    sensor_type: str
+
+
+class _SeriesPage(msgspec.Struct, rename="camel"):
+    items: list[_Series]
+    next_cursor: str | None = None
+
+
+class _Reading(msgspec.Struct, rename="camel"):
+    ts: str
+    seq: int
+    value: bool | int | float | str
+
+
+_decode_series = msgspec.json.Decoder(_SeriesPage).decode
+_decode_reading = msgspec.json.Decoder(_Reading).decode
+
+
+class Trials:
+    """Tries rules by asking a reader."""
+
+    def __init__(self, session: aiohttp.ClientSession, reader_url: str) -> None:
+        self._session = session
+        self._url = reader_url.rstrip("/")
+
+    async def run(self, rule: Rule, token: str, names: dict[str, str], now_ms: int) -> Trial:
+        """Try a rule on the last day. Problem 503 while no reader answers, or as the reader refuses the token."""
+        trial = Trial()
+        try:
+            async for device in self._devices(rule, token, names):
+                if trial.series == MAX_SERIES or trial.readings >= MAX_READINGS or len(trial.firings) >= MAX_FIRINGS:
+                    trial.complete = False
+                    break
+                trial.series += 1
+                await self._try(trial, rule, device, token, now_ms)
+        except (aiohttp.ClientError, OSError, TimeoutError, msgspec.MsgspecError) as error:
+            headers = {"Retry-After": str(RETRY_AFTER_S)}
+            raise Problem(503, "No reader answers at the moment.", code="unavailable", headers=headers) from error
+        return trial
+
+    async def _devices(self, rule: Rule, token: str, names: dict[str, str]) -> AsyncIterator[str]:
+        cursor: str | None = None
+        while True:
+            parameters = {"limit": "1000"} | ({} if cursor is None else {"cursor": cursor})
+            async with self._asked("/series", token, parameters) as response:
+                page = _decode_series(await response.read())
+            for one in page.items:
+                known = one.sensor_type == rule.definition.sensor_type
+                if known and rule.watches(one.device, names.get(one.device, one.device)):
+                    yield one.device
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    async def _try(self, trial: Trial, rule: Rule, device: str, token: str, now_ms: int) -> None:
+        sensor_type = rule.definition.sensor_type
+        parameters = {"device": device, "sensorType": sensor_type, "format": "ndjson", "from": rfc3339(now_ms - DAY_MS)}
+        finder = _Finder(rule, device, sensor_type, now_ms)
+        async with self._asked("/readings", token, parameters) as response:
+            async for line in response.content:
+                reading = _decode_reading(line)
+                finder.add(Point(parse_rfc3339(reading.ts), reading.seq, reading.value))
+                trial.readings += 1
+                if trial.readings >= MAX_READINGS:
+                    trial.complete = False
+                    break
+        trial.firings += finder.finish(is_whole=trial.complete)[: MAX_FIRINGS - len(trial.firings)]
+
+    @asynccontextmanager
+    async def _asked(self, path: str, token: str, parameters: dict[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
+        headers = {"Authorization": f"Bearer {token}"}
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+        async with self._session.get(self._url + path, params=parameters, headers=headers, timeout=timeout) as response:
+            if response.status in (401, 403):
+                raise Problem(
+                    403, "Trying a rule needs a token with the scope readings:read as well.", code="forbidden"
+                )
+            response.raise_for_status()
+            yield response
+
+
+class _Finder:
+    """Finds when an alarm would have fired in one series."""
+
+    def __init__(self, rule: Rule, device: str, sensor_type: str, now_ms: int) -> None:
+        self._rule = rule
+        self._names: tuple[str, str] = (device, sensor_type)
+        self._now_ms = now_ms
+        self._state: State = OK
+        self._previous: Point | None = None
+        self._firing_from: int | None = None
+        self._found: list[Firing] = []
+
+    def add(self, point: Point) -> None:
+        """Add the next reading."""
+        rule, previous = self._rule, self._previous
+        self._previous = point
+        if rule.trigger is None:
+            if previous is not None and point.ts_ms - previous.ts_ms > rule.for_ms:
+                self._found.append(Firing(*self._names, previous.ts_ms + rule.for_ms, point.ts_ms))
+            return
+        before = self._state
+        self._state, transition = advance(rule.trigger, before, point, previous)
+        if transition is None:
+            return
+        if transition.phase is Phase.FIRING:
+            self._firing_from = point.ts_ms
+        elif transition.phase is Phase.OK and self._firing_from is not None:
+            self._found.append(Firing(*self._names, self._firing_from, point.ts_ms))
+            self._firing_from = None
+
+    def finish(self, *, is_whole: bool) -> list[Firing]:
+        """Return what was found. `is_whole`: the last reading was the series' last one."""
+        if self._firing_from is not None:
+            self._found.append(Firing(*self._names, self._firing_from, None))
+        last, rule = self._previous, self._rule
+        if rule.trigger is None and is_whole and last is not None and self._now_ms - last.ts_ms > rule.for_ms:
+            self._found.append(Firing(*self._names, last.ts_ms + rule.for_ms, None))
+        return self._found
