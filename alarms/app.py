@@ -1,6 +1,6 @@
 """The wiring of `alarms`: RabbitMQ → evaluation → the users' database → deliveries, and the calls of owners."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from ipaddress import ip_network
 
@@ -85,8 +85,12 @@ async def alarms_service(
     keys: KeySet,
     revocations: RevocationList,
     registry: CollectorRegistry,
+    reader_url: Callable[[], str] | None = None,
 ) -> AsyncIterator[AlarmsService]:
-    """Open what the service needs; evaluate, if no other process does, and deliver while the context is open."""
+    """Open what the service needs; evaluate, if no other process does, and deliver while the context is open.
+
+    `reader_url`: where a reader answers, for trials of rules; without it, rules cannot be tried.
+    """
     metrics = AlarmsMetrics(registry)
     history_ms = settings.alarm_history_days * DAY_MS
     allowed = [ip_network(network) for network in settings.webhook_allowed_networks]
@@ -122,7 +126,7 @@ async def alarms_service(
             Bearer(TokenVerifier(keys, settings.token_issuer), require_active),
             ClientAddresses(settings.trusted_proxies),
         )
-        trials = Trials(session, settings.reader_url) if settings.reader_url else None
+        trials = None if reader_url is None else Trials(session, reader_url)
         calls = [
             *RuleRoutes(rules, book, guard, secrets, database, trials).calls(),
             *AlarmRoutes(AlarmListing(database), deliveries, guard, on_recorded, sender.wake).calls(),
@@ -146,7 +150,14 @@ async def serve(settings: AlarmsSettings, shutdown: Shutdown) -> None:
             fetch_revocations_over_http(session, settings.auth_url), every_s=settings.revocations_every_seconds
         ).kept_fresh() as revocations,
         open_broker(settings.broker_url) as broker,
-        alarms_service(settings, broker=broker, keys=keys, revocations=revocations, registry=registry) as alarms,
+        alarms_service(
+            settings,
+            broker=broker,
+            keys=keys,
+            revocations=revocations,
+            registry=registry,
+            reader_url=(lambda: settings.reader_url) if settings.reader_url else None,
+        ) as alarms,
         ops_server(settings, shutdown, registry, alarms.checks),
     ):
         alarms.add_routes(app, internal=True)

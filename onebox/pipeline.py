@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from access.public_api import PUBLIC_API
 from access.revocations import RevocationList
 from access.tokens import KeySet
+from alarms.app import AlarmsService, alarms_service
 from auth.app import auth_service
 from auth.migrate import migrate
 from broker.embedded.broker import EmbeddedBroker
@@ -65,6 +66,8 @@ class Pipeline:
         self._plan = plan
         self._settings = settings
         self._services = services
+        self._alarms: asyncio.Future[AlarmsService] = asyncio.get_running_loop().create_future()
+        self._url = ""
 
     async def run(self, mongod: PrivateMongod, secrets: Secrets, shutdown: Shutdown) -> tuple[Summary, list[str]]:
         """Run until the plan is done or a stop is requested; drain; return the summary and the devices that failed."""
@@ -88,7 +91,12 @@ class Pipeline:
             ReadingAudit.over(mongod.url, self._services.persister.readings_database, started_ms) as audit,
             open_tracing("persister") as tracing,
             persister_service(
-                self._services.persister, broker=broker, registry=registry, on_settled=audit.watch, tracing=tracing
+                self._services.persister,
+                broker=broker,
+                registry=registry,
+                on_settled=audit.watch,
+                tracing=tracing,
+                fetch_watched=self._watched,
             ) as checks,
             compactor_service(self._services.compactor, registry) as compactor_checks,
         ):
@@ -124,24 +132,38 @@ class Pipeline:
                 devices=auth.devices,
                 registry=storage.registry,
             ) as reader,
+            alarms_service(
+                settings.alarms,
+                broker=storage.broker,
+                keys=keys,
+                revocations=revocations,
+                registry=storage.registry,
+                reader_url=lambda: self._url,
+            ) as alarms,
         ):
             auth.add_routes(app)
             gateway.add_routes(app)
             reader.add_routes(app)
-            add_docs(app, PUBLIC_API, [*auth.calls, *gateway.calls, *reader.calls])
+            alarms.add_routes(app)
+            self._alarms.set_result(alarms)
+            add_docs(app, PUBLIC_API, [*auth.calls, *gateway.calls, *reader.calls, *alarms.calls])
             await created
             checks = {**storage.checks, **gateway.checks, **reader.checks, "users": auth.check}
             async with (
                 ops_server(self._settings, shutdown, storage.registry, checks) as ops_port,
                 listen(app, plan.host, plan.port) as port,
             ):
-                url = f"http://{plan.host}:{port}"
+                url = self._url = f"http://{plan.host}:{port}"
                 log.info("Tidegate is up.", url=url, ops_port=ops_port)
                 sources = Sources(storage.registry, tally, lambda: sum(map(storage.broker.unsettled, LANES)))
                 account = f"{DEMO_EMAIL} / {secrets.demo_password}"
                 freeze_startup_objects()
                 async with shown(View(sources, url, account, plan.seconds)):
                     await run_devices(plan, url, secrets.demo_password, tally, shutdown)
+
+    async def _watched(self, since: str | None) -> bytes:
+        """Return what rules watch, once alarms are served."""
+        return await (await asyncio.shield(self._alarms)).watched(since)
 
     async def _drain(self, storage: _Storage) -> None:
         """Wait until every reading that this run accepted has an outcome and the queues are empty."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from alarms.settings import AlarmsSettings
 from auth.settings import AuthSettings
 from gateway.settings import GatewaySettings
 from onebox.run import Plan
@@ -12,9 +13,18 @@ from persister.settings import CompactSettings, PersisterSettings
 from reader.settings import ReaderSettings
 from runtime.settings import SettingsError, from_env
 
-SERVICES = (AuthSettings, GatewaySettings, PersisterSettings, CompactSettings, ReaderSettings)
+SERVICES = (AuthSettings, GatewaySettings, PersisterSettings, CompactSettings, ReaderSettings, AlarmsSettings)
 # The command line says where the process listens; the addresses of its parts are internal.
-SET_BY_ONEBOX = ("HOST", "PORT", "AUTH_DATABASE_URL", "AUTH_URL", "BROKER_URL", "READINGS_URL")
+SET_BY_ONEBOX = (
+    "HOST",
+    "PORT",
+    "AUTH_DATABASE_URL",
+    "AUTH_URL",
+    "ALARMS_URL",
+    "READER_URL",
+    "BROKER_URL",
+    "READINGS_URL",
+)
 # Placeholders until the data folder is locked and mongod runs.
 _PLACEHOLDER_SECRET = "read from the data folder"  # noqa: S105 - never seals anything
 _PLACEHOLDER_URL = "mongodb://not-yet.invalid"
@@ -31,6 +41,7 @@ class ServiceSettings:
     persister: PersisterSettings
     compactor: CompactSettings
     reader: ReaderSettings
+    alarms: AlarmsSettings
 
     def with_mongod(self, url: str) -> "ServiceSettings":
         """Return a copy with the URL of the running mongod."""
@@ -38,16 +49,21 @@ class ServiceSettings:
         return replace(self, persister=persister, compactor=replace(self.compactor, readings_url=url), reader=reader)
 
     def with_secret(self, secret: str) -> "ServiceSettings":
-        """Return a copy with the secret that seals the signing keys, unless the environment sets one."""
-        if self.auth.signing_key_secret != _PLACEHOLDER_SECRET:
-            return self
-        return replace(self, auth=replace(self.auth, signing_key_secret=secret))
+        """Return a copy with the secret that seals signing keys and webhooks' secrets, unless the environment does."""
+        auth, alarms = self.auth, self.alarms
+        if auth.signing_key_secret == _PLACEHOLDER_SECRET:
+            auth = replace(auth, signing_key_secret=secret)
+        if alarms.alarm_secret == _PLACEHOLDER_SECRET:
+            alarms = replace(alarms, alarm_secret=secret)
+        return replace(self, auth=auth, alarms=alarms)
 
 
 def services_from_env(plan: Plan, environ: Mapping[str, str] | None = None) -> ServiceSettings:
     """Read the settings of all services; raise SettingsError with one line for each mistake."""
     source = os.environ if environ is None else environ
-    given = {"SIGNING_KEY_SECRET": _PLACEHOLDER_SECRET} | {name: text for name, text in source.items() if text}
+    given = {"SIGNING_KEY_SECRET": _PLACEHOLDER_SECRET, "ALARM_SECRET": _PLACEHOLDER_SECRET} | {
+        name: text for name, text in source.items() if text
+    }
     given |= {
         "AUTH_DATABASE_URL": plan.users_url,
         "AUTH_URL": "http://in-process.invalid",
@@ -67,9 +83,12 @@ def services_from_env(plan: Plan, environ: Mapping[str, str] | None = None) -> S
 
     auth, gateway = read(AuthSettings), read(GatewaySettings)
     persister, compactor, reader = read(PersisterSettings), read(CompactSettings), read(ReaderSettings)
-    if auth is None or gateway is None or persister is None or compactor is None or reader is None:
+    alarms = read(AlarmsSettings)
+    if not (auth and gateway and persister and compactor and reader and alarms):
         raise SettingsError("\n".join(wrong))
-    return ServiceSettings(auth=auth, gateway=gateway, persister=persister, compactor=compactor, reader=reader)
+    return ServiceSettings(
+        auth=auth, gateway=gateway, persister=persister, compactor=compactor, reader=reader, alarms=alarms
+    )
 
 
 def ignored_variables(environ: Mapping[str, str] | None = None) -> list[str]:

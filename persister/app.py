@@ -6,11 +6,12 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
+import aiohttp
 from prometheus_client import CollectorRegistry
 
 from broker.connect import open_broker
 from broker.interface import Broker, BrokerRefused
-from broker.topology import DEAD_EXCHANGE, LIVE_EXCHANGE, STORED_EXCHANGE
+from broker.topology import ALARMS_EXCHANGE, DEAD_EXCHANGE, LIVE_EXCHANGE, STORED_EXCHANGE
 from persister.dead_letters import ToDeadLetters
 from persister.known_series import KnownSeries
 from persister.lanes import lanes_of
@@ -28,10 +29,12 @@ from persister.retry import Retrier
 from persister.sealing.sealer import Sealer
 from persister.sealing.state_document import StateDocument
 from persister.settings import PersisterSettings
+from persister.to_alarms import ToAlarms
 from persister.to_live import ToLive
 from persister.to_mongodb import ToMongoDB
 from persister.to_receipts import ToReceipts
 from persister.watchdog import report_depth
+from persister.watched import FetchWatched, WatchedSeries, fetch_watched_over_http
 from persister.worker import Worker
 from runtime.background import background
 from runtime.http.ops import Check, ops_server
@@ -48,8 +51,12 @@ async def persister_service(
     registry: CollectorRegistry,
     on_settled: OnSettled | None = None,
     tracing: Tracing | None = None,
+    fetch_watched: FetchWatched | None = None,
 ) -> AsyncIterator[dict[str, Check]]:
-    """Store readings while the context lasts; leaving it finishes the batches in progress. Yields readiness checks."""
+    """Store readings while the context lasts; leaving it finishes the batches in progress. Yields readiness checks.
+
+    Without `fetch_watched`, nothing is announced to alarms.
+    """
     metrics = PersisterMetrics(registry)
     stop = asyncio.Event()
     async with (
@@ -65,6 +72,7 @@ async def persister_service(
         ToLive(broadcaster).broadcasting() as live,
         broker.broadcaster(STORED_EXCHANGE) as to_gateways,
         ToReceipts(to_gateways).broadcasting() as receipts,
+        _to_alarms(broker, fetch_watched, metrics) as alarms,
     ):
         known = KnownSeries(settings.known_series)
         deleted = DeletedOwners(known)
@@ -82,6 +90,7 @@ async def persister_service(
             dead_letters=dead_letters,
             live=live,
             receipts=receipts,
+            alarms=alarms,
             retrier=retrier,
             known=known,
             deleted=deleted,
@@ -116,6 +125,18 @@ async def persister_service(
                 yield {"broker": partial(_check, workers), "mongodb": store.check}
             finally:
                 stop.set()
+
+
+@asynccontextmanager
+async def _to_alarms(
+    broker: Broker, fetch_watched: FetchWatched | None, metrics: PersisterMetrics
+) -> AsyncIterator[ToAlarms | None]:
+    if fetch_watched is None:
+        yield None
+        return
+    watched = WatchedSeries(fetch_watched)
+    async with broker.publisher(ALARMS_EXCHANGE) as publisher, background(watched.follow(), name="watched"):
+        yield ToAlarms(publisher, watched, metrics)
 
 
 async def _check(workers: Sequence[Worker]) -> None:
@@ -162,8 +183,20 @@ async def serve(settings: PersisterSettings, shutdown: Shutdown) -> None:
     async with (
         open_tracing("persister") as tracing,
         open_broker(settings.broker_url) as broker,
-        persister_service(settings, broker=broker, registry=registry, tracing=tracing) as checks,
+        _fetching_watched(settings.alarms_url) as fetch_watched,
+        persister_service(
+            settings, broker=broker, registry=registry, tracing=tracing, fetch_watched=fetch_watched
+        ) as checks,
         ops_server(settings, shutdown, registry, checks),
     ):
         freeze_startup_objects()
         await shutdown.wait()
+
+
+@asynccontextmanager
+async def _fetching_watched(alarms_url: str) -> AsyncIterator[FetchWatched | None]:
+    if not alarms_url:
+        yield None
+        return
+    async with aiohttp.ClientSession() as session:
+        yield fetch_watched_over_http(session, alarms_url)

@@ -18,6 +18,7 @@ RETRIED = (
     "dead letter",
     "tombstone",
     "tombstones",
+    "announcement",
 )
 _READINGS = (1, 10, 50, 100, 250, 500, 1000, 2000, 4000)
 
@@ -56,6 +57,11 @@ class PersisterMetrics:
             "tidegate_persister_dead_letters_total", "Dead letters published, by reason", ["reason"], registry=registry
         )
         preset_labels(self.dead_letters, "undecodable", "newer_schema", "refused", "too_often")
+        self.unannounced = Counter(
+            "tidegate_persister_unannounced_total",
+            "Messages to alarms that their queue did not take: what rules watch was stored, and not evaluated",
+            registry=registry,
+        )
         self.duplicates = Counter(
             "tidegate_persister_duplicates_total", "Readings that were already stored", registry=registry
         )

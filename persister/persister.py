@@ -29,6 +29,7 @@ from persister.mongodb_errors import WriteRefused
 from persister.poison import PoisonIsolator
 from persister.requeues import Requeues
 from persister.retry import Retrier
+from persister.to_alarms import ToAlarms
 from persister.to_live import ToLive
 from persister.to_mongodb import ToMongoDB, Written
 from persister.to_receipts import ToReceipts
@@ -59,6 +60,7 @@ class Persister:
         live: ToLive,
         receipts: ToReceipts,
         *,
+        alarms: ToAlarms | None = None,
         retrier: Retrier,
         known: KnownSeries,
         deleted: DeletedOwners,
@@ -78,6 +80,7 @@ class Persister:
         self._isolator = PoisonIsolator(store)
         self._live = live
         self._receipts = receipts
+        self._alarms = alarms
         self._retrier = retrier
         self._known = known
         self._deleted = deleted
@@ -158,6 +161,8 @@ class Persister:
         stored_ns = time.time_ns()
         failpoint("persister.inserted")
         self._live.add(batch.newest())
+        if self._alarms is not None and (watched := self._alarms.watched_of(batch)):
+            await retrier.run("announcement", partial(self._alarms.announce, batch, watched))
         settled = []
         for batched, documents, outcomes in batch.results():
             self._receipts.add(batched.delivery.message, documents, outcomes)

@@ -57,6 +57,10 @@ class PersisterSettings(ReadingsSettings):
         60.0, about="the process ends after this long without a delivery while messages wait"
     )
 
+    alarms_url: str = setting(
+        "", about="where the alarms service answers, for what rules watch; empty: nothing is announced to it"
+    )
+
     sealing: Literal["on", "off"] = setting(
         "on", about="whether `readings` is sealed: renamed, for the compactor, and begun again"
     )

@@ -4,7 +4,7 @@ What is tried is the rule itself, on readings in their order. `changed`, `rate` 
 day without the one before it.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -68,9 +68,10 @@ _decode_reading = msgspec.json.Decoder(_Reading).decode
 class Trials:
     """Tries rules by asking a reader."""
 
-    def __init__(self, session: aiohttp.ClientSession, reader_url: str) -> None:
+    def __init__(self, session: aiohttp.ClientSession, reader_url: Callable[[], str]) -> None:
+        """`reader_url` is asked at each trial: in one process with the reader, it is not known before that listens."""
         self._session = session
-        self._url = reader_url.rstrip("/")
+        self._reader_url = reader_url
 
     async def run(self, rule: Rule, token: str, names: dict[str, str], now_ms: int) -> Trial:
         """Try a rule on the last day. Problem 503 while no reader answers, or as the reader refuses the token."""
@@ -117,9 +118,10 @@ class Trials:
 
     @asynccontextmanager
     async def _asked(self, path: str, token: str, parameters: dict[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
+        url = self._reader_url().rstrip("/") + path
         headers = {"Authorization": f"Bearer {token}"}
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
-        async with self._session.get(self._url + path, params=parameters, headers=headers, timeout=timeout) as response:
+        async with self._session.get(url, params=parameters, headers=headers, timeout=timeout) as response:
             if response.status in (401, 403):
                 raise Problem(
                     403, "Trying a rule needs a token with the scope readings:read as well.", code="forbidden"
