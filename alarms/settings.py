@@ -34,8 +34,8 @@ class AlarmsSettings(ProcessSettings):
     alarm_history_days: Positive = setting(90, about="how long changes of alarms and finished deliveries are kept")
     token_issuer: str = token_issuer_setting()
     host: str = setting("0.0.0.0", about="address of the HTTP interface")  # noqa: S104 - a container's own network
-    port: Port = setting(8004, about="port of the HTTP interface; 0 takes any free one")
-    ops_port: Port = ops_port_setting(9007)
+    port: Port = setting(8005, about="port of the HTTP interface; 0 takes any free one")
+    ops_port: Port = ops_port_setting(9006)
     revocations_every_seconds: Seconds = revocations_every_setting()
     database_connections: Positive = setting(10, about="maximum number of connections to the database")
     database_timeout_seconds: Seconds = setting(2.5, about="maximum duration of a transaction")

@@ -26,6 +26,7 @@ from reader.http.request_guard import RequestGuard
 from reader.http.search import SearchRoutes
 from reader.http.series import SeriesRoutes
 from reader.http.stored import StoredRoutes
+from reader.live.from_alarms import FromAlarms
 from reader.live.from_live import FromLive
 from reader.metrics import ReaderMetrics
 from reader.settings import ReaderSettings
@@ -98,6 +99,7 @@ async def reader_service(
         ) as history,
         FromPresence.subscribed(broker) as presence,
         FromLive.subscribed(broker, metrics, heartbeat_s=settings.heartbeat_seconds) as live,
+        FromAlarms.subscribed(broker, live, metrics),
         CatalogueCache(history, FromAuth(devices), metrics).open() as catalogues,
     ):
         bearer = Bearer(TokenVerifier(keys, settings.token_issuer), require_active)

@@ -15,6 +15,8 @@ from prometheus_client import CollectorRegistry
 from access.public_api import PUBLIC_API
 from access.revocations import RevocationList
 from access.tokens import KeySet
+from alarms.app import alarms_service
+from alarms.settings import AlarmsSettings
 from auth.app import auth_service
 from auth.migrate import migrate
 from auth.settings import AuthSettings
@@ -32,7 +34,12 @@ PAGE = FILE.with_name("index.html")
 
 async def operations_of_all_services() -> list[Operation]:
     """Return the operations of all services, in the order of the page."""
-    return [*await auth_operations(), *gateway_operations(), *await reader_operations()]
+    return [
+        *await auth_operations(),
+        *gateway_operations(),
+        *await reader_operations(),
+        *await alarms_operations(),
+    ]
 
 
 async def auth_operations() -> list[Operation]:
@@ -47,14 +54,8 @@ async def auth_operations() -> list[Operation]:
 async def reader_operations() -> list[Operation]:
     """Return the operations of a reader that serves no request and so needs no MongoDB."""
 
-    async def no_keys() -> dict[str, Any]:
-        return {"keys": []}
-
     async def no_devices(_: str, __: str, ___: str | None) -> bytes:
         return b'{"items":[]}'
-
-    async def no_revocations(_: str | None) -> bytes:
-        return b'{"items":[],"cursor":"0"}'
 
     with tempfile.TemporaryDirectory() as folder:
         settings = ReaderSettings(broker_url="embedded://", readings_url="mongodb://unused", auth_url="http://unused")
@@ -63,13 +64,45 @@ async def reader_operations() -> list[Operation]:
             reader_service(
                 settings,
                 broker=broker,
-                keys=KeySet(no_keys),
-                revocations=RevocationList(no_revocations),
+                keys=KeySet(_no_keys),
+                revocations=RevocationList(_no_revocations),
                 devices=no_devices,
                 registry=CollectorRegistry(),
             ) as reader,
         ):
             return reader.calls
+
+
+async def alarms_operations() -> list[Operation]:
+    """Return the operations of an alarms service that serves no request."""
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"sqlite+aiosqlite:///{folder}/users.db"
+        await migrate(url)
+        settings = AlarmsSettings(
+            auth_database_url=url,
+            broker_url="embedded://",
+            auth_url="http://unused",
+            alarm_secret="only to describe the operations",
+        )
+        async with (
+            EmbeddedBroker.open_at(Path(folder, "queue")) as broker,
+            alarms_service(
+                settings,
+                broker=broker,
+                keys=KeySet(_no_keys),
+                revocations=RevocationList(_no_revocations),
+                registry=CollectorRegistry(),
+            ) as alarms,
+        ):
+            return alarms.calls
+
+
+async def _no_keys() -> dict[str, Any]:
+    return {"keys": []}
+
+
+async def _no_revocations(_: str | None) -> bytes:
+    return b'{"items":[],"cursor":"0"}'
 
 
 def gateway_operations() -> list[Operation]:

@@ -6,6 +6,7 @@
 from pathlib import Path
 from typing import Any, get_args
 
+from alarms.settings import AlarmsSettings
 from auth.settings import AnnounceSettings, AuthSettings, DatabaseSettings, KeySettings, UserSettings
 from broker import failpoints
 from broker.settings import BrokerSettings
@@ -46,14 +47,15 @@ SERVICES = {
     "persister": PersisterSettings,
     "persister compact": CompactSettings,
     "reader": ReaderSettings,
+    "alarms": AlarmsSettings,
     "simulator serve": SimulatorSettings,
     "onebox": OneboxSettings,
 }
 ONEBOX_NOTE = f"""
-It also reads all settings of `auth`, `gateway`, `persister`, `persister compact` and `reader`, except
+It also reads all settings of `auth`, `gateway`, `persister`, `persister compact`, `reader` and `alarms`, except
 those that it sets itself: {", ".join(f"`{name}`" for name in SET_BY_ONEBOX)}.
-`--host` and `--port` say where it listens. Unless `SIGNING_KEY_SECRET` is set, it generates a secret and keeps it in
-the data folder.
+`--host` and `--port` say where it listens. Unless `SIGNING_KEY_SECRET` and `ALARM_SECRET` are set, it generates a
+secret for both and keeps it in the data folder.
 """
 OTHER_COMMANDS = f"""
 ## Other commands

@@ -51,12 +51,14 @@ def made() -> list[dict[str, object]]:
         "signing-key-secret": secrets.token_hex(24),
         "broker-url": broker["auth"],
     }
+    alarms = {"broker-url": broker["alarms"], "alarm-secret": secrets.token_hex(24)}
     passwords = {f"RABBITMQ_{name.upper()}_PASSWORD": password for name, password in rabbitmq.items()}
     rabbitmq_users = {"definitions.json": json.dumps(definitions(passwords, rights))}
     root = {"rootUser": "root", "rootHost": "%", "rootPassword": mysql_root}
     return [
         secret(SERVICES, "tidegate-auth", auth),
         secret(SERVICES, "tidegate-gateway", {"broker-url": broker["gateway"]}),
+        secret(SERVICES, "tidegate-alarms", alarms),
         *(
             secret(SERVICES, f"tidegate-{name}", {"broker-url": broker[name], "readings-url": readings[name]})
             for name in mongodb

@@ -63,6 +63,12 @@ class OwnerFeeds:
         if known is None or document_ts_ms(known.document) <= document_ts_ms(reading.document):
             self.pending[series] = reading
 
+    def wanting(self, device: str, sensor_type: str) -> set[Feed]:
+        """Return the feeds whose filter a series matches, those that resume included."""
+        filters = filters_of(device, sensor_type)
+        resuming = {feed for feed in self.resuming if not feed.filters.isdisjoint(filters)}
+        return resuming.union(*(self.feeds.get(one, ()) for one in filters))
+
     def flush(self) -> None:
         """Send the pending readings to the feeds whose filter they match."""
         pending, self.pending = self.pending, {}
