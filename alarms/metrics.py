@@ -2,6 +2,8 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from runtime.metrics import preset_labels
+
 
 class AlarmsMetrics:
     """Counts of one process; those of evaluation grow in the one that leads."""
@@ -25,12 +27,14 @@ class AlarmsMetrics:
         self.changes = Counter(
             "tidegate_alarms_changes_total", "Changes of alarms, by their new state.", ("state",), registry=registry
         )
+        preset_labels(self.changes, "ok", "pending", "firing", "acknowledged")
         self.deliveries = Counter(
             "tidegate_alarms_deliveries_total",
             "Attempts to deliver a notification: delivered, failed (it is tried again), dead (it was given up).",
             ("result",),
             registry=registry,
         )
+        preset_labels(self.deliveries, "delivered", "failed", "dead")
         self.delivery_seconds = Histogram(
             "tidegate_alarms_delivery_seconds",
             "From the time at which a notification was due to its delivery.",

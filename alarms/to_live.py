@@ -15,8 +15,10 @@ class ToLive:
         self._broadcaster = broadcaster
 
     def broadcast(self, recorded: Sequence[Recorded]) -> None:
-        """Broadcast changes of alarms."""
+        """Broadcast changes of alarms whose rules name the feed."""
         for one in recorded:
+            if not any(notified.kind == "feed" for notified in one.rule.definition.notify):
+                continue
             self._broadcaster.broadcast(encode_event(_event(one)))
 
 

@@ -9,6 +9,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from access.tokens import Code
+from alarms.listing import State as AlarmState
+from alarms.metrics import AlarmsMetrics
 from auth.metrics import AuthMetrics
 from broker.commands import Outcome as CommandOutcome
 from broker.interface import BrokerError
@@ -60,6 +62,8 @@ def metrics_of(service: str) -> CollectorRegistry:
             SimulatorMetrics(registry)
         case "auth":
             AuthMetrics(registry)
+        case "alarms":
+            AlarmsMetrics(registry)
     return registry
 
 
@@ -99,11 +103,13 @@ COUNTED: dict[str, tuple[str, set[str]]] = {
     "tidegate_reader_live_ended": ("reader", set(get_args(EndReason))),
     "tidegate_reader_busy": ("reader", {"owner", "everybody"}),
     "tidegate_simulator_readings": ("simulator", {outcome.value for outcome in Settled}),
+    "tidegate_alarms_changes": ("alarms", set(get_args(AlarmState))),
+    "tidegate_alarms_deliveries": ("alarms", written("alarms/deliveries/sender.py", "labels")),
     "tidegate_auth_rate_limited": ("auth", written("auth/login_throttle.py", "Limit")),
 }
 
 
-SERVICES = ["gateway", "persister", "compactor", "reader", "simulator", "auth"]
+SERVICES = ["gateway", "persister", "compactor", "reader", "simulator", "auth", "alarms"]
 
 
 def documented(service: str) -> set[tuple[str, str, str]]:

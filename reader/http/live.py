@@ -85,6 +85,7 @@ class LiveRoutes:
                 tag="readings",
                 summary="Follow your readings as they are stored",
                 description="Server-Sent Events: `reading`, with a reading as data, at most 10 per second and series; "
+                "`alarm`, with a change of an alarm as data, of rules that notify the feed; "
                 "a comment every 10 s; `expired` or `revoked` when the token is no longer valid, then the end. A "
                 "client that reconnects with `Last-Event-ID` gets what it missed in the last 10 minutes, thinned the "
                 "same way; over several series with an overlap of 2 s. An `id` is sent at once, before the first "

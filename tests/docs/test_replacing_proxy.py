@@ -55,7 +55,7 @@ class Service:
 
 
 class ReplacedProxy:
-    """HAProxy, and the four services behind it."""
+    """HAProxy, and the five processes behind it."""
 
     def __init__(self, url: str, http: aiohttp.ClientSession, services: dict[str, Service]) -> None:
         self.url = url
@@ -72,7 +72,7 @@ async def behind(tmp_path: Path) -> AsyncIterator[ReplacedProxy]:
     places = re.findall(r"server ([\w-]+) ([\d.]+):(\d+)", block(PAGE, "In its place"))
     ports = {port: free_port() for _, _, port in places}
     services = {name: Service(name) for name, _, _ in places}
-    assert list(services) == ["auth-1", "gateway-1", "gateway-2", "reader-1"]
+    assert list(services) == ["auth-1", "alarms-1", "gateway-1", "gateway-2", "reader-1"]
     async with AsyncExitStack() as stack:
         for name, address, port in places:
             await stack.enter_async_context(services[name].listening(address, ports[port]))
@@ -85,7 +85,7 @@ async def behind(tmp_path: Path) -> AsyncIterator[ReplacedProxy]:
 
 async def test_each_call_reaches_the_service_that_the_page_names(behind: ReplacedProxy) -> None:
     rows = re.findall(r"^\| `(\w+)`, \d+ \| (.*) \|$", page(PAGE), re.MULTILINE)
-    assert [name for name, _ in rows] == ["auth", "gateway", "reader"]
+    assert [name for name, _ in rows] == ["auth", "alarms", "gateway", "reader"]
     calls_made = 0
     for name, calls in rows:
         for call in re.findall(r"`([^`]+)`", calls.partition(";")[0]):
@@ -93,8 +93,9 @@ async def test_each_call_reaches_the_service_that_the_page_names(behind: Replace
             found = await behind.service_of(method or "GET", path.replace("…", "x"))
             assert found.rpartition("-")[0] == name, call
             calls_made += 1
-    assert calls_made == 19
-    assert await behind.service_of("GET", "/revocations") == "404"
+    assert calls_made == 21
+    for internal in ("/revocations", "/alarms/watched"):
+        assert await behind.service_of("GET", internal) == "404"
 
 
 async def test_a_full_gateway_is_skipped_and_its_response_returned_when_all_are_full(behind: ReplacedProxy) -> None:

@@ -16,7 +16,7 @@ from tests.proxy.name_server import NameServer
 
 CONFIG = ROOT / "proxy" / "nginx.conf"
 TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-SERVICES = ("auth", "gateway", "reader", "simulator", "grafana")
+SERVICES = ("alarms", "auth", "gateway", "reader", "simulator", "grafana")
 
 
 @dataclass

@@ -109,6 +109,8 @@ async def front(tmp_path: Path) -> AsyncIterator[ProxyFixture]:
         ("GET", "/.well-known/jwks.json", "auth"),
         ("POST", "/readings", "gateway"),
         ("GET", "/socket.io/?EIO=4&transport=polling", "gateway"),
+        ("GET", "/alarms?state=firing", "alarms"),
+        ("POST", "/alarms/rules", "alarms"),
         ("GET", "/readings?device=a&sensorType=b", "reader"),
         ("GET", "/readings/latest", "reader"),
         ("GET", "/readings/buckets", "reader"),
@@ -133,7 +135,7 @@ async def test_each_call_reaches_its_service(front: ProxyFixture, method: str, p
     )
 
 
-@pytest.mark.parametrize("path", ["/revocations", "/metrics", "/healthz", "/readyz", "/nothing", "/.env"])
+@pytest.mark.parametrize("path", ["/revocations", "/alarms/watched", "/metrics", "/healthz", "/readyz", "/nothing", "/.env"])
 async def test_internal_paths_are_not_routed(front: ProxyFixture, path: str) -> None:
     status, headers, echoed = await front.get(path)
     assert (status, headers["Content-Type"], echoed["status"]) == (404, "application/problem+json", 404)
