@@ -142,7 +142,7 @@ def test_nothing_runs_as_root_or_writes_to_its_root_or_without_bounds(resources:
 
 
 def test_each_service_has_what_operators_expect_of_it(resources: list[Resource]) -> None:
-    names = {"auth", "gateway", "persister", "reader", "proxy"}
+    names = {"alarms", "auth", "gateway", "persister", "reader", "proxy"}
     deployments = kinds(resources, "Deployment")
     assert set(deployments) == names | {"operator", "compactor"}
     # A budget for the one compactor would keep its node from being drained, and nothing waits for it.
@@ -202,7 +202,7 @@ def test_each_variable_is_one_that_the_service_takes(resources: list[Resource]) 
             known = {variable for variable, _, _ in table(SERVICES[command])}
             assert given <= known, f"{name}: {given - known}"
             checked.add((name, command))
-    services = {(name, name) for name in ("auth", "gateway", "persister", "reader")}
+    services = {(name, name) for name in ("alarms", "auth", "gateway", "persister", "reader")}
     assert checked == services | {("compactor", "persister compact")}
 
 

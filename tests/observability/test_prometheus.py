@@ -89,16 +89,25 @@ async def test_every_service_is_scraped_and_every_queried_name_exists(
     with RabbitMQServer(tmp_path / "rabbitmq", metrics=True) as rabbitmq:
         await RabbitMQBroker(rabbitmq.url, durable_after_s=0).declare()
         storage = {"READINGS_URL": url, "READINGS_DATABASE": database, "BROKER_URL": rabbitmq.url}
-        users = {"AUTH_DATABASE_URL": mariadb_url, "SIGNING_KEY_SECRET": SECRET, "BCRYPT_COST": "4"}
+        users_url = {"AUTH_DATABASE_URL": mariadb_url}
+        users = {**users_url, "SIGNING_KEY_SECRET": SECRET, "BCRYPT_COST": "4"}
         async with AsyncExitStack() as stack:
             auth = await stack.enter_async_context(started("auth", BROKER_URL=rabbitmq.url, **users))
             gateway = await stack.enter_async_context(started("gateway", BROKER_URL=rabbitmq.url, AUTH_URL=auth.url))
             persister = await stack.enter_async_context(started("persister", **storage))
             reader = await stack.enter_async_context(started("reader", AUTH_URL=auth.url, **storage))
+            alarms = await stack.enter_async_context(
+                started("alarms", BROKER_URL=rabbitmq.url, AUTH_URL=auth.url, ALARM_SECRET=SECRET, **users_url)
+            )
             compactor = await stack.enter_async_context(started("persister compact", **storage))
             services = {
-                "auth": auth, "gateway": gateway, "persister": persister, "reader": reader, "compactor": compactor
-            }  # fmt: skip
+                "alarms": alarms,
+                "auth": auth,
+                "gateway": gateway,
+                "persister": persister,
+                "reader": reader,
+                "compactor": compactor,
+            }
             _, device, token = await registered_device(auth.url)
             sender = await stack.enter_async_context(connected(gateway.url, token, device))
             await sender.send_until_accepted(readings(0, 100))
@@ -246,7 +255,7 @@ CASES: dict[str, tuple[dict[str, str], set[tuple[str, str]]]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_an_alert_fires_when_it_should(case: str, tmp_path: Path) -> None:
     given, expected = CASES[case]
-    jobs = ("auth", "gateway", "persister", "reader", "compactor", "rabbitmq")
+    jobs = ("alarms", "auth", "gateway", "persister", "reader", "compactor", "rabbitmq")
     series = {f'up{{job="{job}",instance="a"}}': "1x30" for job in jobs} | given
     firing = [
         {"labels": f'{{alertname="{name}",job="{job}"}}' if job else f'{{alertname="{name}"}}', "value": 1}

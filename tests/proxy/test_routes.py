@@ -135,7 +135,9 @@ async def test_each_call_reaches_its_service(front: ProxyFixture, method: str, p
     )
 
 
-@pytest.mark.parametrize("path", ["/revocations", "/alarms/watched", "/metrics", "/healthz", "/readyz", "/nothing", "/.env"])
+@pytest.mark.parametrize(
+    "path", ["/revocations", "/alarms/watched", "/metrics", "/healthz", "/readyz", "/nothing", "/.env"]
+)
 async def test_internal_paths_are_not_routed(front: ProxyFixture, path: str) -> None:
     status, headers, echoed = await front.get(path)
     assert (status, headers["Content-Type"], echoed["status"]) == (404, "application/problem+json", 404)

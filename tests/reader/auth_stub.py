@@ -9,7 +9,7 @@ from runtime.times import rfc3339
 from tests.reader.harness import OWNER, SENSOR, TS, ReaderClient, user_token
 
 # The scope of a user's own token.
-MANAGE_SCOPE = {"scope": "readings:write readings:read devices:manage"}
+MANAGE_SCOPE = {"scope": "readings:write readings:read devices:manage alarms:manage"}
 PAGE = 3
 
 

@@ -21,7 +21,7 @@ from tests.auth.rows import change
 from tests.auth.service import PASSWORD, Answer, Client, accounts, claims_of, is_active, listed_revocations
 
 YEAR_S = 366 * 86400
-ALL = ["readings:read", "readings:write", "devices:manage"]
+ALL = ["readings:read", "readings:write", "devices:manage", "alarms:manage"]
 GONE = "0190b5a0-0000-7000-8000-000000000000"
 
 

@@ -24,7 +24,7 @@ async def test_a_users_token_has_exactly_the_claims_of_the_design(client: Client
     assert set(claims) == {"iss", "aud", "sub", "iat", "exp", "jti", "owner", "scope", "sid", "gen", "client_id"}
     assert (claims["iss"], claims["aud"]) == ("tidegate", "tidegate")
     assert claims["sub"] == claims["owner"] == user["id"]
-    assert claims["scope"] == "readings:write readings:read devices:manage"
+    assert claims["scope"] == "readings:write readings:read devices:manage alarms:manage"
     assert before <= claims["iat"] <= time.time()
     assert claims["exp"] - claims["iat"] == 3600
     assert claims["gen"] == 0
