@@ -25,13 +25,13 @@ class AlarmsMetrics:
             "tidegate_alarms_undecodable_total", "Announcements that could not be decoded.", registry=registry
         )
         self.changes = Counter(
-            "tidegate_alarms_changes_total", "Changes of alarms, by their new state.", ("state",), registry=registry
+            "tidegate_alarms_changes_total", "Changes of alarms, by their new state.", ("what",), registry=registry
         )
         preset_labels(self.changes, "ok", "pending", "firing", "acknowledged")
         self.deliveries = Counter(
             "tidegate_alarms_deliveries_total",
             "Attempts to deliver a notification: delivered, failed (it is tried again), dead (it was given up).",
-            ("result",),
+            ("outcome",),
             registry=registry,
         )
         preset_labels(self.deliveries, "delivered", "failed", "dead")
