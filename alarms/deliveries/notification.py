@@ -37,7 +37,9 @@ class Recorded:
         text = self.rule.definition.message
         if text is None:
             return None
-        value = "" if self.value is None else msgspec.json.encode(self.value).decode().strip('"')
+        value = self.value if isinstance(self.value, str) else msgspec.json.encode(self.value).decode()
+        if self.value is None:
+            value = ""
         values = {"device": self.device, "value": value, "unit": self.unit or "", "ts": rfc3339(self.ts_ms)}
         return filled_in(text, values)
 

@@ -123,8 +123,8 @@ def changed_definition(stored: bytes, changes: object) -> RuleDefinition:
     if not isinstance(changes, dict):
         return checked_definition(changes)
     merged = {**msgspec.json.decode(stored, type=dict[str, object]), **changes}
-    required = {field.encode_name for field in msgspec.structs.fields(RuleDefinition) if field.required}
-    return checked_definition({name: one for name, one in merged.items() if one is not None or name in required})
+    optional = {field.encode_name for field in msgspec.structs.fields(RuleDefinition) if not field.required}
+    return checked_definition({name: one for name, one in merged.items() if one is not None or name not in optional})
 
 
 def _errors(rule: RuleDefinition) -> Iterator[FieldError]:
@@ -164,7 +164,7 @@ def _errors_of_when(when: When) -> Iterator[FieldError]:
         if value is not UNSET and name not in takes:
             yield FieldError(f"when.{name}", "invalid", f"{when.op} does not take this field.")
     must_be_number = when.op in _NUMBERS and when.value is not UNSET
-    if (must_be_number or isinstance(when.value, float)) and not _is_number(when.value):
+    if (must_be_number or type(when.value) in (int, float)) and not _is_number(when.value):
         yield FieldError("when.value", "invalid", "This must be a finite number.")
     if isinstance(when.value, str) and len(when.value) > 256:
         yield FieldError("when.value", "invalid", "No reading has a text of more than 256 characters.")
@@ -173,7 +173,10 @@ def _errors_of_when(when: When) -> Iterator[FieldError]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return False
 
 
 def _errors_of_hours(hours: Hours) -> Iterator[FieldError]:
