@@ -34,6 +34,13 @@ TABLES = {
     "api_keys",
     "provisioning_keys",
     "device_claims",
+    "alarm_rules",
+    "alarm_rule_counter",
+    "alarms",
+    "alarm_history",
+    "alarm_deliveries",
+    "alarm_series",
+    "alarm_leader",
     "alembic_version",
 }
 
