@@ -11,7 +11,8 @@ from tests.auth.rows import change
 
 async def add_user(url: str, name: str) -> None:
     """Add an account whose id is its name."""
-    row = {"id": name, "name": name, "email": f"{name}@example.org", "password_hash": "-", "created_at_ms": 0}
+    row: dict[str, Any] = {"id": name, "name": name, "email": f"{name}@example.org", "gen": 0}
+    row |= {"email_key": name, "password_hash": "-", "created_at_ms": 0}
     await change(url, insert(users).values(row))
 
 
