@@ -1,5 +1,7 @@
 """Fixtures: a test with `database_url` runs on SQLite and on MariaDB, each time on a new database."""
 
+import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,14 +12,31 @@ from database.connection import Database, open_database
 from tests.alarms.rows import add_user
 
 
-@pytest.fixture(params=["sqlite", "mariadb"])
-async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database with the newest schema, and the users ada and bob."""
-    file = f"sqlite+aiosqlite:///{tmp_path / 'users.db'}"
-    url = file if request.param == "sqlite" else str(request.getfixturevalue("mariadb_url"))
+async def prepare(url: str) -> None:
     await migrate(url)
     for name in ("ada", "bob"):
         await add_user(url, name)
+
+
+@pytest.fixture(scope="session")
+def prepared_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite database with the newest schema: copies of it need no migration, which takes seconds on a busy disk."""
+    file = tmp_path_factory.mktemp("alarms") / "users.db"
+    asyncio.run(prepare(f"sqlite+aiosqlite:///{file}"))
+    return file
+
+
+@pytest.fixture
+def sqlite_url(prepared_file: Path, tmp_path: Path) -> str:
+    return f"sqlite+aiosqlite:///{shutil.copy(prepared_file, tmp_path / 'users.db')}"
+
+
+@pytest.fixture(params=["sqlite", "mariadb"])
+async def database_url(request: pytest.FixtureRequest) -> str:
+    """A database with the newest schema, and the users ada and bob."""
+    url = str(request.getfixturevalue(f"{request.param}_url"))
+    if request.param == "mariadb":
+        await prepare(url)
     return url
 
 

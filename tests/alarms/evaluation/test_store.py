@@ -96,7 +96,8 @@ async def test_of_a_deleted_owner_nothing_is_stored_and_nothing_is_left(database
     mine, bobs = await stored_rule(database), await stored_rule(database, "bob")
     async with leading(database) as store:
         await store.commit([fires(mine, 1), fires(bobs, 1)])
-        await change(database_url, delete(users).where(users.c.id == "ada"))
+        async with database.begin() as connection:
+            await connection.execute(delete(users).where(users.c.id == "ada"))
         assert states(await store.commit([ends(mine, 2), ends(bobs, 2)])) == [(2, "ok", "reading")]
         newest = Newest(Point(START_MS, 0, 1), START_MS)
         await store.save([((owner, "press", "temperature"), newest) for owner in ("ada", "bob")])

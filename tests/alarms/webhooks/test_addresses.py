@@ -11,7 +11,7 @@ from alarms.webhooks.resolver import AddressRefusedError, GuardedResolver, requi
 
 PUBLIC = ["93.184.215.14", "1.1.1.1", "100.63.255.255", "100.128.0.0", "172.32.0.1", "2606:4700::1111", "2600::1"]
 REFUSED = {
-    "this network": ["0.0.0.0", "::"],
+    "this network": ["0.0.0.0", "::"],  # noqa: S104 - nothing is bound
     "loopback": ["127.0.0.1", "127.255.255.254", "::1"],
     "private": ["10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1", "fc00::1", "fd12::1"],
     "link-local": ["169.254.169.254", "fe80::1", "fe80::1%eth0", "fec0::1"],
