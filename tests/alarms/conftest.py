@@ -32,12 +32,16 @@ def sqlite_url(prepared_file: Path, tmp_path: Path) -> str:
 
 
 @pytest.fixture(params=["sqlite", "mariadb"])
-async def database_url(request: pytest.FixtureRequest) -> str:
+def given_url(request: pytest.FixtureRequest) -> str:
+    return str(request.getfixturevalue(f"{request.param}_url"))
+
+
+@pytest.fixture
+async def database_url(given_url: str) -> str:
     """A database with the newest schema, and the users ada and bob."""
-    url = str(request.getfixturevalue(f"{request.param}_url"))
-    if request.param == "mariadb":
-        await prepare(url)
-    return url
+    if not given_url.startswith("sqlite"):
+        await prepare(given_url)
+    return given_url
 
 
 @pytest.fixture
