@@ -90,7 +90,7 @@ async def test_readings_are_stored_although_their_alarms_cannot_be_announced(fai
     harness = Harness([Message.of([document(1)])])
     queue = await run(harness, await watching(TEMPERATURES), failure)
     assert (queue.bodies, harness.store.written) == ([], [document(1)])
-    assert harness.registry.get_sample_value("tidegate_persister_alarms_unannounced_total") == 1
+    assert harness.registry.get_sample_value("tidegate_persister_unannounced_total") == 1
 
 
 async def test_while_the_broker_is_away_it_is_announced_again() -> None:
