@@ -47,8 +47,8 @@ class Client:
 async def client(database_url: str, tmp_path: Path) -> AsyncIterator[Client]:
     issuer = Issuer()
 
-    async def jwks() -> bytes:
-        return json.dumps(issuer.jwks()).encode()
+    async def jwks() -> dict[str, Any]:
+        return issuer.jwks()
 
     async def no_revocations(_: str | None) -> bytes:
         return b'{"items": [], "cursor": "0"}'
