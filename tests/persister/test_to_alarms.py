@@ -4,13 +4,13 @@ import asyncio
 
 import pytest
 
-from broker.alarms import decode_announcement
+from broker.alarms import Watch, decode_announcement
 from broker.interface import BrokerError, BrokerRefused, BrokerUnavailable, QueueFull
 from broker.message import Message
 from persister.to_alarms import ToAlarms
 from persister.watched import WatchedSeries
 from tests.persister.harness import Harness, document
-from tests.persister.test_watched import Alarms, Watch
+from tests.persister.test_watched import Alarms
 
 
 class AlarmsQueue:

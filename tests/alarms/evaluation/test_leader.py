@@ -1,6 +1,7 @@
 """One process evaluates at a time, and another takes over."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -86,6 +87,6 @@ async def test_past_the_end_of_its_lease_a_process_knows_without_asking(
         leader.require_held()
     assert await leader._claim()
     leader.require_held()
-    monkeypatch.setattr(leases.time, "monotonic", lambda: leader._until)
+    monkeypatch.setattr(time, "monotonic", lambda: leader._until)
     with pytest.raises(NotLeaderError):
         leader.require_held()
