@@ -9,8 +9,8 @@ from broker.interface import BrokerError, BrokerRefused, BrokerUnavailable, Queu
 from broker.message import Message
 from persister.to_alarms import ToAlarms
 from persister.watched import WatchedSeries
+from tests.persister.alarms_stub import Alarms
 from tests.persister.harness import Harness, document
-from tests.persister.test_watched import Alarms
 
 
 class AlarmsQueue:

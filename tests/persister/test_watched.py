@@ -1,9 +1,10 @@
 """What rules watch, as a persister follows it."""
 
-from broker.alarms import Watch, Watches, encode_watches
-from persister.watched import WHOLE_EVERY_POLLS, WatchedSeries
+from broker.alarms import Watch
+from persister.watched import WHOLE_EVERY_POLLS
 from readings.document import encode_document, series_bytes
 from readings.reading import Reading
+from tests.persister.alarms_stub import Alarms
 
 
 def name(device: str = "press", sensor_type: str = "temperature", owner: str = "ada") -> bytes:
@@ -12,25 +13,6 @@ def name(device: str = "press", sensor_type: str = "temperature", owner: str = "
 
 def watch(rule: str = "r1", devices: list[str] | None = None, owner: str = "ada") -> Watch:
     return Watch(rule, owner, "temperature", devices)
-
-
-class Alarms:
-    """A stand-in for the service that has the rules."""
-
-    def __init__(self) -> None:
-        self.answer: Watches | Exception | bytes = Watches([], "0", whole=True)
-        self.asked: list[str | None] = []
-        self.watched = WatchedSeries(self.fetch)
-
-    async def fetch(self, since: str | None) -> bytes:
-        self.asked.append(since)
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer if isinstance(self.answer, bytes) else encode_watches(self.answer)
-
-    async def says(self, *items: Watch, cursor: str = "1", whole: bool = False) -> None:
-        self.answer = Watches(list(items), cursor, whole)
-        await self.watched.poll()
 
 
 async def test_until_the_list_is_known_everything_is_watched() -> None:
