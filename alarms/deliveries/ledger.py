@@ -21,7 +21,7 @@ async def enter(connection: AsyncConnection, recorded: Sequence[Recorded], now_m
     notified = [(one, url) for one in recorded if one.is_notified for url in one.rule.definition.webhooks]
     if not notified:
         return 0
-    counts = await _counts(connection, {one.rule.id for one, _ in notified}, now_ms)
+    counts = await _counts(connection, [one for one, _ in notified], now_ms)
     rows: list[dict[str, Any]] = []
     for one, url in notified:
         sent = counts.get((one.rule.id, url), 0)
@@ -35,12 +35,14 @@ async def enter(connection: AsyncConnection, recorded: Sequence[Recorded], now_m
     return len(rows)
 
 
-async def _counts(connection: AsyncConnection, rules: set[str], now_ms: int) -> dict[tuple[str, str], int]:
+async def _counts(connection: AsyncConnection, notified: Sequence[Recorded], now_ms: int) -> dict[tuple[str, str], int]:
     hour = now_ms - now_ms % HOUR_MS
+    owners, rules = {one.rule.owner for one in notified}, {one.rule.id for one in notified}
     table = alarm_deliveries.c
     query = (
         select(table.rule_id, table.target, func.count())
-        .where(table.rule_id.in_(rules), table.created_at_ms >= hour, table.alarm_id.is_not(None))
+        .where(table.owner_id.in_(owners), table.rule_id.in_(rules))
+        .where(table.created_at_ms >= hour, table.alarm_id.is_not(None))
         .group_by(table.rule_id, table.target)
     )
     return {(rule, target): count for rule, target, count in await connection.execute(query)}

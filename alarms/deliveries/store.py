@@ -159,7 +159,7 @@ async def _secrets(
     table = alarm_rules.c
     query = select(
         table.owner_id, table.id, table.sealed_secret, table.previous_sealed_secret, table.previous_until_ms
-    ).where(table.id.in_({one.rule_id for one in deliveries}))
+    ).where(table.owner_id.in_({one.owner for one in deliveries}), table.id.in_({one.rule_id for one in deliveries}))
     found: dict[tuple[str, str], tuple[str, ...]] = {}
     for owner, rule, current, previous, until_ms in await connection.execute(query):
         both = (current, previous if until_ms is not None and until_ms > now_ms else None)

@@ -36,6 +36,8 @@ ROUND_S = 0.2
 PREFETCH = 200
 RULES_EVERY_S = 1.0
 SAVE_EVERY_S = 5.0
+# A reading that was received before its silence counts is on its way through the pipeline for at most about so long.
+ON_ITS_WAY_MS = 2000
 RETRY_S = 1.0
 FORGET_EVERY_S = 600.0
 
@@ -91,32 +93,46 @@ class _Run:
         self._reorder = Reorder()
         # Of the round before: all of their readings are evaluated at the end of this one.
         self._last: Delivery | None = None
+        # All of its readings are evaluated; acknowledged once what rules compare with is stored.
+        self._evaluated: Delivery | None = None
+        self._unacknowledged = 0
         self._rules_at = self._save_at = 0.0
-        self._is_caught_up = False
+        self._began_ms = now_ms()
+        self._has_seen_new = self._is_caught_up = False
 
     async def load(self) -> None:
-        """Read what is known of alarms."""
+        """Read what is known of alarms, and end those whose rules have changed while nobody evaluated."""
         evaluator = self._evaluator
+        await self.retried(self._book.refresh)
+        await self._commit(await self.retried(self._store.outdated))
         evaluator.alarms, evaluator.newest = await self.retried(self._store.load)
 
     async def round(self, consumer: Consumer) -> None:
         """Take what has been announced in a round, evaluate what the round before took, store, acknowledge."""
         changes = await self._follow_rules()
+        # What waits in the queue may be what was missed: until nothing does, or something new has come.
+        has_seen_new = self._has_seen_new
         taken = await self._take(consumer)
+        self._is_caught_up = self._is_caught_up or taken is None or has_seen_new
         ordered = self._reorder.next_round()
         changes += self._evaluator.evaluate(ordered)
         for group in ordered:
             self._silences.seen(group.series, self._book.of_series(group.series))
-        # What waits in the queue may be what was missed.
-        self._is_caught_up = self._is_caught_up or taken is None
         if self._is_caught_up:
-            changes += self._silences.due(now_ms())
+            changes += self._silences.due(now_ms() - ON_ITS_WAY_MS)
         await self._commit(changes)
-        if self._last is not None:
-            await consumer.acknowledge(self._last, multiple=True)
+        self._evaluated = self._last or self._evaluated
         self._last = taken
         await self._save()
+        await self._acknowledge(consumer)
         self._observe()
+
+    async def _acknowledge(self, consumer: Consumer) -> None:
+        if self._evaluated is None or self._evaluator.unsaved:
+            return
+        self._store.require_leading()
+        await consumer.acknowledge(self._evaluated, multiple=True)
+        self._evaluated, self._unacknowledged = None, 0
 
     async def _take(self, consumer: Consumer) -> Delivery | None:
         """Take messages until the round ends; return the last, None if there was none."""
@@ -130,11 +146,14 @@ class _Run:
                 return last
             if last is not None and delivery.generation != last.generation:
                 # The messages before are delivered again, on this connection.
-                self._last = None
+                self._last = self._evaluated = None
             last = delivery
+            self._unacknowledged += 1
             try:
                 for announced in decode_announcement(delivery.message.body):
                     self._reorder.add(announced)
+                    newest = announced.readings[-1:]
+                    self._has_seen_new = self._has_seen_new or any(one.received_ms >= self._began_ms for one in newest)
             except msgspec.DecodeError as error:
                 self._metrics.undecodable.inc()
                 log.error("An announcement cannot be decoded; it is dropped.", error=str(error))
@@ -144,7 +163,9 @@ class _Run:
             return []
         self._rules_at = time.monotonic() + RULES_EVERY_S
         changed = await self.retried(self._book.refresh)
-        self._silences.watch_rules(self._book.silences())
+        if self._silences.watch_rules(self._book.silences()):
+            for series in self._evaluator.newest:
+                self._silences.seen(series, self._book.of_series(series))
         ended: list[Change] = []
         for before, after in changed:
             if after is None or after.version != before.version:
@@ -163,7 +184,8 @@ class _Run:
 
     async def _save(self) -> None:
         evaluator = self._evaluator
-        if not evaluator.unsaved or time.monotonic() < self._save_at:
+        is_due = time.monotonic() >= self._save_at or self._unacknowledged >= PREFETCH // 4
+        if not evaluator.unsaved or not is_due:
             return
         self._save_at = time.monotonic() + SAVE_EVERY_S
         unsaved, evaluator.unsaved = evaluator.unsaved, set()

@@ -83,8 +83,12 @@ class Evaluator:
 
     def _evaluate(self, group: Ordered, rules: Sequence[Rule]) -> Iterator[Change]:
         newest = self.newest.get(group.series)
+        before = _NOWHERE
         for reading in group.readings:
             point = point_of(reading)
+            if point.position == before:
+                continue
+            before = point.position
             if newest is not None and point.position <= newest.point.position:
                 if point.position != newest.point.position:
                     self.late += 1

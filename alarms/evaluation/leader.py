@@ -5,6 +5,7 @@ and renew the lease: a process that was stopped past its end stores nothing any 
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 from sqlalchemy import or_, update
@@ -34,6 +35,8 @@ class Leader:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._holder = new_id()
+        # Until then, by the monotonic clock, no other process can have the lease.
+        self._until = float("-inf")
         self.is_leading = False
 
     async def lead(self, evaluate: Callable[[], Awaitable[None]]) -> None:
@@ -57,6 +60,11 @@ class Leader:
         if (await connection.execute(update(alarm_leader).where(*is_held).values(values))).rowcount != 1:
             raise NotLeaderError
 
+    def require_held(self) -> None:
+        """Raise NotLeaderError if the lease may have ended, without asking the database."""
+        if time.monotonic() >= self._until:
+            raise NotLeaderError
+
     async def release(self) -> None:
         """Let another process take over at once."""
         async with self._database.begin() as connection:
@@ -67,9 +75,11 @@ class Leader:
         async def keep() -> None:
             while True:
                 await asyncio.sleep(RENEW_EVERY_S)
+                began = time.monotonic()
                 try:
                     async with self._database.begin() as connection:
                         await self.renew(connection)
+                    self._until = began + LEASE_S
                 except Problem:  # away: whether the lease is still held, the next transaction will tell
                     continue
 
@@ -89,9 +99,13 @@ class Leader:
         now = database_now_ms()
         is_free = or_(alarm_leader.c.until_ms <= now, alarm_leader.c.holder == self._holder)
         values = {"holder": self._holder, "until_ms": now + int(LEASE_S * 1000)}
+        began = time.monotonic()
         try:
             async with self._database.begin() as connection:
                 result = await connection.execute(update(alarm_leader).where(is_free).values(values))
-                return bool(result.rowcount == 1)
         except Problem:
             return False
+        if result.rowcount != 1:
+            return False
+        self._until = began + LEASE_S
+        return True

@@ -25,16 +25,22 @@ class Silences:
     def __len__(self) -> int:
         return len(self._watched)
 
-    def watch_rules(self, rules: Iterable[Rule]) -> None:
-        """Watch by these rules from now on, and by no others."""
+    def watch_rules(self, rules: Iterable[Rule]) -> bool:
+        """Watch by these rules from now on, and by no others; return whether series known so far are to be seen again.
+
+        That is where a rule is new, or watches something else than before.
+        """
         before, self._rules = self._rules, {(one.owner, one.id): one for one in rules}
-        for key, rule in self._rules.items():
-            known = before.get(key)
-            if known is None or known.version != rule.version:
-                for device in rule.ids or ():
-                    self._watch(rule, device)
-        if before.keys() - self._rules.keys():
-            self._watched = {one for one in self._watched if (one[0], one[1]) in self._rules}
+        kept = {key for key, one in self._rules.items() if key in before and before[key].version == one.version}
+        if len(kept) < len(before):
+            self._due = [one for one in self._due if one[1:3] in kept]
+            heapq.heapify(self._due)
+            self._watched = {one for one in self._watched if one[:2] in kept}
+        new = self._rules.keys() - kept
+        for key in new:
+            for device in self._rules[key].ids or ():
+                self._watch(self._rules[key], device)
+        return bool(new)
 
     def seen(self, series: Series, rules: Iterable[Rule]) -> None:
         """Watch a series of which a reading has come."""

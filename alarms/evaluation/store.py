@@ -12,10 +12,11 @@ from alarms.deliveries.ledger import enter
 from alarms.deliveries.notification import Recorded
 from alarms.evaluation.evaluator import Alarm, AlarmKey, Change, Newest
 from alarms.evaluation.leader import Leader
+from alarms.rules.definition import RuleDefinition
 from alarms.rules.point import Point
-from alarms.rules.rule import Series
-from alarms.rules.state import Phase, State
-from database.alarm_tables import alarm_history, alarm_series, alarms
+from alarms.rules.rule import Series, rule_of
+from alarms.rules.state import OK, Phase, State
+from database.alarm_tables import alarm_history, alarm_rules, alarm_series, alarms
 from database.connection import Database, server_time_ms
 from database.ids import new_id
 from database.tables import users
@@ -47,6 +48,39 @@ class AlarmStore:
                 point = Point(row.ts_ms, row.seq, msgspec.json.decode(row.value))
                 newest[row.owner_id, row.device, row.sensor_type] = Newest(point, row.received_at_ms)
         return known, newest
+
+    async def outdated(self) -> list[Change]:
+        """Return the ends of alarms whose rules were removed, or watch something else, while nobody evaluated."""
+        rule, is_over = alarm_rules.c, alarm_rules.c.removed_at_ms.is_not(None)
+        query = (
+            select(alarms, rule.created_at_ms, rule.definition)
+            .join(alarm_rules, and_(rule.owner_id == alarms.c.owner_id, rule.id == alarms.c.rule_id))
+            .where(alarms.c.state != str(Phase.OK), or_(is_over, rule.version != alarms.c.rule_version))
+        )
+        async with self._database.connect() as connection:
+            now = await server_time_ms(connection)
+            return [
+                Change(
+                    rule_of(
+                        row.owner_id,
+                        row.rule_id,
+                        row.rule_version,
+                        row.created_at_ms,
+                        msgspec.json.decode(row.definition, type=RuleDefinition),
+                    ),
+                    row.device,
+                    row.sensor_type,
+                    OK,
+                    "rule",
+                    (row.ts_ms, row.seq),
+                    now,
+                )
+                for row in await connection.execute(query)
+            ]
+
+    def require_leading(self) -> None:
+        """Raise NotLeaderError if another process may be evaluating."""
+        self._leader.require_held()
 
     async def commit(self, changes: Sequence[Change]) -> list[Recorded]:
         """Store changes in their order; return what was recorded. NotLeaderError if another process evaluates.
@@ -135,7 +169,9 @@ async def _apply(
         return [_record(row, change, phase, now_ms, is_notified=True) for phase in (Phase.FIRING, Phase.OK)]
     row = rows[_key(change)] = row or _new_row(change, now_ms)
     before, phase = Phase(row["state"]), change.state.phase
-    if before is phase:
+    # Of changes that are stored again, as the database did not say whether they were, each is there already.
+    is_stored = change.cause == "reading" and change.position <= (row["ts_ms"], row["seq"])
+    if before is phase or is_stored:
         return []
     row |= {
         "state": str(phase),

@@ -8,6 +8,9 @@ from msgspec import UNSET, Meta, UnsetType
 from alarms.deliveries.store import Delivery
 from alarms.http.rule_bodies import MAX_PAGE, Cursor
 from alarms.listing import AlarmRow, HistoryRow
+from alarms.rules.definition import DeviceId
+from database.ids import ID
+from runtime.http.wording import rule as in_words
 from runtime.times import TimeText, rfc3339
 
 State = Literal["ok", "pending", "firing", "acknowledged"]
@@ -18,8 +21,8 @@ class AlarmsQuery(msgspec.Struct, rename="camel"):
     """Query of `GET /alarms`; the cursor is the last id of the previous page."""
 
     state: State | UnsetType = UNSET
-    rule: str | UnsetType = UNSET
-    device: str | UnsetType = UNSET
+    rule: Annotated[str, Meta(pattern=ID, extra=in_words("the id of a rule"))] | UnsetType = UNSET
+    device: DeviceId | UnsetType = UNSET
     cursor: Cursor | UnsetType = UNSET
     limit: Annotated[int, Meta(ge=1, le=MAX_PAGE)] = 100
 

@@ -26,6 +26,8 @@ class RuleBook:
         self._watching: defaultdict[tuple[str, str], dict[str, Rule]] = defaultdict(dict)
         self._found: dict[Series, Sequence[Rule]] = {}
         self._number: int | None = None
+        # Found out since the last refresh that came to its end.
+        self._changed: list[tuple[Rule | None, Rule | None]] = []
         self._whole_at = self._names_at = float("-inf")
         self._lock = asyncio.Lock()
 
@@ -41,13 +43,14 @@ class RuleBook:
             if whole:
                 self._whole_at = time.monotonic() + WHOLE_EVERY_S
             self._number = changes.number
-            changed = [self._replace((one.owner, one.id), one) for one in changes.rules]
+            self._changed += [self._replace((one.owner, one.id), one) for one in changes.rules]
             gone = set(changes.removed)
             if whole:
                 gone |= self._rules.keys() - {(one.owner, one.id) for one in changes.rules}
-            changed += [self._replace(key, None) for key in gone]
-            if changed or time.monotonic() >= self._names_at:
+            self._changed += [self._replace(key, None) for key in gone]
+            if self._changed or time.monotonic() >= self._names_at:
                 await self._refresh_names()
+            changed, self._changed = self._changed, []
         return [(before, after) for before, after in changed if before is not None]
 
     def of_series(self, series: Series) -> Sequence[Rule]:

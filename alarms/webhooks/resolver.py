@@ -44,6 +44,9 @@ def require_permitted(host: str, guard: AddressGuard) -> None:
     try:
         ip_address(host.partition("%")[0])
     except ValueError:
-        return  # a name
+        # What is made like an address is no name that a resolver is asked about.
+        if ":" in host or host.replace(".", "").isdigit():
+            raise AddressRefusedError(f"{host} is no address") from None
+        return
     if not guard.permits(host):
         raise AddressRefusedError(f"{host} is no public address")

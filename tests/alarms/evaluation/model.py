@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 from alarms.evaluation.evaluator import Change, Evaluator
 from alarms.evaluation.reorder import Reorder
+from alarms.rules.point import Point
 from alarms.rules.rule import Rule, Series
 from alarms.rules.state import OK, Phase, advance
-from alarms.rules.point import Point
 from broker.alarms import WatchedReading, WatchedReadings
 
 

@@ -51,7 +51,11 @@ def test_an_operation_holds_at(when: dict[str, Any], values: tuple[Value, ...], 
     [
         ({"op": "above", "value": 80}, (80, 81, 79, 78.1, 78, 79), [False, True, True, True, False, False]),
         ({"op": "below", "value": 10}, (10, 9, 11, 11.9, 12, 11), [False, True, True, True, False, False]),
-        ({"op": "outside", "low": 0, "high": 9}, (10, 8, 7, 8, -1, 1, 2), [True, True, False, False, True, True, False]),
+        (
+            {"op": "outside", "low": 0, "high": 9},
+            (10, 8, 7, 8, -1, 1, 2),
+            [True, True, False, False, True, True, False],
+        ),
     ],
     ids=str,
 )

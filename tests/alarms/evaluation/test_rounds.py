@@ -1,0 +1,183 @@
+"""Rounds of one time of leading: what is evaluated, stored and acknowledged, and when silences count."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import pytest
+from prometheus_client import CollectorRegistry
+
+from alarms.deliveries.notification import Recorded
+from alarms.evaluation import evaluation
+from alarms.evaluation.evaluation import _Run
+from alarms.evaluation.evaluator import Alarm, AlarmKey, Change, Newest
+from alarms.evaluation.leader import NotLeaderError
+from alarms.evaluation.reorder import point_of
+from alarms.metrics import AlarmsMetrics
+from alarms.rules.rule import Rule, Series
+from broker.alarms import WatchedReadings
+from broker.interface import Delivery
+from broker.message import Message
+from runtime.times import now_ms
+from tests.alarms.evaluation.model import Book
+from tests.alarms.making import START_MS, announced, make_rule, reading
+
+SERIES = ("ada", "press", "temperature")
+
+
+class Rules(Book):
+    """Rules that do not change."""
+
+    def __len__(self) -> int:
+        return len(self.rules)
+
+    async def refresh(self) -> list[tuple[Rule, Rule | None]]:
+        return []
+
+    def silences(self) -> list[Rule]:
+        return [one for one in self.rules if one.is_silence]
+
+
+class Store:
+    """A stand-in for the database."""
+
+    def __init__(self) -> None:
+        self.newest: dict[Series, Newest] = {}
+        self.committed: list[Change] = []
+        self.saves = 0
+        self.leads = True
+
+    async def load(self) -> tuple[dict[AlarmKey, Alarm], dict[Series, Newest]]:
+        return {}, dict(self.newest)
+
+    async def outdated(self) -> list[Change]:
+        return []
+
+    async def commit(self, changes: Sequence[Change]) -> list[Recorded]:
+        self.committed += changes
+        return []
+
+    async def save(self, newest: Sequence[tuple[Series, Newest]]) -> None:
+        self.saves += 1
+
+    def require_leading(self) -> None:
+        if not self.leads:
+            raise NotLeaderError
+
+
+class Queue:
+    """A stand-in for a consumer."""
+
+    def __init__(self) -> None:
+        self.waiting: asyncio.Queue[Delivery] = asyncio.Queue()
+        self.acknowledged: list[int] = []
+        self.tag = 0
+
+    def announce(self, *series: WatchedReadings) -> None:
+        self.tag += 1
+        self.waiting.put_nowait(Delivery(Message(msgspec.json.encode(series), {}), self.tag, 0))
+
+    async def get(self) -> Delivery:
+        return await self.waiting.get()
+
+    async def acknowledge(self, delivery: Delivery, *, multiple: bool = False) -> bool:
+        assert multiple
+        self.acknowledged.append(delivery.tag)
+        return True
+
+
+class World:
+    def __init__(self, *rules: Rule) -> None:
+        self.store, self.queue = Store(), Queue()
+        metrics = AlarmsMetrics(CollectorRegistry())
+        parts: tuple[Any, ...] = (Rules(*rules), self.store, metrics, lambda _: None)
+        self.run = _Run(*parts)
+
+    async def rounds(self, count: int) -> None:
+        for _ in range(count):
+            await self.run.round(self.queue)  # type: ignore[arg-type]  # stands in for a broker
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "ROUND_S", 0.01)
+
+
+async def test_a_message_is_acknowledged_once_its_readings_are_evaluated_and_stored() -> None:
+    world = World(make_rule())
+    await world.run.load()
+    world.queue.announce(announced(reading(0, 99)))
+    await world.rounds(1)
+    assert (world.store.committed, world.queue.acknowledged) == ([], [])
+    await world.rounds(1)
+    assert [one.state.phase for one in world.store.committed] == ["firing"]
+    assert world.queue.acknowledged == [1]
+
+
+async def test_what_rules_compare_with_is_stored_before_it_is_acknowledged(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(make_rule(when={"op": "changed"}))
+    await world.run.load()
+    for tag in range(3):
+        world.queue.announce(announced(reading(tag, tag)))
+        await world.rounds(2)
+    assert world.store.saves == 1
+    assert world.queue.acknowledged == [1], "the others wait for the next time"
+    world.run._save_at = 0.0
+    await world.rounds(1)
+    assert (world.store.saves, world.queue.acknowledged) == (2, [1, 3])
+
+
+async def test_a_process_past_its_lease_acknowledges_nothing() -> None:
+    world = World(make_rule())
+    await world.run.load()
+    world.queue.announce(announced(reading(0, 1)))
+    await world.rounds(1)
+    world.store.leads = False
+    with pytest.raises(NotLeaderError):
+        await world.rounds(1)
+    assert world.queue.acknowledged == []
+
+
+async def test_a_message_that_cannot_be_decoded_is_dropped() -> None:
+    world = World(make_rule())
+    await world.run.load()
+    world.queue.waiting.put_nowait(Delivery(Message(b"[[1]]", {}), 1, 0))
+    world.queue.announce(announced(reading(0, 99)))
+    world.queue.tag = 2
+    await world.rounds(3)
+    assert len(world.store.committed) == 1
+    assert world.queue.acknowledged
+
+
+async def test_a_silence_that_began_before_the_process_counts() -> None:
+    world = World(make_rule(when={"op": "silent"}, forSeconds=60))
+    world.store.newest[SERIES] = Newest(point_of(reading(0, 1)), START_MS)
+    await world.run.load()
+    await world.rounds(1)
+    assert [(one.device, one.cause) for one in world.store.committed] == [("press", "silence")]
+
+
+async def test_a_silence_counts_while_others_send_without_a_pause() -> None:
+    world = World(make_rule(when={"op": "silent"}, forSeconds=60))
+    world.store.newest[SERIES] = Newest(point_of(reading(0, 1)), START_MS)
+    await world.run.load()
+    for number in range(4):
+        now = now_ms() - START_MS
+        world.queue.announce(announced(reading(now + number, 1), device="other"))
+        await world.rounds(1)
+    assert [(one.device, one.cause) for one in world.store.committed] == [("press", "silence")]
+
+
+async def test_a_silence_does_not_count_while_the_queue_may_hold_its_end() -> None:
+    world = World(make_rule(when={"op": "silent"}, forSeconds=60))
+    world.store.newest[SERIES] = Newest(point_of(reading(0, 1)), START_MS)
+    await world.run.load()
+    for number in range(4):
+        world.queue.announce(announced(reading(5000 + number, 1), device="other"))
+        await world.rounds(1)
+    assert world.store.committed == []
+    now = now_ms() - START_MS
+    world.queue.announce(announced(reading(now, 1)))
+    await world.rounds(3)
+    assert [one.device for one in world.store.committed] == ["other"]
