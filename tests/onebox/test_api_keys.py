@@ -1,7 +1,9 @@
 """API keys at every call of the OpenAPI document, on a real port: auth, gateway and reader in one application."""
 
 import asyncio
+import itertools
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -27,7 +29,8 @@ from reader.settings import ReaderSettings
 from runtime.http.docs import add_docs
 from runtime.http.listen import listen
 from runtime.http.problems import problem_middleware
-from tests.auth.service import make_settings
+from testing.waiting import eventually
+from tests.auth.service import accounts, make_settings
 from tests.reader.harness import Mongo, make_reading, open_store
 
 READ, WRITE, MANAGE = "readings:read", "readings:write", "devices:manage"
@@ -223,6 +226,50 @@ async def test_a_key_at_every_call_does_what_its_scopes_and_devices_permit_and_n
             assert status != 401, (scope, name)
     assert len((await client.json("GET", "/keys", ada_token))["items"]) == 7
     assert (await client.json("GET", "/user/me", ada_token))["name"] == "Ada"
+
+
+async def test_a_key_that_has_ended_and_what_it_issued_open_no_call_and_no_socket(
+    client: Client, tmp_path: Path
+) -> None:
+    ada_id, ada = await client.new_user("ada@example.org")
+    bob_id, bob = await client.new_user("bob@example.org")
+    device, bobs = await client.new_device(ada), await client.new_device(bob)
+    soon = int(time.time()) + 3
+    keys = {
+        "expired": (device, await client.new_key(ada, expiresAt=soon * 1000)),
+        "deleted": (device, await client.new_key(ada)),
+        "deleted and limited": (device, await client.new_key(ada, devices=[device])),
+        "of a disabled account": (bobs, await client.new_key(bob)),
+    }
+    tokens = {}
+    for name, (its, made) in keys.items():
+        issued = (await client.json("POST", f"/devices/{its}/token", made["key"]))["token"]
+        tokens |= {name: (its, made["key"]), f"{name}, its device": (its, issued)}
+    for name, (_, made) in keys.items():
+        if name.startswith("deleted"):
+            assert (await client.call("DELETE", f"/keys/{made['id']}", ada))[0] == 204
+    async with accounts(f"sqlite+aiosqlite:///{tmp_path / 'users.db'}") as operator:
+        await operator.disable(bob_id)
+
+    async def all_ended() -> bool:
+        sent = [await client.tried("POST /readings", its, token) for its, token in tokens.values()]
+        return {status for status, _ in sent} == {401}
+
+    await eventually(all_ended, "gateways have the revocations", timeout_s=20)
+    for (what, (its, token)), name in itertools.product(tokens.items(), CALLS):
+        status, text = await client.tried(name, its, token)
+        assert status == 401, (what, name, text)
+        assert json.loads(text)["code"] == ("expired" if what.startswith("expired") else "revoked"), (what, name)
+    for what, (its, token) in tokens.items():
+        socket = socketio.AsyncClient(reconnection=False)
+        refused: asyncio.Queue[Any] = asyncio.Queue()
+        socket.on("connect_error", refused.put_nowait)
+        credentials = {"token": token} if what.endswith("device") else {"token": token, "device": its}
+        with pytest.raises(socketio.exceptions.ConnectionError):
+            await socket.connect(client.url, auth=credentials, transports=["websocket"])
+        assert (await refused.get())["data"]["code"] in ("expired", "revoked"), what
+    assert (await client.json("GET", "/user/me", ada))["id"] == ada_id
+    assert (await client.call("GET", f"/devices/{device}", ada))[0] == 200
 
 
 async def test_live_feeds_and_sockets_end_within_5_s_of_their_key_and_so_does_what_it_issued(client: Client) -> None:
