@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.onebox.test_api_keys import MANAGE, READ, WRITE, Client, everything
+from tests.onebox.everything import MANAGE, READ, WRITE, Client, everything
 from tests.reader.harness import Mongo
 
 

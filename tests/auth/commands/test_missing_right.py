@@ -13,7 +13,7 @@ from testing.servers.rabbitmq import RabbitMQServer
 from testing.waiting import eventually
 from tests.auth.commands.system import Device, done, gateway
 from tests.auth.service import make_settings, running
-from tests.broker.rabbitmq.test_errors import REFUSED, As, made, of
+from tests.broker.rabbitmq.users import REFUSED, As, made, of
 
 NOT_COMMANDS = r"^(?!tidegate\.commands$).*"
 

@@ -10,7 +10,7 @@ from auth.ids import new_id
 from auth.tables import api_keys, ended_api_keys
 from auth.tokens.api_key_rows import MAX_ENDED
 from runtime.times import rfc3339
-from tests.auth.http.test_api_keys import ALL, listed, new_key
+from tests.auth.http.keys import ALL, listed, new_key
 from tests.auth.rows import change
 from tests.auth.service import PASSWORD, Client, accounts, claims_of, is_active, listed_revocations
 
