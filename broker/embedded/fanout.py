@@ -20,7 +20,8 @@ class EmbeddedFanout:
 
     async def until_refused(self) -> BrokerRefused:
         """Wait for ever: within one process nothing is refused."""
-        return await asyncio.get_running_loop().create_future()
+        never: asyncio.Future[BrokerRefused] = asyncio.get_running_loop().create_future()
+        return await never
 
     def add(self, subscriber: "EmbeddedSubscriber") -> None:
         """Deliver later payloads to `subscriber`."""

@@ -84,7 +84,7 @@ async def test_a_key_that_has_ended_and_what_it_issued_open_no_call_and_no_socke
         "deleted and limited": (device, await client.new_key(ada, devices=[device])),
         "of a disabled account": (bobs, await client.new_key(bob)),
     }
-    tokens = {}
+    tokens: dict[str, tuple[str, str]] = {}
     for name, (its, made) in keys.items():
         issued = (await client.json("POST", f"/devices/{its}/token", made["key"]))["token"]
         tokens |= {name: (its, made["key"]), f"{name}, its device": (its, issued)}
