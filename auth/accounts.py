@@ -12,7 +12,7 @@ from auth.database import Database
 from auth.errors import EmailTakenError, NoSuchUserError, WrongCredentialsError
 from auth.ids import new_id
 from auth.passwords import PasswordHasher, Recheck, Verdict, no_recheck
-from auth.tables import api_keys, deleted_owners, devices, refresh_tokens, users
+from auth.tables import api_keys, deleted_owners, devices, ended_api_keys, refresh_tokens, users
 from auth.tokens.api_key_rows import delete_api_keys, longest_life_ms
 from auth.tokens.revocations import EndedKey, RevocationLog
 from runtime.http.problems import Problem
@@ -158,6 +158,7 @@ class Accounts:
             await lock_user(connection, user_id)
             await connection.execute(insert(deleted_owners).values(owner_id=user_id, deleted_at_ms=now_ms()))
             api_keys_ms = await longest_life_ms(connection, user_id)
+            await connection.execute(delete(ended_api_keys).where(ended_api_keys.c.owner_id == user_id))
             await connection.execute(delete(users).where(users.c.id == user_id))
             await self._revocations.revoke_owner(connection, user_id, api_keys_ms)
 

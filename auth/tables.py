@@ -114,6 +114,14 @@ class _ApiKeys(TypedColumns):
     expires_at_ms = C(BigInteger, nullable=False)
 
 
+class _EndedApiKeys(TypedColumns):
+    # Without a foreign key: it would lock the owner's row at each end of a key, for which operators lock others first.
+    owner_id = C(ascii_text(36), primary_key=True)
+    id = C(ascii_text(36), primary_key=True)
+    # Until then every gateway and reader keeps its revocation.
+    expires_at_ms = C(BigInteger, nullable=False)
+
+
 class _ProvisioningKeys(TypedColumns):
     owner_id = C(ascii_text(36), ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
     id = C(ascii_text(36), primary_key=True)
@@ -209,6 +217,7 @@ devices = _table("devices", _Devices, UniqueConstraint("owner_id", "name", name=
 refresh_tokens = _table("refresh_tokens", _RefreshTokens, UniqueConstraint("token_hash", name="refresh_tokens_hash"))
 signing_keys = _table("signing_keys", _SigningKeys, UniqueConstraint("kid", name="signing_keys_kid"))
 api_keys = _table("api_keys", _ApiKeys, Index("api_keys_kid", "kid", "expires_at_ms"))
+ended_api_keys = _table("ended_api_keys", _EndedApiKeys)
 provisioning_keys = _table(
     "provisioning_keys", _ProvisioningKeys, UniqueConstraint("key_hash", name="provisioning_keys_hash")
 )

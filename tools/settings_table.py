@@ -16,7 +16,7 @@ from persister.settings import CompactSettings, PersisterSettings
 from reader.settings import ReaderSettings
 from runtime import compiled
 from runtime.settings import REQUIRED, ProcessSettings, choices, table
-from simulator.account_options import PASSWORD_VARIABLE
+from simulator.account_options import PASSWORD_VARIABLE, TOKEN_VARIABLE
 from simulator.settings import SimulatorSettings
 
 ROOT = Path(__file__).parent.parent
@@ -60,7 +60,7 @@ OTHER_COMMANDS = f"""
 
 The commands of `auth` and `persister` for operators read the settings of their service, as far as they need them;
 `python -m broker` reads `BROKER_URL`. `python -m simulator` reads its account's password from `{PASSWORD_VARIABLE}` if
-`--password` is not given.
+`--password` is not given, and its `import` an API key from `{TOKEN_VARIABLE}` if neither `--email` nor `--token` is.
 """
 # The ones that a first installation sets, in README.
 FIRST = (
@@ -138,6 +138,7 @@ def variables() -> str:
     settings = (*SERVICES.values(), DatabaseSettings, KeySettings, UserSettings, AnnounceSettings, BrokerSettings)
     names = {name for kind in settings for name, _, _ in table(kind)} | {
         PASSWORD_VARIABLE,
+        TOKEN_VARIABLE,
         failpoints.VARIABLE,
         compiled.VARIABLE,
     }

@@ -104,7 +104,12 @@ async def front(tmp_path: Path) -> AsyncIterator[ProxyFixture]:
         ("DELETE", "/user/me", "auth"),
         ("POST", "/keys", "auth"),
         ("DELETE", "/keys/1", "auth"),
+        ("POST", "/provisioning", "auth"),
+        ("DELETE", "/provisioning/1", "auth"),
         ("GET", "/devices?name=a", "auth"),
+        ("POST", "/devices/batch?tokens=true", "auth"),
+        ("POST", "/devices/claim", "auth"),
+        ("DELETE", "/devices/1/claim", "auth"),
         ("POST", "/devices/1/token", "auth"),
         ("GET", "/.well-known/jwks.json", "auth"),
         ("POST", "/readings", "gateway"),
@@ -162,7 +167,10 @@ async def test_bodies_and_headers_have_a_bound(front: ProxyFixture) -> None:
     status, headers, echoed = await front.get("/readings", "POST", data=io.BytesIO(b"x" * 2_200_000))
     assert (status, headers["Content-Type"], echoed["code"]) == (413, "application/problem+json", "too_large")
     assert (await front.get("/readings/stored", "POST", data=io.BytesIO(b"x" * 150_000)))[2]["size"] == 150_000
-    for path in ("/readings/stored", "/readings/latest"):
+    four_mib = 4 * 1024 * 1024
+    assert (await front.get("/devices/batch", "POST", data=io.BytesIO(b"x" * four_mib)))[2]["size"] == four_mib
+    assert (await front.get("/devices/batch", "POST", data=io.BytesIO(b"x" * (four_mib + 1))))[0] == 413
+    for path in ("/readings/stored", "/readings/latest", "/devices", "/devices/claim", "/keys", "/provisioning"):
         assert (await front.get(path, "POST", data=io.BytesIO(b"x" * 270_000)))[0] == 413
     assert (await front.get("/user/token", headers={"Authorization": "Bearer " + "x" * 8100}))[0] == 200
     for path, more, code in (("/user/token", {"X": "x" * 70_000}, 431), ("/series?q=" + "x" * 70_000, {}, 414)):
