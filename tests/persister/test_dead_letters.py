@@ -166,7 +166,7 @@ async def test_few_ask_a_dead_letter_queue_that_refuses(monkeypatch: pytest.Monk
     await asyncio.sleep(0.2)
     assert len(bodies) == dead_letters.MAX_WORKERS
     harness.dead.failures = 0
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await harness.queue.settled.wait()
     harness.stop.set()
     await task

@@ -163,7 +163,7 @@ async def test_a_message_whose_consumers_were_lost_too_often_is_dead_as_ever(
         await publish(broker, [Message.of([document(1)])])
         for _ in range(OFTEN):
             async with broker.consumer(READINGS, prefetch=1) as consumer:
-                await asyncio.wait_for(consumer.get(), 5)
+                await asyncio.wait_for(consumer.get(), 60)
         await publish(broker, [Message.of([document(2)])])
         async with storing(broker, *mongodb_database):
 
@@ -218,7 +218,7 @@ async def making_room(broker: Broker, *, embedded: bool) -> None:
         broker._states[DEAD_LETTERS.name].queue = DEAD_LETTERS  # type: ignore[attr-defined]
         return
     async with broker.consumer(DEAD_LETTERS, prefetch=1) as consumer:
-        await consumer.acknowledge(await asyncio.wait_for(consumer.get(), 5))
+        await consumer.acknowledge(await asyncio.wait_for(consumer.get(), 60))
 
 
 TIMEOUT_S = 5.0
