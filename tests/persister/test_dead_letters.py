@@ -72,7 +72,7 @@ async def test_good_messages_behind_more_bad_ones_than_the_window_are_stored_whi
             async def stored() -> bool:
                 return count(mongodb_database) == 50
 
-            await eventually(stored, "the good ones are stored", 20)
+            await eventually(stored, "the good ones are stored")
             assert (registry.get_sample_value("tidegate_persister_parked") or 0) >= POISON - 2
             published = registry.get_sample_value("tidegate_persister_dead_letters_total", {"reason": "undecodable"})
             assert (published or 0) <= 2
