@@ -30,6 +30,8 @@ LONGEST = (
     "tests/broker/operator/test_dead_letters.py",
     "tests/auth/cli/test_keys.py",
     "tests/integration/test_pipeline.py",
+    "tests/docs/test_second_broker.py",
+    "tests/persister/compaction/test_faults.py",
     "tests/bench/test_history.py",
     "tests/auth/test_fuzz.py",
     "tests/bench/test_pipeline.py",
