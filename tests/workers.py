@@ -18,17 +18,22 @@ import pytest
 A_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 # Files that the workers of this checkout lock; any two that exist would do.
 DOOR, ROOM = Path(__file__), Path(__file__).with_name("__init__.py")
-# The slowest files, which must not come last. First those that mostly wait: the faults among them have deadlines, and
-# those that load the machine come when the faults are over.
+# The slowest files, which must not come last. Faults have deadlines: beside them run those that mostly wait, and those
+# that load the machine come when the faults are over, after some eight minutes.
 LONGEST = (
     "tests/faults/test_chaos.py",
     "tests/clients/test_readme_devices.py",
+    "tests/device/test_python_faults.py",
+    "tests/persister/test_requeues.py",
+    "tests/clients/test_reconnect.py",
+    "tests/broker/rabbitmq/test_connector.py",
+    "tests/persister/test_clocks.py",
     "tests/power/test_power.py",
-    "tests/e2e/test_onebox.py",
     "tests/integration/test_outages.py",
     "tests/auth/cli/test_users.py",
     "tests/broker/operator/test_dead_letters.py",
     "tests/auth/cli/test_keys.py",
+    "tests/e2e/test_onebox.py",
     "tests/integration/test_pipeline.py",
     "tests/docs/test_second_broker.py",
     "tests/persister/compaction/test_faults.py",
