@@ -19,10 +19,12 @@ help: ## show this list
 run: $(VENV)/onebox.done ## run the whole pipeline on this machine (ARGS="--help" lists its options)
 	@exec $(BIN)/python -m onebox $(ARGS)
 
-# Tests mostly wait. Each worker has its own servers; WORKERS=0 runs everything in one process.
-WORKERS ?= 3
+# Tests mostly wait, so four workers on two processors. Each has its own servers; WORKERS=0 runs everything in one process.
+WORKERS ?= 4
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 10
 
+# A run starts a thousand processes, and each would compile its modules anew.
+test fuzz test-compiled: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/dev.done ## run every test, on real servers that the tests start themselves (ARGS="-k name" goes to pytest)
 	@testing/servers/install >&2
 	@testing/servers/install-from-debian sid rabbitmq-server >/dev/null || echo "the newest RabbitMQ is not available here (see the line above)" >&2
