@@ -23,8 +23,8 @@ _CURSOR_HEAD = b"\x12id\x00"
 # Fewer documents of one length in a row are faster one by one.
 _FEW = 16
 _EMBEDDED = 3
-# CollectionUUIDMismatch, and what a server says that does not know `collectionUUID` in a `find`.
-_NOT_THIS_ONE = frozenset({361, 9, 40415})
+# CollectionUUIDMismatch, and what a server may say that knows no `collectionUUID` in a `find`, or does not allow it.
+_NOT_THIS_ONE = frozenset({361, 9, 13, 40415})
 
 
 class OtherCollection(Exception):
