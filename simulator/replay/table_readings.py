@@ -29,6 +29,7 @@ class TableReadings:
         self._sensor_type = replay.sensor_type or sensor_type
         self._clock = Clock(found.zone, found.passed_twice)
         self._sequences: dict[tuple[str, str], SequenceCounter] = {}
+        self._rows_before = 0
 
     def results(self) -> Iterator[RowResult]:
         """Yield every row of the table."""
@@ -37,6 +38,7 @@ class TableReadings:
                 yield RowResult(row.line, [], [row])
             else:
                 yield self._result(row)
+            self._rows_before += 1
 
     def _result(self, row: TableRow) -> RowResult:
         positions = [n for n in range(len(row.values)) if not is_missing(self._replay, row, n)]
@@ -84,7 +86,7 @@ class TableReadings:
         named = row.cells.get("sensorType", "")
         sensor_type = self._found.sensor_types.get(named, named) or column.sensor_type or self._sensor_type
         if seq is None:  # also for a value that is refused: mending it changes no other reading's identity
-            seq = self._sequence(row, device, sensor_type).next(ts_ms)
+            seq = self._sequence(row, device, sensor_type).next(ts_ms, self._rows_before)
         value = self._value(row, position, column)
         if "unit" not in fields and not row.layout.exported:
             units = self._replay.units
