@@ -25,6 +25,7 @@ from simulator.replay.layout import (
 from simulator.replay.separators import NAMES, Record, find_decimal, find_delimiter, sample_of
 from simulator.replay.source import open_text, readable
 from simulator.replay.time_columns import find_time_columns
+from simulator.replay.value_types import parse_number
 
 _SAMPLE_LINES = 200
 _SAMPLE_BYTES = 1 << 20
@@ -135,6 +136,8 @@ def _as_asked(replay: Replay, layout: Layout, line: int = 0) -> Layout:
     values = layout.values
     if replay.value_columns:
         values = tuple(_chosen(replay, layout, wanted, line) for wanted in replay.value_columns)
+    marks = frozenset(number for text in replay.missing if (number := parse_number(text)) is not None)
+    values = tuple(replace(column, missing=column.missing | marks) for column in values)
     if not values:
         raise replay.error("no column of values was found: --value-column names one")
     types_given = replay.sensor_type is not None or "sensorType" in layout.fields

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import islice
 
 from simulator.replay.file import Replay
-from simulator.replay.separators import Record, usual_length
+from simulator.replay.separators import Record, is_typed, usual_length
 from simulator.replay.time_columns import has_a_time, is_name_of_time
 from simulator.replay.value_types import looks_numeric
 
@@ -33,6 +33,8 @@ def find_heading(replay: Replay, records: list[Record]) -> tuple[int | None, int
             header = regular[0] if regular else 0
         else:
             header = _first_of_heading(records, data, length)
+            if header is None and data > 0 and _are_names(records[data - 1][1]):
+                header = data - 1  # rows may end with a delimiter that the names have not
     else:
         header = None if has_a_time(records[0][1], replay.times) else 0
     if header is None:
@@ -58,6 +60,10 @@ def _first_of_heading(records: list[Record], data: int, length: int) -> int | No
             break
     plain = [number for number in rows if not records[number][1][0].startswith("#")] or rows
     return next((number for number in plain if any(map(is_name_of_time, records[number][1]))), next(iter(plain), None))
+
+
+def _are_names(cells: list[str]) -> bool:
+    return len(cells) > 1 and not any(cell and is_typed(cell) for cell in cells)
 
 
 def _named_header(replay: Replay, records: list[Record]) -> int | None:

@@ -1,5 +1,6 @@
 """ROWS → READINGS: the cells of a table as readings with reproducible identities."""
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,6 +44,8 @@ class TableReadings:
     def _result(self, row: TableRow) -> RowResult:
         positions = [n for n in range(len(row.values)) if not is_missing(self._replay, row, n)]
         if not positions:
+            if self._found.zone.needs_order:
+                self._pass_time(row)
             return RowResult(row.line, [], [])
         if row.layout.exported and (found := find_alteration(row, inferred=self._replay.value_type == "auto")):
             return self._refused(row, *found)
@@ -79,6 +82,11 @@ class TableReadings:
             return self._clock.utc_ms(moment.ms, series_of(row)), moment.cut
         except ValueError as error:
             raise ValueError(f"{row.time!r}: {error}") from error
+
+    def _pass_time(self, row: TableRow) -> None:
+        """Let the clock see the time of a row without values, which may begin the second pass through an hour."""
+        with contextlib.suppress(ValueError):
+            self._time(row)
 
     def _reading(self, row: TableRow, position: int, ts_ms: int, seq: int | None, fields: dict[str, Any]) -> ReadingRow:
         column = row.layout.values[position]
