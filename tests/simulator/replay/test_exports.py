@@ -17,7 +17,7 @@ from reader.history.parquet import ParquetRows
 from readings.document import encode_document
 from readings.exported import ExportedReadingEncoder
 from readings.place import Place
-from readings.reading import Defaults, Reading
+from readings.reading import EARLIEST_MS, MAX_AHEAD_MS, MAX_TAGS, Defaults, Reading
 from simulator.errors import ReplayError
 from simulator.replay.file import Replay
 from simulator.replay.readings import check_replay, replay_rows
@@ -66,13 +66,13 @@ places = st.builds(Place, st.floats(-90, 90), st.floats(-180, 180), st.none() | 
 values = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.booleans() | texts
 several_readings = st.lists(
     st.tuples(
-        st.integers(1_700_000_000_000, 1_700_000_000_100),
-        st.integers(0, 3) | st.integers(2**52, 2**53 - 1),
+        st.integers(1_700_000_000_000, 1_700_000_000_100) | st.integers(EARLIEST_MS, RECEIVED_MS + MAX_AHEAD_MS),
+        st.integers(0, 3) | st.integers(0, 2**53 - 1),
         values,
         st.none() | texts,
         st.none() | texts | places,
-        st.none() | st.dictionaries(ids, texts, max_size=2),
-        st.sampled_from([None, "good", "bad"]),
+        st.none() | st.dictionaries(ids, texts, max_size=MAX_TAGS),
+        st.sampled_from([None, "good", "uncertain", "bad"]),
     ),
     min_size=1,
     max_size=8,
