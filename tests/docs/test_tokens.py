@@ -25,6 +25,7 @@ from tests.reader.harness import bearer
 
 HERE = Path(__file__).parent
 PAGE = "tokens.md"
+JAVASCRIPT = "JavaScript: jose"
 EMAIL = "ada@example.com"
 HEADINGS = {"pyjwt": "Python: PyJWT", "joserfc": "Python: joserfc"}
 
@@ -150,7 +151,7 @@ async def test_jose_takes_good_tokens_and_no_others(issued: Issued, tmp_path: Pa
     node = node_with(HERE, "jose")
     assert tried("jose", "@").partition("@")[2] == versions()["jose"]
     (tmp_path / "node_modules").symlink_to(HERE / "node_modules")
-    write_file(tmp_path, "verified.mjs", block(PAGE, "JavaScript: jose"))
+    write_file(tmp_path, "verified.mjs", block(PAGE, JAVASCRIPT))
     script = write_file(tmp_path, "verify.mjs", DRIVEN_BY_NODE)
     require_right(await run_verifier(issued, node, str(script)), issued.owner)
 
