@@ -2,14 +2,17 @@
 
 import gzip
 import json
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from reader.history.csv_lines import CSV_HEADER, csv_form
 from reader.history.ndjson_lines import ndjson_form
@@ -156,6 +159,28 @@ async def test_parquet_that_is_cut_off_or_of_another_origin_is_refused(tmp_path:
     assert "not an export of Tidegate's: there is no column 'valueText'" in await refusal(Replay(path))
     path.write_bytes(gzip.compress(whole))
     assert "a Parquet file must not be gzipped" in await refusal(Replay(path))
+
+
+def test_times_of_parquet_are_utc_also_without_their_zone_wherever_the_command_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Programs that rewrite an export may leave the zone out."""
+    reading = Reading("t", 1.5, 1_700_000_000_123, 3, RECEIVED_MS, None, None, None, None)
+    path = tmp_path / "a.parquet"
+    path.write_bytes(exported({("d:1", "t"): [encode_document(OWNER, "d:1", reading)]}, "parquet"))
+    before = list(replay_rows(Replay(path), ""))
+    table = parquet.read_table(path)
+    for zone in (None, "Asia/Tokyo"):
+        columns = {name: table[name].cast(pa.timestamp("ms", zone)) for name in ("ts", "receivedAt")}
+        changed = pa.table({name: columns.get(name, table[name]) for name in table.column_names})
+        parquet.write_table(changed, path)
+        monkeypatch.setenv("TZ", "America/New_York")
+        time.tzset()
+        try:
+            assert list(replay_rows(Replay(path), "")) == before
+        finally:
+            monkeypatch.undo()
+            time.tzset()
 
 
 @pytest.mark.parametrize("form", ["ndjson", "parquet"])
