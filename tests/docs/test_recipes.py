@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from broker.embedded.broker import EmbeddedBroker
-from tests.docs import proxies, test_tokens
+from tests.docs import proxies, tokens
 from tests.docs.origin import origin
 from tests.docs.pages import block, page, section, write_file
 from tests.docs.venv import python_with
@@ -58,9 +58,9 @@ async def exported(tmp_path: Path, mongodb_database: Mongo) -> Path:
 
 # Recipes that are on other pages: their headings there, which other tests run.
 ELSEWHERE = {
-    "Verifying tokens in Python": ("tokens.md", test_tokens.HEADINGS.values()),
-    "Verifying tokens in Node.js": ("tokens.md", [test_tokens.JAVASCRIPT]),
-    **{f"{name} in front": ("proxies.md", [proxies.HEADINGS[name.lower()]]) for name in PROXIES},
+    "Verifying tokens in Python": (tokens.PAGE, tokens.PYTHON.values()),
+    "Verifying tokens in Node.js": (tokens.PAGE, [tokens.JAVASCRIPT]),
+    **{f"{name} in front": (proxies.PAGE, [proxies.HEADINGS[name.lower()]]) for name in PROXIES},
 }
 
 
