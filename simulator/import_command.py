@@ -65,6 +65,8 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     plan = _plan(parser, options)
     configure_logs("warning", "console")
+    if options.refused is not None and any(_is_same(options.refused, path) for path in options.files):
+        parser.error(f"--refused {options.refused}: it is one of the files to import, and would be overwritten")
     with _refusals(parser, options.refused) as refusals:
         run = _Run(plan, refusals, dry_run=options.dry_run)
         code = run_until_stopped(run.serve, STOP_FLUSH_S + 2)
@@ -73,6 +75,10 @@ def main(arguments: Sequence[str]) -> int:
     if run.code == 2:
         return 2
     return max(code, run.code, _print(run, refusals, as_json=options.json))
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    return path.exists() and path.samefile(other)
 
 
 class _Refusals:
