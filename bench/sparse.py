@@ -2,8 +2,8 @@
 
 Tidegate, an earlier commit of it, and Node.js with the same broker and the same checks take turns. Events: the CPU of
 all processes until each reading is stored, at one reading a connection every 10 s, and at saturation with one on its
-way on each connection. Pings, presence and an idle server's own work count, as they are part of keeping connections. Idle:
-memory and CPU of a connection, from the slope between two numbers of connections to a fresh server.
+way on each connection. Pings, presence and an idle server's own work count: they are part of keeping connections.
+Idle: memory and CPU of a connection, from the slope between two numbers of connections to a fresh server.
 """
 
 import argparse
