@@ -7,14 +7,12 @@ malformed, and a socket that keeps sending them is closed. A second CONNECT coun
 sends one when its `auth` function took longer than a socket lived, and answers on the next one.
 """
 
-import asyncio
 import re
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from aiohttp import WSMsgType, web
-from aiohttp.http import WSMessage
+from aiohttp import web
 
 from gateway.session import Session
 from gateway.socket.client_acks import ClientAcks, OnAck
@@ -31,7 +29,6 @@ CONNECT_TIMEOUT = "connect_timeout"
 
 _CONNECT = re.compile(r"40(/[^,{]*)?.*", re.DOTALL)
 _OTHER_NAMESPACE = re.compile(r"4[25](?:\d+-)?/[^,]+,")
-_TEXT, _CLOSE = WSMsgType.TEXT, WSMsgType.CLOSE
 _PING_FRAME = text_frame(b"2")
 _PONG = b"3"
 
@@ -77,36 +74,50 @@ class DeviceSocket(WebSocket):
         self._ping_at = now + engine.ping_interval
         self._pong_by: float | None = None
 
-    async def serve(self, request: web.Request, hello: dict[str, Any]) -> web.StreamResponse:
-        """Run the socket to its end. HTTPBadRequest when the request is not a proper upgrade."""
-        response = await self.open(request, self)
-        self.write(text_frame(b"0" + msgspec.json.encode(hello)))
+    async def serve(
+        self, request: web.Request, hello: dict[str, Any], on_end: Callable[[], None]
+    ) -> web.StreamResponse:
+        """Answer the upgrade and begin; `on_end` is called when the socket has ended, unless this raises.
+
+        HTTPBadRequest when the request is not a proper upgrade, ConnectionError when the client has gone.
+        """
+        response = await self.open(request)
         await self._engine.handlers["connect"](self.sid, {"aiohttp.request": request})
-        try:
-            while (text := await self.next_text()) is not None:
-                await self._on_packet(text)
-                # Let other sockets run: queued packets are read without a pause.
-                await asyncio.sleep(0)
-        finally:
-            self.flush()
-            self.closing = self.closed = True
-            if self._client_acks is not None:
-                self._client_acks.close()
-            await self._engine.handlers["disconnect"](self.sid, self._engine.reason.TRANSPORT_CLOSE)
+        self.take_over(request, text_frame(b"0" + msgspec.json.encode(hello)), on_end)
         return response
 
-    def on_frame(self, message: WSMessage) -> bool:
-        """Handle at once what needs no waiting: readings and pongs; while closing, drop all but the close frame."""
-        kind = message[0]
-        if kind is not _TEXT or self.closing:
-            return self.closing and kind is not _CLOSE
+    def on_text(self, text: bytes) -> bool:
+        """Handle at once what needs no waiting: readings and pongs; while closing, drop everything."""
+        if self.closing:
+            return True
         if self.session is None or self.has_backpressure:
             return False
         try:
-            return self._try_fast_path(message[1])
+            return self._try_fast_path(text)
         except Exception as error:  # noqa: BLE001 - a bug; the parser would swallow it
             self._on_error(error)
             return True
+
+    async def on_queued_text(self, text: bytes) -> None:
+        """Handle any other packet, one after the other."""
+        if not text:
+            return
+        try:
+            if not self._try_fast_path(text):
+                await self._on_plain_packet(str(text, "utf-8"))
+        except UnicodeDecodeError:
+            self.close_for("no_text", INVALID_PAYLOAD)
+        except ValueError:  # raised by python-socketio for a packet that it cannot parse
+            self._on_malformed()
+        except Exception as error:  # noqa: BLE001 - a bug must not disturb other sockets
+            self._on_error(error)
+
+    async def on_closed(self) -> None:
+        """End the session."""
+        self.closed = True
+        if self._client_acks is not None:
+            self._client_acks.close()
+        await self._engine.handlers["disconnect"](self.sid, self._engine.reason.TRANSPORT_CLOSE)
 
     def _try_fast_path(self, text: bytes) -> bool:
         if self.handle_fast is not None and self.session is not None and self.handle_fast(self, self.session, text):
@@ -150,17 +161,6 @@ class DeviceSocket(WebSocket):
     async def close(self, wait: bool = True, abort: bool = False, reason: str | None = None) -> None:
         """Close; called by Engine.IO."""
         self.start_closing(NORMAL)
-
-    async def _on_packet(self, raw: bytes) -> None:
-        try:
-            if not self._try_fast_path(raw):
-                await self._on_plain_packet(str(raw, "utf-8"))
-        except UnicodeDecodeError:
-            self.close_for("no_text", INVALID_PAYLOAD)
-        except ValueError:  # raised by python-socketio for a packet that it cannot parse
-            self._on_malformed()
-        except Exception as error:  # noqa: BLE001 - a bug must not disturb other sockets
-            self._on_error(error)
 
     async def _on_plain_packet(self, text: str) -> None:
         kind = text[:2]

@@ -5,8 +5,8 @@ which make every disconnect take time that grows with the number of devices.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -25,8 +25,8 @@ SWEEP_EVERY_S = 0.5
 NAMESPACE = "/"
 
 SocketFactory = Callable[[Any, str, float], DeviceSocket]
-OpenSlot = Callable[[web.Request], AbstractAsyncContextManager[None]]
-"""Holds a slot for the socket of a request; raises when there is none, before the upgrade is answered."""
+OpenSlot = Callable[[web.Request], Awaitable[Callable[[], None]]]
+"""Takes a slot for the socket of a request and returns what releases it; raises when there is none."""
 
 
 class SocketServer(socketio.AsyncServer):  # type: ignore[misc]  # python-socketio carries no types
@@ -62,10 +62,7 @@ class Engine(engineio.AsyncServer):  # type: ignore[misc]  # python-engineio car
     async def _handle_connect(self, environ: dict[str, Any], *_: Any) -> web.StreamResponse:
         """Serve one WebSocket; called by the library for a valid request."""
         request: web.Request = environ["aiohttp.request"]
-        async with self._open_slot(request):
-            return await self._serve(request)
-
-    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        release_slot = await self._open_slot(request)
         sid = self.generate_id()
         hello = {
             "sid": sid,
@@ -75,10 +72,17 @@ class Engine(engineio.AsyncServer):  # type: ignore[misc]  # python-engineio car
             "maxPayload": self.max_http_buffer_size,
         }
         socket = self.sockets[sid] = self._make_socket(self, sid, asyncio.get_running_loop().time())
+        ended = partial(self._on_end, sid, release_slot)
         try:
-            return await socket.serve(request, hello)
-        finally:
-            del self.sockets[sid]
+            return await socket.serve(request, hello, ended)
+        except BaseException:
+            await self.handlers["disconnect"](sid, self.reason.TRANSPORT_ERROR)
+            ended()
+            raise
+
+    def _on_end(self, sid: str, release_slot: Callable[[], None]) -> None:
+        del self.sockets[sid]
+        release_slot()
 
     @asynccontextmanager
     async def sweeping_deadlines(self) -> AsyncIterator[None]:
