@@ -179,7 +179,7 @@ class FromDevices:
                 self._sio.eio.sockets[sid].close_for("refused", TRY_AGAIN_LATER, denied.code)
             raise socketio.exceptions.ConnectionRefusedError(str(denied), denied.data()) from denied
         self._metrics.connects.labels("accepted").inc()
-        self._metrics.connections.inc()
+        self._metrics.open_sessions += 1
         open_session = self._presence.connected(session.owner, session.device)
         self._sessions[sid] = session, open_session
         self._sids[open_session.connected_us] = sid
@@ -198,7 +198,7 @@ class FromDevices:
             self._presence.disconnected(open_session)
             self.receipts.remove(sid, session)
             self._admission.release(session)
-            self._metrics.connections.dec()
+            self._metrics.open_sessions -= 1
 
     async def _event(self, sid: str, event: Event) -> Ack:
         if (found := self._sessions.get(sid)) is None:  # it ended while this event was under way

@@ -127,19 +127,25 @@ class DeviceSocket(WebSocket):
             return True
         return False
 
-    def check_deadlines(self, now: float) -> None:
-        """Send a ping, or close, when it is time to; called for every socket about twice a second."""
-        if self.closing:
-            return
-        if self.session is None and now > self._connect_by:
-            self.close_for("no_connect", TRY_AGAIN_LATER, CONNECT_TIMEOUT)
-        elif self._pong_by is not None:
-            if now > self._pong_by:
-                self.abort("silent")
-        elif now >= self._ping_at:
-            self._ping_at = now + self._engine.ping_interval
-            self._pong_by = now + self._engine.ping_timeout
-            self.write(_PING_FRAME)
+    def check_deadlines(self, now: float) -> float:
+        """Send a ping, or close, when it is time to; return when to call this again."""
+        if not self.closing:
+            if self.session is None and now > self._connect_by:
+                self.close_for("no_connect", TRY_AGAIN_LATER, CONNECT_TIMEOUT)
+            elif self._pong_by is not None:
+                if now > self._pong_by:
+                    self.abort("silent")
+            elif now >= self._ping_at:
+                self._ping_at = now + self._engine.ping_interval
+                self._pong_by = now + self._engine.ping_timeout
+                self.write(_PING_FRAME)
+        return self.next_deadline
+
+    @property
+    def next_deadline(self) -> float:
+        """When something is due at the earliest; a pong, or the CONNECT, may have moved it by then."""
+        due = self._ping_at if self._pong_by is None else self._pong_by
+        return due if self.session is not None else min(due, self._connect_by)
 
     def emit(self, event: bytes, on_ack: OnAck) -> int:
         """Send an event, a JSON array of its name and payload; return the id of its acknowledgement."""

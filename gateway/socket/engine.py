@@ -5,6 +5,7 @@ which make every disconnect take time that grows with the number of devices.
 """
 
 import asyncio
+import heapq
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -49,6 +50,8 @@ class Engine(engineio.AsyncServer):  # type: ignore[misc]  # python-engineio car
     def __init__(self, make_socket: SocketFactory, open_slot: OpenSlot, **options: Any) -> None:
         self._make_socket = make_socket
         self._open_slot = open_slot
+        # When each socket is to be checked next, with its id; those of sockets that have ended stay until then.
+        self._deadlines: list[tuple[float, str]] = []
         super().__init__(monitor_clients=False, **options)
 
     async def handle_request(self, request: web.Request) -> Any:
@@ -72,6 +75,7 @@ class Engine(engineio.AsyncServer):  # type: ignore[misc]  # python-engineio car
             "maxPayload": self.max_http_buffer_size,
         }
         socket = self.sockets[sid] = self._make_socket(self, sid, asyncio.get_running_loop().time())
+        heapq.heappush(self._deadlines, (socket.next_deadline, sid))
         ended = partial(self._on_end, sid, release_slot)
         try:
             return await socket.serve(request, hello, ended)
@@ -86,7 +90,7 @@ class Engine(engineio.AsyncServer):  # type: ignore[misc]  # python-engineio car
 
     @asynccontextmanager
     async def sweeping_deadlines(self) -> AsyncIterator[None]:
-        """Check every socket's deadlines twice a second until the context is left."""
+        """Check, twice a second, the deadlines of the sockets where one is due, until the context is left."""
         async with background(self._sweep_deadlines(), name="deadlines"):
             yield
 
@@ -94,13 +98,22 @@ class Engine(engineio.AsyncServer):  # type: ignore[misc]  # python-engineio car
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(SWEEP_EVERY_S)
-            now = loop.time()
-            for socket in list(self.sockets.values()):
-                try:
-                    socket.check_deadlines(now)
-                except Exception:  # an error at one socket must not stop the deadlines of all others
-                    log.exception("A socket's deadlines could not be checked.")
-                    socket.abort("fault")
+            self._check_due(loop.time())
+
+    def _check_due(self, now: float) -> None:
+        due = []
+        while self._deadlines and self._deadlines[0][0] <= now:
+            due.append(heapq.heappop(self._deadlines)[1])
+        for sid in due:
+            if (socket := self.sockets.get(sid)) is None:
+                continue
+            try:
+                next_at = socket.check_deadlines(now)
+            except Exception:  # an error at one socket must not stop the deadlines of all others
+                log.exception("A socket's deadlines could not be checked.")
+                socket.abort("fault")
+                next_at = now
+            heapq.heappush(self._deadlines, (next_at, sid))
 
 
 class ClientManager(socketio.AsyncManager):  # type: ignore[misc]  # python-socketio carries no types
