@@ -81,10 +81,8 @@ class DeviceSocket(WebSocket):
 
         HTTPBadRequest when the request is not a proper upgrade, ConnectionError when the client has gone.
         """
-        response = await self.open(request)
         await self._engine.handlers["connect"](self.sid, {"aiohttp.request": request})
-        self.take_over(request, text_frame(b"0" + msgspec.json.encode(hello)), on_end)
-        return response
+        return await self.open(request, text_frame(b"0" + msgspec.json.encode(hello)), on_end)
 
     def on_text(self, text: bytes) -> bool:
         """Handle at once what needs no waiting: readings and pongs; while closing, drop everything."""

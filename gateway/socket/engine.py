@@ -13,7 +13,7 @@ from typing import Any
 
 import engineio
 import socketio
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from gateway.socket.device_socket import DeviceSocket
 from gateway.socket.handshake import check_handshake, refusal
@@ -24,6 +24,8 @@ log = logger("gateway.socket.engine")
 
 SWEEP_EVERY_S = 0.5
 NAMESPACE = "/"
+# Of the query, beside those that `check_handshake` looks at: the library refuses them, or their values.
+OTHER_PARAMETERS = frozenset(("sid", "j"))
 
 SocketFactory = Callable[[Any, str, float], DeviceSocket]
 OpenSlot = Callable[[web.Request], Awaitable[Callable[[], None]]]
@@ -57,7 +59,10 @@ class Engine(engineio.AsyncServer):  # type: ignore[misc]  # python-engineio car
     async def handle_request(self, request: web.Request) -> Any:
         """Answer a request under `/socket.io`; Problem 400 when it cannot become a socket."""
         check_handshake(request)
-        return await super().handle_request(request)
+        if request.method != "GET" or hdrs.ORIGIN in request.headers or not OTHER_PARAMETERS.isdisjoint(request.query):
+            return await super().handle_request(request)
+        # Nothing is left that the library would check; it would copy all headers first.
+        return await self._handle_connect({"aiohttp.request": request})
 
     def _bad_request(self, message: str | None = None) -> Any:
         raise refusal(message or "This is not a valid Engine.IO request.")

@@ -77,11 +77,19 @@ class RawWebSocketResponse(web.WebSocketResponse):
     """Answers an upgrade; the rest of aiohttp's class is not used.
 
     `_post_start` and `write_eof` are the two places where aiohttp would start reading and write a close frame itself;
-    tests cover what they rely on.
+    tests cover what they rely on. The answer is not written yet: it goes with the first frame, in one write.
     """
+
+    _send_headers_immediately = False
 
     def __init__(self) -> None:
         super().__init__(compress=False)
+
+    def take_answer(self) -> bytes:
+        """Return the answer, which the caller is to write, after `prepare`."""
+        writer: Any = self._payload_writer
+        answer, writer._headers_buf, writer._headers_written = writer._headers_buf, None, True
+        return bytes(answer)
 
     def _post_start(self, request: web.BaseRequest, protocol: str | None, writer: Any) -> None:
         self._writer = writer

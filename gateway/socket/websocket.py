@@ -113,22 +113,20 @@ class WebSocket:
         self._writing_paused = False
         self._drained: asyncio.Future[None] | None = None
 
-    async def open(self, request: web.Request) -> web.StreamResponse:
-        """Answer the upgrade; HTTPBadRequest when the request is not a proper one."""
+    async def open(self, request: web.Request, first: bytes, on_end: Callable[[], None]) -> web.StreamResponse:
+        """Answer the upgrade, with a first frame, and take the connection from aiohttp.
+
+        `on_end` is called once the socket has ended, unless this raises: HTTPBadRequest when the request is not a
+        proper upgrade, ConnectionError when the client has gone.
+        """
         response = RawWebSocketResponse()
         await response.prepare(request)
-        return response
-
-    def take_over(self, request: web.Request, first: bytes, on_end: Callable[[], None]) -> None:
-        """Take the connection from aiohttp and send a first frame; `on_end` is called once the socket has ended.
-
-        ConnectionError when the client has gone.
-        """
         self._transport, rest = release(request, self)
         self._on_end = on_end
-        self.write(first)
+        self.write(response.take_answer() + first)
         if rest:
             self.data_received(rest)
+        return response
 
     # What the transport calls
 
