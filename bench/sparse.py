@@ -49,7 +49,7 @@ class Effort:
     idle_rounds: int
 
 
-FULL = Effort(5000, 20, 3, 5, 2000, 20_000, 3)
+FULL = Effort(5000, 20, 3, 3, 2000, 20_000, 2)
 QUICK = Effort(1000, 5, 1, 2, 500, 2000, 1)
 SMOKE = Effort(40, 1, 0.2, 1, 20, 60, 1)
 
@@ -157,7 +157,7 @@ def run(folder: Path, parts: list[str], effort: Effort, most: int) -> tuple[list
 def main() -> int:
     """Parse the command line, measure, print the figures."""
     parser = argparse.ArgumentParser(prog="python -m bench sparse", description=__doc__)
-    parser.add_argument("--rounds", type=int, help="number of turns of each measurement (default: 5, idle 3)")
+    parser.add_argument("--rounds", type=int, help="number of turns of each measurement (default: 3, idle 2)")
     parser.add_argument("--quick", action="store_true", help="1,000 connections, shorter turns")
     parser.add_argument("--smoke", action="store_true", help="a minimal run that only shows that it works")
     parser.add_argument("--only", action="append", choices=PARTS, help="measure only this part; may be repeated")

@@ -132,6 +132,8 @@ class WebSocket:
 
     def data_received(self, data: bytes) -> None:
         """Read what the client has sent: whole text frames here, anything else by aiohttp's parser."""
+        if self._on_end is None:
+            return
         if self._parser is None:
             at, end = 0, len(data)
             most = self._context.settings.max_frame_bytes
@@ -176,8 +178,9 @@ class WebSocket:
         """End, after the frames that are still queued."""
         self._lost = True
         self.resume_writing()
-        self._queue().feed_eof()
-        self._serve_queue()
+        if self._on_end is not None:
+            self._queue().feed_eof()
+            self._serve_queue()
 
     # What the queue calls
 
@@ -254,7 +257,8 @@ class WebSocket:
         finally:
             if self._on_end is not None:
                 self._on_end()
-                self._on_end = None
+            # None from here on: the socket has ended.
+            self._on_end = self._frames = self._parser = None
             if self._transport is not None and not self._lost:
                 self._transport.close()
 
