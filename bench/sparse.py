@@ -27,6 +27,8 @@ from runtime.process import raise_fd_limit
 
 # How often a connection has a reading.
 EVERY_S = 10.0
+# At saturation each connection sends several times in this time.
+WARM_UP_S = 3.0
 MAX_OF_BEFORE, MIN_OF_NODE = 0.6, 4.0
 MAX_MEMORY_RATIO, MAX_CONNECT_RATIO = 0.8, 1.0
 # Open files of a process beside its connections.
@@ -72,7 +74,13 @@ def events(
                 if name == TIDEGATE:
                     raise
                 missing[name] = str(error)
-        shapes = {f"every {EVERY_S:g} s": (effort.paced_s, rate), "at saturation": (effort.saturated_s, None)}
+        shapes: dict[str, tuple[float, float | None]] = {
+            "at saturation": (effort.saturated_s, None),
+            f"every {EVERY_S:g} s": (effort.paced_s, rate),
+        }
+        progress("warming up")
+        for system in systems:  # the first reading of a connection costs more, and Node.js compiles hot code
+            measure_system(system, one, min(WARM_UP_S, effort.saturated_s), idle)
         for number in range(effort.rounds):
             for what, (seconds, paced) in shapes.items():
                 progress(f"  {number + 1}/{effort.rounds} {one.name} {what}")
