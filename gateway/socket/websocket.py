@@ -187,13 +187,13 @@ class WebSocket:
     def pause_reading(self) -> None:
         """Read nothing more from the client."""
         self._reading_paused = True
-        if self._transport is not None and not self._lost:
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Read on."""
         self._reading_paused = False
-        if self._transport is not None and not self._lost:
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
     def on_frame(self, message: WSMessage) -> bool:
@@ -237,14 +237,19 @@ class WebSocket:
 
     async def _handle_queued(self, frames: FrameQueue) -> None:
         """Handle queued frames until none is left, or to the end of the socket."""
-        while frames.has_input:
-            text = await self._next_text(frames)
-            if text is None:
-                await self._end()
-                return
-            await self.on_queued_text(text)
-            # Let other sockets run: queued packets are read without a pause.
-            await asyncio.sleep(0)
+        try:
+            while frames.has_input:
+                text = await self._next_text(frames)
+                if text is None:
+                    await self._end()
+                    return
+                await self.on_queued_text(text)
+                # Let other sockets run: queued packets are read without a pause.
+                await asyncio.sleep(0)
+        except BaseException:  # a bug, or the end of the process: a socket whose frames nobody reads must not stay
+            self.abort()
+            await self._end()
+            raise
         self._serving = None
         if self._parser is None:
             self._frames = None
