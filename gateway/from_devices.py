@@ -32,9 +32,9 @@ from gateway.socket.engine import NAMESPACE, SocketServer
 from gateway.socket.events import Event
 from gateway.socket.fast_path import FastPath
 from gateway.socket.frames import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER, text_frame
+from gateway.socket.output import CLOSE_TIMEOUT_S, SocketContext
 from gateway.socket.packets import EVENT, DevicePacket
 from gateway.socket.session_timers import SessionTimers
-from gateway.socket.websocket import CLOSE_TIMEOUT_S, SocketContext
 from runtime.logs import logger
 from runtime.times import rfc3339
 

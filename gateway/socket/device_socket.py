@@ -17,7 +17,8 @@ from aiohttp import web
 from gateway.session import Session
 from gateway.socket.client_acks import ClientAcks, OnAck
 from gateway.socket.frames import INTERNAL_ERROR, INVALID_PAYLOAD, NORMAL, POLICY_VIOLATION, TRY_AGAIN_LATER, text_frame
-from gateway.socket.websocket import SocketContext, WebSocket
+from gateway.socket.output import SocketContext
+from gateway.socket.websocket import WebSocket
 from runtime.logs import logger
 
 log = logger("gateway.socket.device_socket")

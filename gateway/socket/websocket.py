@@ -3,15 +3,11 @@
 It is the protocol of its transport, and holds nothing that only some of its time needs: whole text frames, which is
 what devices send, are read here; aiohttp's parser is made for the first bytes that are anything else; a queue and a
 task exist while frames wait for the plain path.
-
-Output goes to the transport without a queue of its own, and what a client leaves unread is bounded: while the client
-does not read, nothing more is read from it, and beyond a time or a size the connection is aborted. Every close is the
-same: a close frame, at most `CLOSE_TIMEOUT_S` for the client to close too, then the transport is aborted.
 """
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from aiohttp import WSMsgType, web
 from aiohttp._websocket.helpers import websocket_mask
@@ -19,18 +15,12 @@ from aiohttp._websocket.reader import WebSocketReader
 from aiohttp.http import WebSocketError, WSMessage
 from aiohttp.streams import EofStream
 
-from gateway.metrics import GatewayMetrics
-from gateway.settings import GatewaySettings
-from gateway.socket.frames import NORMAL, UNSUPPORTED_DATA, close_frame, pong_frame
+from gateway.socket.frames import NORMAL, UNSUPPORTED_DATA, pong_frame
+from gateway.socket.output import SocketContext, SocketOutput
 from gateway.socket.upgrade import FrameQueue, RawWebSocketResponse, release
-from runtime.log_throttle import LogThrottle
 
-CLOSE_TIMEOUT_S = 2.0
 # How long a binary frame may wait for the acknowledgement of the event that announced it.
 BINARY_GRACE_S = 0.05
-LOG_EVERY_S = 10.0
-# Unflushed output to one client beyond which it is no longer read. 1,000 bad readings are answered with 100 kB.
-BACKPRESSURE_BYTES = 64 * 1024
 
 # A whole text frame of a client: its first byte, the bit of a mask, and the lengths that stand in the second byte.
 _WHOLE_TEXT: Final = 0x81
@@ -39,79 +29,20 @@ _TWO_BYTE_SIZE: Final = 126
 _TEXT: Final = WSMsgType.TEXT
 
 
-class Flushable(Protocol):
-    """Holds output until the end of the event loop's turn."""
-
-    def flush(self) -> None:
-        """Write what is held."""
-
-
-class WriteCoalescer:
-    """Flushes every socket once per turn of the event loop, so that all its frames of a turn leave in one write.
-
-    A confirm releases the acknowledgements of many events at once; written one by one they took a quarter of the time.
-    """
-
-    def __init__(self) -> None:
-        self._pending: list[Flushable] = []
-
-    def add(self, socket: Flushable) -> None:
-        """Flush `socket` at the end of this turn; call once for all that it holds."""
-        if not self._pending:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._pending.append(socket)
-
-    def _flush(self) -> None:
-        pending, self._pending = self._pending, []
-        for socket in pending:
-            socket.flush()
-
-
-class SocketContext:
-    """The parts that all sockets of a gateway share."""
-
-    def __init__(self, settings: GatewaySettings, metrics: GatewayMetrics) -> None:
-        self.settings = settings
-        self.metrics = metrics
-        self.coalescer = WriteCoalescer()
-        self.log_throttle = LogThrottle(LOG_EVERY_S)
-
-
-class WebSocket:
+class WebSocket(SocketOutput):
     """Text frames in both directions, without compression, within bounds. Times are the event loop's, in seconds."""
 
-    __slots__ = (
-        "_context",
-        "_drained",
-        "_frames",
-        "_lost",
-        "_on_end",
-        "_out",
-        "_out_bytes",
-        "_parser",
-        "_reading_paused",
-        "_serving",
-        "_transport",
-        "_writing_paused",
-        "closing",
-    )
+    __slots__ = ("_frames", "_on_end", "_parser", "_reading_paused", "_serving")
 
     def __init__(self, context: SocketContext) -> None:
-        self._context = context
-        self._out: list[bytes] = []
-        self._out_bytes = 0
-        # True once closing has begun: no frame is accepted or sent any more.
-        self.closing = False
-        self._transport: asyncio.Transport | None = None
-        self._lost = False
+        super().__init__(context)
+        # None before the connection is taken, and once the socket has ended.
         self._on_end: Callable[[], None] | None = None
         self._frames: FrameQueue | None = None
         self._parser: WebSocketReader | None = None
         self._serving: asyncio.Task[None] | None = None
         # Also read by the queue.
         self._reading_paused = False
-        self._writing_paused = False
-        self._drained: asyncio.Future[None] | None = None
 
     async def open(self, request: web.Request, first: bytes, on_end: Callable[[], None]) -> web.StreamResponse:
         """Answer the upgrade, with a first frame, and take the connection from aiohttp.
@@ -163,16 +94,6 @@ class WebSocket:
     def eof_received(self) -> bool:
         """Close, as the client has."""
         return False
-
-    def pause_writing(self) -> None:
-        """Note that the client does not read."""
-        self._writing_paused = True
-
-    def resume_writing(self) -> None:
-        """Note that the client has read."""
-        self._writing_paused = False
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
 
     def connection_lost(self, _: Exception | None) -> None:
         """End, after the frames that are still queued."""
@@ -262,15 +183,9 @@ class WebSocket:
         finally:
             if self._on_end is not None:
                 self._on_end()
-            # None from here on: the socket has ended.
             self._on_end = self._frames = self._parser = None
             if self._transport is not None and not self._lost:
                 self._transport.close()
-
-    @property
-    def has_backpressure(self) -> bool:
-        """True while the client has to read before it is read from again."""
-        return self._out_bytes > BACKPRESSURE_BYTES or self._writing_paused
 
     async def _next_text(self, frames: FrameQueue) -> bytes | None:
         """Return the next queued text, empty if there is none; None at the end of the socket.
@@ -302,58 +217,3 @@ class WebSocket:
                 await asyncio.sleep(BINARY_GRACE_S)
                 self.close_for("binary", UNSUPPORTED_DATA)
         return b""
-
-    def write(self, frame: bytes) -> None:
-        """Send a frame, in one write with the client's other frames of this turn of the event loop."""
-        if self.closing:
-            return
-        if not self._out:
-            self._context.coalescer.add(self)
-        self._out.append(frame)
-        self._out_bytes += len(frame)
-
-    def flush(self) -> None:
-        """Hand the frames written so far to the transport."""
-        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
-        self._out.clear()
-        self._out_bytes = 0
-        transport = self._transport
-        if transport is None or self._lost or not data:
-            return
-        transport.write(data)
-        if transport.get_write_buffer_size() > self._context.settings.max_unread_bytes:
-            self.abort("unread")
-
-    async def _wait_drained(self) -> None:
-        self.flush()
-        if not self._writing_paused:
-            return
-        self._drained = asyncio.get_running_loop().create_future()
-        try:
-            async with asyncio.timeout(self._context.settings.unread_timeout_seconds):
-                await self._drained
-        except TimeoutError:
-            self.abort("unread")
-        finally:
-            self._drained = None
-
-    def close_for(self, cause: str, code: int, reason: str = "") -> None:
-        """Close because of what the client did; `cause` is counted, `code` and `reason` are sent to the client."""
-        if not self.closing:
-            self._context.metrics.cut.labels(cause).inc()
-            self.start_closing(code, reason)
-
-    def start_closing(self, code: int, reason: str = "") -> None:
-        """Send a close frame with code and reason; the client has `CLOSE_TIMEOUT_S` to close too."""
-        if not self.closing:
-            self.write(close_frame(code, reason))
-            self.closing = True
-            asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, self.abort)
-
-    def abort(self, cause: str = "") -> None:
-        """Close the transport at once, whatever is unread; `cause` is counted."""
-        self.closing = True
-        if self._transport is not None and not self._lost:
-            if cause:
-                self._context.metrics.cut.labels(cause).inc()
-            self._transport.abort()
