@@ -13,7 +13,7 @@ import pytest
 import socketio
 from structlog.testing import capture_logs
 
-from gateway.socket import websocket
+from gateway.socket import output
 from gateway.socket.device_socket import MAX_MALFORMED
 from readings.document import decode_document
 from readings.encoder import ReadingEncoder
@@ -440,7 +440,7 @@ async def test_a_client_that_reads_slowly_is_read_slowly_and_loses_no_answer(fak
 async def test_a_client_that_does_not_close_is_cut_off(
     stalled: RunningGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(websocket, "CLOSE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(output, "CLOSE_TIMEOUT_S", 0.3)
     reader, writer = await asyncio.open_connection("127.0.0.1", int(stalled.url.rpartition(":")[2]))
     writer.write(UPGRADE_REQUEST + frame(token_packet()) + frame("40/elsewhere,"))
     async with asyncio.timeout(2):
