@@ -53,7 +53,7 @@ class Effort:
 
 FULL = Effort(5000, 20, 3, 3, 2000, 20_000, 2)
 QUICK = Effort(1000, 5, 1, 2, 500, 2000, 1)
-SMOKE = Effort(40, 1, 0.2, 1, 20, 60, 1)
+SMOKE = Effort(40, 1, 0.2, 1, 20, 120, 1)
 
 
 def events(
@@ -97,19 +97,24 @@ def events(
     return figures, table, {f"{what}: {name}": measurements.each() for (what, name), measurements in found.items()}
 
 
+def _ratio(value: float, base: float) -> float:
+    """Return the ratio; 0 where a smoke run is too short for the kernel to have counted any time."""
+    return value / base if base else 0.0
+
+
 def _event_figures(what: str, found: dict[str, Measurements]) -> list[Figure]:
     ours = found[TIDEGATE]
     figures = [Figure(f"{what}: {TIDEGATE}, all processes", ours.total_us, "µs a reading")]
     if (before := found.get(BEFORE)) is not None:
         figures += [
             Figure(f"  {BEFORE}", before.total_us, "µs a reading"),
-            Figure("    Tidegate, of that", ours.total_us / before.total_us, "x", MAX_OF_BEFORE),
-            Figure("    its gateway, of that", ours.row()["gateway"] / before.row()["gateway"], "x"),
+            Figure("    Tidegate, of that", _ratio(ours.total_us, before.total_us), "x", MAX_OF_BEFORE),
+            Figure("    its gateway, of that", _ratio(ours.row()["gateway"], before.row()["gateway"]), "x"),
         ]
     if (node := found.get(NODE_CHECKED)) is not None:
         figures += [
             Figure(f"  {NODE_CHECKED}", node.total_us, "µs a reading"),
-            Figure("    times as dear as Tidegate", node.total_us / ours.total_us, "x", at_least=MIN_OF_NODE),
+            Figure("    times as dear as Tidegate", _ratio(node.total_us, ours.total_us), "x", at_least=MIN_OF_NODE),
         ]
     return figures
 
@@ -136,7 +141,7 @@ def idle_connections(
             if name in of:
                 figures.append(Figure(f"  {name}", of[name], unit))
                 asked = limit if name == NODE_CHECKED else None
-                figures.append(Figure("    Tidegate, of that", of[TIDEGATE] / of[name], "x", asked))
+                figures.append(Figure("    Tidegate, of that", _ratio(of[TIDEGATE], of[name]), "x", asked))
     return figures, found
 
 
