@@ -17,7 +17,14 @@ from statistics import median
 from typing import Any
 
 from bench.idle import slope
-from bench.measurements import Measurements, Workload, idle_cpu, measure_system, print_measurement
+from bench.measurements import (
+    SHORTEST_MEASUREMENT_S,
+    Measurements,
+    Workload,
+    idle_cpu,
+    measure_system,
+    print_measurement,
+)
 from bench.processes import ROOT, BenchError
 from bench.report import Figure, progress
 from bench.results import Details, Table, finish
@@ -78,9 +85,10 @@ def events(
             "at saturation": (effort.saturated_s, None),
             f"every {EVERY_S:g} s": (effort.paced_s, rate),
         }
-        progress("warming up")
-        for system in systems:  # the first reading of a connection costs more, and Node.js compiles hot code
-            measure_system(system, one, min(WARM_UP_S, effort.saturated_s), idle)
+        if effort.saturated_s >= SHORTEST_MEASUREMENT_S:
+            progress("warming up")
+            for system in systems:  # the first reading of a connection costs more, and Node.js compiles hot code
+                measure_system(system, one, min(WARM_UP_S, effort.saturated_s), idle)
         for number in range(effort.rounds):
             for what, (seconds, paced) in shapes.items():
                 progress(f"  {number + 1}/{effort.rounds} {one.name} {what}")
