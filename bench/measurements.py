@@ -108,15 +108,24 @@ def idle_cpu(servers: SharedServers, seconds: float = IDLE_SAMPLE_S) -> dict[str
 
 
 def measure_system(
-    system: System, workload: Workload, seconds: float, idle: dict[str, float], *, onto: Any | None = None
+    system: System,
+    workload: Workload,
+    seconds: float,
+    idle: dict[str, float],
+    *,
+    onto: Any | None = None,
+    rate: float | None = None,
 ) -> Measurement:
-    """Measure once on an empty collection, or `onto` a filled one. A smoke run pays for what earlier ones have left."""
+    """Measure once on an empty collection, or `onto` a filled one; with `rate`, at that many events a second.
+
+    A smoke run pays for what earlier ones have left.
+    """
     collection = _fresh(system, workload, min(FIRST_WRITES_S, seconds)) if onto is None else onto
     already = collection.estimated_document_count()
     if seconds >= SHORTEST_MEASUREMENT_S:
         system.servers.flush_writes()
     before, started = system.cpu_s(), time.perf_counter()
-    ran = system.load.request(workload.command(seconds))
+    ran = system.load.request(workload.command(seconds, rate))
     if ran["refused"] or ran["unanswered"] or ran["lost"]:
         raise BenchError(f"{system.name} did not accept everything: {ran}")
     readings = ran["acknowledged"] * workload.size

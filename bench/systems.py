@@ -29,6 +29,8 @@ from testing.servers.process import ServerError
 SAFE = WriteConcern("majority", j=True)
 TIDEGATE, CLUSTERED = "Tidegate", "Tidegate, clustered collection"
 NODE_MONGODB, NODE_RABBITMQ = "Node.js + MongoDB", "Node.js + RabbitMQ + MongoDB"
+# With the gateway's checks of every reading, which the one above does without.
+NODE_CHECKED = "Node.js + RabbitMQ + MongoDB, the same checks"
 PYTHON = "Python, plain"
 FLOOR = "bare insert_many of raw BSON"
 NODE_SYSTEMS, PYTHON_SYSTEM = ROOT / "bench" / "peers" / "node", "bench.peers.python"
@@ -147,7 +149,7 @@ def start_servers(folder: Path, *, replica_set: bool = False) -> Iterator[Shared
 
 @contextmanager
 def running(servers: SharedServers, name: str, connections: int, *, folder: Path = ROOT) -> Iterator[System]:
-    """Run one of `SYSTEMS` or `VERSIONS`, with `connections` open connections; `folder`: a checkout of its code."""
+    """Run a system with `connections` open connections; `folder`: a checkout of its code."""
     port = free_port()
     database = "bench_" + "_".join(
         "".join(character if character.isalpha() else " " for character in name.lower()).split()
@@ -183,7 +185,8 @@ def _commands(servers: SharedServers, name: str, port: int, database: str) -> Co
         python = [sys.executable, "-m"]
         server, consumer = [*python, f"{PYTHON_SYSTEM}.server"], [*python, f"{PYTHON_SYSTEM}.consumer"]
     else:
-        server, consumer = (node_command(NODE_SYSTEMS, script) for script in ("to_rabbitmq.js", "consumer.js"))
+        script = "checked.js" if name == NODE_CHECKED else "to_rabbitmq.js"
+        server, consumer = (node_command(NODE_SYSTEMS, one) for one in (script, "consumer.js"))
     return {"server": (server, environment, port), "consumer": (consumer, environment, 0)}
 
 

@@ -35,6 +35,7 @@ MODULES = (
     "gateway.socket.events",
     "gateway.socket.fast_path",
     "gateway.socket.frames",
+    "gateway.socket.output",
     "gateway.socket.websocket",
     "gateway.to_broker",
 )
