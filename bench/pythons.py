@@ -98,7 +98,7 @@ def built(program: Path, folder: Path, packages: tuple[Path, ...]) -> str:
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False
     )
-    return done.stderr.strip().splitlines()[-1] if done.returncode else ""
+    return done.stderr.strip().splitlines()[0] if done.returncode else ""
 
 
 Found = dict[str, dict[str, list[Measurement]]]
@@ -189,11 +189,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench pythons", description=__doc__)
     parser.add_argument("--only", action="append", choices=(*SUITES, OWN), help="one of them; may be repeated")
     parser.add_argument("--pure", action="store_true", help="compile nothing")
+    parser.add_argument("--rounds", type=int, metavar="N", help="number of rounds (default: 7)")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds, for a first impression")
     parser.add_argument("--smoke", action="store_true", help="a minimal run that only shows that it works")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     options = parser.parse_args()
     rounds, seconds = (1, 0.25) if options.smoke else (3, 1.5) if options.quick else (7, 3.0)
+    rounds = options.rounds or rounds
     missing: dict[str, str] = {}
     raise_fd_limit()
     with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as temporary:
@@ -221,7 +223,7 @@ def main() -> int:
         except BenchError as error:
             print(error, file=sys.stderr)
             return 2
-    is_full_run = not (options.smoke or options.quick or options.only or options.pure)
+    is_full_run = not (options.smoke or options.quick or options.only or options.pure or options.rounds)
     return finish("pythons", "Pythons", figures, details, as_json=options.json, save=is_full_run)
 
 

@@ -183,7 +183,9 @@ def main() -> int:
             print(error, file=sys.stderr)
             return 2
     details = Details(not_measured=missing, about={"rounds": rounds})
-    return finish("start", "From start to use", figures, details, as_json=options.json, save=not options.smoke)
+    return finish(
+        "start", "From start to use", figures, details, as_json=options.json, save=not (options.smoke or options.rounds)
+    )
 
 
 if __name__ == "__main__":
