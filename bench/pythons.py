@@ -1,8 +1,8 @@
 """A reading's whole way on Python 3.11, 3.13 and 3.14: services as they are, and with compiled modules.
 
 In turns, in one run, on the same servers. All three Pythons are Debian's, built alike, each with the C library of its
-suite; as root on Debian they are unpacked beside this machine's (testing/servers). This one runs as well: how a Python
-was built matters as much as its version. The verdict is on the Python of the image, against the cheapest of the three:
+suite; as root on Debian they are unpacked beside this machine's (testing/servers). This one runs as well, but is not
+compared: it may be built otherwise. The verdict is on the Python of the image, against the cheapest of the three:
 the processor time of gateway and persister, the processes that run on it.
 """
 
