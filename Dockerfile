@@ -26,6 +26,7 @@ RUN python -m pip install --target /opt/compiler -r /tmp/requirements/build.txt 
     } || echo "there is no compiler: the image will run the sources"
 WORKDIR /app
 COPY pyproject.toml .
+COPY requirements/build.txt requirements/
 COPY tools/build_fast.py tools/
 COPY runtime runtime
 COPY readings readings

@@ -16,8 +16,9 @@ LOCK := $(shell command -v flock >/dev/null 2>&1 && echo flock .venv.lock)
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+# Compiling the modules again at each start would be a fifth of it.
 run: $(VENV)/onebox.done ## run the whole pipeline on this machine (ARGS="--help" lists its options)
-	@exec $(BIN)/python -m onebox $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= exec $(BIN)/python -m onebox $(ARGS)
 
 # Tests mostly wait, so four workers on two processors. Each has its own servers; WORKERS=0 runs everything in one process.
 WORKERS ?= 4

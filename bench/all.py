@@ -34,6 +34,7 @@ class Part:
 FULL_SUITE = (
     Part("pipeline", 12),
     Part("floor", 3),
+    Part("start", 3),
     Part("growth", 16),
     Part("gateway", 7),
     Part("sparse", 11),
@@ -42,6 +43,7 @@ FULL_SUITE = (
     Part("dashboard", 16),
     Part("auth_logins", 3),
     Part("provisioning", 1),
+    Part("pythons", 20),
 )
 QUICK = (
     Part("pipeline", 2.5, ("--quick",)),

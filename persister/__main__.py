@@ -5,7 +5,10 @@
 
 import sys
 
-from persister.command import main
+from runtime.start import TRACEBACKS, quick_imports
 
 if __name__ == "__main__":
+    with quick_imports(*TRACEBACKS):
+        from persister.command import main
+
     sys.exit(main(sys.argv[1:]))
