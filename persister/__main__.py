@@ -5,7 +5,10 @@
 
 import sys
 
-from persister.command import main
+from runtime.compiled import use_compiled
 
 if __name__ == "__main__":
+    use_compiled()
+    from persister.command import main
+
     sys.exit(main(sys.argv[1:]))

@@ -61,7 +61,6 @@ class RabbitMQConsumer:
         self._channel = driver
         generation = self._generation
         take_over(connection, driver.number, _Deliveries(self, generation))
-        driver.on_consumer_cancel_callbacks.add(lambda _: self._on_cancelled(generation))
         self._parked = self._last_tag = self._window_start = 0
         self._consumer_tag = None if self._stopped else await self._consume(driver)
 
@@ -75,7 +74,7 @@ class RabbitMQConsumer:
             message, delivery_count = decode_message(properties, body)
             self._arrived.put_nowait(Delivery(message, tag, delivery_count, generation))
 
-    def _on_cancelled(self, generation: int) -> None:
+    def cancelled(self, generation: int) -> None:
         """Make all deliveries of this consumer stale and reconnect."""
         if generation == self._generation:
             self._generation += 1
@@ -167,7 +166,11 @@ class _Deliveries:
         self._consumer.receive(tag, properties, body, self._generation)
 
     def on_confirm(self, tag: int, *, multiple: bool, accepted: bool) -> None:
-        """Nothing is published here."""
+        """Do nothing: nothing is published here."""
+
+    def on_cancelled(self) -> None:
+        """Take what comes behind this for stale."""
+        self._consumer.cancelled(self._generation)
 
 
 async def _taken_over(_: DeliveredMessage) -> None:

@@ -5,7 +5,7 @@ busy channel receives is messages, and the confirms of its own. Those go to the 
 brings them, in their order; every other frame, and every frame of another channel, goes to the driver.
 
 A returned message is followed by its confirm. The driver understands returns, so from the first one on it gets the
-confirms of that channel too.
+confirms of that channel too. A consumer's cancellation is told to both: the driver has to answer it.
 """
 
 import struct
@@ -15,11 +15,12 @@ from typing import Protocol
 _HEAD = struct.Struct(">BHI")  # type, channel, size
 _METHOD, _CONTENT_HEADER, _BODY = 1, 2, 3
 _HEARTBEAT = 8
+_KINDS = (_METHOD, _CONTENT_HEADER, _BODY, _HEARTBEAT)
 _FRAME_END = 0xCE
 # A frame in addition to its payload: what is in front of it, and the byte behind it.
 _OVERHEAD = _HEAD.size + 1
 # The class and the number of a method.
-_RETURN, _DELIVER, _ACK, _NACK = (b"\0\x3c" + struct.pack(">H", method) for method in (50, 60, 80, 120))
+_CANCEL, _RETURN, _DELIVER, _ACK, _NACK = (b"\0\x3c" + struct.pack(">H", method) for method in (30, 50, 60, 80, 120))
 _TAG = struct.Struct(">Q")
 _BODY_SIZE = struct.Struct(">Q")
 # In a content header: its class and weight stand before the size of the body, the properties behind it.
@@ -36,6 +37,9 @@ class Receiver(Protocol):
 
     def on_confirm(self, tag: int, *, multiple: bool, accepted: bool) -> None:
         """Take the confirm of the message with this tag, or of all up to it."""
+
+    def on_cancelled(self) -> None:
+        """Learn that the broker has cancelled the consumer, before anything that it sends behind that."""
 
 
 @dataclass(slots=True)
@@ -88,10 +92,10 @@ class FrameSplitter:
         while length - at >= _HEAD.size:
             kind, channel, size = _HEAD.unpack_from(data, at)
             end = at + size + _OVERHEAD
-            if end > length:
+            if end > length and kind in _KINDS:
                 self._needed = size + _OVERHEAD
                 break
-            if data[end - 1] != _FRAME_END:
+            if kind not in _KINDS or data[end - 1] != _FRAME_END:
                 self._broken = True
                 at = length
                 break
@@ -134,6 +138,8 @@ class FrameSplitter:
             multiple = bool(data[at + _TAG.size] & _MULTIPLE)
             self._receivers[channel].on_confirm(tag, multiple=multiple, accepted=method == _ACK)
             return True
-        if method == _RETURN:
+        if method == _CANCEL:
+            self._receivers[channel].on_cancelled()
+        elif method == _RETURN:
             del self._receivers[channel]
         return False

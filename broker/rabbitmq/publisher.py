@@ -129,7 +129,10 @@ class _Confirms:
         self._confirmations = channel.confirmations
 
     def on_delivery(self, tag: int, properties: bytes, body: bytes) -> None:
-        """Nothing is consumed here."""
+        """Do nothing: nothing is consumed here."""
+
+    def on_cancelled(self) -> None:
+        """Do nothing: nothing is consumed here."""
 
     def on_confirm(self, tag: int, *, multiple: bool, accepted: bool) -> None:
         """Resolve the publish with this tag, or all up to it: they are in the order of their tags."""
