@@ -5,7 +5,8 @@ busy channel receives is messages, and the confirms of its own. Those go to the 
 brings them, in their order; every other frame, and every frame of another channel, goes to the driver.
 
 A returned message is followed by its confirm. The driver understands returns, so from the first one on it gets the
-confirms of that channel too. A consumer's cancellation is told to both: the driver has to answer it.
+confirms of that channel too. A consumer's cancellation is told to both: the driver has to answer it. Once the broker
+has closed a channel, what it still sends there is void: RabbitMQ 4.3 delivers behind that.
 """
 
 import struct
@@ -21,6 +22,7 @@ _FRAME_END = 0xCE
 _OVERHEAD = _HEAD.size + 1
 # The class and the number of a method.
 _CANCEL, _RETURN, _DELIVER, _ACK, _NACK = (b"\0\x3c" + struct.pack(">H", method) for method in (30, 50, 60, 80, 120))
+_CHANNEL_CLOSE = b"\0\x14\0\x28"
 _TAG = struct.Struct(">Q")
 _BODY_SIZE = struct.Struct(">Q")
 # In a content header: its class and weight stand before the size of the body, the properties behind it.
@@ -140,6 +142,6 @@ class FrameSplitter:
             return True
         if method == _CANCEL:
             self._receivers[channel].on_cancelled()
-        elif method == _RETURN:
+        elif method in (_RETURN, _CHANNEL_CLOSE):
             del self._receivers[channel]
         return False

@@ -11,6 +11,8 @@ from pamqp.header import ContentHeader
 from pamqp.heartbeat import Heartbeat
 
 from broker.headers import RECEIPTS_HEADER, SCHEMA_HEADER
+from broker.rabbitmq.address import parse_hosts
+from broker.rabbitmq.connector import Candidate, _Transport
 from broker.rabbitmq.incoming import HEARTBEAT_FRAME, FrameSplitter
 from broker.rabbitmq.properties import decode_message
 
@@ -68,7 +70,8 @@ def cut(data: bytes, random_: random.Random) -> Iterator[bytes]:
 def test_however_the_network_cuts_them_each_frame_goes_where_it_belongs(seed: int) -> None:
     random_ = random.Random(seed)
     splitter, received = FrameSplitter(), Received()
-    stream, expected, others = b"", [], b""
+    stream, others = b"", b""
+    expected: list[tuple[object, ...]] = []
     for tag in range(1, 60):
         kind = random_.randrange(5)
         body = random_.randbytes(random_.choice((0, 1, 99, 100, 101, 1000)))
@@ -116,6 +119,15 @@ def test_a_cancellation_is_told_before_what_comes_behind_it_and_to_the_driver_to
     assert [one[0] for one in received.all] == [1, "cancelled", 2]
 
 
+def test_what_the_broker_sends_on_a_channel_that_it_has_closed_is_not_received() -> None:
+    splitter, received = FrameSplitter(), Received()
+    splitter.take_over(OURS, received)
+    closed = pamqp.frame.marshal(commands.Channel.Close(406, "PRECONDITION_FAILED", 0, 0), OURS)
+    late = deliver(OURS, 2, b"two")
+    assert splitter.feed(deliver(OURS, 1, b"one") + closed + late) == closed + late
+    assert [one[0] for one in received.all] == [1]
+
+
 def test_from_a_returned_message_on_the_driver_gets_all_confirms() -> None:
     splitter, received = FrameSplitter(), Received()
     splitter.take_over(OURS, received)
@@ -123,6 +135,16 @@ def test_from_a_returned_message_on_the_driver_gets_all_confirms() -> None:
     assert splitter.feed(acks[0] + returned(OURS) + acks[1]) == returned(OURS) + acks[1]
     assert splitter.feed(acks[2]) == acks[2]
     assert received.all == [(1, False, True)]
+
+
+async def test_a_driver_that_gets_nothing_else_hears_that_the_node_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    transport = _Transport(Candidate(parse_hosts("amqp://127.0.0.1")[0], "127.0.0.1"))
+    transport.splitter.take_over(OURS, Received())
+    assert transport.received(deliver(OURS, 1, b"one")) == b""
+    monkeypatch.setattr("broker.rabbitmq.connector.TELL_DRIVER_EVERY_S", -1.0)
+    assert transport.received(deliver(OURS, 2, b"two")) == HEARTBEAT_FRAME
+    assert transport.received(pamqp.frame.marshal(Heartbeat(), 0)[:3]) == HEARTBEAT_FRAME
+    assert transport.received(pamqp.frame.marshal(Heartbeat(), 0)[3:]) == HEARTBEAT_FRAME
 
 
 @pytest.mark.parametrize("bad", [b"AMQP\0\0\x09\x01", b"\x01\0\x01\0\0\0\x01xy", b"HTTP/1.1 400 Bad Request\r\n"])
