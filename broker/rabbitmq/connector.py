@@ -28,8 +28,8 @@ SILENCE_TIMEOUT_S = 2.0
 SINGLE_NODE_SILENCE_TIMEOUT_S = 5.0
 # The longest handshake, however much the node sends.
 HANDSHAKE_TIMEOUT_S = 10.0
-# A node whose frames do not reach the driver sends no heartbeats beside them: the driver is told this often.
-TELL_DRIVER_EVERY_S = 1.0
+# A node whose frames do not reach the driver sends no heartbeats beside them: the driver gets one this often.
+HEARTBEAT_TO_DRIVER_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +170,7 @@ class _Transport(TransportFactory):
         """Return what the driver is to receive of it."""
         now = self.received_at = self._loop.time()
         others = self.splitter.feed(data)
-        if not others and now - self._driver_received_at > TELL_DRIVER_EVERY_S:
+        if not others and now - self._driver_received_at > HEARTBEAT_TO_DRIVER_S:
             others = HEARTBEAT_FRAME
         if others:
             self._driver_received_at = now

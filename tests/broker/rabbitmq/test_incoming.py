@@ -141,7 +141,7 @@ async def test_a_driver_that_gets_nothing_else_hears_that_the_node_lives(monkeyp
     transport = _Transport(Candidate(parse_hosts("amqp://127.0.0.1")[0], "127.0.0.1"))
     transport.splitter.take_over(OURS, Received())
     assert transport.received(deliver(OURS, 1, b"one")) == b""
-    monkeypatch.setattr("broker.rabbitmq.connector.TELL_DRIVER_EVERY_S", -1.0)
+    monkeypatch.setattr("broker.rabbitmq.connector.HEARTBEAT_TO_DRIVER_S", -1.0)
     assert transport.received(deliver(OURS, 2, b"two")) == HEARTBEAT_FRAME
     assert transport.received(pamqp.frame.marshal(Heartbeat(), 0)[:3]) == HEARTBEAT_FRAME
     assert transport.received(pamqp.frame.marshal(Heartbeat(), 0)[3:]) == HEARTBEAT_FRAME
