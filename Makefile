@@ -88,13 +88,14 @@ screenshots: $(VENV)/dev.done ## take the pictures in docs/images
 	@testing/servers/install >&2
 	@$(BIN)/python -m tests.e2e.screenshots
 
-build-fast: $(VENV)/onebox.done $(VENV)/build.done ## compile the modules that every reading of a gateway passes (needs a C compiler)
+build-fast: $(VENV)/onebox.done $(VENV)/build.done ## compile the modules that every reading passes (needs a C compiler)
 	@$(BIN)/python -m tools.build_fast
 
 # The compiled modules, alone and in virtual time; the broker's contract; and once the whole way, in processes.
 COMPILED_TESTS = tests/runtime/test_compiled.py tests/gateway/limits/test_rates.py tests/gateway/test_lanes.py \
 	tests/gateway/test_to_broker.py tests/gateway/test_ingest.py tests/gateway/socket/test_fast_path.py \
-	tests/gateway/socket/test_device_socket.py tests/simulation/test_simulation.py tests/broker/test_contract.py \
+	tests/gateway/socket/test_device_socket.py tests/persister/test_batch.py tests/readings/test_document.py \
+	tests/simulation/test_simulation.py tests/broker/test_contract.py \
 	tests/integration/test_pipeline.py::test_a_killed_gateway_loses_nothing_that_was_acknowledged
 test-compiled: $(VENV)/dev.done ## run the tests of the compiled modules on what `make build-fast` has compiled
 	@testing/servers/install >&2

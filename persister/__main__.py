@@ -5,9 +5,11 @@
 
 import sys
 
+from runtime.compiled import use_compiled
 from runtime.start import TRACEBACKS, quick_imports
 
 if __name__ == "__main__":
+    use_compiled()
     with quick_imports(*TRACEBACKS):
         from persister.command import main
 

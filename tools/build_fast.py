@@ -1,4 +1,4 @@
-"""Compiles the modules that every reading of a gateway passes into build/compiled: `make build-fast`.
+"""Compiles the modules that every reading passes in a gateway and a persister into build/compiled: `make build-fast`.
 
 mypyc makes one shared library of them, with an extension module for each; `runtime/compiled.py` loads them while they
 fit. What is compiled, what not and why: docs/decisions/0033. Needs a C compiler, Python's headers, and the packages of
@@ -39,6 +39,8 @@ MODULES = (
     "gateway.socket.output",
     "gateway.socket.websocket",
     "gateway.to_broker",
+    "persister.batch",
+    "readings.document",
 )
 # Run in a process of its own: it prints, and reads the command line.
 SCRIPT = """

@@ -92,8 +92,9 @@ def settings_page() -> str:
         OTHER_COMMANDS,
         "\n## Compiled modules\n\n"
         f"`{compiled.VARIABLE}` (default `auto`; one of {', '.join(f'`{choice}`' for choice in compiled.CHOICES)}): "
-        "`gateway` and `onebox` load modules that `make build-fast`, or the image, has compiled, if they fit their "
-        "sources and the interpreter. `off` never loads them; `required` ends the process if they cannot be loaded.\n",
+        "`gateway`, `persister` and `onebox` load modules that `make build-fast`, or the image, has compiled, if they "
+        "fit their sources and the interpreter. `off` never loads them; `required` ends the process if they cannot be "
+        "loaded.\n",
         "\n## Fault tests\n\n"
         f"`{failpoints.VARIABLE}=POINT:TIMES` kills a process (`kill -9`) when it passes a point for that many times. "
         f"Points: {points}.\n",
