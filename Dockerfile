@@ -15,7 +15,7 @@ RUN /opt/tidegate/bin/pip install -r /tmp/requirements/tracing.txt \
     && find /opt/tidegate -name __pycache__ -type d -prune -exec rm -rf {} + \
     && /opt/tidegate/bin/python -m compileall -q -j 0 /opt/tidegate/lib
 
-# Compiles what every reading of a gateway passes (docs/decisions/0033). The compiler stays in this stage. Where Debian's
+# Compiles what every reading passes (docs/decisions/0033). The compiler stays in this stage. Where Debian's
 # packages cannot be had there is none: the image then runs the sources, and `tidegate_build_info` says so.
 FROM packages AS compiled
 COPY requirements/build.txt /tmp/requirements/
@@ -26,12 +26,14 @@ RUN python -m pip install --target /opt/compiler -r /tmp/requirements/build.txt 
     } || echo "there is no compiler: the image will run the sources"
 WORKDIR /app
 COPY pyproject.toml .
+COPY requirements/build.txt requirements/
 COPY tools/build_fast.py tools/
 COPY runtime runtime
 COPY readings readings
 COPY access access
 COPY broker broker
 COPY gateway gateway
+COPY persister persister
 RUN PYTHONPATH=/opt/compiler /opt/tidegate/bin/python tools/build_fast.py --if-possible && mkdir -p build/compiled
 
 FROM python:3.13-slim

@@ -16,13 +16,16 @@ LOCK := $(shell command -v flock >/dev/null 2>&1 && echo flock .venv.lock)
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+# Compiling the modules again at each start would be a fifth of it.
 run: $(VENV)/onebox.done ## run the whole pipeline on this machine (ARGS="--help" lists its options)
-	@exec $(BIN)/python -m onebox $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= exec $(BIN)/python -m onebox $(ARGS)
 
-# Tests mostly wait. Each worker has its own servers; WORKERS=0 runs everything in one process.
-WORKERS ?= 3
+# Tests mostly wait, so four workers on two processors. Each has its own servers; WORKERS=0 runs everything in one process.
+WORKERS ?= 4
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 10
 
+# A run starts a thousand processes, and each would compile its modules anew.
+test fuzz test-compiled: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/dev.done ## run every test, on real servers that the tests start themselves (ARGS="-k name" goes to pytest)
 	@testing/servers/install >&2
 	@testing/servers/install-from-debian sid rabbitmq-server >/dev/null || echo "the newest RabbitMQ is not available here (see the line above)" >&2
@@ -85,13 +88,14 @@ screenshots: $(VENV)/dev.done ## take the pictures in docs/images
 	@testing/servers/install >&2
 	@$(BIN)/python -m tests.e2e.screenshots
 
-build-fast: $(VENV)/onebox.done $(VENV)/build.done ## compile the modules that every reading of a gateway passes (needs a C compiler)
+build-fast: $(VENV)/onebox.done $(VENV)/build.done ## compile the modules that every reading passes (needs a C compiler)
 	@$(BIN)/python -m tools.build_fast
 
 # The compiled modules, alone and in virtual time; the broker's contract; and once the whole way, in processes.
 COMPILED_TESTS = tests/runtime/test_compiled.py tests/gateway/limits/test_rates.py tests/gateway/test_lanes.py \
 	tests/gateway/test_to_broker.py tests/gateway/test_ingest.py tests/gateway/socket/test_fast_path.py \
-	tests/gateway/socket/test_device_socket.py tests/simulation/test_simulation.py tests/broker/test_contract.py \
+	tests/gateway/socket/test_device_socket.py tests/persister/test_batch.py tests/readings/test_document.py \
+	tests/simulation/test_simulation.py tests/broker/test_contract.py \
 	tests/integration/test_pipeline.py::test_a_killed_gateway_loses_nothing_that_was_acknowledged
 test-compiled: $(VENV)/dev.done ## run the tests of the compiled modules on what `make build-fast` has compiled
 	@testing/servers/install >&2

@@ -2,7 +2,10 @@
 
 import sys
 
-from auth.cli.command import main
+from runtime.start import TRACEBACKS, quick_imports
 
 if __name__ == "__main__":
+    with quick_imports(*TRACEBACKS):
+        from auth.cli.command import main
+
     sys.exit(main(sys.argv[1:]))

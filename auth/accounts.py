@@ -14,7 +14,7 @@ from auth.tokens.api_key_rows import delete_api_keys, longest_life_ms
 from auth.tokens.revocations import EndedKey, RevocationLog
 from database.connection import Database
 from database.ids import new_id
-from database.tables import api_keys, deleted_owners, devices, refresh_tokens, users
+from database.tables import api_keys, deleted_owners, devices, ended_api_keys, refresh_tokens, users
 from runtime.http.problems import Problem
 from runtime.logs import logger
 from runtime.times import now_ms
@@ -158,6 +158,7 @@ class Accounts:
             await lock_user(connection, user_id)
             await connection.execute(insert(deleted_owners).values(owner_id=user_id, deleted_at_ms=now_ms()))
             api_keys_ms = await longest_life_ms(connection, user_id)
+            await connection.execute(delete(ended_api_keys).where(ended_api_keys.c.owner_id == user_id))
             await connection.execute(delete(users).where(users.c.id == user_id))
             await self._revocations.revoke_owner(connection, user_id, api_keys_ms)
 

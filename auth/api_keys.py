@@ -9,8 +9,8 @@ from sqlalchemy import func, insert, select
 
 from access.claims import Verified
 from auth.accounts import lock_user
-from auth.errors import NoSuchApiKeyError, NotYourDevicesError, TooManyApiKeysError
-from auth.tokens.api_key_rows import delete_api_keys, valid_key
+from auth.errors import NoSuchApiKeyError, NotYourDevicesError, TooManyApiKeysError, TooManyEndedApiKeysError
+from auth.tokens.api_key_rows import MAX_ENDED, delete_api_keys, next_place_ms, valid_key
 from auth.tokens.issuer import IssuedToken, IssuingKey, NewApiKey, TokenIssuer
 from auth.tokens.revocations import RevocationLog
 from auth.tokens.status import lock_session
@@ -43,8 +43,8 @@ class ApiKeys:
     async def create(self, claims: Verified, new: NewApiKey) -> IssuedToken:
         """Create a key of the user whose session has these claims.
 
-        Raises NoSuchUserError, EndedSessionError, NotYourDevicesError or TooManyApiKeysError. Expired keys are listed
-        until their place is needed.
+        Raises NoSuchUserError, EndedSessionError, NotYourDevicesError, TooManyApiKeysError or TooManyEndedApiKeysError.
+        Expired keys are listed until their place is needed.
         """
         owner_id, key_id = claims.sub, new_id()
         of_owner = api_keys.c.owner_id == owner_id
@@ -61,6 +61,8 @@ class ApiKeys:
                 await delete_api_keys(connection, of_owner, api_keys.c.expires_at_ms <= database_now_ms())
                 if (await connection.scalar(count) or 0) >= MAX_PER_OWNER:
                     raise TooManyApiKeysError(MAX_PER_OWNER)
+            if (until_ms := await next_place_ms(connection, owner_id)) is not None:
+                raise TooManyEndedApiKeysError(MAX_ENDED, until_ms)
             issued = self._issuer.for_api_key(key_id, new, owner_id)
             row = {
                 "owner_id": owner_id,

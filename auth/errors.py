@@ -70,6 +70,15 @@ class TooManyApiKeysError(AuthError):
         self.limit = limit
 
 
+class TooManyEndedApiKeysError(AuthError):
+    """The owner has ended the maximum number of API keys that would still be valid, the first until `until_ms`."""
+
+    def __init__(self, limit: int, until_ms: int) -> None:
+        super().__init__(f"at most {limit} ended API keys")
+        self.limit = limit
+        self.until_ms = until_ms
+
+
 class NoSuchApiKeyError(AuthError):
     """The owner has no API key with this id: it was deleted or has expired, or is another owner's."""
 

@@ -57,8 +57,8 @@ class Environment:
         return self.issuer.user(sub=owner, owner=owner)
 
     @contextmanager
-    def peer(self, name: str, devices: int) -> Iterator[Peer]:
-        """Run one of `NAMES`, with a load generator for `devices` devices."""
+    def peer(self, name: str, devices: int, folder: Path = ROOT) -> Iterator[Peer]:
+        """Run one of `NAMES`, with a load generator for `devices` devices; `folder`: a checkout of the gateway."""
         port, ops_port = free_port(), free_port()
         command, environment = self._command(name, port, ops_port)
         log = self.folder / f"{name}.log"
@@ -66,7 +66,7 @@ class Environment:
         if name == "node":
             self._queues.add(environment["QUEUE"])
         with (
-            BenchProcess(command, log=log, environment=environment) as server,
+            BenchProcess(command, log=log, environment=environment, folder=folder) as server,
             LineProcess(load, log=self.folder / f"{name}-load.log") as speaking,
         ):
             server.wait_for_port(ops_port if name == "gateway" else port)

@@ -1,9 +1,11 @@
 """The cost of an idle connection: memory, from the slope between two numbers of connections, and CPU to connect."""
 
 import time
+from pathlib import Path
 from statistics import median
 
 from bench.environment import NAMES, Environment
+from bench.processes import ROOT
 from bench.report import Figure, progress
 
 SETTLE_S = 1.5
@@ -31,9 +33,12 @@ def idle(environment: Environment, rounds: int, fewer: int, more: int) -> list[F
     ]
 
 
-def slope(environment: Environment, name: str, fewer: int, more: int) -> tuple[float, float]:
-    """Return the resident kilobytes and the µs of CPU of one additional connection to that peer."""
-    with environment.peer(name, more) as peer:
+def slope(environment: Environment, name: str, fewer: int, more: int, folder: Path = ROOT) -> tuple[float, float]:
+    """Return the resident kilobytes and the µs of CPU of one additional connection to that peer.
+
+    `folder`: a checkout of the gateway.
+    """
+    with environment.peer(name, more, folder) as peer:
         found = []
         for number in (fewer, more):
             peer.load.request({"connect": number})

@@ -29,6 +29,8 @@ from testing.servers.process import ServerError
 SAFE = WriteConcern("majority", j=True)
 TIDEGATE, CLUSTERED = "Tidegate", "Tidegate, clustered collection"
 NODE_MONGODB, NODE_RABBITMQ = "Node.js + MongoDB", "Node.js + RabbitMQ + MongoDB"
+# With the gateway's checks of every reading, which the one above does without.
+NODE_CHECKED = "Node.js + RabbitMQ + MongoDB, the same checks"
 PYTHON = "Python, plain"
 FLOOR = "bare insert_many of raw BSON"
 NODE_SYSTEMS, PYTHON_SYSTEM = ROOT / "bench" / "peers" / "node", "bench.peers.python"
@@ -148,14 +150,37 @@ def start_servers(folder: Path, *, replica_set: bool = False) -> Iterator[Shared
 @contextmanager
 def running(servers: SharedServers, name: str, connections: int, *, folder: Path = ROOT) -> Iterator[System]:
     """Run one of `SYSTEMS` or `VERSIONS`, with `connections` open connections; `folder`: a checkout of its code."""
-    port = free_port()
-    database = "bench_" + "_".join(
-        "".join(character if character.isalpha() else " " for character in name.lower()).split()
-    )
+    port, database = free_port(), _database_of(name)
     servers.fresh(database, clustered=name == CLUSTERED)
+    with _started(servers, name, database, _commands(servers, name, port, database), port, connections, folder) as made:
+        yield made
+
+
+@contextmanager
+def running_on(
+    servers: SharedServers, name: str, connections: int, *, python: str, folder: Path, compiled: bool
+) -> Iterator[System]:
+    """Run Tidegate on another Python; `name` is the system's. Compiled modules are required if `compiled`, else off."""
+    port, database = free_port(), _database_of(name)
+    servers.fresh(database)
+    commands = _tidegate(
+        servers, port, database, python=python, clustered=False, compiled="required" if compiled else "off"
+    )
+    with _started(servers, name, database, commands, port, connections, folder) as made:
+        yield made
+
+
+def _database_of(system: str) -> str:
+    return "bench_" + "_".join("".join(one if one.isalnum() else " " for one in system.lower()).split())
+
+
+@contextmanager
+def _started(
+    servers: SharedServers, name: str, database: str, commands: Commands, port: int, connections: int, folder: Path
+) -> Iterator[System]:
     processes: dict[str, BenchProcess] = {}
     with ExitStack() as stack:
-        for what, (command, environment, ready) in _commands(servers, name, port, database).items():
+        for what, (command, environment, ready) in commands.items():
             log = servers.environment.folder / f"{database}-{what}.log"
             process = BenchProcess(command, log=log, environment=environment, folder=folder)
             processes[what] = stack.enter_context(process)
@@ -173,7 +198,8 @@ def running(servers: SharedServers, name: str, connections: int, *, folder: Path
 def _commands(servers: SharedServers, name: str, port: int, database: str) -> Commands:
     """Return the processes of a system."""
     if name in OURS:
-        return _tidegate(servers, port, database, clustered=name == CLUSTERED, compiled=name not in VERSIONS)
+        compiled = "off" if name in VERSIONS else "auto"
+        return _tidegate(servers, port, database, clustered=name == CLUSTERED, compiled=compiled)
     environment = {"PORT": str(port), "MONGODB_URL": servers.mongodb.url, "DATABASE": database}
     environment |= servers.environment.node_settings()
     if name == NODE_MONGODB:
@@ -183,16 +209,25 @@ def _commands(servers: SharedServers, name: str, port: int, database: str) -> Co
         python = [sys.executable, "-m"]
         server, consumer = [*python, f"{PYTHON_SYSTEM}.server"], [*python, f"{PYTHON_SYSTEM}.consumer"]
     else:
-        server, consumer = (node_command(NODE_SYSTEMS, script) for script in ("to_rabbitmq.js", "consumer.js"))
+        script = "checked.js" if name == NODE_CHECKED else "to_rabbitmq.js"
+        server, consumer = (node_command(NODE_SYSTEMS, one) for one in (script, "consumer.js"))
     return {"server": (server, environment, port), "consumer": (consumer, environment, 0)}
 
 
-def _tidegate(servers: SharedServers, port: int, database: str, *, clustered: bool, compiled: bool) -> Commands:
-    """Return Tidegate's processes, as operators run them."""
+def _tidegate(
+    servers: SharedServers,
+    port: int,
+    database: str,
+    *,
+    clustered: bool,
+    compiled: str,
+    python: str = sys.executable,
+) -> Commands:
+    """Return Tidegate's processes, as operators run them; `compiled` is TIDEGATE_COMPILED."""
     common = {
         "BROKER_URL": servers.environment.rabbitmq.create_vhost(),
         "READINGS_URL": servers.mongodb.url,
-        COMPILED: "auto" if compiled else "off",
+        COMPILED: compiled,
     }
     gateway_ops, persister_ops = free_port(), free_port()
     gateway = servers.environment.gateway_settings(port, gateway_ops) | common
@@ -203,6 +238,6 @@ def _tidegate(servers: SharedServers, port: int, database: str, *, clustered: bo
         "OPS_PORT": str(persister_ops),
     }
     return {
-        "gateway": ([sys.executable, "-m", "gateway"], gateway, gateway_ops),
-        "persister": ([sys.executable, "-m", "persister"], persister, persister_ops),
+        "gateway": ([python, "-m", "gateway"], gateway, gateway_ops),
+        "persister": ([python, "-m", "persister"], persister, persister_ops),
     }

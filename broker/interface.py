@@ -109,6 +109,9 @@ class Broadcaster(Protocol):
     def broadcast(self, payload: bytes) -> None:
         """Send one payload, or drop it and count it."""
 
+    async def until_refused(self) -> BrokerRefused:
+        """Wait until the broker refuses what was sent since it last answered, as a permission is missing."""
+
 
 class Subscriber(Protocol):
     """Receives broadcasts: `async for payload in subscriber` never ends, and continues after outages."""

@@ -90,6 +90,14 @@ class _ApiKeys(TypedColumns):
     expires_at_ms = C(BigInteger, nullable=False)
 
 
+class _EndedApiKeys(TypedColumns):
+    # Without a foreign key: it would lock the owner's row at each end of a key, for which operators lock others first.
+    owner_id = C(ascii_text(36), primary_key=True)
+    id = C(ascii_text(36), primary_key=True)
+    # Until then every gateway and reader keeps its revocation.
+    expires_at_ms = C(BigInteger, nullable=False)
+
+
 class _ProvisioningKeys(TypedColumns):
     owner_id = C(ascii_text(36), ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
     id = C(ascii_text(36), primary_key=True)
@@ -181,6 +189,7 @@ devices = table("devices", _Devices, UniqueConstraint("owner_id", "name", name="
 refresh_tokens = table("refresh_tokens", _RefreshTokens, UniqueConstraint("token_hash", name="refresh_tokens_hash"))
 signing_keys = table("signing_keys", _SigningKeys, UniqueConstraint("kid", name="signing_keys_kid"))
 api_keys = table("api_keys", _ApiKeys, Index("api_keys_kid", "kid", "expires_at_ms"))
+ended_api_keys = table("ended_api_keys", _EndedApiKeys)
 provisioning_keys = table(
     "provisioning_keys", _ProvisioningKeys, UniqueConstraint("key_hash", name="provisioning_keys_hash")
 )

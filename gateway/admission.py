@@ -2,8 +2,7 @@
 
 import math
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -65,9 +64,11 @@ class Admission:
         self._limits = limits
         self._addresses = addresses
 
-    @asynccontextmanager
-    async def slot(self, request: web.Request) -> AsyncIterator[None]:
-        """Hold a slot for a socket after the checks that need no token; temporary AdmissionDenied without one."""
+    async def open_slot(self, request: web.Request) -> Callable[[], None]:
+        """Take a slot for a socket after the checks that need no token; temporary AdmissionDenied without one.
+
+        Returns what releases it, to be called once.
+        """
         if not self._revocations.loaded or not await self._verifier.ready():
             raise AdmissionDenied("unavailable", "tokens cannot be verified yet; try again", RETRY_AFTER_MS)
         address = network_of(self._addresses.of(request))
@@ -75,10 +76,7 @@ class Admission:
             self._limits.acquire_socket(address)
         except TooManyConnections as error:
             raise _too_many(error) from error
-        try:
-            yield
-        finally:
-            self._limits.release_socket(address)
+        return partial(self._limits.release_socket, address)
 
     async def admit(self, request: web.Request, auth: object = None, *, has_slot: bool = False) -> Session:
         """Verify the credentials in Socket.IO's `auth` or in headers, and begin a session; AdmissionDenied otherwise.

@@ -11,7 +11,6 @@ protocol is in docs/protocol/socketio.md.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -33,9 +32,9 @@ from gateway.socket.engine import NAMESPACE, SocketServer
 from gateway.socket.events import Event
 from gateway.socket.fast_path import FastPath
 from gateway.socket.frames import GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER, text_frame
+from gateway.socket.output import CLOSE_TIMEOUT_S, SocketContext
 from gateway.socket.packets import EVENT, DevicePacket
 from gateway.socket.session_timers import SessionTimers
-from gateway.socket.websocket import CLOSE_TIMEOUT_S, SocketContext
 from runtime.logs import logger
 from runtime.times import rfc3339
 
@@ -101,7 +100,7 @@ class FromDevices:
         context = SocketContext(settings, metrics)
         self._sio = SocketServer(
             lambda engine, sid, now: DeviceSocket(context, engine, sid, now),
-            self._slot,
+            self._open_slot,
             cors_allowed_origins=list(settings.cors_origins) or None,
             max_http_buffer_size=settings.max_frame_bytes,
             ping_interval=settings.ping_interval_seconds,
@@ -150,16 +149,20 @@ class FromDevices:
                 break
             await asyncio.sleep(CLOSE_POLL_S)
 
-    @asynccontextmanager
-    async def _slot(self, request: web.Request) -> AsyncIterator[None]:
-        """Hold a slot for a socket; Problem 503 before its upgrade is answered when there is none at present."""
+    async def _open_slot(self, request: web.Request) -> Callable[[], None]:
+        """Take a slot for a socket, return what releases it; Problem 503 when there is none at present."""
         try:
-            async with self._admission.slot(request):
+            # Between this and the socket's entry in the engine nothing is awaited.
+            release = await self._admission.open_slot(request)
+            try:
                 self._require_room()
-                yield
+            except AdmissionDenied:
+                release()
+                raise
         except AdmissionDenied as denied:
             self._metrics.connects.labels(denied.code).inc()
             raise problem(503, str(denied), denied.data()) from denied
+        return release
 
     def _require_room(self) -> None:
         if self._stopping:
@@ -176,7 +179,7 @@ class FromDevices:
                 self._sio.eio.sockets[sid].close_for("refused", TRY_AGAIN_LATER, denied.code)
             raise socketio.exceptions.ConnectionRefusedError(str(denied), denied.data()) from denied
         self._metrics.connects.labels("accepted").inc()
-        self._metrics.connections.inc()
+        self._metrics.open_sessions += 1
         open_session = self._presence.connected(session.owner, session.device)
         self._sessions[sid] = session, open_session
         self._sids[open_session.connected_us] = sid
@@ -184,6 +187,8 @@ class FromDevices:
         socket.session, socket.handle_fast = session, self._handle_fast
         self.receipts.add(sid, session)
         self._timers.schedule(sid, session.expires_at)
+        # With the request, which nothing asks for again: 3 kB.
+        self._sio.environ.pop(sid, None)
 
     async def _disconnect(self, sid: str, *_: object) -> None:
         if (found := self._sessions.pop(sid, None)) is not None:
@@ -193,7 +198,7 @@ class FromDevices:
             self._presence.disconnected(open_session)
             self.receipts.remove(sid, session)
             self._admission.release(session)
-            self._metrics.connections.dec()
+            self._metrics.open_sessions -= 1
 
     async def _event(self, sid: str, event: Event) -> Ack:
         if (found := self._sessions.get(sid)) is None:  # it ended while this event was under way

@@ -79,7 +79,10 @@ class GatewayMetrics:
     """The gateway's metrics in one registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.connections = Gauge("tidegate_gateway_connections", "Sessions open now", registry=registry)
+        self.open_sessions = 0
+        Gauge("tidegate_gateway_connections", "Sessions open now", registry=registry).set_function(
+            lambda: self.open_sessions
+        )
         self.connects = Counter(
             "tidegate_gateway_connects_total", "Connection attempts by outcome", ["outcome"], registry=registry
         )

@@ -4,7 +4,8 @@ As in Nagle's algorithm, while nothing is in flight, whatever arrived within one
 once; otherwise readings are buffered until a confirm arrives or the message is full. So a quiet gateway answers at once
 and a busy one sends large messages. After a confirm that acknowledges many events the gateway lingers: only a full
 message is sent for a while, because the devices' next readings are on their way, and a message costs as much for ten
-readings as for a hundred (docs/decisions/0012).
+readings as for a hundred (docs/decisions/0012). With many sessions it lingers after any message, and for longer after a
+small one (docs/decisions/0035).
 
 If the gateway dies before it has acknowledged a message's readings, confirmed or not, devices send them again: those
 that the broker already holds end as duplicates of the key (docs/decisions/0001). Only a reading sent without `ts` may
@@ -32,6 +33,11 @@ log = logger("gateway.to_broker")
 # not full.
 MANY_EVENTS = 8
 LINGER_S = 0.0015
+# With FLEET sessions it lingers after every message, FLEET_LINGER_S after one of less than FLEET_EVENTS: what so many
+# devices send one by one would else cost a message each.
+FLEET = 500
+FLEET_EVENTS = 64
+FLEET_LINGER_S = 0.02
 
 
 class Busy(Exception):
@@ -65,6 +71,7 @@ class ToBroker:
         slots: int,
         max_waiting_bytes: int,
         linger_s: float = LINGER_S,
+        fleet_linger_s: float = FLEET_LINGER_S,
         exchange: Exchange = READINGS_EXCHANGE,
     ) -> None:
         self._publisher = publisher
@@ -79,6 +86,7 @@ class ToBroker:
         self.waiting_bytes = 0
         self._flush_scheduled = False
         self._linger_s = linger_s
+        self._fleet_linger_s = fleet_linger_s
         self._lingering = False
         self._in_flight: set[asyncio.Task[None]] = set()
 
@@ -148,10 +156,16 @@ class ToBroker:
 
     def _on_publish_done(self, events: int, task: "asyncio.Task[None]") -> None:
         self._in_flight.discard(task)
-        if events >= MANY_EVENTS and self._linger_s and not self._lingering:
+        linger_s = self._linger_after(events)
+        if linger_s and not self._lingering:
             self._lingering = True
-            asyncio.get_running_loop().call_later(self._linger_s, self._end_linger)
+            asyncio.get_running_loop().call_later(linger_s, self._end_linger)
         self._publish_if_ready()
+
+    def _linger_after(self, events: int) -> float:
+        if self._linger_s and events < FLEET_EVENTS and self._metrics.open_sessions >= FLEET:
+            return self._fleet_linger_s
+        return self._linger_s if events >= MANY_EVENTS else 0.0
 
     def _end_linger(self) -> None:
         self._lingering = False

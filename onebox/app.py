@@ -7,6 +7,7 @@ from onebox.run import Plan, Summary
 from onebox.services import ServiceSettings
 from onebox.settings import OneboxSettings
 from runtime.process import Shutdown
+from runtime.start import BLOCKING_CLIENT, quick_imports
 from simulator.errors import ReplayError, SimulatorError
 
 # Errors that the user can fix: reported in one line, without a traceback.
@@ -31,7 +32,8 @@ class Onebox:
             secrets = load_or_create_secrets(self._plan.data)
             async with launched_mongod(self._plan.data / "mongodb") as launched:
                 # mongod takes half a second to start, and importing the services takes longer: both at the same time.
-                from onebox.pipeline import Pipeline  # noqa: PLC0415
+                with quick_imports(*BLOCKING_CLIENT):
+                    from onebox.pipeline import Pipeline  # noqa: PLC0415
 
                 pipeline = Pipeline(self._plan, self._settings, self._services)
                 self.summary, self.failures = await pipeline.run(await launched.ready(), secrets, shutdown)

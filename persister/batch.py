@@ -115,13 +115,16 @@ class Batch:
     def newest(self) -> dict[bytes, tuple[int, bytes]]:
         """Return the time in ms and the document of the newest reading stored in each series; of equals the last."""
         newest: dict[bytes, tuple[int, bytes]] = {}
-        times, outcomes = self._times, self.outcomes
+        documents, times, outcomes = self.documents, self._times, self.outcomes
         all_stored = outcomes.count(Outcome.STORED) == len(outcomes)
         for name, indexes in self.series.items():
             stored = indexes if all_stored else [index for index in indexes if outcomes[index] is Outcome.STORED]
             if stored:
-                index = stored[0] if len(stored) == 1 else max(reversed(stored), key=times.__getitem__)
-                newest[name] = times[index], self.documents[index]
+                last = stored[0]
+                for index in stored:
+                    if times[index] >= times[last]:
+                        last = index
+                newest[name] = times[last], documents[last]
         return newest
 
     def results(self) -> Iterator[tuple[BatchedDelivery, list[bytes], list[Outcome]]]:

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import bson
 import msgspec
@@ -20,26 +20,26 @@ from readings.keys import Position, reading_key
 from readings.place import Place
 from readings.reading import ATTRIBUTES, Reading
 
-_LENGTH = struct.Struct("<i")
-_INT64 = struct.Struct("<q")
+_LENGTH: Final = struct.Struct("<i")
+_INT64: Final = struct.Struct("<q")
 # The start of a document: its length, the type and name of `_id`, the length of `_id`.
-_BEGIN = struct.Struct("<i5si")
+_BEGIN: Final = struct.Struct("<i5si")
 # `ts` and `seq`, each with its type and name.
-_TS_SEQ = struct.Struct("<4sq5sq")
+_TS_SEQ: Final = struct.Struct("<4sq5sq")
 # The type and name of `receivedAt`, and its milliseconds.
-_RECEIVED_AT = struct.Struct("<12sq")
+_RECEIVED_AT: Final = struct.Struct("<12sq")
 # The offset of `_id`'s own length: behind the document's length, the type and the name `_id\0`.
-_ID_AT = 9
-_ID_HEAD = b"\x03_id\x00"
-_TS_HEAD = b"\x09ts\x00"
-_VALUE_NAME = b"value\x00"
-_RECEIVED_AT_HEAD = b"\x09receivedAt\x00"
+_ID_AT: Final = 9
+_ID_HEAD: Final = b"\x03_id\x00"
+_TS_HEAD: Final = b"\x09ts\x00"
+_VALUE_NAME: Final = b"value\x00"
+_RECEIVED_AT_HEAD: Final = b"\x09receivedAt\x00"
 # `ts` (1 + 3 + 8 bytes), `seq` (1 + 4 + 8 bytes) and the closing zero of `_id`.
-_TS_SEQ_BYTES = 12 + 13 + 1
-_SERIES_AT = _BEGIN.size
+_TS_SEQ_BYTES: Final = 12 + 13 + 1
+_SERIES_AT: Final = _BEGIN.size
 # Bytes of a value by its BSON type: float, boolean, int32, int64. A text (0x02) gives its length.
 _VALUE_BYTES = {0x01: 8, 0x08: 1, 0x10: 4, 0x12: 8}
-_TEXT = 0x02
+_TEXT: Final = 0x02
 
 AS_MILLISECONDS: CodecOptions[dict[str, Any]] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
 

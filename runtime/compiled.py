@@ -36,6 +36,8 @@ class Manifest(msgspec.Struct):
     # The extension modules by module name, and the one that has the code of them all.
     files: dict[str, str]
     shared: str
+    # Bytes of each of these files: one that was cut off can end a process instead of failing to load.
+    sizes: dict[str, int]
     # SHA-256 of every source that has a part in the build.
     sources: dict[str, str]
 
@@ -75,14 +77,17 @@ def use_compiled(folder: Path = FOLDER, root: Path = ROOT) -> None:
     choice = os.environ.get(VARIABLE) or "auto"
     if choice not in CHOICES:
         raise SystemExit(f"{VARIABLE} must be one of: {', '.join(CHOICES)}")
-    if choice == "off" or (choice == "auto" and not (folder / MANIFEST).exists()):
+    if choice == "off":
         return
     try:
-        _install(folder, root)
+        manifest = _read(folder)
+        if manifest is not None:
+            _install(manifest, folder, root)
+        why = "" if manifest is not None else f"there is no {folder / MANIFEST}"
     except NotUsableError as error:
-        if choice == "required":
-            raise SystemExit(f"{VARIABLE}=required, but {error}") from error
-        _state.ignored = str(error)
+        _state.ignored = why = str(error)
+    if why and choice == "required":
+        raise SystemExit(f"{VARIABLE}=required, but {why}")
 
 
 def is_compiled() -> bool:
@@ -100,8 +105,19 @@ def digest(source: bytes) -> str:
     return sha256(source).hexdigest()
 
 
-def _install(folder: Path, root: Path) -> None:
-    manifest = _read(folder)
+def _install(manifest: Manifest, folder: Path, root: Path) -> None:
+    _require_fit(manifest, folder, root)
+    finder = _Finder(folder, manifest.files)
+    sys.meta_path.insert(0, finder)
+    try:
+        importlib.import_module(manifest.shared)
+    except ImportError as error:  # another C library
+        sys.meta_path.remove(finder)
+        raise NotUsableError(f"they cannot be loaded: {error}") from error
+    _state.modules = frozenset(manifest.files.keys() - {manifest.shared})
+
+
+def _require_fit(manifest: Manifest, folder: Path, root: Path) -> None:
     if manifest.suffix != EXTENSION_SUFFIXES[0]:
         raise NotUsableError(f"they are built for {manifest.suffix}, this is {EXTENSION_SUFFIXES[0]}")
     for source, expected in manifest.sources.items():
@@ -111,22 +127,24 @@ def _install(folder: Path, root: Path) -> None:
             raise NotUsableError(f"{source} cannot be read: {error.strerror}") from error
         if found != expected:
             raise NotUsableError(f"{source} has changed since they were built")
+    for file in manifest.files.values():
+        try:
+            size = (folder / file).stat().st_size
+        except OSError as error:
+            raise NotUsableError(f"{file} of the build cannot be read: {error.strerror}") from error
+        if size != manifest.sizes.get(file):
+            raise NotUsableError(f"{file} of the build is not whole")
     if early := sorted(manifest.files.keys() & sys.modules.keys()):
         raise NotUsableError(f"{early[0]} was imported before")
-    finder = _Finder(folder, manifest.files)
-    sys.meta_path.insert(0, finder)
-    try:
-        importlib.import_module(manifest.shared)
-    except ImportError as error:  # another C library, a file that is missing or cut off
-        sys.meta_path.remove(finder)
-        raise NotUsableError(f"they cannot be loaded: {error}") from error
-    _state.modules = frozenset(manifest.files.keys() - {manifest.shared})
 
 
-def _read(folder: Path) -> Manifest:
+def _read(folder: Path) -> Manifest | None:
+    """Return the manifest of a build, None if there is no build."""
     try:
         return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except OSError as error:
         raise NotUsableError(f"{folder / MANIFEST} cannot be read: {error.strerror}") from error
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise NotUsableError(f"{folder / MANIFEST} is not a manifest: {error}") from error

@@ -104,6 +104,7 @@ VARIABLES = frozenset(
         "TIDEGATE_COMPILED",
         "TIDEGATE_FAILPOINT",
         "TIDEGATE_PASSWORD",
+        "TIDEGATE_TOKEN",
         "TOKEN_ISSUER",
         "TRUSTED_PROXIES",
         "UNREAD_TIMEOUT_SECONDS",

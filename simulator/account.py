@@ -18,6 +18,7 @@ T = TypeVar("T")
 
 # Concurrent calls while many devices are registered.
 MAX_CALLS = 16
+_SEND = "readings:write"
 
 
 class NewDevice(msgspec.Struct, frozen=True, rename="camel"):
@@ -180,6 +181,24 @@ class Account(Owner):
             if self._token == used:  # otherwise another call has already logged in
                 await self._log_in()
         return await super()._call(method, path, response_type, **options)
+
+
+async def open_with_key(api: Api, token: str) -> Owner:
+    """Return the owner of an API key that may send readings of every device; SimulatorError for another token."""
+    owner = Owner(api, token)
+    try:
+        claims = await owner.claims()
+    except ApiError as error:
+        if error.status != 401:
+            raise
+        raise SimulatorError(f"the API key is not accepted: {error}") from error
+    if claims.device is not None:
+        raise SimulatorError("the token is a device's; an import takes an API key (POST /keys)")
+    if claims.devices is not None:
+        raise SimulatorError("this API key is limited to its devices, and may not import; take one without `devices`")
+    if not claims.allows(_SEND):
+        raise SimulatorError(f"this API key may not send readings: it has not the scope {_SEND}")
+    return owner
 
 
 def _first_error(errors: BaseExceptionGroup[SimulatorError]) -> SimulatorError:

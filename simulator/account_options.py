@@ -2,8 +2,10 @@
 
 import argparse
 import os
+import re
 
 PASSWORD_VARIABLE = "TIDEGATE_PASSWORD"  # noqa: S105 - the name of a variable
+TOKEN_VARIABLE = "TIDEGATE_TOKEN"  # noqa: S105 - the name of a variable
 
 
 def add_account_options(parser: argparse.ArgumentParser, *, email_help: str, required: bool = True) -> None:
@@ -20,6 +22,24 @@ def password_of(parser: argparse.ArgumentParser, options: argparse.Namespace) ->
     if not password:
         parser.error(f"a password is required: --password, or {PASSWORD_VARIABLE} in the environment")
     return str(password)
+
+
+def add_token_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--token`, which takes the place of an account's address and password."""
+    about = "an API key for all devices of the account, in place of --email and a password"
+    parser.add_argument("--token", help=f"{about}; prefer {TOKEN_VARIABLE}, as with --password")
+
+
+def token_of(parser: argparse.ArgumentParser, options: argparse.Namespace) -> str:
+    """Return the API key, or nothing where `--email` asks for a password; exit through `parser.error` without both."""
+    if options.token and options.email:
+        parser.error("--token and --email: give one of them")
+    token = str(options.token or ("" if options.email else os.environ.get(TOKEN_VARIABLE, "")))
+    if not token and not options.email:
+        parser.error(f"an account is required: --email and its password, or an API key as --token or {TOKEN_VARIABLE}")
+    if re.search(r"[^!-~]", token):  # it becomes a header
+        parser.error("the API key has a blank or another character that no token has")
+    return token
 
 
 def _url(text: str) -> str:

@@ -13,7 +13,7 @@ import msgspec
 
 from readings.reading import MAX_READINGS
 from runtime.logs import logger
-from simulator.account import Account
+from simulator.account import Owner
 from simulator.backoff import backoff
 from simulator.errors import ApiError, SimulatorError, UnavailableError
 from simulator.reading import Identity, ReadingOutcome
@@ -32,13 +32,13 @@ class HttpSender:
 
     def __init__(
         self,
-        account: Account,
+        owner: Owner,
         stats: RunStats,
         *,
         rows_at_once: int = MAX_READINGS,
         on_rejected: OnRejected = lambda *_: None,
     ) -> None:
-        self._account = account
+        self._owner = owner
         self._stats = stats
         self._rows_at_once = rows_at_once
         self._on_rejected = on_rejected
@@ -94,7 +94,7 @@ class HttpSender:
         self._stats.on_sent(len(readings))
         while True:
             try:
-                response = await self._account.send(device, readings)
+                response = await self._owner.send(device, readings)
                 break
             except UnavailableError as error:
                 attempt += 1

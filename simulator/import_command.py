@@ -14,7 +14,7 @@ from runtime.command_line import CommandParser
 from runtime.logs import configure_logs
 from runtime.process import Shutdown, run_until_stopped
 from runtime.times import rfc3339
-from simulator.account_options import add_account_options, password_of
+from simulator.account_options import add_account_options, add_token_option, password_of, token_of
 from simulator.errors import ReplayError, SimulatorError
 from simulator.importing import STOP_FLUSH_S, ImportPlan, check_files, import_files
 from simulator.progress import progress
@@ -32,7 +32,7 @@ examples:
   python -m simulator import readings.csv --dry-run --device boiler:1
   TIDEGATE_PASSWORD=... python -m simulator import 2025.csv.gz 2026.csv.gz --url http://127.0.0.1:8080 \\
       --email me@example.org --device boiler:1 --zone Europe/Berlin --repeated-hour order --missing NA
-  TIDEGATE_PASSWORD=... python -m simulator import export.parquet --url http://127.0.0.1:8080 --email me@example.org
+  TIDEGATE_TOKEN=... python -m simulator import export.parquet --url http://127.0.0.1:8080
 
 {FILES}
 
@@ -65,6 +65,8 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     plan = _plan(parser, options)
     configure_logs("warning", "console")
+    if options.refused is not None and any(_is_same(options.refused, path) for path in options.files):
+        parser.error(f"--refused {options.refused}: it is one of the files to import, and would be overwritten")
     with _refusals(parser, options.refused) as refusals:
         run = _Run(plan, refusals, dry_run=options.dry_run)
         code = run_until_stopped(run.serve, STOP_FLUSH_S + 2)
@@ -73,6 +75,10 @@ def main(arguments: Sequence[str]) -> int:
     if run.code == 2:
         return 2
     return max(code, run.code, _print(run, refusals, as_json=options.json))
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    return path.exists() and path.samefile(other)
 
 
 class _Refusals:
@@ -197,6 +203,7 @@ def import_parser() -> CommandParser:
     add = parser.add_argument
     add("files", nargs="+", type=file_argument, metavar="FILE", help="files of one kind: all options are for each")
     add_account_options(parser, email_help="the account that owns the devices", required=False)
+    add_token_option(parser)
     add("--device", type=id_argument, metavar="ID", help="device of all rows, registered or not")
     add("--dry-run", action="store_true", help="read and check the files, print what is in them, send nothing")
     add("--keep-going", action="store_true", help="leave out rows that are no readings, rather than send nothing")
@@ -209,15 +216,17 @@ def import_parser() -> CommandParser:
 def _plan(parser: CommandParser, options: argparse.Namespace) -> ImportPlan:
     if options.device is not None and options.device_column:
         parser.error("--device and --device-column: give one of them")
-    password = ""
+    password = token = ""
     if not options.dry_run:
-        if options.url is None or options.email is None:
-            parser.error("--url and --email are required, except with --dry-run")
-        password = password_of(parser, options)
+        if options.url is None:
+            parser.error("--url is required, except with --dry-run")
+        token = token_of(parser, options)
+        password = "" if token else password_of(parser, options)
     return ImportPlan(
         url=options.url or "",
         email=options.email or "",
         password=password,
+        token=token,
         files=tuple(file_of(parser, options, path, options.device) for path in options.files),
         keep_going=options.keep_going,
     )

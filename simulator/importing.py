@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from simulator.account import Account
+from simulator.account import Account, Owner, open_with_key
 from simulator.api import Api
 from simulator.device import device_session
 from simulator.errors import ReplayError, SimulatorError
@@ -28,11 +28,15 @@ OnFileError = Callable[[Replay, ReplayError], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportPlan:
-    """What is imported, and where to. With `keep_going` rows that are no readings are left out."""
+    """What is imported, and where to. With `keep_going` rows that are no readings are left out.
+
+    With `token`, an API key, `email` and `password` are not used.
+    """
 
     url: str
-    email: str
-    password: str = field(repr=False)
+    email: str = ""
+    password: str = field(default="", repr=False)
+    token: str = field(default="", repr=False)
     files: tuple[Replay, ...]
     keep_going: bool = False
 
@@ -60,16 +64,24 @@ async def import_files(
     stats.expected = sum(found.readings for found in checked)
     stats.devices = len({device for found in checked for device, _ in found.series})
     async with device_session() as http:
-        account = Account(Api(http, plan.url), plan.email, plan.password, name=None)
-        await account.open()
+        owner = await _opened(plan, Api(http, plan.url))
         for found in checked:
             if stop.is_set():
                 return
-            await _send(found, account, stats, stop, on_rejected)
+            await _send(found, owner, stats, stop, on_rejected)
+
+
+async def _opened(plan: ImportPlan, api: Api) -> Owner:
+    """Return the owner that sends; SimulatorError if it cannot log in, or its API key may not import."""
+    if plan.token:
+        return await open_with_key(api, plan.token)
+    account = Account(api, plan.email, plan.password, name=None)
+    await account.open()
+    return account
 
 
 async def _send(
-    found: CheckedReplay, account: Account, stats: RunStats, stop: asyncio.Event, on_rejected: OnFileError
+    found: CheckedReplay, owner: Owner, stats: RunStats, stop: asyncio.Event, on_rejected: OnFileError
 ) -> None:
     file = found.replay
 
@@ -79,6 +91,6 @@ async def _send(
     rows = replay_rows(file, "", found.survey, keep_going=found.keep_going)
     try:
         with contextlib.closing(rows):
-            await HttpSender(account, stats, on_rejected=rejected).send(rows, stop, STOP_FLUSH_S)
+            await HttpSender(owner, stats, on_rejected=rejected).send(rows, stop, STOP_FLUSH_S)
     except SimulatorError as error:
         stats.device_failed(str(file.path), str(error))

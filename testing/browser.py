@@ -63,6 +63,7 @@ class Browser:
             options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
             driver = webdriver.Chrome(service=Service(DRIVER), options=options)
             try:
+                driver.set_script_timeout(WITHIN_S)
                 scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
                 driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
                 if zone is not None:

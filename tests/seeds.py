@@ -38,9 +38,10 @@ def seed_of(name: str, run: int = SEED) -> int:
 def pytest_configure(config: pytest.Config) -> None:
     """Let Hypothesis derive its input from each test's name, or in another run from that run's seed."""
     config.addinivalue_line("markers", "fuzz: has random input; `make fuzz` runs these with another seed")
-    # How long it takes to generate input depends on the load of the machine, not on the code.
+    # How long it takes to generate input, and to run one example, depends on the load of the machine, not on the code.
     shared: dict[str, Any] = {
         "database": None,
+        "deadline": None,
         "print_blob": True,
         "suppress_health_check": [hypothesis.HealthCheck.too_slow],
     }

@@ -3,7 +3,11 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from tests import workers
 from tests.fast import FAST, SLOW
 from tests.workers import LONGEST
 
@@ -42,6 +46,29 @@ def test_one_who_is_alone_is_alone_and_the_others_are_not(tmp_path: Path) -> Non
         if came < went_too and came_too < went
     }
     assert met == {("shared", "shared")}
+
+
+class Item:
+    """What the order of a run needs to know of a test."""
+
+    def __init__(self, nodeid: str) -> None:
+        self.nodeid = nodeid
+
+    def get_closest_marker(self, name: str) -> bool:
+        return self.nodeid.endswith(name)
+
+
+def test_the_longest_files_begin_a_run_and_those_with_tests_to_be_alone_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "A_WORKER", True)
+    monkeypatch.setattr(workers, "LONGEST", ("d.py", "c.py"))
+    items: Any = [
+        Item(name) for name in ("a.py::1", "a.py::alone", "a.py::3", "b.py::1", "b.py::2", "c.py::1", "d.py::1")
+    ]
+    workers.pytest_collection_modifyitems(items)
+    assert [item.nodeid for item in items] == [
+        *("d.py::1", "c.py::1", "b.py::1", "b.py::2"),
+        *("a.py::1", "a.py::alone", "a.py::3"),
+    ]
 
 
 def test_the_files_that_begin_a_run_are_there() -> None:

@@ -1,4 +1,4 @@
-"""Compiles the modules that every reading of a gateway passes into build/compiled: `make build-fast`.
+"""Compiles the modules that every reading passes in a gateway and a persister into build/compiled: `make build-fast`.
 
 mypyc makes one shared library of them, with an extension module for each; `runtime/compiled.py` loads them while they
 fit. What is compiled, what not and why: docs/decisions/0033. Needs a C compiler, Python's headers, and the packages of
@@ -13,8 +13,8 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from importlib import metadata
 from importlib.machinery import EXTENSION_SUFFIXES
-from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 from runtime.compiled import FOLDER, MANIFEST, Manifest, digest  # noqa: E402 - the image's build runs this by its path
 
 GROUP = "tidegate"
+REQUIREMENTS = ROOT / "requirements" / "build.txt"
 MODULES = (
     "gateway.counts",
     "gateway.ingest",
@@ -35,8 +36,11 @@ MODULES = (
     "gateway.socket.events",
     "gateway.socket.fast_path",
     "gateway.socket.frames",
+    "gateway.socket.output",
     "gateway.socket.websocket",
     "gateway.to_broker",
+    "persister.batch",
+    "readings.document",
 )
 # Run in a process of its own: it prints, and reads the command line.
 SCRIPT = """
@@ -93,13 +97,23 @@ def require_tools() -> None:
         raise CannotBuildError(f"there is no C compiler ({compiler})")
     if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
         raise CannotBuildError("Python's headers are not installed")
-    for package in ("mypyc", "setuptools"):
-        if find_spec(package) is None:
-            raise CannotBuildError(f"{package} is not installed (requirements/build.txt)")
+    for package, version in required_versions(REQUIREMENTS.read_text()).items():
+        try:
+            found = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            raise CannotBuildError(f"{package} is not installed (requirements/build.txt)") from None
+        if found != version:
+            raise CannotBuildError(f"{package} {found} is installed, not {version} (requirements/build.txt)")
+
+
+def required_versions(requirements: str) -> dict[str, str]:
+    """Return the versions that requirements pin, by package."""
+    pins = (line.split("==") for line in requirements.splitlines() if "==" in line and not line.startswith("#"))
+    return {name.strip(): version.strip() for name, version in pins}
 
 
 def build() -> Manifest:
-    """Compile, and replace what was built before; CompilerError."""
+    """Compile, and replace what was built before; CompilerError, OSError."""
     sources = {str(file): digest((ROOT / file).read_bytes()) for file in sources_of(MODULES)}
     with tempfile.TemporaryDirectory(prefix="tidegate-build-") as folder:
         target = Path(folder)
@@ -114,12 +128,25 @@ def build() -> Manifest:
             ".".join(file.relative_to(library).parts)[: -len(suffix)]: file for file in library.rglob("*" + suffix)
         }
         files = {name: str(file.relative_to(library)) for name, file in sorted(names.items())}
-        manifest = Manifest(suffix, files, f"{GROUP}__mypyc", sources)
+        sizes = {file: (library / file).stat().st_size for file in files.values()}
+        manifest = Manifest(suffix, files, f"{GROUP}__mypyc", sizes, sources)
         (library / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
-        # A process that starts in between finds nothing, or no manifest, and runs the sources.
-        shutil.rmtree(FOLDER, ignore_errors=True)
-        shutil.copytree(library, FOLDER)
+        install(library)
     return manifest
+
+
+def install(library: Path) -> None:
+    """Put a build in the place of the one before, whole or not at all, whenever this is interrupted; OSError.
+
+    A process that starts in between finds none, and runs the sources.
+    """
+    FOLDER.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{FOLDER.name}-", dir=FOLDER.parent) as folder:
+        made, before = Path(folder) / "made", Path(folder) / "before"
+        shutil.copytree(library, made)
+        if FOLDER.exists():
+            FOLDER.rename(before)
+        made.rename(FOLDER)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -135,6 +162,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 0 if options.if_possible else 1
     except CompilerError as error:
         print(f"The compiler has failed:\n{error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"The build cannot be written: {error}", file=sys.stderr)
         return 1
     print(f"Compiled {len(manifest.files) - 1} modules into {FOLDER.relative_to(ROOT)}.", file=sys.stderr)
     return 0

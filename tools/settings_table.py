@@ -17,7 +17,7 @@ from persister.settings import CompactSettings, PersisterSettings
 from reader.settings import ReaderSettings
 from runtime import compiled
 from runtime.settings import REQUIRED, ProcessSettings, choices, table
-from simulator.account_options import PASSWORD_VARIABLE
+from simulator.account_options import PASSWORD_VARIABLE, TOKEN_VARIABLE
 from simulator.settings import SimulatorSettings
 
 ROOT = Path(__file__).parent.parent
@@ -62,7 +62,7 @@ OTHER_COMMANDS = f"""
 
 The commands of `auth` and `persister` for operators read the settings of their service, as far as they need them;
 `python -m broker` reads `BROKER_URL`. `python -m simulator` reads its account's password from `{PASSWORD_VARIABLE}` if
-`--password` is not given.
+`--password` is not given, and its `import` an API key from `{TOKEN_VARIABLE}` if neither `--email` nor `--token` is.
 """
 # The ones that a first installation sets, in README.
 FIRST = (
@@ -94,8 +94,9 @@ def settings_page() -> str:
         OTHER_COMMANDS,
         "\n## Compiled modules\n\n"
         f"`{compiled.VARIABLE}` (default `auto`; one of {', '.join(f'`{choice}`' for choice in compiled.CHOICES)}): "
-        "`gateway` and `onebox` load modules that `make build-fast`, or the image, has compiled, if they fit their "
-        "sources and the interpreter. `off` never loads them; `required` ends the process if they cannot be loaded.\n",
+        "`gateway`, `persister` and `onebox` load modules that `make build-fast`, or the image, has compiled, if they "
+        "fit their sources and the interpreter. `off` never loads them; `required` ends the process if they cannot be "
+        "loaded.\n",
         "\n## Fault tests\n\n"
         f"`{failpoints.VARIABLE}=POINT:TIMES` kills a process (`kill -9`) when it passes a point for that many times. "
         f"Points: {points}.\n",
@@ -140,6 +141,7 @@ def variables() -> str:
     settings = (*SERVICES.values(), DatabaseSettings, KeySettings, UserSettings, AnnounceSettings, BrokerSettings)
     names = {name for kind in settings for name, _, _ in table(kind)} | {
         PASSWORD_VARIABLE,
+        TOKEN_VARIABLE,
         failpoints.VARIABLE,
         compiled.VARIABLE,
     }

@@ -5,9 +5,6 @@ import sys
 from typing import Any
 
 import msgspec
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from auth.cli.common import audit_log, operators_database
 from auth.settings import KeyListSettings, KeySettings
@@ -143,6 +140,10 @@ async def run_list(settings: KeyListSettings, *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(msgspec.json.encode(rows).decode() + "\n")
         return
+    from rich import box  # noqa: PLC0415 - the service, which imports this module too, has no use for it
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
     table = Table("number", "kid", "created", "state", "API keys", box=box.SIMPLE)
     for row in rows:
         table.add_row(str(row.number), row.kid, row.created_at or "–", _state_text(row), _keys_text(row))

@@ -14,7 +14,7 @@ import msgspec
 
 from auth.commands.command import Command
 from broker.commands import AnnounceSessions, Order, Reply, SendCommand, decode_reply, encode_order
-from broker.interface import Broadcaster, Broker, BrokerUnavailable, Subscriber
+from broker.interface import Broadcaster, Broker, BrokerRefused, BrokerUnavailable, Subscriber
 from broker.presence import Alive, Connected, Disconnected, Event, PresenceState, SessionKey, decode_event
 from broker.topology import COMMANDS_EXCHANGE, PRESENCE_EXCHANGE, REPLIES_EXCHANGE
 from runtime.background import background
@@ -54,8 +54,9 @@ class Gateways:
         self._presence = presence
         self._state = PresenceState()
         self._complete = asyncio.Event()
-        # By command: the replies that have arrived.
-        self._waiting: dict[str, asyncio.Queue[Reply]] = {}
+        # By command: the replies that have arrived, and refusals of the broker.
+        self._waiting: dict[str, asyncio.Queue[Reply | BrokerRefused]] = {}
+        self._refusals = 0
         self._prune_at = 0.0
         self.on_connected: OnConnected = lambda *_: None
 
@@ -69,7 +70,12 @@ class Gateways:
             broker.subscriber(PRESENCE_EXCHANGE, bound=MAX_QUEUED) as presence,
         ):
             gateways = cls(orders, replies, presence)
-            tasks = (gateways._receive_replies(), gateways._receive_presence(), gateways._keep_complete())
+            tasks = (
+                gateways._receive_replies(),
+                gateways._receive_refusals(),
+                gateways._receive_presence(),
+                gateways._keep_complete(),
+            )
             async with background(*tasks, name="gateways"):
                 yield gateways
 
@@ -100,7 +106,7 @@ class Gateways:
     ) -> Reply:
         """Send a command to a session and return its outcome; `unanswered` when none comes within `within_s`.
 
-        BrokerUnavailable when it was not sent.
+        BrokerUnavailable when it was not sent; BrokerRefused when the broker takes no commands from this process.
         """
         order = SendCommand(
             command.id,
@@ -113,12 +119,20 @@ class Gateways:
             command.timeout_ms,
         )
         replies = self._waiting[command.id] = asyncio.Queue()
+        is_sent = False
         try:
             self._send(order)
             async with asyncio.timeout(within_s):
-                while (reply := await replies.get()).outcome == "sent":
-                    await on_sent(command)
-                return reply
+                while True:
+                    reply = await replies.get()
+                    if isinstance(reply, BrokerRefused):
+                        if not is_sent:
+                            raise reply
+                    elif reply.outcome == "sent":
+                        is_sent = True
+                        await on_sent(command)
+                    else:
+                        return reply
         except TimeoutError:
             return Reply(self._id, command.id, "unanswered")
         finally:
@@ -140,6 +154,14 @@ class Gateways:
                 continue
             if reply.to == self._id and (waiting := self._waiting.get(reply.id)) is not None:
                 waiting.put_nowait(reply)
+
+    async def _receive_refusals(self) -> None:
+        """Tell the commands whose gateway has said nothing that they were not sent."""
+        while True:
+            refused = await self._orders.until_refused()
+            self._refusals += 1
+            for waiting in self._waiting.values():
+                waiting.put_nowait(refused)
 
     async def _receive_presence(self) -> None:
         async for payload in self._presence:
@@ -167,8 +189,11 @@ class Gateways:
     async def _keep_complete(self) -> None:
         """Ask for all sessions at the start and after each loss of the broker."""
         while True:
+            refusals = self._refusals
             if await self._reachable() and self._ask():
                 await asyncio.sleep(COMPLETE_AFTER_S)
+                if self._refusals != refusals:  # the gateways were not asked
+                    continue
                 self._complete.set()
                 ask_again_at = time.monotonic() + ASK_AGAIN_S
                 while await self._reachable():

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from auth.api_keys import MAX_PER_OWNER, ApiKey
+from auth.http.expiry import Expiry
 from auth.tokens.issuer import IssuedToken, NewApiKey
 from runtime.http.fields import ONE_LINE, ONE_LINE_RULE, Body
 from runtime.times import TimeText, rfc3339
@@ -27,11 +28,10 @@ class ApiKeyRequest(Body):
     devices: Annotated[list[DeviceId], Meta(min_length=1, max_length=MAX_DEVICES)] | UnsetType = UNSET
     expires_at: (
         Annotated[
-            str,
+            Expiry,
             Meta(
-                max_length=64,
-                description="RFC 3339 with a zone, cut to the second; at most 366 days ahead, which is the default.",
-                examples=["2027-01-31T12:00:00Z"],
+                description="RFC 3339 with a zone, or milliseconds since 1970; cut to the second. At most 366 days "
+                "ahead, which is the default."
             ),
         ]
         | UnsetType

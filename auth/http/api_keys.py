@@ -14,6 +14,7 @@ from auth.errors import (
     NoSuchUserError,
     NotYourDevicesError,
     TooManyApiKeysError,
+    TooManyEndedApiKeysError,
 )
 from auth.http.api_key_bodies import ApiKeyItem, ApiKeyRequest, ApiKeysAnswer, NewApiKeyAnswer
 from auth.http.authorizer import Authorizer, account_gone, session_ended
@@ -24,6 +25,7 @@ from runtime.http.bodies import json_response, read_json
 from runtime.http.fields import MAX_FIELD_ERRORS
 from runtime.http.operation import Operation
 from runtime.http.problems import FieldError, Problem
+from runtime.times import rfc3339
 
 
 class ApiKeyRoutes:
@@ -91,6 +93,8 @@ class ApiKeyRoutes:
         except TooManyApiKeysError as error:
             detail = f"One user may have {error.limit} API keys: delete one first."
             raise Problem(422, detail, code="too_many_keys", extra={"limit": error.limit}) from error
+        except TooManyEndedApiKeysError as error:
+            raise _too_many_ended(error) from error
         self._audit.key_created(request, new, issued)
         return json_response(NewApiKeyAnswer.of(new, issued), status=201)
 
@@ -122,6 +126,14 @@ def _new_key(body: ApiKeyRequest) -> NewApiKey:
             raise wrong_expiry("This must be in the future, and at most 366 days ahead.")
     devices = None if body.devices is UNSET else tuple(dict.fromkeys(body.devices))
     return NewApiKey(body.name, " ".join(dict.fromkeys(body.scope)), devices, now, expires_at)
+
+
+def _too_many_ended(error: TooManyEndedApiKeysError) -> Problem:
+    detail = (
+        f"You have ended {error.limit} API keys before they expired, the first until {rfc3339(error.until_ms)}: make "
+        "no more until then, and let keys of a short life expire."
+    )
+    return Problem(422, detail, code="too_many_ended_keys", extra={"limit": error.limit})
 
 
 def _not_your_devices(body: ApiKeyRequest, unknown: set[str]) -> Problem:

@@ -26,8 +26,19 @@ class Authorizer(Bearer):
         if "id" in request.match_info:
             require_covered(claims, request.match_info["id"])
         elif claims.devices is not None:
-            raise Problem(403, "This API key is limited to its devices.", code="forbidden")
+            raise _limited()
         return claims
+
+    async def claimant(self, request: web.Request) -> None:
+        """Raise Problem 403 if a claim, which needs no token, comes with an API key that is limited to devices."""
+        if "Authorization" not in request.headers:
+            return
+        try:
+            claims = await self.claims(request)
+        except Problem:  # a device whose token has ended claims itself again
+            return
+        if claims.devices is not None:
+            raise _limited()
 
     async def device_reader(self, request: web.Request) -> Verified:
         """Return the claims of a token that may read or manage devices, and the one in the path; Problem 401 or 403.
@@ -40,6 +51,10 @@ class Authorizer(Bearer):
         if "id" in request.match_info:
             require_covered(claims, request.match_info["id"])
         return claims
+
+
+def _limited() -> Problem:
+    return Problem(403, "This API key is limited to its devices.", code="forbidden")
 
 
 def account_gone() -> Problem:

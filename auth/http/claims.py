@@ -76,6 +76,7 @@ class ClaimRoutes:
     async def _claim(self, request: web.Request) -> web.Response:
         body = await read_json(request, ClaimRequest)
         self._throttle.count_address(request)
+        await self._authorizer.claimant(request)
         claim, key = Claim(body.hardware_id, body.sensor_type, body.claim_secret), None
         try:
             key = await self._device_claims.find_key(body.provisioning_key)

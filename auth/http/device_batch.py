@@ -54,12 +54,13 @@ class DeviceBatchRoutes:
                 handler=self._register,
                 tag="devices",
                 summary="Register up to 10,000 devices at once",
-                description="A JSON array, or CSV whose first line names the columns `name`, `sensorType` and "
-                "`location`. Every row has its own outcome: the `id` of its device, or a `code`: `invalid`; `taken`, "
-                "if you have a device with this name and other fields; `too_many_devices`; `unavailable`, if the row "
-                "is to be sent again. A row whose device exists with the same fields gives that device, so that a "
-                "request can be repeated. `tokens=true` issues a token for each. With `Accept: text/csv` the answer "
-                "is CSV. Rows are committed in groups; one import of an owner at a time, 503 `busy` for another.",
+                description="A JSON array, or CSV (`text/csv`) whose first line names the columns `name`, "
+                "`sensorType` and `location`. Every row has its own outcome: the `id` of its device, or a `code`: "
+                "`invalid`; `taken`, if you have a device with this name and other fields; `too_many_devices`; "
+                "`unavailable`, if the row is to be sent again. A row whose device exists with the same fields "
+                "gives that device, so that a request can be repeated. `tokens=true` issues a token for each. With "
+                "`Accept: text/csv` the answer is CSV. Rows are committed in groups; one import of an owner at a "
+                "time, 503 `busy` for another.",
                 body=DeviceBatch,
                 query=BatchQuery,
                 responses={200: BatchAnswer},

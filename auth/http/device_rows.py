@@ -55,14 +55,23 @@ def _csv_rows(raw: bytes) -> list[DeviceRow | Refusal]:
             if len(cells) != len(columns):
                 rows.append(Refusal("invalid", f"This row has {len(cells)} cells, the first line {len(columns)}."))
                 continue
-            given: dict[str, Any] = dict(zip(columns, cells, strict=True))
-            location = read_location(given["location"])
-            rows.append(_row(given | {"location": msgspec.to_builtins(location)}))
+            rows.append(_csv_row(dict(zip(columns, cells, strict=True))))
     except UnicodeDecodeError as error:
         raise Problem(400, "The body is not UTF-8.") from error
     except csv.Error as error:
         raise Problem(400, f"The body is not CSV: {error}.") from error
     return rows
+
+
+def _csv_row(cells: dict[str, Any]) -> DeviceRow | Refusal:
+    """Return the row; a location in braces is a position, as JSON however it is written, or wrong, but no text."""
+    text = cells["location"].strip()
+    if not (text.startswith("{") and text.endswith("}")):
+        return _row(cells | {"location": msgspec.to_builtins(read_location(cells["location"]))})
+    try:
+        return _row(cells | {"location": parse_json(text.encode())})
+    except Problem:
+        return Refusal("invalid", "location: This must be text, or the JSON of a position.")
 
 
 def _columns(given: list[str]) -> list[str]:

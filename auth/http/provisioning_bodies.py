@@ -9,6 +9,7 @@ from auth.device_claims import Claimed
 from auth.devices import Location
 from auth.http.api_key_bodies import KeyName
 from auth.http.bodies import NAME, NAME_RULE, SensorType
+from auth.http.expiry import Expiry
 from auth.provisioning import MAX_PER_OWNER, ProvisioningKey
 from auth.tokens.issuer import IssuedToken
 from runtime.http.fields import Body
@@ -48,10 +49,7 @@ class ProvisioningRequest(Body):
     name: KeyName
     max_devices: Annotated[int, Meta(ge=1, le=MAX_DEVICES, examples=[500])]
     expires_at: (
-        Annotated[
-            str,
-            Meta(max_length=64, description="RFC 3339 with a zone, in the future.", examples=["2027-01-31T12:00:00Z"]),
-        ]
+        Annotated[Expiry, Meta(description="RFC 3339 with a zone, or milliseconds since 1970; in the future.")]
         | UnsetType
     ) = UNSET
 

@@ -3,6 +3,8 @@
 import asyncio
 from collections import deque
 
+from broker.interface import BrokerRefused
+
 
 class EmbeddedFanout:
     """One fanout exchange and its subscribers. It drops nothing itself: the subscribers do."""
@@ -15,6 +17,11 @@ class EmbeddedFanout:
         """Pass the payload to every subscriber."""
         for subscriber in self._subscribers:
             subscriber.receive(payload)
+
+    async def until_refused(self) -> BrokerRefused:
+        """Wait for ever: within one process nothing is refused."""
+        never: asyncio.Future[BrokerRefused] = asyncio.get_running_loop().create_future()
+        return await never
 
     def add(self, subscriber: "EmbeddedSubscriber") -> None:
         """Deliver later payloads to `subscriber`."""

@@ -12,8 +12,10 @@ from aio_pika.abc import AbstractChannel, AbstractConnection
 from aiormq.abc import DeliveredMessage
 
 from broker.headers import SCHEMA_HEADER
+from broker.interface import BrokerRefused
 from broker.message import SCHEMA, Message
 from broker.rabbitmq.connection import DriverChannel, ReconnectingConnection, driver_channel, frame_max
+from broker.rabbitmq.errors import translate_error
 from broker.rabbitmq.frames import TRANSIENT, channel_frame, publish_frames
 from broker.rabbitmq.topology import NameProbe, ensure_exchange
 from broker.topology import Exchange
@@ -39,6 +41,8 @@ class RabbitMQBroadcaster:
         self._not_empty = asyncio.Event()
         # Resolved when the socket has taken the last write, or is lost.
         self._drained: asyncio.Future[None] | None = None
+        # Resolved, and replaced, at the next refusal.
+        self._refused: asyncio.Future[BrokerRefused] = asyncio.get_running_loop().create_future()
         self.dropped = 0
 
     async def prepare(self, connection: AbstractConnection, channel: AbstractChannel) -> None:
@@ -75,9 +79,15 @@ class RabbitMQBroadcaster:
             await channel.write_queue.put(channel_frame(self._next_write(channel), self._drained))
             await self._drained
 
+    async def until_refused(self) -> BrokerRefused:
+        """Wait until the broker closes a channel because of what was sent on it."""
+        return await asyncio.shield(self._refused)
+
     def _release(self, closed: "asyncio.Future[object]") -> None:
-        if not closed.cancelled():
-            closed.exception()  # marks it as retrieved; the connection logs it
+        error = None if closed.cancelled() else closed.exception()  # marks it as retrieved; the connection logs it
+        if error is not None and isinstance(refused := translate_error(error), BrokerRefused):
+            self._refused.set_result(refused)
+            self._refused = asyncio.get_running_loop().create_future()
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 

@@ -7,19 +7,18 @@ malformed, and a socket that keeps sending them is closed. A second CONNECT coun
 sends one when its `auth` function took longer than a socket lived, and answers on the next one.
 """
 
-import asyncio
 import re
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from aiohttp import WSMsgType, web
-from aiohttp.http import WSMessage
+from aiohttp import web
 
 from gateway.session import Session
 from gateway.socket.client_acks import ClientAcks, OnAck
 from gateway.socket.frames import INTERNAL_ERROR, INVALID_PAYLOAD, NORMAL, POLICY_VIOLATION, TRY_AGAIN_LATER, text_frame
-from gateway.socket.websocket import SocketContext, WebSocket
+from gateway.socket.output import SocketContext
+from gateway.socket.websocket import WebSocket
 from runtime.logs import logger
 
 log = logger("gateway.socket.device_socket")
@@ -31,7 +30,6 @@ CONNECT_TIMEOUT = "connect_timeout"
 
 _CONNECT = re.compile(r"40(/[^,{]*)?.*", re.DOTALL)
 _OTHER_NAMESPACE = re.compile(r"4[25](?:\d+-)?/[^,]+,")
-_TEXT, _CLOSE = WSMsgType.TEXT, WSMsgType.CLOSE
 _PING_FRAME = text_frame(b"2")
 _PONG = b"3"
 
@@ -77,36 +75,48 @@ class DeviceSocket(WebSocket):
         self._ping_at = now + engine.ping_interval
         self._pong_by: float | None = None
 
-    async def serve(self, request: web.Request, hello: dict[str, Any]) -> web.StreamResponse:
-        """Run the socket to its end. HTTPBadRequest when the request is not a proper upgrade."""
-        response = await self.open(request, self)
-        self.write(text_frame(b"0" + msgspec.json.encode(hello)))
-        await self._engine.handlers["connect"](self.sid, {"aiohttp.request": request})
-        try:
-            while (text := await self.next_text()) is not None:
-                await self._on_packet(text)
-                # Let other sockets run: queued packets are read without a pause.
-                await asyncio.sleep(0)
-        finally:
-            self.flush()
-            self.closing = self.closed = True
-            if self._client_acks is not None:
-                self._client_acks.close()
-            await self._engine.handlers["disconnect"](self.sid, self._engine.reason.TRANSPORT_CLOSE)
-        return response
+    async def serve(
+        self, request: web.Request, hello: dict[str, Any], on_end: Callable[[], None]
+    ) -> web.StreamResponse:
+        """Answer the upgrade and begin; `on_end` is called when the socket has ended, unless this raises.
 
-    def on_frame(self, message: WSMessage) -> bool:
-        """Handle at once what needs no waiting: readings and pongs; while closing, drop all but the close frame."""
-        kind = message[0]
-        if kind is not _TEXT or self.closing:
-            return self.closing and kind is not _CLOSE
+        HTTPBadRequest when the request is not a proper upgrade, ConnectionError when the client has gone.
+        """
+        await self._engine.handlers["connect"](self.sid, {"aiohttp.request": request})
+        return await self.open(request, text_frame(b"0" + msgspec.json.encode(hello)), on_end)
+
+    def on_text(self, text: bytes) -> bool:
+        """Handle at once what needs no waiting: readings and pongs; while closing, drop everything."""
+        if self.closing:
+            return True
         if self.session is None or self.has_backpressure:
             return False
         try:
-            return self._try_fast_path(message[1])
+            return self._try_fast_path(text)
         except Exception as error:  # noqa: BLE001 - a bug; the parser would swallow it
             self._on_error(error)
             return True
+
+    async def on_queued_text(self, text: bytes) -> None:
+        """Handle any other packet, one after the other."""
+        if not text:
+            return
+        try:
+            if not self._try_fast_path(text):
+                await self._on_plain_packet(str(text, "utf-8"))
+        except UnicodeDecodeError:
+            self.close_for("no_text", INVALID_PAYLOAD)
+        except ValueError:  # raised by python-socketio for a packet that it cannot parse
+            self._on_malformed()
+        except Exception as error:  # noqa: BLE001 - a bug must not disturb other sockets
+            self._on_error(error)
+
+    async def on_closed(self) -> None:
+        """End the session."""
+        self.closed = True
+        if self._client_acks is not None:
+            self._client_acks.close()
+        await self._engine.handlers["disconnect"](self.sid, self._engine.reason.TRANSPORT_CLOSE)
 
     def _try_fast_path(self, text: bytes) -> bool:
         if self.handle_fast is not None and self.session is not None and self.handle_fast(self, self.session, text):
@@ -116,19 +126,25 @@ class DeviceSocket(WebSocket):
             return True
         return False
 
-    def check_deadlines(self, now: float) -> None:
-        """Send a ping, or close, when it is time to; called for every socket about twice a second."""
-        if self.closing:
-            return
-        if self.session is None and now > self._connect_by:
-            self.close_for("no_connect", TRY_AGAIN_LATER, CONNECT_TIMEOUT)
-        elif self._pong_by is not None:
-            if now > self._pong_by:
-                self.abort("silent")
-        elif now >= self._ping_at:
-            self._ping_at = now + self._engine.ping_interval
-            self._pong_by = now + self._engine.ping_timeout
-            self.write(_PING_FRAME)
+    def check_deadlines(self, now: float) -> float:
+        """Send a ping, or close, when it is time to; return when to call this again."""
+        if not self.closing:
+            if self.session is None and now > self._connect_by:
+                self.close_for("no_connect", TRY_AGAIN_LATER, CONNECT_TIMEOUT)
+            elif self._pong_by is not None:
+                if now > self._pong_by:
+                    self.abort("silent")
+            elif now >= self._ping_at:
+                self._ping_at = now + self._engine.ping_interval
+                self._pong_by = now + self._engine.ping_timeout
+                self.write(_PING_FRAME)
+        return self.next_deadline
+
+    @property
+    def next_deadline(self) -> float:
+        """When something is due at the earliest; a pong, or the CONNECT, may have moved it by then."""
+        due = self._ping_at if self._pong_by is None else self._pong_by
+        return due if self.session is not None else min(due, self._connect_by)
 
     def emit(self, event: bytes, on_ack: OnAck) -> int:
         """Send an event, a JSON array of its name and payload; return the id of its acknowledgement."""
@@ -150,17 +166,6 @@ class DeviceSocket(WebSocket):
     async def close(self, wait: bool = True, abort: bool = False, reason: str | None = None) -> None:
         """Close; called by Engine.IO."""
         self.start_closing(NORMAL)
-
-    async def _on_packet(self, raw: bytes) -> None:
-        try:
-            if not self._try_fast_path(raw):
-                await self._on_plain_packet(str(raw, "utf-8"))
-        except UnicodeDecodeError:
-            self.close_for("no_text", INVALID_PAYLOAD)
-        except ValueError:  # raised by python-socketio for a packet that it cannot parse
-            self._on_malformed()
-        except Exception as error:  # noqa: BLE001 - a bug must not disturb other sockets
-            self._on_error(error)
 
     async def _on_plain_packet(self, text: str) -> None:
         kind = text[:2]

@@ -5,14 +5,15 @@ which make every disconnect take time that grows with the number of devices.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import heapq
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
 import engineio
 import socketio
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from gateway.socket.device_socket import DeviceSocket
 from gateway.socket.handshake import check_handshake, refusal
@@ -23,10 +24,12 @@ log = logger("gateway.socket.engine")
 
 SWEEP_EVERY_S = 0.5
 NAMESPACE = "/"
+# Of the query, beside those that `check_handshake` looks at: the library refuses them, or their values.
+OTHER_PARAMETERS = frozenset(("sid", "j"))
 
 SocketFactory = Callable[[Any, str, float], DeviceSocket]
-OpenSlot = Callable[[web.Request], AbstractAsyncContextManager[None]]
-"""Holds a slot for the socket of a request; raises when there is none, before the upgrade is answered."""
+OpenSlot = Callable[[web.Request], Awaitable[Callable[[], None]]]
+"""Takes a slot for the socket of a request and returns what releases it; raises when there is none."""
 
 
 class SocketServer(socketio.AsyncServer):  # type: ignore[misc]  # python-socketio carries no types
@@ -49,12 +52,17 @@ class Engine(engineio.AsyncServer):  # type: ignore[misc]  # python-engineio car
     def __init__(self, make_socket: SocketFactory, open_slot: OpenSlot, **options: Any) -> None:
         self._make_socket = make_socket
         self._open_slot = open_slot
+        # When each socket is to be checked next, with its id; those of sockets that have ended stay until then.
+        self._deadlines: list[tuple[float, str]] = []
         super().__init__(monitor_clients=False, **options)
 
     async def handle_request(self, request: web.Request) -> Any:
         """Answer a request under `/socket.io`; Problem 400 when it cannot become a socket."""
         check_handshake(request)
-        return await super().handle_request(request)
+        if request.method != "GET" or hdrs.ORIGIN in request.headers or not OTHER_PARAMETERS.isdisjoint(request.query):
+            return await super().handle_request(request)
+        # Nothing is left that the library would check; it would copy all headers first.
+        return await self._handle_connect({"aiohttp.request": request})
 
     def _bad_request(self, message: str | None = None) -> Any:
         raise refusal(message or "This is not a valid Engine.IO request.")
@@ -62,10 +70,7 @@ class Engine(engineio.AsyncServer):  # type: ignore[misc]  # python-engineio car
     async def _handle_connect(self, environ: dict[str, Any], *_: Any) -> web.StreamResponse:
         """Serve one WebSocket; called by the library for a valid request."""
         request: web.Request = environ["aiohttp.request"]
-        async with self._open_slot(request):
-            return await self._serve(request)
-
-    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        release_slot = await self._open_slot(request)
         sid = self.generate_id()
         hello = {
             "sid": sid,
@@ -75,14 +80,22 @@ class Engine(engineio.AsyncServer):  # type: ignore[misc]  # python-engineio car
             "maxPayload": self.max_http_buffer_size,
         }
         socket = self.sockets[sid] = self._make_socket(self, sid, asyncio.get_running_loop().time())
+        heapq.heappush(self._deadlines, (socket.next_deadline, sid))
+        ended = partial(self._on_end, sid, release_slot)
         try:
-            return await socket.serve(request, hello)
-        finally:
-            del self.sockets[sid]
+            return await socket.serve(request, hello, ended)
+        except BaseException:
+            await self.handlers["disconnect"](sid, self.reason.TRANSPORT_ERROR)
+            ended()
+            raise
+
+    def _on_end(self, sid: str, release_slot: Callable[[], None]) -> None:
+        del self.sockets[sid]
+        release_slot()
 
     @asynccontextmanager
     async def sweeping_deadlines(self) -> AsyncIterator[None]:
-        """Check every socket's deadlines twice a second until the context is left."""
+        """Check, twice a second, the deadlines of the sockets where one is due, until the context is left."""
         async with background(self._sweep_deadlines(), name="deadlines"):
             yield
 
@@ -90,13 +103,22 @@ class Engine(engineio.AsyncServer):  # type: ignore[misc]  # python-engineio car
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(SWEEP_EVERY_S)
-            now = loop.time()
-            for socket in list(self.sockets.values()):
-                try:
-                    socket.check_deadlines(now)
-                except Exception:  # an error at one socket must not stop the deadlines of all others
-                    log.exception("A socket's deadlines could not be checked.")
-                    socket.abort("fault")
+            self._check_due(loop.time())
+
+    def _check_due(self, now: float) -> None:
+        due = []
+        while self._deadlines and self._deadlines[0][0] <= now:
+            due.append(heapq.heappop(self._deadlines)[1])
+        for sid in due:
+            if (socket := self.sockets.get(sid)) is None:
+                continue
+            try:
+                next_at = socket.check_deadlines(now)
+            except Exception:  # an error at one socket must not stop the deadlines of all others
+                log.exception("A socket's deadlines could not be checked.")
+                socket.abort("fault")
+                next_at = now
+            heapq.heappush(self._deadlines, (next_at, sid))
 
 
 class ClientManager(socketio.AsyncManager):  # type: ignore[misc]  # python-socketio carries no types

@@ -111,7 +111,7 @@ def _fields_of_cbor(record: Record | Scalar) -> Fields | ReadingError:
         label = _CBOR_LABELS.get(key, "" if isinstance(key, int) else key)
         if label in fields and label:
             raise BodyRefused("invalid_reading", f"the label {label[:64]!r} occurs twice in one record")
-        fields[label] = value
+        fields[label] = OTHER if label == "vd" and isinstance(value, str) else value
     return fields
 
 

@@ -10,6 +10,7 @@ from itertools import islice
 
 from simulator.errors import ReplayError
 from simulator.replay.file import Replay
+from simulator.replay.heading import delimiter_line, find_heading
 from simulator.replay.known_forms import BUOY_MISSING, epw_layout, is_buoy_header
 from simulator.replay.layout import (
     Layout,
@@ -21,10 +22,10 @@ from simulator.replay.layout import (
     type_and_unit,
     unit_text,
 )
-from simulator.replay.separators import NAMES, Record, find_decimal, find_delimiter, sample_of, usual_length
+from simulator.replay.separators import NAMES, Record, find_decimal, find_delimiter, sample_of
 from simulator.replay.source import open_text, readable
-from simulator.replay.time_columns import find_time_columns, has_a_time
-from simulator.replay.value_types import looks_numeric
+from simulator.replay.time_columns import find_time_columns
+from simulator.replay.value_types import parse_number
 
 _SAMPLE_LINES = 200
 _SAMPLE_BYTES = 1 << 20
@@ -32,31 +33,42 @@ _SAMPLE_BYTES = 1 << 20
 
 def detect_layout(replay: Replay) -> Layout:
     """Read the first lines of a table and return its layout."""
-    lines = _first_lines(replay)
-    records = sample_of(lines, ",")
+    skipped = replay.text.skip_rows or 0
+    lines = _first_lines(replay, skipped)
+    records = _numbered(sample_of(lines, ","), skipped)
     if records and is_export(records[0][1]):
         return export_layout(replay, records[0][1], records[0][0])
     if found := epw_layout(records):
         return _as_asked(replay, found)
-    skipped = replay.text.skip_rows or 0
-    delimiter = replay.text.delimiter or find_delimiter(lines[skipped:])
-    records = [(line + skipped, cells) for line, cells in sample_of(lines[skipped:], delimiter)]
+    named = delimiter_line(lines)
+    if named is not None:
+        lines, skipped = lines[1:], skipped + 1
+    delimiter = replay.text.delimiter or named or find_delimiter(lines)
+    records = _numbered(sample_of(lines, delimiter), skipped)
     if not records:
         raise replay.error_at(skipped + 1, "", "there is no header: the file has none of its columns' names")
-    header, data = _heading(replay, records)
-    return _table_layout(replay, records, header, data, delimiter)
+    header, data = find_heading(replay, records)
+    return _table_layout(replay, records, header, data, delimiter, skipped)
 
 
-def _first_lines(replay: Replay) -> list[str]:
+def _numbered(records: list[Record], skipped: int) -> list[Record]:
+    return [(line + skipped, cells) for line, cells in records]
+
+
+def _first_lines(replay: Replay, skipped: int) -> list[str]:
+    """Return the first lines below those that are skipped."""
     lines: list[str] = []
-    size = 0
+    number = size = 0
     with readable(replay), open_text(replay) as file:
         try:
+            for _ in islice(file, skipped):
+                number += 1
             while size < _SAMPLE_BYTES and len(lines) < _SAMPLE_LINES and (line := file.readline(_SAMPLE_BYTES)):
                 lines.append(line)
+                number += 1
                 size += len(line)
         except (UnicodeError, LookupError) as error:
-            raise not_text(replay, len(lines) + 1, error) from error
+            raise not_text(replay, number + 1, error) from error
     return lines
 
 
@@ -71,68 +83,13 @@ def not_text(replay: Replay, line: int, error: Exception) -> ReplayError:
     )
 
 
-def _heading(replay: Replay, records: list[Record]) -> tuple[int | None, int]:
-    """Return the index of the record with the columns' names, None if there is none, and that of the first row."""
-    if replay.text.skip_rows is None:
-        named = _named_header(replay, records)
-        length = usual_length(records)
-        regular = [n for n, (_, cells) in enumerate(records) if len(cells) == length]
-        data = next((n for n in regular if has_a_time(records[n][1])), None)
-        if named is not None:
-            header: int | None = named
-        elif data is None:
-            header = regular[0] if regular else 0
-        else:
-            header = _first_of_heading(records, data, length)
-    else:
-        header = None if has_a_time(records[0][1]) else 0
-    if header is None:
-        return None, next(n for n, (_, cells) in enumerate(records) if has_a_time(cells))
-    data = header + 1
-    while data + 1 < len(records) and _is_part_of_heading(records[header][1], records[data][1]):
-        data += 1
-    return header, data
-
-
-def _first_of_heading(records: list[Record], data: int, length: int) -> int | None:
-    """Return the first of the rows above the data that have as many cells; lines such as *** may be between."""
-    found = None
-    for number in range(data - 1, -1, -1):
-        cells = records[number][1]
-        if len(cells) == length:
-            found = number
-        elif any(map(str.isalnum, "".join(cells))):
-            break
-    return found
-
-
-def _named_header(replay: Replay, records: list[Record]) -> int | None:
-    """Return the first record that has all names of the options, or without such `timestamp`."""
-    wanted = {
-        name.partition("=")[0] if name.partition("=")[0] else name
-        for name in (
-            *replay.time_columns,
-            *replay.value_columns,
-            *(replay.sensor_type_column, replay.seq_column, replay.device_column),
-            *replay.attribute_columns.values(),
-        )
-        if name and not name.startswith("#")
-    } or {"timestamp"}
-    return next((n for n, (_, cells) in enumerate(islice(records, 50)) if wanted <= set(cells)), None)
-
-
-def _is_part_of_heading(names: list[str], cells: list[str]) -> bool:
-    """Return whether a row below the names is not one of data, but has units or the like: no time and no number."""
-    if not any(map(str.isalnum, "".join(cells))):
-        return True
-    return len(cells) == len(names) and not has_a_time(cells) and not any(map(looks_numeric, cells))
-
-
-def _table_layout(replay: Replay, records: list[Record], header: int | None, data: int, delimiter: str) -> Layout:
+def _table_layout(
+    replay: Replay, records: list[Record], header: int | None, data: int, delimiter: str, skipped: int
+) -> Layout:
     rows = [cells for _, cells in records[data:]]
     if header is None:
         line, names = records[data][0], tuple(f"#{number + 1}" for number in range(len(records[data][1])))
-        notes = ["no header"]
+        notes = ["no header" + (f", lines above line {line} left out" if line > 1 else "")]
     else:
         line, names = records[header][0], tuple(records[header][1])
         notes = [f"header in line {line}"]
@@ -153,7 +110,7 @@ def _table_layout(replay: Replay, records: list[Record], header: int | None, dat
         times,
         _candidates(names, units, {*times, *fields.values()}),
         fields,
-        first_line=(records[data - 1][0] if data else 0) + 1,
+        first_line=(records[data - 1][0] if data else skipped) + 1,
         delimiter=delimiter,
         decimal=decimal,
         time_parts=parts,
@@ -179,6 +136,8 @@ def _as_asked(replay: Replay, layout: Layout, line: int = 0) -> Layout:
     values = layout.values
     if replay.value_columns:
         values = tuple(_chosen(replay, layout, wanted, line) for wanted in replay.value_columns)
+    marks = frozenset(number for text in replay.missing if (number := parse_number(text)) is not None)
+    values = tuple(replace(column, missing=column.missing | marks) for column in values)
     if not values:
         raise replay.error("no column of values was found: --value-column names one")
     types_given = replay.sensor_type is not None or "sensorType" in layout.fields

@@ -5,7 +5,7 @@ NDJSON may also be what devices send: readings without `device`, for `--device`.
 
 import json
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -19,6 +19,7 @@ from simulator.replay.file import Replay
 from simulator.replay.row import ReadingRow, RowResult
 from simulator.replay.source import open_text, readable
 
+_EPOCH = datetime.fromtimestamp(0, UTC)
 _BATCH_ROWS = 4096
 # The attributes whose column of Parquet has JSON.
 _JSON_COLUMNS = ("location", "tags")
@@ -105,7 +106,7 @@ def parquet_rows(replay: Replay) -> Iterator[RowResult]:
                     for row in batch.to_pylist():
                         number += 1
                         yield _parquet_row(replay, row, number)
-        except pa.ArrowException as error:
+        except (pa.ArrowException, ValueError) as error:
             raise replay.error(f"the Parquet file is cut off or broken: {error}") from error
 
 
@@ -126,7 +127,7 @@ def _parquet_row(replay: Replay, row: dict[str, Any], number: int) -> RowResult:
             values[0],
             _milliseconds(row["ts"]),
             row["seq"],
-            received.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            _in_utc(received).isoformat(timespec="milliseconds").replace("+00:00", "Z")
             if device and received is not None
             else UNSET,
             **fields,
@@ -141,8 +142,13 @@ def _parquet_error(replay: Replay, number: int, error: Exception) -> ReplayError
 
 
 def _milliseconds(ts: datetime) -> int:
-    since = ts - datetime.fromtimestamp(0, ts.tzinfo)
+    since = _in_utc(ts) - _EPOCH
     return since.days * 86_400_000 + since.seconds * 1000 + since.microseconds // 1000
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """Return a time with its zone; one that another program has written without is UTC."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 _types = {field.name: field.type for field in msgspec.structs.fields(Attributes)}

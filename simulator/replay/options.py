@@ -135,6 +135,9 @@ def file_of(
     given = {name: rule for name, rule in rules.items() if rule is not None}
     if given and options.zone is None:
         parser.error("--repeated-hour and --skipped-hour go with --zone")
+    units = dict(options.unit or ())
+    if len(units) < len(options.unit or ()):
+        parser.error("--unit: give one for each sensor type")
     columns = {name: column for name in ATTRIBUTES if (column := getattr(options, f"{name}_column")) is not None}
     text = TextOptions(
         encoding=options.encoding or "utf-8",
@@ -154,7 +157,7 @@ def file_of(
         device=device,
         value_type=options.value_type or "auto",
         missing=tuple(options.missing or ()),
-        units=dict(options.unit or ()),
+        units=units,
         text=text,
         times=TimeOptions(options.time_format, Zone(options.zone, **given) if options.zone else None, options.year),
     )

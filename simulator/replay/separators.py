@@ -45,9 +45,9 @@ def find_delimiter(lines: Sequence[str]) -> str:
 
 
 def usual_length(records: Sequence[Record]) -> int:
-    """Return the number of cells that most rows have, but for the first ones, which may be a heading."""
-    body = records[len(records) // 4 :]
-    return Counter(len(cells) for _, cells in body).most_common(1)[0][0] if body else 0
+    """Return the number of cells that most rows have (of two, the larger), but for the first, maybe a heading."""
+    lengths = Counter(len(cells) for _, cells in records[len(records) // 4 :])
+    return max(lengths, key=lambda length: (lengths[length], length), default=0)
 
 
 def is_typed(cell: str) -> bool:

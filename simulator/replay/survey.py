@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, replace
 from readings.reading import ID_PATTERN
 from simulator.replay.detect import detect_layout
 from simulator.replay.file import Replay
+from simulator.replay.fitting import require_as_exported, require_known_units, require_no_columns, with_types
 from simulator.replay.layout import Layout, type_and_unit
 from simulator.replay.source import Form, form_of
 from simulator.replay.table import TableRow, table_rows
 from simulator.replay.time_evidence import TimeEvidence
 from simulator.replay.times import TimeError, Times
-from simulator.replay.value_types import Kind, TypeVotes
+from simulator.replay.value_types import Kind, TypeVotes, parse_number
 from simulator.replay.zones import Clock, Passes, Zone
 
 MAX_SENSOR_TYPES = 10_000
@@ -39,7 +40,7 @@ class Survey:
     times: Times = Times()
     kinds: Kinds | None = None
     zone: Zone = UTC
-    passed_twice: Passes = frozenset()
+    passed_twice: Passes = field(default_factory=dict)
     markers: Mapping[str, int] | None = None
     left_out: tuple[tuple[str, str], ...] = ()
     sensor_types: Mapping[str, str] = field(default_factory=dict)
@@ -70,7 +71,7 @@ def _steps(replay: Replay) -> Generator[Survey | None, None, None]:
     """Yield None after some rows, and last the result."""
     form = form_of(replay)
     if form != "table":
-        _require_no_columns(replay, form)
+        require_no_columns(replay, form)
         yield Survey(form)
         return
     layout = detect_layout(replay)
@@ -83,6 +84,7 @@ def _steps(replay: Replay) -> Generator[Survey | None, None, None]:
         if number % _ROWS_AT_ONCE == 0:
             yield None
     if layout.exported:
+        require_as_exported(replay)
         yield Survey(form, layout, kinds=votes.kinds())
         return
     try:
@@ -92,7 +94,10 @@ def _steps(replay: Replay) -> Generator[Survey | None, None, None]:
     zone = replay.times.zone or (Zone(layout.zone) if layout.zone else UTC)
     passes = yield from _passes(replay, layout, times, zone)
     layout, left_out = votes.columns()
-    yield Survey(form, layout, times, votes.kinds(), zone, passes, votes.markers(), left_out, votes.sensor_types())
+    layout = with_types(replay, layout)
+    sensor_types = votes.sensor_types()
+    require_known_units(replay, layout, {sensor_types.get(cell, cell) for cell in votes.cells()})
+    yield Survey(form, layout, times, votes.kinds(), zone, passes, votes.markers(), left_out, sensor_types)
 
 
 def _passes(replay: Replay, layout: Layout, times: Times, zone: Zone) -> Generator[None, None, Passes]:
@@ -126,10 +131,7 @@ def is_missing(replay: Replay, row: TableRow, position: int) -> bool:
     if cell in replay.missing or cell in row.layout.missing:
         return True
     numbers = row.layout.values[position].missing
-    try:
-        return bool(numbers) and float(cell) in numbers
-    except ValueError:
-        return False
+    return bool(numbers) and parse_number(cell.replace(row.layout.decimal, ".")) in numbers
 
 
 class _Votes:
@@ -156,9 +158,13 @@ class _Votes:
         chosen = self._replay.value_type
         return {key: votes.kind if chosen == "auto" else chosen for key, votes in self._votes.items()}
 
+    def cells(self) -> set[str]:
+        """Return the sensor types that rows name, as they are written."""
+        return {cell for _, cell in self._votes if cell}
+
     def sensor_types(self) -> Mapping[str, str]:
         """Return sensor types by the cells that need another spelling, such as `Solar power`; raise ReplayError."""
-        cells = {cell for _, cell in self._votes if cell}
+        cells = self.cells()
         found = {cell: type_and_unit(cell, 0)[0] for cell in cells if not ID_PATTERN.fullmatch(cell)}
         spelled: dict[str, str] = {}
         for cell in sorted(cells):
@@ -195,13 +201,3 @@ class _Votes:
             shown = ", ".join(repr(name) for name, _ in left_out)
             raise self._replay.error(f"no column has numbers: {shown} have texts; --value-column names those to take")
         return replace(self._layout, values=tuple(kept) or self._layout.values), tuple(left_out)
-
-
-def _require_no_columns(replay: Replay, form: Form) -> None:
-    """Raise ReplayError for options that are for tables."""
-    plain = Replay(
-        replay.path, device_column=replay.device_column, sensor_type=replay.sensor_type, device=replay.device
-    )
-    if replay != plain:
-        name = {"ndjson": "NDJSON", "parquet": "Parquet"}[form]
-        raise replay.error(f"{name} is read as an export has it: options for columns, times and cells are for tables")

@@ -1,5 +1,6 @@
 """ROWS → READINGS: the cells of a table as readings with reproducible identities."""
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,6 +30,7 @@ class TableReadings:
         self._sensor_type = replay.sensor_type or sensor_type
         self._clock = Clock(found.zone, found.passed_twice)
         self._sequences: dict[tuple[str, str], SequenceCounter] = {}
+        self._rows_before = 0
 
     def results(self) -> Iterator[RowResult]:
         """Yield every row of the table."""
@@ -37,10 +39,13 @@ class TableReadings:
                 yield RowResult(row.line, [], [row])
             else:
                 yield self._result(row)
+            self._rows_before += 1
 
     def _result(self, row: TableRow) -> RowResult:
         positions = [n for n in range(len(row.values)) if not is_missing(self._replay, row, n)]
         if not positions:
+            if self._found.zone.needs_order:
+                self._pass_time(row)
             return RowResult(row.line, [], [])
         if row.layout.exported and (found := find_alteration(row, inferred=self._replay.value_type == "auto")):
             return self._refused(row, *found)
@@ -78,13 +83,18 @@ class TableReadings:
         except ValueError as error:
             raise ValueError(f"{row.time!r}: {error}") from error
 
+    def _pass_time(self, row: TableRow) -> None:
+        """Let the clock see the time of a row without values, which may begin the second pass through an hour."""
+        with contextlib.suppress(ValueError):
+            self._time(row)
+
     def _reading(self, row: TableRow, position: int, ts_ms: int, seq: int | None, fields: dict[str, Any]) -> ReadingRow:
         column = row.layout.values[position]
         device = row.cells.get("device", "") if self._replay.device is None else self._replay.device
         named = row.cells.get("sensorType", "")
         sensor_type = self._found.sensor_types.get(named, named) or column.sensor_type or self._sensor_type
         if seq is None:  # also for a value that is refused: mending it changes no other reading's identity
-            seq = self._sequence(row, device, sensor_type).next(ts_ms)
+            seq = self._sequence(row, device, sensor_type).next(ts_ms, self._rows_before)
         value = self._value(row, position, column)
         if "unit" not in fields and not row.layout.exported:
             units = self._replay.units

@@ -3,11 +3,12 @@
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date
 from typing import Literal, NamedTuple
 
 from readings.reading import EARLIEST_MS
 from runtime.times import parse_rfc3339
+from simulator.replay.time_formats import parse_by_format
 from simulator.replay.zones import Zone
 
 DateOrder = Literal["day", "month"]
@@ -43,7 +44,6 @@ _MONTH_NAMED = _pattern(rf"{_NAME}[ \t,/.-]*(\d{{1,2}})(?:[ \t,/.-]+)(\d{{4}})")
 _DAY_THEN_NAME = _pattern(rf"(\d{{1,2}})[ \t./-]*{_NAME}[ \t,/-]*(\d{{4}})")
 _COMPACT = re.compile(r"((?:19|20)\d\d)(\d\d)(\d\d)(?:[Tt]?(\d\d)(\d\d)(\d\d)?([Zz])?)?", re.ASCII)
 _ONLY_CLOCK = re.compile(_CLOCK, re.ASCII | re.IGNORECASE)
-_MIDNIGHT = re.compile(r"(?<![\d:])24(:00(?::00(?:[.,]0+)?)?)(?![\d:])")
 FORMS = (
     "2026-01-31 12:00:00 (also with / or without seconds, with decimals and a zone), 31/01/2026, Jan 31 2026, "
     "20260131, or s, ms, us or ns since 1970; --time-format gives another"
@@ -92,7 +92,7 @@ class Times:
             if wanted in _NANOSECONDS:
                 return _epoch(text, wanted)
             if wanted is not None:
-                return _by_format(text, wanted, self.options.year)
+                return Moment(*parse_by_format(text, wanted, self.options.year))
             if self.parts:
                 return _of_parts(text, self.parts, self.options.year)
             return self._usual(text) or self._by_form(text)
@@ -206,23 +206,6 @@ def _offset(zone: str) -> str:
     if zone[0] not in "+-":
         return "Z"
     return f"{zone[:3]}:{zone[-2:] if len(zone) > 3 else '00'}"
-
-
-def _by_format(text: str, wanted: str, year: int | None) -> Moment:
-    shown, days = _MIDNIGHT.subn(r"00\1", text)
-    # strptime takes at most 6 decimals.
-    finer = re.search(r"[.,]\d{6}(\d+)", shown) if "%f" in wanted else None
-    if finer is not None:
-        shown = shown[: finer.start(1)] + shown[finer.end(1) :]
-    found = datetime.strptime(shown, wanted)  # noqa: DTZ007 - the zone, if none is in the text, is applied later
-    if year is not None:
-        found = found.replace(year=year)
-    if days:
-        found += timedelta(days=1)
-    cut = found.microsecond % 1000 != 0 or bool(finer and finer[1].strip("0"))
-    offset = found.utcoffset()
-    naive = found.replace(tzinfo=None) - (offset or timedelta(0))
-    return Moment((naive - datetime(1970, 1, 1)) // timedelta(milliseconds=1), offset is not None, cut)  # noqa: DTZ001
 
 
 _PART_MS = {"hour": 3_600_000, "ending_hour": 3_600_000, "minute": 60_000, "second": 1000}

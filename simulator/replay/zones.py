@@ -5,7 +5,8 @@ Neither is guessed: it is an error unless an option gives the rule.
 """
 
 import re
-from collections.abc import Hashable, Set
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Literal
@@ -28,8 +29,8 @@ class Zone:
 
     `name` is of the IANA database, or an offset as +01:00 or UTC-9. With `repeated="order"` the rows of a series are
     taken to be in the order of time: those of the first pass through the hour are the earlier, and from where the clock
-    does not advance on, the later. A series that passes it once is refused: `Clock.note` is shown all times of the file
-    first.
+    goes back on, the later. `Clock.note` is shown all times of the file first, and a series is refused that passes the
+    hour once, or goes back several times.
     """
 
     def __init__(self, name: str, *, repeated: RepeatedHour = "refuse", skipped: SkippedHour = "refuse") -> None:
@@ -54,25 +55,74 @@ class Zone:
         return self._repeated == "order" and self._offset_ms is None
 
 
-Passes = Set[tuple[Hashable, int]]
-"""Series, and days on which they pass through an hour twice; days are numbered since 1970."""
+Begins = Literal["back", "repeat", "unclear"]
+"""What begins the second pass: the row that goes back, or, if none does, the only one that repeats its predecessor."""
+Passes = Mapping[tuple[Hashable, int], Begins]
+"""By series and day on which it passes through an hour twice; days are numbered since 1970, and begin at noon."""
+
+_DAY_MS, _NOON_MS = 86_400_000, 43_200_000
+
+
+@dataclass(slots=True)
+class _Hour:
+    """A series in an hour that is repeated: the day, its last time, and how often it has gone back or repeated one."""
+
+    day: int = -1
+    last_ms: int = 0
+    back: int = 0
+    repeats: int = 0
+    disordered: bool = False
+
+    def pass_to(self, local_ms: int) -> None:
+        """Take the next time into account."""
+        day = _day_of(local_ms)
+        if day != self.day:
+            self.day, self.back, self.repeats, self.disordered = day, 0, 0, False
+        else:
+            self.back += local_ms < self.last_ms
+            self.repeats += local_ms == self.last_ms
+        self.last_ms = local_ms
+
+    @property
+    def begins(self) -> Begins:
+        """What began the second pass."""
+        if self.disordered or self.back > 1:
+            return "unclear"
+        if self.back:
+            return "back"
+        return "repeat" if self.repeats == 1 else "unclear"
+
+    def is_second(self, begins: Begins) -> bool:
+        return (self.back if begins == "back" else self.repeats) > 0
+
+
+def _day_of(local_ms: int) -> int:
+    """Return the day of a time; it begins at noon, as repeated hours may be on both sides of midnight."""
+    return (local_ms - _NOON_MS) // _DAY_MS
 
 
 class Clock:
     """Converts the times of a file in the order of its rows, in one pass over it."""
 
-    def __init__(self, zone: Zone, passed_twice: Passes = frozenset()) -> None:
+    def __init__(self, zone: Zone, passed_twice: Passes | None = None) -> None:
         """With `order`, `passed_twice` is from another clock, which was shown the whole file before."""
         self._zone = zone
-        self.passed_twice = set(passed_twice)
-        # Of each series in an hour that is repeated: the day, the last time, and whether it is the second pass.
-        self._passes: dict[Hashable, tuple[int, int, bool]] = {}
+        self.passed_twice = dict(passed_twice or {})
+        self._hours: dict[Hashable, _Hour] = {}
 
     def note(self, local_ms: int, series: Hashable) -> None:
         """Take a time into account, with `order`."""
         earlier, later = self._offsets(local_ms)
-        if earlier > later and self._is_second_pass(local_ms, series):
-            self.passed_twice.add((series, local_ms // 86_400_000))
+        hour = self._hours.setdefault(series, _Hour())
+        last_ms, last_day = hour.last_ms, hour.day
+        if earlier > later:
+            hour.pass_to(local_ms)
+        # To or from a time outside of the hour: the newest come first.
+        outside = earlier <= later or hour.day != last_day
+        hour.disordered |= outside and local_ms < last_ms and hour.day == _day_of(local_ms)
+        hour.last_ms = local_ms
+        if hour.back + hour.repeats:
+            self.passed_twice[series, hour.day] = hour.begins
 
     def utc_ms(self, local_ms: int, series: Hashable) -> int:
         """Return milliseconds since 1970; ValueError for a time with two meanings or none, unless a rule decides."""
@@ -96,21 +146,20 @@ class Clock:
         if zone._repeated in ("earlier", "later"):
             return zone._repeated == "later"
         if zone._repeated == "order":
-            if (series, local_ms // 86_400_000) in self.passed_twice:
-                return self._is_second_pass(local_ms, series)
-            reason = "and its rows pass through this hour only once: --repeated-hour earlier or later decides"
+            begins = self.passed_twice.get((series, _day_of(local_ms)))
+            if begins in ("back", "repeat"):
+                hour = self._hours.setdefault(series, _Hour())
+                hour.pass_to(local_ms)
+                return hour.is_second(begins)
+            passed = (
+                "only once"
+                if begins is None
+                else "in no order that shows it (newest first, or more than one row does not advance)"
+            )
+            reason = f"and its rows pass through this hour {passed}: --repeated-hour earlier or later decides"
         else:
             reason = "it has two meanings: --repeated-hour earlier, later, or order (rows in the order of time) decides"
         raise ValueError(f"the clocks of {zone.name} show this time twice (they are set back), {reason}")
-
-    def _is_second_pass(self, local_ms: int, series: Hashable) -> bool:
-        day, last_ms, second = self._passes.get(series, (-1, 0, False))
-        if day != local_ms // 86_400_000:
-            second = False
-        elif local_ms <= last_ms:
-            second = True
-        self._passes[series] = (local_ms // 86_400_000, local_ms, second)
-        return second
 
     def _offsets(self, local_ms: int) -> tuple[int, int]:
         if self._zone._offset_ms is not None:

@@ -1,7 +1,8 @@
 """The blocks of a series: which of them have readings of a window, and these readings."""
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import bson
 
@@ -15,13 +16,29 @@ from storage.codec.packed import BlockError
 from storage.places.documents import SUMS, LiveBlock, columns_key, head_end, live_block, series_name
 from storage.places.moving import PlacesChanged
 from storage.places.names import BLOCKS, COLUMNS
-from storage.places.raw_find import find_first
+from storage.places.raw_find import find_document, find_first
 from storage.places.window import Window
 
 _SETTLED = {"pending": {"$exists": False}}
-_WITHOUT_SUMS = dict.fromkeys(SUMS, 0)
+WITHOUT_SUMS: dict[str, Any] = dict.fromkeys(SUMS, 0)
 # Heads fetched at once where many are needed; some hundred bytes for each hour that they sum up.
 HEADS_PER_QUERY = 2000
+
+
+class FoundHead(NamedTuple):
+    """The last document of a `head_query`, without its sums; None if there is none."""
+
+    document: dict[str, Any] | None
+
+
+def head_query(window: Window) -> dict[str, Any]:
+    """Return the filter of the heads of which the last one is where a window is read first.
+
+    It depends on the end of the window from which that is read, not on the other one.
+    """
+    lowest = in_time_range(window.series)["_id"]["$gte"]
+    bound = {"$lt": window.key(window.end)} if window.descending else {"$lte": window.key(window.start)}
+    return {"_id": {"$gte": lowest, **bound}, **_SETTLED}
 
 
 class Blocks:
@@ -34,19 +51,22 @@ class Blocks:
     def columns(self, block: LiveBlock, session: Any, *, positions_alone: bool = False) -> Columns:
         """Return the readings of a block, or only their ts and seq; PlacesChanged if its head has been replaced."""
         key = columns_key(block.key, block.start, block.columns)
-        document = self._columns.find_one({"_id": key}, session=session)
+        document = find_document(self._columns, {"_id": key}, {}, session=session)
         if document is None:
             raise PlacesChanged
         if not isinstance(data := document.get("data"), bytes):
             raise BlockError("the columns of a block have no data")
         return decode_columns(data, series_name(block.key), block.count, positions_alone=positions_alone)
 
-    def walk(self, window: Window, session: Any) -> Iterator[LiveBlock]:
-        """Yield the live blocks of a window one after the other, in its direction; PlacesChanged if one is missing."""
+    def walk(self, window: Window, session: Any, found: FoundHead | None = None) -> Iterator[LiveBlock]:
+        """Yield the live blocks of a window one after the other, in its direction; PlacesChanged if one is missing.
+
+        `found`: what `head_query` has found, if that was asked already.
+        """
         if window.descending:
-            yield from self._walk_down(window, session)
+            yield from self._walk_down(window, session, found)
             return
-        block = self._first(window, session)
+        block = self._first(window, session, found)
         while block is not None:
             yield block
             if block.until >= window.end:
@@ -74,13 +94,12 @@ class Blocks:
         block = live_block(bson.decode(document, AS_MILLISECONDS))
         return self.columns(block, session, positions_alone=positions_alone)
 
-    def _first(self, window: Window, session: Any) -> LiveBlock | None:
+    def _first(self, window: Window, session: Any, asked: FoundHead | None = None) -> LiveBlock | None:
         """Return the live block in which a window starts, or else the first one behind that."""
-        begin = {"$gte": in_time_range(window.series)["_id"]["$gte"], "$lte": window.key(window.start)}
-        found = self._find({"_id": begin, **_SETTLED}, session, sort=-1)
+        found = self._begin(replace(window, descending=False), session, asked)
         if found is None:  # what was before has been removed
             rest = {"$gt": window.key(window.start), "$lt": window.key(window.end)}
-            found = self._find({"_id": rest, **_SETTLED}, session, sort=1)
+            found = self._find({"_id": rest, **_SETTLED}, session)
             return None if found is None else live_block(found)
         # Of a block before the window, nothing else has to be readable.
         while (until := head_end(found)) <= window.start:
@@ -94,19 +113,20 @@ class Blocks:
             raise PlacesChanged
         return found
 
-    def _find(self, query: dict[str, Any], session: Any, *, sort: int | None = None) -> dict[str, Any] | None:
-        """Return the first head in an order of `_id`, without its sums."""
-        by = None if sort is None else [("_id", sort)]
-        found: dict[str, Any] | None = self._heads.find_one(query, _WITHOUT_SUMS, sort=by, session=session)
-        return found
+    def _find(self, query: dict[str, Any], session: Any, *, last: bool = False) -> dict[str, Any] | None:
+        """Return the first or the last head in the order of `_id`, without its sums."""
+        return find_document(self._heads, query, WITHOUT_SUMS, last=last, session=session)
 
-    def _walk_down(self, window: Window, session: Any) -> Iterator[LiveBlock]:
-        lowest = in_time_range(window.series)["_id"]["$gte"]
+    def _begin(self, window: Window, session: Any, asked: FoundHead | None) -> dict[str, Any] | None:
+        """Return what `head_query` finds, or has found."""
+        return self._find(head_query(window), session, last=True) if asked is None else asked.document
+
+    def _walk_down(self, window: Window, session: Any, asked: FoundHead | None) -> Iterator[LiveBlock]:
         end = window.end
         above: LiveBlock | None = None
         while True:
-            query = {"_id": {"$gte": lowest, "$lt": window.key(end)}, **_SETTLED}
-            found = self._find(query, session, sort=-1)
+            found = self._begin(replace(window, end=end), session, asked)
+            asked = None
             if found is None:
                 return
             # A block that is still marked as pending, though it is live, lies between two that are not.

@@ -7,12 +7,12 @@ from typing import Any
 
 from readings.document import AS_MILLISECONDS
 from storage.codec.columns import Columns, concatenate
-from storage.places.blocks import Blocks
+from storage.places.blocks import Blocks, FoundHead
 from storage.places.found import Found
 from storage.places.loose import Loose, LooseReadings
 from storage.places.moving import unless_moved
 from storage.places.names import PIECES
-from storage.places.pieces import Pieces, pieces_in
+from storage.places.pieces import Pieces, pieces_and_head, pieces_in
 from storage.places.state import State
 from storage.places.window import Window
 
@@ -41,21 +41,26 @@ class FirstReadings:
 
     def _add_pieces_and_blocks(self, found: Found, limit: int, session: Any, *, exact: bool) -> None:
         """Add what is in pieces and blocks; pieces are opened only where the readings are that will be returned."""
-        pieces = self._pieces_in(found.rest, session)
+        pieces, *heads = unless_moved(lambda: pieces_and_head(self._pieces, found.rest, session))
         if pieces.count >= limit:
             found.add(pieces.first(found.rest, limit))
-        found.add(unless_moved(lambda: self._of_blocks(found.rest, limit, session)), whole=not exact)
+
+        def of_blocks() -> Columns | None:
+            # Another try asks for the head again.
+            return self._of_blocks(found.rest, limit, session, heads.pop() if heads else None)
+
+        found.add(unless_moved(of_blocks), whole=not exact)
         if pieces.count < limit:
             found.add(pieces.first(found.rest, limit))
 
     def _pieces_in(self, window: Window, session: Any) -> Pieces:
         return unless_moved(lambda: pieces_in(self._pieces, window, session))
 
-    def _of_blocks(self, window: Window, limit: int, session: Any) -> Columns | None:
+    def _of_blocks(self, window: Window, limit: int, session: Any, head: FoundHead | None) -> Columns | None:
         """Return the readings of the first blocks of a window in order, at least `limit` if it has so many."""
         found: list[Columns] = []
         count = 0
-        for block in self.blocks.walk(window, session):
+        for block in self.blocks.walk(window, session, head):
             if block.lies_in(window):
                 found.append(window.cut(self.blocks.columns(block, session)))
                 count += len(found[-1])

@@ -1,5 +1,6 @@
 """Readings that are still documents: in `readings` and in sealed collections, read one after the other."""
 
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -12,12 +13,15 @@ from storage.places.found import Found
 from storage.places.moving import unless_moved
 from storage.places.names import BEGINNING, BLOCKS, UNSEALED, sealed_name
 from storage.places.raw import Raw, read_raw
+from storage.places.raw_find import OtherCollection, ask
 from storage.places.sealed_bounds import SealedBounds
 from storage.places.state import State, state_in
 from storage.places.window import Window
 
 # Sealed collections asked for readings before one command asks whether any of the others has some.
 FEW_SEALED = 2
+# For how long a state will do: a limit of retention is changed, and a collection dropped, at any time.
+STATE_S = 1.0
 
 
 class Loose(NamedTuple):
@@ -28,14 +32,20 @@ class Loose(NamedTuple):
     state: State
 
 
+class _Recent(NamedTuple):
+    """The state as it was when last read, and until when it will do."""
+
+    state: State
+    until: float
+
+
 class LooseReadings:
     """Reads them in one database of the synchronous driver; its errors, and DocumentError."""
 
     def __init__(self, database: Any) -> None:
         self._database = database
         self._bounds = SealedBounds()
-        # As it was when last read; only the limits of retention are taken from here.
-        self._state: State | None = None
+        self._recent = _Recent(State(), 0.0)
 
     def read(self, window: Window, limit: int, session: Any) -> Loose:
         """Return the first readings of a window."""
@@ -72,12 +82,25 @@ class LooseReadings:
         return set(unknown)
 
     def _hot(self, window: Window, limit: int, session: Any) -> tuple[Window, Raw, State]:
-        """Return a window without what is past its retention, the first unsealed documents in it, and then the state.
+        """Return a window without what is past its retention, the first unsealed documents in it, and the state.
 
-        The limit is that of the state: hot is read again if it was another one before.
+        The state is one in which whatever was sealed before they were read is named: the one that is read behind them,
+        or a recent one, as long as `readings` is still the collection that this one names. A later seal renames that.
+        """
+        state, until = self._recent
+        if state.hot is not None and time.monotonic() < until:
+            retained = _since(window, state.oldest_ms(window.series["sensorType"], now_ms()))
+            with suppress(OtherCollection):
+                return retained, self._raw(READINGS, retained, limit, session, state.hot), state
+        return self._hot_and_state(window, limit, session)
+
+    def _hot_and_state(self, window: Window, limit: int, session: Any) -> tuple[Window, Raw, State]:
+        """Return the same by reading one after the other.
+
+        The limit of retention is that of the state: hot is read again if it was another one before.
         """
         sensor_type = window.series["sensorType"]
-        state = self._state or self._read_state(session)
+        state = self._recent.state if self._recent.until else self._read_state(session)
         while True:
             days = state.days(sensor_type)
             retained = _since(window, state.oldest_ms(sensor_type, now_ms()))
@@ -87,8 +110,10 @@ class LooseReadings:
                 return retained, hot, state
 
     def _read_state(self, session: Any) -> State:
-        self._state = state_in(self._database[BLOCKS], session)
-        return self._state
+        until = time.monotonic() + STATE_S
+        state = state_in(self._database[BLOCKS], session)
+        self._recent = _Recent(state, until)
+        return state
 
     def _add_sealed(self, found: Found, number: int, limit: int, state: State, session: Any) -> None:
         window = found.rest
@@ -97,8 +122,8 @@ class LooseReadings:
             self._bounds.note(state, number, window, raw.first_position())
         found.add_documents(raw, number)
 
-    def _raw(self, name: str, window: Window, limit: int, session: Any) -> Raw:
-        return unless_moved(lambda: read_raw(self._database[name], window, limit, session))
+    def _raw(self, name: str, window: Window, limit: int, session: Any, uuid: Any = None) -> Raw:
+        return unless_moved(lambda: read_raw(self._database[name], window, limit, session, uuid))
 
 
 def _since(window: Window, oldest_ms: int | None) -> Window:
@@ -113,4 +138,7 @@ def have_any(database: Any, numbers: list[int], window: Window, session: Any) ->
     """
     names, one = [sealed_name(number) for number in numbers], [{"$match": window.filter()}, {"$limit": 1}]
     pipeline = [*one, *({"$unionWith": {"coll": name, "pipeline": one}} for name in names[1:]), {"$limit": 1}]
-    return any(True for _ in database[names[0]].aggregate(pipeline, session=session))
+    pipeline.append({"$project": {"_id": 1}})
+    command = {"aggregate": names[0], "pipeline": pipeline, "cursor": {}}
+    collection = database[names[0]]
+    return bool(ask(collection, command, session, collection.codec_options)["cursor"]["firstBatch"])

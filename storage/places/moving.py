@@ -9,9 +9,10 @@ from pymongo.errors import OperationFailure
 
 Found = TypeVar("Found")
 
-# QueryPlanKilled: the collection was renamed or dropped during a query. SnapshotUnavailable: it was, and the majority
-# of a replica set does not have that yet.
-MOVED = frozenset({175, 246})
+# QueryPlanKilled: the collection was renamed or dropped during a query. NamespaceNotFound: it was dropped while an
+# aggregation that unites it with others began. SnapshotUnavailable: it was moved, and the majority of a replica set
+# does not have that yet.
+MOVED = frozenset({26, 175, 246})
 MAX_TRIES = 20
 # A change of a block takes a few writes.
 PAUSE_S = 0.02

@@ -72,14 +72,15 @@ def columns_together(found: list[tuple[Raw, int]], window: Window) -> list[Colum
     return [one for raw, number in found if (one := raw.columns(number, window)) is not None]
 
 
-def read_raw(collection: Any, window: Window, limit: int, session: Any) -> Raw:
+def read_raw(collection: Any, window: Window, limit: int, session: Any, uuid: Any = None) -> Raw:
     """Return the first documents of a window of a collection of the synchronous driver; its errors.
 
-    At most `limit`, and at most 16 MiB.
+    At most `limit`, and at most 16 MiB. With a UUID, OtherCollection unless the collection has it.
     """
     if window.is_empty:
         return Raw(b"")
-    found = find_first(collection, window.filter(), limit=limit, descending=window.descending, session=session)
+    query, descending = window.filter(), window.descending
+    found = find_first(collection, query, limit=limit, descending=descending, session=session, uuid=uuid)
     return Raw(found.documents, found.total, found.is_cut or found.total >= limit)
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
-from pymongo.errors import AutoReconnect, ServerSelectionTimeoutError
+from pymongo.errors import AutoReconnect, OperationFailure, ServerSelectionTimeoutError
 
 _AS_BYTES = CodecOptions(document_class=RawBSONDocument)
 _LENGTH = struct.Struct("<i")
@@ -23,6 +23,12 @@ _CURSOR_HEAD = b"\x12id\x00"
 # Fewer documents of one length in a row are faster one by one.
 _FEW = 16
 _EMBEDDED = 3
+# CollectionUUIDMismatch, and what a server may say that knows no `collectionUUID` in a `find`, or does not allow it.
+_NOT_THIS_ONE = frozenset({361, 9, 13, 40415})
+
+
+class OtherCollection(Exception):
+    """A collection of this name is not the one that was meant, or does not exist."""
 
 
 async def find_raw(collection: Any, query: dict[str, Any], *, limit: int) -> bytes:
@@ -31,6 +37,8 @@ async def find_raw(collection: Any, query: dict[str, Any], *, limit: int) -> byt
     There may be more, unless it returns none. The driver's errors.
     """
     command = _find(collection, query, limit) | {"singleBatch": True}
+    if concern := collection.read_concern.document:
+        command["readConcern"] = concern
     reply = await collection.database.command(command, codec_options=_AS_BYTES)
     return documents_of_reply(reply.raw)
 
@@ -44,25 +52,28 @@ class RawDocuments(NamedTuple):
 
 
 def find_first(
-    collection: Any, query: dict[str, Any], *, limit: int, descending: bool = False, session: Any = None
+    collection: Any,
+    query: dict[str, Any],
+    *,
+    limit: int,
+    descending: bool = False,
+    session: Any = None,
+    uuid: Any = None,
 ) -> RawDocuments:
     """Return the first documents of a collection of the synchronous driver in the order of `_id`; its errors.
 
-    `limit` or fewer, if they would be more than the 16 MiB of a reply.
-
-    Asked a second time when the connection is lost or the primary steps down, as the driver asks its own finds.
+    `limit` or fewer, if they would be more than the 16 MiB of a reply. With a UUID, OtherCollection unless the
+    collection has it.
     """
-
-    def ask() -> Any:
-        command = _find(collection, query, limit, descending=descending)
-        return collection.database.command(command, codec_options=_AS_BYTES, session=session)
-
+    command = _find(collection, query, limit, descending=descending)
+    if uuid is not None:
+        command["collectionUUID"] = uuid
     try:
-        reply = ask().raw
-    except ServerSelectionTimeoutError:
+        reply = ask(collection, command, session, _AS_BYTES).raw
+    except OperationFailure as error:
+        if error.code in _NOT_THIS_ONE and uuid is not None:
+            raise OtherCollection from error
         raise
-    except AutoReconnect:
-        reply = ask().raw
     start, end = _batch_of(reply)
     parts = list(_documents(reply, start, end))
     cursor = _cursor_of(reply, start, end)
@@ -71,18 +82,44 @@ def find_first(
     return RawDocuments(b"".join(part for part, _ in parts), sum(count for _, count in parts), cursor != 0)
 
 
+def find_document(
+    collection: Any, query: dict[str, Any], projection: dict[str, Any], *, last: bool = False, session: Any = None
+) -> dict[str, Any] | None:
+    """Return the first or the last document in the order of `_id`, decoded with the collection's options; as `ask`.
+
+    The driver's `find_one` makes a cursor for it: half as much again for the reader.
+    """
+    command = _find(collection, query, 1, descending=last) | {"singleBatch": True}
+    if projection:
+        command["projection"] = projection
+    found: list[dict[str, Any]] = ask(collection, command, session, collection.codec_options)["cursor"]["firstBatch"]
+    return found[0] if found else None
+
+
+def ask(collection: Any, command: dict[str, Any], session: Any, options: Any) -> Any:
+    """Return the reply to a command that only reads from a collection of the synchronous driver; its errors.
+
+    Asked a second time when the connection is lost or the primary steps down, as the driver asks its own finds.
+    """
+    if concern := collection.read_concern.document:
+        command["readConcern"] = concern  # to which a session adds
+    try:
+        return collection.database.command(dict(command), codec_options=options, session=session)
+    except ServerSelectionTimeoutError:
+        raise
+    except AutoReconnect:
+        return collection.database.command(dict(command), codec_options=options, session=session)
+
+
 def _find(collection: Any, query: dict[str, Any], limit: int, *, descending: bool = False) -> dict[str, Any]:
-    """Return a command for the first documents in the order of `_id`; a session adds to its read concern."""
-    command: dict[str, Any] = {
+    """Return a command for the first documents in the order of `_id`."""
+    return {
         "find": collection.name,
         "filter": query,
         "sort": {"_id": -1 if descending else 1},
         "limit": limit,
         "batchSize": limit,
     }
-    if concern := collection.read_concern.document:
-        command["readConcern"] = concern
-    return command
 
 
 def documents_of_reply(reply: bytes) -> bytes:

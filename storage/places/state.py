@@ -14,9 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from storage.places.raw_find import find_document
+
 STATE = "state"
 DAY_MS = 86_400_000
-_PROJECTION = {"highest": 1, "waiting.number": 1, "waiting.renamed": 1, "blocks": 1, "retention": 1}
+_FIELDS = ("highest", "waiting.number", "waiting.renamed", "blocks", "retention", "sealing.hotUuid")
+_PROJECTION = dict.fromkeys(_FIELDS, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,8 @@ class State:
 
     `waiting`: the numbers of sealed collections, lowest first. `highest`: the highest ever. `final`: what is sealed
     under a number below it gains nothing any more; of higher numbers the collection may not have been renamed yet.
-    `has_blocks`: whether there are pieces and blocks, or may be as soon as what waits has been read.
+    `has_blocks`: whether there are pieces and blocks, or may be as soon as what waits has been read. `hot`: the UUID of
+    a collection that was `readings`, None if not known; whatever was sealed before that came to be is in this state.
     """
 
     waiting: tuple[int, ...] = ()
@@ -34,6 +38,7 @@ class State:
     has_blocks: bool = False
     retention_days: int = 0
     retention_by_sensor_type: Mapping[str, int] = field(default_factory=dict)
+    hot: Any = None
 
     def days(self, sensor_type: str) -> int:
         """Return how many days readings of a type are kept; 0 for no limit."""
@@ -59,12 +64,13 @@ def state_of(document: Mapping[str, Any] | None) -> State:
         bool(document.get("blocks") or waiting),
         int(retention.get("days", 0)),
         dict(retention.get("bySensorType", {})),
+        (document.get("sealing") or {}).get("hotUuid"),
     )
 
 
 def state_in(blocks: Any, session: Any) -> State:
     """Read the state from the collection of the blocks of the synchronous driver; its errors."""
-    return state_of(blocks.find_one({"_id": STATE}, _PROJECTION, session=session))
+    return state_of(find_document(blocks, {"_id": STATE}, _PROJECTION, session=session))
 
 
 async def read_state(blocks: Any, session: Any = None) -> State:

@@ -276,6 +276,21 @@ async def test_a_well_signed_token_of_a_megabyte_is_unauthorized_and_its_key_is_
     assert (refused.value.code, keys.asked) == ("unauthorized", 0)
 
 
+async def test_a_header_that_was_seen_before_makes_no_token_valid() -> None:
+    verifier = TokenVerifier(KeySet(Keys(ISSUING).fetch))
+    await verifier.ready()
+    known, payload, signature = ISSUING.user().split(".")
+    assert (await verifier.verify(f"{known}.{payload}.{signature}")).owner
+    other = b64_json(user_claims(owner="victim"))
+    for rest in ("", ".", f".{payload}", f".{payload}.", f".{other}.{signature}", f".{payload}.{signature}.x"):
+        with pytest.raises(TokenError) as refused:
+            await verifier.verify(known + rest)
+        assert refused.value.code == "unauthorized"
+    with pytest.raises(TokenError) as refused:
+        await verifier.verify(f".{payload}.{signature}")
+    assert refused.value.code == "unauthorized"
+
+
 @pytest.mark.parametrize("claims", [[], "text", 7, None])
 async def test_claims_that_are_no_object_are_unauthorized(claims: Any) -> None:
     assert await refusal(ISSUING.sign(claims)) == "unauthorized"

@@ -32,6 +32,7 @@ TABLES = {
     "announced_owners",
     "commands",
     "api_keys",
+    "ended_api_keys",
     "provisioning_keys",
     "device_claims",
     "alarm_rules",
@@ -46,13 +47,13 @@ TABLES = {
 
 
 async def test_a_migration_makes_the_tables_and_says_so(empty_url: str) -> None:
-    assert await migrate(empty_url) == Migration(before=None, after="0009")
+    assert await migrate(empty_url) == Migration(before=None, after="0010")
     async with open_engine(empty_url, connections=1, wait_timeout_s=5) as engine, engine.connect() as connection:
         assert set(await connection.run_sync(lambda it: inspect(it).get_table_names())) == TABLES
 
 
 async def test_a_second_migration_does_nothing(database_url: str) -> None:
-    assert await migrate(database_url) == Migration(before="0009", after="0009")
+    assert await migrate(database_url) == Migration(before="0010", after="0010")
 
 
 async def test_the_steps_are_those_that_are_taken() -> None:
@@ -62,7 +63,7 @@ async def test_the_steps_are_those_that_are_taken() -> None:
 
 async def test_two_migrations_at_once_do_the_work_once(empty_url: str) -> None:
     done = await asyncio.gather(*(migrate(empty_url) for _ in range(4)))
-    assert sorted(str(one.before) for one in done) == ["0009", "0009", "0009", "None"]
+    assert sorted(str(one.before) for one in done) == ["0010", "0010", "0010", "None"]
 
 
 async def test_two_processes_may_migrate_at_once(empty_url: str) -> None:
@@ -128,7 +129,7 @@ async def test_a_migration_that_was_killed_half_way_can_run_again(database_url: 
     async with open_engine(database_url, connections=1, wait_timeout_s=5) as engine, engine.begin() as connection:
         await connection.execute(text("DELETE FROM alembic_version"))
         await connection.execute(text("DROP TABLE signing_keys"))
-    assert await migrate(database_url) == Migration(before=None, after="0009")
+    assert await migrate(database_url) == Migration(before=None, after="0010")
 
 
 async def test_a_database_that_is_not_migrated_stops_the_start(empty_url: str) -> None:

@@ -68,3 +68,17 @@ def test_the_gateway_bench_measures_every_part_with_its_peers_and_leaves_no_proc
     assert len(checked) == 9
     assert all(figure["value"] > 0 and figure["verdict"] in ("holds", "FALLS SHORT") for figure in checked)
     assert leftover_processes() == []
+
+
+@pytest.mark.skipif(
+    not (NODE / "node_modules").exists() and not os.environ.get("CI"), reason="its packages are not installed yet"
+)
+def test_the_sparse_bench_measures_events_and_idle_connections_beside_node_and_the_commit() -> None:
+    done = run_bench("sparse", "--smoke", "--json")
+    assert done.returncode in (0, 1), done.stderr
+    report = json.loads(done.stdout)
+    asked = [figure["limit"] or figure["at_least"] for figure in report["figures"] if figure["verdict"]]
+    # Without the commit, as in a shallow clone, there is nothing to compare with.
+    assert asked == ([4, 4, 0.8, 1] if report["notMeasured"] else [0.6, 4, 0.6, 4, 0.8, 1])
+    assert all(one.startswith("Tidegate, commit") for one in report["notMeasured"])
+    assert leftover_processes() == []

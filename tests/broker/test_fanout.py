@@ -19,7 +19,7 @@ from tests.broker.system import System
 
 async def receive(subscriber: Subscriber, count: int) -> list[bytes]:
     received: list[bytes] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         async for payload in subscriber:
             received.append(payload)
             if len(received) == count:
@@ -145,7 +145,7 @@ def _delete_queue(vhost: str, queue: str) -> str:
 
 async def broadcast_until_received(broadcaster: Broadcaster, subscriber: Subscriber) -> None:
     hearing = asyncio.create_task(receive(subscriber, 1))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not hearing.done():
             broadcaster.broadcast(b"after")
             await asyncio.sleep(0.05)

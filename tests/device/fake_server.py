@@ -52,7 +52,7 @@ class FakeServer:
         await self.sio.disconnect(self.sessions[-1])
 
     async def connected(self, times: int = 1) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(self.sessions) < times:
                 await asyncio.sleep(0.01)
         await asyncio.sleep(0.05)  # until the answer to CONNECT is on its way

@@ -96,7 +96,7 @@ class Edge:
             broker.consumer(READINGS, prefetch=10_000) as consumer,
         ):
             for _ in range(await broker.depth(READINGS)):
-                delivery = await asyncio.wait_for(consumer.get(), 5)
+                delivery = await asyncio.wait_for(consumer.get(), 60)
                 documents += map(decode_document, delivery.message.documents())
         return by_value(documents)
 

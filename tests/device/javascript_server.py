@@ -61,7 +61,7 @@ class FakeServer:
         async def reached() -> bool:
             return len(self.readings) >= count
 
-        await eventually(reached, f"{count} readings are received", 20)
+        await eventually(reached, f"{count} readings are received")
 
     async def receipts(self, *readings: dict[str, Any]) -> None:
         items = [{"sensorType": one["sensorType"], "readings": [[one["ts"], one["seq"]]]} for one in readings]

@@ -114,7 +114,7 @@ class System:
         async def stored() -> bool:
             return good - dropped <= set(self.values(device))
 
-        await eventually(stored, f"all of {len(good)} are stored", 20)
+        await eventually(stored, f"all of {len(good)} are stored")
         values = self.values(device)
         assert set(values.values()) == {1}, "stored twice"
         assert not failed & set(values), "stored although the buffer did not take it"

@@ -32,7 +32,7 @@ async def has_asked(server: FakeServer, count: int) -> None:
     async def reached() -> bool:
         return len(asked(server)) >= count
 
-    await eventually(reached, f"{count} readings are asked about", 20)
+    await eventually(reached, f"{count} readings are asked about")
 
 
 async def test_stored_readings_are_asked_about_once_more_and_then_leave_the_file(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ async def test_they_make_room_for_new_ones_and_nobody_is_told(tmp_path: Path) ->
                 return 4 in asked(server)
 
             # Those that were just sent, whose receipts are late by now, may be asked about before.
-            await eventually(the_last_kept_one_is_asked_about, "the one that is still kept is asked about", 20)
+            await eventually(the_last_kept_one_is_asked_about, "the one that is still kept is asked about")
         assert min(asked(server)) == 4, "the oldest ones were dropped"
         assert not device.told
 

@@ -16,7 +16,7 @@ async def pending(device: JavaScriptDevice, count: int) -> None:
     async def reached() -> bool:
         return bool((await device.call("state"))["pending"] == count)
 
-    await eventually(reached, f"{count} readings are pending", 20)
+    await eventually(reached, f"{count} readings are pending")
 
 
 async def test_with_receipts_a_reading_leaves_the_buffer_when_it_is_stored(tmp_path: Path) -> None:

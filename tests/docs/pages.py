@@ -18,11 +18,16 @@ def page(name: str) -> str:
     return (ROOT / "docs" / name).read_text()
 
 
+def section(name: str, heading: str) -> str:
+    """Return what stands under a heading of a page in docs/."""
+    found = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", page(name), re.DOTALL | re.MULTILINE)
+    assert found, f"docs/{name} has no section {heading!r}"
+    return found[1]
+
+
 def block(name: str, heading: str) -> str:
     """Return the only code block under a heading of a page in docs/."""
-    section = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", page(name), re.DOTALL | re.MULTILINE)
-    assert section, f"docs/{name} has no section {heading!r}"
-    found = re.findall(r"^```\w+\n(.*?)^```$", section[1], re.DOTALL | re.MULTILINE)
+    found = re.findall(r"^```\w+\n(.*?)^```$", section(name, heading), re.DOTALL | re.MULTILINE)
     assert len(found) == 1, f"docs/{name}, {heading}: {len(found)} blocks"
     return str(found[0])
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from broker.embedded.broker import EmbeddedBroker
+from tests.docs import proxies, tokens
 from tests.docs.origin import origin
-from tests.docs.pages import block, page, write_file
+from tests.docs.pages import block, page, section, write_file
 from tests.docs.venv import python_with
 from tests.reader.harness import DEVICE, SENSOR, TS, Mongo, make_reading, open_store, user_token
 
@@ -18,6 +19,7 @@ PAGE = "recipes.md"
 # The hours in which TS and those after it are.
 FIRST, SECOND = "2025-06-15 15:00", "2025-06-15 16:00"
 HOUR_MS = 3_600_000
+PROXIES = ("nginx", "Caddy", "HAProxy", "Apache")
 PROGRAMS = {"pandas": ("pandas", "pyarrow"), "polars": ("polars",), "DuckDB": ("duckdb",)}
 
 
@@ -52,6 +54,31 @@ async def exported(tmp_path: Path, mongodb_database: Mongo) -> Path:
         environment = {"URL": f"http://127.0.0.1:{port}", "TOKEN": user_token()}
         await run("sh", "-ec", block(PAGE, "An export as Parquet"), folder=tmp_path, **environment)
     return tmp_path
+
+
+# Recipes that are on other pages: their headings there, which other tests run.
+ELSEWHERE = {
+    "Verifying tokens in Python": (tokens.PAGE, tokens.PYTHON.values()),
+    "Verifying tokens in Node.js": (tokens.PAGE, [tokens.JAVASCRIPT]),
+    **{f"{name} in front": (proxies.PAGE, [proxies.HEADINGS[name.lower()]]) for name in PROXIES},
+}
+
+
+@pytest.mark.parametrize(("recipe", "where"), ELSEWHERE.items(), ids=ELSEWHERE)
+def test_a_recipe_on_another_page_is_one_that_is_run_there(recipe: str, where: tuple[str, list[str]]) -> None:
+    other, headings = where
+    for heading in headings:
+        anchor = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        assert f"({other}#{anchor})" in section(PAGE, recipe)
+        assert block(other, heading)
+
+
+def test_each_recipe_has_a_test() -> None:
+    run_here = {*PROGRAMS, "An export as Parquet", "Telegraf", "Line protocol with curl"}
+    headings = re.findall(r"^## (.*)$", page(PAGE), re.MULTILINE)
+    assert headings[-1] == "On other pages"
+    assert set(headings[:-1]) == run_here | ELSEWHERE.keys()
+    assert {name.lower() for name in PROXIES} == proxies.PROGRAMS.keys()
 
 
 async def test_pandas_polars_and_duckdb_read_an_export(exported: Path) -> None:

@@ -138,6 +138,6 @@ async def test_the_shipped_proxy_trusts_the_configured_proxy_in_front_of_it(tmp_
                 http.get(proxy.url + "/user/token", headers=headers) as answer,
             ):
                 assert (await answer.json())["for"] == expected
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     while f'"client":"{expected}"' not in proxy.log:  # it is written after the response
                         await asyncio.sleep(0.02)

@@ -18,15 +18,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from testing.node import node_with
 from tests.docs.pages import block, page, run_json, write_file
+from tests.docs.tokens import JAVASCRIPT, PAGE, PYTHON
 from tests.docs.venv import python_with
 from tests.integration.device import logged_in, registered_device
 from tests.integration.services import Running, migrated, started
 from tests.reader.harness import bearer
 
 HERE = Path(__file__).parent
-PAGE = "tokens.md"
 EMAIL = "ada@example.com"
-HEADINGS = {"pyjwt": "Python: PyJWT", "joserfc": "Python: joserfc"}
 
 # Drivers of the page's code: print the owner of each token, or null if the code raises the error that the page names.
 DRIVERS = {
@@ -142,7 +141,7 @@ def require_right(found: dict[str, str | None], owner: str) -> None:
 @pytest.mark.parametrize("package", DRIVERS)
 async def test_python_takes_good_tokens_and_no_others(package: str, issued: Issued, tmp_path: Path) -> None:
     python = sys.executable if package == "pyjwt" else python_with(tried("joserfc", "=="))
-    code = block(PAGE, HEADINGS[package]) + DRIVERS[package] + DRIVEN
+    code = block(PAGE, PYTHON[package]) + DRIVERS[package] + DRIVEN
     require_right(await run_verifier(issued, python, str(write_file(tmp_path, "verify.py", code))), issued.owner)
 
 
@@ -150,7 +149,7 @@ async def test_jose_takes_good_tokens_and_no_others(issued: Issued, tmp_path: Pa
     node = node_with(HERE, "jose")
     assert tried("jose", "@").partition("@")[2] == versions()["jose"]
     (tmp_path / "node_modules").symlink_to(HERE / "node_modules")
-    write_file(tmp_path, "verified.mjs", block(PAGE, "JavaScript: jose"))
+    write_file(tmp_path, "verified.mjs", block(PAGE, JAVASCRIPT))
     script = write_file(tmp_path, "verify.mjs", DRIVEN_BY_NODE)
     require_right(await run_verifier(issued, node, str(script)), issued.owner)
 
@@ -184,7 +183,7 @@ async def test_only_auth_knows_that_a_token_was_revoked(issued: Issued, tmp_path
         await http.delete(f"/devices/{device['id']}/tokens", headers=bearer(issued.user))
         await http.post("/user/logout", headers=bearer(issued.user))
     assert [await cases(token) for token in (issued.user, issued.device)] == [curl_refused, curl_refused]
-    code = block(PAGE, HEADINGS["pyjwt"]) + DRIVERS["pyjwt"] + DRIVEN
+    code = block(PAGE, PYTHON["pyjwt"]) + DRIVERS["pyjwt"] + DRIVEN
     found = await run_verifier(issued, sys.executable, str(write_file(tmp_path, "verify.py", code)))
     assert (found["good user"], found["good device"]) == (issued.owner, issued.owner)
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import aiohttp
 
-from tests.e2e.onebox_process import demo_credentials, running_onebox
+from tests.e2e.onebox_process import READY_WITHIN_S, demo_credentials, running_onebox
 
-STORED_WITHIN_S = 20.0
+STORED_WITHIN_S = 60.0
 
 
 class DemoServer:
@@ -68,7 +68,7 @@ class DemoServer:
 
 async def wait_for_demo_user(url: str, data: Path) -> None:
     """Wait until the demo user can log in, which is when the simulated fleet has registered."""
-    async with aiohttp.ClientSession(url) as session, asyncio.timeout(30):
+    async with aiohttp.ClientSession(url) as session, asyncio.timeout(READY_WITHIN_S):
         while True:
             async with session.post("/user/login", json=demo_credentials(data)) as answer:
                 if answer.status == 200:

@@ -241,10 +241,10 @@ def test_one_question_at_a_time_and_none_while_hidden(demo_server: DemoServer, m
                 place,
             )
             time.sleep(0.1)
-        browser.until("return document.querySelectorAll('#series li.loading').length === 0", within_s=10)
+        browser.until("return document.querySelectorAll('#series li.loading').length === 0")
         for text in ("s0", "s00", "s001"):
             browser.search(text)
-        browser.until("return document.getElementById('count').innerText === '10 series found'", within_s=10)
+        browser.until("return document.getElementById('count').innerText === '10 series found'")
         asked = browser.run("return window.asked")
         assert asked["most"] <= 2  # one that was given up while the next one is asked
         assert asked["all"] < 12

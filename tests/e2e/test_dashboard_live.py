@@ -67,7 +67,7 @@ def test_every_reading_of_a_quick_sensor_is_drawn_live_whatever_came_before(
     with streaming(demo_server, device, hz, seconds=8) as sent:
         pass
     assert len(sent) == 8 * hz
-    browser.until("return arguments[0].every((at) => window.drawn.has(at))", sent, within_s=10)
+    browser.until("return arguments[0].every((at) => window.drawn.has(at))", sent)
     (curve,) = browser.curves()
     times = [x for piece in runs(curve) for x in piece]
     assert times == sorted(set(times))

@@ -58,7 +58,7 @@ def test_an_expired_session_says_so_and_comes_back_to_the_same_view(
             assert answer.status == 204
 
     asyncio.run(elsewhere())
-    logged_in.until("return !document.getElementById('login').hidden", within_s=20)
+    logged_in.until("return !document.getElementById('login').hidden")
     assert logged_in.run(NOTICE).startswith("Your session has expired or was ended.")
     assert logged_in.run("return document.getElementById('email').value") == demo_server.person["email"]
     assert logged_in.text("#legend") == ""
@@ -124,7 +124,7 @@ def test_a_link_with_a_key_shows_its_devices_read_only_until_the_key_is_deleted(
     browser.driver.refresh()
     browser.until(LISTED)
     asyncio.run(delete_key(demo_server.url, demo_server.person, made["id"]))
-    browser.until("return !document.getElementById('login').hidden", within_s=20)
+    browser.until("return !document.getElementById('login').hidden")
     assert browser.run(NOTICE).startswith("This view has expired or is no longer shared.")
     assert browser.run("return sessionStorage.length") == 0
     assert all(" 401 " in line for line in browser.console_errors())

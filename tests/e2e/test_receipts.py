@@ -46,5 +46,5 @@ async def test_after_a_kill_every_reading_is_listed_and_later_ones_have_receipts
         async with connected(url, token, device, receipts=True) as sender:
             sender.client.on("stored", on_stored)
             await sender.send_until_accepted(after)
-            await eventually(all_listed, "everything acknowledged before the kill is stored", 20)
-            await eventually(all_told, "every later reading has a receipt", 20)
+            await eventually(all_listed, "everything acknowledged before the kill is stored")
+            await eventually(all_told, "every later reading has a receipt")

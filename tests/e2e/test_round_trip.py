@@ -94,7 +94,7 @@ class DemoUser:
         async def whole() -> bool:
             return (await self.export(format_, **names)).endswith(last.encode())
 
-        await eventually(whole, f"all {count} readings are stored", timeout_s=20)
+        await eventually(whole, f"all {count} readings are stored")
         return await self.export(format_, **names)
 
 

@@ -57,26 +57,29 @@ async def compactor_stopped_past_its_lease(stack: Stack, _: Fleet, random: rando
 
 @fault
 async def two_compactors_at_once(stack: Stack, _: Fleet, random: random.Random) -> None:
-    def end_lease() -> None:
-        with database_of(stack) as database:
-            database[BLOCKS].update_one({"_id": STATE}, {"$unset": {"compaction.until": "", "compaction.holder": ""}})
-
     for _time in range(20):
-        await asyncio.to_thread(end_lease)
+        await asyncio.to_thread(_change_state, stack, {"$unset": {"compaction.until": "", "compaction.holder": ""}})
         await asyncio.sleep(random.uniform(0, 0.6))
 
 
 @fault
 async def sealer_killed_at_a_step(stack: Stack, fleet: Fleet, random: random.Random) -> None:
-    # A sealer that was killed still has the lease; only then does the next one seal.
+    # A sealer that was killed still has the lease, and so may one that an earlier fault has killed.
     within_s = SEALING_LEASE_S + DIES_WITHIN_S
+    steps: tuple[Point, ...] = ("persister.before_rename", "persister.renamed")
     await stack.persisters[1].take_away()
     try:
-        await die_at(stack.persisters[:1], "persister.before_rename", random.randint(1, 2), fleet, within_s)
-        await die_at(stack.persisters[:1], "persister.renamed", random.randint(1, 2), fleet, within_s)
+        for step in steps:
+            await asyncio.to_thread(_change_state, stack, {"$unset": {"sealing.until": ""}})
+            await die_at(stack.persisters[:1], step, random.randint(1, 2), fleet, within_s)
     finally:
         stack.persisters[1].bring_back()
     await stack.persisters[1].ready()
+
+
+def _change_state(stack: Stack, change: dict[str, dict[str, str]]) -> None:
+    with database_of(stack) as database:
+        database[BLOCKS].update_one({"_id": STATE}, change)
 
 
 @fault

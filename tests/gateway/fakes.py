@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from broker.embedded.fanout import EmbeddedSubscriber
-from broker.interface import Consumer, QueueBrowser, Subscriber
+from broker.interface import BrokerRefused, Consumer, QueueBrowser, Subscriber
 from broker.message import Message
 from broker.topology import (
     COMMANDS_EXCHANGE,
@@ -80,6 +80,9 @@ class RecordingBroadcaster:
 
     def broadcast(self, payload: bytes) -> None:
         self.payloads.append(payload)
+
+    async def until_refused(self) -> BrokerRefused:
+        raise NotImplementedError
 
 
 class FakeBroker:

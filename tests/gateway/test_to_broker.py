@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from broker.interface import BrokerError, BrokerUnavailable, ConfirmLate, QueueFull
 from broker.message import MAX_BYTES, MAX_READINGS
 from gateway.metrics import GatewayMetrics
-from gateway.to_broker import MANY_EVENTS, Busy, ToBroker
+from gateway.to_broker import FLEET, FLEET_EVENTS, MANY_EVENTS, Busy, ToBroker
 from readings.document import encode_document
 from readings.reading import Reading
 from tests.gateway.fakes import FakePublisher
@@ -30,10 +30,24 @@ def heavy(count: int, size: int) -> list[bytes]:
 
 @asynccontextmanager
 async def running(
-    publisher: FakePublisher, *, slots: int = 2, max_waiting_bytes: int = 64 * MAX_BYTES, linger_s: float = 0
+    publisher: FakePublisher,
+    *,
+    slots: int = 2,
+    max_waiting_bytes: int = 64 * MAX_BYTES,
+    linger_s: float = 0,
+    fleet_linger_s: float = 0,
+    sessions: int = 0,
 ) -> AsyncIterator[ToBroker]:
     metrics = GatewayMetrics(CollectorRegistry())
-    to_broker = ToBroker(publisher, metrics, slots=slots, max_waiting_bytes=max_waiting_bytes, linger_s=linger_s)
+    metrics.open_sessions = sessions
+    to_broker = ToBroker(
+        publisher,
+        metrics,
+        slots=slots,
+        max_waiting_bytes=max_waiting_bytes,
+        linger_s=linger_s,
+        fleet_linger_s=fleet_linger_s,
+    )
     async with to_broker.running():
         try:
             yield to_broker
@@ -137,6 +151,49 @@ async def test_after_a_confirm_of_many_events_what_they_bring_next_travels_toget
         assert publisher.sizes == [MANY_EVENTS, 2]
         publisher.confirm(1)
         await asyncio.gather(first, second)
+
+
+async def test_with_many_sessions_what_follows_a_small_message_travels_together() -> None:
+    publisher = FakePublisher()
+    async with running(publisher, linger_s=0.001, fleet_linger_s=0.3, sessions=FLEET) as to_broker:
+        alone = sending(to_broker, documents(1))
+        await settle()
+        assert publisher.sizes == [1], "the first of a quiet gateway does not wait"
+        publisher.confirm(0)
+        await alone
+        several = []
+        for number in range(5):
+            several.append(sending(to_broker, documents(1, start=100 + number)))
+            await settle()
+        assert publisher.sizes == [1]
+        await publisher.wait_published(2)
+        assert publisher.sizes == [1, 5]
+        publisher.confirm(1)
+        await asyncio.gather(*several)
+
+
+async def test_with_many_sessions_a_large_message_is_followed_by_the_short_linger() -> None:
+    publisher = FakePublisher()
+    async with running(publisher, linger_s=0.001, fleet_linger_s=60, sessions=FLEET) as to_broker:
+        many = [sending(to_broker, documents(1, start=number)) for number in range(FLEET_EVENTS)]
+        await settle()
+        publisher.confirm(0)
+        await asyncio.gather(*many)
+        last = sending(to_broker, documents(1, start=100))
+        await publisher.wait_published(2)
+        publisher.confirm(1)
+        await last
+
+
+async def test_with_few_sessions_nothing_waits_behind_a_small_message() -> None:
+    publisher = FakePublisher()
+    async with running(publisher, linger_s=60, fleet_linger_s=60, sessions=FLEET - 1) as to_broker:
+        for number in range(3):
+            alone = sending(to_broker, documents(1, start=number))
+            await settle()
+            assert len(publisher.sizes) == number + 1
+            publisher.confirm(number)
+            await alone
 
 
 async def test_a_full_message_does_not_linger() -> None:

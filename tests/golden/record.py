@@ -173,7 +173,7 @@ async def _answers(auth_url: str, reader_url: str, owner: str, device: str) -> d
                     lines[sensor_type] = [json.loads(line) for line in text.split("\n") if line]
             return sum(map(len, lines.values())) == count
 
-        await eventually(all_stored, "all is stored", 20)
+        await eventually(all_stored, "all is stored")
     return {"owner": owner, "device": device, "series": lines}
 
 

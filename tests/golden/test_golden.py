@@ -124,7 +124,7 @@ async def test_its_messages_are_stored_as_it_stored_them_and_once_when_they_come
             return await asyncio.to_thread(stored.raw, "readings") == golden.documents
 
         await published(rabbitmq_url, golden.messages["readings"])
-        await eventually(same, "the same documents are stored, byte for byte", 20)
+        await eventually(same, "the same documents are stored, byte for byte")
         await published(rabbitmq_url, golden.messages["readings"])
         assert await persister.stop() == 0
     assert stored.raw("readings") == golden.documents
@@ -187,7 +187,7 @@ async def test_its_deleted_owners_are_erased(
         async def erased() -> bool:
             return not await asyncio.to_thread(stored.count) and not stored.raw("series")
 
-        await eventually(erased, "nothing of the owner is left", 30)
+        await eventually(erased, "nothing of the owner is left")
 
 
 def test_its_live_readings_are_understood(golden: Golden) -> None:

@@ -32,7 +32,7 @@ class Worker:
         async def begun() -> bool:
             return bool(self.begun)
 
-        await eventually(begun, "the device has the command", 30)
+        await eventually(begun, "the device has the command")
 
 
 def again(killed: Running) -> Any:
@@ -113,5 +113,5 @@ async def test_a_kept_command_comes_again_under_its_id_and_is_executed_once(
         async def done() -> bool:
             return await only_status(pipeline) == "done"
 
-        await eventually(done, "the kept command is done", 40)
+        await eventually(done, "the kept command is done")
     assert worker.begun == [body["id"]]

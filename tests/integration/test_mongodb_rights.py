@@ -84,7 +84,7 @@ async def test_the_persisters_user_may_seal_compact_and_unseal_and_the_readers_m
                 names = await store.database.list_collection_names(filter={"name": {"$regex": "sealed"}})
                 return not names
 
-            await eventually(dropped, "both sealed collections are compacted", timeout_s=30)
+            await eventually(dropped, "both sealed collections are compacted")
             assert await compactor.stop() == 0  # which gives its lease up
         assert await read(reader) == list(range(300))
 

@@ -81,7 +81,7 @@ async def test_nothing_is_announced_while_workers_die_before_they_have_stored_it
         await asyncio.sleep(0.5)
         return len(told) == before and len(pipeline.stored()) == 20_000
 
-    await eventually(quiet, "everything is stored", 20)
+    await eventually(quiet, "everything is stored")
     stored = {(ts, seq) for _, _, ts, seq in pipeline.identities()}
     assert set(told) <= stored
     assert len(set(told)) > 10_000, "a killed worker loses the receipts of what it had stored last, no others"
@@ -121,7 +121,7 @@ async def test_what_a_killed_worker_did_not_tell_is_listed_if_stored_and_told_wh
             assert len(await _listed(reader.url, pipeline.token, identities)) == stored
         # The device is at another gateway when its readings are redelivered to another worker.
         async with device_at(pipeline.gateways[1]), started("persister", **settings):
-            await eventually(all_told, "what was redelivered has receipts", 20)
+            await eventually(all_told, "what was redelivered has receipts")
         assert await _listed(reader.url, pipeline.token, identities) == identities
     assert len(pipeline.stored()) == 100
 

@@ -37,7 +37,7 @@ async def test_a_page_shows_names_and_newest_values_with_auth_and_without(
                 (item,) = (await searched())["items"]
                 return bool(item["connected"] and item["latest"] and item["latest"]["value"] == 99 / 4)
 
-            await eventually(shown, "the newest value is shown", 20)
+            await eventually(shown, "the newest value is shown")
         (item,) = (await searched())["items"]
         assert (item["name"], item["location"], item["sensorType"]) == ("d1", "roof", "temperature")
         await pipeline.auth.kill()

@@ -1,18 +1,16 @@
 """Which versions are run, and where each of them comes from: this machine, or a suite of Debian unpacked beside it."""
 
-import hashlib
-import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from testing.servers.debian import NotAvailableError, unpacked, unpacked_version
+from testing.servers.pythons import packages_for
 from tests.integration.services import ROOT
 
 REQUIREMENTS = ROOT / "requirements" / "services.txt"
@@ -128,41 +126,14 @@ def find(choice: Choice) -> Found:
     found = Found(choice.program, unpacked_version(root), root)
     if not _is(found, choice.version):
         raise NotAvailableError(f"Debian {choice.suite} has {found}")
-    return replace(found, packages=_packages_for(found)) if choice.program == "python" else found
+    if choice.program != "python":
+        return found
+    return replace(found, packages=packages_for(root, found.version, REQUIREMENTS))
 
 
 def defaults() -> Programs:
     """Return this machine's own programs."""
     return Programs(*(own(program) for program in ("rabbitmq", "mariadb", "nginx", "python", "node")))
-
-
-def _packages_for(python: Found) -> Path:
-    """Return a folder with the services' packages for the Python of a root folder; cached, a minute the first time.
-
-    They are installed by this machine's pip, for which NotAvailableError is raised if one has no wheel for it.
-    """
-    assert python.root
-    digest = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:12]
-    folder = python.root.parent / f"packages-{python.version}-{digest}"
-    if folder.exists():
-        return folder
-    unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
-    command = [
-        *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
-        *("--python-version", python.version, "--only-binary=:all:", "--target", str(unfinished)),
-        *("--requirement", str(REQUIREMENTS)),
-    ]
-    try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=900, check=False
-        )
-        if done.returncode:
-            raise NotAvailableError(f"packages for {python}: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
-        with suppress(OSError):  # another run has done it
-            unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return folder
 
 
 def _is(found: Found, version: str) -> bool:

@@ -120,7 +120,7 @@ async def test_every_service_is_scraped_and_every_queried_name_exists(
                 except aiohttp.ClientError:
                     return False
 
-            await eventually(all_are_up, "everything is scraped", timeout_s=40)
+            await eventually(all_are_up, "everything is scraped")
             known = set(await server.get("label/__name__/values"))
             expressions = [*dashboard_expressions(), *(alert["expr"] for alert in alerts())]
             assert len(expressions) > 50

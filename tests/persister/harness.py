@@ -226,7 +226,7 @@ class Harness:
     async def run(self) -> None:
         """Run until every message is settled."""
         task = asyncio.ensure_future(self.persister.run(self.stop))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await self.queue.settled.wait()
             self.stop.set()
             await task

@@ -71,7 +71,7 @@ async def test_a_worker_whose_clock_is_ten_minutes_off_learns_of_every_deletion(
             return await takers(rabbitmq_url) == 2
 
         # In turn: each records some by its own clock, and the other has to learn of them.
-        await eventually(both_take, "both consume announcements", 20)
+        await eventually(both_take, "both consume announcements")
         for owner in owners:
             await publisher.publish(DeletedOwner(owner, 1_700_000_000_000).message(), OWNERS_EXCHANGE)
 
@@ -92,7 +92,7 @@ async def test_a_worker_whose_clock_is_ten_minutes_off_learns_of_every_deletion(
         async def all_erased() -> bool:
             return await erased_of(right) + await erased_of(off) == len(documents)
 
-        await eventually(all_erased, "neither worker has stored a reading of a deleted owner", 20)
+        await eventually(all_erased, "neither worker has stored a reading of a deleted owner")
         assert await erased_of(off) > 0
 
 
@@ -116,6 +116,6 @@ async def test_a_clock_an_hour_ahead_removes_no_reading_an_hour_too_early(
                 chore = database["chores"].find_one({"_id": "retention"})
                 return bool(chore) and not database["readings"].count_documents({"_id.device": "old"})
 
-            await eventually(removed, "what is old is removed", 20)
+            await eventually(removed, "what is old is removed")
             await asyncio.sleep(1)
             assert [one["_id"]["device"] for one in database["readings"].find()] == ["kept"]

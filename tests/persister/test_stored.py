@@ -55,7 +55,7 @@ async def test_a_clustered_collection_is_not_scanned_whole(mongodb_database: Mon
     assert found["docsExamined"] <= 11, found["planSummary"]
 
 
-@pytest.mark.parametrize("code", [175, 246])
+@pytest.mark.parametrize("code", [26, 175, 246])
 async def test_a_query_that_a_rename_ends_begins_again_with_the_first_place(
     store: ToMongoDB, clustered: bool, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:

@@ -104,7 +104,12 @@ async def front(tmp_path: Path) -> AsyncIterator[ProxyFixture]:
         ("DELETE", "/user/me", "auth"),
         ("POST", "/keys", "auth"),
         ("DELETE", "/keys/1", "auth"),
+        ("POST", "/provisioning", "auth"),
+        ("DELETE", "/provisioning/1", "auth"),
         ("GET", "/devices?name=a", "auth"),
+        ("POST", "/devices/batch?tokens=true", "auth"),
+        ("POST", "/devices/claim", "auth"),
+        ("DELETE", "/devices/1/claim", "auth"),
         ("POST", "/devices/1/token", "auth"),
         ("GET", "/.well-known/jwks.json", "auth"),
         ("POST", "/readings", "gateway"),
@@ -166,7 +171,10 @@ async def test_bodies_and_headers_have_a_bound(front: ProxyFixture) -> None:
     status, headers, echoed = await front.get("/readings", "POST", data=io.BytesIO(b"x" * 2_200_000))
     assert (status, headers["Content-Type"], echoed["code"]) == (413, "application/problem+json", "too_large")
     assert (await front.get("/readings/stored", "POST", data=io.BytesIO(b"x" * 150_000)))[2]["size"] == 150_000
-    for path in ("/readings/stored", "/readings/latest"):
+    four_mib = 4 * 1024 * 1024
+    assert (await front.get("/devices/batch", "POST", data=io.BytesIO(b"x" * four_mib)))[2]["size"] == four_mib
+    assert (await front.get("/devices/batch", "POST", data=io.BytesIO(b"x" * (four_mib + 1))))[0] == 413
+    for path in ("/readings/stored", "/readings/latest", "/devices", "/devices/claim", "/keys", "/provisioning"):
         assert (await front.get(path, "POST", data=io.BytesIO(b"x" * 270_000)))[0] == 413
     assert (await front.get("/user/token", headers={"Authorization": "Bearer " + "x" * 8100}))[0] == 200
     for path, more, code in (("/user/token", {"X": "x" * 70_000}, 431), ("/series?q=" + "x" * 70_000, {}, 414)):
@@ -224,7 +232,7 @@ async def test_a_temporarily_refusing_gateway_is_skipped_and_its_response_return
 async def until_answered(front: ProxyFixture, path: str, status: int) -> None:
     """Request upgrades until the proxy has resolved the name again."""
     answered = 0
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while answered != status:
             async with front.http.get(path, headers=UPGRADE) as answer:
                 answered = answer.status
@@ -233,7 +241,7 @@ async def until_answered(front: ProxyFixture, path: str, status: int) -> None:
 async def test_replicas_are_found_as_they_come_and_go(front: ProxyFixture) -> None:
     front.names.addresses["reader.test"] = ["127.0.0.2"]  # nothing listens there yet
     status = 200
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while status != 503:
             status, headers, echoed = await front.get("/series")
     assert (headers["Retry-After"], echoed["code"], headers["Content-Type"]) == (
@@ -260,7 +268,7 @@ async def test_the_description_of_all_calls_and_its_page_are_served(front: Proxy
 
 async def test_each_request_is_one_line_of_json_without_its_query(front: ProxyFixture) -> None:
     await front.get('/series?token=secret"x', headers={"User-Agent": 'quo"te'})
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while '"path":"/series"' not in front.proxy.log:  # it is written after the response
             await asyncio.sleep(0.02)
     entry = json.loads(front.proxy.log.splitlines()[-1])

@@ -345,7 +345,7 @@ async def test_nor_while_the_primary_steps_down(
 READS = ((Places, "state"), (Places, "has"))
 READS_IN_THREAD = (
     *((loose, name) for name in ("read_raw", "state_in", "have_any")),
-    (first, "pieces_in"),
+    *((first, name) for name in ("pieces_in", "pieces_and_head")),
     (FirstReadings, "_of_blocks"),
     (Blocks, "heads_in"),
 )

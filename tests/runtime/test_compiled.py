@@ -36,17 +36,15 @@ def root(tmp_path: Path) -> Path:
 
 
 def built(root: Path, **changes: Any) -> Path:
-    """Return a build of that source, whose library is an empty file."""
+    """Return a build of that source, whose library and module are no more than text."""
     folder = root / "build"
     folder.mkdir()
     suffix = EXTENSION_SUFFIXES[0]
-    (folder / ("library" + suffix)).touch()
-    manifest = Manifest(
-        suffix,
-        {"not_there.module": "module" + suffix, "library": "library" + suffix},
-        "library",
-        {SOURCE: digest(b"pass\n")},
-    )
+    files = {"not_there.module": "module" + suffix, "library": "library" + suffix}
+    for file in files.values():
+        (folder / file).write_text("no machine code")
+    sizes = dict.fromkeys(files.values(), len("no machine code"))
+    manifest = Manifest(suffix, files, "library", sizes, {SOURCE: digest(b"pass\n")})
     (folder / MANIFEST).write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, **changes)))
     return folder
 
@@ -90,7 +88,47 @@ def test_a_build_that_does_not_load_is_ignored(root: Path) -> None:
 
 
 def test_a_build_that_comes_too_late_is_ignored(root: Path) -> None:
-    assert why_ignored(built(root, files={"os": "os.so"}), root) == "os was imported before"
+    file = "library" + EXTENSION_SUFFIXES[0]
+    assert why_ignored(built(root, files={"os": file}), root) == "os was imported before"
+
+
+@pytest.mark.parametrize("name", ["library", "module"])
+def test_a_build_without_one_of_its_files_is_ignored(root: Path, name: str) -> None:
+    folder, file = built(root), name + EXTENSION_SUFFIXES[0]
+    (folder / file).unlink()
+    assert why_ignored(folder, root) == f"{file} of the build cannot be read: No such file or directory"
+
+
+@pytest.mark.parametrize("name", ["library", "module"])
+def test_a_build_one_of_whose_files_was_cut_off_is_ignored(root: Path, name: str) -> None:
+    folder, file = built(root), name + EXTENSION_SUFFIXES[0]
+    (folder / file).write_text("no machine")
+    assert why_ignored(folder, root) == f"{file} of the build is not whole"
+
+
+def test_a_build_that_this_user_may_not_read_is_ignored(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = built(root)
+
+    def refuse(*_: object) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    for name in ("read_bytes", "stat"):  # tests may run as root, whom no mode keeps out
+        monkeypatch.setattr(Path, name, refuse)
+    assert why_ignored(folder, root) == f"{folder / MANIFEST} cannot be read: Permission denied"
+
+
+def test_a_manifest_of_an_earlier_form_is_ignored(root: Path) -> None:
+    folder = built(root)
+    manifest = msgspec.json.decode((folder / MANIFEST).read_bytes())
+    del manifest["sizes"]
+    (folder / MANIFEST).write_bytes(msgspec.json.encode(manifest))
+    assert f"{MANIFEST} is not a manifest" in why_ignored(folder, root)
+
+
+def test_a_manifest_that_is_no_text_is_ignored(root: Path) -> None:
+    folder = built(root)
+    (folder / MANIFEST).write_bytes(b'{"suffix":"\xff"}')
+    assert f"{MANIFEST} is not a manifest" in why_ignored(folder, root)
 
 
 def test_a_manifest_that_is_none_is_ignored(root: Path) -> None:

@@ -8,7 +8,7 @@ from itertools import count
 from typing import Any
 
 from broker.embedded.fanout import EmbeddedSubscriber
-from broker.interface import BrokerError, BrokerUnavailable, ConfirmLate, Consumer, Delivery, Subscriber
+from broker.interface import BrokerError, BrokerRefused, BrokerUnavailable, ConfirmLate, Consumer, Delivery, Subscriber
 from broker.message import Message
 from broker.topology import Exchange, Queue
 from runtime.background import background
@@ -236,6 +236,10 @@ class BrokerLink:
         """Send a payload, if the broker is there; a part of them is lost."""
         if self._server.is_up and self._server.random.random() >= self._server.lost_confirms:
             self._server.broadcast(payload)
+
+    async def until_refused(self) -> BrokerRefused:
+        """Raise NotImplementedError: nothing here asks for refusals."""
+        raise NotImplementedError
 
     async def depth(self, queue: Queue) -> int:
         """Return how many messages wait in a queue."""

@@ -13,12 +13,12 @@ from tests.simulation.places import Copy, copies
 from tests.simulation.world import Run
 
 
-def faults_of(run: Run, dead_letters: list[Message]) -> Iterator[str]:
+def faults_of(run: Run, dead_letters: list[Message], *, is_drained: bool) -> Iterator[str]:
     """Yield what is not as promised: nothing, if all is well."""
     dead = {bson.decode(one)["value"] for message in dead_letters for one in message.documents()}
     yield from run.errors
     yield from run.broker.errors
-    if not run.is_drained:
+    if not is_drained:
         waiting = {device.name: device._device.pending if device._device else "down" for device in run.devices}
         yield f"readings are stuck: pending {waiting}, messages {run.broker.unsettled}"
     found = copies(run.mongodb)

@@ -49,7 +49,7 @@ class FakeTidegate:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until the condition is true; it is checked after each event."""
-        async with asyncio.timeout(10), self._changed:
+        async with asyncio.timeout(60), self._changed:
             await self._changed.wait_for(condition)
 
     async def _notify(self) -> None:

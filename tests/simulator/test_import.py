@@ -132,3 +132,14 @@ async def test_a_dry_run_says_what_is_in_the_files_and_sends_nothing(tmp_path: P
     code, out, err = await command(str(good.path), str(bad.path), "--device", "d:1", "--dry-run")
     assert (code, out) == (2, "")
     assert f"import: {bad.path}: column 't': is '01/02/2026' in line 2 day first or month first?" in err
+
+
+async def test_a_file_that_is_imported_is_not_overwritten_with_its_refusals(tmp_path: Path) -> None:
+    file = table(tmp_path / "a.csv", "never,1,2")
+    (tmp_path / "link.csv").symlink_to(file.path)
+    before = file.path.read_bytes()
+    for refused in (file.path, tmp_path / "link.csv"):
+        code, _, err = await command(str(file.path), "--device", "d:1", "--dry-run", "--refused", str(refused))
+        assert code == 2
+        assert f"--refused {refused}: it is one of the files to import" in err
+    assert file.path.read_bytes() == before

@@ -8,11 +8,17 @@ from simulator.reading import SequenceCounter
 
 def seqs(times: list[int]) -> list[int]:
     sequence = SequenceCounter()
-    return [sequence.next(ts_ms) for ts_ms in times]
+    return [sequence.next(ts_ms, row) for row, ts_ms in enumerate(times)]
 
 
 def test_readings_of_one_millisecond_count_up_from_zero() -> None:
     assert seqs([5, 5, 5, 6, 7, 7]) == [0, 1, 2, 0, 0, 1]
+
+
+def test_rows_that_begin_with_the_newest_count_like_those_that_end_with_it() -> None:
+    """A file that has got newer rows on top since the last time keeps the identities of the others."""
+    assert seqs([9, 8, 8, 7, 7, 7, 3]) == [0, 0, 1, 0, 1, 2, 0]
+    assert seqs([9, 8, 7, 8, 7]) == [0, 0, 0, 3, 3]
 
 
 def test_an_hour_that_repeats_keeps_its_readings_apart() -> None:

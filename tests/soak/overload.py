@@ -24,7 +24,8 @@ from tests.soak.stack import Stack, running_stack
 
 OVER, UNDER = 2.0, 0.5
 DEVICES = 200
-MEASURED_S, DRAINED_WITHIN_S = 20.0, 300.0
+# For a run that is shorter, that long: it proves no more than that every reading is accounted for.
+MEASURED_S, UNDER_S, DRAINED_WITHIN_S = 20.0, 30.0, 300.0
 RETURNS_WITHIN_S = 10.0
 # Of what is offered: a machine that takes more was not overloaded, and the run proves nothing.
 OVERLOADED_PART = 0.9
@@ -180,7 +181,10 @@ class Load:
 
 
 async def overload(plan: Plan, ended: asyncio.Event, tell: Callable[[str], None]) -> OverloadVerdict:
-    """Measure what the machine can take, offer twice that for the plan's time, then half for a fifth of it."""
+    """Measure what the machine can take, offer twice that for the plan's time, then half for a fifth of it.
+
+    Half is offered for 30 s at least, or as long as the plan's time.
+    """
     async with running_stack(plan.folder, **PERSISTER) as stack:
         process = await asyncio.create_subprocess_exec(
             *(*ENDS_WITH_PARENT, sys.executable, "-m", "tests.soak.load"),
@@ -207,14 +211,16 @@ async def overload(plan: Plan, ended: asyncio.Event, tell: Callable[[str], None]
 async def _measured(
     plan: Plan, stack: Stack, load: Load, ended: asyncio.Event, tell: Callable[[str], None]
 ) -> OverloadVerdict:
-    await load.phase(None, MEASURED_S / 4, ended)
-    capacity = await _capacity(stack, load, ended)
+    measured_s = min(MEASURED_S, plan.seconds)
+    await load.phase(None, measured_s / 4, ended)
+    capacity = await _capacity(stack, load, measured_s, ended)
     tell(f"this machine takes {capacity:,.0f} readings a second, until they are stored")
     over = await load.phase(OVER * capacity, plan.seconds, ended)
     tell(f"offered {over.a_second('offered'):,.0f}, acknowledged {over.a_second('acknowledged'):,.0f} a second")
     over_at = time.monotonic()
     draining = asyncio.create_task(_drained(stack, DRAINED_WITHIN_S + plan.seconds))
-    under = await load.phase(UNDER * capacity, max(30.0, plan.seconds / 5), ended)
+    under_s = max(min(UNDER_S, plan.seconds), plan.seconds / 5)
+    under = await load.phase(UNDER * capacity, under_s, ended)
     load.order({"end": True})
     load_failures = await asyncio.wait_for(load.ended, ENDS_WITHIN_S)
     at = await draining
@@ -227,10 +233,10 @@ async def _measured(
     return OverloadVerdict(len(saved), capacity, over, under, drained_s, largest, outcome, failures)
 
 
-async def _capacity(stack: Stack, load: Load, ended: asyncio.Event) -> float:
+async def _capacity(stack: Stack, load: Load, measured_s: float, ended: asyncio.Event) -> float:
     """Return how many readings a second are acknowledged and stored: the time to empty the queue counts."""
     began = time.monotonic()
-    phase = await load.phase(None, MEASURED_S, ended)
+    phase = await load.phase(None, measured_s, ended)
     load.order({"rate": 0})
     at = await _drained(stack, DRAINED_WITHIN_S)
     assert at is not None, "the queue was not emptied"

@@ -1,8 +1,11 @@
-"""Without what compiling needs, nothing is built, and what is missing is named."""
+"""Without what compiling needs, nothing is built, and what is missing is named; a build is whole, or not there."""
 
+import shutil
 import sysconfig
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,14 +30,25 @@ def without_headers(monkeypatch: pytest.MonkeyPatch) -> str:
     return "Python's headers are not installed"
 
 
-def without_mypyc(monkeypatch: pytest.MonkeyPatch) -> str:
+def without_mypy(monkeypatch: pytest.MonkeyPatch) -> str:
+    def version(package: str) -> str:
+        raise metadata.PackageNotFoundError(package)
+
     monkeypatch.setenv("CC", "sh")
     monkeypatch.setattr(Path, "is_file", lambda _: True)
-    monkeypatch.setattr(build_fast, "find_spec", lambda _: None)
-    return "mypyc is not installed (requirements/build.txt)"
+    monkeypatch.setattr(metadata, "version", version)
+    return "mypy is not installed (requirements/build.txt)"
 
 
-@pytest.mark.parametrize("missing", [without_compiler, without_headers, without_mypyc])
+def with_another_setuptools(monkeypatch: pytest.MonkeyPatch) -> str:
+    pins = build_fast.required_versions(build_fast.REQUIREMENTS.read_text())
+    monkeypatch.setenv("CC", "sh")
+    monkeypatch.setattr(Path, "is_file", lambda _: True)
+    monkeypatch.setattr(metadata, "version", (pins | {"setuptools": "65.5.0"}).__getitem__)
+    return f"setuptools 65.5.0 is installed, not {pins['setuptools']} (requirements/build.txt)"
+
+
+@pytest.mark.parametrize("missing", [without_compiler, without_headers, without_mypy, with_another_setuptools])
 def test_what_is_missing_is_named_and_nothing_is_built(
     missing: Callable[[pytest.MonkeyPatch], str],
     monkeypatch: pytest.MonkeyPatch,
@@ -50,3 +64,55 @@ def test_what_is_missing_is_named_and_nothing_is_built(
 def test_what_is_compiled_is_there() -> None:
     missing = [module for module in build_fast.MODULES if not (build_fast.ROOT / build_fast.path_of(module)).is_file()]
     assert missing == []
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    """What was compiled."""
+    made = tmp_path / "library"
+    (made / "gateway").mkdir(parents=True)
+    (made / "gateway" / "ingest.so").write_text("new")
+    return made
+
+
+def files_in(folder: Path) -> dict[str, str]:
+    return {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_a_build_takes_the_place_of_the_one_before(library: Path, folder: Path) -> None:
+    for text in ("first", "second"):
+        (library / "gateway" / "ingest.so").write_text(text)
+        build_fast.install(library)
+        assert files_in(folder) == {"gateway/ingest.so": text}
+    assert sorted(file.name for file in folder.parent.iterdir()) == ["compiled", "library"]
+
+
+def test_an_interrupted_build_leaves_the_one_before(
+    library: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_fast.install(library)
+
+    def copytree(source: Path, target: Path) -> None:
+        target.mkdir()
+        (target / "manifest.json").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "copytree", copytree)
+    with pytest.raises(KeyboardInterrupt):
+        build_fast.install(library)
+    assert files_in(folder) == {"gateway/ingest.so": "new"}
+    assert sorted(file.name for file in folder.parent.iterdir()) == ["compiled", "library"]
+
+
+def test_a_build_that_cannot_be_written_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def build() -> Any:
+        raise OSError(30, "Read-only file system", "build")
+
+    monkeypatch.setattr(build_fast, "require_tools", lambda: None)
+    monkeypatch.setattr(build_fast, "build", build)
+    assert (build_fast.main([]), build_fast.main(["--if-possible"])) == (1, 1)
+    assert capsys.readouterr().err.splitlines()[0] == (
+        "The build cannot be written: [Errno 30] Read-only file system: 'build'"
+    )

@@ -17,24 +17,12 @@ from database.ids import new_id
 from database.tables import api_keys, devices, users
 from runtime.times import rfc3339
 from runtime.token_bucket import KeyedTokenBuckets
+from tests.auth.http.keys import ALL, listed, new_key
 from tests.auth.rows import change
 from tests.auth.service import PASSWORD, Answer, Client, accounts, claims_of, is_active, listed_revocations
 
 YEAR_S = 366 * 86400
-ALL = ["readings:read", "readings:write", "devices:manage", "alarms:manage"]
 GONE = "0190b5a0-0000-7000-8000-000000000000"
-
-
-async def new_key(client: Client, token: str, **changes: Any) -> dict[str, Any]:
-    answer = await client.post("/keys", {"name": "export", "scope": ALL} | changes, token=token)
-    assert answer.status == 201, answer.raw
-    made: dict[str, Any] = answer.json
-    return made
-
-
-async def listed(client: Client, token: str) -> list[dict[str, Any]]:
-    items: list[dict[str, Any]] = (await client.get("/keys", token=token)).json["items"]
-    return items
 
 
 def ahead(**by: float) -> str:

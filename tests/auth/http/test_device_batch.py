@@ -92,6 +92,50 @@ async def test_csv_is_read_and_written_as_json_is(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
+    ("location", "expected"),
+    [
+        ('{"lat": 48.2, "lon": 16}', PLACE),
+        (' {"lon":16,"lat":48.2,"alt":3} ', PLACE | {"alt": 3.0}),
+        ('{"lat":91,"lon":16}', "location.lat: This must be at most 90."),
+        ('{"lat":1}', "location.lon: This field is required."),
+        ('{"lat":1,"lat":2,"lon":3}', "location: This must be text, or the JSON of a position."),
+        ("{hall 3}", "location: This must be text, or the JSON of a position."),
+        ("two\nlines", "location: This must be one line of text, without control characters."),
+        ("x" * 257, "location: This must have at most 256 characters."),
+        ("", ""),
+    ],
+)
+async def test_a_location_in_braces_is_a_position_however_it_is_written_or_its_row_is_refused(
+    sqlite_client: Client, location: str, expected: Any
+) -> None:
+    token, text = await sqlite_client.new_user(), io.StringIO(newline="")
+    csv.writer(text).writerows([("name", "sensorType", "location"), ("a", "t", location), ("b", "t", "roof")])
+    answer = await batch(sqlite_client, None, token, data=text.getvalue().encode(), headers=CSV)
+    first, second = answer.json["items"]
+    stored = await named(sqlite_client, token)
+    assert (second["id"], stored["b"]["location"]) == (stored["b"]["id"], "roof")
+    if "code" in first:
+        assert (first["code"], first["detail"]) == ("invalid", expected)
+    else:
+        assert stored["a"]["location"] == expected
+
+
+async def test_ten_thousand_rows_of_few_names_are_as_many_devices_as_names(client: Client) -> None:
+    token = await client.new_user()
+    lines = [f"d{n % 7},temperature,{'roof' if n % 1000 == 999 else 'hall'}" for n in range(10_000)]
+    data = "\r".join(["name,sensorType,location", *lines]).encode()
+    items = (await batch(client, None, token, data=data, headers=CSV)).json["items"]
+    stored = await named(client, token)
+    assert stored.keys() == {f"d{n}" for n in range(7)}
+    assert [item["index"] for item in items] == list(range(10_000))
+    taken = [item["index"] for item in items if item.get("code") == "taken"]
+    assert taken == list(range(999, 10_000, 1000))
+    assert all(item["id"] == stored[f"d{n % 7}"]["id"] for n, item in enumerate(items) if "code" not in item)
+    answer = await batch(client, None, token, data=data, headers=CSV | {"Accept": "text/csv"})
+    assert len(answer.raw.split(b"\r\n")) == 10_002
+
+
+@pytest.mark.parametrize(
     ("body", "headers", "status"),
     [
         (b"[{", {"Content-Type": "application/json"}, 400),

@@ -32,9 +32,16 @@ async def new_key(client: Client, token: str, **changes: Any) -> dict[str, Any]:
     return made
 
 
-async def claim(client: Client, key: str, hardware_id: str = "aa:01", secret: str = SECRET, **changes: Any) -> Answer:
+async def claim(
+    client: Client,
+    key: str,
+    hardware_id: str = "aa:01",
+    secret: str = SECRET,
+    headers: dict[str, str] | None = None,
+    **changes: Any,
+) -> Answer:
     body = {"provisioningKey": key, "hardwareId": hardware_id, "sensorType": "temperature", "claimSecret": secret}
-    return await client.post("/devices/claim", body | changes)
+    return await client.post("/devices/claim", body | changes, headers=headers or {})
 
 
 async def listed(client: Client, token: str) -> list[dict[str, Any]]:
@@ -111,6 +118,36 @@ async def test_an_owner_has_a_bounded_number_of_keys_and_expired_ones_make_place
     await change(url, update(provisioning_keys).where(provisioning_keys.c.id == oldest).values(expires_at_ms=1))
     await new_key(sqlite_client, token)
     assert oldest not in [item["id"] for item in await listed(sqlite_client, token)]
+
+
+async def test_keys_that_are_made_at_once_exceed_no_limit_and_one_that_is_ended_claims_nothing_more(
+    client: Client,
+) -> None:
+    token = await client.new_user()
+    body = {"name": "k", "maxDevices": 1}
+    answers = await asyncio.gather(*(client.post("/provisioning", body, token=token) for _ in range(MAX_PER_OWNER + 9)))
+    assert sorted(answer.status for answer in answers) == [201] * MAX_PER_OWNER + [422] * 9
+    key = next(answer.json for answer in answers if answer.status == 201)
+    ended, *claims = await asyncio.gather(
+        client.call("DELETE", f"/provisioning/{key['id']}", token=token),
+        *(claim(client, key["key"]) for _ in range(20)),
+    )
+    assert ended.status == 204
+    assert sorted({answer.status for answer in claims} - {200, 201}) in ([], [401])
+    assert [answer.status for answer in claims].count(201) <= 1
+    assert code_of(await claim(client, key["key"])) == (401, "unauthorized")
+
+
+async def test_a_key_expires_at_a_time_in_either_form(sqlite_client: Client) -> None:
+    token = await sqlite_client.new_user()
+    at_ms = round((datetime.now(UTC) + timedelta(days=400)).timestamp() * 1000)
+    made = [await new_key(sqlite_client, token, expiresAt=expires_at) for expires_at in (at_ms, rfc3339(at_ms))]
+    assert [key["expiresAt"] for key in made] == [rfc3339(at_ms)] * 2
+    for wrong in (1, -1, 2**63, 1.5):
+        answer = await sqlite_client.post(
+            "/provisioning", {"name": "k", "maxDevices": 1, "expiresAt": wrong}, token=token
+        )
+        assert (answer.status, answer.fields) == (422, {"expiresAt": "invalid"})
 
 
 async def test_neither_an_api_key_nor_a_device_manages_provisioning(sqlite_client: Client) -> None:
@@ -194,9 +231,25 @@ async def test_a_registered_device_is_not_handed_over_to_who_has_a_provisioning_
     assert code_of(await claim(client, key)) == (409, "taken")
 
 
+async def test_a_claim_is_no_call_of_an_api_key_that_is_limited_to_devices(sqlite_client: Client) -> None:
+    token = await sqlite_client.new_user()
+    key, device = (await new_key(sqlite_client, token))["key"], (await sqlite_client.new_device(token))["id"]
+    body = {"name": "k", "scope": ["devices:manage"]}
+    limited = (await sqlite_client.post("/keys", body | {"devices": [device]}, token=token)).json
+    for made, expected in ((limited, 403), ((await sqlite_client.post("/keys", body, token=token)).json, 201)):
+        headers = {"Authorization": f"Bearer {made['key']}"}
+        assert (await claim(sqlite_client, key, "aa:01", headers=headers)).status == expected
+    assert (await sqlite_client.call("DELETE", f"/keys/{limited['id']}", token=token)).status == 204
+    headers = {"Authorization": f"Bearer {limited['key']}"}
+    assert (await claim(sqlite_client, key, "aa:02", headers=headers)).status == 201, "an ended token says nothing"
+
+
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
+        ({"hardwareId": "x" * 65}, "hardwareId"),
+        ({"hardwareId": "a\n"}, "hardwareId"),
+        ({"hardwareId": "gerät"}, "hardwareId"),
         ({"claimSecret": "f" * 31}, "claimSecret"),
         ({"claimSecret": "f" * 257}, "claimSecret"),
         ({"claimSecret": "f" * 31 + " "}, "claimSecret"),

@@ -86,7 +86,7 @@ async def dead(system: System, *messages: Message) -> AsyncIterator[Broker]:
 
 
 async def taken(broker: Broker, count: int) -> list[Message]:
-    async with broker.consumer(READINGS, prefetch=100) as consumer, asyncio.timeout(10):
+    async with broker.consumer(READINGS, prefetch=100) as consumer, asyncio.timeout(60):
         found = []
         for _ in range(count):
             delivery = await consumer.get()
@@ -164,7 +164,7 @@ async def test_replay_publishes_the_selected_dead_letters_unchanged_and_counts_r
         # It dies again, this time by the broker's hand: what was counted stays.
         async with broker.publisher() as publisher, broker.consumer(READINGS, prefetch=1) as consumer:
             await publisher.publish(message, READINGS_EXCHANGE)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await consumer.reject(await consumer.get())
 
         async def dead_lettered() -> bool:

@@ -2,9 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -27,28 +26,10 @@ from broker.topology import (
 )
 from testing.servers.rabbitmq import RabbitMQServer
 from testing.waiting import eventually
+from tests.broker.rabbitmq.users import NOTHING, REFUSED, As, made, of
 
-REFUSED = "RabbitMQ refuses what this process needs; retrying."
 AWAY = ("RabbitMQ is unreachable; retrying.", "The connection to RabbitMQ was lost; reconnecting.")
-NOTHING = "^$"
 DURABLE_AFTER_S = 1.0
-As = Callable[..., str]
-
-
-def made(server: RabbitMQServer, url: str) -> Iterator[As]:
-    """Make users of a vhost, each with just the rights that are given."""
-    vhost = URL(url).path[1:]
-    users: list[str] = []
-
-    def user(configure: str = NOTHING, write: str = NOTHING, read: str = NOTHING) -> str:
-        users.append(f"{vhost}-{len(users)}")
-        server.api("PUT", f"users/{users[-1]}", {"password": "secret", "tags": ""})
-        server.api("PUT", f"permissions/{vhost}/{users[-1]}", {"configure": configure, "write": write, "read": read})
-        return str(URL(url).with_user(users[-1]).with_password("secret"))
-
-    yield user
-    for name in users:
-        server.api("DELETE", f"users/{name}")
 
 
 @pytest.fixture
@@ -66,10 +47,6 @@ def newest_url(newest_rabbitmq_server: RabbitMQServer) -> Iterator[str]:
 @pytest.fixture
 def as_newest_user(newest_rabbitmq_server: RabbitMQServer, newest_url: str) -> Iterator[As]:
     yield from made(newest_rabbitmq_server, newest_url)
-
-
-def of(logs: list[Any], *events: str) -> list[Any]:
-    return [line for line in logs if line["event"] in events]
 
 
 @asynccontextmanager

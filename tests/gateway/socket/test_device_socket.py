@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import socket as sockets
 import time
 from contextlib import AsyncExitStack, ExitStack
@@ -12,7 +13,7 @@ import pytest
 import socketio
 from structlog.testing import capture_logs
 
-from gateway.socket import websocket
+from gateway.socket import output
 from gateway.socket.device_socket import MAX_MALFORMED
 from readings.document import decode_document
 from readings.encoder import ReadingEncoder
@@ -271,6 +272,67 @@ async def test_fragments_that_add_up_beyond_the_bound_close_with_1009(fake_broke
         writer.close()
 
 
+# How frames arrive
+
+
+def masked(text: str, mask: bytes) -> bytes:
+    """A client's text frame, as real clients send it."""
+    whole = frame(text)
+    head, payload = whole[: -len(text.encode()) - 4], text.encode()
+    return head + mask + bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))
+
+
+async def answers_of(running: RunningGateway, pieces: list[bytes], last: int) -> list[str]:
+    """The ids of the acknowledgements to what is sent in these pieces, up to that of the last."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]))
+    writer.write(UPGRADE_REQUEST + frame(token_packet()))
+    await reader.readuntil(b"40{")
+    for piece in pieces:
+        writer.write(piece)
+        await writer.drain()
+        await asyncio.sleep(0)
+    found = b""
+    while b"43%d[" % last not in found:
+        found += await asyncio.wait_for(reader.read(1 << 16), 10)
+    writer.close()
+    return [number.decode() for number in re.findall(rb"43(\d+)\[", found)]
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 50, 10_000])
+async def test_frames_are_read_however_the_network_cuts_them(stalled: RunningGateway, size: int) -> None:
+    texts = [f'42{number}["reading",{{"value":{number}}}]' for number in range(1, 8)]
+    texts.insert(3, '4290["readings",[' + '{"value":1},' * 200 + '{"value":1}]]')
+    texts.insert(5, '4291["nothing"]')
+    sent = b"".join(masked(text, bytes((number, 7, 255 - number, 0))) for number, text in enumerate(texts))
+    pieces = [sent[at : at + size] for at in range(0, len(sent), size)]
+    answers = await answers_of(stalled, pieces, 7)
+    assert sorted(answers) == sorted(["1", "2", "3", "90", "4", "91", "5", "6", "7"])
+
+
+async def test_a_frame_with_the_longest_form_of_its_length_is_read(stalled: RunningGateway) -> None:
+    payload = b'425["reading",{"value":"%b"}]' % (b"x" * 70_000)
+    long = b"\x81\xff" + len(payload).to_bytes(8, "big") + b"\0\0\0\0" + payload
+    answers = await answers_of(stalled, [frame('421["reading",{"value":1}]'), long, frame("426" + EVENT)], 6)
+    assert sorted(answers) == ["1", "5", "6"], "5 is too long a text, so it is answered before any confirm"
+
+
+async def test_a_session_that_is_quiet_keeps_no_task(stalled: RunningGateway) -> None:
+    async with AsyncExitStack() as stack:
+        before = len(asyncio.all_tasks())
+        for number in range(20):
+            token = ISSUING.device(sub=f"d{number}", device=f"d{number}")
+            socket = await stack.enter_async_context(stalled.raw({"token": token}))
+            await socket.receive_str(timeout=5)
+            await socket.send_str('421["nothing"]')
+            await socket.receive_str(timeout=5)
+
+        async def none() -> bool:
+            return len(asyncio.all_tasks()) <= before + 1  # the one that waits here
+
+        await eventually(none, "no session has a task")
+        assert stalled.count("connections") == 20
+
+
 MALFORMED = [
     "46[1]",
     "43[1]",
@@ -378,7 +440,7 @@ async def test_a_client_that_reads_slowly_is_read_slowly_and_loses_no_answer(fak
 async def test_a_client_that_does_not_close_is_cut_off(
     stalled: RunningGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(websocket, "CLOSE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(output, "CLOSE_TIMEOUT_S", 0.3)
     reader, writer = await asyncio.open_connection("127.0.0.1", int(stalled.url.rpartition(":")[2]))
     writer.write(UPGRADE_REQUEST + frame(token_packet()) + frame("40/elsewhere,"))
     async with asyncio.timeout(2):

@@ -10,10 +10,10 @@ def test_checking_100_000_sessions_of_which_none_is_due_costs_next_to_nothing() 
     timers = SessionTimers(60, lambda sid, over: expired.append((sid, over)))
     for number in range(100_000):
         timers.schedule(f"s{number}", round(time.time() + 3600 + number % 1000))
-    started = time.perf_counter()
+    started = time.process_time()
     for _ in range(100):
         assert timers.run_due() == 0
-    assert time.perf_counter() - started < 0.1, "one poll takes less than a millisecond"
+    assert time.process_time() - started < 0.1, "one poll takes less than a millisecond"
     assert expired == []
 
 

@@ -126,7 +126,7 @@ async def test_a_collection_that_fails_three_times_stays_readable_and_the_next_o
     async def is_done() -> bool:
         return sorted(await waiting(world)) == [2] and (await waiting(world))[2]["aside"]
 
-    await eventually(is_done, "given up", timeout_s=30)
+    await eventually(is_done, "given up")
     stop.set()
     await task
     await compactor.refresh_metrics()

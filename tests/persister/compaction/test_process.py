@@ -108,7 +108,7 @@ async def test_a_signal_ends_it_soon_with_the_position_saved(mongodb_database: M
         async def has_pieces() -> bool:
             return await world.count(PIECES) > 0
 
-        await eventually(has_pieces, "pieces", timeout_s=20)
+        await eventually(has_pieces, "pieces")
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
             async with session.get("/readyz") as ready:
                 assert (ready.status, (await ready.json())["checked"]) == (200, ["mongodb", "sealed collections"])
@@ -145,7 +145,7 @@ async def test_readiness_names_what_was_given_up(mongodb_database: Mongo) -> Non
             except aiohttp.ClientError:
                 return False
 
-        await eventually(is_told, "readiness", timeout_s=20)
+        await eventually(is_told, "readiness")
         process.terminate()
         await process.communicate()
 

@@ -92,7 +92,7 @@ class System:
             return settled and self.found("readings") == readings and self.found("series") == series
 
         try:
-            await eventually(so, "what is stored is what is expected", 20)
+            await eventually(so, "what is stored is what is expected")
         except AssertionError:
             print(self.found("readings"), self.found("series"))
             raise
@@ -105,7 +105,7 @@ class System:
         async def so() -> bool:
             return all(self._looks[worker] >= looks for worker, looks in least.items())
 
-        await eventually(so, "each worker has checked", 20)
+        await eventually(so, "each worker has checked")
 
     def options(self) -> dict[str, Any]:
         with MongoClient[dict[str, Any]](self.server.url) as client:

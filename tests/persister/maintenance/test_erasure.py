@@ -89,7 +89,7 @@ async def test_the_readings_and_series_of_a_deleted_owner_vanish_and_nobody_else
     async def all_stored() -> bool:
         return owners(mongodb_database) == dict.fromkeys(names, 2400)
 
-    await eventually(all_stored, "everything is stored", 20)
+    await eventually(all_stored, "everything is stored")
     await delete(broker, "owner")
     rest = [name for name in names if name != "owner"]
 
@@ -138,7 +138,7 @@ async def test_under_load_what_is_still_on_its_way_vanishes_too(
         return stored.get("stays", 0) >= sent and "gone" not in stored
 
     # The sweep after 10 s removes what a worker wrote before it knew.
-    await eventually(settled, "only the owner who stays is stored", 25)
+    await eventually(settled, "only the owner who stays is stored")
     assert "gone" not in owners(mongodb_database, "series")
     assert total(registries, "tidegate_persister_readings_total", outcome="erased") > 0
     assert await broker.depth(DEAD_LETTERS) == 0

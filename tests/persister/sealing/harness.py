@@ -84,6 +84,10 @@ class Stored:
         with MongoClient[dict[str, Any]](self._url) as client:
             client[self._name]["readings.blocks"].update_one({"_id": STATE}, change)
 
+    def end_lease(self) -> None:
+        """End the lease of whoever seals, as time would."""
+        self.update_state({"$unset": {"sealing.until": ""}})
+
 
 async def written(store: ToMongoDB, documents: Sequence[bytes]) -> list[Outcome]:
     """Write as the persister does: again until it succeeds."""

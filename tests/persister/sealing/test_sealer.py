@@ -175,7 +175,7 @@ async def test_a_sealer_that_was_stopped_past_its_lease_seals_nothing_it_has_not
 
     async def late(uuid: Any, number: int) -> bool:
         """The lease ends, and another process seals and writes, before it goes on."""
-        stored.update_state({"$unset": {"sealing.until": ""}})
+        stored.end_lease()
         assert await other.seal(force=True) == number + 1
         await store.write([document(2)])
         return await rename(uuid, number)

@@ -50,7 +50,7 @@ class Client:
         async def said() -> bool:
             return len(self.lines) >= count
 
-        await eventually(said, what, 20)
+        await eventually(said, what)
 
 
 @asynccontextmanager

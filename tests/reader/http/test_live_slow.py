@@ -47,7 +47,7 @@ async def test_a_browser_that_never_reads_is_dropped_and_nothing_piles_up_for_it
             async def dropped() -> bool:
                 return reader_client.count("live_ended_total", why="slow") == 1
 
-            await eventually(dropped, "the browser is dropped", 20)
+            await eventually(dropped, "the browser is dropped")
             assert reader_client.count("live_skipped_total") > 0
             assert not (await rest(client)).endswith(LAST_CHUNK)  # cut, and not ended in order
         peak = tracemalloc.get_traced_memory()[1]

@@ -87,6 +87,11 @@ def test_data_is_stored_as_its_text_in_base64url() -> None:
         assert taken(decode_json, json.dumps([{"n": "a", "vd": text}]).encode()) == ([], [(0, "invalid_value")])
 
 
+def test_data_is_bytes_in_cbor_and_text_in_json() -> None:
+    """Its text in base64url would be stored as other data than the bytes that it stands for (RFC 8428, 6)."""
+    assert taken(decode_cbor, cbor([{0: "a", 8: "AAAA"}, {0: "a", 8: b"\0\0\0"}]))[1] == [(0, "invalid_value")]
+
+
 def test_a_decimal_fraction_of_cbor_is_its_decimal() -> None:
     pack = [{"n": "a", "t": Decimal("1750000000.000000250"), "v": Decimal("21.30")}]
     assert stored(decode_cbor, packed(pack)) == [("a", 21.3, NOW, 250)]

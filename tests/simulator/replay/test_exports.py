@@ -2,14 +2,17 @@
 
 import gzip
 import json
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from reader.history.csv_lines import CSV_HEADER, csv_form
 from reader.history.ndjson_lines import ndjson_form
@@ -17,7 +20,7 @@ from reader.history.parquet import ParquetRows
 from readings.document import encode_document
 from readings.exported import ExportedReadingEncoder
 from readings.place import Place
-from readings.reading import Defaults, Reading
+from readings.reading import EARLIEST_MS, MAX_AHEAD_MS, MAX_TAGS, Defaults, Reading
 from simulator.errors import ReplayError
 from simulator.replay.file import Replay
 from simulator.replay.readings import check_replay, replay_rows
@@ -66,13 +69,13 @@ places = st.builds(Place, st.floats(-90, 90), st.floats(-180, 180), st.none() | 
 values = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.booleans() | texts
 several_readings = st.lists(
     st.tuples(
-        st.integers(1_700_000_000_000, 1_700_000_000_100),
-        st.integers(0, 3) | st.integers(2**52, 2**53 - 1),
+        st.integers(1_700_000_000_000, 1_700_000_000_100) | st.integers(EARLIEST_MS, RECEIVED_MS + MAX_AHEAD_MS),
+        st.integers(0, 3) | st.integers(0, 2**53 - 1),
         values,
         st.none() | texts,
         st.none() | texts | places,
-        st.none() | st.dictionaries(ids, texts, max_size=2),
-        st.sampled_from([None, "good", "bad"]),
+        st.none() | st.dictionaries(ids, texts, max_size=MAX_TAGS),
+        st.sampled_from([None, "good", "uncertain", "bad"]),
     ),
     min_size=1,
     max_size=8,
@@ -156,6 +159,28 @@ async def test_parquet_that_is_cut_off_or_of_another_origin_is_refused(tmp_path:
     assert "not an export of Tidegate's: there is no column 'valueText'" in await refusal(Replay(path))
     path.write_bytes(gzip.compress(whole))
     assert "a Parquet file must not be gzipped" in await refusal(Replay(path))
+
+
+def test_times_of_parquet_are_utc_also_without_their_zone_wherever_the_command_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Programs that rewrite an export may leave the zone out."""
+    reading = Reading("t", 1.5, 1_700_000_000_123, 3, RECEIVED_MS, None, None, None, None)
+    path = tmp_path / "a.parquet"
+    path.write_bytes(exported({("d:1", "t"): [encode_document(OWNER, "d:1", reading)]}, "parquet"))
+    before = list(replay_rows(Replay(path), ""))
+    table = parquet.read_table(path)
+    for zone in (None, "Asia/Tokyo"):
+        columns = {name: table[name].cast(pa.timestamp("ms", zone)) for name in ("ts", "receivedAt")}
+        changed = pa.table({name: columns.get(name, table[name]) for name in table.column_names})
+        parquet.write_table(changed, path)
+        monkeypatch.setenv("TZ", "America/New_York")
+        time.tzset()
+        try:
+            assert list(replay_rows(Replay(path), "")) == before
+        finally:
+            monkeypatch.undo()
+            time.tzset()
 
 
 @pytest.mark.parametrize("form", ["ndjson", "parquet"])

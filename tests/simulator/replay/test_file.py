@@ -10,8 +10,10 @@ from reader.history.csv_lines import as_text
 from readings.place import Place
 from readings.reading import ATTRIBUTES
 from simulator.errors import ReplayError
-from simulator.replay.file import Replay
+from simulator.replay.file import Replay, TextOptions
 from simulator.replay.readings import check_replay, replay_readings, replay_rows
+from simulator.replay.times import TimeOptions
+from simulator.replay.zones import Zone
 from tests.simulator.replay.csv_files import EXPORT_HEADER, RECEIVED_AT, csv_file
 
 
@@ -186,6 +188,21 @@ async def test_an_export_whose_numbers_another_program_has_quoted_is_no_export_o
     assert "line 2, column 'value': '20.5' may be a text or a number" in await refusal(Replay(path))
     (row,) = replay_rows(Replay(path, value_type="number", attribute_columns=dict.fromkeys(ATTRIBUTES, "")), "")
     assert row.reading.value == 20.5
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"times": TimeOptions(year=2023)},
+        {"times": TimeOptions(format="s")},
+        {"times": TimeOptions(zone=Zone("+01:00"))},
+        {"units": {"": "bar"}},
+        {"text": TextOptions(decimal=",")},
+    ],
+)
+async def test_options_for_what_an_export_says_itself_are_refused(tmp_path: Path, options: Any) -> None:
+    path = export(tmp_path, f"0,1.5,{RECEIVED_AT},,,,")
+    assert "an export has its own times, units and decimal sign" in await refusal(Replay(path, **options))
 
 
 async def test_a_missing_column_is_reported_with_the_option_that_names_another(tmp_path: Path) -> None:

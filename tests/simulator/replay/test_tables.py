@@ -2,6 +2,7 @@
 
 import gzip
 import tracemalloc
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from simulator.replay.readings import replay_rows
-from tests.simulator.replay.checked import DEVICE, file, kept_of, refusal, report_of, series_in, series_of
+from tests.simulator.replay.checked import DEVICE, file, kept_of, refusal, report_of, report_on, series_in, series_of
 
 T0 = round(datetime(2026, 1, 31, tzinfo=UTC).timestamp() * 1000)
 HOUR = 3_600_000
@@ -204,6 +205,81 @@ async def test_a_row_that_is_mended_changes_the_identity_of_no_other(tmp_path: P
 
     assert identities("2") == [(T0, 0), (T0, 1), (T0, 2)]
     assert identities("?!") == [(T0, 0), (T0, 2)]
+
+
+async def test_rows_keep_their_identities_though_others_above_are_mended_or_new(tmp_path: Path) -> None:
+    def identities(*times: str) -> dict[int, tuple[int, int]]:
+        """Of the readings that can be read, by value."""
+        rows = replay_rows(file(tmp_path / "a.csv", "t,a", *times), "", keep_going=True)
+        return {int(row.reading.value): (row.reading.ts, row.reading.seq) for row in rows}
+
+    steps_back = ("2026-01-31 01:00,1", "2026-01-31 02:00,2", "2026-01-31 01:00,4", "2026-01-31 01:00,5")
+    without = identities(*steps_back[:2], "never,3", *steps_back[2:])
+    short = identities(*steps_back[:2], "2026-01-31", *steps_back[2:])
+    mended = identities(*steps_back[:2], "2026-01-31 03:00,3", *steps_back[2:])
+    assert without == short == {value: identity for value, identity in mended.items() if value != 3}
+    newest_first = ("2026-01-31 02:00,2", "2026-01-31 01:00,1", "2026-01-31 01:00,0")
+    with_newer = identities("2026-01-31 04:00,4", "2026-01-31 03:00,3", *newest_first)
+    assert identities(*newest_first).items() <= with_newer.items()
+    assert [seq for _, seq in with_newer.values()] == [0, 0, 0, 0, 1]
+
+
+async def test_options_without_an_effect_are_refused(tmp_path: Path) -> None:
+    wide = ("t,a,b", "2026-01-31,1,2")
+    path = tmp_path / "a.csv"
+    for options in ({"sensor_type": "x"}, {"sensor_type_column": "kind"}):
+        lines = ("t,kind,a,b", "2026-01-31,k,1,2")
+        assert "is for one column of values, and there are 'a', 'b'" in await refusal(file(path, *lines, **options))
+    one = file(path, "t,a,note", "2026-01-31,1,on", sensor_type="x")
+    assert (await series_of(one)).keys() == {"x"}
+    assert "x from 'a', numbers" in await report_of(one)
+    assert "--unit c=\u2026 is for a sensor type that the file has not; it has a, b" in await refusal(
+        file(path, *wide, units={"a": "bar", "c": "C"})
+    )
+    long = file(path, "t,kind,v", "2026-01-31,k,1", sensor_type_column="kind", units={"l": "C"})
+    assert "it has k" in await refusal(long)
+    named = replace(long, units={"k": "C"})
+    assert [row.reading.unit for row in replay_rows(named, "")] == ["C"]
+
+
+async def test_a_missing_number_is_left_out_however_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    lines = ("t,a", "2026-01-31,-999.0", "2026-02-01,-999", "2026-02-02,-9.99e2", "2026-02-03,-99", "2026-02-04,2.5")
+    found = await series_of(file(path, *lines, missing=("-999",)))
+    assert [value for _, value in found["a"]] == [-99, 2.5]
+    comma = file(path, "t;a", "2026-01-31;-999,0", "2026-02-01;2,5", missing=("-999",))
+    assert [value for _, value in (await series_of(comma))["a"]] == [2.5]
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        (("sep=;", "t;a", "2026-01-31;1,5"), "semicolon-separated, decimal comma, header in line 2"),
+        (("Station,Hall 3", "t,a", "2026-01-31,1.5"), "header in line 2"),
+        (("Station,Hall 3", "Serial,12345", "Zeit,a", "2026-01-31,1.5"), "header in line 3"),
+        (("# unit: C, bar", "x,a", "2026-01-31,1.5"), "header in line 2"),
+        (("t,a", "s,bar", "2026-01-31,1.5"), "header in line 1, units in line 2"),
+        (("x,a", "2026-01-31,1.5,", "2026-02-01,1.5,"), "header in line 1"),
+        (("x,a,", "2026-01-31,1.5", "2026-02-01,1.5"), "header in line 1"),
+        (("t,a", "2026-01-31,1.5", "# moved", "2026-02-01,1.5"), "header in line 1"),
+    ],
+)
+async def test_the_names_are_told_from_what_stands_above_and_below(
+    tmp_path: Path, lines: tuple[str, ...], told: str
+) -> None:
+    checked, _ = await kept_of(file(tmp_path / "a.csv", *lines))
+    assert told in report_on(checked).splitlines()[0]
+    assert series_in(checked)["a"][0] == (T0, 1.5)
+
+
+async def test_lines_are_skipped_however_many_and_whether_or_not_names_follow(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    above = [f"2026-01-30,{number}" for number in range(300)]
+    assert await series_of(file(path, *above, "t,a", "2026-01-31,1", skip_rows=300)) == {"a": [(T0, 1)]}
+    unnamed = file(path, "x,y", "2026-01-31,1", skip_rows=1)
+    assert await series_of(unnamed) == {"column_2": [(T0, 1)]}
+    assert "no header, lines above line 2 left out" in await report_of(unnamed)
+    assert "the file has no row below its names, t, a" in await refusal(file(path, "t,a"))
 
 
 async def test_files_may_be_gzipped_and_in_other_encodings(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_times_of_two_units_are_an_error() -> None:
         ("%m/%d/%y", "01/02/26", "2026-01-02"),
         ("%d.%m.%Y %H.%M", "01.02.2026 12.05", "2026-02-01T12:05"),
         ("%d.%m.%Y %H:%M", "31.12.2026 24:00", "2027-01-01"),
-        ("%M:%S on %Y%m%d", "24:00 on 20260131", "2026-02-01"),
+        ("%M:%S on %Y%m%d", "24:00 on 20260131", "2026-01-31T00:24"),
         ("%H:%M:%S %d %m %Y", "10:24:00 31 1 2026", "2026-01-31T10:24"),
         ("%Y-%m-%d %H:%M:%S.%f", "2026-01-31 12:05:06.123456789", "2026-01-31T12:05:06.123"),
         ("%Y-%m-%d %H:%M %z", "2026-01-31 12:05 +0100", "2026-01-31T11:05"),
@@ -151,6 +151,40 @@ def test_the_whole_file_shows_whether_days_or_months_come_first(
     times = evidence.times()
     assert times.parse(dates[0]).ms == at(expected)
     assert told in times.why
+
+
+@pytest.mark.parametrize(
+    ("wanted", "text", "expected"),
+    [
+        ("%d.%m.%y %H:%M", "31.12.24 24:00", "2025-01-01"),
+        ("%Y-%m-%d %H", "2024-12-24 24", "2024-12-25"),
+        ("%Y%m%d%H%M", "202412242400", "2024-12-25"),
+        ("%d.%m.%y %H.%M", "24.12.24 23.24", "2024-12-24T23:24"),
+        ("%d.%m.%y %H.%M", "24.12.24 24.24", None),
+        ("%d.%m.%y %H.%M", "24.24.24 00.00", None),
+    ],
+)
+async def test_a_format_has_24_hours_too_and_finds_the_column_of_times(
+    tmp_path: Path, wanted: str, text: str, expected: str | None
+) -> None:
+    replay = file(tmp_path / "a.csv", "x,taken", f"1,{text}", time_format=wanted)
+    if expected is None:
+        assert await refusal(replay)
+    else:
+        assert await series_of(replay) == {"x": [(at(expected), 1)]}
+
+
+@pytest.mark.parametrize("name", ["Hour", "Time (HHMM)", "hr"])
+async def test_dates_beside_numbers_of_hours_are_not_taken_for_midnight(tmp_path: Path, name: str) -> None:
+    lines = (f"Date,{name},x", "2026-01-01,1,5", "2026-01-01,24,6")
+    path = tmp_path / "a.csv"
+    error = await refusal(file(path, *lines))
+    assert (
+        f"column 'Date': these are dates without a time of day, which '{name}' may have: --time-column 'Date'" in error
+    )
+    both = file(path, time_columns=("Date", name), time_format="%Y-%m-%d %H")
+    assert await series_of(both) == {"x": [(at("2026-01-01T01:00"), 5), (at("2026-01-02"), 6)]}
+    assert [ts for ts, _ in (await series_of(file(path, time_columns=("Date",))))["x"]] == [at("2026-01-01")] * 2
 
 
 async def test_dates_with_two_meanings_are_refused_unless_the_format_is_given(tmp_path: Path) -> None:
@@ -202,6 +236,58 @@ async def test_an_hour_that_occurs_twice_is_refused_without_a_rule(tmp_path: Pat
     checked, refused = await kept_of(file(path, *rows(BERLIN), zone="Europe/Berlin"))
     assert (checked.readings, [error.line for error in refused]) == (1, [3, 4, 5, 6])
     assert (await series_of(file(path, *rows(BERLIN), zone="+01:00")))["x"][1][0] == at("2025-10-26T01:00")
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        # Several rows have one time: the hour is passed again where the clock goes back, not where it stands.
+        (
+            ("02:00", "02:00", "02:30", "02:30", "02:00", "02:30"),
+            ["00:00", "00:00", "00:30", "00:30", "01:00", "01:30"],
+        ),
+        (("01:00", "02:00", "02:00", "03:00"), ["23:00", "00:00", "01:00", "02:00"]),
+        (("01:59", "02:30", "02:31", "02:05"), ["23:59", "00:30", "00:31", "01:05"]),
+    ],
+)
+async def test_with_order_the_second_pass_begins_where_the_clock_goes_back(
+    tmp_path: Path, times: tuple[str, ...], expected: list[str]
+) -> None:
+    lines = rows(tuple(f"2025-10-26 {time}" for time in times))
+    found = await series_of(file(tmp_path / "a.csv", *lines, zone="Europe/Berlin", repeated="order"))
+    assert [datetime.fromtimestamp(ts / 1000, UTC).strftime("%H:%M") for ts, _ in found["x"]] == expected
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        ("03:00", "02:45", "02:30", "02:45", "02:30", "01:45"),  # newest first
+        ("03:00", "02:00", "02:00", "01:00"),
+        ("02:00", "02:00", "01:00"),
+        ("02:00", "02:00", "02:30", "02:30", "03:00"),  # two rows of each time, and one pass
+        ("02:00", "02:30", "02:00", "02:30", "02:00", "02:30"),
+    ],
+)
+async def test_an_order_that_does_not_show_the_second_pass_is_refused(tmp_path: Path, times: tuple[str, ...]) -> None:
+    lines = rows(tuple(f"2025-10-26 {time}" for time in times))
+    error = await refusal(file(tmp_path / "a.csv", *lines, zone="Europe/Berlin", repeated="order"))
+    assert "in no order that shows it (newest first, or more than one row does not advance)" in error
+
+
+async def test_a_row_without_a_value_may_begin_the_second_pass(tmp_path: Path) -> None:
+    times = ("02:00", "02:15", "02:00", "02:30")
+    lines = ["when,x", *(f"2025-10-26 {time},{x}" for time, x in zip(times, (1, 2, "", 4), strict=True))]
+    found = await series_of(file(tmp_path / "a.csv", *lines, zone="Europe/Berlin", repeated="order"))
+    assert found["x"][-1] == (at("2025-10-26T01:30"), 4)
+
+
+async def test_an_hour_that_is_repeated_around_midnight_is_one_hour(tmp_path: Path) -> None:
+    """Until 2011 the clocks of St. John's were set back at 00:01."""
+    times = ("29 23:00", "29 23:30", "30 00:00", "29 23:30", "30 00:00", "30 00:30")
+    lines = rows(tuple(f"2005-10-{time}" for time in times))
+    found = await series_of(file(tmp_path / "a.csv", *lines, zone="America/St_Johns", repeated="order"))
+    halves = [(ts - at("2005-10-30T01:30")) // 1_800_000 for ts, _ in found["x"]]
+    assert halves == [0, 1, 2, 3, 4, 5]
 
 
 async def test_the_order_is_that_of_each_series(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import bson
 from bson import Int64, ObjectId
 
+from persister.collections import uuid_of
 from readings.collections import READINGS
 from readings.document import AS_MILLISECONDS, position_of
 from readings.keys import Position, series_key
@@ -41,6 +42,9 @@ class Layout:
         for name, documents in self.collections.items():
             if documents:
                 await database[name].insert_many(documents)
+        # As a sealer leaves it. Readers of the same place go on with the state that they have read.
+        birth = {"$set": {"sealing.hotUuid": await uuid_of(database, READINGS)}}
+        await database[BLOCKS].update_one({"_id": STATE}, birth)
 
     def count(self, number: int, made: list[bytes]) -> None:
         """Count documents of DEVICE that are under this seal number."""
