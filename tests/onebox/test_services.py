@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from alarms.settings import AlarmsSettings
 from auth.settings import AuthSettings
 from gateway.settings import GatewaySettings
 from onebox.command import parse
@@ -22,6 +23,7 @@ SERVICES: dict[str, type[Any]] = {
     "gateway": GatewaySettings,
     "persister": PersisterSettings,
     "reader": ReaderSettings,
+    "alarms": AlarmsSettings,
 }
 # A onebox is one process: these it has once, with defaults of its own.
 OF_THE_PROCESS = {field.name for field in fields(ProcessSettings)}
@@ -31,6 +33,8 @@ OTHER = {
     "signing_key_secret": ("one that was chosen", "one that was chosen"),
     "token_issuer": ("https://tidegate.example", "https://tidegate.example"),
     "signup": ("closed", "closed"),
+    "alarm_secret": ("one that was chosen", "one that was chosen"),
+    "webhook_allowed_networks": ("10.1.0.0/16", ("10.1.0.0/16",)),
     "sealing": ("off", "off"),
     "cors_origins": ("https://app.example", ("https://app.example",)),
     "trusted_proxies": ("10.0.0.0/8,::1", ("10.0.0.0/8", "::1")),
