@@ -1,7 +1,4 @@
-"""`python -m persister`: store readings until a signal ends the process. Any number may share one queue.
-
-`python -m persister erase OWNER --yes` is for operators.
-"""
+"""`python -m persister`: store readings until a signal ends the process; `erase`, `compact` and more for operators."""
 
 import sys
 

@@ -13,10 +13,11 @@ from storage.codec.block import decode_columns
 from storage.codec.columns import Columns
 from storage.codec.head_table import HeadTable, head_table, live_heads
 from storage.codec.packed import BlockError
+from storage.places.commands import find_document
 from storage.places.documents import SUMS, LiveBlock, columns_key, head_end, live_block, series_name
 from storage.places.moving import PlacesChanged
 from storage.places.names import BLOCKS, COLUMNS
-from storage.places.raw_find import find_document, find_first
+from storage.places.raw_find import find_first
 from storage.places.window import Window
 
 _SETTLED = {"pending": {"$exists": False}}

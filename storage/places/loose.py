@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 from readings.collections import READINGS
 from readings.document import DocumentError
 from runtime.times import now_ms
+from storage.places.commands import ask
 from storage.places.found import Found
 from storage.places.moving import unless_moved
 from storage.places.names import BEGINNING, BLOCKS, UNSEALED, sealed_name
 from storage.places.raw import Raw, read_raw
-from storage.places.raw_find import OtherCollection, ask
+from storage.places.raw_find import OtherCollection
 from storage.places.sealed_bounds import SealedBounds
 from storage.places.state import State, state_in
 from storage.places.window import Window

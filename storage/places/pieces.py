@@ -7,9 +7,9 @@ from bson import MaxKey, MinKey
 from readings.keys import Key
 from storage.codec.columns import Columns, concatenate, first_wins
 from storage.places.blocks import WITHOUT_SUMS, FoundHead, head_query
+from storage.places.commands import ask
 from storage.places.documents import Piece, piece_columns, piece_of, series_name
 from storage.places.names import BLOCKS
-from storage.places.raw_find import ask
 from storage.places.window import Window, after, position_index
 
 

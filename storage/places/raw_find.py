@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
-from pymongo.errors import AutoReconnect, OperationFailure, ServerSelectionTimeoutError
+from pymongo.errors import OperationFailure
+
+from storage.places.commands import ask, find_command
 
 _AS_BYTES = CodecOptions(document_class=RawBSONDocument)
 _LENGTH = struct.Struct("<i")
@@ -36,7 +38,7 @@ async def find_raw(collection: Any, query: dict[str, Any], *, limit: int) -> byt
 
     There may be more, unless it returns none. The driver's errors.
     """
-    command = _find(collection, query, limit) | {"singleBatch": True}
+    command = find_command(collection, query, limit) | {"singleBatch": True}
     if concern := collection.read_concern.document:
         command["readConcern"] = concern
     reply = await collection.database.command(command, codec_options=_AS_BYTES)
@@ -65,7 +67,7 @@ def find_first(
     `limit` or fewer, if they would be more than the 16 MiB of a reply. With a UUID, OtherCollection unless the
     collection has it.
     """
-    command = _find(collection, query, limit, descending=descending)
+    command = find_command(collection, query, limit, descending=descending)
     if uuid is not None:
         command["collectionUUID"] = uuid
     try:
@@ -80,46 +82,6 @@ def find_first(
     if cursor:  # the reply was full
         collection.database.command({"killCursors": collection.name, "cursors": [cursor]}, session=session)
     return RawDocuments(b"".join(part for part, _ in parts), sum(count for _, count in parts), cursor != 0)
-
-
-def find_document(
-    collection: Any, query: dict[str, Any], projection: dict[str, Any], *, last: bool = False, session: Any = None
-) -> dict[str, Any] | None:
-    """Return the first or the last document in the order of `_id`, decoded with the collection's options; as `ask`.
-
-    The driver's `find_one` makes a cursor for it: half as much again for the reader.
-    """
-    command = _find(collection, query, 1, descending=last) | {"singleBatch": True}
-    if projection:
-        command["projection"] = projection
-    found: list[dict[str, Any]] = ask(collection, command, session, collection.codec_options)["cursor"]["firstBatch"]
-    return found[0] if found else None
-
-
-def ask(collection: Any, command: dict[str, Any], session: Any, options: Any) -> Any:
-    """Return the reply to a command that only reads from a collection of the synchronous driver; its errors.
-
-    Asked a second time when the connection is lost or the primary steps down, as the driver asks its own finds.
-    """
-    if concern := collection.read_concern.document:
-        command["readConcern"] = concern  # to which a session adds
-    try:
-        return collection.database.command(dict(command), codec_options=options, session=session)
-    except ServerSelectionTimeoutError:
-        raise
-    except AutoReconnect:
-        return collection.database.command(dict(command), codec_options=options, session=session)
-
-
-def _find(collection: Any, query: dict[str, Any], limit: int, *, descending: bool = False) -> dict[str, Any]:
-    """Return a command for the first documents in the order of `_id`."""
-    return {
-        "find": collection.name,
-        "filter": query,
-        "sort": {"_id": -1 if descending else 1},
-        "limit": limit,
-        "batchSize": limit,
-    }
 
 
 def documents_of_reply(reply: bytes) -> bytes:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from storage.places.raw_find import find_document
+from storage.places.commands import find_document
 
 STATE = "state"
 DAY_MS = 86_400_000
