@@ -70,7 +70,7 @@ def services_from_env(plan: Plan, environ: Mapping[str, str] | None = None) -> S
         "BROKER_URL": plan.queue_url,
         "READINGS_URL": _PLACEHOLDER_URL,
     }
-    for name in ("HOST", "PORT"):
+    for name in ("HOST", "PORT", "ALARMS_URL", "READER_URL"):
         given.pop(name, None)
     wrong: dict[str, None] = {}
 
