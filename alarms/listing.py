@@ -130,7 +130,9 @@ class AlarmListing:
                 await connection.execute(
                     select(alarm_rules).where(alarm_rules.c.owner_id == owner, alarm_rules.c.id == locked.rule_id)
                 )
-            ).one()
+            ).one_or_none()
+            if rule is None:  # removed long ago
+                raise NoSuchAlarmError
             definition = msgspec.json.decode(rule.definition, type=RuleDefinition)
             recorded = Recorded(
                 rule_of(owner, rule.id, rule.version, rule.created_at_ms, definition),

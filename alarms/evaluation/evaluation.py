@@ -8,7 +8,7 @@ evaluated. A notification is due from the transaction on that stored its change 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from contextlib import suppress
 from typing import TypeVar
 
 import msgspec
@@ -39,7 +39,7 @@ SAVE_EVERY_S = 5.0
 # A reading that was received before its silence counts is on its way through the pipeline for at most about so long.
 ON_ITS_WAY_MS = 2000
 RETRY_S = 1.0
-FORGET_EVERY_S = 600.0
+FORGET_EVERY_S = 10.0
 
 Result = TypeVar("Result")
 
@@ -77,7 +77,8 @@ class Evaluation:
                 await run.round(consumer)
                 if time.monotonic() >= forget_at:
                     forget_at = time.monotonic() + FORGET_EVERY_S
-                    await run.retried(partial(self._store.forget, now_ms() - self._history_ms))
+                    with suppress(Problem):  # another time
+                        await self._store.forget(now_ms() - self._history_ms)
 
 
 class _Run:

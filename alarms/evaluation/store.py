@@ -1,7 +1,7 @@
 """Stores changes of alarms: the alarm, the row in its history, and the notifications, in one transaction."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 from sqlalchemy import and_, delete, insert, or_, select, tuple_
@@ -24,7 +24,12 @@ from database.upsert import upsert
 
 # In one transaction, some milliseconds each hundred.
 CHANGES_AT_ONCE = 200
+# Of an old history, at once.
+FORGET_ROWS = 500
 _NOTIFIED = {Phase.FIRING, Phase.ACKNOWLEDGED}
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class AlarmStore:
@@ -89,12 +94,7 @@ class AlarmStore:
         """
         recorded: list[Recorded] = []
         for start in range(0, len(changes), CHANGES_AT_ONCE):
-            some = changes[start : start + CHANGES_AT_ONCE]
-            try:
-                recorded += await self._commit(some)
-            except IntegrityError:
-                there = await self._existing({one.rule.owner for one in some})
-                recorded += await self._commit([one for one in some if one.rule.owner in there])
+            recorded += await self._of_existing(changes[start : start + CHANGES_AT_ONCE], _owner_of, self._commit)
         return recorded
 
     async def save(self, newest: Iterable[tuple[Series, Newest]]) -> None:
@@ -111,16 +111,40 @@ class AlarmStore:
             }
             for (owner, device, sensor_type), one in newest
         ]
-        there = await self._existing({str(row["owner_id"]) for row in rows})
-        rows = [row for row in rows if row["owner_id"] in there]
-        async with self._database.begin() as connection:
-            await self._leader.renew(connection)
-            await upsert(connection, alarm_series, rows)
+
+        async def store(some: Sequence[dict[str, Any]]) -> None:
+            async with self._database.begin() as connection:
+                await self._leader.renew(connection)
+                await upsert(connection, alarm_series, some)
+
+        await self._of_existing(rows, lambda row: str(row["owner_id"]), store)
 
     async def forget(self, before_ms: int) -> None:
-        """Delete what the histories recorded before a time, in ms since 1970."""
+        """Delete some of what the histories recorded before a time, in ms since 1970: what takes some milliseconds."""
+        table = alarm_history.c
+        key = (table.owner_id, table.alarm_id, table.number)
         async with self._database.begin() as connection:
-            await connection.execute(delete(alarm_history).where(alarm_history.c.recorded_at_ms < before_ms))
+            old = select(*key).where(table.recorded_at_ms < before_ms).order_by(table.recorded_at_ms).limit(FORGET_ROWS)
+            rows = [tuple(row) for row in await connection.execute(old)]
+            if rows:
+                await connection.execute(delete(alarm_history).where(tuple_(*key).in_(rows)))
+
+    async def _of_existing(
+        self,
+        items: Sequence[Item],
+        owner_of: Callable[[Item], str],
+        store: Callable[[Sequence[Item]], Awaitable[Result]],
+    ) -> Result:
+        """Store items; without those of owners whose accounts are deleted, also in the meantime."""
+        while True:
+            try:
+                return await store(items)
+            except IntegrityError:
+                there = await self._existing({owner_of(one) for one in items})
+                left = [one for one in items if owner_of(one) in there]
+                if len(left) == len(items):
+                    raise
+                items = left
 
     async def _existing(self, owners: set[str]) -> set[str]:
         async with self._database.connect() as connection:
@@ -151,6 +175,10 @@ async def _alarm_rows(connection: AsyncConnection, changes: Sequence[Change]) ->
     columns = (alarms.c.owner_id, alarms.c.rule_id, alarms.c.device, alarms.c.sensor_type)
     found = await connection.execute(select(alarms).where(tuple_(*columns).in_(keys)).with_for_update())
     return {(row.owner_id, row.rule_id, row.device, row.sensor_type): row._asdict() for row in found}
+
+
+def _owner_of(change: Change) -> str:
+    return change.rule.owner
 
 
 def _key(change: Change) -> _Key:

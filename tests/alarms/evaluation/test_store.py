@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import delete, select
 
 from alarms.deliveries.ledger import MAX_AN_HOUR
+from alarms.evaluation import store as store_module
 from alarms.evaluation.evaluator import Newest
 from alarms.evaluation.leader import NotLeaderError
 from alarms.evaluation.store import AlarmStore
@@ -176,3 +177,42 @@ async def test_beyond_a_bound_an_hour_notifications_are_one_digest(database: Dat
 async def more(store: AlarmStore, rule: Any) -> None:
     await store.commit([fires(rule, 100), ends(rule, 101)])
     await store.commit([fires(rule, 102)])
+
+
+async def test_an_owner_who_is_deleted_while_others_are_stored_does_not_end_it(
+    database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = await stored_rule(database), await stored_rule(database)
+    async with leading(database) as store:
+        existing = AlarmStore._existing
+        deleted: list[str] = [first.owner, second.owner]
+
+        async def deletes_one(self: AlarmStore, owners: set[str]) -> set[str]:
+            found = await existing(self, owners)
+            if deleted:
+                await change(database_url, delete(users).where(users.c.id == deleted.pop()))
+            return found
+
+        monkeypatch.setattr(AlarmStore, "_existing", deletes_one)
+        await change(database_url, delete(users).where(users.c.id == deleted.pop()))
+        newest = {
+            (rule.owner, "press", "temperature"): Newest(Point(START_MS, 0, 1), START_MS) for rule in (first, second)
+        }
+        await store.save(newest.items())
+        assert await store.commit([fires(first, 1), fires(second, 1)]) == []
+    assert await rows(database_url, select(alarm_series)) == []
+
+
+async def test_an_old_history_is_forgotten_in_portions(
+    database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "FORGET_ROWS", 2)
+    rule = await stored_rule(database)
+    async with leading(database) as store:
+        await store.commit([fires(rule, 1), ends(rule, 2), fires(rule, 3)])
+        await store.forget(0)
+        assert len(await history(database_url)) == 3
+        await store.forget(2**53)
+        assert [number for number, *_ in await history(database_url)] == [3]
+        await store.forget(2**53)
+        assert await history(database_url) == []
