@@ -182,7 +182,7 @@ async def more(store: AlarmStore, rule: Any) -> None:
 async def test_an_owner_who_is_deleted_while_others_are_stored_does_not_end_it(
     database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, second = await stored_rule(database), await stored_rule(database)
+    first, second = await stored_rule(database), await stored_rule(database, "bob")
     async with leading(database) as store:
         existing = AlarmStore._existing
         deleted: list[str] = [first.owner, second.owner]
@@ -195,10 +195,8 @@ async def test_an_owner_who_is_deleted_while_others_are_stored_does_not_end_it(
 
         monkeypatch.setattr(AlarmStore, "_existing", deletes_one)
         await change(database_url, delete(users).where(users.c.id == deleted.pop()))
-        newest = {
-            (rule.owner, "press", "temperature"): Newest(Point(START_MS, 0, 1), START_MS) for rule in (first, second)
-        }
-        await store.save(newest.items())
+        newest = Newest(Point(START_MS, 0, 1), START_MS)
+        await store.save([((rule.owner, "press", "temperature"), newest) for rule in (first, second)])
         assert await store.commit([fires(first, 1), fires(second, 1)]) == []
     assert await rows(database_url, select(alarm_series)) == []
 
