@@ -1,0 +1,100 @@
+"""A process that is killed at any step: each change is stored once, and each is notified, under one id."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+from sqlalchemy import select
+
+from alarms.rules.store import RuleStore
+from alarms.webhooks.secrets import Secrets
+from alarms.webhooks.signature import new_secret
+from broker.alarms import announcements
+from broker.connect import open_broker
+from broker.failpoints import VARIABLE, Point
+from broker.headers import SCHEMA_HEADER
+from broker.message import Message
+from broker.topology import ALARMS_EXCHANGE
+from database.alarm_tables import alarm_history
+from database.connection import open_database
+from testing.servers.ports import free_port
+from testing.waiting import eventually
+from tests.alarms.conftest import prepare
+from tests.alarms.making import announced, definition, reading
+from tests.alarms.rows import rows
+from tests.integration.services import SECRET, started
+
+VALUES = (70, 81, 82, 60, 90, 50)
+CHANGES = [("firing", 1000), ("ok", 3000), ("firing", 4000), ("ok", 5000)]
+
+
+class Receiver:
+    """Takes webhooks: bodies by id."""
+
+    def __init__(self) -> None:
+        self.received: dict[str, set[bytes]] = {}
+
+    async def handle(self, request: web.Request) -> web.Response:
+        self.received.setdefault(request.headers["webhook-id"], set()).add(await request.read())
+        return web.Response()
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[str]:
+        app = web.Application()
+        app.router.add_post("/hook", self.handle)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        port = free_port()
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        yield f"http://127.0.0.1:{port}/hook"
+        await runner.cleanup()
+
+    def numbers(self) -> list[int]:
+        """Return the numbers of the changes that were notified."""
+        return sorted(json.loads(body)["data"]["number"] for bodies in self.received.values() for body in bodies)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("point", ["alarms.before_commit", "alarms.committed", "alarms.before_send", "alarms.sent"])
+async def test_a_killed_process_leaves_nothing_out_and_does_nothing_twice(
+    rabbitmq_url: str, mariadb_url: str, point: Point
+) -> None:
+    await prepare(mariadb_url)
+    receiver = Receiver()
+    settings = {
+        "AUTH_DATABASE_URL": mariadb_url,
+        "BROKER_URL": rabbitmq_url,
+        # Nobody is there, and no call is made.
+        "AUTH_URL": "http://127.0.0.1:1",
+        "ALARM_SECRET": SECRET,
+        "WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
+    }
+    async with (
+        receiver.listening() as hook,
+        open_database(mariadb_url, connections=2, timeout_s=30) as database,
+        open_broker(rabbitmq_url) as broker,
+        broker.publisher(ALARMS_EXCHANGE) as publisher,
+    ):
+        sealed = Secrets(SECRET).seal("ada", new_secret())
+        await RuleStore(database).create("ada", definition(notify=[{"kind": "webhook", "url": hook}]), sealed)
+        readings = [reading(number * 1000, value) for number, value in enumerate(VALUES)]
+        (body,) = announcements([announced(*readings)])
+        async with started("alarms", until="healthz", **settings, **{VARIABLE: f"{point}:1"}) as killed:
+            await publisher.publish(Message(body, {SCHEMA_HEADER: 1}), ALARMS_EXCHANGE)
+            await asyncio.wait_for(killed.process.wait(), 60)
+            assert killed.process.returncode == -9
+        async with started("alarms", until="healthz", **settings) as next_one:
+
+            async def all_are_notified() -> bool:
+                return receiver.numbers() == [1, 2, 3, 4]
+
+            # A lease of the killed process, of 10 s, and one of its delivery, of 30 s, may have to end.
+            await eventually(all_are_notified, "every change is notified", 120)
+            assert await next_one.stop() == 0
+        found = await rows(mariadb_url, select(alarm_history).order_by(alarm_history.c.number))
+    assert [(one["state"], one["ts_ms"] - readings[0].ts_ms) for one in found] == CHANGES
+    assert len(receiver.received) == len(CHANGES), "one id for each change"
+    assert all(len(bodies) == 1 for bodies in receiver.received.values()), "the same body at every attempt"
