@@ -56,6 +56,13 @@ def test_the_provisioning_bench_measures_both_ways() -> None:
     assert leftover_processes() == []
 
 
+def test_the_alarms_bench_measures_rules_and_silences() -> None:
+    done = run_bench("alarms", "--smoke", "--json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)["figures"]
+    assert [figure["limit"] for figure in figures if figure["limit"] is not None] == [1.0, 500.0, 5.0]
+
+
 @pytest.mark.skipif(
     not (NODE / "node_modules").exists() and not os.environ.get("CI"), reason="its packages are not installed yet"
 )
