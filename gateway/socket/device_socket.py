@@ -143,7 +143,8 @@ class DeviceSocket(WebSocket):
     @property
     def next_deadline(self) -> float:
         """When something is due at the earliest; a pong, or the CONNECT, may have moved it by then."""
-        due = self._ping_at if self._pong_by is None else self._pong_by
+        # A pong that has come by then makes a ping due, also where pings are closer together than a pong may be late.
+        due = self._ping_at if self._pong_by is None else min(self._pong_by, self._ping_at)
         return due if self.session is not None else min(due, self._connect_by)
 
     def emit(self, event: bytes, on_ack: OnAck) -> int:
