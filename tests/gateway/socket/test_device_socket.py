@@ -480,12 +480,14 @@ async def test_a_client_that_answers_no_ping_is_cut_off_and_one_that_does_stays(
 
 
 async def test_a_ping_comes_when_it_is_time_however_late_a_pong_may_be(fake_broker: FakeBroker) -> None:
-    async with gateway(fake_broker, ping_interval_seconds=0.5, ping_timeout_seconds=60.0) as running:
-        async with running.raw() as socket:
-            assert (await socket.receive_str(timeout=20))[:2] == "40"
-            for _ in range(3):
-                assert await socket.receive_str(timeout=20) == "2"
-                await socket.send_str("3")
+    async with (
+        gateway(fake_broker, ping_interval_seconds=0.5, ping_timeout_seconds=60.0) as running,
+        running.raw() as socket,
+    ):
+        assert (await socket.receive_str(timeout=20))[:2] == "40"
+        for _ in range(3):
+            assert await socket.receive_str(timeout=20) == "2"
+            await socket.send_str("3")
 
 
 # What is in flight
