@@ -66,9 +66,10 @@ class ClaimRoutes:
                 handler=self._release,
                 tag="provisioning",
                 summary="Release a claimed device",
-                description="Revokes its tokens, and lets the next secret claim it: for a device that lost its own.",
+                description="Revokes its tokens, and lets the next secret claim it: for a device that lost its own. 409 "
+                "`not_claimed`: there is no claim.",
                 responses={204: None},
-                problems=(403, 404),
+                problems=(403, 404, 409),
                 secured=True,
             ),
         ]
@@ -99,7 +100,7 @@ class ClaimRoutes:
         except NoSuchDeviceError as error:
             raise no_such_device() from error
         except NotClaimedError as error:
-            raise Problem(404, "This device is not claimed.", code="not_claimed") from error
+            raise Problem(409, "This device is not claimed.", code="not_claimed") from error
         self._audit.device_ended(request, "A claimed device was released.", claims.owner, device_id)
         return web.Response(status=204)
 

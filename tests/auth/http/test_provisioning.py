@@ -207,7 +207,7 @@ async def test_another_secret_claims_a_device_once_its_owner_has_released_it(cli
     registered = await client.new_device(ada)
     for token, at, expected in (
         (bob, path, (404, "no_such_device")),
-        (ada, f"/devices/{registered['id']}/claim", (404, "not_claimed")),
+        (ada, f"/devices/{registered['id']}/claim", (409, "not_claimed")),
         (first["token"], path, (403, "forbidden")),
     ):
         assert code_of(await client.call("DELETE", at, token=token)) == expected
@@ -216,7 +216,7 @@ async def test_another_secret_claims_a_device_once_its_owner_has_released_it(cli
 
     assert (await client.call("DELETE", path, token=ada)).status == 204
     assert not await is_active(client, first["token"])
-    assert code_of(await client.call("DELETE", path, token=ada)) == (404, "not_claimed")
+    assert code_of(await client.call("DELETE", path, token=ada)) == (409, "not_claimed")
     assert code_of(await claim(client, full["key"], secret=OTHER)) == (403, "too_many_claims")
     second = await claim(client, key["key"], secret=OTHER)
     assert (second.status, second.json["id"]) == (200, first["id"])
