@@ -66,8 +66,8 @@ class ClaimRoutes:
                 handler=self._release,
                 tag="provisioning",
                 summary="Release a claimed device",
-                description="Revokes its tokens, and lets the next secret claim it: for a device that lost its own. 409 "
-                "`not_claimed`: there is no claim.",
+                description="Revokes its tokens, and lets the next secret claim it: for a device that lost its own. "
+                "409 with the code `not_claimed`: there is no claim.",
                 responses={204: None},
                 problems=(403, 404, 409),
                 secured=True,
