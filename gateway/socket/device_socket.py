@@ -72,7 +72,7 @@ class DeviceSocket(WebSocket):
         self._client_acks: ClientAcks | None = None
         self._malformed = 0
         self._connect_by = now + context.settings.connect_timeout_seconds
-        self._ping_at = now + engine.ping_interval
+        self._ping_at: float = now + engine.ping_interval
         self._pong_by: float | None = None
 
     async def serve(

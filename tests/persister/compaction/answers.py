@@ -94,7 +94,8 @@ class Answers:
         self._newest = Newest(places)
 
     def forget(self) -> None:
-        """Forget what is newest, as after a minute."""
+        """Forget what is newest, and the state of a second ago, as after a minute."""
+        self._places = Places(self._places._database.client, self._places._database.name)
         self._newest = Newest(self._places)
 
     async def check(self, name: Name, expected: list[bytes]) -> None:
