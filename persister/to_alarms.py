@@ -7,7 +7,9 @@ and acknowledged all the same, and what was not announced is counted and logged.
 
 from collections.abc import Iterator
 
-from broker.alarms import WatchedReading, WatchedReadings, announcements
+from bson import Int64
+
+from broker.alarms import Value, WatchedReading, WatchedReadings, announcements
 from broker.failpoints import failpoint
 from broker.headers import SCHEMA_HEADER
 from broker.interface import BrokerRefused, Publisher, QueueFull
@@ -69,9 +71,12 @@ def _stored(batch: Batch, names: list[bytes]) -> Iterator[WatchedReadings]:
         readings, unit = [], None
         for document in map(decode_document, stored):
             ts_ms, seq = position_of(document)
-            received_ms = received_at_ms(document)
-            readings.append(
-                WatchedReading(ts_ms, seq, document["value"], ts_ms if received_ms is None else received_ms)
-            )
+            value, received_ms = _plain(document["value"]), received_at_ms(document)
+            readings.append(WatchedReading(ts_ms, seq, value, ts_ms if received_ms is None else received_ms))
             unit = document.get("unit")
         yield WatchedReadings(key["owner"], key["device"], key["sensorType"], unit, readings)
+
+
+def _plain(value: Value) -> Value:
+    """Return a value without the type that BSON has for integers of 64 bits."""
+    return int(value) if type(value) is Int64 else value

@@ -9,6 +9,8 @@ from broker.interface import BrokerError, BrokerRefused, BrokerUnavailable, Queu
 from broker.message import Message
 from persister.to_alarms import ToAlarms
 from persister.watched import WatchedSeries
+from readings.document import encode_document
+from readings.reading import Reading
 from tests.persister.alarms_stub import Alarms
 from tests.persister.harness import Harness, document
 
@@ -63,6 +65,14 @@ async def test_what_is_watched_is_announced_before_it_is_acknowledged() -> None:
     assert queue.announced == [("temperature", [1, 3])]
     assert queue.acknowledged == [0]
     assert len(harness.store.written) == 3
+
+
+@pytest.mark.parametrize("value", [7, 2**31, -(2**63), 2.5, True, "text"])
+async def test_every_value_is_announced_as_it_was_sent(value: int | float | str) -> None:
+    sent = encode_document("owner", "device", Reading("temperature", value, 1_700_000_000_000, 0, 1))
+    queue = await run(Harness([Message.of([sent])]), await watching(TEMPERATURES))
+    (announced,) = decode_announcement(queue.bodies[0])
+    assert [(one.value, type(one.value)) for one in announced.readings] == [(value, type(value))]
 
 
 async def test_what_nobody_watches_is_not_announced() -> None:
