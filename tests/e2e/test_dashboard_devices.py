@@ -49,7 +49,8 @@ def opened(browser: Browser, name: str) -> None:
         "return rows.length === 1 && rows[0].innerText.includes(arguments[0])",
         name,
     )
-    browser.find("#series .more").click()
+    # Found and clicked at once: a row may be drawn anew in between.
+    browser.until("const more = document.querySelector('#series .more'); more?.click(); return more !== null")
     browser.until("return document.getElementById('device').open && !document.getElementById('registered').hidden")
 
 
