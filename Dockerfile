@@ -59,4 +59,4 @@ ENV PATH=/opt/tidegate/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 LO
 USER 10001:10001
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=3s --timeout=3s --retries=5 --start-period=30s CMD ["python", "-I", "-S", "/app/runtime/probe.py"]
-CMD ["python", "-c", "raise SystemExit('name a service: python -m auth, gateway, persister, reader or simulator')"]
+CMD ["python", "-c", "raise SystemExit('name a service: python -m alarms, auth, gateway, persister, reader or simulator')"]

@@ -15,7 +15,7 @@ from typing import Any, Self
 from testing.servers.ports import free_port
 from tests.integration.services import ROOT
 
-SERVICES = ("auth", "compactor", "gateway", "mongodb", "mysql", "persister", "proxy", "rabbitmq", "reader")
+SERVICES = ("alarms", "auth", "compactor", "gateway", "mongodb", "mysql", "persister", "proxy", "rabbitmq", "reader")
 HEALTHY_WITHIN_S = 120
 # Some 500 readings arrive a second: a seal every ten seconds, with merges of pieces.
 SEALING = {"SEAL_READINGS": "5000", "SEAL_SECONDS": "30"}
