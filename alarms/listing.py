@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import insert, select, update
+from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from alarms.deliveries.ledger import enter
 from alarms.deliveries.notification import Recorded
-from alarms.rules.definition import RuleDefinition
-from alarms.rules.rule import rule_of
+from alarms.recording import record
+from alarms.rules.store import rule_in
 from database.alarm_tables import alarm_history, alarm_rules, alarms
 from database.connection import Database, server_time_ms
 
@@ -133,9 +132,8 @@ class AlarmListing:
             ).one_or_none()
             if rule is None:  # removed long ago
                 raise NoSuchAlarmError
-            definition = msgspec.json.decode(rule.definition, type=RuleDefinition)
             recorded = Recorded(
-                rule_of(owner, rule.id, rule.version, rule.created_at_ms, definition),
+                rule_in(rule._asdict()),
                 alarm_id,
                 number,
                 "acknowledged",
@@ -149,18 +147,7 @@ class AlarmListing:
                 None,
                 is_notified=True,
             )
-            row = {
-                "owner_id": owner,
-                "alarm_id": alarm_id,
-                "number": number,
-                "state": "acknowledged",
-                "cause": "owner",
-                "ts_ms": now,
-                "seq": 0,
-                "recorded_at_ms": now,
-            }
-            await connection.execute(insert(alarm_history).values(row))
-            await enter(connection, [recorded], now)
+            await record(connection, [recorded], now)
             return await _find(connection, owner, alarm_id), recorded
 
 

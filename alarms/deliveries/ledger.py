@@ -16,11 +16,11 @@ HOUR_MS = 3_600_000
 GIVE_UP_AFTER_MS = 24 * HOUR_MS
 
 
-async def enter(connection: AsyncConnection, recorded: Sequence[Recorded], now_ms: int) -> int:
-    """Enter the notifications of changes; return how many are due now."""
+async def enter(connection: AsyncConnection, recorded: Sequence[Recorded], now_ms: int) -> None:
+    """Enter the notifications of changes."""
     notified = [(one, url) for one in recorded if one.is_notified for url in one.rule.definition.webhooks]
     if not notified:
-        return 0
+        return
     counts = await _counts(connection, [one for one, _ in notified], now_ms)
     rows: list[dict[str, Any]] = []
     for one, url in notified:
@@ -32,7 +32,6 @@ async def enter(connection: AsyncConnection, recorded: Sequence[Recorded], now_m
             await _add_to_digest(connection, one, url, now_ms)
     if rows:
         await connection.execute(insert(alarm_deliveries), rows)
-    return len(rows)
 
 
 async def _counts(connection: AsyncConnection, notified: Sequence[Recorded], now_ms: int) -> dict[tuple[str, str], int]:

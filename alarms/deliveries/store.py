@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from sqlalchemy import delete, select, update
 
+from alarms.rules.store import secrets_in
 from database.alarm_tables import alarm_deliveries, alarm_rules
 from database.connection import Database, server_time_ms
 
@@ -60,18 +61,18 @@ class DeliveryStore:
             if busy:
                 query = query.where(table.owner_id.not_in(busy))
             found = [_delivery(row._asdict()) for row in await connection.execute(query)]
-        leased: list[tuple[Delivery, tuple[str, ...]]] = []
         if not found:
-            return leased
+            return []
+        leased: list[Delivery] = []
         async with self._database.begin() as connection:
             for one in found:
                 is_free = (table.state == "pending", table.leased_until_ms <= now)
                 values = {"leased_until_ms": now + LEASE_MS}
                 result = await connection.execute(update(alarm_deliveries).where(*_is(one), *is_free).values(values))
                 if result.rowcount == 1:
-                    leased.append((one, ()))
-            secrets = await _secrets(connection, [one for one, _ in leased], now)
-        return [(one, secrets.get((one.owner, one.rule_id), ())) for one, _ in leased]
+                    leased.append(one)
+            secrets = await _secrets(connection, leased, now)
+        return [(one, secrets.get((one.owner, one.rule_id), ())) for one in leased]
 
     async def finish(self, delivery: Delivery, state: State, status: str) -> None:
         """Note that a delivery is delivered, or was given up."""
@@ -160,11 +161,8 @@ async def _secrets(
     query = select(
         table.owner_id, table.id, table.sealed_secret, table.previous_sealed_secret, table.previous_until_ms
     ).where(table.owner_id.in_({one.owner for one in deliveries}), table.id.in_({one.rule_id for one in deliveries}))
-    found: dict[tuple[str, str], tuple[str, ...]] = {}
-    for owner, rule, current, previous, until_ms in await connection.execute(query):
-        both = (current, previous if until_ms is not None and until_ms > now_ms else None)
-        found[owner, rule] = tuple(one for one in both if one)
-    return found
+    rows = await connection.execute(query)
+    return {(row.owner_id, row.id): secrets_in(row._asdict(), now_ms) for row in rows}
 
 
 def _delivery(row: dict[str, Any]) -> Delivery:

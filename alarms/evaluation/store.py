@@ -4,18 +4,18 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import and_, delete, insert, or_, select, tuple_
+from sqlalchemy import and_, delete, or_, select, tuple_
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from alarms.deliveries.ledger import enter
 from alarms.deliveries.notification import Recorded
 from alarms.evaluation.evaluator import Alarm, AlarmKey, Change, Newest
 from alarms.evaluation.leader import Leader
-from alarms.rules.definition import RuleDefinition
+from alarms.recording import record
 from alarms.rules.point import Point
-from alarms.rules.rule import Series, rule_of
+from alarms.rules.rule import Series
 from alarms.rules.state import OK, Phase, State
+from alarms.rules.store import rule_in
 from database.alarm_tables import alarm_history, alarm_rules, alarm_series, alarms
 from database.connection import Database, server_time_ms
 from database.ids import new_id
@@ -27,6 +27,7 @@ CHANGES_AT_ONCE = 200
 # Of an old history, at once.
 FORGET_ROWS = 500
 _NOTIFIED = {Phase.FIRING, Phase.ACKNOWLEDGED}
+_PLACE = (alarms.c.device, alarms.c.sensor_type, alarms.c.ts_ms, alarms.c.seq)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -58,30 +59,18 @@ class AlarmStore:
         """Return the ends of alarms whose rules were removed, or watch something else, while nobody evaluated."""
         rule, is_over = alarm_rules.c, alarm_rules.c.removed_at_ms.is_not(None)
         query = (
-            select(alarms, rule.created_at_ms, rule.definition)
+            select(*_PLACE, rule.owner_id, rule.id, alarms.c.rule_version.label("version"))
+            .add_columns(rule.created_at_ms, rule.definition)
             .join(alarm_rules, and_(rule.owner_id == alarms.c.owner_id, rule.id == alarms.c.rule_id))
             .where(alarms.c.state != str(Phase.OK), or_(is_over, rule.version != alarms.c.rule_version))
         )
         async with self._database.connect() as connection:
             now = await server_time_ms(connection)
-            return [
-                Change(
-                    rule_of(
-                        row.owner_id,
-                        row.rule_id,
-                        row.rule_version,
-                        row.created_at_ms,
-                        msgspec.json.decode(row.definition, type=RuleDefinition),
-                    ),
-                    row.device,
-                    row.sensor_type,
-                    OK,
-                    "rule",
-                    (row.ts_ms, row.seq),
-                    now,
-                )
-                for row in await connection.execute(query)
-            ]
+            found = [row._asdict() for row in await connection.execute(query)]
+        return [
+            Change(rule_in(row), row["device"], row["sensor_type"], OK, "rule", (row["ts_ms"], row["seq"]), now)
+            for row in found
+        ]
 
     def require_leading(self) -> None:
         """Raise NotLeaderError if another process may be evaluating."""
@@ -161,8 +150,7 @@ class AlarmStore:
             if recorded:
                 touched = {(one.rule.owner, one.rule.id, one.device, one.sensor_type) for one in recorded}
                 await upsert(connection, alarms, [rows[key] for key in touched])
-                await connection.execute(insert(alarm_history), [_history_row(one) for one in recorded])
-                await enter(connection, recorded, now)
+                await record(connection, recorded, now)
         return recorded
 
 
@@ -246,21 +234,6 @@ def _record(row: dict[str, Any], change: Change, phase: Phase, now_ms: int, *, i
         change.unit,
         is_notified,
     )
-
-
-def _history_row(one: Recorded) -> dict[str, Any]:
-    return {
-        "owner_id": one.rule.owner,
-        "alarm_id": one.alarm_id,
-        "number": one.number,
-        "state": one.state,
-        "cause": one.cause,
-        "ts_ms": one.ts_ms,
-        "seq": one.seq,
-        "value": None if one.value is None else msgspec.json.encode(one.value).decode(),
-        "unit": one.unit,
-        "recorded_at_ms": one.recorded_at_ms,
-    }
 
 
 async def _is_covered(connection: AsyncConnection, row: dict[str, Any], change: Change) -> bool:

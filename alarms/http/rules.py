@@ -1,5 +1,7 @@
 """`/alarms/rules`: owners make, try, change and remove rules."""
 
+from typing import Any
+
 import msgspec
 from aiohttp import web
 from msgspec import UNSET
@@ -19,7 +21,7 @@ from alarms.webhooks.signature import new_secret
 from broker.alarms import Watches, encode_watches
 from database.connection import Database
 from database.ids import is_id
-from runtime.http.bodies import MAX_BODY_BYTES, json_response, parse_json, read_bytes, require_utf8
+from runtime.http.bodies import json_response, read_json
 from runtime.http.fields import read_query
 from runtime.http.operation import Operation
 from runtime.http.problems import FieldError, Problem
@@ -151,7 +153,7 @@ class RuleRoutes:
 
     async def _create(self, request: web.Request) -> web.Response:
         claims = await self._guard.owner(request)
-        definition = _without_email(checked_definition(await _json(request)))
+        definition = _without_email(checked_definition(await read_json(request, Any)))
         secret = new_secret() if definition.webhooks else None
         sealed = None if secret is None else self._secrets.seal(claims.owner, secret)
         try:
@@ -179,7 +181,7 @@ class RuleRoutes:
 
     async def _change(self, request: web.Request) -> web.Response:
         claims = await self._guard.owner(request)
-        changes = await _json(request)
+        changes = await read_json(request, Any)
         rule_id = _id(request)
         try:
             before = (await self._store.find(claims.owner, rule_id)).rule.definition
@@ -216,7 +218,7 @@ class RuleRoutes:
 
     async def _try(self, request: web.Request) -> web.Response:
         claims = await self._guard.owner(request)
-        definition = checked_definition(await _json(request))
+        definition = checked_definition(await read_json(request, Any))
         if self._trials is None:
             raise Problem(503, "Rules cannot be tried here: no reader is configured.", code="unavailable")
         names = DeviceNames(self._database)
@@ -241,14 +243,6 @@ def _id(request: web.Request) -> str:
     if not is_id(rule_id):
         raise no_such_rule()
     return rule_id
-
-
-async def _json(request: web.Request) -> object:
-    """Return the value of a JSON body."""
-    if request.content_type != "application/json":
-        raise Problem(415, "The body must be application/json.")
-    require_utf8(request)
-    return parse_json(await read_bytes(request, MAX_BODY_BYTES))
 
 
 def _without_email(definition: RuleDefinition) -> RuleDefinition:

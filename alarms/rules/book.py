@@ -63,10 +63,6 @@ class RuleBook:
             found = self._found[series] = tuple(one for one in watching.values() if one.watches(device, name))
         return found
 
-    def find(self, owner: str, rule_id: str) -> Rule | None:
-        """Return a rule, or None."""
-        return self._rules.get((owner, rule_id))
-
     def silences(self) -> list[Rule]:
         """Return the rules that watch for silence."""
         return [one for one in self._rules.values() if one.is_silence]

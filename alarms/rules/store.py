@@ -4,6 +4,7 @@ Each change takes the next number from a counter whose row stays locked until th
 in the order of commits: whoever asks for all changes after a number misses none.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,7 +164,7 @@ class RuleStore:
             else:
                 query = query.where(alarm_rules.c.removed_at_ms.is_(None))
             rows = [row._asdict() for row in await connection.execute(query)]
-        kept = [_rule(row) for row in rows if row["removed_at_ms"] is None]
+        kept = [rule_in(row) for row in rows if row["removed_at_ms"] is None]
         return Changes(kept, [(row["owner_id"], row["id"]) for row in rows if row["removed_at_ms"] is not None], newest)
 
 
@@ -185,16 +186,20 @@ def _is(owner: str, rule_id: str) -> tuple[Any, Any]:
     return alarm_rules.c.owner_id == owner, alarm_rules.c.id == rule_id
 
 
-def _rule(row: dict[str, Any]) -> Rule:
+def rule_in(row: Mapping[str, Any]) -> Rule:
+    """Return the rule of a row."""
     definition = msgspec.json.decode(row["definition"], type=RuleDefinition)
     return rule_of(row["owner_id"], row["id"], row["version"], row["created_at_ms"], definition)
 
 
+def secrets_in(row: Mapping[str, Any], now_ms: int) -> tuple[str, ...]:
+    """Return the sealed secrets that sign the webhooks of a row's rule now: none, one, or after a rotation two."""
+    previous = row["previous_sealed_secret"] if (row["previous_until_ms"] or 0) > now_ms else None
+    return tuple(one for one in (row["sealed_secret"], previous) if one)
+
+
 def _stored(row: dict[str, Any], now_ms: int) -> StoredRule:
-    sealed = [row["sealed_secret"]]
-    if row["previous_sealed_secret"] and (row["previous_until_ms"] or 0) > now_ms:
-        sealed.append(row["previous_sealed_secret"])
-    return StoredRule(_rule(row), row["changed_at_ms"], tuple(one for one in sealed if one))
+    return StoredRule(rule_in(row), row["changed_at_ms"], secrets_in(row, now_ms))
 
 
 def _watched(definition: RuleDefinition) -> tuple[Any, ...]:

@@ -6,7 +6,6 @@ FIRST_RETRY_S = 5.0
 GROWTH = 3
 # A receiver that was away for hours is told within half an hour.
 LONGEST_PAUSE_S = 1800.0
-GIVE_UP_AFTER_S = 86_400.0
 # So that notifications that failed together do not come back together.
 JITTER = 0.2
 
