@@ -1,5 +1,6 @@
 """The wiring of `alarms`: RabbitMQ → evaluation → the users' database → deliveries, and the calls of owners."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from ipaddress import ip_network
@@ -140,7 +141,7 @@ async def alarms_service(
 
 async def serve(settings: AlarmsSettings, shutdown: Shutdown) -> None:
     """Run as a process of its own."""
-    registry = CollectorRegistry()
+    registry, listening = CollectorRegistry(), asyncio.Event()
     app = web.Application(middlewares=[problem_middleware])
     allow_origins(app, settings.cors_origins)
     async with (
@@ -158,11 +159,11 @@ async def serve(settings: AlarmsSettings, shutdown: Shutdown) -> None:
             registry=registry,
             reader_url=(lambda: settings.reader_url) if settings.reader_url else None,
         ) as alarms,
-        ops_server(settings, shutdown, registry, alarms.checks),
+        ops_server(settings, shutdown, registry, alarms.checks, listening),
     ):
         alarms.add_routes(app, internal=True)
         add_docs(app, PUBLIC_API, alarms.calls)
-        async with listen(app, settings.host, settings.port) as port:
+        async with listen(app, settings.host, settings.port, listening=listening) as port:
             log.info("Alarms are served.", host=settings.host, port=port)
             freeze_startup_objects()
             await shutdown.wait()

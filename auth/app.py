@@ -1,5 +1,6 @@
 """The composition root of `auth`: the only place where its parts are wired together."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -209,17 +210,17 @@ def _service(
 
 async def serve(settings: AuthSettings, shutdown: Shutdown) -> None:
     """Serve until a stop is requested; open requests are then answered before the database closes."""
-    registry = CollectorRegistry()
+    registry, listening = CollectorRegistry(), asyncio.Event()
     async with (
         _broker(settings.broker_url) as broker,
         auth_service(settings, registry=registry, broker=broker) as auth,
-        ops_server(settings, shutdown, registry, {"database": auth.check}),
+        ops_server(settings, shutdown, registry, {"database": auth.check}, listening),
     ):
         app = web.Application(middlewares=[problem_middleware])
         allow_origins(app, settings.cors_origins)
         auth.add_routes(app, internal=True)
         add_docs(app, PUBLIC_API, auth.calls)
-        async with listen(app, settings.host, settings.port) as port:
+        async with listen(app, settings.host, settings.port, listening=listening) as port:
             log.info("Accounts, devices and tokens are served.", host=settings.host, port=port)
             freeze_startup_objects()
             await shutdown.wait()

@@ -31,6 +31,8 @@ from typing import Any
 
 import bcrypt
 
+from bench.processes import cpu_of
+
 PASSWORD = "a password that is only for benches"
 HEALTH_EVERY_S = 0.02
 WARM_UP_S = 2.0
@@ -195,18 +197,13 @@ async def log_ins(service_process: Service, clients: int, seconds: float) -> tup
         tasks.create_task(health())
         await asyncio.sleep(WARM_UP_S)
         latencies_ms.clear()
-        began, mine, theirs = time.perf_counter(), time.process_time(), cpu_seconds(service_process.pid)
+        began, mine, theirs = time.perf_counter(), time.process_time(), cpu_of([service_process.pid])
         await asyncio.sleep(seconds)
-        ended, mine, theirs = time.perf_counter(), time.process_time() - mine, cpu_seconds(service_process.pid) - theirs
+        ended, mine, theirs = time.perf_counter(), time.process_time() - mine, cpu_of([service_process.pid]) - theirs
         measured_ms = list(latencies_ms)
         stopped.set()
     took = ended - began
     return sum(began <= at < ended for at in done) / took, mine / took, theirs / took, measured_ms
-
-
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def measure(arguments: argparse.Namespace, folder: Path) -> list[Round]:

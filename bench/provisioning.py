@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from bench.auth_logins import PASSWORD, Connection, Service, cpu_seconds, service
+from bench.auth_logins import PASSWORD, Connection, Service, service
+from bench.processes import cpu_of
 from bench.report import Figure, progress
 from bench.results import Details, finish
 
@@ -97,9 +98,9 @@ async def measure(folder: Path, effort: Effort) -> dict[str, list[Turn]]:
             for name in ways if number % 2 == 0 else reversed(ways):
                 register, count = ways[name]
                 token = await token_of(auth, f"{name}-{number}@example.org")
-                began, cpu = time.perf_counter(), cpu_seconds(auth.pid)
+                began, cpu = time.perf_counter(), cpu_of([auth.pid])
                 registered = await register(auth, token, count)
-                took, cpu = time.perf_counter() - began, cpu_seconds(auth.pid) - cpu
+                took, cpu = time.perf_counter() - began, cpu_of([auth.pid]) - cpu
                 assert registered == count, f"{registered} of {count} devices have a token"
                 turns[name].append(Turn(count / took, cpu / count * 1e6))
     return turns

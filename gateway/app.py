@@ -1,5 +1,6 @@
 """The gateway's wiring: keys and revocations → admission; devices → handler → lanes → broker; sessions → presence."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
@@ -102,7 +103,7 @@ async def _lane(
 
 async def serve(settings: GatewaySettings, shutdown: Shutdown) -> None:
     """Run a gateway as its own process until shutdown."""
-    registry = CollectorRegistry()
+    registry, listening = CollectorRegistry(), asyncio.Event()
     app = web.Application(middlewares=[problem_middleware])
     allow_origins(app, settings.cors_origins)
     async with (
@@ -116,10 +117,10 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown) -> None:
         gateway_service(
             settings, broker=broker, keys=keys, revocations=revocations, registry=registry, tracing=tracing
         ) as gateway,
-        ops_server(settings, shutdown, registry, gateway.checks),
+        ops_server(settings, shutdown, registry, gateway.checks, listening),
     ):
         gateway.add_routes(app)
-        async with listen(app, settings.host, settings.port) as port:
+        async with listen(app, settings.host, settings.port, listening=listening) as port:
             log.info("Devices can connect.", host=settings.host, port=port)
             freeze_startup_objects()
             await shutdown.wait()

@@ -148,10 +148,11 @@ class Pipeline:
             self._alarms.set_result(alarms)
             add_docs(app, PUBLIC_API, [*auth.calls, *gateway.calls, *reader.calls, *alarms.calls])
             await created
+            listening = asyncio.Event()
             checks = {**storage.checks, **gateway.checks, **reader.checks, "users": auth.check}
             async with (
-                ops_server(self._settings, shutdown, storage.registry, checks) as ops_port,
-                listen(app, plan.host, plan.port) as port,
+                ops_server(self._settings, shutdown, storage.registry, checks, listening) as ops_port,
+                listen(app, plan.host, plan.port, listening=listening) as port,
             ):
                 url = self._url = f"http://{plan.host}:{port}"
                 log.info("Tidegate is up.", url=url, ops_port=ops_port)

@@ -1,5 +1,6 @@
 """The reader's wiring: MongoDB → history; broker → live feed and presence; auth → authorization and device names."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
@@ -122,7 +123,7 @@ async def reader_service(
 
 async def serve(settings: ReaderSettings, shutdown: Shutdown) -> None:
     """Run a reader as a separate process."""
-    registry = CollectorRegistry()
+    registry, listening = CollectorRegistry(), asyncio.Event()
     app = web.Application(middlewares=[problem_middleware])
     allow_origins(app, settings.cors_origins)
     async with (
@@ -140,10 +141,10 @@ async def serve(settings: ReaderSettings, shutdown: Shutdown) -> None:
             devices=fetch_devices_over_http(session, settings.auth_url),
             registry=registry,
         ) as reader,
-        ops_server(settings, shutdown, registry, reader.checks),
+        ops_server(settings, shutdown, registry, reader.checks, listening),
     ):
         reader.add_routes(app)
-        async with listen(app, settings.host, settings.port) as port:
+        async with listen(app, settings.host, settings.port, listening=listening) as port:
             log.info("The reader is listening.", host=settings.host, port=port)
             freeze_startup_objects()
             await shutdown.wait()

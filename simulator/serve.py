@@ -1,7 +1,9 @@
 """HTTP → DEVICES: `/simulator/devices` starts, lists and stops simulated devices for the calling user."""
 
+import asyncio
 from typing import Annotated
 
+import aiohttp
 import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -130,7 +132,7 @@ def _target_problem(error: ApiError | UnavailableError) -> Problem:
 
 async def serve(settings: SimulatorSettings, shutdown: Shutdown) -> None:
     """Run the service until shutdown."""
-    registry = CollectorRegistry()
+    registry, listening = CollectorRegistry(), asyncio.Event()
     app = web.Application(middlewares=[problem_middleware])
     async with (
         device_session() as http,
@@ -141,16 +143,18 @@ async def serve(settings: SimulatorSettings, shutdown: Shutdown) -> None:
             max_devices=settings.max_devices,
             max_devices_per_user=settings.max_devices_per_user,
         ).open() as devices,
-        ops_server(settings, shutdown, registry, {"target": _target_check(Api(http, settings.target_url, attempts=1))}),
+        ops_server(settings, shutdown, registry, _checks(http, settings), listening),
     ):
         SimulatorRoutes(Api(http, settings.target_url, attempts=2), devices).add_to(app)
-        async with listen(app, settings.host, settings.port) as port:
+        async with listen(app, settings.host, settings.port, listening=listening) as port:
             log.info("Simulator is listening.", host=settings.host, port=port)
             await shutdown.wait()
 
 
-def _target_check(api: Api) -> Check:
-    async def check() -> None:
+def _checks(http: aiohttp.ClientSession, settings: SimulatorSettings) -> dict[str, Check]:
+    api = Api(http, settings.target_url, attempts=1)
+
+    async def target() -> None:
         await api.call("GET", "/.well-known/jwks.json", msgspec.Raw)
 
-    return check
+    return {"target": target}

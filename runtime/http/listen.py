@@ -23,9 +23,17 @@ BACKLOG = 4096
 
 @asynccontextmanager
 async def listen(
-    app: web.Application, host: str, port: int, *, first_request_s: float = FIRST_REQUEST_S
+    app: web.Application,
+    host: str,
+    port: int,
+    *,
+    first_request_s: float = FIRST_REQUEST_S,
+    listening: asyncio.Event | None = None,
 ) -> AsyncIterator[int]:
-    """Serve `app` on host and port (0: any free one), yield the port; raise OSError if it is in use."""
+    """Serve `app` on host and port (0: any free one), yield the port; raise OSError if it is in use.
+
+    `listening` is set once clients can connect: `ops_server` waits for it.
+    """
     loop = asyncio.get_running_loop()
     runner = _Runner(
         app,
@@ -51,6 +59,8 @@ async def listen(
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)
             raise OSError(f"cannot listen on {host}:{port}: {why}; choose another port") from error
+        if listening is not None:
+            listening.set()
         try:
             yield int(server.sockets[0].getsockname()[1])
         finally:

@@ -29,9 +29,16 @@ CHECK_TIMEOUT_S = 2.0
 
 @asynccontextmanager
 async def ops_server(
-    settings: ProcessSettings, shutdown: Shutdown, registry: CollectorRegistry, checks: Mapping[str, Check]
+    settings: ProcessSettings,
+    shutdown: Shutdown,
+    registry: CollectorRegistry,
+    checks: Mapping[str, Check],
+    listening: asyncio.Event | None = None,
 ) -> AsyncIterator[int]:
-    """Serve health checks and metrics while the context lasts; yield the port."""
+    """Serve health checks and metrics while the context lasts; yield the port.
+
+    `listening`: set by `listen` on the service's own port, until when the process is not ready.
+    """
 
     async def healthz(_: web.Request) -> web.Response:
         if shutdown.requested:
@@ -40,6 +47,8 @@ async def ops_server(
 
     async def readyz(_: web.Request) -> web.Response:
         failing = await failing_checks(checks)
+        if listening is not None and not listening.is_set():
+            failing["process"] = "starting"
         if shutdown.requested:
             failing["process"] = "draining"
         if failing:

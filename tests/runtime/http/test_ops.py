@@ -7,9 +7,11 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
+from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter
 
 from runtime.http import ops
+from runtime.http.listen import listen
 from runtime.http.ops import Check, ops_server
 from runtime.process import Shutdown
 from runtime.settings import ProcessSettings
@@ -30,11 +32,14 @@ async def hanging() -> None:
 
 @asynccontextmanager
 async def serving(
-    shutdown: Shutdown, checks: dict[str, Check], registry: CollectorRegistry | None = None
+    shutdown: Shutdown,
+    checks: dict[str, Check],
+    registry: CollectorRegistry | None = None,
+    listening: asyncio.Event | None = None,
 ) -> AsyncIterator[aiohttp.ClientSession]:
     settings = ProcessSettings(ops_host="127.0.0.1", ops_port=0)
     async with (
-        ops_server(settings, shutdown, registry or CollectorRegistry(), checks) as port,
+        ops_server(settings, shutdown, registry or CollectorRegistry(), checks, listening) as port,
         aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session,
     ):
         yield session
@@ -56,6 +61,15 @@ async def test_healthz_says_alive_and_503_from_the_request_to_stop_on() -> None:
 async def test_readyz_names_what_was_checked() -> None:
     async with serving(Shutdown(), {"keys": fine, "broker": fine}) as session, session.get("/readyz") as answer:
         assert (answer.status, await answer.json()) == (200, {"status": "ready", "checked": ["broker", "keys"]})
+
+
+async def test_a_process_is_not_ready_before_its_own_port_takes_connections() -> None:
+    listening = asyncio.Event()
+    async with serving(Shutdown(), {"keys": fine}, listening=listening) as session:
+        async with session.get("/readyz") as answer:
+            assert (answer.status, (await answer.json())["failing"]) == (503, {"process": "starting"})
+        async with listen(web.Application(), "127.0.0.1", 0, listening=listening), session.get("/readyz") as answer:
+            assert (answer.status, await answer.json()) == (200, {"status": "ready", "checked": ["keys"]})
 
 
 async def test_readyz_names_what_fails_and_why_also_when_it_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
