@@ -92,7 +92,8 @@ class Evaluator:
             if newest is not None and point.position <= newest.point.position:
                 if point.position != newest.point.position:
                     self.late += 1
-                    yield from self._late(group, rules, point)
+                    for rule in rules:
+                        yield from self._late(group, rule, point)
                 continue
             self.evaluated += 1
             previous = None if newest is None else newest.point
@@ -112,7 +113,9 @@ class Evaluator:
         _, device, sensor_type = group.series
         alarm = self.alarms.get((rule.id, device, sensor_type))
         if alarm is not None and point.position <= alarm.position:
-            return  # evaluated before this process began
+            # Evaluated before this process began, or late: what is stored of the alarm will tell.
+            yield from self._late(group, rule, point)
+            return
         if rule.trigger is None:
             if alarm is None or alarm.state.phase is Phase.OK:
                 return
@@ -127,19 +130,18 @@ class Evaluator:
         alarm.state, alarm.position = state, point.position
         yield Change(rule, device, sensor_type, state, "reading", point.position, point.ts_ms, point, group.unit)
 
-    def _late(self, group: Ordered, rules: Sequence[Rule], point: Point) -> Iterator[Change]:
+    def _late(self, group: Ordered, rule: Rule, point: Point) -> Iterator[Change]:
         _, device, sensor_type = group.series
-        for rule in rules:
-            trigger = rule.trigger
-            if trigger is None or trigger.for_ms or not isinstance(trigger.condition, _WITHOUT_OTHERS):
-                continue
-            alarm = self.alarms.get((rule.id, device, sensor_type))
-            since_ms = None if alarm is None else alarm.state.since_ms
-            if since_ms is not None and since_ms <= point.ts_ms:
-                continue  # it has been firing since before
-            if trigger.holds(point, None, held=False):
-                state = State(Phase.FIRING, point.ts_ms)
-                yield Change(rule, device, sensor_type, state, "late", point.position, point.ts_ms, point, group.unit)
+        trigger = rule.trigger
+        if trigger is None or trigger.for_ms or not isinstance(trigger.condition, _WITHOUT_OTHERS):
+            return
+        alarm = self.alarms.get((rule.id, device, sensor_type))
+        since_ms = None if alarm is None else alarm.state.since_ms
+        if since_ms is not None and since_ms <= point.ts_ms:
+            return  # it has been firing since before
+        if trigger.holds(point, None, held=False):
+            state = State(Phase.FIRING, point.ts_ms)
+            yield Change(rule, device, sensor_type, state, "late", point.position, point.ts_ms, point, group.unit)
 
     def silent(self, rule: Rule, device: str, since_ms: int) -> Change | None:
         """Return the change that a silence makes, which began to count at a time; None if it is known."""
