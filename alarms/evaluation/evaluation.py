@@ -22,7 +22,7 @@ from alarms.metrics import AlarmsMetrics
 from alarms.rules.book import RuleBook
 from broker.alarms import decode_announcement
 from broker.failpoints import failpoint
-from broker.interface import Broker, Consumer, Delivery
+from broker.interface import Broker, BrokerError, Consumer, Delivery
 from broker.topology import ALARMS
 from runtime.http.problems import Problem
 from runtime.logs import logger
@@ -39,6 +39,9 @@ SAVE_EVERY_S = 5.0
 # A reading that was received before its silence counts is on its way through the pipeline for at most about so long.
 ON_ITS_WAY_MS = 2000
 RETRY_S = 1.0
+# RabbitMQ gives up a connection that was silent for two heartbeats of 10 s, and looks in intervals.
+ALONE_WITHIN_S = 60.0
+ALONE_EVERY_S = 0.5
 FORGET_EVERY_S = 10.0
 
 Result = TypeVar("Result")
@@ -70,6 +73,7 @@ class Evaluation:
     async def run(self) -> None:
         """Evaluate until cancelled; NotLeaderError when another process does."""
         run = _Run(self._book, self._store, self._metrics, self._on_recorded)
+        await self._until_alone()
         await run.load()
         async with self._broker.consumer(ALARMS, prefetch=PREFETCH) as consumer:
             forget_at = 0.0
@@ -79,6 +83,19 @@ class Evaluation:
                     forget_at = time.monotonic() + FORGET_EVERY_S
                     with suppress(Problem):  # another time
                         await self._store.forget(now_ms() - self._history_ms)
+
+    async def _until_alone(self) -> None:
+        """Return once nobody consumes: who has led before may have messages that come before those that wait.
+
+        A process that hangs keeps them until it goes on and finds that it leads no more, or RabbitMQ gives it up.
+        """
+        deadline = time.monotonic() + ALONE_WITHIN_S
+        while time.monotonic() < deadline:
+            with suppress(BrokerError):
+                if not await self._broker.consumers(ALARMS):
+                    return
+            await asyncio.sleep(ALONE_EVERY_S)
+        log.warning("The queue has another consumer; what that has may be late.", queue=ALARMS.name)
 
 
 class _Run:
