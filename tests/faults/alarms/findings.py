@@ -47,9 +47,12 @@ class AlarmsVerdict:
 
     def lines(self) -> list[str]:
         """Return what was found, some of it, and the verdict."""
-        shown = [f"  {one.kind}: {one.what}" for one in self.findings[:SHOWN]]
-        if len(self.findings) > SHOWN:
-            shown.append(f"  and {len(self.findings) - SHOWN} more")
+        shown = []
+        for kind in KINDS:
+            mine = [f"  {kind}: {one.what}" for one in self.findings if one.kind == kind]
+            shown += mine[:SHOWN]
+            if len(mine) > SHOWN:
+                shown.append(f"  {kind}: and {len(mine) - SHOWN} more")
         return [*shown, self.line()]
 
 
