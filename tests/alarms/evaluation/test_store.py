@@ -15,7 +15,7 @@ from alarms.listing import AlarmListing, NoSuchAlarmError, NotFiringError
 from alarms.rules.point import Point
 from alarms.rules.state import Phase
 from alarms.rules.store import NoSuchOwnerError, RuleStore
-from database.alarm_tables import alarm_deliveries, alarm_history, alarm_leader, alarm_series
+from database.alarm_tables import alarm_deliveries, alarm_history, alarm_leader, alarm_rules, alarm_series, alarms
 from database.connection import Database
 from database.tables import users
 from tests.alarms.evaluation.leading import ends, fires, late, leading, states, stored_rule
@@ -240,3 +240,24 @@ async def test_an_old_history_is_forgotten_in_portions(
         assert [number for number, *_ in await history(database_url)] == [3]
         await store.forget(2**53)
         assert await history(database_url) == []
+
+
+async def test_alarms_of_rules_that_are_gone_go_with_their_history(database: Database, database_url: str) -> None:
+    kept, gone = await stored_rule(database), await stored_rule(database)
+    async with leading(database) as store:
+        await store.commit([fires(kept, 1), fires(gone, 1), ends(gone, 2)])
+        await change(database_url, delete(alarm_rules).where(alarm_rules.c.id == gone.id))
+        await store.forget_alarms(0)
+        assert len(await rows(database_url, select(alarms))) == 2
+        await store.forget_alarms(2**53)
+    assert [one["rule_id"] for one in await rows(database_url, select(alarms))] == [kept.id]
+
+
+async def test_the_newest_readings_of_series_that_nobody_watches_go(database: Database) -> None:
+    newest = Newest(Point(START_MS, 0, 1), START_MS)
+    series = [(owner, "press", f"type{number}") for owner in ("ada", "bob") for number in range(3)]
+    async with leading(database) as store:
+        await store.save([(one, newest) for one in series])
+        await store.forget_series(lambda one: one in series[:2])
+        _, left = await store.load()
+    assert sorted(left) == series[:2]
