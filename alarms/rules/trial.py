@@ -4,8 +4,9 @@ What is tried is the rule itself, on readings in their order. `changed`, `rate` 
 day without the one before it.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -14,6 +15,7 @@ import msgspec
 from alarms.rules.point import Point
 from alarms.rules.rule import Rule
 from alarms.rules.state import OK, Phase, State, advance
+from runtime.fair_semaphore import FairSemaphore
 from runtime.http.problems import Problem
 from runtime.times import parse_rfc3339, rfc3339
 
@@ -23,6 +25,9 @@ MAX_READINGS = 1_000_000
 MAX_FIRINGS = 1000
 TIMEOUT_S = 30.0
 RETRY_AFTER_S = 2
+# A trial takes seconds of a core, in the process that evaluates.
+MAX_AT_ONCE, MAX_AT_ONCE_OF_OWNER = 2, 1
+MAX_WAIT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +77,22 @@ class Trials:
         """`reader_url` is asked at each trial: in one process with the reader, it is not known before that listens."""
         self._session = session
         self._reader_url = reader_url
+        self._slots = FairSemaphore(MAX_AT_ONCE, MAX_AT_ONCE_OF_OWNER)
 
     async def run(self, rule: Rule, token: str, names: dict[str, str], now_ms: int) -> Trial:
-        """Try a rule on the last day. Problem 503 while no reader answers, or as the reader refuses the token."""
+        """Try a rule on the last day.
+
+        Problem 503 while no reader answers, or too many rules are being tried; 403 where the reader refuses the token.
+        """
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(MAX_WAIT_S):
+                    await stack.enter_async_context(self._slots.slot(rule.owner))
+            except TimeoutError:
+                raise _unavailable("Too many rules are being tried at the moment.") from None
+            return await self._run(rule, token, names, now_ms)
+
+    async def _run(self, rule: Rule, token: str, names: dict[str, str], now_ms: int) -> Trial:
         trial = Trial()
         try:
             async for device in self._devices(rule, token, names):
@@ -84,8 +102,7 @@ class Trials:
                 trial.series += 1
                 await self._try(trial, rule, device, token, now_ms)
         except (aiohttp.ClientError, OSError, TimeoutError, msgspec.MsgspecError) as error:
-            headers = {"Retry-After": str(RETRY_AFTER_S)}
-            raise Problem(503, "No reader answers at the moment.", code="unavailable", headers=headers) from error
+            raise _unavailable("No reader answers at the moment.") from error
         return trial
 
     async def _devices(self, rule: Rule, token: str, names: dict[str, str]) -> AsyncIterator[str]:
@@ -128,6 +145,10 @@ class Trials:
                 )
             response.raise_for_status()
             yield response
+
+
+def _unavailable(detail: str) -> Problem:
+    return Problem(503, detail, code="unavailable", headers={"Retry-After": str(RETRY_AFTER_S)})
 
 
 class _Finder:

@@ -139,7 +139,7 @@ def test_silences_begin_after_a_reading_and_the_last_one_is_there() -> None:
     pulses = [READINGS[0], replace(READINGS[1], received_ms=9000)]
     begun = [
         Row(1, "firing", "silence", 5005, 0),
-        Row(2, "ok", "reading", 1000, 1),
+        Row(2, "ok", "reading", 9000, 1, 81),
         Row(3, "firing", "silence", 14000, 0),
     ]
     assert judged_history(silent, pulses, begun, now_ms=20_000) == []

@@ -8,7 +8,7 @@ What holds in whatever order readings are announced:
   not;
 - each stored reading at which a condition holds by itself is within a firing, and the state in the end is that of the
   newest reading;
-- a silence begins so long after a stored reading was received, and there is one in the end.
+- a silence begins so long after a stored reading was received, ends when one was, and there is one in the end.
 
 Of a series whose readings were announced in order, the transitions are known exactly.
 """
@@ -168,7 +168,7 @@ def _silences(
 ) -> Iterator[Finding]:
     for_ms = round(rule.for_s * 1000)
     begins = {one.received_ms + for_ms for one in readings}
-    stored = {one.position for one in readings}
+    received = {(one.received_ms, one.seq, one.value) for one in readings}
     firing = [one for one in rows if one.state == "firing"]
     for row in firing:
         has_begun = row.ts_ms in begins or any(begin <= row.ts_ms - for_ms <= end for begin, end in repeats)
@@ -176,8 +176,9 @@ def _silences(
         if row.cause != "silence" or not (has_begun or row.number == 1):
             yield Finding("false", f"{row}, when nothing had begun to be silent")
     for row in rows:
-        if row.state == "ok" and (row.cause != "reading" or row.position not in stored):
-            yield Finding("false", f"{row}: no such reading is stored")
+        is_received = (*row.position, row.value) in received or any(begin <= row.ts_ms <= end for begin, end in repeats)
+        if row.state == "ok" and (row.cause != "reading" or not is_received):
+            yield Finding("false", f"{row}: no such reading was received")
     if not readings:
         return
     last = max(readings, key=lambda one: one.received_ms).received_ms + for_ms
