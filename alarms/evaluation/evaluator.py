@@ -8,7 +8,6 @@ silences go by when a gateway received something, not by what the device's clock
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from alarms.evaluation.reorder import Ordered, point_of
 from alarms.rules.book import RuleBook
@@ -16,10 +15,9 @@ from alarms.rules.conditions import Above, Below, Equals, Outside
 from alarms.rules.point import Point
 from alarms.rules.rule import Rule, Series
 from alarms.rules.state import OK, Phase, State, Trigger, advance
-from broker.alarms import WatchedReading
+from broker.alarms import Cause, WatchedReading
 from readings.keys import Position
 
-Cause = Literal["reading", "late", "silence", "owner", "rule"]
 NOWHERE: Position = (-1, -1)
 _WITHOUT_OTHERS = (Above, Below, Outside, Equals)
 

@@ -26,6 +26,7 @@ class Reader:
 
     def __init__(self) -> None:
         self.readings: dict[str, list[tuple[int, Any]]] = {}
+        self.received: dict[int, str] = {}
         self.status = 200
         self.asked: list[dict[str, str]] = []
         self.answers = asyncio.Event()
@@ -52,8 +53,9 @@ class Reader:
         await self.answers.wait()
         self.open -= 1
         lines = [
-            json.dumps({"ts": rfc3339(START_MS + ts), "seq": 0, "value": value, "receivedAt": "-"})
+            json.dumps({"ts": rfc3339(START_MS + ts), "seq": 0, "value": value, "receivedAt": received})
             for ts, value in self.readings[request.query["device"]]
+            for received in (self.received.get(ts),)
         ]
         return web.Response(text="".join(f"{line}\n" for line in lines))
 
@@ -102,6 +104,14 @@ async def test_a_silence_is_found_between_readings_and_behind_the_last() -> None
         (70_000, 100_000),
         (160_000, None),
     ]
+
+
+async def test_a_silence_goes_by_when_readings_were_received() -> None:
+    reader = Reader()
+    reader.readings["press"] = [(0, 1), (10_000, 1), (20_000, 1)]
+    reader.received = {0: rfc3339(NOW_MS - 30_000), 10_000: rfc3339(NOW_MS - 200_000), 20_000: rfc3339(NOW_MS - 90_000)}
+    found = await tried(reader, when={"op": "silent"}, forSeconds=60)
+    assert [(one.from_ms - NOW_MS, one.to_ms and one.to_ms - NOW_MS) for one in found.firings] == [(-140_000, -90_000)]
 
 
 async def test_beyond_its_bounds_it_is_not_complete(monkeypatch: pytest.MonkeyPatch) -> None:
