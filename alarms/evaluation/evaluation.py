@@ -20,6 +20,7 @@ from alarms.evaluation.silence import Silences
 from alarms.evaluation.store import AlarmStore
 from alarms.metrics import AlarmsMetrics
 from alarms.rules.book import RuleBook
+from alarms.rules.rule import Series
 from broker.alarms import decode_announcement
 from broker.failpoints import failpoint
 from broker.interface import Broker, BrokerError, Consumer, Delivery
@@ -36,6 +37,8 @@ ROUND_S = 0.2
 PREFETCH = 200
 RULES_EVERY_S = 1.0
 SAVE_EVERY_S = 5.0
+# Newest readings that are stored although nobody waits for it: at most 250 a second, so that many series cost no more.
+MOVED_IN_A_ROUND = 50
 # A reading that was received before its silence counts is on its way through the pipeline for at most about so long.
 ON_ITS_WAY_MS = 2000
 RETRY_S = 1.0
@@ -152,6 +155,7 @@ class _Run:
         self._evaluated = self._last or self._evaluated
         self._last = taken
         await self._save()
+        await self._save_some()
         await self._acknowledge(consumer)
         self._observe()
 
@@ -209,6 +213,16 @@ class _Run:
         for one in recorded:
             self._metrics.changes.labels(one.state).inc()
         self._on_recorded(recorded)
+
+    async def _save_some(self) -> None:
+        """Store some newest readings without which less is known of what is late after a restart."""
+        evaluator, some = self._evaluator, list[Series]()
+        while evaluator.moved and len(some) < MOVED_IN_A_ROUND:
+            some.append(evaluator.moved.pop())
+        newest = [(series, evaluator.newest[series]) for series in some if series in evaluator.newest]
+        if newest:
+            with suppress(Problem):  # with their next readings
+                await self._store.save(newest)
 
     async def _save(self) -> None:
         evaluator = self._evaluator
