@@ -91,9 +91,11 @@ async def on_the_stack(folder: Path, args: argparse.Namespace, rng: random.Rando
             verdicts = await account(stores, fleet, faults_of(stack, fleet, watching, args, rng), stack.services)
             if any(verdict.failure for verdict in verdicts):  # its end would be blamed for it
                 return Outcome(verdicts)
-            if all(verdict.holds for verdict in verdicts):
-                print(await compared_with_answers(stack.auth, stack.reader, stores, fleet), flush=True)
-            return Outcome(verdicts, await watching.judged())
+            async with asyncio.TaskGroup() as tasks:
+                alarms = tasks.create_task(watching.judged())  # waits for a silence
+                if all(verdict.holds for verdict in verdicts):
+                    print(await compared_with_answers(stack.auth, stack.reader, stores, fleet), flush=True)
+            return Outcome(verdicts, alarms.result())
 
 
 async def on_a_onebox(folder: Path, args: argparse.Namespace, rng: random.Random) -> Outcome:

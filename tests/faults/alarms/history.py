@@ -182,5 +182,5 @@ def _silences(
     if not readings:
         return
     last = max(readings, key=lambda one: one.received_ms).received_ms + for_ms
-    if last < now_ms and not (rows and rows[-1].state in ("firing", "acknowledged") and firing[-1].ts_ms == last):
+    if last < now_ms and not (rows and rows[-1].state in ("firing", "acknowledged") and firing[-1].ts_ms >= last):
         yield Finding("missing", f"the silence in the end, at {last}")
