@@ -1,0 +1,95 @@
+"""Hands mail to the SMTP server: one connection a message, within 15 s, and what became of it as a short word.
+
+A reply of 5yz to MAIL, RCPT or DATA is final (RFC 5321, 4.2.1): the same message would be refused again. One to
+anything before, as to AUTH, is about this installation and not about the message: it is sent again later, as after 4yz.
+"""
+
+import asyncio
+import ssl
+from contextlib import suppress
+from socket import gaierror
+
+from aiosmtplib import SMTP, SMTPException, SMTPResponseException
+
+from alarms.mail.server import SmtpServer
+
+TIMEOUT_S = 15.0
+# What became of the message is known by then.
+QUIT_TIMEOUT_S = 1.0
+
+
+class MailFailedError(Exception):
+    """A message was not handed over. The text is a reply code or a fixed word, never what the server said."""
+
+    def __init__(self, status: str, *, is_final: bool = False, is_answered: bool = False) -> None:
+        super().__init__(status)
+        self.status = status
+        # The message itself was refused for good.
+        self.is_final = is_final
+        # The server has seen whom it is for.
+        self.is_answered = is_answered
+
+
+class SmtpClient:
+    """Sends through one server. Made outside the event loop's time: it reads the system's certificates."""
+
+    def __init__(self, server: SmtpServer, *, name: str, timeout_s: float = TIMEOUT_S) -> None:
+        self._server = server
+        # What this host calls itself: asking for its own name may take long, and may give one without a domain.
+        self._name = name
+        self._timeout_s = timeout_s
+        self._context = ssl.create_default_context() if server.is_tls or server.is_starttls else None
+
+    async def send(self, sender: str, recipient: str, message: bytes) -> str:
+        """Send a message of ASCII lines to one recipient; return the code of the reply, or raise MailFailedError."""
+        server = self._server
+        client = SMTP(
+            hostname=server.host,
+            port=server.port,
+            local_hostname=self._name,
+            timeout=self._timeout_s,
+            use_tls=server.is_tls,
+            start_tls=server.is_starttls,
+            username=server.user,
+            password=server.password,
+            tls_context=self._context,
+        )
+        is_open = False
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await client.connect()
+                is_open = True
+                await client.mail(sender)
+                await client.rcpt(recipient)
+                reply = await client.data(message)
+            with suppress(SMTPException, OSError, TimeoutError):
+                await client.quit(timeout=QUIT_TIMEOUT_S)
+        except SMTPResponseException as error:
+            raise _refused(error.code, is_answered=is_open) from error
+        except (SMTPException, OSError, ValueError) as error:
+            raise MailFailedError(_word_for(error), is_answered=is_open) from error
+        finally:
+            client.close()
+        return str(reply.code)
+
+
+def _refused(code: int, *, is_answered: bool) -> MailFailedError:
+    if not 200 <= code <= 599:
+        return MailFailedError("invalid_reply", is_answered=is_answered)
+    return MailFailedError(str(code), is_final=is_answered and code >= 500, is_answered=is_answered)
+
+
+def _word_for(error: Exception) -> str:
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__) is not None:
+        causes.append(cause)
+    if any(isinstance(one, ssl.SSLCertVerificationError) for one in causes):
+        return "certificate"
+    if any(isinstance(one, gaierror) for one in causes):
+        return "name_not_found"
+    if isinstance(error, TimeoutError):
+        return "timeout"
+    # STARTTLS or AUTH is asked for, and the server has none: the only such errors without a connection's.
+    if isinstance(error, SMTPException) and not isinstance(error, ConnectionError):
+        return "not_supported"
+    return "connection"
