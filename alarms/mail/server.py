@@ -12,7 +12,7 @@ _ADDRESS = (
     r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@"
     r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
 )
-_SENDER = re.compile(rf"""(?:(?P<name>[^<>"\x00-\x1f\x7f-\x9f]+?)\s*<(?P<named>{_ADDRESS})>|(?P<alone>{_ADDRESS}))""")
+_SENDER = re.compile(rf"""(?:(?P<name>[^<>"\x00-\x1f\x7f-\x9f]+?) *<(?P<named>{_ADDRESS})>|(?P<alone>{_ADDRESS}))""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def parse_smtp_url(url: str) -> SmtpServer:
 
 def parse_sender(text: str) -> Sender:
     """Return the sender of `alarms@example.org` or `Tidegate <alarms@example.org>`; ValueError for everything else."""
-    found = _SENDER.fullmatch(text.strip())
+    found = _SENDER.fullmatch(text.strip(" "))
     if found is None or "=?" in text:
         raise ValueError(
             f"EMAIL_FROM={text!r}: must be an address like alarms@example.org or Name <alarms@example.org>"
