@@ -12,6 +12,7 @@ _ADDRESS = (
     r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@"
     r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
 )
+_ONE_ADDRESS = re.compile(_ADDRESS)
 _SENDER = re.compile(rf"""(?:(?P<name>[^<>"\x00-\x1f\x7f-\x9f]+?) *<(?P<named>{_ADDRESS})>|(?P<alone>{_ADDRESS}))""")
 
 
@@ -40,6 +41,11 @@ class Sender:
     def domain(self) -> str:
         """The domain of the address."""
         return self.address.partition("@")[2]
+
+
+def is_address(text: str) -> bool:
+    """Return whether a text is one address, in ASCII and without quotes, as accounts have them."""
+    return _ONE_ADDRESS.fullmatch(text) is not None
 
 
 def parse_smtp_url(url: str) -> SmtpServer:

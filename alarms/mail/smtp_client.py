@@ -11,7 +11,7 @@ from socket import gaierror
 
 from aiosmtplib import SMTP, SMTPException, SMTPResponseException
 
-from alarms.mail.server import SmtpServer
+from alarms.mail.server import SmtpServer, is_address
 
 TIMEOUT_S = 15.0
 # What became of the message is known by then.
@@ -42,6 +42,8 @@ class SmtpClient:
 
     async def send(self, sender: str, recipient: str, message: bytes) -> str:
         """Send a message of ASCII lines to one recipient; return the code of the reply, or raise MailFailedError."""
+        if not is_address(recipient):  # of which the library would take a part that looks like one
+            raise MailFailedError("no_address", is_final=True, is_answered=True)
         server = self._server
         client = SMTP(
             hostname=server.host,

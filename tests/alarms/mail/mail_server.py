@@ -77,22 +77,26 @@ class MailServer:
         cls, *, port: int = 0, tls: ssl.SSLContext | None = None, starttls: ssl.SSLContext | None = None,
         wants_login: bool = False,
     ) -> AsyncIterator["MailServer"]:  # fmt: skip
-        """Listen on loopback. `tls`: from the first byte. `wants_login`: takes USER with PASSWORD only."""
-        it = cls()
+        """Listen on loopback. `tls`: from the first byte. `wants_login`: behind STARTTLS, of USER with PASSWORD."""
+        it, transports = cls(), list[asyncio.BaseTransport]()
+
+        class Connection(SMTP):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                transports.append(transport)
+                super().connection_made(transport)
 
         def authenticate(_: Any, __: Any, ___: Any, mechanism: str, given: Any) -> AuthResult:
             is_it = isinstance(given, LoginPassword) and given == LoginPassword(USER.encode(), PASSWORD.encode())
             return AuthResult(success=is_it, handled=is_it)
 
         def protocol() -> SMTP:
-            return SMTP(
+            return Connection(
                 it,
                 hostname="mail.test",
                 tls_context=starttls,
                 require_starttls=starttls is not None,
                 authenticator=authenticate if wants_login else None,
                 auth_required=wants_login,
-                auth_require_tls=False,
             )
 
         server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", port, ssl=tls)
@@ -100,5 +104,11 @@ class MailServer:
         try:
             yield it
         finally:
-            it._ended.set()
             server.close()
+            it._ended.set()
+            for transport in transports:
+                transport.close()
+            await server.wait_closed()
+            while not all(transport.is_closing() for transport in transports):
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
