@@ -1,10 +1,12 @@
 """Owners who have confirmed their addresses."""
 
+from typing import Any
+
 from alarms.mail.codes import Codes
 from alarms.mail.confirmations import Confirmations
 from database.connection import Database
 
-EMAIL = {"notify": [{"kind": "email"}]}
+EMAIL: dict[str, Any] = {"notify": [{"kind": "email"}]}
 
 
 async def confirmed(database: Database, *owners: str) -> Confirmations:

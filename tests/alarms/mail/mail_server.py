@@ -57,7 +57,8 @@ class MailServer:
         self.connections += 1
         if self.hangs:
             await self._ended.wait()
-        if self.drops and server.transport is not None:
+        if self.drops:
+            assert isinstance(server.transport, asyncio.Transport)
             server.transport.abort()
         reply = self.to_recipient.pop(0) if self.to_recipient else "250 OK"
         if reply.startswith("250"):
