@@ -115,8 +115,7 @@ class DeliverySender:
             status = await channel.send(delivery, sealed)
         except NotDeliveredError as error:
             if error.is_final:
-                await self._store.finish(delivery, "dead", error.status)
-                self._metrics.deliveries.labels("dead").inc()
+                await self._give_up(delivery, error.status)
             else:
                 await self._failed(delivery, error.status)
         else:
@@ -124,6 +123,10 @@ class DeliverySender:
             await self._store.finish(delivery, "delivered", status)
             self._metrics.deliveries.labels("delivered").inc()
             self._metrics.delivery_seconds.observe(max(0, now_ms() - delivery.due_at_ms) / 1000)
+
+    async def _give_up(self, delivery: Delivery, status: str) -> None:
+        await self._store.finish(delivery, "dead", status)
+        self._metrics.deliveries.labels("dead").inc()
 
     async def _failed(self, delivery: Delivery, status: str) -> None:
         pause_ms = round(pause_s(delivery.attempts + 1, self._random) * 1000)

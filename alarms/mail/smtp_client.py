@@ -5,10 +5,13 @@ anything before, as to AUTH, is about this installation and not about the messag
 """
 
 import asyncio
+import socket
 import ssl
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from socket import gaierror
+from typing import Any
 
+import aiohappyeyeballs
 from aiosmtplib import SMTP, SMTPException, SMTPResponseException
 
 from alarms.mail.server import SmtpServer, is_address
@@ -16,6 +19,10 @@ from alarms.mail.server import SmtpServer, is_address
 TIMEOUT_S = 15.0
 # What became of the message is known by then.
 QUIT_TIMEOUT_S = 1.0
+# Of one name at a time. Its own: with a name server that does not answer, the loop's few would all be taken.
+RESOLVER_THREADS = 4
+# Until the next address of the server is tried beside the one before (RFC 8305).
+NEXT_ADDRESS_S = 0.25
 
 
 class MailFailedError(Exception):
@@ -38,28 +45,17 @@ class SmtpClient:
         # What this host calls itself: asking for its own name may take long, and may give one without a domain.
         self._name = name
         self._timeout_s = timeout_s
+        self._resolver = ThreadPoolExecutor(RESOLVER_THREADS, thread_name_prefix="mail server's name")
         self._context = ssl.create_default_context() if server.is_tls or server.is_starttls else None
 
     async def send(self, sender: str, recipient: str, message: bytes) -> str:
         """Send a message of ASCII lines to one recipient; return the code of the reply, or raise MailFailedError."""
         if not is_address(recipient):  # of which the library would take a part that looks like one
             raise MailFailedError("no_address", is_final=True, is_answered=True)
-        server = self._server
-        client = SMTP(
-            hostname=server.host,
-            port=server.port,
-            local_hostname=self._name,
-            timeout=self._timeout_s,
-            use_tls=server.is_tls,
-            start_tls=server.is_starttls,
-            username=server.user,
-            password=server.password,
-            tls_context=self._context,
-        )
-        is_open = False
+        client, is_open = self._client(), False
         try:
             async with asyncio.timeout(self._timeout_s):
-                await client.connect()
+                await client.connect(sock=await self._connected())
                 is_open = True
                 await client.mail(sender)
                 await client.rcpt(recipient)
@@ -74,6 +70,29 @@ class SmtpClient:
             client.close()
         return str(reply.code)
 
+    def _client(self) -> SMTP:
+        server = self._server
+        return SMTP(
+            hostname=server.host,
+            local_hostname=self._name,
+            timeout=self._timeout_s,
+            use_tls=server.is_tls,
+            start_tls=server.is_starttls,
+            username=server.user,
+            password=server.password,
+            tls_context=self._context,
+        )
+
+    async def _connected(self) -> socket.socket:
+        """Return a socket that is connected to the server; OSError."""
+
+        def ask() -> list[Any]:
+            server = self._server
+            return socket.getaddrinfo(server.host, server.port, 0, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+
+        addresses = await asyncio.get_running_loop().run_in_executor(self._resolver, ask)
+        return await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_S)
+
 
 def _refused(code: int, *, is_answered: bool) -> MailFailedError:
     if not 200 <= code <= 599:
@@ -87,7 +106,7 @@ def _word_for(error: Exception) -> str:
         causes.append(cause)
     if any(isinstance(one, ssl.SSLCertVerificationError) for one in causes):
         return "certificate"
-    if any(isinstance(one, gaierror) for one in causes):
+    if any(isinstance(one, socket.gaierror) for one in causes):
         return "name_not_found"
     if isinstance(error, TimeoutError):
         return "timeout"
