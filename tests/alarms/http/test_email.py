@@ -1,5 +1,6 @@
 """The address of the account: confirmed with a mailed code by its owner alone, and nothing else is mailed to."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -171,6 +172,31 @@ async def test_one_code_a_minute_and_five_a_day(mailing: Client, mail_server: Ma
     await let_pass(mailing, DAY_MS - MAX_CODES_A_DAY * BETWEEN_CODES_MS)
     await get_code(mailing, mail_server)
     assert len(mail_server.taken) == MAX_CODES_A_DAY + 2
+
+
+async def test_what_comes_at_once_is_counted_one_after_the_other(mailing: Client, mail_server: MailServer) -> None:
+    asked = await asyncio.gather(*(mailing.call("POST", "/alarms/email/confirmation") for _ in range(4)))
+    assert sorted(status for status, _ in asked) == [202, 429, 429, 429]
+    (mail,) = mail_server.taken
+    tried = await asyncio.gather(*(refused(mailing, WRONG) for _ in range(MAX_WRONG_TRIES + 3)))
+    assert sorted(tried) == ["code_expired"] * 3 + ["wrong_code"] * MAX_WRONG_TRIES
+    assert await refused(mailing, code_in(mail)) == "code_expired"
+
+
+async def test_no_log_has_a_code_or_an_address(
+    mailing: Client, mail_server: MailServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    mail_server.to_recipient = ["451 ada@example.org is greylisted"]
+    await mailing.call("POST", "/alarms/email/confirmation")
+    await let_pass(mailing, BETWEEN_CODES_MS)
+    code = await get_code(mailing, mail_server)
+    await refused(mailing, WRONG)
+    await confirm(mailing, code)
+    logged = "".join(capfd.readouterr())
+    assert "A code was mailed to confirm an e-mail address." in logged
+    assert "A wrong code was entered for an e-mail address." in logged
+    assert "An e-mail address was confirmed." in logged
+    assert not any(text in logged for text in (code, WRONG, "@example.org", "greylisted"))
 
 
 async def test_what_is_stored_tells_no_code(mailing: Client, mail_server: MailServer) -> None:
