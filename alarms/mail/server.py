@@ -12,6 +12,7 @@ _ADDRESS = (
     r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@"
     r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
 )
+_DOT_ATOM = re.compile(r"[^.@]+(?:\.[^.@]+)*@.*")
 _ONE_ADDRESS = re.compile(_ADDRESS)
 _SENDER = re.compile(rf"""(?:(?P<name>[^<>"\x00-\x1f\x7f-\x9f]+?) *<(?P<named>{_ADDRESS})>|(?P<alone>{_ADDRESS}))""")
 
@@ -62,11 +63,13 @@ def parse_smtp_url(url: str) -> SmtpServer:
 def parse_sender(text: str) -> Sender:
     """Return the sender of `alarms@example.org` or `Tidegate <alarms@example.org>`; ValueError for everything else."""
     found = _SENDER.fullmatch(text.strip(" "))
-    if found is None or "=?" in text:
+    address = "" if found is None else found["named"] or found["alone"]
+    # `a..b@example.org` is an address of many an account, but none that `email.message` writes as a sender.
+    if found is None or not _DOT_ATOM.fullmatch(address) or not text.isprintable() or "=?" in text:
         raise ValueError(
             f"EMAIL_FROM={text!r}: must be an address like alarms@example.org or Name <alarms@example.org>"
         )
-    return Sender(found["named"] or found["alone"], found["name"] or "")
+    return Sender(address, found["name"] or "")
 
 
 def _parsed(url: str) -> SmtpServer:

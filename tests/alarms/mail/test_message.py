@@ -13,7 +13,7 @@ from hypothesis import strategies as some
 
 from alarms.deliveries.notification import Recorded, body_of, digest_of
 from alarms.mail.message import code_mail, notification
-from alarms.mail.server import Sender
+from alarms.mail.server import Sender, parse_sender
 from alarms.rules.definition import RuleDefinition
 from alarms.rules.rule import Rule
 from tests.alarms.making import START_MS, definition, make_rule
@@ -21,6 +21,8 @@ from tests.alarms.making import START_MS, definition, make_rule
 SENDER = Sender("alarms@example.org", "Tidegate")
 HEADERS = ["From", "To", "Subject", "Date", "Message-ID", "Auto-Submitted"]
 OF_THE_BODY = ["Content-Type", "Content-Transfer-Encoding", "MIME-Version"]
+# Of an account: auth/http/bodies.py.
+ADDRESS = r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9]{1,30}(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?){0,2}"
 # Each of them made headers, or a body, of what stood in a name.
 INJECTIONS = (
     "x\r\nBcc: mallory@example.org",
@@ -110,6 +112,18 @@ def test_an_address_makes_no_header_either(recipient: str) -> None:
     mail = parsed(code_mail("id-1", START_MS, SENDER, recipient, "ABCDE23456", 24))
     assert mail["To"] in (recipient, "undisclosed-recipients:;")
     assert "v@x.org" not in str(mail)
+
+
+@given(some.from_regex(ADDRESS, fullmatch=True), some.text("aÜ,;:()<>\\. ", max_size=40))
+@example("a..b@x", "x, y")
+def test_every_address_of_an_account_can_be_mailed_to(recipient: str, name: str) -> None:
+    try:
+        sender = parse_sender(f"{name} <a@b.org>")
+    except ValueError:
+        sender = Sender("a@b.org")
+    mail = parsed(code_mail("id-1", START_MS, sender, recipient, "ABCDE23456", 24))
+    assert mail["To"] == ("undisclosed-recipients:;" if "=?" in recipient else recipient)
+    assert [one.addr_spec for one in mail["From"].addresses] == [sender.address]
 
 
 def forged(name: str, text: str) -> RuleDefinition:

@@ -71,7 +71,8 @@ def test_whose_mail_it_is(text: str, sender: Sender) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "x", "a@b@c", "<a@b.org>x", "a@b.org, c@d.org", "a b@c.org", "a@b.org\r\nBcc: x@y.org", "x\n <a@b.org>",
-     "=?utf-8?q?caf=C3=A9?= <a@b.org>", "Küche@b.de"],
+     "=?utf-8?q?caf=C3=A9?= <a@b.org>", "Küche@b.de", "a..b@c.org", "x <.a@b.org>",
+     "\ud800 <a@b.org>", "\u2028x <a@b.org>"],
 )  # fmt: skip
 def test_what_is_no_sender_ends_the_start(text: str) -> None:
     with pytest.raises(ValueError, match="EMAIL_FROM="):
