@@ -9,9 +9,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from access.tokens import Code
-from alarms.listing import State as AlarmState
 from alarms.metrics import AlarmsMetrics
 from auth.metrics import AuthMetrics
+from broker.alarms import AlarmState
 from broker.commands import Outcome as CommandOutcome
 from broker.interface import BrokerError
 from gateway.metrics import GatewayMetrics
