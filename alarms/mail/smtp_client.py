@@ -38,7 +38,7 @@ class MailFailedError(Exception):
 
 
 class SmtpClient:
-    """Sends through one server. Made outside the event loop's time: it reads the system's certificates."""
+    """Sends through one server. Made once, at the start: it reads the system's certificates."""
 
     def __init__(self, server: SmtpServer, *, name: str, timeout_s: float = TIMEOUT_S) -> None:
         self._server = server
@@ -56,6 +56,8 @@ class SmtpClient:
         try:
             async with asyncio.timeout(self._timeout_s):
                 await client.connect(sock=await self._connected())
+                if client.is_ehlo_or_helo_needed:
+                    await client.ehlo()
                 is_open = True
                 await client.mail(sender)
                 await client.rcpt(recipient)

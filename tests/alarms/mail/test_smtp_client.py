@@ -163,6 +163,16 @@ async def test_a_server_that_says_no_at_once_or_nonsense() -> None:
             assert found[0] == (status or "invalid_reply")
 
 
+async def test_a_server_that_refuses_this_host_refuses_no_message() -> None:
+    async def refuses(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 hi\r\n")
+        while await reader.readline():
+            writer.write(b"550 who are you?\r\n")
+
+    async with speaking(refuses) as port:
+        assert await failed(server(port, host="127.0.0.1")) == ("550", False, False)
+
+
 async def test_it_is_taken_also_if_the_server_does_not_say_good_bye() -> None:
     async def takes_and_hangs(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 hi\r\n")
