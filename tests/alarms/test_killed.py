@@ -19,11 +19,13 @@ from broker.failpoints import VARIABLE, Point
 from broker.headers import SCHEMA_HEADER
 from broker.message import Message
 from broker.topology import ALARMS, ALARMS_EXCHANGE
-from database.alarm_tables import alarm_history, alarm_series
+from database.alarm_tables import alarm_deliveries, alarm_history, alarm_series
 from database.connection import open_database
 from testing.servers.ports import free_port
 from testing.waiting import eventually
 from tests.alarms.conftest import prepare
+from tests.alarms.mail.confirming import EMAIL, confirmed
+from tests.alarms.mail.mail_server import MailServer
 from tests.alarms.making import announced, definition, reading
 from tests.alarms.rows import rows
 from tests.integration.services import SECRET, Running, started
@@ -157,3 +159,43 @@ async def leads(process: Running) -> bool:
         session.get(f"http://127.0.0.1:{process.ops_port}/metrics") as answer,
     ):
         return "\ntidegate_alarms_leading 1.0\n" in await answer.text()
+
+
+@pytest.mark.timeout(300)
+async def test_a_mail_that_was_sent_and_not_noted_is_sent_again_under_its_id(
+    rabbitmq_url: str, mariadb_url: str
+) -> None:
+    await prepare(mariadb_url)
+    async with (
+        MailServer.listening() as mail,
+        open_database(mariadb_url, connections=2, timeout_s=30) as database,
+        open_broker(rabbitmq_url) as broker,
+        broker.publisher(ALARMS_EXCHANGE) as publisher,
+    ):
+        await confirmed(database, "ada")
+        await RuleStore(database).create("ada", definition(**EMAIL), None)
+        settings = {
+            "AUTH_DATABASE_URL": mariadb_url,
+            "BROKER_URL": rabbitmq_url,
+            "AUTH_URL": "http://127.0.0.1:1",
+            "ALARM_SECRET": SECRET,
+            "SMTP_URL": mail.url,
+            "EMAIL_FROM": "alarms@tidegate.test",
+        }
+        (body,) = announcements([announced(reading(0, 81))])
+        async with started("alarms", until="healthz", **settings, **{VARIABLE: "alarms.sent:1"}) as killed:
+            await publisher.publish(Message(body, {SCHEMA_HEADER: 1}), ALARMS_EXCHANGE)
+            await asyncio.wait_for(killed.process.wait(), 60)
+            assert killed.process.returncode == -9
+        async with started("alarms", until="healthz", **settings) as next_one:
+
+            async def is_noted() -> bool:
+                found = await rows(mariadb_url, select(alarm_deliveries))
+                return [one["state"] for one in found] == ["delivered"]
+
+            await eventually(is_noted, "the ledger has it", 120)
+            assert await next_one.stop() == 0
+        (row,) = await rows(mariadb_url, select(alarm_deliveries))
+    first, second = mail.taken
+    assert first.raw == second.raw
+    assert first.message["Message-ID"] == f"<{row['id']}@tidegate.test>"
