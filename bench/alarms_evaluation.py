@@ -63,7 +63,7 @@ class Given:
 
     async def changes_after(self, _: int | None) -> Changes:
         """Return all of them."""
-        return Changes(self._given, [], 1)
+        return Changes(self._given, [], 1, is_whole=True)
 
 
 def book_of(some: Iterator[Rule]) -> RuleBook:

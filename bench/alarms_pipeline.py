@@ -1,8 +1,8 @@
 """Rules beside the pipeline: what matching, changes and webhooks cost at a rate, and how late webhooks are.
 
-Two pipelines of this build, one without an alarms service, in turns; also of series that no rule watches. The paced load is 5,000 readings a second of
-10,000 series, each with a rule; in one kind of turn no value crosses its rule's bound, in the other one of 100 does,
-which raises or ends an alarm, and each such change is a webhook.
+Two pipelines of this build, one without an alarms service, in turns: also with series that no rule watches. The paced
+load is 5,000 readings a second of 10,000 series, each with a rule. In one kind of turn no value crosses its rule's
+bound; in the other one of 100 does, which raises or ends an alarm, and each such change is a webhook.
 """
 
 import sys

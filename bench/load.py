@@ -4,7 +4,8 @@
 sends as fast as acknowledgements come. With `"rate"` it sends that many events per second instead, regardless of
 acknowledgements; with `"placed"` readings have a location; with `"sensors"` they alternate between that many sensors;
 with `"of"` only the first `of` connections send; with `"behindMs"` readings are that old; with `"crossing"`, that share
-of them is the first above or below a bound. Each response is a JSON line. Started by `bench.environment` as `python -m bench.load PORT`, with a line of tokens first.
+of them is the first above or below a bound. Each response is a JSON line. Started by `bench.environment` as
+`python -m bench.load PORT`, with a line of tokens first.
 """
 
 import asyncio

@@ -18,7 +18,7 @@ from bson.errors import InvalidBSON
 
 from readings.keys import Position, reading_key
 from readings.place import Place
-from readings.reading import ATTRIBUTES, Reading
+from readings.reading import ATTRIBUTES, Reading, Value
 
 _LENGTH: Final = struct.Struct("<i")
 _INT64: Final = struct.Struct("<q")
@@ -32,7 +32,9 @@ _RECEIVED_AT: Final = struct.Struct("<12sq")
 _ID_AT: Final = 9
 _ID_HEAD: Final = b"\x03_id\x00"
 _TS_HEAD: Final = b"\x09ts\x00"
+_SEQ_HEAD: Final = b"\x12seq\x00"
 _VALUE_NAME: Final = b"value\x00"
+_UNIT_HEAD: Final = b"\x02unit\x00"
 _RECEIVED_AT_HEAD: Final = b"\x09receivedAt\x00"
 # `ts` (1 + 3 + 8 bytes), `seq` (1 + 4 + 8 bytes) and the closing zero of `_id`.
 _TS_SEQ_BYTES: Final = 12 + 13 + 1
@@ -40,6 +42,11 @@ _SERIES_AT: Final = _BEGIN.size
 # Bytes of a value by its BSON type: float, boolean, int32, int64. A text (0x02) gives its length.
 _VALUE_BYTES = {0x01: 8, 0x08: 1, 0x10: 4, 0x12: 8}
 _TEXT: Final = 0x02
+# From `ts` to `receivedAt`, by the BSON type of the value between them.
+_FIELDS: Final = {
+    kind: struct.Struct(f"<4sq5sqxx6s{value}12sq")
+    for kind, value in ((0x01, "d"), (0x08, "?"), (0x10, "i"), (0x12, "q"))
+}
 
 AS_MILLISECONDS: CodecOptions[dict[str, Any]] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
 
@@ -197,6 +204,57 @@ def received_ms(document: bytes) -> int:
     ):
         return int(received)
     return int(decode_document(document)["receivedAt"])
+
+
+class Fields(NamedTuple):
+    """What rules see of a reading; times in milliseconds since 1970."""
+
+    ts_ms: int
+    seq: int
+    value: Value
+    received_ms: int
+    unit: str | None
+
+
+def fields_of(document: bytes) -> Fields:
+    """Return these fields of a document for which `series_bytes` succeeded; DocumentError if it is not a reading.
+
+    Of a document as `encode_document` writes it, whose value is no text, nothing else is decoded, in a quarter of the
+    time; any other one is decoded.
+    """
+    try:
+        fields = _fields_as_encoded(document)
+    except (struct.error, LookupError, UnicodeDecodeError):
+        fields = None
+    return _decoded_fields(document) if fields is None else fields
+
+
+def _fields_as_encoded(document: bytes) -> Fields | None:
+    value_at = _ID_AT + _LENGTH.unpack_from(document, _ID_AT)[0]
+    layout, ts_at = _FIELDS[document[value_at]], value_at - _TS_SEQ_BYTES
+    ts_head, ts_ms, seq_head, seq, value_name, value, head, received = layout.unpack_from(document, ts_at)
+    if ts_head != _TS_HEAD or seq_head != _SEQ_HEAD or value_name != _VALUE_NAME or head != _RECEIVED_AT_HEAD:
+        return None
+    unit, unit_at = None, ts_at + layout.size
+    if document[unit_at : unit_at + len(_UNIT_HEAD)] == _UNIT_HEAD:
+        text_at = unit_at + len(_UNIT_HEAD) + 4
+        unit = document[text_at : text_at - 1 + _LENGTH.unpack_from(document, text_at - 4)[0]].decode()
+    elif _UNIT_HEAD in document[unit_at:]:
+        return None
+    return Fields(ts_ms, seq, value, received, unit)
+
+
+def _decoded_fields(document: bytes) -> Fields:
+    decoded = decode_document(document)
+    ts_ms, seq = position_of(decoded)
+    value = decoded["value"]
+    unit = decoded.get("unit")
+    received = date_ms(decoded["receivedAt"])
+    if isinstance(value, bson.Int64):
+        value = int(value)
+    if not isinstance(value, bool | int | float | str) or not (unit is None or isinstance(unit, str)):
+        raise DocumentError("value or unit has another type")
+    return Fields(ts_ms, seq, value, received, unit)
 
 
 def decode_document(document: bytes) -> dict[str, Any]:

@@ -98,6 +98,8 @@ class _Run:
         self._evaluated: Delivery | None = None
         self._unacknowledged = 0
         self._rules_at = self._save_at = 0.0
+        # Of the book, whose silences are watched.
+        self._revision = -1
         self._began_ms = now_ms()
         self._has_seen_new = self._is_caught_up = False
 
@@ -164,14 +166,13 @@ class _Run:
             return []
         self._rules_at = time.monotonic() + RULES_EVERY_S
         changed = await self.retried(self._book.refresh)
-        if self._silences.watch_rules(self._book.silences()):
-            for series in self._evaluator.newest:
-                self._silences.seen(series, self._book.of_series(series))
-        ended: list[Change] = []
-        for before, after in changed:
-            if after is None or after.version != before.version:
-                ended += self._evaluator.end_of(before, now_ms())
-        return ended
+        if self._book.revision != self._revision:
+            self._revision = self._book.revision
+            if self._silences.watch_rules(self._book.silences()):
+                for series in self._evaluator.newest:
+                    self._silences.seen(series, self._book.of_series(series))
+        over = [before for before, after in changed if after is None or after.version != before.version]
+        return self._evaluator.end_of(over, now_ms())
 
     async def _commit(self, changes: list[Change]) -> None:
         if not changes:

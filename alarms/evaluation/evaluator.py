@@ -150,13 +150,13 @@ class Evaluator:
         alarm.state = State(Phase.FIRING, since_ms)
         return Change(rule, device, sensor_type, alarm.state, "silence", alarm.position, since_ms)
 
-    def end_of(self, rule: Rule, now_ms: int) -> list[Change]:
-        """Return the ends of the alarms of a rule that is removed, or watches something else."""
+    def end_of(self, rules: Iterable[Rule], now_ms: int) -> list[Change]:
+        """Return the ends of the alarms of rules that are removed, or watch something else."""
+        by_id = {rule.id: rule for rule in rules}
         ended = []
-        for (rule_id, device, sensor_type), alarm in list(self.alarms.items()):
-            if rule_id != rule.id:
-                continue
-            del self.alarms[rule_id, device, sensor_type]
+        for key in [key for key in self.alarms if key[0] in by_id] if by_id else ():
+            rule_id, device, sensor_type = key
+            alarm = self.alarms.pop(key)
             if alarm.state.phase is not Phase.OK:
-                ended.append(Change(rule, device, sensor_type, OK, "rule", alarm.position, now_ms))
+                ended.append(Change(by_id[rule_id], device, sensor_type, OK, "rule", alarm.position, now_ms))
         return ended

@@ -1,10 +1,10 @@
 """Stores changes of alarms: the alarm, the row in its history, and the notifications, in one transaction."""
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import and_, delete, or_, select, tuple_
+from sqlalchemy import Column, ColumnElement, Row, Table, and_, delete, or_, select, tuple_
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -26,6 +26,9 @@ from database.upsert import upsert
 CHANGES_AT_ONCE = 200
 # Of an old history, at once.
 FORGET_ROWS = 500
+# In one query, and in one transaction: some 50 ms each.
+LOAD_ROWS = 2000
+SAVE_ROWS = 2000
 _NOTIFIED = {Phase.FIRING, Phase.ACKNOWLEDGED}
 _PLACE = (alarms.c.device, alarms.c.sensor_type, alarms.c.ts_ms, alarms.c.seq)
 
@@ -44,16 +47,30 @@ class AlarmStore:
         """Return every alarm, and the newest readings that rules compare with."""
         known: dict[AlarmKey, Alarm] = {}
         newest: dict[Series, Newest] = {}
-        async with self._database.connect() as connection:
-            for row in await connection.execute(select(alarms)):
-                phase = Phase(row.state)
-                # Whether its owner has seen it does not matter here.
-                state = State(Phase.FIRING if phase is Phase.ACKNOWLEDGED else phase, row.since_ms)
-                known[row.rule_id, row.device, row.sensor_type] = Alarm(state, (row.ts_ms, row.seq))
-            for row in await connection.execute(select(alarm_series)):
-                point = Point(row.ts_ms, row.seq, msgspec.json.decode(row.value))
-                newest[row.owner_id, row.device, row.sensor_type] = Newest(point, row.received_at_ms)
+        async for row in self._rows(alarms):
+            phase = Phase(row.state)
+            # Whether its owner has seen it does not matter here.
+            state = State(Phase.FIRING if phase is Phase.ACKNOWLEDGED else phase, row.since_ms)
+            known[row.rule_id, row.device, row.sensor_type] = Alarm(state, (row.ts_ms, row.seq))
+        async for row in self._rows(alarm_series):
+            point = Point(row.ts_ms, row.seq, msgspec.json.decode(row.value))
+            newest[row.owner_id, row.device, row.sensor_type] = Newest(point, row.received_at_ms)
         return known, newest
+
+    async def _rows(self, table: Table[Any]) -> AsyncIterator[Row[Any]]:
+        """Yield all rows of a table, read in parts: of all at once, the deadline would not allow for."""
+        key = list(table.primary_key)
+        query = select(table).order_by(*key).limit(LOAD_ROWS)
+        after: Row[Any] | None = None
+        while True:
+            behind = query if after is None else query.where(_is_behind(key, [after._mapping[one] for one in key]))
+            async with self._database.connect() as connection:
+                rows = list(await connection.execute(behind))
+            for row in rows:
+                yield row
+            if len(rows) < LOAD_ROWS:
+                return
+            after = rows[-1]
 
     async def outdated(self) -> list[Change]:
         """Return the ends of alarms whose rules were removed, or watch something else, while nobody evaluated."""
@@ -106,7 +123,8 @@ class AlarmStore:
                 await self._leader.renew(connection)
                 await upsert(connection, alarm_series, some)
 
-        await self._of_existing(rows, lambda row: str(row["owner_id"]), store)
+        for start in range(0, len(rows), SAVE_ROWS):
+            await self._of_existing(rows[start : start + SAVE_ROWS], lambda row: str(row["owner_id"]), store)
 
     async def forget(self, before_ms: int) -> None:
         """Delete some of what the histories recorded before a time, in ms since 1970: what takes some milliseconds."""
@@ -163,6 +181,15 @@ async def _alarm_rows(connection: AsyncConnection, changes: Sequence[Change]) ->
     columns = (alarms.c.owner_id, alarms.c.rule_id, alarms.c.device, alarms.c.sensor_type)
     found = await connection.execute(select(alarms).where(tuple_(*columns).in_(keys)).with_for_update())
     return {(row.owner_id, row.rule_id, row.device, row.sensor_type): row._asdict() for row in found}
+
+
+def _is_behind(key: Sequence[Column[Any]], values: Sequence[Any]) -> ColumnElement[bool]:
+    """Return whether a row comes behind one with these values of its key, so that an index can find it."""
+    first: ColumnElement[Any] = key[0]
+    value = values[0]
+    if len(key) == 1:
+        return first > value
+    return or_(first > value, and_(first == value, _is_behind(key[1:], values[1:])))
 
 
 def _owner_of(change: Change) -> str:

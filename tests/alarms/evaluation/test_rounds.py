@@ -29,14 +29,16 @@ SERIES = ("ada", "press", "temperature")
 class Rules(Book):
     """Rules that do not change."""
 
+    revision = 0
+
     def __len__(self) -> int:
         return len(self.rules)
 
     async def refresh(self) -> list[tuple[Rule, Rule | None]]:
         return []
 
-    def silences(self) -> list[Rule]:
-        return [one for one in self.rules if one.is_silence]
+    def silences(self) -> dict[tuple[str, str], Rule]:
+        return {(one.owner, one.id): one for one in self.rules if one.is_silence}
 
 
 class Store:
