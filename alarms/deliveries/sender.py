@@ -22,9 +22,13 @@ from runtime.times import now_ms
 log = logger("alarms")
 
 LOOK_EVERY_S = 1.0
-# Sent at once by one process; and of one owner, whose receiver may hang, so that others are not held up.
+# Sent at once by one process; and of one owner, whose receiver may hang, so that others are not held up: fewer while
+# what was last sent has failed, so that it takes fifty such owners to hold up the others.
 MAX_SENDING = 200
 MAX_SENDING_OF_OWNER = 20
+MAX_SENDING_OF_FAILING = 4
+# Owners who are remembered as failing, some 100 bytes each.
+MAX_FAILING = 10_000
 FORGET_EVERY_S = 60.0
 
 
@@ -48,6 +52,7 @@ class DeliverySender:
         self._random = random.Random()
         self._due = asyncio.Event()
         self._sending: Counter[str] = Counter()
+        self._failing: set[str] = set()
 
     def wake(self) -> None:
         """Look at once: something is due."""
@@ -63,14 +68,7 @@ class DeliverySender:
         async with asyncio.TaskGroup() as tasks:
             while True:
                 self._due.clear()
-                room = MAX_SENDING - self._sending.total()
-                busy = [owner for owner, count in self._sending.items() if count >= MAX_SENDING_OF_OWNER]
-                leased = []
-                if room > 0:
-                    try:
-                        leased = await self._store.lease(min(room, MAX_SENDING_OF_OWNER), busy)
-                    except Problem as problem:
-                        log.debug("What is due cannot be read; trying again.", why=problem.detail)
+                leased = await self._lease()
                 for delivery, sealed in leased:
                     self._sending[delivery.owner] += 1
                     tasks.create_task(self._deliver(delivery, sealed), name="delivery")
@@ -82,16 +80,33 @@ class DeliverySender:
                 except TimeoutError:
                     pass
 
+    async def _lease(self) -> list[tuple[Delivery, tuple[str, ...]]]:
+        room = min(MAX_SENDING - self._sending.total(), MAX_SENDING_OF_OWNER)
+        if room <= 0:
+            return []
+        some = self._sending.keys() | self._failing
+        try:
+            return await self._store.lease(room, {owner: self._room_of(owner) for owner in some}, MAX_SENDING_OF_OWNER)
+        except Problem as problem:
+            log.debug("What is due cannot be read; trying again.", why=problem.detail)
+            return []
+
+    def _room_of(self, owner: str) -> int:
+        most = MAX_SENDING_OF_FAILING if owner in self._failing else MAX_SENDING_OF_OWNER
+        return max(0, most - self._sending[owner])
+
     async def _deliver(self, delivery: Delivery, sealed: tuple[str, ...]) -> None:
         try:
             await self._attempt(delivery, sealed)
         except Problem:  # its lease ends: it is sent again, under the same id
             log.warning("What became of a delivery could not be noted; it is sent again.", delivery=delivery.id)
         finally:
+            held_up = self._room_of(delivery.owner) == 0 or self._sending.total() >= MAX_SENDING
             self._sending[delivery.owner] -= 1
             if not self._sending[delivery.owner]:
                 del self._sending[delivery.owner]
-            self._due.set()
+            if held_up:
+                self._due.set()
 
     async def _attempt(self, delivery: Delivery, sealed: tuple[str, ...]) -> None:
         body = delivery.body.encode()
@@ -104,19 +119,26 @@ class DeliverySender:
             log.error("A webhook cannot be signed.", error=str(error), rule=delivery.rule_id)
             await self._failed(delivery, "secret")
         except CallFailedError as error:
+            self._note_failing(delivery.owner)
             if error.is_gone:
                 await self._store.finish(delivery, "dead", error.status)
                 self._metrics.deliveries.labels("dead").inc()
             else:
-                await self._failed(delivery, error.status)
+                await self._failed(delivery, error.status, error.retry_after_s)
         else:
+            self._failing.discard(delivery.owner)
             failpoint("alarms.sent")
             await self._store.finish(delivery, "delivered", str(status))
             self._metrics.deliveries.labels("delivered").inc()
             self._metrics.delivery_seconds.observe(max(0, now_ms() - delivery.due_at_ms) / 1000)
 
-    async def _failed(self, delivery: Delivery, status: str) -> None:
-        pause_ms = round(pause_s(delivery.attempts + 1, self._random) * 1000)
+    def _note_failing(self, owner: str) -> None:
+        if len(self._failing) >= MAX_FAILING:
+            self._failing.clear()
+        self._failing.add(owner)
+
+    async def _failed(self, delivery: Delivery, status: str, retry_after_s: float = 0.0) -> None:
+        pause_ms = round(pause_s(delivery.attempts + 1, self._random, retry_after_s) * 1000)
         state = await self._store.postpone(delivery, status, pause_ms)
         self._metrics.deliveries.labels("dead" if state == "dead" else "failed").inc()
         if state == "dead":

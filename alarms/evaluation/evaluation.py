@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -17,7 +18,7 @@ from alarms.deliveries.notification import Recorded
 from alarms.evaluation.evaluator import Change, Evaluator
 from alarms.evaluation.reorder import Reorder
 from alarms.evaluation.silence import Silences
-from alarms.evaluation.store import AlarmStore
+from alarms.evaluation.store import SAVE_ROWS, AlarmStore
 from alarms.metrics import AlarmsMetrics
 from alarms.rules.book import RuleBook
 from broker.alarms import decode_announcement
@@ -192,8 +193,8 @@ class _Run:
         self._save_at = time.monotonic() + SAVE_EVERY_S
         unsaved, evaluator.unsaved = evaluator.unsaved, set()
         newest = [(series, evaluator.newest[series]) for series in unsaved if series in evaluator.newest]
-        if newest:
-            await self.retried(lambda: self._store.save(newest))
+        for start in range(0, len(newest), SAVE_ROWS):
+            await self.retried(partial(self._store.save, newest[start : start + SAVE_ROWS]))
 
     def _observe(self) -> None:
         evaluator, metrics = self._evaluator, self._metrics

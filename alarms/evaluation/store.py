@@ -104,7 +104,7 @@ class AlarmStore:
         return recorded
 
     async def save(self, newest: Iterable[tuple[Series, Newest]]) -> None:
-        """Store the newest readings of series; NotLeaderError if another process evaluates."""
+        """Store the newest readings of at most `SAVE_ROWS` series; NotLeaderError if another process evaluates."""
         rows = [
             {
                 "owner_id": owner,
@@ -123,8 +123,7 @@ class AlarmStore:
                 await self._leader.renew(connection)
                 await upsert(connection, alarm_series, some)
 
-        for start in range(0, len(rows), SAVE_ROWS):
-            await self._of_existing(rows[start : start + SAVE_ROWS], lambda row: str(row["owner_id"]), store)
+        await self._of_existing(rows, lambda row: str(row["owner_id"]), store)
 
     async def forget(self, before_ms: int) -> None:
         """Delete some of what the histories recorded before a time, in ms since 1970: what takes some milliseconds."""
@@ -185,11 +184,11 @@ async def _alarm_rows(connection: AsyncConnection, changes: Sequence[Change]) ->
 
 def _is_behind(key: Sequence[Column[Any]], values: Sequence[Any]) -> ColumnElement[bool]:
     """Return whether a row comes behind one with these values of its key, so that an index can find it."""
-    first: ColumnElement[Any] = key[0]
-    value = values[0]
-    if len(key) == 1:
-        return first > value
-    return or_(first > value, and_(first == value, _is_behind(key[1:], values[1:])))
+    *firsts, last = zip(key, values, strict=True)
+    behind: ColumnElement[bool] = last[0] > last[1]
+    for column, value in reversed(firsts):
+        behind = or_(column > value, and_(column == value, behind))
+    return behind
 
 
 def _owner_of(change: Change) -> str:
