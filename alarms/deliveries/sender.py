@@ -53,6 +53,9 @@ class DeliverySender:
         self._due = asyncio.Event()
         self._sending: Counter[str] = Counter()
         self._failing: set[str] = set()
+        # Delivered, with their statuses, and not noted yet.
+        self._delivered: dict[str, tuple[Delivery, str]] = {}
+        self._noting = asyncio.Lock()
 
     def wake(self) -> None:
         """Look at once: something is due."""
@@ -99,7 +102,7 @@ class DeliverySender:
         try:
             await self._attempt(delivery, sealed)
         except Problem:  # its lease ends: it is sent again, under the same id
-            log.warning("What became of a delivery could not be noted; it is sent again.", delivery=delivery.id)
+            log.warning("What became of deliveries could not be noted; they are sent again.", delivery=delivery.id)
         finally:
             held_up = self._room_of(delivery.owner) == 0 or self._sending.total() >= MAX_SENDING
             self._sending[delivery.owner] -= 1
@@ -121,16 +124,27 @@ class DeliverySender:
         except CallFailedError as error:
             self._note_failing(delivery.owner)
             if error.is_gone:
-                await self._store.finish(delivery, "dead", error.status)
+                await self._store.finish([delivery], "dead", error.status)
                 self._metrics.deliveries.labels("dead").inc()
             else:
                 await self._failed(delivery, error.status, error.retry_after_s)
         else:
             self._failing.discard(delivery.owner)
             failpoint("alarms.sent")
-            await self._store.finish(delivery, "delivered", str(status))
-            self._metrics.deliveries.labels("delivered").inc()
             self._metrics.delivery_seconds.observe(max(0, now_ms() - delivery.due_at_ms) / 1000)
+            await self._note_delivered(delivery, str(status))
+
+    async def _note_delivered(self, delivery: Delivery, status: str) -> None:
+        """Note it, with what others have delivered meanwhile: a transaction each would cost as much as the calls."""
+        self._delivered[delivery.id] = (delivery, status)
+        async with self._noting:
+            if delivery.id not in self._delivered:
+                return  # another one has noted it, or has logged why not
+            delivered, self._delivered = self._delivered, {}
+            for each in {status for _, status in delivered.values()}:
+                some = [one for one, status in delivered.values() if status == each]
+                await self._store.finish(some, "delivered", each)
+                self._metrics.deliveries.labels("delivered").inc(len(some))
 
     def _note_failing(self, owner: str) -> None:
         if len(self._failing) >= MAX_FAILING:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import delete, select, tuple_, update
+from sqlalchemy import ColumnElement, delete, select, tuple_, update
 
 from alarms.rules.store import secrets_in
 from database.alarm_tables import alarm_deliveries, alarm_rules
@@ -81,13 +81,13 @@ class DeliveryStore:
             leased = [found[owner, one_id] for owner, one_id in await connection.execute(free)]
             if not leased:  # another process was faster
                 return []
-            mine = keys.in_([(one.owner, one.id) for one in leased])
-            await connection.execute(update(alarm_deliveries).where(mine).values(leased_until_ms=now + LEASE_MS))
+            leasing = update(alarm_deliveries).where(_are(leased)).values(leased_until_ms=now + LEASE_MS)
+            await connection.execute(leasing)
             secrets = await _secrets(connection, leased, now)
         return [(one, secrets.get((one.owner, one.rule_id), ())) for one in leased]
 
-    async def finish(self, delivery: Delivery, state: State, status: str) -> None:
-        """Note that a delivery is delivered, or was given up."""
+    async def finish(self, deliveries: Sequence[Delivery], state: State, status: str) -> None:
+        """Note that deliveries are delivered, or were given up, with the same status."""
         async with self._database.begin() as connection:
             values = {
                 "state": state,
@@ -96,7 +96,7 @@ class DeliveryStore:
                 "finished_at_ms": database_now_ms(),
                 "leased_until_ms": 0,
             }
-            await connection.execute(update(alarm_deliveries).where(*_is(delivery)).values(values))
+            await connection.execute(update(alarm_deliveries).where(_are(deliveries)).values(values))
 
     async def postpone(self, delivery: Delivery, status: str, pause_ms: int) -> State:
         """Note a failed attempt: it is due again after a pause, or given up if that would be too late."""
@@ -159,6 +159,11 @@ class DeliveryStore:
             for owner, delivery_id in list(await connection.execute(old)):
                 is_it = (table.owner_id == owner, table.id == delivery_id)
                 await connection.execute(delete(alarm_deliveries).where(*is_it))
+
+
+def _are(deliveries: Sequence[Delivery]) -> ColumnElement[bool]:
+    keys = tuple_(alarm_deliveries.c.owner_id, alarm_deliveries.c.id)
+    return keys.in_([(one.owner, one.id) for one in deliveries])
 
 
 def _is(delivery: Delivery) -> tuple[Any, Any]:

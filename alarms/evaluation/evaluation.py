@@ -27,6 +27,7 @@ from broker.interface import Broker, Consumer, Delivery
 from broker.topology import ALARMS
 from runtime.http.problems import Problem
 from runtime.logs import logger
+from runtime.process import freeze_startup_objects
 from runtime.times import now_ms
 
 log = logger("alarms")
@@ -110,6 +111,8 @@ class _Run:
         await self.retried(self._book.refresh)
         await self._commit(await self.retried(self._store.outdated))
         evaluator.alarms, evaluator.newest = await self.retried(self._store.load)
+        # 100,000 rules are millions of objects, which stay.
+        freeze_startup_objects()
 
     async def round(self, consumer: Consumer) -> None:
         """Take what has been announced in a round, evaluate what the round before took, store, acknowledge."""
@@ -120,8 +123,9 @@ class _Run:
         self._is_caught_up = self._is_caught_up or taken is None or has_seen_new
         ordered = self._reorder.next_round()
         changes += self._evaluator.evaluate(ordered)
-        for group in ordered:
-            self._silences.seen(group.series, self._book.of_series(group.series))
+        if self._book.silences():
+            for group in ordered:
+                self._silences.seen(group.series, self._book.of_series(group.series))
         if self._is_caught_up:
             changes += self._silences.due(now_ms() - ON_ITS_WAY_MS)
         await self._commit(changes)

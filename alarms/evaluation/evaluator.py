@@ -85,22 +85,27 @@ class Evaluator:
         newest = self.newest.get(group.series)
         before = _NOWHERE
         for reading in group.readings:
-            point = point_of(reading)
-            if point.position == before:
+            position = reading.ts_ms, reading.seq
+            if position == before:
                 continue
-            before = point.position
-            if newest is not None and point.position <= newest.point.position:
-                if point.position != newest.point.position:
+            before = position
+            if newest is not None and position <= newest.point.position:
+                if position != newest.point.position:
                     self.late += 1
-                    yield from self._late(group, rules, point)
+                    yield from self._late(group, rules, point_of(reading))
                 continue
             self.evaluated += 1
+            point = point_of(reading)
             previous = None if newest is None else newest.point
             for rule in rules:
-                yield from self._next(group, rule, point, previous)
+                if (change := self._next(group, rule, point, previous)) is not None:
+                    yield change
             newest = self._remember(group.series, newest, point, reading)
-        if newest is not None and any(rule.needs_previous for rule in rules):
-            self.unsaved.add(group.series)
+        if newest is not None:
+            for rule in rules:
+                if rule.needs_previous:
+                    self.unsaved.add(group.series)
+                    break
 
     def _remember(self, series: Series, newest: Newest | None, point: Point, reading: WatchedReading) -> Newest:
         if newest is None:
@@ -108,24 +113,24 @@ class Evaluator:
         newest.point, newest.received_ms = point, max(newest.received_ms, reading.received_ms)
         return newest
 
-    def _next(self, group: Ordered, rule: Rule, point: Point, previous: Point | None) -> Iterator[Change]:
+    def _next(self, group: Ordered, rule: Rule, point: Point, previous: Point | None) -> Change | None:
         _, device, sensor_type = group.series
         alarm = self.alarms.get((rule.id, device, sensor_type))
         if alarm is not None and point.position <= alarm.position:
-            return  # evaluated before this process began
+            return None  # evaluated before this process began
         if rule.trigger is None:
             if alarm is None or alarm.state.phase is Phase.OK:
-                return
+                return None
             state = OK
         else:
             before = OK if alarm is None else alarm.state
             state, transition = advance(rule.trigger, before, point, previous)
             if transition is None:
-                return
+                return None
         if alarm is None:
             alarm = self.alarms[rule.id, device, sensor_type] = Alarm()
         alarm.state, alarm.position = state, point.position
-        yield Change(rule, device, sensor_type, state, "reading", point.position, point.ts_ms, point, group.unit)
+        return Change(rule, device, sensor_type, state, "reading", point.position, point.ts_ms, point, group.unit)
 
     def _late(self, group: Ordered, rules: Sequence[Rule], point: Point) -> Iterator[Change]:
         _, device, sensor_type = group.series

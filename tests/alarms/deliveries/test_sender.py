@@ -16,8 +16,9 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import insert, select
 
 from alarms.deliveries import sender as sender_module
+from alarms.deliveries import store as store_module
 from alarms.deliveries.sender import MAX_SENDING_OF_FAILING, MAX_SENDING_OF_OWNER, DeliverySender
-from alarms.deliveries.store import DeliveryStore
+from alarms.deliveries.store import Delivery, DeliveryStore, State
 from alarms.metrics import AlarmsMetrics
 from alarms.rules.store import RuleStore
 from alarms.webhooks.addresses import AddressGuard
@@ -29,6 +30,7 @@ from database.alarm_tables import alarm_deliveries
 from database.connection import Database
 from database.ids import new_id
 from runtime.http.listen import listen
+from runtime.http.problems import Problem
 from runtime.times import now_ms
 from testing.waiting import eventually
 from tests.alarms.making import definition
@@ -265,6 +267,30 @@ async def test_two_processes_send_each_notification_once(database: Database, del
         ids = await deliveries.add("ada", f"{url}/hook", 60) + await deliveries.add("bob", f"{url}/hook", 60)
         await deliveries.become("delivered", ids)
     assert gate.paths == {"/hook": 120}
+
+
+async def test_what_cannot_be_noted_is_sent_again_under_the_same_id(
+    database: Database, deliveries: Deliveries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "LEASE_MS", 1000)
+    finish, failures = DeliveryStore.finish, [Problem(503, "away", code="unavailable")]
+    seen: Counter[str] = Counter()
+
+    async def failing_first(self: DeliveryStore, some: Sequence[Delivery], state: State, status: str) -> None:
+        if failures:
+            raise failures.pop()
+        await finish(self, some, state, status)
+
+    async def handler(request: web.Request) -> web.Response:
+        seen[request.headers["webhook-id"]] += 1
+        return web.Response()
+
+    monkeypatch.setattr(DeliveryStore, "finish", failing_first)
+    async with receiver(handler) as url, sending(database):
+        ids = await deliveries.add("ada", url, 3)
+        await deliveries.become("delivered", ids)
+    assert set(seen) == set(ids)
+    assert max(seen.values()) == 2, "one at least was told twice"
 
 
 async def _is(condition: bool) -> bool:
