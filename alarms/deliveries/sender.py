@@ -112,6 +112,9 @@ class DeliverySender:
                 self._due.set()
 
     async def _attempt(self, delivery: Delivery, sealed: tuple[str, ...]) -> None:
+        if not sealed:  # its rule was removed long ago
+            await self._give_up(delivery, "no_secret")
+            return
         body = delivery.body.encode()
         try:
             secrets = [self._secrets.open(delivery.owner, one) for one in sealed]
@@ -124,8 +127,7 @@ class DeliverySender:
         except CallFailedError as error:
             self._note_failing(delivery.owner)
             if error.is_gone:
-                await self._store.finish([delivery], "dead", error.status)
-                self._metrics.deliveries.labels("dead").inc()
+                await self._give_up(delivery, error.status)
             else:
                 await self._failed(delivery, error.status, error.retry_after_s)
         else:
@@ -133,6 +135,10 @@ class DeliverySender:
             failpoint("alarms.sent")
             self._metrics.delivery_seconds.observe(max(0, now_ms() - delivery.due_at_ms) / 1000)
             await self._note_delivered(delivery, str(status))
+
+    async def _give_up(self, delivery: Delivery, status: str) -> None:
+        await self._store.finish([delivery], "dead", status)
+        self._metrics.deliveries.labels("dead").inc()
 
     async def _note_delivered(self, delivery: Delivery, status: str) -> None:
         """Note it, with what others have delivered meanwhile: a transaction each would cost as much as the calls."""

@@ -6,81 +6,21 @@ does not ask a resolver about a host that is an address already: `require_permit
 
 import asyncio
 import socket
-import threading
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 from socket import AddressFamily
-from typing import Any
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from alarms.webhooks.addresses import AddressGuard
 
+# Each asks for one name. As many as notifications are sent at once, as a name server that does not answer takes a
+# thread for half a minute: with the loop's own five or six threads, one owner's would keep those of all others waiting.
+THREADS = 200
+
 
 class AddressRefusedError(OSError):
     """A host has no address that may be reached."""
-
-
-# Whoever waits for a name gives up after 10 s, but its thread waits on, some 30 s for a server that does not answer.
-MAX_LOOKUPS = 1000
-
-
-class ThreadResolver(AbstractResolver):
-    """Resolves each name in a thread of its own.
-
-    A name's server is its owner's, and may not answer: in the event loop's pool, which has a few threads, some such
-    names hold up all others, the database's and the broker's among them.
-    """
-
-    def __init__(self) -> None:
-        self._running = 0
-
-    async def resolve(
-        self, host: str, port: int = 0, family: AddressFamily = AddressFamily.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        """Return the addresses of a name; OSError if there are none, or too many names are being resolved."""
-        if self._running >= MAX_LOOKUPS:
-            raise OSError("too many names are being resolved")
-        loop = asyncio.get_running_loop()
-        found: asyncio.Future[list[Any]] = loop.create_future()
-
-        def end(result: list[Any] | OSError) -> None:
-            self._running -= 1
-            if found.done():  # nobody waits any more
-                return
-            if isinstance(result, OSError):
-                found.set_exception(result)
-            else:
-                found.set_result(result)
-
-        def look_up() -> None:
-            result: list[Any] | OSError
-            try:
-                result = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
-            except OSError as error:
-                result = error
-            except UnicodeError as error:  # no name that could be asked about
-                result = OSError(str(error))
-            with suppress(RuntimeError):  # the loop has ended meanwhile
-                loop.call_soon_threadsafe(end, result)
-
-        self._running += 1
-        threading.Thread(target=look_up, name="resolver", daemon=True).start()
-        return [_result(host, *one) for one in await found]
-
-    async def close(self) -> None:
-        """Threads end with what they wait for, or with the process."""
-
-
-def _result(name: str, family: int, _: int, proto: int, __: str, address: tuple[Any, ...]) -> ResolveResult:
-    return ResolveResult(
-        hostname=name,
-        host=str(address[0]),
-        port=int(address[1]),
-        family=family,
-        proto=proto,
-        flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-    )
 
 
 class GuardedResolver(AbstractResolver):
@@ -88,7 +28,7 @@ class GuardedResolver(AbstractResolver):
 
     def __init__(self, guard: AddressGuard, resolver: AbstractResolver | None = None) -> None:
         self._guard = guard
-        self._resolver = resolver or ThreadResolver()
+        self._resolver = resolver or _Threads()
 
     async def resolve(
         self, host: str, port: int = 0, family: AddressFamily = AddressFamily.AF_UNSPEC
@@ -103,6 +43,39 @@ class GuardedResolver(AbstractResolver):
     async def close(self) -> None:
         """Close the resolver behind it."""
         await self._resolver.close()
+
+
+class _Threads(AbstractResolver):
+    """The system's resolver, in threads of its own."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="webhook names")
+
+    async def resolve(
+        self, host: str, port: int = 0, family: AddressFamily = AddressFamily.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Return the addresses of a name; OSError if it has none."""
+
+        def ask() -> list[ResolveResult]:
+            # AI_ADDRCONFIG: no addresses of a kind that this host has none of.
+            found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+            return [
+                ResolveResult(
+                    hostname=host,
+                    host=str(address[0]),
+                    port=port,
+                    family=kind,
+                    proto=protocol,
+                    flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+                )
+                for kind, _, protocol, _, address in found
+            ]
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool, ask)
+
+    async def close(self) -> None:
+        """Let go of the threads; those that still wait for an answer end behind it."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 def require_permitted(host: str, guard: AddressGuard) -> None:
