@@ -19,7 +19,14 @@ import msgspec
 from bench.alarms_setup import GivenRule, Receiver, RunningAlarms, UsersDatabase, running_alarms
 from bench.history_systems import VersionSystem, running_version
 from bench.load import percentile
-from bench.measurements import Measurements, Workload, measure_system, print_measurement, wait_until_stored
+from bench.measurements import (
+    SHORTEST_MEASUREMENT_S,
+    Measurements,
+    Workload,
+    measure_system,
+    print_measurement,
+    wait_until_stored,
+)
 from bench.processes import BenchError, LineProcess, cpu_of
 from bench.report import Figure, progress
 from bench.systems import SharedServers
@@ -142,7 +149,7 @@ def _measure_both(
     """Measure W1 and W100, of series without rules, on both pipelines, whose order changes from round to round."""
     sides = {"with": ours, "without": bare}
     found = {(name, side): Measurements() for name in ("W1", "W100") for side in sides}
-    for number in range(effort.rounds + 1):
+    for number in range(effort.rounds + (effort.rounds > 1)):
         for name, workload in (("W1", W1), ("W100", W100)):
             for side in sides if number % 2 else reversed(sides):
                 one = measure_system(sides[side], workload, effort.seconds, idle)
@@ -174,7 +181,8 @@ def _paced_turn(side: Side, share: float, receiver: Receiver, seconds: float, id
     collection = system.fresh()
     # Series are new at first, and what a turn before has raised ends.
     _run(side, system, collection, command | {"run": min(seconds, 2 * SERIES / RATE)}, 0)
-    system.servers.flush_writes()
+    if seconds >= SHORTEST_MEASUREMENT_S:
+        system.servers.flush_writes()
     receiver.received.clear()
     already = collection.estimated_document_count()
     before, started = side.cpu_s(), time.perf_counter()

@@ -153,7 +153,6 @@ def running_alarms(environment: Environment, database: UsersDatabase, vhost: str
         "HOST": "127.0.0.1",
         "PORT": str(port),
         "OPS_HOST": "127.0.0.1",
-        "LOG_LEVEL": "debug",
         "OPS_PORT": str(ops_port),
     }
     log = environment.folder / f"alarms-{database.name}.log"

@@ -183,3 +183,13 @@ async def test_a_silence_does_not_count_while_the_queue_may_hold_its_end() -> No
     world.queue.announce(announced(reading(now, 1)))
     await world.rounds(3)
     assert [one.device for one in world.store.committed] == ["other"]
+
+
+async def test_many_series_are_saved_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "SAVE_ROWS", 2)
+    world = World(make_rule(when={"op": "changed"}))
+    await world.run.load()
+    world.queue.announce(*(announced(reading(0, 1), device=f"press-{number}") for number in range(5)))
+    await world.rounds(2)
+    assert world.store.saves == 3
+    assert world.queue.acknowledged == [1]
