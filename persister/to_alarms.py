@@ -16,7 +16,8 @@ from broker.topology import ALARMS_EXCHANGE
 from persister.batch import Batch, Outcome
 from persister.metrics import PersisterMetrics
 from persister.watched import WatchedSeries
-from readings.document import DocumentError, fields_of
+from readings.document import DocumentError
+from readings.fields import fields_of
 from runtime.logs import logger
 
 log = logger("persister.alarms")

@@ -1,10 +1,10 @@
 """Stores changes of alarms: the alarm, the row in its history, and the notifications, in one transaction."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Column, ColumnElement, Row, Table, and_, delete, or_, select, tuple_
+from sqlalchemy import Column, and_, delete, or_, select, tuple_
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -19,6 +19,7 @@ from alarms.rules.store import rule_in
 from database.alarm_tables import alarm_history, alarm_rules, alarm_series, alarms
 from database.connection import Database, server_time_ms
 from database.ids import new_id
+from database.parts import rows_in_parts
 from database.tables import users
 from database.upsert import upsert
 
@@ -47,30 +48,15 @@ class AlarmStore:
         """Return every alarm, and the newest readings that rules compare with."""
         known: dict[AlarmKey, Alarm] = {}
         newest: dict[Series, Newest] = {}
-        async for row in self._rows(alarms):
+        async for row in rows_in_parts(self._database, alarms, LOAD_ROWS):
             phase = Phase(row.state)
             # Whether its owner has seen it does not matter here.
             state = State(Phase.FIRING if phase is Phase.ACKNOWLEDGED else phase, row.since_ms)
             known[row.rule_id, row.device, row.sensor_type] = Alarm(state, (row.ts_ms, row.seq))
-        async for row in self._rows(alarm_series):
+        async for row in rows_in_parts(self._database, alarm_series, LOAD_ROWS):
             point = Point(row.ts_ms, row.seq, msgspec.json.decode(row.value))
             newest[row.owner_id, row.device, row.sensor_type] = Newest(point, row.received_at_ms)
         return known, newest
-
-    async def _rows(self, table: Table[Any]) -> AsyncIterator[Row[Any]]:
-        """Yield all rows of a table, read in parts: of all at once, the deadline would not allow for."""
-        key = list(table.primary_key)
-        query = select(table).order_by(*key).limit(LOAD_ROWS)
-        after: Row[Any] | None = None
-        while True:
-            behind = query if after is None else query.where(_is_behind(key, [after._mapping[one] for one in key]))
-            async with self._database.connect() as connection:
-                rows = list(await connection.execute(behind))
-            for row in rows:
-                yield row
-            if len(rows) < LOAD_ROWS:
-                return
-            after = rows[-1]
 
     async def outdated(self) -> list[Change]:
         """Return the ends of alarms whose rules were removed, or watch something else, while nobody evaluated."""
@@ -149,7 +135,10 @@ class AlarmStore:
 
     async def forget_series(self, is_watched: Callable[[Series], bool]) -> None:
         """Delete the newest readings of series that no rule watches any more."""
-        found = [(row.owner_id, row.device, row.sensor_type) async for row in self._rows(alarm_series)]
+        found = [
+            (row.owner_id, row.device, row.sensor_type)
+            async for row in rows_in_parts(self._database, alarm_series, LOAD_ROWS)
+        ]
         key = (alarm_series.c.owner_id, alarm_series.c.device, alarm_series.c.sensor_type)
         await self._forget_all([one for one in found if not is_watched(one)], *key)
 
@@ -205,15 +194,6 @@ async def _alarm_rows(connection: AsyncConnection, changes: Sequence[Change]) ->
     columns = (alarms.c.owner_id, alarms.c.rule_id, alarms.c.device, alarms.c.sensor_type)
     found = await connection.execute(select(alarms).where(tuple_(*columns).in_(keys)).with_for_update())
     return {(row.owner_id, row.rule_id, row.device, row.sensor_type): row._asdict() for row in found}
-
-
-def _is_behind(key: Sequence[Column[Any]], values: Sequence[Any]) -> ColumnElement[bool]:
-    """Return whether a row comes behind one with these values of its key, so that an index can find it."""
-    *firsts, last = zip(key, values, strict=True)
-    behind: ColumnElement[bool] = last[0] > last[1]
-    for column, value in reversed(firsts):
-        behind = or_(column > value, and_(column == value, behind))
-    return behind
 
 
 def _owner_of(change: Change) -> str:

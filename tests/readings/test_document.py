@@ -18,13 +18,13 @@ from readings.document import (
     decode_document,
     document_ts_ms,
     encode_document,
-    fields_of,
     index_documents,
     received_ms,
     series_and_position,
     series_bytes,
     split_documents,
 )
+from readings.fields import fields_of
 from readings.keys import reading_key
 from readings.place import Place
 from readings.reading import Reading
