@@ -2,17 +2,15 @@
 
 import asyncio
 import random
-import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
-from alarms.deliveries.store import Delivery, DeliveryStore
+from alarms.deliveries.channel import Channel, NotDeliveredError
+from alarms.deliveries.store import Delivery, DeliveryStore, Kind
 from alarms.metrics import AlarmsMetrics
-from alarms.webhooks.http_client import CallFailedError, WebhookClient
 from alarms.webhooks.retries import pause_s
-from alarms.webhooks.secrets import SecretError, Secrets
-from alarms.webhooks.signature import headers
 from broker.failpoints import failpoint
 from runtime.background import background
 from runtime.http.problems import Problem
@@ -22,119 +20,134 @@ from runtime.times import now_ms
 log = logger("alarms")
 
 LOOK_EVERY_S = 1.0
-# Sent at once by one process; and of one owner, whose receiver may hang, so that others are not held up: fewer while
-# what was last sent has failed, so that it takes fifty such owners to hold up the others.
-MAX_SENDING = 200
-MAX_SENDING_OF_OWNER = 20
-MAX_SENDING_OF_FAILING = 4
+FORGET_EVERY_S = 60.0
 # Owners who are remembered as failing, some 100 bytes each.
 MAX_FAILING = 10_000
-FORGET_EVERY_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """How one kind of delivery is sent, and how many at once by one process.
+
+    `max_of_owner`: of one owner, whose receiver may hang, so that others are not held up; `max_of_failing`: the same
+    while what was last sent has failed, so that it takes many such owners to hold up the others.
+    """
+
+    kind: Kind
+    channel: Channel
+    max_sending: int
+    max_of_owner: int
+    max_of_failing: int
+    due: asyncio.Event = field(default_factory=asyncio.Event)
+    sending: Counter[str] = field(default_factory=Counter)
+    failing: set[str] = field(default_factory=set)
+
+    @property
+    def room(self) -> int:
+        """How many more may be leased now."""
+        return max(0, min(self.max_sending - self.sending.total(), self.max_of_owner))
+
+    @property
+    def room_of_owners(self) -> dict[str, int]:
+        """Of how many more each owner may be sent who has less room than others."""
+        return {owner: self.room_of(owner) for owner in self.sending.keys() | self.failing}
+
+    def room_of(self, owner: str) -> int:
+        """Of how many more an owner may be sent."""
+        most = self.max_of_failing if owner in self.failing else self.max_of_owner
+        return max(0, most - self.sending[owner])
+
+    def note_failing(self, owner: str) -> None:
+        """Note that what was last sent of an owner has failed."""
+        if len(self.failing) >= MAX_FAILING:
+            self.failing.clear()
+        self.failing.add(owner)
+
+    def end(self, owner: str) -> None:
+        """Note that one of an owner's is not being sent any more; look at once if others waited for that."""
+        if self.room_of(owner) == 0 or self.room == 0:
+            self.due.set()
+        self.sending[owner] -= 1
+        if not self.sending[owner]:
+            del self.sending[owner]
+
+
+def lanes(webhooks: Channel, emails: Channel) -> list[Lane]:
+    """Return the lanes of a process: each kind has its own, so that an SMTP server that hangs stops no webhook.
+
+    SMTP servers take some dozens of connections of one client; a webhook's receiver is mostly another one each.
+    """
+    return [Lane("webhook", webhooks, 200, 20, 4), Lane("email", emails, 20, 5, 2)]
 
 
 class DeliverySender:
     """Sends deliveries while its context is open."""
 
-    def __init__(
-        self,
-        store: DeliveryStore,
-        client: WebhookClient,
-        secrets: Secrets,
-        metrics: AlarmsMetrics,
-        *,
-        history_ms: int,
-    ) -> None:
+    def __init__(self, store: DeliveryStore, lanes: Sequence[Lane], metrics: AlarmsMetrics, *, history_ms: int) -> None:
         self._store = store
-        self._client = client
-        self._secrets = secrets
+        self._lanes = lanes
         self._metrics = metrics
         self._history_ms = history_ms
         self._random = random.Random()
-        self._due = asyncio.Event()
-        self._sending: Counter[str] = Counter()
-        self._failing: set[str] = set()
         # Delivered, with their statuses, and not noted yet.
         self._delivered: dict[str, tuple[Delivery, str]] = {}
         self._noting = asyncio.Lock()
 
     def wake(self) -> None:
         """Look at once: something is due."""
-        self._due.set()
+        for lane in self._lanes:
+            lane.due.set()
 
     @asynccontextmanager
     async def sending(self) -> AsyncIterator[None]:
         """Send while the context is open; what is being sent at its end is finished, or due again after its lease."""
-        async with background(self._run(), self._forget(), name="deliveries"):
+        async with background(*(self._run(lane) for lane in self._lanes), self._forget(), name="deliveries"):
             yield
 
-    async def _run(self) -> None:
+    async def _run(self, lane: Lane) -> None:
         async with asyncio.TaskGroup() as tasks:
             while True:
-                self._due.clear()
-                leased = await self._lease()
+                lane.due.clear()
+                leased = []
+                if lane.room > 0:
+                    try:
+                        leased = await self._store.lease(lane.kind, lane.room, lane.room_of_owners, lane.max_of_owner)
+                    except Problem as problem:
+                        log.debug("What is due cannot be read; trying again.", why=problem.detail)
                 for delivery, sealed in leased:
-                    self._sending[delivery.owner] += 1
-                    tasks.create_task(self._deliver(delivery, sealed), name="delivery")
+                    lane.sending[delivery.owner] += 1
+                    tasks.create_task(self._deliver(lane, delivery, sealed), name="delivery")
                 if leased:
                     continue
                 try:
                     async with asyncio.timeout(LOOK_EVERY_S):
-                        await self._due.wait()
+                        await lane.due.wait()
                 except TimeoutError:
                     pass
 
-    async def _lease(self) -> list[tuple[Delivery, tuple[str, ...]]]:
-        room = min(MAX_SENDING - self._sending.total(), MAX_SENDING_OF_OWNER)
-        if room <= 0:
-            return []
-        some = self._sending.keys() | self._failing
+    async def _deliver(self, lane: Lane, delivery: Delivery, sealed: tuple[str, ...]) -> None:
         try:
-            return await self._store.lease(room, {owner: self._room_of(owner) for owner in some}, MAX_SENDING_OF_OWNER)
-        except Problem as problem:
-            log.debug("What is due cannot be read; trying again.", why=problem.detail)
-            return []
-
-    def _room_of(self, owner: str) -> int:
-        most = MAX_SENDING_OF_FAILING if owner in self._failing else MAX_SENDING_OF_OWNER
-        return max(0, most - self._sending[owner])
-
-    async def _deliver(self, delivery: Delivery, sealed: tuple[str, ...]) -> None:
-        try:
-            await self._attempt(delivery, sealed)
+            await self._attempt(lane, delivery, sealed)
         except Problem:  # its lease ends: it is sent again, under the same id
             log.warning("What became of deliveries could not be noted; they are sent again.", delivery=delivery.id)
         finally:
-            held_up = self._room_of(delivery.owner) == 0 or self._sending.total() >= MAX_SENDING
-            self._sending[delivery.owner] -= 1
-            if not self._sending[delivery.owner]:
-                del self._sending[delivery.owner]
-            if held_up:
-                self._due.set()
+            lane.end(delivery.owner)
 
-    async def _attempt(self, delivery: Delivery, sealed: tuple[str, ...]) -> None:
-        if not sealed:  # its rule was removed long ago
-            await self._give_up(delivery, "no_secret")
-            return
-        body = delivery.body.encode()
+    async def _attempt(self, lane: Lane, delivery: Delivery, sealed: tuple[str, ...]) -> None:
+        failpoint("alarms.before_send")
         try:
-            secrets = [self._secrets.open(delivery.owner, one) for one in sealed]
-            failpoint("alarms.before_send")
-            signed = headers(delivery.id, int(time.time()), body, secrets)
-            status = await self._client.post(delivery.target, signed, body)
-        except SecretError as error:
-            log.error("A webhook cannot be signed.", error=str(error), rule=delivery.rule_id)
-            await self._failed(delivery, "secret")
-        except CallFailedError as error:
-            self._note_failing(delivery.owner)
-            if error.is_gone:
+            status = await lane.channel.send(delivery, sealed)
+        except NotDeliveredError as error:
+            lane.note_failing(delivery.owner)
+            if error.is_final:
                 await self._give_up(delivery, error.status)
             else:
-                await self._failed(delivery, error.status, error.retry_after_s)
+                await self._failed(delivery, error)
         else:
-            self._failing.discard(delivery.owner)
+            lane.failing.discard(delivery.owner)
             failpoint("alarms.sent")
             self._metrics.delivery_seconds.observe(max(0, now_ms() - delivery.due_at_ms) / 1000)
-            await self._note_delivered(delivery, str(status))
+            await self._note_delivered(delivery, status)
 
     async def _give_up(self, delivery: Delivery, status: str) -> None:
         await self._store.finish([delivery], "dead", status)
@@ -152,17 +165,14 @@ class DeliverySender:
                 await self._store.finish(some, "delivered", each)
                 self._metrics.deliveries.labels("delivered").inc(len(some))
 
-    def _note_failing(self, owner: str) -> None:
-        if len(self._failing) >= MAX_FAILING:
-            self._failing.clear()
-        self._failing.add(owner)
-
-    async def _failed(self, delivery: Delivery, status: str, retry_after_s: float = 0.0) -> None:
-        pause_ms = round(pause_s(delivery.attempts + 1, self._random, retry_after_s) * 1000)
-        state = await self._store.postpone(delivery, status, pause_ms)
+    async def _failed(self, delivery: Delivery, error: NotDeliveredError) -> None:
+        pause_ms = round(pause_s(delivery.attempts + 1, self._random, error.retry_after_s) * 1000)
+        state = await self._store.postpone(delivery, error.status, pause_ms)
         self._metrics.deliveries.labels("dead" if state == "dead" else "failed").inc()
         if state == "dead":
-            log.warning("A notification was given up.", delivery=delivery.id, rule=delivery.rule_id, status=status)
+            log.warning(
+                "A notification was given up.", delivery=delivery.id, rule=delivery.rule_id, status=error.status
+            )
 
     async def _forget(self) -> None:
         while True:

@@ -12,7 +12,8 @@ from database.alarm_tables import alarm_deliveries, alarm_rules
 from database.connection import Database, database_now_ms, server_time_ms
 
 State = Literal["pending", "delivered", "dead"]
-# Longer than a call may take.
+Kind = Literal["webhook", "email"]
+# Longer than a call, or handing over a mail, may take.
 LEASE_MS = 30_000
 # What is finished is kept as long as the history.
 REMOVE_ROWS = 1000
@@ -53,17 +54,17 @@ class DeliveryStore:
         self._database = database
 
     async def lease(
-        self, limit: int, room: Mapping[str, int], room_of_others: int
+        self, kind: Kind, limit: int, room: Mapping[str, int], room_of_others: int
     ) -> list[tuple[Delivery, tuple[str, ...]]]:
-        """Lease what is due, at most `limit` and of an owner its `room`: each with the sealed secrets that sign it now.
+        """Lease what is due of a kind, at most `limit` and of an owner its `room`: each with the secrets that sign it.
 
-        Nothing only if nothing is due of anyone who has room.
+        Nothing only if nothing is due of anyone who has room. The secrets are sealed.
         """
         table = alarm_deliveries.c
         async with self._database.connect() as connection:
             now = await server_time_ms(connection)
             due = (table.state == "pending", table.due_at_ms <= now, table.leased_until_ms <= now)
-            query = select(alarm_deliveries).where(*due).order_by(table.due_at_ms).limit(limit)
+            query = select(alarm_deliveries).where(*due, table.kind == kind).order_by(table.due_at_ms).limit(limit)
             if full := [owner for owner, left in room.items() if left <= 0]:
                 query = query.where(table.owner_id.not_in(full))
             rows = [_delivery(row._asdict()) for row in await connection.execute(query)]

@@ -72,8 +72,11 @@ class Evaluator:
         self._book = book
         self.alarms: dict[AlarmKey, Alarm] = {}
         self.newest: dict[Series, Newest] = {}
-        # Series whose newest reading is to be stored: rules compare with it after a restart.
+        # Series whose newest reading has to be stored: after a restart rules compare with it, and know by it which
+        # readings are late and end no alarm.
         self.unsaved: set[Series] = set()
+        # Those whose newest reading is stored as soon as there is time.
+        self.moved: set[Series] = set()
         self.evaluated = self.late = 0
 
     def evaluate(self, ordered: Iterable[Ordered]) -> Iterator[Change]:
@@ -83,10 +86,7 @@ class Evaluator:
             if rules:
                 yield from self._end_silences(group, rules)
                 yield from self._evaluate(group, rules)
-                for rule in rules:
-                    if rule.needs_previous:
-                        self.unsaved.add(group.series)
-                        break
+                (self.unsaved if self._is_needed(group.series, rules) else self.moved).add(group.series)
             else:
                 self.newest.pop(group.series, None)
 
@@ -112,6 +112,15 @@ class Evaluator:
                 if rule.trigger is not None:
                     yield from self._next(group, rule, rule.trigger, point, previous)
             newest = self._remember(group.series, newest, point, reading)
+
+    def _is_needed(self, series: Series, rules: Sequence[Rule]) -> bool:
+        """Return whether a rule compares with the newest reading of a series, or has an alarm there that is not ok."""
+        _, device, sensor_type = series
+        for rule in rules:
+            alarm = self.alarms.get((rule.id, device, sensor_type))
+            if rule.needs_previous or (alarm is not None and alarm.state.phase is not Phase.OK):
+                return True
+        return False
 
     def _remember(self, series: Series, newest: Newest | None, point: Point, reading: WatchedReading) -> Newest:
         if newest is None:

@@ -17,11 +17,12 @@ from sqlalchemy import insert, select
 
 from alarms.deliveries import sender as sender_module
 from alarms.deliveries import store as store_module
-from alarms.deliveries.sender import MAX_SENDING_OF_FAILING, MAX_SENDING_OF_OWNER, DeliverySender
+from alarms.deliveries.sender import DeliverySender, Lane
 from alarms.deliveries.store import Delivery, DeliveryStore, State
 from alarms.metrics import AlarmsMetrics
 from alarms.rules.store import RuleStore
 from alarms.webhooks.addresses import AddressGuard
+from alarms.webhooks.channel import WebhookChannel
 from alarms.webhooks.http_client import MAX_ANSWER_BYTES, WebhookClient
 from alarms.webhooks.retries import LONGEST_ASKED_S
 from alarms.webhooks.secrets import Secrets
@@ -39,6 +40,7 @@ from tests.auth.rows import change
 
 SECRETS = Secrets("a secret only for tests")
 DAY_MS = 86_400_000
+OF_OWNER, OF_FAILING = 10, 3
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -87,12 +89,13 @@ async def deliveries(database: Database, database_url: str) -> Deliveries:
 
 @asynccontextmanager
 async def sending(
-    database: Database, *, timeout_s: float = 30.0, guard: AddressGuard | None = None
+    database: Database, *, timeout_s: float = 30.0, guard: AddressGuard | None = None, max_sending: int = 50
 ) -> AsyncIterator[DeliverySender]:
     permitting = guard or AddressGuard([ip_network("127.0.0.0/8"), ip_network("::1")])
     async with WebhookClient.opened(permitting, timeout_s=timeout_s) as client:
         metrics = AlarmsMetrics(CollectorRegistry())
-        sender = DeliverySender(DeliveryStore(database), client, SECRETS, metrics, history_ms=DAY_MS)
+        lane = Lane("webhook", WebhookChannel(client, SECRETS), max_sending, OF_OWNER, OF_FAILING)
+        sender = DeliverySender(DeliveryStore(database), [lane], metrics, history_ms=DAY_MS)
         async with sender.sending():
             yield sender
 
@@ -226,10 +229,10 @@ async def test_an_owner_whose_receiver_hangs_holds_up_nobody_else(database: Data
         # One is being sent when many more become due.
         await deliveries.add("ada", f"{url}/hang")
         await eventually(lambda: _is(gate.held == 1), "the first hangs", 60)
-        hanging = await deliveries.add("ada", f"{url}/hang", 3 * MAX_SENDING_OF_OWNER)
-        await eventually(lambda: _is(gate.held == MAX_SENDING_OF_OWNER), "as many hang as may", 60)
+        hanging = await deliveries.add("ada", f"{url}/hang", 3 * OF_OWNER)
+        await eventually(lambda: _is(gate.held == OF_OWNER), "as many hang as may", 60)
         await deliveries.become("delivered", await deliveries.add("bob", f"{url}/hook", 30))
-        assert gate.most_held == MAX_SENDING_OF_OWNER
+        assert gate.most_held == OF_OWNER
         gate.opened.set()
         await deliveries.become("delivered", hanging)
 
@@ -238,10 +241,10 @@ async def test_an_owner_whose_receiver_fails_gets_less_room(database: Database, 
     gate = Gate()
     async with receiver(gate.handle) as url, sending(database):
         await deliveries.become("pending", await deliveries.add("ada", f"{url}/fail"))
-        hanging = await deliveries.add("ada", f"{url}/hang", MAX_SENDING_OF_OWNER)
-        await eventually(lambda: _is(gate.held == MAX_SENDING_OF_FAILING), "some hang", 60)
+        hanging = await deliveries.add("ada", f"{url}/hang", OF_OWNER)
+        await eventually(lambda: _is(gate.held == OF_FAILING), "some hang", 60)
         await deliveries.become("delivered", await deliveries.add("bob", f"{url}/hook", 5))
-        assert gate.most_held == MAX_SENDING_OF_FAILING
+        assert gate.most_held == OF_FAILING
         gate.opened.set()
         await deliveries.become("delivered", hanging)
 
@@ -249,10 +252,9 @@ async def test_an_owner_whose_receiver_fails_gets_less_room(database: Database, 
 async def test_when_all_room_is_taken_the_next_is_sent_as_soon_as_one_is_done(
     database: Database, deliveries: Deliveries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sender_module, "MAX_SENDING", 3)
     monkeypatch.setattr(sender_module, "LOOK_EVERY_S", 1000.0)
     gate = Gate()
-    async with receiver(gate.handle) as url, sending(database) as sender:
+    async with receiver(gate.handle) as url, sending(database, max_sending=3) as sender:
         hanging = await deliveries.add("ada", f"{url}/hang", 5)
         sender.wake()
         await eventually(lambda: _is(gate.held == 3), "all room is taken", 60)
