@@ -37,7 +37,7 @@ class Effort:
 
 
 FULL = Effort(10_000, 100_000, PipelineEffort(8, 3.0, 3, 20.0), SilencesEffort(100_000, 300, 40))
-SMOKE = Effort(100, 1000, PipelineEffort(1, 0.25, 1, 0.5), SilencesEffort(1000, 10, 2), 0.3)
+SMOKE = Effort(100, 1000, PipelineEffort(1, 0.25, 1, 1.0, rate=1000.0), SilencesEffort(1000, 10, 2), 0.3)
 
 
 def with_servers(folder: Path, effort: Effort, parts: Collection[str]) -> list[Figure]:
