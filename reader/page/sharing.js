@@ -9,7 +9,7 @@ import { ApiError, getJson, send } from "./session.js";
 
 const DAY_MS = 86_400_000;
 const MOST_DAYS = 366;
-const SCOPES = { "readings:read": "reads", "readings:write": "sends", "devices:manage": "manages devices" };
+const SCOPES = { "readings:read": "reads", "readings:write": "sends", "devices:manage": "manages devices", "alarms:manage": "manages alarms" };
 
 const $ = (id) => document.getElementById(id);
 const counted = (devices) => `${devices.length} device${devices.length === 1 ? "" : "s"}`;
