@@ -62,8 +62,7 @@ export class AlarmEmail {
     try {
       await call();
     } catch (error) {
-      const wait = error.retryAfterMs ? ` Try again in ${Math.ceil(error.retryAfterMs / 1000)} s.` : "";
-      this.#say(error instanceof ApiError ? `${error.message}${wait}` : "The server cannot be reached; try again.", true);
+      this.#say(error instanceof ApiError ? error.message : "The server cannot be reached; try again.", true);
     }
   }
 

@@ -10,6 +10,14 @@ const STATES = { pending: "Pending", delivered: "Delivered", dead: "Given up" };
 const DOTS = { pending: "wait", delivered: "on", dead: "bad" };
 
 const $ = (id) => document.getElementById(id);
+// Why there was no HTTP status.
+const REASONS = {
+  timeout: "no answer in time",
+  connection: "no connection",
+  certificate: "certificate not valid",
+  name_not_found: "name not found",
+  address_refused: "address refused",
+};
 const attempts = (count) => (count === 1 ? "1 attempt" : `${format.number(count)} attempts`);
 
 export class Deliveries {
@@ -23,6 +31,7 @@ export class Deliveries {
   }
 
   clear() {
+    this.request = null;
     this.items = [];
     this.cursor = undefined;
     this.#draw();
@@ -41,8 +50,9 @@ export class Deliveries {
 
   async #fetch(limit, cursor) {
     const state = $("delivery-state").value || undefined;
+    const request = (this.request = {});
     const { items, nextCursor } = await getJson("/alarms/deliveries", { state, limit, cursor });
-    if (state !== ($("delivery-state").value || undefined)) return; // another one was chosen
+    if (request !== this.request) return; // something else was asked for meanwhile
     this.items = cursor ? [...this.items, ...items] : items;
     this.cursor = nextCursor;
     this.#draw();
@@ -97,7 +107,7 @@ export class Deliveries {
 // When, to whom, and what became of it.
 function aboutText({ createdAt, kind, target, state, attempts: count, lastStatus, dueAt, finishedAt }) {
   const parts = [format.time(Date.parse(createdAt)), kind === "webhook" ? target : `${kind} ${target}`, attempts(count)];
-  if (lastStatus) parts.push(`answer ${lastStatus.replaceAll("_", " ")}`);
+  if (lastStatus) parts.push(REASONS[lastStatus] ?? `answer ${lastStatus}`);
   if (state === "pending" && dueAt) parts.push(`next at ${format.time(Date.parse(dueAt))}`);
   if (finishedAt) parts.push(`${state === "dead" ? "given up" : "delivered"} ${format.time(Date.parse(finishedAt))}`);
   return parts.join(" · ");

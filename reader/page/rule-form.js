@@ -83,7 +83,8 @@ export class RuleForm {
 
   async #try(body) {
     await this.trial.run(body);
-    $("trial").scrollIntoView({ block: "nearest" });
+    $("trial-result").focus();
+    this.form.querySelector(".actions").scrollIntoView({ block: "nearest" });
   }
 
   async #save(body) {
@@ -94,7 +95,8 @@ export class RuleForm {
 
   // Sends only changed fields: what is not shown here stays as it is.
   #change(body) {
-    const changed = Object.keys(body).filter((field) => stringify(body[field]) !== stringify(this.before[field]));
+    const text = (value) => stringify(value ?? null);
+    const changed = Object.keys(body).filter((field) => text(body[field]) !== text(this.before[field]));
     if (!changed.length) return this.rule;
     const changes = Object.fromEntries(changed.map((field) => [field, body[field] ?? null]));
     return send("PATCH", `/alarms/rules/${this.rule.id}`, changes);

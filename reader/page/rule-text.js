@@ -6,6 +6,9 @@ import { duration, number } from "./format.js";
 const NUMBER = /^-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?$/;
 const DAY_NAMES = { mon: "Mon", tue: "Tue", wed: "Wed", thu: "Thu", fri: "Fri", sat: "Sat", sun: "Sun" };
 
+// Where a value has come to when the alarm ends.
+const INSIDE = { above: "lower", below: "higher", outside: "further in" };
+
 const seconds = (count) => duration(Math.round(count * 1000));
 
 // The condition of a rule.
@@ -21,8 +24,8 @@ export function whenText({ when, forSeconds, hysteresis }) {
     rate: () => `changes by more than ${number(value)} in ${seconds(perSeconds)}`,
     gap: () => "numbers are missing",
   }[op]();
-  const back = hysteresis ? `, back by ${number(hysteresis)}` : "";
-  return `${text}${back}${forSeconds ? `, for ${seconds(forSeconds)}` : ""}`;
+  const ends = hysteresis ? ` (ends ${number(hysteresis)} ${INSIDE[op]})` : "";
+  return `${text}${ends}${forSeconds ? `, for ${seconds(forSeconds)}` : ""}`;
 }
 
 export function devicesText(devices) {

@@ -7,7 +7,7 @@ import { COLOURS, DASHES, severityMark, setSeverity } from "./severity.js";
 
 // Nearer to each other, they are one.
 const APART_PX = 2;
-const FILL = "24";
+const FILL = "20";
 const TRIAL_FILL = "10";
 const MOST_LISTED = 12;
 
