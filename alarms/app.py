@@ -11,9 +11,10 @@ from prometheus_client import CollectorRegistry
 
 from access.bearer import Bearer
 from access.claims import Verified
+from access.over_http import AuthOverHttp
 from access.public_api import PUBLIC_API
-from access.revocations import RevocationList, fetch_revocations_over_http
-from access.tokens import KeySet, TokenVerifier, fetch_jwks_over_http
+from access.revocations import RevocationList
+from access.tokens import KeySet, TokenVerifier
 from alarms.deliveries.notification import Recorded
 from alarms.deliveries.sender import DeliverySender
 from alarms.deliveries.store import DeliveryStore
@@ -145,17 +146,13 @@ async def serve(settings: AlarmsSettings, shutdown: Shutdown) -> None:
     app = web.Application(middlewares=[problem_middleware])
     allow_origins(app, settings.cors_origins)
     async with (
-        aiohttp.ClientSession() as session,
-        KeySet(fetch_jwks_over_http(session, settings.auth_url)).kept_fresh() as keys,
-        RevocationList(
-            fetch_revocations_over_http(session, settings.auth_url), every_s=settings.revocations_every_seconds
-        ).kept_fresh() as revocations,
+        AuthOverHttp.open(settings.auth_url, revocations_every_s=settings.revocations_every_seconds) as auth,
         open_broker(settings.broker_url) as broker,
         alarms_service(
             settings,
             broker=broker,
-            keys=keys,
-            revocations=revocations,
+            keys=auth.keys,
+            revocations=auth.revocations,
             registry=registry,
             reader_url=(lambda: settings.reader_url) if settings.reader_url else None,
         ) as alarms,

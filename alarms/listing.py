@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from sqlalchemy import select, update
@@ -11,11 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from alarms.deliveries.notification import Recorded
 from alarms.recording import record
 from alarms.rules.store import rule_in
+from broker.alarms import AlarmState, Cause
 from database.alarm_tables import alarm_history, alarm_rules, alarms
 from database.connection import Database, server_time_ms
-
-State = Literal["ok", "pending", "firing", "acknowledged"]
-Cause = Literal["reading", "late", "silence", "owner", "rule"]
 
 
 class NoSuchAlarmError(Exception):
@@ -25,7 +23,7 @@ class NoSuchAlarmError(Exception):
 class NotFiringError(Exception):
     """Only an alarm that is firing can be acknowledged."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: AlarmState) -> None:
         super().__init__(state)
         self.state = state
 
@@ -40,7 +38,7 @@ class AlarmRow:
     severity: str
     device: str
     sensor_type: str
-    state: State
+    state: AlarmState
     since_ms: int | None
     changed_at_ms: int
 
@@ -50,7 +48,7 @@ class HistoryRow:
     """A change of an alarm; times in ms since 1970, the value as JSON."""
 
     number: int
-    state: State
+    state: AlarmState
     cause: Cause
     ts_ms: int
     seq: int
@@ -70,7 +68,7 @@ class AlarmListing:
         owner: str,
         *,
         devices: Collection[str] | None,
-        state: State | None,
+        state: AlarmState | None,
         rule: str | None,
         after: str | None,
         limit: int,

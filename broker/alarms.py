@@ -15,6 +15,10 @@ import msgspec
 MAX_READINGS = 5000
 
 Value = bool | int | float | str
+Severity = Literal["info", "warning", "critical"]
+AlarmState = Literal["ok", "pending", "firing", "acknowledged"]
+Cause = Literal["reading", "late", "silence", "owner", "rule"]
+"""Why an alarm has changed: `owner` acknowledged it; its `rule` was removed or changed."""
 
 
 class WatchedReading(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -64,10 +68,10 @@ class AlarmEvent(msgspec.Struct, rename="camel", frozen=True):
     owner: str
     rule: str
     name: str
-    severity: Literal["info", "warning", "critical"]
+    severity: Severity
     device: str
     sensor_type: str
-    state: Literal["ok", "pending", "firing", "acknowledged"]
+    state: AlarmState
     number: int
     ts: str
     value: Value | None

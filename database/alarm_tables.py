@@ -25,7 +25,7 @@ class _AlarmRules(TypedColumns):
     previous_until_ms = C(BigInteger)
     # From `alarm_rule_counter`, whose row stays locked until the commit: numbers become visible in order.
     number = C(BigInteger, nullable=False)
-    # If set, the rule is removed; the row is kept for a day, for those who follow the numbers.
+    # If set, the rule is removed. Its row is kept for those who follow the numbers, and signs what is still due.
     removed_at_ms = C(BigInteger)
 
 

@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 
-import aiohttp
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from access.revocations import RevocationList, fetch_revocations_over_http
-from access.tokens import KeySet, TokenVerifier, fetch_jwks_over_http
+from access.over_http import AuthOverHttp
+from access.revocations import RevocationList
+from access.tokens import KeySet, TokenVerifier
 from broker.connect import open_broker
 from broker.interface import Broker, Publisher
 from broker.topology import BACKFILL_EXCHANGE, PRESENCE_EXCHANGE, READINGS_EXCHANGE, Exchange
@@ -107,15 +107,11 @@ async def serve(settings: GatewaySettings, shutdown: Shutdown) -> None:
     app = web.Application(middlewares=[problem_middleware])
     allow_origins(app, settings.cors_origins)
     async with (
-        aiohttp.ClientSession() as session,
-        KeySet(fetch_jwks_over_http(session, settings.auth_url)).kept_fresh() as keys,
-        RevocationList(
-            fetch_revocations_over_http(session, settings.auth_url), every_s=settings.revocations_every_seconds
-        ).kept_fresh() as revocations,
+        AuthOverHttp.open(settings.auth_url, revocations_every_s=settings.revocations_every_seconds) as auth,
         open_tracing("gateway") as tracing,
         open_broker(settings.broker_url) as broker,
         gateway_service(
-            settings, broker=broker, keys=keys, revocations=revocations, registry=registry, tracing=tracing
+            settings, broker=broker, keys=auth.keys, revocations=auth.revocations, registry=registry, tracing=tracing
         ) as gateway,
         ops_server(settings, shutdown, registry, gateway.checks, listening),
     ):

@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-import aiohttp
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from access.bearer import Bearer
 from access.claims import Verified
-from access.revocations import RevocationList, fetch_revocations_over_http
-from access.tokens import KeySet, TokenVerifier, fetch_jwks_over_http
+from access.over_http import AuthOverHttp
+from access.revocations import RevocationList
+from access.tokens import KeySet, TokenVerifier
 from broker.connect import open_broker
 from broker.interface import Broker
 from reader.from_auth import FetchDevices, FromAuth, fetch_devices_over_http
@@ -127,18 +127,14 @@ async def serve(settings: ReaderSettings, shutdown: Shutdown) -> None:
     app = web.Application(middlewares=[problem_middleware])
     allow_origins(app, settings.cors_origins)
     async with (
-        aiohttp.ClientSession() as session,
-        KeySet(fetch_jwks_over_http(session, settings.auth_url)).kept_fresh() as keys,
-        RevocationList(
-            fetch_revocations_over_http(session, settings.auth_url), every_s=settings.revocations_every_seconds
-        ).kept_fresh() as revocations,
+        AuthOverHttp.open(settings.auth_url, revocations_every_s=settings.revocations_every_seconds) as auth,
         open_broker(settings.broker_url) as broker,
         reader_service(
             settings,
             broker=broker,
-            keys=keys,
-            revocations=revocations,
-            devices=fetch_devices_over_http(session, settings.auth_url),
+            keys=auth.keys,
+            revocations=auth.revocations,
+            devices=fetch_devices_over_http(auth.session, settings.auth_url),
             registry=registry,
         ) as reader,
         ops_server(settings, shutdown, registry, reader.checks, listening),

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import aiohttp
 import msgspec
 
-from reader.fair_semaphore import FairSemaphore
+from runtime.fair_semaphore import FairSemaphore
 
 # Auth's largest page, and the most pages fetched: further devices are shown by id alone.
 PAGE_SIZE = 1000

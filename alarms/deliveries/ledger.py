@@ -13,6 +13,8 @@ from database.ids import new_id
 # Notifications of one rule to one address within an hour of the clock.
 MAX_AN_HOUR = 60
 HOUR_MS = 3_600_000
+# A digest is sent so long behind its hour: no transaction that adds to it goes on until then.
+SETTLED_AFTER_MS = 10_000
 GIVE_UP_AFTER_MS = 24 * HOUR_MS
 
 
@@ -49,13 +51,14 @@ async def _counts(connection: AsyncConnection, notified: Sequence[Recorded], now
 
 async def _add_to_digest(connection: AsyncConnection, one: Recorded, url: str, now_ms: int) -> None:
     until_ms = now_ms - now_ms % HOUR_MS + HOUR_MS
+    due_at_ms = until_ms + SETTLED_AFTER_MS
     table = alarm_deliveries.c
     is_it = (
         table.owner_id == one.rule.owner,
         table.rule_id == one.rule.id,
         table.target == url,
         table.alarm_id.is_(None),
-        table.due_at_ms == until_ms,
+        table.due_at_ms == due_at_ms,
         table.state == "pending",
     )
     found = (await connection.execute(select(table.id, table.body).where(*is_it).with_for_update())).first()
@@ -63,7 +66,7 @@ async def _add_to_digest(connection: AsyncConnection, one: Recorded, url: str, n
     states[one.state] = states.get(one.state, 0) + 1
     body = digest_of(one, until_ms, states)
     if found is None:
-        row = _row(one, url, body, None, now_ms, due_at_ms=until_ms)
+        row = _row(one, url, body, None, now_ms, due_at_ms=due_at_ms)
         await connection.execute(insert(alarm_deliveries).values(row))
     else:
         of_owner = table.owner_id == one.rule.owner

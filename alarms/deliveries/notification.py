@@ -1,15 +1,14 @@
 """What is sent of a change of an alarm: JSON as Standard Webhooks proposes, with a type, a time and data."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from alarms.rules.message import filled_in
 from alarms.rules.rule import Rule
+from broker.alarms import AlarmState, Cause
 from runtime.times import rfc3339
-
-State = Literal["ok", "pending", "firing", "acknowledged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +18,8 @@ class Recorded:
     rule: Rule
     alarm_id: str
     number: int
-    state: State
-    cause: str
+    state: AlarmState
+    cause: Cause
     device: str
     sensor_type: str
     ts_ms: int

@@ -94,6 +94,9 @@ class DeliverySender:
             self._due.set()
 
     async def _attempt(self, delivery: Delivery, sealed: tuple[str, ...]) -> None:
+        if not sealed:  # its rule was removed long ago
+            await self._give_up(delivery, "no_secret")
+            return
         body = delivery.body.encode()
         try:
             secrets = [self._secrets.open(delivery.owner, one) for one in sealed]
@@ -105,8 +108,7 @@ class DeliverySender:
             await self._failed(delivery, "secret")
         except CallFailedError as error:
             if error.is_gone:
-                await self._store.finish(delivery, "dead", error.status)
-                self._metrics.deliveries.labels("dead").inc()
+                await self._give_up(delivery, error.status)
             else:
                 await self._failed(delivery, error.status)
         else:
@@ -114,6 +116,10 @@ class DeliverySender:
             await self._store.finish(delivery, "delivered", str(status))
             self._metrics.deliveries.labels("delivered").inc()
             self._metrics.delivery_seconds.observe(max(0, now_ms() - delivery.due_at_ms) / 1000)
+
+    async def _give_up(self, delivery: Delivery, status: str) -> None:
+        await self._store.finish(delivery, "dead", status)
+        self._metrics.deliveries.labels("dead").inc()
 
     async def _failed(self, delivery: Delivery, status: str) -> None:
         pause_ms = round(pause_s(delivery.attempts + 1, self._random) * 1000)

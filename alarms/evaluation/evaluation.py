@@ -40,6 +40,7 @@ SAVE_EVERY_S = 5.0
 ON_ITS_WAY_MS = 2000
 RETRY_S = 1.0
 FORGET_EVERY_S = 10.0
+FORGET_ALL_EVERY_S = 3600.0
 
 Result = TypeVar("Result")
 
@@ -66,19 +67,28 @@ class Evaluation:
         self._metrics = metrics
         self._on_recorded = on_recorded
         self._history_ms = history_ms
+        self._forget_at = self._forget_all_at = 0.0
 
     async def run(self) -> None:
         """Evaluate until cancelled; NotLeaderError when another process does."""
         run = _Run(self._book, self._store, self._metrics, self._on_recorded)
         await run.load()
         async with self._broker.consumer(ALARMS, prefetch=PREFETCH) as consumer:
-            forget_at = 0.0
             while True:
                 await run.round(consumer)
-                if time.monotonic() >= forget_at:
-                    forget_at = time.monotonic() + FORGET_EVERY_S
-                    with suppress(Problem):  # another time
-                        await self._store.forget(now_ms() - self._history_ms)
+                with suppress(Problem):  # another time
+                    await self._forget()
+
+    async def _forget(self) -> None:
+        """Delete what nobody needs any more, some of it now and then."""
+        now_s, before_ms = time.monotonic(), now_ms() - self._history_ms
+        if now_s >= self._forget_at:
+            self._forget_at = now_s + FORGET_EVERY_S
+            await self._store.forget(before_ms)
+        if now_s >= self._forget_all_at:
+            self._forget_all_at = now_s + FORGET_ALL_EVERY_S
+            await self._store.forget_alarms(before_ms)
+            await self._store.forget_series(lambda series: bool(self._book.of_series(series)))
 
 
 class _Run:

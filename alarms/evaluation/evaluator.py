@@ -2,24 +2,23 @@
 
 Each reading is evaluated once, by its position: one that is not behind the newest of its series is a repeat, or late.
 A late one, at which a condition holds that needs no other reading, is an alarm of its own, which fires and ends at that
-time; unless an alarm was firing then anyway. Everything else that is late changes nothing.
+time; unless an alarm was firing then anyway. Everything else that is late changes nothing, but that it ends a silence:
+silences go by when a gateway received something, not by what the device's clock said.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from alarms.evaluation.reorder import Ordered, point_of
 from alarms.rules.book import RuleBook
 from alarms.rules.conditions import Above, Below, Equals, Outside
 from alarms.rules.point import Point
 from alarms.rules.rule import Rule, Series
-from alarms.rules.state import OK, Phase, State, advance
-from broker.alarms import WatchedReading
+from alarms.rules.state import OK, Phase, State, Trigger, advance
+from broker.alarms import Cause, WatchedReading
 from readings.keys import Position
 
-Cause = Literal["reading", "late", "silence", "owner", "rule"]
-_NOWHERE: Position = (-1, -1)
+NOWHERE: Position = (-1, -1)
 _WITHOUT_OTHERS = (Above, Below, Outside, Equals)
 
 
@@ -27,7 +26,8 @@ _WITHOUT_OTHERS = (Above, Below, Outside, Equals)
 class Change:
     """A change of one alarm: its new state, and why. `point` is None where no reading is the cause.
 
-    `position`: up to which readings are evaluated; `ts_ms`: as of when it has changed, in ms since 1970.
+    `position`: of its reading, up to which readings are evaluated; `newest`: the same for a late one, which is in front
+    of it. `ts_ms`: as of when it has changed, in ms since 1970.
     """
 
     rule: Rule
@@ -39,14 +39,18 @@ class Change:
     ts_ms: int
     point: Point | None = None
     unit: str | None = None
+    newest: Position = NOWHERE
 
 
 @dataclass(slots=True)
 class Alarm:
-    """What is known of one alarm: its state, and the position of the reading that made its newest transition."""
+    """What is known of one alarm: its state, and the position of the reading that made its newest transition.
+
+    Of a silence, the position is the time at which a gateway received the last reading that counts.
+    """
 
     state: State = OK
-    position: Position = _NOWHERE
+    position: Position = NOWHERE
 
 
 @dataclass(slots=True)
@@ -77,27 +81,31 @@ class Evaluator:
         for group in ordered:
             rules = self._book.of_series(group.series)
             if rules:
+                yield from self._end_silences(group, rules)
                 yield from self._evaluate(group, rules)
             else:
                 self.newest.pop(group.series, None)
 
     def _evaluate(self, group: Ordered, rules: Sequence[Rule]) -> Iterator[Change]:
         newest = self.newest.get(group.series)
-        before = _NOWHERE
+        before = NOWHERE
         for reading in group.readings:
             point = point_of(reading)
             if point.position == before:
                 continue
             before = point.position
             if newest is not None and point.position <= newest.point.position:
+                newest.received_ms = max(newest.received_ms, reading.received_ms)
                 if point.position != newest.point.position:
                     self.late += 1
-                    yield from self._late(group, rules, point)
+                    for rule in rules:
+                        yield from self._late(group, rule, point, newest.point.position)
                 continue
             self.evaluated += 1
             previous = None if newest is None else newest.point
             for rule in rules:
-                yield from self._next(group, rule, point, previous)
+                if rule.trigger is not None:
+                    yield from self._next(group, rule, rule.trigger, point, previous)
             newest = self._remember(group.series, newest, point, reading)
         if newest is not None and any(rule.needs_previous for rule in rules):
             self.unsaved.add(group.series)
@@ -108,38 +116,50 @@ class Evaluator:
         newest.point, newest.received_ms = point, max(newest.received_ms, reading.received_ms)
         return newest
 
-    def _next(self, group: Ordered, rule: Rule, point: Point, previous: Point | None) -> Iterator[Change]:
+    def _end_silences(self, group: Ordered, rules: Sequence[Rule]) -> Iterator[Change]:
+        _, device, sensor_type = group.series
+        for rule in rules:
+            alarm = self.alarms.get((rule.id, device, sensor_type)) if rule.is_silence else None
+            if alarm is None or alarm.state.phase is Phase.OK:
+                continue
+            after = [one for one in group.readings if one.received_ms > alarm.position[0]]
+            if after:
+                first = min(after, key=lambda one: one.received_ms)
+                alarm.state, alarm.position = OK, (first.received_ms, 0)
+                position, ts_ms = alarm.position, first.received_ms
+                yield Change(rule, device, sensor_type, OK, "reading", position, ts_ms, point_of(first), group.unit)
+
+    def _next(
+        self, group: Ordered, rule: Rule, trigger: Trigger, point: Point, previous: Point | None
+    ) -> Iterator[Change]:
         _, device, sensor_type = group.series
         alarm = self.alarms.get((rule.id, device, sensor_type))
         if alarm is not None and point.position <= alarm.position:
-            return  # evaluated before this process began
-        if rule.trigger is None:
-            if alarm is None or alarm.state.phase is Phase.OK:
-                return
-            state = OK
-        else:
-            before = OK if alarm is None else alarm.state
-            state, transition = advance(rule.trigger, before, point, previous)
-            if transition is None:
-                return
+            # Evaluated before this process began, or late: what is stored tells.
+            yield from self._late(group, rule, point, alarm.position)
+            return
+        before = OK if alarm is None else alarm.state
+        state, transition = advance(trigger, before, point, previous)
+        if transition is None:
+            return
         if alarm is None:
             alarm = self.alarms[rule.id, device, sensor_type] = Alarm()
         alarm.state, alarm.position = state, point.position
         yield Change(rule, device, sensor_type, state, "reading", point.position, point.ts_ms, point, group.unit)
 
-    def _late(self, group: Ordered, rules: Sequence[Rule], point: Point) -> Iterator[Change]:
+    def _late(self, group: Ordered, rule: Rule, point: Point, newest: Position) -> Iterator[Change]:
         _, device, sensor_type = group.series
-        for rule in rules:
-            trigger = rule.trigger
-            if trigger is None or trigger.for_ms or not isinstance(trigger.condition, _WITHOUT_OTHERS):
-                continue
-            alarm = self.alarms.get((rule.id, device, sensor_type))
-            since_ms = None if alarm is None else alarm.state.since_ms
-            if since_ms is not None and since_ms <= point.ts_ms:
-                continue  # it has been firing since before
-            if trigger.holds(point, None, held=False):
-                state = State(Phase.FIRING, point.ts_ms)
-                yield Change(rule, device, sensor_type, state, "late", point.position, point.ts_ms, point, group.unit)
+        trigger = rule.trigger
+        if trigger is None or trigger.for_ms or not isinstance(trigger.condition, _WITHOUT_OTHERS):
+            return
+        alarm = self.alarms.get((rule.id, device, sensor_type))
+        since_ms = None if alarm is None else alarm.state.since_ms
+        if since_ms is not None and since_ms <= point.ts_ms:
+            return  # it has been firing since before
+        if trigger.holds(point, None, held=False):
+            state = State(Phase.FIRING, point.ts_ms)
+            position, ts_ms = point.position, point.ts_ms
+            yield Change(rule, device, sensor_type, state, "late", position, ts_ms, point, group.unit, newest)
 
     def silent(self, rule: Rule, device: str, since_ms: int) -> Change | None:
         """Return the change that a silence makes, which began to count at a time; None if it is known."""
@@ -147,7 +167,7 @@ class Evaluator:
         alarm = self.alarms.setdefault((rule.id, device, sensor_type), Alarm())
         if alarm.state.phase is not Phase.OK:
             return None
-        alarm.state = State(Phase.FIRING, since_ms)
+        alarm.state, alarm.position = State(Phase.FIRING, since_ms), (since_ms - rule.for_ms, 0)
         return Change(rule, device, sensor_type, alarm.state, "silence", alarm.position, since_ms)
 
     def end_of(self, rule: Rule, now_ms: int) -> list[Change]:

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import and_, delete, or_, select, tuple_
+from sqlalchemy import Column, Executable, and_, delete, or_, select, tuple_
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -118,6 +118,31 @@ class AlarmStore:
             if rows:
                 await connection.execute(delete(alarm_history).where(tuple_(*key).in_(rows)))
 
+    async def forget_alarms(self, before_ms: int) -> None:
+        """Delete alarms of rules that are gone, which have not changed since a time in ms since 1970."""
+        is_rule = and_(alarm_rules.c.owner_id == alarms.c.owner_id, alarm_rules.c.id == alarms.c.rule_id)
+        query = (
+            select(alarms.c.owner_id, alarms.c.id)
+            .outerjoin(alarm_rules, is_rule)
+            .where(alarm_rules.c.id.is_(None), alarms.c.changed_at_ms < before_ms)
+        )
+        await self._forget_all(query, alarms.c.owner_id, alarms.c.id, is_kept=lambda _: False)
+
+    async def forget_series(self, is_watched: Callable[[Series], bool]) -> None:
+        """Delete the newest readings of series that no rule watches any more."""
+        key = (alarm_series.c.owner_id, alarm_series.c.device, alarm_series.c.sensor_type)
+        await self._forget_all(select(*key), *key, is_kept=is_watched)
+
+    async def _forget_all(self, query: Executable, *key: Column[Any], is_kept: Callable[[Any], bool]) -> None:
+        """Delete the rows that a query of their keys finds, in portions."""
+        async with self._database.connect() as connection:
+            rows = [tuple(row) for row in await connection.execute(query)]
+        old = [row for row in rows if not is_kept(row)]
+        for start in range(0, len(old), FORGET_ROWS):
+            async with self._database.begin() as connection:
+                await self._leader.renew(connection)
+                await connection.execute(delete(key[0].table).where(tuple_(*key).in_(old[start : start + FORGET_ROWS])))
+
     async def _of_existing(
         self,
         items: Sequence[Item],
@@ -182,12 +207,15 @@ async def _apply(
         if row is not None and await _is_covered(connection, row, change):
             return []
         row = rows[_key(change)] = row or _new_row(change, now_ms)
+        # After a restart, what was late is not evaluated again as if it were not.
+        row["ts_ms"], row["seq"] = max((row["ts_ms"], row["seq"]), change.newest)
         return [_record(row, change, phase, now_ms, is_notified=True) for phase in (Phase.FIRING, Phase.OK)]
     row = rows[_key(change)] = row or _new_row(change, now_ms)
     before, phase = Phase(row["state"]), change.state.phase
     # Of changes that are stored again, as the database did not say whether they were, each is there already.
     is_stored = change.cause == "reading" and change.position <= (row["ts_ms"], row["seq"])
-    if before is phase or is_stored:
+    is_of_new_rule = change.cause == "rule" and row["rule_version"] > change.rule.version
+    if before is phase or is_stored or is_of_new_rule:
         return []
     row |= {
         "state": str(phase),

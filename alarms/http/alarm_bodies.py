@@ -9,18 +9,18 @@ from alarms.deliveries.store import Delivery
 from alarms.http.rule_bodies import MAX_PAGE, Cursor
 from alarms.listing import AlarmRow, HistoryRow
 from alarms.rules.definition import DeviceId
+from broker.alarms import AlarmState, Cause
 from database.ids import ID
 from runtime.http.wording import rule as in_words
 from runtime.times import TimeText, rfc3339
 
-State = Literal["ok", "pending", "firing", "acknowledged"]
 DeliveryState = Literal["pending", "delivered", "dead"]
 
 
 class AlarmsQuery(msgspec.Struct, rename="camel"):
     """Query of `GET /alarms`; the cursor is the last id of the previous page."""
 
-    state: State | UnsetType = UNSET
+    state: AlarmState | UnsetType = UNSET
     rule: Annotated[str, Meta(pattern=ID, extra=in_words("the id of a rule"))] | UnsetType = UNSET
     device: DeviceId | UnsetType = UNSET
     cursor: Cursor | UnsetType = UNSET
@@ -36,7 +36,7 @@ class AlarmItem(msgspec.Struct, rename="camel"):
     severity: str
     device: str
     sensor_type: str
-    state: State
+    state: AlarmState
     changed_at: TimeText
     since: TimeText | UnsetType = UNSET
 
@@ -75,8 +75,8 @@ class HistoryItem(msgspec.Struct, rename="camel"):
     """A change of an alarm. `ts`: of the reading that is its cause, or when its absence began to count."""
 
     number: int
-    state: State
-    cause: Literal["reading", "late", "silence", "owner", "rule"]
+    state: AlarmState
+    cause: Cause
     ts: TimeText
     recorded_at: TimeText
     seq: int | UnsetType = UNSET

@@ -14,7 +14,7 @@ from alarms.rules.book import RuleBook
 from alarms.rules.definition import RuleDefinition, changed_definition, checked_definition
 from alarms.rules.devices import DeviceNames
 from alarms.rules.rule import rule_of
-from alarms.rules.store import MAX_RULES, NoSuchOwnerError, NoSuchRuleError, RuleStore, TooManyRulesError
+from alarms.rules.store import MAX_REMOVED, MAX_RULES, NoSuchOwnerError, NoSuchRuleError, RuleStore, TooManyRulesError
 from alarms.rules.trial import Trials
 from alarms.webhooks.secrets import Secrets
 from alarms.webhooks.signature import new_secret
@@ -159,7 +159,7 @@ class RuleRoutes:
         try:
             stored = await self._store.create(claims.owner, definition, sealed)
         except TooManyRulesError as error:
-            detail = f"An owner may have {MAX_RULES} rules."
+            detail = f"An owner may have {MAX_RULES} rules, and remove {MAX_REMOVED} a day."
             raise Problem(429, detail, code="too_many_rules", extra={"limit": MAX_RULES}) from error
         except NoSuchOwnerError as error:
             raise Problem(401, "The account is deleted.", code="revoked") from error

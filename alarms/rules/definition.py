@@ -10,6 +10,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from alarms.rules.message import PLACEHOLDERS, unknown_placeholders
 from alarms.rules.schedule import Day, minute_of
+from broker.alarms import Severity
 from readings.reading import Value
 from runtime.http.fields import ONE_LINE, ONE_LINE_RULE, Body, convert_body
 from runtime.http.problems import FieldError, Problem
@@ -17,7 +18,6 @@ from runtime.http.wording import rule as in_words
 from runtime.time_zones import UnknownZone, time_zone
 
 Op = Literal["above", "below", "outside", "equals", "changed", "rate", "silent", "gap"]
-Severity = Literal["info", "warning", "critical"]
 # A week: longer, and a restart of the device would end what it waits for.
 MAX_FOR_S = 7 * 86_400
 # Shorter silences are how networks are.

@@ -20,14 +20,16 @@ from database.connection import Database, server_time_ms
 from database.ids import new_id
 
 MAX_RULES = 1000
-# How long a removed rule's row is kept for those who follow the numbers.
-REMOVED_FOR_MS = 86_400_000
+# How long a removed rule's row is kept: it signs what is still to be delivered, a digest of its last hour included.
+REMOVED_FOR_MS = 26 * 3_600_000
+# Rows of an owner's removed rules: who removes and makes rules without end waits.
+MAX_REMOVED = 10 * MAX_RULES
 # After a rotation, webhooks are signed with both secrets for so long.
 BOTH_SECRETS_MS = 86_400_000
 
 
 class TooManyRulesError(Exception):
-    """The owner has as many rules as anyone may have."""
+    """The owner has as many rules as anyone may have, or has removed too many within a day."""
 
 
 class NoSuchRuleError(Exception):
@@ -67,12 +69,13 @@ class RuleStore:
         try:
             async with self._database.begin() as connection:
                 number = await _next_number(connection)
-                held = select(func.count()).where(
-                    alarm_rules.c.owner_id == owner, alarm_rules.c.removed_at_ms.is_(None)
-                )
-                if (await connection.scalar(held) or 0) >= MAX_RULES:
-                    raise TooManyRulesError
                 now = await server_time_ms(connection)
+                await _forget_removed(connection, owner, now)
+                counted = select(func.count(), func.count(alarm_rules.c.removed_at_ms))
+                of_owner = counted.where(alarm_rules.c.owner_id == owner)
+                count, removed = (await connection.execute(of_owner)).one()
+                if count - removed >= MAX_RULES or removed >= MAX_REMOVED:
+                    raise TooManyRulesError
                 row: dict[str, Any] = {
                     "owner_id": owner,
                     "id": new_id(),
@@ -148,8 +151,7 @@ class RuleStore:
             now = await server_time_ms(connection)
             values = {"removed_at_ms": now, "number": number}
             await connection.execute(update(alarm_rules).where(*_is(owner, rule_id)).values(values))
-            old = alarm_rules.c.removed_at_ms <= now - REMOVED_FOR_MS
-            await connection.execute(delete(alarm_rules).where(alarm_rules.c.owner_id == owner, old))
+            await _forget_removed(connection, owner, now)
 
     async def changes_after(self, number: int | None) -> Changes:
         """Return what changed after a number; for None, or a number that was never given, every rule there is."""
@@ -172,6 +174,11 @@ async def _next_number(connection: AsyncConnection) -> int:
     """Take the next number: from here on, all other changes wait for the commit."""
     await connection.execute(update(alarm_rule_counter).values(number=alarm_rule_counter.c.number + 1))
     return int(await connection.scalar(select(alarm_rule_counter.c.number)) or 0)
+
+
+async def _forget_removed(connection: AsyncConnection, owner: str, now_ms: int) -> None:
+    old = alarm_rules.c.removed_at_ms <= now_ms - REMOVED_FOR_MS
+    await connection.execute(delete(alarm_rules).where(alarm_rules.c.owner_id == owner, old))
 
 
 async def _find(connection: AsyncConnection, owner: str, rule_id: str) -> StoredRule:

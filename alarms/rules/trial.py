@@ -1,19 +1,22 @@
 """Tries a rule on what is stored: when it would have fired in the last day. A reader is asked, with the owner's token.
 
-What is tried is the rule itself, on readings in their order. `changed`, `rate` and `gap` see the first reading of the
-day without the one before it.
+What is tried is the rule itself, on readings in their order; silences by when the gateways received them. `changed`,
+`rate` and `gap` see the first reading of the day without the one before it.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import aiohttp
 import msgspec
 
 from alarms.rules.point import Point
 from alarms.rules.rule import Rule
-from alarms.rules.state import OK, Phase, State, advance
+from alarms.rules.state import OK, Phase, State, Trigger, advance
+from runtime.fair_semaphore import FairSemaphore
 from runtime.http.problems import Problem
 from runtime.times import parse_rfc3339, rfc3339
 
@@ -23,6 +26,9 @@ MAX_READINGS = 1_000_000
 MAX_FIRINGS = 1000
 TIMEOUT_S = 30.0
 RETRY_AFTER_S = 2
+# A trial takes seconds of a core, in the process that evaluates.
+MAX_AT_ONCE, MAX_AT_ONCE_OF_OWNER = 2, 1
+MAX_WAIT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,7 @@ class _Reading(msgspec.Struct, rename="camel"):
     ts: str
     seq: int
     value: bool | int | float | str
+    received_at: str | None = None
 
 
 _decode_series = msgspec.json.Decoder(_SeriesPage).decode
@@ -72,9 +79,22 @@ class Trials:
         """`reader_url` is asked at each trial: in one process with the reader, it is not known before that listens."""
         self._session = session
         self._reader_url = reader_url
+        self._slots = FairSemaphore(MAX_AT_ONCE, MAX_AT_ONCE_OF_OWNER)
 
     async def run(self, rule: Rule, token: str, names: dict[str, str], now_ms: int) -> Trial:
-        """Try a rule on the last day. Problem 503 while no reader answers, or as the reader refuses the token."""
+        """Try a rule on the last day.
+
+        Problem 503 while no reader answers, or too many rules are being tried; 403 where the reader refuses the token.
+        """
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(MAX_WAIT_S):
+                    await stack.enter_async_context(self._slots.slot(rule.owner))
+            except TimeoutError:
+                raise _unavailable("Too many rules are being tried at the moment.") from None
+            return await self._run(rule, token, names, now_ms)
+
+    async def _run(self, rule: Rule, token: str, names: dict[str, str], now_ms: int) -> Trial:
         trial = Trial()
         try:
             async for device in self._devices(rule, token, names):
@@ -84,8 +104,7 @@ class Trials:
                 trial.series += 1
                 await self._try(trial, rule, device, token, now_ms)
         except (aiohttp.ClientError, OSError, TimeoutError, msgspec.MsgspecError) as error:
-            headers = {"Retry-After": str(RETRY_AFTER_S)}
-            raise Problem(503, "No reader answers at the moment.", code="unavailable", headers=headers) from error
+            raise _unavailable("No reader answers at the moment.") from error
         return trial
 
     async def _devices(self, rule: Rule, token: str, names: dict[str, str]) -> AsyncIterator[str]:
@@ -105,11 +124,15 @@ class Trials:
     async def _try(self, trial: Trial, rule: Rule, device: str, token: str, now_ms: int) -> None:
         sensor_type = rule.definition.sensor_type
         parameters = {"device": device, "sensorType": sensor_type, "format": "ndjson", "from": rfc3339(now_ms - DAY_MS)}
-        finder = _Finder(rule, device, sensor_type, now_ms)
+        finder: _Changes | _Silences
+        if rule.trigger is None:
+            finder = _Silences(rule.for_ms, device, sensor_type, now_ms)
+        else:
+            finder = _Changes(rule.trigger, device, sensor_type)
         async with self._asked("/readings", token, parameters) as response:
             async for line in response.content:
                 reading = _decode_reading(line)
-                finder.add(Point(parse_rfc3339(reading.ts), reading.seq, reading.value))
+                finder.add(reading)
                 trial.readings += 1
                 if trial.readings >= MAX_READINGS:
                     trial.complete = False
@@ -130,28 +153,26 @@ class Trials:
             yield response
 
 
-class _Finder:
+def _unavailable(detail: str) -> Problem:
+    return Problem(503, detail, code="unavailable", headers={"Retry-After": str(RETRY_AFTER_S)})
+
+
+class _Changes:
     """Finds when an alarm would have fired in one series."""
 
-    def __init__(self, rule: Rule, device: str, sensor_type: str, now_ms: int) -> None:
-        self._rule = rule
-        self._names: tuple[str, str] = (device, sensor_type)
-        self._now_ms = now_ms
+    def __init__(self, trigger: Trigger, device: str, sensor_type: str) -> None:
+        self._trigger = trigger
+        self._names = (device, sensor_type)
         self._state: State = OK
         self._previous: Point | None = None
         self._firing_from: int | None = None
         self._found: list[Firing] = []
 
-    def add(self, point: Point) -> None:
+    def add(self, reading: _Reading) -> None:
         """Add the next reading."""
-        rule, previous = self._rule, self._previous
+        point = Point(parse_rfc3339(reading.ts), reading.seq, reading.value)
+        self._state, transition = advance(self._trigger, self._state, point, self._previous)
         self._previous = point
-        if rule.trigger is None:
-            if previous is not None and point.ts_ms - previous.ts_ms > rule.for_ms:
-                self._found.append(Firing(*self._names, previous.ts_ms + rule.for_ms, point.ts_ms))
-            return
-        before = self._state
-        self._state, transition = advance(rule.trigger, before, point, previous)
         if transition is None:
             return
         if transition.phase is Phase.FIRING:
@@ -164,7 +185,30 @@ class _Finder:
         """Return what was found. `is_whole`: the last reading was the series' last one."""
         if self._firing_from is not None:
             self._found.append(Firing(*self._names, self._firing_from, None))
-        last, rule = self._previous, self._rule
-        if rule.trigger is None and is_whole and last is not None and self._now_ms - last.ts_ms > rule.for_ms:
-            self._found.append(Firing(*self._names, last.ts_ms + rule.for_ms, None))
         return self._found
+
+
+class _Silences:
+    """Finds when nothing came of one series for as long as a rule says."""
+
+    def __init__(self, for_ms: int, device: str, sensor_type: str, now_ms: int) -> None:
+        self._for_ms = for_ms
+        self._names = (device, sensor_type)
+        self._now_ms = now_ms
+        self._received_ms: list[int] = []
+
+    def add(self, reading: _Reading) -> None:
+        """Add a reading."""
+        self._received_ms.append(parse_rfc3339(reading.received_at or reading.ts))
+
+    def finish(self, *, is_whole: bool) -> list[Firing]:
+        """Return what was found. `is_whole`: the last reading was the series' last one."""
+        times = sorted(self._received_ms)
+        found = [
+            Firing(*self._names, before + self._for_ms, after)
+            for before, after in pairwise(times)
+            if after - before > self._for_ms
+        ]
+        if is_whole and times and self._now_ms - times[-1] > self._for_ms:
+            found.append(Firing(*self._names, times[-1] + self._for_ms, None))
+        return found

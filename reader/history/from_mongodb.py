@@ -14,7 +14,6 @@ from bson import decode_all
 from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
 
-from reader.fair_semaphore import FairSemaphore
 from reader.history.bucket_statistics import Aggregation, Part
 from reader.history.gap_scan import scan_gaps
 from reader.history.sequence import Completeness, Gap, SequenceGaps
@@ -24,6 +23,7 @@ from reader.responses import AS_STORED, Document
 from readings.document import DocumentError, position_of
 from readings.filters import of_device
 from readings.keys import Position, series_key
+from runtime.fair_semaphore import FairSemaphore
 from runtime.mongodb import THREADS, mongodb_client
 from storage.codec.columns import Columns
 from storage.codec.packed import BlockError

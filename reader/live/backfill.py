@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from reader.fair_semaphore import FairSemaphore
 from reader.history.from_mongodb import FromMongoDB, HistoryUnavailable, Range
 from reader.http.queries import LAST_MS, MAX_LIMIT
 from reader.live.feed import Feed, Filter
@@ -20,6 +19,7 @@ from reader.live.owner_feeds import FLUSH_EVERY_S, UNREADABLE, LiveEvent, Series
 from reader.responses import Document
 from readings.document import position_of, received_at_ms
 from readings.keys import Position
+from runtime.fair_semaphore import FairSemaphore
 from runtime.logs import logger
 from runtime.times import now_ms
 

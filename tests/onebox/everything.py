@@ -1,4 +1,4 @@
-"""auth, gateway and reader on one port, wired as in a onebox, and every call of theirs that a token opens."""
+"""auth, gateway, reader and alarms on one port, wired as in a onebox, and every call of theirs that a token opens."""
 
 import json
 from collections.abc import AsyncIterator
@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry
 from access.public_api import PUBLIC_API
 from access.revocations import RevocationList
 from access.tokens import KeySet
+from alarms.app import alarms_service
+from alarms.settings import AlarmsSettings
 from auth.app import auth_service
 from auth.migrate import migrate
 from broker.embedded.broker import EmbeddedBroker
@@ -27,12 +29,13 @@ from runtime.http.problems import problem_middleware
 from tests.auth.service import make_settings
 from tests.reader.harness import Mongo
 
-READ, WRITE, MANAGE = "readings:read", "readings:write", "devices:manage"
-SCOPES = (READ, WRITE, MANAGE)
+READ, WRITE, MANAGE, ALARMS = "readings:read", "readings:write", "devices:manage", "alarms:manage"
+SCOPES = (READ, WRITE, MANAGE, ALARMS)
 PASSWORD = "correct horse battery"
 DEVICE = {"sensorType": "temperature", "location": "hidden"}
 STORED = {"items": [{"sensorType": "temperature", "readings": [[1, 1]]}]}
 SERIES = "device={id}&sensorType=temperature"
+RULE = {"name": "hot", "devices": "all", "sensorType": "temperature", "when": {"op": "above", "value": 80}}
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,16 @@ class Call:
     headers: dict[str, str] = field(default_factory=dict)
     # A key that is limited to devices gets 403, whatever is asked.
     of_all_devices: bool = False
+    # All scopes are needed, not one of them.
+    needs_each: bool = False
 
     def names_a_device(self, path: str) -> bool:
-        return self.scopes != () and "{id}" in (path + self.query + "".join(self.headers.values()))
+        place = path if path.startswith("/devices/") else ""
+        return self.scopes != () and "{id}" in (place + self.query + "".join(self.headers.values()))
+
+    def permits(self, *scopes: str) -> bool:
+        enough = all if self.needs_each else any
+        return self.scopes != () and enough(scope in scopes for scope in self.scopes)
 
 
 PUBLIC = {
@@ -91,6 +101,18 @@ CALLS = {
     "GET /devices/{id}/gaps": Call((READ,), "sensorType=temperature"),
     "GET /live": Call((READ,), "device={id}"),
     "GET /pipeline": Call((READ,), of_all_devices=True),
+    "POST /alarms/rules": Call((ALARMS,), body=RULE, of_all_devices=True),
+    "POST /alarms/rules/test": Call((ALARMS, READ), body=RULE, of_all_devices=True, needs_each=True),
+    "GET /alarms/rules": Call((ALARMS,), of_all_devices=True),
+    "GET /alarms/rules/{id}": Call((ALARMS,), of_all_devices=True),
+    "PATCH /alarms/rules/{id}": Call((ALARMS,), body={"name": "hotter"}, of_all_devices=True),
+    "DELETE /alarms/rules/{id}": Call((ALARMS,), of_all_devices=True),
+    "POST /alarms/rules/{id}/secret": Call((ALARMS,), of_all_devices=True),
+    "GET /alarms": Call((ALARMS,), "device={id}"),
+    "GET /alarms/{id}/history": Call((ALARMS,)),
+    "POST /alarms/{id}/acknowledge": Call((ALARMS,)),
+    "GET /alarms/deliveries": Call((ALARMS,), of_all_devices=True),
+    "POST /alarms/deliveries/{id}/replay": Call((ALARMS,), of_all_devices=True),
 }
 
 
@@ -139,7 +161,7 @@ class Client:
 
 @asynccontextmanager
 async def everything(folder: Path, mongo: Mongo) -> AsyncIterator[Client]:
-    """Serve auth, gateway and reader on one port, wired as in a onebox."""
+    """Serve auth, gateway, reader and alarms on one port, wired as in a onebox."""
     users = f"sqlite+aiosqlite:///{folder / 'users.db'}"
     await migrate(users)
     common: dict[str, Any] = {"broker_url": "embedded://unused", "auth_url": "http://unused"}
@@ -161,9 +183,18 @@ async def everything(folder: Path, mongo: Mongo) -> AsyncIterator[Client]:
             devices=auth.devices,
             registry=registry,
         ) as reader,
+        alarms_service(
+            AlarmsSettings(**common, auth_database_url=users, alarm_secret="a-secret-of-the-tests-only"),
+            broker=broker,
+            keys=keys,
+            revocations=revocations,
+            registry=registry,
+            reader_url=lambda: url,
+        ) as alarms,
     ):
-        for part in (auth, gateway, reader):
+        for part in (auth, gateway, reader, alarms):
             part.add_routes(app)
-        add_docs(app, PUBLIC_API, [*auth.calls, *gateway.calls, *reader.calls])
+        add_docs(app, PUBLIC_API, [*auth.calls, *gateway.calls, *reader.calls, *alarms.calls])
         async with listen(app, "127.0.0.1", 0) as port, aiohttp.ClientSession() as session:
-            yield Client(session, f"http://127.0.0.1:{port}")
+            url = f"http://127.0.0.1:{port}"
+            yield Client(session, url)

@@ -143,3 +143,15 @@ def test_the_end_of_a_rule_ends_its_alarms_once() -> None:
         ("press", "ok", "rule", START_MS + 9000)
     ]
     assert world.evaluator.end_of(rule, START_MS + 9000) == []
+
+
+def test_a_late_reading_that_comes_first_after_a_restart_is_late_all_the_same() -> None:
+    world = World(make_rule())
+    world.round(announced(reading(1000, 70), reading(3000, 90), reading(5000, 70)))
+    world.round()
+    after = World(world.rule)
+    after.evaluator.alarms = world.evaluator.alarms
+    after.round(announced(reading(2000, 99), reading(4000, 99)))
+    after.round()
+    assert after.transitions("press") == []
+    assert (START_MS + 2000, 0, "firing") in after.transitions("press", "late")

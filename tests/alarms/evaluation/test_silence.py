@@ -3,11 +3,13 @@
 from typing import Any
 
 from alarms.evaluation.evaluator import Change, Evaluator, Newest
+from alarms.evaluation.reorder import Ordered
 from alarms.evaluation.silence import Silences
 from alarms.rules.point import Point
 from alarms.rules.rule import Rule
+from broker.alarms import WatchedReading
 from tests.alarms.evaluation.model import Book
-from tests.alarms.making import START_MS, make_rule
+from tests.alarms.making import START_MS, make_rule, reading
 
 SERIES = ("ada", "press", "temperature")
 
@@ -30,6 +32,11 @@ class World:
         received_ms = START_MS + round(at_s * 1000)
         self.evaluator.newest[SERIES] = Newest(Point(START_MS - 3_600_000, 0, 1), received_ms)
         self.silences.seen(SERIES, [self.rule])
+
+    def evaluated(self, *readings: WatchedReading) -> list[Change]:
+        changes = list(self.evaluator.evaluate([Ordered(SERIES, None, list(readings))]))
+        self.silences.seen(SERIES, [self.rule])
+        return changes
 
     def due(self, at_s: float) -> list[Change]:
         return list(self.silences.due(START_MS + round(at_s * 1000)))
@@ -75,3 +82,29 @@ def test_a_rule_that_stays_keeps_what_it_watches() -> None:
     world.came(0)
     assert not world.silences.watch_rules([world.rule])
     assert len(world.due(10)) == 1
+
+
+def test_a_reading_ends_it_when_a_gateway_has_received_it_whatever_its_time_is() -> None:
+    world = World(silent(10))
+    assert world.evaluated(reading(0, 1)) == []
+    assert len(world.due(10)) == 1
+    assert world.evaluated(reading(0, 1, received_ms=0)) == [], "it is the one behind which the silence counts"
+    late = reading(-86_400_000, 1, received_ms=12_000)
+    (end,) = world.evaluated(late, reading(-86_399_000, 1, received_ms=13_000))
+    assert (end.cause, end.state.phase, end.ts_ms) == ("reading", "ok", START_MS + 12_000)
+    assert end.point is not None
+    assert end.point.ts_ms == late.ts_ms
+    assert world.due(22.9) == []
+    assert [one.ts_ms for one in world.due(23)] == [START_MS + 23_000]
+
+
+def test_what_is_delivered_again_after_a_restart_ends_no_silence_that_came_behind_it() -> None:
+    world = World(silent(10))
+    world.evaluated(reading(0, 1))
+    world.due(10)
+    (alarm,) = world.evaluator.alarms.values()
+    again = World(world.rule)
+    again.evaluator.alarms[world.rule.id, "press", "temperature"] = alarm
+    assert again.evaluated(reading(0, 1)) == []
+    assert again.due(100) == [], "it is known to be silent"
+    assert len(again.evaluated(reading(1, 1, received_ms=50_000))) == 1

@@ -1,11 +1,12 @@
 """What is stored of changes: by the leader only, each once, numbered, with what is to be notified."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from sqlalchemy import delete, select
 
-from alarms.deliveries.ledger import MAX_AN_HOUR
+from alarms.deliveries.ledger import MAX_AN_HOUR, SETTLED_AFTER_MS
 from alarms.evaluation import store as store_module
 from alarms.evaluation.evaluator import Newest
 from alarms.evaluation.leader import NotLeaderError
@@ -14,7 +15,7 @@ from alarms.listing import AlarmListing, NoSuchAlarmError, NotFiringError
 from alarms.rules.point import Point
 from alarms.rules.state import Phase
 from alarms.rules.store import NoSuchOwnerError, RuleStore
-from database.alarm_tables import alarm_deliveries, alarm_history, alarm_leader, alarm_series
+from database.alarm_tables import alarm_deliveries, alarm_history, alarm_leader, alarm_rules, alarm_series, alarms
 from database.connection import Database
 from database.tables import users
 from tests.alarms.evaluation.leading import ends, fires, late, leading, states, stored_rule
@@ -61,6 +62,31 @@ async def test_what_is_committed_again_changes_nothing(database: Database, datab
         before = await history(database_url), await deliveries(database_url)
         assert await store.commit([late(rule, 0)]) == []
     assert (await history(database_url), await deliveries(database_url)) == before
+
+
+async def test_the_end_of_a_changed_rules_alarm_that_is_committed_again_ends_no_alarm_of_its_new_version(
+    database: Database, database_url: str
+) -> None:
+    rule = await stored_rule(database)
+    end = replace(ends(rule, 1), cause="rule", ts_ms=START_MS + 2)
+    changes = [end, fires(replace(rule, version=2), 3)]
+    async with leading(database) as store:
+        await store.commit([fires(rule, 1)])
+        assert states(await store.commit(changes)) == [(2, "ok", "rule"), (3, "firing", "reading")]
+        before = await history(database_url), await deliveries(database_url)
+        assert await store.commit(changes) == []
+    assert (await history(database_url), await deliveries(database_url)) == before
+
+
+async def test_after_a_late_reading_what_was_evaluated_before_counts_as_evaluated_at_the_next_start(
+    database: Database,
+) -> None:
+    rule = await stored_rule(database)
+    async with leading(database) as store:
+        await store.commit([replace(late(rule, 5), newest=(START_MS + 20, 3))])
+        known, _ = await store.load()
+        assert [one.position for one in known.values()] == [(START_MS + 20, 3)]
+        assert await store.commit([fires(rule, 5)]) == []
 
 
 async def test_a_process_past_its_lease_stores_nothing(database: Database, database_url: str) -> None:
@@ -170,7 +196,7 @@ async def test_beyond_a_bound_an_hour_notifications_are_one_digest(database: Dat
     if len(hours) == 1:
         assert (len(singles), len(digests)) == (MAX_AN_HOUR, 1)
         assert '"changes":{"firing":2,"ok":1}' in digests[0]["body"]
-        assert digests[0]["due_at_ms"] % 3_600_000 == 0
+        assert digests[0]["due_at_ms"] % 3_600_000 == SETTLED_AFTER_MS
     assert len(await history(database_url)) == MAX_AN_HOUR + 3, "and the history has everything"
 
 
@@ -214,3 +240,24 @@ async def test_an_old_history_is_forgotten_in_portions(
         assert [number for number, *_ in await history(database_url)] == [3]
         await store.forget(2**53)
         assert await history(database_url) == []
+
+
+async def test_alarms_of_rules_that_are_gone_go_with_their_history(database: Database, database_url: str) -> None:
+    kept, gone = await stored_rule(database), await stored_rule(database)
+    async with leading(database) as store:
+        await store.commit([fires(kept, 1), fires(gone, 1), ends(gone, 2)])
+        await change(database_url, delete(alarm_rules).where(alarm_rules.c.id == gone.id))
+        await store.forget_alarms(0)
+        assert len(await rows(database_url, select(alarms))) == 2
+        await store.forget_alarms(2**53)
+    assert [one["rule_id"] for one in await rows(database_url, select(alarms))] == [kept.id]
+
+
+async def test_the_newest_readings_of_series_that_nobody_watches_go(database: Database) -> None:
+    newest = Newest(Point(START_MS, 0, 1), START_MS)
+    series = [(owner, "press", f"type{number}") for owner in ("ada", "bob") for number in range(3)]
+    async with leading(database) as store:
+        await store.save([(one, newest) for one in series])
+        await store.forget_series(lambda one: one in series[:2])
+        _, left = await store.load()
+    assert sorted(left) == series[:2]

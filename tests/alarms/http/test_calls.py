@@ -3,13 +3,15 @@
 import json
 from typing import Any
 
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 
-from alarms.rules.store import MAX_RULES
+from alarms.rules.store import MAX_REMOVED, MAX_RULES
 from database.alarm_tables import alarm_deliveries, alarm_history, alarm_rules, alarms
 from database.ids import new_id
+from runtime.times import now_ms
 from tests.alarms.http.conftest import SCOPE, Client
 from tests.alarms.making import GIVEN
+from tests.alarms.rows import rows
 from tests.auth.rows import change
 
 RULE = GIVEN | {"notify": [{"kind": "webhook", "url": "https://example.org/hook"}]}
@@ -105,6 +107,20 @@ async def test_the_1001st_rule_is_refused_and_others_have_theirs(client: Client)
     assert (await client.call("POST", "/alarms/rules", RULE, owner="bob"))[0] == 201
     assert (await client.call("DELETE", f"/alarms/rules/{last['id']}"))[0] == 204
     assert (await client.call("POST", "/alarms/rules", RULE))[0] == 201
+
+
+async def test_who_has_removed_ten_thousand_rules_within_a_day_makes_no_more(client: Client) -> None:
+    _, rule = await client.call("POST", "/alarms/rules", RULE)
+    (stored,) = await rows(client.database_url, select(alarm_rules))
+    removed = stored | {"removed_at_ms": now_ms()}
+    many = [removed | {"id": new_id()} for _ in range(MAX_REMOVED)]
+    await change(client.database_url, insert(alarm_rules).values(many))
+    status, answer = await client.call("POST", "/alarms/rules", RULE)
+    assert (status, answer["code"]) == (429, "too_many_rules")
+    removed_ones = alarm_rules.update().where(alarm_rules.c.id != rule["id"])
+    await change(client.database_url, removed_ones.values(removed_at_ms=now_ms() - 27 * 3_600_000))
+    assert (await client.call("POST", "/alarms/rules", RULE))[0] == 201
+    assert len(await rows(client.database_url, select(alarm_rules.c.id))) == 2, "they are gone"
 
 
 async def test_lists_have_pages(client: Client) -> None:

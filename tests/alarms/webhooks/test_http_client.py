@@ -1,10 +1,13 @@
 """Calls of webhooks, to real servers on loopback, which is allowed here."""
 
 import asyncio
+import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from ipaddress import ip_network
 from random import Random
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -145,3 +148,28 @@ def test_pauses_grow_up_to_a_bound_and_differ_a_little() -> None:
     assert max(pauses) <= 1.2 * LONGEST_PAUSE_S
     assert min(pauses[8:]) >= 0.8 * LONGEST_PAUSE_S
     assert len(set(pauses)) == len(pauses)
+
+
+async def test_names_that_do_not_resolve_keep_no_other_from_being_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = threading.Event()
+    ask = socket.getaddrinfo
+
+    def hangs(host: str, *rest: Any, **more: Any) -> Any:
+        if host.startswith("hangs"):
+            answers.wait()
+        return ask("127.0.0.1", *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hangs)
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response()
+
+    try:
+        async with receiver(handler) as url, WebhookClient.opened(LOOPBACK, timeout_s=30) as client:
+            port = url.rpartition(":")[2]
+            hanging = [asyncio.create_task(client.post(f"http://hangs{at}.test:{port}/", {}, b"")) for at in range(60)]
+            assert await client.post(f"http://answers.test:{port}/", {}, b"") == 200
+            answers.set()
+            assert await asyncio.gather(*hanging) == [200] * 60
+    finally:
+        answers.set()

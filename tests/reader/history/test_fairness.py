@@ -9,11 +9,11 @@ import pytest
 from pymongo import MongoClient
 
 from persister.maintenance.store import MaintenanceStore
-from reader.fair_semaphore import FairSemaphore
 from reader.history import from_mongodb
 from reader.history.bucket_statistics import KINDS, NUMBERS_ALONE, SUMMARY
 from reader.history.from_mongodb import MAX_CONCURRENT_QUERIES, MAX_CONCURRENT_QUERIES_PER_OWNER, FromMongoDB, Range
 from reader.history.series_names import SeriesNames
+from runtime.fair_semaphore import FairSemaphore
 from tests.reader.harness import SENSOR, TS, Mongo, ReaderClient, Store, make_reading, user_token
 
 SERIES = 40_000

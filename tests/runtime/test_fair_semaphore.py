@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from reader.fair_semaphore import FairSemaphore
+from runtime.fair_semaphore import FairSemaphore
 
 
 class Visits:
