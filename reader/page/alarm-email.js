@@ -1,7 +1,8 @@
 // Whether rules can notify by e-mail: only where the server sends any, to the account's own address, once that is
 // confirmed with a code that is mailed to it.
 
-import { ApiError, getJson, send } from "./session.js";
+import { failureText } from "./http.js";
+import { getJson, send } from "./session.js";
 import { set } from "./messages.js";
 
 const $ = (id) => document.getElementById(id);
@@ -62,7 +63,7 @@ export class AlarmEmail {
     try {
       await call();
     } catch (error) {
-      this.#say(error instanceof ApiError ? error.message : "The server cannot be reached; try again.", true);
+      this.#say(failureText(error), true);
     }
   }
 

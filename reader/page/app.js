@@ -57,7 +57,10 @@ class Page {
     });
     this.ruleManager = new RuleManager({
       details,
-      chart: { shown: () => fragment.read().series.map(([device, sensorType]) => ({ device, sensorType })), look: (keys) => this.look(keys) },
+      chart: {
+        shown: () => fragment.read().series.map(([device, sensorType]) => ({ device, sensorType })),
+        look: (keys) => this.look(keys),
+      },
       onTried: (trial) => this.alarmSpans.try(trial),
       onChanged: () => this.firing.refresh(),
     });

@@ -1,9 +1,10 @@
 // The ledger: notifications and what became of them, the newest first.
 
 import * as format from "./format.js";
+import { failureText } from "./http.js";
 import { part, showRows } from "./keyed-rows.js";
 import { set } from "./messages.js";
-import { ApiError, getJson, send } from "./session.js";
+import { getJson, send } from "./session.js";
 
 const PAGE = 20;
 const STATES = { pending: "Pending", delivered: "Delivered", dead: "Given up" };
@@ -17,6 +18,7 @@ const REASONS = {
   certificate: "certificate not valid",
   name_not_found: "name not found",
   address_refused: "address refused",
+  no_secret: "the rule is gone",
 };
 const attempts = (count) => (count === 1 ? "1 attempt" : `${format.number(count)} attempts`);
 
@@ -77,7 +79,8 @@ export class Deliveries {
     set(rule, this.nameOf(one.rule));
     set(about, aboutText(one));
     replay.hidden = one.state !== "dead";
-    replay.setAttribute("aria-label", `Replay the notification of ${this.nameOf(one.rule)}, ${format.time(Date.parse(one.createdAt))}`);
+    const made = format.time(Date.parse(one.createdAt));
+    replay.setAttribute("aria-label", `Replay the notification of ${this.nameOf(one.rule)}, ${made}`);
   }
 
   async #replay(button) {
@@ -94,7 +97,7 @@ export class Deliveries {
     try {
       await call();
     } catch (error) {
-      this.#say(error instanceof ApiError ? error.message : "The server cannot be reached; try again.", true);
+      this.#say(failureText(error), true);
     }
   }
 
@@ -105,12 +108,17 @@ export class Deliveries {
 }
 
 // When, to whom, and what became of it.
-function aboutText({ createdAt, kind, target, state, attempts: count, lastStatus, dueAt, finishedAt }) {
-  const parts = [format.time(Date.parse(createdAt)), kind === "webhook" ? target : `${kind} ${target}`, attempts(count)];
-  if (lastStatus) parts.push(REASONS[lastStatus] ?? `answer ${lastStatus}`);
+function aboutText({ createdAt, target, state, attempts: count, lastStatus, dueAt, finishedAt }) {
+  const parts = [format.time(Date.parse(createdAt)), target, attempts(count)];
+  if (lastStatus) parts.push(statusText(lastStatus));
   if (state === "pending" && dueAt) parts.push(`next at ${format.time(Date.parse(dueAt))}`);
   if (finishedAt) parts.push(`${state === "dead" ? "given up" : "delivered"} ${format.time(Date.parse(finishedAt))}`);
   return parts.join(" · ");
+}
+
+// An answer's status, or why there was none.
+function statusText(status) {
+  return /^\d/.test(status) ? `answer ${status}` : (REASONS[status] ?? status.replaceAll("_", " "));
 }
 
 function makeRow() {

@@ -1,12 +1,13 @@
 // The alarms that are firing, above the chart: asked for every few seconds, and at once when the live feed has one.
 
 import * as format from "./format.js";
+import { failureText } from "./http.js";
 import { part, showRows } from "./keyed-rows.js";
 import { keyOf } from "./known-series.js";
 import { set } from "./messages.js";
 import { repeat } from "./polling.js";
 import { severityMark, setSeverity } from "./severity.js";
-import { ApiError, allows, getJson, readOnly, send } from "./session.js";
+import { allows, getJson, readOnly, send } from "./session.js";
 
 const EVERY_MS = 5000;
 // After an event: alarms often come together.
@@ -67,7 +68,8 @@ export class Firing {
     if (!allows("alarms:manage")) return;
     let found;
     try {
-      found = await Promise.all(["firing", "acknowledged"].map((state) => getJson("/alarms", { state, limit: MOST_LISTED })));
+      const inState = (state) => getJson("/alarms", { state, limit: MOST_LISTED });
+      found = await Promise.all(["firing", "acknowledged"].map(inState));
     } catch {
       return; // what was known is shown until the next answer
     }
@@ -90,8 +92,7 @@ export class Firing {
     const firing = alarms.filter(({ state }) => state === "firing").length;
     const known = alarms.length - firing;
     $("firing").hidden = !alarms.length;
-    const heading = [firing ? counted(firing, "firing") : "", known ? (firing ? `${known} acknowledged` : counted(known, "acknowledged")) : ""];
-    set($("firing-title"), heading.filter(Boolean).join(", "));
+    set($("firing-title"), headingOf(firing, known));
     showRows($("firing-list"), this.#shown(), {
       key: ({ id }) => id,
       make: makeRow,
@@ -147,7 +148,7 @@ export class Firing {
       await send("POST", `/alarms/${alarm.id}/acknowledge`);
     } catch (error) {
       // It has ended meanwhile, or another tab was faster.
-      if (error.code !== "not_firing") this.#fail(error instanceof ApiError ? error.message : "The server cannot be reached; try again.");
+      if (error.code !== "not_firing") this.#fail(failureText(error));
     }
     const focused = document.activeElement === button || document.activeElement === document.body;
     await this.refresh();
@@ -165,6 +166,11 @@ export class Firing {
     set($("firing-message"), text);
     $("firing-message").hidden = !text;
   }
+}
+
+function headingOf(firing, known) {
+  if (!firing) return counted(known, "acknowledged");
+  return known ? `${counted(firing, "firing")}, ${format.number(known)} acknowledged` : counted(firing, "firing");
 }
 
 function makeRow() {

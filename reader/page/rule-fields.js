@@ -39,7 +39,8 @@ export class RuleFields {
     for (const [name, part] of Object.entries(this.parts)) part.hidden = !shown.has(name);
     this.form.querySelector("[for=rule-value]").textContent = VALUE_LABELS[op] ?? "Value";
     this.form.querySelector("#rule-value-hint").hidden = op !== "equals";
-    this.form.querySelector("[for=rule-for]").textContent = op === "silent" ? "After how many seconds" : "For how many seconds, at least";
+    const forLabel = op === "silent" ? "After how many seconds" : "For how many seconds, at least";
+    this.form.querySelector("[for=rule-for]").textContent = forLabel;
   }
 
   // Fill the fields with a rule; without one, with the defaults of `zone` and `sensorType`.

@@ -3,14 +3,16 @@
 import { bindCopyButton } from "./clipboard.js";
 import { confirm } from "./confirm.js";
 import { Deliveries } from "./deliveries.js";
+import { failureText } from "./http.js";
 import { part, showRows } from "./keyed-rows.js";
 import { set } from "./messages.js";
 import { repeat } from "./polling.js";
 import { RuleForm } from "./rule-form.js";
 import { ruleText } from "./rule-text.js";
 import { severityMark, setSeverity } from "./severity.js";
-import { ApiError, allows, getJson, readOnly, send } from "./session.js";
+import { allows, getJson, readOnly, send } from "./session.js";
 
+const NO_RULES = "None yet. A rule tells when a value leaves its bounds, or when nothing comes.";
 const MOST_RULES = 1000;
 const LEDGER_EVERY_MS = 5000;
 
@@ -75,7 +77,7 @@ export class RuleManager {
     await this.#attempt(async () => {
       this.rules = (await getJson("/alarms/rules", { limit: MOST_RULES })).items;
       this.#draw();
-      this.#say(this.rules.length ? "" : "None yet. A rule watches what devices send, and says when a value leaves its bounds or nothing comes.");
+      this.#say(this.rules.length ? "" : NO_RULES);
     });
   }
 
@@ -146,7 +148,7 @@ export class RuleManager {
     try {
       await call();
     } catch (error) {
-      this.#say(error instanceof ApiError ? error.message : "The server cannot be reached; try again.", true);
+      this.#say(failureText(error), true);
     }
   }
 

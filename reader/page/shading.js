@@ -47,7 +47,8 @@ function joined(spans, apart) {
 // Those that were firing at a time, in words.
 export function namesAt(shaded, ms, labelOf) {
   const at = shaded.filter(({ spans }) => spans.some(({ from, to }) => from <= ms && ms <= to));
-  return at.map(({ line, name, severity, trial }) => `${trial ? "Would fire" : "Firing"}: ${name} (${severity}), ${labelOf(line)}`);
+  const does = ({ trial }) => (trial ? "Would fire" : "Firing");
+  return at.map((one) => `${does(one)}: ${one.name} (${one.severity}), ${labelOf(one.line)}`);
 }
 
 // The list below the chart.
