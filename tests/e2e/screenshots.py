@@ -48,7 +48,15 @@ def make_rule(browser: Browser) -> None:
     """Make a rule that the press breaks unless it is idle, and wait until its alarm is shown."""
     browser.find("#alarms-open").click()
     browser.find("#new-rule").click()
-    for name, text in (("name", "pressure left on"), ("sensor", "pressure"), ("value", "1.5"), ("hysteresis", "0.2")):
+    browser.find("#rule-which [value=name]").click()
+    fields = {
+        "name": "pressure left on",
+        "sensor": "pressure",
+        "pattern": "press-*",
+        "value": "1.5",
+        "hysteresis": "0.2",
+    }
+    for name, text in fields.items():
         browser.find(f"#rule-{name}").clear()
         browser.find(f"#rule-{name}").send_keys(text)
     browser.find("#rule-try").click()
@@ -56,7 +64,10 @@ def make_rule(browser: Browser) -> None:
     browser.find("#rule-save").click()
     browser.until("return document.querySelectorAll('#rules li').length > 0")
     browser.find("#alarms [data-close]").click()
-    browser.until("return !document.getElementById('firing').hidden && !document.getElementById('shaded').hidden")
+    browser.until("return !document.getElementById('firing').hidden")
+    # Wide enough to be seen.
+    shaded = "document.getElementById('chart').layout.shapes.some(({ x0, x1 }) => x1 - x0 > arguments[0])"
+    browser.until(f"return {shaded}", 12_000)
 
 
 @dataclass(frozen=True)
