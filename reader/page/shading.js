@@ -66,7 +66,7 @@ export class ShadedList {
   #fill({ parts: { mark, text } }, { line, name, severity, trial, spans }) {
     if (mark.dataset.severity !== severity) setSeverity(mark, (mark.dataset.severity = severity));
     const when = spanText(spans.reduce((latest, one) => (one.from > latest.from ? one : latest)));
-    const times = spans.length > 1 ? `${format.number(spans.length)} times, last ${when}` : when;
+    const times = spans.length > 1 ? `${format.number(spans.length)} times, the last ${when}` : when;
     set(text, `${trial ? "Trial of " : ""}${name}: ${this.labelOf(line)} · ${line.sensorType}, ${times}`);
   }
 }
