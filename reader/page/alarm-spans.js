@@ -6,6 +6,8 @@
 import { keyOf } from "./known-series.js";
 import { allows, getJson } from "./session.js";
 
+// Others have no alarms, and cannot be asked for.
+const DEVICE = /^[\w.:-]{1,64}$/;
 const MOST_ALARMS = 1000;
 // Of one series, those that changed last.
 const MOST_OF_SERIES = 20;
@@ -50,7 +52,7 @@ export class AlarmSpans {
     if (!this.keys.size || !allows("alarms:manage")) return;
     const { keys } = this;
     this.loadedAt = performance.now();
-    const devices = [...new Set([...keys].map((key) => key.split("\n")[0]))];
+    const devices = [...new Set([...keys].map((key) => key.split("\n")[0]))].filter((device) => DEVICE.test(device));
     try {
       const found = (await Promise.all(devices.map(alarmsOf))).flat().filter((alarm) => keys.has(keyOf(alarm)));
       const newest = newestOf(found);

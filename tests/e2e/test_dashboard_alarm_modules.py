@@ -157,7 +157,7 @@ def test_late_readings_and_what_ends_are_spans_of_their_own(browser: Browser) ->
         const { AlarmSpans } = await import("/dashboard/alarm-spans.js");
         let changes = 0;
         const spans = new AlarmSpans({ onChanged: () => (changes += 1) });
-        spans.keys = new Set(["d\\nt"]);
+        spans.keys = new Set(["d\\nt", "<no device>\\nt"]);
         await spans.refresh();
         await spans.refresh();
         spans.try({ name: "tried", severity: "critical", items: [{ ...series, from: 1, to: 2 }] });
@@ -170,6 +170,7 @@ def test_late_readings_and_what_ends_are_spans_of_their_own(browser: Browser) ->
     assert spans == [(4_000, 4_000), (10_000, 20_000), (30_000, None)]  # Infinity
     histories = [one["query"].get("cursor") for one in found["sent"] if one["name"] == "/alarms/a/history"]
     assert histories == [None, "4"], "what is known is not asked for again"
+    assert {one["query"]["device"] for one in found["sent"] if one["name"] == "/alarms"} == {"d"}
     assert {one["name"] for one in found["sent"]} == {"/alarms", "/alarms/a/history"}
     assert found["changes"] == 2
 
