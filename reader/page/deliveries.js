@@ -2,7 +2,7 @@
 
 import * as format from "./format.js";
 import { failureText } from "./http.js";
-import { part, showRows } from "./keyed-rows.js";
+import { part, showRows } from "./kept-rows.js";
 import { set } from "./messages.js";
 import { getJson, send } from "./session.js";
 

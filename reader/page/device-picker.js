@@ -1,6 +1,6 @@
 // The devices that a rule is for, chosen one by one: found by name or id, listed, and removed again.
 
-import { part, showRows } from "./keyed-rows.js";
+import { part, showRows } from "./kept-rows.js";
 import { label } from "./known-series.js";
 import { set } from "./messages.js";
 import { getJson } from "./session.js";

@@ -2,7 +2,7 @@
 
 import * as format from "./format.js";
 import { failureText } from "./http.js";
-import { part, showRows } from "./keyed-rows.js";
+import { part, showRows } from "./kept-rows.js";
 import { keyOf } from "./known-series.js";
 import { set } from "./messages.js";
 import { repeat } from "./polling.js";

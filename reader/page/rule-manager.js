@@ -4,7 +4,7 @@ import { bindCopyButton } from "./clipboard.js";
 import { confirm } from "./confirm.js";
 import { Deliveries } from "./deliveries.js";
 import { failureText } from "./http.js";
-import { part, showRows } from "./keyed-rows.js";
+import { part, showRows } from "./kept-rows.js";
 import { set } from "./messages.js";
 import { repeat } from "./polling.js";
 import { RuleForm } from "./rule-form.js";

@@ -2,7 +2,7 @@
 
 import { keyOf } from "./known-series.js";
 import * as format from "./format.js";
-import { part } from "./keyed-rows.js";
+import { part } from "./kept-rows.js";
 import { send } from "./session.js";
 import { spanText } from "./shading.js";
 

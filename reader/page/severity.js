@@ -1,6 +1,6 @@
 // Severities of alarms: in words, and in colours that are never alone in saying it.
 
-import { part } from "./keyed-rows.js";
+import { part } from "./kept-rows.js";
 import { set } from "./messages.js";
 
 const WORDS = { critical: "Critical", warning: "Warning", info: "Info" };

@@ -1,7 +1,7 @@
 // What is shaded in the chart: the times at which alarms were firing, and, below the chart, the same in words.
 
 import * as format from "./format.js";
-import { part, showRows } from "./keyed-rows.js";
+import { part, showRows } from "./kept-rows.js";
 import { set } from "./messages.js";
 import { COLOURS, DASHES, severityMark, setSeverity } from "./severity.js";
 
