@@ -16,15 +16,21 @@ from access.public_api import PUBLIC_API
 from access.revocations import RevocationList
 from access.tokens import KeySet, TokenVerifier
 from alarms.deliveries.notification import Recorded
-from alarms.deliveries.sender import DeliverySender
+from alarms.deliveries.sender import DeliverySender, lanes
 from alarms.deliveries.store import DeliveryStore
 from alarms.evaluation.evaluation import Evaluation
 from alarms.evaluation.leader import Leader
 from alarms.evaluation.store import AlarmStore
 from alarms.http.alarms import AlarmRoutes
+from alarms.http.email import EmailRoutes
 from alarms.http.guard import AlarmsGuard
 from alarms.http.rules import RuleRoutes
 from alarms.listing import AlarmListing
+from alarms.mail.channel import EmailChannel
+from alarms.mail.codes import Codes
+from alarms.mail.confirmations import Confirmations
+from alarms.mail.mailer import Mailer
+from alarms.mail.server import parse_sender, parse_smtp_url
 from alarms.metrics import AlarmsMetrics
 from alarms.rules.book import RuleBook
 from alarms.rules.devices import DeviceNames
@@ -33,6 +39,7 @@ from alarms.rules.trial import Trials
 from alarms.settings import AlarmsSettings
 from alarms.to_live import ToLive
 from alarms.webhooks.addresses import AddressGuard
+from alarms.webhooks.channel import WebhookChannel
 from alarms.webhooks.http_client import WebhookClient
 from alarms.webhooks.secrets import Secrets
 from broker.alarms import encode_watches
@@ -113,7 +120,9 @@ async def alarms_service(
         leader = Leader(database)
         metrics.leading.set_function(lambda: leader.is_leading)
         deliveries = DeliveryStore(database)
-        sender = DeliverySender(deliveries, client, secrets, metrics, history_ms=history_ms)
+        mailer, confirmations = _mailer(settings, metrics), Confirmations(database, Codes(settings.alarm_secret))
+        channels = lanes(WebhookChannel(client, secrets), EmailChannel(mailer, confirmations))
+        sender = DeliverySender(deliveries, channels, metrics, history_ms=history_ms)
 
         def on_recorded(recorded: Sequence[Recorded]) -> None:
             to_live.broadcast(recorded)
@@ -129,8 +138,10 @@ async def alarms_service(
             ClientAddresses(settings.trusted_proxies),
         )
         trials = None if reader_url is None else Trials(session, reader_url)
+        emails = EmailRoutes(confirmations, mailer, guard)
         calls = [
-            *RuleRoutes(rules, book, guard, secrets, database, trials).calls(),
+            *RuleRoutes(rules, book, guard, emails, secrets, database, trials).calls(),
+            *emails.calls(),
             *AlarmRoutes(AlarmListing(database), deliveries, guard, on_recorded, sender.wake).calls(),
         ]
         checks = {"database": database.check, "keys": keys.check, "revocations": revocations.check}
@@ -138,6 +149,12 @@ async def alarms_service(
             yield AlarmsService(calls, checks, book)
         with suppress(Problem):
             await leader.release()
+
+
+def _mailer(settings: AlarmsSettings, metrics: AlarmsMetrics) -> Mailer | None:
+    if not settings.smtp_url:
+        return None
+    return Mailer(parse_smtp_url(settings.smtp_url), parse_sender(settings.email_from), metrics)
 
 
 async def serve(settings: AlarmsSettings, shutdown: Shutdown) -> None:

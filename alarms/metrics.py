@@ -41,3 +41,10 @@ class AlarmsMetrics:
             buckets=(0.1, 0.25, 0.5, 1, 2, 5, 30, 300, 3600, 86_400),
             registry=registry,
         )
+        self.emails = Counter(
+            "tidegate_alarms_emails_total",
+            "Mails, of notifications and codes: sent, refused (for good), failed (anything else).",
+            ("outcome",),
+            registry=registry,
+        )
+        preset_labels(self.emails, "sent", "refused", "failed")

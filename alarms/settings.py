@@ -7,6 +7,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from access.settings import revocations_every_setting, token_issuer_setting
+from alarms.mail.server import parse_sender, parse_smtp_url
 from broker.connect import check_url
 from broker.settings import BROKER_URLS
 from database.settings import check_database_url, database_url_setting
@@ -31,6 +32,15 @@ class AlarmsSettings(ProcessSettings):
     webhook_allowed_networks: tuple[str, ...] = setting(
         (), about="networks (CIDR) that webhooks may reach although they are not public, like 10.1.0.0/16"
     )
+    smtp_url: str = setting(
+        "",
+        about="server that takes mail, `smtp://[USER:PASSWORD@]HOST[:PORT][?starttls=off]` or `smtps://…`: "
+        "docs/alarms.md; empty: no e-mail",
+        secret=True,
+    )
+    email_from: str = setting(
+        "", about="sender of e-mail, like `Tidegate <alarms@example.org>`; required with `SMTP_URL`"
+    )
     alarm_history_days: Positive = setting(90, about="how long changes of alarms and finished deliveries are kept")
     token_issuer: str = token_issuer_setting()
     host: str = setting("0.0.0.0", about="address of the HTTP interface")  # noqa: S104 - a container's own network
@@ -48,6 +58,12 @@ class AlarmsSettings(ProcessSettings):
         check_url(self.broker_url)
         check_origins(self.cors_origins)
         check_proxies(self.trusted_proxies)
+        if self.smtp_url:
+            parse_smtp_url(self.smtp_url)
+            if not self.email_from:
+                raise ValueError("EMAIL_FROM is not set: it is required with SMTP_URL")
+        if self.email_from:
+            parse_sender(self.email_from)
         for network in self.webhook_allowed_networks:
             try:
                 ip_network(network)

@@ -160,3 +160,9 @@ class Broker(Protocol):
 
     async def depth(self, queue: Queue) -> int:
         """Return how many messages of the queue are waiting to be delivered; BrokerUnavailable if unreachable."""
+
+    async def consumers(self, queue: Queue) -> int:
+        """Return how many consumers the queue has, of any process; BrokerUnavailable if unreachable.
+
+        One that died counts, and keeps its unsettled messages, until the broker has noticed.
+        """

@@ -1,4 +1,4 @@
-"""The tables of `alarms`: rules, the alarms that they raised, what became of each, and the ledger of notifications.
+"""The tables of `alarms`: rules, the alarms that they raised, what became of each, notifications, e-mail addresses.
 
 All rows go with the owner's account.
 """
@@ -73,20 +73,21 @@ class _AlarmHistory(TypedColumns):
 
 class _AlarmDeliveries(TypedColumns):
     owner_id = C(ascii_text(36), ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
-    # The `webhook-id`, the same at every attempt.
+    # The `webhook-id`, or that of the mail's Message-ID: the same at every attempt.
     id = C(ascii_text(36), primary_key=True)
     rule_id = C(ascii_text(36), nullable=False)
     # None for a digest, which is of many.
     alarm_id = C(ascii_text(36))
     # webhook, email
     kind = C(ascii_text(12), nullable=False)
+    # A URL, or an e-mail address.
     target = C(String(2048), nullable=False)
     # JSON: the body that is sent, the same at every attempt; a digest's is made when it is due.
     body = C(Text, nullable=False)
     # pending, delivered, dead
     state = C(ascii_text(12), nullable=False)
     attempts = C(Integer, nullable=False)
-    # An HTTP status, or a short word for why there was none; never what the receiver answered.
+    # An HTTP status, an SMTP reply's code, or a short word for why there was none; never what the receiver answered.
     last_status = C(String(64))
     created_at_ms = C(BigInteger, nullable=False)
     # From then on it is dead if it has not been delivered.
@@ -96,6 +97,22 @@ class _AlarmDeliveries(TypedColumns):
     leased_until_ms = C(BigInteger, nullable=False)
     # When it was delivered or given up.
     finished_at_ms = C(BigInteger)
+
+
+class _AlarmEmails(TypedColumns):
+    owner_id = C(ascii_text(36), ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    # Whose code and confirmation the rest is: once the account has another address, none of it counts.
+    address = C(String(254), nullable=False)
+    confirmed_at_ms = C(BigInteger)
+    # Of the code that was mailed last: alarms/mail/codes.py. None: there is none that could be entered.
+    code_hash = C(ascii_text(64))
+    code_until_ms = C(BigInteger)
+    # With that code.
+    wrong_tries = C(Integer, nullable=False)
+    # When a code was last mailed, or should have been.
+    tried_at_ms = C(BigInteger, nullable=False)
+    # JSON: when codes were mailed within the last day, the oldest first.
+    sent_ms = C(Text, nullable=False)
 
 
 class _AlarmSeries(TypedColumns):
@@ -134,5 +151,6 @@ alarm_deliveries = table(
     Index("alarm_deliveries_rule", "owner_id", "rule_id", "created_at_ms"),
     Index("alarm_deliveries_finished", "finished_at_ms"),
 )
+alarm_emails = table("alarm_emails", _AlarmEmails)
 alarm_series = table("alarm_series", _AlarmSeries)
 alarm_leader = table("alarm_leader", _AlarmLeader)

@@ -9,9 +9,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from access.tokens import Code
-from alarms.listing import State as AlarmState
 from alarms.metrics import AlarmsMetrics
 from auth.metrics import AuthMetrics
+from broker.alarms import AlarmState
 from broker.commands import Outcome as CommandOutcome
 from broker.interface import BrokerError
 from gateway.metrics import GatewayMetrics
@@ -105,6 +105,7 @@ COUNTED: dict[str, tuple[str, set[str]]] = {
     "tidegate_simulator_readings": ("simulator", {outcome.value for outcome in Settled}),
     "tidegate_alarms_changes": ("alarms", set(get_args(AlarmState))),
     "tidegate_alarms_deliveries": ("alarms", written("alarms/deliveries/sender.py", "labels")),
+    "tidegate_alarms_emails": ("alarms", {"sent", "refused", "failed"}),
     "tidegate_auth_rate_limited": ("auth", written("auth/login_throttle.py", "Limit")),
 }
 

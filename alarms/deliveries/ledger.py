@@ -1,14 +1,17 @@
 """Puts notifications into the ledger, in the transaction of what they tell; beyond a bound, into one digest an hour."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from alarms.deliveries.notification import Recorded, body_of, changes_of_digest, digest_of
+from alarms.deliveries.store import Kind
 from database.alarm_tables import alarm_deliveries
 from database.ids import new_id
+from database.tables import users
 
 # Notifications of one rule to one address within an hour of the clock.
 MAX_AN_HOUR = 60
@@ -18,22 +21,46 @@ SETTLED_AFTER_MS = 10_000
 GIVE_UP_AFTER_MS = 24 * HOUR_MS
 
 
+@dataclass(frozen=True, slots=True)
+class _Target:
+    kind: Kind
+    address: str
+
+
 async def enter(connection: AsyncConnection, recorded: Sequence[Recorded], now_ms: int) -> None:
     """Enter the notifications of changes."""
-    notified = [(one, url) for one in recorded if one.is_notified for url in one.rule.definition.webhooks]
+    notifying = [one for one in recorded if one.is_notified]
+    emails = await _addresses(connection, {one.rule.owner for one in notifying if one.rule.definition.has_email})
+    notified = [(one, target) for one in notifying for target in _targets(one, emails)]
     if not notified:
         return
     counts = await _counts(connection, [one for one, _ in notified], now_ms)
     rows: list[dict[str, Any]] = []
-    for one, url in notified:
-        sent = counts.get((one.rule.id, url), 0)
+    for one, target in notified:
+        sent = counts.get((one.rule.id, target.address), 0)
         if sent < MAX_AN_HOUR:
-            counts[one.rule.id, url] = sent + 1
-            rows.append(_row(one, url, body_of(one), one.alarm_id, now_ms, due_at_ms=now_ms))
+            counts[one.rule.id, target.address] = sent + 1
+            rows.append(_row(one, target, body_of(one), one.alarm_id, now_ms, due_at_ms=now_ms))
         else:
-            await _add_to_digest(connection, one, url, now_ms)
+            await _add_to_digest(connection, one, target, now_ms)
     if rows:
         await connection.execute(insert(alarm_deliveries), rows)
+
+
+def _targets(one: Recorded, emails: Mapping[str, str]) -> list[_Target]:
+    definition = one.rule.definition
+    found = [_Target("webhook", url) for url in definition.webhooks]
+    if definition.has_email:
+        found.append(_Target("email", emails.get(one.rule.owner, "")))
+    return found
+
+
+async def _addresses(connection: AsyncConnection, owners: set[str]) -> dict[str, str]:
+    """Return the e-mail addresses of accounts. Whether they are confirmed counts when they are mailed to."""
+    if not owners:
+        return {}
+    query = select(users.c.id, users.c.email).where(users.c.id.in_(owners))
+    return {row.id: row.email for row in await connection.execute(query)}
 
 
 async def _counts(connection: AsyncConnection, notified: Sequence[Recorded], now_ms: int) -> dict[tuple[str, str], int]:
@@ -49,14 +76,14 @@ async def _counts(connection: AsyncConnection, notified: Sequence[Recorded], now
     return {(rule, target): count for rule, target, count in await connection.execute(query)}
 
 
-async def _add_to_digest(connection: AsyncConnection, one: Recorded, url: str, now_ms: int) -> None:
+async def _add_to_digest(connection: AsyncConnection, one: Recorded, target: _Target, now_ms: int) -> None:
     until_ms = now_ms - now_ms % HOUR_MS + HOUR_MS
     due_at_ms = until_ms + SETTLED_AFTER_MS
     table = alarm_deliveries.c
     is_it = (
         table.owner_id == one.rule.owner,
         table.rule_id == one.rule.id,
-        table.target == url,
+        table.target == target.address,
         table.alarm_id.is_(None),
         table.due_at_ms == due_at_ms,
         table.state == "pending",
@@ -66,21 +93,23 @@ async def _add_to_digest(connection: AsyncConnection, one: Recorded, url: str, n
     states[one.state] = states.get(one.state, 0) + 1
     body = digest_of(one, until_ms, states)
     if found is None:
-        row = _row(one, url, body, None, now_ms, due_at_ms=due_at_ms)
+        row = _row(one, target, body, None, now_ms, due_at_ms=due_at_ms)
         await connection.execute(insert(alarm_deliveries).values(row))
     else:
         of_owner = table.owner_id == one.rule.owner
         await connection.execute(update(alarm_deliveries).where(of_owner, table.id == found.id).values(body=body))
 
 
-def _row(one: Recorded, url: str, body: str, alarm_id: str | None, now_ms: int, *, due_at_ms: int) -> dict[str, Any]:
+def _row(
+    one: Recorded, target: _Target, body: str, alarm_id: str | None, now_ms: int, *, due_at_ms: int
+) -> dict[str, Any]:
     return {
         "owner_id": one.rule.owner,
         "id": new_id(),
         "rule_id": one.rule.id,
         "alarm_id": alarm_id,
-        "kind": "webhook",
-        "target": url,
+        "kind": target.kind,
+        "target": target.address,
         "body": body,
         "state": "pending",
         "attempts": 0,

@@ -2,17 +2,15 @@
 
 import asyncio
 import random
-import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
-from alarms.deliveries.store import Delivery, DeliveryStore
+from alarms.deliveries.channel import Channel, NotDeliveredError
+from alarms.deliveries.store import Delivery, DeliveryStore, Kind
 from alarms.metrics import AlarmsMetrics
-from alarms.webhooks.http_client import CallFailedError, WebhookClient
 from alarms.webhooks.retries import pause_s
-from alarms.webhooks.secrets import SecretError, Secrets
-from alarms.webhooks.signature import headers
 from broker.failpoints import failpoint
 from runtime.background import background
 from runtime.http.problems import Problem
@@ -22,98 +20,107 @@ from runtime.times import now_ms
 log = logger("alarms")
 
 LOOK_EVERY_S = 1.0
-# Sent at once by one process; and of one owner, whose receiver may hang, so that others are not held up.
-MAX_SENDING = 200
-MAX_SENDING_OF_OWNER = 20
 FORGET_EVERY_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """How one kind of delivery is sent, and how many at once by one process.
+
+    `max_of_owner`: of one owner, whose receiver may hang, so that others are not held up.
+    """
+
+    kind: Kind
+    channel: Channel
+    max_sending: int
+    max_of_owner: int
+    due: asyncio.Event = field(default_factory=asyncio.Event)
+    sending: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def room(self) -> int:
+        """How many more may be sent now."""
+        return min(self.max_sending - self.sending.total(), self.max_of_owner)
+
+    @property
+    def busy(self) -> list[str]:
+        """The owners of whom as many are being sent as may be."""
+        return [owner for owner, count in self.sending.items() if count >= self.max_of_owner]
+
+
+def lanes(webhooks: Channel, emails: Channel) -> list[Lane]:
+    """Return the lanes of a process: each kind has its own, so that an SMTP server that hangs stops no webhook.
+
+    SMTP servers take some dozens of connections of one client; a webhook's receiver is mostly another one each.
+    """
+    return [Lane("webhook", webhooks, 200, 20), Lane("email", emails, 20, 5)]
 
 
 class DeliverySender:
     """Sends deliveries while its context is open."""
 
-    def __init__(
-        self,
-        store: DeliveryStore,
-        client: WebhookClient,
-        secrets: Secrets,
-        metrics: AlarmsMetrics,
-        *,
-        history_ms: int,
-    ) -> None:
+    def __init__(self, store: DeliveryStore, lanes: Sequence[Lane], metrics: AlarmsMetrics, *, history_ms: int) -> None:
         self._store = store
-        self._client = client
-        self._secrets = secrets
+        self._lanes = lanes
         self._metrics = metrics
         self._history_ms = history_ms
         self._random = random.Random()
-        self._due = asyncio.Event()
-        self._sending: Counter[str] = Counter()
 
     def wake(self) -> None:
         """Look at once: something is due."""
-        self._due.set()
+        for lane in self._lanes:
+            lane.due.set()
 
     @asynccontextmanager
     async def sending(self) -> AsyncIterator[None]:
         """Send while the context is open; what is being sent at its end is finished, or due again after its lease."""
-        async with background(self._run(), self._forget(), name="deliveries"):
+        async with background(*(self._run(lane) for lane in self._lanes), self._forget(), name="deliveries"):
             yield
 
-    async def _run(self) -> None:
+    async def _run(self, lane: Lane) -> None:
         async with asyncio.TaskGroup() as tasks:
             while True:
-                self._due.clear()
-                room = MAX_SENDING - self._sending.total()
-                busy = [owner for owner, count in self._sending.items() if count >= MAX_SENDING_OF_OWNER]
+                lane.due.clear()
                 leased = []
-                if room > 0:
+                if lane.room > 0:
                     try:
-                        leased = await self._store.lease(min(room, MAX_SENDING_OF_OWNER), busy)
+                        leased = await self._store.lease(lane.kind, lane.room, lane.busy)
                     except Problem as problem:
                         log.debug("What is due cannot be read; trying again.", why=problem.detail)
                 for delivery, sealed in leased:
-                    self._sending[delivery.owner] += 1
-                    tasks.create_task(self._deliver(delivery, sealed), name="delivery")
+                    lane.sending[delivery.owner] += 1
+                    tasks.create_task(self._deliver(lane, delivery, sealed), name="delivery")
                 if leased:
                     continue
                 try:
                     async with asyncio.timeout(LOOK_EVERY_S):
-                        await self._due.wait()
+                        await lane.due.wait()
                 except TimeoutError:
                     pass
 
-    async def _deliver(self, delivery: Delivery, sealed: tuple[str, ...]) -> None:
+    async def _deliver(self, lane: Lane, delivery: Delivery, sealed: tuple[str, ...]) -> None:
         try:
-            await self._attempt(delivery, sealed)
+            await self._attempt(lane.channel, delivery, sealed)
         except Problem:  # its lease ends: it is sent again, under the same id
             log.warning("What became of a delivery could not be noted; it is sent again.", delivery=delivery.id)
         finally:
-            self._sending[delivery.owner] -= 1
-            if not self._sending[delivery.owner]:
-                del self._sending[delivery.owner]
-            self._due.set()
+            lane.sending[delivery.owner] -= 1
+            if not lane.sending[delivery.owner]:
+                del lane.sending[delivery.owner]
+            lane.due.set()
 
-    async def _attempt(self, delivery: Delivery, sealed: tuple[str, ...]) -> None:
-        if not sealed:  # its rule was removed long ago
-            await self._give_up(delivery, "no_secret")
-            return
-        body = delivery.body.encode()
+    async def _attempt(self, channel: Channel, delivery: Delivery, sealed: tuple[str, ...]) -> None:
+        failpoint("alarms.before_send")
         try:
-            secrets = [self._secrets.open(delivery.owner, one) for one in sealed]
-            failpoint("alarms.before_send")
-            signed = headers(delivery.id, int(time.time()), body, secrets)
-            status = await self._client.post(delivery.target, signed, body)
-        except SecretError as error:
-            log.error("A webhook cannot be signed.", error=str(error), rule=delivery.rule_id)
-            await self._failed(delivery, "secret")
-        except CallFailedError as error:
-            if error.is_gone:
+            status = await channel.send(delivery, sealed)
+        except NotDeliveredError as error:
+            if error.is_final:
                 await self._give_up(delivery, error.status)
             else:
                 await self._failed(delivery, error.status)
         else:
             failpoint("alarms.sent")
-            await self._store.finish(delivery, "delivered", str(status))
+            await self._store.finish(delivery, "delivered", status)
             self._metrics.deliveries.labels("delivered").inc()
             self._metrics.delivery_seconds.observe(max(0, now_ms() - delivery.due_at_ms) / 1000)
 

@@ -11,7 +11,8 @@ from database.alarm_tables import alarm_deliveries, alarm_rules
 from database.connection import Database, server_time_ms
 
 State = Literal["pending", "delivered", "dead"]
-# Longer than a call may take.
+Kind = Literal["webhook", "email"]
+# Longer than a call, or handing over a mail, may take.
 LEASE_MS = 30_000
 # What is finished is kept as long as the history.
 REMOVE_ROWS = 1000
@@ -51,13 +52,13 @@ class DeliveryStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def lease(self, limit: int, busy: Collection[str]) -> list[tuple[Delivery, tuple[str, ...]]]:
-        """Lease what is due, except of `busy` owners: each with the sealed secrets that sign it now."""
+    async def lease(self, kind: Kind, limit: int, busy: Collection[str]) -> list[tuple[Delivery, tuple[str, ...]]]:
+        """Lease what is due of a kind, except of `busy` owners: each with the sealed secrets that sign it now."""
         table = alarm_deliveries.c
         async with self._database.connect() as connection:
             now = await server_time_ms(connection)
             due = (table.state == "pending", table.due_at_ms <= now, table.leased_until_ms <= now)
-            query = select(alarm_deliveries).where(*due).order_by(table.due_at_ms).limit(limit)
+            query = select(alarm_deliveries).where(*due, table.kind == kind).order_by(table.due_at_ms).limit(limit)
             if busy:
                 query = query.where(table.owner_id.not_in(busy))
             found = [_delivery(row._asdict()) for row in await connection.execute(query)]

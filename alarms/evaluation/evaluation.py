@@ -20,9 +20,10 @@ from alarms.evaluation.silence import Silences
 from alarms.evaluation.store import AlarmStore
 from alarms.metrics import AlarmsMetrics
 from alarms.rules.book import RuleBook
+from alarms.rules.rule import Series
 from broker.alarms import decode_announcement
 from broker.failpoints import failpoint
-from broker.interface import Broker, Consumer, Delivery
+from broker.interface import Broker, BrokerError, Consumer, Delivery
 from broker.topology import ALARMS
 from runtime.http.problems import Problem
 from runtime.logs import logger
@@ -36,9 +37,14 @@ ROUND_S = 0.2
 PREFETCH = 200
 RULES_EVERY_S = 1.0
 SAVE_EVERY_S = 5.0
+# Newest readings that are stored although nobody waits for it: at most 250 a second, so that many series cost no more.
+MOVED_IN_A_ROUND = 50
 # A reading that was received before its silence counts is on its way through the pipeline for at most about so long.
 ON_ITS_WAY_MS = 2000
 RETRY_S = 1.0
+# RabbitMQ gives up a connection that was silent for two heartbeats of 10 s, and looks in intervals.
+ALONE_WITHIN_S = 60.0
+ALONE_EVERY_S = 0.5
 FORGET_EVERY_S = 10.0
 FORGET_ALL_EVERY_S = 3600.0
 
@@ -72,6 +78,7 @@ class Evaluation:
     async def run(self) -> None:
         """Evaluate until cancelled; NotLeaderError when another process does."""
         run = _Run(self._book, self._store, self._metrics, self._on_recorded)
+        await self._until_alone()
         await run.load()
         async with self._broker.consumer(ALARMS, prefetch=PREFETCH) as consumer:
             while True:
@@ -89,6 +96,19 @@ class Evaluation:
             self._forget_all_at = now_s + FORGET_ALL_EVERY_S
             await self._store.forget_alarms(before_ms)
             await self._store.forget_series(lambda series: bool(self._book.of_series(series)))
+
+    async def _until_alone(self) -> None:
+        """Return once nobody consumes: who has led before may have messages that come before those that wait.
+
+        A process that hangs keeps them until it goes on and finds that it leads no more, or RabbitMQ gives it up.
+        """
+        deadline = time.monotonic() + ALONE_WITHIN_S
+        while time.monotonic() < deadline:
+            with suppress(BrokerError):
+                if not await self._broker.consumers(ALARMS):
+                    return
+            await asyncio.sleep(ALONE_EVERY_S)
+        log.warning("The queue has another consumer; what that has may be late.", queue=ALARMS.name)
 
 
 class _Run:
@@ -135,6 +155,7 @@ class _Run:
         self._evaluated = self._last or self._evaluated
         self._last = taken
         await self._save()
+        await self._save_some()
         await self._acknowledge(consumer)
         self._observe()
 
@@ -192,6 +213,16 @@ class _Run:
         for one in recorded:
             self._metrics.changes.labels(one.state).inc()
         self._on_recorded(recorded)
+
+    async def _save_some(self) -> None:
+        """Store some newest readings without which less is known of what is late after a restart."""
+        evaluator, some = self._evaluator, list[Series]()
+        while evaluator.moved and len(some) < MOVED_IN_A_ROUND:
+            some.append(evaluator.moved.pop())
+        newest = [(series, evaluator.newest[series]) for series in some if series in evaluator.newest]
+        if newest:
+            with suppress(Problem):  # with their next readings
+                await self._store.save(newest)
 
     async def _save(self) -> None:
         evaluator = self._evaluator

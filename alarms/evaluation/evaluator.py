@@ -72,8 +72,11 @@ class Evaluator:
         self._book = book
         self.alarms: dict[AlarmKey, Alarm] = {}
         self.newest: dict[Series, Newest] = {}
-        # Series whose newest reading is to be stored: rules compare with it after a restart.
+        # Series whose newest reading has to be stored: after a restart rules compare with it, and know by it which
+        # readings are late and end no alarm.
         self.unsaved: set[Series] = set()
+        # Those whose newest reading is stored as soon as there is time.
+        self.moved: set[Series] = set()
         self.evaluated = self.late = 0
 
     def evaluate(self, ordered: Iterable[Ordered]) -> Iterator[Change]:
@@ -107,8 +110,14 @@ class Evaluator:
                 if rule.trigger is not None:
                     yield from self._next(group, rule, rule.trigger, point, previous)
             newest = self._remember(group.series, newest, point, reading)
-        if newest is not None and any(rule.needs_previous for rule in rules):
-            self.unsaved.add(group.series)
+        if newest is not None:
+            is_needed = any(rule.needs_previous or self._is_held(group.series, rule) for rule in rules)
+            (self.unsaved if is_needed else self.moved).add(group.series)
+
+    def _is_held(self, series: Series, rule: Rule) -> bool:
+        _, device, sensor_type = series
+        alarm = self.alarms.get((rule.id, device, sensor_type))
+        return alarm is not None and alarm.state.phase is not Phase.OK
 
     def _remember(self, series: Series, newest: Newest | None, point: Point, reading: WatchedReading) -> Newest:
         if newest is None:

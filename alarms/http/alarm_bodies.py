@@ -108,7 +108,7 @@ class DeliveriesQuery(msgspec.Struct):
 
 
 class DeliveryItem(msgspec.Struct, rename="camel"):
-    """A notification and what became of it. `lastStatus`: an HTTP status, or a word for why there was none."""
+    """A notification and what became of it. `lastStatus`: an HTTP status, an SMTP reply, or why there was none."""
 
     id: str
     rule: str

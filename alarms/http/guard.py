@@ -34,6 +34,13 @@ class AlarmsGuard:
             raise Problem(403, "This key is limited to devices; rules are for all of them.", code="forbidden")
         return claims
 
+    async def session(self, request: web.Request) -> Verified:
+        """Return the claims of a user's session with the scope: what this is for, no API key may do."""
+        claims = await self.viewer(request)
+        if claims.sid is None:
+            raise Problem(403, "This needs a user who has logged in, not an API key.", code="forbidden")
+        return claims
+
     def audit(self, request: web.Request, claims: Verified, event: str, **details: str) -> None:
         """Write an event to the audit log."""
         log.info(event, user=claims.owner, by=claims.holder, address=self._addresses.of(request), **details)

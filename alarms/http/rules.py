@@ -8,6 +8,7 @@ from msgspec import UNSET
 
 from access.bearer import required_token
 from access.claims import Verified
+from alarms.http.email import EmailRoutes, account_gone
 from alarms.http.guard import AlarmsGuard
 from alarms.http.rule_bodies import RuleAnswer, RulesAnswer, RulesQuery, SecretAnswer, TrialAnswer
 from alarms.rules.book import RuleBook
@@ -24,7 +25,7 @@ from database.ids import is_id
 from runtime.http.bodies import json_response, read_json
 from runtime.http.fields import read_query
 from runtime.http.operation import Operation
-from runtime.http.problems import FieldError, Problem
+from runtime.http.problems import Problem
 from runtime.times import now_ms
 
 
@@ -42,6 +43,7 @@ class RuleRoutes:
         store: RuleStore,
         book: RuleBook,
         guard: AlarmsGuard,
+        emails: EmailRoutes,
         secrets: Secrets,
         database: Database,
         trials: Trials | None,
@@ -49,6 +51,7 @@ class RuleRoutes:
         self._store = store
         self._book = book
         self._guard = guard
+        self._emails = emails
         self._secrets = secrets
         self._database = database
         self._trials = trials
@@ -64,10 +67,11 @@ class RuleRoutes:
                 summary="Make a rule",
                 description=f"At most {MAX_RULES} an owner: 429 with the code `too_many_rules`. It applies to readings "
                 "that are stored from a few seconds later on. With a webhook, the answer has the `secret` that signs "
-                "it, which is not shown again. docs/alarms.md tells what the operations of `when` mean.",
+                "it, which is not shown again. With e-mail, 409 with the code `email_off` where this server does not "
+                "mail, or `email_unconfirmed`. docs/alarms.md tells what the operations of `when` mean.",
                 body=RuleDefinition,
                 responses={201: RuleAnswer},
-                problems=(403, 429),
+                problems=(403, 409, 429),
                 secured=True,
             ),
             Operation(
@@ -111,10 +115,10 @@ class RuleRoutes:
                 tag="alarms",
                 summary="Change a rule",
                 description="Fields that are given replace those of the rule; `null` is the default again. A rule that "
-                "watches something else afterwards begins anew: its alarms end.",
+                "watches something else afterwards begins anew: its alarms end. With e-mail, 409 as where it is made.",
                 body=RuleDefinition,
                 responses={200: RuleAnswer},
-                problems=(403, 404),
+                problems=(403, 404, 409),
                 secured=True,
             ),
             Operation(
@@ -153,7 +157,8 @@ class RuleRoutes:
 
     async def _create(self, request: web.Request) -> web.Response:
         claims = await self._guard.owner(request)
-        definition = _without_email(checked_definition(await read_json(request, Any)))
+        definition = checked_definition(await read_json(request, Any))
+        await self._emails.require_confirmed(claims.owner, definition)
         secret = new_secret() if definition.webhooks else None
         sealed = None if secret is None else self._secrets.seal(claims.owner, secret)
         try:
@@ -162,7 +167,7 @@ class RuleRoutes:
             detail = f"An owner may have {MAX_RULES} rules, and remove {MAX_REMOVED} a day."
             raise Problem(429, detail, code="too_many_rules", extra={"limit": MAX_RULES}) from error
         except NoSuchOwnerError as error:
-            raise Problem(401, "The account is deleted.", code="revoked") from error
+            raise account_gone() from error
         self._guard.audit(request, claims, "A rule was made.", rule=stored.rule.id)
         return json_response(RuleAnswer.of(stored, secret), status=201)
 
@@ -185,7 +190,8 @@ class RuleRoutes:
         rule_id = _id(request)
         try:
             before = (await self._store.find(claims.owner, rule_id)).rule.definition
-            definition = _without_email(changed_definition(msgspec.json.encode(before), changes))
+            definition = changed_definition(msgspec.json.encode(before), changes)
+            await self._emails.require_confirmed(claims.owner, definition)
             sealed = self._secrets.seal(claims.owner, new_secret()) if definition.webhooks else None
             stored = await self._store.change(claims.owner, rule_id, definition, sealed)
         except NoSuchRuleError as error:
@@ -243,11 +249,3 @@ def _id(request: web.Request) -> str:
     if not is_id(rule_id):
         raise no_such_rule()
     return rule_id
-
-
-def _without_email(definition: RuleDefinition) -> RuleDefinition:
-    for index, one in enumerate(definition.notify):
-        if one.kind == "email":
-            wrong = FieldError(f"notify[{index}].kind", "invalid", "E-mail is off here; there are webhook and feed.")
-            raise Problem(422, "The rule does not make sense as it is.", errors=(wrong,))
-    return definition

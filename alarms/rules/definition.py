@@ -109,6 +109,11 @@ class RuleDefinition(Body, kw_only=True):
         """The URLs that are called."""
         return [one.url for one in self.notify if one.kind == "webhook" and isinstance(one.url, str)]
 
+    @property
+    def has_email(self) -> bool:
+        """Whether the account's address is mailed to."""
+        return any(one.kind == "email" for one in self.notify)
+
 
 def checked_definition(given: object) -> RuleDefinition:
     """Convert parsed JSON to a definition that makes sense; Problem 422 that names every wrong field."""
@@ -138,6 +143,8 @@ def _errors(rule: RuleDefinition) -> Iterator[FieldError]:
         yield from _errors_of_hours(rule.schedule)
     for index, one in enumerate(rule.notify):
         yield from _errors_of_notify(f"notify[{index}]", one)
+    emails = [index for index, one in enumerate(rule.notify) if one.kind == "email"]
+    yield from (FieldError(f"notify[{index}]", "repeated", "One e-mail is enough.") for index in emails[1:])
     if rule.message is not None and (unknown := unknown_placeholders(rule.message)):
         known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
         yield FieldError("message", "invalid", f"There is no {{{unknown[0][:20]}}}; there are {known}.")

@@ -7,6 +7,7 @@ returns after the commit, and unsettled messages are redelivered after the next 
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -45,6 +46,7 @@ class EmbeddedBroker:
                 )
             self._routes[name] = queue.name
         self._fanouts = {exchange.name: EmbeddedFanout() for exchange in FANOUTS}
+        self._consumers = Counter[str]()
         self._version = 0
 
     @classmethod
@@ -70,11 +72,13 @@ class EmbeddedBroker:
     async def consumer(self, queue: Queue, *, prefetch: int) -> AsyncIterator[EmbeddedConsumer]:
         """Open a consumer; on leaving, its unsettled messages return to the head of the queue."""
         consumer = EmbeddedConsumer(self, self._states[queue.name], prefetch)
+        self._consumers[queue.name] += 1
         try:
             async with background(consumer.fetch(), name=f"consumer of {queue.name}"):
                 yield consumer
         finally:
             consumer.requeue_all()
+            self._consumers[queue.name] -= 1
 
     @asynccontextmanager
     async def broadcaster(self, exchange: Exchange) -> AsyncIterator[EmbeddedFanout]:
@@ -110,6 +114,10 @@ class EmbeddedBroker:
             ).fetchone()
         )
         return int(undelivered[0]) + len(state.requeued)
+
+    async def consumers(self, queue: Queue) -> int:
+        """Return how many consumers the queue has."""
+        return self._consumers[queue.name]
 
     def unsettled(self, queue: Queue) -> int:
         """Return how many messages are in the queue, delivered or not, without reading the file."""

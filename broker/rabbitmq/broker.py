@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from aio_pika.abc import AbstractConnection
+from pamqp.commands import Queue as QueueCommands
 
 from broker.rabbitmq.address import parse_hosts
 from broker.rabbitmq.connection import HEARTBEAT_S, close, driver_channel, open_connection
@@ -91,9 +92,14 @@ class RabbitMQBroker:
         """Return the queue's current length, over a connection of its own: a declared queue keeps an old count."""
         async with self._connected() as connection:
             with translating_errors():
-                channel = await driver_channel(await connection.channel(publisher_confirms=False))
-                declared = await channel.queue_declare(queue.name, passive=True)
-            return int(declared.message_count or 0)
+                return int((await _declared(connection, queue)).message_count or 0)
+
+    async def consumers(self, queue: Queue) -> int:
+        """Return how many consumers the queue has, declared if it is missing, over a connection of its own."""
+        async with self._connected() as connection:
+            with translating_errors():
+                await ensure_queue(connection, self._queues, queue, NameProbe())
+                return int((await _declared(connection, queue)).consumer_count or 0)
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[AbstractConnection]:
@@ -102,3 +108,8 @@ class RabbitMQBroker:
             yield connection
         finally:
             await close(connection)
+
+
+async def _declared(connection: AbstractConnection, queue: Queue) -> QueueCommands.DeclareOk:
+    channel = await driver_channel(await connection.channel(publisher_confirms=False))
+    return await channel.queue_declare(queue.name, passive=True)

@@ -51,7 +51,8 @@ def made() -> list[dict[str, object]]:
         "signing-key-secret": secrets.token_hex(24),
         "broker-url": broker["auth"],
     }
-    alarms = {"broker-url": broker["alarms"], "alarm-secret": secrets.token_hex(24)}
+    # No mail server can be invented: with both of the last two there is e-mail.
+    alarms = {"broker-url": broker["alarms"], "alarm-secret": secrets.token_hex(24), "smtp-url": "", "email-from": ""}
     passwords = {f"RABBITMQ_{name.upper()}_PASSWORD": password for name, password in rabbitmq.items()}
     rabbitmq_users = {"definitions.json": json.dumps(definitions(passwords, rights))}
     root = {"rootUser": "root", "rootHost": "%", "rootPassword": mysql_root}

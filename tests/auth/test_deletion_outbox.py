@@ -122,6 +122,7 @@ class _LosesAConfirm:
         self._broker = broker
         self.consumer = broker.consumer
         self.depth = broker.depth
+        self.consumers = broker.consumers
         self.broadcaster = broker.broadcaster
         self.subscriber = broker.subscriber
         self.browser = broker.browser

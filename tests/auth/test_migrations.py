@@ -40,6 +40,7 @@ TABLES = {
     "alarms",
     "alarm_history",
     "alarm_deliveries",
+    "alarm_emails",
     "alarm_series",
     "alarm_leader",
     "alembic_version",
@@ -47,13 +48,13 @@ TABLES = {
 
 
 async def test_a_migration_makes_the_tables_and_says_so(empty_url: str) -> None:
-    assert await migrate(empty_url) == Migration(before=None, after="0010")
+    assert await migrate(empty_url) == Migration(before=None, after="0011")
     async with open_engine(empty_url, connections=1, wait_timeout_s=5) as engine, engine.connect() as connection:
         assert set(await connection.run_sync(lambda it: inspect(it).get_table_names())) == TABLES
 
 
 async def test_a_second_migration_does_nothing(database_url: str) -> None:
-    assert await migrate(database_url) == Migration(before="0010", after="0010")
+    assert await migrate(database_url) == Migration(before="0011", after="0011")
 
 
 async def test_the_steps_are_those_that_are_taken() -> None:
@@ -63,7 +64,7 @@ async def test_the_steps_are_those_that_are_taken() -> None:
 
 async def test_two_migrations_at_once_do_the_work_once(empty_url: str) -> None:
     done = await asyncio.gather(*(migrate(empty_url) for _ in range(4)))
-    assert sorted(str(one.before) for one in done) == ["0010", "0010", "0010", "None"]
+    assert sorted(str(one.before) for one in done) == ["0011", "0011", "0011", "None"]
 
 
 async def test_two_processes_may_migrate_at_once(empty_url: str) -> None:
@@ -129,7 +130,7 @@ async def test_a_migration_that_was_killed_half_way_can_run_again(database_url: 
     async with open_engine(database_url, connections=1, wait_timeout_s=5) as engine, engine.begin() as connection:
         await connection.execute(text("DELETE FROM alembic_version"))
         await connection.execute(text("DROP TABLE signing_keys"))
-    assert await migrate(database_url) == Migration(before=None, after="0010")
+    assert await migrate(database_url) == Migration(before=None, after="0011")
 
 
 async def test_a_database_that_is_not_migrated_stops_the_start(empty_url: str) -> None:

@@ -99,6 +99,13 @@ async def has_depth(broker: Broker, queue: Queue, count: int) -> None:
     await eventually(found, f"{queue.name} holds {count} messages")
 
 
+async def has_consumers(broker: Broker, count: int) -> None:
+    async def found() -> bool:
+        return await broker.consumers(READINGS) == count
+
+    await eventually(found, f"{READINGS.name} has {count} consumers")
+
+
 @contextmanager
 def child(what: str, url: str) -> Iterator[subprocess.Popen[str]]:
     root = Path(__file__).parents[2]
@@ -186,6 +193,14 @@ async def test_depth_counts_waiting_messages_and_not_delivered_ones(system: Syst
             await take(consumer, 1)
             await has_depth(broker, READINGS, 2)
         await has_depth(broker, READINGS, 4)
+
+
+async def test_the_consumers_of_a_queue_are_counted_also_before_it_was_ever_used(system: System) -> None:
+    async with system.opened() as broker:
+        await has_consumers(broker, 0)
+        async with broker.consumer(READINGS, prefetch=1), broker.consumer(DEAD_LETTERS, prefetch=1):
+            await has_consumers(broker, 1)
+        await has_consumers(broker, 0)
 
 
 async def test_publisher_and_consumer_report_a_broker_that_is_there(system: System) -> None:

@@ -20,6 +20,7 @@ from aiohttp import web
 
 from testing.servers.ports import free_port
 from testing.waiting import eventually
+from tests.alarms.mail.mail_server import MailServer
 from tests.docs.pages import page
 from tests.integration.services import ROOT
 
@@ -57,10 +58,10 @@ class Receiver:
 
 
 @asynccontextmanager
-async def running_onebox(folder: Path) -> AsyncIterator[str]:
+async def running_onebox(folder: Path, **settings: str) -> AsyncIterator[str]:
     """Run a onebox without devices; yields its URL."""
     port = free_port()
-    environment = {**os.environ, "WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8", "BCRYPT_COST": "4"}
+    environment = {**os.environ, "WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8", "BCRYPT_COST": "4", **settings}
     command = [sys.executable, "-m", "onebox", "--devices", "0", "--port", str(port), "--data", str(folder / "data")]
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=environment, stdout=PIPE)
     url = f"http://127.0.0.1:{port}"
@@ -157,12 +158,45 @@ async def test_the_walkthrough(tmp_path: Path) -> None:
         assert headers["webhook-signature"] == signature(made["secret"], headers, body)
 
 
+@pytest.mark.timeout(240)
+async def test_the_commands_about_e_mail(tmp_path: Path) -> None:
+    code, confirm, name_it = commands_of("E-mail")
+    async with (
+        MailServer.listening() as mail,
+        running_onebox(tmp_path, SMTP_URL=mail.url, EMAIL_FROM="Tidegate <alarms@example.org>") as url,
+        aiohttp.ClientSession() as http,
+    ):
+        owner = await Owner.signed_up(http, url)
+        environment = {"URL": url, "TOKEN": owner.token}
+        rule = {"name": "hot", "devices": "all", "sensorType": "temperature", "when": {"op": "above", "value": 80}}
+        headers = {"Authorization": f"Bearer {owner.token}"}
+        async with http.post(url + "/alarms/rules", json=rule, headers=headers) as answer:
+            (tmp_path / "made.json").write_text(await answer.text())
+        assert json.loads(await run(code, tmp_path, environment))["confirmed"] is False
+        (typed,) = re.findall(r"^[0-9A-Z]{10}$", mail.taken[0].text.replace("\r", ""), re.MULTILINE)
+        confirmed = json.loads(await run(confirm, tmp_path, environment, CODE=typed))
+        assert confirmed == {"available": True, "email": "ada@example.org", "confirmed": True}
+        assert {"kind": "email"} in json.loads(await run(name_it, tmp_path, environment))["notify"]
+
+        async def is_mailed() -> bool:
+            await owner.send(81)
+            return len(mail.taken) > 1
+
+        await eventually(is_mailed, "the alarm is mailed", WAIT_S)
+        assert mail.taken[1].recipients == ["ada@example.org"]
+        assert mail.taken[1].message["Subject"] == "[warning] hot: firing (press-1)"
+
+
 def walkthrough() -> list[str]:
     """Return the commands of the walkthrough, in order."""
-    section = page("alarms.md").partition("## A walkthrough")[2].partition("\n## ")[0]
-    found = re.findall(r"^```sh\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    found = commands_of("A walkthrough")
     assert len(found) == 4
     return found
+
+
+def commands_of(heading: str) -> list[str]:
+    section = page("alarms.md").partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return re.findall(r"^```sh\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
 
 
 def shown_body() -> str:

@@ -1,7 +1,8 @@
 """`make chaos`: a fleet streams, faults are injected one after the other, and every reading is accounted for.
 
-Exit code 1 if a reading was lost, stored twice or invented, if a recovery took too long, or if a process used too much
-memory; 2 if it cannot be run here, as with `--cluster` where network namespaces are not permitted.
+Exit code 1 if a reading was lost, stored twice or invented, if a change of an alarm or its notification is missing, is
+there twice or without a reason, if a recovery took too long, or if a process used too much memory; 2 if it cannot be
+run here, as with `--cluster` where network namespaces are not permitted.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +22,10 @@ from runtime.logs import configure_logs
 from testing.servers.debian import NotAvailableError
 from testing.servers.network import NetworkError
 from tests.faults import compaction, endings, restores  # noqa: F401 - importing them adds their faults to FAULTS
-from tests.faults.accounting import Injection, account, streaming
+from tests.faults.accounting import RESTORES, Injection, account, streaming
+from tests.faults.alarms import faults  # noqa: F401 - as above
+from tests.faults.alarms.findings import AlarmsVerdict
+from tests.faults.alarms.watching import Watching
 from tests.faults.answers import compared_with_answers
 from tests.faults.clock import NEEDS_A_CLOCK, library
 from tests.faults.cluster.faults import FAULTS as CLUSTER_FAULTS
@@ -36,9 +41,25 @@ LARGE_DISK_BYTES = 6 * DISK_BYTES
 # The age of the backup is this part of the time asked for, within these bounds; what devices keep is more.
 BACKUP_PART, MIN_BACKUP_AGE_S, MAX_BACKUP_AGE_S = 0.05, 5.0, 300.0
 NOT_HERE = 2
+# What watched devices have stored counts although it is gone.
+REMOVES_STORED = RESTORES | {"mongodb_dropped_under_running_workers"}
 
 
-def faults_of(stack: Stack, fleet: Fleet, args: argparse.Namespace, rng: random.Random) -> Iterator[Injection]:
+@dataclass(frozen=True)
+class Outcome:
+    """What a run proves; where no alarms are watched, or a scenario has failed, nothing is said of them."""
+
+    verdicts: list[Verdict]
+    alarms: AlarmsVerdict | None = None
+
+    @property
+    def holds(self) -> bool:
+        return all(verdict.holds for verdict in self.verdicts) and (self.alarms is None or self.alarms.holds)
+
+
+def faults_of(
+    stack: Stack, fleet: Fleet, watching: Watching, args: argparse.Namespace, rng: random.Random
+) -> Iterator[Injection]:
     """Yield faults until the time is over, each as often as the others."""
     select = args.only or list(FAULTS)
     if library() is None and (away := NEEDS_A_CLOCK & set(select)):
@@ -54,28 +75,40 @@ def faults_of(stack: Stack, fleet: Fleet, args: argparse.Namespace, rng: random.
             if not first and time.monotonic() >= until:
                 return
             first = False
-            yield Injection(name, partial((FAULTS | LONG_FAULTS)[name], stack, fleet, rng))
+            make = partial((FAULTS | LONG_FAULTS)[name], stack, fleet, rng)
+            yield Injection(name, partial(watching.paused, make) if name in REMOVES_STORED else make)
 
 
-async def on_the_stack(folder: Path, args: argparse.Namespace, rng: random.Random) -> list[Verdict]:
+async def on_the_stack(folder: Path, args: argparse.Namespace, rng: random.Random) -> Outcome:
     disk_bytes = LARGE_DISK_BYTES if LONG_FAULTS.keys() & set(args.only or ()) else DISK_BYTES
-    async with running_stack(folder, disk_bytes, args.backup_age) as stack:
+    async with running_stack(folder, disk_bytes, args.backup_age, args.seed) as stack:
         stores = Stores(stack.mongodb.url, stack.rabbitmq.url)
         urls = [gateway.url for gateway in stack.gateways]
-        async with streaming(folder, stack.auth.url, urls, stack.front_url, args) as fleet:
-            verdicts = await account(stores, fleet, faults_of(stack, fleet, args, rng), stack.services)
-            if all(verdict.holds for verdict in verdicts):
-                print(await compared_with_answers(stack.auth, stack.reader, stores, fleet), flush=True)
-            return verdicts
+        async with (
+            Watching.running(stack, args.seed) as watching,
+            streaming(folder, stack.auth.url, urls, stack.front_url, args) as fleet,
+        ):
+            verdicts = await account(stores, fleet, faults_of(stack, fleet, watching, args, rng), stack.services)
+            if any(verdict.failure for verdict in verdicts):  # its end would be blamed for it
+                return Outcome(verdicts)
+            async with asyncio.TaskGroup() as tasks:
+                alarms = tasks.create_task(watching.judged())  # waits for a silence
+                if all(verdict.holds for verdict in verdicts):
+                    print(await compared_with_answers(stack.auth, stack.reader, stores, fleet), flush=True)
+            return Outcome(verdicts, alarms.result())
 
 
-async def on_a_onebox(folder: Path, args: argparse.Namespace, rng: random.Random) -> list[Verdict]:
+async def on_a_onebox(folder: Path, args: argparse.Namespace, rng: random.Random) -> Outcome:
     async with (
         Onebox.running(folder / "data") as onebox,
         streaming(folder, onebox.url, [onebox.url], onebox.url, args) as fleet,
     ):
         crashes = itertools.repeat(Injection("onebox_process_group_killed", partial(onebox.crash, rng)), args.onebox)
-        return await account(Stores(onebox.mongodb_url), fleet, crashes, [onebox])
+        return Outcome(await account(Stores(onebox.mongodb_url), fleet, crashes, [onebox]))
+
+
+async def in_a_cluster(folder: Path, args: argparse.Namespace, rng: random.Random) -> Outcome:
+    return Outcome(await on_the_cluster(folder, args, rng))
 
 
 async def run(args: argparse.Namespace) -> int:
@@ -84,15 +117,18 @@ async def run(args: argparse.Namespace) -> int:
     assert this is not None
     # As Ctrl-C does: what was started ends, and the folder is removed.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
-    on_it = on_a_onebox if args.onebox else on_the_cluster if args.cluster else on_the_stack
+    on_it = on_a_onebox if args.onebox else in_a_cluster if args.cluster else on_the_stack
     with tempfile.TemporaryDirectory(prefix="tidegate-chaos-") as folder:
-        verdicts = await on_it(Path(folder), args, rng)
+        outcome = await on_it(Path(folder), args, rng)
+    verdicts, alarms = outcome.verdicts, outcome.alarms
     total = {name: sum(verdict.counts.get(name, 0) for verdict in verdicts) for name in COLUMNS}
     slowest = max(verdict.recovered_s for verdict in verdicts)
     counts = ", ".join(f"{n} {name}" for name, n in total.items())
     print(f"{len(verdicts)} scenarios, seed {args.seed}: {counts}; the slowest recovery took {slowest:.1f} s", end="")
     print(f", the largest process had {max(verdict.largest_bytes for verdict in verdicts) / 1e6:.0f} MB")
-    return 0 if all(verdict.holds for verdict in verdicts) else 1
+    if alarms is not None:
+        print(*alarms.lines(), sep="\n")
+    return 0 if outcome.holds else 1
 
 
 def main() -> int:

@@ -43,6 +43,8 @@ class Sender:
         self.sensor_type = "start"
         self.clock_off_ms = 0
         self.may_send = asyncio.Event()
+        # What it asks for when it connects, besides.
+        self._asks: dict[str, Any] = {}
         self._gone = asyncio.Event()
 
     @property
@@ -56,8 +58,10 @@ class Sender:
             client, token = socketio.AsyncClient(reconnection=False), self.token
             client.on("connect_error", self._refused)
             client.on("auth_revoked", self._ended)
+            client.on("stored", self._stored)
+            auth = {"token": token, **self._asks}
             try:
-                await client.connect(self._urls[0], auth={"token": token}, transports=["websocket"], wait_timeout=5)
+                await client.connect(self._urls[0], auth=auth, transports=["websocket"], wait_timeout=5)
                 await self._stream(client)
             except (socketio.exceptions.SocketIOError, OSError, TimeoutError):
                 if self.renew is not None and self._token_ended:
@@ -117,8 +121,20 @@ class Sender:
                 self.last_accepted_at = time.monotonic()
             else:
                 self.refused.append(answer)
-            self._pending = []
-            await asyncio.sleep(self._random.random() / 10)
+            if await self._is_done():
+                self._pending = []
+            await asyncio.sleep(self._pause_s())
+
+    def _stored(self, event: Any) -> None:
+        """Take receipts, for which this device does not ask."""
+
+    async def _is_done(self) -> bool:
+        """Return whether what was answered need not be sent again."""
+        return True
+
+    def _pause_s(self) -> float:
+        """Return the pause until the next batch."""
+        return self._random.random() / 10
 
     async def _answer(self, client: Any) -> dict[str, Any]:
         calling = asyncio.ensure_future(client.call("readings", self._pending, timeout=ANSWER_WITHIN_S))

@@ -1,7 +1,8 @@
-"""The real stack: three servers, auth, two gateways and two persisters, each restarted as compose would."""
+"""The real stack: three servers, auth, two gateways, persisters and alarms each, restarted as compose would."""
 
 import asyncio
 import os
+import random
 import signal
 import sys
 from asyncio.subprocess import Process
@@ -20,6 +21,7 @@ from testing.servers.mariadb import MariaDBServer
 from testing.servers.mongodb import MongoDBServer
 from testing.servers.ports import free_port
 from testing.servers.rabbitmq import RabbitMQServer
+from tests.faults.alarms.receiver import Receiver
 from tests.faults.clock import Clock
 from tests.faults.disk import Disk
 from tests.faults.link import Link
@@ -206,6 +208,10 @@ class Stack:
     persisters: list[Service]
     compactors: list[Service]
     reader: Service
+    # Each may evaluate; persisters ask the first one what rules watch.
+    alarms: list[Service]
+    # Takes the webhooks.
+    receiver: Receiver
     # nginx with the shipped configuration, before auth, gateways and reader.
     front_url: str
     # The age of the backup from which MongoDB is restored.
@@ -218,7 +224,7 @@ class Stack:
 
     @property
     def services(self) -> list[Service]:
-        return [self.auth, *self.gateways, *self.persisters, *self.compactors, self.reader]
+        return [self.auth, *self.gateways, *self.persisters, *self.compactors, self.reader, *self.alarms]
 
 
 @asynccontextmanager
@@ -235,7 +241,7 @@ async def running_services(services: Sequence[Service]) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def running_stack(folder: Path, disk_bytes: int, backup_age_s: float) -> AsyncIterator[Stack]:
+async def running_stack(folder: Path, disk_bytes: int, backup_age_s: float, seed: int) -> AsyncIterator[Stack]:
     async with AsyncExitStack() as stack:
         disk = stack.enter_context(Disk(folder / "m", disk_bytes))
         servers = (
@@ -261,9 +267,12 @@ async def running_stack(folder: Path, disk_bytes: int, backup_age_s: float) -> A
             for host, settings in zip(GATEWAYS, (clock.settings, {}), strict=True)
         ]
         mongo = f"mongodb://127.0.0.1:{to_mongodb.port}/?directConnection=true"
-        persisters = [
-            Service("persister", folder, BROKER_URL=rabbitmq.url, READINGS_URL=mongo, **SEALING) for _ in range(2)
-        ]
+        receiver = await stack.enter_async_context(Receiver.listening(random.Random(f"{seed}/receiver")))
+        alarming = {"AUTH_DATABASE_URL": users, "BROKER_URL": rabbitmq.url, "AUTH_URL": auth.url}
+        alarming |= {"ALARM_SECRET": SECRET, "WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8"}
+        alarms = [Service("alarms", folder, **alarming) for _ in range(2)]
+        persisting = {"BROKER_URL": rabbitmq.url, "READINGS_URL": mongo, "ALARMS_URL": alarms[0].url}
+        persisters = [Service("persister", folder, **persisting, **SEALING) for _ in range(2)]
         compactors = [Service("persister", folder, "compact", READINGS_URL=mongo) for _ in range(2)]
         reader = Service("reader", folder, BROKER_URL=rabbitmq.url, READINGS_URL=mongodb.url, AUTH_URL=auth.url)
         names = await stack.enter_async_context(NameServer.serving())
@@ -286,6 +295,8 @@ async def running_stack(folder: Path, disk_bytes: int, backup_age_s: float) -> A
             persisters,
             compactors,
             reader,
+            alarms,
+            receiver,
             front.url,
             backup_age_s,
         )

@@ -16,8 +16,11 @@ CLUSTER_SEED = 7
 FLEET = ("--devices", "4", "--library-devices", "1")
 
 
-async def proven(seed: int, *arguments: str) -> tuple[int, int, int]:
-    """Run with a seed; return the numbers of scenarios, of acknowledged and of stored readings."""
+async def proven(seed: int, *arguments: str, alarms: bool = False) -> tuple[int, int, int]:
+    """Run with a seed; return the numbers of scenarios, of acknowledged and of stored readings.
+
+    With `alarms`, some must have changed, and each change must have been notified as it has to.
+    """
     command = (sys.executable, "-m", "tests.faults", *arguments, "--seed", str(seed % 10_000))
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
     try:
@@ -34,12 +37,17 @@ async def proven(seed: int, *arguments: str) -> tuple[int, int, int]:
     found = re.search(summary, output.decode())
     assert found
     scenarios, acknowledged, stored = map(int, found.groups())
+    if alarms:
+        summary = r"alarms: (\d+) changes, (\d+) notified, 0 missing, 0 twice, 0 under two ids, 0 false"
+        found = re.search(summary, output.decode())
+        assert found
+        assert int(found[1]) == int(found[2]) > 50
     return scenarios, acknowledged, stored
 
 
 @pytest.mark.timeout(900)
 async def test_two_minutes_of_faults_lose_nothing_and_store_nothing_twice(seed: int) -> None:
-    scenarios, acknowledged, stored = await proven(seed, "--minutes", "2", *FLEET)
+    scenarios, acknowledged, stored = await proven(seed, "--minutes", "2", *FLEET, alarms=True)
     assert scenarios >= 5
     assert stored >= acknowledged > 1000
 

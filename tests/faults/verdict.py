@@ -75,7 +75,13 @@ def stored_of(stores: Stores, sensor_type: str) -> list[tuple[Identity, Any]]:
 
 
 async def _stored_of(stores: Stores, sensor_type: str) -> list[tuple[Identity, Any]]:
-    found: list[tuple[Identity, Any]] = []
+    documents = await stored_documents(stores, sensor_type)
+    return [(identity_of(one["_id"]), one["value"]) for one in documents]
+
+
+async def stored_documents(stores: Stores, sensor_type: str) -> list[dict[str, Any]]:
+    """Return what a reader finds under this sensorType as documents."""
+    found: list[dict[str, Any]] = []
     async with mongodb_client(stores.mongodb_url, name="chaos", timeout_s=20) as client:
         places = Places(client, stores.database)
         series = await client[stores.database]["series"].find({"_id.sensorType": sensor_type}).to_list(None)
@@ -88,7 +94,7 @@ async def _stored_of(stores: Stores, sensor_type: str) -> list[tuple[Identity, A
             ]
             # More may have been stored meanwhile.
             assert set(upwards) <= set(downwards), f"{window.series} has other readings backwards"
-            found += [(_identity(one["_id"]), one["value"]) for one in map(decode_document, upwards)]
+            found += map(decode_document, upwards)
     return found
 
 
@@ -103,7 +109,7 @@ async def dead_of(stores: Stores, sensor_type: str) -> list[Identity]:
         async with broker.browser(DEAD_LETTERS) as browser:
             async for delivery in browser:
                 keys = _keys(delivery.message.body)
-                found += [_identity(key) for key in keys if key["sensorType"] == sensor_type]
+                found += [identity_of(key) for key in keys if key["sensorType"] == sensor_type]
     return found
 
 
@@ -168,7 +174,7 @@ async def judged_library(stores: Stores, library: LibraryFleet, sensor_type: str
     }
 
 
-def _identity(key: dict[str, Any]) -> Identity:
+def identity_of(key: dict[str, Any]) -> Identity:
     return (key["owner"], key["device"], key["sensorType"], int(key["ts"]), int(key["seq"]))
 
 

@@ -119,6 +119,9 @@ class FakeBroker:
     async def depth(self, queue: Queue) -> int:
         raise NotImplementedError
 
+    async def consumers(self, queue: Queue) -> int:
+        raise NotImplementedError
+
 
 def documents(fake_broker: FakeBroker) -> list[dict[str, Any]]:
     """Return the documents that were published, decoded."""

@@ -113,6 +113,9 @@ CALLS = {
     "POST /alarms/{id}/acknowledge": Call((ALARMS,)),
     "GET /alarms/deliveries": Call((ALARMS,), of_all_devices=True),
     "POST /alarms/deliveries/{id}/replay": Call((ALARMS,), of_all_devices=True),
+    "GET /alarms/email": Call((ALARMS,), of_all_devices=True),
+    "POST /alarms/email/confirmation": Call(),
+    "POST /alarms/email/confirm": Call(body={"code": "ABCDE23456"}),
 }
 
 

@@ -35,6 +35,8 @@ OTHER = {
     "signup": ("closed", "closed"),
     "alarm_secret": ("one that was chosen", "one that was chosen"),
     "webhook_allowed_networks": ("10.1.0.0/16", ("10.1.0.0/16",)),
+    "smtp_url": ("smtps://mail.example", "smtps://mail.example"),
+    "email_from": ("alarms@example.org", "alarms@example.org"),
     "sealing": ("off", "off"),
     "cors_origins": ("https://app.example", ("https://app.example",)),
     "trusted_proxies": ("10.0.0.0/8,::1", ("10.0.0.0/8", "::1")),
@@ -42,6 +44,7 @@ OTHER = {
     "retention_days_by_sensor_type": ("door=3", ("door=3",)),
     "hash_threads": ("3", 3),
 }
+NEEDED_WITH = {"smtp_url": {"EMAIL_FROM": "alarms@example.org"}}
 PLAN = parse(["--data", "/tmp/somewhere"])
 
 TAKEN = [
@@ -64,7 +67,8 @@ def other_value(field: Any) -> tuple[str, Any]:
 def test_every_setting_of_a_service_is_taken(service: str, field: Any) -> None:
     text, value = other_value(field)
     assert value != field.default
-    assert getattr(getattr(services_from_env(PLAN, {field.name.upper(): text}), service), field.name) == value
+    given = {field.name.upper(): text} | NEEDED_WITH.get(field.name, {})
+    assert getattr(getattr(services_from_env(PLAN, given), service), field.name) == value
 
 
 def test_without_any_each_service_has_its_own_defaults() -> None:

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alarms.evaluation.evaluator import Alarm
 from alarms.rules.rule import Rule
+from alarms.rules.state import OK
 from broker.alarms import WatchedReading
 from tests.alarms.evaluation.model import World, modelled
 from tests.alarms.making import START_MS, announced, make_rule, reading
@@ -112,6 +114,16 @@ def test_a_late_reading_that_is_repeated_in_its_round_is_one_alarm() -> None:
     world.round(announced(reading(2000, 99)), announced(reading(2000, 99)))
     world.round()
     assert world.transitions("press", "late") == [(START_MS + 2000, 0, "firing")]
+
+
+def test_a_reading_that_is_late_for_a_process_that_has_just_begun_is_an_alarm_of_its_own() -> None:
+    world = World(make_rule())
+    position = (START_MS + 5000, 0)
+    world.evaluator.alarms["rule-1", "press", "temperature"] = Alarm(OK, position)
+    world.round(announced(reading(2000, 99), reading(2500, 10), reading(5000, 70), reading(6000, 81)))
+    world.round()
+    assert world.transitions("press", "late") == [(START_MS + 2000, 0, "firing")]
+    assert world.transitions("press") == [(START_MS + 6000, 0, "firing")]
 
 
 @pytest.mark.parametrize("changes", [{"when": {"op": "changed"}}, {"forSeconds": 1}, {"when": {"op": "gap"}}], ids=str)

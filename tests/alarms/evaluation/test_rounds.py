@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 import msgspec
@@ -44,12 +45,13 @@ class Store:
 
     def __init__(self) -> None:
         self.newest: dict[Series, Newest] = {}
+        self.alarms: dict[AlarmKey, Alarm] = {}
         self.committed: list[Change] = []
         self.saves = 0
         self.leads = True
 
     async def load(self) -> tuple[dict[AlarmKey, Alarm], dict[Series, Newest]]:
-        return {}, dict(self.newest)
+        return deepcopy(self.alarms), deepcopy(self.newest)
 
     async def outdated(self) -> list[Change]:
         return []
@@ -60,6 +62,7 @@ class Store:
 
     async def save(self, newest: Sequence[tuple[Series, Newest]]) -> None:
         self.saves += 1
+        self.newest |= deepcopy(dict(newest))
 
     def require_leading(self) -> None:
         if not self.leads:
@@ -88,8 +91,8 @@ class Queue:
 
 
 class World:
-    def __init__(self, *rules: Rule) -> None:
-        self.store, self.queue = Store(), Queue()
+    def __init__(self, *rules: Rule, store: Store | None = None) -> None:
+        self.store, self.queue = store or Store(), Queue()
         metrics = AlarmsMetrics(CollectorRegistry())
         parts: tuple[Any, ...] = (Rules(*rules), self.store, metrics, lambda _: None)
         self.run = _Run(*parts)
@@ -126,6 +129,35 @@ async def test_what_rules_compare_with_is_stored_before_it_is_acknowledged(monke
     world.run._save_at = 0.0
     await world.rounds(1)
     assert (world.store.saves, world.queue.acknowledged) == (2, [1, 3])
+
+
+async def test_a_process_that_takes_over_knows_which_readings_are_late_and_end_no_alarm() -> None:
+    world = World(make_rule())
+    await world.run.load()
+    world.queue.announce(announced(*(reading(at * 1000, 90) for at in range(1, 6))))
+    await world.rounds(2)
+    assert world.queue.acknowledged == [1], "so they are not delivered again"
+    world.store.alarms = world.run._evaluator.alarms
+    another = World(make_rule(), store=world.store)
+    await another.run.load()
+    another.queue.announce(announced(reading(2500, 70)))
+    await another.rounds(2)
+    another.queue.announce(announced(reading(6000, 70)))
+    await another.rounds(2)
+    changes = [(one.state.phase, one.ts_ms - START_MS) for one in world.store.committed]
+    assert changes == [("firing", 1000), ("ok", 6000)]
+
+
+async def test_the_newest_reading_of_a_quiet_series_is_stored_and_nothing_waits_for_it() -> None:
+    world = World(make_rule())
+    await world.run.load()
+    for number in range(120):
+        world.queue.announce(announced(reading(1000, 70), device=f"press-{number}"))
+    await world.rounds(2)
+    assert world.queue.acknowledged == [120]
+    assert len(world.store.newest) == evaluation.MOVED_IN_A_ROUND
+    await world.rounds(2)
+    assert len(world.store.newest) == 120
 
 
 async def test_a_process_past_its_lease_acknowledges_nothing() -> None:

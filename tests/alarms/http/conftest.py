@@ -1,7 +1,8 @@
 """The calls of alarms on a real port, with a token for each of two owners."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,15 +37,29 @@ class Client:
         self, method: str, path: str, body: Any = None, *, owner: str = "ada", token: str | None = None
     ) -> tuple[int, Any]:
         """Return status and parsed body; the token is a session's of `owner`, if none is given."""
+        status, _, answer = await self.call_with_headers(method, path, body, owner=owner, token=token)
+        return status, answer
+
+    async def call_with_headers(
+        self, method: str, path: str, body: Any = None, *, owner: str = "ada", token: str | None = None
+    ) -> tuple[int, Mapping[str, str], Any]:
+        """Return status, headers and parsed body."""
         bearer = token or self.issuer.user(sub=owner, owner=owner, scope=SCOPE)
         headers = {"Authorization": f"Bearer {bearer}"}
         async with self.session.request(method, self.url + path, json=body, headers=headers) as response:
             raw = await response.read()
-            return response.status, json.loads(raw) if raw else None
+            return response.status, response.headers, json.loads(raw) if raw else None
 
 
 @pytest.fixture
 async def client(database_url: str, tmp_path: Path) -> AsyncIterator[Client]:
+    async with serving(database_url, tmp_path) as it:
+        yield it
+
+
+@asynccontextmanager
+async def serving(database_url: str, folder: Path, **more: Any) -> AsyncIterator[Client]:
+    """Serve the calls; `more`: settings."""
     issuer = Issuer()
 
     async def jwks() -> dict[str, Any]:
@@ -60,10 +75,11 @@ async def client(database_url: str, tmp_path: Path) -> AsyncIterator[Client]:
         alarm_secret="a secret only for tests",
         token_issuer=ISSUER,
         database_timeout_seconds=30.0,
+        **more,
     )
     app = web.Application(middlewares=[problem_middleware])
     async with (
-        EmbeddedBroker.open_at(tmp_path / "queue.db") as broker,
+        EmbeddedBroker.open_at(folder / "queue.db") as broker,
         KeySet(jwks).kept_fresh() as keys,
         RevocationList(no_revocations).kept_fresh() as revocations,
         alarms_service(
