@@ -174,13 +174,21 @@ class Evaluator:
             position, ts_ms = point.position, point.ts_ms
             yield Change(rule, device, sensor_type, state, "late", position, ts_ms, point, group.unit, newest)
 
-    def silent(self, rule: Rule, device: str, since_ms: int) -> Change | None:
-        """Return the change that a silence makes, which began to count at a time; None if it is known."""
+    def watches(self, rule: Rule, device: str) -> bool:
+        """Return whether a rule watches a device: one that it chose by a name may have another by now."""
+        series = (rule.owner, device, rule.definition.sensor_type)
+        return any(one.id == rule.id for one in self._book.of_series(series))
+
+    def silent(self, rule: Rule, device: str, last_ms: int, since_ms: int) -> Change | None:
+        """Return the change that a silence makes; None if it is known.
+
+        `last_ms`: when the last reading was received, `since_ms`: when the silence began to count.
+        """
         sensor_type = rule.definition.sensor_type
         alarm = self.alarms.setdefault((rule.id, device, sensor_type), Alarm())
         if alarm.state.phase is not Phase.OK:
             return None
-        alarm.state, alarm.position = State(Phase.FIRING, since_ms), (since_ms - rule.for_ms, 0)
+        alarm.state, alarm.position = State(Phase.FIRING, since_ms), (last_ms, 0)
         return Change(rule, device, sensor_type, alarm.state, "silence", alarm.position, since_ms)
 
     def end_of(self, rules: Iterable[Rule], now_ms: int) -> list[Change]:

@@ -1,6 +1,7 @@
 """Silences: series of which nothing has come for as long as their rule says, noticed by the time that has passed.
 
-What counts is when a gateway received the last reading, not what the device's clock says.
+What counts is when a gateway received the last reading, not what the device's clock says. Of a rule with hours, a
+silence that is due outside of them counts from their beginning on.
 """
 
 import heapq
@@ -54,12 +55,12 @@ class Silences:
             _, owner, rule_id, device = heapq.heappop(self._due)
             self._watched.discard((owner, rule_id, device))
             rule = self._rules.get((owner, rule_id))
-            if rule is None:
+            if rule is None or not self._evaluator.watches(rule, device):
                 continue
             due_ms = self._due_ms(rule, device)
             if due_ms > now_ms:
                 self._watch(rule, device)
-            elif (change := self._evaluator.silent(rule, device, due_ms)) is not None:
+            elif (change := self._evaluator.silent(rule, device, self._last_ms(rule, device), due_ms)) is not None:
                 yield change
 
     def _watch(self, rule: Rule, device: str) -> None:
@@ -69,6 +70,9 @@ class Silences:
             heapq.heappush(self._due, (self._due_ms(rule, device), *key))
 
     def _due_ms(self, rule: Rule, device: str) -> int:
+        due_ms = self._last_ms(rule, device) + rule.for_ms
+        return due_ms if rule.schedule is None else rule.schedule.first_covered(due_ms)
+
+    def _last_ms(self, rule: Rule, device: str) -> int:
         newest = self._evaluator.newest.get((rule.owner, device, rule.definition.sensor_type))
-        since_ms = rule.created_at_ms if newest is None else max(newest.received_ms, rule.created_at_ms)
-        return since_ms + rule.for_ms
+        return rule.created_at_ms if newest is None else max(newest.received_ms, rule.created_at_ms)

@@ -8,7 +8,7 @@ from typing import cast
 from msgspec import UNSET
 
 from alarms.rules.conditions import Above, Below, Changed, Condition, Equals, Gap, Outside, Rate
-from alarms.rules.definition import Op, RuleDefinition, When
+from alarms.rules.definition import Hours, Op, RuleDefinition, When
 from alarms.rules.schedule import Schedule, minute_of
 from alarms.rules.state import Trigger
 from readings.reading import Value
@@ -27,6 +27,8 @@ class Rule:
     created_at_ms: int
     definition: RuleDefinition
     trigger: Trigger | None
+    # The hours in which it applies; None: always.
+    schedule: Schedule | None
     # The devices by id; None: all whose name `named` accepts.
     ids: frozenset[str] | None
     named: re.Pattern[str] | None
@@ -59,15 +61,19 @@ def rule_of(owner: str, rule_id: str, version: int, created_at_ms: int, definiti
         elif definition.devices.name is not UNSET:
             named = pattern_of(definition.devices.name)
     needs_previous = definition.when.op in ("changed", "rate", "gap", "silent")
-    trigger = trigger_of(definition)
-    return Rule(owner, rule_id, version, created_at_ms, definition, trigger, ids, named, needs_previous)
+    schedule = _schedule(definition.schedule)
+    trigger = _trigger(definition, schedule)
+    return Rule(owner, rule_id, version, created_at_ms, definition, trigger, schedule, ids, named, needs_previous)
 
 
-def trigger_of(definition: RuleDefinition) -> Trigger | None:
+def _schedule(hours: Hours | None) -> Schedule | None:
+    if hours is None:
+        return None
+    return Schedule.of(hours.zone, hours.days, minute_of(hours.from_), minute_of(hours.to))
+
+
+def _trigger(definition: RuleDefinition, schedule: Schedule | None) -> Trigger | None:
     """Return when the alarms of a definition fire; None for silence."""
-    hours, schedule = definition.schedule, None
-    if hours is not None:
-        schedule = Schedule.of(hours.zone, hours.days, minute_of(hours.from_), minute_of(hours.to))
     condition = _condition(definition.when, definition.hysteresis)
     return None if condition is None else Trigger(condition, round(definition.for_seconds * 1000), schedule)
 

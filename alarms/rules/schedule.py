@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Literal, get_args
 from zoneinfo import ZoneInfo
 
@@ -12,6 +12,8 @@ Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = get_args(Day)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MINUTES_A_DAY = 24 * 60
+# A span on one day a week, which a change of clocks has left out once.
+_DAYS_AHEAD = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +36,25 @@ class Schedule:
 
     def covers(self, ts_ms: int) -> bool:
         """Return whether a time, in ms since 1970, is within."""
-        local = (_EPOCH + timedelta(milliseconds=ts_ms)).astimezone(self.zone)
+        local = self._local(ts_ms)
         minute, day = local.hour * 60 + local.minute, local.weekday()
         if self.from_minute < self.to_minute:
             return day in self.days and self.from_minute <= minute < self.to_minute
         return (day in self.days and minute >= self.from_minute) or (
             (day - 1) % 7 in self.days and minute < self.to_minute
         )
+
+    def first_covered(self, ts_ms: int) -> int:
+        """Return the first time from `ts_ms` on, in ms since 1970, that is within."""
+        if self.covers(ts_ms):
+            return ts_ms
+        today = datetime.combine(self._local(ts_ms), time(), self.zone)
+        days = (today + timedelta(days=ahead, minutes=self.from_minute) for ahead in range(-1, _DAYS_AHEAD))
+        begins = ((day - _EPOCH) // timedelta(milliseconds=1) for day in days)
+        return next(begin for begin in begins if begin > ts_ms and self.covers(begin))
+
+    def _local(self, ts_ms: int) -> datetime:
+        return (_EPOCH + timedelta(milliseconds=ts_ms)).astimezone(self.zone)
 
 
 def minute_of(text: str) -> int:

@@ -126,7 +126,7 @@ class Trials:
         parameters = {"device": device, "sensorType": sensor_type, "format": "ndjson", "from": rfc3339(now_ms - DAY_MS)}
         finder: _Changes | _Silences
         if rule.trigger is None:
-            finder = _Silences(rule.for_ms, device, sensor_type, now_ms)
+            finder = _Silences(rule, device, now_ms)
         else:
             finder = _Changes(rule.trigger, device, sensor_type)
         async with self._asked("/readings", token, parameters) as response:
@@ -191,9 +191,10 @@ class _Changes:
 class _Silences:
     """Finds when nothing came of one series for as long as a rule says."""
 
-    def __init__(self, for_ms: int, device: str, sensor_type: str, now_ms: int) -> None:
-        self._for_ms = for_ms
-        self._names = (device, sensor_type)
+    def __init__(self, rule: Rule, device: str, now_ms: int) -> None:
+        self._for_ms = rule.for_ms
+        self._schedule = rule.schedule
+        self._names = (device, rule.definition.sensor_type)
         self._now_ms = now_ms
         self._received_ms: list[int] = []
 
@@ -205,10 +206,16 @@ class _Silences:
         """Return what was found. `is_whole`: the last reading was the series' last one."""
         times = sorted(self._received_ms)
         found = [
-            Firing(*self._names, before + self._for_ms, after)
+            Firing(*self._names, since, after)
             for before, after in pairwise(times)
-            if after - before > self._for_ms
+            if (since := self._counts_from(before, after)) is not None
         ]
-        if is_whole and times and self._now_ms - times[-1] > self._for_ms:
-            found.append(Firing(*self._names, times[-1] + self._for_ms, None))
+        if is_whole and times and (since := self._counts_from(times[-1], self._now_ms)) is not None:
+            found.append(Firing(*self._names, since, None))
         return found
+
+    def _counts_from(self, last_ms: int, until_ms: int) -> int | None:
+        since_ms = last_ms + self._for_ms
+        if self._schedule is not None and since_ms < until_ms:
+            since_ms = self._schedule.first_covered(since_ms)
+        return since_ms if since_ms < until_ms else None

@@ -112,3 +112,23 @@ def test_what_is_delivered_again_after_a_restart_ends_no_silence_that_came_behin
     assert again.evaluated(reading(0, 1)) == []
     assert again.due(100) == [], "it is known to be silent"
     assert len(again.evaluated(reading(1, 1, received_ms=50_000))) == 1
+
+
+def test_a_silence_that_is_due_outside_its_hours_counts_from_their_beginning_on() -> None:
+    # The tests' time starts on 2023-11-14, a Tuesday, at 22:13:20 UTC.
+    hours = {"zone": "UTC", "days": ["wed"], "from": "06:00", "to": "18:00"}
+    until_hours_s = 7 * 3600 + 46 * 60 + 40
+    world = World(silent(10, schedule=hours))
+    world.came(0)
+    assert world.due(until_hours_s - 1) == []
+    (change,) = world.due(until_hours_s)
+    assert change.ts_ms == START_MS + until_hours_s * 1000
+    (end,) = world.evaluated(reading(0, 1, received_ms=5000))
+    assert end.state.phase == "ok", "it was received behind the last one, if before the hours"
+
+
+def test_a_device_that_a_rule_does_not_name_any_more_is_not_silent() -> None:
+    world = World(silent(10))
+    world.came(0)
+    world.evaluator._book.rules = ()  # type: ignore[misc]
+    assert world.due(1000) == []

@@ -93,3 +93,23 @@ def test_another_form_is_no_time_of_day(text: str) -> None:
 def test_a_zone_that_there_is_not() -> None:
     with pytest.raises(UnknownZone):
         schedule("08:00", "18:00", zone="Europe/Atlantis")
+
+
+@pytest.mark.parametrize(
+    ("local", "first"),
+    [
+        ("2026-11-27T12:00", "2026-11-27T12:00"),
+        ("2026-11-27T05:00", "2026-11-27T08:00"),
+        ("2026-11-27T18:00", "2026-11-30T08:00"),  # over the weekend
+        ("2026-11-28T12:00", "2026-11-30T08:00"),
+    ],
+)
+def test_the_first_time_within_is_the_beginning_of_the_next_hours(local: str, first: str) -> None:
+    assert schedule("08:00", "18:00", WORKDAYS).first_covered(at(local)) == at(first)
+
+
+def test_the_next_hours_are_found_past_midnight_at_its_end_and_where_clocks_leave_them_out() -> None:
+    assert schedule("22:00", "06:00", ("fri",)).first_covered(at("2026-11-28T07:00")) == at("2026-12-04T22:00")
+    assert schedule("24:00", "06:00", ("fri",)).first_covered(at("2026-11-27T12:00")) == at("2026-11-28T00:00")
+    # On 2026-03-29, there is no time between 02:00 and 03:00.
+    assert schedule("02:00", "02:30", ("sun",)).first_covered(at("2026-03-28T12:00")) == at("2026-04-05T02:00")

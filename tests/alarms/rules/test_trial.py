@@ -153,3 +153,17 @@ async def test_an_owner_has_one_at_a_time_and_who_waits_too_long_is_told(monkeyp
         assert [len((await one).firings) for one in running] == [1, 1]
         assert len((await trials.run(ada, "token", {}, NOW_MS)).firings) == 1
     assert reader.open_at_most == 2
+
+
+async def test_a_silence_counts_within_the_hours_of_its_rule() -> None:
+    reader = Reader()
+    # From 2023-11-14, 22:13:20 UTC, on.
+    reader.readings["press"] = [(0, 1), (300_000, 1), (1_200_000, 1)]
+    hours = {"zone": "UTC", "days": ["tue"], "from": "22:20", "to": "22:40"}
+    found = await tried(reader, when={"op": "silent"}, forSeconds=60, schedule=hours)
+    assert [(one.from_ms - START_MS, one.to_ms and one.to_ms - START_MS) for one in found.firings] == [
+        (400_000, 1_200_000),
+        (1_260_000, None),
+    ]
+    hours = {"zone": "UTC", "days": ["sun"], "from": "00:00", "to": "24:00"}
+    assert (await tried(reader, when={"op": "silent"}, forSeconds=60, schedule=hours)).firings == []
