@@ -33,6 +33,7 @@ def _event(one: Recorded) -> AlarmEvent:
         device=one.device,
         sensor_type=one.sensor_type,
         state=one.state,
+        cause=one.cause,
         number=one.number,
         ts=rfc3339(one.ts_ms),
         value=one.value,

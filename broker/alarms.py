@@ -76,6 +76,7 @@ class AlarmEvent(msgspec.Struct, rename="camel", frozen=True):
     device: str
     sensor_type: str
     state: AlarmState
+    cause: Cause
     number: int
     ts: str
     value: Value | None

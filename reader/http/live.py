@@ -39,6 +39,7 @@ log = logger("reader.live")
 
 EVENT_STREAM = "text/event-stream"
 RETRY_MS = 2000
+ALARMS_SCOPE = "alarms:manage"
 # How often the tokens of all feeds are checked for expiry.
 CHECK_EXPIRY_EVERY_S = 0.5
 # The first id of a feed of some devices is this old: one that is cut before its first event misses nothing if
@@ -85,7 +86,8 @@ class LiveRoutes:
                 tag="readings",
                 summary="Follow your readings as they are stored",
                 description="Server-Sent Events: `reading`, with a reading as data, at most 10 per second and series; "
-                "`alarm`, with a change of an alarm as data, of rules that notify the feed; "
+                "`alarm`, with a change of an alarm as data, of rules that notify the feed, where the token has the "
+                "scope `alarms:manage`; "
                 "a comment every 10 s; `expired` or `revoked` when the token is no longer valid, then the end. A "
                 "client that reconnects with `Last-Event-ID` gets what it missed in the last 10 minutes, thinned the "
                 "same way; over several series with an overlap of 2 s. An `id` is sent at once, before the first "
@@ -138,7 +140,13 @@ class LiveRoutes:
         )
         revocation_keys, unread_timeout_s = revocation_keys_of(claims), self._unread_timeout_s
         feed = Feed(
-            wanted, claims.devices, revocation_keys, claims.exp, self._metrics, unread_timeout_s=unread_timeout_s
+            wanted,
+            claims.devices,
+            revocation_keys,
+            claims.exp,
+            self._metrics,
+            sees_alarms=claims.allows(ALARMS_SCOPE),
+            unread_timeout_s=unread_timeout_s,
         )
         async with self._limiter.slot(claims.owner):
             with self._live.joined(claims.owner, feed):

@@ -33,14 +33,16 @@ class Feed:
         expires_at: int,
         metrics: ReaderMetrics,
         *,
+        sees_alarms: bool = False,
         unread_timeout_s: float,
     ) -> None:
         """Create a feed for a token with these revocation keys that expires at `expires_at` (seconds since 1970).
 
-        `within`: the devices that the token is limited to; None without a limit.
+        `within`: the devices that the token is limited to; None without a limit. `sees_alarms`: its scope has them.
         """
         self.wanted = wanted
         self.within = within
+        self.sees_alarms = sees_alarms
         # A reading matches at most one of them.
         devices = (wanted[0],) if wanted[0] is not None or within is None else within
         self.filters = frozenset((device, wanted[1]) for device in devices)

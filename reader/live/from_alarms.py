@@ -44,7 +44,7 @@ class FromAlarms:
             except msgspec.MsgspecError:
                 self._metrics.live_unreadable.inc()
                 continue
-            self._live.offer(event.owner, event.device, event.sensor_type, sent_event(event))
+            self._live.offer_alarm(event.owner, event.device, event.sensor_type, sent_event(event))
 
 
 def sent_event(event: AlarmEvent) -> bytes:

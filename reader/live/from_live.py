@@ -122,12 +122,13 @@ class FromLive:
             )
         )
 
-    def offer(self, owner: str, device: str, sensor_type: str, event: bytes) -> None:
-        """Give an event that is no reading to the owner's feeds that want its series, those that resume included."""
+    def offer_alarm(self, owner: str, device: str, sensor_type: str, event: bytes) -> None:
+        """Give an alarm to the owner's feeds that see alarms and want its series, those that resume included."""
         owner_feeds = self._owner_feeds.get(owner)
         if owner_feeds is not None:
             for feed in owner_feeds.wanting(device, sensor_type):
-                feed.offer(event)
+                if feed.sees_alarms:
+                    feed.offer(event)
 
     @contextmanager
     def joined(self, owner: str, feed: Feed) -> Iterator[None]:
