@@ -14,6 +14,8 @@ from database.ids import ID
 from runtime.http.wording import rule as in_words
 from runtime.times import TimeText, rfc3339
 
+# Of an integer in the database.
+MAX_NUMBER = 2**31 - 1
 DeliveryState = Literal["pending", "delivered", "dead"]
 
 
@@ -67,7 +69,7 @@ class AlarmsAnswer(msgspec.Struct, rename="camel"):
 class HistoryQuery(msgspec.Struct):
     """Query of `GET /alarms/{id}/history`; the cursor is the last number of the previous page."""
 
-    cursor: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
+    cursor: Annotated[int, Meta(ge=1, le=MAX_NUMBER)] | UnsetType = UNSET
     limit: Annotated[int, Meta(ge=1, le=MAX_PAGE)] = 100
 
 

@@ -15,7 +15,15 @@ from alarms.rules.book import RuleBook
 from alarms.rules.definition import RuleDefinition, changed_definition, checked_definition
 from alarms.rules.devices import DeviceNames
 from alarms.rules.rule import rule_of
-from alarms.rules.store import MAX_REMOVED, MAX_RULES, NoSuchOwnerError, NoSuchRuleError, RuleStore, TooManyRulesError
+from alarms.rules.store import (
+    MAX_REMOVED,
+    MAX_RULES,
+    NoSuchOwnerError,
+    NoSuchRuleError,
+    RuleChangedError,
+    RuleStore,
+    TooManyRulesError,
+)
 from alarms.rules.trial import Trials
 from alarms.webhooks.secrets import Secrets
 from alarms.webhooks.signature import new_secret
@@ -188,16 +196,24 @@ class RuleRoutes:
         claims = await self._guard.owner(request)
         changes = await read_json(request, Any)
         rule_id = _id(request)
-        try:
-            before = (await self._store.find(claims.owner, rule_id)).rule.definition
-            definition = changed_definition(msgspec.json.encode(before), changes)
-            await self._emails.require_confirmed(claims.owner, definition)
-            sealed = self._secrets.seal(claims.owner, new_secret()) if definition.webhooks else None
-            stored = await self._store.change(claims.owner, rule_id, definition, sealed)
-        except NoSuchRuleError as error:
-            raise no_such_rule() from error
+        answer: RuleAnswer | None = None
+        while answer is None:
+            try:
+                answer = await self._changed(claims, rule_id, changes)
+            except NoSuchRuleError as error:
+                raise no_such_rule() from error
+            except RuleChangedError:  # the fields of both calls count
+                continue
         self._guard.audit(request, claims, "A rule was changed.", rule=rule_id)
-        return json_response(RuleAnswer.of(stored, self._shown_once(stored.sealed_secrets, sealed, claims)))
+        return json_response(answer)
+
+    async def _changed(self, claims: Verified, rule_id: str, changes: Any) -> RuleAnswer:
+        before = (await self._store.find(claims.owner, rule_id)).rule
+        definition = changed_definition(msgspec.json.encode(before.definition), changes)
+        await self._emails.require_confirmed(claims.owner, definition)
+        sealed = self._secrets.seal(claims.owner, new_secret()) if definition.webhooks else None
+        stored = await self._store.change(before, definition, sealed)
+        return RuleAnswer.of(stored, self._shown_once(stored.sealed_secrets, sealed, claims))
 
     def _shown_once(self, stored: tuple[str, ...], sealed: str | None, claims: Verified) -> str | None:
         """Return the secret of a rule that got its first webhook with this change."""

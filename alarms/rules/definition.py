@@ -24,6 +24,8 @@ MAX_FOR_S = 7 * 86_400
 MIN_SILENCE_S = 1
 MAX_IDS = 1000
 MAX_NOTIFY = 10
+# As it is stored, in bytes of JSON: what MySQL's TEXT takes.
+MAX_STORED = 65_535
 _NUMBERS = ("above", "below", "rate")
 _WITH_HYSTERESIS = ("above", "below", "outside")
 
@@ -135,8 +137,9 @@ def changed_definition(stored: bytes, changes: object) -> RuleDefinition:
 def _errors(rule: RuleDefinition) -> Iterator[FieldError]:
     yield from _errors_of_devices(rule.devices)
     yield from _errors_of_when(rule.when)
-    if rule.hysteresis and rule.when.op not in _WITH_HYSTERESIS:
-        yield FieldError("hysteresis", "invalid", "Only above, below and outside have a hysteresis.")
+    if len(msgspec.json.encode(rule)) > MAX_STORED:
+        yield FieldError("devices", "invalid", "The rule is too large: name fewer devices.")
+    yield from _errors_of_hysteresis(rule.when, rule.hysteresis)
     if rule.when.op == "silent" and rule.for_seconds < MIN_SILENCE_S:
         yield FieldError("forSeconds", "missing", "A silence needs the seconds after which it counts.")
     if rule.schedule is not None:
@@ -177,6 +180,14 @@ def _errors_of_when(when: When) -> Iterator[FieldError]:
         yield FieldError("when.value", "invalid", "No reading has a text of more than 256 characters.")
     if when.op == "outside" and isinstance(when.low, float) and isinstance(when.high, float) and when.low > when.high:
         yield FieldError("when.high", "invalid", "This must be at least `low`.")
+
+
+def _errors_of_hysteresis(when: When, hysteresis: float) -> Iterator[FieldError]:
+    if hysteresis and when.op not in _WITH_HYSTERESIS:
+        yield FieldError("hysteresis", "invalid", "Only above, below and outside have a hysteresis.")
+    if when.op == "outside" and isinstance(when.low, float) and isinstance(when.high, float):
+        if when.low <= when.high and when.low + hysteresis > when.high - hysteresis:
+            yield FieldError("hysteresis", "invalid", "This must be at most half of what is between `low` and `high`.")
 
 
 def _is_number(value: object) -> bool:

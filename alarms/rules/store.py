@@ -38,6 +38,10 @@ class NoSuchRuleError(Exception):
     """The owner has no such rule."""
 
 
+class RuleChangedError(Exception):
+    """Another call has changed the rule meanwhile."""
+
+
 class NoSuchOwnerError(Exception):
     """The account is deleted."""
 
@@ -114,17 +118,18 @@ class RuleStore:
         found = [_stored(row._asdict(), now) for row in rows[:limit]]
         return found, found[-1].rule.id if len(rows) > limit else None
 
-    async def change(
-        self, owner: str, rule_id: str, definition: RuleDefinition, sealed_secret: str | None
-    ) -> StoredRule:
+    async def change(self, before: Rule, definition: RuleDefinition, sealed_secret: str | None) -> StoredRule:
         """Store another definition; NoSuchRuleError. `sealed_secret`: for a rule that has none yet.
 
-        The version is raised where the rule watches something else from now on.
+        RuleChangedError if the rule is not as it was `before`, from which the definition was made. The version is raised where the rule watches something else from now on.
         """
         async with self._database.begin() as connection:
+            owner, rule_id = before.owner, before.id
             number = await _next_number(connection)
-            before = await _find(connection, owner, rule_id)
-            version = before.rule.version + (_watched(before.rule.definition) != _watched(definition))
+            current = await _find(connection, owner, rule_id)
+            if current.rule.definition != before.definition:
+                raise RuleChangedError
+            version = current.rule.version + (_watched(before.definition) != _watched(definition))
             now = await server_time_ms(connection)
             values: dict[str, Any] = {
                 "definition": msgspec.json.encode(definition).decode(),
@@ -132,7 +137,7 @@ class RuleStore:
                 "changed_at_ms": now,
                 "number": number,
             }
-            if sealed_secret is not None and not before.sealed_secrets:
+            if sealed_secret is not None and not current.sealed_secrets:
                 values["sealed_secret"] = sealed_secret
             await connection.execute(update(alarm_rules).where(*_is(owner, rule_id)).values(values))
             return await _find(connection, owner, rule_id)

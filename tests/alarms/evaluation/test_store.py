@@ -178,7 +178,7 @@ async def test_the_alarms_of_a_rule_that_was_changed_while_nobody_evaluated_end(
             await RuleStore(database).remove("ada", rule.id)
         else:
             other = definition(when={"op": "above", "value": 100})
-            await RuleStore(database).change("ada", rule.id, other, None)
+            await RuleStore(database).change(rule, other, None)
         assert states(await store.commit(await store.outdated())) == [(2, "ok", "rule")]
         assert await store.outdated() == []
 

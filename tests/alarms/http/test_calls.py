@@ -1,5 +1,6 @@
 """Owners and their rules, alarms and notifications: each sees and changes their own, with the scope for it."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -168,3 +169,22 @@ async def test_filters_that_name_nothing_are_refused(client: Client) -> None:
         status, answer = await client.call("GET", f"/alarms?{query}")
         assert status == 422, (query, answer)
     assert (await client.call("GET", f"/alarms?rule={GONE}&device=press&state=ok"))[1] == {"items": []}
+
+
+async def test_calls_that_change_other_fields_at_the_same_time_all_count(client: Client) -> None:
+    _, rule = await client.call("POST", "/alarms/rules", RULE)
+    changes = ({"name": "a"}, {"severity": "info"}, {"message": "b"}, {"hysteresis": 1}, {"forSeconds": 2})
+    path = f"/alarms/rules/{rule['id']}"
+    answers = await asyncio.gather(*(client.call("PATCH", path, one) for one in changes))
+    assert [status for status, _ in answers] == [200] * 5
+    _, found = await client.call("GET", path)
+    for one in changes:
+        assert found | one == found
+
+
+async def test_a_cursor_of_a_history_is_a_number_that_there_may_be(client: Client) -> None:
+    _, rule = await client.call("POST", "/alarms/rules", RULE)
+    path = f"/alarms/{await add_alarm(client, rule['id'])}/history?cursor="
+    assert (await client.call("GET", f"{path}{2**31 - 1}"))[1]["items"] == []
+    for cursor in (0, 2**31, 10**30):
+        assert (await client.call("GET", f"{path}{cursor}"))[0] == 422

@@ -64,7 +64,7 @@ async def test_a_series_has_the_rules_of_its_device_and_of_all_devices(rules: Ru
     assert ids(book, "lathe") == {everywhere.id}
     assert ids(book, "press", "bob") == {another.id}
     assert ids(book, "press", sensor_type="humidity") == set()
-    await rules.change("ada", both.id, definition(devices={"ids": ["lathe"]}), None)
+    await rules.change(both, definition(devices={"ids": ["lathe"]}), None)
     await rules.remove("ada", one.id)
     before = book.revision
     changed = await book.refresh()

@@ -67,6 +67,9 @@ def webhook(url: str) -> dict[str, Any]:
         (SILENT, "forSeconds", "missing"),
         ({"hysteresis": -1}, "hysteresis", "invalid"),
         ({"when": {"op": "changed"}, "hysteresis": 1}, "hysteresis", "invalid"),
+        # No value would end its alarms.
+        ({"when": {"op": "outside", "low": 0, "high": 10}, "hysteresis": 5.1}, "hysteresis", "invalid"),
+        ({"devices": {"ids": [f"{number:064}" for number in range(979)]}}, "devices", "invalid"),
         ({"schedule": HOURS | {"zone": "Mars"}}, "schedule.zone", "invalid"),
         ({"schedule": HOURS | {"zone": "../etc/passwd"}}, "schedule.zone", "invalid"),
         ({"schedule": HOURS | {"days": []}}, "schedule.days", "invalid"),
@@ -129,8 +132,8 @@ def test_a_change_replaces_what_it_names_and_null_is_the_default() -> None:
     assert changed_definition(stored, {}) == definition(**more)
     changed = changed_definition(stored, {"forSeconds": None, "schedule": None, "message": None, "severity": None})
     assert changed == definition(hysteresis=2)
-    other = changed_definition(stored, {"when": {"op": "outside", "low": 1, "high": 2}})
-    assert other == definition(**more, when={"op": "outside", "low": 1, "high": 2}), "not merged with the one before"
+    other = changed_definition(stored, {"when": {"op": "outside", "low": 1, "high": 5}})
+    assert other == definition(**more, when={"op": "outside", "low": 1, "high": 5}), "not merged with the one before"
 
 
 @pytest.mark.parametrize(
