@@ -131,7 +131,7 @@ class _Run:
         self._unacknowledged = 0
         self._rules_at = self._save_at = 0.0
         # Of the book, whose silences are watched.
-        self._revision = -1
+        self._revision = self._names_revision = -1
         self._began_ms = now_ms()
         self._has_seen_new = self._is_caught_up = False
 
@@ -208,7 +208,11 @@ class _Run:
                 for series in self._evaluator.newest:
                     self._silences.seen(series, self._book.of_series(series))
         over = [before for before, after in changed if after is None or after.version != before.version]
-        return self._evaluator.end_of(over, now_ms())
+        ends = self._evaluator.end_of(over, now_ms())
+        if self._book.names_revision != self._names_revision:
+            self._names_revision = self._book.names_revision
+            ends += self._evaluator.end_of_renamed(self._book.named(), now_ms())
+        return ends
 
     async def _commit(self, changes: list[Change]) -> None:
         if not changes:

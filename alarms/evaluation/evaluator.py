@@ -196,8 +196,22 @@ class Evaluator:
         by_id = {rule.id: rule for rule in rules}
         ended = []
         for key in [key for key in self.alarms if key[0] in by_id] if by_id else ():
-            rule_id, device, sensor_type = key
+            rule_id = key[0]
             alarm = self.alarms.pop(key)
             if alarm.state.phase is not Phase.OK:
-                ended.append(Change(by_id[rule_id], device, sensor_type, OK, "rule", alarm.position, now_ms))
+                ended.append(_end(by_id[rule_id], key, alarm, now_ms))
         return ended
+
+    def end_of_renamed(self, rules: Iterable[Rule], now_ms: int) -> list[Change]:
+        """Return the ends of alarms of devices that these rules do not watch any more, by their names."""
+        by_id = {rule.id: rule for rule in rules}
+        over = [
+            key
+            for key, alarm in self.alarms.items()
+            if alarm.state.phase is not Phase.OK and key[0] in by_id and not self.watches(by_id[key[0]], key[1])
+        ]
+        return [_end(by_id[key[0]], key, self.alarms.pop(key), now_ms) for key in over]
+
+
+def _end(rule: Rule, key: AlarmKey, alarm: Alarm, now_ms: int) -> Change:
+    return Change(rule, key[1], key[2], OK, "rule", alarm.position, now_ms)

@@ -219,7 +219,9 @@ async def _apply(
     row = rows[_key(change)] = row or _new_row(change, now_ms)
     before, phase = Phase(row["state"]), change.state.phase
     # Of changes that are stored again, as the database did not say whether they were, each is there already.
-    is_stored = change.cause == "reading" and change.position <= (row["ts_ms"], row["seq"])
+    # What another rule has seen was by other clocks, if it was a silence.
+    is_same_rule = row["rule_version"] >= change.rule.version
+    is_stored = change.cause == "reading" and is_same_rule and change.position <= (row["ts_ms"], row["seq"])
     is_of_new_rule = change.cause == "rule" and row["rule_version"] > change.rule.version
     if before is phase or is_stored or is_of_new_rule:
         return []

@@ -31,6 +31,7 @@ class _Rule(msgspec.Struct):
 class _Change(msgspec.Struct, rename="camel"):
     alarm: str
     state: str
+    cause: str
     rule: _Rule
     device: str
     sensor_type: str
@@ -93,12 +94,14 @@ def one_line(text: str) -> str:
 
 def _change(data: _Change, device_name: str | None) -> tuple[str, list[str]]:
     device = data.device if device_name is None else f"{device_name} ({data.device})"
-    subject = f"[{data.rule.severity}] {data.rule.name}: {data.state} ({device_name or data.device})"
+    # The alarm itself is as it was.
+    state = f"{data.state} then, by a late reading" if data.cause == "late" else data.state
+    subject = f"[{data.rule.severity}] {data.rule.name}: {state} ({device_name or data.device})"
     lines = [] if data.message is None else [one_line(data.message), ""]
     fields = {
         "Rule": data.rule.name,
         "Severity": data.rule.severity,
-        "State": data.state,
+        "State": state,
         "Device": device,
         "Sensor type": data.sensor_type,
         "Value": _value(data),

@@ -32,6 +32,8 @@ class RuleBook:
         self._found: dict[Series, Sequence[Rule]] = {}
         # Raised with each rule that is new, another one, or gone.
         self.revision = 0
+        # Raised when devices have other names.
+        self.names_revision = 0
         self._number: int | None = None
         # Found out since the last refresh that came to its end.
         self._changed: list[tuple[Rule | None, Rule | None]] = []
@@ -86,6 +88,10 @@ class RuleBook:
         """Return the rules that watch for silence, by owner and id."""
         return self._silences
 
+    def named(self) -> list[Rule]:
+        """Return the rules of devices by name."""
+        return [one for one in self._rules.values() if one.named is not None]
+
     async def watches_after(self, cursor: str | None) -> Watches:
         """Return what rules watch, or what has changed of that after a cursor of this list."""
         number = int(cursor) if cursor and cursor.isdecimal() else None
@@ -114,6 +120,7 @@ class RuleBook:
     async def _refresh_names(self) -> None:
         have_changed = await self._names.refresh({one.owner for one in self._rules.values() if one.named is not None})
         self._names_at = time.monotonic() + NAMES_FOR_S
+        self.names_revision += have_changed
         if have_changed or self._changed:
             self._found.clear()
 

@@ -186,7 +186,8 @@ def _errors_of_hysteresis(when: When, hysteresis: float) -> Iterator[FieldError]
     if hysteresis and when.op not in _WITH_HYSTERESIS:
         yield FieldError("hysteresis", "invalid", "Only above, below and outside have a hysteresis.")
     if when.op == "outside" and isinstance(when.low, float) and isinstance(when.high, float):
-        if when.low <= when.high and when.low + hysteresis > when.high - hysteresis:
+        is_endless = when.low + hysteresis > when.high - hysteresis
+        if hysteresis and is_endless and when.low <= when.high:
             yield FieldError("hysteresis", "invalid", "This must be at most half of what is between `low` and `high`.")
 
 

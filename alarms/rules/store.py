@@ -121,7 +121,8 @@ class RuleStore:
     async def change(self, before: Rule, definition: RuleDefinition, sealed_secret: str | None) -> StoredRule:
         """Store another definition; NoSuchRuleError. `sealed_secret`: for a rule that has none yet.
 
-        RuleChangedError if the rule is not as it was `before`, from which the definition was made. The version is raised where the rule watches something else from now on.
+        RuleChangedError if the rule is not as it was `before`, from which the definition was made. The version is
+        raised where the rule watches something else from now on.
         """
         async with self._database.begin() as connection:
             owner, rule_id = before.owner, before.id

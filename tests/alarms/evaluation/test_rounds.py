@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -17,6 +17,7 @@ from alarms.evaluation.leader import NotLeaderError
 from alarms.evaluation.reorder import point_of
 from alarms.metrics import AlarmsMetrics
 from alarms.rules.rule import Rule, Series
+from alarms.rules.state import Phase, State
 from broker.alarms import WatchedReadings
 from broker.interface import Delivery
 from broker.message import Message
@@ -30,13 +31,23 @@ SERIES = ("ada", "press", "temperature")
 class Rules(Book):
     """Rules that do not change."""
 
-    revision = 0
+    revision = names_revision = 0
+
+    def __init__(self, *rules: Rule) -> None:
+        super().__init__(*rules)
+        self.unnamed: set[str] = set()
 
     def __len__(self) -> int:
         return len(self.rules)
 
+    def of_series(self, series: Series) -> tuple[Rule, ...]:
+        return () if series[1] in self.unnamed else self.rules
+
     async def refresh(self) -> list[tuple[Rule, Rule | None]]:
         return []
+
+    def named(self) -> list[Rule]:
+        return [one for one in self.rules if one.named is not None]
 
     def silences(self) -> dict[tuple[str, str], Rule]:
         return {(one.owner, one.id): one for one in self.rules if one.is_silence}
@@ -225,3 +236,20 @@ async def test_many_series_are_saved_in_parts(monkeypatch: pytest.MonkeyPatch) -
     await world.rounds(2)
     assert world.store.saves == 3
     assert world.queue.acknowledged == [1]
+
+
+async def test_an_alarm_of_a_device_that_its_rule_does_not_name_any_more_ends() -> None:
+    store = Store()
+    rule = make_rule(devices={"name": "press-*"})
+    store.alarms = {(rule.id, device, "temperature"): Alarm(State(Phase.FIRING, 1), (1, 0)) for device in "ab"}
+    world = World(rule, store=store)
+    await world.run.load()
+    book = cast("Rules", world.run._book)
+    await world.rounds(1)
+    assert store.committed == []
+    book.unnamed.add("b")
+    book.names_revision += 1
+    world.run._rules_at = 0
+    await world.rounds(1)
+    assert [(one.device, one.state.phase, one.cause) for one in store.committed] == [("b", "ok", "rule")]
+    assert [key[1] for key in world.run._evaluator.alarms] == ["a"]

@@ -130,5 +130,5 @@ def test_a_silence_that_is_due_outside_its_hours_counts_from_their_beginning_on(
 def test_a_device_that_a_rule_does_not_name_any_more_is_not_silent() -> None:
     world = World(silent(10))
     world.came(0)
-    world.evaluator._book.rules = ()  # type: ignore[misc]
+    world.evaluator._book.rules = ()  # type: ignore[attr-defined]
     assert world.due(1000) == []

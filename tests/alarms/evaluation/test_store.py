@@ -292,3 +292,17 @@ async def test_the_newest_readings_of_series_that_nobody_watches_go(database: Da
         await store.forget_series(lambda one: one in series[:2])
         _, left = await store.load()
     assert sorted(left) == series[:2]
+
+
+async def test_a_rule_that_watched_for_silence_before_is_told_of_readings_by_a_clock_that_is_behind(
+    database: Database,
+) -> None:
+    rule = await stored_rule(database, when={"op": "silent"}, forSeconds=1)
+    async with leading(database) as store:
+        silence = replace(fires(rule, 3_600_000), cause="silence")
+        await store.commit([silence])
+        await RuleStore(database).change(rule, definition(), None)
+        await store.commit(await store.outdated())
+        other = (await RuleStore(database).find("ada", rule.id)).rule
+        assert states(await store.commit([fires(other, 1)])) == [(3, "firing", "reading")]
+        assert await store.commit([fires(other, 1), fires(rule, 2)]) == [], "again"

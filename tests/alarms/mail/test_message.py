@@ -93,6 +93,12 @@ def test_without_a_value_and_a_name_there_is_no_line_for_them() -> None:
     assert "Device: device-1\n" in text_of(mail)
 
 
+def test_a_late_reading_is_of_a_time_that_is_over() -> None:
+    mail = parsed(notification("d", body_of(change(state="ok", cause="late")), SENDER, "ada@example.org"))
+    assert mail["Subject"] == "[critical] press too hot: ok then, by a late reading (device-1)"
+    assert "State: ok then, by a late reading\n" in text_of(mail)
+
+
 def test_a_digest_says_how_many() -> None:
     mail = parsed(notification("d", digest_of(change(), START_MS, {"firing": 3, "ok": 2}), SENDER, "ada@example.org"))
     assert mail["Subject"] == "[critical] press too hot: 5 more changes"

@@ -119,9 +119,14 @@ async def test_a_device_that_gets_another_name_has_the_rules_of_that_name(
     await change(database_url, devices.insert().values(row | {"created_at_ms": 0}))
     await book.refresh()
     assert ids(book, "d1") == set()
+    assert [one.id for one in book.named()] == [rule.id]
+    revision = book.names_revision
+    await book.refresh()
+    assert book.names_revision == revision
     await change(database_url, update(devices).where(devices.c.id == "d1").values(name="press-1"))
     await book.refresh()
     assert ids(book, "d1") == {rule.id}
+    assert book.names_revision > revision
 
 
 async def test_persisters_get_the_list_in_parts(rules: RuleStore, book: RuleBook) -> None:
