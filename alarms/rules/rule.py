@@ -1,6 +1,5 @@
 """A rule, ready to be evaluated."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
@@ -9,6 +8,7 @@ from msgspec import UNSET
 
 from alarms.rules.conditions import Above, Below, Changed, Condition, Equals, Gap, Outside, Rate
 from alarms.rules.definition import Hours, Op, RuleDefinition, When
+from alarms.rules.name_pattern import NamePattern
 from alarms.rules.schedule import Schedule, minute_of
 from alarms.rules.state import Trigger
 from readings.reading import Value
@@ -31,7 +31,7 @@ class Rule:
     schedule: Schedule | None
     # The devices by id; None: all whose name `named` accepts.
     ids: frozenset[str] | None
-    named: re.Pattern[str] | None
+    named: NamePattern | None
     # Whether its condition compares a reading with the one before, or with none at all.
     needs_previous: bool
 
@@ -49,7 +49,7 @@ class Rule:
         """Return whether it watches a device of its owner, by id and by name."""
         if self.ids is not None:
             return device in self.ids
-        return self.named is None or self.named.fullmatch(device_name) is not None
+        return self.named is None or self.named.matches(device_name)
 
 
 def rule_of(owner: str, rule_id: str, version: int, created_at_ms: int, definition: RuleDefinition) -> Rule:
@@ -59,7 +59,7 @@ def rule_of(owner: str, rule_id: str, version: int, created_at_ms: int, definiti
         if definition.devices.ids is not UNSET:
             ids = frozenset(definition.devices.ids)
         elif definition.devices.name is not UNSET:
-            named = pattern_of(definition.devices.name)
+            named = NamePattern.of(definition.devices.name)
     needs_previous = definition.when.op in ("changed", "rate", "gap", "silent")
     schedule = _schedule(definition.schedule)
     trigger = _trigger(definition, schedule)
@@ -76,11 +76,6 @@ def _trigger(definition: RuleDefinition, schedule: Schedule | None) -> Trigger |
     """Return when the alarms of a definition fire; None for silence."""
     condition = _condition(definition.when, definition.hysteresis)
     return None if condition is None else Trigger(condition, round(definition.for_seconds * 1000), schedule)
-
-
-def pattern_of(name: str) -> re.Pattern[str]:
-    """Return what a name with `*` for any characters matches."""
-    return re.compile(".*".join(map(re.escape, re.split(r"\*+", name))))
 
 
 def _condition(when: When, hysteresis: float) -> Condition | None:
