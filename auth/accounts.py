@@ -13,6 +13,7 @@ from auth.passwords import PasswordHasher, Recheck, Verdict, no_recheck
 from auth.tokens.api_key_rows import delete_api_keys, longest_life_ms
 from auth.tokens.revocations import EndedKey, RevocationLog
 from database.connection import Database
+from database.erasure import erase_alarms
 from database.ids import new_id
 from database.tables import api_keys, deleted_owners, devices, ended_api_keys, refresh_tokens, users
 from runtime.http.problems import Problem
@@ -153,7 +154,11 @@ class Accounts:
             await connection.execute(update(users).where(users.c.id == user_id).values(disabled_at_ms=None))
 
     async def delete(self, user_id: str) -> None:
-        """Delete account, devices and tokens, and queue the erasure of the readings; raise NoSuchUserError."""
+        """Delete account, devices and tokens, and queue the erasure of the readings; raise NoSuchUserError.
+
+        What alarms have left goes before the rest: if this ends in between, the account is there, without it.
+        """
+        await erase_alarms(self._database, user_id)
         async with self._database.begin() as connection:
             await lock_user(connection, user_id)
             await connection.execute(insert(deleted_owners).values(owner_id=user_id, deleted_at_ms=now_ms()))
