@@ -1,10 +1,11 @@
 """Puts notifications into the ledger, in the transaction of what they tell; beyond a bound, into one digest an hour."""
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from alarms.deliveries.notification import Recorded, body_of, changes_of_digest, digest_of
@@ -12,6 +13,7 @@ from alarms.deliveries.store import Kind
 from database.alarm_tables import alarm_deliveries
 from database.ids import new_id
 from database.tables import users
+from database.upsert import upsert
 
 # Notifications of one rule to one address within an hour of the clock.
 MAX_AN_HOUR = 60
@@ -27,6 +29,10 @@ class _Target:
     address: str
 
 
+_DigestKey = tuple[str, str, _Target]
+"""Owner, rule, to whom."""
+
+
 async def enter(connection: AsyncConnection, recorded: Sequence[Recorded], now_ms: int) -> None:
     """Enter the notifications of changes."""
     notifying = [one for one in recorded if one.is_notified]
@@ -36,15 +42,18 @@ async def enter(connection: AsyncConnection, recorded: Sequence[Recorded], now_m
         return
     counts = await _counts(connection, [one for one, _ in notified], now_ms)
     rows: list[dict[str, Any]] = []
+    beyond = defaultdict[_DigestKey, list[Recorded]](list)
     for one, target in notified:
         sent = counts.get((one.rule.id, target.address), 0)
         if sent < MAX_AN_HOUR:
             counts[one.rule.id, target.address] = sent + 1
             rows.append(_row(one, target, body_of(one), one.alarm_id, now_ms, due_at_ms=now_ms))
         else:
-            await _add_to_digest(connection, one, target, now_ms)
+            beyond[one.rule.owner, one.rule.id, target].append(one)
     if rows:
         await connection.execute(insert(alarm_deliveries), rows)
+    if beyond:
+        await _add_to_digests(connection, beyond, now_ms)
 
 
 def _targets(one: Recorded, emails: Mapping[str, str]) -> list[_Target]:
@@ -76,28 +85,36 @@ async def _counts(connection: AsyncConnection, notified: Sequence[Recorded], now
     return {(rule, target): count for rule, target, count in await connection.execute(query)}
 
 
-async def _add_to_digest(connection: AsyncConnection, one: Recorded, target: _Target, now_ms: int) -> None:
+async def _add_to_digests(
+    connection: AsyncConnection, beyond: Mapping[_DigestKey, Sequence[Recorded]], now_ms: int
+) -> None:
+    """Count changes in the digests of this hour, all of them in one query each way."""
     until_ms = now_ms - now_ms % HOUR_MS + HOUR_MS
     due_at_ms = until_ms + SETTLED_AFTER_MS
     table = alarm_deliveries.c
-    is_it = (
-        table.owner_id == one.rule.owner,
-        table.rule_id == one.rule.id,
-        table.target == target.address,
-        table.alarm_id.is_(None),
-        table.due_at_ms == due_at_ms,
-        table.state == "pending",
+    query = (
+        select(alarm_deliveries)
+        .where(table.owner_id.in_({key[0] for key in beyond}), table.rule_id.in_({key[1] for key in beyond}))
+        .where(table.created_at_ms >= until_ms - HOUR_MS, table.alarm_id.is_(None))
+        .where(table.due_at_ms == due_at_ms, table.state == "pending")
+        .with_for_update()
     )
-    found = (await connection.execute(select(table.id, table.body).where(*is_it).with_for_update())).first()
-    states = {} if found is None else changes_of_digest(found.body)
-    states[one.state] = states.get(one.state, 0) + 1
-    body = digest_of(one, until_ms, states)
-    if found is None:
-        row = _row(one, target, body, None, now_ms, due_at_ms=due_at_ms)
-        await connection.execute(insert(alarm_deliveries).values(row))
-    else:
-        of_owner = table.owner_id == one.rule.owner
-        await connection.execute(update(alarm_deliveries).where(of_owner, table.id == found.id).values(body=body))
+    found = {
+        (row.owner_id, row.rule_id, _Target(row.kind, row.target)): row._asdict()
+        for row in await connection.execute(query)
+    }
+    rows: list[dict[str, Any]] = []
+    for key, changes in beyond.items():
+        last, target, row = changes[-1], key[2], found.get(key)
+        states = Counter({} if row is None else changes_of_digest(row["body"]))
+        states.update(one.state for one in changes)
+        body = digest_of(last, until_ms, states)
+        if row is None:
+            row = {"last_status": None, "finished_at_ms": None} | _row(
+                last, target, body, None, now_ms, due_at_ms=due_at_ms
+            )
+        rows.append(row | {"body": body})
+    await upsert(connection, alarm_deliveries, rows)
 
 
 def _row(
