@@ -143,7 +143,12 @@ alarms = table(
     UniqueConstraint("owner_id", "rule_id", "device", "sensor_type", name="alarms_series"),
     Index("alarms_state", "owner_id", "state"),
 )
-alarm_history = table("alarm_history", _AlarmHistory, Index("alarm_history_recorded", "recorded_at_ms"))
+alarm_history = table(
+    "alarm_history",
+    _AlarmHistory,
+    Index("alarm_history_recorded", "recorded_at_ms"),
+    Index("alarm_history_ts", "owner_id", "alarm_id", "ts_ms", "seq"),
+)
 alarm_deliveries = table(
     "alarm_deliveries",
     _AlarmDeliveries,

@@ -275,15 +275,13 @@ def _record(row: dict[str, Any], change: Change, phase: Phase, now_ms: int, *, i
 async def _is_covered(connection: AsyncConnection, row: dict[str, Any], change: Change) -> bool:
     """Return whether the alarm was firing at a late reading's time, or that reading is recorded already."""
     table, (ts_ms, seq) = alarm_history.c, change.position
+    of_alarm = (table.owner_id == row["owner_id"], table.alarm_id == row["id"])
+    is_it = (*of_alarm, table.ts_ms == ts_ms, table.seq == seq, table.cause == "late")
+    if await connection.scalar(select(table.number).where(*is_it).limit(1)) is not None:
+        return True
     until = or_(table.ts_ms < ts_ms, and_(table.ts_ms == ts_ms, table.seq <= seq))
-    query = (
-        select(table.state, table.cause, table.ts_ms, table.seq)
-        .where(table.owner_id == row["owner_id"], table.alarm_id == row["id"], until)
-        .order_by(table.ts_ms.desc(), table.seq.desc(), table.number.desc())
-    )
-    for found in await connection.execute(query.where(table.cause == "late").limit(1)):
-        if (found.ts_ms, found.seq) == (ts_ms, seq):
-            return True
-    for found in await connection.execute(query.where(table.cause != "late", table.cause != "owner").limit(1)):
-        return bool(found.state == Phase.FIRING)
-    return False
+    # The first condition on the time is for the index.
+    before = (*of_alarm, table.ts_ms <= ts_ms, until, table.cause != "late", table.cause != "owner")
+    newest_first = (table.ts_ms.desc(), table.seq.desc(), table.number.desc())
+    state = await connection.scalar(select(table.state).where(*before).order_by(*newest_first).limit(1))
+    return bool(state == Phase.FIRING)

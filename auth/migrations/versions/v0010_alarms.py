@@ -10,7 +10,10 @@ down_revision = "0009"
 _INDEXES = {
     "alarm_rules": {"alarm_rules_number": ["number"]},
     "alarms": {"alarms_state": ["owner_id", "state"]},
-    "alarm_history": {"alarm_history_recorded": ["recorded_at_ms"]},
+    "alarm_history": {
+        "alarm_history_recorded": ["recorded_at_ms"],
+        "alarm_history_ts": ["owner_id", "alarm_id", "ts_ms", "seq"],
+    },
     "alarm_deliveries": {
         "alarm_deliveries_due": ["state", "due_at_ms"],
         "alarm_deliveries_rule": ["owner_id", "rule_id", "created_at_ms"],

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, select
+from sqlalchemy import delete, event, select
 
 from alarms.deliveries.ledger import MAX_AN_HOUR, SETTLED_AFTER_MS
 from alarms.evaluation import store as store_module
@@ -306,3 +306,27 @@ async def test_a_rule_that_watched_for_silence_before_is_told_of_readings_by_a_c
         other = (await RuleStore(database).find("ada", rule.id)).rule
         assert states(await store.commit([fires(other, 1)])) == [(3, "firing", "reading")]
         assert await store.commit([fires(other, 1), fires(rule, 2)]) == [], "again"
+
+
+async def test_a_late_reading_is_looked_up_without_reading_the_whole_history(database: Database) -> None:
+    rule = await stored_rule(database)
+    async with leading(database) as store:
+        await store.commit([fires(rule, 10)])
+        queries: list[tuple[str, Any]] = []
+
+        def note(*arguments: Any) -> None:
+            if arguments[2].startswith("SELECT") and "alarm_history" in arguments[2]:
+                queries.append((arguments[2], arguments[3]))
+
+        engine = database._engine.sync_engine
+        event.listen(engine, "before_cursor_execute", note)
+        await store.commit([replace(late(rule, 5), newest=(START_MS + 20, 3))])
+        event.remove(engine, "before_cursor_execute", note)
+    assert len(queries) == 2
+    if engine.dialect.name == "sqlite":
+        async with database.connect() as connection:
+            for query, parameters in queries:
+                plan = str(list(await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}", parameters)))
+                assert "alarm_history_ts" in plan
+                assert "(owner_id=? AND alarm_id=? AND ts_ms" in plan
+                assert "TEMP B-TREE" not in plan or "RIGHT PART" in plan or "LAST TERM" in plan, "no sort of it all"
