@@ -32,11 +32,13 @@ export class AlarmEmail {
   #show(found) {
     const offered = Boolean(found?.available);
     const confirmed = offered && found.confirmed;
-    $("rule-email-part").hidden = !offered;
-    $("rule-email").disabled = !confirmed;
+    // A rule that has e-mail can do without, whatever has become of the address.
+    const has = $("rule-email").checked;
+    $("rule-email-part").hidden = !offered && !has;
+    $("rule-email").disabled = !confirmed && !has;
     $("email-unconfirmed").hidden = !offered || confirmed;
+    set($("rule-email-label"), offered ? `E-mail to ${found.email}` : "E-mail");
     if (!offered) return;
-    set($("rule-email-label"), `E-mail to ${found.email}`);
     $("email-code-part").hidden = !found.sentAt;
     set($("email-send"), found.sentAt ? "Send another code" : "Send a code");
   }
