@@ -217,7 +217,7 @@ def _run(side: Side, system: VersionSystem, collection: Any, command: dict[str, 
 def _webhooks_ms(system: VersionSystem, receiver: Receiver) -> list[tuple[float, float]]:
     """Return, for each webhook, how many ms after its reading was received it was recorded, and when it came."""
     collection = system.servers.client[system.database]["readings"].with_options(codec_options=AS_MILLISECONDS)
-    found = []
+    found: list[tuple[float, float]] = []
     for arrived_ms, body in receiver.received:
         told = msgspec.json.decode(body)
         data, ts_ms, recorded_ms = told["data"], _ms(told["data"]["ts"]), _ms(told["timestamp"])
