@@ -215,7 +215,7 @@ def _run(side: Side, system: VersionSystem, collection: Any, command: dict[str, 
 
 
 def _webhooks_ms(system: VersionSystem, receiver: Receiver) -> list[tuple[float, float]]:
-    """Return for each webhook the ms from when a gateway received its reading until the record, and until it came."""
+    """Return, for each webhook, how many ms after its reading was received it was recorded, and when it came."""
     collection = system.servers.client[system.database]["readings"].with_options(codec_options=AS_MILLISECONDS)
     found: list[tuple[float, float]] = []
     for arrived_ms, body in receiver.received:

@@ -1,8 +1,10 @@
 // The page: creates its parts and connects them.
 
+import { AlarmSpans } from "./alarm-spans.js";
 import * as fragment from "./fragment.js";
 import { ChartCard, MOST_CHOSEN } from "./chart-card.js";
 import { DeviceList, keyOf } from "./devices.js";
+import { Firing } from "./firing.js";
 import * as format from "./format.js";
 import { label } from "./known-series.js";
 import { logOut, logoutSettled } from "./logout.js";
@@ -11,6 +13,8 @@ import { Login } from "./login.js";
 import { DeviceManager } from "./device-manager.js";
 import { fetchPlotly } from "./plotly.js";
 import { repeat } from "./polling.js";
+import { RuleManager } from "./rule-manager.js";
+import { SeriesDetails } from "./series-details.js";
 import * as session from "./session.js";
 import { takeKey } from "./shared-view.js";
 import { Sharing } from "./sharing.js";
@@ -35,11 +39,31 @@ class Page {
       onRenamed: (device, name) => this.list.renamed(device, name),
       onChanged: () => this.list.changed(),
     });
-    this.chartCard = new ChartCard({ series: (key) => this.list.series(key), label });
+    this.alarmSpans = new AlarmSpans({ onChanged: () => this.chartCard?.draw() });
+    this.chartCard = new ChartCard({ series: (key) => this.list.series(key), label, alarms: this.alarmSpans });
+    this.#addAlarms();
     new Sharing();
     this.login = new Login({ onIn: () => this.entered() });
     $("logout").addEventListener("click", () => this.logOut());
     $("theme").addEventListener("click", () => this.switchTheme());
+  }
+
+  #addAlarms() {
+    const details = new SeriesDetails((key) => this.list.series(key));
+    this.firing = new Firing({
+      details,
+      onShow: (key) => this.list.choose([key]),
+      onLoaded: (changed) => this.alarmsLoaded(changed),
+    });
+    this.ruleManager = new RuleManager({
+      details,
+      chart: {
+        shown: () => fragment.read().series.map(([device, sensorType]) => ({ device, sensorType })),
+        look: (keys) => this.look(keys),
+      },
+      onTried: (trial) => this.alarmSpans.try(trial),
+      onChanged: () => this.firing.refresh(),
+    });
   }
 
   async entered() {
@@ -56,7 +80,12 @@ class Page {
     $("share").hidden = readOnly;
     $("logout").textContent = readOnly ? "Leave" : "Log out";
     for (const button of document.querySelectorAll("[data-add-device]")) button.hidden = readOnly;
-    this.feed = new LiveFeed({ onReading: (reading) => this.receive(reading), onState: (state) => this.showFeedState(state) });
+    this.ruleManager.start();
+    this.feed = new LiveFeed({
+      onReading: (reading) => this.receive(reading),
+      onAlarms: () => this.firing.receive(),
+      onState: (state) => this.showFeedState(state),
+    });
     const keysIn = ({ series }) => series.map(([device, sensorType]) => keyOf({ device, sensorType }));
     const restored = keysIn(fragment.read());
     fetchPlotly();
@@ -67,6 +96,7 @@ class Page {
     // The pipeline's figures are of all devices.
     this.endPolling = session.limited() ? () => {} : repeat(PIPELINE_EVERY_MS, () => this.refreshPipeline());
     this.chartCard.start();
+    this.firing.start();
   }
 
   // Clear everything of the ended session. The URL fragment stays, except after an explicit log-out.
@@ -77,6 +107,9 @@ class Page {
     this.deviceManager.close();
     this.list.stop();
     this.chartCard.choose([]);
+    this.firing.stop();
+    this.ruleManager.stop();
+    this.alarmSpans.clear();
     history.replaceState(history.state, "", `${location.pathname}${location.search}${hash}`);
     $("user").textContent = $("user").title = "";
     this.login.show(notice, notice === "expired" ? email : "");
@@ -128,6 +161,17 @@ class Page {
     this.awaited = null;
     const { chosen } = this.list;
     if (chosen.size < MOST_CHOSEN) this.list.choose([...chosen, keyOf(reading)]);
+  }
+
+  alarmsLoaded(changed) {
+    this.ruleManager.start(); // a renewed token may allow more
+    if (changed || this.alarmSpans.due) this.alarmSpans.refresh();
+  }
+
+  // Show where a rule that is tried would have fired.
+  look(keys) {
+    this.list.choose(keys.slice(0, MOST_CHOSEN));
+    this.chartCard.show("24h");
   }
 
   receive(reading) {

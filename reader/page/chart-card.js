@@ -15,6 +15,7 @@ import { Messages, set } from "./messages.js";
 import { partsOf } from "./parts.js";
 import { runPlotly } from "./plotly.js";
 import { ApiError } from "./session.js";
+import { ShadedList } from "./shading.js";
 import { LIVE_MS, Span } from "./spans.js";
 import { Toolbar } from "./toolbar.js";
 import { Zone } from "./zone.js";
@@ -33,8 +34,10 @@ const SHOWN_TITLES = { live: "Live", "1h": "The last hour", "24h": "The last 24 
 const $ = (id) => document.getElementById(id);
 
 export class ChartCard {
-  constructor({ series, label }) {
+  // alarms: the spans to shade
+  constructor({ series, label, alarms }) {
     this.seriesOf = series;
+    this.alarms = alarms;
     this.labelOf = (line) => label(series(line.key) ?? line);
     this.chart = new Chart($("chart"), {
       onZoom: (from, to) => this.show("range", from, to),
@@ -42,6 +45,7 @@ export class ChartCard {
       labelOf: this.labelOf,
     });
     this.legend = new Legend($("legend"), this.labelOf, (text) => this.chart.states.of(text));
+    this.shaded = new ShadedList($("shaded"), this.labelOf);
     this.lines = new Map();
     this.drawnAt = this.drawingMs = 0;
     this.messages = new Messages($("chart-message"));
@@ -129,6 +133,7 @@ export class ChartCard {
       this.lines.set(key, new Line(key, number));
     }
     fragment.write({ series: chosen.map((key) => key.split("\n")) });
+    this.alarms.show(chosen);
     this.reload();
     return chosen;
   }
@@ -203,7 +208,9 @@ export class ChartCard {
     for (const line of lines) line.unit = this.seriesOf(line.key)?.unit;
     const parts = lines.flatMap(partsOf);
     const { from, to } = this.#shown(parts);
-    this.chart.draw(parts, { fromMs: from, toMs: to, spanMs: this.span.length, zone: this.zone });
+    const shaded = this.alarms.within(lines, from, to);
+    this.chart.draw(parts, { fromMs: from, toMs: to, spanMs: this.span.length, zone: this.zone, shaded });
+    this.shaded.draw(shaded);
     this.legend.draw(lines, parts);
     this.#describe(lines, parts);
     this.changed = false;

@@ -8,6 +8,7 @@
 import { Hover } from "./hover.js";
 import { pauseOf } from "./gaps.js";
 import { panelsOf } from "./panels.js";
+import { shapesOf } from "./shading.js";
 import { timeTicks } from "./ticks.js";
 import { plain, StateColours, tracesOf } from "./traces.js";
 
@@ -45,9 +46,10 @@ export class Chart {
     return Math.max(200, this.element.clientWidth - MARGIN.l - MARGIN.r);
   }
 
-  // parts: as in parts.js; spanMs: the time range shown, or to be shown once filled; zone: of the labels.
+  // parts: as in parts.js; shaded: as in alarm-spans.js; spanMs: the time range shown, or to be shown once filled; zone:
+  // of the labels.
   // The chart is not redrawn while the user drags over it.
-  draw(parts, { fromMs, toMs, spanMs, zone }) {
+  draw(parts, { fromMs, toMs, spanMs, zone, shaded = [] }) {
     if (this.dragging) return;
     const style = getComputedStyle(document.documentElement);
     const colour = (name) => style.getPropertyValue(`--${name}`).trim();
@@ -74,8 +76,9 @@ export class Chart {
       ),
     );
     const layout = this.#layout(panels, { fromMs, toMs, zone, margin, width, colour, family });
+    layout.shapes = shapesOf(panels, shaded, { toMs, pxMs, colour });
     Plotly.react(this.element, traces, layout, CONFIG);
-    this.hover.update(panels, { fromMs, toMs, zone, margin, width, pxMs, height: layout.height });
+    this.hover.update(panels, { fromMs, toMs, zone, margin, width, pxMs, height: layout.height, shaded });
     if (!this.drawn) this.#listen();
   }
 

@@ -6,9 +6,10 @@ import { sendCommand } from "./commands.js";
 import { confirm } from "./confirm.js";
 import { clear, onSubmit } from "./forms.js";
 import * as format from "./format.js";
+import { failureText } from "./http.js";
 import { keyOf, label } from "./known-series.js";
 import { aheadText, stateText } from "./rows.js";
-import { getJson, ApiError, readOnly, send } from "./session.js";
+import { getJson, readOnly, send } from "./session.js";
 
 const POSITION = /^(-?\d+(?:\.\d+)?)\s*[,;]\s*(-?\d+(?:\.\d+)?)(?:\s*[,;]\s*(-?\d+(?:\.\d+)?))?$/;
 
@@ -178,7 +179,7 @@ export class DeviceManager {
     try {
       await call();
     } catch (error) {
-      this.#notify(error instanceof ApiError ? error.message : "The server cannot be reached; try again.", true);
+      this.#notify(failureText(error), true);
     }
   }
 

@@ -1,4 +1,4 @@
-// A JSON parser that keeps integers exact: beyond 2^53, where numbers would be rounded, it returns BigInts.
+// JSON that keeps integers exact: beyond 2^53, where numbers would be rounded, they are BigInts.
 
 // An integer that large has 16 digits in a row; most texts have none.
 const LARGE = /\d{16}/;
@@ -8,6 +8,7 @@ const INTEGER = /^-?\d{16,}$/;
 // JSON strings contain no raw control characters, and gateways reject escaped ones in readings.
 const MARK = "\u0000integer:";
 const MARKED = /^\0integer:(-?\d+)$/;
+const WRITTEN = /"\\u0000integer:(-?\d+)"/g;
 
 export function parse(text) {
   if (!LARGE.test(text)) return JSON.parse(text);
@@ -18,4 +19,9 @@ export function parse(text) {
     const found = typeof value === "string" && MARKED.exec(value);
     return found ? BigInt(found[1]) : value;
   });
+}
+
+export function stringify(value) {
+  const marked = JSON.stringify(value, (_, one) => (typeof one === "bigint" ? MARK + one : one));
+  return marked.replace(WRITTEN, "$1");
 }

@@ -8,9 +8,9 @@ const RETRY_MS = [500, 15_000];
 
 export class Feed {
   // token(rejected): a valid token other than `rejected`; throws ApiError 401 if logged out
-  // onReadings([reading…]); onState("connecting" | "live" | "waiting")
-  constructor({ token, onReadings, onState }) {
-    Object.assign(this, { token, onReadings, onState, lastId: "", stopped: false });
+  // onReadings([reading…]); onAlarms([alarm…]); onState("connecting" | "live" | "waiting")
+  constructor({ token, onReadings, onAlarms, onState }) {
+    Object.assign(this, { token, onReadings, onAlarms, onState, lastId: "", stopped: false });
   }
 
   // Follow the feed until `stop` or log-out.
@@ -70,10 +70,18 @@ export class Feed {
       text += value;
       const events = text.split("\n\n");
       text = events.pop();
-      const readings = events.map((event) => this.#parseEvent(event)).filter(Boolean);
+      const parsed = events.map((event) => this.#parseEvent(event));
       this.lastId = leadingId(text) ?? this.lastId;
-      if (readings.length && !this.stopped) this.onReadings(readings);
+      if (!this.stopped) this.#deliver(parsed);
     }
+  }
+
+  #deliver(events) {
+    const [readings, alarms] = ["reading", "alarm"].map((kind) =>
+      events.filter(({ name }) => name === kind).map(({ data }) => parse(data)),
+    );
+    if (readings.length) this.onReadings(readings);
+    if (alarms.length) this.onAlarms(alarms);
   }
 
   #parseEvent(event) {
@@ -88,7 +96,7 @@ export class Feed {
       else if (field === "data") data += value;
       else if (field === "id") this.lastId = value;
     }
-    return name === "reading" ? parse(data) : null;
+    return { name, data };
   }
 }
 

@@ -75,8 +75,13 @@ export function span(fromMs, toMs) {
 }
 
 export function age(ms) {
-  const seconds = Math.max(0, (now() - ms) / 1000);
-  if (seconds < 1.5) return "now";
+  const passed = now() - ms;
+  return passed < 1500 ? "now" : lasting(passed);
+}
+
+// A length of time, roughly.
+export function lasting(ms) {
+  const seconds = ms / 1000;
   if (seconds < 90) return `${Math.round(seconds)} s`;
   if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
   if (seconds < 129_600) return `${Math.round(seconds / 3600)} h`;

@@ -2,15 +2,15 @@
 
 import { ApiError } from "./http.js";
 
-// Call `submit(values)` with the fields' texts by name; errors it throws are shown.
+// Call `submit(values, button)` with the fields' texts by name; errors it throws are shown.
 export function onSubmit(form, submit) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    const button = form.querySelector("[type=submit]");
+    const button = event.submitter ?? form.querySelector("[type=submit]");
     clear(form);
     button.disabled = true;
     try {
-      await submit(Object.fromEntries([...new FormData(form)].map(([name, text]) => [name, text])));
+      await submit(Object.fromEntries(new FormData(form)), button);
     } catch (error) {
       showErrors(form, error);
     } finally {

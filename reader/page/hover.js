@@ -1,5 +1,6 @@
 // The tooltip: for each series shown, the reading nearest to the time under the pointer.
 
+import { namesAt } from "./shading.js";
 import { duration, number, share, value } from "./format.js";
 
 const TIME_FORMAT = {
@@ -44,11 +45,13 @@ export class Hover {
     const { fromMs, margin, width, pxMs, height, zone } = this.view;
     const frame = this.chart.getBoundingClientRect();
     const x = this.pointer.x - frame.left - margin.l;
-    const found = x < 0 || x > width ? [] : this.#at(fromMs + x * pxMs, REACH_PX * pxMs);
-    this.box.hidden = this.mark.hidden = !found.length;
-    if (!found.length) return;
-    const at = found.reduce((nearest, one) => (one.away < nearest.away ? one : nearest)).point.t;
+    const pointed = fromMs + x * pxMs;
+    const found = x < 0 || x > width ? [] : this.#at(pointed, REACH_PX * pxMs);
+    const at = found.length ? found.reduce((nearest, one) => (one.away < nearest.away ? one : nearest)).point.t : pointed;
     const rows = found.map(({ part, point }) => rowOf(part, point, this.labelOf(part.line)));
+    if (x >= 0 && x <= width) rows.push(...namesAt(this.view.shaded, at, this.labelOf).map((text) => line("said", text)));
+    this.box.hidden = this.mark.hidden = !rows.length;
+    if (!rows.length) return;
     this.box.replaceChildren(line("when", zone.text(at, at % 1000 ? TIME_FORMAT_MS : TIME_FORMAT)), ...rows);
     const px = margin.l + (at - fromMs) / pxMs;
     Object.assign(this.mark.style, { left: `${px}px`, top: `${margin.t}px`, height: `${height - margin.t - margin.b}px` });

@@ -12,6 +12,11 @@ export class ApiError extends Error {
   }
 }
 
+// What is shown where a request failed that can be made again.
+export function failureText(error) {
+  return error instanceof ApiError ? error.message : "The server cannot be reached; try again.";
+}
+
 // A successful response; throws ApiError for an error response, TypeError without a response.
 export async function request(path, options) {
   const response = await fetch(path, options);

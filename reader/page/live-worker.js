@@ -1,12 +1,12 @@
 // One live feed for all tabs of a user: browsers open at most six connections to a server, and a feed takes one.
 //
 // A shared worker, named by its user or API key. It keeps the feed open while a visible tab wants it, and sends each tab the
-// readings it requested. Tokens stay in the tabs: the worker requests one from them whenever it connects.
+// readings it requested, and every alarm. Tokens stay in the tabs: the worker requests one from them whenever it connects.
 //
 // From a tab:  {wants, keys}       whether it is visible; the series ("device\nsensorType") or devices, null for all
 //              {answer, token}     the reply to {ask}; null: logged out; undefined: the server returned none
 //              {pong} · {bye}
-// To a tab:    {state} · {readings} · {ask, refused} · {ping}
+// To a tab:    {state} · {readings} · {alarms} · {ask, refused} · {ping}
 
 import { Feed, ApiError } from "./feed.js";
 
@@ -52,7 +52,7 @@ function update() {
 }
 
 function open() {
-  const opened = (feed = new Feed({ token, onReadings: deliver, onState: setState }));
+  const opened = (feed = new Feed({ token, onReadings: deliver, onAlarms: deliverAlarms, onState: setState }));
   if (performance.now() - last.at < RESUME_WITHIN_MS) feed.lastId = last.id;
   feed.run().then(() => {
     if (feed === opened) feed = null; // logged out; the next message of a tab opens a new feed
@@ -75,6 +75,10 @@ function deliver(readings) {
     const matching = keys ? readings.filter((one) => isWanted(one, keys)) : readings;
     if (matching.length) port.postMessage({ readings: matching });
   }
+}
+
+function deliverAlarms(alarms) {
+  for (const { port } of wantingTabs()) port.postMessage({ alarms });
 }
 
 const isWanted = ({ device, sensorType }, keys) => keys.has(`${device}\n${sensorType}`) || keys.has(device);

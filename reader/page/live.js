@@ -11,8 +11,9 @@ const PROTOCOL = 1;
 const HELLO_TIMEOUT_MS = 5000;
 
 export class LiveFeed {
-  constructor({ onReading, onState }) {
+  constructor({ onReading, onAlarms, onState }) {
     this.onReadings = (readings) => readings.forEach(onReading);
+    this.onAlarms = onAlarms;
     this.onState = onState;
     this.keys = null;
     this.stopped = false;
@@ -62,9 +63,10 @@ export class LiveFeed {
     this.#update();
   }
 
-  async #onMessage({ state, readings, ask, refused, ping }) {
+  async #onMessage({ state, readings, alarms, ask, refused, ping }) {
     if (this.stopped || !this.port) return;
     if (readings) this.onReadings(readings);
+    if (alarms) this.onAlarms(alarms);
     if (state) this.onState(state);
     if (ping) this.port.postMessage({ pong: true });
     if (ask !== undefined) {
@@ -91,7 +93,8 @@ export class LiveFeed {
 
   #open() {
     if (this.own) return;
-    const opened = (this.own = new Feed({ token, onReadings: this.onReadings, onState: this.onState }));
+    const { onReadings, onAlarms, onState } = this;
+    const opened = (this.own = new Feed({ token, onReadings, onAlarms, onState }));
     opened.run().then(() => {
       if (this.own === opened) this.own = null;
     });

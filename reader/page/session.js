@@ -1,6 +1,6 @@
 // The session of the user, and authorized requests.
 
-import { parse } from "./exact-json.js";
+import { parse, stringify } from "./exact-json.js";
 import { bearer, post, ApiError, request } from "./http.js";
 import * as tokens from "./credentials.js";
 
@@ -26,6 +26,11 @@ export function readOnly() {
 // Whether it is an API key for some devices only.
 export function limited() {
   return Boolean(tokens.claims().devices);
+}
+
+// Whether the token has a scope.
+export function allows(scope) {
+  return (tokens.claims().scope ?? "").split(" ").includes(scope);
 }
 
 // The id of the user, or of the API key.
@@ -98,7 +103,7 @@ export async function send(method, path, body) {
   const response = await call(path, {
     method,
     headers: body === undefined ? {} : JSON_KIND,
-    body: body === undefined ? undefined : JSON.stringify(body),
+    body: body === undefined ? undefined : stringify(body),
   });
-  return response.status === 204 ? null : response.json();
+  return response.status === 204 ? null : parse((await response.text()) || "null");
 }

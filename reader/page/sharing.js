@@ -5,11 +5,17 @@ import { now } from "./clock.js";
 import { confirm } from "./confirm.js";
 import { clear, onSubmit } from "./forms.js";
 import * as fragment from "./fragment.js";
-import { ApiError, getJson, send } from "./session.js";
+import { failureText } from "./http.js";
+import { getJson, send } from "./session.js";
 
 const DAY_MS = 86_400_000;
 const MOST_DAYS = 366;
-const SCOPES = { "readings:read": "reads", "readings:write": "sends", "devices:manage": "manages devices" };
+const SCOPES = {
+  "readings:read": "reads",
+  "readings:write": "sends",
+  "devices:manage": "manages devices",
+  "alarms:manage": "manages alarms",
+};
 
 const $ = (id) => document.getElementById(id);
 const counted = (devices) => `${devices.length} device${devices.length === 1 ? "" : "s"}`;
@@ -113,6 +119,6 @@ export class Sharing {
   }
 
   #failed(error) {
-    $("keys-message").textContent = error instanceof ApiError ? error.message : "The server cannot be reached; try again.";
+    $("keys-message").textContent = failureText(error);
   }
 }

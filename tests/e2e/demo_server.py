@@ -45,7 +45,7 @@ class DemoServer:
                 bearer = {"Authorization": f"Bearer {(await answer.json())['accessToken']}"}
             headers = bearer | options.pop("headers", {})
             async with session.request(method, path, headers=headers, **options) as answer:
-                return answer.status, await answer.json()
+                return answer.status, await answer.json() if answer.status != 204 else None
 
     def send(self, device: str, readings: list[dict[str, Any]]) -> None:
         """Send readings of a device, and wait until the last of each of its sensors is stored."""

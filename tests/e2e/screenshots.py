@@ -44,6 +44,32 @@ def add_device(browser: Browser) -> None:
     browser.find("[data-language=python]").click()
 
 
+def make_rule(browser: Browser) -> None:
+    """Make a rule that the press breaks unless it is idle, and wait until its alarm is shown."""
+    browser.find("#alarms-open").click()
+    browser.find("#new-rule").click()
+    browser.find("#rule-which [value=name]").click()
+    fields = {
+        "name": "pressure left on",
+        "sensor": "pressure",
+        "pattern": "press-*",
+        "value": "1.5",
+        "hysteresis": "0.2",
+    }
+    for name, text in fields.items():
+        browser.find(f"#rule-{name}").clear()
+        browser.find(f"#rule-{name}").send_keys(text)
+    browser.find("#rule-try").click()
+    browser.until("return !document.getElementById('trial').hidden")
+    browser.find("#rule-save").click()
+    browser.until("return document.querySelectorAll('#rules li').length > 0")
+    browser.find("#alarms [data-close]").click()
+    browser.until("return !document.getElementById('firing').hidden")
+    # Wide enough to be seen.
+    shaded = "document.getElementById('chart').layout.shapes.some(({ x0, x1 }) => x1 - x0 > arguments[0])"
+    browser.until(f"return {shaded}", 12_000)
+
+
 @dataclass(frozen=True)
 class Picture:
     """A window, the series in its chart as (device name, sensorType), and a step before the screenshot."""
@@ -59,8 +85,9 @@ PICTURES = {
     "dashboard-dark.png": Picture(WIDE | {"dark": True}),
     "dashboard-phone.png": Picture({"width": 390, "height": 844, "phone": True}),
     "dashboard-states.png": Picture(WIDE, tuple(("press-1", name) for name in ("state", "door", "pressure"))),
-    # Last, because its device stays in the list.
+    # Last, because its device stays in the list, and the alarm above the chart.
     "dashboard-device.png": Picture(WIDE, then=add_device),
+    "dashboard-alarms.png": Picture(WIDE, (("press-1", "pressure"),), then=make_rule),
 }
 
 

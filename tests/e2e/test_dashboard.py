@@ -14,7 +14,7 @@ from bson import Int64
 from pymongo import MongoClient
 
 from testing.browser import Browser
-from testing.node import node_with
+from tests.e2e.accessibility import axe, breaches
 from tests.e2e.demo_server import DemoServer
 from tests.e2e.screenshots import PICTURES, take
 from tests.faults.onebox import socket_url
@@ -304,20 +304,9 @@ def test_it_is_used_by_keyboard(logged_in: Browser) -> None:
     assert logged_in.run("return document.activeElement.checked") is not was
 
 
-def breaches(browser: Browser) -> list[tuple[str, list[str]]]:
-    """Return the violations axe finds by all its rules: WCAG 2.2 AA and its best practices."""
-    found = browser.driver.execute_async_script(
-        "const done = arguments[0];axe.run(document).then(({violations, passes}) => done([violations, passes.length]))"
-    )
-    assert found[1] > 5
-    return [(one["id"], [node["html"] for node in one["nodes"]]) for one in found[0]]
-
-
 @pytest.mark.parametrize("window", [{}, {"dark": True}, {"width": 390, "height": 844, "phone": True}])
 def test_axe_finds_nothing(demo_server: DemoServer, window: dict[str, Any]) -> None:
-    node_with(HERE, "axe-core")
-    axe = (HERE / "node_modules" / "axe-core" / "axe.min.js").read_text()
-    with Browser.opened(demo_server.url, before=axe, **window) as browser:
+    with Browser.opened(demo_server.url, before=axe(), **window) as browser:
         assert breaches(browser) == []
         browser.find("#to-signup").click()
         assert breaches(browser) == []

@@ -1,13 +1,7 @@
 """The cost of repeated drawing in a real browser: a drawing leaves nothing behind."""
 
-import asyncio
-import threading
-from collections.abc import Iterator
-
 import pytest
-from aiohttp import web
 
-from reader.http.dashboard import Dashboard
 from testing.browser import Browser
 
 DRAWINGS = 200
@@ -70,24 +64,6 @@ window.afterDrawing = () => {
   }
 };
 """
-
-
-@pytest.fixture(scope="module")
-def page() -> Iterator[str]:
-    """Serve the page without a backend; yields its URL."""
-    loop = asyncio.new_event_loop()
-    app = web.Application()
-    Dashboard().add_routes(app)
-    runner = web.AppRunner(app)
-    loop.run_until_complete(runner.setup())
-    loop.run_until_complete(web.TCPSite(runner, "127.0.0.1", 0).start())
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.run_until_complete(runner.cleanup())
-    loop.close()
 
 
 def draw(browser: Browser, times: int) -> None:
