@@ -43,7 +43,7 @@ FULL_SUITE = (
     Part("dashboard", 16),
     Part("auth_logins", 3),
     Part("provisioning", 1),
-    Part("alarms", 0.5),
+    Part("alarms", 10),
     Part("pythons", 20),
 )
 QUICK = (

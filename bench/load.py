@@ -3,8 +3,9 @@
 `{"connect": n}` opens connections until there are n; `{"run": seconds, "size": readings per event, "inFlight": n}`
 sends as fast as acknowledgements come. With `"rate"` it sends that many events per second instead, regardless of
 acknowledgements; with `"placed"` readings have a location; with `"sensors"` they alternate between that many sensors;
-with `"of"` only the first `of` connections send; with `"behindMs"` readings are that old. Each response is a JSON
-line. Started by `bench.environment` as `python -m bench.load PORT`, with a line of tokens first.
+with `"of"` only the first `of` connections send; with `"behindMs"` readings are that old; with `"crossing"`, that share
+of them is the first above or below a bound. Each response is a JSON line. Started by `bench.environment` as
+`python -m bench.load PORT`, with a line of tokens first.
 """
 
 import asyncio
@@ -18,11 +19,12 @@ from functools import partial
 from typing import Any, cast
 
 from bench.frames import CLOSE, TEXT, server_frames, text_frame, upgrade
-from bench.readings import event
+from bench.readings import crossing, event
 
 CONNECT_AT_ONCE = 50
 TIMEOUT_S = 20
 PREPARED = 256  # events of one reading, encoded once and sent in turn; 16 of many readings
+CROSSING_LAPS = 100
 TICK_S = 0.002
 HISTOGRAM_MS = (1, 2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200, 500, 1000)
 POLL_S = 0.005
@@ -43,6 +45,7 @@ class Device(asyncio.Protocol):
         self.upgraded = False
         self.sent_at: dict[int, float] = {}
         self.number = 0
+        self.place = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
@@ -101,7 +104,7 @@ class Device(asyncio.Protocol):
         for _ in range(events):
             self.number += 1
             self.run.ts_ms += 1
-            event = prepared[self.number % len(prepared)].replace(STAMP, b"%d" % self.run.ts_ms)
+            event = prepared[(self.number + self.place) % len(prepared)].replace(STAMP, b"%d" % self.run.ts_ms)
             self.sent_at[self.number] = time.perf_counter()
             self.transport.write(text_frame(b"42%d%b" % (self.number, event)))
 
@@ -139,6 +142,11 @@ class Load:
         # Enough for every sensor to send.
         prepared = range(max(PREPARED if size == 1 else 16, options["sensors"] // size))
         self.prepared = [event(size, number, STAMP_MS, **options) for number in prepared]
+        if share := command.get("crossing"):
+            self.prepared = crossing(options["sensors"], CROSSING_LAPS, share, STAMP_MS)
+        for at, device in enumerate(devices):
+            # Each device is at another place, so that they do not cross a bound together.
+            device.place = at * len(self.prepared) // len(devices) if share else 0
         self.latencies, self.refused, self.late, self.lost = [], [], [], 0
         self.closed_loop = rate is None
         if behind_ms := command.get("behindMs"):

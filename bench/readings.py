@@ -5,6 +5,8 @@ import random
 import time
 from typing import Any
 
+HIGH_LAPS = 5
+
 
 def reading(number: int, now_ms: int, *, placed: bool = False, sensors: int = 1) -> dict[str, Any]:
     """Return reading `number`, of one of `sensors` sensors. With `placed`, location and tags: about 135 bytes."""
@@ -14,6 +16,21 @@ def reading(number: int, now_ms: int, *, placed: bool = False, sensors: int = 1)
     if placed:
         return sent | {"location": {"lat": 52.52, "lon": 13.405}, "tags": {"room": "a12"}}
     return sent | {"unit": "celsius"}
+
+
+def crossing(sensors: int, laps: int, share: float, ts_ms: int) -> list[bytes]:
+    """Return events of one reading for `laps` laps of all sensors: 20, and now and then 90 for some laps.
+
+    `share` of the readings are the first of either kind.
+    """
+    rng, high_until, events = random.Random(1), [0] * sensors, []
+    for number in range(sensors * laps):
+        lap, sensor = divmod(number, sensors)
+        if lap >= high_until[sensor] and rng.random() < share / 2:
+            high_until[sensor] = lap + HIGH_LAPS
+        sent = reading(number, ts_ms, sensors=sensors) | {"value": 90.0 if lap < high_until[sensor] else 20.0}
+        events.append(compact(["reading", sent]))
+    return events
 
 
 def event(size: int, number: int, ts_ms: int | None = None, *, placed: bool = False, sensors: int = 1) -> bytes:

@@ -54,11 +54,15 @@ class Watch(msgspec.Struct, rename="camel", omit_defaults=True):
 
 
 class Watches(msgspec.Struct):
-    """What rules watch, or what has changed of that, complete up to a cursor. `whole`: it is everything there is."""
+    """What rules watch, or what has changed of that, complete up to a cursor.
+
+    `whole`: it begins with everything there is. `more`: the rest follows behind the cursor, at once.
+    """
 
     items: list[Watch]
     cursor: str
     whole: bool
+    more: bool = False
 
 
 class AlarmEvent(msgspec.Struct, rename="camel", frozen=True):

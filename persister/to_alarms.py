@@ -7,25 +7,23 @@ and acknowledged all the same, and what was not announced is counted and logged.
 
 from collections.abc import Iterator
 
-from bson import Int64
-
-from broker.alarms import Value, WatchedReading, WatchedReadings, announcements
+from broker.alarms import WatchedReading, WatchedReadings, announcements
 from broker.failpoints import failpoint
 from broker.headers import SCHEMA_HEADER
 from broker.interface import BrokerRefused, Publisher, QueueFull
 from broker.message import Message
 from broker.topology import ALARMS_EXCHANGE
 from persister.batch import Batch, Outcome
-from persister.known_series import key_of_name
 from persister.metrics import PersisterMetrics
 from persister.watched import WatchedSeries
-from readings.document import decode_document, position_of, received_at_ms
+from readings.document import DocumentError
+from readings.fields import fields_of
 from runtime.logs import logger
 
 log = logger("persister.alarms")
 
 SCHEMA = 1
-_STORED = (Outcome.STORED, Outcome.DUPLICATE)
+_STORED = frozenset({Outcome.STORED, Outcome.DUPLICATE})
 
 
 class ToAlarms:
@@ -39,14 +37,12 @@ class ToAlarms:
 
     def watched_of(self, batch: Batch) -> list[bytes]:
         """Return the names of a batch's series that rules watch: for most batches none."""
-        if self._watched.none_at_all:
-            return []
-        return [name for name in batch.series if name and self._watched.watches(name)]
+        return self._watched.of(batch.series.keys())
 
     async def announce(self, batch: Batch, names: list[bytes]) -> None:
         """Return when what is stored of these series is announced; BrokerError to try again."""
         failpoint("persister.before_announce")
-        for body in announcements(_stored(batch, names)):
+        for body in announcements(self._stored(batch, names)):
             try:
                 await self._publisher.publish(Message(body, {SCHEMA_HEADER: SCHEMA}), ALARMS_EXCHANGE)
             except (QueueFull, BrokerRefused) as error:
@@ -60,23 +56,20 @@ class ToAlarms:
                 self._is_refused = False
         failpoint("persister.announced")
 
-
-def _stored(batch: Batch, names: list[bytes]) -> Iterator[WatchedReadings]:
-    """Yield the readings of these series that are stored."""
-    for name in names:
-        key = key_of_name(name)
-        stored = [batch.documents[index] for index in batch.series[name] if batch.outcomes[index] in _STORED]
-        if not stored:
-            continue
-        readings, unit = [], None
-        for document in map(decode_document, stored):
-            ts_ms, seq = position_of(document)
-            value, received_ms = _plain(document["value"]), received_at_ms(document)
-            readings.append(WatchedReading(ts_ms, seq, value, ts_ms if received_ms is None else received_ms))
-            unit = document.get("unit")
-        yield WatchedReadings(key["owner"], key["device"], key["sensorType"], unit, readings)
-
-
-def _plain(value: Value) -> Value:
-    """Return a value without the type that BSON has for integers of 64 bits."""
-    return int(value) if type(value) is Int64 else value
+    def _stored(self, batch: Batch, names: list[bytes]) -> Iterator[WatchedReadings]:
+        """Yield the readings of these series that are stored."""
+        documents, outcomes = batch.documents, batch.outcomes
+        for name in names:
+            readings, unit = [], None
+            for index in batch.series[name]:
+                if outcomes[index] not in _STORED:
+                    continue
+                try:
+                    ts_ms, seq, value, received_ms, unit = fields_of(documents[index])
+                except DocumentError as error:  # of a known series, whose documents are stored unopened
+                    self._metrics.unannounced.inc()
+                    log.error("What is stored is no reading; no rule sees it.", error=str(error))
+                    continue
+                readings.append(WatchedReading(ts_ms, seq, value, received_ms))
+            if readings:
+                yield WatchedReadings(*self._watched.series_of(name), unit, readings)

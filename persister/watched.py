@@ -5,7 +5,8 @@ and what was not announced would be missed. While `alarms` cannot be reached, th
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection
 
 import aiohttp
 import msgspec
@@ -20,8 +21,11 @@ POLL_EVERY_S = 2.0
 FETCH_TIMEOUT_S = 5.0
 # A deleted owner's rules are gone without a change: everything is fetched again this often.
 WHOLE_EVERY_POLLS = 300
-# Names of series whose answer is remembered, some 200 bytes each.
+# Names of series of which is remembered whether they are watched, some 200 bytes each.
 MAX_NAMES = 100_000
+
+Series = tuple[str, str, str]
+"""Owner, device, sensorType."""
 
 FetchWatched = Callable[[str | None], Awaitable[bytes]]
 """The body of `GET /alarms/watched?since=`; OSError, aiohttp's ClientError or TimeoutError."""
@@ -33,34 +37,45 @@ class WatchedSeries:
     def __init__(self, fetch: FetchWatched) -> None:
         self._fetch = fetch
         self._watches: dict[tuple[str, str], Watch] = {}
-        # By owner and sensorType: the devices by rule, None for all.
-        self._devices: dict[tuple[str, str], dict[str, frozenset[str] | None]] = {}
+        # How many rules watch, by owner and sensorType: a device, or (None) all.
+        self._rules: dict[tuple[str, str], Counter[str | None]] = {}
         self._cursor: str | None = None
-        self._known: dict[bytes, bool] = {}
+        # Names of series that are known to be watched, and of those that are not: documents without a key are never.
+        self._watched: dict[bytes, Series] = {}
+        self._unwatched = {b""}
         self._polls = 0
         self._is_failing = False
         self.is_loaded = False
 
-    @property
-    def none_at_all(self) -> bool:
-        """Whether nothing is watched: the usual case, which costs nothing."""
-        return self.is_loaded and not self._devices
+    def of(self, names: Collection[bytes]) -> list[bytes]:
+        """Return those of these series that are watched, by the bytes that name them; for most batches, none.
 
-    def watches(self, name: bytes) -> bool:
-        """Return whether a series is watched, by the bytes that name it."""
-        found = self._known.get(name)
-        if found is None:
-            if len(self._known) >= MAX_NAMES:
-                self._known.clear()
-            found = self._known[name] = self._watches_name(name)
-        return found
+        That takes a look into a set for each name, some 30 ns.
+        """
+        if (self.is_loaded and not self._rules) or self._unwatched.issuperset(names):
+            return []
+        return [name for name in names if name not in self._unwatched and self._watches_name(name)]
+
+    def series_of(self, name: bytes) -> Series:
+        """Return owner, device and sensorType of a watched series."""
+        return self._watched.get(name) or _series_of(name)
 
     def _watches_name(self, name: bytes) -> bool:
-        if not self.is_loaded:
+        if name in self._watched or not self.is_loaded:
             return True
-        key = key_of_name(name)
-        devices = self._devices.get((key["owner"], key["sensorType"]), {})
-        return any(some is None or key["device"] in some for some in devices.values())
+        if len(self._watched) + len(self._unwatched) >= MAX_NAMES:
+            self._forget_names()
+        series = owner, device, sensor_type = _series_of(name)
+        rules = self._rules.get((owner, sensor_type))
+        if rules is not None and (device in rules or None in rules):
+            self._watched[name] = series
+            return True
+        self._unwatched.add(name)
+        return False
+
+    def _forget_names(self) -> None:
+        self._watched.clear()
+        self._unwatched = {b""}
 
     async def follow(self) -> None:
         """Fetch the list, and what changes of it; never returns."""
@@ -73,7 +88,7 @@ class WatchedSeries:
         self._polls += 1
         try:
             since = None if self._polls % WHOLE_EVERY_POLLS == 1 else self._cursor
-            watches = decode_watches(await self._fetch(since))
+            watches = await self._fetch_all(since)
         except (aiohttp.ClientError, OSError, TimeoutError, msgspec.MsgspecError) as error:
             self._polls -= self._cursor is None
             if not self._is_failing:
@@ -86,30 +101,46 @@ class WatchedSeries:
         self._is_failing = False
         self._apply(watches)
 
+    async def _fetch_all(self, since: str | None) -> Watches:
+        """Return everything behind a cursor, in one: in between, what was watched is still."""
+        found = decode_watches(await self._fetch(since))
+        while found.more:
+            more = decode_watches(await self._fetch(found.cursor))
+            items = more.items if more.whole else found.items + more.items
+            found = Watches(items, more.cursor, found.whole or more.whole, more.more)
+        return found
+
     def _apply(self, watches: Watches) -> None:
         changed = bool(watches.items) or not self.is_loaded
         if watches.whole:
             self._watches.clear()
-            self._devices.clear()
+            self._rules.clear()
             changed = True
         for one in watches.items:
             self._replace(one)
         self._cursor, self.is_loaded = watches.cursor, True
         if changed:
-            self._known.clear()
+            self._forget_names()
 
     def _replace(self, new: Watch) -> None:
         before = self._watches.pop((new.owner, new.rule), None)
         if before is not None:
             place = (before.owner, before.sensor_type)
-            rules = self._devices[place]
-            del rules[new.rule]
-            if not rules:
-                del self._devices[place]
+            self._rules[place] -= Counter(_devices_of(before))
+            if not self._rules[place]:
+                del self._rules[place]
         if not new.removed:
             self._watches[new.owner, new.rule] = new
-            devices = None if new.devices is None else frozenset(new.devices)
-            self._devices.setdefault((new.owner, new.sensor_type), {})[new.rule] = devices
+            self._rules.setdefault((new.owner, new.sensor_type), Counter()).update(_devices_of(new))
+
+
+def _devices_of(watch: Watch) -> set[str | None]:
+    return {None} if watch.devices is None else set(watch.devices)
+
+
+def _series_of(name: bytes) -> Series:
+    key = key_of_name(name)
+    return key["owner"], key["device"], key["sensorType"]
 
 
 def fetch_watched_over_http(session: aiohttp.ClientSession, alarms_url: str) -> FetchWatched:

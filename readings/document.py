@@ -20,7 +20,7 @@ from readings.keys import Position, reading_key
 from readings.place import Place
 from readings.reading import ATTRIBUTES, Reading
 
-_LENGTH: Final = struct.Struct("<i")
+LENGTH: Final = struct.Struct("<i")
 _INT64: Final = struct.Struct("<q")
 # The start of a document: its length, the type and name of `_id`, the length of `_id`.
 _BEGIN: Final = struct.Struct("<i5si")
@@ -29,18 +29,17 @@ _TS_SEQ: Final = struct.Struct("<4sq5sq")
 # The type and name of `receivedAt`, and its milliseconds.
 _RECEIVED_AT: Final = struct.Struct("<12sq")
 # The offset of `_id`'s own length: behind the document's length, the type and the name `_id\0`.
-_ID_AT: Final = 9
+ID_AT: Final = 9
 _ID_HEAD: Final = b"\x03_id\x00"
-_TS_HEAD: Final = b"\x09ts\x00"
-_VALUE_NAME: Final = b"value\x00"
-_RECEIVED_AT_HEAD: Final = b"\x09receivedAt\x00"
+TS_HEAD: Final = b"\x09ts\x00"
+VALUE_NAME: Final = b"value\x00"
+RECEIVED_AT_HEAD: Final = b"\x09receivedAt\x00"
 # `ts` (1 + 3 + 8 bytes), `seq` (1 + 4 + 8 bytes) and the closing zero of `_id`.
-_TS_SEQ_BYTES: Final = 12 + 13 + 1
+TS_SEQ_BYTES: Final = 12 + 13 + 1
 _SERIES_AT: Final = _BEGIN.size
 # Bytes of a value by its BSON type: float, boolean, int32, int64. A text (0x02) gives its length.
 _VALUE_BYTES = {0x01: 8, 0x08: 1, 0x10: 4, 0x12: 8}
 _TEXT: Final = 0x02
-
 AS_MILLISECONDS: CodecOptions[dict[str, Any]] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
 
 
@@ -76,7 +75,7 @@ def _end_of_document(body: bytes, at: int) -> int:
     left = len(body) - at
     if left < 5:
         raise DocumentError(f"{left} bytes are left over at byte {at}")
-    (length,) = _LENGTH.unpack_from(body, at)
+    (length,) = LENGTH.unpack_from(body, at)
     if length < 5 or length > left or body[at + length - 1] != 0:
         raise DocumentError(f"the document at byte {at} gives its length as {length}")
     return int(at + length)
@@ -103,7 +102,7 @@ def index_documents(body: bytes) -> IndexedDocuments:
     series: list[bytes] = []
     times: list[int] = []
     at, end = 0, len(body)
-    usual_id_length, unpack = 0, _unpack_to_ts(_TS_SEQ_BYTES + 4)
+    usual_id_length, unpack = 0, _unpack_to_ts(TS_SEQ_BYTES + 4)
     while at < end:
         try:
             length, id_head, id_length, name, ts_head, ts_ms = unpack(body, at)
@@ -115,8 +114,8 @@ def index_documents(body: bytes) -> IndexedDocuments:
         until = at + length
         if not (
             id_head == _ID_HEAD
-            and ts_head == _TS_HEAD
-            and _ID_AT + id_length < length
+            and ts_head == TS_HEAD
+            and ID_AT + id_length < length
             and name
             and until <= end
             and body[until - 1] == 0
@@ -137,7 +136,7 @@ def _unpack_to_ts(id_length: int) -> Callable[[bytes, int], tuple[int, bytes, in
     It reads the document's length, the type and name of `_id`, its length, the bytes that identify the series, the type
     and name of `ts`, and its milliseconds.
     """
-    return struct.Struct(f"<i5si{id_length - 4 - _TS_SEQ_BYTES}s4sq").unpack_from
+    return struct.Struct(f"<i5si{id_length - 4 - TS_SEQ_BYTES}s4sq").unpack_from
 
 
 def _series_and_ts(document: bytes) -> tuple[bytes, int]:
@@ -150,29 +149,29 @@ def _series_and_ts(document: bytes) -> tuple[bytes, int]:
 
 def series_bytes(document: bytes) -> bytes:
     """Return the bytes that identify the document's series; DocumentError when its key has another form."""
-    if len(document) < _ID_AT + 4 or document[4:_ID_AT] != _ID_HEAD:
+    if len(document) < ID_AT + 4 or document[4:ID_AT] != _ID_HEAD:
         raise DocumentError("the document does not start with an _id document")
-    (length,) = _LENGTH.unpack_from(document, _ID_AT)
-    ts_at = _ID_AT + length - _TS_SEQ_BYTES
-    if ts_at <= _SERIES_AT or document[ts_at : ts_at + 4] != _TS_HEAD or _ID_AT + length >= len(document):
+    (length,) = LENGTH.unpack_from(document, ID_AT)
+    ts_at = ID_AT + length - TS_SEQ_BYTES
+    if ts_at <= _SERIES_AT or document[ts_at : ts_at + 4] != TS_HEAD or ID_AT + length >= len(document):
         raise DocumentError("the _id does not end with ts and seq")
-    return document[_ID_AT + 4 : ts_at]
+    return document[ID_AT + 4 : ts_at]
 
 
 def id_bytes(document: bytes) -> bytes:
     """Return the `_id` of a document for which `series_bytes` succeeded, as a document of its own."""
-    return document[_ID_AT : _ID_AT + _LENGTH.unpack_from(document, _ID_AT)[0]]
+    return document[ID_AT : ID_AT + LENGTH.unpack_from(document, ID_AT)[0]]
 
 
 def document_ts_ms(document: bytes) -> int:
     """Return the time of a document for which `series_bytes` succeeded, in milliseconds since 1970."""
-    ts_at = _ID_AT + _LENGTH.unpack_from(document, _ID_AT)[0] - _TS_SEQ_BYTES + len(_TS_HEAD)
+    ts_at = ID_AT + LENGTH.unpack_from(document, ID_AT)[0] - TS_SEQ_BYTES + len(TS_HEAD)
     return int(_INT64.unpack_from(document, ts_at)[0])
 
 
 def series_and_position(document: bytes) -> tuple[bytes, Position]:
     """Return `series_bytes` of a document for which that succeeded, and its position in the series: in 0.4 us."""
-    ts_at = _ID_AT + _LENGTH.unpack_from(document, _ID_AT)[0] - _TS_SEQ_BYTES
+    ts_at = ID_AT + LENGTH.unpack_from(document, ID_AT)[0] - TS_SEQ_BYTES
     _, ts_ms, _, seq = _TS_SEQ.unpack_from(document, ts_at)
     return document[_SERIES_AT:ts_at], (ts_ms, seq)
 
@@ -184,16 +183,16 @@ def received_ms(document: bytes) -> int:
     decoded.
     """
     try:
-        value_at = _ID_AT + _LENGTH.unpack_from(document, _ID_AT)[0]
-        kind, behind_name = document[value_at], value_at + 1 + len(_VALUE_NAME)
-        size = 4 + _LENGTH.unpack_from(document, behind_name)[0] if kind == _TEXT else _VALUE_BYTES[kind]
+        value_at = ID_AT + LENGTH.unpack_from(document, ID_AT)[0]
+        kind, behind_name = document[value_at], value_at + 1 + len(VALUE_NAME)
+        size = 4 + LENGTH.unpack_from(document, behind_name)[0] if kind == _TEXT else _VALUE_BYTES[kind]
         head, received = _RECEIVED_AT.unpack_from(document, behind_name + size)
     except (struct.error, LookupError):
         head, received = b"", 0
     if (
-        head == _RECEIVED_AT_HEAD
-        and document[4:_ID_AT] == _ID_HEAD
-        and document[value_at + 1 : behind_name] == _VALUE_NAME
+        head == RECEIVED_AT_HEAD
+        and document[4:ID_AT] == _ID_HEAD
+        and document[value_at + 1 : behind_name] == VALUE_NAME
     ):
         return int(received)
     return int(decode_document(document)["receivedAt"])

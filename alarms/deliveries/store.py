@@ -1,14 +1,15 @@
 """The ledger as its senders and its readers use it: what is due, what became of it."""
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import ColumnElement, delete, select, tuple_, update
 
 from alarms.rules.store import secrets_in
 from database.alarm_tables import alarm_deliveries, alarm_rules
-from database.connection import Database, server_time_ms
+from database.connection import Database, database_now_ms, server_time_ms
 
 State = Literal["pending", "delivered", "dead"]
 Kind = Literal["webhook", "email"]
@@ -52,40 +53,51 @@ class DeliveryStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def lease(self, kind: Kind, limit: int, busy: Collection[str]) -> list[tuple[Delivery, tuple[str, ...]]]:
-        """Lease what is due of a kind, except of `busy` owners: each with the sealed secrets that sign it now."""
+    async def lease(
+        self, kind: Kind, limit: int, room: Mapping[str, int], room_of_others: int
+    ) -> list[tuple[Delivery, tuple[str, ...]]]:
+        """Lease what is due of a kind, at most `limit` and of an owner its `room`: each with the secrets that sign it.
+
+        Nothing only if nothing is due of anyone who has room. The secrets are sealed.
+        """
         table = alarm_deliveries.c
         async with self._database.connect() as connection:
             now = await server_time_ms(connection)
             due = (table.state == "pending", table.due_at_ms <= now, table.leased_until_ms <= now)
             query = select(alarm_deliveries).where(*due, table.kind == kind).order_by(table.due_at_ms).limit(limit)
-            if busy:
-                query = query.where(table.owner_id.not_in(busy))
-            found = [_delivery(row._asdict()) for row in await connection.execute(query)]
+            if full := [owner for owner, left in room.items() if left <= 0]:
+                query = query.where(table.owner_id.not_in(full))
+            rows = [_delivery(row._asdict()) for row in await connection.execute(query)]
+        found, taken = dict[tuple[str, str], Delivery](), Counter[str]()
+        for one in rows:
+            if taken[one.owner] < room.get(one.owner, room_of_others):
+                taken[one.owner] += 1
+                found[one.owner, one.id] = one
         if not found:
             return []
-        leased: list[Delivery] = []
         async with self._database.begin() as connection:
-            for one in found:
-                is_free = (table.state == "pending", table.leased_until_ms <= now)
-                values = {"leased_until_ms": now + LEASE_MS}
-                result = await connection.execute(update(alarm_deliveries).where(*_is(one), *is_free).values(values))
-                if result.rowcount == 1:
-                    leased.append(one)
+            keys = tuple_(table.owner_id, table.id)
+            still_due = (table.state == "pending", table.leased_until_ms <= now)
+            free = select(table.owner_id, table.id).where(keys.in_(found), *still_due).with_for_update()
+            leased = [found[owner, one_id] for owner, one_id in await connection.execute(free)]
+            if not leased:  # another process was faster
+                return []
+            leasing = update(alarm_deliveries).where(_are(leased)).values(leased_until_ms=now + LEASE_MS)
+            await connection.execute(leasing)
             secrets = await _secrets(connection, leased, now)
         return [(one, secrets.get((one.owner, one.rule_id), ())) for one in leased]
 
-    async def finish(self, delivery: Delivery, state: State, status: str) -> None:
-        """Note that a delivery is delivered, or was given up."""
+    async def finish(self, deliveries: Sequence[Delivery], state: State, status: str) -> None:
+        """Note that deliveries are delivered, or were given up, with the same status."""
         async with self._database.begin() as connection:
             values = {
                 "state": state,
                 "last_status": status,
                 "attempts": alarm_deliveries.c.attempts + 1,
-                "finished_at_ms": await server_time_ms(connection),
+                "finished_at_ms": database_now_ms(),
                 "leased_until_ms": 0,
             }
-            await connection.execute(update(alarm_deliveries).where(*_is(delivery)).values(values))
+            await connection.execute(update(alarm_deliveries).where(_are(deliveries)).values(values))
 
     async def postpone(self, delivery: Delivery, status: str, pause_ms: int) -> State:
         """Note a failed attempt: it is due again after a pause, or given up if that would be too late."""
@@ -148,6 +160,11 @@ class DeliveryStore:
             for owner, delivery_id in list(await connection.execute(old)):
                 is_it = (table.owner_id == owner, table.id == delivery_id)
                 await connection.execute(delete(alarm_deliveries).where(*is_it))
+
+
+def _are(deliveries: Sequence[Delivery]) -> ColumnElement[bool]:
+    keys = tuple_(alarm_deliveries.c.owner_id, alarm_deliveries.c.id)
+    return keys.in_([(one.owner, one.id) for one in deliveries])
 
 
 def _is(delivery: Delivery) -> tuple[Any, Any]:

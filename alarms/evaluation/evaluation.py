@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -17,7 +18,7 @@ from alarms.deliveries.notification import Recorded
 from alarms.evaluation.evaluator import Change, Evaluator
 from alarms.evaluation.reorder import Reorder
 from alarms.evaluation.silence import Silences
-from alarms.evaluation.store import AlarmStore
+from alarms.evaluation.store import SAVE_ROWS, AlarmStore
 from alarms.metrics import AlarmsMetrics
 from alarms.rules.book import RuleBook
 from alarms.rules.rule import Series
@@ -27,6 +28,7 @@ from broker.interface import Broker, BrokerError, Consumer, Delivery
 from broker.topology import ALARMS
 from runtime.http.problems import Problem
 from runtime.logs import logger
+from runtime.process import freeze_startup_objects
 from runtime.times import now_ms
 
 log = logger("alarms")
@@ -128,6 +130,8 @@ class _Run:
         self._evaluated: Delivery | None = None
         self._unacknowledged = 0
         self._rules_at = self._save_at = 0.0
+        # Of the book, whose silences are watched.
+        self._revision = -1
         self._began_ms = now_ms()
         self._has_seen_new = self._is_caught_up = False
 
@@ -137,6 +141,8 @@ class _Run:
         await self.retried(self._book.refresh)
         await self._commit(await self.retried(self._store.outdated))
         evaluator.alarms, evaluator.newest = await self.retried(self._store.load)
+        # 100,000 rules are millions of objects, which stay.
+        freeze_startup_objects()
 
     async def round(self, consumer: Consumer) -> None:
         """Take what has been announced in a round, evaluate what the round before took, store, acknowledge."""
@@ -147,8 +153,9 @@ class _Run:
         self._is_caught_up = self._is_caught_up or taken is None or has_seen_new
         ordered = self._reorder.next_round()
         changes += self._evaluator.evaluate(ordered)
-        for group in ordered:
-            self._silences.seen(group.series, self._book.of_series(group.series))
+        if self._book.silences():
+            for group in ordered:
+                self._silences.seen(group.series, self._book.of_series(group.series))
         if self._is_caught_up:
             changes += self._silences.due(now_ms() - ON_ITS_WAY_MS)
         await self._commit(changes)
@@ -195,14 +202,13 @@ class _Run:
             return []
         self._rules_at = time.monotonic() + RULES_EVERY_S
         changed = await self.retried(self._book.refresh)
-        if self._silences.watch_rules(self._book.silences()):
-            for series in self._evaluator.newest:
-                self._silences.seen(series, self._book.of_series(series))
-        ended: list[Change] = []
-        for before, after in changed:
-            if after is None or after.version != before.version:
-                ended += self._evaluator.end_of(before, now_ms())
-        return ended
+        if self._book.revision != self._revision:
+            self._revision = self._book.revision
+            if self._silences.watch_rules(self._book.silences()):
+                for series in self._evaluator.newest:
+                    self._silences.seen(series, self._book.of_series(series))
+        over = [before for before, after in changed if after is None or after.version != before.version]
+        return self._evaluator.end_of(over, now_ms())
 
     async def _commit(self, changes: list[Change]) -> None:
         if not changes:
@@ -232,8 +238,8 @@ class _Run:
         self._save_at = time.monotonic() + SAVE_EVERY_S
         unsaved, evaluator.unsaved = evaluator.unsaved, set()
         newest = [(series, evaluator.newest[series]) for series in unsaved if series in evaluator.newest]
-        if newest:
-            await self.retried(lambda: self._store.save(newest))
+        for start in range(0, len(newest), SAVE_ROWS):
+            await self.retried(partial(self._store.save, newest[start : start + SAVE_ROWS]))
 
     def _observe(self) -> None:
         evaluator, metrics = self._evaluator, self._metrics

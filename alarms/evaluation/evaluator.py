@@ -86,6 +86,7 @@ class Evaluator:
             if rules:
                 yield from self._end_silences(group, rules)
                 yield from self._evaluate(group, rules)
+                (self.unsaved if self._is_needed(group.series, rules) else self.moved).add(group.series)
             else:
                 self.newest.pop(group.series, None)
 
@@ -93,31 +94,33 @@ class Evaluator:
         newest = self.newest.get(group.series)
         before = NOWHERE
         for reading in group.readings:
-            point = point_of(reading)
-            if point.position == before:
+            position = reading.ts_ms, reading.seq
+            if position == before:
                 continue
-            before = point.position
-            if newest is not None and point.position <= newest.point.position:
+            before = position
+            if newest is not None and position <= newest.point.position:
                 newest.received_ms = max(newest.received_ms, reading.received_ms)
-                if point.position != newest.point.position:
+                if position != newest.point.position:
                     self.late += 1
                     for rule in rules:
-                        yield from self._late(group, rule, point, newest.point.position)
+                        yield from self._late(group, rule, point_of(reading), newest.point.position)
                 continue
             self.evaluated += 1
+            point = point_of(reading)
             previous = None if newest is None else newest.point
             for rule in rules:
                 if rule.trigger is not None:
                     yield from self._next(group, rule, rule.trigger, point, previous)
             newest = self._remember(group.series, newest, point, reading)
-        if newest is not None:
-            is_needed = any(rule.needs_previous or self._is_held(group.series, rule) for rule in rules)
-            (self.unsaved if is_needed else self.moved).add(group.series)
 
-    def _is_held(self, series: Series, rule: Rule) -> bool:
+    def _is_needed(self, series: Series, rules: Sequence[Rule]) -> bool:
+        """Return whether a rule compares with the newest reading of a series, or has an alarm there that is not ok."""
         _, device, sensor_type = series
-        alarm = self.alarms.get((rule.id, device, sensor_type))
-        return alarm is not None and alarm.state.phase is not Phase.OK
+        for rule in rules:
+            alarm = self.alarms.get((rule.id, device, sensor_type))
+            if rule.needs_previous or (alarm is not None and alarm.state.phase is not Phase.OK):
+                return True
+        return False
 
     def _remember(self, series: Series, newest: Newest | None, point: Point, reading: WatchedReading) -> Newest:
         if newest is None:
@@ -140,21 +143,22 @@ class Evaluator:
 
     def _next(
         self, group: Ordered, rule: Rule, trigger: Trigger, point: Point, previous: Point | None
-    ) -> Iterator[Change]:
+    ) -> Iterable[Change]:
+        """Return the change that a reading makes: mostly none, so this is no generator."""
         _, device, sensor_type = group.series
         alarm = self.alarms.get((rule.id, device, sensor_type))
-        if alarm is not None and point.position <= alarm.position:
+        position = point.position
+        if alarm is not None and position <= alarm.position:
             # Evaluated before this process began, or late: what is stored tells.
-            yield from self._late(group, rule, point, alarm.position)
-            return
+            return self._late(group, rule, point, alarm.position)
         before = OK if alarm is None else alarm.state
         state, transition = advance(trigger, before, point, previous)
         if transition is None:
-            return
+            return ()
         if alarm is None:
             alarm = self.alarms[rule.id, device, sensor_type] = Alarm()
-        alarm.state, alarm.position = state, point.position
-        yield Change(rule, device, sensor_type, state, "reading", point.position, point.ts_ms, point, group.unit)
+        alarm.state, alarm.position = state, position
+        return (Change(rule, device, sensor_type, state, "reading", position, point.ts_ms, point, group.unit),)
 
     def _late(self, group: Ordered, rule: Rule, point: Point, newest: Position) -> Iterator[Change]:
         _, device, sensor_type = group.series
@@ -179,13 +183,13 @@ class Evaluator:
         alarm.state, alarm.position = State(Phase.FIRING, since_ms), (since_ms - rule.for_ms, 0)
         return Change(rule, device, sensor_type, alarm.state, "silence", alarm.position, since_ms)
 
-    def end_of(self, rule: Rule, now_ms: int) -> list[Change]:
-        """Return the ends of the alarms of a rule that is removed, or watches something else."""
+    def end_of(self, rules: Iterable[Rule], now_ms: int) -> list[Change]:
+        """Return the ends of the alarms of rules that are removed, or watch something else."""
+        by_id = {rule.id: rule for rule in rules}
         ended = []
-        for (rule_id, device, sensor_type), alarm in list(self.alarms.items()):
-            if rule_id != rule.id:
-                continue
-            del self.alarms[rule_id, device, sensor_type]
+        for key in [key for key in self.alarms if key[0] in by_id] if by_id else ():
+            rule_id, device, sensor_type = key
+            alarm = self.alarms.pop(key)
             if alarm.state.phase is not Phase.OK:
-                ended.append(Change(rule, device, sensor_type, OK, "rule", alarm.position, now_ms))
+                ended.append(Change(by_id[rule_id], device, sensor_type, OK, "rule", alarm.position, now_ms))
         return ended

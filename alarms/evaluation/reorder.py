@@ -5,7 +5,8 @@ when the round began: so a reading may be announced up to a round later than one
 late, which alarms/evaluation/evaluator.py decides about.
 """
 
-from dataclasses import dataclass, field
+from bisect import bisect_right
+from dataclasses import dataclass
 
 from alarms.rules.point import Point
 from alarms.rules.rule import Series
@@ -24,8 +25,8 @@ class Ordered:
 
 @dataclass(slots=True)
 class _Waiting:
-    unit: str | None = None
-    readings: list[WatchedReading] = field(default_factory=list)
+    unit: str | None
+    readings: list[WatchedReading]
     # The newest position at the end of the last round.
     until: Position | None = None
 
@@ -39,23 +40,32 @@ class Reorder:
     def add(self, announced: WatchedReadings) -> None:
         """Add readings of this round."""
         series = (announced.owner, announced.device, announced.sensor_type)
-        waiting = self._waiting.setdefault(series, _Waiting())
-        waiting.readings += announced.readings
-        waiting.unit = announced.unit or waiting.unit
+        waiting = self._waiting.get(series)
+        if waiting is None:
+            self._waiting[series] = _Waiting(announced.unit, announced.readings)
+        else:
+            waiting.readings += announced.readings
+            waiting.unit = announced.unit or waiting.unit
 
     def next_round(self) -> list[Ordered]:
         """End a round; return the readings whose turn it is."""
         given: list[Ordered] = []
-        for series, waiting in list(self._waiting.items()):
-            waiting.readings.sort(key=_position)
-            if waiting.until is not None:
-                ready = [one for one in waiting.readings if _position(one) <= waiting.until]
-                del waiting.readings[: len(ready)]
-                given.append(Ordered(series, waiting.unit, ready))
-            if not waiting.readings:
-                del self._waiting[series]
+        left: dict[Series, _Waiting] = {}
+        for series, waiting in self._waiting.items():
+            readings, until = waiting.readings, waiting.until
+            if len(readings) > 1:
+                readings.sort(key=_position)
+            if until is None:
+                ready = 0
+            elif _position(readings[-1]) <= until:  # nearly always
+                given.append(Ordered(series, waiting.unit, readings))
+                continue
             else:
-                waiting.until = _position(waiting.readings[-1])
+                ready = bisect_right(readings, until, key=_position)
+                given.append(Ordered(series, waiting.unit, readings[:ready]))
+            left[series] = waiting
+            waiting.readings, waiting.until = readings[ready:] if ready else readings, _position(readings[-1])
+        self._waiting = left
         return given
 
     def clear(self) -> None:

@@ -4,7 +4,7 @@ What counts is when a gateway received the last reading, not what the device's c
 """
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from alarms.evaluation.evaluator import Change, Evaluator
 from alarms.rules.rule import Rule, Series
@@ -25,12 +25,12 @@ class Silences:
     def __len__(self) -> int:
         return len(self._watched)
 
-    def watch_rules(self, rules: Iterable[Rule]) -> bool:
-        """Watch by these rules from now on, and by no others; return whether series known so far are to be seen again.
+    def watch_rules(self, rules: Mapping[tuple[str, str], Rule]) -> bool:
+        """Watch by these rules from now on, by owner and id, and no others; return whether to see known series again.
 
         That is where a rule is new, or watches something else than before.
         """
-        before, self._rules = self._rules, {(one.owner, one.id): one for one in rules}
+        before, self._rules = self._rules, dict(rules)
         kept = {key for key, one in self._rules.items() if key in before and before[key].version == one.version}
         if len(kept) < len(before):
             self._due = [one for one in self._due if one[1:3] in kept]

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Column, Executable, and_, delete, or_, select, tuple_
+from sqlalchemy import Column, and_, delete, or_, select, tuple_
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -19,6 +19,7 @@ from alarms.rules.store import rule_in
 from database.alarm_tables import alarm_history, alarm_rules, alarm_series, alarms
 from database.connection import Database, server_time_ms
 from database.ids import new_id
+from database.parts import rows_in_parts
 from database.tables import users
 from database.upsert import upsert
 
@@ -26,6 +27,9 @@ from database.upsert import upsert
 CHANGES_AT_ONCE = 200
 # Of an old history, at once.
 FORGET_ROWS = 500
+# In one query, and in one transaction: some 50 ms each.
+LOAD_ROWS = 2000
+SAVE_ROWS = 2000
 _NOTIFIED = {Phase.FIRING, Phase.ACKNOWLEDGED}
 _PLACE = (alarms.c.device, alarms.c.sensor_type, alarms.c.ts_ms, alarms.c.seq)
 
@@ -44,15 +48,14 @@ class AlarmStore:
         """Return every alarm, and the newest readings that rules compare with."""
         known: dict[AlarmKey, Alarm] = {}
         newest: dict[Series, Newest] = {}
-        async with self._database.connect() as connection:
-            for row in await connection.execute(select(alarms)):
-                phase = Phase(row.state)
-                # Whether its owner has seen it does not matter here.
-                state = State(Phase.FIRING if phase is Phase.ACKNOWLEDGED else phase, row.since_ms)
-                known[row.rule_id, row.device, row.sensor_type] = Alarm(state, (row.ts_ms, row.seq))
-            for row in await connection.execute(select(alarm_series)):
-                point = Point(row.ts_ms, row.seq, msgspec.json.decode(row.value))
-                newest[row.owner_id, row.device, row.sensor_type] = Newest(point, row.received_at_ms)
+        async for row in rows_in_parts(self._database, alarms, LOAD_ROWS):
+            phase = Phase(row.state)
+            # Whether its owner has seen it does not matter here.
+            state = State(Phase.FIRING if phase is Phase.ACKNOWLEDGED else phase, row.since_ms)
+            known[row.rule_id, row.device, row.sensor_type] = Alarm(state, (row.ts_ms, row.seq))
+        async for row in rows_in_parts(self._database, alarm_series, LOAD_ROWS):
+            point = Point(row.ts_ms, row.seq, msgspec.json.decode(row.value))
+            newest[row.owner_id, row.device, row.sensor_type] = Newest(point, row.received_at_ms)
         return known, newest
 
     async def outdated(self) -> list[Change]:
@@ -87,7 +90,7 @@ class AlarmStore:
         return recorded
 
     async def save(self, newest: Iterable[tuple[Series, Newest]]) -> None:
-        """Store the newest readings of series; NotLeaderError if another process evaluates."""
+        """Store the newest readings of at most `SAVE_ROWS` series; NotLeaderError if another process evaluates."""
         rows = [
             {
                 "owner_id": owner,
@@ -126,18 +129,21 @@ class AlarmStore:
             .outerjoin(alarm_rules, is_rule)
             .where(alarm_rules.c.id.is_(None), alarms.c.changed_at_ms < before_ms)
         )
-        await self._forget_all(query, alarms.c.owner_id, alarms.c.id, is_kept=lambda _: False)
+        async with self._database.connect() as connection:
+            found = [tuple(row) for row in await connection.execute(query)]
+        await self._forget_all(found, alarms.c.owner_id, alarms.c.id)
 
     async def forget_series(self, is_watched: Callable[[Series], bool]) -> None:
         """Delete the newest readings of series that no rule watches any more."""
+        found = [
+            (row.owner_id, row.device, row.sensor_type)
+            async for row in rows_in_parts(self._database, alarm_series, LOAD_ROWS)
+        ]
         key = (alarm_series.c.owner_id, alarm_series.c.device, alarm_series.c.sensor_type)
-        await self._forget_all(select(*key), *key, is_kept=is_watched)
+        await self._forget_all([one for one in found if not is_watched(one)], *key)
 
-    async def _forget_all(self, query: Executable, *key: Column[Any], is_kept: Callable[[Any], bool]) -> None:
-        """Delete the rows that a query of their keys finds, in portions."""
-        async with self._database.connect() as connection:
-            rows = [tuple(row) for row in await connection.execute(query)]
-        old = [row for row in rows if not is_kept(row)]
+    async def _forget_all(self, old: Sequence[tuple[Any, ...]], *key: Column[Any]) -> None:
+        """Delete rows by their keys, in portions."""
         for start in range(0, len(old), FORGET_ROWS):
             async with self._database.begin() as connection:
                 await self._leader.renew(connection)

@@ -1,8 +1,7 @@
 """What is mailed: notifications, digests and codes, as plain text in UTF-8, encoded for any server (7 bits).
 
 What owners and devices have written is one line wherever it is shown, and makes no header. `email.message` refuses line
-ends in a header, but it decodes what has the form of an encoded word (RFC 2047), and writes what comes out of that: a
-rule named `=?utf-8?q?caf=C3=A9?=` would add a header. So no header is given one.
+ends in a header, but it decodes what has the form of an encoded word (RFC 2047). So no header is given one.
 """
 
 import unicodedata

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from alarms.rules.devices import DeviceNames
 from alarms.rules.rule import Rule, Series
@@ -15,6 +15,9 @@ NAMES_FOR_S = 10.0
 # A deleted owner's rows are gone without a change: everything is read again this often.
 WHOLE_EVERY_S = 600.0
 
+RuleKey = tuple[str, str]
+"""Owner and id of a rule."""
+
 
 class RuleBook:
     """Every rule, by owner and sensorType."""
@@ -22,9 +25,13 @@ class RuleBook:
     def __init__(self, store: RuleStore, names: DeviceNames) -> None:
         self._store = store
         self._names = names
-        self._rules: dict[tuple[str, str], Rule] = {}
-        self._watching: defaultdict[tuple[str, str], dict[str, Rule]] = defaultdict(dict)
+        self._rules: dict[RuleKey, Rule] = {}
+        self._silences: dict[RuleKey, Rule] = {}
+        # By owner, sensorType and device; None: rules that are not of devices by id.
+        self._watching: defaultdict[tuple[str, str, str | None], dict[str, Rule]] = defaultdict(dict)
         self._found: dict[Series, Sequence[Rule]] = {}
+        # Raised with each rule that is new, another one, or gone.
+        self.revision = 0
         self._number: int | None = None
         # Found out since the last refresh that came to its end.
         self._changed: list[tuple[Rule | None, Rule | None]] = []
@@ -37,35 +44,47 @@ class RuleBook:
     async def refresh(self) -> list[tuple[Rule, Rule | None]]:
         """Follow the database; return what a rule was and what it is now (None: removed), for each that was known."""
         async with self._lock:
-            whole = time.monotonic() >= self._whole_at
-            changes = await self._store.changes_after(None if whole else self._number)
-            whole = whole or (self._number is not None and changes.number < self._number)
-            if whole:
+            is_whole, seen = await self._follow(None if time.monotonic() >= self._whole_at else self._number)
+            if is_whole:
                 self._whole_at = time.monotonic() + WHOLE_EVERY_S
-            self._number = changes.number
-            self._changed += [self._replace((one.owner, one.id), one) for one in changes.rules]
-            gone = set(changes.removed)
-            if whole:
-                gone |= self._rules.keys() - {(one.owner, one.id) for one in changes.rules}
-            self._changed += [self._replace(key, None) for key in gone]
+                self._changed += [self._replace(key, None) for key in self._rules.keys() - seen]
             if self._changed or time.monotonic() >= self._names_at:
                 await self._refresh_names()
             changed, self._changed = self._changed, []
         return [(before, after) for before, after in changed if before is not None]
+
+    async def _follow(self, after: int | None) -> tuple[bool, set[RuleKey]]:
+        """Follow the database from a number on; return whether that was everything, and the rules that were seen."""
+        is_whole, seen = False, set[RuleKey]()
+        while True:
+            changes = await self._store.changes_after(after)
+            is_whole = is_whole or changes.is_whole
+            for one in changes.rules:
+                seen.add((one.owner, one.id))
+                self._changed.append(self._replace((one.owner, one.id), one))
+            for key in changes.removed:
+                seen.discard(key)
+                self._changed.append(self._replace(key, None))
+            after = changes.number
+            if not changes.has_more:
+                self._number = after
+                return is_whole, seen
 
     def of_series(self, series: Series) -> Sequence[Rule]:
         """Return the rules that watch a series; of the devices by name, as known at the last refresh."""
         found = self._found.get(series)
         if found is None:
             owner, device, sensor_type = series
-            name = self._names.name_of(owner, device)
-            watching = self._watching.get((owner, sensor_type), {})
-            found = self._found[series] = tuple(one for one in watching.values() if one.watches(device, name))
+            of_device = self._watching.get((owner, sensor_type, device), {})
+            of_any = self._watching.get((owner, sensor_type, None), {})
+            name = self._names.name_of(owner, device) if of_any else ""
+            found = (*of_device.values(), *(one for one in of_any.values() if one.watches(device, name)))
+            self._found[series] = found
         return found
 
-    def silences(self) -> list[Rule]:
-        """Return the rules that watch for silence."""
-        return [one for one in self._rules.values() if one.is_silence]
+    def silences(self) -> Mapping[RuleKey, Rule]:
+        """Return the rules that watch for silence, by owner and id."""
+        return self._silences
 
     async def watches_after(self, cursor: str | None) -> Watches:
         """Return what rules watch, or what has changed of that after a cursor of this list."""
@@ -73,22 +92,36 @@ class RuleBook:
         changes = await self._store.changes_after(number)
         items = [_watch(one) for one in changes.rules]
         items += [Watch(rule, owner, removed=True) for owner, rule in changes.removed]
-        return Watches(items, str(changes.number), whole=number is None or number > changes.number)
+        return Watches(items, str(changes.number), changes.is_whole, changes.has_more)
 
-    def _replace(self, key: tuple[str, str], rule: Rule | None) -> tuple[Rule | None, Rule | None]:
-        owner, rule_id = key
+    def _replace(self, key: RuleKey, rule: Rule | None) -> tuple[Rule | None, Rule | None]:
         before = self._rules.pop(key, None)
         if before is not None:
-            self._watching[owner, before.definition.sensor_type].pop(rule_id, None)
+            self._silences.pop(key, None)
+            for place in _places(before):
+                del self._watching[place][before.id]
+                if not self._watching[place]:
+                    del self._watching[place]
         if rule is not None:
             self._rules[key] = rule
-            self._watching[owner, rule.definition.sensor_type][rule_id] = rule
+            if rule.is_silence:
+                self._silences[key] = rule
+            for place in _places(rule):
+                self._watching[place][rule.id] = rule
+        self.revision += 1
         return before, rule
 
     async def _refresh_names(self) -> None:
-        await self._names.refresh({one.owner for one in self._rules.values() if one.named is not None})
+        have_changed = await self._names.refresh({one.owner for one in self._rules.values() if one.named is not None})
         self._names_at = time.monotonic() + NAMES_FOR_S
-        self._found.clear()
+        if have_changed or self._changed:
+            self._found.clear()
+
+
+def _places(rule: Rule) -> list[tuple[str, str, str | None]]:
+    """Return where a rule is found by the series that it may watch."""
+    devices: Iterable[str | None] = (None,) if rule.ids is None else rule.ids
+    return [(rule.owner, rule.definition.sensor_type, device) for device in devices]
 
 
 def _watch(rule: Rule) -> Watch:

@@ -23,8 +23,11 @@ class DeviceNames:
         """Return the names of an owner's devices, by id, as they were at the last refresh."""
         return self._names.get(owner, {})
 
-    async def refresh(self, owners: set[str]) -> None:
-        """Read the names of these owners' devices, and forget all others; Problem 503 if the database is away."""
+    async def refresh(self, owners: set[str]) -> bool:
+        """Read the names of these owners' devices, and forget all others; return whether any is another than before.
+
+        Problem 503 if the database is away.
+        """
         found: dict[str, dict[str, str]] = {owner: {} for owner in owners}
         ordered = sorted(owners)
         for start in range(0, len(ordered), OWNERS_AT_ONCE):
@@ -33,4 +36,5 @@ class DeviceNames:
             async with self._database.connect() as connection:
                 for owner, device, name in await connection.execute(query):
                     found[owner][device] = name
-        self._names = found
+        before, self._names = self._names, found
+        return found != before

@@ -30,6 +30,8 @@ class Rule:
     # The devices by id; None: all whose name `named` accepts.
     ids: frozenset[str] | None
     named: re.Pattern[str] | None
+    # Whether its condition compares a reading with the one before, or with none at all.
+    needs_previous: bool
 
     @property
     def is_silence(self) -> bool:
@@ -40,11 +42,6 @@ class Rule:
     def for_ms(self) -> int:
         """How long its condition has to hold, or a silence to last, in milliseconds."""
         return round(self.definition.for_seconds * 1000)
-
-    @property
-    def needs_previous(self) -> bool:
-        """Whether its condition compares a reading with the one before, or with none at all."""
-        return self.definition.when.op in ("changed", "rate", "gap", "silent")
 
     def watches(self, device: str, device_name: str) -> bool:
         """Return whether it watches a device of its owner, by id and by name."""
@@ -61,7 +58,9 @@ def rule_of(owner: str, rule_id: str, version: int, created_at_ms: int, definiti
             ids = frozenset(definition.devices.ids)
         elif definition.devices.name is not UNSET:
             named = pattern_of(definition.devices.name)
-    return Rule(owner, rule_id, version, created_at_ms, definition, trigger_of(definition), ids, named)
+    needs_previous = definition.when.op in ("changed", "rate", "gap", "silent")
+    trigger = trigger_of(definition)
+    return Rule(owner, rule_id, version, created_at_ms, definition, trigger, ids, named, needs_previous)
 
 
 def trigger_of(definition: RuleDefinition) -> Trigger | None:

@@ -24,6 +24,8 @@ MAX_RULES = 1000
 REMOVED_FOR_MS = 26 * 3_600_000
 # Rows of an owner's removed rules: who removes and makes rules without end waits.
 MAX_REMOVED = 10 * MAX_RULES
+# Read at once, in some 50 ms: of all rules together, the database's deadline would not allow for.
+RULES_AT_ONCE = 2000
 # After a rotation, webhooks are signed with both secrets for so long.
 BOTH_SECRETS_MS = 86_400_000
 
@@ -51,11 +53,16 @@ class StoredRule:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Rules that changed, ids of those that were removed (owner, id), and the number up to which this is complete."""
+    """Rules that changed, ids of those that were removed (owner, id), and the number up to which this is complete.
+
+    `is_whole`: it begins with every rule there is. `has_more`: what changed after `number` is to be asked for at once.
+    """
 
     rules: list[Rule]
     removed: list[tuple[str, str]]
     number: int
+    is_whole: bool = False
+    has_more: bool = False
 
 
 class RuleStore:
@@ -154,20 +161,26 @@ class RuleStore:
             await _forget_removed(connection, owner, now)
 
     async def changes_after(self, number: int | None) -> Changes:
-        """Return what changed after a number; for None, or a number that was never given, every rule there is."""
+        """Return what changed after a number; for None, or a number that was never given, every rule there is.
+
+        In their order, at most `RULES_AT_ONCE`: a rule that changes meanwhile comes again with what follows.
+        """
         async with self._database.connect() as connection:
             # The counter first: every change up to it is committed. Later ones are returned again next time.
             newest = await connection.scalar(select(alarm_rule_counter.c.number)) or 0
             if number is not None and number == newest:
                 return Changes([], [], newest)
-            query = select(alarm_rules).order_by(alarm_rules.c.number)
-            if number is not None and number < newest:
-                query = query.where(alarm_rules.c.number > number)
-            else:
+            query = select(alarm_rules).order_by(alarm_rules.c.number).limit(RULES_AT_ONCE)
+            is_whole = number is None or number > newest
+            if is_whole:
                 query = query.where(alarm_rules.c.removed_at_ms.is_(None))
+            else:
+                query = query.where(alarm_rules.c.number > number)
             rows = [row._asdict() for row in await connection.execute(query)]
         kept = [rule_in(row) for row in rows if row["removed_at_ms"] is None]
-        return Changes(kept, [(row["owner_id"], row["id"]) for row in rows if row["removed_at_ms"] is not None], newest)
+        removed = [(row["owner_id"], row["id"]) for row in rows if row["removed_at_ms"] is not None]
+        has_more = len(rows) == RULES_AT_ONCE
+        return Changes(kept, removed, rows[-1]["number"] if has_more else newest, is_whole, has_more)
 
 
 async def _next_number(connection: AsyncConnection) -> int:

@@ -32,4 +32,5 @@ class WebhookChannel:
             log.error("A webhook cannot be signed.", error=str(error), rule=delivery.rule_id)
             raise NotDeliveredError("secret") from error
         except CallFailedError as error:
-            raise NotDeliveredError(error.status, is_final=error.is_gone) from error
+            after_s = error.retry_after_s
+            raise NotDeliveredError(error.status, is_final=error.is_gone, retry_after_s=after_s) from error

@@ -1,6 +1,7 @@
 """Calls webhooks: to public addresses only, without redirects and proxies, within 10 s and 64 KiB."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
@@ -9,6 +10,7 @@ import aiohttp
 
 from alarms.webhooks.addresses import AddressGuard
 from alarms.webhooks.resolver import AddressRefusedError, GuardedResolver, require_permitted
+from alarms.webhooks.retries import asked_pause_s
 from runtime.version import VERSION
 
 TIMEOUT_S = 10.0
@@ -19,11 +21,13 @@ _HEADERS = {"Content-Type": "application/json", "User-Agent": f"Tidegate/{VERSIO
 class CallFailedError(Exception):
     """A webhook was not delivered. The text is short and fixed, and tells nothing of what was answered."""
 
-    def __init__(self, status: str, *, is_gone: bool = False) -> None:
+    def __init__(self, status: str, *, is_gone: bool = False, retry_after_s: float = 0.0) -> None:
         super().__init__(status)
         self.status = status
         # The receiver said so, with 410: it wants no more.
         self.is_gone = is_gone
+        # It asked to be left alone for so long.
+        self.retry_after_s = retry_after_s
 
 
 class WebhookClient:
@@ -68,7 +72,8 @@ class WebhookClient:
             raise CallFailedError("connection") from error
         if 200 <= response.status < 300:
             return response.status
-        raise CallFailedError(str(response.status), is_gone=response.status == 410)
+        asked_s = asked_pause_s(response.headers.get("Retry-After"), time.time())
+        raise CallFailedError(str(response.status), is_gone=response.status == 410, retry_after_s=asked_s)
 
 
 async def _read(response: aiohttp.ClientResponse) -> None:

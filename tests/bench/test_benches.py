@@ -56,11 +56,23 @@ def test_the_provisioning_bench_measures_both_ways() -> None:
     assert leftover_processes() == []
 
 
-def test_the_alarms_bench_measures_rules_and_silences() -> None:
+def test_the_alarms_bench_measures_rules_beside_the_pipeline_and_silences_in_the_service() -> None:
     done = run_bench("alarms", "--smoke", "--json")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode in (0, 1), done.stderr
+    figures = json.loads(done.stdout)["figures"]
+    asked = [figure["limit"] for figure in figures if figure["limit"] is not None]
+    assert asked == [1.0, 1.0, 1.0, 1.02, 1.02, 500.0, 500.0, 5.0, 1.0, 500.0, 5.0]
+    (webhooks,) = [figure["value"] for figure in figures if figure["unit"] == "webhooks"]
+    assert webhooks > 0
+    assert leftover_processes() == []
+
+
+def test_the_quick_alarms_bench_needs_no_servers() -> None:
+    done = run_bench("alarms", "--smoke", "--quick", "--json")
+    assert done.returncode in (0, 1), done.stderr
     figures = json.loads(done.stdout)["figures"]
     assert [figure["limit"] for figure in figures if figure["limit"] is not None] == [1.0, 500.0, 5.0]
+    assert leftover_processes() == []
 
 
 @pytest.mark.skipif(

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import bson
 import pytest
 
 from broker.alarms import Watch, decode_announcement
@@ -9,7 +10,7 @@ from broker.interface import BrokerError, BrokerRefused, BrokerUnavailable, Queu
 from broker.message import Message
 from persister.to_alarms import ToAlarms
 from persister.watched import WatchedSeries
-from readings.document import encode_document
+from readings.document import AS_MILLISECONDS, encode_document, series_bytes
 from readings.reading import Reading
 from tests.persister.alarms_stub import Alarms
 from tests.persister.harness import Harness, document
@@ -122,3 +123,14 @@ async def test_what_was_not_announced_when_it_stops_is_not_acknowledged() -> Non
         await task
     assert harness.store.written == [document(1)]
     assert harness.queue.acknowledged == []
+
+
+async def test_what_is_stored_and_no_reading_is_left_out() -> None:
+    """Documents of a known series are stored unopened, so only an announcement opens them."""
+    whole = bson.decode(document(1), AS_MILLISECONDS)
+    broken = bson.encode({"_id": whole["_id"], "note": "not by a gateway"})
+    harness = Harness([Message.of([document(2)]), Message.of([broken, document(3)])])
+    harness.persister._known.add(series_bytes(broken))
+    queue = await run(harness, await watching(TEMPERATURES))
+    assert sorted(at for _, times in queue.announced for at in times) == [2, 3]
+    assert harness.registry.get_sample_value("tidegate_persister_unannounced_total") == 1

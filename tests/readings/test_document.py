@@ -24,6 +24,7 @@ from readings.document import (
     series_bytes,
     split_documents,
 )
+from readings.fields import fields_of
 from readings.keys import reading_key
 from readings.place import Place
 from readings.reading import Reading
@@ -144,6 +145,52 @@ def test_of_a_document_with_one_byte_changed_the_time_of_receipt_is_a_number_or_
     document[at % len(document)] ^= change
     with suppress(DocumentError):
         assert isinstance(received_ms(bytes(document)), int)
+
+
+@given(owner=names, device=names, reading=readings, unit=st.one_of(st.none(), st.text("°aé", max_size=9)))
+def test_what_rules_see_of_a_reading_is_what_was_encoded(
+    owner: str, device: str, reading: Reading, unit: str | None
+) -> None:
+    given = msgspec.structs.replace(reading, unit=unit)
+    found = fields_of(encode_document(owner, device, given))
+    assert found == (reading.ts_ms, reading.seq, reading.value, reading.received_ms, unit)
+    assert type(found[2]) is type(reading.value)
+
+
+@pytest.mark.parametrize("order", [("receivedAt", "value", "unit"), ("value", "receivedAt", "location", "unit")])
+@pytest.mark.parametrize("value", [21.5, True, 7, Int64(7), "text"])
+def test_what_rules_see_of_a_document_in_another_order_is_found_by_decoding(value: Any, order: tuple[str, ...]) -> None:
+    rest = {"value": value, "receivedAt": DatetimeMS(8), "unit": "°C", "location": "roof"}
+    key = reading_key("ada", "press", "temperature", 1_750_000_000_123, 7)
+    found = fields_of(bson.encode({"_id": key} | {name: rest[name] for name in order}))
+    assert found == (1_750_000_000_123, 7, value, 8, "°C")
+    assert type(found[2]) in (bool, int, float, str)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"value": None},
+        {"value": [1]},
+        {"unit": 7, "value": "text"},
+        {"receivedAt": 7},
+        {"receivedAt": None, "value": None},
+    ],
+)
+def test_of_what_is_no_reading_rules_see_nothing(wrong: dict[str, Any]) -> None:
+    key = reading_key("ada", "press", "temperature", 1_750_000_000_123, 7)
+    with pytest.raises(DocumentError):
+        fields_of(bson.encode({"_id": key, "value": 1, "receivedAt": DatetimeMS(8)} | wrong))
+
+
+@given(reading=readings, at=st.integers(0, 300), change=st.integers(1, 255))
+def test_of_a_document_with_one_byte_changed_rules_see_something_or_nothing(
+    reading: Reading, at: int, change: int
+) -> None:
+    raw = bytearray(encode_document("owner", "device", reading))
+    raw[at % len(raw)] ^= change
+    with suppress(DocumentError):
+        assert len(fields_of(bytes(raw))) == 5
 
 
 def test_a_place_without_altitude_is_stored_without_it() -> None:

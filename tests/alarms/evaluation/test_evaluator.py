@@ -150,11 +150,11 @@ def test_the_end_of_a_rule_ends_its_alarms_once() -> None:
     world = World(rule)
     world.round(announced(reading(1000, 99)), announced(reading(1000, 10), device="other"))
     world.round()
-    ended = world.evaluator.end_of(rule, START_MS + 9000)
+    ended = world.evaluator.end_of([rule], START_MS + 9000)
     assert [(one.device, one.state.phase, one.cause, one.ts_ms) for one in ended] == [
         ("press", "ok", "rule", START_MS + 9000)
     ]
-    assert world.evaluator.end_of(rule, START_MS + 9000) == []
+    assert world.evaluator.end_of([rule], START_MS + 9000) == []
 
 
 def test_a_late_reading_that_comes_first_after_a_restart_is_late_all_the_same() -> None:

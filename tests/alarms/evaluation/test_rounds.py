@@ -30,14 +30,16 @@ SERIES = ("ada", "press", "temperature")
 class Rules(Book):
     """Rules that do not change."""
 
+    revision = 0
+
     def __len__(self) -> int:
         return len(self.rules)
 
     async def refresh(self) -> list[tuple[Rule, Rule | None]]:
         return []
 
-    def silences(self) -> list[Rule]:
-        return [one for one in self.rules if one.is_silence]
+    def silences(self) -> dict[tuple[str, str], Rule]:
+        return {(one.owner, one.id): one for one in self.rules if one.is_silence}
 
 
 class Store:
@@ -213,3 +215,13 @@ async def test_a_silence_does_not_count_while_the_queue_may_hold_its_end() -> No
     world.queue.announce(announced(reading(now, 1)))
     await world.rounds(3)
     assert [one.device for one in world.store.committed] == ["other"]
+
+
+async def test_many_series_are_saved_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "SAVE_ROWS", 2)
+    world = World(make_rule(when={"op": "changed"}))
+    await world.run.load()
+    world.queue.announce(*(announced(reading(0, 1), device=f"press-{number}") for number in range(5)))
+    await world.rounds(2)
+    assert world.store.saves == 3
+    assert world.queue.acknowledged == [1]

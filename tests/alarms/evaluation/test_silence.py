@@ -18,6 +18,10 @@ def silent(seconds: float, version: int = 1, **changes: Any) -> Rule:
     return make_rule(when={"op": "silent"}, forSeconds=seconds, version=version, **changes)
 
 
+def by_key(*rules: Rule) -> dict[tuple[str, str], Rule]:
+    return {(one.owner, one.id): one for one in rules}
+
+
 class World:
     """Silences of one rule, and what is known of one series."""
 
@@ -25,7 +29,7 @@ class World:
         self.rule = rule
         self.evaluator = Evaluator(Book(rule))  # type: ignore[arg-type]  # stands in for the database's rules
         self.silences = Silences(self.evaluator)
-        self.silences.watch_rules([rule])
+        self.silences.watch_rules(by_key(rule))
 
     def came(self, at_s: float) -> None:
         """Note a reading that was received then; its device's clock is wrong."""
@@ -68,11 +72,11 @@ def test_a_shorter_time_counts_at_once_and_a_removed_rule_never() -> None:
     world = World(silent(3600))
     world.came(0)
     world.rule = silent(10, version=2)
-    assert world.silences.watch_rules([world.rule]), "what is known is to be seen again"
+    assert world.silences.watch_rules(by_key(world.rule)), "what is known is to be seen again"
     world.silences.seen(SERIES, [world.rule])
     assert [one.ts_ms for one in world.due(10)] == [START_MS + 10_000]
     world.came(20)
-    assert not world.silences.watch_rules([])
+    assert not world.silences.watch_rules(by_key())
     assert world.due(10_000) == []
     assert len(world.silences) == 0
 
@@ -80,7 +84,7 @@ def test_a_shorter_time_counts_at_once_and_a_removed_rule_never() -> None:
 def test_a_rule_that_stays_keeps_what_it_watches() -> None:
     world = World(silent(10))
     world.came(0)
-    assert not world.silences.watch_rules([world.rule])
+    assert not world.silences.watch_rules(by_key(world.rule))
     assert len(world.due(10)) == 1
 
 

@@ -15,6 +15,7 @@ from alarms.listing import AlarmListing, NoSuchAlarmError, NotFiringError
 from alarms.rules.point import Point
 from alarms.rules.state import Phase
 from alarms.rules.store import NoSuchOwnerError, RuleStore
+from database import upsert as upsert_module
 from database.alarm_tables import alarm_deliveries, alarm_history, alarm_leader, alarm_rules, alarm_series, alarms
 from database.connection import Database
 from database.tables import users
@@ -240,6 +241,36 @@ async def test_an_old_history_is_forgotten_in_portions(
         assert [number for number, *_ in await history(database_url)] == [3]
         await store.forget(2**53)
         assert await history(database_url) == []
+
+
+async def test_everything_is_loaded_in_parts(
+    database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "LOAD_ROWS", 3)
+    rule = await stored_rule(database)
+    names = [f"press-{number}" for number in range(7)]
+    async with leading(database) as store:
+        await store.commit([fires(rule, 1, name) for name in names])
+        newest = {
+            (owner, name, kind): Newest(Point(START_MS + number, 0, number), START_MS)
+            for number, name in enumerate(names)
+            for owner in ("ada", "bob")
+            for kind in ("temperature", "humidity")
+        }
+        await store.save(newest.items())
+        known, loaded = await store.load()
+    assert {(device, sensor_type) for _, device, sensor_type in known} == {(name, "temperature") for name in names}
+    assert loaded == newest
+
+
+async def test_what_is_saved_again_replaces_what_was(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upsert_module, "ROWS_AT_ONCE", 2)
+    async with leading(database) as store:
+        for value in (1, 2.5, "text", True):
+            newest = {("ada", f"press-{at}", "t"): Newest(Point(START_MS, at, value), START_MS) for at in range(5)}
+            await store.save(newest.items())
+            assert (await store.load())[1] == newest
+        await store.save([])
 
 
 async def test_alarms_of_rules_that_are_gone_go_with_their_history(database: Database, database_url: str) -> None:

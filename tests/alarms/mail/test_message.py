@@ -23,12 +23,12 @@ HEADERS = ["From", "To", "Subject", "Date", "Message-ID", "Auto-Submitted"]
 OF_THE_BODY = ["Content-Type", "Content-Transfer-Encoding", "MIME-Version"]
 # Of an account: auth/http/bodies.py.
 ADDRESS = r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9]{1,30}(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?){0,2}"
-# Each of them made headers, or a body, of what stood in a name.
+# What has the form of an encoded word is not decoded, whatever it encodes.
 INJECTIONS = (
     "x\r\nBcc: mallory@example.org",
     "x\n\nbody",
     "=?utf-8?q?caf=C3=A9?=",
-    "=?utf-8?q?caf=C3=A9?=",
+    "=?utf-8?b?Y2Fmw6k=?=",
     "a =?utf-8?q?caf=C3=A9?= b",
     "x\u2028Bcc: y",
     "x\x0bBcc: y\x85z",
@@ -105,13 +105,11 @@ def test_a_code_stands_on_a_line_of_its_own() -> None:
     assert mail["Message-ID"] == "<id-1@example.org>"
 
 
-@pytest.mark.parametrize(
-    "recipient", ["=?utf-8?q?caf=C3=A9?=@y.org", "!#$%&'*+/=?^_`{|}~-@x.org", "a..b@x"]
-)
+@pytest.mark.parametrize("recipient", ["=?utf-8?q?caf=C3=A9?=@y.org", "!#$%&'*+/=?^_`{|}~-@x.org", "a..b@x"])
 def test_an_address_makes_no_header_either(recipient: str) -> None:
     mail = parsed(code_mail("id-1", START_MS, SENDER, recipient, "ABCDE23456", 24))
     assert mail["To"] in (recipient, "undisclosed-recipients:;")
-    assert "v@x.org" not in str(mail)
+    assert "café" not in str(mail)
 
 
 @given(some.from_regex(ADDRESS, fullmatch=True), some.text("aÜ,;:()<>\\. ", max_size=40))
@@ -153,6 +151,7 @@ def check(name: str, text: str, device: str) -> None:
         raw = notification("delivery-1", body, SENDER, "ada@example.org", device_name=device)
         mail = parsed(raw)
         assert mail["To"] == "ada@example.org"
+        assert "café" not in f"{mail['Subject']}{text_of(mail)}", "an encoded word is not decoded"
         assert len(text_of(mail).split("\n")) <= 18, "each text is one line"
 
 

@@ -1,0 +1,36 @@
+"""All rows of a table, read in parts: of a long one at once, the deadline of a transaction would not allow for."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from sqlalchemy import Column, ColumnElement, Row, Table, and_, or_, select
+
+from database.connection import Database
+
+
+async def rows_in_parts(database: Database, table: Table[Any], at_once: int) -> AsyncIterator[Row[Any]]:
+    """Yield all rows in the order of their key; Problem 503 if the database does not answer.
+
+    Each part is as of its own time: of a row that is added or deleted meanwhile, it is left open whether it comes.
+    """
+    key = list(table.primary_key)
+    query = select(table).order_by(*key).limit(at_once)
+    after: Row[Any] | None = None
+    while True:
+        behind = query if after is None else query.where(_is_behind(key, [after._mapping[one] for one in key]))
+        async with database.connect() as connection:
+            rows = list(await connection.execute(behind))
+        for row in rows:
+            yield row
+        if len(rows) < at_once:
+            return
+        after = rows[-1]
+
+
+def _is_behind(key: Sequence[Column[Any]], values: Sequence[Any]) -> ColumnElement[bool]:
+    """Return whether a row comes behind one with these values of its key, so that an index can find it."""
+    *firsts, last = zip(key, values, strict=True)
+    behind: ColumnElement[bool] = last[0] > last[1]
+    for column, value in reversed(firsts):
+        behind = or_(column > value, and_(column == value, behind))
+    return behind
