@@ -1,6 +1,7 @@
 """Names of devices with `*` for any characters, compared in a time that grows with the name only.
 
-Not a regular expression: with many stars, it would keep the one process that evaluates busy.
+Not a regular expression: of one with many stars, that time grows with their number as well, and only one process
+evaluates.
 """
 
 from dataclasses import dataclass
