@@ -152,7 +152,7 @@ alarm_history = table(
 alarm_deliveries = table(
     "alarm_deliveries",
     _AlarmDeliveries,
-    Index("alarm_deliveries_due", "state", "due_at_ms"),
+    Index("alarm_deliveries_due", "state", "kind", "owner_id", "due_at_ms"),
     Index("alarm_deliveries_rule", "owner_id", "rule_id", "created_at_ms"),
     Index("alarm_deliveries_finished", "finished_at_ms"),
 )

@@ -15,7 +15,7 @@ _INDEXES = {
         "alarm_history_ts": ["owner_id", "alarm_id", "ts_ms", "seq"],
     },
     "alarm_deliveries": {
-        "alarm_deliveries_due": ["state", "due_at_ms"],
+        "alarm_deliveries_due": ["state", "kind", "owner_id", "due_at_ms"],
         "alarm_deliveries_rule": ["owner_id", "rule_id", "created_at_ms"],
         "alarm_deliveries_finished": ["finished_at_ms"],
     },
