@@ -57,6 +57,11 @@ async def walk(stage: Stage, name: Name, dice: random.Random) -> list[bytes]:
     return found
 
 
+def min_of(seals: Counter[str]) -> int:
+    """Return how many were sealed and compacted, at least."""
+    return min(seals["sealed"], seals["compacted"])
+
+
 async def test_nothing_is_missed_and_nothing_comes_twice(stage: Stage, rng: random.Random) -> None:
     sensors, seals = Sensors(rng), Counter[str]()
     walks, until = 0, asyncio.get_running_loop().time() + SECONDS
@@ -65,7 +70,7 @@ async def test_nothing_is_missed_and_nothing_comes_twice(stage: Stage, rng: rand
         background(keep_sealing(stage, seals), name="seal"),
         background(keep_compacting(stage, seals), name="compact"),
     ):
-        while asyncio.get_running_loop().time() < until or walks < WALKS_AT_LEAST:
+        while asyncio.get_running_loop().time() < until or walks < WALKS_AT_LEAST or min_of(seals) <= 10:
             name = rng.choice(sensors.names)
             expected = stage.expected(name)
             found = await walk(stage, name, rng)
@@ -75,6 +80,4 @@ async def test_nothing_is_missed_and_nothing_comes_twice(stage: Stage, rng: rand
             assert not missed, "some were missed, or have another value"
             assert by_key.keys() <= stage.model.keys()
             walks += 1
-    assert seals["failed"] == 0
-    assert seals["sealed"] > 10
-    assert seals["compacted"] > 10
+            assert seals["failed"] == 0
