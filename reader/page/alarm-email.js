@@ -1,9 +1,8 @@
 // Whether rules can notify by e-mail: only where the server sends any, to the account's own address, once that is
 // confirmed with a code that is mailed to it.
 
-import { failureText } from "./http.js";
 import { getJson, send } from "./session.js";
-import { set } from "./messages.js";
+import { attempt, say, set } from "./messages.js";
 
 const $ = (id) => document.getElementById(id);
 
@@ -62,15 +61,10 @@ export class AlarmEmail {
 
   async #attempt(call) {
     this.#say("");
-    try {
-      await call();
-    } catch (error) {
-      this.#say(failureText(error), true);
-    }
+    await attempt($("email-message"), call);
   }
 
-  #say(text, bad = false) {
-    set($("email-message"), text);
-    $("email-message").className = bad ? "message bad" : "message";
+  #say(text) {
+    say($("email-message"), text);
   }
 }

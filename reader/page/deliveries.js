@@ -1,9 +1,8 @@
 // The ledger: notifications and what became of them, the newest first.
 
 import * as format from "./format.js";
-import { failureText } from "./http.js";
 import { part, showRows } from "./kept-rows.js";
-import { set } from "./messages.js";
+import { attempt, say, set } from "./messages.js";
 import { getJson, send } from "./session.js";
 
 const PAGE = 20;
@@ -93,17 +92,12 @@ export class Deliveries {
     if (button.hidden || !button.isConnected) $("delivery-state").focus();
   }
 
-  async #attempt(call) {
-    try {
-      await call();
-    } catch (error) {
-      this.#say(failureText(error), true);
-    }
+  #attempt(call) {
+    return attempt($("deliveries-message"), call);
   }
 
-  #say(text, bad = false) {
-    set($("deliveries-message"), text);
-    $("deliveries-message").className = bad ? "message bad" : "message";
+  #say(text) {
+    say($("deliveries-message"), text);
   }
 }
 

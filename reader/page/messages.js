@@ -1,6 +1,8 @@
 // The message line above the chart. A notice stays until the next action, an error until it is resolved; a hint is
 // shown while there is neither.
 
+import { failureText } from "./http.js";
+
 export class Messages {
   constructor(element) {
     this.element = element;
@@ -25,9 +27,22 @@ export class Messages {
   }
 
   #show() {
-    set(this.element, this.errorText || this.notice.text || this.hintText);
     const bad = this.errorText || (this.notice.text && this.notice.bad);
-    this.element.className = bad ? "message bad" : "message";
+    say(this.element, this.errorText || this.notice.text || this.hintText, bad);
+  }
+}
+
+export function say(element, text, bad = false) {
+  set(element, text);
+  element.className = bad ? "message bad" : "message";
+}
+
+// What fails is shown in `element`.
+export async function attempt(element, call) {
+  try {
+    await call();
+  } catch (error) {
+    say(element, failureText(error), true);
   }
 }
 

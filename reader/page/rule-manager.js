@@ -3,9 +3,8 @@
 import { bindCopyButton } from "./clipboard.js";
 import { confirm } from "./confirm.js";
 import { Deliveries } from "./deliveries.js";
-import { failureText } from "./http.js";
 import { part, showRows } from "./kept-rows.js";
-import { set } from "./messages.js";
+import { attempt, say, set } from "./messages.js";
 import { repeat } from "./polling.js";
 import { RuleForm } from "./rule-form.js";
 import { ruleText } from "./rule-text.js";
@@ -144,17 +143,12 @@ export class RuleManager {
     $("secret-part").hidden = true;
   }
 
-  async #attempt(call) {
-    try {
-      await call();
-    } catch (error) {
-      this.#say(failureText(error), true);
-    }
+  #attempt(call) {
+    return attempt($("rules-message"), call);
   }
 
-  #say(text, bad = false) {
-    set($("rules-message"), text);
-    $("rules-message").className = bad ? "message bad" : "message";
+  #say(text) {
+    say($("rules-message"), text);
   }
 }
 
