@@ -1,9 +1,10 @@
-"""All rows of a table, read in parts: of a long one at once, the deadline of a transaction would not allow for."""
+"""Many rows, read or deleted in parts: all at once, the deadline of a transaction would not allow for."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Row, Table, and_, or_, select
+from sqlalchemy import Column, ColumnElement, Row, Table, and_, delete, or_, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from database.connection import Database
 
@@ -25,6 +26,17 @@ async def rows_in_parts(database: Database, table: Table[Any], at_once: int) -> 
         if len(rows) < at_once:
             return
         after = rows[-1]
+
+
+async def delete_some(
+    connection: AsyncConnection, table: Table[Any], where: ColumnElement[bool], at_once: int, *order: ColumnElement[Any]
+) -> int:
+    """Delete at most so many rows that a condition finds, in an order if it matters; return how many there were."""
+    key = list(table.primary_key)
+    rows = [tuple(row) for row in await connection.execute(select(*key).where(where).order_by(*order).limit(at_once))]
+    if rows:
+        await connection.execute(delete(table).where(tuple_(*key).in_(rows)))
+    return len(rows)
 
 
 def _is_behind(key: Sequence[Column[Any]], values: Sequence[Any]) -> ColumnElement[bool]:

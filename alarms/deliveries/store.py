@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Executable, delete, func, select, tuple_, union_all, update
+from sqlalchemy import ColumnElement, Executable, func, select, tuple_, union_all, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from alarms.rules.store import secrets_in
 from database.alarm_tables import alarm_deliveries, alarm_rules
 from database.connection import Database, database_now_ms, server_time_ms
+from database.parts import delete_some
 
 State = Literal["pending", "delivered", "dead"]
 Kind = Literal["webhook", "email"]
@@ -160,12 +161,9 @@ class DeliveryStore:
 
     async def forget(self, finished_before_ms: int) -> None:
         """Remove at most some deliveries that were finished before a time, in ms since 1970."""
-        table = alarm_deliveries.c
+        is_old = alarm_deliveries.c.finished_at_ms < finished_before_ms
         async with self._database.begin() as connection:
-            old = select(table.owner_id, table.id).where(table.finished_at_ms < finished_before_ms).limit(REMOVE_ROWS)
-            for owner, delivery_id in list(await connection.execute(old)):
-                is_it = (table.owner_id == owner, table.id == delivery_id)
-                await connection.execute(delete(alarm_deliveries).where(*is_it))
+            await delete_some(connection, alarm_deliveries, is_old, REMOVE_ROWS)
 
 
 def _are(deliveries: Sequence[Delivery]) -> ColumnElement[bool]:

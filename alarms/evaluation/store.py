@@ -19,7 +19,7 @@ from alarms.rules.store import rule_in
 from database.alarm_tables import alarm_history, alarm_rules, alarm_series, alarms
 from database.connection import Database, server_time_ms
 from database.ids import new_id
-from database.parts import rows_in_parts
+from database.parts import delete_some, rows_in_parts
 from database.tables import users
 from database.upsert import upsert
 
@@ -113,13 +113,10 @@ class AlarmStore:
 
     async def forget(self, before_ms: int) -> None:
         """Delete some of what the histories recorded before a time, in ms since 1970: what takes some milliseconds."""
-        table = alarm_history.c
-        key = (table.owner_id, table.alarm_id, table.number)
+        recorded_at_ms = alarm_history.c.recorded_at_ms
         async with self._database.begin() as connection:
-            old = select(*key).where(table.recorded_at_ms < before_ms).order_by(table.recorded_at_ms).limit(FORGET_ROWS)
-            rows = [tuple(row) for row in await connection.execute(old)]
-            if rows:
-                await connection.execute(delete(alarm_history).where(tuple_(*key).in_(rows)))
+            is_old = recorded_at_ms < before_ms
+            await delete_some(connection, alarm_history, is_old, FORGET_ROWS, recorded_at_ms)
 
     async def forget_alarms(self, before_ms: int) -> None:
         """Delete alarms of rules that are gone, which have not changed since a time in ms since 1970."""
