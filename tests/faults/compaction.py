@@ -17,7 +17,7 @@ from storage.places.names import BLOCKS, sealed_name
 from storage.places.state import STATE
 from tests.faults.fleet import Fleet
 from tests.faults.restores import announce_deleted, database_of, publish, stored, until
-from tests.faults.scenarios import crash, die_at, fault, kill, long_fault
+from tests.faults.scenarios import crash, die_at, fault, kill, kill_in_a_loop, long_fault
 from tests.faults.stack import DIES_WITHIN_S, Stack
 
 FIRST_SEAL_READINGS = 20_000_000
@@ -39,10 +39,7 @@ async def compactor_killed_at_a_step(stack: Stack, fleet: Fleet, random: random.
 
 @fault
 async def compactors_killed_in_a_loop(stack: Stack, _: Fleet, random: random.Random) -> None:
-    for _time in range(12):
-        random.choice(stack.compactors).signal(signal.SIGKILL)
-        await asyncio.sleep(random.uniform(0.1, 2))
-    await asyncio.gather(*(service.ready() for service in stack.compactors))
+    await kill_in_a_loop(stack.compactors, random, 12, 0.1, 2)
 
 
 @fault

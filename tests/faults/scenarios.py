@@ -5,7 +5,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 
 from broker.failpoints import Point
@@ -42,6 +42,16 @@ async def kill(service: Service) -> None:
     service.signal(signal.SIGKILL)
     await asyncio.sleep(0.5)
     await service.ready()
+
+
+async def kill_in_a_loop(
+    services: Sequence[Service], random: random.Random, times: int, least_s: float, most_s: float
+) -> None:
+    """Kill one of some after the other, with pauses, and return when all of them are ready."""
+    for _time in range(times):
+        random.choice(services).signal(signal.SIGKILL)
+        await asyncio.sleep(random.uniform(least_s, most_s))
+    await asyncio.gather(*(service.ready() for service in services))
 
 
 async def crash(server: Server, away_s: float) -> None:
@@ -109,10 +119,7 @@ async def gateways_killed_at_any_time(stack: Stack, _: Fleet, random: random.Ran
 
 @fault
 async def persisters_killed_in_a_loop(stack: Stack, _: Fleet, random: random.Random) -> None:
-    for _time in range(12):
-        random.choice(stack.persisters).signal(signal.SIGKILL)
-        await asyncio.sleep(random.uniform(0.1, 1.5))
-    await asyncio.gather(*(service.ready() for service in stack.persisters))
+    await kill_in_a_loop(stack.persisters, random, 12, 0.1, 1.5)
 
 
 @fault

@@ -10,7 +10,7 @@ from broker.failpoints import Point
 from testing.waiting import eventually
 from tests.faults.alarms.watching import gauge
 from tests.faults.fleet import Fleet
-from tests.faults.scenarios import die_at, fault, kill
+from tests.faults.scenarios import die_at, fault, kill, kill_in_a_loop
 from tests.faults.stack import Service, Stack
 
 STEPS: list[Point] = [point for point in get_args(Point) if point.startswith("alarms.")]
@@ -49,10 +49,7 @@ async def alarms_killed_at_a_step(stack: Stack, fleet: Fleet, random: random.Ran
 
 @fault
 async def alarms_killed_in_a_loop(stack: Stack, _: Fleet, random: random.Random) -> None:
-    for _time in range(8):
-        random.choice(stack.alarms).signal(signal.SIGKILL)
-        await asyncio.sleep(random.uniform(0.5, 3))
-    await asyncio.gather(*(service.ready() for service in stack.alarms))
+    await kill_in_a_loop(stack.alarms, random, 8, 0.5, 3)
 
 
 @fault
