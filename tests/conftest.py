@@ -60,6 +60,7 @@ def each_rabbitmq_server(request: pytest.FixtureRequest) -> RabbitMQServer:
 @pytest.fixture
 def each_rabbitmq_url(each_rabbitmq_server: RabbitMQServer) -> Iterator[str]:
     """URL of a fresh vhost on each of them."""
+    each_rabbitmq_server.check_alive()
     url = each_rabbitmq_server.create_vhost()
     yield url
     each_rabbitmq_server.delete_vhost(url)
@@ -105,6 +106,7 @@ def mongodb_server() -> Iterator[MongoDBServer]:
 @pytest.fixture
 def rabbitmq_url(rabbitmq_server: RabbitMQServer) -> Iterator[str]:
     """URL of a fresh vhost, as the names of queues are fixed by contract and must not exist yet."""
+    rabbitmq_server.check_alive()
     url = rabbitmq_server.create_vhost()
     yield url
     rabbitmq_server.delete_vhost(url)
@@ -113,6 +115,7 @@ def rabbitmq_url(rabbitmq_server: RabbitMQServer) -> Iterator[str]:
 @pytest.fixture
 def mariadb_url(mariadb_server: MariaDBServer) -> Iterator[str]:
     """URL of a fresh database."""
+    mariadb_server.check_alive()
     url = mariadb_server.create_database()
     yield url
     mariadb_server.drop_database(url)
@@ -121,6 +124,7 @@ def mariadb_url(mariadb_server: MariaDBServer) -> Iterator[str]:
 @pytest.fixture
 def mongodb_database(mongodb_server: MongoDBServer) -> Iterator[tuple[str, str]]:
     """URL of the server and the name of a fresh database."""
+    mongodb_server.check_alive()
     name = mongodb_server.create_database()
     yield mongodb_server.url, name
     mongodb_server.drop_database(name)

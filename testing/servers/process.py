@@ -179,6 +179,14 @@ class Server(ABC):
         self.stop()
         self._launch()
 
+    def check_alive(self) -> None:
+        """Raise ServerError with the end of its log if it has ended by itself, after starting it again for others."""
+        if self._keeper is None or self.running:
+            return
+        status, log = self._keeper.returncode, self.log.read_text(errors="replace")
+        self._launch()
+        raise ServerError(f"{self.name} had ended with status {status} and was started again; its log: {log[-4000:]}")
+
     def pause(self) -> None:
         """Pause it (SIGSTOP): connections stay open, but it does not respond."""
         self._signal(signal.SIGSTOP)

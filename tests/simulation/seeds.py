@@ -100,12 +100,13 @@ def run_seeds(first: int, number: int, *, plant: str | None = None, processes: i
     ]
     gc.collect()
     gc.freeze()
-    with multiprocessing.get_context("fork").Pool(processes, maxtasksperchild=1) as pool:
-        for outcomes in pool.imap(partial(_run_group, plant), groups):
+    # Who has seen enough ends the processes in the middle of a seed: what they leave is deleted here.
+    with a_folder() as folder, multiprocessing.get_context("fork").Pool(processes, maxtasksperchild=1) as pool:
+        for outcomes in pool.imap(partial(_run_group, folder, plant), groups):
             yield from outcomes
 
 
-def _run_group(plant: str | None, seeds: range) -> list[Outcome]:
+def _run_group(folder: Path, plant: str | None, seeds: range) -> list[Outcome]:
     gc.disable()
-    with a_folder() as folder:
-        return [run_seed(seed, folder / "run", plant=plant) for seed in seeds]
+    with tempfile.TemporaryDirectory(dir=folder) as own:
+        return [run_seed(seed, Path(own) / "run", plant=plant) for seed in seeds]

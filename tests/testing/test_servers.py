@@ -76,6 +76,16 @@ def test_mariadb_keeps_a_committed_row_through_a_crash(tmp_path: Path) -> None:
         assert server.execute("SELECT id FROM kept.devices") == [(7,)]
 
 
+def test_a_server_that_ended_by_itself_is_told_of_with_its_log_and_runs_again(tmp_path: Path) -> None:
+    with MariaDBServer(tmp_path) as server:
+        server.check_alive()
+        server.kill()
+        with pytest.raises(ServerError, match=r"(?s)mariadb had ended with status 137 .*ready for connections"):
+            server.check_alive()
+        server.check_alive()
+        assert server.execute("SELECT 1") == [(1,)]
+
+
 @pytest.mark.parametrize("replica_set", [False, True])
 def test_mongod_keeps_a_journaled_document_through_a_crash(tmp_path: Path, replica_set: bool) -> None:
     with MongoDBServer(tmp_path, replica_set=replica_set) as server:
