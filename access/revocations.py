@@ -96,6 +96,8 @@ class RevocationList:
         self._expired: set[tuple[str, str]] = set()
         self._outage_logged = False
         self._watchers: list[Callable[[], None]] = []
+        # Raised with each device that was deleted.
+        self.deletions = 0
 
     def __len__(self) -> int:
         return len(self._revoked)
@@ -131,6 +133,10 @@ class RevocationList:
         if keys.sid is None:  # an API key, which a new password ends by its `jti`, if at all
             return of_owner == _ANY_GEN
         return ("sid", keys.sid) in ended or keys.gen < of_owner
+
+    def is_deleted(self, device: str) -> bool:
+        """Return whether a device was deleted: known for some time longer than its last token would have been valid."""
+        return self._revoked.get(("device", device), _NOTHING)[0] == _ANY_GEN
 
     @contextmanager
     def watched_by(self, callback: Callable[[], None]) -> Iterator[None]:
@@ -200,6 +206,7 @@ class RevocationList:
             if known is not None:
                 least, until = max(least, known[0]), max(until, known[1])
             self._revoked[item.kind, item.id] = (least, until)
+            self.deletions += item.kind == "device" and least == _ANY_GEN
             grown = True
         return grown
 

@@ -116,7 +116,7 @@ async def alarms_service(
         to_live = ToLive(await stack.enter_async_context(broker.broadcaster(ALARM_EVENTS_EXCHANGE)))
         secrets = Secrets(settings.alarm_secret)
         rules, names = RuleStore(database), DeviceNames(database)
-        book = RuleBook(rules, names)
+        book = RuleBook(rules, names, revocations)
         leader = Leader(database)
         metrics.leading.set_function(lambda: leader.is_leading)
         deliveries = DeliveryStore(database)

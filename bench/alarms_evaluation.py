@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import cast
 
+from access.revocations import FetchRevocations, RevocationList
 from alarms.evaluation.evaluation import ON_ITS_WAY_MS
 from alarms.evaluation.evaluator import Evaluator, Newest
 from alarms.evaluation.reorder import Reorder
@@ -68,7 +69,11 @@ class Given:
 
 def book_of(some: Iterator[Rule]) -> RuleBook:
     """Return a book with rules."""
-    book = RuleBook(cast("RuleStore", Given(list(some))), DeviceNames(cast("Database", None)))
+    book = RuleBook(
+        cast("RuleStore", Given(list(some))),
+        DeviceNames(cast("Database", None)),
+        RevocationList(cast("FetchRevocations", None)),
+    )
     asyncio.run(book.refresh())
     gc.collect()
     return book

@@ -87,9 +87,9 @@ class Evaluation:
             while True:
                 await run.round(consumer)
                 with suppress(Problem):  # another time
-                    await self._forget()
+                    await self._forget(run)
 
-    async def _forget(self) -> None:
+    async def _forget(self, run: "_Run") -> None:
         """Delete what nobody needs any more, some of it now and then."""
         now_s, before_ms = time.monotonic(), now_ms() - self._history_ms
         if now_s >= self._forget_at:
@@ -97,6 +97,7 @@ class Evaluation:
             await self._store.forget(before_ms)
         if now_s >= self._forget_all_at:
             self._forget_all_at = now_s + FORGET_ALL_EVERY_S
+            run.forget_unwatched()
             await self._store.forget_alarms(before_ms)
             await self._store.forget_series(lambda series: bool(self._book.of_series(series)))
 
@@ -132,7 +133,7 @@ class _Run:
         self._unacknowledged = 0
         self._rules_at = self._save_at = self._save_some_at = 0.0
         # Of the book, whose silences are watched.
-        self._revision = self._names_revision = -1
+        self._revision = self._devices_revision = -1
         self._began_ms = now_ms()
         self._has_seen_new = self._is_caught_up = False
 
@@ -144,6 +145,10 @@ class _Run:
         evaluator.alarms, evaluator.newest = await self.retried(self._store.load)
         # 100,000 rules are millions of objects, which stay.
         freeze_startup_objects()
+
+    def forget_unwatched(self) -> None:
+        """Forget what is known of series that no rule watches any more."""
+        self._evaluator.forget_unwatched()
 
     async def round(self, consumer: Consumer) -> None:
         """Take what has been announced in a round, evaluate what the round before took, store, acknowledge."""
@@ -210,9 +215,9 @@ class _Run:
                     self._silences.seen(series, self._book.of_series(series))
         over = [before for before, after in changed if after is None or after.version != before.version]
         ends = self._evaluator.end_of(over, now_ms())
-        if self._book.names_revision != self._names_revision:
-            self._names_revision = self._book.names_revision
-            ends += self._evaluator.end_of_renamed(self._book.named(), now_ms())
+        if self._book.devices_revision != self._devices_revision:
+            self._devices_revision = self._book.devices_revision
+            ends += self._evaluator.end_of_unwatched(self._book.all(), now_ms())
         return ends
 
     async def _commit(self, changes: list[Change]) -> None:

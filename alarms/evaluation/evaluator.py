@@ -175,7 +175,7 @@ class Evaluator:
             yield Change(rule, device, sensor_type, state, "late", position, ts_ms, point, group.unit, newest)
 
     def watches(self, rule: Rule, device: str) -> bool:
-        """Return whether a rule watches a device: one that it chose by a name may have another by now."""
+        """Return whether a rule watches a device, which may be deleted, or have another name, by now."""
         series = (rule.owner, device, rule.definition.sensor_type)
         return any(one.id == rule.id for one in self._book.of_series(series))
 
@@ -202,8 +202,8 @@ class Evaluator:
                 ended.append(_end(by_id[rule_id], key, alarm, now_ms))
         return ended
 
-    def end_of_renamed(self, rules: Iterable[Rule], now_ms: int) -> list[Change]:
-        """Return the ends of alarms of devices that these rules do not watch any more, by their names."""
+    def end_of_unwatched(self, rules: Iterable[Rule], now_ms: int) -> list[Change]:
+        """Return the ends of alarms of devices that these rules do not watch any more: renamed, or deleted."""
         by_id = {rule.id: rule for rule in rules}
         over = [
             key
@@ -211,6 +211,11 @@ class Evaluator:
             if alarm.state.phase is not Phase.OK and key[0] in by_id and not self.watches(by_id[key[0]], key[1])
         ]
         return [_end(by_id[key[0]], key, self.alarms.pop(key), now_ms) for key in over]
+
+    def forget_unwatched(self) -> None:
+        """Forget the newest readings of series that no rule watches any more."""
+        for series in [one for one in self.newest if not self._book.of_series(one)]:
+            del self.newest[series]
 
 
 def _end(rule: Rule, key: AlarmKey, alarm: Alarm, now_ms: int) -> Change:

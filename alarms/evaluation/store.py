@@ -119,12 +119,13 @@ class AlarmStore:
             await delete_some(connection, alarm_history, is_old, FORGET_ROWS, recorded_at_ms)
 
     async def forget_alarms(self, before_ms: int) -> None:
-        """Delete alarms of rules that are gone, which have not changed since a time in ms since 1970."""
+        """Delete alarms that are ok, or whose rules are gone, and have not changed since a time in ms since 1970."""
         is_rule = and_(alarm_rules.c.owner_id == alarms.c.owner_id, alarm_rules.c.id == alarms.c.rule_id)
+        is_over = or_(alarms.c.state == str(Phase.OK), alarm_rules.c.id.is_(None))
         query = (
             select(alarms.c.owner_id, alarms.c.id)
             .outerjoin(alarm_rules, is_rule)
-            .where(alarm_rules.c.id.is_(None), alarms.c.changed_at_ms < before_ms)
+            .where(is_over, alarms.c.changed_at_ms < before_ms)
         )
         async with self._database.connect() as connection:
             found = [tuple(row) for row in await connection.execute(query)]

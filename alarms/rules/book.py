@@ -3,8 +3,9 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from access.revocations import RevocationList
 from alarms.rules.devices import DeviceNames
 from alarms.rules.rule import Rule, Series
 from alarms.rules.store import RuleStore
@@ -22,9 +23,10 @@ RuleKey = tuple[str, str]
 class RuleBook:
     """Every rule, by owner and sensorType."""
 
-    def __init__(self, store: RuleStore, names: DeviceNames) -> None:
+    def __init__(self, store: RuleStore, names: DeviceNames, revocations: RevocationList) -> None:
         self._store = store
         self._names = names
+        self._revocations = revocations
         self._rules: dict[RuleKey, Rule] = {}
         self._silences: dict[RuleKey, Rule] = {}
         # By owner, sensorType and device; None: rules that are not of devices by id.
@@ -32,8 +34,7 @@ class RuleBook:
         self._found: dict[Series, Sequence[Rule]] = {}
         # Raised with each rule that is new, another one, or gone.
         self.revision = 0
-        # Raised when devices have other names.
-        self.names_revision = 0
+        self._names_revision = 0
         self._number: int | None = None
         # Found out since the last refresh that came to its end.
         self._changed: list[tuple[Rule | None, Rule | None]] = []
@@ -42,6 +43,11 @@ class RuleBook:
 
     def __len__(self) -> int:
         return len(self._rules)
+
+    @property
+    def devices_revision(self) -> int:
+        """Raised when devices have other names, or are deleted."""
+        return self._names_revision + self._revocations.deletions
 
     async def refresh(self) -> list[tuple[Rule, Rule | None]]:
         """Follow the database; return what a rule was and what it is now (None: removed), for each that was known."""
@@ -73,7 +79,9 @@ class RuleBook:
                 return is_whole, seen
 
     def of_series(self, series: Series) -> Sequence[Rule]:
-        """Return the rules that watch a series; of the devices by name, as known at the last refresh."""
+        """Return the rules that watch a series: none of a deleted device; by name, as known at the last refresh."""
+        if self._revocations.is_deleted(series[1]):
+            return ()
         found = self._found.get(series)
         if found is None:
             owner, device, sensor_type = series
@@ -88,9 +96,9 @@ class RuleBook:
         """Return the rules that watch for silence, by owner and id."""
         return self._silences
 
-    def named(self) -> list[Rule]:
-        """Return the rules of devices by name."""
-        return [one for one in self._rules.values() if one.named is not None]
+    def all(self) -> Collection[Rule]:
+        """Return every rule."""
+        return self._rules.values()
 
     async def watches_after(self, cursor: str | None) -> Watches:
         """Return what rules watch, or what has changed of that after a cursor of this list."""
@@ -120,7 +128,7 @@ class RuleBook:
     async def _refresh_names(self) -> None:
         have_changed = await self._names.refresh({one.owner for one in self._rules.values() if one.named is not None})
         self._names_at = time.monotonic() + NAMES_FOR_S
-        self.names_revision += have_changed
+        self._names_revision += have_changed
         if have_changed or self._changed:
             self._found.clear()
 

@@ -146,8 +146,9 @@ def _errors(rule: RuleDefinition) -> Iterator[FieldError]:
         yield from _errors_of_hours(rule.schedule)
     for index, one in enumerate(rule.notify):
         yield from _errors_of_notify(f"notify[{index}]", one)
-    emails = [index for index, one in enumerate(rule.notify) if one.kind == "email"]
-    yield from (FieldError(f"notify[{index}]", "repeated", "One e-mail is enough.") for index in emails[1:])
+    for index, one in enumerate(rule.notify):
+        if one in rule.notify[:index]:
+            yield FieldError(f"notify[{index}]", "repeated", "This is told already: once is enough.")
     if rule.message is not None and (unknown := unknown_placeholders(rule.message)):
         known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
         yield FieldError("message", "invalid", f"There is no {{{unknown[0][:20]}}}; there are {known}.")

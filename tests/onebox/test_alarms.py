@@ -137,3 +137,12 @@ async def test_a_value_beyond_its_bound_reaches_the_webhook_and_ends(
             return [one["lastStatus"] for one in ledger] == ["200"] * 4
 
         await eventually(is_noted, "the ledger has every notification", 60)
+
+        await owner.call("DELETE", f"/devices/{device['id']}")
+
+        async def are_over() -> bool:
+            return {one["state"] for one in (await owner.call("GET", "/alarms"))["items"]} == {"ok"}
+
+        await eventually(are_over, "alarms of a device that is deleted end", 60)
+        history = (await owner.call("GET", f"/alarms/{alarm['id']}/history"))["items"]
+        assert [(one["state"], one["cause"]) for one in history[-2:]] == [("acknowledged", "owner"), ("ok", "rule")]

@@ -31,23 +31,23 @@ SERIES = ("ada", "press", "temperature")
 class Rules(Book):
     """Rules that do not change."""
 
-    revision = names_revision = 0
+    revision = devices_revision = 0
 
     def __init__(self, *rules: Rule) -> None:
         super().__init__(*rules)
-        self.unnamed: set[str] = set()
+        self.unwatched: set[str] = set()
 
     def __len__(self) -> int:
         return len(self.rules)
 
     def of_series(self, series: Series) -> tuple[Rule, ...]:
-        return () if series[1] in self.unnamed else self.rules
+        return () if series[1] in self.unwatched else self.rules
 
     async def refresh(self) -> list[tuple[Rule, Rule | None]]:
         return []
 
-    def named(self) -> list[Rule]:
-        return [one for one in self.rules if one.named is not None]
+    def all(self) -> tuple[Rule, ...]:
+        return self.rules
 
     def silences(self) -> dict[tuple[str, str], Rule]:
         return {(one.owner, one.id): one for one in self.rules if one.is_silence}
@@ -240,18 +240,39 @@ async def test_many_series_are_saved_in_parts(monkeypatch: pytest.MonkeyPatch) -
     assert world.queue.acknowledged == [1]
 
 
-async def test_an_alarm_of_a_device_that_its_rule_does_not_name_any_more_ends() -> None:
+async def test_an_alarm_of_a_device_that_its_rule_does_not_watch_any_more_ends() -> None:
     store = Store()
-    rule = make_rule(devices={"name": "press-*"})
+    rule = make_rule()
     store.alarms = {(rule.id, device, "temperature"): Alarm(State(Phase.FIRING, 1), (1, 0)) for device in "ab"}
     world = World(rule, store=store)
     await world.run.load()
     book = cast("Rules", world.run._book)
     await world.rounds(1)
     assert store.committed == []
-    book.unnamed.add("b")
-    book.names_revision += 1
+    book.unwatched.add("b")
+    book.devices_revision += 1
     world.run._rules_at = 0
     await world.rounds(1)
     assert [(one.device, one.state.phase, one.cause) for one in store.committed] == [("b", "ok", "rule")]
     assert [key[1] for key in world.run._evaluator.alarms] == ["a"]
+
+
+async def test_a_device_that_is_deleted_is_not_silent_and_nothing_of_it_stays_in_memory() -> None:
+    world = World(make_rule(when={"op": "silent"}, forSeconds=1))
+    store = world.store
+    await world.run.load()
+    for device in ("a", "b"):
+        world.queue.announce(announced(reading(0, 1, received_ms=now_ms() - START_MS), device=device))
+    await world.rounds(3)
+    cast("Rules", world.run._book).unwatched.add("b")
+    await until_committed(world, 1)
+    assert [(one.device, one.cause) for one in store.committed] == [("a", "silence")]
+    world.run.forget_unwatched()
+    assert [series[1] for series in world.run._evaluator.newest] == ["a"]
+
+
+async def until_committed(world: World, count: int) -> None:
+    async with asyncio.timeout(10):
+        while len(world.store.committed) < count:
+            await world.rounds(1)
+    await world.rounds(3)

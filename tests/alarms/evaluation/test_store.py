@@ -284,6 +284,19 @@ async def test_alarms_of_rules_that_are_gone_go_with_their_history(database: Dat
     assert [one["rule_id"] for one in await rows(database_url, select(alarms))] == [kept.id]
 
 
+async def test_alarms_that_have_been_ok_for_longer_than_histories_are_kept_go(
+    database: Database, database_url: str
+) -> None:
+    rule = await stored_rule(database)
+    async with leading(database) as store:
+        await store.commit([fires(rule, 1, "press"), fires(rule, 1, "saw"), ends(rule, 2, "saw")])
+        await store.forget_alarms(0)
+        assert len(await rows(database_url, select(alarms))) == 2
+        await store.forget_alarms(2**53)
+        assert [one["device"] for one in await rows(database_url, select(alarms))] == ["press"]
+        assert states(await store.commit([fires(rule, 3, "saw")])) == [(1, "firing", "reading")]
+
+
 async def test_the_newest_readings_of_series_that_nobody_watches_go(database: Database) -> None:
     newest = Newest(Point(START_MS, 0, 1), START_MS)
     series = [(owner, "press", f"type{number}") for owner in ("ada", "bob") for number in range(3)]

@@ -1,8 +1,12 @@
 """The rules in memory, and the list that persisters follow: in parts, and by the series that they watch."""
 
+from typing import Any
+
+import msgspec
 import pytest
 from sqlalchemy import delete, update
 
+from access.revocations import RevocationList
 from alarms.rules import book as book_module
 from alarms.rules import store as store_module
 from alarms.rules.book import RuleBook
@@ -29,9 +33,29 @@ def rules(database: Database) -> RuleStore:
     return RuleStore(database)
 
 
+class Revocations:
+    """What `auth` lists: devices that were deleted, and one whose tokens alone were revoked."""
+
+    def __init__(self) -> None:
+        self.entries: list[dict[str, Any]] = [{"kind": "device", "id": "press", "gen": 3, "until": 2**53}]
+        self.list = RevocationList(self._fetch)
+
+    async def _fetch(self, since: str | None) -> bytes:
+        return msgspec.json.encode({"items": self.entries, "cursor": "1"})
+
+    async def delete(self, device: str) -> None:
+        self.entries.append({"kind": "device", "id": device, "until": 2**53})
+        assert await self.list.refresh()
+
+
 @pytest.fixture
-def book(database: Database, rules: RuleStore) -> RuleBook:
-    return RuleBook(rules, DeviceNames(database))
+def revocations() -> Revocations:
+    return Revocations()
+
+
+@pytest.fixture
+def book(database: Database, rules: RuleStore, revocations: Revocations) -> RuleBook:
+    return RuleBook(rules, DeviceNames(database), revocations.list)
 
 
 async def add(rules: RuleStore, *device_ids: str, owner: str = "ada", op: str = "above") -> Rule:
@@ -119,14 +143,28 @@ async def test_a_device_that_gets_another_name_has_the_rules_of_that_name(
     await change(database_url, devices.insert().values(row | {"created_at_ms": 0}))
     await book.refresh()
     assert ids(book, "d1") == set()
-    assert [one.id for one in book.named()] == [rule.id]
-    revision = book.names_revision
+    assert [one.id for one in book.all()] == [rule.id]
+    revision = book.devices_revision
     await book.refresh()
-    assert book.names_revision == revision
+    assert book.devices_revision == revision
     await change(database_url, update(devices).where(devices.c.id == "d1").values(name="press-1"))
     await book.refresh()
     assert ids(book, "d1") == {rule.id}
-    assert book.names_revision > revision
+    assert book.devices_revision > revision
+
+
+async def test_no_rule_watches_a_deleted_device(rules: RuleStore, book: RuleBook, revocations: Revocations) -> None:
+    everywhere, named = await add(rules), await add(rules, "press", "saw")
+    await revocations.delete("lathe")
+    await book.refresh()
+    assert ids(book, "press") == ids(book, "saw") == {everywhere.id, named.id}
+    assert ids(book, "lathe") == set()
+    revision = book.devices_revision
+    await revocations.list.refresh()
+    assert book.devices_revision == revision, "nothing has changed, so nobody has to look"
+    await revocations.delete("press")
+    assert book.devices_revision > revision
+    assert (ids(book, "press"), ids(book, "saw")) == (set(), {everywhere.id, named.id})
 
 
 async def test_persisters_get_the_list_in_parts(rules: RuleStore, book: RuleBook) -> None:

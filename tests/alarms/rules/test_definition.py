@@ -69,6 +69,8 @@ def webhook(url: str) -> dict[str, Any]:
         # No value would end its alarms.
         ({"when": {"op": "outside", "low": 0, "high": 10}, "hysteresis": 5.1}, "hysteresis", "invalid"),
         ({"devices": {"ids": [f"{number:064}" for number in range(979)]}}, "devices", "invalid"),
+        ({"notify": [{"kind": "email"}, {"kind": "feed"}, {"kind": "email"}]}, "notify[2]", "repeated"),
+        ({"notify": 2 * webhook("https://example.org/hook")["notify"]}, "notify[1]", "repeated"),
         ({"schedule": HOURS | {"zone": "Mars"}}, "schedule.zone", "invalid"),
         ({"schedule": HOURS | {"zone": "../etc/passwd"}}, "schedule.zone", "invalid"),
         ({"schedule": HOURS | {"days": []}}, "schedule.days", "invalid"),
