@@ -36,7 +36,7 @@ class Effort:
     idle_s: float = IDLE_SAMPLE_S
 
 
-FULL = Effort(10_000, 100_000, PipelineEffort(8, 3.0, 3, 20.0), SilencesEffort(100_000, 300, 40))
+FULL = Effort(10_000, 100_000, PipelineEffort(12, 3.0, 3, 20.0), SilencesEffort(100_000, 300, 40))
 SMOKE = Effort(100, 1000, PipelineEffort(1, 0.25, 1, 1.0, rate=1000.0), SilencesEffort(1000, 10, 2), 0.3)
 
 
