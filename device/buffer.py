@@ -3,7 +3,7 @@
 Those that are known to be stored may be kept for a while, in case the server's database is restored from a backup.
 
 A reading is in the operating system's cache when `append` returns, so that a killed process loses nothing; `sync`,
-which the device calls once a second, makes it outlive a power cut. The file is locked as long as it is open.
+which the device calls while one waits, makes it outlive a power cut. The file is locked as long as it is open.
 
 The next `seq` of a series is the largest in the file and one, or what `series` says: it is written in the transaction
 that removes readings, so that an insert touches one page only.
@@ -31,6 +31,9 @@ CHECKPOINT_AFTER = 1000
 REMOVE_AT_ONCE = 1000
 # Of those that are kept, where the disk is full.
 MAKE_ROOM = 1000
+
+# As SQLite does it: without a write of the file's times, which nobody needs.
+_to_disk = getattr(os, "fdatasync", os.fsync)
 
 _INSERT = "INSERT INTO readings (id, series, ts, seq, body) VALUES (?, ?, ?, ?, ?)"
 _SELECT = "SELECT id, series, ts, seq, body FROM readings WHERE "
@@ -243,6 +246,11 @@ class Buffer:
         return "" if found is None else str(found[0])
 
     @property
+    def last_id(self) -> int:
+        """The id of the last reading that was added."""
+        return self._last_id
+
+    @property
     def needs_sync(self) -> bool:
         """Whether something was written since the last `sync`."""
         return self._dirty and self._path is not None
@@ -259,7 +267,7 @@ class Buffer:
         try:
             if self._log_file < 0:
                 self._log_file = os.open(f"{self._path}-wal", os.O_RDWR)
-            os.fsync(self._log_file)
+            _to_disk(self._log_file)
             if self.transactions >= CHECKPOINT_AFTER or self._log_in_doubt:
                 self._checkpoint()
         except (OSError, sqlite3.Error) as error:
@@ -279,7 +287,7 @@ class Buffer:
         self.write_removals()
         if self._log_file >= 0:
             with suppress(OSError):
-                os.fsync(self._log_file)
+                _to_disk(self._log_file)
             os.close(self._log_file)
         with suppress(sqlite3.Error):
             self._database.close()

@@ -1,9 +1,10 @@
 """One Socket.IO connection, from its CONNECT to its loss; it does not come back by itself.
 
-On python-engineio, the transport of python-socketio, whose client would encode each reading a second time, makes no
+Over a WebSocket of aiohttp, because python-socketio's client would encode each reading a second time, makes no
 difference between an acknowledgement and none, and hides the two temporary refusals: 503 in place of the upgrade, and
-close code 1013 (docs/protocol/socketio.md of Tidegate). A packet is a digit, for an event or an acknowledgement its
-number, and JSON: https://socket.io/docs/v4/socket-io-protocol/.
+close code 1013 (docs/protocol/socketio.md of Tidegate). A packet is one digit for Engine.IO, within a message another
+one for Socket.IO, for an event or an acknowledgement its number, and JSON:
+https://socket.io/docs/v4/engine-io-protocol/, https://socket.io/docs/v4/socket-io-protocol/.
 """
 
 import asyncio
@@ -13,7 +14,8 @@ from contextlib import suppress
 from typing import Any
 
 import aiohttp
-import engineio
+from aiohttp import WSMsgType
+from yarl import URL
 
 from device.errors import DeviceRefused, NotNow, retry_after_s
 from device.transport import OnAck, OnEvent
@@ -23,32 +25,13 @@ CONNECT_TIMEOUT_S = 15.0
 CLOSE_TIMEOUT_S = 3.0
 TRY_AGAIN_LATER = 1013
 TEMPORARY = frozenset({"unavailable", "rate_limited", "busy"})
-MESSAGE = "4"  # of Engine.IO, around each packet of Socket.IO
+OPEN, CLOSE, PING, PONG, MESSAGE = "01234"
 CONNECT, DISCONNECT, EVENT, ACK, CONNECT_ERROR = "01234"
+_CLOSED = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR)
 
-_log = logging.getLogger("device.engineio")
-_log.setLevel(logging.CRITICAL)  # it logs lost connections as errors; here they are normal
+_log = logging.getLogger("device")
 
 _dumps = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
-
-
-class _Session:
-    """The HTTP session as Engine.IO sees it; keeps the refusal and the WebSocket, which the library does not expose."""
-
-    closed = False
-
-    def __init__(self, http: aiohttp.ClientSession) -> None:
-        self._http = http
-        self.retry_after_s = 0.0
-        self.socket: aiohttp.ClientWebSocketResponse | None = None
-
-    async def ws_connect(self, url: str, **options: Any) -> aiohttp.ClientWebSocketResponse:
-        try:
-            self.socket = await self._http.ws_connect(url, **options)
-        except aiohttp.WSServerHandshakeError as error:
-            self.retry_after_s = retry_after_s(error.headers.get("Retry-After") if error.headers is not None else None)
-            raise
-        return self.socket
 
 
 class SocketIoConnection:
@@ -59,30 +42,75 @@ class SocketIoConnection:
 
     def __init__(self, http: aiohttp.ClientSession, on_ack: OnAck, on_event: OnEvent) -> None:
         self.lost = asyncio.Event()
+        self._http = http
         self._on_ack = on_ack
         self._on_event = on_event
         self._numbers = 0
         self._answers: dict[int, asyncio.Future[Any]] = {}
-        self._connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._session = _Session(http)
-        self._engine: Any = engineio.AsyncClient(
-            logger=_log, handle_sigint=False, http_session=self._session, request_timeout=CLOSE_TIMEOUT_S
-        )
-        self._engine.on("message", self._on_message)
-        self._engine.on("disconnect", self._on_disconnect)
+        self._loop = asyncio.get_running_loop()
+        self._connected: asyncio.Future[None] = self._loop.create_future()
+        self._socket: aiohttp.ClientWebSocketResponse | None = None
+        self._reading: asyncio.Task[None] | None = None
+        # Events that are being answered; they go on when the connection is lost.
+        self._events: set[asyncio.Task[None]] = set()
+        self._received_at = 0.0
+        self._silence: asyncio.TimerHandle | None = None
 
     async def open(self, url: str, auth: dict[str, Any]) -> None:
         """Connect; raises NotNow, or DeviceRefused. Close it in any case."""
+        address = URL(url).with_path("/socket.io/").update_query(transport="websocket", EIO="4")
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await self._engine.connect(url, transports=["websocket"], engineio_path="socket.io")
-                await self._engine.send(CONNECT + _dumps(auth))
+                self._socket = socket = await self._http.ws_connect(address)
+                self._expect_pings(await socket.receive())
+                self._reading = asyncio.create_task(self._read(socket), name="device's connection")
+                await socket.send_str(f"{MESSAGE}{CONNECT}{_dumps(auth)}")
                 await self._connected
-        except (DeviceRefused, asyncio.CancelledError):
-            raise
-        except Exception as error:  # the library raises whatever it stumbles over in half-open connections
-            reason = "temporarily refused" if self._close_code() == TRY_AGAIN_LATER else repr(error)
-            raise NotNow(f"no connection to {url}: {reason}", self._session.retry_after_s) from error
+        except aiohttp.WSServerHandshakeError as error:
+            after_s = retry_after_s(error.headers.get("Retry-After") if error.headers is not None else None)
+            raise NotNow(f"no connection to {url}: {error!r}", after_s) from error
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, NotNow) as error:
+            refused = self._socket is not None and self._socket.close_code == TRY_AGAIN_LATER
+            raise NotNow(f"no connection to {url}: {'temporarily refused' if refused else repr(error)}") from error
+
+    def _expect_pings(self, message: aiohttp.WSMessage) -> None:
+        """Take the first packet: it says how long the server is silent at most; ValueError if it is another."""
+        if message.type is not WSMsgType.TEXT or message.data[:1] != OPEN:
+            raise ValueError(f"the server does not speak Engine.IO: {message.type.name}")
+        opening = json.loads(message.data[1:])
+        try:
+            limit_s = (opening["pingInterval"] + opening["pingTimeout"]) / 1000
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"the server does not say how often it pings: {opening!r}") from error
+        self._received_at = self._loop.time()
+        self._silence = self._loop.call_later(limit_s, self._check_silence, limit_s)
+
+    def _check_silence(self, limit_s: float) -> None:
+        """Give the connection up if nothing came for so long; else look again when that may be."""
+        ends_at = self._received_at + limit_s
+        if self._loop.time() >= ends_at:
+            self._is_lost()
+        else:
+            self._silence = self._loop.call_at(ends_at, self._check_silence, limit_s)
+
+    async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        """Take packets until the connection ends."""
+        try:
+            while (message := await socket.receive()).type not in _CLOSED:
+                self._received_at = self._loop.time()
+                data = message.data
+                if message.type is not WSMsgType.TEXT or not data:
+                    continue
+                if data[0] == MESSAGE:
+                    self._take(data[1:])
+                elif data[0] == PING:
+                    await socket.send_str(PONG + data[1:])
+                elif data[0] == CLOSE:
+                    return
+        except (aiohttp.ClientError, OSError) as error:
+            _log.info("The connection was lost: %r", error)
+        finally:
+            self._is_lost()
 
     def next_number(self) -> int:
         """Return the number that the acknowledgement of the next event will have."""
@@ -90,17 +118,17 @@ class SocketIoConnection:
         return self._numbers
 
     async def emit(self, number: int, event: str, payload: str) -> None:
-        """Send an event whose payload is JSON, past the queue of the library and the task that empties it.
+        """Send an event whose payload is JSON; returns when the operating system takes it."""
+        await self._send(f'{EVENT}{number}["{event}",{payload}]')
 
-        Returns when the operating system takes it; a connection that does not is lost.
-        """
-        socket = self._session.socket
+    async def _send(self, packet: str) -> None:
+        """Send a packet of Socket.IO; a connection that does not take it is lost."""
         try:
-            if socket is not None:
-                await socket.send_str(f'{MESSAGE}{EVENT}{number}["{event}",{payload}]')
+            if self._socket is not None:
+                await self._socket.send_str(MESSAGE + packet)
         except (aiohttp.ClientError, OSError) as error:
-            _log.info("An event was not sent: %r", error)
-            self._on_disconnect()
+            _log.info("A packet was not sent: %r", error)
+            self._is_lost()
 
     async def request(self, event: str, payload: dict[str, Any], timeout_s: float) -> Any:
         """Send an event and return its acknowledgement; raises TimeoutError, or NotNow if the connection is lost."""
@@ -117,41 +145,34 @@ class SocketIoConnection:
 
     async def close(self) -> None:
         """Close it within bounded time, whatever its state."""
-        self._on_disconnect()
-        with suppress(Exception):
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await self._engine.disconnect()
-        loops = [task for task in (self._engine.read_loop_task, self._engine.write_loop_task) if task]
-        for task in loops:
-            task.cancel()
-        if loops:
-            await asyncio.wait(loops, timeout=CLOSE_TIMEOUT_S)
-        socket = self._session.socket
+        self._is_lost()
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait((self._reading,))
+        socket = self._socket
         if socket is not None and not socket.closed:
             with suppress(TimeoutError, aiohttp.ClientError, OSError):
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await socket.send_str(CLOSE)
                     await socket.close()
-        with suppress(ValueError):  # the library forgets this where a task was cancelled
-            engineio.base_client.connected_clients.remove(self._engine)
 
-    def _close_code(self) -> int | None:
-        return None if self._session.socket is None else self._session.socket.close_code
-
-    async def _on_message(self, data: object) -> None:
-        """Take one Socket.IO packet; one that cannot be read is left out, as it promises nothing."""
-        if not isinstance(data, str) or not data:
-            return
-        kind, rest = data[0], data[1:]
-        start = next((at for at, character in enumerate(rest) if not character.isdecimal()), len(rest))
-        number = int(rest[:start]) if start else None
+    def _take(self, packet: str) -> None:
+        """Take a packet of Socket.IO; one that cannot be read is left out, as it promises nothing."""
+        kind = packet[:1]
+        start = 1
+        while packet[start : start + 1].isdecimal():
+            start += 1
         try:
-            content = json.loads(rest[start:]) if rest[start:] else None
+            number = int(packet[1:start]) if start > 1 else None
+            content = json.loads(packet[start:]) if packet[start:] else None
         except ValueError:
             return
         if kind == ACK and number is not None:
             self._acknowledged(number, content[0] if isinstance(content, list) and content else None)
         elif kind == EVENT and isinstance(content, list) and content and isinstance(content[0], str):
-            await self._take_event(number, content)
+            task = asyncio.create_task(self._take_event(number, content), name=f"event {content[0]}")
+            self._events.add(task)
+            task.add_done_callback(self._events.discard)
         elif kind == CONNECT and not self._connected.done():
             self._connected.set_result(None)
         elif kind in (CONNECT_ERROR, DISCONNECT):
@@ -167,20 +188,22 @@ class SocketIoConnection:
     async def _take_event(self, number: int | None, content: list[Any]) -> None:
         result = await self._on_event(content[0], content[1] if len(content) > 1 else None)
         if number is not None:
-            await self._engine.send(f"{ACK}{number}[{_dumps(result)}]")
+            await self._send(f"{ACK}{number}[{_dumps(result)}]")
 
     def _refused(self, kind: str, content: Any) -> None:
         data = content.get("data") if isinstance(content, dict) else None
         code = data.get("code") if isinstance(data, dict) else None
         if self._connected.done():
-            self._on_disconnect()
+            self._is_lost()
         elif kind == CONNECT_ERROR and isinstance(code, str) and code not in TEMPORARY:
             self._connected.set_exception(DeviceRefused(code, str(content.get("message", ""))))
         else:
             self._connected.set_exception(NotNow(f"refused for now: {code}"))
 
-    def _on_disconnect(self, *_: object) -> None:
+    def _is_lost(self) -> None:
         self.lost.set()
+        if self._silence is not None:
+            self._silence.cancel()
         if not self._connected.done():
             self._connected.set_exception(NotNow("the connection was closed"))
             self._connected.exception()  # seen here, if nobody awaits it

@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
-from device.buffer import CHECKPOINT_AFTER, Buffer
+from device.buffer import Buffer
 from device.commands import Command, Commands
-from device.errors import BufferFailed, DeviceRefused
+from device.disk import LOOK_EVERY_S, ToDisk
+from device.errors import DeviceRefused
 from device.link import Link
 from device.outbox import Outbox
 from device.reading import Row
@@ -22,10 +23,10 @@ from device.server import Server
 from device.tokens import Token, Tokens
 from device.transport import Transport
 
-# What a power cut may cost.
-SYNC_EVERY_S = 1.0
 # `send` lets other tasks run after this many readings.
 YIELD_AFTER = 32
+# At the disk, between two looks at what is late: about a second.
+LOOKS = 2
 
 _log = logging.getLogger("device")
 
@@ -79,7 +80,6 @@ class Device:
         self._commands = Commands()
         self._tasks: list[asyncio.Task[None]] = []
         self._handlers: set[asyncio.Future[Any]] = set()
-        self._syncing = asyncio.Lock()
         self._buffer: Buffer | None = None
 
     async def __aenter__(self) -> Self:
@@ -87,6 +87,7 @@ class Device:
         if self._buffer is not None:
             raise RuntimeError("a device is entered once at a time")
         self._buffer = buffer = Buffer(self._path)
+        self._disk = ToDisk(buffer)
         self._refused = None
         self._transport = transport = self._make_transport(self._url)
         self._tokens = Tokens(self._token, transport.renewed, buffer)
@@ -123,8 +124,7 @@ class Device:
         if buffer is not None:
             if buffer.pending and self._path is None:
                 _log.warning("%d readings were not acknowledged and are lost with the memory", buffer.pending)
-            async with self._syncing:
-                buffer.close()
+            await self._disk.close()
 
     @property
     def pending(self) -> int:
@@ -161,8 +161,7 @@ class Device:
         self._sends += 1
         if self._sends % YIELD_AFTER == 0:
             await asyncio.sleep(0)
-        if buffer.transactions >= 2 * CHECKPOINT_AFTER or self._syncing.locked():
-            await self._sync(buffer)
+        await self._disk.make_room()
         if buffer.kept.count and buffer.pending + buffer.kept.count >= self._max_pending:
             buffer.drop_kept(max(1, self._max_pending // 100))
         if buffer.pending < self._max_pending:
@@ -274,21 +273,18 @@ class Device:
         self._changed.set()
 
     async def _keep_time(self) -> None:
-        """Once a second: write to the disk, and look for answers that are late."""
+        """Bring to the disk what waits; once a second, look for answers that are late."""
         while (buffer := self._buffer) is not None:
-            await asyncio.sleep(SYNC_EVERY_S)
+            for _ in range(LOOKS):
+                await asyncio.sleep(LOOK_EVERY_S)
+                await self._disk.look(self._oldest_id())
             self._link.check()
             self._receipts.check()
             if self._keep_stored_s:
                 self._recheck.check(busy=self._outbox.has_returned)
             if not buffer.write_removals():
                 _log.warning("The buffer cannot be written: readings may be sent again after a restart")
-            await self._sync(buffer)
 
-    async def _sync(self, buffer: Buffer) -> None:
-        async with self._syncing:
-            if buffer.needs_sync:
-                try:
-                    await asyncio.to_thread(buffer.sync)
-                except BufferFailed as error:
-                    _log.warning("The buffer was not written to the disk: %s", error)
+    def _oldest_id(self) -> int | None:
+        ids = (self._sender.oldest_id, self._receipts.oldest_id, self._outbox.oldest_id)
+        return min((number for number in ids if number is not None), default=None)

@@ -57,6 +57,15 @@ class Outbox:
             self._last = rows[-1].id
         return rows
 
+    @property
+    def oldest_id(self) -> int | None:
+        """The id of the oldest, or one below it where that is not in memory."""
+        if self._again:
+            return self._again[0][0].id
+        if self._fresh:
+            return self._fresh[0].id
+        return None if self._complete else self._last
+
     def oldest(self) -> Row | None:
         """Return the oldest without taking it."""
         if self._again:

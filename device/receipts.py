@@ -96,9 +96,14 @@ class Receipts:
         """Note that some that were kept are pending again, as they are not stored any more."""
         self._missed |= self._buffer.missed()
 
+    @property
+    def oldest_id(self) -> int | None:
+        """The id of the oldest reading that waits."""
+        return next(iter(self._waiting.values()), None)
+
     def oldest(self) -> Row | None:
         """Return the oldest reading that waits, without its JSON's being kept in memory."""
-        number = next(iter(self._waiting.values()), None)
+        number = self.oldest_id
         rows = [] if number is None else self._buffer.with_ids([number])
         return rows[0] if rows else None
 

@@ -70,6 +70,12 @@ class Sender:
             self._in_flight.clear()
             self._discarded.clear()
 
+    @property
+    def oldest_id(self) -> int | None:
+        """The id of the oldest reading in flight."""
+        row = self.oldest_in_flight()
+        return None if row is None else row.id
+
     def oldest_in_flight(self) -> Row | None:
         """Return the oldest reading in flight."""
         rows = [row for event in self._in_flight.values() for row in self._kept(event)[:1]]

@@ -197,7 +197,7 @@ def test_a_reading_is_safe_after_a_failed_sync_though_the_log_has_a_hole(
     buffer = Buffer(tmp_path / "buffer")
     buffer.append({"value": 1.0})
     with monkeypatch.context() as failing:
-        failing.setattr("device.buffer.os.fsync", Mock(side_effect=OSError(errno.EIO, "Input/output error")))
+        failing.setattr("device.buffer._to_disk", Mock(side_effect=OSError(errno.EIO, "Input/output error")))
         with pytest.raises(BufferFailed):
             buffer.sync()
     buffer.append({"value": 2.0})

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from device import Command, Device, DeviceRefused
+from device.buffer import Buffer
 from tests.device.fake_server import ISSUING, FakeServer, accepted, fake_server
 
 NOWHERE = "http://127.0.0.1:9"
@@ -303,3 +304,37 @@ async def test_a_device_that_is_not_open_says_so() -> None:
     device = Device(NOWHERE, token="a.b.c", buffer=None)
     with pytest.raises(RuntimeError, match="not open"):
         await device.send({"value": 1})
+
+
+async def test_only_what_waits_is_synchronised_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    syncs: list[float] = []
+    sync = Buffer.sync
+
+    def counted(buffer: Buffer) -> None:
+        syncs.append(time.monotonic())
+        sync(buffer)
+
+    monkeypatch.setattr(Buffer, "sync", counted)
+
+    async def send_for(device: Device, seconds: float) -> None:
+        ends_at = time.monotonic() + seconds
+        while time.monotonic() < ends_at:
+            await send(device, 1)
+            await asyncio.sleep(0.05)
+
+    async with fake_server() as server, opened(server, buffer=tmp_path / "b.db") as device:
+        async with asyncio.timeout(60):
+            # On a busy machine some of it is not acknowledged at once; and every ten seconds it is time.
+            while True:
+                syncs.clear()
+                await send_for(device, 2.5)
+                if not syncs:
+                    break
+        server.answer = lambda _: asyncio.sleep(60, {})
+        await device.flush(10)
+        syncs.clear()
+        began = time.monotonic()
+        await send_for(device, 3)
+        assert 2 <= len(syncs) <= 6
+        # As this machine may be busy: promised is one.
+        assert syncs[0] - began < 2
