@@ -204,7 +204,7 @@ def test_a_shared_view_leaves_the_session_of_its_tab_as_it_was_and_what_is_no_ke
             assert browser.run(VIEW) is None
             browser.run("sessionStorage.clear()")
         else:
-            assert browser.run(NOTICE) == notice
+            browser.until("return document.getElementById('login-notice').innerText === arguments[0]", notice)
             assert browser.run("return sessionStorage.length") == 0
     asyncio.run(delete_key(demo_server.url, demo_server.person, made["id"]))
     _, sending = demo_server.call("POST", "/keys", json={"name": "a device", "scope": ["readings:write"]})

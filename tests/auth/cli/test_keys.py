@@ -193,6 +193,6 @@ async def test_keys_from_files_serve_and_are_changed_as_files(sqlite_url: str, t
     async with running(settings) as client:
         items = msgspec.json.decode(await client.service.revocations(None))["items"]
         assert [(item["kind"], item["id"]) for item in items] == [("kid", taken_out)]
-    for command in (("rotate",), ("retire", kid_of(token))):
+    for command in (("rotate",), ("retire", "--", kid_of(token))):
         ran = await auth(sqlite_url, "keys", *command, SIGNING_KEY_FILES=str(file))
         assert (ran.code, "SIGNING_KEY_FILES" in ran.err) == (1, True)
