@@ -20,7 +20,7 @@ from gateway.commands import CommandReceiver
 from gateway.from_devices import FromDevices
 from gateway.from_http import FromHttp
 from gateway.ingest import EventHandler
-from gateway.lanes import Lanes
+from gateway.lanes import BACKFILL_SLOTS, Lanes
 from gateway.limits.connections import ConnectionLimits
 from gateway.metrics import GatewayMetrics
 from gateway.presence import PresenceBroadcaster, new_gateway_id
@@ -67,9 +67,13 @@ async def gateway_service(
     verifier = TokenVerifier(keys, settings.token_issuer)
     admission = Admission(verifier, revocations, ConnectionLimits(settings), ClientAddresses(settings.trusted_proxies))
     lane = partial(_lane, broker, settings, metrics, tracing)
+    slots = min(BACKFILL_SLOTS, settings.publish_slots)
     async with (
-        lane(READINGS_EXCHANGE) as (live, publisher),
-        lane(BACKFILL_EXCHANGE) if settings.backfill_after_seconds else nullcontext((None, None)) as (backfill, _),
+        lane(READINGS_EXCHANGE, settings.publish_slots) as (live, publisher),
+        lane(BACKFILL_EXCHANGE, slots) if settings.backfill_after_seconds else nullcontext((None, None)) as (
+            backfill,
+            _,
+        ),
         broker.broadcaster(PRESENCE_EXCHANGE) as broadcaster,
         PresenceBroadcaster(broadcaster, new_gateway_id()).broadcasting() as presence,
     ):
@@ -85,7 +89,12 @@ async def gateway_service(
 
 @asynccontextmanager
 async def _lane(
-    broker: Broker, settings: GatewaySettings, metrics: GatewayMetrics, tracing: Tracing | None, exchange: Exchange
+    broker: Broker,
+    settings: GatewaySettings,
+    metrics: GatewayMetrics,
+    tracing: Tracing | None,
+    exchange: Exchange,
+    slots: int,
 ) -> AsyncIterator[tuple[ToBroker, Publisher]]:
     """Open a publisher to one exchange. Its connection is its own, so that no lane waits behind the other one."""
     async with (
@@ -93,7 +102,7 @@ async def _lane(
         ToBroker(
             with_tracing(publisher, tracing),
             metrics,
-            slots=settings.publish_slots,
+            slots=slots,
             max_waiting_bytes=settings.max_waiting_bytes,
             exchange=exchange,
         ).running() as to_broker,

@@ -2,7 +2,7 @@
 
 A device that returns after an hour sends an hour at once. On a lane of its own that hour waits for itself: what is
 measured now is published and stored as on a quiet day, and persisters write the backfill in between
-(persister/priority.py, docs/decisions/0027). A reading is late when its `ts` is older than BACKFILL_AFTER_SECONDS.
+(persister/lanes.py, docs/decisions/0027). A reading is late when its `ts` is older than BACKFILL_AFTER_SECONDS.
 
 An event with both kinds is acknowledged after both confirms. Where one lane is full nothing of it is promised; what the
 other lane has taken by then ends as duplicates of the key.
@@ -18,6 +18,9 @@ from runtime.logs import logger
 
 log = logger("gateway.lanes")
 
+# Messages of late readings that are unconfirmed at once. A confirm acknowledges a message's events, and each of their
+# devices sends the next: of more, so many events at once stand in front of a live one.
+BACKFILL_SLOTS = 1
 # How long late readings travel with the live ones after the broker has refused them: with the rights of an earlier
 # release a gateway may not publish by the backfill lane.
 REFUSED_FOR_S = 60.0

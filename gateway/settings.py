@@ -61,7 +61,7 @@ class GatewaySettings(ProcessSettings):
     unread_timeout_seconds: Seconds = setting(
         10.0, about="how long a client may leave output unread; beyond it, the connection is aborted"
     )
-    publish_slots: Positive = setting(4, about="unconfirmed messages at once")
+    publish_slots: Positive = setting(4, about="unconfirmed messages of live readings at once; of late ones it is one")
     max_waiting_bytes: Positive = setting(
         64 * 1024 * 1024, about="size of unconfirmed readings, late ones counted apart; beyond it, `busy`"
     )

@@ -6,6 +6,7 @@ gathers in the consumer's prefetch window.
 """
 
 import asyncio
+import sys
 import time
 
 from broker.interface import Consumer, Delivery
@@ -43,17 +44,20 @@ class FromBroker:
         if self._next is None:
             self._next = await self._consumer.get()
 
-    async def next_batch(self) -> list[Delivery]:
-        """Return what has arrived, up to a full batch; one that is not full also gets what arrives while it lingers.
+    async def next_batch(self, most: int = sys.maxsize) -> list[Delivery]:
+        """Return what has arrived, up to a full batch, or one of at most so many readings, but one message at least.
+
+        One that is not full also gets what arrives while it lingers.
 
         Call it after `wait`. If it is cancelled, `drain` returns what it has taken.
         """
         batch: list[Delivery] = []
+        most = min(most, self._batch_readings)
         self._abandoned = batch
         lingers_until = time.monotonic() + self._linger_s
         # With the prefetch window full, nothing arrives before something is settled: many small messages are a backlog
         # too.
-        while not self._take(batch) and self._acks.unsettled_count + len(batch) < self._prefetch:
+        while not self._take(batch, most) and self._acks.unsettled_count + len(batch) < self._prefetch:
             left_s = lingers_until - time.monotonic()
             if left_s <= 0:
                 break
@@ -71,12 +75,12 @@ class FromBroker:
             rest.append(delivery)
         return rest
 
-    def _take(self, batch: list[Delivery]) -> bool:
+    def _take(self, batch: list[Delivery], most: int) -> bool:
         """Add what has arrived; return whether the batch is full."""
         size = sum(len(delivery.message.body) for delivery in batch)
         # An estimate: messages are decoded later, once.
         readings = sum(_estimated_readings(delivery) for delivery in batch)
-        while readings < self._batch_readings and size < MAX_BATCH_BYTES:
+        while readings < most and size < MAX_BATCH_BYTES:
             delivery = self._next or self._consumer.get_nowait()
             self._next = None
             if delivery is None:

@@ -137,8 +137,8 @@ class Persister:
         """Return the next deliveries to write, once it is their turn and a slot is free: it is the caller's now."""
         await self._source.wait()
         await self._slots.acquire()
-        await self._lane.turn()
-        deliveries = await self._source.next_batch()
+        most = await self._lane.turn()
+        deliveries = await self._source.next_batch(most)
         for delivery in deliveries:
             self.acks.add(delivery)
         return deliveries

@@ -9,6 +9,7 @@ from broker.embedded.fanout import EmbeddedSubscriber
 from broker.interface import BrokerRefused, Consumer, QueueBrowser, Subscriber
 from broker.message import Message
 from broker.topology import (
+    BACKFILL_EXCHANGE,
     COMMANDS_EXCHANGE,
     PRESENCE_EXCHANGE,
     READINGS_EXCHANGE,
@@ -31,7 +32,7 @@ class FakePublisher:
         self.auto_confirm = False
 
     async def publish(self, message: Message, exchange: Exchange) -> None:
-        assert exchange == READINGS_EXCHANGE
+        assert exchange in (READINGS_EXCHANGE, BACKFILL_EXCHANGE)
         self.messages.append(message)
         confirm: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.confirms.append(confirm)

@@ -10,7 +10,8 @@ import pytest
 from broker.embedded.broker import EmbeddedBroker
 from broker.interface import BrokerUnavailable, ConfirmLate, QueueFull, Unroutable
 from broker.topology import DEAD_LETTERS, READINGS, READINGS_EXCHANGE, Queue
-from readings.document import decode_document
+from readings.document import decode_document, document_ts_ms
+from runtime.times import now_ms
 from testing.waiting import eventually
 from tests.gateway.fakes import FakeBroker
 from tests.gateway.harness import ACCEPTED, DEFAULTS, ISSUING, RunningGateway, gateway, reading, stored
@@ -286,6 +287,28 @@ async def test_readings_of_many_devices_are_batched_into_one_publish_while_one_i
         ("user-1", "a", 1),
         ("other", "b", 0),
     }
+
+
+async def test_late_readings_are_published_one_message_at_a_time_and_live_ones_beside_them(
+    fake_broker: FakeBroker,
+) -> None:
+    late = [reading(number, seq=number) for number in range(1000)]
+    live = [reading(number, seq=number, ts=now_ms()) for number in range(1000)]
+    async with (
+        gateway(fake_broker, backfill_after_seconds=900) as found,
+        found.connected({"token": ISSUING.device()}) as client,
+    ):
+        calls = [asyncio.ensure_future(client.call("readings", one, timeout=10)) for one in (late, late, live, live)]
+        try:
+            await fake_broker.outgoing.wait_published(3)
+            assert (await client.call("nonsense", 1, timeout=5))["code"] == "unknown_event"
+            first = [document_ts_ms(message.documents()[0]) for message in fake_broker.outgoing.messages]
+            assert [ts_ms == live[0]["ts"] for ts_ms in first] == [False, True, True]
+            fake_broker.outgoing.confirm(0)
+            await fake_broker.outgoing.wait_published(4)
+        finally:
+            fake_broker.outgoing.confirm_all()
+        assert [answer["status"] for answer in await asyncio.gather(*calls)] == ["accepted"] * 4
 
 
 async def test_an_event_larger_than_a_message_is_split_and_acknowledged_once(

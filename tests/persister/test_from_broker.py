@@ -74,6 +74,17 @@ async def test_a_full_batch_waits_for_nothing() -> None:
     assert tags(await taking.next_batch()) == [3, 4]
 
 
+async def test_a_batch_may_be_asked_to_be_smaller_but_has_one_message() -> None:
+    consumer = Arriving()
+    taking = source(consumer, linger_ms=LONG_MS)
+    for _ in range(3):
+        consumer.arrive(50)
+    await taking.wait()
+    assert tags(await taking.next_batch(20)) == [1]
+    await taking.wait()
+    assert tags(await taking.next_batch(1000)) == [2, 3]
+
+
 async def test_what_must_be_written_alone_ends_the_wait() -> None:
     consumer = Arriving()
     taking = source(consumer, linger_ms=LONG_MS)

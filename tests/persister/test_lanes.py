@@ -16,7 +16,7 @@ from broker.operator.dead_letters import DeadLetter
 from broker.topology import BACKFILL, BACKFILL_EXCHANGE, DEAD_LETTERS, READINGS, READINGS_EXCHANGE, Exchange
 from persister import lanes
 from persister.app import persister_service
-from persister.lanes import lanes_of
+from persister.lanes import BESIDE_LIVE, UNBOUNDED, lanes_of
 from persister.metrics import PersisterMetrics
 from persister.settings import PersisterSettings
 from testing.waiting import eventually
@@ -38,6 +38,24 @@ async def test_the_backfill_waits_for_live_writes_but_not_for_ever(monkeypatch: 
         started = time.monotonic()
         await asyncio.wait_for(backfill.turn(), 5)
         assert time.monotonic() - started >= 0.04
+
+
+async def test_while_live_readings_come_the_backfill_is_written_in_small_batches_one_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lanes, "LIVE_FOR_S", 0.2)
+    live, backfill = lanes_of(PersisterMetrics(CollectorRegistry()))
+    with backfill.writing():
+        assert await asyncio.wait_for(backfill.turn(), 5) == UNBOUNDED
+        with live.writing():
+            pass
+        turn = asyncio.ensure_future(backfill.turn())
+        await asyncio.sleep(0.02)
+        assert not turn.done()
+    assert await asyncio.wait_for(turn, 5) == BESIDE_LIVE
+    await asyncio.sleep(0.25)
+    assert await asyncio.wait_for(backfill.turn(), 5) == UNBOUNDED
+    assert await live.turn() == UNBOUNDED
 
 
 async def test_two_live_writes_at_once_are_both_waited_for() -> None:
