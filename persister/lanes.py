@@ -3,7 +3,7 @@
 A write of the backfill waits while live readings are being written, but for WAIT_S at most: beside live readings that
 never pause it still gets some batches a second of each worker, so that neither lane starves. A live write waits for
 nothing. It may meet a write of the backfill that has begun: while live readings come, one a worker, of at most
-BESIDE_LIVE readings; else as many and as large as the settings say.
+MAX_WHILE_LIVE readings; else as many and as large as the settings say.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ WAIT_S = 0.25
 # Live readings come for so long after the last of them was written.
 LIVE_FOR_S = 1.0
 # mongod writes so many in some 10 ms; twice as many take a live reading 20 % longer, half as many the backfill 15 %.
-BESIDE_LIVE = 2000
+MAX_WHILE_LIVE = 2000
 UNBOUNDED = sys.maxsize
 
 
@@ -54,7 +54,7 @@ class LivePriority:
             return UNBOUNDED
         await asyncio.sleep(0)  # until the batch before this one is being written
         await self._backfill.ended()
-        return BESIDE_LIVE
+        return MAX_WHILE_LIVE
 
 
 class _Writes:

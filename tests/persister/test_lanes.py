@@ -16,7 +16,7 @@ from broker.operator.dead_letters import DeadLetter
 from broker.topology import BACKFILL, BACKFILL_EXCHANGE, DEAD_LETTERS, READINGS, READINGS_EXCHANGE, Exchange
 from persister import lanes
 from persister.app import persister_service
-from persister.lanes import BESIDE_LIVE, UNBOUNDED, lanes_of
+from persister.lanes import MAX_WHILE_LIVE, UNBOUNDED, lanes_of
 from persister.metrics import PersisterMetrics
 from persister.settings import PersisterSettings
 from testing.waiting import eventually
@@ -52,7 +52,7 @@ async def test_while_live_readings_come_the_backfill_is_written_in_small_batches
         turn = asyncio.ensure_future(backfill.turn())
         await asyncio.sleep(0.02)
         assert not turn.done()
-    assert await asyncio.wait_for(turn, 5) == BESIDE_LIVE
+    assert await asyncio.wait_for(turn, 5) == MAX_WHILE_LIVE
     await asyncio.sleep(0.25)
     assert await asyncio.wait_for(backfill.turn(), 5) == UNBOUNDED
     assert await live.turn() == UNBOUNDED
