@@ -38,7 +38,7 @@ class Effort:
     rounds: int
 
 
-FULL = Effort(2000, 20, 200, 3)
+FULL = Effort(2000, 20, 50, 3)
 QUICK = Effort(200, 20, 200, 1)
 SMOKE = Effort(5, 3, 20, 1)
 
