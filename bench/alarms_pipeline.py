@@ -249,8 +249,7 @@ def _figures_of_paced(turns: dict[str, list[Turn]], rate: float, w1_us: float) -
         total = sum(more.values())
         figures.append(Figure(f"a matched reading, {what}", total, "µs a reading"))
         figures += [Figure(f"    {name}", value, "µs a reading") for name, value in more.items()]
-        # A reading that changes an alarm is stored and sent besides: of that no share of W1 is asked.
-        figures.append(Figure("  of W1", total / w1_us, "x", MAX_OF_PIPELINE if kind == "matched" else None))
+        figures.append(Figure("  of W1", total / w1_us, "x", MAX_OF_PIPELINE))
     changes = len(latencies) / max(1, len(turns["changing"]))
     return [
         *figures,

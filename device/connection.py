@@ -58,8 +58,8 @@ class SocketIoConnection:
 
     async def open(self, url: str, auth: dict[str, Any]) -> None:
         """Connect; raises NotNow, or DeviceRefused. Close it in any case."""
-        address = URL(url).with_path("/socket.io/").update_query(transport="websocket", EIO="4")
         try:
+            address = URL(url).with_path("/socket.io/").update_query(transport="websocket", EIO="4")
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 self._socket = socket = await self._http.ws_connect(address)
                 self._expect_pings(await socket.receive())

@@ -2,8 +2,8 @@
 
 A write of the backfill waits while live readings are being written, but for WAIT_S at most: beside live readings that
 never pause it still gets some batches a second of each worker, so that neither lane starves. A live write waits for
-nothing. It may meet a write of the backfill that has begun: while live readings come, one a worker, of at most
-MAX_WHILE_LIVE readings; else as many and as large as the settings say.
+nothing. It may meet a write of the backfill that has begun: while live readings come, one a worker unless it takes
+longer than WAIT_S, of some MAX_WHILE_LIVE readings; else as many and as large as the settings say.
 """
 
 import asyncio
@@ -47,14 +47,14 @@ class LivePriority:
 
     async def turn(self) -> int:
         """Return once late readings may be written, and how many at most."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(WAIT_S):
-                await self._live.ended()
-        if not self._live and time.monotonic() >= self._live_until:
-            return UNBOUNDED
-        await asyncio.sleep(0)  # until the batch before this one is being written
-        await self._backfill.ended()
-        return MAX_WHILE_LIVE
+        most = UNBOUNDED
+        if self._live or time.monotonic() < self._live_until:
+            most = MAX_WHILE_LIVE
+            await asyncio.sleep(0)  # until the batch before this one is being written
+            # One that waits for the success of others, to tell which document is to blame, must not wait for ever.
+            await self._backfill.ended()
+        await self._live.ended()
+        return most
 
 
 class _Writes:
@@ -81,8 +81,10 @@ class _Writes:
                 self._none.set()
 
     async def ended(self) -> None:
-        """Return once there is none."""
-        await self._none.wait()
+        """Return once there is none, after WAIT_S at the latest."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WAIT_S):
+                await self._none.wait()
 
 
 @dataclass(frozen=True, slots=True)

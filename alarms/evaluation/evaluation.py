@@ -162,7 +162,8 @@ class _Run:
         if self._book.silences():
             for group in ordered:
                 self._silences.seen(group.series, self._book.of_series(group.series))
-        if self._is_caught_up:
+        # Nor are those of deleted devices, whose silence is none.
+        if self._is_caught_up and self._book.knows_deleted:
             changes += self._silences.due(now_ms() - ON_ITS_WAY_MS)
         await self._commit(changes)
         self._evaluated = self._last or self._evaluated

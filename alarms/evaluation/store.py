@@ -213,6 +213,7 @@ async def _apply(
         row = rows[_key(change)] = row or _new_row(change, now_ms)
         # After a restart, what was late is not evaluated again as if it were not.
         row["ts_ms"], row["seq"] = max((row["ts_ms"], row["seq"]), change.newest)
+        row["changed_at_ms"] = now_ms  # it is kept as long as its history
         return [_record(row, change, phase, now_ms, is_notified=True) for phase in (Phase.FIRING, Phase.OK)]
     row = rows[_key(change)] = row or _new_row(change, now_ms)
     before, phase = Phase(row["state"]), change.state.phase

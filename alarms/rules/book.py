@@ -45,6 +45,11 @@ class RuleBook:
         return len(self._rules)
 
     @property
+    def knows_deleted(self) -> bool:
+        """Whether it is known which devices are deleted."""
+        return self._revocations.loaded
+
+    @property
     def devices_revision(self) -> int:
         """Raised when devices have other names, or are deleted."""
         return self._names_revision + self._revocations.deletions

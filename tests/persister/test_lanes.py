@@ -58,6 +58,23 @@ async def test_while_live_readings_come_the_backfill_is_written_in_small_batches
     assert await live.turn() == UNBOUNDED
 
 
+async def test_a_write_of_the_backfill_that_does_not_end_is_not_waited_for_for_ever_and_live_ones_come_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lanes, "WAIT_S", 0.3)
+    live, backfill = lanes_of(PersisterMetrics(CollectorRegistry()))
+    with live.writing():
+        pass
+    with backfill.writing():
+        assert await asyncio.wait_for(backfill.turn(), 5) == MAX_WHILE_LIVE
+        turn = asyncio.ensure_future(backfill.turn())
+        await asyncio.sleep(0.02)
+    with live.writing():
+        await asyncio.sleep(0.05)
+        assert not turn.done(), "live readings are being written since"
+    assert await asyncio.wait_for(turn, 5) == MAX_WHILE_LIVE
+
+
 async def test_two_live_writes_at_once_are_both_waited_for() -> None:
     live, backfill = lanes_of(PersisterMetrics(CollectorRegistry()))
     with live.writing():

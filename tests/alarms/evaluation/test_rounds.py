@@ -32,6 +32,7 @@ class Rules(Book):
     """Rules that do not change."""
 
     revision = devices_revision = 0
+    knows_deleted = True
 
     def __init__(self, *rules: Rule) -> None:
         super().__init__(*rules)
@@ -269,6 +270,18 @@ async def test_a_device_that_is_deleted_is_not_silent_and_nothing_of_it_stays_in
     assert [(one.device, one.cause) for one in store.committed] == [("a", "silence")]
     world.run.forget_unwatched()
     assert [series[1] for series in world.run._evaluator.newest] == ["a"]
+
+
+async def test_a_silence_does_not_count_before_it_is_known_which_devices_are_deleted() -> None:
+    world = World(make_rule(when={"op": "silent"}, forSeconds=1, devices={"ids": ["press"]}))
+    book = cast("Rules", world.run._book)
+    book.knows_deleted = False
+    await world.run.load()
+    await world.rounds(5)
+    assert world.store.committed == []
+    book.knows_deleted = True
+    await until_committed(world, 1)
+    assert [one.cause for one in world.store.committed] == ["silence"]
 
 
 async def until_committed(world: World, count: int) -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, event, select
+from sqlalchemy import delete, event, select, update
 
 from alarms.deliveries.ledger import MAX_AN_HOUR, SETTLED_AFTER_MS
 from alarms.evaluation import store as store_module
@@ -295,6 +295,18 @@ async def test_alarms_that_have_been_ok_for_longer_than_histories_are_kept_go(
         await store.forget_alarms(2**53)
         assert [one["device"] for one in await rows(database_url, select(alarms))] == ["press"]
         assert states(await store.commit([fires(rule, 3, "saw")])) == [(1, "firing", "reading")]
+
+
+async def test_an_alarm_that_fired_late_is_kept_as_long_as_its_history(database: Database, database_url: str) -> None:
+    rule = await stored_rule(database)
+    async with leading(database) as store:
+        await store.commit([fires(rule, 1), ends(rule, 9)])
+        await change(database_url, update(alarms).values(changed_at_ms=1))
+        assert len(await store.commit([replace(late(rule, 10), newest=(START_MS + 20, 0))])) == 2
+        assert await store.commit([replace(late(rule, 10), newest=(START_MS + 20, 0))]) == []
+        await change(database_url, update(alarms).values(state="ok"))
+        await store.forget_alarms(1000)
+    assert len(await rows(database_url, select(alarms))) == 1
 
 
 async def test_the_newest_readings_of_series_that_nobody_watches_go(database: Database) -> None:
