@@ -89,7 +89,7 @@ class SocketIoConnection:
         """Give the connection up if nothing came for so long; else look again when that may be."""
         ends_at = self._received_at + limit_s
         if self._loop.time() >= ends_at:
-            self._is_lost()
+            self._end()
         else:
             self._silence = self._loop.call_at(ends_at, self._check_silence, limit_s)
 
@@ -110,7 +110,7 @@ class SocketIoConnection:
         except (aiohttp.ClientError, OSError) as error:
             _log.info("The connection was lost: %r", error)
         finally:
-            self._is_lost()
+            self._end()
 
     def next_number(self) -> int:
         """Return the number that the acknowledgement of the next event will have."""
@@ -128,7 +128,7 @@ class SocketIoConnection:
                 await self._socket.send_str(MESSAGE + packet)
         except (aiohttp.ClientError, OSError) as error:
             _log.info("A packet was not sent: %r", error)
-            self._is_lost()
+            self._end()
 
     async def request(self, event: str, payload: dict[str, Any], timeout_s: float) -> Any:
         """Send an event and return its acknowledgement; raises TimeoutError, or NotNow if the connection is lost."""
@@ -145,7 +145,7 @@ class SocketIoConnection:
 
     async def close(self) -> None:
         """Close it within bounded time, whatever its state."""
-        self._is_lost()
+        self._end()
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.wait((self._reading,))
@@ -194,13 +194,13 @@ class SocketIoConnection:
         data = content.get("data") if isinstance(content, dict) else None
         code = data.get("code") if isinstance(data, dict) else None
         if self._connected.done():
-            self._is_lost()
+            self._end()
         elif kind == CONNECT_ERROR and isinstance(code, str) and code not in TEMPORARY:
             self._connected.set_exception(DeviceRefused(code, str(content.get("message", ""))))
         else:
             self._connected.set_exception(NotNow(f"refused for now: {code}"))
 
-    def _is_lost(self) -> None:
+    def _end(self) -> None:
         self.lost.set()
         if self._silence is not None:
             self._silence.cancel()

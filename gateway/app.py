@@ -67,10 +67,9 @@ async def gateway_service(
     verifier = TokenVerifier(keys, settings.token_issuer)
     admission = Admission(verifier, revocations, ConnectionLimits(settings), ClientAddresses(settings.trusted_proxies))
     lane = partial(_lane, broker, settings, metrics, tracing)
-    slots = min(BACKFILL_SLOTS, settings.publish_slots)
     async with (
         lane(READINGS_EXCHANGE, settings.publish_slots) as (live, publisher),
-        lane(BACKFILL_EXCHANGE, slots) if settings.backfill_after_seconds else nullcontext((None, None)) as (
+        lane(BACKFILL_EXCHANGE, BACKFILL_SLOTS) if settings.backfill_after_seconds else nullcontext((None, None)) as (
             backfill,
             _,
         ),

@@ -1,5 +1,6 @@
 """The auth service on a real port, a client of it, and what tests read from its tokens and keys."""
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -141,6 +142,13 @@ async def new_token(client: Client) -> str:
 async def published(client: Client) -> list[str]:
     """Return the key ids in the JWKS."""
     return [key["kid"] for key in (await client.get("/.well-known/jwks.json")).json["keys"]]
+
+
+async def until_published(client: Client, kids: list[str]) -> None:
+    """Wait: a JWKS may be 0.2 s old, and a command may end sooner."""
+    async with asyncio.timeout(10):
+        while await published(client) != kids:
+            await asyncio.sleep(0.02)
 
 
 def claims_of(token: str) -> dict[str, Any]:

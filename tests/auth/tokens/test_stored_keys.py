@@ -16,7 +16,7 @@ from database.connection import open_database
 from database.tables import api_keys, signing_keys
 from tests.auth.processes import auth, keys
 from tests.auth.rows import change
-from tests.auth.service import SECRET, Client, kid_of, make_settings, new_token, published, running
+from tests.auth.service import SECRET, Client, kid_of, make_settings, new_token, published, running, until_published
 
 MONTH_MS = 30 * 86_400_000
 LATE_MS = 60_000
@@ -36,13 +36,6 @@ async def rotated(url: str, *arguments: str, **variables: str) -> str:
 async def until_signs(client: Client, kid: str) -> None:
     async with asyncio.timeout(10):
         while kid_of(await new_token(client)) != kid:
-            await asyncio.sleep(0.02)
-
-
-async def until_published(client: Client, kids: list[str]) -> None:
-    """Wait: a JWKS may be 0.2 s old, and a command may end sooner."""
-    async with asyncio.timeout(10):
-        while await published(client) != kids:
             await asyncio.sleep(0.02)
 
 
