@@ -29,7 +29,7 @@ test fuzz test-compiled: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/dev.done ## run every test, on real servers that the tests start themselves (ARGS="-k name" goes to pytest)
 	@testing/servers/install >&2
 	@testing/servers/install-from-debian sid rabbitmq-server >/dev/null || echo "the newest RabbitMQ is not available here (see the line above)" >&2
-	@exec $(PYTEST) $(ARGS)
+	@exec $(PYTEST) --rerun $(ARGS)
 
 test-fast: $(VENV)/dev.done ## run some 3,000 tests that need no server and no other process, in less than a minute
 	@PYTHONDONTWRITEBYTECODE= exec $(BIN)/python -m pytest -n 4 --dist worksteal -p no:schemathesis -q -m "not server and not slow" $(ARGS)

@@ -21,7 +21,15 @@ from testing.servers.mariadb import MariaDBServer
 from testing.servers.mongodb import MongoDBServer
 from testing.servers.rabbitmq import RabbitMQServer
 
-pytest_plugins = ("tests.compiled", "tests.collecting", "tests.fast", "tests.hanging", "tests.seeds", "tests.workers")
+pytest_plugins = (
+    "tests.compiled",
+    "tests.collecting",
+    "tests.fast",
+    "tests.hanging",
+    "tests.rerun",
+    "tests.seeds",
+    "tests.workers",
+)
 
 VERSIONS = pytest.StashKey[list[str]]()
 WHY_NOT_NEWEST = pytest.StashKey[str]()

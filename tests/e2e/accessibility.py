@@ -15,7 +15,8 @@ def axe() -> str:
 
 
 def breaches(browser: Browser) -> list[tuple[str, list[str]]]:
-    """Return the violations axe finds by all its rules: WCAG 2.2 AA and its best practices."""
+    """Return the violations axe finds by all its rules, once no transition runs: WCAG 2.2 AA and its best practices."""
+    browser.until("return document.getAnimations().every((one) => one.playState !== 'running')")
     found = browser.driver.execute_async_script(
         "const done = arguments[0];axe.run(document).then(({violations, passes}) => done([violations, passes.length]))"
     )

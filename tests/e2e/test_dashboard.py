@@ -260,6 +260,7 @@ def test_two_tabs_that_renew_at_once_both_go_on(logged_in: Browser) -> None:
     copies = logged_in.run(KEPT)
     logged_in.driver.switch_to.window(first)
     logged_in.until(f"{KEPT}.refresh === arguments[0]", copies["refresh"])
+    assert all("/user/refresh" in line and " 401 " in line for line in logged_in.console_errors())
 
 
 def test_a_refresh_token_that_somebody_else_has_used_logs_out_after_its_second_use(logged_in: Browser) -> None:

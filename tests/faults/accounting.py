@@ -56,9 +56,15 @@ async def scenario(stores: Stores, fleet: Fleet, fault: Injection, number: int) 
         verdict.note = await fault.make() or ""
         healed = time.monotonic()
         await fleet.accepted_since(healed, GIVES_UP_AFTER_S)
+        accepted_s = time.monotonic() - healed
         await fleet.finish(GIVES_UP_AFTER_S)
+        finished_s = time.monotonic() - healed
         verdict.counts = await judged(stores, fleet, sensor_type, GIVES_UP_AFTER_S)
         verdict.recovered_s = time.monotonic() - healed
+        if verdict.late:
+            verdict.note += (
+                f"; after {accepted_s:.1f} s all devices had been accepted, after {finished_s:.1f} s finished"
+            )
         await fleet.library.finish(GIVES_UP_AFTER_S)
         within_s = 1.5 * fleet.library.keep_stored_s + GIVES_UP_AFTER_S if fault.name in RESTORES else 0.0
         for column, count in (await judged_library(stores, fleet.library, library_type, within_s)).items():

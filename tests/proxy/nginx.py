@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import aiohttp
+
 from testing.servers.ports import free_port
 from testing.waiting import eventually
 from tests.integration.services import ROOT
@@ -117,11 +119,10 @@ async def running_nginx(folder: Path, names: NameServer, program: str = "", /, *
     async def healthy() -> bool:
         assert process.returncode is None, (folder / "error.log").read_text()
         try:
-            _, writer = await asyncio.open_connection("127.0.0.1", proxy.health_port)
-        except OSError:
+            async with asyncio.timeout(1), aiohttp.request("GET", f"http://127.0.0.1:{proxy.health_port}/healthz"):
+                return True  # it listens before its workers answer and its pid is written
+        except (OSError, TimeoutError, aiohttp.ClientError):
             return False
-        writer.close()
-        return True
 
     try:
         await eventually(healthy, "nginx listens")

@@ -158,11 +158,12 @@ async def test_addresses_that_a_client_claims_are_ignored(front: ProxyFixture) -
 
 
 async def test_log_ins_are_rate_limited_and_other_calls_are_not(front: ProxyFixture) -> None:
-    statuses = [(await front.get("/user/login", "POST"))[0] for _ in range(100)]
-    assert statuses[:50] == [200] * 50
-    status, headers, echoed = await front.get("/user/login", "POST")
-    assert (status, echoed["code"], headers["Retry-After"]) == (429, "rate_limited", "1")
-    assert headers["Content-Type"] == "application/problem+json"
+    answers = await asyncio.gather(*(front.get("/user/login", "POST") for _ in range(100)))
+    passed = [status for status, _, _ in answers].count(200)
+    assert 50 <= passed < 100, "bursts of 50 pass"
+    for _, headers, echoed in (answer for answer in answers if answer[0] != 200):
+        assert (echoed["status"], echoed["code"], headers["Retry-After"]) == (429, "rate_limited", "1")
+        assert headers["Content-Type"] == "application/problem+json"
     assert (await front.get("/user/token"))[0] == 200
 
 
