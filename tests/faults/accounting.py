@@ -35,17 +35,22 @@ Make = Callable[[], Awaitable[str | None]]
 
 @dataclass(frozen=True)
 class Injection:
-    """A fault to inject now, and by how much longer than after others the recovery from it may take."""
+    """A fault to inject now, and by how much longer than after others the recovery from it may take.
+
+    `stored_later_by_s`: and by how much longer still it may take to store what was accepted.
+    """
 
     name: str
     make: Make
     recovers_later_by_s: float = 0.0
+    stored_later_by_s: float = 0.0
 
 
 async def scenario(stores: Stores, fleet: Fleet, fault: Injection, number: int) -> Verdict:
     """Inject one fault, wait until it is over, and account for what was sent meanwhile."""
     verdict = Verdict(fault.name)
     verdict.recovers_within_s += fault.recovers_later_by_s
+    verdict.stored_later_by_s = fault.stored_later_by_s
     sensor_type = f"{number}-{fault.name}"[:64]
     fleet.begin(sensor_type)
     library_type = f"library-{sensor_type}"[:64]
@@ -56,15 +61,10 @@ async def scenario(stores: Stores, fleet: Fleet, fault: Injection, number: int) 
         verdict.note = await fault.make() or ""
         healed = time.monotonic()
         await fleet.accepted_since(healed, GIVES_UP_AFTER_S)
-        accepted_s = time.monotonic() - healed
+        verdict.accepted_s = time.monotonic() - healed
         await fleet.finish(GIVES_UP_AFTER_S)
-        finished_s = time.monotonic() - healed
         verdict.counts = await judged(stores, fleet, sensor_type, GIVES_UP_AFTER_S)
         verdict.recovered_s = time.monotonic() - healed
-        if verdict.late:
-            verdict.note += (
-                f"; after {accepted_s:.1f} s all devices had been accepted, after {finished_s:.1f} s finished"
-            )
         await fleet.library.finish(GIVES_UP_AFTER_S)
         within_s = 1.5 * fleet.library.keep_stored_s + GIVES_UP_AFTER_S if fault.name in RESTORES else 0.0
         for column, count in (await judged_library(stores, fleet.library, library_type, within_s)).items():
@@ -80,7 +80,8 @@ async def scenario(stores: Stores, fleet: Fleet, fault: Injection, number: int) 
 
 def row(verdict: Verdict) -> str:
     counts = "".join(f"{verdict.counts.get(name, 0):>13}" for name in COLUMNS)
-    late = f"  LATE (asked {verdict.recovers_within_s:g})" if verdict.late else ""
+    asked = f"accepted within {verdict.recovers_within_s:g} s, stored {verdict.stored_later_by_s:g} s later"
+    late = f"  LATE (accepted after {verdict.accepted_s:.1f} s; asked: {asked})" if verdict.late else ""
     large = f"  LARGE (asked {MAX_BYTES / 1e6:g})" if verdict.large else ""
     times = f"{verdict.recovered_s:>10.1f} s{verdict.largest_bytes / 1e6:>8.0f} MB"
     return f"{verdict.name:54}{counts}{times}{late}{large}  {verdict.note}  {verdict.failure}".rstrip()

@@ -20,6 +20,14 @@ def test_one_reading_in_the_wrong_place_is_enough(wrong: str) -> None:
     assert not Verdict("name", counts | {wrong: 1}).holds
 
 
+def test_what_was_on_its_way_may_be_stored_later_and_devices_may_not_be_accepted_later() -> None:
+    assert Verdict("name", accepted_s=10.0, recovered_s=10.0).holds
+    assert not Verdict("name", accepted_s=1.0, recovered_s=10.1).holds
+    assert Verdict("name", accepted_s=20.0, recovered_s=49.0, recovers_within_s=20.0, stored_later_by_s=30.0).holds
+    assert not Verdict("name", accepted_s=20.1, recovered_s=20.2, recovers_within_s=20.0, stored_later_by_s=30.0).holds
+    assert not Verdict("name", accepted_s=1.0, recovered_s=50.1, recovers_within_s=20.0, stored_later_by_s=30.0).holds
+
+
 async def test_a_good_reading_is_found_in_a_dead_letter_among_bad_ones(tmp_path: Path) -> None:
     url = f"embedded://{tmp_path}/queue.db"
     good = encode_document("owner", "device", Reading("kind", 1, 2, 3, 4))

@@ -39,16 +39,20 @@ class Verdict:
 
     name: str
     counts: dict[str, int] = field(default_factory=dict)
+    # From the end of the fault until every device was accepted again, and until everything accepted was stored.
+    accepted_s: float = 0.0
     recovered_s: float = 0.0
     largest_bytes: int = 0
     failure: str = ""
     note: str = ""
     recovers_within_s: float = RECOVERS_WITHIN_S
+    stored_later_by_s: float = 0.0
 
     @property
     def late(self) -> bool:
         """Whether recovery took too long."""
-        return self.recovered_s > self.recovers_within_s
+        stored_within_s = self.recovers_within_s + self.stored_later_by_s
+        return self.accepted_s > self.recovers_within_s or self.recovered_s > stored_within_s
 
     @property
     def large(self) -> bool:

@@ -23,6 +23,9 @@ AWAY_S = 40.0
 PAST_THE_TICK_S = 85.0
 # TCP sends what was lost again after ever longer times, and whatever is said over a connection waits for that.
 RECOVERS_LATER_BY_S = 10.0
+# Each of these waits is twice the one before, so the last one may go on after the partition for as long as that lasted.
+# What a node had for a worker beyond the cut, before it knew of it, is stored when that wait is over.
+PARTED_S = (20.0, 30.0)
 BEHIND_S = 30
 ON_THE_MINORITY_SIDE = "its gateway reaches a minority only"
 
@@ -31,7 +34,8 @@ ON_THE_MINORITY_SIDE = "its gateway reaches a minority only"
 class Fault:
     """A fault, and what may stand still while it lasts: why, or empty where there is a majority that goes on.
 
-    `recovers_later_by_s`: what the network needs once it is over.
+    `recovers_later_by_s`: what the network needs once it is over. `stored_later_by_s`: what it needs besides for what
+    was on its way between two nodes.
     """
 
     run: Callable[[Cluster, random.Random], Awaitable[None]]
@@ -39,6 +43,7 @@ class Fault:
     one_device: str
     storing: str
     recovers_later_by_s: float = 0.0
+    stored_later_by_s: float = 0.0
 
 
 FAULTS: dict[str, Fault] = {}
@@ -52,12 +57,18 @@ Run = Callable[[Cluster, random.Random], Awaitable[None]]
 
 
 def fault(
-    *, accepting: str = "", one_device: str = "", storing: str = "", recovers_later_by_s: float = 0.0
+    *,
+    accepting: str = "",
+    one_device: str = "",
+    storing: str = "",
+    recovers_later_by_s: float = 0.0,
+    stored_later_by_s: float = 0.0,
 ) -> Callable[[Run], Run]:
     """Add a fault, and the reasons why all devices, one device or all workers may stand still."""
 
     def add(run: Run) -> Run:
-        FAULTS[run.__name__] = Fault(run, accepting, one_device or accepting, storing, recovers_later_by_s)
+        reasons = (accepting, one_device or accepting, storing)
+        FAULTS[run.__name__] = Fault(run, *reasons, recovers_later_by_s, stored_later_by_s)
         return run
 
     return add
@@ -116,9 +127,9 @@ async def partition(cluster: Cluster, random: random.Random, seconds: float) -> 
         cluster.network.heal()
 
 
-@fault(one_device=ON_THE_MINORITY_SIDE, recovers_later_by_s=RECOVERS_LATER_BY_S)
+@fault(one_device=ON_THE_MINORITY_SIDE, recovers_later_by_s=RECOVERS_LATER_BY_S, stored_later_by_s=PARTED_S[1])
 async def gateway_on_the_minority_side(cluster: Cluster, random: random.Random) -> None:
-    await partition(cluster, random, random.uniform(20, 30))
+    await partition(cluster, random, random.uniform(*PARTED_S))
 
 
 @fault(one_device=ON_THE_MINORITY_SIDE, recovers_later_by_s=RECOVERS_LATER_BY_S)

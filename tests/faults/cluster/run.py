@@ -60,7 +60,9 @@ def faults_of(cluster: Cluster, fleet: Fleet, args: argparse.Namespace, rng: ran
         for name in rng.sample(select, len(select)):
             if not args.short and time.monotonic() >= until:
                 return
-            yield Injection(name, partial(injected, name, cluster, fleet, rng), FAULTS[name].recovers_later_by_s)
+            fault = FAULTS[name]
+            later = (fault.recovers_later_by_s, fault.stored_later_by_s)
+            yield Injection(name, partial(injected, name, cluster, fleet, rng), *later)
         if args.short:
             return
 
