@@ -99,7 +99,7 @@ COMPILED_TESTS = tests/runtime/test_compiled.py tests/gateway/limits/test_rates.
 	tests/integration/test_pipeline.py::test_a_killed_gateway_loses_nothing_that_was_acknowledged
 test-compiled: $(VENV)/dev.done ## run the tests of the compiled modules on what `make build-fast` has compiled
 	@testing/servers/install >&2
-	@TIDEGATE_COMPILED=required exec $(PYTEST) $(COMPILED_TESTS) $(ARGS)
+	@TIDEGATE_COMPILED=required exec $(PYTEST) --rerun $(COMPILED_TESTS) $(ARGS)
 
 up: ## Docker Compose: start everything on this host (ARGS="--scale persister=4"; COMPOSE="--profile demo" adds devices)
 	@$(PYTHON) deploy/compose/env.py

@@ -1,8 +1,8 @@
 """`--rerun`: what failed beside other tests runs once more, one at a time; what passes then does not fail the run.
 
-A pytest plugin, for `make test`. Thousands of tests with real servers and browsers share two processors, and now and
-then one waits longer for a processor than for what it tests. `--rerun` of CPython's regrtest does the same. The end of
-the run names each such test, and its first failure stays in the output.
+A pytest plugin, for `make test` and `make test-compiled`. Thousands of tests with real servers and browsers share two
+processors, and now and then one waits longer for a processor than for what it tests. CPython's regrtest has the same
+option. The end of the run names each such test, and its first failure stays in the output.
 
 Tests that account for readings never run again: one that is lost once in a hundred runs is lost. Nor does anything when
 more than MOST failed: then something is broken.
