@@ -16,6 +16,7 @@ from persister.database_command import print_error, run_on_database
 from persister.sealing.metrics import SealingMetrics
 from persister.sealing.sealer import Sealer
 from persister.settings import CompactSettings
+from runtime.allocator import use_one_arena
 from runtime.logs import logger
 from runtime.operators import system_user
 from runtime.process import run_service
@@ -25,11 +26,13 @@ audit_log = logger("persister.audit")
 
 def serve() -> int:
     """Run the service and return the exit code."""
+    use_one_arena()
     return run_service(CompactSettings, serve_compactor)
 
 
 def compact(*, as_json: bool) -> int:
     """Run `compact --all` and return the exit code."""
+    use_one_arena()
 
     async def work(settings: CompactSettings, database: Any) -> Compacted:
         metrics = CompactorMetrics(CollectorRegistry())

@@ -24,8 +24,9 @@ from storage.places.window import position_at
 
 READINGS_PER_READ = 32_768
 CHUNK_READINGS, CHUNK_BYTES = 32_768, 8 * 1024 * 1024
-# So that a batch of series with a reading each takes a second at most, a fraction of a lease.
-CHUNKS_PER_BATCH = 1000
+# So that a batch of series with a reading each takes a fraction of a lease, and their pieces little memory: there are
+# up to MAX_RUNS pieces of a series, some 3 KB each as the driver returns them.
+CHUNKS_PER_BATCH = 250
 
 
 @dataclass(frozen=True, slots=True)

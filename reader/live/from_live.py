@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from broker.interface import Broker, Subscriber
-from broker.live import LiveReading, live_readings
+from broker.live import LiveReading, forget_series, live_readings
 from broker.topology import LIVE_EXCHANGE
 from reader.live.feed import HEARTBEAT, Feed
 from reader.live.owner_feeds import FLUSH_EVERY_S, UNREADABLE, LiveEvent, OwnerFeeds
@@ -28,6 +28,8 @@ MAX_QUEUED_PAYLOADS = 64
 MAX_OWNERS = 10_000
 # An older lag says nothing about the present.
 LAG_VALID_S = 10.0
+# Devices come and go: what the series of those that are gone take is given back.
+FORGET_SERIES_EVERY_S = 600.0
 # Events held for a feed that reads its backfill; beyond it the oldest are dropped.
 MAX_HELD = 10_000
 
@@ -52,7 +54,9 @@ class FromLive:
         """Subscribe and serve feeds while the context is open."""
         async with broker.subscriber(LIVE_EXCHANGE, bound=MAX_QUEUED_PAYLOADS) as subscriber:
             live = cls(subscriber, metrics, heartbeat_s=heartbeat_s)
-            async with background(live.receive(), live.flush(), live.send_heartbeats(), name="live"):
+            async with background(
+                live.receive(), live.flush(), live.send_heartbeats(), live.forget_series(), name="live"
+            ):
                 yield live
 
     async def receive(self) -> None:
@@ -110,6 +114,12 @@ class FromLive:
             await asyncio.sleep(self._heartbeat_s)
             for feed in self.feeds():
                 feed.offer(HEARTBEAT)
+
+    async def forget_series(self) -> None:
+        """Forget every ten minutes which series were received; never returns."""
+        while True:
+            await asyncio.sleep(FORGET_SERIES_EVERY_S)
+            forget_series()
 
     def feeds(self) -> list[Feed]:
         """Return every open feed."""

@@ -7,7 +7,7 @@ been compacted: from then on a newer reading may be in a block.
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from random import random
 from typing import Any
@@ -31,10 +31,10 @@ from storage.places.reading import Places
 from storage.places.state import State
 from storage.places.window import Window
 
-# Series remembered, some 500 bytes each.
+# Series remembered, some 800 bytes each; decoded, a document alone takes twice that.
 MAX_KNOWN = 50_000
 # An operator may erase an owner or restore a copy: what is remembered is looked up again after this time, or after half
-# of it, so that not all series are at once.
+# of it, so that not all series are at once. It is forgotten then, also where nobody asks again: devices come and go.
 KNOWN_S = 300.0
 
 
@@ -44,11 +44,19 @@ class _Candidate:
 
     position: Position
     number: int
-    document: Document
+    found: Document | bytes
 
     @property
     def rank(self) -> tuple[Position, int]:
         return self.position, -self.number
+
+    @property
+    def document(self) -> Document:
+        return bson.decode(self.found, READABLE) if isinstance(self.found, bytes) else self.found
+
+    def packed(self) -> "_Candidate":
+        """Return the same with its document as BSON, in which it is remembered."""
+        return self if isinstance(self.found, bytes) else replace(self, found=bson.encode(self.found))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +69,11 @@ class _Known:
 
     def holds(self, state: State) -> bool:
         later = sum(number >= self.final for number in state.waiting)
-        return later == state.highest + 1 - self.final and time.monotonic() - self.at < KNOWN_S
+        return later == state.highest + 1 - self.final and not self.is_old
+
+    @property
+    def is_old(self) -> bool:
+        return time.monotonic() - self.at >= KNOWN_S
 
 
 class Newest:
@@ -70,6 +82,10 @@ class Newest:
     def __init__(self, places: Places) -> None:
         self._places = places
         self._known: OrderedDict[tuple[str, str, str], _Known] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Return how many series are remembered."""
+        return len(self._known)
 
     async def of(self, owner: str, series: Sequence[Names]) -> dict[Names, Document]:
         """Return the newest reading of each series of an owner that has one, as a document.
@@ -92,7 +108,8 @@ class Newest:
                 _keep_newest(behind, await self._blocks(owner, unknown, session))
         for one in unknown:
             at = time.monotonic() - random() * KNOWN_S / 2
-            self._remember((owner, *one), _Known(behind.get(one), state.final, at))
+            newest = behind.get(one)
+            self._remember((owner, *one), _Known(newest.packed() if newest else None, state.final, at))
         _keep_newest(behind, hot)
         return {one: candidate.document for one, candidate in self._retained(behind, state)}
 
@@ -110,7 +127,8 @@ class Newest:
     def _remember(self, name: tuple[str, str, str], known: _Known) -> None:
         self._known[name] = known
         self._known.move_to_end(name)
-        if len(self._known) > MAX_KNOWN:
+        # In the order in which they were remembered, so those behind the first one are not much older.
+        while len(self._known) > MAX_KNOWN or next(iter(self._known.values())).is_old:
             self._known.popitem(last=False)
 
     async def before(self, owner: str, series: Sequence[Names], before_ms: int) -> dict[Names, Document]:

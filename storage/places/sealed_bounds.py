@@ -15,7 +15,7 @@ from storage.places.window import Window
 
 # Series, some 1 KB each while eight collections wait.
 MAX_SERIES = 10_000
-# An operator may restore a copy.
+# An operator may restore a copy. It is forgotten then, also where nobody asks again: devices come and go.
 KNOWN_S = 60.0
 
 _Name = tuple[str, str, str]
@@ -29,6 +29,10 @@ class _Bounds:
         self.last: dict[int, Position] = {}
         self.at = time.monotonic()
 
+    @property
+    def is_old(self) -> bool:
+        return time.monotonic() - self.at >= KNOWN_S
+
 
 class SealedBounds:
     """The bounds that are known of one database."""
@@ -38,10 +42,13 @@ class SealedBounds:
         # Questions are asked in several threads.
         self._lock = Lock()
 
+    def __len__(self) -> int:
+        return len(self._series)
+
     def may_have(self, number: int, window: Window) -> bool:
         """Return whether a sealed collection may have readings of a window."""
         bounds = self._series.get(_name(window.series))
-        if bounds is None or time.monotonic() - bounds.at >= KNOWN_S:
+        if bounds is None or bounds.is_old:
             return True
         return window.start <= bounds.last.get(number, END) and window.end > bounds.first.get(number, BEGINNING)
 
@@ -73,11 +80,12 @@ class SealedBounds:
     def _of(self, series: Key, state: State) -> _Bounds:
         name = _name(series)
         bounds = self._series.get(name)
-        if bounds is None or time.monotonic() - bounds.at >= KNOWN_S:
+        if bounds is None or bounds.is_old:
             bounds = self._series[name] = _Bounds()
-            if len(self._series) > MAX_SERIES:
-                self._series.popitem(last=False)
         self._series.move_to_end(name)
+        # In the order in which they were last noted, none of which is later than KNOWN_S.
+        while len(self._series) > MAX_SERIES or next(iter(self._series.values())).is_old:
+            self._series.popitem(last=False)
         for known in (bounds.first, bounds.last):
             for number in known.keys() - set(state.waiting):
                 del known[number]

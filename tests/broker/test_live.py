@@ -26,6 +26,13 @@ def test_documents_travel_unchanged_with_their_series() -> None:
     assert readings[1].decoded()["value"] == 1.0
 
 
+def test_names_that_many_series_have_are_kept_once() -> None:
+    (payload,) = live_payloads([document("d-1", 1), encode_document("owner", "d-1", Reading("humidity", 1, 0, 0, 1))])
+    first, second = live_readings(payload)
+    assert first.device is second.device
+    assert first.owner is second.owner
+
+
 def test_no_documents_make_no_payload_and_many_make_several() -> None:
     assert list(live_payloads([])) == []
     one = document("d", 1)

@@ -6,12 +6,15 @@ Blocks and pieces have their real sizes here.
 import asyncio
 import json
 import os
+import platform
+import re
 import signal
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -160,6 +163,28 @@ async def test_wrong_settings_are_reported(mongodb_database: Mongo, arguments: t
     code, _, err = await ran(mongodb_database, *arguments, COMPACT_CORES="0")
     assert code == 2
     assert "COMPACT_CORES" in err
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has arenas")
+async def test_threads_of_the_compactor_share_one_arena(mongodb_database: Mongo, world: World) -> None:
+    await fill(world)
+    process = await started(mongodb_database, "compact")
+    try:
+
+        async def is_dropped() -> bool:
+            return sealed_name(1) not in await world.database.list_collection_names()
+
+        await eventually(is_dropped, "compaction")
+        assert thread_arenas(process.pid) == 0
+    finally:
+        process.terminate()
+        await process.communicate()
+
+
+def thread_arenas(pid: int) -> int:
+    """Return how many heaps a process has for arenas of threads: at multiples of 64 MiB (glibc, malloc/arena.c)."""
+    found = re.findall(r"^([0-9a-f]+)-[0-9a-f]+ rw-p 00000000 00:00 0 *$", Path(f"/proc/{pid}/maps").read_text(), re.M)
+    return sum(int(start, 16) % (64 << 20) == 0 for start in found)
 
 
 @pytest.mark.parametrize(

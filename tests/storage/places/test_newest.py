@@ -1,15 +1,19 @@
 """What is remembered of the newest readings is asked again when it may have become wrong."""
 
+import gc
+import tracemalloc
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import bson
 import pytest
-from bson import Int64, ObjectId
+from bson import Decimal128, Int64, ObjectId
 
 from readings.collections import READINGS
 from readings.document import AS_MILLISECONDS
 from runtime.mongodb import mongodb_client
+from storage.places import newest
 from storage.places.documents import piece_document
 from storage.places.each import Document, Pipeline, find_each
 from storage.places.names import BLOCKS, PIECES, sealed_name
@@ -152,6 +156,48 @@ async def test_what_is_remembered_is_not_shown_past_its_retention(world: World) 
     assert await world.value() is None
     await world.state(1, 1, retention={"days": 1, "bySensorType": {SENSOR_TYPE: 0}})
     assert await world.value() == "old"
+
+
+async def test_what_is_remembered_is_shown_as_it_was_found(world: World) -> None:
+    place = {"lat": 48.1, "lon": 11.5}
+    attributes = {"unit": "°C", "location": place, "tags": {"line": "7"}, "later": [None, Decimal128("1.50")]}
+    made = bson.decode(document("text", START_MS), AS_MILLISECONDS) | attributes
+    await world.database[READINGS].insert_one(made)
+    await world.seal(1)
+    await world.state(1, 1)
+    for _ in range(2):
+        assert await world.newest.of(OWNER, [ONE]) == {ONE: made}
+
+
+async def test_what_is_remembered_is_forgotten_where_nobody_asks_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(newest, "time", SimpleNamespace(monotonic=lambda: now))
+    for number in range(20):
+        await world.newest.of(OWNER, [(f"device-{number}", SENSOR_TYPE)])
+        now += newest.KNOWN_S / 4
+    assert len(world.newest) <= 6
+
+
+async def test_a_series_that_is_remembered_takes_less_than_a_kilobyte(world: World) -> None:
+    made = bson.decode(document(1.5, START_MS), AS_MILLISECONDS) | {"location": {"lat": 48.1, "lon": 11.5}}
+    series = [(f"device-{number:03}", SENSOR_TYPE) for number in range(500)]
+    keys = [made["_id"] | {"device": device} for device, _ in series]
+    await world.database[READINGS].insert_many([made | {"_id": key} for key in keys])
+    await world.seal(1)
+    await world.state(1, 1)
+    await world.newest.of(OWNER, series[:50])  # what the driver keeps is there now
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for start in range(50, len(series), 50):
+            assert len(await world.newest.of(OWNER, series[start : start + 50])) == 50
+        gc.collect()
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken < 1000 * (len(series) - 50)
 
 
 @pytest.mark.parametrize("before_ms", [START_MS + 1, START_MS + 2, START_MS + 100])

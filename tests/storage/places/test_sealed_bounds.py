@@ -1,6 +1,7 @@
 """A sealed collection is not asked for what it cannot have, and always for what it may have."""
 
 import random
+from types import SimpleNamespace
 
 import pytest
 
@@ -91,6 +92,17 @@ def test_what_is_known_is_forgotten_after_a_while(monkeypatch: pytest.MonkeyPatc
     bounds.note(STATE, 3, window(), None)
     monkeypatch.setattr(sealed_bounds, "KNOWN_S", 0.0)
     assert bounds.may_have(3, window())
+
+
+def test_series_that_are_not_asked_about_any_more_take_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(sealed_bounds, "time", SimpleNamespace(monotonic=lambda: now))
+    bounds = SealedBounds()
+    for number in range(1000):
+        now = float(number)
+        bounds.note(STATE, 3, Window(SERIES | {"device": f"device-{number}"}), (100, 7))
+    assert len(bounds) <= sealed_bounds.KNOWN_S
+    assert bounds.is_known(3, Window(SERIES | {"device": "device-999"}))
 
 
 @pytest.mark.fuzz

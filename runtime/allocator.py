@@ -1,0 +1,29 @@
+"""Settings of glibc's allocator for processes that need much memory for a moment, in several threads."""
+
+import ctypes
+import sys
+
+# malloc.h: the most arenas, from which threads take their memory.
+_M_ARENA_MAX = -8
+
+
+def use_one_arena() -> bool:
+    """Let all threads of this process take memory from one arena; return False where there is no glibc.
+
+    Call once, before threads are started. By default a thread gets an arena of its own, and what is free at the end of
+    each stays with it: up to twice the largest block that was freed so far, and `malloc_trim` gives back that of the
+    first arena only (mallopt(3), M_ARENA_MAX, M_MMAP_THRESHOLD and M_TRIM_THRESHOLD). So each thread that once held a
+    large answer keeps room for the next one. One arena has one such rest, and threads that wait for Python's lock
+    hardly wait for it.
+
+    Measured: behind 42 sealed collections of 30,000 readings in 1,000 series the compactor had 214 MB, 90 of them free
+    in arenas; with one arena 133 and 8. It takes 1.02 times the CPU time. A fixed M_MMAP_THRESHOLD of 128 KiB gives
+    back 10 MB more, at 1.35 times the CPU time for series with 10,000 readings each: page faults.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except AttributeError:  # musl
+        return False
+    return bool(mallopt(_M_ARENA_MAX, 1))

@@ -1,0 +1,60 @@
+"""Threads of a process share one arena of glibc, whatever they allocate at the same time."""
+
+import ctypes
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runtime.allocator import use_one_arena
+
+# Prints the number of arenas that 8 threads made, each of which allocates for itself while the others do.
+ARENAS = """
+import ctypes, os, re, sys, threading
+from pathlib import Path
+from runtime.allocator import use_one_arena
+
+if sys.argv[1] == "one":
+    assert use_one_arena()
+all_there = threading.Barrier(8)
+
+def allocate():
+    held = [bytes(50_000) for _ in range(20)]
+    all_there.wait()
+
+threads = [threading.Thread(target=allocate) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+libc = ctypes.CDLL(None)
+libc.fopen.restype = ctypes.c_void_p
+file = ctypes.c_void_p(libc.fopen(sys.argv[2].encode(), b"w"))
+assert libc.malloc_info(0, file) == 0
+libc.fclose(file)
+print(len(re.findall("<heap nr=", Path(sys.argv[2]).read_text())))
+"""
+needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has arenas")
+
+
+def arenas(what: str, file: str) -> int:
+    ran = subprocess.run(
+        [sys.executable, "-c", ARENAS, what, file], capture_output=True, text=True, check=True, timeout=60
+    )
+    return int(ran.stdout)
+
+
+@needs_glibc
+def test_threads_share_one_arena(tmp_path: Path) -> None:
+    assert arenas("one", f"{tmp_path}/one") == 1
+    assert arenas("many", f"{tmp_path}/many") > 1
+
+
+def test_without_glibc_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert not use_one_arena()
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
+    assert not use_one_arena()
