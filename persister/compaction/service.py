@@ -17,6 +17,7 @@ from persister.compaction.lease import LeaseLostError
 from persister.compaction.metrics import CompactorMetrics
 from persister.mongodb_errors import error_text
 from persister.settings import CompactSettings
+from runtime.allocator import trim_heap
 from runtime.background import background
 from runtime.http.ops import Check, ops_server
 from runtime.logs import logger
@@ -72,6 +73,7 @@ async def _attempt(compactor: Compactor, stop: asyncio.Event) -> bool:
     """Compact one sealed collection; return whether there may be another one to do at once."""
     try:
         if await compactor.compact_next(stop) is not None:
+            trim_heap()
             return True
         await compactor.lease.release()  # so that another process need not wait when there is one
     except LeaseLostError:
