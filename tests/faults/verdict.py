@@ -1,9 +1,10 @@
 """The outcome of every reading of a scenario, according to MongoDB and the dead-letter queue themselves."""
 
 import asyncio
+import time
 from collections import Counter
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from typing import Any
 from broker.connect import open_broker
 from broker.topology import DEAD_LETTERS
 from readings.document import DocumentError, decode_document, split_documents
+from readings.keys import Position
 from runtime.mongodb import mongodb_client
 from storage.codec.to_documents import documents_of
+from storage.places.names import BEGINNING
 from storage.places.reading import Places
 from storage.places.window import Window
 from tests.faults.fleet import Fleet, Identity
@@ -86,20 +89,48 @@ async def _stored_of(stores: Stores, sensor_type: str) -> list[tuple[Identity, A
 async def stored_documents(stores: Stores, sensor_type: str) -> list[dict[str, Any]]:
     """Return what a reader finds under this sensorType as documents."""
     found: list[dict[str, Any]] = []
-    async with mongodb_client(stores.mongodb_url, name="chaos", timeout_s=20) as client:
-        places = Places(client, stores.database)
-        series = await client[stores.database]["series"].find({"_id.sensorType": sensor_type}).to_list(None)
-        for window in (Window(one["_id"]) for one in series):
-            upwards = [each async for columns in places.stream(window) for each in documents_of(columns)]
-            downwards = [
-                each
-                async for columns in places.stream(replace(window, descending=True))
-                for each in documents_of(columns)
-            ]
+    async with reading(stores, sensor_type) as (places, windows):
+        for window in windows:
+            upwards = await _documents(places, window)
+            downwards = await _documents(places, replace(window, descending=True))
             # More may have been stored meanwhile.
             assert set(upwards) <= set(downwards), f"{window.series} has other readings backwards"
             found += map(decode_document, upwards)
     return found
+
+
+@asynccontextmanager
+async def reading(stores: Stores, sensor_type: str) -> AsyncIterator[tuple[Places, list[Window]]]:
+    """Open the places of readings; yields them with a window for each whole series of this sensorType."""
+    async with mongodb_client(stores.mongodb_url, name="chaos", timeout_s=20) as client:
+        series = await client[stores.database]["series"].find({"_id.sensorType": sensor_type}).to_list(None)
+        yield Places(client, stores.database), [Window(one["_id"]) for one in series]
+
+
+async def _documents(places: Places, window: Window) -> list[bytes]:
+    return [each async for columns in places.stream(window) for each in documents_of(columns)]
+
+
+async def until_stored(stores: Stores, fleet: Fleet, sensor_type: str, within_s: float) -> None:
+    """Return once everything acknowledged is stored, or the time is over; only what is still missing is read again."""
+    missing = fleet.acknowledged()
+    deadline = time.monotonic() + within_s
+    while missing and time.monotonic() < deadline:
+        first_ts = min(ts for _, _, _, ts, _ in missing)
+        missing -= await asyncio.to_thread(stored_since, stores, sensor_type, first_ts)
+        if missing:
+            await asyncio.sleep(0.1)
+
+
+def stored_since(stores: Stores, sensor_type: str, first_ts: int) -> set[Identity]:
+    """Return which readings of this sensorType from a time on are stored."""
+    return asyncio.run(_stored_since(stores, sensor_type, (first_ts, BEGINNING[1])))
+
+
+async def _stored_since(stores: Stores, sensor_type: str, start: Position) -> set[Identity]:
+    async with reading(stores, sensor_type) as (places, windows):
+        documents = [await _documents(places, replace(window, start=start)) for window in windows]
+    return {identity_of(decode_document(each)["_id"]) for found in documents for each in found}
 
 
 async def dead_of(stores: Stores, sensor_type: str) -> list[Identity]:
