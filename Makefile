@@ -29,7 +29,7 @@ test fuzz test-compiled: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/dev.done ## run every test, on real servers that the tests start themselves (ARGS="-k name" goes to pytest)
 	@testing/servers/install >&2
 	@testing/servers/install-from-debian sid rabbitmq-server >/dev/null || echo "the newest RabbitMQ is not available here (see the line above)" >&2
-	@exec $(PYTEST) --rerun $(ARGS)
+	@exec $(PYTEST) $(if $(ARGS),$(ARGS),--rerun)
 
 test-fast: $(VENV)/dev.done ## run some 3,000 tests that need no server and no other process, in less than a minute
 	@PYTHONDONTWRITEBYTECODE= exec $(BIN)/python -m pytest -n 4 --dist worksteal -p no:schemathesis -q -m "not server and not slow" $(ARGS)
@@ -99,7 +99,7 @@ COMPILED_TESTS = tests/runtime/test_compiled.py tests/gateway/limits/test_rates.
 	tests/integration/test_pipeline.py::test_a_killed_gateway_loses_nothing_that_was_acknowledged
 test-compiled: $(VENV)/dev.done ## run the tests of the compiled modules on what `make build-fast` has compiled
 	@testing/servers/install >&2
-	@TIDEGATE_COMPILED=required exec $(PYTEST) --rerun $(COMPILED_TESTS) $(ARGS)
+	@TIDEGATE_COMPILED=required exec $(PYTEST) $(COMPILED_TESTS) $(if $(ARGS),$(ARGS),--rerun)
 
 up: ## Docker Compose: start everything on this host (ARGS="--scale persister=4"; COMPOSE="--profile demo" adds devices)
 	@$(PYTHON) deploy/compose/env.py

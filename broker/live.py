@@ -5,7 +5,6 @@ front of `ts` (cached by those bytes) and decodes only the readings that a clien
 """
 
 import struct
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -18,6 +17,8 @@ from readings.document import DocumentError, decode_document, series_bytes, spli
 
 # Cached series, about 400 bytes each where a device has several.
 SERIES_CACHE_SIZE = 65_536
+# Owners, devices and sensorTypes of them. Not interned: Python 3.12.1 keeps what is interned for ever.
+_names: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ def live_readings(payload: bytes) -> list[LiveReading]:
 def forget_series() -> None:
     """Empty the cache of series: those that are still sent fill it again, at some 5 µs each."""
     _series.cache_clear()
+    _names.clear()
 
 
 @lru_cache(maxsize=SERIES_CACHE_SIZE)
@@ -68,5 +70,7 @@ def _series(elements: bytes) -> tuple[str, str, str]:
     if list(key) != ["owner", "device", "sensorType"] or not all(isinstance(name, str) for name in key.values()):
         raise DocumentError("the series is not {owner, device, sensorType}")
     # Many series have the same owner, device or sensorType: each is kept once.
-    owner, device, sensor_type = map(sys.intern, key.values())
+    if len(_names) > 3 * SERIES_CACHE_SIZE:
+        _names.clear()
+    owner, device, sensor_type = (_names.setdefault(name, name) for name in key.values())
     return owner, device, sensor_type

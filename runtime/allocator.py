@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 # malloc.h: the most arenas, from which threads take their memory.
 _M_ARENA_MAX = -8
+_has_one_arena = False
 
 
 def use_one_arena() -> bool:
@@ -21,16 +22,19 @@ def use_one_arena() -> bool:
     in arenas; with one arena 133 and 8. It takes 1.02 times the CPU time. A fixed M_MMAP_THRESHOLD of 128 KiB gives
     back 10 MB more, at 1.35 times the CPU time for series with 10,000 readings each: page faults.
     """
+    global _has_one_arena  # noqa: PLW0603
     mallopt = _glibc("mallopt")
-    return mallopt is not None and bool(mallopt(_M_ARENA_MAX, 1))
+    _has_one_arena = mallopt is not None and bool(mallopt(_M_ARENA_MAX, 1))
+    return _has_one_arena
 
 
 def trim_heap() -> bool:
-    """Return whole free pages to the system, in some 2 ms; whether there were any. False where there is no glibc.
+    """Return whole free pages of the one arena to the system, in some 2 ms; return whether there were any.
 
-    Behind a large answer up to 12 MB stay free in the arena until the next one (malloc_trim(3)).
+    Behind a large answer up to 12 MB stay free in it until the next one (malloc_trim(3)). Does nothing in a process
+    that has several arenas, as a onebox: there it takes up to 18 ms, in which no thread gets memory.
     """
-    trim = _glibc("malloc_trim")
+    trim = _glibc("malloc_trim") if _has_one_arena else None
     return trim is not None and bool(trim(0))
 
 

@@ -34,7 +34,7 @@ from storage.places.window import Window
 # Series remembered, some 800 bytes each; decoded, a document alone takes twice that.
 MAX_KNOWN = 50_000
 # An operator may erase an owner or restore a copy: what is remembered is looked up again after this time, or after half
-# of it, so that not all series are at once. It is forgotten then, also where nobody asks again: devices come and go.
+# of it, so that not all series are at once. It is forgotten when a later one is remembered: devices come and go.
 KNOWN_S = 300.0
 
 
@@ -125,11 +125,11 @@ class Newest:
         return True
 
     def _remember(self, name: tuple[str, str, str], known: _Known) -> None:
+        # In the order in which they were remembered, so those behind the first one are not much older.
+        while self._known and (len(self._known) >= MAX_KNOWN or next(iter(self._known.values())).is_old):
+            self._known.popitem(last=False)
         self._known[name] = known
         self._known.move_to_end(name)
-        # In the order in which they were remembered, so those behind the first one are not much older.
-        while len(self._known) > MAX_KNOWN or next(iter(self._known.values())).is_old:
-            self._known.popitem(last=False)
 
     async def before(self, owner: str, series: Sequence[Names], before_ms: int) -> dict[Names, Document]:
         """Return the newest reading of each series before a time, as `of`; nothing of it is remembered."""

@@ -15,7 +15,7 @@ from storage.places.window import Window
 
 # Series, some 1 KB each while eight collections wait.
 MAX_SERIES = 10_000
-# An operator may restore a copy. It is forgotten then, also where nobody asks again: devices come and go.
+# An operator may restore a copy. What is older is forgotten when something else is noted: devices come and go.
 KNOWN_S = 60.0
 
 _Name = tuple[str, str, str]
@@ -79,17 +79,20 @@ class SealedBounds:
 
     def _of(self, series: Key, state: State) -> _Bounds:
         name = _name(series)
+        self._forget_old()
         bounds = self._series.get(name)
         if bounds is None or bounds.is_old:
             bounds = self._series[name] = _Bounds()
         self._series.move_to_end(name)
-        # In the order in which they were last noted, none of which is later than KNOWN_S.
-        while len(self._series) > MAX_SERIES or next(iter(self._series.values())).is_old:
-            self._series.popitem(last=False)
         for known in (bounds.first, bounds.last):
             for number in known.keys() - set(state.waiting):
                 del known[number]
         return bounds
+
+    def _forget_old(self) -> None:
+        """Make room for one, and forget those in front, which were noted longest ago, that do not hold any more."""
+        while self._series and (len(self._series) >= MAX_SERIES or next(iter(self._series.values())).is_old):
+            self._series.popitem(last=False)
 
 
 def _name(series: Key) -> _Name:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from broker.live import live_payloads, live_readings
+from broker.live import forget_series, live_payloads, live_readings
 from broker.message import MAX_BYTES
 from readings.document import DocumentError, encode_document
 from readings.reading import Reading
@@ -31,6 +31,10 @@ def test_names_that_many_series_have_are_kept_once() -> None:
     first, second = live_readings(payload)
     assert first.device is second.device
     assert first.owner is second.owner
+    forget_series()
+    (again,) = live_readings(document("d-1", 1))
+    assert again.device == first.device
+    assert again.device is not first.device, "nothing is kept of it"
 
 
 def test_no_documents_make_no_payload_and_many_make_several() -> None:

@@ -260,6 +260,7 @@ def test_two_tabs_that_renew_at_once_both_go_on(logged_in: Browser) -> None:
     copies = logged_in.run(KEPT)
     logged_in.driver.switch_to.window(first)
     logged_in.until(f"{KEPT}.refresh === arguments[0]", copies["refresh"])
+    # Where one was refused, and nothing else.
     assert all("/user/refresh" in line and " 401 " in line for line in logged_in.console_errors())
 
 

@@ -62,8 +62,8 @@ async def scenario(stores: Stores, fleet: Fleet, fault: Injection, number: int) 
         verdict.note = await fault.make() or ""
         healed = time.monotonic()
         await fleet.accepted_since(healed, GIVES_UP_AFTER_S)
-        verdict.accepted_s = time.monotonic() - healed
         await fleet.finish(GIVES_UP_AFTER_S)
+        verdict.accepted_s = time.monotonic() - healed
         await until_stored(stores, fleet, sensor_type, GIVES_UP_AFTER_S)
         verdict.recovered_s = time.monotonic() - healed
         verdict.counts = await judged(stores, fleet, sensor_type, GIVES_UP_AFTER_S)

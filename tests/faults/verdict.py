@@ -42,7 +42,7 @@ class Verdict:
 
     name: str
     counts: dict[str, int] = field(default_factory=dict)
-    # From the end of the fault until every device was accepted again, and until everything accepted was stored.
+    # From the end of the fault until everything that was sent was accepted, and until it was stored.
     accepted_s: float = 0.0
     recovered_s: float = 0.0
     largest_bytes: int = 0

@@ -119,8 +119,11 @@ async def running_nginx(folder: Path, names: NameServer, program: str = "", /, *
     async def healthy() -> bool:
         assert process.returncode is None, (folder / "error.log").read_text()
         try:
-            async with asyncio.timeout(1), aiohttp.request("GET", f"http://127.0.0.1:{proxy.health_port}/healthz"):
-                return True  # it listens before its workers answer and its pid is written
+            async with (
+                asyncio.timeout(1),
+                aiohttp.request("GET", f"http://127.0.0.1:{proxy.health_port}/healthz") as ok,
+            ):
+                return ok.status == 200  # it listens before its workers answer and its pid is written
         except (OSError, TimeoutError, aiohttp.ClientError):
             return False
 

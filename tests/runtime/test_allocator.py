@@ -1,6 +1,7 @@
 """Threads of a process share one arena of glibc, whatever they allocate at the same time."""
 
 import ctypes
+import os
 import platform
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from runtime import allocator
 from runtime.allocator import trim_heap, use_one_arena
 
 # Prints the number of arenas that 8 threads made, each of which allocates for itself while the others do.
@@ -40,9 +42,9 @@ needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only
 
 
 def arenas(what: str, file: str) -> int:
-    ran = subprocess.run(
-        [sys.executable, "-c", ARENAS, what, file], capture_output=True, text=True, check=True, timeout=60
-    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC", "GLIBC"))}
+    command = [sys.executable, "-c", ARENAS, what, file]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
     return int(ran.stdout)
 
 
@@ -59,6 +61,11 @@ def test_without_glibc_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
     assert not use_one_arena()
+    assert not trim_heap()
+
+
+def test_the_heap_of_a_process_with_several_arenas_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allocator, "_has_one_arena", False)
     assert not trim_heap()
 
 

@@ -29,6 +29,8 @@ from testing.waiting import eventually
 from tests.persister.compaction.world import POINTS, World, reading
 
 Mongo = tuple[str, str]
+# That glibc reserves for each arena of a thread.
+HEAP = 64 << 20
 
 
 async def started(mongo: Mongo, *arguments: str, **variables: str) -> Process:
@@ -182,9 +184,10 @@ async def test_threads_of_the_compactor_share_one_arena(mongodb_database: Mongo,
 
 
 def thread_arenas(pid: int) -> int:
-    """Return how many heaps a process has for arenas of threads: at multiples of 64 MiB (glibc, malloc/arena.c)."""
-    found = re.findall(r"^([0-9a-f]+)-[0-9a-f]+ rw-p 00000000 00:00 0 *$", Path(f"/proc/{pid}/maps").read_text(), re.M)
-    return sum(int(start, 16) % (64 << 20) == 0 for start in found)
+    """Return how many heaps a process has for arenas of threads: 64 MiB at a multiple of it (glibc, malloc/arena.c)."""
+    pair = r"^([0-9a-f]+)-([0-9a-f]+) rw-p 00000000 00:00 0 *\n\2-([0-9a-f]+) ---p 00000000 00:00 0 *$"
+    found = re.findall(pair, Path(f"/proc/{pid}/maps").read_text(), re.MULTILINE)
+    return sum(int(start, 16) % HEAP == 0 and int(end, 16) - int(start, 16) == HEAP for start, _, end in found)
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,18 @@ def test_series_that_are_not_asked_about_any_more_take_no_memory(monkeypatch: py
     assert bounds.is_known(3, Window(SERIES | {"device": "device-999"}))
 
 
+def test_what_becomes_old_while_it_is_noted_is_noted_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    bounds = SealedBounds()
+    bounds.note(STATE, 3, window(), None)
+    # Each look at the clock is later than the one before.
+    times = iter(range(1000))
+    monkeypatch.setattr(sealed_bounds, "time", SimpleNamespace(monotonic=lambda: float(next(times))))
+    monkeypatch.setattr(sealed_bounds, "KNOWN_S", 1.0)
+    for _ in range(10):
+        bounds.note(STATE, 3, window(), None)
+    assert len(bounds) == 1
+
+
 @pytest.mark.fuzz
 def test_random_questions_never_lose_a_reading(rng: random.Random) -> None:
     for _ in range(300):
