@@ -224,7 +224,7 @@ async def test_a_temporarily_refusing_gateway_is_skipped_and_its_response_return
         assert (status, headers.getall("Retry-After"), echoed["code"]) == (503, ["7"], "busy")
         front.names.addresses["gateway.test"] = ["127.0.0.2", "127.0.0.1"]
         await until_answered(front, path, 101)
-        await asyncio.sleep(1.2)  # each nginx worker caches an address for a second
+        await asyncio.sleep(2.1)  # each worker of nginx caches an address for a second, counted in whole ones
         for _ in range(10):
             async with front.http.ws_connect(path) as socket:
                 await socket.send_str("hello")
