@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # RabbitMQ 3.10.8, Erlang 25 (Debian 12): a quorum queue is unusable once the node's data folder is moved to another path.
 #
-# One node, a quorum queue with ten messages, confirmed. The node is stopped cleanly, its data folder is moved or copied,
-# and it is started there by RABBITMQ_MNESIA_BASE, with the same name, cookie and ports. Expected: the queue is as it was,
+# One node, a quorum queue with ten messages, confirmed. The node is stopped cleanly, its data folder is moved, and it
+# is started there by RABBITMQ_MNESIA_BASE, with the same name, cookie and ports. Expected: the queue is as it was,
 # as with RabbitMQ 4.3.6.
 #
 # Seen: the node starts, rabbitmqctl list_queues lists the queue, declaring it succeeds. Then basic.get (basic.consume,
 # too) ends the connection with 541 INTERNAL_ERROR, and what is published gets a nack. After a move the queue's process
-# does not start: its log is not found (enoent). With the copied folder still at the old path it starts and crashes: a
-# case_clause in ra_server:apply_to/5. Nothing is lost: with the folder moved back, the queue works and has all ten.
+# does not start: its log is not found (enoent). Nothing is lost: with the folder moved back, the queue works and has all
+# ten.
 #
 # The cause: quorum/NODE/QUEUE/config has the absolute data_dir and wal_data_dir of when the queue was declared, and ra
 # 2.2.0, the Raft library, goes by them at a restart; it even makes folders at the old path. With the new path written
@@ -137,13 +137,7 @@ start /old back
 expect "moved back" get "declared, 10"
 stop
 
-cp -a root/{old,new}
-start /new copied
-expect "copied" get "closed with 541"
-stop
-logged copied case_clause ra_server,apply_to,5
-
-rm -rf root/old
+mv root/{old,new}
 sed -i 's,"/old/,"/new/,' root/new/a@localhost/quorum/a@localhost/*/config
 start /new edited
 expect "paths edited" get "declared, 10"
