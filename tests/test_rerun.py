@@ -85,7 +85,7 @@ def test_without_the_option_nothing_runs_again(tmp_path: Path) -> None:
 
 
 def test_when_many_fail_nothing_runs_again(tmp_path: Path) -> None:
-    ran = run(tmp_path, "--rerun", **{f"test_once_{number}": FAILS_ONCE for number in range(MOST + 1)})
+    ran = run(tmp_path, "--rerun", workers=2, **{f"test_once_{number}": FAILS_ONCE for number in range(MOST + 1)})
     assert ran.returncode == 1
     assert "alone" not in ran.stdout
 
