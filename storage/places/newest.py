@@ -28,6 +28,7 @@ from storage.places.moving import unless_moved
 from storage.places.names import BEGINNING, BLOCKS, PIECES, UNSEALED, sealed_name
 from storage.places.pieces import of_pieces
 from storage.places.reading import Places
+from storage.places.remembered import make_room
 from storage.places.state import State
 from storage.places.window import Window
 
@@ -125,9 +126,7 @@ class Newest:
         return True
 
     def _remember(self, name: tuple[str, str, str], known: _Known) -> None:
-        # In the order in which they were remembered, so those behind the first one are not much older.
-        while self._known and (len(self._known) >= MAX_KNOWN or next(iter(self._known.values())).is_old):
-            self._known.popitem(last=False)
+        make_room(self._known, MAX_KNOWN)
         self._known[name] = known
         self._known.move_to_end(name)
 

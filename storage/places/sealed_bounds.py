@@ -10,6 +10,7 @@ from threading import Lock
 
 from readings.keys import Key, Position
 from storage.places.names import BEGINNING, END
+from storage.places.remembered import make_room
 from storage.places.state import State
 from storage.places.window import Window
 
@@ -79,7 +80,7 @@ class SealedBounds:
 
     def _of(self, series: Key, state: State) -> _Bounds:
         name = _name(series)
-        self._forget_old()
+        make_room(self._series, MAX_SERIES)
         bounds = self._series.get(name)
         if bounds is None or bounds.is_old:
             bounds = self._series[name] = _Bounds()
@@ -88,11 +89,6 @@ class SealedBounds:
             for number in known.keys() - set(state.waiting):
                 del known[number]
         return bounds
-
-    def _forget_old(self) -> None:
-        """Make room for one, and forget those in front, which were noted longest ago, that do not hold any more."""
-        while self._series and (len(self._series) >= MAX_SERIES or next(iter(self._series.values())).is_old):
-            self._series.popitem(last=False)
 
 
 def _name(series: Key) -> _Name:
