@@ -18,7 +18,7 @@ from testing.servers.ports import free_port
 from testing.servers.rabbitmq import RabbitMQServer
 from testing.waiting import eventually
 from tests.faults.fleet import Fleet
-from tests.faults.verdict import Stores, judged
+from tests.faults.verdict import Stores, judged, until_stored
 from tests.integration.services import ROOT, SECRET, Running, migrated, started
 from tests.matrix.choices import CHOICES, find
 from tests.reader.harness import Mongo
@@ -149,7 +149,9 @@ async def drained(server: RabbitMQServer, url: str) -> None:
 
 async def require_all_stored_once(moving: Moving, new_url: str, mongo: Mongo, *, least: int = 100) -> None:
     await moving.fleet.finish(60)
-    counts = await judged(Stores(mongo[0], new_url, mongo[1]), moving.fleet, "moved", 60)
+    stores = Stores(mongo[0], new_url, mongo[1])
+    await until_stored(stores, moving.fleet, "moved", 60)
+    counts = await judged(stores, moving.fleet, "moved")
     assert counts["acknowledged"] > least
     bad = {name: counts[name] for name in ("lost", "dead", "duplicated", "foreign")}
     assert bad == dict.fromkeys(bad, 0)

@@ -66,7 +66,7 @@ async def scenario(stores: Stores, fleet: Fleet, fault: Injection, number: int) 
         verdict.accepted_s = time.monotonic() - healed
         await until_stored(stores, fleet, sensor_type, GIVES_UP_AFTER_S)
         verdict.recovered_s = time.monotonic() - healed
-        verdict.counts = await judged(stores, fleet, sensor_type, GIVES_UP_AFTER_S)
+        verdict.counts = await judged(stores, fleet, sensor_type)
         await fleet.library.finish(GIVES_UP_AFTER_S)
         within_s = 1.5 * fleet.library.keep_stored_s + GIVES_UP_AFTER_S if fault.name in RESTORES else 0.0
         for column, count in (await judged_library(stores, fleet.library, library_type, within_s)).items():

@@ -158,17 +158,11 @@ def _keys(body: bytes) -> list[dict[str, Any]]:
     return keys
 
 
-async def judged(stores: Stores, fleet: Fleet, sensor_type: str, within_s: float) -> dict[str, int]:
-    """Wait until everything acknowledged is stored or the time is over, then count."""
+async def judged(stores: Stores, fleet: Fleet, sensor_type: str) -> dict[str, int]:
+    """Count what has become of everything that was sent, after `until_stored`."""
     sent, acknowledged = fleet.sent(), fleet.acknowledged()
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + within_s
-    while True:
-        stored = await asyncio.to_thread(stored_of, stores, sensor_type)
-        missing = acknowledged - {identity for identity, _ in stored}
-        if not missing or loop.time() > deadline:
-            break
-        await asyncio.sleep(0.1)
+    stored = await asyncio.to_thread(stored_of, stores, sensor_type)
+    missing = acknowledged - {identity for identity, _ in stored}
     dead = await dead_of(stores, sensor_type)
     copies = Counter(value for _, value in stored)
     return {

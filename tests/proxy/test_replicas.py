@@ -7,7 +7,7 @@ from pathlib import Path
 from testing.servers.ports import free_port
 from testing.waiting import eventually
 from tests.faults.fleet import Fleet
-from tests.faults.verdict import Stores, judged
+from tests.faults.verdict import Stores, judged, until_stored
 from tests.integration.services import SECRET, migrated, started
 from tests.proxy.name_server import NameServer
 from tests.proxy.nginx import running_nginx
@@ -50,7 +50,9 @@ async def test_devices_reconnect_through_the_proxy_when_a_gateway_is_killed_and_
         await fleet.finish(20)
         for task in running:
             task.cancel()
-        counts = await judged(Stores(mongodb_url, rabbitmq_url, database), fleet, "streamed", 20)
+        stores = Stores(mongodb_url, rabbitmq_url, database)
+        await until_stored(stores, fleet, "streamed", 20)
+        counts = await judged(stores, fleet, "streamed")
     assert counts["acknowledged"] > 100
     assert {name: counts[name] for name in ("lost", "duplicated", "foreign")} == {
         "lost": 0,

@@ -61,8 +61,8 @@ def faults_of(cluster: Cluster, fleet: Fleet, args: argparse.Namespace, rng: ran
             if not args.short and time.monotonic() >= until:
                 return
             fault = FAULTS[name]
-            later = (fault.recovers_later_by_s, fault.stored_later_by_s)
-            yield Injection(name, partial(injected, name, cluster, fleet, rng), *later)
+            make = partial(injected, name, cluster, fleet, rng)
+            yield Injection(name, make, fault.recovers_later_by_s, fault.stored_later_by_s)
         if args.short:
             return
 
