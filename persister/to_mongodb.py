@@ -191,6 +191,7 @@ class ToMongoDB:
         self._must_verify = False
 
     async def _insert(self, documents: Sequence[bytes], *, ordered: bool = False) -> Mapping[str, Any]:
+        """Return the reply to one command, which is safe as a whole; WriteFailed if it is not."""
         # One command for all documents. They travel back to back, so the driver may take them for a single one:
         # wrapped one by one they cost 0.26 µs each, with `insert_many` twice that.
         command: dict[str, Any] = {
@@ -213,6 +214,10 @@ class ToMongoDB:
             raise WriteRefused(error_text(error), error.code, certain=error.code in DOCUMENT_ERRORS) from error
         except PyMongoError as error:
             raise WriteFailed(error_text(error)) from error
+        # Before anything else: a reply may say both that documents were stored before a refused one, and that they may
+        # yet be rolled back.
+        if "writeConcernError" in reply:
+            raise WriteFailed(f"stored, but not yet safe: {reply['writeConcernError'].get('errmsg', '')}")
         for item in reply.get("writeErrors", ())[:1]:
             self._raise_for_collection_error(item.get("code"), uuid, reply.get("n", 0))
         return reply
@@ -229,8 +234,6 @@ class ToMongoDB:
     @staticmethod
     def _result_of(reply: Mapping[str, Any], count: int) -> Written:
         written = Written([Outcome.STORED] * count, {})
-        if "writeConcernError" in reply:
-            raise WriteFailed(f"stored, but not yet safe: {reply['writeConcernError'].get('errmsg', '')}")
         errors = reply.get("writeErrors", ())
         if (seen := reply.get("n", 0) + len(errors)) != count:
             raise WriteFailed(f"{count} documents were sent, and the server accounts for {seen}")

@@ -151,7 +151,7 @@ async def require_all_stored_once(moving: Moving, new_url: str, mongo: Mongo, *,
     await moving.fleet.finish(60)
     stores = Stores(mongo[0], new_url, mongo[1])
     await until_stored(stores, moving.fleet, "moved", 60)
-    counts = await judged(stores, moving.fleet, "moved")
+    counts, _ = await judged(stores, moving.fleet, "moved")
     assert counts["acknowledged"] > least
     bad = {name: counts[name] for name in ("lost", "dead", "duplicated", "foreign")}
     assert bad == dict.fromkeys(bad, 0)

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from tests.faults.fleet import Fleet
@@ -66,7 +67,7 @@ async def scenario(stores: Stores, fleet: Fleet, fault: Injection, number: int) 
         verdict.accepted_s = time.monotonic() - healed
         await until_stored(stores, fleet, sensor_type, GIVES_UP_AFTER_S)
         verdict.recovered_s = time.monotonic() - healed
-        verdict.counts = await judged(stores, fleet, sensor_type)
+        verdict.counts, verdict.lost = await judged(stores, fleet, sensor_type)
         await fleet.library.finish(GIVES_UP_AFTER_S)
         within_s = 1.5 * fleet.library.keep_stored_s + GIVES_UP_AFTER_S if fault.name in RESTORES else 0.0
         for column, count in (await judged_library(stores, fleet.library, library_type, within_s)).items():
@@ -87,6 +88,15 @@ def row(verdict: Verdict) -> str:
     large = f"  LARGE (asked {MAX_BYTES / 1e6:g})" if verdict.large else ""
     times = f"{verdict.recovered_s:>10.1f} s{verdict.largest_bytes / 1e6:>8.0f} MB"
     return f"{verdict.name:54}{counts}{times}{late}{large}  {verdict.note}  {verdict.failure}".rstrip()
+
+
+def lost_lines(verdict: Verdict) -> list[str]:
+    """Return which readings are lost: a line for each device."""
+    made = []
+    for device, group in groupby(sorted(verdict.lost), key=lambda identity: identity[:3]):
+        keys = [f"{ts}/{seq}" for *_, ts, seq in group]
+        made.append(f"  LOST of {' '.join(device)}, ts/seq: {' '.join(keys)}")
+    return made
 
 
 @asynccontextmanager
@@ -123,7 +133,7 @@ async def account(
         verdicts[-1].largest_bytes = largest_bytes(process.pid for process in processes)
         for crash in (crash for process in processes for crash in process.crashes):
             verdicts[-1].failure = crash
-        print(row(verdicts[-1]), flush=True)
+        print(row(verdicts[-1]), *lost_lines(verdicts[-1]), sep="\n", flush=True)
         if verdicts[-1].failure:
             break
     return verdicts

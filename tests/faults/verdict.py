@@ -48,6 +48,8 @@ class Verdict:
     largest_bytes: int = 0
     failure: str = ""
     note: str = ""
+    # Those of devices without the library that are nowhere.
+    lost: set[Identity] = field(default_factory=set)
     recovers_within_s: float = RECOVERS_WITHIN_S
     stored_later_by_s: float = 0.0
 
@@ -128,9 +130,15 @@ def stored_since(stores: Stores, sensor_type: str, first_ts: int) -> set[Identit
 
 
 async def _stored_since(stores: Stores, sensor_type: str, start: Position) -> set[Identity]:
+    found: set[Identity] = set()
     async with reading(stores, sensor_type) as (places, windows):
-        documents = [await _documents(places, replace(window, start=start)) for window in windows]
-    return {identity_of(decode_document(each)["_id"]) for found in documents for each in found}
+        for window in windows:
+            owner, device, _ = (window.series[name] for name in ("owner", "device", "sensorType"))
+            async for columns in places.stream(replace(window, start=start)):
+                # Not a document of each: that takes 5 µs instead of 0.5, and a backlog's would count as recovery.
+                keys = zip(columns.ts.tolist(), columns.seq.tolist(), strict=True)
+                found.update((owner, device, sensor_type, ts, seq) for ts, seq in keys)
+    return found
 
 
 async def dead_of(stores: Stores, sensor_type: str) -> list[Identity]:
@@ -158,22 +166,23 @@ def _keys(body: bytes) -> list[dict[str, Any]]:
     return keys
 
 
-async def judged(stores: Stores, fleet: Fleet, sensor_type: str) -> dict[str, int]:
-    """Count what has become of everything that was sent, after `until_stored`."""
+async def judged(stores: Stores, fleet: Fleet, sensor_type: str) -> tuple[dict[str, int], set[Identity]]:
+    """Count what has become of everything that was sent, after `until_stored`; return what is lost, too."""
     sent, acknowledged = fleet.sent(), fleet.acknowledged()
     stored = await asyncio.to_thread(stored_of, stores, sensor_type)
-    missing = acknowledged - {identity for identity, _ in stored}
-    dead = await dead_of(stores, sensor_type)
+    dead = set(await dead_of(stores, sensor_type))
+    lost = acknowledged - {identity for identity, _ in stored} - dead
     copies = Counter(value for _, value in stored)
-    return {
+    counts = {
         "sent": len(sent),
         "acknowledged": len(acknowledged),
         "stored": len(stored),
-        "dead": len(set(dead)),
-        "lost": len(missing - set(dead)),
+        "dead": len(dead),
+        "lost": len(lost),
         "duplicated": sum(number - 1 for number in copies.values()),
         "foreign": sum(1 for identity, value in stored if sent.get(identity) != value),
     }
+    return counts, lost
 
 
 async def judged_library(stores: Stores, library: LibraryFleet, sensor_type: str, within_s: float) -> dict[str, int]:

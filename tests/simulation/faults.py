@@ -29,6 +29,7 @@ class Chaos:
             self._mongodb_errors,
             self._mongodb_errors,
             self._no_majority,
+            self._no_majority,
         ]
 
     async def disturb(self, seconds: float) -> None:

@@ -1,8 +1,8 @@
 """A model of MongoDB: what a replica set keeps, what it answers, and what becomes of it without a majority.
 
 Real are the commands, the replies and the errors that the product sees; the model has no replica, no journal and no
-lock. A write without a majority is on the primary, and its reply says so: it is kept or rolled back later. Whoever
-reads with majority concern does not see it until it is kept.
+lock. A write without a majority is on the primary, and its reply waits, as for `w: majority`, until the write is kept
+or rolled back, or the call's time is over. Whoever reads with majority concern does not see it until it is kept.
 """
 
 import asyncio
@@ -14,7 +14,15 @@ from uuid import UUID
 
 import bson
 from bson.binary import Binary
-from pymongo.errors import AutoReconnect, NetworkTimeout, OperationFailure, PyMongoError
+from pymongo.errors import (
+    AutoReconnect,
+    BulkWriteError,
+    DuplicateKeyError,
+    NetworkTimeout,
+    OperationFailure,
+    PyMongoError,
+    WriteConcernError,
+)
 
 from persister.mongodb_errors import COLLECTION_UUID_MISMATCH, DUPLICATE_KEY, NAMESPACE_EXISTS, NAMESPACE_NOT_FOUND
 from readings.collections import READINGS
@@ -29,7 +37,9 @@ HANGS_FOR_S = 4.0
 # Codes that can only mean a document.
 NOT_VALID, TOO_LARGE = 121, 10334
 RENAMED_BEHIND_DOCUMENT = 0.3
-NO_MAJORITY = {"code": 64, "errmsg": "waiting for replication timed out"}
+# What a reply says of a write that it waited for in vain.
+OUT_OF_TIME = {"code": 50, "errmsg": "operation exceeded time limit"}
+STEPPED_DOWN = {"code": 189, "errmsg": "Primary stepped down while waiting for replication"}
 
 
 @dataclass
@@ -63,6 +73,8 @@ class Server:
         self.has_majority = True
         # What a write without a majority has replaced, in the order of the writes.
         self._undo: list[tuple[Stored, bytes, bytes | None]] = []
+        # The replies to these writes.
+        self._unsafe: list[tuple[asyncio.Future[Any], Any]] = []
         self._uuids = 0
         # Readings that it refuses, by their value: alone, or with all others of the same command.
         self.refused: dict[int, Literal["alone", "all"]] = {}
@@ -72,8 +84,11 @@ class Server:
         self.first: dict[bytes, bytes] = {}
         self.put(self.created(BLOCKS), bson.encode({"_id": STATE, "highest": 0, "waiting": [], "blocks": False}))
 
-    async def call(self, what: str, serve: Callable[[], Any]) -> Any:
-        """Return what `serve` returns at the server; PyMongoError if it is refused, or the network fails."""
+    async def call(self, what: str, serve: Callable[[], Any], *, writes: bool = False) -> Any:
+        """Return what `serve` returns at the server; PyMongoError if it is refused, or the network fails.
+
+        `writes`: its reply waits for a majority.
+        """
         loop, random, faults = asyncio.get_running_loop(), self.random, self.faults
         reply: asyncio.Future[Any] = loop.create_future()
         drawn = random.random()
@@ -96,6 +111,10 @@ class Server:
             if fault == "after":
                 self.history.add(f"{what}: done, the reply is lost")
                 outcome = AutoReconnect("connection closed")
+            elif writes and not self.has_majority and not isinstance(outcome, AutoReconnect):
+                self._unsafe.append((reply, outcome))
+                loop.call_later(HANGS_FOR_S, _resolve, reply, _not_safe(outcome, OUT_OF_TIME))
+                return
             if not reply.done():
                 loop.call_later(self._delay_s(), _resolve, reply, outcome)
 
@@ -163,8 +182,6 @@ class Server:
         reply: dict[str, Any] = {"n": inserted, "ok": 1.0}
         if errors:
             reply["writeErrors"] = errors
-        if not self.has_majority:
-            reply["writeConcernError"] = NO_MAJORITY
         return reply
 
     def _refusal(self, document: bytes) -> str:
@@ -224,7 +241,10 @@ class Server:
             "has a majority again,", "rolled back" if rolls_back else "kept", len(self._undo), who="mongodb"
         )
         undo, self._undo = self._undo, []
+        unsafe, self._unsafe = self._unsafe, []
         self.has_majority = True
+        for reply, outcome in unsafe:
+            _resolve(reply, _not_safe(outcome, STEPPED_DOWN) if rolls_back else outcome)
         if rolls_back:
             for stored, key, before in reversed(undo):
                 if before is None:
@@ -249,6 +269,17 @@ class Server:
 def _resolve(reply: "asyncio.Future[Any]", outcome: Any) -> None:
     if not reply.done():
         reply.set_result(outcome)
+
+
+def _not_safe(outcome: Any, error: dict[str, Any]) -> Any:
+    """Return what the driver makes of a reply that says, besides, that the write is not safe."""
+    if isinstance(outcome, BulkWriteError):
+        return BulkWriteError({**(outcome.details or {}), "writeConcernErrors": [error]})
+    if isinstance(outcome, DuplicateKeyError):
+        return outcome
+    if isinstance(outcome, Mapping):
+        return {**outcome, "writeConcernError": error}
+    return WriteConcernError(error["errmsg"], error["code"], error)
 
 
 def _raised(outcome: Any) -> Any:

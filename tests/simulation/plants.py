@@ -1,6 +1,6 @@
 """Bugs to be planted, so that the simulation proves that it would find them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -10,6 +10,7 @@ from gateway.to_broker import ToBroker
 from persister.acks import AckTracker
 from persister.compaction import batch
 from storage.codec.columns import Columns, Merged, first_wins
+from tests.simulation.to_mongodb import Database
 
 
 def _acknowledge_before_confirm() -> tuple[Any, str, Any]:
@@ -49,10 +50,24 @@ def _later_wins() -> tuple[Any, str, Any]:
     return batch, "first_wins", later_wins
 
 
+def _ignore_unsafe_before_duplicate() -> tuple[Any, str, Any]:
+    """Let the persister take what was stored before a duplicate for safe, though the reply says that it is not."""
+    original = Database.command
+
+    async def command(self: Database, command: Mapping[str, Any], **options: Any) -> Any:
+        reply = await original(self, command, **options)
+        if isinstance(reply, dict) and reply.get("writeErrors"):
+            reply.pop("writeConcernError", None)
+        return reply
+
+    return Database, "command", command
+
+
 PLANTS: dict[str, Callable[[], tuple[Any, str, Any]]] = {
     "acknowledge-before-confirm": _acknowledge_before_confirm,
     "acknowledge-unfinished-batch": _acknowledge_unfinished,
     "merge-prefers-later": _later_wins,
+    "ignore-unsafe-before-duplicate": _ignore_unsafe_before_duplicate,
 }
 
 

@@ -1,5 +1,6 @@
 """The model of MongoDB answers as mongod does, where the product looks at the answer."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from random import Random
@@ -13,10 +14,11 @@ from pymongo.errors import DuplicateKeyError
 from persister.batch import Outcome
 from persister.compaction.heads import Heads
 from persister.compaction.pieces import Pieces, new_run
+from persister.mongodb_errors import WriteFailed
 from persister.raw_bson import RawBson
 from persister.to_mongodb import ToMongoDB
 from readings.collections import READINGS
-from readings.document import AS_MILLISECONDS, encode_document
+from readings.document import AS_MILLISECONDS, encode_document, id_bytes
 from readings.filters import in_time_range
 from readings.keys import series_key
 from readings.reading import Reading
@@ -113,3 +115,25 @@ async def test_a_head_is_replaced_only_by_who_has_seen_it(store: ToMongoDB) -> N
     assert (await heads.update_one({"_id": key, "edit": first}, change)).matched_count == 1
     assert (await heads.replace_one({"_id": key, "edit": first}, {"_id": key})).matched_count == 0
     assert await heads.find_one({"_id": key}) == {"_id": key, "edit": second}
+
+
+@pytest.mark.parametrize("rolls_back", [True, False])
+async def test_what_is_rolled_back_never_counts_as_stored_also_behind_a_duplicate(
+    sealing: bool, rolls_back: bool
+) -> None:
+    """The first insert of the batch ends at the duplicate, and its reply says that the others are not safe."""
+    server = Server(History(lambda: 0.0), Random(1))
+    store = ToMongoDB(Client(server), "model", clustered=False, sealing=sealing)
+    await store.prepare()
+    await store.write([document(3)])
+    server.lose_majority()
+    writing = asyncio.ensure_future(store.write([document(seq) for seq in (1, 2, 3, 4)]))
+    await asyncio.sleep(0.5)
+    assert not writing.done()
+    server.regain_majority(rolls_back=rolls_back)
+    if rolls_back:
+        with pytest.raises(WriteFailed, match="not yet safe"):
+            await writing
+        assert sorted(server.collections[READINGS].documents) == [id_bytes(document(3))]
+    else:
+        assert (await writing).outcomes == [Outcome.STORED, Outcome.STORED, Outcome.DUPLICATE, Outcome.STORED]

@@ -7,13 +7,13 @@ from typing import Any
 
 import bson
 from pymongo import UpdateOne
-from pymongo.errors import BulkWriteError, DuplicateKeyError, WTimeoutError
+from pymongo.errors import BulkWriteError, DuplicateKeyError
 from pymongo.read_concern import ReadConcern
 
 from persister.mongodb_errors import DUPLICATE_KEY
 from readings.document import AS_MILLISECONDS
 from tests.simulation.documents import changed, decoded, id_bytes_of, id_of, matches, order_of, reply_to_find
-from tests.simulation.mongodb import NO_MAJORITY, Server, Stored
+from tests.simulation.mongodb import Server, Stored
 
 Query = Mapping[str, Any]
 
@@ -62,7 +62,7 @@ class Database:
     async def command(self, command: Mapping[str, Any], **_: Any) -> Any:
         """Run an `insert`, a `find` or a `drop`."""
         if "insert" in command:
-            return await self._server.call("insert", lambda: self._server.insert(command))
+            return await self._server.call("insert", lambda: self._server.insert(command), writes=True)
         if "drop" in command:
             return await self._server.call("drop", lambda: self._server.drop(command["drop"]))
         name = command["find"]
@@ -143,13 +143,7 @@ class Collection:
         return self._server.collections.get(self.name) or self._server.created(self.name)
 
     async def _write(self, what: str, change: Callable[[Stored], Any]) -> Any:
-        def serve() -> Any:
-            result = change(self._stored())
-            if not self._server.has_majority:
-                raise WTimeoutError("no majority", 64, dict(NO_MAJORITY))
-            return result
-
-        return await self._server.call(f"{what} {self.name}", serve)
+        return await self._server.call(f"{what} {self.name}", lambda: change(self._stored()), writes=True)
 
     def find(self, query: Query, projection: Any = None, **_: Any) -> _Cursor:
         """Return what a majority has and the query asks for, whole."""
