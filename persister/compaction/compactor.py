@@ -33,6 +33,7 @@ from readings.filters import of_owner
 from runtime.logs import logger
 from storage.codec.packed import BlockError, BlockTooLarge
 from storage.places.names import BLOCKS, COLUMNS, PIECES, sealed_name
+from storage.places.sessions import CausalReads
 
 log = logger("persister.compaction")
 
@@ -84,7 +85,11 @@ class Compactor:
             "read_concern": ReadConcern("majority"),
         }
         self._options = options
-        heads, columns, pieces = (database.get_collection(name, **options) for name in (BLOCKS, COLUMNS, PIECES))
+        # What it has read, or what was acknowledged before it took the lease, is in whatever it reads later.
+        self._reads = CausalReads(database.client)
+        heads, columns, pieces = (
+            self._reads.of(database.get_collection(name, **options)) for name in (BLOCKS, COLUMNS, PIECES)
+        )
         self._collections = (pieces, heads, columns)
         self.lease = Lease(database)
         self.totals = Counts()
@@ -111,7 +116,7 @@ class Compactor:
         LeaseLostError, also while another process has the lease; CompactionError for what is wrong with the collection
         itself.
         """
-        if not await self.lease.acquire():
+        if not await self.lease.acquire(session=await self._reads.begin()):
             return None
         for waiting in self.lease.waiting:
             if waiting.is_given_up:
@@ -146,7 +151,7 @@ class Compactor:
         owners, _ = await self._maintenance.all_deleted()
         deleted = frozenset(owners)
         collection = self._database.get_collection(sealed_name(waiting.number), **self._options)
-        scan = SealedScan(collection, waiting.number, progress.done)
+        scan = SealedScan(collection, waiting.number, progress.done, self._reads.session)
         saved_at = time.monotonic()
         while not stop.is_set():
             self._throttle.start()

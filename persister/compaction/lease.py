@@ -84,8 +84,10 @@ class Lease:
             raise LeaseLostError("the lease has run out")
         return left
 
-    async def acquire(self, *, to_unseal: bool = False) -> bool:
+    async def acquire(self, *, to_unseal: bool = False, session: Any = None) -> bool:
         """Take the lease if nobody has it; a repetition renews it. False if nothing was ever sealed.
+
+        What is read in the session afterwards is of no older time.
 
         LeaseLostError as long as another process has it, and from the first time that it was taken `to_unseal` on until
         everything is put back.
@@ -109,6 +111,7 @@ class Lease:
             query,
             [{"$set": change}],
             return_document=ReturnDocument.AFTER,
+            session=session,
         )
         if found is None:
             if await self._state.find_one({"_id": STATE}, {"_id": 1}) is None:

@@ -50,8 +50,10 @@ class Chunk:
 class SealedScan:
     """One pass over a sealed collection."""
 
-    def __init__(self, collection: Any, seal: int, after: Key | None) -> None:
+    def __init__(self, collection: Any, seal: int, after: Key | None, session: Any = None) -> None:
+        """Read behind a key, or from the start; in a session that has seen what a majority had of the collection."""
         self._collection = collection
+        self._session = session
         self._seal = seal
         # The key of the last reading that was read, and what was read but is in no chunk yet.
         self._after = after
@@ -75,7 +77,7 @@ class SealedScan:
 
     async def _read(self) -> list[Chunk]:
         query = {} if self._after is None else {"_id": {"$gt": self._after}}
-        read = await find_raw(self._collection, query, limit=READINGS_PER_READ)
+        read = await find_raw(self._collection, query, limit=READINGS_PER_READ, session=self._session)
         self._at_end = not read
         return list(self._chunks_of(self._rest + read))
 

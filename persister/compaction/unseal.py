@@ -52,6 +52,7 @@ from storage.places.documents import Piece, columns_key, names_of, piece_columns
 from storage.places.names import BEGINNING, BLOCKS, COLUMNS, END, PIECES, SEALED_PREFIX, seal_number, sealed_name
 from storage.places.pieces import of_pieces
 from storage.places.raw_find import find_raw
+from storage.places.sessions import CausalReads
 from storage.places.state import STATE
 from storage.places.window import position_at, position_index
 
@@ -81,12 +82,13 @@ async def unseal_all(database: Any, report: Report, *, clustered: bool, is_force
         if not is_forced and await _is_sealing(database):
             raise UnsealRefusedError("a persister seals; set SEALING=off, or use --force.")
         try:
-            if not await lease.acquire(to_unseal=True):
+            reads = CausalReads(database.client)
+            if not await lease.acquire(to_unseal=True, session=await reads.begin()):
                 return Unsealed(0, 0)
         except LeaseLostError as error:
             raise UnsealRefusedError("a compactor is running; stop it.") from error
         try:
-            return await _Unseal(database, lease, report).run(clustered=clustered)
+            return await _Unseal(database, lease, reads, report).run(clustered=clustered)
         except (LeaseLostError, ChangedError, BlockError) as error:
             raise WriteFailed(error_text(error)) from error
         finally:
@@ -102,7 +104,7 @@ async def _is_sealing(database: Any) -> bool:
 class _Unseal:
     """One run of the command, under the lease."""
 
-    def __init__(self, database: Any, lease: Lease, report: Report) -> None:
+    def __init__(self, database: Any, lease: Lease, reads: CausalReads, report: Report) -> None:
         options = {"codec_options": AS_MILLISECONDS, "write_concern": SAFE, "read_concern": ReadConcern("majority")}
         self._options = options
         self._database = database
@@ -110,8 +112,9 @@ class _Unseal:
         self._report = report
         self._reported_at = time.monotonic()
         self._readings = database.get_collection(READINGS, **options)
+        self._session = reads.session
         self._blocks, self._columns, self._pieces = (
-            database.get_collection(name, **options) for name in (BLOCKS, COLUMNS, PIECES)
+            reads.of(database.get_collection(name, **options)) for name in (BLOCKS, COLUMNS, PIECES)
         )
         self._heads = Heads(self._blocks)
         self._written = 0
@@ -148,7 +151,7 @@ class _Unseal:
             self._report(f"sealed collection {number} …")
             query: dict[str, Any] = {}
             collection = self._database.get_collection(sealed_name(number), **self._options)
-            while body := await find_raw(collection, query, limit=READINGS_PER_WRITE):
+            while body := await find_raw(collection, query, limit=READINGS_PER_WRITE, session=self._session):
                 starts = split(body).tolist()
                 documents = [body[start:end] for start, end in pairwise(starts)]
                 await self._write(documents)
@@ -217,7 +220,9 @@ class _Unseal:
                 low: dict[str, Any] = {"$gte": _key(series, first)}
                 collection = self._database.get_collection(sealed_name(number), **self._options)
                 high = {"$lte": _key(series, last)}
-                while body := await find_raw(collection, {"_id": {**low, **high}}, limit=READINGS_PER_WRITE):
+                while body := await find_raw(
+                    collection, {"_id": {**low, **high}}, limit=READINGS_PER_WRITE, session=self._session
+                ):
                     parts.append(columns_of(body, number))
                     low = {"$gt": _key(series, position_at(parts[-1], -1))}
         return first_wins(concatenate(parts)).columns

@@ -35,11 +35,21 @@ def ask(collection: Any, command: dict[str, Any], session: Any, options: Any) ->
 
     Asked a second time when the connection is lost or the primary steps down, as the driver asks its own finds.
     """
-    if concern := collection.read_concern.document:
-        command["readConcern"] = concern  # to which a session adds
+    command = with_read_concern(command, collection, session)
     try:
         return collection.database.command(dict(command), codec_options=options, session=session)
     except ServerSelectionTimeoutError:
         raise
     except AutoReconnect:
         return collection.database.command(dict(command), codec_options=options, session=session)
+
+
+def with_read_concern(command: dict[str, Any], collection: Any, session: Any) -> dict[str, Any]:
+    """Return a command that reads what a collection's read concern asks for, nothing older than its session has read.
+
+    The driver adds both to its own finds, and to a command neither (PyMongo 4.20).
+    """
+    concern = dict(collection.read_concern.document)
+    if session is not None and session.operation_time is not None:
+        concern["afterClusterTime"] = session.operation_time
+    return command | {"readConcern": concern} if concern else command

@@ -14,7 +14,7 @@ from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo.errors import OperationFailure
 
-from storage.places.commands import ask, find_command
+from storage.places.commands import ask, find_command, with_read_concern
 
 _AS_BYTES = CodecOptions(document_class=RawBSONDocument)
 _LENGTH = struct.Struct("<i")
@@ -33,15 +33,13 @@ class OtherCollection(Exception):
     """A collection of this name is not the one that was meant, or does not exist."""
 
 
-async def find_raw(collection: Any, query: dict[str, Any], *, limit: int) -> bytes:
+async def find_raw(collection: Any, query: dict[str, Any], *, limit: int, session: Any = None) -> bytes:
     """Return documents in the order of `_id`, back to back: at most `limit`, or as many as fit the 16 MiB of a reply.
 
     There may be more, unless it returns none. The driver's errors.
     """
-    command = find_command(collection, query, limit) | {"singleBatch": True}
-    if concern := collection.read_concern.document:
-        command["readConcern"] = concern
-    reply = await collection.database.command(command, codec_options=_AS_BYTES)
+    command = with_read_concern(find_command(collection, query, limit) | {"singleBatch": True}, collection, session)
+    reply = await collection.database.command(command, codec_options=_AS_BYTES, session=session)
     return documents_of_reply(reply.raw)
 
 

@@ -22,3 +22,40 @@ class Sessions:
         # Not after an error or a time limit: a command may still be using it.
         if len(self._free) < MAX_FREE:
             self._free.append(session)
+
+
+class CausalReads:
+    """Collections whose reads are all made in one session; writes are not, as several may be made at once.
+
+    A majority read alone may be of an older time than the one before it: a primary that was just elected has all that a
+    majority has, but knows only a moment later that a majority has it.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.session: Any = None
+
+    async def begin(self) -> Any:
+        """Return the session. All reads from now on see what is written in it, one write after the other."""
+        if self.session is None:
+            self.session = await self._client.start_session(causal_consistency=True)
+        return self.session
+
+    def of(self, collection: Any) -> Any:
+        """Return a collection that is read in the session, once there is one."""
+        return _CausallyRead(collection, self)
+
+
+class _CausallyRead:
+    def __init__(self, collection: Any, reads: CausalReads) -> None:
+        self._collection = collection
+        self._reads = reads
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._collection, name)
+
+    def find(self, *arguments: Any, **options: Any) -> Any:
+        return self._collection.find(*arguments, session=self._reads.session, **options)
+
+    async def find_one(self, *arguments: Any, **options: Any) -> Any:
+        return await self._collection.find_one(*arguments, session=self._reads.session, **options)
