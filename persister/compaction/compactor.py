@@ -19,6 +19,7 @@ from broker.failpoints import Point, failpoint
 from persister.collections import SAFE, ZSTD, create_if_missing, drop_if_same, uuid_of
 from persister.compaction.batch import BatchWriter, Counts
 from persister.compaction.blocks import Blocks, Step
+from persister.compaction.expired import Expired, ExpiredRounds
 from persister.compaction.garbage import Garbage
 from persister.compaction.heads import ChangedError, Heads
 from persister.compaction.lease import LEASE_S, Lease, Progress, Waiting
@@ -79,11 +80,7 @@ class Compactor:
         self._metrics = metrics
         self._step = step
         self._throttle = Throttle(cores)
-        options = {
-            "codec_options": AS_MILLISECONDS,
-            "write_concern": SAFE,
-            "read_concern": ReadConcern("majority"),
-        }
+        options = {"codec_options": AS_MILLISECONDS, "write_concern": SAFE, "read_concern": ReadConcern("majority")}
         self._options = options
         # What it has read, or what was acknowledged before it took the lease, is in whatever it reads later.
         self._reads = CausalReads(database.client)
@@ -98,6 +95,8 @@ class Compactor:
         blocks = Blocks(heads, columns, self._guarded)
         self._garbage = Garbage(heads, columns, blocks, self._heads)
         self._writer = BatchWriter(blocks, self._heads, Pieces(pieces), self._garbage, self._guarded, self._time_left)
+        expired = Expired(heads, pieces, blocks, self._paced)
+        self._rounds = ExpiredRounds(heads, expired, self._maintenance, metrics)
 
     async def _guarded(self, point: Point) -> None:
         """Pass a failpoint, then refuse to go on without the lease."""
@@ -109,6 +108,25 @@ class Compactor:
         if self.lease.left_s < LEASE_S / 2:
             await self.lease.renew()
         return self.lease.left_s
+
+    async def _paced(self) -> None:
+        """Keep the lease, and to the share of the machine."""
+        await self._time_left()
+        await asyncio.sleep(self._throttle.pause_s())
+        self._throttle.start()
+
+    async def cut_expired(self, stop: asyncio.Event) -> int:
+        """Cut what is past its retention off blocks and pieces, if that is due; return how many readings.
+
+        WriteFailed; LeaseLostError, also while another process has the lease.
+        """
+        server_ms = await self._rounds.claim()
+        if server_ms is None or not await self.lease.acquire(session=await self._reads.begin()):
+            return 0
+        self.lease.is_dirty = True
+        cut = await self._rounds.run(server_ms, stop)
+        self.lease.is_dirty = False
+        return cut
 
     async def compact_next(self, stop: asyncio.Event) -> Waiting | None:
         """Compact the lowest one that waits and is not set aside, until it is dropped or `stop`; None if there is none.

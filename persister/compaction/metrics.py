@@ -39,6 +39,11 @@ class CompactorMetrics:
         self.dropped = Counter(
             "tidegate_compactor_dropped_total", "Sealed collections that were compacted and dropped", registry=registry
         )
+        self.expired = Counter(
+            "tidegate_compactor_expired_total",
+            "Readings past their retention that were cut off blocks and pieces with newer ones",
+            registry=registry,
+        )
         self.failures = Counter(
             "tidegate_compactor_failures_total", "Failed attempts to compact a sealed collection", registry=registry
         )

@@ -15,7 +15,7 @@ from pymongo.errors import PyMongoError
 from persister.compaction.compactor import CompactionError, Compactor
 from persister.compaction.lease import LeaseLostError
 from persister.compaction.metrics import CompactorMetrics
-from persister.mongodb_errors import error_text
+from persister.mongodb_errors import WriteFailed, error_text
 from persister.settings import CompactSettings
 from runtime.allocator import trim_heap
 from runtime.background import background
@@ -72,6 +72,7 @@ async def run(compactor: Compactor, stop: asyncio.Event) -> None:
 async def _attempt(compactor: Compactor, stop: asyncio.Event) -> bool:
     """Compact one sealed collection; return whether there may be another one to do at once."""
     try:
+        await compactor.cut_expired(stop)
         if await compactor.compact_next(stop) is not None:
             trim_heap()
             return True
@@ -80,7 +81,7 @@ async def _attempt(compactor: Compactor, stop: asyncio.Event) -> bool:
         pass
     except CompactionError as failed:
         await record_failure(compactor, failed)
-    except PyMongoError as error:
+    except (PyMongoError, WriteFailed) as error:
         log.warning("Compaction was interrupted; trying again.", error=error_text(error))
     return False
 

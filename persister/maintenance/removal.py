@@ -69,7 +69,8 @@ class Removal:
     async def before(self, series: Key, limit_ms: int) -> None:
         """Delete the readings of a series before a time.
 
-        Of pieces and blocks only those that have nothing else: readers show nothing before the limit.
+        Of pieces and blocks only those that have nothing else: readers show nothing before the limit, and the compactor
+        cuts the others (persister/compaction/expired.py).
         """
         older = in_time_range(series, to_ms=limit_ms)
         async for name in self._collections_of_documents():

@@ -11,8 +11,9 @@ that it saw) and, until the block before it ends where it begins, `pending: true
   left one. A pending block is live if, and only if, a block that is live ends where it begins.
 - Live blocks follow each other without a gap from the first one on. Retention deletes the first ones.
 
-**A piece** is one document with columns, never changed. Of several pieces that are merged the new one, whose `level` is
-higher than theirs, is inserted before they are deleted: reading them by ascending `_id` misses nothing.
+**A piece** is one document with columns, never changed, but for its oldest readings that are taken away when they are
+past their retention. Of several pieces that are merged the new one, whose `level` is higher than theirs, is inserted
+before they are deleted: reading them by ascending `_id` misses nothing.
 """
 
 from dataclasses import dataclass

@@ -9,11 +9,14 @@ from bson import Int64
 from prometheus_client import CollectorRegistry
 
 from broker.failpoints import Point
+from persister.compaction import service
 from persister.compaction.compact_all import compact_all
 from persister.compaction.compactor import CompactionError, Compactor
 from persister.compaction.lease import LeaseLostError
 from persister.compaction.metrics import CompactorMetrics
 from persister.compaction.service import run
+from persister.maintenance.store import MaintenanceStore
+from persister.mongodb_errors import WriteFailed
 from storage.places.names import BLOCKS, COLUMNS, PIECES, sealed_name
 from storage.places.state import STATE
 from testing.waiting import eventually
@@ -135,6 +138,33 @@ async def test_a_collection_that_fails_three_times_stays_readable_and_the_next_o
     assert registry.get_sample_value("tidegate_compactor_failures_total") == 3
     assert (await waiting(world))[2]["failures"] == 3
     assert sealed_name(2) in await world.database.list_collection_names()
+
+
+async def test_a_compactor_goes_on_when_mongodb_was_away_for_a_look_at_deleted_owners(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await sealed(world)
+    compactor, stop = world.compactor(), asyncio.Event()
+    all_deleted, calls = MaintenanceStore.all_deleted, 0
+
+    async def away_once(self: MaintenanceStore) -> tuple[list[str], int]:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise WriteFailed("away")
+        return await all_deleted(self)
+
+    monkeypatch.setattr(MaintenanceStore, "all_deleted", away_once)
+    monkeypatch.setattr(service, "POLL_EVERY_S", 0.1)
+    task = asyncio.create_task(run(compactor, stop))
+
+    async def is_done() -> bool:
+        return not await waiting(world)
+
+    await eventually(is_done, "compacted")
+    stop.set()
+    await task
+    assert await world.read() == world.model
 
 
 async def test_damaged_columns_are_a_failure_of_that_collection(world: World) -> None:

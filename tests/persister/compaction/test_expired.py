@@ -1,0 +1,132 @@
+"""What is past its retention is cut off the blocks and pieces that have newer readings, too."""
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+
+from broker.failpoints import Point
+from persister.compaction.expired import JOB
+from persister.maintenance.removal import Removal
+from persister.sealing.state_document import StateDocument
+from readings.document import decode_document, position_of
+from storage.places.names import BLOCKS, PIECES
+from storage.places.state import DAY_MS
+from tests.persister.compaction.world import START_MS, World, reading
+
+SERIES = {"owner": "owner-1", "device": "device-1", "sensorType": "temperature"}
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+async def publish(world: World, limit_ms: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let readings before a time be past their retention from now on, and a round be due."""
+    monkeypatch.setattr("persister.compaction.expired.now_ms", lambda: limit_ms + DAY_MS)
+    await StateDocument(world.database).publish_retention(1, {})
+    await world.database["series"].update_one({"_id": SERIES}, {"$set": {"firstSeenAt": 0}}, upsert=True)
+    long_ago = {"$set": {"dueAt": datetime(2000, 1, 1, tzinfo=UTC)}}
+    await world.database["chores"].update_one({"_id": JOB}, long_ago, upsert=True)
+
+
+async def older_than(world: World, limit_ms: int) -> int:
+    """Return how many readings before a time are stored; nothing else may be missing."""
+    kept = {key: one for key, one in world.model.items() if position_of(decode_document(one))[0] >= limit_ms}
+    seen = await world.read()
+    assert kept.items() <= seen.items(), "a reading within the limit is gone"
+    assert seen.items() <= world.model.items()
+    return len(seen) - len(kept)
+
+
+async def stored_in(world: World, where: str, readings: int) -> None:
+    await world.store([reading("device-1", ts, ts / 4) for ts in range(readings)])
+    await world.seal()
+    await world.compact()
+    assert await world.count(where)
+
+
+@pytest.mark.parametrize(("where", "readings"), [(BLOCKS, 64), (PIECES, 14)])
+async def test_half_of_a_block_or_piece_is_cut_off_and_less_is_not(
+    world: World, where: str, readings: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stored_in(world, where, readings)
+    first = 32 if where == BLOCKS else readings
+    for past, left in (first // 2 - 2, first // 2 - 2), (first // 2 + 1, 0), (first // 2 + 3, 2), (first - 1, 0):
+        limit_ms = START_MS + past * 1000
+        await publish(world, limit_ms, monkeypatch)
+        await Removal(world.database).before(SERIES, limit_ms)
+        before = await older_than(world, limit_ms)
+        cut = await world.compactor().cut_expired(asyncio.Event())
+        await world.expire_lease()
+        assert (await older_than(world, limit_ms), cut) == (left, before - left)
+        assert await world.garbage() == (0, 0)
+    # What came behind it is compacted as ever.
+    await world.store([reading("device-1", ts, 1) for ts in range(100, 140)])
+    await world.seal()
+    await world.compact()
+    assert await older_than(world, limit_ms) == 0
+    assert await world.garbage() == (0, 0)
+
+
+@pytest.mark.parametrize("point", ["compactor.before_columns", "compactor.columns_inserted", "compactor.head_replaced"])
+async def test_a_compactor_that_dies_while_it_cuts_leaves_nothing_behind(
+    world: World, point: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stored_in(world, BLOCKS, 60)
+    limit_ms = START_MS + 20_000
+    await publish(world, limit_ms, monkeypatch)
+
+    async def step(at: Point) -> None:
+        if at == point:
+            raise Killed
+
+    with pytest.raises(Killed):
+        await world.compactor(step).cut_expired(asyncio.Event())
+    await world.expire_lease()
+    await older_than(world, limit_ms)
+    await publish(world, limit_ms, monkeypatch)
+    await world.compactor().cut_expired(asyncio.Event())
+    await world.expire_lease()
+    assert await older_than(world, limit_ms) == 0
+    # The next compaction removes what it left.
+    await world.store([reading("device-1", 100, 1)])
+    await world.seal()
+    await world.compact()
+    assert await world.garbage() == (0, 0)
+
+
+@pytest.mark.parametrize("point", ["compactor.before_columns", "compactor.columns_inserted"])
+async def test_retention_that_deletes_the_block_meanwhile_wins(
+    world: World, point: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stored_in(world, BLOCKS, 60)
+    limit_ms = START_MS + 20_000
+    await publish(world, limit_ms, monkeypatch)
+
+    async def step(at: Point) -> None:
+        if at == point:
+            await Removal(world.database).before(SERIES, START_MS + 40_000)
+
+    assert await world.compactor(step).cut_expired(asyncio.Event()) == 0
+    assert await older_than(world, START_MS + 40_000) <= 32
+    assert await world.garbage() == (0, 0)
+
+
+async def test_a_round_is_due_once_an_hour_for_all_compactors_together(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stored_in(world, PIECES, 12)
+    await publish(world, START_MS + 6_000, monkeypatch)
+    assert await world.compactor().cut_expired(asyncio.Event()) == 6
+    await world.expire_lease()
+    monkeypatch.setattr("persister.compaction.expired.now_ms", lambda: START_MS + 11_000 + DAY_MS)
+    assert await world.compactor().cut_expired(asyncio.Event()) == 0
+
+
+async def test_without_a_retention_nothing_is_cut(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await stored_in(world, PIECES, 12)
+    await publish(world, START_MS + 6_000, monkeypatch)
+    await StateDocument(world.database).publish_retention(0, {})
+    assert await world.compactor().cut_expired(asyncio.Event()) == 0
+    assert await older_than(world, START_MS + 6_000) == 6
