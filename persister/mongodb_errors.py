@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from pymongo.errors import PyMongoError
+from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 
 DUPLICATE_KEY = 11000
 UNAUTHORIZED = 13
@@ -55,6 +55,17 @@ def is_outage(code: int | None, details: Mapping[str, Any] | None = None) -> boo
     """Return whether an error is the server's, not the document's. An error without a code counts as an outage."""
     labels = (details or {}).get("errorLabels") or ()
     return code is None or code in OUTAGES or not _OUTAGE_LABELS.isdisjoint(labels)
+
+
+def is_outage_of(error: OperationFailure) -> bool:
+    """Return the same of an exception of the driver; of several documents' writes if any of their errors is one."""
+    if not isinstance(error, BulkWriteError):
+        return any(map(error.has_error_label, _OUTAGE_LABELS)) or is_outage(error.code, error.details)
+    details = error.details or {}
+    # What no majority has is no fault of any document.
+    return bool(details.get("writeConcernErrors")) or any(
+        is_outage(one.get("code"), one) for one in details.get("writeErrors", ())
+    )
 
 
 def error_text(error: Exception) -> str:

@@ -28,7 +28,7 @@ from persister.compaction.pieces import Pieces
 from persister.compaction.scan import SealedScan
 from persister.compaction.throttle import Throttle
 from persister.maintenance.store import MaintenanceStore
-from persister.mongodb_errors import NAMESPACE_NOT_FOUND, error_text, is_outage
+from persister.mongodb_errors import NAMESPACE_NOT_FOUND, error_text, is_outage_of
 from readings.document import AS_MILLISECONDS, DocumentError
 from readings.filters import of_owner
 from runtime.logs import logger
@@ -82,7 +82,7 @@ class Compactor:
         self._throttle = Throttle(cores)
         options = {"codec_options": AS_MILLISECONDS, "write_concern": SAFE, "read_concern": ReadConcern("majority")}
         self._options = options
-        # What it has read, or what was acknowledged before it took the lease, is in whatever it reads later.
+        # What was acknowledged before it took the lease, and what it has read since, is in whatever it reads later.
         self._reads = CausalReads(database.client)
         heads, columns, pieces = (
             self._reads.of(database.get_collection(name, **options)) for name in (BLOCKS, COLUMNS, PIECES)
@@ -139,7 +139,7 @@ class Compactor:
         for waiting in self.lease.waiting:
             if waiting.is_given_up:
                 continue
-            uuid = await uuid_of(self._database, sealed_name(waiting.number))
+            uuid = await uuid_of(self._database, sealed_name(waiting.number), self._reads.session)
             if uuid is not None:
                 await self._compact_or_fail(waiting, uuid, stop)
                 return waiting
@@ -159,7 +159,7 @@ class Compactor:
         try:
             await self._compact(waiting, uuid, stop)
         except _FAILURES as error:
-            if isinstance(error, OperationFailure) and is_outage(error.code, error.details):
+            if isinstance(error, OperationFailure) and is_outage_of(error):
                 raise
             raise CompactionError(waiting.number, error) from error
         self.lease.is_dirty = False

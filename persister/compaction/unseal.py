@@ -137,7 +137,9 @@ class _Unseal:
         return Unsealed(self._written, removed)
 
     async def _uuids(self) -> dict[str, Any]:
-        cursor = await self._database.list_collections(filter={"name": {"$regex": "^readings\\."}})
+        # In the session: what is read in it behind this includes the renames that it has listed.
+        names = {"name": {"$regex": "^readings\\."}}
+        cursor = await self._database.list_collections(filter=names, session=self._session)
         found = {one["name"]: one["info"]["uuid"] async for one in cursor}
         return {
             name: uuid
@@ -156,6 +158,9 @@ class _Unseal:
                 documents = [body[start:end] for start, end in pairwise(starts)]
                 await self._write(documents)
                 query = {"_id": {"$gt": bson.decode(documents[-1], AS_MILLISECONDS)["_id"]}}
+            # A read that is not of a majority finds what that one may not know of yet.
+            if await self._database[sealed_name(number)].find_one(query, {"_id": 1}) is not None:
+                raise WriteFailed("there are readings that were not found before; run it again")
 
     async def _put_back_blocks(self) -> None:
         self._report("blocks …")
@@ -260,7 +265,7 @@ class _Unseal:
             "$pull": {"waiting": {"number": {"$in": [Int64(number) for number in self._sealed]}}},
         }
         await self._lease.renew()
-        await self._blocks.update_one({"_id": STATE}, change)
+        await self._blocks.update_one({"_id": STATE}, change, session=self._session)
 
     async def _remove(self) -> int:
         """Remove what is empty of meaning now; return how many collections were dropped."""

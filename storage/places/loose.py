@@ -34,10 +34,11 @@ class Loose(NamedTuple):
 
 
 class _Recent(NamedTuple):
-    """The state as it was when last read, and until when it will do."""
+    """The state as it was when last read, until when it will do, and the time in MongoDB that it is of."""
 
     state: State
     until: float
+    seen: Any = None
 
 
 class LooseReadings:
@@ -88,8 +89,10 @@ class LooseReadings:
         The state is one in which whatever was sealed before they were read is named: the one that is read behind them,
         or a recent one, as long as `readings` is still the collection that this one names. A later seal renames that.
         """
-        state, until = self._recent
+        state, until, seen = self._recent
         if state.hot is not None and time.monotonic() < until:
+            if seen is not None:
+                session.advance_operation_time(seen)
             retained = _since(window, state.oldest_ms(window.series["sensorType"], now_ms()))
             with suppress(OtherCollection):
                 return retained, self._raw(READINGS, retained, limit, session, state.hot), state
@@ -113,7 +116,7 @@ class LooseReadings:
     def _read_state(self, session: Any) -> State:
         until = time.monotonic() + STATE_S
         state = state_in(self._database[BLOCKS], session)
-        self._recent = _Recent(state, until)
+        self._recent = _Recent(state, until, None if session is None else session.operation_time)
         return state
 
     def _add_sealed(self, found: Found, number: int, limit: int, state: State, session: Any) -> None:

@@ -47,7 +47,8 @@ def pieces_and_head(collection: Any, window: Window, session: Any) -> tuple["Pie
     command = {"aggregate": collection.name, "pipeline": pipeline, "cursor": {}}
     cursor = ask(collection, command, session, collection.codec_options)["cursor"]
     if cursor["id"]:
-        collection.database.command({"killCursors": collection.name, "cursors": [cursor["id"]]}, session=session)
+        # Not in the session: its reply is of the newest write, for whose majority the next read would wait.
+        collection.database.command({"killCursors": collection.name, "cursors": [cursor["id"]]})
         return pieces_in(collection, window, session), None
     found = cursor["firstBatch"]
     # Only a head has a bound.

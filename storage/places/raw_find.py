@@ -78,7 +78,8 @@ def find_first(
     parts = list(_documents(reply, start, end))
     cursor = _cursor_of(reply, start, end)
     if cursor:  # the reply was full
-        collection.database.command({"killCursors": collection.name, "cursors": [cursor]}, session=session)
+        # Not in the session: its reply is of the newest write, for whose majority the next read would wait.
+        collection.database.command({"killCursors": collection.name, "cursors": [cursor]})
     return RawDocuments(b"".join(part for part, _ in parts), sum(count for _, count in parts), cursor != 0)
 
 

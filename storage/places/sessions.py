@@ -13,12 +13,18 @@ class Sessions:
     def __init__(self, client: Any) -> None:
         self._client = client
         self._free: list[Any] = []
+        # The latest time of what any question has read: a later one reads nothing older.
+        self._seen: Any = None
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator[Any]:
         """Lend a session to one question."""
         session = self._free.pop() if self._free else await self._client.start_session(causal_consistency=True)
+        if self._seen is not None:
+            session.advance_operation_time(self._seen)
         yield session
+        if self._seen is None or (session.operation_time is not None and session.operation_time > self._seen):
+            self._seen = session.operation_time
         # Not after an error or a time limit: a command may still be using it.
         if len(self._free) < MAX_FREE:
             self._free.append(session)
@@ -36,9 +42,14 @@ class CausalReads:
         self.session: Any = None
 
     async def begin(self) -> Any:
-        """Return the session. All reads from now on see what is written in it, one write after the other."""
-        if self.session is None:
-            self.session = await self._client.start_session(causal_consistency=True)
+        """Return a new session in place of the one before; every later read is made in it.
+
+        What is written in it, by one call at a time, is seen by the reads behind it; what is written without it,
+        perhaps not, if there is a failover in between.
+        """
+        before, self.session = self.session, await self._client.start_session(causal_consistency=True)
+        if before is not None:
+            await before.end_session()
         return self.session
 
     def of(self, collection: Any) -> Any:

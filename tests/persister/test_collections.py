@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
+from unittest.mock import AsyncMock, MagicMock
 
 import pytest
-from pymongo.errors import OperationFailure
+from pymongo.errors import OperationFailure, WriteConcernError
 
-from persister.collections import DELETIONS, TOMBSTONES, create_if_missing
+from persister.collections import DELETIONS, TOMBSTONES, create_if_missing, drop_if_same
 from persister.maintenance.database_identity import DatabaseIdentity
 from persister.maintenance.store import MaintenanceStore
 from persister.mongodb_errors import NAMESPACE_EXISTS
@@ -68,3 +69,11 @@ async def test_workers_that_start_at_once_probe_one_database_without_a_failure(d
     for _ in range(10):
         await databases[0].client.drop_database(databases[0].name)
         await asyncio.gather(*(Requeues(database).probe() for database in databases))
+
+
+async def test_a_drop_that_no_majority_has_is_not_done() -> None:
+    """The driver raises nothing for a command: its primary may have stepped down, and the next one have had no drop."""
+    error = {"code": 189, "errmsg": "Primary stepped down while waiting for replication"}
+    database = MagicMock(command=AsyncMock(return_value={"ok": 1.0, "writeConcernError": error}))
+    with pytest.raises(WriteConcernError, match="stepped down"):
+        await drop_if_same(database, "readings.pieces", "a UUID")

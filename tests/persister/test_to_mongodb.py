@@ -2,13 +2,16 @@
 
 from collections.abc import AsyncIterator
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
+from bson.binary import UUID_SUBTYPE, Binary
 from pymongo import MongoClient
 
 from persister.batch import Outcome
 from persister.from_broker import MAX_BATCH_BYTES
-from persister.mongodb_errors import WriteFailed, WriteRefused
+from persister.maintenance.readings_collection import CollectionInfo
+from persister.mongodb_errors import COLLECTION_UUID_MISMATCH, DUPLICATE_KEY, WriteFailed, WriteRefused
 from persister.to_mongodb import ToMongoDB
 from readings.document import encode_document
 from readings.reading import Reading
@@ -58,6 +61,24 @@ def test_an_answer_about_other_documents_than_were_sent_proves_nothing() -> None
     for reply in ({"n": 1}, {"n": 3}, {}, {"n": 0, "writeErrors": [duplicate]}):
         with pytest.raises(WriteFailed):
             ToMongoDB._result_of(reply, 2)
+
+
+@pytest.mark.parametrize("code", [DUPLICATE_KEY, COLLECTION_UUID_MISMATCH], ids=["duplicate", "renamed"])
+async def test_what_is_stored_before_a_refusal_and_not_yet_safe_is_not_stored(code: int) -> None:
+    """mongod answers like this when its primary steps down while it waits for the majority."""
+    commands: list[dict[str, Any]] = []
+
+    async def answer(command: dict[str, Any]) -> dict[str, Any]:
+        commands.append(command)
+        error = {"code": 189, "errmsg": "Primary stepped down while waiting for replication"}
+        return {"n": 2, "writeErrors": [{"index": 2, "code": code}], "writeConcernError": error, "ok": 1.0}
+
+    database = MagicMock(command=answer)
+    store = ToMongoDB({"x": database}, "x", clustered=False, sealing=True)
+    store._is_mongos, store._info = False, CollectionInfo(Binary(bytes(16), UUID_SUBTYPE), clustered=False)
+    with pytest.raises(WriteFailed, match="not yet safe: Primary stepped down"):
+        await store.write([document(number) for number in range(4)])
+    assert [command["ordered"] for command in commands] == [True]
 
 
 async def test_the_collection_has_the_form_that_was_asked_for(

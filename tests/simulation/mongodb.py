@@ -14,15 +14,7 @@ from uuid import UUID
 
 import bson
 from bson.binary import Binary
-from pymongo.errors import (
-    AutoReconnect,
-    BulkWriteError,
-    DuplicateKeyError,
-    NetworkTimeout,
-    OperationFailure,
-    PyMongoError,
-    WriteConcernError,
-)
+from pymongo.errors import AutoReconnect, NetworkTimeout, OperationFailure, PyMongoError, WriteConcernError
 
 from persister.mongodb_errors import COLLECTION_UUID_MISMATCH, DUPLICATE_KEY, NAMESPACE_EXISTS, NAMESPACE_NOT_FOUND
 from readings.collections import READINGS
@@ -273,9 +265,7 @@ def _resolve(reply: "asyncio.Future[Any]", outcome: Any) -> None:
 
 def _not_safe(outcome: Any, error: dict[str, Any]) -> Any:
     """Return what the driver makes of a reply that says, besides, that the write is not safe."""
-    if isinstance(outcome, BulkWriteError):
-        return BulkWriteError({**(outcome.details or {}), "writeConcernErrors": [error]})
-    if isinstance(outcome, DuplicateKeyError):
+    if isinstance(outcome, OperationFailure):  # it refused the write; of a duplicate, that is all that the driver says
         return outcome
     if isinstance(outcome, Mapping):
         return {**outcome, "writeConcernError": error}

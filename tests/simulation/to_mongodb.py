@@ -145,6 +145,17 @@ class Collection:
     async def _write(self, what: str, change: Callable[[Stored], Any]) -> Any:
         return await self._server.call(f"{what} {self.name}", lambda: change(self._stored()), writes=True)
 
+    async def _write_several(self, what: str, change: Callable[[Stored], list[dict[str, Any]]]) -> None:
+        """Make a change that returns the errors of documents; BulkWriteError for these, and without a majority."""
+
+        def serve(stored: Stored) -> dict[str, Any]:
+            return {"writeErrors": change(stored)}
+
+        reply: dict[str, Any] = await self._write(what, serve)
+        unsafe = [reply["writeConcernError"]] if "writeConcernError" in reply else []
+        if reply["writeErrors"] or unsafe:
+            raise BulkWriteError({"writeErrors": reply["writeErrors"], "writeConcernErrors": unsafe})
+
     def find(self, query: Query, projection: Any = None, **_: Any) -> _Cursor:
         """Return what a majority has and the query asks for, whole."""
         del projection
@@ -185,17 +196,16 @@ class Collection:
         """Insert documents, unordered; BulkWriteError."""
         assert not ordered
 
-        def insert(stored: Stored) -> None:
-            errors = []
+        def insert(stored: Stored) -> list[dict[str, Any]]:
+            errors: list[dict[str, Any]] = []
             for index, raw in enumerate(map(bson.encode, documents)):
                 if id_of(raw) in stored.documents:
                     errors.append({"index": index, "code": DUPLICATE_KEY})
                 else:
                     self._server.put(stored, raw)
-            if errors:
-                raise BulkWriteError({"writeErrors": errors})
+            return errors
 
-        await self._write("insert", insert)
+        await self._write_several("insert", insert)
 
     async def replace_one(self, query: Query, document: dict[str, Any]) -> Any:
         """Replace the document that the query finds."""
@@ -231,7 +241,7 @@ class Collection:
         """Change documents, each found by its `_id`, or insert them."""
         assert not ordered
 
-        def write(stored: Stored) -> None:
+        def write(stored: Stored) -> list[dict[str, Any]]:
             for update in updates:
                 query: Any = update._filter
                 raw = stored.documents.get(id_bytes_of(query["_id"]))
@@ -239,8 +249,9 @@ class Collection:
                 if (raw is None and update._upsert) or (raw is not None and matches(document, query)):
                     change: Any = update._doc
                     self._server.put(stored, bson.encode(changed(document, change, inserted=raw is None)))
+            return []
 
-        await self._write("update", write)
+        await self._write_several("update", write)
 
 
 def _found(documents: Mapping[bytes, bytes], query: Query) -> list[tuple[Any, bytes]]:

@@ -4,6 +4,7 @@ That is asked of MongoDB with each read of a majority, as `afterClusterTime`; a 
 """
 
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,13 +104,18 @@ async def test_unsealing_reads_nothing_older_than_when_it_took_the_lease(world: 
 async def test_a_reader_reads_nothing_older_than_what_it_has_read_for_the_same_answer(
     world: World, commands: Commands
 ) -> None:
+    """Nor older than what it has read before: what it remembers may be of then."""
     places = Places(world.database.client, world.database.name)
-    for device in "ab":
-        commands.begin()
-        await places.page(Window(series_key("owner-1", device, "temperature")), 500)
-        _, *commands.reads = commands.reads
-        commands.require_order(None)
-    commands.begin()
-    await Newest(places).of("owner-1", [("a", "temperature"), ("b", "temperature")])
+    windows = [Window(series_key("owner-1", device, "temperature")) for device in "ab"]
+    await places.page(windows[0], 500)
     _, *commands.reads = commands.reads
     commands.require_order(None)
+    async with places.session() as session:
+        seen = session.operation_time
+        for ask in (partial(places.page, windows[0], 500), partial(places.page, windows[1], 500)):
+            commands.begin()
+            await ask()
+            commands.require_order(seen)
+    commands.begin()
+    await Newest(places).of("owner-1", [("a", "temperature"), ("b", "temperature")])
+    commands.require_order(seen)

@@ -3,10 +3,12 @@
 import asyncio
 from datetime import UTC, datetime
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from bson import Int64
 from prometheus_client import CollectorRegistry
+from pymongo.errors import BulkWriteError, OperationFailure, WriteConcernError
 
 from broker.failpoints import Point
 from persister.compaction import service
@@ -14,6 +16,7 @@ from persister.compaction.compact_all import compact_all
 from persister.compaction.compactor import CompactionError, Compactor
 from persister.compaction.lease import LeaseLostError
 from persister.compaction.metrics import CompactorMetrics
+from persister.compaction.pieces import Pieces
 from persister.compaction.service import run
 from persister.maintenance.store import MaintenanceStore
 from persister.mongodb_errors import WriteFailed
@@ -23,6 +26,13 @@ from testing.waiting import eventually
 from tests.persister.compaction.world import World, compact_with, reading
 
 NEVER = asyncio.Event()
+# As the driver raises them, for several documents and for one.
+NOT_SAFE = {"code": 189, "errmsg": "Primary stepped down while waiting for replication"}
+OUTAGES = [
+    BulkWriteError({"writeErrors": [], "writeConcernErrors": [NOT_SAFE]}),
+    BulkWriteError({"writeErrors": [{"index": 0, "code": 11602, "errmsg": "interrupted"}], "writeConcernErrors": []}),
+    WriteConcernError("Primary stepped down while waiting for replication", 189, NOT_SAFE),
+]
 
 
 async def waiting(world: World) -> dict[int, dict[str, Any]]:
@@ -164,6 +174,21 @@ async def test_a_compactor_goes_on_when_mongodb_was_away_for_a_look_at_deleted_o
     await eventually(is_done, "compacted")
     stop.set()
     await task
+    assert await world.read() == world.model
+
+
+@pytest.mark.parametrize("error", OUTAGES)
+async def test_a_write_that_no_majority_has_is_no_failure_of_the_collection(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: OperationFailure
+) -> None:
+    await sealed(world)
+    compactor = world.compactor()
+    with monkeypatch.context() as patch:
+        patch.setattr(Pieces, "insert", AsyncMock(side_effect=error))
+        with pytest.raises(type(error)):
+            await compactor.compact_next(NEVER)
+    assert (await waiting(world))[1]["failures"] == 0
+    await compact_with(compactor)
     assert await world.read() == world.model
 
 
