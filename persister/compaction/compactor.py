@@ -109,22 +109,15 @@ class Compactor:
             await self.lease.renew()
         return self.lease.left_s
 
-    async def _paced(self) -> None:
-        """Keep the lease, and to the share of the machine."""
-        await self._time_left()
-        await asyncio.sleep(self._throttle.pause_s())
-        self._throttle.start()
-
     async def cut_expired(self, stop: asyncio.Event) -> int:
-        """Cut what is past its retention off blocks and pieces, if that is due; return how many readings.
-
-        WriteFailed; LeaseLostError, also while another process has the lease.
-        """
-        server_ms = await self._rounds.claim()
-        if server_ms is None or not await self.lease.acquire(session=await self._reads.begin()):
+        """Cut readings past their retention, if that is due; return how many. LeaseLostError as `compact_next`."""
+        if not self._rounds.may_be_due or not await self.lease.acquire(session=await self._reads.begin()):
             return 0
+        if self.lease.is_unclean:
+            await self.remove_garbage()
         self.lease.is_dirty = True
-        cut = await self._rounds.run(server_ms, stop)
+        self._throttle.start()
+        cut = await self._rounds.step(stop)
         self.lease.is_dirty = False
         return cut
 
@@ -190,6 +183,12 @@ class Compactor:
         await self._save(progress)
         if not stop.is_set():
             await self._finish(progress)
+
+    async def _paced(self) -> None:
+        """Keep to the share of the machine, and the lease."""
+        await self._pause(self._throttle.pause_s(), asyncio.Event())
+        self._throttle.start()
+        await self._time_left()
 
     async def _pause(self, seconds: float, stop: asyncio.Event) -> None:
         """Sleep, but not longer than until `stop`, and keep the lease."""

@@ -2,8 +2,11 @@
 
 Retention itself (persister/maintenance/removal.py) deletes whole blocks and pieces. One of a series with a reading a
 day may last for years, though, and what readers no longer show would stay as long. So it is cut when half of the time
-between its first and its last reading is past, and again when half of the rest is: each byte is written at most once
-more.
+between its first and its last reading is past, and again when half of the rest is: evenly spread readings are written
+about once more, and none stays much longer than twice its retention.
+
+What is cut is gone, so the limit has to be one that a persister has confirmed a short time ago: the state of a restored
+copy, or of before a change of the settings, may have another one.
 
 Blocks are changed as a compaction changes them, under its lease. A piece is replaced in place, by one with the same
 last reading.
@@ -16,22 +19,25 @@ from typing import Any
 
 from bson import MaxKey
 from bson.datetime_ms import DatetimeMS
+from bson.errors import BSONError
+from pymongo.errors import OperationFailure
 
 from persister.compaction.blocks import Blocks, replaced
 from persister.compaction.heads import HeadInfo, head_info
 from persister.compaction.metrics import CompactorMetrics
 from persister.maintenance.store import LEASE, MaintenanceStore
-from persister.mongodb_errors import error_text
-from readings.document import position_in
+from persister.mongodb_errors import error_text, is_outage_of
+from persister.sealing.state_document import CONFIRM_EVERY_S, CONFIRMED_AT
+from readings.document import DocumentError, date_ms, position_in
 from readings.keys import Key
 from runtime.logs import logger
 from runtime.times import now_ms
 from storage.codec.columns import Columns
 from storage.codec.decode import decode
-from storage.codec.packed import BlockError
+from storage.codec.packed import BlockError, BlockTooLarge
 from storage.places.documents import names_of, piece_columns, piece_document, series_name
 from storage.places.names import BEGINNING
-from storage.places.state import read_state
+from storage.places.state import STATE, State, state_of
 from storage.places.window import position_index
 
 log = logger("persister.compaction")
@@ -40,11 +46,16 @@ JOB = "expired"
 LOOK_EVERY_S = 60.0
 # Retentions are days. A round asks twice for each series.
 ROUND_EVERY_S = 3600.0
-PAUSE_FACTOR = 20
-SERIES_PER_QUERY = 500
+# Then it is compaction's turn again.
+STEP_S = 5.0
+SERIES_PER_QUERY = 100
+# Persisters confirm the retention every ten minutes.
+CONFIRMED_MS = 2 * CONFIRM_EVERY_S * 1000
 PART = 0.5
 _HEAD = {"first": 1, "last": 1, "until": 1, "edit": 1, "columns": 1, "count": 1, "pending": 1}
 _PIECE = {"first": 1, "last": 1}
+# Of one series: the others are not held up by it.
+_FAILURES = (BlockError, BlockTooLarge, DocumentError, BSONError, OperationFailure, ValueError, LookupError, TypeError)
 
 Guard = Callable[[], Awaitable[None]]
 """Waits until the next change may be made; raises if there is no lease any more."""
@@ -129,7 +140,10 @@ def _kept(columns: Columns, limit_ms: int) -> Columns:
 
 
 class ExpiredRounds:
-    """Goes through all series once an hour, whichever of several compactors does it."""
+    """Goes through all series once an hour, whichever of several compactors does it, in steps of a few seconds.
+
+    Every method raises the driver's errors, WriteFailed, and what the guard raises.
+    """
 
     def __init__(self, heads: Any, expired: Expired, maintenance: MaintenanceStore, metrics: CompactorMetrics) -> None:
         self._heads = heads
@@ -137,42 +151,59 @@ class ExpiredRounds:
         self._maintenance = maintenance
         self._metrics = metrics
         self._look_at = 0.0
+        # Of the round that is on its way: MongoDB's time at its start, and the last series that is done.
+        self._begun_ms: int | None = None
+        self._begun_at = 0.0
+        self._last: Key | None = None
 
-    async def claim(self) -> int | None:
-        """Return MongoDB's time in milliseconds if a round is due, which is begun by that; None if not. WriteFailed."""
-        if time.monotonic() < self._look_at:
-            return None
-        self._look_at = time.monotonic() + LOOK_EVERY_S
-        return await self._maintenance.claim_job(JOB)
+    @property
+    def may_be_due(self) -> bool:
+        """Whether there is a step to do, or it is time to ask."""
+        return self._begun_ms is not None or time.monotonic() >= self._look_at
 
-    async def run(self, server_ms: int, stop: asyncio.Event) -> int:
-        """Cut what is expired, with the lease, until `stop`; return how many readings. Damaged columns are left out."""
-        started, last, cut = time.monotonic(), None, 0
-        state = await read_state(self._heads)
-        # By the slower of two clocks: what is removed too early is lost.
-        at_ms = min(server_ms, now_ms())
-        has_limit = state.retention_days or any(state.retention_by_sensor_type.values())
-        while has_limit and not stop.is_set():
-            found = await self._maintenance.series_after(last, SERIES_PER_QUERY)
-            if not found:
-                break
+    async def step(self, stop: asyncio.Event) -> int:
+        """Cut what is expired of the next series, with the lease; return how many readings."""
+        if self._begun_ms is None:
+            self._begun_at = time.monotonic()
+            self._look_at = self._begun_at + LOOK_EVERY_S
+            self._begun_ms, self._last = await self._maintenance.claim_job(JOB), None
+            if self._begun_ms is None:
+                return 0
+        cut, until = 0, time.monotonic() + STEP_S
+        while not stop.is_set() and time.monotonic() < until:
             await self._maintenance.schedule_job(JOB, LEASE.total_seconds())
+            found = await self._maintenance.series_after(self._last, SERIES_PER_QUERY)
+            if not found or (state := await self._confirmed()) is None:
+                self._begun_ms = None
+                await self._maintenance.schedule_job(JOB, ROUND_EVERY_S if not found else LOOK_EVERY_S)
+                break
+            # By the slower of two clocks: what is removed too early is lost.
+            at_ms = min(self._begun_ms, now_ms())
             for series in found:
-                limit_ms = state.oldest_ms(series["sensorType"], at_ms)
-                if limit_ms is not None and not stop.is_set():
+                if stop.is_set():
+                    break
+                if (limit_ms := state.oldest_ms(series["sensorType"], at_ms)) is not None:
                     cut += await self._cut(series, limit_ms)
-            last = found[-1]
-        took_s = time.monotonic() - started
-        if not stop.is_set():
-            await self._maintenance.schedule_job(JOB, max(ROUND_EVERY_S, PAUSE_FACTOR * took_s))
+                self._last = series
         if cut:
-            log.info("Readings past their retention were cut off newer ones.", readings=cut, seconds=round(took_s, 1))
+            log.info("Readings past their retention were cut off newer ones.", readings=cut)
         return cut
+
+    async def _confirmed(self) -> State | None:
+        """Return the state if a persister has confirmed its retention a short time ago; None if not."""
+        found = await self._heads.find_one({"_id": STATE}, {"retention": 1, CONFIRMED_AT: 1})
+        confirmed_at, begun_ms = (found or {}).get(CONFIRMED_AT), self._begun_ms
+        if confirmed_at is None or begun_ms is None:
+            return None
+        ago_ms = begun_ms + 1000 * (time.monotonic() - self._begun_at) - date_ms(confirmed_at)
+        return state_of(found) if ago_ms < CONFIRMED_MS else None
 
     async def _cut(self, series: Key, limit_ms: int) -> int:
         try:
             cut = await self._expired.cut(series, limit_ms)
-        except BlockError as error:
+        except _FAILURES as error:
+            if isinstance(error, OperationFailure) and is_outage_of(error):
+                raise
             log.error("What is past its retention could not be cut off.", series=series, why=error_text(error))
             return 0
         self._metrics.expired.inc(cut)

@@ -158,7 +158,7 @@ class _Unseal:
                 documents = [body[start:end] for start, end in pairwise(starts)]
                 await self._write(documents)
                 query = {"_id": {"$gt": bson.decode(documents[-1], AS_MILLISECONDS)["_id"]}}
-            # A read that is not of a majority finds what that one may not know of yet.
+            # A read that is not of a majority finds what is behind the end; within it, the session has to do.
             if await self._database[sealed_name(number)].find_one(query, {"_id": 1}) is not None:
                 raise WriteFailed("there are readings that were not found before; run it again")
 

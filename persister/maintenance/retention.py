@@ -62,18 +62,14 @@ class Retention:
 async def enforce(
     retention: Retention, maintenance: MaintenanceStore, state: StateDocument, metrics: PersisterMetrics
 ) -> None:
-    """Remove what is too old, until cancelled, and let readers know the limit. Returns if everything is kept."""
-    while not retention.removes_anything:
-        try:
-            return await state.publish_retention(0, {})
-        except WriteFailed as error:
-            log.warning("That readings are kept without limit could not be stored; trying again.", error=str(error))
-        await asyncio.sleep(CHECK_EVERY_S)
+    """Remove what is too old, until cancelled, and let readers and compactors know the limit, or that there is none."""
     while True:
         try:
-            if (server_ms := await maintenance.claim_job(JOB)) is not None:
+            await state.publish_retention(retention.days, retention.by_sensor_type)
+            if not retention.removes_anything:
+                await asyncio.sleep(ROUND_EVERY_S)  # and again: a restored copy may say something else
+            elif (server_ms := await maintenance.claim_job(JOB)) is not None:
                 started = time.monotonic()
-                await state.publish_retention(retention.days, retention.by_sensor_type)
                 # By the slower of two clocks: what is removed too early is lost.
                 removed = await remove_old(retention, maintenance, now_ms=min(server_ms, now_ms()))
                 metrics.removed.labels("retention").inc(removed)

@@ -22,6 +22,10 @@ from storage.places.state import STATE
 # While so many sealed collections wait, no further one is sealed: each is one more for readers to ask.
 MAX_WAITING = 8
 
+# When a persister last said that its retention is the one in the state, and how often it says so.
+CONFIRMED_AT = "retentionConfirmedAt"
+CONFIRM_EVERY_S = 600
+
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _DEFAULTS = {
     "highest": {"$ifNull": ["$highest", Int64(0)]},
@@ -171,21 +175,24 @@ class StateDocument:
             await self._blocks.update_one({"_id": STATE}, changes, upsert=True)
 
     async def publish_retention(self, days: int, by_sensor_type: Mapping[str, int]) -> None:
-        """Let readers know for how long readings are kept; writes nothing if they know. 0: without limit."""
+        """Let readers know for how long readings are kept; writes nothing if they know. 0: without limit.
+
+        A limit is confirmed every ten minutes: a compactor removes nothing by one that is not (compaction/expired.py).
+        """
         retention = {"days": days, "bySensorType": dict(sorted(by_sensor_type.items()))}
         with translating_errors():
             if days or any(by_sensor_type.values()):
-                known = await self._blocks.find_one({"_id": STATE}, {"retention": 1})
+                is_confirmed = {"$gt": [f"${CONFIRMED_AT}", {"$subtract": ["$$NOW", CONFIRM_EVERY_S * 1000]}]}
+                known = await self._blocks.find_one({"_id": STATE}, {"retention": 1, "isConfirmed": is_confirmed})
                 if known is None:
                     await self._create_collection()
-                elif known.get("retention") == retention:
+                elif known.get("retention") == retention and known["isConfirmed"]:
                     return
-                change = {"$set": {"retention": {"$literal": retention}}}
+                change = {"$set": {"retention": {"$literal": retention}, CONFIRMED_AT: "$$NOW"}}
                 await self._blocks.update_one({"_id": STATE}, [{"$set": _DEFAULTS}, change], upsert=True)
             else:
-                await self._blocks.update_one(
-                    {"_id": STATE, "retention": {"$exists": True}}, {"$unset": {"retention": ""}}
-                )
+                query = {"_id": STATE, "retention": {"$exists": True}}
+                await self._blocks.update_one(query, {"$unset": {"retention": "", CONFIRMED_AT: ""}})
 
     async def _change(self, holder: str, changes: list[dict[str, Any]]) -> bool:
         """Change the document if this process has the lease; return whether it does."""

@@ -22,9 +22,11 @@ class Sessions:
         session = self._free.pop() if self._free else await self._client.start_session(causal_consistency=True)
         if self._seen is not None:
             session.advance_operation_time(self._seen)
-        yield session
-        if self._seen is None or (session.operation_time is not None and session.operation_time > self._seen):
-            self._seen = session.operation_time
+        try:
+            yield session
+        finally:
+            if self._seen is None or (session.operation_time is not None and session.operation_time > self._seen):
+                self._seen = session.operation_time
         # Not after an error or a time limit: a command may still be using it.
         if len(self._free) < MAX_FREE:
             self._free.append(session)

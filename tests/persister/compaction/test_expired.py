@@ -1,17 +1,22 @@
 """What is past its retention is cut off the blocks and pieces that have newer readings, too."""
 
 import asyncio
-from datetime import UTC, datetime
+import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from broker.failpoints import Point
+from persister.compaction import expired
+from persister.compaction.compactor import Compactor
 from persister.compaction.expired import JOB
+from persister.compaction.metrics import CompactorMetrics
 from persister.maintenance.removal import Removal
-from persister.sealing.state_document import StateDocument
+from persister.sealing.state_document import CONFIRMED_AT, StateDocument
 from readings.document import decode_document, position_of
 from storage.places.names import BLOCKS, PIECES
-from storage.places.state import DAY_MS
+from storage.places.state import DAY_MS, STATE
 from tests.persister.compaction.world import START_MS, World, reading
 
 SERIES = {"owner": "owner-1", "device": "device-1", "sensorType": "temperature"}
@@ -21,11 +26,12 @@ class Killed(Exception):
     """Stands for the end of the process."""
 
 
-async def publish(world: World, limit_ms: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let readings before a time be past their retention from now on, and a round be due."""
+async def publish(world: World, limit_ms: int, monkeypatch: pytest.MonkeyPatch, device: str = "device-1") -> None:
+    """Let readings of the series before a time be past their retention from now on, and a round be due."""
     monkeypatch.setattr("persister.compaction.expired.now_ms", lambda: limit_ms + DAY_MS)
     await StateDocument(world.database).publish_retention(1, {})
-    await world.database["series"].update_one({"_id": SERIES}, {"$set": {"firstSeenAt": 0}}, upsert=True)
+    series = SERIES | {"device": device}
+    await world.database["series"].update_one({"_id": series}, {"$set": {"firstSeenAt": 0}}, upsert=True)
     long_ago = {"$set": {"dueAt": datetime(2000, 1, 1, tzinfo=UTC)}}
     await world.database["chores"].update_one({"_id": JOB}, long_ago, upsert=True)
 
@@ -89,10 +95,6 @@ async def test_a_compactor_that_dies_while_it_cuts_leaves_nothing_behind(
     await world.compactor().cut_expired(asyncio.Event())
     await world.expire_lease()
     assert await older_than(world, limit_ms) == 0
-    # The next compaction removes what it left.
-    await world.store([reading("device-1", 100, 1)])
-    await world.seal()
-    await world.compact()
     assert await world.garbage() == (0, 0)
 
 
@@ -130,3 +132,54 @@ async def test_without_a_retention_nothing_is_cut(world: World, monkeypatch: pyt
     await StateDocument(world.database).publish_retention(0, {})
     assert await world.compactor().cut_expired(asyncio.Event()) == 0
     assert await older_than(world, START_MS + 6_000) == 6
+
+
+async def test_by_a_retention_that_no_persister_confirms_nothing_is_cut(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a restored copy: the settings may say something else now."""
+    await stored_in(world, PIECES, 12)
+    await publish(world, START_MS + 6_000, monkeypatch)
+    old = datetime.now(UTC) - timedelta(minutes=25)
+    await world.database[BLOCKS].update_one({"_id": STATE}, {"$set": {CONFIRMED_AT: old}})
+    assert await world.compactor().cut_expired(asyncio.Event()) == 0
+    assert await older_than(world, START_MS + 6_000) == 6
+
+
+async def test_a_round_goes_on_where_its_last_step_ended_and_a_damaged_piece_holds_up_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expired, "STEP_S", 0.01)
+    monkeypatch.setattr(expired, "SERIES_PER_QUERY", 1)
+    devices = [f"device-{at}" for at in range(4)]
+    for device in devices:
+        await world.store([reading(device, ts, 1) for ts in range(12)])
+    await world.seal()
+    await world.compact()
+    for device in devices:
+        await publish(world, START_MS + 6_000, monkeypatch, device)
+    change = {"$unset": {"run": ""}}
+    await world.database[PIECES].update_one({"_id.device": "device-1"}, change)
+    compactor, cut = world.compactor(), list[int]()
+    for _ in range(20):
+        cut.append(await compactor.cut_expired(asyncio.Event()))
+    assert sum(cut) == 18
+    assert max(cut) < 18, "all of it was done in one step"
+
+
+async def test_a_round_obeys_a_stop_and_is_not_paused_for_what_the_process_did_before(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stored_in(world, PIECES, 12)
+    await publish(world, START_MS + 6_000, monkeypatch)
+    stop = asyncio.Event()
+    stop.set()
+    compactor = Compactor(world.database, CompactorMetrics(CollectorRegistry()), cores=0.25)
+    assert await compactor.cut_expired(stop) == 0
+    used = time.process_time()
+    while time.process_time() - used < 1.0:
+        pass
+    started = time.monotonic()
+    assert await compactor.cut_expired(asyncio.Event()) == 6
+    assert time.monotonic() - started < 4.0, "8 s of pause for 1 s of processor time"
+    assert compactor.lease.left_s > 0

@@ -11,6 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from pymongo import MongoClient
 
+from persister.collections import JOBS
 from persister.maintenance import retention
 from persister.maintenance.retention import JOB, Retention, enforce, remove_old
 from persister.maintenance.store import MaintenanceStore
@@ -157,12 +158,14 @@ async def test_one_worker_does_it_and_the_next_round_waits(
     assert sum(one.get_sample_value("tidegate_persister_removed_total", labels) or 0 for one in registries) == 100
 
 
-async def test_where_everything_is_kept_nothing_runs(store: ToMongoDB) -> None:
+async def test_where_everything_is_kept_nothing_is_removed(store: ToMongoDB) -> None:
     metrics = PersisterMetrics(CollectorRegistry())
     for rules in (Retention(), Retention.of(0, ("door=0",))):
-        await asyncio.wait_for(
-            enforce(rules, MaintenanceStore(store.database), StateDocument(store.database), metrics), 1
-        )
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(
+                enforce(rules, MaintenanceStore(store.database), StateDocument(store.database), metrics), 0.5
+            )
+    assert await store.database[JOBS].count_documents({}) == 0
 
 
 def test_the_settings_of_retention() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -12,7 +13,7 @@ from persister.maintenance.retention import Retention, enforce
 from persister.maintenance.store import MaintenanceStore
 from persister.metrics import PersisterMetrics
 from persister.mongodb_errors import WriteFailed
-from persister.sealing.state_document import MAX_WAITING, StateDocument
+from persister.sealing.state_document import CONFIRMED_AT, MAX_WAITING, StateDocument
 from persister.to_mongodb import ToMongoDB
 from storage.places.state import read_state, state_of
 from testing.waiting import eventually
@@ -125,8 +126,28 @@ async def test_the_worker_that_enforces_the_retention_publishes_it_and_one_witho
     await eventually(published, "the limit is published")
     worker.cancel()
     await asyncio.wait([worker])
-    await asyncio.wait_for(enforce(Retention(), MaintenanceStore(store.database), state, metrics), 5)
-    assert (await read_state(store.database["readings.blocks"])).retention_days == 0
+    other = asyncio.ensure_future(enforce(Retention(), MaintenanceStore(store.database), state, metrics))
+
+    async def taken_back() -> bool:
+        return not await published() and (await read_state(store.database["readings.blocks"])).retention_days == 0
+
+    await eventually(taken_back, "the limit is taken back")
+    other.cancel()
+    await asyncio.wait([other])
+
+
+async def test_a_limit_is_confirmed_every_ten_minutes(store: ToMongoDB, state: StateDocument) -> None:
+    await store.prepare()
+    blocks, old = store.database["readings.blocks"], datetime(2026, 1, 1, tzinfo=UTC)
+    for confirmed_at, is_again in ((old, True), (datetime.now(UTC) - timedelta(minutes=9), False)):
+        await state.publish_retention(3, {})
+        await blocks.update_one({"_id": "state"}, {"$set": {CONFIRMED_AT: confirmed_at}})
+        await state.publish_retention(3, {})
+        found = await blocks.find_one({"_id": "state"})
+        since = found[CONFIRMED_AT].replace(tzinfo=UTC) - confirmed_at
+        assert (since > timedelta(seconds=1)) is is_again
+    await state.publish_retention(0, {})
+    assert CONFIRMED_AT not in await blocks.find_one({"_id": "state"})
 
 
 async def test_a_database_that_is_away_is_a_failure() -> None:
