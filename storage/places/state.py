@@ -2,7 +2,8 @@
 
 It is among the blocks, `{_id: "state"}`, so that a copy of the blocks never comes without the seal numbers that are in
 use: `highest: int64, blocks: bool, waiting: [{number: int64, sealedAt: Date, renamed: bool, failures: int, aside:
-bool}], retention: {days: int, bySensorType: {…}}, retentionConfirmedAt: Date`, and what the lease holders keep there (`sealing`, `compaction`).
+bool}], retention: {days: int, bySensorType: {…}}, retentionConfirmedAt: Date`, and what the lease holders keep there
+(`sealing`, `compaction`).
 
 A seal number is in `waiting` before the collection is renamed, and until after that collection is dropped. `blocks` is
 true before the first piece or block is written, and there may be some as long as anything waits. Whoever reads
