@@ -57,8 +57,10 @@ def is_outage(code: int | None, details: Mapping[str, Any] | None = None) -> boo
     return code is None or code in OUTAGES or not _OUTAGE_LABELS.isdisjoint(labels)
 
 
-def is_outage_of(error: OperationFailure) -> bool:
-    """Return the same of an exception of the driver; of several documents' writes if any of their errors is one."""
+def is_outage_of(error: Exception) -> bool:
+    """Return the same of an exception; of several documents' writes if any of their errors is one."""
+    if not isinstance(error, OperationFailure):
+        return False
     if not isinstance(error, BulkWriteError):
         return any(map(error.has_error_label, _OUTAGE_LABELS)) or is_outage(error.code, error.details)
     details = error.details or {}

@@ -152,7 +152,7 @@ class Compactor:
         try:
             await self._compact(waiting, uuid, stop)
         except _FAILURES as error:
-            if isinstance(error, OperationFailure) and is_outage_of(error):
+            if is_outage_of(error):
                 raise
             raise CompactionError(waiting.number, error) from error
         self.lease.is_dirty = False

@@ -17,7 +17,6 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from bson import MaxKey
 from bson.datetime_ms import DatetimeMS
 from bson.errors import BSONError
 from pymongo.errors import OperationFailure
@@ -29,6 +28,7 @@ from persister.maintenance.store import LEASE, MaintenanceStore
 from persister.mongodb_errors import error_text, is_outage_of
 from persister.sealing.state_document import CONFIRM_EVERY_S, CONFIRMED_AT
 from readings.document import DocumentError, date_ms, position_in
+from readings.filters import in_time_range
 from readings.keys import Key
 from runtime.logs import logger
 from runtime.times import now_ms
@@ -37,6 +37,7 @@ from storage.codec.decode import decode
 from storage.codec.packed import BlockError, BlockTooLarge
 from storage.places.documents import names_of, piece_columns, piece_document, series_name
 from storage.places.names import BEGINNING
+from storage.places.pieces import of_pieces
 from storage.places.state import STATE, State, state_of
 from storage.places.window import position_index
 
@@ -79,8 +80,7 @@ class Expired:
 
     async def _cut_block(self, series: Key, limit_ms: int) -> int:
         """Cut the block that straddles the limit: the others are whole on one side of it."""
-        bounds = {"$gte": series, "$lt": {**series, "ts": DatetimeMS(limit_ms)}}
-        query = {"_id": bounds, "pending": {"$exists": False}, **_straddles(limit_ms)}
+        query = {**in_time_range(series, to_ms=limit_ms), "pending": {"$exists": False}, **_straddles(limit_ms)}
         await self._guard()
         found = await self._heads.find_one(query, _HEAD)
         if found is None or not _is_due(found, limit_ms):
@@ -100,8 +100,7 @@ class Expired:
         return bool(await self._blocks.apply([change]))
 
     async def _cut_pieces(self, series: Key, limit_ms: int) -> int:
-        bounds = {"$gte": series, "$lt": {**series, "level": MaxKey()}}
-        query = {"_id": bounds, **_straddles(limit_ms)}
+        query = {**of_pieces(series), **_straddles(limit_ms)}
         keys = [one["_id"] async for one in self._pieces.find(query, _PIECE) if _is_due(one, limit_ms)]
         cut = 0
         for key in keys:
@@ -202,7 +201,7 @@ class ExpiredRounds:
         try:
             cut = await self._expired.cut(series, limit_ms)
         except _FAILURES as error:
-            if isinstance(error, OperationFailure) and is_outage_of(error):
+            if is_outage_of(error):
                 raise
             log.error("What is past its retention could not be cut off.", series=series, why=error_text(error))
             return 0

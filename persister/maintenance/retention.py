@@ -1,6 +1,6 @@
 """Removes readings past their retention: series by series, by key range, in small steps.
 
-One worker at a time does it, under a lease, and publishes the limits in the state document first, because readers show
+One worker at a time does it, under a lease. Each publishes the limits in the state document first, because readers show
 nothing older (storage/places/state.py). The pause after a round is at least 20 times as long as the round, so that
 retention never takes more than a twentieth of the database's time.
 """
@@ -63,12 +63,17 @@ async def enforce(
     retention: Retention, maintenance: MaintenanceStore, state: StateDocument, metrics: PersisterMetrics
 ) -> None:
     """Remove what is too old, until cancelled, and let readers and compactors know the limit, or that there is none."""
+    while not retention.removes_anything:
+        try:
+            await state.publish_retention(0, {})
+            await asyncio.sleep(ROUND_EVERY_S)  # and again: a restored copy may say something else
+        except WriteFailed as error:
+            log.warning("That readings are kept without limit could not be stored; trying again.", error=str(error))
+            await asyncio.sleep(CHECK_EVERY_S)
     while True:
         try:
             await state.publish_retention(retention.days, retention.by_sensor_type)
-            if not retention.removes_anything:
-                await asyncio.sleep(ROUND_EVERY_S)  # and again: a restored copy may say something else
-            elif (server_ms := await maintenance.claim_job(JOB)) is not None:
+            if (server_ms := await maintenance.claim_job(JOB)) is not None:
                 started = time.monotonic()
                 # By the slower of two clocks: what is removed too early is lost.
                 removed = await remove_old(retention, maintenance, now_ms=min(server_ms, now_ms()))

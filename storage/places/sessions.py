@@ -68,7 +68,7 @@ class _CausallyRead:
         return getattr(self._collection, name)
 
     def find(self, *arguments: Any, **options: Any) -> Any:
-        return self._collection.find(*arguments, **options | {"session": self._reads.session})
+        return self._collection.find(*arguments, session=self._reads.session, **options)
 
     async def find_one(self, *arguments: Any, **options: Any) -> Any:
-        return await self._collection.find_one(*arguments, **options | {"session": self._reads.session})
+        return await self._collection.find_one(*arguments, session=self._reads.session, **options)

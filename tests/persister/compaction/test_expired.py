@@ -75,13 +75,19 @@ async def test_half_of_a_block_or_piece_is_cut_off_and_less_is_not(
     assert await world.garbage() == (0, 0)
 
 
+async def two_thirds_expired(world: World, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Store two blocks, let two thirds of the first one be past their retention, and return since when."""
+    await stored_in(world, BLOCKS, 60)
+    limit_ms = START_MS + 20_000
+    await publish(world, limit_ms, monkeypatch)
+    return limit_ms
+
+
 @pytest.mark.parametrize("point", ["compactor.before_columns", "compactor.columns_inserted", "compactor.head_replaced"])
 async def test_a_compactor_that_dies_while_it_cuts_leaves_nothing_behind(
     world: World, point: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await stored_in(world, BLOCKS, 60)
-    limit_ms = START_MS + 20_000
-    await publish(world, limit_ms, monkeypatch)
+    limit_ms = await two_thirds_expired(world, monkeypatch)
 
     async def step(at: Point) -> None:
         if at == point:
@@ -102,9 +108,7 @@ async def test_a_compactor_that_dies_while_it_cuts_leaves_nothing_behind(
 async def test_retention_that_deletes_the_block_meanwhile_wins(
     world: World, point: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await stored_in(world, BLOCKS, 60)
-    limit_ms = START_MS + 20_000
-    await publish(world, limit_ms, monkeypatch)
+    await two_thirds_expired(world, monkeypatch)
 
     async def step(at: Point) -> None:
         if at == point:
