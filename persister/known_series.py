@@ -1,6 +1,6 @@
 """The series that this worker has seen, by the bytes that name them: a known series needs no decoding."""
 
-from collections import OrderedDict
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -8,6 +8,10 @@ import bson
 
 from readings.document import DocumentError, decode_document, series_bytes
 from readings.keys import series_key
+
+# What is unused for this time is forgotten within the same time again: devices come and go. A series that sends less
+# often is looked at anew with each reading, some 100 us.
+TURN_EVERY_S = 1800.0
 
 
 def series_key_of(document: bytes) -> dict[str, Any]:
@@ -27,7 +31,7 @@ def key_of_name(name: bytes) -> dict[str, Any]:
 
 
 class KnownSeries:
-    """A bounded LRU set of series names, as bytes.
+    """A bounded set of series names, as bytes, without those to which nothing came for half an hour to an hour.
 
     It is true of one database. `epoch` counts how often everything was forgotten: a series that was known in an earlier
     epoch may not be known now.
@@ -35,31 +39,47 @@ class KnownSeries:
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._known: OrderedDict[bytes, None] = OrderedDict()
+        # Used since the last turn, and only before it: these are forgotten at the next. So what is used all the time
+        # takes one look into a set.
+        self._recent: set[bytes] = set()
+        self._older: set[bytes] = set()
+        self._turned_at = time.monotonic()
         # Series stored into since the database was last found unchanged.
         self._stored: set[bytes] = set()
         self.epoch = 0
 
+    def __len__(self) -> int:
+        return len(self._recent) + len(self._older)
+
     def touch(self, name: bytes) -> bool:
-        """Return whether a series is known, and make it the most recently used one."""
-        if name not in self._known:
+        """Return whether a series is known, and record that it is used."""
+        if name in self._recent:
+            return True
+        if name not in self._older:
             return False
-        self._known.move_to_end(name)
+        self.add(name)
         return True
 
     def add(self, name: bytes) -> None:
-        """Remember a series, once its document in `series` is written."""
-        self._known[name] = None
-        if len(self._known) > self._capacity:
-            self._known.popitem(last=False)
+        """Remember a series, once its document in `series` is written; if there is no room, for an older one."""
+        self._older.discard(name)
+        has_room = len(self) < self._capacity or name in self._recent
+        if time.monotonic() - self._turned_at >= TURN_EVERY_S or not (has_room or self._older):
+            self._older, self._recent = self._recent, set()
+            self._turned_at = time.monotonic()
+        if not has_room and self._older:
+            self._older.pop()
+        self._recent.add(name)
 
     def forget(self, owner: str) -> int:
         """Forget the series of an owner; return how many there were."""
         start = bson.encode({"owner": owner})[4:-1]
-        names = [name for name in self._known if name.startswith(start)]
-        for name in names:
-            del self._known[name]
-        return len(names)
+        count = 0
+        for known in (self._recent, self._older):
+            names = [name for name in known if name.startswith(start)]
+            known.difference_update(names)
+            count += len(names)
+        return count
 
     def record_stored(self, names: Iterable[bytes]) -> None:
         """Record that readings of these series were written."""
@@ -76,5 +96,6 @@ class KnownSeries:
         """Forget every series; return those that were known and are in `stored` or were recorded as stored since."""
         self.epoch += 1
         stored = stored | self.take_stored()
-        known, self._known = self._known, OrderedDict()
+        known = self._recent | self._older
+        self._recent, self._older = set(), set()
         return [name for name in stored if name in known]

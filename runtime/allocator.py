@@ -1,9 +1,11 @@
 """Settings of glibc's allocator for processes that need much memory for a moment, in several threads."""
 
+import asyncio
 import ctypes
 import sys
 from collections.abc import Callable
 
+TRIM_EVERY_S = 60.0
 # malloc.h: the most arenas, from which threads take their memory.
 _M_ARENA_MAX = -8
 _has_one_arena = False
@@ -36,6 +38,17 @@ def trim_heap() -> bool:
     """
     trim = _glibc("malloc_trim") if _has_one_arena else None
     return trim is not None and bool(trim(0))
+
+
+async def keep_trimmed() -> None:
+    """Trim the heap once a minute; never returns.
+
+    Answers and batches differ in size, and the heap keeps room for the largest so far: by default up to 64 MiB at its
+    end (mallopt(3), M_TRIM_THRESHOLD).
+    """
+    while True:
+        await asyncio.sleep(TRIM_EVERY_S)
+        trim_heap()
 
 
 def _glibc(name: str) -> Callable[..., int] | None:

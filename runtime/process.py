@@ -13,6 +13,8 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
+from runtime.allocator import keep_trimmed, use_one_arena
+from runtime.background import background
 from runtime.compiled import ignored_because
 from runtime.http.problems import Problem
 from runtime.logs import configure_logs, logger
@@ -87,7 +89,11 @@ Serve = Callable[[AnySettings, Shutdown], Awaitable[None]]
 
 
 def run_service(settings_type: type[AnySettings], serve: Serve[AnySettings]) -> int:
-    """Read the settings, run the service until it stops, and return the exit code."""
+    """Read the settings, run the service until it stops, and return the exit code.
+
+    Its threads take memory from one arena, which is trimmed each minute (runtime.allocator).
+    """
+    use_one_arena()
     try:
         settings = from_env(settings_type)
     except SettingsError as error:
@@ -96,7 +102,12 @@ def run_service(settings_type: type[AnySettings], serve: Serve[AnySettings]) -> 
     configure_logs(settings.log_level, settings.log_format)
     warn_of_unread(settings_type)
     warn_of_ignored()
-    return run_until_stopped(lambda shutdown: serve(settings, shutdown), settings.drain_seconds)
+
+    async def serve_trimmed(shutdown: Shutdown) -> None:
+        async with background(keep_trimmed(), name="heap"):
+            await serve(settings, shutdown)
+
+    return run_until_stopped(serve_trimmed, settings.drain_seconds)
 
 
 def warn_of_unread(*settings: type[Any]) -> None:

@@ -26,7 +26,6 @@ audit_log = logger("persister.audit")
 
 def serve() -> int:
     """Run the service and return the exit code."""
-    use_one_arena()
     return run_service(CompactSettings, serve_compactor)
 
 

@@ -1,5 +1,6 @@
 """Threads of a process share one arena of glibc, whatever they allocate at the same time."""
 
+import asyncio
 import ctypes
 import os
 import platform
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from runtime import allocator
-from runtime.allocator import trim_heap, use_one_arena
+from runtime.allocator import keep_trimmed, trim_heap, use_one_arena
+from runtime.background import background
 
 # Prints the number of arenas that 8 threads made, each of which allocates for itself while the others do.
 ARENAS = """
@@ -67,6 +69,22 @@ def test_without_glibc_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_heap_of_a_process_with_several_arenas_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allocator, "_has_one_arena", False)
     assert not trim_heap()
+
+
+async def test_the_heap_is_trimmed_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    trimmed, done = 0, asyncio.Event()
+
+    def trim() -> bool:
+        nonlocal trimmed
+        trimmed += 1
+        if trimmed == 3:
+            done.set()
+        return True
+
+    monkeypatch.setattr(allocator, "TRIM_EVERY_S", 0.001)
+    monkeypatch.setattr(allocator, "trim_heap", trim)
+    async with background(keep_trimmed(), name="heap"):
+        await done.wait()
 
 
 # Frees all but every hundredth of 2,000 blocks of 16 KiB; prints by how many bytes the process is smaller afterwards.
