@@ -41,6 +41,11 @@ class State:
     retention_by_sensor_type: Mapping[str, int] = field(default_factory=dict)
     hot: Any = None
 
+    @property
+    def removes_anything(self) -> bool:
+        """Whether readings of any type are past their retention some time."""
+        return self.retention_days > 0 or any(self.retention_by_sensor_type.values())
+
     def days(self, sensor_type: str) -> int:
         """Return how many days readings of a type are kept; 0 for no limit."""
         return self.retention_by_sensor_type.get(sensor_type, self.retention_days)

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -19,6 +20,7 @@ from storage.places.names import BLOCKS, PIECES
 from storage.places.state import DAY_MS, STATE
 from tests.persister.compaction.world import START_MS, World, reading
 
+CUT_POINTS = ["compactor.before_columns", "compactor.columns_inserted", "compactor.head_replaced"]
 SERIES = {"owner": "owner-1", "device": "device-1", "sensorType": "temperature"}
 
 
@@ -83,7 +85,7 @@ async def two_thirds_expired(world: World, monkeypatch: pytest.MonkeyPatch) -> i
     return limit_ms
 
 
-@pytest.mark.parametrize("point", ["compactor.before_columns", "compactor.columns_inserted", "compactor.head_replaced"])
+@pytest.mark.parametrize("point", CUT_POINTS)
 async def test_a_compactor_that_dies_while_it_cuts_leaves_nothing_behind(
     world: World, point: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +121,48 @@ async def test_retention_that_deletes_the_block_meanwhile_wins(
     assert await world.garbage() == (0, 0)
 
 
+@pytest.mark.parametrize("dies", [True, False])
+@pytest.mark.parametrize("point", CUT_POINTS)
+async def test_an_owner_who_is_erased_meanwhile_leaves_nothing(
+    world: World, point: str, dies: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await two_thirds_expired(world, monkeypatch)
+
+    async def step(at: Point) -> None:
+        if at == point:
+            await Removal(world.database).of_owner("owner-1")
+            if dies:
+                raise Killed
+
+    with suppress(Killed):
+        await world.compactor(step).cut_expired(asyncio.Event())
+    await Removal(world.database).of_owner("owner-1")  # the next sweep
+    assert await world.read() == {}
+    assert await world.garbage() == (0, 0)
+    assert not await world.columns()
+
+
+@pytest.mark.parametrize("point", CUT_POINTS)
+async def test_another_compactor_that_takes_over_in_the_middle_of_a_cut_does_it_once(
+    world: World, point: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_ms = await two_thirds_expired(world, monkeypatch)
+    others = list[int]()
+
+    async def step(at: Point) -> None:
+        if at == point:  # as if this process had been stopped until its lease was over
+            await world.expire_lease()
+            await publish(world, limit_ms, monkeypatch)
+            others.append(await world.compactor().cut_expired(asyncio.Event()))
+            await world.expire_lease()
+
+    cut = await world.compactor(step).cut_expired(asyncio.Event())
+    assert len(others) == 1
+    assert await older_than(world, limit_ms) == 0
+    assert cut + others[0] == 20
+    assert await world.garbage() == (0, 0)
+
+
 async def test_a_round_is_due_once_an_hour_for_all_compactors_together(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +172,18 @@ async def test_a_round_is_due_once_an_hour_for_all_compactors_together(
     await world.expire_lease()
     monkeypatch.setattr("persister.compaction.expired.now_ms", lambda: START_MS + 11_000 + DAY_MS)
     assert await world.compactor().cut_expired(asyncio.Event()) == 0
+
+
+async def test_a_round_that_takes_long_is_followed_by_a_longer_pause(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stored_in(world, PIECES, 12)
+    await publish(world, START_MS + 6_000, monkeypatch)
+    monkeypatch.setattr(expired, "PAUSE_FACTOR", 1e9)
+    assert await world.compactor().cut_expired(asyncio.Event()) == 6
+    due = (await world.database["chores"].find_one({"_id": JOB}))["dueAt"]
+    # Of no time at all it is none, and then it would be an hour; a first step has taken some milliseconds.
+    assert due.replace(tzinfo=UTC) - datetime.now(UTC) > timedelta(hours=2)
 
 
 async def test_without_a_retention_nothing_is_cut(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
