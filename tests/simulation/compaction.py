@@ -25,7 +25,10 @@ POLL_EVERY_S = 0.5
 
 
 class Sealer:
-    """Seals now and then: takes a number, renames, and leaves it to the next insert to create the collection."""
+    """Seals now and then: takes a number, renames, and leaves it to the next insert to create the collection.
+
+    The number needs a majority; the rename may come when there is none any more, and then be rolled back.
+    """
 
     def __init__(self, mongodb: Server, history: History, random: Random) -> None:
         self._mongodb = mongodb
@@ -38,15 +41,18 @@ class Sealer:
         """Seal whenever there is a majority and not too many wait."""
         while True:
             await asyncio.sleep(every_s * (0.5 + self._random.random()))
+            if not self._mongodb.has_majority:
+                continue
+            self._forget_missing()
             state = self._mongodb.state()
-            if not self._mongodb.has_majority or len(state["waiting"]) >= 4:
+            if len(state["waiting"]) >= 4:
                 continue
             number = state["highest"] + 1
             waiting = [*state["waiting"], {"number": number, "sealedAt": DatetimeMS(0), "renamed": False}]
             self._mongodb.save_state({**state, "highest": number, "waiting": waiting})
             if self._random.random() < 0.5:
                 self._mongodb.seals_within_insert = partial(self._seal, number)
-            await asyncio.sleep(self._random.random() * 0.2)
+            await asyncio.sleep(self._random.random() * self._random.choice((0.2, 2.0)))
             self._seal(number)
 
     def _seal(self, number: int) -> None:
@@ -64,6 +70,12 @@ class Sealer:
         state = self._mongodb.state()
         waiting = [one for one in state["waiting"] if one["number"] != number]
         self._mongodb.save_state({**state, "waiting": waiting})
+
+    def _forget_missing(self) -> None:
+        """Forget the numbers whose renames were rolled back, as a compactor does after ten minutes."""
+        for one in self._mongodb.state()["waiting"]:
+            if one["number"] <= self._last and sealed_name(one["number"]) not in self._mongodb.collections:
+                self._forget(one["number"])
 
 
 class CompactorProgram:
@@ -86,7 +98,8 @@ class CompactorProgram:
             await asyncio.sleep(POLL_EVERY_S)
             for one in sorted(self._mongodb.state()["waiting"], key=lambda one: one["number"]):
                 name = sealed_name(one["number"])
-                if name not in self._mongodb.collections:
+                # In a causal session, reading waits until a majority has what was seen of the primary.
+                if name not in self._mongodb.safe_collections:
                     continue
                 try:
                     await self._compact(name, one["number"])

@@ -19,7 +19,7 @@ from pymongo.errors import AutoReconnect, NetworkTimeout, OperationFailure, PyMo
 from persister.mongodb_errors import COLLECTION_UUID_MISMATCH, DUPLICATE_KEY, NAMESPACE_EXISTS, NAMESPACE_NOT_FOUND
 from readings.collections import READINGS
 from readings.document import AS_MILLISECONDS, id_bytes, split_documents
-from storage.places.names import BLOCKS, sealed_name
+from storage.places.names import BLOCKS, seal_number, sealed_name
 from storage.places.state import STATE
 from tests.simulation.documents import id_of
 from tests.simulation.history import History
@@ -63,6 +63,8 @@ class Server:
         self.process = Process("mongodb")
         self.collections: dict[str, Stored] = {}
         self.has_majority = True
+        # Without a majority: the names of collections that a majority has.
+        self._safe_names: dict[str, Stored] | None = None
         # What a write without a majority has replaced, in the order of the writes.
         self._undo: list[tuple[Stored, bytes, bytes | None]] = []
         # The replies to these writes.
@@ -141,9 +143,12 @@ class Server:
             raise OperationFailure("ns not found", NAMESPACE_NOT_FOUND)
 
     def rename(self, number: int) -> bool:
-        """Seal the readings under this number; return False if there are none, or no majority."""
+        """Seal the readings under this number; return False if there are none.
+
+        Without a majority the primary renames all the same, and may have to take it back.
+        """
         stored = self.collections.get(READINGS)
-        if stored is None or not stored.documents or not self.has_majority:
+        if stored is None or not stored.documents:
             return False
         self.collections[sealed_name(number)] = self.collections.pop(READINGS)
         return True
@@ -206,9 +211,14 @@ class Server:
                 self._undo.append((stored, key, stored.documents[key]))
             del stored.documents[key]
 
+    @property
+    def safe_collections(self) -> dict[str, Stored]:
+        """The collections by the names that a majority has."""
+        return self.collections if self._safe_names is None else self._safe_names
+
     def majority_view(self, name: str) -> dict[bytes, bytes]:
         """Return the documents of a collection that a majority has."""
-        stored = self.collections.get(name)
+        stored = self.safe_collections.get(name)
         if stored is None:
             return {}
         if not self._undo:
@@ -226,6 +236,7 @@ class Server:
         """Keep nothing for certain from now on."""
         self.history.add("loses its majority", who="mongodb")
         self.has_majority = False
+        self._safe_names = dict(self.collections)
 
     def regain_majority(self, *, rolls_back: bool) -> None:
         """Keep what was written meanwhile, or roll it back."""
@@ -234,18 +245,21 @@ class Server:
         )
         undo, self._undo = self._undo, []
         unsafe, self._unsafe = self._unsafe, []
+        names, self._safe_names = self._safe_names, None
         self.has_majority = True
         for reply, outcome in unsafe:
             _resolve(reply, _not_safe(outcome, STEPPED_DOWN) if rolls_back else outcome)
         if rolls_back:
+            self.collections = names or {}
             for stored, key, before in reversed(undo):
                 if before is None:
                     stored.documents.pop(key, None)
                 else:
                     stored.documents[key] = before
             return
+        of_readings = [one for name, one in self.collections.items() if name == READINGS or seal_number(name)]
         for stored, key, _ in undo:
-            if (document := stored.documents.get(key)) is not None and stored is self.collections.get(READINGS):
+            if (document := stored.documents.get(key)) is not None and any(one is stored for one in of_readings):
                 self.first.setdefault(id_bytes(document), document)
 
     def state(self) -> dict[str, Any]:
