@@ -97,8 +97,8 @@ class Buffer:
         """Return that name, or the sensorType of readings without one."""
         return name or self._default_series or ""
 
-    def append(self, reading: Mapping[str, Any], instead_of: Row | None = None) -> Row:
-        """Add a reading, with `ts` and `seq` where it has none, and remove another in the same transaction.
+    def append(self, reading: Mapping[str, Any]) -> Row:
+        """Add a reading, with `ts` and `seq` where it has none.
 
         Raises ValueError or TypeError if it is not JSON or too large, BufferFailed if it could not be written.
         """
@@ -120,7 +120,7 @@ class Buffer:
                 f"a reading of {len(body)} bytes; the largest valid one is smaller than {MAX_READING_BYTES}"
             )
         row = Row(self._last_id + 1, name, ts if ts is not None and abs(ts) < 1 << 62 else None, seq, body)
-        self._insert(row, instead_of)
+        self._insert(row)
         self._last_id = row.id
         if seq is not None:
             self._next[series] = max(self._next.get(series, 0), seq + 1)
@@ -131,29 +131,20 @@ class Buffer:
             return max(self._next.values(), default=0)
         return self._next.get(series, 0)
 
-    def _insert(self, row: Row, instead_of: Row | None) -> None:
+    def _insert(self, row: Row) -> None:
         try:
             try:
-                self._try_insert(row, instead_of)
+                self._database.execute(_INSERT, row)
             except sqlite3.Error as error:
                 if not self.kept.count or getattr(error, "sqlite_errorname", "") != "SQLITE_FULL":
                     raise
                 self._checkpoint()
                 self.drop_kept(MAKE_ROOM)
-                self._try_insert(row, instead_of)
+                self._database.execute(_INSERT, row)
         except sqlite3.Error as error:
             raise BufferFailed(f"{self._path}: {error}") from error
         self.pending += 1
         self._written()
-
-    def _try_insert(self, row: Row, instead_of: Row | None) -> None:
-        if instead_of is None:
-            self._database.execute(_INSERT, row)
-            return
-        with self._changing():
-            self._database.execute(_DELETE, (instead_of.id,))
-            self._database.execute(_INSERT, row)
-        self.pending -= 1
 
     def after(self, last: int, limit: int) -> list[Row]:
         """Return up to `limit` readings that came after the one with this id, oldest first."""
@@ -172,6 +163,15 @@ class Buffer:
         self.pending -= len(self._removed) - before
         if len(self._removed) >= REMOVE_AT_ONCE:
             self.write_removals()
+
+    def settle(self) -> None:
+        """Count one less as pending, which is about to be told; `remove_settled` follows."""
+        self.pending -= 1
+
+    def remove_settled(self, number: int) -> None:
+        """Remove a reading that was told: a program that is killed before finds it again, and is told again."""
+        self._removed.append(number)
+        self.write_removals()
 
     def keep(self, ids: Iterable[int]) -> None:
         """Keep readings that are stored, in the file with the next `sync`: until then a restart sends them again."""
