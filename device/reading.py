@@ -32,7 +32,7 @@ def milliseconds(ts: object) -> int | None:
         return ts
     if not isinstance(ts, str):
         return None
-    text, leaps = _LEAP_SECOND.subn(r"\g<1>59", ts)
+    text, leaps = _LEAP_SECOND.subn(r"\g<1>59", ts.upper())
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
