@@ -33,6 +33,8 @@ const RENEW_AGAIN_MS = 5000;
 const BACKOFF_MS = { least: 250, most: 5000 };
 // After a refusal for good, with a token function, which may have another token by then.
 const REFUSED_MS = { least: 5000, most: 60_000 };
+// Codes of a refusal for now; a gateway refuses so before the connect, or by closing with 1013.
+const TEMPORARY = new Set(["unavailable", "rate_limited", "busy"]);
 const MOST_RETRY_MS = 300_000;
 const RECEIPT_MS = 30_000;
 const RECEIPT_CHECK_MS = 5000;
@@ -705,7 +707,8 @@ class Connection {
         resolve();
       });
       this.#socket.on("connect_error", ({ data, message }) => {
-        fail(data?.code ? new DeviceRefused(data.code, message) : new Error(message));
+        const isFinal = data?.code && !TEMPORARY.has(data.code);
+        fail(isFinal ? new DeviceRefused(data.code, message) : new Error(message));
       });
       this.#socket.on("disconnect", (reason) => fail(new Error(reason)));
       // A refusal closes the manager first, and is reported then.
@@ -1417,6 +1420,7 @@ function backoff(attempt, { least, most }) {
 }
 
 function checked(options) {
+  if (options === null || typeof options !== "object") throw new TypeError("a Device takes { url, token, … }");
   for (const name of Object.keys(options)) if (!OPTIONS.has(name)) throw new TypeError(`no such option: ${name}`);
   const { url, token, buffer = "readings.log", receipts = false, maxPending = 100_000, drop = "oldest" } = options;
   const { keepStoredMs = 600_000 } = options;
