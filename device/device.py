@@ -58,6 +58,8 @@ class Device:
     ) -> None:
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"url: {url!r} is not an http:// or https:// address")
+        if not token or not (isinstance(token, str) or callable(token)):
+            raise ValueError("token: neither a text nor an async function that returns one")
         if drop not in ("oldest", "newest"):
             raise ValueError(f'drop: {drop!r} is neither "oldest" nor "newest"')
         if max_pending < 1:

@@ -220,6 +220,17 @@ async def test_a_token_function_is_asked_again_after_a_refusal_and_after_its_own
         assert server.auths[-1]["token"] == "new"
 
 
+async def test_a_token_function_that_fails_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    def token() -> Any:
+        return "not awaitable"
+
+    async with opened(FakeServer(9), token=token) as device:
+        await send(device, 1)
+        with pytest.raises(TimeoutError):
+            await device.flush(1.5)
+    assert caplog.text.count("The token function failed") == 1
+
+
 async def test_a_token_function_whose_fresh_token_is_refused_too_is_refused_for_good() -> None:
     asked: list[int] = []
 
@@ -293,7 +304,14 @@ async def test_a_command_is_run_once_and_answered_as_often_as_it_comes() -> None
 
 @pytest.mark.parametrize(
     ("options", "named"),
-    [({"url": "127.0.0.1"}, "url"), ({"drop": "all"}, "drop"), ({"max_pending": 0}, "max_pending")],
+    [
+        ({"url": "127.0.0.1"}, "url"),
+        ({"token": None}, "token"),
+        ({"token": ""}, "token"),
+        ({"token": 5}, "token"),
+        ({"drop": "all"}, "drop"),
+        ({"max_pending": 0}, "max_pending"),
+    ],
 )
 def test_wrong_options_are_named(options: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=named):
