@@ -171,7 +171,7 @@ class Device:
         elif self._drops_oldest:
             self._replace_oldest(buffer, reading)
         else:
-            self._drop(dict(reading), lambda: None)
+            self._drop(buffer.skip(reading), lambda: None)
 
     async def flush(self, timeout: float | None = 30) -> None:  # noqa: ASYNC109 - the documented name
         """Return when no reading is pending; raises TimeoutError, or DeviceRefused if the server refuses for good."""

@@ -402,6 +402,7 @@ class Store {
   #counts = new Map();
   #log = null;
   #live = 0; // bytes
+  #hasSkipped = false; // a `seq` was used up by a reading that has no record
   #owed = []; // records that a full disk did not take
   #compactAt = COMPACT_BYTES;
   #clockOffMs = Date.now() - performance.now();
@@ -447,10 +448,13 @@ class Store {
   }
 
   #put(entry) {
-    const { sensorType, seq } = entry.reading;
     this.entries.set(entry.number, entry);
     this.#live += entry.bytes;
     this.#next = Math.max(this.#next, entry.number + 1);
+    this.#count(entry.reading);
+  }
+
+  #count({ sensorType, seq }) {
     if (Number.isSafeInteger(seq) && seq < 2 ** 52 - 1) this.#raise(sensorType ?? "", seq + 1);
   }
 
@@ -508,17 +512,36 @@ class Store {
 
   /** Add a reading, with `ts` and `seq`, and return its entry; throws if it cannot be written. */
   add(given) {
+    const reading = this.#completed(given);
+    const record = this.#recordOf(reading);
+    const entry = entryOf(this.#next, reading, Buffer.byteLength(record));
+    this.#write(record);
+    this.#put(entry);
+    return entry;
+  }
+
+  /** Return a reading as it would be added: its `seq` is used up, so that the server knows of a gap. */
+  skip(given) {
+    const reading = this.#completed(given);
+    this.#recordOf(reading);
+    this.#count(reading);
+    this.#hasSkipped = true;
+    return reading;
+  }
+
+  #completed(given) {
     const reading = plain(given);
     if (this.sensorType) reading.sensorType ??= this.sensorType;
     reading.ts ??= Date.now();
     reading.seq ??= this.#seq(reading.sensorType ?? "");
+    return reading;
+  }
+
+  #recordOf(reading) {
     const record = `r${this.#next} ${JSON.stringify(reading)}`;
     const bytes = Buffer.byteLength(record);
     if (bytes > MOST_READING_BYTES) throw new RangeError(`a reading of ${bytes} bytes; at most ${MOST_READING_BYTES}`);
-    const entry = entryOf(this.#next, reading, bytes);
-    this.#write(record);
-    this.#put(entry);
-    return entry;
+    return record;
   }
 
   #write(record) {
@@ -619,6 +642,7 @@ class Store {
   }
 
   close() {
+    if (this.#hasSkipped) this.#append(this.#state());
     this.#log?.close();
   }
 }
@@ -955,7 +979,7 @@ class Device {
       this.#store.dropKept(Math.max(1, Math.floor(this.#maxPending / 100)));
     }
     if (this.#drop === "newest" && this.pending >= this.#maxPending) {
-      this.#tellDropped(plain(reading));
+      this.#tellDropped(this.#store.skip(reading));
       return;
     }
     const entry = this.#store.add(reading);

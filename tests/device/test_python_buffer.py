@@ -12,9 +12,9 @@ from unittest.mock import Mock
 import pytest
 
 from device import BufferFailed, BufferInUse
-from device.buffer import MAX_READING_BYTES, Buffer
+from device.buffer import Buffer
 from device.outbox import FRESH, Outbox
-from device.reading import Row, milliseconds
+from device.reading import MAX_READING_BYTES, Row, milliseconds
 from tests.integration.services import ROOT
 
 
