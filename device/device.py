@@ -102,9 +102,10 @@ class Device:
             return await transport.stored(question, self._tokens.present)
 
         keep = self._keep if self._keep_stored_s else self._free
-        self._receipts = Receipts(buffer, ask, Settle(self._free, keep, self._send_again, self._reject))
-        self._recheck = Recheck(buffer, ask, self._keep_stored_s, self._lost)
         self._sender = Sender(buffer, self._outbox, self._accepted, self._reject)
+        settle = Settle(self._free, keep, self._send_again, self._reject)
+        self._receipts = Receipts(buffer, ask, settle, self._sender.in_flight)
+        self._recheck = Recheck(buffer, ask, self._keep_stored_s, self._lost)
         options = {"receipts": True} if self._wants_receipts else {}
         self._link = Link(self._url, transport, self._tokens, self._sender, options, self._take_event)
         self._tasks = [asyncio.create_task(self._keep_connected()), asyncio.create_task(self._keep_time())]

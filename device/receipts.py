@@ -10,7 +10,7 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from device.buffer import Buffer
@@ -49,11 +49,14 @@ class Settle(NamedTuple):
 class Receipts:
     """Each reading that was accepted ends in one of the calls of a Settle."""
 
-    def __init__(self, buffer: Buffer, ask: Ask, settle: Settle) -> None:
+    def __init__(self, buffer: Buffer, ask: Ask, settle: Settle, in_flight: Callable[[], Iterable[Row]]) -> None:
         self._buffer = buffer
+        self._in_flight = in_flight
         self._ask = ask
         self._settle = settle
         self._waiting: dict[Identity, int] = {}
+        # Those in flight whose receipt came before their acknowledgement.
+        self._early: set[Identity] = set()
         self._questions: deque[_Question] = deque()
         # How often each had to be sent again, by id.
         self._missed = buffer.missed()
@@ -64,6 +67,7 @@ class Receipts:
     def accepted(self, rows: list[Row]) -> None:
         """Wait for the receipts of these; a second one of the same identity is the same reading."""
         freed: list[int] = []
+        early: list[int] = []
         new: list[Identity] = []
         most = 0
         for row in rows:
@@ -73,6 +77,9 @@ class Receipts:
             identity = (self._buffer.series_of(row), row.ts, row.seq)
             if identity in self._waiting:
                 freed.append(row.id)
+            elif identity in self._early:
+                self._early.discard(identity)
+                early.append(row.id)
             else:
                 self._waiting[identity] = row.id
                 new.append(identity)
@@ -81,10 +88,28 @@ class Receipts:
             self._questions.append(_Question(time.monotonic() + _wait_s(most), not most, new))
         if freed:
             self._settle.free(freed)
+        if early:
+            self._found(early)
 
     def stored(self, event: Any) -> None:
         """Take a `stored` event, or the answer to a question."""
-        found = [self._waiting.pop(identity) for identity in identities(event) if identity in self._waiting]
+        listed = identities(event)
+        known = [identity for identity in listed if identity in self._waiting]
+        if len(known) < len(listed):
+            self._remember_early(listed)
+        self._found([self._waiting.pop(identity) for identity in dict.fromkeys(known)])
+
+    def _remember_early(self, listed: list[Identity]) -> None:
+        """Note which of these are in flight: a receipt may come before the acknowledgement of its event."""
+        sent = {
+            (self._buffer.series_of(row), row.ts, row.seq)
+            for row in self._in_flight()
+            if row.ts is not None and row.seq is not None
+        }
+        self._early = sent.intersection(self._early.union(listed))
+
+    def _found(self, found: list[int]) -> None:
+        """Settle readings that are stored."""
         if self._missed:
             removed = [number for number in found if self._missed.pop(number, 0) >= MAX_MISSED_KEPT]
             self._settle.free(removed)
