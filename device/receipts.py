@@ -63,6 +63,8 @@ class Receipts:
         self._asking: asyncio.Task[None] | None = None
         self._ask_from = 0.0
         self.supported = True
+        # Whether one has come: then the server has receipts, whatever a single answer says.
+        self._have_come = False
 
     def accepted(self, rows: list[Row]) -> None:
         """Wait for the receipts of these; a second one of the same identity is the same reading."""
@@ -94,6 +96,7 @@ class Receipts:
     def stored(self, event: Any) -> None:
         """Take a `stored` event, or the answer to a question."""
         listed = identities(event)
+        self._have_come = self._have_come or bool(listed)
         known = [identity for identity in listed if identity in self._waiting]
         if len(known) < len(listed):
             self._remember_early(listed)
@@ -171,7 +174,7 @@ class Receipts:
     async def _answered(self, missing: list[Identity]) -> bool:
         """Ask for these; returns False if there was no answer, so that the question stays."""
         try:
-            answer = await self._ask(question(missing))
+            answer = await self._asked(missing)
         except NotNow as error:
             _log.info("The server was asked for receipts and did not answer: %s", error)
             wait_s = max(NO_ANSWER_S * random.uniform(0.5, 1.0), error.retry_after_s)
@@ -187,6 +190,12 @@ class Receipts:
             return False
         self.stored(answer)
         return True
+
+    async def _asked(self, missing: list[Identity]) -> Any:
+        answer = await self._ask(question(missing))
+        if answer is None and self._have_come:
+            raise NotNow("a server that has sent receipts does not know the call")
+        return answer
 
     def _send_again(self, ids: list[int]) -> None:
         for number in ids:

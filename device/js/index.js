@@ -942,6 +942,7 @@ class Device {
   #round = 1; // of questions about kept readings
   #roundUntil = 0; // what was kept until then takes part in it, in seconds since 1970
   #unsupported = false; // the server has no receipts
+  #receiptsHaveCome = false; // it has, whatever a single answer says
 
   /** Open the buffer and begin to connect; throws BufferInUse, or what the file system says. */
   constructor(options) {
@@ -1303,7 +1304,9 @@ class Device {
   // Free or keep what is stored: `items` as in the event `stored`.
   #stored(found) {
     if (this.#closed || !this.#receipts) return;
-    const entries = identitiesOf(found).map((identity) => this.#identities.get(identity));
+    const identities = identitiesOf(found);
+    if (identities.length) this.#receiptsHaveCome = true;
+    const entries = identities.map((identity) => this.#identities.get(identity));
     this.#free([...new Set(entries)].filter(Boolean), this.#keepStoredMs > 0);
   }
 
@@ -1322,8 +1325,8 @@ class Device {
     if (!late.length || this.#askedNow || !this.#token.text) return;
     this.#askedNow = true;
     try {
-      const found = await this.#question(late);
-      if (found === null) this.#free([...this.#accepted.values()]);
+      const found = await this.#question(late, !this.#receiptsHaveCome);
+      if (found === null) this.#freeWithoutReceipts();
       else this.#stored(found);
       this.#sendAgain(late.filter((entry) => this.#isMissed(entry)));
     } catch (error) {
@@ -1334,14 +1337,16 @@ class Device {
     if (!this.#closed) this.#wake();
   }
 
-  // Return what the server says is stored of these; null: it has no such call.
-  async #question(entries) {
+  #freeWithoutReceipts() {
+    warn("this server sends no receipts: readings are freed when they are accepted");
+    this.#unsupported = true;
+    this.#free([...this.#accepted.values()]);
+  }
+
+  // Return what the server says is stored of these; null: it has no such call, if that `mayBe`.
+  async #question(entries, mayBe = true) {
     const answer = await post(`${this.#url}/readings/stored`, this.#token.text, JSON.stringify(this.#asked(entries)));
-    if ([404, 405, 501].includes(answer.status)) {
-      warn("this server sends no receipts: readings are freed when they are accepted");
-      this.#unsupported = true;
-      return null;
-    }
+    if (mayBe && [404, 405, 501].includes(answer.status)) return null;
     if (!answer.ok) throw new NotNow(answer.status, answer.headers.get("retry-after"));
     return answer.json();
   }

@@ -97,6 +97,18 @@ async def test_a_lost_receipt_is_asked_for_and_what_is_missing_is_sent_again() -
     assert server.questions[-1] == listed(first[1])
 
 
+async def test_a_server_that_has_sent_receipts_has_them_whatever_a_single_answer_says() -> None:
+    async with fake_server() as server, opened(server) as device:
+        (first,) = await sent(server, device, 1)
+        await server.emit("stored", listed(first))
+        await device.flush(5)
+        await device.send({"value": 2})
+        await until(lambda: len(server.questions) >= 2)  # answered with 404, as by a proxy whose reader is away
+        assert device.pending == 1
+        await server.emit("stored", listed(server.events[-1][0]))
+        await device.flush(5)
+
+
 @pytest.mark.parametrize("status", [404, 405])
 async def test_with_a_server_that_has_no_receipts_readings_are_freed_when_they_are_accepted(status: int) -> None:
     def ask(_: Any) -> tuple[int, Any]:
