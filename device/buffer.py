@@ -9,10 +9,10 @@ The next `seq` of a series is the largest in the file and one, or what `series` 
 that removes readings, so that an insert touches one page only.
 """
 
+import json
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,10 +21,8 @@ from typing import Any
 from device.errors import BufferFailed, BufferInUse
 from device.file import Transaction, opened
 from device.kept import Kept
-from device.reading import Row, encoded, milliseconds
+from device.reading import Row, numbered
 
-# No valid reading is as large, whatever its characters: 16 tags of 64 and 256, and four other texts.
-MAX_READING_BYTES = 100_000
 # Transactions between two checkpoints: each adds about two pages of 4 KiB to the log.
 CHECKPOINT_AFTER = 1000
 # Removals that wait for one transaction, at most until the next `sync`.
@@ -48,6 +46,7 @@ class Buffer:
         self._path = None if path is None else Path(path)
         self._log_file = -1
         self._removed: list[int] = []
+        self._has_skipped = False
         self._dirty = False
         self._log_in_doubt = False
         self._lock = threading.Lock()
@@ -97,63 +96,49 @@ class Buffer:
         """Return that name, or the sensorType of readings without one."""
         return name or self._default_series or ""
 
-    def append(self, reading: Mapping[str, Any], instead_of: Row | None = None) -> Row:
-        """Add a reading, with `ts` and `seq` where it has none, and remove another in the same transaction.
+    def append(self, reading: Mapping[str, Any]) -> Row:
+        """Add a reading, with `ts` and `seq` where it has none.
 
         Raises ValueError or TypeError if it is not JSON or too large, BufferFailed if it could not be written.
         """
-        if not isinstance(reading, Mapping):
-            raise TypeError(f"a reading is a mapping of its fields, not {type(reading).__name__}")
-        whole = dict(reading)
-        given = whole.get("sensorType")
-        name = given if isinstance(given, str) else ""
-        series = name or self._default_series or ""
-        if whole.get("ts") is None:
-            whole["ts"] = time.time_ns() // 1_000_000
-        if whole.get("seq") is None:
-            whole["seq"] = self._next_of(series)
-        seq = whole["seq"] if type(whole["seq"]) is int and 0 <= whole["seq"] < 1 << 52 else None
-        ts = milliseconds(whole["ts"])
-        body = encoded(whole)
-        if len(body) > MAX_READING_BYTES:
-            raise ValueError(
-                f"a reading of {len(body)} bytes; the largest valid one is smaller than {MAX_READING_BYTES}"
-            )
-        row = Row(self._last_id + 1, name, ts if ts is not None and abs(ts) < 1 << 62 else None, seq, body)
-        self._insert(row, instead_of)
+        row = numbered(reading, self._last_id + 1, self._next_of)
+        self._insert(row)
         self._last_id = row.id
-        if seq is not None:
-            self._next[series] = max(self._next.get(series, 0), seq + 1)
+        self._count(row)
         return row
 
-    def _next_of(self, series: str) -> int:
+    def skip(self, reading: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a reading as `append` would add it: its `seq` is used up, so that the server knows of a gap."""
+        row = numbered(reading, self._last_id + 1, self._next_of)
+        self._count(row)
+        self._has_skipped = True
+        whole: dict[str, Any] = json.loads(row.body)
+        return whole
+
+    def _count(self, row: Row) -> None:
+        if row.seq is not None:
+            series = self.series_of(row)
+            self._next[series] = max(self._next.get(series, 0), row.seq + 1)
+
+    def _next_of(self, name: str) -> int:
         if self._default_series is None:
             return max(self._next.values(), default=0)
-        return self._next.get(series, 0)
+        return self._next.get(self.series_named(name), 0)
 
-    def _insert(self, row: Row, instead_of: Row | None) -> None:
+    def _insert(self, row: Row) -> None:
         try:
             try:
-                self._try_insert(row, instead_of)
+                self._database.execute(_INSERT, row)
             except sqlite3.Error as error:
                 if not self.kept.count or getattr(error, "sqlite_errorname", "") != "SQLITE_FULL":
                     raise
                 self._checkpoint()
                 self.drop_kept(MAKE_ROOM)
-                self._try_insert(row, instead_of)
+                self._database.execute(_INSERT, row)
         except sqlite3.Error as error:
             raise BufferFailed(f"{self._path}: {error}") from error
         self.pending += 1
         self._written()
-
-    def _try_insert(self, row: Row, instead_of: Row | None) -> None:
-        if instead_of is None:
-            self._database.execute(_INSERT, row)
-            return
-        with self._changing():
-            self._database.execute(_DELETE, (instead_of.id,))
-            self._database.execute(_INSERT, row)
-        self.pending -= 1
 
     def after(self, last: int, limit: int) -> list[Row]:
         """Return up to `limit` readings that came after the one with this id, oldest first."""
@@ -173,6 +158,15 @@ class Buffer:
         if len(self._removed) >= REMOVE_AT_ONCE:
             self.write_removals()
 
+    def settle(self) -> None:
+        """Count one less as pending, which is about to be told; `remove_settled` follows."""
+        self.pending -= 1
+
+    def remove_settled(self, number: int) -> None:
+        """Remove a reading that was told: a program that is killed before finds it again, and is told again."""
+        self._removed.append(number)
+        self.write_removals()
+
     def keep(self, ids: Iterable[int]) -> None:
         """Keep readings that are stored, in the file with the next `sync`: until then a restart sends them again."""
         self.pending -= self.kept.add(ids)
@@ -181,7 +175,7 @@ class Buffer:
 
     def write_removals(self) -> bool:
         """Remove and keep them in the file; returns False if that fails: the next call tries again."""
-        if not self._removed and not self.kept.marks:
+        if not self._removed and not self.kept.marks and not self._has_skipped:
             return True
         try:
             with self._changing():
@@ -190,6 +184,7 @@ class Buffer:
         except sqlite3.Error:
             return False
         self._removed.clear()
+        self._has_skipped = False
         self.kept.forget_marks()
         return True
 

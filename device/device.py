@@ -1,11 +1,11 @@
 """The device, as a program sees it: `send`, `flush`, and what is told to its functions."""
 
 import asyncio
-import inspect
 import json
 import logging
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
@@ -13,6 +13,7 @@ from device.buffer import Buffer
 from device.commands import Command, Commands
 from device.disk import LOOK_EVERY_S, ToDisk
 from device.errors import DeviceRefused
+from device.handlers import Handlers
 from device.link import Link
 from device.outbox import Outbox
 from device.reading import Row
@@ -57,6 +58,8 @@ class Device:
     ) -> None:
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"url: {url!r} is not an http:// or https:// address")
+        if not token or not (isinstance(token, str) or callable(token)):
+            raise ValueError("token: neither a text nor an async function that returns one")
         if drop not in ("oldest", "newest"):
             raise ValueError(f'drop: {drop!r} is neither "oldest" nor "newest"')
         if max_pending < 1:
@@ -79,7 +82,7 @@ class Device:
         self._dropped_handler: Callable[..., Any] | None = None
         self._commands = Commands()
         self._tasks: list[asyncio.Task[None]] = []
-        self._handlers: set[asyncio.Future[Any]] = set()
+        self._handlers = Handlers()
         self._buffer: Buffer | None = None
 
     async def __aenter__(self) -> Self:
@@ -99,9 +102,10 @@ class Device:
             return await transport.stored(question, self._tokens.present)
 
         keep = self._keep if self._keep_stored_s else self._free
-        self._receipts = Receipts(buffer, ask, Settle(self._free, keep, self._send_again, self._reject))
-        self._recheck = Recheck(buffer, ask, self._keep_stored_s, self._lost)
         self._sender = Sender(buffer, self._outbox, self._accepted, self._reject)
+        settle = Settle(self._free, keep, self._send_again, self._reject)
+        self._receipts = Receipts(buffer, ask, settle, self._sender.in_flight)
+        self._recheck = Recheck(buffer, ask, self._keep_stored_s, self._lost)
         options = {"receipts": True} if self._wants_receipts else {}
         self._link = Link(self._url, transport, self._tokens, self._sender, options, self._take_event)
         self._tasks = [asyncio.create_task(self._keep_connected()), asyncio.create_task(self._keep_time())]
@@ -119,8 +123,7 @@ class Device:
         await self._recheck.close()
         await self._commands.close()
         await self._transport.close()
-        if self._handlers:
-            await asyncio.wait(self._handlers, timeout=1.0)
+        await self._handlers.close()
         if buffer is not None:
             if buffer.pending and self._path is None:
                 _log.warning("%d readings were not acknowledged and are lost with the memory", buffer.pending)
@@ -169,7 +172,7 @@ class Device:
         elif self._drops_oldest:
             self._replace_oldest(buffer, reading)
         else:
-            self._drop(dict(reading))
+            self._drop(buffer.skip(reading), lambda: None)
 
     async def flush(self, timeout: float | None = 30) -> None:  # noqa: ASYNC109 - the documented name
         """Return when no reading is pending; raises TimeoutError, or DeviceRefused if the server refuses for good."""
@@ -191,26 +194,37 @@ class Device:
         self._sender.wake.set()
 
     def _replace_oldest(self, buffer: Buffer, reading: Mapping[str, Any]) -> None:
-        """Drop the oldest reading that is not in flight, or if there is none, the oldest."""
-        discard: Callable[[Row], None]
-        oldest, discard = self._receipts.oldest(), self._receipts.discard
-        if oldest is None:
-            oldest, discard = self._outbox.oldest(), self._outbox.discard_oldest
-        if oldest is None:
-            oldest, discard = self._sender.oldest_in_flight(), self._sender.discard
-        row = buffer.append(reading, instead_of=oldest)
+        # What an earlier program with a larger bound has left, or had no time to tell.
+        while buffer.pending > self._max_pending and (oldest := self._oldest()) is not None:
+            self._drop_row(buffer, *oldest)
+        oldest = self._oldest()
+        row = buffer.append(reading)
         if oldest is not None:
-            discard(oldest)
-            self._drop(json.loads(oldest.body))
+            self._drop_row(buffer, *oldest)
         self._add(row)
 
-    def _drop(self, reading: dict[str, Any]) -> None:
+    def _oldest(self) -> tuple[Row, Callable[[Row], None]] | None:
+        """Return the oldest reading that is not in flight, or if there is none, the oldest; and what leaves it out."""
+        if (row := self._receipts.oldest()) is not None:
+            return row, self._receipts.discard
+        if (row := self._outbox.oldest()) is not None:
+            return row, self._outbox.discard_oldest
+        row = self._sender.oldest_in_flight()
+        return None if row is None else (row, self._sender.discard)
+
+    def _drop_row(self, buffer: Buffer, row: Row, leave_out: Callable[[Row], None]) -> None:
+        leave_out(row)
+        buffer.settle()
+        self._drop(json.loads(row.body), partial(buffer.remove_settled, row.id))
+
+    def _drop(self, reading: dict[str, Any], then: Callable[[], None]) -> None:
         self._dropped += 1
-        if self._dropped_handler is None:
-            if self._dropped & (self._dropped - 1) == 0:  # the first, second, fourth, …
-                _log.warning("%d readings were dropped: the buffer is full", self._dropped)
-        else:
-            self._call(self._dropped_handler, reading)
+        if self._dropped_handler is not None:
+            self._handlers.call(self._dropped_handler, (reading,), then)
+            return
+        if self._dropped & (self._dropped - 1) == 0:  # the first, second, fourth, …
+            _log.warning("%d readings were dropped: the buffer is full", self._dropped)
+        then()
 
     def _accepted(self, rows: list[Row]) -> None:
         if self._wants_receipts:
@@ -233,33 +247,21 @@ class Device:
         self._send_again(rows)
 
     def _reject(self, row: Row, code: str, detail: str) -> None:
-        self._free([row.id])
-        if self._buffer is not None:
-            self._buffer.write_removals()
+        buffer = self._buffer
+        if buffer is None:  # it is being closed, and the reading stays in the file: it is told after the next start
+            return
+        buffer.settle()
+        then = partial(buffer.remove_settled, row.id)
         if self._rejected_handler is None:
             _log.warning("A reading was rejected: %s, %s", code, detail)
+            then()
         else:
-            self._call(self._rejected_handler, json.loads(row.body), code, detail)
+            self._handlers.call(self._rejected_handler, (json.loads(row.body), code, detail), then)
+        self._changed.set()
 
     def _send_again(self, rows: list[Row]) -> None:
         self._outbox.put_back(rows)
         self._sender.wake.set()
-
-    def _call(self, handler: Callable[..., Any], *arguments: Any) -> None:
-        try:
-            result = handler(*arguments)
-        except Exception:  # noqa: BLE001 - the program's function must not stop the sending
-            _log.exception("A handler failed")
-            return
-        if inspect.isawaitable(result):
-            task = asyncio.ensure_future(result)
-            self._handlers.add(task)
-            task.add_done_callback(self._handled)
-
-    def _handled(self, task: "asyncio.Future[Any]") -> None:
-        self._handlers.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("A handler failed", exc_info=error)
 
     async def _take_event(self, name: str, payload: Any) -> Any:
         if name == "command":

@@ -2,10 +2,13 @@
 
 import json
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
+# No valid reading is as large, whatever its characters: 16 tags of 64 and 256, and four other texts.
+MAX_READING_BYTES = 100_000
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 _LEAP_SECOND = re.compile(r"(T\d\d:\d\d:)60(?:\.\d+)?")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -21,9 +24,26 @@ class Row(NamedTuple):
     body: str
 
 
-def encoded(reading: Mapping[str, Any]) -> str:
-    """Return compact JSON in ASCII, so that its length is its size; raises ValueError or TypeError."""
-    return _encode(reading)
+def numbered(reading: Mapping[str, Any], row_id: int, next_of: Callable[[str], int]) -> Row:
+    """Return a reading as a row, with `ts` and `seq` where it has none; `next_of` has the next `seq` of a sensorType.
+
+    Raises ValueError or TypeError if it is not JSON or too large.
+    """
+    if not isinstance(reading, Mapping):
+        raise TypeError(f"a reading is a mapping of its fields, not {type(reading).__name__}")
+    whole = dict(reading)
+    given = whole.get("sensorType")
+    name = given if isinstance(given, str) else ""
+    if whole.get("ts") is None:
+        whole["ts"] = time.time_ns() // 1_000_000
+    if whole.get("seq") is None:
+        whole["seq"] = next_of(name)
+    seq = whole["seq"] if type(whole["seq"]) is int and 0 <= whole["seq"] < 1 << 52 else None
+    ts = milliseconds(whole["ts"])
+    body = _encode(whole)  # in ASCII, so that its length is its size
+    if len(body) > MAX_READING_BYTES:
+        raise ValueError(f"a reading of {len(body)} bytes; the largest valid one is smaller than {MAX_READING_BYTES}")
+    return Row(row_id, name, ts if ts is not None and abs(ts) < 1 << 62 else None, seq, body)
 
 
 def milliseconds(ts: object) -> int | None:
@@ -32,7 +52,7 @@ def milliseconds(ts: object) -> int | None:
         return ts
     if not isinstance(ts, str):
         return None
-    text, leaps = _LEAP_SECOND.subn(r"\g<1>59", ts)
+    text, leaps = _LEAP_SECOND.subn(r"\g<1>59", ts.upper())
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

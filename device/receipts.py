@@ -10,7 +10,7 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from device.buffer import Buffer
@@ -49,21 +49,27 @@ class Settle(NamedTuple):
 class Receipts:
     """Each reading that was accepted ends in one of the calls of a Settle."""
 
-    def __init__(self, buffer: Buffer, ask: Ask, settle: Settle) -> None:
+    def __init__(self, buffer: Buffer, ask: Ask, settle: Settle, in_flight: Callable[[], Iterable[Row]]) -> None:
         self._buffer = buffer
+        self._in_flight = in_flight
         self._ask = ask
         self._settle = settle
         self._waiting: dict[Identity, int] = {}
+        # Those in flight whose receipt came before their acknowledgement.
+        self._early: set[Identity] = set()
         self._questions: deque[_Question] = deque()
         # How often each had to be sent again, by id.
         self._missed = buffer.missed()
         self._asking: asyncio.Task[None] | None = None
         self._ask_from = 0.0
         self.supported = True
+        # Whether one has come: then the server has receipts, whatever a single answer says.
+        self._have_come = False
 
     def accepted(self, rows: list[Row]) -> None:
         """Wait for the receipts of these; a second one of the same identity is the same reading."""
         freed: list[int] = []
+        early: list[int] = []
         new: list[Identity] = []
         most = 0
         for row in rows:
@@ -73,6 +79,9 @@ class Receipts:
             identity = (self._buffer.series_of(row), row.ts, row.seq)
             if identity in self._waiting:
                 freed.append(row.id)
+            elif identity in self._early:
+                self._early.discard(identity)
+                early.append(row.id)
             else:
                 self._waiting[identity] = row.id
                 new.append(identity)
@@ -81,10 +90,29 @@ class Receipts:
             self._questions.append(_Question(time.monotonic() + _wait_s(most), not most, new))
         if freed:
             self._settle.free(freed)
+        if early:
+            self._found(early)
 
     def stored(self, event: Any) -> None:
         """Take a `stored` event, or the answer to a question."""
-        found = [self._waiting.pop(identity) for identity in identities(event) if identity in self._waiting]
+        listed = identities(event)
+        self._have_come = self._have_come or bool(listed)
+        known = [identity for identity in listed if identity in self._waiting]
+        if len(known) < len(listed):
+            self._remember_early(listed)
+        self._found([self._waiting.pop(identity) for identity in dict.fromkeys(known)])
+
+    def _remember_early(self, listed: list[Identity]) -> None:
+        """Note which of these are in flight: a receipt may come before the acknowledgement of its event."""
+        sent = {
+            (self._buffer.series_of(row), row.ts, row.seq)
+            for row in self._in_flight()
+            if row.ts is not None and row.seq is not None
+        }
+        self._early = sent.intersection(self._early.union(listed))
+
+    def _found(self, found: list[int]) -> None:
+        """Settle readings that are stored."""
         if self._missed:
             removed = [number for number in found if self._missed.pop(number, 0) >= MAX_MISSED_KEPT]
             self._settle.free(removed)
@@ -146,7 +174,7 @@ class Receipts:
     async def _answered(self, missing: list[Identity]) -> bool:
         """Ask for these; returns False if there was no answer, so that the question stays."""
         try:
-            answer = await self._ask(question(missing))
+            answer = await self._asked(missing)
         except NotNow as error:
             _log.info("The server was asked for receipts and did not answer: %s", error)
             wait_s = max(NO_ANSWER_S * random.uniform(0.5, 1.0), error.retry_after_s)
@@ -162,6 +190,12 @@ class Receipts:
             return False
         self.stored(answer)
         return True
+
+    async def _asked(self, missing: list[Identity]) -> Any:
+        answer = await self._ask(question(missing))
+        if answer is None and self._have_come:
+            raise NotNow("a server that has sent receipts does not know the call")
+        return answer
 
     def _send_again(self, ids: list[int]) -> None:
         for number in ids:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,6 +80,10 @@ class Sender:
         """Return the oldest reading in flight."""
         rows = [row for event in self._in_flight.values() for row in self._kept(event)[:1]]
         return min(rows, default=None)
+
+    def in_flight(self) -> Iterator[Row]:
+        """Return all readings in flight."""
+        return (row for event in self._in_flight.values() for row in self._kept(event))
 
     def discard(self, row: Row) -> None:
         """Neither send a reading in flight again nor wait for its answer."""

@@ -41,6 +41,7 @@ class Tokens:
         if self._present:
             self._know_series()
         self._refused = False
+        self._has_failed = False
         self._renewed_at = -RENEW_AT_MOST_EVERY_S
 
     @property
@@ -86,17 +87,17 @@ class Tokens:
         return was != self._given
 
     async def _fetch(self) -> str:
-        source = self._source
-        if source is None:
+        if self._source is None:
             raise NotNow("there is no token function")
         try:
-            token = await source()
+            self._present = await _token_of(self._source)
         except Exception as error:  # whatever the program's function raises, it is asked again later
+            if not self._has_failed:
+                _log.warning("The token function failed, and is asked again: %r", error)
+            self._has_failed = True
             raise NotNow(f"the token function failed: {error!r}") from error
-        if not isinstance(token, str):
-            raise NotNow(f"the token function returned {type(token).__name__}, not a text")
-        self._present = token
-        return token
+        self._has_failed = False
+        return self._present
 
     def _know_series(self) -> None:
         try:
@@ -113,6 +114,13 @@ class Tokens:
     def _kept(self) -> str:
         digest, _, token = self._buffer.noted("token").partition(" ")
         return token if self._given and digest == _digest(self._given) else ""
+
+
+async def _token_of(source: Callable[[], Awaitable[str]]) -> str:
+    token = await source()
+    if not isinstance(token, str):
+        raise TypeError(f"it returned {type(token).__name__}, not a text")
+    return token
 
 
 def _digest(token: str) -> str:

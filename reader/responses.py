@@ -46,7 +46,7 @@ class ReadingAnswer(Attributes, rename="camel", frozen=True):
 
 
 class ReadingsAnswer(msgspec.Struct, rename="camel"):
-    """A page of readings; the last one has no `next_cursor`."""
+    """A page of readings; the last one has no `nextCursor`."""
 
     items: list[ReadingAnswer]
     next_cursor: str | msgspec.UnsetType = msgspec.UNSET
@@ -72,7 +72,7 @@ class SeriesItem(msgspec.Struct, rename="camel"):
 
 
 class SeriesAnswer(msgspec.Struct, rename="camel"):
-    """A page of series; the last one has no `next_cursor`."""
+    """A page of series; the last one has no `nextCursor`."""
 
     items: list[SeriesItem]
     next_cursor: str | msgspec.UnsetType = msgspec.UNSET

@@ -60,7 +60,7 @@ class AlarmItem(msgspec.Struct, rename="camel"):
 
 
 class AlarmsAnswer(msgspec.Struct, rename="camel"):
-    """A page of alarms; without `next_cursor`, it is the last."""
+    """A page of alarms; without `nextCursor`, it is the last."""
 
     items: list[AlarmItem]
     next_cursor: str | UnsetType = UNSET
@@ -95,7 +95,7 @@ class HistoryItem(msgspec.Struct, rename="camel"):
 
 
 class HistoryAnswer(msgspec.Struct, rename="camel"):
-    """A page of a history, the oldest first; without `next_cursor`, it is the last."""
+    """A page of a history, the oldest first; without `nextCursor`, it is the last."""
 
     items: list[HistoryItem]
     next_cursor: str | UnsetType = UNSET
@@ -143,7 +143,7 @@ class DeliveryItem(msgspec.Struct, rename="camel"):
 
 
 class DeliveriesAnswer(msgspec.Struct, rename="camel"):
-    """A page of deliveries, the newest first; without `next_cursor`, it is the last."""
+    """A page of deliveries, the newest first; without `nextCursor`, it is the last."""
 
     items: list[DeliveryItem]
     next_cursor: str | UnsetType = UNSET

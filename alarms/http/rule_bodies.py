@@ -46,7 +46,7 @@ class RuleAnswer(RuleDefinition, forbid_unknown_fields=False, kw_only=True):
 
 
 class RulesAnswer(msgspec.Struct, rename="camel"):
-    """A page of rules; without `next_cursor`, it is the last."""
+    """A page of rules; without `nextCursor`, it is the last."""
 
     items: list[RuleAnswer]
     next_cursor: str | UnsetType = UNSET

@@ -201,7 +201,7 @@ class DeviceAnswer(msgspec.Struct, rename="camel"):
 
 
 class DevicesAnswer(msgspec.Struct, rename="camel"):
-    """A page of devices; without `next_cursor`, it is the last."""
+    """A page of devices; without `nextCursor`, it is the last."""
 
     items: list[DeviceAnswer]
     next_cursor: str | UnsetType = UNSET

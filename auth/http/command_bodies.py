@@ -110,7 +110,7 @@ class CommandItem(msgspec.Struct, rename="camel"):
 
 
 class CommandsAnswer(msgspec.Struct, rename="camel"):
-    """A page of commands; without `next_cursor`, it is the last."""
+    """A page of commands; without `nextCursor`, it is the last."""
 
     items: list[CommandItem]
     next_cursor: str | UnsetType = UNSET

@@ -33,6 +33,8 @@ const RENEW_AGAIN_MS = 5000;
 const BACKOFF_MS = { least: 250, most: 5000 };
 // After a refusal for good, with a token function, which may have another token by then.
 const REFUSED_MS = { least: 5000, most: 60_000 };
+// Codes of a refusal for now; a gateway refuses so before the connect, or by closing with 1013.
+const TEMPORARY = new Set(["unavailable", "rate_limited", "busy"]);
 const MOST_RETRY_MS = 300_000;
 const RECEIPT_MS = 30_000;
 const RECEIPT_CHECK_MS = 5000;
@@ -400,6 +402,7 @@ class Store {
   #counts = new Map();
   #log = null;
   #live = 0; // bytes
+  #hasSkipped = false; // a `seq` was used up by a reading that has no record
   #owed = []; // records that a full disk did not take
   #compactAt = COMPACT_BYTES;
   #clockOffMs = Date.now() - performance.now();
@@ -445,10 +448,13 @@ class Store {
   }
 
   #put(entry) {
-    const { sensorType, seq } = entry.reading;
     this.entries.set(entry.number, entry);
     this.#live += entry.bytes;
     this.#next = Math.max(this.#next, entry.number + 1);
+    this.#count(entry.reading);
+  }
+
+  #count({ sensorType, seq }) {
     if (Number.isSafeInteger(seq) && seq < 2 ** 52 - 1) this.#raise(sensorType ?? "", seq + 1);
   }
 
@@ -506,17 +512,36 @@ class Store {
 
   /** Add a reading, with `ts` and `seq`, and return its entry; throws if it cannot be written. */
   add(given) {
+    const reading = this.#completed(given);
+    const record = this.#recordOf(reading);
+    const entry = entryOf(this.#next, reading, Buffer.byteLength(record));
+    this.#write(record);
+    this.#put(entry);
+    return entry;
+  }
+
+  /** Return a reading as it would be added: its `seq` is used up, so that the server knows of a gap. */
+  skip(given) {
+    const reading = this.#completed(given);
+    this.#recordOf(reading);
+    this.#count(reading);
+    this.#hasSkipped = true;
+    return reading;
+  }
+
+  #completed(given) {
     const reading = plain(given);
     if (this.sensorType) reading.sensorType ??= this.sensorType;
     reading.ts ??= Date.now();
     reading.seq ??= this.#seq(reading.sensorType ?? "");
+    return reading;
+  }
+
+  #recordOf(reading) {
     const record = `r${this.#next} ${JSON.stringify(reading)}`;
     const bytes = Buffer.byteLength(record);
     if (bytes > MOST_READING_BYTES) throw new RangeError(`a reading of ${bytes} bytes; at most ${MOST_READING_BYTES}`);
-    const entry = entryOf(this.#next, reading, bytes);
-    this.#write(record);
-    this.#put(entry);
-    return entry;
+    return record;
   }
 
   #write(record) {
@@ -617,6 +642,7 @@ class Store {
   }
 
   close() {
+    if (this.#hasSkipped) this.#append(this.#state());
     this.#log?.close();
   }
 }
@@ -705,7 +731,8 @@ class Connection {
         resolve();
       });
       this.#socket.on("connect_error", ({ data, message }) => {
-        fail(data?.code ? new DeviceRefused(data.code, message) : new Error(message));
+        const isFinal = data?.code && !TEMPORARY.has(data.code);
+        fail(isFinal ? new DeviceRefused(data.code, message) : new Error(message));
       });
       this.#socket.on("disconnect", (reason) => fail(new Error(reason)));
       // A refusal closes the manager first, and is reported then.
@@ -915,6 +942,7 @@ class Device {
   #round = 1; // of questions about kept readings
   #roundUntil = 0; // what was kept until then takes part in it, in seconds since 1970
   #unsupported = false; // the server has no receipts
+  #receiptsHaveCome = false; // it has, whatever a single answer says
 
   /** Open the buffer and begin to connect; throws BufferInUse, or what the file system says. */
   constructor(options) {
@@ -952,7 +980,7 @@ class Device {
       this.#store.dropKept(Math.max(1, Math.floor(this.#maxPending / 100)));
     }
     if (this.#drop === "newest" && this.pending >= this.#maxPending) {
-      this.#tellDropped(plain(reading));
+      this.#tellDropped(this.#store.skip(reading));
       return;
     }
     const entry = this.#store.add(reading);
@@ -1276,7 +1304,9 @@ class Device {
   // Free or keep what is stored: `items` as in the event `stored`.
   #stored(found) {
     if (this.#closed || !this.#receipts) return;
-    const entries = identitiesOf(found).map((identity) => this.#identities.get(identity));
+    const identities = identitiesOf(found);
+    if (identities.length) this.#receiptsHaveCome = true;
+    const entries = identities.map((identity) => this.#identities.get(identity));
     this.#free([...new Set(entries)].filter(Boolean), this.#keepStoredMs > 0);
   }
 
@@ -1295,8 +1325,8 @@ class Device {
     if (!late.length || this.#askedNow || !this.#token.text) return;
     this.#askedNow = true;
     try {
-      const found = await this.#question(late);
-      if (found === null) this.#free([...this.#accepted.values()]);
+      const found = await this.#question(late, !this.#receiptsHaveCome);
+      if (found === null) this.#freeWithoutReceipts();
       else this.#stored(found);
       this.#sendAgain(late.filter((entry) => this.#isMissed(entry)));
     } catch (error) {
@@ -1307,14 +1337,16 @@ class Device {
     if (!this.#closed) this.#wake();
   }
 
-  // Return what the server says is stored of these; null: it has no such call.
-  async #question(entries) {
+  #freeWithoutReceipts() {
+    warn("this server sends no receipts: readings are freed when they are accepted");
+    this.#unsupported = true;
+    this.#free([...this.#accepted.values()]);
+  }
+
+  // Return what the server says is stored of these; null: it has no such call, if that `mayBe`.
+  async #question(entries, mayBe = true) {
     const answer = await post(`${this.#url}/readings/stored`, this.#token.text, JSON.stringify(this.#asked(entries)));
-    if ([404, 405, 501].includes(answer.status)) {
-      warn("this server sends no receipts: readings are freed when they are accepted");
-      this.#unsupported = true;
-      return null;
-    }
+    if (mayBe && [404, 405, 501].includes(answer.status)) return null;
     if (!answer.ok) throw new NotNow(answer.status, answer.headers.get("retry-after"));
     return answer.json();
   }
@@ -1417,6 +1449,7 @@ function backoff(attempt, { least, most }) {
 }
 
 function checked(options) {
+  if (options === null || typeof options !== "object") throw new TypeError("a Device takes { url, token, … }");
   for (const name of Object.keys(options)) if (!OPTIONS.has(name)) throw new TypeError(`no such option: ${name}`);
   const { url, token, buffer = "readings.log", receipts = false, maxPending = 100_000, drop = "oldest" } = options;
   const { keepStoredMs = 600_000 } = options;

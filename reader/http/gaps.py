@@ -55,7 +55,7 @@ class GapItem(msgspec.Struct, rename="camel"):
 
 
 class GapsAnswer(msgspec.Struct, rename="camel"):
-    """The gaps of a range, in the order of time, and its completeness; the last page has no `next_cursor`."""
+    """The gaps of a range, in the order of time, and its completeness; the last page has no `nextCursor`."""
 
     items: list[GapItem]
     received: int

@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+import msgspec
 from aiohttp import web
 from msgspec import Meta
 
@@ -34,10 +35,16 @@ class StoredItem(Body):
     readings: Annotated[list[_Position], Meta(min_length=1, max_length=MAX_READINGS)]
 
 
-class StoredReadings(Body):
+class StoredQuestion(Body):
     """Readings of one device: at most 1,000 in all."""
 
     items: Annotated[list[StoredItem], Meta(min_length=1, max_length=MAX_READINGS)]
+
+
+class StoredAnswer(msgspec.Struct):
+    """Those that are stored; none is an empty list."""
+
+    items: list[StoredItem]
 
 
 class StoredRoutes:
@@ -61,11 +68,11 @@ class StoredRoutes:
                 "readings. The response has the same form, with the readings that are stored: of at most "
                 f"{MAX_READINGS:,} that are named by `[tsMs, seq]`. A device's own token is enough, with "
                 "`readings:write`.",
-                body=StoredReadings,
+                body=StoredQuestion,
                 request_headers={
                     "X-Device-Id": "the device's id; required with a user's token, optional with a device's token"
                 },
-                responses={200: StoredReadings},
+                responses={200: StoredAnswer},
                 problems=(403, 429),
                 secured=True,
             )
@@ -74,7 +81,7 @@ class StoredRoutes:
     async def _stored(self, request: web.Request) -> web.Response:
         claims = await self._guard.claims_of_device(request)
         device = _device(request, claims)
-        question = await read_json(request, StoredReadings, max_bytes=MAX_BODY_BYTES)
+        question = await read_json(request, StoredQuestion, max_bytes=MAX_BODY_BYTES)
         if sum(len(item.readings) for item in question.items) > MAX_READINGS:
             raise Problem(422, f"At most {MAX_READINGS:,} readings can be asked for at once.", code="batch_size")
         wanted: dict[str, set[tuple[int, int]]] = {}

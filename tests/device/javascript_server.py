@@ -29,10 +29,14 @@ class FakeServer:
         self.sio.on("connect", self._connect)
         self.sio.on("readings", self._readings)
         self.sids: list[str] = []
+        # Codes with which the next connects are refused.
+        self.refusals: list[str] = []
 
     async def _connect(self, sid: str, _: object, auth: dict[str, Any]) -> None:
-        self.sids.append(sid)
         self.auth.append(auth)
+        if self.refusals:
+            raise socketio.exceptions.ConnectionRefusedError("refused", {"code": self.refusals.pop(0)})
+        self.sids.append(sid)
 
     async def _readings(self, _: str, readings: list[dict[str, Any]]) -> dict[str, Any]:
         self.events.append(readings)

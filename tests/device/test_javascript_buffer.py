@@ -127,9 +127,16 @@ async def test_a_full_buffer_drops_and_says_so(buffer: Path, fake_broker: FakeBr
         assert await device.call("state") == {"pending": 20, "dropped": 30}
         remaining = set(range(30, 50)) if drop == "oldest" else set(range(20))
         assert device.told == set(range(50)) - remaining
-        async with gateway(fake_broker, at_port=port):
-            await device.call("flush", ms=10_000)
-    assert published(fake_broker).keys() == remaining
+        # Dropped readings are numbered, too: the server can tell that they are missing.
+        assert [one["reading"]["seq"] for one in device.all_of("dropped")] == sorted(device.told)
+        await device.call("close")
+    again = javascript_device(f"http://127.0.0.1:{port}", ISSUING.device(), buffer=buffer, first=50)
+    async with again as device, gateway(fake_broker, at_port=port):
+        await device.call("send")
+        await device.call("flush", ms=10_000)
+    stored = published(fake_broker)
+    assert stored.keys() == remaining | {50}
+    assert [one["_id"]["seq"] for one in stored.values()] == list(stored)
 
 
 async def test_the_file_stays_small_and_the_count_goes_on(buffer: Path, fake_broker: FakeBroker) -> None:

@@ -134,6 +134,26 @@ async def test_with_a_server_that_has_no_receipts_readings_are_freed_when_they_a
         await device.call("flush", ms=3000)
 
 
+async def test_a_server_that_has_sent_receipts_has_them_whatever_a_single_answer_says() -> None:
+    async with fake_server() as server, javascript_device(server.url, TOKEN, receipts=True) as device:
+        server.status = 404  # as of a proxy whose reader is away
+        await device.call("send")
+        await server.received(1)
+        await server.receipts(*server.readings)
+        await device.call("flush", ms=10_000)
+        await device.call("send")
+        await server.received(2)
+        await asyncio.sleep(0.5)
+        await device.call("wait", ms=30_000)
+        async with asyncio.timeout(20):
+            while len(server.asked) < 2:
+                await asyncio.sleep(0.1)
+        await asyncio.sleep(0.5)
+        assert (await device.call("state"))["pending"] == 1
+        await server.receipts(server.readings[-1])
+        await device.call("flush", ms=10_000)
+
+
 async def test_a_refusal_of_the_upgrade_is_obeyed() -> None:
     times: list[float] = []
 

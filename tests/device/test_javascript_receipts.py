@@ -91,6 +91,15 @@ async def test_an_answer_that_promises_nothing_frees_nothing() -> None:
     assert len({(one["ts"], one["seq"]) for one in server.readings}) == 1
 
 
+async def test_a_refusal_for_now_is_not_final_however_it_comes() -> None:
+    async with fake_server() as server:
+        server.refusals = ["unavailable", "rate_limited", "busy"]
+        async with javascript_device(server.url, TOKEN) as device:
+            await device.call("send")
+            await device.call("flush", ms=15_000)
+    assert len(server.auth) == 4
+
+
 async def test_a_retry_is_obeyed() -> None:
     times: list[float] = []
 

@@ -12,9 +12,9 @@ from unittest.mock import Mock
 import pytest
 
 from device import BufferFailed, BufferInUse
-from device.buffer import MAX_READING_BYTES, Buffer
+from device.buffer import Buffer
 from device.outbox import FRESH, Outbox
-from device.reading import Row, milliseconds
+from device.reading import MAX_READING_BYTES, Row, milliseconds
 from tests.integration.services import ROOT
 
 
@@ -181,6 +181,8 @@ def test_the_outbox_gives_all_of_it_oldest_first_however_much_waits() -> None:
         ("1970-01-01T01:00:00+01:00", 0),
         ("2016-12-31T23:59:60Z", 1_483_228_800_000),
         ("2016-12-31T23:59:60.7Z", 1_483_228_800_000),
+        ("1970-01-01t00:00:01.5z", 1500),
+        ("2016-12-31t23:59:60z", 1_483_228_800_000),
         ("1970-01-01T00:00:00", None),
         ("soon", None),
         (True, None),

@@ -132,17 +132,21 @@ async def test_a_batch_that_is_rejected_as_a_whole_is_halved_until_the_fault_is_
 
 @pytest.mark.parametrize(("drop", "lost"), [("oldest", [0, 1, 2]), ("newest", [5, 6, 7])])
 async def test_beyond_max_pending_readings_are_dropped_and_told(tmp_path: Path, drop: Any, lost: list[int]) -> None:
-    told: list[int] = []
+    told: list[dict[str, Any]] = []
     options = {"buffer": tmp_path / "b.db", "max_pending": 5, "drop": drop}
     async with fake_server() as server:
         async with Device(NOWHERE, token="a.b.c", **options) as device:
-            device.on_dropped(lambda reading: told.append(reading["value"]))
+            device.on_dropped(told.append)
             await send(device, *range(8))
             assert (device.pending, device.dropped) == (5, 3)
-        async with opened(server, **options) as device:
+        async with opened(server, buffer=tmp_path / "b.db") as device:
+            await send(device, 8)
             await device.flush(10)
-    assert told == lost
-    assert server.values == [value for value in range(8) if value not in lost]
+    assert [one["value"] for one in told] == lost
+    assert server.values == [value for value in range(9) if value not in lost]
+    # Dropped readings are numbered, too: the server can tell that they are missing.
+    assert [one["seq"] for one in told] == lost
+    assert [one["seq"] for event in server.events for one in event] == server.values
 
 
 async def test_a_reading_in_flight_may_be_dropped_and_its_answer_changes_nothing() -> None:
@@ -220,6 +224,17 @@ async def test_a_token_function_is_asked_again_after_a_refusal_and_after_its_own
         assert server.auths[-1]["token"] == "new"
 
 
+async def test_a_token_function_that_fails_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    def token() -> Any:
+        return "not awaitable"
+
+    async with opened(FakeServer(9), token=token) as device:
+        await send(device, 1)
+        with pytest.raises(TimeoutError):
+            await device.flush(1.5)
+    assert caplog.text.count("The token function failed") == 1
+
+
 async def test_a_token_function_whose_fresh_token_is_refused_too_is_refused_for_good() -> None:
     asked: list[int] = []
 
@@ -293,7 +308,14 @@ async def test_a_command_is_run_once_and_answered_as_often_as_it_comes() -> None
 
 @pytest.mark.parametrize(
     ("options", "named"),
-    [({"url": "127.0.0.1"}, "url"), ({"drop": "all"}, "drop"), ({"max_pending": 0}, "max_pending")],
+    [
+        ({"url": "127.0.0.1"}, "url"),
+        ({"token": None}, "token"),
+        ({"token": ""}, "token"),
+        ({"token": 5}, "token"),
+        ({"drop": "all"}, "drop"),
+        ({"max_pending": 0}, "max_pending"),
+    ],
 )
 def test_wrong_options_are_named(options: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=named):

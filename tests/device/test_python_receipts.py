@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from device import Device, receipts
-from tests.device.fake_server import ISSUING, FakeServer, fake_server
+from tests.device.fake_server import ISSUING, FakeServer, accepted, fake_server
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +58,31 @@ async def test_the_buffer_is_freed_by_stored_events_and_by_nothing_else(monkeypa
     assert server.questions == []
 
 
+async def test_a_receipt_may_come_before_the_acknowledgement(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receipts, "ASK_AFTER_S", 30.0)
+    async with fake_server() as server, opened(server) as device:
+
+        async def stored_first(readings: list[Any]) -> Any:
+            await server.emit("stored", listed({"ts": 1, "seq": 0}, *readings))
+            await asyncio.sleep(0.2)
+            assert device.pending == 2
+            return accepted(readings)
+
+        server.answer = stored_first
+        await device.send({"value": 1})
+        await device.send({"value": 2, "sensorType": "temperature"})
+        await device.flush(5)
+        # What was not on its way is none: that of a later reading is waited for.
+        server.answer = accepted
+        await device.send({"value": 3, "ts": 1, "seq": 0})
+        await until(lambda: len(server.values) == 3)
+        await asyncio.sleep(0.1)
+        assert device.pending == 1
+        await server.emit("stored", listed({"ts": 1, "seq": 0}))
+        await device.flush(5)
+    assert server.questions == []
+
+
 async def test_a_lost_receipt_is_asked_for_and_what_is_missing_is_sent_again() -> None:
     async with fake_server() as server, opened(server) as device:
         first: list[dict[str, Any]] = []
@@ -70,6 +95,18 @@ async def test_a_lost_receipt_is_asked_for_and_what_is_missing_is_sent_again() -
         await server.emit("stored", listed(first[1]))
         await device.flush(5)
     assert server.questions[-1] == listed(first[1])
+
+
+async def test_a_server_that_has_sent_receipts_has_them_whatever_a_single_answer_says() -> None:
+    async with fake_server() as server, opened(server) as device:
+        (first,) = await sent(server, device, 1)
+        await server.emit("stored", listed(first))
+        await device.flush(5)
+        await device.send({"value": 2})
+        await until(lambda: len(server.questions) >= 2)  # answered with 404, as by a proxy whose reader is away
+        assert device.pending == 1
+        await server.emit("stored", listed(server.events[-1][0]))
+        await device.flush(5)
 
 
 @pytest.mark.parametrize("status", [404, 405])

@@ -71,6 +71,10 @@ def test_no_field_of_a_body_or_an_answer_has_a_default(schemas: dict[str, Schema
             assert "default" not in part, name
 
 
+def test_descriptions_name_fields_as_json_has_them() -> None:
+    assert "next_cursor" not in FILE.read_text()
+
+
 def test_a_place_is_described_once_with_its_bounds(schemas: dict[str, Schema]) -> None:
     places = {name: schema for name, schema in schemas.items() if {"lat", "lon"} <= set(schema.get("properties", ()))}
     assert list(places) == ["Place"]

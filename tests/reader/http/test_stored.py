@@ -4,6 +4,7 @@ import json
 import random
 from typing import Any
 
+import jsonschema_rs
 import pytest
 from bson.datetime_ms import DatetimeMS
 
@@ -20,6 +21,7 @@ from tests.reader.harness import (
     make_reading,
     user_token,
 )
+from tools.openapi_file import FILE
 
 
 async def ask(reader_client: ReaderClient, body: Any, token: str | None = None, **headers: str) -> Response:
@@ -59,6 +61,16 @@ async def test_readings_far_apart_are_found(reader_client: ReaderClient, store: 
     found = (await ask(reader_client, asked)).items
     expected = [[TS + number * 10, number % 3] for number in sorted(wanted) if number < 20_000]
     assert found == [{"sensorType": SENSOR, "readings": expected}]
+
+
+async def test_answers_are_as_described_also_if_nothing_is_stored(reader_client: ReaderClient, store: Store) -> None:
+    described = json.loads(FILE.read_text())
+    found = described["paths"]["/readings/stored"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+    await store.insert(make_reading(1))
+    for position, count in (((TS, 0), 1), ((TS + 1, 0), 0)):
+        answer = await ask(reader_client, about(position))
+        assert len(answer.items) == count
+        jsonschema_rs.validate(found | {"components": described["components"]}, answer.json)
 
 
 async def test_nobody_learns_of_readings_of_others(reader_client: ReaderClient, store: Store) -> None:

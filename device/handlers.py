@@ -1,0 +1,47 @@
+"""Calls the program's functions, plain or async; what they raise is logged, and stops nothing."""
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+# At the end, functions that still run are waited for as long.
+CLOSE_WITHIN_S = 1.0
+
+_log = logging.getLogger("device")
+
+
+class Handlers:
+    """The calls that are under way."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Future[Any]] = set()
+
+    def call(self, handler: Callable[..., Any], arguments: tuple[Any, ...], then: Callable[[], None]) -> None:
+        """Call it; `then` follows when it has ended, but not if it is cut short."""
+        try:
+            result = handler(*arguments)
+        except Exception:  # noqa: BLE001 - the program's function must not stop the sending
+            _log.exception("A handler failed")
+            result = None
+        if not inspect.isawaitable(result):
+            then()
+            return
+        task = asyncio.ensure_future(result)
+        self._running.add(task)
+        task.add_done_callback(partial(self._ended, then))
+
+    def _ended(self, then: Callable[[], None], task: "asyncio.Future[Any]") -> None:
+        self._running.discard(task)
+        if task.cancelled():
+            return
+        if (error := task.exception()) is not None:
+            _log.error("A handler failed", exc_info=error)
+        then()
+
+    async def close(self) -> None:
+        """Wait for those that run, for a while."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=CLOSE_WITHIN_S)

@@ -1,0 +1,92 @@
+"""Every reading that is rejected or dropped is told, also by a program that is killed at that moment."""
+
+import asyncio
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device import Device
+from device.buffer import Buffer
+from tests.device.fake_server import ISSUING, fake_server
+
+NOWHERE = "http://127.0.0.1:9"
+
+
+def left_by_a_kill(buffer: Path) -> list[Any]:
+    """Return the values that a program finds in the file if this one is killed now."""
+    copy = buffer.with_name("copy.db")
+    for suffix in ("", "-wal"):
+        shutil.copy(f"{buffer}{suffix}", f"{copy}{suffix}")
+    found = Buffer(copy)
+    try:
+        return [json.loads(row.body)["value"] for row in found.after(0, 100)]
+    finally:
+        found.close()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_dropped_reading_is_told_before_it_leaves_the_file(tmp_path: Path, is_async: bool) -> None:
+    path = tmp_path / "b.db"
+    told: list[tuple[Any, list[Any]]] = []
+    device = Device(NOWHERE, token="a.b.c", buffer=path, max_pending=2)
+
+    def tell(reading: Any) -> None:
+        told.append((reading["value"], left_by_a_kill(path)))
+
+    async def tell_later(reading: Any) -> None:
+        await asyncio.sleep(0.05)
+        tell(reading)
+
+    device.on_dropped(tell_later if is_async else tell)
+    async with device:
+        for value in range(3):
+            await device.send({"sensorType": "t", "value": value})
+        assert (device.pending, device.dropped) == (2, 1)
+        await asyncio.sleep(0.2)
+        assert left_by_a_kill(path) == [1, 2]
+    assert told == [(0, [0, 1, 2])]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_rejected_reading_is_told_before_it_leaves_the_file(tmp_path: Path, is_async: bool) -> None:
+    path = tmp_path / "b.db"
+    told: list[tuple[Any, list[Any]]] = []
+
+    def tell(reading: Any, code: str, detail: str) -> None:
+        told.append((reading["value"], left_by_a_kill(path)))
+
+    async def tell_later(reading: Any, code: str, detail: str) -> None:
+        await asyncio.sleep(0.05)
+        tell(reading, code, detail)
+
+    async with fake_server() as server:
+        server.answer = lambda _: {"status": "rejected", "code": "invalid_value", "detail": ""}
+        async with Device(server.url, token=ISSUING.device(), buffer=path) as device:
+            device.on_rejected(tell_later if is_async else tell)
+            await device.send({"sensorType": "t", "value": 1})
+            await device.flush(10)
+            assert device.pending == 0
+            await asyncio.sleep(0.2)
+            assert left_by_a_kill(path) == []
+    assert told == [(1, [1])]
+
+
+async def test_what_a_program_has_no_time_to_be_told_is_told_by_the_next_one(tmp_path: Path) -> None:
+    told: list[Any] = []
+    device = Device(NOWHERE, token="a.b.c", buffer=tmp_path / "b.db", max_pending=1)
+
+    @device.on_dropped
+    async def never_done(_: Any) -> None:
+        await asyncio.sleep(60)
+
+    async with device:
+        for value in range(2):
+            await device.send({"sensorType": "t", "value": value})
+    async with Device(NOWHERE, token="a.b.c", buffer=tmp_path / "b.db", max_pending=1) as device:
+        device.on_dropped(lambda reading: told.append(reading["value"]))
+        await device.send({"sensorType": "t", "value": 2})
+        assert device.pending == 1
+    assert told == [0, 1]
