@@ -21,7 +21,7 @@ from typing import Any
 from device.errors import BufferFailed, BufferInUse
 from device.file import Transaction, opened
 from device.kept import Kept
-from device.reading import Row, numbered
+from device.reading import LARGEST_SEQ, Row, numbered
 
 # Transactions between two checkpoints: each adds about two pages of 4 KiB to the log.
 CHECKPOINT_AFTER = 1000
@@ -70,9 +70,9 @@ class Buffer:
 
     def _counters(self) -> dict[str, int]:
         counters = dict(self._database.execute("SELECT name, next FROM series"))
-        for name, largest in self._database.execute("SELECT series, max(seq) FROM readings GROUP BY series"):
-            if largest is not None:
-                counters[name] = max(counters.get(name, 0), largest + 1)
+        largest = "SELECT series, max(seq) FROM readings WHERE seq < ? GROUP BY series"
+        for name, seq in self._database.execute(largest, (LARGEST_SEQ,)):
+            counters[name] = max(counters.get(name, 0), seq + 1)
         return counters
 
     def default_series(self, name: str) -> None:
@@ -116,7 +116,7 @@ class Buffer:
         return whole
 
     def _count(self, row: Row) -> None:
-        if row.seq is not None:
+        if row.seq is not None and row.seq < LARGEST_SEQ:  # behind the largest one there is none to count on with
             series = self.series_of(row)
             self._next[series] = max(self._next.get(series, 0), row.seq + 1)
 

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 # No valid reading is as large, whatever its characters: 16 tags of 64 and 256, and four other texts.
 MAX_READING_BYTES = 100_000
+# From 2**52 on they are the gateway's own.
+LARGEST_SEQ = (1 << 52) - 1
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 _LEAP_SECOND = re.compile(r"(T\d\d:\d\d:)60(?:\.\d+)?")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -38,7 +40,7 @@ def numbered(reading: Mapping[str, Any], row_id: int, next_of: Callable[[str], i
         whole["ts"] = time.time_ns() // 1_000_000
     if whole.get("seq") is None:
         whole["seq"] = next_of(name)
-    seq = whole["seq"] if type(whole["seq"]) is int and 0 <= whole["seq"] < 1 << 52 else None
+    seq = whole["seq"] if type(whole["seq"]) is int and 0 <= whole["seq"] <= LARGEST_SEQ else None
     ts = milliseconds(whole["ts"])
     body = _encode(whole)  # in ASCII, so that its length is its size
     if len(body) > MAX_READING_BYTES:

@@ -14,7 +14,7 @@ import pytest
 from device import BufferFailed, BufferInUse
 from device.buffer import Buffer
 from device.outbox import FRESH, Outbox
-from device.reading import MAX_READING_BYTES, Row, milliseconds
+from device.reading import LARGEST_SEQ, MAX_READING_BYTES, Row, milliseconds
 from tests.integration.services import ROOT
 
 
@@ -47,6 +47,18 @@ def test_a_seq_is_not_used_again_after_a_restart_even_if_its_reading_was_removed
     assert second.pending == 0
     assert second.append({"value": 6, "sensorType": "a"}).seq == 5
     second.close()
+
+
+def test_the_largest_seq_does_not_end_a_series(tmp_path: Path) -> None:
+    for _ in range(2):
+        buffer = Buffer(tmp_path / "b.db")
+        buffer.default_series("t")
+        buffer.append({"value": 1, "seq": LARGEST_SEQ})
+        buffer.append({"value": 2})
+        buffer.close()
+    again = Buffer(tmp_path / "b.db")
+    assert [one["seq"] for one in bodies(again)] == [LARGEST_SEQ, 0, LARGEST_SEQ, 1]
+    again.close()
 
 
 def test_readings_without_a_sensor_type_count_with_those_that_name_the_device_s(tmp_path: Path) -> None:
