@@ -8,7 +8,7 @@ import msgspec
 from broker.connect import check_url
 from broker.settings import BROKER_URLS
 from persister.maintenance.retention import Retention
-from readings.settings import check_readings_url, readings_database_setting
+from readings.settings import check_readings_url, check_reads_primary, readings_database_setting
 from runtime.settings import NotNegative, Port, Positive, ProcessSettings, Seconds, ops_port_setting, setting
 
 Cores = Annotated[float, msgspec.Meta(gt=0, le=64)]
@@ -18,11 +18,12 @@ Cores = Annotated[float, msgspec.Meta(gt=0, le=64)]
 class ReadingsSettings(ProcessSettings):
     """The settings of `python -m persister erase`: the database only."""
 
-    readings_url: str = setting(about="`mongodb://…`", secret=True)
+    readings_url: str = setting(about="`mongodb://…`; read from the primary only", secret=True)
     readings_database: str = readings_database_setting()
 
     def __post_init__(self) -> None:
         check_readings_url(self.readings_url)
+        check_reads_primary(self.readings_url)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -77,6 +77,8 @@ def begun(series: Key, columns: Columns) -> tuple[Change, Columns]:
         try:
             block = encode_block(first, BEGINNING, END)
         except BlockTooLarge:
+            if len(first) == 1:  # which only a document written by hand can be
+                raise
             first = next(cut(first, -(-len(first) // 2)))
         else:
             part = _part(series, block, int(first.seals[-1]), pending=False)
@@ -101,6 +103,8 @@ def _parts(series: Key, columns: Columns, most: int, start: Position, until: Pos
         try:
             block = encode_block(piece, begin, end)
         except BlockTooLarge:
+            if len(piece) == 1:
+                raise
             parts += _parts(series, piece, -(-len(piece) // 2), begin, end, pending=pending)
         else:
             parts.append(_part(series, block, int(piece.seals[-1]), pending=pending))

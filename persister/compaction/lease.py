@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pymongo
 from bson import Int64
 from pymongo import ReturnDocument
 from pymongo.read_concern import ReadConcern
@@ -107,12 +108,13 @@ class Lease:
             change["unsealing"] = {"$ifNull": ["$unsealing", {"$literal": {}}]}
         else:
             query["unsealing"] = {"$exists": False}
-        found = await self._state.find_one_and_update(
-            query,
-            [{"$set": change}],
-            return_document=ReturnDocument.AFTER,
-            session=session,
-        )
+        with pymongo.timeout(LEASE_S / 2):  # a later answer is of little use, and a stop waits for it
+            found = await self._state.find_one_and_update(
+                query,
+                [{"$set": change}],
+                return_document=ReturnDocument.AFTER,
+                session=session,
+            )
         if found is None:
             if await self._state.find_one({"_id": STATE}, {"_id": 1}) is None:
                 return False

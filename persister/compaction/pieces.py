@@ -45,6 +45,8 @@ def new_run(
         try:
             yield piece_document(series, level, run, part, {"ts": key["ts"], "seq": key["seq"], **fields})
         except BlockTooLarge:
+            if len(part) == 1:  # which only a document written by hand can be
+                raise
             parts[:0] = cut(part, -(-len(part) // 2))
 
 

@@ -1,6 +1,6 @@
 """The process `python -m persister compact`: compacts what waits, until it is stopped. Several share the work by lease.
 
-A stop ends within the time of one batch, with the position saved.
+A stop ends within the time of one batch, with the position saved; while MongoDB is away, within some seconds.
 """
 
 import asyncio
@@ -105,7 +105,7 @@ async def release(compactor: Compactor) -> None:
 
 async def _refresh(compactor: Compactor) -> None:
     while True:
-        with suppress(PyMongoError):
+        with suppress(PyMongoError), pymongo.timeout(METRICS_EVERY_S):
             await compactor.refresh_metrics()
         await asyncio.sleep(METRICS_EVERY_S)
 

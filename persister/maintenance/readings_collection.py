@@ -16,6 +16,7 @@ from pymongo.errors import OperationFailure
 from persister.collections import SAFE, ZSTD, ZSTD_CONFIG, create_if_missing
 from persister.mongodb_errors import COLLECTION_UUID_MISMATCH, NAMESPACE_NOT_FOUND
 from readings.collections import READINGS
+from readings.document import AS_MILLISECONDS
 from runtime.logs import logger
 
 log = logger("persister.readings")
@@ -74,7 +75,9 @@ class ReadingsCollection:
 
     async def is_empty(self) -> bool:
         """Return whether the collection holds nothing, also where the server's count is wrong after a crash."""
-        return await self._database[READINGS].find_one({}, {"_id": 1}) is None
+        # A date that was written by hand may lie beyond the driver's years.
+        readings = self._database.get_collection(READINGS, codec_options=AS_MILLISECONDS)
+        return await readings.find_one({}, {"_id": 1}) is None
 
     async def _replace(self, found: dict[str, Any]) -> bool:
         """Replace an empty collection by one with the right options; False if that is not allowed."""

@@ -21,12 +21,17 @@ _SCALES = range(-600, 900)
 def two_doubles(numbers: list[float]) -> tuple[float, float]:
     """Return the exact sum of finite or infinite numbers; NaN for infinities of both signs."""
     try:
+        return _nearest_and_rest(numbers)
+    except ValueError:  # from `fsum`, which may as well overflow before it comes to the infinities
+        return math.nan, 0.0
+
+
+def _nearest_and_rest(numbers: list[float]) -> tuple[float, float]:
+    try:
         nearest = math.fsum(numbers)
         return nearest, math.fsum((-nearest, *numbers)) if math.isfinite(nearest) else 0.0
     except OverflowError:  # on the way, or in the end: then the sum is infinite
         return math.fsum(number / 2**64 for number in numbers) * 2.0**64, 0.0
-    except ValueError:
-        return math.nan, 0.0
 
 
 def two_doubles_by_part(numbers: Floats, begins: Integers) -> tuple[Floats, Floats]:

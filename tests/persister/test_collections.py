@@ -7,14 +7,17 @@ from typing import Any
 from unittest.mock import AsyncMock, MagicMock
 
 import pytest
+from bson.datetime_ms import DatetimeMS
 from pymongo.errors import OperationFailure, WriteConcernError
 
 from persister.collections import DELETIONS, TOMBSTONES, create_if_missing, drop_if_same
 from persister.maintenance.database_identity import DatabaseIdentity
+from persister.maintenance.readings_collection import ReadingsCollection
 from persister.maintenance.store import MaintenanceStore
 from persister.mongodb_errors import NAMESPACE_EXISTS
 from persister.requeues import Requeues
-from readings.collections import SERIES
+from readings.collections import READINGS, SERIES
+from readings.keys import reading_key
 from runtime.mongodb import mongodb_client
 
 WORKERS = 8
@@ -77,3 +80,11 @@ async def test_a_drop_that_no_majority_has_is_not_done() -> None:
     database = MagicMock(command=AsyncMock(return_value={"ok": 1.0, "writeConcernError": error}))
     with pytest.raises(WriteConcernError, match="stepped down"):
         await drop_if_same(database, "readings.pieces", "a UUID")
+
+
+async def test_a_reading_beyond_the_years_of_the_driver_is_a_reading(databases: list[Any]) -> None:
+    collection = ReadingsCollection(databases[0], clustered=False)
+    assert await collection.is_empty()
+    key = reading_key("owner", "device", "temperature", 0, 0) | {"ts": DatetimeMS(2**62)}
+    await databases[0][READINGS].insert_one({"_id": key, "value": 1})
+    assert not await collection.is_empty()

@@ -13,6 +13,7 @@ import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -165,6 +166,28 @@ async def test_wrong_settings_are_reported(mongodb_database: Mongo, arguments: t
     code, _, err = await ran(mongodb_database, *arguments, COMPACT_CORES="0")
     assert code == 2
     assert "COMPACT_CORES" in err
+    away = f"mongodb://127.0.0.1:{free_port()}/?readPreference=secondaryPreferred"
+    code, _, err = await ran((away, mongodb_database[1]), *arguments)
+    assert (code, err) == (
+        2,
+        "READINGS_URL has readPreference=secondaryPreferred, but readings are read from the primary only\n",
+    )
+
+
+async def test_a_signal_ends_it_in_order_while_mongodb_is_away() -> None:
+    port = free_port()
+    process = await started((f"mongodb://127.0.0.1:{free_port()}/", "tidegate"), "compact", OPS_PORT=str(port))
+
+    async def is_alive() -> bool:
+        with suppress(aiohttp.ClientError):
+            async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/healthz") as healthy:
+                return healthy.status == 200
+        return False
+
+    await eventually(is_alive, "the process serves")
+    process.terminate()
+    _, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has arenas")

@@ -66,6 +66,8 @@ def test_long_parts_have_their_exact_sums(decimals: int, scale: float, seed: int
         ([1.7e308, 1.7e308, -1.7e308], 1.7e308),
         ([math.inf, 1.0], math.inf),
         ([math.inf, -math.inf], math.nan),
+        ([1.7e308, 1.7e308, math.inf, -math.inf], math.nan),
+        ([1.7e308, 1.7e308, -math.inf], -math.inf),
     ],
 )
 def test_a_sum_beyond_the_largest_double_is_infinite(numbers: list[float], total: Any) -> None:

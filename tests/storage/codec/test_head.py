@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from readings.document import AS_MILLISECONDS, decode_document
 from storage.codec.decode import decode
 from storage.codec.encode import encode
-from storage.codec.head import HOUR_MS, Head, head_from, head_of
+from storage.codec.head import HOUR_MS, HOUR_READINGS, Head, head_from, head_of
 from storage.codec.packed import BlockError
 from storage.codec.sums import Sums, merge
 from tests.storage.codec.cases import (
@@ -181,3 +181,21 @@ def test_what_is_not_a_head_is_refused(change: dict[str, Any], error: str) -> No
 def test_a_head_leads_to_its_columns() -> None:
     made = columns([document(1.5, START_MS)])
     assert len(decode(encode(made), head_of(made, *EVER).series)) == 1
+
+
+def test_hours_may_add_up_to_both_infinities_behind_a_sum_that_overflows() -> None:
+    hours = [[1.7e308], [1.7e308], [1.7e308, 1.7e308], [-1.7e308, -1.7e308]]
+    made = [
+        document(value, START_MS + hour * HOUR_MS + number)
+        for hour, values in enumerate(hours)
+        for number, value in enumerate([*values, *[0.0] * HOUR_READINGS])
+    ]
+    found = head(made)
+    assert [part.numbers and part.numbers.sum for part in found.hours.values()] == [
+        1.7e308,
+        1.7e308,
+        math.inf,
+        -math.inf,
+    ]
+    assert found.sums.numbers is not None
+    assert math.isnan(found.sums.numbers.sum)
