@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     from persister.compaction import command  # noqa: PLC0415
 
     if args.command == "unseal":
-        return command.unseal(is_confirmed=args.yes, is_forced=args.force)
+        return command.unseal(is_forced=args.force)
     return command.compact(as_json=args.json) if args.all else command.serve()
 
 
@@ -158,5 +158,5 @@ def _add_compaction(commands: Any) -> None:
         settings=CompactSettings,
         allow_abbrev=False,
     )
-    unsealing.add_argument("--yes", action="store_true", help="confirm; without this nothing is done")
+    unsealing.add_argument("--yes", action="store_true", help="accepted, as earlier versions asked for it")
     unsealing.add_argument("--force", action="store_true", help="also while a persister seals")

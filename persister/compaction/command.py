@@ -53,11 +53,8 @@ def sealing(settings: CompactSettings, database: Any) -> SealNow:
     return partial(sealer.seal, force=True)
 
 
-def unseal(*, is_confirmed: bool, is_forced: bool) -> int:
+def unseal(*, is_forced: bool) -> int:
     """Run `unseal` and return the exit code."""
-    if not is_confirmed:
-        print_error("Nothing was done: this rewrites every stored reading and needs --yes.")
-        return 2
 
     async def work(settings: CompactSettings, database: Any) -> Unsealed:
         done = await unseal_all(database, print_error, clustered=settings.readings_clustered, is_forced=is_forced)

@@ -96,7 +96,7 @@ async def test_all_seals_what_is_there_and_says_what_it_did(mongodb_database: Mo
         assert await world.read() == world.model
         assert await world.count("readings") == 0
         assert json.loads((await ran(mongodb_database, "compact", "--all", "--json"))[1])["collections"] == 0
-        code, out, _ = await ran(mongodb_database, "unseal", "--yes")
+        code, out, _ = await ran(mongodb_database, "unseal")
         assert (code, out) == (0, "10,000 readings are back in `readings`; 2 collections were removed.\n")
         assert await world.count("readings") == 10_000
         assert await world.read() == world.model
@@ -156,7 +156,7 @@ async def test_readiness_names_what_was_given_up(mongodb_database: Mongo) -> Non
         await process.communicate()
 
 
-@pytest.mark.parametrize("arguments", [("unseal",), ("compact", "--everything"), ("unseal", "now")])
+@pytest.mark.parametrize("arguments", [("compact", "--everything"), ("unseal", "now")])
 async def test_a_wrong_command_line_changes_nothing(mongodb_database: Mongo, arguments: tuple[str, ...]) -> None:
     assert (await ran(mongodb_database, *arguments))[0] == 2
 
@@ -213,9 +213,7 @@ def thread_arenas(pid: int) -> int:
     return sum(int(start, 16) % HEAP == 0 and int(end, 16) - int(start, 16) == HEAP for start, _, end in found)
 
 
-@pytest.mark.parametrize(
-    "run", [partial(command.compact, as_json=True), partial(command.unseal, is_confirmed=True, is_forced=False)]
-)
+@pytest.mark.parametrize("run", [partial(command.compact, as_json=True), partial(command.unseal, is_forced=False)])
 def test_mongodb_is_away(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], run: Callable[[], int]
 ) -> None:
