@@ -69,7 +69,8 @@ class Buffer:
             self._count_default_as(known[1:])
 
     def _counters(self) -> dict[str, int]:
-        counters = dict(self._database.execute("SELECT name, next FROM series"))
+        # Earlier versions counted on behind the largest one.
+        counters = dict(self._database.execute("SELECT name, next FROM series WHERE next <= ?", (LARGEST_SEQ,)))
         largest = "SELECT series, max(seq) FROM readings WHERE seq < ? GROUP BY series"
         for name, seq in self._database.execute(largest, (LARGEST_SEQ,)):
             counters[name] = max(counters.get(name, 0), seq + 1)

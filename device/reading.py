@@ -61,4 +61,4 @@ def milliseconds(ts: object) -> int | None:
         return None
     if moment.tzinfo is None:
         return None
-    return (moment + timedelta(seconds=leaps) - _EPOCH) // timedelta(milliseconds=1)
+    return (moment - _EPOCH) // timedelta(milliseconds=1) + 1000 * leaps

@@ -3,8 +3,10 @@
 import errno
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -58,6 +60,18 @@ def test_the_largest_seq_does_not_end_a_series(tmp_path: Path) -> None:
         buffer.close()
     again = Buffer(tmp_path / "b.db")
     assert [one["seq"] for one in bodies(again)] == [LARGEST_SEQ, 0, LARGEST_SEQ, 1]
+    again.close()
+
+
+def test_a_series_that_an_earlier_version_has_counted_to_its_end_goes_on(tmp_path: Path) -> None:
+    buffer = Buffer(tmp_path / "b.db")
+    buffer.default_series("t")
+    buffer.append({"value": 1, "seq": 6})
+    buffer.close()
+    with closing(sqlite3.connect(tmp_path / "b.db")) as database, database:
+        database.execute("INSERT OR REPLACE INTO series VALUES ('t', ?), ('u', 3)", (LARGEST_SEQ + 1,))
+    again = Buffer(tmp_path / "b.db")
+    assert [again.append({"value": 2}).seq, again.append({"value": 3, "sensorType": "u"}).seq] == [7, 3]
     again.close()
 
 
@@ -195,6 +209,7 @@ def test_the_outbox_gives_all_of_it_oldest_first_however_much_waits() -> None:
         ("2016-12-31T23:59:60.7Z", 1_483_228_800_000),
         ("1970-01-01t00:00:01.5z", 1500),
         ("2016-12-31t23:59:60z", 1_483_228_800_000),
+        ("9999-12-31T23:59:60Z", 253_402_300_800_000),
         ("1970-01-01T00:00:00", None),
         ("soon", None),
         (True, None),
