@@ -120,6 +120,8 @@ async def _token_of(source: Callable[[], Awaitable[str]]) -> str:
     token = await source()
     if not isinstance(token, str):
         raise TypeError(f"it returned {type(token).__name__}, not a text")
+    if not token:
+        raise ValueError("it returned an empty text")
     return token
 
 

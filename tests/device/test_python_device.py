@@ -206,7 +206,7 @@ async def test_a_refusal_for_good_is_raised_by_flush_and_ends_the_attempts(code:
 
 
 async def test_a_token_function_is_asked_again_after_a_refusal_and_after_its_own_failures() -> None:
-    tokens = [RuntimeError("no network"), "old", "new"]
+    tokens = [RuntimeError("no network"), "", "", "old", "new"]
 
     async def token() -> str:
         one = tokens.pop(0)
