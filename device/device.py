@@ -105,7 +105,7 @@ class Device:
         self._sender = Sender(buffer, self._outbox, self._accepted, self._reject)
         settle = Settle(self._free, keep, self._send_again, self._reject)
         self._receipts = Receipts(buffer, ask, settle, self._sender.in_flight)
-        self._recheck = Recheck(buffer, ask, self._keep_stored_s, self._lost)
+        self._recheck = Recheck(buffer, self._receipts.ask, self._keep_stored_s, self._lost)
         options = {"receipts": True} if self._wants_receipts else {}
         self._link = Link(self._url, transport, self._tokens, self._sender, options, self._take_event)
         self._tasks = [asyncio.create_task(self._keep_connected()), asyncio.create_task(self._keep_time())]
@@ -167,6 +167,9 @@ class Device:
         await self._disk.make_room()
         if buffer.kept.count and buffer.pending + buffer.kept.count >= self._max_pending:
             buffer.drop_kept(max(1, self._max_pending // 100))
+        if self._drops_oldest and buffer.pending > self._max_pending:
+            await self._drop_excess()
+            buffer = self._opened()
         if buffer.pending < self._max_pending:
             self._add(buffer.append(reading))
         elif self._drops_oldest:
@@ -193,10 +196,14 @@ class Device:
         self._outbox.add(row)
         self._sender.wake.set()
 
-    def _replace_oldest(self, buffer: Buffer, reading: Mapping[str, Any]) -> None:
-        # What an earlier program with a larger bound has left, or had no time to tell.
-        while buffer.pending > self._max_pending and (oldest := self._oldest()) is not None:
+    async def _drop_excess(self) -> None:
+        """Drop what an earlier program with a larger bound has left, or had no time to tell."""
+        while (buffer := self._opened()).pending > self._max_pending and (oldest := self._oldest()) is not None:
             self._drop_row(buffer, *oldest)
+            if self._dropped % YIELD_AFTER == 0:
+                await asyncio.sleep(0)
+
+    def _replace_oldest(self, buffer: Buffer, reading: Mapping[str, Any]) -> None:
         oldest = self._oldest()
         row = buffer.append(reading)
         if oldest is not None:

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+# So many readings at most stay in the file until an async function has ended. Of one that never ends each call would
+# keep another one, beyond `max_pending`.
+MOST_AWAITED = 1000
 # At the end, functions that still run are waited for as long.
 CLOSE_WITHIN_S = 1.0
 
@@ -20,7 +23,10 @@ class Handlers:
         self._running: set[asyncio.Future[Any]] = set()
 
     def call(self, handler: Callable[..., Any], arguments: tuple[Any, ...], then: Callable[[], None]) -> None:
-        """Call it; `then` follows when it has ended, but not if it is cut short."""
+        """Call it; `then` follows when it has ended, but not if it is cut short.
+
+        While MOST_AWAITED others run, `then` follows at once.
+        """
         try:
             result = handler(*arguments)
         except Exception:  # noqa: BLE001 - the program's function must not stop the sending
@@ -30,6 +36,9 @@ class Handlers:
             then()
             return
         task = asyncio.ensure_future(result)
+        if len(self._running) >= MOST_AWAITED:
+            then()
+            then = _nothing
         self._running.add(task)
         task.add_done_callback(partial(self._ended, then))
 
@@ -45,3 +54,7 @@ class Handlers:
         """Wait for those that run, for a while."""
         if self._running:
             await asyncio.wait(self._running, timeout=CLOSE_WITHIN_S)
+
+
+def _nothing() -> None:
+    """Do nothing."""

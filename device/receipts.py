@@ -120,6 +120,13 @@ class Receipts:
         if found:
             self._settle.keep(found)
 
+    async def ask(self, about: dict[str, Any]) -> Any:
+        """Ask which of some readings are stored; None: the server has no receipts. Raises NotNow."""
+        answer = await self._ask(about)
+        if answer is None and self._have_come:
+            raise NotNow("a server that has sent receipts does not know the call")
+        return answer
+
     def returned(self) -> None:
         """Note that some that were kept are pending again, as they are not stored any more."""
         self._missed |= self._buffer.missed()
@@ -174,7 +181,7 @@ class Receipts:
     async def _answered(self, missing: list[Identity]) -> bool:
         """Ask for these; returns False if there was no answer, so that the question stays."""
         try:
-            answer = await self._asked(missing)
+            answer = await self.ask(question(missing))
         except NotNow as error:
             _log.info("The server was asked for receipts and did not answer: %s", error)
             wait_s = max(NO_ANSWER_S * random.uniform(0.5, 1.0), error.retry_after_s)
@@ -190,12 +197,6 @@ class Receipts:
             return False
         self.stored(answer)
         return True
-
-    async def _asked(self, missing: list[Identity]) -> Any:
-        answer = await self._ask(question(missing))
-        if answer is None and self._have_come:
-            raise NotNow("a server that has sent receipts does not know the call")
-        return answer
 
     def _send_again(self, ids: list[int]) -> None:
         for number in ids:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from device import Device
+from device import Device, handlers
 from device.buffer import Buffer
 from tests.device.fake_server import ISSUING, fake_server
 
@@ -90,3 +90,40 @@ async def test_what_a_program_has_no_time_to_be_told_is_told_by_the_next_one(tmp
         await device.send({"sensorType": "t", "value": 2})
         assert device.pending == 1
     assert told == [0, 1]
+
+
+async def test_a_function_that_never_ends_does_not_let_the_file_grow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handlers, "MOST_AWAITED", 3)
+    told: list[Any] = []
+    device = Device(NOWHERE, token="a.b.c", buffer=tmp_path / "b.db", max_pending=2)
+
+    @device.on_dropped
+    async def never_done(reading: Any) -> None:
+        told.append(reading["value"])
+        await asyncio.sleep(60)
+
+    async with device:
+        for value in range(20):
+            await device.send({"sensorType": "t", "value": value})
+        await asyncio.sleep(0)
+        assert left_by_a_kill(tmp_path / "b.db") == [0, 1, 2, 18, 19]
+    assert told == list(range(18))
+
+
+async def test_a_smaller_bound_than_before_does_not_hold_the_program_up(tmp_path: Path) -> None:
+    async with Device(NOWHERE, token="a.b.c", buffer=tmp_path / "b.db") as device:
+        for value in range(1000):
+            await device.send({"sensorType": "t", "value": value})
+    told: list[Any] = []
+    turns = 0
+    async with Device(NOWHERE, token="a.b.c", buffer=tmp_path / "b.db", max_pending=10) as device:
+        device.on_dropped(lambda reading: told.append(reading["value"]))
+        sending = asyncio.create_task(device.send({"sensorType": "t", "value": 1000}))
+        while not sending.done():
+            turns += 1
+            await asyncio.sleep(0)
+        assert device.pending == 10
+    assert told == list(range(991))
+    assert turns >= 30

@@ -99,6 +99,17 @@ async def test_a_stored_reading_is_asked_about_once_more_and_then_leaves_the_fil
         assert server.values == [1, 2, 3], "nothing was sent again"
 
 
+async def test_a_404_frees_nothing_that_is_kept_at_a_server_that_has_sent_receipts() -> None:
+    async with fake_server() as server, opened(server, keep_stored=1) as device:
+        history, _ = await stored(server, device, 1)
+        history.identities.clear()
+        server.stored_answer = lambda _: (404, None)  # as of a proxy whose reader is away
+        await until(lambda: server.questions)
+        server.stored_answer = history.answer
+        await until(lambda: len(server.values) == 2)
+        await history.store(device)
+
+
 async def test_what_a_restored_server_has_lost_is_sent_again_at_once_and_once(tmp_path: Path) -> None:
     async with fake_server() as server, opened(server, tmp_path / "b.db", keep_stored=3) as device:
         history, first = await stored(server, device, 1, 2)
@@ -157,8 +168,9 @@ async def test_a_device_that_keeps_nothing_frees_what_was_kept_before(tmp_path: 
 async def test_a_server_without_the_call_frees_them(tmp_path: Path) -> None:
     path = tmp_path / "b.db"
     async with fake_server() as server:
-        async with opened(server, path, keep_stored=0.5) as device:
+        async with opened(server, path) as device:
             await stored(server, device, 1)
+        async with opened(server, path, keep_stored=0.5):
             server.stored_answer = lambda _: (404, None)
             await until(lambda: server.questions)
             await asyncio.sleep(0.1)
