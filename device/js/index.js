@@ -50,10 +50,15 @@ const FIRST_QUESTION_MS = 10_000;
 const NO_ANSWER_MS = 10_000;
 const SENDS_A_TURN = 50;
 const SYNC_MS = 1000;
+// How old the counts in the file may be where only readings are dropped that were never in it.
+const COUNTS_MS = 10_000;
 const COMPACT_BYTES = 1_048_576;
 const HEARTBEAT_MS = 5000;
 const HOLDER_SILENT_MS = 15_000;
 const COMMANDS_KEPT = 1000;
+// So many readings at most stay in the file until an async function that is told of them has ended. Of one that never
+// ends each call would keep another one, beyond `maxPending`.
+const MOST_AWAITED = 1000;
 // The longest delay of a timer is 24.8 days.
 const MOST_RENEWAL_MS = 7 * 86_400_000;
 const LEAST_RENEWAL_MS = 60_000;
@@ -396,6 +401,7 @@ function writeAll(fd, bytes, position) {
 class Store {
   entries = new Map();
   kept = new Map();
+  #leaving = new Map(); // neither pending nor kept: being told, and then freed
   sensorType = ""; // the device's own, which the token has; "" while it is not known
   renewed = null; // the newest token, and the hash of the one that it renews: { of, text }
   #next = 1;
@@ -403,6 +409,7 @@ class Store {
   #log = null;
   #live = 0; // bytes
   #hasSkipped = false; // a `seq` was used up by a reading that has no record
+  #countsAt = -Infinity; // when the counts were written for that
   #owed = []; // records that a full disk did not take
   #compactAt = COMPACT_BYTES;
   #clockOffMs = Date.now() - performance.now();
@@ -459,10 +466,9 @@ class Store {
   }
 
   #remove(number) {
-    const entry = this.entries.get(number) ?? this.kept.get(number);
+    const entry = this.entries.get(number) ?? this.kept.get(number) ?? this.#leaving.get(number);
     if (!entry) return;
-    this.entries.delete(number);
-    this.kept.delete(number);
+    for (const entries of [this.entries, this.kept, this.#leaving]) entries.delete(number);
     this.#live -= entry.bytes;
   }
 
@@ -526,7 +532,22 @@ class Store {
     this.#recordOf(reading);
     this.#count(reading);
     this.#hasSkipped = true;
+    if (performance.now() >= this.#countsAt + COUNTS_MS) this.#writeCounts();
     return reading;
+  }
+
+  // One that fails, as on a full disk, is tried again with a later `skip`, and at the end.
+  #writeCounts() {
+    this.#countsAt = performance.now();
+    if (this.#log === null || !this.#hasSkipped) return;
+    try {
+      this.#log.append([...this.#owed, this.#state()]);
+    } catch {
+      return;
+    }
+    this.#owed = [];
+    this.#hasSkipped = false;
+    this.#compactSometimes();
   }
 
   #completed(given) {
@@ -569,7 +590,13 @@ class Store {
     }
   }
 
-  /** Remove entries, pending or kept. */
+  /** Count an entry as pending no more; it stays in the file until it is freed. */
+  leave(entry) {
+    this.#leaving.set(entry.number, entry);
+    this.entries.delete(entry.number);
+  }
+
+  /** Remove entries, whatever they are. */
   free(entries) {
     if (!entries.length) return;
     for (const { number } of entries) this.#remove(number);
@@ -634,7 +661,7 @@ class Store {
 
   *#records() {
     yield this.#state();
-    for (const entries of [this.kept, this.entries]) {
+    for (const entries of [this.kept, this.#leaving, this.entries]) {
       for (const { number, reading } of entries.values()) yield `r${number} ${JSON.stringify(reading)}`;
       for (const [count, some] of runs(entries.values(), "missed")) if (count) yield `m${count} ${ranges(some)}`;
       for (const [since, some] of runs(entries.values(), "storedAt")) if (since) yield `k${since} ${ranges(some)}`;
@@ -642,7 +669,7 @@ class Store {
   }
 
   close() {
-    if (this.#hasSkipped) this.#append(this.#state());
+    this.#writeCounts();
     this.#log?.close();
   }
 }
@@ -922,6 +949,7 @@ class Device {
   #identities = new Map(); // with receipts: entries by sensorType, ts and seq
   #commands = new Commands();
   #dropped = 0;
+  #awaited = 0; // readings that are being told
   #most = MOST_READINGS; // in the next event
   #connection = null;
   #wake = () => {};
@@ -980,7 +1008,7 @@ class Device {
       this.#store.dropKept(Math.max(1, Math.floor(this.#maxPending / 100)));
     }
     if (this.#drop === "newest" && this.pending >= this.#maxPending) {
-      this.#tellDropped(this.#store.skip(reading));
+      this.#tellDropped(this.#store.skip(reading), () => {});
       return;
     }
     const entry = this.#store.add(reading);
@@ -1143,18 +1171,21 @@ class Device {
 
   #accept(batch, rejected) {
     this.#most = Math.min(this.#most * 2, MOST_READINGS);
-    const done = new Set();
+    // What is told may send, drop or close, so everything else is settled before.
+    const told = [];
     for (const { index, code, detail } of rejected) {
       const entry = batch[index];
-      if (!entry || done.has(entry) || !this.#store.entries.has(entry.number)) continue;
-      done.add(entry);
-      this.#tell("onRejected", `a reading was rejected: ${code}: ${detail}`, code, entry.reading, code, detail);
+      if (!entry || !this.#store.entries.has(entry.number)) continue;
+      this.#leave(entry);
+      told.push([entry, code, detail]);
     }
-    if (!this.#receipts || this.#unsupported) return this.#free(batch);
-    for (const entry of batch) {
-      if (!done.has(entry) && this.#store.entries.has(entry.number)) this.#awaitReceipt(entry);
+    const others = batch.filter(({ number }) => this.#store.entries.has(number));
+    if (!this.#receipts || this.#unsupported) this.#free(others);
+    else for (const entry of others) this.#awaitReceipt(entry);
+    for (const [entry, code, detail] of told) {
+      if (this.#closed) return; // they stay in the file, and are told after the next start
+      this.#tellRejected(entry, `a reading was rejected: ${code}: ${detail}`, code, detail);
     }
-    this.#free([...done]);
   }
 
   #awaitReceipt(entry) {
@@ -1165,14 +1196,23 @@ class Device {
 
   #free(entries, keep = false) {
     const freed = entries.filter(({ number }) => this.#store.entries.has(number));
-    for (const entry of freed) {
-      this.#waiting.delete(entry.number);
-      this.#accepted.delete(entry.number);
-      if (this.#receipts) this.#forgetIdentity(entry);
-    }
+    for (const entry of freed) this.#leaveOut(entry);
     const kept = keep ? freed.filter(({ missed }) => missed < MOST_MISSED_KEPT) : [];
     this.#store.keep(kept);
     this.#store.free(freed.filter(({ storedAt }) => storedAt === null));
+    if (!this.pending) this.#endFlushes(null);
+  }
+
+  #leaveOut(entry) {
+    this.#waiting.delete(entry.number);
+    this.#accepted.delete(entry.number);
+    if (this.#receipts) this.#forgetIdentity(entry);
+  }
+
+  // Count it as pending no more, before it is told: `onDropped` may send, and then something else is dropped.
+  #leave(entry) {
+    this.#leaveOut(entry);
+    this.#store.leave(entry);
     if (!this.pending) this.#endFlushes(null);
   }
 
@@ -1186,23 +1226,49 @@ class Device {
         break;
       }
     }
-    this.#tellDropped(oldest.reading);
-    this.#free([oldest]);
+    this.#leave(oldest);
+    this.#tellDropped(oldest.reading, () => this.#left(oldest));
   }
 
-  #tellDropped(reading) {
+  #tellDropped(reading, then) {
     this.#dropped += 1;
-    this.#tell("onDropped", `more than ${this.#maxPending} readings wait: one was dropped`, "dropped", reading);
+    const text = `more than ${this.#maxPending} readings wait: one was dropped`;
+    this.#tell("onDropped", text, "dropped", [reading], then);
   }
 
-  // Before the reading leaves the buffer: a process that is killed in between tells it twice, and never not at all.
-  #tell(name, text, kind, ...values) {
+  #tellRejected(entry, text, code, detail) {
+    this.#tell("onRejected", text, code, [entry.reading, code, detail], () => this.#left(entry));
+  }
+
+  // Once it is told; if the device was closed meanwhile, it stays in the file.
+  #left(entry) {
+    if (!this.#closed) this.#store.free([entry]);
+  }
+
+  // `then` the reading leaves the file: a process that is killed in between tells it twice, and never not at all.
+  #tell(name, text, kind, values, then) {
+    if (typeof this[name] !== "function") {
+      warn(text, kind);
+      return then();
+    }
+    const told = this.#told(name, values);
+    if (told === null || this.#awaited >= MOST_AWAITED) return then();
+    this.#awaited += 1;
+    told.then(() => {
+      this.#awaited -= 1;
+      then();
+    });
+  }
+
+  // Call the program's function; return a promise of its end, or null if it has ended.
+  #told(name, values) {
     const failed = (error) => warn(`${name} failed: ${error?.stack ?? error}`, name);
-    if (typeof this[name] !== "function") return warn(text, kind);
     try {
-      Promise.resolve(this[name](...values)).catch(failed);
+      const result = this[name](...values);
+      return typeof result?.then === "function" ? Promise.resolve(result).catch(failed) : null;
     } catch (error) {
       failed(error);
+      return null;
     }
   }
 
@@ -1344,7 +1410,7 @@ class Device {
   }
 
   // Return what the server says is stored of these; null: it has no such call, if that `mayBe`.
-  async #question(entries, mayBe = true) {
+  async #question(entries, mayBe) {
     const answer = await post(`${this.#url}/readings/stored`, this.#token.text, JSON.stringify(this.#asked(entries)));
     if (mayBe && [404, 405, 501].includes(answer.status)) return null;
     if (!answer.ok) throw new NotNow(answer.status, answer.headers.get("retry-after"));
@@ -1379,8 +1445,8 @@ class Device {
         continue;
       }
       const detail = `accepted ${entry.missed} times and never stored`;
-      this.#tell("onRejected", `a reading was given up: ${detail}`, "not_stored", entry.reading, "not_stored", detail);
-      this.#free([entry]);
+      this.#leave(entry);
+      this.#tellRejected(entry, `a reading was given up: ${detail}`, "not_stored", detail);
     }
   }
 
@@ -1390,7 +1456,7 @@ class Device {
     this.#askingAboutKept = true;
     try {
       for (let some = this.#nextKept(); some.length && !this.#closed; some = this.#nextKept()) {
-        this.#settleKept(some, await this.#question(some));
+        this.#settleKept(some, await this.#question(some, !this.#receiptsHaveCome));
       }
       this.#round += 1;
       this.#roundUntil = 0;

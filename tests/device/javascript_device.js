@@ -72,6 +72,26 @@ const calls = {
   again: () => new Device({ ...JSON.parse(OPTIONS), token }).close(),
   flush: ({ ms }) => device.flush(ms),
   state: () => ({ pending: device.pending, dropped: device.dropped }),
+  // Each is told after some time, or with the first one another reading is sent.
+  tellAfter({ ms }) {
+    const { onDropped } = device;
+    device.onDropped = async (reading) => {
+      await new Promise((resolve) => setTimeout(resolve, ms));
+      onDropped(reading);
+    };
+  },
+  sendWhenTold() {
+    for (const name of ["onDropped", "onRejected"]) {
+      const told = device[name];
+      let sent = false;
+      device[name] = (...values) => {
+        told(...values);
+        if (sent) return;
+        sent = true;
+        send({});
+      };
+    }
+  },
   commands() {
     device.onCommand = async ({ name, payload }) => {
       say("command", name);

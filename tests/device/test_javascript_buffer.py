@@ -139,6 +139,43 @@ async def test_a_full_buffer_drops_and_says_so(buffer: Path, fake_broker: FakeBr
     assert [one["_id"]["seq"] for one in stored.values()] == list(stored)
 
 
+async def test_what_is_dropped_as_the_newest_is_counted_by_a_process_that_is_killed_too(buffer: Path) -> None:
+    async with javascript_device(NOWHERE, ISSUING.device(), buffer=buffer, maxPending=3, drop="newest") as device:
+        await device.call("send", count=4)
+        await device.call("wait", ms=10_000)
+        await device.call("send", count=2)
+        await device.kill()
+    async with javascript_device(NOWHERE, ISSUING.device(), buffer=buffer, maxPending=3, drop="newest") as device:
+        await device.call("send")
+        assert [one["reading"]["seq"] for one in device.all_of("dropped")] == [5]
+
+
+async def test_a_dropped_reading_is_told_before_it_leaves_the_file(buffer: Path) -> None:
+    async with javascript_device(NOWHERE, ISSUING.device(), buffer=buffer, maxPending=2) as device:
+        await device.call("tellAfter", ms=60_000)
+        await device.call("send", count=3)
+        assert await device.call("state") == {"pending": 2, "dropped": 1}
+        await device.kill()
+    async with javascript_device(NOWHERE, ISSUING.device(), buffer=buffer, first=3, maxPending=2) as device:
+        await device.call("tellAfter", ms=50)
+        await device.call("send")
+        assert await device.call("state") == {"pending": 2, "dropped": 2}
+        await device.until("dropped", 2)
+        assert (await device.call("state"))["pending"] == 2
+        await device.kill()
+    assert device.told == {0, 1}
+    async with javascript_device(NOWHERE, ISSUING.device(), buffer=buffer) as device:
+        assert (await device.call("state"))["pending"] == 2
+
+
+async def test_a_function_that_sends_when_a_reading_is_dropped_is_told_of_each_once(buffer: Path) -> None:
+    async with javascript_device(NOWHERE, ISSUING.device(), buffer=buffer, maxPending=3) as device:
+        await device.call("sendWhenTold")
+        await device.call("send", count=4)
+        assert await device.call("state") == {"pending": 3, "dropped": 2}
+        assert [one["reading"]["value"] for one in device.all_of("dropped")] == [0, 1]
+
+
 async def test_the_file_stays_small_and_the_count_goes_on(buffer: Path, fake_broker: FakeBroker) -> None:
     async with gateway(fake_broker) as running:
         for first in (0, 20_000):

@@ -154,6 +154,27 @@ async def test_a_server_that_has_sent_receipts_has_them_whatever_a_single_answer
         await device.call("flush", ms=10_000)
 
 
+async def test_a_404_frees_nothing_that_is_kept_at_a_server_that_has_sent_receipts() -> None:
+    async with (
+        fake_server() as server,
+        javascript_device(server.url, TOKEN, receipts=True, keepStoredMs=1000) as device,
+    ):
+        server.status = 404  # as of a proxy whose reader is away
+        await device.call("send")
+        await server.received(1)
+        await server.receipts(*server.readings)
+        await device.call("flush", ms=10_000)
+        await device.call("wait", ms=2000)
+        async with asyncio.timeout(20):
+            while not server.asked:
+                await asyncio.sleep(0.1)
+        server.status = 200
+        await asyncio.sleep(0.5)
+        await device.call("wait", ms=11_000)
+        await server.received(2)
+    assert server.readings[0] == server.readings[1]
+
+
 async def test_a_refusal_of_the_upgrade_is_obeyed() -> None:
     times: list[float] = []
 

@@ -91,6 +91,23 @@ async def test_an_answer_that_promises_nothing_frees_nothing() -> None:
     assert len({(one["ts"], one["seq"]) for one in server.readings}) == 1
 
 
+async def test_a_function_that_sends_when_a_reading_is_rejected_drops_none_that_was_accepted() -> None:
+    async with fake_server() as server:
+        server.refusals = ["busy"]  # so that all three are sent together
+        rejected = [{"index": 1, "code": "invalid_value", "detail": ""}]
+        server.answer = lambda readings: (
+            {"status": "partial", "rejected": rejected} if len(readings) == 3 else {"status": "accepted"}
+        )
+        async with javascript_device(server.url, TOKEN, maxPending=3) as device:
+            await device.call("sendWhenTold")
+            await device.call("send", count=3)
+            await device.call("flush", ms=10_000)
+            await server.received(4)
+            assert await device.call("state") == {"pending": 0, "dropped": 0}
+    assert [one["value"] for one in server.readings] == [0, 1, 2, 3]
+    assert device.told == {1}
+
+
 async def test_a_refusal_for_now_is_not_final_however_it_comes() -> None:
     async with fake_server() as server:
         server.refusals = ["unavailable", "rate_limited", "busy"]
