@@ -62,14 +62,22 @@ class KnownSeries:
 
     def add(self, name: bytes) -> None:
         """Remember a series, once its document in `series` is written; if there is no room, for an older one."""
-        self._older.discard(name)
-        has_room = len(self) < self._capacity or name in self._recent
-        if time.monotonic() - self._turned_at >= TURN_EVERY_S or not (has_room or self._older):
-            self._older, self._recent = self._recent, set()
-            self._turned_at = time.monotonic()
-        if not has_room and self._older:
+        self._turn_if_due()
+        for known in (self._older, self._recent):
+            known.discard(name)
+        if len(self) >= self._capacity:
+            if not self._older:
+                self._turn()
             self._older.pop()
         self._recent.add(name)
+
+    def _turn_if_due(self) -> None:
+        if time.monotonic() - self._turned_at >= TURN_EVERY_S:
+            self._turn()
+
+    def _turn(self) -> None:
+        self._older, self._recent = self._recent, set()
+        self._turned_at = time.monotonic()
 
     def forget(self, owner: str) -> int:
         """Forget the series of an owner; return how many there were."""
@@ -82,7 +90,8 @@ class KnownSeries:
         return count
 
     def record_stored(self, names: Iterable[bytes]) -> None:
-        """Record that readings of these series were written."""
+        """Record that readings of these series were written; called often, so that what is unused is forgotten."""
+        self._turn_if_due()
         self._stored.update(names)
         while len(self._stored) > self._capacity:  # only if the database could not be checked for long
             self._stored.pop()

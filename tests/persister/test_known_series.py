@@ -63,6 +63,33 @@ def test_what_is_unused_for_an_hour_is_forgotten_and_what_is_used_is_not(monkeyp
     assert len(known) == 3  # and the two newest of the others
 
 
+def test_what_is_unused_is_forgotten_where_no_series_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    known = KnownSeries(100)
+    used, gone = names(2)
+    for name in (used, gone):
+        known.add(name)
+    for _ in range(9):
+        now += TURN_EVERY_S / 4
+        assert known.touch(used)
+        known.record_stored([used])
+    assert len(known) == 1
+    assert not known.touch(gone)
+
+
+def test_a_series_that_is_added_again_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    known = KnownSeries(1)
+    name = name_of("owner", "a")
+    known.add(name)
+    now += TURN_EVERY_S
+    known.add(name)
+    assert len(known) == 1
+    assert known.forget("owner") == 1
+
+
 def test_forgetting_an_owner_forgets_all_its_series_and_no_other() -> None:
     known = KnownSeries(100)
     for owner, device in itertools.product(("owne", "owner", "owner2"), "ab"):
