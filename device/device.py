@@ -167,15 +167,17 @@ class Device:
         await self._disk.make_room()
         if buffer.kept.count and buffer.pending + buffer.kept.count >= self._max_pending:
             buffer.drop_kept(max(1, self._max_pending // 100))
-        if self._drops_oldest and buffer.pending > self._max_pending:
-            await self._drop_excess()
-            buffer = self._opened()
-        if buffer.pending < self._max_pending:
-            self._add(buffer.append(reading))
-        elif self._drops_oldest:
-            self._replace_oldest(buffer, reading)
-        else:
+        buffer = await self._drop_excess() if self._drops_oldest else buffer
+        is_full = buffer.pending >= self._max_pending
+        if is_full and not self._drops_oldest:
             self._drop(buffer.skip(reading), lambda: None)
+            return
+        oldest = self._oldest() if is_full else None
+        row = buffer.append(reading)
+        if oldest is None:
+            self._add(row)
+        else:
+            self._drop_row(buffer, *oldest, added=row)
 
     async def flush(self, timeout: float | None = 30) -> None:  # noqa: ASYNC109 - the documented name
         """Return when no reading is pending; raises TimeoutError, or DeviceRefused if the server refuses for good."""
@@ -196,19 +198,13 @@ class Device:
         self._outbox.add(row)
         self._sender.wake.set()
 
-    async def _drop_excess(self) -> None:
-        """Drop what an earlier program with a larger bound has left, or had no time to tell."""
+    async def _drop_excess(self) -> Buffer:
+        """Drop what an earlier program with a larger bound has left, or had no time to tell; return the buffer."""
         while (buffer := self._opened()).pending > self._max_pending and (oldest := self._oldest()) is not None:
             self._drop_row(buffer, *oldest)
             if self._dropped % YIELD_AFTER == 0:
                 await asyncio.sleep(0)
-
-    def _replace_oldest(self, buffer: Buffer, reading: Mapping[str, Any]) -> None:
-        oldest = self._oldest()
-        row = buffer.append(reading)
-        if oldest is not None:
-            self._drop_row(buffer, *oldest)
-        self._add(row)
+        return buffer
 
     def _oldest(self) -> tuple[Row, Callable[[Row], None]] | None:
         """Return the oldest reading that is not in flight, or if there is none, the oldest; and what leaves it out."""
@@ -219,9 +215,11 @@ class Device:
         row = self._sender.oldest_in_flight()
         return None if row is None else (row, self._sender.discard)
 
-    def _drop_row(self, buffer: Buffer, row: Row, leave_out: Callable[[Row], None]) -> None:
+    def _drop_row(self, buffer: Buffer, row: Row, leave_out: Callable[[Row], None], added: Row | None = None) -> None:
         leave_out(row)
         buffer.settle()
+        if added is not None:  # before the handler, which may send
+            self._add(added)
         self._drop(json.loads(row.body), partial(buffer.remove_settled, row.id))
 
     def _drop(self, reading: dict[str, Any], then: Callable[[], None]) -> None:

@@ -112,6 +112,34 @@ async def test_a_function_that_never_ends_does_not_let_the_file_grow(
     assert told == list(range(18))
 
 
+async def test_a_function_that_sends_at_once_does_not_change_the_order(tmp_path: Path) -> None:
+    told: list[Any] = []
+
+    def eager(loop: Any, coroutine: Any, **_: Any) -> Any:
+        """Run it up to its end at once, as Python 3.12's `asyncio.eager_task_factory` does."""
+        done = loop.create_future()
+        with pytest.raises(StopIteration):
+            coroutine.send(None)
+        done.set_result(None)
+        return done
+
+    async with Device(NOWHERE, token="a.b.c", buffer=tmp_path / "b.db", max_pending=2) as device:
+
+        @device.on_dropped
+        async def send_another(reading: Any) -> None:
+            told.append(reading["value"])
+            if told == [0]:
+                await device.send({"sensorType": "t", "value": 3})
+
+        for value in range(2):
+            await device.send({"sensorType": "t", "value": value})
+        asyncio.get_running_loop().set_task_factory(eager)
+        await device.send({"sensorType": "t", "value": 2})
+        asyncio.get_running_loop().set_task_factory(None)
+        assert [device._outbox.take(1, 1000)[0].id for _ in range(2)] == [3, 4]
+    assert told == [0, 1]
+
+
 async def test_a_smaller_bound_than_before_does_not_hold_the_program_up(tmp_path: Path) -> None:
     async with Device(NOWHERE, token="a.b.c", buffer=tmp_path / "b.db") as device:
         for value in range(1000):
