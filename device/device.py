@@ -116,6 +116,7 @@ class Device:
     ) -> None:
         """Close connection and buffer: what is pending stays in the file, and what is only in memory is lost."""
         buffer, self._buffer = self._buffer, None
+        self._changed.set()
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)
@@ -180,10 +181,12 @@ class Device:
             self._drop_row(buffer, *oldest, added=row)
 
     async def flush(self, timeout: float | None = 30) -> None:  # noqa: ASYNC109 - the documented name
-        """Return when no reading is pending; raises TimeoutError, or DeviceRefused if the server refuses for good."""
-        buffer = self._opened()
+        """Return when no reading is pending; raises TimeoutError, or DeviceRefused if the server refuses for good.
+
+        RuntimeError: the device is not open, or was closed meanwhile.
+        """
         async with asyncio.timeout(timeout):
-            while buffer.pending:
+            while self._opened().pending:
                 if self._refused is not None:
                     raise DeviceRefused(self._refused.code, "the server refuses this device") from self._refused
                 self._changed.clear()

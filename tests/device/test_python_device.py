@@ -205,6 +205,15 @@ async def test_a_refusal_for_good_is_raised_by_flush_and_ends_the_attempts(code:
         assert (len(server.auths), device.pending) == (1, 2)
 
 
+async def test_a_flush_ends_when_the_device_is_closed() -> None:
+    async with Device(NOWHERE, token="a.b.c", buffer=None) as device:
+        await send(device, 1)
+        flush = asyncio.create_task(device.flush(None))
+        await asyncio.sleep(0.1)
+    with pytest.raises(RuntimeError, match="not open"):
+        await asyncio.wait_for(flush, 3)
+
+
 async def test_a_token_function_is_asked_again_after_a_refusal_and_after_its_own_failures() -> None:
     tokens = [RuntimeError("no network"), "", "", "old", "new"]
 
