@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 HEAD = """
 import asyncio, sys
@@ -98,6 +101,28 @@ async def serve(settings, shutdown):
 sys.exit(run_service(Settings, serve))
 """
 
+TRIMMED = """
+from runtime import allocator
+from runtime.process import run_service
+from runtime.settings import ProcessSettings
+
+allocator.TRIM_EVERY_S = 0.01
+
+def trim_heap():
+    if not trims.is_set():
+        say("trimmed")
+    trims.set()
+
+async def serve(settings, shutdown):
+    global trims
+    trims = asyncio.Event()
+    say("one arena: " + str(allocator._has_one_arena))
+    allocator.trim_heap = trim_heap
+    await trims.wait()
+
+sys.exit(run_service(ProcessSettings, serve))
+"""
+
 
 @contextmanager
 def running(code: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
@@ -138,6 +163,13 @@ def test_a_variable_that_looks_like_ours_is_warned_of_once_and_without_its_value
     ]
     assert "hunter2" not in err
     assert "GATEWAY_PORT" not in err
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has arenas")
+def test_a_service_has_one_arena_which_is_trimmed() -> None:
+    with running(TRIMMED) as process:
+        expect(process, "one arena: True")
+        expect(process, "trimmed")
 
 
 def test_sigterm_and_sigint_drain_and_exit_with_0() -> None:
