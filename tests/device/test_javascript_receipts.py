@@ -103,6 +103,7 @@ async def test_a_function_that_sends_when_a_reading_is_rejected_drops_none_that_
             await device.call("send", count=3)
             await device.call("flush", ms=10_000)
             await server.received(4)
+            await device.call("flush", ms=10_000)
             assert await device.call("state") == {"pending": 0, "dropped": 0}
     assert [one["value"] for one in server.readings] == [0, 1, 2, 3]
     assert device.told == {1}
