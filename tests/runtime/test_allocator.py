@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,23 @@ async def test_the_heap_is_trimmed_again_and_again(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(allocator, "trim_heap", trim)
     async with background(keep_trimmed(), name="heap"):
         await done.wait()
+
+
+async def test_a_trim_that_takes_long_is_made_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    trimmed = list[float]()
+
+    def trim() -> bool:
+        time.sleep(0.01)
+        trimmed.append(time.monotonic())
+        return True
+
+    monkeypatch.setattr(allocator, "TRIM_EVERY_S", 0.001)
+    monkeypatch.setattr(allocator, "PAUSE_FACTOR", 20)
+    monkeypatch.setattr(allocator, "trim_heap", trim)
+    async with background(keep_trimmed(), name="heap"):
+        while len(trimmed) < 2:
+            await asyncio.sleep(0.01)
+    assert trimmed[1] - trimmed[0] >= 0.2
 
 
 # Frees all but every hundredth of 2,000 blocks of 16 KiB; prints by how many bytes the process is smaller afterwards.
