@@ -5,6 +5,7 @@ device whose configuration holds an old token connects with the newest. A functi
 first, before the last one ends, and once after a refusal.
 """
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -21,6 +22,8 @@ Token = str | Callable[[], Awaitable[str]]
 # Takes a device's id and token, and returns a new token or raises NotNow.
 Renew = Callable[[str, str], Awaitable[str]]
 
+# What a token function may take; then it has failed.
+ANSWERS_WITHIN_S = 30.0
 # A token that ends sooner is not used for another connect. By the device's clock, which may be wrong: a hint only.
 ENDS_SOON_S = 60.0
 # A device's own token is renewed in the second half of its life, and not more often than this, whatever its clock says.
@@ -117,7 +120,8 @@ class Tokens:
 
 
 async def _token_of(source: Callable[[], Awaitable[str]]) -> str:
-    token = await source()
+    async with asyncio.timeout(ANSWERS_WITHIN_S):
+        token = await source()
     if not isinstance(token, str):
         raise TypeError(f"it returned {type(token).__name__}, not a text")
     if not token:

@@ -244,6 +244,23 @@ async def test_a_token_function_that_fails_is_named_in_the_log(caplog: pytest.Lo
     assert caplog.text.count("The token function failed") == 1
 
 
+async def test_a_token_function_that_never_answers_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("device.tokens.ANSWERS_WITHIN_S", 0.1)
+    asked = 0
+
+    async def token() -> str:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            await asyncio.Event().wait()
+        return "token"
+
+    async with fake_server() as server, opened(server, token=token) as device:
+        await send(device, 1)
+        await device.flush(15)
+    assert asked == 2
+
+
 async def test_a_token_function_whose_fresh_token_is_refused_too_is_refused_for_good() -> None:
     asked: list[int] = []
 
