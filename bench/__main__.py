@@ -29,7 +29,10 @@ def main(arguments: list[str]) -> int:
         print("python -m bench [NAME] [--help]")
         for name, about in known.items():
             print(f"  {name:12} {about}")
-        return 0 if arguments[0] in HELP else 2
+        if arguments[0] in HELP:
+            return 0
+        print(f"python -m bench: there is no {arguments[0]!r}; the list is above", file=sys.stderr)
+        return 2
     sys.argv = [f"bench/{arguments[0]}.py", *arguments[1:]]
     runpy.run_module(f"bench.{arguments[0]}", run_name="__main__", alter_sys=True)
     return 0

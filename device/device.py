@@ -188,7 +188,7 @@ class Device:
         async with asyncio.timeout(timeout):
             while self._opened().pending:
                 if self._refused is not None:
-                    raise DeviceRefused(self._refused.code, "the server refuses this device") from self._refused
+                    raise DeviceRefused(self._refused.code, self._refused.message) from self._refused
                 self._changed.clear()
                 await self._changed.wait()
 

@@ -5,11 +5,12 @@ MAX_RETRY_AFTER_S = 300.0
 
 
 class DeviceRefused(Exception):
-    """The server refuses this device for good; `code` is the protocol's, as `revoked`."""
+    """The server refuses this device for good; `code` is the protocol's, as `revoked`, `message` the server's words."""
 
     def __init__(self, code: str, message: str = "") -> None:
         super().__init__(f"{code}: {message}" if message else code)
         self.code = code
+        self.message = message
 
 
 class BufferFailed(OSError):

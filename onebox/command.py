@@ -71,9 +71,11 @@ def parse(arguments: list[str]) -> Plan:
     """Return the plan; like argparse, print help or an error and end the process."""
     parser = CommandParser(
         prog="python -m onebox",
-        description="The whole pipeline on this machine: accounts, gateway, queue, storage and simulated devices.",
+        description="The whole pipeline on this machine: accounts, gateway, queue, storage, reader, alarms "
+        "and simulated devices.",
         epilog=f"{FILES}\n\nThe services read their own settings, except HOST, PORT and the URLs: see "
-        "`python -m gateway --help`, and the same for auth, persister and reader. Settings of the onebox itself:",
+        "`python -m gateway --help`, and the same for auth, persister, reader and alarms. Settings "
+        "of the onebox itself:",
         settings=OneboxSettings,
         exit_codes=EXIT_CODES,
     )
@@ -112,6 +114,8 @@ def parse(arguments: list[str]) -> Plan:
     add_replay_options(parser)
     given = parser.parse_args(arguments)
     replay = replay_of(parser, given)
+    if replay and given.devices == 0:
+        parser.error("--replay needs devices that send the file: --devices 1, or leave --devices out")
     return Plan(
         host=given.host,
         port=given.port,

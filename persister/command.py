@@ -52,6 +52,9 @@ def main(arguments: Sequence[str]) -> int:
             return run_service(PersisterSettings, serve)
         case "erase":
             return _erase_command(args)
+        case "compact" if args.json and not args.all:
+            print_error("--json goes with --all: without it the process works until a signal ends it.")
+            return 2
     # Loads NumPy, which a worker that only stores readings can do without: 0.2 s of CPU at its start.
     from persister.compaction import command  # noqa: PLC0415
 
@@ -118,7 +121,8 @@ def _parser() -> CommandParser:
     parser = service_parser(
         "persister",
         "Takes readings from the broker and stores each once in MongoDB, in batches; any number may share one queue. "
-        "Erases the readings of deleted owners and those past their retention. `erase` is for operators.",
+        "Erases the readings of deleted owners and those past their retention. `compact` without --all is a service of "
+        "its own; the other commands are for operators.",
         PersisterSettings,
         epilog="`erase`, `compact --all` and `unseal` exit with 0 when they are done, 1 if MongoDB is away or refuses, "
         "or a part could not be done, 2 if the command line or a setting is invalid.",

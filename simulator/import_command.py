@@ -29,7 +29,7 @@ _SHOWN = 20
 
 EPILOG = f"""\
 examples:
-  python -m simulator import readings.csv --dry-run --device boiler:1
+  python -m simulator import readings.csv --dry-run --device boiler:1 --sensor-type temperature
   TIDEGATE_PASSWORD=... python -m simulator import 2025.csv.gz 2026.csv.gz --url http://127.0.0.1:8080 \\
       --email me@example.org --device boiler:1 --zone Europe/Berlin --repeated-hour order --missing NA
   TIDEGATE_TOKEN=... python -m simulator import export.parquet --url http://127.0.0.1:8080

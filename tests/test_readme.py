@@ -15,7 +15,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.e2e.onebox_process import ROOT, demo_credentials, running_onebox, start_onebox
+from tests.e2e.onebox_process import ROOT, running_onebox, signed_up, start_onebox
 from tests.integration.services import SECRET, started
 from tests.readme import arguments_of_make_run, commands, shell, shell_lines
 from tools.settings_table import README, SETTINGS, VARIABLES, settings_page, variables, with_table
@@ -81,16 +81,6 @@ async def test_make_run_does_what_its_arguments_say(tmp_path: Path, arguments: l
         assert told["stored"] == 1
     else:
         assert (told["stored"] > 0) == (arguments[arguments.index("--devices") + 1] != "0")
-
-
-async def signed_up(url: str, data: Path) -> dict[str, str]:
-    """Return the demo user, who signs up by itself a moment after the first answer."""
-    person = demo_credentials(data)
-    async with aiohttp.ClientSession() as http, timeout(10):
-        while True:
-            async with http.post(f"{url}/user/login", json=person) as answer:
-                if answer.status == 200:
-                    return person
 
 
 async def test_the_calls_of_curl_register_a_device_send_as_it_and_read_it_back(tmp_path: Path) -> None:

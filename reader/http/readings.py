@@ -72,7 +72,7 @@ class ReadingsRoutes:
                 path="/readings",
                 handler=self._readings,
                 tag="readings",
-                summary="Read one series back in time, or export any number of them",
+                summary="Read one series, the oldest first, or export any number",
                 description="A page of JSON, whose `nextCursor` leads to the next one. Or an export: the whole range, "
                 "streamed as CSV, NDJSON or Parquet, selected by `format` or by `Accept: text/csv`, "
                 "`application/x-ndjson` or `application/vnd.apache.parquet`. An export has one series, or those of "

@@ -20,7 +20,9 @@ def test_the_benches_are_listed_with_what_they_measure() -> None:
 
 
 def test_an_unknown_bench_is_a_usage_error() -> None:
-    assert run_bench("nothing").returncode == 2
+    unknown = run_bench("nothing")
+    assert unknown.returncode == 2
+    assert "'nothing'" in unknown.stderr
 
 
 def test_a_figure_holds_up_to_its_limit() -> None:

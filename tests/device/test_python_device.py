@@ -199,7 +199,7 @@ async def test_a_refusal_for_good_is_raised_by_flush_and_ends_the_attempts(code:
         await send(device, 1)
         with pytest.raises(DeviceRefused) as refused:
             await device.flush(10)
-        assert refused.value.code == code
+        assert (refused.value.code, str(refused.value)) == (code, f"{code}: refused")
         await send(device, 2)
         await asyncio.sleep(1.5)
         assert (len(server.auths), device.pending) == (1, 2)

@@ -62,6 +62,16 @@ def demo_credentials(data: Path) -> dict[str, str]:
     return {"email": DEMO_EMAIL, "password": json.loads((data / "secrets.json").read_text())["demoPassword"]}
 
 
+async def signed_up(url: str, data: Path) -> dict[str, str]:
+    """Return the demo user, who signs up by itself a moment after the first answer."""
+    person = demo_credentials(data)
+    async with aiohttp.ClientSession() as http, asyncio.timeout(10):
+        while True:
+            async with http.post(f"{url}/user/login", json=person) as answer:
+                if answer.status == 200:
+                    return person
+
+
 async def demo_device(url: str, data: Path) -> tuple[str, str]:
     """Log in as the demo user, register a device or find it; return its id and a token."""
     person = demo_credentials(data)

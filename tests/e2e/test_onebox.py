@@ -282,6 +282,7 @@ async def test_a_port_that_is_taken_is_told_in_a_line(tmp_path: Path) -> None:
         ["--rate", "0"],
         ["--replay", "nowhere.csv"],
         ["--seconds", "nan"],
+        ["--replay", __file__, "--devices", "0"],
         ["--x"],
     ],
 )

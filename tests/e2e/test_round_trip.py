@@ -230,10 +230,12 @@ async def test_the_commands_of_the_readme_give_an_export_back(tmp_path: Path) ->
         user = await log_in(http, tmp_path / "a")
         await user.send(json.dumps(sent[:100]).encode(), "application/json")
         (tmp_path / "readings.csv").write_bytes(await user.whole_export("csv", 100))
+        # As a reader has them: variables of the shell, that its programs do not see.
+        commands = f"URL={url} TOKEN={user.token} DEVICE={DEVICE}\n" + commands
         process = await asyncio.create_subprocess_exec(
             "bash", "-ec", commands, cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
             env=os.environ | {
-                "URL": url, "TOKEN": user.token, "DEVICE": DEVICE, "PYTHONPATH": str(ROOT),
+                "PYTHONPATH": str(ROOT),
                 "TIDEGATE_PASSWORD": demo_credentials(tmp_path / "a")["password"],
                 "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             },

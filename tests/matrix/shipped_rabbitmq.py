@@ -1,4 +1,4 @@
-"""RabbitMQ with the shipped configuration and plugins, and the five users of rights.json as `make up` creates them."""
+"""RabbitMQ with the shipped configuration and plugins, and the six users of rights.json as `make up` creates them."""
 
 import json
 import runpy

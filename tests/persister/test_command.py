@@ -125,7 +125,15 @@ async def test_a_mongodb_that_is_away_is_exit_code_1_and_no_traceback() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("erase",), ("erase", "", "--yes"), ("erase", "a", "b", "--yes"), ("remove",), ("erase", "a", "--y")]
+    "arguments",
+    [
+        ("erase",),
+        ("erase", "", "--yes"),
+        ("erase", "a", "b", "--yes"),
+        ("remove",),
+        ("erase", "a", "--y"),
+        ("compact", "--json"),
+    ],
 )
 def test_a_wrong_command_line_is_exit_code_2(
     arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
