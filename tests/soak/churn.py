@@ -15,8 +15,9 @@ from tests.soak.stack import Stack
 # Of the whole fleet of a thousand; fewer devices are revoked less often.
 REVOKED_EVERY_S, REPLACED_EVERY_S = 5.0, 20.0
 ROTATED_EVERY_S = 600.0
-# A key of the past is retired by hand at every third rotation, and the tokens that it signed end: others just expire.
-RETIRED_AT = 3
+# The first of so many rotations is that of a key that has leaked: it is retired at once, and with the tokens that it
+# signed every connection ends. The others' tokens just expire.
+LEAKS_EVERY = 3
 READ_EVERY_S = 2.0
 LIVE_FOR_S = 5.0
 THOUSAND = 1000
@@ -64,14 +65,18 @@ class Churn:
         await self._fleet.replace(self._rng.randrange(len(self._fleet.devices)))
 
     async def _rotate(self) -> None:
-        await self._stack.auth_keys("rotate")
+        has_leaked = self.rotations % LEAKS_EVERY == 0
+        await self._stack.auth_keys("rotate", *(("--now",) if has_leaked else ()))
         self.rotations += 1
-        if self.rotations % RETIRED_AT == 0:
-            keys = json.loads(await self._stack.auth_keys("list", "--json"))
-            past = [key["kid"] for key in keys if key["state"] == "verifying"]
-            if past:
-                await self._stack.auth_keys("retire", "--", past[-1])
-                self.retired += 1
+        if has_leaked:
+            while not (past := await self._past_keys()):  # the next one signs within a second
+                await asyncio.sleep(0.5)
+            await self._stack.auth_keys("retire", "--", past[0])
+            self.retired += 1
+
+    async def _past_keys(self) -> list[str]:
+        keys = json.loads(await self._stack.auth_keys("list", "--json"))
+        return [key["kid"] for key in keys if key["state"] == "verifying"]
 
     async def _read(self) -> None:
         """Log in, read a chart and follow what is live for a while, as a browser does."""
