@@ -73,11 +73,8 @@ class Receipts:
         new: list[Identity] = []
         most = 0
         for row in rows:
-            if not self.supported or row.ts is None or row.seq is None:
-                freed.append(row.id)
-                continue
-            identity = (self._buffer.series_of(row), row.ts, row.seq)
-            if identity in self._waiting:
+            identity = self._identity_of(row) if self.supported else None
+            if identity is None or identity in self._waiting:
                 freed.append(row.id)
             elif identity in self._early:
                 self._early.discard(identity)
@@ -104,12 +101,14 @@ class Receipts:
 
     def _remember_early(self, listed: list[Identity]) -> None:
         """Note which of these are in flight: a receipt may come before the acknowledgement of its event."""
-        sent = {
-            (self._buffer.series_of(row), row.ts, row.seq)
-            for row in self._in_flight()
-            if row.ts is not None and row.seq is not None
-        }
-        self._early = sent.intersection(self._early.union(listed))
+        sent = set(map(self._identity_of, self._in_flight()))
+        self._early = {one for one in self._early.union(listed) if one in sent}
+
+    def _identity_of(self, row: Row) -> Identity | None:
+        """Return by what a receipt names a reading; None for one that the server will not take."""
+        if row.ts is None or row.seq is None:
+            return None
+        return self._buffer.series_of(row), row.ts, row.seq
 
     def _found(self, found: list[int]) -> None:
         """Settle readings that are stored."""
@@ -144,8 +143,8 @@ class Receipts:
 
     def discard(self, row: Row) -> None:
         """Do not wait for this one any more."""
-        if row.ts is not None and row.seq is not None:
-            self._waiting.pop((self._buffer.series_of(row), row.ts, row.seq), None)
+        if (identity := self._identity_of(row)) is not None:
+            self._waiting.pop(identity, None)
 
     def check(self) -> None:
         """Ask for receipts that are late, one question at a time; call it about once a second."""

@@ -25,6 +25,7 @@ from pymongo.errors import OperationFailure
 from persister.compaction.blocks import Blocks, replaced
 from persister.compaction.heads import HeadInfo, head_info
 from persister.compaction.metrics import CompactorMetrics
+from persister.maintenance.retention import PAUSE_FACTOR
 from persister.maintenance.store import LEASE, MaintenanceStore
 from persister.mongodb_errors import error_text, is_outage_of
 from persister.sealing.state_document import CONFIRM_EVERY_S, CONFIRMED_AT
@@ -46,10 +47,9 @@ log = logger("persister.compaction")
 
 JOB = "expired"
 LOOK_EVERY_S = 60.0
-# Retentions are days. A round asks twice for each series, some 3 ms: of a million series 50 minutes. As with retention,
-# it never takes more than a twentieth of the time.
+# Retentions are days. A round asks twice for each series, some 3 ms: of a million series 50 minutes. The pause
+# after a round grows with it, as that of retention does.
 ROUND_EVERY_S = 3600.0
-PAUSE_FACTOR = 20
 # Then it is compaction's turn again.
 STEP_S = 5.0
 SERIES_PER_QUERY = 100
@@ -184,7 +184,7 @@ class ExpiredRounds:
             log.info("Readings past their retention were cut off newer ones.", readings=cut)
         return cut
 
-    async def _step(self, one: "_Round", started: float, stop: asyncio.Event) -> int:
+    async def _step(self, one: _Round, started: float, stop: asyncio.Event) -> int:
         cut = 0
         while not stop.is_set() and time.monotonic() < started + STEP_S:
             await self._maintenance.schedule_job(JOB, LEASE.total_seconds())
@@ -207,7 +207,7 @@ class ExpiredRounds:
         one.took_s += time.monotonic() - started
         return cut
 
-    async def _confirmed(self, one: "_Round") -> State | None:
+    async def _confirmed(self, one: _Round) -> State | None:
         """Return the state if a persister has confirmed its retention a short time ago; None if not."""
         found = await self._heads.find_one({"_id": STATE}, {"retention": 1, CONFIRMED_AT: 1})
         confirmed_at = (found or {}).get(CONFIRMED_AT)
