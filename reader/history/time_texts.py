@@ -1,7 +1,7 @@
 """Times of many readings as RFC 3339 at once."""
 
 from datetime import date
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -33,10 +33,15 @@ def time_texts(milliseconds: Integers) -> Bytes:
 
 def _dates(days: Integers) -> npt.NDArray[np.void]:
     """Return `2026-01-31` of days since 1970."""
-    starts = np.concatenate((np.zeros(min(len(days), 1), np.int64), np.flatnonzero(days[1:] != days[:-1]) + 1))
-    ordinals = [min(max(day + _EPOCH_DAY, 1), _LAST_DAY) for day in days[starts].tolist()]
-    dates = np.frombuffer("".join([date.fromordinal(day).isoformat() for day in ordinals]).encode(), "V10")
-    return np.repeat(dates, np.diff(starts, append=len(days)))
+    starts = np.flatnonzero(days[1:] != days[:-1]) + 1
+    dates = b"".join([_date(int(days[0])), *map(_date, days[starts].tolist())]) if len(days) else b""
+    counts = np.diff(starts, prepend=0, append=len(days)) if len(starts) else len(days)
+    return np.repeat(np.frombuffer(dates, "V10"), counts)
+
+
+@lru_cache(maxsize=1024)
+def _date(day: int) -> bytes:
+    return date.fromordinal(min(max(day + _EPOCH_DAY, 1), _LAST_DAY)).isoformat().encode()
 
 
 @cache

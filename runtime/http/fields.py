@@ -30,6 +30,9 @@ _UNKNOWN = re.compile(r"unknown field `(.*)`$", re.DOTALL)
 _WHOLE = re.compile(r"-?[0-9]+")
 _MISSING = re.compile(r"missing required field `(.*)`$", re.DOTALL)
 
+# msgspec resolves the annotations of all fields each time: 30 us.
+_fields_of = cache(msgspec.structs.fields)
+
 
 class Body(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     """Base of request bodies: camelCase names, and no fields that are not declared."""
@@ -50,7 +53,7 @@ def _convert_object(given: Any, body_type: type[Fields]) -> Fields:
     if not isinstance(given, dict):
         wrong = FieldError("", "invalid", "The body must be a JSON object.")
         raise Problem(422, wrong.message, errors=(wrong,))
-    known = {field.encode_name for field in msgspec.structs.fields(body_type)}
+    known = {field.encode_name for field in _fields_of(body_type)}
     errors = [
         FieldError(name[:_SHOWN_CHARS], "unknown", "There is no such field.") for name in given if name not in known
     ]
@@ -79,7 +82,7 @@ def _parameters(query_type: type[msgspec.Struct]) -> dict[str, bool]:
     """Return the parameters of a query, and whether each may be given several times: its type is, or allows, a list."""
     return {
         field.encode_name: any(isinstance(part, inspect.ListType) for part in all_parts(field.type))
-        for field in msgspec.structs.fields(query_type)
+        for field in _fields_of(query_type)
     }
 
 
@@ -92,7 +95,7 @@ def _convert(
     required: Collection[str] = (),
 ) -> Fields:
     values = {}
-    for field in msgspec.structs.fields(fields_type):
+    for field in _fields_of(fields_type):
         name = field.encode_name
         if name in given:
             try:

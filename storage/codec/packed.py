@@ -54,34 +54,35 @@ class BlockTooLarge(Exception):
 class Input:
     """Bytes that are read from front to back; BlockError when they end early."""
 
-    __slots__ = ("_at", "_bytes")
+    __slots__ = ("_at", "_bytes", "left")
 
     def __init__(self, data: bytes) -> None:
         self._bytes = data
         self._at = 0
-
-    @property
-    def left(self) -> int:
+        self.left = len(data)
         """The number of bytes not read yet."""
-        return len(self._bytes) - self._at
 
     def take(self, size: int) -> bytes:
         """Return the next `size` bytes."""
         if not 0 <= size <= self.left:
             raise BlockError(f"{size} bytes are needed and {self.left} are left")
-        self._at += size
-        return self._bytes[self._at - size : self._at]
+        at = self._at
+        self._at = end = at + size
+        self.left -= size
+        return self._bytes[at:end]
 
     def uint(self, limit: int) -> int:
         """Return the next number, in base 128 with the lowest digits first, at most `limit`."""
-        (byte,) = self.take(1)
-        number, shift = byte & 0x7F, 7
-        while byte >= 0x80:
-            if shift > 63:
-                raise BlockError("a number has more than 64 bits")
-            (byte,) = self.take(1)
-            number |= (byte & 0x7F) << shift
-            shift += 7
+        number = self._byte()
+        if number >= 0x80:
+            number &= 0x7F
+            shift, byte = 7, 0x80
+            while byte >= 0x80:
+                if shift > 63:
+                    raise BlockError("a number has more than 64 bits")
+                byte = self._byte()
+                number |= (byte & 0x7F) << shift
+                shift += 7
         if number > limit:
             raise BlockError(f"{number} is above its bound, {limit}")
         return number
@@ -90,6 +91,14 @@ class Input:
         """Raise BlockError unless everything has been read."""
         if self.left:
             raise BlockError(f"{self.left} bytes are left over")
+
+    def _byte(self) -> int:
+        if not self.left:
+            raise BlockError("1 byte is needed and 0 are left")
+        at = self._at
+        self._at = at + 1
+        self.left -= 1
+        return self._bytes[at]
 
 
 def uint(number: int) -> bytes:

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
+import jwt
 import msgspec
 import pytest
 from aiohttp import web
@@ -493,3 +494,64 @@ async def test_whether_there_are_keys_is_asked_of_the_issuer_once_and_not_by_eve
     await keys.refresh()
     assert await verifier.ready()
     assert asked == 2
+
+
+async def test_a_token_is_verified_once_for_each_refresh_of_the_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    key_set = KeySet(Keys(ISSUING).fetch)
+    verifier, token = TokenVerifier(key_set), ISSUING.user()
+    verified: list[str] = []
+    decode = jwt.decode
+
+    def noted(given: str, *arguments: Any, **options: Any) -> Any:
+        verified.append(given)
+        return decode(given, *arguments, **options)
+
+    monkeypatch.setattr(jwt, "decode", noted)
+    assert await verifier.verify(token) == await verifier.verify(token)
+    assert verified == [token]
+    await key_set.refresh()
+    await verifier.verify(token)
+    await verifier.verify(token)
+    assert verified == [token, token]
+
+
+async def test_a_token_that_was_taken_before_expires_on_time() -> None:
+    verifier, now = TokenVerifier(KeySet(Keys(ISSUING).fetch)), int(time.time())
+    token = ISSUING.user(iat=now - 60, exp=now + 2)
+    assert (await verifier.verify(token)).exp == now + 2
+    await asyncio.sleep(now + 2 - time.time())
+    with pytest.raises(TokenError) as refused:
+        await verifier.verify(token)
+    assert refused.value.code == "expired"
+
+
+async def test_a_token_that_was_taken_before_is_unavailable_when_the_clock_falls_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    verifier, token = TokenVerifier(KeySet(Keys(ISSUING).fetch)), ISSUING.user()
+    await verifier.verify(token)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() - 3600)
+    with pytest.raises(TokenError) as refused:
+        await verifier.verify(token)
+    assert refused.value.code == "unavailable"
+
+
+async def test_a_token_that_was_taken_before_ends_with_its_key_even_if_another_has_its_kid() -> None:
+    keys = Keys(ISSUING)
+    key_set = KeySet(keys.fetch)
+    verifier, token = TokenVerifier(key_set), ISSUING.user()
+    await verifier.verify(token)
+    keys.issuers = [Issuer(ISSUING.kid)]
+    assert await key_set.refresh()
+    with pytest.raises(TokenError) as refused:
+        await verifier.verify(token)
+    assert refused.value.code == "unauthorized"
+
+
+async def test_tokens_are_remembered_up_to_a_number_of_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "_REMEMBERED_CHARS", 2000)
+    verifier = TokenVerifier(KeySet(Keys(ISSUING).fetch))
+    for number in range(20):
+        await verifier.verify(ISSUING.user(jti=f"jti-{number}"))
+    assert 1 <= len(verifier._verified) <= 4
