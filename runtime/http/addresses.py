@@ -7,6 +7,7 @@ quotation marks, as RFC 7239 (6) does in `Forwarded`.
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 
 from aiohttp import web
@@ -65,6 +66,7 @@ def _hop(text: str) -> Address | None:
     return _parsed(found["v6"]) if ":" in found["v6"] else None
 
 
+@lru_cache(maxsize=1024)  # a proxy's, and those of clients that come again
 def _parsed(text: str) -> Address | None:
     try:
         address = ip_address(text)
