@@ -36,6 +36,7 @@ from gateway.socket.output import CLOSE_TIMEOUT_S, SocketContext
 from gateway.socket.packets import EVENT, DevicePacket
 from gateway.socket.session_timers import SessionTimers
 from runtime.logs import logger
+from runtime.process import expect_events
 from runtime.times import rfc3339
 
 log = logger("gateway.from_devices")
@@ -50,6 +51,8 @@ ACK_GRACE_S = 0.2
 CLOSE_POLL_S = 0.05
 # Sessions checked for revocation before other tasks get a turn: 0.3 ms.
 REVOCATION_BATCH = 500
+# The garbage collector follows the number of sessions in such steps.
+SESSIONS_STEP = 256
 
 # The libraries log a traceback for every invalid frame: clients could flood the log.
 _SILENT = logging.Logger("socketio", logging.CRITICAL + 1)  # noqa: LOG001 - outside the logger tree, where nothing enables it
@@ -179,7 +182,7 @@ class FromDevices:
                 self._sio.eio.sockets[sid].close_for("refused", TRY_AGAIN_LATER, denied.code)
             raise socketio.exceptions.ConnectionRefusedError(str(denied), denied.data()) from denied
         self._metrics.connects.labels("accepted").inc()
-        self._metrics.open_sessions += 1
+        self._count_session(1)
         open_session = self._presence.connected(session.owner, session.device)
         self._sessions[sid] = session, open_session
         self._sids[open_session.connected_us] = sid
@@ -198,7 +201,13 @@ class FromDevices:
             self._presence.disconnected(open_session)
             self.receipts.remove(sid, session)
             self._admission.release(session)
-            self._metrics.open_sessions -= 1
+            self._count_session(-1)
+
+    def _count_session(self, change: int) -> None:
+        self._metrics.open_sessions += change
+        if self._metrics.open_sessions % SESSIONS_STEP == 0:
+            # Most have no more than one event in flight.
+            expect_events(self._metrics.open_sessions)
 
     async def _event(self, sid: str, event: Event) -> Ack:
         if (found := self._sessions.get(sid)) is None:  # it ended while this event was under way

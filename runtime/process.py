@@ -23,8 +23,9 @@ from runtime.waiting import done_before
 
 log = logger("runtime.process")
 
-# Objects in the garbage collector's first generation (700 by default): some seven for each event in flight.
+# Objects in the garbage collector's first generation (700 by default), and those of an event in flight.
 YOUNG_OBJECTS = 10_000
+OBJECTS_PER_EVENT = 8
 
 AnySettings = TypeVar("AnySettings", bound=ProcessSettings)
 
@@ -71,7 +72,12 @@ def freeze_startup_objects() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])
+    expect_events(0)
+
+
+def expect_events(in_flight: int) -> None:
+    """Size the garbage collector's first generation for this many events at once, each with its objects."""
+    gc.set_threshold(YOUNG_OBJECTS + OBJECTS_PER_EVENT * in_flight, *gc.get_threshold()[1:])
 
 
 def raise_fd_limit() -> int:

@@ -1,6 +1,7 @@
 """Sessions that are renewed, expire or are revoked, on the fast path and on the plain path."""
 
 import asyncio
+import gc
 import json
 import time
 from collections.abc import AsyncIterator, Callable
@@ -12,7 +13,9 @@ import pytest
 
 from access.revocations import RevocationList
 from access.tokens import KeySet
+from gateway import from_devices
 from readings.document import decode_document
+from runtime.process import OBJECTS_PER_EVENT, YOUNG_OBJECTS
 from testing.issuer import Issuer
 from testing.waiting import eventually
 from tests.gateway.fakes import FakeBroker
@@ -462,3 +465,21 @@ async def test_revoking_an_owner_ends_its_80_sessions_without_disturbing_others(
 
 async def connections(running: RunningGateway, count: int) -> bool:
     return running.count("connections") == count
+
+
+async def test_the_garbage_collector_waits_for_the_events_of_all_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(from_devices, "SESSIONS_STEP", 2)
+    before = gc.get_threshold()
+    async with gateway(FakeBroker()) as running, AsyncExitStack() as stack:
+        try:
+            for _ in range(5):
+                await stack.enter_async_context(running.connected({"token": ISSUING.device()}))
+            assert gc.get_threshold() == (YOUNG_OBJECTS + 4 * OBJECTS_PER_EVENT, *before[1:])
+            await stack.aclose()
+
+            async def is_small() -> bool:
+                return gc.get_threshold()[0] == YOUNG_OBJECTS
+
+            await eventually(is_small, "all sessions have ended")
+        finally:
+            gc.set_threshold(*before)
