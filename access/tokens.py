@@ -29,8 +29,8 @@ TOKEN_TYPE = "at+jwt"  # noqa: S105 - RFC 9068's media type, no secret
 ALGORITHM = "EdDSA"
 # A device token whose fields all have their maximum length takes about 3 kB.
 MAX_TOKEN_CHARS = 8192
-# Tokens that were verified before, in characters: some 1,500 usual ones. Clients of HTTP send one with every request, and
-# to verify it takes 160 us. They are known by their SHA-256: a token is a secret that need not be kept.
+# Tokens that were verified before, in characters: some 1,500 usual ones. Clients of HTTP send one with every request,
+# and to verify it takes 160 us. They are known by their SHA-256: a token is a secret that need not be kept.
 _REMEMBERED_CHARS = 1024 * 1024
 # How far the issuer's clock may be ahead of this host's. Expiry gets no such leeway.
 CLOCK_AHEAD_S = 60

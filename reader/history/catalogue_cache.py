@@ -17,11 +17,11 @@ from bson import decode_all
 from reader.from_auth import DevicesUnavailable, FromAuth, RegisteredDevice, RegisteredDevices
 from reader.history.catalogue import Catalogue, build_catalogue
 from reader.history.from_mongodb import FromMongoDB
-from runtime.lru_cache import LRUCache
 from reader.metrics import ReaderMetrics
 from reader.responses import AS_STORED
 from runtime.fair_semaphore import FairSemaphore
 from runtime.logs import logger
+from runtime.lru_cache import LRUCache
 
 log = logger("reader.catalogue")
 
