@@ -18,6 +18,7 @@ from reader.history import catalogue_cache
 from reader.history.catalogue import build_catalogue
 from reader.history.from_mongodb import FromMongoDB
 from runtime.http.listen import listen
+from runtime.lru_cache import ENTRY_WEIGHT
 from storage.places.newest import Newest
 from testing.waiting import eventually
 from tests.reader.auth_stub import MANAGE_SCOPE, AuthStub, labels, search
