@@ -75,11 +75,14 @@ class Link:
 
     async def _send_until_lost(self, connection: Connection) -> None:
         sending = asyncio.create_task(self._sender.run(connection))
+        sending.add_done_callback(lambda _: connection.lost.set())
         try:
             await connection.lost.wait()
         finally:
             sending.cancel()
             await asyncio.wait((sending,))
+        if not sending.cancelled() and (error := sending.exception()) is not None:
+            _log.warning("Readings could not be sent, which is tried again: %r", error)
 
     def check(self) -> None:
         """End a connection whose peer is gone; call it about once a second."""

@@ -1,12 +1,14 @@
 """`receipts=True` of the Python library: a reading is kept until the server says that it is stored."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 
-from device import Device, receipts
+from device import BufferFailed, Device, receipts
+from device.buffer import Buffer
+from device.reading import Row
 from tests.device.fake_server import ISSUING, FakeServer, accepted, fake_server
 
 
@@ -95,6 +97,25 @@ async def test_a_lost_receipt_is_asked_for_and_what_is_missing_is_sent_again() -
         await server.emit("stored", listed(first[1]))
         await device.flush(5)
     assert server.questions[-1] == listed(first[1])
+
+
+async def test_what_is_missing_is_sent_again_although_the_file_could_not_be_read_at_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read, failures = Buffer.with_ids, [BufferFailed("disk I/O error")]
+
+    def with_ids(buffer: Buffer, ids: Iterable[int]) -> list[Row]:
+        if failures:
+            raise failures.pop()
+        return read(buffer, ids)
+
+    monkeypatch.setattr(Buffer, "with_ids", with_ids)
+    async with fake_server() as server, opened(server) as device:
+        server.stored_answer = lambda _: (200, listed(*[one for event in server.events[1:] for one in event]))
+        await sent(server, device, 1)
+        await device.flush(30)
+    assert not failures
+    assert server.values == [1, 1]
 
 
 async def test_a_server_that_has_sent_receipts_has_them_whatever_a_single_answer_says() -> None:
