@@ -86,11 +86,11 @@ class WatchedSeries:
     async def poll(self) -> None:
         """Fetch once; if that fails, the list stays as it is."""
         self._polls += 1
+        since = None if self._polls % WHOLE_EVERY_POLLS == 1 else self._cursor
         try:
-            since = None if self._polls % WHOLE_EVERY_POLLS == 1 else self._cursor
             watches = await self._fetch_all(since)
         except (aiohttp.ClientError, OSError, TimeoutError, msgspec.MsgspecError) as error:
-            self._polls -= self._cursor is None
+            self._polls -= since is None  # the next poll is for the whole list again
             if not self._is_failing:
                 why = f"{type(error).__name__}: {error}"
                 log.warning("What rules watch could not be fetched.", error=why, loaded=self.is_loaded)
