@@ -27,10 +27,10 @@ from device.reading import LARGEST_SEQ, Row, numbered
 CHECKPOINT_AFTER = 1000
 # Removals that wait for one transaction, at most until the next `sync`.
 REMOVE_AT_ONCE = 1000
-# Of those that are kept, where the disk is full.
+# Kept readings that are removed at a time when the disk is full.
 MAKE_ROOM = 1000
 
-# As SQLite does it: without a write of the file's times, which nobody needs.
+# `fdatasync` does not write the file's times, which SQLite does not need either.
 _to_disk = getattr(os, "fdatasync", os.fsync)
 
 _INSERT = "INSERT INTO readings (id, series, ts, seq, body) VALUES (?, ?, ?, ?, ?)"
@@ -39,7 +39,7 @@ _DELETE = "DELETE FROM readings WHERE id = ?"
 
 
 class Buffer:
-    """The file, or memory if there is no path. Not for several threads, except `sync`, while nothing else is called."""
+    """The file, or memory if there is no path. For one thread; only `sync` may run in another one at the same time."""
 
     def __init__(self, path: str | os.PathLike[str] | None) -> None:
         """Open or create it; raises BufferInUse or BufferFailed."""
@@ -75,7 +75,7 @@ class Buffer:
             raise
 
     def _counters(self) -> dict[str, int]:
-        # Earlier versions counted on behind the largest one.
+        # Earlier versions counted on beyond the largest one.
         counters = dict(self._database.execute("SELECT name, next FROM series WHERE next <= ?", (LARGEST_SEQ,)))
         largest = "SELECT series, max(seq) FROM readings WHERE seq < ? GROUP BY series"
         for name, seq in self._database.execute(largest, (LARGEST_SEQ,)):
@@ -123,7 +123,7 @@ class Buffer:
         return whole
 
     def _count(self, row: Row) -> None:
-        if row.seq is not None and row.seq < LARGEST_SEQ:  # behind the largest one there is none to count on with
+        if row.seq is not None and row.seq < LARGEST_SEQ:  # nothing follows the largest one
             series = self.series_of(row)
             self._next[series] = max(self._next.get(series, 0), row.seq + 1)
 
@@ -168,11 +168,11 @@ class Buffer:
             self.write_removals()
 
     def settle(self) -> None:
-        """Count one less as pending, which is about to be told; `remove_settled` follows."""
+        """Count one reading less as pending; `remove_settled` follows when its handler has ended."""
         self.pending -= 1
 
     def remove_settled(self, number: int) -> None:
-        """Remove a reading that was told: a program that is killed before finds it again, and is told again."""
+        """Remove a reading whose handler has ended; if the program is killed before, its handler is called again."""
         self._removed.append(number)
         self.write_removals()
 

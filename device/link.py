@@ -97,7 +97,7 @@ class Link:
         return None
 
     async def _renew(self, connection: Connection) -> None:
-        """Replace the token of this session; tried again until it is lost."""
+        """Replace the token of this session; tries until the server has answered or the connection is lost."""
         while not connection.lost.is_set():
             try:
                 token = await self._tokens.next()
@@ -111,6 +111,6 @@ class Link:
 
 
 def wait_s(attempt: int, asked_s: float) -> float:
-    """Return the wait before a connect, `attempt` after the last one that was of use: never less than was asked for."""
+    """Return the seconds to wait after `attempt` connections without an acknowledgement; `asked_s` or more."""
     longest_s = min(FIRST_WAIT_S * float(2 ** min(attempt, 10)), MAX_WAIT_S)
     return asked_s + longest_s * random.uniform(0.5, 1.0)

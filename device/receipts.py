@@ -37,7 +37,7 @@ class _Question(NamedTuple):
 
 
 class Settle(NamedTuple):
-    """What becomes of readings: they leave the buffer, are kept in it, are sent again, or told as rejected."""
+    """What becomes of readings: they leave the buffer, are kept in it, are sent again, or reported as rejected."""
 
     free: Callable[[list[int]], None]
     keep: Callable[[list[int]], None]
@@ -105,7 +105,7 @@ class Receipts:
         self._early = {one for one in self._early.union(listed) if one in sent}
 
     def _identity_of(self, row: Row) -> Identity | None:
-        """Return by what a receipt names a reading; None for one that the server will not take."""
+        """Return the identity by which a receipt names a reading; None for one that the server will not take."""
         if row.ts is None or row.seq is None:
             return None
         return self._buffer.series_of(row), row.ts, row.seq
@@ -136,13 +136,13 @@ class Receipts:
         return next(iter(self._waiting.values()), None)
 
     def oldest(self) -> Row | None:
-        """Return the oldest reading that waits, without its JSON's being kept in memory."""
+        """Return the oldest reading that waits, read from the file."""
         number = self.oldest_id
         rows = [] if number is None else self._buffer.with_ids([number])
         return rows[0] if rows else None
 
     def discard(self, row: Row) -> None:
-        """Do not wait for this one any more."""
+        """Wait no longer for this one."""
         self._missed.pop(row.id, None)
         if (identity := self._identity_of(row)) is not None:
             self._waiting.pop(identity, None)
