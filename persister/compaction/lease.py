@@ -62,11 +62,11 @@ class Progress:
 class Lease:
     """One holder of the lease. Every method raises the driver's errors."""
 
-    def __init__(self, database: Any, holder: str = "") -> None:
+    def __init__(self, database: Any) -> None:
         self._state = database.get_collection(
             BLOCKS, codec_options=AS_MILLISECONDS, write_concern=SAFE, read_concern=ReadConcern("majority")
         )
-        self._holder = holder or secrets.token_hex(8)
+        self._holder = secrets.token_hex(8)
         self._turn = ""
         self._until = 0.0
         self._document: dict[str, Any] = {}

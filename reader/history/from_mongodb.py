@@ -20,6 +20,7 @@ from reader.history.sequence import Completeness, Gap, SequenceGaps
 from reader.history.series_names import SeriesNames
 from reader.history.together import together
 from reader.responses import AS_STORED, Document
+from readings.collections import SERIES
 from readings.document import DocumentError, position_of
 from readings.filters import of_device
 from readings.keys import Position, series_key
@@ -36,7 +37,6 @@ from storage.places.stored import stored_positions
 from storage.places.threads import in_thread_if_large
 from storage.places.window import Window, position_at
 
-SERIES = "series"
 # Queries running in the driver, which has some threads; their results are in memory, some 2 MB for a page of 1,000. One
 # owner has a share of the slots. Waiting queries take turns, and the wait counts towards their timeout.
 MAX_CONCURRENT_QUERIES = min(16, THREADS)

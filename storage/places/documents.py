@@ -28,7 +28,7 @@ from readings.keys import Key, Position, reading_key, series_key
 from storage.codec.columns import Columns
 from storage.codec.decode import decode
 from storage.codec.encode import encode
-from storage.codec.head import Head, head_from
+from storage.codec.head import Head
 from storage.codec.packed import BlockError
 from storage.codec.sections import VERSION as CODEC_VERSION
 from storage.places.window import Window
@@ -55,16 +55,6 @@ class StoredHead:
         document = self.head.document()
         document |= {"columns": self.columns, "edit": self.edit, "lastSeal": Int64(self.last_seal)}
         return document | {"pending": True} if self.pending else document
-
-
-def stored_head(document: dict[str, Any]) -> StoredHead:
-    """Return the head of a document decoded with AS_MILLISECONDS; BlockError for another document."""
-    head = head_from(document)
-    try:
-        columns, edit, last_seal = document["columns"], document["edit"], int(document["lastSeal"])
-    except (LookupError, TypeError, ValueError) as error:
-        raise BlockError(f"not the head of a block: {error!r}") from error
-    return StoredHead(head, columns, edit, last_seal, bool(document.get("pending")))
 
 
 def head_end(document: dict[str, Any]) -> Position:
