@@ -20,7 +20,7 @@ from storage.codec.packed import Integers
 
 _LENGTH = struct.Struct("<i")
 _TS_SEQ = struct.Struct("<q5sq")
-# So few documents are faster one by one.
+# Up to this many documents are faster one by one.
 _FEW = 8
 _INT64 = struct.Struct("<q")
 
