@@ -9,8 +9,8 @@ import bson
 from readings.document import DocumentError, decode_document, series_bytes
 from readings.keys import series_key
 
-# What is unused for this time is forgotten within the same time again: devices come and go. A series that sends less
-# often is looked at anew with each reading, some 100 us.
+# A series unused for this time is forgotten within the same time again: devices come and go. Each reading of a series
+# that sends less often is decoded, which takes some 100 us.
 TURN_EVERY_S = 1800.0
 
 

@@ -1,7 +1,7 @@
 """ALARMS → PERSISTER: which series rules watch, followed like revocations: whole at first, and then what has changed.
 
-Until the list was fetched once, every series counts as watched: what nobody watches is dropped by whoever evaluates,
-and what was not announced would be missed. While `alarms` cannot be reached, the last list holds.
+Until the list was fetched once, every series counts as watched: `alarms` drops readings that no rule watches, and would
+miss those that were not announced. While `alarms` cannot be reached, the last list holds.
 """
 
 import asyncio
@@ -102,7 +102,7 @@ class WatchedSeries:
         self._apply(watches)
 
     async def _fetch_all(self, since: str | None) -> Watches:
-        """Return everything behind a cursor, in one: in between, what was watched is still."""
+        """Return all changes since a cursor as one: until all are there, the list stays as it is."""
         found = decode_watches(await self._fetch(since))
         while found.more:
             more = decode_watches(await self._fetch(found.cursor))

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 Result = TypeVar("Result")
 
-# More gain little: MongoDB has as many cores at most, mostly.
+# More gain little: MongoDB seldom has more cores.
 CALLS_AT_ONCE = 8
 
 

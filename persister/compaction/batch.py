@@ -52,7 +52,7 @@ class Counts:
 
 @dataclass(slots=True, eq=False)
 class _Work:
-    """One chunk on its way."""
+    """One chunk, and what is planned and decoded for it."""
 
     chunk: Chunk
     pieces: list[Piece] = field(default_factory=list)
@@ -66,7 +66,7 @@ class _Work:
 
     @property
     def readings(self) -> int:
-        """How many readings it needs in memory, those of the pieces included."""
+        """How many readings it holds in memory, those of the pieces included."""
         return len(self.chunk.columns) + sum(piece.count for piece in self.plan.merged)
 
     def forget(self) -> None:

@@ -16,7 +16,7 @@ RETRY_AFTER_S = 1.0
 
 
 class Compacted(msgspec.Struct, frozen=True, rename="camel"):
-    """What was done. `repeats` were sent again after their first copy was sealed; `left` are the numbers set aside."""
+    """What was done. `repeats` were sent again after their first copy was sealed; `left` are the numbers given up."""
 
     collections: int
     readings: int

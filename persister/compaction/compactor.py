@@ -39,7 +39,7 @@ from storage.places.sessions import CausalReads
 log = logger("persister.compaction")
 
 SAVE_EVERY_S = 1.0
-# Longer than any rename takes: a number whose collection does not exist is taken off the list only then.
+# Longer than any rename takes: only after this time is a number without a collection taken off the list.
 MISSING_MS = 600_000
 # Columns are compressed already.
 _PLAIN = {"storageEngine": {"wiredTiger": {"configString": "block_compressor=none"}}}
@@ -122,7 +122,7 @@ class Compactor:
         return cut
 
     async def compact_next(self, stop: asyncio.Event) -> Waiting | None:
-        """Compact the lowest one that waits and is not set aside, until it is dropped or `stop`; None if there is none.
+        """Compact the lowest one that waits and is not given up, until it is dropped or `stop`; None if there is none.
 
         LeaseLostError, also while another process has the lease; CompactionError for what is wrong with the collection
         itself.
@@ -257,7 +257,7 @@ class Compactor:
             raise LookupError("there are readings that were not found before")
 
     async def record_failure(self, number: int) -> bool:
-        """Count a failure; return whether the collection is set aside now. LeaseLostError."""
+        """Count a failure; return whether the collection is given up now. LeaseLostError."""
         self._metrics.failures.inc()
         return await self.lease.record_failure(number)
 

@@ -66,7 +66,7 @@ Guard = Callable[[], Awaitable[None]]
 
 
 class Expired:
-    """What is past its retention in the blocks and pieces of one database, for whoever has the lease.
+    """What is past its retention in the blocks and pieces of one database; only for the holder of the lease.
 
     Every method raises the driver's errors, WriteFailed, BlockError for what is damaged, and what the guard raises.
     """
@@ -143,7 +143,7 @@ def _kept(columns: Columns, limit_ms: int) -> Columns:
 
 @dataclass(slots=True)
 class _Round:
-    """A round on its way: MongoDB's time and this process' at its start, and the last series that is done."""
+    """A round in progress: when it began, by MongoDB's clock and by this process', and the last series that is done."""
 
     begun_ms: int
     begun_at: float

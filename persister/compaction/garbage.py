@@ -1,8 +1,8 @@
 """Removes what a compactor left that ended in the middle of a change: pending heads and columns of no block.
 
 A writer that is still alive, or only paused, may be about to use them. So they are listed first; then the `edit` of
-the live block in whose bounds they are is changed; then they are deleted. Whoever inserted something that is in the
-list had read the head before it was changed, so his own change of it fails.
+the live block in whose bounds they are is changed; then they are deleted. A writer that inserted something in the list
+had read the head before it was changed, so its own change of the head fails.
 """
 
 from collections.abc import AsyncIterator
@@ -36,7 +36,7 @@ class Garbage:
         self._heads = heads
 
     async def remove(self, series: Key) -> int:
-        """Remove it from one series; return how many heads and columns were deleted.
+        """Remove garbage from one series; return how many heads and columns were deleted.
 
         Live heads that are still pending become ones that are not.
         """
@@ -60,7 +60,7 @@ class Garbage:
         return removed
 
     async def series(self) -> AsyncIterator[list[Key]]:
-        """Yield the series that seem to have some, in order, some at a time; it may turn out to be in use."""
+        """Yield the series that seem to have garbage, in order, some at a time; it may turn out to be in use."""
         after: Any = MinKey()
         while True:
             query = {"_id": {"$gt": after, "$ne": STATE, "$type": "object"}}

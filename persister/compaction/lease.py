@@ -27,7 +27,7 @@ from storage.places.state import STATE
 
 # After a kill nothing is compacted until it has run out. A batch takes up to 1 s, and MongoDB is given half of this.
 LEASE_S = 10.0
-# A sealed collection that failed so often is left where it is.
+# A sealed collection that failed this many times is given up: it stays where it is.
 FAILURES = 3
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 # Until it is renewed, a bit less than on the server: the answer took some time.
@@ -191,7 +191,7 @@ class Lease:
             raise LeaseLostError("another process has the lease")
 
     async def record_failure(self, number: int) -> bool:
-        """Count a failure; return whether the collection is set aside now."""
+        """Count a failure; return whether the collection is given up now. LeaseLostError."""
         found = await self._state.find_one_and_update(
             self._mine,
             {"$inc": {"waiting.$[one].failures": 1}},

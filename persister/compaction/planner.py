@@ -21,15 +21,15 @@ from readings.keys import Position
 from storage.places.documents import Piece
 from storage.places.names import BEGINNING
 
-# A block has at least so many readings when it is written, except what retention left of it.
+# A block has at least this many readings when it is written, unless retention cut it.
 BLOCK_MIN = 4096
-# New blocks have at most so many, and blocks into which others were merged at most BLOCK_MAX.
+# New blocks have at most BLOCK_USUAL readings, and blocks into which others were merged at most BLOCK_MAX.
 BLOCK_USUAL, BLOCK_MAX = 8192, 16_384
 PIECE_MAX = 8192
 MAX_RUNS = 7
 RATIO = 2.0
 DENSE = 1 / 8
-# One of so many late readings is looked up to find the blocks in which they are dense: a block has BLOCK_MIN readings.
+# One in this many late readings is looked up, to find the blocks in which they are dense: these have BLOCK_MIN or more.
 SAMPLE_EVERY = int(BLOCK_MIN * DENSE)
 
 

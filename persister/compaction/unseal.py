@@ -1,4 +1,4 @@
-"""`python -m persister unseal`: puts all readings back into `readings`, one document each, for a way down.
+"""`python -m persister unseal`: puts all readings back into `readings`, one document each, for a downgrade.
 
 Of several copies of a reading the one with the lowest seal number is valid, and what is in `readings` has the highest.
 So every copy from elsewhere replaces what is in `readings`, those with higher numbers first:
@@ -255,7 +255,7 @@ class _Unseal:
             await self._lease.renew()
 
     async def _commit(self, uuids: dict[str, Any]) -> None:
-        """Let the state say that everything is in `readings`, and what is to be removed."""
+        """Let the state say that everything is in `readings`, and which collections must be removed."""
         if (await self._uuids()).keys() - uuids.keys():
             # It holds copies that were put back until then, and its number would let them win against later ones.
             raise WriteFailed("readings were sealed meanwhile; set SEALING=off, and run it again")
@@ -268,7 +268,7 @@ class _Unseal:
         await self._blocks.update_one({"_id": STATE}, change, session=self._session)
 
     async def _remove(self) -> int:
-        """Remove what is empty of meaning now; return how many collections were dropped."""
+        """Remove the other places, which have no meaning any more; return how many collections were dropped."""
         state = await self._blocks.find_one({"_id": STATE})
         self._report("removing blocks, pieces and sealed collections …")
         removed = 0
