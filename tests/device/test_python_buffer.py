@@ -228,6 +228,25 @@ def test_the_outbox_gives_all_of_it_oldest_first_however_much_waits() -> None:
     buffer.close()
 
 
+def test_the_outbox_gives_a_kept_reading_once_that_is_pending_again_before_it_was_read_from_the_file() -> None:
+    buffer = Buffer(None)
+    numbers = [buffer.append({"value": value}).id for value in range(2 * FRESH)]
+    kept = [1, *numbers[2:FRESH]]
+    buffer.keep(kept)
+    buffer.write_removals()
+    outbox = Outbox(buffer)
+    outbox.put_back(buffer.return_kept(kept))
+    taken = [*outbox.take(FRESH, 10**6), *outbox.take(1, 10**6)]
+    for value in range(FRESH + 1):  # too many for its memory: it reads them from the file again
+        numbers.append(buffer.append({"value": value}).id)
+        outbox.add(buffer.with_ids(numbers[-1:])[0])
+    while more := outbox.take(10, 10**6):
+        taken += more
+    assert not outbox
+    assert [row.id for row in taken[:FRESH]] == [*kept, 2]
+    assert sorted(row.id for row in taken) == numbers
+
+
 @pytest.mark.parametrize(
     ("ts", "is_read_as"),
     [
