@@ -37,7 +37,7 @@ from runtime.times import now_ms
 from storage.codec.columns import Columns
 from storage.codec.decode import decode
 from storage.codec.packed import BlockError, BlockTooLarge
-from storage.places.documents import names_of, piece_columns, piece_document, series_name
+from storage.places.documents import piece_columns, piece_document, series_name, series_of
 from storage.places.names import BEGINNING
 from storage.places.pieces import of_pieces
 from storage.places.state import STATE, State, state_of
@@ -99,7 +99,7 @@ class Expired:
 
     async def _replace(self, series: Key, head: HeadInfo, kept: Columns) -> bool:
         """Return whether somebody else was first, so that nothing was changed."""
-        change = await asyncio.to_thread(replaced, names_of(series), head, kept)
+        change = await asyncio.to_thread(replaced, series_of(series), head, kept)
         return bool(await self._blocks.apply([change]))
 
     async def _cut_pieces(self, series: Key, limit_ms: int) -> int:

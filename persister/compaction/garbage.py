@@ -12,11 +12,12 @@ from bson import MaxKey, MinKey
 
 from persister.compaction.blocks import Blocks
 from persister.compaction.heads import Heads, live
+from persister.compaction.pieces import name_of
 from readings.document import position_in
 from readings.filters import in_time_range
 from readings.keys import Key
 from runtime.logs import logger
-from storage.places.documents import names_of
+from storage.places.documents import series_of
 from storage.places.names import BEGINNING
 from storage.places.state import STATE
 
@@ -74,15 +75,11 @@ class Garbage:
 
     async def _suspects(self, heads: list[dict[str, Any]], after: Any, end: Any) -> list[Key]:
         used = {one["columns"] for one in heads if not one.get("pending")}
-        found = {_name(one["_id"]): names_of(one["_id"]) for one in heads if one.get("pending")}
+        found = {name_of(one["_id"]): series_of(one["_id"]) for one in heads if one.get("pending")}
         # Columns begin with the key of their head, and are behind it in order.
         upper = {"$lt": {**end, "id": MaxKey()}} if isinstance(end, dict) else {"$lt": end}
         cursor = self._columns.find({"_id": {"$gt": after, **upper}}, {"_id": 1}).sort("_id", 1)
         async for document in cursor:
             if document["_id"]["id"] not in used:
-                found[_name(document["_id"])] = names_of(document["_id"])
+                found[name_of(document["_id"])] = series_of(document["_id"])
         return list(found.values())
-
-
-def _name(key: Key) -> tuple[Any, ...]:
-    return tuple(names_of(key).values())

@@ -18,7 +18,7 @@ from readings.keys import Key
 from storage.codec.columns import Columns, first_wins
 from storage.codec.from_documents import columns_of, split
 from storage.codec.packed import Integers
-from storage.places.documents import names_of
+from storage.places.documents import series_of
 from storage.places.raw_find import find_raw
 from storage.places.window import position_at
 
@@ -103,7 +103,9 @@ class SealedScan:
 
     def _chunk(self, body: bytes, newest: bytes, series: bytes) -> Chunk:
         last = _key(newest)
-        return Chunk(series, names_of(last), first_wins(columns_of(body, self._seal)).columns, newest, last, self._seal)
+        return Chunk(
+            series, series_of(last), first_wins(columns_of(body, self._seal)).columns, newest, last, self._seal
+        )
 
 
 def _key(document: bytes) -> Key:

@@ -48,7 +48,7 @@ from storage.codec.decode import decode
 from storage.codec.from_documents import columns_of, split
 from storage.codec.packed import BlockError
 from storage.codec.to_documents import documents_of
-from storage.places.documents import Piece, columns_key, names_of, piece_columns, piece_of, series_name
+from storage.places.documents import Piece, columns_key, piece_columns, piece_of, series_name, series_of
 from storage.places.names import BEGINNING, BLOCKS, COLUMNS, END, PIECES, SEALED_PREFIX, seal_number, sealed_name
 from storage.places.pieces import of_pieces
 from storage.places.raw_find import find_raw
@@ -185,7 +185,7 @@ class _Unseal:
             firsts = [
                 await each.find_one(query, {"_id": 1}, sort=[("_id", 1)]) for each in (self._blocks, self._pieces)
             ]
-            found = [names_of(one["_id"]) for one in firsts if one is not None]
+            found = [series_of(one["_id"]) for one in firsts if one is not None]
             if not found:
                 return
             series = min(found, key=lambda key: [str(name).encode() for name in key.values()])

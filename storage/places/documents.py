@@ -104,8 +104,8 @@ def live_block(document: dict[str, Any]) -> LiveBlock:
 
 
 def columns_key(series: Key, start: Position, number: ObjectId) -> Key:
-    """Return the `_id` of columns of the block that begins at `start`."""
-    return {**names_of(series), "ts": DatetimeMS(start[0]), "seq": Int64(start[1]), "id": number}
+    """Return the `_id` of columns of the block that begins at `start`; `series` is any key that begins with one."""
+    return {**series_of(series), "ts": DatetimeMS(start[0]), "seq": Int64(start[1]), "id": number}
 
 
 def columns_document(series: Key, start: Position, number: ObjectId, data: bytes) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def piece_document(series: Key, level: int, run: ObjectId, columns: Columns, new
     `newest` has the fields of the last reading but its series, as in a head.
     """
     return {
-        "_id": {**names_of(series), "level": level, "id": ObjectId()},
+        "_id": {**series_of(series), "level": level, "id": ObjectId()},
         "version": VERSION,
         "run": run,
         "count": len(columns),
@@ -179,6 +179,6 @@ def series_name(series: Key) -> bytes:
     )
 
 
-def names_of(key: Key) -> Key:
-    """Return the series of any key that begins with one."""
+def series_of(key: Key) -> Key:
+    """Return the key of the series that any key begins with."""
     return series_key(key["owner"], key["device"], key["sensorType"])

@@ -21,7 +21,7 @@ from readings.filters import in_time_range
 from readings.keys import Position, reading_key, series_key
 from runtime.times import now_ms
 from storage.codec.packed import BlockError
-from storage.places.documents import READABLE, LiveBlock, names_of
+from storage.places.documents import READABLE, LiveBlock, series_of
 from storage.places.each import Document, Names, Pipeline, find_each, names
 from storage.places.first import FirstReadings
 from storage.places.moving import unless_moved
@@ -206,7 +206,7 @@ class Newest:
         candidates = _candidates(one for one in found if not one.get("pending"))
         for document in found:
             if document.get("pending"):
-                window = Window(names_of(document["_id"]), descending=True)
+                window = Window(series_of(document["_id"]), descending=True)
                 last = await self._places.ask(partial(_last_block, window=window), session)
                 if last is not None:
                     candidates |= _candidates([{"_id": last.key, "last": last.newest, "lastSeal": last.last_seal}])
