@@ -109,7 +109,7 @@ class FromMongoDB:
         return decode_all(b"".join(found), AS_STORED)
 
     async def page_columns(self, owner: str, range_: Range, limit: int) -> Columns | None:
-        """Return the same as `page` as columns; None for no reading."""
+        """Return the readings of `page` as columns; None without any."""
         async with self._query(owner):
             return (await self._places.page(range_.window(owner), limit)).columns
 
@@ -129,7 +129,7 @@ class FromMongoDB:
                 yield columns
 
     async def stored(self, owner: str, device: str, sensor_type: str, positions: list[Position]) -> list[Position]:
-        """Return those of the positions, which are in order, at which readings of a series are stored."""
+        """Return the positions, of these in order, at which readings of a series are stored."""
         series = series_key(owner, device, sensor_type)
         parts = stored_positions(self._places, series, positions, lambda: self._query(owner))
         return [one async for part in parts for one in part]
@@ -198,7 +198,7 @@ class FromMongoDB:
     async def in_range(
         self, owner: str, series: Sequence[tuple[str, str]], from_ms: int | None, to_ms: int | None
     ) -> list[tuple[str, str]]:
-        """Return those of the series that have readings in a range, and few that have earlier and later ones only."""
+        """Return the series that have readings in a range, and some that have only earlier and later ones."""
         start = BEGINNING if from_ms is None else (from_ms, BEGINNING[1])
         end = END if to_ms is None else (to_ms, BEGINNING[1])
         found: set[tuple[str, str]] = set()
