@@ -119,7 +119,7 @@ class Persister:
             await self._finish()
 
     async def _finish(self) -> None:
-        """Acknowledge what is done behind an unfinished batch, so that only that batch is redelivered."""
+        """Acknowledge what is done after an unfinished batch, so that only that batch is redelivered."""
         with suppress(BrokerError, TimeoutError):
             async with asyncio.timeout(SHUTDOWN_TIMEOUT_S):
                 await self._consumer.stop()

@@ -102,7 +102,7 @@ class RawWebSocketResponse(web.WebSocketResponse):
 def release(request: web.BaseRequest, successor: Any) -> tuple[asyncio.Transport, bytes]:
     """Give the connection of an answered upgrade to the protocol `successor`.
 
-    Returns the transport, and what the client has sent behind its request. ConnectionResetError if it has gone.
+    Returns the transport, and what the client has sent after its request. ConnectionResetError if it has gone.
     """
     handler = request.protocol
     transport = handler.transport

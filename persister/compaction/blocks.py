@@ -29,7 +29,7 @@ from storage.places.names import BEGINNING, END
 from storage.places.window import position_at
 
 Step = Callable[[Point], Awaitable[None]]
-"""Called in front of and behind each write, for the fault tests."""
+"""Called before and after each write, for the fault tests."""
 
 
 @dataclass(slots=True)
@@ -63,7 +63,7 @@ class Change:
 
 
 def appended(series: Key, left: HeadInfo, tail: Columns) -> Change:
-    """Return the change that adds readings behind the last block, which keeps its own."""
+    """Return the change that adds readings after the last block, which keeps its own."""
     return Change(series, left, [], _parts(series, tail, BLOCK_USUAL, position_at(tail, 0), END, pending=True))
 
 

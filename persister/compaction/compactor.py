@@ -250,7 +250,7 @@ class Compactor:
         log.info("A sealed collection is compacted.", number=progress.number, repeats=progress.repeats)
 
     async def _check_end(self, progress: Progress) -> None:
-        """Make sure that nothing is behind the last reading that was read, with another read concern."""
+        """Make sure that nothing comes after the last reading that was read, with another read concern."""
         collection = self._database[sealed_name(progress.number)]
         query = {} if progress.done is None else {"_id": {"$gt": progress.done}}
         if await collection.find_one(query, {"_id": 1}, sort=[("_id", 1)]) is not None:

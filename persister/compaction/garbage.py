@@ -76,7 +76,7 @@ class Garbage:
     async def _suspects(self, heads: list[dict[str, Any]], after: Any, end: Any) -> list[Key]:
         used = {one["columns"] for one in heads if not one.get("pending")}
         found = {name_of(one["_id"]): series_of(one["_id"]) for one in heads if one.get("pending")}
-        # Columns begin with the key of their head, and are behind it in order.
+        # Columns begin with the key of their head, and follow it in order.
         upper = {"$lt": {**end, "id": MaxKey()}} if isinstance(end, dict) else {"$lt": end}
         cursor = self._columns.find({"_id": {"$gt": after, **upper}}, {"_id": 1}).sort("_id", 1)
         async for document in cursor:

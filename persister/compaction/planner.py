@@ -2,8 +2,8 @@
 
 The rules, and what they are for (docs/decisions/0024 has the figures):
 
-- Readings behind the series' last block become a block as soon as there are BLOCK_MIN of them, together with those of
-  pieces that are behind it too: in the usual case, readings in order, they are written once.
+- Readings after the series' last block become a block as soon as there are BLOCK_MIN of them, together with those of
+  pieces that come after it too: in the usual case, readings in order, they are written once.
 - Until then they wait in pieces. A series has at most MAX_RUNS runs of them, each sorted and without overlaps, so that
   at most that many lie over any time.
 - One run more, and the smallest ones are merged: sorted by size, each next one while it is at most RATIO times what
@@ -73,7 +73,7 @@ def plan(incoming: Incoming, pieces: Sequence[Piece], *, end: Position | None, b
     """Return what to do with incoming readings, given the pieces of their series.
 
     `end` is the position of the last reading of the last block, None without blocks; `behind` is how many of the
-    incoming readings are behind it.
+    incoming readings come after it.
     """
     if _is_stored(incoming, pieces):
         return Plan(stored=True)

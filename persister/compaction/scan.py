@@ -1,6 +1,6 @@
 """Reads a sealed collection in the order of its key, as batches of chunks: readings of one series in a row.
 
-Each read is a query of its own that begins behind the last one, so nothing depends on a cursor that stays open.
+Each read is a query of its own that begins after the last one, so nothing depends on a cursor that stays open.
 Where chunks end depends on the readings alone, not on where reading began: a process that goes on from a saved position
 makes the same chunks as the one that did not come to save a later one.
 """
@@ -51,7 +51,7 @@ class SealedScan:
     """One pass over a sealed collection."""
 
     def __init__(self, collection: Any, seal: int, after: Key | None, session: Any = None) -> None:
-        """Read behind a key, or from the start; in a session that has seen what a majority had of the collection."""
+        """Read after a key, or from the start; in a session that has seen what a majority had of the collection."""
         self._collection = collection
         self._session = session
         self._seal = seal

@@ -27,6 +27,6 @@ class Throttle:
         self._cpu = time.process_time()
 
     def pause_s(self) -> float:
-        """Return how many seconds to sleep behind a step, before the next one is begun."""
+        """Return how many seconds to sleep after a step, before the next one is begun."""
         self._paid_until += (time.process_time() - self._cpu) * WITH_MONGODB / self._cores
         return max(0.0, self._paid_until - time.monotonic())

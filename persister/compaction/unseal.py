@@ -137,7 +137,7 @@ class _Unseal:
         return Unsealed(self._written, removed)
 
     async def _uuids(self) -> dict[str, Any]:
-        # In the session: what is read in it behind this includes the renames that it has listed.
+        # In the session: what is read in it after this includes the renames that it has listed.
         names = {"name": {"$regex": "^readings\\."}}
         cursor = await self._database.list_collections(filter=names, session=self._session)
         found = {one["name"]: one["info"]["uuid"] async for one in cursor}
@@ -158,7 +158,7 @@ class _Unseal:
                 documents = [body[start:end] for start, end in pairwise(starts)]
                 await self._write(documents)
                 query = {"_id": {"$gt": bson.decode(documents[-1], AS_MILLISECONDS)["_id"]}}
-            # A read that is not of a majority finds what is behind the end; within it, the session has to do.
+            # A read that is not of a majority finds what comes after the end; within it, the session has to do.
             if await self._database[sealed_name(number)].find_one(query, {"_id": 1}) is not None:
                 raise WriteFailed("there are readings that were not found before; run it again")
 

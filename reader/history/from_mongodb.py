@@ -137,7 +137,7 @@ class FromMongoDB:
     async def gaps(
         self, owner: str, range_: Range, limit: int = 0, past: Position | None = None
     ) -> tuple[Completeness, list[Gap]]:
-        """Return how complete a range is, and its gaps behind a position: one more than `limit` if there are more."""
+        """Return how complete a range is, and its gaps after a position: one more than `limit` if there are more."""
         into = SequenceGaps(limit, past)
         return await scan_gaps(self._places, range_.window(owner), into, lambda: self._query(owner))
 

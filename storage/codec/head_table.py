@@ -20,7 +20,7 @@ from storage.codec.sums import Numbers, Sums, first_equal
 _BOUNDS = (b"\x03until", b"\x03first", b"\x03last")
 _FLOATS = (b"\x01min", b"\x01max", b"\x01sum", b"\x01rest", b"\x01first", b"\x01last")
 _MIN, _MAX, _SUM, _REST, _FIRST, _LAST = range(len(_FLOATS))
-# ts and seq in `_TS_SEQ_BYTES`, behind their types and names.
+# ts and seq in `_TS_SEQ_BYTES`, after their types and names.
 _TS_AT, _SEQ_AT, _TS_SEQ_BYTES = 4, 17, 25
 # Fewer heads of one length are faster one by one.
 _FEW = 8

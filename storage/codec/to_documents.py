@@ -54,7 +54,7 @@ def _of_one_form(columns: Columns, index: Integers | None) -> list[bytes]:
 
 
 def _head(series: bytes) -> bytes:
-    """Return what is in front of `ts`' milliseconds but for the document's length."""
+    """Return the bytes before `ts`' milliseconds, without the document's length."""
     return ID_HEAD + _LENGTH.pack(4 + len(series) + TS_SEQ_BYTES) + series + TS_HEAD
 
 

@@ -86,7 +86,7 @@ class LooseReadings:
     def _hot(self, window: Window, limit: int, session: Any) -> tuple[Window, Raw, State]:
         """Return a window without what is past its retention, the first unsealed documents in it, and the state.
 
-        The state is one in which whatever was sealed before they were read is named: the one that is read behind them,
+        The state is one in which whatever was sealed before they were read is named: the one that is read after them,
         or a recent one, as long as `readings` is still the collection that this one names. A later seal renames that.
         """
         state, until, seen = self._recent

@@ -149,7 +149,7 @@ class _Part:
             & is_before(heads.last, self._window.end)
             & (np.searchsorted(hours, first_ms // HOUR_MS) == np.searchsorted(hours, last_ms // HOUR_MS, "right"))
         )
-        # Loose readings in front of each.
+        # Loose readings before each.
         before = np.zeros(len(heads), np.int64) if self._loose is None else np.searchsorted(self._loose.ts, first_ms)
         goes_on = usable[1:] & usable[:-1] & (buckets[1:] == buckets[:-1]) & (before[1:] == before[:-1])
         begins = np.flatnonzero(usable & np.concatenate(([True], ~goes_on))[: len(heads)])
