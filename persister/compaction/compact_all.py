@@ -73,9 +73,9 @@ async def _compact_one(compactor: Compactor, report: Report) -> bool:
     while True:
         try:
             waiting = await compactor.compact_next(asyncio.Event())
-        except LeaseLostError:
+        except LeaseLostError as error:
             if not said:
-                report("another process compacts; waiting …")
+                report(f"{error}; waiting …")
                 said = True
         except CompactionError as failed:
             await record_failure(compactor, failed)

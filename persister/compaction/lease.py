@@ -116,8 +116,11 @@ class Lease:
                 session=session,
             )
         if found is None:
-            if await self._state.find_one({"_id": STATE}, {"_id": 1}) is None:
+            state = await self._state.find_one({"_id": STATE}, {"unsealing": 1})
+            if state is None:
                 return False
+            if "unsealing" in state and not to_unseal:
+                raise LeaseLostError("`unseal` has begun and is not done")
             raise LeaseLostError("another process has the lease")
         self._renewed(asked_at, turn)
         self._document = found
