@@ -45,8 +45,7 @@ MISSING_MS = 600_000
 _PLAIN = {"storageEngine": {"wiredTiger": {"configString": "block_compressor=none"}}}
 _OPTIONS = {BLOCKS: ZSTD, PIECES: ZSTD, COLUMNS: _PLAIN}
 
-
-# Not what goes wrong with MongoDB, which is tried again without end.
+# Of the collection itself: errors of MongoDB are tried again without end.
 _FAILURES = (
     ChangedError,
     BlockError,
@@ -293,6 +292,8 @@ class Compactor:
                     removed += await self._garbage.remove(series)
                 except ChangedError:
                     continue  # someone is changing it; there will be another time
+                except (LookupError, TypeError, ValueError) as error:  # a damaged head; the other series go on
+                    log.error("The heads of a series cannot be read.", series=series, why=error_text(error))
         await self.lease.cleaned()
         if removed:
             log.info("What an ended compactor left is removed.", documents=removed)

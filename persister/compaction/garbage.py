@@ -28,7 +28,10 @@ _NAMES = {"_id": 1, "columns": 1, "pending": 1}
 
 
 class Garbage:
-    """What no block needs, in one database. Every method raises the driver's errors, and ChangedError."""
+    """What no block needs, in one database. Every method raises the driver's errors, and ChangedError.
+
+    LookupError, TypeError or ValueError when the head of a block is damaged.
+    """
 
     def __init__(self, heads_collection: Any, columns: Any, blocks: Blocks, heads: Heads) -> None:
         self._collection = heads_collection
@@ -74,7 +77,7 @@ class Garbage:
             after = end
 
     async def _suspects(self, heads: list[dict[str, Any]], after: Any, end: Any) -> list[Key]:
-        used = {one["columns"] for one in heads if not one.get("pending")}
+        used = {one.get("columns") for one in heads if not one.get("pending")}
         found = {name_of(one["_id"]): series_of(one["_id"]) for one in heads if one.get("pending")}
         # Columns begin with the key of their head, and follow it in order.
         upper = {"$lt": {**end, "id": MaxKey()}} if isinstance(end, dict) else {"$lt": end}
