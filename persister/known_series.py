@@ -25,7 +25,7 @@ def series_key_of(document: bytes) -> dict[str, Any]:
 
 
 def key_of_name(name: bytes) -> dict[str, Any]:
-    """Return the key of a series from the bytes that name it."""
+    """Return the key of a series from the bytes that name it, as `series_bytes` returned them of a reading."""
     decoded: dict[str, Any] = bson.decode((len(name) + 5).to_bytes(4, "little") + name + b"\0")
     return series_key(decoded["owner"], decoded["device"], decoded["sensorType"])
 

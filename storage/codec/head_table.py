@@ -167,7 +167,7 @@ def _layout(document: bytes) -> tuple[list[int], list[int], list[int], Booleans]
 
 
 def is_before(positions: Integers, others: Integers | Position) -> Booleans:
-    """Return which of the positions, rows of ts and seq, are lower than others."""
+    """Return which of the positions, rows of ts and seq, are lower than others: as many rows, or one position."""
     others = np.asarray(others)
     ts, seq = positions[..., 0], positions[..., 1]
     found: Booleans = (ts < others[..., 0]) | (ts == others[..., 0]) & (seq < others[..., 1])
