@@ -105,7 +105,10 @@ class Link:
             except (NotNow, TimeoutError) as error:
                 _log.info("The token was not renewed yet: %s", error)
             else:
-                if not isinstance(answer, dict) or answer.get("status") != "retry":
+                status = answer.get("status") if isinstance(answer, dict) else None
+                if status == "accepted":
+                    self._tokens.accepted()
+                if status != "retry":
                     return
             await asyncio.sleep(RENEW_AGAIN_S * random.uniform(0.5, 1.0))
 

@@ -154,6 +154,29 @@ async def test_what_waits_for_its_receipt_is_the_oldest_that_is_dropped() -> Non
         assert device.pending == 2
 
 
+async def test_a_token_that_is_renewed_with_another_sensor_type_gives_readings_that_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(receipts, "ASK_AFTER_S", 30.0)
+    tokens = [ISSUING.device(), ISSUING.device(sensorType="humidity")]
+
+    async def token() -> str:
+        return tokens.pop(0)
+
+    async with fake_server() as server, Device(server.url, token=token, buffer=None, receipts=True) as device:
+        await server.connected()
+        await server.emit("auth_expiring", {"expiresAt": "2026-01-01T00:00:00.000Z"})
+        await until(lambda: server.authenticated)
+        await asyncio.sleep(0.1)
+        await device.send({"value": 1})
+        await until(lambda: server.values == [1])
+        ((reading,),) = server.events
+        await server.emit(
+            "stored", {"items": [{"sensorType": "humidity", "readings": [[reading["ts"], reading["seq"]]]}]}
+        )
+        await device.flush(5)
+
+
 async def test_the_same_identity_twice_is_one_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(receipts, "ASK_AFTER_S", 30.0)
     async with fake_server() as server, opened(server) as device:
