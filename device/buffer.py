@@ -27,10 +27,10 @@ from device.reading import LARGEST_SEQ, Row, numbered
 CHECKPOINT_AFTER = 1000
 # Removals that wait for one transaction, at most until the next `sync`.
 REMOVE_AT_ONCE = 1000
-# Of those that are kept, where the disk is full.
+# Kept readings that are removed at a time when the disk is full.
 MAKE_ROOM = 1000
 
-# As SQLite does it: without a write of the file's times, which nobody needs.
+# `fdatasync` does not write the file's times, which SQLite does not need either.
 _to_disk = getattr(os, "fdatasync", os.fsync)
 
 _INSERT = "INSERT INTO readings (id, series, ts, seq, body) VALUES (?, ?, ?, ?, ?)"
@@ -39,7 +39,7 @@ _DELETE = "DELETE FROM readings WHERE id = ?"
 
 
 class Buffer:
-    """The file, or memory if there is no path. Not for several threads, except `sync`, while nothing else is called."""
+    """The file, or memory if there is no path. For one thread; only `sync` may run in another one at the same time."""
 
     def __init__(self, path: str | os.PathLike[str] | None) -> None:
         """Open or create it; raises BufferInUse or BufferFailed."""
@@ -60,16 +60,22 @@ class Buffer:
             if getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY"):
                 raise BufferInUse(f"another device has {path} open") from error
             raise BufferFailed(f"{path}: {error}") from error
-        self.kept = Kept(self._database, self._changing)
-        rows = self._database.execute("SELECT count(*), coalesce(max(id), 0) FROM readings").fetchone()
-        self.pending: int = rows[0] - self.kept.count
-        self._last_id: int = rows[1]
-        self._next = self._counters()
-        if known := self.noted("sensorType"):
-            self._count_default_as(known[1:])
+        try:
+            with self._translating_errors():
+                self.kept = Kept(self._database, self._changing)
+                rows = self._database.execute("SELECT count(*), coalesce(max(id), 0) FROM readings").fetchone()
+                self.pending: int = rows[0] - self.kept.count
+                # The id of the last reading that was added.
+                self.last_id: int = rows[1]
+                self._next = self._counters()
+            if known := self.noted("sensorType"):
+                self._count_default_as(known[1:])
+        except BufferFailed:
+            self._database.close()
+            raise
 
     def _counters(self) -> dict[str, int]:
-        # Earlier versions counted on behind the largest one.
+        # Earlier versions counted on beyond the largest one.
         counters = dict(self._database.execute("SELECT name, next FROM series WHERE next <= ?", (LARGEST_SEQ,)))
         largest = "SELECT series, max(seq) FROM readings WHERE seq < ? GROUP BY series"
         for name, seq in self._database.execute(largest, (LARGEST_SEQ,)):
@@ -102,22 +108,22 @@ class Buffer:
 
         Raises ValueError or TypeError if it is not JSON or too large, BufferFailed if it could not be written.
         """
-        row = numbered(reading, self._last_id + 1, self._next_of)
+        row = numbered(reading, self.last_id + 1, self._next_of)
         self._insert(row)
-        self._last_id = row.id
+        self.last_id = row.id
         self._count(row)
         return row
 
     def skip(self, reading: Mapping[str, Any]) -> dict[str, Any]:
         """Return a reading as `append` would add it: its `seq` is used up, so that the server knows of a gap."""
-        row = numbered(reading, self._last_id + 1, self._next_of)
+        row = numbered(reading, self.last_id + 1, self._next_of)
         self._count(row)
         self._has_skipped = True
         whole: dict[str, Any] = json.loads(row.body)
         return whole
 
     def _count(self, row: Row) -> None:
-        if row.seq is not None and row.seq < LARGEST_SEQ:  # behind the largest one there is none to count on with
+        if row.seq is not None and row.seq < LARGEST_SEQ:  # nothing follows the largest one
             series = self.series_of(row)
             self._next[series] = max(self._next.get(series, 0), row.seq + 1)
 
@@ -142,14 +148,16 @@ class Buffer:
         self._written()
 
     def after(self, last: int, limit: int) -> list[Row]:
-        """Return up to `limit` readings that came after the one with this id, oldest first."""
-        rows = self._database.execute(_SELECT + "id > ? AND stored IS NULL ORDER BY id LIMIT ?", (last, limit))
-        return [Row(*row) for row in rows]
+        """Return up to `limit` readings that came after the one with this id, oldest first; raises BufferFailed."""
+        with self._translating_errors():
+            rows = self._database.execute(_SELECT + "id > ? AND stored IS NULL ORDER BY id LIMIT ?", (last, limit))
+            return [Row(*row) for row in rows]
 
     def with_ids(self, ids: Iterable[int]) -> list[Row]:
-        """Return these readings, in the order of their ids."""
-        found = (self._database.execute(_SELECT + "id = ?", (number,)) for number in sorted(ids))
-        return [Row(*row) for rows in found for row in rows]
+        """Return these readings, in the order of their ids; raises BufferFailed."""
+        with self._translating_errors():
+            found = (self._database.execute(_SELECT + "id = ?", (number,)) for number in sorted(ids))
+            return [Row(*row) for rows in found for row in rows]
 
     def remove(self, ids: Iterable[int]) -> None:
         """Remove readings, in the file with the next `sync` at the latest: until then a restart finds them again."""
@@ -160,11 +168,11 @@ class Buffer:
             self.write_removals()
 
     def settle(self) -> None:
-        """Count one less as pending, which is about to be told; `remove_settled` follows."""
+        """Count one reading less as pending; `remove_settled` follows when its handler has ended."""
         self.pending -= 1
 
     def remove_settled(self, number: int) -> None:
-        """Remove a reading that was told: a program that is killed before finds it again, and is told again."""
+        """Remove a reading whose handler has ended; if the program is killed before, its handler is called again."""
         self._removed.append(number)
         self.write_removals()
 
@@ -192,7 +200,8 @@ class Buffer:
     def drop_kept(self, limit: int) -> None:
         """Remove the oldest of those that are kept, if the file can be written."""
         if self.write_removals():
-            self.kept.remove_oldest(limit)
+            with suppress(sqlite3.Error):
+                self.kept.remove_oldest(limit)
 
     def return_kept(self, ids: list[int]) -> list[Row]:
         """Make kept readings pending again, and return them: they are not stored any more."""
@@ -206,8 +215,16 @@ class Buffer:
             self._database.executemany("UPDATE readings SET missed = missed + 1 WHERE id = ?", ((n,) for n in ids))
 
     def missed(self) -> dict[int, int]:
-        """Return how often each pending reading had to be sent again, of those that had to."""
-        return dict(self._database.execute("SELECT id, missed FROM readings WHERE missed AND stored IS NULL"))
+        """Return how often each pending reading had to be sent again, of those that had to; raises BufferFailed."""
+        with self._translating_errors():
+            return dict(self._database.execute("SELECT id, missed FROM readings WHERE missed AND stored IS NULL"))
+
+    @contextmanager
+    def _translating_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise BufferFailed(f"{self._path}: {error}") from error
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
@@ -228,23 +245,17 @@ class Buffer:
 
     def note(self, name: str, value: str) -> None:
         """Keep a text beside the readings; raises BufferFailed."""
-        try:
+        with self._translating_errors():
             self._database.execute(
                 "INSERT INTO notes VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (name, value)
             )
-        except sqlite3.Error as error:
-            raise BufferFailed(f"{self._path}: {error}") from error
         self._dirty = True
 
     def noted(self, name: str) -> str:
-        """Return that text, or an empty one."""
-        found = self._database.execute("SELECT value FROM notes WHERE name = ?", (name,)).fetchone()
+        """Return that text, or an empty one; raises BufferFailed."""
+        with self._translating_errors():
+            found = self._database.execute("SELECT value FROM notes WHERE name = ?", (name,)).fetchone()
         return "" if found is None else str(found[0])
-
-    @property
-    def last_id(self) -> int:
-        """The id of the last reading that was added."""
-        return self._last_id
 
     @property
     def needs_sync(self) -> bool:

@@ -38,7 +38,7 @@ class Commands:
         if not isinstance(number, str) or not isinstance(name, str):
             return {"status": "failed", "detail": "a command has an id and a name"}
         task = self._answers.get(number)
-        if task is None:
+        if task is None or task.cancelled():  # cut short by an earlier `close`
             command = Command(number, name, fields.get("payload"))
             task = self._answers[number] = asyncio.create_task(self._run(command), name=f"command {name}")
             while len(self._answers) > KEPT:

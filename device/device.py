@@ -1,4 +1,4 @@
-"""The device, as a program sees it: `send`, `flush`, and what is told to its functions."""
+"""The device, as a program sees it: `send`, `flush`, and the handlers that it calls."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ from device.transport import Transport
 
 # `send` lets other tasks run after this many readings.
 YIELD_AFTER = 32
-# At the disk, between two looks at what is late: about a second.
+# Looks at the disk between two checks for answers that are late: about a second.
 LOOKS = 2
 
 _log = logging.getLogger("device")
@@ -41,7 +41,7 @@ class Device:
     readings until they are acknowledged, None for memory. `receipts`: keep them until they are stored, not only
     accepted, and for `keep_stored` seconds more: then they are asked about again, and sent again if the server has lost
     them. Beyond `max_pending` readings the oldest ones are dropped, or with `drop="newest"` those just sent.
-    `transport` makes the way to the url: another than the network is for simulations.
+    `transport` makes the transport to the url, for simulations. Raises ValueError for an option that is invalid.
     """
 
     def __init__(
@@ -202,7 +202,7 @@ class Device:
         self._sender.wake.set()
 
     async def _drop_excess(self) -> Buffer:
-        """Drop what an earlier program with a larger bound has left, or had no time to tell; return the buffer."""
+        """Drop what an earlier program with a larger bound has left, or had no time to report; return the buffer."""
         while (buffer := self._opened()).pending > self._max_pending and (oldest := self._oldest()) is not None:
             self._drop_row(buffer, *oldest)
             if self._dropped % YIELD_AFTER == 0:
@@ -210,7 +210,7 @@ class Device:
         return buffer
 
     def _oldest(self) -> tuple[Row, Callable[[Row], None]] | None:
-        """Return the oldest reading that is not in flight, or if there is none, the oldest; and what leaves it out."""
+        """Return the oldest reading that is not in flight, else the oldest in flight; and what discards it."""
         if (row := self._receipts.oldest()) is not None:
             return row, self._receipts.discard
         if (row := self._outbox.oldest()) is not None:
@@ -218,8 +218,8 @@ class Device:
         row = self._sender.oldest_in_flight()
         return None if row is None else (row, self._sender.discard)
 
-    def _drop_row(self, buffer: Buffer, row: Row, leave_out: Callable[[Row], None], added: Row | None = None) -> None:
-        leave_out(row)
+    def _drop_row(self, buffer: Buffer, row: Row, discard: Callable[[Row], None], added: Row | None = None) -> None:
+        discard(row)
         buffer.settle()
         if added is not None:  # before the handler, which may send
             self._add(added)
@@ -256,7 +256,7 @@ class Device:
 
     def _reject(self, row: Row, code: str, detail: str) -> None:
         buffer = self._buffer
-        if buffer is None:  # it is being closed, and the reading stays in the file: it is told after the next start
+        if buffer is None:  # it is being closed: the reading stays in the file, and is sent again after the next start
             return
         buffer.settle()
         then = partial(buffer.remove_settled, row.id)
@@ -283,7 +283,7 @@ class Device:
         self._changed.set()
 
     async def _keep_time(self) -> None:
-        """Bring to the disk what waits; once a second, look for answers that are late."""
+        """Synchronise what waits for an answer; once a second, look for answers that are late."""
         while (buffer := self._buffer) is not None:
             for _ in range(LOOKS):
                 await asyncio.sleep(LOOK_EVERY_S)

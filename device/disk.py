@@ -44,12 +44,22 @@ class ToDisk:
     async def sync(self) -> None:
         """Synchronise what was written."""
         async with self._lock:
-            if self._buffer.needs_sync:
-                self._synced_at = time.monotonic()
-                try:
-                    await asyncio.to_thread(self._buffer.sync)
-                except BufferFailed as error:
-                    _log.warning("The buffer was not written to the disk: %s", error)
+            if not self._buffer.needs_sync:
+                return
+            self._synced_at = time.monotonic()
+            syncing = asyncio.create_task(self._sync_in_thread())
+            try:
+                await asyncio.shield(syncing)
+            finally:
+                # A thread cannot be cancelled: until it has ended, nothing else may use the file.
+                if not syncing.done():
+                    await asyncio.wait((syncing,))
+
+    async def _sync_in_thread(self) -> None:
+        try:
+            await asyncio.to_thread(self._buffer.sync)
+        except BufferFailed as error:
+            _log.warning("The buffer was not written to the disk: %s", error)
 
     async def close(self) -> None:
         """Close the buffer."""

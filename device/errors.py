@@ -1,6 +1,6 @@
 """What the library raises."""
 
-# A server that asks for more is asked again after this.
+# The longest wait that a server can ask for.
 MAX_RETRY_AFTER_S = 300.0
 
 
@@ -30,5 +30,5 @@ class NotNow(Exception):
 
 
 def retry_after_s(header: str | None) -> float:
-    """Return the seconds of a `Retry-After`, up to 300; 0 where it has none, or a date."""
+    """Return the seconds of a `Retry-After`, up to 300; 0 if there is none, or if it is a date."""
     return min(float(header), MAX_RETRY_AFTER_S) if header is not None and header.isdecimal() else 0.0

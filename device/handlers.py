@@ -7,10 +7,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-# So many readings at most stay in the file until an async function has ended. Of one that never ends each call would
-# keep another one, beyond `max_pending`.
+# At most this many calls keep their reading in the file until they have ended: each call of a function that never ends
+# would keep one more, beyond `max_pending`.
 MOST_AWAITED = 1000
-# At the end, functions that still run are waited for as long.
+# How long `close` waits for functions that still run.
 CLOSE_WITHIN_S = 1.0
 
 _log = logging.getLogger("device")
@@ -51,7 +51,7 @@ class Handlers:
         then()
 
     async def close(self) -> None:
-        """Wait for those that run, for a while."""
+        """Wait for the calls that run, for 1 s at most; their functions are not cancelled."""
         if self._running:
             await asyncio.wait(self._running, timeout=CLOSE_WITHIN_S)
 

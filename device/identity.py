@@ -8,7 +8,7 @@ Identity = tuple[str, int, int]
 # NotNow.
 Ask = Callable[[dict[str, Any]], Awaitable[Any]]
 
-# In one question.
+# Readings in one question.
 MAX_ASKED = 1000
 
 
@@ -21,7 +21,7 @@ def question(some: Iterable[Identity]) -> dict[str, Any]:
 
 
 def identities(event: Any) -> list[Identity]:
-    """Return what an event lists; nothing of what is not in its form."""
+    """Return what an event lists; parts that have another form are skipped."""
     items = event.get("items") if isinstance(event, dict) else None
     found: list[Identity] = []
     for item in items if isinstance(items, list) else ():

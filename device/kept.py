@@ -22,7 +22,7 @@ class KeptRow(NamedTuple):
 
 
 class Kept:
-    """Those of one file. `changing` gives the transaction in which it is changed."""
+    """The kept readings of one file. `changing` opens a transaction on it."""
 
     def __init__(self, database: sqlite3.Connection, changing: Callable[[], AbstractContextManager[None]]) -> None:
         self._database = database
@@ -61,7 +61,7 @@ class Kept:
         self._marks.clear()
 
     def oldest(self, after: tuple[int, int], until_s: int, limit: int) -> list[KeptRow]:
-        """Return the oldest that are marked, kept since `until_s` or before, behind `after`: (stored, id) of one."""
+        """Return the oldest that are marked, kept since `until_s` or before, and beyond `after`, a (stored, id)."""
         rows = self._database.execute(
             "SELECT id, series, ts, seq, stored FROM readings INDEXED BY kept"
             " WHERE stored IS NOT NULL AND (stored, id) > (?, ?) AND stored <= ? ORDER BY stored, id LIMIT ?",
@@ -74,7 +74,7 @@ class Kept:
         self._change("DELETE FROM readings WHERE id = ? AND stored IS NOT NULL", ids)
 
     def remove_oldest(self, limit: int) -> None:
-        """Remove as many, if the file can be written."""
+        """Remove the `limit` oldest, if the file can be written."""
         self.remove([row.id for row in self.oldest((0, 0), self.clock_s, limit)])
 
     def make_pending(self, ids: list[int]) -> int:

@@ -75,11 +75,14 @@ class Link:
 
     async def _send_until_lost(self, connection: Connection) -> None:
         sending = asyncio.create_task(self._sender.run(connection))
+        sending.add_done_callback(lambda _: connection.lost.set())
         try:
             await connection.lost.wait()
         finally:
             sending.cancel()
             await asyncio.wait((sending,))
+        if not sending.cancelled() and (error := sending.exception()) is not None:
+            _log.warning("Readings could not be sent, which is tried again: %r", error)
 
     def check(self) -> None:
         """End a connection whose peer is gone; call it about once a second."""
@@ -94,7 +97,7 @@ class Link:
         return None
 
     async def _renew(self, connection: Connection) -> None:
-        """Replace the token of this session; tried again until it is lost."""
+        """Replace the token of this session; tries until the server has answered or the connection is lost."""
         while not connection.lost.is_set():
             try:
                 token = await self._tokens.next()
@@ -102,12 +105,15 @@ class Link:
             except (NotNow, TimeoutError) as error:
                 _log.info("The token was not renewed yet: %s", error)
             else:
-                if not isinstance(answer, dict) or answer.get("status") != "retry":
+                status = answer.get("status") if isinstance(answer, dict) else None
+                if status == "accepted":
+                    self._tokens.accepted()
+                if status != "retry":
                     return
             await asyncio.sleep(RENEW_AGAIN_S * random.uniform(0.5, 1.0))
 
 
 def wait_s(attempt: int, asked_s: float) -> float:
-    """Return the wait before a connect, `attempt` after the last one that was of use: never less than was asked for."""
+    """Return the seconds to wait after `attempt` connections without an acknowledgement; `asked_s` or more."""
     longest_s = min(FIRST_WAIT_S * float(2 ** min(attempt, 10)), MAX_WAIT_S)
     return asked_s + longest_s * random.uniform(0.5, 1.0)

@@ -20,6 +20,8 @@ class Outbox:
         self._fresh: deque[Row] = deque()
         self._last = 0
         self._complete = not buffer.pending
+        # Put back although they come after `_last`: kept readings that are pending again.
+        self._ahead: set[int] = set()
 
     def __bool__(self) -> bool:
         return bool(self._again or self._fresh or not self._complete)
@@ -38,8 +40,9 @@ class Outbox:
                 self._complete = False
 
     def put_back(self, rows: list[Row]) -> None:
-        """Add some that were taken, and were not settled."""
+        """Add some that were taken and were not settled, or that were kept and are pending again."""
         if rows:
+            self._ahead.update(row.id for row in rows if row.id > self._last)
             self._again.append(rows)
             self._again.sort(key=lambda some: some[0].id)
 
@@ -86,10 +89,13 @@ class Outbox:
     def _load(self) -> None:
         if self._complete or len(self._fresh) >= LOADED:
             return
+        self._ahead = {number for number in self._ahead if number > self._last}
         last = self._fresh[-1].id if self._fresh else self._last
-        rows = self._buffer.after(last, 2 * LOADED)
-        self._fresh.extend(rows)
-        self._complete = len(rows) < 2 * LOADED
+        while not self._complete and len(self._fresh) < LOADED:
+            rows = self._buffer.after(last, 2 * LOADED)
+            self._fresh.extend(row for row in rows if row.id not in self._ahead)
+            self._complete = len(rows) < 2 * LOADED
+            last = rows[-1].id if rows else last
 
 
 def _fitting(rows: "deque[Row] | list[Row]", most: int, most_bytes: int) -> int:

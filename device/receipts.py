@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from device.buffer import Buffer
-from device.errors import NotNow
+from device.errors import BufferFailed, NotNow
 from device.identity import MAX_ASKED, Ask, Identity, identities, question
 from device.reading import Row
 
@@ -37,7 +37,7 @@ class _Question(NamedTuple):
 
 
 class Settle(NamedTuple):
-    """What becomes of readings: they leave the buffer, are kept in it, are sent again, or told as rejected."""
+    """What becomes of readings: they leave the buffer, are kept in it, are sent again, or reported as rejected."""
 
     free: Callable[[list[int]], None]
     keep: Callable[[list[int]], None]
@@ -105,7 +105,7 @@ class Receipts:
         self._early = {one for one in self._early.union(listed) if one in sent}
 
     def _identity_of(self, row: Row) -> Identity | None:
-        """Return by what a receipt names a reading; None for one that the server will not take."""
+        """Return the identity by which a receipt names a reading; None for one that the server will not take."""
         if row.ts is None or row.seq is None:
             return None
         return self._buffer.series_of(row), row.ts, row.seq
@@ -136,13 +136,14 @@ class Receipts:
         return next(iter(self._waiting.values()), None)
 
     def oldest(self) -> Row | None:
-        """Return the oldest reading that waits, without its JSON's being kept in memory."""
+        """Return the oldest reading that waits, read from the file."""
         number = self.oldest_id
         rows = [] if number is None else self._buffer.with_ids([number])
         return rows[0] if rows else None
 
     def discard(self, row: Row) -> None:
-        """Do not wait for this one any more."""
+        """Wait no longer for this one."""
+        self._missed.pop(row.id, None)
         if (identity := self._identity_of(row)) is not None:
             self._waiting.pop(identity, None)
 
@@ -167,12 +168,12 @@ class Receipts:
                 missing = self._still_waiting(one.identities[start : start + MAX_ASKED])
                 if missing and not await self._answered(missing):
                     return
-            self._questions.remove(one)
             if missing := self._still_waiting(one.identities):
                 if one.first:
                     self._questions.append(_Question(time.monotonic() + ASK_AFTER_S, False, missing))
-                else:
-                    self._send_again([self._waiting.pop(identity) for identity in missing])
+                elif not self._send_again(missing):
+                    return
+            self._questions.remove(one)
 
     def _still_waiting(self, some: list[Identity]) -> list[Identity]:
         return [identity for identity in some if identity in self._waiting]
@@ -183,8 +184,7 @@ class Receipts:
             answer = await self.ask(question(missing))
         except NotNow as error:
             _log.info("The server was asked for receipts and did not answer: %s", error)
-            wait_s = max(NO_ANSWER_S * random.uniform(0.5, 1.0), error.retry_after_s)
-            self._ask_from = time.monotonic() + wait_s
+            self._ask_later(error.retry_after_s)
             return False
         if answer is None:
             self.supported = False
@@ -197,16 +197,27 @@ class Receipts:
         self.stored(answer)
         return True
 
-    def _send_again(self, ids: list[int]) -> None:
+    def _ask_later(self, after_s: float = 0.0) -> None:
+        self._ask_from = time.monotonic() + max(NO_ANSWER_S * random.uniform(0.5, 1.0), after_s)
+
+    def _send_again(self, missing: list[Identity]) -> bool:
+        """Send these again, or give them up; returns False if the buffer cannot be read: then they wait on."""
+        try:
+            rows = self._buffer.with_ids(self._waiting[identity] for identity in missing)
+        except BufferFailed as error:
+            _log.warning("Readings without a receipt could not be read: %s", error)
+            self._ask_later()
+            return False
+        ids = [self._waiting.pop(identity) for identity in missing]
         for number in ids:
             self._missed[number] = self._missed.get(number, 0) + 1
         self._buffer.count_missed(ids)
         given_up = {number for number in ids if self._missed[number] > MAX_MISSED}
-        rows = self._buffer.with_ids(ids)
         self._settle.send_again([row for row in rows if row.id not in given_up])
         for row in (row for row in rows if row.id in given_up):
             del self._missed[row.id]
             self._settle.reject(row, "not_stored", f"accepted {MAX_MISSED + 1} times and never stored")
+        return True
 
 
 def _wait_s(missed: int) -> float:

@@ -16,9 +16,9 @@ from device.identity import MAX_ASKED, Ask, Identity, identities, question
 from device.kept import KeptRow
 from device.reading import Row
 
-# Those whose time is over wait for each other, this part of it at most, so that questions are few.
+# Readings that are due wait for others, for at most this share of `keep_s`, so that questions are few.
 TOGETHER = 0.5
-# The first question after the start, at most.
+# The latest first question after the start.
 FIRST_AFTER_S = 10.0
 NO_ANSWER_S = 10.0
 

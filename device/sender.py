@@ -21,7 +21,7 @@ WINDOW = 4
 MAX_READINGS = 1000
 # The gateway takes 1 MiB; the rest is room for the event's name.
 MAX_EVENT_BYTES = 1_000_000
-# A gateway answers within 5 s, also where its broker is away.
+# A gateway answers within 5 s, even while its broker is away.
 ACK_TIMEOUT_S = 10.0
 # Bounds on the wait that `retry` may ask for, and the wait after an answer that says nothing.
 MIN_RETRY_S, MAX_RETRY_S, UNKNOWN_RETRY_S = 0.05, 300.0, 1.0

@@ -1,4 +1,4 @@
-"""The way to a server over the network: connections, and the HTTP calls for a new token and for what is stored."""
+"""The transport over the network: connections, and HTTP calls that renew a token or ask which readings are stored."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ TIMEOUT = aiohttp.ClientTimeout(total=10)
 
 
 class Server:
-    """The server at `url`; every call raises NotNow where it does not do what is asked."""
+    """The server at `url`; every call raises NotNow if it does not do what it is asked to."""
 
     def __init__(self, url: str) -> None:
         self._url = url

@@ -78,8 +78,10 @@ class Tokens:
         return self._present
 
     def accepted(self) -> None:
-        """Note that the present token was accepted."""
+        """Note that the present token was accepted: readings without a sensorType have its one from now on."""
         self._refused = False
+        if _claims(self._present).get("sensorType"):  # a session keeps its own if a renewed token has none
+            self._know_series()
 
     def another(self) -> bool:
         """After a refusal: return whether there is another token to try."""

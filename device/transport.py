@@ -1,4 +1,4 @@
-"""What a device needs of the way to its server. `device.server` goes over the network; a simulation does not."""
+"""What a device needs to reach its server. `device.server` goes over the network; a simulation does not."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -32,7 +32,7 @@ class Connection(Protocol):
 
 
 class Transport(Protocol):
-    """The way to one server; every call raises NotNow where the server does not do what is asked."""
+    """The transport to one server; every call raises NotNow if the server does not do what it is asked to."""
 
     def connection(self, on_ack: OnAck, on_event: OnEvent) -> Connection:
         """Return a connection that is not open yet."""

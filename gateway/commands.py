@@ -128,7 +128,7 @@ class CommandReceiver:
         def on_ack(arguments: bytes | None) -> None:
             if timer is not None:
                 timer.cancel()
-            self._reply(order, *((("lost", b"", "")) if arguments is None else outcome_of(arguments)))
+            self._reply(order, *(("lost", b"", "") if arguments is None else outcome_of(arguments)))
 
         event = msgspec.json.encode(["command", {"id": order.id, "name": order.name, "payload": order.payload}])
         number = socket.emit(event, on_ack)

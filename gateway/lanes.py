@@ -19,7 +19,7 @@ from runtime.logs import logger
 log = logger("gateway.lanes")
 
 # Messages of late readings that are unconfirmed at once. A confirm acknowledges a message's events, and each of their
-# devices sends the next: of more, so many events at once stand in front of a live one.
+# devices sends the next: with more slots, more of these would be in front of a live event at once.
 BACKFILL_SLOTS = 1
 # How long late readings travel with the live ones after the broker has refused them: with the rights of an earlier
 # release a gateway may not publish by the backfill lane.
@@ -48,8 +48,8 @@ class Lanes:
     ) -> None:
         """Queue documents; `on_outcome` is called once, later, with the outcome of all. Busy: none are queued.
 
-        `late_before_ms`: in milliseconds since 1970, if some may be earlier and so late. `receipts`: their device is to
-        be told when they are stored.
+        `late_before_ms`: in milliseconds since 1970, if some may be earlier and so late. `receipts`: their device
+        gets a receipt when they are stored.
         """
         backfill = self._backfill
         if late_before_ms is None or backfill is None or time.monotonic() < self._refused_until:

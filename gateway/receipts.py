@@ -1,7 +1,7 @@
-"""PERSISTERS → DEVICES: tells devices that asked for it which of their readings are stored.
+"""PERSISTERS → DEVICES: receipts, which of their readings are stored, for devices that asked for them.
 
 A receipt goes to every session of the device at this gateway that asked. It is lost if the device is away, or does not
-read what it is sent: the device asks for it later (`POST /readings/stored`).
+read: the device asks for it later (`POST /readings/stored`).
 """
 
 import asyncio
@@ -51,12 +51,12 @@ class Receipts:
         self._sids: defaultdict[Device, set[str]] = defaultdict(set)
 
     def add(self, sid: str, session: Session) -> None:
-        """Tell this session from here on, if it asked."""
+        """Send receipts to this session from now on, if it asked."""
         if session.receipts:
             self._sids[session.owner, session.device].add(sid)
 
     def remove(self, sid: str, session: Session) -> None:
-        """Tell this session nothing more."""
+        """Send this session nothing more."""
         if session.receipts:
             device = (session.owner, session.device)
             self._sids[device].discard(sid)

@@ -104,7 +104,7 @@ class ToBroker:
     def submit(self, documents: list[bytes], on_outcome: OnOutcome, *, receipts: bool = False) -> None:
         """Queue documents; `on_outcome` is called once, later, with the outcome of all. Busy: none are queued.
 
-        `receipts`: their device is to be told when they are stored.
+        `receipts`: their device gets a receipt when they are stored.
         """
         size = len(documents[0]) if len(documents) == 1 else sum(map(len, documents))
         if self.waiting_bytes + size > self._max_waiting_bytes:

@@ -45,11 +45,10 @@ class FromBroker:
             self._next = await self._consumer.get()
 
     async def next_batch(self, most: int = sys.maxsize) -> list[Delivery]:
-        """Return what has arrived, up to a full batch, or one of at most so many readings, but one message at least.
+        """Return what has arrived: up to a full batch, of about `most` readings at most, but at least one message.
 
-        One that is not full also gets what arrives while it lingers.
-
-        Call it after `wait`. If it is cancelled, `drain` returns what it has taken.
+        A batch that is not full also gets what arrives while it lingers. Call it after `wait`. If it is cancelled,
+        `drain` returns what it has taken.
         """
         batch: list[Delivery] = []
         most = min(most, self._batch_readings)

@@ -9,8 +9,8 @@ import bson
 from readings.document import DocumentError, decode_document, series_bytes
 from readings.keys import series_key
 
-# What is unused for this time is forgotten within the same time again: devices come and go. A series that sends less
-# often is looked at anew with each reading, some 100 us.
+# A series unused for this time is forgotten within the same time again: devices come and go. Each reading of a series
+# that sends less often is decoded, which takes some 100 us.
 TURN_EVERY_S = 1800.0
 
 
@@ -25,7 +25,7 @@ def series_key_of(document: bytes) -> dict[str, Any]:
 
 
 def key_of_name(name: bytes) -> dict[str, Any]:
-    """Return the key of a series from the bytes that name it."""
+    """Return the key of a series from the bytes that name it, as `series_bytes` returned them of a reading."""
     decoded: dict[str, Any] = bson.decode((len(name) + 5).to_bytes(4, "little") + name + b"\0")
     return series_key(decoded["owner"], decoded["device"], decoded["sensorType"])
 

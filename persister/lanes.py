@@ -17,9 +17,10 @@ from broker.topology import BACKFILL, READINGS, Queue
 from persister.metrics import LaneMetrics, PersisterMetrics
 
 WAIT_S = 0.25
-# Live readings come for so long after the last of them was written.
+# Live readings count as coming for this long after the last of them was written.
 LIVE_FOR_S = 1.0
-# mongod writes so many in some 10 ms; twice as many take a live reading 20 % longer, half as many the backfill 15 %.
+# mongod writes this many in some 10 ms. With twice as many a live reading takes 20 % longer, with half as many the
+# backfill 15 %.
 MAX_WHILE_LIVE = 2000
 UNBOUNDED = sys.maxsize
 
@@ -51,7 +52,7 @@ class LivePriority:
         if self._live or time.monotonic() < self._live_until:
             most = MAX_WHILE_LIVE
             await asyncio.sleep(0)  # until the batch before this one is being written
-            # One that waits for the success of others, to tell which document is to blame, must not wait for ever.
+            # One that waits for the success of others, to tell which document is to blame, must not wait without end.
             await self._backfill.ended()
         await self._live.ended()
         return most
@@ -81,7 +82,7 @@ class _Writes:
                 self._none.set()
 
     async def ended(self) -> None:
-        """Return once there is none, after WAIT_S at the latest."""
+        """Return once nothing is written, after WAIT_S at the latest."""
         with suppress(TimeoutError):
             async with asyncio.timeout(WAIT_S):
                 await self._none.wait()

@@ -58,7 +58,10 @@ def is_outage(code: int | None, details: Mapping[str, Any] | None = None) -> boo
 
 
 def is_outage_of(error: Exception) -> bool:
-    """Return the same of an exception; of several documents' writes if any of their errors is one."""
+    """Return whether an OperationFailure is the server's error; of a bulk write, whether any of its errors is.
+
+    False for any other exception.
+    """
     if not isinstance(error, OperationFailure):
         return False
     if not isinstance(error, BulkWriteError):

@@ -119,7 +119,7 @@ class Persister:
             await self._finish()
 
     async def _finish(self) -> None:
-        """Acknowledge what is done behind an unfinished batch, so that only that batch is redelivered."""
+        """Acknowledge what is done after an unfinished batch, so that only that batch is redelivered."""
         with suppress(BrokerError, TimeoutError):
             async with asyncio.timeout(SHUTDOWN_TIMEOUT_S):
                 await self._consumer.stop()
@@ -212,7 +212,7 @@ class Persister:
         """Write documents until each has a final outcome. One write is enough unless MongoDB refuses some of them.
 
         `on_ambiguous` is called when only the success of other writes can tell whether a document is to blame, so that
-        they need not wait for this one.
+        they need not wait for this one. StoppedError, HeldTooLongError.
         """
         try:
             written = await retrier.run("readings", partial(self._store.write, documents))

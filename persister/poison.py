@@ -133,7 +133,7 @@ class _Isolation:
         for position in range(len(part) - 1, -1, -1):
             self._outcomes[part[position]] = written.outcomes[position]
             if position in written.ambiguous:
-                # Those behind it were stored after its refusal: the server takes documents in their order.
+                # Those after it were stored after its refusal: the server takes documents in their order.
                 before = self._isolator.stored - stored_after
                 code, error_text = written.ambiguous[position], written.errors[position]
                 self._suspect(part[position], code, error_text, before, alone=len(part) == 1)

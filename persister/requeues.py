@@ -63,7 +63,7 @@ class Requeues:
             await self._write([])
 
     async def probe(self) -> None:
-        """Return once MongoDB has taken a write, which includes what was recorded."""
+        """Return once MongoDB has taken a write, which includes what was recorded; WriteFailed."""
         with translating_errors():
             await self._collection.create_index("at", expireAfterSeconds=int(TTL.total_seconds()))
         # Only the time in the document changes, which is enough to need the journal.

@@ -1,8 +1,8 @@
 """PERSISTER → MONGODB: which readings are stored already, in `readings` or in a sealed collection that waits.
 
-Asked for redelivered readings only, so that a killed worker's are not stored twice. The places are read in the order in
-which readings move: `readings`, then the list of sealed collections, then each of them (storage/places). What is in
-blocks already is not looked for: its repetition is stored, and dropped when it is compacted.
+Asked about redelivered readings only, so that a killed worker's are not stored twice. The places are read in the order
+in which readings move: `readings`, then the list of sealed collections, then each of them (storage/places). Blocks are
+not searched: a repetition of a reading in them is stored, and dropped when it is compacted.
 """
 
 import re

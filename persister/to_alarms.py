@@ -1,7 +1,7 @@
-"""PERSISTER → ALARMS: announces what was stored of series that rules watch, before the messages are acknowledged.
+"""PERSISTER → ALARMS: announces stored readings of series that rules watch, before the messages are acknowledged.
 
-A persister that dies behind the write gets the messages again, finds their readings stored, and announces them: so
-duplicates are announced, too. Readings come before alarms: where the alarms' queue is full, or refuses, they are stored
+If a persister dies after the write, the messages come again, and their readings are found stored and announced: so
+duplicates are announced, too. Readings come before alarms: while the alarms' queue is full, or refuses, they are stored
 and acknowledged all the same, and what was not announced is counted and logged.
 """
 
@@ -40,7 +40,7 @@ class ToAlarms:
         return self._watched.of(batch.series.keys())
 
     async def announce(self, batch: Batch, names: list[bytes]) -> None:
-        """Return when what is stored of these series is announced; BrokerError to try again."""
+        """Return once the stored readings of these series are announced; BrokerError if it has to be tried again."""
         failpoint("persister.before_announce")
         for body in announcements(self._stored(batch, names)):
             try:

@@ -1,6 +1,6 @@
 """PERSISTER → GATEWAYS: broadcasts which readings are stored, of devices that asked to be told, every 100 ms.
 
-Called behind the write, which is majority and journaled: a receipt is never early. It may be lost, with this process or
+Called after the write, which is majority and journaled: a receipt is never early. It may be lost, with this process or
 on the way; then the device asks with `POST /readings/stored`.
 """
 

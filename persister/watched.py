@@ -1,7 +1,7 @@
 """ALARMS → PERSISTER: which series rules watch, followed like revocations: whole at first, and then what has changed.
 
-Until the list was fetched once, every series counts as watched: what nobody watches is dropped by whoever evaluates,
-and what was not announced would be missed. While `alarms` cannot be reached, the last list holds.
+Until the list was fetched once, every series counts as watched: `alarms` drops readings that no rule watches, and would
+miss those that were not announced. While `alarms` cannot be reached, the last list holds.
 """
 
 import asyncio
@@ -86,11 +86,11 @@ class WatchedSeries:
     async def poll(self) -> None:
         """Fetch once; if that fails, the list stays as it is."""
         self._polls += 1
+        since = None if self._polls % WHOLE_EVERY_POLLS == 1 else self._cursor
         try:
-            since = None if self._polls % WHOLE_EVERY_POLLS == 1 else self._cursor
             watches = await self._fetch_all(since)
         except (aiohttp.ClientError, OSError, TimeoutError, msgspec.MsgspecError) as error:
-            self._polls -= self._cursor is None
+            self._polls -= since is None  # the next poll is for the whole list again
             if not self._is_failing:
                 why = f"{type(error).__name__}: {error}"
                 log.warning("What rules watch could not be fetched.", error=why, loaded=self.is_loaded)
@@ -102,7 +102,7 @@ class WatchedSeries:
         self._apply(watches)
 
     async def _fetch_all(self, since: str | None) -> Watches:
-        """Return everything behind a cursor, in one: in between, what was watched is still."""
+        """Return all changes since a cursor as one: until all are there, the list stays as it is."""
         found = decode_watches(await self._fetch(since))
         while found.more:
             more = decode_watches(await self._fetch(found.cursor))

@@ -1,4 +1,4 @@
-"""One lane of a worker: consumes until it is stopped, anew whenever messages were held past their deadline.
+"""One lane of a worker: consumes until it is stopped, and begins again when messages were held past their deadline.
 
 Before each consumer, the first one included, MongoDB has to take a write (`persister.requeues`). What a worker consumes
 and cannot store has to be requeued sooner or later, and on RabbitMQ 3.10 and 4.0 each return counts against the

@@ -53,7 +53,7 @@ class ReadingsAnswer(msgspec.Struct, rename="camel"):
 
 
 class SeriesCompleteness(msgspec.Struct):
-    """Received readings of the last 24 hours, of how many; null where that cannot be known."""
+    """How complete the last 24 hours are: readings received, of how many expected; null if that cannot be known."""
 
     received: int
     expected: int | None

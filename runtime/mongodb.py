@@ -1,4 +1,4 @@
-"""A MongoDB client as a context manager: the only file that names the driver (docs/decisions/0004 says until when)."""
+"""A MongoDB client as a context manager: the only file that names Motor (docs/decisions/0004 says until when)."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

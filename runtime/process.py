@@ -67,8 +67,8 @@ def freeze_startup_objects() -> None:
     """Exclude all live objects from garbage collection (gc.freeze). Call once the service is up.
 
     A full collection would otherwise scan some 200,000 start-up objects, which blocks the event loop for 20 to 50 ms.
-    What waits for a confirm, or for a write, is thousands of objects that are no garbage: the first generation is that
-    large, else each of its collections would scan them for nothing.
+    Thousands of objects wait for a confirm, or for a write, and are not garbage: the first generation is large enough
+    for them, or each of its collections would scan them in vain.
     """
     gc.collect()
     gc.freeze()
@@ -126,7 +126,7 @@ def warn_of_unread(*settings: type[Any]) -> None:
 def warn_of_ignored() -> None:
     """Log that there are compiled modules which do not fit, if so. Call once, at the start."""
     if why := ignored_because():
-        log.warning("Compiled modules are ignored; `make build-fast` builds them anew.", why=why)
+        log.warning("Compiled modules are ignored; `make build-fast` builds them again.", why=why)
 
 
 def run_until_stopped(serve: Callable[[Shutdown], Awaitable[None]], drain_seconds: float) -> int:

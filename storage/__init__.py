@@ -1,4 +1,5 @@
-"""How readings are stored, wherever they are at the moment; reader and persister both import it.
+"""How readings are stored; reader and persister both import it.
 
-`codec` packs many readings of one series as a block.
+`codec` packs many readings of one series as a block. `places` knows the collections in which readings are at a moment,
+and reads over all of them.
 """

@@ -10,7 +10,7 @@ from collections.abc import Callable
 OnAck = Callable[[bytes | None], None]
 """Called once: with the array of the acknowledgement as it arrived, or with None when the connection has ended."""
 
-# Ids whose acknowledgement may still come after nobody waits for it: the oldest is dropped.
+# Ids that were given up and whose acknowledgement may still come; beyond it the oldest are dropped.
 MAX_LATE = 100
 
 _ACK = re.compile(r"43(\d{1,18})(\[.*\])", re.ASCII | re.DOTALL)
@@ -27,7 +27,7 @@ class ClientAcks:
         self._late: dict[int, None] = {}
 
     def expect(self, on_ack: OnAck) -> int:
-        """Return the id under which the next event is to be sent; its acknowledgement goes to `on_ack`."""
+        """Return the id to send the next event with; its acknowledgement goes to `on_ack`."""
         number, self._next = self._next, self._next + 1
         self._waiting[number] = on_ack
         return number

@@ -52,7 +52,7 @@ class Engine(engineio.AsyncServer):  # type: ignore[misc]  # python-engineio car
     def __init__(self, make_socket: SocketFactory, open_slot: OpenSlot, **options: Any) -> None:
         self._make_socket = make_socket
         self._open_slot = open_slot
-        # When each socket is to be checked next, with its id; those of sockets that have ended stay until then.
+        # When each socket must be checked next, with its id; those of sockets that have ended stay until then.
         self._deadlines: list[tuple[float, str]] = []
         super().__init__(monitor_clients=False, **options)
 

@@ -16,7 +16,7 @@ from gateway.socket.events import reading_event
 from gateway.socket.frames import text_frame
 
 _encode: Final = msgspec.json.Encoder().encode
-# The acknowledgement of most events, in front of and behind its id. An id has at most 18 digits, so the frame is short.
+# The acknowledgement of most events, before and after its id. An id has at most 18 digits, so the frame is short.
 _MAX_ID_DIGITS: Final = 18
 _ACCEPTED_ONE_TAIL: Final = b"[%b]" % _encode(ACCEPTED_ONE)
 _ACCEPTED_ONE_HEADS: Final = [

@@ -56,7 +56,7 @@ class FrameQueue(WebSocketDataQueue):
 
     @property
     def is_full(self) -> bool:
-        """True while nothing more is to be put into it."""
+        """True while nothing more may be put into it."""
         return self._size > self._limit
 
     def feed_eof(self) -> None:
@@ -86,7 +86,7 @@ class RawWebSocketResponse(web.WebSocketResponse):
         super().__init__(compress=False)
 
     def take_answer(self) -> bytes:
-        """Return the answer, which the caller is to write, after `prepare`."""
+        """Return the answer, after `prepare`; the caller must write it."""
         writer: Any = self._payload_writer
         answer, writer._headers_buf, writer._headers_written = writer._headers_buf, None, True
         return bytes(answer)
@@ -102,7 +102,7 @@ class RawWebSocketResponse(web.WebSocketResponse):
 def release(request: web.BaseRequest, successor: Any) -> tuple[asyncio.Transport, bytes]:
     """Give the connection of an answered upgrade to the protocol `successor`.
 
-    Returns the transport, and what the client has sent behind its request. ConnectionResetError if it has gone.
+    Returns the transport, and what the client has sent after its request. ConnectionResetError if it has gone.
     """
     handler = request.protocol
     transport = handler.transport

@@ -22,7 +22,7 @@ from gateway.socket.upgrade import FrameQueue, RawWebSocketResponse, release
 # How long a binary frame may wait for the acknowledgement of the event that announced it.
 BINARY_GRACE_S = 0.05
 
-# A whole text frame of a client: its first byte, the bit of a mask, and the lengths that stand in the second byte.
+# A whole text frame of a client: its first byte, the mask's bit, and the second byte's value for a two-byte length.
 _WHOLE_TEXT: Final = 0x81
 _MASKED: Final = 0x80
 _TWO_BYTE_SIZE: Final = 126

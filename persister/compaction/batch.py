@@ -52,7 +52,7 @@ class Counts:
 
 @dataclass(slots=True, eq=False)
 class _Work:
-    """One chunk on its way."""
+    """One chunk, and what is planned and decoded for it."""
 
     chunk: Chunk
     pieces: list[Piece] = field(default_factory=list)
@@ -66,7 +66,7 @@ class _Work:
 
     @property
     def readings(self) -> int:
-        """How many readings it needs in memory, those of the pieces included."""
+        """How many readings it holds in memory, those of the pieces included."""
         return len(self.chunk.columns) + sum(piece.count for piece in self.plan.merged)
 
     def forget(self) -> None:
@@ -164,7 +164,7 @@ class BatchWriter:
 
     @staticmethod
     def _arrange(work: _Work, loaded: dict[Any, dict[str, Any]]) -> None:
-        """Decode what is merged, and divide it into what is behind the last block and what is not."""
+        """Decode what is merged, and divide it into what comes after the last block and what does not."""
         chunk = work.chunk
         found = [loaded[piece.key["id"]] for piece in work.plan.merged if piece.key["id"] in loaded]
         parts = [piece_columns(document, chunk.series) for document in found]
@@ -186,7 +186,7 @@ class BatchWriter:
             work.kept.insert(0, late)
 
     async def _append(self, works: list[_Work], counts: Counts) -> list[_Work]:
-        """Write what is behind the last blocks; return the works to be done again."""
+        """Write the readings after the last blocks; return the works to be done again."""
         again: list[_Work] = []
         appending = [(work, work.tail) for work in works if work.tail is not None]
         while appending:

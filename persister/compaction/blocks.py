@@ -24,12 +24,12 @@ from readings.keys import Key, Position
 from storage.codec.block import Block, encode_block
 from storage.codec.columns import Columns
 from storage.codec.packed import BlockTooLarge
-from storage.places.documents import StoredHead, columns_document, columns_key, names_of
+from storage.places.documents import StoredHead, columns_document, columns_key
 from storage.places.names import BEGINNING, END
 from storage.places.window import position_at
 
 Step = Callable[[Point], Awaitable[None]]
-"""Called in front of and behind each write, for the fault tests."""
+"""Called before and after each write, for the fault tests."""
 
 
 @dataclass(slots=True)
@@ -63,7 +63,7 @@ class Change:
 
 
 def appended(series: Key, left: HeadInfo, tail: Columns) -> Change:
-    """Return the change that adds readings behind the last block, which keeps its own."""
+    """Return the change that adds readings after the last block, which keeps its own."""
     return Change(series, left, [], _parts(series, tail, BLOCK_USUAL, position_at(tail, 0), END, pending=True))
 
 
@@ -192,7 +192,7 @@ class Blocks:
         await self.settle([(document["_id"], document["edit"]) for document in rights])
         await self._step("compactor.pending_cleared")
         old = [
-            columns_key(names_of(change.left.key), change.left.start, change.left.columns)
+            columns_key(change.left.key, change.left.start, change.left.columns)
             for change in changes
             if change.left is not None and change.first
         ]
@@ -208,7 +208,7 @@ class Blocks:
 
     async def columns_of(self, head: HeadInfo) -> bytes | None:
         """Return the columns of a block, packed; None if they were replaced meanwhile."""
-        key = columns_key(names_of(head.key), head.start, head.columns)
+        key = columns_key(head.key, head.start, head.columns)
         found = await self._columns.find_one({"_id": key})
         return None if found is None else bytes(found["data"])
 

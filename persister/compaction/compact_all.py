@@ -16,7 +16,7 @@ RETRY_AFTER_S = 1.0
 
 
 class Compacted(msgspec.Struct, frozen=True, rename="camel"):
-    """What was done. `repeats` were sent again after their first copy was sealed; `left` are the numbers set aside."""
+    """What was done. `repeats` were sent again after their first copy was sealed; `left` are the numbers given up."""
 
     collections: int
     readings: int
@@ -73,9 +73,9 @@ async def _compact_one(compactor: Compactor, report: Report) -> bool:
     while True:
         try:
             waiting = await compactor.compact_next(asyncio.Event())
-        except LeaseLostError:
+        except LeaseLostError as error:
             if not said:
-                report("another process compacts; waiting …")
+                report(f"{error}; waiting …")
                 said = True
         except CompactionError as failed:
             await record_failure(compactor, failed)

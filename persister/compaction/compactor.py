@@ -39,14 +39,13 @@ from storage.places.sessions import CausalReads
 log = logger("persister.compaction")
 
 SAVE_EVERY_S = 1.0
-# Longer than any rename takes: a number whose collection does not exist is taken off the list only then.
+# Longer than any rename takes: only after this time is a number without a collection taken off the list.
 MISSING_MS = 600_000
 # Columns are compressed already.
 _PLAIN = {"storageEngine": {"wiredTiger": {"configString": "block_compressor=none"}}}
 _OPTIONS = {BLOCKS: ZSTD, PIECES: ZSTD, COLUMNS: _PLAIN}
 
-
-# Not what goes wrong with MongoDB, which is tried again without end.
+# Of the collection itself: errors of MongoDB are tried again without end.
 _FAILURES = (
     ChangedError,
     BlockError,
@@ -122,7 +121,7 @@ class Compactor:
         return cut
 
     async def compact_next(self, stop: asyncio.Event) -> Waiting | None:
-        """Compact the lowest one that waits and is not set aside, until it is dropped or `stop`; None if there is none.
+        """Compact the lowest one that waits and is not given up, until it is dropped or `stop`; None if there is none.
 
         LeaseLostError, also while another process has the lease; CompactionError for what is wrong with the collection
         itself.
@@ -250,14 +249,14 @@ class Compactor:
         log.info("A sealed collection is compacted.", number=progress.number, repeats=progress.repeats)
 
     async def _check_end(self, progress: Progress) -> None:
-        """Make sure that nothing is behind the last reading that was read, with another read concern."""
+        """Make sure that nothing comes after the last reading that was read, with another read concern."""
         collection = self._database[sealed_name(progress.number)]
         query = {} if progress.done is None else {"_id": {"$gt": progress.done}}
         if await collection.find_one(query, {"_id": 1}, sort=[("_id", 1)]) is not None:
             raise LookupError("there are readings that were not found before")
 
     async def record_failure(self, number: int) -> bool:
-        """Count a failure; return whether the collection is set aside now. LeaseLostError."""
+        """Count a failure; return whether the collection is given up now. LeaseLostError."""
         self._metrics.failures.inc()
         return await self.lease.record_failure(number)
 
@@ -293,6 +292,8 @@ class Compactor:
                     removed += await self._garbage.remove(series)
                 except ChangedError:
                     continue  # someone is changing it; there will be another time
+                except (LookupError, TypeError, ValueError) as error:  # a damaged head; the other series go on
+                    log.error("The heads of a series cannot be read.", series=series, why=error_text(error))
         await self.lease.cleaned()
         if removed:
             log.info("What an ended compactor left is removed.", documents=removed)

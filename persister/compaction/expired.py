@@ -37,7 +37,7 @@ from runtime.times import now_ms
 from storage.codec.columns import Columns
 from storage.codec.decode import decode
 from storage.codec.packed import BlockError, BlockTooLarge
-from storage.places.documents import names_of, piece_columns, piece_document, series_name
+from storage.places.documents import piece_columns, piece_document, series_name, series_of
 from storage.places.names import BEGINNING
 from storage.places.pieces import of_pieces
 from storage.places.state import STATE, State, state_of
@@ -66,7 +66,7 @@ Guard = Callable[[], Awaitable[None]]
 
 
 class Expired:
-    """What is past its retention in the blocks and pieces of one database, for whoever has the lease.
+    """What is past its retention in the blocks and pieces of one database; only for the holder of the lease.
 
     Every method raises the driver's errors, WriteFailed, BlockError for what is damaged, and what the guard raises.
     """
@@ -99,7 +99,7 @@ class Expired:
 
     async def _replace(self, series: Key, head: HeadInfo, kept: Columns) -> bool:
         """Return whether somebody else was first, so that nothing was changed."""
-        change = await asyncio.to_thread(replaced, names_of(series), head, kept)
+        change = await asyncio.to_thread(replaced, series_of(series), head, kept)
         return bool(await self._blocks.apply([change]))
 
     async def _cut_pieces(self, series: Key, limit_ms: int) -> int:
@@ -143,7 +143,7 @@ def _kept(columns: Columns, limit_ms: int) -> Columns:
 
 @dataclass(slots=True)
 class _Round:
-    """A round on its way: MongoDB's time and this process' at its start, and the last series that is done."""
+    """A round in progress: when it began, by MongoDB's clock and by this process', and the last series that is done."""
 
     begun_ms: int
     begun_at: float

@@ -1,8 +1,8 @@
 """Removes what a compactor left that ended in the middle of a change: pending heads and columns of no block.
 
 A writer that is still alive, or only paused, may be about to use them. So they are listed first; then the `edit` of
-the live block in whose bounds they are is changed; then they are deleted. Whoever inserted something that is in the
-list had read the head before it was changed, so his own change of it fails.
+the live block in whose bounds they are is changed; then they are deleted. A writer that inserted something in the list
+had read the head before it was changed, so its own change of the head fails.
 """
 
 from collections.abc import AsyncIterator
@@ -12,11 +12,12 @@ from bson import MaxKey, MinKey
 
 from persister.compaction.blocks import Blocks
 from persister.compaction.heads import Heads, live
+from persister.compaction.pieces import name_of
 from readings.document import position_in
 from readings.filters import in_time_range
 from readings.keys import Key
 from runtime.logs import logger
-from storage.places.documents import names_of
+from storage.places.documents import series_of
 from storage.places.names import BEGINNING
 from storage.places.state import STATE
 
@@ -27,7 +28,10 @@ _NAMES = {"_id": 1, "columns": 1, "pending": 1}
 
 
 class Garbage:
-    """What no block needs, in one database. Every method raises the driver's errors, and ChangedError."""
+    """What no block needs, in one database. Every method raises the driver's errors, and ChangedError.
+
+    LookupError, TypeError or ValueError when the head of a block is damaged.
+    """
 
     def __init__(self, heads_collection: Any, columns: Any, blocks: Blocks, heads: Heads) -> None:
         self._collection = heads_collection
@@ -36,7 +40,7 @@ class Garbage:
         self._heads = heads
 
     async def remove(self, series: Key) -> int:
-        """Remove it from one series; return how many heads and columns were deleted.
+        """Remove garbage from one series; return how many heads and columns were deleted.
 
         Live heads that are still pending become ones that are not.
         """
@@ -60,7 +64,7 @@ class Garbage:
         return removed
 
     async def series(self) -> AsyncIterator[list[Key]]:
-        """Yield the series that seem to have some, in order, some at a time; it may turn out to be in use."""
+        """Yield the series that seem to have garbage, in order, some at a time; it may turn out to be in use."""
         after: Any = MinKey()
         while True:
             query = {"_id": {"$gt": after, "$ne": STATE, "$type": "object"}}
@@ -73,16 +77,12 @@ class Garbage:
             after = end
 
     async def _suspects(self, heads: list[dict[str, Any]], after: Any, end: Any) -> list[Key]:
-        used = {one["columns"] for one in heads if not one.get("pending")}
-        found = {_name(one["_id"]): names_of(one["_id"]) for one in heads if one.get("pending")}
-        # Columns begin with the key of their head, and are behind it in order.
+        used = {one.get("columns") for one in heads if not one.get("pending")}
+        found = {name_of(one["_id"]): series_of(one["_id"]) for one in heads if one.get("pending")}
+        # Columns begin with the key of their head, and follow it in order.
         upper = {"$lt": {**end, "id": MaxKey()}} if isinstance(end, dict) else {"$lt": end}
         cursor = self._columns.find({"_id": {"$gt": after, **upper}}, {"_id": 1}).sort("_id", 1)
         async for document in cursor:
             if document["_id"]["id"] not in used:
-                found[_name(document["_id"])] = names_of(document["_id"])
+                found[name_of(document["_id"])] = series_of(document["_id"])
         return list(found.values())
-
-
-def _name(key: Key) -> tuple[Any, ...]:
-    return tuple(names_of(key).values())

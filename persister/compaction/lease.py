@@ -27,7 +27,7 @@ from storage.places.state import STATE
 
 # After a kill nothing is compacted until it has run out. A batch takes up to 1 s, and MongoDB is given half of this.
 LEASE_S = 10.0
-# A sealed collection that failed so often is left where it is.
+# A sealed collection that failed this many times is given up: it stays where it is.
 FAILURES = 3
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 # Until it is renewed, a bit less than on the server: the answer took some time.
@@ -62,11 +62,11 @@ class Progress:
 class Lease:
     """One holder of the lease. Every method raises the driver's errors."""
 
-    def __init__(self, database: Any, holder: str = "") -> None:
+    def __init__(self, database: Any) -> None:
         self._state = database.get_collection(
             BLOCKS, codec_options=AS_MILLISECONDS, write_concern=SAFE, read_concern=ReadConcern("majority")
         )
-        self._holder = holder or secrets.token_hex(8)
+        self._holder = secrets.token_hex(8)
         self._turn = ""
         self._until = 0.0
         self._document: dict[str, Any] = {}
@@ -116,8 +116,11 @@ class Lease:
                 session=session,
             )
         if found is None:
-            if await self._state.find_one({"_id": STATE}, {"_id": 1}) is None:
+            state = await self._state.find_one({"_id": STATE}, {"unsealing": 1})
+            if state is None:
                 return False
+            if "unsealing" in state and not to_unseal:
+                raise LeaseLostError("`unseal` has begun and is not done")
             raise LeaseLostError("another process has the lease")
         self._renewed(asked_at, turn)
         self._document = found
@@ -191,7 +194,7 @@ class Lease:
             raise LeaseLostError("another process has the lease")
 
     async def record_failure(self, number: int) -> bool:
-        """Count a failure; return whether the collection is set aside now."""
+        """Count a failure; return whether the collection is given up now. LeaseLostError."""
         found = await self._state.find_one_and_update(
             self._mine,
             {"$inc": {"waiting.$[one].failures": 1}},

@@ -2,8 +2,8 @@
 
 The rules, and what they are for (docs/decisions/0024 has the figures):
 
-- Readings behind the series' last block become a block as soon as there are BLOCK_MIN of them, together with those of
-  pieces that are behind it too: in the usual case, readings in order, they are written once.
+- Readings after the series' last block become a block as soon as there are BLOCK_MIN of them, together with those of
+  pieces that come after it too: in the usual case, readings in order, they are written once.
 - Until then they wait in pieces. A series has at most MAX_RUNS runs of them, each sorted and without overlaps, so that
   at most that many lie over any time.
 - One run more, and the smallest ones are merged: sorted by size, each next one while it is at most RATIO times what
@@ -21,15 +21,15 @@ from readings.keys import Position
 from storage.places.documents import Piece
 from storage.places.names import BEGINNING
 
-# A block has at least so many readings when it is written, except what retention left of it.
+# A block has at least this many readings when it is written, unless retention cut it.
 BLOCK_MIN = 4096
-# New blocks have at most so many, and blocks into which others were merged at most BLOCK_MAX.
+# New blocks have at most BLOCK_USUAL readings, and blocks into which others were merged at most BLOCK_MAX.
 BLOCK_USUAL, BLOCK_MAX = 8192, 16_384
 PIECE_MAX = 8192
 MAX_RUNS = 7
 RATIO = 2.0
 DENSE = 1 / 8
-# One of so many late readings is looked up to find the blocks in which they are dense: a block has BLOCK_MIN readings.
+# One in this many late readings is looked up, to find the blocks in which they are dense: these have BLOCK_MIN or more.
 SAMPLE_EVERY = int(BLOCK_MIN * DENSE)
 
 
@@ -73,7 +73,7 @@ def plan(incoming: Incoming, pieces: Sequence[Piece], *, end: Position | None, b
     """Return what to do with incoming readings, given the pieces of their series.
 
     `end` is the position of the last reading of the last block, None without blocks; `behind` is how many of the
-    incoming readings are behind it.
+    incoming readings come after it.
     """
     if _is_stored(incoming, pieces):
         return Plan(stored=True)

@@ -1,6 +1,6 @@
 """Reads a sealed collection in the order of its key, as batches of chunks: readings of one series in a row.
 
-Each read is a query of its own that begins behind the last one, so nothing depends on a cursor that stays open.
+Each read is a query of its own that begins after the last one, so nothing depends on a cursor that stays open.
 Where chunks end depends on the readings alone, not on where reading began: a process that goes on from a saved position
 makes the same chunks as the one that did not come to save a later one.
 """
@@ -18,7 +18,7 @@ from readings.keys import Key
 from storage.codec.columns import Columns, first_wins
 from storage.codec.from_documents import columns_of, split
 from storage.codec.packed import Integers
-from storage.places.documents import names_of
+from storage.places.documents import series_of
 from storage.places.raw_find import find_raw
 from storage.places.window import position_at
 
@@ -51,7 +51,7 @@ class SealedScan:
     """One pass over a sealed collection."""
 
     def __init__(self, collection: Any, seal: int, after: Key | None, session: Any = None) -> None:
-        """Read behind a key, or from the start; in a session that has seen what a majority had of the collection."""
+        """Read after a key, or from the start; in a session that has seen what a majority had of the collection."""
         self._collection = collection
         self._session = session
         self._seal = seal
@@ -103,7 +103,9 @@ class SealedScan:
 
     def _chunk(self, body: bytes, newest: bytes, series: bytes) -> Chunk:
         last = _key(newest)
-        return Chunk(series, names_of(last), first_wins(columns_of(body, self._seal)).columns, newest, last, self._seal)
+        return Chunk(
+            series, series_of(last), first_wins(columns_of(body, self._seal)).columns, newest, last, self._seal
+        )
 
 
 def _key(document: bytes) -> Key:

@@ -1,4 +1,4 @@
-"""`python -m persister unseal`: puts all readings back into `readings`, one document each, for a way down.
+"""`python -m persister unseal`: puts all readings back into `readings`, one document each, for a downgrade.
 
 Of several copies of a reading the one with the lowest seal number is valid, and what is in `readings` has the highest.
 So every copy from elsewhere replaces what is in `readings`, those with higher numbers first:
@@ -48,7 +48,7 @@ from storage.codec.decode import decode
 from storage.codec.from_documents import columns_of, split
 from storage.codec.packed import BlockError
 from storage.codec.to_documents import documents_of
-from storage.places.documents import Piece, columns_key, names_of, piece_columns, piece_of, series_name
+from storage.places.documents import Piece, columns_key, piece_columns, piece_of, series_name, series_of
 from storage.places.names import BEGINNING, BLOCKS, COLUMNS, END, PIECES, SEALED_PREFIX, seal_number, sealed_name
 from storage.places.pieces import of_pieces
 from storage.places.raw_find import find_raw
@@ -137,7 +137,7 @@ class _Unseal:
         return Unsealed(self._written, removed)
 
     async def _uuids(self) -> dict[str, Any]:
-        # In the session: what is read in it behind this includes the renames that it has listed.
+        # In the session: what is read in it after this includes the renames that it has listed.
         names = {"name": {"$regex": "^readings\\."}}
         cursor = await self._database.list_collections(filter=names, session=self._session)
         found = {one["name"]: one["info"]["uuid"] async for one in cursor}
@@ -158,7 +158,7 @@ class _Unseal:
                 documents = [body[start:end] for start, end in pairwise(starts)]
                 await self._write(documents)
                 query = {"_id": {"$gt": bson.decode(documents[-1], AS_MILLISECONDS)["_id"]}}
-            # A read that is not of a majority finds what is behind the end; within it, the session has to do.
+            # A read that is not of a majority finds what comes after the end; within it, the session has to do.
             if await self._database[sealed_name(number)].find_one(query, {"_id": 1}) is not None:
                 raise WriteFailed("there are readings that were not found before; run it again")
 
@@ -185,7 +185,7 @@ class _Unseal:
             firsts = [
                 await each.find_one(query, {"_id": 1}, sort=[("_id", 1)]) for each in (self._blocks, self._pieces)
             ]
-            found = [names_of(one["_id"]) for one in firsts if one is not None]
+            found = [series_of(one["_id"]) for one in firsts if one is not None]
             if not found:
                 return
             series = min(found, key=lambda key: [str(name).encode() for name in key.values()])
@@ -255,7 +255,7 @@ class _Unseal:
             await self._lease.renew()
 
     async def _commit(self, uuids: dict[str, Any]) -> None:
-        """Let the state say that everything is in `readings`, and what is to be removed."""
+        """Let the state say that everything is in `readings`, and which collections must be removed."""
         if (await self._uuids()).keys() - uuids.keys():
             # It holds copies that were put back until then, and its number would let them win against later ones.
             raise WriteFailed("readings were sealed meanwhile; set SEALING=off, and run it again")
@@ -268,7 +268,7 @@ class _Unseal:
         await self._blocks.update_one({"_id": STATE}, change, session=self._session)
 
     async def _remove(self) -> int:
-        """Remove what is empty of meaning now; return how many collections were dropped."""
+        """Remove the other places, which have no meaning any more; return how many collections were dropped."""
         state = await self._blocks.find_one({"_id": STATE})
         self._report("removing blocks, pieces and sealed collections …")
         removed = 0

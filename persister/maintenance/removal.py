@@ -84,7 +84,7 @@ class Removal:
         """Delete whole blocks, the oldest first, each only if it is still the one that was found.
 
         A pending block is live because of the one that ends where it begins (storage.places.documents). So it is made
-        one that is not pending before that one goes, and is the next to go: there must be no gap behind it.
+        one that is not pending before that one goes, and is the next to go: there must be no gap after it.
         """
         query = {**query, "pending": {"$exists": False}}
         while await self._delete_blocks_before_a_pending_one(query):

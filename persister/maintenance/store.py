@@ -105,7 +105,7 @@ class MaintenanceStore:
         return owners, int(last["_id"]) if last else 0
 
     async def deleted_after(self, number: int) -> tuple[list[str], int]:
-        """Return the owners of the deletions after a number and of those without one, and the highest number."""
+        """Return the owners of the deletions after a number and of those without a number, and the highest number."""
         with translating_errors():
             found = [one async for one in self._deletions.find({"_id": {"$gt": Int64(number)}}).sort("_id", 1)]
             # Written by a version without numbers, whose sweeps last for an hour.

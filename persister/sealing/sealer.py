@@ -1,6 +1,6 @@
 """Renames `readings` to `readings.sealed.<n>` when it is due, and creates the next one.
 
-What each step leaves if the process dies behind it, and what repairs it:
+What each step leaves if the process dies after it, and what repairs it:
 
 - The number is taken, and waits: nothing has that name. Readers find nothing there, and the compactor takes the number
   off the list some minutes later.
@@ -57,7 +57,7 @@ TRIES = 3
 
 # The server has done nothing and will do nothing.
 _REFUSALS = {UNAUTHORIZED, NAMESPACE_NOT_FOUND, COLLECTION_UUID_MISMATCH, UNKNOWN_FIELD}
-# The birth of the next collection, recorded with majority behind this, is safe only if the rename is. Waiting for that
+# The birth of the next collection, recorded with majority after this, is safe only if the rename is. Waiting for that
 # here would hold up the next writes.
 _APPLIED = {"w": 1}
 

@@ -19,7 +19,7 @@ from persister.mongodb_errors import translating_errors
 from storage.places.names import BLOCKS
 from storage.places.state import STATE
 
-# While so many sealed collections wait, no further one is sealed: each is one more for readers to ask.
+# While this many sealed collections wait, no further one is sealed: each is one more for readers to ask.
 MAX_WAITING = 8
 
 # When a persister last said that its retention is the one in the state, and how often it says so.
@@ -57,7 +57,7 @@ class SealingState:
 
     @property
     def age_seconds(self) -> float:
-        """Since when `hot_uuid` receives readings."""
+        """For how many seconds `hot_uuid` has received readings."""
         return 0.0 if self.now is None else (self.now - self.born_at).total_seconds()
 
 

@@ -22,7 +22,7 @@ def attributes_of(tails: Iterable[bytes]) -> list[Document]:
 
 
 def around_coordinates(location: bytes) -> list[bytes]:
-    """Return what is in front of, between and behind the coordinates in the JSON of a location with zeros."""
+    """Return what is before, between and after the coordinates in the JSON of a location with zeros."""
     return location.split(_ZERO)
 
 

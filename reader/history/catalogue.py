@@ -158,9 +158,9 @@ def _search_texts(entries: Iterable[Entry]) -> list[_SearchEntry]:
     for entry in entries:
         if entry.device not in devices:
             location = entry.location
-            sort_key = location if isinstance(location, str) else ",".join(map(str, (location or {}).values()))
+            place = location if isinstance(location, str) else ",".join(map(str, (location or {}).values()))
             # Separated by newlines: no search word spans two of them.
-            devices[entry.device] = _normalized("\n".join((entry.name or "", entry.device, sort_key)))
+            devices[entry.device] = _normalized("\n".join((entry.name or "", entry.device, place)))
         if entry.sensor_type not in types:
             types[entry.sensor_type] = _normalized(entry.sensor_type)
         found.append((entry, devices[entry.device], types[entry.sensor_type]))

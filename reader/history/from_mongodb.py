@@ -20,6 +20,7 @@ from reader.history.sequence import Completeness, Gap, SequenceGaps
 from reader.history.series_names import SeriesNames
 from reader.history.together import together
 from reader.responses import AS_STORED, Document
+from readings.collections import SERIES
 from readings.document import DocumentError, position_of
 from readings.filters import of_device
 from readings.keys import Position, series_key
@@ -36,7 +37,6 @@ from storage.places.stored import stored_positions
 from storage.places.threads import in_thread_if_large
 from storage.places.window import Window, position_at
 
-SERIES = "series"
 # Queries running in the driver, which has some threads; their results are in memory, some 2 MB for a page of 1,000. One
 # owner has a share of the slots. Waiting queries take turns, and the wait counts towards their timeout.
 MAX_CONCURRENT_QUERIES = min(16, THREADS)
@@ -109,7 +109,7 @@ class FromMongoDB:
         return decode_all(b"".join(found), AS_STORED)
 
     async def page_columns(self, owner: str, range_: Range, limit: int) -> Columns | None:
-        """Return the same as `page` as columns; None for no reading."""
+        """Return the readings of `page` as columns; None without any."""
         async with self._query(owner):
             return (await self._places.page(range_.window(owner), limit)).columns
 
@@ -129,7 +129,7 @@ class FromMongoDB:
                 yield columns
 
     async def stored(self, owner: str, device: str, sensor_type: str, positions: list[Position]) -> list[Position]:
-        """Return those of the positions, which are in order, at which readings of a series are stored."""
+        """Return the positions, of these in order, at which readings of a series are stored."""
         series = series_key(owner, device, sensor_type)
         parts = stored_positions(self._places, series, positions, lambda: self._query(owner))
         return [one async for part in parts for one in part]
@@ -137,7 +137,7 @@ class FromMongoDB:
     async def gaps(
         self, owner: str, range_: Range, limit: int = 0, past: Position | None = None
     ) -> tuple[Completeness, list[Gap]]:
-        """Return how complete a range is, and its gaps behind a position: one more than `limit` if there are more."""
+        """Return how complete a range is, and its gaps after a position: one more than `limit` if there are more."""
         into = SequenceGaps(limit, past)
         return await scan_gaps(self._places, range_.window(owner), into, lambda: self._query(owner))
 
@@ -198,7 +198,7 @@ class FromMongoDB:
     async def in_range(
         self, owner: str, series: Sequence[tuple[str, str]], from_ms: int | None, to_ms: int | None
     ) -> list[tuple[str, str]]:
-        """Return those of the series that have readings in a range, and few that have earlier and later ones only."""
+        """Return the series that have readings in a range, and some that have only earlier and later ones."""
         start = BEGINNING if from_ms is None else (from_ms, BEGINNING[1])
         end = END if to_ms is None else (to_ms, BEGINNING[1])
         found: set[tuple[str, str]] = set()

@@ -1,4 +1,4 @@
-"""Reads the numbers of a range for its gaps: for a second at a time, so that others get their turn in between."""
+"""Reads the numbers of a range for its gaps: for a second at a time, so that other queries get a turn in between."""
 
 import time
 from collections.abc import Callable
@@ -12,8 +12,8 @@ from storage.places.stretches import positions
 from storage.places.threads import in_thread_if_large
 from storage.places.window import Window, position_at
 
-# A year of one reading a second takes longer than one query may. In this time some 300,000 documents are read, or a
-# million readings of blocks.
+# A year of one reading a second takes longer than one query may. In 1 s some 300,000 documents are read, or a million
+# readings of blocks.
 SCAN_S = 1.0
 # Proxies wait 60 s for an answer (`proxy_read_timeout` of proxy/nginx.conf): beyond it nobody would get it.
 MAX_SCAN_S = 55.0

@@ -32,7 +32,7 @@ Texts = list[bytes]
 
 @dataclass(frozen=True, slots=True)
 class LineForm:
-    """The lines of one series: the bytes in front of ts, then those behind ts, seq, value, receivedAt and attributes.
+    """The lines of one series: the bytes before ts, then those after ts, seq, value, receivedAt and attributes.
 
     `attribute` returns an attribute, of this name, with what separates it from the one before; `absent` is that of one
     that a reading does not have. `document` encodes a whole document as a line, as columns' readings are.

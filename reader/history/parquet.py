@@ -18,7 +18,8 @@ from storage.codec.columns import Columns
 # of 65,536 rows with short names and no tags has 6 MB before encoding; with longer texts it ends earlier.
 ROW_GROUP_ROWS = 65_536
 ROW_GROUP_BYTES = 8 * 1024 * 1024
-# Also when rows come slowly, from many short series, so that no proxy on the way takes the response for dead.
+# A row group also ends after this time: where rows come slowly, from many short series, no proxy may take the response
+# for dead.
 ROW_GROUP_SECONDS = 10.0
 # Batches of short series that are kept as they are: each has some kB of its own.
 PENDING_BATCHES = 64
@@ -104,7 +105,7 @@ class ParquetRows:
 
 
 class _Sink:
-    """What pyarrow writes into, as a file."""
+    """The file that pyarrow writes to, in memory."""
 
     closed = False
 

@@ -19,7 +19,7 @@ from readings.keys import Position
 from storage.codec.columns import Booleans
 from storage.codec.packed import Integers
 
-# Of RTP's receivers: a number this far behind the highest one is late, one further behind is of a restarted sender
+# Of RTP's receivers: a number this far below the highest one is late, one further below is of a restarted sender
 # (MAX_MISORDER of RFC 3550, appendix A.1).
 MISORDERED = 100
 # Gateways take lower numbers only from devices; readings without `ts` get a random one from here on.
@@ -39,7 +39,7 @@ class Gap(NamedTuple):
 
     @property
     def position(self) -> Position:
-        """The reading in front of the gap, which no other gap has."""
+        """The reading before the gap, which no other gap has."""
         return self.after_ms, self.from_seq - 1
 
 
@@ -58,7 +58,7 @@ class Completeness(NamedTuple):
 class SequenceGaps:
     """Finds gaps in readings of one series, which are added in the order of (ts, seq), each once.
 
-    Keeps the first `limit` gaps behind a position, in the order of their positions, and counts all of them.
+    Keeps the first `limit` gaps after a position, in the order of their positions, and counts all of them.
     """
 
     def __init__(self, limit: int = 0, past: Position | None = None) -> None:
@@ -142,7 +142,7 @@ class SequenceGaps:
 def _open_end(seq: Integers, counts: Integers) -> int:
     """Return how many of the last numbers in order belong to the last count, and may still get late neighbours.
 
-    The first of them is the one in front of these.
+    The first of them is the one before these.
     """
     begin = int(np.searchsorted(counts, counts[-1]))
     first = begin + int(np.searchsorted(seq[begin:], seq[-1] - MISORDERED))
@@ -168,7 +168,7 @@ def _count_starts(seq: Integers, *, is_last: bool) -> tuple[Booleans, int]:
 
 
 def _part_starts(seq: Sequence[int], *, is_last: bool) -> tuple[list[int], int]:
-    """Return where counts start behind the first number, and how many numbers at the end are undecided.
+    """Return where counts start after the first number, and how many numbers at the end are undecided.
 
     Numbers below the highest one of their count are undecided until the count goes on above it: then they were late.
     If it does not, they are a count of their own.

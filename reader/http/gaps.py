@@ -45,7 +45,7 @@ class GapsQuery(msgspec.Struct, rename="camel"):
 
 
 class GapItem(msgspec.Struct, rename="camel"):
-    """Missing numbers, both included, how many they are, and the times of the readings in front and behind."""
+    """Missing numbers, both ends included, how many they are, and the times of the readings around them."""
 
     from_seq: int
     to_seq: int

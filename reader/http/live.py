@@ -165,7 +165,7 @@ class LiveRoutes:
         try:
             async with feed.with_close_timeout():
                 await response.prepare(request)
-                # When the last reading was received, of whatever device, is not told to a key that is for some.
+                # A key for some devices must not learn when the last reading of any device was received.
                 limited = feed.within is not None
                 last_received_ms = now_ms() - LIMITED_LAG_MS if limited else self._live.last_received_ms(owner)
                 start = since or start_position(feed.wanted, last_received_ms)

@@ -39,14 +39,14 @@ class RequestGuard:
         self._metrics = metrics
 
     async def claims(self, request: web.Request) -> Verified:
-        """Return the claims of a token that may read, and what the request names; Problem 401, 403 or 503.
+        """Return the claims of a token that may read, and covers the devices that the request names.
 
-        Where a request names no device, the answer has to be limited to `devices` of the claims.
+        Problem 401, 403 or 503. If a request names no device, limit the response to the `devices` of the claims.
         """
         return _covering(await self._bearer.claims(request, SCOPE), request)
 
     async def claims_of_device(self, request: web.Request) -> Verified:
-        """Return the same for a token that may read, or one that may send."""
+        """Return the claims of a token that may read or send, as `claims` otherwise."""
         claims = await self._bearer.claims(request)
         if not claims.allows(SCOPE) and not claims.allows(WRITE_SCOPE):
             raise forbidden(WRITE_SCOPE)

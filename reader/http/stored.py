@@ -42,7 +42,7 @@ class StoredQuestion(Body):
 
 
 class StoredAnswer(msgspec.Struct):
-    """Those that are stored; none is an empty list."""
+    """The readings that are stored; an empty list if there are none."""
 
     items: list[StoredItem]
 

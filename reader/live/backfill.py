@@ -160,9 +160,7 @@ class Backfill:
             position = position_of(page[-1])
             if fresh:
                 range_ = replace(range_, past=position)
-            elif (
-                position[0] > ahead_ms
-            ):  # the clock was ahead: skip the future readings to reach what was measured since
+            elif position[0] > ahead_ms:  # the device's clock was ahead: skip these to reach later measurements
                 range_ = replace(range_, past=(ahead_ms, 0))
             else:
                 break

@@ -1,6 +1,6 @@
-"""ALARMS → READER: what became of alarms, as `alarm` events of the live feeds of their owners.
+"""ALARMS → READER: changes of alarms, as `alarm` events of the live feeds of their owners.
 
-Transient, like what is live: what a feed has missed is in `GET /alarms` and in the alarms' histories.
+Transient, like live readings: changes that a feed missed are in `GET /alarms` and in the alarms' histories.
 """
 
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ from reader.live.from_live import FromLive
 from reader.metrics import ReaderMetrics
 from runtime.background import background
 
-# Of less than 2 kB each; beyond it the oldest are dropped.
+# Queued events of less than 2 kB each; beyond it the oldest are dropped.
 MAX_QUEUED_EVENTS = 10_000
 
 
@@ -48,6 +48,6 @@ class FromAlarms:
 
 
 def sent_event(event: AlarmEvent) -> bytes:
-    """Return an alarm as an event, without the owner, who knows who they are."""
+    """Return a change of an alarm as an event, without its owner: the feed is the owner's."""
     fields = {name: one for name, one in msgspec.to_builtins(event).items() if name != "owner" and one is not None}
     return b"event: alarm\ndata: " + msgspec.json.encode(fields) + b"\n\n"

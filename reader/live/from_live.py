@@ -28,7 +28,7 @@ MAX_QUEUED_PAYLOADS = 64
 MAX_OWNERS = 10_000
 # An older lag says nothing about the present.
 LAG_VALID_S = 10.0
-# Devices come and go: what the series of those that are gone take is given back.
+# Devices come and go: the memory of the series of those that are gone is freed.
 FORGET_SERIES_EVERY_S = 600.0
 # Events held for a feed that reads its backfill; beyond it the oldest are dropped.
 MAX_HELD = 10_000

@@ -25,17 +25,16 @@ def encode_block(columns: Columns, start: Position, until: Position) -> Block:
     return Block(head_of(columns, start, until), encode(columns))
 
 
-def decode_block(block: Block, *, positions_alone: bool = False) -> Columns:
-    """Return the readings, or only their ts and seq as `decode_positions` does.
-
-    BlockError when the columns are damaged, of a later version, or not those of the head.
-    """
-    head = block.head
-    return decode_columns(block.columns, head.series, head.sums.count, positions_alone=positions_alone)
+def decode_block(block: Block) -> Columns:
+    """Return the readings; BlockError when the columns are damaged, of a later version, or not those of the head."""
+    return decode_columns(block.columns, block.head.series, block.head.sums.count)
 
 
 def decode_columns(columns: bytes, series: bytes, count: int, *, positions_alone: bool = False) -> Columns:
-    """Return the readings of a block with this series and count in its head; as `decode_block`."""
+    """Return the readings of a block with this series and count in its head; BlockError as `decode_block`.
+
+    With `positions_alone` only their ts and seq count, as `decode_positions` returns them.
+    """
     found = (decode_positions if positions_alone else decode)(columns, series)
     if len(found) != count:
         raise BlockError(f"the columns have {len(found)} readings, and the head counts {count}")

@@ -73,7 +73,7 @@ _ARRAYS = ("ts", "seq", "received", "seals", "kinds", "values", "tails")
 
 
 def concatenate(parts: Sequence[Columns]) -> Columns:
-    """Return the readings of all parts, which are of one series, one part after the other."""
+    """Return the readings of all parts, at least one, one part after the other; ValueError if of several series."""
     first = parts[0]
     if any(part.series != first.series for part in parts):
         raise ValueError("the parts are of several series")

@@ -35,7 +35,7 @@ def _nearest_and_rest(numbers: list[float]) -> tuple[float, float]:
 
 
 def two_doubles_by_part(numbers: Floats, begins: Integers) -> tuple[Floats, Floats]:
-    """Return the exact sum of each part of finite numbers.
+    """Return the exact sum of each part of finite numbers as two arrays: the nearest double, and what it misses.
 
     Parts begin at these indexes, the first one at 0, and none is empty.
     """

@@ -24,7 +24,7 @@ _PLACES = {31: (9, 22), 44: (9, 22, 35)}
 
 
 class Form(NamedTuple):
-    """Where a document has what: offsets from its start, and the kind of its value."""
+    """Where the parts of a document are: offsets from its start, and the kind of its value."""
 
     ts_at: int
     kind: Kind

@@ -20,7 +20,7 @@ from storage.codec.sums import Numbers, Sums, first_equal
 _BOUNDS = (b"\x03until", b"\x03first", b"\x03last")
 _FLOATS = (b"\x01min", b"\x01max", b"\x01sum", b"\x01rest", b"\x01first", b"\x01last")
 _MIN, _MAX, _SUM, _REST, _FIRST, _LAST = range(len(_FLOATS))
-# ts and seq in `_TS_SEQ_BYTES`, behind their types and names.
+# ts and seq in `_TS_SEQ_BYTES`, after their types and names.
 _TS_AT, _SEQ_AT, _TS_SEQ_BYTES = 4, 17, 25
 # Fewer heads of one length are faster one by one.
 _FEW = 8
@@ -167,7 +167,7 @@ def _layout(document: bytes) -> tuple[list[int], list[int], list[int], Booleans]
 
 
 def is_before(positions: Integers, others: Integers | Position) -> Booleans:
-    """Return which of the positions, rows of ts and seq, are lower than others."""
+    """Return which of the positions, rows of ts and seq, are lower than others: as many rows, or one position."""
     others = np.asarray(others)
     ts, seq = positions[..., 0], positions[..., 1]
     found: Booleans = (ts < others[..., 0]) | (ts == others[..., 0]) & (seq < others[..., 1])

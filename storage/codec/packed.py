@@ -117,7 +117,7 @@ def _zigzag(number: int) -> int:
 
 
 def sized(data: bytes) -> bytes:
-    """Return bytes behind their length."""
+    """Return bytes after their length."""
     return uint(len(data)) + data
 
 

@@ -1,7 +1,7 @@
 """The sections of a block: what both encoder and decoder know of the format.
 
 A block is: the version, one byte; the CRC-32 of what follows, four bytes; the number of readings; then sections, each
-an id, a length and that many bytes. Numbers in front of sections are as `packed.uint` writes them; a section is what
+an id, a length and that many bytes. Numbers before sections are as `packed.uint` writes them; a section is what
 `packed.pack` or `packed.pack_list` returned. Ids ascend, and a section that would be empty is left out. Every version
 that was ever written can be read: tests/storage/codec/golden has blocks of each.
 """

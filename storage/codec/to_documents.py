@@ -20,7 +20,7 @@ from storage.codec.packed import Integers
 
 _LENGTH = struct.Struct("<i")
 _TS_SEQ = struct.Struct("<q5sq")
-# So few documents are faster one by one.
+# Up to this many documents are faster one by one.
 _FEW = 8
 _INT64 = struct.Struct("<q")
 
@@ -54,7 +54,7 @@ def _of_one_form(columns: Columns, index: Integers | None) -> list[bytes]:
 
 
 def _head(series: bytes) -> bytes:
-    """Return what is in front of `ts`' milliseconds but for the document's length."""
+    """Return the bytes before `ts`' milliseconds, without the document's length."""
     return ID_HEAD + _LENGTH.pack(4 + len(series) + TS_SEQ_BYTES) + series + TS_HEAD
 
 

@@ -77,7 +77,7 @@ class Blocks:
     def heads_in(self, window: Window, session: Any) -> HeadTable | None:
         """Return the heads of the first live blocks of a window, HEADS_PER_QUERY or fewer; None if there are none.
 
-        The last one ends behind the window if these are all. PlacesChanged if one is missing.
+        The last one ends after the window if these are all. PlacesChanged if one is missing.
         """
         first = self._first(window, session)
         if first is None:
@@ -96,7 +96,7 @@ class Blocks:
         return self.columns(block, session, positions_alone=positions_alone)
 
     def _first(self, window: Window, session: Any, asked: FoundHead | None = None) -> LiveBlock | None:
-        """Return the live block in which a window starts, or else the first one behind that."""
+        """Return the live block in which a window starts, or else the first one after that."""
         found = self._begin(replace(window, descending=False), session, asked)
         if found is None:  # what was before has been removed
             rest = {"$gt": window.key(window.start), "$lt": window.key(window.end)}

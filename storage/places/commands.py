@@ -1,4 +1,4 @@
-"""Commands that read, put to MongoDB past the driver's cursors, which cost half as much again for one reply."""
+"""Read commands sent without the driver's cursors, which take half as long again for one reply."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def find_document(
 ) -> dict[str, Any] | None:
     """Return the first or the last document in the order of `_id`, decoded with the collection's options; as `ask`.
 
-    The driver's `find_one` makes a cursor for it: half as much again for the reader.
+    The driver's `find_one` makes a cursor for it, which takes the reader half as long again.
     """
     command = find_command(collection, query, 1, descending=last) | {"singleBatch": True}
     if projection:
@@ -31,9 +31,9 @@ def find_document(
 
 
 def ask(collection: Any, command: dict[str, Any], session: Any, options: Any) -> Any:
-    """Return the reply to a command that only reads from a collection of the synchronous driver; its errors.
+    """Return the reply to a read command on a collection of the synchronous driver; raises the driver's errors.
 
-    Asked a second time when the connection is lost or the primary steps down, as the driver asks its own finds.
+    Sent a second time when the connection is lost or the primary steps down, as the driver repeats its own finds.
     """
     command = with_read_concern(command, collection, session)
     try:
@@ -45,9 +45,9 @@ def ask(collection: Any, command: dict[str, Any], session: Any, options: Any) ->
 
 
 def with_read_concern(command: dict[str, Any], collection: Any, session: Any) -> dict[str, Any]:
-    """Return a command that reads what a collection's read concern asks for, nothing older than its session has read.
+    """Return a command with a collection's read concern, that reads nothing older than its session has read.
 
-    The driver adds both to its own finds, and to a command neither (PyMongo 4.20).
+    The driver adds these to its own finds, and to no command (PyMongo 4.20).
     """
     concern = dict(collection.read_concern.document)
     if session is not None and session.operation_time is not None:

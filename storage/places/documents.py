@@ -28,7 +28,7 @@ from readings.keys import Key, Position, reading_key, series_key
 from storage.codec.columns import Columns
 from storage.codec.decode import decode
 from storage.codec.encode import encode
-from storage.codec.head import Head, head_from
+from storage.codec.head import Head
 from storage.codec.packed import BlockError
 from storage.codec.sections import VERSION as CODEC_VERSION
 from storage.places.window import Window
@@ -55,16 +55,6 @@ class StoredHead:
         document = self.head.document()
         document |= {"columns": self.columns, "edit": self.edit, "lastSeal": Int64(self.last_seal)}
         return document | {"pending": True} if self.pending else document
-
-
-def stored_head(document: dict[str, Any]) -> StoredHead:
-    """Return the head of a document decoded with AS_MILLISECONDS; BlockError for another document."""
-    head = head_from(document)
-    try:
-        columns, edit, last_seal = document["columns"], document["edit"], int(document["lastSeal"])
-    except (LookupError, TypeError, ValueError) as error:
-        raise BlockError(f"not the head of a block: {error!r}") from error
-    return StoredHead(head, columns, edit, last_seal, bool(document.get("pending")))
 
 
 def head_end(document: dict[str, Any]) -> Position:
@@ -114,8 +104,8 @@ def live_block(document: dict[str, Any]) -> LiveBlock:
 
 
 def columns_key(series: Key, start: Position, number: ObjectId) -> Key:
-    """Return the `_id` of columns of the block that begins at `start`."""
-    return {**names_of(series), "ts": DatetimeMS(start[0]), "seq": Int64(start[1]), "id": number}
+    """Return the `_id` of columns of the block that begins at `start`; `series` is any key that begins with one."""
+    return {**series_of(series), "ts": DatetimeMS(start[0]), "seq": Int64(start[1]), "id": number}
 
 
 def columns_document(series: Key, start: Position, number: ObjectId, data: bytes) -> dict[str, Any]:
@@ -147,7 +137,7 @@ def piece_document(series: Key, level: int, run: ObjectId, columns: Columns, new
     `newest` has the fields of the last reading but its series, as in a head.
     """
     return {
-        "_id": {**names_of(series), "level": level, "id": ObjectId()},
+        "_id": {**series_of(series), "level": level, "id": ObjectId()},
         "version": VERSION,
         "run": run,
         "count": len(columns),
@@ -189,6 +179,6 @@ def series_name(series: Key) -> bytes:
     )
 
 
-def names_of(key: Key) -> Key:
-    """Return the series of any key that begins with one."""
+def series_of(key: Key) -> Key:
+    """Return the key of the series that any key begins with."""
     return series_key(key["owner"], key["device"], key["sensorType"])

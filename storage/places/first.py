@@ -33,7 +33,7 @@ class FirstReadings:
         return found, state
 
     def read(self, window: Window, limit: int, session: Any, *, exact: bool) -> Loose:
-        """Return the first `limit` readings of a window, or if that need not be `exact` those of whole blocks."""
+        """Return the first `limit` readings of a window, or without `exact` also the rest of the blocks they are in."""
         loose = self._loose.read(window, limit, session)
         if loose.state.has_blocks and not loose.found.rest.is_empty:
             self._add_pieces_and_blocks(loose.found, limit, session, exact=exact)
@@ -57,7 +57,7 @@ class FirstReadings:
         return unless_moved(lambda: pieces_in(self._pieces, window, session))
 
     def _of_blocks(self, window: Window, limit: int, session: Any, head: FoundHead | None) -> Columns | None:
-        """Return the readings of the first blocks of a window in order, at least `limit` if it has so many."""
+        """Return the readings of the first blocks of a window in order: at least `limit`, or all of them."""
         found: list[Columns] = []
         count = 0
         for block in self.blocks.walk(window, session, head):

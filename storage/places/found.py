@@ -45,9 +45,9 @@ class Found:
             self._narrow()
 
     def add(self, columns: Columns | None, *, whole: bool = False, is_cut: bool = False) -> None:
-        """Add the first readings of one place, in order: all that it has if they are fewer than the limit, or not cut.
+        """Add the first readings of one place, in order: all that it has, unless they reach the limit or are `is_cut`.
 
-        What lies behind as many as the limit is left out, or if they are to be kept `whole`, what lies behind them all.
+        If so, `rest` ends at the last one within the limit, or with `whole` at the last one of them.
         """
         columns = None if columns is None else self.rest.cut(columns)
         if columns is None or not len(columns):
@@ -60,7 +60,7 @@ class Found:
             self.rest = self.rest.until(position_at(columns, count - last if self.rest.descending else last - 1))
 
     def _narrow(self) -> None:
-        """Leave out what lies behind the first readings of all that was found, if these are as many as the limit."""
+        """End `rest` at the last reading within the limit, once that many were found."""
         if len(self._raw) + len(self._parts) < 2 or self.count() < self._limit:
             return
         columns = self.columns()
@@ -75,13 +75,13 @@ class Found:
         return sum(raw.total for raw, _ in self._raw) + sum(map(len, self._parts))
 
     def columns(self) -> Columns | None:
-        """Return what was found, in order; None if that is no reading."""
+        """Return what was found, in order; None without any reading."""
         parts = [*self._parts, *columns_together(self._raw, self.rest)]
         columns = self.rest.cut(first_wins(concatenate(parts)).columns) if parts else None
         return columns if columns is not None and len(columns) else None
 
     def batch(self, *, exact: bool) -> Batch:
-        """Return what was found, in the direction of the window, and no more than the limit if it is to be `exact`."""
+        """Return what was found, in the direction of the window; with `exact` no more than the limit."""
         columns = self.columns()
         if columns is None:
             return Batch(None, has_more=False)

@@ -21,7 +21,7 @@ from storage.places.window import Window
 
 # Sealed collections asked for readings before one command asks whether any of the others has some.
 FEW_SEALED = 2
-# For how long a state will do: a limit of retention is changed, and a collection dropped, at any time.
+# How long a state is used: limits of retention may change, and collections may be dropped, at any time.
 STATE_S = 1.0
 
 
@@ -34,7 +34,7 @@ class Loose(NamedTuple):
 
 
 class _Recent(NamedTuple):
-    """The state as it was when last read, until when it will do, and the time in MongoDB that it is of."""
+    """The state as it was when last read, until when it is used, and its operation time in MongoDB."""
 
     state: State
     until: float
@@ -67,9 +67,9 @@ class LooseReadings:
         return Loose(found, hot, state)
 
     def _empty(self, numbers: Sequence[int], window: Window, state: State, session: Any) -> set[int]:
-        """Return sealed collections without a reading of a window, if that is true of all of which nothing is known.
+        """Return sealed collections that are empty in a window: all those of which nothing is known, or none.
 
-        Mostly it is: the first ones have the whole page. Each of the others would take a query of its own to say so.
+        Mostly all are, because the first ones have the whole page; else each would take a query of its own to say so.
         """
         bounds = self._bounds
         unknown = [
@@ -86,7 +86,7 @@ class LooseReadings:
     def _hot(self, window: Window, limit: int, session: Any) -> tuple[Window, Raw, State]:
         """Return a window without what is past its retention, the first unsealed documents in it, and the state.
 
-        The state is one in which whatever was sealed before they were read is named: the one that is read behind them,
+        The state is one in which whatever was sealed before they were read is named: the one that is read after them,
         or a recent one, as long as `readings` is still the collection that this one names. A later seal renames that.
         """
         state, until, seen = self._recent

@@ -10,7 +10,7 @@ COLUMNS = "readings.columns"
 # Small blocks beside the others, which lie over any time.
 PIECES = "readings.pieces"
 
-# Stands for the seal number of readings that are not sealed yet: higher than any other.
+# The seal number of readings that are not sealed yet: higher than any other.
 UNSEALED = 2**62
 
 _INT64_MAX = 2**63 - 1

@@ -1,6 +1,6 @@
 """The newest reading of each of many series, over all places.
 
-What is newest in the places behind `readings` is remembered, and holds until a collection that was sealed since has
+What is newest in the places after `readings` is remembered, and holds until a collection that was sealed since has
 been compacted: from then on a newer reading may be in a block.
 """
 
@@ -21,7 +21,7 @@ from readings.filters import in_time_range
 from readings.keys import Position, reading_key, series_key
 from runtime.times import now_ms
 from storage.codec.packed import BlockError
-from storage.places.documents import READABLE, LiveBlock, names_of
+from storage.places.documents import READABLE, LiveBlock, series_of
 from storage.places.each import Document, Names, Pipeline, find_each, names
 from storage.places.first import FirstReadings
 from storage.places.moving import unless_moved
@@ -62,7 +62,7 @@ class _Candidate:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What was newest behind `readings`, `newest` or nothing, in all that was sealed under numbers below `final`."""
+    """The newest reading in the places after `readings`, if any, of all that was sealed under numbers below `final`."""
 
     newest: _Candidate | None
     final: int
@@ -115,7 +115,7 @@ class Newest:
         return {one: candidate.document for one, candidate in self._retained(behind, state)}
 
     async def _are_there(self, finals: list[int], state: State, session: Any) -> bool:
-        """Return whether sealed collections behind what is known are still there, after they were asked.
+        """Return whether the collections sealed after what is known are still there, now that they were asked.
 
         One that has been dropped has nothing to find; its number leaves the list only later.
         """
@@ -144,7 +144,7 @@ class Newest:
                     await self._last_heads(owner, series, session, before_ms),
                 ):
                     candidates = _candidates(last)
-                    # What is newest in one that goes on behind that time, only its columns say.
+                    # Of one that goes on after that time, only its columns say what is newest before.
                     opened |= {one for one, candidate in candidates.items() if candidate.position[0] >= before_ms}
                     opened |= {names(one["_id"]) for one in last if one.get("pending")}
                     _keep_newest(found, candidates)
@@ -206,7 +206,7 @@ class Newest:
         candidates = _candidates(one for one in found if not one.get("pending"))
         for document in found:
             if document.get("pending"):
-                window = Window(names_of(document["_id"]), descending=True)
+                window = Window(series_of(document["_id"]), descending=True)
                 last = await self._places.ask(partial(_last_block, window=window), session)
                 if last is not None:
                     candidates |= _candidates([{"_id": last.key, "last": last.newest, "lastSeal": last.last_seal}])

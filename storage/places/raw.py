@@ -43,7 +43,7 @@ class Raw(NamedTuple):
         """Return the documents, which are in the direction of the window, as columns in order; None without any.
 
         A document of any form that has a time and a `seq` is kept whole. One without is not a reading: it is left out.
-        DocumentError if there may be more documents behind it, and none of these is a reading.
+        DocumentError if there may be more documents after it, and none of these is a reading.
         """
         if not self.documents:
             return None

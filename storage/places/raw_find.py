@@ -19,7 +19,7 @@ from storage.places.commands import ask, find_command, with_read_concern
 _AS_BYTES = CodecOptions(document_class=RawBSONDocument)
 _LENGTH = struct.Struct("<i")
 _BATCH = b"\x04firstBatch\x00"
-# The id of the reply's cursor, behind the batch; in front of it where the collection does not exist.
+# The id of the reply's cursor, after the batch; before it where the collection does not exist.
 _CURSOR = struct.Struct("<4xq")
 _CURSOR_HEAD = b"\x12id\x00"
 # Fewer documents of one length in a row are faster one by one.
@@ -91,7 +91,7 @@ def documents_of_reply(reply: bytes) -> bytes:
 
 def _batch_of(reply: bytes) -> tuple[int, int]:
     """Return where the elements of a reply's batch begin and end; ValueError when it has none."""
-    # Nothing that a user has written is in front of it.
+    # Nothing that a user has written is before it.
     at = reply.find(_BATCH)
     if at < 0:
         raise ValueError("the reply has no batch")

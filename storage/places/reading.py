@@ -27,8 +27,8 @@ from storage.places.sessions import Sessions
 from storage.places.state import State, read_state
 from storage.places.window import Window, position_at
 
-# Readings that a stream asks for at first, and then at most: so many that they have some BYTES as documents. 4,096
-# usual ones have 0.7 MB, and 0.5 MB as CSV; in the driver they are several times in memory.
+# Readings that a stream asks for at first, and then at most; in between, as many as have some BYTES as documents. 4,096
+# usual ones have 0.7 MB, and 0.5 MB as CSV; in the driver they are in memory several times.
 FIRST_READINGS, STREAM_READINGS, BYTES = 1000, 4096, 1024 * 1024
 Result = TypeVar("Result")
 

@@ -46,7 +46,7 @@ class CausalReads:
     async def begin(self) -> Any:
         """Return a new session in place of the one before; every later read is made in it.
 
-        What is written in it, by one call at a time, is seen by the reads behind it; what is written without it,
+        What is written in it, by one call at a time, is seen by later reads; what is written without it,
         perhaps not, if there is a failover in between.
         """
         before, self.session = self.session, await self._client.start_session(causal_consistency=True)

@@ -6,8 +6,8 @@ bool}], retention: {days: int, bySensorType: {…}}, retentionConfirmedAt: Date`
 (`sealing`, `compaction`).
 
 A seal number is in `waiting` before the collection is renamed, and until after that collection is dropped. `blocks` is
-true before the first piece or block is written, and there may be some as long as anything waits. Whoever reads
-`readings` first and this document then, therefore knows of each place into which a reading may have moved meanwhile, or
+true before the first piece or block is written, and there may be some as long as anything waits. A reader that reads
+`readings` first and then this document therefore knows of each place into which a reading may have moved meanwhile, or
 moves while the places that it names are read.
 """
 

@@ -21,7 +21,7 @@ async def stored_positions(
 ) -> AsyncGenerator[list[Position]]:
     """Yield those of the positions, which are in order, at which readings are stored; the driver's errors, BlockError.
 
-    Goes through the series from the first position on, and from each answer on to the next position behind it.
+    Goes through the series from the first position on, and from each answer on to the next position after it.
     """
     at, size = 0, FIRST_READINGS
     while at < len(positions):

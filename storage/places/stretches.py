@@ -1,6 +1,6 @@
-"""A series over all places as sums where they will do, and as readings everywhere else: for buckets.
+"""A series over all places as sums where these are enough, and as readings everywhere else: for buckets.
 
-The sums of a block, or of an hour in it, stand for its readings only where no other place has a reading of these hours.
+The sums of a block, or of an hour in it, replace its readings only where no other place has a reading in these hours.
 Everywhere else the block is opened, and of two copies of a reading the one with the lower seal number stays.
 """
 
@@ -28,7 +28,7 @@ from storage.places.window import Window, after, position_index
 
 # Readings outside of blocks that are looked at together, some 150 bytes each as documents.
 LOOSE_READINGS = 65_536
-# Heads that are added up one by one before others may run; some 10 to 50 us each.
+# Heads that are added up one by one before other tasks may run; some 10 to 50 us each.
 _BLOCKS_AT_ONCE = 100
 _NONE: Integers = np.zeros(0, np.int64)
 
@@ -42,22 +42,22 @@ class Stretch(NamedTuple):
 
 
 class Use(Protocol):
-    """What sums are wanted for."""
+    """Decides where sums may be used in place of readings."""
 
     def will_do(self, stretch: Stretch) -> bool:
-        """Return whether the sums of a stretch will do: those of readings in two buckets, for instance, will not."""
+        """Return whether the sums of a stretch may be used: not, for instance, if its readings are in two buckets."""
         ...
 
     def buckets_of(self, first_ms: Integers, last_ms: Integers) -> Integers:
         """Return in which bucket each two times are, both included; -1 if they are in several, or in none.
 
-        Sums of numbers in one bucket have to do.
+        Sums of numbers whose readings are all in one bucket must be usable.
         """
         ...
 
 
 class _Positions:
-    """No sums will do."""
+    """Uses no sums."""
 
     def will_do(self, _: Stretch) -> bool:
         return False
@@ -138,7 +138,7 @@ class _Part:
             self._runs = dict(zip(begins.tolist(), merged, strict=True))
 
     def _find_runs(self, heads: HeadTable) -> tuple[Integers, Integers]:
-        """Return where neighbours begin and end whose sums will do, in one bucket and with nothing in between."""
+        """Return where neighbours begin and end whose sums are usable, in one bucket and with nothing in between."""
         first_ms, last_ms = heads.first[:, 0], heads.last[:, 0]
         hours = self._hours
         buckets = self._use.buckets_of(first_ms, last_ms)
@@ -149,7 +149,7 @@ class _Part:
             & is_before(heads.last, self._window.end)
             & (np.searchsorted(hours, first_ms // HOUR_MS) == np.searchsorted(hours, last_ms // HOUR_MS, "right"))
         )
-        # Loose readings in front of each.
+        # Loose readings before each.
         before = np.zeros(len(heads), np.int64) if self._loose is None else np.searchsorted(self._loose.ts, first_ms)
         goes_on = usable[1:] & usable[:-1] & (buckets[1:] == buckets[:-1]) & (before[1:] == before[:-1])
         begins = np.flatnonzero(usable & np.concatenate(([True], ~goes_on))[: len(heads)])

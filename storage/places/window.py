@@ -33,7 +33,7 @@ class Window:
         return {"_id": {"$gte": self.key(self.start), "$lt": self.key(self.end)}}
 
     def behind(self, position: Position) -> "Window":
-        """Return what is left of it behind a reading that was read."""
+        """Return what is left of it after a reading that was read."""
         if self.descending:
             return replace(self, end=min(self.end, position))
         return replace(self, start=max(self.start, after(position)))

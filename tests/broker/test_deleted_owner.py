@@ -1,3 +1,5 @@
+from datetime import UTC, datetime
+
 import bson
 import pytest
 from bson.datetime_ms import DatetimeMS
@@ -37,6 +39,8 @@ def test_a_newer_schema_is_distinguished_from_a_malformed_message() -> None:
         Message(bson.encode({"deletedAt": DatetimeMS(1)})),
         Message(bson.encode({"owner": "o"})),
         Message(bson.encode({"owner": "", "deletedAt": DatetimeMS(1)})),
+        Message(bson.encode({"owner": "o", "deletedAt": DatetimeMS(253_402_300_800_000)})),
+        Message(bson.encode({"owner": "o", "deletedAt": DatetimeMS(-62_135_596_800_001)})),
         Message(bson.encode({"owner": 7, "deletedAt": DatetimeMS(1)})),
         Message(bson.encode({"owner": {"$ne": ""}, "deletedAt": DatetimeMS(1)})),
         Message(bson.encode({"owner": "o", "deletedAt": 1})),
@@ -46,3 +50,9 @@ def test_a_malformed_message_is_refused(message: Message) -> None:
     with pytest.raises(DecodeError) as caught:
         DeletedOwner.of(message)
     assert caught.value.reason == "undecodable"
+
+
+@pytest.mark.parametrize("at_ms", [253_402_300_799_999, -62_135_596_800_000])
+def test_every_time_that_is_read_is_a_date_of_python_s(at_ms: int) -> None:
+    deleted = DeletedOwner.of(DeletedOwner("o", at_ms).message())
+    assert datetime.fromtimestamp(deleted.deleted_at_ms / 1000, UTC).year in (1, 9999)

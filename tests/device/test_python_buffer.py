@@ -128,6 +128,35 @@ def test_a_file_that_is_not_a_buffer_or_a_newer_one_is_refused(tmp_path: Path) -
         Buffer(tmp_path / "away" / "b.db")
 
 
+def test_a_damaged_file_is_refused_and_closed(tmp_path: Path) -> None:
+    path = tmp_path / "b.db"
+    buffer = Buffer(path)
+    for value in range(2000):
+        buffer.append({"value": value})
+    buffer._checkpoint()
+    buffer.close()
+    content = bytearray(path.read_bytes())
+    content[8 * 4096 : -4096] = bytes(len(content) - 9 * 4096)
+    path.write_bytes(content)
+    for _ in range(2):  # the second attempt would raise BufferInUse if the first one kept the file open
+        with pytest.raises(BufferFailed, match="malformed"):
+            Buffer(path)
+
+
+def test_a_read_that_fails_raises_the_library_s_own_error(tmp_path: Path) -> None:
+    buffer = Buffer(tmp_path / "b.db")
+    row = buffer.append({"value": 1})
+    buffer._database.close()
+    for read in (
+        lambda: buffer.after(0, 1),
+        lambda: buffer.with_ids([row.id]),
+        buffer.missed,
+        lambda: buffer.noted(""),
+    ):
+        with pytest.raises(BufferFailed):
+            read()
+
+
 @pytest.mark.parametrize(
     "reading", [{"value": float("nan")}, {"value": object()}, [1], "text", {"value": "x" * 100_000}]
 )
@@ -197,6 +226,25 @@ def test_the_outbox_gives_all_of_it_oldest_first_however_much_waits() -> None:
         numbers += [row.id for row in taken]
     assert numbers == list(range(2, 2 * FRESH + 11))
     buffer.close()
+
+
+def test_the_outbox_gives_a_kept_reading_once_that_is_pending_again_before_it_was_read_from_the_file() -> None:
+    buffer = Buffer(None)
+    numbers = [buffer.append({"value": value}).id for value in range(2 * FRESH)]
+    kept = [1, *numbers[2:FRESH]]
+    buffer.keep(kept)
+    buffer.write_removals()
+    outbox = Outbox(buffer)
+    outbox.put_back(buffer.return_kept(kept))
+    taken = [*outbox.take(FRESH, 10**6), *outbox.take(1, 10**6)]
+    for value in range(FRESH + 1):  # too many for its memory: it reads them from the file again
+        numbers.append(buffer.append({"value": value}).id)
+        outbox.add(buffer.with_ids(numbers[-1:])[0])
+    while more := outbox.take(10, 10**6):
+        taken += more
+    assert not outbox
+    assert [row.id for row in taken[:FRESH]] == [*kept, 2]
+    assert sorted(row.id for row in taken) == numbers
 
 
 @pytest.mark.parametrize(

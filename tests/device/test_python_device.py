@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from device import Command, Device, DeviceRefused
+from device import BufferFailed, Command, Device, DeviceRefused
 from device.buffer import Buffer
+from device.commands import Commands
+from device.reading import Row
 from tests.device.fake_server import ISSUING, FakeServer, accepted, fake_server
 
 NOWHERE = "http://127.0.0.1:9"
@@ -304,6 +306,47 @@ async def test_a_renewed_token_that_is_refused_gives_way_to_the_given_one(tmp_pa
         await send(device, 1)
         await device.flush(10)
     assert [auth["token"] for auth in server.auths] == ["renewed-1", half]
+
+
+async def test_readings_are_sent_after_all_when_the_file_could_not_be_read_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Device(NOWHERE, token="a.b.c", buffer=tmp_path / "b.db") as device:
+        await send(device, 1)
+    read, failures = Buffer.after, [BufferFailed("disk I/O error")]
+
+    def after(buffer: Buffer, last: int, limit: int) -> list[Row]:
+        if failures:
+            raise failures.pop()
+        return read(buffer, last, limit)
+
+    monkeypatch.setattr(Buffer, "after", after)
+    async with fake_server() as server, opened(server, buffer=tmp_path / "b.db") as device:
+        await device.flush(10)
+    assert server.values == [1]
+    assert "disk I/O error" in caplog.text
+
+
+async def test_a_command_that_a_close_has_cut_short_is_run_when_it_comes_again() -> None:
+    runs: list[Command] = []
+    begun = asyncio.Event()
+
+    async def handler(command: Command) -> int:
+        runs.append(command)
+        begun.set()
+        if len(runs) == 1:
+            await asyncio.Event().wait()
+        return len(runs)
+
+    commands = Commands()
+    commands.handler = handler
+    event = {"id": "1", "name": "restart", "payload": None}
+    first = asyncio.ensure_future(commands.answer(event))
+    await begun.wait()
+    await commands.close()
+    await asyncio.wait((first,))
+    assert first.cancelled()
+    assert await commands.answer(event) == {"status": "done", "result": 2}
 
 
 async def test_a_command_is_run_once_and_answered_as_often_as_it_comes() -> None:

@@ -129,6 +129,24 @@ async def test_what_a_restored_server_has_lost_is_sent_again_at_once_and_once(tm
         assert device.pending == 0
 
 
+async def test_what_is_lost_is_sent_once_although_it_was_asked_about_before_anything_was_sent(tmp_path: Path) -> None:
+    path = tmp_path / "b.db"
+    async with fake_server() as server:
+        async with opened(server, path) as device:
+            history, _ = await stored(server, device, 1, 2)
+        async with Device("http://127.0.0.1:9", token=ISSUING.device(), buffer=path, receipts=True) as device:
+            await device.send({"value": 3})
+        history.identities.clear()
+        server.refuses = lambda _: "unavailable"
+        async with opened(server, path, keep_stored=1) as device:
+            await until(lambda: device.pending == 3)
+            server.refuses = lambda _: None
+            await until(lambda: len(server.values) >= 5)
+            await history.store(device)
+            assert device.pending == 0
+    assert sorted(server.values[2:]) == [1, 2, 3]
+
+
 async def test_without_an_answer_they_stay(tmp_path: Path) -> None:
     path = tmp_path / "b.db"
     async with fake_server() as server:

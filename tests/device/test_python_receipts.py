@@ -1,12 +1,14 @@
 """`receipts=True` of the Python library: a reading is kept until the server says that it is stored."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 
-from device import Device, receipts
+from device import BufferFailed, Device, receipts
+from device.buffer import Buffer
+from device.reading import Row
 from tests.device.fake_server import ISSUING, FakeServer, accepted, fake_server
 
 
@@ -97,6 +99,25 @@ async def test_a_lost_receipt_is_asked_for_and_what_is_missing_is_sent_again() -
     assert server.questions[-1] == listed(first[1])
 
 
+async def test_what_is_missing_is_sent_again_although_the_file_could_not_be_read_at_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read, failures = Buffer.with_ids, [BufferFailed("disk I/O error")]
+
+    def with_ids(buffer: Buffer, ids: Iterable[int]) -> list[Row]:
+        if failures:
+            raise failures.pop()
+        return read(buffer, ids)
+
+    monkeypatch.setattr(Buffer, "with_ids", with_ids)
+    async with fake_server() as server, opened(server) as device:
+        server.stored_answer = lambda _: (200, listed(*[one for event in server.events[1:] for one in event]))
+        await sent(server, device, 1)
+        await device.flush(30)
+    assert not failures
+    assert server.values == [1, 1]
+
+
 async def test_a_server_that_has_sent_receipts_has_them_whatever_a_single_answer_says() -> None:
     async with fake_server() as server, opened(server) as device:
         (first,) = await sent(server, device, 1)
@@ -131,6 +152,29 @@ async def test_what_waits_for_its_receipt_is_the_oldest_that_is_dropped() -> Non
         await device.send({"value": 3})
         assert told == [1]
         assert device.pending == 2
+
+
+async def test_a_token_that_is_renewed_with_another_sensor_type_gives_readings_that_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(receipts, "ASK_AFTER_S", 30.0)
+    tokens = [ISSUING.device(), ISSUING.device(sensorType="humidity")]
+
+    async def token() -> str:
+        return tokens.pop(0)
+
+    async with fake_server() as server, Device(server.url, token=token, buffer=None, receipts=True) as device:
+        await server.connected()
+        await server.emit("auth_expiring", {"expiresAt": "2026-01-01T00:00:00.000Z"})
+        await until(lambda: server.authenticated)
+        await asyncio.sleep(0.1)
+        await device.send({"value": 1})
+        await until(lambda: server.values == [1])
+        ((reading,),) = server.events
+        await server.emit(
+            "stored", {"items": [{"sensorType": "humidity", "readings": [[reading["ts"], reading["seq"]]]}]}
+        )
+        await device.flush(5)
 
 
 async def test_the_same_identity_twice_is_one_reading(monkeypatch: pytest.MonkeyPatch) -> None:

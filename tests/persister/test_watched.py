@@ -77,6 +77,19 @@ async def test_the_whole_list_replaces_and_is_asked_for_now_and_then() -> None:
     assert alarms.asked.count(None) == 2
 
 
+async def test_the_whole_list_is_asked_for_until_it_comes() -> None:
+    alarms = Alarms()
+    await alarms.says(watch("r1"), whole=True)
+    for _ in range(WHOLE_EVERY_POLLS - 1):
+        await alarms.says()
+    alarms.answer = ConnectionError("away")
+    await alarms.watched.poll()
+    await alarms.says(whole=True)
+    await alarms.says()
+    assert alarms.asked[-3:] == [None, None, "1"]
+    assert nothing(alarms)
+
+
 async def test_a_long_list_comes_in_parts_and_replaces_the_one_before_at_once() -> None:
     alarms = Alarms()
     await alarms.says(watch("r1", ["press"]), watch("r2", ["saw"]), whole=True)

@@ -1,13 +1,16 @@
 """What ended compactors left is removed, also where retention has removed the blocks around it."""
 
+import asyncio
+
 import pytest
+from bson import ObjectId
 
 from broker.failpoints import Point
 from persister.compaction import garbage
 from persister.compaction.lease import Lease
 from persister.maintenance.removal import Removal
-from readings.keys import series_key
-from storage.places.names import BLOCKS
+from readings.keys import reading_key, series_key
+from storage.places.names import BLOCKS, COLUMNS
 from tests.persister.compaction.world import START_MS, World, reading
 
 SERIES = series_key("owner-1", "device-1", "temperature")
@@ -41,6 +44,21 @@ async def test_it_is_removed_when_the_blocks_around_it_are_gone(world: World, po
     await Removal(world.database).before(SERIES, START_MS + 200_000)
     await world.compact()
     assert await world.garbage() == (0, 0)
+
+
+@pytest.mark.parametrize("is_pending", [True, False])
+async def test_a_damaged_head_does_not_keep_the_garbage_of_other_series(world: World, is_pending: bool) -> None:
+    await left_by(world, "compactor.heads_inserted")
+    blocks = world.database[BLOCKS]
+    damaged = reading_key("owner-1", "device-0", "temperature", START_MS, 0)
+    await blocks.insert_one({"_id": damaged} | ({"pending": True} if is_pending else {}))
+    number = await world.database[COLUMNS].insert_one({"_id": {**damaged, "id": ObjectId()}})
+    compactor = world.compactor()
+    assert await compactor.cut_expired(asyncio.Event()) == 0
+    await blocks.delete_one({"_id": damaged})
+    await world.database[COLUMNS].delete_one({"_id": number.inserted_id})
+    assert await world.garbage() == (0, 0)
+    await compactor.lease.release()
 
 
 async def test_the_lease_is_kept_during_a_long_look_for_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from broker.deleted_owner import DeletedOwner
 from broker.failpoints import Point
 from persister.collections import ZSTD, drop_if_same
 from persister.compaction import unseal
+from persister.compaction.compact_all import compact_all
 from persister.compaction.lease import LeaseLostError
 from persister.compaction.unseal import Unsealed, UnsealRefusedError, unseal_all
 from persister.maintenance.store import MaintenanceStore
@@ -121,6 +122,10 @@ async def test_interrupted_anywhere_and_run_again(world: World, monkeypatch: pyt
     await assert_only_readings(world)
 
 
+async def nothing_to_seal() -> None:
+    """Seal nothing."""
+
+
 async def test_compactors_keep_away_until_it_is_done(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     await mixed(world)
 
@@ -131,8 +136,15 @@ async def test_compactors_keep_away_until_it_is_done(world: World, monkeypatch: 
         patch.setattr(unseal._Unseal, "_commit", die)
         with pytest.raises(Killed):
             await put_back(world)
-    with pytest.raises(LeaseLostError):
+    with pytest.raises(LeaseLostError, match="unseal"):
         await world.compactor().compact_next(asyncio.Event())
+    lines: list[str] = []
+    compacting = asyncio.ensure_future(compact_all(world.compactor(), nothing_to_seal, lines.append))
+    async with asyncio.timeout(30):
+        while not any("`unseal` has begun and is not done; waiting" in line for line in lines):
+            await asyncio.sleep(0.01)
+    compacting.cancel()
+    await asyncio.wait((compacting,))
     sealing = StateDocument(world.database)
     assert await sealing.claim("sealer", 10)
     assert await sealing.take_number("sealer") is None

@@ -29,7 +29,7 @@ from readings.reading import Reading
 from storage.codec.decode import decode
 from storage.codec.head import head_from
 from storage.codec.to_documents import documents_of
-from storage.places.documents import columns_key, names_of, piece_columns
+from storage.places.documents import columns_key, piece_columns, series_of
 from storage.places.names import BLOCKS, COLUMNS, END, PIECES, UNSEALED, sealed_name
 from storage.places.state import STATE
 
@@ -135,7 +135,7 @@ class World:
     async def _in_pieces(self) -> list[tuple[bytes, int]]:
         found = []
         for document in await self._collection(PIECES).find().sort("_id", 1).to_list(None):
-            columns = piece_columns(document, _series(names_of(document["_id"])))
+            columns = piece_columns(document, _series(series_of(document["_id"])))
             assert len(columns) == document["count"]
             found += list(zip(documents_of(columns), columns.seals.tolist(), strict=True))
         return found
@@ -143,11 +143,9 @@ class World:
     async def _in_blocks(self) -> list[tuple[bytes, int]]:
         found = []
         for head, document in await self.live():
-            columns = await self._collection(COLUMNS).find_one(
-                {"_id": columns_key(names_of(head.key), head.start, head.columns)}
-            )
+            columns = await self._collection(COLUMNS).find_one({"_id": columns_key(head.key, head.start, head.columns)})
             assert columns is not None, "a live head names columns that do not exist"
-            block = decode(bytes(columns["data"]), _series(names_of(head.key)))
+            block = decode(bytes(columns["data"]), _series(series_of(head.key)))
             assert len(block) == head.count
             assert head.start <= (int(block.ts[0]), int(block.seq[0]))
             assert (int(block.ts[-1]), int(block.seq[-1])) == head.last < head.until
@@ -161,7 +159,7 @@ class World:
         ends: dict[Any, Any] = {}
         for document in await self._collection(BLOCKS).find({"_id": {"$ne": STATE}}).sort("_id", 1).to_list(None):
             head = head_info(document)
-            series = tuple(names_of(head.key).values())
+            series = tuple(series_of(head.key).values())
             if series in ends and ends[series] != head.start:
                 assert head.pending, "a block that is not pending does not follow the one before it"
                 continue
