@@ -38,6 +38,10 @@ class LeaseLostError(Exception):
     """Another process has the lease, or may have it."""
 
 
+class UnsealingError(LeaseLostError):
+    """`unseal` has begun, and nobody else gets the lease until it is done."""
+
+
 @dataclass(frozen=True, slots=True)
 class Waiting:
     """A sealed collection in the list. `sealed_ms`: when it was sealed, in milliseconds since 1970."""
@@ -120,7 +124,7 @@ class Lease:
             if state is None:
                 return False
             if "unsealing" in state and not to_unseal:
-                raise LeaseLostError("`unseal` has begun and is not done")
+                raise UnsealingError("`unseal` has begun and is not done")
             raise LeaseLostError("another process has the lease")
         self._renewed(asked_at, turn)
         self._document = found

@@ -13,13 +13,14 @@ from prometheus_client import CollectorRegistry
 from pymongo.errors import PyMongoError
 
 from persister.compaction.compactor import CompactionError, Compactor
-from persister.compaction.lease import LeaseLostError
+from persister.compaction.lease import LeaseLostError, UnsealingError
 from persister.compaction.metrics import CompactorMetrics
 from persister.mongodb_errors import WriteFailed, error_text
 from persister.settings import CompactSettings
 from runtime.allocator import trim_heap
 from runtime.background import background
 from runtime.http.ops import Check, ops_server
+from runtime.log_throttle import LogThrottle
 from runtime.logs import logger
 from runtime.mongodb import mongodb_client
 from runtime.process import Shutdown, freeze_startup_objects
@@ -31,6 +32,7 @@ METRICS_EVERY_S = 5.0
 # For one call outside of a batch, whose time is that of the lease.
 TIMEOUT_S = 20.0
 RELEASE_TIMEOUT_S = 2.0
+UNSEALING_LOGGED_EVERY_S = 600.0
 
 
 @asynccontextmanager
@@ -59,9 +61,10 @@ async def compactor_service(settings: CompactSettings, registry: CollectorRegist
 
 async def run(compactor: Compactor, stop: asyncio.Event) -> None:
     """Compact what waits, until `stop`."""
+    unsealing = LogThrottle(UNSEALING_LOGGED_EVERY_S)
     try:
         while not stop.is_set():
-            if not await _attempt(compactor, stop):
+            if not await _attempt(compactor, stop, unsealing):
                 with suppress(TimeoutError):
                     async with asyncio.timeout(POLL_EVERY_S):
                         await stop.wait()
@@ -69,7 +72,7 @@ async def run(compactor: Compactor, stop: asyncio.Event) -> None:
         await release(compactor)
 
 
-async def _attempt(compactor: Compactor, stop: asyncio.Event) -> bool:
+async def _attempt(compactor: Compactor, stop: asyncio.Event, unsealing: LogThrottle) -> bool:
     """Compact one sealed collection; return whether there may be another one to do at once."""
     try:
         await compactor.cut_expired(stop)
@@ -77,6 +80,11 @@ async def _attempt(compactor: Compactor, stop: asyncio.Event) -> bool:
             trim_heap()
             return True
         await compactor.lease.release()  # so that another process need not wait when there is one
+    except UnsealingError:
+        if unsealing.should_emit() is not None:
+            log.warning(
+                "Nothing is sealed or compacted: `persister unseal` is not done. If it has ended, run it again."
+            )
     except LeaseLostError:
         pass
     except CompactionError as failed:

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 from bson import Int64
+from structlog.testing import capture_logs
 
 from broker.deleted_owner import DeletedOwner
 from broker.failpoints import Point
 from persister.collections import ZSTD, drop_if_same
-from persister.compaction import unseal
+from persister.compaction import service, unseal
 from persister.compaction.compact_all import compact_all
 from persister.compaction.lease import LeaseLostError
 from persister.compaction.unseal import Unsealed, UnsealRefusedError, unseal_all
@@ -145,6 +146,14 @@ async def test_compactors_keep_away_until_it_is_done(world: World, monkeypatch: 
             await asyncio.sleep(0.01)
     compacting.cancel()
     await asyncio.wait((compacting,))
+    stop = asyncio.Event()
+    with capture_logs() as logs:
+        serving = asyncio.ensure_future(service.run(world.compactor(), stop))
+        async with asyncio.timeout(30):
+            while not any("unseal` is not done" in line["event"] for line in logs):
+                await asyncio.sleep(0.01)
+        stop.set()
+        await serving
     sealing = StateDocument(world.database)
     assert await sealing.claim("sealer", 10)
     assert await sealing.take_number("sealer") is None
