@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from device.errors import BufferFailed, BufferInUse
-from device.file import Transaction, opened
+from device.file import Transaction, has_long_log, opened
 from device.kept import Kept
 from device.reading import LARGEST_SEQ, Row, numbered
 
@@ -53,6 +53,7 @@ class Buffer:
         self._default_series: str | None = None
         self.transactions = 0
         try:
+            is_long = has_long_log(self._path)
             self._database = opened(self._path)
         except (OSError, sqlite3.Error) as error:
             if isinstance(error, BufferFailed):
@@ -60,6 +61,9 @@ class Buffer:
             if getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY"):
                 raise BufferInUse(f"another device has {path} open") from error
             raise BufferFailed(f"{path}: {error}") from error
+        if is_long:  # a device that never runs for long would never come to it
+            with suppress(sqlite3.Error):
+                self._checkpoint()
         self.kept = Kept(self._database, self._changing)
         rows = self._database.execute("SELECT count(*), coalesce(max(id), 0) FROM readings").fetchone()
         self.pending: int = rows[0] - self.kept.count
