@@ -20,7 +20,7 @@ from tests.faults import __main__ as command
         ("--onebox 1 --cluster", "not allowed with"),
         ("--onebox 1 --only sigterm_of_each", "leave out --only"),
         ("--short", "--short is for --cluster"),
-        ("--cluster --only sigterm_of_each", "with --cluster there is no gateway_killed"),
+        ("--cluster --only sigterm_of_each", "with --cluster there is no sigterm_of_each"),
         ("--only nothing", "invalid choice: 'nothing'"),
     ],
 )

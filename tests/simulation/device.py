@@ -66,10 +66,13 @@ class World:
 class _Connection:
     """A connection to one of the gateways, in place of Socket.IO."""
 
-    def __init__(self, world: World, process: Process, on_ack: OnAck, on_event: OnEvent) -> None:
+    def __init__(
+        self, world: World, process: Process, identity: tuple[str, str], on_ack: OnAck, on_event: OnEvent
+    ) -> None:
         self.lost = asyncio.Event()
         self._world = world
         self._process = process
+        self._identity = identity
         self._on_ack = on_ack
         self._on_event = on_event
         self._numbers = 0
@@ -89,7 +92,7 @@ class _Connection:
         near, far = (End(process, self._receive, self._lost) for process in (self._process, gateway.process))
         self._line = line = Line(network, near, far)
         gateway.accept(line)
-        line.to_far((self._process.name, auth))
+        line.to_far((*self._identity, auth))
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await self._connected
@@ -147,13 +150,14 @@ class _Connection:
 class _Transport:
     """The way to the server, in place of the network."""
 
-    def __init__(self, world: World, process: Process) -> None:
+    def __init__(self, world: World, process: Process, identity: tuple[str, str]) -> None:
         self._world = world
         self._process = process
+        self._identity = identity
 
     def connection(self, on_ack: OnAck, on_event: OnEvent) -> _Connection:
         """Return a connection that is not open yet."""
-        return _Connection(self._world, self._process, on_ack, on_event)
+        return _Connection(self._world, self._process, self._identity, on_ack, on_event)
 
     async def renewed(self, device: str, token: str) -> str:
         """Refuse: no token ends here."""
@@ -166,7 +170,7 @@ class _Transport:
         await asyncio.sleep(network.delay_s())
         if network.random.random() < self._world.mongodb.faults.before:
             raise NotNow("the reader does not answer")
-        known = stored_positions(self._world.mongodb, self._process.name)
+        known = stored_positions(self._world.mongodb, *self._identity)
         items = [
             {
                 "sensorType": item["sensorType"],
@@ -183,10 +187,13 @@ class _Transport:
 
 
 class DeviceProgram:
-    """One device, through all its restarts; its file outlives them."""
+    """One device, through all its restarts; its file outlives them. `identity`: its owner and its id."""
 
-    def __init__(self, name: str, path: Path, world: World, plan: list[Sent], random: Random) -> None:
+    def __init__(
+        self, name: str, identity: tuple[str, str], path: Path, world: World, plan: list[Sent], random: Random
+    ) -> None:
         self.name = name
+        self.identity = identity
         self.plan = plan
         self.rejected: set[int] = set()
         self.receipts = random.random() < 0.5
@@ -204,7 +211,7 @@ class DeviceProgram:
             token="token",
             buffer=self._path,
             receipts=self.receipts,
-            transport=lambda _: _Transport(self._world, process),
+            transport=lambda _: _Transport(self._world, process, self.identity),
         )
         device.on_rejected(self._on_rejected)
         loop = asyncio.get_running_loop()
