@@ -54,9 +54,12 @@ class Sent:
 
 
 class World:
-    """What a device can reach."""
+    """What a device can reach, and where it notes what it was told and is not so."""
 
-    def __init__(self, gateways: list[GatewayServer], mongodb: Server, network: Network, history: History) -> None:
+    def __init__(
+        self, gateways: list[GatewayServer], mongodb: Server, network: Network, history: History, errors: list[str]
+    ) -> None:
+        self.errors = errors
         self.gateways = gateways
         self.mongodb = mongodb
         self.network = network
@@ -138,6 +141,11 @@ class _Connection:
 
     async def _take(self, event: str, payload: Any) -> None:
         self._world.history.add(f"gets {event}:", payload)
+        if event == "stored":
+            known = stored_positions(self._world.mongodb, *self._identity)
+            for item in payload["items"]:
+                if early := [one for one in map(tuple, item["readings"]) if one not in known[item["sensorType"]]]:
+                    self._world.errors.append(f"{self._process.name} is told that {early} are stored, which is not so")
         await self._on_event(event, payload)
 
     def _lost(self) -> None:

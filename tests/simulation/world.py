@@ -58,7 +58,8 @@ class Run:
         self.gateways = [
             GatewayServer(f"gateway-{n}", self.broker, self.history, random) for n in range(random.choice((1, 2)))
         ]
-        reachable = World(self.gateways, self.mongodb, self.network, self.history)
+        self.errors: list[str] = []
+        reachable = World(self.gateways, self.mongodb, self.network, self.history, self.errors)
         # Until when devices send.
         self.seconds = random.uniform(1.0, 8.0)
         numbers = iter(range(1, 1 << 30))
@@ -93,7 +94,6 @@ class Run:
             programs.append(CompactorProgram(self.mongodb, self.history))
             self.mongodb.process.spawn(Sealer(self.mongodb, self.history, random).run(self.seals_every_s))
         self.parts = {program.name: Part(program) for program in programs}
-        self.errors: list[str] = []
         self._all: list[Process] = [self.mongodb.process]
 
     def start_all(self) -> None:
