@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from device.errors import BufferFailed, BufferInUse
-from device.file import Transaction, opened
+from device.file import Transaction, has_long_log, opened
 from device.kept import Kept
 from device.reading import LARGEST_SEQ, Row, numbered
 
@@ -46,13 +46,12 @@ class Buffer:
         self._path = None if path is None else Path(path)
         self._log_file = -1
         self._removed: list[int] = []
-        self._has_skipped = False
-        self._dirty = False
-        self._log_in_doubt = False
+        self._has_skipped = self._dirty = self._log_in_doubt = False
         self._lock = threading.Lock()
         self._default_series: str | None = None
         self.transactions = 0
         try:
+            is_long = has_long_log(self._path)
             self._database = opened(self._path)
         except (OSError, sqlite3.Error) as error:
             if isinstance(error, BufferFailed):
@@ -60,13 +59,15 @@ class Buffer:
             if getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY"):
                 raise BufferInUse(f"another device has {path} open") from error
             raise BufferFailed(f"{path}: {error}") from error
+        if is_long:  # a device that never runs for long would never come to it
+            with suppress(sqlite3.Error):
+                self._checkpoint()
         try:
             with self._translating_errors():
                 self.kept = Kept(self._database, self._changing)
                 rows = self._database.execute("SELECT count(*), coalesce(max(id), 0) FROM readings").fetchone()
                 self.pending: int = rows[0] - self.kept.count
-                # The id of the last reading that was added.
-                self.last_id: int = rows[1]
+                self.last_id: int = rows[1]  # of the last reading that was added
                 self._next = self._counters()
             if known := self.noted("sensorType"):
                 self._count_default_as(known[1:])
@@ -263,9 +264,9 @@ class Buffer:
         return self._dirty and self._path is not None
 
     def sync(self) -> None:
-        """Wait until everything written is on the disk; now and then move it from the log into the file.
+        """Wait until all is on the disk, and now and then move it from the log into the file; raises BufferFailed.
 
-        For a thread of its own, and only if `needs_sync`. Raises BufferFailed.
+        For a thread of its own, and only if `needs_sync`.
 
         Linux reports a failed write once and forgets it: the next fsync succeeds, and the log has a hole. So after a
         failure everything is moved into the file, before anything more counts as written.
@@ -286,8 +287,7 @@ class Buffer:
             ((_, pages, moved),) = self._database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         if self._log_in_doubt and moved < pages:
             raise sqlite3.OperationalError(f"only {moved} of {pages} pages of the log were moved into the file")
-        self.transactions = 0
-        self._log_in_doubt = False
+        self.transactions, self._log_in_doubt = 0, False
 
     def close(self) -> None:
         """Write what is left, and free the file."""

@@ -24,13 +24,15 @@ ALTER TABLE readings ADD COLUMN stored INTEGER;
 ALTER TABLE readings ADD COLUMN missed INTEGER NOT NULL DEFAULT 0;
 """
 KEPT = "CREATE INDEX IF NOT EXISTS kept ON readings (stored, id) WHERE stored IS NOT NULL;"
+# After a checkpoint the log is cut back to that size: one that is larger at the start was left by runs without any.
+LOG_LIMIT = 8 << 20
 # `locking_mode` before `journal_mode`: SQLite then needs no shared memory, and keeps the lock until the end.
-PRAGMAS = """
+PRAGMAS = f"""
 PRAGMA locking_mode=EXCLUSIVE;
 PRAGMA journal_mode=WAL;
 PRAGMA synchronous=NORMAL;
 PRAGMA wal_autocheckpoint=0;
-PRAGMA journal_size_limit=8388608;
+PRAGMA journal_size_limit={LOG_LIMIT};
 PRAGMA cache_size=-256;
 """
 
@@ -53,6 +55,12 @@ def opened(path: Path | None) -> sqlite3.Connection:
         database.close()
         raise
     return database
+
+
+def has_long_log(path: Path | None) -> bool:
+    """Return whether earlier runs have left a log that none of them came to move into the file."""
+    log = None if path is None else path.with_name(f"{path.name}-wal")
+    return log is not None and log.exists() and log.stat().st_size > LOG_LIMIT
 
 
 def _version(database: sqlite3.Connection, path: Path | None) -> int:

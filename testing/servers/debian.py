@@ -28,7 +28,13 @@ def unpacked(suite: str, *packages: str) -> Path:
     )
     if done.returncode:
         raise NotAvailableError((done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1])
-    return Path(done.stdout.strip())
+    root = Path(done.stdout.strip())
+    # Root in a container may have the folder from an earlier run and still not be allowed to mount.
+    entering = subprocess.run([str(ENTER), str(root), "true"], capture_output=True, text=True, timeout=60, check=False)
+    if entering.returncode:
+        why = (entering.stderr.strip() or f"exit code {entering.returncode}").splitlines()[-1]
+        raise NotAvailableError(f"its programs cannot be run here: {why}")
+    return root
 
 
 def unpacked_version(root: Path) -> str:

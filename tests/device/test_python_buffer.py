@@ -209,6 +209,22 @@ def test_it_is_written_to_the_disk_and_its_log_stays_small(tmp_path: Path) -> No
     buffer.close()
 
 
+def test_the_log_stays_small_though_every_run_ends_in_a_kill_soon_after_its_start(tmp_path: Path) -> None:
+    """No run makes as many transactions as there are between two checkpoints."""
+    for boot in range(40):
+        buffer = Buffer(tmp_path / f"{boot}.db")
+        assert buffer.pending == (100 if boot else 0)
+        buffer.remove([row.id for row in buffer.after(0, 1000)])
+        buffer.write_removals()
+        for _ in range(100):
+            buffer.append({"value": 1})
+        buffer.sync()
+        for suffix in ("", "-wal"):  # what a kill leaves
+            shutil.copy(tmp_path / f"{boot}.db{suffix}", tmp_path / f"{boot + 1}.db{suffix}")
+        buffer.close()
+        assert (tmp_path / f"{boot + 1}.db-wal").stat().st_size < 12 << 20
+
+
 def test_the_outbox_gives_all_of_it_oldest_first_however_much_waits() -> None:
     buffer = Buffer(None)
     rows = [buffer.append({"value": value}) for value in range(10)]

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from runtime.command_line import positive_number, whole_number
 from runtime.logs import configure_logs
 from testing.servers.debian import NotAvailableError
 from testing.servers.network import NetworkError
@@ -133,15 +134,21 @@ async def run(args: argparse.Namespace) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10, help="how long faults are injected (default 10)")
-    parser.add_argument("--seed", type=int, default=1, help="seed of the order, the times and the devices (default 1)")
-    parser.add_argument("--devices", type=int, default=8, help="number of devices (default 8)")
     parser.add_argument(
-        "--library-devices", type=int, default=3, metavar="N", help="further devices that use the library (default 3)"
+        "--minutes", type=positive_number, default=10.0, help="how long faults are injected (default 10)"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="seed of the order, the times and the devices (default 1)")
+    parser.add_argument("--devices", type=whole_number(1, 1000), default=8, help="number of devices (default 8)")
+    parser.add_argument(
+        "--library-devices",
+        type=whole_number(0, 1000),
+        default=3,
+        metavar="N",
+        help="further devices that use the library (default 3)",
     )
     parser.add_argument(
         "--backup-age",
-        type=float,
+        type=positive_number,
         metavar="S",
         help="age of the copy from which MongoDB is restored (default: a twentieth of the minutes, from 5 s to 300 s)",
     )
@@ -153,11 +160,14 @@ def main() -> int:
         help="only this scenario of --list; may be repeated",
     )
     parser.add_argument("--list", action="store_true", help="show the scenarios, with --cluster those of the clusters")
-    parser.add_argument(
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
         "--cluster", action="store_true", help="instead, three RabbitMQ nodes and three mongods in network namespaces"
     )
     parser.add_argument("--short", action="store_true", help="with --cluster: a few of the scenarios, each once")
-    parser.add_argument("--onebox", type=int, metavar="N", help="instead, kill -9 a onebox's process group N times")
+    where.add_argument(
+        "--onebox", type=whole_number(1), metavar="N", help="instead, kill -9 a onebox's process group N times"
+    )
     args = parser.parse_args()
     known = CLUSTER_FAULTS if args.cluster else FAULTS | LONG_FAULTS
     if args.list:
@@ -165,6 +175,10 @@ def main() -> int:
         return 0
     if others := set(args.only or ()) - known.keys():
         parser.error(f"{'without' if not args.cluster else 'with'} --cluster there is no {', '.join(others)}")
+    if args.short and not args.cluster:
+        parser.error("--short is for --cluster")
+    if args.only and args.onebox:
+        parser.error("--onebox has one scenario: leave out --only")
     if args.backup_age is None:
         args.backup_age = min(max(args.minutes * 60 * BACKUP_PART, MIN_BACKUP_AGE_S), MAX_BACKUP_AGE_S)
     configure_logs("error", "console")

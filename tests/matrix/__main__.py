@@ -1,12 +1,13 @@
 """`make matrix`: the whole pipeline on each version of each server, one axis at a time, everything else this machine's.
 
 Each line is a cell: its result, its seconds, and the exact version. What cannot be had here is named with the reason.
-Exit code 1 if a cell fails, or if none could be run.
+Exit code 1 if a cell fails, or if none could be run; 2 if the command line is wrong.
 """
 
 import argparse
 import asyncio
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -41,13 +42,13 @@ def cells() -> list[Cell]:
 
 
 def selected(only: list[str] | None, *, short: bool) -> list[Cell]:
-    """Return the cells whose name is in `only`, or begins with it as a program's name."""
+    """Return the cells whose name is in `only`, or begins with it as a program's name; ValueError for others."""
     if short:
         return [cell for cell in cells() if cell.name in SUITES]
-    found = [cell for cell in cells() if not only or {cell.name, cell.name.rpartition("-")[0]} & set(only)]
-    if not found:
-        sys.exit(f"no cell is called {' or '.join(only or [])}; see --list")
-    return found
+    names = {name for cell in cells() for name in (cell.name, cell.name.rpartition("-")[0])}
+    if unknown := [name for name in only or () if name not in names]:
+        raise ValueError(f"no cell is called {' or '.join(unknown)}; see --list")
+    return [cell for cell in cells() if not only or {cell.name, cell.name.rpartition("-")[0]} & set(only)]
 
 
 async def run(programs: Programs, folder: Path) -> None:
@@ -115,16 +116,21 @@ class Matrix:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make matrix", description=__doc__)
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="cells, or all of a program: rabbitmq nginx-1.26")
-    parser.add_argument("--short", action="store_true", help="only one cell a suite, with all of its versions at once")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--only", nargs="+", metavar="NAME", help="cells, or all of a program: rabbitmq nginx-1.26")
+    which.add_argument("--short", action="store_true", help="only one cell a suite, with all of its versions at once")
     parser.add_argument("--list", action="store_true", help="list the cells")
     args = parser.parse_args()
-    chosen = selected(args.only, short=args.short)
+    try:
+        chosen = selected(args.only, short=args.short)
+    except ValueError as error:
+        parser.error(str(error))
     if args.list:
         print(*(cell.name for cell in chosen), sep="\n")
         return 0
     if not (shutil.which("node") and shutil.which("npm")):
         sys.exit("node and npm are needed for the JavaScript devices")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers are ended and their folder is removed
     started = time.monotonic()
     try:
         matrix = Matrix()

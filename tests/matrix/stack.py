@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.processes import ENDS_WITH_PARENT
 from testing.servers.debian import write_wrapper
 from testing.servers.mariadb import MariaDBServer
 from testing.servers.mysql import MySQLServer
@@ -42,7 +43,7 @@ class Stack:
     async def command(self, *arguments: str, **settings: str) -> None:
         """Run `python -m …` as an operator does; AssertionError if it fails."""
         process = await asyncio.create_subprocess_exec(
-            *(self.python, "-m", *arguments),
+            *(*ENDS_WITH_PARENT, self.python, "-m", *arguments),
             cwd=ROOT,
             env=os.environ | settings,
             stdin=asyncio.subprocess.DEVNULL,

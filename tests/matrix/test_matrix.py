@@ -110,7 +110,12 @@ def test_the_short_form_is_a_cell_a_suite(
     }
 
 
-def test_a_name_that_no_cell_has_is_refused(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SystemExit, match="no cell is called rabbit"):
-        started(monkeypatch, "--only", "rabbit")
+@pytest.mark.parametrize("arguments", ["--only rabbit", "--only nginx rabbit --list"])
+def test_a_name_that_no_cell_has_is_refused(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        started(monkeypatch, *arguments.split())
+    assert ended.value.code == 2
+    assert "no cell is called rabbit; see --list" in capsys.readouterr().err
     assert machine.ran == []

@@ -43,10 +43,17 @@ class Proof:
         self._errors = logs / f"{name}.writer.log"
         self._sent: set[int] = set()
         self._first = 1
+        self._writing: Writing | None = None
+
+    def end(self) -> None:
+        """End the store, and the writer of a scenario that did not come to its end."""
+        self.store.end()
+        if self._writing is not None:
+            self._writing.end()
 
     def writing(self) -> Writing:
         """Let numbers be written; returns once one is acknowledged."""
-        writing = Writing(self.store.writer, self.store.url, self._first, self._errors)
+        self._writing = writing = Writing(self.store.writer, self.store.url, self._first, self._errors)
         if not _within(lambda: bool(writing.acknowledged), FIRST_WRITE_WITHIN_S):
             writing.end()
             errors = self._errors.read_text(errors="replace")[-500:]

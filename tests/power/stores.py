@@ -46,7 +46,7 @@ class Writing:
                 self.acknowledged[int(number)] = (time.monotonic(), float(seconds[0]))
 
     def end(self) -> None:
-        """Kill it; what it has said until then counts."""
+        """Kill it, unless that was done; what it has said until then counts."""
         self.process.kill()
         self.process.wait()
         self._reading.join()

@@ -7,10 +7,14 @@ import re
 import stat
 import sys
 from pathlib import Path
+from typing import Self
 
 import pytest
 
 from tests.integration.services import ROOT
+from tests.power import __main__ as command
+from tests.power.scenarios import Proof
+from tests.power.stores import Writing
 from tests.power.volatile import SECTOR, Node, VolatileDisk
 
 FUSE = Path("/dev/fuse").exists()
@@ -41,9 +45,67 @@ async def test_what_was_acknowledged_outlives_power_cuts_a_failed_sync_and_a_slo
 
 @pytest.mark.timeout(120)
 async def test_a_disk_that_ignores_syncs_is_found_out() -> None:
-    code, output = await power("--control")
+    code, output = await power("--control", "--only", "embedded", "device")
     assert code == 0
+    assert "embedded-control" in output
+    assert "device-control" in output
     assert "the control lost numbers" in output
+
+
+class Folder:
+    """A folder in place of a disk."""
+
+    ignores_syncs = False
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.folder = folder
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def sync(self) -> None: ...
+
+
+def test_a_scenario_that_fails_leaves_no_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the command would wait for it, and never end."""
+    writing: list[Writing] = []
+
+    def failing(proof: Proof) -> None:
+        writing.append(proof.writing())
+        raise RuntimeError("no start")
+
+    monkeypatch.setattr(command, "ForgetfulDisk", Folder)
+    account = command.prove("fails", "device", failing, tmp_path, 1)
+    assert account.failures == ["RuntimeError: no start"]
+    assert writing[0].process.poll() is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ("--cuts 0", "must be a whole number of at least 1"),
+        ("--cuts -5", "must be a whole number of at least 1"),
+        ("--only nothing", "unknown: nothing; see --list"),
+        ("--cuts 3 --only mariadb-cuts", "each store needs a cut of its own"),
+        ("--control --only device-cuts", "--control takes stores"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(
+    arguments: str, why: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["power", *arguments.split(), "--list"])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 2
+    assert why in capsys.readouterr().err
+
+
+def test_cuts_are_spread_over_the_stores() -> None:
+    assert [*command.shares(7).values()] == [2, 2, 1, 1, 1]
+    assert sum(command.shares(10**12).values()) == 10**12
 
 
 def disk_with_a_file() -> tuple[VolatileDisk, Node]:

@@ -2,9 +2,11 @@
 
 import argparse
 import os
+import signal
 import sys
 import time
 
+from runtime.command_line import whole_number
 from tests.simulation.plants import PLANTS
 from tests.simulation.seeds import Outcome, a_folder, run_seed, run_seeds
 
@@ -14,12 +16,13 @@ REPORT_EVERY = 1000
 def main() -> int:
     """Return 1 if a seed failed; with a planted bug, if none did."""
     options = _options()
-    if options.seed is not None and options.seeds == 1:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the folder in memory is removed
+    if options.seeds == 1:
         with a_folder() as folder:
             outcome = run_seed(options.seed, folder / "run", plant=options.plant, keeps_history=True)
         _show(outcome, options.plant)
         return bool(outcome.faults) is not (options.plant is not None)
-    began, first = time.monotonic(), options.seed or 1
+    began, first = time.monotonic(), options.seed
     number, steps, longest_s = 0, 0, 0.0
     for outcome in run_seeds(first, options.seeds, plant=options.plant, processes=options.processes):
         number, steps = number + 1, steps + outcome.steps
@@ -54,11 +57,13 @@ def _nth(number: int) -> str:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=10_000, help="how many; 1 prints its history in any case")
-    parser.add_argument("--seed", type=int, help="the first one (default: 1)")
+    parser.add_argument(
+        "--seeds", type=whole_number(1, 10**7), default=10_000, help="how many; 1 prints its history in any case"
+    )
+    parser.add_argument("--seed", type=whole_number(0), default=1, help="the first one (default: 1)")
     parser.add_argument("--plant", choices=PLANTS, help="plant a bug that has to be found")
     parser.add_argument(
-        "--processes", type=int, default=os.cpu_count() or 1, help="seeds at once (default: one a core)"
+        "--processes", type=whole_number(1), default=os.cpu_count() or 1, help="seeds at once (default: one a core)"
     )
     return parser.parse_args()
 

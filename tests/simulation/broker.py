@@ -88,6 +88,8 @@ class BrokerServer:
         # The slowest commit in seconds, and the share of confirms that are lost: faults.
         self.commit_s = 0.002
         self.lost_confirms = 0.0
+        # What it answers to each publish to an exchange, by its name.
+        self.refusals: dict[str, type[BrokerError]] = {}
         self.errors: list[str] = []
 
     def start(self, process: Process) -> "asyncio.Task[None]":
@@ -152,6 +154,8 @@ class BrokerServer:
         assert self._publisher is not None
         failure: BrokerError | None = None
         try:
+            if refusal := self.refusals.get(exchange.name):
+                raise refusal("refused by the seed")
             await self._publisher.publish(message, exchange)
         except BrokerError as error:
             failure = error

@@ -8,6 +8,7 @@ from bson.datetime_ms import DatetimeMS
 from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
 
+from persister.collections import SAFE
 from persister.compaction.batch import BatchWriter
 from persister.compaction.blocks import Blocks
 from persister.compaction.garbage import Garbage
@@ -109,7 +110,7 @@ class CompactorProgram:
 
     async def _compact(self, name: str, number: int) -> None:
         database = Client(self._mongodb)["tidegate"]
-        options = {"codec_options": AS_MILLISECONDS, "read_concern": ReadConcern("majority")}
+        options = {"codec_options": AS_MILLISECONDS, "write_concern": SAFE, "read_concern": ReadConcern("majority")}
         heads, columns, small = (database.get_collection(one, **options) for one in (BLOCKS, COLUMNS, PIECES))
         reads = Heads(heads)
         writes = Blocks(heads, columns, _step)

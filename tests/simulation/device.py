@@ -54,9 +54,12 @@ class Sent:
 
 
 class World:
-    """What a device can reach."""
+    """What a device can reach, and where it notes what it was told and is not so."""
 
-    def __init__(self, gateways: list[GatewayServer], mongodb: Server, network: Network, history: History) -> None:
+    def __init__(
+        self, gateways: list[GatewayServer], mongodb: Server, network: Network, history: History, errors: list[str]
+    ) -> None:
+        self.errors = errors
         self.gateways = gateways
         self.mongodb = mongodb
         self.network = network
@@ -66,10 +69,13 @@ class World:
 class _Connection:
     """A connection to one of the gateways, in place of Socket.IO."""
 
-    def __init__(self, world: World, process: Process, on_ack: OnAck, on_event: OnEvent) -> None:
+    def __init__(
+        self, world: World, process: Process, identity: tuple[str, str], on_ack: OnAck, on_event: OnEvent
+    ) -> None:
         self.lost = asyncio.Event()
         self._world = world
         self._process = process
+        self._identity = identity
         self._on_ack = on_ack
         self._on_event = on_event
         self._numbers = 0
@@ -89,7 +95,7 @@ class _Connection:
         near, far = (End(process, self._receive, self._lost) for process in (self._process, gateway.process))
         self._line = line = Line(network, near, far)
         gateway.accept(line)
-        line.to_far((self._process.name, auth))
+        line.to_far((*self._identity, auth))
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await self._connected
@@ -135,6 +141,11 @@ class _Connection:
 
     async def _take(self, event: str, payload: Any) -> None:
         self._world.history.add(f"gets {event}:", payload)
+        if event == "stored":
+            known = stored_positions(self._world.mongodb, *self._identity)
+            for item in payload["items"]:
+                if early := [one for one in map(tuple, item["readings"]) if one not in known[item["sensorType"]]]:
+                    self._world.errors.append(f"{self._process.name} is told that {early} are stored, which is not so")
         await self._on_event(event, payload)
 
     def _lost(self) -> None:
@@ -147,13 +158,14 @@ class _Connection:
 class _Transport:
     """The way to the server, in place of the network."""
 
-    def __init__(self, world: World, process: Process) -> None:
+    def __init__(self, world: World, process: Process, identity: tuple[str, str]) -> None:
         self._world = world
         self._process = process
+        self._identity = identity
 
     def connection(self, on_ack: OnAck, on_event: OnEvent) -> _Connection:
         """Return a connection that is not open yet."""
-        return _Connection(self._world, self._process, on_ack, on_event)
+        return _Connection(self._world, self._process, self._identity, on_ack, on_event)
 
     async def renewed(self, device: str, token: str) -> str:
         """Refuse: no token ends here."""
@@ -166,7 +178,7 @@ class _Transport:
         await asyncio.sleep(network.delay_s())
         if network.random.random() < self._world.mongodb.faults.before:
             raise NotNow("the reader does not answer")
-        known = stored_positions(self._world.mongodb, self._process.name)
+        known = stored_positions(self._world.mongodb, *self._identity)
         items = [
             {
                 "sensorType": item["sensorType"],
@@ -183,10 +195,13 @@ class _Transport:
 
 
 class DeviceProgram:
-    """One device, through all its restarts; its file outlives them."""
+    """One device, through all its restarts; its file outlives them. `identity`: its owner and its id."""
 
-    def __init__(self, name: str, path: Path, world: World, plan: list[Sent], random: Random) -> None:
+    def __init__(
+        self, name: str, identity: tuple[str, str], path: Path, world: World, plan: list[Sent], random: Random
+    ) -> None:
         self.name = name
+        self.identity = identity
         self.plan = plan
         self.rejected: set[int] = set()
         self.receipts = random.random() < 0.5
@@ -204,7 +219,7 @@ class DeviceProgram:
             token="token",
             buffer=self._path,
             receipts=self.receipts,
-            transport=lambda _: _Transport(self._world, process),
+            transport=lambda _: _Transport(self._world, process, self.identity),
         )
         device.on_rejected(self._on_rejected)
         loop = asyncio.get_running_loop()

@@ -4,10 +4,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from random import Random
 
+from broker.interface import BrokerRefused, QueueFull
+from broker.topology import BACKFILL_EXCHANGE, DEAD_EXCHANGE, READINGS_EXCHANGE
 from tests.simulation.mongodb import Faults
 from tests.simulation.world import Run
 
 KILL_WITHIN_STEPS = 300
+PUBLISHED = (READINGS_EXCHANGE, BACKFILL_EXCHANGE, DEAD_EXCHANGE)
 Fault = Callable[[], Awaitable[None]]
 
 
@@ -22,9 +25,10 @@ class Chaos:
             self._kill_at_step,
             self._kill,
             self._restart_persister,
-            self._break_line,
+            self._break_lines,
             self._silent_device,
             self._lost_confirms,
+            self._refused_publishes,
             self._slow_disk,
             self._mongodb_errors,
             self._mongodb_errors,
@@ -51,6 +55,7 @@ class Chaos:
         run.history.add("-- no more faults --")
         run.mongodb.faults = Faults()
         run.broker.lost_confirms, run.broker.commit_s = 0.0, 0.002
+        run.broker.refusals.clear()
         for part in run.parts.values():
             if part.process is not None:
                 part.process.kill_at = None
@@ -76,11 +81,12 @@ class Chaos:
         await asyncio.sleep(self._pause_s(2.0))
         self._run.start(name)
 
-    async def _break_line(self) -> None:
+    async def _break_lines(self) -> None:
+        """Break one connection of a process, or all; any process as often as the others, and so consumers' too."""
+        part, breaks_all = self._run.parts[self._random.choice(list(self._run.parts))], self._random.random() < 0.3
         for _ in range(self._random.randint(1, 4)):
-            lines = [line for line in self._run.network.lines if line.is_open]
-            if lines:
-                line = self._random.choice(lines)
+            lines = [] if part.process is None else self._run.network.lines_of(part.process)
+            for line in lines if breaks_all or not lines else (self._random.choice(lines),):
                 self._run.history.add("breaks a connection of", line.near.process.name, line.far.process.name)
                 line.break_off()
             await asyncio.sleep(self._pause_s(2.0))
@@ -98,6 +104,14 @@ class Chaos:
         self._run.broker.lost_confirms = 0.5 * self._random.random()
         await asyncio.sleep(self._pause_s(4.0))
         self._run.broker.lost_confirms = 0.0
+
+    async def _refused_publishes(self) -> None:
+        """Let one of the queues be full, or its rights be missing, while the others take everything."""
+        refusals, exchange = self._run.broker.refusals, self._random.choice(PUBLISHED)
+        refusals[exchange.name] = self._random.choice((QueueFull, BrokerRefused))
+        self._run.history.add("refuses what is published to", exchange.name, who="broker")
+        await asyncio.sleep(self._pause_s(4.0))
+        refusals.pop(exchange.name, None)
 
     async def _slow_disk(self) -> None:
         self._run.broker.commit_s = self._random.choice((0.1, 1.0, 8.0))

@@ -29,7 +29,6 @@ from tests.simulation.loop import Process
 from tests.simulation.network import Line
 from tests.simulation.to_broker import BrokerLink
 
-OWNER = "owner"
 _LONG_LENGTH, _SHORT_HEADER, _LONG_HEADER = 126, 2, 4
 CONNECTED = b"40"
 
@@ -63,6 +62,8 @@ class GatewayServer:
         self._broker = broker
         self._history = history
         self._slots = random.randint(1, 4)
+        # The small one takes any single event, and is full soon after.
+        self._max_waiting_bytes = random.choice((1 << 26, 4_000))
         self.process: Process | None = None
         self._parts: tuple[FastPath, Receipts, ConnectionLimits] | None = None
         self._sockets: dict[str, _Socket] = {}
@@ -98,7 +99,11 @@ class GatewayServer:
         async with (
             link.publisher() as publisher,
             ToBroker(
-                publisher, _metrics(), slots=self._slots, max_waiting_bytes=1 << 26, exchange=exchange
+                publisher,
+                _metrics(),
+                slots=self._slots,
+                max_waiting_bytes=self._max_waiting_bytes,
+                exchange=exchange,
             ).running() as to_broker,
         ):
             yield to_broker
@@ -113,20 +118,20 @@ class GatewayServer:
         """Take a connection, whose first packet is the CONNECT."""
         line.far.receive = lambda packet: self._connect(line, *packet)
 
-    def _connect(self, line: Line, device: str, auth: dict[str, Any]) -> None:
+    def _connect(self, line: Line, owner: str, device: str, auth: dict[str, Any]) -> None:
         if self._parts is None:
             line.break_off()
             return
         fast_path, receipts, limits = self._parts
         self._connects += 1
         sid, socket = f"{device}/{self._connects}", _Socket(line)
-        quota = limits.acquire_session(OWNER, device)
+        quota = limits.acquire_session(owner, device)
         session = Session(
-            OWNER,
+            owner,
             device,
             "",
             Defaults(None, None),
-            RevocationKeys("jti", OWNER, 0, None, device, "kid"),
+            RevocationKeys("jti", owner, 0, None, device, "kid"),
             1 << 40,
             quota,
             lambda _: True,
@@ -141,7 +146,7 @@ class GatewayServer:
         def lost() -> None:
             if self._sockets.pop(sid, None) is not None:
                 receipts.remove(sid, session)
-                limits.release_session(OWNER, device)
+                limits.release_session(owner, device)
 
         line.far.receive, line.far.lost = receive, lost
         line.to_near(CONNECTED)

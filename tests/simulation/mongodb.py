@@ -1,8 +1,8 @@
 """A model of MongoDB: what a replica set keeps, what it answers, and what becomes of it without a majority.
 
 Real are the commands, the replies and the errors that the product sees; the model has no replica, no journal and no
-lock. A write without a majority is on the primary, and its reply waits, as for `w: majority`, until the write is kept
-or rolled back, or the call's time is over. Whoever reads with majority concern does not see it until it is kept.
+lock. A write without a majority is on the primary. With `w: majority` its reply waits until the write is kept or rolled
+back, or the call's time is over; with less it does not wait. Reads see such a write unless they ask for a majority's.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from tests.simulation.documents import id_of
 from tests.simulation.history import History
 from tests.simulation.loop import Process
 
+Refusal = Literal["alone", "all"]
 HANGS_FOR_S = 4.0
 # Codes that can only mean a document.
 NOT_VALID, TOO_LARGE = 121, 10334
@@ -71,7 +72,7 @@ class Server:
         self._unsafe: list[tuple[asyncio.Future[Any], Any]] = []
         self._uuids = 0
         # Readings that it refuses, by their value: alone, or with all others of the same command.
-        self.refused: dict[int, Literal["alone", "all"]] = {}
+        self.refused: dict[int, Refusal] = {}
         # Renames the readings, if someone waits for the chance to do it in the middle of an insert.
         self.seals_within_insert: Callable[[], None] | None = None
         # The first document of each identity that a majority had.

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -70,6 +71,11 @@ class Line:
     def _arrive(self, end: End, packet: Any) -> None:
         if self.is_open:
             end.receive(packet)
+
+    def close(self) -> None:
+        """Close it in order at the near end: what was sent to the far one before arrives there first."""
+        at = max(self._loop.time() + self._network.delay_s(), self.far.last_at + 1e-6)
+        self._loop.call_at(at, partial(self.break_off, silent_at=self.near), context=self.far.process.context)
 
     def break_off(self, *, silent_at: End | None = None) -> None:
         """Break it; both ends learn of it a little later, except the one at which it is silent."""

@@ -57,7 +57,7 @@ def live_heads(server: Server) -> list[dict[str, Any]]:
     """Return the heads of blocks that are live: the first of each series, and each that begins where one ends."""
     heads = [bson.decode(raw, AS_MILLISECONDS) for raw in server.majority_view(BLOCKS).values()]
     heads = [head for head in heads if "until" in head]
-    heads.sort(key=lambda head: (head["_id"]["device"], head["_id"]["sensorType"], _position(head["_id"])))
+    heads.sort(key=lambda head: (_series(head), _position(head["_id"])))
     live: list[dict[str, Any]] = []
     for head in heads:
         follows = (
@@ -68,19 +68,19 @@ def live_heads(server: Server) -> list[dict[str, Any]]:
     return live
 
 
-def _series(head: dict[str, Any]) -> tuple[str, str]:
-    return head["_id"]["device"], head["_id"]["sensorType"]
+def _series(head: dict[str, Any]) -> tuple[str, str, str]:
+    return head["_id"]["owner"], head["_id"]["device"], head["_id"]["sensorType"]
 
 
 def _position(key: dict[str, Any]) -> tuple[int, int]:
     return int(key["ts"]), int(key["seq"])
 
 
-def stored_positions(server: Server, device: str) -> dict[str, set[tuple[int, int]]]:
-    """Return what is stored of a device: by sensorType, each (ts, seq)."""
+def stored_positions(server: Server, owner: str, device: str) -> dict[str, set[tuple[int, int]]]:
+    """Return what is stored of an owner's device: by sensorType, each (ts, seq)."""
     found: defaultdict[str, set[tuple[int, int]]] = defaultdict(set)
     for identity in copies(server):
         key = bson.decode(identity, AS_MILLISECONDS)
-        if key["device"] == device:
+        if (key["owner"], key["device"]) == (owner, device):
             found[key["sensorType"]].add(_position(key))
     return found

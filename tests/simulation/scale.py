@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
+from device import sender
 from persister import to_receipts
 from persister.compaction import batch, blocks, pieces, planner
 
@@ -13,6 +14,8 @@ SCALED: list[tuple[ModuleType, dict[str, float]]] = [
     (batch, {"BLOCK_MIN": 16, "SAMPLE_EVERY": 2}),
     (blocks, {"BLOCK_USUAL": 24, "BLOCK_MAX": 40}),
     (pieces, {"PIECE_MAX": 24}),
+    # Several events at once, as many as may be in flight, also where a minute's readings wait.
+    (sender, {"MAX_READINGS": 20}),
     # It would be a third of all callbacks.
     (to_receipts, {"BROADCAST_EVERY_S": 0.5}),
 ]

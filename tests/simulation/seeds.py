@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import multiprocessing
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ POLL_EVERY_S = 0.25
 # What a killed process leaves is never freed: that would run its cleanup, and take a fifth of the time. So a process
 # of this machine runs some seeds only.
 SEEDS_A_PROCESS = 20
+IN_MEMORY = Path("/dev/shm")
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,7 @@ async def _simulated(seed: int, random: Random, folder: Path, loop: SimulatedLoo
 @contextmanager
 def a_folder() -> Iterator[Path]:
     """Return a folder in memory where there is one: the simulation is not about disks."""
-    in_memory = Path("/dev/shm")
-    where = in_memory if in_memory.is_dir() else None
+    where = IN_MEMORY if IN_MEMORY.is_dir() else None
     with tempfile.TemporaryDirectory(prefix="tidegate-simulation-", dir=where) as folder:
         yield Path(folder)
 
@@ -101,9 +102,15 @@ def run_seeds(first: int, number: int, *, plant: str | None = None, processes: i
     gc.collect()
     gc.freeze()
     # Who has seen enough ends the processes in the middle of a seed: what they leave is deleted here.
-    with a_folder() as folder, multiprocessing.get_context("fork").Pool(processes, maxtasksperchild=1) as pool:
+    pool_of = multiprocessing.get_context("fork").Pool
+    with a_folder() as folder, pool_of(processes, _end_at_once, maxtasksperchild=1) as pool:
         for outcomes in pool.imap(partial(_run_group, folder, plant), groups):
             yield from outcomes
+
+
+def _end_at_once() -> None:
+    """Let SIGTERM, by which the pool ends this process, run no cleanup of what was killed in its seed."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _run_group(folder: Path, plant: str | None, seeds: range) -> list[Outcome]:

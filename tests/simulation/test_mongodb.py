@@ -9,7 +9,9 @@ import bson
 import pytest
 from bson import ObjectId
 from bson.binary import UUID_SUBTYPE, Binary
+from pymongo import WriteConcern
 from pymongo.errors import DuplicateKeyError
+from pymongo.read_concern import ReadConcern
 
 from persister.batch import Outcome
 from persister.compaction.heads import Heads
@@ -137,3 +139,29 @@ async def test_what_is_rolled_back_never_counts_as_stored_also_behind_a_duplicat
         assert sorted(server.collections[READINGS].documents) == [id_bytes(document(3))]
     else:
         assert (await writing).outcomes == [Outcome.STORED, Outcome.STORED, Outcome.DUPLICATE, Outcome.STORED]
+
+
+@pytest.mark.parametrize("w", [1, "majority"])
+async def test_a_reply_waits_for_a_majority_only_if_the_write_concern_says_so(w: int | str) -> None:
+    server = Server(History(lambda: 0.0), Random(1))
+    database = Client(server)["model"]
+    server.lose_majority()
+    command = {"insert": READINGS, "ordered": True, "documents": [RawBson(document(1))], "writeConcern": {"w": w}}
+    inserting = asyncio.ensure_future(database.command(command))
+    series = database.get_collection("series", write_concern=WriteConcern(w))
+    updating = asyncio.ensure_future(series.insert_one({"_id": 1}))
+    await asyncio.sleep(0.5)
+    assert inserting.done() is updating.done() is (w == 1)
+    server.regain_majority(rolls_back=False)
+    await asyncio.gather(inserting, updating)
+
+
+async def test_only_a_read_of_what_a_majority_has_leaves_out_what_may_be_rolled_back() -> None:
+    server = Server(History(lambda: 0.0), Random(1))
+    database = Client(server)["model"]
+    server.lose_majority()
+    server.put(server.created(READINGS), document(1))
+    for level, expected in ("local", [0]), ("majority", []):
+        collection = database.get_collection(READINGS, codec_options=AS_MILLISECONDS, read_concern=ReadConcern(level))
+        assert [one["value"] for one in await collection.find({"_id": {"$gte": {}}}).to_list(None)] == expected
+        assert bool(await find_raw(collection, {}, limit=9)) is bool(expected)

@@ -2,8 +2,10 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -46,3 +48,34 @@ def test_a_seed_has_the_same_history_whenever_and_wherever_it_runs() -> None:
 def test_a_planted_bug_that_is_not_found_is_a_failure() -> None:
     run = simulate("--seeds", "1", "--seed", "5", "--plant", "merge-prefers-later")
     assert run.returncode == 1, run.stdout
+
+
+@pytest.mark.parametrize("arguments", ["--seeds 0", "--seeds -1", "--processes 0", "--seed -1", "--plant nothing"])
+def test_what_cannot_be_meant_is_refused(arguments: str) -> None:
+    """Otherwise a run of no seed would say that nothing is wrong."""
+    run = simulate(*arguments.split())
+    assert run.returncode == 2, run.stdout + run.stderr
+    assert run.stdout == ""
+
+
+def test_a_single_seed_prints_its_history_also_if_it_is_the_default_one() -> None:
+    assert simulate("--seeds", "1").stdout == simulate("--seeds", "1", "--seed", "1").stdout
+    assert "digest of this history: " in simulate("--seeds", "1").stdout
+
+
+def test_a_terminated_run_leaves_no_process_and_no_folder(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from tests.simulation import __main__, seeds;"
+        f" seeds.IN_MEMORY = Path({str(tmp_path)!r}); sys.exit(__main__.main())"
+    )
+    command = [sys.executable, "-c", program, "--seeds", "5000", "--processes", "2"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
+    until = time.monotonic() + 60
+    while len(list(tmp_path.glob("*/*/run/queue.db"))) < 2:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    process.terminate()
+    assert process.wait(30) == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)

@@ -47,9 +47,9 @@ class _Connected:
         self.was_lost()
 
     def close(self) -> None:
-        """Close it: the broker learns of it."""
+        """Close it: the broker learns of it behind the last acknowledgements."""
         if self.line is not None:
-            self.line.break_off(silent_at=self.line.near)
+            self.line.close()
             self.line = None
 
     def opened(self) -> None:

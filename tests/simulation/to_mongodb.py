@@ -55,20 +55,20 @@ class Database:
 
     def get_collection(self, name: str, **options: Any) -> "Collection":
         """Return a collection with other options."""
-        options.pop("write_concern", None)
         options.pop("read_preference", None)
         return Collection(self, name, **options)
 
     async def command(self, command: Mapping[str, Any], **_: Any) -> Any:
         """Run an `insert`, a `find` or a `drop`."""
         if "insert" in command:
-            return await self._server.call("insert", lambda: self._server.insert(command), writes=True)
+            waits = _waits(command.get("writeConcern", {}))
+            return await self._server.call("insert", lambda: self._server.insert(command), writes=waits)
         if "drop" in command:
             return await self._server.call("drop", lambda: self._server.drop(command["drop"]))
         name = command["find"]
 
         def find() -> Any:
-            found = _found(self._server.majority_view(name), command["filter"])
+            found = _found(_view(self._server, name, command.get("readConcern", {})), command["filter"])
             return reply_to_find(name, [raw for _, raw in sorted(found)][: command["limit"]])
 
         return await self._server.call("find", find)
@@ -132,10 +132,18 @@ class _Cursor:
 class Collection:
     """A collection, as the driver has it: its calls fail as those of the driver fail."""
 
-    def __init__(self, database: Database, name: str, codec_options: Any = None, read_concern: Any = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        name: str,
+        codec_options: Any = None,
+        read_concern: Any = None,
+        write_concern: Any = None,
+    ) -> None:
         self.database = database
         self.name = name
         self.read_concern = read_concern or ReadConcern()
+        self._waits = write_concern is None or _waits(write_concern.document)
         self._options = codec_options
         self._server = database.client.server
 
@@ -143,7 +151,7 @@ class Collection:
         return self._server.collections.get(self.name) or self._server.created(self.name)
 
     async def _write(self, what: str, change: Callable[[Stored], Any]) -> Any:
-        return await self._server.call(f"{what} {self.name}", lambda: change(self._stored()), writes=True)
+        return await self._server.call(f"{what} {self.name}", lambda: change(self._stored()), writes=self._waits)
 
     async def _write_several(self, what: str, change: Callable[[Stored], list[dict[str, Any]]]) -> None:
         """Make a change that returns the errors of documents; BulkWriteError for these, and without a majority."""
@@ -157,12 +165,12 @@ class Collection:
             raise BulkWriteError({"writeErrors": reply["writeErrors"], "writeConcernErrors": unsafe})
 
     def find(self, query: Query, projection: Any = None, **_: Any) -> _Cursor:
-        """Return what a majority has and the query asks for, whole."""
+        """Return what the query asks for, whole, as this collection's read concern sees it."""
         del projection
 
         async def ask(direction: int, limit: int) -> list[Any]:
             def serve() -> list[bytes]:
-                found = _found(self._server.majority_view(self.name), query)
+                found = _found(_view(self._server, self.name, self.read_concern.document), query)
                 if direction:
                     found.sort(reverse=direction < 0)
                 return [raw for _, raw in found][: limit or None]
@@ -252,6 +260,19 @@ class Collection:
             return []
 
         await self._write_several("update", write)
+
+
+def _waits(concern: Mapping[str, Any]) -> bool:
+    """Return whether a reply waits for a majority: MongoDB's default since 5.0."""
+    return bool(concern.get("w", "majority") == "majority")
+
+
+def _view(server: Server, name: str, concern: Mapping[str, Any]) -> Mapping[bytes, bytes]:
+    """Return the documents that a read sees: unless it asks for a majority's, also what may yet be rolled back."""
+    if concern.get("level") == "majority":
+        return server.majority_view(name)
+    stored = server.collections.get(name)
+    return {} if stored is None else stored.documents
 
 
 def _found(documents: Mapping[bytes, bytes], query: Query) -> list[tuple[Any, bytes]]:

@@ -1,14 +1,16 @@
 """What has to be true at the end of a run, whatever happened."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import bson
 
 from broker.message import Message
+from readings.collections import SERIES
 from readings.document import AS_MILLISECONDS
+from readings.keys import series_key
 from tests.simulation.device import DeviceProgram, Sent
-from tests.simulation.gateway import OWNER
+from tests.simulation.documents import id_bytes_of
 from tests.simulation.places import Copy, copies
 from tests.simulation.world import Run
 
@@ -35,6 +37,7 @@ def faults_of(run: Run, dead_letters: list[Message], *, is_drained: bool) -> Ite
         first = run.mongodb.first.get(identity)
         if first is not None and first != winner.document:
             yield f"{number} has taken the place of {bson.decode(first, AS_MILLISECONDS)['value']}, which was first"
+    yield from _unlisted(run, winners)
     for device, one in sent.values():
         yield from _dead(one, dead) if one.is_refused or one.number in dead else _missing(device, one, stored)
 
@@ -49,10 +52,20 @@ def _foreign(number: int, document: dict[str, Any], sent: dict[int, tuple[Device
         yield f"{number} is stored and was never sent"
         return
     device, one = sent[number]
-    if (key["owner"], key["device"], key["sensorType"]) != (OWNER, device.name, one.sensor_type):
+    if (key["owner"], key["device"], key["sensorType"]) != (*device.identity, one.sensor_type):
         yield f"{number} is stored as another series: {key}"
     if not one.is_valid:
         yield f"{number} is stored and was rejected"
+
+
+def _unlisted(run: Run, identities: Iterable[bytes]) -> Iterator[str]:
+    """Yield the series of which readings are stored and that no list of series has."""
+    listed = run.mongodb.majority_view(SERIES)
+    keys = [bson.decode(identity, AS_MILLISECONDS) for identity in identities]
+    names = {(key["owner"], key["device"], key["sensorType"]) for key in keys}
+    for owner, device, sensor_type in sorted(names):
+        if id_bytes_of(series_key(owner, device, sensor_type)) not in listed:
+            yield f"the series {sensor_type} of {owner}/{device} has readings and is not listed"
 
 
 def _dead(one: Sent, dead: set[int]) -> Iterator[str]:

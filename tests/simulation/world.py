@@ -8,7 +8,6 @@ from pathlib import Path
 from random import Random
 from typing import Protocol
 
-from persister.watchdog import StuckError
 from tests.simulation.broker import BrokerServer
 from tests.simulation.clocks import EPOCH_S
 from tests.simulation.compaction import CompactorProgram, Sealer
@@ -16,7 +15,7 @@ from tests.simulation.device import DeviceProgram, Sent, World
 from tests.simulation.gateway import GatewayServer
 from tests.simulation.history import History
 from tests.simulation.loop import Process
-from tests.simulation.mongodb import Server
+from tests.simulation.mongodb import Refusal, Server
 from tests.simulation.network import Network
 from tests.simulation.persister import PersisterProgram
 
@@ -59,13 +58,21 @@ class Run:
         self.gateways = [
             GatewayServer(f"gateway-{n}", self.broker, self.history, random) for n in range(random.choice((1, 2)))
         ]
-        reachable = World(self.gateways, self.mongodb, self.network, self.history)
+        self.errors: list[str] = []
+        reachable = World(self.gateways, self.mongodb, self.network, self.history, self.errors)
         # Until when devices send.
         self.seconds = random.uniform(1.0, 8.0)
         numbers = iter(range(1, 1 << 30))
+        # Two devices of one owner, or of two owners who have given them the same id.
+        identities = Random(self.seconds).choice(((("owner", "0"), ("owner", "1")), (("owner", "0"), ("other", "0"))))
         self.devices = [
             DeviceProgram(
-                f"device-{n}", folder / f"device-{n}.db", reachable, plan_of(random, self.seconds, numbers), random
+                f"device-{n}",
+                identities[n],
+                folder / f"device-{n}.db",
+                reachable,
+                plan_of(random, self.seconds, numbers),
+                random,
             )
             for n in range(random.choice((1, 2)))
         ]
@@ -74,16 +81,19 @@ class Run:
         ]
         programs: list[Program] = [self.broker, *self.gateways, *self.devices, *persisters]
         if random.random() < 0.2:
-            one = random.choice(random.choice(self.devices).plan)
-            if one.is_valid and one.twin is None:
-                one.is_refused = True
-                self.mongodb.refused[one.number] = random.choice(("alone", "all"))
+            # One, or several that may travel in one message.
+            plan = random.choice(self.devices).plan
+            how: Refusal = random.choice(("alone", "all"))
+            at = random.randrange(len(plan))
+            for one in plan[at : at + random.choice((1, 3))]:
+                if one.is_valid and one.twin is None:
+                    one.is_refused = True
+                    self.mongodb.refused[one.number] = how
         self.seals_every_s = random.choice((None, 0.4, 1.5))
         if self.seals_every_s is not None:
             programs.append(CompactorProgram(self.mongodb, self.history))
             self.mongodb.process.spawn(Sealer(self.mongodb, self.history, random).run(self.seals_every_s))
         self.parts = {program.name: Part(program) for program in programs}
-        self.errors: list[str] = []
         self._all: list[Process] = [self.mongodb.process]
 
     def start_all(self) -> None:
@@ -127,8 +137,8 @@ class Run:
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self.history.add("ends:", repr(error), who=process.name)
-            if not _is_stuck(error):
-                self.errors.append(f"{process.name} ended: {error!r}")
+            # Also by its watchdog, which is for what RabbitMQ may do: here only a bug lets messages wait for so long.
+            self.errors.append(f"{process.name} ended: {error!r}")
         self.kill(process.name)
         if error is not None:
             self._loop.call_later(0.5, self.start, process.name)
@@ -156,11 +166,6 @@ class Run:
         self.mongodb.process.kill()
 
 
-def _is_stuck(error: BaseException) -> bool:
-    """Return whether a worker ended itself as its watchdog wants it, in whichever lanes."""
-    return isinstance(error, BaseExceptionGroup) and error.split(StuckError)[1] is None
-
-
 def plan_of(random: Random, seconds: float, numbers: Iterator[int]) -> list[Sent]:
     """Draw what one device sends, in the order of time."""
     plan: list[Sent] = []
@@ -170,9 +175,11 @@ def plan_of(random: Random, seconds: float, numbers: Iterator[int]) -> list[Sent
         sensor_type = random.choice(SENSOR_TYPES)
         # A part of what is sent is an hour old: it goes by the backfill lane.
         late_ms = random.choice((None, None, EPOCH_S * 1000 - HOUR_MS))
+        # Or only every second one: then an event has readings of both lanes.
+        is_mixed = random.random() < 0.5
         for number in range(burst):
             reading = next(numbers)
-            position = None if late_ms is None else (late_ms, reading)
+            position = None if late_ms is None or (is_mixed and number % 2) else (late_ms, reading)
             plan.append(Sent(at + number * gap, reading, sensor_type, position))
     for pair in range(random.randint(0, 3)):
         late_ms = random.choice((0, 0, HOUR_MS // 2))

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from runtime.command_line import number_between, positive_number, whole_number
 from runtime.logs import configure_logs
 from runtime.process import raise_fd_limit
 from tests.soak.overload import DEVICES as OVERLOADING
@@ -20,6 +21,7 @@ from tests.soak.run import Plan, soak
 
 HALF_HOUR_S = 1800.0
 DEVICES = 1000
+MAX_DEVICES, MAX_SETTLE = 100_000, 10_000.0
 
 
 def plan_of(args: argparse.Namespace) -> Plan:
@@ -37,18 +39,28 @@ def plan_of(args: argparse.Namespace) -> Plan:
 def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
-    parser.add_argument("--hours", type=float, help="how long (default 2)")
-    parser.add_argument("--minutes", type=float, help="the same in minutes (overload: 10)")
-    parser.add_argument("--devices", type=int, help="number of devices (default 1000; overload: 200)")
-    parser.add_argument("--settle", type=float, metavar="MINUTES", help="left out of slopes (default 30, at most half)")
+    length, where = parser.add_mutually_exclusive_group(), parser.add_mutually_exclusive_group()
+    length.add_argument("--hours", type=positive_number, help="how long (default 2)")
+    length.add_argument("--minutes", type=positive_number, help="the same in minutes (overload: 10)")
+    parser.add_argument(
+        "--devices", type=whole_number(1, MAX_DEVICES), help="number of devices (default 1000; overload: 200)"
+    )
+    parser.add_argument(
+        "--settle",
+        type=number_between(0, MAX_SETTLE),
+        metavar="MINUTES",
+        help="left out of slopes (default 30, at most half)",
+    )
     parser.add_argument("--seed", type=int, default=1, help="seed of what the devices do (default 1)")
-    parser.add_argument("--dir", type=Path, help="new folder for data, samples, plot and verdict (default data/soak/…)")
-    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the data of an earlier run")
+    where.add_argument("--dir", type=Path, help="new folder for data, samples, plot and verdict (default data/soak/…)")
+    where.add_argument("--resume", type=Path, metavar="DIR", help="go on with the data of an earlier run")
     parser.add_argument("--overload", action="store_true", help="instead: twice what this machine can take, then half")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     args = parser.parse_args(arguments)
     if args.resume is not None and not (args.resume / "stack.json").exists():
         parser.error(f"{args.resume} has no data of an earlier run")
+    if args.dir is not None and args.dir.exists():
+        parser.error(f"{args.dir} exists already; --resume goes on with it")
     return args
 
 

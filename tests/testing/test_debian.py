@@ -18,6 +18,7 @@ from testing.servers.debian import (
     write_wrapper,
 )
 from testing.servers.rabbitmq import RabbitMQServer
+from tests.integration.services import ROOT
 
 
 async def test_runs_at_once_find_the_same_folder(newest_rabbitmq_server: RabbitMQServer) -> None:
@@ -106,3 +107,19 @@ def test_where_it_cannot_be_had_the_run_says_so_and_in_ci_it_fails(ci: str, word
 
 def venv() -> str:
     return str(Path(sys.executable).parent)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give up its rights")
+def test_where_a_container_may_not_mount_it_is_not_available_although_it_is_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "tidegate-tests" / "sid-true").mkdir(parents=True)
+    (tmp_path / "tidegate-tests" / "sid-true" / "version").write_text("1.0\n")
+    program = "from testing.servers.debian import unpacked; unpacked('sid', 'true')"
+    done = subprocess.run(
+        ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", sys.executable, "-c", program],
+        env=os.environ | {"XDG_CACHE_HOME": str(tmp_path)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "NotAvailableError: its programs cannot be run here: unshare" in done.stderr
