@@ -251,5 +251,8 @@ class DeviceProgram:
     @property
     def is_drained(self) -> bool:
         """Whether everything was sent and freed. With receipts, what MongoDB refuses stays in the file."""
+        if (device := self._device) is None or not all(one.begun for one in self.plan):
+            return False
         kept = sum(one.is_refused for one in self.plan) if self.receipts else 0
-        return self._device is not None and all(one.begun for one in self.plan) and self._device.pending <= kept
+        is_sent = not device._outbox and not device._sender._in_flight
+        return is_sent and device.pending <= kept

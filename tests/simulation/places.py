@@ -34,7 +34,7 @@ def copies(server: Server) -> dict[bytes, list[Copy]]:
 
 
 def _all(server: Server) -> Iterator[Copy]:
-    for name in list(server.collections):
+    for name in list(server.safe_collections):
         number = UNSEALED if name == READINGS else seal_number(name)
         if number is not None:
             yield from (Copy(number, name, document) for document in server.majority_view(name).values())
