@@ -205,8 +205,9 @@ class TokenVerifier:
         digest = sha256(token.encode(errors="surrogatepass")).digest()
         verified = self._verified_before(digest)
         if verified is None:
-            verified, key = await self._verify(token)
-            self._verified.put(digest, (verified, key), len(token))
+            verified, key, is_lasting = await self._verify(token)
+            if is_lasting:
+                self._verified.put(digest, (verified, key), len(token))
         self._require_issued_in_the_past(verified)
         return verified
 
@@ -220,7 +221,11 @@ class TokenVerifier:
             return None
         return verified
 
-    async def _verify(self, token: str) -> tuple[Verified, PublicKey]:
+    async def _verify(self, token: str) -> tuple[Verified, PublicKey, bool]:
+        """Return the claims, the key that signed them, and whether they hold until the key or they themselves end.
+
+        Those with `nbf` may not: they would begin again if this clock were set back.
+        """
         kid, key = await self._key(token)
         try:
             payload = jwt.decode(
@@ -239,7 +244,8 @@ class TokenVerifier:
         if fault := fault_of(claims):
             raise TokenError("unauthorized", fault)
         self._known_header, self._known_kid = token.partition(".")[0], kid
-        return Verified(**{name: getattr(claims, name) for name in Claims.__struct_fields__}, kid=kid), key
+        verified = Verified(**{name: getattr(claims, name) for name in Claims.__struct_fields__}, kid=kid)
+        return verified, key, "nbf" not in payload
 
     def _require_issued_in_the_past(self, claims: Claims) -> None:
         """Refuse, for now, a token issued in the future: one of the two clocks is wrong, and the token may be valid."""

@@ -37,7 +37,7 @@ FULL_SUITE = (
     Part("start", 3),
     Part("growth", 16),
     Part("gateway", 7),
-    Part("sparse", 11),
+    Part("sparse", 13),
     Part("drain", 3),
     Part("reader", 6),
     Part("dashboard", 16),

@@ -32,6 +32,7 @@ from typing import Any
 import bcrypt
 
 from bench.processes import cpu_of
+from runtime.command_line import positive_number, whole_number
 
 PASSWORD = "a password that is only for benches"
 HEALTH_EVERY_S = 0.02
@@ -258,13 +259,13 @@ ROWS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.auth_logins", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m bench auth_logins", description=__doc__.split("\n")[0])
     parser.add_argument(
-        "--seconds", type=float, default=20.0, help="of log-ins per round; the limit takes half as long"
+        "--seconds", type=positive_number, default=20.0, help="of log-ins per round; the limit takes half as long"
     )
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--clients", type=int, default=50)
-    parser.add_argument("--cost", type=int, default=12, help="bcrypt's cost")
+    parser.add_argument("--rounds", type=whole_number(1), default=3)
+    parser.add_argument("--clients", type=whole_number(1), default=50)
+    parser.add_argument("--cost", type=whole_number(4, 31), default=12, help="bcrypt's cost")
     parser.add_argument("--database-url", help="an empty database, or one that an earlier run used")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
     arguments = parser.parse_args()

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from readings.document import encode_document, series_bytes
 from readings.reading import Reading
+from runtime.command_line import whole_number
 from storage.codec.block import decode_block, encode_block
 from storage.codec.columns import Columns
 from storage.codec.decode import decode, decode_values
@@ -188,10 +189,12 @@ def measure(name: str, made: list[bytes], size: int) -> None:
 
 def main() -> None:
     """Measure all, or with --data also recorded series."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench blocks", description=__doc__)
     parser.add_argument("--data", type=Path, help="a folder with CSV files: timestamp,value")
-    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--seed", type=whole_number(0), default=7)
     arguments = parser.parse_args()
+    if arguments.data is not None and not arguments.data.is_dir():
+        parser.error(f"argument --data: there is no folder {arguments.data}")
     rng = np.random.default_rng(arguments.seed)
     data = {
         "1 Hz, two decimals": synthetic(rng, 1000, 2),

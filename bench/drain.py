@@ -27,6 +27,7 @@ from broker.message import Message
 from broker.topology import READINGS_EXCHANGE
 from readings.document import encode_document
 from readings.reading import Reading
+from runtime.command_line import whole_number
 from runtime.logs import configure_logs
 from testing.servers.mongodb import MongoDBServer
 from testing.servers.ports import free_port
@@ -35,6 +36,7 @@ from testing.servers.rabbitmq import RabbitMQServer
 DEVICES = 50
 POLL_EVERY_S = 0.05
 BARE_BATCH = 4000
+MIN_READINGS = 1000
 DELAY_MS = 20
 OPTIONS: dict[str, Any] = {"storageEngine": {"wiredTiger": {"configString": "block_compressor=zstd"}}}
 SAFE = WriteConcern("majority", j=True)
@@ -231,14 +233,17 @@ def main() -> int:
     """Parse the command line, measure, print the figures."""
     parser = argparse.ArgumentParser(prog="python -m bench drain", description=__doc__)
     parser.add_argument(
-        "--readings", type=int, default=1_000_000, help="number of readings in the queue (default: %(default)s)"
+        "--readings",
+        type=whole_number(MIN_READINGS),
+        default=1_000_000,
+        help="number of readings in the queue (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     options = parser.parse_args()
     configure_logs("warning", "console")  # to standard error: standard output is for the figures
     with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as folder:
         try:
-            figures = run(Path(folder), options.readings, max(1000, options.readings // 10))
+            figures = run(Path(folder), options.readings, max(MIN_READINGS, options.readings // 10))
         except BenchError as error:
             print(error, file=sys.stderr)
             return 2

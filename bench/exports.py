@@ -22,6 +22,7 @@ from reader.responses import AS_STORED
 from readings.document import encode_document
 from readings.place import Place
 from readings.reading import Reading
+from runtime.command_line import whole_number
 from storage.codec.block import decode_block, encode_block
 from storage.codec.columns import Columns
 from storage.codec.from_documents import columns_of
@@ -108,9 +109,9 @@ def measure(name: str, made: list[bytes], size: int) -> dict[str, float]:
 
 def main() -> None:
     """Measure all series and sizes."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--size", type=int, action="append", help="readings a batch; may be repeated")
+    parser = argparse.ArgumentParser(prog="python -m bench exports", description=__doc__)
+    parser.add_argument("--seed", type=whole_number(0), default=7)
+    parser.add_argument("--size", type=whole_number(1), action="append", help="readings a batch; may be repeated")
     arguments = parser.parse_args()
     ParquetRows()
     row("series", "readings a batch", "format, from", "rows a second", "of CSV, documents")

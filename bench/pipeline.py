@@ -36,6 +36,7 @@ from bench.systems import (
     BEFORE,
     FLOOR,
     OURS,
+    PURE,
     SYSTEMS,
     TIDEGATE,
     VERSIONS,
@@ -43,9 +44,11 @@ from bench.systems import (
     System,
     running,
     start_servers,
+    why_not_compiled,
 )
 from bench.targets import MAX_P50_P99_MS, WORKLOADS, Found, figures_of, table_of
 from bench.versions import BASE, base_version
+from runtime.command_line import positive_number, whole_number
 from runtime.process import raise_fd_limit
 
 CONNECTIONS = max(workload.connections for workload in WORKLOADS)
@@ -74,7 +77,10 @@ def start(
     servers: SharedServers, names: list[str], stack: ExitStack, folder: Path
 ) -> tuple[list[System], dict[str, str]]:
     """Start systems; return those that run, and the reasons of the others. `folder` is for a checkout."""
-    systems, missing = [], {}
+    systems, missing = list[System](), dict[str, str]()
+    if PURE in names and (why := why_not_compiled()):
+        missing[f"{TIDEGATE}, compiled"] = f"{TIDEGATE} is not compiled: {why}"
+        names = [name for name in names if name != PURE]
     for name in names:
         progress(f"starting: {name}")
         try:
@@ -216,8 +222,8 @@ def run(
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line, measure, print the figures."""
     parser = argparse.ArgumentParser(prog="python -m bench pipeline", description=__doc__)
-    parser.add_argument("--rounds", type=int, help="number of rounds (default: 5)")
-    parser.add_argument("--seconds", type=float, help="duration of each measurement (default: 3)")
+    parser.add_argument("--rounds", type=whole_number(1), help="number of rounds (default: 5)")
+    parser.add_argument("--seconds", type=positive_number, help="duration of each measurement (default: 3)")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds, for a first impression")
     parser.add_argument("--smoke", action="store_true", help="a minimal run that only shows that it works")
     parser.add_argument(

@@ -25,6 +25,7 @@ from bench.report import Figure, progress
 from bench.results import Details, finish
 from bench.systems import SharedServers, System, running_on, start_servers
 from bench.targets import W1, W100
+from runtime.command_line import whole_number
 from runtime.process import raise_fd_limit
 from testing.servers.debian import NotAvailableError, unpacked, unpacked_version, write_wrapper
 from testing.servers.pythons import packages_for
@@ -189,7 +190,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench pythons", description=__doc__)
     parser.add_argument("--only", action="append", choices=(*SUITES, OWN), help="one of them; may be repeated")
     parser.add_argument("--pure", action="store_true", help="compile nothing")
-    parser.add_argument("--rounds", type=int, metavar="N", help="number of rounds (default: 7)")
+    parser.add_argument("--rounds", type=whole_number(1), metavar="N", help="number of rounds (default: 7)")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds, for a first impression")
     parser.add_argument("--smoke", action="store_true", help="a minimal run that only shows that it works")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")

@@ -25,6 +25,7 @@ from bench.reader_setup import BEGIN_MS, DAY_MS, OWNER, SERIES, ReaderSetup
 from bench.report import Figure, progress, show
 from readings.filters import in_time_range
 from readings.keys import series_key
+from runtime.command_line import whole_number
 from testing.servers.mongodb import MongoDBServer
 
 REQUESTS = 1000
@@ -219,7 +220,10 @@ def main() -> int:
     """Parse the command line, measure, print the figures."""
     parser = argparse.ArgumentParser(prog="python -m bench reader", description=__doc__)
     parser.add_argument(
-        "--readings", type=int, default=5_000_000, help="number of stored readings (default: %(default)s)"
+        "--readings",
+        type=whole_number(SERIES),
+        default=5_000_000,
+        help="number of stored readings (default: %(default)s)",
     )
     parser.add_argument("--only", choices=("history", "live"), help="only this half")
     parser.add_argument("--smoke", action="store_true", help="a minimal run that only shows that it works")

@@ -1,9 +1,10 @@
 """Many connections with little to say: 5,000 that send one reading every 10 s, and 20,000 that are idle.
 
-Tidegate, an earlier commit of it, and Node.js with the same broker and the same checks take turns. Events: the CPU of
-all processes until each reading is stored, at one reading a connection every 10 s, and at saturation with one on its
-way on each connection. Pings, presence and an idle server's own work count: they are part of keeping connections.
-Idle: memory and CPU of a connection, from the slope between two numbers of connections to a fresh server.
+Tidegate, an earlier commit of it, and Node.js with the same broker and the same checks take turns; for events also
+Tidegate without its compiled modules, where `make build-fast` has built them. Events: the CPU of all processes until
+each reading is stored, at one reading a connection every 10 s, and at saturation with one on its way on each
+connection. Pings, presence and an idle server's own work count: they are part of keeping connections. Idle: memory and
+CPU of a connection, from the slope between two numbers of connections to a fresh server.
 """
 
 import argparse
@@ -28,8 +29,19 @@ from bench.measurements import (
 from bench.processes import ROOT, BenchError
 from bench.report import Figure, progress
 from bench.results import Details, Table, finish
-from bench.systems import BEFORE, NODE_CHECKED, TIDEGATE, SharedServers, System, running, start_servers
+from bench.systems import (
+    BEFORE,
+    NODE_CHECKED,
+    PURE,
+    TIDEGATE,
+    SharedServers,
+    System,
+    running,
+    start_servers,
+    why_not_compiled,
+)
 from bench.versions import BASE, base_version
+from runtime.command_line import whole_number
 from runtime.process import raise_fd_limit
 
 # How often a connection has a reading.
@@ -40,7 +52,7 @@ MAX_OF_BEFORE, MIN_OF_NODE = 0.6, 4.0
 MAX_MEMORY_RATIO, MAX_CONNECT_RATIO = 0.8, 1.0
 # Open files of a process beside its connections.
 OTHER_FILES = 200
-# The name of each server in `Environment.peer`.
+# Those with idle connections, and the name of each server in `Environment.peer`.
 SERVERS = {TIDEGATE: "gateway", BEFORE: "gateway", NODE_CHECKED: "node"}
 PARTS = ("events", "idle")
 
@@ -98,7 +110,7 @@ def events(
                     found.setdefault((what, system.name), Measurements()).all.append(measured)
     figures: list[Figure] = []
     for what in shapes:
-        figures += _event_figures(
+        figures += event_figures(
             f"{one.name} {what}", {name: of for (shape, name), of in found.items() if shape == what}
         )
     table = {f"{what}: {name}": measurements.row() for (what, name), measurements in found.items()}
@@ -110,20 +122,24 @@ def _ratio(value: float, base: float) -> float:
     return value / base if base else 0.0
 
 
-def _event_figures(what: str, found: dict[str, Measurements]) -> list[Figure]:
-    ours = found[TIDEGATE]
-    figures = [Figure(f"{what}: {TIDEGATE}, all processes", ours.total_us, "µs a reading")]
+def event_figures(what: str, found: dict[str, Measurements]) -> list[Figure]:
+    """Return what an event costs each system, and the verdicts on each build of Tidegate."""
+    builds = {name: found[name] for name in (TIDEGATE, PURE) if name in found}
+    figures = [Figure(f"{what}: {TIDEGATE}, all processes", found[TIDEGATE].total_us, "µs a reading")]
+    if (pure := found.get(PURE)) is not None:
+        figures.append(Figure(f"  {PURE}", pure.total_us, "µs a reading"))
     if (before := found.get(BEFORE)) is not None:
-        figures += [
-            Figure(f"  {BEFORE}", before.total_us, "µs a reading"),
-            Figure("    Tidegate, of that", _ratio(ours.total_us, before.total_us), "x", MAX_OF_BEFORE),
-            Figure("    its gateway, of that", _ratio(ours.row()["gateway"], before.row()["gateway"]), "x"),
-        ]
+        figures.append(Figure(f"  {BEFORE}", before.total_us, "µs a reading"))
+        for name, ours in builds.items():
+            figures += [
+                Figure(f"    {name}, of that", _ratio(ours.total_us, before.total_us), "x", MAX_OF_BEFORE),
+                Figure("    its gateway, of that", _ratio(ours.row()["gateway"], before.row()["gateway"]), "x"),
+            ]
     if (node := found.get(NODE_CHECKED)) is not None:
-        figures += [
-            Figure(f"  {NODE_CHECKED}", node.total_us, "µs a reading"),
-            Figure("    times as dear as Tidegate", _ratio(node.total_us, ours.total_us), "x", at_least=MIN_OF_NODE),
-        ]
+        figures.append(Figure(f"  {NODE_CHECKED}", node.total_us, "µs a reading"))
+        for name, ours in builds.items():
+            dearer = _ratio(node.total_us, ours.total_us)
+            figures.append(Figure(f"    times as dear as {name}", dearer, "x", at_least=MIN_OF_NODE))
     return figures
 
 
@@ -164,11 +180,16 @@ def run(folder: Path, parts: list[str], effort: Effort, most: int) -> tuple[list
         if base is None:
             missing[BEFORE] = f"this repository has no commit {BASE}"
             del versions[BEFORE]
+        if effort != SMOKE:
+            if why := why_not_compiled():
+                missing[f"{TIDEGATE}, compiled"] = f"{TIDEGATE} is not compiled: {why}"
+            else:
+                versions[PURE] = ROOT
         if "events" in parts:
             of_events, table, about["turns"] = events(servers, versions, effort, missing)
             figures += of_events
         if "idle" in parts:
-            kept = {name: path for name, path in versions.items() if name not in missing}
+            kept = {name: path for name, path in versions.items() if name in SERVERS and name not in missing}
             of_idle, about["idle"] = idle_connections(servers, kept, effort, most)
             figures += of_idle
         about |= servers.versions()
@@ -178,7 +199,9 @@ def run(folder: Path, parts: list[str], effort: Effort, most: int) -> tuple[list
 def main() -> int:
     """Parse the command line, measure, print the figures."""
     parser = argparse.ArgumentParser(prog="python -m bench sparse", description=__doc__)
-    parser.add_argument("--rounds", type=int, help="number of turns of each measurement (default: 3, idle 2)")
+    parser.add_argument(
+        "--rounds", type=whole_number(1), help="number of turns of each measurement (default: 3, idle 2)"
+    )
     parser.add_argument("--quick", action="store_true", help="1,000 connections, shorter turns")
     parser.add_argument("--smoke", action="store_true", help="a minimal run that only shows that it works")
     parser.add_argument("--only", action="append", choices=PARTS, help="measure only this part; may be repeated")

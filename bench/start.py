@@ -27,6 +27,7 @@ from bench.processes import BenchError, BenchProcess
 from bench.report import Figure, progress
 from bench.results import Details, finish
 from bench.versions import BASE, NOW, Version, base_version
+from runtime.command_line import whole_number
 from testing.servers.mongodb import MongoDBServer
 from testing.servers.ports import free_port
 
@@ -164,7 +165,9 @@ def main() -> int:
     """Parse the command line, measure, print the figures."""
     parser = argparse.ArgumentParser(prog="python -m bench start", description=__doc__)
     parser.add_argument("--base", type=Path, metavar="DIR", help=f"a checkout of {BASE} (default: a work tree)")
-    parser.add_argument("--rounds", type=int, metavar="N", help="starts of each kind and version (default: 5)")
+    parser.add_argument(
+        "--rounds", type=whole_number(1), metavar="N", help="starts of each kind and version (default: 5)"
+    )
     parser.add_argument("--smoke", action="store_true", help="a minimal run that only shows that it works")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     options = parser.parse_args()

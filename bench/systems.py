@@ -5,6 +5,7 @@ writes of all systems are journaled and wait for the majority: of a standalone m
 of one, as in compose.yaml, which writes everything twice.
 """
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -168,6 +169,15 @@ def running_on(
     )
     with _started(servers, name, database, commands, port, connections, folder) as made:
         yield made
+
+
+def why_not_compiled() -> str:
+    """Return why Tidegate runs its sources here; empty if it has compiled modules that fit them."""
+    command = [sys.executable, "-c", "from runtime.compiled import use_compiled; use_compiled()"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {COMPILED: "required"}, capture_output=True, text=True, check=False
+    )
+    return done.stderr.strip() if done.returncode else ""
 
 
 def _database_of(system: str) -> str:

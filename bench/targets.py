@@ -2,7 +2,7 @@
 
 from bench.measurements import Measurements, Workload
 from bench.report import Figure
-from bench.systems import BEFORE, CLUSTERED, FLOOR, NODE_MONGODB, NODE_RABBITMQ, PEERS, PYTHON, TIDEGATE, VERSIONS
+from bench.systems import BEFORE, CLUSTERED, FLOOR, NODE_MONGODB, NODE_RABBITMQ, PEERS, PURE, PYTHON, TIDEGATE, VERSIONS
 
 W1 = Workload("1 reading an event, 20 connections x 10 in flight", 1, 20, 10)
 W1_WIDE = Workload("1 reading an event, 200 connections x 2 in flight", 1, 200, 2)
@@ -12,14 +12,14 @@ WORKLOADS = (W1, W1_WIDE, W100)
 # The minimum ratio of each alternative's CPU time to Tidegate's.
 MIN_COST_RATIO = {
     NODE_MONGODB: {W1: 12.0, W1_WIDE: 12.0, W100: 3.5},
-    NODE_RABBITMQ: {W1: 4.0, W1_WIDE: 4.0, W100: 10.0},
+    NODE_RABBITMQ: {W1: 6.0, W1_WIDE: 4.0, W100: 10.0},
     PYTHON: {W1: 15.0, W1_WIDE: 15.0, W100: 40.0},
 }
 MAX_FLOOR_RATIO = 2.2
 MIN_STORED_PER_SECOND = {W1: 25_000, W1_WIDE: 25_000, W100: 230_000}
 MAX_P50_P99_MS = {W1: (5.0, 25.0), W100: (8.0, 40.0)}
 
-# Of the commit that the systems are compared with: all processes, one process.
+# Of the commit that the systems are compared with: all processes, one process. For the compiled build and without it.
 MAX_OF_BEFORE = {W1: 0.70, W100: 0.85}
 MAX_PART_OF_BEFORE = {W1: ("gateway", 0.6), W100: ("persister", 0.6)}
 
@@ -36,9 +36,7 @@ def figures_of(found: Found, acks: AckLatencies) -> list[Figure]:
         figures.append(Figure("  the load's own beside it", ours.load_us, "µs a reading"))
         if (workload, CLUSTERED) in found:
             figures.append(Figure(f"  {CLUSTERED}", found[workload, CLUSTERED].total_us, "µs a reading"))
-        for version in VERSIONS:
-            if (workload, version) in found:
-                figures += _version_figures(version, workload, found[workload, version], ours)
+        figures += _versions_figures(workload, found)
         for peer in PEERS:
             if (workload, peer) in found:
                 figures += _peer_figures(peer, found[workload, peer], ours, MIN_COST_RATIO[peer][workload])
@@ -54,21 +52,33 @@ def figures_of(found: Found, acks: AckLatencies) -> list[Figure]:
     return figures
 
 
-def _version_figures(version: str, workload: Workload, theirs: Measurements, ours: Measurements) -> list[Figure]:
-    """Return what Tidegate takes of another version of itself: of the commit with targets, of its sources without."""
-    has_targets = version == BEFORE
-    ratio = ours.total_us / theirs.total_us
-    limit = MAX_OF_BEFORE.get(workload) if has_targets else None
-    figures = [
-        Figure(f"  {version}", theirs.total_us, "µs a reading"),
-        Figure(f"    {TIDEGATE}, of that", ratio, "x", limit),
-    ]
+def _versions_figures(workload: Workload, found: Found) -> list[Figure]:
+    """Return what Tidegate takes of other versions of itself; what has a target has one for both builds."""
+    figures = []
+    for version in VERSIONS:
+        if (theirs := found.get((workload, version))) is not None:
+            figures.append(Figure(f"  {version}", theirs.total_us, "µs a reading"))
+            figures += _ratio_figures(TIDEGATE, workload, found[workload, TIDEGATE], theirs, targets=version == BEFORE)
+    if (pure := found.get((workload, PURE))) is None:
+        return figures
+    if (before := found.get((workload, BEFORE))) is not None:
+        figures += _ratio_figures(PURE, workload, pure, before, targets=True)
+    if workload is W1 and (node := found.get((workload, NODE_RABBITMQ))) is not None:
+        least = MIN_COST_RATIO[NODE_RABBITMQ][workload]
+        what = f"    {NODE_RABBITMQ}: times as dear as {PURE}"
+        figures.append(Figure(what, node.total_us / pure.total_us, "x", at_least=least))
+    return figures
+
+
+def _ratio_figures(
+    build: str, workload: Workload, ours: Measurements, theirs: Measurements, *, targets: bool
+) -> list[Figure]:
+    limit = MAX_OF_BEFORE.get(workload) if targets else None
+    figures = [Figure(f"    {build}, of that", ours.total_us / theirs.total_us, "x", limit)]
     for process in ("gateway", "persister"):
         name, most = MAX_PART_OF_BEFORE.get(workload, ("", 0.0))
         part = ours.row()[process] / theirs.row()[process]
-        figures.append(
-            Figure(f"    its {process}, of that", part, "x", most if has_targets and name == process else None)
-        )
+        figures.append(Figure(f"    its {process}, of that", part, "x", most if targets and name == process else None))
     return figures
 
 

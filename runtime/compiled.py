@@ -23,6 +23,7 @@ import msgspec
 
 VARIABLE = "TIDEGATE_COMPILED"
 CHOICES = ("auto", "off", "required")
+WRONG_SETTING = 2
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "build" / "compiled"
 MANIFEST = "manifest.json"
@@ -36,8 +37,9 @@ class Manifest(msgspec.Struct):
     # The extension modules by module name, and the one that has the code of them all.
     files: dict[str, str]
     shared: str
-    # Bytes of each of these files: one that was cut off can end a process instead of failing to load.
-    sizes: dict[str, int]
+    # SHA-256 of each of these files: one that was cut off, or lost its content in a power cut, can end a process
+    # instead of failing to load.
+    digests: dict[str, str]
     # SHA-256 of every source that has a part in the build.
     sources: dict[str, str]
 
@@ -73,10 +75,14 @@ _state = _State()
 
 
 def use_compiled(folder: Path = FOLDER, root: Path = ROOT) -> None:
-    """Load compiled modules from now on, if there are any that fit; SystemExit if they are required and do not."""
+    """Load compiled modules from now on, if there are any that fit; SystemExit if they are required and do not.
+
+    A value of TIDEGATE_COMPILED that is none of CHOICES ends the process with 2, as that of any other setting does.
+    """
     choice = os.environ.get(VARIABLE) or "auto"
     if choice not in CHOICES:
-        raise SystemExit(f"{VARIABLE} must be one of: {', '.join(CHOICES)}")
+        sys.stderr.write(f"{VARIABLE} must be one of: {', '.join(CHOICES)}\n")
+        raise SystemExit(WRONG_SETTING)
     if choice == "off":
         return
     try:
@@ -100,9 +106,9 @@ def ignored_because() -> str:
     return _state.ignored
 
 
-def digest(source: bytes) -> str:
-    """Return what identifies a source in a manifest."""
-    return sha256(source).hexdigest()
+def digest(content: bytes) -> str:
+    """Return what identifies a file in a manifest."""
+    return sha256(content).hexdigest()
 
 
 def _install(manifest: Manifest, folder: Path, root: Path) -> None:
@@ -129,10 +135,10 @@ def _require_fit(manifest: Manifest, folder: Path, root: Path) -> None:
             raise NotUsableError(f"{source} has changed since they were built")
     for file in manifest.files.values():
         try:
-            size = (folder / file).stat().st_size
+            found = digest((folder / file).read_bytes())
         except OSError as error:
             raise NotUsableError(f"{file} of the build cannot be read: {error.strerror}") from error
-        if size != manifest.sizes.get(file):
+        if found != manifest.digests.get(file):
             raise NotUsableError(f"{file} of the build is not whole")
     if early := sorted(manifest.files.keys() & sys.modules.keys()):
         raise NotUsableError(f"{early[0]} was imported before")

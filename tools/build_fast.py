@@ -26,6 +26,8 @@ from runtime.compiled import FOLDER, MANIFEST, Manifest, digest  # noqa: E402 - 
 
 GROUP = "tidegate"
 REQUIREMENTS = ROOT / "requirements" / "build.txt"
+# How mypy checks. setuptools reads it, too, and then the version.
+CONFIGURATION = (Path("pyproject.toml"), Path("runtime/version.py"))
 MODULES = (
     "gateway.counts",
     "gateway.ingest",
@@ -92,7 +94,7 @@ def sources_of(modules: tuple[str, ...]) -> list[Path]:
 
 def require_tools() -> None:
     """Raise CannotBuildError if something is missing."""
-    compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
+    compiler = (os.environ.get("CC", "").split() or (sysconfig.get_config_var("CC") or "cc").split())[0]
     if shutil.which(compiler) is None:
         raise CannotBuildError(f"there is no C compiler ({compiler})")
     if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
@@ -114,12 +116,13 @@ def required_versions(requirements: str) -> dict[str, str]:
 
 def build() -> Manifest:
     """Compile, and replace what was built before; CompilerError, OSError."""
-    sources = {str(file): digest((ROOT / file).read_bytes()) for file in sources_of(MODULES)}
     with tempfile.TemporaryDirectory(prefix="tidegate-build-") as folder:
         target = Path(folder)
+        copies = target / "sources"
+        sources = copy_sources(copies)
         compiled = " ".join(str(path_of(module)) for module in MODULES)
         command = [sys.executable, "-c", SCRIPT.format(group=GROUP), compiled, folder]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=copies, capture_output=True, text=True, check=False)
         if done.returncode:
             raise CompilerError(f"{done.stdout}{done.stderr}")
         library = target / "lib"
@@ -128,11 +131,26 @@ def build() -> Manifest:
             ".".join(file.relative_to(library).parts)[: -len(suffix)]: file for file in library.rglob("*" + suffix)
         }
         files = {name: str(file.relative_to(library)) for name, file in sorted(names.items())}
-        sizes = {file: (library / file).stat().st_size for file in files.values()}
-        manifest = Manifest(suffix, files, f"{GROUP}__mypyc", sizes, sources)
+        digests = {file: digest((library / file).read_bytes()) for file in files.values()}
+        manifest = Manifest(suffix, files, f"{GROUP}__mypyc", digests, sources)
         (library / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
         install(library)
     return manifest
+
+
+def copy_sources(folder: Path) -> dict[str, str]:
+    """Copy every source that has a part in the build; return their digests.
+
+    A build takes a minute: compiled where it is, a source that is edited meanwhile would have another digest.
+    """
+    sources = sources_of(MODULES)
+    digests = {}
+    for file in (*sources, *CONFIGURATION):
+        content = (ROOT / file).read_bytes()
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_bytes(content)
+        digests[str(file)] = digest(content)
+    return {str(file): digests[str(file)] for file in sources}
 
 
 def install(library: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime, tzinfo
 from typing import Any
 
 import aiohttp
@@ -535,6 +536,25 @@ async def test_a_token_that_was_taken_before_is_unavailable_when_the_clock_falls
     with pytest.raises(TokenError) as refused:
         await verifier.verify(token)
     assert refused.value.code == "unavailable"
+
+
+async def test_a_token_that_is_not_valid_yet_is_refused_again_when_the_clock_falls_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = int(time.time())
+    verifier, token = TokenVerifier(KeySet(Keys(ISSUING).fetch)), ISSUING.user(iat=now - 30, nbf=now - 30)
+    await verifier.verify(token)
+
+    class Behind(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Behind":
+            return cls.fromtimestamp(now - 45, tz)
+
+    monkeypatch.setattr("jwt.api_jwt.datetime", Behind)
+    monkeypatch.setattr(time, "time", lambda: now - 45)
+    with pytest.raises(TokenError) as refused:
+        await verifier.verify(token)
+    assert refused.value.code == "unauthorized"
 
 
 async def test_a_token_that_was_taken_before_ends_with_its_key_even_if_another_has_its_kid() -> None:

@@ -25,6 +25,29 @@ def test_an_unknown_bench_is_a_usage_error() -> None:
     assert "'nothing'" in unknown.stderr
 
 
+@pytest.mark.parametrize(
+    ("bench", "option", "value"),
+    [
+        ("pipeline", "--rounds", "0"),
+        ("pipeline", "--seconds", "nan"),
+        ("sparse", "--rounds", "-1"),
+        ("start", "--rounds", "-1"),
+        ("pythons", "--rounds", "0"),
+        ("auth_logins", "--rounds", "0"),
+        ("auth_logins", "--seconds", "-1"),
+        ("auth_logins", "--cost", "3"),
+        ("drain", "--readings", "0"),
+        ("reader", "--readings", "-1"),
+        ("exports", "--size", "0"),
+        ("blocks", "--data", "/nowhere"),
+    ],
+)
+def test_a_number_or_folder_that_cannot_be_measured_is_a_usage_error(bench: str, option: str, value: str) -> None:
+    done = run_bench(bench, f"{option}={value}")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"python -m bench {bench}: error: argument {option}: ")
+
+
 def test_a_figure_holds_up_to_its_limit() -> None:
     assert [Figure("x", value, "x", 2.0).verdict for value in (1.0, 2.0, 2.1)] == ["holds", "holds", "FALLS SHORT"]
     assert Figure("x", 1.0, "x").verdict == ""

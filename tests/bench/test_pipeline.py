@@ -3,15 +3,18 @@
 import json
 import os
 import shutil
-from typing import Any
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from bench import pipeline
 from bench.environment import node_command
 from bench.processes import BenchError
-from bench.systems import CLUSTERED, FLOOR, NODE_SYSTEMS, PEERS, PYTHON, SYSTEMS, TIDEGATE
+from bench.systems import CLUSTERED, FLOOR, NODE_SYSTEMS, PEERS, PURE, PYTHON, SYSTEMS, TIDEGATE, SharedServers
 from bench.targets import WORKLOADS
-from tests.bench.harness import leftover_processes, run_bench
+from tests.bench.harness import ROOT, leftover_processes, run_bench
 
 NODE_AVAILABLE = bool(os.environ.get("CI")) or (shutil.which("npm") and (NODE_SYSTEMS / "node_modules").exists())
 
@@ -60,6 +63,20 @@ def test_the_parts_are_measured_by_themselves() -> None:
     found = smoke_run("floor")
     assert {figure["unit"] for figure in found["figures"]} == {"µs a reading", "µs a message", "readings/s"}
     assert len(found["table"]) == 3
+
+
+def test_a_run_without_compiled_modules_says_so_and_measures_the_sources_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runtime").mkdir()
+    for file in ("runtime/__init__.py", "runtime/compiled.py"):
+        shutil.copy(ROOT / file, tmp_path / file)
+    monkeypatch.setattr("bench.systems.ROOT", tmp_path)
+    with ExitStack() as stack:
+        started, missing = pipeline.start(cast("SharedServers", None), [PURE], stack, tmp_path)
+    assert started == []
+    assert list(missing) == ["Tidegate, compiled"]
+    assert missing["Tidegate, compiled"].endswith(f"there is no {tmp_path}/build/compiled/manifest.json")
 
 
 def test_without_node_its_systems_are_named_as_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,8 +43,8 @@ def built(root: Path, **changes: Any) -> Path:
     files = {"not_there.module": "module" + suffix, "library": "library" + suffix}
     for file in files.values():
         (folder / file).write_text("no machine code")
-    sizes = dict.fromkeys(files.values(), len("no machine code"))
-    manifest = Manifest(suffix, files, "library", sizes, {SOURCE: digest(b"pass\n")})
+    digests = dict.fromkeys(files.values(), digest(b"no machine code"))
+    manifest = Manifest(suffix, files, "library", digests, {SOURCE: digest(b"pass\n")})
     (folder / MANIFEST).write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, **changes)))
     return folder
 
@@ -99,10 +99,13 @@ def test_a_build_without_one_of_its_files_is_ignored(root: Path, name: str) -> N
     assert why_ignored(folder, root) == f"{file} of the build cannot be read: No such file or directory"
 
 
+@pytest.mark.parametrize("content", [b"no machine", bytes(len("no machine code"))])
 @pytest.mark.parametrize("name", ["library", "module"])
-def test_a_build_one_of_whose_files_was_cut_off_is_ignored(root: Path, name: str) -> None:
+def test_a_build_one_of_whose_files_was_cut_off_or_has_lost_its_content_is_ignored(
+    root: Path, name: str, content: bytes
+) -> None:
     folder, file = built(root), name + EXTENSION_SUFFIXES[0]
-    (folder / file).write_text("no machine")
+    (folder / file).write_bytes(content)
     assert why_ignored(folder, root) == f"{file} of the build is not whole"
 
 
@@ -112,15 +115,14 @@ def test_a_build_that_this_user_may_not_read_is_ignored(root: Path, monkeypatch:
     def refuse(*_: object) -> bytes:
         raise PermissionError(13, "Permission denied")
 
-    for name in ("read_bytes", "stat"):  # tests may run as root, whom no mode keeps out
-        monkeypatch.setattr(Path, name, refuse)
+    monkeypatch.setattr(Path, "read_bytes", refuse)  # tests may run as root, whom no mode keeps out
     assert why_ignored(folder, root) == f"{folder / MANIFEST} cannot be read: Permission denied"
 
 
 def test_a_manifest_of_an_earlier_form_is_ignored(root: Path) -> None:
     folder = built(root)
     manifest = msgspec.json.decode((folder / MANIFEST).read_bytes())
-    del manifest["sizes"]
+    del manifest["digests"]
     (folder / MANIFEST).write_bytes(msgspec.json.encode(manifest))
     assert f"{MANIFEST} is not a manifest" in why_ignored(folder, root)
 
@@ -143,15 +145,21 @@ def test_a_build_that_is_switched_off_is_not_even_looked_at(root: Path, monkeypa
     assert why_ignored(folder, root) == ""
 
 
-@pytest.mark.parametrize(
-    ("choice", "message"), [("required", "required, but "), ("yes", "must be one of: auto, off, ")]
-)
-def test_what_is_required_and_missing_ends_the_process(
-    root: Path, monkeypatch: pytest.MonkeyPatch, choice: str, message: str
+def test_what_is_required_and_missing_ends_the_process(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "required")
+    with pytest.raises(SystemExit, match="required, but "):
+        use_compiled(root / "build", root)
+
+
+@pytest.mark.parametrize("choice", ["yes", "OFF", " "])
+def test_a_wrong_choice_ends_the_process_as_any_wrong_setting(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], choice: str
 ) -> None:
     monkeypatch.setenv(VARIABLE, choice)
-    with pytest.raises(SystemExit, match=message):
+    with pytest.raises(SystemExit) as ended:
         use_compiled(root / "build", root)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"{VARIABLE} must be one of: auto, off, required\n"
 
 
 def test_a_build_depends_on_what_its_modules_import_too() -> None:

@@ -1,14 +1,17 @@
 """Without what compiling needs, nothing is built, and what is missing is named; a build is whole, or not there."""
 
 import shutil
+import subprocess
 import sysconfig
 from collections.abc import Callable
 from importlib import metadata
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from runtime.compiled import digest
 from tools import build_fast
 
 
@@ -61,6 +64,16 @@ def test_what_is_missing_is_named_and_nothing_is_built(
     assert not folder.exists()
 
 
+@pytest.mark.parametrize("cc", ["", " "])
+def test_an_empty_cc_stands_for_the_compiler_of_python(
+    cc: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CC", cc)
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert build_fast.main([]) == 1
+    assert capsys.readouterr().err.startswith("Nothing is compiled: there is no C compiler (")
+
+
 def test_what_is_compiled_is_there() -> None:
     missing = [module for module in build_fast.MODULES if not (build_fast.ROOT / build_fast.path_of(module)).is_file()]
     assert missing == []
@@ -85,6 +98,29 @@ def test_a_build_takes_the_place_of_the_one_before(library: Path, folder: Path) 
         build_fast.install(library)
         assert files_in(folder) == {"gateway/ingest.so": text}
     assert sorted(file.name for file in folder.parent.iterdir()) == ["compiled", "library"]
+
+
+def test_an_edit_during_a_build_has_no_part_in_it(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, module = tmp_path / "project", "module" + EXTENSION_SUFFIXES[0]
+    (root / "gateway").mkdir(parents=True)
+    monkeypatch.setattr(build_fast, "CONFIGURATION", ())
+    (root / "gateway" / "ingest.py").write_text("of the start")
+    monkeypatch.setattr(build_fast, "ROOT", root)
+    monkeypatch.setattr(build_fast, "MODULES", ("gateway.ingest",))
+    monkeypatch.setattr(build_fast, "sources_of", lambda _: [Path("gateway/ingest.py")])
+
+    def compiler(command: list[str], *, cwd: Path, **_: Any) -> "subprocess.CompletedProcess[str]":
+        (root / "gateway" / "ingest.py").write_text("edited")
+        made = Path(command[-1]) / "lib"
+        made.mkdir()
+        (made / module).write_bytes((cwd / "gateway" / "ingest.py").read_bytes())
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", compiler)
+    assert build_fast.build().sources == {"gateway/ingest.py": digest(b"of the start")}
+    assert (folder / module).read_text() == "of the start"
 
 
 def test_an_interrupted_build_leaves_the_one_before(
