@@ -37,10 +37,13 @@ class Stage(World):
         self.maintenance = MaintenanceStore(client[name])
         self.first_ms = -(2**63)
         self.erased: set[str] = set()
+        # Keys of readings whose write has begun: a reader may see one before its writer knows that it is stored.
+        self.begun: set[bytes] = set()
 
     async def write(self, documents: list[bytes]) -> None:
         """Store what is not an erased owner's, as a persister does."""
         kept = {id_bytes(one): one for one in reversed(documents) if owner_of(one) not in self.erased}
+        self.begun |= kept.keys()
         while kept:
             try:
                 written = await self.to_mongodb.write(list(kept.values()))
