@@ -292,7 +292,7 @@ class Compactor:
                     removed += await self._garbage.remove(series)
                 except ChangedError:
                     continue  # someone is changing it; there will be another time
-                except (LookupError, TypeError, ValueError) as error:  # a damaged head; the other series go on
+                except BlockError as error:  # the other series go on
                     log.error("The heads of a series cannot be read.", series=series, why=error_text(error))
         await self.lease.cleaned()
         if removed:

@@ -28,9 +28,9 @@ _NAMES = {"_id": 1, "columns": 1, "pending": 1}
 
 
 class Garbage:
-    """What no block needs, in one database. Every method raises the driver's errors, and ChangedError.
+    """What no block needs, in one database.
 
-    LookupError, TypeError or ValueError when the head of a block is damaged.
+    Every method raises the driver's errors, ChangedError, and BlockError when the head of a block is damaged.
     """
 
     def __init__(self, heads_collection: Any, columns: Any, blocks: Blocks, heads: Heads) -> None:

@@ -10,6 +10,7 @@ from bson.datetime_ms import DatetimeMS
 from readings.document import position_in
 from readings.filters import in_time_range
 from readings.keys import Key, Position
+from storage.codec.packed import BlockError
 from storage.places.names import END
 
 _PROJECTION = {"until": 1, "edit": 1, "pending": 1, "columns": 1, "count": 1, "last.ts": 1, "last.seq": 1}
@@ -35,18 +36,21 @@ class HeadInfo:
 
 
 def head_info(document: dict[str, Any]) -> HeadInfo:
-    """Return the head of a document decoded with AS_MILLISECONDS."""
-    key, last, until = document["_id"], document["last"], document["until"]
-    return HeadInfo(
-        key,
-        position_in(key),
-        position_in(until),
-        document["edit"],
-        document["columns"],
-        int(document["count"]),
-        position_in(last),
-        bool(document.get("pending")),
-    )
+    """Return the head of a document decoded with AS_MILLISECONDS; BlockError for another document."""
+    try:
+        key, last, until = document["_id"], document["last"], document["until"]
+        return HeadInfo(
+            key,
+            position_in(key),
+            position_in(until),
+            document["edit"],
+            document["columns"],
+            int(document["count"]),
+            position_in(last),
+            bool(document.get("pending")),
+        )
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise BlockError(f"not the head of a block: {error!r}") from error
 
 
 def live(heads: Iterable[HeadInfo]) -> list[HeadInfo]:
@@ -65,7 +69,7 @@ def live(heads: Iterable[HeadInfo]) -> list[HeadInfo]:
 
 
 class Heads:
-    """The heads of one database. Every method raises the driver's errors, and ChangedError."""
+    """The heads of one database. Every method raises the driver's errors, ChangedError and BlockError."""
 
     def __init__(self, blocks: Any) -> None:
         self._blocks = blocks

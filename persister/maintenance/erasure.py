@@ -94,7 +94,7 @@ class Erasure:
                 log.warning("Deleted owners could not be read; trying again.", error=str(error))
 
     async def sweep(self) -> None:
-        """Erase the owners that are due, one after the other, until cancelled. It takes longer than `follow` may."""
+        """Erase the owners that are due, one after the other, until cancelled. It may take longer than `follow` may."""
         while True:
             try:
                 while await self._sweep_one():

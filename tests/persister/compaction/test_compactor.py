@@ -6,7 +6,7 @@ from typing import Any
 from unittest.mock import AsyncMock
 
 import pytest
-from bson import Int64
+from bson import Int64, ObjectId
 from prometheus_client import CollectorRegistry
 from pymongo.errors import BulkWriteError, OperationFailure, WriteConcernError
 
@@ -20,10 +20,11 @@ from persister.compaction.pieces import Pieces
 from persister.compaction.service import run
 from persister.maintenance.store import MaintenanceStore
 from persister.mongodb_errors import WriteFailed
+from readings.keys import reading_key
 from storage.places.names import BLOCKS, COLUMNS, PIECES, sealed_name
 from storage.places.state import STATE
 from testing.waiting import eventually
-from tests.persister.compaction.world import World, compact_with, reading
+from tests.persister.compaction.world import START_MS, World, compact_with, reading
 
 NEVER = asyncio.Event()
 # As the driver raises them, for several documents and for one.
@@ -203,6 +204,17 @@ async def test_damaged_columns_are_a_failure_of_that_collection(world: World) ->
     with pytest.raises(CompactionError):
         await world.compact()
     assert sealed_name(2) in await world.database.list_collection_names()
+
+
+async def test_a_damaged_head_is_a_failure_of_that_collection(world: World) -> None:
+    start = reading_key("owner-1", "device-1", "temperature", START_MS, 0)
+    damaged = {"_id": start, "until": 5, "last": 5, "edit": ObjectId(), "columns": ObjectId(), "count": 1}
+    await world.store(reading("device-1", ts, 1) for ts in range(30))
+    await world.seal()
+    await world.database[BLOCKS].insert_one(damaged)
+    with pytest.raises(CompactionError, match="not the head of a block"):
+        await world.compact()
+    assert sealed_name(1) in await world.database.list_collection_names()
 
 
 async def test_a_number_without_a_collection_leaves_the_list_only_after_some_minutes(world: World) -> None:
