@@ -42,9 +42,9 @@ from bench.systems import (
     VERSIONS,
     SharedServers,
     System,
+    missing_build,
     running,
     start_servers,
-    why_not_compiled,
 )
 from bench.targets import MAX_P50_P99_MS, WORKLOADS, Found, figures_of, table_of
 from bench.versions import BASE, base_version
@@ -77,9 +77,9 @@ def start(
     servers: SharedServers, names: list[str], stack: ExitStack, folder: Path
 ) -> tuple[list[System], dict[str, str]]:
     """Start systems; return those that run, and the reasons of the others. `folder` is for a checkout."""
-    systems, missing = list[System](), dict[str, str]()
-    if PURE in names and (why := why_not_compiled()):
-        missing[f"{TIDEGATE}, compiled"] = f"{TIDEGATE} is not compiled: {why}"
+    systems = list[System]()
+    missing = missing_build() if PURE in names else {}
+    if missing:
         names = [name for name in names if name != PURE]
     for name in names:
         progress(f"starting: {name}")

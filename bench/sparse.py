@@ -36,9 +36,9 @@ from bench.systems import (
     TIDEGATE,
     SharedServers,
     System,
+    missing_build,
     running,
     start_servers,
-    why_not_compiled,
 )
 from bench.versions import BASE, base_version
 from runtime.command_line import whole_number
@@ -181,8 +181,8 @@ def run(folder: Path, parts: list[str], effort: Effort, most: int) -> tuple[list
             missing[BEFORE] = f"this repository has no commit {BASE}"
             del versions[BEFORE]
         if effort != SMOKE:
-            if why := why_not_compiled():
-                missing[f"{TIDEGATE}, compiled"] = f"{TIDEGATE} is not compiled: {why}"
+            if not_built := missing_build():
+                missing |= not_built
             else:
                 versions[PURE] = ROOT
         if "events" in parts:

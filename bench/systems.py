@@ -171,13 +171,14 @@ def running_on(
         yield made
 
 
-def why_not_compiled() -> str:
-    """Return why Tidegate runs its sources here; empty if it has compiled modules that fit them."""
+def missing_build() -> dict[str, str]:
+    """Return what cannot be measured if Tidegate runs its sources here, with the reason; nothing if it is compiled."""
     command = [sys.executable, "-c", "from runtime.compiled import use_compiled; use_compiled()"]
     done = subprocess.run(
         command, cwd=ROOT, env=os.environ | {COMPILED: "required"}, capture_output=True, text=True, check=False
     )
-    return done.stderr.strip() if done.returncode else ""
+    why = f"{TIDEGATE} is not compiled: {done.stderr.strip()}"
+    return {f"{TIDEGATE}, compiled": why} if done.returncode else {}
 
 
 def _database_of(system: str) -> str:

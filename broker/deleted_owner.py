@@ -7,10 +7,9 @@ from bson.datetime_ms import DatetimeMS
 from bson.errors import InvalidBSON
 
 from broker.message import DecodeError, Message
+from runtime.times import CALENDAR_MS
 
 _AS_MILLISECONDS: CodecOptions[dict[str, object]] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
-# The years 1 to 9999: of other times, `datetime` has none, and MongoDB's drivers read none back.
-_CALENDAR_MS = range(-62_135_596_800_000, 253_402_300_800_000)
 
 
 class DeletedOwner(msgspec.Struct, frozen=True):
@@ -34,6 +33,6 @@ class DeletedOwner(msgspec.Struct, frozen=True):
         owner, deleted_at = fields.get("owner"), fields.get("deletedAt")
         if not isinstance(owner, str) or not owner or not isinstance(deleted_at, DatetimeMS):
             raise DecodeError("undecodable", "owner or deletedAt is missing", message.body)
-        if int(deleted_at) not in _CALENDAR_MS:
+        if int(deleted_at) not in CALENDAR_MS:
             raise DecodeError("undecodable", f"deletedAt is beyond the calendar: {int(deleted_at)} ms", message.body)
         return cls(owner, int(deleted_at))

@@ -17,6 +17,8 @@ _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _LAST_DAY = date.max.toordinal()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY_MS = 86_400_000
+# The years 1 to 9999, in milliseconds since 1970: RFC 3339 and `datetime` have no others.
+CALENDAR_MS = range(-62_135_596_800_000, 253_402_300_800_000)
 # RFC 3339 with a zone and at most three decimals: up to the second, the second, decimals, zone.
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:)(\d\d)(\.\d{1,3})?([Zz]|[+-]\d\d:[0-5]\d)", re.ASCII)
 

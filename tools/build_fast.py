@@ -144,13 +144,10 @@ def copy_sources(folder: Path) -> dict[str, str]:
     A build takes a minute: compiled where it is, a source that is edited meanwhile would have another digest.
     """
     sources = sources_of(MODULES)
-    digests = {}
     for file in (*sources, *CONFIGURATION):
-        content = (ROOT / file).read_bytes()
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        (folder / file).write_bytes(content)
-        digests[str(file)] = digest(content)
-    return {str(file): digests[str(file)] for file in sources}
+        shutil.copyfile(ROOT / file, folder / file)
+    return {str(file): digest((folder / file).read_bytes()) for file in sources}
 
 
 def install(library: Path) -> None:

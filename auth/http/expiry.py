@@ -5,13 +5,11 @@ from typing import Annotated
 from msgspec import Meta
 
 from runtime.http.problems import FieldError, Problem
-from runtime.times import parse_rfc3339
-
-# The end of the year 9999, as in RFC 3339.
-_LAST_MS = 253_402_300_799_999
+from runtime.times import CALENDAR_MS, parse_rfc3339
 
 Expiry = (
-    Annotated[str, Meta(max_length=64, examples=["2027-01-31T12:00:00Z"])] | Annotated[int, Meta(ge=0, le=_LAST_MS)]
+    Annotated[str, Meta(max_length=64, examples=["2027-01-31T12:00:00Z"])]
+    | Annotated[int, Meta(ge=0, le=CALENDAR_MS[-1])]
 )
 """RFC 3339 with a zone, or milliseconds since 1970."""
 

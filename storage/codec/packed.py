@@ -73,16 +73,14 @@ class Input:
 
     def uint(self, limit: int) -> int:
         """Return the next number, in base 128 with the lowest digits first, at most `limit`."""
-        number = self._byte()
-        if number >= 0x80:
-            number &= 0x7F
-            shift, byte = 7, 0x80
-            while byte >= 0x80:
-                if shift > 63:
-                    raise BlockError("a number has more than 64 bits")
-                byte = self._byte()
-                number |= (byte & 0x7F) << shift
-                shift += 7
+        byte = self._byte()
+        number, shift = byte & 0x7F, 7
+        while byte >= 0x80:
+            if shift > 63:
+                raise BlockError("a number has more than 64 bits")
+            byte = self._byte()
+            number |= (byte & 0x7F) << shift
+            shift += 7
         if number > limit:
             raise BlockError(f"{number} is above its bound, {limit}")
         return number

@@ -7,7 +7,6 @@ Exit code 1 if a cell fails, or if none could be run; 2 if the command line is w
 import argparse
 import asyncio
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from testing.servers.debian import NotAvailableError
+from testing.signals import exit_on_sigterm
 from tests.matrix.choices import CHOICES, LABELS, SUITES, Choice, Found, Programs, defaults, find
 from tests.matrix.stack import running_stack
 from tests.matrix.walk import walk
@@ -130,7 +130,7 @@ def main() -> int:
         return 0
     if not (shutil.which("node") and shutil.which("npm")):
         sys.exit("node and npm are needed for the JavaScript devices")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers are ended and their folder is removed
+    exit_on_sigterm()
     started = time.monotonic()
     try:
         matrix = Matrix()

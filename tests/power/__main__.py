@@ -7,7 +7,6 @@ named: exit code 0 if the account sees that.
 
 import argparse
 import random
-import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from pathlib import Path
 from runtime.command_line import whole_number
 from runtime.logs import configure_logs
 from testing.servers.namespaces import private_mounts
+from testing.signals import exit_on_sigterm
 from tests.power.disk import ForgetfulDisk
 from tests.power.scenarios import Account, Proof, failed_sync, power_cuts, slow_disk
 from tests.power.stores import STORES
@@ -135,7 +135,7 @@ def main() -> int:
         print("FAILED: this needs root and /dev/fuse, to mount a disk of its own", file=sys.stderr)
         return 2
     configure_logs("critical", "console")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers and mounts are ended
+    exit_on_sigterm()
     with tempfile.TemporaryDirectory(prefix="tidegate-power-") as folder:
         return run(args, Path(folder))
 

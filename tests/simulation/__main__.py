@@ -2,11 +2,11 @@
 
 import argparse
 import os
-import signal
 import sys
 import time
 
 from runtime.command_line import whole_number
+from testing.signals import exit_on_sigterm
 from tests.simulation.plants import PLANTS
 from tests.simulation.seeds import Outcome, a_folder, run_seed, run_seeds
 
@@ -16,7 +16,7 @@ REPORT_EVERY = 1000
 def main() -> int:
     """Return 1 if a seed failed; with a planted bug, if none did."""
     options = _options()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the folder in memory is removed
+    exit_on_sigterm()
     if options.seeds == 1:
         with a_folder() as folder:
             outcome = run_seed(options.seed, folder / "run", plant=options.plant, keeps_history=True)
