@@ -7,10 +7,11 @@ been compacted: from then on a newer reading may be in a block.
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from random import random
-from typing import Any
+from struct import Struct
+from typing import Any, Final
 
 import bson
 from bson.datetime_ms import DatetimeMS
@@ -32,11 +33,13 @@ from storage.places.remembered import make_room
 from storage.places.state import State
 from storage.places.window import Window
 
-# Series remembered, some 800 bytes each; decoded, a document alone takes twice that.
+# Series remembered, some 420 bytes each; decoded, a document alone takes twice that.
 MAX_KNOWN = 50_000
 # An operator may erase an owner or restore a copy: what is remembered is looked up again after this time, or after half
 # of it, so that not all series are at once. It is forgotten when a later one is remembered: devices come and go.
 KNOWN_S = 300.0
+# In front of what is remembered of a reading: ts in ms, seq, seal number.
+_RANK: Final = Struct("<qqq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,27 +49,42 @@ class _Candidate:
     position: Position
     number: int
     found: Document | bytes
+    """Its document, or all of it but `_id` as BSON."""
 
     @property
     def rank(self) -> tuple[Position, int]:
         return self.position, -self.number
 
-    @property
-    def document(self) -> Document:
-        return bson.decode(self.found, READABLE) if isinstance(self.found, bytes) else self.found
+    def document(self, owner: str, series: Names) -> Document:
+        if not isinstance(self.found, bytes):
+            return self.found
+        key = reading_key(owner, *series, *self.position)
+        return {"_id": key, **bson.decode(self.found, READABLE)}
 
-    def packed(self) -> "_Candidate":
-        """Return the same with its document as BSON, in which it is remembered."""
-        return self if isinstance(self.found, bytes) else replace(self, found=bson.encode(self.found))
+    def packed(self) -> bytes:
+        """Return the same in little memory, without the names of its series."""
+        found = self.found
+        if not isinstance(found, bytes):
+            found = bson.encode({name: value for name, value in found.items() if name != "_id"})
+        return _RANK.pack(*self.position, self.number) + found
+
+    @classmethod
+    def unpacked(cls, packed: bytes) -> "_Candidate":
+        ts_ms, seq, number = _RANK.unpack_from(packed)
+        return cls((ts_ms, seq), number, packed[_RANK.size :])
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
     """The newest reading in the places after `readings`, if any, of all that was sealed under numbers below `final`."""
 
-    newest: _Candidate | None
+    packed: bytes
     final: int
     at: float
+
+    @property
+    def newest(self) -> _Candidate | None:
+        return _Candidate.unpacked(self.packed) if self.packed else None
 
     def holds(self, state: State) -> bool:
         later = sum(number >= self.final for number in state.waiting)
@@ -77,12 +95,17 @@ class _Known:
         return time.monotonic() - self.at >= KNOWN_S
 
 
+def _name(owner: str, series: Names) -> str:
+    """Return the names of a series as one text, which takes a third of the memory; no name has a line break."""
+    return "\n".join((owner, *series))
+
+
 class Newest:
     """Finds newest readings in one database. Raises the driver's errors."""
 
     def __init__(self, places: Places) -> None:
         self._places = places
-        self._known: OrderedDict[tuple[str, str, str], _Known] = OrderedDict()
+        self._known: OrderedDict[str, _Known] = OrderedDict()
 
     def __len__(self) -> int:
         """Return how many series are remembered."""
@@ -96,8 +119,10 @@ class Newest:
         async with self._places.session() as session:
             hot = await self._last(READINGS, UNSEALED, owner, series, session)
             state = await self._places.state(session)
-            known = {one: found for one in series if (found := self._known.get((owner, *one))) and found.holds(state)}
-            behind = {one: found.newest for one, found in known.items() if found.newest is not None}
+            known = {
+                one: found for one in series if (found := self._known.get(_name(owner, one))) and found.holds(state)
+            }
+            behind = {one: newest for one, found in known.items() if (newest := found.newest)}
             for number in state.waiting:
                 asked = [one for one in series if one not in known or number >= known[one].final]
                 _keep_newest(behind, await self._last(sealed_name(number), number, owner, asked, session))
@@ -110,9 +135,9 @@ class Newest:
         for one in unknown:
             at = time.monotonic() - random() * KNOWN_S / 2
             newest = behind.get(one)
-            self._remember((owner, *one), _Known(newest.packed() if newest else None, state.final, at))
+            self._remember(_name(owner, one), _Known(newest.packed() if newest else b"", state.final, at))
         _keep_newest(behind, hot)
-        return {one: candidate.document for one, candidate in self._retained(behind, state)}
+        return {one: candidate.document(owner, one) for one, candidate in self._retained(behind, state)}
 
     async def _are_there(self, finals: list[int], state: State, session: Any) -> bool:
         """Return whether the collections sealed after what is known are still there, now that they were asked.
@@ -125,7 +150,7 @@ class Newest:
                 return False
         return True
 
-    def _remember(self, name: tuple[str, str, str], known: _Known) -> None:
+    def _remember(self, name: str, known: _Known) -> None:
         make_room(self._known, MAX_KNOWN)
         self._known[name] = known
         self._known.move_to_end(name)
@@ -148,7 +173,9 @@ class Newest:
                     opened |= {one for one, candidate in candidates.items() if candidate.position[0] >= before_ms}
                     opened |= {names(one["_id"]) for one in last if one.get("pending")}
                     _keep_newest(found, candidates)
-        documents = {one: candidate.document for one, candidate in self._retained(found, state) if one not in opened}
+        documents = {
+            one: candidate.document(owner, one) for one, candidate in self._retained(found, state) if one not in opened
+        }
         for one in opened:
             window = Window(series_key(owner, *one), end=(before_ms, BEGINNING[1]), descending=True)
             for raw in await self._places.documents(window, 1):

@@ -57,6 +57,8 @@ def prove(name: str, store_name: str, scenario: Scenario, folder: Path, seed: in
         try:
             store.create()
             disk.sync()
+            if store.needs_data_before_rename:
+                disk.keep_data_of_renamed()
             if control:
                 disk.ignore_syncs()
             scenario(proof)

@@ -41,6 +41,10 @@ class ForgetfulDisk:
         """Cut the power, after the server was killed; part of what was not synced is kept, by this seed, or nothing."""
         self._do(f"cut {'none' if seed is None else seed}")
 
+    def keep_data_of_renamed(self) -> None:
+        """From now on behave as ext4: what replaces a file by renaming has its data when it has the name."""
+        self._do("ext4")
+
     def ignore_syncs(self) -> None:
         """Do nothing on a sync from now on, but say that all is well."""
         self._do("ignore")

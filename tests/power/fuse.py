@@ -1,8 +1,9 @@
 """The FUSE protocol of Linux, spoken directly on /dev/fuse: requests of the kernel → a VolatileDisk.
 
 Run as a program it mounts at its argument and obeys lines on standard input, each answered with one line:
-`sync`, `cut SEED` (SEED `none` loses everything that was not synced), `ignore` (syncs do nothing), `delay SECONDS` of
-each sync, `fail` (EIO for the next sync), `syncs` (their number, and how many failed). The end of the input ends it.
+`sync`, `cut SEED` (SEED `none` loses everything that was not synced), `ext4` (what replaces a file by renaming has its
+data when it has the name), `ignore` (syncs do nothing), `delay SECONDS` of each sync, `fail` (EIO for the next sync),
+`syncs` (their number, and how many failed). The end of the input ends it.
 """
 
 import errno
@@ -255,6 +256,8 @@ def obey(fuse: Fuse, line: str) -> str:
         fuse.cut(None if arguments[0] == "none" else random.Random(int(arguments[0])))
     elif command == "sync":
         fuse.disk.sync_all()
+    elif command == "ext4":
+        fuse.disk.data_before_rename = True
     elif command == "ignore":
         fuse.ignores_syncs = True
     elif command == "delay":

@@ -58,6 +58,8 @@ class Store(ABC):
     """A store on a folder, with what writes to it."""
 
     writer: str
+    # It replaces a file by renaming another that it has not synced.
+    needs_data_before_rename = False
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -162,6 +164,7 @@ class Served(Store):
 
 class RabbitMQ(Served):
     writer = "broker"
+    needs_data_before_rename = True  # RabbitMQ 3.10 does so with `schema.DAT`, which it cannot start without
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)

@@ -148,6 +148,23 @@ def test_a_sync_makes_earlier_names_durable_but_not_the_data_of_other_files() ->
     assert content(disk.root.entries[b"file"]) == b""
 
 
+@pytest.mark.parametrize("ext4", [False, True])
+def test_what_replaces_a_file_has_its_data_where_the_disk_keeps_the_order(ext4: bool) -> None:
+    disk, file = disk_with_a_file()
+    disk.data_before_rename = ext4
+    file.write(b"old", 0)
+    disk.sync(file)
+    other, new = disk.new(FILE, 0, 0), disk.new(FILE, 0, 0)
+    disk.change((disk.root, b"other", other), (disk.root, b"new", new))
+    new.write(b"new", 0)
+    disk.rename(disk.root, b"new", disk.root, b"file")
+    other.write(b"not synced", 0)
+    disk.sync(file)
+    disk.cut(None)
+    assert content(disk.root.entries[b"file"]) == (b"new" if ext4 else b"")
+    assert content(disk.root.entries[b"other"]) == b""
+
+
 def test_what_was_cut_off_before_a_sync_does_not_come_back() -> None:
     disk, file = disk_with_a_file()
     file.write(b"x" * 3 * SECTOR, 0)

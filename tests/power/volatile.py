@@ -5,6 +5,8 @@
   durable, in their order. A file whose name is durable and whose data is not is empty.
 - A cut keeps any of the sectors that were written and not synced, each as a coin falls, and the names up to a random
   one; or nothing.
+- Where a file replaces another by renaming, its data may be missing all the same, as in XFS; with `data_before_rename`
+  they are durable when the name is, as in ext4 unless it is mounted with `noauto_da_alloc`.
 - A sync that fails loses what it should have written, as Linux does: the pages count as clean, a further sync succeeds.
 """
 
@@ -102,6 +104,7 @@ class VolatileDisk:
 
     def __init__(self) -> None:
         self.nodes: dict[int, Node] = {}
+        self.data_before_rename = False
         self._last = 0
         # Each change of names is one group: a rename is never half done.
         self._names: list[list[tuple[Node, bytes, Node | None]]] = []
@@ -153,6 +156,8 @@ class VolatileDisk:
     def _make_durable(self, groups: int) -> None:
         for group in self._names[:groups]:
             for folder, name, node in group:
+                if self.data_before_rename and node is not None and name in folder.durable_entries:
+                    node.sync()
                 _set(folder.durable_entries, name, node)
         del self._names[:groups]
 
