@@ -21,12 +21,15 @@ from yarl import URL
 from broker.interface import BrokerRefused, BrokerUnavailable
 from broker.rabbitmq.address import Host
 from broker.rabbitmq.errors import translating_errors
+from broker.rabbitmq.incoming import HEARTBEAT_FRAME, FrameSplitter, Receiver
 
 # The longest silence of a node while connecting: where there is another node, and where there is none.
 SILENCE_TIMEOUT_S = 2.0
 SINGLE_NODE_SILENCE_TIMEOUT_S = 5.0
 # The longest handshake, however much the node sends.
 HANDSHAKE_TIMEOUT_S = 10.0
+# A node whose frames do not reach the driver sends no heartbeats beside them: the driver gets one this often.
+HEARTBEAT_TO_DRIVER_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +131,26 @@ async def _connect(candidate: Candidate, name: str, silence_s: float, transport:
     return connection
 
 
+def take_over(connection: AbstractConnection, channel: int, receiver: Receiver) -> None:
+    """Pass the deliveries and confirms of a channel of this connection to `receiver`, and not to the driver.
+
+    TypeError for a connection that no `Connector` has opened.
+    """
+    transport = connection.kwargs["transport_factory"] if isinstance(connection, aio_pika.Connection) else None
+    if not isinstance(transport, _Transport):
+        raise TypeError(f"{connection!r} was not opened here")
+    transport.splitter.take_over(channel, receiver)
+
+
 class _Transport(TransportFactory):
-    """Opens the socket to one address and records when bytes were last received over it."""
+    """Opens the socket to one address, splits what it receives, and records when bytes were last received over it."""
 
     def __init__(self, candidate: Candidate) -> None:
         self._candidate = candidate
         self._loop = asyncio.get_running_loop()
         self.received_at = self._loop.time()
+        self._driver_received_at = self.received_at
+        self.splitter = FrameSplitter()
 
     async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         context = await kwargs["ssl_context_provider"].get_context() if url.scheme == "amqps" else None
@@ -147,11 +163,18 @@ class _Transport(TransportFactory):
             ssl=context,
             server_hostname=url.host if context else None,
         )
-        self.received()
+        self.received_at = self._loop.time()
         return reader, asyncio.StreamWriter(transport, protocol, reader, self._loop)
 
-    def received(self) -> None:
-        self.received_at = self._loop.time()
+    def received(self, data: bytes) -> bytes:
+        """Return what the driver is to receive of it."""
+        now = self.received_at = self._loop.time()
+        others = self.splitter.feed(data)
+        if not others and now - self._driver_received_at > HEARTBEAT_TO_DRIVER_S:
+            others = HEARTBEAT_FRAME
+        if others:
+            self._driver_received_at = now
+        return others
 
 
 class _Reader(asyncio.StreamReader):
@@ -160,5 +183,5 @@ class _Reader(asyncio.StreamReader):
         self._received = transport.received
 
     def feed_data(self, data: Iterable[SupportsIndex]) -> None:
-        self._received()
-        super().feed_data(data)
+        if others := self._received(bytes(data)):
+            super().feed_data(others)

@@ -8,24 +8,17 @@ where nothing would read it.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
 
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aiormq.abc import DeliveredMessage
 
-from broker.headers import (
-    ACQUIRED_COUNT_HEADER,
-    DEATH_COUNT_HEADER,
-    DEATH_HEADER,
-    DEATH_TIME_HEADER,
-    DELIVERY_COUNT_HEADER,
-)
 from broker.interface import BrokerUnavailable, Delivery
-from broker.message import Header, Message
 from broker.rabbitmq.connection import DriverChannel, ReconnectingConnection, driver_channel
+from broker.rabbitmq.connector import take_over
 from broker.rabbitmq.errors import translating_errors
+from broker.rabbitmq.properties import decode_message
 from broker.rabbitmq.topology import NameProbe, ensure_queue
 from broker.topology import Queue
 
@@ -67,21 +60,29 @@ class RabbitMQConsumer:
             self._arrived.get_nowait()
         self._channel = driver
         generation = self._generation
-        driver.on_consumer_cancel_callbacks.add(lambda _: self._on_cancelled(generation))
+        take_over(connection, driver.number, _Deliveries(self, generation))
         self._parked = self._last_tag = self._window_start = 0
-        self._consumer_tag = None if self._stopped else await self._consume(driver)
+        self._consumer_tag = None
+        await self._consume(driver)
 
-    async def _consume(self, driver: DriverChannel) -> str:
-        generation = self._generation
+    async def _consume(self, driver: DriverChannel) -> None:
+        """Start a consumer, unless this one was stopped, or is meanwhile."""
+        if not self._stopped:
+            self._consumer_tag = (await driver.basic_consume(self._queue.name, _taken_over)).consumer_tag or ""
+            await self._cancel_if_stopped(driver)
 
-        async def on_message(incoming: DeliveredMessage) -> None:
-            if generation == self._generation:
-                self._last_tag = max(self._last_tag, incoming.delivery_tag or 0)
-                self._arrived.put_nowait(delivery_of(incoming, generation))
+    async def _cancel_if_stopped(self, driver: DriverChannel) -> None:
+        if self._stopped:
+            await self._cancel(driver)
 
-        return (await driver.basic_consume(self._queue.name, on_message)).consumer_tag or ""
+    def receive(self, tag: int, properties: bytes, body: bytes, generation: int) -> None:
+        """Take a delivery of this connection."""
+        if generation == self._generation:
+            self._last_tag = max(self._last_tag, tag)
+            message, delivery_count = decode_message(properties, body)
+            self._arrived.put_nowait(Delivery(message, tag, delivery_count, generation))
 
-    def _on_cancelled(self, generation: int) -> None:
+    def cancelled(self, generation: int) -> None:
         """Make all deliveries of this consumer stale and reconnect."""
         if generation == self._generation:
             self._generation += 1
@@ -125,16 +126,18 @@ class RabbitMQConsumer:
         if channel is None or delivery.generation != self._generation or delivery.tag <= self._window_start:
             return
         self._parked += 1
-        if self._consumer_tag is None or self._parked < (self._prefetch + 1) // 2:
-            return
-        self._parked = 0
-        try:
-            with translating_errors():
-                await self._cancel(channel)
-                self._window_start = self._last_tag
-                self._consumer_tag = await self._consume(channel)
-        except BrokerUnavailable as error:
-            self.connection.reopen(str(error))  # it must not go on without a consumer
+        # Where there is no consumer, a call that awaits its start looks at what was parked meanwhile.
+        while self._consumer_tag is not None and self._parked >= (self._prefetch + 1) // 2:
+            self._parked = 0
+            try:
+                with translating_errors():
+                    await self._cancel(channel)
+                    self._window_start = self._last_tag
+                    await self._consume(channel)
+            except BrokerUnavailable as error:
+                if delivery.generation == self._generation:
+                    self.connection.reopen(str(error))  # it must not go on without a consumer
+                return
 
     async def stop(self) -> None:
         """End this consumer; its channel stays open."""
@@ -161,29 +164,24 @@ class RabbitMQConsumer:
         self.connection.check()
 
 
-def delivery_of(incoming: DeliveredMessage, generation: int = 0) -> Delivery:
-    """Return the driver's message as a Delivery."""
-    properties = incoming.header.properties
-    headers = plain_headers(properties.headers or {})
-    delivery_count = headers.pop(DELIVERY_COUNT_HEADER, 0)
-    headers.pop(ACQUIRED_COUNT_HEADER, None)
-    message = Message(bytes(incoming.body), headers, properties.message_id or "")
-    return Delivery(message, incoming.delivery_tag or 0, int(delivery_count), generation)
+class _Deliveries:
+    """Receives for a consumer over one of its connections."""
+
+    def __init__(self, consumer: RabbitMQConsumer, generation: int) -> None:
+        self._consumer = consumer
+        self._generation = generation
+
+    def on_delivery(self, tag: int, properties: bytes, body: bytes) -> None:
+        """Take a message."""
+        self._consumer.receive(tag, properties, body, self._generation)
+
+    def on_confirm(self, tag: int, *, multiple: bool, accepted: bool) -> None:
+        """Do nothing: nothing is published here."""
+
+    def on_cancelled(self) -> None:
+        """Take what comes behind this for stale."""
+        self._consumer.cancelled(self._generation)
 
 
-def plain_headers(found: Mapping[str, Any]) -> dict[str, Header]:
-    """Return the headers that are texts and numbers, plus time and count of the first death in `x-death`."""
-    headers: dict[str, Header] = {}
-    for name, value in found.items():
-        if isinstance(value, (str, int)):
-            headers[name] = value
-        elif isinstance(value, bytes):
-            headers[name] = value.decode("utf-8", "replace")
-    deaths = found.get(DEATH_HEADER)
-    if isinstance(deaths, list) and deaths and isinstance(deaths[-1], dict):
-        first = deaths[-1]  # the latest comes first
-        if hasattr(first.get("time"), "isoformat"):
-            headers[DEATH_TIME_HEADER] = first["time"].isoformat().replace("+00:00", "Z")
-        if isinstance(first.get("count"), int):
-            headers[DEATH_COUNT_HEADER] = first["count"]
-    return headers
+async def _taken_over(_: DeliveredMessage) -> None:
+    raise AssertionError("the driver has received a delivery")

@@ -1,11 +1,13 @@
 """Publishes to RabbitMQ, each message confirmed; any number may be in flight at once.
 
 The frames bypass the driver's publish call and go straight into its write queue, with a future under the delivery tag
-in its table of confirmations: the driver resolves it on a confirm, a nack or a return. Only public attributes of the
-driver's channel are used, and one lock keeps delivery tags in the order of the frames.
+in its table of confirmations. Confirms come past the driver too (`FrameSplitter`), until a message is returned: from
+then on the driver resolves all of them. Only public attributes of the driver's channel are used, and one lock keeps
+delivery tags in the order of the frames.
 """
 
 import asyncio
+from typing import Any
 
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import DeliveryError, PublishError
@@ -14,6 +16,7 @@ from broker.failpoints import failpoint
 from broker.interface import BrokerRefused, BrokerUnavailable, ConfirmLate, QueueFull, Unroutable
 from broker.message import Message
 from broker.rabbitmq.connection import DriverChannel, ReconnectingConnection, driver_channel, frame_max
+from broker.rabbitmq.connector import take_over
 from broker.rabbitmq.errors import translate_error, translating_errors
 from broker.rabbitmq.frames import PERSISTENT, channel_frame, publish_frames
 from broker.rabbitmq.topology import NameProbe, ensure_publishable
@@ -55,6 +58,7 @@ class RabbitMQPublisher:
         )
         driver = await driver_channel(channel)
         driver.closing.add_done_callback(lambda closed: _fail_all(driver, closed))
+        take_over(connection, driver.number, _Confirms(driver))
         self._channel, self._unanswered_since = driver, None
 
     async def publish(self, message: Message, exchange: Exchange) -> None:
@@ -77,7 +81,7 @@ class RabbitMQPublisher:
                 raise ConfirmLate(f"no confirm within {self._timeout_s:g} s") from error
             except PublishError as error:
                 raise Unroutable(f"no queue takes {exchange.routing_key} from {exchange.name}") from error
-            except DeliveryError as error:
+            except (QueueFull, DeliveryError) as error:
                 raise QueueFull(f"the queue behind {exchange.name} is full") from error
 
     async def _confirmed(self, channel: DriverChannel, frames: bytes, message_id: str) -> None:
@@ -116,6 +120,36 @@ class RabbitMQPublisher:
     async def check(self) -> None:
         """Raise BrokerUnavailable while there is no connection."""
         self.connection.check()
+
+
+class _Confirms:
+    """Resolves what is in a channel's table of confirmations."""
+
+    def __init__(self, channel: DriverChannel) -> None:
+        self._confirmations = channel.confirmations
+
+    def on_delivery(self, tag: int, properties: bytes, body: bytes) -> None:
+        """Do nothing: nothing is consumed here."""
+
+    def on_cancelled(self) -> None:
+        """Do nothing: nothing is consumed here."""
+
+    def on_confirm(self, tag: int, *, multiple: bool, accepted: bool) -> None:
+        """Resolve the publish with this tag, or all up to it: they are in the order of their tags."""
+        confirmations = self._confirmations
+        while multiple and confirmations and (first := next(iter(confirmations))) < tag:
+            _resolve(confirmations.pop(first), accepted=accepted)
+        if (confirm := confirmations.pop(tag, None)) is not None:
+            _resolve(confirm, accepted=accepted)
+
+
+def _resolve(confirm: "asyncio.Future[Any]", *, accepted: bool) -> None:
+    if confirm.done():  # its publish was cancelled, or has waited for too long
+        return
+    if accepted:
+        confirm.set_result(None)
+    else:
+        confirm.set_exception(QueueFull("the broker refuses the message"))
 
 
 def _check_open(channel: DriverChannel) -> None:

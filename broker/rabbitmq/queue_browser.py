@@ -7,8 +7,8 @@ from pamqp import commands
 
 from broker.interface import Delivery
 from broker.rabbitmq.connection import DriverChannel
-from broker.rabbitmq.consumer import delivery_of
 from broker.rabbitmq.errors import translating_errors
+from broker.rabbitmq.properties import delivery_of
 from broker.topology import Queue
 
 TIMEOUT_S = 10.0

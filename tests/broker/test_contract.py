@@ -250,6 +250,30 @@ async def test_a_parked_message_takes_no_room_and_can_still_be_settled(system: S
         assert set(bodies(await remaining(broker, count=17))) == {one.body for one in numbered(20)} - settled
 
 
+async def test_what_is_parked_while_room_is_made_makes_room_too(system: System) -> None:
+    async with system.opened() as broker, broker.publisher() as publisher:
+        await publish_all(publisher, numbered(40))
+        async with broker.consumer(READINGS, prefetch=4) as consumer, asyncio.TaskGroup() as parking:
+            for number in range(40):
+                delivery = await asyncio.wait_for(consumer.get(), PATIENCE_S)
+                assert delivery.message.body == b"message %d" % number
+                parking.create_task(consumer.park(delivery))
+
+
+async def test_one_that_is_stopped_while_room_is_made_is_delivered_nothing_more(system: System) -> None:
+    async with system.opened() as broker, broker.publisher() as publisher:
+        await publish_all(publisher, numbered(6))
+        async with broker.consumer(READINGS, prefetch=2) as consumer:
+            (held,) = await take(consumer, 1)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(consumer.park(held))
+                await asyncio.sleep(0)
+                await consumer.stop()
+            while consumer.get_nowait():
+                pass
+            assert await is_quiet(consumer)
+
+
 async def test_what_is_given_back_comes_again_with_a_higher_count_and_makes_room(system: System) -> None:
     async with system.opened() as broker, broker.publisher() as publisher:
         await publish_all(publisher, numbered(3))
