@@ -145,6 +145,8 @@ class RabbitMQConsumer:
             and self._parked >= (self._prefetch + 1) // 2
         ):
             await self._cancel(channel)
+            if generation != self._generation:
+                return  # the broker has cancelled it as well: this channel is given up
             self._parked, self._window_start = 0, self._last_tag
             await self._consume(channel)
 

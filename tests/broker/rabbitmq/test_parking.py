@@ -92,3 +92,22 @@ async def test_what_is_parked_while_its_consumer_ends_asks_for_no_further_one(ch
         for _ in range(6):
             channel.answers.release()
     assert channel.started == 2
+
+
+async def test_no_consumer_is_started_on_a_channel_whose_consumer_the_broker_has_cancelled_meanwhile(
+    channel: FakeChannel,
+) -> None:
+    consumer = RabbitMQConsumer((READINGS,), READINGS, PREFETCH)
+    reopened: list[str] = []
+    connection: Any = SimpleNamespace(reopen=reopened.append)
+    consumer.connection = connection
+    channel.answers.release()
+    await consumer.prepare(channel, channel)  # type: ignore[arg-type]
+    async with asyncio.TaskGroup() as group:
+        for delivery in delivered(consumer, range(1, PREFETCH + 1)):
+            group.create_task(consumer.park(delivery))
+        await asyncio.sleep(0)
+        consumer.cancelled(consumer.generation)
+        for _ in range(2):
+            channel.answers.release()
+    assert (channel.started, len(reopened)) == (1, 1)
