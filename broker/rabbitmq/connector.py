@@ -29,6 +29,8 @@ SINGLE_NODE_SILENCE_TIMEOUT_S = 5.0
 # The longest handshake, however much the node sends.
 HANDSHAKE_TIMEOUT_S = 10.0
 # A node whose frames do not reach the driver sends no heartbeats beside them: the driver gets one this often.
+# But only behind a whole frame that it does not see: in a handshake it would take a heartbeat for a wrong answer, and a
+# node whose frame never ends would live for ever.
 HEARTBEAT_TO_DRIVER_S = 1.0
 
 
@@ -169,8 +171,10 @@ class _Transport(TransportFactory):
     def received(self, data: bytes) -> bytes:
         """Return what the driver is to receive of it."""
         now = self.received_at = self._loop.time()
+        taken = self.splitter.taken
         others = self.splitter.feed(data)
-        if not others and now - self._driver_received_at > HEARTBEAT_TO_DRIVER_S:
+        silent_s = now - self._driver_received_at
+        if not others and self.splitter.taken != taken and silent_s > HEARTBEAT_TO_DRIVER_S:
             others = HEARTBEAT_FRAME
         if others:
             self._driver_received_at = now

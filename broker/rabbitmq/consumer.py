@@ -64,6 +64,7 @@ class RabbitMQConsumer:
         self._parked = self._last_tag = self._window_start = 0
         self._consumer_tag = None
         await self._consume(driver)
+        await self._make_room(driver, generation)  # what arrived before the consumer's start was known may be parked
 
     async def _consume(self, driver: DriverChannel) -> None:
         """Start a consumer, unless this one was stopped, or is meanwhile."""
@@ -126,18 +127,28 @@ class RabbitMQConsumer:
         if channel is None or delivery.generation != self._generation or delivery.tag <= self._window_start:
             return
         self._parked += 1
-        # Where there is no consumer, a call that awaits its start looks at what was parked meanwhile.
-        while self._consumer_tag is not None and self._parked >= (self._prefetch + 1) // 2:
-            self._parked = 0
-            try:
-                with translating_errors():
-                    await self._cancel(channel)
-                    self._window_start = self._last_tag
-                    await self._consume(channel)
-            except BrokerUnavailable as error:
-                if delivery.generation == self._generation:
-                    self.connection.reopen(str(error))  # it must not go on without a consumer
-                return
+        try:
+            with translating_errors():
+                await self._make_room(channel, delivery.generation)
+        except BrokerUnavailable as error:
+            if delivery.generation == self._generation:
+                self.connection.reopen(str(error))  # it must not go on without a consumer
+
+    async def _make_room(self, channel: DriverChannel, generation: int) -> None:
+        """Start the next consumer for as long as half a window is parked in that of the current one.
+
+        Where there is no consumer, the call that awaits its start looks at what was parked meanwhile.
+        """
+        while (
+            generation == self._generation
+            and self._consumer_tag is not None
+            and self._parked >= (self._prefetch + 1) // 2
+        ):
+            await self._cancel(channel)
+            if generation != self._generation:
+                return  # the broker has cancelled it as well: this channel is given up
+            self._parked, self._window_start = 0, self._last_tag
+            await self._consume(channel)
 
     async def stop(self) -> None:
         """End this consumer; its channel stays open."""

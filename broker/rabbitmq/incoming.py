@@ -59,6 +59,8 @@ class FrameSplitter:
 
     def __init__(self) -> None:
         self._receivers: dict[int, Receiver] = {}
+        # How many frames were not the driver's.
+        self.taken = 0
         # By channel: the message whose content comes next on it.
         self._incoming: dict[int, _Incoming] = {}
         # The start of a frame whose end has not arrived, and how many bytes have to be there before it is looked at.
@@ -102,6 +104,7 @@ class FrameSplitter:
                 at = length
                 break
             if channel in self._receivers and self._take(kind, channel, data, at + _HEAD.size, end - 1):
+                self.taken += 1
                 kept.append(data[others_at:at])
                 others_at = end
             at = end

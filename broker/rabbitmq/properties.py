@@ -26,12 +26,26 @@ from broker.message import Header, Headers, Message
 _ID_BYTES = 32
 _ANY_ID = "0" * _ID_BYTES
 _ANY_ID_BYTES = bytes((_ID_BYTES,)) + _ANY_ID.encode()
+# The second byte of the flags where there is an id, and nothing of what would follow it.
+_ENDS_WITH_ID = 0x80
 # What a content header has in front of its properties: the class, the weight, the size of the body.
 _BEFORE_PROPERTIES = b"\0\x3c" + bytes(10)
 
 
 def decode_message(properties: bytes, body: bytes) -> tuple[Message, int]:
-    """Return a message and how often it was delivered before; `properties` are encoded, from their flags on."""
+    """Return a message and how often it was delivered before; `properties` are encoded, from their flags on.
+
+    If they cannot be decoded, it has no headers and no id, and whoever reads it refuses it. An error would end the
+    connection, and the next one would begin with the same message.
+    """
+    try:
+        return _decode_message(properties, body)
+    # RabbitMQ passes on texts that are no UTF-8, any time and any depth; the driver has an error of its own for each.
+    except Exception:  # noqa: BLE001
+        return Message(body, {}, ""), 0
+
+
+def _decode_message(properties: bytes, body: bytes) -> tuple[Message, int]:
     split = len(properties) - len(_ANY_ID_BYTES)
     if split > 0 and properties[split] == _ID_BYTES and (usual := _in_front_of_id(properties[:split])) is not None:
         headers, delivery_count = usual
@@ -52,9 +66,10 @@ def delivery_of(incoming: DeliveredMessage) -> Delivery:
 @lru_cache(maxsize=64)
 def _in_front_of_id(start: bytes) -> tuple[Headers, int] | None:
     """Return the headers and the delivery count of properties that start so and end with an id; None for others."""
+    if start[1] != _ENDS_WITH_ID:
+        return None
     decoded = _decode(start + _ANY_ID_BYTES)
-    # Else the id is longer or shorter, or something follows it.
-    return _headers_of(decoded) if decoded.message_id == _ANY_ID else None
+    return _headers_of(decoded) if decoded.message_id == _ANY_ID else None  # else the id is longer or shorter
 
 
 def _decode(properties: bytes) -> Basic.Properties:
@@ -67,7 +82,7 @@ def _headers_of(properties: Basic.Properties) -> tuple[Headers, int]:
     headers = plain_headers(properties.headers or {})
     delivery_count = headers.pop(DELIVERY_COUNT_HEADER, 0)
     headers.pop(ACQUIRED_COUNT_HEADER, None)
-    return headers, int(delivery_count)
+    return headers, delivery_count if isinstance(delivery_count, int) else 0  # a text is the publisher's
 
 
 def plain_headers(found: Mapping[str, Any]) -> dict[str, Header]:

@@ -1,6 +1,7 @@
 """What a connection receives: deliveries and confirms of some channels are taken out, the rest is the driver's."""
 
 import random
+import struct
 from collections.abc import Iterator
 
 import pamqp.frame
@@ -11,6 +12,7 @@ from pamqp.header import ContentHeader
 from pamqp.heartbeat import Heartbeat
 
 from broker.headers import RECEIPTS_HEADER, SCHEMA_HEADER
+from broker.message import Message
 from broker.rabbitmq.address import parse_hosts
 from broker.rabbitmq.connector import Candidate, _Transport
 from broker.rabbitmq.incoming import HEARTBEAT_FRAME, FrameSplitter
@@ -143,8 +145,19 @@ async def test_a_driver_that_gets_nothing_else_hears_that_the_node_lives(monkeyp
     assert transport.received(deliver(OURS, 1, b"one")) == b""
     monkeypatch.setattr("broker.rabbitmq.connector.HEARTBEAT_TO_DRIVER_S", -1.0)
     assert transport.received(deliver(OURS, 2, b"two")) == HEARTBEAT_FRAME
-    assert transport.received(pamqp.frame.marshal(Heartbeat(), 0)[:3]) == HEARTBEAT_FRAME
-    assert transport.received(pamqp.frame.marshal(Heartbeat(), 0)[3:]) == HEARTBEAT_FRAME
+    half = deliver(OURS, 3, b"three")[:-3]
+    assert transport.received(half) == HEARTBEAT_FRAME  # the frames in front of the one that is cut
+    assert transport.received(b"ee") == b""  # a frame that never ends is no sign of life
+    assert transport.received(bytes((0xCE,)) + HEARTBEAT_FRAME[:3]) == HEARTBEAT_FRAME
+    assert transport.received(HEARTBEAT_FRAME[3:]) == HEARTBEAT_FRAME
+
+
+async def test_a_driver_that_is_still_shaking_hands_hears_no_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    transport = _Transport(Candidate(parse_hosts("amqp://127.0.0.1")[0], "127.0.0.1"))
+    monkeypatch.setattr("broker.rabbitmq.connector.HEARTBEAT_TO_DRIVER_S", -1.0)
+    start = pamqp.frame.marshal(commands.Connection.Start(), 0)
+    assert transport.received(start[:20]) == b""
+    assert transport.received(start[20:]) == start
 
 
 @pytest.mark.parametrize("bad", [b"AMQP\0\0\x09\x01", b"\x01\0\x01\0\0\0\x01xy", b"HTTP/1.1 400 Bad Request\r\n"])
@@ -163,6 +176,7 @@ def test_bytes_that_are_no_frames_are_the_drivers_to_refuse(bad: bytes) -> None:
         commands.Basic.Properties(headers={SCHEMA_HEADER: 1}, message_id="a" * 31),
         commands.Basic.Properties(headers={SCHEMA_HEADER: 1}, message_id="a" + " " * 40),
         commands.Basic.Properties(headers={SCHEMA_HEADER: 1}, message_id="a" * 32, app_id="b" * 32),
+        commands.Basic.Properties(headers={SCHEMA_HEADER: 1}, message_id="0" * 32, app_id="b" * 32),
         commands.Basic.Properties(headers={SCHEMA_HEADER: 1}, correlation_id="b" * 32),
         commands.Basic.Properties(headers={SCHEMA_HEADER: 1, "x-text": "ü"}, message_id="é" * 16),
         commands.Basic.Properties(),
@@ -176,3 +190,29 @@ def test_properties_are_decoded_as_the_driver_decodes_them(properties: commands.
         assert delivery_count == headers.pop("x-delivery-count", 0)
         assert message.headers == headers
         assert message.body == b"body"
+
+
+DEEP = 3000
+NESTED = b"\1a" + b"".join(b"A" + struct.pack(">I", 5 * (DEEP - level)) for level in range(DEEP + 1))
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        PROPERTIES.marshal()[:-32] + b"\xff" * 32,  # an id that is no UTF-8, behind what is known and what is not
+        b"\0\x80\x01\xff",
+        b"\0\x40" + b"\x7f" * 8,  # a time behind the year 9999
+        b"\x20\0\0\0\0\3\1aZ",  # a header of an unknown type
+        b"\x20\0" + struct.pack(">I", len(NESTED)) + NESTED,
+        b"\x20\0\0\0",
+        b"",
+    ],
+)
+def test_a_message_whose_properties_cannot_be_decoded_arrives_without_any(properties: bytes) -> None:
+    decode_message(PROPERTIES.marshal(), b"")
+    assert decode_message(properties, b"body") == (Message(b"body", {}, ""), 0)
+
+
+def test_a_delivery_count_that_is_a_text_is_the_publishers_and_counts_nothing() -> None:
+    properties = commands.Basic.Properties(headers={"x-delivery-count": "often", SCHEMA_HEADER: 1}, message_id="f" * 32)
+    assert decode_message(properties.marshal(), b"") == (Message(b"", {SCHEMA_HEADER: 1}, "f" * 32), 0)
