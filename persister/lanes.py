@@ -21,7 +21,7 @@ WAIT_S = 0.25
 LIVE_FOR_S = 1.0
 # mongod writes this many in some 10 ms. With twice as many a live reading takes 20 % longer, with half as many the
 # backfill 15 %.
-MAX_WHILE_LIVE = 4000
+MAX_WHILE_LIVE = 2000
 UNBOUNDED = sys.maxsize
 
 
