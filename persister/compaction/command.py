@@ -1,7 +1,6 @@
 """The commands `compact`, as a service and with `--all`, and `unseal` of `python -m persister`."""
 
 import sys
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -50,7 +49,7 @@ def sealing(settings: CompactSettings, database: Any) -> SealNow:
         seal_seconds=0,
         metrics=SealingMetrics(CollectorRegistry()),
     )
-    return partial(sealer.seal, force=True)
+    return sealer.seal_all
 
 
 def unseal(*, is_forced: bool) -> int:

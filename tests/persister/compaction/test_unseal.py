@@ -123,8 +123,9 @@ async def test_interrupted_anywhere_and_run_again(world: World, monkeypatch: pyt
     await assert_only_readings(world)
 
 
-async def nothing_to_seal() -> None:
+async def nothing_to_seal() -> bool:
     """Seal nothing."""
+    return True
 
 
 async def test_compactors_keep_away_until_it_is_done(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
