@@ -91,7 +91,7 @@ async def unseal_all(database: Any, report: Report, *, clustered: bool, is_force
             if not await lease.acquire(to_unseal=True, session=await reads.begin()):
                 return Unsealed(0, 0)
         except LeaseLostError as error:
-            raise UnsealRefusedError("a compactor is running; stop it.") from error
+            raise UnsealRefusedError("a compactor runs; stop it. After a kill, of `unseal` too, wait 10 s.") from error
         try:
             return await _Unseal(database, lease, reads, report).run(clustered=clustered)
         except (LeaseLostError, ChangedError, BlockError) as error:
@@ -137,7 +137,8 @@ class _Unseal:
             for owner in owners:  # whose readings were erased, but perhaps not yet everywhere
                 await self._readings.delete_many(of_owner(owner))
                 await self._renew()
-            await self._let_readers_end()
+            if self._written:
+                await self._let_readers_end()
             await self._commit(uuids)
         removed = await self._remove()
         return Unsealed(self._written, removed)
