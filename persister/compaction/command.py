@@ -1,5 +1,6 @@
 """The commands `compact`, as a service and with `--all`, and `unseal` of `python -m persister`."""
 
+import math
 import sys
 from typing import Any
 
@@ -45,8 +46,9 @@ def sealing(settings: CompactSettings, database: Any) -> SealNow:
     sealer = Sealer(
         database,
         clustered=settings.readings_clustered,
-        seal_readings=0,
-        seal_seconds=0,
+        # What arrives meanwhile is not sealed once more.
+        seal_readings=sys.maxsize,
+        seal_seconds=math.inf,
         metrics=SealingMetrics(CollectorRegistry()),
     )
     return sealer.seal_all

@@ -9,6 +9,7 @@ from persister.compaction import compact_all as module
 from persister.compaction.command import sealing
 from persister.compaction.compact_all import Compacted, compact_all
 from persister.compaction.service import SealNow
+from persister.maintenance.readings_collection import ReadingsCollection
 from persister.sealing.state_document import MAX_WAITING
 from persister.settings import CompactSettings
 from storage.places.names import BLOCKS
@@ -93,3 +94,20 @@ async def test_it_ends_when_given_up_collections_leave_no_room(world: World) -> 
     done = await compact(world, [])
     assert (done.collections, len(done.left)) == (0, MAX_WAITING)
     assert await world.count("readings") == 10
+
+
+async def test_what_arrives_while_it_seals_is_not_sealed_once_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = ReadingsCollection.create
+
+    async def and_store(self: ReadingsCollection) -> None:
+        await create(self)
+        await world.store([reading("device-1", world.repeats + 9000, 1)])
+        world.repeats += 1
+
+    await world.store(reading("device-1", ts, 1) for ts in range(40))
+    monkeypatch.setattr(ReadingsCollection, "create", and_store)
+    done = await compact(world, [])
+    assert (done.collections, done.readings) == (1, 40)
+    assert await world.count("readings") == 1
