@@ -90,8 +90,9 @@ class Compaction:
         await compact_all(self._compactor, _seal_nothing, lambda _: None)
 
 
-async def _seal_nothing() -> None:
+async def _seal_nothing() -> bool:
     """Leave `readings` as it is."""
+    return True
 
 
 @asynccontextmanager

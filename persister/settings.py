@@ -8,7 +8,12 @@ import msgspec
 from broker.connect import check_url
 from broker.settings import BROKER_URLS
 from persister.maintenance.retention import Retention
-from readings.settings import check_readings_url, check_reads_primary, readings_database_setting
+from readings.settings import (
+    check_readings_database,
+    check_readings_url,
+    check_reads_primary,
+    readings_database_setting,
+)
 from runtime.settings import NotNegative, Port, Positive, ProcessSettings, Seconds, ops_port_setting, setting
 
 Cores = Annotated[float, msgspec.Meta(gt=0, le=64)]
@@ -24,6 +29,7 @@ class ReadingsSettings(ProcessSettings):
     def __post_init__(self) -> None:
         check_readings_url(self.readings_url)
         check_reads_primary(self.readings_url)
+        check_readings_database(self.readings_database)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

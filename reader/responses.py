@@ -79,7 +79,7 @@ class SeriesAnswer(msgspec.Struct, rename="camel"):
 
 
 class Numbers(msgspec.Struct):
-    """Statistics of the numeric readings of a bucket; `avg` is null when their sum overflows a float."""
+    """Statistics of the numbers of a bucket; `avg` is null when the sum, or that of a part, overflows a float."""
 
     min: float
     max: float
@@ -116,7 +116,7 @@ class Bucket(msgspec.Struct):
     min, max, avg, first, last and count are those of the numbers, or, where there are none, of the booleans as 0 and 1;
     `booleans` and `texts` are present where there are such readings. A bucket of texts alone has a count of 0. With
     `values=number`: numbers alone. With `values=all`: the `count` of all, and `numbers`, `booleans` and `texts` for
-    each kind present. `avg` is null when the sum of the values overflows a float.
+    each kind present. `avg` is null when the sum of the values, or of a part of them, overflows a float.
     """
 
     ts: TimeText

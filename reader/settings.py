@@ -5,7 +5,12 @@ from dataclasses import dataclass
 from access.settings import revocations_every_setting, token_issuer_setting
 from broker.connect import check_url
 from broker.settings import BROKER_URLS
-from readings.settings import check_readings_url, check_reads_primary, readings_database_setting
+from readings.settings import (
+    check_readings_database,
+    check_readings_url,
+    check_reads_primary,
+    readings_database_setting,
+)
 from runtime.http.cors import check_origins
 from runtime.http.settings import cors_origins_setting
 from runtime.settings import Port, Positive, ProcessSettings, Seconds, ops_port_setting, setting
@@ -49,3 +54,4 @@ class ReaderSettings(ProcessSettings):
         check_origins(self.cors_origins)
         check_readings_url(self.readings_url)
         check_reads_primary(self.readings_url)
+        check_readings_database(self.readings_database)

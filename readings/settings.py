@@ -1,11 +1,18 @@
 """Settings of the MongoDB that holds the readings, shared by what writes and what reads them."""
 
+import re
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from runtime.settings import setting
 
 _SCHEMES = ("mongodb://", "mongodb+srv://")
+_USER = re.compile(r"(?:[^:@%]|%[0-9A-Fa-f]{2})*(?::(?:[^:@%]|%[0-9A-Fa-f]{2})*)?")
+# A name, an address, or the path of a socket, whose slashes are written %2F.
+_HOST = re.compile(r"(?:\[[^\[\]@]+\]|[^:\[\]@]+)(?::([0-9]{1,5}))?")
+_LAST_PORT = 65_535
+_DATABASE = re.compile(r'[^/\\. "$\0]+')
+_DATABASE_BYTES = 63
 
 
 def readings_database_setting() -> Any:
@@ -17,6 +24,22 @@ def check_readings_url(url: str) -> None:
     """Raise ValueError if READINGS_URL is not one of MongoDB's; it may hold a password and is not repeated."""
     if not url.startswith(_SCHEMES):
         raise ValueError(f"READINGS_URL must start with {' or '.join(_SCHEMES)}")
+    scheme, _, rest = url.partition("://")
+    user, _, hosts = re.split("[/?]", rest, maxsplit=1)[0].rpartition("@")
+    found = [_HOST.fullmatch(host) for host in hosts.split(",")]
+    are_hosts = all(host and int(host[1] or 0) <= _LAST_PORT for host in found)
+    is_plain = not (set(":,") & set(hosts) and scheme.endswith("+srv"))
+    if not (_USER.fullmatch(user) and are_hosts and is_plain):
+        raise ValueError(
+            "READINGS_URL is not of the form mongodb://user:password@host:port,host:port/?option=value (+srv: one host "
+            "and no port); in user and password, : / ? @ and % are written %3A %2F %3F %40 %25"
+        )
+
+
+def check_readings_database(name: str) -> None:
+    """Raise ValueError if READINGS_DATABASE is no name that MongoDB permits."""
+    if not (_DATABASE.fullmatch(name) and len(name.encode(errors="replace")) <= _DATABASE_BYTES):
+        raise ValueError(f'READINGS_DATABASE={name!r}: must have at most 63 bytes, no space and none of / \\ . " $')
 
 
 def check_reads_primary(url: str) -> None:

@@ -1,7 +1,7 @@
 """The commands `compact`, as a service and with `--all`, and `unseal` of `python -m persister`."""
 
+import math
 import sys
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -46,11 +46,12 @@ def sealing(settings: CompactSettings, database: Any) -> SealNow:
     sealer = Sealer(
         database,
         clustered=settings.readings_clustered,
-        seal_readings=0,
-        seal_seconds=0,
+        # What arrives meanwhile is not sealed once more.
+        seal_readings=sys.maxsize,
+        seal_seconds=math.inf,
         metrics=SealingMetrics(CollectorRegistry()),
     )
-    return partial(sealer.seal, force=True)
+    return sealer.seal_all
 
 
 def unseal(*, is_forced: bool) -> int:

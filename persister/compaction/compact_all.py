@@ -9,6 +9,7 @@ from persister.compaction.compactor import CompactionError, Compactor
 from persister.compaction.lease import LeaseLostError
 from persister.compaction.service import Report, SealNow, record_failure, release
 from persister.mongodb_errors import translating_errors
+from persister.sealing.state_document import MAX_WAITING
 from runtime.background import background
 
 REPORT_EVERY_S = 2.0
@@ -34,11 +35,7 @@ async def compact_all(compactor: Compactor, seal_now: SealNow, report: Report) -
     with translating_errors():
         try:
             async with background(_report(compactor, report), name="progress"):
-                is_sealed = await _seal(seal_now, report)
-                collections = await _compact_waiting(compactor, report)
-                # Nothing is sealed while too many wait.
-                if collections and not is_sealed and await _seal(seal_now, report):
-                    collections += await _compact_waiting(compactor, report)
+                collections = await _seal_and_compact(compactor, seal_now, report)
         finally:
             await release(compactor)
         left = tuple(one.number for one in await compactor.lease.read() if one.is_given_up)
@@ -55,9 +52,25 @@ async def compact_all(compactor: Compactor, seal_now: SealNow, report: Report) -
     )
 
 
-async def _seal(seal_now: SealNow, report: Report) -> bool:
+async def _seal_and_compact(compactor: Compactor, seal_now: SealNow, report: Report) -> int:
+    """Return how many sealed collections this process has compacted."""
     report("sealing …")
-    return await seal_now() is not None
+    collections, said = 0, False
+    while True:
+        is_sealed = await seal_now()
+        collections += await _compact_waiting(compactor, report)
+        if is_sealed or await _is_full_of_given_up(compactor):
+            return collections
+        # Too many waited, and are compacted now, whoever did it; or another process seals, or was killed in a seal.
+        if not said:
+            report("`readings` could not be sealed yet; trying again …")
+            said = True
+        await asyncio.sleep(RETRY_AFTER_S)
+
+
+async def _is_full_of_given_up(compactor: Compactor) -> bool:
+    """Return whether nothing can be sealed any more."""
+    return sum(one.is_given_up for one in await compactor.lease.read()) >= MAX_WAITING
 
 
 async def _compact_waiting(compactor: Compactor, report: Report) -> int:

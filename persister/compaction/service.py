@@ -6,7 +6,6 @@ A stop ends within the time of one batch, with the position saved; while MongoDB
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any
 
 import pymongo
 from prometheus_client import CollectorRegistry
@@ -129,7 +128,7 @@ async def serve_compactor(settings: CompactSettings, shutdown: Shutdown) -> None
         await shutdown.wait()
 
 
-SealNow = Callable[[], Awaitable[Any]]
-"""Seals `readings` whatever its size; does nothing if it is empty."""
+SealNow = Callable[[], Awaitable[bool]]
+"""Seals `readings` whatever its size, unless it is empty; False if another process or what waits prevents it so far."""
 
 Report = Callable[[str], None]

@@ -8,10 +8,13 @@ So every copy from elsewhere replaces what is in `readings`, those with higher n
    collections with a lower number than some of these, merged.
 
 Until then nothing is removed, and readers see what they saw before: any copy elsewhere wins against `readings`. If the
-command is interrupted, the next one does it all again. Then the state says at once that there is nothing elsewhere, and
-what to remove, and only then is it removed, by UUID. `unsealing` in the state keeps compactors away from the start on.
+command is interrupted, the next one does it all again. Then it waits, because readers read `readings` first: one that
+did so before a reading was put back must still find it elsewhere. Then the state says at once that there is nothing
+elsewhere, and what to remove, and only then is it removed, by UUID. `unsealing` in the state keeps compactors away from
+the start on.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from itertools import pairwise
@@ -58,6 +61,8 @@ from storage.places.window import position_at, position_index
 
 READINGS_PER_WRITE = 5000
 REPORT_EVERY_S = 2.0
+# Longer than a question of a reader usually may take (QUERY_TIMEOUT_SECONDS).
+READERS_S = 15.0
 
 
 class UnsealRefusedError(Exception):
@@ -86,7 +91,7 @@ async def unseal_all(database: Any, report: Report, *, clustered: bool, is_force
             if not await lease.acquire(to_unseal=True, session=await reads.begin()):
                 return Unsealed(0, 0)
         except LeaseLostError as error:
-            raise UnsealRefusedError("a compactor is running; stop it.") from error
+            raise UnsealRefusedError("a compactor runs; stop it. After a kill, of `unseal` too, wait 10 s.") from error
         try:
             return await _Unseal(database, lease, reads, report).run(clustered=clustered)
         except (LeaseLostError, ChangedError, BlockError) as error:
@@ -132,6 +137,8 @@ class _Unseal:
             for owner in owners:  # whose readings were erased, but perhaps not yet everywhere
                 await self._readings.delete_many(of_owner(owner))
                 await self._renew()
+            if self._written:
+                await self._let_readers_end()
             await self._commit(uuids)
         removed = await self._remove()
         return Unsealed(self._written, removed)
@@ -253,6 +260,14 @@ class _Unseal:
     async def _renew(self) -> None:
         if self._lease.left_s < LEASE_S / 2:
             await self._lease.renew()
+
+    async def _let_readers_end(self) -> None:
+        """Wait until nobody goes on reading who read `readings` before all was there."""
+        self._report("waiting for readers …")
+        until = time.monotonic() + READERS_S
+        while (left := until - time.monotonic()) > 0:
+            await self._lease.renew()
+            await asyncio.sleep(min(left, LEASE_S / 2))
 
     async def _commit(self, uuids: dict[str, Any]) -> None:
         """Let the state say that everything is in `readings`, and which collections must be removed."""

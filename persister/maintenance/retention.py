@@ -27,6 +27,8 @@ CHECK_EVERY_S = 5.0
 ROUND_EVERY_S = 60.0
 PAUSE_FACTOR = 20
 SERIES_PER_QUERY = 500
+# Before the calendar of MongoDB, whose times are milliseconds in 64 bits, there is nothing to remove.
+MAX_DAYS = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,9 @@ class Retention:
                     f"RETENTION_DAYS_BY_SENSOR_TYPE={text!r}: expected SENSORTYPE=DAYS, each sensorType once"
                 )
             by_sensor_type[sensor_type] = int(number)
+        for variable, given in ("RETENTION_DAYS", (days,)), ("RETENTION_DAYS_BY_SENSOR_TYPE", by_sensor_type.values()):
+            if max(given, default=0) > MAX_DAYS:
+                raise ValueError(f"{variable}: at most {MAX_DAYS:,} days; 0 keeps readings without limit")
         return cls(days, by_sensor_type)
 
     @property

@@ -166,6 +166,17 @@ class Sealer:
                 with suppress(WriteFailed):
                     await self._state.release(self._holder)
 
+    async def seal_all(self) -> bool:
+        """Seal whatever is there; return whether it is done.
+
+        False while another process seals, or may do so, and while MAX_WAITING wait: then call it again. Through mongos
+        there is nothing to do.
+        """
+        if await self.seal(force=True) is not None:
+            return True
+        with translating_errors():
+            return await self._through_mongos() or await self._collection.is_empty()
+
     async def _seal(self, *, force: bool) -> int | None:
         last: int | None = None
         for _ in range(TRIES):

@@ -38,7 +38,12 @@ def test_secrets_are_not_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["mongodb://host", "mongodb+srv://host", "mongodb://a,b/?readPreference=primary", "mongodb://a/?w=1"]
+    "url",
+    [
+        *("mongodb://host", "mongodb+srv://host", "mongodb://a,b/?readPreference=primary", "mongodb://a/?w=1"),
+        *("mongodb://u:p%40%2f@[::1]:27017,a.b:1/x", "mongodb://%2Ftmp%2Fmongod.sock", "mongodb://u@h?w=1"),
+        "mongodb+srv://u:p@cluster.example/?retryWrites=true",
+    ],
 )
 def test_both_forms_of_mongodbs_addresses_are_taken(url: str) -> None:
     assert from_env(ReaderSettings, GOOD | {"READINGS_URL": url}).readings_url == url
@@ -50,7 +55,12 @@ BAD = {
         *("hunter2", "mysql://hunter2", "http://hunter2", "//hunter2"),
         *("mongodb://u:hunter2@a,b/?readPreference=secondary", "mongodb://u:hunter2@a?w=1&READpreference=nearest"),
         "mongodb+srv://u:hunter2@a/x?w=1;readPreference=secondaryPreferred",
+        # What the driver refuses with an exception of its own.
+        *("mongodb://", "mongodb:///tmp/mongod.sock", "mongodb://u:hunter2@@host", "mongodb://u:hunter2/3@host"),
+        *("mongodb://u:hunter2%@host", "mongodb://u:hunter2:3@host", "mongodb://u:hunter2@host:port"),
+        *("mongodb://host:65536", "mongodb://a,,b", "mongodb://::1", "mongodb+srv://a:27017", "mongodb+srv://a,b"),
     ],
+    "READINGS_DATABASE": ["a b", "a.b", "a/b", "a$b", 'a"b', "a\\b", "x" * 64, "\u00e4" * 32],
     "PORT": ["-1", "65536", "http", "80.5"],
     "OPS_PORT": ["-1", "65536"],
     "REVOCATIONS_EVERY_SECONDS": ["0", "-1", "inf", "nan", "often"],

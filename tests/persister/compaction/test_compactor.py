@@ -12,7 +12,6 @@ from pymongo.errors import BulkWriteError, OperationFailure, WriteConcernError
 
 from broker.failpoints import Point
 from persister.compaction import service
-from persister.compaction.compact_all import compact_all
 from persister.compaction.compactor import CompactionError, Compactor
 from persister.compaction.lease import LeaseLostError
 from persister.compaction.metrics import CompactorMetrics
@@ -293,20 +292,4 @@ async def test_late_readings_that_are_spread_stay_pieces(world: World) -> None:
         await world.compact()
         assert len(await world.database[PIECES].distinct("run")) <= 3 + 1
     assert await world.columns() == columns
-    assert await world.read() == world.model
-
-
-async def test_all_seals_once_more_when_too_many_waited_before(world: World) -> None:
-    asked = 0
-
-    async def seal() -> int | None:
-        nonlocal asked
-        asked += 1
-        return None if asked == 1 else await world.seal()
-
-    await sealed(world, 2)
-    await world.store(reading("device-1", 9000 + ts, 1) for ts in range(10))
-    done = await compact_all(world.compactor(), seal, lambda _: None)
-    assert (done.collections, done.readings) == (3, 610)
-    assert await world.count("readings") == 0
     assert await world.read() == world.model

@@ -1,6 +1,7 @@
 """`unseal` puts every reading back, each with its first value, wherever it is interrupted and run again."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,8 +21,13 @@ from persister.maintenance.store import MaintenanceStore
 from persister.mongodb_errors import WriteFailed
 from persister.sealing.state_document import StateDocument
 from readings.document import decode_document
-from storage.places.names import BLOCKS, COLUMNS, PIECES, sealed_name
-from storage.places.state import STATE
+from readings.keys import series_key
+from runtime.mongodb import mongodb_client
+from storage.places import loose
+from storage.places.names import BEGINNING, BLOCKS, COLUMNS, END, PIECES, sealed_name
+from storage.places.reading import Places
+from storage.places.state import STATE, State, state_in
+from storage.places.window import Window
 from tests.persister.compaction.world import Source, World, reading
 
 
@@ -123,8 +129,9 @@ async def test_interrupted_anywhere_and_run_again(world: World, monkeypatch: pyt
     await assert_only_readings(world)
 
 
-async def nothing_to_seal() -> None:
+async def nothing_to_seal() -> bool:
     """Seal nothing."""
+    return True
 
 
 async def test_compactors_keep_away_until_it_is_done(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,6 +169,42 @@ async def test_compactors_keep_away_until_it_is_done(world: World, monkeypatch: 
     assert await world.compactor().compact_next(asyncio.Event()) is None
     assert await sealing.claim("sealer", 10)
     assert await sealing.take_number("sealer") == world.number + 1
+
+
+async def test_a_reader_who_began_before_finds_everything(
+    world: World, mongodb_database: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has read `readings` before the first reading is put back, and goes on when the last one is."""
+    await mixed(world)
+    sensor = series_key("owner-1", "device-1", "temperature")
+    has_read, is_back = threading.Event(), threading.Event()
+
+    def state_when_all_is_back(blocks: Any, session: Any) -> State:
+        if not has_read.is_set():
+            has_read.set()
+            assert is_back.wait(30)
+        return state_in(blocks, session)
+
+    def report(line: str) -> None:
+        if "waiting for readers" in line:
+            is_back.set()
+
+    async def unsealed() -> None:
+        await unseal_all(world.database, report, clustered=False, is_forced=False)
+        is_back.set()
+
+    async with mongodb_client(mongodb_database[0], name="reader", timeout_s=20) as client:
+        places = Places(client, mongodb_database[1])
+        await places.documents(Window(sensor, BEGINNING, END), 1)  # so that the state is not read first
+        await asyncio.sleep(loose.STATE_S)
+        monkeypatch.setattr(unseal, "READERS_S", 2.0)
+        monkeypatch.setattr("storage.places.loose.state_in", state_when_all_is_back)
+        reading_all = asyncio.ensure_future(places.documents(Window(sensor, BEGINNING, END), 100_000))
+        await asyncio.to_thread(has_read.wait, 30)
+        await unsealed()
+        found = await reading_all
+    names = [(one["_id"]["owner"], one["_id"]["device"]) for one in map(decode_document, world.model.values())]
+    assert len(found) == names.count(("owner-1", "device-1"))
 
 
 async def test_it_refuses_beside_a_compactor_or_a_sealer(world: World) -> None:

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from pymongo.errors import BulkWriteError
 
 from broker.failpoints import Point
-from persister.compaction import batch, blocks, pieces, planner, scan
+from persister.compaction import batch, blocks, pieces, planner, scan, unseal
 from persister.compaction.blocks import Step
 from persister.compaction.compactor import Compactor, pass_failpoint
 from persister.compaction.heads import HeadInfo, head_info
@@ -51,7 +51,8 @@ SMALL = {
 
 
 def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make blocks, pieces, chunks and reads small."""
+    """Make blocks, pieces, chunks and reads small, and the pause short in which `unseal` lets readers end."""
+    monkeypatch.setattr(unseal, "READERS_S", 0.0)
     for module in (batch, blocks, pieces, planner, scan):
         for name, size in SMALL.items():
             if hasattr(module, name):

@@ -180,3 +180,16 @@ def test_the_settings_of_retention() -> None:
 def test_a_wrong_override_stops_the_start_and_is_named(text: str) -> None:
     with pytest.raises(SettingsError, match="RETENTION_DAYS_BY_SENSOR_TYPE"):
         from_env(PersisterSettings, {**URLS, "RETENTION_DAYS_BY_SENSOR_TYPE": text})
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *(("RETENTION_DAYS", "100000001"), ("RETENTION_DAYS", "200000000000")),
+        ("RETENTION_DAYS_BY_SENSOR_TYPE", "door=99999999999999999999"),
+    ],
+)
+def test_more_days_than_mongodbs_calendar_has_stop_the_start_and_are_named(name: str, text: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name}: at most 100,000,000 days"):
+        from_env(PersisterSettings, {**URLS, name: text})
+    assert from_env(PersisterSettings, {**URLS, "RETENTION_DAYS": "100000000"}).retention_days == retention.MAX_DAYS

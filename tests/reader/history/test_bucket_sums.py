@@ -297,6 +297,16 @@ def test_an_average_is_null_where_the_sum_overflows(by_sums: bool) -> None:
     assert (found["avg"], found["max"], found["count"]) == (None, 1.7e308, 2)
 
 
+def test_an_average_is_null_where_the_sum_of_a_part_overflows() -> None:
+    """Hours that are summed up in blocks overflow on their own, also if both together do not."""
+    buckets = SUMMARY.sums([TS, TS + 100])
+    for ts, value in ((TS, 1.7e308), (TS + 10, -1.7e308)):
+        hour = columns([make_reading(value, ts), make_reading(value, ts + 1)])
+        buckets.add_sums(ts, ts + 1, sums_of(hour, np.zeros(1, np.int64))[0])
+    (found,) = SUMMARY.buckets(buckets.parts())
+    assert (found["avg"], found["min"], found["max"], found["count"]) == (None, -1.7e308, 1.7e308, 4)
+
+
 def test_times_of_all_64_bits_have_buckets() -> None:
     times = [-(2**63), -5, 0, 2**63 - 2, 2**63 - 1]
     readings = [make_reading(at, ts, received_ms=0) for at, ts in enumerate(times)]
