@@ -330,6 +330,17 @@ class Log {
     this.#syncFolder();
   }
 
+  /** Write these records over the old ones, and cut the rest off: a full disk has room for that. */
+  restart(records) {
+    const bytes = Buffer.concat([Buffer.from(HEADER), ...records.map(line)]);
+    if (bytes.length > this.size) throw new RangeError("the file is smaller than what it should have");
+    writeAll(this.#fd, bytes, 0);
+    fs.ftruncateSync(this.#fd, bytes.length);
+    this.size = bytes.length;
+    this.#dirty = true;
+    this.#syncSoon();
+  }
+
   #syncFolder() {
     try {
       const folder = fs.openSync(path.dirname(this.#file), "r");
@@ -648,7 +659,7 @@ class Store {
 
   #compact() {
     try {
-      this.#log.replace(this.#records());
+      this.#rewrite();
     } catch (error) {
       this.#compactAt = this.#garbage() + COMPACT_BYTES;
       warn(`the buffer cannot be compacted: ${error.message}`);
@@ -657,6 +668,17 @@ class Store {
     this.#compactAt = COMPACT_BYTES;
     this.#owed = [];
     return true;
+  }
+
+  #rewrite() {
+    try {
+      this.#log.replace(this.#records());
+    } catch (error) {
+      // A disk that this file has filled has no room for another one. All readings in it are freed: a process that is
+      // killed meanwhile sends some of them once more.
+      if (!FULL.has(error.code) || this.#live) throw error;
+      this.#log.restart([this.#state()]);
+    }
   }
 
   *#records() {
