@@ -56,6 +56,9 @@ const COMPACT_BYTES = 1_048_576;
 const HEARTBEAT_MS = 5000;
 const HOLDER_SILENT_MS = 15_000;
 const COMMANDS_KEPT = 1000;
+// Servers take no larger result. An acknowledgement above 4 MiB would end the connection, at each delivery again.
+const MOST_RESULT_BYTES = 16_384;
+const MOST_DETAIL = 1000;
 // So many readings at most stay in the file until an async function that is told of them has ended. Of one that never
 // ends each call would keep another one, beyond `maxPending`.
 const MOST_AWAITED = 1000;
@@ -945,9 +948,14 @@ class Commands {
     if (typeof run !== "function") return { status: "failed", detail: "this device takes no commands" };
     try {
       const result = await run({ name: command.name, payload: command.payload });
-      return { status: "done", result: JSON.parse(JSON.stringify(result ?? null) ?? "null") };
+      const text = JSON.stringify(result ?? null) ?? "null";
+      const bytes = Buffer.byteLength(text);
+      if (bytes > MOST_RESULT_BYTES) {
+        throw new RangeError(`the result has ${bytes} bytes of JSON, and may have ${MOST_RESULT_BYTES}`);
+      }
+      return { status: "done", result: JSON.parse(text) };
     } catch (error) {
-      return { status: "failed", detail: String(error?.message ?? error) };
+      return { status: "failed", detail: String(error?.message ?? error).slice(0, MOST_DETAIL) };
     }
   }
 }
