@@ -62,7 +62,8 @@ const MOST_DETAIL = 1000;
 // So many readings at most stay in the file until an async function that is told of them has ended. Of one that never
 // ends each call would keep another one, beyond `maxPending`.
 const MOST_AWAITED = 1000;
-// The longest delay of a timer is 24.8 days.
+// The longest delay of a timer, 24.8 days: a longer one would be over at once.
+const MOST_TIMER_MS = 2 ** 31 - 1;
 const MOST_RENEWAL_MS = 7 * 86_400_000;
 const LEAST_RENEWAL_MS = 60_000;
 const OPTIONS = new Set(["url", "token", "buffer", "receipts", "maxPending", "drop", "keepStoredMs"]);
@@ -1063,7 +1064,7 @@ class Device {
         else resolve();
       };
       const late = () => end(new TimeoutError(`${this.pending} readings are not acknowledged after ${ms} ms`));
-      const timer = setTimeout(late, ms);
+      const timer = ms > MOST_TIMER_MS ? undefined : setTimeout(late, ms);
       this.#flushes.add(end);
     });
   }
