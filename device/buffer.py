@@ -18,8 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from device.errors import BufferFailed, BufferInUse
-from device.file import Transaction, has_long_log, opened
+from device.errors import BufferFailed
+from device.file import Transaction, counters_in, emptied, opened
 from device.kept import Kept
 from device.reading import LARGEST_SEQ, Row, numbered
 
@@ -43,45 +43,26 @@ class Buffer:
 
     def __init__(self, path: str | os.PathLike[str] | None) -> None:
         """Open or create it; raises BufferInUse or BufferFailed."""
-        self._path = None if path is None else Path(path)
+        self._path = None if path is None else Path(path).absolute()
         self._log_file = -1
         self._removed: list[int] = []
         self._has_skipped = self._dirty = self._log_in_doubt = False
         self._lock = threading.Lock()
         self._default_series: str | None = None
         self.transactions = 0
-        try:
-            is_long = has_long_log(self._path)
-            self._database = opened(self._path)
-        except (OSError, sqlite3.Error) as error:
-            if isinstance(error, BufferFailed):
-                raise
-            if getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY"):
-                raise BufferInUse(f"another device has {path} open") from error
-            raise BufferFailed(f"{path}: {error}") from error
-        if is_long:  # a device that never runs for long would never come to it
-            with suppress(sqlite3.Error):
-                self._checkpoint()
+        self._database = opened(self._path)
         try:
             with self._translating_errors():
                 self.kept = Kept(self._database, self._changing)
                 rows = self._database.execute("SELECT count(*), coalesce(max(id), 0) FROM readings").fetchone()
                 self.pending: int = rows[0] - self.kept.count
                 self.last_id: int = rows[1]  # of the last reading that was added
-                self._next = self._counters()
+                self._next = counters_in(self._database)
             if known := self.noted("sensorType"):
                 self._count_default_as(known[1:])
         except BufferFailed:
             self._database.close()
             raise
-
-    def _counters(self) -> dict[str, int]:
-        # Earlier versions counted on beyond the largest one.
-        counters = dict(self._database.execute("SELECT name, next FROM series WHERE next <= ?", (LARGEST_SEQ,)))
-        largest = "SELECT series, max(seq) FROM readings WHERE seq < ? GROUP BY series"
-        for name, seq in self._database.execute(largest, (LARGEST_SEQ,)):
-            counters[name] = max(counters.get(name, 0), seq + 1)
-        return counters
 
     def default_series(self, name: str) -> None:
         """Count readings without a sensorType as this series, also after a restart; raises BufferFailed.
@@ -120,8 +101,7 @@ class Buffer:
         row = numbered(reading, self.last_id + 1, self._next_of)
         self._count(row)
         self._has_skipped = True
-        whole: dict[str, Any] = json.loads(row.body)
-        return whole
+        return dict(json.loads(row.body))
 
     def _count(self, row: Row) -> None:
         if row.seq is not None and row.seq < LARGEST_SEQ:  # nothing follows the largest one
@@ -138,15 +118,31 @@ class Buffer:
             try:
                 self._database.execute(_INSERT, row)
             except sqlite3.Error as error:
-                if not self.kept.count or getattr(error, "sqlite_errorname", "") != "SQLITE_FULL":
+                if getattr(error, "sqlite_errorname", "") != "SQLITE_FULL":
                     raise
-                self._checkpoint()
-                self.drop_kept(MAKE_ROOM)
+                self._make_room()
                 self._database.execute(_INSERT, row)
         except sqlite3.Error as error:
             raise BufferFailed(f"{self._path}: {error}") from error
         self.pending += 1
         self._written()
+
+    def _make_room(self) -> None:
+        """Remove from a full disk what the server has, if that is possible."""
+        if self.kept.count:
+            with suppress(sqlite3.Error):
+                self._checkpoint()
+                self.drop_kept(MAKE_ROOM)
+                return
+        (rows,) = self._database.execute("SELECT count(*) FROM readings").fetchone()
+        if self._path is None or rows > len(self._removed) + self.kept.count:
+            return
+        with self._lock, suppress(OSError):
+            self._database = emptied(self._database, self._path, self._next)
+            self.kept.forget_marks()
+            self.kept.use(self._database)
+            self._close_log()
+        self.write_removals()
 
     def after(self, last: int, limit: int) -> list[Row]:
         """Return up to `limit` readings that came after the one with this id, oldest first; raises BufferFailed."""
@@ -292,9 +288,13 @@ class Buffer:
     def close(self) -> None:
         """Write what is left, and free the file."""
         self.write_removals()
+        self._close_log()
+        with suppress(sqlite3.Error):
+            self._database.close()
+
+    def _close_log(self) -> None:
         if self._log_file >= 0:
             with suppress(OSError):
                 _to_disk(self._log_file)
             os.close(self._log_file)
-        with suppress(sqlite3.Error):
-            self._database.close()
+            self._log_file = -1

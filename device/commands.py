@@ -11,8 +11,12 @@ from typing import Any
 
 # Ids whose answers are kept for a repeat: the server sends a command again if its answer was lost.
 KEPT = 1000
+# Servers take no larger result. An acknowledgement above 4 MiB would end the connection, at each delivery again.
+MAX_RESULT_BYTES = 16 * 1024
+MAX_DETAIL_CHARS = 1000
 
 _log = logging.getLogger("device")
+_encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Commands:
         fields = event if isinstance(event, dict) else {}
         number, name = fields.get("id"), fields.get("name")
         if not isinstance(number, str) or not isinstance(name, str):
-            return {"status": "failed", "detail": "a command has an id and a name"}
+            return _failed("a command has an id and a name")
         task = self._answers.get(number)
         if task is None or task.cancelled():  # cut short by an earlier `close`
             command = Command(number, name, fields.get("payload"))
@@ -55,13 +59,20 @@ class Commands:
 
     async def _run(self, command: Command) -> dict[str, Any]:
         if self.handler is None:
-            return {"status": "failed", "detail": "this device takes no commands"}
+            return _failed("this device takes no commands")
         try:
             result = self.handler(command)
             if inspect.isawaitable(result):
                 result = await result
-            json.dumps(result, allow_nan=False)
+            size = len(_encode(result).encode())
         except Exception as error:  # noqa: BLE001 - whatever the program's handler raises is its answer
             _log.warning("The handler of a command failed", exc_info=error)
-            return {"status": "failed", "detail": f"{type(error).__name__}: {error}"[:1000]}
+            return _failed(f"{type(error).__name__}: {error}")
+        if size > MAX_RESULT_BYTES:
+            _log.warning("The result of the command %r has %d bytes of JSON", command.name, size)
+            return _failed(f"the result has {size} bytes of JSON, and may have {MAX_RESULT_BYTES}")
         return {"status": "done", "result": result}
+
+
+def _failed(detail: str) -> dict[str, Any]:
+    return {"status": "failed", "detail": detail[:MAX_DETAIL_CHARS].encode(errors="replace").decode()}

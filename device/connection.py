@@ -32,6 +32,8 @@ _CLOSED = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR
 _log = logging.getLogger("device")
 
 _dumps = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+# Results of commands are bounded in UTF-8, not in ASCII.
+_dumps_utf8 = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
 
 
 class SocketIoConnection:
@@ -188,7 +190,7 @@ class SocketIoConnection:
     async def _take_event(self, number: int | None, content: list[Any]) -> None:
         result = await self._on_event(content[0], content[1] if len(content) > 1 else None)
         if number is not None:
-            await self._send(f"{ACK}{number}[{_dumps(result)}]")
+            await self._send(f"{ACK}{number}[{_dumps_utf8(result)}]")
 
     def _refused(self, kind: str, content: Any) -> None:
         data = content.get("data") if isinstance(content, dict) else None

@@ -20,7 +20,7 @@ from device.reading import Row
 from device.receipts import Receipts, Settle
 from device.recheck import Recheck
 from device.sender import Sender
-from device.server import Server
+from device.server import Server, origin_of
 from device.tokens import Token, Tokens
 from device.transport import Transport
 
@@ -56,8 +56,7 @@ class Device:
         drop: Literal["oldest", "newest"] = "oldest",
         transport: Callable[[str], Transport] = Server,
     ) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError(f"url: {url!r} is not an http:// or https:// address")
+        self._url = origin_of(url)
         if not token or not (isinstance(token, str) or callable(token)):
             raise ValueError("token: neither a text nor an async function that returns one")
         if drop not in ("oldest", "newest"):
@@ -66,7 +65,6 @@ class Device:
             raise ValueError(f"max_pending: {max_pending} is less than 1")
         if not 0 <= keep_stored < float("inf"):
             raise ValueError(f"keep_stored: {keep_stored} is not a number of seconds")
-        self._url = url.rstrip("/")
         self._token = token
         self._make_transport = transport
         self._path = buffer

@@ -25,14 +25,18 @@ class Kept:
     """The kept readings of one file. `changing` opens a transaction on it."""
 
     def __init__(self, database: sqlite3.Connection, changing: Callable[[], AbstractContextManager[None]]) -> None:
-        self._database = database
         self._changing = changing
         self._marks: list[tuple[int, int]] = []
         # The clock of the start: one that is set later makes nothing older or younger.
         self._clock_off_s = time.time() - time.monotonic()
-        (self.count,) = database.execute("SELECT count(*) FROM readings WHERE stored IS NOT NULL").fetchone()
+        self.use(database)
         if self.count:
             database.execute("UPDATE readings SET stored = ? WHERE stored > ?", (self.clock_s, self.clock_s))
+
+    def use(self, database: sqlite3.Connection) -> None:
+        """Take the file as it is opened now."""
+        self._database = database
+        (self.count,) = database.execute("SELECT count(*) FROM readings WHERE stored IS NOT NULL").fetchone()
 
     @property
     def clock_s(self) -> int:

@@ -3,12 +3,25 @@
 from typing import Any
 
 import aiohttp
+from yarl import URL
 
 from device.connection import SocketIoConnection
 from device.errors import NotNow, retry_after_s
 from device.transport import OnAck, OnEvent
 
 TIMEOUT = aiohttp.ClientTimeout(total=10)
+
+
+def origin_of(url: str) -> str:
+    """Return scheme, host and port of an address, where everything is served; ValueError: it is none of HTTP."""
+    wrong = f"url: {url!r} is not an http:// or https:// address"
+    try:
+        origin = URL(url).origin()
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{wrong}: {error}") from error
+    if origin.scheme not in ("http", "https"):
+        raise ValueError(wrong)
+    return str(origin)
 
 
 class Server:

@@ -4,6 +4,7 @@ Nothing but the device's explicit `done` is reported as done. A command is sent 
 lost before the acknowledgement, nobody knows whether the device has executed it, and the answer is `timeout`.
 """
 
+import asyncio
 import time
 from typing import Literal
 
@@ -22,6 +23,9 @@ from runtime.http.problems import Problem
 from runtime.logs import logger
 
 log = logger("auth.commands")
+
+# Most devices answer sooner: their commands cost no further transaction.
+MARK_AFTER_S = 0.1
 
 
 class DeviceOfflineError(AuthError):
@@ -85,14 +89,39 @@ class CommandSender:
     async def _deliver(self, command: Command, session: SessionKey) -> Reply | None:
         """Return the outcome at the newest session that exists; None without one."""
         ends_at = time.monotonic() + command.timeout_ms / 1000
+        answered = asyncio.Event()
+        marking: asyncio.Task[None] | None = None
+
+        async def on_sent(_: Command) -> None:
+            nonlocal marking
+            if marking is None:
+                marking = asyncio.ensure_future(self._mark_delivered(command, answered))
+
         newest: SessionKey | None = session
-        while newest is not None:
-            reply = await self._gateways.deliver(command, newest, within_s=max(0.0, ends_at - time.monotonic()))
-            if reply.outcome != "absent":
-                return reply
-            self._gateways.end(command.owner_id, command.device_id, newest)
-            newest = self._gateways.newest(command.owner_id, command.device_id)
-        return None
+        try:
+            while newest is not None:
+                within_s = max(0.0, ends_at - time.monotonic())
+                reply = await self._gateways.deliver(command, newest, within_s=within_s, on_sent=on_sent)
+                if reply.outcome != "absent":
+                    return reply
+                self._gateways.end(command.owner_id, command.device_id, newest)
+                newest = self._gateways.newest(command.owner_id, command.device_id)
+            return None
+        finally:
+            answered.set()
+            if marking is not None:
+                await marking
+
+    async def _mark_delivered(self, command: Command, answered: asyncio.Event) -> None:
+        """Record that a command was sent, unless it is answered at once."""
+        try:
+            async with asyncio.timeout(MARK_AFTER_S):
+                await answered.wait()
+        except TimeoutError:
+            try:
+                await self._store.mark_delivered([command])
+            except Problem as problem:  # the list says `pending`, and later when it ended
+                log.warning("A command's delivery could not be recorded.", command=command.id, why=problem.detail)
 
     async def _finish(self, command: Command, acknowledgement: Acknowledgement) -> CommandOutcome:
         try:

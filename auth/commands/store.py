@@ -28,8 +28,8 @@ MAX_HISTORY = 1000
 LEASE_ROWS = 16
 # How long a lease lasts beyond the time that the device has: the way to it and back.
 LEASE_MARGIN_MS = 5000
-# Commands that are delivered again to a device which stays connected and does not acknowledge: after 5 s, 10 s, …
-RETRY_MS = 5000
+# Commands that are delivered again to a device which stays connected and does not acknowledge: after 10 s, 20 s, …
+RETRY_MS = 10_000
 MAX_RETRY_MS = 300_000
 # A device that is not connected is looked for again after this, should its connect have been missed.
 OFFLINE_RETRY_MS = 3600_000

@@ -56,10 +56,14 @@ const COMPACT_BYTES = 1_048_576;
 const HEARTBEAT_MS = 5000;
 const HOLDER_SILENT_MS = 15_000;
 const COMMANDS_KEPT = 1000;
+// Servers take no larger result. An acknowledgement above 4 MiB would end the connection, at each delivery again.
+const MOST_RESULT_BYTES = 16_384;
+const MOST_DETAIL = 1000;
 // So many readings at most stay in the file until an async function that is told of them has ended. Of one that never
 // ends each call would keep another one, beyond `maxPending`.
 const MOST_AWAITED = 1000;
-// The longest delay of a timer is 24.8 days.
+// The longest delay of a timer, 24.8 days: a longer one would be over at once.
+const MOST_TIMER_MS = 2 ** 31 - 1;
 const MOST_RENEWAL_MS = 7 * 86_400_000;
 const LEAST_RENEWAL_MS = 60_000;
 const OPTIONS = new Set(["url", "token", "buffer", "receipts", "maxPending", "drop", "keepStoredMs"]);
@@ -328,6 +332,17 @@ class Log {
     this.size = size;
     this.#dirty = this.#inDoubt = false;
     this.#syncFolder();
+  }
+
+  /** Write these records over the old ones, and cut the rest off: a full disk has room for that. */
+  restart(records) {
+    const bytes = Buffer.concat([Buffer.from(HEADER), ...records.map(line)]);
+    if (bytes.length > this.size) throw new RangeError("the file is smaller than what it should have");
+    writeAll(this.#fd, bytes, 0);
+    fs.ftruncateSync(this.#fd, bytes.length);
+    this.size = bytes.length;
+    this.#dirty = true;
+    this.#syncSoon();
   }
 
   #syncFolder() {
@@ -648,7 +663,7 @@ class Store {
 
   #compact() {
     try {
-      this.#log.replace(this.#records());
+      this.#rewrite();
     } catch (error) {
       this.#compactAt = this.#garbage() + COMPACT_BYTES;
       warn(`the buffer cannot be compacted: ${error.message}`);
@@ -657,6 +672,17 @@ class Store {
     this.#compactAt = COMPACT_BYTES;
     this.#owed = [];
     return true;
+  }
+
+  #rewrite() {
+    try {
+      this.#log.replace(this.#records());
+    } catch (error) {
+      // A disk that this file has filled has no room for another one. All readings in it are freed: a process that is
+      // killed meanwhile sends some of them once more.
+      if (!FULL.has(error.code) || this.#live) throw error;
+      this.#log.restart([this.#state()]);
+    }
   }
 
   *#records() {
@@ -923,9 +949,14 @@ class Commands {
     if (typeof run !== "function") return { status: "failed", detail: "this device takes no commands" };
     try {
       const result = await run({ name: command.name, payload: command.payload });
-      return { status: "done", result: JSON.parse(JSON.stringify(result ?? null) ?? "null") };
+      const text = JSON.stringify(result ?? null) ?? "null";
+      const bytes = Buffer.byteLength(text);
+      if (bytes > MOST_RESULT_BYTES) {
+        throw new RangeError(`the result has ${bytes} bytes of JSON, and may have ${MOST_RESULT_BYTES}`);
+      }
+      return { status: "done", result: JSON.parse(text) };
     } catch (error) {
-      return { status: "failed", detail: String(error?.message ?? error) };
+      return { status: "failed", detail: String(error?.message ?? error).slice(0, MOST_DETAIL) };
     }
   }
 }
@@ -1033,7 +1064,7 @@ class Device {
         else resolve();
       };
       const late = () => end(new TimeoutError(`${this.pending} readings are not acknowledged after ${ms} ms`));
-      const timer = setTimeout(late, ms);
+      const timer = ms > MOST_TIMER_MS ? undefined : setTimeout(late, ms);
       this.#flushes.add(end);
     });
   }

@@ -1,7 +1,8 @@
 """Acknowledgements that a client sends: of the events which a gateway has sent it with an id.
 
 Ids count up per socket, so that no client can acknowledge what another one received. An acknowledgement that nobody
-waits for any more is ignored once; one of an id that was not sent, or a second one, is no part of the protocol.
+waits for any more is ignored once; one of an id that was not sent, or a second one, is no part of the protocol. Which
+of the older ids were acknowledged nobody knows.
 """
 
 import re
@@ -10,7 +11,8 @@ from collections.abc import Callable
 OnAck = Callable[[bytes | None], None]
 """Called once: with the array of the acknowledgement as it arrived, or with None when the connection has ended."""
 
-# Ids that were given up and whose acknowledgement may still come; beyond it the oldest are dropped.
+# Ids that were given up and whose acknowledgement may still come. Of more, and of all before them, each is ignored: a
+# program that has hung answers everything at once.
 MAX_LATE = 100
 
 _ACK = re.compile(r"43(\d{1,18})(\[.*\])", re.ASCII | re.DOTALL)
@@ -19,12 +21,13 @@ _ACK = re.compile(r"43(\d{1,18})(\[.*\])", re.ASCII | re.DOTALL)
 class ClientAcks:
     """The outstanding acknowledgements of one socket."""
 
-    __slots__ = ("_late", "_next", "_waiting")
+    __slots__ = ("_ignored_until", "_late", "_next", "_waiting")
 
     def __init__(self) -> None:
         self._next = 1
         self._waiting: dict[int, OnAck] = {}
         self._late: dict[int, None] = {}
+        self._ignored_until = 0
 
     def expect(self, on_ack: OnAck) -> int:
         """Return the id to send the next event with; its acknowledgement goes to `on_ack`."""
@@ -37,7 +40,8 @@ class ClientAcks:
         if self._waiting.pop(number, None) is not None:
             self._late[number] = None
             if len(self._late) > MAX_LATE:
-                del self._late[next(iter(self._late))]
+                self._ignored_until = max(self._ignored_until, oldest := next(iter(self._late)))
+                del self._late[oldest]
 
     def receive(self, packet: str) -> bool:
         """Take an acknowledgement packet; False for one that no event asked for."""
@@ -48,7 +52,7 @@ class ClientAcks:
         if (on_ack := self._waiting.pop(number, None)) is not None:
             on_ack(found[2].encode())
             return True
-        return self._late.pop(number, 0) is None
+        return self._late.pop(number, 0) is None or 0 < number <= self._ignored_until
 
     def close(self) -> None:
         """Report the end of the connection for everything that is outstanding."""

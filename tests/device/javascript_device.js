@@ -96,6 +96,8 @@ const calls = {
     device.onCommand = async ({ name, payload }) => {
       say("command", name);
       if (name === "fail") throw new Error("out of paper");
+      if (name === "read") return "й".repeat(payload);
+      if (name === "fail_at_length") throw new Error("x".repeat(payload));
       return { name, payload };
     };
   },

@@ -264,3 +264,12 @@ async def test_a_bad_option_is_an_error(options: dict[str, Any]) -> None:
     async with javascript_device(**({"url": NOWHERE, "token": "t"} | options)) as device:
         assert await device.exit_code() == 4
         assert device.all_of("refused")[0]["name"] == "TypeError"
+
+
+async def test_flush_may_wait_for_longer_than_a_timer() -> None:
+    """A timer of more than 24.8 days is over at once."""
+    async with javascript_device(NOWHERE, ISSUING.device()) as device:
+        await device.call("send")
+        waiting = asyncio.ensure_future(device.call("flush", ms=10**12))
+        assert not (await asyncio.wait((waiting,), timeout=1))[0]
+        waiting.cancel()

@@ -155,3 +155,16 @@ async def test_commands_are_run_once_and_answered() -> None:
         assert len(device.all_of("command")) == 1002
         await server.command(id="c1", name="set_rate", payload=None)
         assert len(device.all_of("command")) == 1003, "the last 1,000 are kept"
+
+
+async def test_a_result_may_have_16_kib_of_json() -> None:
+    """A larger acknowledgement would be refused, and one above 4 MiB would end the connection again and again."""
+    async with fake_server() as server, javascript_device(server.url, TOKEN) as device:
+        await device.call("send")
+        await server.received(1)
+        await device.call("commands")
+        assert (await server.command(id="c0", name="read", payload=8191))["status"] == "done"
+        detail = "the result has 6291458 bytes of JSON, and may have 16384"
+        assert await server.command(id="c1", name="read", payload=3 << 20) == {"status": "failed", "detail": detail}
+        failed = await server.command(id="c2", name="fail_at_length", payload=5 << 20)
+        assert failed == {"status": "failed", "detail": "x" * 1000}

@@ -349,6 +349,24 @@ async def test_a_command_that_a_close_has_cut_short_is_run_when_it_comes_again()
     assert await commands.answer(event) == {"status": "done", "result": 2}
 
 
+async def test_a_result_may_have_16_kib_of_json_in_utf_8() -> None:
+    """A larger acknowledgement would be refused, and one above 4 MiB would end the connection again and again."""
+    async with fake_server() as server, opened(server) as device:
+        await server.connected()
+        device.on_command(lambda command: "й" * command.payload)
+        for size, status in ((8191, "done"), (8192, "failed"), (3 << 20, "failed")):
+            answer = await server.call("command", {"id": f"c{size}", "name": "read", "payload": size})
+            assert answer["status"] == status
+        assert answer["detail"] == "the result has 6291458 bytes of JSON, and may have 16384"
+
+        @device.on_command
+        def fail(_: Command) -> None:
+            raise OSError(b"\xff".decode(errors="surrogateescape") * 5000)
+
+        answer = await server.call("command", {"id": "f", "name": "fail"})
+        assert answer == {"status": "failed", "detail": "OSError: " + "?" * 991}
+
+
 async def test_a_command_is_run_once_and_answered_as_often_as_it_comes() -> None:
     ran: list[Command] = []
     async with fake_server() as server, opened(server) as device:
@@ -379,6 +397,10 @@ async def test_a_command_is_run_once_and_answered_as_often_as_it_comes() -> None
     ("options", "named"),
     [
         ({"url": "127.0.0.1"}, "url"),
+        ({"url": "ws://here"}, "url"),
+        ({"url": "http://"}, "url"),
+        ({"url": "http://here:99999"}, "url"),
+        ({"url": None}, "url"),
         ({"token": None}, "token"),
         ({"token": ""}, "token"),
         ({"token": 5}, "token"),
@@ -389,6 +411,17 @@ async def test_a_command_is_run_once_and_answered_as_often_as_it_comes() -> None
 def test_wrong_options_are_named(options: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         Device(**{"url": "http://here", "token": "t", **options})
+
+
+@pytest.mark.parametrize("more", ["/", "/docs", "/dashboard/?range=1d#all"])
+async def test_what_follows_the_origin_in_an_address_is_left_out(more: str) -> None:
+    """As in the JavaScript library; else a device would connect, and neither renew its token nor get receipts."""
+    half = ISSUING.device(iat=int(time.time()) - 3000, exp=int(time.time()) + 600)
+    async with fake_server() as server, Device(server.url + more, token=half, buffer=None) as device:
+        await device.send({"value": 1})
+        await device.flush()
+        assert server.renewals
+        assert device.pending == 0
 
 
 async def test_a_device_that_is_not_open_says_so() -> None:

@@ -7,6 +7,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from broker.interface import Broker
+from database.connection import server_time_ms
 from database.tables import commands
 from tests.auth.commands.system import Device, done, gateway
 from tests.auth.rows import change
@@ -52,6 +53,36 @@ async def test_an_unacknowledged_command_comes_again_under_the_same_id(
         async with device.connected(url, done()):
             await device.listed_as("done")
     assert [one["id"] for one in device.received] == [kept.json["id"]] * 2
+
+
+async def test_a_connected_device_has_10_s_20_s_and_so_on_for_an_answer(
+    broker: Broker, users_url: str, auth: Client, device: Device
+) -> None:
+    deliveries = 0
+    async with gateway(broker, auth) as url, device.connected(url, lambda _: None):
+        await device.command(keepSeconds=600)
+        for _ in range(3):
+            deliveries, away_ms = await _delivered(users_url, deliveries)
+            pause_ms = 10_000 << deliveries - 1
+            assert pause_ms / 2 < away_ms <= pause_ms
+            await change(users_url, update(commands).values(retry_at_ms=0))
+
+
+async def _delivered(url: str, before: int) -> tuple[int, int]:
+    """Return how often the only command was delivered, once it is more often, and when it will be again, in ms."""
+    query = select(commands.c.deliveries, commands.c.leased_until_ms, commands.c.retry_at_ms)
+    engine = create_async_engine(url)
+    async with asyncio.timeout(60), engine.connect() as connection:
+        while True:
+            now = await server_time_ms(connection)
+            row = (await connection.execute(query)).one()
+            # A device that is not known to be connected yet is looked for in an hour.
+            if row.deliveries > before and not row.leased_until_ms and row.retry_at_ms < now + 3_000_000:
+                break
+            await connection.rollback()
+            await asyncio.sleep(0.05)
+    await engine.dispose()
+    return row.deliveries, row.retry_at_ms - now
 
 
 async def test_an_expired_command_is_not_delivered(broker: Broker, auth: Client, device: Device) -> None:

@@ -95,6 +95,26 @@ async def test_an_acknowledgement_is_not_awaited_beyond_its_time(broker: Broker,
         assert (await device.command(timeoutMs=5000)).json["status"] == "done"
 
 
+async def test_a_command_is_listed_as_delivered_since_it_was_sent(broker: Broker, auth: Client, device: Device) -> None:
+    may_answer = asyncio.Event()
+
+    async def slow(_: object) -> object:
+        await may_answer.wait()
+        return {"status": "done"}
+
+    async with gateway(broker, auth) as url, device.connected(url, slow):
+        for status in ("done", "expired"):
+            sending = asyncio.ensure_future(device.command(timeoutMs=30_000 if status == "done" else 3000))
+            (sent, *_) = await device.listed_as("delivered", *["done"] * (status == "expired"))
+            if status == "done":
+                may_answer.set()
+            await sending
+            may_answer.clear()
+            (ended, *_) = await device.listed()
+            assert (ended["status"], ended["deliveredAt"]) == (status, sent["deliveredAt"])
+            assert ended["deliveredAt"] < ended["expiresAt"]
+
+
 async def test_a_connection_lost_before_the_acknowledgement_is_a_timeout(
     broker: Broker, auth: Client, device: Device
 ) -> None:
