@@ -138,10 +138,10 @@ class Buffer:
         if self._path is None or rows > len(self._removed) + self.kept.count:
             return
         with self._lock, suppress(OSError):
+            self._close_log()
             self._database = emptied(self._database, self._path, self._next)
             self.kept.forget_marks()
             self.kept.use(self._database)
-            self._close_log()
         self.write_removals()
 
     def after(self, last: int, limit: int) -> list[Row]:
