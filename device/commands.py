@@ -16,7 +16,8 @@ MAX_RESULT_BYTES = 16 * 1024
 MAX_DETAIL_CHARS = 1000
 
 _log = logging.getLogger("device")
-_encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
+# As an acknowledgement is written: its result is bounded in UTF-8, not in ASCII.
+encode_result = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Commands:
             result = self.handler(command)
             if inspect.isawaitable(result):
                 result = await result
-            size = len(_encode(result).encode())
+            size = len(encode_result(result).encode())
         except Exception as error:  # noqa: BLE001 - whatever the program's handler raises is its answer
             _log.warning("The handler of a command failed", exc_info=error)
             return _failed(f"{type(error).__name__}: {error}")

@@ -17,6 +17,7 @@ import aiohttp
 from aiohttp import WSMsgType
 from yarl import URL
 
+from device.commands import encode_result
 from device.errors import DeviceRefused, NotNow, retry_after_s
 from device.transport import OnAck, OnEvent
 
@@ -32,8 +33,6 @@ _CLOSED = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR
 _log = logging.getLogger("device")
 
 _dumps = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
-# Results of commands are bounded in UTF-8, not in ASCII.
-_dumps_utf8 = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
 
 
 class SocketIoConnection:
@@ -190,7 +189,7 @@ class SocketIoConnection:
     async def _take_event(self, number: int | None, content: list[Any]) -> None:
         result = await self._on_event(content[0], content[1] if len(content) > 1 else None)
         if number is not None:
-            await self._send(f"{ACK}{number}[{_dumps_utf8(result)}]")
+            await self._send(f"{ACK}{number}[{encode_result(result)}]")
 
     def _refused(self, kind: str, content: Any) -> None:
         data = content.get("data") if isinstance(content, dict) else None
