@@ -8,12 +8,7 @@ import msgspec
 from broker.connect import check_url
 from broker.settings import BROKER_URLS
 from persister.maintenance.retention import Retention
-from readings.settings import (
-    check_readings_database,
-    check_readings_url,
-    check_reads_primary,
-    readings_database_setting,
-)
+from readings.settings import check_readings_settings, readings_database_setting
 from runtime.settings import NotNegative, Port, Positive, ProcessSettings, Seconds, ops_port_setting, setting
 
 Cores = Annotated[float, msgspec.Meta(gt=0, le=64)]
@@ -27,9 +22,7 @@ class ReadingsSettings(ProcessSettings):
     readings_database: str = readings_database_setting()
 
     def __post_init__(self) -> None:
-        check_readings_url(self.readings_url)
-        check_reads_primary(self.readings_url)
-        check_readings_database(self.readings_database)
+        check_readings_settings(self.readings_url, self.readings_database)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,12 +5,7 @@ from dataclasses import dataclass
 from access.settings import revocations_every_setting, token_issuer_setting
 from broker.connect import check_url
 from broker.settings import BROKER_URLS
-from readings.settings import (
-    check_readings_database,
-    check_readings_url,
-    check_reads_primary,
-    readings_database_setting,
-)
+from readings.settings import check_readings_settings, readings_database_setting
 from runtime.http.cors import check_origins
 from runtime.http.settings import cors_origins_setting
 from runtime.settings import Port, Positive, ProcessSettings, Seconds, ops_port_setting, setting
@@ -52,6 +47,4 @@ class ReaderSettings(ProcessSettings):
         """Check the URLs and origins."""
         check_url(self.broker_url)
         check_origins(self.cors_origins)
-        check_readings_url(self.readings_url)
-        check_reads_primary(self.readings_url)
-        check_readings_database(self.readings_database)
+        check_readings_settings(self.readings_url, self.readings_database)

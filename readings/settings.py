@@ -20,7 +20,14 @@ def readings_database_setting() -> Any:
     return setting("tidegate", about="the database that holds the readings")
 
 
-def check_readings_url(url: str) -> None:
+def check_readings_settings(url: str, database: str) -> None:
+    """Raise ValueError, which names the variable, if READINGS_URL or READINGS_DATABASE cannot be used."""
+    _check_url(url)
+    _check_reads_primary(url)
+    _check_database(database)
+
+
+def _check_url(url: str) -> None:
     """Raise ValueError if READINGS_URL is not one of MongoDB's; it may hold a password and is not repeated."""
     if not url.startswith(_SCHEMES):
         raise ValueError(f"READINGS_URL must start with {' or '.join(_SCHEMES)}")
@@ -36,13 +43,13 @@ def check_readings_url(url: str) -> None:
         )
 
 
-def check_readings_database(name: str) -> None:
+def _check_database(name: str) -> None:
     """Raise ValueError if READINGS_DATABASE is no name that MongoDB permits."""
     if not (_DATABASE.fullmatch(name) and len(name.encode(errors="replace")) <= _DATABASE_BYTES):
         raise ValueError(f'READINGS_DATABASE={name!r}: must have at most 63 bytes, no space and none of / \\ . " $')
 
 
-def check_reads_primary(url: str) -> None:
+def _check_reads_primary(url: str) -> None:
     """Raise ValueError if READINGS_URL asks for a read preference other than primary.
 
     Readings move from one collection to the next: whoever reads them in that order from one member misses none. A
