@@ -15,6 +15,7 @@ from device.disk import LOOK_EVERY_S, ToDisk
 from device.errors import DeviceRefused
 from device.handlers import Handlers
 from device.link import Link
+from device.options import check_options
 from device.outbox import Outbox
 from device.reading import Row
 from device.receipts import Receipts, Settle
@@ -57,14 +58,7 @@ class Device:
         transport: Callable[[str], Transport] = Server,
     ) -> None:
         self._url = origin_of(url)
-        if not token or not (isinstance(token, str) or callable(token)):
-            raise ValueError("token: neither a text nor an async function that returns one")
-        if drop not in ("oldest", "newest"):
-            raise ValueError(f'drop: {drop!r} is neither "oldest" nor "newest"')
-        if max_pending < 1:
-            raise ValueError(f"max_pending: {max_pending} is less than 1")
-        if not 0 <= keep_stored < float("inf"):
-            raise ValueError(f"keep_stored: {keep_stored} is not a number of seconds")
+        check_options(token, drop, max_pending, keep_stored)
         self._token = token
         self._make_transport = transport
         self._path = buffer
@@ -88,6 +82,15 @@ class Device:
         if self._buffer is not None:
             raise RuntimeError("a device is entered once at a time")
         self._buffer = buffer = Buffer(self._path)
+        try:
+            self._start(buffer)
+        except BaseException:
+            self._buffer = None
+            buffer.close()
+            raise
+        return self
+
+    def _start(self, buffer: Buffer) -> None:
         self._disk = ToDisk(buffer)
         self._refused = None
         self._transport = transport = self._make_transport(self._url)
@@ -107,7 +110,6 @@ class Device:
         options = {"receipts": True} if self._wants_receipts else {}
         self._link = Link(self._url, transport, self._tokens, self._sender, options, self._take_event)
         self._tasks = [asyncio.create_task(self._keep_connected()), asyncio.create_task(self._keep_time())]
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

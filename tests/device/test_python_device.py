@@ -12,6 +12,7 @@ from device import BufferFailed, Command, Device, DeviceRefused
 from device.buffer import Buffer
 from device.commands import Commands
 from device.reading import Row
+from device.server import Server
 from tests.device.fake_server import ISSUING, FakeServer, accepted, fake_server
 
 NOWHERE = "http://127.0.0.1:9"
@@ -464,3 +465,22 @@ async def test_only_what_waits_is_synchronised_at_once(tmp_path: Path, monkeypat
         assert 2 <= len(syncs) <= 6
         # As this machine may be busy: promised is one.
         assert syncs[0] - began < 2
+
+
+async def test_a_device_that_could_not_begin_can_be_entered_again(tmp_path: Path) -> None:
+    made: list[str] = []
+
+    def transport(url: str) -> Server:
+        made.append(url)
+        if len(made) == 1:
+            raise OSError("no transport")
+        return Server(url)
+
+    async with fake_server() as server:
+        device = opened(server, buffer=tmp_path / "b.db", transport=transport)
+        with pytest.raises(OSError, match="no transport"):
+            await device.__aenter__()
+        async with device:
+            await send(device, 1)
+            await device.flush(10)
+    assert server.values == [1]

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -82,6 +83,7 @@ class Churn:
         """Log in, read a chart and follow what is live for a while, as a browser does."""
         number = self._rng.randrange(len(self._fleet.devices))
         device, owner = self._fleet.devices[number], number // DEVICES_PER_OWNER
+        call, started = "/user/login", time.monotonic()
         timeout = aiohttp.ClientTimeout(total=30)
         try:
             async with aiohttp.ClientSession(self._fleet.url, timeout=timeout) as session:
@@ -94,11 +96,12 @@ class Churn:
                     token = (await response.json())["accessToken"]
                 session.headers["Authorization"] = f"Bearer {token}"
                 query = {"device": device.account.device, "sensorType": f"sensor-{device.sensor}", "limit": "1000"}
-                for path, asked in (("/series", {"limit": "100"}), ("/readings", query), ("/readings/latest", {})):
-                    async with session.get(path, params=asked) as response:
+                for call, asked in (("/series", {"limit": "100"}), ("/readings", query), ("/readings/latest", {})):
+                    async with session.get(call, params=asked) as response:
                         await response.read()
                         # 404: a sensor that has sent nothing yet.
-                        assert response.status in (200, 404), f"{path} is answered with {response.status}"
+                        assert response.status in (200, 404), f"{call} is answered with {response.status}"
+                call = "/live"
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LIVE_FOR_S), session.get("/live") as response:
                         assert response.status == 200, f"/live is answered with {response.status}"
@@ -107,4 +110,5 @@ class Churn:
             self.reads += 1
         except (aiohttp.ClientError, TimeoutError, AssertionError) as error:
             self.failed_reads += 1
-            self._fleet.failures.append(f"a chart: {error!r}")
+            after_s, now = time.monotonic() - started, time.strftime("%H:%M:%S")
+            self._fleet.failures.append(f"a chart at {now}, {after_s:.1f} s after its begin, {call}: {error!r}")
