@@ -11,6 +11,7 @@ from alarms.rules.store import secrets_in
 from database.alarm_tables import alarm_deliveries, alarm_rules
 from database.connection import Database, database_now_ms, server_time_ms
 from database.parts import delete_some
+from database.shapes import padded
 
 State = Literal["pending", "delivered", "dead"]
 Kind = Literal["webhook", "email"]
@@ -74,7 +75,7 @@ class DeliveryStore:
             ]
             for start in range(0, len(owners), OWNERS_AT_ONCE):
                 some = owners[start : start + OWNERS_AT_ONCE]
-                for row in await connection.execute(_due_of(kind, some, now)):
+                for row in await connection.execute(_due_of(kind, padded(some), now)):
                     one = _delivery(row._asdict())
                     found[one.owner, one.id] = one
                 if len(found) >= limit:

@@ -17,6 +17,7 @@ from auth.devices import lock_device
 from auth.errors import TooManyCommandsError
 from database.connection import Database, database_now_ms, server_time_ms
 from database.ids import new_id
+from database.shapes import padded
 from database.tables import commands
 
 UNFINISHED = ("pending", "delivered")
@@ -187,8 +188,10 @@ class CommandStore:
             by_owner: dict[str, list[str]] = {}
             for owner, device in devices:
                 by_owner.setdefault(owner, []).append(device)
+            # Not one `in_` of pairs: SQLite would look at every command.
             wanted = (
-                (commands.c.owner_id == owner) & commands.c.device_id.in_(some) for owner, some in by_owner.items()
+                (commands.c.owner_id == owner) & commands.c.device_id.in_(some)
+                for owner, some in padded(list(by_owner.items()))
             )
             query = (
                 select(commands.c.owner_id, commands.c.device_id)

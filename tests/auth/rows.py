@@ -5,6 +5,7 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from database.connection import Database
 from database.tables import users
 
 
@@ -32,3 +33,9 @@ async def store_hash(url: str, value: str) -> None:
     async with engine.begin() as connection:
         await connection.execute(update(users).values(password_hash=value))
     await engine.dispose()
+
+
+def cached_statements(database: Database, word: str) -> int:
+    """Return how many compiled statements with a word SQLAlchemy keeps for a database."""
+    cache: Any = database._engine.sync_engine._compiled_cache
+    return sum(word in str(compiled) for compiled in cache.values())

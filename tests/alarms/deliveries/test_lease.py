@@ -10,7 +10,7 @@ from alarms.deliveries.store import DeliveryStore
 from database.alarm_tables import alarm_deliveries
 from database.connection import Database
 from tests.alarms.rows import add_user
-from tests.auth.rows import change
+from tests.auth.rows import cached_statements, change
 
 ROW: dict[str, Any] = {
     "rule_id": "rule-1", "alarm_id": "alarm-1", "kind": "webhook", "target": "https://example.org/", "body": "{}",
@@ -58,3 +58,15 @@ async def test_owners_behind_those_of_whom_all_is_leased_are_found(
         await add_user(database_url, f"owner{number}")
         await add(database_url, f"owner{number}", number, leased_until_ms=0 if number == 4 else 2**52)
     assert await leased(database) == ["owner4-4"]
+
+
+async def test_what_is_due_of_any_number_of_owners_is_found_with_few_statements(
+    database: Database, database_url: str
+) -> None:
+    for number in range(20):
+        await add_user(database_url, f"owner{number}")
+        await add(database_url, f"owner{number}", 1)
+        assert len(await leased(database, limit=1)) == 1
+        await change(database_url, update(alarm_deliveries).values(leased_until_ms=0))
+    assert len(await leased(database)) == 20
+    assert cached_statements(database, "LIMIT") == 6
