@@ -14,4 +14,5 @@ def padded(values: Sequence[Value]) -> list[Value]:
     """
     if not values:
         return []
-    return [*values, *values[-1:] * ((1 << (len(values) - 1).bit_length()) - len(values))]
+    parts = 1 << (len(values) - 1).bit_length()
+    return [*values, *[values[-1]] * (parts - len(values))]

@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import gc
 import sys
 import time
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from collections.abc import Callable
 TRIM_EVERY_S = 60.0
 # The pause after a trim is at least this many times as long as the trim.
 PAUSE_FACTOR = 10_000
+# The same of a collection of garbage: where it takes 0.5 s, in a gateway with 100,000 connections, twice a day.
+COLLECT_PAUSE_FACTOR = 100_000
 # malloc.h: the most arenas, from which threads take their memory.
 _M_ARENA_MAX = -8
 _has_one_arena = False
@@ -45,14 +48,21 @@ def trim_heap() -> bool:
 
 
 async def keep_trimmed() -> None:
-    """Trim the heap once a minute, or less often where that takes long; never returns.
+    """Collect garbage and trim the heap once a minute, or less often where that takes long; never returns.
 
     Answers and batches differ in size, and the heap keeps room for the largest so far: by default up to 64 MiB at its
-    end (mallopt(3), M_TRIM_THRESHOLD).
+    end (mallopt(3), M_TRIM_THRESHOLD). And what refers to itself stays until the garbage collector's first generation
+    is full, which takes an hour in a service that keeps little (runtime.process), or for days if it was in use when
+    the first generation was.
     """
+    collect_at = 0.0
     pause_s = TRIM_EVERY_S
     while True:
         await asyncio.sleep(pause_s)
+        if (started := time.monotonic()) >= collect_at:
+            gc.collect()
+            # The loop stands still meanwhile: 0.13 ms for each 1,000 objects that are looked at.
+            collect_at = time.monotonic() + COLLECT_PAUSE_FACTOR * (time.monotonic() - started)
         started = time.perf_counter()
         trim_heap()
         # No thread gets memory meanwhile: 67 ms were seen in a heap of 300 MB in small pieces.

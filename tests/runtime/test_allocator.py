@@ -2,12 +2,14 @@
 
 import asyncio
 import ctypes
+import gc
 import os
 import platform
 import subprocess
 import sys
 import time
 from pathlib import Path
+from weakref import finalize
 
 import pytest
 
@@ -103,6 +105,50 @@ async def test_a_trim_that_takes_long_is_made_less_often(monkeypatch: pytest.Mon
         while len(trimmed) < 2:
             await asyncio.sleep(0.01)
     assert trimmed[1] - trimmed[0] >= 0.2
+
+
+class Ring:
+    """Refers to itself: only the garbage collector frees it."""
+
+    def __init__(self) -> None:
+        self.me = self
+
+
+async def test_garbage_that_is_older_than_the_first_generation_is_collected(monkeypatch: pytest.MonkeyPatch) -> None:
+    ring = Ring()
+    gc.collect()  # into the oldest generation, which is collected the most rarely
+    freed = asyncio.Event()
+    finalize(ring, freed.set)
+    del ring
+    monkeypatch.setattr(allocator, "TRIM_EVERY_S", 0.001)
+    async with background(keep_trimmed(), name="heap"), asyncio.timeout(10):
+        await freed.wait()
+
+
+async def test_a_collection_that_takes_long_is_made_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    collected, trimmed, done = list[float](), 0, asyncio.Event()
+
+    def collect() -> int:
+        time.sleep(0.01)
+        collected.append(time.monotonic())
+        return 0
+
+    def trim() -> bool:
+        nonlocal trimmed
+        trimmed += 1
+        if len(collected) == 2:
+            done.set()
+        return True
+
+    monkeypatch.setattr(allocator, "TRIM_EVERY_S", 0.001)
+    monkeypatch.setattr(allocator, "PAUSE_FACTOR", 0)
+    monkeypatch.setattr(allocator, "COLLECT_PAUSE_FACTOR", 20)
+    monkeypatch.setattr(gc, "collect", collect)
+    monkeypatch.setattr(allocator, "trim_heap", trim)
+    async with background(keep_trimmed(), name="heap"):
+        await done.wait()
+    assert collected[1] - collected[0] >= 0.2
+    assert trimmed > 2, "the heap is trimmed meanwhile"
 
 
 # Frees all but every hundredth of 2,000 blocks of 16 KiB; prints by how many bytes the process is smaller afterwards.
