@@ -136,7 +136,7 @@ def _through_seals(
     with running_version(servers, NOW, database, CONNECTIONS, None, **settings) as system:
         system.load.request(workload.command(1.0, rate))
         servers.flush_writes()
-        with SampledStorage(setup.environment, servers.client[database], system) as sampled:
+        with SampledStorage(setup.environment, servers.client[database], system, sealing=True) as sampled:
             system.load.send(workload.command(seconds, rate))
             stored = sampled.p99_ms(seconds)
             ran = system.load.receive()

@@ -99,7 +99,7 @@ def _returning(servers: SharedServers, system: VersionSystem, devices: int) -> I
 def _live(servers: SharedServers, system: VersionSystem, database: str, seconds: float) -> tuple[list[float], float]:
     """Send live readings; return the milliseconds until each sampled one was stored, and until 99 % were answered."""
     system.load.send({"run": seconds, "size": 1, "rate": LIVE_RATE, "inFlight": 1})
-    with SampledStorage(servers.environment, servers.client[database], system) as sampled:
+    with SampledStorage(servers.environment, servers.client[database], system, sealing=False) as sampled:
         each_ms = sampled.each_ms(seconds)
     ran = system.load.receive()
     _require_accepted(ran)
