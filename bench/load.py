@@ -1,11 +1,11 @@
 """The load generator: simulates devices in its own process, controlled by JSON lines on standard input.
 
-`{"connect": n}` opens connections until there are n; `{"run": seconds, "size": readings per event, "inFlight": n}`
-sends as fast as acknowledgements come. With `"rate"` it sends that many events per second instead, regardless of
-acknowledgements; with `"placed"` readings have a location; with `"sensors"` they alternate between that many sensors;
-with `"of"` only the first `of` connections send; with `"behindMs"` readings are that old; with `"crossing"`, that share
-of them is the first above or below a bound. Each response is a JSON line. Started by `bench.environment` as
-`python -m bench.load PORT`, with a line of tokens first.
+`{"connect": n, "atOnce": m}` opens connections until there are n, m at a time.
+`{"run": seconds, "size": readings per event, "inFlight": n}` sends as fast as acknowledgements come. With `"rate"` it
+sends that many events per second instead, regardless of acknowledgements; with `"placed"` readings have a location;
+with `"sensors"` they alternate between that many sensors; with `"of"` only the first `of` connections send; with
+`"behindMs"` readings are that old; with `"crossing"`, that share of them is the first above or below a bound. Each
+response is a JSON line. Started by `bench.environment` as `python -m bench.load PORT`, with a line of tokens first.
 """
 
 import asyncio
@@ -125,11 +125,11 @@ class Load:
         # The timestamp of the last event; it advances by a millisecond per event of any device.
         self.ts_ms = time.time_ns() // 1_000_000
 
-    async def connect(self, number: int) -> None:
+    async def connect(self, number: int, at_once: int = CONNECT_AT_ONCE) -> None:
         loop = asyncio.get_running_loop()
         while len(self.devices) < number:
             first = len(self.devices)
-            auths = self.auths[first : min(first + CONNECT_AT_ONCE, number)]
+            auths = self.auths[first : min(first + at_once, number)]
             made = [loop.create_connection(partial(Device, self, auth), "127.0.0.1", self.port) for auth in auths]
             devices = [device for _, device in await asyncio.gather(*made)]
             await asyncio.wait_for(asyncio.gather(*(device.connected for device in devices)), TIMEOUT_S)
@@ -216,7 +216,7 @@ async def serve(port: int) -> None:
     while line := await reader.readline():
         command = json.loads(line)
         if "connect" in command:
-            await load.connect(command["connect"])
+            await load.connect(command["connect"], command.get("atOnce", CONNECT_AT_ONCE))
             answer = {"connections": len(load.devices)}
         else:
             answer = await load.run(command)

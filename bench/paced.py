@@ -65,7 +65,11 @@ class Paced:
 
     async def _send_until_accepted(self, event: str, payload: Any) -> None:
         while True:
-            ack = await self._client.call(event, payload, timeout=WAIT_S)
+            try:
+                ack = await self._client.call(event, payload, timeout=WAIT_S)
+            except socketio.exceptions.TimeoutError:
+                self._retried += 1
+                continue
             if ack["status"] == "accepted":
                 return
             if ack["status"] != "retry":

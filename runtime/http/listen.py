@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from runtime.http.malformed import Runner
+from runtime.http.malformed import Connection, Runner
 
 # aiohttp keeps an idle connection for 3,630 s by default; proxies in front use 60 to 75 s.
 KEEPALIVE_S = 75.0
@@ -50,6 +50,7 @@ async def listen(
 
     def connected() -> RequestHandler:
         handler = handlers()
+        assert isinstance(handler, Connection)  # noqa: S101 - for the type checker
         first_requests.add(handler)
         return handler
 
@@ -83,9 +84,9 @@ class _FirstRequestTimeout:
     def __init__(self, within_s: float) -> None:
         self._within_s = within_s
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[tuple[float, RequestHandler]] = deque()
+        self._waiting: deque[tuple[float, Connection]] = deque()
 
-    def add(self, handler: RequestHandler) -> None:
+    def add(self, handler: Connection) -> None:
         """Start the timeout of a connection."""
         if not self._waiting:
             self._loop.call_later(self._within_s, self._check)
@@ -95,7 +96,11 @@ class _FirstRequestTimeout:
         now = self._loop.time()
         while self._waiting and self._waiting[0][0] <= now:
             _, handler = self._waiting.popleft()
-            if handler.transport is not None and not handler._request_count:
+            if handler.transport is None or handler._request_count:
+                continue
+            if handler.waits:
+                self._waiting.append((now + self._within_s, handler))
+            else:
                 handler.transport.abort()
         if self._waiting:
             self._loop.call_later(self._within_s / 20, self._check)

@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
 from runtime.http.problems import Problem
+from runtime.http.turns import Turns
 from runtime.logs import logger
 
 log = logger("runtime.http.malformed")
@@ -27,15 +28,28 @@ KEEP_BYTES = 64 * 1024
 class Connection(web.RequestHandler):
     """One client's connection. Lines and headers longer than aiohttp's 8,190 bytes are never buffered."""
 
-    __slots__ = ("_discarded", "_linger_over")
+    __slots__ = ("_discarded", "_has_begun", "_linger_over", "_turns", "waits")
 
-    def __init__(self, *args: Any, **more: Any) -> None:
+    def __init__(self, turns: Turns, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
+        self._turns = turns
+        self._has_begun = False
+        # Whether it has sent something that has not had its turn.
+        self.waits = False
         self._linger_over: asyncio.Event | None = None
         self._discarded = 0
 
     def data_received(self, data: bytes) -> None:
+        """Process input, the first in its turn."""
+        if self._has_begun:
+            self.process(data)
+        else:
+            self._has_begun = self.waits = True
+            self._turns.begin(self, data)
+
+    def process(self, data: bytes) -> None:
         """Process input, or discard it after a refusal."""
+        self.waits = False
         if self._linger_over is None:
             super().data_received(data)
             return
@@ -99,9 +113,11 @@ class Connection(web.RequestHandler):
 class Connections(web.Server):
     """A server that makes a `Connection` for each client."""
 
+    turns: Turns
+
     def __call__(self) -> web.RequestHandler:
         """Return the handler of a new connection."""
-        return Connection(self, loop=self._loop, **self._kwargs)
+        return Connection(self.turns, self, loop=self._loop, **self._kwargs)
 
 
 class Runner(web.AppRunner):
@@ -110,6 +126,8 @@ class Runner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
         server.__class__ = Connections  # the application creates its server itself and offers no hook
+        assert isinstance(server, Connections)  # noqa: S101 - for the type checker
+        server.turns = Turns()
         return server
 
 

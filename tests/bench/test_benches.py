@@ -31,6 +31,7 @@ def test_an_unknown_bench_is_a_usage_error() -> None:
         ("pipeline", "--rounds", "0"),
         ("pipeline", "--seconds", "nan"),
         ("sparse", "--rounds", "-1"),
+        ("storm", "--devices", "0"),
         ("start", "--rounds", "-1"),
         ("pythons", "--rounds", "0"),
         ("auth_logins", "--rounds", "0"),
@@ -125,4 +126,17 @@ def test_the_sparse_bench_measures_events_and_idle_connections_beside_node_and_t
     # Without the commit, as in a shallow clone, there is nothing to compare with.
     assert asked == ([4, 4, 0.8, 1] if report["notMeasured"] else [0.6, 4, 0.6, 4, 0.8, 1])
     assert all(one.startswith("Tidegate, commit") for one in report["notMeasured"])
+    assert leftover_processes() == []
+
+
+@pytest.mark.skipif(
+    not (NODE / "node_modules").exists() and not os.environ.get("CI"), reason="its packages are not installed yet"
+)
+def test_the_storm_bench_measures_a_connected_device_while_others_connect() -> None:
+    done = run_bench("storm", "--smoke", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    ours = [figure["value"] for figure in report["figures"] if figure["what"].endswith(": Tidegate")]
+    assert len(ours) == 4
+    assert all(value > 0 for value in ours)
     assert leftover_processes() == []

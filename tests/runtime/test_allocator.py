@@ -85,6 +85,7 @@ async def test_the_heap_is_trimmed_again_and_again(monkeypatch: pytest.MonkeyPat
         return True
 
     monkeypatch.setattr(allocator, "TRIM_EVERY_S", 0.001)
+    monkeypatch.setattr(gc, "collect", lambda: 0)  # the garbage of other tests
     monkeypatch.setattr(allocator, "trim_heap", trim)
     async with background(keep_trimmed(), name="heap"):
         await done.wait()
@@ -100,6 +101,7 @@ async def test_a_trim_that_takes_long_is_made_less_often(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(allocator, "TRIM_EVERY_S", 0.001)
     monkeypatch.setattr(allocator, "PAUSE_FACTOR", 20)
+    monkeypatch.setattr(gc, "collect", lambda: 0)
     monkeypatch.setattr(allocator, "trim_heap", trim)
     async with background(keep_trimmed(), name="heap"):
         while len(trimmed) < 2:
